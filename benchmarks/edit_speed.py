@@ -1,0 +1,122 @@
+"""The same DINM edit by tail replay and the plain way, in one run.
+
+    python -m benchmarks.edit_speed
+
+The plain way runs a full forward and backward pass of the model at every step, as the authors' released
+code does. Both ways run one after the other in this process, over several blocks, in float32 and with
+a bfloat16 base (the edited matrix is always a float32 master copy), so the ratios hold whatever the
+machine's speed is today. Printed for each block: seconds of both, their ratio, the largest difference and
+the cosine of the two deltas, and the share of the machine's own matrix-product rate that a tail step reaches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from dataclasses import replace
+
+import torch
+
+from editing import EditResult, preset, run
+from editing.dinm import DinmSettings, dinm
+from editing.replay import FullReplay, ReplayFactory, TailReplay
+from inspector.model import InspectedModel, encode, load
+from inspector.model.encoding import tokenise
+from inspector.safeedit import Case, bundled_cases
+
+
+def sized_case(model: InspectedModel, prompt_tokens: int, answer_tokens: int) -> Case:
+    """Return a bundled case whose prompt (with suffix) and safe answer have these numbers of tokens."""
+    cases = bundled_cases()
+    suffix = len(encode(model, "a", chat=False).prompt) - 1
+    prompt = tokenise(model, " ".join(c.adversarial_prompt for c in cases[:4]), special=False)
+    answer = tokenise(model, " ".join(c.safe for c in cases[:4]), special=False)
+    return replace(
+        cases[0],
+        adversarial_prompt=model.decode(prompt[: prompt_tokens - suffix]),
+        safe=model.decode(answer[:answer_tokens]),
+    )
+
+
+def matrix_product_rate(dtype: torch.dtype, rows: int, inner: int, columns: int) -> float:
+    """Return the measured rate of one large matrix product in GFLOP/s (best of five)."""
+    a, b = torch.randn(rows, inner, dtype=dtype), torch.randn(columns, inner, dtype=dtype)
+    best = float("inf")
+    for _ in range(6):
+        begun = time.perf_counter()
+        torch.nn.functional.linear(a, b)
+        best = min(best, time.perf_counter() - begun)
+    return 2 * rows * inner * columns / best / 1e9
+
+
+def tail_step_gflop(model: InspectedModel, block: int, positions: int, counted: int) -> float:
+    """Return the floating-point work of one tail step's matrix products, forward and backward, in GFLOP."""
+    architecture = model.architecture
+    down = architecture.d_model * architecture.d_ff
+    per_block = sum(p.numel() for p in architecture.blocks[-1].parameters() if p.dim() == 2)
+    mlp = 3 * down
+    above = architecture.last_block - block
+    full_blocks = max(0, above - 1) * per_block * positions
+    last_block = ((per_block - mlp) * positions + mlp * counted) if above else 0
+    edited = down * (positions if above else counted)
+    unembedding = architecture.d_model * architecture.vocabulary * counted
+    # Two flops per weight and position forward, two more backward to the states; the edited matrix
+    # needs its own gradient instead of its input's.
+    return 4 * (full_blocks + last_block + edited + unembedding) / 1e9
+
+
+def edit(
+    model: InspectedModel, case: Case, block: int, settings: DinmSettings, way: ReplayFactory
+) -> tuple[EditResult, float]:
+    """Run one edit and return it with its seconds."""
+    begun = time.perf_counter()
+    result = run(dinm(model, case, block, settings, replay=way))
+    return result, time.perf_counter() - begun
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=None, help="embedded model by default")
+    parser.add_argument("--blocks", type=int, nargs="+", default=[0, 8, 15, 22, 28, 29])
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--prompt-tokens", type=int, default=103)
+    parser.add_argument("--answer-tokens", type=int, default=68)
+    parser.add_argument("--steps", type=int, default=10)
+    options = parser.parse_args()
+
+    settings = preset("reference", steps=options.steps, watch_unsafe=False)
+    plain_float32: dict[int, tuple[EditResult, float]] = {}
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} cores")
+    for dtype in options.dtypes:
+        model = load(options.model, device="cpu", dtype=dtype)
+        case = sized_case(model, options.prompt_tokens, options.answer_tokens)
+        prompt = len(encode(model, case.adversarial_prompt, chat=False).prompt)
+        target = len(tokenise(model, case.safe, special=False))
+        rate = matrix_product_rate(model.dtype, target, model.architecture.d_model, model.architecture.vocabulary)
+        print(f"\n{model.name}, base {dtype}, {prompt} + {target} tokens, {options.steps} steps")
+        print(f"matrix products of this machine in {dtype}: {rate:.0f} GFLOP/s (unembedding's shape)")
+        print("block   plain s   tail s   ratio   ratio to float32 plain   largest |difference|   cosine   of the rate")
+        edit(model, case, options.blocks[-1], replace(settings, steps=1), TailReplay)  # warm up
+        for block in options.blocks:
+            tail, tail_seconds = edit(model, case, block, settings, TailReplay)
+            plain, plain_seconds = edit(model, case, block, settings, FullReplay)
+            plain_float32.setdefault(block, (plain, plain_seconds))
+            base_plain, base_seconds = plain_float32[block]
+            assert tail.patch is not None and plain.patch is not None and base_plain.patch is not None
+            ours, theirs = tail.patch.deltas[0].dense(), plain.patch.deltas[0].dense()
+            exact = base_plain.patch.deltas[0].dense()
+            cosine = torch.nn.functional.cosine_similarity(ours.flatten(), exact.flatten(), dim=0)
+            step = sorted(s.seconds for s in tail.trace[:-1])[len(tail.trace[:-1]) // 2]
+            work = tail_step_gflop(model, block, prompt + target, target)
+            print(
+                f"{block:5d} {plain_seconds:9.2f} {tail_seconds:8.2f} {plain_seconds / tail_seconds:7.2f}"
+                f" {base_seconds / tail_seconds:24.2f} {(ours - theirs).abs().max():22.2e} {cosine:8.4f}"
+                f" {work / step / rate:12.0%}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,10 @@
+"""Everything that changes a model: DINM, its objectives, tail replay.
+
+An edit is a generator: it yields one step at a time and returns an :class:`EditResult` whose patch acts
+through hooks. The base weights are never written.
+"""
+
+from editing.dinm import DinmSettings, dinm, preset
+from editing.progress import EditResult, Preparation, Step, StopReason, run
+
+__all__ = ["DinmSettings", "EditResult", "Preparation", "Step", "StopReason", "dinm", "preset", "run"]

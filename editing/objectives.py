@@ -1,0 +1,190 @@
+"""The terms that edits minimise and watch, as functions of one down-projection's weight.
+
+Each term is prepared once for a case and then evaluated at every step through a
+:class:`~editing.replay.Replay`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from editing.progress import Preparation
+from editing.replay import Replay, ReplayFactory, TailReplay
+from inspector.errors import EditError
+from inspector.model import Decoding, InspectedModel, answer, encode
+from inspector.model.encoding import Encoded, tokenise, with_suffix
+from inspector.safeedit import Case, Constraint, bundled_constraint_prompts
+
+Direction = Literal["vanilla to edited", "edited to vanilla"]
+Span = tuple[Sequence[int], Sequence[int]]
+"""Token ids of one sequence, and the positions of it that count."""
+
+
+@dataclass(frozen=True, eq=False)
+class AnswerTerm:
+    """Negative log-likelihood of an answer, and its probability.
+
+    Attributes:
+        replay: Gives the logits at the counted positions.
+        labels: ``[positions]`` labels of the loss; -100 is left out.
+        actual: ``[positions]`` the tokens that really follow the counted positions.
+    """
+
+    replay: Replay
+    labels: Tensor
+    actual: Tensor
+
+    def __call__(self, weight: Tensor) -> tuple[Tensor, float]:
+        """Return the loss (nats, mean per label) and the geometric mean probability of the answer's tokens."""
+        scored = self.replay.logits(weight).log_softmax(dim=-1)
+        loss = torch.nn.functional.nll_loss(scored, self.labels.to(scored.device))
+        with torch.no_grad():
+            own = scored.gather(-1, self.actual.to(scored.device).unsqueeze(-1)).mean().exp()
+        return loss, float(own)
+
+
+@dataclass(frozen=True, eq=False)
+class KlTerm:
+    """KL divergence between vanilla and edited next-token distributions, mean over positions.
+
+    Attributes:
+        replay: Gives the logits at the counted positions.
+        vanilla: ``[positions, vocabulary]`` log-probabilities of the base model.
+        direction: ``vanilla to edited`` is KL(P_W0 to P_W), the other one KL(P_W to P_W0).
+    """
+
+    replay: Replay
+    vanilla: Tensor
+    direction: Direction
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        """Return the divergence in nats per position."""
+        edited = self.replay.logits(weight).log_softmax(dim=-1)
+        first, second = (self.vanilla, edited) if self.direction == "vanilla to edited" else (edited, self.vanilla)
+        return (first.exp() * (first - second)).sum(dim=-1).mean()
+
+
+def aligned_answer(
+    model: InspectedModel, block: int, encoded: Encoded, factory: ReplayFactory = TailReplay
+) -> AnswerTerm:
+    """Make the likelihood term of a response under correct alignment."""
+    replay = factory(model, block, [encoded.tokens], [encoded.predicting])
+    labels = torch.tensor(encoded.response)
+    return AnswerTerm(replay, labels, labels)
+
+
+def reference_answer(
+    model: InspectedModel, block: int, text: str, target: str, factory: ReplayFactory = TailReplay
+) -> AnswerTerm:
+    """Make the likelihood term as the authors' released code does, oddities included.
+
+    The target gets a space of its own and another one before it; its labels come from tokenising it
+    alone with special tokens, so that a begin marker, where the tokenizer adds one, is the label of
+    the last prompt position; no end-of-answer token; the counted positions are as many as there are
+    labels, ending before the final one; labels equal to the pad token are left out.
+    """
+    target = " " + target
+    tokens = tokenise(model, f"{text} {target}", special=True)
+    labels = torch.tensor(tokenise(model, target, special=True))
+    last = len(tokens) - 1
+    counted = range(last - len(labels), last)
+    if counted.start < 0:
+        raise EditError("The prompt is too short for the reference preset's loss positions. Use 'corrected'.")
+    actual = torch.tensor(tokens[counted.start + 1 : last + 1])
+    pad = model.tokenizer.pad_token_id
+    if pad is not None:
+        labels = labels.masked_fill(labels == pad, -100)
+    return AnswerTerm(factory(model, block, [tokens], [counted]), labels, actual)
+
+
+def kl_term(
+    model: InspectedModel,
+    block: int,
+    spans: Sequence[Span],
+    direction: Direction,
+    weight: Tensor,
+    factory: ReplayFactory = TailReplay,
+) -> KlTerm:
+    """Make a KL term; ``weight`` is the vanilla down-projection."""
+    replay = factory(model, block, [tokens for tokens, _ in spans], [positions for _, positions in spans])
+    with torch.no_grad():
+        vanilla = replay.logits(weight).log_softmax(dim=-1)
+    return KlTerm(replay, vanilla, direction)
+
+
+def reference_constraint(model: InspectedModel, case: Case, suffix: str) -> Span:
+    """Return the released code's constraint: the answer's positions of ``[q_c; S] a_c``.
+
+    They are the last ones, as many as the answer has tokens when tokenised alone.
+    """
+    constraint = _constraint(case)
+    tokens = tokenise(model, f"{with_suffix(constraint.prompt, suffix)} {constraint.answer}", special=True)
+    length = len(tokenise(model, constraint.answer, special=True))
+    return tokens, range(max(0, len(tokens) - length), len(tokens))
+
+
+def paper_constraint(model: InspectedModel, case: Case, suffix: str, chat: bool) -> Span:
+    """Return the paper's constraint: the next-token distribution after ``[q_c; S]``."""
+    prompt = encode(model, _constraint(case).prompt, suffix=suffix, chat=chat).prompt
+    return prompt, range(len(prompt) - 1, len(prompt))
+
+
+def _constraint(case: Case) -> Constraint:
+    if case.constraint is None:
+        raise EditError("This case has no knowledge constraint. Add one, or use the preset 'corrected'.")
+    return case.constraint
+
+
+_OWN_ANSWERS: WeakKeyDictionary[InspectedModel, dict[tuple, Encoded]] = WeakKeyDictionary()
+
+
+def harmless_answers(
+    model: InspectedModel,
+    case: Case,
+    count: int,
+    tokens: int,
+    suffix: str,
+    chat: bool,
+    cancel: Callable[[], bool] = lambda: False,
+) -> Generator[Preparation, None, list[Encoded]]:
+    """Let the vanilla model answer harmless prompts; answers are kept per model.
+
+    The prompts are the case's own knowledge constraint and bundled requests made for this, so that the
+    harmless prompts that edits are *scored* on stay unseen.
+
+    Yields:
+        One message before each prompt that has to be answered.
+
+    Returns:
+        At most ``count`` prompts with the model's own answers; the ones made so far when cancelled.
+
+    Raises:
+        EditError: The model answers every prompt with nothing.
+    """
+    prompts = [case.constraint.prompt] if case.constraint else []
+    prompts += [prompt for prompt in bundled_constraint_prompts() if prompt not in prompts]
+    known = _OWN_ANSWERS.setdefault(model, {})
+    result: list[Encoded] = []
+    for number, text in enumerate(prompts[:count]):
+        key = (text, tokens, suffix, chat)
+        if key not in known:
+            yield Preparation(f"Asking the vanilla model harmless prompt {number + 1} of {count}", number / count)
+            if cancel():
+                return result
+            prompt = encode(model, text, suffix=suffix, chat=chat, room=tokens).prompt
+            own = answer(model, prompt, decoding=Decoding(max_new_tokens=tokens))
+            response = own.token_ids[0]
+            if own.finished[0] and model.tokenizer.eos_token_id is not None:
+                response = (*response, model.tokenizer.eos_token_id)
+            known[key] = Encoded(prompt, response)
+        if known[key].response:
+            result.append(known[key])
+    if not result:
+        raise EditError("The model answers every harmless prompt with nothing. Use the constraint 'answer'.")
+    return result

@@ -1,0 +1,237 @@
+"""Where the safe and the unsafe answer part: the distance of their block outputs, block by block.
+
+Three presets, as DESIGN.md's table has them:
+
+- ``reference``: what the authors' released code computes. Both answers alone (no prompt, no suffix, no
+  chat template) as one padded batch; Frobenius norm of the difference of the whole padded slab, pads
+  included; for the last block the state after the final norm, which has another scale.
+- ``paper``: both answers alone, block outputs only, L2 norm of the difference of the slabs, in which
+  padded positions hold zero. The padding side is the alignment: right starts the answers together.
+- ``corrected``: both answers after the prompt they answer, mean over response tokens, then L2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inspector.errors import CaseError
+from inspector.model.continuation import continue_prompt
+from inspector.model.encoding import SUFFIX, encode, tokenise
+from inspector.model.hooks import observe_inputs, observe_outputs, stopping_before
+from inspector.model.inspected import InspectedModel
+from inspector.model.patch import VANILLA, Row
+from inspector.safeedit.cases import Case
+
+Preset = Literal["corrected", "paper", "reference"]
+Padding = Literal["right", "left"]
+Distance = Literal["l2", "relative", "cosine", "growth"]
+
+PRESETS: tuple[Preset, ...] = ("corrected", "paper", "reference")
+DISTANCES: tuple[Distance, ...] = ("l2", "relative", "cosine", "growth")
+
+
+@dataclass(frozen=True, eq=False)
+class Divergence:
+    """Distance of the safe and the unsafe answer's block outputs.
+
+    Attributes:
+        preset: How it was computed.
+        padding: Padding side (``paper`` and ``reference``).
+        l2: ``[blocks]`` L2 distance of the pooled states, in the model's activation units.
+        relative: ``[blocks]`` L2 distance over the mean norm of the two pooled states; 0 to 2.
+        cosine: ``[blocks]`` one minus their cosine; 0 to 2.
+        growth: ``[blocks]`` L2 distance minus that of the block before (of the embeddings for block 0).
+        token_l2: ``[blocks, tokens]`` L2 distance of the i-th token of one answer and the i-th of the other.
+        token_relative: ``[blocks, tokens]`` the same over the mean norm of the two states.
+        safe_tokens: Text of the compared tokens of the safe answer.
+        unsafe_tokens: Text of the compared tokens of the unsafe answer.
+    """
+
+    preset: Preset
+    padding: Padding
+    l2: np.ndarray
+    relative: np.ndarray
+    cosine: np.ndarray
+    growth: np.ndarray
+    token_l2: np.ndarray
+    token_relative: np.ndarray
+    safe_tokens: tuple[str, ...]
+    unsafe_tokens: tuple[str, ...]
+
+    def by(self, distance: Distance) -> np.ndarray:
+        """Return the curve ``[blocks]`` of one distance."""
+        return getattr(self, distance)
+
+    def toxic_layer(self, distance: Distance = "l2") -> int:
+        """Return the block where the distance is largest (DINM's toxic layer for ``l2``)."""
+        return int(np.argmax(self.by(distance)))
+
+
+@dataclass
+class _Collector:
+    """Reduces block outputs to a few numbers as they pass; no state is kept."""
+
+    blocks: int
+    tokens: int
+    l2: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.l2 = np.zeros(self.blocks)
+        self.relative = np.zeros(self.blocks)
+        self.cosine = np.zeros(self.blocks)
+        self.token_l2 = np.zeros((self.blocks, self.tokens), dtype=np.float32)
+        self.token_relative = np.zeros_like(self.token_l2)
+        self.embedding_l2 = 0.0
+
+    def pooled(self, block: int, safe: Tensor, unsafe: Tensor) -> None:
+        """Take two pooled states of any equal shape."""
+        distance = float((safe - unsafe).norm())
+        sizes = float(safe.norm()), float(unsafe.norm())
+        self.l2[block] = distance
+        self.relative[block] = 2 * distance / max(sum(sizes), 1e-12)
+        self.cosine[block] = 1 - float((safe * unsafe).sum()) / max(sizes[0] * sizes[1], 1e-12)
+
+    def by_token(self, block: int, safe: Tensor, unsafe: Tensor) -> None:
+        """Take the states ``[tokens, d_model]`` of the compared tokens."""
+        distance = (safe - unsafe).norm(dim=-1)
+        size = (safe.norm(dim=-1) + unsafe.norm(dim=-1)) / 2
+        self.token_l2[block] = distance.cpu().numpy()
+        self.token_relative[block] = (distance / size.clamp(min=1e-12)).cpu().numpy()
+
+    def result(self, preset: Preset, padding: Padding, safe: tuple[str, ...], unsafe: tuple[str, ...]) -> Divergence:
+        return Divergence(
+            preset=preset,
+            padding=padding,
+            l2=self.l2,
+            relative=self.relative,
+            cosine=self.cosine,
+            growth=np.diff(self.l2, prepend=self.embedding_l2),
+            token_l2=self.token_l2,
+            token_relative=self.token_relative,
+            safe_tokens=safe,
+            unsafe_tokens=unsafe,
+        )
+
+
+def divergence(
+    model: InspectedModel,
+    case: Case,
+    preset: Preset = "corrected",
+    *,
+    row: Row = VANILLA,
+    padding: Padding = "right",
+    suffix: str = SUFFIX,
+    chat: bool = True,
+) -> Divergence:
+    """Measure how far the two answers of a case are apart after every block.
+
+    Args:
+        case: Its adversarial prompt (``corrected`` only), safe and unsafe answer.
+        preset: See the module's text.
+        row: Weights to run with; vanilla by default.
+        padding: Padding side of ``paper`` and ``reference``; ``corrected`` has no padding.
+        suffix: Suffix prompt of ``corrected``.
+        chat: Use the model's chat template in ``corrected`` if it has one.
+
+    Raises:
+        CaseError: An answer is empty, both are the same, or the preset is unknown.
+        PromptError: The prompt is empty or too long.
+    """
+    case.require_answers()
+    if preset == "corrected":
+        return _corrected(model, case, row, suffix, chat)
+    if preset in ("paper", "reference"):
+        return _answers_alone(model, case, preset, row, padding)
+    raise CaseError(f"Unknown preset '{preset}'. Valid presets: {', '.join(PRESETS)}.")
+
+
+def _corrected(model: InspectedModel, case: Case, row: Row, suffix: str, chat: bool) -> Divergence:
+    safe = encode(model, case.adversarial_prompt, case.safe, suffix=suffix, chat=chat, end=False)
+    unsafe = encode(model, case.adversarial_prompt, case.unsafe, suffix=suffix, chat=chat, end=False)
+    lengths = len(safe.response), len(unsafe.response)
+    shared = min(lengths)
+    collector = _Collector(model.blocks, shared)
+
+    def on_block(block: int, states: Tensor) -> None:
+        one, two = states[0, : lengths[0]].float(), states[1, : lengths[1]].float()
+        collector.pooled(block, one.mean(dim=0), two.mean(dim=0))
+        collector.by_token(block, one[:shared], two[:shared])
+
+    def on_embedding(states: Tensor) -> None:
+        one, two = states[0, : lengths[0]].float(), states[1, : lengths[1]].float()
+        collector.embedding_l2 = float((one.mean(dim=0) - two.mean(dim=0)).norm())
+
+    continue_prompt(
+        model, safe.prompt, (safe.response, unsafe.response), (row,), on_block=on_block, on_embedding=on_embedding
+    )
+    return collector.result(
+        "corrected",
+        "right",
+        model.token_texts(safe.response[:shared]),
+        model.token_texts(unsafe.response[:shared]),
+    )
+
+
+@torch.no_grad()
+def _answers_alone(model: InspectedModel, case: Case, preset: Preset, row: Row, padding: Padding) -> Divergence:
+    architecture = model.architecture
+    answers = [tokenise(model, text, special=True) for text in (case.safe, case.unsafe)]
+    longest = max(map(len, answers))
+    pad = model.tokenizer.pad_token_id
+    pad = (model.tokenizer.eos_token_id or 0) if pad is None else pad
+    reference = preset == "reference"
+    # `reference` runs the padded batch as it is. `paper` runs it padded on the right, where no real
+    # position sees a pad, and moves the states to the asked-for side afterwards.
+    left_input = reference and padding == "left"
+    filled, masks = [], []
+    for ids in answers:
+        pads = longest - len(ids)
+        filled.append([pad] * pads + ids if left_input else ids + [pad] * pads)
+        masks.append([0] * pads + [1] * len(ids) if left_input else [1] * len(ids) + [0] * pads)
+    collector = _Collector(model.blocks, longest)
+
+    def slabs(states: Tensor) -> tuple[Tensor, Tensor]:
+        states = states.float()
+        if reference:
+            return states[0], states[1]
+        arranged = torch.zeros_like(states)
+        for index, ids in enumerate(answers):
+            place = slice(longest - len(ids), longest) if padding == "left" else slice(0, len(ids))
+            arranged[index, place] = states[index, : len(ids)]
+        return arranged[0], arranged[1]
+
+    def on_state(block: int, states: Tensor) -> None:
+        safe, unsafe = slabs(states)
+        collector.pooled(block, safe, unsafe)
+        collector.by_token(block, safe, unsafe)
+
+    def on_embedding(_position: int, states: Tensor) -> None:
+        safe, unsafe = slabs(states)
+        collector.embedding_l2 = float((safe - unsafe).norm())
+
+    watched = list(architecture.blocks)
+    if reference and architecture.final_norm is not None:
+        watched[-1] = architecture.final_norm  # what `hidden_states[-1]` holds
+    with (
+        model.running([row, row]),
+        stopping_before(architecture.unembedding),
+        observe_outputs(watched, on_state),
+        observe_inputs(architecture.blocks[:1], on_embedding),
+    ):
+        model.network(
+            input_ids=torch.tensor(filled, device=model.device),
+            attention_mask=torch.tensor(masks, device=model.device) if reference else None,
+            use_cache=False,
+        )
+
+    def labels(ids: list[int]) -> tuple[str, ...]:
+        texts = list(model.token_texts(ids))
+        pads = ["(pad)"] * (longest - len(ids))
+        return tuple(pads + texts if padding == "left" else texts + pads)
+
+    return collector.result(preset, padding, labels(answers[0]), labels(answers[1]))

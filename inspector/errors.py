@@ -1,0 +1,37 @@
+"""One family of exceptions whose text names the remedy.
+
+The boundary (dashboard, command line) catches :class:`InspectorError` once and shows
+:meth:`InspectorError.user_message`; every other exception is a defect of this program.
+"""
+
+
+class InspectorError(Exception):
+    """Base of all errors that a person can mend; the message says what is wrong and what to do."""
+
+    def user_message(self) -> str:
+        """Return the text to show: one or two plain sentences, the last one the remedy."""
+        return str(self)
+
+
+class ModelLoadError(InspectorError):
+    """The model's files cannot be had, read or trusted."""
+
+
+class ArchitectureError(InspectorError):
+    """The model's parts are not where the architecture map says they are."""
+
+
+class PromptError(InspectorError):
+    """A prompt or answer cannot be given to the model as it stands."""
+
+
+class CaseError(InspectorError):
+    """A case lacks what the asked-for measurement needs, or a case file is broken."""
+
+
+class PatchError(InspectorError):
+    """A patch does not belong to this model or is not well formed."""
+
+
+class EditError(InspectorError):
+    """An edit cannot start or cannot go on with these settings."""

@@ -1,0 +1,24 @@
+"""The model under inspection: loading, architecture map, encoding, hooks, patches, generation."""
+
+from inspector.model.encoding import SUFFIX, Encoded, encode
+from inspector.model.generation import Answers, Decoding, answer, stream
+from inspector.model.inspected import InspectedModel
+from inspector.model.loading import from_parts, load
+from inspector.model.patch import VANILLA, Delta, Patch, Row
+
+__all__ = [
+    "SUFFIX",
+    "VANILLA",
+    "Answers",
+    "Decoding",
+    "Delta",
+    "Encoded",
+    "InspectedModel",
+    "Patch",
+    "Row",
+    "answer",
+    "encode",
+    "from_parts",
+    "load",
+    "stream",
+]

@@ -1,0 +1,331 @@
+"""The architecture map: the only place that knows how model families name their parts.
+
+A family is five dotted paths. They are resolved and *checked at load*: shapes must agree and a
+two-token forward through hooks must give the model's own hidden states and logits, so that a wrong
+guess fails there with a clear message and not later as a wrong number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from inspector.errors import ArchitectureError
+from inspector.model.hooks import observe_inputs, observe_outputs
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Dotted paths to the parts of one family; ``None`` where a family has no such part.
+
+    Attributes:
+        blocks: From the model to the list of decoder blocks.
+        down_projection: From a block to its MLP down-projection (``W_V`` in the paper).
+        final_norm: From the model to the norm after the last block.
+        unembedding: From the model to the unembedding matrix.
+        after_attention: From a block to the norm whose *input* is the residual stream after
+            attention, where the MLP's output is added to that same stream.
+        after_mlp: From a block to a norm between the down-projection and the residual stream.
+        project_out: From the model to a projection between the final norm and the unembedding.
+    """
+
+    blocks: str
+    down_projection: str
+    final_norm: str | None
+    unembedding: str = "lm_head"
+    after_attention: str | None = None
+    after_mlp: str | None = None
+    project_out: str | None = None
+
+
+_LLAMA = Paths(
+    blocks="model.layers",
+    down_projection="mlp.down_proj",
+    final_norm="model.norm",
+    after_attention="post_attention_layernorm",
+)
+_GEMMA = replace(
+    _LLAMA,
+    after_attention="pre_feedforward_layernorm",
+    after_mlp="post_feedforward_layernorm",
+)
+
+FAMILIES: dict[str, Paths] = {
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+    "phi3": _LLAMA,
+    "gemma2": _GEMMA,
+    "gemma3_text": _GEMMA,
+    "gemma3": replace(
+        _GEMMA,
+        blocks="model.language_model.layers",
+        final_norm="model.language_model.norm",
+    ),
+    "gpt2": Paths(
+        blocks="transformer.h",
+        down_projection="mlp.c_proj",
+        final_norm="transformer.ln_f",
+        after_attention="ln_2",
+    ),
+    # The MLP and the attention of a parallel block read the same input, so there is no
+    # "residual stream after attention" to resume from: the whole block is replayed.
+    "gpt_neox": Paths(
+        blocks="gpt_neox.layers",
+        down_projection="mlp.dense_4h_to_h",
+        final_norm="gpt_neox.final_layer_norm",
+    ),
+    "opt": Paths(
+        blocks="model.decoder.layers",
+        down_projection="fc2",
+        final_norm="model.decoder.final_layer_norm",
+        project_out="model.decoder.project_out",
+    ),
+}
+
+OVERRIDES = tuple(f.name for f in fields(Paths))
+"""Names of the paths that :func:`inspector.model.load` takes as ``paths={name: dotted path}``."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The resolved parts of one model.
+
+    Attributes:
+        family: ``config.model_type``.
+        blocks: The decoder blocks, numbered from 0.
+        down_projections: The MLP down-projection of each block (``nn.Linear`` or ``Conv1D``).
+        down_projection_names: Their full dotted names in the model.
+        final_norm: The norm after the last block, or ``None``.
+        unembedding: The module that turns normed states into logits.
+        project_out: A projection before the unembedding, or ``None``.
+        paths: The paths that were used.
+        d_model: Width of the residual stream.
+        d_ff: Width of the MLP, the number of its neurons.
+        vocabulary: Number of logits.
+        logit_softcap: ``c`` of ``c * tanh(logits / c)``, or ``None``.
+    """
+
+    family: str
+    blocks: tuple[nn.Module, ...]
+    down_projections: tuple[nn.Module, ...]
+    down_projection_names: tuple[str, ...]
+    final_norm: nn.Module | None
+    unembedding: nn.Module
+    project_out: nn.Module | None
+    paths: Paths
+    d_model: int
+    d_ff: int
+    vocabulary: int
+    logit_softcap: float | None
+
+    @property
+    def last_block(self) -> int:
+        """Number of the last block."""
+        return len(self.blocks) - 1
+
+    @cached_property
+    def head_device(self) -> torch.device:
+        """Device of the unembedding."""
+        return next(self.unembedding.parameters()).device
+
+    def check_block(self, block: int) -> int:
+        """Return ``block`` if the model has it.
+
+        Raises:
+            ArchitectureError: It is out of range.
+        """
+        if not 0 <= block <= self.last_block:
+            raise ArchitectureError(
+                f"Block {block} does not exist: this model has blocks 0 to {self.last_block}. Pick one of those."
+            )
+        return block
+
+    def down_weight(self, block: int) -> Tensor:
+        """Return the down-projection of a block as ``[d_model, d_ff]``, a view of the base weight."""
+        return canonical_weight(self.down_projections[self.check_block(block)])
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Turn last-block outputs ``[..., d_model]`` into logits ``[..., vocabulary]``."""
+        states = states.to(self.head_device)
+        if self.final_norm is not None:
+            states = self.final_norm(states)
+        if self.project_out is not None:
+            states = self.project_out(states)
+        logits = self.unembedding(states)
+        if self.logit_softcap is not None:
+            logits = self.logit_softcap * torch.tanh(logits / self.logit_softcap)
+        return logits
+
+    def part_of_block(self, block: int, path: str | None) -> nn.Module | None:
+        """Return a part of a block by its dotted path, ``None`` for no path."""
+        return None if path is None else self.blocks[block].get_submodule(path)
+
+
+def canonical_weight(module: nn.Module) -> Tensor:
+    """Return a projection's weight as ``[out, in]``, whether it is ``nn.Linear`` or ``Conv1D``.
+
+    Raises:
+        ArchitectureError: The module is neither, for example a quantised one.
+    """
+    weight = getattr(module, "weight", None)
+    if isinstance(module, nn.Linear) and weight is not None and weight.is_floating_point():
+        return weight
+    if type(module).__name__ == "Conv1D" and weight is not None:
+        return weight.T
+    raise ArchitectureError(
+        f"A down-projection of type {type(module).__name__} cannot be edited. Load the model with "
+        "plain (unquantised) nn.Linear or Conv1D weights."
+    )
+
+
+def resolve(model: nn.Module, overrides: Mapping[str, str] | None = None) -> Architecture:
+    """Find the parts of a causal language model and check that they are what they should be.
+
+    Args:
+        model: A transformers causal language model.
+        overrides: Dotted paths by name (:data:`OVERRIDES`) that replace or complete the map.
+
+    Raises:
+        ArchitectureError: Unknown family, mixture of experts, a path that leads nowhere, shapes
+            that disagree, or hooks that do not reproduce the model's own states.
+    """
+    config = model.config.get_text_config()
+    family = str(model.config.model_type)
+    _refuse_mixture_of_experts(model, config, family)
+    paths = _paths(family, dict(overrides or {}))
+
+    blocks = tuple(_find(model, paths.blocks, "blocks", overrides))
+    downs, names = [], []
+    for number, block in enumerate(blocks):
+        downs.append(_find(block, paths.down_projection, "down_projection", overrides))
+        names.append(f"{paths.blocks}.{number}.{paths.down_projection}")
+    shapes = {tuple(canonical_weight(down).shape) for down in downs}
+    if len(shapes) != 1:
+        raise ArchitectureError(
+            f"The down-projections of this {family} model have different shapes {sorted(shapes)}. "
+            "Models whose blocks differ in width are not supported."
+        )
+    ((d_model, d_ff),) = shapes
+    if d_model != config.hidden_size:
+        raise ArchitectureError(
+            f"'{paths.down_projection}' writes {d_model} values but the residual stream has "
+            f"{config.hidden_size}. Give the right path with paths={{'down_projection': ...}}."
+        )
+    final_norm = _find(model, paths.final_norm, "final_norm", overrides, optional=True)
+    unembedding = _find(model, paths.unembedding, "unembedding", overrides)
+    if blocks:
+        if paths.after_attention:
+            _find(blocks[0], paths.after_attention, "after_attention", overrides)
+        if paths.after_mlp:
+            _find(blocks[0], paths.after_mlp, "after_mlp", overrides)
+    architecture = Architecture(
+        family=family,
+        blocks=blocks,
+        down_projections=tuple(downs),
+        down_projection_names=tuple(names),
+        final_norm=final_norm,
+        unembedding=unembedding,
+        project_out=_find(model, paths.project_out, "project_out", overrides, optional=True),
+        paths=paths,
+        d_model=d_model,
+        d_ff=d_ff,
+        vocabulary=canonical_weight(unembedding).shape[0],
+        logit_softcap=getattr(config, "final_logit_softcapping", None),
+    )
+    _check_against_forward(model, architecture)
+    return architecture
+
+
+def _paths(family: str, overrides: dict[str, str]) -> Paths:
+    unknown = sorted(set(overrides) - set(OVERRIDES))
+    if unknown:
+        raise ArchitectureError(f"Unknown path names {unknown}. Valid names: {', '.join(OVERRIDES)}.")
+    known = FAMILIES.get(family)
+    if known is None and not {"blocks", "down_projection", "final_norm"} <= set(overrides):
+        raise ArchitectureError(
+            f"The model family '{family}' is not in the architecture map ({', '.join(FAMILIES)}). "
+            "Say where its parts are with dotted paths: blocks (for example 'model.layers'), "
+            "down_projection (from a block, 'mlp.down_proj'), final_norm ('model.norm') and, where "
+            "they differ, unembedding ('lm_head'), after_attention, after_mlp. In Python "
+            "load(name, paths={...}), on the command line --path blocks=model.layers."
+        )
+    if known is None:
+        known = Paths(blocks="", down_projection="", final_norm=None)
+    return replace(known, **overrides)
+
+
+def _find(root, path, name, overrides=None, optional=False):
+    """Resolve a dotted path from ``root``; a missing part is an error that names the override."""
+    if path is None:
+        return None
+    part = root
+    for step in path.split("."):
+        if not hasattr(part, step):
+            if optional and name not in (overrides or {}):
+                return None
+            raise ArchitectureError(
+                f"{type(part).__name__} has no part '{step}' on the path '{path}' for {name}. Give "
+                f"the right dotted path with paths={{'{name}': ...}} or --path {name}=..."
+            )
+        part = getattr(part, step)
+    return part
+
+
+def _refuse_mixture_of_experts(model: nn.Module, config, family: str) -> None:
+    counts = [getattr(config, key, None) for key in ("num_local_experts", "num_experts", "n_routed_experts")]
+    if any(count for count in counts) or any(name.endswith(".experts") for name, _ in model.named_modules()):
+        raise ArchitectureError(
+            f"This {family} model is a mixture of experts: it has several down-projections per block, "
+            "and DINM edits one. Mixture-of-experts models are not supported; load a dense model."
+        )
+
+
+@torch.no_grad()
+def _check_against_forward(model: nn.Module, architecture: Architecture) -> None:
+    """Run two tokens and compare every hooked state with what the model itself reports."""
+    device = model.get_input_embeddings().weight.device
+    token_ids = torch.tensor([[1, min(5, architecture.vocabulary - 1)]], device=device)
+    outputs: dict[int, Tensor] = {}
+    inner: dict[int, Tensor] = {}
+    with (
+        observe_outputs(architecture.blocks, outputs.__setitem__),
+        observe_inputs(architecture.down_projections, inner.__setitem__),
+    ):
+        result = model(input_ids=token_ids, output_hidden_states=True, use_cache=False)
+    missing = [n for n in range(len(architecture.blocks)) if n not in outputs or n not in inner]
+    if missing:
+        raise ArchitectureError(
+            f"Blocks {missing} never ran or never used their down-projection in a forward pass. Give "
+            "the right 'blocks' and 'down_projection' paths."
+        )
+    own = result.hidden_states
+    for number in range(len(architecture.blocks) - 1):
+        _require_close(outputs[number], own[number + 1], f"The output of block {number}")
+    if inner[0].shape[-1] != architecture.d_ff:
+        raise ArchitectureError(
+            f"The down-projection reads {inner[0].shape[-1]} values but its weight has "
+            f"{architecture.d_ff} columns. Give the right 'down_projection' path."
+        )
+    _require_close(
+        architecture.logits(outputs[architecture.last_block]),
+        result.logits,
+        "Final norm and unembedding of the last block's output",
+    )
+
+
+def _require_close(hooked: Tensor, own: Tensor, what: str) -> None:
+    own = own.to(hooked.device).float()
+    hooked = hooked.float()
+    scale = own.abs().max().clamp(min=1e-6)
+    if hooked.shape != own.shape or not ((hooked - own).abs().max() <= 1e-3 * scale):
+        raise ArchitectureError(
+            f"{what} is not what the model itself reports (shapes {tuple(hooked.shape)} and "
+            f"{tuple(own.shape)}). The architecture map does not fit this model: give the right "
+            "paths with paths={...} or --path name=dotted.path."
+        )

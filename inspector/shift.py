@@ -1,0 +1,121 @@
+"""What an edit moves: block outputs per block and token, the edited region's own input, and its columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inspector.model.encoding import SUFFIX, encode
+from inspector.model.hooks import observe_inputs, observe_outputs, stopping_before
+from inspector.model.inspected import InspectedModel
+from inspector.model.patch import VANILLA, Patch, Row
+
+
+@dataclass(frozen=True, eq=False)
+class Shift:
+    """Relative change of the activations on one prompt and answer.
+
+    Attributes:
+        by_token: ``[blocks, tokens]`` norm of the change of a block output over the norm of the vanilla one.
+        region_input: Relative change of the input of the edited down-projection, over all tokens. It is
+            zero by construction when only this block is edited: nothing before it has changed.
+        tokens: Text of each token.
+        prompt_tokens: How many of them belong to the prompt.
+        blocks_edited: The blocks that the patch touches.
+    """
+
+    by_token: np.ndarray
+    region_input: float
+    tokens: tuple[str, ...]
+    prompt_tokens: int
+    blocks_edited: tuple[int, ...]
+
+    @property
+    def by_block(self) -> np.ndarray:
+        """``[blocks]`` mean over tokens."""
+        return self.by_token.mean(axis=1)
+
+
+@torch.no_grad()
+def activation_shift(
+    model: InspectedModel,
+    text: str,
+    answer: str,
+    row: Row,
+    *,
+    suffix: str = SUFFIX,
+    chat: bool = True,
+) -> Shift:
+    """Compare vanilla and edited activations on one prompt with its answer, both in one batch.
+
+    Args:
+        text: The user's text, without suffix.
+        answer: The answer whose tokens are run after it.
+        row: The edited weights.
+
+    Raises:
+        PromptError: Empty or too long texts.
+        PatchError: The row has no patch, or one of another model.
+    """
+    if row.patch is None:
+        raise ValueError("activation_shift compares vanilla with a patch; this row has none")
+    encoded = encode(model, text, answer, suffix=suffix, chat=chat, end=False)
+    by_token = np.zeros((model.blocks, len(encoded.tokens)), dtype=np.float32)
+    region = {"change": 0.0, "size": 0.0}
+    first_block = row.patch.blocks[0]
+
+    def on_block(block: int, states: Tensor) -> None:
+        vanilla, edited = states[0].float(), states[1].float()
+        by_token[block] = ((edited - vanilla).norm(dim=-1) / vanilla.norm(dim=-1).clamp(min=1e-12)).cpu().numpy()
+
+    def on_region(_position: int, states: Tensor) -> None:
+        pair = states.reshape(2, -1, states.shape[-1]).float()
+        region["change"] = float((pair[1] - pair[0]).norm())
+        region["size"] = float(pair[0].norm())
+
+    architecture = model.architecture
+    with (
+        model.running([VANILLA, row]),
+        stopping_before(architecture.final_norm or architecture.unembedding),
+        observe_outputs(architecture.blocks, on_block),
+        observe_inputs([architecture.down_projections[first_block]], on_region),
+    ):
+        model.network(input_ids=model.batch(encoded.tokens, encoded.tokens), use_cache=False)
+    return Shift(
+        by_token=by_token,
+        region_input=region["change"] / max(region["size"], 1e-12),
+        tokens=model.token_texts(encoded.tokens),
+        prompt_tokens=len(encoded.prompt),
+        blocks_edited=row.patch.blocks,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronProfile:
+    """How much an edit changed each neuron's value vector, a column of the down-projection.
+
+    Attributes:
+        block: The edited block.
+        change: ``[d_ff]`` norm of the delta's column.
+        relative: ``[d_ff]`` the same over the norm of the base column.
+    """
+
+    block: int
+    change: np.ndarray
+    relative: np.ndarray
+
+    def top(self, count: int = 10) -> list[int]:
+        """Return the neurons with the largest change, largest first."""
+        return [int(neuron) for neuron in np.argsort(self.change)[::-1][:count]]
+
+
+def neuron_profile(model: InspectedModel, patch: Patch, block: int | None = None) -> NeuronProfile:
+    """Measure the columns of a patch's delta in one block (the first one it touches by default)."""
+    block = patch.blocks[0] if block is None else block
+    delta = next(d for d in patch.deltas if d.block == block and d.shape[1] == model.architecture.d_ff)
+    change = delta.dense().norm(dim=0).cpu()
+    base = model.architecture.down_weight(block).float().norm(dim=0).cpu()
+    return NeuronProfile(block, change.numpy(), (change / base.clamp(min=1e-12)).numpy())
