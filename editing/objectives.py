@@ -18,7 +18,7 @@ from editing.progress import Preparation
 from editing.replay import Replay, ReplayFactory, TailReplay
 from inspector.errors import EditError
 from inspector.model import Decoding, InspectedModel, answer, encode
-from inspector.model.encoding import Encoded, tokenise, with_suffix
+from inspector.model.encoding import Encoded, tokenise_whole, with_suffix
 from inspector.safeedit import Case, Constraint, bundled_constraint_prompts
 
 Direction = Literal["vanilla to edited", "edited to vanilla"]
@@ -90,8 +90,8 @@ def reference_answer(
     labels, ending before the final one; labels equal to the pad token are left out.
     """
     target = " " + target
-    tokens = tokenise(model, f"{text} {target}", special=True)
-    labels = torch.tensor(tokenise(model, target, special=True))
+    tokens = tokenise_whole(model, f"{text} {target}", "prompt with its answer")
+    labels = torch.tensor(tokenise_whole(model, target, "answer"))
     last = len(tokens) - 1
     counted = range(last - len(labels), last)
     if counted.start < 0:
@@ -124,8 +124,9 @@ def reference_constraint(model: InspectedModel, case: Case, suffix: str) -> Span
     They are the last ones, as many as the answer has tokens when tokenised alone.
     """
     constraint = _constraint(case)
-    tokens = tokenise(model, f"{with_suffix(constraint.prompt, suffix)} {constraint.answer}", special=True)
-    length = len(tokenise(model, constraint.answer, special=True))
+    text = f"{with_suffix(constraint.prompt, suffix)} {constraint.answer}"
+    tokens = tokenise_whole(model, text, "knowledge constraint with its answer")
+    length = len(tokenise_whole(model, constraint.answer, "answer of the knowledge constraint"))
     return tokens, range(max(0, len(tokens) - length), len(tokens))
 
 

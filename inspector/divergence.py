@@ -21,7 +21,7 @@ from torch import Tensor
 
 from inspector.errors import CaseError
 from inspector.model.continuation import continue_prompt
-from inspector.model.encoding import SUFFIX, encode, tokenise
+from inspector.model.encoding import SUFFIX, encode, tokenise_whole
 from inspector.model.hooks import observe_inputs, observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
@@ -140,7 +140,7 @@ def divergence(
 
     Raises:
         CaseError: An answer is empty, both are the same, or the preset is unknown.
-        PromptError: The prompt is empty or too long.
+        PromptError: The prompt is empty, or it or an answer is too long.
     """
     case.require_answers()
     if preset == "corrected":
@@ -180,7 +180,7 @@ def _corrected(model: InspectedModel, case: Case, row: Row, suffix: str, chat: b
 @torch.no_grad()
 def _answers_alone(model: InspectedModel, case: Case, preset: Preset, row: Row, padding: Padding) -> Divergence:
     architecture = model.architecture
-    answers = [tokenise(model, text, special=True) for text in (case.safe, case.unsafe)]
+    answers = [tokenise_whole(model, text, "answer") for text in (case.safe, case.unsafe)]
     longest = max(map(len, answers))
     pad = model.tokenizer.pad_token_id
     pad = (model.tokenizer.eos_token_id or 0) if pad is None else pad
@@ -215,8 +215,8 @@ def _answers_alone(model: InspectedModel, case: Case, preset: Preset, row: Row, 
         collector.embedding_l2 = float((safe - unsafe).norm())
 
     watched = list(architecture.blocks)
-    if reference and architecture.final_norm is not None:
-        watched[-1] = architecture.final_norm  # what `hidden_states[-1]` holds
+    if reference:  # what `hidden_states[-1]` holds
+        watched[-1] = architecture.project_out or architecture.final_norm or watched[-1]
     with (
         model.running([row, row]),
         stopping_before(architecture.unembedding),

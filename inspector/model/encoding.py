@@ -125,6 +125,23 @@ def tokenise(model: InspectedModel, text: str, *, special: bool) -> list[int]:
     return list(model.tokenizer(text, add_special_tokens=special, truncation=False, verbose=False)["input_ids"])
 
 
+def tokenise_whole(model: InspectedModel, text: str, what: str) -> list[int]:
+    """Return the ids of a text that runs as it is, with the tokenizer's own begin marker.
+
+    Args:
+        what: What the text is, for the message: ``answer``.
+
+    Raises:
+        PromptError: The text is empty, or has more tokens than the model's context.
+    """
+    text, _removed = clean(text)
+    if not text.strip():
+        raise PromptError(f"The {what} is empty. Write one, or take it from a case.")
+    ids = tokenise(model, text, special=True)
+    _require_room(model, len(ids), what, 0)
+    return ids
+
+
 def special_markers(model: InspectedModel, text: str) -> Sequence[str]:
     """Return the model's special markers that stand in a user's text and will act as markers."""
     return [marker for marker in model.tokenizer.all_special_tokens if marker in text]

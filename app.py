@@ -1,0 +1,83 @@
+"""DINM Inspector: open the dashboard. Options -> model -> launch; everything else lives in the packages."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+def options() -> argparse.ArgumentParser:
+    """Return the command line's options."""
+    parser = argparse.ArgumentParser(
+        prog="app.py",
+        description="See where a model's safe and unsafe answers part, edit it there with DINM, and compare.",
+    )
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", default=None, help="hub id, folder or .gguf file (default: embedded SmolLM2-135M)")
+    model.add_argument("--revision", default=None, help="branch, tag or commit of a hub model")
+    model.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
+    model.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: auto)")
+    model.add_argument("--device-map", default=None, choices=["auto"], help="spread a large model over devices")
+    model.add_argument(
+        "--path",
+        action="append",
+        default=[],
+        metavar="NAME=DOTTED.PATH",
+        help="where a part of an unknown model family is, for example blocks=model.layers; repeatable",
+    )
+    server = parser.add_argument_group("server")
+    server.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    server.add_argument("--port", type=int, default=None, help="port (default: first free one from 7860)")
+    server.add_argument("--share", action="store_true", help="make a public link through Gradio's servers")
+    server.add_argument("--auth", default=None, metavar="USER:PASSWORD", help="ask visitors to log in")
+    server.add_argument("--read-only", action="store_true", help="demo mode: bundled examples only, no free text")
+    server.add_argument("--open", action="store_true", help="open a browser")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the dashboard until it is interrupted."""
+    parser = options()
+    chosen = parser.parse_args(arguments)
+    paths = dict(entry.partition("=")[::2] for entry in chosen.path)
+    auth = tuple(chosen.auth.split(":", 1)) if chosen.auth else None
+    if auth is not None and (len(auth) != 2 or not all(auth)):
+        parser.error("--auth needs USER:PASSWORD")
+    open_to_others = chosen.share or chosen.host not in ("127.0.0.1", "localhost", "::1")
+    if open_to_others and auth is None:
+        print("Warning: others can reach this page and nobody is asked to log in; see --auth.", file=sys.stderr)
+
+    from dashboard.page import build_app, launch_options
+    from inspector.errors import InspectorError
+    from inspector.model import load
+
+    try:
+        model = load(
+            chosen.model,
+            device=chosen.device,
+            dtype=chosen.dtype,
+            revision=chosen.revision,
+            device_map=chosen.device_map,
+            paths=paths or None,
+        )
+        app = build_app(model, read_only=chosen.read_only)
+    except InspectorError as error:
+        print(f"Error: {error.user_message()}", file=sys.stderr)
+        return 2
+    app.launch(
+        server_name=chosen.host,
+        server_port=chosen.port,
+        share=chosen.share,
+        auth=auth,
+        inbrowser=chosen.open,
+        **launch_options(),
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

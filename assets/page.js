@@ -1,0 +1,28 @@
+// What Gradio's components cannot do: theme switch, reveal of blurred text, picking a layer by clicking a bar.
+(() => {
+  document.addEventListener("click", (event) => {
+    const target = event.target instanceof Element ? event.target : null;
+    if (!target) return;
+    if (target.closest("#theme-switch")) document.body.classList.toggle("dark");
+    const blurred = target.closest(".blurred");
+    if (blurred) blurred.classList.add("revealed");
+  });
+
+  function pick(block) {
+    const input = document.querySelector("#block input[type=number]");
+    if (!input) return;
+    Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set.call(input, String(block));
+    for (const name of ["input", "change", "blur"]) input.dispatchEvent(new Event(name, { bubbles: true }));
+  }
+
+  // gr.Plot has no click event, and every update draws a new plot: bind to each one once.
+  new MutationObserver(() => {
+    const plot = document.querySelector("#curve .js-plotly-plot");
+    if (!plot || plot.dataset.picks || typeof plot.on !== "function") return;
+    plot.dataset.picks = "yes";
+    plot.on("plotly_click", (data) => pick(data.points[0].x));
+  }).observe(document.documentElement, { childList: true, subtree: true });
+
+  // New answers are blurred anew.
+  window.dinmBlurAgain = (id) => document.getElementById(id)?.classList.remove("revealed");
+})();

@@ -1,0 +1,1 @@
+"""Everything that knows Gradio or plotly: layout, figures, events, per-visitor sessions."""

@@ -1,0 +1,205 @@
+"""What the buttons do, as functions of (model, session, what was typed); no Gradio in here."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+
+from dashboard.session import Comparison, LiveEdit, Session
+from editing import DinmSettings, EditResult, Preparation, Step, dinm
+from inspector.divergence import Divergence, Padding, Preset, divergence
+from inspector.errors import CaseError
+from inspector.likelihood import likelihoods
+from inspector.model import VANILLA, Answers, Decoding, InspectedModel, encode, stream
+from inspector.model.encoding import clean, prompt_text, special_markers
+from inspector.safeedit import Case, Template, bundled_cases, bundled_templates
+from inspector.shift import activation_shift, neuron_profile
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What stands in the case rail.
+
+    Attributes:
+        question: The harmful question q.
+        template: Attack template with a ``{question}`` slot; empty for the question alone.
+        suffix: Suffix prompt S; empty for none.
+        safe: Safe answer.
+        unsafe: Unsafe answer.
+    """
+
+    question: str
+    template: str
+    suffix: str
+    safe: str
+    unsafe: str
+
+    def adversarial_prompt(self) -> str:
+        """Return X, the template with the question in its slot.
+
+        Raises:
+            CaseError: No question, or a template without slot.
+        """
+        if not self.question.strip():
+            raise CaseError("The question is empty. Write one or pick an example in the case rail.")
+        if not self.template.strip():
+            return self.question
+        if Template.SLOT not in self.template:
+            raise CaseError(
+                f"The attack template has no {Template.SLOT} slot, so the question would be lost. Put the slot where "
+                "the question belongs, or empty the template."
+            )
+        return self.template.replace(Template.SLOT, self.question)
+
+
+def texts_of(case: Case, suffix: str) -> Texts:
+    """Return a bundled case as the rail shows it, the question's slot open in its template."""
+    template = case.adversarial_prompt.replace(case.question, Template.SLOT, 1)
+    return Texts(case.question, "" if template == Template.SLOT else template, suffix, case.safe, case.unsafe)
+
+
+def case_of(texts: Texts, *, need_answers: bool = True) -> Case:
+    """Build a case from what was typed; a bundled question keeps its record's generalization prompts.
+
+    Raises:
+        CaseError: Something is missing, or both answers are the same.
+    """
+    prompt = texts.adversarial_prompt()
+    known = next((c for c in bundled_cases() if c.question == texts.question), None)
+    other = next((t for t in bundled_templates() if t.fill(texts.question) != prompt), None)
+    case = Case(
+        question=texts.question,
+        adversarial_prompt=prompt,
+        safe=texts.safe,
+        unsafe=texts.unsafe,
+        identifier=known.identifier if known else None,
+        category=known.category if known else "",
+        attack_name=known.attack_name if known else "",
+        only_question=texts.question,
+        other_attack=known.other_attack if known else (other.fill(texts.question) if other else None),
+        other_question=known.other_question if known else None,
+        other_both=known.other_both if known else None,
+        constraint=known.constraint if known else bundled_cases()[0].constraint,
+    )
+    if need_answers:
+        case.require_answers()
+    return case
+
+
+@dataclass(frozen=True)
+class PromptView:
+    """The assembled prompt.
+
+    Attributes:
+        text: As the model will get it, markers included.
+        tokens: Its length.
+        limit: The model's context length.
+        notes: What the person should know about it.
+    """
+
+    text: str
+    tokens: int
+    limit: int
+    notes: tuple[str, ...]
+
+
+def view_prompt(model: InspectedModel, texts: Texts) -> PromptView:
+    """Assemble the adversarial prompt.
+
+    Raises:
+        CaseError: See :meth:`Texts.adversarial_prompt`.
+        PromptError: Too long.
+    """
+    prompt = texts.adversarial_prompt()
+    encoded = encode(model, prompt, suffix=texts.suffix)
+    notes = []
+    removed = clean(prompt)[1]
+    if removed:
+        notes.append(f"{removed} control character{'s' if removed > 1 else ''} left out")
+    markers = special_markers(model, prompt)
+    if markers:
+        notes.append(f"contains the model's own marker {', '.join(markers)}, which acts as one")
+    return PromptView(prompt_text(model, prompt, texts.suffix), len(encoded.prompt), model.context_length, tuple(notes))
+
+
+def ask_for_unsafe(model: InspectedModel, texts: Texts, decoding: Decoding) -> Iterator[str]:
+    """Let the vanilla model answer the adversarial prompt without suffix, growing."""
+    encoded = encode(model, texts.adversarial_prompt(), suffix="", room=decoding.max_new_tokens)
+    for answers in stream(model, encoded.prompt, (VANILLA,), decoding):
+        yield answers.texts[0]
+
+
+def locate(model: InspectedModel, session: Session, texts: Texts, preset: Preset, padding: Padding) -> Divergence:
+    """Measure the vanilla divergence and keep it in the session."""
+    case = case_of(texts)
+    measured = divergence(model, case, preset, padding=padding, suffix=texts.suffix)
+    session.case, session.divergence = case, measured
+    return measured
+
+
+def edit(
+    model: InspectedModel, session: Session, texts: Texts, block: int, settings: DinmSettings
+) -> Generator[Preparation | Step, None, EditResult]:
+    """Run DINM; its patch becomes the session's live edit unless it was cancelled."""
+    case = case_of(texts)
+    result = yield from dinm(model, case, block, settings, cancel=session.cancelled.is_set)
+    if result.patch is not None:
+        session.add(LiveEdit(case, result))
+    return result
+
+
+def measure(model: InspectedModel, session: Session, suffix: str) -> Comparison:
+    """Measure the live edit at the session's strength and keep the result."""
+    live = session.live
+    if live is None:
+        raise CaseError("No edit is live. Press Edit in step 3 first.")
+    case, row = live.case, session.row
+    scored = likelihoods(model, case.adversarial_prompt, (case.safe, case.unsafe), (VANILLA, row), suffix=suffix)
+    comparison = Comparison(
+        strength=session.strength,
+        before=(scored[0][0], scored[0][1]),
+        after=(scored[1][0], scored[1][1]),
+        divergence_before=divergence(model, case, suffix=suffix),
+        divergence_after=divergence(model, case, row=row, suffix=suffix),
+        shift=activation_shift(model, case.adversarial_prompt, case.safe, row, suffix=suffix),
+        profile=neuron_profile(model, live.patch),
+    )
+    session.comparison = comparison
+    return comparison
+
+
+PROMPT_CHOICES = {
+    "Adversarial prompt": "adversarial_prompt",
+    "Question alone": "only_question",
+    "Other attack": "other_attack",
+    "Other question": "other_question",
+    "Other question and attack": "other_both",
+}
+"""What both models can be asked, by its name on the screen."""
+OWN_PROMPT = "Your own text"
+
+
+def prompt_to_ask(case: Case, choice: str, own: str) -> str:
+    """Return the user's text that a choice stands for.
+
+    Raises:
+        CaseError: The case lacks it, or the own text is empty.
+    """
+    if choice == OWN_PROMPT:
+        if not own.strip():
+            raise CaseError("Your own text is empty. Write what both models should answer.")
+        return own
+    text = getattr(case, PROMPT_CHOICES[choice])
+    if not text:
+        raise CaseError(f"A case of your own has no '{choice}' prompt. Choose another, or write your own text.")
+    return text
+
+
+def ask(model: InspectedModel, session: Session, text: str, suffix: str, decoding: Decoding) -> Iterator[Answers]:
+    """Stream the vanilla and the edited answer to one text from one batch."""
+    encoded = encode(model, text, suffix=suffix, room=decoding.max_new_tokens)
+    for answers in stream(model, encoded.prompt, (VANILLA, session.row), decoding):
+        session.answers = answers
+        yield answers
+        if session.cancelled.is_set():
+            return

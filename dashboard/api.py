@@ -1,0 +1,137 @@
+"""The same operation for programs: named endpoints of ``gradio_client``, with plain numbers.
+
+A client keeps its session from call to call, as a browser does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import gradio as gr
+
+from dashboard import actions
+from dashboard.actions import Texts
+from dashboard.wiring import Wiring, shown_to_user
+from editing import Preparation, preset
+from inspector.divergence import DISTANCES
+from inspector.model import SUFFIX, Decoding
+from inspector.safeedit import bundled_cases
+
+
+def connect(wiring: Wiring) -> None:
+    """Register the endpoints ``/cases``, ``/prompt``, ``/locate``, ``/edit``, ``/ask``, ``/undo`` and ``/status``."""
+    model = wiring.model
+
+    def texts(question: str, template: str, safe: str, unsafe: str, suffix: str) -> Texts:
+        return wiring.texts((question, template, suffix, safe, unsafe))
+
+    def cases() -> list:
+        """List the bundled cases: question, template with its slot, safe and unsafe answer, category."""
+        found = []
+        for case in bundled_cases():
+            shown = actions.texts_of(case, SUFFIX)
+            found.append({**asdict(shown), "category": case.category, "id": case.identifier})
+        return found
+
+    def prompt(question: str, template: str = "", suffix: str = SUFFIX) -> dict:
+        """Assemble an adversarial prompt: its text as the model gets it, tokens, limit, notes."""
+        with shown_to_user():
+            given = Texts(question, template, suffix, "", "")
+            if wiring.read_only:
+                raise gr.Error("This demo is read-only: free text is off.")
+            return asdict(actions.view_prompt(model, given))
+
+    def locate(
+        question: str,
+        template: str,
+        safe: str,
+        unsafe: str,
+        preset_name: str = "corrected",
+        padding: str = "right",
+        suffix: str = SUFFIX,
+        request: gr.Request | None = None,
+    ) -> dict:
+        """Measure the divergence: a curve per distance and the toxic layer."""
+        with shown_to_user(), wiring.reserved(request) as session:
+            given = texts(question, template, safe, unsafe, suffix)
+            measured = actions.locate(model, session, given, preset_name, padding)  # type: ignore[arg-type]
+            curves = {distance: measured.by(distance).tolist() for distance in DISTANCES}
+            return {"toxic_layer": measured.toxic_layer(), "blocks": model.blocks, **curves}
+
+    def edit(
+        question: str,
+        template: str,
+        safe: str,
+        unsafe: str,
+        block: int,
+        preset_name: str = "corrected",
+        steps: int = 0,
+        suffix: str = SUFFIX,
+        request: gr.Request | None = None,
+    ) -> Iterator[dict]:
+        """Run DINM on a layer, a dictionary a step; the last one has the patch. ``steps`` 0 is the preset's."""
+        with shown_to_user(), wiring.reserved(request) as session:
+            changes: dict[str, Any] = {"suffix": suffix, **({"steps": steps} if steps else {})}
+            settings = preset(preset_name, **changes)  # type: ignore[arg-type]
+            run = actions.edit(model, session, texts(question, template, safe, unsafe, suffix), block, settings)
+            while True:
+                try:
+                    event = next(run)
+                except StopIteration as end:
+                    result = end.value
+                    yield {
+                        "done": True,
+                        "stop_reason": result.stop_reason,
+                        "patch": result.patch.identifier if result.patch else None,
+                        "updates": result.kept,
+                        "delta_norm": result.patch.norm if result.patch else 0.0,
+                        "seconds": result.seconds,
+                    }
+                    return
+                kind = "preparation" if isinstance(event, Preparation) else "step"
+                yield {"done": False, "kind": kind, **asdict(event)}
+
+    def ask(
+        text: str,
+        strength: float = 1.0,
+        max_new_tokens: int = 64,
+        suffix: str = SUFFIX,
+        request: gr.Request | None = None,
+    ) -> dict:
+        """Answer one text with the vanilla and with this session's edited weights, in one batch."""
+        with shown_to_user(), wiring.reserved(request) as session:
+            if wiring.read_only:
+                raise gr.Error("This demo is read-only: free text is off.")
+            session.strength = float(strength)
+            decoding = Decoding(max_new_tokens=max(1, min(1024, int(max_new_tokens))))
+            for _ in actions.ask(model, session, text, suffix, decoding):
+                pass
+            assert session.answers is not None
+            return {
+                "vanilla": session.answers.texts[0],
+                "edited": session.answers.texts[1],
+                "weights": session.row.label(),
+            }
+
+    def undo(request: gr.Request | None = None) -> dict:
+        """Drop this session's live edit."""
+        with shown_to_user(), wiring.reserved(request) as session:
+            session.undo()
+            return {"weights": session.row.label(), "edits": len(session.edits)}
+
+    def status(request: gr.Request | None = None) -> dict:
+        """Tell which model is loaded and which weights are live for this session."""
+        session = wiring.session(request)
+        return {
+            "model": model.name,
+            "fingerprint": model.fingerprint,
+            "blocks": model.blocks,
+            "dtype": model.dtype_name,
+            "weights": session.row.label(),
+            "edits": len(session.edits),
+        }
+
+    for function in (cases, prompt, locate, edit, ask, undo, status):
+        gr.api(function, api_name=function.__name__)

@@ -1,0 +1,116 @@
+"""The finished example that is on screen at start: edited once per model, kept on disk, measured at start."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from dashboard import actions
+from dashboard.actions import Texts
+from dashboard.session import LiveEdit, Session
+from editing import EditResult, Preparation, Step, preset
+from inspector.errors import PatchError
+from inspector.model import SUFFIX, Answers, Decoding, InspectedModel
+from inspector.model.embedded import cache_root
+from inspector.model.patch_file import load_patch, save_patch
+from inspector.safeedit import bundled_cases
+
+CASE = 3
+"""Number of the bundled case that is shown first."""
+_VERSION = 2
+"""Raised whenever texts or defaults of the example change."""
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A session as it is after one whole operation, and the texts that led to it."""
+
+    texts: Texts
+    session: Session
+    block: int
+
+    def fill(self, session: Session) -> None:
+        """Start a visitor's own session with the example."""
+        done = self.session
+        session.case, session.divergence = done.case, done.divergence
+        session.edits = list(done.edits)
+        session.comparison, session.answers = done.comparison, done.answers
+        session.started = True
+
+
+def make_example(model: InspectedModel, decoding: Decoding, folder: Path | None = None) -> Example:
+    """Return the example for a model, from disk if it was made before.
+
+    Args:
+        decoding: How its answers are decoded.
+        folder: Where examples are kept; the cache by default.
+    """
+    texts = actions.texts_of(bundled_cases()[CASE], SUFFIX)
+    session = Session()
+    actions.locate(model, session, texts, "corrected", "right")
+    assert session.divergence is not None and session.case is not None
+    block = session.divergence.toxic_layer()
+    path = (folder or cache_root() / "examples") / f"{model.fingerprint}-{model.dtype_name}-{_VERSION}.safetensors"
+    kept = _read(path, model)
+    if kept is None:
+        print("Making the example (once per model)", file=sys.stderr, flush=True)
+        _make(model, session, texts, block, decoding)
+        assert session.live is not None and session.answers is not None
+        _write(path, session.live.result, session.answers)
+    else:
+        result, answers = kept
+        session.add(LiveEdit(session.case, result))
+        session.answers = answers
+    actions.measure(model, session, texts.suffix)
+    return Example(texts, session, block)
+
+
+def _make(model: InspectedModel, session: Session, texts: Texts, block: int, decoding: Decoding) -> None:
+    settings = preset("corrected")
+    for event in actions.edit(model, session, texts, block, settings):
+        if isinstance(event, Preparation):
+            print(f"  {event.message}", file=sys.stderr, flush=True)
+        elif event.step % 10 == 0:
+            print(f"  Edit, step {event.step} of at most {event.steps}", file=sys.stderr, flush=True)
+    print("  Answers of both weights", file=sys.stderr, flush=True)
+    for _ in actions.ask(model, session, texts.adversarial_prompt(), texts.suffix, decoding):
+        pass
+
+
+def _write(path: Path, result: EditResult, answers: Answers) -> None:
+    assert result.patch is not None
+    extra = {
+        "trace": [asdict(step) for step in result.trace],
+        "kept": result.kept,
+        "stop_reason": result.stop_reason,
+        "block": result.block,
+        "seconds": result.seconds,
+        "answers": asdict(answers),
+    }
+    try:
+        save_patch(result.patch, path, extra)
+    except OSError as error:
+        print(f"The example could not be kept ({error}); it will be made again next time.", file=sys.stderr)
+
+
+def _read(path: Path, model: InspectedModel) -> tuple[EditResult, Answers] | None:
+    if not path.exists():
+        return None
+    try:
+        patch, extra = load_patch(path)
+        result = EditResult(
+            patch=patch,
+            trace=tuple(Step(**step) for step in extra["trace"]),
+            kept=extra["kept"],
+            stop_reason=extra["stop_reason"],
+            block=extra["block"],
+            settings=preset("corrected"),
+            seconds=extra["seconds"],
+        )
+        told = extra["answers"]
+        answers = Answers(tuple(told["texts"]), tuple(map(tuple, told["token_ids"])), tuple(told["finished"]))
+    except (PatchError, KeyError, TypeError) as error:
+        print(f"The kept example cannot be used ({error}); it is made again.", file=sys.stderr)
+        return None
+    return (result, answers) if patch.fingerprint == model.fingerprint else None

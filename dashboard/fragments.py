@@ -1,0 +1,214 @@
+"""Small pieces of HTML. Everything that a person or a model wrote is escaped; prompts and answers never come here."""
+
+from __future__ import annotations
+
+from html import escape
+
+from dashboard.actions import PromptView
+from dashboard.session import Comparison, Session
+from editing import EditResult, Preparation, Step
+from editing.progress import STOP_TEXT
+from inspector.divergence import Distance, Divergence
+from inspector.model import InspectedModel, Row
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Format a number for people: never a bare zero for something small."""
+    if value == 0:
+        return "0"
+    smallest = 10.0 ** -(digits + 1)
+    if abs(value) < smallest:
+        return f"{'-' if value < 0 else ''}<{smallest:.{digits + 1}f}"
+    return f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def probability(value: float) -> str:
+    """Format a probability: ``<0.0001``, else three digits."""
+    return "<0.0001" if value < 0.0001 else f"{value:.3f}" if value >= 0.01 else f"{value:.4f}"
+
+
+def reading(text: str, kind: str = "") -> str:
+    """Return a one-line reading under a figure."""
+    return f'<p class="reading {kind}">{escape(text)}</p>'
+
+
+def header(model: InspectedModel) -> str:
+    """Return the page's head: name, one line, model chip, theme switch, help."""
+    chip = (
+        f"<b>{escape(model.name)}</b> {model.blocks} layers (0-{model.blocks - 1}) · d_model "
+        f"{model.architecture.d_model:,} · {escape(model.dtype_name)} · {escape(str(model.device))}"
+    )
+    return (
+        '<header class="mast"><div class="mast-text"><h1>DINM Inspector</h1>'
+        "<p>Locate where a safe and an unsafe answer part, edit one weight matrix there, and compare.</p></div>"
+        f'<div class="mast-side"><span class="chip" title="fingerprint {escape(model.fingerprint)}">{chip}</span>'
+        '<button type="button" class="chip chip-button" id="theme-switch">Light / dark</button></div></header>'
+    )
+
+
+HELP = """<div class="help"><ol>
+<li><b>Prompt.</b> Pick an example on the left or write your own question, attack template and two answers.</li>
+<li><b>Locate.</b> The model reads both answers; one bar a layer shows how far apart they are inside it. The layer
+where they part most is DINM's toxic layer. You can pick another.</li>
+<li><b>Operate.</b> DINM changes that layer's MLP down-projection until the safe answer is likely, and watches that
+the answers to harmless prompts stay as they were. Cancel stops it within one step and leaves nothing behind.</li>
+<li><b>Compare.</b> The same prompt goes to the vanilla and the edited weights in one batch.</li></ol>
+<p>The base weights are never written: an edit is a patch that acts for your visit alone, and Undo is exact.
+Unsafe text is blurred until you click it.</p></div>"""
+
+
+def live_badge(session: Session) -> str:
+    """Say which weights are live for this visitor and how many edits there are."""
+    row = session.row
+    if session.live is None:
+        return (
+            '<div class="live"><span class="badge vanilla">live weights: vanilla</span>'
+            "<span>no edit is live</span></div>"
+        )
+    made = len(session.edits)
+    return (
+        f'<div class="live"><span class="badge edited">live weights: {escape(row.label())}</span><span>1 edit live · '
+        f"edits do not stack · {made} kept for Undo</span></div>"
+    )
+
+
+def weights_badge(row: Row, extra: str = "") -> str:
+    """Say above an answer which weights made it."""
+    kind = "vanilla" if row.label() == "vanilla" else "edited"
+    tail = f'<span class="badge-note">{escape(extra)}</span>' if extra else ""
+    return f'<div class="answer-head"><span class="badge {kind}">{escape(row.label())}</span>{tail}</div>'
+
+
+def prompt_reading(view: PromptView) -> str:
+    """Read the assembled prompt's length and what is odd about it."""
+    notes = "".join(f"; {note}" for note in view.notes)
+    return reading(f"{view.tokens:,} of at most {view.limit:,} tokens{notes}.", "warn" if view.notes else "")
+
+
+def locate_reading(measured: Divergence, distance: Distance, last_block: int) -> str:
+    """Read the divergence curve in plain words."""
+    toxic = measured.toxic_layer(distance)
+    text = f"The answers part most at layer {toxic} of 0-{last_block}."
+    if distance == "l2" and measured.preset == "corrected":
+        text += " Raw distance grows with depth by itself: compare the relative, cosine and growth curves."
+    if measured.preset == "reference":
+        text += (
+            f" Reference preset, {measured.padding} padding: pads count, and the last layer is taken after the final "
+            "norm, on another scale."
+        )
+    if measured.preset == "paper":
+        text += f" Paper preset: answers alone, {measured.padding} padding sets how their tokens are aligned."
+    return reading(text)
+
+
+def heatmap_reading(measured: Divergence) -> str:
+    """Read the heatmap: where single tokens are farthest apart."""
+    values = measured.token_relative
+    block, token = divmod(int(values.argmax()), values.shape[1])
+    per_token = values.mean(axis=0)
+    return reading(
+        f"Tokens at the same place of both answers. Farthest apart: token {token} at layer {block} "
+        f"({measured.safe_tokens[token]!r} against {measured.unsafe_tokens[token]!r}). Over all layers the mean distance "
+        f"is largest at token {int(per_token.argmax())} and smallest at token {int(per_token.argmin())}."
+    )
+
+
+def clock(event: Preparation | Step | None, seconds_per_step: float = 0.0) -> str:
+    """Return the step clock with its progress bar."""
+    if event is None:
+        return _clock("Ready. Press Edit to start.", 0.0)
+    if isinstance(event, Preparation):
+        return _clock(event.message, event.fraction * 0.1)
+    left = seconds_per_step * (event.steps - event.step)
+    done = event.step / event.steps
+    return _clock(
+        f"Step {event.step} of at most {event.steps} · {seconds_per_step:.2f} s a step · at most {left:.0f} s left",
+        0.1 + 0.9 * done,
+    )
+
+
+def _clock(text: str, fraction: float) -> str:
+    return (
+        f'<div class="clock" role="status"><span>{escape(text)}</span>'
+        f'<div class="bar"><div style="width:{100 * fraction:.1f}%"></div></div></div>'
+    )
+
+
+def finished(result: EditResult) -> str:
+    """Return the step clock of an ended edit."""
+    updates = f"{result.kept} update{'' if result.kept == 1 else 's'}"
+    kept = "nothing was changed" if result.patch is None else f"{updates} kept"
+    return _clock(f"Ended after {result.seconds:.1f} s: {STOP_TEXT[result.stop_reason]}; {kept}.", 1.0)
+
+
+def message(text: str) -> str:
+    """Return the step clock with a plain message."""
+    return _clock(text, 0.0)
+
+
+def tiles(comparison: Comparison, result: EditResult) -> str:
+    """Return the row of figures above the answers."""
+    kept = next(s for s in result.trace if s.step == result.kept)
+    safe, unsafe = comparison.before[0].per_token, comparison.before[1].per_token
+    after_safe, after_unsafe = comparison.after[0].per_token, comparison.after[1].per_token
+    patch_norm = result.patch.norm if result.patch else 0.0
+    cells = [
+        ("P(safe) per token", f"{probability(safe)} → {probability(after_safe)}", "safe", "vanilla → edited"),
+        ("P(unsafe) per token", f"{probability(unsafe)} → {probability(after_unsafe)}", "unsafe", "vanilla → edited"),
+        (
+            "first token, safe",
+            f"{probability(comparison.before[0].first)} → {probability(comparison.after[0].first)}",
+            "safe",
+            "next-token probability",
+        ),
+        ("KL, harmless", number(max(0.0, kept.constraint_kl)), "", "nats a token, strength 1"),
+        ("norm of the change", number(patch_norm * comparison.strength), "edited", f"layer {result.block}"),
+        ("shift of its input", number(comparison.shift.region_input), "", "zero by construction"),
+        ("edit time", f"{result.seconds:.1f} s", "", f"{result.kept} updates"),
+    ]
+    return '<div class="tiles">' + "".join(_tile(*cell) for cell in cells) + "</div>"
+
+
+def _tile(name: str, value: str, kind: str, note: str) -> str:
+    return (
+        f'<div class="tile {kind}"><span class="tile-name">{escape(name)}</span>'
+        f'<span class="tile-value">{escape(value)}</span><span class="tile-note">{escape(note)}</span></div>'
+    )
+
+
+NO_EDIT = (
+    '<div class="tiles"><div class="tile wide"><span class="tile-value">No edit is live</span>'
+    '<span class="tile-note">Press Edit in step 3. Both panes below run the vanilla weights.</span></div></div>'
+)
+
+
+def compare_readings(comparison: Comparison) -> tuple[str, str, str, str, str]:
+    """Read the five compare figures: tokens, divergence, shift per layer, shift per token, neurons."""
+    shift, profile = comparison.shift, comparison.profile
+    block = shift.blocks_edited[0]
+    before, after = comparison.divergence_before.l2, comparison.divergence_after.l2
+    moved = int(abs(after - before).argmax())
+    raised = int((comparison.after[0].log_probabilities > comparison.before[0].log_probabilities).sum())
+    largest = int(shift.by_block.argmax())
+    top = profile.top(10)
+    share = float((profile.change[top] ** 2).sum() / max((profile.change**2).sum(), 1e-12))
+    answer_shift = float(shift.by_token[largest, shift.prompt_tokens :].mean())
+    prompt_shift = float(shift.by_token[largest, : shift.prompt_tokens].mean())
+    return (
+        reading(f"{raised} of {len(comparison.before[0].tokens)} tokens of the safe answer became more probable."),
+        reading(
+            f"The distance changes most at layer {moved}: {before[moved]:.1f} before, {after[moved]:.1f} after. Layers "
+            f"below {block} cannot change."
+        ),
+        reading(
+            f"Outputs move most at layer {largest}, by {shift.by_block[largest]:.1%}. The input of the edited matrix "
+            f"moves by {number(shift.region_input)}: zero by construction, nothing before it was changed."
+        ),
+        reading(
+            f"At layer {largest} the answer's tokens move by {answer_shift:.1%}, the prompt's by {prompt_shift:.1%}."
+        ),
+        reading(
+            f"The ten most changed of {len(profile.change):,} neurons hold {share:.1%} of the squared change; neuron "
+            f"{top[0]} moved by {profile.relative[top[0]]:.1%} of its own length."
+        ),
+    )

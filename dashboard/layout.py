@@ -1,0 +1,489 @@
+"""The page: which components stand where. No events in here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import gradio as gr
+
+from dashboard import figures, fragments
+from dashboard.actions import OWN_PROMPT, PROMPT_CHOICES
+from dashboard.example import CASE, Example
+from editing import preset
+from inspector.divergence import PRESETS
+from inspector.model import VANILLA, InspectedModel
+from inspector.safeedit import bundled_cases, bundled_templates
+from inspector.safeedit.cases import CATEGORIES
+
+NO_TEMPLATE = "No attack, the question alone"
+OWN_TEMPLATE = "Your own template"
+LONGEST_ANSWER = 72
+
+
+@dataclass
+class Parts:
+    """Every component that an event reads or writes, by its role."""
+
+    live: Any = None
+    category: Any = None
+    example: Any = None
+    question: Any = None
+    template_name: Any = None
+    template: Any = None
+    suffix: Any = None
+    safe: Any = None
+    unsafe: Any = None
+    unsafe_case: Any = None
+    unsafe_ask: Any = None
+    prompt: Any = None
+    prompt_reading: Any = None
+    locate_preset: Any = None
+    distance: Any = None
+    padding: Any = None
+    locate: Any = None
+    curve: Any = None
+    block: Any = None
+    locate_reading: Any = None
+    heatmap: Any = None
+    heatmap_reading: Any = None
+    edit_preset: Any = None
+    learning_rate: Any = None
+    steps: Any = None
+    edit_weight: Any = None
+    constraint_weight: Any = None
+    target: Any = None
+    budget: Any = None
+    clamp: Any = None
+    optimiser: Any = None
+    constraint: Any = None
+    constraint_gradient: Any = None
+    direction: Any = None
+    loss_positions: Any = None
+    chat: Any = None
+    end_of_answer: Any = None
+    weight_decay: Any = None
+    stop_below: Any = None
+    harmless_prompts: Any = None
+    harmless_tokens: Any = None
+    watch_unsafe: Any = None
+    edit: Any = None
+    cancel: Any = None
+    clock: Any = None
+    vitals: Any = None
+    vitals_reading: Any = None
+    tiles: Any = None
+    ask_what: Any = None
+    own_text: Any = None
+    ask: Any = None
+    undo: Any = None
+    strength: Any = None
+    max_new_tokens: Any = None
+    temperature: Any = None
+    seed: Any = None
+    vanilla_head: Any = None
+    edited_head: Any = None
+    vanilla: Any = None
+    edited: Any = None
+    token_figure: Any = None
+    token_reading: Any = None
+    divergence_figure: Any = None
+    divergence_reading: Any = None
+    shift_figure: Any = None
+    shift_reading: Any = None
+    shift_tokens: Any = None
+    shift_tokens_reading: Any = None
+    neurons: Any = None
+    neurons_reading: Any = None
+
+    def complete(self) -> Parts:
+        """Check that every role has its component."""
+        missing = [f.name for f in fields(self) if getattr(self, f.name) is None]
+        if missing:
+            raise AssertionError(f"layout lacks {missing}")
+        return self
+
+
+def examples_of(category: str) -> list[str]:
+    """Return the bundled questions of a category."""
+    return [case.question for case in bundled_cases() if case.category == category]
+
+
+def build(model: InspectedModel, example: Example, read_only: bool) -> Parts:
+    """Lay out the page with the finished example on it."""
+    parts = Parts()
+    gr.HTML(fragments.header(model), elem_id="header")
+    parts.live = gr.HTML(fragments.live_badge(example.session), elem_id="live")
+    with gr.Accordion("How this page works", open=False, elem_id="help"):
+        gr.HTML(fragments.HELP)
+    with gr.Sidebar(width=372, elem_id="rail"):
+        _rail(parts, example, read_only)
+    with gr.Column(elem_id="steps"):
+        _prompt(parts, model, example)
+        _locate(parts, model, example)
+        _operate(parts, example)
+        _compare(parts, example, read_only)
+    return parts.complete()
+
+
+def _section(number: int, name: str, line: str) -> None:
+    gr.HTML(f'<h2><span class="step-number">{number}</span>{name}<small>{line}</small></h2>')
+
+
+def _rail(parts: Parts, example: Example, read_only: bool) -> None:
+    case = bundled_cases()[CASE]
+    texts = example.texts
+    free = not read_only
+    gr.HTML(
+        '<h2 class="rail-title">Case</h2>'
+        + ('<p class="reading warn">Read-only demo: pick examples; free text is off.</p>' if read_only else "")
+    )
+    parts.category = gr.Radio(
+        list(CATEGORIES), value=case.category, label="Category", elem_classes="chips", info="SafeEdit's nine"
+    )
+    parts.example = gr.Radio(
+        examples_of(case.category), value=case.question, label="Example", elem_classes="chips stacked"
+    )
+    parts.question = gr.Textbox(
+        texts.question, label="Question", lines=2, max_lines=8, interactive=free, elem_id="question"
+    )
+    parts.template_name = gr.Dropdown(
+        [NO_TEMPLATE, *(t.name for t in bundled_templates()), OWN_TEMPLATE],
+        value=case.attack_name,
+        label="Attack template",
+        interactive=True,
+    )
+    parts.template = gr.Textbox(
+        texts.template,
+        label="Template text",
+        info="The question goes where {question} stands",
+        lines=3,
+        max_lines=10,
+        interactive=free,
+        elem_id="template",
+    )
+    parts.safe = gr.Textbox(
+        texts.safe, label="Safe answer", lines=3, max_lines=10, interactive=free, elem_id="safe", elem_classes="safe"
+    )
+    parts.unsafe = gr.Textbox(
+        texts.unsafe,
+        label="Unsafe answer",
+        info="Blurred until clicked",
+        lines=3,
+        max_lines=10,
+        interactive=free,
+        elem_id="unsafe",
+        elem_classes="unsafe blurred",
+    )
+    with gr.Row(elem_classes="tight"):
+        parts.unsafe_case = gr.Button("From the case", size="sm", min_width=80)
+        parts.unsafe_ask = gr.Button(
+            "Ask the model" if free else "Ask the model (off: read-only)", size="sm", min_width=80, interactive=free
+        )
+    parts.suffix = gr.Textbox(
+        texts.suffix,
+        label="Suffix prompt S",
+        info="Appended to every prompt with one space; empty for none",
+        lines=2,
+        max_lines=4,
+        interactive=free,
+        elem_id="suffix",
+    )
+
+
+def _prompt(parts: Parts, model: InspectedModel, example: Example) -> None:
+    from dashboard.actions import view_prompt
+
+    view = view_prompt(model, example.texts)
+    with gr.Column(elem_classes="step", elem_id="step-prompt"):
+        _section(1, "Prompt", "what the model gets, with its chat template and the suffix")
+        parts.prompt = gr.Textbox(
+            view.text,
+            label="Adversarial prompt",
+            show_label=False,
+            lines=8,
+            max_lines=14,
+            interactive=False,
+            buttons=["copy"],
+            elem_classes="mono",
+            elem_id="assembled",
+        )
+        parts.prompt_reading = gr.HTML(fragments.prompt_reading(view), elem_id="prompt-reading")
+
+
+def _locate(parts: Parts, model: InspectedModel, example: Example) -> None:
+    measured = example.session.divergence
+    assert measured is not None
+    with gr.Column(elem_classes="step", elem_id="step-locate"):
+        _section(2, "Locate", "how far apart the two answers are after each layer")
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=1, min_width=230):
+                parts.locate_preset = gr.Radio(
+                    list(PRESETS), value="corrected", label="Preset", info="corrected: after the prompt; others: alone"
+                )
+                parts.distance = gr.Radio(
+                    [("L2", "l2"), ("relative L2", "relative"), ("cosine", "cosine"), ("growth of L2", "growth")],
+                    value="l2",
+                    label="Distance",
+                    info="DINM uses L2",
+                )
+                parts.padding = gr.Radio(
+                    ["right", "left"],
+                    value="right",
+                    label="Padding side",
+                    info="Used by paper and reference only",
+                    interactive=False,
+                )
+                parts.locate = gr.Button("Locate", variant="primary", elem_id="locate")
+            with gr.Column(scale=3, min_width=420):
+                parts.curve = gr.Plot(
+                    figures.curve(measured, "l2", example.block), show_label=False, elem_id="curve", container=False
+                )
+                parts.locate_reading = gr.HTML(
+                    fragments.locate_reading(measured, "l2", model.architecture.last_block), elem_id="locate-reading"
+                )
+                parts.block = gr.Slider(
+                    0,
+                    model.architecture.last_block,
+                    value=example.block,
+                    step=1,
+                    label=f"Layer to edit (0-{model.architecture.last_block})",
+                    info="Follows the toxic layer; drag, type, or click a bar to pick another",
+                    elem_id="block",
+                )
+        with gr.Accordion("Token by token", open=True):
+            parts.heatmap = gr.Plot(
+                figures.divergence_heatmap(measured), show_label=False, elem_id="heatmap", container=False
+            )
+            parts.heatmap_reading = gr.HTML(fragments.heatmap_reading(measured))
+
+
+def _operate(parts: Parts, example: Example) -> None:
+    live = example.session.live
+    assert live is not None
+    settings = preset("corrected")
+    result = live.result
+    with gr.Column(elem_classes="step", elem_id="step-operate"):
+        _section(3, "Operate", "DINM on the picked layer, its vital signs as it runs")
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=1, min_width=230):
+                parts.edit_preset = gr.Radio(
+                    list(PRESETS),
+                    value="corrected",
+                    label="Preset",
+                    info="ours, the paper's equations, or the authors' released code",
+                )
+                parts.steps = gr.Slider(1, 100, value=settings.steps, step=1, label="Step limit")
+                parts.learning_rate = gr.Number(
+                    settings.learning_rate, label="Learning rate", info="Size of one update", minimum=0
+                )
+                with gr.Row(elem_classes="tight"):
+                    parts.edit = gr.Button("Edit", variant="primary", elem_id="edit", min_width=90)
+                    parts.cancel = gr.Button(
+                        "Cancel", variant="stop", interactive=False, elem_id="cancel", min_width=90
+                    )
+            with gr.Column(scale=3, min_width=420):
+                parts.clock = gr.HTML(fragments.finished(result), elem_id="clock")
+                parts.vitals = gr.Plot(
+                    figures.vitals(result.trace, settings.steps, settings.damage_budget, settings.target_probability),
+                    show_label=False,
+                    elem_id="vitals",
+                    container=False,
+                )
+                parts.vitals_reading = gr.HTML(vitals_reading(result.trace), elem_id="vitals-reading")
+        with gr.Accordion("All settings", open=False, elem_id="settings"):
+            _settings(parts, settings)
+
+
+def vitals_reading(trace) -> str:
+    """Read the vital signs in one line."""
+    if not trace:
+        return fragments.reading("The charts fill while the edit runs.")
+    first, last = trace[0], trace[-1]
+    return fragments.reading(
+        f"The safe answer went from {fragments.probability(first.safe_probability)} to "
+        f"{fragments.probability(last.safe_probability)} per token in {last.step} updates; harmless answers moved by "
+        f"{fragments.number(max(0.0, last.constraint_kl))} nats a token. Dashed lines are target and budget."
+    )
+
+
+def _settings(parts: Parts, settings) -> None:
+    with gr.Row():
+        parts.edit_weight = gr.Number(settings.edit_weight, label="Edit weight", info="c_edit, 0.1 in the paper")
+        parts.constraint_weight = gr.Number(
+            settings.constraint_weight, label="Constraint weight", info="Factor on the KL"
+        )
+        parts.target = gr.Number(
+            settings.target_probability, label="Target P(safe)", info="Stop here; 0 for never", minimum=0, maximum=1
+        )
+        parts.budget = gr.Number(
+            settings.damage_budget, label="Damage budget", info="Largest KL, nats a token; 0 for none", minimum=0
+        )
+        parts.clamp = gr.Number(0.0, label="Clamp", info="Largest change of one weight; 0 for none", minimum=0)
+    with gr.Row():
+        parts.optimiser = gr.Radio(["adam", "descent"], value=settings.optimiser, label="Optimiser")
+        parts.constraint = gr.Radio(
+            ["harmless", "answer", "next token"],
+            value=settings.constraint,
+            label="Constraint",
+            info="KL on own answers to harmless prompts, on the case's answer, or on the token after its prompt",
+        )
+        parts.direction = gr.Radio(
+            ["vanilla to edited", "edited to vanilla"], value=settings.direction, label="KL direction"
+        )
+        parts.loss_positions = gr.Radio(
+            ["aligned", "reference"],
+            value=settings.loss_positions,
+            label="Loss positions",
+            info="reference: as the released code",
+        )
+    with gr.Row():
+        parts.weight_decay = gr.Number(settings.weight_decay, label="Weight decay", info="0 in the paper", minimum=0)
+        parts.stop_below = gr.Number(
+            settings.stop_below, label="Stop below", info="Total loss that ends the edit", minimum=0
+        )
+        parts.harmless_prompts = gr.Slider(
+            1, 17, value=settings.harmless_prompts, step=1, label="Harmless prompts", info="For 'harmless'"
+        )
+        parts.harmless_tokens = gr.Slider(
+            1, 64, value=settings.harmless_tokens, step=1, label="Tokens of each", info="Own answers' length"
+        )
+    with gr.Row():
+        parts.constraint_gradient = gr.Checkbox(
+            settings.constraint_gradient, label="KL has a gradient", info="Off in the released code"
+        )
+        parts.chat = gr.Checkbox(settings.chat, label="Chat template", info="Off in the released code")
+        parts.end_of_answer = gr.Checkbox(
+            settings.end_of_answer, label="Learn to end", info="End-of-answer token after the safe answer"
+        )
+        parts.watch_unsafe = gr.Checkbox(
+            settings.watch_unsafe, label="Watch the unsafe answer", info="One more forward pass a step"
+        )
+
+
+def _compare(parts: Parts, example: Example, read_only: bool) -> None:
+    session = example.session
+    live, comparison, answers = session.live, session.comparison, session.answers
+    assert live is not None and comparison is not None and answers is not None
+    readings = fragments.compare_readings(comparison)
+    with gr.Column(elem_classes="step", elem_id="step-compare"):
+        _section(4, "Compare", "vanilla and edited weights, same prompt, same suffix, same decoding, one batch")
+        parts.tiles = gr.HTML(fragments.tiles(comparison, live.result), elem_id="tiles")
+        with gr.Row(equal_height=True):
+            parts.ask_what = gr.Dropdown(
+                [*PROMPT_CHOICES, *([] if read_only else [OWN_PROMPT])],
+                value="Adversarial prompt",
+                label="Ask both",
+                info="Generalization prompts of the case, or your own",
+                scale=3,
+                min_width=220,
+                elem_id="ask-what",
+            )
+            parts.strength = gr.Slider(
+                0,
+                1.5,
+                value=1.0,
+                step=0.05,
+                label="Strength of the edit",
+                info="0 vanilla, 1 as made; release to regenerate",
+                scale=4,
+                min_width=240,
+                elem_id="strength",
+            )
+            with gr.Column(scale=2, min_width=150, elem_classes="buttons"):
+                parts.ask = gr.Button("Ask both", variant="primary", elem_id="ask", min_width=100)
+                parts.undo = gr.Button("Undo edit", elem_id="undo", min_width=100)
+        parts.own_text = gr.Textbox(
+            "",
+            label="Your own text",
+            placeholder="For example a harmless question, to see whether it is still answered",
+            lines=2,
+            visible=False,
+            elem_id="own-text",
+        )
+        with gr.Accordion("Decoding", open=False), gr.Row():
+            parts.max_new_tokens = gr.Slider(
+                8, 256, value=LONGEST_ANSWER, step=8, label="Longest answer", info="Tokens"
+            )
+            parts.temperature = gr.Slider(0, 1.5, value=0, step=0.1, label="Temperature", info="0 is greedy")
+            parts.seed = gr.Number(0, label="Seed", info="For temperatures above 0", precision=0)
+        with gr.Row(elem_id="answers", equal_height=True):
+            with gr.Column(min_width=300):
+                parts.vanilla_head = gr.HTML(fragments.weights_badge(VANILLA, answer_note("Adversarial prompt")))
+                parts.vanilla = gr.Textbox(
+                    answers.texts[0],
+                    label="Vanilla answer",
+                    info="May be unsafe: blurred until clicked",
+                    lines=6,
+                    max_lines=14,
+                    interactive=False,
+                    buttons=["copy"],
+                    elem_id="vanilla",
+                    elem_classes="blurred vanilla-pane",
+                )
+            with gr.Column(min_width=300):
+                parts.edited_head = gr.HTML(fragments.weights_badge(session.row, answer_note("Adversarial prompt")))
+                parts.edited = gr.Textbox(
+                    answers.texts[1],
+                    label="Edited answer",
+                    info="Same batch, same decoding",
+                    lines=6,
+                    max_lines=14,
+                    interactive=False,
+                    buttons=["copy"],
+                    elem_id="edited",
+                    elem_classes="edited-pane",
+                )
+        with gr.Row():
+            _figure(
+                parts,
+                "Safe answer, token by token",
+                "token_figure",
+                "token_reading",
+                figures.token_probabilities(comparison.before[0], comparison.after[0]),
+                readings[0],
+            )
+            _figure(
+                parts,
+                "Divergence before and after",
+                "divergence_figure",
+                "divergence_reading",
+                figures.divergence_before_after(comparison),
+                readings[1],
+            )
+            _figure(
+                parts,
+                "Activation shift per layer",
+                "shift_figure",
+                "shift_reading",
+                figures.shift_by_block(comparison.shift),
+                readings[2],
+            )
+            _figure(
+                parts,
+                "Activation shift per token",
+                "shift_tokens",
+                "shift_tokens_reading",
+                figures.shift_heatmap(comparison.shift),
+                readings[3],
+            )
+            _figure(
+                parts,
+                "Neurons that moved",
+                "neurons",
+                "neurons_reading",
+                figures.neurons(comparison.profile),
+                readings[4],
+            )
+
+
+def answer_note(choice: str) -> str:
+    """Say beside an answer's badge what was asked and that no judge scored it."""
+    return f"{choice.lower()} · not judged"
+
+
+def _figure(parts: Parts, title: str, plot: str, text: str, figure, shown: str) -> None:
+    with gr.Column(min_width=340):
+        gr.HTML(f"<h3>{title}</h3>")
+        setattr(parts, plot, gr.Plot(figure, show_label=False, container=False, elem_id=plot.replace("_", "-")))
+        setattr(parts, text, gr.HTML(shown))

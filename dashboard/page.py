@@ -1,0 +1,74 @@
+"""The page as a Gradio app: layout, events, endpoints, theme."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from dashboard import api, layout
+from dashboard.example import make_example
+from dashboard.session import Sessions
+from dashboard.wiring import Wiring
+from inspector.model import Decoding, InspectedModel
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif")
+MONO_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "DejaVu Sans Mono", "monospace")
+
+
+def build_app(model: InspectedModel, *, read_only: bool = False, example_folder: Path | None = None) -> gr.Blocks:
+    """Build the dashboard for one model; the finished example is made or read first.
+
+    Args:
+        model: The shared model.
+        read_only: Allow bundled texts only.
+        example_folder: Where the example is kept; the cache by default.
+    """
+    example = make_example(model, Decoding(max_new_tokens=layout.LONGEST_ANSWER), example_folder)
+    sessions = Sessions()
+    with gr.Blocks(title="DINM Inspector", analytics_enabled=False, fill_width=True) as app:
+        parts = layout.build(model, example, read_only)
+        wiring = Wiring(model, sessions, parts, example, read_only)
+        wiring.connect()
+        api.connect(wiring)
+        _forget_visitors(app, sessions)
+    app.queue(default_concurrency_limit=8, max_size=64)
+    return app
+
+
+def _forget_visitors(app: gr.Blocks, sessions: Sessions) -> None:
+    def forget(request: gr.Request) -> None:
+        sessions.drop(request.session_hash)
+
+    app.unload(forget)
+
+
+def launch_options() -> dict[str, Any]:
+    """Return what ``launch`` needs for this page's looks and for keeping prompts private."""
+    script = (ASSETS / "page.js").read_text(encoding="utf-8")
+    return {
+        "theme": _theme(),
+        "css_paths": [ASSETS / "style.css"],
+        "head": f"<script>{script}</script>",
+        "run_history": False,
+        "ssr_mode": False,
+        "enable_monitoring": False,
+        "mcp_server": False,
+        "footer_links": [],
+        "show_error": True,
+    }
+
+
+def _theme() -> gr.themes.Base:
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.blue,
+        secondary_hue=gr.themes.colors.slate,
+        neutral_hue=gr.themes.colors.slate,
+        radius_size=gr.themes.sizes.radius_sm,
+        spacing_size=gr.themes.sizes.spacing_sm,
+        text_size=gr.themes.sizes.text_sm,
+        font=SYSTEM_FONTS,
+        font_mono=MONO_FONTS,
+    )

@@ -1,0 +1,149 @@
+"""What one visitor has done: their case, their edits, what was measured. The model is shared, this is not."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from editing import EditResult
+from inspector.divergence import Divergence
+from inspector.likelihood import Likelihood
+from inspector.model import VANILLA, Answers, Patch, Row
+from inspector.safeedit import Case
+from inspector.shift import NeuronProfile, Shift
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What was measured of one edit at one strength.
+
+    Attributes:
+        strength: Factor on the patch.
+        before: Likelihood of the safe and of the unsafe answer, vanilla.
+        after: The same, edited.
+        divergence_before: Vanilla divergence.
+        divergence_after: Edited divergence.
+        shift: Change of the activations on the prompt with the safe answer.
+        profile: Change of the edited matrix per neuron, at strength 1.
+    """
+
+    strength: float
+    before: tuple[Likelihood, Likelihood]
+    after: tuple[Likelihood, Likelihood]
+    divergence_before: Divergence
+    divergence_after: Divergence
+    shift: Shift
+    profile: NeuronProfile
+
+
+@dataclass(frozen=True, eq=False)
+class LiveEdit:
+    """A finished edit with the case it was made for."""
+
+    case: Case
+    result: EditResult
+
+    @property
+    def patch(self) -> Patch:
+        """The edit's patch; a cancelled edit, which has none, never becomes live."""
+        assert self.result.patch is not None
+        return self.result.patch
+
+    def row(self, strength: float = 1.0) -> Row:
+        """Return the weights of this edit at a strength."""
+        return Row(self.patch, strength)
+
+
+HISTORY = 5
+"""Edits kept for Undo; a patch is as large as one weight matrix."""
+
+
+@dataclass
+class Session:
+    """State of one visitor.
+
+    Attributes:
+        case: The case of the last Locate.
+        divergence: Its vanilla divergence.
+        edits: Edits made, the live one last. They do not stack: each starts from vanilla.
+        strength: Factor on the live patch.
+        comparison: Measurements of the live edit.
+        answers: Last answers, vanilla first.
+        cancelled: Set to end the visitor's running work.
+        started: Whether the session has its first content.
+    """
+
+    case: Case | None = None
+    divergence: Divergence | None = None
+    edits: list[LiveEdit] = field(default_factory=list)
+    strength: float = 1.0
+    comparison: Comparison | None = None
+    answers: Answers | None = None
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    started: bool = False
+    _busy: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def live(self) -> LiveEdit | None:
+        """The edit whose patch is live, if any."""
+        return self.edits[-1] if self.edits else None
+
+    @property
+    def row(self) -> Row:
+        """The weights that this visitor's edited outputs come from."""
+        return self.live.row(self.strength) if self.live else VANILLA
+
+    def begin(self) -> bool:
+        """Reserve this session for one long run; ``False`` if one is running."""
+        if not self._busy.acquire(blocking=False):
+            return False
+        self.cancelled.clear()
+        return True
+
+    def end(self) -> None:
+        """Release what :meth:`begin` reserved."""
+        self._busy.release()
+
+    def add(self, edit: LiveEdit) -> None:
+        """Make an edit the live one, at strength 1."""
+        self.edits = [*self.edits, edit][-HISTORY:]
+        self.strength = 1.0
+        self.comparison = None
+        self.answers = None
+
+    def undo(self) -> LiveEdit | None:
+        """Drop the live edit and return the one that is live now, if any."""
+        self.edits = self.edits[:-1]
+        self.strength = 1.0
+        self.comparison = None
+        self.answers = None
+        return self.live
+
+
+class Sessions:
+    """All visitors, by Gradio's session hash; the least recently seen go first when there are too many."""
+
+    def __init__(self, limit: int = 200) -> None:
+        self._limit = limit
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, key: str | None) -> Session:
+        """Return a visitor's session, new on first sight."""
+        with self._lock:
+            session = self._sessions.setdefault(key or "", Session())
+            self._sessions.move_to_end(key or "")
+            while len(self._sessions) > self._limit:
+                self._sessions.popitem(last=False)
+            return session
+
+    def drop(self, key: str | None) -> None:
+        """Forget a visitor and stop what runs for them."""
+        with self._lock:
+            session = self._sessions.pop(key or "", None)
+        if session is not None:
+            session.cancelled.set()
+
+    def __len__(self) -> int:
+        return len(self._sessions)

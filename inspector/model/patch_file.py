@@ -1,0 +1,66 @@
+"""Patches on disk: one safetensors file with the deltas and their record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from inspector.errors import PatchError
+from inspector.model.patch import Delta, Patch
+
+_FORMAT = "dinm-inspector patch 1"
+
+
+def save_patch(patch: Patch, path: Path, extra: Mapping[str, Any] | None = None) -> None:
+    """Write a patch and, under ``extra``, anything else that JSON can hold."""
+    tensors = {}
+    for number, delta in enumerate(patch.deltas):
+        tensors[f"{number}.left"] = delta.left.detach().cpu().contiguous()
+        if delta.right is not None:
+            tensors[f"{number}.right"] = delta.right.detach().cpu().contiguous()
+    record = {
+        "fingerprint": patch.fingerprint,
+        "method": patch.method,
+        "settings": dict(patch.settings),
+        "deltas": [{"module": delta.module, "block": delta.block} for delta in patch.deltas],
+        "extra": dict(extra or {}),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, metadata={"format": _FORMAT, "record": json.dumps(record)})
+    partial.replace(path)
+
+
+def load_patch(path: Path) -> tuple[Patch, dict[str, Any]]:
+    """Read what :func:`save_patch` wrote.
+
+    Returns:
+        The patch and its ``extra``.
+
+    Raises:
+        PatchError: The file is missing, damaged or something else.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT:
+                raise PatchError(f"{path} is not a patch of this program. Choose another file.")
+            record = json.loads(metadata["record"])
+            names = set(file.keys())
+            deltas = tuple(
+                Delta(
+                    entry["module"],
+                    entry["block"],
+                    file.get_tensor(f"{number}.left"),
+                    file.get_tensor(f"{number}.right") if f"{number}.right" in names else None,
+                )
+                for number, entry in enumerate(record["deltas"])
+            )
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise PatchError(f"The patch file {path} cannot be read ({error}). Choose another file.") from error
+    return Patch(deltas, record["fingerprint"], record["method"], record["settings"]), record["extra"]

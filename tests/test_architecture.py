@@ -1,0 +1,160 @@
+"""The architecture map finds the parts of every family, checks them, and says what to do where it cannot."""
+
+from __future__ import annotations
+
+import by_hand
+import pytest
+import tiny_models
+import torch
+from torch import nn
+from transformers import LlamaConfig, MixtralConfig, OlmoConfig
+
+from inspector.errors import ArchitectureError
+from inspector.model import from_parts
+from inspector.model.architecture import OVERRIDES, canonical_weight, resolve
+
+IDS = (1, 40, 80, 120, 160, 200, 240, 30)
+
+
+def olmo():
+    """A family that is not in the map, built like Llama."""
+    return tiny_models.random_network(OlmoConfig(**tiny_models._LLAMA))
+
+
+OLMO_PATHS = {"blocks": "model.layers", "down_projection": "mlp.down_proj", "final_norm": "model.norm"}
+
+
+def test_every_family_resolves_to_its_sizes(model):
+    architecture = model.architecture
+    assert model.blocks == len(by_hand.blocks(model.network))
+    assert (architecture.d_model, architecture.d_ff, architecture.vocabulary) == (32, 48, tiny_models.VOCABULARY)
+    assert architecture.last_block == model.blocks - 1
+    for block, name in enumerate(architecture.down_projection_names):
+        assert name == by_hand.down_name(model.network, block)
+        assert model.network.get_submodule(name) is architecture.down_projections[block]
+
+
+def test_blocks_of_the_map_give_the_model_s_own_hidden_states(model):
+    """Bit for bit: the hidden states of transformers are the same tensors, all but the normed last one."""
+    own = model.network(input_ids=torch.tensor([IDS]), output_hidden_states=True, use_cache=False).hidden_states
+    hooked = by_hand.states(model.network, IDS)
+    assert list(by_hand.blocks(model.network)) == list(model.architecture.blocks)
+    for block in range(model.blocks):
+        assert torch.equal(hooked[block], own[block][0]), f"entering block {block}"
+
+
+@torch.no_grad()
+def test_the_map_s_head_turns_the_last_block_s_output_into_the_model_s_logits(model):
+    """Norm, projection, unembedding and softcap are the same modules in the same order: bit for bit."""
+    hooked = by_hand.states(model.network, IDS)[-1]
+    assert torch.equal(model.architecture.logits(hooked), by_hand.logits(model.network, IDS))
+
+
+def test_down_weight_is_out_by_in_for_linear_and_conv1d(model):
+    """GPT-2's Conv1D keeps ``[in, out]``; the map hands out ``[d_model, d_ff]``, a view of the same storage."""
+    for block in range(model.blocks):
+        weight = model.architecture.down_weight(block)
+        assert weight.shape == (32, 48)
+        assert weight.data_ptr() == model.architecture.down_projections[block].weight.data_ptr()
+    inputs, module = torch.randn(5, 48), model.architecture.down_projections[0]
+    bias = 0 if getattr(module, "bias", None) is None else module.bias
+    # Two orders of summation over 48 float32 terms of order 1.
+    assert torch.allclose(inputs @ model.architecture.down_weight(0).T + bias, module(inputs), atol=1e-5)
+
+
+@pytest.mark.parametrize("block", [-1, 3, 99])
+def test_a_block_that_does_not_exist_is_refused_with_the_valid_range(llama, block):
+    with pytest.raises(ArchitectureError, match=rf"Block {block} does not exist.*0 to 2"):
+        llama.architecture.down_weight(block)
+
+
+def test_an_unknown_family_is_refused_with_the_names_of_the_overrides():
+    with pytest.raises(ArchitectureError, match="'olmo' is not in the architecture map") as error:
+        resolve(olmo())
+    for name in ("blocks", "down_projection", "final_norm", "unembedding", "--path", "llama"):
+        assert name in error.value.user_message()
+
+
+def test_an_unknown_family_works_when_its_paths_are_given():
+    network = olmo()
+    model = from_parts(network, tiny_models.tokenizer(), "olmo", OLMO_PATHS)
+    assert model.architecture.down_projection_names[1] == "model.layers.1.mlp.down_proj"
+    hooked = by_hand.states(network, IDS)[-1]
+    assert torch.equal(model.architecture.logits(hooked), by_hand.logits(network, IDS))
+
+
+@pytest.mark.parametrize("name", ["blocks", "down_projection", "final_norm", "unembedding", "after_attention"])
+def test_a_path_that_leads_nowhere_is_an_error_that_names_the_override(name):
+    with pytest.raises(ArchitectureError, match=f"'nowhere'.* for {name}.*--path {name}="):
+        resolve(tiny_models.network("llama"), {name: "nowhere"})
+
+
+def test_an_unknown_override_is_answered_with_the_valid_names():
+    with pytest.raises(ArchitectureError, match=r"\['down'\]") as error:
+        resolve(tiny_models.network("llama"), {"down": "mlp.down_proj"})
+    assert all(name in str(error.value) for name in OVERRIDES)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("down_projection", "mlp.up_proj"),  # writes d_ff values
+        ("final_norm", "model.layers.0.input_layernorm"),  # a norm, but not the last one
+        ("unembedding", "model.layers.0.mlp.up_proj"),  # a matrix that reads the residual stream, but another
+    ],
+)
+def test_a_path_to_a_wrong_part_is_found_out_at_load(name, path):
+    with pytest.raises(ArchitectureError, match="path"):
+        resolve(tiny_models.network("llama"), {name: path})
+
+
+def test_a_mixture_of_experts_is_refused():
+    config = MixtralConfig(**tiny_models._LLAMA, num_local_experts=2, num_experts_per_tok=1)
+    with pytest.raises(ArchitectureError, match="mixture of experts.*dense model"):
+        resolve(tiny_models.random_network(config))
+
+
+def test_blocks_of_different_widths_are_refused():
+    network = tiny_models.network("llama")
+    network.model.layers[1].mlp.down_proj = nn.Linear(16, 32, bias=False)
+    with pytest.raises(ArchitectureError, match=r"different shapes.*\(32, 16\).*\(32, 48\)"):
+        resolve(network)
+
+
+class Quantised(nn.Linear):
+    """Stands for a linear layer whose weight is packed integers."""
+
+    def __init__(self, inner: nn.Linear) -> None:
+        super().__init__(inner.in_features, inner.out_features, bias=False)
+        self.weight = nn.Parameter(inner.weight.to(torch.int8), requires_grad=False)
+
+
+class Other(nn.Module):
+    """Stands for a projection of a kind of its own."""
+
+    def __init__(self, inner: nn.Linear) -> None:
+        super().__init__()
+        self.weight = inner.weight
+
+
+@pytest.mark.parametrize("kind", [Quantised, Other])
+def test_a_quantised_or_foreign_down_projection_is_refused(kind):
+    network = tiny_models.network("llama")
+    mlp = network.model.layers[1].mlp
+    mlp.down_proj = kind(mlp.down_proj)
+    with pytest.raises(ArchitectureError, match=f"{kind.__name__} cannot be edited.*unquantised"):
+        resolve(network)
+
+
+def test_canonical_weight_refuses_a_linear_without_floating_point_weight():
+    with pytest.raises(ArchitectureError, match="cannot be edited"):
+        canonical_weight(Quantised(nn.Linear(3, 2, bias=False)))
+
+
+def test_checking_a_model_leaves_no_hook_of_ours():
+    """Loading again adds none: transformers' own hooks are there after its first hidden states."""
+    network = tiny_models.random_network(LlamaConfig(**tiny_models._LLAMA))
+    network(input_ids=torch.tensor([IDS]), output_hidden_states=True)
+    before = by_hand.hooks(network)
+    resolve(network)
+    assert by_hand.hooks(network) == before

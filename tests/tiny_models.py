@@ -1,0 +1,136 @@
+"""Tiny random models of every family, and offline tokenizers for them, made in milliseconds.
+
+Weights are drawn with a large deviation and the vectors (biases, norms) get noise of their own, so that
+a forgotten bias, norm or softcap shows as a wrong number.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    OPTConfig,
+    Phi3Config,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+PAD, BEGIN, END = 0, 1, 2
+"""Ids of ``<pad>``, ``<s>`` and ``</s>``; the 256 bytes follow."""
+VOCABULARY = 3 + 256
+CONTEXT = 512
+WINDOW = 16
+"""Sliding window, much shorter than any prompt that the tests use."""
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<s>[{{ message['role'] }}]{{ message['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+_SPECIAL = {"pad_token_id": PAD, "bos_token_id": BEGIN, "eos_token_id": END}
+_COMMON = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_attention_heads": 4, **_SPECIAL}
+_LLAMA = {
+    **_COMMON,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": CONTEXT,
+    "initializer_range": 0.15,
+    "tie_word_embeddings": False,
+}
+_GEMMA = {**_LLAMA, "num_hidden_layers": 4, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": WINDOW}
+_OPT = {
+    **_COMMON,
+    "num_hidden_layers": 3,
+    "ffn_dim": 48,
+    "max_position_embeddings": CONTEXT,
+    "word_embed_proj_dim": 32,
+    "init_std": 0.15,
+    "dropout": 0.0,
+}
+_NEOX = {**_LLAMA, "num_key_value_heads": None}
+
+CONFIGS: dict[str, tuple[type, dict[str, Any]]] = {
+    "llama": (LlamaConfig, _LLAMA),
+    "mistral": (MistralConfig, {**_LLAMA, "sliding_window": None}),
+    "mistral_sliding": (MistralConfig, {**_LLAMA, "sliding_window": WINDOW}),
+    "qwen2": (Qwen2Config, _LLAMA),
+    "qwen3": (Qwen3Config, {**_LLAMA, "head_dim": 8}),
+    "gemma2": (Gemma2Config, {**_GEMMA, "final_logit_softcapping": 5.0, "attn_logit_softcapping": 10.0}),
+    "gemma3_text": (
+        Gemma3TextConfig,
+        {**_GEMMA, "layer_types": ["sliding_attention", "full_attention"] * 2},
+    ),
+    "phi3": (Phi3Config, {**_LLAMA, "sliding_window": None}),
+    "gpt2": (
+        GPT2Config,
+        {
+            "vocab_size": VOCABULARY,
+            "n_embd": 32,
+            "n_head": 4,
+            "n_layer": 3,
+            "n_inner": 48,
+            "n_positions": CONTEXT,
+            "initializer_range": 0.15,
+            **_SPECIAL,
+        },
+    ),
+    "gpt_neox": (GPTNeoXConfig, {**_NEOX, "use_parallel_residual": True}),
+    "gpt_neox_sequential": (GPTNeoXConfig, {**_NEOX, "use_parallel_residual": False}),
+    "opt": (OPTConfig, _OPT),
+    "opt_post_norm": (OPTConfig, {**_OPT, "do_layer_norm_before": False}),
+    "opt_projected": (OPTConfig, {**_OPT, "word_embed_proj_dim": 24}),
+}
+FAMILIES = tuple(CONFIGS)
+
+
+def network(family: str, seed: int = 0) -> Any:
+    """Return a random float32 network of a family in evaluation mode."""
+    kind, options = CONFIGS[family]
+    return random_network(kind(**options), seed)
+
+
+def random_network(config: Any, seed: int = 0) -> Any:
+    """Return a random float32 network of any configuration, its vectors no longer zeros and ones."""
+    torch.manual_seed(seed)
+    made = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return made
+
+
+def tokenizer(chat: bool = True, begin: bool = True, limit: int = CONTEXT) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of single bytes.
+
+    Args:
+        chat: Bring a chat template.
+        begin: Put ``<s>`` before a text that is tokenised with special tokens.
+        limit: ``model_max_length``.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = {"<pad>": PAD, "<s>": BEGIN, "</s>": END}
+    inner = Tokenizer(models.BPE(vocab={**special, **{byte: n + 3 for n, byte in enumerate(alphabet)}}, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    inner.decoder = decoders.ByteLevel()
+    if begin:
+        inner.post_processor = processors.TemplateProcessing(
+            single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", BEGIN)]
+        )
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="<pad>", model_max_length=limit
+    )
+    if chat:
+        made.chat_template = CHAT_TEMPLATE
+    return made
