@@ -30,7 +30,9 @@ def options() -> argparse.ArgumentParser:
         help="where a part of an unknown model family is, for example blocks=model.layers; repeatable",
     )
     server = parser.add_argument_group("server")
-    server.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    # A Hugging Face Space names the address in this variable.
+    host = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
+    server.add_argument("--host", default=host, help="address to listen on (default: 127.0.0.1)")
     server.add_argument("--port", type=int, default=None, help="port (default: first free one from 7860)")
     server.add_argument("--share", action="store_true", help="make a public link through Gradio's servers")
     server.add_argument("--auth", default=None, metavar="USER:PASSWORD", help="ask visitors to log in")

@@ -22,7 +22,4 @@
     plot.dataset.picks = "yes";
     plot.on("plotly_click", (data) => pick(data.points[0].x));
   }).observe(document.documentElement, { childList: true, subtree: true });
-
-  // New answers are blurred anew.
-  window.dinmBlurAgain = (id) => document.getElementById(id)?.classList.remove("revealed");
 })();

@@ -21,7 +21,7 @@ from inspector.safeedit import bundled_cases
 
 
 def connect(wiring: Wiring) -> None:
-    """Register the endpoints ``/cases``, ``/prompt``, ``/locate``, ``/edit``, ``/ask``, ``/undo`` and ``/status``."""
+    """Register the endpoints ``/cases``, ``/prompt``, ``/locate``, ``/edit``, ``/ask``, ``/undo``, ``/cancel`` and ``/status``."""
     model = wiring.model
 
     def texts(question: str, template: str, safe: str, unsafe: str, suffix: str) -> Texts:
@@ -121,6 +121,11 @@ def connect(wiring: Wiring) -> None:
             session.undo()
             return {"weights": session.row.label(), "edits": len(session.edits)}
 
+    def cancel(request: gr.Request | None = None) -> dict:
+        """End this session's running work within one step."""
+        wiring.session(request).cancelled.set()
+        return {"cancelled": True}
+
     def status(request: gr.Request | None = None) -> dict:
         """Tell which model is loaded and which weights are live for this session."""
         session = wiring.session(request)
@@ -135,3 +140,4 @@ def connect(wiring: Wiring) -> None:
 
     for function in (cases, prompt, locate, edit, ask, undo, status):
         gr.api(function, api_name=function.__name__)
+    gr.api(cancel, api_name="cancel", queue=False)

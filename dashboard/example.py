@@ -10,15 +10,16 @@ from dashboard import actions
 from dashboard.actions import Texts
 from dashboard.session import LiveEdit, Session
 from editing import EditResult, Preparation, Step, preset
+from editing.objectives import known_answers
 from inspector.errors import PatchError
-from inspector.model import SUFFIX, Answers, Decoding, InspectedModel
+from inspector.model import SUFFIX, Answers, Decoding, Encoded, InspectedModel
 from inspector.model.embedded import cache_root
 from inspector.model.patch_file import load_patch, save_patch
 from inspector.safeedit import bundled_cases
 
 CASE = 3
 """Number of the bundled case that is shown first."""
-_VERSION = 2
+_VERSION = 3
 """Raised whenever texts or defaults of the example change."""
 
 
@@ -57,7 +58,7 @@ def make_example(model: InspectedModel, decoding: Decoding, folder: Path | None 
         print("Making the example (once per model)", file=sys.stderr, flush=True)
         _make(model, session, texts, block, decoding)
         assert session.live is not None and session.answers is not None
-        _write(path, session.live.result, session.answers)
+        _write(path, model, session.live.result, session.answers)
     else:
         result, answers = kept
         session.add(LiveEdit(session.case, result))
@@ -78,7 +79,7 @@ def _make(model: InspectedModel, session: Session, texts: Texts, block: int, dec
         pass
 
 
-def _write(path: Path, result: EditResult, answers: Answers) -> None:
+def _write(path: Path, model: InspectedModel, result: EditResult, answers: Answers) -> None:
     assert result.patch is not None
     extra = {
         "trace": [asdict(step) for step in result.trace],
@@ -87,6 +88,8 @@ def _write(path: Path, result: EditResult, answers: Answers) -> None:
         "block": result.block,
         "seconds": result.seconds,
         "answers": asdict(answers),
+        # Spares the first edit after a start the questions to the vanilla model.
+        "harmless": [[*key, own.prompt, own.response] for key, own in known_answers(model).items()],
     }
     try:
         save_patch(result.patch, path, extra)
@@ -108,9 +111,13 @@ def _read(path: Path, model: InspectedModel) -> tuple[EditResult, Answers] | Non
             settings=preset("corrected"),
             seconds=extra["seconds"],
         )
+        harmless = {tuple(key): Encoded(tuple(own), tuple(reply)) for *key, own, reply in extra["harmless"]}
         told = extra["answers"]
         answers = Answers(tuple(told["texts"]), tuple(map(tuple, told["token_ids"])), tuple(told["finished"]))
     except (PatchError, KeyError, TypeError) as error:
         print(f"The kept example cannot be used ({error}); it is made again.", file=sys.stderr)
         return None
-    return (result, answers) if patch.fingerprint == model.fingerprint else None
+    if patch.fingerprint != model.fingerprint:
+        return None
+    known_answers(model).update(harmless)
+    return result, answers

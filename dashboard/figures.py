@@ -211,7 +211,7 @@ def shift_by_block(shift: Shift) -> go.Figure:
     """Draw the mean relative shift of each block's output; edited blocks are marked."""
     values = shift.by_block
     colours = [EDITED if n in shift.blocks_edited else VANILLA for n in range(len(values))]
-    figure = _base(260, xaxis_title="layer", yaxis_title="relative shift", bargap=0.18)
+    figure = _base(260, xaxis_title="layer", yaxis_title="relative shift", bargap=0.18, margin_t=14)
     figure.add_bar(
         x=list(range(len(values))),
         y=values.tolist(),
@@ -219,8 +219,8 @@ def shift_by_block(shift: Shift) -> go.Figure:
         hovertemplate="layer %{x}<br>relative shift %{y:.4g}<extra></extra>",
     )
     for block in shift.blocks_edited:
-        _mark(figure, block, values[block], "edited", len(values))
-    figure.update_yaxes(range=[0, float(values.max()) * 1.18 or 1.0])
+        _mark(figure, block, float(values.max()), "edited", len(values))
+    figure.update_yaxes(range=[0, float(values.max()) * 1.2 or 1.0])
     return figure
 
 
@@ -242,7 +242,7 @@ def shift_heatmap(shift: Shift) -> go.Figure:
     figure.add_annotation(
         x=shift.prompt_tokens, y=1.0, yref="paper", yshift=10, text="answer", xanchor="left", showarrow=False
     )
-    step = max(1, tokens // 24)
+    step = max(1, tokens // 14)
     figure.update_xaxes(
         tickvals=list(range(0, tokens, step)),
         ticktext=[label(shift.tokens[i], 10) for i in range(0, tokens, step)],
@@ -252,21 +252,25 @@ def shift_heatmap(shift: Shift) -> go.Figure:
     return figure
 
 
-def neurons(profile: NeuronProfile, count: int = 24) -> go.Figure:
-    """Draw the neurons whose value vectors the edit changed most."""
-    top = profile.top(count)
+def neurons(profile: NeuronProfile, named: int = 5) -> go.Figure:
+    """Draw how far each neuron's value vector moved, relative to its length; the first ones are named."""
     figure = _base(
-        260, xaxis_title=f"neuron of layer {profile.block}, largest change first", yaxis_title="change of its column"
+        260, xaxis_title=f"neuron of layer {profile.block}", yaxis_title="relative change of its column", margin_t=14
     )
-    figure.add_bar(
-        x=[str(neuron) for neuron in top],
-        y=[float(profile.change[n]) for n in top],
-        customdata=[float(profile.relative[n]) for n in top],
-        marker={"color": EDITED},
-        hovertemplate="neuron %{x}<br>norm of the change %{y:.4g}<br>relative to its column %{customdata:.1%}"
+    figure.add_scatter(
+        x=list(range(len(profile.relative))),
+        y=np.round(profile.relative, 4).tolist(),
+        customdata=np.round(profile.change, 4).tolist(),
+        mode="markers",
+        marker={"color": EDITED, "size": 3, "opacity": 0.65},
+        hovertemplate="neuron %{x}<br>moved by %{y:.1%} of its length<br>norm of the change %{customdata:.3g}"
         "<extra></extra>",
     )
-    figure.update_xaxes(type="category", tickangle=-60)
+    for neuron in np.argsort(profile.relative)[::-1][:named]:
+        figure.add_annotation(
+            x=int(neuron), y=float(profile.relative[neuron]), text=str(neuron), yshift=9, showarrow=False, font_size=11
+        )
+    figure.update_yaxes(tickformat=".0%", range=[0, float(profile.relative.max()) * 1.15 or 1.0])
     return figure
 
 
@@ -285,7 +289,7 @@ def token_probabilities(before: Likelihood, after: Likelihood) -> go.Figure:
             marker={"size": 4},
             hovertemplate=f"{name}<br>%{{text}}: %{{y:.4f}}<extra></extra>",
         )
-    step = max(1, len(x) // 24)
+    step = max(1, len(x) // 14)
     figure.update_xaxes(tickvals=x[::step], ticktext=[label(before.tokens[i], 10) for i in x[::step]], tickangle=-60)
     figure.update_yaxes(range=[0, 1.02])
     return figure

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
+import numpy as np
+
 from dashboard.actions import PromptView
 from dashboard.session import Comparison, Session
 from editing import EditResult, Preparation, Step
@@ -108,8 +110,8 @@ def heatmap_reading(measured: Divergence) -> str:
     per_token = values.mean(axis=0)
     return reading(
         f"Tokens at the same place of both answers. Farthest apart: token {token} at layer {block} "
-        f"({measured.safe_tokens[token]!r} against {measured.unsafe_tokens[token]!r}). Over all layers the mean distance "
-        f"is largest at token {int(per_token.argmax())} and smallest at token {int(per_token.argmin())}."
+        f"({measured.safe_tokens[token]!r} against {measured.unsafe_tokens[token]!r}). The mean over layers "
+        f"is largest at token {int(per_token.argmax())}, smallest at token {int(per_token.argmin())}."
     )
 
 
@@ -178,7 +180,7 @@ def _tile(name: str, value: str, kind: str, note: str) -> str:
 
 NO_EDIT = (
     '<div class="tiles"><div class="tile wide"><span class="tile-value">No edit is live</span>'
-    '<span class="tile-note">Press Edit in step 3. Both panes below run the vanilla weights.</span></div></div>'
+    '<span class="tile-note">Press Edit in step 3 to make one; its measurements come back here.</span></div></div>'
 )
 
 
@@ -190,6 +192,7 @@ def compare_readings(comparison: Comparison) -> tuple[str, str, str, str, str]:
     moved = int(abs(after - before).argmax())
     raised = int((comparison.after[0].log_probabilities > comparison.before[0].log_probabilities).sum())
     largest = int(shift.by_block.argmax())
+    furthest = int(profile.relative.argmax())
     top = profile.top(10)
     share = float((profile.change[top] ** 2).sum() / max((profile.change**2).sum(), 1e-12))
     answer_shift = float(shift.by_token[largest, shift.prompt_tokens :].mean())
@@ -208,7 +211,7 @@ def compare_readings(comparison: Comparison) -> tuple[str, str, str, str, str]:
             f"At layer {largest} the answer's tokens move by {answer_shift:.1%}, the prompt's by {prompt_shift:.1%}."
         ),
         reading(
-            f"The ten most changed of {len(profile.change):,} neurons hold {share:.1%} of the squared change; neuron "
-            f"{top[0]} moved by {profile.relative[top[0]]:.1%} of its own length."
+            f"Neuron {furthest} moved most, by {profile.relative[furthest]:.1%} of its column's length, the middle one "
+            f"by {float(np.median(profile.relative)):.1%}; the ten largest changes hold {share:.1%} of the whole."
         ),
     )

@@ -73,6 +73,7 @@ class Parts:
     vitals: Any = None
     vitals_reading: Any = None
     tiles: Any = None
+    figures: Any = None
     ask_what: Any = None
     own_text: Any = None
     ask: Any = None
@@ -434,47 +435,39 @@ def _compare(parts: Parts, example: Example, read_only: bool) -> None:
                     elem_id="edited",
                     elem_classes="edited-pane",
                 )
-        with gr.Row():
-            _figure(
-                parts,
-                "Safe answer, token by token",
-                "token_figure",
-                "token_reading",
-                figures.token_probabilities(comparison.before[0], comparison.after[0]),
-                readings[0],
-            )
-            _figure(
-                parts,
-                "Divergence before and after",
-                "divergence_figure",
-                "divergence_reading",
-                figures.divergence_before_after(comparison),
-                readings[1],
-            )
-            _figure(
-                parts,
-                "Activation shift per layer",
-                "shift_figure",
-                "shift_reading",
-                figures.shift_by_block(comparison.shift),
-                readings[2],
-            )
-            _figure(
-                parts,
-                "Activation shift per token",
-                "shift_tokens",
-                "shift_tokens_reading",
-                figures.shift_heatmap(comparison.shift),
-                readings[3],
-            )
-            _figure(
-                parts,
-                "Neurons that moved",
-                "neurons",
-                "neurons_reading",
-                figures.neurons(comparison.profile),
-                readings[4],
-            )
+        with gr.Row(elem_id="figures") as parts.figures:
+            for title, plot, text, figure, shown in (
+                (
+                    "Safe answer, token by token",
+                    "token_figure",
+                    "token_reading",
+                    figures.token_probabilities(comparison.before[0], comparison.after[0]),
+                    readings[0],
+                ),
+                (
+                    "Divergence before and after",
+                    "divergence_figure",
+                    "divergence_reading",
+                    figures.divergence_before_after(comparison),
+                    readings[1],
+                ),
+                (
+                    "Activation shift per layer",
+                    "shift_figure",
+                    "shift_reading",
+                    figures.shift_by_block(comparison.shift),
+                    readings[2],
+                ),
+                (
+                    "Activation shift per token",
+                    "shift_tokens",
+                    "shift_tokens_reading",
+                    figures.shift_heatmap(comparison.shift),
+                    readings[3],
+                ),
+                ("Neurons that moved", "neurons", "neurons_reading", figures.neurons(comparison.profile), readings[4]),
+            ):
+                _figure(parts, title, plot, text, figure, shown)
 
 
 def answer_note(choice: str) -> str:

@@ -172,13 +172,24 @@ class Wiring:
 
     def _answered(self) -> list[Any]:
         p = self.parts
-        return [p.vanilla_head, p.vanilla, p.edited_head, p.edited, p.ask, p.edit, p.undo, p.cancel, p.clock]
+        return [
+            p.vanilla_head,
+            p.vanilla,
+            p.edited_head,
+            p.edited,
+            p.ask,
+            p.edit,
+            p.undo,
+            p.cancel,
+            p.clock,
+            p.strength,
+        ]
 
     def _compared(self) -> list[Any]:
         p = self.parts
         measured = ("tiles", "token_figure", "token_reading", "divergence_figure", "divergence_reading", "shift_figure")
         more = ("shift_reading", "shift_tokens", "shift_tokens_reading", "neurons", "neurons_reading")
-        return [*self._answered(), *self._components((*measured, *more)), p.live, p.strength]
+        return [*self._answered(), *self._components((*measured, *more)), p.live, p.figures]
 
     def _operated(self) -> list[Any]:
         p = self.parts
@@ -208,7 +219,7 @@ class Wiring:
             return current
         return case.unsafe
 
-    def on_unsafe_ask(self, *values: Any, request: gr.Request):
+    def on_unsafe_ask(self, request: gr.Request, *values: Any):
         """Stream the vanilla model's own answer, without suffix, into the unsafe answer."""
         with shown_to_user(), self.reserved(request):
             if self.read_only:
@@ -216,7 +227,7 @@ class Wiring:
             decoding = decoding_from(values[5:])
             yield from actions.ask_for_unsafe(self.model, self.texts(values[:5]), decoding)
 
-    def on_texts(self, *values: str, request: gr.Request) -> Update:
+    def on_texts(self, request: gr.Request, *values: str) -> Update:
         """Assemble the prompt as it is typed, and say when Locate is out of date."""
         p = self.parts
         session = self.session(request)
@@ -240,7 +251,7 @@ class Wiring:
 
     # -- locate ------------------------------------------------------------------------------------
 
-    def on_locate(self, *values: Any, request: gr.Request) -> Update:
+    def on_locate(self, request: gr.Request, *values: Any) -> Update:
         """Measure the divergence and move the picked layer to the toxic one."""
         name, distance, padding = values[5:]
         with shown_to_user(), self.reserved(request) as session:
@@ -251,7 +262,7 @@ class Wiring:
                 self.parts.heatmap_reading: fragments.heatmap_reading(measured),
             }
 
-    def on_distance(self, distance: str, request: gr.Request) -> Update:
+    def on_distance(self, request: gr.Request, distance: str) -> Update:
         """Redraw the curve with another distance of the same measurement."""
         return self._located(self.session(request), distance)
 
@@ -266,7 +277,7 @@ class Wiring:
             p.locate_reading: fragments.locate_reading(measured, distance, last),
         }
 
-    def on_pick(self, distance: Any, block: int | None, request: gr.Request) -> Any:
+    def on_pick(self, request: gr.Request, distance: Any, block: int | None) -> Any:
         """Mark the picked layer in the curve."""
         measured = self.session(request).divergence
         if measured is None or block is None:
@@ -291,7 +302,7 @@ class Wiring:
         self.session(request).cancelled.set()
         return fragments.message("Stopping after this step.")
 
-    def on_edit(self, *values: Any, request: gr.Request) -> Iterator[Update]:
+    def on_edit(self, request: gr.Request, *values: Any) -> Iterator[Update]:
         """Run DINM with live vital signs, then measure and answer."""
         p = self.parts
         texts_values, block, name = values[:5], values[5], values[6]
@@ -303,11 +314,16 @@ class Wiring:
             if block is None:
                 raise CaseError("No layer is picked. Press Locate, or pick one with the slider.")
             try:
-                yield {**self._running(), p.clock: fragments.message("Starting"), p.vitals_reading: vitals_reading(())}
+                yield {
+                    **self._running(),
+                    p.clock: fragments.message("Starting"),
+                    p.vitals: vitals_of((), settings),
+                    p.vitals_reading: vitals_reading(()),
+                }
                 result = yield from self._edit_live(session, texts, int(block), settings)
                 yield {p.clock: fragments.finished(result), p.vitals_reading: vitals_reading(result.trace)}
                 if result.patch is not None:
-                    yield {p.live: fragments.live_badge(session), p.strength: gr.Slider(value=1.0, interactive=True)}
+                    yield {p.live: fragments.live_badge(session), p.strength: strength_slider(session)}
                     yield self._measured(session, texts.suffix)
                     yield {p.ask_what: "Adversarial prompt", p.own_text: gr.Textbox(visible=False)}
                     prompt = texts.adversarial_prompt()
@@ -328,11 +344,7 @@ class Wiring:
                 event = next(run)
             except StopIteration as end:
                 result: EditResult = end.value
-                yield {
-                    p.vitals: figures.vitals(
-                        result.trace, settings.steps, settings.damage_budget, settings.target_probability
-                    )
-                }
+                yield {p.vitals: vitals_of(result.trace, settings)}
                 return result
             if isinstance(event, Preparation):
                 yield {p.clock: fragments.clock(event)}
@@ -343,20 +355,18 @@ class Wiring:
             # A browser redraws a figure in about 0.1 s; faster steps are drawn together.
             if time.monotonic() - drawn > 0.2:
                 drawn = time.monotonic()
-                update[p.vitals] = figures.vitals(
-                    trace, settings.steps, settings.damage_budget, settings.target_probability
-                )
+                update[p.vitals] = vitals_of(trace, settings)
             yield update
 
     # -- compare -----------------------------------------------------------------------------------
 
-    def on_ask(self, suffix: str, choice: str, own: str, *values: Any, request: gr.Request) -> Iterator[Update]:
+    def on_ask(self, request: gr.Request, suffix: str, choice: str, own: str, *values: Any) -> Iterator[Update]:
         """Stream both answers to the chosen prompt."""
         with shown_to_user(), self.reserved(request) as session:
             yield from self._ask(session, suffix, choice, own, values)
 
     def on_strength(
-        self, strength: float, suffix: str, choice: str, own: str, *values: Any, request: gr.Request
+        self, request: gr.Request, strength: float, suffix: str, choice: str, own: str, *values: Any
     ) -> Iterator[Update]:
         """Scale the patch, measure again and regenerate."""
         with shown_to_user(), self.reserved(request) as session:
@@ -366,25 +376,23 @@ class Wiring:
                 yield self._measured(session, suffix)
             yield from self._ask(session, suffix, choice, own, values)
 
-    def on_undo(self, suffix: str, choice: str, own: str, *values: Any, request: gr.Request) -> Iterator[Update]:
+    def on_undo(self, request: gr.Request, suffix: str, choice: str, own: str, *values: Any) -> Iterator[Update]:
         """Drop the live edit; the one before it, or vanilla, is live again."""
         p = self.parts
         with shown_to_user(), self.reserved(request) as session:
             before = session.undo()
-            yield {p.live: fragments.live_badge(session), p.strength: gr.Slider(value=1.0)}
+            yield {p.live: fragments.live_badge(session), p.strength: strength_slider(session)}
             if before is None:
                 yield {
                     p.tiles: fragments.NO_EDIT,
+                    p.figures: gr.Row(visible=False),
                     p.clock: fragments.message("Undone: the vanilla weights are live, bit for bit."),
                 }
             else:
                 yield self._measured(session, suffix)
-                settings = before.result.settings
                 yield {
                     p.clock: fragments.message("Undone: the edit before it is live again."),
-                    p.vitals: figures.vitals(
-                        before.result.trace, settings.steps, settings.damage_budget, settings.target_probability
-                    ),
+                    p.vitals: vitals_of(before.result.trace, before.result.settings),
                     p.vitals_reading: vitals_reading(before.result.trace),
                 }
             yield from self._ask(session, suffix, choice, own, values)
@@ -408,25 +416,29 @@ class Wiring:
     def _stream(self, session: Session, text: str, choice: str, suffix: str, decoding: Decoding) -> Iterator[Update]:
         p = self.parts
         note = answer_note(choice)
+
+        def edited(text: str) -> str:
+            return text if session.live else "No edit is live, so there is no edited answer. Press Edit in step 3."
+
         yield {
             p.vanilla_head: fragments.weights_badge(VANILLA, note),
             p.edited_head: fragments.weights_badge(session.row, note),
             p.vanilla: "…",
-            p.edited: "…",
+            p.edited: edited("…"),
         }
         drawn, last = 0.0, None
         for answers in actions.ask(self.model, session, text, suffix, decoding):
             last = answers
             if time.monotonic() - drawn > 0.12:
                 drawn = time.monotonic()
-                yield {p.vanilla: answers.texts[0] + " ▍", p.edited: answers.texts[1] + " ▍"}
+                yield {p.vanilla: answers.texts[0] + " ▍", p.edited: edited(answers.texts[1] + " ▍")}
         if last is not None:
             ended = "" if all(last.finished) else f" · cut at {decoding.max_new_tokens} tokens"
             if session.cancelled.is_set():
                 ended = " · cancelled"
             yield {
                 p.vanilla: last.texts[0] or "(empty answer)",
-                p.edited: last.texts[1] or "(empty answer)",
+                p.edited: edited(last.texts[1] or "(empty answer)"),
                 p.vanilla_head: fragments.weights_badge(VANILLA, note + ended),
                 p.edited_head: fragments.weights_badge(session.row, note + ended),
             }
@@ -437,6 +449,7 @@ class Wiring:
         assert session.live is not None
         readings = fragments.compare_readings(comparison)
         return {
+            p.figures: gr.Row(visible=True),
             p.tiles: fragments.tiles(comparison, session.live.result),
             p.token_figure: figures.token_probabilities(comparison.before[0], comparison.after[0]),
             p.token_reading: readings[0],
@@ -459,6 +472,7 @@ class Wiring:
             p.ask: gr.Button(interactive=False),
             p.undo: gr.Button(interactive=False),
             p.cancel: gr.Button(interactive=True),
+            p.strength: gr.Slider(interactive=False),
         }
 
     def _idle(self, session: Session) -> Update:
@@ -468,6 +482,7 @@ class Wiring:
             p.ask: gr.Button(interactive=True),
             p.undo: undo_button(session),
             p.cancel: gr.Button(interactive=False),
+            p.strength: strength_slider(session),
         }
 
     @contextmanager
@@ -480,6 +495,18 @@ class Wiring:
             yield session
         finally:
             session.end()
+
+
+def vitals_of(trace: Sequence[Step], settings: DinmSettings) -> Any:
+    """Draw the vital signs with the settings' step limit, budget and target."""
+    return figures.vitals(trace, settings.steps, settings.damage_budget, settings.target_probability)
+
+
+def strength_slider(session: Session) -> Any:
+    """Return the strength slider's state: it says why it is off."""
+    if session.live is None:
+        return gr.Slider(value=1.0, interactive=False, info="Off: no edit is live")
+    return gr.Slider(value=session.strength, interactive=True, info="0 vanilla, 1 as made; release to regenerate")
 
 
 def undo_button(session: Session) -> Any:

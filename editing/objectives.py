@@ -145,6 +145,11 @@ def _constraint(case: Case) -> Constraint:
 _OWN_ANSWERS: WeakKeyDictionary[InspectedModel, dict[tuple, Encoded]] = WeakKeyDictionary()
 
 
+def known_answers(model: InspectedModel) -> dict[tuple, Encoded]:
+    """Return the model's own answers to harmless prompts made so far, by (prompt, tokens, suffix, chat)."""
+    return _OWN_ANSWERS.setdefault(model, {})
+
+
 def harmless_answers(
     model: InspectedModel,
     case: Case,
@@ -170,7 +175,7 @@ def harmless_answers(
     """
     prompts = [case.constraint.prompt] if case.constraint else []
     prompts += [prompt for prompt in bundled_constraint_prompts() if prompt not in prompts]
-    known = _OWN_ANSWERS.setdefault(model, {})
+    known = known_answers(model)
     result: list[Encoded] = []
     for number, text in enumerate(prompts[:count]):
         key = (text, tokens, suffix, chat)

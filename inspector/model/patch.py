@@ -135,7 +135,7 @@ class Row:
         if self.patch is None or self.strength == 0:
             return "vanilla"
         blocks = ", ".join(map(str, self.patch.blocks))
-        return f"{self.patch.method} · block {blocks} · strength {self.strength:g} · patch {self.patch.identifier}"
+        return f"{self.patch.method} · layer {blocks} · strength {self.strength:g} · patch {self.patch.identifier}"
 
 
 VANILLA = Row()
