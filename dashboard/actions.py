@@ -58,7 +58,7 @@ def texts_of(case: Case, suffix: str) -> Texts:
     return Texts(case.question, "" if template == Template.SLOT else template, suffix, case.safe, case.unsafe)
 
 
-def case_of(texts: Texts, *, need_answers: bool = True) -> Case:
+def case_of(texts: Texts) -> Case:
     """Build a case from what was typed; a bundled question keeps its record's generalization prompts.
 
     Raises:
@@ -81,8 +81,9 @@ def case_of(texts: Texts, *, need_answers: bool = True) -> Case:
         other_both=known.other_both if known else None,
         constraint=known.constraint if known else bundled_cases()[0].constraint,
     )
-    if need_answers:
-        case.require_answers()
+    case.require_answers()
+    if any(texts.safe.split() == c.unsafe.split() for c in bundled_cases()):
+        raise CaseError("The safe answer is a bundled case's unsafe answer. Put the safe one there.")
     return case
 
 

@@ -16,12 +16,13 @@ from dashboard.actions import Texts
 from dashboard.wiring import Wiring, shown_to_user
 from editing import Preparation, preset
 from inspector.divergence import DISTANCES
+from inspector.errors import CaseError
 from inspector.model import SUFFIX, Decoding
 from inspector.safeedit import bundled_cases
 
 
 def connect(wiring: Wiring) -> None:
-    """Register the endpoints ``/cases``, ``/prompt``, ``/locate``, ``/edit``, ``/ask``, ``/undo``, ``/cancel`` and ``/status``."""
+    """Register the endpoints ``/cases``, ``/prompt``, ``/locate``, ``/edit``, ``/ask``, ``/undo``, ``/cancel``, ``/status``."""
     model = wiring.model
 
     def texts(question: str, template: str, safe: str, unsafe: str, suffix: str) -> Texts:
@@ -40,7 +41,7 @@ def connect(wiring: Wiring) -> None:
         with shown_to_user():
             given = Texts(question, template, suffix, "", "")
             if wiring.read_only:
-                raise gr.Error("This demo is read-only: free text is off.")
+                raise CaseError("This demo is read-only: free text is off.")
             return asdict(actions.view_prompt(model, given))
 
     def locate(
@@ -103,8 +104,8 @@ def connect(wiring: Wiring) -> None:
         """Answer one text with the vanilla and with this session's edited weights, in one batch."""
         with shown_to_user(), wiring.reserved(request) as session:
             if wiring.read_only:
-                raise gr.Error("This demo is read-only: free text is off.")
-            session.strength = float(strength)
+                raise CaseError("This demo is read-only: free text is off.")
+            session.scale(float(strength))
             decoding = Decoding(max_new_tokens=max(1, min(1024, int(max_new_tokens))))
             for _ in actions.ask(model, session, text, suffix, decoding):
                 pass

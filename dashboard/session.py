@@ -112,6 +112,16 @@ class Session:
         self.comparison = None
         self.answers = None
 
+    def scale(self, strength: float) -> None:
+        """Set the factor on the live patch.
+
+        Raises:
+            PatchError: It is out of range.
+        """
+        if self.live is not None:
+            self.live.row(strength)
+        self.strength = strength
+
     def undo(self) -> LiveEdit | None:
         """Drop the live edit and return the one that is live now, if any."""
         self.edits = self.edits[:-1]

@@ -55,7 +55,7 @@ def shown_to_user() -> Iterator[None]:
     try:
         yield
     except InspectorError as error:
-        raise gr.Error(fragments.escape(error.user_message()), duration=12) from error
+        raise gr.Error(fragments.escape(error.user_message()), duration=12, print_exception=False) from error
 
 
 def settings_from(name: Any, suffix: str, values: Sequence[Any]) -> DinmSettings:
@@ -370,7 +370,7 @@ class Wiring:
     ) -> Iterator[Update]:
         """Scale the patch, measure again and regenerate."""
         with shown_to_user(), self.reserved(request) as session:
-            session.strength = float(strength)
+            session.scale(float(strength))
             yield {self.parts.live: fragments.live_badge(session)}
             if session.live is not None:
                 yield self._measured(session, suffix)

@@ -118,17 +118,29 @@ class Patch:
         return float(sum(delta.dense().double().square().sum() for delta in self.deltas) ** 0.5)
 
 
+STRONGEST = 1.5
+"""Largest factor on a patch."""
+
+
 @dataclass(frozen=True)
 class Row:
     """The weights that one row of a batch runs with.
 
     Attributes:
         patch: The patch, or ``None`` for vanilla.
-        strength: Factor on the patch's deltas; 0 is vanilla, 1 the edit as made.
+        strength: Factor on the patch's deltas; 0 is vanilla, 1 the edit as made, at most :data:`STRONGEST`.
+
+    Raises:
+        PatchError: The strength is out of range.
     """
 
     patch: Patch | None = None
     strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        # A negative strength would push the model away from the safe answer, which no part of this offers.
+        if not 0.0 <= self.strength <= STRONGEST:
+            raise PatchError(f"The strength {self.strength:g} is out of range. Choose one from 0 to {STRONGEST:g}.")
 
     def label(self) -> str:
         """Name these weights in one line for a badge."""
