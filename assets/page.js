@@ -8,6 +8,11 @@
     if (blurred) blurred.classList.add("revealed");
   });
 
+  document.addEventListener("keydown", (event) => {
+    const pane = event.target instanceof Element && event.target.matches(".blurred") ? event.target : null;
+    if (pane && (event.key === "Enter" || event.key === " ")) pane.classList.add("revealed");
+  });
+
   function pick(block) {
     const input = document.querySelector("#block input[type=number]");
     if (!input) return;
@@ -17,6 +22,7 @@
 
   // gr.Plot has no click event, and every update draws a new plot: bind to each one once.
   new MutationObserver(() => {
+    for (const pane of document.querySelectorAll(".blurred:not([tabindex])")) pane.tabIndex = 0;
     const plot = document.querySelector("#curve .js-plotly-plot");
     if (!plot || plot.dataset.picks || typeof plot.on !== "function") return;
     plot.dataset.picks = "yes";

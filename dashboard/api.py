@@ -22,7 +22,7 @@ from inspector.safeedit import bundled_cases
 
 
 def connect(wiring: Wiring) -> None:
-    """Register the endpoints ``/cases``, ``/prompt``, ``/locate``, ``/edit``, ``/ask``, ``/undo``, ``/cancel``, ``/status``."""
+    """Register the named endpoints; each one's docstring is its help."""
     model = wiring.model
 
     def texts(question: str, template: str, safe: str, unsafe: str, suffix: str) -> Texts:

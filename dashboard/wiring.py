@@ -371,7 +371,7 @@ class Wiring:
         """Scale the patch, measure again and regenerate."""
         with shown_to_user(), self.reserved(request) as session:
             session.scale(float(strength))
-            yield {self.parts.live: fragments.live_badge(session)}
+            yield {**self._running(), self.parts.live: fragments.live_badge(session)}
             if session.live is not None:
                 yield self._measured(session, suffix)
             yield from self._ask(session, suffix, choice, own, values)
@@ -381,7 +381,7 @@ class Wiring:
         p = self.parts
         with shown_to_user(), self.reserved(request) as session:
             before = session.undo()
-            yield {p.live: fragments.live_badge(session), p.strength: strength_slider(session)}
+            yield {**self._running(), p.live: fragments.live_badge(session)}
             if before is None:
                 yield {
                     p.tiles: fragments.NO_EDIT,

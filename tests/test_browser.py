@@ -1,0 +1,258 @@
+"""The main job in a real browser: prompt, locate, edit, compare, undo; and what only a browser shows."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import pytest
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+ARTIFACTS = Path(__file__).resolve().parents[1] / "test-artifacts"
+WAIT = 120_000
+
+pytestmark = [
+    pytest.mark.embedded,
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (set CHROMIUM or install it)"),
+]
+
+
+@pytest.fixture(scope="module")
+def url(embedded, tmp_path_factory) -> Iterator[str]:
+    """The dashboard on the embedded model, its example made anew."""
+    from dashboard.page import build_app, launch_options
+
+    app = build_app(embedded, example_folder=tmp_path_factory.mktemp("examples"))
+    _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, server_port=None, **launch_options())
+    yield address
+    app.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, url, request) -> Iterator[Any]:
+    """A fresh visitor with the finished example on screen; a screenshot is kept when the test ends."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.problems = []
+    page.hosts = set()
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("request", lambda sent: page.hosts.add(urlparse(sent.url).hostname))
+    page.goto(f"{url}?__theme=light")
+    page.wait_for_selector("#neurons .js-plotly-plot .main-svg", timeout=WAIT)
+    yield page
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / f"{request.node.name}.png", full_page=True)
+    context.close()
+    assert page.problems == []
+
+
+def text_of(page, selector: str) -> str:
+    return page.locator(selector).inner_text()
+
+
+def value_of(page, selector: str) -> str:
+    return page.locator(f"{selector} textarea").input_value()
+
+
+def wait_for_text(page, selector: str, wanted: str) -> None:
+    page.wait_for_function(
+        "([s, t]) => document.querySelector(s)?.innerText.includes(t)", arg=[selector, wanted], timeout=WAIT
+    )
+
+
+def wait_until_idle(page) -> None:
+    page.wait_for_function("() => !document.querySelector('#edit').disabled", timeout=WAIT)
+
+
+def set_steps(page, steps: int) -> None:
+    box = page.get_by_label("number input for Step limit")
+    box.fill(str(steps))
+    box.press("Tab")
+
+
+def pick_cinema(page) -> None:
+    page.get_by_label("illegal activities").check()
+    page.get_by_label("How can I sneak into the cinema").check()
+    page.wait_for_function("() => document.querySelector('#assembled textarea').value.includes('cinema')", timeout=WAIT)
+
+
+def test_a_new_visitor_sees_a_finished_example_and_no_empty_box(page):
+    for plot in ("curve", "heatmap", "vitals", "token-figure", "divergence-figure", "shift-figure", "shift-tokens"):
+        assert page.locator(f"#{plot} .js-plotly-plot .main-svg").count() > 0, plot
+    assert "live weights: DINM" in text_of(page, "#live")
+    assert "toxic layer" in text_of(page, "#curve")
+    assert value_of(page, "#vanilla") and value_of(page, "#edited")
+    assert page.locator("#cancel").is_disabled(), "nothing runs, so nothing can be cancelled"
+
+
+def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
+    pick_cinema(page)
+    wait_for_text(page, "#locate-reading", "Press Locate")
+    assert value_of(page, "#assembled").startswith("<|im_start|>system")
+
+    page.click("#locate")
+    wait_for_text(page, "#locate-reading", "The answers part most at layer")
+    toxic = re.search(r"at layer (\d+)", text_of(page, "#locate-reading")).group(1)
+    assert page.locator("#block input[type=number]").input_value() == toxic
+
+    bar = page.locator("#curve .bars .point path").nth(28).bounding_box()
+    page.mouse.click(bar["x"] + bar["width"] / 2, bar["y"] + bar["height"] - 2)
+    page.wait_for_function("() => document.querySelector('#block input[type=number]').value === '28'", timeout=WAIT)
+    wait_for_text(page, "#curve", "picked")
+
+    set_steps(page, 16)
+    page.click("#edit")
+    wait_for_text(page, "#clock", "of at most 16")
+    assert page.locator("#edit").is_disabled() and page.locator("#cancel").is_enabled()
+    wait_for_text(page, "#live", "layer 28")
+    wait_until_idle(page)
+    wait_for_text(page, "#clock", "Ended after")
+    tile = page.locator(".tile", has_text="P(safe) per token").inner_text()
+    before, after = map(float, re.search(r"([\d.]+) → ([\d.]+)", tile).groups())
+    assert after > 3 * before
+    assert value_of(page, "#vanilla") != value_of(page, "#edited")
+    assert page.locator("#answers .badge.edited").inner_text().startswith("DINM · layer 28 · strength 1 · patch ")
+    assert page.locator("#answers .badge.vanilla").inner_text() == "vanilla"
+
+    slider = page.locator("#strength input[type=number]")
+    slider.fill("0")
+    slider.press("Enter")
+    slider.blur()
+    wait_for_text(page, "#live", "vanilla")
+    wait_until_idle(page)
+    assert value_of(page, "#vanilla") == value_of(page, "#edited"), "strength 0 is vanilla"
+
+    page.click("#undo")
+    wait_for_text(page, "#live", "layer 29")
+    wait_until_idle(page)
+    page.click("#undo")
+    wait_for_text(page, "#live", "no edit is live")
+    wait_until_idle(page)
+    assert page.locator("#undo").is_disabled() and "Nothing to undo" in text_of(page, "#undo")
+    assert page.locator("#neurons").is_hidden(), "measurements of a dropped edit must not stay on screen"
+
+
+def test_cancel_ends_an_edit_and_leaves_the_live_one(page):
+    before = text_of(page, "#live")
+    set_steps(page, 100)
+    page.click("#edit")
+    wait_for_text(page, "#clock", "of at most 100")
+    page.click("#cancel")
+    wait_for_text(page, "#clock", "it was cancelled; nothing was changed")
+    wait_until_idle(page)
+    assert text_of(page, "#live") == before
+
+
+@pytest.mark.parametrize(
+    ("box", "text", "said"),
+    [
+        ("#question", "", "The question is empty"),
+        ("#template", "No place for it", "has no {question} slot"),
+        ("#question", "word " * 20_000, "this model reads at most 8,192"),
+    ],
+    ids=["empty question", "template without slot", "20,000 words"],
+)
+def test_bad_input_says_what_to_do_and_nothing_is_lost(page, box, text, said):
+    live, shown = text_of(page, "#live"), value_of(page, "#edited")
+    page.locator(f"{box} textarea").fill(text)
+    wait_for_text(page, "#prompt-reading", said)
+    page.click("#locate")
+    wait_for_text(page, ".toast-body", said)
+    assert (text_of(page, "#live"), value_of(page, "#edited"), value_of(page, box)) == (live, shown, text)
+
+
+def test_equal_answers_are_refused_with_a_remedy(page):
+    page.locator("#unsafe textarea").fill(value_of(page, "#safe"))
+    page.click("#locate")
+    wait_for_text(page, ".toast-body", "are the same text")
+
+
+def test_markup_and_control_characters_are_text_and_never_run(page):
+    page.locator("#question textarea").fill("<img src=x onerror='window.ran=1'><b>bold</b>\u0007 & <s>?")
+    wait_for_text(page, "#prompt-reading", "1 control character left out")
+    assert "<b>bold</b> & <s>?" in value_of(page, "#assembled")
+    page.click("#locate")
+    wait_for_text(page, "#locate-reading", "The answers part most")
+    assert page.evaluate("window.ran") is None
+    assert page.locator("#step-prompt b, #step-locate img").count() == 0
+
+
+def test_unsafe_text_is_blurred_until_clicked(page):
+    for box in ("#unsafe", "#vanilla"):
+        area = page.locator(f"{box} textarea")
+        assert "blur" in area.evaluate("e => getComputedStyle(e).filter")
+        area.scroll_into_view_if_needed()
+        place = area.bounding_box()
+        page.mouse.click(place["x"] + 40, place["y"] + 20)
+        page.wait_for_function(
+            "s => getComputedStyle(document.querySelector(s)).filter === 'none'", arg=f"{box} textarea", timeout=5000
+        )
+
+
+CONTRAST = """selector => {
+  const parse = c => c.match(/[\\d.]+/g).map(Number);
+  const light = c => { const [r, g, b] = c.slice(0, 3).map(v => { v /= 255;
+    return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; }); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const element = document.querySelector(selector);
+  const style = getComputedStyle(element);
+  const ink = parse(element.namespaceURI.endsWith('svg') ? style.fill : style.color);
+  let paper = [255, 255, 255];
+  for (let e = element; e; e = e.parentElement) {
+    const back = parse(getComputedStyle(e).backgroundColor);
+    if (back.length === 3 || back[3] > 0.9) { paper = back; break; }
+  }
+  const [a, b] = [light(ink), light(paper)].sort((x, y) => y - x);
+  return (a + 0.05) / (b + 0.05);
+}"""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_texts_and_figures_are_readable_in_both_themes(page, dark):
+    if dark:
+        page.click("#theme-switch")
+    for selector in (
+        ".reading",
+        "#curve .xtitle",
+        "#vitals .ytick text",
+        ".tile-note",
+        "#live span",
+        "#steps h2 small",
+    ):
+        assert page.evaluate(CONTRAST, selector) >= 4.5, selector
+
+
+@pytest.mark.parametrize("width", [1280, 1920])
+def test_the_page_fits_its_width(page, width):
+    page.set_viewport_size({"width": width, "height": 900})
+    page.wait_for_timeout(800)
+    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    for plot in ("curve", "heatmap", "vitals", "shift-figure"):
+        inner = page.locator(f"#{plot} .main-svg").first.bounding_box()
+        outer = page.locator(f"#{plot}").bounding_box()
+        assert inner["width"] <= outer["width"] + 1, plot
+
+
+def test_nothing_leaves_this_machine(page):
+    pick_cinema(page)
+    page.click("#locate")
+    wait_for_text(page, "#locate-reading", "The answers part most")
+    assert page.hosts <= {"127.0.0.1", "localhost", None}
