@@ -127,6 +127,8 @@ def _read_pretrained(where: str, dtype: torch.dtype, revision: str | None, devic
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     options: dict[str, Any] = {"revision": revision} if revision else {}
+    if not Path(where).exists() and not _on_hub(where, revision):
+        options["local_files_only"] = True  # downloaded before, or an error without minutes of retries
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **options)
         if device_map:
@@ -141,6 +143,38 @@ def _read_pretrained(where: str, dtype: torch.dtype, revision: str | None, devic
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise ModelLoadError(_explain(where, revision, error)) from error
     return network, tokenizer
+
+
+def _on_hub(name: str, revision: str | None) -> bool:
+    """Tell whether the hub can be reached and has this model.
+
+    Raises:
+        ModelLoadError: The hub answers that it has no such model or revision, or that it is gated.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        HfApi().model_info(name, revision=revision, timeout=15)
+    except GatedRepoError as error:
+        raise ModelLoadError(
+            f"'{name}' is gated. Ask for access on its page, then run 'hf auth login' and start again."
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ModelLoadError(
+            f"The hub has no model '{name}' (or it is private), and there is no such path here. Check the "
+            f"spelling, run 'hf auth login' for a private one, or start without --model for {embedded.NAME}."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ModelLoadError(f"'{name}' has no revision '{revision}'. Check its branches, tags and commits.") from error
+    except Exception:  # no connection, whatever the transport calls it: the local cache may have the model
+        return False
+    return True
 
 
 def _explain(where: str, revision: str | None, error: Exception) -> str:
