@@ -7,7 +7,7 @@ from html import escape
 import numpy as np
 
 from dashboard.actions import PromptView
-from dashboard.session import Comparison, Session
+from dashboard.session import Comparison, LiveEdit, Session
 from editing import EditResult, Preparation, Step
 from editing.progress import STOP_TEXT
 from inspector.divergence import Distance, Divergence
@@ -90,7 +90,7 @@ def prompt_reading(view: PromptView) -> str:
 def locate_reading(measured: Divergence, distance: Distance, last_block: int) -> str:
     """Read the divergence curve in plain words."""
     toxic = measured.toxic_layer(distance)
-    text = f"The answers part most at layer {toxic} of 0-{last_block}."
+    text = f"Vanilla weights: the answers part most at layer {toxic} of 0-{last_block}."
     if distance == "l2" and measured.preset == "corrected":
         text += " Raw distance grows with depth by itself: compare the relative, cosine and growth curves."
     if measured.preset == "reference":
@@ -148,8 +148,9 @@ def message(text: str) -> str:
     return _clock(text, 0.0)
 
 
-def tiles(comparison: Comparison, result: EditResult) -> str:
-    """Return the row of figures above the answers."""
+def tiles(comparison: Comparison, live: LiveEdit) -> str:
+    """Return the row of figures above the answers, under a badge of the weights they were measured on."""
+    result = live.result
     kept = next(s for s in result.trace if s.step == result.kept)
     safe, unsafe = comparison.before[0].per_token, comparison.before[1].per_token
     after_safe, after_unsafe = comparison.after[0].per_token, comparison.after[1].per_token
@@ -163,12 +164,19 @@ def tiles(comparison: Comparison, result: EditResult) -> str:
             "safe",
             "next-token probability",
         ),
+        (
+            "first token, unsafe",
+            f"{probability(comparison.before[1].first)} → {probability(comparison.after[1].first)}",
+            "unsafe",
+            "next-token probability",
+        ),
         ("KL, harmless", number(max(0.0, kept.constraint_kl)), "", "nats a token, strength 1"),
         ("norm of the change", number(patch_norm * comparison.strength), "edited", f"layer {result.block}"),
         ("shift of its input", number(comparison.shift.region_input), "", "zero by construction"),
         ("edit time", f"{result.seconds:.1f} s", "", f"{result.kept} updates"),
     ]
-    return '<div class="tiles">' + "".join(_tile(*cell) for cell in cells) + "</div>"
+    edited = weights_badge(live.row(comparison.strength), "these weights against vanilla, adversarial prompt")
+    return edited + '<div class="tiles">' + "".join(_tile(*cell) for cell in cells) + "</div>"
 
 
 def _tile(name: str, value: str, kind: str, note: str) -> str:

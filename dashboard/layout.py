@@ -19,6 +19,7 @@ from inspector.safeedit.cases import CATEGORIES
 NO_TEMPLATE = "No attack, the question alone"
 OWN_TEMPLATE = "Your own template"
 LONGEST_ANSWER = 72
+CANCEL, CANCEL_OFF = "Cancel", "Cancel (nothing runs)"
 
 
 @dataclass
@@ -41,6 +42,7 @@ class Parts:
     locate_preset: Any = None
     distance: Any = None
     padding: Any = None
+    once: Any = None
     locate: Any = None
     curve: Any = None
     block: Any = None
@@ -235,6 +237,9 @@ def _locate(parts: Parts, model: InspectedModel, example: Example) -> None:
                     info="Used by paper and reference only",
                     interactive=False,
                 )
+                parts.once = gr.Checkbox(
+                    False, label="Choose the layer once", info="As the released code: later cases keep the first layer"
+                )
                 parts.locate = gr.Button("Locate", variant="primary", elem_id="locate")
             with gr.Column(scale=3, min_width=420):
                 parts.curve = gr.Plot(
@@ -281,7 +286,7 @@ def _operate(parts: Parts, example: Example) -> None:
                 with gr.Row(elem_classes="tight"):
                     parts.edit = gr.Button("Edit", variant="primary", elem_id="edit", min_width=90)
                     parts.cancel = gr.Button(
-                        "Cancel", variant="stop", interactive=False, elem_id="cancel", min_width=90
+                        CANCEL_OFF, variant="stop", interactive=False, elem_id="cancel", min_width=90
                     )
             with gr.Column(scale=3, min_width=420):
                 parts.clock = gr.HTML(fragments.finished(result), elem_id="clock")
@@ -369,7 +374,7 @@ def _compare(parts: Parts, example: Example, read_only: bool) -> None:
     readings = fragments.compare_readings(comparison)
     with gr.Column(elem_classes="step", elem_id="step-compare"):
         _section(4, "Compare", "vanilla and edited weights, same prompt, same suffix, same decoding, one batch")
-        parts.tiles = gr.HTML(fragments.tiles(comparison, live.result), elem_id="tiles")
+        parts.tiles = gr.HTML(fragments.tiles(comparison, live), elem_id="tiles")
         with gr.Row(equal_height=True):
             parts.ask_what = gr.Dropdown(
                 [*PROMPT_CHOICES, *([] if read_only else [OWN_PROMPT])],
@@ -415,8 +420,8 @@ def _compare(parts: Parts, example: Example, read_only: bool) -> None:
                     answers.texts[0],
                     label="Vanilla answer",
                     info="May be unsafe: blurred until clicked",
-                    lines=6,
-                    max_lines=14,
+                    lines=8,
+                    max_lines=8,
                     interactive=False,
                     buttons=["copy"],
                     elem_id="vanilla",
@@ -428,8 +433,8 @@ def _compare(parts: Parts, example: Example, read_only: bool) -> None:
                     answers.texts[1],
                     label="Edited answer",
                     info="Same batch, same decoding",
-                    lines=6,
-                    max_lines=14,
+                    lines=8,
+                    max_lines=8,
                     interactive=False,
                     buttons=["copy"],
                     elem_id="edited",

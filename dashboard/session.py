@@ -66,6 +66,7 @@ class Session:
     Attributes:
         case: The case of the last Locate.
         divergence: Its vanilla divergence.
+        first_layer: The layer of the first case, where it is chosen once.
         edits: Edits made, the live one last. They do not stack: each starts from vanilla.
         strength: Factor on the live patch.
         comparison: Measurements of the live edit.
@@ -76,6 +77,7 @@ class Session:
 
     case: Case | None = None
     divergence: Divergence | None = None
+    first_layer: int | None = None
     edits: list[LiveEdit] = field(default_factory=list)
     strength: float = 1.0
     comparison: Comparison | None = None

@@ -12,7 +12,16 @@ import gradio as gr
 from dashboard import actions, figures, fragments
 from dashboard.actions import OWN_PROMPT, Texts
 from dashboard.example import Example
-from dashboard.layout import NO_TEMPLATE, OWN_TEMPLATE, Parts, answer_note, examples_of, vitals_reading
+from dashboard.layout import (
+    CANCEL,
+    CANCEL_OFF,
+    NO_TEMPLATE,
+    OWN_TEMPLATE,
+    Parts,
+    answer_note,
+    examples_of,
+    vitals_reading,
+)
 from dashboard.session import Session, Sessions
 from editing import DinmSettings, EditResult, Preparation, Step, preset
 from inspector.errors import CaseError, InspectorError
@@ -145,8 +154,8 @@ class Wiring:
         p.locate_preset.input(
             lambda name: gr.Radio(interactive=name != "corrected"), p.locate_preset, p.padding, **quiet
         )
-        p.locate.click(self.on_locate, [*rail, p.locate_preset, p.distance, p.padding], locating, **shown)
-        p.distance.input(self.on_distance, [p.distance], [p.curve, p.block, p.locate_reading], **quiet)
+        p.locate.click(self.on_locate, [*rail, p.locate_preset, p.distance, p.padding, p.once], locating, **shown)
+        p.distance.input(self.on_distance, [p.distance, p.once], [p.curve, p.block, p.locate_reading], **quiet)
         p.block.change(self.on_pick, [p.distance, p.block], p.curve, trigger_mode="always_last", **quiet)
 
         p.edit_preset.input(self.on_preset, p.edit_preset, self._components(list(SETTING_FIELDS)), **quiet)
@@ -253,27 +262,30 @@ class Wiring:
 
     def on_locate(self, request: gr.Request, *values: Any) -> Update:
         """Measure the divergence and move the picked layer to the toxic one."""
-        name, distance, padding = values[5:]
+        name, distance, padding, once = values[5:]
         with shown_to_user(), self.reserved(request) as session:
             measured = actions.locate(self.model, session, self.texts(values[:5]), name, padding)
             return {
-                **self._located(session, distance),
+                **self._located(session, distance, once),
                 self.parts.heatmap: figures.divergence_heatmap(measured),
                 self.parts.heatmap_reading: fragments.heatmap_reading(measured),
             }
 
-    def on_distance(self, request: gr.Request, distance: str) -> Update:
+    def on_distance(self, request: gr.Request, distance: str, once: bool) -> Update:
         """Redraw the curve with another distance of the same measurement."""
-        return self._located(self.session(request), distance)
+        return self._located(self.session(request), distance, once)
 
-    def _located(self, session: Session, distance: Any) -> Update:
+    def _located(self, session: Session, distance: Any, once: bool) -> Update:
         p, measured = self.parts, session.divergence
         assert measured is not None
-        toxic = measured.toxic_layer(distance)
+        picked = measured.toxic_layer(distance)
+        if once and session.first_layer is not None:
+            picked = session.first_layer
+        session.first_layer = picked if once else None
         last = self.model.architecture.last_block
         return {
-            p.curve: figures.curve(measured, distance, toxic),
-            p.block: toxic,
+            p.curve: figures.curve(measured, distance, picked),
+            p.block: picked,
             p.locate_reading: fragments.locate_reading(measured, distance, last),
         }
 
@@ -450,7 +462,7 @@ class Wiring:
         readings = fragments.compare_readings(comparison)
         return {
             p.figures: gr.Row(visible=True),
-            p.tiles: fragments.tiles(comparison, session.live.result),
+            p.tiles: fragments.tiles(comparison, session.live),
             p.token_figure: figures.token_probabilities(comparison.before[0], comparison.after[0]),
             p.token_reading: readings[0],
             p.divergence_figure: figures.divergence_before_after(comparison),
@@ -471,7 +483,7 @@ class Wiring:
             p.edit: gr.Button(interactive=False),
             p.ask: gr.Button(interactive=False),
             p.undo: gr.Button(interactive=False),
-            p.cancel: gr.Button(interactive=True),
+            p.cancel: gr.Button(CANCEL, interactive=True),
             p.strength: gr.Slider(interactive=False),
         }
 
@@ -481,7 +493,7 @@ class Wiring:
             p.edit: gr.Button(interactive=True),
             p.ask: gr.Button(interactive=True),
             p.undo: undo_button(session),
-            p.cancel: gr.Button(interactive=False),
+            p.cancel: gr.Button(CANCEL_OFF, interactive=False),
             p.strength: strength_slider(session),
         }
 

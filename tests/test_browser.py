@@ -110,7 +110,7 @@ def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
     assert value_of(page, "#assembled").startswith("<|im_start|>system")
 
     page.click("#locate")
-    wait_for_text(page, "#locate-reading", "The answers part most at layer")
+    wait_for_text(page, "#locate-reading", "the answers part most at layer")
     toxic = re.search(r"at layer (\d+)", text_of(page, "#locate-reading")).group(1)
     assert page.locator("#block input[type=number]").input_value() == toxic
 
@@ -191,7 +191,7 @@ def test_markup_and_control_characters_are_text_and_never_run(page):
     wait_for_text(page, "#prompt-reading", "1 control character left out")
     assert "<b>bold</b> & <s>?" in value_of(page, "#assembled")
     page.click("#locate")
-    wait_for_text(page, "#locate-reading", "The answers part most")
+    wait_for_text(page, "#locate-reading", "the answers part most")
     assert page.evaluate("window.ran") is None
     assert page.locator("#step-prompt b, #step-locate img").count() == 0
 
@@ -254,5 +254,5 @@ def test_the_page_fits_its_width(page, width):
 def test_nothing_leaves_this_machine(page):
     pick_cinema(page)
     page.click("#locate")
-    wait_for_text(page, "#locate-reading", "The answers part most")
+    wait_for_text(page, "#locate-reading", "the answers part most")
     assert page.hosts <= {"127.0.0.1", "localhost", None}
