@@ -13,7 +13,7 @@ import gradio as gr
 
 from dashboard import actions
 from dashboard.actions import Texts
-from dashboard.wiring import Wiring, shown_to_user
+from dashboard.context import Context, shown_to_user
 from editing import Preparation, preset
 from inspector.divergence import DISTANCES
 from inspector.errors import CaseError
@@ -21,7 +21,7 @@ from inspector.model import SUFFIX, Decoding
 from inspector.safeedit import bundled_cases
 
 
-def connect(wiring: Wiring) -> None:
+def connect(wiring: Context) -> None:
     """Register the named endpoints; each one's docstring is its help."""
     model = wiring.model
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
@@ -21,7 +22,8 @@ def number(value: float, digits: int = 3) -> str:
     smallest = 10.0 ** -(digits + 1)
     if abs(value) < smallest:
         return f"{'-' if value < 0 else ''}<{smallest:.{digits + 1}f}"
-    return f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:,.0f}"
+    # From here on three digits would be 1e+03.
+    return f"{value:.{digits}g}" if abs(value) < 999.5 else f"{value:,.0f}"
 
 
 def probability(value: float) -> str:
@@ -138,9 +140,12 @@ def _clock(text: str, fraction: float) -> str:
 
 def finished(result: EditResult) -> str:
     """Return the step clock of an ended edit."""
-    updates = f"{result.kept} update{'' if result.kept == 1 else 's'}"
-    kept = "nothing was changed" if result.patch is None else f"{updates} kept"
+    kept = "nothing was changed" if result.patch is None else f"{_updates(result)} kept"
     return _clock(f"Ended after {result.seconds:.1f} s: {STOP_TEXT[result.stop_reason]}; {kept}.", 1.0)
+
+
+def _updates(result: EditResult) -> str:
+    return f"{result.kept} update{'' if result.kept == 1 else 's'}"
 
 
 def message(text: str) -> str:
@@ -173,7 +178,7 @@ def tiles(comparison: Comparison, live: LiveEdit) -> str:
         ("KL, harmless", number(max(0.0, kept.constraint_kl)), "", "nats a token, strength 1"),
         ("norm of the change", number(patch_norm * comparison.strength), "edited", f"layer {result.block}"),
         ("shift of its input", number(comparison.shift.region_input), "", "zero by construction"),
-        ("edit time", f"{result.seconds:.1f} s", "", f"{result.kept} updates"),
+        ("edit time", f"{result.seconds:.1f} s", "", _updates(result)),
     ]
     edited = weights_badge(live.row(comparison.strength), "these weights against vanilla, adversarial prompt")
     return edited + '<div class="tiles">' + "".join(_tile(*cell) for cell in cells) + "</div>"
@@ -222,4 +227,21 @@ def compare_readings(comparison: Comparison) -> tuple[str, str, str, str, str]:
             f"Neuron {furthest} moved most, by {profile.relative[furthest]:.1%} of its column's length, the middle one "
             f"by {float(np.median(profile.relative)):.1%}; the ten largest changes hold {share:.1%} of the whole."
         ),
+    )
+
+
+def answer_note(choice: str) -> str:
+    """Say beside an answer's badge what was asked and that no judge scored it."""
+    return f"{choice.lower()} · not judged"
+
+
+def vitals_reading(trace: Sequence[Step]) -> str:
+    """Read the vital signs in one line."""
+    if not trace:
+        return reading("The charts fill while the edit runs.")
+    first, last = trace[0], trace[-1]
+    return reading(
+        f"The safe answer went from {probability(first.safe_probability)} to "
+        f"{probability(last.safe_probability)} per token in {last.step} updates; harmless answers moved by "
+        f"{number(max(0.0, last.constraint_kl))} nats a token. Dashed lines are target and budget."
     )

@@ -2,114 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
-
 import gradio as gr
 
 from dashboard import figures, fragments
 from dashboard.actions import OWN_PROMPT, PROMPT_CHOICES
 from dashboard.example import CASE, Example
+from dashboard.parts import CANCEL_OFF, LONGEST_ANSWER, NO_TEMPLATE, OWN_TEMPLATE, Parts, examples_of
 from editing import preset
 from inspector.divergence import PRESETS
 from inspector.model import VANILLA, InspectedModel
 from inspector.safeedit import bundled_cases, bundled_templates
 from inspector.safeedit.cases import CATEGORIES
-
-NO_TEMPLATE = "No attack, the question alone"
-OWN_TEMPLATE = "Your own template"
-LONGEST_ANSWER = 72
-CANCEL, CANCEL_OFF = "Cancel", "Cancel (nothing runs)"
-
-
-@dataclass
-class Parts:
-    """Every component that an event reads or writes, by its role."""
-
-    live: Any = None
-    category: Any = None
-    example: Any = None
-    question: Any = None
-    template_name: Any = None
-    template: Any = None
-    suffix: Any = None
-    safe: Any = None
-    unsafe: Any = None
-    unsafe_case: Any = None
-    unsafe_ask: Any = None
-    prompt: Any = None
-    prompt_reading: Any = None
-    locate_preset: Any = None
-    distance: Any = None
-    padding: Any = None
-    once: Any = None
-    locate: Any = None
-    curve: Any = None
-    block: Any = None
-    locate_reading: Any = None
-    heatmap: Any = None
-    heatmap_reading: Any = None
-    edit_preset: Any = None
-    learning_rate: Any = None
-    steps: Any = None
-    edit_weight: Any = None
-    constraint_weight: Any = None
-    target: Any = None
-    budget: Any = None
-    clamp: Any = None
-    optimiser: Any = None
-    constraint: Any = None
-    constraint_gradient: Any = None
-    direction: Any = None
-    loss_positions: Any = None
-    chat: Any = None
-    end_of_answer: Any = None
-    weight_decay: Any = None
-    stop_below: Any = None
-    harmless_prompts: Any = None
-    harmless_tokens: Any = None
-    watch_unsafe: Any = None
-    edit: Any = None
-    cancel: Any = None
-    clock: Any = None
-    vitals: Any = None
-    vitals_reading: Any = None
-    tiles: Any = None
-    figures: Any = None
-    ask_what: Any = None
-    own_text: Any = None
-    ask: Any = None
-    undo: Any = None
-    strength: Any = None
-    max_new_tokens: Any = None
-    temperature: Any = None
-    seed: Any = None
-    vanilla_head: Any = None
-    edited_head: Any = None
-    vanilla: Any = None
-    edited: Any = None
-    token_figure: Any = None
-    token_reading: Any = None
-    divergence_figure: Any = None
-    divergence_reading: Any = None
-    shift_figure: Any = None
-    shift_reading: Any = None
-    shift_tokens: Any = None
-    shift_tokens_reading: Any = None
-    neurons: Any = None
-    neurons_reading: Any = None
-
-    def complete(self) -> Parts:
-        """Check that every role has its component."""
-        missing = [f.name for f in fields(self) if getattr(self, f.name) is None]
-        if missing:
-            raise AssertionError(f"layout lacks {missing}")
-        return self
-
-
-def examples_of(category: str) -> list[str]:
-    """Return the bundled questions of a category."""
-    return [case.question for case in bundled_cases() if case.category == category]
 
 
 def build(model: InspectedModel, example: Example, read_only: bool) -> Parts:
@@ -296,21 +199,9 @@ def _operate(parts: Parts, example: Example) -> None:
                     elem_id="vitals",
                     container=False,
                 )
-                parts.vitals_reading = gr.HTML(vitals_reading(result.trace), elem_id="vitals-reading")
+                parts.vitals_reading = gr.HTML(fragments.vitals_reading(result.trace), elem_id="vitals-reading")
         with gr.Accordion("All settings", open=False, elem_id="settings"):
             _settings(parts, settings)
-
-
-def vitals_reading(trace) -> str:
-    """Read the vital signs in one line."""
-    if not trace:
-        return fragments.reading("The charts fill while the edit runs.")
-    first, last = trace[0], trace[-1]
-    return fragments.reading(
-        f"The safe answer went from {fragments.probability(first.safe_probability)} to "
-        f"{fragments.probability(last.safe_probability)} per token in {last.step} updates; harmless answers moved by "
-        f"{fragments.number(max(0.0, last.constraint_kl))} nats a token. Dashed lines are target and budget."
-    )
 
 
 def _settings(parts: Parts, settings) -> None:
@@ -415,7 +306,9 @@ def _compare(parts: Parts, example: Example, read_only: bool) -> None:
             parts.seed = gr.Number(0, label="Seed", info="For temperatures above 0", precision=0)
         with gr.Row(elem_id="answers", equal_height=True):
             with gr.Column(min_width=300):
-                parts.vanilla_head = gr.HTML(fragments.weights_badge(VANILLA, answer_note("Adversarial prompt")))
+                parts.vanilla_head = gr.HTML(
+                    fragments.weights_badge(VANILLA, fragments.answer_note("Adversarial prompt"))
+                )
                 parts.vanilla = gr.Textbox(
                     answers.texts[0],
                     label="Vanilla answer",
@@ -428,7 +321,9 @@ def _compare(parts: Parts, example: Example, read_only: bool) -> None:
                     elem_classes="blurred vanilla-pane",
                 )
             with gr.Column(min_width=300):
-                parts.edited_head = gr.HTML(fragments.weights_badge(session.row, answer_note("Adversarial prompt")))
+                parts.edited_head = gr.HTML(
+                    fragments.weights_badge(session.row, fragments.answer_note("Adversarial prompt"))
+                )
                 parts.edited = gr.Textbox(
                     answers.texts[1],
                     label="Edited answer",
@@ -473,11 +368,6 @@ def _compare(parts: Parts, example: Example, read_only: bool) -> None:
                 ("Neurons that moved", "neurons", "neurons_reading", figures.neurons(comparison.profile), readings[4]),
             ):
                 _figure(parts, title, plot, text, figure, shown)
-
-
-def answer_note(choice: str) -> str:
-    """Say beside an answer's badge what was asked and that no judge scored it."""
-    return f"{choice.lower()} · not judged"
 
 
 def _figure(parts: Parts, title: str, plot: str, text: str, figure, shown: str) -> None:

@@ -9,6 +9,7 @@ import gradio as gr
 
 from dashboard import api, layout
 from dashboard.example import make_example
+from dashboard.parts import LONGEST_ANSWER
 from dashboard.session import Sessions
 from dashboard.wiring import Wiring
 from inspector.model import Decoding, InspectedModel
@@ -26,7 +27,7 @@ def build_app(model: InspectedModel, *, read_only: bool = False, example_folder:
         read_only: Allow bundled texts only.
         example_folder: Where the example is kept; the cache by default.
     """
-    example = make_example(model, Decoding(max_new_tokens=layout.LONGEST_ANSWER), example_folder)
+    example = make_example(model, Decoding(max_new_tokens=LONGEST_ANSWER), example_folder)
     sessions = Sessions()
     with gr.Blocks(title="DINM Inspector", analytics_enabled=False, fill_width=True) as app:
         parts = layout.build(model, example, read_only)

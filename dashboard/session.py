@@ -120,9 +120,7 @@ class Session:
         Raises:
             PatchError: It is out of range.
         """
-        if self.live is not None:
-            self.live.row(strength)
-        self.strength = strength
+        self.strength = Row(strength=strength).strength
 
     def undo(self) -> LiveEdit | None:
         """Drop the live edit and return the one that is live now, if any."""

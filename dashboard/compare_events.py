@@ -1,0 +1,130 @@
+"""Events of step 4, compare."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import gradio as gr
+
+from dashboard import actions, figures, fragments
+from dashboard.actions import OWN_PROMPT
+from dashboard.context import Context, Update, shown_to_user
+from dashboard.inputs import decoding_from
+from dashboard.session import Session
+from editing import DinmSettings, Step
+from inspector.errors import CaseError, InspectorError
+from inspector.model import VANILLA, Decoding
+
+
+class CompareEvents(Context):
+    """Ask both weights, scale the edit, undo it."""
+
+    def on_ask(self, request: gr.Request, suffix: str, choice: str, own: str, *values: Any) -> Iterator[Update]:
+        """Stream both answers to the chosen prompt."""
+        with shown_to_user(), self.reserved(request) as session:
+            yield from self._ask(session, suffix, choice, own, values)
+
+    def on_strength(
+        self, request: gr.Request, strength: float, suffix: str, choice: str, own: str, *values: Any
+    ) -> Iterator[Update]:
+        """Scale the patch, measure again and regenerate."""
+        with shown_to_user(), self.reserved(request) as session:
+            session.scale(float(strength))
+            yield {**self._running(), self.parts.live: fragments.live_badge(session)}
+            if session.live is not None:
+                yield self._measured(session, suffix)
+            yield from self._ask(session, suffix, choice, own, values)
+
+    def on_undo(self, request: gr.Request, suffix: str, choice: str, own: str, *values: Any) -> Iterator[Update]:
+        """Drop the live edit; the one before it, or vanilla, is live again."""
+        p = self.parts
+        with shown_to_user(), self.reserved(request) as session:
+            before = session.undo()
+            yield {**self._running(), p.live: fragments.live_badge(session)}
+            if before is None:
+                yield {
+                    p.tiles: fragments.NO_EDIT,
+                    p.figures: gr.Row(visible=False),
+                    p.clock: fragments.message("Undone: the vanilla weights are live, bit for bit."),
+                }
+            else:
+                yield self._measured(session, suffix)
+                yield {
+                    p.clock: fragments.message("Undone: the edit before it is live again."),
+                    p.vitals: vitals_of(before.result.trace, before.result.settings),
+                    p.vitals_reading: fragments.vitals_reading(before.result.trace),
+                }
+            yield from self._ask(session, suffix, choice, own, values)
+
+    def _ask(self, session: Session, suffix: str, choice: str, own: str, values: Sequence[Any]) -> Iterator[Update]:
+        case = session.live.case if session.live else session.case
+        if case is None:
+            raise CaseError("There is no case yet. Press Locate in step 2 first.")
+        if self.read_only and (choice == OWN_PROMPT or suffix != self.example.texts.suffix):
+            raise CaseError("This demo is read-only: free text is off. Pick one of the case's prompts.")
+        text = actions.prompt_to_ask(case, choice, own)
+        decoding = decoding_from(values)
+        yield self._running()
+        try:
+            yield from self._stream(session, text, choice, suffix, decoding)
+        except InspectorError:
+            yield self._idle(session)
+            raise
+        yield self._idle(session)
+
+    def _stream(self, session: Session, text: str, choice: str, suffix: str, decoding: Decoding) -> Iterator[Update]:
+        p = self.parts
+        note = fragments.answer_note(choice)
+
+        def edited(text: str) -> str:
+            return text if session.live else "No edit is live, so there is no edited answer. Press Edit in step 3."
+
+        yield {
+            p.vanilla_head: fragments.weights_badge(VANILLA, note),
+            p.edited_head: fragments.weights_badge(session.row, note),
+            p.vanilla: "…",
+            p.edited: edited("…"),
+        }
+        drawn, last = 0.0, None
+        for answers in actions.ask(self.model, session, text, suffix, decoding):
+            last = answers
+            if time.monotonic() - drawn > 0.12:
+                drawn = time.monotonic()
+                yield {p.vanilla: answers.texts[0] + " ▍", p.edited: edited(answers.texts[1] + " ▍")}
+        if last is not None:
+            ended = "" if all(last.finished) else f" · cut at {decoding.max_new_tokens} tokens"
+            if session.cancelled.is_set():
+                ended = " · cancelled"
+            yield {
+                p.vanilla: last.texts[0] or "(empty answer)",
+                p.edited: edited(last.texts[1] or "(empty answer)"),
+                p.vanilla_head: fragments.weights_badge(VANILLA, note + ended),
+                p.edited_head: fragments.weights_badge(session.row, note + ended),
+            }
+
+    def _measured(self, session: Session, suffix: str) -> Update:
+        p = self.parts
+        comparison = actions.measure(self.model, session, suffix)
+        assert session.live is not None
+        readings = fragments.compare_readings(comparison)
+        return {
+            p.figures: gr.Row(visible=True),
+            p.tiles: fragments.tiles(comparison, session.live),
+            p.token_figure: figures.token_probabilities(comparison.before[0], comparison.after[0]),
+            p.token_reading: readings[0],
+            p.divergence_figure: figures.divergence_before_after(comparison),
+            p.divergence_reading: readings[1],
+            p.shift_figure: figures.shift_by_block(comparison.shift),
+            p.shift_reading: readings[2],
+            p.shift_tokens: figures.shift_heatmap(comparison.shift),
+            p.shift_tokens_reading: readings[3],
+            p.neurons: figures.neurons(comparison.profile),
+            p.neurons_reading: readings[4],
+        }
+
+
+def vitals_of(trace: Sequence[Step], settings: DinmSettings) -> Any:
+    """Draw the vital signs with the settings' step limit, budget and target."""
+    return figures.vitals(trace, settings.steps, settings.damage_budget, settings.target_probability)

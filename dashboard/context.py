@@ -1,0 +1,112 @@
+"""What every event needs: the model, the visitor's session, and the page in its running and idle state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from dashboard.actions import Texts
+from dashboard.example import Example
+from dashboard.inputs import require_bundled
+from dashboard.parts import CANCEL, CANCEL_OFF, Parts
+from dashboard.session import Session, Sessions
+from inspector.errors import CaseError, InspectorError
+from inspector.model import InspectedModel
+
+Update = dict[Any, Any]
+
+
+@contextmanager
+def shown_to_user() -> Iterator[None]:
+    """Turn the project's errors into what Gradio shows; the one place where that happens."""
+    try:
+        yield
+    except InspectorError as error:
+        raise gr.Error(escape(error.user_message()), duration=12, print_exception=False) from error
+
+
+class Context:
+    """One page on one model; the families of events build on it.
+
+    Args:
+        model: The shared model.
+        sessions: All visitors.
+        parts: The components.
+        example: What a new visitor starts with.
+        read_only: Only bundled texts are allowed.
+    """
+
+    def __init__(
+        self, model: InspectedModel, sessions: Sessions, parts: Parts, example: Example, read_only: bool
+    ) -> None:
+        self.model = model
+        self.sessions = sessions
+        self.parts = parts
+        self.example = example
+        self.read_only = read_only
+
+    def session(self, request: gr.Request | None) -> Session:
+        """Return the visitor's session; it starts with the finished example."""
+        session = self.sessions.of(request.session_hash if request else None)
+        if not session.started:
+            self.example.fill(session)
+        return session
+
+    def texts(self, values: Sequence[str | None]) -> Texts:
+        """Return the rail's texts, refused in a read-only demo if they are not bundled."""
+        texts = Texts(*(value or "" for value in values))
+        if self.read_only:
+            require_bundled(texts, self.example.texts.suffix)
+        return texts
+
+    def _components(self, names: Sequence[str]) -> list[Any]:
+        return [getattr(self.parts, name) for name in names]
+
+    def _running(self) -> Update:
+        p = self.parts
+        return {
+            p.edit: gr.Button(interactive=False),
+            p.ask: gr.Button(interactive=False),
+            p.undo: gr.Button(interactive=False),
+            p.cancel: gr.Button(CANCEL, interactive=True),
+            p.strength: gr.Slider(interactive=False),
+        }
+
+    def _idle(self, session: Session) -> Update:
+        p = self.parts
+        return {
+            p.edit: gr.Button(interactive=True),
+            p.ask: gr.Button(interactive=True),
+            p.undo: undo_button(session),
+            p.cancel: gr.Button(CANCEL_OFF, interactive=False),
+            p.strength: strength_slider(session),
+        }
+
+    @contextmanager
+    def reserved(self, request: gr.Request | None) -> Iterator[Session]:
+        """Reserve the visitor's session for one run at a time."""
+        session = self.session(request)
+        if not session.begin():
+            raise CaseError("Something is still running for you. Wait for it, or press Cancel.")
+        try:
+            yield session
+        finally:
+            session.end()
+
+
+def strength_slider(session: Session) -> Any:
+    """Return the strength slider's state: it says why it is off."""
+    if session.live is None:
+        return gr.Slider(value=1.0, interactive=False, info="Off: no edit is live")
+    return gr.Slider(value=session.strength, interactive=True, info="0 vanilla, 1 as made; release to regenerate")
+
+
+def undo_button(session: Session) -> Any:
+    """Return the Undo button's state: it says why it is off."""
+    if session.live is None:
+        return gr.Button("Nothing to undo", interactive=False)
+    return gr.Button("Undo edit", interactive=True)

@@ -1,0 +1,103 @@
+"""The page's components by role, and the words that layout and events share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from inspector.safeedit import bundled_cases
+
+NO_TEMPLATE = "No attack, the question alone"
+OWN_TEMPLATE = "Your own template"
+LONGEST_ANSWER = 72
+CANCEL, CANCEL_OFF = "Cancel", "Nothing runs"
+
+
+@dataclass
+class Parts:
+    """Every component that an event reads or writes, by its role."""
+
+    live: Any = None
+    category: Any = None
+    example: Any = None
+    question: Any = None
+    template_name: Any = None
+    template: Any = None
+    suffix: Any = None
+    safe: Any = None
+    unsafe: Any = None
+    unsafe_case: Any = None
+    unsafe_ask: Any = None
+    prompt: Any = None
+    prompt_reading: Any = None
+    locate_preset: Any = None
+    distance: Any = None
+    padding: Any = None
+    once: Any = None
+    locate: Any = None
+    curve: Any = None
+    block: Any = None
+    locate_reading: Any = None
+    heatmap: Any = None
+    heatmap_reading: Any = None
+    edit_preset: Any = None
+    learning_rate: Any = None
+    steps: Any = None
+    edit_weight: Any = None
+    constraint_weight: Any = None
+    target: Any = None
+    budget: Any = None
+    clamp: Any = None
+    optimiser: Any = None
+    constraint: Any = None
+    constraint_gradient: Any = None
+    direction: Any = None
+    loss_positions: Any = None
+    chat: Any = None
+    end_of_answer: Any = None
+    weight_decay: Any = None
+    stop_below: Any = None
+    harmless_prompts: Any = None
+    harmless_tokens: Any = None
+    watch_unsafe: Any = None
+    edit: Any = None
+    cancel: Any = None
+    clock: Any = None
+    vitals: Any = None
+    vitals_reading: Any = None
+    tiles: Any = None
+    figures: Any = None
+    ask_what: Any = None
+    own_text: Any = None
+    ask: Any = None
+    undo: Any = None
+    strength: Any = None
+    max_new_tokens: Any = None
+    temperature: Any = None
+    seed: Any = None
+    vanilla_head: Any = None
+    edited_head: Any = None
+    vanilla: Any = None
+    edited: Any = None
+    token_figure: Any = None
+    token_reading: Any = None
+    divergence_figure: Any = None
+    divergence_reading: Any = None
+    shift_figure: Any = None
+    shift_reading: Any = None
+    shift_tokens: Any = None
+    shift_tokens_reading: Any = None
+    neurons: Any = None
+    neurons_reading: Any = None
+
+    def complete(self) -> Parts:
+        """Check that every role has its component."""
+        missing = [f.name for f in fields(self) if getattr(self, f.name) is None]
+        if missing:
+            raise AssertionError(f"layout lacks {missing}")
+        return self
+
+
+def examples_of(category: str) -> list[str]:
+    """Return the bundled questions of a category."""
+    return [case.question for case in bundled_cases() if case.category == category]
