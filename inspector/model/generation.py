@@ -45,7 +45,6 @@ class Answers:
     finished: tuple[bool, ...]
 
 
-@torch.no_grad()
 def stream(
     model: InspectedModel,
     prompt: Sequence[int],

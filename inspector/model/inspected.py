@@ -77,7 +77,7 @@ class InspectedModel:
     @contextmanager
     def running(self, rows: Sequence[Row] | None = None) -> Iterator[None]:
         """Hold the model for forward passes whose batch rows run with the weights in ``rows``."""
-        with self.lock, live_patches(self, rows):
+        with self.lock, live_patches(self.network, self.fingerprint, rows):
             yield
 
     def batch(self, *token_ids: Sequence[int]) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from inspector.errors import ModelLoadError
 from inspector.model import embedded
 from inspector.model.architecture import resolve
+from inspector.model.gguf_file import first_line, read_gguf
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import fingerprint
 
@@ -75,53 +76,6 @@ def from_parts(network: Any, tokenizer: Any, name: str, paths: Mapping[str, str]
     )
 
 
-def read_gguf(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
-    """Read network and tokenizer from one GGUF file, dequantised to ``dtype``.
-
-    Raises:
-        ModelLoadError: The file is not GGUF, cut short, or of an unsupported family.
-    """
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    _check_gguf(path)
-    try:
-        network = AutoModelForCausalLM.from_pretrained(
-            str(path.parent),
-            gguf_file=path.name,
-            # Without this the model stays marked as quantised and cannot be saved.
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=dtype,
-            trust_remote_code=False,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name, trust_remote_code=False)
-    except (ValueError, KeyError, IndexError, OSError, RuntimeError, NotImplementedError) as error:
-        raise ModelLoadError(
-            f"The GGUF file {path.name} could not be read: {_first_line(error)}. Use a file of a "
-            "supported family, or the same model as safetensors."
-        ) from error
-    return network, tokenizer
-
-
-def _check_gguf(path: Path) -> None:
-    """Refuse files that are not GGUF or end before their last tensor does."""
-    from gguf import GGUFReader
-
-    with path.open("rb") as file:
-        magic = file.read(4)
-    if magic != b"GGUF":
-        raise ModelLoadError(f"{path.name} is not a GGUF file (it starts with {magic!r}). Check the path.")
-    try:
-        reader = GGUFReader(str(path))
-        ends = [int(tensor.data_offset) + int(tensor.n_bytes) for tensor in reader.tensors]
-        complete = bool(ends) and max(ends) <= path.stat().st_size
-    except (ValueError, IndexError, KeyError, OSError, UnicodeDecodeError, OverflowError, MemoryError):
-        complete = False
-    if not complete:
-        raise ModelLoadError(
-            f"{path.name} is cut short or damaged ({path.stat().st_size:,} bytes). Download or copy it again."
-        )
-
-
 def _read_pretrained(where: str, dtype: torch.dtype, revision: str | None, device_map: str | None) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -138,7 +92,7 @@ def _read_pretrained(where: str, dtype: torch.dtype, revision: str | None, devic
         )
     except SafetensorError as error:
         raise ModelLoadError(
-            f"The weights in '{where}' are damaged or cut short ({_first_line(error)}). Download them again."
+            f"The weights in '{where}' are damaged or cut short ({first_line(error)}). Download them again."
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise ModelLoadError(_explain(where, revision, error)) from error
@@ -183,7 +137,7 @@ def _explain(where: str, revision: str | None, error: Exception) -> str:
     lowered = text.lower()
     if Path(where).exists():
         return (
-            f"The folder '{where}' holds no model that can be loaded safely: {_first_line(error)}. It needs "
+            f"The folder '{where}' holds no model that can be loaded safely: {first_line(error)}. It needs "
             "config.json, tokenizer files and *.safetensors (pickled weights are refused)."
         )
     if "gated" in lowered or "401" in text or "403" in text:
@@ -198,11 +152,6 @@ def _explain(where: str, revision: str | None, error: Exception) -> str:
         "spelling and the connection (private models need 'hf auth login'), or start without --model for "
         f"the embedded {embedded.NAME}."
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__).rstrip(". ")
 
 
 def _device(device: str) -> torch.device:

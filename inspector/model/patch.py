@@ -14,16 +14,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from inspector.errors import PatchError
 from inspector.model.hooks import rewrite_output
-
-if TYPE_CHECKING:
-    from inspector.model.inspected import InspectedModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,11 +169,12 @@ def fingerprint(model: nn.Module) -> str:
 
 
 @contextmanager
-def live_patches(model: InspectedModel, rows: Sequence[Row] | None) -> Iterator[None]:
+def live_patches(network: nn.Module, base: str, rows: Sequence[Row] | None) -> Iterator[None]:
     """Run the forward passes inside with one :class:`Row` of weights per row of the batch.
 
     Args:
-        model: The base model; its weights are not written.
+        network: The base model; its weights are not written.
+        base: Its :func:`fingerprint`.
         rows: One entry per row of the batch, or ``None`` for all vanilla.
 
     Raises:
@@ -186,17 +184,17 @@ def live_patches(model: InspectedModel, rows: Sequence[Row] | None) -> Iterator[
     for index, row in enumerate(rows or ()):
         if row.patch is None or row.strength == 0:
             continue
-        if row.patch.fingerprint != model.fingerprint:
+        if row.patch.fingerprint != base:
             raise PatchError(
                 f"Patch {row.patch.identifier} was made for another base model "
-                f"({row.patch.fingerprint}, this is {model.fingerprint}). Load that model or edit anew."
+                f"({row.patch.fingerprint}, this is {base}). Load that model or edit anew."
             )
         for delta in row.patch.deltas:
             by_module.setdefault(delta.module, []).append((index, row.strength, delta))
 
     with ExitStack() as stack:
         for name, changes in by_module.items():
-            module = _module(model.network, name)
+            module = _module(network, name)
             stack.enter_context(rewrite_output(module, _adder(len(rows or ()), changes)))
         yield
 

@@ -1,0 +1,63 @@
+"""Models from one GGUF file, checked to be whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from inspector.errors import ModelLoadError
+
+
+def read_gguf(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
+    """Read network and tokenizer from one GGUF file, dequantised to ``dtype``.
+
+    Raises:
+        ModelLoadError: The file is not GGUF, cut short, or of an unsupported family.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    _check_gguf(path)
+    try:
+        network = AutoModelForCausalLM.from_pretrained(
+            str(path.parent),
+            gguf_file=path.name,
+            # Without this the model stays marked as quantised and cannot be saved.
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=dtype,
+            trust_remote_code=False,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name, trust_remote_code=False)
+    except (ValueError, KeyError, IndexError, OSError, RuntimeError, NotImplementedError) as error:
+        raise ModelLoadError(
+            f"The GGUF file {path.name} could not be read: {first_line(error)}. Use a file of a "
+            "supported family, or the same model as safetensors."
+        ) from error
+    return network, tokenizer
+
+
+def _check_gguf(path: Path) -> None:
+    """Refuse files that are not GGUF or end before their last tensor does."""
+    from gguf import GGUFReader
+
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic != b"GGUF":
+        raise ModelLoadError(f"{path.name} is not a GGUF file (it starts with {magic!r}). Check the path.")
+    try:
+        reader = GGUFReader(str(path))
+        ends = [int(tensor.data_offset) + int(tensor.n_bytes) for tensor in reader.tensors]
+        complete = bool(ends) and max(ends) <= path.stat().st_size
+    except (ValueError, IndexError, KeyError, OSError, UnicodeDecodeError, OverflowError, MemoryError):
+        complete = False
+    if not complete:
+        raise ModelLoadError(
+            f"{path.name} is cut short or damaged ({path.stat().st_size:,} bytes). Download or copy it again."
+        )
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, for a message of our own."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__).rstrip(". ")
