@@ -70,7 +70,9 @@ def main(arguments: list[str] | None = None) -> int:
     except InspectorError as error:
         print(f"Error: {error.user_message()}", file=sys.stderr)
         return 2
-    app.launch(
+    _, address, public = app.launch(
+        prevent_thread_lock=True,
+        quiet=True,
         server_name=chosen.host,
         server_port=chosen.port,
         share=chosen.share,
@@ -78,6 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
         inbrowser=chosen.open,
         **launch_options(),
     )
+    print(f"DINM Inspector is running at {public or address} (stop it with Ctrl+C)", flush=True)
+    app.block_thread()
     return 0
 
 
