@@ -70,16 +70,21 @@ def main(arguments: list[str] | None = None) -> int:
     except InspectorError as error:
         print(f"Error: {error.user_message()}", file=sys.stderr)
         return 2
-    _, address, public = app.launch(
-        prevent_thread_lock=True,
-        quiet=True,
-        server_name=chosen.host,
-        server_port=chosen.port,
-        share=chosen.share,
-        auth=auth,
-        inbrowser=chosen.open,
-        **launch_options(),
-    )
+    try:
+        _, address, public = app.launch(
+            prevent_thread_lock=True,
+            quiet=True,
+            server_name=chosen.host,
+            server_port=chosen.port,
+            share=chosen.share,
+            auth=auth,
+            inbrowser=chosen.open,
+            **launch_options(),
+        )
+    except (OSError, OverflowError):
+        where = f"{chosen.host}, port {chosen.port or 'from 7860 on'}"
+        print(f"Error: The page cannot be served at {where}. Choose another --port or --host.", file=sys.stderr)
+        return 2
     print(f"DINM Inspector is running at {public or address} (stop it with Ctrl+C)", flush=True)
     app.block_thread()
     return 0

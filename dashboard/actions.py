@@ -134,7 +134,7 @@ def locate(model: InspectedModel, session: Session, texts: Texts, preset: Preset
     """Measure the vanilla divergence and keep it in the session."""
     case = case_of(texts)
     measured = divergence(model, case, preset, padding=padding, suffix=texts.suffix)
-    session.case, session.divergence = case, measured
+    session.case, session.suffix, session.divergence = case, texts.suffix, measured
     return measured
 
 

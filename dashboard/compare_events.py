@@ -33,9 +33,13 @@ class CompareEvents(Context):
         with shown_to_user(), self.reserved(request) as session:
             session.scale(float(strength))
             yield {**self._running(), self.parts.live: fragments.live_badge(session)}
-            if session.live is not None:
-                yield self._measured(session, suffix)
-            yield from self._ask(session, suffix, choice, own, values)
+            try:
+                if session.live is not None:
+                    yield self._measured(session, suffix)
+                yield from self._ask(session, suffix, choice, own, values)
+            except InspectorError:
+                yield self._idle(session)
+                raise
 
     def on_undo(self, request: gr.Request, suffix: str, choice: str, own: str, *values: Any) -> Iterator[Update]:
         """Drop the live edit; the one before it, or vanilla, is live again."""
@@ -43,20 +47,24 @@ class CompareEvents(Context):
         with shown_to_user(), self.reserved(request) as session:
             before = session.undo()
             yield {**self._running(), p.live: fragments.live_badge(session)}
-            if before is None:
-                yield {
-                    p.tiles: fragments.NO_EDIT,
-                    p.figures: gr.Row(visible=False),
-                    p.clock: fragments.message("Undone: the vanilla weights are live, bit for bit."),
-                }
-            else:
-                yield self._measured(session, suffix)
-                yield {
-                    p.clock: fragments.message("Undone: the edit before it is live again."),
-                    p.vitals: vitals_of(before.result.trace, before.result.settings),
-                    p.vitals_reading: fragments.vitals_reading(before.result.trace),
-                }
-            yield from self._ask(session, suffix, choice, own, values)
+            try:
+                if before is None:
+                    yield {
+                        p.tiles: fragments.NO_EDIT,
+                        p.figures: gr.Row(visible=False),
+                        p.clock: fragments.message("Undone: the vanilla weights are live, bit for bit."),
+                    }
+                else:
+                    yield self._measured(session, suffix)
+                    yield {
+                        p.clock: fragments.message("Undone: the edit before it is live again."),
+                        p.vitals: vitals_of(before.result.trace, before.result.settings),
+                        p.vitals_reading: fragments.vitals_reading(before.result.trace),
+                    }
+                yield from self._ask(session, suffix, choice, own, values)
+            except InspectorError:
+                yield self._idle(session)
+                raise
 
     def _ask(self, session: Session, suffix: str, choice: str, own: str, values: Sequence[Any]) -> Iterator[Update]:
         case = session.live.case if session.live else session.case
@@ -103,6 +111,8 @@ class CompareEvents(Context):
                 p.vanilla_head: fragments.weights_badge(VANILLA, note + ended),
                 p.edited_head: fragments.weights_badge(session.row, note + ended),
             }
+        if session.cancelled.is_set():
+            yield {p.clock: fragments.message("Stopped: the answers were cut short, the weights are as they were.")}
 
     def _measured(self, session: Session, suffix: str) -> Update:
         p = self.parts

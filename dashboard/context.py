@@ -26,7 +26,9 @@ def shown_to_user() -> Iterator[None]:
     try:
         yield
     except InspectorError as error:
-        raise gr.Error(escape(error.user_message()), duration=12, print_exception=False) from error
+        # Quotes stay: the text goes between tags on the page, and to programs as it is.
+        message = escape(error.user_message(), quote=False)
+        raise gr.Error(message, duration=12, print_exception=False) from error
 
 
 class Context:

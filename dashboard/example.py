@@ -6,6 +6,8 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from dashboard import actions
 from dashboard.actions import Texts
 from dashboard.session import LiveEdit, Session
@@ -34,7 +36,7 @@ class Example:
     def fill(self, session: Session) -> None:
         """Start a visitor's own session with the example."""
         done = self.session
-        session.case, session.divergence = done.case, done.divergence
+        session.case, session.suffix, session.divergence = done.case, done.suffix, done.divergence
         session.edits = list(done.edits)
         session.comparison, session.answers = done.comparison, done.answers
         session.started = True
@@ -93,7 +95,7 @@ def _write(path: Path, model: InspectedModel, result: EditResult, answers: Answe
     }
     try:
         save_patch(result.patch, path, extra)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the latter for a full disk
         print(f"The example could not be kept ({error}); it will be made again next time.", file=sys.stderr)
 
 
@@ -114,7 +116,7 @@ def _read(path: Path, model: InspectedModel) -> tuple[EditResult, Answers] | Non
         harmless = {tuple(key): Encoded(tuple(own), tuple(reply)) for *key, own, reply in extra["harmless"]}
         told = extra["answers"]
         answers = Answers(tuple(told["texts"]), tuple(map(tuple, told["token_ids"])), tuple(told["finished"]))
-    except (PatchError, KeyError, TypeError) as error:
+    except (PatchError, KeyError, TypeError, ValueError) as error:
         print(f"The kept example cannot be used ({error}); it is made again.", file=sys.stderr)
         return None
     if patch.fingerprint != model.fingerprint:

@@ -67,6 +67,8 @@ def decoding_from(values: Sequence[Any]) -> Decoding:
         raise CaseError("The longest answer must have 1 to 1024 tokens. Change it under Decoding.")
     if temperature is None or not 0 <= float(temperature) <= 5:
         raise CaseError("The temperature must be between 0 and 5. Change it under Decoding.")
+    if abs(int(seed or 0)) >= 2**63:
+        raise CaseError("The seed must be a number of at most 18 digits. Change it under Decoding.")
     return Decoding(max_new_tokens=int(longest), temperature=float(temperature), seed=int(seed or 0))
 
 

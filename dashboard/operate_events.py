@@ -11,7 +11,7 @@ import gradio as gr
 from dashboard import actions, fragments
 from dashboard.actions import Texts
 from dashboard.compare_events import CompareEvents, vitals_of
-from dashboard.context import Update, shown_to_user, strength_slider
+from dashboard.context import Update, shown_to_user
 from dashboard.inputs import SETTING_FIELDS, ZERO_IS_NONE, decoding_from, settings_from
 from dashboard.session import Session
 from editing import DinmSettings, EditResult, Preparation, Step, preset
@@ -56,14 +56,14 @@ class OperateEvents(CompareEvents):
                 result = yield from self._edit_live(session, texts, int(block), settings)
                 yield {p.clock: fragments.finished(result), p.vitals_reading: fragments.vitals_reading(result.trace)}
                 if result.patch is not None:
-                    yield {p.live: fragments.live_badge(session), p.strength: strength_slider(session)}
+                    yield {p.live: fragments.live_badge(session), p.strength: gr.Slider(value=session.strength)}
                     yield self._measured(session, texts.suffix)
                     yield {p.ask_what: "Adversarial prompt", p.own_text: gr.Textbox(visible=False)}
                     prompt = texts.adversarial_prompt()
                     yield from self._stream(session, prompt, "Adversarial prompt", texts.suffix, decoding)
                     yield {p.clock: fragments.finished(result)}
             except InspectorError as error:
-                yield {**self._idle(session), p.clock: fragments.message(f"Not started: {error.user_message()}")}
+                yield {**self._idle(session), p.clock: fragments.message(f"Stopped: {error.user_message()}")}
                 raise
             yield self._idle(session)
 

@@ -47,24 +47,21 @@ class RailEvents(Context):
             decoding = decoding_from(values[5:])
             yield from actions.ask_for_unsafe(self.model, self.texts(values[:5]), decoding)
 
-    def on_texts(self, request: gr.Request, *values: str) -> Update:
+    def on_texts(self, request: gr.Request, *values: Any) -> Update:
         """Assemble the prompt as it is typed, and say when Locate is out of date."""
         p = self.parts
         session = self.session(request)
         try:
-            texts = self.texts(values)
+            texts = self.texts(values[:5])
             view = actions.view_prompt(self.model, texts)
         except InspectorError as error:
             return {p.prompt_reading: fragments.reading(error.user_message(), "warn")}
-        located = session.case
-        stale = located is None or (located.adversarial_prompt, located.safe, located.unsafe) != (
-            texts.adversarial_prompt(),
-            texts.safe,
-            texts.unsafe,
-        )
-        update: Update = {p.prompt: view.text, p.prompt_reading: fragments.prompt_reading(view)}
-        if stale:
-            update[p.locate_reading] = fragments.reading(
+        case, measured = session.case, session.divergence
+        now = (texts.adversarial_prompt(), texts.safe, texts.unsafe, texts.suffix)
+        if case is None or measured is None or (case.adversarial_prompt, case.safe, case.unsafe, session.suffix) != now:
+            located = fragments.reading(
                 "The texts have changed since this was measured. Press Locate to measure them.", "warn"
             )
-        return update
+        else:
+            located = fragments.locate_reading(measured, values[5], self.model.architecture.last_block)
+        return {p.prompt: view.text, p.prompt_reading: fragments.prompt_reading(view), p.locate_reading: located}

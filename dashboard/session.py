@@ -65,6 +65,7 @@ class Session:
 
     Attributes:
         case: The case of the last Locate.
+        suffix: The suffix it was located with.
         divergence: Its vanilla divergence.
         first_layer: The layer of the first case, where it is chosen once.
         edits: Edits made, the live one last. They do not stack: each starts from vanilla.
@@ -76,6 +77,7 @@ class Session:
     """
 
     case: Case | None = None
+    suffix: str = ""
     divergence: Divergence | None = None
     first_layer: int | None = None
     edits: list[LiveEdit] = field(default_factory=list)

@@ -38,7 +38,7 @@ class Wiring(RailEvents, LocateEvents, OperateEvents):
         gr.on(
             [c.change for c in rail],
             self.on_texts,
-            rail,
+            [*rail, p.distance],
             [p.prompt, p.prompt_reading, p.locate_reading],
             trigger_mode="always_last",
             **quiet,

@@ -11,13 +11,14 @@ import math
 import time
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from editing.objectives import (
     AnswerTerm,
+    Direction,
     KlTerm,
     Span,
     aligned_answer,
@@ -36,6 +37,9 @@ from inspector.safeedit import Case
 
 Preset = Literal["corrected", "paper", "reference"]
 PRESETS: tuple[Preset, ...] = ("corrected", "paper", "reference")
+Optimiser = Literal["adam", "descent"]
+ConstraintKind = Literal["harmless", "answer", "next token"]
+LossPositions = Literal["aligned", "reference"]
 
 
 @dataclass(frozen=True)
@@ -72,14 +76,14 @@ class DinmSettings:
     preset: Preset = "corrected"
     learning_rate: float = 1e-3
     steps: int = 40
-    optimiser: Literal["adam", "descent"] = "adam"
+    optimiser: Optimiser = "adam"
     weight_decay: float = 0.0
     edit_weight: float = 0.1
     constraint_weight: float = 1.0
-    constraint: Literal["harmless", "answer", "next token"] = "harmless"
+    constraint: ConstraintKind = "harmless"
     constraint_gradient: bool = True
-    direction: Literal["vanilla to edited", "edited to vanilla"] = "vanilla to edited"
-    loss_positions: Literal["aligned", "reference"] = "aligned"
+    direction: Direction = "vanilla to edited"
+    loss_positions: LossPositions = "aligned"
     chat: bool = True
     suffix: str = SUFFIX
     end_of_answer: bool = True
@@ -92,11 +96,26 @@ class DinmSettings:
     watch_unsafe: bool = True
 
     def __post_init__(self) -> None:
+        choices = {
+            "preset": Preset,
+            "optimiser": Optimiser,
+            "constraint": ConstraintKind,
+            "direction": Direction,
+            "loss_positions": LossPositions,
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in get_args(allowed):
+                raise EditError(
+                    f"The setting {name} = '{getattr(self, name)}' is unknown. "
+                    f"Valid values: {', '.join(get_args(allowed))}."
+                )
         limits = {
             "learning_rate": 0 < self.learning_rate <= 100,
             "steps": 1 <= self.steps <= 1000,
+            "weight_decay": self.weight_decay >= 0,
             "edit_weight": self.edit_weight >= 0,
             "constraint_weight": self.constraint_weight >= 0,
+            "stop_below": self.stop_below >= 0,
             "clamp": self.clamp is None or self.clamp > 0,
             "target_probability": self.target_probability is None or 0 < self.target_probability <= 1,
             "damage_budget": self.damage_budget is None or self.damage_budget > 0,
@@ -268,6 +287,8 @@ def _prepare(
         own = yield from harmless_answers(
             model, case, settings.harmless_prompts, settings.harmless_tokens, suffix, chat, cancel
         )
+        if own is None:
+            return None
         spans: list[Span] = [(encoded.tokens, encoded.predicting) for encoded in own]
     elif settings.constraint == "answer":
         spans = [reference_constraint(model, case, suffix)]

@@ -158,7 +158,7 @@ def harmless_answers(
     suffix: str,
     chat: bool,
     cancel: Callable[[], bool] = lambda: False,
-) -> Generator[Preparation, None, list[Encoded]]:
+) -> Generator[Preparation, None, list[Encoded] | None]:
     """Let the vanilla model answer harmless prompts; answers are kept per model.
 
     The prompts are the case's own knowledge constraint and bundled requests made for this, so that the
@@ -168,7 +168,7 @@ def harmless_answers(
         One message before each prompt that has to be answered.
 
     Returns:
-        At most ``count`` prompts with the model's own answers; the ones made so far when cancelled.
+        At most ``count`` prompts with the model's own answers; ``None`` when cancelled.
 
     Raises:
         EditError: The model answers every prompt with nothing.
@@ -182,7 +182,7 @@ def harmless_answers(
         if key not in known:
             yield Preparation(f"Asking the vanilla model harmless prompt {number + 1} of {count}", number / count)
             if cancel():
-                return result
+                return None
             prompt = encode(model, text, suffix=suffix, chat=chat, room=tokens).prompt
             own = answer(model, prompt, decoding=Decoding(max_new_tokens=tokens))
             response = own.token_ids[0]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inspector.errors import PatchError
 from inspector.model.encoding import SUFFIX, encode
 from inspector.model.hooks import observe_inputs, observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
@@ -61,7 +62,7 @@ def activation_shift(
         PatchError: The row has no patch, or one of another model.
     """
     if row.patch is None:
-        raise ValueError("activation_shift compares vanilla with a patch; this row has none")
+        raise PatchError("An activation shift compares vanilla with a patch, and these weights have none. Edit first.")
     encoded = encode(model, text, answer, suffix=suffix, chat=chat, end=False)
     by_token = np.zeros((model.blocks, len(encoded.tokens)), dtype=np.float32)
     region = {"change": 0.0, "size": 0.0}
@@ -113,9 +114,19 @@ class NeuronProfile:
 
 
 def neuron_profile(model: InspectedModel, patch: Patch, block: int | None = None) -> NeuronProfile:
-    """Measure the columns of a patch's delta in one block (the first one it touches by default)."""
+    """Measure the columns of a patch's delta in one block (the first one it touches by default).
+
+    Raises:
+        PatchError: The patch does not change the down-projection of this block.
+    """
     block = patch.blocks[0] if block is None else block
-    delta = next(d for d in patch.deltas if d.block == block and d.shape[1] == model.architecture.d_ff)
+    name = model.architecture.down_projection_names[model.architecture.check_block(block)]
+    delta = next((d for d in patch.deltas if d.module == name), None)
+    if delta is None:
+        raise PatchError(
+            f"Patch {patch.identifier} does not change the down-projection of block {block}. "
+            f"It touches blocks {', '.join(map(str, patch.blocks))}."
+        )
     change = delta.dense().norm(dim=0).cpu()
     base = model.architecture.down_weight(block).float().norm(dim=0).cpu()
     return NeuronProfile(block, change.numpy(), (change / base.clamp(min=1e-12)).numpy())

@@ -110,7 +110,7 @@ def test_a_path_to_a_wrong_part_is_found_out_at_load(name, path):
 
 def test_a_mixture_of_experts_is_refused():
     config = MixtralConfig(**tiny_models._LLAMA, num_local_experts=2, num_experts_per_tok=1)
-    with pytest.raises(ArchitectureError, match="mixture of experts.*dense model"):
+    with pytest.raises(ArchitectureError, match=r"mixture of experts.*dense model"):
         resolve(tiny_models.random_network(config))
 
 

@@ -97,9 +97,7 @@ def test_corrected_does_not_see_that_the_shorter_answer_is_padded(model, case, l
 def test_corrected_without_chat_template_uses_plain_text(tiny, case):
     model = tiny("llama", chat=False)
     safe, unsafe = answer_states(model, model.network, case)
-    assert_curves(
-        divergence(model, case), distances([s.mean(dim=0) for s in safe], [s.mean(dim=0) for s in unsafe])
-    )
+    assert_curves(divergence(model, case), distances([s.mean(dim=0) for s in safe], [s.mean(dim=0) for s in unsafe]))
     assert np.array_equal(divergence(tiny("llama"), case, chat=False).l2, divergence(model, case).l2)
 
 
@@ -193,7 +191,7 @@ def test_equal_and_empty_answers_are_refused(llama, case, preset):
 
 
 def test_an_unknown_preset_is_answered_with_the_valid_ones(llama, case):
-    with pytest.raises(CaseError, match="'best'.*corrected, paper, reference"):
+    with pytest.raises(CaseError, match=r"'best'.*corrected, paper, reference"):
         divergence(llama, case, "best")
 
 

@@ -83,7 +83,7 @@ def test_room_for_an_answer_counts_and_so_does_the_answer_itself(tiny):
     model = tiny(chat=False)
     text = "a" * (tiny_models.CONTEXT - 11)
     assert len(encode(model, text, suffix="", room=10).prompt) == tiny_models.CONTEXT - 10
-    with pytest.raises(PromptError, match="11 more are needed.*at least 1 tok"):
+    with pytest.raises(PromptError, match=r"11 more are needed.*at least 1 tok"):
         encode(model, text, suffix="", room=11)
     assert len(encode(model, text, "b" * 9, suffix="", end=False).tokens) == tiny_models.CONTEXT
     with pytest.raises(PromptError, match=r"prompt with its answer has 513 tokens.*at most 512"):
@@ -102,7 +102,13 @@ def test_the_tokenizer_s_own_limit_counts_too(tiny):
 
 @pytest.mark.parametrize(
     "text",
-    ["<script>alert(1)</script> & <b>x</b>", "&lt;s&gt;", "{{ messages }} {% raw %}", "tab\tline\nend", "Grüße 你好 🙂"],
+    [
+        "<script>alert(1)</script> & <b>x</b>",
+        "&lt;s&gt;",
+        "{{ messages }} {% raw %}",
+        "tab\tline\nend",
+        "Grüße 你好 🙂",
+    ],
 )
 def test_html_braces_newlines_and_other_scripts_reach_the_model_unchanged(llama, text):
     assert clean(text) == (text, 0)

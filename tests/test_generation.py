@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import by_hand
@@ -37,7 +38,7 @@ def prompt(model) -> tuple[int, ...]:
 def test_a_greedy_vanilla_stream_equals_the_network_s_own_generation(model, prompt):
     states = list(stream(model, prompt, decoding=Decoding(LENGTH)))
     assert states[-1].token_ids[0] == generated(model, model.network, prompt)
-    for earlier, later in zip(states, states[1:], strict=False):
+    for earlier, later in itertools.pairwise(states):
         assert later.token_ids[0][: len(earlier.token_ids[0])] == earlier.token_ids[0]
 
 
@@ -81,29 +82,40 @@ def test_a_vanishing_top_p_is_greedy(model, prompt):
     assert answer(model, prompt, decoding=Decoding(LENGTH, temperature=1.0, top_p=1e-6)) == greedy
 
 
-def test_sampling_follows_the_softmax_of_the_model(llama):
-    """First tokens of 400 seeds: the share of the most likely half is within 4 deviations (0.1) of its mass."""
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_sampling_follows_the_softmax_of_the_model_at_its_temperature(llama, temperature):
+    """First tokens of 400 seeds: the share of the 60 likeliest is within 4 deviations (0.1) of their mass."""
     prompt = encode(llama, "How?").prompt
-    probabilities = by_hand.logits(llama.network, prompt)[-1].softmax(dim=-1)
+    probabilities = (by_hand.logits(llama.network, prompt)[-1] / temperature).softmax(dim=-1)
     likely = set(probabilities.topk(60).indices.tolist())
     mass = float(probabilities[list(likely)].sum())
-    draws = [answer(llama, prompt, decoding=Decoding(1, 1.0, seed=seed)) for seed in range(400)]
+    draws = [answer(llama, prompt, decoding=Decoding(1, temperature, seed=seed)) for seed in range(400)]
     share = sum(bool(draw.token_ids[0]) and draw.token_ids[0][0] in likely for draw in draws) / len(draws)
     assert share == pytest.approx(mass, abs=0.1)
 
 
+def test_top_p_draws_from_the_smallest_set_that_holds_its_mass(llama):
+    prompt = encode(llama, "How?").prompt
+    ordered, order = by_hand.logits(llama.network, prompt)[-1].softmax(dim=-1).sort(descending=True)
+    count = int((ordered.cumsum(dim=-1) < 0.05).sum()) + 1
+    nucleus = set(order[:count].tolist())
+    draws = {answer(llama, prompt, decoding=Decoding(1, 1.0, 0.05, seed)).token_ids[0][0] for seed in range(60)}
+    assert 1 < len(draws) and draws <= nucleus
+
+
 def test_an_answer_stops_at_its_end_token_while_the_other_row_goes_on(llama, monkeypatch):
     prompt = encode(llama, "How?").prompt
-    patch = by_hand.patch(llama, size=0.3)
-    vanilla, edited = answer(llama, prompt, (VANILLA, Row(patch)), Decoding(LENGTH)).token_ids
-    end = next(token for token in vanilla if token not in edited)
-    stop = vanilla.index(end)
-    monkeypatch.setattr(llama.network.generation_config, "eos_token_id", [end, 999])
-    states = list(stream(llama, prompt, (VANILLA, Row(patch)), Decoding(LENGTH)))
-    assert states[-1].token_ids == (vanilla[:stop], edited)
-    assert states[-1].finished == (True, False)
-    alone = list(stream(llama, prompt, (VANILLA,), Decoding(LENGTH)))
-    assert len(alone) == stop + 1 and alone[-1].finished == (True,), "it must end with its last row"
+    rows = (VANILLA, Row(by_hand.patch(llama, seed=2, size=0.3)))
+    vanilla, edited = answer(llama, prompt, rows, Decoding(LENGTH)).token_ids
+    stop = next(n for n in range(2, LENGTH) if edited[n] not in {*vanilla, *edited[:n]})
+    assert stop < LENGTH - 2, "something must be left to cut off for this test to mean anything"
+    monkeypatch.setattr(llama.network.generation_config, "eos_token_id", [edited[stop], 999])
+    states = list(stream(llama, prompt, rows, Decoding(LENGTH)))
+    assert states[-1].token_ids == (vanilla, edited[:stop])
+    assert states[-1].finished == (False, True)
+    alone = list(stream(llama, prompt, rows[1:], Decoding(LENGTH)))
+    assert alone[-1].token_ids == (edited[:stop],) and alone[-1].finished == (True,)
+    assert len(alone) == stop + 1, "it must end with its last row"
 
 
 def test_end_tokens_are_those_of_the_tokenizer_and_of_the_generation_settings(llama, monkeypatch):

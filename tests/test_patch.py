@@ -42,7 +42,7 @@ def test_vanilla_is_bit_equal_after_an_exception_in_a_patched_run(model):
     by_hand.assert_at_rest(model, hooks)
 
 
-@pytest.mark.parametrize("strength", [1.0, 0.25, -0.5])
+@pytest.mark.parametrize("strength", [1.0, 0.25, 1.5])
 def test_hooks_equal_writing_the_scaled_delta_into_a_copy(model, strength):
     patch = by_hand.patch(model)
     by_hooks = by_hand.running_logits(model, IDS, [Row(patch, strength)])[0]
@@ -125,7 +125,7 @@ def test_values_that_are_not_finite_are_refused():
     for value in (float("nan"), float("inf")):
         broken = torch.zeros(4, 6)
         broken[1, 2] = value
-        with pytest.raises(PatchError, match="part has.*|not finite"):
+        with pytest.raises(PatchError, match="not finite"):
             Delta("part", 0, broken)
         with pytest.raises(PatchError, match="not finite"):
             Delta("part", 0, torch.zeros(4, 4), broken)
@@ -171,7 +171,13 @@ def test_the_fingerprint_is_the_same_in_bfloat16_and_differs_for_other_weights(f
     assert fingerprint(tiny_models.network(family, seed=1)) != fingerprint(network)
 
 
-def test_the_badge_names_method_block_strength_and_patch(llama):
+def test_the_badge_names_method_layer_strength_and_patch(llama):
     patch = by_hand.patch(llama, 1)
     label = Row(patch, 0.5).label()
-    assert all(part in label for part in ("random", "block 1", "0.5", patch.identifier))
+    assert all(part in label for part in ("random", "layer 1", "0.5", patch.identifier))
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.6, float("nan"), float("inf")])
+def test_a_strength_out_of_range_is_refused_with_the_range(strength):
+    with pytest.raises(PatchError, match=r"strength.*0 to 1\.5"):
+        Row(None, strength)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ def read_gguf(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]
 
     _check_gguf(path)
     try:
-        network = AutoModelForCausalLM.from_pretrained(
+        network, report = AutoModelForCausalLM.from_pretrained(
             str(path.parent),
             gguf_file=path.name,
             # Without this the model stays marked as quantised and cannot be saved.
             quantization_config=GgufConfig(dequantize=True),
             dtype=dtype,
             trust_remote_code=False,
+            output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name, trust_remote_code=False)
     except (ValueError, KeyError, IndexError, OSError, RuntimeError, NotImplementedError) as error:
@@ -34,6 +36,7 @@ def read_gguf(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]
             f"The GGUF file {path.name} could not be read: {first_line(error)}. Use a file of a "
             "supported family, or the same model as safetensors."
         ) from error
+    require_all_weights(path.name, report["missing_keys"])
     return network, tokenizer
 
 
@@ -61,3 +64,16 @@ def first_line(error: Exception) -> str:
     """Return the first line of an error's text, for a message of our own."""
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__).rstrip(". ")
+
+
+def require_all_weights(where: str, missing: Collection[str]) -> None:
+    """Refuse a model some of whose weights were not in its files: transformers starts those at random.
+
+    Raises:
+        ModelLoadError: Weights are missing.
+    """
+    if missing:
+        raise ModelLoadError(
+            f"The files of '{where}' lack {len(missing)} of the weights that its configuration asks for, for example "
+            f"{min(missing)}. Download them again, or use a complete causal language model."
+        )

@@ -11,7 +11,7 @@ import torch
 from inspector.errors import ModelLoadError
 from inspector.model import embedded
 from inspector.model.architecture import resolve
-from inspector.model.gguf_file import first_line, read_gguf
+from inspector.model.gguf_file import first_line, read_gguf, require_all_weights
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import fingerprint
 
@@ -87,15 +87,16 @@ def _read_pretrained(where: str, dtype: torch.dtype, revision: str | None, devic
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **options)
         if device_map:
             options["device_map"] = device_map
-        network = AutoModelForCausalLM.from_pretrained(
-            where, dtype=dtype, trust_remote_code=False, use_safetensors=True, **options
+        network, report = AutoModelForCausalLM.from_pretrained(
+            where, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **options
         )
     except SafetensorError as error:
         raise ModelLoadError(
             f"The weights in '{where}' are damaged or cut short ({first_line(error)}). Download them again."
         ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError) as error:
         raise ModelLoadError(_explain(where, revision, error)) from error
+    require_all_weights(where, report["missing_keys"])
     return network, tokenizer
 
 

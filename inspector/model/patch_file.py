@@ -61,6 +61,6 @@ def load_patch(path: Path) -> tuple[Patch, dict[str, Any]]:
                 )
                 for number, entry in enumerate(record["deltas"])
             )
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        return Patch(deltas, record["fingerprint"], record["method"], record["settings"]), record["extra"]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise PatchError(f"The patch file {path} cannot be read ({error}). Choose another file.") from error
-    return Patch(deltas, record["fingerprint"], record["method"], record["settings"]), record["extra"]

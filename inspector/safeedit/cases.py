@@ -88,8 +88,13 @@ class Case:
                 )
             return value
 
-        tests = record.get("generalization test") or {}
-        known = record.get("knowledge constrain") or {}
+        def part(name: str) -> Mapping[str, Any]:
+            value = record.get(name) or {}
+            if not isinstance(value, Mapping):
+                raise CaseError(f"{where}: field '{name}' is not an object of fields. Mend it or leave the record out.")
+            return value
+
+        tests, known = part("generalization test"), part("knowledge constrain")
         constraint = Constraint(text(known, "prompt"), text(known, "answer")) if known.get("prompt") else None
         return cls(
             identifier=record.get("id"),
@@ -172,5 +177,5 @@ def _read(name: str) -> Any:
     path = ASSETS / name
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise CaseError(f"The bundled file {path} cannot be read ({error}). Restore it from the repository.") from None

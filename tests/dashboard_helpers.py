@@ -1,0 +1,196 @@
+"""What the dashboard's tests share: a tiny model with room for the bundled cases, its page, and a visitor of it."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import by_hand
+import gradio as gr
+import numpy as np
+import tiny_models
+import torch
+from transformers import LlamaConfig
+
+from dashboard import layout
+from dashboard.example import make_example
+from dashboard.parts import Parts
+from dashboard.session import Sessions
+from dashboard.wiring import Wiring
+from editing import DinmSettings, EditResult, Step
+from inspector.model import Decoding, Delta, InspectedModel, Patch, from_parts
+
+CONTEXT = 8192
+"""Tokens are single bytes here and the bundled cases are long."""
+QUICK: dict[str, Any] = {"steps": 3, "target": 0, "max_new_tokens": 6}
+"""What makes an edit on the page short."""
+
+
+@cache
+def tiny_model() -> InspectedModel:
+    """Return a Llama of three layers, its answers readable."""
+    _, options = tiny_models.CONFIGS["llama"]
+    network = tiny_models.random_network(LlamaConfig(**{**options, "max_position_embeddings": CONTEXT}))
+    tokenizer = tiny_models.tokenizer(chat=True, limit=CONTEXT)
+    printable = [tokenizer(chr(n), add_special_tokens=False)["input_ids"][0] for n in range(32, 127)]
+    with torch.no_grad():  # answers are readable and never end by themselves: all other logits are zero
+        silent = torch.ones(tiny_models.VOCABULARY, dtype=torch.bool)
+        silent[printable] = False
+        network.lm_head.weight[silent] = 0.0
+    return from_parts(network, tokenizer, "tiny-llama")
+
+
+@contextmanager
+def model_at_rest() -> Iterator[InspectedModel]:
+    """Lend the tiny model; afterwards it must have its parameters bit for bit, no hook left and a free lock."""
+    model = tiny_model()
+    checksum, hooks = by_hand.checksum(model.network), by_hand.hooks(model.network)
+    yield model
+    by_hand.assert_at_rest(model, hooks)
+    assert by_hand.checksum(model.network) == checksum, "the base weights were written"
+
+
+def steps(*safe_probabilities: float, limit: int = 10, unsafe: bool = True) -> tuple[Step, ...]:
+    """Return a made-up trace, one step for each probability of the safe answer."""
+    return tuple(
+        Step(n, limit, float(-np.log(p)), 0.01 * n, 1.0, p, 0.5 * p if unsafe else None, 0.1, 0.2 * n, 0.5)
+        for n, p in enumerate(safe_probabilities)
+    )
+
+
+def result(
+    block: int = 1, reason: Any = "step limit", trace: tuple[Step, ...] = steps(0.1, 0.4), kept: int = 1, seed: int = 0
+) -> EditResult:
+    """Return a made-up edit of the tiny model's size; a cancelled one has no patch."""
+    patch = None
+    if reason != "cancelled":
+        change = torch.randn((32, 48), generator=torch.Generator().manual_seed(seed))
+        patch = Patch((Delta(f"model.layers.{block}.mlp.down_proj", block, change),), tiny_model().fingerprint, "DINM")
+    return EditResult(patch, trace, kept, reason, block, DinmSettings(), seconds=1.5)
+
+
+@dataclass
+class Page:
+    """One page with its events, without a server."""
+
+    app: gr.Blocks
+    wiring: Wiring
+
+    @property
+    def parts(self) -> Parts:
+        """Its components."""
+        return self.wiring.parts
+
+    def wired(self, handler: str) -> Any:
+        """Return the event that calls a handler, with the inputs and outputs it was registered with."""
+        return next(event for event in self.app.fns.values() if event.fn == getattr(self.wiring, handler))
+
+    def name(self, component: Any) -> str:
+        """Return the role of a component."""
+        return next(name for name, part in vars(self.parts).items() if part is component)
+
+
+def open_page(folder: Path, read_only: bool = False) -> Page:
+    """Build the page as :func:`dashboard.page.build_app` does, but give its wiring away."""
+    model = tiny_model()
+    example = make_example(model, Decoding(max_new_tokens=8), folder)
+    with gr.Blocks(analytics_enabled=False) as app:
+        wiring = Wiring(model, Sessions(), layout.build(model, example, read_only), example, read_only)
+        wiring.connect()
+    return Page(app, wiring)
+
+
+@dataclass
+class Visitor:
+    """Presses what the page has wired and sees what is drawn.
+
+    Attributes:
+        page: The page.
+        key: Session hash.
+        screen: Value of each component, by its role, once an update has changed it.
+        on: Whether each button or slider can be used, once an update has said so.
+        shown: Whether each component is visible, once an update has said so.
+        info: Info line of each component, once an update has said so.
+    """
+
+    page: Page
+    key: str = "a"
+    screen: dict[str, Any] = field(default_factory=dict)
+    on: dict[str, bool] = field(default_factory=dict)
+    shown: dict[str, bool] = field(default_factory=dict)
+    info: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def request(self) -> Any:
+        """What Gradio hands to a handler."""
+        return types.SimpleNamespace(session_hash=self.key)
+
+    @property
+    def session(self) -> Any:
+        """This visitor's session."""
+        return self.page.wiring.session(self.request)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing runs for this visitor."""
+        free = self.session.begin()
+        if free:
+            self.session.end()
+        return free
+
+    def standing(self, name: str) -> Any:
+        """Return what stands in a component now."""
+        return self.screen.get(name, getattr(self.page.parts, name).value)
+
+    def press(self, handler: str, **typed: Any) -> Iterator[set[str]]:
+        """Call a handler with what stands on the page; yields after each update the roles that it changed.
+
+        Args:
+            handler: Name of the method of :class:`Wiring`.
+            typed: What is typed, dragged or picked before, by role; it stays.
+        """
+        self.screen.update(typed)
+        event = self.page.wired(handler)
+        values = [self.standing(self.page.name(component)) for component in event.inputs]
+        method = getattr(self.page.wiring, handler)
+        takes_request = "request" in method.__annotations__
+        returned = method(*([self.request] if takes_request else []), *values)
+        try:
+            for update in returned if isinstance(returned, Iterator) else [returned]:
+                yield self._draw(event, update)
+        finally:  # what Gradio does when a visitor leaves
+            if isinstance(returned, Iterator):
+                returned.close()
+
+    def do(self, handler: str, **typed: Any) -> list[set[str]]:
+        """Press and wait for the end."""
+        return list(self.press(handler, **typed))
+
+    def _draw(self, event: Any, update: Any) -> set[str]:
+        if not isinstance(update, dict) or "__type__" in update:
+            update = dict(zip(event.outputs, update if isinstance(update, tuple | list) else [update], strict=True))
+        for component, value in update.items():
+            assert component in event.outputs, f"{self.page.name(component)} is no output of this event"
+            name = self.page.name(component)
+            if isinstance(value, gr.blocks.Block):
+                changes = value.constructor_args
+                for key, kept in (("interactive", self.on), ("visible", self.shown), ("info", self.info)):
+                    if key in changes:
+                        kept[name] = changes[key]
+                if "value" in changes:
+                    self.screen[name] = changes["value"]
+            elif not (isinstance(value, dict) and "__type__" in value):
+                self.screen[name] = value
+        return {self.page.name(component) for component in update}
+
+
+def assert_idle(visitor: Visitor) -> None:
+    """Check that what can be pressed is what can work, and that the session is free."""
+    live = visitor.session.live is not None
+    assert visitor.on == {"edit": True, "ask": True, "undo": live, "strength": live, "cancel": False}
+    assert visitor.is_free

