@@ -26,10 +26,8 @@ def take(page: Page, url: str, theme: str, width: int, wanted: list[str]) -> Non
     page.wait_for_selector("#neurons .js-plotly-plot .main-svg", timeout=60_000)
     page.wait_for_timeout(1500)
     for name in wanted:
-        if name == "page":
-            picture = page.screenshot()
-        else:
-            picture = page.locator(f"#step-{name}").screenshot()
+        shown = page if name == "page" else page.locator(f"#step-{name}")
+        picture = shown.screenshot()
         path = FOLDER / f"{name}-{theme}.png"
         # 256 colours keep the repository small and look the same.
         Image.open(io.BytesIO(picture)).convert("RGB").quantize(256).save(path, optimize=True)

@@ -110,8 +110,13 @@ def test_a_space_names_the_address_in_its_environment(monkeypatch):
     assert app.options().parse_args([]).host == "0.0.0.0"
 
 
-def test_no_telemetry_is_sent():
-    assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False" and os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
+def test_no_telemetry_is_sent_unless_the_environment_asks_for_it():
+    names = ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY")
+    code = f"import app, os; print(*map(os.environ.get, {names}))"
+    for asked, told in (({}, "False 1"), (dict.fromkeys(names, "asked"), "asked asked")):
+        surroundings = {name: value for name, value in os.environ.items() if name not in names} | asked
+        ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=surroundings, capture_output=True, text=True)
+        assert ended.stdout.strip() == told
 
 
 @pytest.mark.parametrize("auth", ["nonsense", "user:", ":password", ":"])

@@ -1,0 +1,88 @@
+"""The model's own answers to harmless prompts, which ``corrected`` constrains on, and the terms' plain properties."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import by_hand
+import pytest
+import tiny_models
+import torch
+
+from editing import Preparation, run
+from editing.objectives import harmless_answers, kl_term
+from editing.replay import TailReplay, master_weight
+from inspector.errors import EditError
+from inspector.model import Decoding, InspectedModel, answer, from_parts
+from inspector.model.encoding import Encoded
+from inspector.safeedit import Constraint, bundled_constraint_prompts
+
+SUFFIX = by_hand.SUFFIX.strip()
+
+
+@pytest.fixture
+def fresh() -> InspectedModel:
+    """A tiny Llama that has answered nothing yet."""
+    return from_parts(tiny_models.network("llama"), tiny_models.tokenizer(), "fresh")
+
+
+def asked(model, case, count: int = 3, tokens: int = 4) -> tuple[list[Encoded], list[Preparation]]:
+    """Return the answers, and the messages that came while they were made."""
+    messages: list[Preparation] = []
+    return run(harmless_answers(model, case, count, tokens, SUFFIX, True), messages.append), messages
+
+
+def test_own_answers_are_the_greedy_ones_to_the_constraint_and_the_bundled_prompts(fresh, case):
+    own, _ = asked(fresh, case)
+    texts = [case.constraint.prompt, *bundled_constraint_prompts()[:2]]
+    assert [list(item.prompt) for item in own] == [by_hand.prompt(fresh, text) for text in texts]
+    for item in own:
+        assert item.response == answer(fresh, item.prompt, decoding=Decoding(4)).token_ids[0]
+
+
+def test_every_prompt_is_asked_once_per_model_and_announced(fresh, case):
+    first, messages = asked(fresh, case)
+    assert [message.fraction for message in messages] == [0, 1 / 3, 2 / 3]
+    again, silence = asked(fresh, case)
+    assert silence == [] and again == first
+    _, longer = asked(fresh, case, tokens=5)
+    assert len(longer) == 3, "answers of another length are other answers"
+
+
+def test_a_constraint_that_is_bundled_too_is_not_asked_twice(fresh, case):
+    bundled = replace(case, constraint=Constraint(bundled_constraint_prompts()[1], "So."))
+    own, _ = asked(fresh, bundled)
+    assert len({item.prompt for item in own}) == 3
+
+
+def test_an_own_answer_that_ended_by_itself_keeps_its_end(fresh, case):
+    """Otherwise an edit that makes the model ramble on would not be seen."""
+    prompt = by_hand.prompt(fresh, case.constraint.prompt)
+    tokens = answer(fresh, prompt, decoding=Decoding(4)).token_ids[0]
+    assert tokens[2] not in tokens[:2]
+    fresh.network.generation_config.eos_token_id = tokens[2]
+    own, _ = asked(fresh, case)
+    assert own[0].response == (*tokens[:2], tiny_models.END)
+
+
+def test_a_model_that_ends_every_answer_at_once_is_constrained_to_do_so(fresh, case):
+    ended = from_parts(tiny_models.network("llama"), tiny_models.tokenizer(), "ends at once")
+    ended.network.generation_config.eos_token_id = list(range(tiny_models.VOCABULARY))
+    own, _ = asked(ended, case)
+    assert {item.response for item in own} == {(tiny_models.END,)}
+    silent = from_parts(tiny_models.network("llama"), tiny_models.tokenizer(), "has no end token")
+    silent.network.generation_config.eos_token_id = list(range(tiny_models.VOCABULARY))
+    silent.tokenizer.eos_token = None
+    with pytest.raises(EditError, match=r"every harmless prompt with nothing.*'answer'"):
+        asked(silent, case)
+
+
+@pytest.mark.parametrize("direction", ["vanilla to edited", "edited to vanilla"])
+def test_kl_is_zero_at_the_base_weight_and_positive_elsewhere(model, direction):
+    spans = [([1, *range(20, 60)], range(10, 40)), ([1, *range(90, 110)], range(5, 20))]
+    base, change = master_weight(model, 1), by_hand.patch(model, 1, size=1.0).deltas[0].dense()
+    term = kl_term(model, 1, spans, direction, base, TailReplay)
+    with torch.no_grad():
+        assert float(term(base)) == pytest.approx(0, abs=1e-6)  # float32 rounding of sums over 259 tokens
+        values = [float(term(base + size * change)) for size in (0.01, 0.1)]
+    assert 1e-6 < values[0] < values[1]
