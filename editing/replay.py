@@ -119,7 +119,8 @@ class TailReplay:
         self._projection = architecture.down_projections[block]
         self._after_mlp = architecture.part_of_block(block, architecture.paths.after_mlp)
         self._rows, self._places = _positions(counted, model.device)
-        self._capture(model.batch(*sequences))
+        with model.lock:
+            self._capture(model.batch(*sequences))
 
     @torch.no_grad()
     def _capture(self, ids: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,6 @@ from typing import Any
 
 import by_hand
 import gradio as gr
-import numpy as np
 import tiny_models
 import torch
 from transformers import LlamaConfig
@@ -22,13 +22,14 @@ from dashboard.example import make_example
 from dashboard.parts import Parts
 from dashboard.session import Sessions
 from dashboard.wiring import Wiring
-from editing import DinmSettings, EditResult, Step
-from inspector.model import Decoding, Delta, InspectedModel, Patch, from_parts
+from inspector.model import Decoding, InspectedModel, from_parts
 
 CONTEXT = 8192
 """Tokens are single bytes here and the bundled cases are long."""
 QUICK: dict[str, Any] = {"steps": 3, "target": 0, "max_new_tokens": 6}
 """What makes an edit on the page short."""
+CONTROLS = ("edit", "ask", "undo", "strength", "cancel")
+"""What a run switches off or on."""
 
 
 @cache
@@ -55,25 +56,6 @@ def model_at_rest() -> Iterator[InspectedModel]:
     assert by_hand.checksum(model.network) == checksum, "the base weights were written"
 
 
-def steps(*safe_probabilities: float, limit: int = 10, unsafe: bool = True) -> tuple[Step, ...]:
-    """Return a made-up trace, one step for each probability of the safe answer."""
-    return tuple(
-        Step(n, limit, float(-np.log(p)), 0.01 * n, 1.0, p, 0.5 * p if unsafe else None, 0.1, 0.2 * n, 0.5)
-        for n, p in enumerate(safe_probabilities)
-    )
-
-
-def result(
-    block: int = 1, reason: Any = "step limit", trace: tuple[Step, ...] = steps(0.1, 0.4), kept: int = 1, seed: int = 0
-) -> EditResult:
-    """Return a made-up edit of the tiny model's size; a cancelled one has no patch."""
-    patch = None
-    if reason != "cancelled":
-        change = torch.randn((32, 48), generator=torch.Generator().manual_seed(seed))
-        patch = Patch((Delta(f"model.layers.{block}.mlp.down_proj", block, change),), tiny_model().fingerprint, "DINM")
-    return EditResult(patch, trace, kept, reason, block, DinmSettings(), seconds=1.5)
-
-
 @dataclass
 class Page:
     """One page with its events, without a server."""
@@ -95,6 +77,13 @@ class Page:
         return next(name for name, part in vars(self.parts).items() if part is component)
 
 
+def free_port() -> int:
+    """Return a port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def open_page(folder: Path, read_only: bool = False) -> Page:
     """Build the page as :func:`dashboard.page.build_app` does, but give its wiring away."""
     model = tiny_model()
@@ -113,7 +102,7 @@ class Visitor:
         page: The page.
         key: Session hash.
         screen: Value of each component, by its role, once an update has changed it.
-        on: Whether each button or slider can be used, once an update has said so.
+        on: Whether each of :data:`CONTROLS` can be used.
         shown: Whether each component is visible, once an update has said so.
         info: Info line of each component, once an update has said so.
     """
@@ -124,6 +113,9 @@ class Visitor:
     on: dict[str, bool] = field(default_factory=dict)
     shown: dict[str, bool] = field(default_factory=dict)
     info: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.on = {name: getattr(self.page.parts, name).interactive is not False for name in CONTROLS}
 
     @property
     def request(self) -> Any:
@@ -179,7 +171,9 @@ class Visitor:
             name = self.page.name(component)
             if isinstance(value, gr.blocks.Block):
                 changes = value.constructor_args
-                for key, kept in (("interactive", self.on), ("visible", self.shown), ("info", self.info)):
+                if name in CONTROLS and "interactive" in changes:
+                    self.on[name] = changes["interactive"]
+                for key, kept in (("visible", self.shown), ("info", self.info)):
                     if key in changes:
                         kept[name] = changes[key]
                 if "value" in changes:

@@ -10,7 +10,7 @@ import gradio as gr
 import httpx
 import numpy as np
 import pytest
-from dashboard_helpers import model_at_rest, tiny_model
+from dashboard_helpers import free_port, model_at_rest, tiny_model
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
@@ -51,7 +51,7 @@ def demo(folder) -> Iterator[gr.Blocks]:
 
 def serve(folder, read_only: bool = False) -> Iterator[gr.Blocks]:
     app = build_app(tiny_model(), read_only=read_only, example_folder=folder)
-    app.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    app.launch(prevent_thread_lock=True, quiet=True, server_port=free_port(), **launch_options())
     yield app
     app.close(verbose=False)
 
@@ -64,6 +64,12 @@ def connect(app: gr.Blocks) -> Client:
 @pytest.fixture
 def client(app) -> Client:
     return connect(app)
+
+
+@pytest.fixture(scope="module")
+def example(app) -> str:
+    """The weights that every client starts with."""
+    return weights(connect(app))
 
 
 def case(number: int) -> tuple[str, str, str, str]:
@@ -239,12 +245,13 @@ def test_a_job_that_its_client_gives_up_frees_the_session(client):
         ("/ask", ("word " * 20_000,), "Shorten it by at least"),
     ],
 )
-def test_what_cannot_be_done_is_refused_with_the_remedy_and_the_server_goes_on(client, endpoint, arguments, remedy):
-    before = weights(client)
+def test_what_cannot_be_done_is_refused_with_the_remedy_and_the_server_goes_on(
+    client, example, endpoint, arguments, remedy
+):
     with pytest.raises(AppError) as caught:
         client.predict(*arguments, api_name=endpoint)
     assert remedy in str(caught.value)
-    assert weights(client) == before
+    assert weights(client) == example
     assert client.predict(*TYPED, api_name="/locate")["blocks"] == 3, "the session is free"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from typing import Any
 import gradio as gr
 import httpx
 import pytest
-from dashboard_helpers import model_at_rest, tiny_model
+from dashboard_helpers import free_port, model_at_rest, tiny_model
 
 import app
 import inspector.model
@@ -37,10 +36,15 @@ NAMES = (
 Serve = Callable[..., gr.Blocks]
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def surroundings(monkeypatch, tmp_path) -> Iterator[None]:
-    """A cache of its own, no host from the environment, and the model left as it was."""
-    monkeypatch.setenv("DINM_INSPECTOR_CACHE", str(tmp_path))
+def surroundings(monkeypatch, cache) -> Iterator[None]:
+    """A cache for these tests alone, no host from the environment, and the model left as it was."""
+    monkeypatch.setenv("DINM_INSPECTOR_CACHE", str(cache))
     monkeypatch.delenv("GRADIO_SERVER_NAME", raising=False)
     with model_at_rest():
         yield
@@ -60,9 +64,7 @@ def serve(monkeypatch) -> Iterator[Serve]:
     monkeypatch.setattr(gr.Blocks, "block_thread", lambda page: served.append(page))
 
     def run(*arguments: str) -> tuple[gr.Blocks, dict[str, Any]]:
-        with socket.socket() as free:  # a port that nobody uses now
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         assert app.main([*arguments, "--port", str(port)]) == 0
         assert served[-1].server_port == port
         return served[-1], loaded

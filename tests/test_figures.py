@@ -5,71 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from dashboard_helpers import steps
+from made_up import HOSTILE, comparison, divergence, likelihood, profile, shift, steps
 
 from dashboard import figures
-from dashboard.session import Comparison
-from inspector.divergence import DISTANCES, Divergence
-from inspector.likelihood import Likelihood
-from inspector.shift import NeuronProfile, Shift
+from inspector.divergence import DISTANCES
+from inspector.shift import NeuronProfile
 
 SAFE, UNSAFE, EDITED = "#0072B2", "#D55E00", "#CC79A7"
 """The meaning table of DESIGN.md in Okabe and Ito's colours, typed here anew."""
 LARGEST = 150_000
 """Bytes of one figure's JSON that a page redraws without a pause."""
-HOSTILE = ("<s>", "<b>x</b>", "\n", " ", "", "</td><i>y", "&lt;")
 
 
-def tokens(count: int) -> tuple[str, ...]:
-    return tuple(HOSTILE[n % len(HOSTILE)] if n < 2 * len(HOSTILE) else f" word{n}" for n in range(count))
-
-
-def divergence(blocks: int = 4, count: int = 8) -> Divergence:
-    random = np.random.default_rng(0)
-    l2 = np.linspace(1.0, 2.0, blocks)
-    l2[blocks // 2] = 5.0  # the toxic layer is known
-    by_token = random.random((blocks, count), dtype=np.float32)
-    return Divergence(
-        preset="corrected",
-        padding="right",
-        l2=l2,
-        relative=random.random(blocks),
-        cosine=random.random(blocks),
-        growth=np.diff(l2, prepend=0.5),
-        token_l2=10 * by_token,
-        token_relative=by_token,
-        safe_tokens=tokens(count),
-        unsafe_tokens=tokens(count)[::-1],
-    )
-
-
-def shift(blocks: int = 4, count: int = 8, edited: tuple[int, ...] = (2,)) -> Shift:
-    by_token = np.random.default_rng(1).random((blocks, count), dtype=np.float32)
-    by_token[: edited[0]] = 0.0
-    return Shift(by_token, 0.0, tokens(count), count // 2, edited)
-
-
-def likelihood(count: int = 8, seed: int = 0) -> Likelihood:
-    return Likelihood(-np.random.default_rng(seed).random(count, dtype=np.float32), tokens(count))
-
-
-def profile(neurons: int = 48) -> NeuronProfile:
-    relative = np.random.default_rng(2).random(neurons)
-    return NeuronProfile(2, 3 * relative, relative)
-
-
-def comparison(blocks: int = 4, count: int = 8) -> Comparison:
-    before = divergence(blocks, count)
-    after = replace(before, l2=before.l2 * 2)
-    pair = (likelihood(count), likelihood(count, 1))
-    return Comparison(1.0, pair, pair, before, after, shift(blocks, count), profile())
-
-
+@cache
 def every_figure(blocks: int, count: int) -> dict[str, go.Figure]:
     measured = divergence(blocks, count)
     trace = steps(*np.linspace(0.1, 0.9, 100), limit=100)

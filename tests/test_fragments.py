@@ -8,8 +8,8 @@ from html import unescape
 
 import numpy as np
 import pytest
-from dashboard_helpers import model_at_rest, result, steps
-from test_figures import comparison, divergence, likelihood
+from dashboard_helpers import model_at_rest
+from made_up import comparison, divergence, likelihood, result, steps
 
 from dashboard import fragments
 from dashboard.actions import PromptView

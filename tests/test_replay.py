@@ -98,6 +98,24 @@ def test_families_with_a_norm_after_attention_resume_at_the_edited_matrix(tiny, 
     assert 1 not in blocks_run(tiny(name), 1)
 
 
+@pytest.mark.parametrize(
+    ("name", "paths"),
+    [
+        ("llama", {"after_attention": "input_layernorm"}),  # reads the stream before attention
+        ("gemma2", {"after_attention": "post_feedforward_layernorm"}),  # reads the MLP's output
+        ("gpt_neox", {"after_attention": "post_attention_layernorm"}),  # parallel: the block's input
+    ],
+)
+def test_a_wrong_place_to_resume_is_noticed_and_costs_time_only(name, paths):
+    """The replay compares with the block's own output and falls back to whole blocks."""
+    model = from_parts(tiny_models.network(name), tiny_models.tokenizer(), name, paths)
+    for block in range(model.blocks):
+        tail, full = outcome(TailReplay, model, block), outcome(FullReplay, model, block)
+        assert torch.allclose(tail[0], full[0], **CLOSE)
+        assert torch.allclose(tail[1], full[1], rtol=1e-3, atol=1e-4 * float(full[1].abs().max()))
+        assert block in blocks_run(model, block)
+
+
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "gpt_neox", "opt"])
 def test_with_a_bfloat16_base_tail_replay_equals_full_replay(name):
     """Every state is rounded to 8 bits: logits of order 3 within 0.06, gradients alike in direction."""

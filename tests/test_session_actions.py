@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from dashboard_helpers import CONTEXT, model_at_rest, result
+from dashboard_helpers import CONTEXT, model_at_rest
+from made_up import result
 
 from dashboard import actions
 from dashboard.actions import OWN_PROMPT, PROMPT_CHOICES, Texts

@@ -1,0 +1,90 @@
+"""What every part of the engine relies on: the network runs under the lock only, and nothing yields with it held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import by_hand
+import pytest
+import torch
+
+from editing import dinm, preset, run
+from editing.replay import FullReplay
+from inspector.divergence import divergence
+from inspector.likelihood import likelihoods
+from inspector.model import VANILLA, Decoding, InspectedModel, Row, answer, encode
+from inspector.safeedit import Case
+from inspector.shift import activation_shift
+
+QUICK = {"steps": 2, "harmless_prompts": 1, "harmless_tokens": 3}
+
+
+def everything(model: InspectedModel, case: Case) -> dict[str, Callable]:
+    """Return one call of each operation that runs the network."""
+    rows = (VANILLA, Row(by_hand.patch(model)))
+    prompt = encode(model, case.question).prompt
+    operations: dict[str, Callable] = {
+        "answer": lambda: answer(model, prompt, rows, Decoding(3)),
+        "likelihoods": lambda: likelihoods(model, case.question, [case.safe, case.unsafe], rows),
+        "shift": lambda: activation_shift(model, case.question, case.safe, rows[1]),
+        "full replay": lambda: run(dinm(model, case, 1, preset("reference", **QUICK), replay=FullReplay)),
+    }
+    for name in ("corrected", "paper", "reference"):
+        operations[f"divergence, {name}"] = lambda name=name: divergence(model, case, name)
+        for block in range(model.blocks):
+            operations[f"edit of block {block}, {name}"] = lambda name=name, block=block: run(
+                dinm(model, case, block, preset(name, **QUICK))
+            )
+    return operations
+
+
+def test_every_module_of_the_network_runs_under_the_lock_only(model, case):
+    """A hook of one visitor can therefore never act in another visitor's forward pass."""
+    unlocked: set[str] = set()
+    ran: set[str] = set()
+    operation = ""
+
+    def look(_module, _args) -> None:
+        ran.add(operation)
+        if not model.lock._is_owned():
+            unlocked.add(operation)
+
+    operations = everything(model, case)
+    handles = [module.register_forward_pre_hook(look) for module in model.network.modules()]
+    try:
+        for operation, call in operations.items():  # noqa: B007, look() reads it
+            call()
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert ran == set(operations)
+    assert unlocked == set()
+
+
+def test_the_network_is_in_evaluation_mode_and_its_weights_take_no_gradient(model, case):
+    run(dinm(model, case, 1, preset("corrected", **QUICK)))
+    assert not any(module.training for module in model.network.modules())
+    assert not any(p.requires_grad or p.grad is not None for p in model.network.parameters())
+
+
+@pytest.mark.parametrize("limit", [20, int(1e30)])
+def test_the_context_is_the_smaller_limit_of_network_and_tokenizer(llama, monkeypatch, limit):
+    monkeypatch.setattr(llama.tokenizer, "model_max_length", limit)
+    assert llama.context_length == min(limit, 512)
+
+
+def test_a_batch_is_padded_on_the_right_and_pads_are_not_seen_by_real_positions(model):
+    ids = ([1, 40, 80, 120, 160], [1, 50])
+    batch = model.batch(*ids)
+    assert batch[1].tolist() == [1, 50, 0, 0, 0]
+    with torch.no_grad(), model.running():
+        logits = model.network(input_ids=batch, use_cache=False).logits
+    for row, alone in zip(logits, ids, strict=True):
+        # Another batch size and length: float32 logits of order 1 to 5 differ by a few 1e-6.
+        assert torch.allclose(row[: len(alone)], by_hand.vanilla_logits(model, alone), atol=2e-5)
+
+
+def test_markers_are_left_out_of_answers_and_shown_in_token_texts(llama):
+    ids = [1, *by_hand.bytes_of(llama, "Hi"), 2]
+    assert llama.decode(ids) == "Hi"
+    assert llama.token_texts(ids) == ("<s>", "H", "i", "</s>")
