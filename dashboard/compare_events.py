@@ -14,7 +14,7 @@ from dashboard.context import Context, Update, shown_to_user
 from dashboard.inputs import decoding_from
 from dashboard.session import Session
 from editing import DinmSettings, Step
-from inspector.errors import CaseError, InspectorError
+from inspector.errors import CaseError
 from inspector.model import VANILLA, Decoding
 
 
@@ -37,7 +37,7 @@ class CompareEvents(Context):
                 if session.live is not None:
                     yield self._measured(session, suffix)
                 yield from self._ask(session, suffix, choice, own, values)
-            except InspectorError:
+            except Exception:  # whatever it was, the page must be usable again
                 yield self._idle(session)
                 raise
 
@@ -62,7 +62,7 @@ class CompareEvents(Context):
                         p.vitals_reading: fragments.vitals_reading(before.result.trace),
                     }
                 yield from self._ask(session, suffix, choice, own, values)
-            except InspectorError:
+            except Exception:  # whatever it was, the page must be usable again
                 yield self._idle(session)
                 raise
 
@@ -77,7 +77,7 @@ class CompareEvents(Context):
         yield self._running()
         try:
             yield from self._stream(session, text, choice, suffix, decoding)
-        except InspectorError:
+        except Exception:  # whatever it was, the page must be usable again
             yield self._idle(session)
             raise
         yield self._idle(session)

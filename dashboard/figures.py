@@ -62,6 +62,13 @@ def _style(figure: go.Figure, height: int, **layout) -> None:
     figure.update_yaxes(gridcolor=_GRID, zeroline=False, linecolor=_GRID, automargin=True)
 
 
+def _short(values: np.ndarray) -> list[list[float]]:
+    """Round to two decimals, more where all values are small: what a colour can show, as short numbers."""
+    largest = float(np.abs(values).max())
+    decimals = max(2, 1 - int(np.floor(np.log10(largest)))) if largest > 0 else 2
+    return np.round(values.astype(float), decimals).tolist()
+
+
 def curve(measured: Divergence, distance: Distance, picked: int | None = None) -> go.Figure:
     """Draw one bar a block; the toxic layer and the picked block are marked in words and colour."""
     values = measured.by(distance)
@@ -91,7 +98,7 @@ def curve(measured: Divergence, distance: Distance, picked: int | None = None) -
     if picked is not None and not both:
         _mark(figure, picked, values[picked], "picked", len(values))
     figure.update_xaxes(dtick=max(1, len(values) // 15))
-    figure.update_yaxes(range=[min(0.0, float(values.min()) * 1.1), float(values.max()) * 1.16 or 1.0])
+    figure.update_yaxes(range=[min(0.0, float(values.min()) * 1.1), max(0.0, float(values.max())) * 1.16 or 1.0])
     return figure
 
 
@@ -110,22 +117,24 @@ def _mark(figure: go.Figure, block: int, value: float, text: str, blocks: int) -
 def divergence_heatmap(measured: Divergence) -> go.Figure:
     """Draw the relative distance of the i-th tokens of both answers, block by token."""
     tokens = measured.token_relative.shape[1]
-    pairs = list(zip(measured.safe_tokens, measured.unsafe_tokens, strict=True))
-    text = [[f"{label(safe)} | {label(unsafe)}" for safe, unsafe in pairs]] * measured.token_relative.shape[0]
+    pairs = zip(measured.safe_tokens, measured.unsafe_tokens, strict=True)
+    # Labels stand on the axis, where each is written once; a matrix of hover texts would repeat it in every row.
+    names = [f"{n}: {label(safe)} | {label(unsafe)}" for n, (safe, unsafe) in enumerate(pairs)]
     figure = _base(
         330, xaxis_title="answer token (of the safe answer; hover shows both)", yaxis_title="layer", margin_b=90
     )
     figure.add_heatmap(
-        z=np.round(measured.token_relative, 3).tolist(),
-        text=text,
+        x=names,
+        z=_short(measured.token_relative),
         colorscale="Cividis",
         colorbar={"title": {"text": "relative<br>distance"}, "thickness": 10},
-        hovertemplate="token %{x}: %{text}<br>layer %{y}<br>relative distance %{z:.3f}<extra></extra>",
+        hovertemplate="token %{x}<br>layer %{y}<br>relative distance %{z}<extra></extra>",
     )
     step = max(1, tokens // 36)
     figure.update_xaxes(
-        tickvals=list(range(0, tokens, step)),
-        ticktext=[label(measured.safe_tokens[i]) for i in range(0, tokens, step)],
+        type="category",
+        tickvals=names[::step],
+        ticktext=[label(token) for token in measured.safe_tokens[::step]],
         tickangle=-60,
     )
     return figure
@@ -230,13 +239,14 @@ def shift_heatmap(shift: Shift) -> go.Figure:
     values = shift.by_token[first:]
     tokens = len(shift.tokens)
     figure = _base(260, xaxis_title="token of prompt and safe answer", yaxis_title="layer", margin_b=80)
+    names = [f"{n}: {label(token)}" for n, token in enumerate(shift.tokens)]
     figure.add_heatmap(
-        z=np.round(values, 4).tolist(),
+        x=names,
+        z=_short(values),
         y=[str(n) for n in range(first, first + len(values))],
-        text=[[label(t) for t in shift.tokens]] * len(values),
         colorscale="Magma",
         colorbar={"title": {"text": "relative<br>shift"}, "thickness": 10},
-        hovertemplate="%{text}<br>layer %{y}<br>relative shift %{z:.4f}<extra></extra>",
+        hovertemplate="token %{x}<br>layer %{y}<br>relative shift %{z}<extra></extra>",
     )
     figure.add_vline(x=shift.prompt_tokens - 0.5, line={"color": "#ffffff", "width": 1.5, "dash": "dot"})
     figure.add_annotation(
@@ -244,8 +254,9 @@ def shift_heatmap(shift: Shift) -> go.Figure:
     )
     step = max(1, tokens // 14)
     figure.update_xaxes(
-        tickvals=list(range(0, tokens, step)),
-        ticktext=[label(shift.tokens[i], 10) for i in range(0, tokens, step)],
+        type="category",
+        tickvals=names[::step],
+        ticktext=[label(token, 10) for token in shift.tokens[::step]],
         tickangle=-60,
     )
     figure.update_yaxes(type="category")
@@ -258,13 +269,10 @@ def neurons(profile: NeuronProfile, named: int = 5) -> go.Figure:
         260, xaxis_title=f"neuron of layer {profile.block}", yaxis_title="relative change of its column", margin_t=14
     )
     figure.add_scatter(
-        x=list(range(len(profile.relative))),
         y=np.round(profile.relative, 4).tolist(),
-        customdata=np.round(profile.change, 4).tolist(),
         mode="markers",
         marker={"color": EDITED, "size": 3, "opacity": 0.65},
-        hovertemplate="neuron %{x}<br>moved by %{y:.1%} of its length<br>norm of the change %{customdata:.3g}"
-        "<extra></extra>",
+        hovertemplate="neuron %{x}<br>moved by %{y:.1%} of its length<extra></extra>",
     )
     for neuron in np.argsort(profile.relative)[::-1][:named]:
         figure.add_annotation(

@@ -175,7 +175,7 @@ def tiles(comparison: Comparison, live: LiveEdit) -> str:
             "unsafe",
             "next-token probability",
         ),
-        ("KL, harmless", number(max(0.0, kept.constraint_kl)), "", "nats a token, strength 1"),
+        ("constraint's KL", number(max(0.0, kept.constraint_kl)), "", "nats a token, strength 1"),
         ("norm of the change", number(patch_norm * comparison.strength), "edited", f"layer {result.block}"),
         ("shift of its input", number(comparison.shift.region_input), "", "zero by construction"),
         ("edit time", f"{result.seconds:.1f} s", "", _updates(result)),
@@ -240,8 +240,9 @@ def vitals_reading(trace: Sequence[Step]) -> str:
     if not trace:
         return reading("The charts fill while the edit runs.")
     first, last = trace[0], trace[-1]
+    count = f"{last.step} update{'' if last.step == 1 else 's'}"
     return reading(
         f"The safe answer went from {probability(first.safe_probability)} to "
-        f"{probability(last.safe_probability)} per token in {last.step} updates; harmless answers moved by "
+        f"{probability(last.safe_probability)} per token in {count}; harmless answers moved by "
         f"{number(max(0.0, last.constraint_kl))} nats a token. Dashed lines are target and budget."
     )

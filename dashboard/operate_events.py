@@ -62,8 +62,9 @@ class OperateEvents(CompareEvents):
                     prompt = texts.adversarial_prompt()
                     yield from self._stream(session, prompt, "Adversarial prompt", texts.suffix, decoding)
                     yield {p.clock: fragments.finished(result)}
-            except InspectorError as error:
-                yield {**self._idle(session), p.clock: fragments.message(f"Stopped: {error.user_message()}")}
+            except Exception as error:  # whatever it was, the page must be usable again
+                said = error.user_message() if isinstance(error, InspectorError) else "an error; see the server's log."
+                yield {**self._idle(session), p.clock: fragments.message(f"Stopped: {said}")}
                 raise
             yield self._idle(session)
 

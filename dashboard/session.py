@@ -147,7 +147,7 @@ class Sessions:
             session = self._sessions.setdefault(key or "", Session())
             self._sessions.move_to_end(key or "")
             while len(self._sessions) > self._limit:
-                self._sessions.popitem(last=False)
+                self._sessions.popitem(last=False)[1].cancelled.set()
             return session
 
     def drop(self, key: str | None) -> None:

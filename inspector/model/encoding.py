@@ -71,7 +71,7 @@ def prompt_text(model: InspectedModel, text: str, suffix: str = SUFFIX, chat: bo
     text, _removed = clean(text)
     if not text.strip():
         raise PromptError("The prompt is empty. Write a question or pick an example.")
-    text = with_suffix(text, suffix)
+    text = with_suffix(text, clean(suffix)[0])
     if not (chat and has_chat_template(model)):
         return text
     return model.tokenizer.apply_chat_template(
