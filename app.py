@@ -45,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the dashboard until it is interrupted."""
     parser = options()
     chosen = parser.parse_args(arguments)
+    if any("=" not in entry for entry in chosen.path):
+        parser.error("--path needs NAME=DOTTED.PATH")
     paths = dict(entry.partition("=")[::2] for entry in chosen.path)
     auth = tuple(chosen.auth.split(":", 1)) if chosen.auth else None
     if auth is not None and (len(auth) != 2 or not all(auth)):

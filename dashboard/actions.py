@@ -154,15 +154,16 @@ def measure(model: InspectedModel, session: Session, suffix: str) -> Comparison:
     live = session.live
     if live is None:
         raise CaseError("No edit is live. Press Edit in step 3 first.")
-    case, row = live.case, session.row
-    scored = likelihoods(model, case.adversarial_prompt, (case.safe, case.unsafe), (VANILLA, row), suffix=suffix)
+    case, row, chat = live.case, session.row, session.chat
+    prompt, answers = case.adversarial_prompt, (case.safe, case.unsafe)
+    scored = likelihoods(model, prompt, answers, (VANILLA, row), suffix=suffix, chat=chat)
     comparison = Comparison(
         strength=session.strength,
         before=(scored[0][0], scored[0][1]),
         after=(scored[1][0], scored[1][1]),
-        divergence_before=divergence(model, case, suffix=suffix),
-        divergence_after=divergence(model, case, row=row, suffix=suffix),
-        shift=activation_shift(model, case.adversarial_prompt, case.safe, row, suffix=suffix),
+        divergence_before=divergence(model, case, suffix=suffix, chat=chat),
+        divergence_after=divergence(model, case, row=row, suffix=suffix, chat=chat),
+        shift=activation_shift(model, prompt, case.safe, row, suffix=suffix, chat=chat),
         profile=neuron_profile(model, live.patch),
     )
     session.comparison = comparison
@@ -198,7 +199,7 @@ def prompt_to_ask(case: Case, choice: str, own: str) -> str:
 
 def ask(model: InspectedModel, session: Session, text: str, suffix: str, decoding: Decoding) -> Iterator[Answers]:
     """Stream the vanilla and the edited answer to one text from one batch."""
-    encoded = encode(model, text, suffix=suffix, room=decoding.max_new_tokens)
+    encoded = encode(model, text, suffix=suffix, chat=session.chat, room=decoding.max_new_tokens)
     for answers in stream(model, encoded.prompt, (VANILLA, session.row), decoding):
         session.answers = answers
         yield answers

@@ -84,7 +84,7 @@ class CompareEvents(Context):
 
     def _stream(self, session: Session, text: str, choice: str, suffix: str, decoding: Decoding) -> Iterator[Update]:
         p = self.parts
-        note = fragments.answer_note(choice)
+        note = fragments.answer_note(choice, session.chat)
 
         def edited(text: str) -> str:
             return text if session.live else "No edit is live, so there is no edited answer. Press Edit in step 3."

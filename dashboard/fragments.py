@@ -230,9 +230,9 @@ def compare_readings(comparison: Comparison) -> tuple[str, str, str, str, str]:
     )
 
 
-def answer_note(choice: str) -> str:
-    """Say beside an answer's badge what was asked and that no judge scored it."""
-    return f"{choice.lower()} · not judged"
+def answer_note(choice: str, chat: bool = True) -> str:
+    """Say beside an answer's badge what was asked, in which format, and that no judge scored it."""
+    return f"{choice.lower()}{'' if chat else ' · plain text, as the edit was made'} · not judged"
 
 
 def vitals_reading(trace: Sequence[Step]) -> str:

@@ -98,6 +98,11 @@ class Session:
         """The weights that this visitor's edited outputs come from."""
         return self.live.row(self.strength) if self.live else VANILLA
 
+    @property
+    def chat(self) -> bool:
+        """Whether prompts get the chat template: as the live edit was made, so that it is judged on its own format."""
+        return self.live.result.settings.chat if self.live else True
+
     def begin(self) -> bool:
         """Reserve this session for one long run; ``False`` if one is running."""
         if not self._busy.acquire(blocking=False):

@@ -141,7 +141,7 @@ def test_two_clients_with_different_edits_get_their_own_answers_at_the_same_time
     for _ in range(3):
         asked = [client.submit(text, 1.0, 24, api_name="/ask") for client in clients]
         told.append([job.result() for job in asked])
-    prompt = encode(model, text).prompt
+    prompt = encode(model, text, chat=False).prompt  # the paper preset edits plain text, so it is asked in it
     for number, block in enumerate((0, 2)):
         patch = run(dinm(model, bundled_cases()[1], block, preset("paper"))).patch
         texts = answer(model, prompt, (VANILLA, Row(patch)), Decoding(max_new_tokens=24)).texts
