@@ -52,7 +52,7 @@ class DinmSettings:
             for plain descent the paper names no value that fits, so ``paper`` takes ours (see :func:`preset`).
         steps: Most updates; the paper's T = 10.
         optimiser: ``adam`` (released code) or ``descent``, plain gradient descent (the paper's equation).
-        weight_decay: Decoupled from nothing, as in the released code: 0.
+        weight_decay: L2 penalty of the optimiser; 0 in the released code.
         edit_weight: Weight of the edit loss, the paper's c_edit = 0.1.
         constraint_weight: Weight of the constraint's KL, 1 in paper and released code.
         constraint: Where the KL is measured: ``answer`` positions of the case's knowledge constraint (released
