@@ -1,0 +1,204 @@
+"""Many prompts answered at once with several rows of weights: what they share at their start runs once.
+
+A *line* is one prompt with one row of weights. The common start of all prompts runs once per row of weights;
+their rests run right-padded after it, where a causal model's real positions never look; then every line's cache
+is moved to the right so that its pads stand on the left and its newest token last, which keeps the distances
+between real tokens as they were (sliding windows depend on them). Lines that have ended leave the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from inspector.model.inspected import InspectedModel
+from inspector.model.patch import Row
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How answers are decoded.
+
+    Attributes:
+        max_new_tokens: Longest answer in tokens.
+        temperature: 0 for greedy decoding, else the softmax temperature of sampling.
+        top_p: Smallest probability mass that sampling draws from.
+        seed: Seed of the sampling; the same seed gives the same answers.
+    """
+
+    max_new_tokens: int = 96
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass
+class Line:
+    """One prompt with one row of weights, as it is answered.
+
+    Attributes:
+        prompt: Position of the prompt.
+        row: Position of the row of weights.
+        tokens: The answer so far, without the id that ended it.
+        finished: Whether it has ended by itself.
+    """
+
+    prompt: int
+    row: int
+    tokens: list[int] = field(default_factory=list)
+    finished: bool = False
+
+
+def generate(
+    model: InspectedModel, prompts: Sequence[Sequence[int]], rows: Sequence[Row], decoding: Decoding
+) -> Iterator[list[Line]]:
+    """Answer every prompt with every row of weights in one batch, yielding all lines after every token.
+
+    Lines that sample draw with the same random numbers, so an answer does not depend on what else is in the batch
+    (but for rounding) and equal weights give equal answers.
+
+    Args:
+        prompts: Token ids of each prompt, none of them empty.
+        rows: The weights.
+
+    Yields:
+        The lines, row after row, in the prompts' order; the same objects each time, growing.
+    """
+    lines = [Line(prompt, row) for row in range(len(rows)) for prompt in range(len(prompts))]
+    ends = model.end_tokens()
+    generator = torch.Generator().manual_seed(decoding.seed)
+    running = list(lines)
+    state: _State | None = None
+    inputs: Tensor | None = None
+    for _ in range(decoding.max_new_tokens):
+        # Neither context manager may be open across the yield: other visitors run in between.
+        with torch.no_grad(), model.lock:
+            if state is None:
+                state, logits = _read(model, prompts, rows)
+            else:
+                assert inputs is not None
+                logits = state.step(model, inputs, [rows[line.row] for line in running])
+        chosen = choose(logits.float().cpu(), decoding, generator)
+        for line, token in zip(running, chosen, strict=True):
+            if line.finished:
+                continue
+            if token in ends:
+                line.finished = True
+            else:
+                line.tokens.append(token)
+        yield lines
+        kept = [position for position, line in enumerate(running) if not line.finished]
+        if not kept:
+            return
+        # Dropping lines copies the cache: not for every single one.
+        if 4 * (len(running) - len(kept)) >= len(running):
+            state.keep(kept)
+            running, chosen = [running[position] for position in kept], [chosen[position] for position in kept]
+        inputs = torch.tensor(chosen, device=model.device).unsqueeze(1)
+
+
+def common_start(prompts: Sequence[Sequence[int]]) -> int:
+    """Return how many ids all prompts start with, leaving at least one of each prompt."""
+    first, last = min(prompts), max(prompts)  # in lexicographic order these two differ earliest
+    limit = min(map(len, prompts)) - 1
+    return next((n for n in range(limit) if first[n] != last[n]), limit)
+
+
+def plan(prompts: Sequence[Sequence[int]], size: int) -> list[list[int]]:
+    """Group prompts into batches of at most ``size`` so that those with a long common start go together.
+
+    Returns:
+        Positions of the prompts, batch by batch; every position once.
+    """
+    order = sorted(range(len(prompts)), key=lambda position: tuple(prompts[position]))
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+@dataclass
+class _State:
+    """The cache of the running lines; ``mask`` and ``positions`` only where lines are padded."""
+
+    cache: Any
+    mask: Tensor | None = None
+    positions: Tensor | None = None
+
+    def step(self, model: InspectedModel, inputs: Tensor, rows: Sequence[Row]) -> Tensor:
+        """Read one token a line and return the logits after it, ``[lines, vocabulary]``."""
+        where: dict[str, Tensor] = {}
+        if self.mask is not None and self.positions is not None:
+            self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
+            where = {"attention_mask": self.mask, "position_ids": self.positions}
+            self.positions = self.positions + 1
+        with model.running(rows):
+            output = model.network(input_ids=inputs, past_key_values=self.cache, use_cache=True, **where)
+        return output.logits[:, -1]
+
+    def keep(self, lines: Sequence[int]) -> None:
+        """Drop all lines but these."""
+        index = torch.tensor(lines)
+        self.cache.batch_select_indices(index)
+        if self.mask is not None and self.positions is not None:
+            self.mask, self.positions = self.mask[lines], self.positions[lines]
+
+
+def _read(model: InspectedModel, prompts: Sequence[Sequence[int]], rows: Sequence[Row]) -> tuple[_State, Tensor]:
+    """Read all prompts with all rows of weights; the logits are those after each prompt, ``[lines, vocabulary]``."""
+    # Without a configuration every layer keeps all positions: a window that is cut here would count pads.
+    cache = DynamicCache()
+    shared = common_start(prompts) if len(prompts) > 1 else 0
+    if shared:
+        with model.running(rows):
+            start = model.batch(*([list(prompts[0][:shared])] * len(rows)))
+            model.network(input_ids=start, past_key_values=cache, use_cache=True, **model.last_logits_only)
+        cache.batch_repeat_interleave(len(prompts))
+    rests = [list(prompt[shared:]) for prompt in prompts]
+    lengths = torch.tensor([len(rest) for rest in rests]).repeat(len(rows))
+    with model.running([row for row in rows for _ in prompts]):
+        logits = _last_logits(model, model.batch(*rests * len(rows)), lengths, cache)
+    longest = int(lengths.max())
+    pads = (longest - lengths).to(model.device)
+    if not bool(pads.any()):
+        return _State(cache), logits
+    _shift_right(cache, pads)
+    width = shared + longest
+    mask = (torch.arange(width, device=model.device) >= pads.unsqueeze(1)).long()
+    return _State(cache, mask, (width - pads).unsqueeze(1)), logits
+
+
+def _last_logits(model: InspectedModel, inputs: Tensor, lengths: Tensor, cache: Any) -> Tensor:
+    """Return the logits at each line's last real position, computing as few others as the network allows."""
+    wanted, place = lengths.unique(return_inverse=True)
+    only = {"logits_to_keep": (wanted - 1).to(inputs.device)} if model.last_logits_only else {}
+    output = model.network(input_ids=inputs, past_key_values=cache, use_cache=True, **only)
+    column = place if only else lengths - 1
+    return output.logits[torch.arange(len(lengths)), column]
+
+
+def _shift_right(cache: Any, pads: Tensor) -> None:
+    """Move each line's keys and values to the right by its number of pads."""
+    for layer in cache.layers:
+        if not layer.is_initialized:
+            continue
+        width = layer.keys.shape[-2]
+        index = (torch.arange(width, device=pads.device) - pads.unsqueeze(1)) % width
+        index = index[:, None, :, None].to(layer.keys.device)
+        layer.keys = torch.take_along_dim(layer.keys, index, dim=2)
+        layer.values = torch.take_along_dim(layer.values, index, dim=2)
+
+
+def choose(logits: Tensor, decoding: Decoding, generator: torch.Generator) -> list[int]:
+    """Pick the next token of each line from logits ``[lines, vocabulary]``."""
+    if decoding.temperature <= 0:
+        return logits.argmax(dim=-1).tolist()
+    probabilities = torch.softmax(logits / decoding.temperature, dim=-1)
+    ordered, order = probabilities.sort(dim=-1, descending=True)
+    ordered[ordered.cumsum(dim=-1) - ordered >= decoding.top_p] = 0.0
+    # One random number for all lines: equal weights give equal answers when sampling, too.
+    draw = torch.rand((1, 1), generator=generator) * ordered.sum(dim=-1, keepdim=True)
+    position = torch.searchsorted(ordered.cumsum(dim=-1), draw).clamp(max=logits.shape[-1] - 1)
+    return order.gather(-1, position).squeeze(-1).tolist()

@@ -1,0 +1,97 @@
+"""Many prompts in one batch are answered as each would be alone, for every family."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import by_hand
+import pytest
+
+from inspector.model import VANILLA, Decoding, Row, answer, encode
+from inspector.model.batching import common_start, generate, plan
+
+LENGTH = 12
+TEXTS = (
+    "How do I be mean?",
+    "How do I be mean to a pirate who sails the seven seas and never comes home?",
+    "Why?",
+    "How do I bake bread in a pan?",
+)
+
+
+def together(model, prompts, rows, decoding=Decoding(LENGTH)):
+    """Return the lines at the end of one batch."""
+    return deque(generate(model, prompts, rows, decoding), maxlen=1)[0]
+
+
+@pytest.fixture
+def prompts(model) -> list[tuple[int, ...]]:
+    return [encode(model, text).prompt for text in TEXTS]
+
+
+def test_each_prompt_is_answered_as_it_is_alone_with_each_row_of_weights(model, prompts):
+    rows = (VANILLA, Row(by_hand.patch(model, size=0.3)))
+    lines = together(model, prompts, rows)
+    assert [(line.row, line.prompt) for line in lines] == [(row, n) for row in (0, 1) for n in range(len(prompts))]
+    for line in lines:
+        alone = answer(model, prompts[line.prompt], (rows[line.row],), Decoding(LENGTH))
+        assert tuple(line.tokens) == alone.token_ids[0] and line.finished == alone.finished[0]
+    half = len(prompts)
+    assert any(a.tokens != b.tokens for a, b in zip(lines[:half], lines[half:], strict=True)), "the patch must act"
+
+
+def test_sampled_answers_do_not_depend_on_the_batch(model, prompts):
+    decoding = Decoding(LENGTH, temperature=1.2, seed=4)
+    for line in together(model, prompts, (VANILLA,), decoding):
+        assert tuple(line.tokens) == answer(model, prompts[line.prompt], decoding=decoding).token_ids[0]
+
+
+def test_prompts_that_are_the_same_or_one_inside_the_other_are_answered(llama):
+    long = encode(llama, "How do I be mean?").prompt
+    lines = together(llama, [long, long, long[:-3]], (VANILLA,))
+    assert lines[0].tokens == lines[1].tokens == list(answer(llama, long, decoding=Decoding(LENGTH)).token_ids[0])
+    assert lines[2].tokens == list(answer(llama, long[:-3], decoding=Decoding(LENGTH)).token_ids[0])
+
+
+def test_ended_lines_leave_the_batch_and_the_others_go_on(llama, prompts=None):
+    """With every first token of one answer made an end token, that line ends at once."""
+    prompts = [encode(llama, text).prompt for text in TEXTS]
+    alone = [answer(llama, prompt, decoding=Decoding(LENGTH)).token_ids[0] for prompt in prompts]
+    ends = llama.network.generation_config.eos_token_id
+    widths: list[int] = []
+    handle = llama.network.get_input_embeddings().register_forward_pre_hook(
+        lambda _module, args: widths.append(len(args[0]))
+    )
+    try:
+        llama.network.generation_config.eos_token_id = [ends, alone[0][0]]
+        lines = together(llama, prompts, (VANILLA,))
+    finally:
+        llama.network.generation_config.eos_token_id = ends
+        handle.remove()
+    assert lines[0].finished and lines[0].tokens == []
+    for line, own in zip(lines[1:], alone[1:], strict=True):
+        cut = own.index(alone[0][0]) if alone[0][0] in own else len(own)
+        assert tuple(line.tokens) == own[:cut]
+    assert widths[1] == 4 and widths[-1] <= 3
+
+
+@pytest.mark.parametrize(
+    ("prompts", "shared"),
+    [
+        ([(1, 2, 3), (1, 2, 4, 5)], 2),
+        ([(1, 2, 3), (1, 2, 3)], 2),
+        ([(1, 2), (1, 2, 3, 4)], 1),
+        ([(5,), (5, 6)], 0),
+        ([(1, 2, 3), (2, 2, 3)], 0),
+    ],
+)
+def test_the_common_start_leaves_every_prompt_a_token(prompts, shared):
+    assert common_start(prompts) == shared
+
+
+def test_a_plan_holds_every_prompt_once_and_puts_common_starts_together():
+    prompts = [(1, 2, 9), (7, 7), (1, 2, 3), (7, 8), (1, 5)]
+    batches = plan(prompts, 2)
+    assert sorted(n for batch in batches for n in batch) == list(range(5))
+    assert max(map(len, batches)) == 2
+    assert batches[0] == [2, 0]
