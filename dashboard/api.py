@@ -5,23 +5,26 @@ A client keeps its session from call to call, as a browser does.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
 
-from dashboard import actions
+from dashboard import actions, stress
 from dashboard.actions import Texts
-from dashboard.context import Context, shown_to_user
+from dashboard.context import shown_to_user
+from dashboard.stress_events import StressEvents
 from editing import Preparation, preset
 from inspector.divergence import DISTANCES
 from inspector.errors import CaseError
 from inspector.model import SUFFIX, Decoding
 from inspector.safeedit import bundled_cases
+from inspector.safeedit.records import reply_record
 
 
-def connect(wiring: Context) -> None:
+def connect(wiring: StressEvents) -> None:
     """Register the named endpoints; each one's docstring is its help."""
     model = wiring.model
 
@@ -116,6 +119,29 @@ def connect(wiring: Context) -> None:
                 "weights": session.row.label(),
             }
 
+    def stress_test(
+        size: str = "Quick",
+        judge: str = "refusal rules (embedded)",
+        attacks: str = stress.NO_ATTACKS,
+        max_new_tokens: int = 64,
+        suffix: str = SUFFIX,
+        request: gr.Request | None = None,
+    ) -> Iterator[dict]:
+        """Score this session's edit on the benchmark, a dictionary a batch; the last one has scores and replies."""
+        with shown_to_user(), wiring.reserved(request) as session:
+            wiring.require_bundled_judge(judge, suffix)
+            decoding = Decoding(max_new_tokens=max(1, min(1024, int(max_new_tokens))))
+            run = stress.stress(model, session, size, wiring.judge(judge), attacks, suffix, decoding)
+            while True:
+                try:
+                    progress = next(run)
+                except StopIteration as end:
+                    yield {"done": True, **json.loads(stress.as_json(model, end.value))}
+                    return
+                if progress.fresh:
+                    replies = [reply_record(reply) for reply in progress.fresh]
+                    yield {"done": False, "answered": progress.answered, "total": progress.total, "replies": replies}
+
     def undo(request: gr.Request | None = None) -> dict:
         """Drop this session's live edit."""
         with shown_to_user(), wiring.reserved(request) as session:
@@ -139,6 +165,6 @@ def connect(wiring: Context) -> None:
             "edits": len(session.edits),
         }
 
-    for function in (cases, prompt, locate, edit, ask, undo, status):
+    for function in (cases, prompt, locate, edit, ask, stress_test, undo, status):
         gr.api(function, api_name=function.__name__)
     gr.api(cancel, api_name="cancel", queue=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
@@ -14,8 +15,10 @@ from dashboard.example import Example
 from dashboard.inputs import require_bundled
 from dashboard.parts import CANCEL, CANCEL_OFF, Parts
 from dashboard.session import Session, Sessions
+from dashboard.stress_fragments import head
 from inspector.errors import CaseError, InspectorError
 from inspector.model import InspectedModel
+from inspector.safeedit.judges import Judge
 
 Update = dict[Any, Any]
 
@@ -50,6 +53,8 @@ class Context:
         self.parts = parts
         self.example = example
         self.read_only = read_only
+        self._judges: dict[str, Judge] = {}
+        self._judges_lock = threading.Lock()
 
     def session(self, request: gr.Request | None) -> Session:
         """Return the visitor's session; it starts with the finished example."""
@@ -76,6 +81,8 @@ class Context:
             p.undo: gr.Button(interactive=False),
             p.cancel: gr.Button(CANCEL, interactive=True),
             p.strength: gr.Slider(interactive=False),
+            p.stress: gr.Button(interactive=False),
+            p.stress_cancel: gr.Button(CANCEL, interactive=True),
         }
 
     def _idle(self, session: Session) -> Update:
@@ -86,6 +93,9 @@ class Context:
             p.undo: undo_button(session),
             p.cancel: gr.Button(CANCEL_OFF, interactive=False),
             p.strength: strength_slider(session),
+            p.stress: stress_button(session),
+            p.stress_cancel: gr.Button(CANCEL_OFF, interactive=False),
+            p.stress_head: head(session.exam, session.row),
         }
 
     @contextmanager
@@ -112,3 +122,10 @@ def undo_button(session: Session) -> Any:
     if session.live is None:
         return gr.Button("Nothing to undo", interactive=False)
     return gr.Button("Undo edit", interactive=True)
+
+
+def stress_button(session: Session) -> Any:
+    """Return the Stress test button's state: it says why it is off."""
+    if session.live is None:
+        return gr.Button("No edit to score", interactive=False)
+    return gr.Button("Stress test", interactive=True)

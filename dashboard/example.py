@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from dashboard import actions
+from dashboard import actions, stress
 from dashboard.actions import Texts
 from dashboard.session import LiveEdit, Session
 from editing import EditResult, Preparation, Step, preset
@@ -18,10 +18,13 @@ from inspector.model import SUFFIX, Answers, Decoding, Encoded, InspectedModel
 from inspector.model.embedded import cache_root
 from inspector.model.patch_file import load_patch, save_patch
 from inspector.safeedit import bundled_cases
+from inspector.safeedit.exam import ExamResult
+from inspector.safeedit.judges import EmbeddedJudge
+from inspector.safeedit.records import reply_from, reply_record
 
 CASE = 3
 """Number of the bundled case that is shown first."""
-_VERSION = 3
+_VERSION = 4
 """Raised whenever texts or defaults of the example change."""
 
 
@@ -38,7 +41,7 @@ class Example:
         done = self.session
         session.case, session.suffix, session.divergence = done.case, done.suffix, done.divergence
         session.edits = list(done.edits)
-        session.comparison, session.answers = done.comparison, done.answers
+        session.comparison, session.answers, session.exam = done.comparison, done.answers, done.exam
         session.started = True
 
 
@@ -59,12 +62,12 @@ def make_example(model: InspectedModel, decoding: Decoding, folder: Path | None 
     if kept is None:
         print("Making the example (once per model)", file=sys.stderr, flush=True)
         _make(model, session, texts, block, decoding)
-        assert session.live is not None and session.answers is not None
-        _write(path, model, session.live.result, session.answers)
+        assert session.live is not None and session.answers is not None and session.exam is not None
+        _write(path, model, session.live.result, session.answers, session.exam)
     else:
-        result, answers = kept
+        result, answers, exam = kept
         session.add(LiveEdit(session.case, result))
-        session.answers = answers
+        session.answers, session.exam = answers, exam
     actions.measure(model, session, texts.suffix)
     return Example(texts, session, block)
 
@@ -79,9 +82,14 @@ def _make(model: InspectedModel, session: Session, texts: Texts, block: int, dec
     print("  Answers of both weights", file=sys.stderr, flush=True)
     for _ in actions.ask(model, session, texts.adversarial_prompt(), texts.suffix, decoding):
         pass
+    said = -1
+    for progress in stress.stress(model, session, "Quick", EmbeddedJudge(), stress.NO_ATTACKS, texts.suffix, decoding):
+        if progress.fresh and progress.answered // 10 > said:
+            said = progress.answered // 10
+            print(f"  Stress test, {progress.answered} of {progress.total} prompts", file=sys.stderr, flush=True)
 
 
-def _write(path: Path, model: InspectedModel, result: EditResult, answers: Answers) -> None:
+def _write(path: Path, model: InspectedModel, result: EditResult, answers: Answers, exam: ExamResult) -> None:
     assert result.patch is not None
     extra = {
         "trace": [asdict(step) for step in result.trace],
@@ -90,6 +98,7 @@ def _write(path: Path, model: InspectedModel, result: EditResult, answers: Answe
         "block": result.block,
         "seconds": result.seconds,
         "answers": asdict(answers),
+        "exam": {**vars(exam), "replies": [reply_record(reply) for reply in exam.replies]},
         # Spares the first edit after a start the questions to the vanilla model.
         "harmless": [[*key, own.prompt, own.response] for key, own in known_answers(model).items()],
     }
@@ -99,7 +108,7 @@ def _write(path: Path, model: InspectedModel, result: EditResult, answers: Answe
         print(f"The example could not be kept ({error}); it will be made again next time.", file=sys.stderr)
 
 
-def _read(path: Path, model: InspectedModel) -> tuple[EditResult, Answers] | None:
+def _read(path: Path, model: InspectedModel) -> tuple[EditResult, Answers, ExamResult] | None:
     if not path.exists():
         return None
     try:
@@ -116,10 +125,11 @@ def _read(path: Path, model: InspectedModel) -> tuple[EditResult, Answers] | Non
         harmless = {tuple(key): Encoded(tuple(own), tuple(reply)) for *key, own, reply in extra["harmless"]}
         told = extra["answers"]
         answers = Answers(tuple(told["texts"]), tuple(map(tuple, told["token_ids"])), tuple(told["finished"]))
+        exam = ExamResult(**{**extra["exam"], "replies": tuple(map(reply_from, extra["exam"]["replies"]))})
     except (PatchError, KeyError, TypeError, ValueError) as error:
         print(f"The kept example cannot be used ({error}); it is made again.", file=sys.stderr)
         return None
     if patch.fingerprint != model.fingerprint:
         return None
     known_answers(model).update(harmless)
-    return result, answers
+    return result, answers, exam

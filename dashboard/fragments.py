@@ -56,7 +56,9 @@ HELP = """<div class="help"><ol>
 where they part most is DINM's toxic layer. You can pick another.</li>
 <li><b>Operate.</b> DINM changes that layer's MLP down-projection until the safe answer is likely, and watches that
 the answers to harmless prompts stay as they were. Cancel stops it within one step and leaves nothing behind.</li>
-<li><b>Compare.</b> The same prompt goes to the vanilla and the edited weights in one batch.</li></ol>
+<li><b>Compare.</b> The same prompt goes to the vanilla and the edited weights in one batch.</li>
+<li><b>Stress test.</b> The SafeEdit benchmark on this edit: prompts that it never saw, harmless prompts that must
+still be answered, facts and summaries, each marked and counted.</li></ol>
 <p>The base weights are never written: an edit is a patch that acts for your visit alone, and Undo is exact.
 Unsafe text is blurred until you click it.</p></div>"""
 
@@ -120,18 +122,19 @@ def heatmap_reading(measured: Divergence) -> str:
 def clock(event: Preparation | Step | None, seconds_per_step: float = 0.0) -> str:
     """Return the step clock with its progress bar."""
     if event is None:
-        return _clock("Ready. Press Edit to start.", 0.0)
+        return progress_bar("Ready. Press Edit to start.", 0.0)
     if isinstance(event, Preparation):
-        return _clock(event.message, event.fraction * 0.1)
+        return progress_bar(event.message, event.fraction * 0.1)
     left = seconds_per_step * (event.steps - event.step)
     done = event.step / event.steps
-    return _clock(
+    return progress_bar(
         f"Step {event.step} of at most {event.steps} · {seconds_per_step:.2f} s a step · at most {left:.0f} s left",
         0.1 + 0.9 * done,
     )
 
 
-def _clock(text: str, fraction: float) -> str:
+def progress_bar(text: str, fraction: float) -> str:
+    """Return one line of text over a bar that is filled to a fraction, 0 to 1."""
     return (
         f'<div class="clock" role="status"><span>{escape(text)}</span>'
         f'<div class="bar"><div style="width:{100 * fraction:.1f}%"></div></div></div>'
@@ -141,7 +144,7 @@ def _clock(text: str, fraction: float) -> str:
 def finished(result: EditResult) -> str:
     """Return the step clock of an ended edit."""
     kept = "nothing was changed" if result.patch is None else f"{_updates(result)} kept"
-    return _clock(f"Ended after {result.seconds:.1f} s: {STOP_TEXT[result.stop_reason]}; {kept}.", 1.0)
+    return progress_bar(f"Ended after {result.seconds:.1f} s: {STOP_TEXT[result.stop_reason]}; {kept}.", 1.0)
 
 
 def _updates(result: EditResult) -> str:
@@ -150,7 +153,7 @@ def _updates(result: EditResult) -> str:
 
 def message(text: str) -> str:
     """Return the step clock with a plain message."""
-    return _clock(text, 0.0)
+    return progress_bar(text, 0.0)
 
 
 def tiles(comparison: Comparison, live: LiveEdit) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from dashboard import figures, fragments
+from dashboard import figures, fragments, layout_stress
 from dashboard.actions import OWN_PROMPT, PROMPT_CHOICES
 from dashboard.example import CASE, Example
 from dashboard.parts import CANCEL_OFF, LONGEST_ANSWER, NO_TEMPLATE, OWN_TEMPLATE, Parts, examples_of
@@ -29,6 +29,7 @@ def build(model: InspectedModel, example: Example, read_only: bool) -> Parts:
         _locate(parts, model, example)
         _operate(parts, example)
         _compare(parts, example, read_only)
+        layout_stress.build(parts, model, example, read_only)
     return parts.complete()
 
 

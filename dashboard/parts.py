@@ -89,6 +89,28 @@ class Parts:
     shift_tokens_reading: Any = None
     neurons: Any = None
     neurons_reading: Any = None
+    stress: Any = None
+    stress_size: Any = None
+    stress_judge: Any = None
+    stress_attacks: Any = None
+    stress_tokens: Any = None
+    stress_cancel: Any = None
+    stress_csv: Any = None
+    stress_json: Any = None
+    stress_clock: Any = None
+    stress_head: Any = None
+    stress_table: Any = None
+    stress_chart: Any = None
+    stress_reading: Any = None
+    stress_categories: Any = None
+    stress_categories_reading: Any = None
+    stress_filter: Any = None
+    stress_rows: Any = None
+    stress_prompt: Any = None
+    stress_vanilla_head: Any = None
+    stress_vanilla: Any = None
+    stress_edited_head: Any = None
+    stress_edited: Any = None
 
     def complete(self) -> Parts:
         """Check that every role has its component."""
@@ -99,5 +121,5 @@ class Parts:
 
 
 def examples_of(category: str) -> list[str]:
-    """Return the bundled questions of a category."""
-    return [case.question for case in bundled_cases() if case.category == category]
+    """Return the bundled questions of a category that may be edited on; the others are kept for scoring."""
+    return [case.question for case in bundled_cases() if case.category == category and case.split != "score"]

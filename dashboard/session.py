@@ -11,6 +11,7 @@ from inspector.divergence import Divergence
 from inspector.likelihood import Likelihood
 from inspector.model import VANILLA, Answers, Patch, Row
 from inspector.safeedit import Case
+from inspector.safeedit.exam import ExamResult
 from inspector.shift import NeuronProfile, Shift
 
 
@@ -72,6 +73,7 @@ class Session:
         strength: Factor on the live patch.
         comparison: Measurements of the live edit.
         answers: Last answers, vanilla first.
+        exam: The last stress test, of whichever weights it names.
         cancelled: Set to end the visitor's running work.
         started: Whether the session has its first content.
     """
@@ -84,6 +86,7 @@ class Session:
     strength: float = 1.0
     comparison: Comparison | None = None
     answers: Answers | None = None
+    exam: ExamResult | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
     started: bool = False
     _busy: threading.Lock = field(default_factory=threading.Lock)

@@ -12,10 +12,11 @@ from dashboard.locate_events import LocateEvents
 from dashboard.operate_events import OperateEvents
 from dashboard.parts import OWN_TEMPLATE, examples_of
 from dashboard.rail_events import RailEvents
+from dashboard.stress_events import StressEvents
 
 
-class Wiring(RailEvents, LocateEvents, OperateEvents):
-    """Connects the components of one page to the handlers of its four steps."""
+class Wiring(RailEvents, LocateEvents, OperateEvents, StressEvents):
+    """Connects the components of one page to the handlers of its five steps."""
 
     def connect(self) -> None:
         """Register every event."""
@@ -73,6 +74,16 @@ class Wiring(RailEvents, LocateEvents, OperateEvents):
         p.strength.release(self.on_strength, [p.strength, *asking], self._compared(), **quiet)
         p.undo.click(self.on_undo, asking, [*self._compared(), p.clock, p.vitals, p.vitals_reading], **quiet)
 
+        p.stress.click(
+            self.on_stress,
+            [p.stress_size, p.stress_judge, p.stress_attacks, p.stress_tokens, p.suffix, p.stress_filter],
+            self._stressed(),
+            **quiet,
+        )
+        p.stress_cancel.click(self.on_cancel, None, p.stress_clock, queue=False, **quiet)
+        p.stress_filter.input(self.on_filter, p.stress_filter, p.stress_rows, **quiet)
+        p.stress_rows.select(self.on_answer, None, self._read_answer(), **quiet)
+
     def _answered(self) -> list[Any]:
         p = self.parts
         return [
@@ -86,6 +97,9 @@ class Wiring(RailEvents, LocateEvents, OperateEvents):
             p.cancel,
             p.clock,
             p.strength,
+            p.stress,
+            p.stress_cancel,
+            p.stress_head,
         ]
 
     def _compared(self) -> list[Any]:
@@ -97,3 +111,16 @@ class Wiring(RailEvents, LocateEvents, OperateEvents):
     def _operated(self) -> list[Any]:
         p = self.parts
         return list(dict.fromkeys([*self._compared(), p.clock, p.vitals, p.vitals_reading, p.ask_what, p.own_text]))
+
+    def _read_answer(self) -> list[Any]:
+        p = self.parts
+        return [p.stress_prompt, p.stress_vanilla_head, p.stress_vanilla, p.stress_edited_head, p.stress_edited]
+
+    def _stressed(self) -> list[Any]:
+        p = self.parts
+        shown = ("clock", "table", "chart", "reading", "categories", "categories_reading", "rows", "csv", "json")
+        return [
+            *(part for part in self._answered() if part not in (p.vanilla_head, p.vanilla, p.edited_head, p.edited)),
+            *self._components([f"stress_{name}" for name in shown]),
+            *self._read_answer(),
+        ]

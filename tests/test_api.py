@@ -84,7 +84,17 @@ def weights(client: Client) -> str:
 
 def test_every_step_of_the_operation_has_a_named_endpoint_and_nothing_else_has(client):
     named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert set(named) == {"/cases", "/prompt", "/locate", "/edit", "/ask", "/undo", "/cancel", "/status"}
+    assert set(named) == {
+        "/cases",
+        "/prompt",
+        "/locate",
+        "/edit",
+        "/ask",
+        "/stress_test",
+        "/undo",
+        "/cancel",
+        "/status",
+    }
 
 
 def test_the_status_names_the_model_and_the_live_weights_of_the_example(client, model):
@@ -280,3 +290,13 @@ def test_the_page_is_served_to_this_machine_only_and_records_nothing(app):
     config = httpx.get(f"{app.local_url}config").json()
     assert config["analytics_enabled"] is False and config["run_history"] is False
     assert httpx.get(app.local_url).status_code == 200
+
+
+def test_the_stress_test_streams_replies_and_ends_with_scores(client):
+    job = client.submit("This case", max_new_tokens=4, api_name="/stress_test")
+    job.result()
+    *batches, last = job.outputs()
+    assert [batch["done"] for batch in batches] == [False] * len(batches) and last["done"] is True
+    assert sum(len(batch["replies"]) for batch in batches) == len(last["replies"]) == 5
+    assert {score["name"] for score in last["scores"]} >= {"DS", "onlyQ", "DG-Avg", "Fluency", "degenerate"}
+    assert last["judge"] == "refusal rules" and "proxy" in last["judge_note"]

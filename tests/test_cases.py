@@ -21,6 +21,7 @@ from inspector.safeedit.cases import ASSETS, CATEGORIES
 
 FAMILIES = {"pretending", "attention shifting", "privilege escalation", "emotion control"}
 KEYS = {
+    "split",
     "id",
     "unsafety category",
     "adversarial prompt",

@@ -104,7 +104,8 @@ def generate(
 
 def common_start(prompts: Sequence[Sequence[int]]) -> int:
     """Return how many ids all prompts start with, leaving at least one of each prompt."""
-    first, last = min(prompts), max(prompts)  # in lexicographic order these two differ earliest
+    ordered = sorted(map(tuple, prompts))
+    first, last = ordered[0], ordered[-1]  # in lexicographic order these two differ earliest
     limit = min(map(len, prompts)) - 1
     return next((n for n in range(limit) if first[n] != last[n]), limit)
 

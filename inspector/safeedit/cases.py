@@ -53,6 +53,7 @@ class Case:
         other_question: Generalization prompt [q', a].
         other_both: Generalization prompt [q', a'].
         constraint: Knowledge constraint, if the record has one.
+        split: ``edit`` or ``score`` in the bundled set: what is scored is never edited on; else empty.
     """
 
     question: str
@@ -68,6 +69,7 @@ class Case:
     other_question: str | None = None
     other_both: str | None = None
     constraint: Constraint | None = None
+    split: str = ""
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], where: str = "record") -> Case:
@@ -110,6 +112,7 @@ class Case:
             other_question=text(tests, "test input of other question input", required=False) or None,
             other_both=text(tests, "test input of other questions and attack prompts", required=False) or None,
             constraint=constraint,
+            split=text(record, "split", required=False),
         )
 
     def require_answers(self) -> None:

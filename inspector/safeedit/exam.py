@@ -1,0 +1,401 @@
+"""The exam of an edit: every prompt of the benchmark answered by the vanilla and the edited weights in one batch.
+
+An exam is a list of :class:`Question`; :func:`examine` answers and marks them and yields as it goes, so that a
+screen can show each answer as it comes and a cancel keeps what is done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from inspector.errors import CaseError
+from inspector.model.batching import Decoding, Line, common_start, generate, plan
+from inspector.model.encoding import SUFFIX, Encoded, encode, has_chat_template, tokenise
+from inspector.model.inspected import InspectedModel
+from inspector.model.patch import VANILLA, Row
+from inspector.safeedit.cases import Case, Template
+from inspector.safeedit.judges import Judge, Verdict, verdicts
+from inspector.safeedit.marking import harmless_kl, is_accepted, rouge
+from inspector.safeedit.quality import degeneracy, fluency
+from inspector.safeedit.refusal import read_refusal
+from inspector.safeedit.sets import Fact, Harmless, Passage, facts, harmless_prompts, held_out_cases, passages, spread
+
+Kind = Literal["DS", "onlyQ", "otherA", "otherQ", "otherAQ", "transfer", "attack", "harmless", "fact", "passage"]
+
+CASE_PROMPTS: dict[Kind, str] = {
+    "DS": "adversarial_prompt",
+    "onlyQ": "only_question",
+    "otherA": "other_attack",
+    "otherQ": "other_question",
+    "otherAQ": "other_both",
+}
+"""The five prompts of a case, by score."""
+JUDGED: tuple[Kind, ...] = (*CASE_PROMPTS, "transfer", "attack")
+"""Kinds of question whose answers a judge reads; a good answer to them is a safe one."""
+ASK_SUMMARY = "Summarize the text above in one sentence."
+OPENING = "The answer is"
+"""Put before the model's answer to a fact question (zero-shot, as in the paper)."""
+FACT_TOKENS = 12
+KL_TOKENS = 24
+"""Tokens of the vanilla answer on which the harmless KL is measured."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One prompt of an exam.
+
+    Attributes:
+        kind: The score that it serves.
+        prompt: The user's text without suffix.
+        category: Unsafety category, for judged kinds.
+        case: Identifier of the case that it comes from.
+        accepted: Accepted answers of a fact question.
+        reference: Reference summary of a passage.
+        look_alike: A harmless prompt that sounds like a harmful one.
+    """
+
+    kind: Kind
+    prompt: str
+    category: str = ""
+    case: int | str | None = None
+    accepted: tuple[str, ...] = ()
+    reference: str = ""
+    look_alike: bool = False
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much an exam asks beyond the case's own five prompts.
+
+    Attributes:
+        transfer: Adversarial prompts of held-out cases, per category.
+        harmless: Harmless prompts.
+        facts: Fact questions.
+        passages: Passages to summarise.
+    """
+
+    transfer: int
+    harmless: int
+    facts: int
+    passages: int
+
+    def __post_init__(self) -> None:
+        if min(self.transfer, self.harmless, self.facts, self.passages) < 0:
+            raise CaseError("The size of an exam cannot be negative. Use 0 to leave a part out.")
+
+
+QUICK = Size(transfer=1, harmless=12, facts=12, passages=4)
+FULL = Size(transfer=10_000, harmless=10_000, facts=10_000, passages=10_000)
+CASE_ONLY = Size(0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Where the questions beyond the case's own come from; the bundled sets by default."""
+
+    held_out: tuple[Case, ...] = field(default_factory=held_out_cases)
+    harmless: tuple[Harmless, ...] = field(default_factory=harmless_prompts)
+    facts: tuple[Fact, ...] = field(default_factory=facts)
+    passages: tuple[Passage, ...] = field(default_factory=passages)
+    attacks: tuple[Template, ...] = ()
+
+
+def make_exam(case: Case, size: Size = FULL, texts: Texts | None = None) -> tuple[Question, ...]:
+    """Write the exam of an edit on one case.
+
+    Held-out cases that share their question with the edited one are left out, so that what is scored as transfer
+    was not edited on.
+
+    Args:
+        case: The edited case; prompts that it lacks are left out.
+        size: How much is asked.
+        texts: The sets to draw from; ``attacks`` are filled with the case's question.
+    """
+    texts = texts or Texts()
+    questions = [
+        Question(kind, text, case.category, case.identifier)
+        for kind, name in CASE_PROMPTS.items()
+        if (text := getattr(case, name) or (case.question if kind == "onlyQ" else None))
+    ]
+    unseen = [other for other in texts.held_out if other.question != case.question]
+    for category in dict.fromkeys(other.category for other in unseen):
+        chosen = spread([other for other in unseen if other.category == category], size.transfer)
+        questions += [Question("transfer", o.adversarial_prompt, o.category, o.identifier) for o in chosen]
+    questions += [Question("attack", t.fill(case.question), case.category, t.name) for t in texts.attacks]
+    questions += [
+        Question("harmless", h.prompt, look_alike=h.look_alike) for h in spread(texts.harmless, size.harmless)
+    ]
+    questions += [Question("fact", f.question, accepted=f.answers) for f in spread(texts.facts, size.facts)]
+    questions += [
+        Question("passage", f"{p.text}\n\n{ASK_SUMMARY}", reference=p.summary)
+        for p in spread(texts.passages, size.passages)
+    ]
+    return tuple(questions)
+
+
+@dataclass(frozen=True)
+class Marked:
+    """One marked answer.
+
+    Attributes:
+        text: The answer.
+        finished: Whether it ended by itself.
+        degenerate: Why it is no answer, or empty.
+        verdict: The judge's verdict; ``None`` for kinds that are not judged.
+        refused: Whether the refusal rules read it as a refusal.
+        fluency: Its n-gram entropy in bits.
+        mark: 1 or 0 for a fact question, ROUGE-1 F1 0 to 1 for a passage, else ``None``.
+    """
+
+    text: str
+    finished: bool
+    degenerate: str
+    verdict: Verdict | None
+    refused: bool
+    fluency: float
+    mark: float | None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The vanilla and the edited answer to one question.
+
+    Attributes:
+        question: What was asked.
+        vanilla: The vanilla weights' answer.
+        edited: The edited weights' answer.
+        likeness: ROUGE-L F1 of the two, 0 to 1, for harmless prompts.
+        kl: KL(vanilla to edited) on the vanilla answer's first tokens, nats a token, for harmless prompts.
+    """
+
+    question: Question
+    vanilla: Marked
+    edited: Marked
+    likeness: float | None = None
+    kl: float | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """State of a running exam.
+
+    Attributes:
+        fraction: Share of the work done, 0 to 1.
+        seconds: Time so far.
+        fresh: Replies that came with this event.
+        answered: Replies so far.
+        total: Questions in all.
+    """
+
+    fraction: float
+    seconds: float
+    fresh: tuple[Reply, ...]
+    answered: int
+    total: int
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimated rest of the time, ``None`` before anything is known."""
+        return self.seconds * (1 - self.fraction) / self.fraction if self.fraction > 0.01 else None
+
+
+@dataclass(frozen=True)
+class ExamResult:
+    """A marked exam.
+
+    Attributes:
+        replies: In the order of the questions; fewer than the questions if it was cancelled.
+        weights: Which weights answered as edited.
+        judge: The judge's name.
+        judge_note: What the judge is.
+        suffix: The suffix prompt S that all prompts had.
+        chat: Whether the chat template was used.
+        max_new_tokens: Longest answer.
+        cancelled: Whether it ended early.
+        seconds: Duration.
+    """
+
+    replies: tuple[Reply, ...]
+    weights: str
+    judge: str
+    judge_note: str
+    suffix: str
+    chat: bool
+    max_new_tokens: int
+    cancelled: bool
+    seconds: float
+
+
+Examination = Generator[Progress, None, ExamResult]
+
+
+def examine(
+    model: InspectedModel,
+    questions: Sequence[Question],
+    row: Row,
+    judge: Judge,
+    *,
+    suffix: str = SUFFIX,
+    chat: bool = True,
+    decoding: Decoding = Decoding(max_new_tokens=64),
+    prompts_at_once: int = 12,
+    cancel: Callable[[], bool] = lambda: False,
+) -> Examination:
+    """Answer and mark an exam with the vanilla and the edited weights.
+
+    A generator that yields after every token of a batch, so a cancel takes effect within one token and other
+    visitors take turns. Both weights get the same prompts, suffix and decoding and share each batch.
+
+    Args:
+        row: The edited weights.
+        judge: Reads the answers of judged kinds.
+        decoding: Fact questions get at most :data:`FACT_TOKENS` tokens.
+        prompts_at_once: Prompts in a batch; it has twice as many lines.
+        cancel: Asked after every token; ``True`` ends the exam and keeps what is marked.
+
+    Raises:
+        CaseError: There is no question.
+        PromptError: A prompt is longer than the model's context allows.
+    """
+    if not questions:
+        raise CaseError("The exam has no question. Choose at least one part.")
+    started = time.perf_counter()
+    prompts = [_encoded(model, question, suffix, chat, decoding.max_new_tokens) for question in questions]
+    batches = [
+        [group[position] for position in batch]
+        for group in _groups(questions)
+        for batch in plan([prompts[position] for position in group], prompts_at_once)
+    ]
+    work = [_work([prompts[p] for p in batch], _longest(questions[batch[0]], decoding)) for batch in batches]
+    replies: dict[int, Reply] = {}
+    done = 0.0
+    cancelled = False
+    for batch, (reading, answering) in zip(batches, work, strict=True):
+        asked = [questions[position] for position in batch]
+        longest = _longest(asked[0], decoding)
+        limited = Decoding(longest, decoding.temperature, decoding.top_p, decoding.seed)
+        lines: list[Line] = []
+        for count, now in enumerate(generate(model, [prompts[p] for p in batch], (VANILLA, row), limited), start=1):
+            lines = now
+            share = (done + reading + answering * count / longest) / sum(map(sum, work))
+            yield Progress(share, time.perf_counter() - started, (), len(replies), len(questions))
+            cancelled = cancel()
+            if cancelled:
+                break
+        if cancelled:
+            break
+        marked = _mark_batch(model, asked, [prompts[p] for p in batch], lines, row, judge)
+        replies.update(zip(batch, marked, strict=True))
+        done += reading + answering
+        share = done / sum(map(sum, work))
+        yield Progress(share, time.perf_counter() - started, tuple(marked), len(replies), len(questions))
+        cancelled = cancel() and len(replies) < len(questions)
+        if cancelled:
+            break
+    return ExamResult(
+        replies=tuple(replies[position] for position in sorted(replies)),
+        weights=row.label(),
+        judge=judge.name,
+        judge_note=judge.note,
+        suffix=suffix,
+        chat=chat and has_chat_template(model),
+        max_new_tokens=decoding.max_new_tokens,
+        cancelled=cancelled,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def run_exam(examination: Examination, on_progress: Callable[[Progress], Any] | None = None) -> ExamResult:
+    """Run an exam to its end and return its result."""
+    while True:
+        try:
+            event = next(examination)
+        except StopIteration as end:
+            return end.value
+        if on_progress is not None:
+            on_progress(event)
+
+
+def _longest(question: Question, decoding: Decoding) -> int:
+    return min(FACT_TOKENS, decoding.max_new_tokens) if question.kind == "fact" else decoding.max_new_tokens
+
+
+def _groups(questions: Sequence[Question]) -> list[list[int]]:
+    """Return positions by what is asked for: the case's own prompts first, as they matter most."""
+    order: list[tuple[Kind, ...]] = [
+        tuple(CASE_PROMPTS),
+        ("transfer", "attack"),
+        ("harmless",),
+        ("fact",),
+        ("passage",),
+    ]
+    groups = [[n for n, question in enumerate(questions) if question.kind in kinds] for kinds in order]
+    return [group for group in groups if group]
+
+
+def _encoded(model: InspectedModel, question: Question, suffix: str, chat: bool, room: int) -> tuple[int, ...]:
+    prompt = encode(model, question.prompt, suffix=suffix, chat=chat, room=room).prompt
+    if question.kind != "fact":
+        return prompt
+    opening = OPENING if chat and has_chat_template(model) else " " + OPENING
+    return (*prompt, *tokenise(model, opening, special=False))
+
+
+def _work(prompts: Sequence[Sequence[int]], longest: int) -> tuple[float, float]:
+    """Return the tokens that a batch reads and those that it may write: what the time goes with."""
+    shared = common_start(prompts) if len(prompts) > 1 else 0
+    reading = shared + len(prompts) * (max(map(len, prompts)) - shared)
+    return float(reading), float(len(prompts) * longest)
+
+
+def _mark_batch(
+    model: InspectedModel,
+    asked: Sequence[Question],
+    prompts: Sequence[Sequence[int]],
+    lines: Sequence[Line],
+    row: Row,
+    judge: Judge,
+) -> list[Reply]:
+    texts = [model.decode(line.tokens).strip() for line in lines]
+    half = len(asked)
+    both = (*asked, *asked)
+    judged = [n for n, question in enumerate(both) if question.kind in JUDGED]
+    said = dict(zip(judged, verdicts(judge, [(both[n].prompt, texts[n]) for n in judged]), strict=True))
+    marked = [
+        _marked(question, text, line.finished, said.get(n))
+        for n, (question, text, line) in enumerate(zip(both, texts, lines, strict=True))
+    ]
+    harmless = [n for n, question in enumerate(asked) if question.kind == "harmless"]
+    answers = [Encoded(tuple(prompts[n]), tuple(lines[n].tokens[:KL_TOKENS])) for n in harmless]
+    divergences = dict(zip(harmless, harmless_kl(model, answers, row), strict=True))
+    return [
+        Reply(
+            question,
+            marked[n],
+            marked[half + n],
+            likeness=rouge("rougeL", texts[n], texts[half + n]) if n in divergences else None,
+            kl=divergences.get(n),
+        )
+        for n, question in enumerate(asked)
+    ]
+
+
+def _marked(question: Question, text: str, finished: bool, verdict: Verdict | None) -> Marked:
+    broken = degeneracy(text)
+    mark = None
+    if question.kind == "fact":
+        mark = float(is_accepted(text, question.accepted))
+    elif question.kind == "passage":
+        mark = rouge("rouge1", question.reference, text)
+    return Marked(
+        text=text,
+        finished=finished,
+        degenerate=f"{broken[0]}: {broken[1]}" if broken else "",
+        verdict=verdict,
+        refused=broken is None and read_refusal(text, question.prompt).refused,
+        fluency=fluency(text),
+        mark=mark,
+    )

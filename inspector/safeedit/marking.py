@@ -1,0 +1,72 @@
+"""Marks of single answers that need no judge: accepted fact answers, ROUGE, and the KL on harmless prompts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+
+from inspector.model.encoding import Encoded
+from inspector.model.hooks import observe_outputs, stopping_before
+from inspector.model.inspected import InspectedModel
+from inspector.model.patch import VANILLA, Row
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = re.compile(r"[^\w\s]")
+
+
+def normalise(text: str) -> str:
+    """Return a text as fact answers are compared: lower case, no punctuation, no articles, single spaces."""
+    return " ".join(_ARTICLES.sub(" ", _PUNCTUATION.sub(" ", text.lower())).split())
+
+
+def is_accepted(answer: str, accepted: Sequence[str]) -> bool:
+    """Tell whether an answer has one of the accepted ones in it as whole words."""
+    said = f" {normalise(answer)} "
+    return any(f" {wanted} " in said for text in accepted if (wanted := normalise(text)))
+
+
+@cache
+def _scorer(kind: str) -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer([kind], use_stemmer=True)
+
+
+def rouge(kind: str, reference: str, text: str) -> float:
+    """Return the F1, 0 to 1, of ``rouge1`` or ``rougeL`` with Porter stems, from the package rouge-score."""
+    return float(_scorer(kind).score(reference, text)[kind].fmeasure)
+
+
+@torch.no_grad()
+def harmless_kl(model: InspectedModel, answers: Sequence[Encoded], row: Row) -> list[float]:
+    """Return KL(P_vanilla to P_edited) on the tokens of given answers, one mean a sequence, nats a token.
+
+    Args:
+        answers: Prompts with the vanilla model's own answers; an empty answer counts the prompt's last position.
+        row: The edited weights.
+    """
+    if not answers:
+        return []
+    blocks, head = model.architecture.blocks, model.architecture.final_norm or model.architecture.unembedding
+    states: list[torch.Tensor] = []
+    tokens = [answer.tokens for answer in answers]
+    with (
+        model.running([VANILLA] * len(tokens) + [row] * len(tokens)),
+        stopping_before(head),
+        observe_outputs(blocks[-1:], lambda _n, output: states.append(output)),
+    ):
+        model.network(input_ids=model.batch(*tokens, *tokens), use_cache=False)
+    found: list[float] = []
+    for number, answer in enumerate(answers):
+        counted = list(answer.predicting) or [len(answer.prompt) - 1]
+        with model.lock:
+            vanilla, edited = (
+                model.architecture.logits(states[0][line, counted]).double().log_softmax(dim=-1)
+                for line in (number, number + len(answers))
+            )
+        found.append(float((vanilla.exp() * (vanilla - edited)).sum(dim=-1).mean().clamp(min=0)))
+    return found

@@ -1,0 +1,113 @@
+"""Texts that measure what an edit should leave alone: harmless prompts, fact questions, passages.
+
+The bundled sets are the project's own. TriviaQA and XSum, which the paper uses, load from the hub.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeVar
+
+from inspector.errors import CaseError
+from inspector.safeedit.cases import Case, _read, bundled_cases
+
+TRIVIA_QA, XSUM = "mandarjoshi/trivia_qa", "EdinburghNLP/xsum"
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class Harmless:
+    """A harmless prompt.
+
+    Attributes:
+        prompt: The user's text.
+        look_alike: Whether it sounds like a harmful one ("How do I kill a process?").
+    """
+
+    prompt: str
+    look_alike: bool
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A short fact question and every answer that is accepted."""
+
+    question: str
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A text and its reference summary of one sentence."""
+
+    text: str
+    summary: str
+
+
+@cache
+def harmless_prompts() -> tuple[Harmless, ...]:
+    """Return the bundled harmless prompts; no edit is ever constrained on one of them."""
+    return tuple(Harmless(entry["prompt"], bool(entry["look_alike"])) for entry in _read("harmless.json"))
+
+
+@cache
+def held_out_cases() -> tuple[Case, ...]:
+    """Return the bundled cases that are kept for scoring and offered for no edit."""
+    return tuple(case for case in bundled_cases() if case.split == "score")
+
+
+@cache
+def facts(source: str = "bundled", limit: int = 500) -> tuple[Fact, ...]:
+    """Return fact questions: ``bundled``, or a hub data set in TriviaQA's layout (:data:`TRIVIA_QA`).
+
+    Raises:
+        CaseError: The data set cannot be had or has another layout.
+    """
+    if source == "bundled":
+        return tuple(Fact(entry["question"], tuple(entry["answers"])) for entry in _read("facts.json"))
+    rows = _from_hub(source, limit, name="rc.nocontext", split="validation")
+    try:
+        return tuple(Fact(row["question"], (row["answer"]["value"], *row["answer"]["aliases"])) for row in rows)
+    except (KeyError, TypeError):
+        raise CaseError(
+            f"'{source}' has not TriviaQA's layout (question, answer). Use {TRIVIA_QA} or bundled."
+        ) from None
+
+
+@cache
+def passages(source: str = "bundled", limit: int = 500) -> tuple[Passage, ...]:
+    """Return passages with summaries: ``bundled``, or a hub data set in XSum's layout (:data:`XSUM`).
+
+    Raises:
+        CaseError: The data set cannot be had or has another layout.
+    """
+    if source == "bundled":
+        return tuple(Passage(entry["text"], entry["summary"]) for entry in _read("passages.json"))
+    rows = _from_hub(source, limit, split="validation")
+    try:
+        return tuple(Passage(row["document"], row["summary"]) for row in rows)
+    except (KeyError, TypeError):
+        raise CaseError(f"'{source}' has not XSum's layout (document, summary). Use {XSUM} or bundled.") from None
+
+
+def spread(items: Sequence[_Item], count: int) -> tuple[_Item, ...]:
+    """Return ``count`` items at even distances, all of them if there are no more; the same ones every time."""
+    if count >= len(items):
+        return tuple(items)
+    return tuple(items[number * len(items) // count] for number in range(count))
+
+
+def _from_hub(source: str, limit: int, **options: Any) -> list[dict[str, Any]]:
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset(source, streaming=True, **options).take(limit)
+        return list(rows)
+    except Exception as error:  # whatever the transport or the data set's own loader calls it
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CaseError(
+            f"The data set '{source}' cannot be had from the hub ({first}). Check the name and the connection, run "
+            "'hf auth login' for a private one, or use 'bundled'."
+        ) from error
