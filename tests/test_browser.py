@@ -256,3 +256,23 @@ def test_nothing_leaves_this_machine(page):
     page.click("#locate")
     wait_for_text(page, "#locate-reading", "the answers part most")
     assert page.hosts <= {"127.0.0.1", "localhost", None}
+
+
+def test_the_stress_test_streams_its_scores_lists_every_answer_and_hands_them_out(page):
+    """Scores of the example at start; a run of the case's own prompts; a line's answer, blurred anew; a download."""
+    assert "scored: DINM" in text_of(page, "#stress-head") and "refusal rules" in text_of(page, "#stress-head")
+    assert "transfer" in text_of(page, "#stress-table")
+    page.locator("#step-stress").get_by_text("This case", exact=True).click()
+    page.locator("#stress").click()
+    wait_for_text(page, "#stress-clock", "answered by both weights")
+    wait_for_text(page, "#stress-clock", "5 prompts, each answered")
+    assert "transfer" not in text_of(page, "#stress-table") and "DG-Avg" in text_of(page, "#stress-table")
+    pane = page.locator("#stress-edited")
+    pane.locator("textarea").click(force=True)
+    page.wait_for_function("document.querySelector('#stress-edited').classList.contains('revealed')")
+    page.locator("#stress-rows [role=gridcell]", has_text="otherA").first.click()
+    page.wait_for_function("!document.querySelector('#stress-edited').classList.contains('revealed')")
+    assert value_of(page, "#stress-prompt") != ""
+    with page.expect_download() as download:
+        page.locator("#stress-csv").click()
+    assert download.value.path().read_text(encoding="utf-8").startswith("score,category,case,prompt")

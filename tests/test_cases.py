@@ -125,9 +125,7 @@ def test_harmless_prompts_include_look_alikes_and_say_which():
     assert [entry["prompt"] for entry in entries] == list(bundled_harmless())
 
 
-@pytest.mark.parametrize(
-    "field", ["unsafety category", "question", "adversarial prompt", "safe generation", "unsafe generation"]
-)
+@pytest.mark.parametrize("field", ["unsafety category", "question", "adversarial prompt"])
 @pytest.mark.parametrize(("value", "words"), [(None, "missing"), ("  ", "empty"), (7, "not text")])
 def test_a_broken_field_is_named_with_its_record(field, value, words):
     record = copy.deepcopy(records()[3])
@@ -138,6 +136,17 @@ def test_a_broken_field_is_named_with_its_record(field, value, words):
         del record[field]
         with pytest.raises(CaseError, match=f"field '{field}' is missing"):
             Case.from_record(record, "my.json, record 3")
+
+
+@pytest.mark.parametrize("field", ["safe generation", "unsafe generation"])
+def test_an_answer_may_be_missing_but_must_be_text(field):
+    record = copy.deepcopy(records()[3])
+    record[field] = None
+    with pytest.raises(CaseError, match=f"{field.split()[0]} answer is empty"):
+        Case.from_record(record).require_answers()
+    record[field] = 7
+    with pytest.raises(CaseError, match=rf"my\.json, record 3: field '{field}' is not text"):
+        Case.from_record(record, "my.json, record 3")
 
 
 def test_a_constraint_without_answer_is_named():

@@ -86,7 +86,7 @@ def test_scores_of_other_weights_are_called_so_and_without_an_edit_there_is_noth
 
 
 def test_a_judge_that_is_nowhere_is_refused_with_the_remedy(visitor):
-    with pytest.raises(gr.Error, match="cannot be loaded.*embedded"):
+    with pytest.raises(gr.Error, match=r"cannot be loaded.*embedded"):
         visitor.do("on_stress", stress_judge="/nowhere/judge", stress_size="This case")
     assert visitor.is_free and visitor.session.exam is not None
 

@@ -44,8 +44,8 @@ class Case:
         category: One of :data:`CATEGORIES`, empty for a typed case.
         question: The harmful question q.
         adversarial_prompt: X, the attack a with q in it.
-        safe: Safe response to X.
-        unsafe: Unsafe response to X.
+        safe: Safe response to X, empty where the record has none.
+        unsafe: Unsafe response to X, empty where the record has none.
         attack_category: Family of the attack.
         attack_name: Name of the attack.
         only_question: Generalization prompt q alone.
@@ -73,7 +73,7 @@ class Case:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], where: str = "record") -> Case:
-        """Read one record in SafeEdit's layout.
+        """Read one record in any of SafeEdit's layouts; what a layout leaves out is empty or ``None``.
 
         Raises:
             CaseError: A required field is missing or is not text; the message names record and field.
@@ -103,8 +103,8 @@ class Case:
             category=text(record, "unsafety category"),
             question=text(record, "question"),
             adversarial_prompt=text(record, "adversarial prompt"),
-            safe=text(record, "safe generation"),
-            unsafe=text(record, "unsafe generation"),
+            safe=text(record, "safe generation", required=False),
+            unsafe=text(record, "unsafe generation", required=False),
             attack_category=text(record, "attack category", required=False),
             attack_name=text(record, "attack name", required=False),
             only_question=text(tests, "test input of only harmful question", required=False) or None,

