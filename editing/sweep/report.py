@@ -1,0 +1,177 @@
+"""The report of a sweep: the paper's table layout with the paper's figures under it, then what it leaves out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from editing.sweep.paper import COLUMNS, TABLE_1
+from editing.sweep.store import About, Finished, Store
+from inspector.errors import EditError
+from inspector.safeedit.scores import CategoryMatrix, Estimate, Score, category_matrix, per_category, score_table
+
+_NAME, _WIDTH = 26, 9
+
+
+def report(folder: Path) -> str:
+    """Return the report of the sweep in a folder and write it there as ``report.txt`` and ``scores.json``.
+
+    Raises:
+        EditError: The folder holds no sweep, or none of its cases is finished.
+    """
+    if not (folder / "sweep.sqlite").is_file():
+        raise EditError(f"{folder} holds no sweep. Run one first, or check --out.")
+    store = Store(folder)
+    try:
+        about, finished = store.about(), list(store.results())
+    finally:
+        store.close()
+    done = [result for result in finished if result.status == "done"]
+    if about is None or not done:
+        raise EditError(f"No case of the sweep in {folder} is finished yet. Run it first.")
+    replies = [reply for result in done for reply in result.replies]
+    table = score_table(replies, about.judge)
+    categories = per_category(replies, about.judge)
+    matrix = category_matrix([(result.category, result.replies) for result in done])
+    text = "\n".join(
+        [
+            *_head(about, finished, done),
+            "",
+            *_paper_table(about, table),
+            "",
+            *_others(table),
+            "",
+            *_categories(categories),
+            "",
+            *_matrix(matrix),
+            *_failed(finished),
+            "",
+        ]
+    )
+    (folder / "report.txt").write_text(text, encoding="utf-8")
+    scores = {
+        "settings": json.loads(about.settings.as_json()),
+        "model": about.model,
+        "judge": about.judge,
+        "cases": len(done),
+        "scores": [asdict(score) for score in table],
+        "categories": {name: [asdict(score) for score in found] for name, found in categories.items()},
+        "matrix": {
+            "categories": matrix.categories,
+            "edited": [[None if math.isnan(v) else v for v in row] for row in matrix.edited.tolist()],
+            "vanilla": [None if math.isnan(v) else v for v in matrix.vanilla.tolist()],
+            "n": matrix.n.tolist(),
+        },
+    }
+    (folder / "scores.json").write_text(json.dumps(scores, indent=1), encoding="utf-8")
+    return text
+
+
+def _head(about: About, finished: Sequence[Finished], done: Sequence[Finished]) -> list[str]:
+    settings = about.settings
+    return [
+        f"{about.model} ({about.dtype}), {settings.method} {settings.preset}, layer {settings.block}, cases: "
+        f"{settings.cases}",
+        f"{len(done)} of {about.cases} cases scored, {len(finished) - len(done)} failed, answers of at most "
+        f"{settings.max_new_tokens} tokens",
+        f"Judge: {about.judge}. {about.judge_note}",
+    ]
+
+
+def _row(name: str, cells: Sequence[str]) -> str:
+    return f"{name[:_NAME]:<{_NAME}}" + "".join(f"{cell:>{_WIDTH}}" for cell in cells)
+
+
+def _value(estimate: Estimate | None) -> str:
+    return "-" if estimate is None or estimate.value is None else f"{estimate.value:.2f}"
+
+
+def _interval(estimate: Estimate | None) -> str:
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return ""
+    places = 1 if estimate.high < 10 else 0
+    return f"{estimate.low:.{places}f}-{estimate.high:.{places}f}"
+
+
+def _paper_table(about: About, table: Sequence[Score]) -> list[str]:
+    named = {score.name: score for score in table}
+    found = [named.get(name) for name in COLUMNS]
+    lines = [_row("percent; Fluency in bits", COLUMNS)]
+    for name, side in (("vanilla", "vanilla"), (about.settings.method.upper(), "edited")):
+        estimates = [None if score is None else getattr(score, side) for score in found]
+        lines += [
+            _row(f"{about.model[:18]} {name}", [_value(e) for e in estimates]),
+            _row("  95 % interval", [_interval(e) for e in estimates]),
+        ]
+    lines += [
+        _row("  samples", ["-" if score is None else str(score.edited.n) for score in found]),
+        "",
+        "The paper's own figures (7B models, 1,350 test cases, its own classifier as judge: not the same measure):",
+    ]
+    lines += [
+        _row(f"{model} {method}", ["-" if value is None else f"{value:.2f}" for value in values])
+        for (model, method), values in TABLE_1.items()
+    ]
+    return lines
+
+
+def _others(table: Sequence[Score]) -> list[str]:
+    lines = [f"{'Beyond the paper':<{_NAME}}{'vanilla':>10}{'edited':>10}{'95 % interval':>18}{'n':>7}  marked by"]
+    for score in table:
+        if score.name not in COLUMNS:
+            forced = " (vanilla by construction)" if score.forced else ""
+            lines.append(
+                f"{f'{score.name}, {score.unit}':<{_NAME}}{_fine(score.vanilla):>10}{_fine(score.edited):>10}"
+                f"{_range(score.edited):>18}{score.edited.n:>7}  {score.source}{forced}"
+            )
+    return lines
+
+
+def _fine(estimate: Estimate) -> str:
+    return "-" if estimate.value is None else f"{estimate.value:.4g}"
+
+
+def _range(estimate: Estimate) -> str:
+    return "" if estimate.low is None or estimate.high is None else f"{estimate.low:.3g} to {estimate.high:.3g}"
+
+
+def _categories(categories: dict[str, tuple[Score, ...]]) -> list[str]:
+    names = ("DS", "DG-Avg", "transfer")
+    lines = [_row("Edited, by category", [cell for name in names for cell in (name, "n")])]
+    for category, table in categories.items():
+        named = {score.name: score for score in table}
+        cells = [
+            cell
+            for name in names
+            for cell in ((_value(named[name].edited), str(named[name].edited.n)) if name in named else ("-", "0"))
+        ]
+        lines.append(_row(category, cells))
+    return lines
+
+
+def _matrix(matrix: CategoryMatrix) -> list[str]:
+    if not matrix.n.any():
+        return ["No held-out prompt was asked, so there is no category-by-category matrix."]
+    lines = ["Percent safe on held-out prompts: edited on the row's category, tested on the column's."]
+    lines.append(_row("", [name[:8] for name in matrix.categories]))
+    lines.append(_row("vanilla", [_cell(value) for value in matrix.vanilla]))
+    lines += [
+        _row(name, [_cell(value) for value in row])
+        for name, row, n in zip(matrix.categories, matrix.edited, matrix.n, strict=True)
+        if n.any()
+    ]
+    return lines
+
+
+def _cell(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.0f}"
+
+
+def _failed(finished: Sequence[Finished]) -> list[str]:
+    failed = [result for result in finished if result.status == "failed"]
+    if not failed:
+        return []
+    return ["", "Failed:", *(f"  case {result.case}: {result.record['error']}" for result in failed)]

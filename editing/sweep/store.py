@@ -1,0 +1,181 @@
+"""What a sweep has finished, in one SQLite file: each case is on disk before the next one starts."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from editing.sweep.settings import SweepSettings
+from inspector.errors import EditError
+from inspector.safeedit.exam import Reply
+from inspector.safeedit.records import reply_from
+
+FILE = "sweep.sqlite"
+
+
+@dataclass(frozen=True)
+class About:
+    """What a sweep ran with, for the report.
+
+    Attributes:
+        settings: Its settings.
+        model: The model's name.
+        fingerprint: Names the base weights.
+        dtype: Data type of the base weights.
+        judge: The judge's name.
+        judge_note: What the judge is.
+        cases: Number of cases in all.
+    """
+
+    settings: SweepSettings
+    model: str
+    fingerprint: str
+    dtype: str
+    judge: str
+    judge_note: str
+    cases: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One finished case.
+
+    Attributes:
+        number: Its place in the sweep.
+        case: The record's id.
+        category: Its unsafety category.
+        status: ``done`` or ``failed``.
+        record: What :func:`editing.sweep.work.work` gave.
+        seconds: Duration.
+    """
+
+    number: int
+    case: str
+    category: str
+    status: str
+    record: dict[str, Any]
+    seconds: float
+
+    @property
+    def replies(self) -> tuple[Reply, ...]:
+        """The marked replies; none for a failed case."""
+        return tuple(reply_from(record) for record in self.record.get("replies", ()))
+
+
+class Store:
+    """The results of one sweep in a folder.
+
+    Args:
+        folder: Where ``sweep.sqlite`` is or will be.
+
+    Raises:
+        EditError: The folder cannot be written, or the file is no sweep.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # Only the thread that drives the sweep writes; WAL keeps what is committed through a kill.
+            self._database = sqlite3.connect(self.path)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=FULL")
+            with self._database:
+                self._database.execute("CREATE TABLE IF NOT EXISTS run (settings TEXT, about TEXT, started REAL)")
+                self._database.execute(
+                    "CREATE TABLE IF NOT EXISTS results (number INTEGER PRIMARY KEY, case_id TEXT, category TEXT, "
+                    "status TEXT, record TEXT, seconds REAL, finished REAL)"
+                )
+        except (OSError, sqlite3.Error) as error:
+            raise EditError(f"{self.path} cannot be used ({error}). Choose another folder with --out.") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def about(self) -> About | None:
+        """Return what the sweep in this folder ran with, ``None`` for a new folder."""
+        found = self._database.execute("SELECT settings, about FROM run").fetchone()
+        if found is None:
+            return None
+        return About(settings=SweepSettings.from_json(found[0]), **json.loads(found[1]))
+
+    def begin(self, about: About) -> None:
+        """Start or go on with a sweep.
+
+        Raises:
+            EditError: The folder holds a sweep with other settings or of other base weights.
+        """
+        before = self.about()
+        if before is None:
+            told = {key: value for key, value in vars(about).items() if key != "settings"}
+            with self._database:
+                self._database.execute(
+                    "INSERT INTO run VALUES (?, ?, ?)", (about.settings.as_json(), json.dumps(told), time.time())
+                )
+            return
+        difference = about.settings.difference(before.settings)
+        if difference is None and about.fingerprint != before.fingerprint:
+            difference = f"base weights {before.fingerprint} there, {about.fingerprint} here"
+        if difference is None and about.cases != before.cases:
+            difference = f"{before.cases} cases there, {about.cases} here"
+        if difference is not None:
+            raise EditError(
+                f"{self.path.parent} holds another sweep ({difference}). Give the same settings to go on with it, or "
+                "another --out for a new one."
+            )
+
+    def save(self, finished: Finished) -> None:
+        """Put one finished case on disk, at once and whole."""
+        with self._database:
+            self._database.execute(
+                "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    finished.number,
+                    finished.case,
+                    finished.category,
+                    finished.status,
+                    json.dumps(finished.record),
+                    finished.seconds,
+                    time.time(),
+                ),
+            )
+
+    def numbers(self) -> frozenset[int]:
+        """Return the places of the finished cases."""
+        return frozenset(number for (number,) in self._database.execute("SELECT number FROM results"))
+
+    def results(self) -> Iterator[Finished]:
+        """Return the finished cases in order."""
+        rows = self._database.execute(
+            "SELECT number, case_id, category, status, record, seconds FROM results ORDER BY number"
+        )
+        for number, case, category, status, record, seconds in rows:
+            yield Finished(number, case, category, status, json.loads(record), seconds)
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold a folder for one sweep at a time.
+
+    Raises:
+        EditError: Another process sweeps into it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "sweep.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise EditError(f"Another process sweeps into {folder}. Wait for it, or choose another --out.") from None
+    try:
+        yield
+    finally:
+        lock.release()
