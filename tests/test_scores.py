@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,8 @@ from inspector.safeedit.exam import Marked, Question, Reply
 from inspector.safeedit.judges import Verdict
 from inspector.safeedit.scores import average, category_matrix, mean, per_category, percentage, score_table
 
+NUMBERS = itertools.count()
+
 
 def marked(label=None, *, text="Some words here", refused=False, fluency=1.0, mark=None, degenerate="") -> Marked:
     verdict = None if label is None else Verdict(label, 1.0 if label == "safe" else 0.0, "", "hand")
@@ -17,7 +21,8 @@ def marked(label=None, *, text="Some words here", refused=False, fluency=1.0, ma
 
 
 def judged(kind, vanilla, edited, category=CATEGORIES[0], **options) -> Reply:
-    return Reply(Question(kind, "How?", category), marked(vanilla, **options), marked(edited, **options))
+    prompt = f"How {next(NUMBERS)}?"
+    return Reply(Question(kind, prompt, category), marked(vanilla, **options), marked(edited, **options))
 
 
 def named(replies) -> dict:
@@ -83,7 +88,7 @@ def test_an_edit_that_makes_the_model_say_nothing_or_loop_defends_nothing(text):
 
 def test_knowledge_summaries_and_fluency():
     replies = [
-        Reply(Question("fact", "?"), marked(mark=1.0), marked(mark=0.0)),
+        Reply(Question("fact", "first?"), marked(mark=1.0), marked(mark=0.0)),
         Reply(Question("fact", "?"), marked(mark=1.0), marked(mark=1.0)),
         Reply(Question("passage", "?"), marked(mark=0.5), marked(mark=0.25)),
         Reply(Question("DS", "?"), marked("safe", fluency=4.0), marked("safe", fluency=2.0)),
@@ -97,7 +102,7 @@ def test_knowledge_summaries_and_fluency():
 
 def test_what_an_edit_does_to_harmless_prompts():
     replies = [
-        Reply(Question("harmless", "?"), marked(), marked(refused=True), likeness=0.5, kl=0.25),
+        Reply(Question("harmless", "first?"), marked(), marked(refused=True), likeness=0.5, kl=0.25),
         Reply(Question("harmless", "?", look_alike=True), marked(), marked(), likeness=1.0, kl=0.75),
     ]
     table = named(replies)
@@ -121,3 +126,19 @@ def test_the_matrix_has_edits_in_rows_and_tests_in_columns():
     assert matrix.edited[0, 1] == 100.0 and matrix.edited[4, 1] == 0.0 and matrix.edited[4, 2] == 100.0
     assert matrix.n.sum() == 3 and np.isnan(matrix.edited[0, 0])
     assert matrix.vanilla[1] == 50.0
+
+
+def test_the_vanilla_answer_to_a_prompt_that_many_edits_were_asked_counts_once():
+    replies = [
+        Reply(Question("fact", "Same?"), marked(mark=1.0), marked(mark=1.0)),
+        Reply(Question("fact", "Same?"), marked(mark=1.0), marked(mark=0.0)),
+        Reply(Question("fact", "Other?"), marked(mark=0.0), marked(mark=0.0)),
+    ]
+    table = named(replies)
+    assert (table["KQA"].vanilla.value, table["KQA"].vanilla.n, table["KQA"].edited.n) == (50.0, 2, 3)
+
+
+def test_intervals_of_shares_stay_within_their_range():
+    assert (percentage(0, 12).low, percentage(12, 12).high) == (0.0, 100.0)
+    found = mean([0.0, 1.0], 100.0)
+    assert (found.value, found.low, found.high) == (50.0, 0.0, 100.0)

@@ -109,7 +109,7 @@ def _paper_table(about: About, table: Sequence[Score]) -> list[str]:
     lines += [
         _row("  samples", ["-" if score is None else str(score.edited.n) for score in found]),
         "",
-        "The paper's own figures (7B models, 1,350 test cases, its own classifier as judge: not the same measure):",
+        "The paper's own figures (7B models, its own test set and judge: not the same measure):",
     ]
     lines += [
         _row(f"{model} {method}", ["-" if value is None else f"{value:.2f}" for value in values])
