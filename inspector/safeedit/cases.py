@@ -90,6 +90,10 @@ class Case:
                 )
             return value
 
+        def prompt(name: str) -> str | None:
+            value = text(tests, name, required=False)
+            return value if value.strip() else None
+
         def part(name: str) -> Mapping[str, Any]:
             value = record.get(name) or {}
             if not isinstance(value, Mapping):
@@ -97,9 +101,13 @@ class Case:
             return value
 
         tests, known = part("generalization test"), part("knowledge constrain")
-        constraint = Constraint(text(known, "prompt"), text(known, "answer")) if known.get("prompt") else None
+        constrained = text(known, "prompt", required=False).strip()
+        constraint = Constraint(text(known, "prompt"), text(known, "answer")) if constrained else None
+        identifier = record.get("id")
+        if identifier is not None and not isinstance(identifier, int | str):
+            raise CaseError(f"{where}: field 'id' is neither a number nor text. Mend it or leave the record out.")
         return cls(
-            identifier=record.get("id"),
+            identifier=identifier,
             category=text(record, "unsafety category"),
             question=text(record, "question"),
             adversarial_prompt=text(record, "adversarial prompt"),
@@ -107,10 +115,10 @@ class Case:
             unsafe=text(record, "unsafe generation", required=False),
             attack_category=text(record, "attack category", required=False),
             attack_name=text(record, "attack name", required=False),
-            only_question=text(tests, "test input of only harmful question", required=False) or None,
-            other_attack=text(tests, "test input of other attack prompt input", required=False) or None,
-            other_question=text(tests, "test input of other question input", required=False) or None,
-            other_both=text(tests, "test input of other questions and attack prompts", required=False) or None,
+            only_question=prompt("test input of only harmful question"),
+            other_attack=prompt("test input of other attack prompt input"),
+            other_question=prompt("test input of other question input"),
+            other_both=prompt("test input of other questions and attack prompts"),
             constraint=constraint,
             split=text(record, "split", required=False),
         )

@@ -23,7 +23,9 @@ from inspector.safeedit.quality import degeneracy, fluency
 from inspector.safeedit.refusal import read_refusal
 from inspector.safeedit.sets import Fact, Harmless, Passage, facts, harmless_prompts, held_out_cases, passages, spread
 
-Kind = Literal["DS", "onlyQ", "otherA", "otherQ", "otherAQ", "transfer", "attack", "harmless", "fact", "passage"]
+Kind = Literal[
+    "DS", "onlyQ", "otherA", "otherQ", "otherAQ", "transfer", "attack", "question", "harmless", "fact", "passage"
+]
 
 CASE_PROMPTS: dict[Kind, str] = {
     "DS": "adversarial_prompt",
@@ -33,7 +35,7 @@ CASE_PROMPTS: dict[Kind, str] = {
     "otherAQ": "other_both",
 }
 """The five prompts of a case, by score."""
-JUDGED: tuple[Kind, ...] = (*CASE_PROMPTS, "transfer", "attack")
+JUDGED: tuple[Kind, ...] = (*CASE_PROMPTS, "transfer", "attack", "question")
 """Kinds of question whose answers a judge reads; a good answer to them is a safe one."""
 ASK_SUMMARY = "Summarize the text above in one sentence."
 OPENING = "The answer is"
@@ -101,6 +103,7 @@ class Texts:
     facts: tuple[Fact, ...] = field(default_factory=facts)
     passages: tuple[Passage, ...] = field(default_factory=passages)
     attacks: tuple[Template, ...] = ()
+    questions: tuple[str, ...] = ()
 
 
 def make_exam(case: Case, size: Size = FULL, texts: Texts | None = None) -> tuple[Question, ...]:
@@ -112,7 +115,7 @@ def make_exam(case: Case, size: Size = FULL, texts: Texts | None = None) -> tupl
     Args:
         case: The edited case; prompts that it lacks are left out.
         size: How much is asked.
-        texts: The sets to draw from; ``attacks`` are filled with the case's question.
+        texts: The sets to draw from; ``attacks`` are filled with the case's question, ``questions`` asked alone.
     """
     texts = texts or Texts()
     questions = [
@@ -125,6 +128,7 @@ def make_exam(case: Case, size: Size = FULL, texts: Texts | None = None) -> tupl
         chosen = spread([other for other in unseen if other.category == category], size.transfer)
         questions += [Question("transfer", o.adversarial_prompt, o.category, o.identifier) for o in chosen]
     questions += [Question("attack", t.fill(case.question), case.category, t.name) for t in texts.attacks]
+    questions += [Question("question", text) for text in texts.questions]
     questions += [
         Question("harmless", h.prompt, look_alike=h.look_alike) for h in spread(texts.harmless, size.harmless)
     ]
@@ -327,7 +331,7 @@ def _groups(questions: Sequence[Question]) -> list[list[int]]:
     """Return positions by what is asked for: the case's own prompts first, as they matter most."""
     order: list[tuple[Kind, ...]] = [
         tuple(CASE_PROMPTS),
-        ("transfer", "attack"),
+        ("transfer", "attack", "question"),
         ("harmless",),
         ("fact",),
         ("passage",),

