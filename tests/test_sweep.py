@@ -240,3 +240,54 @@ def test_ending_by_hand_says_how_to_go_on(tmp_path, capsys):
     arguments = ["--cases", write_cases(tmp_path, 1), "--out", str(tmp_path / "out"), *SHORT]
     assert main(arguments, interrupted) == 130
     assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_report_with_anything_that_asks_for_a_run_runs_first(tmp_path, capsys, monkeypatch):
+    asked = []
+
+    def interrupted(settings: SweepSettings):
+        asked.append(settings)
+        raise KeyboardInterrupt
+
+    assert main(["--out", str(tmp_path / "out"), "--limit", "2", "--report"], interrupted) == 130
+    assert asked[0].cases == "bundled" and asked[0].limit == 2
+
+
+def test_a_folder_that_is_a_file_is_refused_and_the_number_of_failures_is_told(tmp_path, capsys):
+    cases = write_cases(tmp_path, 1, **{"adversarial prompt": "x" * 9000})
+    assert main(["--cases", cases, "--out", cases, *SHORT], loader) == 2
+    assert "Error:" in capsys.readouterr().err
+    assert main(["--cases", cases, "--out", str(tmp_path / "out"), *SHORT], loader) == 1
+    assert "1 of 1 cases failed" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (requirements-cluster.txt)")
+def test_what_a_ray_worker_cannot_load_is_said_in_its_own_words(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PYTHONPATH", f"{HERE.parent}{os.pathsep}{HERE}")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    driver = os.getpid()
+
+    def elsewhere(settings: SweepSettings):
+        return loader(settings if os.getpid() == driver else SweepSettings(revision="5"))
+
+    arguments = ["--cases", write_cases(tmp_path, 1), "--engine", "ray", "--address", "local", *SHORT]
+    assert main([*arguments, "--out", str(tmp_path / "out")], elsewhere) == 2
+    said = capsys.readouterr().err
+    assert "A worker has base weights" in said and "Traceback" not in said and not finished(tmp_path / "out")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (requirements-cluster.txt)")
+def test_a_case_whose_worker_dies_is_given_to_another_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{HERE.parent}{os.pathsep}{HERE}")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    driver, dead = os.getpid(), tmp_path / "dead"
+
+    def deadly(settings: SweepSettings):
+        if os.getpid() != driver and not dead.exists():
+            dead.touch()
+            os._exit(1)
+        return loader(settings)
+
+    arguments = ["--cases", write_cases(tmp_path, 1), "--engine", "ray", "--address", "local", *SHORT]
+    assert main([*arguments, "--out", str(tmp_path / "out")], deadly) == 0
+    assert dead.exists() and [result.status for result in finished(tmp_path / "out")] == ["done"]

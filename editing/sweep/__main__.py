@@ -17,7 +17,7 @@ from editing.sweep.work import METHODS, cases_of
 from inspector.divergence import PRESETS as LOCATE_PRESETS
 from inspector.errors import CaseError, InspectorError
 from inspector.model import SUFFIX
-from inspector.safeedit.exam import FULL, Size
+from inspector.safeedit.exam import FULL, Reply, Size
 from inspector.safeedit.judges import EMBEDDED
 from inspector.safeedit.layouts import SPLITS, read_cases
 from inspector.safeedit.scores import score_table
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_all) -> i
     chosen = options().parse_args(arguments)
     try:
         failed = 0
-        if chosen.cases is not None or not chosen.report:
+        if not _only_report(chosen):
             settings = _settings(chosen)
             cluster = Cluster(chosen.address, chosen.workers, chosen.gpus_per_worker, chosen.cpus_per_worker)
             with only_one(chosen.out):
@@ -89,6 +89,11 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_all) -> i
         print("\nStopped. Finished cases are kept: the same command goes on.", file=sys.stderr)
         return 130
     return 1 if failed else 0
+
+
+def _only_report(chosen: argparse.Namespace) -> bool:
+    """Tell whether nothing but the folder is given with ``--report``; anything else asks for a run."""
+    return chosen == options().parse_args(["--out", str(chosen.out), "--report"])
 
 
 def _settings(chosen: argparse.Namespace) -> SweepSettings:
@@ -145,13 +150,19 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
         todo = [(number, case) for number, case in enumerate(cases) if number not in known]
         print(f"{len(todo)} of {len(cases)} cases to do, results in {folder}", file=sys.stderr, flush=True)
         if todo:
-            run = local(model, judge, settings, todo) if cluster is None else on_ray(settings, todo, cluster, loader)
+            run = (
+                local(model, judge, settings, todo)
+                if cluster is None
+                else on_ray(settings, todo, cluster, loader, model)
+            )
+            asked: list[Reply] = []  # the prompts edited on, for the DS so far
             begun = time.perf_counter()
             for count, finished in enumerate(run, start=1):
                 store.save(finished)
                 each = (time.perf_counter() - begun) / count
-                found = {score.name: score for score in score_table(finished.replies, judge.name)}
-                said = ", ".join(f"{n} {found[n].edited.value:.0f} %" for n in ("DS", "DG-Avg") if n in found)
+                asked += [reply for reply in finished.replies if reply.question.kind == "DS"]
+                so_far = score_table(asked, judge.name)
+                said = f"DS so far {so_far[0].edited.value:.0f} %" if so_far else ""
                 print(
                     f"{count} of {len(todo)}: case {finished.case or finished.number} {finished.status} in "
                     f"{finished.seconds:.0f} s{', ' + said if said else ''}; about {each * (len(todo) - count):.0f} s "
@@ -159,7 +170,10 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
                     file=sys.stderr,
                     flush=True,
                 )
-        return sum(result.status == "failed" for result in store.results())
+        failed = sum(result.status == "failed" for result in store.results())
+        if failed:
+            print(f"{failed} of {len(cases)} cases failed; --report says why.", file=sys.stderr)
+        return failed
     finally:
         store.close()
 

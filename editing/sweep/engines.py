@@ -10,9 +10,10 @@ from typing import Any
 from editing.sweep.settings import SweepSettings
 from editing.sweep.store import Finished
 from editing.sweep.work import texts_of, work
-from inspector.errors import EditError
+from inspector.errors import EditError, InspectorError
 from inspector.model import InspectedModel, load
 from inspector.safeedit.cases import Case
+from inspector.safeedit.exam import Texts
 from inspector.safeedit.judges import Judge, load_judge
 
 Loader = Callable[[SweepSettings], tuple[InspectedModel, Judge]]
@@ -52,17 +53,25 @@ class Cluster:
     cpus_per_worker: float = 1.0
 
 
-def on_ray(settings: SweepSettings, todo: Todo, cluster: Cluster, loader: Loader = load_all) -> Iterator[Finished]:
+def on_ray(
+    settings: SweepSettings, todo: Todo, cluster: Cluster, loader: Loader = load_all, like: InspectedModel | None = None
+) -> Iterator[Finished]:
     """Do the cases on Ray workers, each with its own model; results come as they are ready, in any order.
 
     A case whose worker dies is given to another one, once.
 
+    Args:
+        like: The driver's model, whose base weights and data type every worker must have; ``None`` for no check.
+
     Raises:
-        EditError: Ray is not installed, there is no such cluster, or it cannot hold a worker.
+        EditError: Ray is not installed, there is no such cluster, it cannot hold a worker, or a worker's model is not
+            the driver's.
+        InspectorError: What a worker says of its model, its judge or its texts.
     """
+    identity = None if like is None else (like.fingerprint, like.dtype_name)
     try:
         import ray
-        from ray.exceptions import RayActorError
+        from ray.exceptions import RayActorError, RayTaskError
     except ImportError:
         raise EditError("The engine ray needs its package. Run 'pip install -r requirements-cluster.txt'.") from None
     started = not ray.is_initialized()
@@ -81,12 +90,16 @@ def on_ray(settings: SweepSettings, todo: Todo, cluster: Cluster, loader: Loader
                 running[worker.do.remote(number, case)] = (worker, (number, case))
 
         for _ in range(count):
-            give(remote.remote(settings, loader))
+            give(remote.remote(settings, loader, identity))
         while running:
             ready, _ = ray.wait(list(running), num_returns=1)
             worker, (number, case) = running.pop(ready[0])
             try:
-                yield ray.get(ready[0])
+                finished = ray.get(ready[0])
+            except RayTaskError as error:
+                if isinstance(error.cause, InspectorError):
+                    raise error.cause from None  # its own words, without the worker's stack
+                raise
             except RayActorError as error:
                 if tried[number] > 1:
                     raise EditError(
@@ -94,8 +107,10 @@ def on_ray(settings: SweepSettings, todo: Todo, cluster: Cluster, loader: Loader
                         "finished cases are kept."
                     ) from error
                 waiting.insert(0, (number, case))
-                worker = remote.remote(settings, loader)
-            give(worker)
+                give(remote.remote(settings, loader, identity))
+            else:
+                give(worker)  # before the result is written, so that no worker waits for the disk
+                yield finished
     finally:
         if started:
             ray.shutdown()
@@ -116,16 +131,31 @@ def _connect(ray: Any, cluster: Cluster) -> None:
 
 
 class _Worker:
-    """One replica of model and judge on a Ray worker."""
+    """One replica of model and judge on a Ray worker, loaded with its first case.
 
-    def __init__(self, settings: SweepSettings, loader: Loader) -> None:
-        self._settings = settings
-        self._model, self._judge = loader(settings)
-        self._texts = texts_of(settings)
+    An error while an actor is made reaches the driver as a dead worker; one in a case keeps its own words.
+    """
+
+    def __init__(self, settings: SweepSettings, loader: Loader, identity: tuple[str, str] | None) -> None:
+        self._settings, self._loader, self._identity = settings, loader, identity
+        self._loaded: tuple[InspectedModel, Judge, Texts] | None = None
+
+    def _load(self) -> tuple[InspectedModel, Judge, Texts]:
+        model, judge = self._loader(self._settings)
+        found = (model.fingerprint, model.dtype_name)
+        if self._identity is not None and found != self._identity:
+            raise EditError(
+                f"A worker has base weights {found[0]} in {found[1]}, this process {self._identity[0]} in "
+                f"{self._identity[1]}. Give --dtype, and --revision for a hub model, so that all have the same."
+            )
+        return model, judge, texts_of(self._settings)
 
     def do(self, number: int, case: Case) -> Finished:
+        if self._loaded is None:
+            self._loaded = self._load()
+        model, judge, texts = self._loaded
         begun = time.perf_counter()
-        status, record = work(self._model, self._judge, case, self._settings, self._texts)
+        status, record = work(model, judge, case, self._settings, texts)
         return _finished(number, case, status, record, time.perf_counter() - begun)
 
 

@@ -72,7 +72,7 @@ class SweepSettings:
         for name, allowed in (("method", tuple(METHODS)), ("preset", PRESETS), ("locate", LOCATE_PRESETS)):
             if getattr(self, name) not in allowed:
                 raise EditError(f"Unknown {name} '{getattr(self, name)}'. Valid ones: {', '.join(allowed)}.")
-        if self.block != TOXIC and not self.block.isdigit():
+        if self.block != TOXIC and not self.block.isdecimal():
             raise EditError(f"The block '{self.block}' is neither '{TOXIC}' nor a number.")
         if (self.limit is not None and self.limit < 1) or self.max_new_tokens < 1:
             raise EditError("The limit of cases and the longest answer must be at least 1.")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import platform
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,13 @@ from inspector.safeedit.exam import Reply
 from inspector.safeedit.records import reply_from
 
 FILE = "sweep.sqlite"
+COMPUTING = ("torch", "transformers", "tokenizers", "numpy", "rouge-score", "alt-profanity-check")
+"""Packages on whose versions a number may depend."""
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of :data:`COMPUTING`."""
+    return {"python": platform.python_version(), **{name: version(name) for name in COMPUTING}}
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,7 @@ class About:
         judge: The judge's name.
         judge_note: What the judge is.
         cases: Number of cases in all.
+        versions: Versions of the software that computes, by name; empty where none are written.
     """
 
     settings: SweepSettings
@@ -42,6 +52,7 @@ class About:
     judge: str
     judge_note: str
     cases: int
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,7 +127,7 @@ class Store:
         """
         before = self.about()
         if before is None:
-            told = {key: value for key, value in vars(about).items() if key != "settings"}
+            told = {key: value for key, value in vars(about).items() if key != "settings"} | {"versions": versions()}
             with self._database:
                 self._database.execute(
                     "INSERT INTO run VALUES (?, ?, ?)", (about.settings.as_json(), json.dumps(told), time.time())
@@ -167,14 +178,16 @@ def only_one(folder: Path) -> Iterator[None]:
     """Hold a folder for one sweep at a time.
 
     Raises:
-        EditError: Another process sweeps into it.
+        EditError: Another process sweeps into it, or it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "sweep.lock")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise EditError(f"Another process sweeps into {folder}. Wait for it, or choose another --out.") from None
+    except (OSError, NotImplementedError) as error:
+        raise EditError(f"{folder} cannot be used ({error}). Choose another folder with --out.") from error
     try:
         yield
     finally:

@@ -1,0 +1,117 @@
+"""The report's numbers, computed by hand from made-up records."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from editing.sweep import About, Finished, Store, SweepSettings, report
+from editing.sweep.paper import TABLE_1
+from inspector.errors import EditError
+from inspector.safeedit.exam import Kind, Marked, Question, Reply
+from inspector.safeedit.judges import Verdict
+from inspector.safeedit.records import reply_record
+
+MENTAL, RUDE = "mental harm", "offensiveness"
+
+
+def marked(safe: bool | None = None, mark: float | None = None) -> Marked:
+    verdict = None if safe is None else Verdict("safe" if safe else "unsafe", float(safe), "", "hand")
+    return Marked("Some words here", True, "", verdict, False, 4.0, mark)
+
+
+def judged(kind: Kind, prompt: str, edited: bool, category: str = MENTAL) -> Reply:
+    return Reply(Question(kind, prompt, category), marked(False), marked(edited))
+
+
+def case(number: int, category: str, safe: str) -> Finished:
+    """Return a case whose edited answers are safe where ``safe`` has a ``+``: DS, the four of DG, two of transfer."""
+    kinds: tuple[Kind, ...] = ("DS", "onlyQ", "otherA", "otherQ", "otherAQ")
+    replies = [
+        judged(kind, f"{kind} {number}", sign == "+", category) for kind, sign in zip(kinds, safe[:5], strict=True)
+    ]
+    replies += [judged("transfer", "held out", safe[5] == "+", MENTAL), judged("transfer", "too", safe[6] == "+", RUDE)]
+    replies.append(Reply(Question("fact", "Who?", accepted=("I",)), marked(mark=1.0), marked(mark=float(number == 0))))
+    replies.append(Reply(Question("passage", "Long."), marked(mark=0.5), marked(mark=0.25)))
+    record = {"block": 1, "replies": [reply_record(reply) for reply in replies]}
+    return Finished(number, f"case-{number}", category, "done", record, 1.0)
+
+
+def sweep(folder: Path, *finished: Finished) -> Path:
+    store = Store(folder)
+    store.begin(About(SweepSettings(), "tiny", "f" * 16, "float32", "hand", "Marked by hand.", len(finished)))
+    for result in finished:
+        store.save(result)
+    store.close()
+    return folder
+
+
+@pytest.fixture
+def done(tmp_path) -> Path:
+    failed = Finished(2, "case-2", RUDE, "failed", {"error": "The prompt is too long. Shorten it."}, 0.1)
+    return sweep(tmp_path, case(0, MENTAL, "++++-+-"), case(1, RUDE, "+---+++"), failed)
+
+
+def line(text: str, start: str) -> list[str]:
+    """Return the words after the start of the one line that begins so."""
+    (found,) = [line for line in text.splitlines() if line.startswith(start)]
+    return found[len(start) :].split()
+
+
+def test_the_paper_s_columns_hold_vanilla_and_edited(done):
+    text = report(done)
+    # DS 2 of 2; the four of DG 1 of 2 each; n-gram entropy 4; facts 1 of 2; ROUGE-1 0.25 for both.
+    edited = ["100.00", "50.00", "50.00", "50.00", "50.00", "50.00", "4.00", "50.00", "25.00"]
+    assert line(text, "tiny DINM") == edited
+    vanilla = ["0.00", "0.00", "0.00", "0.00", "0.00", "0.00", "4.00", "100.00", "50.00"]
+    assert line(text, "tiny vanilla") == vanilla
+    assert line(text, "  samples")[:6] == ["2", "2", "2", "2", "2", "8"]
+    intervals = [line for line in text.splitlines() if line.startswith("  95 % interval")]
+    assert "34-100" in intervals[1] and "9-91" in intervals[1]  # Wilson's, for 2 of 2 and for 1 of 2
+
+
+def test_the_paper_s_own_rows_stand_under_ours_as_printed(done):
+    text = report(done)
+    note = next(n for n, line in enumerate(text.splitlines()) if line.startswith("The paper's own figures"))
+    assert "7B" in text.splitlines()[note] and "judge" in text.splitlines()[note]
+    for (model, method), values in TABLE_1.items():
+        printed = ["-" if value is None else f"{value:.2f}" for value in values]
+        assert line(text, f"{model} {method}") == printed
+
+
+def test_categories_and_the_matrix_of_held_out_prompts(done):
+    text = report(done)
+    rows = {name: [row for row in text.splitlines() if row.startswith(name)] for name in (MENTAL, RUDE)}
+    # By category: DS, DG-Avg and transfer, each with its number; then edited on the row, tested on the column.
+    assert rows[MENTAL][0].split()[2:] == ["100.00", "1", "75.00", "4", "100.00", "2"]
+    assert rows[RUDE][0].split()[1:] == ["100.00", "1", "25.00", "4", "50.00", "2"]
+    assert rows[MENTAL][1].split()[2:] == ["0", "-", "-", "100", *["-"] * 5]
+    assert rows[RUDE][1].split()[1:] == ["100", "-", "-", "100", *["-"] * 5]
+    assert line(text, "vanilla   ") == ["0", "-", "-", "0", *["-"] * 5]
+
+
+def test_head_failures_and_files(done):
+    text = report(done)
+    assert "2 of 3 cases scored, 1 failed" in text and "Judge: hand. Marked by hand." in text
+    assert "case case-2: The prompt is too long. Shorten it." in text.split("Failed:")[1]
+    assert (done / "report.txt").read_text(encoding="utf-8") == text
+    scores = json.loads((done / "scores.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    named = {score["name"]: score for score in scores["scores"]}
+    assert named["DG-Avg"]["edited"]["value"] == 50.0 and named["transfer"]["edited"]["value"] == 75.0
+    assert named["KQA"]["edited"]["n"] == 2 and named["DS"]["source"] == "hand"
+    place = scores["matrix"]["categories"].index
+    assert scores["matrix"]["edited"][place(MENTAL)][place(RUDE)] == 0.0
+    assert scores["matrix"]["n"][place(RUDE)][place(MENTAL)] == 1
+    assert scores["categories"][MENTAL][0]["edited"] == named["DS"]["edited"] | {
+        "n": 1,
+        "low": pytest.approx(20.65, abs=0.01),
+    }
+
+
+def test_no_sweep_and_no_finished_case_are_refused(tmp_path):
+    with pytest.raises(EditError, match="holds no sweep"):
+        report(tmp_path / "nowhere")
+    with pytest.raises(EditError, match="No case of the sweep"):
+        report(sweep(tmp_path / "empty"))
