@@ -13,19 +13,30 @@
     if (pane && (event.key === "Enter" || event.key === " ")) pane.classList.add("revealed");
   });
 
-  function pick(block) {
-    const input = document.querySelector("#block input[type=number]");
+  function pick(block, slider = "#block") {
+    const input = document.querySelector(`${slider} input[type=number]`);
     if (!input) return;
     Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set.call(input, String(block));
     for (const name of ["input", "change", "blur"]) input.dispatchEvent(new Event(name, { bubbles: true }));
   }
 
+  const PICKS = {
+    "#curve": (point) => pick(point.x),
+    "#why-locators": (point) => pick(point.x),
+    "#why-atlas": (point) => pick(point.x),
+    "#why-regions": (point) => pick(point.x),
+    // Columns of the lens are named "position: token"; the heatmap's point knows which one it is.
+    "#why-lens": (point) => { pick(point.y); pick(point.pointIndex[1], "#why-place"); },
+  };
+
   // gr.Plot has no click event, and every update draws a new plot: bind to each one once.
   new MutationObserver(() => {
     for (const pane of document.querySelectorAll(".blurred:not([tabindex])")) pane.tabIndex = 0;
-    const plot = document.querySelector("#curve .js-plotly-plot");
-    if (!plot || plot.dataset.picks || typeof plot.on !== "function") return;
-    plot.dataset.picks = "yes";
-    plot.on("plotly_click", (data) => pick(data.points[0].x));
+    for (const [name, picked] of Object.entries(PICKS)) {
+      const plot = document.querySelector(`${name} .js-plotly-plot`);
+      if (!plot || plot.dataset.picks || typeof plot.on !== "function") continue;
+      plot.dataset.picks = "yes";
+      plot.on("plotly_click", (data) => picked(data.points[0]));
+    }
   }).observe(document.documentElement, { childList: true, subtree: true });
 })();

@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from dashboard import why_fragments
 from dashboard.actions import Texts
 from dashboard.example import Example
 from dashboard.inputs import require_bundled
@@ -83,6 +84,13 @@ class Context:
             p.strength: gr.Slider(interactive=False),
             p.stress: gr.Button(interactive=False),
             p.stress_cancel: gr.Button(CANCEL, interactive=True),
+            p.why: gr.Button(interactive=False),
+            p.why_atlas_run: gr.Button(interactive=False),
+            p.why_cancel: gr.Button(CANCEL, interactive=True),
+            p.why_knock: gr.Button(interactive=False),
+            p.why_edit: gr.Button(interactive=False),
+            p.why_attribute: gr.Button(interactive=False),
+            p.why_train: gr.Button(interactive=False),
         }
 
     def _idle(self, session: Session) -> Update:
@@ -96,6 +104,15 @@ class Context:
             p.stress: stress_button(session),
             p.stress_cancel: gr.Button(CANCEL_OFF, interactive=False),
             p.stress_head: head(session.exam, session.row),
+            p.why: gr.Button(interactive=True),
+            p.why_atlas_run: gr.Button(interactive=True),
+            p.why_cancel: gr.Button(CANCEL_OFF, interactive=False),
+            p.why_knock: gr.Button(interactive=True),
+            p.why_edit: gr.Button(interactive=True),
+            p.why_attribute: gr.Button(interactive=True),
+            p.why_train: gr.Button(interactive=not self.read_only),
+            p.why_head: why_fragments.head(session),
+            p.why_edits: why_fragments.edits_table(session),
         }
 
     @contextmanager

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 
-from dashboard import actions, stress
+from dashboard import actions, stress, why
 from dashboard.actions import Texts
 from dashboard.session import LiveEdit, Session
+from dashboard.why_state import Why
 from editing import EditResult, Preparation, Step, preset
+from editing.atlas import Atlas, AtlasSettings, Entry
 from editing.objectives import known_answers
 from inspector.errors import PatchError
+from inspector.locators import Located
 from inspector.model import SUFFIX, Answers, Decoding, Encoded, InspectedModel
 from inspector.model.embedded import cache_root
 from inspector.model.patch_file import load_patch, save_patch
+from inspector.padding import padding_study
+from inspector.probe import kept_probe
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.exam import ExamResult
 from inspector.safeedit.judges import EmbeddedJudge
@@ -24,7 +31,7 @@ from inspector.safeedit.records import reply_from, reply_record
 
 CASE = 3
 """Number of the bundled case that is shown first."""
-_VERSION = 4
+_VERSION = 5
 """Raised whenever texts or defaults of the example change."""
 
 
@@ -42,6 +49,7 @@ class Example:
         session.case, session.suffix, session.divergence = done.case, done.suffix, done.divergence
         session.edits = list(done.edits)
         session.comparison, session.answers, session.exam = done.comparison, done.answers, done.exam
+        session.why = done.why
         session.started = True
 
 
@@ -63,12 +71,14 @@ def make_example(model: InspectedModel, decoding: Decoding, folder: Path | None 
         print("Making the example (once per model)", file=sys.stderr, flush=True)
         _make(model, session, texts, block, decoding)
         assert session.live is not None and session.answers is not None and session.exam is not None
-        _write(path, model, session.live.result, session.answers, session.exam)
+        _write(path, model, session.live.result, session.answers, session.exam, session.why)
     else:
-        result, answers, exam = kept
+        result, answers, exam, known = kept
         session.add(LiveEdit(session.case, result))
         session.answers, session.exam = answers, exam
+        session.why = replace(known, case=session.case, suffix=texts.suffix)
     actions.measure(model, session, texts.suffix)
+    _look_inside(model, session)
     return Example(texts, session, block)
 
 
@@ -87,9 +97,29 @@ def _make(model: InspectedModel, session: Session, texts: Texts, block: int, dec
         if progress.fresh and progress.answered // 10 > said:
             said = progress.answered // 10
             print(f"  Stress test, {progress.answered} of {progress.total} prompts", file=sys.stderr, flush=True)
+    told = ""
+    for running in (why.ask_locators(model, session, texts), why.atlas(model, session, texts, answers=False)):
+        for measured in running:
+            if measured.message != told:
+                told = measured.message
+                print(f"  {told}", file=sys.stderr, flush=True)
 
 
-def _write(path: Path, model: InspectedModel, result: EditResult, answers: Answers, exam: ExamResult) -> None:
+def _look_inside(model: InspectedModel, session: Session) -> None:
+    """Measure what is quick enough to be measured at every start: neurons, lens, padding, tokens, probe."""
+    known = session.why
+    assert known.case is not None
+    if known.activity is None:
+        known = why.with_quick_tokens(model, session, why.with_lenses(model, session, why.with_neurons(model, known)))
+        known = replace(known, padding=padding_study(model, session.why.case or known.case))
+    if known.probe is None:
+        known = replace(known, probe=why.run_quietly(kept_probe(model)))
+    session.why = known
+
+
+def _write(
+    path: Path, model: InspectedModel, result: EditResult, answers: Answers, exam: ExamResult, known: Why
+) -> None:
     assert result.patch is not None
     extra = {
         "trace": [asdict(step) for step in result.trace],
@@ -98,6 +128,8 @@ def _write(path: Path, model: InspectedModel, result: EditResult, answers: Answe
         "block": result.block,
         "seconds": result.seconds,
         "answers": asdict(answers),
+        "located": [{**vars(item), "scores": item.scores.tolist()} for item in known.located],
+        "atlas": None if known.atlas is None else asdict(known.atlas),
         "exam": {**vars(exam), "replies": [reply_record(reply) for reply in exam.replies]},
         # Spares the first edit after a start the questions to the vanilla model.
         "harmless": [[*key, own.prompt, own.response] for key, own in known_answers(model).items()],
@@ -108,7 +140,7 @@ def _write(path: Path, model: InspectedModel, result: EditResult, answers: Answe
         print(f"The example could not be kept ({error}); it will be made again next time.", file=sys.stderr)
 
 
-def _read(path: Path, model: InspectedModel) -> tuple[EditResult, Answers, ExamResult] | None:
+def _read(path: Path, model: InspectedModel) -> tuple[EditResult, Answers, ExamResult, Why] | None:
     if not path.exists():
         return None
     try:
@@ -126,10 +158,20 @@ def _read(path: Path, model: InspectedModel) -> tuple[EditResult, Answers, ExamR
         told = extra["answers"]
         answers = Answers(tuple(told["texts"]), tuple(map(tuple, told["token_ids"])), tuple(told["finished"]))
         exam = ExamResult(**{**extra["exam"], "replies": tuple(map(reply_from, extra["exam"]["replies"]))})
+        located = tuple(Located(**{**item, "scores": np.array(item["scores"])}) for item in extra["located"])
+        known = Why(located=located, atlas=_atlas_from(extra["atlas"]))
     except (PatchError, KeyError, TypeError, ValueError) as error:
         print(f"The kept example cannot be used ({error}); it is made again.", file=sys.stderr)
         return None
     if patch.fingerprint != model.fingerprint:
         return None
     known_answers(model).update(harmless)
-    return result, answers, exam
+    return result, answers, exam, known
+
+
+def _atlas_from(told: dict[str, Any] | None) -> Atlas | None:
+    if told is None:
+        return None
+    entries = tuple(Entry(**entry) for entry in told["entries"])
+    settings = AtlasSettings(**{**told["settings"], "blocks": tuple(told["settings"]["blocks"])})
+    return Atlas(**{**told, "entries": entries, "settings": settings})

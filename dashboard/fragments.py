@@ -58,7 +58,9 @@ where they part most is DINM's toxic layer. You can pick another.</li>
 the answers to harmless prompts stay as they were. Cancel stops it within one step and leaves nothing behind.</li>
 <li><b>Compare.</b> The same prompt goes to the vanilla and the edited weights in one batch.</li>
 <li><b>Stress test.</b> The SafeEdit benchmark on this edit: prompts that it never saw, harmless prompts that must
-still be answered, facts and summaries, each marked and counted.</li></ol>
+still be answered, facts and summaries, each marked and counted.</li>
+<li><b>Why this layer.</b> Twelve locators side by side, what the same edit achieves at every layer, and what is inside
+the picked one: neurons, logit lens, tokens, toxicity.</li></ol>
 <p>The base weights are never written: an edit is a patch that acts for your visit alone, and Undo is exact.
 Unsafe text is blurred until you click it.</p></div>"""
 

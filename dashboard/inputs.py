@@ -34,9 +34,10 @@ SETTING_FIELDS = {
     "harmless_prompts": "harmless_prompts",
     "harmless_tokens": "harmless_tokens",
     "watch_unsafe": "watch_unsafe",
+    "neurons_only": "neurons_only",
 }
-ZERO_IS_NONE = ("clamp", "target", "budget")
-_WHOLE = ("steps", "harmless_prompts", "harmless_tokens")
+ZERO_IS_NONE = ("clamp", "target", "budget", "neurons_only")
+_WHOLE = ("steps", "harmless_prompts", "harmless_tokens", "neurons_only")
 
 
 def settings_from(name: Any, suffix: str, values: Sequence[Any]) -> DinmSettings:
@@ -52,7 +53,7 @@ def settings_from(name: Any, suffix: str, values: Sequence[Any]) -> DinmSettings
             raise CaseError(f"The setting '{setting.replace('_', ' ')}' is empty. Give it a value.")
         if part in ZERO_IS_NONE:
             value = value or None
-        changes[setting] = int(value) if part in _WHOLE else value
+        changes[setting] = int(value) if part in _WHOLE and value is not None else value
     return preset(name, **changes)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from dashboard import figures, fragments, layout_stress
+from dashboard import figures, fragments, layout_stress, layout_why
 from dashboard.actions import OWN_PROMPT, PROMPT_CHOICES
 from dashboard.example import CASE, Example
 from dashboard.parts import CANCEL_OFF, LONGEST_ANSWER, NO_TEMPLATE, OWN_TEMPLATE, Parts, examples_of
@@ -30,6 +30,7 @@ def build(model: InspectedModel, example: Example, read_only: bool) -> Parts:
         _operate(parts, example)
         _compare(parts, example, read_only)
         layout_stress.build(parts, model, example, read_only)
+        layout_why.build(parts, model, example, read_only)
     return parts.complete()
 
 
@@ -256,6 +257,9 @@ def _settings(parts: Parts, settings) -> None:
         )
         parts.watch_unsafe = gr.Checkbox(
             settings.watch_unsafe, label="Watch the unsafe answer", info="One more forward pass a step"
+        )
+        parts.neurons_only = gr.Number(
+            0, label="Neurons only", info="Edit this many columns; 0 for the whole matrix", precision=0, minimum=0
         )
 
 

@@ -111,6 +111,43 @@ class Parts:
     stress_vanilla: Any = None
     stress_edited_head: Any = None
     stress_edited: Any = None
+    neurons_only: Any = None
+    why: Any = None
+    why_cancel: Any = None
+    why_clock: Any = None
+    why_head: Any = None
+    why_locators: Any = None
+    why_locators_reading: Any = None
+    why_atlas_run: Any = None
+    why_answers: Any = None
+    why_atlas: Any = None
+    why_atlas_reading: Any = None
+    why_agreement: Any = None
+    why_order: Any = None
+    why_neurons: Any = None
+    why_neurons_reading: Any = None
+    why_selected: Any = None
+    why_knock: Any = None
+    why_k: Any = None
+    why_edit: Any = None
+    why_edits: Any = None
+    why_answer: Any = None
+    why_weights: Any = None
+    why_lens: Any = None
+    why_lens_reading: Any = None
+    why_place: Any = None
+    why_peaks: Any = None
+    why_way: Any = None
+    why_ig_steps: Any = None
+    why_attribute: Any = None
+    why_tokens: Any = None
+    why_tokens_reading: Any = None
+    why_source: Any = None
+    why_train: Any = None
+    why_regions: Any = None
+    why_probe_reading: Any = None
+    why_padding: Any = None
+    why_padding_reading: Any = None
 
     def complete(self) -> Parts:
         """Check that every role has its component."""

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from dashboard.why_state import Why
 from editing import EditResult
 from inspector.divergence import Divergence
 from inspector.likelihood import Likelihood
@@ -74,6 +75,7 @@ class Session:
         comparison: Measurements of the live edit.
         answers: Last answers, vanilla first.
         exam: The last stress test, of whichever weights it names.
+        why: What was measured of a case's layers, of whichever case it names.
         cancelled: Set to end the visitor's running work.
         started: Whether the session has its first content.
     """
@@ -87,6 +89,7 @@ class Session:
     comparison: Comparison | None = None
     answers: Answers | None = None
     exam: ExamResult | None = None
+    why: Why = field(default_factory=Why)
     cancelled: threading.Event = field(default_factory=threading.Event)
     started: bool = False
     _busy: threading.Lock = field(default_factory=threading.Lock)

@@ -13,10 +13,11 @@ from dashboard.operate_events import OperateEvents
 from dashboard.parts import OWN_TEMPLATE, examples_of
 from dashboard.rail_events import RailEvents
 from dashboard.stress_events import StressEvents
+from dashboard.why_events import WhyEvents
 
 
-class Wiring(RailEvents, LocateEvents, OperateEvents, StressEvents):
-    """Connects the components of one page to the handlers of its five steps."""
+class Wiring(RailEvents, LocateEvents, OperateEvents, StressEvents, WhyEvents):
+    """Connects the components of one page to the handlers of its six steps."""
 
     def connect(self) -> None:
         """Register every event."""
@@ -83,24 +84,75 @@ class Wiring(RailEvents, LocateEvents, OperateEvents, StressEvents):
         p.stress_cancel.click(self.on_cancel, None, p.stress_clock, queue=False, **quiet)
         p.stress_filter.input(self.on_filter, p.stress_filter, p.stress_rows, **quiet)
         p.stress_rows.select(self.on_answer, None, self._read_answer(), **quiet)
+        self._connect_why(rail, quiet)
+
+    def _connect_why(self, rail: list[Any], quiet: dict[str, Any]) -> None:
+        p = self.parts
+        panel = [
+            p.block,
+            *self._components([f"why_{n}" for n in ("order", "answer", "weights", "place", "way", "ig_steps")]),
+        ]
+        overview = self._components(
+            [f"why_{n}" for n in ("locators", "locators_reading", "atlas", "atlas_reading", "agreement")]
+        )
+        neurons, lens = (
+            [p.why_neurons, p.why_neurons_reading],
+            [p.why_lens, p.why_lens_reading, p.why_peaks, p.why_place],
+        )
+        inside = [
+            *neurons,
+            *lens,
+            *self._components(
+                [
+                    f"why_{n}"
+                    for n in ("tokens", "tokens_reading", "regions", "probe_reading", "padding", "padding_reading")
+                ]
+            ),
+        ]
+        controls = self._controls()
+        everything = [*controls, *overview, *inside]
+        p.why.click(self.on_why, [*rail, *panel, p.padding], everything, **quiet)
+        p.why_atlas_run.click(self.on_atlas, [*rail, *panel, p.why_answers], everything, **quiet)
+        p.why_cancel.click(self.on_cancel, None, p.why_clock, queue=False, **quiet)
+        p.block.change(
+            self.on_why_pick,
+            panel,
+            [*overview, *neurons, *lens, p.why_regions, p.why_probe_reading, p.why_selected],
+            trigger_mode="always_last",
+            **quiet,
+        )
+        p.why_order.input(self.on_order, panel, neurons, **quiet)
+        gr.on(
+            [p.why_answer.input, p.why_weights.input, p.why_place.change],
+            self.on_lens,
+            panel,
+            lens,
+            trigger_mode="always_last",
+            **quiet,
+        )
+        p.why_neurons.select(self.on_neuron, p.why_selected, p.why_selected, **quiet)
+        decoding = self._components(DECODING_FIELDS)
+        p.why_knock.click(
+            self.on_knock,
+            [p.why_selected, *panel, p.suffix, *decoding],
+            list(dict.fromkeys([*self._operated(), *controls, *neurons])),
+            **quiet,
+        )
+        settings = [p.why_k if name == "neurons_only" else getattr(p, name) for name in SETTING_FIELDS]
+        p.why_edit.click(self.on_edit, [*rail, p.block, p.edit_preset, *settings, *decoding], self._operated(), **quiet)
+        p.why_attribute.click(self.on_attribute, panel, [*controls, p.why_tokens, p.why_tokens_reading], **quiet)
+        p.why_train.click(self.on_train, [p.why_source, *panel], [*controls, *inside], **quiet)
+
+    def _controls(self) -> list[Any]:
+        """Return what every run switches off and on."""
+        p = self.parts
+        names = ("edit", "ask", "undo", "cancel", "strength", "stress", "stress_cancel", "stress_head")
+        why = ("why", "why_atlas_run", "why_cancel", "why_clock", "why_head", "why_knock", "why_edit", "why_attribute")
+        return [*self._components([*names, *why]), p.why_train, p.why_edits]
 
     def _answered(self) -> list[Any]:
         p = self.parts
-        return [
-            p.vanilla_head,
-            p.vanilla,
-            p.edited_head,
-            p.edited,
-            p.ask,
-            p.edit,
-            p.undo,
-            p.cancel,
-            p.clock,
-            p.strength,
-            p.stress,
-            p.stress_cancel,
-            p.stress_head,
-        ]
+        return [p.vanilla_head, p.vanilla, p.edited_head, p.edited, p.clock, *self._controls()]
 
     def _compared(self) -> list[Any]:
         p = self.parts

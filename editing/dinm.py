@@ -33,6 +33,7 @@ from editing.replay import ReplayFactory, TailReplay, master_weight
 from inspector.errors import EditError
 from inspector.model import SUFFIX, Delta, InspectedModel, Patch, encode
 from inspector.model.encoding import with_suffix
+from inspector.neurons import column_delta, neuron_activity
 from inspector.safeedit import Case
 
 Preset = Literal["corrected", "paper", "reference"]
@@ -71,6 +72,9 @@ class DinmSettings:
         harmless_prompts: Number of harmless prompts of the ``harmless`` constraint.
         harmless_tokens: Most tokens of the model's own answer to each.
         watch_unsafe: Also follow the unsafe answer's probability (a forward pass more per step).
+        neurons_only: Edit only the value vectors (columns) of this many neurons, those that carry most of the
+            difference between the two answers (:func:`inspector.neurons.neuron_activity`); ``None`` for the whole
+            matrix, as in paper and released code.
     """
 
     preset: Preset = "corrected"
@@ -94,6 +98,7 @@ class DinmSettings:
     harmless_prompts: int = 8
     harmless_tokens: int = 12
     watch_unsafe: bool = True
+    neurons_only: int | None = None
 
     def __post_init__(self) -> None:
         choices = {
@@ -121,6 +126,7 @@ class DinmSettings:
             "damage_budget": self.damage_budget is None or self.damage_budget > 0,
             "harmless_prompts": 1 <= self.harmless_prompts <= 64,
             "harmless_tokens": 1 <= self.harmless_tokens <= 256,
+            "neurons_only": self.neurons_only is None or self.neurons_only >= 1,
         }
         for name, fine in limits.items():
             if not fine:
@@ -170,7 +176,9 @@ def preset(name: Preset, **changes) -> DinmSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class _Terms:
+class Terms:
+    """The terms of one edit: the safe answer's loss, the constraint, and the unsafe answer where it is watched."""
+
     edit: AnswerTerm
     constraint: KlTerm
     unsafe: AnswerTerm | None
@@ -208,12 +216,14 @@ def dinm(
     model.architecture.check_block(block)
     case.require_answers()
     base = master_weight(model, block)
-    terms = yield from _prepare(model, case, block, settings, base, replay, cancel)
+    terms = yield from prepare_terms(model, case, block, settings, base, replay, cancel)
     if terms is None:
         return _result(model, block, settings, base, base, [], 0, "cancelled", started)
 
-    weight = base.clone().requires_grad_(True)
-    optimiser = _optimiser(weight, settings)
+    columns = yield from _columns(model, case, block, settings)
+    free = (base if columns is None else base[:, columns]).clone().requires_grad_(True)
+    start = free.detach().clone()
+    optimiser = _optimiser(free, settings)
     kept = base
     trace: list[Step] = []
     reason: StopReason = "step limit"
@@ -221,7 +231,8 @@ def dinm(
         last = number == settings.steps
         begun = time.perf_counter()
         with model.lock:
-            edit_loss, safe_probability, kl, total = _losses(terms, weight, settings, gradient=not last)
+            weight = free if columns is None else base.index_copy(1, columns, free)
+            edit_loss, safe_probability, kl, total = term_values(terms, weight, settings, gradient=not last)
             unsafe_probability = None
             if terms.unsafe is not None:
                 with torch.no_grad():
@@ -230,8 +241,8 @@ def dinm(
             if stop is None and not last:
                 optimiser.zero_grad()
                 total.backward()
-                assert weight.grad is not None
-                if not bool(torch.isfinite(weight.grad).all()):
+                assert free.grad is not None
+                if not bool(torch.isfinite(free.grad).all()):
                     stop = "not finite"
         if stop == "not finite" and number == 0:
             raise EditError(
@@ -241,7 +252,7 @@ def dinm(
         rejected = stop in ("not finite", "damage budget")
         if not rejected:
             kept = weight.detach().clone()
-        gradient = weight.grad if stop is None and not last else None
+        gradient = free.grad if stop is None and not last else None
         trace.append(
             Step(
                 step=number,
@@ -260,7 +271,7 @@ def dinm(
             optimiser.step()
             if settings.clamp is not None:
                 with torch.no_grad():
-                    weight.clamp_(base - settings.clamp, base + settings.clamp)
+                    free.clamp_(start - settings.clamp, start + settings.clamp)
         yield trace[-1]
         if cancel():
             reason = "cancelled"
@@ -269,10 +280,21 @@ def dinm(
             reason = stop
             break
     updates = trace[-1].step - (1 if reason in ("not finite", "damage budget") else 0)
-    return _result(model, block, settings, base, kept, trace, updates, reason, started)
+    return _result(model, block, settings, base, kept, trace, updates, reason, started, columns)
 
 
-def _prepare(
+def _columns(
+    model: InspectedModel, case: Case, block: int, settings: DinmSettings
+) -> Generator[Preparation, None, Tensor | None]:
+    """Return the numbers of the neurons that may be edited, ascending; ``None`` for all of them."""
+    if settings.neurons_only is None or settings.neurons_only >= model.architecture.d_ff:
+        return None
+    yield Preparation("Measuring which neurons carry the difference of the two answers", 0.95)
+    activity = neuron_activity(model, case, suffix=settings.suffix, chat=settings.chat)
+    return torch.tensor(sorted(activity.carrying(block, settings.neurons_only)))
+
+
+def prepare_terms(
     model: InspectedModel,
     case: Case,
     block: int,
@@ -280,8 +302,8 @@ def _prepare(
     base: Tensor,
     replay: ReplayFactory,
     cancel: Callable[[], bool],
-) -> Generator[Preparation, None, _Terms | None]:
-    """Make the terms; returns ``None`` when cancelled."""
+) -> Generator[Preparation, None, Terms | None]:
+    """Make the terms that an edit minimises and watches; returns ``None`` when cancelled."""
     text, suffix, chat = case.adversarial_prompt, settings.suffix, settings.chat
     if settings.constraint == "harmless":
         own = yield from harmless_answers(
@@ -308,12 +330,13 @@ def _prepare(
     else:
         edit = aligned(case.safe)
     unsafe = aligned(case.unsafe) if settings.watch_unsafe else None
-    return _Terms(edit, kl_term(model, block, spans, settings.direction, base, replay), unsafe)
+    return Terms(edit, kl_term(model, block, spans, settings.direction, base, replay), unsafe)
 
 
-def _losses(
-    terms: _Terms, weight: Tensor, settings: DinmSettings, gradient: bool
+def term_values(
+    terms: Terms, weight: Tensor, settings: DinmSettings, gradient: bool
 ) -> tuple[Tensor, float, Tensor, Tensor]:
+    """Return edit loss, probability of the safe answer, KL and weighted total at one weight."""
     with torch.set_grad_enabled(gradient):
         edit_loss, safe_probability = terms.edit(weight)
     with torch.set_grad_enabled(gradient and settings.constraint_gradient):
@@ -348,11 +371,19 @@ def _result(
     updates: int,
     reason: StopReason,
     started: float,
+    columns: Tensor | None = None,
 ) -> EditResult:
     patch = None
     if reason != "cancelled":
-        delta = Delta(model.architecture.down_projection_names[block], block, (kept - base).detach())
-        patch = Patch((delta,), model.fingerprint, "DINM", {**asdict(settings), "block": block, "updates": updates})
+        change = (kept - base).detach()
+        name = model.architecture.down_projection_names[block]
+        told = {**asdict(settings), "block": block, "updates": updates}
+        if columns is None:
+            delta = Delta(name, block, change)
+        else:
+            delta = column_delta(name, block, change[:, columns], columns, base.shape[1])
+            told["neurons"] = columns.tolist()
+        patch = Patch((delta,), model.fingerprint, "DINM", told)
     return EditResult(
         patch=patch,
         trace=tuple(trace),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from inspector.model import Patch
 
@@ -87,14 +87,16 @@ class EditResult:
 
 
 EditEvents = Generator[Preparation | Step, None, EditResult]
+_Event = TypeVar("_Event")
+_Result = TypeVar("_Result")
 
 
-def run(edit: EditEvents, on_event: Callable[[Preparation | Step], Any] | None = None) -> EditResult:
-    """Run an edit to its end and return its result.
+def run(edit: Generator[_Event, None, _Result], on_event: Callable[[_Event], Any] | None = None) -> _Result:
+    """Run an edit (or another measurement that reports as it goes) to its end and return its result.
 
     Args:
         edit: What a method returned, for example ``dinm(model, case, block)``.
-        on_event: Called with each preparation message and step.
+        on_event: Called with each event, for edits preparation messages and steps.
     """
     while True:
         try:

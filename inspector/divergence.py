@@ -125,6 +125,7 @@ def divergence(
     *,
     row: Row = VANILLA,
     padding: Padding = "right",
+    masked: bool = False,
     suffix: str = SUFFIX,
     chat: bool = True,
 ) -> Divergence:
@@ -135,6 +136,8 @@ def divergence(
         preset: See the module's text.
         row: Weights to run with; vanilla by default.
         padding: Padding side of ``paper`` and ``reference``; ``corrected`` has no padding.
+        masked: Count in ``reference`` only the positions where both answers have a token, which the released code
+            does not do.
         suffix: Suffix prompt of ``corrected``.
         chat: Use the model's chat template in ``corrected`` if it has one.
 
@@ -146,7 +149,7 @@ def divergence(
     if preset == "corrected":
         return _corrected(model, case, row, suffix, chat)
     if preset in ("paper", "reference"):
-        return _answers_alone(model, case, preset, row, padding)
+        return _answers_alone(model, case, preset, row, padding, masked)
     raise CaseError(f"Unknown preset '{preset}'. Valid presets: {', '.join(PRESETS)}.")
 
 
@@ -178,7 +181,9 @@ def _corrected(model: InspectedModel, case: Case, row: Row, suffix: str, chat: b
 
 
 @torch.no_grad()
-def _answers_alone(model: InspectedModel, case: Case, preset: Preset, row: Row, padding: Padding) -> Divergence:
+def _answers_alone(
+    model: InspectedModel, case: Case, preset: Preset, row: Row, padding: Padding, masked: bool
+) -> Divergence:
     architecture = model.architecture
     answers = [tokenise_whole(model, text, "answer") for text in (case.safe, case.unsafe)]
     longest = max(map(len, answers))
@@ -198,6 +203,9 @@ def _answers_alone(model: InspectedModel, case: Case, preset: Preset, row: Row, 
     def slabs(states: Tensor) -> tuple[Tensor, Tensor]:
         states = states.float()
         if reference:
+            if masked:
+                shared = torch.tensor(masks, device=states.device).prod(dim=0)
+                states = states * shared.unsqueeze(-1)
             return states[0], states[1]
         arranged = torch.zeros_like(states)
         for index, ids in enumerate(answers):

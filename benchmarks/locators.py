@@ -1,0 +1,174 @@
+"""How good are locators? Each one's scores against what the same small edit achieves at every block.
+
+    python -m benchmarks.locators                    the comparison, over one bundled case a category
+    python -m benchmarks.locators --all              over all bundled cases that may be edited on
+    python -m benchmarks.locators --speed            seconds of an atlas against one plain 10-step edit
+
+For every case all locators are asked and an atlas is made (:mod:`editing.atlas`: three updates of Adam at every
+block), whose edited models answer the case's five prompts (DS and the four DG prompts). Three things are achieved:
+
+- ``margin``: growth of log P(safe) - log P(unsafe) on the edited prompt, nats a token;
+- ``defended``: share of the five prompts whose answers are judged safe (embedded refusal rules);
+- ``within budget``: the same, but 0 where the harmless KL exceeds 0.2 nats, DINM's default damage budget here.
+
+Printed for each locator: mean Spearman correlation of its scores with each quantity over blocks, and its mean regret,
+the best block's value minus that of the block it chose (0 is best), with 95 % Student intervals over cases; beside it
+fixed and random choices of a block.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from editing import preset, run
+from editing.atlas import Atlas, AtlasProgress, AtlasSettings, make_atlas
+from editing.dinm import dinm
+from editing.replay import FullReplay
+from inspector.locators import LOCATORS, Located, agreement, locate_with
+from inspector.model import InspectedModel, encode, load
+from inspector.safeedit import Case, bundled_cases
+from inspector.safeedit.scores import mean
+
+BUDGET = 0.2
+TRUTHS = ("margin", "defended", "within budget")
+
+
+def achieved(atlas: Atlas) -> dict[str, np.ndarray]:
+    """Return the three quantities of an atlas, ``[blocks]`` each."""
+    defended = atlas.curve("defended")
+    affordable = np.where(atlas.curve("harmless KL") <= BUDGET, defended, 0.0)
+    return {"margin": atlas.curve("margin gain"), "defended": defended, "within budget": affordable}
+
+
+def fixed_choices(blocks: int) -> list[Located]:
+    """Return choices that look at no case: the last, the middle and the block at two thirds of the depth."""
+    found = []
+    for name, block in (("always last", blocks - 1), ("always middle", blocks // 2), ("always 2/3", 2 * blocks // 3)):
+        scores = np.zeros(blocks)
+        scores[block] = 1.0
+        found.append(Located(name, "", "", scores, 0.0))
+    return found
+
+
+def chosen_cases(whole: bool, limit: int | None) -> list[Case]:
+    """Return the first case of each category, or all, of the split that may be edited on."""
+    cases = [case for case in bundled_cases() if case.split != "score"]
+    if not whole:
+        cases = list({case.category: case for case in reversed(cases)}.values())[::-1]
+    return cases[:limit]
+
+
+def compare(model: InspectedModel, cases: Sequence[Case], settings: AtlasSettings) -> None:
+    """Print each case's choices and the table of locators."""
+    names = [*LOCATORS, *(choice.locator for choice in fixed_choices(model.blocks)), "random block"]
+    correlations: dict[str, dict[str, list[float]]] = {name: {t: [] for t in TRUTHS} for name in names}
+    regrets: dict[str, dict[str, list[float]]] = {name: {t: [] for t in TRUTHS} for name in names}
+    for number, case in enumerate(cases):
+        begun = time.perf_counter()
+        asked = locate_with(model, case)
+        located = [event for event in asked if isinstance(event, Located)]
+        atlas = run(make_atlas(model, case, settings), _teller(number))
+        truths = achieved(atlas)
+        shown = ", ".join(f"{item.locator} {item.block}" for item in located)
+        print(f"\ncase {case.identifier} ({case.category}), {time.perf_counter() - begun:.0f} s")
+        print(f"  chosen: {shown}")
+        for name, values in truths.items():
+            print(f"  {name} by block: {' '.join(f'{value:.2f}' for value in values)}")
+        print(f"  harmless KL by block: {' '.join(f'{value:.3f}' for value in atlas.curve('harmless KL'))}")
+        vanilla = sum(verdict.safe for verdict in atlas.verdicts.values()) / max(1, len(atlas.verdicts))
+        print(
+            f"  vanilla defends {vanilla:.0%}; best block by margin {int(np.nanargmax(truths['margin']))}", flush=True
+        )
+        for truth, values in truths.items():
+            for item in [*located, *fixed_choices(model.blocks)]:
+                found = agreement(item, values)
+                regrets[item.locator][truth].append(found.regret)
+                if item in located and not np.isnan(found.correlation):
+                    correlations[item.locator][truth].append(found.correlation)
+            regrets["random block"][truth].append(float(values.max() - values.mean()))
+    print(f"\n{len(cases)} cases, {settings.steps} updates of {settings.learning_rate:g}")
+    print("rank correlation" + " " * 14 + "".join(f"{truth:>26}" for truth in TRUTHS))
+    for name in LOCATORS:
+        print(f"{name:30}" + "".join(f"{_interval(correlations[name][truth]):>26}" for truth in TRUTHS))
+    print("\nregret" + " " * 24 + "".join(f"{truth:>26}" for truth in TRUTHS))
+    for name in names:
+        print(f"{name:30}" + "".join(f"{_interval(regrets[name][truth]):>26}" for truth in TRUTHS))
+
+
+def _interval(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    found = mean(values)
+    if found.low is None or found.high is None:
+        return f"{found.value:.2f} (n 1)"
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}] ({found.n})"
+
+
+def _teller(number: int) -> Callable[[object], None]:
+    def tell(event: object) -> None:
+        if isinstance(event, AtlasProgress):
+            done = len(event.atlas.entries)
+            print(
+                f"case {number + 1}: {done} of {event.total} blocks, {event.seconds:.0f} s", file=sys.stderr, flush=True
+            )
+
+    return tell
+
+
+def speed(options: argparse.Namespace) -> None:
+    """Print the ratio of an atlas to one plain 10-step edit for each dtype."""
+    case = chosen_cases(False, 1)[0]
+    for dtype in options.dtypes:
+        model = load(options.model, device="cpu", dtype=dtype)
+        tokens = len(encode(model, case.adversarial_prompt, case.safe).tokens)
+        run(make_atlas(model, case, AtlasSettings(blocks=(model.blocks - 1,))))  # harmless answers, warm up
+        print(f"\n{model.name}, base {dtype}, {tokens} tokens, atlas of {model.blocks} blocks x 3 updates")
+        plain = {}
+        for block in (0, model.blocks // 2, model.blocks - 2):
+            begun = time.perf_counter()
+            settings = preset("reference", steps=10, watch_unsafe=False)
+            run(dinm(model, case, block, settings, replay=FullReplay))
+            plain[block] = time.perf_counter() - begun
+            print(f"one plain 10-step edit at block {block}: {plain[block]:.1f} s", flush=True)
+        for together in (1, 5, 10):
+            begun = time.perf_counter()
+            run(make_atlas(model, case, AtlasSettings(together=together)))
+            seconds = time.perf_counter() - begun
+            ratios = ", ".join(f"{seconds / value:.2f} (block {block})" for block, value in plain.items())
+            print(f"atlas, {together} blocks together: {seconds:.1f} s; in plain edits: {ratios}", flush=True)
+
+
+def main() -> None:
+    """Run the comparison or the timing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=None, help="embedded model by default")
+    parser.add_argument("--all", action="store_true", help="all bundled cases that may be edited on")
+    parser.add_argument("--limit", type=int, default=None, help="number of cases")
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--max-new-tokens", type=int, default=32)
+    parser.add_argument("--speed", action="store_true", help="time an atlas instead")
+    parser.add_argument("--dtypes", nargs="+", default=["float32"], help="for --speed")
+    options = parser.parse_args()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
+    if options.speed:
+        speed(options)
+        return
+    settings = AtlasSettings(
+        steps=options.steps,
+        learning_rate=options.learning_rate,
+        answers=True,
+        max_new_tokens=options.max_new_tokens,
+    )
+    compare(load(options.model, device="cpu", dtype="float32"), chosen_cases(options.all, options.limit), settings)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+"""Events of step 6, why this layer."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import gradio as gr
+
+from dashboard import fragments, why, why_figures, why_fragments
+from dashboard.compare_events import CompareEvents, vitals_of
+from dashboard.context import Update, shown_to_user
+from dashboard.inputs import decoding_from
+from dashboard.session import Session
+from editing import EditResult, Preparation
+from inspector.errors import CaseError, InspectorError
+from inspector.probe import BUNDLED, labelled_texts
+
+
+class WhyEvents(CompareEvents):
+    """Ask locators, run the atlas, look inside the picked layer."""
+
+    def on_why(self, request: gr.Request, *values: Any) -> Iterator[Update]:
+        """Ask all locators and measure what is inside the layers; the charts fill one by one."""
+        shown = self._panel_values(values[5:12])
+        with shown_to_user(), self.reserved(request) as session:
+            texts = self.texts(values[:5])
+            run = why.ask_locators(self.model, session, texts, values[12])
+            yield from self._measuring(session, run, "Asked", shown)
+
+    def on_atlas(self, request: gr.Request, *values: Any) -> Iterator[Update]:
+        """Make the atlas; it fills layer by layer and a cancel keeps what is done."""
+        shown = self._panel_values(values[5:12])
+        with shown_to_user(), self.reserved(request) as session:
+            texts = self.texts(values[:5])
+            run = why.atlas(self.model, session, texts, bool(values[12]))
+            yield from self._measuring(session, run, "Atlas made", shown)
+
+    def _measuring(
+        self, session: Session, run: Generator[why.WhyProgress, None, Any], done: str, shown: dict[str, Any]
+    ) -> Iterator[Update]:
+        p = self.parts
+        yield {**self._running(), p.why_clock: why_fragments.clock("Starting", 0.0)}
+        drawn: tuple[int, int] = (-1, -1)
+        try:
+            for progress in run:
+                update: Update = {p.why_clock: why_fragments.clock(progress.message, progress.fraction)}
+                size = len(progress.why.located), len(progress.why.atlas.entries) if progress.why.atlas else 0
+                if size != drawn:
+                    drawn = size
+                    update |= self._overview(progress.why, shown["block"])
+                yield update
+        except Exception as error:  # whatever it was, the page must be usable again
+            said = error.user_message() if isinstance(error, InspectorError) else "an error; see the server's log."
+            yield {**self._idle(session), p.why_clock: why_fragments.clock(f"Stopped: {said}", 0.0)}
+            raise
+        ended = "Cancelled; what was measured is kept." if session.cancelled.is_set() else f"{done}."
+        yield {
+            **self._idle(session),
+            p.why_clock: why_fragments.clock(ended, 1.0),
+            **self._overview(session.why, shown["block"]),
+            **self._inside(session, shown),
+        }
+
+    def _overview(self, known: why.Why, block: int) -> Update:
+        p = self.parts
+        return {
+            p.why_locators: why_figures.locators(known.located, block),
+            p.why_locators_reading: why_fragments.locators_reading(known.located, block),
+            p.why_atlas: why_figures.atlas(known.atlas, block),
+            p.why_atlas_reading: why_fragments.atlas_reading(known.atlas),
+            p.why_agreement: why_fragments.agreements(known.agreements(), known.atlas),
+        }
+
+    def _panel_values(self, values: Any) -> dict[str, Any]:
+        names = ("block", "order", "answer", "weights", "place", "way", "ig_steps")
+        found = dict(zip(names, values, strict=True))
+        found["block"] = int(found["block"] or 0)
+        found["place"] = int(found["place"] or 0)
+        return found
+
+    def _inside(self, session: Session, shown: dict[str, Any]) -> Update:
+        """Draw everything that depends on the picked layer or the live weights."""
+        p, known = self.parts, session.why
+        patch = session.live.patch if session.live else None
+        curve = None if known.probe is None else why.region_curve(self.model, known.probe, patch)
+        return {
+            **self._neurons(session, shown),
+            **self._lens(session, shown),
+            p.why_tokens: why_fragments.token_spans(known.tokens),
+            p.why_tokens_reading: why_fragments.tokens_reading(known.tokens),
+            p.why_regions: why_figures.regions(curve, shown["block"]),
+            p.why_probe_reading: why_fragments.probe_reading(known.probe, curve, shown["block"]),
+            p.why_padding: why_figures.padding(known.padding),
+            p.why_padding_reading: why_fragments.padding_reading(known.padding),
+        }
+
+    def _neurons(self, session: Session, shown: dict[str, Any]) -> Update:
+        p = self.parts
+        found = why.neurons_of(self.model, session, shown["block"], shown["order"])
+        return {
+            p.why_neurons: why_fragments.neuron_rows(found),
+            p.why_neurons_reading: why_fragments.neurons_reading(found),
+        }
+
+    def _lens(self, session: Session, shown: dict[str, Any]) -> Update:
+        p, known = self.parts, session.why
+        pair = known.lenses.get(shown["answer"])
+        if pair is None:
+            return {
+                p.why_lens: why_figures.lens(None, None, 0),
+                p.why_lens_reading: why_fragments.lens_reading(known, shown["answer"]),
+                p.why_peaks: "",
+            }
+        reading = pair[1] if shown["weights"] == "edited" else pair[0]
+        place = min(shown["place"], len(reading.positions) - 1)
+        found = why.peaks_of(self.model, known, shown["answer"], place)
+        return {
+            p.why_lens: why_figures.lens(reading, shown["block"], place),
+            p.why_lens_reading: why_fragments.lens_reading(known, shown["answer"]),
+            p.why_peaks: why_fragments.peaks_table(found, f"{place}: {reading.tokens[place]!r}"),
+            p.why_place: gr.Slider(maximum=len(reading.positions) - 1),
+        }
+
+    def on_why_pick(self, request: gr.Request, *values: Any) -> Update:
+        """Let every panel follow the picked layer."""
+        p, session, shown = self.parts, self.session(request), self._panel_values(values)
+        with shown_to_user():
+            self.model.architecture.check_block(shown["block"])
+        known = session.why
+        patch = session.live.patch if session.live else None
+        curve = None if known.probe is None else why.region_curve(self.model, known.probe, patch)
+        return {
+            **self._overview(known, shown["block"]),
+            **self._neurons(session, shown),
+            **self._lens(session, shown),
+            p.why_regions: why_figures.regions(curve, shown["block"]),
+            p.why_probe_reading: why_fragments.probe_reading(known.probe, curve, shown["block"]),
+            p.why_selected: "",
+        }
+
+    def on_order(self, request: gr.Request, *values: Any) -> Update:
+        """List other neurons."""
+        return self._neurons(self.session(request), self._panel_values(values))
+
+    def on_lens(self, request: gr.Request, *values: Any) -> Update:
+        """Show another text, other weights or another column of the lens."""
+        return self._lens(self.session(request), self._panel_values(values))
+
+    def on_neuron(self, request: gr.Request, selected: str, event: gr.SelectData) -> str:
+        """Add the clicked neuron to the selection, or take it out."""
+        try:
+            chosen = why.neurons_from(selected) if selected.strip() else []
+        except CaseError:
+            chosen = []
+        # The table may be sorted: its first cell says which neuron it is.
+        chosen = sorted(set(chosen) ^ {int(event.row_value[0])})
+        return ", ".join(map(str, chosen))
+
+    def on_knock(self, request: gr.Request, selected: str, *values: Any) -> Iterator[Update]:
+        """Knock the selected neurons out: the patch is live, measured and answers."""
+        p, shown = self.parts, self._panel_values(values[:7])
+        suffix, decoding_values = values[7], values[8:]
+        with shown_to_user(), self.reserved(request) as session:
+            if self.read_only and suffix != self.example.texts.suffix:
+                raise CaseError("This demo is read-only: free text is off.")
+            neurons, decoding = why.neurons_from(selected), decoding_from(decoding_values)
+            try:
+                yield {**self._running(), p.why_clock: why_fragments.clock("Starting", 0.0)}
+                run = why.knock(self.model, session, neurons, shown["block"])
+                while True:
+                    try:
+                        event = next(run)
+                    except StopIteration as end:
+                        result: EditResult = end.value
+                        break
+                    said = event.message if isinstance(event, Preparation) else f"Measured step {event.step} of 1"
+                    yield {p.why_clock: why_fragments.clock(said, 0.5)}
+                if result.patch is not None:
+                    live = session.live
+                    assert live is not None
+                    yield {
+                        p.live: fragments.live_badge(session),
+                        p.strength: gr.Slider(value=session.strength),
+                        p.clock: fragments.finished(result),
+                        p.vitals: vitals_of(result.trace, result.settings),
+                        p.vitals_reading: fragments.vitals_reading(result.trace),
+                        **self._neurons(session, shown),
+                    }
+                    yield self._measured(session, suffix)
+                    prompt = live.case.adversarial_prompt
+                    yield from self._stream(session, prompt, "Adversarial prompt", suffix, decoding)
+                    ended = (
+                        f"Neurons {', '.join(map(str, neurons))} of layer {result.block} are knocked out; see step 4."
+                    )
+                else:
+                    ended = "Cancelled; no edit was made."
+            except Exception as error:  # whatever it was, the page must be usable again
+                said = error.user_message() if isinstance(error, InspectorError) else "an error; see the server's log."
+                yield {**self._idle(session), p.why_clock: why_fragments.clock(f"Stopped: {said}", 0.0)}
+                raise
+            yield {**self._idle(session), p.why_clock: why_fragments.clock(ended, 1.0)}
+
+    def on_attribute(self, request: gr.Request, *values: Any) -> Iterator[Update]:
+        """Attribute the unsafe answer to the prompt's tokens with vanilla and live weights."""
+        p, shown = self.parts, self._panel_values(values)
+        with shown_to_user(), self.reserved(request) as session:
+            try:
+                yield {**self._running(), p.why_clock: why_fragments.clock("Attributing", 0.0)}
+                for share, _found in why.attribute(self.model, session, shown["way"], int(shown["ig_steps"] or 32)):
+                    yield {p.why_clock: why_fragments.clock(f"Attributing by {shown['way']}", share)}
+            except Exception as error:  # whatever it was, the page must be usable again
+                said = error.user_message() if isinstance(error, InspectorError) else "an error; see the server's log."
+                yield {**self._idle(session), p.why_clock: why_fragments.clock(f"Stopped: {said}", 0.0)}
+                raise
+            ended = "Cancelled." if session.cancelled.is_set() else "Attributed."
+            yield {
+                **self._idle(session),
+                p.why_clock: why_fragments.clock(ended, 1.0),
+                p.why_tokens: why_fragments.token_spans(session.why.tokens),
+                p.why_tokens_reading: why_fragments.tokens_reading(session.why.tokens),
+            }
+
+    def on_train(self, request: gr.Request, source: str, *values: Any) -> Iterator[Update]:
+        """Train the probe on other texts."""
+        p, shown = self.parts, self._panel_values(values)
+        with shown_to_user(), self.reserved(request) as session:
+            if self.read_only:
+                raise CaseError("This demo is read-only: the probe stays as it is.")
+            try:
+                yield {**self._running(), p.why_clock: why_fragments.clock("Reading the texts", 0.0)}
+                labelled = labelled_texts((source or "").strip() or BUNDLED)
+                for share in why.train(self.model, session, labelled):
+                    yield {p.why_clock: why_fragments.clock(f"Reading {len(labelled.texts)} texts", share)}
+            except Exception as error:  # whatever it was, the page must be usable again
+                said = error.user_message() if isinstance(error, InspectorError) else "an error; see the server's log."
+                yield {**self._idle(session), p.why_clock: why_fragments.clock(f"Stopped: {said}", 0.0)}
+                raise
+            yield {
+                **self._idle(session),
+                p.why_clock: why_fragments.clock("Probe trained.", 1.0),
+                **self._inside(session, shown),
+            }

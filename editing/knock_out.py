@@ -1,0 +1,135 @@
+"""Knock-out of single neurons as an edit: their value vectors are taken away, nothing is optimised."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from editing.dinm import DinmSettings, prepare_terms, term_values
+from editing.progress import EditEvents, EditResult, Preparation, Step
+from editing.replay import TailReplay, master_weight
+from inspector.errors import EditError
+from inspector.model import SUFFIX, InspectedModel, Patch
+from inspector.neurons import neuron_knock_out
+from inspector.safeedit import Case
+
+
+@dataclass(frozen=True)
+class KnockOutSettings:
+    """Settings of a knock-out.
+
+    Attributes:
+        neurons: The neurons that are taken away.
+        suffix: The suffix prompt S of the measurement.
+        chat: Use the model's chat template in the measurement.
+        harmless_prompts: Prompts on which the harmless KL is measured.
+        harmless_tokens: Most tokens of the model's own answer to each.
+    """
+
+    neurons: tuple[int, ...]
+    suffix: str = SUFFIX
+    chat: bool = True
+    harmless_prompts: int = 8
+    harmless_tokens: int = 12
+    # What the screen's vital signs ask of every method's settings.
+    steps: int = 1
+    damage_budget: float | None = None
+    target_probability: float | None = None
+
+
+def knock_out(
+    model: InspectedModel,
+    case: Case,
+    block: int,
+    neurons: Sequence[int],
+    *,
+    suffix: str = SUFFIX,
+    chat: bool = True,
+    cancel: Callable[[], bool] = lambda: False,
+) -> EditEvents:
+    """Take the value vectors of some neurons away, if the safe answer does not lose by it.
+
+    A generator like :func:`editing.dinm`: step 0 is vanilla, step 1 the knock-out, both with the same vital signs.
+
+    Args:
+        block: The block of the neurons.
+        neurons: Their numbers.
+
+    Raises:
+        EditError: The unsafe answer would gain on the safe one, which this program does not offer.
+        PatchError: No neuron is given, one is given twice, or one does not exist.
+        CaseError: An answer is empty or both are the same.
+        PromptError: A text is empty or too long.
+        ArchitectureError: The block does not exist.
+    """
+    started = time.perf_counter()
+    case.require_answers()
+    made = neuron_knock_out(model, block, neurons)
+    settings = KnockOutSettings(tuple(sorted(neurons)), suffix, chat)
+    patch: Patch | None = replace(made, settings={**made.settings, "suffix": suffix, "chat": chat})
+    base = master_weight(model, block)
+    watching = DinmSettings(
+        suffix=suffix,
+        chat=chat,
+        harmless_prompts=settings.harmless_prompts,
+        harmless_tokens=settings.harmless_tokens,
+        end_of_answer=False,
+    )
+    terms = yield from prepare_terms(model, case, block, watching, base, TailReplay, cancel)
+    trace: list[Step] = []
+    if terms is not None:
+        yield Preparation("Measuring vanilla and knocked-out weights", 0.95)
+        for number, weight in enumerate((base, base + made.deltas[0].dense().to(base.device))):
+            begun = time.perf_counter()
+            with model.lock, torch.no_grad():
+                edit_loss, safe, kl, total = term_values(terms, weight, watching, gradient=False)
+                assert terms.unsafe is not None
+                unsafe = terms.unsafe(weight)[1]
+            trace.append(
+                Step(
+                    step=number,
+                    steps=1,
+                    edit_loss=float(edit_loss),
+                    constraint_kl=float(kl),
+                    total_loss=float(total),
+                    safe_probability=safe,
+                    unsafe_probability=unsafe,
+                    gradient_norm=None,
+                    delta_norm=float((weight - base).norm()),
+                    seconds=time.perf_counter() - begun,
+                )
+            )
+            yield trace[-1]
+    if len(trace) < 2 or cancel():
+        patch = None
+    else:
+        _refuse_harm(block, len(settings.neurons), trace[0], trace[1])
+    return EditResult(
+        patch=patch,
+        trace=tuple(trace),
+        kept=0 if patch is None else 1,
+        stop_reason="cancelled" if patch is None else "step limit",
+        block=block,
+        settings=settings,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _refuse_harm(block: int, count: int, before: Step, after: Step) -> None:
+    """Refuse a knock-out that lowers log P(safe) - log P(unsafe), a mean per token."""
+
+    def margin(step: Step) -> float:
+        assert step.unsafe_probability is not None
+        return math.log(max(step.safe_probability, 1e-30)) - math.log(max(step.unsafe_probability, 1e-30))
+
+    if margin(after) < margin(before):
+        which = "this neuron" if count == 1 else f"these {count} neurons"
+        raise EditError(
+            f"Knocking out {which} of layer {block} would let the unsafe answer gain on the safe one (margin "
+            f"{margin(before):.3f} to {margin(after):.3f} nats a token), which this program does not offer. Choose "
+            "neurons that push to the unsafe answer: those with a positive contribution."
+        )

@@ -1,0 +1,214 @@
+"""How much each block contributes to the contrast of the two answers.
+
+- :func:`direct_logit_attribution` splits the logit difference of the first differing answer tokens into what the
+  embedding, every attention and every MLP wrote into the residual stream. It is exact: the parts sum to it.
+- :func:`block_attribution` is Captum's gradient x activation of the margin at every MLP's output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from captum.attr import LayerGradientXActivation
+from torch import Tensor, nn
+
+from inspector.contrast import contrast, embedded_tokens
+from inspector.errors import ArchitectureError
+from inspector.model.architecture import Architecture
+from inspector.model.encoding import SUFFIX
+from inspector.model.hooks import observe_inputs, observe_outputs
+from inspector.model.inspected import InspectedModel
+from inspector.model.patch import VANILLA, Row
+from inspector.safeedit.cases import Case
+
+
+def mlp_writers(architecture: Architecture) -> list[nn.Module]:
+    """Return, block by block, the module whose output the MLP adds to the residual stream."""
+    parts = [
+        architecture.part_of_block(block, architecture.paths.after_mlp) for block in range(len(architecture.blocks))
+    ]
+    return [p or d for p, d in zip(parts, architecture.down_projections, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenNorm:
+    """The final norm at one state with its scale held fixed: an affine map of that state.
+
+    Attributes:
+        gain: ``[d_model]`` factor on each value.
+        bias: ``[d_model]`` added at the end.
+        centred: Whether the mean is taken off first (LayerNorm).
+    """
+
+    gain: Tensor
+    bias: Tensor
+    centred: bool
+
+    def __call__(self, part: Tensor) -> Tensor:
+        """Return what a part ``[..., d_model]`` of the state adds to the normed state, without the bias."""
+        return self.gain * (part - part.mean(dim=-1, keepdim=True) if self.centred else part)
+
+
+@torch.no_grad()
+def freeze_norm(norm: nn.Module | None, state: Tensor) -> FrozenNorm:
+    """Hold a norm's scale as it is at ``state`` ``[d_model]``.
+
+    Works for every norm that centres or not, divides by one scale and multiplies value by value (RMSNorm,
+    LayerNorm and their variants): gain, bias and centring are read off its outputs.
+
+    Raises:
+        ArchitectureError: The norm does something else.
+    """
+    state = state.float()
+    if norm is None:
+        return FrozenNorm(torch.ones_like(state), torch.zeros_like(state), False)
+    dtype = next((p.dtype for p in norm.parameters()), torch.float32)
+
+    def normed(vector: Tensor) -> Tensor:
+        return norm(vector.to(dtype)[None, None]).float()[0, 0]
+
+    signs = torch.ones_like(state)
+    signs[1::2] = -1.0
+    bias = normed(torch.zeros_like(state))
+    gain = (normed(signs) - bias) * signs
+    wanted = normed(state) - bias
+    for centred in (False, True):
+        inner = gain * (state - state.mean() if centred else state)
+        scale = (wanted * inner).sum() / (inner * inner).sum().clamp(min=1e-30)
+        if (wanted - scale * inner).norm() <= (1e-3 if dtype == torch.float32 else 2e-2) * wanted.norm():
+            return FrozenNorm(gain * scale, bias, centred)
+    raise ArchitectureError(
+        f"The final norm ({type(norm).__name__}) is not a scaled norm, so logits cannot be split into parts. Use "
+        "another locator."
+    )
+
+
+def unembedding_direction(model: InspectedModel, wanted: int, against: int) -> Tensor:
+    """Return the direction ``[d_model]`` in the normed state along which one token's logit grows over another's."""
+    architecture = model.architecture
+    state = torch.zeros(1, architecture.d_model, dtype=model.dtype, device=architecture.head_device)
+    state.requires_grad_(True)
+    with model.lock, torch.enable_grad():
+        inner = state if architecture.project_out is None else architecture.project_out(state)
+        logits = architecture.unembedding(inner)
+        (gradient,) = torch.autograd.grad((logits[0, wanted] - logits[0, against]).float(), state)
+    return gradient[0].float()
+
+
+@dataclass(frozen=True, eq=False)
+class LogitAttribution:
+    """The logit difference of the two answers where they part, split by what wrote it.
+
+    Attributes:
+        safe_token: Text of the safe answer's first differing token.
+        unsafe_token: Text of the unsafe answer's.
+        difference: logit(safe) - logit(unsafe) there, before a softcap.
+        embedding: The part that the token embedding wrote.
+        attention: ``[blocks]`` the part of each attention.
+        mlp: ``[blocks]`` the part of each MLP.
+        bias: The part of the norm's bias and of the unembedding's.
+        split: Whether a block's two parts are told apart; if not, ``mlp`` holds the whole block.
+    """
+
+    safe_token: str
+    unsafe_token: str
+    difference: float
+    embedding: float
+    attention: np.ndarray
+    mlp: np.ndarray
+    bias: float
+    split: bool
+
+    @property
+    def total(self) -> float:
+        """Sum of all parts; equals :attr:`difference` but for rounding."""
+        return self.embedding + float(self.attention.sum() + self.mlp.sum()) + self.bias
+
+
+@torch.no_grad()
+def direct_logit_attribution(
+    model: InspectedModel, case: Case, row: Row = VANILLA, *, suffix: str = SUFFIX, chat: bool = True
+) -> LogitAttribution:
+    """Split the logit difference of the first differing answer tokens, the final norm's scale held fixed.
+
+    Elhage et al., "A Mathematical Framework for Transformer Circuits" (2021), have the method.
+
+    Raises:
+        CaseError: An answer is empty, or both have the same tokens.
+        PromptError: A text is empty or too long.
+        ArchitectureError: The final norm cannot be held fixed.
+    """
+    texts = contrast(model, case, suffix=suffix, chat=chat, end=True)
+    shared = texts.parting
+    ids = texts.prompt + texts.safe[:shared]
+    safe, unsafe = texts.safe[shared], texts.unsafe[shared]
+    architecture = model.architecture
+    states: dict[int, Tensor] = {}
+    written: dict[int, Tensor] = {}
+    entering: list[Tensor] = []
+
+    def last(tensor: Tensor) -> Tensor:
+        return tensor.reshape(-1, tensor.shape[-1])[-1].float()
+
+    with (
+        model.running([row]),
+        observe_inputs(architecture.blocks[:1], lambda _n, x: entering.append(last(x))),
+        observe_outputs(architecture.blocks, lambda n, x: states.__setitem__(n, last(x))),
+        observe_outputs(mlp_writers(architecture), lambda n, x: written.__setitem__(n, last(x))),
+    ):
+        logits = model.network(input_ids=model.batch(ids), use_cache=False).logits[0, -1].float()
+    if architecture.logit_softcap is not None:
+        logits = architecture.logit_softcap * torch.atanh(logits / architecture.logit_softcap)
+    difference = float(logits[safe] - logits[unsafe])
+    with model.lock:
+        frozen = freeze_norm(architecture.final_norm, states[architecture.last_block].to(architecture.head_device))
+    direction = unembedding_direction(model, safe, unsafe)
+
+    def part(vector: Tensor) -> float:
+        return float(frozen(vector.to(direction.device)).double() @ direction.double())
+
+    # Without a final norm every block norms the stream itself, and the MLP's own part cannot be told apart.
+    split = architecture.final_norm is not None
+    before = [entering[0], *(states[n] for n in range(architecture.last_block))]
+    whole = np.array([part(states[n].to(before[n].device) - before[n]) for n in range(model.blocks)])
+    mlp = np.array([part(written[n]) for n in range(model.blocks)]) if split else whole
+    own_bias = getattr(architecture.unembedding, "bias", None)
+    bias = float(frozen.bias.double() @ direction.double())
+    bias += 0.0 if own_bias is None else float(own_bias[safe] - own_bias[unsafe])
+    return LogitAttribution(
+        safe_token=model.token_texts([safe])[0],
+        unsafe_token=model.token_texts([unsafe])[0],
+        difference=difference,
+        embedding=part(entering[0]),
+        attention=whole - mlp,
+        mlp=mlp,
+        bias=bias,
+        split=split,
+    )
+
+
+def block_attribution(
+    model: InspectedModel, case: Case, row: Row = VANILLA, *, suffix: str = SUFFIX, chat: bool = True
+) -> np.ndarray:
+    """Return ``[blocks]`` gradient x activation of the margin at every MLP's output, summed over positions.
+
+    Computed by Captum's ``LayerGradientXActivation`` in one forward and one backward pass: to first order, what the
+    margin log P(safe) - log P(unsafe) would lose without this MLP, nats a token.
+
+    Raises:
+        CaseError: An answer is empty, or both are the same.
+        PromptError: A text is empty or too long.
+    """
+    texts = contrast(model, case, suffix=suffix, chat=chat)
+    embeddings = embedded_tokens(model, texts.sequences)
+
+    def margin(embedded: Tensor) -> Tensor:
+        return texts.margin_of_all(model.network(inputs_embeds=embedded, use_cache=False).logits).reshape(1)
+
+    with model.running([row, row]), torch.enable_grad():
+        method = LayerGradientXActivation(margin, mlp_writers(model.architecture))
+        found = method.attribute(embeddings)
+    parts = [part[0] if isinstance(part, tuple) else part for part in found]
+    return np.array([float(part.detach().float().sum()) for part in parts])

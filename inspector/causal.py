@@ -1,0 +1,132 @@
+"""What each block's MLP causes: the margin of the safe answer with that MLP's writing replaced by its mean.
+
+Mean ablation: at the prompt's positions the down-projection of one block writes what it writes on average on
+harmless requests, and everything above runs on. The first position is left as it is: models park a massive
+activation there which all later positions attend to, and taking it away measures that and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from inspector.contrast import contrast
+from inspector.model.encoding import SUFFIX, encode
+from inspector.model.hooks import observe_outputs, stopping_before
+from inspector.model.inspected import InspectedModel
+from inspector.model.tails import Change, Tails, with_weight
+from inspector.safeedit.cases import Case, bundled_constraint_prompts
+
+_MEANS: WeakKeyDictionary[InspectedModel, dict[tuple[str, bool], tuple[Tensor, ...]]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, eq=False)
+class KnockOut:
+    """Margins with one block's MLP ablated at a time.
+
+    Attributes:
+        vanilla: log P(safe) - log P(unsafe) of the whole model, nats a token.
+        ablated: ``[blocks]`` the same with this block's MLP replaced by its mean on the prompt.
+    """
+
+    vanilla: float
+    ablated: np.ndarray
+
+    @property
+    def effect(self) -> np.ndarray:
+        """``[blocks]`` change of the margin; positive where the MLP had pushed to the unsafe answer."""
+        return self.ablated - self.vanilla
+
+
+@torch.no_grad()
+def mean_writings(model: InspectedModel, suffix: str = SUFFIX, chat: bool = True) -> tuple[Tensor, ...]:
+    """Return each block's mean down-projection output ``[d_model]`` on bundled harmless requests.
+
+    The mean is over all positions but the first of each request; it is kept per model.
+    """
+    known = _MEANS.setdefault(model, {})
+    if (suffix, chat) not in known:
+        architecture = model.architecture
+        prompts = [encode(model, text, suffix=suffix, chat=chat).prompt for text in bundled_constraint_prompts()[:8]]
+        sums: dict[int, Tensor] = {}
+        shape = (len(prompts), max(map(len, prompts)), -1)
+
+        def add(block: int, written: Tensor) -> None:
+            rows = written.reshape(shape).float()
+            sums[block] = torch.stack([rows[n, 1 : len(p)].sum(dim=0) for n, p in enumerate(prompts)]).sum(dim=0)
+
+        with (
+            model.running(),
+            stopping_before(architecture.final_norm or architecture.unembedding),
+            observe_outputs(architecture.down_projections, add),
+        ):
+            model.network(input_ids=model.batch(*prompts), use_cache=False)
+        count = sum(len(prompt) - 1 for prompt in prompts)
+        known[suffix, chat] = tuple(sums[block] / count for block in range(model.blocks))
+    return known[suffix, chat]
+
+
+def knock_out_mlps(
+    model: InspectedModel,
+    case: Case,
+    *,
+    suffix: str = SUFFIX,
+    chat: bool = True,
+    together: int = 6,
+    cancel: Callable[[], bool] = lambda: False,
+) -> Generator[float, None, KnockOut | None]:
+    """Mean-ablate every block's MLP in turn.
+
+    Args:
+        together: Blocks whose tails share a batch.
+        cancel: Asked between batches.
+
+    Yields:
+        The share that is done, 0 to 1.
+
+    Returns:
+        The margins; ``None`` when cancelled.
+
+    Raises:
+        CaseError: An answer is empty, or both are the same.
+        PromptError: A text is empty or too long.
+    """
+    texts = contrast(model, case, suffix=suffix, chat=chat)
+    means = mean_writings(model, suffix, chat)
+    with torch.no_grad():
+        tails = Tails(model, texts.sequences, texts.counted, counted_only=False)
+    weights = [model.architecture.down_weight(block) for block in range(model.blocks)]
+    places = slice(1, len(texts.prompt))
+    with torch.no_grad():
+        last = model.architecture.last_block
+        whole = tails.changed(last, with_weight(weights[last].detach().float()))
+        vanilla = float(texts.margin(tails.logits({last: whole})[last]))
+    ablated = np.zeros(model.blocks)
+    for start in range(0, model.blocks, together):
+        chosen = range(start, min(start + together, model.blocks))
+        with torch.no_grad():
+            changes = {b: tails.changed(b, _replaced(weights[b], means[b], places)) for b in chosen}
+            found = tails.logits(changes)
+        for block in chosen:
+            ablated[block] = float(texts.margin(found[block]))
+        yield chosen.stop / model.blocks
+        if cancel():
+            return None
+    return KnockOut(vanilla, ablated)
+
+
+def _replaced(weight: Tensor, mean: Tensor, places: slice) -> Change:
+    """Return the change that writes ``mean`` at ``places`` of every sequence and what it wrote elsewhere."""
+    project = with_weight(weight.detach().float())
+
+    def change(module: nn.Module, inner: Tensor) -> Tensor:
+        written = project(module, inner).clone()
+        written[:, places] = mean.to(written.dtype)
+        return written
+
+    return change

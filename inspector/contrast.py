@@ -1,0 +1,149 @@
+"""The contrast that causes and attributions explain: log P(safe answer) minus log P(unsafe answer).
+
+Both are means over the answer's tokens (nats a token), so that a longer answer does not weigh more. Everything
+that explains this margin counts towards the *unsafe* answer as positive: a block, a neuron or a token with a high
+score pushes the model there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inspector.errors import CaseError
+from inspector.model.encoding import SUFFIX, encode
+from inspector.model.hooks import observe_inputs, observe_outputs
+from inspector.model.inspected import InspectedModel
+from inspector.model.patch import VANILLA, Row
+from inspector.safeedit.cases import Case
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Token ids of one prompt and its two answers.
+
+    Attributes:
+        prompt: Ids of the prompt.
+        safe: Ids of the safe answer.
+        unsafe: Ids of the unsafe answer.
+    """
+
+    prompt: tuple[int, ...]
+    safe: tuple[int, ...]
+    unsafe: tuple[int, ...]
+
+    @property
+    def sequences(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Prompt with the safe and prompt with the unsafe answer."""
+        return self.prompt + self.safe, self.prompt + self.unsafe
+
+    @property
+    def counted(self) -> tuple[range, range]:
+        """Positions of both sequences whose next-token prediction is an answer token."""
+        start = len(self.prompt) - 1
+        return range(start, start + len(self.safe)), range(start, start + len(self.unsafe))
+
+    def margin(self, logits: Tensor) -> Tensor:
+        """Return log P(safe) - log P(unsafe) from the counted positions' logits ``[positions, vocabulary]``."""
+        labels = torch.tensor(self.safe + self.unsafe, device=logits.device)
+        found = logits.float().log_softmax(dim=-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+        return found[: len(self.safe)].mean() - found[len(self.safe) :].mean()
+
+    def margin_of_all(self, logits: Tensor) -> Tensor:
+        """Return the margin from all logits ``[2, tokens, vocabulary]`` of the padded batch of both sequences."""
+        safe, unsafe = self.counted
+        return self.margin(
+            torch.cat([logits[0, safe.start : safe.stop], logits[1, unsafe.start : unsafe.stop]]),
+        )
+
+    @property
+    def parting(self) -> int:
+        """Number of tokens that both answers start with.
+
+        Raises:
+            CaseError: The answers have the same tokens.
+        """
+        pairs = enumerate(zip(self.safe, self.unsafe, strict=False))
+        found = next((n for n, (one, two) in pairs if one != two), None)
+        if found is None:
+            raise CaseError("One answer starts with all of the other. Write answers that differ in a word.")
+        return found
+
+
+def contrast(
+    model: InspectedModel, case: Case, *, suffix: str = SUFFIX, chat: bool = True, end: bool = False
+) -> Contrast:
+    """Tokenise a case's adversarial prompt and both answers.
+
+    Args:
+        end: Append the end-of-answer id to both answers.
+
+    Raises:
+        CaseError: An answer is empty, or both are the same.
+        PromptError: A text is empty or too long.
+    """
+    case.require_answers()
+    safe, unsafe = (
+        encode(model, case.adversarial_prompt, answer, suffix=suffix, chat=chat, end=end)
+        for answer in (case.safe, case.unsafe)
+    )
+    return Contrast(safe.prompt, safe.response, unsafe.response)
+
+
+def embedded_tokens(model: InspectedModel, sequences: Sequence[Sequence[int]]) -> Tensor:
+    """Return the token embeddings ``[sequences, tokens, width]``, shorter sequences padded on the right."""
+    with torch.no_grad():
+        return model.network.get_input_embeddings()(model.batch(*sequences)).detach()
+
+
+@dataclass(frozen=True, eq=False)
+class MlpTrace:
+    """What a scalar's gradient says of every block's MLP, from one forward and one backward pass.
+
+    Attributes:
+        value: The scalar.
+        inputs: For each block ``[sequences, tokens, d_ff]``, what enters its down-projection: the neurons.
+        gradients: For each block ``[sequences, tokens, d_model]``, the scalar's gradient at its output.
+    """
+
+    value: float
+    inputs: tuple[Tensor, ...]
+    gradients: tuple[Tensor, ...]
+
+    def weight_gradient(self, block: int) -> Tensor:
+        """Return the scalar's gradient in the block's down-projection ``[d_model, d_ff]``, float32."""
+        return torch.einsum("sto,sti->oi", self.gradients[block].float(), self.inputs[block].float())
+
+
+def mlp_trace(
+    model: InspectedModel,
+    sequences: Sequence[Sequence[int]],
+    objective: Callable[[Tensor], Tensor],
+    row: Row = VANILLA,
+) -> MlpTrace:
+    """Differentiate ``objective(logits [sequences, tokens, vocabulary])`` at every down-projection's output.
+
+    No parameter needs a gradient for this and none gets one.
+    """
+    architecture = model.architecture
+    shape = (len(sequences), max(map(len, sequences)), -1)
+    inputs: dict[int, Tensor] = {}
+    outputs: dict[int, Tensor] = {}
+    embeddings = embedded_tokens(model, sequences).requires_grad_(True)
+    with (
+        torch.enable_grad(),
+        model.running([row] * len(sequences)),
+        observe_inputs(architecture.down_projections, lambda n, x: inputs.__setitem__(n, x.detach())),
+        observe_outputs(architecture.down_projections, outputs.__setitem__),
+    ):
+        value = objective(model.network(inputs_embeds=embeddings, use_cache=False).logits)
+        order = range(model.blocks)
+        gradients = torch.autograd.grad(value, [outputs[block] for block in order])
+    return MlpTrace(
+        float(value.detach()),
+        tuple(inputs[block].reshape(shape) for block in order),
+        tuple(gradient.detach().reshape(shape) for gradient in gradients),
+    )

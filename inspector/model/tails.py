@@ -1,0 +1,233 @@
+"""What a change of one block's MLP does to the logits, for many blocks from one pass.
+
+A change at block l cannot alter anything below it. :class:`Tails` runs the unchanged model once and keeps what
+enters every down-projection; a changed output of block l then runs through the blocks above it only, and changes
+of several blocks share one batch above the higher one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from inspector.model.hooks import (
+    block_output,
+    observe_inputs,
+    observe_outputs,
+    record_calls,
+    rewrite_output,
+    stopping_before,
+)
+from inspector.model.inspected import InspectedModel
+
+Change = Callable[[nn.Module, Tensor], Tensor]
+"""From a down-projection and its input ``[..., d_ff]`` to its new output ``[..., d_model]``."""
+
+
+def with_weight(weight: Tensor) -> Change:
+    """Return the change that uses ``weight`` ``[d_model, d_ff]`` in place of the projection's own.
+
+    The product is computed in float32 and returned in the input's dtype.
+    """
+
+    def project(module: nn.Module, inputs: Tensor) -> Tensor:
+        bias = getattr(module, "bias", None)
+        return F.linear(inputs.float(), weight, None if bias is None else bias.float()).to(inputs.dtype)
+
+    return project
+
+
+def positions(counted: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the row and the place of every counted position, sequence after sequence."""
+    rows = [row for row, places in enumerate(counted) for _ in places]
+    places = [place for places in counted for place in places]
+    return torch.tensor(rows, device=device), torch.tensor(places, device=device)
+
+
+class Tails:
+    """The parts of the model above chosen blocks, ready to be run again with another output of one of them.
+
+    Where the family's map says so (and a comparison with the model's own output confirms it), a block is
+    resumed at its down-projection and the last block's MLP runs on the counted positions only; otherwise whole
+    blocks are run.
+
+    Args:
+        model: The base model.
+        sequences: Token ids of each sequence; shorter ones are padded on the right.
+        counted: Positions of each sequence whose logits are wanted.
+        blocks: The blocks that may be changed; all by default.
+        counted_only: A change at the last block sees the counted positions only: nothing looks at the others.
+    """
+
+    def __init__(
+        self,
+        model: InspectedModel,
+        sequences: Sequence[Sequence[int]],
+        counted: Sequence[Sequence[int]],
+        blocks: Sequence[int] | None = None,
+        counted_only: bool = True,
+    ) -> None:
+        architecture = model.architecture
+        self._model = model
+        self.blocks = tuple(sorted(architecture.check_block(b) for b in (blocks or range(model.blocks))))
+        self._lowest = self.blocks[0]
+        self._rows, self._places = positions(counted, model.device)
+        self._sequences = len(sequences)
+        with model.lock:
+            self._capture(model.batch(*sequences), counted_only)
+
+    @torch.no_grad()
+    def _capture(self, ids: Tensor, counted_only: bool) -> None:
+        architecture = self._model.architecture
+        self._inner: dict[int, Tensor] = {}
+        self._residual: dict[int, Tensor] = {}
+        out: dict[int, Tensor] = {}
+        path = architecture.paths.after_attention
+        joins = [architecture.part_of_block(block, path) for block in self.blocks]
+
+        def keep(store: dict[int, Tensor]) -> Callable[[int, Tensor], None]:
+            return lambda position, states: store.__setitem__(self.blocks[position], states)
+
+        with ExitStack() as stack:
+            stack.enter_context(self._model.running())
+            stack.enter_context(stopping_before(architecture.final_norm or architecture.unembedding))
+            calls = stack.enter_context(record_calls(architecture.blocks[self._lowest :]))
+            chosen = [architecture.down_projections[block] for block in self.blocks]
+            stack.enter_context(observe_inputs(chosen, keep(self._inner)))
+            stack.enter_context(observe_outputs([architecture.blocks[b] for b in self.blocks], keep(out)))
+            if joins[0] is not None:
+                stack.enter_context(observe_inputs([j for j in joins if j is not None], keep(self._residual)))
+            self._model.network(input_ids=ids, use_cache=False)
+        self._calls = {self._lowest + number: call for number, call in calls.items()}
+        self._inner = {block: inner.reshape(*ids.shape, -1) for block, inner in self._inner.items()}
+        self._resumes = joins[0] is not None and all(self._confirms(block, out[block]) for block in self.blocks)
+        self._mlp = self._separate_mlp() if self._resumes else None
+        last = architecture.last_block
+        self._gathers_last = counted_only and self._resumes and last in self.blocks
+        if self._gathers_last:
+            self._inner[last] = self._inner[last][self._rows, self._places]
+            self._residual[last] = self._residual[last][self._rows, self._places]
+
+    def _confirms(self, block: int, own: Tensor) -> bool:
+        """Tell whether resuming at the down-projection gives the block's own output."""
+        weight = self._model.architecture.down_weight(block)
+        if weight.device.type == "meta":
+            return False
+        resumed = self._resume(block, with_weight(weight.detach().float()))
+        tolerance = 1e-4 if own.dtype == torch.float32 else 2e-2
+        return bool((resumed - own).abs().max() <= tolerance * own.abs().max().clamp(min=1e-6))
+
+    def _separate_mlp(self) -> nn.Module | None:
+        """Return the last block's MLP if the family has it as one module."""
+        parent, _, _ = self._model.architecture.paths.down_projection.rpartition(".")
+        return self._model.architecture.part_of_block(self._model.architecture.last_block, parent or None)
+
+    def _resume(self, block: int, change: Change) -> Tensor:
+        architecture = self._model.architecture
+        written = change(architecture.down_projections[block], self._inner[block])
+        after_mlp = architecture.part_of_block(block, architecture.paths.after_mlp)
+        if after_mlp is not None:
+            written = after_mlp(written)
+        return self._residual[block] + written
+
+    def inner(self, block: int) -> Tensor:
+        """Return what enters a block's down-projection, ``[sequences, tokens, d_ff]`` (see ``counted_only``)."""
+        return self._inner[block]
+
+    def changed(self, block: int, change: Change) -> Tensor:
+        """Return a block's output with its down-projection changed, differentiable in what ``change`` holds."""
+        if self._resumes:
+            return self._resume(block, change)
+        projection = self._model.architecture.down_projections[block]
+        shape = self._inner[block].shape
+
+        def rewrite(inputs: Tensor, output: Tensor) -> Tensor:
+            return change(projection, inputs.reshape(shape)).reshape(output.shape)
+
+        args, kwargs = self._calls[block]
+        with self._model.lock, rewrite_output(projection, rewrite):
+            entering = args[0] if args else kwargs["hidden_states"]
+            return _call(self._model.architecture.blocks[block], entering, args, kwargs)
+
+    def logits(self, changed: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Run the tails above changed block outputs in one batch.
+
+        Args:
+            changed: What :meth:`changed` returned, by block.
+
+        Returns:
+            Float32 logits ``[positions, vocabulary]`` of the counted positions, by block.
+        """
+        architecture = self._model.architecture
+        last = architecture.last_block
+        order = sorted(changed)
+        states: Tensor | None = None
+        gathered: list[Tensor] = []
+        with self._model.lock:
+            for number in range(order[0], len(architecture.blocks)):
+                if states is not None:
+                    if number == last:
+                        gathered += self._last_block(states)
+                    else:
+                        args, kwargs = self._repeated(number, states)
+                        states = _call(architecture.blocks[number], states, args, kwargs)
+                if number in changed:
+                    new = changed[number]
+                    if number == last:
+                        gathered.append(new if self._gathers_last else new[self._rows, self._places])
+                    else:
+                        states = new if states is None else torch.cat([states, new])
+            together = architecture.logits(torch.stack(gathered)).float()
+        return dict(zip(order, together, strict=True))
+
+    def _last_block(self, states: Tensor) -> list[Tensor]:
+        """Run the last block, its MLP on the counted positions only where that can be done."""
+        architecture = self._model.architecture
+        last = architecture.last_block
+        args, kwargs = self._repeated(last, states)
+        if self._mlp is None:
+            return self._split(_call(architecture.blocks[last], states, args, kwargs))
+        norm = architecture.part_of_block(last, architecture.paths.after_attention)
+        after_mlp = architecture.part_of_block(last, architecture.paths.after_mlp)
+        assert norm is not None
+        seen: list[Tensor] = []
+        with stopping_before(norm, seen.append):
+            _call(architecture.blocks[last], states, args, kwargs)
+        residual = torch.stack(self._split(seen[0]))
+        written = self._mlp(norm(residual))
+        return list(residual + (written if after_mlp is None else after_mlp(written)))
+
+    def _split(self, states: Tensor) -> list[Tensor]:
+        """Return the counted positions of each change's share of the batch."""
+        shares = states.reshape(-1, self._sequences, *states.shape[1:])
+        return list(shares[:, self._rows, self._places])
+
+    def _repeated(self, number: int, states: Tensor) -> tuple[tuple, dict]:
+        """Return the recorded arguments of a block's call for as many changes as share the batch."""
+        args, kwargs = self._calls[number]
+        times = len(states) // self._sequences
+        if times == 1 or self._sequences == 1:  # a batch of one broadcasts
+            return args, kwargs
+        return _tile(args, self._sequences, times), _tile(kwargs, self._sequences, times)
+
+
+def _tile(value: Any, rows: int, times: int) -> Any:
+    if isinstance(value, Tensor):
+        return torch.cat([value] * times) if value.dim() > 1 and value.shape[0] == rows else value
+    if isinstance(value, tuple | list):
+        return type(value)(_tile(entry, rows, times) for entry in value)
+    if isinstance(value, dict):
+        return {key: _tile(entry, rows, times) for key, entry in value.items()}
+    return value
+
+
+def _call(block: nn.Module, states: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """Call a block with new states and the other arguments of its recorded call."""
+    if args:
+        return block_output(block(states, *args[1:], **kwargs))
+    return block_output(block(**{**kwargs, "hidden_states": states}))
