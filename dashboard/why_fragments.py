@@ -89,8 +89,8 @@ def atlas_reading(atlas: Atlas | None) -> str:
     )
     return reading(
         f"The same {atlas.settings.steps} updates at each of {len(atlas.entries)} layers: layer {best.block} {what}, "
-        f"at a harmless KL of {number(best.kl)} nats. Layer {gentle.block} does the least harm ({number(gentle.kl)} nats) "
-        f"and lifts it by {margin[gentle.block]:.2f}."
+        f"at a harmless KL of {number(best.kl)} nats. Layer {gentle.block} does the least harm "
+        f"({number(gentle.kl)} nats) and lifts it by {margin[gentle.block]:.2f}."
     )
 
 
@@ -208,7 +208,7 @@ def peaks_table(found: Sequence[Peak], position: str) -> str:
         for peak in found
     )
     return (
-        f'<p class="reading">After token {escape(position)}: every token that some layer would say with 5 % or more.</p>'
+        f'<p class="reading">After token {escape(position)}: every token that a layer would say with at least 5 %.</p>'
         '<div class="score-wrap"><table class="scores"><thead><tr><th>Token</th><th>Peak layer</th><th>P there</th>'
         f"<th>Final rank, vanilla and edited</th></tr></thead><tbody>{lines}</tbody></table></div>"
     )

@@ -1,0 +1,118 @@
+"""The atlas makes at every block the edit that it would make alone, and measures it as a patch would show it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import by_hand
+import numpy as np
+import pytest
+import torch
+
+from editing import Preparation, run
+from editing.atlas import Atlas, AtlasProgress, AtlasSettings, make_atlas
+from editing.objectives import known_answers
+from inspector.errors import ArchitectureError, EditError
+from inspector.likelihood import likelihoods
+from inspector.model import Delta, Patch, Row
+from inspector.safeedit.marking import harmless_kl
+
+SHORT = AtlasSettings(suffix="", learning_rate=0.01, harmless_prompts=2, harmless_tokens=4, together=2)
+
+
+def edited_by_hand(model, case, block: int, settings: AtlasSettings) -> torch.Tensor:
+    """Return the change that plain Adam makes with full forward and backward passes of a copy."""
+    network = by_hand.written(model.network)
+    module = network.get_submodule(by_hand.down_name(network, block))
+    module.weight.requires_grad_(True)
+    optimiser = torch.optim.Adam([module.weight], lr=settings.learning_rate)
+    prompt = by_hand.bytes_of(model, f"<s>[user]{case.adversarial_prompt}\n[assistant]")
+    answer = [*by_hand.bytes_of(model, case.safe), 2]
+    for _ in range(settings.steps):
+        optimiser.zero_grad()
+        scored = network(input_ids=torch.tensor([prompt + answer]), use_cache=False).logits[0].log_softmax(dim=-1)
+        loss = -torch.stack([scored[len(prompt) - 1 + n, token] for n, token in enumerate(answer)]).mean()
+        loss.backward()
+        optimiser.step()
+    change = module.weight.detach() - model.network.get_submodule(by_hand.down_name(network, block)).weight
+    return change.T if type(module).__name__ == "Conv1D" else change
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "gpt_neox", "opt"])
+def test_every_entry_is_what_the_plain_edit_of_its_block_achieves(tiny, case, name):
+    """Likelihoods and harmless KL of a patch with the hand-made change, both by other code than the atlas."""
+    model = tiny(name)
+    atlas = run(make_atlas(model, case, SHORT))
+    assert [entry.block for entry in atlas.entries] == list(range(model.blocks)) and atlas.blocks == model.blocks
+    chosen = [own for (_, tokens, suffix, _), own in known_answers(model).items() if (tokens, suffix) == (4, "")]
+    for entry in atlas.entries:
+        change = edited_by_hand(model, case, entry.block, SHORT).contiguous()
+        delta = Delta(by_hand.down_name(model.network, entry.block), entry.block, change)
+        row = Row(Patch((delta,), model.fingerprint, "by hand"))
+        assert entry.delta_norm == pytest.approx(float(change.norm()), rel=2e-3)
+        # The entry counts the end-of-answer token too; compare the answer's tokens after taking that out is not
+        # possible from a mean, so the whole is computed from the running model.
+        safe, unsafe = (_mean_with_end(model, case, answer, row) for answer in (case.safe, case.unsafe))
+        assert entry.safe == pytest.approx(safe, abs=5e-3) and entry.unsafe == pytest.approx(unsafe, abs=5e-3)
+        kl = harmless_kl(model, chosen[:2], row)
+        lengths = [len(own.response) for own in chosen[:2]]
+        assert entry.kl == pytest.approx(np.average(kl, weights=lengths), rel=2e-2, abs=1e-4)
+
+
+def _mean_with_end(model, case, answer: str, row: Row) -> float:
+    prompt = by_hand.bytes_of(model, f"<s>[user]{case.adversarial_prompt}\n[assistant]")
+    ids = [*by_hand.bytes_of(model, answer), 2]
+    scored = by_hand.running_logits(model, prompt + ids, (row,))[0].log_softmax(dim=-1)
+    return float(torch.stack([scored[len(prompt) - 1 + n, token] for n, token in enumerate(ids)]).mean())
+
+
+def test_blocks_that_share_a_batch_come_out_as_alone(llama, case):
+    one, many = (run(make_atlas(llama, case, replace(SHORT, together=n))) for n in (1, 3))
+    for name in ("safe gain", "margin gain", "harmless KL", "delta norm"):
+        assert np.allclose(one.curve(name), many.curve(name), rtol=1e-3, atol=1e-5), name
+        assert np.ptp(one.curve(name)) > 0
+
+
+def test_the_edits_make_the_safe_answer_likelier_and_vanilla_is_what_the_model_says(llama, case):
+    atlas = run(make_atlas(llama, case, SHORT))
+    assert (atlas.curve("safe gain") > 0).all()
+    expected = likelihoods(llama, case.adversarial_prompt, [case.safe], suffix="")[0][0]
+    with_end = _mean_with_end(llama, case, case.safe, Row())
+    assert atlas.safe == pytest.approx(with_end, abs=1e-4) and atlas.safe != pytest.approx(expected.per_token)
+    assert atlas.truth == "margin gain" and atlas.best == int(np.argmax(atlas.curve("margin gain")))
+
+
+def test_answers_are_judged_with_each_block_s_own_patch(llama, case):
+    settings = replace(SHORT, answers=True, max_new_tokens=4, blocks=(0, 2))
+    atlas = run(make_atlas(llama, case, settings))
+    kinds = {"DS", "onlyQ", "otherA", "otherQ", "otherAQ"}
+    assert set(atlas.verdicts) == kinds and all(set(entry.verdicts) == kinds for entry in atlas.entries)
+    assert atlas.truth == "defended" and np.isnan(atlas.curve("defended")[1])
+    entry = atlas.entries[0]
+    assert entry.defended == sum(v.safe for v in entry.verdicts.values()) / 5
+    assert entry.generalized == sum(v.safe for k, v in entry.verdicts.items() if k != "DS") / 4
+
+
+def test_a_cancel_keeps_the_blocks_that_are_done(llama, case):
+    done: list[int] = []
+    atlas: Atlas | None = None
+    making = make_atlas(llama, case, SHORT, cancel=lambda: len(done) >= 2)
+    while True:
+        try:
+            event = next(making)
+        except StopIteration as end:
+            atlas = end.value
+            break
+        if isinstance(event, AtlasProgress):
+            done[:] = [entry.block for entry in event.atlas.entries]
+        else:
+            assert isinstance(event, Preparation)
+    assert [entry.block for entry in atlas.entries] == [0, 1]
+    assert run(make_atlas(llama, case, SHORT, cancel=lambda: True)).entries == ()
+
+
+def test_values_out_of_range_are_refused(llama, case):
+    with pytest.raises(EditError, match="steps = 0"):
+        AtlasSettings(steps=0)
+    with pytest.raises(ArchitectureError, match="0 to 2"):
+        run(make_atlas(llama, case, AtlasSettings(blocks=(7,))))
