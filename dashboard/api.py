@@ -12,13 +12,14 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard import actions, stress
+from dashboard import actions, stress, why
 from dashboard.actions import Texts
 from dashboard.context import shown_to_user
 from dashboard.stress_events import StressEvents
 from editing import Preparation, preset
 from inspector.divergence import DISTANCES
 from inspector.errors import CaseError
+from inspector.locators import Located, Setup, locate_with
 from inspector.model import SUFFIX, Decoding
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.records import reply_record
@@ -142,6 +143,41 @@ def connect(wiring: StressEvents) -> None:
                     replies = [reply_record(reply) for reply in progress.fresh]
                     yield {"done": False, "answered": progress.answered, "total": progress.total, "replies": replies}
 
+    def locators(
+        question: str,
+        template: str,
+        safe: str,
+        unsafe: str,
+        suffix: str = SUFFIX,
+        request: gr.Request | None = None,
+    ) -> Iterator[dict]:
+        """Ask every locator, a dictionary each: its scores a layer, the layer it chooses, and why."""
+        with shown_to_user(), wiring.reserved(request) as session:
+            case = actions.case_of(texts(question, template, safe, unsafe, suffix))
+            setup = Setup(suffix=suffix, cancel=session.cancelled.is_set)
+            for event in locate_with(model, case, setup=setup):
+                if isinstance(event, Located):
+                    yield {**vars(event), "scores": event.scores.tolist(), "layer": event.block}
+
+    def atlas(
+        question: str,
+        template: str,
+        safe: str,
+        unsafe: str,
+        answers: bool = False,
+        suffix: str = SUFFIX,
+        request: gr.Request | None = None,
+    ) -> Iterator[dict]:
+        """Make the same small edit at every layer and measure each, a dictionary a group of layers."""
+        with shown_to_user(), wiring.reserved(request) as session:
+            given = texts(question, template, safe, unsafe, suffix)
+            shown = 0
+            for progress in why.atlas(model, session, given, answers):
+                made = progress.why.atlas
+                if made is not None and len(made.entries) > shown:
+                    shown = len(made.entries)
+                    yield {"done": progress.fraction >= 1, **json.loads(json.dumps(asdict(made)))}
+
     def undo(request: gr.Request | None = None) -> dict:
         """Drop this session's live edit."""
         with shown_to_user(), wiring.reserved(request) as session:
@@ -165,6 +201,6 @@ def connect(wiring: StressEvents) -> None:
             "edits": len(session.edits),
         }
 
-    for function in (cases, prompt, locate, edit, ask, stress_test, undo, status):
+    for function in (cases, prompt, locate, locators, atlas, edit, ask, stress_test, undo, status):
         gr.api(function, api_name=function.__name__)
     gr.api(cancel, api_name="cancel", queue=False)

@@ -64,29 +64,30 @@ def _plot(figure, name: str):
 
 def _neurons(parts: Parts, model: InspectedModel, example: Example) -> None:
     found = why.neurons_of(model, example.session, example.block, ORDERS[0])
-    with gr.Row(equal_height=True):
-        parts.why_order = gr.Radio(
-            list(ORDERS), value=ORDERS[0], label="List the first 40 by", info="Click a header to sort them", scale=3
-        )
-        parts.why_selected = gr.Textbox(
-            "",
-            label="Neurons to knock out",
-            info="Click lines to add or remove, or type numbers",
-            max_lines=2,
-            scale=3,
-            elem_id="why-selected",
-        )
-        parts.why_knock = gr.Button("Knock out", scale=1, min_width=110, elem_id="why-knock")
-        parts.why_k = gr.Slider(
-            1,
-            min(256, model.architecture.d_ff),
-            value=32,
-            step=1,
-            label="Columns",
-            info="For an edit of few columns",
-            scale=2,
-        )
-        parts.why_edit = gr.Button("DINM on these columns only", scale=1, min_width=150, elem_id="why-edit")
+    with gr.Row(equal_height=False):
+        with gr.Column(min_width=240):
+            parts.why_order = gr.Radio(
+                list(ORDERS), value=ORDERS[0], label="List the first 40 by", info="Click a header to sort them"
+            )
+        with gr.Column(min_width=240):
+            parts.why_selected = gr.Textbox(
+                "",
+                label="Neurons to knock out",
+                info="Click lines to add or remove, or type numbers",
+                max_lines=2,
+                elem_id="why-selected",
+            )
+            parts.why_knock = gr.Button("Knock out", size="sm", elem_id="why-knock")
+        with gr.Column(min_width=240):
+            parts.why_k = gr.Slider(
+                1,
+                min(256, model.architecture.d_ff),
+                value=32,
+                step=1,
+                label="Columns",
+                info="Of the neurons that carry most of the difference",
+            )
+            parts.why_edit = gr.Button("DINM on these columns only", size="sm", elem_id="why-edit")
     parts.why_neurons = gr.Dataframe(
         why_fragments.neuron_rows(found),
         headers=list(why_fragments.NEURON_HEADERS),
@@ -120,15 +121,11 @@ def _lens(parts: Parts, model: InspectedModel, example: Example) -> None:
             info="Its tokens are listed below; or click the figure",
             elem_id="why-place",
         )
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=3, min_width=420):
-            parts.why_lens = _plot(why_figures.lens(before, example.block, place), "why-lens")
-            parts.why_lens_reading = gr.HTML(why_fragments.lens_reading(known, LENS_ANSWERS[0]))
-        with gr.Column(scale=1, min_width=300):
-            found = why.peaks_of(model, known, LENS_ANSWERS[0], place)
-            parts.why_peaks = gr.HTML(
-                why_fragments.peaks_table(found, f"{place}: {before.tokens[place]!r}"), elem_id="why-peaks"
-            )
+    parts.why_lens = _plot(why_figures.lens(before, example.block, place), "why-lens")
+    parts.why_lens_reading = gr.HTML(why_fragments.lens_reading(known, LENS_ANSWERS[0]))
+    found = why.peaks_of(model, known, LENS_ANSWERS[0], place)
+    shown = why_fragments.peaks_table(found, f"{place}: {before.tokens[place]!r}")
+    parts.why_peaks = gr.HTML(shown, elem_id="why-peaks")
 
 
 def _tokens(parts: Parts, example: Example) -> None:
@@ -138,11 +135,12 @@ def _tokens(parts: Parts, example: Example) -> None:
             list(WAYS),
             value=WAYS[0],
             label="Method",
-            info="one pass; some 34 passes with a convergence gap; one pass a token, no gradient",
+            info="One pass; one pass a step, with its convergence gap; one pass a token, no gradient",
             scale=3,
         )
-        parts.why_ig_steps = gr.Slider(8, 128, value=32, step=8, label="Steps", info="Integrated gradients", scale=2)
-        parts.why_attribute = gr.Button("Attribute", variant="primary", scale=1, min_width=110, elem_id="why-attribute")
+        with gr.Column(scale=2, min_width=240):
+            parts.why_ig_steps = gr.Slider(8, 128, value=32, step=8, label="Steps", info="Integrated gradients")
+            parts.why_attribute = gr.Button("Attribute", variant="primary", size="sm", elem_id="why-attribute")
     parts.why_tokens = gr.HTML(why_fragments.token_spans(known.tokens), elem_id="why-tokens")
     parts.why_tokens_reading = gr.HTML(why_fragments.tokens_reading(known.tokens))
 
@@ -154,7 +152,7 @@ def _probe(parts: Parts, model: InspectedModel, example: Example, read_only: boo
     parts.why_probe_reading = gr.HTML(
         why_fragments.probe_reading(known.probe, curve, example.block), elem_id="why-probe-reading"
     )
-    with gr.Row(equal_height=True):
+    with gr.Row(equal_height=False):
         parts.why_source = gr.Textbox(
             BUNDLED,
             label="Labelled texts",

@@ -139,6 +139,15 @@ class WhyEvents(CompareEvents):
             p.why_selected: "",
         }
 
+    def on_live_changed(self, request: gr.Request, *values: Any) -> Update:
+        """After an edit, Undo or another strength: redraw all that shows the live weights."""
+        session = self.session(request)
+        with shown_to_user():
+            if session.why.case is not None and session.why.lens_weights != session.row.label():
+                session.why = why.with_lenses(self.model, session, session.why)
+                session.why = why.with_quick_tokens(self.model, session, session.why)
+        return self._inside(session, self._panel_values(values))
+
     def on_order(self, request: gr.Request, *values: Any) -> Update:
         """List other neurons."""
         return self._neurons(self.session(request), self._panel_values(values))

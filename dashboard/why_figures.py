@@ -16,7 +16,7 @@ from inspector.lens import Lens
 from inspector.locators import Located
 from inspector.padding import PaddingStudy
 
-COLUMNS = 4
+COLUMNS = 3
 
 
 def _bars(values: np.ndarray, chosen: int | None, picked: int | None, colour: str) -> dict:
@@ -53,7 +53,7 @@ def locators(located: Sequence[Located], picked: int | None) -> go.Figure:
             row=number // COLUMNS + 1,
             col=number % COLUMNS + 1,
         )
-    _style(figure, 60 + 132 * rows, margin={"l": 34, "r": 8, "t": 26, "b": 28}, bargap=0.12)
+    _style(figure, 60 + 118 * rows, margin={"l": 40, "r": 8, "t": 26, "b": 28}, bargap=0.12)
     figure.update_annotations(font_size=12)
     figure.update_yaxes(nticks=4, tickfont_size=10)
     figure.update_xaxes(tickfont_size=10)
@@ -64,8 +64,11 @@ ATLAS_CURVES = {
     "margin gain": ("margin gain, nats", SAFE),
     "harmless KL": ("harmless KL, nats", EDITED),
     "delta norm": ("norm of the change", VANILLA),
-    "defended": ("defended, %", SAFE),
+    "DS": ("DS, %", SAFE),
+    "generalized": ("DG-Avg, %", SAFE),
 }
+ANSWERED = ("DS", "generalized")
+"""Curves that are there only where edited models answered."""
 
 
 def atlas(made: Atlas | None, picked: int | None) -> go.Figure:
@@ -76,13 +79,13 @@ def atlas(made: Atlas | None, picked: int | None) -> go.Figure:
         figure.update_xaxes(visible=False)
         figure.update_yaxes(visible=False)
         return figure
-    names = [name for name in ATLAS_CURVES if name != "defended" or made.truth == "defended"]
+    names = [name for name in ATLAS_CURVES if name not in ANSWERED or made.truth == "defended"]
     figure = make_subplots(rows=len(names), cols=1, shared_xaxes=True, vertical_spacing=0.05)
     for number, name in enumerate(names, start=1):
         title, colour = ATLAS_CURVES[name]
-        values = made.curve(name) * (100 if name == "defended" else 1)
+        values = made.curve(name) * (100 if name in ANSWERED else 1)
         known = np.nan_to_num(values)
-        chosen = made.best if name == made.truth else None
+        chosen = made.best if name == ("margin gain" if len(names) == 3 else "generalized") else None
         figure.add_bar(
             x=list(range(made.blocks)),
             y=[None if np.isnan(value) else float(f"{value:.4g}") for value in values],
@@ -91,8 +94,9 @@ def atlas(made: Atlas | None, picked: int | None) -> go.Figure:
             row=number,
             col=1,
         )
-        log = name == "harmless KL" and float(known.max()) > 0
-        figure.update_yaxes(title_text=title.replace(", ", "<br>"), type="log" if log else "linear", row=number, col=1)
+        figure.update_yaxes(title_text=title.replace(", ", "<br>"), row=number, col=1)
+        if name in ANSWERED:
+            figure.update_yaxes(range=[0, 104], row=number, col=1)
     _style(figure, 40 + 104 * len(names), margin={"l": 66, "r": 12, "t": 12, "b": 40}, bargap=0.18)
     figure.update_yaxes(nticks=4, title_font_size=11, tickfont_size=10)
     figure.update_yaxes(type="log", row=2, col=1)
@@ -108,7 +112,7 @@ def lens(reading: Lens | None, picked: int | None, place: int) -> go.Figure:
     columns = [f"{n}: {label(token)}" for n, token in zip(reading.positions, reading.tokens, strict=True)]
     shown = [[_token(reading, block, n) for n in range(len(columns))] for block in range(reading.top.shape[0])]
     figure = _base(
-        110 + 17 * len(shown), xaxis_title="token read (hover: what follows)", yaxis_title="layer", margin_b=90
+        130 + 17 * len(shown), xaxis_title="token read (hover: what follows)", yaxis_title="layer", margin_b=90
     )
     figure.add_heatmap(
         x=columns,
@@ -138,7 +142,8 @@ def lens(reading: Lens | None, picked: int | None, place: int) -> go.Figure:
 
 
 def _token(reading: Lens, block: int, place: int) -> str:
-    return reading.words[block][place]
+    shown = label(reading.words[block][place], 6)
+    return "" if shown == "␣" else shown
 
 
 def regions(curve: RegionCurve | None, picked: int | None) -> go.Figure:
@@ -171,11 +176,13 @@ def regions(curve: RegionCurve | None, picked: int | None) -> go.Figure:
 def padding(study: PaddingStudy | None) -> go.Figure:
     """Draw the reference preset's curve, padded left and right, all positions and shared ones, and the norms."""
     titles = [
-        f"{side} padding, {'positions of both answers' if masked else 'pads counted'}"
+        f"{side} padding<br>{'shared positions' if masked else 'pads counted'}"
         for side in ("left", "right")
         for masked in (False, True)
     ]
-    figure = make_subplots(rows=1, cols=5, subplot_titles=[*titles, "norm of a state"], horizontal_spacing=0.045)
+    figure = make_subplots(
+        rows=1, cols=5, subplot_titles=[*titles, "norm of a state<br>first ━ others ┅"], horizontal_spacing=0.045
+    )
     if study is not None:
         for column, ((_side, _masked), measured) in enumerate(study.curves.items(), start=1):
             toxic = measured.toxic_layer()
@@ -202,7 +209,7 @@ def padding(study: PaddingStudy | None) -> go.Figure:
                 row=1,
                 col=5,
             )
-    _style(figure, 230, margin={"l": 40, "r": 12, "t": 30, "b": 40}, bargap=0.12)
+    _style(figure, 250, margin={"l": 40, "r": 12, "t": 46, "b": 40}, bargap=0.12)
     figure.update_annotations(font_size=11)
     figure.update_xaxes(title_text="layer", tickfont_size=10, title_font_size=11)
     figure.update_yaxes(nticks=5, tickfont_size=10)

@@ -127,7 +127,8 @@ def neurons_reading(found: BlockNeurons | None) -> str:
     pushing = sum(neuron.contribution > 0 for neuron in found.neurons)
     text = (
         f"Layer {found.block}: {pushing} of the {len(found.neurons)} listed neurons push to the unsafe answer "
-        "(positive contribution, nats a token, first order)."
+        "(Pushes: contribution in nats a token, first order). Unsafe and Safe are mean activations on the two answers, "
+        "Toxic is the cosine with the probe's direction, Moved how far the live edit moved the column."
     )
     if found.toxicity is not None and found.toxicity.after != found.toxicity.before:
         text += f" The live edit changes the region's toxicity by {found.toxicity.change:+.1%}."
@@ -154,7 +155,7 @@ def neuron_rows(found: BlockNeurons | None) -> list[list]:
 
 
 NEURON_HEADERS = (
-    *("Neuron", "Contribution", "On unsafe", "On safe", "Toxicity", "Moved, %"),
+    *("Neuron", "Pushes", "Unsafe", "Safe", "Toxic", "Moved, %"),
     *("Promotes", "Suppresses"),
 )
 NEURON_TYPES = ("number",) * 6 + ("str",) * 2

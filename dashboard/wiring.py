@@ -55,7 +55,7 @@ class Wiring(RailEvents, LocateEvents, OperateEvents, StressEvents, WhyEvents):
         p.block.change(self.on_pick, [p.distance, p.block], p.curve, trigger_mode="always_last", **quiet)
 
         p.edit_preset.input(self.on_preset, p.edit_preset, self._components(list(SETTING_FIELDS)), **quiet)
-        p.edit.click(
+        editing = p.edit.click(
             self.on_edit,
             [
                 *rail,
@@ -72,8 +72,8 @@ class Wiring(RailEvents, LocateEvents, OperateEvents, StressEvents, WhyEvents):
         asking = [p.suffix, p.ask_what, p.own_text, *self._components(DECODING_FIELDS)]
         p.ask_what.input(lambda c: gr.Textbox(visible=c == OWN_PROMPT), p.ask_what, p.own_text, **quiet)
         p.ask.click(self.on_ask, asking, self._answered(), **quiet)
-        p.strength.release(self.on_strength, [p.strength, *asking], self._compared(), **quiet)
-        p.undo.click(self.on_undo, asking, [*self._compared(), p.clock, p.vitals, p.vitals_reading], **quiet)
+        scaling = p.strength.release(self.on_strength, [p.strength, *asking], self._compared(), **quiet)
+        undoing = p.undo.click(self.on_undo, asking, [*self._compared(), p.clock, p.vitals, p.vitals_reading], **quiet)
 
         p.stress.click(
             self.on_stress,
@@ -84,9 +84,9 @@ class Wiring(RailEvents, LocateEvents, OperateEvents, StressEvents, WhyEvents):
         p.stress_cancel.click(self.on_cancel, None, p.stress_clock, queue=False, **quiet)
         p.stress_filter.input(self.on_filter, p.stress_filter, p.stress_rows, **quiet)
         p.stress_rows.select(self.on_answer, None, self._read_answer(), **quiet)
-        self._connect_why(rail, quiet)
+        self._connect_why(rail, quiet, [editing, scaling, undoing])
 
-    def _connect_why(self, rail: list[Any], quiet: dict[str, Any]) -> None:
+    def _connect_why(self, rail: list[Any], quiet: dict[str, Any], changes: list[Any]) -> None:
         p = self.parts
         panel = [
             p.block,
@@ -132,14 +132,18 @@ class Wiring(RailEvents, LocateEvents, OperateEvents, StressEvents, WhyEvents):
         )
         p.why_neurons.select(self.on_neuron, p.why_selected, p.why_selected, **quiet)
         decoding = self._components(DECODING_FIELDS)
-        p.why_knock.click(
+        knocking = p.why_knock.click(
             self.on_knock,
             [p.why_selected, *panel, p.suffix, *decoding],
             list(dict.fromkeys([*self._operated(), *controls, *neurons])),
             **quiet,
         )
         settings = [p.why_k if name == "neurons_only" else getattr(p, name) for name in SETTING_FIELDS]
-        p.why_edit.click(self.on_edit, [*rail, p.block, p.edit_preset, *settings, *decoding], self._operated(), **quiet)
+        columns = p.why_edit.click(
+            self.on_edit, [*rail, p.block, p.edit_preset, *settings, *decoding], self._operated(), **quiet
+        )
+        for event in (*changes, knocking, columns):
+            event.then(self.on_live_changed, panel, inside, **quiet)
         p.why_attribute.click(self.on_attribute, panel, [*controls, p.why_tokens, p.why_tokens_reading], **quiet)
         p.why_train.click(self.on_train, [p.why_source, *panel], [*controls, *inside], **quiet)
 

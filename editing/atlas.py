@@ -132,8 +132,8 @@ class Atlas:
         """Return ``[blocks]`` of one quantity, NaN where no edit was made.
 
         Args:
-            name: ``safe gain`` and ``margin gain`` (nats a token, edited minus vanilla), ``harmless KL``, ``delta
-                norm``, ``defended`` (share of the five prompts) or ``generalized`` (of the DG prompts).
+            name: ``safe gain`` and ``margin gain`` (nats a token, edited minus vanilla), ``harmless KL``, ``delta norm``,
+                ``DS`` (0 or 1), ``defended`` (share of the five prompts) or ``generalized`` (of the DG prompts).
         """
         margin = self.safe - self.unsafe
         read: dict[str, Callable[[Entry], float | None]] = {
@@ -141,6 +141,7 @@ class Atlas:
             "margin gain": lambda entry: entry.safe - entry.unsafe - margin,
             "harmless KL": lambda entry: entry.kl,
             "delta norm": lambda entry: entry.delta_norm,
+            "DS": lambda entry: float(entry.verdicts["DS"].safe) if "DS" in entry.verdicts else None,
             "defended": lambda entry: entry.defended,
             "generalized": lambda entry: entry.generalized,
         }

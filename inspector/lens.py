@@ -47,7 +47,7 @@ class Lens:
     prompt_tokens: int
 
 
-def lens_positions(prompt: int, answer: int, before: int = 6, after: int = 24) -> range:
+def lens_positions(prompt: int, answer: int, before: int = 4, after: int = 16) -> range:
     """Return the positions worth reading: the end of the prompt and the start of the answer."""
     return range(max(0, prompt - before), min(prompt + answer, prompt + after))
 
@@ -70,7 +70,7 @@ def logit_lens(
         text: The user's text, without suffix.
         answer: The answer that follows it.
         rows: The weights; all run in one batch.
-        positions: Positions to read; by default the last six of the prompt and the first 24 of the answer.
+        positions: Positions to read; by default the last four of the prompt and the first 16 of the answer.
         top: How many likeliest tokens to keep.
 
     Returns:

@@ -18,6 +18,7 @@ from dashboard.actions import texts_of
 from dashboard.page import build_app, launch_options
 from editing import dinm, preset, run
 from inspector.divergence import DISTANCES, divergence
+from inspector.locators import LOCATORS
 from inspector.model import SUFFIX, VANILLA, Decoding, InspectedModel, Row, answer, encode
 from inspector.safeedit import bundled_cases
 
@@ -88,6 +89,8 @@ def test_every_step_of_the_operation_has_a_named_endpoint_and_nothing_else_has(c
         "/cases",
         "/prompt",
         "/locate",
+        "/locators",
+        "/atlas",
         "/edit",
         "/ask",
         "/stress_test",
@@ -125,6 +128,16 @@ def test_the_curves_of_locate_are_those_of_the_engine(client, model, name):
     for distance in DISTANCES:
         assert np.allclose(told[distance], expected.by(distance)), distance
     assert told["toxic_layer"] == expected.toxic_layer() and told["blocks"] == 3
+
+
+def test_every_locator_answers_and_the_atlas_comes_layer_by_layer(client, model):
+    told = list(client.submit(*case(2), api_name="/locators"))
+    assert [entry["locator"] for entry in told] == list(LOCATORS)
+    assert all(len(entry["scores"]) == 3 and entry["reason"] for entry in told)
+    assert told[0]["layer"] == divergence(model, bundled_cases()[2]).toxic_layer()
+    made = list(client.submit(*case(2), api_name="/atlas"))[-1]
+    assert made["done"] and [entry["block"] for entry in made["entries"]] == [0, 1, 2]
+    assert all(entry["safe"] > made["safe"] for entry in made["entries"])
 
 
 def test_an_edit_streams_its_steps_and_is_the_engine_s_edit_live_for_this_client_only(app, client, model):

@@ -276,3 +276,40 @@ def test_the_stress_test_streams_its_scores_lists_every_answer_and_hands_them_ou
     with page.expect_download() as download:
         page.locator("#stress-csv").click()
     assert download.value.path().read_text(encoding="utf-8").startswith("score,category,case,prompt")
+
+
+def test_why_this_layer_every_panel_follows_the_picked_layer_and_neurons_can_be_knocked_out(page):
+    """Everything is filled at start; a click on the atlas picks a layer; lines of the table choose neurons."""
+    for plot in ("why-locators", "why-atlas", "why-neurons"):
+        assert page.locator(f"#{plot}").is_visible(), plot
+    assert "Best layer" in text_of(page, "#why-judged")
+    bars = page.locator("#why-atlas .js-plotly-plot .nsewdrag").first
+    bars.scroll_into_view_if_needed()
+    box = bars.bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 20.5 / 30, box["y"] + box["height"] - 3)
+    wait_for_text(page, "#step-why", "Layer 20:")
+    assert page.locator("#block input[type=number]").input_value() == "20"
+    for row in page.locator("#why-neurons tbody tr").all()[:12]:
+        cells = row.locator("[role=gridcell]")
+        if cells.count() and float(cells.nth(1).inner_text().replace("\u2212", "-")) > 0:
+            cells.first.click()
+            break
+    page.wait_for_function("() => document.querySelector('#why-selected textarea, #why-selected input').value !== ''")
+    page.locator("#why-knock").click()
+    wait_for_text(page, "#live", "neuron knock-out")
+    wait_until_idle(page)
+    assert "neuron knock-out (live)" in text_of(page, "#why-edits")
+    page.get_by_role("tab", name="Logit lens").click()
+    page.wait_for_selector("#why-lens .js-plotly-plot .main-svg", timeout=WAIT)
+    page.get_by_role("tab", name="Tokens of the prompt").click()
+    wait_for_text(page, "#why-tokens", "neuron knock-out")
+    page.get_by_role("tab", name="Padding").click()
+    page.wait_for_selector("#why-padding .js-plotly-plot .main-svg", timeout=WAIT)
+
+
+def test_an_atlas_can_be_cancelled_and_keeps_what_is_done(page):
+    page.locator("#why-atlas-run").click()
+    wait_for_text(page, "#why-clock", "5 of 30 layers")
+    page.locator("#why-cancel").click()
+    wait_for_text(page, "#why-clock", "Cancelled")
+    wait_until_idle(page)

