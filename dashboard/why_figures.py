@@ -41,7 +41,7 @@ def locators(located: Sequence[Located], picked: int | None) -> go.Figure:
     rows = -(-count // COLUMNS)
     titles = [f"{escape(item.locator)}: <b>{item.block}</b>" for item in located] or ["no locator was asked yet"]
     figure = make_subplots(
-        rows=rows, cols=COLUMNS, subplot_titles=titles, horizontal_spacing=0.045, vertical_spacing=0.34 / rows
+        rows=rows, cols=COLUMNS, subplot_titles=titles, horizontal_spacing=0.075, vertical_spacing=0.34 / rows
     )
     for number, item in enumerate(located):
         unit = f" {item.unit}" if item.unit else ""

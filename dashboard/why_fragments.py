@@ -27,6 +27,10 @@ HEADING = (
 )
 
 
+BUDGET = DinmSettings().damage_budget or 0.2
+"""Harmless KL from which the atlas's reading calls an edit too dear, nats a token."""
+
+
 def case_name(case: Case | None) -> str:
     """Name a case without its text."""
     if case is None:
@@ -87,10 +91,18 @@ def atlas_reading(atlas: Atlas | None) -> str:
         if best.defended is not None
         else f"lifts the safe over the unsafe answer most, by {margin[best.block]:.2f} nats a token"
     )
+    affordable = [entry for entry in atlas.entries if entry.kl <= BUDGET]
+    within = ""
+    if affordable and best.kl > BUDGET:
+        choice = max(affordable, key=lambda entry: (atlas.curve(atlas.truth)[entry.block], entry.safe))
+        within = (
+            f" That is beyond DINM's damage budget of {BUDGET:g}; within it layer {choice.block} is best, with "
+            f"{margin[choice.block]:.2f} nats at a KL of {number(choice.kl)}."
+        )
     return reading(
         f"The same {atlas.settings.steps} updates at each of {len(atlas.entries)} layers: layer {best.block} {what}, "
         f"at a harmless KL of {number(best.kl)} nats. Layer {gentle.block} does the least harm "
-        f"({number(gentle.kl)} nats) and lifts it by {margin[gentle.block]:.2f}."
+        f"({number(gentle.kl)} nats) and lifts it by {margin[gentle.block]:.2f}.{within}"
     )
 
 
@@ -142,9 +154,9 @@ def neuron_rows(found: BlockNeurons | None) -> list[list]:
     return [
         [
             neuron.index,
-            round(neuron.contribution, 5),
-            round(neuron.unsafe, 4),
-            round(neuron.safe, 4),
+            round(neuron.contribution, 4),
+            round(neuron.unsafe, 2),
+            round(neuron.safe, 2),
             None if neuron.toxicity is None else round(neuron.toxicity, 4),
             None if neuron.moved is None else round(100 * neuron.moved, 2),
             _words(neuron.promoted),

@@ -132,8 +132,8 @@ class Atlas:
         """Return ``[blocks]`` of one quantity, NaN where no edit was made.
 
         Args:
-            name: ``safe gain`` and ``margin gain`` (nats a token, edited minus vanilla), ``harmless KL``, ``delta norm``,
-                ``DS`` (0 or 1), ``defended`` (share of the five prompts) or ``generalized`` (of the DG prompts).
+            name: ``safe gain`` and ``margin gain`` (nats a token, edited minus vanilla), ``harmless KL``, ``delta
+                norm``, ``DS`` (0 or 1), ``defended`` (share of the five prompts) or ``generalized`` (of the DG ones).
         """
         margin = self.safe - self.unsafe
         read: dict[str, Callable[[Entry], float | None]] = {

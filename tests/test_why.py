@@ -221,6 +221,13 @@ def test_the_atlas_figure_marks_the_best_layer_and_leaves_unmade_ones_empty():
     assert list(gains.y) == [1.0, 2.0, 0.5, None] and gains.marker.color[1] == why_figures.UNSAFE
     assert figure.layout.yaxis2.type == "log" and len(figure.data) == 3
     assert "layer 1 lifts" in why_fragments.atlas_reading(made_atlas(-2.0, -1.0, -2.5))
+    assert "budget" not in why_fragments.atlas_reading(made_atlas(-2.0, -1.0, -2.5))
+
+
+def test_a_best_layer_that_does_too_much_harm_is_named_beside_the_best_one_within_the_budget():
+    atlas = made_atlas(-2.0, -1.0, -2.5)
+    dear = replace(atlas, entries=(*atlas.entries[:1], replace(atlas.entries[1], kl=0.5), *atlas.entries[2:]))
+    assert "within it layer 0 is best, with 1.00 nats" in why_fragments.atlas_reading(dear)
 
 
 def test_the_table_judges_locators_in_order_of_regret():
