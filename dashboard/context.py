@@ -13,6 +13,7 @@ import gradio as gr
 from dashboard import why_fragments
 from dashboard.actions import Texts
 from dashboard.example import Example
+from dashboard.fragments import message
 from dashboard.inputs import require_bundled
 from dashboard.parts import CANCEL, CANCEL_OFF, Parts
 from dashboard.session import Session, Sessions
@@ -114,6 +115,16 @@ class Context:
             p.why_head: why_fragments.head(session),
             p.why_edits: why_fragments.edits_table(session),
         }
+
+    def guarded(self, session: Session, clock: Any, run: Iterator[Update]) -> Iterator[Update]:
+        """Run a long job; whatever happens in it, the page is usable again and its clock says what it was."""
+        try:
+            yield from run
+        except Exception as error:
+            said = error.user_message() if isinstance(error, InspectorError) else "an error; see the server's log."
+            yield {**self._idle(session), clock: message(f"Stopped: {said}")}
+            raise
+        yield self._idle(session)
 
     @contextmanager
     def reserved(self, request: gr.Request | None) -> Iterator[Session]:

@@ -15,7 +15,8 @@ from dashboard.context import Update, shown_to_user
 from dashboard.inputs import SETTING_FIELDS, ZERO_IS_NONE, decoding_from, settings_from
 from dashboard.session import Session
 from editing import DinmSettings, EditResult, Preparation, Step, preset
-from inspector.errors import CaseError, InspectorError
+from inspector.errors import CaseError
+from inspector.model import Decoding
 
 
 class OperateEvents(CompareEvents):
@@ -46,27 +47,28 @@ class OperateEvents(CompareEvents):
             decoding = decoding_from(values[7 + len(SETTING_FIELDS) :])
             if block is None:
                 raise CaseError("No layer is picked. Press Locate, or pick one with the slider.")
-            try:
-                yield {
-                    **self._running(),
-                    p.clock: fragments.message("Starting"),
-                    p.vitals: vitals_of((), settings),
-                    p.vitals_reading: fragments.vitals_reading(()),
-                }
-                result = yield from self._edit_live(session, texts, int(block), settings)
-                yield {p.clock: fragments.finished(result), p.vitals_reading: fragments.vitals_reading(result.trace)}
-                if result.patch is not None:
-                    yield {p.live: fragments.live_badge(session), p.strength: gr.Slider(value=session.strength)}
-                    yield self._measured(session, texts.suffix)
-                    yield {p.ask_what: "Adversarial prompt", p.own_text: gr.Textbox(visible=False)}
-                    prompt = texts.adversarial_prompt()
-                    yield from self._stream(session, prompt, "Adversarial prompt", texts.suffix, decoding)
-                    yield {p.clock: fragments.finished(result)}
-            except Exception as error:  # whatever it was, the page must be usable again
-                said = error.user_message() if isinstance(error, InspectorError) else "an error; see the server's log."
-                yield {**self._idle(session), p.clock: fragments.message(f"Stopped: {said}")}
-                raise
-            yield self._idle(session)
+            run = self._operated_on(session, texts, int(block), settings, decoding)
+            yield from self.guarded(session, p.clock, run)
+
+    def _operated_on(
+        self, session: Session, texts: Texts, block: int, settings: DinmSettings, decoding: Decoding
+    ) -> Iterator[Update]:
+        p = self.parts
+        yield {
+            **self._running(),
+            p.clock: fragments.message("Starting"),
+            p.vitals: vitals_of((), settings),
+            p.vitals_reading: fragments.vitals_reading(()),
+        }
+        result = yield from self._edit_live(session, texts, block, settings)
+        yield {p.clock: fragments.finished(result), p.vitals_reading: fragments.vitals_reading(result.trace)}
+        if result.patch is not None:
+            yield {p.live: fragments.live_badge(session), p.strength: gr.Slider(value=session.strength)}
+            yield self._measured(session, texts.suffix)
+            yield {p.ask_what: "Adversarial prompt", p.own_text: gr.Textbox(visible=False)}
+            prompt = texts.adversarial_prompt()
+            yield from self._stream(session, prompt, "Adversarial prompt", texts.suffix, decoding)
+            yield {p.clock: fragments.finished(result)}
 
     def _edit_live(self, session: Session, texts: Texts, block: int, settings: DinmSettings):
         p = self.parts

@@ -13,7 +13,7 @@ from dashboard.compare_events import CompareEvents
 from dashboard.context import Update, shown_to_user
 from dashboard.session import Session
 from dashboard.stress import JUDGES
-from inspector.errors import CaseError, InspectorError
+from inspector.errors import CaseError
 from inspector.model import Decoding
 from inspector.safeedit.exam import ExamResult, Reply
 from inspector.safeedit.judges import Judge, load_judge
@@ -30,17 +30,17 @@ class StressEvents(CompareEvents):
         p = self.parts
         with shown_to_user(), self.reserved(request) as session:
             self.require_bundled_judge(judge, suffix)
-            yield {**self._running(), p.stress_clock: stress_fragments.message("Starting")}
-            try:
-                reader = self.judge(judge)
-                decoding = Decoding(max_new_tokens=max(1, min(1024, int(tokens or 64))))
-                run = stress.stress(self.model, session, size, reader, attacks, suffix, decoding)
-                yield from self._exam_live(session, run, reader, chosen)
-            except Exception as error:  # whatever it was, the page must be usable again
-                said = error.user_message() if isinstance(error, InspectorError) else "an error; see the server's log."
-                yield {**self._idle(session), p.stress_clock: stress_fragments.message(f"Stopped: {said}")}
-                raise
-            yield self._idle(session)
+            run = self._examined(session, size, judge, attacks, tokens, suffix, chosen)
+            yield from self.guarded(session, p.stress_clock, run)
+
+    def _examined(
+        self, session: Session, size: str, judge: str, attacks: str, tokens: Any, suffix: str, chosen: str
+    ) -> Iterator[Update]:
+        yield {**self._running(), self.parts.stress_clock: stress_fragments.message("Starting")}
+        reader = self.judge(judge)
+        decoding = Decoding(max_new_tokens=max(1, min(1024, int(tokens or 64))))
+        run = stress.stress(self.model, session, size, reader, attacks, suffix, decoding)
+        yield from self._exam_live(session, run, reader, chosen)
 
     def require_bundled_judge(self, judge: str, suffix: str) -> None:
         """Refuse a judge or a suffix of one's own in a read-only demo.

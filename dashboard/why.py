@@ -241,6 +241,7 @@ def attribute(
         raise CaseError("Nothing was measured yet. Press Ask all locators first.")
     case, rows = why.case, [VANILLA] if session.live is None else [VANILLA, session.row]
     found: dict[str, TokenAttribution] = {}
+    left = threading.Event()  # the visitor has gone: nobody waits for the thread any more
     said: queue.Queue[Any] = queue.Queue()
 
     def measure(row: Row, number: int) -> None:
@@ -254,27 +255,26 @@ def attribute(
                 suffix=why.suffix,
                 chat=session.chat,
                 progress=lambda share: said.put((number + share) / len(rows)),
-                cancel=session.cancelled.is_set,
+                cancel=lambda: session.cancelled.is_set() or left.is_set(),
             )
             said.put(item)
         except Exception as error:  # handed to the visitor's own thread below
             said.put(error)
 
-    for number, row in enumerate(rows):
-        thread = threading.Thread(target=measure, args=(row, number), daemon=True)
-        thread.start()
-        while True:
-            event = said.get()
-            if isinstance(event, float):
+    try:
+        for number, row in enumerate(rows):
+            thread = threading.Thread(target=measure, args=(row, number), daemon=True)
+            thread.start()
+            while isinstance(event := said.get(), float):
                 yield event, found
-                continue
             thread.join()
             if isinstance(event, Exception):
                 raise event
-            break
-        if event is None:
-            return
-        found[row.label()] = event
+            if event is None:
+                return
+            found[row.label()] = event
+    finally:
+        left.set()
     session.why = replace(session.why, tokens=found)
     yield 1.0, found
 

@@ -13,8 +13,10 @@ from dashboard.context import Update, shown_to_user
 from dashboard.inputs import decoding_from
 from dashboard.session import Session
 from editing import EditResult, Preparation
-from inspector.errors import CaseError, InspectorError
+from inspector.errors import CaseError
+from inspector.model import Decoding
 from inspector.probe import BUNDLED, labelled_texts
+from inspector.token_attribution import Way
 
 
 class WhyEvents(CompareEvents):
@@ -26,7 +28,7 @@ class WhyEvents(CompareEvents):
         with shown_to_user(), self.reserved(request) as session:
             texts = self.texts(values[:5])
             run = why.ask_locators(self.model, session, texts, values[12])
-            yield from self._measuring(session, run, "Asked", shown)
+            yield from self.guarded(session, self.parts.why_clock, self._measuring(session, run, "Asked", shown))
 
     def on_atlas(self, request: gr.Request, *values: Any) -> Iterator[Update]:
         """Make the atlas; it fills layer by layer and a cancel keeps what is done."""
@@ -34,7 +36,7 @@ class WhyEvents(CompareEvents):
         with shown_to_user(), self.reserved(request) as session:
             texts = self.texts(values[:5])
             run = why.atlas(self.model, session, texts, bool(values[12]))
-            yield from self._measuring(session, run, "Atlas made", shown)
+            yield from self.guarded(session, self.parts.why_clock, self._measuring(session, run, "Atlas made", shown))
 
     def _measuring(
         self, session: Session, run: Generator[why.WhyProgress, None, Any], done: str, shown: dict[str, Any]
@@ -42,21 +44,15 @@ class WhyEvents(CompareEvents):
         p = self.parts
         yield {**self._running(), p.why_clock: why_fragments.clock("Starting", 0.0)}
         drawn: tuple[int, int] = (-1, -1)
-        try:
-            for progress in run:
-                update: Update = {p.why_clock: why_fragments.clock(progress.message, progress.fraction)}
-                size = len(progress.why.located), len(progress.why.atlas.entries) if progress.why.atlas else 0
-                if size != drawn:
-                    drawn = size
-                    update |= self._overview(progress.why, shown["block"])
-                yield update
-        except Exception as error:  # whatever it was, the page must be usable again
-            said = error.user_message() if isinstance(error, InspectorError) else "an error; see the server's log."
-            yield {**self._idle(session), p.why_clock: why_fragments.clock(f"Stopped: {said}", 0.0)}
-            raise
+        for progress in run:
+            update: Update = {p.why_clock: why_fragments.clock(progress.message, progress.fraction)}
+            size = len(progress.why.located), len(progress.why.atlas.entries) if progress.why.atlas else 0
+            if size != drawn:
+                drawn = size
+                update |= self._overview(progress.why, shown["block"])
+            yield update
         ended = "Cancelled; what was measured is kept." if session.cancelled.is_set() else f"{done}."
         yield {
-            **self._idle(session),
             p.why_clock: why_fragments.clock(ended, 1.0),
             **self._overview(session.why, shown["block"]),
             **self._inside(session, shown),
@@ -168,85 +164,77 @@ class WhyEvents(CompareEvents):
 
     def on_knock(self, request: gr.Request, selected: str, *values: Any) -> Iterator[Update]:
         """Knock the selected neurons out: the patch is live, measured and answers."""
-        p, shown = self.parts, self._panel_values(values[:7])
-        suffix, decoding_values = values[7], values[8:]
+        shown, suffix = self._panel_values(values[:7]), values[7]
         with shown_to_user(), self.reserved(request) as session:
             if self.read_only and suffix != self.example.texts.suffix:
                 raise CaseError("This demo is read-only: free text is off.")
-            neurons, decoding = why.neurons_from(selected), decoding_from(decoding_values)
+            neurons, decoding = why.neurons_from(selected), decoding_from(values[8:])
+            run = self._knocked(session, neurons, shown, suffix, decoding)
+            yield from self.guarded(session, self.parts.why_clock, run)
+
+    def _knocked(
+        self, session: Session, neurons: list[int], shown: dict[str, Any], suffix: str, decoding: Decoding
+    ) -> Iterator[Update]:
+        p = self.parts
+        yield {**self._running(), p.why_clock: why_fragments.clock("Starting", 0.0)}
+        run = why.knock(self.model, session, neurons, shown["block"])
+        while True:
             try:
-                yield {**self._running(), p.why_clock: why_fragments.clock("Starting", 0.0)}
-                run = why.knock(self.model, session, neurons, shown["block"])
-                while True:
-                    try:
-                        event = next(run)
-                    except StopIteration as end:
-                        result: EditResult = end.value
-                        break
-                    said = event.message if isinstance(event, Preparation) else f"Measured step {event.step} of 1"
-                    yield {p.why_clock: why_fragments.clock(said, 0.5)}
-                if result.patch is not None:
-                    live = session.live
-                    assert live is not None
-                    yield {
-                        p.live: fragments.live_badge(session),
-                        p.strength: gr.Slider(value=session.strength),
-                        p.clock: fragments.finished(result),
-                        p.vitals: vitals_of(result.trace, result.settings),
-                        p.vitals_reading: fragments.vitals_reading(result.trace),
-                        **self._neurons(session, shown),
-                    }
-                    yield self._measured(session, suffix)
-                    prompt = live.case.adversarial_prompt
-                    yield from self._stream(session, prompt, "Adversarial prompt", suffix, decoding)
-                    ended = (
-                        f"Neurons {', '.join(map(str, neurons))} of layer {result.block} are knocked out; see step 4."
-                    )
-                else:
-                    ended = "Cancelled; no edit was made."
-            except Exception as error:  # whatever it was, the page must be usable again
-                said = error.user_message() if isinstance(error, InspectorError) else "an error; see the server's log."
-                yield {**self._idle(session), p.why_clock: why_fragments.clock(f"Stopped: {said}", 0.0)}
-                raise
-            yield {**self._idle(session), p.why_clock: why_fragments.clock(ended, 1.0)}
+                event = next(run)
+            except StopIteration as end:
+                result: EditResult = end.value
+                break
+            said = event.message if isinstance(event, Preparation) else f"Measured step {event.step} of 1"
+            yield {p.why_clock: why_fragments.clock(said, 0.5)}
+        live = session.live
+        if result.patch is None or live is None:
+            yield {p.why_clock: why_fragments.clock("Cancelled; no edit was made.", 1.0)}
+            return
+        yield {
+            p.live: fragments.live_badge(session),
+            p.strength: gr.Slider(value=session.strength),
+            p.clock: fragments.finished(result),
+            p.vitals: vitals_of(result.trace, result.settings),
+            p.vitals_reading: fragments.vitals_reading(result.trace),
+            **self._neurons(session, shown),
+        }
+        yield self._measured(session, suffix)
+        yield from self._stream(session, live.case.adversarial_prompt, "Adversarial prompt", suffix, decoding)
+        ended = f"Neurons {', '.join(map(str, neurons))} of layer {result.block} are knocked out; see step 4."
+        yield {p.why_clock: why_fragments.clock(ended, 1.0)}
 
     def on_attribute(self, request: gr.Request, *values: Any) -> Iterator[Update]:
         """Attribute the unsafe answer to the prompt's tokens with vanilla and live weights."""
-        p, shown = self.parts, self._panel_values(values)
+        shown = self._panel_values(values)
         with shown_to_user(), self.reserved(request) as session:
-            try:
-                yield {**self._running(), p.why_clock: why_fragments.clock("Attributing", 0.0)}
-                for share, _found in why.attribute(self.model, session, shown["way"], int(shown["ig_steps"] or 32)):
-                    yield {p.why_clock: why_fragments.clock(f"Attributing by {shown['way']}", share)}
-            except Exception as error:  # whatever it was, the page must be usable again
-                said = error.user_message() if isinstance(error, InspectorError) else "an error; see the server's log."
-                yield {**self._idle(session), p.why_clock: why_fragments.clock(f"Stopped: {said}", 0.0)}
-                raise
-            ended = "Cancelled." if session.cancelled.is_set() else "Attributed."
-            yield {
-                **self._idle(session),
-                p.why_clock: why_fragments.clock(ended, 1.0),
-                p.why_tokens: why_fragments.token_spans(session.why.tokens),
-                p.why_tokens_reading: why_fragments.tokens_reading(session.why.tokens),
-            }
+            run = self._attributed(session, shown["way"], int(shown["ig_steps"] or 32))
+            yield from self.guarded(session, self.parts.why_clock, run)
+
+    def _attributed(self, session: Session, way: Way, steps: int) -> Iterator[Update]:
+        p = self.parts
+        yield {**self._running(), p.why_clock: why_fragments.clock("Attributing", 0.0)}
+        for share, _found in why.attribute(self.model, session, way, steps):
+            yield {p.why_clock: why_fragments.clock(f"Attributing by {way}", share)}
+        yield {
+            p.why_clock: why_fragments.clock("Cancelled." if session.cancelled.is_set() else "Attributed.", 1.0),
+            p.why_tokens: why_fragments.token_spans(session.why.tokens),
+            p.why_tokens_reading: why_fragments.tokens_reading(session.why.tokens),
+        }
 
     def on_train(self, request: gr.Request, source: str, *values: Any) -> Iterator[Update]:
         """Train the probe on other texts."""
-        p, shown = self.parts, self._panel_values(values)
+        shown = self._panel_values(values)
         with shown_to_user(), self.reserved(request) as session:
             if self.read_only:
                 raise CaseError("This demo is read-only: the probe stays as it is.")
-            try:
-                yield {**self._running(), p.why_clock: why_fragments.clock("Reading the texts", 0.0)}
-                labelled = labelled_texts((source or "").strip() or BUNDLED)
-                for share in why.train(self.model, session, labelled):
-                    yield {p.why_clock: why_fragments.clock(f"Reading {len(labelled.texts)} texts", share)}
-            except Exception as error:  # whatever it was, the page must be usable again
-                said = error.user_message() if isinstance(error, InspectorError) else "an error; see the server's log."
-                yield {**self._idle(session), p.why_clock: why_fragments.clock(f"Stopped: {said}", 0.0)}
-                raise
-            yield {
-                **self._idle(session),
-                p.why_clock: why_fragments.clock("Probe trained.", 1.0),
-                **self._inside(session, shown),
-            }
+            run = self._trained(session, (source or "").strip() or BUNDLED, shown)
+            yield from self.guarded(session, self.parts.why_clock, run)
+
+    def _trained(self, session: Session, source: str, shown: dict[str, Any]) -> Iterator[Update]:
+        p = self.parts
+        yield {**self._running(), p.why_clock: why_fragments.clock("Reading the texts", 0.0)}
+        labelled = labelled_texts(source)
+        for share in why.train(self.model, session, labelled):
+            yield {p.why_clock: why_fragments.clock(f"Reading {len(labelled.texts)} texts", share)}
+        ended = "Cancelled." if session.cancelled.is_set() else "Probe trained."
+        yield {p.why_clock: why_fragments.clock(ended, 1.0), **self._inside(session, shown)}

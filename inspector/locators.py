@@ -306,4 +306,5 @@ def agreement(located: Located, achieved: np.ndarray) -> Agreement:
     block = int(np.flatnonzero(known)[np.argmax(scores)])
     regret = float(values.max() - achieved[block])
     spread = float(values.max() - values.mean())
-    return Agreement(located.locator, block, correlation, regret, regret / spread if spread > 0 else float("nan"))
+    share = regret / spread if np.ptp(values) > 0 else float("nan")
+    return Agreement(located.locator, block, correlation, regret, share)

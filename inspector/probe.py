@@ -244,6 +244,11 @@ def train_probe(
 _C = 0.01
 
 
+def probe_folder() -> Path:
+    """Return the folder where probes are kept."""
+    return cache_root() / "probes"
+
+
 def kept_probe(
     model: InspectedModel,
     labelled: Labelled | None = None,
@@ -257,7 +262,7 @@ def kept_probe(
     """
     labelled = labelled or bundled_texts()
     name = f"{model.fingerprint}-{model.dtype_name}-{labelled.digest}.safetensors"
-    path = (folder or cache_root() / "probes") / name
+    path = (folder or probe_folder()) / name
     if path.exists():
         try:
             return _read_probe(path)

@@ -78,6 +78,15 @@ def case() -> Case:
     )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def probes(tmp_path_factory) -> Iterator[None]:
+    """Probes of tiny models are kept in a folder of the tests' own."""
+    folder = tmp_path_factory.mktemp("probes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("inspector.probe.probe_folder", lambda: folder)
+        yield
+
+
 @pytest.fixture(scope="session")
 def embedded() -> InspectedModel:
     """The embedded model, for tests marked ``embedded``."""

@@ -53,7 +53,7 @@ def test_asking_fills_the_charts_one_by_one_and_measures_the_case_in_the_rail(vi
     question = visitor.standing("question") + " Tell me more."
     counts = []
     for changed in visitor.press("on_why", question=question):
-        assert visitor.on["edit"] == ("why_neurons" in changed)
+        assert visitor.on["edit"] == ("why_edits" in changed)
         counts.append(len(visitor.session.why.located) if visitor.session.why.case.question == question else 0)
     assert sorted(counts) == counts and counts[-1] == len(LOCATORS)
     known = visitor.session.why
