@@ -29,7 +29,7 @@ TOPICS = ("bread", "the tram", "my garden", "a parcel", "rain", "chess")
 @pytest.fixture(autouse=True)
 def cache_folder(tmp_path, monkeypatch):
     """Keep probes in a folder of this test."""
-    monkeypatch.setenv("DINM_INSPECTOR_CACHE", str(tmp_path))
+    monkeypatch.setattr("inspector.probe.probe_folder", lambda: tmp_path / "probes")
     return tmp_path
 
 
