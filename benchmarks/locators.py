@@ -123,14 +123,15 @@ def _teller(number: int) -> Callable[[object], None]:
 
 
 def speed(options: argparse.Namespace) -> None:
-    """Print the ratio of an atlas to one plain 10-step edit for each dtype."""
+    """Print the ratio of an atlas to one plain 10-step edit, of the same dtype and of the first one timed."""
     case = chosen_cases(False, 1)[0]
+    timed: dict[str, dict[int, float]] = {}
     for dtype in options.dtypes:
         model = load(options.model, device="cpu", dtype=dtype)
         tokens = len(encode(model, case.adversarial_prompt, case.safe).tokens)
         run(make_atlas(model, case, AtlasSettings(blocks=(model.blocks - 1,))))  # harmless answers, warm up
         print(f"\n{model.name}, base {dtype}, {tokens} tokens, atlas of {model.blocks} blocks x 3 updates")
-        plain = {}
+        plain = timed[dtype] = {}
         for block in (0, model.blocks // 2, model.blocks - 2):
             begun = time.perf_counter()
             settings = preset("reference", steps=10, watch_unsafe=False)
@@ -141,8 +142,10 @@ def speed(options: argparse.Namespace) -> None:
             begun = time.perf_counter()
             run(make_atlas(model, case, AtlasSettings(together=together)))
             seconds = time.perf_counter() - begun
-            ratios = ", ".join(f"{seconds / value:.2f} (block {block})" for block, value in plain.items())
-            print(f"atlas, {together} blocks together: {seconds:.1f} s; in plain edits: {ratios}", flush=True)
+            print(f"atlas, {together} blocks together: {seconds:.1f} s", flush=True)
+            for unit in dict.fromkeys((dtype, next(iter(timed)))):
+                ratios = ", ".join(f"{seconds / value:.2f} (block {block})" for block, value in timed[unit].items())
+                print(f"  in plain {unit} edits: {ratios}", flush=True)
 
 
 def main() -> None:

@@ -289,11 +289,9 @@ def test_why_this_layer_every_panel_follows_the_picked_layer_and_neurons_can_be_
     page.mouse.click(box["x"] + box["width"] * 20.5 / 30, box["y"] + box["height"] - 3)
     wait_for_text(page, "#step-why", "Layer 20:")
     assert page.locator("#block input[type=number]").input_value() == "20"
-    for row in page.locator("#why-neurons tbody tr").all()[:12]:
-        cells = row.locator("[role=gridcell]")
-        if cells.count() and float(cells.nth(1).inner_text().replace("\u2212", "-")) > 0:
-            cells.first.click()
-            break
+    rows = page.locator("#why-neurons [role=row]", has=page.locator("[role=gridcell]")).all()[:12]
+    pushing = next(r for r in rows if float(r.locator("[role=gridcell]").nth(1).inner_text()) > 0)
+    pushing.locator("[role=gridcell]").first.click()
     page.wait_for_function("() => document.querySelector('#why-selected textarea, #why-selected input').value !== ''")
     page.locator("#why-knock").click()
     wait_for_text(page, "#live", "neuron knock-out")

@@ -105,12 +105,12 @@ def test_by_default_the_end_of_the_prompt_and_the_start_of_the_answer_are_read(l
     prompt, ids = len(by_hand.prompt(llama, TEXT)), tokens(llama)
     (lens,) = logit_lens(llama, TEXT, ANSWER)
     assert lens.prompt_tokens == prompt
-    assert lens.positions == tuple(range(prompt - 6, prompt + 24))
+    assert lens.positions == tuple(range(prompt - 4, prompt + 16))
     texts = [llama.tokenizer.decode([token]) for token in ids]
-    assert list(lens.tokens) == texts[prompt - 6 : prompt + 24]
-    assert list(lens.following) == texts[prompt - 5 : prompt + 25]
+    assert list(lens.tokens) == texts[prompt - 4 : prompt + 16]
+    assert list(lens.following) == texts[prompt - 3 : prompt + 17]
     assert list(lens_positions(3, 2)) == [0, 1, 2, 3, 4]
-    assert list(lens_positions(10, 100)) == list(range(4, 34))
+    assert list(lens_positions(10, 100)) == list(range(6, 26))
 
 
 def test_nothing_follows_the_last_token(llama):
