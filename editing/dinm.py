@@ -7,7 +7,6 @@ presets: ``reference`` does what the authors' released code does, ``paper`` what
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, replace
@@ -28,7 +27,7 @@ from editing.objectives import (
     reference_answer,
     reference_constraint,
 )
-from editing.progress import EditEvents, EditResult, Preparation, Step, StopReason
+from editing.progress import EditEvents, EditResult, Preparation, Step, StopReason, stop_reason
 from editing.replay import ReplayFactory, TailReplay, master_weight
 from inspector.errors import EditError
 from inspector.model import SUFFIX, Delta, InspectedModel, Patch, encode
@@ -237,7 +236,7 @@ def dinm(
             if terms.unsafe is not None:
                 with torch.no_grad():
                     unsafe_probability = terms.unsafe(weight)[1]
-            stop = _stop(settings, number, float(edit_loss.detach()), float(kl.detach()), float(total.detach()))
+            stop = stop_reason(settings, number, float(edit_loss.detach()), float(kl.detach()), float(total.detach()))
             if stop is None and not last:
                 optimiser.zero_grad()
                 total.backward()
@@ -343,17 +342,6 @@ def term_values(
         kl = terms.constraint(weight)
     total = settings.edit_weight * edit_loss + settings.constraint_weight * kl
     return edit_loss, safe_probability, kl, total
-
-
-def _stop(settings: DinmSettings, number: int, edit_loss: float, kl: float, total: float) -> StopReason | None:
-    """Decide on the weights after ``number`` updates; the step limit is the caller's."""
-    if not all(map(math.isfinite, (edit_loss, kl, total))):
-        return "not finite"
-    if settings.damage_budget is not None and number > 0 and kl > settings.damage_budget:
-        return "damage budget"
-    if settings.target_probability is not None and edit_loss <= -math.log(settings.target_probability):
-        return "target reached"
-    return "converged" if total < settings.stop_below else None
 
 
 def _optimiser(weight: Tensor, settings: DinmSettings) -> torch.optim.Optimizer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,9 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from editing.dinm import DinmSettings, prepare_terms, term_values
+from editing.guard import refuse_harm
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.replay import TailReplay, master_weight
-from inspector.errors import EditError
 from inspector.model import SUFFIX, InspectedModel, Patch
 from inspector.neurons import neuron_knock_out
 from inspector.safeedit import Case
@@ -107,7 +106,13 @@ def knock_out(
     if len(trace) < 2 or cancel():
         patch = None
     else:
-        _refuse_harm(block, len(settings.neurons), trace[0], trace[1])
+        which = "this neuron" if len(settings.neurons) == 1 else f"these {len(settings.neurons)} neurons"
+        refuse_harm(
+            f"Knocking out {which} of layer {block}",
+            trace[0],
+            trace[1],
+            "Choose neurons that push to the unsafe answer: those with a positive contribution.",
+        )
     return EditResult(
         patch=patch,
         trace=tuple(trace),
@@ -117,19 +122,3 @@ def knock_out(
         settings=settings,
         seconds=time.perf_counter() - started,
     )
-
-
-def _refuse_harm(block: int, count: int, before: Step, after: Step) -> None:
-    """Refuse a knock-out that lowers log P(safe) - log P(unsafe), a mean per token."""
-
-    def margin(step: Step) -> float:
-        assert step.unsafe_probability is not None
-        return math.log(max(step.safe_probability, 1e-30)) - math.log(max(step.unsafe_probability, 1e-30))
-
-    if margin(after) < margin(before):
-        which = "this neuron" if count == 1 else f"these {count} neurons"
-        raise EditError(
-            f"Knocking out {which} of layer {block} would let the unsafe answer gain on the safe one (margin "
-            f"{margin(before):.3f} to {margin(after):.3f} nats a token), which this program does not offer. Choose "
-            "neurons that push to the unsafe answer: those with a positive contribution."
-        )

@@ -150,6 +150,12 @@ def known_answers(model: InspectedModel) -> dict[tuple, Encoded]:
     return _OWN_ANSWERS.setdefault(model, {})
 
 
+def harmless_texts(case: Case, count: int) -> list[str]:
+    """Return at most ``count`` harmless prompts that edits on a case may be constrained on."""
+    prompts = [case.constraint.prompt] if case.constraint else []
+    return [*prompts, *(prompt for prompt in bundled_constraint_prompts() if prompt not in prompts)][:count]
+
+
 def harmless_answers(
     model: InspectedModel,
     case: Case,
@@ -173,11 +179,9 @@ def harmless_answers(
     Raises:
         EditError: The model answers every prompt with nothing.
     """
-    prompts = [case.constraint.prompt] if case.constraint else []
-    prompts += [prompt for prompt in bundled_constraint_prompts() if prompt not in prompts]
     known = known_answers(model)
     result: list[Encoded] = []
-    for number, text in enumerate(prompts[:count]):
+    for number, text in enumerate(harmless_texts(case, count)):
         key = (text, tokens, suffix, chat)
         if key not in known:
             yield Preparation(f"Asking the vanilla model harmless prompt {number + 1} of {count}", number / count)

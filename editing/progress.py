@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
-from inspector.model import Patch
+from inspector.model import Patch, Row
+from inspector.model.patch import Reminder
 
-StopReason = Literal["target reached", "step limit", "converged", "damage budget", "not finite", "cancelled"]
+StopReason = Literal[
+    "target reached", "step limit", "converged", "damage budget", "not finite", "cancelled", "one pass", "prompt only"
+]
 
 STOP_TEXT: dict[StopReason, str] = {
     "target reached": "the safe answer reached its target probability",
@@ -17,6 +21,8 @@ STOP_TEXT: dict[StopReason, str] = {
     "damage budget": "the next step would have done more damage to harmless prompts than the budget allows",
     "not finite": "a loss or gradient was not a finite number; the last good step was kept",
     "cancelled": "it was cancelled",
+    "one pass": "the method makes its edit in one pass",
+    "prompt only": "the method changes the prompt and no weight",
 }
 
 
@@ -40,7 +46,8 @@ class Step:
     Attributes:
         step: Number of updates made so far.
         steps: Step limit.
-        edit_loss: Negative log-likelihood of the safe answer, mean per token, nats.
+        edit_loss: The method's own loss: for DINM, FT-L, SFT the negative log-likelihood of the safe answer, mean per
+            token, nats; for DPO its preference loss.
         constraint_kl: KL divergence on the constraint's positions, mean per token, nats.
         total_loss: The weighted sum that is minimised.
         safe_probability: Geometric mean probability of the safe answer's tokens, 0 to 1.
@@ -67,7 +74,7 @@ class EditResult:
     """A finished edit.
 
     Attributes:
-        patch: The weight change; ``None`` for a cancelled edit.
+        patch: The weight change; ``None`` for a cancelled edit and for a prompt-only method.
         trace: Every step, vanilla first. After a damage-budget or not-finite stop its last entry is
             the rejected one; :attr:`kept` names the step whose weights are in the patch.
         kept: Number of updates that the patch holds.
@@ -75,6 +82,7 @@ class EditResult:
         block: The edited block.
         settings: The method's settings.
         seconds: Duration of all steps and the preparation.
+        reminder: What a prompt-only method puts around prompts.
     """
 
     patch: Patch | None
@@ -84,6 +92,39 @@ class EditResult:
     block: int
     settings: Any
     seconds: float
+    reminder: Reminder | None = None
+
+    def row(self, strength: float = 1.0) -> Row:
+        """Return what answers as edited: the patch's weights, or the reminder around the prompt."""
+        return Row(self.patch, strength, self.reminder)
+
+
+class StopSettings(Protocol):
+    """The settings that decide when an edit ends; every iterative method's have them."""
+
+    @property
+    def damage_budget(self) -> float | None: ...
+    @property
+    def target_probability(self) -> float | None: ...
+    @property
+    def stop_below(self) -> float: ...
+
+
+def stop_reason(settings: StopSettings, number: int, safe_loss: float, kl: float, total: float) -> StopReason | None:
+    """Decide on the weights after ``number`` updates; the step limit is the caller's.
+
+    Args:
+        safe_loss: Negative log-likelihood of the safe answer, mean per token, nats.
+        kl: KL on harmless prompts, nats per token.
+        total: What is minimised.
+    """
+    if not all(map(math.isfinite, (safe_loss, kl, total))):
+        return "not finite"
+    if settings.damage_budget is not None and number > 0 and kl > settings.damage_budget:
+        return "damage budget"
+    if settings.target_probability is not None and safe_loss <= -math.log(settings.target_probability):
+        return "target reached"
+    return "converged" if total < settings.stop_below else None
 
 
 EditEvents = Generator[Preparation | Step, None, EditResult]

@@ -14,9 +14,10 @@ from typing import Protocol
 from torch import Tensor
 
 from inspector.errors import EditError
+from inspector.model.counted import positions
 from inspector.model.hooks import rewrite_output
 from inspector.model.inspected import InspectedModel
-from inspector.model.tails import Tails, positions, with_weight
+from inspector.model.tails import Tails, with_weight
 
 
 class Replay(Protocol):
@@ -42,12 +43,21 @@ def master_weight(model: InspectedModel, block: int) -> Tensor:
         EditError: The weight is not in memory (offloaded).
     """
     weight = model.architecture.down_weight(block)
+    require_in_memory(weight, block)
+    return weight.detach().float().clone()
+
+
+def require_in_memory(weight: Tensor, block: int) -> None:
+    """Check that a weight of a block can be read.
+
+    Raises:
+        EditError: It is offloaded.
+    """
     if weight.device.type == "meta":
         raise EditError(
             f"The weights of block {block} are offloaded, not in memory. Load the model without offloading, "
             "or on a larger device."
         )
-    return weight.detach().float().clone()
 
 
 class FullReplay:

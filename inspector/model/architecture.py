@@ -150,6 +150,20 @@ class Architecture:
         """Return the down-projection of a block as ``[d_model, d_ff]``, a view of the base weight."""
         return canonical_weight(self.down_projections[self.check_block(block)])
 
+    def projections(self, block: int) -> dict[str, nn.Module]:
+        """Return every weight matrix of a block, attention's and MLP's, by its full dotted name in the model."""
+        start = f"{self.paths.blocks}.{self.check_block(block)}"
+        return {
+            f"{start}.{name}": module for name, module in self.blocks[block].named_modules() if is_projection(module)
+        }
+
+    def mlp_projections(self, block: int) -> dict[str, nn.Module]:
+        """Return the MLP's matrices of a block (gate, up and down in a gated MLP), the down-projection last."""
+        down = self.down_projection_names[self.check_block(block)]
+        beside = down.rpartition(".")[0]
+        found = {n: m for n, m in self.projections(block).items() if n.rpartition(".")[0] == beside and n != down}
+        return {**found, down: self.down_projections[block]}
+
     def logits(self, states: Tensor) -> Tensor:
         """Turn last-block outputs ``[..., d_model]`` into logits ``[..., vocabulary]``."""
         states = states.to(self.head_device)
@@ -165,6 +179,11 @@ class Architecture:
     def part_of_block(self, block: int, path: str | None) -> nn.Module | None:
         """Return a part of a block by its dotted path, ``None`` for no path."""
         return None if path is None else self.blocks[block].get_submodule(path)
+
+
+def is_projection(module: nn.Module) -> bool:
+    """Tell whether a module is a weight matrix that a patch can change: ``nn.Linear`` or ``Conv1D``."""
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
 def canonical_weight(module: nn.Module) -> Tensor:

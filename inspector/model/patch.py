@@ -61,6 +61,22 @@ class Delta:
         """Return the delta as one matrix ``[out, in]``."""
         return self.left if self.right is None else self.left @ self.right
 
+    @property
+    def square_norm(self) -> float:
+        """Squared Frobenius norm, from the factors where there are some."""
+        if self.right is None:
+            return float(self.left.double().square().sum())
+        inner = (self.left.T.double() @ self.left.double()) * (self.right.double() @ self.right.T.double())
+        return max(0.0, float(inner.sum()))
+
+    @property
+    def parameters_changed(self) -> int:
+        """Number of weights that differ from the base: those of all changed columns or, low-rank, of the matrix."""
+        if self.right is None:
+            return int((self.left != 0).sum())
+        touched = (self.right != 0).any(dim=0)
+        return int((self.left != 0).any(dim=1).sum()) * int(touched.sum())
+
     def apply(self, inputs: Tensor) -> Tensor:
         """Return ``delta @ x`` for inputs ``[..., in]`` as float32 ``[..., out]``."""
         inputs = inputs.float()
@@ -109,10 +125,30 @@ class Patch:
         """The blocks that the patch touches, ascending."""
         return tuple(sorted({delta.block for delta in self.deltas}))
 
+    def where(self) -> str:
+        """Say in a few words which blocks and how many matrices the patch changes."""
+        blocks, count = self.blocks, len(self.deltas)
+        if len(blocks) > 3 and blocks == tuple(range(blocks[0], blocks[-1] + 1)):
+            place = f"layers {blocks[0]} to {blocks[-1]}"
+        else:
+            place = f"layer{'s' if len(blocks) > 1 else ''} {', '.join(map(str, blocks))}"
+        return place if count == 1 else f"{place}, {count} matrices"
+
     @cached_property
     def norm(self) -> float:
         """Frobenius norm over all deltas."""
-        return float(sum(delta.dense().double().square().sum() for delta in self.deltas) ** 0.5)
+        return float(sum(delta.square_norm for delta in self.deltas) ** 0.5)
+
+    @property
+    def parameters_changed(self) -> int:
+        """Number of the base model's weights that the patch changes."""
+        return sum(delta.parameters_changed for delta in self.deltas)
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the deltas take."""
+        parts = [part for delta in self.deltas for part in (delta.left, delta.right) if part is not None]
+        return sum(part.numel() * part.element_size() for part in parts)
 
 
 STRONGEST = 1.5
@@ -120,12 +156,33 @@ STRONGEST = 1.5
 
 
 @dataclass(frozen=True)
+class Reminder:
+    """What a prompt-only method puts around the user's text.
+
+    Attributes:
+        method: The method's name.
+        before: Put before the text, with a blank line between.
+        after: Put after it, likewise.
+    """
+
+    method: str
+    before: str
+    after: str
+
+    def wrap(self, text: str) -> str:
+        """Return the user's text with the reminder around it."""
+        return "\n\n".join(part for part in (self.before, text, self.after) if part)
+
+
+@dataclass(frozen=True)
 class Row:
-    """The weights that one row of a batch runs with.
+    """The weights that one row of a batch runs with, or the reminder around its prompt.
 
     Attributes:
         patch: The patch, or ``None`` for vanilla.
         strength: Factor on the patch's deltas; 0 is vanilla, 1 the edit as made, at most :data:`STRONGEST`.
+        reminder: A prompt-only method. Whoever encodes the prompt has to ask :meth:`prompted` for it; a forward
+            pass refuses a row that still has one.
 
     Raises:
         PatchError: The strength is out of range.
@@ -133,18 +190,29 @@ class Row:
 
     patch: Patch | None = None
     strength: float = 1.0
+    reminder: Reminder | None = None
 
     def __post_init__(self) -> None:
         # A negative strength would push the model away from the safe answer, which no part of this offers.
         if not 0.0 <= self.strength <= STRONGEST:
             raise PatchError(f"The strength {self.strength:g} is out of range. Choose one from 0 to {STRONGEST:g}.")
 
+    def prompted(self, text: str) -> str:
+        """Return the user's text as this row's model gets it."""
+        return text if self.reminder is None else self.reminder.wrap(text)
+
+    def weights(self) -> Row:
+        """Return the row without its reminder, for a prompt that has it already."""
+        return Row(self.patch, self.strength)
+
     def label(self) -> str:
         """Name these weights in one line for a badge."""
+        if self.reminder is not None:
+            return f"{self.reminder.method} · vanilla weights, reminder around the prompt"
         if self.patch is None or self.strength == 0:
             return "vanilla"
-        blocks = ", ".join(map(str, self.patch.blocks))
-        return f"{self.patch.method} · layer {blocks} · strength {self.strength:g} · patch {self.patch.identifier}"
+        patch = self.patch
+        return f"{patch.method} · {patch.where()} · strength {self.strength:g} · patch {patch.identifier}"
 
 
 VANILLA = Row()
@@ -182,6 +250,11 @@ def live_patches(network: nn.Module, base: str, rows: Sequence[Row] | None) -> I
     """
     by_module: dict[str, list[tuple[int, float, Delta]]] = {}
     for index, row in enumerate(rows or ()):
+        if row.reminder is not None:
+            raise PatchError(
+                f"{row.reminder.method} changes prompts, not weights, and this measurement compares weights. Use a "
+                "method that makes a patch."
+            )
         if row.patch is None or row.strength == 0:
             continue
         if row.patch.fingerprint != base:

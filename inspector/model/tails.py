@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from inspector.model.counted import positions
 from inspector.model.hooks import (
     block_output,
     observe_inputs,
@@ -40,13 +41,6 @@ def with_weight(weight: Tensor) -> Change:
         return F.linear(inputs.float(), weight, None if bias is None else bias.float()).to(inputs.dtype)
 
     return project
-
-
-def positions(counted: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the row and the place of every counted position, sequence after sequence."""
-    rows = [row for row, places in enumerate(counted) for _ in places]
-    places = [place for places in counted for place in places]
-    return torch.tensor(rows, device=device), torch.tensor(places, device=device)
 
 
 class Tails:
@@ -152,7 +146,7 @@ class Tails:
         args, kwargs = self._calls[block]
         with self._model.lock, rewrite_output(projection, rewrite):
             entering = args[0] if args else kwargs["hidden_states"]
-            return _call(self._model.architecture.blocks[block], entering, args, kwargs)
+            return call_block(self._model.architecture.blocks[block], entering, args, kwargs)
 
     def logits(self, changed: Mapping[int, Tensor]) -> dict[int, Tensor]:
         """Run the tails above changed block outputs in one batch.
@@ -175,7 +169,7 @@ class Tails:
                         gathered += self._last_block(states)
                     else:
                         args, kwargs = self._repeated(number, states)
-                        states = _call(architecture.blocks[number], states, args, kwargs)
+                        states = call_block(architecture.blocks[number], states, args, kwargs)
                 if number in changed:
                     new = changed[number]
                     if number == last:
@@ -191,13 +185,13 @@ class Tails:
         last = architecture.last_block
         args, kwargs = self._repeated(last, states)
         if self._mlp is None:
-            return self._split(_call(architecture.blocks[last], states, args, kwargs))
+            return self._split(call_block(architecture.blocks[last], states, args, kwargs))
         norm = architecture.part_of_block(last, architecture.paths.after_attention)
         after_mlp = architecture.part_of_block(last, architecture.paths.after_mlp)
         assert norm is not None
         seen: list[Tensor] = []
         with stopping_before(norm, seen.append):
-            _call(architecture.blocks[last], states, args, kwargs)
+            call_block(architecture.blocks[last], states, args, kwargs)
         residual = torch.stack(self._split(seen[0]))
         written = self._mlp(norm(residual))
         return list(residual + (written if after_mlp is None else after_mlp(written)))
@@ -226,7 +220,7 @@ def _tile(value: Any, rows: int, times: int) -> Any:
     return value
 
 
-def _call(block: nn.Module, states: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+def call_block(block: nn.Module, states: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """Call a block with new states and the other arguments of its recorded call."""
     if args:
         return block_output(block(states, *args[1:], **kwargs))

@@ -7,7 +7,7 @@ screen can show each answer as it comes and a cancel keeps what is done.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -254,7 +254,7 @@ def examine(
     visitors take turns. Both weights get the same prompts, suffix and decoding and share each batch.
 
     Args:
-        row: The edited weights.
+        row: The edited weights, or the reminder around each prompt; the judge reads the prompt without it.
         judge: Reads the answers of judged kinds.
         decoding: Fact questions get at most :data:`FACT_TOKENS` tokens.
         prompts_at_once: Prompts in a batch; it has twice as many lines.
@@ -267,7 +267,13 @@ def examine(
     if not questions:
         raise CaseError("The exam has no question. Choose at least one part.")
     started = time.perf_counter()
-    prompts = [_encoded(model, question, suffix, chat, decoding.max_new_tokens) for question in questions]
+    prompts, prompted = (
+        [
+            _encoded(model, question, around.prompted(question.prompt), suffix, chat, decoding.max_new_tokens)
+            for question in questions
+        ]
+        for around in (VANILLA, row)
+    )
     batches = [
         [group[position] for position in batch]
         for group in _groups(questions)
@@ -282,7 +288,8 @@ def examine(
         longest = _longest(asked[0], decoding)
         limited = Decoding(longest, decoding.temperature, decoding.top_p, decoding.seed)
         lines: list[Line] = []
-        for count, now in enumerate(generate(model, [prompts[p] for p in batch], (VANILLA, row), limited), start=1):
+        both = [prompts[p] for p in batch], [prompted[p] for p in batch]
+        for count, now in enumerate(_answers(model, both, row, limited), start=1):
             lines = now
             share = (done + reading + answering * count / longest) / sum(map(sum, work))
             yield Progress(share, time.perf_counter() - started, (), len(replies), len(questions))
@@ -291,7 +298,7 @@ def examine(
                 break
         if cancelled:
             break
-        marked = _mark_batch(model, asked, [prompts[p] for p in batch], lines, row, judge)
+        marked = _mark_batch(model, asked, both, lines, row, judge)
         replies.update(zip(batch, marked, strict=True))
         done += reading + answering
         share = done / sum(map(sum, work))
@@ -340,8 +347,22 @@ def _groups(questions: Sequence[Question]) -> list[list[int]]:
     return [group for group in groups if group]
 
 
-def _encoded(model: InspectedModel, question: Question, suffix: str, chat: bool, room: int) -> tuple[int, ...]:
-    prompt = encode(model, question.prompt, suffix=suffix, chat=chat, room=room).prompt
+_Prompts = Sequence[tuple[int, ...]]
+
+
+def _answers(
+    model: InspectedModel, both: tuple[_Prompts, _Prompts], row: Row, decoding: Decoding
+) -> Iterator[list[Line]]:
+    """Answer with the vanilla weights, then with the row's: as rows of weights, or as prompts with a reminder."""
+    if row.reminder is None:
+        return generate(model, both[0], (VANILLA, row), decoding)
+    return generate(model, [*both[0], *both[1]], (row.weights(),), decoding)
+
+
+def _encoded(
+    model: InspectedModel, question: Question, text: str, suffix: str, chat: bool, room: int
+) -> tuple[int, ...]:
+    prompt = encode(model, text, suffix=suffix, chat=chat, room=room).prompt
     if question.kind != "fact":
         return prompt
     opening = OPENING if chat and has_chat_template(model) else " " + OPENING
@@ -358,23 +379,25 @@ def _work(prompts: Sequence[Sequence[int]], longest: int) -> tuple[float, float]
 def _mark_batch(
     model: InspectedModel,
     asked: Sequence[Question],
-    prompts: Sequence[Sequence[int]],
+    both: tuple[_Prompts, _Prompts],
     lines: Sequence[Line],
     row: Row,
     judge: Judge,
 ) -> list[Reply]:
     texts = [model.decode(line.tokens).strip() for line in lines]
     half = len(asked)
-    both = (*asked, *asked)
-    judged = [n for n, question in enumerate(both) if question.kind in JUDGED]
-    said = dict(zip(judged, verdicts(judge, [(both[n].prompt, texts[n]) for n in judged]), strict=True))
+    twice = (*asked, *asked)
+    judged = [n for n, question in enumerate(twice) if question.kind in JUDGED]
+    said = dict(zip(judged, verdicts(judge, [(twice[n].prompt, texts[n]) for n in judged]), strict=True))
     marked = [
         _marked(question, text, line.finished, said.get(n))
-        for n, (question, text, line) in enumerate(zip(both, texts, lines, strict=True))
+        for n, (question, text, line) in enumerate(zip(twice, texts, lines, strict=True))
     ]
     harmless = [n for n, question in enumerate(asked) if question.kind == "harmless"]
-    answers = [Encoded(tuple(prompts[n]), tuple(lines[n].tokens[:KL_TOKENS])) for n in harmless]
-    divergences = dict(zip(harmless, harmless_kl(model, answers, row), strict=True))
+    answers, prompted = (
+        [Encoded(prompts[n], tuple(lines[n].tokens[:KL_TOKENS])) for n in harmless] for prompts in both
+    )
+    divergences = dict(zip(harmless, harmless_kl(model, answers, row, prompted), strict=True))
     return [
         Reply(
             question,

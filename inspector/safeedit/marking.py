@@ -42,31 +42,38 @@ def rouge(kind: str, reference: str, text: str) -> float:
 
 
 @torch.no_grad()
-def harmless_kl(model: InspectedModel, answers: Sequence[Encoded], row: Row) -> list[float]:
+def harmless_kl(
+    model: InspectedModel, answers: Sequence[Encoded], row: Row, prompted: Sequence[Encoded] | None = None
+) -> list[float]:
     """Return KL(P_vanilla to P_edited) on the tokens of given answers, one mean a sequence, nats a token.
 
     Args:
         answers: Prompts with the vanilla model's own answers; an empty answer counts the prompt's last position.
         row: The edited weights.
+        prompted: The same answers after the prompts as the row gets them, where they differ.
     """
     if not answers:
         return []
     blocks, head = model.architecture.blocks, model.architecture.final_norm or model.architecture.unembedding
     states: list[torch.Tensor] = []
-    tokens = [answer.tokens for answer in answers]
+    asked = [*answers, *(answers if prompted is None else prompted)]
+    tokens = [answer.tokens for answer in asked]
     with (
-        model.running([VANILLA] * len(tokens) + [row] * len(tokens)),
+        model.running([VANILLA] * len(answers) + [row.weights()] * len(answers)),
         stopping_before(head),
         observe_outputs(blocks[-1:], lambda _n, output: states.append(output)),
     ):
-        model.network(input_ids=model.batch(*tokens, *tokens), use_cache=False)
+        model.network(input_ids=model.batch(*tokens), use_cache=False)
     found: list[float] = []
-    for number, answer in enumerate(answers):
-        counted = list(answer.predicting) or [len(answer.prompt) - 1]
+    for number in range(len(answers)):
         with model.lock:
             vanilla, edited = (
-                model.architecture.logits(states[0][line, counted]).double().log_softmax(dim=-1)
+                model.architecture.logits(states[0][line, _counted(asked[line])]).double().log_softmax(dim=-1)
                 for line in (number, number + len(answers))
             )
         found.append(float((vanilla.exp() * (vanilla - edited)).sum(dim=-1).mean().clamp(min=0)))
     return found
+
+
+def _counted(answer: Encoded) -> list[int]:
+    return list(answer.predicting) or [len(answer.prompt) - 1]

@@ -1,0 +1,308 @@
+"""Several methods on one case, each edited and measured the same way: scores, cost, and "erase or suppress?".
+
+The region is the toxic layer's down-projection, the same for every method, whatever it changes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from editing.memory import peak_memory
+from editing.methods import METHODS, Method, method_named, method_settings
+from editing.progress import EditResult, Preparation, Step
+from inspector.errors import InspectorError
+from inspector.model import SUFFIX, Decoding, InspectedModel, Row
+from inspector.probe import Probe, RegionToxicity, neuron_toxicity, region_toxicity
+from inspector.region import RegionShift, cannot_detoxify, region_shift
+from inspector.safeedit import Case
+from inspector.safeedit.exam import QUICK, ExamResult, Size, Texts, examine, make_exam
+from inspector.safeedit.judges import EmbeddedJudge, Judge
+from inspector.safeedit.scores import Score, score_table
+from inspector.safeedit.sets import held_out_cases
+
+
+@dataclass(frozen=True)
+class ContestSettings:
+    """Settings of a contest.
+
+    Attributes:
+        methods: Keys of :data:`editing.methods.METHODS`, in the order in which they run.
+        scope: ``LoRA`` or ``full``, for SFT and DPO.
+        size: How much each exam asks.
+        max_new_tokens: Longest answer.
+        suffix: The suffix prompt S, for edits, exams and measurements.
+        prompts: Adversarial prompts of held-out cases that the activation shift is a mean over, with the case's own.
+        changes: Changed settings of methods, by key and name.
+    """
+
+    methods: tuple[str, ...] = tuple(METHODS)
+    scope: str = "LoRA"
+    size: Size = QUICK
+    max_new_tokens: int = 64
+    suffix: str = SUFFIX
+    prompts: int = 18
+    changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key in self.methods:
+            self.of(key)
+
+    def of(self, key: str) -> Any:
+        """Return one method's settings.
+
+        Raises:
+            EditError: The method or a setting is unknown, or a value is out of range.
+        """
+        changes = dict(self.changes.get(key, {}))
+        if method_named(key).key in ("sft", "dpo"):
+            changes.setdefault("scope", self.scope)
+        return method_settings(key, self.suffix, **changes)
+
+
+@dataclass(frozen=True, eq=False)
+class Toxicity:
+    """Toxicity of the region, and of each of its neurons, before and after an edit.
+
+    Attributes:
+        region: Of the region.
+        before: ``[d_ff]`` cosine of each value vector with the toxic direction, vanilla.
+        after: The same, edited.
+        forced: The edit does not touch the region's matrix, so nothing can change.
+    """
+
+    region: RegionToxicity
+    before: np.ndarray
+    after: np.ndarray
+    forced: bool
+
+    @property
+    def less_toxic(self) -> float:
+        """Share of the region's neurons whose cosine has fallen, 0 to 1."""
+        return float((self.after < self.before).mean())
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """One method's run on the case.
+
+    Attributes:
+        method: The method.
+        failed: Why there is no edit, or empty.
+        result: The edit.
+        peak_mebibytes: Largest growth of memory during the edit.
+        toxicity: Toxicity of the region; ``None`` without a probe.
+        shift: Activation shift.
+        exam: The marked exam; ``None`` where it was cancelled before the first answers.
+    """
+
+    method: Method
+    failed: str = ""
+    result: EditResult | None = None
+    peak_mebibytes: float = 0.0
+    toxicity: Toxicity | None = None
+    shift: RegionShift | None = None
+    exam: ExamResult | None = None
+
+    @property
+    def row(self) -> Row:
+        """What answers as edited."""
+        return Row() if self.result is None else self.result.row()
+
+    @property
+    def parameters_changed(self) -> int:
+        """Number of the base model's weights that the edit changes."""
+        patch = self.result.patch if self.result else None
+        return 0 if patch is None else patch.parameters_changed
+
+    @property
+    def delta_norm(self) -> float:
+        """Frobenius norm of the change."""
+        patch = self.result.patch if self.result else None
+        return 0.0 if patch is None else patch.norm
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """Scores of the exam."""
+        return () if self.exam is None else score_table(self.exam.replies, self.exam.judge)
+
+
+@dataclass(frozen=True, eq=False)
+class ContestProgress:
+    """State of a running contest.
+
+    Attributes:
+        method: The method that runs.
+        message: What it does.
+        fraction: Share of the whole contest that is done, 0 to 1.
+        seconds: Time since the start.
+        standings: The methods that are done.
+        trace: Steps of the running edit.
+    """
+
+    method: Method
+    message: str
+    fraction: float
+    seconds: float
+    standings: tuple[Standing, ...]
+    trace: tuple[Step, ...] = ()
+
+
+Contest = Generator[ContestProgress, None, tuple[Standing, ...]]
+EDIT_SHARE = 0.4
+"""Share of a method's time that its edit is taken to be, for the progress bar."""
+
+
+def contest(
+    model: InspectedModel,
+    case: Case,
+    block: int,
+    settings: ContestSettings = ContestSettings(),
+    *,
+    probe: Probe | None = None,
+    judge: Judge | None = None,
+    companions: Sequence[Case] = (),
+    cancel: Callable[[], bool] = lambda: False,
+) -> Contest:
+    """Run methods on a case one after the other and measure each.
+
+    A method that cannot run (no editor network, an edit that would lower safety) is a standing that says why.
+
+    Args:
+        block: The toxic layer.
+        probe: For the toxicity of the region; left out without one.
+        judge: Reads the exam's answers; the embedded rules by default.
+        companions: Further cases that SFT, DPO and Ext-Sub train on; none that is scored.
+        cancel: Asked after every event; ``True`` ends the contest and keeps the methods that are done.
+
+    Yields:
+        After every step and token.
+
+    Returns:
+        A standing for each method that was done.
+
+    Raises:
+        CaseError: An answer is empty or both are the same.
+        ArchitectureError: The block does not exist.
+    """
+    case.require_answers()
+    model.architecture.check_block(block)
+    started = time.perf_counter()
+    prompts = [case.adversarial_prompt, *_shift_prompts(case, settings.prompts)]
+    done: list[Standing] = []
+    for number, key in enumerate(settings.methods):
+        method = METHODS[key]
+
+        def told(message: str, share: float, trace: Sequence[Step] = (), at: int = number, of: Method = method):
+            fraction = (at + share) / len(settings.methods)
+            return ContestProgress(of, message, fraction, time.perf_counter() - started, tuple(done), tuple(trace))
+
+        try:
+            standing = yield from _edited(model, case, block, method, settings, companions, cancel, told)
+            if standing is None or cancel():
+                break
+            standing = yield from _examined(model, case, standing, settings, judge or EmbeddedJudge(), cancel, told)
+            if cancel():
+                break
+            yield told("measuring toxicity and activation shift", 0.95)
+            standing = _looked_into(model, standing, block, prompts, probe, settings.suffix)
+        except InspectorError as error:
+            standing = Standing(method, failed=error.user_message())
+        done.append(standing)
+        yield told("failed" if standing.failed else "done", 1.0)
+        if cancel():
+            break
+    return tuple(done)
+
+
+Told = Callable[..., ContestProgress]
+
+
+def _edited(
+    model: InspectedModel,
+    case: Case,
+    block: int,
+    method: Method,
+    settings: ContestSettings,
+    companions: Sequence[Case],
+    cancel: Callable[[], bool],
+    told: Told,
+) -> Generator[ContestProgress, None, Standing | None]:
+    """Run one method's edit; ``None`` when cancelled."""
+    own = settings.of(method.key)
+    given = companions if method.learns_from_companions else ()
+    trace: list[Step] = []
+    with peak_memory(model.device) as peak:
+        run = method.run(model, case, block, own, companions=given, cancel=cancel)
+        while True:
+            try:
+                event = next(run)
+            except StopIteration as end:
+                result: EditResult = end.value
+                break
+            if isinstance(event, Preparation):
+                yield told(event.message, 0.05 * event.fraction, trace)
+            else:
+                trace.append(event)
+                share = EDIT_SHARE * event.step / max(1, event.steps)
+                yield told(f"edit, step {event.step} of at most {event.steps}", share, trace)
+    if result.patch is None and result.reminder is None:
+        return None
+    return Standing(method, result=result, peak_mebibytes=peak.mebibytes)
+
+
+def _examined(
+    model: InspectedModel,
+    case: Case,
+    standing: Standing,
+    settings: ContestSettings,
+    judge: Judge,
+    cancel: Callable[[], bool],
+    told: Told,
+) -> Generator[ContestProgress, None, Standing]:
+    assert standing.result is not None
+    run = examine(
+        model,
+        make_exam(case, settings.size, Texts()),
+        standing.row,
+        judge,
+        suffix=settings.suffix,
+        chat=standing.result.settings.chat,
+        decoding=Decoding(max_new_tokens=settings.max_new_tokens),
+        cancel=cancel,
+    )
+    while True:
+        try:
+            progress = next(run)
+        except StopIteration as end:
+            return replace(standing, exam=end.value if end.value.replies else None)
+        share = EDIT_SHARE + (0.95 - EDIT_SHARE) * progress.fraction
+        yield told(f"exam, {progress.answered} of {progress.total} prompts answered", share, standing.result.trace)
+
+
+def _looked_into(
+    model: InspectedModel, standing: Standing, block: int, prompts: Sequence[str], probe: Probe | None, suffix: str
+) -> Standing:
+    row = standing.row
+    assert standing.result is not None
+    shift = region_shift(model, prompts, row, block, suffix=suffix, chat=standing.result.settings.chat)
+    toxicity = None if probe is None else toxicity_of(model, probe, row, block)
+    return replace(standing, shift=shift, toxicity=toxicity)
+
+
+def toxicity_of(model: InspectedModel, probe: Probe, row: Row, block: int) -> Toxicity:
+    """Measure the toxicity of a block's region and of each of its neurons, vanilla and edited."""
+    before = neuron_toxicity(model, probe, block)
+    forced = cannot_detoxify(model, row, block)
+    after = before if forced else neuron_toxicity(model, probe, block, row.patch)
+    region = region_toxicity(model, probe, block, None if forced else row.patch)
+    return Toxicity(region, before, after, forced)
+
+
+def _shift_prompts(case: Case, count: int) -> list[str]:
+    unseen = [other for other in held_out_cases() if other.question != case.question]
+    return [other.adversarial_prompt for other in unseen[:count]]

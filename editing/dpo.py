@@ -1,0 +1,116 @@
+"""DPO: direct preference optimisation of the safe over the unsafe answer (Rafailov et al. 2023, arXiv 2305.18290).
+
+Equation 7: -log sigmoid(beta ((log p(Y_safe) - log r(Y_safe)) - (log p(Y_unsafe) - log r(Y_unsafe)))), p the trained
+model, r the reference, both summed over the answer's tokens. As there, the reference is the model after supervised
+fine-tuning: some SFT updates come first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from editing.progress import EditEvents, Step
+from editing.trainee import Trainee
+from editing.training import Pair, Training, TrainingSettings, Values, log_probabilities, sft_objective, trained_edit
+from inspector.errors import EditError
+from inspector.model import InspectedModel
+from inspector.safeedit import Case
+
+
+@dataclass(frozen=True)
+class DpoSettings(TrainingSettings):
+    """Settings of DPO.
+
+    Attributes:
+        beta: How strongly the reference holds; 0.1 in the paper's summarisation and dialogue experiments' default.
+        warm_up: SFT updates before the reference is taken; 0 for DPO on the vanilla model.
+    """
+
+    beta: float = 0.1
+    warm_up: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.beta <= 100 or not 0 <= self.warm_up <= 1000:
+            raise EditError(
+                f"The setting beta = {self.beta:g} or warm_up = {self.warm_up} is out of range. Choose a beta above 0 "
+                "and a warm-up from 0 to 1000."
+            )
+
+
+def preference_loss(policy: tuple[Tensor, Tensor], reference: tuple[Tensor, Tensor], beta: float) -> Tensor:
+    """Return the DPO loss in nats.
+
+    Args:
+        policy: Summed log-probability of the wanted and of the other answer under the trained model.
+        reference: The same under the reference.
+        beta: The temperature of the implicit reward.
+    """
+    gain = (policy[0] - reference[0]) - (policy[1] - reference[1])
+    return -F.logsigmoid(beta * gain)
+
+
+class DpoObjective:
+    """Mean preference loss over pairs; the reference's log-probabilities are taken when the object is made."""
+
+    def __init__(self, student: Trainee, pairs: Sequence[Pair], beta: float) -> None:
+        self._beta = beta
+        with torch.no_grad():
+            self._reference = {pair: self._sums(student, [pair])[0] for pair in dict.fromkeys(pairs)}
+
+    @staticmethod
+    def _sums(student: Trainee, pairs: Sequence[Pair]) -> list[tuple[Tensor, Tensor]]:
+        found = log_probabilities(student, [answer for pair in pairs for answer in (pair.wanted, pair.other)])
+        return [(found[2 * n].sum(), found[2 * n + 1].sum()) for n in range(len(pairs))]
+
+    def __call__(self, student: Trainee, pairs: Sequence[Pair]) -> Values:
+        """See :class:`editing.training.Objective`."""
+        sums = self._sums(student, pairs)
+        losses = [
+            preference_loss(policy, self._reference[pair], self._beta) for policy, pair in zip(sums, pairs, strict=True)
+        ]
+        wanted, other = sums[0]
+        return Values(
+            torch.stack(losses).mean(),
+            float(wanted.detach()) / len(pairs[0].wanted.response),
+            float(other.detach()) / len(pairs[0].other.response),
+        )
+
+
+def dpo(
+    model: InspectedModel,
+    case: Case,
+    block: int,
+    settings: DpoSettings = DpoSettings(),
+    *,
+    companions: Sequence[Case] = (),
+    cancel: Callable[[], bool] = lambda: False,
+) -> EditEvents:
+    """Prefer the safe over the unsafe answer; a generator like :func:`editing.dinm`.
+
+    Args:
+        block: The block whose region is looked at afterwards; DPO trains them all.
+        companions: Further cases that are trained on.
+
+    Raises:
+        EditError: The settings do not allow it, or the loss is not finite at the start.
+        CaseError: An answer is empty or both are the same.
+        PromptError: A text is empty or too long.
+    """
+    total = settings.warm_up + settings.steps
+
+    def phases(training: Training, cancelled: Callable[[], bool]) -> Generator[Step, None, None]:
+        if settings.warm_up:
+            yield from training.run(sft_objective, settings.warm_up, cancelled, warm_up=True, of=total)
+            if training.reason != "step limit":
+                return
+        with training.model.lock:
+            objective = DpoObjective(training.student, training.pairs, settings.beta)
+        yield from training.run(objective, settings.steps, cancelled, of=total)
+
+    return (yield from trained_edit(model, case, companions, block, settings, "DPO", phases, cancel))

@@ -1,0 +1,161 @@
+"""Ext-Sub: subtract what only the anti-expert knows (Hu et al. 2024, AAAI, arXiv 2308.08090).
+
+Two LoRA modules are trained apart: an expert on safe answers and an anti-expert on unsafe ones. Row by row of their
+weight changes, the part of the anti-expert that lies along the direction both share (the sum of their unit vectors) is
+general ability and stays; the rest is subtracted from the expert. The anti-expert exists inside the generator only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from editing.guard import refuse_harm
+from editing.measured import measured_step
+from editing.progress import EditEvents, EditResult, Preparation, Step
+from editing.trainee import trainee
+from editing.training import Harmless, Pair, Training, TrainingSettings, encode_pair, sft_objective, watch_harmless
+from inspector.errors import EditError
+from inspector.model import Delta, InspectedModel, Patch, Row
+from inspector.safeedit import Case
+
+
+@dataclass(frozen=True)
+class ExtSubSettings(TrainingSettings):
+    """Settings of Ext-Sub.
+
+    Attributes:
+        subtraction: How much of the anti-expert's own part is subtracted; alpha = 1 in Hu et al.
+        anti_steps: Updates of the anti-expert.
+    """
+
+    subtraction: float = 1.0
+    anti_steps: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.scope != "LoRA":
+            raise EditError("Ext-Sub is defined on LoRA modules. Set scope to 'LoRA'.")
+        if not 0 <= self.subtraction <= 10 or not 1 <= self.anti_steps <= 1000:
+            raise EditError(
+                f"The setting subtraction = {self.subtraction:g} or anti_steps = {self.anti_steps} is out of range. "
+                "Choose a subtraction from 0 to 10 and at least one step."
+            )
+
+
+def own_part(expert: Tensor, anti: Tensor) -> Tensor:
+    """Return the part of each row of ``anti`` that is off the direction it shares with the expert's row.
+
+    Args:
+        expert: ``[rows, columns]``.
+        anti: ``[rows, columns]``.
+    """
+    common = _unit(_unit(expert) + _unit(anti))
+    return anti - (anti * common).sum(dim=-1, keepdim=True) * common
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return rows / rows.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+
+
+def subtracted(expert: Delta, anti: Delta, strength: float = 1.0) -> Delta:
+    """Return ``expert - strength * own_part``, as low-rank factors of twice the rank.
+
+    Every row of the result is a combination of the two rows it comes from, so that
+    ``diag(a) E + diag(b) A = [diag(a) E_left, diag(b) A_left] [E_right; A_right]``.
+    """
+    assert expert.right is not None and anti.right is not None and expert.module == anti.module
+    first, second = expert.dense(), anti.dense()
+    length, other = (m.norm(dim=-1).clamp(min=1e-12) for m in (first, second))
+    common = first / length[:, None] + second / other[:, None]
+    size = common.norm(dim=-1).clamp(min=1e-12)
+    along = (second * common).sum(dim=-1) / size**2  # (A . n) n = along * common
+    keep = 1 + strength * along / length
+    drop = strength * (along / other - 1)
+    left = torch.cat([keep[:, None] * expert.left, drop[:, None] * anti.left], dim=1)
+    return Delta(expert.module, expert.block, left, torch.cat([expert.right, anti.right]))
+
+
+def ext_sub(
+    model: InspectedModel,
+    case: Case,
+    block: int,
+    settings: ExtSubSettings = ExtSubSettings(),
+    *,
+    companions: Sequence[Case] = (),
+    cancel: Callable[[], bool] = lambda: False,
+) -> EditEvents:
+    """Train expert and anti-expert and subtract; a generator like :func:`editing.dinm`.
+
+    The steps are the expert's; the last one is the result after the subtraction.
+
+    Args:
+        block: The block whose region is looked at afterwards; the modules stand in all.
+        companions: Further cases that both are trained on.
+
+    Raises:
+        EditError: The settings do not allow it, or the result would let the unsafe answer gain on the safe one.
+        CaseError: An answer is empty or both are the same.
+        PromptError: A text is empty or too long.
+    """
+    started = time.perf_counter()
+    model.architecture.check_block(block)
+    cases = (case, *companions)
+    pairs = [encode_pair(model, each, settings) for each in cases]
+    swapped = [encode_pair(model, each, settings, anti=True) for each in cases]
+    anti = yield from _anti_expert(model, swapped, settings, cancel)
+    result: tuple[Training, Harmless] | None = None
+    if anti is not None:
+        result = yield from _expert(model, case, pairs, settings, cancel)
+    trace: list[Step] = list(result[0].trace) if result is not None else []
+    patch = None
+    if anti is not None and result is not None and not cancel():
+        expert = {delta.module: delta for delta in result[0].student.deltas()}
+        deltas = [subtracted(expert[d.module], d, settings.subtraction) for d in anti if d.module in expert]
+        told = {**asdict(settings), "block": block, "updates": result[0].kept, "companions": len(companions)}
+        patch = Patch(tuple(deltas), model.fingerprint, "Ext-Sub", told)
+        number, of = trace[-1].step + 1, settings.steps + 1
+        trace.append(measured_step(model, pairs[0], result[1].answers, Row(patch), number, of))
+        yield trace[-1]
+        refuse_harm("This subtraction", trace[0], trace[-1], "Train the anti-expert less (anti_steps, subtraction).")
+    return EditResult(
+        patch=patch,
+        trace=tuple(trace),
+        kept=trace[-1].step if patch is not None else 0,
+        stop_reason="cancelled" if patch is None else "step limit",
+        block=block,
+        settings=settings,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _anti_expert(
+    model: InspectedModel, pairs: Sequence[Pair], settings: ExtSubSettings, cancel: Callable[[], bool]
+) -> Generator[Preparation, None, tuple[Delta, ...] | None]:
+    yield Preparation("Copying the module tree; the weights are shared", 0.0)
+    training = Training(model, trainee(model, settings.trained()), pairs, None, settings)
+    for step in training.run(sft_objective, settings.anti_steps, cancel):
+        yield Preparation(
+            f"Training the anti-expert, update {step.step} of {settings.anti_steps}", step.step / settings.anti_steps
+        )
+    return None if training.reason == "cancelled" else training.student.deltas()
+
+
+def _expert(
+    model: InspectedModel,
+    case: Case,
+    pairs: Sequence[Pair],
+    settings: ExtSubSettings,
+    cancel: Callable[[], bool],
+) -> Generator[Preparation | Step, None, tuple[Training, Harmless] | None]:
+    student = trainee(model, settings.trained())
+    harmless = yield from watch_harmless(model, student, case, settings, cancel)
+    if harmless is None:
+        return None
+    training = Training(model, student, pairs, harmless, settings)
+    yield from training.run(sft_objective, settings.steps, cancel, of=settings.steps + 1)
+    return None if training.reason == "cancelled" else (training, harmless)

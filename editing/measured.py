@@ -1,0 +1,63 @@
+"""The vital signs of any row of weights, for methods that make their edit in one pass."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from editing.progress import Step
+from editing.training import Pair
+from inspector.model import VANILLA, InspectedModel, Row
+from inspector.model.counted import counted_logits
+from inspector.model.encoding import Encoded
+
+
+@torch.no_grad()
+def measured_step(
+    model: InspectedModel,
+    pair: Pair,
+    harmless: Sequence[Encoded],
+    row: Row,
+    step: int,
+    steps: int,
+    prompted: Sequence[Encoded] | None = None,
+) -> Step:
+    """Measure a row of weights on a case's two answers and on the vanilla model's answers to harmless prompts.
+
+    Args:
+        pair: The safe answer (wanted) and the unsafe one.
+        harmless: Harmless prompts with the vanilla model's own answers; may be empty.
+        row: The weights.
+        step: Number of the step.
+        steps: Step limit.
+        prompted: The harmless answers after the prompts as this row gets them, where they differ.
+    """
+    begun = time.perf_counter()
+    answers = [pair.wanted, pair.other, *(harmless if prompted is None else prompted)]
+    rows = [row] * len(answers) + [VANILLA] * len(harmless)
+    asked = [*answers, *harmless]
+    with model.running(rows):
+        logits = counted_logits(model, [a.tokens for a in asked], [a.predicting for a in asked])
+    scored = logits.log_softmax(dim=-1).split([len(answer.response) for answer in asked])
+    safe, unsafe = (
+        float(values.gather(-1, torch.tensor(answer.response, device=values.device).unsqueeze(-1)).mean())
+        for values, answer in zip(scored[:2], asked[:2], strict=True)
+    )
+    kl = 0.0
+    if harmless:
+        edited, vanilla = torch.cat(scored[2 : 2 + len(harmless)]), torch.cat(scored[2 + len(harmless) :])
+        kl = float((vanilla.exp() * (vanilla - edited)).sum(dim=-1).mean().clamp(min=0))
+    return Step(
+        step=step,
+        steps=steps,
+        edit_loss=-safe,
+        constraint_kl=kl,
+        total_loss=-safe,
+        safe_probability=float(torch.tensor(safe).exp()),
+        unsafe_probability=float(torch.tensor(unsafe).exp()),
+        gradient_norm=None,
+        delta_norm=0.0 if row.patch is None else row.patch.norm * row.strength,
+        seconds=time.perf_counter() - begun,
+    )

@@ -1,0 +1,58 @@
+"""Peak memory of a piece of work."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+INTERVAL = 0.02
+"""Seconds between two looks at the process's memory."""
+
+
+class Peak:
+    """Largest growth of memory since the start, in MiB; grows while it is measured."""
+
+    def __init__(self) -> None:
+        self.mebibytes = 0.0
+
+
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[Peak]:
+    """Measure how far memory grows above what is in use at the start.
+
+    On CUDA that is what torch has allocated; elsewhere the resident memory of the whole process, looked at every
+    20 ms, so other visitors' work counts as well and memory that was free in the process before does not.
+    """
+    peak = Peak()
+    if device.type == "cuda":
+        start = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        try:
+            yield peak
+        finally:
+            peak.mebibytes = (torch.cuda.max_memory_allocated(device) - start) / 2**20
+        return
+    import psutil
+
+    process = psutil.Process()
+    start = process.memory_info().rss
+    ended = threading.Event()
+
+    def look() -> None:
+        peak.mebibytes = max(peak.mebibytes, (process.memory_info().rss - start) / 2**20)
+
+    def watch() -> None:
+        while not ended.wait(INTERVAL):
+            look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        look()
+        ended.set()
+        thread.join()

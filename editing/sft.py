@@ -1,0 +1,47 @@
+"""SFT: supervised fine-tuning of the whole model on (adversarial prompt, safe answer).
+
+Loss: mean -log P(Y_safe given [X; S]) over the answer's tokens. The DINM paper compares with it; the settings here are
+ours, made for one case or a few and not for its training set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+
+from editing.progress import EditEvents, Step
+from editing.training import Training, TrainingSettings, sft_objective, trained_edit
+from inspector.model import InspectedModel
+from inspector.safeedit import Case
+
+
+@dataclass(frozen=True)
+class SftSettings(TrainingSettings):
+    """Settings of SFT; see :class:`TrainingSettings`. With ``full``, a learning rate of 2e-5 moves like LoRA's 1e-3."""
+
+
+def sft(
+    model: InspectedModel,
+    case: Case,
+    block: int,
+    settings: SftSettings = SftSettings(),
+    *,
+    companions: Sequence[Case] = (),
+    cancel: Callable[[], bool] = lambda: False,
+) -> EditEvents:
+    """Fine-tune on the safe answer; a generator like :func:`editing.dinm`.
+
+    Args:
+        block: The block whose region is looked at afterwards; SFT trains them all.
+        companions: Further cases that are trained on.
+
+    Raises:
+        EditError: The settings do not allow it, or the loss is not finite at the start.
+        CaseError: An answer is empty or both are the same.
+        PromptError: A text is empty or too long.
+    """
+
+    def phases(training: Training, cancelled: Callable[[], bool]) -> Generator[Step, None, None]:
+        yield from training.run(sft_objective, settings.steps, cancelled)
+
+    return (yield from trained_edit(model, case, companions, block, settings, "SFT", phases, cancel))

@@ -1,0 +1,178 @@
+"""A network that can be trained while the base stays as it is: modules of its own on the shared base tensors.
+
+:func:`trainee` copies the module tree, not the weights. The copy's matrices then get LoRA factors (through peft) or
+float32 masters; the inspected model's modules, hooks and tensors are never touched, so other visitors' answers in
+between two steps are vanilla bit for bit.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from editing.replay import require_in_memory
+from inspector.errors import EditError
+from inspector.model import Delta, InspectedModel
+from inspector.model.architecture import canonical_weight
+from inspector.model.counted import counted_logits
+
+Scope = Literal["LoRA", "full"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What of the model is trained: every matrix of every block, as low-rank factors or whole.
+
+    Embeddings, norms and biases stay as they are.
+
+    Attributes:
+        scope: ``LoRA`` (Hu et al. 2021, through peft) or ``full``, every weight of the matrices.
+        rank: Rank of the LoRA factors.
+        alpha: LoRA's alpha; the product of the factors is scaled by alpha / rank.
+        seed: Seed of LoRA's first factors.
+    """
+
+    scope: Scope = "LoRA"
+    rank: int = 8
+    alpha: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.scope not in SCOPES:
+            raise EditError(f"The setting scope = '{self.scope}' is unknown. Valid values: {', '.join(SCOPES)}.")
+        if not 1 <= self.rank <= 1024 or not 0 < self.alpha <= 4096:
+            raise EditError(
+                f"LoRA's rank = {self.rank} or alpha = {self.alpha} is out of range. "
+                "Choose a rank from 1 to 1024 and an alpha above 0."
+            )
+
+
+class Trainee:
+    """A trainable copy of an inspected model; see :func:`trainee`.
+
+    Attributes:
+        parameters: What an optimiser trains.
+    """
+
+    def __init__(self, model: InspectedModel, network: nn.Module, matrices: dict[str, tuple[int, nn.Module]]) -> None:
+        self._model = model
+        self._network = network
+        self._matrices = matrices
+        self.parameters: list[nn.Parameter] = [
+            p for _, module in matrices.values() for p in module.parameters() if p.requires_grad
+        ]
+
+    def logits(self, sequences: Sequence[Sequence[int]], counted: Sequence[Sequence[int]]) -> Tensor:
+        """Return float32 logits ``[positions, vocabulary]`` at the counted positions, sequence after sequence.
+
+        Args:
+            sequences: Token ids; shorter ones are padded on the right, where no real position looks.
+            counted: Positions of each sequence.
+        """
+        return counted_logits(self._model, sequences, counted, self._network)
+
+    @torch.no_grad()
+    def deltas(self) -> tuple[Delta, ...]:
+        """Return the change of every trained matrix so far; matrices that have not changed are left out."""
+        found = []
+        for name, (block, module) in self._matrices.items():
+            left, right = _change(module)
+            if bool((left != 0).any()):
+                found.append(Delta(name, block, left, right))
+        return tuple(found)
+
+    @torch.no_grad()
+    def delta_norm(self) -> float:
+        """Return the Frobenius norm over all changes so far."""
+        return math.sqrt(sum(delta.square_norm for delta in self.deltas()))
+
+    @torch.no_grad()
+    def kept(self) -> list[Tensor]:
+        """Return a copy of what is trained."""
+        return [parameter.detach().clone() for parameter in self.parameters]
+
+    @torch.no_grad()
+    def restore(self, kept: Sequence[Tensor]) -> None:
+        """Go back to what :meth:`kept` returned."""
+        for parameter, value in zip(self.parameters, kept, strict=True):
+            parameter.copy_(value)
+
+
+def trainee(model: InspectedModel, trained: Trained = Trained()) -> Trainee:
+    """Copy a model so that its matrices can be trained.
+
+    Raises:
+        EditError: A weight is offloaded, not in memory.
+        ArchitectureError: A matrix is quantised.
+    """
+    names = {name: block for block in range(model.blocks) for name in model.architecture.projections(block)}
+    for block in range(model.blocks):
+        for module in model.architecture.projections(block).values():
+            require_in_memory(canonical_weight(module), block)
+    with model.lock:  # no hook of a running measurement is copied
+        network = _copied(model.network)
+    if trained.scope == "full":
+        return Trainee(model, network, {name: (block, _Master.put(network, name)) for name, block in names.items()})
+    _inject_lora(network, list(names), trained)
+    return Trainee(model, network, {name: (block, network.get_submodule(name)) for name, block in names.items()})
+
+
+def _copied(network: nn.Module) -> nn.Module:
+    """Return a copy of the module tree that shares every parameter and buffer."""
+    shared: dict[int, object] = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    copied = copy.deepcopy(network, shared)
+    for name, parameter in copied.named_parameters():
+        assert parameter is network.get_parameter(name)
+    return copied
+
+
+def _inject_lora(network: nn.Module, names: list[str], trained: Trained) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        r=trained.rank,
+        lora_alpha=trained.alpha,
+        target_modules=names,
+        fan_in_fan_out=any(type(network.get_submodule(name)).__name__ == "Conv1D" for name in names),
+        bias="none",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(trained.seed)
+        inject_adapter_in_model(config, network)
+
+
+class _Master(nn.Module):
+    """A projection with a float32 master weight ``[out, in]`` in place of its own; the bias is the base's."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base = canonical_weight(base).detach()
+        self.bias = getattr(base, "bias", None)
+        self.weight = nn.Parameter(self.base.float().clone())
+
+    @classmethod
+    def put(cls, network: nn.Module, name: str) -> _Master:
+        parent, _, child = name.rpartition(".")
+        made = cls(network.get_submodule(name))
+        setattr(network.get_submodule(parent), child, made)
+        return made
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.float()
+        return F.linear(inputs.float(), self.weight, bias).to(inputs.dtype)
+
+
+def _change(module: nn.Module) -> tuple[Tensor, Tensor | None]:
+    if isinstance(module, _Master):
+        return (module.weight - module.base.float()).detach(), None
+    (adapter,) = module.active_adapters
+    left = module.lora_B[adapter].weight.float() * module.scaling[adapter]
+    return left.detach().clone(), module.lora_A[adapter].weight.float().detach().clone()
