@@ -157,14 +157,17 @@ def measure(model: InspectedModel, session: Session, suffix: str) -> Comparison:
     case, row, chat = live.case, session.row, session.chat
     prompt, answers = case.adversarial_prompt, (case.safe, case.unsafe)
     scored = likelihoods(model, prompt, answers, (VANILLA, row), suffix=suffix, chat=chat)
+    region = live.result.block
+    downs = model.architecture.down_projection_names
+    changed = any(delta.module == downs[region] for delta in live.patch.deltas)
     comparison = Comparison(
         strength=session.strength,
         before=(scored[0][0], scored[0][1]),
         after=(scored[1][0], scored[1][1]),
         divergence_before=divergence(model, case, suffix=suffix, chat=chat),
         divergence_after=divergence(model, case, row=row, suffix=suffix, chat=chat),
-        shift=activation_shift(model, prompt, case.safe, row, suffix=suffix, chat=chat),
-        profile=neuron_profile(model, live.patch),
+        shift=activation_shift(model, prompt, case.safe, row, region=region, suffix=suffix, chat=chat),
+        profile=neuron_profile(model, live.patch, region if changed else None),
     )
     session.comparison = comparison
     return comparison

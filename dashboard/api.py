@@ -15,6 +15,8 @@ import gradio as gr
 from dashboard import actions, stress, why
 from dashboard.actions import Texts
 from dashboard.context import shown_to_user
+from dashboard.methods import ALONE, TITLES, run_contest, standing_record
+from dashboard.methods import load_method as load
 from dashboard.stress_events import StressEvents
 from editing import Preparation, preset
 from inspector.divergence import DISTANCES
@@ -22,6 +24,7 @@ from inspector.errors import CaseError
 from inspector.locators import Located, Setup, locate_with
 from inspector.model import SUFFIX, Decoding
 from inspector.safeedit import bundled_cases
+from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.records import reply_record
 
 
@@ -178,6 +181,39 @@ def connect(wiring: StressEvents) -> None:
                     shown = len(made.entries)
                     yield {"done": progress.fraction >= 1, **json.loads(json.dumps(asdict(made)))}
 
+    def methods(
+        question: str,
+        template: str,
+        safe: str,
+        unsafe: str,
+        layer: int,
+        chosen: list[str] | None = None,
+        scope: str = "LoRA",
+        train_on: str = ALONE,
+        size: str = "Brief",
+        max_new_tokens: int = 40,
+        suffix: str = SUFFIX,
+        request: gr.Request | None = None,
+    ) -> Iterator[dict]:
+        """Run several methods on a case, a dictionary a method as it is done: scores, cost, toxicity and shift."""
+        with shown_to_user(), wiring.reserved(request) as session:
+            given = texts(question, template, safe, unsafe, suffix)
+            titles = list(TITLES) if chosen is None else chosen
+            run = run_contest(
+                model, session, given, layer, titles, scope, train_on, size, max_new_tokens, EmbeddedJudge()
+            )
+            shown = 0
+            for progress in run:
+                if len(progress.standings) > shown:
+                    shown = len(progress.standings)
+                    yield standing_record(progress.standings[-1])
+
+    def load_method(method: str, request: gr.Request | None = None) -> dict:
+        """Make the patch of a method that was run the live one; /ask and /stress_test then use it."""
+        with shown_to_user(), wiring.reserved(request) as session:
+            load(session, method)
+            return {"weights": session.row.label(), "edits": len(session.edits)}
+
     def undo(request: gr.Request | None = None) -> dict:
         """Drop this session's live edit."""
         with shown_to_user(), wiring.reserved(request) as session:
@@ -201,6 +237,7 @@ def connect(wiring: StressEvents) -> None:
             "edits": len(session.edits),
         }
 
-    for function in (cases, prompt, locate, locators, atlas, edit, ask, stress_test, undo, status):
+    functions = (cases, prompt, locate, locators, atlas, edit, ask, stress_test, methods, load_method, undo, status)
+    for function in functions:
         gr.api(function, api_name=function.__name__)
     gr.api(cancel, api_name="cancel", queue=False)

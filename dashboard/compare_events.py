@@ -13,7 +13,7 @@ from dashboard.actions import OWN_PROMPT
 from dashboard.context import Context, Update, shown_to_user
 from dashboard.inputs import decoding_from
 from dashboard.session import Session
-from editing import DinmSettings, Step
+from editing import Step
 from inspector.errors import CaseError
 from inspector.model import VANILLA, Decoding
 
@@ -135,6 +135,7 @@ class CompareEvents(Context):
         }
 
 
-def vitals_of(trace: Sequence[Step], settings: DinmSettings) -> Any:
+def vitals_of(trace: Sequence[Step], settings: Any) -> Any:
     """Draw the vital signs with the settings' step limit, budget and target."""
-    return figures.vitals(trace, settings.steps, settings.damage_budget, settings.target_probability)
+    steps = trace[0].steps if trace else settings.steps
+    return figures.vitals(trace, steps, settings.damage_budget, settings.target_probability)

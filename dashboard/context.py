@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard import why_fragments
+from dashboard import methods_fragments, why_fragments
 from dashboard.actions import Texts
 from dashboard.example import Example
 from dashboard.fragments import message
@@ -92,6 +92,9 @@ class Context:
             p.why_edit: gr.Button(interactive=False),
             p.why_attribute: gr.Button(interactive=False),
             p.why_train: gr.Button(interactive=False),
+            p.methods: gr.Button(interactive=False),
+            p.methods_load: gr.Button(interactive=False),
+            p.methods_cancel: gr.Button(CANCEL, interactive=True),
         }
 
     def _idle(self, session: Session) -> Update:
@@ -114,6 +117,10 @@ class Context:
             p.why_train: gr.Button(interactive=not self.read_only),
             p.why_head: why_fragments.head(session),
             p.why_edits: why_fragments.edits_table(session),
+            p.methods: gr.Button(interactive=True),
+            p.methods_load: gr.Button(interactive=True),
+            p.methods_cancel: gr.Button(CANCEL_OFF, interactive=False),
+            p.methods_head: methods_fragments.head(session),
         }
 
     def guarded(self, session: Session, clock: Any, run: Iterator[Update]) -> Iterator[Update]:

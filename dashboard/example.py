@@ -12,12 +12,15 @@ from safetensors import SafetensorError
 
 from dashboard import actions, stress, why
 from dashboard.actions import Texts
-from dashboard.session import LiveEdit, Session
+from dashboard.session import Contest, LiveEdit, Session
 from dashboard.why_state import Why
-from editing import EditResult, Preparation, Step, preset
+from editing import EditResult, Preparation, Step, preset, run
 from editing.atlas import Atlas, AtlasSettings, Entry
+from editing.contest import ContestProgress, ContestSettings, contest
+from editing.mend.store import places
 from editing.objectives import known_answers
-from inspector.errors import PatchError
+from editing.standing_file import load_standings, save_standings
+from inspector.errors import InspectorError, PatchError
 from inspector.locators import Located
 from inspector.model import SUFFIX, Answers, Decoding, Encoded, InspectedModel
 from inspector.model.embedded import cache_root
@@ -25,14 +28,19 @@ from inspector.model.patch_file import load_patch, save_patch
 from inspector.padding import padding_study
 from inspector.probe import kept_probe
 from inspector.safeedit import bundled_cases
-from inspector.safeedit.exam import ExamResult
+from inspector.safeedit.exam import ExamResult, Size
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.records import reply_from, reply_record
 
 CASE = 3
 """Number of the bundled case that is shown first."""
-_VERSION = 5
+_VERSION = 6
 """Raised whenever texts or defaults of the example change."""
+
+
+CONTEST = ("dinm", "ft-l", "sft", "mend", "self-reminder")
+"""Methods that are run on it: the quick ones. The others are a click away."""
+CONTEST_SIZE = Size(transfer=0, harmless=4, facts=0, passages=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +57,7 @@ class Example:
         session.case, session.suffix, session.divergence = done.case, done.suffix, done.divergence
         session.edits = list(done.edits)
         session.comparison, session.answers, session.exam = done.comparison, done.answers, done.exam
-        session.why = done.why
+        session.why, session.contest = done.why, done.contest
         session.started = True
 
 
@@ -66,12 +74,17 @@ def make_example(model: InspectedModel, decoding: Decoding, folder: Path | None 
     assert session.divergence is not None and session.case is not None
     block = session.divergence.toxic_layer()
     path = (folder or cache_root() / "examples") / f"{model.fingerprint}-{model.dtype_name}-{_VERSION}.safetensors"
+    contested = path.with_suffix("")
     kept = _read(path, model)
+    if kept is not None:
+        kept = kept if _read_contest(contested, session, texts, block) else None
     if kept is None:
         print("Making the example (once per model)", file=sys.stderr, flush=True)
         _make(model, session, texts, block, decoding)
         assert session.live is not None and session.answers is not None and session.exam is not None
+        _contest(model, session, texts, block)
         _write(path, model, session.live.result, session.answers, session.exam, session.why)
+        _write_contest(contested, session)
     else:
         result, answers, exam, known = kept
         session.add(LiveEdit(session.case, result))
@@ -103,6 +116,41 @@ def _make(model: InspectedModel, session: Session, texts: Texts, block: int, dec
             if measured.message != told:
                 told = measured.message
                 print(f"  {told}", file=sys.stderr, flush=True)
+
+
+def _contest(model: InspectedModel, session: Session, texts: Texts, block: int) -> None:
+    """Run the quick methods on the example; MEND only where an editor was trained for the model."""
+    assert session.case is not None
+    keys = tuple(key for key in CONTEST if key != "mend" or any(place.is_file() for place in places(model)))
+    settings = ContestSettings(methods=keys, size=CONTEST_SIZE, max_new_tokens=40, suffix=texts.suffix, prompts=8)
+    told = ""
+
+    def tell(event: ContestProgress) -> None:
+        nonlocal told
+        if event.method.title != told:
+            told = event.method.title
+            print(f"  Method: {told}", file=sys.stderr, flush=True)
+
+    done = run(contest(model, session.case, block, settings, probe=session.why.probe), tell)
+    session.contest = Contest(session.case, texts.suffix, block, done)
+
+
+def _write_contest(folder: Path, session: Session) -> None:
+    assert session.contest is not None
+    try:
+        save_standings(session.contest.standings, folder)
+    except (OSError, SafetensorError) as error:
+        print(f"The example's methods could not be kept ({error}).", file=sys.stderr)
+
+
+def _read_contest(folder: Path, session: Session, texts: Texts, block: int) -> bool:
+    assert session.case is not None
+    try:
+        session.contest = Contest(session.case, texts.suffix, block, load_standings(folder))
+    except (InspectorError, KeyError, TypeError, ValueError) as error:
+        print(f"The kept example cannot be used ({error}); it is made again.", file=sys.stderr)
+        return False
+    return True
 
 
 def _look_inside(model: InspectedModel, session: Session) -> None:

@@ -227,8 +227,9 @@ def shift_by_block(shift: Shift) -> go.Figure:
         marker={"color": colours},
         hovertemplate="layer %{x}<br>relative shift %{y:.4g}<extra></extra>",
     )
-    for block in shift.blocks_edited:
-        _mark(figure, block, float(values.max()), "edited", len(values))
+    if len(shift.blocks_edited) <= 3:  # more would write over each other; the colour says it as well
+        for block in shift.blocks_edited:
+            _mark(figure, block, float(values.max()), "edited", len(values))
     figure.update_yaxes(range=[0, float(values.max()) * 1.2 or 1.0])
     return figure
 

@@ -181,8 +181,13 @@ def tiles(comparison: Comparison, live: LiveEdit) -> str:
             "next-token probability",
         ),
         ("constraint's KL", number(max(0.0, kept.constraint_kl)), "", "nats a token, strength 1"),
-        ("norm of the change", number(patch_norm * comparison.strength), "edited", f"layer {result.block}"),
-        ("shift of its input", number(comparison.shift.region_input), "", "zero by construction"),
+        ("norm of the change", number(patch_norm * comparison.strength), "edited", live.patch.where()),
+        (
+            f"input shift, layer {comparison.shift.region}",
+            number(comparison.shift.region_input),
+            "",
+            "zero by construction" if comparison.shift.forced else "of its down-projection",
+        ),
         ("edit time", f"{result.seconds:.1f} s", "", _updates(result)),
     ]
     edited = weights_badge(live.row(comparison.strength), "these weights against vanilla, adversarial prompt")
@@ -218,19 +223,21 @@ def compare_readings(comparison: Comparison) -> tuple[str, str, str, str, str]:
     return (
         reading(f"{raised} of {len(comparison.before[0].tokens)} tokens of the safe answer became more probable."),
         reading(
-            f"The distance changes most at layer {moved}: {before[moved]:.1f} before, {after[moved]:.1f} after. Layers "
-            f"below {block} cannot change."
+            f"The distance changes most at layer {moved}: {before[moved]:.1f} before, {after[moved]:.1f} after."
+            + (f" Layers below {block} cannot change." if block > 0 else "")
         ),
         reading(
-            f"Outputs move most at layer {largest}, by {shift.by_block[largest]:.1%}. The input of the edited matrix "
-            f"moves by {number(shift.region_input)}: zero by construction, nothing before it was changed."
+            f"Outputs move most at layer {largest}, by {shift.by_block[largest]:.1%}. The input of layer "
+            f"{shift.region}'s down-projection moves by {number(shift.region_input)}"
+            + (": zero by construction, nothing before it was changed." if shift.forced else ".")
         ),
         reading(
             f"At layer {largest} the answer's tokens move by {answer_shift:.1%}, the prompt's by {prompt_shift:.1%}."
         ),
         reading(
-            f"Neuron {furthest} moved most, by {profile.relative[furthest]:.1%} of its column's length, the middle one "
-            f"by {float(np.median(profile.relative)):.1%}; the ten largest changes hold {share:.1%} of the whole."
+            f"Layer {profile.block}: neuron {furthest} moved most, by {profile.relative[furthest]:.1%} of its column's "
+            f"length, the middle one by {float(np.median(profile.relative)):.1%}; the ten largest changes hold "
+            f"{share:.1%} of the whole."
         ),
     )
 

@@ -149,6 +149,31 @@ class Parts:
     why_padding: Any = None
     why_padding_reading: Any = None
 
+    methods: Any = None
+    methods_chosen: Any = None
+    methods_scope: Any = None
+    methods_train_on: Any = None
+    methods_size: Any = None
+    methods_tokens: Any = None
+    methods_cancel: Any = None
+    methods_clock: Any = None
+    methods_head: Any = None
+    methods_table: Any = None
+    methods_scores: Any = None
+    methods_plane: Any = None
+    methods_plane_reading: Any = None
+    methods_shifts: Any = None
+    methods_shifts_reading: Any = None
+    methods_picked: Any = None
+    methods_load: Any = None
+    methods_source: Any = None
+    methods_source_reading: Any = None
+    methods_neurons: Any = None
+    methods_neurons_reading: Any = None
+    methods_answer_head: Any = None
+    methods_vanilla: Any = None
+    methods_edited: Any = None
+
     def complete(self) -> Parts:
         """Check that every role has its component."""
         missing = [f.name for f in fields(self) if getattr(self, f.name) is None]

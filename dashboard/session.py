@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from dashboard.why_state import Why
 from editing import EditResult
+from editing.contest import Standing
 from inspector.divergence import Divergence
 from inspector.likelihood import Likelihood
 from inspector.model import VANILLA, Answers, Patch, Row
@@ -40,6 +41,27 @@ class Comparison:
 
 
 @dataclass(frozen=True, eq=False)
+class Contest:
+    """Several methods on one case.
+
+    Attributes:
+        case: The case.
+        suffix: Its suffix prompt.
+        block: The layer whose region was looked at.
+        standings: The methods that are done.
+    """
+
+    case: Case
+    suffix: str
+    block: int
+    standings: tuple[Standing, ...]
+
+    def named(self, title: str) -> Standing | None:
+        """Return the standing of a method by its title."""
+        return next((s for s in self.standings if s.method.title == title), None)
+
+
+@dataclass(frozen=True, eq=False)
 class LiveEdit:
     """A finished edit with the case it was made for."""
 
@@ -58,7 +80,9 @@ class LiveEdit:
 
 
 HISTORY = 5
-"""Edits kept for Undo; a patch is as large as one weight matrix."""
+"""Edits kept for Undo."""
+LARGEST_HISTORY = 2**30
+"""Bytes that they may take together; the live one is kept whatever its size."""
 
 
 @dataclass
@@ -76,6 +100,7 @@ class Session:
         answers: Last answers, vanilla first.
         exam: The last stress test, of whichever weights it names.
         why: What was measured of a case's layers, of whichever case it names.
+        contest: The last run of several methods.
         cancelled: Set to end the visitor's running work.
         started: Whether the session has its first content.
     """
@@ -90,6 +115,7 @@ class Session:
     answers: Answers | None = None
     exam: ExamResult | None = None
     why: Why = field(default_factory=Why)
+    contest: Contest | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
     started: bool = False
     _busy: threading.Lock = field(default_factory=threading.Lock)
@@ -123,6 +149,8 @@ class Session:
     def add(self, edit: LiveEdit) -> None:
         """Make an edit the live one, at strength 1."""
         self.edits = [*self.edits, edit][-HISTORY:]
+        while len(self.edits) > 1 and sum(kept.patch.bytes for kept in self.edits) > LARGEST_HISTORY:
+            self.edits = self.edits[1:]
         self.strength = 1.0
         self.comparison = None
         self.answers = None

@@ -193,8 +193,9 @@ def _edit_line(edit: LiveEdit, live: bool) -> str:
     result, patch = edit.result, edit.patch
     first, kept = result.trace[0], next(step for step in result.trace if step.step == result.kept)
     delta = patch.deltas[0]
-    rows, columns = delta.shape
-    touched = columns if delta.right is None else delta.right.shape[0]
+    columns = delta.shape[1]
+    touched = columns if delta.right is None else int((delta.right != 0).any(dim=0).sum())
+    where = f"{touched:,} of {columns:,}" if len(patch.deltas) == 1 else patch.where()
     unsafe = (
         "–"
         if first.unsafe_probability is None or kept.unsafe_probability is None
@@ -205,9 +206,9 @@ def _edit_line(edit: LiveEdit, live: bool) -> str:
     name = patch.method if not isinstance(result.settings, DinmSettings) else f"DINM, {result.settings.preset}"
     return (
         f"<tr><th>{escape(name)}{' (live)' if live else ''}</th><td>{result.block}</td>"
-        f"<td>{touched:,} of {columns:,}</td><td>{escape(case_name(edit.case))}</td>"
+        f"<td>{escape(where)}</td><td>{escape(case_name(edit.case))}</td>"
         f"<td>{probability(first.safe_probability)} → {probability(kept.safe_probability)}</td><td>{unsafe}</td>"
-        f"<td>{kl}</td><td>{number(patch.norm)}</td><td>{rows * touched:,}</td></tr>"
+        f"<td>{kl}</td><td>{number(patch.norm)}</td><td>{patch.parameters_changed:,}</td></tr>"
     )
 
 

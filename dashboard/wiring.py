@@ -9,6 +9,7 @@ import gradio as gr
 from dashboard.actions import OWN_PROMPT
 from dashboard.inputs import DECODING_FIELDS, SETTING_FIELDS, TEXT_FIELDS
 from dashboard.locate_events import LocateEvents
+from dashboard.methods_events import MethodsEvents
 from dashboard.operate_events import OperateEvents
 from dashboard.parts import OWN_TEMPLATE, examples_of
 from dashboard.rail_events import RailEvents
@@ -16,8 +17,8 @@ from dashboard.stress_events import StressEvents
 from dashboard.why_events import WhyEvents
 
 
-class Wiring(RailEvents, LocateEvents, OperateEvents, StressEvents, WhyEvents):
-    """Connects the components of one page to the handlers of its six steps."""
+class Wiring(RailEvents, LocateEvents, OperateEvents, StressEvents, WhyEvents, MethodsEvents):
+    """Connects the components of one page to the handlers of its seven steps."""
 
     def connect(self) -> None:
         """Register every event."""
@@ -84,7 +85,35 @@ class Wiring(RailEvents, LocateEvents, OperateEvents, StressEvents, WhyEvents):
         p.stress_cancel.click(self.on_cancel, None, p.stress_clock, queue=False, **quiet)
         p.stress_filter.input(self.on_filter, p.stress_filter, p.stress_rows, **quiet)
         p.stress_rows.select(self.on_answer, None, self._read_answer(), **quiet)
-        self._connect_why(rail, quiet, [editing, scaling, undoing])
+        loading = self._connect_methods(rail, quiet)
+        self._connect_why(rail, quiet, [editing, scaling, undoing, *loading])
+
+    def _connect_methods(self, rail: list[Any], quiet: dict[str, Any]) -> list[Any]:
+        p = self.parts
+        of_picked = self._components(
+            [
+                f"methods_{n}"
+                for n in (
+                    *("plane", "shifts", "source", "source_reading", "neurons", "neurons_reading"),
+                    *("answer_head", "vanilla", "edited"),
+                )
+            ]
+        )
+        table = self._components([f"methods_{n}" for n in ("table", "scores", "plane_reading", "shifts_reading")])
+        chosen = self._components([f"methods_{n}" for n in ("chosen", "scope", "train_on", "size", "tokens")])
+        p.methods.click(
+            self.on_methods,
+            [*rail, *chosen, p.block, p.methods_picked],
+            [*self._controls(), *table, *of_picked],
+            **quiet,
+        )
+        p.methods_cancel.click(self.on_cancel, None, p.methods_clock, queue=False, **quiet)
+        p.methods_picked.input(self.on_method_picked, p.methods_picked, of_picked, **quiet)
+        decoding = self._components(DECODING_FIELDS)
+        loaded = list(dict.fromkeys([*self._operated(), *self._controls()]))
+        row = p.methods_table.select(self.on_method_row, decoding, [*loaded, p.methods_picked, *of_picked], **quiet)
+        button = p.methods_load.click(self.on_method_load, [p.methods_picked, *decoding], loaded, **quiet)
+        return [row, button]
 
     def _connect_why(self, rail: list[Any], quiet: dict[str, Any], changes: list[Any]) -> None:
         p = self.parts
@@ -152,7 +181,8 @@ class Wiring(RailEvents, LocateEvents, OperateEvents, StressEvents, WhyEvents):
         p = self.parts
         names = ("edit", "ask", "undo", "cancel", "strength", "stress", "stress_cancel", "stress_head")
         why = ("why", "why_atlas_run", "why_cancel", "why_clock", "why_head", "why_knock", "why_edit", "why_attribute")
-        return [*self._components([*names, *why]), p.why_train, p.why_edits]
+        methods = [f"methods_{name}" for name in ("load", "cancel", "clock", "head")]
+        return [*self._components([*names, *why, *methods]), p.methods, p.why_train, p.why_edits]
 
     def _answered(self) -> list[Any]:
         p = self.parts

@@ -95,6 +95,8 @@ class Standing:
         failed: Why there is no edit, or empty.
         result: The edit.
         peak_mebibytes: Largest growth of memory during the edit.
+        parameters_changed: Number of the base model's weights that the edit changes.
+        delta_norm: Frobenius norm of the change.
         toxicity: Toxicity of the region; ``None`` without a probe.
         shift: Activation shift.
         exam: The marked exam; ``None`` where it was cancelled before the first answers.
@@ -104,6 +106,8 @@ class Standing:
     failed: str = ""
     result: EditResult | None = None
     peak_mebibytes: float = 0.0
+    parameters_changed: int = 0
+    delta_norm: float = 0.0
     toxicity: Toxicity | None = None
     shift: RegionShift | None = None
     exam: ExamResult | None = None
@@ -112,18 +116,6 @@ class Standing:
     def row(self) -> Row:
         """What answers as edited."""
         return Row() if self.result is None else self.result.row()
-
-    @property
-    def parameters_changed(self) -> int:
-        """Number of the base model's weights that the edit changes."""
-        patch = self.result.patch if self.result else None
-        return 0 if patch is None else patch.parameters_changed
-
-    @property
-    def delta_norm(self) -> float:
-        """Frobenius norm of the change."""
-        patch = self.result.patch if self.result else None
-        return 0.0 if patch is None else patch.norm
 
     @property
     def scores(self) -> tuple[Score, ...]:
@@ -252,7 +244,14 @@ def _edited(
                 yield told(f"edit, step {event.step} of at most {event.steps}", share, trace)
     if result.patch is None and result.reminder is None:
         return None
-    return Standing(method, result=result, peak_mebibytes=peak.mebibytes)
+    patch = result.patch
+    return Standing(
+        method,
+        result=result,
+        peak_mebibytes=peak.mebibytes,
+        parameters_changed=0 if patch is None else patch.parameters_changed,
+        delta_norm=0.0 if patch is None else patch.norm,
+    )
 
 
 def _examined(

@@ -29,10 +29,13 @@ class DpoSettings(TrainingSettings):
     Attributes:
         beta: How strongly the reference holds; 0.1 in the paper's summarisation and dialogue experiments' default.
         warm_up: SFT updates before the reference is taken; 0 for DPO on the vanilla model.
+        stop_below: Stop when the preference loss is below this: what is left of its gradient is small, but Adam would
+            turn it into full steps.
     """
 
     beta: float = 0.1
     warm_up: int = 5
+    stop_below: float = 0.01
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -21,6 +21,7 @@ from inspector.model.encoding import SUFFIX, encode
 from inspector.model.hooks import observe_inputs, observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
+from inspector.shift import cannot_shift
 
 AFTER_ATTENTION = "residual stream after attention"
 INTO_BLOCK = "residual stream into the block"
@@ -147,15 +148,6 @@ def region_shift(
         source=INTO_BLOCK if join is None else AFTER_ATTENTION,
         forced=cannot_shift(model, row, block),
     )
-
-
-def cannot_shift(model: InspectedModel, row: Row, block: int) -> bool:
-    """Tell whether a row of weights cannot change the input of a block's down-projection, whatever it holds."""
-    if row.reminder is not None:
-        return False
-    down = model.architecture.down_projection_names[block]
-    deltas = row.patch.deltas if row.patch is not None else ()
-    return all(delta.block > block or delta.module == down for delta in deltas)
 
 
 def cannot_detoxify(model: InspectedModel, row: Row, block: int) -> bool:

@@ -15,21 +15,33 @@ from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Patch, Row
 
 
+def cannot_shift(model: InspectedModel, row: Row, block: int) -> bool:
+    """Tell whether a row of weights cannot change the input of a block's down-projection, whatever it holds."""
+    if row.reminder is not None:
+        return False
+    down = model.architecture.down_projection_names[block]
+    deltas = row.patch.deltas if row.patch is not None else ()
+    return all(delta.block > block or delta.module == down for delta in deltas)
+
+
 @dataclass(frozen=True, eq=False)
 class Shift:
     """Relative change of the activations on one prompt and answer.
 
     Attributes:
         by_token: ``[blocks, tokens]`` norm of the change of a block output over the norm of the vanilla one.
-        region_input: Relative change of the input of the edited down-projection, over all tokens. It is
-            zero by construction when only this block is edited: nothing before it has changed.
+        region: The block whose down-projection is the region.
+        region_input: Relative change of the input of that down-projection, over all tokens.
+        forced: It is zero by construction: nothing before the region is edited.
         tokens: Text of each token.
         prompt_tokens: How many of them belong to the prompt.
         blocks_edited: The blocks that the patch touches.
     """
 
     by_token: np.ndarray
+    region: int
     region_input: float
+    forced: bool
     tokens: tuple[str, ...]
     prompt_tokens: int
     blocks_edited: tuple[int, ...]
@@ -47,6 +59,7 @@ def activation_shift(
     answer: str,
     row: Row,
     *,
+    region: int | None = None,
     suffix: str = SUFFIX,
     chat: bool = True,
 ) -> Shift:
@@ -56,6 +69,7 @@ def activation_shift(
         text: The user's text, without suffix.
         answer: The answer whose tokens are run after it.
         row: The edited weights.
+        region: The block whose down-projection's input is measured; the first edited one by default.
 
     Raises:
         PromptError: Empty or too long texts.
@@ -65,8 +79,8 @@ def activation_shift(
         raise PatchError("An activation shift compares vanilla with a patch, and these weights have none. Edit first.")
     encoded = encode(model, text, answer, suffix=suffix, chat=chat, end=False)
     by_token = np.zeros((model.blocks, len(encoded.tokens)), dtype=np.float32)
-    region = {"change": 0.0, "size": 0.0}
-    first_block = row.patch.blocks[0]
+    seen = {"change": 0.0, "size": 0.0}
+    region = row.patch.blocks[0] if region is None else model.architecture.check_block(region)
 
     def on_block(block: int, states: Tensor) -> None:
         vanilla, edited = states[0].float(), states[1].float()
@@ -74,20 +88,22 @@ def activation_shift(
 
     def on_region(_position: int, states: Tensor) -> None:
         pair = states.reshape(2, -1, states.shape[-1]).float()
-        region["change"] = float((pair[1] - pair[0]).norm())
-        region["size"] = float(pair[0].norm())
+        seen["change"] = float((pair[1] - pair[0]).norm())
+        seen["size"] = float(pair[0].norm())
 
     architecture = model.architecture
     with (
         model.running([VANILLA, row]),
         stopping_before(architecture.final_norm or architecture.unembedding),
         observe_outputs(architecture.blocks, on_block),
-        observe_inputs([architecture.down_projections[first_block]], on_region),
+        observe_inputs([architecture.down_projections[region]], on_region),
     ):
         model.network(input_ids=model.batch(encoded.tokens, encoded.tokens), use_cache=False)
     return Shift(
         by_token=by_token,
-        region_input=region["change"] / max(region["size"], 1e-12),
+        region=region,
+        region_input=seen["change"] / max(seen["size"], 1e-12),
+        forced=cannot_shift(model, row, region),
         tokens=model.token_texts(encoded.tokens),
         prompt_tokens=len(encoded.prompt),
         blocks_edited=row.patch.blocks,
@@ -114,12 +130,14 @@ class NeuronProfile:
 
 
 def neuron_profile(model: InspectedModel, patch: Patch, block: int | None = None) -> NeuronProfile:
-    """Measure the columns of a patch's delta in one block (the first one it touches by default).
+    """Measure the columns of a patch's delta in one block (by default the first whose down-projection it changes).
 
     Raises:
         PatchError: The patch does not change the down-projection of this block.
     """
-    block = patch.blocks[0] if block is None else block
+    downs = model.architecture.down_projection_names
+    if block is None:
+        block = min((d.block for d in patch.deltas if d.module in downs), default=patch.blocks[0])
     name = model.architecture.down_projection_names[model.architecture.check_block(block)]
     delta = next((d for d in patch.deltas if d.module == name), None)
     if delta is None:

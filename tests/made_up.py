@@ -49,7 +49,7 @@ def shift(blocks: int = 4, count: int = 8, edited: tuple[int, ...] = (2,)) -> Sh
     """Return a shift that starts at the first edited block; the second half of the tokens is the answer."""
     by_token = np.random.default_rng(1).random((blocks, count), dtype=np.float32)
     by_token[: edited[0]] = 0.0
-    return Shift(by_token, 0.0, tokens(count), count // 2, edited)
+    return Shift(by_token, edited[0], 0.0, True, tokens(count), count // 2, edited)
 
 
 def likelihood(count: int = 8, seed: int = 0) -> Likelihood:

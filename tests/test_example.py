@@ -45,8 +45,9 @@ def edits(monkeypatch) -> list[Any]:
 
 
 def file_in(folder: Path) -> Path:
-    (path,) = folder.iterdir()
+    (path,) = folder.glob("*.safetensors")
     return path
+
 
 
 def assert_same(one: Example, two: Example) -> None:
@@ -59,6 +60,12 @@ def assert_same(one: Example, two: Example) -> None:
     assert first.answers == second.answers and one.texts == two.texts and one.block == two.block
     assert np.array_equal(first.divergence.l2, second.divergence.l2)
     assert first.comparison.after[0].per_token == second.comparison.after[0].per_token
+
+
+@pytest.fixture(autouse=True)
+def quick_methods(monkeypatch) -> None:
+    """One method that trains nothing stands for all of them."""
+    monkeypatch.setattr("dashboard.example.CONTEST", ("self-reminder",))
 
 
 def test_the_example_is_one_whole_operation_on_a_bundled_case(model, tmp_path):
@@ -129,6 +136,17 @@ def test_a_damaged_file_is_made_again(model, tmp_path, edits, capsys, damage):
     assert len(edits) == 2, "the file is whole again"
 
 
+@pytest.mark.parametrize("content", ["", "{}", '{"format": "dinm-inspector standings 1"}'])
+def test_damaged_standings_are_made_again(model, tmp_path, edits, capsys, content):
+    made = make_example(model, SHORT, tmp_path)
+    (path,) = tmp_path.glob("*/standings.json")
+    path.write_text(content)
+    again = make_example(model, SHORT, tmp_path)
+    assert len(edits) == 2 and "it is made again" in capsys.readouterr().err
+    (first,), (second,) = made.session.contest.standings, again.session.contest.standings
+    assert first.scores == second.scores and first.result.trace[1].edit_loss == second.result.trace[1].edit_loss
+
+
 def test_a_file_of_another_model_is_not_used(model, tmp_path, edits):
     make_example(model, SHORT, tmp_path)
     rewrite(file_in(tmp_path), lambda record: record.update(fingerprint="0123456789abcdef"))
@@ -142,7 +160,7 @@ def test_another_model_has_a_file_of_its_own(model, tmp_path):
     assert model.fingerprint in first.name
     other = replace(model, fingerprint="0123456789abcdef")
     make_example(other, SHORT, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2 and first.exists()
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2 and first.exists()
 
 
 @pytest.mark.parametrize("what", ["folder", "file"])

@@ -1,10 +1,11 @@
 """Edits on many cases, each scored on the whole benchmark; ``python -m editing.sweep``."""
 
+from editing.methods import METHODS
 from editing.sweep.engines import Cluster, load_all, local, on_ray
 from editing.sweep.report import report
 from editing.sweep.settings import SweepSettings
 from editing.sweep.store import About, Finished, Store, only_one
-from editing.sweep.work import METHODS, cases_of, work
+from editing.sweep.work import cases_of, work
 
 __all__ = [
     "METHODS",

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from editing.dinm import PRESETS
+from editing.methods import METHODS
 from editing.sweep.engines import Cluster, Loader, load_all, local, on_ray
 from editing.sweep.report import report
 from editing.sweep.settings import TOXIC, SweepSettings, typed
 from editing.sweep.store import About, Store, only_one
-from editing.sweep.work import METHODS, cases_of
+from editing.sweep.work import cases_of
 from inspector.divergence import PRESETS as LOCATE_PRESETS
 from inspector.errors import CaseError, InspectorError
 from inspector.model import SUFFIX
@@ -37,7 +38,7 @@ def options() -> argparse.ArgumentParser:
     cases.add_argument("--limit", type=int, default=None, help="most cases")
     edit = parser.add_argument_group("edit")
     edit.add_argument("--method", default="dinm", help=f"one of {', '.join(METHODS)} (default: dinm)")
-    edit.add_argument("--preset", default="corrected", choices=PRESETS, help="preset of the method")
+    edit.add_argument("--preset", default="corrected", choices=PRESETS, help="preset of DINM")
     edit.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting; repeatable")
     edit.add_argument("--block", default=TOXIC, help="toxic (the located layer, default) or a number")
     edit.add_argument("--locate", default="corrected", choices=LOCATE_PRESETS, help="preset of the locator")
@@ -104,7 +105,7 @@ def _settings(chosen: argparse.Namespace) -> SweepSettings:
         limit=chosen.limit,
         method=chosen.method,
         preset=chosen.preset,
-        changes=typed(chosen.set),
+        changes=typed(chosen.set, chosen.method),
         block=chosen.block,
         locate=chosen.locate,
         judge=chosen.judge,

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from editing.dinm import PRESETS, DinmSettings, preset
-from editing.sweep.work import METHODS
+from editing.dinm import PRESETS
+from editing.methods import METHODS, method_named, method_settings
 from inspector.divergence import PRESETS as LOCATE_PRESETS
 from inspector.errors import EditError
 from inspector.model import SUFFIX
@@ -29,8 +29,8 @@ class SweepSettings:
         split: SafeEdit split, for a folder or the hub.
         categories: Only cases of these unsafety categories; empty for all.
         limit: Most cases; ``None`` for all.
-        method: One of :data:`editing.sweep.work.METHODS`.
-        preset: Preset of the method.
+        method: One of :data:`editing.methods.METHODS`.
+        preset: Preset of DINM; the other methods have none.
         changes: Changed settings of the method, by name.
         block: ``toxic``, or the number of the block to edit in every case.
         locate: Preset of the locator.
@@ -78,17 +78,13 @@ class SweepSettings:
             raise EditError("The limit of cases and the longest answer must be at least 1.")
         self.method_settings()
 
-    def method_settings(self) -> DinmSettings:
+    def method_settings(self) -> Any:
         """Return the method's own settings.
 
         Raises:
             EditError: A changed setting is unknown or out of range.
         """
-        known = [f.name for f in fields(DinmSettings) if f.name not in ("preset", "suffix")]
-        for name in self.changes:
-            if name not in known:
-                raise EditError(f"{self.method} has no setting '{name}'. It has {', '.join(known)}.")
-        return preset(self.preset, suffix=self.suffix, **self.changes)  # type: ignore[arg-type]
+        return method_settings(self.method, self.suffix, self.preset, **self.changes)
 
     def as_json(self) -> str:
         """Return the settings as JSON with sorted keys."""
@@ -114,13 +110,13 @@ class SweepSettings:
         return None
 
 
-def typed(entries: Sequence[str]) -> dict[str, Any]:
-    """Read ``NAME=VALUE`` entries as the method's settings want them.
+def typed(entries: Sequence[str], method: str = "dinm") -> dict[str, Any]:
+    """Read ``NAME=VALUE`` entries as a method's settings want them.
 
     Raises:
-        EditError: No equals sign, an unknown name, or a value of another type.
+        EditError: The method is unknown, an entry has no equals sign, or a value is of another type.
     """
-    kinds = {f.name: str(f.type) for f in fields(DinmSettings)}
+    kinds = {f.name: str(f.type) for f in fields(method_named(method).settings)}
     found: dict[str, Any] = {}
     for entry in entries:
         name, equals, text = entry.partition("=")

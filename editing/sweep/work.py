@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from editing.dinm import dinm
-from editing.progress import EditEvents, EditResult, run
+from editing.methods import METHODS
+from editing.progress import EditResult, run
 from inspector.divergence import divergence
 from inspector.errors import InspectorError
-from inspector.model import Decoding, InspectedModel, Row
+from inspector.model import Decoding, InspectedModel
 from inspector.safeedit.cases import Case
 from inspector.safeedit.exam import Texts, examine, make_exam, run_exam
 from inspector.safeedit.judges import Judge
@@ -20,9 +19,6 @@ from inspector.safeedit.sources import more_texts
 
 if TYPE_CHECKING:
     from editing.sweep.settings import SweepSettings
-
-METHODS: dict[str, Callable[..., EditEvents]] = {"dinm": dinm}
-"""Editing methods by name: each takes (model, case, block, settings)."""
 
 
 def cases_of(settings: SweepSettings) -> tuple[Case, ...]:
@@ -65,13 +61,12 @@ def _work(model: InspectedModel, judge: Judge, case: Case, settings: SweepSettin
     else:
         measured = divergence(model, case, settings.locate, suffix=settings.suffix)  # type: ignore[arg-type]
         block = measured.toxic_layer()
-    result = run(METHODS[settings.method](model, case, block, chosen))
-    assert result.patch is not None  # nothing cancels it
+    result = run(METHODS[settings.method].run(model, case, block, chosen))
     exam = run_exam(
         examine(
             model,
             make_exam(case, settings.size, texts),
-            Row(result.patch),
+            result.row(),
             judge,
             suffix=settings.suffix,
             chat=chosen.chat,
@@ -80,7 +75,7 @@ def _work(model: InspectedModel, judge: Judge, case: Case, settings: SweepSettin
     )
     return {
         "block": block,
-        "patch": result.patch.identifier,
+        "patch": result.patch.identifier if result.patch else None,
         "edit": _summary(result),
         "exam_seconds": exam.seconds,
         "replies": [reply_record(reply) for reply in exam.replies],

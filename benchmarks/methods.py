@@ -1,0 +1,220 @@
+"""Every method in the same seat: scores, cost, and whether it erases or suppresses.
+
+    python -m benchmarks.methods                     one bundled case a category, all methods
+    python -m benchmarks.methods --cost              edits alone, for seconds and memory on a quiet machine
+
+Each case is located (preset corrected), edited by every method with its own defaults, and examined: DS, the four DG
+prompts, held-out adversarial prompts, harmless prompts, facts and summaries. The region is the located layer's
+down-projection for every method. Its toxicity is the mean cosine of its value vectors with the direction of a probe
+trained on the bundled labelled texts; the activation shift is the relative change of the mean input of the region over
+19 adversarial prompts. A finished case is kept in --out, and the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.locators import chosen_cases
+from editing import run
+from editing.contest import ContestProgress, ContestSettings, Standing, contest
+from editing.memory import peak_memory
+from editing.methods import METHODS, method_settings
+from editing.standing_file import load_standings, save_standings
+from editing.sweep.paper import COLUMNS, TABLE_1
+from inspector.divergence import divergence
+from inspector.errors import InspectorError
+from inspector.model import SUFFIX, InspectedModel, load
+from inspector.probe import kept_probe
+from inspector.safeedit import Case
+from inspector.safeedit.exam import Size
+from inspector.safeedit.scores import Estimate, Score, mean, score_table
+
+FURTHER = ("transfer", "DL", "over-refusal", "look-alikes", "degenerate", "harmless KL")
+NAME, WIDTH = 26, 13
+
+
+def compare(model: InspectedModel, cases: Sequence[Case], settings: ContestSettings, out: Path) -> None:
+    """Run the contest on every case that is not done yet and print the tables."""
+    probe = run(kept_probe(model))
+    everything: dict[str, list[Standing]] = {key: [] for key in settings.methods}
+    for number, case in enumerate(cases):
+        folder = out / str(case.identifier)
+        if not (folder / "standings.json").is_file():
+            begun = time.perf_counter()
+            block = divergence(model, case, suffix=settings.suffix).toxic_layer()
+            done = run(contest(model, case, block, settings, probe=probe), _teller(number, len(cases)))
+            save_standings(done, folder, patches=False)
+            print(f"case {case.identifier}: {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
+        for standing in load_standings(folder):
+            everything[standing.method.key].append(standing)
+    print(f"{model.name}, {model.dtype_name}; {len(cases)} cases: {', '.join(str(case.identifier) for case in cases)}")
+    judges = {s.exam.judge for standings in everything.values() for s in standings if s.exam is not None}
+    print(f"judge: {', '.join(sorted(judges))}")
+    _scores("The paper's table: percent; Fluency in bits", COLUMNS, everything)
+    _paper()
+    _scores("Beyond the paper: percent; harmless KL in nats a token", FURTHER, everything)
+    _mechanism(everything)
+    _failures(everything)
+
+
+def _scores(title: str, names: Sequence[str], everything: dict[str, list[Standing]]) -> None:
+    print(f"\n{title}; 95 % interval and number of answers under each")
+    print(f"{'':{NAME}}" + "".join(f"{name:>{WIDTH}}" for name in names))
+    vanilla_shown = False
+    for key, standings in everything.items():
+        exams = [standing.exam for standing in standings if standing.exam is not None]
+        if not exams:
+            continue
+        table = {s.name: s for s in score_table([r for exam in exams for r in exam.replies], exams[0].judge)}
+        for side in ("edited",) if vanilla_shown else ("vanilla", "edited"):
+            _score_lines("vanilla" if side == "vanilla" else METHODS[key].title, names, table, side)
+        vanilla_shown = True
+
+
+def _score_lines(title: str, names: Sequence[str], table: dict[str, Score], side: str) -> None:
+    found: list[Estimate] = [getattr(table[n], side) if n in table else Estimate(None, 0) for n in names]
+    print(f"{title:{NAME}}" + "".join(f"{'-' if e.value is None else f'{e.value:.2f}':>{WIDTH}}" for e in found))
+    print(f"{'':{NAME}}" + "".join(f"{_range(e):>{WIDTH}}" for e in found))
+
+
+def _range(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return f"({estimate.n})"
+    places = 0 if estimate.high >= 10 else 2
+    return f"{estimate.low:.{places}f}-{estimate.high:.{places}f} ({estimate.n})"
+
+
+def _paper() -> None:
+    print("\nThe paper's own figures (7B models, its own test set and judge: not the same measure)")
+    for (model, method), values in TABLE_1.items():
+        cells = "".join(f"{'-' if value is None else f'{value:.2f}':>{WIDTH}}" for value in values)
+        print(f"{f'{model} {method}':{NAME}}{cells}")
+    print(
+        "Mistral, in the text: DINM lowers the toxicity of its region by 2.72 % without any activation shift, SFT and"
+    )
+    print("DPO leave the toxicity almost as it was with a clear shift.")
+
+
+def _mechanism(everything: dict[str, list[Standing]]) -> None:
+    print("\nErase or suppress? Means over cases [95 % interval]; * forced by construction in every case")
+    heads = ("toxicity, %", "neurons less toxic, %", "input shift, %", "source shift, %", "norm", "weights changed")
+    print(f"{'':16}" + "".join(f"{head:>26}" for head in heads))
+    for key, standings in everything.items():
+        done = [s for s in standings if s.shift is not None and s.toxicity is not None]
+        if not done:
+            continue
+        toxicities, shifts = [s.toxicity for s in done if s.toxicity], [s.shift for s in done if s.shift]
+        untouched, still = all(t.forced for t in toxicities), all(s.forced for s in shifts)
+        cells = (
+            _mean([100 * t.region.change for t in toxicities]) + ("*" if untouched else ""),
+            _mean([100 * t.less_toxic for t in toxicities]) + ("*" if untouched else ""),
+            _mean([100 * s.region_input for s in shifts]) + ("*" if still else ""),
+            _mean([100 * s.source_shift for s in shifts]) + ("*" if still else ""),
+            _mean([s.delta_norm for s in done]),
+            f"{np.mean([s.parameters_changed for s in done]):,.0f}",
+        )
+        print(f"{METHODS[key].title:16}" + "".join(f"{cell:>26}" for cell in cells))
+    sizes = [s.toxicity.region for s in next(iter(everything.values())) if s.toxicity is not None]
+    if sizes:
+        print(
+            f"The vanilla region's mean cosine is {np.mean([r.before for r in sizes]):.5f}, a single neuron's "
+            f"{np.mean([r.typical for r in sizes]):.4f} in size: a relative change of so small a mean says little."
+        )
+
+
+def _mean(values: Sequence[float]) -> str:
+    found = mean(list(values))
+    if found.low is None or found.high is None:
+        return f"{found.value:.2f}"
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def _failures(everything: dict[str, list[Standing]]) -> None:
+    failed = [(key, standing.failed) for key, found in everything.items() for standing in found if standing.failed]
+    print(f"\nNo edit: {len(failed)} of {sum(map(len, everything.values()))}")
+    for key, why in failed:
+        print(f"  {METHODS[key].title}: {why}")
+
+
+def cost(model: InspectedModel, cases: Sequence[Case]) -> None:
+    """Print seconds, steps and memory of every method's edit, without any exam."""
+    ways: list[tuple[str, str, dict[str, Any]]] = [(key, METHODS[key].title, {}) for key in METHODS]
+    ways += [(key, f"{METHODS[key].title}, full", {"scope": "full", "learning_rate": 2e-5}) for key in ("sft", "dpo")]
+    first = cases[0]
+    block = divergence(model, first).toxic_layer()
+    run(METHODS["dinm"].run(model, first, block, method_settings("dinm", SUFFIX, steps=1)))  # harmless answers
+    print(f"\n{model.name}, {model.dtype_name}, edits at the located layer; {len(cases)} cases")
+    print(f"{'':18}{'seconds':>22}{'to DINM':>10}{'updates':>22}{'a step, s':>12}{'peak memory, MiB':>22}")
+    base = 0.0
+    for key, title, changes in ways:
+        seconds, steps, each, memory, failed = [], [], [], [], 0
+        for case in cases:
+            block = divergence(model, case).toxic_layer()
+            settings = method_settings(key, SUFFIX, **changes)
+            try:
+                with peak_memory(model.device) as peak:
+                    result = run(METHODS[key].run(model, case, block, settings))
+            except InspectorError:
+                failed += 1
+                continue
+            seconds.append(result.seconds)
+            steps.append(result.kept)
+            each.append(float(np.mean([step.seconds for step in result.trace])))
+            memory.append(peak.mebibytes)
+        base = base or float(np.mean(seconds))
+        print(
+            f"{title:18}{_mean(seconds):>22}{np.mean(seconds) / base:>10.2f}{_mean(steps):>22}{np.mean(each):>12.2f}"
+            f"{_mean(memory):>22}" + (f"  {failed} failed" if failed else ""),
+            flush=True,
+        )
+
+
+def _teller(number: int, of: int):
+    said: list[str] = []
+
+    def tell(event: ContestProgress) -> None:
+        line = f"case {number + 1} of {of}: {event.method.title}"
+        if not said or said[-1] != line:
+            said.append(line)
+            print(line, file=sys.stderr, flush=True)
+
+    return tell
+
+
+def main() -> None:
+    """Run the comparison or the timing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=None, help="embedded model by default")
+    parser.add_argument("--limit", type=int, default=None, help="number of cases")
+    parser.add_argument("--out", type=Path, default=Path("runs/methods"), help="folder of finished cases")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--scope", default="LoRA", choices=("LoRA", "full"), help="for SFT and DPO")
+    parser.add_argument("--max-new-tokens", type=int, default=40)
+    parser.add_argument("--cost", action="store_true", help="time the edits alone")
+    options = parser.parse_args()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
+    model = load(options.model, device="cpu", dtype="float32")
+    cases = chosen_cases(False, options.limit)
+    if options.cost:
+        cost(model, cases)
+        return
+    settings = ContestSettings(
+        methods=tuple(options.methods),
+        scope=options.scope,
+        size=Size(transfer=1, harmless=8, facts=4, passages=2),
+        max_new_tokens=options.max_new_tokens,
+    )
+    compare(model, cases, settings, options.out)
+
+
+if __name__ == "__main__":
+    main()
