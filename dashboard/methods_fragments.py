@@ -71,7 +71,7 @@ def progress(event: ContestProgress, chosen: Sequence[str]) -> str:
             lines.append(_line(title, "waiting", ""))
     rest = "" if left is None else f" · about {left:.0f} s left"
     bar = progress_bar(f"{len(done)} of {len(chosen)} methods done{rest}", event.fraction)
-    return f'{bar}<ul class="running">{"".join(lines)}</ul>'
+    return f'{bar}<ul class="runs">{"".join(lines)}</ul>'
 
 
 def ended(known: Contest | None, cancelled: bool = False) -> str:
@@ -83,7 +83,7 @@ def ended(known: Contest | None, cancelled: bool = False) -> str:
     )
     said = "Cancelled; the methods that were done are kept" if cancelled else "Ended"
     count = f"{len(known.standings)} method{'' if len(known.standings) == 1 else 's'}"
-    return f'{progress_bar(f"{said}: {count}.", 1.0)}<ul class="running">{lines}</ul>'
+    return f'{progress_bar(f"{said}: {count}.", 1.0)}<ul class="runs">{lines}</ul>'
 
 
 def _ended(standing: Standing) -> str:

@@ -94,6 +94,8 @@ def test_every_step_of_the_operation_has_a_named_endpoint_and_nothing_else_has(c
         "/edit",
         "/ask",
         "/stress_test",
+        "/methods",
+        "/load_method",
         "/undo",
         "/cancel",
         "/status",
@@ -313,3 +315,22 @@ def test_the_stress_test_streams_replies_and_ends_with_scores(client):
     assert sum(len(batch["replies"]) for batch in batches) == len(last["replies"]) == 5
     assert {score["name"] for score in last["scores"]} >= {"DS", "onlyQ", "DG-Avg", "Fluency", "degenerate"}
     assert last["judge"] == "refusal rules" and "proxy" in last["judge_note"]
+
+
+def test_methods_stream_a_record_each_and_one_of_them_is_loaded(client):
+    case = client.predict(api_name="/cases")[0]
+    texts = [case[name] for name in ("question", "template", "safe", "unsafe")]
+    options = {"chosen": ["FT-L", "Self-Reminder"], "max_new_tokens": 4, "suffix": ""}
+    job = client.submit(*texts, 1, **options, api_name="/methods")
+    job.result()
+    tuned, reminded = job.outputs()
+    assert (tuned["method"], tuned["failed"], tuned["shift_forced"], tuned["region_shift"]) == ("FT-L", "", True, 0.0)
+    assert tuned["parameters_changed"] == 32 * 48 and tuned["updates"] == 25 and tuned["toxicity_change"] != 0
+    assert {score["name"] for score in tuned["scores"]} >= {"DS", "DG-Avg", "DL", "KQA", "CSum", "harmless KL"}
+    assert (reminded["patch"], reminded["parameters_changed"], reminded["toxicity_forced"]) == (None, 0, True)
+    loaded = client.predict("FT-L", api_name="/load_method")
+    assert loaded["weights"] == f"FT-L · layer 1 · strength 1 · patch {tuned['patch']}"
+    with pytest.raises(AppError, match="no patch to load"):
+        client.predict("Self-Reminder", api_name="/load_method")
+    with pytest.raises(AppError, match="Choose some of: DINM"):
+        client.submit(*texts, 1, chosen=["Magic"], api_name="/methods").result()
