@@ -12,7 +12,7 @@ from dashboard import actions, figures, fragments
 from dashboard.actions import OWN_PROMPT
 from dashboard.context import Context, Update, shown_to_user
 from dashboard.inputs import decoding_from
-from dashboard.session import Session
+from dashboard.session import LiveEdit, Session
 from editing import Step
 from inspector.errors import CaseError
 from inspector.model import VANILLA, Decoding
@@ -113,6 +113,17 @@ class CompareEvents(Context):
             }
         if session.cancelled.is_set():
             yield {p.clock: fragments.message("Stopped: the answers were cut short, the weights are as they were.")}
+
+    def _now_live(self, live: LiveEdit, session: Session) -> Update:
+        """Show an edit that has just become live in the badge and in step 3."""
+        p, result = self.parts, live.result
+        return {
+            p.live: fragments.live_badge(session),
+            p.strength: gr.Slider(value=session.strength),
+            p.clock: fragments.finished(result),
+            p.vitals: vitals_of(result.trace, result.settings),
+            p.vitals_reading: fragments.vitals_reading(result.trace),
+        }
 
     def _measured(self, session: Session, suffix: str) -> Update:
         p = self.parts

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from dashboard import fragments, methods, methods_figures, methods_fragments
-from dashboard.compare_events import CompareEvents, vitals_of
+from dashboard.compare_events import CompareEvents
 from dashboard.context import Update, shown_to_user
 from dashboard.inputs import decoding_from
 from dashboard.session import Contest, Session
@@ -136,14 +136,9 @@ class MethodsEvents(CompareEvents):
         standing = methods.load_method(session, title)
         live, known = session.live, session.contest
         assert live is not None and known is not None
-        result = live.result
         yield {
             **self._running(),
-            p.live: fragments.live_badge(session),
-            p.strength: gr.Slider(value=session.strength),
-            p.clock: fragments.finished(result),
-            p.vitals: vitals_of(result.trace, result.settings),
-            p.vitals_reading: fragments.vitals_reading(result.trace),
+            **self._now_live(live, session),
             p.methods_clock: fragments.message(f"Measuring {title}'s patch for step 4"),
         }
         yield self._measured(session, known.suffix)

@@ -7,8 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard import fragments, why, why_figures, why_fragments
-from dashboard.compare_events import CompareEvents, vitals_of
+from dashboard import why, why_figures, why_fragments
+from dashboard.compare_events import CompareEvents
 from dashboard.context import Update, shown_to_user
 from dashboard.inputs import decoding_from
 from dashboard.session import Session
@@ -190,14 +190,7 @@ class WhyEvents(CompareEvents):
         if result.patch is None or live is None:
             yield {p.why_clock: why_fragments.clock("Cancelled; no edit was made.", 1.0)}
             return
-        yield {
-            p.live: fragments.live_badge(session),
-            p.strength: gr.Slider(value=session.strength),
-            p.clock: fragments.finished(result),
-            p.vitals: vitals_of(result.trace, result.settings),
-            p.vitals_reading: fragments.vitals_reading(result.trace),
-            **self._neurons(session, shown),
-        }
+        yield {**self._now_live(live, session), **self._neurons(session, shown)}
         yield self._measured(session, suffix)
         yield from self._stream(session, live.case.adversarial_prompt, "Adversarial prompt", suffix, decoding)
         ended = f"Neurons {', '.join(map(str, neurons))} of layer {result.block} are knocked out; see step 4."
