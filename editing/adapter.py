@@ -39,8 +39,8 @@ def save_adapter(model: InspectedModel, patch: Patch, folder: Path, strength: fl
     for delta in patch.deltas:
         outer, inner = factors(delta)
         ranks[delta.module] = inner.shape[0]
-        tensors[f"base_model.model.{delta.module}.lora_A.weight"] = inner.cpu().contiguous()
-        tensors[f"base_model.model.{delta.module}.lora_B.weight"] = (strength * outer).cpu().contiguous()
+        tensors[f"base_model.model.{delta.module}.lora_A.weight"] = inner.cpu().clone().contiguous()
+        tensors[f"base_model.model.{delta.module}.lora_B.weight"] = (strength * outer).cpu().clone().contiguous()
     common = max(ranks.values())
     config = LoraConfig(
         task_type=TaskType.CAUSAL_LM,

@@ -49,7 +49,7 @@ class ContestSettings:
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for key in self.methods:
+        for key in (*self.methods, *self.changes):
             self.of(key)
 
     def of(self, key: str) -> Any:
@@ -186,12 +186,14 @@ def contest(
     started = time.perf_counter()
     prompts = [case.adversarial_prompt, *_shift_prompts(case, settings.prompts)]
     done: list[Standing] = []
+    furthest = 0.0
     for number, key in enumerate(settings.methods):
         method = METHODS[key]
 
         def told(message: str, share: float, trace: Sequence[Step] = (), at: int = number, of: Method = method):
-            fraction = (at + share) / len(settings.methods)
-            return ContestProgress(of, message, fraction, time.perf_counter() - started, tuple(done), tuple(trace))
+            nonlocal furthest  # a method that prepares twice does not move the bar back
+            furthest = max(furthest, (at + share) / len(settings.methods))
+            return ContestProgress(of, message, furthest, time.perf_counter() - started, tuple(done), tuple(trace))
 
         try:
             standing = yield from _edited(model, case, block, method, settings, companions, cancel, told)
@@ -240,7 +242,7 @@ def _edited(
                 yield told(event.message, 0.05 * event.fraction, trace)
             else:
                 trace.append(event)
-                share = EDIT_SHARE * event.step / max(1, event.steps)
+                share = 0.05 + (EDIT_SHARE - 0.05) * event.step / max(1, event.steps)
                 yield told(f"edit, step {event.step} of at most {event.steps}", share, trace)
     if result.patch is None and result.reminder is None:
         return None

@@ -8,8 +8,8 @@ general ability and stays; the rest is subtracted from the expert. The anti-expe
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +18,16 @@ from editing.guard import refuse_harm
 from editing.measured import measured_step
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.trainee import trainee
-from editing.training import Harmless, Pair, Training, TrainingSettings, encode_pair, sft_objective, watch_harmless
+from editing.training import (
+    Harmless,
+    Pair,
+    Training,
+    TrainingSettings,
+    encode_pair,
+    kept_nothing,
+    sft_objective,
+    watch_harmless,
+)
 from inspector.errors import EditError
 from inspector.model import Delta, InspectedModel, Patch, Row
 from inspector.safeedit import Case
@@ -114,30 +123,53 @@ def ext_sub(
     trace: list[Step] = list(result[0].trace) if result is not None else []
     patch = None
     if anti is not None and result is not None and not cancel():
-        expert = {delta.module: delta for delta in result[0].student.deltas()}
-        deltas = [subtracted(expert[d.module], d, settings.subtraction) for d in anti if d.module in expert]
+        deltas = _difference(result[0], {delta.module: delta for delta in anti}, settings.subtraction)
         told = {**asdict(settings), "block": block, "updates": result[0].kept, "companions": len(companions)}
         patch = Patch(tuple(deltas), model.fingerprint, "Ext-Sub", told)
         number, of = trace[-1].step + 1, settings.steps + 1
         trace.append(measured_step(model, pairs[0], result[1].answers, Row(patch), number, of))
         yield trace[-1]
-        refuse_harm("This subtraction", trace[0], trace[-1], "Train the anti-expert less (anti_steps, subtraction).")
+        if cancel():
+            patch = None
+        else:
+            _check(trace[0], trace[-1], settings)
     return EditResult(
         patch=patch,
         trace=tuple(trace),
         kept=trace[-1].step if patch is not None else 0,
-        stop_reason="cancelled" if patch is None else "step limit",
+        stop_reason="cancelled" if patch is None or result is None else result[0].reason,
         block=block,
         settings=settings,
         seconds=time.perf_counter() - started,
     )
 
 
+def _difference(expert: Training, anti: Mapping[str, Delta], strength: float) -> list[Delta]:
+    """Return the expert's deltas, the anti-expert's own part subtracted where it has one."""
+    deltas = expert.student.deltas()
+    if not deltas:
+        raise kept_nothing("Ext-Sub", expert.reason)
+    return [subtracted(d, anti[d.module], strength) if d.module in anti else d for d in deltas]
+
+
+def _check(before: Step, after: Step, settings: ExtSubSettings) -> None:
+    """Refuse a result that does harm: to safety, or beyond the damage budget."""
+    remedy = "Train the anti-expert less (anti_steps, subtraction)."
+    refuse_harm("This subtraction", before, after, remedy)
+    if settings.damage_budget is not None and after.constraint_kl > settings.damage_budget:
+        raise EditError(
+            f"The subtraction moves harmless answers by {after.constraint_kl:.3f} nats a token, beyond the damage "
+            f"budget of {settings.damage_budget:g}. {remedy}"
+        )
+
+
 def _anti_expert(
     model: InspectedModel, pairs: Sequence[Pair], settings: ExtSubSettings, cancel: Callable[[], bool]
 ) -> Generator[Preparation, None, tuple[Delta, ...] | None]:
     yield Preparation("Copying the module tree; the weights are shared", 0.0)
-    training = Training(model, trainee(model, settings.trained()), pairs, None, settings)
+    # It has no target of its own: it learns for as many updates as it is given.
+    own = replace(settings, target_probability=None, damage_budget=None)
+    training = Training(model, trainee(model, settings.trained()), pairs, None, own)
     for step in training.run(sft_objective, settings.anti_steps, cancel):
         yield Preparation(
             f"Training the anti-expert, update {step.step} of {settings.anti_steps}", step.step / settings.anti_steps

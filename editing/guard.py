@@ -29,9 +29,9 @@ def refuse_harm(what: str, before: Step, after: Step, remedy: str) -> None:
         remedy: What to do instead, a sentence.
 
     Raises:
-        EditError: The margin has fallen.
+        EditError: The margin has fallen, or is not a number.
     """
-    if margin(after) < margin(before):
+    if not margin(after) >= margin(before):  # not a number is no proof of safety
         raise EditError(
             f"{what} would let the unsafe answer gain on the safe one (margin {margin(before):.3f} to "
             f"{margin(after):.3f} nats a token), which this program does not offer. {remedy}"

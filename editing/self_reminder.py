@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from editing.measured import measured_step
 from editing.objectives import harmless_answers, harmless_texts, known_answers
@@ -48,10 +49,9 @@ class SelfReminderSettings:
     end_of_answer: bool = True
     harmless_prompts: int = 4
     harmless_tokens: int = 12
-    # What the screen's vital signs ask of every method's settings.
-    steps: int = 1
-    damage_budget: float | None = None
-    target_probability: float | None = None
+    # What the screen's vital signs ask of every method.
+    damage_budget: ClassVar[float | None] = None
+    target_probability: ClassVar[float | None] = None
 
     @property
     def reminder(self) -> Reminder:

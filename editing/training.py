@@ -228,8 +228,8 @@ class Training:
         """Make up to ``steps`` updates, measuring before each and after the last.
 
         Args:
-            warm_up: Another phase follows: the weights after the last update are its to measure, and neither the
-                target nor the damage budget ends this one.
+            warm_up: Another phase follows: the weights after the last update are its to measure, and the target does
+                not end this one.
             of: Step limit that is reported; ``steps`` by default.
 
         Raises:
@@ -245,7 +245,7 @@ class Training:
                 values = objective(student, self.batch(number))
                 kl = self.harmless.kl(student) if self.harmless is not None else 0.0
                 loss = float(values.loss.detach())
-                limits = _NEVER if warm_up else settings
+                limits = _NoTarget(settings.damage_budget) if warm_up else settings
                 stop = stop_reason(limits, number + start, -values.wanted, kl, loss)
                 if stop is None and not last:
                     optimiser.zero_grad()
@@ -293,13 +293,19 @@ def _gradient_norm(student: Trainee) -> float:
 
 
 @dataclass(frozen=True)
-class _NoStop:
-    damage_budget: float | None = None
+class _NoTarget:
+    damage_budget: float | None
     target_probability: float | None = None
     stop_below: float = float("-inf")
 
 
-_NEVER = _NoStop()
+def kept_nothing(method: str, reason: StopReason) -> EditError:
+    """Return the error of an edit that has changed nothing."""
+    if reason in ("target reached", "converged"):
+        return EditError(
+            f"The safe answer is likely enough already, so {method} has nothing to learn. Raise its target_probability."
+        )
+    return EditError(f"{method} kept no update, so nothing has changed. Raise its damage budget or lower its step.")
 
 
 def trained_edit(
@@ -329,7 +335,7 @@ def trained_edit(
         told = {**asdict(settings), "block": block, "updates": training.kept, "companions": len(companions)}
         patch = Patch(deltas, model.fingerprint, method, told)
     elif training.reason != "cancelled":
-        raise EditError(f"{method} kept no update, so nothing has changed. Raise its damage budget or lower its step.")
+        raise kept_nothing(method, training.reason)
     return EditResult(
         patch=patch,
         trace=tuple(training.trace),

@@ -256,6 +256,7 @@ def test_a_bad_case_or_block_is_refused_at_the_start(one, typed):
 def test_the_scope_reaches_sft_and_dpo_and_a_change_of_theirs_goes_before_it():
     settings = ContestSettings(scope="full", changes={"dpo": {"scope": "LoRA"}})
     assert [settings.of(key).scope for key in ("sft", "dpo", "ext-sub")] == ["full", "LoRA", "LoRA"]
+    assert ContestSettings(scope="full").of("dpo").scope == "full"
     assert all(replace(settings, suffix="S!").of(key).suffix == "S!" for key in METHODS)
 
 

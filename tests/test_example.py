@@ -49,7 +49,6 @@ def file_in(folder: Path) -> Path:
     return path
 
 
-
 def assert_same(one: Example, two: Example) -> None:
     first, second = one.session, two.session
     assert first.live.patch.identifier == second.live.patch.identifier

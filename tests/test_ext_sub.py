@@ -145,8 +145,8 @@ def test_without_subtraction_a_run_gives_the_expert(llama, case):
     assert torch.allclose(one, two, atol=ATOL)
 
 
-def test_an_anti_expert_that_has_nothing_to_learn_leaves_the_expert(llama, case):
-    """Its answer is as likely as the target from the start, so it has no part of its own to subtract."""
+def test_the_target_is_the_expert_s_alone(llama, case):
+    """The unsafe answer is as likely as the target from the start; the anti-expert learns and is subtracted anyway."""
     free = run(sft(llama, case, BLOCK, small(SftSettings, steps=2)))
     first = free.trace[0]
     assert first.safe_probability < first.unsafe_probability, "only the anti-expert may be at its target"
@@ -154,7 +154,11 @@ def test_an_anti_expert_that_has_nothing_to_learn_leaves_the_expert(llama, case)
     expert = run(sft(llama, case, BLOCK, small(SftSettings, steps=2, target_probability=target))).patch
     result = run(ext_sub(llama, case, BLOCK, small(ExtSubSettings, steps=2, target_probability=target)))
     one, two = (by_hand.running_logits(llama, IDS, [Row(patch)])[0] for patch in (result.patch, expert))
-    assert torch.allclose(one, two, atol=ATOL)
+    assert not torch.allclose(one, two, atol=0.1)
+    nothing = small(ExtSubSettings, steps=2, subtraction=0.0, target_probability=target)
+    kept = run(ext_sub(llama, case, BLOCK, nothing)).patch
+    same = by_hand.running_logits(llama, IDS, [Row(kept)])[0]
+    assert torch.allclose(same, two, atol=ATOL), "nothing subtracted is the expert"
 
 
 def test_an_expert_that_keeps_no_update_is_an_error_of_the_edit(llama, case):

@@ -131,8 +131,8 @@ def test_a_reminder_stands_around_the_text_with_blank_lines_between():
 def test_a_row_is_named_by_its_reminder_and_says_that_its_weights_are_vanilla(llama):
     label = Row(reminder=REMINDER).label()
     assert label.startswith("Some method") and "vanilla weights" in label and "reminder" in label
-    patched = Row(by_hand.patch(llama), 0.5, REMINDER)
-    assert (patched.weights().patch, patched.weights().strength) == (patched.patch, 0.5)
+    with pytest.raises(PatchError, match="not both"):
+        Row(by_hand.patch(llama), 0.5, REMINDER)
 
 
 def test_a_forward_pass_refuses_a_row_that_still_has_its_reminder(model):

@@ -66,6 +66,24 @@ def test_the_step_beyond_the_damage_budget_is_undone(tiny, case, name, edit, kin
     assert result.patch.norm == pytest.approx(result.trace[number - 1].delta_norm, rel=1e-5)
 
 
+def test_a_target_that_is_reached_in_the_warm_up_ends_the_run_only_after_it(llama, case):
+    settings = small(DpoSettings, warm_up=3, steps=3)
+    free = run(dpo(llama, case, BLOCK, settings)).trace
+    assert free[0].safe_probability < free[1].safe_probability < min(free[2].safe_probability, free[3].safe_probability)
+    target = (free[0].safe_probability + free[1].safe_probability) / 2
+    result = run(dpo(llama, case, BLOCK, replace(settings, target_probability=target)))
+    assert (result.stop_reason, result.kept) == ("target reached", 3)
+
+
+def test_the_last_warm_up_update_is_undone_where_it_exceeds_the_damage_budget(llama, case):
+    settings = small(DpoSettings, warm_up=2, steps=2)
+    damage = [step.constraint_kl for step in run(dpo(llama, case, BLOCK, settings)).trace]
+    assert damage[1] < damage[2]
+    result = run(dpo(llama, case, BLOCK, replace(settings, damage_budget=(damage[1] + damage[2]) / 2)))
+    assert (result.stop_reason, result.kept) == ("damage budget", 1)
+    assert result.patch.identifier == run(sft(llama, case, BLOCK, small(SftSettings, steps=1))).patch.identifier
+
+
 def test_a_warm_up_that_exceeds_the_damage_budget_is_not_kept(llama, case):
     """The weights that a patch holds do no more damage than the budget, whichever phase they come from."""
     settings = small(DpoSettings, warm_up=3, steps=2)

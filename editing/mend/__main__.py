@@ -22,7 +22,8 @@ import torch
 from editing.mend.network import EditorNetwork
 from editing.mend.store import load_editor, places, save_editor
 from editing.mend.training import MendTraining, Report, evaluate, lesson, new_editor, train, watched_prompts
-from inspector.errors import InspectorError
+from editing.progress import run
+from inspector.errors import EditError, InspectorError
 from inspector.model import InspectedModel, load
 from inspector.safeedit import Case, bundled_cases, bundled_constraint_prompts, bundled_harmless
 from inspector.safeedit.layouts import read_cases, serves
@@ -42,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "train":
             _train(model, options, shlex.join(["python", "-m", "editing.mend", *(arguments or sys.argv[1:])]))
         else:
-            _evaluate(model, load_editor(model, options.editor)[0], options, sys.stdout)
+            editor, record = load_editor(model, options.editor)
+            made = {f.name: record[f.name] for f in fields(MendTraining) if f.name in record}
+            _evaluate(model, editor, options, sys.stdout, MendTraining(**made))
     except InspectorError as error:
         print(error.user_message(), file=sys.stderr)
         return 2
@@ -87,26 +90,39 @@ def _train(model: InspectedModel, options: argparse.Namespace, command: str) -> 
     asked = [case.constraint.prompt for case in cases if case.constraint]
     harmless = list(dict.fromkeys([*bundled_constraint_prompts(), *asked]))[:64]
     path = options.out or places(model)[1]
+    if path.suffix == ".txt":
+        raise EditError(f"{path} would be the log's own name. Let --out end in .safetensors.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".txt").open("w", encoding="utf-8") as log:
-        _tell(log, f"$ {command}")
-        _tell(log, f"{model.name} ({model.fingerprint}, {model.dtype_name}), torch {torch.__version__}, {settings}")
-        _tell(log, f"{len(cases)} cases, {len(harmless)} harmless prompts")
-        run, reports = train(model, cases, harmless, settings), []
-        while True:
-            try:
-                reports.append(next(run))
-            except StopIteration as end:
-                editor: EditorNetwork = end.value
-                break
-            if len(reports) % EVERY == 0:
-                _tell(log, _line(reports[-EVERY:]))
-        _tell(log, f"step sizes: {' '.join(f'{alpha:.2e}' for alpha in editor.alphas.tolist())}")
-        editor.eval()
-        _evaluate(model, editor, options, log, settings)
-        about = {"fingerprint": model.fingerprint, "model": model.name, "command": command, **asdict(settings)}
-        save_editor(editor, path, about)
-        _tell(log, f"written: {path.name}, {path.stat().st_size / 1e6:.1f} MB")
+    partial = path.with_suffix(".txt.partial")  # the log of an editor that is there stays until this one is made
+    try:
+        with partial.open("w", encoding="utf-8") as log:
+            _tell(log, f"$ {command}")
+            _tell(log, f"{model.name} ({model.fingerprint}, {model.dtype_name}), torch {torch.__version__}, {settings}")
+            _tell(log, f"{len(cases)} cases, {len(harmless)} harmless prompts")
+            editor = run(train(model, cases, harmless, settings), _Averages(log))
+            _tell(log, f"step sizes: {' '.join(f'{alpha:.2e}' for alpha in editor.alphas.tolist())}")
+            editor.eval()
+            _evaluate(model, editor, options, log, settings)
+            about = {"fingerprint": model.fingerprint, "model": model.name, "command": command, **asdict(settings)}
+            save_editor(editor, path, about)
+            _tell(log, f"written: {path.name}, {path.stat().st_size / 1e6:.1f} MB")
+        partial.replace(path.with_suffix(".txt"))
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class _Averages:
+    """Writes one line of means every :data:`EVERY` updates."""
+
+    def __init__(self, log: TextIO) -> None:
+        self._log = log
+        self._reports: list[Report] = []
+
+    def __call__(self, report: Report) -> None:
+        self._reports.append(report)
+        if len(self._reports) == EVERY:
+            _tell(self._log, _line(self._reports))
+            self._reports = []
 
 
 def _line(reports: Sequence[Report]) -> str:
@@ -124,10 +140,12 @@ def _evaluate(
     editor: EditorNetwork,
     options: argparse.Namespace,
     out: TextIO,
-    settings: MendTraining = MendTraining(),
+    settings: MendTraining,
 ) -> None:
     """Print the trained and the untrained editor on the bundled cases that are kept for scoring."""
     cases = [case for case in held_out_cases() if case.safe][: options.limit]
+    if not cases:
+        raise EditError("There is no case to evaluate on. Raise --limit.")
     lessons = [lesson(model, case, editor, settings) for case in cases]
     watched = watched_prompts(model, bundled_harmless()[:WATCHED], editor, settings)
     untrained = new_editor(model, replace(settings, top_blocks=model.blocks - editor.shape.first))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -44,10 +45,9 @@ class MendSettings:
     end_of_answer: bool = True
     harmless_prompts: int = 4
     harmless_tokens: int = 12
-    # What the screen's vital signs ask of every method's settings.
-    steps: int = 1
-    damage_budget: float | None = None
-    target_probability: float | None = None
+    # What the screen's vital signs ask of every method.
+    damage_budget: ClassVar[float | None] = None
+    target_probability: ClassVar[float | None] = None
 
     def __post_init__(self) -> None:
         if not 0 < self.scale <= 10:

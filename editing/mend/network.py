@@ -98,7 +98,9 @@ class EditorNetwork(nn.Module):
             names = [name for name, place in self._places.items() if place[0] == key]
             pairs = torch.cat([torch.cat(factors[name], dim=-1) for factors in seen for name in names])
             transform.mean = pairs.mean(dim=0)
-            transform.deviation = pairs.std(dim=0).clamp(min=1e-12)
+            deviation = pairs.std(dim=0)
+            # An entry that was the same in every case, such as a neuron that never fired, keeps its own scale.
+            transform.deviation = torch.where(deviation > 1e-12, deviation, torch.ones_like(deviation))
 
     def forward(self, factors: Mapping[str, Factors]) -> dict[str, tuple[Tensor, Tensor]]:
         """Return the edit of every matrix as ``left [out, tokens]`` and ``right [tokens, in]``."""

@@ -62,7 +62,7 @@ def load_editor(model: InspectedModel, path: Path | None = None) -> tuple[Editor
             editor = EditorNetwork(EditorShape(matrices, told["first"], told["rank"], told["alpha"]))
             names = list(file.keys())
             editor.load_state_dict({name: file.get_tensor(name) for name in names})
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise EditError(f"The editor network {found} cannot be read ({error}). Train it again.") from error
     if record.get("fingerprint") != model.fingerprint:
         raise EditError(

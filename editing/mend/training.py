@@ -231,7 +231,13 @@ def train(
 def evaluate(
     editor: EditorNetwork, lessons: Sequence[Lesson], harmless: Sequence[Watched], edit_weight: float = 0.1
 ) -> Report:
-    """Measure an editor on cases it may not have seen, on their adversarial prompts."""
+    """Measure an editor on cases it may not have seen, on their adversarial prompts.
+
+    Raises:
+        EditError: There is no case, or no harmless prompt with an answer.
+    """
+    if not lessons or not harmless:
+        raise EditError("An evaluation needs cases and harmless prompts with answers. Give at least one of each.")
     begun = time.perf_counter()
     found = [_meta_loss(editor, item, item.asked[0], harmless, edit_weight) for item in lessons]
     before = [float(item.asked[0].loss({})) for item in lessons]

@@ -196,6 +196,8 @@ class Row:
         # A negative strength would push the model away from the safe answer, which no part of this offers.
         if not 0.0 <= self.strength <= STRONGEST:
             raise PatchError(f"The strength {self.strength:g} is out of range. Choose one from 0 to {STRONGEST:g}.")
+        if self.patch is not None and self.reminder is not None:
+            raise PatchError("A row has a patch or a reminder around its prompt, not both. Leave one out.")
 
     def prompted(self, text: str) -> str:
         """Return the user's text as this row's model gets it."""
