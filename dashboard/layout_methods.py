@@ -21,12 +21,16 @@ def build(parts: Parts, example: Example) -> None:
         gr.HTML(methods_fragments.HEADING)
         with gr.Accordion("What each method does", open=False, elem_id="methods-cards"):
             gr.HTML(methods_fragments.cards())
+        _controls(parts)
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=230):
-                _controls(parts)
+                parts.methods = gr.Button("Run methods", variant="primary", elem_id="methods")
+                parts.methods_cancel = gr.Button(
+                    CANCEL_OFF, variant="stop", interactive=False, elem_id="methods-cancel"
+                )
+                parts.methods_head = gr.HTML(methods_fragments.head(example.session), elem_id="methods-head")
             with gr.Column(scale=3, min_width=420):
                 parts.methods_clock = gr.HTML(methods_fragments.ended(known), elem_id="methods-clock")
-                parts.methods_head = gr.HTML(methods_fragments.head(example.session), elem_id="methods-head")
         parts.methods_table = gr.Dataframe(
             methods_fragments.rows(standings),
             headers=list(methods_fragments.HEADERS),
@@ -35,7 +39,7 @@ def build(parts: Parts, example: Example) -> None:
             wrap=True,
             show_label=False,
             buttons=[],
-            column_widths=["13%", "7%", "8%", "7%", "8%", "7%", "7%", "9%", "8%", "7%", "6%", "7%", "6%"],
+            column_widths=["13%", "6%", "7%", "6%", "8%", "7%", "8%", "8%", "7%", "7%", "8%", "8%", "7%"],
             elem_id="methods-table",
         )
         gr.HTML(methods_fragments.LEGEND)
@@ -102,21 +106,28 @@ def _controls(parts: Parts) -> None:
     parts.methods_chosen = gr.CheckboxGroup(
         list(TITLES), value=list(TITLES), label="Methods", elem_classes="chips", elem_id="methods-chosen"
     )
-    parts.methods_scope = gr.Radio(
-        list(SCOPES),
-        value="LoRA",
-        label="SFT and DPO train",
-        info="Low-rank factors, or every weight of the blocks (four times the model's memory)",
-    )
-    parts.methods_train_on = gr.Radio(
-        list(TRAIN_ON), value=ALONE, label="SFT, DPO, Ext-Sub train on", info="This case, or one of each category"
-    )
-    parts.methods_size = gr.Radio(
-        list(SIZES),
-        value="Brief",
-        label="Exam",
-        info="17 prompts; Quick has held-out cases as well; Full has all",
-    )
-    parts.methods_tokens = gr.Slider(16, 256, value=40, step=8, label="Longest answer", info="Tokens")
-    parts.methods = gr.Button("Run methods", variant="primary", elem_id="methods")
-    parts.methods_cancel = gr.Button(CANCEL_OFF, variant="stop", interactive=False, elem_id="methods-cancel")
+    with gr.Row(equal_height=True):
+        parts.methods_scope = gr.Radio(
+            list(SCOPES),
+            value="LoRA",
+            label="SFT and DPO train",
+            info="Low-rank factors, or every weight of the blocks",
+            min_width=180,
+        )
+        parts.methods_train_on = gr.Radio(
+            list(TRAIN_ON),
+            value=ALONE,
+            label="SFT, DPO, Ext-Sub train on",
+            info="This case, or one of each category",
+            min_width=180,
+        )
+        parts.methods_size = gr.Radio(
+            list(SIZES),
+            value="Brief",
+            label="Exam",
+            info="17 prompts; Quick has held-out cases as well",
+            min_width=180,
+        )
+        parts.methods_tokens = gr.Slider(
+            16, 256, value=40, step=8, label="Longest answer", info="Tokens; greedy", min_width=180
+        )

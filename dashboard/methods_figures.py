@@ -34,10 +34,11 @@ def plane(standings: Sequence[Standing], picked: str | None = None) -> go.Figure
     xs = [100 * s.shift.region_input for s in shown if s.shift is not None]
     ys = [-100 * s.toxicity.region.change for s in shown if s.toxicity is not None]
     right = 1.25 * max([*xs, 1.0])
-    top, bottom = 1.35 * max([*ys, 1.0]), 1.35 * min([*ys, -1.0])
+    top = 1.35 * max([*ys, 1.0])
+    bottom = min(1.35 * min([*ys, 0.0]), -0.4 * top)
     figure = _base(
         360,
-        xaxis_title="activation shift: change of the region's mean input, %",
+        xaxis_title="activation shift of the region's input, %",
         yaxis_title="toxicity reduction of the region, %",
         margin={"l": 56, "r": 16, "t": 14, "b": 44},
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from dashboard.fragments import number, progress_bar, reading
+from dashboard.fragments import progress_bar, reading
 from dashboard.session import Contest, Session
 from dashboard.stress_fragments import value
 from dashboard.why_fragments import case_name
@@ -18,14 +18,15 @@ HEADING = (
     "or route around it?</small></h2>"
 )
 HEADERS = (
-    *("Method", "DS", "DG-Avg", "DL", "Refuses", "Broken", "KL", "Toxicity", "Shift", "Seconds", "MiB", "Weights"),
+    *("Method", "DS", "DG-Avg", "DL", "Refused", "Broken", "KL", "Toxicity", "Shift", "Time", "Memory", "Weights"),
     "Norm",
 )
 LEGEND = reading(
     "DS, DG-Avg: percent defended on the case's own prompt and on four unseen variants. DL: likeness of harmless "
-    "answers. Refuses: harmless prompts refused. Broken: empty, looping or garbled answers. KL: nats a token on "
-    "harmless prompts. Toxicity: relative change of the region's mean cosine. Shift: relative change of the region's "
-    "mean input. MiB: peak memory of the edit above its start. An asterisk: so by construction, whatever the edit."
+    "answers, percent. Refused: percent of harmless prompts. Broken: percent of answers empty, looping or garbled. KL: "
+    "nats a token on harmless prompts. Toxicity: change of the region's mean cosine, percent. Shift: that of its mean "
+    "input, percent. Time: seconds of the edit. Memory: its peak above the start, MiB. Weights: how many it changes. "
+    "*: so by construction, whatever the edit. Click a line to load its patch into Compare."
 )
 
 
@@ -113,19 +114,19 @@ def _cells(standing: Standing) -> list[str]:
     return [
         standing.method.title,
         *(_score(named.get(name)) for name in ("DS", "DG-Avg", "DL", "over-refusal", "degenerate", "harmless KL")),
-        "–" if toxicity is None else "0 % *" if toxicity.forced else f"{100 * toxicity.region.change:+.2f} %",
-        "–" if shift is None else "0 % *" if shift.forced else f"{100 * shift.region_input:.1f} %",
+        "–" if toxicity is None else "0 *" if toxicity.forced else f"{100 * toxicity.region.change:+.1f}",
+        "–" if shift is None else "0 *" if shift.forced else f"{100 * shift.region_input:.1f}",
         "–" if result is None else f"{result.seconds:.1f}",
         f"{standing.peak_mebibytes:.0f}",
         _many(standing.parameters_changed),
-        number(standing.delta_norm) if standing.delta_norm else "0",
+        f"{standing.delta_norm:.3g}",
     ]
 
 
 def _score(score: Score | None) -> str:
     if score is None or score.edited.value is None:
         return "–"
-    return value(score.edited.value, score.unit) + (" %" if score.unit == "%" else "")
+    return f"{score.edited.value:.0f}" if score.unit == "%" else f"{score.edited.value:.2g}"
 
 
 def _many(count: int) -> str:

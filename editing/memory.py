@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 
 import torch
 
+from inspector.errors import EditError
+
 INTERVAL = 0.02
 """Seconds between two looks at the process's memory."""
 
@@ -60,6 +62,29 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
         look()
         ended.set()
         thread.join()
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that can still be allocated on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def require_free_memory(device: torch.device, needed: int) -> None:
+    """Check that so many bytes are free before they are taken.
+
+    Raises:
+        EditError: They are not.
+    """
+    free = free_memory(device)
+    if needed > free:
+        raise EditError(
+            f"Full training of this model takes about {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free. "
+            "Set scope to 'LoRA', or use a larger machine."
+        )
 
 
 def give_back_free_memory() -> None:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from editing.memory import require_free_memory
 from editing.replay import require_in_memory
 from inspector.errors import EditError
 from inspector.model import Delta, InspectedModel
@@ -25,6 +26,8 @@ from inspector.model.counted import counted_logits
 
 Scope = Literal["LoRA", "full"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
+COPIES = 6
+"""Float32 copies of the trained weights in full training: master, gradient, two moments of Adam, last good, patch."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +113,18 @@ def trainee(model: InspectedModel, trained: Trained = Trained()) -> Trainee:
     """Copy a model so that its matrices can be trained.
 
     Raises:
-        EditError: A weight is offloaded, not in memory.
+        EditError: A weight is offloaded, or full training needs more memory than is free.
         ArchitectureError: A matrix is quantised.
     """
     names = {name: block for block in range(model.blocks) for name in model.architecture.projections(block)}
     for block in range(model.blocks):
         for module in model.architecture.projections(block).values():
             require_in_memory(canonical_weight(module), block)
+    if trained.scope == "full":
+        weights = sum(
+            canonical_weight(module).numel() for name, module in model.network.named_modules() if name in names
+        )
+        require_free_memory(model.device, COPIES * 4 * weights)
     with model.lock:  # no hook of a running measurement is copied
         network = _copied(model.network)
     if trained.scope == "full":

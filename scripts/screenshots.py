@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-STEPS = ("prompt", "locate", "operate", "compare", "stress", "why")
+STEPS = ("prompt", "locate", "operate", "compare", "stress", "why", "methods")
 FOLDER = Path(__file__).resolve().parents[1] / "assets" / "screenshots"
 
 

@@ -305,6 +305,27 @@ def test_why_this_layer_every_panel_follows_the_picked_layer_and_neurons_can_be_
     page.wait_for_selector("#why-padding .js-plotly-plot .main-svg", timeout=WAIT)
 
 
+def test_methods_run_one_by_one_and_a_line_of_the_table_loads_its_patch(page):
+    """The quick methods stand at start; two are run; a click on a line makes its patch live, a reminder has none."""
+    for plot in ("methods-plane", "methods-shifts", "methods-source", "methods-neurons"):
+        page.locator(f"#{plot}").scroll_into_view_if_needed()
+        assert page.locator(f"#{plot} .js-plotly-plot .main-svg").count() > 0, plot
+    assert "MEND" in text_of(page, "#methods-table"), "the shipped editor network"
+    for title in ("DINM", "SFT", "DPO", "MEND", "Ext-Sub"):
+        page.locator("#methods-chosen").get_by_label(title, exact=True).uncheck()
+    page.locator("#methods").click()
+    wait_for_text(page, "#methods-clock", "1 of 2 methods done")
+    wait_for_text(page, "#methods-clock", "Ended: 2 methods")
+    assert "MEND" not in text_of(page, "#methods-table")
+    page.locator("#methods-table [role=gridcell]", has_text="FT-L").first.click()
+    wait_for_text(page, "#live", "FT-L · layer 29")
+    wait_for_text(page, "#methods-clock", "see step 4")
+    assert page.locator("#answers .badge.edited").inner_text().startswith("FT-L · layer 29")
+    page.locator("#methods-table [role=gridcell]", has_text="Self-Reminder").first.click()
+    wait_for_text(page, "#methods-answer-head", "reminder around the prompt")
+    assert "FT-L" in text_of(page, "#live"), "no patch, so the live one stays"
+
+
 def test_an_atlas_can_be_cancelled_and_keeps_what_is_done(page):
     page.locator("#why-atlas-run").click()
     wait_for_text(page, "#why-clock", "5 of 30 layers")

@@ -145,3 +145,10 @@ def test_settings_out_of_range_are_refused_by_name(wrong):
         DpoSettings(beta=0)
     with pytest.raises(EditError, match="warm_up = -1"):
         DpoSettings(warm_up=-1)
+
+
+def test_full_training_that_does_not_fit_into_memory_is_refused_before_anything_is_copied(llama, case, monkeypatch):
+    monkeypatch.setattr("editing.memory.free_memory", lambda device: 2**10)
+    with pytest.raises(EditError, match=r"0\.0 GiB are free. Set scope to 'LoRA'"):
+        run(sft(llama, case, 1, small(SftSettings, steps=1, scope="full")))
+    assert run(sft(llama, case, 1, small(SftSettings, steps=1))).patch is not None
