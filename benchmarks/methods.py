@@ -39,7 +39,7 @@ from inspector.safeedit.exam import Size
 from inspector.safeedit.scores import Estimate, Score, mean, score_table
 
 FURTHER = ("transfer", "DL", "over-refusal", "look-alikes", "degenerate", "harmless KL")
-NAME, WIDTH = 26, 13
+NAME, WIDTH = 26, 17
 
 
 def compare(model: InspectedModel, cases: Sequence[Case], settings: ContestSettings, out: Path) -> None:
@@ -64,6 +64,10 @@ def compare(model: InspectedModel, cases: Sequence[Case], settings: ContestSetti
     _scores("Beyond the paper: percent; harmless KL in nats a token", FURTHER, everything)
     _mechanism(everything)
     _failures(everything)
+    if "mend" in everything:
+        print(
+            "MEND's shipped editor network has learnt from the bundled cases, these among them (not from 'transfer')."
+        )
 
 
 def _scores(title: str, names: Sequence[str], everything: dict[str, list[Standing]]) -> None:
@@ -153,7 +157,7 @@ def cost(model: InspectedModel, cases: Sequence[Case]) -> None:
     block = divergence(model, first).toxic_layer()
     run(METHODS["dinm"].run(model, first, block, method_settings("dinm", SUFFIX, steps=1)))  # harmless answers
     print(f"\n{model.name}, {model.dtype_name}, edits at the located layer; {len(cases)} cases")
-    print(f"{'':18}{'seconds':>22}{'to DINM':>10}{'updates':>22}{'a step, s':>12}{'peak memory, MiB':>22}")
+    print(f"{'':18}{'seconds':>22}{'to DINM':>10}{'updates':>22}{'a step, s':>12}{'peak memory, MiB':>28}")
     base = 0.0
     for key, title, changes in ways:
         seconds, steps, each, memory, failed = [], [], [], [], 0
@@ -173,7 +177,7 @@ def cost(model: InspectedModel, cases: Sequence[Case]) -> None:
         base = base or float(np.mean(seconds))
         print(
             f"{title:18}{_mean(seconds):>22}{np.mean(seconds) / base:>10.2f}{_mean(steps):>22}{np.mean(each):>12.2f}"
-            f"{_mean(memory):>22}" + (f"  {failed} failed" if failed else ""),
+            f"{_mean(memory):>28}" + (f"  {failed} failed" if failed else ""),
             flush=True,
         )
 

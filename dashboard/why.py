@@ -177,7 +177,9 @@ def neurons_of(model: InspectedModel, session: Session, block: int, order: str, 
     if why.activity is None:
         return None
     toxicity = None if why.probe is None else neuron_toxicity(model, why.probe, block)
-    moved = neuron_profile(model, patch, block).relative if patch is not None and block in patch.blocks else None
+    down = model.architecture.down_projection_names[block]
+    touched = patch is not None and any(delta.module == down for delta in patch.deltas)
+    moved = neuron_profile(model, patch, block).relative if patch is not None and touched else None
     found = neuron_table(model, why.activity, block, toxicity=toxicity, moved=moved, order=order, count=count)
     region = None if why.probe is None else region_toxicity(model, why.probe, block, patch)
     return BlockNeurons(block, found, region)

@@ -26,8 +26,9 @@ from inspector.model.counted import counted_logits
 
 Scope = Literal["LoRA", "full"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-COPIES = 6
-"""Float32 copies of the trained weights in full training: master, gradient, two moments of Adam, last good, patch."""
+COPIES = 7
+"""Float32 copies of the trained weights that full training takes: master, gradient, two moments of Adam, the last good
+step, the patch, and one in passing; ``benchmarks/methods.py --cost`` measures it."""
 
 
 @dataclass(frozen=True)
