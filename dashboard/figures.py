@@ -279,7 +279,8 @@ def neurons(profile: NeuronProfile, named: int = 5) -> go.Figure:
         figure.add_annotation(
             x=int(neuron), y=float(profile.relative[neuron]), text=str(neuron), yshift=9, showarrow=False, font_size=11
         )
-    figure.update_yaxes(tickformat=".0%", range=[0, float(profile.relative.max()) * 1.15 or 1.0])
+    largest = float(profile.relative.max())
+    figure.update_yaxes(tickformat=".0%" if largest > 0.05 else ".2%", range=[0, largest * 1.15 or 1.0])
     return figure
 
 

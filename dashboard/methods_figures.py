@@ -56,7 +56,7 @@ def plane(standings: Sequence[Standing], picked: str | None = None) -> go.Figure
         y=0,
         text="suppresses: only re-routed",
         xanchor="right",
-        yanchor="bottom",
+        yanchor="top",
         showarrow=False,
         font_size=11,
         opacity=0.75,
@@ -133,30 +133,27 @@ def source(standing: Standing | None) -> go.Figure:
 
 
 def neuron_toxicity(standing: Standing | None) -> go.Figure:
-    """Draw each value vector's cosine with the toxic direction, before against after."""
-    figure = _base(340, xaxis_title="vanilla: cosine with the toxic direction", yaxis_title="edited")
+    """Draw the change of each value vector's cosine with the toxic direction against its vanilla value."""
+    figure = _base(340, xaxis_title="vanilla: cosine with the toxic direction", yaxis_title="change by the edit")
     if standing is None or standing.toxicity is None:
         return figure
-    toxicity = standing.toxicity
-    before, after = np.round(toxicity.before, 4), np.round(toxicity.after, 4)
-    far = float(max(np.abs(before).max(), np.abs(after).max())) * 1.05
-    figure.add_scatter(
-        x=[-far, far], y=[-far, far], mode="lines", line={"color": VANILLA, "width": 1, "dash": "dot"}, hoverinfo="skip"
-    )
-    for less, colour, symbol, name in (
-        (after < before, SAFE, "triangle-down", "less toxic"),
-        (after > before, UNSAFE, "triangle-up", "more toxic"),
-        (after == before, VANILLA, "circle", "unchanged"),
+    before = standing.toxicity.before
+    change = standing.toxicity.after - before
+    figure.add_hline(y=0, line={"color": VANILLA, "width": 1, "dash": "dot"})
+    for chosen, colour, symbol, name in (
+        (change < 0, SAFE, "triangle-down", "less toxic"),
+        (change > 0, UNSAFE, "triangle-up", "more toxic"),
+        (change == 0, VANILLA, "circle", "unchanged"),
     ):
-        neurons = np.flatnonzero(less)
+        neurons = np.flatnonzero(chosen)
         if len(neurons) == 0:
             continue
         figure.add_scattergl(
-            x=before[neurons].tolist(),
-            y=after[neurons].tolist(),
+            x=np.round(before[neurons], 4).tolist(),
+            y=[float(f"{value:.3g}") for value in change[neurons]],
             customdata=neurons.tolist(),
             mode="markers",
             marker={"color": colour, "symbol": symbol, "size": 5, "opacity": 0.65},
-            hovertemplate=f"neuron %{{customdata}}, {name}<br>%{{x:.3f}} to %{{y:.3f}}<extra></extra>",
+            hovertemplate=f"neuron %{{customdata}}, {name}<br>%{{x:.3f}}, change %{{y:.2g}}<extra></extra>",
         )
     return figure
