@@ -140,6 +140,7 @@ def neuron_toxicity(standing: Standing | None) -> go.Figure:
     before = standing.toxicity.before
     change = standing.toxicity.after - before
     figure.add_hline(y=0, line={"color": VANILLA, "width": 1, "dash": "dot"})
+    figure.update_yaxes(exponentformat="power")
     for chosen, colour, symbol, name in (
         (change < 0, SAFE, "triangle-down", "less toxic"),
         (change > 0, UNSAFE, "triangle-up", "more toxic"),
