@@ -122,7 +122,9 @@ def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
     set_steps(page, 16)
     page.click("#edit")
     wait_for_text(page, "#clock", "of at most 16")
-    assert page.locator("#edit").is_disabled() and page.locator("#cancel").is_enabled()
+    page.wait_for_function(
+        "() => document.querySelector('#edit').disabled && !document.querySelector('#cancel').disabled", timeout=WAIT
+    )
     wait_for_text(page, "#live", "layer 28")
     wait_until_idle(page)
     wait_for_text(page, "#clock", "Ended after")
