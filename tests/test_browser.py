@@ -25,13 +25,19 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def url(embedded, tmp_path_factory) -> Iterator[str]:
-    """The dashboard on the embedded model, its example made anew."""
+    """The dashboard on the embedded model, its example made anew with shorter exams."""
+    from dashboard import methods, stress
     from dashboard.page import build_app, launch_options
+    from inspector.safeedit.exam import Size
 
-    app = build_app(embedded, example_folder=tmp_path_factory.mktemp("examples"))
-    _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, server_port=None, **launch_options())
-    yield address
-    app.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dashboard.example.CONTEST", ("ft-l", "mend", "self-reminder"))
+        patch.setitem(stress.SIZES, "Quick", Size(1, 2, 2, 1))
+        patch.setitem(methods.SIZES, "Brief", Size(0, 2, 0, 0))
+        app = build_app(embedded, example_folder=tmp_path_factory.mktemp("examples"))
+        _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, server_port=None, **launch_options())
+        yield address
+        app.close()
 
 
 @pytest.fixture(scope="module")

@@ -225,6 +225,6 @@ def test_the_compare_readings_agree_with_the_measurements():
     answer, prompt = measured.shift.by_token[largest, 5:].mean(), measured.shift.by_token[largest, :5].mean()
     assert f"At layer {largest} the answer's tokens move by {answer:.1%}, the prompt's by {prompt:.1%}." == by_token
     furthest = int(measured.profile.relative.argmax())
-    assert neurons.startswith(f"Neuron {furthest} moved most, by {measured.profile.relative.max():.1%}")
+    assert neurons.startswith(f"Layer 2: neuron {furthest} moved most, by {measured.profile.relative.max():.1%}")
     change = np.sort(measured.profile.change**2)
     assert neurons.endswith(f"the ten largest changes hold {change[-10:].sum() / change.sum():.1%} of the whole.")

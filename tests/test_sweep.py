@@ -185,7 +185,7 @@ def test_a_second_process_in_the_same_folder_is_refused(tmp_path, capsys):
     ("more", "said"),
     [
         (["--method", "magic"], f"Unknown method 'magic'. Valid ones: {', '.join(METHODS)}"),
-        (["--set", "colour=3"], "dinm has no setting 'colour'. It has learning_rate"),
+        (["--set", "colour=3"], "DINM has no setting 'colour'. It has learning_rate"),
         (["--set", "steps=many"], "The setting steps cannot be 'many'"),
         (["--set", "steps"], "is no NAME=VALUE"),
         (["--set", "learning_rate=-1"], "learning_rate = -1.0 is out of range"),
