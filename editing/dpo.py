@@ -27,7 +27,7 @@ class DpoSettings(TrainingSettings):
     """Settings of DPO.
 
     Attributes:
-        beta: How strongly the reference holds; 0.1 in the paper's summarisation and dialogue experiments' default.
+        beta: How strongly the reference holds; 0.1 is the default of Rafailov et al.
         warm_up: SFT updates before the reference is taken; 0 for DPO on the vanilla model.
         stop_below: Stop when the preference loss is below this: what is left of its gradient is small, but Adam would
             turn it into full steps.

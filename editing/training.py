@@ -23,6 +23,9 @@ from inspector.safeedit import Case
 class TrainingSettings:
     """Settings that all trained methods share.
 
+    The defaults are ours, made for single cases on the embedded model; the papers of these methods train on whole data
+    sets, with smaller steps.
+
     Attributes:
         scope: ``LoRA``, or ``full`` for every weight of every matrix of the blocks.
         rank: Rank of LoRA's factors.
