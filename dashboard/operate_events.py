@@ -31,10 +31,9 @@ class OperateEvents(CompareEvents):
             for part, setting in SETTING_FIELDS.items()
         ]
 
-    def on_cancel(self, request: gr.Request) -> str:
-        """Ask the visitor's running work to stop; it does within one step."""
+    def on_cancel(self, request: gr.Request) -> None:
+        """Ask the visitor's running work to stop; it does within one step, and the work itself says so."""
         self.session(request).cancelled.set()
-        return fragments.message("Stopping after this step.")
 
     def on_edit(self, request: gr.Request, *values: Any) -> Iterator[Update]:
         """Run DINM with live vital signs, then measure and answer."""

@@ -10,7 +10,7 @@ from inspector.safeedit import bundled_cases
 NO_TEMPLATE = "No attack, the question alone"
 OWN_TEMPLATE = "Your own template"
 LONGEST_ANSWER = 72
-CANCEL, CANCEL_OFF = "Cancel", "Nothing runs"
+CANCEL, CANCEL_SENT, CANCEL_OFF = "Cancel", "Stopping", "Nothing runs"
 
 
 @dataclass

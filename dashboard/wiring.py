@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import gradio as gr
@@ -11,7 +12,7 @@ from dashboard.inputs import DECODING_FIELDS, SETTING_FIELDS, TEXT_FIELDS
 from dashboard.locate_events import LocateEvents
 from dashboard.methods_events import MethodsEvents
 from dashboard.operate_events import OperateEvents
-from dashboard.parts import OWN_TEMPLATE, examples_of
+from dashboard.parts import CANCEL_SENT, OWN_TEMPLATE, examples_of
 from dashboard.rail_events import RailEvents
 from dashboard.stress_events import StressEvents
 from dashboard.why_events import WhyEvents
@@ -68,7 +69,6 @@ class Wiring(RailEvents, LocateEvents, OperateEvents, StressEvents, WhyEvents, M
             self._operated(),
             **quiet,
         )
-        p.cancel.click(self.on_cancel, None, p.clock, queue=False, **quiet)
 
         asking = [p.suffix, p.ask_what, p.own_text, *self._components(DECODING_FIELDS)]
         p.ask_what.input(lambda c: gr.Textbox(visible=c == OWN_PROMPT), p.ask_what, p.own_text, **quiet)
@@ -82,9 +82,12 @@ class Wiring(RailEvents, LocateEvents, OperateEvents, StressEvents, WhyEvents, M
             self._stressed(),
             **quiet,
         )
-        p.stress_cancel.click(self.on_cancel, None, p.stress_clock, queue=False, **quiet)
         p.stress_filter.input(self.on_filter, p.stress_filter, p.stress_rows, **quiet)
         p.stress_rows.select(self.on_answer, None, self._read_answer(), **quiet)
+        for button in (p.cancel, p.stress_cancel, p.why_cancel, p.methods_cancel):
+            # The browser says so by itself: an answer of the server could come after the run's last word and stay.
+            button.click(None, None, button, js=f"() => {json.dumps(CANCEL_SENT)}", **quiet)
+            button.click(self.on_cancel, None, None, queue=False, **quiet)
         loading = self._connect_methods(rail, quiet)
         self._connect_why(rail, quiet, [editing, scaling, undoing, *loading])
 
@@ -107,7 +110,6 @@ class Wiring(RailEvents, LocateEvents, OperateEvents, StressEvents, WhyEvents, M
             [*self._controls(), *table, *of_picked],
             **quiet,
         )
-        p.methods_cancel.click(self.on_cancel, None, p.methods_clock, queue=False, **quiet)
         p.methods_picked.input(self.on_method_picked, p.methods_picked, of_picked, **quiet)
         decoding = self._components(DECODING_FIELDS)
         loaded = list(dict.fromkeys([*self._operated(), *self._controls()]))
@@ -142,7 +144,6 @@ class Wiring(RailEvents, LocateEvents, OperateEvents, StressEvents, WhyEvents, M
         everything = [*controls, *overview, *inside]
         p.why.click(self.on_why, [*rail, *panel, p.padding], everything, **quiet)
         p.why_atlas_run.click(self.on_atlas, [*rail, *panel, p.why_answers], everything, **quiet)
-        p.why_cancel.click(self.on_cancel, None, p.why_clock, queue=False, **quiet)
         p.block.change(
             self.on_why_pick,
             panel,

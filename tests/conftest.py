@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 
 import by_hand
 import pytest
@@ -85,6 +86,12 @@ def probes(tmp_path_factory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("inspector.probe.probe_folder", lambda: folder)
         yield
+
+
+@pytest.fixture(scope="session")
+def example_folder(tmp_path_factory) -> Path:
+    """Where the dashboard's finished example of its tiny model is made by whoever opens a page first."""
+    return tmp_path_factory.mktemp("example")
 
 
 @pytest.fixture(scope="session")

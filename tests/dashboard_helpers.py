@@ -85,7 +85,12 @@ def free_port() -> int:
 
 
 def open_page(folder: Path, read_only: bool = False) -> Page:
-    """Build the page as :func:`dashboard.page.build_app` does, but give its wiring away."""
+    """Build the page as :func:`dashboard.page.build_app` does, but give its wiring away.
+
+    Args:
+        folder: Where the finished example is kept.
+        read_only: As for a public demo.
+    """
     model = tiny_model()
     example = make_example(model, Decoding(max_new_tokens=8), folder)
     with gr.Blocks(analytics_enabled=False) as app:
@@ -153,7 +158,7 @@ class Visitor:
         takes_request = "request" in method.__annotations__
         returned = method(*([self.request] if takes_request else []), *values)
         try:
-            for update in returned if isinstance(returned, Iterator) else [returned]:
+            for update in returned if isinstance(returned, Iterator) else [returned] if event.outputs else []:
                 yield self._draw(event, update)
         finally:  # what Gradio does when a visitor leaves
             if isinstance(returned, Iterator):

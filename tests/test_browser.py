@@ -31,7 +31,7 @@ def url(embedded, tmp_path_factory) -> Iterator[str]:
     from inspector.safeedit.exam import Size
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dashboard.example.CONTEST", ("ft-l", "mend", "self-reminder"))
+        patch.setattr("dashboard.example.CONTEST", ("mend", "self-reminder"))
         patch.setitem(stress.SIZES, "Quick", Size(1, 2, 2, 1))
         patch.setitem(methods.SIZES, "Brief", Size(0, 2, 0, 0))
         app = build_app(embedded, example_folder=tmp_path_factory.mktemp("examples"))
@@ -162,11 +162,21 @@ def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
 def test_cancel_ends_an_edit_and_leaves_the_live_one(page):
     before = text_of(page, "#live")
     set_steps(page, 100)
+    for limit in ("Target P(safe)", "Damage budget"):  # nothing but Cancel may end it
+        page.get_by_label(limit).fill("0")
+        page.get_by_label(limit).press("Tab")
+    page.evaluate(
+        """() => { const button = document.querySelector('#cancel'); window.labels = [];
+        new MutationObserver(() => window.labels.push(document.querySelector('#cancel').innerText.trim())).observe(
+            button.parentElement, {childList: true, subtree: true, characterData: true}); }"""
+    )
     page.click("#edit")
     wait_for_text(page, "#clock", "of at most 100")
     page.click("#cancel")
     wait_for_text(page, "#clock", "it was cancelled; nothing was changed")
     wait_until_idle(page)
+    wait_for_text(page, "#cancel", "Nothing runs")
+    assert "Stopping" in page.evaluate("window.labels"), "the press is answered at once, by the browser"
     assert text_of(page, "#live") == before
 
 

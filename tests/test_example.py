@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dashboard_helpers import model_at_rest
+from dashboard_helpers import model_at_rest, tiny_model
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -61,14 +62,30 @@ def assert_same(one: Example, two: Example) -> None:
     assert first.comparison.after[0].per_token == second.comparison.after[0].per_token
 
 
-@pytest.fixture(autouse=True)
-def quick_methods(monkeypatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def quick_methods() -> Iterator[None]:
     """One method that trains nothing stands for all of them."""
-    monkeypatch.setattr("dashboard.example.CONTEST", ("self-reminder",))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dashboard.example.CONTEST", ("self-reminder",))
+        yield
 
 
-def test_the_example_is_one_whole_operation_on_a_bundled_case(model, tmp_path):
-    example = make_example(model, SHORT, tmp_path)
+@pytest.fixture(scope="module")
+def first(tmp_path_factory, quick_methods) -> tuple[Example, Path]:
+    """An example and the folder in which it was kept."""
+    folder = tmp_path_factory.mktemp("first")
+    return make_example(tiny_model(), SHORT, folder), folder
+
+
+@pytest.fixture
+def kept(first, tmp_path) -> tuple[Example, Path]:
+    """The same with a copy of the folder, for a test to damage."""
+    example, folder = first
+    return example, Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def test_the_example_is_one_whole_operation_on_a_bundled_case(first):
+    example, _ = first
     session, case = example.session, bundled_cases()[CASE]
     assert (example.texts.question, session.case.adversarial_prompt) == (case.question, case.adversarial_prompt)
     assert example.block == session.live.result.block == session.divergence.toxic_layer()
@@ -83,16 +100,16 @@ def test_a_second_start_reads_it_back_exactly_without_an_edit(model, tmp_path, e
     assert len(edits) == 1
 
 
-def test_a_second_start_knows_the_answers_to_the_harmless_prompts(model, tmp_path):
-    make_example(model, SHORT, tmp_path)
+def test_a_second_start_knows_the_answers_to_the_harmless_prompts(model, kept):
+    _, folder = kept
     before = dict(known_answers(model))
     known_answers(model).clear()
-    make_example(model, SHORT, tmp_path)
+    make_example(model, SHORT, folder)
     assert known_answers(model) == before and len(before) >= 8
 
 
-def test_a_visitor_starts_with_it_and_their_edits_leave_it_alone(model, tmp_path):
-    example = make_example(model, SHORT, tmp_path)
+def test_a_visitor_starts_with_it_and_their_edits_leave_it_alone(first):
+    example, _ = first
     session = Session()
     example.fill(session)
     assert session.live is example.session.live and session.answers is example.session.answers
@@ -125,51 +142,51 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("damage", list(DAMAGE.values()), ids=list(DAMAGE))
-def test_a_damaged_file_is_made_again(model, tmp_path, edits, capsys, damage):
-    made = make_example(model, SHORT, tmp_path)
-    damage(file_in(tmp_path))
-    again = make_example(model, SHORT, tmp_path)
-    assert len(edits) == 2 and "it is made again" in capsys.readouterr().err
+def test_a_damaged_file_is_made_again(model, kept, edits, capsys, damage):
+    made, folder = kept
+    damage(file_in(folder))
+    again = make_example(model, SHORT, folder)
+    assert len(edits) == 1 and "it is made again" in capsys.readouterr().err
     assert again.session.live.patch.identifier == made.session.live.patch.identifier
-    make_example(model, SHORT, tmp_path)
-    assert len(edits) == 2, "the file is whole again"
+    make_example(model, SHORT, folder)
+    assert len(edits) == 1, "the file is whole again"
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"format": "dinm-inspector standings 1"}'])
-def test_damaged_standings_are_made_again(model, tmp_path, edits, capsys, content):
-    made = make_example(model, SHORT, tmp_path)
-    (path,) = tmp_path.glob("*/standings.json")
+def test_damaged_standings_are_made_again(model, kept, edits, capsys, content):
+    made, folder = kept
+    (path,) = folder.glob("*/standings.json")
     path.write_text(content)
-    again = make_example(model, SHORT, tmp_path)
-    assert len(edits) == 2 and "it is made again" in capsys.readouterr().err
+    again = make_example(model, SHORT, folder)
+    assert len(edits) == 1 and "it is made again" in capsys.readouterr().err
     (first,), (second,) = made.session.contest.standings, again.session.contest.standings
     assert first.scores == second.scores and first.result.trace[1].edit_loss == second.result.trace[1].edit_loss
 
 
-def test_a_file_of_another_model_is_not_used(model, tmp_path, edits):
-    make_example(model, SHORT, tmp_path)
-    rewrite(file_in(tmp_path), lambda record: record.update(fingerprint="0123456789abcdef"))
-    example = make_example(model, SHORT, tmp_path)
-    assert len(edits) == 2 and example.session.live.patch.fingerprint == model.fingerprint
+def test_a_file_of_another_model_is_not_used(model, kept, edits):
+    _, folder = kept
+    rewrite(file_in(folder), lambda record: record.update(fingerprint="0123456789abcdef"))
+    example = make_example(model, SHORT, folder)
+    assert len(edits) == 1 and example.session.live.patch.fingerprint == model.fingerprint
 
 
-def test_another_model_has_a_file_of_its_own(model, tmp_path):
-    make_example(model, SHORT, tmp_path)
-    first = file_in(tmp_path)
+def test_another_model_has_a_file_of_its_own(model, kept):
+    _, folder = kept
+    first = file_in(folder)
     assert model.fingerprint in first.name
     other = replace(model, fingerprint="0123456789abcdef")
-    make_example(other, SHORT, tmp_path)
-    assert len(list(tmp_path.glob("*.safetensors"))) == 2 and first.exists()
+    make_example(other, SHORT, folder)
+    assert len(list(folder.glob("*.safetensors"))) == 2 and first.exists()
 
 
 @pytest.mark.parametrize("what", ["folder", "file"])
-def test_an_example_that_cannot_be_kept_is_shown_all_the_same(model, tmp_path, capsys, what):
-    kept = make_example(model, SHORT, tmp_path / "kept")
+def test_an_example_that_cannot_be_kept_is_shown_all_the_same(model, kept, tmp_path, capsys, what):
+    made, folder = kept
     if what == "folder":
         (tmp_path / "blocked").write_text("a file where the folder should be")
     else:  # a folder where the file should be; a full disk gives the same kind of error
-        partial = file_in(tmp_path / "kept").with_suffix(".partial").name
+        partial = file_in(folder).with_suffix(".partial").name
         (tmp_path / "blocked" / partial).mkdir(parents=True)
     shown = make_example(model, SHORT, tmp_path / "blocked")
-    assert shown.session.live.patch.identifier == kept.session.live.patch.identifier
+    assert shown.session.live.patch.identifier == made.session.live.patch.identifier
     assert "could not be kept" in capsys.readouterr().err

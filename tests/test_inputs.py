@@ -22,8 +22,8 @@ SCRIPT = "<script>alert(1)</script>"
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory) -> Page:
-    return open_page(tmp_path_factory.mktemp("example"))
+def page(example_folder) -> Page:
+    return open_page(example_folder)
 
 
 @pytest.fixture

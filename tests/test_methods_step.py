@@ -37,8 +37,8 @@ def small_exam(monkeypatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory) -> Page:
-    return open_page(tmp_path_factory.mktemp("example"))
+def page(example_folder) -> Page:
+    return open_page(example_folder)
 
 
 @pytest.fixture

@@ -20,13 +20,13 @@ from inspector.safeedit.scores import score_table
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory) -> Page:
-    return open_page(tmp_path_factory.mktemp("example"))
+def page(example_folder) -> Page:
+    return open_page(example_folder)
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory) -> Page:
-    return open_page(tmp_path_factory.mktemp("example"), read_only=True)
+def guarded(example_folder) -> Page:
+    return open_page(example_folder, read_only=True)
 
 
 @pytest.fixture

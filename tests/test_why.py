@@ -28,8 +28,8 @@ def model() -> Iterator[InspectedModel]:
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory) -> Page:
-    return open_page(tmp_path_factory.mktemp("example"))
+def page(example_folder) -> Page:
+    return open_page(example_folder)
 
 
 @pytest.fixture
@@ -200,8 +200,8 @@ def test_a_probe_trained_on_other_texts_replaces_the_first(visitor, tmp_path):
     assert_idle(visitor)
 
 
-def test_a_read_only_page_keeps_its_probe_and_its_texts(tmp_path):
-    page = open_page(tmp_path, read_only=True)
+def test_a_read_only_page_keeps_its_probe_and_its_texts(example_folder):
+    page = open_page(example_folder, read_only=True)
     visitor = Visitor(page, "read only")
     assert page.parts.why_train.interactive is False
     with pytest.raises(Exception, match="read-only"):

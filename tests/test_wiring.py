@@ -28,8 +28,8 @@ def model() -> Iterator[InspectedModel]:
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory) -> Page:
-    return open_page(tmp_path_factory.mktemp("example"))
+def page(example_folder) -> Page:
+    return open_page(example_folder)
 
 
 @pytest.fixture
@@ -170,8 +170,8 @@ def test_a_picked_layer_is_marked_and_one_out_of_range_refused(visitor):
     assert visitor.screen["curve"] is drawn, "an emptied field changes nothing"
 
 
-def test_the_read_only_demo_refuses_typed_text_and_serves_bundled_cases(tmp_path):
-    visitor = Visitor(open_page(tmp_path, read_only=True))
+def test_the_read_only_demo_refuses_typed_text_and_serves_bundled_cases(example_folder):
+    visitor = Visitor(open_page(example_folder, read_only=True))
     visitor.do("on_locate")
     visitor.do("on_ask", max_new_tokens=2)
     before = visitor.session.divergence
