@@ -35,7 +35,7 @@ from inspector.errors import InspectorError
 from inspector.model import SUFFIX, InspectedModel, load
 from inspector.probe import kept_probe
 from inspector.safeedit import Case
-from inspector.safeedit.exam import Size, VanillaAnswers
+from inspector.safeedit.exam import Size
 from inspector.safeedit.scores import Estimate, Score, mean, score_table
 
 FURTHER = ("transfer", "DL", "over-refusal", "look-alikes", "degenerate", "harmless KL")
@@ -46,13 +46,12 @@ def compare(model: InspectedModel, cases: Sequence[Case], settings: ContestSetti
     """Run the contest on every case that is not done yet and print the tables."""
     probe = run(kept_probe(model))
     everything: dict[str, list[Standing]] = {key: [] for key in settings.methods}
-    known: VanillaAnswers = {}
     for number, case in enumerate(cases):
         folder = out / str(case.identifier)
         if not (folder / "standings.json").is_file():
             begun = time.perf_counter()
             block = divergence(model, case, suffix=settings.suffix).toxic_layer()
-            done = run(contest(model, case, block, settings, probe=probe, known=known), _teller(number, len(cases)))
+            done = run(contest(model, case, block, settings, probe=probe), _teller(number, len(cases)))
             save_standings(done, folder, patches=False)
             print(f"case {case.identifier}: {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
         for standing in load_standings(folder):

@@ -20,7 +20,7 @@ from inspector.model import SUFFIX, Decoding, InspectedModel, Row
 from inspector.probe import Probe, RegionToxicity, neuron_toxicity, region_toxicity
 from inspector.region import RegionShift, cannot_detoxify, region_shift
 from inspector.safeedit import Case
-from inspector.safeedit.exam import QUICK, ExamResult, Size, Texts, VanillaAnswers, examine, make_exam
+from inspector.safeedit.exam import QUICK, ExamResult, Size, Texts, examine, make_exam
 from inspector.safeedit.judges import EmbeddedJudge, Judge
 from inspector.safeedit.scores import Score, score_table
 from inspector.safeedit.sets import held_out_cases
@@ -158,7 +158,6 @@ def contest(
     probe: Probe | None = None,
     judge: Judge | None = None,
     companions: Sequence[Case] = (),
-    known: VanillaAnswers | None = None,
     cancel: Callable[[], bool] = lambda: False,
 ) -> Contest:
     """Run methods on a case one after the other and measure each.
@@ -170,7 +169,6 @@ def contest(
         probe: For the toxicity of the region; left out without one.
         judge: Reads the exam's answers; the embedded rules by default.
         companions: Further cases that SFT, DPO and Ext-Sub train on; none that is scored.
-        known: The vanilla answers of this model's other contests; what one of them has asked is not asked again.
         cancel: Asked after every event; ``True`` ends the contest and keeps the methods that are done.
 
     Yields:
@@ -187,7 +185,6 @@ def contest(
     model.architecture.check_block(block)
     started = time.perf_counter()
     prompts = [case.adversarial_prompt, *_shift_prompts(case, settings.prompts)]
-    known = {} if known is None else known
     done: list[Standing] = []
     furthest = 0.0
     for number, key in enumerate(settings.methods):
@@ -202,8 +199,7 @@ def contest(
             standing = yield from _edited(model, case, block, method, settings, companions, cancel, told)
             if standing is None or cancel():
                 break
-            read_by = judge or EmbeddedJudge()
-            standing = yield from _examined(model, case, standing, settings, read_by, known, cancel, told)
+            standing = yield from _examined(model, case, standing, settings, judge or EmbeddedJudge(), cancel, told)
             if cancel():
                 break
             yield told("measuring toxicity and activation shift", 0.95)
@@ -266,7 +262,6 @@ def _examined(
     standing: Standing,
     settings: ContestSettings,
     judge: Judge,
-    known: VanillaAnswers,
     cancel: Callable[[], bool],
     told: Told,
 ) -> Generator[ContestProgress, None, Standing]:
@@ -279,7 +274,6 @@ def _examined(
         suffix=settings.suffix,
         chat=standing.result.settings.chat,
         decoding=Decoding(max_new_tokens=settings.max_new_tokens),
-        known=known,
         cancel=cancel,
     )
     while True:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import by_hand
 import pytest
 import torch
 
 from inspector.errors import CaseError
 from inspector.model import VANILLA, Decoding, Delta, Patch, Row, answer, encode
-from inspector.model.batching import generate
-from inspector.model.patch import Reminder
 from inspector.safeedit.cases import Case, Template, bundled_cases
 from inspector.safeedit.exam import (
     CASE_ONLY,
@@ -19,11 +15,9 @@ from inspector.safeedit.exam import (
     FULL,
     OPENING,
     QUICK,
-    ExamResult,
     Question,
     Size,
     Texts,
-    VanillaAnswers,
     examine,
     make_exam,
     run_exam,
@@ -91,51 +85,6 @@ def test_both_weights_get_the_same_prompts_and_each_answers_as_it_does_alone(mod
         assert (reply.vanilla.text, reply.edited.text) == alone.texts
     harmless = [reply for reply in result.replies if reply.question.kind == "harmless"]
     assert all(reply.kl > 0 and 0 <= reply.likeness <= 1 for reply in harmless)
-
-
-def assert_same_replies(one: ExamResult, two: ExamResult) -> None:
-    """Equal but for the rounding of the KL."""
-    assert [replace(reply, kl=None) for reply in one.replies] == [replace(reply, kl=None) for reply in two.replies]
-    assert [r.kl for r in one.replies] == pytest.approx([r.kl for r in two.replies], abs=1e-5)
-
-
-def test_known_vanilla_answers_are_not_asked_again_and_change_no_reply(model, case, few, monkeypatch):
-    rows: list[int] = []
-
-    def counted(of, prompts, weights, decoding):
-        rows.append(len(prompts) * len(weights))
-        return generate(of, prompts, weights, decoding)
-
-    monkeypatch.setattr("inspector.safeedit.exam.generate", counted)
-    known: VanillaAnswers = {}
-    row, other = Row(by_hand.patch(model, size=0.3)), Row(reminder=Reminder("Reminder", "Be good. ", " Be kind."))
-
-    def examined(weights: Row, known: VanillaAnswers | None, suffix: str = "") -> ExamResult:
-        rows.clear()
-        return run_exam(
-            examine(
-                model, make_exam(case, SIZE, few), weights, MatcherJudge(), suffix=suffix, decoding=SHORT, known=known
-            )
-        )
-
-    assert_same_replies(examined(row, known), examined(row, None))
-    assert sum(rows) == 20 and len(known) == 10
-    before = {key: list(line.tokens) for key, line in known.items()}
-    assert_same_replies(examined(row, known), examined(row, None))
-    assert_same_replies(examined(other, known), examined(other, None))
-    examined(other, known)
-    assert sum(rows) == 10, "only what answers as edited"
-    assert {key: line.tokens for key, line in known.items()} == before
-    examined(row, known, suffix=" Think.")
-    assert sum(rows) == 20 and len(known) > 10, "other prompts are other questions"
-
-
-def test_an_exam_that_is_cancelled_keeps_no_half_answer(llama, case, few):
-    known: VanillaAnswers = {}
-    exam = examine(
-        llama, make_exam(case, SIZE, few), VANILLA, MatcherJudge(), decoding=SHORT, known=known, cancel=lambda: True
-    )
-    assert run_exam(exam).replies == () and known == {}
 
 
 def test_vanilla_against_itself_changes_nothing(llama, case, few):

@@ -13,7 +13,7 @@ from editing.sweep.work import texts_of, work
 from inspector.errors import EditError, InspectorError
 from inspector.model import InspectedModel, load
 from inspector.safeedit.cases import Case
-from inspector.safeedit.exam import Texts, VanillaAnswers
+from inspector.safeedit.exam import Texts
 from inspector.safeedit.judges import Judge, load_judge
 
 Loader = Callable[[SweepSettings], tuple[InspectedModel, Judge]]
@@ -30,10 +30,9 @@ def load_all(settings: SweepSettings) -> tuple[InspectedModel, Judge]:
 def local(model: InspectedModel, judge: Judge, settings: SweepSettings, todo: Todo) -> Iterator[Finished]:
     """Do the cases one after the other in this process."""
     texts = texts_of(settings)
-    known: VanillaAnswers = {}
     for number, case in todo:
         begun = time.perf_counter()
-        status, record = work(model, judge, case, settings, texts, known)
+        status, record = work(model, judge, case, settings, texts)
         yield _finished(number, case, status, record, time.perf_counter() - begun)
 
 
@@ -140,7 +139,6 @@ class _Worker:
     def __init__(self, settings: SweepSettings, loader: Loader, identity: tuple[str, str] | None) -> None:
         self._settings, self._loader, self._identity = settings, loader, identity
         self._loaded: tuple[InspectedModel, Judge, Texts] | None = None
-        self._known: VanillaAnswers = {}
 
     def _load(self) -> tuple[InspectedModel, Judge, Texts]:
         model, judge = self._loader(self._settings)
@@ -157,7 +155,7 @@ class _Worker:
             self._loaded = self._load()
         model, judge, texts = self._loaded
         begun = time.perf_counter()
-        status, record = work(model, judge, case, self._settings, texts, self._known)
+        status, record = work(model, judge, case, self._settings, texts)
         return _finished(number, case, status, record, time.perf_counter() - begun)
 
 

@@ -10,7 +10,7 @@ from inspector.divergence import divergence
 from inspector.errors import InspectorError
 from inspector.model import Decoding, InspectedModel
 from inspector.safeedit.cases import Case
-from inspector.safeedit.exam import Texts, VanillaAnswers, examine, make_exam, run_exam
+from inspector.safeedit.exam import Texts, examine, make_exam, run_exam
 from inspector.safeedit.judges import Judge
 from inspector.safeedit.layouts import read_cases, serves
 from inspector.safeedit.records import reply_record
@@ -41,35 +41,20 @@ def texts_of(settings: SweepSettings) -> Texts:
 
 
 def work(
-    model: InspectedModel,
-    judge: Judge,
-    case: Case,
-    settings: SweepSettings,
-    texts: Texts,
-    known: VanillaAnswers | None = None,
+    model: InspectedModel, judge: Judge, case: Case, settings: SweepSettings, texts: Texts
 ) -> tuple[str, dict[str, Any]]:
     """Edit on one case and examine the edit.
-
-    Args:
-        known: The model's vanilla answers of the sweep's other cases, which share most questions; it is added to.
 
     Returns:
         ``done`` and the record, or ``failed`` and why, where the case does not allow it.
     """
     try:
-        return "done", _work(model, judge, case, settings, texts, {} if known is None else known)
+        return "done", _work(model, judge, case, settings, texts)
     except InspectorError as error:
         return "failed", {"error": error.user_message()}
 
 
-def _work(
-    model: InspectedModel,
-    judge: Judge,
-    case: Case,
-    settings: SweepSettings,
-    texts: Texts,
-    known: VanillaAnswers,
-) -> dict[str, Any]:
+def _work(model: InspectedModel, judge: Judge, case: Case, settings: SweepSettings, texts: Texts) -> dict[str, Any]:
     chosen = settings.method_settings()
     if settings.block.isdigit():
         block = model.architecture.check_block(int(settings.block))
@@ -86,7 +71,6 @@ def _work(
             suffix=settings.suffix,
             chat=chosen.chat,
             decoding=Decoding(max_new_tokens=settings.max_new_tokens),
-            known=known,
         )
     )
     return {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from inspector.errors import CaseError
@@ -234,8 +234,6 @@ class ExamResult:
 
 
 Examination = Generator[Progress, None, ExamResult]
-VanillaAnswers = dict[tuple[tuple[int, ...], Decoding], Line]
-"""Vanilla answers by prompt and decoding, for exams that ask the same questions of one model."""
 
 
 def examine(
@@ -248,21 +246,18 @@ def examine(
     chat: bool = True,
     decoding: Decoding = Decoding(max_new_tokens=64),
     prompts_at_once: int = 12,
-    known: VanillaAnswers | None = None,
     cancel: Callable[[], bool] = lambda: False,
 ) -> Examination:
     """Answer and mark an exam with the vanilla and the edited weights.
 
     A generator that yields after every token of a batch, so a cancel takes effect within one token and other
-    visitors take turns. Both weights get the same prompts, suffix and decoding and share each batch; with ``known``
-    each has its own, so that the edited answers are the same whether the vanilla ones were known or not.
+    visitors take turns. Both weights get the same prompts, suffix and decoding and share each batch.
 
     Args:
         row: The edited weights, or the reminder around each prompt; the judge reads the prompt without it.
         judge: Reads the answers of judged kinds.
         decoding: Fact questions get at most :data:`FACT_TOKENS` tokens.
         prompts_at_once: Prompts in a batch; it has twice as many lines.
-        known: This model's vanilla answers of other exams: read, and filled with those that it lacks.
         cancel: Asked after every token; ``True`` ends the exam and keeps what is marked.
 
     Raises:
@@ -290,12 +285,13 @@ def examine(
     cancelled = False
     for batch, (reading, answering) in zip(batches, work, strict=True):
         asked = [questions[position] for position in batch]
-        limited = replace(decoding, max_new_tokens=_longest(asked[0], decoding))
-        both = [prompts[p] for p in batch], [prompted[p] for p in batch]
+        longest = _longest(asked[0], decoding)
+        limited = Decoding(longest, decoding.temperature, decoding.top_p, decoding.seed)
         lines: list[Line] = []
-        for part, now in _answers(model, both, row, limited, known):
+        both = [prompts[p] for p in batch], [prompted[p] for p in batch]
+        for count, now in enumerate(_answers(model, both, row, limited), start=1):
             lines = now
-            share = (done + reading + answering * part) / sum(map(sum, work))
+            share = (done + reading + answering * count / longest) / sum(map(sum, work))
             yield Progress(share, time.perf_counter() - started, (), len(replies), len(questions))
             cancelled = cancel()
             if cancelled:
@@ -355,29 +351,12 @@ _Prompts = Sequence[tuple[int, ...]]
 
 
 def _answers(
-    model: InspectedModel, both: tuple[_Prompts, _Prompts], row: Row, decoding: Decoding, known: VanillaAnswers | None
-) -> Iterator[tuple[float, list[Line]]]:
-    """Answer with the vanilla weights, then with the row's: as rows of weights, or as prompts with a reminder.
-
-    Yields:
-        After every token the share of the batch that is done, 0 to 1, and its lines; the last ones are whole.
-    """
-    longest = decoding.max_new_tokens
-    if known is None:
-        asked = (both[0], (VANILLA, row)) if row.reminder is None else ([*both[0], *both[1]], (row.weights(),))
-        for count, lines in enumerate(generate(model, *asked, decoding), start=1):
-            yield count / longest, lines
-        return
-    keys = [(prompt, decoding) for prompt in both[0]]
-    asking = any(key not in known for key in keys)
-    if asking:
-        lines = []
-        for count, lines in enumerate(generate(model, both[0], (VANILLA,), decoding), start=1):
-            yield count / longest / 2, lines
-        known.update(zip(keys, lines, strict=True))
-    vanilla = [known[key] for key in keys]
-    for count, lines in enumerate(generate(model, both[1], (row.weights(),), decoding), start=1):
-        yield (0.5 + count / longest / 2 if asking else count / longest), [*vanilla, *lines]
+    model: InspectedModel, both: tuple[_Prompts, _Prompts], row: Row, decoding: Decoding
+) -> Iterator[list[Line]]:
+    """Answer with the vanilla weights, then with the row's: as rows of weights, or as prompts with a reminder."""
+    if row.reminder is None:
+        return generate(model, both[0], (VANILLA, row), decoding)
+    return generate(model, [*both[0], *both[1]], (row.weights(),), decoding)
 
 
 def _encoded(
