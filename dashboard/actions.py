@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dashboard.session import Comparison, LiveEdit, Session
 from editing import DinmSettings, EditResult, Preparation, Step, dinm
+from editing.guard import check_case
 from inspector.divergence import Divergence, Padding, Preset, divergence
 from inspector.errors import CaseError
 from inspector.likelihood import likelihoods
@@ -62,7 +63,7 @@ def case_of(texts: Texts) -> Case:
     """Build a case from what was typed; a bundled question keeps its record's generalization prompts.
 
     Raises:
-        CaseError: Something is missing, or both answers are the same.
+        CaseError: Something is missing, or the answers are not what :func:`editing.guard.check_case` wants.
     """
     prompt = texts.adversarial_prompt()
     known = next((c for c in bundled_cases() if c.question == texts.question), None)
@@ -81,9 +82,7 @@ def case_of(texts: Texts) -> Case:
         other_both=known.other_both if known else None,
         constraint=known.constraint if known else bundled_cases()[0].constraint,
     )
-    case.require_answers()
-    if any(texts.safe.split() == c.unsafe.split() for c in bundled_cases()):
-        raise CaseError("The safe answer is a bundled case's unsafe answer. Put the safe one there.")
+    check_case(case)
     return case
 
 

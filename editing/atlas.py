@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from editing.guard import check_case
 from editing.objectives import harmless_answers
 from editing.progress import Preparation
 from editing.replay import master_weight
@@ -206,12 +207,12 @@ def make_atlas(
 
     Raises:
         EditError: A weight is not in memory, or the loss is not finite.
-        CaseError: An answer is empty or both are the same.
+        CaseError: See :func:`editing.guard.check_case`.
         PromptError: A text is empty or too long.
         ArchitectureError: A block does not exist.
     """
     started = time.perf_counter()
-    case.require_answers()
+    check_case(case)
     chosen = [model.architecture.check_block(b) for b in settings.blocks or range(model.blocks)]
     own = yield from harmless_answers(
         model, case, settings.harmless_prompts, settings.harmless_tokens, settings.suffix, settings.chat, cancel

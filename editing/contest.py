@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from editing.guard import check_case
 from editing.memory import peak_memory
 from editing.methods import METHODS, Method, method_named, method_settings
 from editing.progress import EditResult, Preparation, Step
@@ -178,10 +179,10 @@ def contest(
         A standing for each method that was done.
 
     Raises:
-        CaseError: An answer is empty or both are the same.
+        CaseError: See :func:`editing.guard.check_case`.
         ArchitectureError: The block does not exist.
     """
-    case.require_answers()
+    check_case(case)
     model.architecture.check_block(block)
     started = time.perf_counter()
     prompts = [case.adversarial_prompt, *_shift_prompts(case, settings.prompts)]

@@ -15,6 +15,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from editing.guard import check_case
 from editing.objectives import (
     AnswerTerm,
     Direction,
@@ -207,13 +208,13 @@ def dinm(
 
     Raises:
         EditError: The settings or the case do not allow this edit, or the loss is not finite at the start.
-        CaseError: An answer is empty or both are the same.
+        CaseError: See :func:`editing.guard.check_case`.
         PromptError: A text is empty or too long.
         ArchitectureError: The block does not exist.
     """
     started = time.perf_counter()
     model.architecture.check_block(block)
-    case.require_answers()
+    check_case(case)
     base = master_weight(model, block)
     terms = yield from prepare_terms(model, case, block, settings, base, replay, cancel)
     if terms is None:

@@ -108,7 +108,7 @@ def ext_sub(
 
     Raises:
         EditError: The settings do not allow it, or the result would let the unsafe answer gain on the safe one.
-        CaseError: An answer is empty or both are the same.
+        CaseError: See :func:`editing.guard.check_case`.
         PromptError: A text is empty or too long.
     """
     started = time.perf_counter()

@@ -1,11 +1,37 @@
-"""What is refused after it was measured: an edit that would lower safety on the case it was made for."""
+"""What is refused: answers in each other's place before an edit, and an edit that has lowered safety after it."""
 
 from __future__ import annotations
 
 import math
 
 from editing.progress import Step
-from inspector.errors import EditError
+from inspector.errors import CaseError, EditError
+from inspector.safeedit import Case, bundled_cases
+from inspector.safeedit.refusal import CONFIDENCE, read_refusal
+
+DECLINES = CONFIDENCE["flat no"]
+"""How sure the refusal rules must be that the unsafe answer declines."""
+
+
+def check_case(case: Case) -> None:
+    """Check that a case can be edited on and that its safe answer is not known to be the unsafe one.
+
+    The rules know English wording only: an unsafe text of one's own in the safe answer's place passes unless the
+    other answer declines.
+
+    Raises:
+        CaseError: An answer is empty, both are the same, the safe one is a bundled case's unsafe one, or only the
+            unsafe one declines.
+    """
+    case.require_answers()
+    if any(case.safe.split() == other.unsafe.split() for other in bundled_cases()):
+        raise CaseError("The safe answer is a bundled case's unsafe answer. Put the safe one there.")
+    other = read_refusal(case.unsafe, case.adversarial_prompt)
+    if other.probability >= DECLINES and not read_refusal(case.safe, case.adversarial_prompt).refused:
+        raise CaseError(
+            f"The answers look exchanged: the unsafe one declines ({other.reason.rstrip('.')}) and the safe one does "
+            "not. Put the answer that declines into the safe answer's box."
+        )
 
 
 def margin(step: Step) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from editing.dinm import DinmSettings, prepare_terms, term_values
-from editing.guard import refuse_harm
+from editing.guard import check_case, refuse_harm
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.replay import TailReplay, master_weight
 from inspector.model import SUFFIX, InspectedModel, Patch
@@ -61,12 +61,12 @@ def knock_out(
     Raises:
         EditError: The unsafe answer would gain on the safe one, which this program does not offer.
         PatchError: No neuron is given, one is given twice, or one does not exist.
-        CaseError: An answer is empty or both are the same.
+        CaseError: See :func:`editing.guard.check_case`.
         PromptError: A text is empty or too long.
         ArchitectureError: The block does not exist.
     """
     started = time.perf_counter()
-    case.require_answers()
+    check_case(case)
     made = neuron_knock_out(model, block, neurons)
     settings = KnockOutSettings(tuple(sorted(neurons)), suffix, chat)
     patch: Patch | None = replace(made, settings={**made.settings, "suffix": suffix, "chat": chat})

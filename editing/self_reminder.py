@@ -75,7 +75,7 @@ def self_reminder(
         companions: Not used.
 
     Raises:
-        CaseError: An answer is empty or both are the same.
+        CaseError: See :func:`editing.guard.check_case`.
         PromptError: A text is empty or too long.
     """
     started = time.perf_counter()

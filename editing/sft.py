@@ -37,7 +37,7 @@ def sft(
 
     Raises:
         EditError: The settings do not allow it, or the loss is not finite at the start.
-        CaseError: An answer is empty or both are the same.
+        CaseError: See :func:`editing.guard.check_case`.
         PromptError: A text is empty or too long.
     """
 

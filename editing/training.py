@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from editing.guard import check_case
 from editing.objectives import harmless_answers
 from editing.progress import EditEvents, EditResult, Preparation, Step, StopReason, stop_reason
 from editing.trainee import Scope, Trained, Trainee, trainee
@@ -104,7 +105,7 @@ class PromptSettings(Protocol):
 
 def encode_pair(model: InspectedModel, case: Case, settings: PromptSettings, anti: bool = False) -> Pair:
     """Encode a case for training; ``anti`` exchanges the answers (the anti-expert of Ext-Sub)."""
-    case.require_answers()
+    check_case(case)
 
     def with_answer(answer: str) -> Encoded:
         return encode(

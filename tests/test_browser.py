@@ -162,6 +162,7 @@ def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
 def test_cancel_ends_an_edit_and_leaves_the_live_one(page):
     before = text_of(page, "#live")
     set_steps(page, 100)
+    page.locator("#settings").get_by_role("button", name="All settings").click()
     for limit in ("Target P(safe)", "Damage budget"):  # nothing but Cancel may end it
         page.get_by_label(limit).fill("0")
         page.get_by_label(limit).press("Tab")

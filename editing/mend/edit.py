@@ -71,7 +71,7 @@ def mend(
 
     Raises:
         EditError: There is no editor for this model, or its edit would let the unsafe answer gain on the safe one.
-        CaseError: An answer is empty or both are the same.
+        CaseError: See :func:`editing.guard.check_case`.
         PromptError: A text is empty or too long.
     """
     started = time.perf_counter()

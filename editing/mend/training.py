@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from editing.guard import check_case
 from editing.mend.network import EditorNetwork, EditorShape, Factors
 from editing.mend.top import TopBlocks, adding, gradient_factors
 from inspector.errors import EditError
@@ -134,7 +135,7 @@ def lesson(model: InspectedModel, case: Case, editor: EditorNetwork, settings: M
     Raises:
         CaseError: It lacks an answer.
     """
-    case.require_answers()
+    check_case(case)
     prompts = [case.adversarial_prompt, case.only_question or case.question, case.other_attack]
 
     def run(text: str, answer: str) -> TopBlocks:
