@@ -58,6 +58,7 @@ def page(browser, url, request) -> Iterator[Any]:
     """A fresh visitor with the finished example on screen; a screenshot is kept when the test ends."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
+    page.set_default_timeout(WAIT)
     page.problems = []
     page.hosts = set()
     page.on("pageerror", lambda error: page.problems.append(str(error)))
@@ -85,8 +86,28 @@ def wait_for_text(page, selector: str, wanted: str) -> None:
     )
 
 
+def wait_for_no_text(page, selector: str, unwanted: str) -> None:
+    page.wait_for_function(
+        "([s, t]) => !document.querySelector(s).innerText.includes(t)", arg=[selector, unwanted], timeout=WAIT
+    )
+
+
 def wait_until_idle(page) -> None:
     page.wait_for_function("() => !document.querySelector('#edit').disabled", timeout=WAIT)
+
+
+def wait_for_answers(page, same: bool) -> None:
+    """Wait until both answers are whole, and equal or different."""
+    page.wait_for_function(
+        """same => { const [one, two] = ['#vanilla', '#edited'].map(s => document.querySelector(s + ' textarea').value);
+        return ![one, two].some(text => text === '…' || text.endsWith('▍')) && (one === two) === same; }""",
+        arg=same,
+        timeout=WAIT,
+    )
+
+
+def wait_for_value(page, selector: str, wanted: str) -> None:
+    page.wait_for_function("([s, t]) => document.querySelector(s).value === t", arg=[selector, wanted], timeout=WAIT)
 
 
 def set_steps(page, steps: int) -> None:
@@ -103,7 +124,7 @@ def pick_cinema(page) -> None:
 
 def test_a_new_visitor_sees_a_finished_example_and_no_empty_box(page):
     for plot in ("curve", "heatmap", "vitals", "token-figure", "divergence-figure", "shift-figure", "shift-tokens"):
-        assert page.locator(f"#{plot} .js-plotly-plot .main-svg").count() > 0, plot
+        page.wait_for_selector(f"#{plot} .js-plotly-plot .main-svg")
     assert "live weights: DINM" in text_of(page, "#live")
     assert "toxic layer" in text_of(page, "#curve")
     assert value_of(page, "#vanilla") and value_of(page, "#edited")
@@ -118,11 +139,11 @@ def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
     page.click("#locate")
     wait_for_text(page, "#locate-reading", "the answers part most at layer")
     toxic = re.search(r"at layer (\d+)", text_of(page, "#locate-reading")).group(1)
-    assert page.locator("#block input[type=number]").input_value() == toxic
+    wait_for_value(page, "#block input[type=number]", toxic)
 
     bar = page.locator("#curve .bars .point path").nth(28).bounding_box()
     page.mouse.click(bar["x"] + bar["width"] / 2, bar["y"] + bar["height"] - 2)
-    page.wait_for_function("() => document.querySelector('#block input[type=number]').value === '28'", timeout=WAIT)
+    wait_for_value(page, "#block input[type=number]", "28")
     wait_for_text(page, "#curve", "picked")
 
     set_steps(page, 16)
@@ -137,7 +158,7 @@ def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
     tile = page.locator(".tile", has_text="P(safe) per token").inner_text()
     before, after = map(float, re.search(r"([\d.]+) → ([\d.]+)", tile).groups())
     assert after > 3 * before
-    assert value_of(page, "#vanilla") != value_of(page, "#edited")
+    wait_for_answers(page, same=False)
     assert page.locator("#answers .badge.edited").inner_text().startswith("DINM · layer 28 · strength 1 · patch ")
     assert page.locator("#answers .badge.vanilla").inner_text() == "vanilla"
 
@@ -146,8 +167,8 @@ def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
     slider.press("Enter")
     slider.blur()
     wait_for_text(page, "#live", "vanilla")
+    wait_for_answers(page, same=True)
     wait_until_idle(page)
-    assert value_of(page, "#vanilla") == value_of(page, "#edited"), "strength 0 is vanilla"
 
     page.click("#undo")
     wait_for_text(page, "#live", "layer 29")
@@ -155,8 +176,9 @@ def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
     page.click("#undo")
     wait_for_text(page, "#live", "no edit is live")
     wait_until_idle(page)
-    assert page.locator("#undo").is_disabled() and "Nothing to undo" in text_of(page, "#undo")
-    assert page.locator("#neurons").is_hidden(), "measurements of a dropped edit must not stay on screen"
+    wait_for_text(page, "#undo", "Nothing to undo")
+    assert page.locator("#undo").is_disabled()
+    page.wait_for_selector("#neurons", state="hidden")  # measurements of a dropped edit must not stay on screen
 
 
 def test_cancel_ends_an_edit_and_leaves_the_live_one(page):
@@ -208,7 +230,7 @@ def test_equal_answers_are_refused_with_a_remedy(page):
 def test_markup_and_control_characters_are_text_and_never_run(page):
     page.locator("#question textarea").fill("<img src=x onerror='window.ran=1'><b>bold</b>\u0007 & <s>?")
     wait_for_text(page, "#prompt-reading", "1 control character left out")
-    assert "<b>bold</b> & <s>?" in value_of(page, "#assembled")
+    page.wait_for_function("document.querySelector('#assembled textarea').value.includes('<b>bold</b> & <s>?')")
     page.click("#locate")
     wait_for_text(page, "#locate-reading", "the answers part most")
     assert page.evaluate("window.ran") is None
@@ -223,7 +245,7 @@ def test_unsafe_text_is_blurred_until_clicked(page):
         place = area.bounding_box()
         page.mouse.click(place["x"] + 40, place["y"] + 20)
         page.wait_for_function(
-            "s => getComputedStyle(document.querySelector(s)).filter === 'none'", arg=f"{box} textarea", timeout=5000
+            "s => getComputedStyle(document.querySelector(s)).filter === 'none'", arg=f"{box} textarea"
         )
 
 
@@ -285,13 +307,14 @@ def test_the_stress_test_streams_its_scores_lists_every_answer_and_hands_them_ou
     page.locator("#stress").click()
     wait_for_text(page, "#stress-clock", "answered by both weights")
     wait_for_text(page, "#stress-clock", "5 prompts, each answered")
-    assert "transfer" not in text_of(page, "#stress-table") and "DG-Avg" in text_of(page, "#stress-table")
+    wait_for_no_text(page, "#stress-table", "transfer")
+    assert "DG-Avg" in text_of(page, "#stress-table")
     pane = page.locator("#stress-edited")
     pane.locator("textarea").click(force=True)
     page.wait_for_function("document.querySelector('#stress-edited').classList.contains('revealed')")
     page.locator("#stress-rows [role=gridcell]", has_text="otherA").first.click()
     page.wait_for_function("!document.querySelector('#stress-edited').classList.contains('revealed')")
-    assert value_of(page, "#stress-prompt") != ""
+    page.wait_for_function("document.querySelector('#stress-prompt textarea').value !== ''")
     with page.expect_download() as download:
         page.locator("#stress-csv").click()
     assert download.value.path().read_text(encoding="utf-8").startswith("score,category,case,prompt")
@@ -302,12 +325,14 @@ def test_why_this_layer_every_panel_follows_the_picked_layer_and_neurons_can_be_
     for plot in ("why-locators", "why-atlas", "why-neurons"):
         assert page.locator(f"#{plot}").is_visible(), plot
     assert "Best layer" in text_of(page, "#why-judged")
+    before = text_of(page, "#why-neurons")
     bars = page.locator("#why-atlas .js-plotly-plot .nsewdrag").first
     bars.scroll_into_view_if_needed()
     box = bars.bounding_box()
     page.mouse.click(box["x"] + box["width"] * 20.5 / 30, box["y"] + box["height"] - 3)
     wait_for_text(page, "#step-why", "Layer 20:")
-    assert page.locator("#block input[type=number]").input_value() == "20"
+    wait_for_value(page, "#block input[type=number]", "20")
+    page.wait_for_function("told => document.querySelector('#why-neurons').innerText !== told", arg=before)
     rows = page.locator("#why-neurons [role=row]", has=page.locator("[role=gridcell]")).all()[:12]
     pushing = next(r for r in rows if float(r.locator("[role=gridcell]").nth(1).inner_text()) > 0)
     pushing.locator("[role=gridcell]").first.click()
@@ -315,7 +340,7 @@ def test_why_this_layer_every_panel_follows_the_picked_layer_and_neurons_can_be_
     page.locator("#why-knock").click()
     wait_for_text(page, "#live", "neuron knock-out")
     wait_until_idle(page)
-    assert "neuron knock-out (live)" in text_of(page, "#why-edits")
+    wait_for_text(page, "#why-edits", "neuron knock-out (live)")
     page.get_by_role("tab", name="Logit lens").click()
     page.wait_for_selector("#why-lens .js-plotly-plot .main-svg", timeout=WAIT)
     page.get_by_role("tab", name="Tokens of the prompt").click()
@@ -328,14 +353,14 @@ def test_methods_run_one_by_one_and_a_line_of_the_table_loads_its_patch(page):
     """The quick methods stand at start; two are run; a click on a line makes its patch live, a reminder has none."""
     for plot in ("methods-plane", "methods-shifts", "methods-source", "methods-neurons"):
         page.locator(f"#{plot}").scroll_into_view_if_needed()
-        assert page.locator(f"#{plot} .js-plotly-plot .main-svg").count() > 0, plot
+        page.wait_for_selector(f"#{plot} .js-plotly-plot .main-svg")
     assert "MEND" in text_of(page, "#methods-table"), "the shipped editor network"
     for title in ("DINM", "SFT", "DPO", "MEND", "Ext-Sub"):
         page.locator("#methods-chosen").get_by_label(title, exact=True).uncheck()
     page.locator("#methods").click()
     wait_for_text(page, "#methods-clock", "1 of 2 methods done")
     wait_for_text(page, "#methods-clock", "Ended: 2 methods")
-    assert "MEND" not in text_of(page, "#methods-table")
+    wait_for_no_text(page, "#methods-table", "MEND")
     page.locator("#methods-table [role=gridcell]", has_text="FT-L").first.click()
     wait_for_text(page, "#live", "FT-L · layer 29")
     wait_for_text(page, "#methods-clock", "see step 4")
