@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import tempfile
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -55,6 +57,15 @@ def main(arguments: list[str] | None = None) -> int:
     if open_to_others and auth is None:
         print("Warning: others can reach this page and nobody is asked to log in; see --auth.", file=sys.stderr)
 
+    # Gradio's copies of what can be downloaded, answers among it, lie where only this user can read, and go with it.
+    with tempfile.TemporaryDirectory(prefix="dinm-inspector-", ignore_cleanup_errors=True) as folder:
+        os.environ.setdefault("GRADIO_TEMP_DIR", folder)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        return serve(chosen, paths, auth)
+
+
+def serve(chosen: argparse.Namespace, paths: dict[str, str], auth: tuple[str, ...] | None) -> int:
+    """Load the model, build the page and serve it; Gradio is imported here, after its settings are in place."""
     from dashboard.page import build_app, launch_options
     from inspector.errors import InspectorError
     from inspector.model import load

@@ -13,10 +13,12 @@ trained on the bundled labelled texts; the activation shift is the relative chan
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from editing.methods import METHODS, method_settings
 from editing.standing_file import load_standings, save_standings
 from editing.sweep.paper import COLUMNS, TABLE_1
 from inspector.divergence import divergence
-from inspector.errors import InspectorError
+from inspector.errors import EditError, InspectorError
 from inspector.model import SUFFIX, InspectedModel, load
 from inspector.probe import kept_probe
 from inspector.safeedit import Case
@@ -44,6 +46,7 @@ NAME, WIDTH = 26, 17
 
 def compare(model: InspectedModel, cases: Sequence[Case], settings: ContestSettings, out: Path) -> None:
     """Run the contest on every case that is not done yet and print the tables."""
+    _same_settings(out, model, settings)
     probe = run(kept_probe(model))
     everything: dict[str, list[Standing]] = {key: [] for key in settings.methods}
     for number, case in enumerate(cases):
@@ -55,7 +58,8 @@ def compare(model: InspectedModel, cases: Sequence[Case], settings: ContestSetti
             save_standings(done, folder, patches=False)
             print(f"case {case.identifier}: {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
         for standing in load_standings(folder):
-            everything[standing.method.key].append(standing)
+            if standing.method.key in everything:
+                everything[standing.method.key].append(standing)
     print(f"{model.name}, {model.dtype_name}; {len(cases)} cases: {', '.join(str(case.identifier) for case in cases)}")
     judges = {s.exam.judge for standings in everything.values() for s in standings if s.exam is not None}
     print(f"judge: {', '.join(sorted(judges))}")
@@ -66,8 +70,19 @@ def compare(model: InspectedModel, cases: Sequence[Case], settings: ContestSetti
     _failures(everything)
     if "mend" in everything:
         print(
-            "MEND's shipped editor network has learnt from the bundled cases, these among them (not from 'transfer')."
+            "MEND's shipped editor network has learnt from the bundled cases, these among them: DS, onlyQ and otherA "
+            "are prompts that it was trained on, 'transfer' has none of those."
         )
+
+
+def _same_settings(out: Path, model: InspectedModel, settings: ContestSettings) -> None:
+    """Refuse to go on in a folder of other settings: its finished cases would be printed as these."""
+    told = json.dumps({"model": model.fingerprint, "dtype": model.dtype_name, **asdict(settings)}, sort_keys=True)
+    path = out / "settings.json"
+    if path.is_file() and path.read_text(encoding="utf-8") != told:
+        raise EditError(f"{out} holds cases of other settings or another model. Give another --out, or delete it.")
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(told, encoding="utf-8")
 
 
 def _scores(title: str, names: Sequence[str], everything: dict[str, list[Standing]]) -> None:
@@ -152,7 +167,7 @@ def _failures(everything: dict[str, list[Standing]]) -> None:
 def cost(model: InspectedModel, cases: Sequence[Case]) -> None:
     """Print seconds, steps and memory of every method's edit, without any exam."""
     ways: list[tuple[str, str, dict[str, Any]]] = [(key, METHODS[key].title, {}) for key in METHODS]
-    ways += [(key, f"{METHODS[key].title}, full", {"scope": "full", "learning_rate": 2e-5}) for key in ("sft", "dpo")]
+    ways += [(key, f"{METHODS[key].title}, full", {"scope": "full"}) for key in ("sft", "dpo")]
     first = cases[0]
     block = divergence(model, first).toxic_layer()
     run(METHODS["dinm"].run(model, first, block, method_settings("dinm", SUFFIX, steps=1)))  # harmless answers

@@ -174,11 +174,11 @@ def connect(wiring: StressEvents) -> None:
         """Make the same small edit at every layer and measure each, a dictionary a group of layers."""
         with shown_to_user(), wiring.reserved(request) as session:
             given = texts(question, template, safe, unsafe, suffix)
-            shown = 0
+            shown = session.why.atlas
             for progress in why.atlas(model, session, given, answers):
-                made = progress.why.atlas
-                if made is not None and len(made.entries) > shown:
-                    shown = len(made.entries)
+                made = session.why.atlas
+                if made is not None and made is not shown:
+                    shown = made
                     yield {"done": progress.fraction >= 1, **json.loads(json.dumps(asdict(made)))}
 
     def methods(

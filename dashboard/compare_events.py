@@ -31,6 +31,7 @@ class CompareEvents(Context):
     ) -> Iterator[Update]:
         """Scale the patch, measure again and regenerate."""
         with shown_to_user(), self.reserved(request) as session:
+            self._require_bundled_prompt(suffix, choice)
             session.scale(float(strength))
             yield {**self._running(), self.parts.live: fragments.live_badge(session)}
             try:
@@ -45,6 +46,7 @@ class CompareEvents(Context):
         """Drop the live edit; the one before it, or vanilla, is live again."""
         p = self.parts
         with shown_to_user(), self.reserved(request) as session:
+            self._require_bundled_prompt(suffix, choice)
             before = session.undo()
             yield {**self._running(), p.live: fragments.live_badge(session)}
             try:
@@ -70,8 +72,7 @@ class CompareEvents(Context):
         case = session.live.case if session.live else session.case
         if case is None:
             raise CaseError("There is no case yet. Press Locate in step 2 first.")
-        if self.read_only and (choice == OWN_PROMPT or suffix != self.example.texts.suffix):
-            raise CaseError("This demo is read-only: free text is off. Pick one of the case's prompts.")
+        self._require_bundled_prompt(suffix, choice)
         text = actions.prompt_to_ask(case, choice, own)
         decoding = decoding_from(values)
         yield self._running()
@@ -81,6 +82,10 @@ class CompareEvents(Context):
             yield self._idle(session)
             raise
         yield self._idle(session)
+
+    def _require_bundled_prompt(self, suffix: str, choice: str) -> None:
+        if self.read_only and (choice == OWN_PROMPT or suffix != self.example.texts.suffix):
+            raise CaseError("This demo is read-only: free text is off. Pick one of the case's prompts.")
 
     def _stream(self, session: Session, text: str, choice: str, suffix: str, decoding: Decoding) -> Iterator[Update]:
         p = self.parts

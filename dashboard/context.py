@@ -18,6 +18,7 @@ from dashboard.inputs import require_bundled
 from dashboard.parts import CANCEL, CANCEL_OFF, Parts
 from dashboard.session import Session, Sessions
 from dashboard.stress_fragments import head
+from dashboard.why import toxicities
 from inspector.errors import CaseError, InspectorError
 from inspector.model import InspectedModel
 from inspector.safeedit.judges import Judge
@@ -116,7 +117,7 @@ class Context:
             p.why_attribute: gr.Button(interactive=True),
             p.why_train: gr.Button(interactive=not self.read_only),
             p.why_head: why_fragments.head(session),
-            p.why_edits: why_fragments.edits_table(session),
+            p.why_edits: why_fragments.edits_table(session, toxicities(self.model, session)),
             p.methods: gr.Button(interactive=True),
             p.methods_load: gr.Button(interactive=True),
             p.methods_cancel: gr.Button(CANCEL_OFF, interactive=False),

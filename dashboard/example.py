@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from dashboard import actions, stress, why
 from dashboard.actions import Texts
 from dashboard.session import Contest, LiveEdit, Session
-from dashboard.why_state import Why
+from dashboard.why_state import Panel, Why
 from editing import EditResult, Preparation, Step, preset, run
 from editing.atlas import Atlas, AtlasSettings, Entry
 from editing.contest import ContestProgress, ContestSettings, contest
@@ -58,6 +58,7 @@ class Example:
         session.edits = list(done.edits)
         session.comparison, session.answers, session.exam = done.comparison, done.answers, done.exam
         session.why, session.contest = done.why, done.contest
+        session.panel = Panel(self.block)
         session.started = True
 
 
@@ -155,14 +156,19 @@ def _read_contest(folder: Path, session: Session, texts: Texts, block: int) -> b
 
 def _look_inside(model: InspectedModel, session: Session) -> None:
     """Measure what is quick enough to be measured at every start: neurons, lens, padding, tokens, probe."""
-    known = session.why
-    assert known.case is not None
-    if known.activity is None:
-        known = why.with_quick_tokens(model, session, why.with_lenses(model, session, why.with_neurons(model, known)))
-        known = replace(known, padding=padding_study(model, session.why.case or known.case))
-    if known.probe is None:
-        known = replace(known, probe=why.run_quietly(kept_probe(model)))
-    session.why = known
+    case, suffix = session.why.case, session.why.suffix
+    assert case is not None
+    if session.why.activity is None:
+        session.learn(
+            case,
+            suffix,
+            **why.neurons(model, case, suffix),
+            **why.lenses(model, session, case, suffix),
+            **why.quick_tokens(model, session, case, suffix),
+            padding=padding_study(model, case),
+        )
+    if session.why.probe is None:
+        session.learn(case, suffix, probe=why.run_quietly(kept_probe(model)))
 
 
 def _write(

@@ -21,7 +21,7 @@ def build(parts: Parts, model: InspectedModel, example: Example, read_only: bool
         gr.HTML(stress_fragments.HEADING)
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=230):
-                _controls(parts, read_only, write_files(model, exam))
+                _controls(parts, read_only, write_files(model, exam, example.session.new_folder()))
             with gr.Column(scale=3, min_width=420):
                 parts.stress_clock = gr.HTML(stress_fragments.ended(exam), elem_id="stress-clock")
                 parts.stress_head = gr.HTML(stress_fragments.head(exam, example.session.row), elem_id="stress-head")

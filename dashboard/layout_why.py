@@ -38,7 +38,8 @@ def build(parts: Parts, model: InspectedModel, example: Example, read_only: bool
                 parts.why_head = gr.HTML(why_fragments.head(example.session), elem_id="why-head")
             with gr.Column(scale=3, min_width=420):
                 parts.why_locators = _plot(why_figures.locators(known.located, block), "why-locators")
-                parts.why_locators_reading = gr.HTML(why_fragments.locators_reading(known.located, block))
+                said = why_fragments.locators_reading(known.located, block, known.refused)
+                parts.why_locators_reading = gr.HTML(said)
                 gr.HTML("<h3>Atlas: what the same edit achieves at each layer</h3>")
                 parts.why_atlas = _plot(why_figures.atlas(known.atlas, block), "why-atlas")
                 parts.why_atlas_reading = gr.HTML(why_fragments.atlas_reading(known.atlas))
@@ -102,7 +103,8 @@ def _neurons(parts: Parts, model: InspectedModel, example: Example) -> None:
     )
     parts.why_neurons_reading = gr.HTML(why_fragments.neurons_reading(found))
     gr.HTML("<h3>Edits of this visit</h3>")
-    parts.why_edits = gr.HTML(why_fragments.edits_table(example.session), elem_id="why-edits")
+    edits = why_fragments.edits_table(example.session, why.toxicities(model, example.session))
+    parts.why_edits = gr.HTML(edits, elem_id="why-edits")
 
 
 def _lens(parts: Parts, model: InspectedModel, example: Example) -> None:
@@ -146,8 +148,7 @@ def _tokens(parts: Parts, example: Example) -> None:
 
 
 def _probe(parts: Parts, model: InspectedModel, example: Example, read_only: bool) -> None:
-    known, live = example.session.why, example.session.live
-    curve = None if known.probe is None else why.region_curve(model, known.probe, live.patch if live else None)
+    known, curve = example.session.why, why.region_curve(model, example.session)
     parts.why_regions = _plot(why_figures.regions(curve, example.block), "why-regions")
     parts.why_probe_reading = gr.HTML(
         why_fragments.probe_reading(known.probe, curve, example.block), elem_id="why-probe-reading"

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard import actions, figures, fragments
+from dashboard import actions, figures, fragments, methods_fragments, why_fragments
 from dashboard.context import Context, Update, shown_to_user
 from dashboard.session import Session
 
@@ -23,6 +23,8 @@ class LocateEvents(Context):
                 **self._located(session, distance, once),
                 self.parts.heatmap: figures.divergence_heatmap(measured),
                 self.parts.heatmap_reading: fragments.heatmap_reading(measured),
+                self.parts.why_head: why_fragments.head(session),
+                self.parts.methods_head: methods_fragments.head(session),
             }
 
     def on_distance(self, request: gr.Request, distance: str, once: bool) -> Update:

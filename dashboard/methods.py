@@ -47,7 +47,7 @@ def run_contest(
     tokens: int,
     judge: Judge,
 ) -> Generator[ContestProgress, None, Contest]:
-    """Run the chosen methods on the case in the rail; what is done is kept in the session, a cancel included.
+    """Run the chosen methods on the case in the rail; what is done is kept in the session, whatever ends the run.
 
     Raises:
         CaseError: No method is chosen, a choice is unknown, or something is missing in the texts.
@@ -64,14 +64,12 @@ def run_contest(
         raise CaseError(f"Unknown method '{unknown[0]}'. Choose some of: {', '.join(TITLES)}.")
     case = case_of(texts)
     model.architecture.check_block(block)
-    full = {"scope": "full", "learning_rate": 2e-5} if scope == "full" else {}
     settings = ContestSettings(
         methods=tuple(key for title, key in TITLES.items() if title in titles),
         scope=scope,
         size=SIZES[size],
         max_new_tokens=max(1, min(1024, tokens)),
         suffix=texts.suffix,
-        changes={"sft": full, "dpo": full},
     )
     probe = session.why.probe or run_quietly(kept_probe(model))
     run = contest(
@@ -84,15 +82,12 @@ def run_contest(
         companions=companions(case, train_on),
         cancel=session.cancelled.is_set,
     )
-    while True:
-        try:
-            yield next(run)
-        except StopIteration as end:
-            done: tuple[Standing, ...] = end.value
-            break
-    made = Contest(case, texts.suffix, block, done)
-    if done:
-        session.contest = made
+    made = Contest(case, texts.suffix, block, ())
+    for event in run:
+        if len(event.standings) > len(made.standings):
+            # At once: what comes after it may fail, and a click on the screen's new line must not find an older run.
+            made = session.contest = Contest(case, texts.suffix, block, event.standings)
+        yield event
     return made
 
 
@@ -103,6 +98,7 @@ def standing_record(standing: Standing) -> dict[str, Any]:
     return {
         "method": standing.method.title,
         "failed": standing.failed,
+        "unmeasured": standing.unmeasured,
         "patch": None if patch is None else patch.identifier,
         "updates": None if result is None else result.kept,
         "seconds": None if result is None else result.seconds,

@@ -42,13 +42,14 @@ class MethodsEvents(CompareEvents):
                 EmbeddedJudge(),
             )
             chosen = [title for title in methods.TITLES if title in (titles or ())]
-            filling = self._running_contest(session, run, chosen, picked)
+            session.method = picked
+            filling = self._running_contest(session, run, chosen)
             yield from self.guarded(session, self.parts.methods_clock, filling)
 
-    def _running_contest(self, session: Session, run: Any, chosen: list[str], picked: str | None) -> Iterator[Update]:
+    def _running_contest(self, session: Session, run: Any, chosen: list[str]) -> Iterator[Update]:
         p = self.parts
         yield {**self._running(), p.methods_clock: fragments.message("Starting")}
-        drawn, done = 0.0, -1
+        drawn, done = 0.0, 0
         while True:
             try:
                 event = next(run)
@@ -62,19 +63,19 @@ class MethodsEvents(CompareEvents):
             update: Update = {p.methods_clock: methods_fragments.progress(event, chosen)}
             if fresh:
                 done = len(event.standings)
-                update |= self._compared_methods(event.standings, picked)
+                update |= {p.methods_head: methods_fragments.head(session), **self._compared_methods(session)}
             yield update
-        cancelled = session.cancelled.is_set()
-        known = session.contest
+        known, picked = session.contest, session.method
         yield {
-            p.methods_clock: methods_fragments.ended(made, cancelled),
+            p.methods_clock: methods_fragments.ended(made, session.cancelled.is_set()),
             p.methods_head: methods_fragments.head(session),
-            **self._compared_methods(known.standings if known else (), picked),
+            **self._compared_methods(session),
             **self._picked_method(known.named(picked) if known and picked else None),
         }
 
-    def _compared_methods(self, standings: tuple[Standing, ...], picked: str | None) -> Update:
-        p = self.parts
+    def _compared_methods(self, session: Session) -> Update:
+        p, picked = self.parts, session.method
+        standings = session.contest.standings if session.contest is not None else ()
         return {
             p.methods_table: methods_fragments.rows(standings),
             p.methods_scores: methods_fragments.all_scores(standings),
@@ -107,7 +108,9 @@ class MethodsEvents(CompareEvents):
 
     def on_method_picked(self, request: gr.Request, picked: str) -> Update:
         """Let the figures follow the picked method."""
-        p, known = self.parts, self.session(request).contest
+        p, session = self.parts, self.session(request)
+        session.method = picked
+        known = session.contest
         standings = known.standings if known is not None else ()
         return {
             p.methods_plane: methods_figures.plane(standings, picked),

@@ -28,6 +28,12 @@ def measured(standings: Sequence[Standing]) -> list[Standing]:
     return [s for s in standings if s.toxicity is not None and s.shift is not None]
 
 
+def forced_zero(standing: Standing) -> bool:
+    """Whether one of a method's two places on the plane is zero by construction."""
+    toxicity, shift = standing.toxicity, standing.shift
+    return (toxicity is not None and toxicity.forced) or (shift is not None and shift.forced)
+
+
 def plane(standings: Sequence[Standing], picked: str | None = None) -> go.Figure:
     """Draw toxicity reduction against activation shift, a point a method; corners say what they mean."""
     shown = measured(standings)
@@ -71,7 +77,7 @@ def plane(standings: Sequence[Standing], picked: str | None = None) -> go.Figure
             x=[x],
             y=[y],
             mode="markers+text",
-            text=[escape(title)],
+            text=[escape(title) + ("*" if forced_zero(standing) else "")],
             textposition="top center" if y >= 0 else "bottom center",
             marker={
                 "color": PICKED if title == picked else EDITED,

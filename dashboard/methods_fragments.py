@@ -8,7 +8,7 @@ from html import escape
 from dashboard.fragments import progress_bar, reading
 from dashboard.session import Contest, Session
 from dashboard.stress_fragments import value
-from dashboard.why_fragments import case_name
+from dashboard.why_fragments import case_name, other_case
 from editing.contest import ContestProgress, Standing
 from editing.methods import METHODS
 from inspector.safeedit.scores import Score
@@ -45,15 +45,10 @@ def head(session: Session) -> str:
     known = session.contest
     if known is None:
         return reading("No method was run yet. Tick some and press Run methods.")
-    stale = ""
-    if session.case is not None and session.case != known.case:
-        stale = (
-            f'<p class="reading warn">Located last: {escape(case_name(session.case))}. This table belongs to another '
-            "case; press Run methods for the one in the rail.</p>"
-        )
+    badge = f"ran on: {escape(case_name(known.case))}, region: down-projection of layer {known.block}"
     return (
-        f'{stale}<div class="answer-head"><span class="badge edited">ran on: {escape(case_name(known.case))}, region: '
-        f"down-projection of layer {known.block}</span></div>"
+        other_case(session, known.case, "this table", "Run methods")
+        + f'<div class="answer-head"><span class="badge edited">{badge}</span></div>'
     )
 
 
@@ -64,8 +59,7 @@ def progress(event: ContestProgress, chosen: Sequence[str]) -> str:
     lines = []
     for title in chosen:
         if title in done:
-            failed = done[title].failed
-            lines.append(_line(title, "failed" if failed else "done", failed or _ended(done[title])))
+            lines.append(_done_line(done[title]))
         elif title == event.method.title:
             lines.append(_line(title, "running", event.message))
         else:
@@ -79,12 +73,17 @@ def ended(known: Contest | None, cancelled: bool = False) -> str:
     """Return the list of a contest that has ended."""
     if known is None:
         return progress_bar("Nothing was measured.", 0.0)
-    lines = "".join(
-        _line(s.method.title, "failed" if s.failed else "done", s.failed or _ended(s)) for s in known.standings
-    )
+    lines = "".join(map(_done_line, known.standings))
     said = "Cancelled; the methods that were done are kept" if cancelled else "Ended"
     count = f"{len(known.standings)} method{'' if len(known.standings) == 1 else 's'}"
     return f'{progress_bar(f"{said}: {count}.", 1.0)}<ul class="runs">{lines}</ul>'
+
+
+def _done_line(standing: Standing) -> str:
+    said = standing.failed or _ended(standing)
+    if standing.unmeasured:
+        said += f"; not measured: {standing.unmeasured}"
+    return _line(standing.method.title, "failed" if standing.failed else "done", said)
 
 
 def _ended(standing: Standing) -> str:
@@ -118,8 +117,11 @@ def _cells(standing: Standing) -> list[str]:
         "–" if shift is None else "0 *" if shift.forced else f"{100 * shift.region_input:.1f}",
         "–" if result is None else f"{result.seconds:.1f}",
         f"{standing.peak_mebibytes:.0f}",
-        _many(standing.parameters_changed),
-        f"{standing.delta_norm:.3g}",
+        *(
+            ("0 *", "0 *")
+            if result is not None and result.patch is None and result.reminder is not None
+            else (_many(standing.parameters_changed), f"{standing.delta_norm:.3g}")
+        ),
     ]
 
 
@@ -145,7 +147,8 @@ def all_scores(standings: Sequence[Standing]) -> str:
     lines = []
     for name, example in names.items():
         vanilla = next(s for standing in scored for s in standing.scores if s.name == name).vanilla.value
-        cells = [f"<td>{'–' if vanilla is None else value(vanilla, example.unit)}</td>"]
+        forced = " *" if example.forced else ""
+        cells = [f"<td>{'–' if vanilla is None else value(vanilla, example.unit)}{forced}</td>"]
         for standing in scored:
             found = next((s for s in standing.scores if s.name == name), None)
             shown = "–" if found is None or found.edited.value is None else value(found.edited.value, found.unit)
@@ -158,6 +161,7 @@ def all_scores(standings: Sequence[Standing]) -> str:
     return (
         '<div class="score-wrap"><table class="scores"><thead><tr><th>Score</th><th>Vanilla</th>'
         f"{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        + reading("* so by construction: vanilla is compared with itself.")
     )
 
 
@@ -188,8 +192,8 @@ def plane_reading(standings: Sequence[Standing]) -> str:
         )
     said = "; ".join(parts) or "No method shifts the region's input"
     return reading(
-        f"{said}. An edit of the region's own matrix, or of layers above, cannot shift its input: zero there is forced."
-        f"{weak}"
+        f"{said}. * a zero by construction: an edit of the region's own matrix, or of layers above, cannot shift its "
+        f"input, and what leaves that matrix alone cannot change its toxicity.{weak}"
     )
 
 

@@ -29,7 +29,8 @@ def build_app(model: InspectedModel, *, read_only: bool = False, example_folder:
     """
     example = make_example(model, Decoding(max_new_tokens=LONGEST_ANSWER), example_folder)
     sessions = Sessions()
-    with gr.Blocks(title="DINM Inspector", analytics_enabled=False, fill_width=True) as app:
+    # Gradio copies what can be downloaded, answers among it: its copies are deleted when they are an hour old.
+    with gr.Blocks(title="DINM Inspector", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as app:
         parts = layout.build(model, example, read_only)
         wiring = Wiring(model, sessions, parts, example, read_only)
         wiring.connect()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
-from dashboard.why_state import Why
+from dashboard.why_state import Panel, Why
 from editing import EditResult
 from editing.contest import Standing
 from inspector.divergence import Divergence
@@ -100,7 +103,10 @@ class Session:
         answers: Last answers, vanilla first.
         exam: The last stress test, of whichever weights it names.
         why: What was measured of a case's layers, of whichever case it names.
+        panel: What the controls of "Why this layer" are set to.
         contest: The last run of several methods.
+        method: The method that is picked in its figures, by title.
+        files: The folder of the stress test's files, which goes with the session.
         cancelled: Set to end the visitor's running work.
         started: Whether the session has its first content.
     """
@@ -115,10 +121,14 @@ class Session:
     answers: Answers | None = None
     exam: ExamResult | None = None
     why: Why = field(default_factory=Why)
+    panel: Panel = field(default_factory=Panel)
     contest: Contest | None = None
+    method: str | None = None
+    files: tempfile.TemporaryDirectory | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
     started: bool = False
     _busy: threading.Lock = field(default_factory=threading.Lock)
+    _learning: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def live(self) -> LiveEdit | None:
@@ -135,6 +145,22 @@ class Session:
         """Whether prompts get the chat template: as the live edit was made, so that it is judged on its own format."""
         return self.live.result.settings.chat if self.live else True
 
+    def learn(self, case: Case, suffix: str, *, only_current: bool = False, **measured: Any) -> Why:
+        """Add what was measured of a case's layers; of another case nothing is kept but the probe.
+
+        Args:
+            only_current: Drop it if another case has been measured meanwhile.
+            measured: Parts of :class:`Why` by name.
+        """
+        with self._learning:
+            known = self.why
+            if (known.case, known.suffix) != (case, suffix):
+                if only_current:
+                    return known
+                known = Why(case, suffix, probe=known.probe)
+            self.why = replace(known, **measured)
+            return self.why
+
     def begin(self) -> bool:
         """Reserve this session for one long run; ``False`` if one is running."""
         if not self._busy.acquire(blocking=False):
@@ -147,13 +173,20 @@ class Session:
         self._busy.release()
 
     def add(self, edit: LiveEdit) -> None:
-        """Make an edit the live one, at strength 1."""
-        self.edits = [*self.edits, edit][-HISTORY:]
+        """Make an edit the live one, at strength 1; one that was live before comes up again and is not kept twice."""
+        self.edits = [*(kept for kept in self.edits if kept.result is not edit.result), edit][-HISTORY:]
         while len(self.edits) > 1 and sum(kept.patch.bytes for kept in self.edits) > LARGEST_HISTORY:
             self.edits = self.edits[1:]
         self.strength = 1.0
         self.comparison = None
         self.answers = None
+
+    def new_folder(self) -> Path:
+        """Return an empty folder of this visitor's own; the one before is deleted, and this one with the session."""
+        if self.files is not None:
+            self.files.cleanup()
+        self.files = tempfile.TemporaryDirectory(prefix="dinm-inspector-", ignore_cleanup_errors=True)
+        return Path(self.files.name)
 
     def scale(self, strength: float) -> None:
         """Set the factor on the live patch.

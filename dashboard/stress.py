@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import tempfile
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -183,9 +182,8 @@ def as_csv(exam: ExamResult) -> str:
     return written.getvalue()
 
 
-def write_files(model: InspectedModel, exam: ExamResult) -> tuple[str, str]:
-    """Write an exam as CSV and JSON into a new temporary folder and return both paths."""
-    folder = Path(tempfile.mkdtemp(prefix="dinm-inspector-"))
+def write_files(model: InspectedModel, exam: ExamResult, folder: Path) -> tuple[str, str]:
+    """Write an exam as CSV and JSON into a folder and return both paths."""
     table, whole = folder / "stress-test.csv", folder / "stress-test.json"
     table.write_text(as_csv(exam), encoding="utf-8")
     whole.write_text(as_json(model, exam), encoding="utf-8")

@@ -96,7 +96,7 @@ class StressEvents(CompareEvents):
 
     def _shown(self, session: Session, exam: ExamResult, chosen: str) -> Update:
         p = self.parts
-        table, whole = stress.write_files(self.model, exam)
+        table, whole = stress.write_files(self.model, exam, session.new_folder())
         return {
             **self._scored(list(exam.replies), exam.judge),
             p.stress_head: stress_fragments.head(exam, session.row),

@@ -14,13 +14,13 @@ from dashboard.actions import Texts, case_of
 from dashboard.session import LiveEdit, Session
 from dashboard.why_state import Why
 from editing import EditResult, Preparation, Step
-from editing.atlas import Atlas, AtlasProgress, AtlasSettings, make_atlas
+from editing.atlas import AtlasSettings, make_atlas
 from editing.knock_out import knock_out
 from inspector.divergence import Padding
 from inspector.errors import CaseError
 from inspector.lens import Lens, Peak, logit_lens, peaks
-from inspector.locators import LOCATORS, Located, Setup, locate_with
-from inspector.model import VANILLA, InspectedModel, Patch, Row
+from inspector.locators import LOCATORS, Located, NotLocated, Setup, locate_with
+from inspector.model import VANILLA, InspectedModel, Row
 from inspector.neurons import Neuron, neuron_activity, neuron_table
 from inspector.padding import padding_study
 from inspector.probe import Labelled, Probe, RegionToxicity, kept_probe, neuron_toxicity, region_toxicity
@@ -31,63 +31,56 @@ from inspector.token_attribution import TokenAttribution, Way, token_attribution
 
 @dataclass(frozen=True)
 class WhyProgress:
-    """How far a measurement is.
+    """How far a measurement is; what is known so far is in the session.
 
     Attributes:
         message: What is being done.
         fraction: Share done, 0 to 1.
-        why: What is known so far.
     """
 
     message: str
     fraction: float
-    why: Why
-
-
-def begin(session: Session, case: Case, suffix: str) -> Why:
-    """Return what is known of a case: everything if it is the one measured before, else nothing but the probe."""
-    known = session.why
-    return known if (known.case, known.suffix) == (case, suffix) else Why(case, suffix, probe=known.probe)
 
 
 def ask_locators(
     model: InspectedModel, session: Session, texts: Texts, padding: Padding = "right"
-) -> Generator[WhyProgress, None, Why]:
+) -> Generator[WhyProgress, None, None]:
     """Ask all locators, then measure neurons, lens, padding and the quick token attribution; keeps what is done.
 
     Raises:
         CaseError: Something is missing in the texts.
         PromptError: A text is too long.
     """
-    case = case_of(texts)
-    why = begin(session, case, texts.suffix)
-    why = replace(why, located=())
+    case, suffix = case_of(texts), texts.suffix
     cancel = session.cancelled.is_set
-    setup = Setup(suffix=texts.suffix, padding=padding, cancel=cancel)
+    setup = Setup(suffix=suffix, padding=padding, probe=session.why.probe, cancel=cancel)
     parts = len(LOCATORS) + 4
+    located: tuple[Located, ...] = ()
+    refused: tuple[NotLocated, ...] = ()
     for event in locate_with(model, case, setup=setup):
-        if isinstance(event, Located):
-            why = session.why = replace(why, located=(*why.located, event))
-        else:
+        if isinstance(event, tuple):
             name, share = event
-            yield WhyProgress(f"Locator: {name}", (len(why.located) + share) / parts, why)
-    if cancel():
-        return why
-    measurements: list[tuple[str, Callable[[Why], Why]]] = [
-        ("Measuring every neuron", lambda w: with_neurons(model, w)),
-        ("Reading every layer with the logit lens", lambda w: with_lenses(model, session, w)),
-        ("Padding both answers both ways", lambda w: replace(w, padding=padding_study(model, case))),
-        ("Attributing the unsafe answer to the prompt", lambda w: with_quick_tokens(model, session, w)),
+            yield WhyProgress(f"Locator: {name}", (len(located) + len(refused) + share) / parts)
+            continue
+        if isinstance(event, Located):
+            located = (*located, event)
+        else:
+            refused = (*refused, event)
+        session.learn(case, suffix, located=located, refused=refused)
+    measurements: list[tuple[str, Callable[[], dict[str, Any]]]] = [
+        ("Measuring every neuron", lambda: neurons(model, case, suffix)),
+        ("Reading every layer with the logit lens", lambda: lenses(model, session, case, suffix)),
+        ("Padding both answers both ways", lambda: {"padding": padding_study(model, case)}),
+        ("Attributing the unsafe answer to the prompt", lambda: quick_tokens(model, session, case, suffix)),
+        ("Reading the toxicity probe", lambda: {"probe": session.why.probe or run_quietly(kept_probe(model))}),
     ]
     for number, (message, measure) in enumerate(measurements):
-        yield WhyProgress(message, (len(LOCATORS) + number) / parts, why)
         if cancel():
-            return why
-        why = session.why = measure(why)
-    probe = run_quietly(kept_probe(model))
-    why = session.why = replace(why, probe=probe)
-    yield WhyProgress("Done", 1.0, why)
-    return why
+            return
+        yield WhyProgress(message, min(1.0, (len(LOCATORS) + number) / parts))
+        if cancel():
+            return
+        session.learn(case, suffix, **measure())
 
 
 def run_quietly(measuring: Generator[float, None, Any]) -> Any:
@@ -99,67 +92,54 @@ def run_quietly(measuring: Generator[float, None, Any]) -> Any:
             return end.value
 
 
-def with_neurons(model: InspectedModel, why: Why) -> Why:
+def neurons(model: InspectedModel, case: Case, suffix: str) -> dict[str, Any]:
     """Measure the neurons of all blocks on vanilla weights."""
-    assert why.case is not None
-    return replace(why, activity=neuron_activity(model, why.case, suffix=why.suffix))
+    return {"activity": neuron_activity(model, case, suffix=suffix)}
 
 
-def with_lenses(model: InspectedModel, session: Session, why: Why) -> Why:
+def lenses(model: InspectedModel, session: Session, case: Case, suffix: str) -> dict[str, Any]:
     """Read both answers with the logit lens, with vanilla and with the live weights."""
-    case, row = why.case, session.row
-    assert case is not None
-    lenses: dict[str, tuple[Lens, Lens]] = {}
+    row, chat = session.row, session.chat
+    found: dict[str, tuple[Lens, Lens]] = {}
     for name, answer in (("safe answer", case.safe), ("unsafe answer", case.unsafe)):
-        found = logit_lens(model, case.adversarial_prompt, answer, (VANILLA, row), suffix=why.suffix, chat=session.chat)
-        lenses[name] = (found[0], found[1])
-    return replace(why, lenses=lenses, lens_weights=row.label())
+        read = logit_lens(model, case.adversarial_prompt, answer, (VANILLA, row), suffix=suffix, chat=chat)
+        found[name] = (read[0], read[1])
+    return {"lenses": found, "lens_weights": row.label()}
 
 
-def with_quick_tokens(model: InspectedModel, session: Session, why: Why) -> Why:
+def quick_tokens(model: InspectedModel, session: Session, case: Case, suffix: str) -> dict[str, Any]:
     """Attribute by gradient x input with vanilla and live weights."""
     found: dict[str, TokenAttribution] = {}
+    chat = session.chat
     for row in (VANILLA, session.row):
-        assert why.case is not None
-        item = token_attribution(model, why.case, "gradient x input", row, suffix=why.suffix, chat=session.chat)
+        item = token_attribution(model, case, "gradient x input", row, suffix=suffix, chat=chat)
         assert item is not None
         found[row.label()] = item
-    return replace(why, tokens=found)
+    return {"tokens": found}
 
 
 def atlas(
     model: InspectedModel, session: Session, texts: Texts, answers: bool, settings: AtlasSettings | None = None
-) -> Generator[WhyProgress, None, Why]:
-    """Make the atlas of the case in the rail; a cancel keeps the layers that are done.
+) -> Generator[WhyProgress, None, None]:
+    """Make the atlas of the case in the rail; a cancel or an error keeps the layers that are done.
 
     Raises:
         CaseError: Something is missing in the texts.
         PromptError: A text is too long.
     """
-    case = case_of(texts)
-    why = begin(session, case, texts.suffix)
-    settings = replace(settings or AtlasSettings(), suffix=texts.suffix, answers=answers)
-    run = make_atlas(model, case, settings, cancel=session.cancelled.is_set)
+    case, suffix = case_of(texts), texts.suffix
+    settings = replace(settings or AtlasSettings(), suffix=suffix, answers=answers)
     done = 0.0
-    while True:
-        try:
-            event = next(run)
-        except StopIteration as end:
-            made: Atlas = end.value
-            break
+    for event in make_atlas(model, case, settings, cancel=session.cancelled.is_set):
         if isinstance(event, Preparation):
-            yield WhyProgress(event.message, max(done, 0.03 * event.fraction), why)
+            yield WhyProgress(event.message, max(done, 0.03 * event.fraction))
             continue
-        assert isinstance(event, AtlasProgress)
         count = len(event.atlas.entries)
         done = count / event.total
         left = f", about {event.seconds / done * (1 - done):.0f} s left" if 0 < done < 1 else ""
-        why = replace(why, atlas=event.atlas if count else why.atlas)
-        yield WhyProgress(f"Edited and measured {count} of {event.total} layers{left}", done, why)
-    if made.entries:
-        why = replace(why, atlas=made)
-    session.why = why
-    return why
+        if count:
+            session.learn(case, suffix, atlas=event.atlas)
+        yield WhyProgress(f"Edited and measured {count} of {event.total} layers{left}", done)
 
 
 @dataclass(frozen=True)
@@ -173,15 +153,16 @@ class BlockNeurons:
 
 def neurons_of(model: InspectedModel, session: Session, block: int, order: str, count: int = 40) -> BlockNeurons | None:
     """Return the table of one block; ``None`` when nothing was measured yet."""
-    why, patch = session.why, session.live.patch if session.live else None
+    why, row = session.why, session.row
     if why.activity is None:
         return None
     toxicity = None if why.probe is None else neuron_toxicity(model, why.probe, block)
     down = model.architecture.down_projection_names[block]
-    touched = patch is not None and any(delta.module == down for delta in patch.deltas)
-    moved = neuron_profile(model, patch, block).relative if patch is not None and touched else None
+    moved = None
+    if row.patch is not None and any(delta.module == down for delta in row.patch.deltas):
+        moved = row.strength * neuron_profile(model, row.patch, block).relative
     found = neuron_table(model, why.activity, block, toxicity=toxicity, moved=moved, order=order, count=count)
-    region = None if why.probe is None else region_toxicity(model, why.probe, block, patch)
+    region = None if why.probe is None else region_toxicity(model, why.probe, block, row)
     return BlockNeurons(block, found, region)
 
 
@@ -193,10 +174,22 @@ class RegionCurve:
     after: np.ndarray
 
 
-def region_curve(model: InspectedModel, probe: Probe, patch: Patch | None) -> RegionCurve:
-    """Measure every block's region."""
-    found = [region_toxicity(model, probe, block, patch) for block in range(model.blocks)]
+def region_curve(model: InspectedModel, session: Session) -> RegionCurve | None:
+    """Measure every block's region with vanilla and with the live weights; ``None`` without a probe."""
+    probe = session.why.probe
+    if probe is None:
+        return None
+    found = [region_toxicity(model, probe, block, session.row) for block in range(model.blocks)]
     return RegionCurve(np.array([r.before for r in found]), np.array([r.after for r in found]))
+
+
+def toxicities(model: InspectedModel, session: Session) -> list[RegionToxicity | None]:
+    """Measure what each of the visit's edits, at strength 1, does to the toxicity of its own region."""
+    probe = session.why.probe
+    return [
+        None if probe is None else region_toxicity(model, probe, edit.result.block, edit.row())
+        for edit in session.edits
+    ]
 
 
 def peaks_of(model: InspectedModel, why: Why, answer: str, place: int) -> list[Peak]:
@@ -277,7 +270,7 @@ def attribute(
             found[row.label()] = event
     finally:
         left.set()
-    session.why = replace(session.why, tokens=found)
+    session.learn(case, why.suffix, only_current=True, tokens=found)
     yield 1.0, found
 
 

@@ -12,6 +12,7 @@ from dashboard.compare_events import CompareEvents
 from dashboard.context import Update, shown_to_user
 from dashboard.inputs import decoding_from
 from dashboard.session import Session
+from dashboard.why_state import Panel
 from editing import EditResult, Preparation
 from inspector.errors import CaseError
 from inspector.model import Decoding
@@ -24,133 +25,131 @@ class WhyEvents(CompareEvents):
 
     def on_why(self, request: gr.Request, *values: Any) -> Iterator[Update]:
         """Ask all locators and measure what is inside the layers; the charts fill one by one."""
-        shown = self._panel_values(values[5:12])
         with shown_to_user(), self.reserved(request) as session:
+            session.panel = Panel.of(values[5:12])
             texts = self.texts(values[:5])
             run = why.ask_locators(self.model, session, texts, values[12])
-            yield from self.guarded(session, self.parts.why_clock, self._measuring(session, run, "Asked", shown))
+            yield from self.guarded(session, self.parts.why_clock, self._measuring(session, run, "Asked"))
 
     def on_atlas(self, request: gr.Request, *values: Any) -> Iterator[Update]:
         """Make the atlas; it fills layer by layer and a cancel keeps what is done."""
-        shown = self._panel_values(values[5:12])
         with shown_to_user(), self.reserved(request) as session:
+            session.panel = Panel.of(values[5:12])
             texts = self.texts(values[:5])
             run = why.atlas(self.model, session, texts, bool(values[12]))
-            yield from self.guarded(session, self.parts.why_clock, self._measuring(session, run, "Atlas made", shown))
+            yield from self.guarded(session, self.parts.why_clock, self._measuring(session, run, "Atlas made"))
 
-    def _measuring(
-        self, session: Session, run: Generator[why.WhyProgress, None, Any], done: str, shown: dict[str, Any]
-    ) -> Iterator[Update]:
+    def _measuring(self, session: Session, run: Generator[why.WhyProgress, None, None], done: str) -> Iterator[Update]:
         p = self.parts
         yield {**self._running(), p.why_clock: why_fragments.clock("Starting", 0.0)}
-        drawn: tuple[int, int] = (-1, -1)
+        drawn = session.why
         for progress in run:
             update: Update = {p.why_clock: why_fragments.clock(progress.message, progress.fraction)}
-            size = len(progress.why.located), len(progress.why.atlas.entries) if progress.why.atlas else 0
-            if size != drawn:
-                drawn = size
-                update |= self._overview(progress.why, shown["block"])
+            if session.why is not drawn:
+                drawn = session.why
+                update |= {p.why_head: why_fragments.head(session), **self._overview(session)}
             yield update
         ended = "Cancelled; what was measured is kept." if session.cancelled.is_set() else f"{done}."
         yield {
             p.why_clock: why_fragments.clock(ended, 1.0),
-            **self._overview(session.why, shown["block"]),
-            **self._inside(session, shown),
+            **self._overview(session),
+            **self._inside(session),
         }
 
-    def _overview(self, known: why.Why, block: int) -> Update:
-        p = self.parts
+    def _overview(self, session: Session) -> Update:
+        p, known, block = self.parts, session.why, session.panel.block
         return {
             p.why_locators: why_figures.locators(known.located, block),
-            p.why_locators_reading: why_fragments.locators_reading(known.located, block),
+            p.why_locators_reading: why_fragments.locators_reading(known.located, block, known.refused),
             p.why_atlas: why_figures.atlas(known.atlas, block),
             p.why_atlas_reading: why_fragments.atlas_reading(known.atlas),
             p.why_agreement: why_fragments.agreements(known.agreements(), known.atlas),
         }
 
-    def _panel_values(self, values: Any) -> dict[str, Any]:
-        names = ("block", "order", "answer", "weights", "place", "way", "ig_steps")
-        found = dict(zip(names, values, strict=True))
-        found["block"] = int(found["block"] or 0)
-        found["place"] = int(found["place"] or 0)
-        return found
-
-    def _inside(self, session: Session, shown: dict[str, Any]) -> Update:
+    def _inside(self, session: Session) -> Update:
         """Draw everything that depends on the picked layer or the live weights."""
         p, known = self.parts, session.why
-        patch = session.live.patch if session.live else None
-        curve = None if known.probe is None else why.region_curve(self.model, known.probe, patch)
         return {
-            **self._neurons(session, shown),
-            **self._lens(session, shown),
+            **self._neurons(session),
+            **self._lens(session),
+            **self._regions(session),
             p.why_tokens: why_fragments.token_spans(known.tokens),
             p.why_tokens_reading: why_fragments.tokens_reading(known.tokens),
-            p.why_regions: why_figures.regions(curve, shown["block"]),
-            p.why_probe_reading: why_fragments.probe_reading(known.probe, curve, shown["block"]),
             p.why_padding: why_figures.padding(known.padding),
             p.why_padding_reading: why_fragments.padding_reading(known.padding),
         }
 
-    def _neurons(self, session: Session, shown: dict[str, Any]) -> Update:
+    def _regions(self, session: Session) -> Update:
+        p, block = self.parts, session.panel.block
+        curve = why.region_curve(self.model, session)
+        return {
+            p.why_regions: why_figures.regions(curve, block),
+            p.why_probe_reading: why_fragments.probe_reading(session.why.probe, curve, block),
+        }
+
+    def _neurons(self, session: Session) -> Update:
         p = self.parts
-        found = why.neurons_of(self.model, session, shown["block"], shown["order"])
+        found = why.neurons_of(self.model, session, session.panel.block, session.panel.order)
         return {
             p.why_neurons: why_fragments.neuron_rows(found),
             p.why_neurons_reading: why_fragments.neurons_reading(found),
         }
 
-    def _lens(self, session: Session, shown: dict[str, Any]) -> Update:
-        p, known = self.parts, session.why
-        pair = known.lenses.get(shown["answer"])
+    def _lens(self, session: Session) -> Update:
+        p, known, panel = self.parts, session.why, session.panel
+        pair = known.lenses.get(panel.answer)
         if pair is None:
             return {
                 p.why_lens: why_figures.lens(None, None, 0),
-                p.why_lens_reading: why_fragments.lens_reading(known, shown["answer"]),
+                p.why_lens_reading: why_fragments.lens_reading(known, panel.answer),
                 p.why_peaks: "",
             }
-        reading = pair[1] if shown["weights"] == "edited" else pair[0]
-        place = min(shown["place"], len(reading.positions) - 1)
-        found = why.peaks_of(self.model, known, shown["answer"], place)
+        reading = pair[1] if panel.weights == "edited" else pair[0]
+        place = min(panel.place, len(reading.positions) - 1)
+        found = why.peaks_of(self.model, known, panel.answer, place)
         return {
-            p.why_lens: why_figures.lens(reading, shown["block"], place),
-            p.why_lens_reading: why_fragments.lens_reading(known, shown["answer"]),
+            p.why_lens: why_figures.lens(reading, panel.block, place),
+            p.why_lens_reading: why_fragments.lens_reading(known, panel.answer),
             p.why_peaks: why_fragments.peaks_table(found, f"{place}: {reading.tokens[place]!r}"),
             p.why_place: gr.Slider(maximum=len(reading.positions) - 1),
         }
 
     def on_why_pick(self, request: gr.Request, *values: Any) -> Update:
         """Let every panel follow the picked layer."""
-        p, session, shown = self.parts, self.session(request), self._panel_values(values)
+        session, panel = self.session(request), Panel.of(values)
         with shown_to_user():
-            self.model.architecture.check_block(shown["block"])
-        known = session.why
-        patch = session.live.patch if session.live else None
-        curve = None if known.probe is None else why.region_curve(self.model, known.probe, patch)
+            self.model.architecture.check_block(panel.block)
+        session.panel = panel
         return {
-            **self._overview(known, shown["block"]),
-            **self._neurons(session, shown),
-            **self._lens(session, shown),
-            p.why_regions: why_figures.regions(curve, shown["block"]),
-            p.why_probe_reading: why_fragments.probe_reading(known.probe, curve, shown["block"]),
-            p.why_selected: "",
+            **self._overview(session),
+            **self._neurons(session),
+            **self._lens(session),
+            **self._regions(session),
+            self.parts.why_selected: "",
         }
 
     def on_live_changed(self, request: gr.Request, *values: Any) -> Update:
         """After an edit, Undo or another strength: redraw all that shows the live weights."""
         session = self.session(request)
+        session.panel = Panel.of(values)
+        case, suffix = session.why.case, session.why.suffix
         with shown_to_user():
-            if session.why.case is not None and session.why.lens_weights != session.row.label():
-                session.why = why.with_lenses(self.model, session, session.why)
-                session.why = why.with_quick_tokens(self.model, session, session.why)
-        return self._inside(session, self._panel_values(values))
+            if case is not None and session.why.lens_weights != session.row.label():
+                for measure in (why.lenses, why.quick_tokens):
+                    session.learn(case, suffix, only_current=True, **measure(self.model, session, case, suffix))
+        return self._inside(session)
 
     def on_order(self, request: gr.Request, *values: Any) -> Update:
         """List other neurons."""
-        return self._neurons(self.session(request), self._panel_values(values))
+        session = self.session(request)
+        session.panel = Panel.of(values)
+        return self._neurons(session)
 
     def on_lens(self, request: gr.Request, *values: Any) -> Update:
         """Show another text, other weights or another column of the lens."""
-        return self._lens(self.session(request), self._panel_values(values))
+        session = self.session(request)
+        session.panel = Panel.of(values)
+        return self._lens(session)
 
     def on_neuron(self, request: gr.Request, selected: str, event: gr.SelectData) -> str:
         """Add the clicked neuron to the selection, or take it out."""
@@ -164,20 +163,19 @@ class WhyEvents(CompareEvents):
 
     def on_knock(self, request: gr.Request, selected: str, *values: Any) -> Iterator[Update]:
         """Knock the selected neurons out: the patch is live, measured and answers."""
-        shown, suffix = self._panel_values(values[:7]), values[7]
+        suffix = values[7]
         with shown_to_user(), self.reserved(request) as session:
+            session.panel = Panel.of(values[:7])
             if self.read_only and suffix != self.example.texts.suffix:
                 raise CaseError("This demo is read-only: free text is off.")
             neurons, decoding = why.neurons_from(selected), decoding_from(values[8:])
-            run = self._knocked(session, neurons, shown, suffix, decoding)
+            run = self._knocked(session, neurons, suffix, decoding)
             yield from self.guarded(session, self.parts.why_clock, run)
 
-    def _knocked(
-        self, session: Session, neurons: list[int], shown: dict[str, Any], suffix: str, decoding: Decoding
-    ) -> Iterator[Update]:
+    def _knocked(self, session: Session, neurons: list[int], suffix: str, decoding: Decoding) -> Iterator[Update]:
         p = self.parts
         yield {**self._running(), p.why_clock: why_fragments.clock("Starting", 0.0)}
-        run = why.knock(self.model, session, neurons, shown["block"])
+        run = why.knock(self.model, session, neurons, session.panel.block)
         while True:
             try:
                 event = next(run)
@@ -190,7 +188,7 @@ class WhyEvents(CompareEvents):
         if result.patch is None or live is None:
             yield {p.why_clock: why_fragments.clock("Cancelled; no edit was made.", 1.0)}
             return
-        yield {**self._now_live(live, session), **self._neurons(session, shown)}
+        yield {**self._now_live(live, session), **self._neurons(session)}
         yield self._measured(session, suffix)
         yield from self._stream(session, live.case.adversarial_prompt, "Adversarial prompt", suffix, decoding)
         ended = f"Neurons {', '.join(map(str, neurons))} of layer {result.block} are knocked out; see step 4."
@@ -198,9 +196,9 @@ class WhyEvents(CompareEvents):
 
     def on_attribute(self, request: gr.Request, *values: Any) -> Iterator[Update]:
         """Attribute the unsafe answer to the prompt's tokens with vanilla and live weights."""
-        shown = self._panel_values(values)
         with shown_to_user(), self.reserved(request) as session:
-            run = self._attributed(session, shown["way"], int(shown["ig_steps"] or 32))
+            session.panel = panel = Panel.of(values)
+            run = self._attributed(session, panel.way, panel.ig_steps)
             yield from self.guarded(session, self.parts.why_clock, run)
 
     def _attributed(self, session: Session, way: Way, steps: int) -> Iterator[Update]:
@@ -216,18 +214,18 @@ class WhyEvents(CompareEvents):
 
     def on_train(self, request: gr.Request, source: str, *values: Any) -> Iterator[Update]:
         """Train the probe on other texts."""
-        shown = self._panel_values(values)
         with shown_to_user(), self.reserved(request) as session:
+            session.panel = Panel.of(values)
             if self.read_only:
                 raise CaseError("This demo is read-only: the probe stays as it is.")
-            run = self._trained(session, (source or "").strip() or BUNDLED, shown)
+            run = self._trained(session, (source or "").strip() or BUNDLED)
             yield from self.guarded(session, self.parts.why_clock, run)
 
-    def _trained(self, session: Session, source: str, shown: dict[str, Any]) -> Iterator[Update]:
+    def _trained(self, session: Session, source: str) -> Iterator[Update]:
         p = self.parts
         yield {**self._running(), p.why_clock: why_fragments.clock("Reading the texts", 0.0)}
         labelled = labelled_texts(source)
         for share in why.train(self.model, session, labelled):
             yield {p.why_clock: why_fragments.clock(f"Reading {len(labelled.texts)} texts", share)}
         ended = "Cancelled." if session.cancelled.is_set() else "Probe trained."
-        yield {p.why_clock: why_fragments.clock(ended, 1.0), **self._inside(session, shown)}
+        yield {p.why_clock: why_fragments.clock(ended, 1.0), **self._inside(session)}

@@ -85,7 +85,7 @@ def atlas(made: Atlas | None, picked: int | None) -> go.Figure:
         title, colour = ATLAS_CURVES[name]
         values = made.curve(name) * (100 if name in ANSWERED else 1)
         known = np.nan_to_num(values)
-        chosen = made.best if name == ("margin gain" if len(names) == 3 else "generalized") else None
+        chosen = made.best if name in (("margin gain",) if made.truth == "margin gain" else ANSWERED) else None
         figure.add_bar(
             x=list(range(made.blocks)),
             y=[None if np.isnan(value) else float(f"{value:.4g}") for value in values],

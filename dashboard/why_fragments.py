@@ -15,9 +15,9 @@ from dashboard.why_state import Why
 from editing import DinmSettings
 from editing.atlas import Atlas
 from inspector.lens import Peak
-from inspector.locators import Agreement, Located
+from inspector.locators import Agreement, Located, NotLocated
 from inspector.padding import PaddingStudy
-from inspector.probe import Probe
+from inspector.probe import Probe, RegionToxicity
 from inspector.safeedit import Case
 from inspector.token_attribution import TokenAttribution
 
@@ -40,20 +40,25 @@ def case_name(case: Case | None) -> str:
     return f"bundled case {case.identifier} ({case.category})"
 
 
+def other_case(session: Session, case: Case | None, what: str, buttons: str) -> str:
+    """Say that step 2 shows another case than ``what``, and which buttons bring which to the rail's; else nothing."""
+    if session.case is None or session.case == case:
+        return ""
+    return (
+        f'<p class="reading warn">Step 2 shows another case, {escape(case_name(session.case))}. Press Locate to bring '
+        f"it to the case in the rail, {buttons} to bring {what} to it.</p>"
+    )
+
+
 def head(session: Session) -> str:
     """Say which case the panels belong to, and whether that is the one located last."""
     why = session.why
     if why.case is None:
         return reading("Nothing was measured yet. Press Ask all locators.")
-    stale = ""
-    if session.case is not None and session.case != why.case:
-        stale = (
-            f'<p class="reading warn">Located last: {escape(case_name(session.case))}. These panels belong to another '
-            "case; press Ask all locators and Run atlas for the one in the rail.</p>"
-        )
     return (
-        f'{stale}<div class="answer-head"><span class="badge vanilla">measured: {escape(case_name(why.case))}, vanilla '
-        "weights</span></div>"
+        other_case(session, why.case, "these panels", "Ask all locators and Run atlas")
+        + f'<div class="answer-head"><span class="badge vanilla">measured: {escape(case_name(why.case))}, '
+        "vanilla weights</span></div>"
     )
 
 
@@ -62,17 +67,18 @@ def clock(message: str, fraction: float) -> str:
     return progress_bar(message, fraction)
 
 
-def locators_reading(located: Sequence[Located], picked: int | None) -> str:
-    """Say how far the locators agree."""
+def locators_reading(located: Sequence[Located], picked: int | None, refused: Sequence[NotLocated] = ()) -> str:
+    """Say how far the locators agree, and which ones this model does not allow."""
+    absent = "".join(f" No {item.locator}: {item.why}" for item in refused)
     if not located:
-        return reading("One chart a locator; each marks the layer that it would edit.")
+        return reading(f"One chart a locator; each marks the layer that it would edit.{absent}")
     blocks = [item.block for item in located]
     common = max(set(blocks), key=blocks.count)
     here = [item.locator for item in located if item.block == picked]
     said = f"{', '.join(here)} would edit the picked layer {picked}." if here else f"No locator picks layer {picked}."
     return reading(
         f"{len(located)} locators name {len(set(blocks))} different layers; layer {common} most often "
-        f"({blocks.count(common)} times). {said} A bar's height is only comparable within its own chart."
+        f"({blocks.count(common)} times). {said} A bar's height is only comparable within its own chart.{absent}"
     )
 
 
@@ -111,6 +117,12 @@ def agreements(found: Sequence[Agreement], atlas: Atlas | None) -> str:
     if not found or atlas is None:
         return reading("With locators and atlas both there, a table says here how good each locator's choice was.")
     truth = "share of five prompts defended" if atlas.truth == "defended" else "margin gain, nats a token"
+    part = ""
+    if len(atlas.entries) < atlas.blocks:
+        part = (
+            f"The atlas has {len(atlas.entries)} of {atlas.blocks} layers: each locator is judged on the layer that it "
+            "would choose among those. "
+        )
     factor = 100 if atlas.truth == "defended" else 1
     ordered = sorted(found, key=lambda item: item.regret)
     lines = "".join(
@@ -125,8 +137,8 @@ def agreements(found: Sequence[Agreement], atlas: Atlas | None) -> str:
         f"<th>Rank correlation</th><th>Regret</th><th>Regret, share</th></tr></thead>"
         f"<tbody>{lines}</tbody></table></div>"
         + reading(
-            f"Judged by the atlas: {truth}. Best layer {atlas.best}. Regret is what the chosen layer achieves less "
-            "than the best one; as a share, 1 is no better than a layer drawn at random. One case proves little: "
+            f"{part}Judged by the atlas: {truth}. Best layer {atlas.best}. Regret is what the chosen layer achieves "
+            "less than the best one; as a share, 1 is no better than a layer drawn at random. One case proves little: "
             "benchmarks/results/locators.txt has more."
         )
     )
@@ -177,19 +189,25 @@ def _words(tokens: Sequence[str]) -> str:
     return " · ".join(token.strip().replace("\n", "⏎") or "␣" for token in tokens)
 
 
-def edits_table(session: Session) -> str:
-    """Return the edits of this visit side by side, the whole matrix and single columns in one table."""
+def edits_table(session: Session, toxicities: Sequence[RegionToxicity | None]) -> str:
+    """Return the edits of this visit side by side, the whole matrix and single columns in one table.
+
+    Args:
+        toxicities: What each of the session's edits does to its own region, at strength 1.
+    """
     if not session.edits:
         return reading("No edit is live. Edits of this visit are compared here: whole matrix, few columns, knock-outs.")
-    lines = "".join(_edit_line(edit, edit is session.live) for edit in reversed(session.edits))
+    pairs = reversed(list(zip(session.edits, toxicities, strict=True)))
+    lines = "".join(_edit_line(edit, edit is session.live, toxicity) for edit, toxicity in pairs)
     return (
         '<div class="score-wrap"><table class="scores"><thead><tr><th>Edit</th><th>Layer</th><th>Columns</th>'
-        "<th>Case</th><th>P(safe) per token</th><th>P(unsafe) per token</th><th>Harmless KL, nats</th><th>Norm</th>"
-        f"<th>Parameters changed</th></tr></thead><tbody>{lines}</tbody></table></div>"
+        "<th>Case</th><th>P(safe) per token</th><th>P(unsafe) per token</th><th>Harmless KL, nats</th>"
+        "<th>Region's toxicity</th><th>Norm</th><th>Parameters changed</th></tr></thead>"
+        f"<tbody>{lines}</tbody></table></div>"
     )
 
 
-def _edit_line(edit: LiveEdit, live: bool) -> str:
+def _edit_line(edit: LiveEdit, live: bool, toxicity: RegionToxicity | None) -> str:
     result, patch = edit.result, edit.patch
     first, kept = result.trace[0], next(step for step in result.trace if step.step == result.kept)
     delta = patch.deltas[0]
@@ -203,12 +221,13 @@ def _edit_line(edit: LiveEdit, live: bool) -> str:
     )
     constraint = getattr(result.settings, "constraint", "harmless")
     kl = number(max(0.0, kept.constraint_kl)) + ("" if constraint == "harmless" else f" ({escape(constraint)})")
+    changed = "–" if toxicity is None else f"{toxicity.change:+.1%}"
     name = patch.method if not isinstance(result.settings, DinmSettings) else f"DINM, {result.settings.preset}"
     return (
         f"<tr><th>{escape(name)}{' (live)' if live else ''}</th><td>{result.block}</td>"
         f"<td>{escape(where)}</td><td>{escape(case_name(edit.case))}</td>"
         f"<td>{probability(first.safe_probability)} → {probability(kept.safe_probability)}</td><td>{unsafe}</td>"
-        f"<td>{kl}</td><td>{number(patch.norm)}</td><td>{patch.parameters_changed:,}</td></tr>"
+        f"<td>{kl}</td><td>{changed}</td><td>{number(patch.norm)}</td><td>{patch.parameters_changed:,}</td></tr>"
     )
 
 
@@ -217,7 +236,8 @@ def peaks_table(found: Sequence[Peak], position: str) -> str:
     if not found:
         return reading("No token reaches 5 % at any layer here.")
     lines = "".join(
-        f"<tr><th>{escape(_words((peak.token,)))}</th><td>{peak.block}</td><td>{peak.probability:.0%}</td>"
+        f"<tr><th>{escape(_words((peak.token,)))}</th><td>{peak.block}</td>"
+        f"<td>{peak.probability:.0%}{', edited' if peak.edited else ''}</td>"
         f"<td>{peak.rank_before + 1:,} {peak.arrow} {peak.rank_after + 1:,}</td></tr>"
         for peak in found
     )
@@ -233,7 +253,8 @@ def lens_reading(why: Why, answer: str) -> str:
     if answer not in why.lenses:
         return reading("Press Ask all locators to read the layers.")
     before, after = why.lenses[answer]
-    known = before.rank[:, (np.array(before.positions) >= before.prompt_tokens - 1)]
+    counted = (np.array(before.positions) >= before.prompt_tokens - 1) & (before.rank[0] >= 0)
+    known = before.rank[:, counted]
     share = (known == 0).mean(axis=1)
     first = int(np.argmax(share >= 0.5 * share[-1])) if share[-1] > 0 else len(share) - 1
     text = (
@@ -241,8 +262,7 @@ def lens_reading(why: Why, answer: str) -> str:
         f"at layer {first}."
     )
     if why.lens_weights != "vanilla":
-        shown = after.rank[-1, (np.array(after.positions) >= after.prompt_tokens - 1)]
-        text += f" Edited ({why.lens_weights}): {(shown == 0).mean():.0%}."
+        text += f" Edited ({why.lens_weights}): {(after.rank[-1, counted] == 0).mean():.0%}."
     return reading(text)
 
 

@@ -48,7 +48,7 @@ class Wiring(RailEvents, LocateEvents, OperateEvents, StressEvents, WhyEvents, M
             **quiet,
         )
 
-        locating = [p.curve, p.block, p.locate_reading, p.heatmap, p.heatmap_reading]
+        locating = [p.curve, p.block, p.locate_reading, p.heatmap, p.heatmap_reading, p.why_head, p.methods_head]
         p.locate_preset.input(
             lambda name: gr.Radio(interactive=name != "corrected"), p.locate_preset, p.padding, **quiet
         )

@@ -11,13 +11,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from editing.guard import check_case
 from editing.memory import peak_memory
 from editing.methods import METHODS, Method, method_named, method_settings
+from editing.objectives import harmless_answers
 from editing.progress import EditResult, Preparation, Step
-from inspector.errors import InspectorError
-from inspector.model import SUFFIX, Decoding, InspectedModel, Row
+from inspector.errors import EditError, InspectorError
+from inspector.model import SUFFIX, VANILLA, Decoding, InspectedModel, Row
 from inspector.probe import Probe, RegionToxicity, neuron_toxicity, region_toxicity
 from inspector.region import RegionShift, cannot_detoxify, region_shift
 from inspector.safeedit import Case
@@ -94,6 +96,7 @@ class Standing:
     Attributes:
         method: The method.
         failed: Why there is no edit, or empty.
+        unmeasured: Why there is an edit that could not be examined or measured, or empty.
         result: The edit.
         peak_mebibytes: Largest growth of memory during the edit.
         parameters_changed: Number of the base model's weights that the edit changes.
@@ -105,6 +108,7 @@ class Standing:
 
     method: Method
     failed: str = ""
+    unmeasured: str = ""
     result: EditResult | None = None
     peak_mebibytes: float = 0.0
     parameters_changed: int = 0
@@ -163,7 +167,9 @@ def contest(
 ) -> Contest:
     """Run methods on a case one after the other and measure each.
 
-    A method that cannot run (no editor network, an edit that would lower safety) is a standing that says why.
+    A method that cannot run (no editor network, an edit that would lower safety, no memory) is a standing that says
+    why; an edit that cannot be measured is kept without its scores. The vanilla answers to harmless prompts are asked
+    before the first edit, so that it is not timed with what the later ones find known.
 
     Args:
         block: The toxic layer.
@@ -188,6 +194,8 @@ def contest(
     prompts = [case.adversarial_prompt, *_shift_prompts(case, settings.prompts)]
     done: list[Standing] = []
     furthest = 0.0
+    if settings.methods:
+        yield from _warmed_up(model, case, settings, cancel, started)
     for number, key in enumerate(settings.methods):
         method = METHODS[key]
 
@@ -196,6 +204,7 @@ def contest(
             furthest = max(furthest, (at + share) / len(settings.methods))
             return ContestProgress(of, message, furthest, time.perf_counter() - started, tuple(done), tuple(trace))
 
+        standing: Standing | None = None
         try:
             standing = yield from _edited(model, case, block, method, settings, companions, cancel, told)
             if standing is None or cancel():
@@ -205,8 +214,9 @@ def contest(
                 break
             yield told("measuring toxicity and activation shift", 0.95)
             standing = _looked_into(model, standing, block, prompts, probe, settings.suffix)
-        except InspectorError as error:
-            standing = Standing(method, failed=error.user_message())
+        except (InspectorError, torch.OutOfMemoryError) as error:
+            why = error.user_message() if isinstance(error, InspectorError) else _NO_MEMORY
+            standing = Standing(method, failed=why) if standing is None else replace(standing, unmeasured=why)
         done.append(standing)
         yield told("failed" if standing.failed else "done", 1.0)
         if cancel():
@@ -215,6 +225,23 @@ def contest(
 
 
 Told = Callable[..., ContestProgress]
+_NO_MEMORY = "The device ran out of memory. Train LoRA factors, shorten the answers, or load the model in bfloat16."
+
+
+def _warmed_up(
+    model: InspectedModel, case: Case, settings: ContestSettings, cancel: Callable[[], bool], started: float
+) -> Generator[ContestProgress, None, None]:
+    """Ask the harmless prompts that the methods' edits watch; they are kept with the model."""
+    first = METHODS[settings.methods[0]]
+    for key in settings.methods:
+        own = settings.of(key)
+        asking = harmless_answers(model, case, own.harmless_prompts, own.harmless_tokens, own.suffix, own.chat, cancel)
+        try:
+            for event in asking:
+                message = f"before the first edit: {event.message}"
+                yield ContestProgress(first, message, 0.0, time.perf_counter() - started, ())
+        except EditError:
+            return  # each method says it for itself
 
 
 def _edited(
@@ -300,8 +327,8 @@ def toxicity_of(model: InspectedModel, probe: Probe, row: Row, block: int) -> To
     """Measure the toxicity of a block's region and of each of its neurons, vanilla and edited."""
     before = neuron_toxicity(model, probe, block)
     forced = cannot_detoxify(model, row, block)
-    after = before if forced else neuron_toxicity(model, probe, block, row.patch)
-    region = region_toxicity(model, probe, block, None if forced else row.patch)
+    after = before if forced else neuron_toxicity(model, probe, block, row)
+    region = region_toxicity(model, probe, block, VANILLA if forced else row)
     return Toxicity(region, before, after, forced)
 
 

@@ -221,6 +221,7 @@ def dinm(
         return _result(model, block, settings, base, base, [], 0, "cancelled", started)
 
     columns = yield from _columns(model, case, block, settings)
+    columns = None if columns is None else columns.to(base.device)
     free = (base if columns is None else base[:, columns]).clone().requires_grad_(True)
     start = free.detach().clone()
     optimiser = _optimiser(free, settings)

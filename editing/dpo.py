@@ -29,21 +29,30 @@ class DpoSettings(TrainingSettings):
     Attributes:
         beta: How strongly the reference holds; 0.1 is the default of Rafailov et al.
         warm_up: SFT updates before the reference is taken; 0 for DPO on the vanilla model.
+        preference_rate: Step size of the preference updates; ``None`` becomes a tenth of ``learning_rate``, which is
+            the warm-up's. With the whole of it one update takes the preference loss to zero.
         stop_below: Stop when the preference loss is below this: what is left of its gradient is small, but Adam would
             turn it into full steps.
     """
 
     beta: float = 0.1
     warm_up: int = 5
+    preference_rate: float | None = None
     stop_below: float = 0.01
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.beta <= 100 or not 0 <= self.warm_up <= 1000:
-            raise EditError(
-                f"The setting beta = {self.beta:g} or warm_up = {self.warm_up} is out of range. Choose a beta above 0 "
-                "and a warm-up from 0 to 1000."
-            )
+        if self.preference_rate is None:
+            object.__setattr__(self, "preference_rate", self.rate / 10)
+        assert self.preference_rate is not None
+        limits = {
+            "beta": 0 < self.beta <= 100,
+            "warm_up": 0 <= self.warm_up <= 1000,
+            "preference_rate": 0 < self.preference_rate <= 100,
+        }
+        for name, fine in limits.items():
+            if not fine:
+                raise EditError(f"The setting {name} = {getattr(self, name)} is out of range. Choose another value.")
 
 
 def preference_loss(policy: tuple[Tensor, Tensor], reference: tuple[Tensor, Tensor], beta: float) -> Tensor:
@@ -114,6 +123,6 @@ def dpo(
                 return
         with training.model.lock:
             objective = DpoObjective(training.student, training.pairs, settings.beta)
-        yield from training.run(objective, settings.steps, cancelled, of=total)
+        yield from training.run(objective, settings.steps, cancelled, rate=settings.preference_rate, of=total)
 
     return (yield from trained_edit(model, case, companions, block, settings, "DPO", phases, cancel))

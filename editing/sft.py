@@ -17,7 +17,7 @@ from inspector.safeedit import Case
 
 @dataclass(frozen=True)
 class SftSettings(TrainingSettings):
-    """Settings of SFT; see :class:`TrainingSettings`. With ``full``, a learning rate of 2e-5 moves like LoRA's 1e-3."""
+    """Settings of SFT; see :class:`TrainingSettings`."""
 
 
 def sft(

@@ -67,6 +67,7 @@ def _record(standing: Standing) -> dict[str, Any]:
     return {
         "method": standing.method.key,
         "failed": standing.failed,
+        "unmeasured": standing.unmeasured,
         "peak_mebibytes": standing.peak_mebibytes,
         "parameters_changed": standing.parameters_changed,
         "delta_norm": standing.delta_norm,
@@ -121,6 +122,7 @@ def _standing(record: dict[str, Any], folder: Path) -> Standing:
     return Standing(
         method=METHODS[record["method"]],
         failed=record["failed"],
+        unmeasured=record.get("unmeasured", ""),
         result=result,
         peak_mebibytes=record["peak_mebibytes"],
         parameters_changed=record["parameters_changed"],

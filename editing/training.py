@@ -19,6 +19,9 @@ from inspector.model import SUFFIX, InspectedModel, Patch, encode
 from inspector.model.encoding import Encoded
 from inspector.safeedit import Case
 
+RATES: dict[Scope, float] = {"LoRA": 1e-3, "full": 2e-5}
+"""Step size by what is trained: with these the two move about as far an update on the embedded model."""
+
 
 @dataclass(frozen=True)
 class TrainingSettings:
@@ -31,7 +34,7 @@ class TrainingSettings:
         scope: ``LoRA``, or ``full`` for every weight of every matrix of the blocks.
         rank: Rank of LoRA's factors.
         alpha: LoRA's alpha.
-        learning_rate: Step size of AdamW.
+        learning_rate: Step size of AdamW; ``None`` becomes that of the scope in :data:`RATES`.
         steps: Most updates.
         weight_decay: AdamW's weight decay.
         companions_at_once: Companion cases that share each update with the case; they take turns.
@@ -49,7 +52,7 @@ class TrainingSettings:
     scope: Scope = "LoRA"
     rank: int = 8
     alpha: int = 16
-    learning_rate: float = 1e-3
+    learning_rate: float | None = None
     steps: int = 20
     weight_decay: float = 0.0
     companions_at_once: int = 3
@@ -65,8 +68,10 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         self.trained()
+        if self.learning_rate is None:
+            object.__setattr__(self, "learning_rate", RATES[self.scope])
         limits = {
-            "learning_rate": 0 < self.learning_rate <= 100,
+            "learning_rate": 0 < self.rate <= 100,
             "steps": 1 <= self.steps <= 1000,
             "weight_decay": self.weight_decay >= 0,
             "companions_at_once": 1 <= self.companions_at_once <= 64,
@@ -78,6 +83,12 @@ class TrainingSettings:
         for name, fine in limits.items():
             if not fine:
                 raise EditError(f"The setting {name} = {getattr(self, name)} is out of range. Choose another value.")
+
+    @property
+    def rate(self) -> float:
+        """The step size of AdamW."""
+        assert self.learning_rate is not None
+        return self.learning_rate
 
     def trained(self) -> Trained:
         """Return what of the model is trained."""
@@ -226,12 +237,14 @@ class Training:
         steps: int,
         cancel: Callable[[], bool],
         *,
+        rate: float | None = None,
         warm_up: bool = False,
         of: int | None = None,
     ) -> Generator[Step, None, None]:
         """Make up to ``steps`` updates, measuring before each and after the last.
 
         Args:
+            rate: Step size; that of the settings by default.
             warm_up: Another phase follows: the weights after the last update are its to measure, and the target does
                 not end this one.
             of: Step limit that is reported; ``steps`` by default.
@@ -240,7 +253,7 @@ class Training:
             EditError: The loss is not finite before the first update.
         """
         settings, student = self.settings, self.student
-        optimiser = torch.optim.AdamW(student.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        optimiser = torch.optim.AdamW(student.parameters, lr=rate or settings.rate, weight_decay=settings.weight_decay)
         start = self.kept
         for number in range(steps if warm_up else steps + 1):
             last = number == steps

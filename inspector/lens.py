@@ -142,7 +142,8 @@ class Peak:
     Attributes:
         token: Its text.
         block: The block where it is likeliest.
-        probability: Its probability there, vanilla.
+        probability: Its probability there.
+        edited: Whether that is with the edited weights, which make it likelier than vanilla does at any block.
         rank_before: Its rank after the last block, vanilla, 0 for the likeliest.
         rank_after: The same, edited.
     """
@@ -150,6 +151,7 @@ class Peak:
     token: str
     block: int
     probability: float
+    edited: bool
     rank_before: int
     rank_after: int
 
@@ -160,7 +162,7 @@ class Peak:
 
 
 def peaks(model: InspectedModel, before: Lens, after: Lens, place: int, least: float = 0.05) -> list[Peak]:
-    """List the tokens that are among the likeliest at any block, and what the edit did to their final rank.
+    """List the tokens that are among the likeliest at any block of either, and what the edit did to their final rank.
 
     Args:
         before: Vanilla lens.
@@ -171,17 +173,18 @@ def peaks(model: InspectedModel, before: Lens, after: Lens, place: int, least: f
     Returns:
         The tokens by the block of their peak, then by probability.
     """
-    best: dict[int, tuple[float, int]] = {}
-    for block in range(before.top.shape[0]):
-        for token, probability in zip(before.top[block, place], before.probability[block, place], strict=True):
-            if probability >= least and probability > best.get(int(token), (0.0, 0))[0]:
-                best[int(token)] = (float(probability), block)
+    best: dict[int, tuple[float, int, bool]] = {}
+    for lens in (before, after):
+        for block in range(lens.top.shape[0]):
+            for token, probability in zip(lens.top[block, place], lens.probability[block, place], strict=True):
+                if probability >= least and probability > best.get(int(token), (0.0, 0, False))[0]:
+                    best[int(token)] = (float(probability), block, lens is after)
     ranked = {
         token: tuple(int((lens.final[place] > lens.final[place, token]).sum()) for lens in (before, after))
         for token in best
     }
     found = [
-        Peak(model.token_texts([token])[0], block, probability, *ranked[token])
-        for token, (probability, block) in best.items()
+        Peak(model.token_texts([token])[0], block, probability, edited, *ranked[token])
+        for token, (probability, block, edited) in best.items()
     ]
     return sorted(found, key=lambda peak: (peak.block, -peak.probability))

@@ -19,7 +19,7 @@ from inspector.attribution import block_attribution, direct_logit_attribution, m
 from inspector.causal import knock_out_mlps
 from inspector.contrast import contrast, mlp_trace
 from inspector.divergence import Padding, divergence
-from inspector.errors import CaseError
+from inspector.errors import ArchitectureError, CaseError
 from inspector.model.encoding import SUFFIX, encode
 from inspector.model.hooks import observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
@@ -37,6 +37,7 @@ class Setup:
         suffix: Suffix prompt S.
         chat: Use the model's chat template.
         padding: Padding side of the presets ``paper`` and ``reference``.
+        probe: The toxicity probe; without it the one of ``labelled`` is read or trained.
         labelled: Texts of the toxicity probe; the bundled ones by default.
         cancel: Asked between steps; ``True`` ends the measurement.
     """
@@ -44,6 +45,7 @@ class Setup:
     suffix: str = SUFFIX
     chat: bool = True
     padding: Padding = "right"
+    probe: Probe | None = None
     labelled: Labelled | None = None
     cancel: Callable[[], bool] = lambda: False
 
@@ -94,6 +96,19 @@ class Located:
         return int(np.argmax(self.scores))
 
 
+@dataclass(frozen=True)
+class NotLocated:
+    """A locator that this model's architecture does not allow.
+
+    Attributes:
+        locator: Its name.
+        why: What stands against it, for the reader.
+    """
+
+    locator: str
+    why: str
+
+
 def _at_once(scores: np.ndarray) -> Measuring:
     yield 1.0
     return scores
@@ -134,7 +149,7 @@ def _logit_attribution(model: InspectedModel, case: Case, setup: Setup) -> Measu
 
 
 def _probe(model: InspectedModel, setup: Setup) -> Generator[float, None, Probe | None]:
-    return (yield from kept_probe(model, setup.labelled, cancel=setup.cancel))
+    return setup.probe or (yield from kept_probe(model, setup.labelled, cancel=setup.cancel))
 
 
 def _toxic_writing(model: InspectedModel, case: Case, setup: Setup) -> Measuring:
@@ -243,11 +258,12 @@ LOCATORS: dict[str, Locator] = {
 
 def locate_with(
     model: InspectedModel, case: Case, names: Sequence[str] = tuple(LOCATORS), setup: Setup = Setup()
-) -> Generator[tuple[str, float] | Located, None, None]:
+) -> Generator[tuple[str, float] | Located | NotLocated, None, None]:
     """Ask several locators one after the other.
 
     Yields:
-        ``(name, share)`` while one measures, and its :class:`Located` when it is done. Ends early when cancelled.
+        ``(name, share)`` while one measures, and its :class:`Located` when it is done, or a :class:`NotLocated`; the
+        others go on. Ends early when cancelled.
 
     Raises:
         CaseError: A name is unknown, an answer is empty, or both are the same.
@@ -260,13 +276,18 @@ def locate_with(
         locator = LOCATORS[name]
         begun = time.perf_counter()
         yield name, 0.0
-        measuring = locator.measure(model, case, setup)
-        while True:
-            try:
-                yield name, next(measuring)
-            except StopIteration as end:
-                scores = end.value
-                break
+        try:
+            measuring = locator.measure(model, case, setup)
+            while True:
+                try:
+                    share = next(measuring)
+                except StopIteration as end:
+                    scores = end.value
+                    break
+                yield name, share
+        except ArchitectureError as error:
+            yield NotLocated(name, error.user_message())
+            continue
         if scores is None or setup.cancel():
             return
         yield Located(name, locator.unit, locator.reason, np.asarray(scores, dtype=float), time.perf_counter() - begun)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from inspector.attribution import freeze_norm
 from inspector.contrast import contrast, mlp_trace
 from inspector.errors import PatchError
 from inspector.model.architecture import canonical_weight
@@ -169,14 +170,15 @@ def token_effects(
 ) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
     """Return the tokens that each neuron's value vector promotes and suppresses, by the unembedding alone.
 
-    The value vector is multiplied with the final norm's gain and the unembedding; its scale plays no part.
+    The value vector goes through the norm that the family may have after its MLP (Gemma), the final norm's centring
+    and gain, and the unembedding; the norms' scales play no part.
     """
     architecture = model.architecture
-    vectors = architecture.down_weight(block)[:, list(neurons)].detach().float().T.to(architecture.head_device)
-    gain = getattr(architecture.final_norm, "weight", None)
-    if gain is not None:
-        # Gemma's norms multiply by one plus their weight.
-        vectors = vectors * (gain.float() + (1.0 if architecture.family.startswith("gemma") else 0.0))
+    vectors = architecture.down_weight(block)[:, list(neurons)].detach().float().T
+    with model.lock:
+        for norm in (architecture.part_of_block(block, architecture.paths.after_mlp), architecture.final_norm):
+            vectors = _through(norm, vectors)
+    vectors = vectors.to(architecture.head_device)
     if architecture.project_out is not None:
         vectors = vectors @ canonical_weight(architecture.project_out).float().T
     scores = vectors @ canonical_weight(architecture.unembedding).float().T
@@ -184,6 +186,14 @@ def token_effects(
     return [
         (model.token_texts(one.tolist()), model.token_texts(two.tolist())) for one, two in zip(high, low, strict=True)
     ]
+
+
+def _through(norm: nn.Module | None, vectors: Tensor) -> Tensor:
+    """Return what a norm makes of vectors ``[..., d_model]`` that are added to its input, its scale left out."""
+    device = next((p.device for p in norm.parameters()), vectors.device) if norm is not None else vectors.device
+    state = torch.ones(vectors.shape[-1], device=device)
+    state[1::2] = -1.0
+    return freeze_norm(norm, state)(vectors.to(device))
 
 
 def column_delta(name: str, block: int, change: Tensor, columns: Tensor, d_ff: int) -> Delta:

@@ -29,7 +29,7 @@ from inspector.model.embedded import cache_root
 from inspector.model.encoding import tokenise_whole
 from inspector.model.hooks import observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
-from inspector.model.patch import Patch
+from inspector.model.patch import VANILLA, Row
 from inspector.safeedit.cases import _read
 from inspector.safeedit.scores import Estimate, percentage
 
@@ -295,20 +295,23 @@ def _read_probe(path: Path) -> Probe:
         )
 
 
-def neuron_toxicity(model: InspectedModel, probe: Probe, block: int, patch: Patch | None = None) -> np.ndarray:
+def neuron_toxicity(model: InspectedModel, probe: Probe, block: int, row: Row = VANILLA) -> np.ndarray:
     """Return ``[d_ff]`` the cosine of each value vector of a block with the toxic direction, -1 to 1.
 
+    The value vectors are the columns of the down-projection, before any norm that a family has after its MLP.
+
     Args:
-        patch: An edit to apply to the weights first.
+        row: An edit to apply to the weights first, at its strength.
     """
     weight = model.architecture.down_weight(block).detach().float()
-    if patch is not None:
+    patch = row.patch
+    if patch is not None and row.strength:
         if patch.fingerprint != model.fingerprint:
             raise PatchError(f"Patch {patch.identifier} was made for another base model. Load that model or edit anew.")
         name = model.architecture.down_projection_names[block]
         for delta in patch.deltas:
             if delta.module == name:
-                weight = weight + delta.dense().to(weight.device)
+                weight = weight + row.strength * delta.dense().to(weight.device)
     direction = torch.from_numpy(probe.direction).to(weight.device).float()
     return ((direction @ weight) / weight.norm(dim=0).clamp(min=1e-12)).cpu().numpy()
 
@@ -335,8 +338,8 @@ class RegionToxicity:
         return (self.after - self.before) / max(abs(self.before), 1e-12)
 
 
-def region_toxicity(model: InspectedModel, probe: Probe, block: int, patch: Patch | None = None) -> RegionToxicity:
-    """Measure the toxicity of a block's region, vanilla and with a patch."""
+def region_toxicity(model: InspectedModel, probe: Probe, block: int, row: Row = VANILLA) -> RegionToxicity:
+    """Measure the toxicity of a block's region, vanilla and edited."""
     before = neuron_toxicity(model, probe, block)
-    after = before if patch is None else neuron_toxicity(model, probe, block, patch)
+    after = before if row.patch is None else neuron_toxicity(model, probe, block, row)
     return RegionToxicity(block, float(before.mean()), float(after.mean()), float(np.abs(before).mean()))

@@ -197,7 +197,7 @@ def test_peaks_of_one_block_come_the_likeliest_first(llama):
 
 @pytest.mark.parametrize(("before", "after", "arrow"), [(5, 2, "↑"), (2, 5, "↓"), (3, 3, "=")])
 def test_a_smaller_rank_is_up(before, after, arrow):
-    assert Peak("a", 0, 0.5, before, after).arrow == arrow
+    assert Peak("a", 0, 0.5, False, before, after).arrow == arrow
 
 
 def test_peaks_of_a_real_text_have_the_ranks_of_plain_passes(llama):

@@ -15,7 +15,7 @@ import torch
 from safetensors.numpy import save_file
 
 from inspector.errors import CaseError, PatchError
-from inspector.model import Delta, Patch
+from inspector.model import Delta, Patch, Row
 from inspector.probe import (
     Labelled,
     Probe,
@@ -332,7 +332,7 @@ def test_neuron_toxicity_is_the_cosine_of_each_value_vector(tiny, family):
     copied = by_hand.written(model.network, *((delta.block, delta.dense()) for delta in patch.deltas))
     for block in range(3):
         vanilla = neuron_toxicity(model, probe, block)
-        edited = neuron_toxicity(model, probe, block, patch)
+        edited = neuron_toxicity(model, probe, block, Row(patch))
         assert vanilla.shape == (48,)
         assert np.allclose(vanilla, cosines(by_hand.down_weight(model.network, block), probe), atol=1e-5)
         assert np.allclose(edited, cosines(by_hand.down_weight(copied, block), probe), atol=1e-5)
@@ -341,7 +341,7 @@ def test_neuron_toxicity_is_the_cosine_of_each_value_vector(tiny, family):
 
 def test_neuron_toxicity_of_another_model_s_patch_is_refused(llama, tiny):
     with pytest.raises(PatchError, match="another base model"):
-        neuron_toxicity(llama, random_probe(llama), 1, by_hand.patch(tiny("qwen2")))
+        neuron_toxicity(llama, random_probe(llama), 1, Row(by_hand.patch(tiny("qwen2"))))
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -351,7 +351,7 @@ def test_a_patch_against_the_toxic_direction_makes_the_region_less_toxic(tiny, f
     unit = torch.from_numpy(probe.weight[1] / np.linalg.norm(probe.weight[1]))
     against = (-0.5 * unit).unsqueeze(1).repeat(1, 48).contiguous()
     patch = Patch((Delta(by_hand.down_name(model.network, 1), 1, against),), model.fingerprint, "against")
-    region = region_toxicity(model, probe, 1, patch)
+    region = region_toxicity(model, probe, 1, Row(patch))
     before, after = cosines(weight, probe), cosines(weight + against, probe)
     assert (after < before).all()
     assert region.block == 1

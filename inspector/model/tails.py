@@ -136,7 +136,8 @@ class Tails:
     def changed(self, block: int, change: Change) -> Tensor:
         """Return a block's output with its down-projection changed, differentiable in what ``change`` holds."""
         if self._resumes:
-            return self._resume(block, change)
+            with self._model.lock:  # a norm after the MLP may carry another visitor's hooks while they run
+                return self._resume(block, change)
         projection = self._model.architecture.down_projections[block]
         shape = self._inner[block].shape
 
