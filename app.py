@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -57,11 +59,27 @@ def main(arguments: list[str] | None = None) -> int:
     if open_to_others and auth is None:
         print("Warning: others can reach this page and nobody is asked to log in; see --auth.", file=sys.stderr)
 
-    # Gradio's copies of what can be downloaded, answers among it, lie where only this user can read, and go with it.
-    with tempfile.TemporaryDirectory(prefix="dinm-inspector-", ignore_cleanup_errors=True) as folder:
-        os.environ.setdefault("GRADIO_TEMP_DIR", folder)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with private_copies():
         return serve(chosen, paths, auth)
+
+
+@contextmanager
+def private_copies() -> Iterator[None]:
+    """Let Gradio keep its copies of what can be downloaded, answers among it, where only this user can read them.
+
+    They are deleted when the program ends, however it is asked to. A folder named in the environment is used as it is.
+    """
+    if os.environ.get("GRADIO_TEMP_DIR"):
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        with tempfile.TemporaryDirectory(prefix="dinm-inspector-", ignore_cleanup_errors=True) as folder:
+            os.environ["GRADIO_TEMP_DIR"] = folder
+            yield
+    finally:
+        os.environ.pop("GRADIO_TEMP_DIR", None)
+        signal.signal(signal.SIGTERM, before)
 
 
 def serve(chosen: argparse.Namespace, paths: dict[str, str], auth: tuple[str, ...] | None) -> int:

@@ -46,7 +46,7 @@ NAME, WIDTH = 26, 17
 
 def compare(model: InspectedModel, cases: Sequence[Case], settings: ContestSettings, out: Path) -> None:
     """Run the contest on every case that is not done yet and print the tables."""
-    _same_settings(out, model, settings)
+    same_settings(out, model, settings)
     probe = run(kept_probe(model))
     everything: dict[str, list[Standing]] = {key: [] for key in settings.methods}
     for number, case in enumerate(cases):
@@ -75,11 +75,12 @@ def compare(model: InspectedModel, cases: Sequence[Case], settings: ContestSetti
         )
 
 
-def _same_settings(out: Path, model: InspectedModel, settings: ContestSettings) -> None:
+def same_settings(out: Path, model: InspectedModel, settings: ContestSettings) -> None:
     """Refuse to go on in a folder of other settings: its finished cases would be printed as these."""
     told = json.dumps({"model": model.fingerprint, "dtype": model.dtype_name, **asdict(settings)}, sort_keys=True)
     path = out / "settings.json"
-    if path.is_file() and path.read_text(encoding="utf-8") != told:
+    begun = any(out.glob("*/standings.json"))
+    if path.read_text(encoding="utf-8") != told if path.is_file() else begun:
         raise EditError(f"{out} holds cases of other settings or another model. Give another --out, or delete it.")
     out.mkdir(parents=True, exist_ok=True)
     path.write_text(told, encoding="utf-8")

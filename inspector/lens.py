@@ -174,11 +174,11 @@ def peaks(model: InspectedModel, before: Lens, after: Lens, place: int, least: f
         The tokens by the block of their peak, then by probability.
     """
     best: dict[int, tuple[float, int, bool]] = {}
-    for lens in (before, after):
+    for edited, lens in enumerate((before, after)):
         for block in range(lens.top.shape[0]):
             for token, probability in zip(lens.top[block, place], lens.probability[block, place], strict=True):
                 if probability >= least and probability > best.get(int(token), (0.0, 0, False))[0]:
-                    best[int(token)] = (float(probability), block, lens is after)
+                    best[int(token)] = (float(probability), block, bool(edited))
     ranked = {
         token: tuple(int((lens.final[place] > lens.final[place, token]).sum()) for lens in (before, after))
         for token in best

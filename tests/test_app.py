@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -169,6 +171,26 @@ def test_the_page_is_served_to_this_machine_and_says_where(serve, capsys):
         "device_map": None,
         "paths": None,
     }
+
+
+def test_gradio_s_copies_lie_where_only_this_user_reads_them_and_go_with_the_program(monkeypatch):
+    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended, app.private_copies():
+        folder = Path(os.environ["GRADIO_TEMP_DIR"])
+        assert folder.stat().st_mode & 0o077 == 0
+        (folder / "answers.csv").write_text("an answer")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)  # the signal ends it
+    assert ended.value.code == 143 and not folder.exists() and "GRADIO_TEMP_DIR" not in os.environ
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_a_folder_for_copies_that_is_named_in_the_environment_is_used(monkeypatch, tmp_path):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    with app.private_copies():
+        assert os.environ["GRADIO_TEMP_DIR"] == str(tmp_path)
+    assert tmp_path.exists() and os.environ["GRADIO_TEMP_DIR"] == str(tmp_path)
 
 
 def test_an_address_that_others_reach_is_warned_of_unless_they_must_log_in(serve, capsys):

@@ -20,7 +20,8 @@ from editing.mend import MendTraining
 from editing.mend.store import places, save_editor
 from editing.mend.training import new_editor
 from editing.methods import METHODS
-from inspector.errors import ArchitectureError, CaseError, EditError
+from editing.objectives import known_answers
+from inspector.errors import ArchitectureError, CaseError, EditError, PromptError
 from inspector.model import VANILLA, Decoding, InspectedModel, Patch, Row, from_parts
 from inspector.probe import Probe
 from inspector.region import region_shift
@@ -207,6 +208,38 @@ def test_a_method_that_fails_says_why_and_the_others_go_on(llama, typed):
     assert failed.result is None and failed.exam is None and failed.scores == () and failed.row == VANILLA
     assert (failed.parameters_changed, failed.delta_norm) == (0, 0.0)
     assert first.exam and last.exam and not first.failed and not last.failed
+
+
+def test_an_edit_that_cannot_be_examined_is_kept_and_says_why(one, typed, monkeypatch):
+    monkeypatch.setattr("editing.contest.examine", _refuse)
+    first, last = run(contest(one, typed, BLOCK, QUICK))
+    assert first.result.patch is not None and (first.failed, first.unmeasured) == ("", "Too long. Shorten it.")
+    assert first.exam is None and first.scores == () and first.row.patch is first.result.patch
+    assert last.result.reminder is not None and last.unmeasured == "Too long. Shorten it."
+
+
+def _refuse(*arguments, **options):
+    raise PromptError("Too long. Shorten it.")
+
+
+def test_a_method_without_memory_says_so_and_the_others_go_on(one, before, typed, monkeypatch):
+    def exhausted(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setitem(METHODS, "ft-l", replace(METHODS["ft-l"], run=exhausted))
+    first, last = run(contest(one, typed, BLOCK, QUICK))
+    assert "ran out of memory. Train LoRA" in first.failed and first.result is None
+    assert last.exam and not last.failed
+    by_hand.assert_at_rest(one, before[1])
+
+
+def test_the_first_edit_is_not_timed_with_the_harmless_answers(one, typed):
+    known_answers(one).clear()
+    events: list[Any] = []
+    run(contest(one, typed, BLOCK, replace(TINY, methods=("sft", "ft-l"))), events.append)
+    asked = [event for event in events if "harmless prompt" in event.message]
+    assert asked and all(event.message.startswith("before the first edit") for event in asked)
+    assert asked == events[: len(asked)]
 
 
 def test_a_cancel_keeps_the_methods_that_are_done(one, before, typed):

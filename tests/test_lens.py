@@ -208,10 +208,11 @@ def test_peaks_of_a_real_text_have_the_ranks_of_plain_passes(llama):
     plain, edited = (by_hand.logits(network, ids)[position] for network in (llama.network, copied))
     found = peaks(llama, before, after, place, least=0.01)  # the tiny model spreads its probability
     assert len(found) >= 5
+    assert {peak.edited for peak in found} == {False, True}, "a token may be likeliest after the edit"
     for peak in found:
-        (block, where) = peak.block, None
-        for number, token in enumerate(before.top[block, place]):
-            if before.probability[block, place, number] == np.float32(peak.probability):
+        (block, where), lens = (peak.block, None), after if peak.edited else before
+        for number, token in enumerate(lens.top[block, place]):
+            if lens.probability[block, place, number] == np.float32(peak.probability):
                 where = int(token)
         assert where is not None and llama.tokenizer.decode([where]) == peak.token
         assert peak.rank_before == int((plain > plain[where]).sum())

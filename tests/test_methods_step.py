@@ -70,14 +70,14 @@ def test_running_methods_fills_the_table_one_by_one_on_the_case_in_the_rail(visi
     for changed in visitor.press("on_methods", question=question, **SHORT):
         if "methods_table" in changed:
             seen.append(titles(visitor.screen["methods_table"]))
-    assert seen[0] == [] and seen[-1] == SHORT["methods_chosen"] and sorted(seen, key=len) == seen
+    assert seen[0] == ["FT-L"] and seen[-1] == SHORT["methods_chosen"] and sorted(seen, key=len) == seen
     known = visitor.session.contest
-    assert known.case.question == question and "Located last" in visitor.screen["methods_head"]
+    assert known.case.question == question and "Step 2 shows another case" in visitor.screen["methods_head"]
     assert "Ended: 3 methods" in visitor.screen["methods_clock"]
     shown = dict(zip(methods_fragments.HEADERS, visitor.screen["methods_table"][0], strict=True))
     assert shown["Shift"] == "0 *" and shown["Weights"] == "1536" and float(shown["Toxicity"]) != 0
     reminder = dict(zip(methods_fragments.HEADERS, visitor.screen["methods_table"][2], strict=True))
-    assert reminder["Toxicity"] == "0 *" and reminder["Weights"] == "0" and float(reminder["Shift"]) > 0
+    assert reminder["Toxicity"] == "0 *" and reminder["Weights"] == "0 *" and float(reminder["Shift"]) > 0
     assert_idle(visitor)
 
 
@@ -115,6 +115,43 @@ def test_a_cancel_keeps_the_methods_that_are_done(visitor):
     assert titles(visitor.screen["methods_table"]) == ["FT-L"]
     assert "Cancelled" in visitor.screen["methods_clock"]
     assert_idle(visitor)
+
+
+def test_what_is_done_is_kept_of_the_new_case_when_the_run_breaks(visitor, monkeypatch):
+    """An error that is none of the project's own ends the run; the screen's line loads the patch that it names."""
+    real = METHODS["sft"]
+
+    def broken(*arguments, **options):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setitem(METHODS, "sft", replace(real, run=broken))
+    question = visitor.standing("question") + " Tell me more."
+    with pytest.raises(RuntimeError):
+        visitor.do("on_methods", question=question, **SHORT)
+    known = visitor.session.contest
+    assert known.case.question == question and [s.method.title for s in known.standings] == ["FT-L"]
+    assert titles(visitor.screen["methods_table"]) == ["FT-L"]
+    assert_idle(visitor)
+    visitor.do("on_method_load", methods_picked="FT-L")
+    assert visitor.session.live.case.question == question
+
+
+def test_a_method_picked_while_others_run_is_the_one_shown_at_the_end(visitor):
+    run = visitor.press("on_methods", methods_picked="Self-Reminder", **SHORT)
+    for _ in run:
+        if 'FT-L</b> <span class="state">done' in visitor.screen["methods_clock"]:
+            break
+    visitor.do("on_method_picked", methods_picked="FT-L")
+    list(run)
+    assert "FT-L" in visitor.screen["methods_source_reading"]
+
+
+def test_loading_a_patch_again_drops_no_other_edit_from_undo(visitor):
+    first = visitor.session.live
+    for _ in range(6):
+        visitor.do("on_method_load", methods_picked="FT-L")
+    assert [edit.patch.method for edit in visitor.session.edits] == ["DINM", "FT-L"]
+    assert visitor.session.edits[0] is first
 
 
 def test_a_cancel_before_the_first_is_done_keeps_what_was_there(visitor):
@@ -179,17 +216,19 @@ def made_up(key: str, change: float, shift: float, forced: bool = False) -> Stan
 def test_the_plane_has_a_point_a_method_and_its_corners_in_words():
     figure = methods_figures.plane([made_up("dinm", -0.03, 0.0, True), made_up("sft", 0.01, 0.2)], "SFT")
     points = {trace.text[0]: (trace.x[0], trace.y[0]) for trace in figure.data if trace.text}
-    assert points["DINM"] == pytest.approx((0.0, 3.0)) and points["SFT"] == pytest.approx((20.0, -1.0))
+    assert points["DINM*"] == pytest.approx((0.0, 3.0)) and points["SFT"] == pytest.approx((20.0, -1.0))
     said = " ".join(note.text for note in figure.layout.annotations)
     assert "erases" in said and "suppresses" in said
     reading = methods_fragments.plane_reading([made_up("dinm", -0.03, 0.0, True), made_up("sft", 0.01, 0.2)])
     assert "DINM: less toxic without a shift" in reading and "largest shift: SFT, 20%" in reading
-    assert "forced" in reading
+    assert "by construction" in reading
 
 
 def test_figures_without_anything_are_empty_and_say_what_to_do():
-    for figure in (methods_figures.plane([]), methods_figures.shifts_by_block([]), methods_figures.source(None)):
-        assert figure.layout.height > 0
+    for figure in (methods_figures.shifts_by_block([]), methods_figures.source(None)):
+        assert len(figure.data) == 0
+    (vanilla,) = methods_figures.plane([]).data
+    assert (vanilla.x, vanilla.y) == ((0,), (0,))
     assert "Click a line" in methods_fragments.source_reading(None)
     assert "Run methods" in methods_fragments.head(Session())
 
@@ -202,6 +241,19 @@ def test_a_failed_method_is_a_line_with_its_reason_escaped():
     assert "&lt;b&gt;" in shown and "<b>here" not in shown
     assert shown.index(">failed<") < shown.index(">running<") < shown.index(">waiting<")
     assert "about 10 s left" in shown
+
+
+def test_an_edit_that_could_not_be_measured_is_done_and_says_why():
+    standing = replace(made_up("sft", 0.0, 0.1), unmeasured="The prompt is too long <b>.", toxicity=None, shift=None)
+    event = ContestProgress(METHODS["dpo"], "edit, step 1", 0.5, 10.0, (standing,))
+    shown = methods_fragments.progress(event, ["SFT", "DPO"])
+    assert ">done<" in shown and "not measured: The prompt is too long &lt;b&gt;." in shown
+    assert methods_fragments.rows([standing])[0][0] == "SFT"
+
+
+def test_scores_that_are_so_by_construction_are_marked(visitor):
+    text = methods_fragments.all_scores(visitor.session.contest.standings)
+    assert text.count(" *</td>") == 2 and "* so by construction" in text, "vanilla against itself: DL and KL"
 
 
 def test_the_history_of_edits_has_a_limit_in_bytes(visitor, monkeypatch):

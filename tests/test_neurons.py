@@ -289,26 +289,29 @@ def test_the_table_falls_back_to_contributions_and_leaves_out_what_is_not_known(
         neuron_table(llama, activity, 3)
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "opt_projected", "opt_post_norm"])
-def test_promoted_tokens_are_unembedding_times_gain_times_column(tiny, family):
-    """The families differ in the gain: Gemma's is one plus the weight, a post-norm OPT has no final norm at all."""
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "gemma2", "opt_projected", "opt_post_norm"])
+def test_promoted_tokens_are_unembedding_times_final_norm_times_column(tiny, family):
+    """LayerNorm centres; Gemma multiplies by one plus its weights, after the MLP as well; post-norm OPT has none."""
     model, one = tiny(family), torch.ones(32)
     inner = model.network
-    gain = {
-        "llama": lambda: inner.model.norm.weight,
-        "gpt2": lambda: inner.transformer.ln_f.weight,
-        "gemma2": lambda: one + inner.model.norm.weight,
-        "opt_projected": lambda: inner.model.decoder.final_layer_norm.weight,
-        "opt_post_norm": lambda: one,
-    }[family]()
+    norm = {
+        "llama": lambda v: inner.model.norm.weight * v,
+        "gpt2": lambda v: inner.transformer.ln_f.weight * (v - v.mean()),
+        "gpt_neox": lambda v: inner.gpt_neox.final_layer_norm.weight * (v - v.mean()),
+        "gemma2": lambda v: (
+            (one + inner.model.norm.weight) * (one + inner.model.layers[1].post_feedforward_layernorm.weight) * v
+        ),
+        "opt_projected": lambda v: inner.model.decoder.final_layer_norm.weight * (v - v.mean()),
+        "opt_post_norm": lambda v: v,
+    }[family]
     neurons = [0, 13, 47]
     effects = token_effects(model, 1, neurons, 4)
     table = neuron_table(model, crafted(), 1, count=48, tokens=4)
     for neuron, (promoted, suppressed) in zip(neurons, effects, strict=True):
-        vector = gain * by_hand.down_weight(inner, 1)[:, neuron]
+        vector = norm(by_hand.down_weight(inner, 1)[:, neuron])
         if family == "opt_projected":
             vector = inner.model.decoder.project_out.weight @ vector
-        scores = (inner.lm_head.weight @ vector).detach().numpy()
+        scores = (inner.get_output_embeddings().weight @ vector).detach().numpy()
         order = np.argsort(scores)
         assert promoted == tuple(model.tokenizer.decode([int(n)]) for n in order[::-1][:4])
         assert suppressed == tuple(model.tokenizer.decode([int(n)]) for n in order[:4])

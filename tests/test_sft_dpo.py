@@ -14,11 +14,13 @@ from torch import Tensor
 from training_helpers import small
 
 from editing import run
+from editing.contest import ContestSettings
 from editing.dpo import DpoObjective, DpoSettings, dpo, preference_loss
 from editing.sft import SftSettings, sft
 from editing.trainee import Trained, trainee
 from editing.training import Training, TrainingSettings, encode_pair
-from inspector.safeedit import Case
+from inspector.errors import EditError
+from inspector.safeedit import Case, bundled_cases
 
 BLOCK = 1
 # Losses are means of float32 log-probabilities near -5; two correct ways differ by a few 1e-6.
@@ -55,17 +57,17 @@ def preference(model, policy, reference, cases: Sequence[Case], beta: float) -> 
 
 
 def trained_copy(model, losses, settings: TrainingSettings) -> dict[str, Tensor]:
-    """Return the change of a copy's matrices after one AdamW step per loss; ``None`` among them: a new optimiser."""
+    """Return the change of a copy's matrices after one AdamW step per loss; a number: a new optimiser of that rate."""
     network = copy.deepcopy(model.network)
     weights = [network.get_submodule(name).weight.requires_grad_(True) for name in plain.matrices(network)]
 
-    def new():
-        return torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    def new(rate):
+        return torch.optim.AdamW(weights, lr=rate, weight_decay=settings.weight_decay)
 
-    optimiser = new()
+    optimiser = new(settings.learning_rate)
     for loss in losses:
-        if loss is None:
-            optimiser = new()
+        if isinstance(loss, float):
+            optimiser = new(loss)
             continue
         optimiser.zero_grad()
         loss(network).backward()
@@ -108,7 +110,7 @@ def test_full_updates_are_those_of_plain_adamw_on_a_copy(model, case, companions
         result = run(sft(model, case, BLOCK, settings, companions=cases[1:]))
         expected = trained_copy(model, [likelihood] * 2, settings)
     else:
-        settings = small(DpoSettings, **changes, warm_up=1, beta=0.3)
+        settings = small(DpoSettings, **changes, warm_up=1, preference_rate=5e-4, beta=0.3)
         result = run(dpo(model, case, BLOCK, settings, companions=cases[1:]))
         reference = []
 
@@ -116,7 +118,7 @@ def test_full_updates_are_those_of_plain_adamw_on_a_copy(model, case, companions
             reference.append(reference[0] if reference else copy.deepcopy(network))
             return preference(model, network, reference[0], cases, 0.3)
 
-        expected = trained_copy(model, [likelihood, None, preferred, preferred], settings)
+        expected = trained_copy(model, [likelihood, 5e-4, preferred, preferred], settings)
     # Adam divides each gradient by its own size, which magnifies rounding where a gradient is tiny.
     assert plain.relative_difference(result.patch, expected) < 2e-3
 
@@ -144,6 +146,30 @@ def test_a_lora_run_is_that_of_plain_peft_on_a_copy(model, case):
         first, second = layer.lora_A["default"].weight, layer.lora_B["default"].weight
         expected[name] = (second @ first * 12 / 4).detach()
     assert plain.relative_difference(result.patch, expected) < 2e-3
+
+
+def test_step_sizes_follow_what_is_trained():
+    """Every weight of the blocks at LoRA's rate would wreck the model; the preference updates take a tenth."""
+    assert SftSettings().rate == 1e-3 and SftSettings(scope="full").rate == 2e-5
+    assert SftSettings(scope="full", learning_rate=5e-4).rate == 5e-4
+    dpo_rates = [DpoSettings(**changes).preference_rate for changes in ({}, {"scope": "full"}, {"learning_rate": 1e-2})]
+    assert dpo_rates == pytest.approx([1e-4, 2e-6, 1e-3])
+    assert ContestSettings(scope="full").of("sft").rate == 2e-5
+    for name in ("beta", "preference_rate"):
+        with pytest.raises(EditError, match=f"{name} = 0 is out of range"):
+            DpoSettings(**{name: 0})
+
+
+@pytest.mark.embedded
+def test_the_embedded_model_s_preference_loss_takes_several_updates_to_its_stop(embedded):
+    """With SFT's own step size it was one update."""
+    case = bundled_cases()[3]
+    result = run(dpo(embedded, case, 29, DpoSettings(harmless_prompts=1, harmless_tokens=2)))
+    preferred = [step for step in result.trace if step.step >= 5]
+    losses = [step.edit_loss for step in preferred]
+    assert result.stop_reason == "converged" and len(preferred) >= 5
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-4) and losses == sorted(losses, reverse=True)
+    assert preferred[-1].unsafe_probability < preferred[0].unsafe_probability
 
 
 def test_preference_loss_on_typed_numbers():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
 import types
@@ -89,6 +90,18 @@ def test_a_judge_that_is_nowhere_is_refused_with_the_remedy(visitor):
     with pytest.raises(gr.Error, match=r"cannot be loaded.*embedded"):
         visitor.do("on_stress", stress_judge="/nowhere/judge", stress_size="This case")
     assert visitor.is_free and visitor.session.exam is not None
+
+
+def test_the_files_of_a_visitor_go_with_the_next_run_and_with_the_visitor(visitor):
+    visitor.do("on_stress", stress_size="This case", stress_tokens=4)
+    first = Path(visitor.screen["stress_csv"])
+    assert first.is_file() and first.parent.stat().st_mode & 0o077 == 0, "nobody else may read it"
+    visitor.do("on_stress", stress_size="This case", stress_tokens=4)
+    second = Path(visitor.screen["stress_json"])
+    assert second.is_file() and not first.parent.exists()
+    visitor.page.wiring.sessions.drop(visitor.key)
+    gc.collect()
+    assert not second.parent.exists()
 
 
 def test_a_read_only_demo_takes_no_judge_of_one_s_own(guarded):

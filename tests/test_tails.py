@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import by_hand
 import pytest
 import tiny_models
@@ -198,3 +200,26 @@ def test_a_wrong_place_to_resume_costs_time_only(name, paths):
 def test_a_block_out_of_range_is_refused(llama, block):
     with pytest.raises(ArchitectureError, match="0 to 2"):
         Tails(llama, SEQUENCES, COUNTED, blocks=[0, block])
+
+
+def test_a_norm_after_the_mlp_runs_under_the_lock_since_it_may_carry_another_visitor_s_hooks(tiny):
+    model = tiny("gemma2")
+    tails, weight = Tails(model, SEQUENCES, COUNTED), changed_weight(model, 1)
+    free: list[bool] = []
+
+    def look(*_) -> None:
+        def another_visitor() -> None:
+            free.append(model.lock.acquire(blocking=False))
+            if free[-1]:
+                model.lock.release()
+
+        thread = threading.Thread(target=another_visitor)
+        thread.start()
+        thread.join()
+
+    hook = model.network.model.layers[1].post_feedforward_layernorm.register_forward_hook(look)
+    try:
+        tails.changed(1, with_weight(weight))
+    finally:
+        hook.remove()
+    assert free == [False]

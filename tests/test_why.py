@@ -12,10 +12,12 @@ import pytest
 from dashboard_helpers import QUICK, Page, Visitor, assert_idle, model_at_rest, open_page
 
 from dashboard import why, why_figures, why_fragments
+from editing import Preparation
 from editing.atlas import Atlas, AtlasSettings, Entry
-from inspector.errors import CaseError
+from inspector.errors import ArchitectureError, CaseError, EditError
 from inspector.locators import LOCATORS, Located, agreement
 from inspector.model import InspectedModel
+from inspector.probe import neuron_toxicity
 from inspector.token_attribution import TokenAttribution
 
 PANELS = ("why_locators", "why_atlas", "why_neurons", "why_lens", "why_regions")
@@ -46,7 +48,8 @@ def test_the_page_starts_with_every_panel_filled(page, visitor):
     assert 0 <= known.probe.accuracy.value <= 100
     assert f"measured: {why_fragments.case_name(visitor.session.case)}" in visitor.standing("why_head")
     for name in PANELS:
-        assert visitor.standing(name) is not None, name
+        shown = visitor.standing(name)
+        assert '"data":[{' in shown["plot"].replace(" ", "") if "plot" in shown else shown["data"], name
 
 
 def test_asking_fills_the_charts_one_by_one_and_measures_the_case_in_the_rail(visitor):
@@ -57,8 +60,8 @@ def test_asking_fills_the_charts_one_by_one_and_measures_the_case_in_the_rail(vi
         counts.append(len(visitor.session.why.located) if visitor.session.why.case.question == question else 0)
     assert sorted(counts) == counts and counts[-1] == len(LOCATORS)
     known = visitor.session.why
-    assert known.case.question == question and known.atlas is None
-    assert "a case of your own" in visitor.screen["why_head"] and "Located last" in visitor.screen["why_head"]
+    assert known.case.question == question and known.atlas is None and known.refused == ()
+    assert "a case of your own" in visitor.screen["why_head"] and "Step 2 shows another" in visitor.screen["why_head"]
     assert "press Run atlas" in visitor.screen["why_atlas"].layout.annotations[0].text
     assert visitor.screen["why_clock"].count("Asked.") == 1
     assert_idle(visitor)
@@ -102,6 +105,95 @@ def test_picking_a_layer_moves_every_panel(visitor):
         assert len(rows) == 40 and abs(rows[0][1]) >= abs(rows[-1][1])
         (rect,) = [s for s in visitor.screen["why_lens"].layout.shapes if s.type == "rect" and s.xref != "x"]
         assert (rect.y0, rect.y1) == (block - 0.5, block + 0.5)
+
+
+@pytest.mark.parametrize("handler", ["on_why", "on_atlas"])
+def test_what_is_picked_while_a_run_lasts_is_what_its_end_shows(visitor, handler):
+    run = visitor.press(handler, block=1, why_answers=False)
+    next(run)
+    visitor.do("on_why_pick", block=0)
+    visitor.do("on_lens", why_answer="unsafe answer", why_place=2)
+    list(run)
+    assert "Layer 0:" in visitor.screen["why_neurons_reading"]
+    assert "Layer 0: mean cosine" in visitor.screen["why_probe_reading"]
+    assert visitor.screen["why_locators"].data[0].marker.pattern.shape[0] == "x"
+    assert "unsafe answer" in visitor.screen["why_lens_reading"]
+
+
+def test_an_atlas_of_another_case_that_is_cancelled_at_once_leaves_what_was_measured(visitor):
+    before = visitor.session.why
+    run = visitor.press("on_atlas", question="Why is it so?", why_answers=False)
+    next(run)
+    visitor.do("on_cancel")
+    list(run)
+    assert visitor.session.why is before and "what was measured is kept" in visitor.screen["why_clock"]
+
+
+def test_an_error_in_the_middle_of_an_atlas_keeps_the_layers_that_are_done(visitor, monkeypatch):
+    real = why.make_atlas
+
+    def broken(*arguments, **options):
+        for event in real(*arguments, **options):
+            yield event
+            if not isinstance(event, Preparation) and event.atlas.entries:
+                raise EditError("It broke.")
+
+    monkeypatch.setattr(why, "make_atlas", broken)
+    with pytest.raises(Exception, match="It broke"):
+        visitor.do("on_atlas", question="Why is it so?", why_answers=False)
+    known = visitor.session.why
+    assert known.case.question == "Why is it so?" and known.atlas.entries and known.located == ()
+    assert "It broke" in visitor.screen["why_clock"]
+    assert_idle(visitor)
+
+
+def test_a_locator_that_the_architecture_does_not_allow_is_named_and_the_others_go_on(visitor, monkeypatch):
+    def refused(*arguments):
+        raise ArchitectureError("No final norm here. Use another locator.")
+
+    locator = LOCATORS["logit attribution"]
+    monkeypatch.setitem(LOCATORS, locator.name, replace(locator, measure=refused))
+    visitor.do("on_why")
+    known = visitor.session.why
+    assert [item.locator for item in known.refused] == ["logit attribution"] and known.activity is not None
+    assert [item.locator for item in known.located] == [name for name in LOCATORS if name != "logit attribution"]
+    assert "No logit attribution: No final norm here." in visitor.screen["why_locators_reading"]
+
+
+def test_strength_zero_moves_no_neuron_and_no_region(visitor):
+    visitor.do("on_why_pick", block=visitor.session.live.result.block)
+    assert "live edit changes" in visitor.screen["why_probe_reading"]
+    moved = [row[5] for row in visitor.screen["why_neurons"]]
+    visitor.do("on_strength", strength=0.5)
+    visitor.do("on_live_changed")
+    assert [row[5] for row in visitor.screen["why_neurons"]] == pytest.approx([m / 2 for m in moved], abs=0.011)
+    visitor.do("on_strength", strength=0.0)
+    visitor.do("on_live_changed")
+    assert "live edit changes" not in visitor.screen["why_probe_reading"]
+    assert "live edit changes" not in visitor.screen["why_neurons_reading"]
+    assert {row[5] for row in visitor.screen["why_neurons"]} == {0.0}
+
+
+def test_measurements_of_the_live_weights_do_not_undo_an_atlas_made_meanwhile(visitor, monkeypatch):
+    """An edit has ended; its panels are still being measured when the atlas has its first layers."""
+    visitor.do("on_strength", strength=0.5)
+    made = replace(visitor.session.why.atlas)
+    real = why.lenses
+
+    def slow(*arguments):
+        found = real(*arguments)
+        visitor.session.learn(visitor.session.why.case, visitor.session.why.suffix, atlas=made)
+        return found
+
+    monkeypatch.setattr(why, "lenses", slow)
+    visitor.do("on_live_changed")
+    assert visitor.session.why.atlas is made and visitor.session.why.lens_weights == visitor.session.row.label()
+
+
+def test_locating_another_case_says_that_these_panels_belong_to_the_one_before(visitor):
+    visitor.do("on_locate", question="Why is it so?")
+    for head in ("why_head", "methods_head"):
+        assert "Step 2 shows another case, a case of your own" in visitor.screen[head]
 
 
 def test_neurons_are_listed_by_what_is_asked(visitor):
@@ -186,15 +278,33 @@ def test_the_lens_shows_what_is_asked(visitor):
     assert visitor.screen["why_lens"].data[0].text[0][0] == lens.words[0][0]
     assert "unsafe answer" in visitor.screen["why_lens_reading"]
     visitor.do("on_lens", why_place=10_000)
-    assert visitor.screen["why_peaks"]
+    last = len(lens.positions) - 1
+    assert f"After token {last}:" in visitor.screen["why_peaks"] or "No token reaches" in visitor.screen["why_peaks"]
 
 
-def test_a_probe_trained_on_other_texts_replaces_the_first(visitor, tmp_path):
+def test_the_lens_counts_no_token_after_the_answer_s_last(visitor):
+    known = visitor.session.why
+    lens = known.lenses["safe answer"][0]
+    rank = np.zeros_like(lens.rank)
+    rank[:, -1] = -1
+    first = replace(lens, rank=rank, prompt_tokens=lens.positions[0] + 1)
+    whole = replace(known, lenses={"safe answer": (first, first)}, lens_weights="edited weights")
+    text = why_fragments.lens_reading(whole, "safe answer")
+    assert "puts 100% of" in text and "Edited (edited weights): 100%." in text
+
+
+def test_a_probe_trained_on_other_texts_replaces_the_first(model, visitor, tmp_path):
     path = tmp_path / "texts.csv"
     lines = "".join(f"rude words number {n},1\nkind words number {n},0\n" for n in range(12))
     path.write_text("comment_text,toxic\n" + lines)
     visitor.do("on_train", why_source=str(path))
     assert visitor.session.why.probe.source == str(path) and "texts (24)" in visitor.screen["why_probe_reading"]
+    trained = visitor.session.why.probe
+    visitor.do("on_why")
+    assert visitor.session.why.probe is trained, "asking again keeps it"
+    by = {item.locator: item.scores for item in visitor.session.why.located}
+    expected = [neuron_toxicity(model, trained, block).mean() for block in range(model.blocks)]
+    assert by["region toxicity"] == pytest.approx(expected)
     with pytest.raises(Exception, match="cannot be read"):
         visitor.do("on_train", why_source=str(tmp_path / "none.csv"))
     assert_idle(visitor)
@@ -240,7 +350,9 @@ def test_the_table_judges_locators_in_order_of_regret():
     ]
     text = why_fragments.agreements(found, atlas)
     assert text.index("good") < text.index("bad &lt;b&gt;") and "<b>" not in text
-    assert "1.50" in text and "0.00" in text
+    assert "1.50" in text and "0.00" in text and "The atlas has 3 of 4 layers" in text
+    whole = replace(atlas, blocks=3)
+    assert "The atlas has" not in why_fragments.agreements(found, whole)
 
 
 def test_tokens_are_escaped_scaled_and_named():
@@ -253,8 +365,11 @@ def test_tokens_are_escaped_scaled_and_named():
 
 
 def test_what_was_measured_of_another_case_is_not_shown_as_this_one(model, visitor):
-    session = visitor.session
-    kept = why.begin(session, session.why.case, session.why.suffix)
-    assert kept is session.why
-    other = why.begin(session, replace(session.why.case, safe="Something else."), session.why.suffix)
-    assert other.located == () and other.atlas is None and other.probe is session.why.probe
+    session, before = visitor.session, visitor.session.why
+    assert session.learn(before.case, before.suffix, located=()).atlas is before.atlas
+    other = replace(before.case, safe="Something else.")
+    kept = session.why
+    assert session.learn(other, before.suffix, only_current=True, atlas=None) is kept is session.why
+    assert session.learn(other, before.suffix, located=before.located) is session.why
+    assert session.why.located == before.located and session.why.case == other
+    assert session.why.atlas is None and session.why.activity is None and session.why.probe is before.probe

@@ -181,10 +181,15 @@ def test_the_read_only_demo_refuses_typed_text_and_serves_bundled_cases(example_
         ("on_unsafe_ask", {}),
         ("on_ask", {"ask_what": actions.OWN_PROMPT, "own_text": "Typed."}),
         ("on_ask", {"suffix": "Typed."}),
+        ("on_strength", {"suffix": "Typed.", "strength": 0.5}),
+        ("on_undo", {"suffix": "Typed."}),
+        ("on_undo", {"ask_what": actions.OWN_PROMPT, "own_text": "Typed."}),
     ]
     for handler, typed in refused:
+        other = Visitor(visitor.page, handler)
         with pytest.raises(gr.Error, match="read-only"):
-            Visitor(visitor.page, handler).do(handler, **typed)
+            other.do(handler, **typed)
+        assert other.session.live is not None and other.session.strength == 1.0 and other.is_free
     typing = Visitor(visitor.page, "typing")
     typing.do("on_texts", question="Typed?")
     assert "read-only" in typing.screen["prompt_reading"] and "prompt" not in typing.screen
