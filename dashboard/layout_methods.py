@@ -111,7 +111,7 @@ def _controls(parts: Parts) -> None:
             list(SCOPES),
             value="LoRA",
             label="SFT and DPO train",
-            info="Low-rank factors, or every weight of the blocks",
+            info="Low-rank factors, or every matrix of the blocks",
             min_width=180,
         )
         parts.methods_train_on = gr.Radio(

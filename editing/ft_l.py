@@ -23,8 +23,8 @@ class FtLSettings:
         learning_rate: Step size of Adam; 5e-4 in Meng et al. 2022.
         steps: Most updates; 25 in Meng et al. 2022.
         weight_decay: L2 penalty; 0 there.
-        clamp: Largest change of a single weight (their L-infinity constraint, 2e-4 for GPT-2 XL); ``None`` for no
-            limit, as in the DINM paper's runs.
+        clamp: Largest change of a single weight (their L-infinity constraint; 5e-4 in released settings for GPT-2
+            XL); ``None`` for no limit, as in the DINM paper's runs.
         target_probability: Stop when the safe answer's mean token probability reaches this; ``None`` for never.
         damage_budget: Largest KL on harmless prompts; ``None`` for none: FT-L has no such term.
         end_of_answer: Also learn to end after the safe answer.

@@ -164,8 +164,8 @@ def test_step_sizes_follow_what_is_trained():
 def test_the_embedded_model_s_preference_loss_takes_several_updates_to_its_stop(embedded):
     """With SFT's own step size it was one update."""
     case = bundled_cases()[3]
-    result = run(dpo(embedded, case, 29, DpoSettings(harmless_prompts=1, harmless_tokens=2)))
-    preferred = [step for step in result.trace if step.step >= 5]
+    result = run(dpo(embedded, case, 29, DpoSettings(warm_up=1, harmless_prompts=1, harmless_tokens=2)))
+    preferred = [step for step in result.trace if step.step >= 1]
     losses = [step.edit_loss for step in preferred]
     assert result.stop_reason == "converged" and len(preferred) >= 5
     assert losses[0] == pytest.approx(math.log(2), abs=1e-4) and losses == sorted(losses, reverse=True)
