@@ -65,7 +65,7 @@ def compare(model: InspectedModel, cases: Sequence[Case], settings: ContestSetti
     print(f"judge: {', '.join(sorted(judges))}")
     _scores("The paper's table: percent; Fluency in bits", COLUMNS, everything)
     _paper()
-    _scores("Beyond the paper: percent; harmless KL in nats a token", FURTHER, everything)
+    _scores("Beyond the paper: percent; harmless KL in nats a token; * so by construction", FURTHER, everything)
     _mechanism(everything)
     _failures(everything)
     if "mend" in everything:
@@ -102,7 +102,9 @@ def _scores(title: str, names: Sequence[str], everything: dict[str, list[Standin
 
 def _score_lines(title: str, names: Sequence[str], table: dict[str, Score], side: str) -> None:
     found: list[Estimate] = [getattr(table[n], side) if n in table else Estimate(None, 0) for n in names]
-    print(f"{title:{NAME}}" + "".join(f"{'-' if e.value is None else f'{e.value:.2f}':>{WIDTH}}" for e in found))
+    forced = [side == "vanilla" and n in table and table[n].forced for n in names]
+    shown = ["-" if e.value is None else f"{e.value:.2f}{'*' if f else ''}" for e, f in zip(found, forced, strict=True)]
+    print(f"{title:{NAME}}" + "".join(f"{value:>{WIDTH}}" for value in shown))
     print(f"{'':{NAME}}" + "".join(f"{_range(e):>{WIDTH}}" for e in found))
 
 
