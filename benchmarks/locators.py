@@ -31,7 +31,7 @@ from editing import preset, run
 from editing.atlas import Atlas, AtlasProgress, AtlasSettings, make_atlas
 from editing.dinm import dinm
 from editing.replay import FullReplay
-from inspector.locators import LOCATORS, Located, agreement, locate_with
+from inspector.locators import LOCATORS, Located, NotLocated, agreement, locate_with
 from inspector.model import InspectedModel, encode, load
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.scores import mean
@@ -72,8 +72,11 @@ def compare(model: InspectedModel, cases: Sequence[Case], settings: AtlasSetting
     regrets: dict[str, dict[str, list[float]]] = {name: {t: [] for t in TRUTHS} for name in names}
     for number, case in enumerate(cases):
         begun = time.perf_counter()
-        asked = locate_with(model, case)
+        asked = list(locate_with(model, case))
         located = [event for event in asked if isinstance(event, Located)]
+        for event in asked:
+            if isinstance(event, NotLocated):
+                print(f"no {event.locator}: {event.why}", file=sys.stderr)
         atlas = run(make_atlas(model, case, settings), _teller(number))
         truths = achieved(atlas)
         shown = ", ".join(f"{item.locator} {item.block}" for item in located)

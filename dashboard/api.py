@@ -21,7 +21,7 @@ from dashboard.stress_events import StressEvents
 from editing import Preparation, preset
 from inspector.divergence import DISTANCES
 from inspector.errors import CaseError
-from inspector.locators import Located, Setup, locate_with
+from inspector.locators import Located, NotLocated, Setup, locate_with
 from inspector.model import SUFFIX, Decoding
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.judges import EmbeddedJudge
@@ -161,6 +161,8 @@ def connect(wiring: StressEvents) -> None:
             for event in locate_with(model, case, setup=setup):
                 if isinstance(event, Located):
                     yield {**vars(event), "scores": event.scores.tolist(), "layer": event.block}
+                elif isinstance(event, NotLocated):
+                    yield {"locator": event.locator, "refused": event.why}
 
     def atlas(
         question: str,

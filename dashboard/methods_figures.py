@@ -158,9 +158,10 @@ def neuron_toxicity(standing: Standing | None) -> go.Figure:
         figure.add_scattergl(
             x=np.round(before[neurons], 4).tolist(),
             y=[float(f"{value:.3g}") for value in change[neurons]],
-            customdata=neurons.tolist(),
+            customdata=[[int(n), f"{standing.toxicity.relative[n]:+.1%}"] for n in neurons],
             mode="markers",
             marker={"color": colour, "symbol": symbol, "size": 5, "opacity": 0.65},
-            hovertemplate=f"neuron %{{customdata}}, {name}<br>%{{x:.3f}}, change %{{y:.2g}}<extra></extra>",
+            hovertemplate=f"neuron %{{customdata[0]}}, {name}<br>%{{x:.3f}}, change %{{y:.2g}} (%{{customdata[1]}})"
+            "<extra></extra>",
         )
     return figure

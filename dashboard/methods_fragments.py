@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+import numpy as np
+
 from dashboard.fragments import progress_bar, reading
 from dashboard.session import Contest, Session
 from dashboard.stress_fragments import value
@@ -234,9 +236,11 @@ def neurons_reading(standing: Standing | None) -> str:
     toxicity, title = standing.toxicity, standing.method.title
     if toxicity.forced:
         return reading(f"{title} does not touch this matrix: every neuron stays as toxic as it was, by construction.")
+    region, half = toxicity.region, np.median(np.abs(toxicity.relative))
     return reading(
-        f"{title}: {toxicity.less_toxic:.0%} of {len(toxicity.before):,} neurons became less toxic; the region's mean "
-        f"went from {toxicity.region.before:+.5f} to {toxicity.region.after:+.5f}. On the dotted line nothing changed."
+        f"{title}: {toxicity.less_toxic:.0%} of {len(toxicity.before):,} neurons became less toxic; half changed by "
+        f"more than {half:.1%} of their own cosine. The region's mean went from {region.before:+.5f} to "
+        f"{region.after:+.5f}. On the dotted line nothing changed."
     )
 
 

@@ -145,7 +145,7 @@ class Session:
         """Whether prompts get the chat template: as the live edit was made, so that it is judged on its own format."""
         return self.live.result.settings.chat if self.live else True
 
-    def learn(self, case: Case, suffix: str, *, only_current: bool = False, **measured: Any) -> Why:
+    def learn(self, case: Case | None, suffix: str, *, only_current: bool = False, **measured: Any) -> Why:
         """Add what was measured of a case's layers; of another case nothing is kept but the probe.
 
         Args:

@@ -278,5 +278,5 @@ def train(model: InspectedModel, session: Session, labelled: Labelled) -> Genera
     """Train (or read) the probe on labelled texts and keep it in the session."""
     probe = yield from kept_probe(model, labelled, cancel=session.cancelled.is_set)
     if probe is not None:
-        session.why = replace(session.why, probe=probe)
+        session.learn(session.why.case, session.why.suffix, probe=probe)
     return probe

@@ -84,6 +84,11 @@ class Toxicity:
     forced: bool
 
     @property
+    def relative(self) -> np.ndarray:
+        """``[d_ff]`` change of each neuron's cosine relative to its vanilla size; negative where it was detoxified."""
+        return (self.after - self.before) / np.maximum(np.abs(self.before), 1e-12)
+
+    @property
     def less_toxic(self) -> float:
         """Share of the region's neurons whose cosine has fallen, 0 to 1."""
         return float((self.after < self.before).mean())

@@ -251,6 +251,15 @@ def test_an_edit_that_could_not_be_measured_is_done_and_says_why():
     assert methods_fragments.rows([standing])[0][0] == "SFT"
 
 
+def test_a_neuron_s_change_is_told_relative_to_its_own_size():
+    """Cosines 0.1, -0.1 and 0.2 fall by 0.01."""
+    standing = made_up("sft", 0.0, 0.1)
+    assert standing.toxicity.relative == pytest.approx([-0.1, -0.1, -0.05])
+    (trace,) = methods_figures.neuron_toxicity(standing).data
+    assert [list(cell) for cell in trace.customdata] == [[0, "-10.0%"], [1, "-10.0%"], [2, "-5.0%"]]
+    assert "half changed by more than 10.0% of their own cosine" in methods_fragments.neurons_reading(standing)
+
+
 def test_scores_that_are_so_by_construction_are_marked(visitor):
     text = methods_fragments.all_scores(visitor.session.contest.standings)
     assert text.count(" *</td>") == 2 and "* so by construction" in text, "vanilla against itself: DL and KL"
