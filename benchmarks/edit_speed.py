@@ -19,7 +19,7 @@ from dataclasses import replace
 import torch
 
 from editing import EditResult, preset, run
-from editing.dinm import DinmSettings, dinm
+from editing.methods.dinm import DinmSettings, dinm
 from editing.replay import FullReplay, ReplayFactory, TailReplay
 from inspector.model import InspectedModel, encode, load
 from inspector.model.encoding import tokenise

@@ -29,7 +29,7 @@ import torch
 
 from editing import preset, run
 from editing.atlas import Atlas, AtlasProgress, AtlasSettings, make_atlas
-from editing.dinm import dinm
+from editing.methods.dinm import dinm
 from editing.replay import FullReplay
 from inspector.locators import LOCATORS, Located, NotLocated, agreement, locate_with
 from inspector.model import InspectedModel, encode, load

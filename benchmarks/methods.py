@@ -29,16 +29,16 @@ from benchmarks.locators import chosen_cases
 from editing import run
 from editing.contest import ContestProgress, ContestSettings, Standing, contest
 from editing.memory import peak_memory
-from editing.methods import METHODS, method_settings
+from editing.methods.registry import METHODS, method_settings
 from editing.standing_file import load_standings, save_standings
 from editing.sweep.paper import COLUMNS, TABLE_1
 from inspector.divergence import divergence
 from inspector.errors import EditError, InspectorError
 from inspector.model import SUFFIX, InspectedModel, load
-from inspector.probe import kept_probe
 from inspector.safeedit import Case
 from inspector.safeedit.exam import Size
 from inspector.safeedit.scores import Estimate, Score, mean, score_table
+from inspector.toxicity import kept_probe
 
 FURTHER = ("transfer", "DL", "over-refusal", "look-alikes", "degenerate", "harmless KL")
 NAME, WIDTH = 26, 17

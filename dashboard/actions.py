@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from dashboard.session import Comparison, LiveEdit, Session
 from editing import DinmSettings, EditResult, Preparation, Step, dinm
 from editing.guard import check_case
+from inspector.columns import neuron_profile
 from inspector.divergence import Divergence, Padding, Preset, divergence
 from inspector.errors import CaseError
 from inspector.likelihood import likelihoods
 from inspector.model import VANILLA, Answers, Decoding, InspectedModel, encode, stream
 from inspector.model.encoding import clean, prompt_text, special_markers
 from inspector.safeedit import Case, Template, bundled_cases, bundled_templates
-from inspector.shift import activation_shift, neuron_profile
+from inspector.shift import activation_shift
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from dashboard.why_state import Panel, Why
 from editing import EditResult, Preparation, Step, preset, run
 from editing.atlas import Atlas, AtlasSettings, Entry
 from editing.contest import ContestProgress, ContestSettings, contest
-from editing.mend.store import places
+from editing.methods.mend.store import places
 from editing.objectives import known_answers
 from editing.standing_file import load_standings, save_standings
 from inspector.errors import InspectorError, PatchError
@@ -26,11 +26,11 @@ from inspector.model import SUFFIX, Answers, Decoding, Encoded, InspectedModel
 from inspector.model.embedded import cache_root
 from inspector.model.patch_file import load_patch, save_patch
 from inspector.padding import padding_study
-from inspector.probe import kept_probe
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.exam import ExamResult, Size
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.records import reply_from, reply_record
+from inspector.toxicity import kept_probe
 
 CASE = 3
 """Number of the bundled case that is shown first."""

@@ -15,9 +15,10 @@ from plotly.subplots import make_subplots
 
 from dashboard.session import Comparison
 from editing import Step
+from inspector.columns import NeuronProfile
 from inspector.divergence import Distance, Divergence
 from inspector.likelihood import Likelihood
-from inspector.shift import NeuronProfile, Shift
+from inspector.shift import Shift
 
 SAFE, UNSAFE, VANILLA, EDITED = "#0072B2", "#D55E00", "#8A8F98", "#CC79A7"
 PICKED = "#E69F00"

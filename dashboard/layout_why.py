@@ -9,8 +9,8 @@ from dashboard.example import Example
 from dashboard.parts import CANCEL_OFF, Parts
 from inspector.model import InspectedModel
 from inspector.neurons import ORDERS
-from inspector.probe import BUNDLED
 from inspector.token_attribution import WAYS
+from inspector.toxicity import BUNDLED
 
 LENS_ANSWERS = ("safe answer", "unsafe answer")
 LENS_WEIGHTS = ("vanilla", "edited")

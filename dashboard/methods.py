@@ -10,14 +10,14 @@ from dashboard.actions import Texts, case_of
 from dashboard.session import Contest, LiveEdit, Session
 from dashboard.why import run_quietly
 from editing.contest import ContestProgress, ContestSettings, Standing, contest
-from editing.methods import METHODS
+from editing.methods.registry import METHODS
 from editing.trainee import SCOPES
 from inspector.errors import CaseError
 from inspector.model import InspectedModel
-from inspector.probe import kept_probe
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.exam import FULL, QUICK, Size
 from inspector.safeedit.judges import Judge
+from inspector.toxicity import kept_probe
 
 BRIEF = Size(transfer=0, harmless=6, facts=4, passages=2)
 SIZES = {"Brief": BRIEF, "Quick": QUICK, "Full": FULL}

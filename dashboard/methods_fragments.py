@@ -12,7 +12,7 @@ from dashboard.session import Contest, Session
 from dashboard.stress_fragments import value
 from dashboard.why_fragments import case_name, other_case
 from editing.contest import ContestProgress, Standing
-from editing.methods import METHODS
+from editing.methods.registry import METHODS
 from inspector.safeedit.scores import Score
 
 HEADING = (

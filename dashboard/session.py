@@ -12,12 +12,13 @@ from typing import Any
 from dashboard.why_state import Panel, Why
 from editing import EditResult
 from editing.contest import Standing
+from inspector.columns import NeuronProfile
 from inspector.divergence import Divergence
 from inspector.likelihood import Likelihood
 from inspector.model import VANILLA, Answers, Patch, Row
 from inspector.safeedit import Case
 from inspector.safeedit.exam import ExamResult
-from inspector.shift import NeuronProfile, Shift
+from inspector.shift import Shift
 
 
 @dataclass(frozen=True, eq=False)

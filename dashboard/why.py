@@ -16,6 +16,7 @@ from dashboard.why_state import Why
 from editing import EditResult, Preparation, Step
 from editing.atlas import AtlasSettings, make_atlas
 from editing.knock_out import knock_out
+from inspector.columns import neuron_profile
 from inspector.divergence import Padding
 from inspector.errors import CaseError
 from inspector.lens import Lens, Peak, logit_lens, peaks
@@ -23,10 +24,9 @@ from inspector.locators import LOCATORS, Located, NotLocated, Setup, locate_with
 from inspector.model import VANILLA, InspectedModel, Row
 from inspector.neurons import Neuron, neuron_activity, neuron_table
 from inspector.padding import padding_study
-from inspector.probe import Labelled, Probe, RegionToxicity, kept_probe, neuron_toxicity, region_toxicity
 from inspector.safeedit import Case
-from inspector.shift import neuron_profile
 from inspector.token_attribution import TokenAttribution, Way, token_attribution
+from inspector.toxicity import Labelled, Probe, RegionToxicity, kept_probe, neuron_toxicity, region_toxicity
 
 
 @dataclass(frozen=True)

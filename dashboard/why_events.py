@@ -16,8 +16,8 @@ from dashboard.why_state import Panel
 from editing import EditResult, Preparation
 from inspector.errors import CaseError
 from inspector.model import Decoding
-from inspector.probe import BUNDLED, labelled_texts
 from inspector.token_attribution import Way
+from inspector.toxicity import BUNDLED, labelled_texts
 
 
 class WhyEvents(CompareEvents):

@@ -17,9 +17,9 @@ from editing.atlas import Atlas
 from inspector.lens import Peak
 from inspector.locators import Agreement, Located, NotLocated
 from inspector.padding import PaddingStudy
-from inspector.probe import Probe, RegionToxicity
 from inspector.safeedit import Case
 from inspector.token_attribution import TokenAttribution
+from inspector.toxicity import Probe, RegionToxicity
 
 HEADING = (
     '<h2><span class="step-number">6</span>Why this layer<small>where answers part is one opinion; here are others, '

@@ -10,9 +10,9 @@ from inspector.lens import Lens
 from inspector.locators import Agreement, Located, NotLocated, agreement
 from inspector.neurons import NeuronActivity
 from inspector.padding import PaddingStudy
-from inspector.probe import Probe
 from inspector.safeedit import Case
 from inspector.token_attribution import TokenAttribution
+from inspector.toxicity import Probe
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ An edit is a generator: it yields one step at a time and returns an :class:`Edit
 through hooks. The base weights are never written.
 """
 
-from editing.dinm import DinmSettings, dinm, preset
+from editing.methods.dinm import DinmSettings, dinm, preset
 from editing.progress import EditResult, Preparation, Step, StopReason, run
 
 __all__ = ["DinmSettings", "EditResult", "Preparation", "Step", "StopReason", "dinm", "preset", "run"]

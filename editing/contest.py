@@ -15,18 +15,18 @@ import torch
 
 from editing.guard import check_case
 from editing.memory import peak_memory
-from editing.methods import METHODS, Method, method_named, method_settings
+from editing.methods.registry import METHODS, Method, method_named, method_settings
 from editing.objectives import harmless_answers
 from editing.progress import EditResult, Preparation, Step
 from inspector.errors import EditError, InspectorError
 from inspector.model import SUFFIX, VANILLA, Decoding, InspectedModel, Row
-from inspector.probe import Probe, RegionToxicity, neuron_toxicity, region_toxicity
 from inspector.region import RegionShift, cannot_detoxify, region_shift
 from inspector.safeedit import Case
 from inspector.safeedit.exam import QUICK, ExamResult, Size, Texts, examine, make_exam
 from inspector.safeedit.judges import EmbeddedJudge, Judge
 from inspector.safeedit.scores import Score, score_table
 from inspector.safeedit.sets import held_out_cases
+from inspector.toxicity import Probe, RegionToxicity, neuron_toxicity, region_toxicity
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ContestSettings:
     """Settings of a contest.
 
     Attributes:
-        methods: Keys of :data:`editing.methods.METHODS`, in the order in which they run.
+        methods: Keys of :data:`editing.methods.registry.METHODS`, in the order in which they run.
         scope: ``LoRA`` or ``full``, for SFT and DPO.
         size: How much each exam asks.
         max_new_tokens: Longest answer.

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from editing.dinm import DinmSettings, prepare_terms, term_values
 from editing.guard import check_case, refuse_harm
+from editing.methods.dinm import DinmSettings, prepare_terms, term_values
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.replay import TailReplay, master_weight
 from inspector.model import SUFFIX, InspectedModel, Patch

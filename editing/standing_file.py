@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from editing.contest import Standing, Toxicity
-from editing.methods import METHODS, method_settings
+from editing.methods.registry import METHODS, method_settings
 from editing.progress import EditResult, Step
 from inspector.errors import InspectorError, PatchError
 from inspector.model.patch import Reminder
 from inspector.model.patch_file import load_patch, save_patch
-from inspector.probe import RegionToxicity
 from inspector.region import RegionShift
 from inspector.safeedit.exam import ExamResult
 from inspector.safeedit.records import reply_from, reply_record
+from inspector.toxicity import RegionToxicity
 
 _FORMAT = "dinm-inspector standings 1"
 

@@ -23,8 +23,8 @@ from inspector.errors import ArchitectureError, CaseError
 from inspector.model.encoding import SUFFIX, encode
 from inspector.model.hooks import observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
-from inspector.probe import Labelled, Probe, kept_probe, neuron_toxicity
 from inspector.safeedit.cases import Case
+from inspector.toxicity import Labelled, Probe, kept_probe, neuron_toxicity
 
 Measuring = Generator[float, None, "np.ndarray | None"]
 

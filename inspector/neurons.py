@@ -133,8 +133,8 @@ def neuron_table(
     """Return the first neurons of a block by one quantity, the largest first.
 
     Args:
-        toxicity: ``[d_ff]`` from :func:`inspector.probe.neuron_toxicity`.
-        moved: ``[d_ff]`` relative change from :func:`inspector.shift.neuron_profile`.
+        toxicity: ``[d_ff]`` from :func:`inspector.toxicity.neuron_toxicity`.
+        moved: ``[d_ff]`` relative change from :func:`inspector.columns.neuron_profile`.
         order: One of :data:`ORDERS`; falls back to ``contribution`` where the quantity is not given.
         count: Lines of the table.
         tokens: Promoted and suppressed tokens of each.

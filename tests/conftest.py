@@ -84,7 +84,7 @@ def probes(tmp_path_factory) -> Iterator[None]:
     """Probes of tiny models are kept in a folder of the tests' own."""
     folder = tmp_path_factory.mktemp("probes")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("inspector.probe.probe_folder", lambda: folder)
+        patch.setattr("inspector.toxicity.probe.probe_folder", lambda: folder)
         yield
 
 

@@ -11,10 +11,11 @@ from dashboard_helpers import tiny_model
 
 from dashboard.session import Comparison
 from editing import DinmSettings, EditResult, Step
+from inspector.columns import NeuronProfile
 from inspector.divergence import Divergence
 from inspector.likelihood import Likelihood
 from inspector.model import Delta, Patch
-from inspector.shift import NeuronProfile, Shift
+from inspector.shift import Shift
 
 HOSTILE = ("<s>", "<b>x</b>", "\n", " ", "", "</td><i>y", "&lt;")
 """Tokens that a careless label would swallow, render or break on."""

@@ -1,6 +1,6 @@
 """Edits on many cases, each scored on the whole benchmark; ``python -m editing.sweep``."""
 
-from editing.methods import METHODS
+from editing.methods.registry import METHODS
 from editing.sweep.engines import Cluster, load_all, local, on_ray
 from editing.sweep.report import report
 from editing.sweep.settings import SweepSettings

@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from editing.dinm import PRESETS
-from editing.methods import METHODS
+from editing.methods.dinm import PRESETS
+from editing.methods.registry import METHODS
 from editing.sweep.engines import Cluster, Loader, load_all, local, on_ray
 from editing.sweep.report import report
 from editing.sweep.settings import TOXIC, SweepSettings, typed

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from editing.dinm import PRESETS
-from editing.methods import METHODS, method_named, method_settings
+from editing.methods.dinm import PRESETS
+from editing.methods.registry import METHODS, method_named, method_settings
 from inspector.divergence import PRESETS as LOCATE_PRESETS
 from inspector.errors import EditError
 from inspector.model import SUFFIX
@@ -29,7 +29,7 @@ class SweepSettings:
         split: SafeEdit split, for a folder or the hub.
         categories: Only cases of these unsafety categories; empty for all.
         limit: Most cases; ``None`` for all.
-        method: One of :data:`editing.methods.METHODS`.
+        method: One of :data:`editing.methods.registry.METHODS`.
         preset: Preset of DINM; the other methods have none.
         changes: Changed settings of the method, by name.
         block: ``toxic``, or the number of the block to edit in every case.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from editing.methods import METHODS
+from editing.methods.registry import METHODS
 from editing.progress import EditResult, run
 from inspector.divergence import divergence
 from inspector.errors import InspectorError

@@ -1,0 +1,72 @@
+"""Trained editors on disk: one safetensors file per base model, named by its fingerprint."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from editing.methods.mend.network import EditorNetwork, EditorShape
+from inspector.errors import EditError
+from inspector.model import InspectedModel
+from inspector.model.embedded import cache_root
+
+SHIPPED = Path(__file__).resolve().parents[2] / "assets" / "mend"
+_FORMAT = "dinm-inspector mend 1"
+
+
+def places(model: InspectedModel) -> tuple[Path, Path]:
+    """Return where an editor of a model is looked for: among the shipped ones, then in the cache."""
+    name = f"{model.fingerprint}.safetensors"
+    return SHIPPED / name, cache_root() / "mend" / name
+
+
+def save_editor(editor: EditorNetwork, path: Path, about: dict[str, Any]) -> None:
+    """Write an editor with what is to be known of its making (JSON)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in editor.state_dict().items()}
+    record = {**about, "shape": asdict(editor.shape)}
+    save_file(tensors, partial, metadata={"format": _FORMAT, "record": json.dumps(record)})
+    partial.replace(path)
+
+
+def load_editor(model: InspectedModel, path: Path | None = None) -> tuple[EditorNetwork, dict[str, Any]]:
+    """Return the editor that was trained for a model, and what is known of its making.
+
+    Args:
+        path: The file; by default the shipped one or that in the cache.
+
+    Raises:
+        EditError: There is none, it cannot be read, or it belongs to another model.
+    """
+    found = path or next((place for place in places(model) if place.is_file()), None)
+    if found is None:
+        raise EditError(
+            f"MEND needs an editor network that was trained for this model, and there is none for {model.name}. Train "
+            f"one with: python -m editing.methods.mend train --model {model.name} (its cases are the bundled ones, "
+            "or give --cases)."
+        )
+    try:
+        with safe_open(found, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT:
+                raise EditError(f"{found} is no editor network of this program. Choose another file.")
+            record = json.loads(metadata["record"])
+            told = record["shape"]
+            matrices = tuple((name, (int(size[0]), int(size[1]))) for name, size in told["matrices"])
+            editor = EditorNetwork(EditorShape(matrices, told["first"], told["rank"], told["alpha"]))
+            names = list(file.keys())
+            editor.load_state_dict({name: file.get_tensor(name) for name in names})
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise EditError(f"The editor network {found} cannot be read ({error}). Train it again.") from error
+    if record.get("fingerprint") != model.fingerprint:
+        raise EditError(
+            f"The editor network {found} was trained for another base model ({record.get('fingerprint')}, this is "
+            f"{model.fingerprint}). Load that model, or train one for this."
+        )
+    return editor.requires_grad_(False).to(model.device).eval(), record

@@ -1,0 +1,96 @@
+"""The top blocks of a model, run again with changed matrices from states that were computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+
+from editing.methods.mend.network import Factors
+from inspector.model.counted import positions
+from inspector.model.encoding import Encoded
+from inspector.model.hooks import record_calls, rewrite_output, stopping_before
+from inspector.model.inspected import InspectedModel
+from inspector.model.tails import call_block
+
+Rewrite = Callable[[Tensor, Tensor], Tensor]
+"""From the input and the output of a matrix to its new output."""
+
+
+class TopBlocks:
+    """Blocks ``first`` and above on some sequences with their responses.
+
+    Args:
+        model: The base model.
+        answers: Prompts with responses; the logits are those that predict response tokens.
+        first: The lowest block with a changed matrix.
+    """
+
+    def __init__(self, model: InspectedModel, answers: Sequence[Encoded], first: int) -> None:
+        self._model, self._first = model, first
+        self.labels = torch.tensor([t for answer in answers for t in answer.response], device=model.device)
+        self._rows, self._places = positions([answer.predicting for answer in answers], model.device)
+        architecture = model.architecture
+        with (
+            torch.no_grad(),
+            model.running(),
+            stopping_before(architecture.final_norm or architecture.unembedding),
+            record_calls(architecture.blocks[first:]) as calls,
+        ):
+            model.network(input_ids=model.batch(*(answer.tokens for answer in answers)), use_cache=False)
+        self._calls = calls
+
+    def logits(self, rewrites: Mapping[str, Rewrite]) -> Tensor:
+        """Return float32 logits ``[response tokens, vocabulary]`` with the named matrices' outputs rewritten."""
+        architecture = self._model.architecture
+        with self._model.lock, ExitStack() as stack:
+            for name, rewrite in rewrites.items():
+                stack.enter_context(rewrite_output(self._model.network.get_submodule(name), rewrite))
+            args, kwargs = self._calls[0]
+            states = args[0] if args else kwargs["hidden_states"]
+            for number, block in enumerate(architecture.blocks[self._first :]):
+                args, kwargs = self._calls[number]
+                states = call_block(block, states, args, kwargs)
+            return architecture.logits(states[self._rows, self._places]).float()
+
+    def loss(self, rewrites: Mapping[str, Rewrite]) -> Tensor:
+        """Return the mean negative log-likelihood of the response tokens, nats."""
+        return nn.functional.nll_loss(self.logits(rewrites).log_softmax(dim=-1), self.labels)
+
+
+def adding(left: Tensor, right: Tensor) -> Rewrite:
+    """Return the rewrite that adds a low-rank change of the matrix, differentiable in its factors."""
+
+    def rewrite(inputs: Tensor, output: Tensor) -> Tensor:
+        return output + (inputs.float() @ right.T @ left.T).to(output.dtype)
+
+    return rewrite
+
+
+def gradient_factors(top: TopBlocks, names: Sequence[str]) -> dict[str, Factors]:
+    """Return the factors of the fine-tuning gradient of each matrix; tokens without a gradient are left out.
+
+    The gradient of a matrix ``[out, in]`` is ``delta.T @ u``.
+    """
+    inputs: dict[str, Tensor] = {}
+    probes: dict[str, Tensor] = {}
+
+    def probing(name: str) -> Rewrite:
+        def rewrite(given: Tensor, output: Tensor) -> Tensor:
+            inputs[name] = given.detach().reshape(-1, given.shape[-1]).float()
+            probes[name] = torch.zeros_like(output, requires_grad=True)
+            return output + probes[name]
+
+        return rewrite
+
+    with torch.enable_grad():
+        loss = top.loss({name: probing(name) for name in names})
+        gradients = torch.autograd.grad(loss, [probes[name] for name in names])
+    found = {}
+    for name, gradient in zip(names, gradients, strict=True):
+        flat = gradient.reshape(-1, gradient.shape[-1]).float()
+        used = (flat != 0).any(dim=-1)
+        found[name] = (inputs[name][used], flat[used])
+    return found

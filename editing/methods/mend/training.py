@@ -1,0 +1,246 @@
+"""Meta-training of an editor network: its edits should make safe answers likely and leave harmless prompts alone.
+
+Loss of one case (Mitchell et al. 2022, equation 4): c_edit * -log P_edited(Y_safe given x') + KL(P to P_edited on
+harmless prompts), where the edit is made from the gradient on the case's adversarial prompt and x' is that prompt or
+another one with the same question. Only the blocks from the lowest edited one on are run: what enters them is kept.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from editing.guard import check_case
+from editing.methods.mend.network import EditorNetwork, EditorShape, Factors
+from editing.methods.mend.top import TopBlocks, adding, gradient_factors
+from inspector.errors import EditError
+from inspector.model import SUFFIX, VANILLA, Decoding, InspectedModel, encode
+from inspector.model.architecture import canonical_weight
+from inspector.model.batching import generate
+from inspector.model.encoding import Encoded
+from inspector.safeedit import Case
+
+
+@dataclass(frozen=True)
+class MendTraining:
+    """Settings of a training.
+
+    Attributes:
+        steps: Updates of the editor network.
+        cases_at_once: Cases whose losses one update sums up.
+        harmless_at_once: Harmless prompts that go with each case.
+        learning_rate: Adam's step size for the network.
+        alpha_rate: Adam's step size for the learned step sizes, as a share of their initial value.
+        edit_weight: c_edit, 0.1 in Mitchell et al. and in the DINM paper's runs.
+        top_blocks: How many of the last blocks' MLPs are edited; 3 there.
+        rank: Rank of the network's layers.
+        alpha: Initial step size of each matrix.
+        clip: Largest norm of the gradient.
+        harmless_tokens: Most tokens of the model's own answer to a harmless prompt.
+        seed: Seed of the network and of the order.
+        suffix: The suffix prompt S.
+        chat: Use the model's chat template.
+        end_of_answer: The end-of-answer token counts in the loss.
+    """
+
+    steps: int = 300
+    cases_at_once: int = 3
+    harmless_at_once: int = 3
+    learning_rate: float = 3e-4
+    alpha_rate: float = 3e-3
+    edit_weight: float = 0.1
+    top_blocks: int = 3
+    rank: int = 64
+    alpha: float = 1e-4
+    clip: float = 10.0
+    harmless_tokens: int = 24
+    seed: int = 0
+    suffix: str = SUFFIX
+    chat: bool = True
+    end_of_answer: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """One case as the training needs it.
+
+    Attributes:
+        factors: The gradient of the safe answer's loss on the adversarial prompt.
+        asked: That prompt and others with the same question, each with the safe answer.
+        unsafe: The adversarial prompt with the unsafe answer.
+    """
+
+    factors: dict[str, Factors]
+    asked: list[TopBlocks]
+    unsafe: TopBlocks
+
+
+@dataclass(frozen=True, eq=False)
+class Watched:
+    """A harmless prompt with the model's own answer and its vanilla log-probabilities."""
+
+    top: TopBlocks
+    vanilla: Tensor
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one update, or an evaluation, saw: means over cases.
+
+    Attributes:
+        step: Number of updates before it.
+        loss: The meta-loss.
+        safe_before: Negative log-likelihood of the safe answer without an edit, nats a token.
+        safe_after: The same with the edit.
+        kl: KL on harmless prompts, nats a token.
+        seconds: Time since the start.
+    """
+
+    step: int
+    loss: float
+    safe_before: float
+    safe_after: float
+    kl: float
+    seconds: float
+
+
+def new_editor(model: InspectedModel, settings: MendTraining) -> EditorNetwork:
+    """Return an untrained editor for the MLPs of the last blocks.
+
+    Raises:
+        EditError: The model has fewer blocks.
+    """
+    if not 1 <= settings.top_blocks <= model.blocks:
+        raise EditError(f"This model has {model.blocks} blocks; top_blocks = {settings.top_blocks} does not fit.")
+    first = model.blocks - settings.top_blocks
+    matrices = tuple(
+        (name, (int(shape[0]), int(shape[1])))
+        for block in range(first, model.blocks)
+        for name, module in model.architecture.mlp_projections(block).items()
+        for shape in (canonical_weight(module).shape,)
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return EditorNetwork(EditorShape(matrices, first, settings.rank, settings.alpha)).to(model.device)
+
+
+def lesson(model: InspectedModel, case: Case, editor: EditorNetwork, settings: MendTraining) -> Lesson:
+    """Prepare a case.
+
+    Raises:
+        CaseError: It lacks an answer.
+    """
+    check_case(case)
+    prompts = [case.adversarial_prompt, case.only_question or case.question, case.other_attack]
+
+    def run(text: str, answer: str) -> TopBlocks:
+        encoded = encode(model, text, answer, suffix=settings.suffix, chat=settings.chat, end=settings.end_of_answer)
+        return TopBlocks(model, [encoded], editor.shape.first)
+
+    asked = [run(text, case.safe) for text in dict.fromkeys(prompts) if text]
+    names = [name for name, _ in editor.shape.matrices]
+    return Lesson(gradient_factors(asked[0], names), asked, run(case.adversarial_prompt, case.unsafe))
+
+
+def watched_prompts(
+    model: InspectedModel, texts: Sequence[str], editor: EditorNetwork, settings: MendTraining
+) -> list[Watched]:
+    """Let the vanilla model answer harmless prompts and keep its distributions there."""
+    prompts = [encode(model, text, suffix=settings.suffix, chat=settings.chat).prompt for text in texts]
+    *_, lines = generate(model, prompts, (VANILLA,), Decoding(max_new_tokens=settings.harmless_tokens))
+    found = []
+    for prompt, line in zip(prompts, lines, strict=True):
+        if line.tokens:
+            top = TopBlocks(model, [Encoded(prompt, tuple(line.tokens))], editor.shape.first)
+            with torch.no_grad():
+                found.append(Watched(top, top.logits({}).log_softmax(dim=-1)))
+    return found
+
+
+def _meta_loss(
+    editor: EditorNetwork, item: Lesson, asked: TopBlocks, harmless: Sequence[Watched], edit_weight: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the loss with its two terms: the safe answer's loss, the KL."""
+    rewrites = {name: adding(left, right) for name, (left, right) in editor(item.factors).items()}
+    safe = asked.loss(rewrites)
+    terms = []
+    for watched in harmless:
+        edited = watched.top.logits(rewrites).log_softmax(dim=-1)
+        terms.append((watched.vanilla.exp() * (watched.vanilla - edited)).sum(dim=-1).mean())
+    kl = torch.stack(terms).mean()
+    return edit_weight * safe + kl, safe, kl
+
+
+def train(
+    model: InspectedModel,
+    cases: Sequence[Case],
+    harmless: Sequence[str],
+    settings: MendTraining = MendTraining(),
+) -> Generator[Report, None, EditorNetwork]:
+    """Train an editor network, yielding after every update.
+
+    Args:
+        cases: Cases to learn from; none that is scored later.
+        harmless: Harmless prompts that the edits should leave alone.
+
+    Raises:
+        EditError: No case or no harmless prompt with an answer is given, or the settings do not fit the model.
+    """
+    started = time.perf_counter()
+    editor = new_editor(model, settings)
+    lessons = [lesson(model, case, editor, settings) for case in cases]
+    watched = watched_prompts(model, harmless, editor, settings) if harmless else []
+    if not lessons or not watched:
+        raise EditError("MEND needs cases and harmless prompts to learn from. Give at least one of each.")
+    editor.normalise_by([item.factors for item in lessons])
+    with torch.no_grad():
+        before = {id(asked): float(asked.loss({})) for item in lessons for asked in item.asked}
+    order = random.Random(settings.seed)
+    network = [parameter for name, parameter in editor.named_parameters() if name != "alphas"]
+    optimiser = torch.optim.Adam(
+        [
+            {"params": network, "lr": settings.learning_rate},
+            {"params": [editor.alphas], "lr": settings.alpha_rate * settings.alpha},
+        ]
+    )
+    for step in range(settings.steps):
+        optimiser.zero_grad()
+        totals = {"loss": 0.0, "before": 0.0, "after": 0.0, "kl": 0.0}
+        for _ in range(settings.cases_at_once):
+            item = order.choice(lessons)
+            asked = order.choice(item.asked)
+            some = order.sample(watched, min(settings.harmless_at_once, len(watched)))
+            loss, safe, kl = _meta_loss(editor, item, asked, some, settings.edit_weight)
+            (loss / settings.cases_at_once).backward()
+            for name, value in (("loss", loss), ("after", safe), ("kl", kl)):
+                totals[name] += float(value.detach()) / settings.cases_at_once
+            totals["before"] += before[id(asked)] / settings.cases_at_once
+        torch.nn.utils.clip_grad_norm_(network, settings.clip)
+        optimiser.step()
+        yield Report(
+            step, totals["loss"], totals["before"], totals["after"], totals["kl"], time.perf_counter() - started
+        )
+    return editor
+
+
+@torch.no_grad()
+def evaluate(
+    editor: EditorNetwork, lessons: Sequence[Lesson], harmless: Sequence[Watched], edit_weight: float = 0.1
+) -> Report:
+    """Measure an editor on cases it may not have seen, on their adversarial prompts.
+
+    Raises:
+        EditError: There is no case, or no harmless prompt with an answer.
+    """
+    if not lessons or not harmless:
+        raise EditError("An evaluation needs cases and harmless prompts with answers. Give at least one of each.")
+    begun = time.perf_counter()
+    found = [_meta_loss(editor, item, item.asked[0], harmless, edit_weight) for item in lessons]
+    before = [float(item.asked[0].loss({})) for item in lessons]
+    loss, safe, kl = (float(torch.stack(values).mean()) for values in zip(*found, strict=True))
+    return Report(0, loss, sum(before) / len(before), safe, kl, time.perf_counter() - begun)

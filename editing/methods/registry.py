@@ -1,0 +1,153 @@
+"""The methods that sit in the same seat: a case goes in, a patch (or a reminder) and a trace come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from editing.methods.dinm import DinmSettings, dinm, preset
+from editing.methods.dpo import DpoSettings, dpo
+from editing.methods.ext_sub import ExtSubSettings, ext_sub
+from editing.methods.ft_l import FtLSettings, ft_l
+from editing.methods.mend import MendSettings, mend
+from editing.methods.self_reminder import SelfReminderSettings, self_reminder
+from editing.methods.sft import SftSettings, sft
+from editing.progress import EditEvents
+from inspector.errors import EditError
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method.
+
+    Attributes:
+        key: Its name for programs.
+        title: Its name on the screen.
+        card: What it does, in two sentences.
+        source: Where it comes from.
+        settings: Class of its settings.
+        run: ``run(model, case, block, settings, companions=, cancel=)``, a generator of steps.
+        learns_from_companions: It trains on further cases where some are given.
+    """
+
+    key: str
+    title: str
+    card: str
+    source: str
+    settings: type
+    run: Callable[..., EditEvents]
+    learns_from_companions: bool = False
+
+
+def _dinm(model: Any, case: Any, block: int, settings: DinmSettings, *, companions: Any = (), **options: Any):
+    return dinm(model, case, block, settings, **options)
+
+
+METHODS: dict[str, Method] = {
+    method.key: method
+    for method in (
+        Method(
+            "dinm",
+            "DINM",
+            "Makes the safe answer likely by changing the down-projection of the toxic layer alone. A KL term holds "
+            "the model to its own answers on harmless prompts.",
+            "Wang et al. 2024, arXiv 2403.14472",
+            DinmSettings,
+            _dinm,
+        ),
+        Method(
+            "ft-l",
+            "FT-L",
+            "Fine-tunes the same down-projection on the safe answer's likelihood. Nothing holds it to the rest of the "
+            "model's behaviour but an optional limit on each weight's change.",
+            "Meng et al. 2022, arXiv 2202.05262",
+            FtLSettings,
+            ft_l,
+        ),
+        Method(
+            "sft",
+            "SFT",
+            "Fine-tunes every matrix of every layer on the safe answer's likelihood. As LoRA factors, or in full.",
+            "supervised fine-tuning; LoRA: Hu et al. 2021, arXiv 2106.09685",
+            SftSettings,
+            sft,
+            True,
+        ),
+        Method(
+            "dpo",
+            "DPO",
+            "Trains every matrix to prefer the safe over the unsafe answer, measured against a reference model. Some "
+            "SFT updates come first and make that reference.",
+            "Rafailov et al. 2023, arXiv 2305.18290",
+            DpoSettings,
+            dpo,
+            True,
+        ),
+        Method(
+            "mend",
+            "MEND",
+            "A network that was trained on other cases turns one fine-tuning gradient into an edit of the last layers' "
+            "MLPs. One pass, nothing is optimised on this case.",
+            "Mitchell et al. 2022, arXiv 2110.11309",
+            MendSettings,
+            mend,
+        ),
+        Method(
+            "ext-sub",
+            "Ext-Sub",
+            "Trains one LoRA module on safe and one on unsafe answers. Subtracts from the first only that part of the "
+            "second which lies off their common direction.",
+            "Hu et al. 2024, arXiv 2308.08090",
+            ExtSubSettings,
+            ext_sub,
+            True,
+        ),
+        Method(
+            "self-reminder",
+            "Self-Reminder",
+            "Puts a sentence before and one after the prompt that remind the model to be responsible. No weight "
+            "changes, so there is no patch.",
+            "Xie et al. 2023, Nature Machine Intelligence 5",
+            SelfReminderSettings,
+            self_reminder,
+        ),
+    )
+}
+"""Every method by its key, in the order of the tables."""
+
+
+def method_named(key: str) -> Method:
+    """Return a method by its key.
+
+    Raises:
+        EditError: There is none of that name.
+    """
+    if key not in METHODS:
+        raise EditError(f"Unknown method '{key}'. Valid ones: {', '.join(METHODS)}.")
+    return METHODS[key]
+
+
+def setting_names(key: str) -> list[str]:
+    """Return the settings of a method that can be changed by name."""
+    return [f.name for f in fields(method_named(key).settings) if f.name not in ("preset", "suffix")]
+
+
+def method_settings(key: str, suffix: str, dinm_preset: str = "corrected", **changes: Any) -> Any:
+    """Return a method's settings.
+
+    Args:
+        suffix: The suffix prompt S.
+        dinm_preset: Preset of DINM; the others have none.
+        changes: Changed settings by name.
+
+    Raises:
+        EditError: The method, the preset or a setting is unknown, or a value is out of range.
+    """
+    method, known = method_named(key), setting_names(key)
+    for name in changes:
+        if name not in known:
+            raise EditError(f"{method.title} has no setting '{name}'. It has {', '.join(known)}.")
+    if key == "dinm":
+        return preset(dinm_preset, suffix=suffix, **changes)  # type: ignore[arg-type]
+    return method.settings(suffix=suffix, **changes)

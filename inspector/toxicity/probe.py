@@ -1,0 +1,191 @@
+"""The toxicity probe: a linear reading of the last block's states.
+
+As in Lee et al. (2024) and the DINM paper: P(toxic | h) = softmax(W_toxic h) on states after the last block, mean
+over a text's tokens. Trained on labelled texts and kept on disk per base model.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from inspector.model.embedded import cache_root
+from inspector.model.encoding import tokenise_whole
+from inspector.model.hooks import observe_outputs, stopping_before
+from inspector.model.inspected import InspectedModel
+from inspector.safeedit.scores import Estimate, percentage
+from inspector.toxicity.labelled import Labelled, bundled_texts
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A trained probe of one base model.
+
+    Attributes:
+        weight: ``[2, d_model]`` W_toxic; row 1 is the toxic one.
+        bias: ``[2]``.
+        fingerprint: Of the base model.
+        source: The texts it was trained on.
+        accuracy: Held-out accuracy in percent with its interval (five-fold, twins held out together).
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+    fingerprint: str
+    source: str
+    accuracy: Estimate
+
+    @property
+    def direction(self) -> np.ndarray:
+        """``[d_model]`` the toxic row of W_toxic at unit length."""
+        return self.weight[1] / np.linalg.norm(self.weight[1])
+
+    def probability(self, states: np.ndarray) -> np.ndarray:
+        """Return P(toxic) of pooled last-block states ``[..., d_model]``, 0 to 1."""
+        logits = states @ self.weight.T + self.bias
+        return 1 / (1 + np.exp(logits[..., 0] - logits[..., 1]))
+
+
+@torch.no_grad()
+def pooled_states(
+    model: InspectedModel,
+    texts: Sequence[str],
+    batch: int = 16,
+    cancel: Callable[[], bool] = lambda: False,
+) -> Generator[float, None, np.ndarray | None]:
+    """Return ``[texts, d_model]``, the mean of the last block's outputs over each text's tokens.
+
+    The first token is left out (unless it is the only one): its state is the same for every text and much longer
+    than all others. Texts are cut at 128 tokens.
+
+    Yields:
+        The share that is done.
+
+    Returns:
+        The states; ``None`` when cancelled.
+    """
+    architecture = model.architecture
+    ids = [tokenise_whole(model, text[:4000], "text")[:128] for text in texts]
+    order = sorted(range(len(ids)), key=lambda n: len(ids[n]))
+    found = np.zeros((len(ids), architecture.d_model), dtype=np.float32)
+    for start in range(0, len(order), batch):
+        chosen = order[start : start + batch]
+        seen: list[Tensor] = []
+        with (
+            torch.no_grad(),
+            model.running(),
+            stopping_before(architecture.final_norm or architecture.unembedding),
+            observe_outputs(architecture.blocks[-1:], _into(seen)),
+        ):
+            model.network(input_ids=model.batch(*(ids[n] for n in chosen)), use_cache=False)
+        for place, number in enumerate(chosen):
+            first = 1 if len(ids[number]) > 1 else 0
+            found[number] = seen[0][place, first : len(ids[number])].float().mean(dim=0).cpu().numpy()
+        yield (start + len(chosen)) / len(order)
+        if cancel():
+            return None
+    return found
+
+
+def _into(seen: list[Tensor]) -> Callable[[int, Tensor], None]:
+    return lambda _position, states: seen.append(states)
+
+
+def train_probe(
+    model: InspectedModel, labelled: Labelled | None = None, cancel: Callable[[], bool] = lambda: False
+) -> Generator[float, None, Probe | None]:
+    """Train a probe by logistic regression (scikit-learn, L2) on pooled last-block states.
+
+    Yields:
+        The share that is done.
+
+    Returns:
+        The probe; ``None`` when cancelled.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    labelled = labelled or bundled_texts()
+    states = yield from pooled_states(model, labelled.texts, cancel=cancel)
+    if states is None:
+        return None
+    labels = np.array(labelled.toxic)
+    learner = make_pipeline(StandardScaler(), LogisticRegression(C=_C, max_iter=2000))
+    guessed = cross_val_predict(learner, states, labels, groups=labelled.groups, cv=GroupKFold(5))
+    learner.fit(states, labels)
+    scaler, fitted = learner[0], learner[1]
+    row = fitted.coef_[0] / scaler.scale_
+    offset = float(fitted.intercept_[0] - row @ scaler.mean_)
+    # softmax over (-z/2, z/2) is the logistic function of z.
+    return Probe(
+        weight=np.stack([-row / 2, row / 2]).astype(np.float32),
+        bias=np.array([-offset / 2, offset / 2], dtype=np.float32),
+        fingerprint=model.fingerprint,
+        source=labelled.name,
+        accuracy=percentage(int((guessed == labels).sum()), len(labels)),
+    )
+
+
+_C = 0.01
+
+
+def probe_folder() -> Path:
+    """Return the folder where probes are kept."""
+    return cache_root() / "probes"
+
+
+def kept_probe(
+    model: InspectedModel,
+    labelled: Labelled | None = None,
+    folder: Path | None = None,
+    cancel: Callable[[], bool] = lambda: False,
+) -> Generator[float, None, Probe | None]:
+    """Return the probe of a base model from disk, trained first if there is none yet.
+
+    Args:
+        folder: Where probes are kept; the cache by default.
+    """
+    labelled = labelled or bundled_texts()
+    name = f"{model.fingerprint}-{model.dtype_name}-{labelled.digest}.safetensors"
+    path = (folder or probe_folder()) / name
+    if path.exists():
+        try:
+            return _read_probe(path)
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+            print(f"The kept probe cannot be used ({error}); it is trained again.", file=sys.stderr)
+    probe = yield from train_probe(model, labelled, cancel)
+    if probe is not None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            about = {
+                "fingerprint": probe.fingerprint,
+                "source": probe.source,
+                "accuracy": json.dumps(vars(probe.accuracy)),
+            }
+            save_file({"weight": probe.weight, "bias": probe.bias}, path, metadata=about)
+        except (OSError, SafetensorError) as error:
+            print(f"The probe could not be kept ({error}).", file=sys.stderr)
+    return probe
+
+
+def _read_probe(path: Path) -> Probe:
+    with safe_open(path, framework="numpy") as file:
+        about = file.metadata()
+        return Probe(
+            weight=file.get_tensor("weight"),
+            bias=file.get_tensor("bias"),
+            fingerprint=about["fingerprint"],
+            source=about["source"],
+            accuracy=Estimate(**json.loads(about["accuracy"])),
+        )

@@ -1,0 +1,225 @@
+"""The command line: its options, what it refuses and with which words, and a page that it really serves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import httpx
+import pytest
+from dashboard_helpers import free_port, model_at_rest, tiny_model
+
+import app
+import inspector.model
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = (
+    "model",
+    "revision",
+    "device",
+    "dtype",
+    "device-map",
+    "path",
+    "host",
+    "port",
+    "share",
+    "auth",
+    "read-only",
+    "open",
+)
+
+Serve = Callable[..., gr.Blocks]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch, cache) -> Iterator[None]:
+    """A cache for these tests alone, no host from the environment, and the model left as it was."""
+    monkeypatch.setenv("DINM_INSPECTOR_CACHE", str(cache))
+    monkeypatch.delenv("GRADIO_SERVER_NAME", raising=False)
+    with model_at_rest():
+        yield
+
+
+@pytest.fixture
+def serve(monkeypatch) -> Iterator[Serve]:
+    """Run ``app.main`` on the tiny model until it would wait for Ctrl+C; the page stays up for the test."""
+    loaded: dict[str, Any] = {}
+    served: list[gr.Blocks] = []
+
+    def load(name: str | None, **options: Any) -> inspector.model.InspectedModel:
+        loaded.update(options, name=name)
+        return tiny_model()
+
+    monkeypatch.setattr(inspector.model, "load", load)
+    monkeypatch.setattr(gr.Blocks, "block_thread", lambda page: served.append(page))
+
+    def run(*arguments: str) -> tuple[gr.Blocks, dict[str, Any]]:
+        port = free_port()
+        assert app.main([*arguments, "--port", str(port)]) == 0
+        assert served[-1].server_port == port
+        return served[-1], loaded
+
+    yield run
+    for page in served:
+        page.close(verbose=False)
+
+
+def listening(page: gr.Blocks) -> list[str]:
+    return [entry.getsockname()[0] for server in page.server.servers for entry in server.sockets]
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the program as a person does, with the hub out of reach."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "app.py"), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_is_in_the_help_with_words_of_its_own(name):
+    action = next(a for a in app.options()._actions if f"--{name}" in a.option_strings)
+    assert action.help and f"--{name}" in app.options().format_help()
+
+
+def test_there_is_no_option_without_a_test():
+    known = {option for action in app.options()._actions for option in action.option_strings}
+    assert known == {f"--{name}" for name in NAMES} | {"-h", "--help"}
+
+
+def test_by_default_only_this_machine_can_reach_the_page_and_nothing_is_shared():
+    chosen = app.options().parse_args([])
+    assert chosen.host == "127.0.0.1" and not chosen.share and not chosen.open and chosen.auth is None
+    assert chosen.model is None and (chosen.device, chosen.dtype) == ("auto", "auto")
+
+
+def test_a_space_names_the_address_in_its_environment(monkeypatch):
+    monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")
+    assert app.options().parse_args([]).host == "0.0.0.0"
+
+
+def test_no_telemetry_is_sent_unless_the_environment_asks_for_it():
+    names = ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY")
+    code = f"import app, os; print(*map(os.environ.get, {names}))"
+    for asked, told in (({}, "False 1"), (dict.fromkeys(names, "asked"), "asked asked")):
+        surroundings = {name: value for name, value in os.environ.items() if name not in names} | asked
+        ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=surroundings, capture_output=True, text=True)
+        assert ended.stdout.strip() == told
+
+
+@pytest.mark.parametrize("auth", ["nonsense", "user:", ":password", ":"])
+def test_a_login_without_user_or_password_is_a_usage_error(auth, capsys):
+    with pytest.raises(SystemExit) as ended:
+        app.main(["--auth", auth])
+    assert ended.value.code == 2 and "--auth needs USER:PASSWORD" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--port", "many"], ["--device-map", "manual"], ["--nonsense"]])
+def test_what_cannot_be_parsed_is_a_usage_error(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        app.main(arguments)
+    assert ended.value.code == 2 and "usage: app.py" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--dtype", "float8"], "'float8' is no data type here. Use auto, float32, bfloat16, float16."),
+        (["--device", "toaster"], "'toaster' is no device. Use auto, cpu, cuda or cuda:1."),
+        (["--model", "missing.gguf"], "There is no file missing.gguf. Check the path."),
+    ],
+)
+def test_a_wrong_choice_ends_with_code_2_and_the_remedy(arguments, words, capsys):
+    assert app.main(arguments) == 2
+    assert f"Error: {words}" in capsys.readouterr().err
+
+
+def test_a_model_that_is_nowhere_ends_with_code_2_and_the_remedy_and_no_traceback():
+    ended = command("--model", "no/such-model")
+    assert ended.returncode == 2, ended.stderr
+    assert "'no/such-model'" in ended.stderr and "start without --model" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_page_is_served_to_this_machine_and_says_where(serve, capsys):
+    page, loaded = serve("--model", "mine", "--device", "cpu", "--dtype", "float32", "--revision", "v1")
+    assert listening(page) == ["127.0.0.1"] and page.share is False
+    assert httpx.get(page.local_url).status_code == 200
+    printed = capsys.readouterr()
+    assert f"running at {page.local_url}" in printed.out and "Warning" not in printed.err
+    assert loaded == {
+        "name": "mine",
+        "device": "cpu",
+        "dtype": "float32",
+        "revision": "v1",
+        "device_map": None,
+        "paths": None,
+    }
+
+
+def test_gradio_s_copies_lie_where_only_this_user_reads_them_and_go_with_the_program(monkeypatch):
+    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended, app.private_copies():
+        folder = Path(os.environ["GRADIO_TEMP_DIR"])
+        assert folder.stat().st_mode & 0o077 == 0
+        (folder / "answers.csv").write_text("an answer")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)  # the signal ends it
+    assert ended.value.code == 143 and not folder.exists() and "GRADIO_TEMP_DIR" not in os.environ
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_a_folder_for_copies_that_is_named_in_the_environment_is_used(monkeypatch, tmp_path):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    with app.private_copies():
+        assert os.environ["GRADIO_TEMP_DIR"] == str(tmp_path)
+    assert tmp_path.exists() and os.environ["GRADIO_TEMP_DIR"] == str(tmp_path)
+
+
+def test_an_address_that_others_reach_is_warned_of_unless_they_must_log_in(serve, capsys):
+    elsewhere = "127.0.0.2"  # not the default address, yet only this machine reaches it
+    page, _ = serve("--host", elsewhere)
+    assert listening(page) == [elsewhere] and "nobody is asked to log in; see --auth" in capsys.readouterr().err
+    page, _ = serve("--host", elsewhere, "--auth", "user:pass:word")
+    assert "Warning" not in capsys.readouterr().err
+    assert httpx.get(f"{page.local_url}config").status_code == 401
+    wrong, right = ({"username": "user", "password": password} for password in ("pass", "pass:word"))
+    assert httpx.post(f"{page.local_url}login", data=wrong).status_code == 400
+    assert httpx.post(f"{page.local_url}login", data=right).status_code == 200
+
+
+@pytest.mark.parametrize("port", [None, "99999"])
+def test_a_port_that_cannot_be_had_ends_with_code_2_and_the_remedy(serve, capsys, port):
+    page, _ = serve()
+    wanted = port or str(page.server_port)  # taken by the page that is up
+    assert app.main(["--port", wanted]) == 2
+    assert f"cannot be served at 127.0.0.1, port {wanted}. Choose another --port" in capsys.readouterr().err
+
+
+def test_paths_of_an_unknown_family_reach_the_loader_by_name(serve):
+    _, loaded = serve("--path", "blocks=model.layers", "--path", "final_norm=model.norm")
+    assert loaded["paths"] == {"blocks": "model.layers", "final_norm": "model.norm"}
+
+
+def test_the_read_only_page_says_so(serve):
+    page, _ = serve("--read-only")
+    assert "Read-only demo" in httpx.get(f"{page.local_url}config").text
+    page, _ = serve()
+    assert "Read-only demo" not in httpx.get(f"{page.local_url}config").text

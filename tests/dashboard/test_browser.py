@@ -1,0 +1,378 @@
+"""The main job in a real browser: prompt, locate, edit, compare, undo; and what only a browser shows."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import pytest
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
+WAIT = 120_000
+
+pytestmark = [
+    pytest.mark.embedded,
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (set CHROMIUM or install it)"),
+]
+
+
+@pytest.fixture(scope="module")
+def url(embedded, tmp_path_factory) -> Iterator[str]:
+    """The dashboard on the embedded model, its example made anew with shorter exams."""
+    from dashboard import methods, stress
+    from dashboard.page import build_app, launch_options
+    from inspector.safeedit.exam import Size
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dashboard.example.CONTEST", ("mend", "self-reminder"))
+        patch.setitem(stress.SIZES, "Quick", Size(1, 2, 2, 1))
+        patch.setitem(methods.SIZES, "Brief", Size(0, 2, 0, 0))
+        app = build_app(embedded, example_folder=tmp_path_factory.mktemp("examples"))
+        _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, server_port=None, **launch_options())
+        yield address
+        app.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, url, request) -> Iterator[Any]:
+    """A fresh visitor with the finished example on screen; a screenshot is kept when the test ends."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(WAIT)
+    page.problems = []
+    page.hosts = set()
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("request", lambda sent: page.hosts.add(urlparse(sent.url).hostname))
+    page.goto(f"{url}?__theme=light")
+    page.wait_for_selector("#neurons .js-plotly-plot .main-svg", timeout=WAIT)
+    yield page
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / f"{request.node.name}.png", full_page=True)
+    context.close()
+    assert page.problems == []
+
+
+def text_of(page, selector: str) -> str:
+    return page.locator(selector).inner_text()
+
+
+def value_of(page, selector: str) -> str:
+    return page.locator(f"{selector} textarea").input_value()
+
+
+def wait_for_text(page, selector: str, wanted: str) -> None:
+    page.wait_for_function(
+        "([s, t]) => document.querySelector(s)?.innerText.includes(t)", arg=[selector, wanted], timeout=WAIT
+    )
+
+
+def wait_for_no_text(page, selector: str, unwanted: str) -> None:
+    page.wait_for_function(
+        "([s, t]) => !document.querySelector(s).innerText.includes(t)", arg=[selector, unwanted], timeout=WAIT
+    )
+
+
+def wait_until_idle(page) -> None:
+    page.wait_for_function("() => !document.querySelector('#edit').disabled", timeout=WAIT)
+
+
+def wait_for_answers(page, same: bool) -> None:
+    """Wait until both answers are whole, and equal or different."""
+    page.wait_for_function(
+        """same => { const [one, two] = ['#vanilla', '#edited'].map(s => document.querySelector(s + ' textarea').value);
+        return ![one, two].some(text => text === '…' || text.endsWith('▍')) && (one === two) === same; }""",
+        arg=same,
+        timeout=WAIT,
+    )
+
+
+def wait_for_value(page, selector: str, wanted: str) -> None:
+    page.wait_for_function("([s, t]) => document.querySelector(s).value === t", arg=[selector, wanted], timeout=WAIT)
+
+
+def set_steps(page, steps: int) -> None:
+    box = page.get_by_label("number input for Step limit")
+    box.fill(str(steps))
+    box.press("Tab")
+
+
+def pick_cinema(page) -> None:
+    page.get_by_label("illegal activities").check()
+    page.get_by_label("How can I sneak into the cinema").check()
+    page.wait_for_function("() => document.querySelector('#assembled textarea').value.includes('cinema')", timeout=WAIT)
+
+
+def test_a_new_visitor_sees_a_finished_example_and_no_empty_box(page):
+    for plot in ("curve", "heatmap", "vitals", "token-figure", "divergence-figure", "shift-figure", "shift-tokens"):
+        page.wait_for_selector(f"#{plot} .js-plotly-plot .main-svg")
+    assert "live weights: DINM" in text_of(page, "#live")
+    assert "toxic layer" in text_of(page, "#curve")
+    assert value_of(page, "#vanilla") and value_of(page, "#edited")
+    assert page.locator("#cancel").is_disabled(), "nothing runs, so nothing can be cancelled"
+
+
+def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
+    pick_cinema(page)
+    wait_for_text(page, "#locate-reading", "Press Locate")
+    assert value_of(page, "#assembled").startswith("<|im_start|>system")
+
+    page.click("#locate")
+    wait_for_text(page, "#locate-reading", "the answers part most at layer")
+    toxic = re.search(r"at layer (\d+)", text_of(page, "#locate-reading")).group(1)
+    wait_for_value(page, "#block input[type=number]", toxic)
+
+    bar = page.locator("#curve .bars .point path").nth(28).bounding_box()
+    page.mouse.click(bar["x"] + bar["width"] / 2, bar["y"] + bar["height"] - 2)
+    wait_for_value(page, "#block input[type=number]", "28")
+    wait_for_text(page, "#curve", "picked")
+
+    set_steps(page, 16)
+    page.click("#edit")
+    wait_for_text(page, "#clock", "of at most 16")
+    page.wait_for_function(
+        "() => document.querySelector('#edit').disabled && !document.querySelector('#cancel').disabled", timeout=WAIT
+    )
+    wait_for_text(page, "#live", "layer 28")
+    wait_until_idle(page)
+    wait_for_text(page, "#clock", "Ended after")
+    tile = page.locator(".tile", has_text="P(safe) per token").inner_text()
+    before, after = map(float, re.search(r"([\d.]+) → ([\d.]+)", tile).groups())
+    assert after > 3 * before
+    wait_for_answers(page, same=False)
+    assert page.locator("#answers .badge.edited").inner_text().startswith("DINM · layer 28 · strength 1 · patch ")
+    assert page.locator("#answers .badge.vanilla").inner_text() == "vanilla"
+
+    slider = page.locator("#strength input[type=number]")
+    slider.fill("0")
+    slider.press("Enter")
+    slider.blur()
+    wait_for_text(page, "#live", "vanilla")
+    wait_for_answers(page, same=True)
+    wait_until_idle(page)
+
+    page.click("#undo")
+    wait_for_text(page, "#live", "layer 29")
+    wait_until_idle(page)
+    page.click("#undo")
+    wait_for_text(page, "#live", "no edit is live")
+    wait_until_idle(page)
+    wait_for_text(page, "#undo", "Nothing to undo")
+    assert page.locator("#undo").is_disabled()
+    page.wait_for_selector("#neurons", state="hidden")  # measurements of a dropped edit must not stay on screen
+
+
+def test_cancel_ends_an_edit_and_leaves_the_live_one(page):
+    before = text_of(page, "#live")
+    set_steps(page, 100)
+    page.locator("#settings").get_by_role("button", name="All settings").click()
+    for limit in ("Target P(safe)", "Damage budget"):  # nothing but Cancel may end it
+        page.get_by_label(limit).fill("0")
+        page.get_by_label(limit).press("Tab")
+    page.evaluate(
+        """() => { const button = document.querySelector('#cancel'); window.labels = [];
+        new MutationObserver(() => window.labels.push(document.querySelector('#cancel').innerText.trim())).observe(
+            button.parentElement, {childList: true, subtree: true, characterData: true}); }"""
+    )
+    page.click("#edit")
+    wait_for_text(page, "#clock", "of at most 100")
+    page.click("#cancel")
+    wait_for_text(page, "#clock", "it was cancelled; nothing was changed")
+    wait_until_idle(page)
+    wait_for_text(page, "#cancel", "Nothing runs")
+    assert "Stopping" in page.evaluate("window.labels"), "the press is answered at once, by the browser"
+    assert text_of(page, "#live") == before
+
+
+@pytest.mark.parametrize(
+    ("box", "text", "said"),
+    [
+        ("#question", "", "The question is empty"),
+        ("#template", "No place for it", "has no {question} slot"),
+        ("#question", "word " * 20_000, "this model reads at most 8,192"),
+    ],
+    ids=["empty question", "template without slot", "20,000 words"],
+)
+def test_bad_input_says_what_to_do_and_nothing_is_lost(page, box, text, said):
+    live, shown = text_of(page, "#live"), value_of(page, "#edited")
+    page.locator(f"{box} textarea").fill(text)
+    wait_for_text(page, "#prompt-reading", said)
+    page.click("#locate")
+    wait_for_text(page, ".toast-body", said)
+    assert (text_of(page, "#live"), value_of(page, "#edited"), value_of(page, box)) == (live, shown, text)
+
+
+def test_equal_answers_are_refused_with_a_remedy(page):
+    page.locator("#unsafe textarea").fill(value_of(page, "#safe"))
+    page.click("#locate")
+    wait_for_text(page, ".toast-body", "are the same text")
+
+
+def test_markup_and_control_characters_are_text_and_never_run(page):
+    page.locator("#question textarea").fill("<img src=x onerror='window.ran=1'><b>bold</b>\u0007 & <s>?")
+    wait_for_text(page, "#prompt-reading", "1 control character left out")
+    page.wait_for_function("document.querySelector('#assembled textarea').value.includes('<b>bold</b> & <s>?')")
+    page.click("#locate")
+    wait_for_text(page, "#locate-reading", "the answers part most")
+    assert page.evaluate("window.ran") is None
+    assert page.locator("#step-prompt b, #step-locate img").count() == 0
+
+
+def test_unsafe_text_is_blurred_until_clicked(page):
+    for box in ("#unsafe", "#vanilla"):
+        area = page.locator(f"{box} textarea")
+        assert "blur" in area.evaluate("e => getComputedStyle(e).filter")
+        area.scroll_into_view_if_needed()
+        place = area.bounding_box()
+        page.mouse.click(place["x"] + 40, place["y"] + 20)
+        page.wait_for_function(
+            "s => getComputedStyle(document.querySelector(s)).filter === 'none'", arg=f"{box} textarea"
+        )
+
+
+CONTRAST = """selector => {
+  const parse = c => c.match(/[\\d.]+/g).map(Number);
+  const light = c => { const [r, g, b] = c.slice(0, 3).map(v => { v /= 255;
+    return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; }); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const element = document.querySelector(selector);
+  const style = getComputedStyle(element);
+  const ink = parse(element.namespaceURI.endsWith('svg') ? style.fill : style.color);
+  let paper = [255, 255, 255];
+  for (let e = element; e; e = e.parentElement) {
+    const back = parse(getComputedStyle(e).backgroundColor);
+    if (back.length === 3 || back[3] > 0.9) { paper = back; break; }
+  }
+  const [a, b] = [light(ink), light(paper)].sort((x, y) => y - x);
+  return (a + 0.05) / (b + 0.05);
+}"""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_texts_and_figures_are_readable_in_both_themes(page, dark):
+    if dark:
+        page.click("#theme-switch")
+    for selector in (
+        ".reading",
+        "#curve .xtitle",
+        "#vitals .ytick text",
+        ".tile-note",
+        "#live span",
+        "#steps h2 small",
+    ):
+        assert page.evaluate(CONTRAST, selector) >= 4.5, selector
+
+
+@pytest.mark.parametrize("width", [1280, 1920])
+def test_the_page_fits_its_width(page, width):
+    page.set_viewport_size({"width": width, "height": 900})
+    page.wait_for_timeout(800)
+    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    for plot in ("curve", "heatmap", "vitals", "shift-figure"):
+        inner = page.locator(f"#{plot} .main-svg").first.bounding_box()
+        outer = page.locator(f"#{plot}").bounding_box()
+        assert inner["width"] <= outer["width"] + 1, plot
+
+
+def test_nothing_leaves_this_machine(page):
+    pick_cinema(page)
+    page.click("#locate")
+    wait_for_text(page, "#locate-reading", "the answers part most")
+    assert page.hosts <= {"127.0.0.1", "localhost", None}
+
+
+def test_the_stress_test_streams_its_scores_lists_every_answer_and_hands_them_out(page):
+    """Scores of the example at start; a run of the case's own prompts; a line's answer, blurred anew; a download."""
+    assert "scored: DINM" in text_of(page, "#stress-head") and "refusal rules" in text_of(page, "#stress-head")
+    assert "transfer" in text_of(page, "#stress-table")
+    page.locator("#step-stress").get_by_text("This case", exact=True).click()
+    page.locator("#stress").click()
+    wait_for_text(page, "#stress-clock", "answered by both weights")
+    wait_for_text(page, "#stress-clock", "5 prompts, each answered")
+    wait_for_no_text(page, "#stress-table", "transfer")
+    assert "DG-Avg" in text_of(page, "#stress-table")
+    pane = page.locator("#stress-edited")
+    pane.locator("textarea").click(force=True)
+    page.wait_for_function("document.querySelector('#stress-edited').classList.contains('revealed')")
+    page.locator("#stress-rows [role=gridcell]", has_text="otherA").first.click()
+    page.wait_for_function("!document.querySelector('#stress-edited').classList.contains('revealed')")
+    page.wait_for_function("document.querySelector('#stress-prompt textarea').value !== ''")
+    with page.expect_download() as download:
+        page.locator("#stress-csv").click()
+    assert download.value.path().read_text(encoding="utf-8").startswith("score,category,case,prompt")
+
+
+def test_why_this_layer_every_panel_follows_the_picked_layer_and_neurons_can_be_knocked_out(page):
+    """Everything is filled at start; a click on the atlas picks a layer; lines of the table choose neurons."""
+    for plot in ("why-locators", "why-atlas", "why-neurons"):
+        assert page.locator(f"#{plot}").is_visible(), plot
+    assert "Best layer" in text_of(page, "#why-judged")
+    before = text_of(page, "#why-neurons")
+    bars = page.locator("#why-atlas .js-plotly-plot .nsewdrag").first
+    bars.scroll_into_view_if_needed()
+    box = bars.bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 20.5 / 30, box["y"] + box["height"] - 3)
+    wait_for_text(page, "#step-why", "Layer 20:")
+    wait_for_value(page, "#block input[type=number]", "20")
+    page.wait_for_function("told => document.querySelector('#why-neurons').innerText !== told", arg=before)
+    rows = page.locator("#why-neurons [role=row]", has=page.locator("[role=gridcell]")).all()[:12]
+    pushing = next(r for r in rows if float(r.locator("[role=gridcell]").nth(1).inner_text()) > 0)
+    pushing.locator("[role=gridcell]").first.click()
+    page.wait_for_function("() => document.querySelector('#why-selected textarea, #why-selected input').value !== ''")
+    page.locator("#why-knock").click()
+    wait_for_text(page, "#live", "neuron knock-out")
+    wait_until_idle(page)
+    wait_for_text(page, "#why-edits", "neuron knock-out (live)")
+    page.get_by_role("tab", name="Logit lens").click()
+    page.wait_for_selector("#why-lens .js-plotly-plot .main-svg", timeout=WAIT)
+    page.get_by_role("tab", name="Tokens of the prompt").click()
+    wait_for_text(page, "#why-tokens", "neuron knock-out")
+    page.get_by_role("tab", name="Padding").click()
+    page.wait_for_selector("#why-padding .js-plotly-plot .main-svg", timeout=WAIT)
+
+
+def test_methods_run_one_by_one_and_a_line_of_the_table_loads_its_patch(page):
+    """The quick methods stand at start; two are run; a click on a line makes its patch live, a reminder has none."""
+    for plot in ("methods-plane", "methods-shifts", "methods-source", "methods-neurons"):
+        page.locator(f"#{plot}").scroll_into_view_if_needed()
+        page.wait_for_selector(f"#{plot} .js-plotly-plot .main-svg")
+    assert "MEND" in text_of(page, "#methods-table"), "the shipped editor network"
+    for title in ("DINM", "SFT", "DPO", "MEND", "Ext-Sub"):
+        page.locator("#methods-chosen").get_by_label(title, exact=True).uncheck()
+    page.locator("#methods").click()
+    wait_for_text(page, "#methods-clock", "1 of 2 methods done")
+    wait_for_text(page, "#methods-clock", "Ended: 2 methods")
+    wait_for_no_text(page, "#methods-table", "MEND")
+    page.locator("#methods-table [role=gridcell]", has_text="FT-L").first.click()
+    wait_for_text(page, "#live", "FT-L · layer 29")
+    wait_for_text(page, "#methods-clock", "see step 4")
+    assert page.locator("#answers .badge.edited").inner_text().startswith("FT-L · layer 29")
+    page.locator("#methods-table [role=gridcell]", has_text="Self-Reminder").first.click()
+    wait_for_text(page, "#methods-answer-head", "reminder around the prompt")
+    assert "FT-L" in text_of(page, "#live"), "no patch, so the live one stays"
+
+
+def test_an_atlas_can_be_cancelled_and_keeps_what_is_done(page):
+    page.locator("#why-atlas-run").click()
+    wait_for_text(page, "#why-clock", "5 of 30 layers")
+    page.locator("#why-cancel").click()
+    wait_for_text(page, "#why-clock", "Cancelled")
+    wait_until_idle(page)

@@ -1,0 +1,78 @@
+"""The editor that is shipped for the embedded model: small, with its log, and better than an untrained one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from editing.methods.mend import MendTraining
+from editing.methods.mend.edit import editor_deltas
+from editing.methods.mend.network import EditorNetwork
+from editing.methods.mend.store import SHIPPED, load_editor, places
+from editing.methods.mend.training import Report, evaluate, lesson, new_editor, watched_prompts
+from inspector.model import InspectedModel, encode
+from inspector.safeedit import bundled_harmless
+from inspector.safeedit.sets import held_out_cases
+
+pytestmark = pytest.mark.embedded
+
+CASES = [case for case in held_out_cases() if case.safe][:3]
+HARMLESS = bundled_harmless()[:3]
+FILE = SHIPPED / "769318042b7ba48a.safetensors"
+
+
+@pytest.fixture(scope="module")
+def editor(embedded: InspectedModel) -> EditorNetwork:
+    """The shipped editor, read as an edit reads it."""
+    return load_editor(embedded, FILE)[0]
+
+
+@pytest.fixture(scope="module")
+def reports(embedded: InspectedModel, editor: EditorNetwork) -> tuple[Report, Report]:
+    """The untrained editor with the same normalisation, and the shipped one."""
+    settings = MendTraining(rank=editor.shape.rank, alpha=editor.shape.alpha)
+    untrained = new_editor(embedded, settings)
+    assert untrained.shape == editor.shape
+    for key, transform in untrained.transforms.items():
+        transform.mean, transform.deviation = editor.transforms[key].mean, editor.transforms[key].deviation
+    lessons = [lesson(embedded, case, editor, settings) for case in CASES]
+    watched = watched_prompts(embedded, HARMLESS, editor, settings)
+    return evaluate(untrained, lessons, watched), evaluate(editor, lessons, watched)
+
+
+def test_the_embedded_model_finds_its_shipped_editor(embedded):
+    assert places(embedded)[0] == FILE and FILE.is_file()
+    assert load_editor(embedded)[1]["fingerprint"] == embedded.fingerprint
+
+
+def test_the_shipped_editor_is_small_and_its_log_says_how_it_was_made():
+    """Under 10 MB; command and seed stand in the file and in the log beside it."""
+    assert FILE.stat().st_size < 10e6
+    with safe_open(FILE, framework="pt") as file:
+        record = json.loads(file.metadata()["record"])
+    log = FILE.with_suffix(".txt").read_text(encoding="utf-8")
+    assert record["command"].startswith("python -m editing.methods.mend train")
+    assert log.splitlines()[0] == f"$ {record['command']}"
+    assert f"seed={record['seed']}" in log and f"steps={record['steps']}" in log
+
+
+def test_it_beats_its_untrained_self_on_unseen_cases_and_on_harmless_prompts(reports):
+    """An untrained editor makes one plain step along the normalised gradient."""
+    untrained, shipped = reports
+    assert len(CASES) == len(HARMLESS) == 3
+    assert shipped.safe_before == pytest.approx(untrained.safe_before)
+    assert shipped.safe_after < untrained.safe_after < untrained.safe_before
+    assert 0 < shipped.kl < untrained.kl
+
+
+def test_its_edits_differ_between_cases(embedded, editor):
+    one, two = (
+        editor_deltas(embedded, editor, encode(embedded, case.adversarial_prompt, case.safe)) for case in CASES[:2]
+    )
+    assert [delta.module for delta in one] == [delta.module for delta in two] == [n for n, _ in editor.shape.matrices]
+    for first, second in zip(one, two, strict=True):
+        cosine = torch.nn.functional.cosine_similarity(first.dense().flatten(), second.dense().flatten(), dim=0)
+        assert float(cosine) < 0.99, first.module

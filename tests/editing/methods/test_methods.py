@@ -1,0 +1,159 @@
+"""Every method sits in the same seat: found by name, set by name, run the same way, from the same start."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, is_dataclass, replace
+
+import by_hand
+import pytest
+import torch
+from training_helpers import IDS, SMALL
+
+from editing import Preparation, Step, run
+from editing.methods.registry import METHODS, method_named, method_settings, setting_names
+from inspector.errors import EditError, InspectorError
+from inspector.model import SUFFIX, Row
+
+BLOCK = 1
+# MEND needs an editor network that was trained for the model; its tests are elsewhere.
+WITHOUT_EDITOR = [key for key in METHODS if key != "mend"]
+
+
+def quick(key: str, **changes):
+    """Return settings that are quick on a tiny model and end with the second step."""
+    known = setting_names(key)
+    wanted = {**SMALL, "steps": 2, "anti_steps": 2, "warm_up": 1, "target_probability": None, "damage_budget": None}
+    return method_settings(key, SUFFIX, **{n: v for n, v in {**wanted, **changes}.items() if n in known})
+
+
+def test_the_methods_and_their_titles_are_those_of_the_tables():
+    assert {key: method.title for key, method in METHODS.items()} == {
+        "dinm": "DINM",
+        "ft-l": "FT-L",
+        "sft": "SFT",
+        "dpo": "DPO",
+        "mend": "MEND",
+        "ext-sub": "Ext-Sub",
+        "self-reminder": "Self-Reminder",
+    }
+    assert [key for key, method in METHODS.items() if method.learns_from_companions] == ["sft", "dpo", "ext-sub"]
+
+
+@pytest.mark.parametrize("key", METHODS)
+def test_every_method_has_a_card_of_exactly_two_sentences_and_a_source(key):
+    method = method_named(key)
+    assert method.key == key
+    sentences = re.split(r"(?<=[.!?])\s+", method.card)
+    assert len(sentences) == 2
+    for sentence in sentences:
+        assert sentence[0].isupper() and sentence.endswith(".") and len(sentence.split()) > 3
+    assert re.search(r"\d{4}", method.source), "a source has a year or a number"
+
+
+@pytest.mark.parametrize("key", METHODS)
+def test_every_setting_but_preset_and_suffix_can_be_set_by_its_name(key):
+    kind = method_named(key).settings
+    assert is_dataclass(kind) and kind.__dataclass_params__.frozen
+    names = setting_names(key)
+    assert set(names) == {f.name for f in fields(kind)} - {"preset", "suffix"}
+    for name in names:
+        default = getattr(kind(), name)
+        assert getattr(method_settings(key, "S", **{name: default}), name) == default
+    changed = method_settings(key, "S", harmless_tokens=7)
+    assert (changed.harmless_tokens, changed.suffix) == (7, "S")
+    assert replace(changed, harmless_tokens=kind().harmless_tokens, suffix=SUFFIX) == kind()
+
+
+@pytest.mark.parametrize("name", ["rome", "", "SFT", "dinm "])
+def test_an_unknown_method_is_answered_with_the_valid_ones(name):
+    for asked in (method_named, setting_names, lambda key: method_settings(key, SUFFIX)):
+        with pytest.raises(EditError) as error:
+            asked(name)
+        assert f"'{name}'" in str(error.value) and all(key in str(error.value) for key in METHODS)
+
+
+@pytest.mark.parametrize("key", METHODS)
+def test_an_unknown_setting_is_answered_with_the_method_and_the_valid_ones(key):
+    for wrong in ("momentum", "preset"):
+        with pytest.raises(EditError) as error:
+            method_settings(key, SUFFIX, **{wrong: 1})
+        message = str(error.value)
+        assert METHODS[key].title in message and f"'{wrong}'" in message
+        assert all(name in message for name in setting_names(key))
+
+
+def test_dinm_s_preset_is_chosen_by_name_and_the_others_have_none():
+    assert method_settings("dinm", "S", "paper", steps=3).preset == "paper"
+    assert method_settings("dinm", "S", "paper", steps=3).steps == 3
+    with pytest.raises(EditError, match="Valid presets: corrected, paper, reference"):
+        method_settings("dinm", SUFFIX, "newest")
+    assert method_settings("sft", SUFFIX, "paper") == METHODS["sft"].settings()
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong"),
+    [
+        ("dinm", {"steps": 0}),
+        ("ft-l", {"clamp": -1.0}),
+        ("sft", {"scope": "half"}),
+        ("dpo", {"beta": 0.0}),
+        ("mend", {"scale": 0.0}),
+        ("ext-sub", {"scope": "full"}),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_the_setting_s_name(key, wrong):
+    with pytest.raises(EditError, match=next(iter(wrong))):
+        method_settings(key, SUFFIX, **wrong)
+
+
+def test_all_methods_start_from_the_same_vital_signs_and_end_with_a_patch_or_a_reminder(tiny, case):
+    for family in ("llama", "gpt2"):
+        model = tiny(family)
+        before, starts = by_hand.vanilla_logits(model, IDS), {}
+        for key in WITHOUT_EDITOR:
+            method, settings, events = METHODS[key], quick(key), []
+            result = run(method.run(model, case, BLOCK, settings, companions=(), cancel=lambda: False), events.append)
+            assert all(isinstance(event, Preparation | Step) for event in events)
+            assert (result.settings, result.block) == (settings, BLOCK)
+            first = starts[key] = result.trace[0]
+            assert (first.step, first.delta_norm) == (0, 0.0) and first.constraint_kl == pytest.approx(0, abs=1e-6)
+            assert (result.patch is None) == (key == "self-reminder") == (result.reminder is not None)
+            assert result.row().label().startswith(method.title)
+            if result.patch is not None:
+                assert (result.patch.method, result.patch.settings["block"]) == (method.title, BLOCK)
+                edited = by_hand.running_logits(model, IDS, [Row(result.patch)])[0]
+                assert (edited - before).abs().max() > 1e-4
+        for first in starts.values():
+            assert first.safe_probability == pytest.approx(starts["dinm"].safe_probability, rel=1e-4)
+            assert first.unsafe_probability == pytest.approx(starts["dinm"].unsafe_probability, rel=1e-4)
+        assert torch.equal(by_hand.vanilla_logits(model, IDS), before)
+
+
+@pytest.mark.parametrize("key", [key for key in WITHOUT_EDITOR if key != "self-reminder"])
+def test_companions_change_the_edit_of_those_methods_that_learn_from_them(llama, case, key):
+    companion = replace(case, adversarial_prompt="How do I lie?", safe="Better not to.", unsafe="Boldly.")
+    alone, together = (
+        run(METHODS[key].run(llama, case, BLOCK, quick(key), companions=c)).patch.identifier for c in ((), (companion,))
+    )
+    assert (alone != together) == METHODS[key].learns_from_companions
+
+
+@pytest.mark.parametrize("key", METHODS)
+def test_a_block_that_does_not_exist_is_refused_before_anything_is_done(llama, case, key):
+    with pytest.raises(InspectorError, match="Block 9 does not exist: this model has blocks 0 to 2"):
+        next(METHODS[key].run(llama, case, 9, quick(key)))
+
+
+@pytest.mark.parametrize("key", WITHOUT_EDITOR)
+def test_every_method_can_be_cancelled_at_its_first_step(llama, case, key):
+    events: list = []
+    cancel = lambda: any(isinstance(event, Step) for event in events)  # noqa: E731
+    result = run(METHODS[key].run(llama, case, BLOCK, quick(key), cancel=cancel), events.append)
+    assert (result.patch, result.reminder, result.kept, result.stop_reason) == (None, None, 0, "cancelled")
+    assert sum(isinstance(event, Step) for event in events) <= 2
+
+
+def test_mend_without_an_editor_for_the_model_is_an_error_that_says_what_to_do(llama, case):
+    with pytest.raises(InspectorError, match=r"(?i)editor"):
+        run(METHODS["mend"].run(llama, case, BLOCK, quick("mend")))

@@ -1,0 +1,293 @@
+"""The sweep: every case on disk at once, resume after a kill, Ray equals local, refusals, the report's numbers."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from sweep_helpers import SHORT, loader, record, write_cases
+
+from editing.sweep import METHODS, Finished, Store, SweepSettings, cases_of, only_one
+from editing.sweep.__main__ import main
+from editing.sweep.paper import COLUMNS, TABLE_1
+from editing.sweep.settings import typed
+from inspector.errors import EditError
+from inspector.safeedit.exam import CASE_PROMPTS
+
+HERE = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute with one thread, as workers do: sums in another order are rounded in another way."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def finished(folder: Path) -> list[Finished]:
+    store = Store(folder)
+    try:
+        return list(store.results())
+    finally:
+        store.close()
+
+
+def stripped(results: list[Finished]) -> list:
+    """Return what two runs of the same sweep must agree on: everything but durations."""
+    found = []
+    for result in results:
+        kept = {key: value for key, value in result.record.items() if key != "exam_seconds"}
+        kept["edit"] = {key: value for key, value in kept["edit"].items() if key != "seconds"}
+        found.append((result.number, result.case, result.category, result.status, kept))
+    return found
+
+
+def test_a_sweep_edits_and_scores_every_case_and_reports(tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["--cases", write_cases(tmp_path, 2), "--out", str(out), "--report", *SHORT]
+    assert main(arguments, loader) == 0
+    told = capsys.readouterr()
+    assert "2 of 2 cases to do" in told.err and "2 of 2: case 1 done" in told.err
+    assert "tiny-llama DINM" in told.out and "86.74" in told.out and "Judge: refusal rules. A proxy" in told.out
+    results = finished(out)
+    assert [(r.number, r.case, r.category) for r in results] == [(0, "0", "mental harm"), (1, "1", "offensiveness")]
+    assert [r.question.kind for r in results[0].replies] == [*CASE_PROMPTS, "harmless", "fact"]
+    assert results[0].record["edit"]["updates"] == 2 and len(results[0].record["patch"]) == 8
+    scores = json.loads((out / "scores.json").read_text(encoding="utf-8"))
+    assert scores["cases"] == 2 and scores["scores"][0]["name"] == "DS" and scores["scores"][0]["edited"]["n"] == 2
+    assert (out / "report.txt").read_text(encoding="utf-8") == told.out
+    assert main(["--out", str(out), "--report"], loader) == 0 and capsys.readouterr().out == told.out
+
+
+def test_a_finished_sweep_has_nothing_left_to_do(tmp_path, capsys):
+    arguments = ["--cases", write_cases(tmp_path, 1), "--out", str(tmp_path / "out"), *SHORT]
+    assert main(arguments, loader) == 0
+    before = finished(tmp_path / "out")
+    assert main(arguments, loader) == 0
+    assert "0 of 1 cases to do" in capsys.readouterr().err and finished(tmp_path / "out") == before
+
+
+def test_a_killed_sweep_goes_on_where_it_stopped_and_loses_nothing(tmp_path, capsys, one_thread):
+    cases, out = write_cases(tmp_path, 5), tmp_path / "out"
+    arguments = ["--cases", cases, "--out", str(out), "--judge", "matcher", *SHORT]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "sweep_helpers.py"), *arguments],
+        cwd=HERE.parent,
+        env=environment,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:  # a line stands here as soon as the case before it is on disk
+        if line.startswith("1 of 5"):
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    process.stderr.close()
+    kept = finished(out)
+    assert 1 <= len(kept) < 5 and kept[0].status == "done"
+    assert main(arguments, loader) == 0
+    assert f"{5 - len(kept)} of 5 cases to do" in capsys.readouterr().err
+    whole = finished(out)
+    assert [result.number for result in whole] == list(range(5)) and whole[: len(kept)] == kept
+    assert main(["--cases", cases, "--out", str(tmp_path / "again"), "--judge", "matcher", *SHORT], loader) == 0
+    assert stripped(whole) == stripped(finished(tmp_path / "again"))
+
+
+def test_a_cut_transaction_leaves_what_was_committed(tmp_path):
+    store = Store(tmp_path)
+    store.save(Finished(0, "0", "mental harm", "done", {"a": 1}, 0.5))
+    other = sqlite3.connect(tmp_path / "sweep.sqlite")
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("INSERT INTO results (number) VALUES (1)")
+    other.close()  # without a commit
+    store.close()
+    assert [(r.number, r.record) for r in finished(tmp_path)] == [(0, {"a": 1})]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (requirements-cluster.txt)")
+def test_two_ray_workers_give_what_this_process_gives(tmp_path, monkeypatch, one_thread):
+    monkeypatch.setenv("PYTHONPATH", f"{HERE.parent}{os.pathsep}{HERE}")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    cases = write_cases(tmp_path, 3)
+    engine = ["--engine", "ray", "--address", "local", "--workers", "2"]
+    assert main(["--cases", cases, "--out", str(tmp_path / "ray"), *engine, *SHORT], loader) == 0
+    assert main(["--cases", cases, "--out", str(tmp_path / "local"), *SHORT], loader) == 0
+    assert stripped(finished(tmp_path / "ray")) == stripped(finished(tmp_path / "local"))
+
+
+def test_a_missing_ray_is_named_with_what_installs_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    arguments = ["--cases", write_cases(tmp_path, 1), "--out", str(tmp_path / "out"), "--engine", "ray", *SHORT]
+    assert main(arguments, loader) == 2
+    assert "requirements-cluster.txt" in capsys.readouterr().err
+
+
+def test_a_case_that_cannot_be_edited_on_is_kept_as_failed_and_the_others_go_on(tmp_path, capsys):
+    path = tmp_path / "cases.json"
+    path.write_text(json.dumps([record(0, **{"adversarial prompt": "x" * 9000}), record(1)]), encoding="utf-8")
+    arguments = ["--cases", str(path), "--out", str(tmp_path / "out"), "--report", *SHORT]
+    assert main(arguments, loader) == 1
+    results = finished(tmp_path / "out")
+    assert [result.status for result in results] == ["failed", "done"]
+    assert "tokens" in results[0].record["error"] and "Failed:\n  case 0:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--max-new-tokens", "7"], "max_new_tokens = 6 there, 7 here"),
+        (["--set", "steps=3"], "changes = "),
+        (["--revision", "1"], "revision = None there, '1' here"),
+    ],
+)
+def test_another_sweep_in_the_same_folder_is_refused(tmp_path, capsys, more, said):
+    arguments = ["--cases", write_cases(tmp_path, 1), "--out", str(tmp_path / "out"), *SHORT]
+    assert main(arguments, loader) == 0
+    assert main([*arguments, *more], loader) == 2
+    error = capsys.readouterr().err
+    assert said in error and "another --out" in error and len(finished(tmp_path / "out")) == 1
+
+
+def test_other_base_weights_are_refused(tmp_path, capsys):
+    arguments = ["--cases", write_cases(tmp_path, 1), "--out", str(tmp_path / "out"), *SHORT]
+    assert main(arguments, loader) == 0
+
+    def other(settings: SweepSettings):
+        return loader(SweepSettings(revision="5"))
+
+    assert main(arguments, other) == 2
+    assert "base weights" in capsys.readouterr().err
+
+
+def test_a_second_process_in_the_same_folder_is_refused(tmp_path, capsys):
+    with only_one(tmp_path / "out"):
+        arguments = ["--cases", write_cases(tmp_path, 1), "--out", str(tmp_path / "out"), *SHORT]
+        assert main(arguments, loader) == 2
+    assert "Another process sweeps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--method", "magic"], f"Unknown method 'magic'. Valid ones: {', '.join(METHODS)}"),
+        (["--set", "colour=3"], "DINM has no setting 'colour'. It has learning_rate"),
+        (["--set", "steps=many"], "The setting steps cannot be 'many'"),
+        (["--set", "steps"], "is no NAME=VALUE"),
+        (["--set", "learning_rate=-1"], "learning_rate = -1.0 is out of range"),
+        (["--block", "top"], "neither 'toxic' nor a number"),
+        (["--limit", "0"], "at least 1"),
+        (["--category", "gloom"], "No case is left"),
+        (["--cases", "/nowhere.json"], "There is no file /nowhere.json"),
+        (["--attacks", "nobody"], "Unknown source 'nobody'"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_the_remedy(tmp_path, capsys, more, said):
+    assert main(["--cases", write_cases(tmp_path, 1), "--out", str(tmp_path / "out"), *SHORT, *more], loader) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_report_without_a_sweep_is_refused(tmp_path, capsys):
+    assert main(["--out", str(tmp_path), "--report"]) == 2
+    assert "holds no sweep" in capsys.readouterr().err
+
+
+def test_settings_come_back_from_json_and_typed_entries_from_text():
+    settings = SweepSettings(changes={"steps": 3}, categories=("mental harm",), limit=2)
+    assert SweepSettings.from_json(settings.as_json()) == settings and settings.key != SweepSettings().key
+    assert typed(["steps=3", "clamp=none", "chat=False", "learning_rate=1e-3", "optimiser=descent"]) == {
+        "steps": 3,
+        "clamp": None,
+        "chat": False,
+        "learning_rate": 1e-3,
+        "optimiser": "descent",
+    }
+    with pytest.raises(EditError, match="cannot be 'perhaps'"):
+        typed(["chat=perhaps"])
+
+
+def test_the_bundled_sweep_edits_on_no_case_that_is_kept_for_scoring():
+    cases = cases_of(SweepSettings())
+    assert len(cases) == 27 and all(case.split == "edit" for case in cases)
+    assert len(cases_of(SweepSettings(categories=("mental harm",)))) == 3
+
+
+def test_the_paper_s_averages_are_the_means_of_their_four_columns_but_for_ft_l():
+    assert all(len(values) == len(COLUMNS) for values in TABLE_1.values())
+    for (_model, method), values in TABLE_1.items():
+        four = [value for value in values[1:5] if value is not None]
+        assert (abs(sum(four) / 4 - (values[5] or 0)) < 0.011) is (method != "FT-L")
+
+
+def test_ending_by_hand_says_how_to_go_on(tmp_path, capsys):
+    def interrupted(settings: SweepSettings):
+        raise KeyboardInterrupt
+
+    arguments = ["--cases", write_cases(tmp_path, 1), "--out", str(tmp_path / "out"), *SHORT]
+    assert main(arguments, interrupted) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_report_with_anything_that_asks_for_a_run_runs_first(tmp_path, capsys, monkeypatch):
+    asked = []
+
+    def interrupted(settings: SweepSettings):
+        asked.append(settings)
+        raise KeyboardInterrupt
+
+    assert main(["--out", str(tmp_path / "out"), "--limit", "2", "--report"], interrupted) == 130
+    assert asked[0].cases == "bundled" and asked[0].limit == 2
+
+
+def test_a_folder_that_is_a_file_is_refused_and_the_number_of_failures_is_told(tmp_path, capsys):
+    cases = write_cases(tmp_path, 1, **{"adversarial prompt": "x" * 9000})
+    assert main(["--cases", cases, "--out", cases, *SHORT], loader) == 2
+    assert "Error:" in capsys.readouterr().err
+    assert main(["--cases", cases, "--out", str(tmp_path / "out"), *SHORT], loader) == 1
+    assert "1 of 1 cases failed" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (requirements-cluster.txt)")
+def test_what_a_ray_worker_cannot_load_is_said_in_its_own_words(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PYTHONPATH", f"{HERE.parent}{os.pathsep}{HERE}")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    driver = os.getpid()
+
+    def elsewhere(settings: SweepSettings):
+        return loader(settings if os.getpid() == driver else SweepSettings(revision="5"))
+
+    arguments = ["--cases", write_cases(tmp_path, 1), "--engine", "ray", "--address", "local", *SHORT]
+    assert main([*arguments, "--out", str(tmp_path / "out")], elsewhere) == 2
+    said = capsys.readouterr().err
+    assert "A worker has base weights" in said and "Traceback" not in said and not finished(tmp_path / "out")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (requirements-cluster.txt)")
+def test_a_case_whose_worker_dies_is_given_to_another_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{HERE.parent}{os.pathsep}{HERE}")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    driver, dead = os.getpid(), tmp_path / "dead"
+
+    def deadly(settings: SweepSettings):
+        if os.getpid() != driver and not dead.exists():
+            dead.touch()
+            os._exit(1)
+        return loader(settings)
+
+    arguments = ["--cases", write_cases(tmp_path, 1), "--engine", "ray", "--address", "local", *SHORT]
+    assert main([*arguments, "--out", str(tmp_path / "out")], deadly) == 0
+    assert dead.exists() and [result.status for result in finished(tmp_path / "out")] == ["done"]

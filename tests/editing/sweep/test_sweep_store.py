@@ -1,0 +1,132 @@
+"""The file of a sweep: what is committed stays, what is cut does not, and nothing foreign gets in."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from editing.sweep import About, Finished, Store, SweepSettings, only_one
+from inspector.errors import EditError
+
+ABOUT = About(SweepSettings(limit=2), "tiny", "f" * 16, "float32", "hand", "By hand.", 2)
+HELD = """
+import sys, time
+from pathlib import Path
+from editing.sweep import only_one
+with only_one(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+"""A program that holds a folder until it is killed."""
+CUT = """
+import os, signal, sys
+from pathlib import Path
+from editing.sweep import Finished, Store
+store = Store(Path(sys.argv[1]))
+store.save(Finished(0, "0", "mental harm", "done", {"a": 1}, 0.5))
+store._database.execute("INSERT INTO results (number) VALUES (1)")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+"""A program that dies with one case committed and one half written."""
+
+
+def program(text: str, folder: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", text, str(folder)],
+        cwd=Path(__file__).resolve().parents[3],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_kill_amid_a_transaction_leaves_what_was_committed_and_a_file_that_can_be_written(tmp_path):
+    process = program(CUT, tmp_path)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    store = Store(tmp_path)
+    assert [(r.number, r.record) for r in store.results()] == [(0, {"a": 1})]
+    store.save(Finished(1, "1", "mental harm", "failed", {"error": "Too long."}, 0.1))
+    assert store.numbers() == {0, 1} and [r.status for r in store.results()] == ["done", "failed"]
+    store.close()
+
+
+def test_a_second_process_is_refused_until_the_first_one_is_gone_however_it_went(tmp_path):
+    process = program(HELD, tmp_path)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    with pytest.raises(EditError, match="Another process sweeps"), only_one(tmp_path):
+        pass
+    process.kill()
+    process.communicate()
+    with only_one(tmp_path):
+        pass
+
+
+def test_a_folder_remembers_what_it_runs_with(tmp_path):
+    store = Store(tmp_path)
+    assert store.about() is None
+    store.begin(ABOUT)
+    store.close()
+    again = Store(tmp_path)
+    again.begin(ABOUT)
+    found = again.about()
+    assert found is not None and replace(found, versions={}) == ABOUT
+    assert {"python", "torch", "transformers"} <= set(found.versions)
+    again.close()
+
+
+def test_a_folder_from_before_versions_were_written_can_be_read(tmp_path):
+    store = Store(tmp_path)
+    store.begin(ABOUT)
+    with store._database:
+        store._database.execute("UPDATE run SET about = json_remove(about, '$.versions')")
+    assert store.about() == ABOUT
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (replace(ABOUT, settings=SweepSettings(limit=2, block="1")), "block = 'toxic' there, '1' here"),
+        (replace(ABOUT, fingerprint="0" * 16), "base weights ffffffffffffffff there, 0000000000000000 here"),
+        (replace(ABOUT, cases=3), "2 cases there, 3 here"),
+    ],
+)
+def test_another_sweep_is_refused_with_its_first_difference(tmp_path, other, said):
+    store = Store(tmp_path)
+    store.begin(ABOUT)
+    with pytest.raises(EditError, match=f"{said}.*another --out"):
+        store.begin(other)
+    store.close()
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path):
+    (tmp_path / "sweep.sqlite").write_bytes(b"not a database" * 100)
+    with pytest.raises(EditError, match=r"cannot be used.*another folder"):
+        Store(tmp_path)
+
+
+def test_a_folder_that_cannot_be_one_is_refused(tmp_path):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(EditError, match=r"cannot be used.*another folder"), only_one(tmp_path / "file"):
+        pass
+    with pytest.raises(EditError, match=r"cannot be used.*another folder"):
+        Store(tmp_path / "file")
+
+
+def test_each_commit_is_flushed_to_disk(tmp_path):
+    store = Store(tmp_path)
+    assert store._database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert store._database.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    store.save(Finished(0, "0", "", "done", {}, 0.0))
+    reader = sqlite3.connect(tmp_path / "sweep.sqlite")  # while the writer is open
+    assert reader.execute("SELECT count(*) FROM results").fetchone() == (1,)
+    reader.close()
+    store.close()

@@ -1,0 +1,94 @@
+"""Edits of few columns: DINM on the neurons that carry the difference, and knock-out as an edit."""
+
+from __future__ import annotations
+
+import math
+
+import by_hand
+import numpy as np
+import pytest
+import torch
+
+from editing import preset, run
+from editing.knock_out import knock_out
+from editing.methods.dinm import dinm
+from editing.replay import FullReplay
+from inspector.errors import EditError, PatchError
+from inspector.likelihood import likelihoods
+from inspector.model import VANILLA, Row
+from inspector.neurons import neuron_activity
+
+SHORT = {"steps": 3, "learning_rate": 0.01, "suffix": "", "harmless_prompts": 1, "harmless_tokens": 3}
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "gpt_neox", "opt"])
+def test_only_the_columns_of_the_carrying_neurons_are_edited(tiny, case, name):
+    model = tiny(name)
+    for block in range(model.blocks):
+        result = run(dinm(model, case, block, preset("corrected", neurons_only=5, target_probability=None, **SHORT)))
+        activity = neuron_activity(model, case, suffix="")
+        expected = set(np.argsort(np.abs(activity.contribution[block]))[::-1][:5].tolist())
+        change = result.patch.deltas[0].dense()
+        assert set(torch.nonzero(change.norm(dim=0)).flatten().tolist()) == expected
+        assert set(result.patch.settings["neurons"]) == expected
+        assert result.trace[-1].edit_loss < result.trace[0].edit_loss
+        assert result.trace[-1].delta_norm == pytest.approx(float(change.norm()), rel=1e-4)
+
+
+def test_the_patch_is_low_rank_and_gives_what_its_dense_form_gives(llama, case):
+    result = run(dinm(llama, case, 1, preset("corrected", neurons_only=4, target_probability=None, **SHORT)))
+    delta = result.patch.deltas[0]
+    assert delta.right is not None and delta.left.shape == (32, 4) and delta.right.shape == (4, 48)
+    ids = [1, *range(20, 40)]
+    copied = by_hand.written(llama.network, (1, delta.dense()))
+    found = by_hand.running_logits(llama, ids, (Row(result.patch),))[0]
+    assert torch.allclose(found, by_hand.logits(copied, ids), rtol=1e-4, atol=1e-4)
+
+
+def test_all_columns_are_the_whole_matrix_and_both_ways_of_replaying_agree(llama, case):
+    whole = run(dinm(llama, case, 1, preset("corrected", **SHORT)))
+    every = run(dinm(llama, case, 1, preset("corrected", neurons_only=48, **SHORT)))
+    assert torch.equal(whole.patch.deltas[0].dense(), every.patch.deltas[0].dense())
+    settings = preset("corrected", neurons_only=6, clamp=0.015, **SHORT)
+    tail, full = run(dinm(llama, case, 1, settings)), run(dinm(llama, case, 1, settings, replay=FullReplay))
+    assert torch.allclose(tail.patch.deltas[0].dense(), full.patch.deltas[0].dense(), atol=1e-4)
+    assert float(tail.patch.deltas[0].dense().abs().max()) <= 0.015 * 1.001
+
+
+def test_a_count_below_one_is_refused():
+    with pytest.raises(EditError, match="neurons_only = 0"):
+        preset("corrected", neurons_only=0)
+
+
+def test_a_knock_out_is_an_edit_with_a_trace_of_what_it_does(llama, case):
+    activity = neuron_activity(llama, case, suffix="")
+    pushing = activity.pushing(2, 3)
+    result = run(knock_out(llama, case, 2, pushing, suffix=""))
+    assert result.kept == 1 and [step.step for step in result.trace] == [0, 1]
+    base = by_hand.down_weight(llama.network, 2)
+    change = result.patch.deltas[0].dense()
+    assert torch.allclose((base + change)[:, pushing], torch.zeros(32, 3), atol=1e-7)
+    rows = likelihoods(
+        llama, case.adversarial_prompt, [case.safe, case.unsafe], (VANILLA, Row(result.patch)), suffix=""
+    )
+    for step, row in zip(result.trace, rows, strict=True):
+        assert step.safe_probability == pytest.approx(row[0].per_token, rel=1e-3)
+        assert step.unsafe_probability == pytest.approx(row[1].per_token, rel=1e-3)
+        assert step.edit_loss == pytest.approx(-math.log(row[0].per_token), rel=1e-3)
+    assert result.trace[0].constraint_kl == pytest.approx(0.0, abs=1e-6) and result.trace[1].constraint_kl > 0
+    assert result.trace[1].delta_norm == pytest.approx(float(change.norm()), rel=1e-4)
+
+
+def test_a_knock_out_that_helps_the_unsafe_answer_is_refused(llama, case):
+    activity = neuron_activity(llama, case, suffix="")
+    order = np.argsort(activity.contribution[2])
+    with pytest.raises(EditError, match=r"does not offer.*positive contribution"):
+        run(knock_out(llama, case, 2, [int(n) for n in order[:5]], suffix=""))
+
+
+def test_a_cancelled_knock_out_has_no_patch_and_bad_neurons_are_refused(llama, case):
+    result = run(knock_out(llama, case, 1, [1], suffix="", cancel=lambda: True))
+    assert result.patch is None and result.stop_reason == "cancelled" and result.kept == 0
+    for neurons in ([], [48], [1, 1], [-1]):
+        with pytest.raises(PatchError):
+            run(knock_out(llama, case, 1, neurons, suffix=""))

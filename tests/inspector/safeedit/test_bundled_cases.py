@@ -1,0 +1,140 @@
+"""The bundled cases: their splits, their prompts, and that cases to edit on and cases to score on share no question."""
+
+import json
+import re
+from collections import Counter
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ASSETS = Path(__file__).resolve().parents[3] / "assets" / "cases"
+SLOT = "{question}"
+CATEGORIES = {
+    "offensiveness",
+    "unfairness and bias",
+    "physical harm",
+    "mental harm",
+    "illegal activities",
+    "ethics and morality",
+    "privacy and property",
+    "Pornography",
+    "Political Sensitivity",
+}
+FAMILIES = {"pretending", "attention shifting", "privilege escalation", "emotion control"}
+COMMON = """a an the and or but so for of to in on at by with from up out as if than that who which when while how why
+    what can could should may you me my i we our us he she her his him they them their it its is are was were be been
+    do does not no never ever every all any one help write tell make give get have has had people"""
+STRONG = """murder suicide weapon gun knife bomb poison rape nude naked sex sexual porn drug cocaine heroin hate nazi
+    terrorist kill blood stab shoot corpse slave bitch bastard damn fuck shit idiotic moron retard hack malware"""
+
+
+def read(name: str) -> Any:
+    return json.loads((ASSETS / name).read_text(encoding="utf-8"))
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"[\w-]+", text.lower().replace("'s", ""))
+
+
+def normal(text: str) -> str:
+    return " ".join(words(text))
+
+
+CASES: list[dict[str, Any]] = read("cases.json")
+TEMPLATES: dict[str, dict[str, str]] = {entry["name"]: entry for entry in read("templates.json")}
+IDS = [str(case["id"]) for case in CASES]
+
+
+def fill(name: str, question: str) -> str:
+    return TEMPLATES[name]["template"].replace(SLOT, question)
+
+
+def other_question(case: dict[str, Any]) -> str:
+    """Return q', the question in the slot of the case's own template in the other-question input."""
+    before, _, after = TEMPLATES[case["attack name"]]["template"].partition(SLOT)
+    text: str = case["generalization test"]["test input of other question input"]
+    assert text.startswith(before) and text.endswith(after)
+    return text.removeprefix(before).removesuffix(after)
+
+
+def questions(split: str) -> list[str]:
+    """Return the questions and other questions of one split."""
+    return [q for case in CASES if case["split"] == split for q in (case["question"], other_question(case))]
+
+
+def test_there_are_five_cases_a_category_three_to_edit_on_and_two_to_score_on() -> None:
+    assert [case["id"] for case in CASES] == list(range(45))
+    assert Counter(case["split"] for case in CASES) == {"edit": 27, "score": 18}
+    parts = {(category, split): number for category in CATEGORIES for split, number in (("edit", 3), ("score", 2))}
+    assert Counter((case["unsafety category"], case["split"]) for case in CASES) == parts
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_prompts_are_the_templates_filled_with_the_questions(case: dict[str, Any]) -> None:
+    tests, own, other = case["generalization test"], case["attack name"], case["generalization test"]["attack_name"]
+    question, second = case["question"], other_question(case)
+    assert case["attack category"] == TEMPLATES[own]["attack category"]
+    assert tests["attack_category"] == TEMPLATES[other]["attack category"] != case["attack category"]
+    assert case["adversarial prompt"] == fill(own, question)
+    assert tests == {
+        "test input of only harmful question": question,
+        "test input of other attack prompt input": fill(other, question),
+        "attack_category": tests["attack_category"],
+        "attack_name": other,
+        "test input of other question input": fill(own, second),
+        "test input of other questions and attack prompts": fill(other, second),
+    }
+
+
+def test_no_question_is_there_twice_as_question_or_other_question() -> None:
+    texts = [normal(question) for question in questions("edit") + questions("score")]
+    assert all(texts) and len(texts) == 90 and len(set(texts)) == 90
+
+
+def test_questions_to_score_on_are_no_paraphrase_of_those_to_edit_on() -> None:
+    common = set(COMMON.split())
+    for edited, scored in product(questions("edit"), questions("score")):
+        first, second = set(words(edited)) - common, set(words(scored)) - common
+        assert len(first & second) < 0.6 * len(first | second), (edited, scored)
+
+
+@pytest.mark.parametrize("split", ["edit", "score"])
+def test_every_split_uses_all_templates_as_own_and_as_other_one(split: str) -> None:
+    cases = [case for case in CASES if case["split"] == split]
+    assert len(TEMPLATES) == 12 and {entry["attack category"] for entry in TEMPLATES.values()} == FAMILIES
+    assert {case["attack name"] for case in cases} == set(TEMPLATES)
+    assert {case["generalization test"]["attack_name"] for case in cases} == set(TEMPLATES)
+
+
+def test_templates_are_used_about_equally_often() -> None:
+    own = Counter(case["attack name"] for case in CASES)
+    other = Counter(case["generalization test"]["attack_name"] for case in CASES)
+    assert set(own.values()) == set(other.values()) == {3, 4}
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_answers_differ_and_have_their_length(case: dict[str, Any]) -> None:
+    safe, unsafe = case["safe generation"], case["unsafe generation"]
+    assert normal(safe) != normal(unsafe)
+    assert 35 <= len(unsafe.split()) <= 55 and 40 <= len(safe.split()) <= 60
+
+
+def test_no_answer_is_there_twice() -> None:
+    texts = [normal(case[f"{kind} generation"]) for case in CASES for kind in ("safe", "unsafe")]
+    assert len(set(texts)) == 2 * len(CASES)
+
+
+def test_constraints_are_unique_and_in_no_other_bundled_set() -> None:
+    own = [normal(case["knowledge constrain"]["prompt"]) for case in CASES]
+    others = {normal(prompt) for prompt in read("constraints.json")}
+    others |= {normal(entry["prompt"]) for entry in read("harmless.json")}
+    assert len(set(own)) == len(CASES) and not set(own) & others
+    assert all(case["knowledge constrain"]["answer"].strip() for case in CASES)
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_texts_are_mild(case: dict[str, Any]) -> None:
+    texts = [case["question"], other_question(case), case["safe generation"], case["unsafe generation"]]
+    assert not set(STRONG.split()) & {word for text in texts for word in words(text)}

@@ -1,0 +1,298 @@
+"""Every locator gives the score that it names, asked in turn it can be stopped, and agreement is plain arithmetic."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any
+
+import by_hand
+import numpy as np
+import pytest
+import tiny_models
+import torch
+
+from inspector.attribution import block_attribution, direct_logit_attribution
+from inspector.causal import knock_out_mlps
+from inspector.divergence import divergence
+from inspector.errors import CaseError
+from inspector.locators import LOCATORS, Located, Setup, agreement, locate_with
+from inspector.safeedit import Case
+from inspector.toxicity import Labelled, Probe, kept_probe
+
+PROBED = ("toxic writing", "region toxicity")
+TOPICS = ("bread", "the tram", "my garden", "a parcel", "rain", "chess")
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path, monkeypatch):
+    """Keep probes in a folder of this test."""
+    monkeypatch.setattr("inspector.toxicity.probe.probe_folder", lambda: tmp_path / "probes")
+    return tmp_path
+
+
+def labelled(count: int = 12) -> Labelled:
+    """Return a few twins of which the toxic one has a marker word, so that a probe is trained in no time."""
+    base = [f"Today {number} people talked of {TOPICS[number % len(TOPICS)]}" for number in range(count)]
+    texts = tuple(text for one in base for text in (f"{one} ZZZZZZ ZZZZZZ.", f"{one} and so on, all of it."))
+    return Labelled("twins", texts, (True, False) * count, tuple(n // 2 for n in range(2 * count)))
+
+
+SETUP = Setup(labelled=labelled())
+
+
+def finish(generator: Generator[float, None, Any]) -> tuple[list[float], Any]:
+    """Return all shares that a measurement tells, and what it returns."""
+    shares = []
+    while True:
+        try:
+            shares.append(next(generator))
+        except StopIteration as end:
+            return shares, end.value
+
+
+def scores(model, case: Case, name: str, setup: Setup = SETUP) -> np.ndarray:
+    return finish(LOCATORS[name].measure(model, case, setup))[1]
+
+
+def probe_of(model) -> Probe:
+    return finish(kept_probe(model, SETUP.labelled))[1]
+
+
+@pytest.mark.parametrize("setup", [SETUP, replace(SETUP, suffix="", padding="left")], ids=["default", "no suffix"])
+def test_every_locator_scores_every_block_of_every_family(model, case, setup):
+    for name in LOCATORS:
+        shares, found = finish(LOCATORS[name].measure(model, case, setup))
+        assert found.shape == (model.blocks,) and np.isfinite(found).all(), name
+        assert np.ptp(found) > 0, f"{name} tells blocks apart"
+        kept = name == "region toxicity"  # the probe has been trained for "toxic writing"
+        assert shares == sorted(shares) and (shares == [] if kept else 0 < shares[-1] <= 1), name
+
+
+def test_every_locator_says_what_it_is():
+    for name, locator in LOCATORS.items():
+        assert locator.name == name and locator.reason.endswith(".") and len(locator.reason) > 20
+    assert len({locator.reason for locator in LOCATORS.values()}) == len(LOCATORS)
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "distance"),
+    [
+        ("divergence", "corrected", "l2"),
+        ("divergence, paper", "paper", "l2"),
+        ("divergence, reference", "reference", "l2"),
+        ("relative divergence", "corrected", "relative"),
+        ("cosine divergence", "corrected", "cosine"),
+        ("growth", "corrected", "growth"),
+    ],
+)
+def test_the_divergence_locators_are_the_divergence(model, case, name, preset, distance):
+    assert np.array_equal(scores(model, case, name), divergence(model, case, preset).by(distance))
+    other = replace(SETUP, suffix="", chat=False, padding="left")
+    expected = divergence(model, case, preset, suffix="", chat=False, padding="left").by(distance)
+    assert np.array_equal(scores(model, case, name, other), expected)
+
+
+def edit_loss_gradient(model, case: Case) -> np.ndarray:
+    """Return the norm of the edit loss's gradient in each down-projection over that matrix's own norm.
+
+    The loss is the mean cross-entropy of the safe answer and its end, from one pass of a copy that may be trained.
+    """
+    copied = copy.deepcopy(model.network)
+    modules = [copied.get_submodule(by_hand.down_name(copied, n)) for n in range(model.blocks)]
+    for module in modules:
+        module.weight.requires_grad_(True)
+    prompt = by_hand.prompt(model, case.adversarial_prompt)
+    answer = [*by_hand.response(model, case.safe), tiny_models.END]
+    scored = copied(input_ids=torch.tensor([prompt + answer]), use_cache=False).logits[0].log_softmax(dim=-1)
+    (-torch.stack([scored[len(prompt) - 1 + n, token] for n, token in enumerate(answer)]).mean()).backward()
+    return np.array([float(m.weight.grad.norm() / m.weight.detach().norm()) for m in modules])
+
+
+def test_the_edit_loss_gradient_is_that_of_a_trained_parameter(model, case):
+    assert np.allclose(scores(model, case, "edit-loss gradient"), edit_loss_gradient(model, case), rtol=1e-3)
+
+
+def test_the_edit_loss_gradient_does_not_see_the_unsafe_answer(llama, case):
+    other = replace(case, unsafe="Something else.")
+    assert np.array_equal(scores(llama, case, "edit-loss gradient"), scores(llama, other, "edit-loss gradient"))
+
+
+@pytest.mark.parametrize("setup", [SETUP, replace(SETUP, suffix="", chat=False)], ids=["default", "plain"])
+def test_causes_and_attributions_count_towards_the_unsafe_answer(llama, case, setup):
+    """The functions tell what the safe answer gains from an MLP; a locator wants those that it loses from."""
+    texts = {"suffix": setup.suffix, "chat": setup.chat}
+    gained = -block_attribution(llama, case, **texts)
+    assert np.allclose(scores(llama, case, "gradient x activation", setup), gained, rtol=1e-5)
+    direct = -direct_logit_attribution(llama, case, **texts).mlp
+    assert np.allclose(scores(llama, case, "logit attribution", setup), direct, rtol=1e-5)
+    _, knocked = finish(knock_out_mlps(llama, case, **texts))
+    assert np.allclose(scores(llama, case, "knock-out", setup), knocked.ablated - knocked.vanilla, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gradient x activation", "logit attribution", "knock-out", "toxic writing"])
+def test_with_the_answers_exchanged_the_signs_turn(llama, case, name):
+    exchanged = replace(case, safe=case.unsafe, unsafe=case.safe)
+    one, two = scores(llama, case, name), scores(llama, exchanged, name)
+    # Each is a difference of float32 numbers of order 1.
+    assert np.allclose(one, -two, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "gpt_neox", "opt"])
+def test_toxic_writing_is_what_the_mlp_adds_along_the_direction(tiny, case, family):
+    """Means over the answers' own tokens, from unpadded passes. Projections of order 1 in float32: 1e-4."""
+    model = tiny(family)
+    network, toxic = model.network, probe_of(model).weight[1]
+    direction = torch.from_numpy(toxic / np.sqrt((toxic**2).sum()))
+    prompt, expected = by_hand.prompt(model, case.adversarial_prompt), []
+    for block in range(model.blocks):
+        writer = network.get_submodule(by_hand.down_name(network, block))
+        if family == "gemma2":
+            writer = network.model.layers[block].post_feedforward_layernorm
+        seen: list[torch.Tensor] = []
+        handle = writer.register_forward_hook(lambda _m, _a, out, seen=seen: seen.append(out.reshape(-1, 32)))
+        try:
+            for text in (case.safe, case.unsafe):
+                by_hand.logits(network, prompt + by_hand.response(model, text))
+        finally:
+            handle.remove()
+        safe, unsafe = (float((written[len(prompt) :] @ direction).mean()) for written in seen)
+        expected.append(unsafe - safe)
+    assert np.allclose(scores(model, case, "toxic writing"), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_region_toxicity_is_the_mean_cosine_and_knows_no_case(model, case):
+    toxic = probe_of(model).weight[1].astype(np.float64)
+    expected = []
+    for block in range(model.blocks):
+        columns = by_hand.down_weight(model.network, block).detach().double().numpy()
+        expected.append(((toxic @ columns) / np.linalg.norm(columns, axis=0)).mean() / np.linalg.norm(toxic))
+    found = scores(model, case, "region toxicity")
+    assert np.allclose(found, expected, rtol=1e-3, atol=1e-6)
+    other = replace(case, adversarial_prompt="Hello.", safe="No.", unsafe="Yes.")
+    assert np.array_equal(scores(model, other, "region toxicity"), found)
+
+
+def test_the_probe_is_trained_once_and_kept_in_the_cache(llama, case, cache_folder):
+    first, _ = finish(LOCATORS["toxic writing"].measure(llama, case, SETUP))
+    second, _ = finish(LOCATORS["region toxicity"].measure(llama, case, SETUP))
+    assert len(first) > 0 and second == []
+    assert len(list(cache_folder.rglob("*.safetensors"))) == 1
+
+
+def test_locators_are_asked_in_turn_with_progress_before_each_result(llama, case):
+    names = ("growth", "region toxicity", "knock-out")
+    events = list(locate_with(llama, case, names, SETUP))
+    located = [event for event in events if isinstance(event, Located)]
+    assert [one.locator for one in located] == list(names)
+    start = 0
+    for one in located:
+        stop = events.index(one)
+        steps = events[start:stop]
+        assert steps[0] == (one.locator, 0.0) and {name for name, _ in steps} == {one.locator}
+        assert [share for _, share in steps] == sorted(share for _, share in steps)
+        assert one.unit == LOCATORS[one.locator].unit and one.reason == LOCATORS[one.locator].reason
+        assert np.array_equal(one.scores, scores(llama, case, one.locator))
+        assert one.seconds > 0
+        assert one.block == max(range(llama.blocks), key=lambda block, one=one: one.scores[block])
+        start = stop + 1
+    assert start == len(events)
+
+
+def test_all_locators_are_asked_by_default(llama, case):
+    events = locate_with(llama, case, setup=SETUP)
+    assert [event.locator for event in events if isinstance(event, Located)] == list(LOCATORS)
+
+
+def test_unknown_names_are_refused_before_anything_is_measured(llama, case):
+    with pytest.raises(CaseError, match=r"Unknown locators best, worst\. Choose from: divergence, .*knock-out"):
+        next(locate_with(llama, case, ("worst", "divergence", "best"), SETUP))
+
+
+def test_a_case_without_answers_is_refused(llama, case):
+    for name in LOCATORS:
+        if name == "region toxicity":
+            continue  # the case plays no part
+        with pytest.raises(CaseError, match=r"safe answer is empty"):
+            list(locate_with(llama, replace(case, safe=" "), (name,), SETUP))
+
+
+@pytest.mark.parametrize("name", LOCATORS)
+def test_a_cancelled_locator_says_nothing_and_no_other_is_asked(llama, case, name, cache_folder):
+    setup = replace(SETUP, cancel=lambda: True)
+    events = list(locate_with(llama, case, (name, "divergence"), setup))
+    assert events and {event[0] for event in events} == {name}
+    assert not list(cache_folder.rglob("*.safetensors")), "a cancelled probe is not kept"
+
+
+def test_cancelling_between_locators_keeps_what_is_done(llama, case):
+    cancelled: list[bool] = []
+    setup = replace(SETUP, cancel=lambda: bool(cancelled))
+    done = []
+    for event in locate_with(llama, case, ("divergence", "growth", "knock-out"), setup):
+        if isinstance(event, Located):
+            done.append(event.locator)
+            cancelled.append(True)
+    assert done == ["divergence"]
+
+
+def located(*values: float) -> Located:
+    return Located("made up", "", "Because.", np.array(values), 0.0)
+
+
+def test_agreement_of_a_typed_example():
+    """Ranks 1 2 3 4 against 1 2 4 3: 1 - 6 * 2 / (4 * 15). Chosen 30, best 40, mean 25."""
+    found = agreement(located(0.1, 0.2, 0.5, 9.0), np.array([10.0, 20.0, 40.0, 30.0]))
+    assert (found.locator, found.block) == ("made up", 3)
+    assert found.correlation == pytest.approx(0.8)
+    assert found.regret == pytest.approx(10) and found.share == pytest.approx(10 / 15)
+
+
+def test_agreement_with_ties_uses_mean_ranks():
+    """Ranks 1.5 1.5 3 against 1 2 3: 1.5 over the root of 1.5 * 2."""
+    found = agreement(located(1, 1, 2), np.array([1.0, 2.0, 3.0]))
+    assert found.correlation == pytest.approx(1.5 / math.sqrt(3))
+
+
+def test_the_best_block_has_no_regret_and_the_worst_is_worse_than_chance():
+    achieved = np.array([-5.0, 1.0, 7.0])
+    best = agreement(located(1, 2, 3), achieved)
+    assert (best.block, best.regret, best.share) == (2, 0, 0) and best.correlation == pytest.approx(1)
+    worst = agreement(located(3, 2, 1), achieved)
+    assert (worst.block, worst.regret) == (0, 12) and worst.share == pytest.approx(2)
+    assert worst.correlation == pytest.approx(-1)
+
+
+def test_blocks_without_an_edit_play_no_part():
+    """The highest score has no edit. Ranks 1 2 3 against 3 1 2: 1 - 6 * 6 / 24. Chosen 3, best 5, mean 3."""
+    found = agreement(located(9, 1, 2, 3), np.array([np.nan, 5.0, 1.0, 3.0]))
+    assert found.block == 3, "numbered among all blocks"
+    assert found.correlation == pytest.approx(-0.5)
+    assert found.regret == pytest.approx(2) and found.share == pytest.approx(1)
+
+
+def test_constant_scores_have_no_correlation_but_a_regret():
+    found = agreement(located(2, 2, 2), np.array([1.0, 2.0, 6.0]))
+    assert math.isnan(found.correlation) and found.block == 0
+    assert found.regret == pytest.approx(5) and found.share == pytest.approx(5 / 3)
+
+
+@pytest.mark.parametrize("value", [50.0, 0.35, 0.7])
+def test_where_all_blocks_achieve_the_same_there_is_nothing_to_share(value):
+    """The mean of 0.35, 0.35 and 0.35 rounds to a little less than 0.35: that is no difference between blocks."""
+    found = agreement(located(1, 2, 3), np.full(3, value))
+    assert math.isnan(found.correlation) and found.regret == 0
+    assert math.isnan(found.share)
+
+
+def test_two_blocks_are_too_few_for_a_correlation():
+    found = agreement(located(1, 2, 3), np.array([4.0, np.nan, 2.0]))
+    assert math.isnan(found.correlation) and found.block == 2
+    assert found.regret == pytest.approx(2) and found.share == pytest.approx(2)
+
+
+def test_an_atlas_without_a_block_is_refused():
+    with pytest.raises(CaseError, match="no block yet"):
+        agreement(located(1, 2), np.array([np.nan, np.nan]))
