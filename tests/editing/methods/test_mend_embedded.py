@@ -54,7 +54,7 @@ def test_the_shipped_editor_is_small_and_its_log_says_how_it_was_made():
     with safe_open(FILE, framework="pt") as file:
         record = json.loads(file.metadata()["record"])
     log = FILE.with_suffix(".txt").read_text(encoding="utf-8")
-    assert record["command"].startswith("python -m editing.methods.mend train")
+    assert record["command"].startswith("python -m editing.mend train")
     assert log.splitlines()[0] == f"$ {record['command']}"
     assert f"seed={record['seed']}" in log and f"steps={record['steps']}" in log
 

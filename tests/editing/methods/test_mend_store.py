@@ -46,10 +46,10 @@ def test_a_kept_editor_comes_back_bit_for_bit_and_untrainable(llama):
     with torch.no_grad():
         for tensor in editor.state_dict().values():
             tensor.add_(torch.randn_like(tensor))
-    path = kept(llama, editor, command="python -m editing.methods.mend train", seed=3)
+    path = kept(llama, editor, command="train", seed=3)
     read, record = load_editor(llama)
     assert read.shape == editor.shape and (record["command"], record["seed"]) == (
-        "python -m editing.methods.mend train",
+        "train",
         3,
     )
     assert list(read.state_dict()) == list(editor.state_dict())
