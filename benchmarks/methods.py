@@ -139,7 +139,7 @@ def _mechanism(everything: dict[str, list[Standing]]) -> None:
         cells = (
             _mean([100 * t.region.change for t in toxicities]) + ("*" if untouched else ""),
             _mean([100 * t.less_toxic for t in toxicities]) + ("*" if untouched else ""),
-            _mean([100 * s.region_input for s in shifts]) + ("*" if still else ""),
+            _mean([100 * s.mean_input_shift for s in shifts]) + ("*" if still else ""),
             _mean([100 * s.source_shift for s in shifts]) + ("*" if still else ""),
             _mean([s.delta_norm for s in done]),
             f"{np.mean([s.parameters_changed for s in done]):,.0f}",

@@ -184,7 +184,7 @@ def tiles(comparison: Comparison, live: LiveEdit) -> str:
         ("norm of the change", number(patch_norm * comparison.strength), "edited", live.patch.where()),
         (
             f"input shift, layer {comparison.shift.region}",
-            number(comparison.shift.region_input),
+            number(comparison.shift.input_change),
             "",
             "zero by construction" if comparison.shift.forced else "of its down-projection",
         ),
@@ -228,7 +228,7 @@ def compare_readings(comparison: Comparison) -> tuple[str, str, str, str, str]:
         ),
         reading(
             f"Outputs move most at layer {largest}, by {shift.by_block[largest]:.1%}. The input of layer "
-            f"{shift.region}'s down-projection moves by {number(shift.region_input)}"
+            f"{shift.region}'s down-projection moves by {number(shift.input_change)}"
             + (": zero by construction, nothing before it was changed." if shift.forced else ".")
         ),
         reading(

@@ -108,7 +108,7 @@ def standing_record(standing: Standing) -> dict[str, Any]:
         "toxicity_change": None if toxicity is None else toxicity.region.change,
         "toxicity_forced": None if toxicity is None else toxicity.forced,
         "neurons_less_toxic": None if toxicity is None else toxicity.less_toxic,
-        "region_shift": None if shift is None else shift.region_input,
+        "region_shift": None if shift is None else shift.mean_input_shift,
         "shift_forced": None if shift is None else shift.forced,
         "shift_by_layer": None if shift is None else shift.by_block.tolist(),
         "scores": [asdict(score) for score in standing.scores],

@@ -37,7 +37,7 @@ def forced_zero(standing: Standing) -> bool:
 def plane(standings: Sequence[Standing], picked: str | None = None) -> go.Figure:
     """Draw toxicity reduction against activation shift, a point a method; corners say what they mean."""
     shown = measured(standings)
-    xs = [100 * s.shift.region_input for s in shown if s.shift is not None]
+    xs = [100 * s.shift.mean_input_shift for s in shown if s.shift is not None]
     ys = [-100 * s.toxicity.region.change for s in shown if s.toxicity is not None]
     right = 1.25 * max([*xs, 1.0])
     top = 1.35 * max([*ys, 1.0])

@@ -116,7 +116,7 @@ def _cells(standing: Standing) -> list[str]:
         standing.method.title,
         *(_score(named.get(name)) for name in ("DS", "DG-Avg", "DL", "over-refusal", "degenerate", "harmless KL")),
         "–" if toxicity is None else "0 *" if toxicity.forced else f"{100 * toxicity.region.change:+.1f}",
-        "–" if shift is None else "0 *" if shift.forced else f"{100 * shift.region_input:.1f}",
+        "–" if shift is None else "0 *" if shift.forced else f"{100 * shift.mean_input_shift:.1f}",
         "–" if result is None else f"{result.seconds:.1f}",
         f"{standing.peak_mebibytes:.0f}",
         *(
@@ -180,9 +180,9 @@ def plane_reading(standings: Sequence[Standing]) -> str:
     if erases:
         parts.append(f"{', '.join(erases)}: less toxic without a shift")
     if moved:
-        furthest = max(moved, key=lambda s: s.shift.region_input if s.shift else 0.0)
+        furthest = max(moved, key=lambda s: s.shift.mean_input_shift if s.shift else 0.0)
         assert furthest.shift is not None
-        parts.append(f"largest shift: {furthest.method.title}, {furthest.shift.region_input:.0%}")
+        parts.append(f"largest shift: {furthest.method.title}, {furthest.shift.mean_input_shift:.0%}")
     region = found[0].toxicity.region if found[0].toxicity else None
     weak = ""
     if region is not None:

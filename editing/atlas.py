@@ -8,30 +8,38 @@ their batch above the higher one.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from editing.descent import Descent, Signs, Stops
 from editing.guard import check_case
 from editing.objectives import harmless_answers
 from editing.progress import Preparation
 from editing.replay import master_weight
-from inspector.contrast import mlp_trace
+from editing.values import Count, HarmlessPrompts, HarmlessTokens, Rate
+from inspector.contrast import MlpTrace, mlp_trace
 from inspector.errors import EditError
-from inspector.model import SUFFIX, Decoding, Delta, InspectedModel, Patch, Row, encode
+from inspector.kl import kl_by_token, told
+from inspector.model import Decoding, Delta, Encoded, InspectedModel, Patch, PromptFormat, Row, encode
 from inspector.model.batching import Line, generate
+from inspector.model.counted import token_log_probabilities
 from inspector.model.patch import VANILLA
 from inspector.model.tails import Tails, with_weight
 from inspector.safeedit import Case
 from inspector.safeedit.exam import CASE_ONLY, CASE_PROMPTS, make_exam
 from inspector.safeedit.judges import EmbeddedJudge, Judge, Verdict, verdicts
+from inspector.validated import settings as checked
 
 
-@dataclass(frozen=True)
+@checked(EditError)
 class AtlasSettings:
     """The edit that is made at every block, and what is measured of it.
 
@@ -40,39 +48,22 @@ class AtlasSettings:
         learning_rate: Step size of Adam.
         blocks: Blocks to edit; empty for all.
         together: Blocks whose edits share a batch.
-        suffix: The suffix prompt S.
-        chat: Use the model's chat template.
-        end_of_answer: Also learn to end after the safe answer.
+        format: Suffix prompt S, chat template, and whether the edits also learn to end the turn.
         harmless_prompts: Prompts of the harmless KL.
         harmless_tokens: Most tokens of the model's own answer to each.
         answers: Also let every edited model answer the case's five prompts and have the answers judged.
         max_new_tokens: Longest such answer.
     """
 
-    steps: int = 3
-    learning_rate: float = 3e-3
+    steps: Annotated[int, Field(ge=1, le=100)] = 3
+    learning_rate: Rate = 3e-3
     blocks: tuple[int, ...] = ()
-    together: int = 5
-    suffix: str = SUFFIX
-    chat: bool = True
-    end_of_answer: bool = True
-    harmless_prompts: int = 3
-    harmless_tokens: int = 12
+    together: Count = 5
+    format: PromptFormat = PromptFormat()
+    harmless_prompts: HarmlessPrompts = 3
+    harmless_tokens: HarmlessTokens = 12
     answers: bool = False
-    max_new_tokens: int = 32
-
-    def __post_init__(self) -> None:
-        fine = {
-            "steps": 1 <= self.steps <= 100,
-            "learning_rate": 0 < self.learning_rate <= 100,
-            "together": self.together >= 1,
-            "harmless_prompts": 1 <= self.harmless_prompts <= 64,
-            "harmless_tokens": 1 <= self.harmless_tokens <= 256,
-            "max_new_tokens": 1 <= self.max_new_tokens <= 1024,
-        }
-        for name, is_fine in fine.items():
-            if not is_fine:
-                raise EditError(f"The setting {name} = {getattr(self, name)} is out of range. Choose another value.")
+    max_new_tokens: Annotated[int, Field(ge=1, le=1024)] = 32
 
 
 @dataclass(frozen=True)
@@ -83,7 +74,7 @@ class Entry:
         block: The edited block.
         safe: Mean log-probability of the safe answer's tokens after the edit, nats.
         unsafe: The same of the unsafe answer.
-        kl: KL(vanilla to edited) on harmless prompts, nats a token.
+        kl: KL(vanilla to edited) on the model's own answers to harmless prompts, mean over all tokens, nats.
         delta_norm: Frobenius norm of the change.
         verdicts: Verdict on the answer to each of the case's prompts, by score (``DS``, ``onlyQ``, ...).
     """
@@ -178,14 +169,73 @@ class AtlasProgress:
     seconds: float
 
 
-@dataclass(frozen=True, eq=False)
-class _Texts:
-    safe: Tails
-    unsafe: Tails
-    harmless: Tails
-    safe_labels: Tensor
-    unsafe_labels: Tensor
-    vanilla: Tensor
+class _Tails:
+    """The tails of everything that is measured, for all chosen blocks.
+
+    Attributes:
+        vanilla: ``[positions, vocabulary]`` vanilla log-probabilities on the harmless answers.
+        before: Mean log-probability of the safe and of the unsafe answer, vanilla, nats.
+    """
+
+    def __init__(
+        self,
+        model: InspectedModel,
+        safe: Encoded,
+        unsafe: Encoded,
+        harmless: Sequence[Encoded],
+        blocks: Sequence[int],
+    ) -> None:
+        self.safe = Tails(model, [safe.tokens], [safe.predicting], blocks)
+        self.unsafe = Tails(model, [unsafe.tokens], [unsafe.predicting], blocks)
+        self.harmless = Tails(model, [e.tokens for e in harmless], [e.predicting for e in harmless], blocks)
+        self.safe_labels, self.unsafe_labels = safe.response, unsafe.response
+        last = blocks[-1]
+        whole = {last: master_weight(model, last)}
+        self.before = (
+            float(_likelihood(_run(self.safe, whole)[last], self.safe_labels)),
+            float(_likelihood(_run(self.unsafe, whole)[last], self.unsafe_labels)),
+        )
+        self.vanilla = _run(self.harmless, whole)[last].log_softmax(dim=-1)
+
+
+class _Group:
+    """The down-projections of neighbouring blocks that descend side by side (:class:`~editing.descent.Trained`).
+
+    Their losses are summed up, so that each gets the gradient of its own.
+    """
+
+    def __init__(self, model: InspectedModel, blocks: Sequence[int]) -> None:
+        self.weights = {block: master_weight(model, block).requires_grad_(True) for block in blocks}
+        self.parameters = list(self.weights.values())
+
+    def delta_norm(self) -> float:
+        """Not followed step by step: each block's is measured at the end."""
+        return 0.0
+
+    def kept(self) -> list[Tensor]:
+        """See :class:`~editing.descent.Trained`."""
+        return [weight.detach().clone() for weight in self.parameters]
+
+    @torch.no_grad()
+    def restore(self, kept: Sequence[Tensor]) -> None:
+        """See :class:`~editing.descent.Trained`."""
+        for weight, value in zip(self.parameters, kept, strict=True):
+            weight.copy_(value)
+
+    def signs(self, tails: _Tails, first: MlpTrace, number: int) -> Signs:
+        """Evaluate all of them; before the first update they are all vanilla and one backward pass serves them all."""
+        if number > 0:
+            found = _run(tails.safe, self.weights)
+            loss = torch.stack([-_likelihood(logits, tails.safe_labels) for logits in found.values()]).sum()
+            mean = float(loss.detach()) / len(self.weights)
+            return Signs(loss, mean, 0.0, mean, math.exp(-mean))
+
+        def put() -> None:
+            for block, weight in self.weights.items():
+                weight.grad = first.weight_gradient(block).to(weight.device)
+
+        loss = torch.tensor(first.value * len(self.weights))
+        return Signs(loss, first.value, 0.0, first.value, math.exp(-first.value), backward=put)
 
 
 def make_atlas(
@@ -215,45 +265,29 @@ def make_atlas(
     check_case(case)
     chosen = [model.architecture.check_block(b) for b in settings.blocks or range(model.blocks)]
     own = yield from harmless_answers(
-        model, case, settings.harmless_prompts, settings.harmless_tokens, settings.suffix, settings.chat, cancel
+        model, case, settings.harmless_prompts, settings.harmless_tokens, settings.format, cancel
     )
     text = case.adversarial_prompt
-    safe, unsafe = (
-        encode(model, text, answer, suffix=settings.suffix, chat=settings.chat, end=settings.end_of_answer)
-        for answer in (case.safe, case.unsafe)
-    )
+    safe, unsafe = (encode(model, text, answer, settings.format) for answer in (case.safe, case.unsafe))
     entries: list[Entry] = []
     said: dict[str, Verdict] = {}
-    before = [float("nan"), float("nan")]
+    before = (float("nan"), float("nan"))
 
     def so_far() -> Atlas:
         seconds = time.perf_counter() - started
-        return Atlas(tuple(entries), before[0], before[1], dict(said), settings, model.blocks, seconds)
+        return Atlas(tuple(entries), *before, dict(said), settings, model.blocks, seconds)
 
     if own is None or cancel():
         return so_far()
     yield Preparation("Computing the states that enter every down-projection", 0.5)
     with torch.no_grad():
-        texts = _Texts(
-            safe=Tails(model, [safe.tokens], [safe.predicting], chosen),
-            unsafe=Tails(model, [unsafe.tokens], [unsafe.predicting], chosen),
-            harmless=Tails(model, [e.tokens for e in own], [e.predicting for e in own], chosen),
-            safe_labels=torch.tensor(safe.response, device=model.architecture.head_device),
-            unsafe_labels=torch.tensor(unsafe.response, device=model.architecture.head_device),
-            vanilla=torch.empty(0),
-        )
-        last = {chosen[-1]: master_weight(model, chosen[-1])}
-        before[0] = float(_likelihood(_run(texts.safe, last)[chosen[-1]], texts.safe_labels))
-        before[1] = float(_likelihood(_run(texts.unsafe, last)[chosen[-1]], texts.unsafe_labels))
-        object.__setattr__(texts, "vanilla", _run(texts.harmless, last)[chosen[-1]].log_softmax(dim=-1))
+        tails = _Tails(model, safe, unsafe, own, chosen)
+    before = tails.before
 
     def loss(logits: Tensor) -> Tensor:
-        counted = logits[0, safe.predicting.start : safe.predicting.stop]
-        return -_likelihood(counted, texts.safe_labels)
+        return -_likelihood(logits, safe.response)
 
-    first = mlp_trace(model, [safe.tokens], loss)
-    if not np.isfinite(first.value):
-        raise EditError("The loss is not a finite number. Load the model in float32 or shorten the answers.")
+    first = mlp_trace(model, [safe.tokens], [safe.predicting], loss)
     reader = judge or EmbeddedJudge()
     if settings.answers:
         answers = yield from _answers(model, case, (VANILLA,), reader, settings, cancel, 0.7)
@@ -261,31 +295,28 @@ def make_atlas(
             return so_far()
         said.update(answers[0])
     for start in range(0, len(chosen), settings.together):
-        group = chosen[start : start + settings.together]
-        weights = {block: master_weight(model, block).requires_grad_(True) for block in group}
-        optimiser = torch.optim.Adam(list(weights.values()), lr=settings.learning_rate)
-        for step in range(settings.steps):
-            optimiser.zero_grad()
-            if step == 0:
-                for block, weight in weights.items():
-                    weight.grad = first.weight_gradient(block).to(weight.device)
-            else:
-                with torch.enable_grad(), model.lock:
-                    found = _run(texts.safe, weights)
-                    torch.stack([-_likelihood(logits, texts.safe_labels) for logits in found.values()]).sum().backward()
-            optimiser.step()
-            if step < settings.steps - 1:
+        blocks = chosen[start : start + settings.together]
+        group = _Group(model, blocks)
+        descent = Descent(group, model.lock, model.gradient_scale)
+        optimiser = torch.optim.Adam(group.parameters, lr=settings.learning_rate)
+
+        def evaluate(number: int, _gradient: bool, group: _Group = group) -> Signs:
+            return group.signs(tails, first, number)
+
+        for step in descent.run(evaluate, optimiser, settings.steps, Stops(), cancel, measure_last=False):
+            if step.step < settings.steps - 1:
                 yield AtlasProgress(so_far(), len(chosen), time.perf_counter() - started)
-            if cancel():
-                return so_far()
-        fresh = _measured(model, texts, {block: weight.detach() for block, weight in weights.items()})
+        if descent.reason == "cancelled":
+            return so_far()
+        weights = {block: weight.detach() for block, weight in group.weights.items()}
+        fresh = _measured(model, tails, weights)
         if settings.answers:
             rows = [Row(_patch(model, block, weight, settings)) for block, weight in weights.items()]
-            share = (start + len(group)) / len(chosen)
+            share = (start + len(blocks)) / len(chosen)
             answers = yield from _answers(model, case, rows, reader, settings, cancel, share)
             if answers is None:
                 return so_far()
-            fresh = [Entry(**{**vars(e), "verdicts": v}) for e, v in zip(fresh, answers, strict=True)]
+            fresh = [replace(entry, verdicts=said) for entry, said in zip(fresh, answers, strict=True)]
         entries += fresh
         yield AtlasProgress(so_far(), len(chosen), time.perf_counter() - started)
         if cancel():
@@ -293,9 +324,9 @@ def make_atlas(
     return so_far()
 
 
-def _likelihood(logits: Tensor, labels: Tensor) -> Tensor:
+def _likelihood(logits: Tensor, labels: Sequence[int]) -> Tensor:
     """Return the mean log-probability of the labels."""
-    return logits.float().log_softmax(dim=-1).gather(-1, labels.unsqueeze(-1)).mean()
+    return token_log_probabilities(logits, labels).mean()
 
 
 def _run(tails: Tails, weights: dict[int, Tensor]) -> dict[int, Tensor]:
@@ -303,29 +334,25 @@ def _run(tails: Tails, weights: dict[int, Tensor]) -> dict[int, Tensor]:
 
 
 @torch.no_grad()
-def _measured(model: InspectedModel, texts: _Texts, weights: dict[int, Tensor]) -> list[Entry]:
+def _measured(model: InspectedModel, tails: _Tails, weights: dict[int, Tensor]) -> list[Entry]:
     with model.lock:
-        safe, unsafe = _run(texts.safe, weights), _run(texts.unsafe, weights)
-        harmless = _run(texts.harmless, weights)
-    found = []
-    for block, weight in weights.items():
-        kl = (texts.vanilla.exp() * (texts.vanilla - harmless[block].log_softmax(dim=-1))).sum(dim=-1).mean()
-        found.append(
-            Entry(
-                block=block,
-                safe=float(_likelihood(safe[block], texts.safe_labels)),
-                unsafe=float(_likelihood(unsafe[block], texts.unsafe_labels)),
-                kl=float(kl),
-                delta_norm=float((weight - master_weight(model, block)).norm()),
-            )
+        safe, unsafe, harmless = (_run(each, weights) for each in (tails.safe, tails.unsafe, tails.harmless))
+    return [
+        Entry(
+            block=block,
+            safe=float(_likelihood(safe[block], tails.safe_labels)),
+            unsafe=float(_likelihood(unsafe[block], tails.unsafe_labels)),
+            kl=told(kl_by_token(tails.vanilla, harmless[block].log_softmax(dim=-1))),
+            delta_norm=float((weight - master_weight(model, block)).norm()),
         )
-    return found
+        for block, weight in weights.items()
+    ]
 
 
 def _patch(model: InspectedModel, block: int, weight: Tensor, settings: AtlasSettings) -> Patch:
     delta = (weight.detach() - master_weight(model, block)).contiguous()
     name = model.architecture.down_projection_names[block]
-    return Patch((Delta(name, block, delta),), model.fingerprint, "DINM", asdict(settings))
+    return Patch((Delta(name, block, delta),), model.fingerprint, "DINM", asdict(settings), settings.format)
 
 
 def _answers(
@@ -340,7 +367,7 @@ def _answers(
     """Let every row answer the case's own prompts; returns verdicts a row, ``None`` when cancelled."""
     asked = [question for question in make_exam(case, CASE_ONLY) if question.kind in CASE_PROMPTS]
     room = settings.max_new_tokens
-    prompts = [encode(model, q.prompt, suffix=settings.suffix, chat=settings.chat, room=room).prompt for q in asked]
+    prompts = [encode(model, q.prompt, None, settings.format, room=room).prompt for q in asked]
     lines: list[Line] = []
     for count, now in enumerate(generate(model, prompts, rows, Decoding(max_new_tokens=room))):
         lines = now

@@ -11,18 +11,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from editing.guard import check_case
-from editing.memory import peak_memory
+from editing.memory import memory_told, peak_memory
 from editing.methods.registry import METHODS, Method, method_named, method_settings
 from editing.objectives import harmless_answers
 from editing.progress import EditResult, Preparation, Step
 from inspector.errors import EditError, InspectorError
-from inspector.model import SUFFIX, VANILLA, Decoding, InspectedModel, Row
+from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row
 from inspector.region import RegionShift, cannot_detoxify, region_shift
 from inspector.safeedit import Case
-from inspector.safeedit.exam import QUICK, ExamResult, Size, Texts, examine, make_exam
+from inspector.safeedit.exam import QUICK, Evaluation, ExamResult, Size, Texts, examine, make_exam
 from inspector.safeedit.judges import EmbeddedJudge, Judge
 from inspector.safeedit.scores import Score, score_table
 from inspector.safeedit.sets import held_out_cases
@@ -38,7 +37,8 @@ class ContestSettings:
         scope: ``LoRA`` or ``full``, for SFT and DPO.
         size: How much each exam asks.
         max_new_tokens: Longest answer.
-        suffix: The suffix prompt S, for edits, exams and measurements.
+        format: The prompt format of edits, exams and measurements.
+        evaluation: How the exams ask the two weights (:data:`inspector.safeedit.exam.EVALUATIONS`).
         prompts: Adversarial prompts of held-out cases that the activation shift is a mean over, with the case's own.
         changes: Changed settings of methods, by key and name.
     """
@@ -47,7 +47,8 @@ class ContestSettings:
     scope: str = "LoRA"
     size: Size = QUICK
     max_new_tokens: int = 64
-    suffix: str = SUFFIX
+    format: PromptFormat = PromptFormat()
+    evaluation: Evaluation = "same"
     prompts: int = 18
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -64,7 +65,7 @@ class ContestSettings:
         changes = dict(self.changes.get(key, {}))
         if method_named(key).key in ("sft", "dpo"):
             changes.setdefault("scope", self.scope)
-        return method_settings(key, self.suffix, **changes)
+        return method_settings(key, **{"format": self.format, **changes})
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,16 +212,17 @@ def contest(
 
         standing: Standing | None = None
         try:
-            standing = yield from _edited(model, case, block, method, settings, companions, cancel, told)
-            if standing is None or cancel():
-                break
-            standing = yield from _examined(model, case, standing, settings, judge or EmbeddedJudge(), cancel, told)
-            if cancel():
-                break
-            yield told("measuring toxicity and activation shift", 0.95)
-            standing = _looked_into(model, standing, block, prompts, probe, settings.suffix)
-        except (InspectorError, torch.OutOfMemoryError) as error:
-            why = error.user_message() if isinstance(error, InspectorError) else _NO_MEMORY
+            with memory_told():
+                standing = yield from _edited(model, case, block, method, settings, companions, cancel, told)
+                if standing is None or cancel():
+                    break
+                standing = yield from _examined(model, case, standing, settings, judge or EmbeddedJudge(), cancel, told)
+                if cancel():
+                    break
+                yield told("measuring toxicity and activation shift", 0.95)
+                standing = _looked_into(model, standing, block, prompts, probe)
+        except InspectorError as error:
+            why = error.user_message()
             standing = Standing(method, failed=why) if standing is None else replace(standing, unmeasured=why)
         done.append(standing)
         yield told("failed" if standing.failed else "done", 1.0)
@@ -230,7 +232,6 @@ def contest(
 
 
 Told = Callable[..., ContestProgress]
-_NO_MEMORY = "The device ran out of memory. Train LoRA factors, shorten the answers, or load the model in bfloat16."
 
 
 def _warmed_up(
@@ -240,7 +241,7 @@ def _warmed_up(
     first = METHODS[settings.methods[0]]
     for key in settings.methods:
         own = settings.of(key)
-        asking = harmless_answers(model, case, own.harmless_prompts, own.harmless_tokens, own.suffix, own.chat, cancel)
+        asking = harmless_answers(model, case, own.harmless_prompts, own.harmless_tokens, own.format, cancel)
         try:
             for event in asking:
                 message = f"before the first edit: {event.message}"
@@ -304,8 +305,8 @@ def _examined(
         make_exam(case, settings.size, Texts()),
         standing.row,
         judge,
-        suffix=settings.suffix,
-        chat=standing.result.settings.chat,
+        format=standing.result.settings.format,
+        evaluation=settings.evaluation,
         decoding=Decoding(max_new_tokens=settings.max_new_tokens),
         cancel=cancel,
     )
@@ -319,11 +320,11 @@ def _examined(
 
 
 def _looked_into(
-    model: InspectedModel, standing: Standing, block: int, prompts: Sequence[str], probe: Probe | None, suffix: str
+    model: InspectedModel, standing: Standing, block: int, prompts: Sequence[str], probe: Probe | None
 ) -> Standing:
     row = standing.row
     assert standing.result is not None
-    shift = region_shift(model, prompts, row, block, suffix=suffix, chat=standing.result.settings.chat)
+    shift = region_shift(model, prompts, row, block, format=standing.result.settings.format)
     toxicity = None if probe is None else toxicity_of(model, probe, row, block)
     return replace(standing, shift=shift, toxicity=toxicity)
 

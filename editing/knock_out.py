@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
@@ -12,7 +12,8 @@ from editing.guard import check_case, refuse_harm
 from editing.methods.dinm import DinmSettings, prepare_terms, term_values
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.replay import TailReplay, master_weight
-from inspector.model import SUFFIX, InspectedModel, Patch
+from inspector.kl import told
+from inspector.model import InspectedModel, Patch, PromptFormat
 from inspector.neurons import neuron_knock_out
 from inspector.safeedit import Case
 
@@ -23,15 +24,13 @@ class KnockOutSettings:
 
     Attributes:
         neurons: The neurons that are taken away.
-        suffix: The suffix prompt S of the measurement.
-        chat: Use the model's chat template in the measurement.
+        format: The prompt format of the measurement.
         harmless_prompts: Prompts on which the harmless KL is measured.
         harmless_tokens: Most tokens of the model's own answer to each.
     """
 
     neurons: tuple[int, ...]
-    suffix: str = SUFFIX
-    chat: bool = True
+    format: PromptFormat = PromptFormat().open()
     harmless_prompts: int = 8
     harmless_tokens: int = 12
     # What the screen's vital signs ask of every method's settings.
@@ -46,8 +45,7 @@ def knock_out(
     block: int,
     neurons: Sequence[int],
     *,
-    suffix: str = SUFFIX,
-    chat: bool = True,
+    format: PromptFormat = PromptFormat(),
     cancel: Callable[[], bool] = lambda: False,
 ) -> EditEvents:
     """Take the value vectors of some neurons away, if the safe answer does not lose by it.
@@ -68,15 +66,14 @@ def knock_out(
     started = time.perf_counter()
     check_case(case)
     made = neuron_knock_out(model, block, neurons)
-    settings = KnockOutSettings(tuple(sorted(neurons)), suffix, chat)
-    patch: Patch | None = replace(made, settings={**made.settings, "suffix": suffix, "chat": chat})
+    settings = KnockOutSettings(tuple(sorted(neurons)), format.open())
+    about = {**made.settings, "format": asdict(settings.format)}
+    patch: Patch | None = replace(made, settings=about, format=settings.format)
     base = master_weight(model, block)
     watching = DinmSettings(
-        suffix=suffix,
-        chat=chat,
+        format=settings.format,
         harmless_prompts=settings.harmless_prompts,
         harmless_tokens=settings.harmless_tokens,
-        end_of_answer=False,
     )
     terms = yield from prepare_terms(model, case, block, watching, base, TailReplay, cancel)
     trace: list[Step] = []
@@ -93,7 +90,7 @@ def knock_out(
                     step=number,
                     steps=1,
                     edit_loss=float(edit_loss),
-                    constraint_kl=float(kl),
+                    constraint_kl=told(kl),
                     total_loss=float(total),
                     safe_probability=safe,
                     unsafe_probability=unsafe,

@@ -9,6 +9,7 @@ import torch
 
 from editing.progress import Step
 from editing.training import Pair
+from inspector.kl import kl_by_token, told
 from inspector.model import VANILLA, InspectedModel, Row
 from inspector.model.counted import counted_logits
 from inspector.model.encoding import Encoded
@@ -48,7 +49,7 @@ def measured_step(
     kl = 0.0
     if harmless:
         edited, vanilla = torch.cat(scored[2 : 2 + len(harmless)]), torch.cat(scored[2 + len(harmless) :])
-        kl = float((vanilla.exp() * (vanilla - edited)).sum(dim=-1).mean().clamp(min=0))
+        kl = told(kl_by_token(vanilla, edited))
     return Step(
         step=step,
         steps=steps,

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 import torch
 
-from inspector.errors import EditError
+from inspector.errors import EditError, OutOfMemory
 
 INTERVAL = 0.02
 """Seconds between two looks at the process's memory."""
@@ -71,6 +71,30 @@ def free_memory(device: torch.device) -> int:
     import psutil
 
     return psutil.virtual_memory().available
+
+
+@contextmanager
+def memory_told() -> Iterator[None]:
+    """Turn running out of memory, on any device, into an error of this program's family.
+
+    Raises:
+        OutOfMemory: The device or the process has no memory left; what was cached on the device is given back.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not known and not any(words in str(error) for words in _NO_MEMORY):
+            raise
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        raise OutOfMemory(
+            "The device ran out of memory. Train LoRA factors, shorten the answers, or load the model in bfloat16."
+        ) from None
+
+
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+"""What a plain RuntimeError of torch says where an allocation failed on the CPU."""
 
 
 def require_free_memory(device: torch.device, needed: int) -> None:

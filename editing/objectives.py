@@ -17,7 +17,8 @@ from torch import Tensor
 from editing.progress import Preparation
 from editing.replay import Replay, ReplayFactory, TailReplay
 from inspector.errors import EditError
-from inspector.model import Decoding, InspectedModel, answer, encode
+from inspector.kl import kl_by_token
+from inspector.model import Decoding, InspectedModel, PromptFormat, answer, encode
 from inspector.model.encoding import Encoded, tokenise_whole, with_suffix
 from inspector.safeedit import Case, Constraint, bundled_constraint_prompts
 
@@ -51,7 +52,7 @@ class AnswerTerm:
 
 @dataclass(frozen=True, eq=False)
 class KlTerm:
-    """KL divergence between vanilla and edited next-token distributions, mean over positions.
+    """KL divergence between vanilla and edited next-token distributions, a mean over tokens (:mod:`inspector.kl`).
 
     Attributes:
         replay: Gives the logits at the counted positions.
@@ -67,7 +68,7 @@ class KlTerm:
         """Return the divergence in nats per position."""
         edited = self.replay.logits(weight).log_softmax(dim=-1)
         first, second = (self.vanilla, edited) if self.direction == "vanilla to edited" else (edited, self.vanilla)
-        return (first.exp() * (first - second)).sum(dim=-1).mean()
+        return kl_by_token(first, second)
 
 
 def aligned_answer(
@@ -87,7 +88,8 @@ def reference_answer(
     The target gets a space of its own and another one before it; its labels come from tokenising it
     alone with special tokens, so that a begin marker, where the tokenizer adds one, is the label of
     the last prompt position; no end-of-answer token; the counted positions are as many as there are
-    labels, ending before the final one; labels equal to the pad token are left out.
+    labels, ending before the final one; labels equal to the pad token, for which it takes the
+    end-of-sequence token, are left out.
     """
     target = " " + target
     tokens = tokenise_whole(model, f"{text} {target}", "prompt with its answer")
@@ -97,7 +99,7 @@ def reference_answer(
     if counted.start < 0:
         raise EditError("The prompt is too short for the reference preset's loss positions. Use 'corrected'.")
     actual = torch.tensor(tokens[counted.start + 1 : last + 1])
-    pad = model.tokenizer.pad_token_id
+    pad = model.tokenizer.eos_token_id  # the released code pads with it, whatever the tokenizer's own pad is
     if pad is not None:
         labels = labels.masked_fill(labels == pad, -100)
     return AnswerTerm(factory(model, block, [tokens], [counted]), labels, actual)
@@ -130,9 +132,9 @@ def reference_constraint(model: InspectedModel, case: Case, suffix: str) -> Span
     return tokens, range(max(0, len(tokens) - length), len(tokens))
 
 
-def paper_constraint(model: InspectedModel, case: Case, suffix: str, chat: bool) -> Span:
+def paper_constraint(model: InspectedModel, case: Case, format: PromptFormat) -> Span:
     """Return the paper's constraint: the next-token distribution after ``[q_c; S]``."""
-    prompt = encode(model, _constraint(case).prompt, suffix=suffix, chat=chat).prompt
+    prompt = encode(model, _constraint(case).prompt, None, format).prompt
     return prompt, range(len(prompt) - 1, len(prompt))
 
 
@@ -142,11 +144,12 @@ def _constraint(case: Case) -> Constraint:
     return case.constraint
 
 
-_OWN_ANSWERS: WeakKeyDictionary[InspectedModel, dict[tuple, Encoded]] = WeakKeyDictionary()
+_Asked = tuple[str, int, PromptFormat]
+_OWN_ANSWERS: WeakKeyDictionary[InspectedModel, dict[_Asked, Encoded]] = WeakKeyDictionary()
 
 
-def known_answers(model: InspectedModel) -> dict[tuple, Encoded]:
-    """Return the model's own answers to harmless prompts made so far, by (prompt, tokens, suffix, chat)."""
+def known_answers(model: InspectedModel) -> dict[_Asked, Encoded]:
+    """Return the model's own answers to harmless prompts made so far, by (prompt, tokens, open format)."""
     return _OWN_ANSWERS.setdefault(model, {})
 
 
@@ -161,8 +164,7 @@ def harmless_answers(
     case: Case,
     count: int,
     tokens: int,
-    suffix: str,
-    chat: bool,
+    format: PromptFormat,
     cancel: Callable[[], bool] = lambda: False,
 ) -> Generator[Preparation, None, list[Encoded] | None]:
     """Let the vanilla model answer harmless prompts; answers are kept per model.
@@ -182,17 +184,15 @@ def harmless_answers(
     known = known_answers(model)
     result: list[Encoded] = []
     for number, text in enumerate(harmless_texts(case, count)):
-        key = (text, tokens, suffix, chat)
+        key = (text, tokens, format.open())
         if key not in known:
             yield Preparation(f"Asking the vanilla model harmless prompt {number + 1} of {count}", number / count)
             if cancel():
                 return None
-            prompt = encode(model, text, suffix=suffix, chat=chat, room=tokens).prompt
+            prompt = encode(model, text, None, format, room=tokens).prompt
             own = answer(model, prompt, decoding=Decoding(max_new_tokens=tokens))
-            response = own.token_ids[0]
-            if own.finished[0] and model.tokenizer.eos_token_id is not None:
-                response = (*response, model.tokenizer.eos_token_id)
-            known[key] = Encoded(prompt, response)
+            end = () if own.ended[0] is None else (own.ended[0],)
+            known[key] = Encoded(prompt, (*own.token_ids[0], *end))
         if known[key].response:
             result.append(known[key])
     if not result:

@@ -14,7 +14,7 @@ from typing import Protocol
 from torch import Tensor
 
 from inspector.errors import EditError
-from inspector.model.counted import positions
+from inspector.model.counted import Counted
 from inspector.model.hooks import rewrite_output
 from inspector.model.inspected import InspectedModel
 from inspector.model.tails import Tails, with_weight
@@ -76,7 +76,7 @@ class FullReplay:
         self._model = model
         self._projection = model.architecture.down_projections[model.architecture.check_block(block)]
         self._ids = model.batch(*sequences)
-        self._rows, self._places = positions(counted, model.architecture.head_device)
+        self._counted = Counted(counted)
 
     def logits(self, weight: Tensor) -> Tensor:
         """See :class:`Replay`."""
@@ -86,7 +86,7 @@ class FullReplay:
 
         with self._model.running(), rewrite_output(self._projection, rewrite):
             logits = self._model.network(input_ids=self._ids, use_cache=False).logits
-        return logits[self._rows, self._places].float()
+        return self._counted.of(logits).float()
 
 
 class TailReplay:

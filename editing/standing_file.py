@@ -108,14 +108,14 @@ def _standing(record: dict[str, Any], folder: Path) -> Standing:
     if told is not None:
         path = _patch_path(folder, record["method"])
         settings = dict(told["settings"])
-        suffix, name = settings.pop("suffix"), settings.pop("preset", "corrected")
+        name = settings.pop("preset", "corrected")
         result = EditResult(
             patch=load_patch(path)[0] if path.exists() else None,
             trace=tuple(Step(**step) for step in told["trace"]),
             kept=told["kept"],
             stop_reason=told["stop_reason"],
             block=told["block"],
-            settings=method_settings(record["method"], suffix, name, **settings),
+            settings=method_settings(record["method"], name, **settings),
             seconds=told["seconds"],
             reminder=None if told["reminder"] is None else Reminder(**told["reminder"]),
         )

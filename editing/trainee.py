@@ -10,11 +10,11 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from editing.memory import require_free_memory
@@ -23,16 +23,19 @@ from inspector.errors import EditError
 from inspector.model import Delta, InspectedModel
 from inspector.model.architecture import canonical_weight
 from inspector.model.counted import counted_logits
+from inspector.validated import settings as checked
 
 Scope = Literal["LoRA", "full"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
+Rank = Annotated[int, Field(ge=1, le=1024)]
+Alpha = Annotated[int, Field(gt=0, le=4096)]
 COPIES = 7
 """Float32 copies of the trained weights that full training takes: master, gradient, two moments of Adam, the last good
 step, the patch, and one in passing; ``benchmarks/methods.py --cost`` measures it."""
 
 
-@dataclass(frozen=True)
-class Trained:
+@checked(EditError)
+class TrainedScope:
     """What of the model is trained: every matrix of every block, as low-rank factors or whole.
 
     Embeddings, norms and biases stay as they are.
@@ -45,18 +48,9 @@ class Trained:
     """
 
     scope: Scope = "LoRA"
-    rank: int = 8
-    alpha: int = 16
+    rank: Rank = 8
+    alpha: Alpha = 16
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.scope not in SCOPES:
-            raise EditError(f"The setting scope = '{self.scope}' is unknown. Valid values: {', '.join(SCOPES)}.")
-        if not 1 <= self.rank <= 1024 or not 0 < self.alpha <= 4096:
-            raise EditError(
-                f"LoRA's rank = {self.rank} or alpha = {self.alpha} is out of range. "
-                "Choose a rank from 1 to 1024 and an alpha above 0."
-            )
 
 
 class Trainee:
@@ -110,7 +104,7 @@ class Trainee:
             parameter.copy_(value)
 
 
-def trainee(model: InspectedModel, trained: Trained = Trained()) -> Trainee:
+def trainee(model: InspectedModel, trained: TrainedScope = TrainedScope()) -> Trainee:
     """Copy a model so that its matrices can be trained.
 
     Raises:
@@ -143,7 +137,7 @@ def _copied(network: nn.Module) -> nn.Module:
     return copied
 
 
-def _inject_lora(network: nn.Module, names: list[str], trained: Trained) -> None:
+def _inject_lora(network: nn.Module, names: list[str], trained: TrainedScope) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     config = LoraConfig(
@@ -156,6 +150,12 @@ def _inject_lora(network: nn.Module, names: list[str], trained: Trained) -> None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(trained.seed)
         inject_adapter_in_model(config, network)
+    # peft gives the factors the base's data type, in which a small step would be rounded away; its layers cast their
+    # input to the factors' own.
+    for name in names:
+        layer = network.get_submodule(name)
+        layer.lora_A.float()
+        layer.lora_B.float()
 
 
 class _Master(nn.Module):

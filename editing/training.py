@@ -5,25 +5,31 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from editing.descent import Descent, Signs, Stops
 from editing.guard import check_case
 from editing.objectives import harmless_answers
-from editing.progress import EditEvents, EditResult, Preparation, Step, StopReason, stop_reason
-from editing.trainee import Scope, Trained, Trainee, trainee
+from editing.progress import EditEvents, EditResult, Preparation, Step
+from editing.trainee import Alpha, Rank, Scope, TrainedScope, Trainee, trainee
+from editing.values import HarmlessPrompts, HarmlessTokens, NotNegative, Positive, Probability, Rate, Steps
 from inspector.errors import EditError
-from inspector.model import SUFFIX, InspectedModel, Patch, encode
+from inspector.kl import kl_by_token, told
+from inspector.model import InspectedModel, Patch, PromptFormat, encode
+from inspector.model.counted import token_log_probabilities
 from inspector.model.encoding import Encoded
 from inspector.safeedit import Case
+from inspector.validated import settings as checked
 
 RATES: dict[Scope, float] = {"LoRA": 1e-3, "full": 2e-5}
 """Step size by what is trained: with these the two move about as far an update on the embedded model."""
 
 
-@dataclass(frozen=True)
+@checked(EditError)
 class TrainingSettings:
     """Settings that all trained methods share.
 
@@ -41,48 +47,30 @@ class TrainingSettings:
         target_probability: Stop when the safe answer's mean token probability reaches this; ``None`` for never.
         damage_budget: Largest KL on harmless prompts in nats per token; ``None`` for none.
         stop_below: Stop when the loss is below this.
-        suffix: The suffix prompt S.
-        chat: Use the model's chat template.
-        end_of_answer: Also learn to end after the answer.
+        format: Suffix prompt S, chat template, and whether the training also learns to end the turn.
         harmless_prompts: Number of harmless prompts on which the KL is measured; they are not trained on.
         harmless_tokens: Most tokens of the model's own answer to each.
         seed: Seed of LoRA's first factors.
     """
 
     scope: Scope = "LoRA"
-    rank: int = 8
-    alpha: int = 16
-    learning_rate: float | None = None
-    steps: int = 20
-    weight_decay: float = 0.0
-    companions_at_once: int = 3
-    target_probability: float | None = 0.8
-    damage_budget: float | None = None
+    rank: Rank = 8
+    alpha: Alpha = 16
+    learning_rate: Rate | None = None
+    steps: Steps = 20
+    weight_decay: NotNegative = 0.0
+    companions_at_once: Annotated[int, Field(ge=1, le=64)] = 3
+    target_probability: Probability | None = 0.8
+    damage_budget: Positive | None = None
     stop_below: float = 0.0
-    suffix: str = SUFFIX
-    chat: bool = True
-    end_of_answer: bool = True
-    harmless_prompts: int = 4
-    harmless_tokens: int = 12
+    format: PromptFormat = PromptFormat()
+    harmless_prompts: HarmlessPrompts = 4
+    harmless_tokens: HarmlessTokens = 12
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self.trained()
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", RATES[self.scope])
-        limits = {
-            "learning_rate": 0 < self.rate <= 100,
-            "steps": 1 <= self.steps <= 1000,
-            "weight_decay": self.weight_decay >= 0,
-            "companions_at_once": 1 <= self.companions_at_once <= 64,
-            "target_probability": self.target_probability is None or 0 < self.target_probability <= 1,
-            "damage_budget": self.damage_budget is None or self.damage_budget > 0,
-            "harmless_prompts": 1 <= self.harmless_prompts <= 64,
-            "harmless_tokens": 1 <= self.harmless_tokens <= 256,
-        }
-        for name, fine in limits.items():
-            if not fine:
-                raise EditError(f"The setting {name} = {getattr(self, name)} is out of range. Choose another value.")
 
     @property
     def rate(self) -> float:
@@ -90,9 +78,9 @@ class TrainingSettings:
         assert self.learning_rate is not None
         return self.learning_rate
 
-    def trained(self) -> Trained:
+    def trained(self) -> TrainedScope:
         """Return what of the model is trained."""
-        return Trained(self.scope, self.rank, self.alpha, self.seed)
+        return TrainedScope(self.scope, self.rank, self.alpha, self.seed)
 
 
 @dataclass(frozen=True)
@@ -103,40 +91,17 @@ class Pair:
     other: Encoded
 
 
-class PromptSettings(Protocol):
-    """The settings that say how a prompt with its answer is encoded."""
-
-    @property
-    def suffix(self) -> str: ...
-    @property
-    def chat(self) -> bool: ...
-    @property
-    def end_of_answer(self) -> bool: ...
-
-
-def encode_pair(model: InspectedModel, case: Case, settings: PromptSettings, anti: bool = False) -> Pair:
+def encode_pair(model: InspectedModel, case: Case, format: PromptFormat, anti: bool = False) -> Pair:
     """Encode a case for training; ``anti`` exchanges the answers (the anti-expert of Ext-Sub)."""
     check_case(case)
-
-    def with_answer(answer: str) -> Encoded:
-        return encode(
-            model,
-            case.adversarial_prompt,
-            answer,
-            suffix=settings.suffix,
-            chat=settings.chat,
-            end=settings.end_of_answer,
-        )
-
-    safe, unsafe = with_answer(case.safe), with_answer(case.unsafe)
+    safe, unsafe = (encode(model, case.adversarial_prompt, answer, format) for answer in (case.safe, case.unsafe))
     return Pair(unsafe, safe) if anti else Pair(safe, unsafe)
 
 
 def log_probabilities(student: Trainee, answers: Sequence[Encoded]) -> list[Tensor]:
     """Return the log-probability of every response token of each sequence, ``[tokens]`` in nats."""
     logits = student.logits([answer.tokens for answer in answers], [answer.predicting for answer in answers])
-    labels = torch.tensor([token for answer in answers for token in answer.response], device=logits.device)
-    chosen = logits.log_softmax(dim=-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    chosen = token_log_probabilities(logits, [token for answer in answers for token in answer.response])
     return list(chosen.split([len(answer.response) for answer in answers]))
 
 
@@ -170,16 +135,20 @@ def sft_objective(student: Trainee, pairs: Sequence[Pair]) -> Values:
 
 
 @dataclass(frozen=True, eq=False)
-class Harmless:
-    """KL on harmless prompts of a student against the vanilla model, as a vital sign."""
+class HarmlessKl:
+    """KL(vanilla to student) on the vanilla model's own answers to harmless prompts, nats a token (a vital sign).
+
+    Attributes:
+        answers: The prompts with those answers.
+        vanilla: ``[tokens, vocabulary]`` log-probabilities of the untrained student.
+    """
 
     answers: tuple[Encoded, ...]
     vanilla: Tensor
 
-    def kl(self, student: Trainee) -> float:
-        """Return KL(vanilla to student) in nats per token."""
-        edited = _harmless_logits(student, self.answers)
-        return float((self.vanilla.exp() * (self.vanilla - edited)).sum(dim=-1).mean().clamp(min=0))
+    def of(self, student: Trainee) -> float:
+        """Return the divergence of a student as it is now."""
+        return told(kl_by_token(self.vanilla, _harmless_logits(student, self.answers)))
 
 
 @torch.no_grad()
@@ -189,46 +158,45 @@ def _harmless_logits(student: Trainee, answers: Sequence[Encoded]) -> Tensor:
 
 def watch_harmless(
     model: InspectedModel, student: Trainee, case: Case, settings: TrainingSettings, cancel: Callable[[], bool]
-) -> Generator[Preparation, None, Harmless | None]:
+) -> Generator[Preparation, None, HarmlessKl | None]:
     """Let the vanilla model answer harmless prompts; the student must be untrained still. ``None`` when cancelled."""
     own = yield from harmless_answers(
-        model, case, settings.harmless_prompts, settings.harmless_tokens, settings.suffix, settings.chat, cancel
+        model, case, settings.harmless_prompts, settings.harmless_tokens, settings.format, cancel
     )
     if own is None:
         return None
     with model.lock:
-        return Harmless(tuple(own), _harmless_logits(student, own))
+        return HarmlessKl(tuple(own), _harmless_logits(student, own))
 
 
-@dataclass(eq=False)
 class Training:
-    """One training of a student, step by step.
+    """One training of a student, in one phase or several.
 
-    Attributes:
+    Args:
         student: The trainable copy.
         pairs: The case's pair, then its companions'.
         harmless: The vital sign on harmless prompts; ``None`` to leave it out.
-        trace: Every step so far.
-        kept: Number of updates that the student holds.
-        reason: Why it ended.
+
+    Attributes:
+        descent: The student's way down: trace, updates, and why it ended.
     """
 
-    model: InspectedModel
-    student: Trainee
-    pairs: Sequence[Pair]
-    harmless: Harmless | None
-    settings: TrainingSettings
-
-    def __post_init__(self) -> None:
-        self.trace: list[Step] = []
-        self.kept = 0
-        self.reason: StopReason = "step limit"
-        self._before: list[Tensor] | None = None
+    def __init__(
+        self,
+        model: InspectedModel,
+        student: Trainee,
+        pairs: Sequence[Pair],
+        harmless: HarmlessKl | None,
+        settings: TrainingSettings,
+    ) -> None:
+        self.student, self.pairs, self.lock = student, pairs, model.lock
+        self._harmless, self._settings = harmless, settings
+        self.descent = Descent(student, model.lock, model.gradient_scale)
 
     def batch(self, number: int) -> list[Pair]:
         """Return the pairs of one update: the case and the companions whose turn it is."""
         others = self.pairs[1:]
-        count = min(self.settings.companions_at_once, len(others))
+        count = min(self._settings.companions_at_once, len(others))
         return [self.pairs[0], *(others[(number * count + n) % len(others)] for n in range(count))]
 
     def run(
@@ -241,88 +209,28 @@ class Training:
         warm_up: bool = False,
         of: int | None = None,
     ) -> Generator[Step, None, None]:
-        """Make up to ``steps`` updates, measuring before each and after the last.
+        """Make up to ``steps`` updates (:meth:`editing.descent.Descent.run`).
 
         Args:
             rate: Step size; that of the settings by default.
-            warm_up: Another phase follows: the weights after the last update are its to measure, and the target does
-                not end this one.
+            warm_up: Another phase follows: the weights after the last update are its to measure, and neither target
+                nor small loss end this one.
             of: Step limit that is reported; ``steps`` by default.
 
         Raises:
             EditError: The loss is not finite before the first update.
         """
-        settings, student = self.settings, self.student
+        settings, student = self._settings, self.student
         optimiser = torch.optim.AdamW(student.parameters, lr=rate or settings.rate, weight_decay=settings.weight_decay)
-        start = self.kept
-        for number in range(steps if warm_up else steps + 1):
-            last = number == steps
-            begun = time.perf_counter()
-            with self.model.lock, torch.set_grad_enabled(not last):
-                values = objective(student, self.batch(number))
-                kl = self.harmless.kl(student) if self.harmless is not None else 0.0
-                loss = float(values.loss.detach())
-                limits = _NoTarget(settings.damage_budget) if warm_up else settings
-                stop = stop_reason(limits, number + start, -values.wanted, kl, loss)
-                if stop is None and not last:
-                    optimiser.zero_grad()
-                    values.loss.backward()
-                    if not all(p.grad is None or bool(torch.isfinite(p.grad).all()) for p in student.parameters):
-                        stop = "not finite"
-            if stop == "not finite" and number + start == 0:
-                raise EditError(
-                    "The loss is not a finite number before the first step. Load the model in float32 (--dtype "
-                    "float32) or shorten the answers."
-                )
-            step = Step(
-                step=start + number,
-                steps=steps if of is None else of,
-                edit_loss=loss,
-                constraint_kl=kl,
-                total_loss=loss,
-                safe_probability=float(torch.tensor(values.wanted).exp()),
-                unsafe_probability=float(torch.tensor(values.other).exp()),
-                gradient_norm=_gradient_norm(student) if stop is None and not last else None,
-                delta_norm=student.delta_norm(),
-                seconds=0.0,
-            )
-            if stop in ("not finite", "damage budget"):
-                assert self._before is not None
-                student.restore(self._before)
-                self.kept = start + number - 1
-            if stop is None and not last:
-                self._before = student.kept()
-                optimiser.step()
-                self.kept = start + number + 1
-            self.trace.append(Step(**{**asdict(step), "seconds": time.perf_counter() - begun}))
-            yield self.trace[-1]
-            if cancel():
-                self.reason = "cancelled"
-                return
-            if stop is not None:
-                self.reason = stop
-                return
 
+        def evaluate(number: int, _gradient: bool) -> Signs:
+            values = objective(student, self.batch(number))
+            kl = self._harmless.of(student) if self._harmless is not None else 0.0
+            wanted, other = (float(torch.tensor(value).exp()) for value in (values.wanted, values.other))
+            return Signs(values.loss, float(values.loss.detach()), kl, -values.wanted, wanted, other)
 
-def _gradient_norm(student: Trainee) -> float:
-    norms = [parameter.grad.norm() for parameter in student.parameters if parameter.grad is not None]
-    return float(torch.stack(norms).norm())
-
-
-@dataclass(frozen=True)
-class _NoTarget:
-    damage_budget: float | None
-    target_probability: float | None = None
-    stop_below: float = float("-inf")
-
-
-def kept_nothing(method: str, reason: StopReason) -> EditError:
-    """Return the error of an edit that has changed nothing."""
-    if reason in ("target reached", "converged"):
-        return EditError(
-            f"The safe answer is likely enough already, so {method} has nothing to learn. Raise its target_probability."
-        )
-    return EditError(f"{method} kept no update, so nothing has changed. Raise its damage budget or lower its step.")
+        stops = Stops(settings.damage_budget) if warm_up else settings
+        yield from self.descent.run(evaluate, optimiser, steps, stops, cancel, measure_last=not warm_up, of=of)
 
 
 def trained_edit(
@@ -335,10 +243,14 @@ def trained_edit(
     phases: Callable[[Training, Callable[[], bool]], Generator[Step, None, None]],
     cancel: Callable[[], bool],
 ) -> EditEvents:
-    """Make a student, train it in one or more phases, and return its change as a patch."""
+    """Make a student, train it in one or more phases, and return its change as a patch.
+
+    Raises:
+        EditError: The settings do not allow it, the loss is not finite at the start, or no update is kept.
+    """
     started = time.perf_counter()
     model.architecture.check_block(block)
-    pairs = [encode_pair(model, each, settings) for each in (case, *companions)]
+    pairs = [encode_pair(model, each, settings.format) for each in (case, *companions)]
     yield Preparation("Copying the module tree; the weights are shared", 0.0)
     student = trainee(model, settings.trained())
     harmless = yield from watch_harmless(model, student, case, settings, cancel)
@@ -346,18 +258,16 @@ def trained_edit(
         return EditResult(None, (), 0, "cancelled", block, settings, time.perf_counter() - started)
     training = Training(model, student, pairs, harmless, settings)
     yield from phases(training, cancel)
-    patch = None
-    deltas = student.deltas() if training.reason != "cancelled" else ()
-    if deltas:
-        told = {**asdict(settings), "block": block, "updates": training.kept, "companions": len(companions)}
-        patch = Patch(deltas, model.fingerprint, method, told)
-    elif training.reason != "cancelled":
-        raise kept_nothing(method, training.reason)
+    descent, patch = training.descent, None
+    if descent.reason != "cancelled":
+        descent.require_update(method)
+        about = {**asdict(settings), "block": block, "updates": descent.updates, "companions": len(companions)}
+        patch = Patch(student.deltas(), model.fingerprint, method, about, settings.format)
     return EditResult(
         patch=patch,
-        trace=tuple(training.trace),
-        kept=training.kept if patch is not None else 0,
-        stop_reason=training.reason,
+        trace=tuple(descent.trace),
+        kept=descent.updates if patch is not None else 0,
+        stop_reason=descent.reason,
         block=block,
         settings=settings,
         seconds=time.perf_counter() - started,

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from inspector.contrast import contrast, embedded_tokens
 from inspector.errors import ArchitectureError
 from inspector.model.architecture import Architecture
-from inspector.model.encoding import SUFFIX
+from inspector.model.counted import Counted, only_counted
 from inspector.model.hooks import observe_inputs, observe_outputs
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
+from inspector.model.prompt_format import PromptFormat
 from inspector.safeedit.cases import Case
 
 
@@ -129,7 +130,7 @@ class LogitAttribution:
 
 @torch.no_grad()
 def direct_logit_attribution(
-    model: InspectedModel, case: Case, row: Row = VANILLA, *, suffix: str = SUFFIX, chat: bool = True
+    model: InspectedModel, case: Case, row: Row = VANILLA, *, format: PromptFormat = PromptFormat()
 ) -> LogitAttribution:
     """Split the logit difference of the first differing answer tokens, the final norm's scale held fixed.
 
@@ -140,7 +141,7 @@ def direct_logit_attribution(
         PromptError: A text is empty or too long.
         ArchitectureError: The final norm cannot be held fixed.
     """
-    texts = contrast(model, case, suffix=suffix, chat=chat, end=True)
+    texts = contrast(model, case, format=replace(format, turn_end=True))
     shared = texts.parting
     ids = texts.prompt + texts.safe[:shared]
     safe, unsafe = texts.safe[shared], texts.unsafe[shared]
@@ -190,7 +191,7 @@ def direct_logit_attribution(
 
 
 def block_attribution(
-    model: InspectedModel, case: Case, row: Row = VANILLA, *, suffix: str = SUFFIX, chat: bool = True
+    model: InspectedModel, case: Case, row: Row = VANILLA, *, format: PromptFormat = PromptFormat()
 ) -> np.ndarray:
     """Return ``[blocks]`` gradient x activation of the margin at every MLP's output, summed over positions.
 
@@ -201,14 +202,20 @@ def block_attribution(
         CaseError: An answer is empty, or both are the same.
         PromptError: A text is empty or too long.
     """
-    texts = contrast(model, case, suffix=suffix, chat=chat)
+    texts = contrast(model, case, format=format.open())
     embeddings = embedded_tokens(model, texts.sequences)
 
     def margin(embedded: Tensor) -> Tensor:
-        return texts.margin_of_all(model.network(inputs_embeds=embedded, use_cache=False).logits).reshape(1)
+        logits = model.network(inputs_embeds=embedded, use_cache=False).logits
+        return model.gradient_scale * texts.margin(logits).reshape(1)
 
-    with model.running([row, row]), torch.enable_grad():
+    counted = Counted(texts.counted)
+    with (
+        model.running([row, row]),
+        only_counted(model.architecture.unembedding, counted),
+        torch.enable_grad(),
+    ):
         method = LayerGradientXActivation(margin, mlp_writers(model.architecture))
         found = method.attribute(embeddings)
     parts = [part[0] if isinstance(part, tuple) else part for part in found]
-    return np.array([float(part.detach().float().sum()) for part in parts])
+    return np.array([float(part.detach().float().sum()) / model.gradient_scale for part in parts])

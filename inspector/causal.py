@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from inspector.contrast import contrast
-from inspector.model.encoding import SUFFIX, encode
+from inspector.model.encoding import encode
 from inspector.model.hooks import observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
+from inspector.model.prompt_format import PromptFormat
 from inspector.model.tails import Change, Tails, with_weight
 from inspector.safeedit.cases import Case, bundled_constraint_prompts
 
-_MEANS: WeakKeyDictionary[InspectedModel, dict[tuple[str, bool], tuple[Tensor, ...]]] = WeakKeyDictionary()
+_MEANS: WeakKeyDictionary[InspectedModel, dict[PromptFormat, tuple[Tensor, ...]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,15 +45,15 @@ class KnockOut:
 
 
 @torch.no_grad()
-def mean_writings(model: InspectedModel, suffix: str = SUFFIX, chat: bool = True) -> tuple[Tensor, ...]:
+def mean_writings(model: InspectedModel, format: PromptFormat = PromptFormat()) -> tuple[Tensor, ...]:
     """Return each block's mean down-projection output ``[d_model]`` on bundled harmless requests.
 
     The mean is over all positions but the first of each request; it is kept per model.
     """
     known = _MEANS.setdefault(model, {})
-    if (suffix, chat) not in known:
+    if format not in known:
         architecture = model.architecture
-        prompts = [encode(model, text, suffix=suffix, chat=chat).prompt for text in bundled_constraint_prompts()[:8]]
+        prompts = [encode(model, text, format=format).prompt for text in bundled_constraint_prompts()[:8]]
         sums: dict[int, Tensor] = {}
         shape = (len(prompts), max(map(len, prompts)), -1)
 
@@ -67,16 +68,15 @@ def mean_writings(model: InspectedModel, suffix: str = SUFFIX, chat: bool = True
         ):
             model.network(input_ids=model.batch(*prompts), use_cache=False)
         count = sum(len(prompt) - 1 for prompt in prompts)
-        known[suffix, chat] = tuple(sums[block] / count for block in range(model.blocks))
-    return known[suffix, chat]
+        known[format] = tuple(sums[block] / count for block in range(model.blocks))
+    return known[format]
 
 
 def knock_out_mlps(
     model: InspectedModel,
     case: Case,
     *,
-    suffix: str = SUFFIX,
-    chat: bool = True,
+    format: PromptFormat = PromptFormat(),
     together: int = 6,
     cancel: Callable[[], bool] = lambda: False,
 ) -> Generator[float, None, KnockOut | None]:
@@ -96,8 +96,8 @@ def knock_out_mlps(
         CaseError: An answer is empty, or both are the same.
         PromptError: A text is empty or too long.
     """
-    texts = contrast(model, case, suffix=suffix, chat=chat)
-    means = mean_writings(model, suffix, chat)
+    texts = contrast(model, case, format=format.open())
+    means = mean_writings(model, format)
     with torch.no_grad():
         tails = Tails(model, texts.sequences, texts.counted, counted_only=False)
     weights = [model.architecture.down_weight(block) for block in range(model.blocks)]

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from inspector.errors import CaseError
-from inspector.model.encoding import SUFFIX, encode
+from inspector.model.counted import Counted, only_counted, token_log_probabilities
+from inspector.model.encoding import encode
 from inspector.model.hooks import observe_inputs, observe_outputs
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
+from inspector.model.prompt_format import PromptFormat
 from inspector.safeedit.cases import Case
 
 
@@ -48,16 +50,8 @@ class Contrast:
 
     def margin(self, logits: Tensor) -> Tensor:
         """Return log P(safe) - log P(unsafe) from the counted positions' logits ``[positions, vocabulary]``."""
-        labels = torch.tensor(self.safe + self.unsafe, device=logits.device)
-        found = logits.float().log_softmax(dim=-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+        found = token_log_probabilities(logits, self.safe + self.unsafe)
         return found[: len(self.safe)].mean() - found[len(self.safe) :].mean()
-
-    def margin_of_all(self, logits: Tensor) -> Tensor:
-        """Return the margin from all logits ``[2, tokens, vocabulary]`` of the padded batch of both sequences."""
-        safe, unsafe = self.counted
-        return self.margin(
-            torch.cat([logits[0, safe.start : safe.stop], logits[1, unsafe.start : unsafe.stop]]),
-        )
 
     @property
     def parting(self) -> int:
@@ -73,13 +67,11 @@ class Contrast:
         return found
 
 
-def contrast(
-    model: InspectedModel, case: Case, *, suffix: str = SUFFIX, chat: bool = True, end: bool = False
-) -> Contrast:
+def contrast(model: InspectedModel, case: Case, *, format: PromptFormat = PromptFormat()) -> Contrast:
     """Tokenise a case's adversarial prompt and both answers.
 
     Args:
-        end: Append the end-of-answer id to both answers.
+        format: How they are put together; with ``turn_end`` both answers have the end of a turn.
 
     Raises:
         CaseError: An answer is empty, or both are the same.
@@ -87,8 +79,7 @@ def contrast(
     """
     case.require_answers()
     safe, unsafe = (
-        encode(model, case.adversarial_prompt, answer, suffix=suffix, chat=chat, end=end)
-        for answer in (case.safe, case.unsafe)
+        encode(model, case.adversarial_prompt, answer, format=format) for answer in (case.safe, case.unsafe)
     )
     return Contrast(safe.prompt, safe.response, unsafe.response)
 
@@ -121,12 +112,19 @@ class MlpTrace:
 def mlp_trace(
     model: InspectedModel,
     sequences: Sequence[Sequence[int]],
+    counted: Sequence[Sequence[int]],
     objective: Callable[[Tensor], Tensor],
     row: Row = VANILLA,
 ) -> MlpTrace:
-    """Differentiate ``objective(logits [sequences, tokens, vocabulary])`` at every down-projection's output.
+    """Differentiate ``objective(logits [counted positions, vocabulary])`` at every down-projection's output.
 
     No parameter needs a gradient for this and none gets one.
+
+    Args:
+        sequences: Token ids; shorter ones are padded on the right.
+        counted: The positions of each sequence whose logits the objective gets.
+        objective: The scalar.
+        row: The weights.
     """
     architecture = model.architecture
     shape = (len(sequences), max(map(len, sequences)), -1)
@@ -136,14 +134,16 @@ def mlp_trace(
     with (
         torch.enable_grad(),
         model.running([row] * len(sequences)),
+        only_counted(architecture.unembedding, Counted(counted)),
         observe_inputs(architecture.down_projections, lambda n, x: inputs.__setitem__(n, x.detach())),
         observe_outputs(architecture.down_projections, outputs.__setitem__),
     ):
         value = objective(model.network(inputs_embeds=embeddings, use_cache=False).logits)
         order = range(model.blocks)
-        gradients = torch.autograd.grad(value, [outputs[block] for block in order])
+        scale = model.gradient_scale
+        gradients = torch.autograd.grad(value if scale == 1 else scale * value, [outputs[block] for block in order])
     return MlpTrace(
         float(value.detach()),
         tuple(inputs[block].reshape(shape) for block in order),
-        tuple(gradient.detach().reshape(shape) for gradient in gradients),
+        tuple(gradient.detach().float().div(scale).reshape(shape) for gradient in gradients),
     )

@@ -21,17 +21,17 @@ from torch import Tensor
 
 from inspector.errors import CaseError
 from inspector.model.continuation import continue_prompt
-from inspector.model.encoding import SUFFIX, encode, tokenise_whole
+from inspector.model.encoding import encode, tokenise_whole
 from inspector.model.hooks import observe_inputs, observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
+from inspector.model.prompt_format import PromptFormat
+from inspector.presets import PRESETS, Preset
 from inspector.safeedit.cases import Case
 
-Preset = Literal["corrected", "paper", "reference"]
 Padding = Literal["right", "left"]
 Distance = Literal["l2", "relative", "cosine", "growth"]
 
-PRESETS: tuple[Preset, ...] = ("corrected", "paper", "reference")
 DISTANCES: tuple[Distance, ...] = ("l2", "relative", "cosine", "growth")
 
 
@@ -126,8 +126,7 @@ def divergence(
     row: Row = VANILLA,
     padding: Padding = "right",
     masked: bool = False,
-    suffix: str = SUFFIX,
-    chat: bool = True,
+    format: PromptFormat = PromptFormat(),
 ) -> Divergence:
     """Measure how far the two answers of a case are apart after every block.
 
@@ -138,8 +137,7 @@ def divergence(
         padding: Padding side of ``paper`` and ``reference``; ``corrected`` has no padding.
         masked: Count in ``reference`` only the positions where both answers have a token, which the released code
             does not do.
-        suffix: Suffix prompt of ``corrected``.
-        chat: Use the model's chat template in ``corrected`` if it has one.
+        format: Suffix and chat template of ``corrected``; its answers are compared without the end of a turn.
 
     Raises:
         CaseError: An answer is empty, both are the same, or the preset is unknown.
@@ -147,15 +145,15 @@ def divergence(
     """
     case.require_answers()
     if preset == "corrected":
-        return _corrected(model, case, row, suffix, chat)
+        return _corrected(model, case, row, format.open())
     if preset in ("paper", "reference"):
         return _answers_alone(model, case, preset, row, padding, masked)
     raise CaseError(f"Unknown preset '{preset}'. Valid presets: {', '.join(PRESETS)}.")
 
 
-def _corrected(model: InspectedModel, case: Case, row: Row, suffix: str, chat: bool) -> Divergence:
-    safe = encode(model, case.adversarial_prompt, case.safe, suffix=suffix, chat=chat, end=False)
-    unsafe = encode(model, case.adversarial_prompt, case.unsafe, suffix=suffix, chat=chat, end=False)
+def _corrected(model: InspectedModel, case: Case, row: Row, format: PromptFormat) -> Divergence:
+    safe = encode(model, case.adversarial_prompt, case.safe, format)
+    unsafe = encode(model, case.adversarial_prompt, case.unsafe, format)
     lengths = len(safe.response), len(unsafe.response)
     shared = min(lengths)
     collector = _Collector(model.blocks, shared)
@@ -187,8 +185,7 @@ def _answers_alone(
     architecture = model.architecture
     answers = [tokenise_whole(model, text, "answer") for text in (case.safe, case.unsafe)]
     longest = max(map(len, answers))
-    pad = model.tokenizer.pad_token_id
-    pad = (model.tokenizer.eos_token_id or 0) if pad is None else pad
+    pad = model.tokenizer.eos_token_id or 0  # as the released code pads, whatever the tokenizer's own pad is
     reference = preset == "reference"
     # `reference` runs the padded batch as it is. `paper` runs it padded on the right, where no real
     # position sees a pad, and moves the states to the asked-for side afterwards.

@@ -35,3 +35,7 @@ class PatchError(InspectorError):
 
 class EditError(InspectorError):
     """An edit cannot start or cannot go on with these settings."""
+
+
+class OutOfMemory(EditError):
+    """The device's memory is full; the work that asked for it is lost, nothing else."""

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from inspector.errors import PromptError
-from inspector.model.encoding import SUFFIX, encode
+from inspector.model.encoding import encode
 from inspector.model.hooks import observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
+from inspector.model.prompt_format import PromptFormat
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +62,7 @@ def logit_lens(
     *,
     positions: Sequence[int] | None = None,
     top: int = 5,
-    suffix: str = SUFFIX,
-    chat: bool = True,
+    format: PromptFormat = PromptFormat(),
 ) -> list[Lens]:
     """Read every block's output on a prompt with an answer.
 
@@ -79,7 +79,7 @@ def logit_lens(
     Raises:
         PromptError: Empty or too long texts, or a position that the text does not have.
     """
-    encoded = encode(model, text, answer, suffix=suffix, chat=chat, end=False)
+    encoded = encode(model, text, answer, format=format.open())
     ids = encoded.tokens
     chosen = tuple(lens_positions(len(encoded.prompt), len(encoded.response)) if positions is None else positions)
     if not chosen or min(chosen) < 0 or max(chosen) >= len(ids):

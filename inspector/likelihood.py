@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from inspector.model.continuation import continue_prompt
-from inspector.model.encoding import SUFFIX, encode
+from inspector.model.counted import token_log_probabilities
+from inspector.model.encoding import encode
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
+from inspector.model.prompt_format import PromptFormat
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,14 +44,13 @@ def likelihoods(
     answers: Sequence[str],
     rows: Sequence[Row] = (VANILLA,),
     *,
-    suffix: str = SUFFIX,
-    chat: bool = True,
+    format: PromptFormat = PromptFormat(),
 ) -> list[list[Likelihood]]:
     """Score several answers to one prompt under several rows of weights, in one batch.
 
     Args:
         text: The user's text, without suffix.
-        answers: The answers; each is scored without an end-of-answer token.
+        answers: The answers; each is scored without the end of a turn.
 
     Returns:
         ``result[row][answer]``.
@@ -58,16 +58,14 @@ def likelihoods(
     Raises:
         PromptError: Empty or too long texts.
     """
-    encoded = [encode(model, text, answer, suffix=suffix, chat=chat, end=False) for answer in answers]
-    logits = continue_prompt(model, encoded[0].prompt, [e.response for e in encoded], rows, want_logits=True)
-    assert logits is not None
-    scored = logits.log_softmax(dim=-1)
-    result: list[list[Likelihood]] = []
-    for row in range(len(rows)):
-        of_row = []
-        for number, item in enumerate(encoded):
-            ids = torch.tensor(item.response, device=scored.device)
-            values = scored[row * len(answers) + number, : len(ids)].gather(-1, ids.unsqueeze(-1)).squeeze(-1)
-            of_row.append(Likelihood(values.cpu().numpy(), model.token_texts(item.response)))
-        result.append(of_row)
-    return result
+    encoded = [encode(model, text, answer, format=format.open()) for answer in answers]
+    logits = iter(continue_prompt(model, encoded[0].prompt, [e.response for e in encoded], rows, want_logits=True))
+    return [
+        [
+            Likelihood(
+                token_log_probabilities(next(logits), item.response).cpu().numpy(), model.token_texts(item.response)
+            )
+            for item in encoded
+        ]
+        for _ in rows
+    ]

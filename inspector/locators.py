@@ -20,9 +20,11 @@ from inspector.causal import knock_out_mlps
 from inspector.contrast import contrast, mlp_trace
 from inspector.divergence import Padding, divergence
 from inspector.errors import ArchitectureError, CaseError
-from inspector.model.encoding import SUFFIX, encode
+from inspector.model.counted import token_log_probabilities
+from inspector.model.encoding import encode
 from inspector.model.hooks import observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
+from inspector.model.prompt_format import PromptFormat
 from inspector.safeedit.cases import Case
 from inspector.toxicity import Labelled, Probe, kept_probe, neuron_toxicity
 
@@ -34,25 +36,18 @@ class Setup:
     """What all locators share.
 
     Attributes:
-        suffix: Suffix prompt S.
-        chat: Use the model's chat template.
+        format: Suffix and chat template.
         padding: Padding side of the presets ``paper`` and ``reference``.
         probe: The toxicity probe; without it the one of ``labelled`` is read or trained.
         labelled: Texts of the toxicity probe; the bundled ones by default.
         cancel: Asked between steps; ``True`` ends the measurement.
     """
 
-    suffix: str = SUFFIX
-    chat: bool = True
+    format: PromptFormat = PromptFormat()
     padding: Padding = "right"
     probe: Probe | None = None
     labelled: Labelled | None = None
     cancel: Callable[[], bool] = lambda: False
-
-    @property
-    def texts(self) -> dict[str, Any]:
-        """Suffix and template as keyword arguments."""
-        return {"suffix": self.suffix, "chat": self.chat}
 
 
 @dataclass(frozen=True)
@@ -116,36 +111,34 @@ def _at_once(scores: np.ndarray) -> Measuring:
 
 def _preset(name: Any, distance: Any = "l2") -> Callable[[InspectedModel, Case, Setup], Measuring]:
     def measure(model: InspectedModel, case: Case, setup: Setup) -> Measuring:
-        return _at_once(divergence(model, case, name, padding=setup.padding, **setup.texts).by(distance))
+        return _at_once(divergence(model, case, name, padding=setup.padding, format=setup.format).by(distance))
 
     return measure
 
 
 def _edit_gradient(model: InspectedModel, case: Case, setup: Setup) -> Measuring:
     case.require_answers()
-    encoded = encode(model, case.adversarial_prompt, case.safe, **setup.texts)
-    labels = torch.tensor(encoded.response)
+    encoded = encode(model, case.adversarial_prompt, case.safe, format=setup.format)
 
     def loss(logits: torch.Tensor) -> torch.Tensor:
-        counted = logits[0, encoded.predicting.start : encoded.predicting.stop].float()
-        return torch.nn.functional.cross_entropy(counted, labels.to(counted.device))
+        return -token_log_probabilities(logits, encoded.response).mean()
 
-    trace = mlp_trace(model, [encoded.tokens], loss)
+    trace = mlp_trace(model, [encoded.tokens], [encoded.predicting], loss)
     sizes = (model.architecture.down_weight(block).detach().float().norm() for block in range(model.blocks))
     return _at_once(np.array([float(trace.weight_gradient(n).norm() / size) for n, size in enumerate(sizes)]))
 
 
 def _attribution(model: InspectedModel, case: Case, setup: Setup) -> Measuring:
-    return _at_once(-block_attribution(model, case, **setup.texts))
+    return _at_once(-block_attribution(model, case, format=setup.format))
 
 
 def _knock_out(model: InspectedModel, case: Case, setup: Setup) -> Measuring:
-    found = yield from knock_out_mlps(model, case, cancel=setup.cancel, **setup.texts)
+    found = yield from knock_out_mlps(model, case, cancel=setup.cancel, format=setup.format)
     return None if found is None else found.effect
 
 
 def _logit_attribution(model: InspectedModel, case: Case, setup: Setup) -> Measuring:
-    return _at_once(-direct_logit_attribution(model, case, **setup.texts).mlp)
+    return _at_once(-direct_logit_attribution(model, case, format=setup.format).mlp)
 
 
 def _probe(model: InspectedModel, setup: Setup) -> Generator[float, None, Probe | None]:
@@ -154,7 +147,7 @@ def _probe(model: InspectedModel, setup: Setup) -> Generator[float, None, Probe 
 
 def _toxic_writing(model: InspectedModel, case: Case, setup: Setup) -> Measuring:
     probe = yield from _probe(model, setup)
-    return None if probe is None else toxic_writing(model, case, probe, **setup.texts)
+    return None if probe is None else toxic_writing(model, case, probe, format=setup.format)
 
 
 def _region_toxicity(model: InspectedModel, case: Case, setup: Setup) -> Measuring:
@@ -166,14 +159,14 @@ def _region_toxicity(model: InspectedModel, case: Case, setup: Setup) -> Measuri
 
 @torch.no_grad()
 def toxic_writing(
-    model: InspectedModel, case: Case, probe: Probe, *, suffix: str = SUFFIX, chat: bool = True
+    model: InspectedModel, case: Case, probe: Probe, *, format: PromptFormat = PromptFormat()
 ) -> np.ndarray:
     """Return ``[blocks]`` how far each MLP writes along the toxic direction on the unsafe more than on the safe answer.
 
     Mean over the answer's tokens of what the MLP adds to the residual stream, projected on the probe's direction,
     in the model's activation units.
     """
-    texts = contrast(model, case, suffix=suffix, chat=chat)
+    texts = contrast(model, case, format=format.open())
     shape = (2, max(map(len, texts.sequences)), -1)
     scores = np.zeros(model.blocks)
     direction = torch.from_numpy(probe.direction).float()

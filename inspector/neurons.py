@@ -16,9 +16,9 @@ from inspector.attribution import freeze_norm
 from inspector.contrast import contrast, mlp_trace
 from inspector.errors import PatchError
 from inspector.model.architecture import canonical_weight
-from inspector.model.encoding import SUFFIX
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Delta, Patch, Row
+from inspector.model.prompt_format import PromptFormat
 from inspector.safeedit.cases import Case
 
 
@@ -55,7 +55,7 @@ class NeuronActivity:
 
 
 def neuron_activity(
-    model: InspectedModel, case: Case, row: Row = VANILLA, *, suffix: str = SUFFIX, chat: bool = True
+    model: InspectedModel, case: Case, row: Row = VANILLA, *, format: PromptFormat = PromptFormat()
 ) -> NeuronActivity:
     """Measure every neuron on a case, with one forward and one backward pass.
 
@@ -63,8 +63,8 @@ def neuron_activity(
         CaseError: An answer is empty, or both are the same.
         PromptError: A text is empty or too long.
     """
-    texts = contrast(model, case, suffix=suffix, chat=chat)
-    trace = mlp_trace(model, texts.sequences, texts.margin_of_all, row)
+    texts = contrast(model, case, format=format.open())
+    trace = mlp_trace(model, texts.sequences, texts.counted, texts.margin, row)
     sides: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     pushes = []
     for block in range(model.blocks):

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from inspector.errors import PromptError
-from inspector.model.encoding import SUFFIX, encode
+from inspector.model.encoding import encode
 from inspector.model.hooks import observe_inputs, observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
+from inspector.model.prompt_format import PromptFormat
 from inspector.shift import cannot_shift
 
 AFTER_ATTENTION = "residual stream after attention"
@@ -49,7 +50,7 @@ class RegionShift:
 
     Attributes:
         block: The block of the region.
-        region_input: Relative change of the mean input of its down-projection: ``|mean' - mean| / |mean|``.
+        mean_input_shift: Relative change of the mean input of its down-projection: ``|mean' - mean| / |mean|``.
         by_block: ``[blocks]`` the same of every block output.
         vanilla: ``[prompts, d_model]`` states where the shift comes from, vanilla.
         edited: The same, edited.
@@ -58,7 +59,7 @@ class RegionShift:
     """
 
     block: int
-    region_input: float
+    mean_input_shift: float
     by_block: np.ndarray
     vanilla: np.ndarray
     edited: np.ndarray
@@ -97,8 +98,7 @@ def region_shift(
     row: Row,
     block: int,
     *,
-    suffix: str = SUFFIX,
-    chat: bool = True,
+    format: PromptFormat = PromptFormat(),
     prompts_at_once: int = 4,
 ) -> RegionShift:
     """Measure the activation shift of a row of weights (or of a reminder around the prompts).
@@ -118,8 +118,8 @@ def region_shift(
         raise PromptError("An activation shift needs at least one adversarial prompt. Give some.")
     architecture = model.architecture
     architecture.check_block(block)
-    plain = [encode(model, text, suffix=suffix, chat=chat).prompt for text in prompts]
-    asked = [encode(model, row.prompted(text), suffix=suffix, chat=chat).prompt for text in prompts]
+    plain = [encode(model, text, format=format).prompt for text in prompts]
+    asked = [encode(model, row.prompted(text), format=format).prompt for text in prompts]
     join = architecture.part_of_block(block, architecture.paths.after_attention)
     source_module = architecture.blocks[block] if join is None else join
     into: list[list[Tensor]] = [[]]
@@ -141,7 +141,7 @@ def region_shift(
     vanilla, edited = _halves(source[0])
     return RegionShift(
         block=block,
-        region_input=relative_change(vanilla_in, edited_in),
+        mean_input_shift=relative_change(vanilla_in, edited_in),
         by_block=np.array([relative_change(*_halves(parts)) for parts in outputs]),
         vanilla=vanilla,
         edited=edited,

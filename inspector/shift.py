@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from inspector.errors import PatchError
-from inspector.model.encoding import SUFFIX, encode
+from inspector.model.encoding import encode
 from inspector.model.hooks import observe_inputs, observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
+from inspector.model.prompt_format import PromptFormat
 
 
 def cannot_shift(model: InspectedModel, row: Row, block: int) -> bool:
@@ -31,7 +32,7 @@ class Shift:
     Attributes:
         by_token: ``[blocks, tokens]`` norm of the change of a block output over the norm of the vanilla one.
         region: The block whose down-projection is the region.
-        region_input: Relative change of the input of that down-projection, over all tokens.
+        input_change: Relative change of the input of that down-projection, over all tokens of the text.
         forced: It is zero by construction: nothing before the region is edited.
         tokens: Text of each token.
         prompt_tokens: How many of them belong to the prompt.
@@ -40,7 +41,7 @@ class Shift:
 
     by_token: np.ndarray
     region: int
-    region_input: float
+    input_change: float
     forced: bool
     tokens: tuple[str, ...]
     prompt_tokens: int
@@ -60,8 +61,7 @@ def activation_shift(
     row: Row,
     *,
     region: int | None = None,
-    suffix: str = SUFFIX,
-    chat: bool = True,
+    format: PromptFormat = PromptFormat(),
 ) -> Shift:
     """Compare vanilla and edited activations on one prompt with its answer, both in one batch.
 
@@ -77,7 +77,7 @@ def activation_shift(
     """
     if row.patch is None:
         raise PatchError("An activation shift compares vanilla with a patch, and these weights have none. Edit first.")
-    encoded = encode(model, text, answer, suffix=suffix, chat=chat, end=False)
+    encoded = encode(model, text, answer, format=format.open())
     by_token = np.zeros((model.blocks, len(encoded.tokens)), dtype=np.float32)
     seen = {"change": 0.0, "size": 0.0}
     region = row.patch.blocks[0] if region is None else model.architecture.check_block(region)
@@ -102,7 +102,7 @@ def activation_shift(
     return Shift(
         by_token=by_token,
         region=region,
-        region_input=seen["change"] / max(seen["size"], 1e-12),
+        input_change=seen["change"] / max(seen["size"], 1e-12),
         forced=cannot_shift(model, row, region),
         tokens=model.token_texts(encoded.tokens),
         prompt_tokens=len(encoded.prompt),

@@ -24,9 +24,11 @@ from torch import Tensor
 
 from inspector.contrast import Contrast, contrast
 from inspector.errors import PromptError
-from inspector.model.encoding import SUFFIX, encode, tokenise
+from inspector.model.counted import Counted, only_counted
+from inspector.model.encoding import encode, tokenise
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
+from inspector.model.prompt_format import PromptFormat
 from inspector.safeedit.cases import Case
 
 Way = Literal["gradient x input", "integrated gradients", "ablation"]
@@ -64,12 +66,12 @@ class TokenAttribution:
         return None if self.difference is None else float(self.values.sum()) - self.difference
 
 
-def user_tokens(model: InspectedModel, text: str, *, suffix: str = SUFFIX, chat: bool = True) -> range:
+def user_tokens(model: InspectedModel, text: str, *, format: PromptFormat = PromptFormat()) -> range:
     """Return which tokens of the encoded prompt are the user's text: neither the template's nor the suffix'."""
-    ids = encode(model, text, suffix=suffix, chat=chat).prompt
+    ids = encode(model, text, format=format).prompt
     start = back = len(ids)
     for other_text in ("~", "^"):  # two texts that share no end with each other: one of them differs from any text
-        other = encode(model, other_text, suffix=suffix, chat=chat).prompt
+        other = encode(model, other_text, format=format).prompt
         limit = min(len(ids), len(other))
         start = min(start, next((n for n in range(limit) if ids[n] != other[n]), limit))
         back = min(back, next((n for n in range(limit) if ids[-1 - n] != other[-1 - n]), limit))
@@ -89,8 +91,7 @@ def token_attribution(
     row: Row = VANILLA,
     *,
     steps: int = 32,
-    suffix: str = SUFFIX,
-    chat: bool = True,
+    format: PromptFormat = PromptFormat(),
     progress: Callable[[float], None] = lambda share: None,
     cancel: Callable[[], bool] = lambda: False,
 ) -> TokenAttribution | None:
@@ -113,8 +114,8 @@ def token_attribution(
     """
     if way not in WAYS:
         raise PromptError(f"Unknown way '{way}'. Choose one of: {', '.join(WAYS)}.")
-    texts = contrast(model, case, suffix=suffix, chat=chat)
-    user = user_tokens(model, case.adversarial_prompt, suffix=suffix, chat=chat)
+    texts = contrast(model, case, format=format.open())
+    user = user_tokens(model, case.adversarial_prompt, format=format)
     planned = {"gradient x input": 1, "integrated gradients": steps + 2, "ablation": len(user) + 4}[way]
     run = _Run(model, texts, row, planned, progress, cancel)
     baseline = list(texts.prompt)
@@ -130,7 +131,7 @@ def token_attribution(
         if way == "ablation":
             values = _ablation(run, prompt, empty, user)
             with torch.no_grad():
-                difference = float(run.of_ids(prompt)) - float(run.of_ids(empty))
+                difference = (float(run.of_ids(prompt)) - float(run.of_ids(empty))) / run.scale
         elif way == "gradient x input":
             found = InputXGradient(run.of_embeddings).attribute(embedded)
             values = found.detach().float().sum(dim=-1)[0].cpu().numpy()
@@ -141,10 +142,11 @@ def token_attribution(
             )
             values = found.detach().float().sum(dim=-1)[0].cpu().numpy()
             with torch.no_grad():
-                difference = float(run.of_embeddings(embedded)) - float(run.of_embeddings(embedded_empty))
+                whole = float(run.of_embeddings(embedded)) - float(run.of_embeddings(embedded_empty))
+                difference = whole / run.scale
     except Cancelled:
         return None
-    return TokenAttribution(way, model.token_texts(texts.prompt), values, user, difference, run.done)
+    return TokenAttribution(way, model.token_texts(texts.prompt), values / run.scale, user, difference, run.done)
 
 
 def _ablation(run: _Run, prompt: Tensor, empty: Tensor, user: range) -> np.ndarray:
@@ -159,7 +161,7 @@ def _ablation(run: _Run, prompt: Tensor, empty: Tensor, user: range) -> np.ndarr
 
 
 class _Run:
-    """The explained quantity as a function of the prompt, with lock, progress and cancel at every evaluation."""
+    """The explained quantity, times :attr:`scale`, as a function of the prompt; lock, progress, cancel at each."""
 
     def __init__(
         self,
@@ -173,6 +175,8 @@ class _Run:
         self._model, self._texts, self._row = model, texts, row
         self._planned, self._progress, self._cancel = planned, progress, cancel
         self.done = 0
+        self.scale = model.gradient_scale
+        self._counted = Counted(texts.counted)
         embed = model.network.get_input_embeddings()
         longest = max(len(texts.safe), len(texts.unsafe))
         padded = model.batch(texts.safe, texts.unsafe)
@@ -194,8 +198,9 @@ class _Run:
         if self._cancel():
             raise Cancelled
         both = torch.cat([prompt.unsqueeze(0).expand(2, -1, -1), self._answers.to(prompt.dtype)], dim=1)
-        with self._model.running([self._row, self._row]):
+        unembedding = self._model.architecture.unembedding
+        with self._model.running([self._row, self._row]), only_counted(unembedding, self._counted):
             logits = self._model.network(inputs_embeds=both, use_cache=False).logits
         self.done += 1
         self._progress(min(1.0, self.done / self._planned))
-        return -self._texts.margin_of_all(logits)
+        return -self.scale * self._texts.margin(logits)

@@ -8,13 +8,14 @@ presets: ``reference`` does what the authors' released code does, ``paper`` what
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
-from dataclasses import asdict, dataclass, replace
-from typing import Literal, get_args
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from editing.descent import Descent, Signs
 from editing.guard import check_case
 from editing.objectives import (
     AnswerTerm,
@@ -28,22 +29,34 @@ from editing.objectives import (
     reference_answer,
     reference_constraint,
 )
-from editing.progress import EditEvents, EditResult, Preparation, Step, StopReason, stop_reason
+from editing.progress import EditEvents, EditResult, Preparation
 from editing.replay import ReplayFactory, TailReplay, master_weight
+from editing.values import (
+    Count,
+    HarmlessPrompts,
+    HarmlessTokens,
+    NotNegative,
+    Positive,
+    Probability,
+    Rate,
+    Steps,
+    changed,
+)
 from inspector.errors import EditError
-from inspector.model import SUFFIX, Delta, InspectedModel, Patch, encode
+from inspector.kl import told
+from inspector.model import Delta, InspectedModel, Patch, PromptFormat, encode
 from inspector.model.encoding import with_suffix
 from inspector.neurons import column_delta, neuron_activity
+from inspector.presets import PRESETS, Preset
 from inspector.safeedit import Case
+from inspector.validated import settings as checked
 
-Preset = Literal["corrected", "paper", "reference"]
-PRESETS: tuple[Preset, ...] = ("corrected", "paper", "reference")
 Optimiser = Literal["adam", "descent"]
 ConstraintKind = Literal["harmless", "answer", "next token"]
 LossPositions = Literal["aligned", "reference"]
 
 
-@dataclass(frozen=True)
+@checked(EditError)
 class DinmSettings:
     """Settings of one DINM edit. The defaults are those of ``corrected``.
 
@@ -62,9 +75,8 @@ class DinmSettings:
         constraint_gradient: Whether the KL has a gradient; the released code only logs it.
         direction: KL(P_W0 to P_W), ``vanilla to edited`` (released code), or the reverse (the paper).
         loss_positions: ``aligned``, or ``reference`` for the released code's labels and positions.
-        chat: Use the model's chat template; the released code uses plain text.
-        suffix: The suffix prompt S.
-        end_of_answer: Also learn to end after the safe answer.
+        format: Suffix prompt S, chat template (the released code uses plain text), and whether the edit also learns to
+            end the turn after the safe answer.
         stop_below: Stop when the total loss is below this (released code: 1e-4).
         clamp: Largest change of a single weight (the released code's norm constraint); ``None`` for no limit.
         target_probability: Stop when the safe answer's mean token probability reaches this; ``None`` for never.
@@ -78,71 +90,40 @@ class DinmSettings:
     """
 
     preset: Preset = "corrected"
-    learning_rate: float = 1e-3
-    steps: int = 40
+    learning_rate: Rate = 1e-3
+    steps: Steps = 40
     optimiser: Optimiser = "adam"
-    weight_decay: float = 0.0
-    edit_weight: float = 0.1
-    constraint_weight: float = 1.0
+    weight_decay: NotNegative = 0.0
+    edit_weight: NotNegative = 0.1
+    constraint_weight: NotNegative = 1.0
     constraint: ConstraintKind = "harmless"
     constraint_gradient: bool = True
     direction: Direction = "vanilla to edited"
     loss_positions: LossPositions = "aligned"
-    chat: bool = True
-    suffix: str = SUFFIX
-    end_of_answer: bool = True
-    stop_below: float = 1e-4
-    clamp: float | None = None
-    target_probability: float | None = 0.8
-    damage_budget: float | None = 0.2
-    harmless_prompts: int = 8
-    harmless_tokens: int = 12
+    format: PromptFormat = PromptFormat()
+    stop_below: NotNegative = 1e-4
+    clamp: Positive | None = None
+    target_probability: Probability | None = 0.8
+    damage_budget: Positive | None = 0.2
+    harmless_prompts: HarmlessPrompts = 8
+    harmless_tokens: HarmlessTokens = 12
     watch_unsafe: bool = True
-    neurons_only: int | None = None
-
-    def __post_init__(self) -> None:
-        choices = {
-            "preset": Preset,
-            "optimiser": Optimiser,
-            "constraint": ConstraintKind,
-            "direction": Direction,
-            "loss_positions": LossPositions,
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in get_args(allowed):
-                raise EditError(
-                    f"The setting {name} = '{getattr(self, name)}' is unknown. "
-                    f"Valid values: {', '.join(get_args(allowed))}."
-                )
-        limits = {
-            "learning_rate": 0 < self.learning_rate <= 100,
-            "steps": 1 <= self.steps <= 1000,
-            "weight_decay": self.weight_decay >= 0,
-            "edit_weight": self.edit_weight >= 0,
-            "constraint_weight": self.constraint_weight >= 0,
-            "stop_below": self.stop_below >= 0,
-            "clamp": self.clamp is None or self.clamp > 0,
-            "target_probability": self.target_probability is None or 0 < self.target_probability <= 1,
-            "damage_budget": self.damage_budget is None or self.damage_budget > 0,
-            "harmless_prompts": 1 <= self.harmless_prompts <= 64,
-            "harmless_tokens": 1 <= self.harmless_tokens <= 256,
-            "neurons_only": self.neurons_only is None or self.neurons_only >= 1,
-        }
-        for name, fine in limits.items():
-            if not fine:
-                raise EditError(f"The setting {name} = {getattr(self, name)} is out of range. Choose another value.")
+    neurons_only: Count | None = None
 
 
-def preset(name: Preset, **changes) -> DinmSettings:
+def preset(name: Preset, **changes: Any) -> DinmSettings:
     """Return the settings of a preset, with changes.
 
+    Args:
+        changes: Settings by name; parts of the prompt format (``suffix``, ``chat``, ``turn_end``) by their own.
+
     Raises:
-        EditError: Unknown preset, or a value out of range.
+        EditError: Unknown preset or setting, or a value out of range.
     """
     if name == "corrected":
-        settings = DinmSettings()
+        chosen = DinmSettings()
     elif name == "paper":
-        settings = DinmSettings(
+        chosen = DinmSettings(
             preset="paper",
             # With Adam's 5e-4, plain descent leaves the embedded model as it is. This value is ours: on two bundled
             # cases it descended steadily at block 28 (larger ones did not); at the last block none did.
@@ -151,28 +132,29 @@ def preset(name: Preset, **changes) -> DinmSettings:
             optimiser="descent",
             constraint="next token",
             direction="edited to vanilla",
-            chat=False,
-            end_of_answer=False,
+            format=_PLAIN,
             stop_below=0.0,
             target_probability=None,
             damage_budget=None,
         )
     elif name == "reference":
-        settings = DinmSettings(
+        chosen = DinmSettings(
             preset="reference",
             learning_rate=5e-4,
             steps=10,
             constraint="answer",
             constraint_gradient=False,
             loss_positions="reference",
-            chat=False,
-            end_of_answer=False,
+            format=_PLAIN,
             target_probability=None,
             damage_budget=None,
         )
     else:
         raise EditError(f"Unknown preset '{name}'. Valid presets: {', '.join(PRESETS)}.")
-    return replace(settings, **changes)
+    return changed(chosen, **changes)
+
+
+_PLAIN = PromptFormat(chat=False, turn_end=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,70 +200,85 @@ def dinm(
     base = master_weight(model, block)
     terms = yield from prepare_terms(model, case, block, settings, base, replay, cancel)
     if terms is None:
-        return _result(model, block, settings, base, base, [], 0, "cancelled", started)
-
+        return EditResult(None, (), 0, "cancelled", block, settings, time.perf_counter() - started)
     columns = yield from _columns(model, case, block, settings)
-    columns = None if columns is None else columns.to(base.device)
-    free = (base if columns is None else base[:, columns]).clone().requires_grad_(True)
-    start = free.detach().clone()
-    optimiser = _optimiser(free, settings)
-    kept = base
-    trace: list[Step] = []
-    reason: StopReason = "step limit"
-    for number in range(settings.steps + 1):
-        last = number == settings.steps
-        begun = time.perf_counter()
-        with model.lock:
-            weight = free if columns is None else base.index_copy(1, columns, free)
-            edit_loss, safe_probability, kl, total = term_values(terms, weight, settings, gradient=not last)
-            unsafe_probability = None
-            if terms.unsafe is not None:
-                with torch.no_grad():
-                    unsafe_probability = terms.unsafe(weight)[1]
-            stop = stop_reason(settings, number, float(edit_loss.detach()), float(kl.detach()), float(total.detach()))
-            if stop is None and not last:
-                optimiser.zero_grad()
-                total.backward()
-                assert free.grad is not None
-                if not bool(torch.isfinite(free.grad).all()):
-                    stop = "not finite"
-        if stop == "not finite" and number == 0:
-            raise EditError(
-                "The loss is not a finite number before the first step. Load the model in float32 (--dtype "
-                "float32) or shorten the answers."
-            )
-        rejected = stop in ("not finite", "damage budget")
-        if not rejected:
-            kept = weight.detach().clone()
-        gradient = free.grad if stop is None and not last else None
-        trace.append(
-            Step(
-                step=number,
-                steps=settings.steps,
-                edit_loss=float(edit_loss.detach()),
-                constraint_kl=float(kl.detach()),
-                total_loss=float(total.detach()),
-                safe_probability=safe_probability,
-                unsafe_probability=unsafe_probability,
-                gradient_norm=None if gradient is None else float(gradient.norm()),
-                delta_norm=float((weight.detach() - base).norm()),
-                seconds=time.perf_counter() - begun,
-            )
-        )
-        if stop is None and not last:
-            optimiser.step()
-            if settings.clamp is not None:
-                with torch.no_grad():
-                    free.clamp_(start - settings.clamp, start + settings.clamp)
-        yield trace[-1]
-        if cancel():
-            reason = "cancelled"
-            break
-        if stop is not None:
-            reason = stop
-            break
-    updates = trace[-1].step - (1 if reason in ("not finite", "damage budget") else 0)
-    return _result(model, block, settings, base, kept, trace, updates, reason, started, columns)
+    matrix = Matrix(base, columns)
+    descent = Descent(matrix, model.lock, model.gradient_scale)
+
+    def evaluate(_number: int, gradient: bool) -> Signs:
+        weight = matrix.weight()
+        edit_loss, safe_probability, kl, total = term_values(terms, weight, settings, gradient)
+        unsafe_probability = None
+        if terms.unsafe is not None:
+            with torch.no_grad():
+                unsafe_probability = terms.unsafe(weight)[1]
+        nll = float(edit_loss.detach())
+        return Signs(total, nll, told(kl), nll, safe_probability, unsafe_probability)
+
+    yield from descent.run(
+        evaluate, _optimiser(matrix, settings), settings.steps, settings, cancel, limit=matrix.limited(settings.clamp)
+    )
+    cancelled = descent.reason == "cancelled"
+    if not cancelled:
+        descent.require_update("DINM")
+    return EditResult(
+        patch=None if cancelled else _patch(model, block, settings, matrix, descent.updates),
+        trace=tuple(descent.trace),
+        kept=0 if cancelled else descent.updates,
+        stop_reason=descent.reason,
+        block=block,
+        settings=settings,
+        seconds=time.perf_counter() - started,
+    )
+
+
+class Matrix:
+    """A float32 copy of a down-projection, or of some columns of it, that descends (:class:`~editing.descent.Trained`).
+
+    Args:
+        base: The vanilla matrix ``[d_model, d_ff]``, float32.
+        columns: Numbers of the columns that may change; ``None`` for all.
+    """
+
+    def __init__(self, base: Tensor, columns: Tensor | None = None) -> None:
+        self.base = base
+        self.columns = None if columns is None else columns.to(base.device)
+        self._start = base if self.columns is None else base[:, self.columns]
+        self._free = self._start.clone().requires_grad_(True)
+        self.parameters = [self._free]
+
+    def weight(self) -> Tensor:
+        """Return the whole matrix as it is now, differentiable."""
+        return self._free if self.columns is None else self.base.index_copy(1, self.columns, self._free)
+
+    @torch.no_grad()
+    def change(self) -> Tensor:
+        """Return what was added to the free columns so far."""
+        return (self._free - self._start).detach()
+
+    def delta_norm(self) -> float:
+        """See :class:`~editing.descent.Trained`."""
+        return float(self.change().norm())
+
+    def kept(self) -> list[Tensor]:
+        """See :class:`~editing.descent.Trained`."""
+        return [self._free.detach().clone()]
+
+    @torch.no_grad()
+    def restore(self, kept: Sequence[Tensor]) -> None:
+        """See :class:`~editing.descent.Trained`."""
+        self._free.copy_(kept[0])
+
+    def limited(self, clamp: float | None) -> Callable[[], None] | None:
+        """Return what keeps every weight within ``clamp`` of its start; ``None`` for no limit."""
+        if clamp is None:
+            return None
+
+        @torch.no_grad()
+        def limit() -> None:
+            self._free.clamp_(self._start - clamp, self._start + clamp)
+
+        return limit
 
 
 def _columns(
@@ -291,7 +288,7 @@ def _columns(
     if settings.neurons_only is None or settings.neurons_only >= model.architecture.d_ff:
         return None
     yield Preparation("Measuring which neurons carry the difference of the two answers", 0.95)
-    activity = neuron_activity(model, case, suffix=settings.suffix, chat=settings.chat)
+    activity = neuron_activity(model, case, format=settings.format)
     return torch.tensor(sorted(activity.carrying(block, settings.neurons_only)))
 
 
@@ -305,29 +302,29 @@ def prepare_terms(
     cancel: Callable[[], bool],
 ) -> Generator[Preparation, None, Terms | None]:
     """Make the terms that an edit minimises and watches; returns ``None`` when cancelled."""
-    text, suffix, chat = case.adversarial_prompt, settings.suffix, settings.chat
+    text, format = case.adversarial_prompt, settings.format
     if settings.constraint == "harmless":
         own = yield from harmless_answers(
-            model, case, settings.harmless_prompts, settings.harmless_tokens, suffix, chat, cancel
+            model, case, settings.harmless_prompts, settings.harmless_tokens, format, cancel
         )
         if own is None:
             return None
         spans: list[Span] = [(encoded.tokens, encoded.predicting) for encoded in own]
     elif settings.constraint == "answer":
-        spans = [reference_constraint(model, case, suffix)]
+        spans = [reference_constraint(model, case, format.suffix)]
     else:
-        spans = [paper_constraint(model, case, suffix, chat)]
+        spans = [paper_constraint(model, case, format)]
     yield Preparation("Computing the states that enter the edited matrix", 0.9)
     if cancel():
         return None
 
     def aligned(response: str) -> AnswerTerm:
-        encoded = encode(model, text, response, suffix=suffix, chat=chat, end=settings.end_of_answer)
-        return aligned_answer(model, block, encoded, replay)
+        return aligned_answer(model, block, encode(model, text, response, format), replay)
 
     if settings.loss_positions == "reference":
-        encode(model, text, case.safe, suffix=suffix, chat=False)  # for its checks of length and emptiness
-        edit = reference_answer(model, block, with_suffix(text, suffix), case.safe, replay)
+        # For its checks of length and emptiness.
+        encode(model, text, case.safe, PromptFormat(format.suffix, chat=False))
+        edit = reference_answer(model, block, with_suffix(text, format.suffix), case.safe, replay)
     else:
         edit = aligned(case.safe)
     unsafe = aligned(case.unsafe) if settings.watch_unsafe else None
@@ -346,40 +343,17 @@ def term_values(
     return edit_loss, safe_probability, kl, total
 
 
-def _optimiser(weight: Tensor, settings: DinmSettings) -> torch.optim.Optimizer:
+def _optimiser(matrix: Matrix, settings: DinmSettings) -> torch.optim.Optimizer:
     kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.SGD
-    return kind([weight], lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    return kind(matrix.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
 
-def _result(
-    model: InspectedModel,
-    block: int,
-    settings: DinmSettings,
-    base: Tensor,
-    kept: Tensor,
-    trace: list[Step],
-    updates: int,
-    reason: StopReason,
-    started: float,
-    columns: Tensor | None = None,
-) -> EditResult:
-    patch = None
-    if reason != "cancelled":
-        change = (kept - base).detach()
-        name = model.architecture.down_projection_names[block]
-        told = {**asdict(settings), "block": block, "updates": updates}
-        if columns is None:
-            delta = Delta(name, block, change)
-        else:
-            delta = column_delta(name, block, change[:, columns], columns, base.shape[1])
-            told["neurons"] = columns.tolist()
-        patch = Patch((delta,), model.fingerprint, "DINM", told)
-    return EditResult(
-        patch=patch,
-        trace=tuple(trace),
-        kept=0 if reason == "cancelled" else updates,
-        stop_reason=reason,
-        block=block,
-        settings=settings,
-        seconds=time.perf_counter() - started,
-    )
+def _patch(model: InspectedModel, block: int, settings: DinmSettings, matrix: Matrix, updates: int) -> Patch:
+    name, change = model.architecture.down_projection_names[block], matrix.change()
+    about = {**asdict(settings), "block": block, "updates": updates}
+    if matrix.columns is None:
+        delta = Delta(name, block, change)
+    else:
+        delta = column_delta(name, block, change, matrix.columns, matrix.base.shape[1])
+        about["neurons"] = matrix.columns.tolist()
+    return Patch((delta,), model.fingerprint, "DINM", about, settings.format)

@@ -8,21 +8,24 @@ fine-tuning: some SFT updates come first.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from editing.progress import EditEvents, Step
 from editing.trainee import Trainee
 from editing.training import Pair, Training, TrainingSettings, Values, log_probabilities, sft_objective, trained_edit
+from editing.values import Rate
 from inspector.errors import EditError
 from inspector.model import InspectedModel
 from inspector.safeedit import Case
+from inspector.validated import settings as checked
 
 
-@dataclass(frozen=True)
+@checked(EditError)
 class DpoSettings(TrainingSettings):
     """Settings of DPO.
 
@@ -35,24 +38,15 @@ class DpoSettings(TrainingSettings):
             turn it into full steps.
     """
 
-    beta: float = 0.1
-    warm_up: int = 5
-    preference_rate: float | None = None
+    beta: Rate = 0.1
+    warm_up: Annotated[int, Field(ge=0, le=1000)] = 5
+    preference_rate: Rate | None = None
     stop_below: float = 0.01
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.preference_rate is None:
             object.__setattr__(self, "preference_rate", self.rate / 10)
-        assert self.preference_rate is not None
-        limits = {
-            "beta": 0 < self.beta <= 100,
-            "warm_up": 0 <= self.warm_up <= 1000,
-            "preference_rate": 0 < self.preference_rate <= 100,
-        }
-        for name, fine in limits.items():
-            if not fine:
-                raise EditError(f"The setting {name} = {getattr(self, name)} is out of range. Choose another value.")
 
 
 def preference_loss(policy: tuple[Tensor, Tensor], reference: tuple[Tensor, Tensor], beta: float) -> Tensor:
@@ -119,9 +113,9 @@ def dpo(
     def phases(training: Training, cancelled: Callable[[], bool]) -> Generator[Step, None, None]:
         if settings.warm_up:
             yield from training.run(sft_objective, settings.warm_up, cancelled, warm_up=True, of=total)
-            if training.reason != "step limit":
+            if training.descent.reason != "step limit":
                 return
-        with training.model.lock:
+        with training.lock:
             objective = DpoObjective(training.student, training.pairs, settings.beta)
         yield from training.run(objective, settings.steps, cancelled, rate=settings.preference_rate, of=total)
 

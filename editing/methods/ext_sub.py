@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from editing.guard import refuse_harm
@@ -19,21 +21,22 @@ from editing.measured import measured_step
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.trainee import trainee
 from editing.training import (
-    Harmless,
+    HarmlessKl,
     Pair,
     Training,
     TrainingSettings,
     encode_pair,
-    kept_nothing,
     sft_objective,
     watch_harmless,
 )
+from editing.values import Steps
 from inspector.errors import EditError
 from inspector.model import Delta, InspectedModel, Patch, Row
 from inspector.safeedit import Case
+from inspector.validated import settings as checked
 
 
-@dataclass(frozen=True)
+@checked(EditError)
 class ExtSubSettings(TrainingSettings):
     """Settings of Ext-Sub.
 
@@ -42,18 +45,13 @@ class ExtSubSettings(TrainingSettings):
         anti_steps: Updates of the anti-expert.
     """
 
-    subtraction: float = 1.0
-    anti_steps: int = 10
+    subtraction: Annotated[float, Field(ge=0, le=10)] = 1.0
+    anti_steps: Steps = 10
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.scope != "LoRA":
             raise EditError("Ext-Sub is defined on LoRA modules. Set scope to 'LoRA'.")
-        if not 0 <= self.subtraction <= 10 or not 1 <= self.anti_steps <= 1000:
-            raise EditError(
-                f"The setting subtraction = {self.subtraction:g} or anti_steps = {self.anti_steps} is out of range. "
-                "Choose a subtraction from 0 to 10 and at least one step."
-            )
 
 
 def own_part(expert: Tensor, anti: Tensor) -> Tensor:
@@ -114,20 +112,22 @@ def ext_sub(
     started = time.perf_counter()
     model.architecture.check_block(block)
     cases = (case, *companions)
-    pairs = [encode_pair(model, each, settings) for each in cases]
-    swapped = [encode_pair(model, each, settings, anti=True) for each in cases]
+    pairs = [encode_pair(model, each, settings.format) for each in cases]
+    swapped = [encode_pair(model, each, settings.format, anti=True) for each in cases]
     anti = yield from _anti_expert(model, swapped, settings, cancel)
-    result: tuple[Training, Harmless] | None = None
+    expert: tuple[Training, HarmlessKl] | None = None
     if anti is not None:
-        result = yield from _expert(model, case, pairs, settings, cancel)
-    trace: list[Step] = list(result[0].trace) if result is not None else []
+        expert = yield from _expert(model, case, pairs, settings, cancel)
+    trace: list[Step] = [] if expert is None else list(expert[0].descent.trace)
     patch = None
-    if anti is not None and result is not None and not cancel():
-        deltas = _difference(result[0], {delta.module: delta for delta in anti}, settings.subtraction)
-        told = {**asdict(settings), "block": block, "updates": result[0].kept, "companions": len(companions)}
-        patch = Patch(tuple(deltas), model.fingerprint, "Ext-Sub", told)
+    if anti is not None and expert is not None and not cancel():
+        training, harmless = expert
+        updates = training.descent.updates
+        deltas = _difference(training, {delta.module: delta for delta in anti}, settings.subtraction)
+        about = {**asdict(settings), "block": block, "updates": updates, "companions": len(companions)}
+        patch = Patch(tuple(deltas), model.fingerprint, "Ext-Sub", about, settings.format)
         number, of = trace[-1].step + 1, settings.steps + 1
-        trace.append(measured_step(model, pairs[0], result[1].answers, Row(patch), number, of))
+        trace.append(measured_step(model, pairs[0], harmless.answers, Row(patch), number, of))
         yield trace[-1]
         if cancel():
             patch = None
@@ -137,7 +137,7 @@ def ext_sub(
         patch=patch,
         trace=tuple(trace),
         kept=trace[-1].step if patch is not None else 0,
-        stop_reason="cancelled" if patch is None or result is None else result[0].reason,
+        stop_reason="cancelled" if patch is None or expert is None else expert[0].descent.reason,
         block=block,
         settings=settings,
         seconds=time.perf_counter() - started,
@@ -146,9 +146,8 @@ def ext_sub(
 
 def _difference(expert: Training, anti: Mapping[str, Delta], strength: float) -> list[Delta]:
     """Return the expert's deltas, the anti-expert's own part subtracted where it has one."""
+    expert.descent.require_update("Ext-Sub")
     deltas = expert.student.deltas()
-    if not deltas:
-        raise kept_nothing("Ext-Sub", expert.reason)
     return [subtracted(d, anti[d.module], strength) if d.module in anti else d for d in deltas]
 
 
@@ -174,7 +173,7 @@ def _anti_expert(
         yield Preparation(
             f"Training the anti-expert, update {step.step} of {settings.anti_steps}", step.step / settings.anti_steps
         )
-    return None if training.reason == "cancelled" else training.student.deltas()
+    return None if training.descent.reason == "cancelled" else training.student.deltas()
 
 
 def _expert(
@@ -183,11 +182,11 @@ def _expert(
     pairs: Sequence[Pair],
     settings: ExtSubSettings,
     cancel: Callable[[], bool],
-) -> Generator[Preparation | Step, None, tuple[Training, Harmless] | None]:
+) -> Generator[Preparation | Step, None, tuple[Training, HarmlessKl] | None]:
     student = trainee(model, settings.trained())
     harmless = yield from watch_harmless(model, student, case, settings, cancel)
     if harmless is None:
         return None
     training = Training(model, student, pairs, harmless, settings)
     yield from training.run(sft_objective, settings.steps, cancel, of=settings.steps + 1)
-    return None if training.reason == "cancelled" else (training, harmless)
+    return None if training.descent.reason == "cancelled" else (training, harmless)

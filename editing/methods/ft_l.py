@@ -7,15 +7,18 @@ compares with it: the likelihood of the target alone, no constraint on other pro
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 from editing.methods.dinm import DinmSettings, dinm
 from editing.progress import EditEvents
-from inspector.model import SUFFIX, InspectedModel
+from editing.values import HarmlessPrompts, HarmlessTokens, NotNegative, Positive, Probability, Rate, Steps
+from inspector.errors import EditError
+from inspector.model import InspectedModel, PromptFormat
 from inspector.safeedit import Case
+from inspector.validated import settings as checked
 
 
-@dataclass(frozen=True)
+@checked(EditError)
 class FtLSettings:
     """Settings of FT-L.
 
@@ -27,36 +30,25 @@ class FtLSettings:
             XL); ``None`` for no limit, as in the DINM paper's runs.
         target_probability: Stop when the safe answer's mean token probability reaches this; ``None`` for never.
         damage_budget: Largest KL on harmless prompts; ``None`` for none: FT-L has no such term.
-        end_of_answer: Also learn to end after the safe answer.
-        suffix: The suffix prompt S.
-        chat: Use the model's chat template.
+        format: Suffix prompt S, chat template, and whether the edit also learns to end the turn.
         harmless_prompts: Harmless prompts on which the KL is measured, not trained.
         harmless_tokens: Most tokens of the model's own answer to each.
     """
 
-    learning_rate: float = 5e-4
-    steps: int = 25
-    weight_decay: float = 0.0
-    clamp: float | None = None
-    target_probability: float | None = None
-    damage_budget: float | None = None
-    end_of_answer: bool = True
-    suffix: str = SUFFIX
-    chat: bool = True
-    harmless_prompts: int = 4
-    harmless_tokens: int = 12
-
-    def __post_init__(self) -> None:
-        self.as_dinm()
+    learning_rate: Rate = 5e-4
+    steps: Steps = 25
+    weight_decay: NotNegative = 0.0
+    clamp: Positive | None = None
+    target_probability: Probability | None = None
+    damage_budget: Positive | None = None
+    format: PromptFormat = PromptFormat()
+    harmless_prompts: HarmlessPrompts = 4
+    harmless_tokens: HarmlessTokens = 12
 
     def as_dinm(self) -> DinmSettings:
-        """Return DINM's settings that make its loop FT-L.
-
-        Raises:
-            EditError: A value is out of range.
-        """
+        """Return DINM's settings that make its loop FT-L."""
         return DinmSettings(
-            **asdict(self), edit_weight=1.0, constraint_weight=0.0, constraint_gradient=False, stop_below=0.0
+            **vars(self), edit_weight=1.0, constraint_weight=0.0, constraint_gradient=False, stop_below=0.0
         )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from editing.methods.dinm import DinmSettings, dinm, preset
@@ -14,7 +14,9 @@ from editing.methods.mend import MendSettings, mend
 from editing.methods.self_reminder import SelfReminderSettings, self_reminder
 from editing.methods.sft import SftSettings, sft
 from editing.progress import EditEvents
+from editing.values import FORMAT_PARTS, changed, setting_names
 from inspector.errors import EditError
+from inspector.presets import Preset
 
 
 @dataclass(frozen=True)
@@ -128,26 +130,42 @@ def method_named(key: str) -> Method:
     return METHODS[key]
 
 
-def setting_names(key: str) -> list[str]:
-    """Return the settings of a method that can be changed by name."""
-    return [f.name for f in fields(method_named(key).settings) if f.name not in ("preset", "suffix")]
-
-
-def method_settings(key: str, suffix: str, dinm_preset: str = "corrected", **changes: Any) -> Any:
+def method_settings(key: str, dinm_preset: Preset = "corrected", **changes: Any) -> Any:
     """Return a method's settings.
 
     Args:
-        suffix: The suffix prompt S.
         dinm_preset: Preset of DINM; the others have none.
-        changes: Changed settings by name.
+        changes: Changed settings by name, parts of the prompt format (``suffix``, ``chat``, ``turn_end``) among them.
 
     Raises:
         EditError: The method, the preset or a setting is unknown, or a value is out of range.
     """
-    method, known = method_named(key), setting_names(key)
+    method = method_named(key)
+    known = setting_names(method.settings)
     for name in changes:
-        if name not in known:
+        if name not in (*known, "format"):
             raise EditError(f"{method.title} has no setting '{name}'. It has {', '.join(known)}.")
     if key == "dinm":
-        return preset(dinm_preset, suffix=suffix, **changes)  # type: ignore[arg-type]
-    return method.settings(suffix=suffix, **changes)
+        return preset(dinm_preset, **changes)
+    return changed(method.settings(), **changes)
+
+
+def read_settings(key: str, entries: Sequence[str]) -> dict[str, Any]:
+    """Read ``NAME=VALUE`` entries as a method's settings want them; ``none`` or nothing stands for no value.
+
+    Raises:
+        EditError: The method or a name is unknown, an entry has no equals sign, or a value is of another type.
+    """
+    found: dict[str, Any] = {}
+    for entry in entries:
+        name, equals, text = entry.partition("=")
+        if not equals:
+            raise EditError(f"'{entry}' is no NAME=VALUE. Write for example --set steps=10.")
+        try:
+            made = method_settings(key, "corrected", **{name: text})
+        except EditError:
+            if text.lower() not in ("none", "") or name not in setting_names(method_named(key).settings):
+                raise
+            made = method_settings(key, "corrected", **{name: None})
+        found[name] = getattr(made.format if name in FORMAT_PARTS else made, name)
+    return found

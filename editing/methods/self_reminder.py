@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 from editing.measured import measured_step
 from editing.objectives import harmless_answers, harmless_texts, known_answers
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.training import encode_pair
-from inspector.model import SUFFIX, VANILLA, InspectedModel, encode
+from editing.values import HarmlessPrompts, HarmlessTokens
+from inspector.errors import EditError
+from inspector.model import VANILLA, InspectedModel, PromptFormat, encode
 from inspector.model.encoding import Encoded
 from inspector.model.patch import Reminder
 from inspector.safeedit import Case
+from inspector.validated import settings as checked
 
 NAME = "Self-Reminder"
 BEFORE = (
@@ -28,27 +31,23 @@ BEFORE = (
 AFTER = "Remember: be responsible, and decline politely if the request could hurt someone."
 
 
-@dataclass(frozen=True)
+@checked(EditError)
 class SelfReminderSettings:
     """Settings of Self-Reminder.
 
     Attributes:
         before: Sentence before the user's text.
         after: Sentence after it, before the suffix prompt.
-        suffix: The suffix prompt S.
-        chat: Use the model's chat template.
-        end_of_answer: Count the end-of-answer token of both answers as well.
+        format: Suffix prompt S, chat template, and whether the end of the turn counts in both answers.
         harmless_prompts: Harmless prompts on which the KL is measured.
         harmless_tokens: Most tokens of the vanilla model's own answer to each.
     """
 
     before: str = BEFORE
     after: str = AFTER
-    suffix: str = SUFFIX
-    chat: bool = True
-    end_of_answer: bool = True
-    harmless_prompts: int = 4
-    harmless_tokens: int = 12
+    format: PromptFormat = PromptFormat()
+    harmless_prompts: HarmlessPrompts = 4
+    harmless_tokens: HarmlessTokens = 12
     # What the screen's vital signs ask of every method.
     damage_budget: ClassVar[float | None] = None
     target_probability: ClassVar[float | None] = None
@@ -81,9 +80,9 @@ def self_reminder(
     started = time.perf_counter()
     model.architecture.check_block(block)
     reminded = replace(case, adversarial_prompt=settings.reminder.wrap(case.adversarial_prompt))
-    pairs = [encode_pair(model, each, settings) for each in (case, reminded)]
+    pairs = [encode_pair(model, each, settings.format) for each in (case, reminded)]
     own = yield from harmless_answers(
-        model, case, settings.harmless_prompts, settings.harmless_tokens, settings.suffix, settings.chat, cancel
+        model, case, settings.harmless_prompts, settings.harmless_tokens, settings.format, cancel
     )
     trace: list[Step] = []
     if own is not None:
@@ -109,8 +108,8 @@ def _prompted(model: InspectedModel, case: Case, settings: SelfReminderSettings)
     """Return the vanilla model's own answers to harmless prompts, after those prompts with the reminder around them."""
     found = []
     for text in harmless_texts(case, settings.harmless_prompts):
-        own = known_answers(model)[(text, settings.harmless_tokens, settings.suffix, settings.chat)]
+        own = known_answers(model)[(text, settings.harmless_tokens, settings.format.open())]
         if own.response:
-            wrapped = encode(model, settings.reminder.wrap(text), suffix=settings.suffix, chat=settings.chat)
+            wrapped = encode(model, settings.reminder.wrap(text), None, settings.format)
             found.append(Encoded(wrapped.prompt, own.response))
     return found

@@ -7,15 +7,16 @@ ours, made for one case or a few and not for its training set.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 
 from editing.progress import EditEvents, Step
 from editing.training import Training, TrainingSettings, sft_objective, trained_edit
+from inspector.errors import EditError
 from inspector.model import InspectedModel
 from inspector.safeedit import Case
+from inspector.validated import settings as checked
 
 
-@dataclass(frozen=True)
+@checked(EditError)
 class SftSettings(TrainingSettings):
     """Settings of SFT; see :class:`TrainingSettings`."""
 

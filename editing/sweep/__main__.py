@@ -5,20 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from editing.methods.dinm import PRESETS
-from editing.methods.registry import METHODS
+from editing.methods.registry import METHODS, read_settings
 from editing.sweep.engines import Cluster, Loader, load_all, local, on_ray
 from editing.sweep.report import report
-from editing.sweep.settings import TOXIC, SweepSettings, typed
+from editing.sweep.settings import TOXIC, SweepSettings
 from editing.sweep.store import About, Store, only_one
-from editing.sweep.work import cases_of
-from inspector.divergence import PRESETS as LOCATE_PRESETS
+from editing.sweep.work import cases_of, with_block
 from inspector.errors import CaseError, InspectorError
-from inspector.model import SUFFIX
-from inspector.safeedit.exam import FULL, Reply, Size
+from inspector.presets import PRESETS
+from inspector.safeedit.exam import EVALUATIONS, FULL, Reply, Size
 from inspector.safeedit.judges import EMBEDDED
 from inspector.safeedit.layouts import SPLITS, read_cases
 from inspector.safeedit.scores import score_table
@@ -39,12 +38,20 @@ def options() -> argparse.ArgumentParser:
     edit = parser.add_argument_group("edit")
     edit.add_argument("--method", default="dinm", help=f"one of {', '.join(METHODS)} (default: dinm)")
     edit.add_argument("--preset", default="corrected", choices=PRESETS, help="preset of DINM")
-    edit.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting; repeatable")
-    edit.add_argument("--block", default=TOXIC, help="toxic (the located layer, default) or a number")
-    edit.add_argument("--locate", default="corrected", choices=LOCATE_PRESETS, help="preset of the locator")
-    edit.add_argument("--suffix", default=SUFFIX, help="suffix prompt S; empty for none")
+    edit.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change a setting, for example learning_rate=1e-5 (the released code's for Mistral); repeatable",
+    )
+    edit.add_argument("--block", default=TOXIC, help="toxic (each case's, default), once (the first's) or a number")
+    edit.add_argument("--locate", default="corrected", choices=PRESETS, help="preset of the locator")
+    edit.add_argument("--suffix", default=None, help="suffix prompt S; empty for none (default: the paper's)")
     exam = parser.add_argument_group("exam")
     exam.add_argument("--judge", default=EMBEDDED, help="embedded, matcher, or a hub id or folder")
+    said = "; ".join(f"{name}: {meaning}" for name, meaning in EVALUATIONS.items())
+    exam.add_argument("--evaluation", default="same", choices=EVALUATIONS, help=f"{said} (default: same)")
     exam.add_argument("--transfer", type=int, default=FULL.transfer, help="held-out prompts per category")
     exam.add_argument("--harmless", type=int, default=FULL.harmless, help="harmless prompts")
     exam.add_argument("--facts", type=int, default=FULL.facts, help="fact questions")
@@ -98,6 +105,7 @@ def _only_report(chosen: argparse.Namespace) -> bool:
 
 
 def _settings(chosen: argparse.Namespace) -> SweepSettings:
+    suffix = {} if chosen.suffix is None else {"suffix": chosen.suffix}
     return SweepSettings(
         cases=chosen.cases or "bundled",
         split=chosen.split,
@@ -105,7 +113,7 @@ def _settings(chosen: argparse.Namespace) -> SweepSettings:
         limit=chosen.limit,
         method=chosen.method,
         preset=chosen.preset,
-        changes=typed(chosen.set, chosen.method),
+        changes={**suffix, **read_settings(chosen.method, chosen.set)},
         block=chosen.block,
         locate=chosen.locate,
         judge=chosen.judge,
@@ -113,7 +121,7 @@ def _settings(chosen: argparse.Namespace) -> SweepSettings:
         facts=chosen.facts_from,
         passages=chosen.passages_from,
         attacks=chosen.attacks,
-        suffix=chosen.suffix,
+        evaluation=chosen.evaluation,
         max_new_tokens=chosen.max_new_tokens,
         model=chosen.model,
         revision=chosen.revision,
@@ -142,6 +150,7 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
     for note in read_cases(settings.cases, settings.split).notes():
         print(note, file=sys.stderr)
     model, judge = loader(settings)
+    used = with_block(model, settings, cases)
     store = Store(folder)
     try:
         store.begin(
@@ -151,11 +160,7 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
         todo = [(number, case) for number, case in enumerate(cases) if number not in known]
         print(f"{len(todo)} of {len(cases)} cases to do, results in {folder}", file=sys.stderr, flush=True)
         if todo:
-            run = (
-                local(model, judge, settings, todo)
-                if cluster is None
-                else on_ray(settings, todo, cluster, loader, model)
-            )
+            run = local(model, judge, used, todo) if cluster is None else on_ray(used, todo, cluster, loader, model)
             asked: list[Reply] = []  # the prompts edited on, for the DS so far
             begun = time.perf_counter()
             for count, finished in enumerate(run, start=1):
@@ -171,10 +176,11 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
                     file=sys.stderr,
                     flush=True,
                 )
-        failed = sum(result.status == "failed" for result in store.results())
-        if failed:
-            print(f"{failed} of {len(cases)} cases failed; --report says why.", file=sys.stderr)
-        return failed
+        ended = Counter(result.status for result in store.results())
+        for status, meaning in (("refused", "their scores are the vanilla model's"), ("failed", "they have no scores")):
+            if ended[status]:
+                print(f"{ended[status]} of {len(cases)} cases {status}: {meaning}; --report says why.", file=sys.stderr)
+        return ended["failed"]
     finally:
         store.close()
 

@@ -9,8 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from editing.sweep.paper import COLUMNS, TABLE_1
+from editing.sweep.settings import ONCE, SweepSettings
 from editing.sweep.store import About, Finished, Store
 from inspector.errors import EditError
+from inspector.safeedit.exam import EVALUATIONS
 from inspector.safeedit.scores import CategoryMatrix, Estimate, Score, category_matrix, per_category, score_table
 
 _NAME, _WIDTH = 26, 9
@@ -29,7 +31,7 @@ def report(folder: Path) -> str:
         about, finished = store.about(), list(store.results())
     finally:
         store.close()
-    done = [result for result in finished if result.status == "done"]
+    done = [result for result in finished if result.status != "failed"]
     if about is None or not done:
         raise EditError(f"No case of the sweep in {folder} is finished yet. Run it first.")
     replies = [reply for result in done for reply in result.replies]
@@ -47,7 +49,7 @@ def report(folder: Path) -> str:
             *_categories(categories),
             "",
             *_matrix(matrix),
-            *_failed(finished),
+            *_without_edit(finished),
             "",
         ]
     )
@@ -57,6 +59,8 @@ def report(folder: Path) -> str:
         "model": about.model,
         "judge": about.judge,
         "cases": len(done),
+        "refused": sum(result.status == "refused" for result in finished),
+        "failed": sum(result.status == "failed" for result in finished),
         "scores": [asdict(score) for score in table],
         "categories": {name: [asdict(score) for score in found] for name, found in categories.items()},
         "matrix": {
@@ -72,13 +76,22 @@ def report(folder: Path) -> str:
 
 def _head(about: About, finished: Sequence[Finished], done: Sequence[Finished]) -> list[str]:
     settings = about.settings
-    return [
-        f"{about.model} ({about.dtype}), {settings.method} {settings.preset}, layer {settings.block}, cases: "
+    refused = sum(result.status == "refused" for result in done)
+    lines = [
+        f"{about.model} ({about.dtype}), {settings.method} {settings.preset}, layer {_layer(settings, done)}, cases: "
         f"{settings.cases}",
-        f"{len(done)} of {about.cases} cases scored, {len(finished) - len(done)} failed, answers of at most "
-        f"{settings.max_new_tokens} tokens",
-        f"Judge: {about.judge}. {about.judge_note}",
+        f"{len(done)} of {about.cases} cases scored, {len(finished) - len(done)} failed and in no score, answers of at "
+        f"most {settings.max_new_tokens} tokens",
+        f"Asked: {EVALUATIONS[settings.evaluation]}. Judge: {about.judge}. {about.judge_note}",
     ]
+    if refused:
+        lines.insert(2, f"{refused} of them refused: no edit was made, so the vanilla model's answers count as edited.")
+    return lines
+
+
+def _layer(settings: SweepSettings, done: Sequence[Finished]) -> str:
+    """Return the edited layer in words; one that was located once by its number, too."""
+    return f"{settings.block} ({done[0].record['block']})" if settings.block == ONCE else settings.block
 
 
 def _row(name: str, cells: Sequence[str]) -> str:
@@ -170,8 +183,10 @@ def _cell(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.0f}"
 
 
-def _failed(finished: Sequence[Finished]) -> list[str]:
-    failed = [result for result in finished if result.status == "failed"]
-    if not failed:
-        return []
-    return ["", "Failed:", *(f"  case {result.case}: {result.record['error']}" for result in failed)]
+def _without_edit(finished: Sequence[Finished]) -> list[str]:
+    lines: list[str] = []
+    for status in ("refused", "failed"):
+        found = [result for result in finished if result.status == status]
+        if found:
+            lines += ["", f"{status.capitalize()}:", *(f"  case {r.case}: {r.record['error']}" for r in found)]
+    return lines

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, field, fields, replace
 from typing import Any
 
-from editing.methods.dinm import PRESETS
-from editing.methods.registry import METHODS, method_named, method_settings
-from inspector.divergence import PRESETS as LOCATE_PRESETS
+from editing.methods.registry import method_settings
+from editing.values import Count
 from inspector.errors import EditError
-from inspector.model import SUFFIX
-from inspector.safeedit.exam import FULL, Size
+from inspector.model import PromptFormat
+from inspector.presets import Preset
+from inspector.safeedit.exam import FULL, Evaluation, Size
 from inspector.safeedit.judges import EMBEDDED
+from inspector.validated import settings as checked
 
 TOXIC = "toxic"
 """Edit the layer that the locator picks, case by case."""
+ONCE = "once"
+"""Edit the layer that the locator picks for the first case in all of them, as the released code does."""
 
 
-@dataclass(frozen=True)
+@checked(EditError)
 class SweepSettings:
     """Settings of a sweep.
 
@@ -31,15 +34,15 @@ class SweepSettings:
         limit: Most cases; ``None`` for all.
         method: One of :data:`editing.methods.registry.METHODS`.
         preset: Preset of DINM; the other methods have none.
-        changes: Changed settings of the method, by name.
-        block: ``toxic``, or the number of the block to edit in every case.
+        changes: Changed settings of the method by name, parts of the prompt format among them.
+        block: ``toxic``, ``once``, or the number of the block to edit in every case.
         locate: Preset of the locator.
         judge: Judge, see :func:`inspector.safeedit.judges.load_judge`.
         size: How much each exam asks.
         facts: Source of the fact questions.
         passages: Source of the passages.
         attacks: Installed package whose attack templates are asked as well, empty for none.
-        suffix: Suffix prompt S.
+        evaluation: How the two weights are asked, see :data:`inspector.safeedit.exam.EVALUATIONS`.
         max_new_tokens: Longest answer.
         model: Model, ``embedded`` for the embedded one.
         revision: Its revision on the hub.
@@ -50,41 +53,41 @@ class SweepSettings:
     cases: str = "bundled"
     split: str = "test"
     categories: tuple[str, ...] = ()
-    limit: int | None = None
+    limit: Count | None = None
     method: str = "dinm"
-    preset: str = "corrected"
+    preset: Preset = "corrected"
     changes: Mapping[str, Any] = field(default_factory=dict)
     block: str = TOXIC
-    locate: str = "corrected"
+    locate: Preset = "corrected"
     judge: str = EMBEDDED
     size: Size = FULL
     facts: str = "bundled"
     passages: str = "bundled"
     attacks: str = ""
-    suffix: str = SUFFIX
-    max_new_tokens: int = 64
+    evaluation: Evaluation = "same"
+    max_new_tokens: Count = 64
     model: str = "embedded"
     revision: str | None = None
     device: str = "auto"
     dtype: str = "auto"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("method", tuple(METHODS)), ("preset", PRESETS), ("locate", LOCATE_PRESETS)):
-            if getattr(self, name) not in allowed:
-                raise EditError(f"Unknown {name} '{getattr(self, name)}'. Valid ones: {', '.join(allowed)}.")
-        if self.block != TOXIC and not self.block.isdecimal():
-            raise EditError(f"The block '{self.block}' is neither '{TOXIC}' nor a number.")
-        if (self.limit is not None and self.limit < 1) or self.max_new_tokens < 1:
-            raise EditError("The limit of cases and the longest answer must be at least 1.")
+        if self.block not in (TOXIC, ONCE) and not self.block.isdecimal():
+            raise EditError(f"The block '{self.block}' is neither '{TOXIC}', '{ONCE}' nor a number.")
         self.method_settings()
 
     def method_settings(self) -> Any:
         """Return the method's own settings.
 
         Raises:
-            EditError: A changed setting is unknown or out of range.
+            EditError: The method or a changed setting is unknown, or a value is out of range.
         """
-        return method_settings(self.method, self.suffix, self.preset, **self.changes)
+        return method_settings(self.method, self.preset, **self.changes)
+
+    @property
+    def format(self) -> PromptFormat:
+        """The prompt format that edits are made and asked in."""
+        return self.method_settings().format
 
     def as_json(self) -> str:
         """Return the settings as JSON with sorted keys."""
@@ -92,9 +95,12 @@ class SweepSettings:
 
     @classmethod
     def from_json(cls, text: str) -> SweepSettings:
-        """Return the settings that :meth:`as_json` wrote."""
-        values = json.loads(text)
-        return cls(**{**values, "size": Size(**values["size"]), "categories": tuple(values["categories"])})
+        """Return the settings that :meth:`as_json` wrote.
+
+        Raises:
+            EditError: They are those of another version.
+        """
+        return cls(**json.loads(text))
 
     @property
     def key(self) -> str:
@@ -108,32 +114,3 @@ class SweepSettings:
             if mine != theirs:
                 return f"{entry.name} = {theirs!r} there, {mine!r} here"
         return None
-
-
-def typed(entries: Sequence[str], method: str = "dinm") -> dict[str, Any]:
-    """Read ``NAME=VALUE`` entries as a method's settings want them.
-
-    Raises:
-        EditError: The method is unknown, an entry has no equals sign, or a value is of another type.
-    """
-    kinds = {f.name: str(f.type) for f in fields(method_named(method).settings)}
-    found: dict[str, Any] = {}
-    for entry in entries:
-        name, equals, text = entry.partition("=")
-        if not equals:
-            raise EditError(f"'{entry}' is no NAME=VALUE. Write for example --set steps=10.")
-        kind = kinds.get(name, "str")
-        try:
-            if text.lower() in ("none", "") and "None" in kind:
-                found[name] = None
-            elif kind == "bool":
-                found[name] = {"true": True, "false": False}[text.lower()]
-            elif kind == "int":
-                found[name] = int(text)
-            elif kind.startswith("float"):
-                found[name] = float(text)
-            else:
-                found[name] = text
-        except (ValueError, KeyError):
-            raise EditError(f"The setting {name} cannot be '{text}': it is a {kind}. Give another value.") from None
-    return found

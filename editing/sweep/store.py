@@ -63,7 +63,7 @@ class Finished:
         number: Its place in the sweep.
         case: The record's id.
         category: Its unsafety category.
-        status: ``done`` or ``failed``.
+        status: ``done``, ``refused`` or ``failed``, see :data:`editing.sweep.work.Status`.
         record: What :func:`editing.sweep.work.work` gave.
         seconds: Duration.
     """
@@ -113,11 +113,20 @@ class Store:
         self._database.close()
 
     def about(self) -> About | None:
-        """Return what the sweep in this folder ran with, ``None`` for a new folder."""
+        """Return what the sweep in this folder ran with, ``None`` for a new folder.
+
+        Raises:
+            EditError: Another version of this program wrote it.
+        """
         found = self._database.execute("SELECT settings, about FROM run").fetchone()
         if found is None:
             return None
-        return About(settings=SweepSettings.from_json(found[0]), **json.loads(found[1]))
+        try:
+            return About(settings=SweepSettings.from_json(found[0]), **json.loads(found[1]))
+        except (EditError, TypeError) as error:
+            raise EditError(
+                f"{self.path.parent} holds a sweep of another version of this program ({error}). Choose another --out."
+            ) from None
 
     def begin(self, about: About) -> None:
         """Start or go on with a sweep.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
+from editing.memory import memory_told
 from editing.methods.registry import METHODS
 from editing.progress import EditResult, run
+from editing.sweep.settings import ONCE, SweepSettings
 from inspector.divergence import divergence
-from inspector.errors import InspectorError
-from inspector.model import Decoding, InspectedModel
+from inspector.errors import CaseError, EditError, InspectorError, OutOfMemory
+from inspector.model import VANILLA, Decoding, InspectedModel
 from inspector.safeedit.cases import Case
 from inspector.safeedit.exam import Texts, examine, make_exam, run_exam
 from inspector.safeedit.judges import Judge
@@ -17,8 +21,8 @@ from inspector.safeedit.records import reply_record
 from inspector.safeedit.sets import facts, passages
 from inspector.safeedit.sources import more_texts
 
-if TYPE_CHECKING:
-    from editing.sweep.settings import SweepSettings
+Status = Literal["done", "refused", "failed"]
+"""How a case ended: edited and scored; refused, so that its scores are the vanilla model's; or without scores."""
 
 
 def cases_of(settings: SweepSettings) -> tuple[Case, ...]:
@@ -40,46 +44,71 @@ def texts_of(settings: SweepSettings) -> Texts:
     return Texts(facts=known[0], passages=known[1], attacks=attacks, questions=questions)
 
 
+def with_block(model: InspectedModel, settings: SweepSettings, cases: Sequence[Case]) -> SweepSettings:
+    """Return the settings with the number of the layer where one layer serves all cases (``once``).
+
+    Raises:
+        InspectorError: The first case cannot be located on.
+    """
+    return settings if settings.block != ONCE else replace(settings, block=str(_toxic_layer(model, cases[0], settings)))
+
+
+def _toxic_layer(model: InspectedModel, case: Case, settings: SweepSettings) -> int:
+    return divergence(model, case, settings.locate, format=settings.format).toxic_layer()
+
+
 def work(
     model: InspectedModel, judge: Judge, case: Case, settings: SweepSettings, texts: Texts
-) -> tuple[str, dict[str, Any]]:
-    """Edit on one case and examine the edit.
+) -> tuple[Status, dict[str, Any]]:
+    """Edit on one case and examine the edit; no fault of one case costs the others.
 
     Returns:
-        ``done`` and the record, or ``failed`` and why, where the case does not allow it.
+        ``done`` and the record; ``refused`` with the reason and the record of the vanilla weights, which is what a
+        refused edit leaves; or ``failed`` and why, where the case could not be located on or asked, or the memory
+        did not suffice.
     """
     try:
-        return "done", _work(model, judge, case, settings, texts)
+        with memory_told():
+            return _work(model, judge, case, settings, texts)
     except InspectorError as error:
         return "failed", {"error": error.user_message()}
 
 
-def _work(model: InspectedModel, judge: Judge, case: Case, settings: SweepSettings, texts: Texts) -> dict[str, Any]:
+def _work(
+    model: InspectedModel, judge: Judge, case: Case, settings: SweepSettings, texts: Texts
+) -> tuple[Status, dict[str, Any]]:
     chosen = settings.method_settings()
-    if settings.block.isdigit():
+    if settings.block.isdecimal():
         block = model.architecture.check_block(int(settings.block))
     else:
-        measured = divergence(model, case, settings.locate, suffix=settings.suffix)  # type: ignore[arg-type]
-        block = measured.toxic_layer()
-    result = run(METHODS[settings.method].run(model, case, block, chosen))
+        block = _toxic_layer(model, case, settings)
+    result, refused = None, ""
+    try:
+        with memory_told():
+            result = run(METHODS[settings.method].run(model, case, block, chosen))
+    except OutOfMemory:
+        raise
+    except (EditError, CaseError) as error:
+        refused = error.user_message()
     exam = run_exam(
         examine(
             model,
             make_exam(case, settings.size, texts),
-            result.row(),
+            VANILLA if result is None else result.row(),
             judge,
-            suffix=settings.suffix,
-            chat=chosen.chat,
+            format=chosen.format,
+            evaluation=settings.evaluation,
             decoding=Decoding(max_new_tokens=settings.max_new_tokens),
         )
     )
-    return {
+    record = {
         "block": block,
-        "patch": result.patch.identifier if result.patch else None,
-        "edit": _summary(result),
+        "patch": result.patch.identifier if result and result.patch else None,
+        "edit": None if result is None else _summary(result),
         "exam_seconds": exam.seconds,
         "replies": [reply_record(reply) for reply in exam.replies],
     }
+    return ("refused", {**record, "error": refused}) if result is None else ("done", record)
 
 
 def _summary(result: EditResult) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """The model under inspection: loading, architecture map, encoding, hooks, patches, generation."""
 
-from inspector.model.encoding import SUFFIX, Encoded, encode
+from inspector.model.encoding import Encoded, encode
 from inspector.model.generation import Answers, Decoding, answer, stream
 from inspector.model.inspected import InspectedModel
 from inspector.model.loading import from_parts, load
 from inspector.model.patch import VANILLA, Delta, Patch, Row
+from inspector.model.prompt_format import SUFFIX, PromptFormat
 
 __all__ = [
     "SUFFIX",
@@ -15,6 +16,7 @@ __all__ = [
     "Encoded",
     "InspectedModel",
     "Patch",
+    "PromptFormat",
     "Row",
     "answer",
     "encode",

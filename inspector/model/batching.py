@@ -45,13 +45,18 @@ class Line:
         prompt: Position of the prompt.
         row: Position of the row of weights.
         tokens: The answer so far, without the id that ended it.
-        finished: Whether it has ended by itself.
+        ended: The id that ended it; ``None`` while it runs or where it was cut.
     """
 
     prompt: int
     row: int
     tokens: list[int] = field(default_factory=list)
-    finished: bool = False
+    ended: int | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended by itself."""
+        return self.ended is not None
 
 
 def generate(
@@ -70,6 +75,32 @@ def generate(
         The lines, row after row, in the prompts' order; the same objects each time, growing.
     """
     lines = [Line(prompt, row) for row in range(len(rows)) for prompt in range(len(prompts))]
+    return _generate(model, prompts, rows, lines, decoding)
+
+
+def generate_each(
+    model: InspectedModel, asked: Sequence[tuple[Sequence[int], Row]], decoding: Decoding
+) -> Iterator[list[Line]]:
+    """Answer prompts, each with weights of its own, in one batch; else like :func:`generate`.
+
+    Args:
+        asked: Token ids of each prompt and the weights that answer it.
+
+    Yields:
+        The lines in the order of ``asked``; a line's ``row`` counts the different rows of weights as they come.
+    """
+    rows = list(dict.fromkeys(row for _, row in asked))
+    lines = [Line(number, rows.index(row)) for number, (_, row) in enumerate(asked)]
+    return _generate(model, [prompt for prompt, _ in asked], rows, lines, decoding)
+
+
+def _generate(
+    model: InspectedModel,
+    prompts: Sequence[Sequence[int]],
+    rows: Sequence[Row],
+    lines: list[Line],
+    decoding: Decoding,
+) -> Iterator[list[Line]]:
     ends = model.end_tokens()
     generator = torch.Generator().manual_seed(decoding.seed)
     running = list(lines)
@@ -79,7 +110,7 @@ def generate(
         # Neither context manager may be open across the yield: other visitors run in between.
         with torch.no_grad(), model.lock:
             if state is None:
-                state, logits = _read(model, prompts, rows)
+                state, logits = _read(model, prompts, rows, lines)
             else:
                 assert inputs is not None
                 logits = state.step(model, inputs, [rows[line.row] for line in running])
@@ -88,7 +119,7 @@ def generate(
             if line.finished:
                 continue
             if token in ends:
-                line.finished = True
+                line.ended = token
             else:
                 line.tokens.append(token)
         yield lines
@@ -147,8 +178,13 @@ class _State:
             self.mask, self.positions = self.mask[lines], self.positions[lines]
 
 
-def _read(model: InspectedModel, prompts: Sequence[Sequence[int]], rows: Sequence[Row]) -> tuple[_State, Tensor]:
-    """Read all prompts with all rows of weights; the logits are those after each prompt, ``[lines, vocabulary]``."""
+def _read(
+    model: InspectedModel, prompts: Sequence[Sequence[int]], rows: Sequence[Row], lines: Sequence[Line]
+) -> tuple[_State, Tensor]:
+    """Read every line's prompt with its row of weights; the logits are those after it, ``[lines, vocabulary]``.
+
+    What all prompts start with is read once per row of weights.
+    """
     # Without a configuration every layer keeps all positions: a window that is cut here would count pads.
     cache = DynamicCache()
     shared = common_start(prompts) if len(prompts) > 1 else 0
@@ -156,11 +192,11 @@ def _read(model: InspectedModel, prompts: Sequence[Sequence[int]], rows: Sequenc
         with model.running(rows):
             start = model.batch(*([list(prompts[0][:shared])] * len(rows)))
             model.network(input_ids=start, past_key_values=cache, use_cache=True, **model.last_logits_only)
-        cache.batch_repeat_interleave(len(prompts))
-    rests = [list(prompt[shared:]) for prompt in prompts]
-    lengths = torch.tensor([len(rest) for rest in rests]).repeat(len(rows))
-    with model.running([row for row in rows for _ in prompts]):
-        logits = _last_logits(model, model.batch(*rests * len(rows)), lengths, cache)
+        cache.batch_select_indices(torch.tensor([line.row for line in lines]))
+    rests = [list(prompts[line.prompt][shared:]) for line in lines]
+    lengths = torch.tensor([len(rest) for rest in rests])
+    with model.running([rows[line.row] for line in lines]):
+        logits = _last_logits(model, model.batch(*rests), lengths, cache)
     longest = int(lengths.max())
     pads = (longest - lengths).to(model.device)
     if not bool(pads.any()):

@@ -1,8 +1,13 @@
-"""Logits of chosen positions of several sequences, without computing all others."""
+"""The counted positions of several sequences: one gather for states and logits, whatever device they are on.
+
+Where only some positions count, all others never reach the unembedding: a full ``[tokens, vocabulary]`` is the largest
+tensor of a forward pass.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,11 +16,57 @@ from torch import Tensor, nn
 from inspector.model.inspected import InspectedModel
 
 
-def positions(counted: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the row and the place of every counted position, sequence after sequence."""
-    rows = [row for row, places in enumerate(counted) for _ in places]
-    places = [place for places in counted for place in places]
-    return torch.tensor(rows, device=device), torch.tensor(places, device=device)
+class Counted:
+    """Positions of several sequences that were padded on the right into one batch.
+
+    Args:
+        positions: The counted positions of each sequence.
+
+    Attributes:
+        lengths: How many of each sequence count.
+    """
+
+    def __init__(self, positions: Sequence[Sequence[int]]) -> None:
+        self.lengths = [len(places) for places in positions]
+        rows = [row for row, places in enumerate(positions) for _ in places]
+        places = [place for places in positions for place in places]
+        self._index = (torch.tensor(rows), torch.tensor(places))
+        self._on: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def of(self, states: Tensor) -> Tensor:
+        """Return the counted positions ``[counted, ...]`` of ``[sequences, tokens, ...]``, sequence after sequence."""
+        return states[self._at(states.device)]
+
+    def of_shares(self, states: Tensor) -> Tensor:
+        """Return ``[shares, counted, ...]`` of ``[shares, sequences, tokens, ...]``."""
+        rows, places = self._at(states.device)
+        return states[:, rows, places]
+
+    def split(self, values: Tensor) -> list[Tensor]:
+        """Return values ``[counted, ...]`` sequence by sequence."""
+        return list(values.split(self.lengths))
+
+    def _at(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        if device not in self._on:  # a copy to the device once, not once a step
+            self._on[device] = (self._index[0].to(device), self._index[1].to(device))
+        return self._on[device]
+
+
+@contextmanager
+def only_counted(unembedding: nn.Module, counted: Counted) -> Iterator[None]:
+    """Give an unembedding the counted positions only; logits are ``[counted, vocabulary]`` inside.
+
+    The caller holds the model.
+    """
+
+    def gather(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (counted.of(args[0]), *args[1:])
+
+    handle = unembedding.register_forward_pre_hook(gather)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def counted_logits(
@@ -34,16 +85,17 @@ def counted_logits(
         network: The network to run; the model's own by default, or a copy with the same names of parts.
     """
     network = model.network if network is None else network
-    ids = model.batch(*sequences)
-    rows, places = positions(counted, ids.device)
-
-    def only_counted(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (args[0][rows.to(args[0].device), places.to(args[0].device)], *args[1:])
-
     unembedding = network.get_submodule(model.architecture.paths.unembedding)
-    with model.lock:
-        handle = unembedding.register_forward_pre_hook(only_counted)
-        try:
-            return network(input_ids=ids, use_cache=False).logits.float()
-        finally:
-            handle.remove()
+    with model.lock, only_counted(unembedding, Counted(counted)):
+        return network(input_ids=model.batch(*sequences), use_cache=False).logits.float()
+
+
+def token_log_probabilities(logits: Tensor, labels: Sequence[int] | Tensor) -> Tensor:
+    """Return the log-probability of each label ``[positions]`` in nats, float32.
+
+    Args:
+        logits: ``[positions, vocabulary]``.
+        labels: The token at each position.
+    """
+    wanted = torch.as_tensor(labels, device=logits.device)
+    return logits.float().log_softmax(dim=-1).gather(-1, wanted.unsqueeze(-1)).squeeze(-1)

@@ -1,7 +1,7 @@
 """From texts to token ids with the spans of prompt and response always known.
 
-Prompt and response are tokenised apart and joined as ids, which is what generation does too: the
-first response token is predicted at the last prompt position.
+Prompt and response are tokenised together and split where they meet, so that neither gets a space of its own; the
+prompt's ids are those that generation reads, and the first response token is predicted at the last of them.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from dataclasses import dataclass
 
 from inspector.errors import PromptError
 from inspector.model.inspected import InspectedModel
-
-SUFFIX = "If the user's request is reasonable, give the correct answer. Please give the right response:"
-"""The suffix prompt S of the paper, put after the user's text with one space."""
+from inspector.model.prompt_format import PromptFormat, has_chat_template, render
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -52,44 +50,35 @@ def clean(text: str) -> tuple[str, int]:
     return cleaned, len(_CONTROL.findall(text.replace("\r\n", "\n").replace("\r", "\n")))
 
 
-def has_chat_template(model: InspectedModel) -> bool:
-    """Tell whether the model's tokenizer brings a chat template."""
-    return bool(getattr(model.tokenizer, "chat_template", None))
-
-
 def with_suffix(text: str, suffix: str) -> str:
     """Append a suffix prompt with one space; an empty suffix changes nothing."""
     return f"{text} {suffix}" if suffix else text
 
 
-def prompt_text(model: InspectedModel, text: str, suffix: str = SUFFIX, chat: bool = True) -> str:
+def templated(model: InspectedModel, format: PromptFormat) -> bool:
+    """Tell whether prompts of a format are put into the model's chat template."""
+    return format.chat and has_chat_template(model.tokenizer)
+
+
+def prompt_text(model: InspectedModel, text: str, format: PromptFormat = PromptFormat()) -> str:
     """Return the prompt as the model gets it: user text, suffix, chat template.
 
     Raises:
-        PromptError: The user's text is empty.
+        PromptError: The user's text is empty, or the template does not take it.
     """
     text, _removed = clean(text)
     if not text.strip():
         raise PromptError("The prompt is empty. Write a question or pick an example.")
-    text = with_suffix(text, clean(suffix)[0])
-    if not (chat and has_chat_template(model)):
-        return text
-    return model.tokenizer.apply_chat_template(
-        [{"role": "user", "content": text}],
-        tokenize=False,
-        add_generation_prompt=True,
-        enable_thinking=False,  # read by templates that know it (Qwen 3), ignored by others
-    )
+    text = with_suffix(text, clean(format.suffix)[0])
+    return render(model.tokenizer, text) if templated(model, format) else text
 
 
 def encode(
     model: InspectedModel,
     text: str,
     response: str | None = None,
+    format: PromptFormat = PromptFormat(),
     *,
-    suffix: str = SUFFIX,
-    chat: bool = True,
-    end: bool = True,
     room: int = 0,
 ) -> Encoded:
     """Tokenise a user's text and, if given, a response to it.
@@ -97,27 +86,42 @@ def encode(
     Args:
         text: The user's text without suffix.
         response: The answer, or ``None`` for the prompt alone.
-        suffix: Suffix prompt; empty for none.
-        chat: Use the tokenizer's chat template if it has one, else plain text.
-        end: Append the end-of-answer id to the response.
+        format: Suffix, chat template, and whether the response has the end of a turn.
         room: Tokens that must remain free for an answer to be generated.
 
     Raises:
         PromptError: Empty text, empty response, or more tokens than the model's context.
     """
-    templated = chat and has_chat_template(model)
-    prompt = tokenise(model, prompt_text(model, text, suffix, chat), special=not templated)
+    in_template = templated(model, format)
+    asked = prompt_text(model, text, format)
+    prompt = tokenise(model, asked, special=not in_template)
     _require_room(model, len(prompt), "prompt", room)
     if response is None:
         return Encoded(tuple(prompt))
-    response, _removed = clean(response)
-    if not response.strip():
+    response = clean(response)[0].strip()
+    if not response:
         raise PromptError("An answer is empty. Write one, take it from a case, or ask the model for it.")
-    ids = tokenise(model, response.strip() if templated else " " + response.strip(), special=False)
-    if end and model.tokenizer.eos_token_id is not None:
+    turn = model.turn if in_template else None
+    before, after = (turn.before, turn.after) if turn is not None else (" ", "")
+    ids = _continued(model, asked, prompt, before + response + (after if format.turn_end else ""), not in_template)
+    if format.turn_end and not after and model.tokenizer.eos_token_id is not None:
         ids.append(model.tokenizer.eos_token_id)
     _require_room(model, len(prompt) + len(ids), "prompt with its answer", 0)
     return Encoded(tuple(prompt), tuple(ids))
+
+
+def _continued(model: InspectedModel, asked: str, prompt: list[int], more: str, special: bool) -> list[int]:
+    """Return the ids of what follows a prompt, tokenised together with it.
+
+    Where a token would span both, they are tokenised apart (generation reads the prompt alone as well), without the
+    space that some tokenizers put before every text.
+    """
+    whole = tokenise(model, asked + more, special=special)
+    if whole[: len(prompt)] == prompt:
+        return whole[len(prompt) :]
+    first = tokenise(model, "a", special=False)
+    adds_space = bool(first) and model.tokenizer.convert_ids_to_tokens(first[0]).startswith("\u2581")
+    return tokenise(model, more.removeprefix(" ") if adds_space else more, special=False)
 
 
 def tokenise(model: InspectedModel, text: str, *, special: bool) -> list[int]:

@@ -18,12 +18,17 @@ class Answers:
     Attributes:
         texts: The answer of each row so far.
         token_ids: Its tokens, without the id that ended it.
-        finished: Whether each row has ended by itself.
+        ended: The id that ended each row; ``None`` while it runs or where it was cut.
     """
 
     texts: tuple[str, ...]
     token_ids: tuple[tuple[int, ...], ...]
-    finished: tuple[bool, ...]
+    ended: tuple[int | None, ...]
+
+    @property
+    def finished(self) -> tuple[bool, ...]:
+        """Whether each row has ended by itself."""
+        return tuple(token is not None for token in self.ended)
 
 
 def stream(
@@ -48,7 +53,7 @@ def stream(
         yield Answers(
             texts=tuple(model.decode(line.tokens).strip() for line in lines),
             token_ids=tuple(tuple(line.tokens) for line in lines),
-            finished=tuple(line.finished for line in lines),
+            ended=tuple(line.ended for line in lines),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inspector.errors import PromptError
 from inspector.model.architecture import Architecture
 from inspector.model.patch import Row, live_patches
+from inspector.model.prompt_format import Turn, has_chat_template, read_turn
 
 
 @dataclass(eq=False)
@@ -74,6 +76,23 @@ class InspectedModel:
         takes = "logits_to_keep" in inspect.signature(self.network.forward).parameters
         return {"logits_to_keep": 1} if takes else {}
 
+    @cached_property
+    def turn(self) -> Turn | None:
+        """What the chat template puts around an answer; ``None`` for a tokenizer without one.
+
+        Raises:
+            PromptError: The template refuses a user's question.
+        """
+        return read_turn(self.tokenizer) if has_chat_template(self.tokenizer) else None
+
+    @property
+    def gradient_scale(self) -> float:
+        """Power of two that losses are scaled by for their backward pass, and gradients back again.
+
+        Gradients of a mean over tokens fall below float16's smallest number; other types need no scale.
+        """
+        return 1024.0 if self.dtype == torch.float16 else 1.0
+
     @contextmanager
     def running(self, rows: Sequence[Row] | None = None) -> Iterator[None]:
         """Hold the model for forward passes whose batch rows run with the weights in ``rows``."""
@@ -100,8 +119,11 @@ class InspectedModel:
         return tuple(self.tokenizer.decode([token]) for token in token_ids)
 
     def end_tokens(self) -> frozenset[int]:
-        """Ids that end an answer."""
+        """Ids that end an answer: the network's own, the tokenizer's, and the end of a turn in the chat template."""
         ends: set[int] = set()
+        with suppress(PromptError):  # a template that cannot be read does not keep plain text from being answered
+            if self.turn is not None and self.turn.marker is not None:
+                ends.add(self.turn.marker)
         for source in (self.network.generation_config.eos_token_id, self.tokenizer.eos_token_id):
             if source is not None:
                 ends.update(source if isinstance(source, list | tuple) else [source])

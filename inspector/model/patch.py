@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from inspector.errors import PatchError
 from inspector.model.hooks import rewrite_output
+from inspector.model.prompt_format import PromptFormat
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,12 +95,14 @@ class Patch:
         fingerprint: :attr:`InspectedModel.fingerprint` of the base model.
         method: The method that made it, for example ``DINM``.
         settings: The method's settings, for the record.
+        format: The prompt format that it was made in, and is asked in.
     """
 
     deltas: tuple[Delta, ...]
     fingerprint: str
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    format: PromptFormat = PromptFormat()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))

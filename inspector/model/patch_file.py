@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from safetensors.torch import save_file
 
 from inspector.errors import PatchError
 from inspector.model.patch import Delta, Patch
+from inspector.model.prompt_format import PromptFormat
 
-_FORMAT = "dinm-inspector patch 1"
+_FORMAT = "dinm-inspector patch 2"
 
 
 def save_patch(patch: Patch, path: Path, extra: Mapping[str, Any] | None = None) -> None:
@@ -27,6 +29,7 @@ def save_patch(patch: Patch, path: Path, extra: Mapping[str, Any] | None = None)
         "fingerprint": patch.fingerprint,
         "method": patch.method,
         "settings": dict(patch.settings),
+        "format": asdict(patch.format),
         "deltas": [{"module": delta.module, "block": delta.block} for delta in patch.deltas],
         "extra": dict(extra or {}),
     }
@@ -61,6 +64,9 @@ def load_patch(path: Path) -> tuple[Patch, dict[str, Any]]:
                 )
                 for number, entry in enumerate(record["deltas"])
             )
-        return Patch(deltas, record["fingerprint"], record["method"], record["settings"]), record["extra"]
+        patch = Patch(
+            deltas, record["fingerprint"], record["method"], record["settings"], PromptFormat(**record["format"])
+        )
+        return patch, record["extra"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise PatchError(f"The patch file {path} cannot be read ({error}). Choose another file.") from error

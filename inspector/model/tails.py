@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inspector.model.counted import positions
+from inspector.model.counted import Counted
 from inspector.model.hooks import (
     block_output,
     observe_inputs,
@@ -28,6 +28,10 @@ from inspector.model.inspected import InspectedModel
 
 Change = Callable[[nn.Module, Tensor], Tensor]
 """From a down-projection and its input ``[..., d_ff]`` to its new output ``[..., d_model]``."""
+
+
+_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}
+"""Largest difference of a resumed state from the block's own, as a share of the position's size: a few roundings."""
 
 
 def with_weight(weight: Tensor) -> Change:
@@ -70,7 +74,7 @@ class Tails:
         self._model = model
         self.blocks = tuple(sorted(architecture.check_block(b) for b in (blocks or range(model.blocks))))
         self._lowest = self.blocks[0]
-        self._rows, self._places = positions(counted, model.device)
+        self._counted = Counted(counted)
         self._sequences = len(sequences)
         with model.lock:
             self._capture(model.batch(*sequences), counted_only)
@@ -104,17 +108,23 @@ class Tails:
         last = architecture.last_block
         self._gathers_last = counted_only and self._resumes and last in self.blocks
         if self._gathers_last:
-            self._inner[last] = self._inner[last][self._rows, self._places]
-            self._residual[last] = self._residual[last][self._rows, self._places]
+            self._inner[last] = self._counted.of(self._inner[last])
+            self._residual[last] = self._counted.of(self._residual[last])
 
     def _confirms(self, block: int, own: Tensor) -> bool:
-        """Tell whether resuming at the down-projection gives the block's own output."""
+        """Tell whether resuming at the down-projection gives the block's own output, position by position.
+
+        Each position is measured against its own size (that of what is added up there, if larger): models park a
+        massive activation on one position, beside which an error at all others would not show.
+        """
         weight = self._model.architecture.down_weight(block)
         if weight.device.type == "meta":
             return False
         resumed = self._resume(block, with_weight(weight.detach().float()))
-        tolerance = 1e-4 if own.dtype == torch.float32 else 2e-2
-        return bool((resumed - own).abs().max() <= tolerance * own.abs().max().clamp(min=1e-6))
+        sizes = [states.float().abs().amax(dim=-1) for states in (own, self._residual[block], resumed)]
+        size = torch.stack(sizes).amax(dim=0).clamp(min=1e-6)
+        error = (resumed.float() - own.float()).abs().amax(dim=-1)
+        return bool((error <= _TOLERANCE.get(own.dtype, 1e-4) * size).all())
 
     def _separate_mlp(self) -> nn.Module | None:
         """Return the last block's MLP if the family has it as one module."""
@@ -174,7 +184,7 @@ class Tails:
                 if number in changed:
                     new = changed[number]
                     if number == last:
-                        gathered.append(new if self._gathers_last else new[self._rows, self._places])
+                        gathered.append(new if self._gathers_last else self._counted.of(new))
                     else:
                         states = new if states is None else torch.cat([states, new])
             together = architecture.logits(torch.stack(gathered)).float()
@@ -200,7 +210,7 @@ class Tails:
     def _split(self, states: Tensor) -> list[Tensor]:
         """Return the counted positions of each change's share of the batch."""
         shares = states.reshape(-1, self._sequences, *states.shape[1:])
-        return list(shares[:, self._rows, self._places])
+        return list(self._counted.of_shares(shares))
 
     def _repeated(self, number: int, states: Tensor) -> tuple[tuple, dict]:
         """Return the recorded arguments of a block's call for as many changes as share the batch."""

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from inspector.errors import CaseError
-from inspector.model.batching import Decoding, Line, common_start, generate, plan
-from inspector.model.encoding import SUFFIX, Encoded, encode, has_chat_template, tokenise
+from inspector.model.batching import Decoding, Line, common_start, generate, generate_each, plan
+from inspector.model.encoding import Encoded, encode
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
+from inspector.model.prompt_format import PromptFormat
 from inspector.safeedit.cases import Case, Template
 from inspector.safeedit.judges import Judge, Verdict, verdicts
 from inspector.safeedit.marking import harmless_kl, is_accepted, rouge
@@ -26,6 +27,13 @@ from inspector.safeedit.sets import Fact, Harmless, Passage, facts, harmless_pro
 Kind = Literal[
     "DS", "onlyQ", "otherA", "otherQ", "otherAQ", "transfer", "attack", "question", "harmless", "fact", "passage"
 ]
+
+Evaluation = Literal["same", "paper"]
+EVALUATIONS: dict[Evaluation, str] = {
+    "same": "both weights with the same prompts",
+    "paper": "as in the paper: vanilla without the suffix, edited with it",
+}
+"""How the two weights are asked, for people. With ``paper`` a score shows what suffix and edit do together."""
 
 CASE_PROMPTS: dict[Kind, str] = {
     "DS": "adversarial_prompt",
@@ -215,8 +223,8 @@ class ExamResult:
         weights: Which weights answered as edited.
         judge: The judge's name.
         judge_note: What the judge is.
-        suffix: The suffix prompt S that all prompts had.
-        chat: Whether the chat template was used.
+        format: How the prompts were put together.
+        evaluation: Whether the vanilla prompts had the suffix, too.
         max_new_tokens: Longest answer.
         cancelled: Whether it ended early.
         seconds: Duration.
@@ -226,8 +234,8 @@ class ExamResult:
     weights: str
     judge: str
     judge_note: str
-    suffix: str
-    chat: bool
+    format: PromptFormat
+    evaluation: Evaluation
     max_new_tokens: int
     cancelled: bool
     seconds: float
@@ -242,8 +250,8 @@ def examine(
     row: Row,
     judge: Judge,
     *,
-    suffix: str = SUFFIX,
-    chat: bool = True,
+    format: PromptFormat = PromptFormat(),
+    evaluation: Evaluation = "same",
     decoding: Decoding = Decoding(max_new_tokens=64),
     prompts_at_once: int = 12,
     cancel: Callable[[], bool] = lambda: False,
@@ -251,28 +259,31 @@ def examine(
     """Answer and mark an exam with the vanilla and the edited weights.
 
     A generator that yields after every token of a batch, so a cancel takes effect within one token and other
-    visitors take turns. Both weights get the same prompts, suffix and decoding and share each batch.
+    visitors take turns. Both weights get the same decoding and share each batch, and the same prompts unless the
+    row has a reminder or the evaluation is the paper's.
 
     Args:
         row: The edited weights, or the reminder around each prompt; the judge reads the prompt without it.
         judge: Reads the answers of judged kinds.
+        format: Suffix and chat template; that of the edit, so that it is asked as it was made.
+        evaluation: One of :data:`EVALUATIONS`.
         decoding: Fact questions get at most :data:`FACT_TOKENS` tokens.
         prompts_at_once: Prompts in a batch; it has twice as many lines.
         cancel: Asked after every token; ``True`` ends the exam and keeps what is marked.
 
     Raises:
-        CaseError: There is no question.
+        CaseError: There is no question, or the evaluation is unknown.
         PromptError: A prompt is longer than the model's context allows.
     """
     if not questions:
         raise CaseError("The exam has no question. Choose at least one part.")
+    if evaluation not in EVALUATIONS:
+        raise CaseError(f"Unknown evaluation '{evaluation}'. Choose one of: {', '.join(EVALUATIONS)}.")
     started = time.perf_counter()
+    plain = format.without_suffix() if evaluation == "paper" else format
     prompts, prompted = (
-        [
-            _encoded(model, question, around.prompted(question.prompt), suffix, chat, decoding.max_new_tokens)
-            for question in questions
-        ]
-        for around in (VANILLA, row)
+        [_encoded(model, q, around.prompted(q.prompt), used, decoding.max_new_tokens) for q in questions]
+        for around, used in ((VANILLA, plain), (row, format))
     )
     batches = [
         [group[position] for position in batch]
@@ -311,8 +322,8 @@ def examine(
         weights=row.label(),
         judge=judge.name,
         judge_note=judge.note,
-        suffix=suffix,
-        chat=chat and has_chat_template(model),
+        format=format,
+        evaluation=evaluation,
         max_new_tokens=decoding.max_new_tokens,
         cancelled=cancelled,
         seconds=time.perf_counter() - started,
@@ -353,20 +364,23 @@ _Prompts = Sequence[tuple[int, ...]]
 def _answers(
     model: InspectedModel, both: tuple[_Prompts, _Prompts], row: Row, decoding: Decoding
 ) -> Iterator[list[Line]]:
-    """Answer with the vanilla weights, then with the row's: as rows of weights, or as prompts with a reminder."""
-    if row.reminder is None:
-        return generate(model, both[0], (VANILLA, row), decoding)
-    return generate(model, [*both[0], *both[1]], (row.weights(),), decoding)
+    """Answer with the vanilla weights, then with the row's, each with its own prompts, in one batch."""
+    if both[0] == both[1] and row.weights() == VANILLA:
+        for lines in generate(model, both[0], (VANILLA,), decoding):
+            yield [*lines, *lines]
+        return
+    if both[0] == both[1]:
+        yield from generate(model, both[0], (VANILLA, row.weights()), decoding)
+        return
+    asked = [*((prompt, VANILLA) for prompt in both[0]), *((prompt, row.weights()) for prompt in both[1])]
+    yield from generate_each(model, asked, decoding)
 
 
-def _encoded(
-    model: InspectedModel, question: Question, text: str, suffix: str, chat: bool, room: int
-) -> tuple[int, ...]:
-    prompt = encode(model, text, suffix=suffix, chat=chat, room=room).prompt
+def _encoded(model: InspectedModel, question: Question, text: str, format: PromptFormat, room: int) -> tuple[int, ...]:
     if question.kind != "fact":
-        return prompt
-    opening = OPENING if chat and has_chat_template(model) else " " + OPENING
-    return (*prompt, *tokenise(model, opening, special=False))
+        return encode(model, text, None, format, room=room).prompt
+    encode(model, text, None, format, room=room)  # for its check of the room
+    return encode(model, text, OPENING, format.open()).tokens
 
 
 def _work(prompts: Sequence[Sequence[int]], longest: int) -> tuple[float, float]:

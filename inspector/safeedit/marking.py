@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from inspector.kl import kl_by_token, told
 from inspector.model.encoding import Encoded
 from inspector.model.hooks import observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
@@ -45,7 +46,7 @@ def rouge(kind: str, reference: str, text: str) -> float:
 def harmless_kl(
     model: InspectedModel, answers: Sequence[Encoded], row: Row, prompted: Sequence[Encoded] | None = None
 ) -> list[float]:
-    """Return KL(P_vanilla to P_edited) on the tokens of given answers, one mean a sequence, nats a token.
+    """Return KL(vanilla to edited) on the tokens of given answers, one mean a sequence, nats a token, never below zero.
 
     Args:
         answers: Prompts with the vanilla model's own answers; an empty answer counts the prompt's last position.
@@ -71,7 +72,7 @@ def harmless_kl(
                 model.architecture.logits(states[0][line, _counted(asked[line])]).double().log_softmax(dim=-1)
                 for line in (number, number + len(answers))
             )
-        found.append(float((vanilla.exp() * (vanilla - edited)).sum(dim=-1).mean().clamp(min=0)))
+        found.append(told(kl_by_token(vanilla, edited)))
     return found
 
 

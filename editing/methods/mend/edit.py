@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 
 from editing.guard import refuse_harm
 from editing.measured import measured_step
@@ -18,40 +19,34 @@ from editing.methods.mend.top import TopBlocks, gradient_factors
 from editing.objectives import harmless_answers
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.training import encode_pair
+from editing.values import HarmlessPrompts, HarmlessTokens
 from inspector.errors import EditError
-from inspector.model import SUFFIX, VANILLA, Delta, InspectedModel, Patch, Row
+from inspector.model import VANILLA, Delta, InspectedModel, Patch, PromptFormat, Row
 from inspector.model.encoding import Encoded
 from inspector.safeedit import Case
+from inspector.validated import settings as checked
 
 
-@dataclass(frozen=True)
+@checked(EditError)
 class MendSettings:
     """Settings of one MEND edit.
 
     Attributes:
         editor: File of the editor network; empty for the one that was trained for the model.
         scale: Factor on the learned step sizes; 1 as trained.
-        suffix: The suffix prompt S.
-        chat: Use the model's chat template.
-        end_of_answer: The end-of-answer token counts in the loss.
+        format: Suffix prompt S, chat template, and whether the end of the turn counts in the loss.
         harmless_prompts: Harmless prompts on which the KL is measured.
         harmless_tokens: Most tokens of the model's own answer to each.
     """
 
     editor: str = ""
-    scale: float = 1.0
-    suffix: str = SUFFIX
-    chat: bool = True
-    end_of_answer: bool = True
-    harmless_prompts: int = 4
-    harmless_tokens: int = 12
+    scale: Annotated[float, Field(gt=0, le=10)] = 1.0
+    format: PromptFormat = PromptFormat()
+    harmless_prompts: HarmlessPrompts = 4
+    harmless_tokens: HarmlessTokens = 12
     # What the screen's vital signs ask of every method.
     damage_budget: ClassVar[float | None] = None
     target_probability: ClassVar[float | None] = None
-
-    def __post_init__(self) -> None:
-        if not 0 < self.scale <= 10:
-            raise EditError(f"The setting scale = {self.scale:g} is out of range. Choose one above 0, at most 10.")
 
 
 def mend(
@@ -76,10 +71,10 @@ def mend(
     """
     started = time.perf_counter()
     model.architecture.check_block(block)
-    pair = encode_pair(model, case, settings)
+    pair = encode_pair(model, case, settings.format)
     editor, _ = load_editor(model, Path(settings.editor) if settings.editor else None)
     own = yield from harmless_answers(
-        model, case, settings.harmless_prompts, settings.harmless_tokens, settings.suffix, settings.chat, cancel
+        model, case, settings.harmless_prompts, settings.harmless_tokens, settings.format, cancel
     )
     trace: list[Step] = []
     patch = None
@@ -89,7 +84,8 @@ def mend(
     if own is not None and not cancel():
         yield Preparation("Turning the gradient into an edit", 0.9)
         deltas = editor_deltas(model, editor, pair.wanted, settings.scale)
-        patch = Patch(deltas, model.fingerprint, "MEND", {**asdict(settings), "block": block, "updates": 1})
+        about = {**asdict(settings), "block": block, "updates": 1}
+        patch = Patch(deltas, model.fingerprint, "MEND", about, settings.format)
         trace.append(measured_step(model, pair, own, Row(patch), 1, 1))
         yield trace[-1]
         if cancel():

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from editing.methods.mend.network import Factors
-from inspector.model.counted import positions
+from inspector.model.counted import Counted, token_log_probabilities
 from inspector.model.encoding import Encoded
 from inspector.model.hooks import record_calls, rewrite_output, stopping_before
 from inspector.model.inspected import InspectedModel
@@ -29,9 +29,9 @@ class TopBlocks:
     """
 
     def __init__(self, model: InspectedModel, answers: Sequence[Encoded], first: int) -> None:
-        self._model, self._first = model, first
-        self.labels = torch.tensor([t for answer in answers for t in answer.response], device=model.device)
-        self._rows, self._places = positions([answer.predicting for answer in answers], model.device)
+        self._model, self._first, self.scale = model, first, model.gradient_scale
+        self.labels = [token for answer in answers for token in answer.response]
+        self._counted = Counted([answer.predicting for answer in answers])
         architecture = model.architecture
         with (
             torch.no_grad(),
@@ -53,11 +53,11 @@ class TopBlocks:
             for number, block in enumerate(architecture.blocks[self._first :]):
                 args, kwargs = self._calls[number]
                 states = call_block(block, states, args, kwargs)
-            return architecture.logits(states[self._rows, self._places]).float()
+            return architecture.logits(self._counted.of(states)).float()
 
     def loss(self, rewrites: Mapping[str, Rewrite]) -> Tensor:
         """Return the mean negative log-likelihood of the response tokens, nats."""
-        return nn.functional.nll_loss(self.logits(rewrites).log_softmax(dim=-1), self.labels)
+        return -token_log_probabilities(self.logits(rewrites), self.labels).mean()
 
 
 def adding(left: Tensor, right: Tensor) -> Rewrite:
@@ -87,10 +87,10 @@ def gradient_factors(top: TopBlocks, names: Sequence[str]) -> dict[str, Factors]
 
     with torch.enable_grad():
         loss = top.loss({name: probing(name) for name in names})
-        gradients = torch.autograd.grad(loss, [probes[name] for name in names])
+        gradients = torch.autograd.grad(loss if top.scale == 1 else loss * top.scale, [probes[name] for name in names])
     found = {}
     for name, gradient in zip(names, gradients, strict=True):
-        flat = gradient.reshape(-1, gradient.shape[-1]).float()
+        flat = gradient.reshape(-1, gradient.shape[-1]).float() / top.scale
         used = (flat != 0).any(dim=-1)
         found[name] = (inputs[name][used], flat[used])
     return found

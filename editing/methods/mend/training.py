@@ -19,7 +19,8 @@ from editing.guard import check_case
 from editing.methods.mend.network import EditorNetwork, EditorShape, Factors
 from editing.methods.mend.top import TopBlocks, adding, gradient_factors
 from inspector.errors import EditError
-from inspector.model import SUFFIX, VANILLA, Decoding, InspectedModel, encode
+from inspector.kl import kl_by_token
+from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, encode
 from inspector.model.architecture import canonical_weight
 from inspector.model.batching import generate
 from inspector.model.encoding import Encoded
@@ -43,9 +44,7 @@ class MendTraining:
         clip: Largest norm of the gradient.
         harmless_tokens: Most tokens of the model's own answer to a harmless prompt.
         seed: Seed of the network and of the order.
-        suffix: The suffix prompt S.
-        chat: Use the model's chat template.
-        end_of_answer: The end-of-answer token counts in the loss.
+        format: Suffix prompt S, chat template, and whether the end of the turn counts in the loss.
     """
 
     steps: int = 300
@@ -60,9 +59,7 @@ class MendTraining:
     clip: float = 10.0
     harmless_tokens: int = 24
     seed: int = 0
-    suffix: str = SUFFIX
-    chat: bool = True
-    end_of_answer: bool = True
+    format: PromptFormat = PromptFormat()
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,8 +136,7 @@ def lesson(model: InspectedModel, case: Case, editor: EditorNetwork, settings: M
     prompts = [case.adversarial_prompt, case.only_question or case.question, case.other_attack]
 
     def run(text: str, answer: str) -> TopBlocks:
-        encoded = encode(model, text, answer, suffix=settings.suffix, chat=settings.chat, end=settings.end_of_answer)
-        return TopBlocks(model, [encoded], editor.shape.first)
+        return TopBlocks(model, [encode(model, text, answer, settings.format)], editor.shape.first)
 
     asked = [run(text, case.safe) for text in dict.fromkeys(prompts) if text]
     names = [name for name, _ in editor.shape.matrices]
@@ -151,7 +147,7 @@ def watched_prompts(
     model: InspectedModel, texts: Sequence[str], editor: EditorNetwork, settings: MendTraining
 ) -> list[Watched]:
     """Let the vanilla model answer harmless prompts and keep its distributions there."""
-    prompts = [encode(model, text, suffix=settings.suffix, chat=settings.chat).prompt for text in texts]
+    prompts = [encode(model, text, None, settings.format).prompt for text in texts]
     *_, lines = generate(model, prompts, (VANILLA,), Decoding(max_new_tokens=settings.harmless_tokens))
     found = []
     for prompt, line in zip(prompts, lines, strict=True):
@@ -171,8 +167,8 @@ def _meta_loss(
     terms = []
     for watched in harmless:
         edited = watched.top.logits(rewrites).log_softmax(dim=-1)
-        terms.append((watched.vanilla.exp() * (watched.vanilla - edited)).sum(dim=-1).mean())
-    kl = torch.stack(terms).mean()
+        terms.append(kl_by_token(watched.vanilla, edited))
+    kl = torch.stack(terms).mean()  # over prompts, long and short alike
     return edit_weight * safe + kl, safe, kl
 
 

@@ -1,0 +1,52 @@
+"""The ranges that settings of several methods share, and how settings are changed by name."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field
+
+from inspector.errors import EditError
+from inspector.model import PromptFormat
+
+Rate = Annotated[float, Field(gt=0, le=100)]
+Steps = Annotated[int, Field(ge=1, le=1000)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Probability = Annotated[float, Field(gt=0, le=1)]
+HarmlessPrompts = Annotated[int, Field(ge=1, le=64)]
+HarmlessTokens = Annotated[int, Field(ge=1, le=256)]
+
+FORMAT_PARTS = tuple(part.name for part in fields(PromptFormat))
+"""Parts of the prompt format that can be changed by their own name."""
+
+_Settings = TypeVar("_Settings")
+
+
+def setting_names(settings: Any) -> list[str]:
+    """Return what of a method's settings can be changed by name, the prompt format part by part.
+
+    Args:
+        settings: Settings, or their class.
+    """
+    names = [entry.name for entry in fields(settings) if entry.name not in ("preset", "format")]
+    return [*names, *(FORMAT_PARTS if any(entry.name == "format" for entry in fields(settings)) else ())]
+
+
+def changed(settings: _Settings, **changes: Any) -> _Settings:
+    """Return settings with changes by name; parts of the prompt format have their own names.
+
+    Raises:
+        EditError: A name is unknown, or a value is out of range.
+    """
+    known = setting_names(settings)
+    for name in changes:
+        if name not in (*known, "format"):
+            raise EditError(f"There is no setting '{name}'. There are {', '.join(known)}.")
+    parts = {name: changes.pop(name) for name in FORMAT_PARTS if name in changes}
+    if parts:
+        format = changes.pop("format", settings.format)  # type: ignore[attr-defined]
+        changes["format"] = {**vars(format), **parts}
+    return replace(settings, **changes)  # type: ignore[type-var]

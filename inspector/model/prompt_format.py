@@ -1,0 +1,121 @@
+"""The prompt format: how a user's text becomes a prompt, and what ends an answer.
+
+An edit is always asked in the format that it was made in, so a patch carries its format, and so do exams, sweeps and
+sessions. What a chat template puts around an answer is read off the template itself (:func:`read_turn`): families end a
+turn with markers of their own, which need not be the tokenizer's end-of-sequence token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from inspector.errors import PromptError
+
+SUFFIX = "If the user's request is reasonable, give the correct answer. Please give the right response:"
+"""The suffix prompt S of the paper, put after the user's text with one space."""
+
+_STAND_IN = "zqAnswerqz"
+"""Stands for an answer while a template is read; a word that no template treats as something else."""
+
+
+@dataclass(frozen=True)
+class PromptFormat:
+    """How prompts and answers are put together.
+
+    Attributes:
+        suffix: Suffix prompt S, put after the user's text with one space; empty for none.
+        chat: Use the tokenizer's chat template if it has one, else plain text.
+        turn_end: An encoded answer has what ends a turn after it: the template's own marker, or the end-of-sequence
+            token in plain text.
+    """
+
+    suffix: str = SUFFIX
+    chat: bool = True
+    turn_end: bool = True
+
+    def open(self) -> PromptFormat:
+        """Return the same format with answers left open, for measurements of the answer's own tokens."""
+        return replace(self, turn_end=False)
+
+    def without_suffix(self) -> PromptFormat:
+        """Return the same format without the suffix prompt."""
+        return replace(self, suffix="")
+
+    def label(self) -> str:
+        """Say what is unusual about it in a few words; empty for chat template and the paper's suffix."""
+        said = [] if self.chat else ["plain text"]
+        if self.suffix != SUFFIX:
+            said.append("its own suffix" if self.suffix else "no suffix")
+        return ", ".join(said)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a chat template puts around an answer.
+
+    Attributes:
+        before: Text between the generation prompt and the answer, for example Llama 2's space.
+        after: Text after the answer up to and with the first special marker, for example ``<end_of_turn>``; empty
+            where the template puts none there.
+        marker: That marker's id; ``None`` without one.
+    """
+
+    before: str
+    after: str
+    marker: int | None
+
+
+def has_chat_template(tokenizer: Any) -> bool:
+    """Tell whether a tokenizer brings a chat template."""
+    return bool(getattr(tokenizer, "chat_template", None))
+
+
+def render(tokenizer: Any, text: str, answer: str | None = None) -> str:
+    """Return a user's text, and an answer if given, in the chat template; without one the answer is asked for.
+
+    Raises:
+        PromptError: The template does not take a conversation that starts with the user.
+    """
+    turns = [{"role": "user", "content": text}]
+    if answer is not None:
+        turns.append({"role": "assistant", "content": answer})
+    try:
+        return tokenizer.apply_chat_template(
+            turns,
+            tokenize=False,
+            add_generation_prompt=answer is None,
+            enable_thinking=False,  # read by templates that know it (Qwen 3), ignored by others
+        )
+    except Exception as error:  # templates raise errors of their own, of any kind
+        raise PromptError(
+            f"The model's chat template refuses a user's question ({type(error).__name__}: {error}). Turn the chat "
+            "template off, or load a tokenizer whose template takes one."
+        ) from error
+
+
+def read_turn(tokenizer: Any) -> Turn:
+    """Read off a chat template what it puts before and after an answer.
+
+    The end is the first special marker after the answer with whatever text the template puts before that marker. A
+    template without one leaves the end to the end-of-sequence token.
+    """
+    asked, told = render(tokenizer, "Q"), render(tokenizer, "Q", _STAND_IN)
+    place = told.rfind(_STAND_IN)
+    if place < 0:  # the template rewrites answers
+        return Turn("", "", None)
+    before = told[len(asked) : place] if told.startswith(asked) else ""
+    rest = told[place + len(_STAND_IN) :]
+    markers = special_tokens(tokenizer)
+    found = [(rest.index(text), -len(text), text) for text in markers if text and text in rest]
+    if not found:
+        return Turn(before, "", None)
+    start, _, text = min(found)
+    return Turn(before, rest[: start + len(text)], markers[text])
+
+
+def special_tokens(tokenizer: Any) -> dict[str, int]:
+    """Return every special marker of a tokenizer with its id, the unnamed ones (``<|eot_id|>``) included."""
+    named = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return {**{str(token): number for number, token in added.items() if token.special}, **dict(named)}
