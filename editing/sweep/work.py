@@ -11,11 +11,11 @@ from inspector.errors import InspectorError
 from inspector.model import Decoding, InspectedModel
 from inspector.safeedit.cases import Case
 from inspector.safeedit.exam import Texts, examine, make_exam, run_exam
-from inspector.safeedit.judges import Judge
 from inspector.safeedit.layouts import read_cases, serves
 from inspector.safeedit.records import reply_record
 from inspector.safeedit.sets import facts, passages
 from inspector.safeedit.sources import more_texts
+from inspector.safeedit.verdict import Judge
 
 if TYPE_CHECKING:
     from editing.sweep.settings import SweepSettings

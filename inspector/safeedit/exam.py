@@ -17,11 +17,11 @@ from inspector.model.encoding import SUFFIX, Encoded, encode, has_chat_template,
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
 from inspector.safeedit.cases import Case, Template
-from inspector.safeedit.judges import Judge, Verdict, verdicts
 from inspector.safeedit.marking import harmless_kl, is_accepted, rouge
 from inspector.safeedit.quality import degeneracy, fluency
 from inspector.safeedit.refusal import read_refusal
 from inspector.safeedit.sets import Fact, Harmless, Passage, facts, harmless_prompts, held_out_cases, passages, spread
+from inspector.safeedit.verdict import Judge, Verdict, verdicts
 
 Kind = Literal[
     "DS", "onlyQ", "otherA", "otherQ", "otherAQ", "transfer", "attack", "question", "harmless", "fact", "passage"

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from inspector.safeedit.exam import Marked, Question, Reply
-from inspector.safeedit.judges import Verdict
+from inspector.safeedit.verdict import Verdict
 
 
 def reply_record(reply: Reply) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from dataclasses import fields
 import pytest
 
 from inspector.safeedit.exam import Marked, Question, Reply
-from inspector.safeedit.judges import Verdict
 from inspector.safeedit.records import reply_from, reply_record
+from inspector.safeedit.verdict import Verdict
 
 TEXTS = ("", "line\nline\ttab", "<s> </s> <b>", '"quoted" \\n', "naïve — 你好 🙂", "\u2028 \x00 \ufffd")
 

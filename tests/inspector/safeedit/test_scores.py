@@ -9,8 +9,8 @@ import pytest
 
 from inspector.safeedit.cases import CATEGORIES
 from inspector.safeedit.exam import Marked, Question, Reply
-from inspector.safeedit.judges import Verdict
 from inspector.safeedit.scores import average, category_matrix, mean, per_category, percentage, score_table
+from inspector.safeedit.verdict import Verdict
 
 NUMBERS = itertools.count()
 
