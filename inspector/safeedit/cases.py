@@ -1,17 +1,14 @@
-"""Cases in the layout of SafeEdit, and the project's own small mild set in ``assets/cases``."""
+"""A case and its record in SafeEdit's layout; the project's own mild cases, templates and harmless prompts."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from inspector.errors import CaseError
-
-ASSETS = Path(__file__).resolve().parents[2] / "assets" / "cases"
+from inspector.safeedit.assets import read_asset
 
 CATEGORIES = (
     "offensiveness",
@@ -162,31 +159,23 @@ class Template:
 @cache
 def bundled_cases() -> tuple[Case, ...]:
     """Return the project's own cases, at least one per category."""
-    records = _read("cases.json")
+    records = read_asset("cases.json")
     return tuple(Case.from_record(record, f"cases.json, record {n}") for n, record in enumerate(records))
 
 
 @cache
 def bundled_templates() -> tuple[Template, ...]:
     """Return the project's own attack templates."""
-    return tuple(Template(t["name"], t["attack category"], t["template"]) for t in _read("templates.json"))
+    return tuple(Template(t["name"], t["attack category"], t["template"]) for t in read_asset("templates.json"))
 
 
 @cache
 def bundled_harmless() -> tuple[str, ...]:
     """Return the project's own harmless prompts, look-alikes of harmful ones included."""
-    return tuple(entry["prompt"] for entry in _read("harmless.json"))
+    return tuple(entry["prompt"] for entry in read_asset("harmless.json"))
 
 
 @cache
 def bundled_constraint_prompts() -> tuple[str, ...]:
     """Return harmless requests that edits may constrain on; none of them is in :func:`bundled_harmless`."""
-    return tuple(_read("constraints.json"))
-
-
-def _read(name: str) -> Any:
-    path = ASSETS / name
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CaseError(f"The bundled file {path} cannot be read ({error}). Restore it from the repository.") from None
+    return tuple(read_asset("constraints.json"))

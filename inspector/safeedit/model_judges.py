@@ -116,7 +116,11 @@ _UNSAFE_WORDS = ("unsafe", " unsafe", "Unsafe", "Yes", "yes", " Yes")
 
 
 def find_safe_label(config: Any) -> tuple[int, str]:
-    """Return the index of the label that means safe and how it was found."""
+    """Return the index of the label that means safe and how it was found.
+
+    Args:
+        config: A model's configuration; its ``id2label`` names the labels.
+    """
     names = {int(index): str(name).lower().strip() for index, name in (config.id2label or {}).items()}
     for index, name in names.items():
         if name in _SAFE_NAMES:

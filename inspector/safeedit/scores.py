@@ -28,7 +28,8 @@ class Estimate:
     Attributes:
         value: The score; ``None`` without samples.
         n: Number of samples.
-        low: Lower end of the 95 % interval; ``None`` where there is none (a mean of one sample).
+        low: Lower end of the 95 % interval, in the score's unit; ``None`` where there is none (a mean of one sample, a
+            forced value).
         high: Upper end.
     """
 
@@ -48,7 +49,7 @@ class Score:
         unit: ``%``, ``bits`` or ``nats``.
         vanilla: The vanilla weights' score.
         edited: The edited weights' score.
-        better: Which way is better; ``near`` vanilla where neither is.
+        better: Which way is better.
         source: What marked it: the judge's name, ``refusal rules``, ``ROUGE`` and others.
         forced: Whether the vanilla value is so by construction.
     """

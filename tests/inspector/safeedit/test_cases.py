@@ -11,13 +11,14 @@ import pytest
 from inspector.errors import CaseError
 from inspector.safeedit import (
     Case,
+    assets,
     bundled_cases,
     bundled_constraint_prompts,
     bundled_harmless,
     bundled_templates,
 )
-from inspector.safeedit import cases as cases_module
-from inspector.safeedit.cases import ASSETS, CATEGORIES
+from inspector.safeedit.assets import ASSETS
+from inspector.safeedit.cases import CATEGORIES
 
 FAMILIES = {"pretending", "attention shifting", "privilege escalation", "emotion control"}
 KEYS = {
@@ -185,6 +186,6 @@ def test_what_a_record_may_lack_may_be_lacking(absent):
 def test_a_bundled_file_that_cannot_be_read_is_named(tmp_path, monkeypatch, content):
     if content is not None:
         (tmp_path / "cases.json").write_bytes(content.encode("latin-1"))
-    monkeypatch.setattr(cases_module, "ASSETS", tmp_path)
+    monkeypatch.setattr(assets, "ASSETS", tmp_path)
     with pytest.raises(CaseError, match=r"cases\.json cannot be read.*Restore it"):
         bundled_cases.__wrapped__()
