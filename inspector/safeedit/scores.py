@@ -99,7 +99,7 @@ def mean(values: Sequence[float], factor: float = 1.0, least: float = -math.inf)
     low, high = (centre + float(end * sem(data)) for end in t.interval(0.95, len(data) - 1))
     if min(values) >= 0 and max(values) <= 1 < factor:
         low, high = max(0.0, low), min(factor, high)
-    return Estimate(centre, len(data), max(least, low), high)
+    return Estimate(centre, len(data), max(low, least), high)
 
 
 def average(parts: Sequence[Estimate]) -> Estimate:
