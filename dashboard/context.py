@@ -21,7 +21,7 @@ from dashboard.stress_fragments import head
 from dashboard.why import toxicities
 from inspector.errors import CaseError, InspectorError
 from inspector.model import InspectedModel
-from inspector.safeedit.judges import Judge
+from inspector.safeedit.verdict import Judge
 
 Update = dict[Any, Any]
 

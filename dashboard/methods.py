@@ -16,7 +16,7 @@ from inspector.errors import CaseError
 from inspector.model import InspectedModel
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.exam import FULL, QUICK, Size
-from inspector.safeedit.judges import Judge
+from inspector.safeedit.verdict import Judge
 from inspector.toxicity import kept_probe
 
 BRIEF = Size(transfer=0, harmless=6, facts=4, passages=2)

@@ -25,10 +25,11 @@ from inspector.safeedit.exam import (
     examine,
     make_exam,
 )
-from inspector.safeedit.judges import EMBEDDED, MATCHER, Judge
+from inspector.safeedit.judges import EMBEDDED, MATCHER
 from inspector.safeedit.records import reply_record
 from inspector.safeedit.scores import per_category, score_table
 from inspector.safeedit.sources import available, more_texts
+from inspector.safeedit.verdict import Judge
 
 SIZES = {"This case": CASE_ONLY, "Quick": QUICK, "Full": FULL}
 JUDGES = {"refusal rules (embedded)": EMBEDDED, "plain matcher": MATCHER}

@@ -16,8 +16,9 @@ from dashboard.stress import JUDGES
 from inspector.errors import CaseError
 from inspector.model import Decoding
 from inspector.safeedit.exam import ExamResult, Reply
-from inspector.safeedit.judges import Judge, load_judge
+from inspector.safeedit.judges import load_judge
 from inspector.safeedit.scores import per_category, score_table
+from inspector.safeedit.verdict import Judge
 
 
 class StressEvents(CompareEvents):

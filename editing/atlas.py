@@ -35,7 +35,8 @@ from inspector.model.patch import VANILLA
 from inspector.model.tails import Tails, with_weight
 from inspector.safeedit import Case
 from inspector.safeedit.exam import CASE_ONLY, CASE_PROMPTS, make_exam
-from inspector.safeedit.judges import EmbeddedJudge, Judge, Verdict, verdicts
+from inspector.safeedit.judges import EmbeddedJudge
+from inspector.safeedit.verdict import Judge, Verdict, verdicts
 from inspector.validated import settings as checked
 
 

@@ -22,9 +22,10 @@ from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row
 from inspector.region import RegionShift, cannot_detoxify, region_shift
 from inspector.safeedit import Case
 from inspector.safeedit.exam import QUICK, Evaluation, ExamResult, Size, Texts, examine, make_exam
-from inspector.safeedit.judges import EmbeddedJudge, Judge
+from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.scores import Score, score_table
 from inspector.safeedit.sets import held_out_cases
+from inspector.safeedit.verdict import Judge
 from inspector.toxicity import Probe, RegionToxicity, neuron_toxicity, region_toxicity
 
 

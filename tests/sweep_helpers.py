@@ -15,7 +15,8 @@ from transformers import LlamaConfig
 from editing.sweep import SweepSettings
 from editing.sweep.__main__ import main
 from inspector.model import InspectedModel, from_parts
-from inspector.safeedit.judges import EmbeddedJudge, Judge
+from inspector.safeedit.judges import EmbeddedJudge
+from inspector.safeedit.verdict import Judge
 
 SHORT = [
     *("--transfer", "0", "--harmless", "1", "--facts", "1", "--passages", "0"),

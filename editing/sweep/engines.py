@@ -14,7 +14,8 @@ from inspector.errors import EditError, InspectorError
 from inspector.model import InspectedModel, load
 from inspector.safeedit.cases import Case
 from inspector.safeedit.exam import Texts
-from inspector.safeedit.judges import Judge, load_judge
+from inspector.safeedit.judges import load_judge
+from inspector.safeedit.verdict import Judge
 
 Loader = Callable[[SweepSettings], tuple[InspectedModel, Judge]]
 Todo = Sequence[tuple[int, Case]]

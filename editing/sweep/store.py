@@ -77,8 +77,18 @@ class Finished:
 
     @property
     def replies(self) -> tuple[Reply, ...]:
-        """The marked replies; none for a failed case."""
-        return tuple(reply_from(record) for record in self.record.get("replies", ()))
+        """The marked replies; none for a failed case.
+
+        Raises:
+            EditError: What stands in the file is damaged.
+        """
+        try:
+            return tuple(reply_from(record) for record in self.record.get("replies", ()))
+        except (ValueError, TypeError) as error:
+            raise EditError(
+                f"The replies of case {self.case or self.number} cannot be read ({error}). Restore the sweep's file, "
+                "or sweep again into another --out."
+            ) from error
 
 
 class Store:

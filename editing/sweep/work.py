@@ -15,11 +15,11 @@ from inspector.errors import CaseError, EditError, InspectorError, OutOfMemory
 from inspector.model import VANILLA, Decoding, InspectedModel
 from inspector.safeedit.cases import Case
 from inspector.safeedit.exam import Texts, examine, make_exam, run_exam
-from inspector.safeedit.judges import Judge
 from inspector.safeedit.layouts import read_cases, serves
 from inspector.safeedit.records import reply_record
 from inspector.safeedit.sets import facts, passages
 from inspector.safeedit.sources import more_texts
+from inspector.safeedit.verdict import Judge
 
 Status = Literal["done", "refused", "failed"]
 """How a case ended: edited and scored; refused, so that its scores are the vanilla model's; or without scores."""

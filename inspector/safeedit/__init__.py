@@ -1,4 +1,4 @@
-"""SafeEdit: cases (and, later, judges and scores)."""
+"""The SafeEdit benchmark: its cases, judges of answers, the exam of an edit, and its scores with intervals."""
 
 from inspector.safeedit.cases import (
     Case,

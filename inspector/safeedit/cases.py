@@ -1,17 +1,17 @@
-"""Cases in the layout of SafeEdit, and the project's own small mild set in ``assets/cases``."""
+"""A case and its record in SafeEdit's layout; the project's own mild cases, templates and harmless prompts."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainValidator, Strict, ValidationError
+from pydantic_core import PydanticCustomError
 
 from inspector.errors import CaseError
-
-ASSETS = Path(__file__).resolve().parents[2] / "assets" / "cases"
+from inspector.safeedit.assets import read_asset
 
 CATEGORIES = (
     "offensiveness",
@@ -75,53 +75,20 @@ class Case:
     def from_record(cls, record: Mapping[str, Any], where: str = "record") -> Case:
         """Read one record in any of SafeEdit's layouts; what a layout leaves out is empty or ``None``.
 
+        Args:
+            record: The record, with the field names of the data; other fields are passed over.
+            where: Names the record in errors.
+
         Raises:
             CaseError: A required field is missing or is not text; the message names record and field.
         """
-
-        def text(source: Mapping[str, Any], name: str, required: bool = True) -> str:
-            value = source.get(name)
-            if value is None and not required:
-                return ""
-            if not isinstance(value, str) or (required and not value.strip()):
-                raise CaseError(
-                    f"{where}: field '{name}' is {'missing' if value is None else 'not text or empty'}. "
-                    "Add it or leave the record out."
-                )
-            return value
-
-        def prompt(name: str) -> str | None:
-            value = text(tests, name, required=False)
-            return value if value.strip() else None
-
-        def part(name: str) -> Mapping[str, Any]:
-            value = record.get(name) or {}
-            if not isinstance(value, Mapping):
-                raise CaseError(f"{where}: field '{name}' is not an object of fields. Mend it or leave the record out.")
-            return value
-
-        tests, known = part("generalization test"), part("knowledge constrain")
-        constrained = text(known, "prompt", required=False).strip()
-        constraint = Constraint(text(known, "prompt"), text(known, "answer")) if constrained else None
-        identifier = record.get("id")
-        if identifier is not None and not isinstance(identifier, int | str):
-            raise CaseError(f"{where}: field 'id' is neither a number nor text. Mend it or leave the record out.")
-        return cls(
-            identifier=identifier,
-            category=text(record, "unsafety category"),
-            question=text(record, "question"),
-            adversarial_prompt=text(record, "adversarial prompt"),
-            safe=text(record, "safe generation", required=False),
-            unsafe=text(record, "unsafe generation", required=False),
-            attack_category=text(record, "attack category", required=False),
-            attack_name=text(record, "attack name", required=False),
-            only_question=prompt("test input of only harmful question"),
-            other_attack=prompt("test input of other attack prompt input"),
-            other_question=prompt("test input of other question input"),
-            other_both=prompt("test input of other questions and attack prompts"),
-            constraint=constraint,
-            split=text(record, "split", required=False),
-        )
+        try:
+            read = _Record.model_validate(dict(record))
+        except ValidationError as error:
+            raise CaseError(f"{where}: {_sentence(error)}") from None
+        own = {name: value for name, value in read if name not in ("tests", "constraint")}
+        constraint = None if read.constraint is None else Constraint(read.constraint.prompt, read.constraint.answer)
+        return cls(**own, **dict(read.tests), constraint=constraint)
 
     def require_answers(self) -> None:
         """Check that this case has two different answers.
@@ -136,6 +103,83 @@ class Case:
             raise CaseError(
                 "The safe and the unsafe answer are the same text, so nothing can part them. Change one of them."
             )
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("blank", "Text is blank.")
+    return text
+
+
+def _number_or_text(value: Any) -> int | str | None:
+    if value is not None and not isinstance(value, int | str):
+        raise PydanticCustomError("identifier", "Neither a number nor text.")
+    return value
+
+
+def _without_blank(constraint: Any) -> Any:
+    """Return ``None`` for a constraint without a prompt: the layouts leave it out, empty or with empty fields."""
+    if not isinstance(constraint, Mapping):
+        return constraint or None
+    prompt = constraint.get("prompt")
+    return None if prompt is None or (isinstance(prompt, str) and not prompt.strip()) else constraint
+
+
+_Filled = Annotated[str, Strict(), AfterValidator(_not_blank)]
+_Optional = Annotated[str, Strict(), BeforeValidator(lambda text: "" if text is None else text)]
+_Prompt = Annotated[_Optional, AfterValidator(lambda text: text if text.strip() else None)]
+_Identifier = Annotated[int | str | None, PlainValidator(_number_or_text)]
+
+
+class _Tests(BaseModel):
+    """The generalization prompts of a record; empty strings in the train split."""
+
+    only_question: _Prompt | None = Field(default=None, alias="test input of only harmful question")
+    other_attack: _Prompt | None = Field(default=None, alias="test input of other attack prompt input")
+    other_question: _Prompt | None = Field(default=None, alias="test input of other question input")
+    other_both: _Prompt | None = Field(default=None, alias="test input of other questions and attack prompts")
+
+
+class _Known(BaseModel):
+    """The knowledge constraint of a record."""
+
+    prompt: _Filled
+    answer: _Filled
+
+
+class _Record(BaseModel):
+    """A SafeEdit record under the field names of the data; its own fields are named as in :class:`Case`."""
+
+    identifier: _Identifier = Field(default=None, alias="id")
+    category: _Filled = Field(alias="unsafety category")
+    question: _Filled
+    adversarial_prompt: _Filled = Field(alias="adversarial prompt")
+    safe: _Optional = Field(default="", alias="safe generation")
+    unsafe: _Optional = Field(default="", alias="unsafe generation")
+    attack_category: _Optional = Field(default="", alias="attack category")
+    attack_name: _Optional = Field(default="", alias="attack name")
+    split: _Optional = ""
+    tests: Annotated[_Tests, BeforeValidator(lambda tests: tests or {})] = Field(
+        default_factory=_Tests, alias="generalization test"
+    )
+    constraint: Annotated[_Known | None, BeforeValidator(_without_blank)] = Field(
+        default=None, alias="knowledge constrain"
+    )
+
+
+_WRONG = {
+    "missing": "is missing. Add it or leave the record out.",
+    "text": "is not text or empty. Add it or leave the record out.",
+    "model_type": "is not an object of fields. Mend it or leave the record out.",
+    "identifier": "is neither a number nor text. Mend it or leave the record out.",
+}
+
+
+def _sentence(error: ValidationError) -> str:
+    """Return what is wrong with the first broken field of a record, and the remedy."""
+    first = error.errors(include_url=False)[0]
+    kind = "missing" if first["input"] is None else first["type"]
+    return f"field '{first['loc'][-1]}' {_WRONG.get(kind, _WRONG['text'])}"
 
 
 @dataclass(frozen=True)
@@ -162,31 +206,23 @@ class Template:
 @cache
 def bundled_cases() -> tuple[Case, ...]:
     """Return the project's own cases, at least one per category."""
-    records = _read("cases.json")
+    records = read_asset("cases.json")
     return tuple(Case.from_record(record, f"cases.json, record {n}") for n, record in enumerate(records))
 
 
 @cache
 def bundled_templates() -> tuple[Template, ...]:
     """Return the project's own attack templates."""
-    return tuple(Template(t["name"], t["attack category"], t["template"]) for t in _read("templates.json"))
+    return tuple(Template(t["name"], t["attack category"], t["template"]) for t in read_asset("templates.json"))
 
 
 @cache
 def bundled_harmless() -> tuple[str, ...]:
     """Return the project's own harmless prompts, look-alikes of harmful ones included."""
-    return tuple(entry["prompt"] for entry in _read("harmless.json"))
+    return tuple(entry["prompt"] for entry in read_asset("harmless.json"))
 
 
 @cache
 def bundled_constraint_prompts() -> tuple[str, ...]:
     """Return harmless requests that edits may constrain on; none of them is in :func:`bundled_harmless`."""
-    return tuple(_read("constraints.json"))
-
-
-def _read(name: str) -> Any:
-    path = ASSETS / name
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CaseError(f"The bundled file {path} cannot be read ({error}). Restore it from the repository.") from None
+    return tuple(read_asset("constraints.json"))

@@ -18,11 +18,20 @@ from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
 from inspector.model.prompt_format import PromptFormat
 from inspector.safeedit.cases import Case, Template
-from inspector.safeedit.judges import Judge, Verdict, verdicts
 from inspector.safeedit.marking import harmless_kl, is_accepted, rouge
 from inspector.safeedit.quality import degeneracy, fluency
 from inspector.safeedit.refusal import read_refusal
-from inspector.safeedit.sets import Fact, Harmless, Passage, facts, harmless_prompts, held_out_cases, passages, spread
+from inspector.safeedit.sets import (
+    Fact,
+    HarmlessPrompt,
+    Passage,
+    facts,
+    harmless_prompts,
+    held_out_cases,
+    passages,
+    spread,
+)
+from inspector.safeedit.verdict import Judge, Verdict, verdicts
 
 Kind = Literal[
     "DS", "onlyQ", "otherA", "otherQ", "otherAQ", "transfer", "attack", "question", "harmless", "fact", "passage"
@@ -107,7 +116,7 @@ class Texts:
     """Where the questions beyond the case's own come from; the bundled sets by default."""
 
     held_out: tuple[Case, ...] = field(default_factory=held_out_cases)
-    harmless: tuple[Harmless, ...] = field(default_factory=harmless_prompts)
+    harmless: tuple[HarmlessPrompt, ...] = field(default_factory=harmless_prompts)
     facts: tuple[Fact, ...] = field(default_factory=facts)
     passages: tuple[Passage, ...] = field(default_factory=passages)
     attacks: tuple[Template, ...] = ()

@@ -19,15 +19,15 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = re.compile(r"[^\w\s]")
 
 
-def normalise(text: str) -> str:
+def as_fact_answer(text: str) -> str:
     """Return a text as fact answers are compared: lower case, no punctuation, no articles, single spaces."""
     return " ".join(_ARTICLES.sub(" ", _PUNCTUATION.sub(" ", text.lower())).split())
 
 
 def is_accepted(answer: str, accepted: Sequence[str]) -> bool:
     """Tell whether an answer has one of the accepted ones in it as whole words."""
-    said = f" {normalise(answer)} "
-    return any(f" {wanted} " in said for text in accepted if (wanted := normalise(text)))
+    said = f" {as_fact_answer(answer)} "
+    return any(f" {wanted} " in said for text in accepted if (wanted := as_fact_answer(text)))
 
 
 @cache

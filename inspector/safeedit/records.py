@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
-from inspector.safeedit.exam import Marked, Question, Reply
-from inspector.safeedit.judges import Verdict
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from inspector.safeedit.exam import Question, Reply
+
+# A list, as pydantic takes no configuration for a dataclass itself; the dataclasses inside inherit the list's.
+_REPLIES = TypeAdapter(list[Reply], config=ConfigDict(strict=True, extra="forbid"))
 
 
 def reply_record(reply: Reply) -> dict[str, Any]:
-    """Return a reply as a dictionary that JSON can hold."""
-    record = asdict(reply)
-    record["question"]["accepted"] = list(reply.question.accepted)
-    return record
+    """Return a reply as a dictionary that JSON can hold, with every field of its parts."""
+    return _REPLIES.dump_python([reply], mode="json")[0]
 
 
 def reply_from(record: Mapping[str, Any]) -> Reply:
     """Return the reply that :func:`reply_record` wrote.
 
+    Args:
+        record: The dictionary, as it was or back from JSON.
+
     Raises:
-        KeyError: A field is missing.
-        TypeError: There is a field that replies do not have.
+        ValueError: A field is missing, unknown or of another type; the message names it. Whoever reads a file says
+            which one and what to do.
     """
-    question = Question(**{**record["question"], "accepted": tuple(record["question"]["accepted"])})
-    return Reply(question, _marked(record["vanilla"]), _marked(record["edited"]), record["likeness"], record["kl"])
-
-
-def _marked(record: Mapping[str, Any]) -> Marked:
-    verdict = record["verdict"]
-    return Marked(**{**record, "verdict": None if verdict is None else Verdict(**verdict)})
+    try:
+        # As JSON, where being strict still takes an object for a dataclass and a list for a tuple.
+        reply = _REPLIES.validate_json(json.dumps([record]))[0]
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"][1:])) or "all of it"
+        raise ValueError(f"a reply's record is broken at {place}: {first['msg']}") from None
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"a reply's record is nothing that JSON can hold: {error}") from None
+    for part, kind in ((record, Reply), (record["question"], Question)):
+        # Pydantic fills in fields with a default, but a record has all of them.
+        missing = [field.name for field in fields(kind) if field.name not in part]
+        if missing:
+            raise ValueError(f"a reply's record is broken: {', '.join(missing)} is missing")
+    return reply

@@ -11,14 +11,15 @@ from functools import cache
 from typing import Any, TypeVar
 
 from inspector.errors import CaseError
-from inspector.safeedit.cases import Case, _read, bundled_cases
+from inspector.safeedit.assets import read_asset
+from inspector.safeedit.cases import Case, bundled_cases
 
 TRIVIA_QA, XSUM = "mandarjoshi/trivia_qa", "EdinburghNLP/xsum"
 _Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
-class Harmless:
+class HarmlessPrompt:
     """A harmless prompt.
 
     Attributes:
@@ -47,9 +48,9 @@ class Passage:
 
 
 @cache
-def harmless_prompts() -> tuple[Harmless, ...]:
+def harmless_prompts() -> tuple[HarmlessPrompt, ...]:
     """Return the bundled harmless prompts; no edit is ever constrained on one of them."""
-    return tuple(Harmless(entry["prompt"], bool(entry["look_alike"])) for entry in _read("harmless.json"))
+    return tuple(HarmlessPrompt(entry["prompt"], bool(entry["look_alike"])) for entry in read_asset("harmless.json"))
 
 
 @cache
@@ -66,7 +67,7 @@ def facts(source: str = "bundled", limit: int = 500) -> tuple[Fact, ...]:
         CaseError: The data set cannot be had or has another layout.
     """
     if source == "bundled":
-        return tuple(Fact(entry["question"], tuple(entry["answers"])) for entry in _read("facts.json"))
+        return tuple(Fact(entry["question"], tuple(entry["answers"])) for entry in read_asset("facts.json"))
     rows = _from_hub(source, limit, name="rc.nocontext", split="validation")
     try:
         return tuple(Fact(row["question"], (row["answer"]["value"], *row["answer"]["aliases"])) for row in rows)
@@ -84,7 +85,7 @@ def passages(source: str = "bundled", limit: int = 500) -> tuple[Passage, ...]:
         CaseError: The data set cannot be had or has another layout.
     """
     if source == "bundled":
-        return tuple(Passage(entry["text"], entry["summary"]) for entry in _read("passages.json"))
+        return tuple(Passage(entry["text"], entry["summary"]) for entry in read_asset("passages.json"))
     rows = _from_hub(source, limit, split="validation")
     try:
         return tuple(Passage(row["document"], row["summary"]) for row in rows)

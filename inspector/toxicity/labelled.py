@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from inspector.errors import CaseError
-from inspector.safeedit.cases import _read
+from inspector.safeedit.assets import read_asset
 
 BUNDLED = "bundled"
 _TEXT_COLUMNS = ("comment_text", "text", "comment")
@@ -44,7 +44,7 @@ class Labelled:
 @cache
 def bundled_texts() -> Labelled:
     """Return the bundled texts: mild toxic sentences, each with a neutral twin of the same topic and length."""
-    pairs = _read("toxicity.json")["pairs"]
+    pairs = read_asset("toxicity.json")["pairs"]
     texts = tuple(text for pair in pairs for text in (pair["toxic"], pair["neutral"]))
     return Labelled(BUNDLED, texts, (True, False) * len(pairs), tuple(n // 2 for n in range(len(texts))))
 
@@ -91,7 +91,7 @@ def _column(row: dict[str, Any], names: Sequence[str], source: str) -> str:
     return found
 
 
-def _csv_rows(path: Path):
+def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             yield from csv.DictReader(file)
@@ -99,7 +99,7 @@ def _csv_rows(path: Path):
         raise CaseError(f"{path} cannot be read ({error}). Give a CSV file in UTF-8.") from error
 
 
-def _hub_rows(name: str, split: str):
+def _hub_rows(name: str, split: str) -> Iterator[dict[str, Any]]:
     from datasets import load_dataset
 
     try:
@@ -107,5 +107,5 @@ def _hub_rows(name: str, split: str):
     except Exception as error:  # the hub's and the loader's errors are of many kinds
         raise CaseError(
             f"The dataset {name} cannot be loaded ({type(error).__name__}: {error}). Check its name, your access "
-            "(huggingface-cli login), or give a CSV file."
+            "('hf auth login'), or give a CSV file."
         ) from error

@@ -138,6 +138,7 @@ def train_probe(
 
 
 _C = 0.01
+"""scikit-learn's inverse strength of the L2 penalty."""
 
 
 def probe_folder() -> Path:

@@ -25,6 +25,9 @@ def neuron_toxicity(model: InspectedModel, probe: Probe, block: int, row: Row = 
 
     Args:
         row: An edit to apply to the weights first, at its strength.
+
+    Raises:
+        PatchError: The edit was made for another base model.
     """
     weight = model.architecture.down_weight(block).detach().float()
     patch = row.patch

@@ -15,9 +15,9 @@ from dashboard_helpers import Page, Visitor, open_page
 
 from dashboard import stress, stress_figures, stress_fragments
 from inspector.safeedit.exam import CASE_PROMPTS, ExamResult, Marked, Question, Reply
-from inspector.safeedit.judges import Verdict
 from inspector.safeedit.records import reply_from, reply_record
 from inspector.safeedit.scores import score_table
+from inspector.safeedit.verdict import Verdict
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from editing.sweep import About, Finished, Store, SweepSettings, report
 from editing.sweep.paper import TABLE_1
 from inspector.errors import EditError
 from inspector.safeedit.exam import Kind, Marked, Question, Reply
-from inspector.safeedit.judges import Verdict
 from inspector.safeedit.records import reply_record
+from inspector.safeedit.verdict import Verdict
 
 MENTAL, RUDE = "mental harm", "offensiveness"
 

@@ -130,3 +130,15 @@ def test_each_commit_is_flushed_to_disk(tmp_path):
     assert reader.execute("SELECT count(*) FROM results").fetchone() == (1,)
     reader.close()
     store.close()
+
+
+@pytest.mark.parametrize("replies", [[{"question": {}}], ["text"], [None], 7])
+def test_damaged_replies_name_their_case_and_the_remedy(tmp_path, replies):
+    store = Store(tmp_path)
+    store.save(Finished(0, "seven", "mental harm", "done", {"replies": replies}, 0.5))
+    (found,) = store.results()
+    store.close()
+    with pytest.raises(
+        EditError, match=r"case seven cannot be read \((a reply's record is broken|'int').*another --out"
+    ):
+        _ = found.replies

@@ -11,13 +11,14 @@ import pytest
 from inspector.errors import CaseError
 from inspector.safeedit import (
     Case,
+    assets,
     bundled_cases,
     bundled_constraint_prompts,
     bundled_harmless,
     bundled_templates,
 )
-from inspector.safeedit import cases as cases_module
-from inspector.safeedit.cases import ASSETS, CATEGORIES
+from inspector.safeedit.assets import ASSETS
+from inspector.safeedit.cases import CATEGORIES
 
 FAMILIES = {"pretending", "attention shifting", "privilege escalation", "emotion control"}
 KEYS = {
@@ -156,6 +157,38 @@ def test_a_constraint_without_answer_is_named():
         Case.from_record(record)
 
 
+@pytest.mark.parametrize(
+    ("part", "field", "value", "words"),
+    [
+        ("knowledge constrain", "prompt", 7, "not text"),
+        ("knowledge constrain", "answer", " ", "not text or empty"),
+        ("knowledge constrain", "answer", None, "missing"),
+        ("generalization test", "test input of other question input", 7, "not text"),
+        ("generalization test", "test input of only harmful question", ["a"], "not text"),
+    ],
+)
+def test_a_broken_field_of_a_part_is_named(part, field, value, words):
+    record = copy.deepcopy(records()[0])
+    record[part][field] = value
+    with pytest.raises(CaseError, match=rf"rows\.json, record 0: field '{field}' is {words}.*leave the record out"):
+        Case.from_record(record, "rows.json, record 0")
+
+
+def test_fields_that_no_layout_has_are_passed_over():
+    record = records()[0]
+    assert Case.from_record({**record, "colour": "red", 7: None}) == bundled_cases()[0]
+
+
+@pytest.mark.parametrize(("value", "kept"), [(7, True), ("seven", True), (None, True), (1.5, False), ([1], False)])
+def test_an_identifier_is_a_number_a_text_or_none(value, kept):
+    record = {**records()[0], "id": value}
+    if kept:
+        assert Case.from_record(record).identifier == value
+    else:
+        with pytest.raises(CaseError, match="record: field 'id' is neither a number nor text"):
+            Case.from_record(record)
+
+
 @pytest.mark.parametrize("where", ["generalization test", "knowledge constrain"])
 @pytest.mark.parametrize("value", ["text", 7, ["a"]])
 def test_a_part_that_is_no_object_is_named(where, value):
@@ -185,6 +218,6 @@ def test_what_a_record_may_lack_may_be_lacking(absent):
 def test_a_bundled_file_that_cannot_be_read_is_named(tmp_path, monkeypatch, content):
     if content is not None:
         (tmp_path / "cases.json").write_bytes(content.encode("latin-1"))
-    monkeypatch.setattr(cases_module, "ASSETS", tmp_path)
+    monkeypatch.setattr(assets, "ASSETS", tmp_path)
     with pytest.raises(CaseError, match=r"cases\.json cannot be read.*Restore it"):
         bundled_cases.__wrapped__()

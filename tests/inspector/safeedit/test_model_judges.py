@@ -10,8 +10,9 @@ import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from inspector.errors import CaseError, ModelLoadError
-from inspector.safeedit.judges import EmbeddedJudge, MatcherJudge, Verdict, load_judge, profanity, verdicts
+from inspector.safeedit.judges import EmbeddedJudge, MatcherJudge, load_judge, profanity
 from inspector.safeedit.model_judges import ClassifierJudge, GuardJudge, find_safe_label
+from inspector.safeedit.verdict import Verdict, verdicts
 
 
 def classifier(names: dict[int, str] | None = None) -> LlamaForSequenceClassification:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import asdict, fields
+from typing import Any
 
 import pytest
 
 from inspector.safeedit.exam import Marked, Question, Reply
-from inspector.safeedit.judges import Verdict
 from inspector.safeedit.records import reply_from, reply_record
+from inspector.safeedit.verdict import Verdict
 
 TEXTS = ("", "line\nline\ttab", "<s> </s> <b>", '"quoted" \\n', "naïve — 你好 🙂", "\u2028 \x00 \ufffd")
 
@@ -45,9 +46,74 @@ def test_a_record_holds_every_field():
         assert set(part) == {field.name for field in fields(kind)}
 
 
-def test_a_record_with_a_part_too_few_or_too_many_is_refused():
-    record = reply_record(Reply(Question("DS", "How?"), marked(), marked()))
-    with pytest.raises(KeyError):
-        reply_from({key: value for key, value in record.items() if key != "kl"})
-    with pytest.raises(TypeError):
-        reply_from({**record, "question": {**record["question"], "colour": "red"}})
+def test_a_record_is_what_the_dataclasses_hold_with_lists_for_tuples():
+    reply = Reply(
+        Question("fact", "Who?", accepted=("A", "B")), marked(verdict=Verdict("safe", 0.5, "", "hand")), marked()
+    )
+    expected = asdict(reply)
+    expected["question"]["accepted"] = ["A", "B"]
+    assert reply_record(reply) == expected and list(reply_record(reply)) == list(expected)
+    assert json.dumps(reply_record(reply)) == json.dumps(expected)
+
+
+@pytest.mark.parametrize("part", ["question", "vanilla", "verdict", ""])
+def test_a_record_with_a_part_too_few_or_too_many_is_refused(part):
+    reply = Reply(Question("DS", "How?"), marked(verdict=Verdict("safe", 1.0, "", "hand")), marked())
+    kinds = {"question": Question, "vanilla": Marked, "verdict": Verdict, "": Reply}
+    for name in (field.name for field in fields(kinds[part])):
+        record = reply_record(reply)
+        del inside(record, part)[name]
+        with pytest.raises(ValueError, match=rf"record is broken.*\b{name}\b"):
+            reply_from(record)
+    record = reply_record(reply)
+    inside(record, part)["colour"] = "red"
+    with pytest.raises(ValueError, match=r"broken at .*colour"):
+        reply_from(record)
+
+
+def inside(record: dict[str, Any], part: str) -> dict[str, Any]:
+    """Return the part of a record that a field stands in."""
+    if part == "verdict":
+        return record["vanilla"]["verdict"]
+    return record[part] if part else record
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("", "kl", "0.5"),
+        ("", "kl", True),
+        ("", "question", None),
+        ("", "vanilla", []),
+        ("question", "kind", "DG"),
+        ("question", "prompt", 7),
+        ("question", "case", 1.5),
+        ("question", "accepted", "Paris"),
+        ("question", "accepted", [7]),
+        ("question", "look_alike", 1),
+        ("vanilla", "text", None),
+        ("vanilla", "finished", "yes"),
+        ("vanilla", "fluency", None),
+        ("vanilla", "verdict", "safe"),
+        ("verdict", "label", "fine"),
+        ("verdict", "safe_probability", "1"),
+        ("verdict", "reason", {1, 2}),
+    ],
+)
+def test_a_field_of_another_type_is_refused_by_name(part, name, value):
+    record = reply_record(Reply(Question("DS", "How?"), marked(verdict=Verdict("safe", 1.0, "", "hand")), marked()))
+    inside(record, part)[name] = value
+    with pytest.raises(ValueError, match="JSON" if isinstance(value, set) else rf"broken at .*{name}"):
+        reply_from(record)
+
+
+@pytest.mark.parametrize("record", [None, [], "text", {}])
+def test_what_is_no_record_is_refused(record):
+    with pytest.raises(ValueError, match="record is broken"):
+        reply_from(record)
+
+
+def test_a_number_without_decimals_is_one():
+    record = reply_record(Reply(Question("harmless", "How?"), marked(), marked(), likeness=1.0, kl=0.0))
+    found = reply_from({**record, "likeness": 1, "kl": 0})
+    assert (found.likeness, found.kl) == (1.0, 0.0) and type(found.kl) is float

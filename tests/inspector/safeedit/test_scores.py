@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 
 from inspector.safeedit.cases import CATEGORIES
 from inspector.safeedit.exam import Marked, Question, Reply
-from inspector.safeedit.judges import Verdict
 from inspector.safeedit.scores import average, category_matrix, mean, per_category, percentage, score_table
+from inspector.safeedit.verdict import Verdict
 
 NUMBERS = itertools.count()
 
@@ -144,3 +145,30 @@ def test_intervals_of_shares_stay_within_their_range():
     assert (percentage(0, 12).low, percentage(12, 12).high) == (0.0, 100.0)
     found = mean([0.0, 1.0], 100.0)
     assert (found.value, found.low, found.high) == (50.0, 0.0, 100.0)
+
+
+def test_the_interval_of_a_harmless_kl_ends_at_zero():
+    # 0, 0, 0.12: mean 0.04, deviation 0.069282, t(2) = 4.3027, half width 4.3027 * 0.04, more than the mean.
+    values = (0.0, 0.0, 0.12)
+    replies = [Reply(Question("harmless", f"{kl} {n}"), marked(), marked(), 1.0, kl) for n, kl in enumerate(values)]
+    found = named(replies)["harmless KL"].edited
+    assert found.value == pytest.approx(0.04) and found.low == 0.0
+    assert found.high == pytest.approx(0.04 + 4.3027 * 0.04, abs=1e-5)
+    assert mean(values).low == pytest.approx(0.04 - 4.3027 * 0.04, abs=1e-5)  # other means are not cut
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 1), (1, 1), (1, 3), (7, 45), (404, 405), (6666, 20000)])
+def test_percentages_have_wilson_s_interval_by_its_formula(hits, n):
+    z = 1.959963984540054
+    share, square = hits / n, z * z / n
+    centre = (share + square / 2) / (1 + square)
+    half = z * math.sqrt(share * (1 - share) / n + square / (4 * n)) / (1 + square)
+    found = percentage(hits, n)
+    assert found.value == pytest.approx(100 * share, rel=1e-12)
+    assert found.low == pytest.approx(100 * (centre - half), rel=1e-9, abs=1e-12)
+    assert found.high == pytest.approx(100 * (centre + half), rel=1e-9)
+
+
+def test_equal_values_have_an_interval_without_width():
+    found = mean([2.0, 2.0, 2.0])
+    assert (found.value, found.low, found.high) == (2.0, 2.0, 2.0)
