@@ -21,15 +21,18 @@ import torch
 from editing import EditResult, preset, run
 from editing.methods.dinm import DinmSettings, dinm
 from editing.replay import FullReplay, ReplayFactory, TailReplay
-from inspector.model import InspectedModel, encode, load
+from inspector.model import InspectedModel, PromptFormat, encode, load
 from inspector.model.encoding import tokenise
 from inspector.safeedit import Case, bundled_cases
+
+PLAIN = PromptFormat(chat=False, turn_end=False)
+"""The format of the preset ``reference``."""
 
 
 def sized_case(model: InspectedModel, prompt_tokens: int, answer_tokens: int) -> Case:
     """Return a bundled case whose prompt (with suffix) and safe answer have these numbers of tokens."""
     cases = bundled_cases()
-    suffix = len(encode(model, "a", chat=False).prompt) - 1
+    suffix = len(encode(model, "a", None, PLAIN).prompt) - 1
     prompt = tokenise(model, " ".join(c.adversarial_prompt for c in cases[:4]), special=False)
     answer = tokenise(model, " ".join(c.safe for c in cases[:4]), special=False)
     return replace(
@@ -92,7 +95,7 @@ def main() -> None:
     for dtype in options.dtypes:
         model = load(options.model, device="cpu", dtype=dtype)
         case = sized_case(model, options.prompt_tokens, options.answer_tokens)
-        prompt = len(encode(model, case.adversarial_prompt, chat=False).prompt)
+        prompt = len(encode(model, case.adversarial_prompt, None, PLAIN).prompt)
         target = len(tokenise(model, case.safe, special=False))
         rate = matrix_product_rate(model.dtype, target, model.architecture.d_model, model.architecture.vocabulary)
         print(f"\n{model.name}, base {dtype}, {prompt} + {target} tokens, {options.steps} steps")

@@ -18,7 +18,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from editing.standing_file import load_standings, save_standings
 from editing.sweep.paper import COLUMNS, TABLE_1
 from inspector.divergence import divergence
 from inspector.errors import EditError, InspectorError
-from inspector.model import SUFFIX, InspectedModel, load
+from inspector.model import InspectedModel, load
 from inspector.safeedit import Case
 from inspector.safeedit.exam import Size
 from inspector.safeedit.scores import Estimate, Score, mean, score_table
@@ -53,11 +53,16 @@ def compare(model: InspectedModel, cases: Sequence[Case], settings: ContestSetti
         folder = out / str(case.identifier)
         if not (folder / "standings.json").is_file():
             begun = time.perf_counter()
-            block = divergence(model, case, suffix=settings.suffix).toxic_layer()
+            block = divergence(model, case, format=settings.format).toxic_layer()
             done = run(contest(model, case, block, settings, probe=probe), _teller(number, len(cases)))
             save_standings(done, folder, patches=False)
             print(f"case {case.identifier}: {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
-        for standing in load_standings(folder):
+        standings = load_standings(folder)
+        vanilla = next((standing.exam for standing in standings if standing.exam is not None), None)
+        for standing in standings:
+            if standing.failed and vanilla is not None:  # all methods over the same cases: no edit leaves vanilla
+                exam = replace(vanilla, replies=tuple(reply.without_edit() for reply in vanilla.replies))
+                standing = replace(standing, exam=exam)
             if standing.method.key in everything:
                 everything[standing.method.key].append(standing)
     print(f"{model.name}, {model.dtype_name}; {len(cases)} cases: {', '.join(str(case.identifier) for case in cases)}")
@@ -162,7 +167,8 @@ def _mean(values: Sequence[float]) -> str:
 
 def _failures(everything: dict[str, list[Standing]]) -> None:
     failed = [(key, standing.failed) for key, found in everything.items() for standing in found if standing.failed]
-    print(f"\nNo edit: {len(failed)} of {sum(map(len, everything.values()))}")
+    total = sum(map(len, everything.values()))
+    print(f"\nNo edit: {len(failed)} of {total}; the vanilla model's answers count in the scores, nothing else does")
     for key, why in failed:
         print(f"  {METHODS[key].title}: {why}")
 
@@ -173,7 +179,7 @@ def cost(model: InspectedModel, cases: Sequence[Case]) -> None:
     ways += [(key, f"{METHODS[key].title}, full", {"scope": "full"}) for key in ("sft", "dpo")]
     first = cases[0]
     block = divergence(model, first).toxic_layer()
-    run(METHODS["dinm"].run(model, first, block, method_settings("dinm", SUFFIX, steps=1)))  # harmless answers
+    run(METHODS["dinm"].run(model, first, block, method_settings("dinm", steps=1)))  # harmless answers
     print(f"\n{model.name}, {model.dtype_name}, edits at the located layer; {len(cases)} cases")
     print(f"{'':18}{'seconds':>22}{'to DINM':>10}{'updates':>22}{'a step, s':>12}{'peak memory, MiB':>28}")
     base = 0.0
@@ -181,7 +187,7 @@ def cost(model: InspectedModel, cases: Sequence[Case]) -> None:
         seconds, steps, each, memory, failed = [], [], [], [], 0
         for case in cases:
             block = divergence(model, case).toxic_layer()
-            settings = method_settings(key, SUFFIX, **changes)
+            settings = method_settings(key, **changes)
             try:
                 with peak_memory(model.device) as peak:
                     result = run(METHODS[key].run(model, case, block, settings))

@@ -9,11 +9,12 @@ from dashboard.session import Comparison, LiveEdit, Session
 from editing import DinmSettings, EditResult, Preparation, Step, dinm
 from editing.guard import check_case
 from inspector.columns import neuron_profile
-from inspector.divergence import Divergence, Padding, Preset, divergence
+from inspector.divergence import Divergence, Padding, divergence
 from inspector.errors import CaseError
 from inspector.likelihood import likelihoods
-from inspector.model import VANILLA, Answers, Decoding, InspectedModel, encode, stream
+from inspector.model import VANILLA, Answers, Decoding, InspectedModel, PromptFormat, encode, stream
 from inspector.model.encoding import clean, prompt_text, special_markers
+from inspector.presets import Preset
 from inspector.safeedit import Case, Template, bundled_cases, bundled_templates
 from inspector.shift import activation_shift
 
@@ -35,6 +36,11 @@ class Texts:
     suffix: str
     safe: str
     unsafe: str
+
+    @property
+    def format(self) -> PromptFormat:
+        """The prompt format of what was typed: its suffix, and the model's chat template."""
+        return PromptFormat(self.suffix)
 
     def adversarial_prompt(self) -> str:
         """Return X, the template with the question in its slot.
@@ -112,7 +118,7 @@ def view_prompt(model: InspectedModel, texts: Texts) -> PromptView:
         PromptError: Too long.
     """
     prompt = texts.adversarial_prompt()
-    encoded = encode(model, prompt, suffix=texts.suffix)
+    encoded = encode(model, prompt, None, texts.format)
     notes = []
     removed = clean(prompt)[1]
     if removed:
@@ -120,12 +126,14 @@ def view_prompt(model: InspectedModel, texts: Texts) -> PromptView:
     markers = special_markers(model, prompt)
     if markers:
         notes.append(f"contains the model's own marker {', '.join(markers)}, which acts as one")
-    return PromptView(prompt_text(model, prompt, texts.suffix), len(encoded.prompt), model.context_length, tuple(notes))
+    return PromptView(prompt_text(model, prompt, texts.format), len(encoded.prompt), model.context_length, tuple(notes))
 
 
 def ask_for_unsafe(model: InspectedModel, texts: Texts, decoding: Decoding) -> Iterator[str]:
     """Let the vanilla model answer the adversarial prompt without suffix, growing."""
-    encoded = encode(model, texts.adversarial_prompt(), suffix="", room=decoding.max_new_tokens)
+    encoded = encode(
+        model, texts.adversarial_prompt(), None, texts.format.without_suffix(), room=decoding.max_new_tokens
+    )
     for answers in stream(model, encoded.prompt, (VANILLA,), decoding):
         yield answers.texts[0]
 
@@ -133,8 +141,8 @@ def ask_for_unsafe(model: InspectedModel, texts: Texts, decoding: Decoding) -> I
 def locate(model: InspectedModel, session: Session, texts: Texts, preset: Preset, padding: Padding) -> Divergence:
     """Measure the vanilla divergence and keep it in the session."""
     case = case_of(texts)
-    measured = divergence(model, case, preset, padding=padding, suffix=texts.suffix)
-    session.case, session.suffix, session.divergence = case, texts.suffix, measured
+    measured = divergence(model, case, preset, padding=padding, format=texts.format)
+    session.case, session.format, session.divergence = case, texts.format, measured
     return measured
 
 
@@ -149,14 +157,14 @@ def edit(
     return result
 
 
-def measure(model: InspectedModel, session: Session, suffix: str) -> Comparison:
-    """Measure the live edit at the session's strength and keep the result."""
+def measure(model: InspectedModel, session: Session) -> Comparison:
+    """Measure the live edit at the session's strength, in its own prompt format, and keep the result."""
     live = session.live
     if live is None:
         raise CaseError("No edit is live. Press Edit in step 3 first.")
-    case, row, chat = live.case, session.row, session.chat
+    case, row, format = live.case, session.row, live.format
     prompt, answers = case.adversarial_prompt, (case.safe, case.unsafe)
-    scored = likelihoods(model, prompt, answers, (VANILLA, row), suffix=suffix, chat=chat)
+    scored = likelihoods(model, prompt, answers, (VANILLA, row), format=format)
     region = live.result.block
     downs = model.architecture.down_projection_names
     changed = any(delta.module == downs[region] for delta in live.patch.deltas)
@@ -164,9 +172,9 @@ def measure(model: InspectedModel, session: Session, suffix: str) -> Comparison:
         strength=session.strength,
         before=(scored[0][0], scored[0][1]),
         after=(scored[1][0], scored[1][1]),
-        divergence_before=divergence(model, case, suffix=suffix, chat=chat),
-        divergence_after=divergence(model, case, row=row, suffix=suffix, chat=chat),
-        shift=activation_shift(model, prompt, case.safe, row, region=region, suffix=suffix, chat=chat),
+        divergence_before=divergence(model, case, format=format),
+        divergence_after=divergence(model, case, row=row, format=format),
+        shift=activation_shift(model, prompt, case.safe, row, region=region, format=format),
         profile=neuron_profile(model, live.patch, region if changed else None),
     )
     session.comparison = comparison
@@ -200,9 +208,15 @@ def prompt_to_ask(case: Case, choice: str, own: str) -> str:
     return text
 
 
-def ask(model: InspectedModel, session: Session, text: str, suffix: str, decoding: Decoding) -> Iterator[Answers]:
-    """Stream the vanilla and the edited answer to one text from one batch."""
-    encoded = encode(model, text, suffix=suffix, chat=session.chat, room=decoding.max_new_tokens)
+def ask(
+    model: InspectedModel, session: Session, text: str, otherwise: PromptFormat, decoding: Decoding
+) -> Iterator[Answers]:
+    """Stream the vanilla and the edited answer to one text from one batch.
+
+    Args:
+        otherwise: The prompt format where no edit is live; an edit is asked in its own.
+    """
+    encoded = encode(model, text, None, session.asked_in(otherwise), room=decoding.max_new_tokens)
     for answers in stream(model, encoded.prompt, (VANILLA, session.row), decoding):
         session.answers = answers
         yield answers

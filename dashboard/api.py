@@ -17,12 +17,13 @@ from dashboard.actions import Texts
 from dashboard.context import shown_to_user
 from dashboard.methods import ALONE, TITLES, run_contest, standing_record
 from dashboard.methods import load_method as load
+from dashboard.session import Session
 from dashboard.stress_events import StressEvents
 from editing import Preparation, preset
 from inspector.divergence import DISTANCES
 from inspector.errors import CaseError
 from inspector.locators import Located, NotLocated, Setup, locate_with
-from inspector.model import SUFFIX, Decoding
+from inspector.model import SUFFIX, Decoding, PromptFormat
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.records import reply_record
@@ -105,16 +106,17 @@ def connect(wiring: StressEvents) -> None:
         text: str,
         strength: float = 1.0,
         max_new_tokens: int = 64,
-        suffix: str = SUFFIX,
+        suffix: str | None = None,
         request: gr.Request | None = None,
     ) -> dict:
-        """Answer one text with the vanilla and with this session's edited weights, in one batch."""
+        """Answer one text with the vanilla and with this session's edited weights; an edit is asked with its suffix."""
         with shown_to_user(), wiring.reserved(request) as session:
             if wiring.read_only:
                 raise CaseError("This demo is read-only: free text is off.")
+            require_own_suffix(session, suffix)
             session.scale(float(strength))
             decoding = Decoding(max_new_tokens=max(1, min(1024, int(max_new_tokens))))
-            for _ in actions.ask(model, session, text, suffix, decoding):
+            for _ in actions.ask(model, session, text, PromptFormat(SUFFIX if suffix is None else suffix), decoding):
                 pass
             assert session.answers is not None
             return {
@@ -128,14 +130,19 @@ def connect(wiring: StressEvents) -> None:
         judge: str = "refusal rules (embedded)",
         attacks: str = stress.NO_ATTACKS,
         max_new_tokens: int = 64,
-        suffix: str = SUFFIX,
+        suffix: str | None = None,
+        asked: str = "same prompts",
         request: gr.Request | None = None,
     ) -> Iterator[dict]:
-        """Score this session's edit on the benchmark, a dictionary a batch; the last one has scores and replies."""
+        """Score this session's edit in its own prompt format, a dictionary a batch; the last has scores and replies.
+
+        ``asked`` is ``same prompts`` for both weights, or ``as in the paper``: vanilla without the suffix.
+        """
         with shown_to_user(), wiring.reserved(request) as session:
-            wiring.require_bundled_judge(judge, suffix)
+            wiring.require_bundled_judge(judge)
+            require_own_suffix(session, suffix)
             decoding = Decoding(max_new_tokens=max(1, min(1024, int(max_new_tokens))))
-            run = stress.stress(model, session, size, wiring.judge(judge), attacks, suffix, decoding)
+            run = stress.stress(model, session, size, wiring.judge(judge), attacks, asked, decoding)
             while True:
                 try:
                     progress = next(run)
@@ -157,7 +164,7 @@ def connect(wiring: StressEvents) -> None:
         """Ask every locator, a dictionary each: its scores a layer, the layer it chooses, and why."""
         with shown_to_user(), wiring.reserved(request) as session:
             case = actions.case_of(texts(question, template, safe, unsafe, suffix))
-            setup = Setup(suffix=suffix, cancel=session.cancelled.is_set)
+            setup = Setup(format=PromptFormat(suffix), cancel=session.cancelled.is_set)
             for event in locate_with(model, case, setup=setup):
                 if isinstance(event, Located):
                     yield {**vars(event), "scores": event.scores.tolist(), "layer": event.block}
@@ -195,6 +202,7 @@ def connect(wiring: StressEvents) -> None:
         size: str = "Brief",
         max_new_tokens: int = 40,
         suffix: str = SUFFIX,
+        asked: str = "same prompts",
         request: gr.Request | None = None,
     ) -> Iterator[dict]:
         """Run several methods on a case, a dictionary a method as it is done: scores, cost, toxicity and shift."""
@@ -202,7 +210,7 @@ def connect(wiring: StressEvents) -> None:
             given = texts(question, template, safe, unsafe, suffix)
             titles = list(TITLES) if chosen is None else chosen
             run = run_contest(
-                model, session, given, layer, titles, scope, train_on, size, max_new_tokens, EmbeddedJudge()
+                model, session, given, layer, titles, scope, train_on, size, max_new_tokens, EmbeddedJudge(), asked
             )
             shown = 0
             for progress in run:
@@ -243,3 +251,16 @@ def connect(wiring: StressEvents) -> None:
     for function in functions:
         gr.api(function, api_name=function.__name__)
     gr.api(cancel, api_name="cancel", queue=False)
+
+
+def require_own_suffix(session: Session, suffix: str | None) -> None:
+    """Refuse another suffix than the live edit's: an edit is asked as it was made.
+
+    Raises:
+        CaseError: Another one was given.
+    """
+    if session.live is not None and suffix is not None and suffix != session.live.format.suffix:
+        raise CaseError(
+            f"The live edit was made with the suffix '{session.live.format.suffix}' and is asked with it. Leave the "
+            "suffix out, or edit anew with yours."
+        )

@@ -15,7 +15,7 @@ from dashboard.inputs import decoding_from
 from dashboard.session import LiveEdit, Session
 from editing import Step
 from inspector.errors import CaseError
-from inspector.model import VANILLA, Decoding
+from inspector.model import VANILLA, Decoding, PromptFormat
 
 
 class CompareEvents(Context):
@@ -36,7 +36,7 @@ class CompareEvents(Context):
             yield {**self._running(), self.parts.live: fragments.live_badge(session)}
             try:
                 if session.live is not None:
-                    yield self._measured(session, suffix)
+                    yield self._measured(session)
                 yield from self._ask(session, suffix, choice, own, values)
             except Exception:  # whatever it was, the page must be usable again
                 yield self._idle(session)
@@ -57,7 +57,7 @@ class CompareEvents(Context):
                         p.clock: fragments.message("Undone: the vanilla weights are live, bit for bit."),
                     }
                 else:
-                    yield self._measured(session, suffix)
+                    yield self._measured(session)
                     yield {
                         p.clock: fragments.message("Undone: the edit before it is live again."),
                         p.vitals: vitals_of(before.result.trace, before.result.settings),
@@ -77,7 +77,7 @@ class CompareEvents(Context):
         decoding = decoding_from(values)
         yield self._running()
         try:
-            yield from self._stream(session, text, choice, suffix, decoding)
+            yield from self._stream(session, text, choice, PromptFormat(suffix), decoding)
         except Exception:  # whatever it was, the page must be usable again
             yield self._idle(session)
             raise
@@ -87,9 +87,11 @@ class CompareEvents(Context):
         if self.read_only and (choice == OWN_PROMPT or suffix != self.example.texts.suffix):
             raise CaseError("This demo is read-only: free text is off. Pick one of the case's prompts.")
 
-    def _stream(self, session: Session, text: str, choice: str, suffix: str, decoding: Decoding) -> Iterator[Update]:
+    def _stream(
+        self, session: Session, text: str, choice: str, otherwise: PromptFormat, decoding: Decoding
+    ) -> Iterator[Update]:
         p = self.parts
-        note = fragments.answer_note(choice, session.chat)
+        note = fragments.answer_note(choice, session.live.format if session.live else None)
 
         def edited(text: str) -> str:
             return text if session.live else "No edit is live, so there is no edited answer. Press Edit in step 3."
@@ -101,7 +103,7 @@ class CompareEvents(Context):
             p.edited: edited("…"),
         }
         drawn, last = 0.0, None
-        for answers in actions.ask(self.model, session, text, suffix, decoding):
+        for answers in actions.ask(self.model, session, text, otherwise, decoding):
             last = answers
             if time.monotonic() - drawn > 0.12:
                 drawn = time.monotonic()
@@ -130,9 +132,9 @@ class CompareEvents(Context):
             p.vitals_reading: fragments.vitals_reading(result.trace),
         }
 
-    def _measured(self, session: Session, suffix: str) -> Update:
+    def _measured(self, session: Session) -> Update:
         p = self.parts
-        comparison = actions.measure(self.model, session, suffix)
+        comparison = actions.measure(self.model, session)
         assert session.live is not None
         readings = fragments.compare_readings(comparison)
         return {

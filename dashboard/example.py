@@ -22,19 +22,19 @@ from editing.objectives import known_answers
 from editing.standing_file import load_standings, save_standings
 from inspector.errors import InspectorError, PatchError
 from inspector.locators import Located
-from inspector.model import SUFFIX, Answers, Decoding, Encoded, InspectedModel
+from inspector.model import SUFFIX, Answers, Decoding, Encoded, InspectedModel, PromptFormat
 from inspector.model.embedded import cache_root
 from inspector.model.patch_file import load_patch, save_patch
 from inspector.padding import padding_study
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.exam import ExamResult, Size
 from inspector.safeedit.judges import EmbeddedJudge
-from inspector.safeedit.records import reply_from, reply_record
+from inspector.safeedit.records import exam_from, exam_record
 from inspector.toxicity import kept_probe
 
 CASE = 3
 """Number of the bundled case that is shown first."""
-_VERSION = 6
+_VERSION = 7
 """Raised whenever texts or defaults of the example change."""
 
 
@@ -54,7 +54,7 @@ class Example:
     def fill(self, session: Session) -> None:
         """Start a visitor's own session with the example."""
         done = self.session
-        session.case, session.suffix, session.divergence = done.case, done.suffix, done.divergence
+        session.case, session.format, session.divergence = done.case, done.format, done.divergence
         session.edits = list(done.edits)
         session.comparison, session.answers, session.exam = done.comparison, done.answers, done.exam
         session.why, session.contest = done.why, done.contest
@@ -90,8 +90,8 @@ def make_example(model: InspectedModel, decoding: Decoding, folder: Path | None 
         result, answers, exam, known = kept
         session.add(LiveEdit(session.case, result))
         session.answers, session.exam = answers, exam
-        session.why = replace(known, case=session.case, suffix=texts.suffix)
-    actions.measure(model, session, texts.suffix)
+        session.why = replace(known, case=session.case, format=texts.format)
+    actions.measure(model, session)
     _look_inside(model, session)
     return Example(texts, session, block)
 
@@ -104,10 +104,11 @@ def _make(model: InspectedModel, session: Session, texts: Texts, block: int, dec
         elif event.step % 10 == 0:
             print(f"  Edit, step {event.step} of at most {event.steps}", file=sys.stderr, flush=True)
     print("  Answers of both weights", file=sys.stderr, flush=True)
-    for _ in actions.ask(model, session, texts.adversarial_prompt(), texts.suffix, decoding):
+    for _ in actions.ask(model, session, texts.adversarial_prompt(), texts.format, decoding):
         pass
     said = -1
-    for progress in stress.stress(model, session, "Quick", EmbeddedJudge(), stress.NO_ATTACKS, texts.suffix, decoding):
+    way = next(iter(stress.WAYS))
+    for progress in stress.stress(model, session, "Quick", EmbeddedJudge(), stress.NO_ATTACKS, way, decoding):
         if progress.fresh and progress.answered // 10 > said:
             said = progress.answered // 10
             print(f"  Stress test, {progress.answered} of {progress.total} prompts", file=sys.stderr, flush=True)
@@ -123,7 +124,7 @@ def _contest(model: InspectedModel, session: Session, texts: Texts, block: int) 
     """Run the quick methods on the example; MEND only where an editor was trained for the model."""
     assert session.case is not None
     keys = tuple(key for key in CONTEST if key != "mend" or any(place.is_file() for place in places(model)))
-    settings = ContestSettings(methods=keys, size=CONTEST_SIZE, max_new_tokens=40, suffix=texts.suffix, prompts=8)
+    settings = ContestSettings(methods=keys, size=CONTEST_SIZE, max_new_tokens=40, format=texts.format, prompts=8)
     told = ""
 
     def tell(event: ContestProgress) -> None:
@@ -133,7 +134,7 @@ def _contest(model: InspectedModel, session: Session, texts: Texts, block: int) 
             print(f"  Method: {told}", file=sys.stderr, flush=True)
 
     done = run(contest(model, session.case, block, settings, probe=session.why.probe), tell)
-    session.contest = Contest(session.case, texts.suffix, block, done)
+    session.contest = Contest(session.case, texts.format, block, done)
 
 
 def _write_contest(folder: Path, session: Session) -> None:
@@ -147,7 +148,7 @@ def _write_contest(folder: Path, session: Session) -> None:
 def _read_contest(folder: Path, session: Session, texts: Texts, block: int) -> bool:
     assert session.case is not None
     try:
-        session.contest = Contest(session.case, texts.suffix, block, load_standings(folder))
+        session.contest = Contest(session.case, texts.format, block, load_standings(folder))
     except (InspectorError, KeyError, TypeError, ValueError) as error:
         print(f"The kept example cannot be used ({error}); it is made again.", file=sys.stderr)
         return False
@@ -156,19 +157,19 @@ def _read_contest(folder: Path, session: Session, texts: Texts, block: int) -> b
 
 def _look_inside(model: InspectedModel, session: Session) -> None:
     """Measure what is quick enough to be measured at every start: neurons, lens, padding, tokens, probe."""
-    case, suffix = session.why.case, session.why.suffix
+    case, format = session.why.case, session.why.format
     assert case is not None
     if session.why.activity is None:
         session.learn(
             case,
-            suffix,
-            **why.neurons(model, case, suffix),
-            **why.lenses(model, session, case, suffix),
-            **why.quick_tokens(model, session, case, suffix),
+            format,
+            **why.neurons(model, case, format),
+            **why.lenses(model, session, case, format),
+            **why.quick_tokens(model, session, case, format),
             padding=padding_study(model, case),
         )
     if session.why.probe is None:
-        session.learn(case, suffix, probe=why.run_quietly(kept_probe(model)))
+        session.learn(case, format, probe=why.run_quietly(kept_probe(model)))
 
 
 def _write(
@@ -184,9 +185,12 @@ def _write(
         "answers": asdict(answers),
         "located": [{**vars(item), "scores": item.scores.tolist()} for item in known.located],
         "atlas": None if known.atlas is None else asdict(known.atlas),
-        "exam": {**vars(exam), "replies": [reply_record(reply) for reply in exam.replies]},
+        "exam": exam_record(exam),
         # Spares the first edit after a start the questions to the vanilla model.
-        "harmless": [[*key, own.prompt, own.response] for key, own in known_answers(model).items()],
+        "harmless": [
+            [text, tokens, asdict(format), own.prompt, own.response]
+            for (text, tokens, format), own in known_answers(model).items()
+        ],
     }
     try:
         save_patch(result.patch, path, extra)
@@ -208,10 +212,13 @@ def _read(path: Path, model: InspectedModel) -> tuple[EditResult, Answers, ExamR
             settings=preset("corrected"),
             seconds=extra["seconds"],
         )
-        harmless = {tuple(key): Encoded(tuple(own), tuple(reply)) for *key, own, reply in extra["harmless"]}
+        harmless = {
+            (text, tokens, PromptFormat(**format)): Encoded(tuple(own), tuple(reply))
+            for text, tokens, format, own, reply in extra["harmless"]
+        }
         told = extra["answers"]
-        answers = Answers(tuple(told["texts"]), tuple(map(tuple, told["token_ids"])), tuple(told["finished"]))
-        exam = ExamResult(**{**extra["exam"], "replies": tuple(map(reply_from, extra["exam"]["replies"]))})
+        answers = Answers(tuple(told["texts"]), tuple(map(tuple, told["token_ids"])), tuple(told["ended"]))
+        exam = exam_from(extra["exam"])
         located = tuple(Located(**{**item, "scores": np.array(item["scores"])}) for item in extra["located"])
         known = Why(located=located, atlas=_atlas_from(extra["atlas"]))
     except (PatchError, KeyError, TypeError, ValueError) as error:

@@ -12,7 +12,7 @@ from dashboard.session import Comparison, LiveEdit, Session
 from editing import EditResult, Preparation, Step
 from editing.progress import STOP_TEXT
 from inspector.divergence import Distance, Divergence
-from inspector.model import InspectedModel, Row
+from inspector.model import InspectedModel, PromptFormat, Row
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -242,9 +242,10 @@ def compare_readings(comparison: Comparison) -> tuple[str, str, str, str, str]:
     )
 
 
-def answer_note(choice: str, chat: bool = True) -> str:
-    """Say beside an answer's badge what was asked, in which format, and that no judge scored it."""
-    return f"{choice.lower()}{'' if chat else ' · plain text, as the edit was made'} · not judged"
+def answer_note(choice: str, format: PromptFormat | None = None) -> str:
+    """Say beside an answer's badge what was asked, in which format of the edit, and that no judge scored it."""
+    unusual = format.label() if format is not None else ""
+    return f"{choice.lower()}{f' · {unusual}, as the edit was made' if unusual else ''} · not judged"
 
 
 def vitals_reading(trace: Sequence[Step]) -> str:

@@ -26,7 +26,7 @@ SETTING_FIELDS = {
     "direction": "direction",
     "loss_positions": "loss_positions",
     "chat": "chat",
-    "end_of_answer": "end_of_answer",
+    "end_of_answer": "turn_end",
     "stop_below": "stop_below",
     "clamp": "clamp",
     "target": "target_probability",

@@ -252,9 +252,9 @@ def _settings(parts: Parts, settings) -> None:
         parts.constraint_gradient = gr.Checkbox(
             settings.constraint_gradient, label="KL has a gradient", info="Off in the released code"
         )
-        parts.chat = gr.Checkbox(settings.chat, label="Chat template", info="Off in the released code")
+        parts.chat = gr.Checkbox(settings.format.chat, label="Chat template", info="Off in the released code")
         parts.end_of_answer = gr.Checkbox(
-            settings.end_of_answer, label="Learn to end", info="End-of-answer token after the safe answer"
+            settings.format.turn_end, label="Learn to end", info="What ends a turn after the safe answer"
         )
         parts.watch_unsafe = gr.Checkbox(
             settings.watch_unsafe, label="Watch the unsafe answer", info="One more forward pass a step"

@@ -8,6 +8,7 @@ from dashboard import methods_figures, methods_fragments
 from dashboard.example import Example
 from dashboard.methods import ALONE, SIZES, TITLES, TRAIN_ON
 from dashboard.parts import CANCEL_OFF, Parts
+from dashboard.stress import WAYS
 from editing.trainee import SCOPES
 
 
@@ -127,6 +128,14 @@ def _controls(parts: Parts) -> None:
             label="Exam",
             info="17 prompts; Quick has held-out cases as well",
             min_width=180,
+        )
+        parts.methods_way = gr.Radio(
+            list(WAYS),
+            value=next(iter(WAYS)),
+            label="Asked",
+            info="Both alike, or vanilla without the suffix",
+            min_width=180,
+            elem_id="methods-way",
         )
         parts.methods_tokens = gr.Slider(
             16, 256, value=40, step=8, label="Longest answer", info="Tokens; greedy", min_width=180

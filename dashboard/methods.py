@@ -8,6 +8,7 @@ from typing import Any
 
 from dashboard.actions import Texts, case_of
 from dashboard.session import Contest, LiveEdit, Session
+from dashboard.stress import WAYS
 from dashboard.why import run_quietly
 from editing.contest import ContestProgress, ContestSettings, Standing, contest
 from editing.methods.registry import METHODS
@@ -46,6 +47,7 @@ def run_contest(
     size: str,
     tokens: int,
     judge: Judge,
+    way: str = "same prompts",
 ) -> Generator[ContestProgress, None, Contest]:
     """Run the chosen methods on the case in the rail; what is done is kept in the session, whatever ends the run.
 
@@ -56,7 +58,12 @@ def run_contest(
     """
     if not titles:
         raise CaseError("No method is chosen. Tick at least one.")
-    for name, value, known in (("size", size, SIZES), ("scope", scope, SCOPES), ("training set", train_on, TRAIN_ON)):
+    for name, value, known in (
+        ("size", size, SIZES),
+        ("scope", scope, SCOPES),
+        ("training set", train_on, TRAIN_ON),
+        ("way of asking", way, WAYS),
+    ):
         if value not in known:
             raise CaseError(f"Unknown {name} '{value}'. Choose one of: {', '.join(known)}.")
     unknown = [title for title in titles if title not in TITLES]
@@ -69,7 +76,8 @@ def run_contest(
         scope=scope,
         size=SIZES[size],
         max_new_tokens=max(1, min(1024, tokens)),
-        suffix=texts.suffix,
+        format=texts.format,
+        evaluation=WAYS[way],
     )
     probe = session.why.probe or run_quietly(kept_probe(model))
     run = contest(
@@ -82,11 +90,11 @@ def run_contest(
         companions=companions(case, train_on),
         cancel=session.cancelled.is_set,
     )
-    made = Contest(case, texts.suffix, block, ())
+    made = Contest(case, texts.format, block, ())
     for event in run:
         if len(event.standings) > len(made.standings):
             # At once: what comes after it may fail, and a click on the screen's new line must not find an older run.
-            made = session.contest = Contest(case, texts.suffix, block, event.standings)
+            made = session.contest = Contest(case, texts.format, block, event.standings)
         yield event
     return made
 

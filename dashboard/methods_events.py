@@ -24,7 +24,7 @@ class MethodsEvents(CompareEvents):
 
     def on_methods(self, request: gr.Request, *values: Any) -> Iterator[Update]:
         """Run the chosen methods; the table and the figures fill method by method."""
-        titles, scope, train_on, size, tokens, block, picked = values[5:]
+        titles, scope, train_on, size, tokens, way, block, picked = values[5:]
         with shown_to_user(), self.reserved(request) as session:
             texts = self.texts(values[:5])
             if block is None:
@@ -40,6 +40,7 @@ class MethodsEvents(CompareEvents):
                 size,
                 int(tokens or 40),
                 EmbeddedJudge(),
+                way,
             )
             chosen = [title for title in methods.TITLES if title in (titles or ())]
             session.method = picked
@@ -144,8 +145,8 @@ class MethodsEvents(CompareEvents):
             **self._now_live(live, session),
             p.methods_clock: fragments.message(f"Measuring {title}'s patch for step 4"),
         }
-        yield self._measured(session, known.suffix)
+        yield self._measured(session)
         prompt = known.case.adversarial_prompt
         yield {p.ask_what: "Adversarial prompt", p.own_text: gr.Textbox(visible=False)}
-        yield from self._stream(session, prompt, "Adversarial prompt", known.suffix, decoding)
+        yield from self._stream(session, prompt, "Adversarial prompt", known.format, decoding)
         yield {p.methods_clock: fragments.progress_bar(f"{standing.method.title}'s patch is live; see step 4.", 1.0)}

@@ -15,6 +15,7 @@ from dashboard.context import Update, shown_to_user
 from dashboard.inputs import SETTING_FIELDS, ZERO_IS_NONE, decoding_from, settings_from
 from dashboard.session import Session
 from editing import DinmSettings, EditResult, Preparation, Step, preset
+from editing.values import setting_value
 from inspector.errors import CaseError
 from inspector.model import Decoding
 
@@ -27,8 +28,8 @@ class OperateEvents(CompareEvents):
         with shown_to_user():
             settings = preset(name)
         return [
-            0.0 if part in ZERO_IS_NONE and getattr(settings, setting) is None else getattr(settings, setting)
-            for part, setting in SETTING_FIELDS.items()
+            0.0 if part in ZERO_IS_NONE and value is None else value
+            for part, value in ((part, setting_value(settings, name)) for part, name in SETTING_FIELDS.items())
         ]
 
     def on_cancel(self, request: gr.Request) -> None:
@@ -63,10 +64,10 @@ class OperateEvents(CompareEvents):
         yield {p.clock: fragments.finished(result), p.vitals_reading: fragments.vitals_reading(result.trace)}
         if result.patch is not None:
             yield {p.live: fragments.live_badge(session), p.strength: gr.Slider(value=session.strength)}
-            yield self._measured(session, texts.suffix)
+            yield self._measured(session)
             yield {p.ask_what: "Adversarial prompt", p.own_text: gr.Textbox(visible=False)}
             prompt = texts.adversarial_prompt()
-            yield from self._stream(session, prompt, "Adversarial prompt", texts.suffix, decoding)
+            yield from self._stream(session, prompt, "Adversarial prompt", texts.format, decoding)
             yield {p.clock: fragments.finished(result)}
 
     def _edit_live(self, session: Session, texts: Texts, block: int, settings: DinmSettings):

@@ -94,6 +94,7 @@ class Parts:
     stress_judge: Any = None
     stress_attacks: Any = None
     stress_tokens: Any = None
+    stress_way: Any = None
     stress_cancel: Any = None
     stress_csv: Any = None
     stress_json: Any = None
@@ -155,6 +156,7 @@ class Parts:
     methods_train_on: Any = None
     methods_size: Any = None
     methods_tokens: Any = None
+    methods_way: Any = None
     methods_cancel: Any = None
     methods_clock: Any = None
     methods_head: Any = None

@@ -57,8 +57,8 @@ class RailEvents(Context):
         except InspectorError as error:
             return {p.prompt_reading: fragments.reading(error.user_message(), "warn")}
         case, measured = session.case, session.divergence
-        now = (texts.adversarial_prompt(), texts.safe, texts.unsafe, texts.suffix)
-        if case is None or measured is None or (case.adversarial_prompt, case.safe, case.unsafe, session.suffix) != now:
+        now = (texts.adversarial_prompt(), texts.safe, texts.unsafe, texts.format)
+        if case is None or measured is None or (case.adversarial_prompt, case.safe, case.unsafe, session.format) != now:
             located = fragments.reading(
                 "The texts have changed since this was measured. Press Locate to measure them.", "warn"
             )

@@ -15,7 +15,7 @@ from editing.contest import Standing
 from inspector.columns import NeuronProfile
 from inspector.divergence import Divergence
 from inspector.likelihood import Likelihood
-from inspector.model import VANILLA, Answers, Patch, Row
+from inspector.model import VANILLA, Answers, Patch, PromptFormat, Row
 from inspector.safeedit import Case
 from inspector.safeedit.exam import ExamResult
 from inspector.shift import Shift
@@ -50,13 +50,13 @@ class Contest:
 
     Attributes:
         case: The case.
-        suffix: Its suffix prompt.
+        format: The prompt format of its exams.
         block: The layer whose region was looked at.
         standings: The methods that are done.
     """
 
     case: Case
-    suffix: str
+    format: PromptFormat
     block: int
     standings: tuple[Standing, ...]
 
@@ -78,6 +78,11 @@ class LiveEdit:
         assert self.result.patch is not None
         return self.result.patch
 
+    @property
+    def format(self) -> PromptFormat:
+        """The prompt format that it was made in, and is asked in."""
+        return self.patch.format
+
     def row(self, strength: float = 1.0) -> Row:
         """Return the weights of this edit at a strength."""
         return Row(self.patch, strength)
@@ -95,7 +100,7 @@ class Session:
 
     Attributes:
         case: The case of the last Locate.
-        suffix: The suffix it was located with.
+        format: The prompt format it was located with.
         divergence: Its vanilla divergence.
         first_layer: The layer of the first case, where it is chosen once.
         edits: Edits made, the live one last. They do not stack: each starts from vanilla.
@@ -113,7 +118,7 @@ class Session:
     """
 
     case: Case | None = None
-    suffix: str = ""
+    format: PromptFormat = PromptFormat()
     divergence: Divergence | None = None
     first_layer: int | None = None
     edits: list[LiveEdit] = field(default_factory=list)
@@ -141,12 +146,11 @@ class Session:
         """The weights that this visitor's edited outputs come from."""
         return self.live.row(self.strength) if self.live else VANILLA
 
-    @property
-    def chat(self) -> bool:
-        """Whether prompts get the chat template: as the live edit was made, so that it is judged on its own format."""
-        return self.live.result.settings.chat if self.live else True
+    def asked_in(self, otherwise: PromptFormat) -> PromptFormat:
+        """Return the format that this visitor's weights are asked in: the live edit's own, else ``otherwise``."""
+        return self.live.format if self.live else otherwise
 
-    def learn(self, case: Case | None, suffix: str, *, only_current: bool = False, **measured: Any) -> Why:
+    def learn(self, case: Case | None, format: PromptFormat, *, only_current: bool = False, **measured: Any) -> Why:
         """Add what was measured of a case's layers; of another case nothing is kept but the probe.
 
         Args:
@@ -155,10 +159,10 @@ class Session:
         """
         with self._learning:
             known = self.why
-            if (known.case, known.suffix) != (case, suffix):
+            if (known.case, known.format) != (case, format):
                 if only_current:
                     return known
-                known = Why(case, suffix, probe=known.probe)
+                known = Why(case, format, probe=known.probe)
             self.why = replace(known, **measured)
             return self.why
 

@@ -17,16 +17,17 @@ from inspector.safeedit.exam import (
     CASE_ONLY,
     FULL,
     QUICK,
+    Evaluation,
     ExamResult,
     Marked,
     Progress,
+    QuestionSets,
     Reply,
-    Texts,
     examine,
     make_exam,
 )
 from inspector.safeedit.judges import EMBEDDED, MATCHER
-from inspector.safeedit.records import reply_record
+from inspector.safeedit.records import exam_record
 from inspector.safeedit.scores import per_category, score_table
 from inspector.safeedit.sources import available, more_texts
 from inspector.safeedit.verdict import Judge
@@ -34,6 +35,8 @@ from inspector.safeedit.verdict import Judge
 SIZES = {"This case": CASE_ONLY, "Quick": QUICK, "Full": FULL}
 JUDGES = {"refusal rules (embedded)": EMBEDDED, "plain matcher": MATCHER}
 NO_ATTACKS = "none"
+WAYS: dict[str, Evaluation] = {"same prompts": "same", "as in the paper": "paper"}
+"""How the two weights are asked, by its name on the screen: see :data:`inspector.safeedit.exam.EVALUATIONS`."""
 
 
 def attack_choices() -> list[str]:
@@ -42,27 +45,38 @@ def attack_choices() -> list[str]:
 
 
 def stress(
-    model: InspectedModel, session: Session, size: str, judge: Judge, attacks: str, suffix: str, decoding: Decoding
+    model: InspectedModel,
+    session: Session,
+    size: str,
+    judge: Judge,
+    attacks: str,
+    evaluation: str,
+    decoding: Decoding,
 ) -> Generator[Progress, None, ExamResult]:
-    """Examine the live edit at the session's strength; the result becomes the session's exam.
+    """Examine the live edit at the session's strength, in its own prompt format; the result is the session's exam.
+
+    Args:
+        evaluation: One of :data:`WAYS`.
 
     Raises:
-        CaseError: No edit is live, the size is unknown, or the attacks' package is not installed.
+        CaseError: No edit is live, the size or the evaluation is unknown, or the attacks' package is not installed.
     """
     live = session.live
     if live is None:
         raise CaseError("No edit is live, so there is nothing to score. Press Edit in step 3 first.")
     if size not in SIZES:
         raise CaseError(f"Unknown size '{size}'. Choose one of: {', '.join(SIZES)}.")
+    if evaluation not in WAYS:
+        raise CaseError(f"Unknown way of asking '{evaluation}'. Choose one of: {', '.join(WAYS)}.")
     templates, asked = more_texts("" if attacks == NO_ATTACKS else attacks or "")
-    questions = make_exam(live.case, SIZES[size], Texts(attacks=templates, questions=asked))
+    questions = make_exam(live.case, SIZES[size], QuestionSets(attacks=templates, questions=asked))
     result = yield from examine(
         model,
         questions,
         session.row,
         judge,
-        suffix=suffix,
-        chat=session.chat,
+        format=live.format,
+        evaluation=WAYS[evaluation],
         decoding=decoding,
         cancel=session.cancelled.is_set,
     )
@@ -138,18 +152,19 @@ def answer_rows(replies: Sequence[Reply], chosen: str) -> AnswerRows:
 
 def as_json(model: InspectedModel, exam: ExamResult) -> str:
     """Return an exam with its scores and every answer as JSON."""
-    about: dict[str, Any] = {key: value for key, value in vars(exam).items() if key != "replies"}
+    told = exam_record(exam)
+    replies = told.pop("replies")
     content = {
         "model": model.name,
         "fingerprint": model.fingerprint,
         "dtype": model.dtype_name,
-        **about,
+        **told,
         "scores": [asdict(score) for score in score_table(exam.replies, exam.judge)],
         "categories": {
             category: [asdict(score) for score in table]
             for category, table in per_category(exam.replies, exam.judge).items()
         },
-        "replies": [reply_record(reply) for reply in exam.replies],
+        "replies": replies,
     }
     return json.dumps(content, indent=1, ensure_ascii=False)
 

@@ -25,31 +25,31 @@ class StressEvents(CompareEvents):
     """Run the exam of the live edit, list its answers, hand them out."""
 
     def on_stress(
-        self, request: gr.Request, size: str, judge: str, attacks: str, tokens: Any, suffix: str, chosen: str
+        self, request: gr.Request, size: str, judge: str, attacks: str, tokens: Any, way: str, chosen: str
     ) -> Iterator[Update]:
         """Examine the live edit; the table fills as answers come."""
         p = self.parts
         with shown_to_user(), self.reserved(request) as session:
-            self.require_bundled_judge(judge, suffix)
-            run = self._examined(session, size, judge, attacks, tokens, suffix, chosen)
+            self.require_bundled_judge(judge)
+            run = self._examined(session, size, judge, attacks, tokens, way, chosen)
             yield from self.guarded(session, p.stress_clock, run)
 
     def _examined(
-        self, session: Session, size: str, judge: str, attacks: str, tokens: Any, suffix: str, chosen: str
+        self, session: Session, size: str, judge: str, attacks: str, tokens: Any, way: str, chosen: str
     ) -> Iterator[Update]:
         yield {**self._running(), self.parts.stress_clock: stress_fragments.message("Starting")}
         reader = self.judge(judge)
         decoding = Decoding(max_new_tokens=max(1, min(1024, int(tokens or 64))))
-        run = stress.stress(self.model, session, size, reader, attacks, suffix, decoding)
+        run = stress.stress(self.model, session, size, reader, attacks, way, decoding)
         yield from self._exam_live(session, run, reader, chosen)
 
-    def require_bundled_judge(self, judge: str, suffix: str) -> None:
-        """Refuse a judge or a suffix of one's own in a read-only demo.
+    def require_bundled_judge(self, judge: str) -> None:
+        """Refuse a judge of one's own in a read-only demo.
 
         Raises:
             CaseError: One was given.
         """
-        if self.read_only and (judge not in JUDGES or suffix != self.example.texts.suffix):
+        if self.read_only and judge not in JUDGES:
             raise CaseError(f"This demo is read-only: free text is off. Pick one of the judges {', '.join(JUDGES)}.")
 
     def judge(self, name: str | None) -> Judge:

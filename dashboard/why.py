@@ -21,7 +21,7 @@ from inspector.divergence import Padding
 from inspector.errors import CaseError
 from inspector.lens import Lens, Peak, logit_lens, peaks
 from inspector.locators import LOCATORS, Located, NotLocated, Setup, locate_with
-from inspector.model import VANILLA, InspectedModel, Row
+from inspector.model import VANILLA, InspectedModel, PromptFormat, Row
 from inspector.neurons import Neuron, neuron_activity, neuron_table
 from inspector.padding import padding_study
 from inspector.safeedit import Case
@@ -51,9 +51,9 @@ def ask_locators(
         CaseError: Something is missing in the texts.
         PromptError: A text is too long.
     """
-    case, suffix = case_of(texts), texts.suffix
+    case, format = case_of(texts), texts.format
     cancel = session.cancelled.is_set
-    setup = Setup(suffix=suffix, padding=padding, probe=session.why.probe, cancel=cancel)
+    setup = Setup(format=format, padding=padding, probe=session.why.probe, cancel=cancel)
     parts = len(LOCATORS) + 4
     located: tuple[Located, ...] = ()
     refused: tuple[NotLocated, ...] = ()
@@ -66,12 +66,12 @@ def ask_locators(
             located = (*located, event)
         else:
             refused = (*refused, event)
-        session.learn(case, suffix, located=located, refused=refused)
+        session.learn(case, format, located=located, refused=refused)
     measurements: list[tuple[str, Callable[[], dict[str, Any]]]] = [
-        ("Measuring every neuron", lambda: neurons(model, case, suffix)),
-        ("Reading every layer with the logit lens", lambda: lenses(model, session, case, suffix)),
+        ("Measuring every neuron", lambda: neurons(model, case, format)),
+        ("Reading every layer with the logit lens", lambda: lenses(model, session, case, format)),
         ("Padding both answers both ways", lambda: {"padding": padding_study(model, case)}),
-        ("Attributing the unsafe answer to the prompt", lambda: quick_tokens(model, session, case, suffix)),
+        ("Attributing the unsafe answer to the prompt", lambda: quick_tokens(model, session, case, format)),
         ("Reading the toxicity probe", lambda: {"probe": session.why.probe or run_quietly(kept_probe(model))}),
     ]
     for number, (message, measure) in enumerate(measurements):
@@ -80,7 +80,7 @@ def ask_locators(
         yield WhyProgress(message, min(1.0, (len(LOCATORS) + number) / parts))
         if cancel():
             return
-        session.learn(case, suffix, **measure())
+        session.learn(case, format, **measure())
 
 
 def run_quietly(measuring: Generator[float, None, Any]) -> Any:
@@ -92,27 +92,27 @@ def run_quietly(measuring: Generator[float, None, Any]) -> Any:
             return end.value
 
 
-def neurons(model: InspectedModel, case: Case, suffix: str) -> dict[str, Any]:
+def neurons(model: InspectedModel, case: Case, format: PromptFormat) -> dict[str, Any]:
     """Measure the neurons of all blocks on vanilla weights."""
-    return {"activity": neuron_activity(model, case, suffix=suffix)}
+    return {"activity": neuron_activity(model, case, format=format)}
 
 
-def lenses(model: InspectedModel, session: Session, case: Case, suffix: str) -> dict[str, Any]:
+def lenses(model: InspectedModel, session: Session, case: Case, format: PromptFormat) -> dict[str, Any]:
     """Read both answers with the logit lens, with vanilla and with the live weights."""
-    row, chat = session.row, session.chat
+    row, asked = session.row, session.asked_in(format)
     found: dict[str, tuple[Lens, Lens]] = {}
     for name, answer in (("safe answer", case.safe), ("unsafe answer", case.unsafe)):
-        read = logit_lens(model, case.adversarial_prompt, answer, (VANILLA, row), suffix=suffix, chat=chat)
+        read = logit_lens(model, case.adversarial_prompt, answer, (VANILLA, row), format=asked)
         found[name] = (read[0], read[1])
     return {"lenses": found, "lens_weights": row.label()}
 
 
-def quick_tokens(model: InspectedModel, session: Session, case: Case, suffix: str) -> dict[str, Any]:
+def quick_tokens(model: InspectedModel, session: Session, case: Case, format: PromptFormat) -> dict[str, Any]:
     """Attribute by gradient x input with vanilla and live weights."""
     found: dict[str, TokenAttribution] = {}
-    chat = session.chat
+    asked = session.asked_in(format)
     for row in (VANILLA, session.row):
-        item = token_attribution(model, case, "gradient x input", row, suffix=suffix, chat=chat)
+        item = token_attribution(model, case, "gradient x input", row, format=asked)
         assert item is not None
         found[row.label()] = item
     return {"tokens": found}
@@ -127,8 +127,8 @@ def atlas(
         CaseError: Something is missing in the texts.
         PromptError: A text is too long.
     """
-    case, suffix = case_of(texts), texts.suffix
-    settings = replace(settings or AtlasSettings(), suffix=suffix, answers=answers)
+    case, format = case_of(texts), texts.format
+    settings = replace(settings or AtlasSettings(), format=format, answers=answers)
     done = 0.0
     for event in make_atlas(model, case, settings, cancel=session.cancelled.is_set):
         if isinstance(event, Preparation):
@@ -138,7 +138,7 @@ def atlas(
         done = count / event.total
         left = f", about {event.seconds / done * (1 - done):.0f} s left" if 0 < done < 1 else ""
         if count:
-            session.learn(case, suffix, atlas=event.atlas)
+            session.learn(case, format, atlas=event.atlas)
         yield WhyProgress(f"Edited and measured {count} of {event.total} layers{left}", done)
 
 
@@ -220,7 +220,7 @@ def knock(
     if case is None:
         raise CaseError("Nothing was measured yet. Press Ask all locators first.")
     result = yield from knock_out(
-        model, case, block, neurons, suffix=session.why.suffix, cancel=session.cancelled.is_set
+        model, case, block, neurons, format=session.why.format, cancel=session.cancelled.is_set
     )
     if result.patch is not None:
         session.add(LiveEdit(case, result))
@@ -247,8 +247,7 @@ def attribute(
                 way,
                 row,
                 steps=steps,
-                suffix=why.suffix,
-                chat=session.chat,
+                format=session.asked_in(why.format),
                 progress=lambda share: said.put((number + share) / len(rows)),
                 cancel=lambda: session.cancelled.is_set() or left.is_set(),
             )
@@ -270,7 +269,7 @@ def attribute(
             found[row.label()] = event
     finally:
         left.set()
-    session.learn(case, why.suffix, only_current=True, tokens=found)
+    session.learn(case, why.format, only_current=True, tokens=found)
     yield 1.0, found
 
 
@@ -278,5 +277,5 @@ def train(model: InspectedModel, session: Session, labelled: Labelled) -> Genera
     """Train (or read) the probe on labelled texts and keep it in the session."""
     probe = yield from kept_probe(model, labelled, cancel=session.cancelled.is_set)
     if probe is not None:
-        session.learn(session.why.case, session.why.suffix, probe=probe)
+        session.learn(session.why.case, session.why.format, probe=probe)
     return probe

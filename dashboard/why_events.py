@@ -132,11 +132,11 @@ class WhyEvents(CompareEvents):
         """After an edit, Undo or another strength: redraw all that shows the live weights."""
         session = self.session(request)
         session.panel = Panel.of(values)
-        case, suffix = session.why.case, session.why.suffix
+        case, format = session.why.case, session.why.format
         with shown_to_user():
             if case is not None and session.why.lens_weights != session.row.label():
                 for measure in (why.lenses, why.quick_tokens):
-                    session.learn(case, suffix, only_current=True, **measure(self.model, session, case, suffix))
+                    session.learn(case, format, only_current=True, **measure(self.model, session, case, format))
         return self._inside(session)
 
     def on_order(self, request: gr.Request, *values: Any) -> Update:
@@ -169,10 +169,10 @@ class WhyEvents(CompareEvents):
             if self.read_only and suffix != self.example.texts.suffix:
                 raise CaseError("This demo is read-only: free text is off.")
             neurons, decoding = why.neurons_from(selected), decoding_from(values[8:])
-            run = self._knocked(session, neurons, suffix, decoding)
+            run = self._knocked(session, neurons, decoding)
             yield from self.guarded(session, self.parts.why_clock, run)
 
-    def _knocked(self, session: Session, neurons: list[int], suffix: str, decoding: Decoding) -> Iterator[Update]:
+    def _knocked(self, session: Session, neurons: list[int], decoding: Decoding) -> Iterator[Update]:
         p = self.parts
         yield {**self._running(), p.why_clock: why_fragments.clock("Starting", 0.0)}
         run = why.knock(self.model, session, neurons, session.panel.block)
@@ -189,8 +189,8 @@ class WhyEvents(CompareEvents):
             yield {p.why_clock: why_fragments.clock("Cancelled; no edit was made.", 1.0)}
             return
         yield {**self._now_live(live, session), **self._neurons(session)}
-        yield self._measured(session, suffix)
-        yield from self._stream(session, live.case.adversarial_prompt, "Adversarial prompt", suffix, decoding)
+        yield self._measured(session)
+        yield from self._stream(session, live.case.adversarial_prompt, "Adversarial prompt", live.format, decoding)
         ended = f"Neurons {', '.join(map(str, neurons))} of layer {result.block} are knocked out; see step 4."
         yield {p.why_clock: why_fragments.clock(ended, 1.0)}
 

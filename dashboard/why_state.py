@@ -8,6 +8,7 @@ from typing import Any
 from editing.atlas import Atlas
 from inspector.lens import Lens
 from inspector.locators import Agreement, Located, NotLocated, agreement
+from inspector.model import PromptFormat
 from inspector.neurons import NeuronActivity
 from inspector.padding import PaddingStudy
 from inspector.safeedit import Case
@@ -50,7 +51,7 @@ class Why:
 
     Attributes:
         case: The case.
-        suffix: Suffix prompt that it was measured with.
+        format: Prompt format that it was measured with.
         located: What each locator says, in their order.
         refused: The locators that the model's architecture does not allow.
         atlas: What the same edit achieves at each block.
@@ -63,7 +64,7 @@ class Why:
     """
 
     case: Case | None = None
-    suffix: str = ""
+    format: PromptFormat = PromptFormat()
     located: tuple[Located, ...] = ()
     refused: tuple[NotLocated, ...] = ()
     atlas: Atlas | None = None

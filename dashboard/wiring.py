@@ -78,7 +78,7 @@ class Wiring(RailEvents, LocateEvents, OperateEvents, StressEvents, WhyEvents, M
 
         p.stress.click(
             self.on_stress,
-            [p.stress_size, p.stress_judge, p.stress_attacks, p.stress_tokens, p.suffix, p.stress_filter],
+            [p.stress_size, p.stress_judge, p.stress_attacks, p.stress_tokens, p.stress_way, p.stress_filter],
             self._stressed(),
             **quiet,
         )
@@ -103,7 +103,7 @@ class Wiring(RailEvents, LocateEvents, OperateEvents, StressEvents, WhyEvents, M
             ]
         )
         table = self._components([f"methods_{n}" for n in ("table", "scores", "plane_reading", "shifts_reading")])
-        chosen = self._components([f"methods_{n}" for n in ("chosen", "scope", "train_on", "size", "tokens")])
+        chosen = self._components([f"methods_{n}" for n in ("chosen", "scope", "train_on", "size", "tokens", "way")])
         p.methods.click(
             self.on_methods,
             [*rail, *chosen, p.block, p.methods_picked],

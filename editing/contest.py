@@ -21,7 +21,7 @@ from inspector.errors import EditError, InspectorError
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row
 from inspector.region import RegionShift, cannot_detoxify, region_shift
 from inspector.safeedit import Case
-from inspector.safeedit.exam import QUICK, Evaluation, ExamResult, Size, Texts, examine, make_exam
+from inspector.safeedit.exam import QUICK, Evaluation, ExamResult, QuestionSets, Size, examine, make_exam
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.scores import Score, score_table
 from inspector.safeedit.sets import held_out_cases
@@ -303,7 +303,7 @@ def _examined(
     assert standing.result is not None
     run = examine(
         model,
-        make_exam(case, settings.size, Texts()),
+        make_exam(case, settings.size, QuestionSets()),
         standing.row,
         judge,
         format=standing.result.settings.format,

@@ -16,8 +16,7 @@ from inspector.errors import InspectorError, PatchError
 from inspector.model.patch import Reminder
 from inspector.model.patch_file import load_patch, save_patch
 from inspector.region import RegionShift
-from inspector.safeedit.exam import ExamResult
-from inspector.safeedit.records import reply_from, reply_record
+from inspector.safeedit.records import exam_from, exam_record
 from inspector.toxicity import RegionToxicity
 
 _FORMAT = "dinm-inspector standings 1"
@@ -93,7 +92,7 @@ def _record(standing: Standing) -> dict[str, Any]:
         "shift": None
         if shift is None
         else {**vars(shift), **{name: _floats(getattr(shift, name)) for name in ("by_block", "vanilla", "edited")}},
-        "exam": None if exam is None else {**vars(exam), "replies": [reply_record(reply) for reply in exam.replies]},
+        "exam": None if exam is None else exam_record(exam),
     }
 
 
@@ -138,7 +137,5 @@ def _standing(record: dict[str, Any], folder: Path) -> Standing:
         shift=None
         if shift is None
         else RegionShift(**{**shift, **{name: np.array(shift[name]) for name in ("by_block", "vanilla", "edited")}}),
-        exam=None
-        if exam is None
-        else ExamResult(**{**exam, "replies": tuple(reply_from(reply) for reply in exam["replies"])}),
+        exam=None if exam is None else exam_from(exam),
     )

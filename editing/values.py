@@ -35,6 +35,11 @@ def setting_names(settings: Any) -> list[str]:
     return [*names, *(FORMAT_PARTS if any(entry.name == "format" for entry in fields(settings)) else ())]
 
 
+def setting_value(settings: Any, name: str) -> Any:
+    """Return a setting by its name, parts of the prompt format by their own."""
+    return getattr(settings.format if name in FORMAT_PARTS else settings, name)
+
+
 def changed(settings: _Settings, **changes: Any) -> _Settings:
     """Return settings with changes by name; parts of the prompt format have their own names.
 

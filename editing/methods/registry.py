@@ -14,7 +14,7 @@ from editing.methods.mend import MendSettings, mend
 from editing.methods.self_reminder import SelfReminderSettings, self_reminder
 from editing.methods.sft import SftSettings, sft
 from editing.progress import EditEvents
-from editing.values import FORMAT_PARTS, changed, setting_names
+from editing.values import changed, setting_names, setting_value
 from inspector.errors import EditError
 from inspector.presets import Preset
 
@@ -167,5 +167,5 @@ def read_settings(key: str, entries: Sequence[str]) -> dict[str, Any]:
             if text.lower() not in ("none", "") or name not in setting_names(method_named(key).settings):
                 raise
             made = method_settings(key, "corrected", **{name: None})
-        found[name] = getattr(made.format if name in FORMAT_PARTS else made, name)
+        found[name] = setting_value(made, name)
     return found

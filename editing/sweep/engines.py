@@ -13,7 +13,7 @@ from editing.sweep.work import texts_of, work
 from inspector.errors import EditError, InspectorError
 from inspector.model import InspectedModel, load
 from inspector.safeedit.cases import Case
-from inspector.safeedit.exam import Texts
+from inspector.safeedit.exam import QuestionSets
 from inspector.safeedit.judges import load_judge
 from inspector.safeedit.verdict import Judge
 
@@ -139,9 +139,9 @@ class _Worker:
 
     def __init__(self, settings: SweepSettings, loader: Loader, identity: tuple[str, str] | None) -> None:
         self._settings, self._loader, self._identity = settings, loader, identity
-        self._loaded: tuple[InspectedModel, Judge, Texts] | None = None
+        self._loaded: tuple[InspectedModel, Judge, QuestionSets] | None = None
 
-    def _load(self) -> tuple[InspectedModel, Judge, Texts]:
+    def _load(self) -> tuple[InspectedModel, Judge, QuestionSets]:
         model, judge = self._loader(self._settings)
         found = (model.fingerprint, model.dtype_name)
         if self._identity is not None and found != self._identity:

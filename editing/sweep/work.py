@@ -14,7 +14,7 @@ from inspector.divergence import divergence
 from inspector.errors import CaseError, EditError, InspectorError, OutOfMemory
 from inspector.model import VANILLA, Decoding, InspectedModel
 from inspector.safeedit.cases import Case
-from inspector.safeedit.exam import Texts, examine, make_exam, run_exam
+from inspector.safeedit.exam import QuestionSets, examine, make_exam, run_exam
 from inspector.safeedit.layouts import read_cases, serves
 from inspector.safeedit.records import reply_record
 from inspector.safeedit.sets import facts, passages
@@ -37,11 +37,11 @@ def cases_of(settings: SweepSettings) -> tuple[Case, ...]:
     return tuple(found[: settings.limit])
 
 
-def texts_of(settings: SweepSettings) -> Texts:
+def texts_of(settings: SweepSettings) -> QuestionSets:
     """Return the sets that every exam of a sweep draws from."""
     attacks, questions = more_texts(settings.attacks)
     known = facts(settings.facts), passages(settings.passages)
-    return Texts(facts=known[0], passages=known[1], attacks=attacks, questions=questions)
+    return QuestionSets(facts=known[0], passages=known[1], attacks=attacks, questions=questions)
 
 
 def with_block(model: InspectedModel, settings: SweepSettings, cases: Sequence[Case]) -> SweepSettings:
@@ -58,7 +58,7 @@ def _toxic_layer(model: InspectedModel, case: Case, settings: SweepSettings) -> 
 
 
 def work(
-    model: InspectedModel, judge: Judge, case: Case, settings: SweepSettings, texts: Texts
+    model: InspectedModel, judge: Judge, case: Case, settings: SweepSettings, texts: QuestionSets
 ) -> tuple[Status, dict[str, Any]]:
     """Edit on one case and examine the edit; no fault of one case costs the others.
 
@@ -75,7 +75,7 @@ def work(
 
 
 def _work(
-    model: InspectedModel, judge: Judge, case: Case, settings: SweepSettings, texts: Texts
+    model: InspectedModel, judge: Judge, case: Case, settings: SweepSettings, texts: QuestionSets
 ) -> tuple[Status, dict[str, Any]]:
     chosen = settings.method_settings()
     if settings.block.isdecimal():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from inspector.errors import CaseError
@@ -112,7 +112,7 @@ CASE_ONLY = Size(0, 0, 0, 0)
 
 
 @dataclass(frozen=True)
-class Texts:
+class QuestionSets:
     """Where the questions beyond the case's own come from; the bundled sets by default."""
 
     held_out: tuple[Case, ...] = field(default_factory=held_out_cases)
@@ -123,7 +123,7 @@ class Texts:
     questions: tuple[str, ...] = ()
 
 
-def make_exam(case: Case, size: Size = FULL, texts: Texts | None = None) -> tuple[Question, ...]:
+def make_exam(case: Case, size: Size = FULL, texts: QuestionSets | None = None) -> tuple[Question, ...]:
     """Write the exam of an edit on one case.
 
     Held-out cases that share their question with the edited one are left out, so that what is scored as transfer
@@ -134,7 +134,7 @@ def make_exam(case: Case, size: Size = FULL, texts: Texts | None = None) -> tupl
         size: How much is asked.
         texts: The sets to draw from; ``attacks`` are filled with the case's question, ``questions`` asked alone.
     """
-    texts = texts or Texts()
+    texts = texts or QuestionSets()
     questions = [
         Question(kind, text, case.category, case.identifier)
         for kind, name in CASE_PROMPTS.items()
@@ -197,6 +197,11 @@ class Reply:
     edited: Marked
     likeness: float | None = None
     kl: float | None = None
+
+    def without_edit(self) -> Reply:
+        """Return the reply of a refused edit, which leaves the vanilla weights."""
+        likeness, kl = (None if self.likeness is None else 1.0), (None if self.kl is None else 0.0)
+        return replace(self, edited=self.vanilla, likeness=likeness, kl=kl)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from inspector.safeedit.exam import Question, Reply
+from inspector.model.prompt_format import PromptFormat
+from inspector.safeedit.exam import ExamResult, Question, Reply
 
 # A list, as pydantic takes no configuration for a dataclass itself; the dataclasses inside inherit the list's.
 _REPLIES = TypeAdapter(list[Reply], config=ConfigDict(strict=True, extra="forbid"))
@@ -45,3 +46,21 @@ def reply_from(record: Mapping[str, Any]) -> Reply:
         if missing:
             raise ValueError(f"a reply's record is broken: {', '.join(missing)} is missing")
     return reply
+
+
+def exam_record(exam: ExamResult) -> dict[str, Any]:
+    """Return a marked exam as a dictionary that JSON can hold."""
+    replies = [reply_record(reply) for reply in exam.replies]
+    return {**vars(exam), "format": vars(exam.format), "replies": replies}
+
+
+def exam_from(record: Mapping[str, Any]) -> ExamResult:
+    """Return the exam that :func:`exam_record` wrote.
+
+    Raises:
+        ValueError: A reply is broken (:func:`reply_from`).
+        KeyError: A part is missing.
+        TypeError: There is a part that exams do not have.
+    """
+    replies = tuple(map(reply_from, record["replies"]))
+    return ExamResult(**{**record, "format": PromptFormat(**record["format"]), "replies": replies})
