@@ -48,9 +48,11 @@ def head(session: Session) -> str:
     if known is None:
         return reading("No method was run yet. Tick some and press Run methods.")
     badge = f"ran on: {escape(case_name(known.case))}, region: down-projection of layer {known.block}"
+    exam = next((standing.exam for standing in known.standings if standing.exam is not None), None)
+    asked = "" if exam is None else f'<span class="badge-note">Asked: {escape(exam.asked)}.</span>'
     return (
         other_case(session, known.case, "this table", "Run methods")
-        + f'<div class="answer-head"><span class="badge edited">{badge}</span></div>'
+        + f'<div class="answer-head"><span class="badge edited">{badge}</span>{asked}</div>'
     )
 
 

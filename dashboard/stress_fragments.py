@@ -48,7 +48,8 @@ def head(exam: ExamResult | None, live: Row) -> str:
         )
     return (
         f'{stale}<div class="answer-head"><span class="badge edited">scored: {escape(exam.weights)}</span>'
-        f'<span class="badge-note">Judge: <b>{escape(exam.judge)}</b>. {escape(exam.judge_note)}</span></div>'
+        f'<span class="badge-note">Asked: {escape(exam.asked)}. Judge: <b>{escape(exam.judge)}</b>. '
+        f"{escape(exam.judge_note)}</span></div>"
     )
 
 

@@ -254,6 +254,11 @@ class ExamResult:
     cancelled: bool
     seconds: float
 
+    @property
+    def asked(self) -> str:
+        """How both weights were asked, in a few words."""
+        return ", ".join(part for part in (EVALUATIONS[self.evaluation], self.format.label()) if part)
+
 
 Examination = Generator[Progress, None, ExamResult]
 
