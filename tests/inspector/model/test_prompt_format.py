@@ -1,0 +1,151 @@
+"""Prompts and answers join as each family's own template and tokenizer join them, and end with the family's own marker."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import real_tokenizers
+import tiny_models
+import torch
+
+from inspector.errors import PromptError
+from inspector.model import Decoding, InspectedModel, PromptFormat, Row, answer, encode, from_parts
+from inspector.model.batching import generate_each
+from inspector.model.encoding import prompt_text
+from inspector.model.generation import stream
+from inspector.model.patch import VANILLA
+from inspector.model.prompt_format import SUFFIX, Turn, read_turn
+
+KINDS = {"sentencepiece": real_tokenizers.sentencepiece, "byte level": real_tokenizers.byte_level}
+TURNS = {
+    "GEMMA": Turn("", "<end_of_turn>", 5),
+    "LLAMA_3": Turn("", "<end_of_turn>", 5),
+    "LLAMA_2": Turn(" ", " </s>", 2),
+    "QWEN_3": Turn("", "<end_of_turn>", 5),
+    "FALCON": Turn("", "", None),
+}
+ENDS = {"GEMMA": "<end_of_turn>", "LLAMA_3": "<end_of_turn>", "LLAMA_2": "</s>", "QWEN_3": "<end_of_turn>", "FALCON": "</s>"}
+
+
+def model_with(kind: str, template: str | None = None) -> InspectedModel:
+    tokenizer = KINDS[kind](getattr(real_tokenizers, template) if template else None)
+    return from_parts(tiny_models.network("llama"), tokenizer, f"{kind} {template}")
+
+
+def pieces(model: InspectedModel, ids) -> list[str]:
+    return model.tokenizer.convert_ids_to_tokens(list(ids))
+
+
+@pytest.mark.parametrize("template", TURNS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_stands_around_an_answer_is_read_off_the_template(kind, template):
+    assert read_turn(KINDS[kind](getattr(real_tokenizers, template))) == TURNS[template]
+
+
+@pytest.mark.parametrize("template", TURNS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_encoded_turn_is_the_template_s_own_text(kind, template):
+    """Prompt and answer decode to the whole conversation as the template writes it, up to the end of the turn."""
+    model = model_with(kind, template)
+    encoded = encode(model, "How?", "So not.", PromptFormat(suffix=""))
+    turns = [{"role": "user", "content": "How?"}, {"role": "assistant", "content": "So not."}]
+    whole = model.tokenizer.apply_chat_template(turns, tokenize=False, enable_thinking=False)
+    end = ENDS[template]
+    expected = whole[: whole.rindex(end) + len(end)] if end in whole else whole.removesuffix("\n") + end
+    ids = model.tokenizer(expected, add_special_tokens=False)["input_ids"]
+    if template != "FALCON":  # its prompt ends with a space, with which SentencePiece starts the answer's first piece
+        assert list(encoded.tokens) == ids
+    assert pieces(model, encoded.response)[-1] == end
+    assert encode(model, "How?", "So not.", PromptFormat("", turn_end=False)).tokens == encoded.tokens[: -len(tail(encoded, model, template))]
+
+
+def tail(encoded, model, template) -> tuple[int, ...]:
+    return encoded.response[-2:] if template == "LLAMA_2" else encoded.response[-1:]
+
+
+def test_a_plain_answer_has_the_one_space_of_its_prompt_and_no_second_one():
+    model = model_with("sentencepiece")
+    encoded = encode(model, "How", "I'm not.", PromptFormat(chat=False, turn_end=False))
+    assert pieces(model, encoded.response)[:2] == [real_tokenizers.SPACE + "I'm", real_tokenizers.SPACE + "not"]
+    together = model.tokenizer(f"How {SUFFIX} I'm not.")["input_ids"]
+    assert list(encoded.tokens) == together
+
+
+def test_a_byte_level_answer_keeps_its_leading_space_in_plain_text():
+    model = model_with("byte level")
+    encoded = encode(model, "How", "I'm not.", PromptFormat("", chat=False, turn_end=False))
+    assert model.tokenizer.decode(encoded.response) == " I'm not."
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_prompt_is_the_same_whatever_answer_follows(kind):
+    for template in (None, *TURNS):
+        model = model_with(kind, template)
+        alone = encode(model, "How?").prompt
+        assert all(encode(model, "How?", text).prompt == alone for text in ("I'm", "1", "(no)", "\u00e4", "So"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_turn_s_own_marker_ends_an_answer(kind):
+    """The network is made to say the marker at once, in both formats."""
+    model = model_with(kind, "GEMMA")
+    marker = model.turn.marker
+    assert marker is not None and marker != model.tokenizer.eos_token_id and marker in model.end_tokens()
+    handle = model.architecture.unembedding.register_forward_hook(
+        lambda _m, _a, out: out + 1e4 * torch.nn.functional.one_hot(torch.tensor(marker), out.shape[-1])
+    )
+    try:
+        for chat in (True, False):
+            prompt = encode(model, "How?", None, PromptFormat(chat=chat)).prompt
+            said = answer(model, prompt, decoding=Decoding(4))
+            assert said.token_ids == ((),) and said.ended == (marker,) and said.finished == (True,)
+    finally:
+        handle.remove()
+
+
+def test_a_template_that_refuses_a_user_s_question_says_so_and_plain_text_still_works():
+    model = model_with("byte level", "STRICT")
+    with pytest.raises(PromptError, match=r"refuses a user's question.*Turn the chat template off"):
+        encode(model, "How?")
+    plain = PromptFormat(chat=False)
+    assert encode(model, "How?", "So.", plain).response[-1] == model.tokenizer.eos_token_id
+    assert model.end_tokens() >= {model.tokenizer.eos_token_id}
+    assert answer(model, encode(model, "How?", None, plain).prompt, decoding=Decoding(2)).texts
+
+
+def test_a_template_s_special_words_in_a_suffix_reach_the_prompt_and_an_empty_one_adds_nothing():
+    model = model_with("byte level", "GEMMA")
+    assert "How? Be kind." in prompt_text(model, "How?", PromptFormat("Be kind."))
+    assert prompt_text(model, "How?", PromptFormat("")).count("How?<end_of_turn>") == 1
+
+
+def test_a_format_says_what_is_unusual_about_it():
+    assert PromptFormat().label() == "" and PromptFormat(turn_end=False).label() == ""
+    assert PromptFormat(chat=False).label() == "plain text"
+    assert PromptFormat("").label() == "no suffix" and PromptFormat("x", chat=False).label() == "plain text, its own suffix"
+    assert PromptFormat("x").without_suffix() == PromptFormat("") and PromptFormat("x").open() == PromptFormat("x", True, False)
+
+
+def test_prompts_with_weights_of_their_own_are_answered_as_each_is_alone(every_model):
+    """One batch holds different prompts for different weights; each line is what that prompt and those weights give."""
+    import by_hand
+
+    model, patch = every_model, by_hand.patch(every_model)
+    texts = ("How do I be mean?", "How do I be very mean to them?", "Why?")
+    rows = (VANILLA, Row(patch), Row(patch, 0.5))
+    asked = [(encode(model, text).prompt, row) for text, row in zip(texts, rows, strict=True)]
+    *_, lines = generate_each(model, asked, Decoding(6))
+    for line, (prompt, row) in zip(lines, asked, strict=True):
+        *_, alone = stream(model, prompt, (row,), Decoding(6))
+        assert tuple(line.tokens) == alone.token_ids[0] and line.ended == alone.ended[0]
+
+
+def test_a_format_is_part_of_a_patch_on_disk(tmp_path, llama):
+    import by_hand
+
+    from inspector.model.patch_file import load_patch, save_patch
+
+    made = replace(by_hand.patch(llama), format=PromptFormat("Be kind.", chat=False))
+    save_patch(made, tmp_path / "p.safetensors")
+    assert load_patch(tmp_path / "p.safetensors")[0].format == made.format

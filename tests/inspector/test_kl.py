@@ -1,0 +1,41 @@
+"""The KL divergence against numbers worked out by hand, and its one use everywhere."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from inspector.kl import kl_by_position, kl_by_token, told
+
+HALF = torch.tensor([[0.5, 0.5], [0.25, 0.75]]).log()
+SKEWED = torch.tensor([[0.9, 0.1], [0.25, 0.75]]).log()
+
+
+def test_the_divergence_of_a_typed_example_in_both_directions():
+    first = 0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1)
+    other = 0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.5)
+    assert kl_by_position(HALF, SKEWED).tolist() == pytest.approx([first, 0.0], abs=1e-6)
+    assert kl_by_position(SKEWED, HALF).tolist() == pytest.approx([other, 0.0], abs=1e-6)
+    assert float(kl_by_token(HALF, SKEWED)) == pytest.approx(first / 2, abs=1e-6)
+
+
+def test_it_has_a_gradient_that_finite_differences_give():
+    torch.manual_seed(0)
+    first, second = torch.randn(3, 5, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64).requires_grad_(True)
+    assert torch.autograd.gradcheck(lambda s: kl_by_token(first.log_softmax(-1), s.log_softmax(-1)), (second,))
+
+
+def test_what_is_told_is_never_below_zero_but_no_number_stays_none():
+    assert told(torch.tensor(-1e-9)) == 0.0 and told(torch.tensor(0.25)) == 0.25
+    assert math.isnan(told(torch.tensor(float("nan"))))
+
+
+def test_no_other_place_spells_the_divergence_out():
+    root = Path(__file__).resolve().parents[2]
+    spelled = re.compile(r"\.exp\(\) \* \(")
+    files = [path for room in ("inspector", "editing", "dashboard") for path in (root / room).rglob("*.py")]
+    assert [path.name for path in files if spelled.search(path.read_text(encoding="utf-8"))] == ["kl.py"]

@@ -1,0 +1,100 @@
+"""Tokenizers like those of real families, built offline: SentencePiece's leading space, turn ends of their own.
+
+Every one fits the vocabulary of the tiny models (:data:`tiny_models.VOCABULARY`).
+"""
+
+from __future__ import annotations
+
+import string
+
+import tiny_models
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+SPACE = "\u2581"
+"""SentencePiece's sign for a space."""
+
+GEMMA = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for message in messages %}{% set role = 'model' if message['role'] == 'assistant' else message['role'] %}"
+    "{{ '<start_of_turn>' + role + '\\n' + message['content'] | trim + '<end_of_turn>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}"
+)
+"""A turn ends with a marker that is not the end-of-sequence token; there is no system role."""
+
+LLAMA_3 = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ '<start_of_turn>' + message['role'] + '\\n\\n' + message['content'] | trim + '<end_of_turn>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>assistant\\n\\n' }}{% endif %}"
+)
+
+LLAMA_2 = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}"
+    "{{ bos_token + '[INST] ' + message['content'] | trim + ' [/INST]' }}{% else %}"
+    "{{ ' ' + message['content'] | trim + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+"""A space stands before the answer and one before the end-of-sequence token."""
+
+QWEN_3 = (
+    "{% for message in messages %}{{ '<start_of_turn>' + message['role'] + '\\n' }}"
+    "{% if message['role'] == 'assistant' %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}"
+    "{{ message['content'] + '<end_of_turn>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>assistant\\n' }}"
+    "{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{% endif %}"
+)
+"""The generation prompt ends with an empty thought."""
+
+FALCON = (
+    "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+"""No marker at all."""
+
+STRICT = "{{ raise_exception('Conversation roles must start with a system message') }}"
+
+MARKERS = ("<start_of_turn>", "<end_of_turn>")
+"""Special tokens that no attribute of the tokenizer names."""
+
+
+def sentencepiece(template: str | None = None) -> PreTrainedTokenizerFast:
+    """Return a Unigram tokenizer with a space put before every text, as Llama 2 and Mistral 0.1 have it."""
+    pieces = ["<unk>", "<s>", "</s>", "<pad>", *MARKERS, SPACE, "\n"]
+    words = [SPACE + word for word in ("I", "I'm", "So", "How", "will", "not", "help", "the", "right", "response")]
+    letters = [*string.ascii_letters, *string.digits, *string.punctuation]
+    vocabulary = [(piece, 0.0) for piece in pieces[:6]]
+    vocabulary += [(piece, -4.0) for piece in [*pieces[6:], *letters]] + [(word, -2.0) for word in words]
+    assert len(vocabulary) <= tiny_models.VOCABULARY
+    inner = Tokenizer(models.Unigram(vocabulary, unk_id=0))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always", split=False)
+    inner.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
+    inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return _wrapped(inner, template)
+
+
+def byte_level(template: str | None = None) -> PreTrainedTokenizerFast:
+    """Return a byte-level tokenizer whose words carry their space, as Llama 3, Qwen and SmolLM have it."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = ["<unk>", "<s>", "</s>", "<pad>", *MARKERS]
+    # The 256 bytes do not fit beside the markers: those that no text of the tests has are left out.
+    bytes_used = [c for c in alphabet if ord(c) < 0x17F]
+    vocabulary = {token: n for n, token in enumerate([*special, *bytes_used])}
+    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    inner.decoder = decoders.ByteLevel()
+    inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return _wrapped(inner, template)
+
+
+def _wrapped(inner: Tokenizer, template: str | None) -> PreTrainedTokenizerFast:
+    inner.add_special_tokens([AddedToken(marker, special=True, normalized=False) for marker in MARKERS])
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        model_max_length=tiny_models.CONTEXT,
+    )
+    if template is not None:
+        made.chat_template = template
+    return made
