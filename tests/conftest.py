@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -10,11 +11,16 @@ from pathlib import Path
 import by_hand
 import pytest
 import tiny_models
+import torch
 
 from inspector.model import InspectedModel, from_parts, load
 from inspector.safeedit import Case, Constraint
 
 TinyFactory = Callable[..., InspectedModel]
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores: one thread each, and in their children
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 
 @cache
