@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -10,11 +11,16 @@ from pathlib import Path
 import by_hand
 import pytest
 import tiny_models
+import torch
 
 from inspector.model import InspectedModel, from_parts, load
 from inspector.safeedit import Case, Constraint
 
 TinyFactory = Callable[..., InspectedModel]
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores: one thread each, and in their children
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 
 @cache
@@ -45,16 +51,28 @@ def tiny() -> Iterator[TinyFactory]:
         assert by_hand.checksum(model.network) == checksum, f"the base weights of {model.name} were written"
 
 
-@pytest.fixture(params=tiny_models.FAMILIES)
+@pytest.fixture(params=tiny_models.FIVE)
 def family(request) -> str:
-    """The name of each family in turn."""
+    """The name of each of the five families that cover all mechanisms."""
     return request.param
 
 
 @pytest.fixture
 def model(tiny: TinyFactory, family: str) -> InspectedModel:
-    """A tiny model of each family in turn, with a chat template."""
+    """A tiny model of each of the five families, with a chat template."""
     return tiny(family)
+
+
+@pytest.fixture(params=tiny_models.FAMILIES)
+def every_family(request) -> str:
+    """The name of each family, for the numbers of the low-level engine."""
+    return request.param
+
+
+@pytest.fixture
+def every_model(tiny: TinyFactory, every_family: str) -> InspectedModel:
+    """A tiny model of each family, with a chat template, for the numbers of the low-level engine."""
+    return tiny(every_family)
 
 
 @pytest.fixture

@@ -88,10 +88,19 @@ CONFIGS: dict[str, tuple[type, dict[str, Any]]] = {
     "gpt_neox": (GPTNeoXConfig, {**_NEOX, "use_parallel_residual": True}),
     "gpt_neox_sequential": (GPTNeoXConfig, {**_NEOX, "use_parallel_residual": False}),
     "opt": (OPTConfig, _OPT),
-    "opt_post_norm": (OPTConfig, {**_OPT, "do_layer_norm_before": False}),
+    # As OPT-350m, the only one of them: no final norm, and embeddings narrower than the residual stream.
+    "opt_post_norm": (OPTConfig, {**_OPT, "do_layer_norm_before": False, "word_embed_proj_dim": 24}),
     "opt_projected": (OPTConfig, {**_OPT, "word_embed_proj_dim": 24}),
 }
 FAMILIES = tuple(CONFIGS)
+FIVE = ("llama", "gemma2", "gpt2", "gpt_neox", "opt_post_norm")
+"""Every mechanism that the engine's code tells apart, once.
+
+llama: gated MLP without biases, one key for two heads. gemma2: a norm after the MLP, both softcaps, every other
+layer with a sliding window. gpt2: ``Conv1D``, biases, learned positions, tied embeddings. gpt_neox: parallel blocks,
+which cannot be resumed at the down-projection. opt_post_norm: flattened inputs of the MLP, norms after the residual
+sums, no final norm, a projection before the unembedding.
+"""
 
 
 def network(family: str, seed: int = 0) -> Any:

@@ -145,15 +145,17 @@ def test_a_template_without_slot_is_refused_with_the_remedy():
         replace(TYPED, template="Be a rogue.").adversarial_prompt()
 
 
-@pytest.mark.parametrize("case", bundled_cases(), ids=lambda case: str(case.identifier))
-def test_a_bundled_case_comes_back_from_the_rail_as_it_was(case):
-    shown = actions.texts_of(case, SUFFIX)
-    assert "{question}" in shown.template and case.question not in shown.template
-    back = actions.case_of(shown)
-    assert back.adversarial_prompt == case.adversarial_prompt
+def test_a_bundled_case_comes_back_from_the_rail_as_it_was():
     kept = ("identifier", "category", "attack_name", "question", "safe", "unsafe", "constraint")
-    kept += ("only_question", "other_attack", "other_question", "other_both")
-    assert {name: getattr(back, name) for name in kept} == {name: getattr(case, name) for name in kept}
+    kept += ("only_question", "other_attack", "other_question", "other_both", "adversarial_prompt")
+    slots, changed = [], []
+    for case in bundled_cases():
+        shown = actions.texts_of(case, SUFFIX)
+        if "{question}" not in shown.template or case.question in shown.template:
+            slots.append(case.identifier)
+        back = actions.case_of(shown)
+        changed += [(case.identifier, name) for name in kept if getattr(back, name) != getattr(case, name)]
+    assert (slots, changed) == ([], [])
 
 
 def test_a_case_without_attack_shows_an_empty_template():
@@ -180,10 +182,9 @@ def test_a_typed_question_is_offered_alone_and_under_another_attack():
     assert case.constraint is not None, "the reference preset needs one"
 
 
-@pytest.mark.parametrize("template", bundled_templates(), ids=lambda template: template.name)
-def test_the_other_attack_of_a_typed_question_is_never_its_own(template):
-    case = actions.case_of(replace(TYPED, template=template.text))
-    assert case.other_attack != case.adversarial_prompt
+def test_the_other_attack_of_a_typed_question_is_never_its_own():
+    cases = [(one.name, actions.case_of(replace(TYPED, template=one.text))) for one in bundled_templates()]
+    assert [name for name, case in cases if case.other_attack == case.adversarial_prompt] == []
 
 
 @pytest.mark.parametrize("unsafe", [TYPED.safe, f"  {TYPED.safe}\n", TYPED.safe.replace(" ", "\n")])
@@ -198,10 +199,16 @@ def test_a_missing_answer_is_refused_by_name(name):
         actions.case_of(replace(TYPED, **{name: " "}))
 
 
-@pytest.mark.parametrize("number", range(len(bundled_cases())))
-def test_a_bundled_unsafe_answer_is_refused_as_the_safe_one(number):
-    with pytest.raises(CaseError, match=r"bundled case's unsafe answer. Put the safe one there"):
-        actions.case_of(replace(TYPED, safe=f" {bundled_cases()[number].unsafe} "))
+def test_a_bundled_unsafe_answer_is_refused_as_the_safe_one():
+    def said(unsafe: str) -> str:
+        try:
+            actions.case_of(replace(TYPED, safe=f" {unsafe} "))
+        except CaseError as error:
+            return str(error)
+        return "taken"
+
+    answers = [(case.identifier, said(case.unsafe)) for case in bundled_cases()]
+    assert [one for one in answers if "bundled case's unsafe answer. Put the safe one there" not in one[1]] == []
 
 
 def test_the_prompt_view_is_what_the_model_gets_with_its_length(model):

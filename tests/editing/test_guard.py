@@ -24,12 +24,21 @@ def exchanged(case) -> Case:
     return replace(case, safe=case.unsafe, unsafe=case.safe)
 
 
-@pytest.mark.parametrize("case", [*bundled_cases(), *held_out_cases()], ids=lambda case: str(case.identifier))
-def test_no_case_of_ours_is_refused_and_its_exchange_always(case):
-    if case.safe and case.unsafe:
+def refusal(case: Case) -> str:
+    """Return the words with which a case is refused, nothing if it is not."""
+    try:
         check_case(case)
-        with pytest.raises(CaseError, match="unsafe answer"):
-            check_case(replace(case, safe=case.unsafe, unsafe=case.safe))
+    except CaseError as error:
+        return str(error)
+    return ""
+
+
+def test_no_case_of_ours_is_refused_and_its_exchange_always():
+    cases = [case for case in (*bundled_cases(), *held_out_cases()) if case.safe and case.unsafe]
+    assert len(cases) == 63
+    assert [(case.identifier, refusal(case)) for case in cases if refusal(case)] == []
+    exchanged = [(case.identifier, refusal(replace(case, safe=case.unsafe, unsafe=case.safe))) for case in cases]
+    assert [one for one in exchanged if "unsafe answer" not in one[1]] == []
 
 
 @pytest.mark.parametrize("declined", DECLINED)

@@ -19,6 +19,12 @@ COUNTED = (range(30, 40), (0, 3, 24, 25))
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}
 
 
+@pytest.fixture
+def model(every_model):
+    """Every family: these are numbers of the low-level engine."""
+    return every_model
+
+
 def changed_weight(model, block: int) -> torch.Tensor:
     """Return a weight that differs visibly from the base one."""
     weight = master_weight(model, block)

@@ -46,15 +46,16 @@ def quick_edit(model, case, method: str, scope: str, **options):
     return edit(model, case, 1, small(settings, scope=scope, learning_rate=rate, **extra), **options)
 
 
-def test_projections_are_all_matrices_of_a_block_and_no_others(model):
-    expected = matrices(model.network)
+def test_projections_are_all_matrices_of_a_block_and_no_others(every_model):
+    model, expected = every_model, matrices(every_model.network)
     for block in range(model.blocks):
         own = model.architecture.projections(block)
         assert set(own) == {name for name, number in expected.items() if number == block}
         assert all(model.network.get_submodule(name) is module for name, module in own.items())
 
 
-def test_mlp_projections_end_with_the_down_projection_and_leave_attention_out(model):
+def test_mlp_projections_end_with_the_down_projection_and_leave_attention_out(every_model):
+    model = every_model
     for block in range(model.blocks):
         names = list(model.architecture.mlp_projections(block))
         assert names[-1] == by_hand.down_name(model.network, block)
@@ -77,9 +78,34 @@ def test_counted_logits_are_the_plain_ones_at_those_positions(model):
 
 @pytest.mark.parametrize("scope", SCOPES)
 def test_an_untrained_student_is_vanilla_and_has_no_change(model, scope):
+    """Bit for bit what the base gives at the same positions: there is nothing yet that could be added to it."""
     student = trainee(model, Trained(scope))
-    assert torch.allclose(plain(student), by_hand.vanilla_logits(model, IDS), atol=ATOL)
+    with torch.no_grad(), model.running():
+        base = counted_logits(model, [IDS], [range(len(IDS))])
+    assert torch.equal(plain(student), base)
+    assert torch.allclose(base, by_hand.vanilla_logits(model, IDS), atol=ATOL)
     assert student.deltas() == () and student.delta_norm() == 0
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_student_learns_through_each_of_its_matrices(model, scope):
+    """LoRA's first factors are not zero, so that the second ones, which are, get a gradient and change the logits."""
+    student, names = trainee(model, Trained(scope)), list(matrices(model.network))
+    size, generator = 2 if scope == "LoRA" else 1, torch.Generator().manual_seed(0)
+    before = plain(student)
+    student.logits([IDS], [range(len(IDS))]).log_softmax(dim=-1)[:, 7].sum().backward()
+    # LoRA's parameters come in pairs, the one that starts with zeros second.
+    for first, last in zip(student.parameters[::size], student.parameters[size - 1 :: size], strict=True):
+        assert bool((first != 0).any()) and float(last.grad.abs().max()) > 0
+        assert scope == "full" or (not last.any() and not first.grad.any())
+        kept = student.kept()
+        with torch.no_grad():
+            last.add_(0.05 * torch.randn(last.shape, generator=generator))
+        (delta,) = student.deltas()
+        names.remove(delta.module)
+        assert (plain(student) - before).abs().max() > 1e-3, delta.module
+        student.restore(kept)
+    assert names == [], "every matrix has had its turn"
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -209,7 +235,7 @@ def test_a_run_that_does_not_end_leaves_the_model_as_it_was(tiny, case, method, 
         model = tiny(family)
         before, hooks = by_hand.vanilla_logits(model, IDS), by_hand.hooks(model.network)
         events: list = []
-        edit = quick_edit(model, case, method, scope, cancel=lambda e=events: len(e) >= 4)
+        edit = quick_edit(model, case, method, scope, cancel=lambda e=events: way == "cancel" and len(e) >= 4)
         if way == "cancel":
             result = run(edit, events.append)
             assert len(events) == 4, "the first event after a cancel is the last one"

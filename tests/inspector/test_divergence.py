@@ -19,6 +19,12 @@ from inspector.model import Row
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 
+@pytest.fixture
+def model(every_model):
+    """Every family: these are numbers of the low-level engine."""
+    return every_model
+
+
 def answer_states(model, network, case) -> tuple[list[Tensor], list[Tensor]]:
     """Return, for the safe and the unsafe answer, the states ``[tokens, d_model]`` entering block 0 and after each."""
     prompt = by_hand.prompt(model, case.adversarial_prompt)

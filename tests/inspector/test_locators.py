@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import by_hand
@@ -14,15 +17,12 @@ import pytest
 import tiny_models
 import torch
 
-from inspector.attribution import block_attribution, direct_logit_attribution
-from inspector.causal import knock_out_mlps
-from inspector.divergence import divergence
 from inspector.errors import CaseError
 from inspector.locators import LOCATORS, Located, Setup, agreement, locate_with
 from inspector.safeedit import Case
 from inspector.toxicity import Labelled, Probe, kept_probe
 
-PROBED = ("toxic writing", "region toxicity")
+CONSTRAINTS = Path(__file__).parents[2] / "assets" / "cases" / "constraints.json"
 TOPICS = ("bread", "the tram", "my garden", "a parcel", "rain", "chess")
 
 
@@ -41,6 +41,8 @@ def labelled(count: int = 12) -> Labelled:
 
 
 SETUP = Setup(labelled=labelled())
+OTHER = replace(SETUP, suffix="", chat=False, padding="left")
+"""All other choices of a setup."""
 
 
 def finish(generator: Generator[float, None, Any]) -> tuple[list[float], Any]:
@@ -77,6 +79,57 @@ def test_every_locator_says_what_it_is():
     assert len({locator.reason for locator in LOCATORS.values()}) == len(LOCATORS)
 
 
+def ids_of(model, case: Case, setup: Setup) -> tuple[list[int], list[int], list[int]]:
+    """Return the ids of the prompt and of both answers as a setup asks for them."""
+    suffix, before = f" {setup.suffix}" if setup.suffix else "", "" if setup.chat else " "
+    if setup.chat:
+        prompt = by_hand.prompt(model, case.adversarial_prompt, suffix)
+    else:
+        prompt = model.tokenizer(case.adversarial_prompt + suffix)["input_ids"]
+    return prompt, *(by_hand.bytes_of(model, before + text) for text in (case.safe, case.unsafe))
+
+
+@torch.no_grad()
+def pooled(model, case: Case, preset: str, setup: Setup) -> list[list[torch.Tensor]]:
+    """Return for each answer what the presets compare, entering block 0 and after each block.
+
+    ``corrected``: the mean over the answer's tokens after the prompt. ``reference``: ``hidden_states`` of both answers
+    as the tokenizer pads them. ``paper``: the states of each answer alone, zeros where the other one is longer.
+    """
+    texts = [case.safe, case.unsafe]
+    if preset == "corrected":
+        prompt, *answers = ids_of(model, case, setup)
+        return [
+            [state[len(prompt) :].mean(dim=0) for state in by_hand.states(model.network, prompt + answer)]
+            for answer in answers
+        ]
+    if preset == "reference":
+        batch = model.tokenizer(texts, padding=True, padding_side=setup.padding, return_tensors="pt")
+        states = model.network(**batch, output_hidden_states=True).hidden_states
+        return [[state[n] for state in states] for n in (0, 1)]
+    alone = [by_hand.states(model.network, model.tokenizer(text)["input_ids"]) for text in texts]
+    longest = max(len(states[0]) for states in alone)
+    found = []
+    for states in alone:
+        pads = longest - len(states[0])
+        sides = (0, 0, pads, 0) if setup.padding == "left" else (0, 0, 0, pads)
+        found.append([torch.nn.functional.pad(state, sides) for state in states])
+    return found
+
+
+def distances(safe: list[torch.Tensor], unsafe: list[torch.Tensor]) -> dict[str, np.ndarray]:
+    """Return ``[blocks]`` of each distance."""
+    l2 = np.array([float((one - two).norm()) for one, two in zip(safe, unsafe, strict=True)])
+    sizes = np.array([(float(one.norm()), float(two.norm())) for one, two in zip(safe, unsafe, strict=True)])
+    dots = np.array([float((one * two).sum()) for one, two in zip(safe, unsafe, strict=True)])
+    return {
+        "l2": l2[1:],
+        "relative": (l2 / sizes.mean(axis=1))[1:],
+        "cosine": (1 - dots / sizes.prod(axis=1))[1:],
+        "growth": np.diff(l2),
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "preset", "distance"),
     [
@@ -88,11 +141,10 @@ def test_every_locator_says_what_it_is():
         ("growth", "corrected", "growth"),
     ],
 )
-def test_the_divergence_locators_are_the_divergence(model, case, name, preset, distance):
-    assert np.array_equal(scores(model, case, name), divergence(model, case, preset).by(distance))
-    other = replace(SETUP, suffix="", chat=False, padding="left")
-    expected = divergence(model, case, preset, suffix="", chat=False, padding="left").by(distance)
-    assert np.array_equal(scores(model, case, name, other), expected)
+def test_the_divergence_locators_are_distances_of_plain_passes(model, case, name, preset, distance):
+    for setup in (SETUP, OTHER):
+        expected = distances(*pooled(model, case, preset, setup))[distance]
+        assert np.allclose(scores(model, case, name, setup), expected, rtol=1e-4, atol=1e-5)
 
 
 def edit_loss_gradient(model, case: Case) -> np.ndarray:
@@ -120,16 +172,86 @@ def test_the_edit_loss_gradient_does_not_see_the_unsafe_answer(llama, case):
     assert np.array_equal(scores(llama, case, "edit-loss gradient"), scores(llama, other, "edit-loss gradient"))
 
 
-@pytest.mark.parametrize("setup", [SETUP, replace(SETUP, suffix="", chat=False)], ids=["default", "plain"])
-def test_causes_and_attributions_count_towards_the_unsafe_answer(llama, case, setup):
-    """The functions tell what the safe answer gains from an MLP; a locator wants those that it loses from."""
-    texts = {"suffix": setup.suffix, "chat": setup.chat}
-    gained = -block_attribution(llama, case, **texts)
-    assert np.allclose(scores(llama, case, "gradient x activation", setup), gained, rtol=1e-5)
-    direct = -direct_logit_attribution(llama, case, **texts).mlp
-    assert np.allclose(scores(llama, case, "logit attribution", setup), direct, rtol=1e-5)
-    _, knocked = finish(knock_out_mlps(llama, case, **texts))
-    assert np.allclose(scores(llama, case, "knock-out", setup), knocked.ablated - knocked.vanilla, rtol=1e-5)
+def unsafe_gain(network, prompt: list[int], safe: list[int], unsafe: list[int]) -> float:
+    """Return mean log P of the unsafe answer's tokens minus that of the safe one's, from two plain passes."""
+    means = []
+    for answer in (safe, unsafe):
+        scored = by_hand.logits(network, prompt + answer).double().log_softmax(dim=-1)
+        means.append(np.mean([float(scored[len(prompt) - 1 + n, token]) for n, token in enumerate(answer)]))
+    return means[1] - means[0]
+
+
+@contextmanager
+def writing(network, block: int, change: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """Let a block's down-projection write ``change(what it writes [tokens, d_model])``."""
+    module = network.get_submodule(by_hand.down_name(network, block))
+    handle = module.register_forward_hook(lambda _m, _a, out: change(out.reshape(-1, 32).clone()).reshape(out.shape))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def written_at(model, block: int, ids: list[int]) -> torch.Tensor:
+    """Return what a block's down-projection writes on one sequence, ``[tokens, d_model]``."""
+    seen: list[torch.Tensor] = []
+    with writing(model.network, block, lambda states: seen.append(states) or states):
+        by_hand.logits(model.network, ids)
+    return seen[0]
+
+
+CHOICES = pytest.mark.parametrize("setup", [SETUP, OTHER], ids=["default", "other"])
+
+
+@CHOICES
+def test_gradient_times_activation_is_how_fast_the_unsafe_answer_gains_as_the_mlp_grows(llama, case, setup):
+    """Without any gradient: what the MLP writes times 1.01 and 0.99, known to about 2e-4."""
+    texts, expected = ids_of(llama, case, setup), []
+    for block in range(llama.blocks):
+        gains = []
+        for factor in (1.01, 0.99):
+            with writing(llama.network, block, lambda states, factor=factor: factor * states):
+                gains.append(unsafe_gain(llama.network, *texts))
+        expected.append((gains[0] - gains[1]) / 0.02)
+    assert np.abs(expected).max() > 0.05
+    assert np.allclose(scores(llama, case, "gradient x activation", setup), expected, rtol=0.02, atol=1e-3)
+
+
+@CHOICES
+def test_knocking_out_tells_what_the_unsafe_answer_loses_without_the_mlp(llama, case, setup):
+    """Its mean over all positions but the first of eight harmless requests stands at those of the prompt."""
+    texts = ids_of(llama, case, setup)
+    harmless = json.loads(CONSTRAINTS.read_text(encoding="utf-8"))[:8]
+    requests = [ids_of(llama, replace(case, adversarial_prompt=text), setup)[0] for text in harmless]
+    expected = []
+    for block in range(llama.blocks):
+        mean = torch.cat([written_at(llama, block, ids)[1:] for ids in requests]).double().mean(dim=0).float()
+
+        def replaced(states: torch.Tensor, mean=mean) -> torch.Tensor:
+            states[1 : len(texts[0])] = mean
+            return states
+
+        with writing(llama.network, block, replaced):
+            without = unsafe_gain(llama.network, *texts)
+        expected.append(unsafe_gain(llama.network, *texts) - without)
+    assert np.abs(expected).max() > 1e-2
+    assert np.allclose(scores(llama, case, "knock-out", setup), expected, rtol=1e-3, atol=5e-5)
+
+
+@CHOICES
+@torch.no_grad()
+def test_logit_attribution_is_what_the_mlp_writes_for_the_unsafe_answer_s_first_token(llama, case, setup):
+    """Where the answers part, through the final norm's gain, along the difference of two unembedding rows."""
+    prompt, safe, unsafe = ids_of(llama, case, setup)
+    shared = 0 if setup.chat else 1
+    assert safe[:shared] == unsafe[:shared] and safe[shared] != unsafe[shared], "after a space without template"
+    ids, head, norm = prompt + safe[:shared], llama.network.lm_head.weight, llama.network.model.norm
+    last = by_hand.states(llama.network, ids)[-1][-1]
+    gain = norm.weight / (last.square().mean() + norm.variance_epsilon).sqrt()
+    direction = gain * (head[unsafe[shared]] - head[safe[shared]])
+    expected = [float(written_at(llama, block, ids)[-1] @ direction) for block in range(llama.blocks)]
+    assert np.abs(expected).max() > 1e-2
+    assert np.allclose(scores(llama, case, "logit attribution", setup), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["gradient x activation", "logit attribution", "knock-out", "toxic writing"])

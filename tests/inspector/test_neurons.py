@@ -309,7 +309,7 @@ def test_promoted_tokens_are_unembedding_times_final_norm_times_column(tiny, fam
     table = neuron_table(model, crafted(), 1, count=48, tokens=4)
     for neuron, (promoted, suppressed) in zip(neurons, effects, strict=True):
         vector = norm(by_hand.down_weight(inner, 1)[:, neuron])
-        if family == "opt_projected":
+        if family.startswith("opt"):
             vector = inner.model.decoder.project_out.weight @ vector
         scores = (inner.get_output_embeddings().weight @ vector).detach().numpy()
         order = np.argsort(scores)

@@ -93,27 +93,29 @@ def gradient_at(network, embedded: Tensor, answers: list[list[int]]) -> Tensor:
 TEXTS = ["How do I be mean?", "x", "~", "^", "ab~cd", "If the user's", "user", "two\nlines", "Wie schön, ähem"]
 
 
-@pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("suffix", ["", "Please give the right response:"])
 @pytest.mark.parametrize("chat", [True, False])
-def test_the_user_s_tokens_are_exactly_the_user_s_text(tiny, text, suffix, chat):
+def test_the_user_s_tokens_are_exactly_the_user_s_text(tiny, suffix, chat):
     """The tokenizer has one token a byte, so the range must decode to the text, nothing more and nothing less."""
     model = tiny("llama", chat=chat)
-    after = f" {suffix}" if suffix else ""
-    if chat:
-        ids = by_hand.bytes_of(model, f"<s>[user]{text}{after}\n[assistant]")
-    else:
-        ids = [1, *by_hand.bytes_of(model, text + after)]
-    found = user_tokens(model, text, suffix=suffix)
-    assert model.tokenizer.decode([ids[n] for n in found]) == text
-    assert model.tokenizer.decode(ids[: found.start]) == ("<s>[user]" if chat else "<s>")
-    assert model.tokenizer.decode(ids[found.stop :]) == after + ("\n[assistant]" if chat else "")
+    after, wrong = f" {suffix}" if suffix else "", []
+    around = ("<s>[user]", after + "\n[assistant]") if chat else ("<s>", after)
+    for text in TEXTS:
+        if chat:
+            ids = by_hand.bytes_of(model, f"<s>[user]{text}{after}\n[assistant]")
+        else:
+            ids = [1, *by_hand.bytes_of(model, text + after)]
+        own = user_tokens(model, text, suffix=suffix)
+        parts = [model.tokenizer.decode(one) for one in (ids[: own.start], [ids[n] for n in own], ids[own.stop :])]
+        if parts != [around[0], text, around[1]]:
+            wrong.append((text, parts))
+    assert wrong == []
 
 
-@pytest.mark.parametrize("text", ["~hello", "hello~", "~hello~", "~~"])
-def test_a_text_that_starts_or_ends_with_the_probing_character_is_found_whole(llama, text):
-    ids = by_hand.prompt(llama, text)
-    assert llama.tokenizer.decode([ids[n] for n in user_tokens(llama, text)]) == text
+def test_a_text_that_starts_or_ends_with_the_probing_character_is_found_whole(llama):
+    for text in ("~hello", "hello~", "~hello~", "~~"):
+        ids = by_hand.prompt(llama, text)
+        assert llama.tokenizer.decode([ids[n] for n in user_tokens(llama, text)]) == text
 
 
 def test_the_template_can_be_left_out(llama):

@@ -8,6 +8,7 @@ import pytest
 
 from editing import DinmSettings, dinm, preset, run
 from inspector.errors import ArchitectureError, CaseError, EditError, PromptError
+from inspector.safeedit import Constraint, bundled_constraint_prompts
 
 BLOCK = 1
 
@@ -86,4 +87,10 @@ def test_a_constraint_longer_than_the_context_is_refused(tiny, case):
 
 
 def test_without_a_constraint_corrected_uses_the_bundled_prompts(llama, case):
-    assert run(dinm(llama, replace(case, constraint=None), BLOCK, small(steps=1))).patch is not None
+    """The same edit, bit for bit, as with the first of them as the case's own constraint."""
+    bundled = Constraint(bundled_constraint_prompts()[0], "So.")
+    none, first, own = (
+        run(dinm(llama, replace(case, constraint=one), BLOCK, small(steps=3))).patch.identifier
+        for one in (None, bundled, case.constraint)
+    )
+    assert none == first != own

@@ -16,6 +16,12 @@ from inspector.model.architecture import OVERRIDES, canonical_weight, resolve
 IDS = (1, 40, 80, 120, 160, 200, 240, 30)
 
 
+@pytest.fixture
+def model(every_model):
+    """Every family: these are numbers of the low-level engine."""
+    return every_model
+
+
 def olmo():
     """A family that is not in the map, built like Llama."""
     return tiny_models.random_network(OlmoConfig(**tiny_models._LLAMA))

@@ -19,6 +19,12 @@ TEXTS = (
 )
 
 
+@pytest.fixture
+def model(every_model):
+    """Every family: these are numbers of the low-level engine."""
+    return every_model
+
+
 def together(model, prompts, rows, decoding=Decoding(LENGTH)):
     """Return the lines at the end of one batch."""
     return deque(generate(model, prompts, rows, decoding), maxlen=1)[0]

@@ -15,6 +15,12 @@ from inspector.model import VANILLA, Decoding, Row, answer, encode, stream
 LENGTH = 10
 
 
+@pytest.fixture
+def model(every_model):
+    """Every family: these are numbers of the low-level engine."""
+    return every_model
+
+
 def generated(model, network, prompt, rows=None) -> tuple[int, ...]:
     """Return what transformers' own greedy generation says, without what ended it."""
     ids = torch.tensor([list(prompt)])

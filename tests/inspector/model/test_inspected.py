@@ -73,8 +73,8 @@ def test_the_context_is_the_smaller_limit_of_network_and_tokenizer(llama, monkey
     assert llama.context_length == min(limit, 512)
 
 
-def test_a_batch_is_padded_on_the_right_and_pads_are_not_seen_by_real_positions(model):
-    ids = ([1, 40, 80, 120, 160], [1, 50])
+def test_a_batch_is_padded_on_the_right_and_pads_are_not_seen_by_real_positions(every_model):
+    model, ids = every_model, ([1, 40, 80, 120, 160], [1, 50])
     batch = model.batch(*ids)
     assert batch[1].tolist() == [1, 50, 0, 0, 0]
     with torch.no_grad(), model.running():

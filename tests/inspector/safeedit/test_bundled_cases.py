@@ -44,7 +44,6 @@ def normal(text: str) -> str:
 
 CASES: list[dict[str, Any]] = read("cases.json")
 TEMPLATES: dict[str, dict[str, str]] = {entry["name"]: entry for entry in read("templates.json")}
-IDS = [str(case["id"]) for case in CASES]
 
 
 def fill(name: str, question: str) -> str:
@@ -71,21 +70,28 @@ def test_there_are_five_cases_a_category_three_to_edit_on_and_two_to_score_on() 
     assert Counter((case["unsafety category"], case["split"]) for case in CASES) == parts
 
 
-@pytest.mark.parametrize("case", CASES, ids=IDS)
-def test_prompts_are_the_templates_filled_with_the_questions(case: dict[str, Any]) -> None:
+def is_filled(case: dict[str, Any]) -> bool:
+    """Tell whether the prompts of a case are its templates filled with its questions, and its names those of them."""
     tests, own, other = case["generalization test"], case["attack name"], case["generalization test"]["attack_name"]
     question, second = case["question"], other_question(case)
-    assert case["attack category"] == TEMPLATES[own]["attack category"]
-    assert tests["attack_category"] == TEMPLATES[other]["attack category"] != case["attack category"]
-    assert case["adversarial prompt"] == fill(own, question)
-    assert tests == {
-        "test input of only harmful question": question,
-        "test input of other attack prompt input": fill(other, question),
-        "attack_category": tests["attack_category"],
-        "attack_name": other,
-        "test input of other question input": fill(own, second),
-        "test input of other questions and attack prompts": fill(other, second),
-    }
+    return (
+        case["attack category"] == TEMPLATES[own]["attack category"]
+        and tests["attack_category"] == TEMPLATES[other]["attack category"] != case["attack category"]
+        and case["adversarial prompt"] == fill(own, question)
+        and tests
+        == {
+            "test input of only harmful question": question,
+            "test input of other attack prompt input": fill(other, question),
+            "attack_category": tests["attack_category"],
+            "attack_name": other,
+            "test input of other question input": fill(own, second),
+            "test input of other questions and attack prompts": fill(other, second),
+        }
+    )
+
+
+def test_prompts_are_the_templates_filled_with_the_questions() -> None:
+    assert [case["id"] for case in CASES if not is_filled(case)] == []
 
 
 def test_no_question_is_there_twice_as_question_or_other_question() -> None:
@@ -95,9 +101,12 @@ def test_no_question_is_there_twice_as_question_or_other_question() -> None:
 
 def test_questions_to_score_on_are_no_paraphrase_of_those_to_edit_on() -> None:
     common = set(COMMON.split())
-    for edited, scored in product(questions("edit"), questions("score")):
+
+    def alike(edited: str, scored: str) -> bool:
         first, second = set(words(edited)) - common, set(words(scored)) - common
-        assert len(first & second) < 0.6 * len(first | second), (edited, scored)
+        return len(first & second) >= 0.6 * len(first | second)
+
+    assert [pair for pair in product(questions("edit"), questions("score")) if alike(*pair)] == []
 
 
 @pytest.mark.parametrize("split", ["edit", "score"])
@@ -114,11 +123,12 @@ def test_templates_are_used_about_equally_often() -> None:
     assert set(own.values()) == set(other.values()) == {3, 4}
 
 
-@pytest.mark.parametrize("case", CASES, ids=IDS)
-def test_answers_differ_and_have_their_length(case: dict[str, Any]) -> None:
-    safe, unsafe = case["safe generation"], case["unsafe generation"]
-    assert normal(safe) != normal(unsafe)
-    assert 35 <= len(unsafe.split()) <= 55 and 40 <= len(safe.split()) <= 60
+def test_answers_differ_and_have_their_length() -> None:
+    answers = [(case["id"], case["safe generation"], case["unsafe generation"]) for case in CASES]
+    assert [number for number, safe, unsafe in answers if normal(safe) == normal(unsafe)] == []
+    lengths = [(number, len(safe.split()), len(unsafe.split())) for number, safe, unsafe in answers]
+    assert [one for one in lengths if not 40 <= one[1] <= 60] == [], "safe answers"
+    assert [one for one in lengths if not 35 <= one[2] <= 55] == [], "unsafe answers"
 
 
 def test_no_answer_is_there_twice() -> None:
@@ -134,7 +144,10 @@ def test_constraints_are_unique_and_in_no_other_bundled_set() -> None:
     assert all(case["knowledge constrain"]["answer"].strip() for case in CASES)
 
 
-@pytest.mark.parametrize("case", CASES, ids=IDS)
-def test_texts_are_mild(case: dict[str, Any]) -> None:
-    texts = [case["question"], other_question(case), case["safe generation"], case["unsafe generation"]]
-    assert not set(STRONG.split()) & {word for text in texts for word in words(text)}
+def test_texts_are_mild() -> None:
+    found = {}
+    for case in CASES:
+        texts = [case["question"], other_question(case), case["safe generation"], case["unsafe generation"]]
+        if strong := set(STRONG.split()) & {word for text in texts for word in words(text)}:
+            found[case["id"]] = strong
+    assert found == {}

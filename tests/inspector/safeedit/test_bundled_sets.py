@@ -75,18 +75,20 @@ def test_harmless_prompts_and_facts_are_disjoint():
     assert not {normal(text) for text in SETS["harmless"]} & {normal(text) for text in SETS["facts"]}
 
 
-@pytest.mark.parametrize("fact", FACTS, ids=[entry["question"] for entry in FACTS])
-def test_facts_have_answers_that_their_question_does_not_give_away(fact):
-    assert fact["answers"]
-    for answer in fact["answers"]:
-        assert isinstance(answer, str) and normal(answer)
-        assert not occurs(answer, fact["question"])
+def test_facts_have_answers_that_their_question_does_not_give_away():
+    def is_fair(fact):
+        answers, question = fact["answers"], fact["question"]
+        return bool(answers) and all(isinstance(a, str) and normal(a) and not occurs(a, question) for a in answers)
+
+    assert [fact for fact in FACTS if not is_fair(fact)] == []
 
 
-@pytest.mark.parametrize("passage", PASSAGES, ids=range(len(PASSAGES)))
-def test_passages_and_summaries_have_their_length_and_share_words(passage):
-    assert 70 <= len(passage["text"].split()) <= 120
-    assert 12 <= len(passage["summary"].split()) <= 22
-    assert not re.search(r"[.!?]\s", passage["summary"]), "one sentence"
-    shared = set(words(passage["summary"])) & set(words(passage["text"])) - set(COMMON.split())
-    assert len(shared) >= 5, shared
+def test_passages_and_summaries_have_their_length_and_share_words():
+    def shared(passage):
+        return set(words(passage["summary"])) & set(words(passage["text"])) - set(COMMON.split())
+
+    assert [p["text"] for p in PASSAGES if not 70 <= len(p["text"].split()) <= 120] == []
+    summaries = [passage["summary"] for passage in PASSAGES]
+    assert [text for text in summaries if not 12 <= len(text.split()) <= 22] == []
+    assert [text for text in summaries if re.search(r"[.!?]\s", text)] == [], "one sentence"
+    assert [(p["summary"], shared(p)) for p in PASSAGES if len(shared(p)) < 5] == []

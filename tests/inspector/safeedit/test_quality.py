@@ -28,47 +28,43 @@ LONG_LOOP = (
 )
 
 
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ("", "empty"),
-        ("  \n\t ", "empty"),
-        ("...!?", "empty"),
-        ("_ _ _", "empty"),
-        ("no " * 12, "looping"),
-        ("C" * 24, "looping"),
-        ("The answer is 3333333333333333333333", "looping"),
-        ("the end of the end of the end of the end of the end of", "looping"),
-        (LOOP, "looping"),
-        (LONG_LOOP, "looping"),
-        ("1. Be kind to all. 2. Be kind to all. 3. Be kind to all. 4. Be kind to all.", "looping"),
-        ("�� � ��� � � ok", "garbled"),
-        ("{}[]()<>;;;===+++---***///\\\\||| ab", "garbled"),
-        ("xkcd qwrt plmk bvcx zxcvb dfgh hjkl wrtp sdfg", "garbled"),
-    ],
-)
-def test_degenerate_texts_are_named(text, kind):
-    found = degeneracy(text)
-    assert found is not None and found[0] == kind and found[1].endswith(".")
+DEGENERATE = [
+    ("", "empty"),
+    ("  \n\t ", "empty"),
+    ("...!?", "empty"),
+    ("_ _ _", "empty"),
+    ("no " * 12, "looping"),
+    ("C" * 24, "looping"),
+    ("The answer is 3333333333333333333333", "looping"),
+    ("the end of the end of the end of the end of the end of", "looping"),
+    (LOOP, "looping"),
+    (LONG_LOOP, "looping"),
+    ("1. Be kind to all. 2. Be kind to all. 3. Be kind to all. 4. Be kind to all.", "looping"),
+    ("�� � ��� � � ok", "garbled"),
+    ("{}[]()<>;;;===+++---***///\\\\||| ab", "garbled"),
+    ("xkcd qwrt plmk bvcx zxcvb dfgh hjkl wrtp sdfg", "garbled"),
+]
+REAL = [
+    "No.",
+    "Paris",
+    "12",
+    "It is 1000000000000 in all.",
+    "Hmmmm, sooooo nice!",
+    "H2O",
+    "I'm sorry, but I can't help with that. I would be glad to write a friendly joke instead.",
+    "No, no, no. Please do not do that.",
+    "1. Wash the rice.\n2. Boil the water.\n3. Add the rice.\n4. Wait for ten minutes.\n5. Serve it hot.",
+    "def add(a, b):\n    return a + b\n\nprint(add(1, 2))",
+    "Die Katze schläft auf dem Sofa, weil es draußen regnet.",
+    "猫在沙发上睡觉，因为外面下雨了。",
+    "Roses are red, violets are blue, sugar is sweet, and so are you.",
+]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "No.",
-        "Paris",
-        "12",
-        "It is 1000000000000 in all.",
-        "Hmmmm, sooooo nice!",
-        "H2O",
-        "I'm sorry, but I can't help with that. I would be glad to write a friendly joke instead.",
-        "No, no, no. Please do not do that.",
-        "1. Wash the rice.\n2. Boil the water.\n3. Add the rice.\n4. Wait for ten minutes.\n5. Serve it hot.",
-        "def add(a, b):\n    return a + b\n\nprint(add(1, 2))",
-        "Die Katze schläft auf dem Sofa, weil es draußen regnet.",
-        "猫在沙发上睡觉，因为外面下雨了。",
-        "Roses are red, violets are blue, sugar is sweet, and so are you.",
-    ],
-)
-def test_real_answers_are_not_degenerate(text):
-    assert degeneracy(text) is None
+def test_degenerate_texts_are_named():
+    found = [(text, kind, degeneracy(text)) for text, kind in DEGENERATE]
+    assert [one for one in found if one[2] is None or one[2][0] != one[1] or not one[2][1].endswith(".")] == []
+
+
+def test_real_answers_are_not_degenerate():
+    assert [(text, degeneracy(text)) for text in REAL if degeneracy(text) is not None] == []
