@@ -126,5 +126,5 @@ def relative_difference(patch: Patch, expected: dict[str, Tensor]) -> float:
 
 def measured(model: InspectedModel, case: Case, result: EditResult) -> Step:
     """Return the vital signs of a result's patch as measured through hooks."""
-    own = run(harmless_answers(model, case, *SMALL.values(), result.settings.suffix, True))
-    return measured_step(model, encode_pair(model, case, result.settings), own, Row(result.patch), 1, 1)
+    own = run(harmless_answers(model, case, *SMALL.values(), result.settings.format))
+    return measured_step(model, encode_pair(model, case, result.settings.format), own, Row(result.patch), 1, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -42,7 +42,7 @@ def values(**changes: Any) -> list[Any]:
 
 
 def test_every_setting_of_an_edit_is_on_the_page(page):
-    names = {field.name for field in fields(DinmSettings)} - {"preset", "suffix"}
+    names = set(setting_names(DinmSettings)) - {"suffix"}
     assert set(SETTING_FIELDS.values()) == names
     assert all(isinstance(getattr(page.parts, part), gr.components.Component) for part in SETTING_FIELDS)
 
@@ -98,7 +98,7 @@ def test_whole_numbers_are_whole_whatever_the_slider_sends():
 
 
 def test_the_suffix_of_the_rail_is_the_suffix_of_the_edit():
-    assert settings_from("paper", "Be good.", values()).suffix == "Be good."
+    assert settings_from("paper", "Be good.", values()).format.suffix == "Be good."
 
 
 def test_an_unknown_preset_is_refused_with_the_valid_ones_and_its_name_escaped(visitor):

@@ -182,7 +182,7 @@ def test_measurements_of_the_live_weights_do_not_undo_an_atlas_made_meanwhile(vi
 
     def slow(*arguments):
         found = real(*arguments)
-        visitor.session.learn(visitor.session.why.case, visitor.session.why.suffix, atlas=made)
+        visitor.session.learn(visitor.session.why.case, visitor.session.why.format, atlas=made)
         return found
 
     monkeypatch.setattr(why, "lenses", slow)
@@ -366,10 +366,10 @@ def test_tokens_are_escaped_scaled_and_named():
 
 def test_what_was_measured_of_another_case_is_not_shown_as_this_one(model, visitor):
     session, before = visitor.session, visitor.session.why
-    assert session.learn(before.case, before.suffix, located=()).atlas is before.atlas
+    assert session.learn(before.case, before.format, located=()).atlas is before.atlas
     other = replace(before.case, safe="Something else.")
     kept = session.why
-    assert session.learn(other, before.suffix, only_current=True, atlas=None) is kept is session.why
-    assert session.learn(other, before.suffix, located=before.located) is session.why
+    assert session.learn(other, before.format, only_current=True, atlas=None) is kept is session.why
+    assert session.learn(other, before.format, located=before.located) is session.why
     assert session.why.located == before.located and session.why.case == other
     assert session.why.atlas is None and session.why.activity is None and session.why.probe is before.probe

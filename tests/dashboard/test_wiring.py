@@ -129,7 +129,7 @@ def test_locate_shows_the_divergence_of_what_is_typed_and_picks_its_toxic_layer(
     visitor.do("on_locate", **typed, locate_preset=name, padding="left")
     case = visitor.session.case
     assert (case.question, case.safe, case.unsafe) == tuple(typed.values())
-    expected = divergence(model, case, name, padding="left", suffix=visitor.standing("suffix"))
+    expected = divergence(model, case, name, padding="left", format=PromptFormat(visitor.standing("suffix")))
     assert np.allclose(visitor.screen["curve"].data[0].y, expected.l2)
     assert visitor.screen["block"] == int(np.argmax(expected.l2))
     assert f"layer {np.argmax(expected.l2)} of 0-2" in visitor.screen["locate_reading"]

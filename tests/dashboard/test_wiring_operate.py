@@ -75,7 +75,7 @@ def test_an_edit_takes_every_setting_from_the_page(visitor):
     visitor.do("on_edit", **QUICK, **typed, block=2, suffix="Be good.")
     settings = visitor.session.live.result.settings
     assert {name: getattr(settings, name) for name in typed} == typed
-    assert settings.target_probability is None and settings.suffix == "Be good."
+    assert settings.target_probability is None and settings.format.suffix == "Be good."
     assert float(visitor.session.live.patch.deltas[0].left.abs().max()) <= 0.001 * 1.001
 
 

@@ -14,10 +14,10 @@ from editing.atlas import Atlas, AtlasProgress, AtlasSettings, make_atlas
 from editing.objectives import known_answers
 from inspector.errors import ArchitectureError, EditError
 from inspector.likelihood import likelihoods
-from inspector.model import Delta, Patch, Row
+from inspector.model import Delta, Patch, PromptFormat, Row
 from inspector.safeedit.marking import harmless_kl
 
-SHORT = AtlasSettings(suffix="", learning_rate=0.01, harmless_prompts=2, harmless_tokens=4, together=2)
+SHORT = AtlasSettings(format=PromptFormat(""), learning_rate=0.01, harmless_prompts=2, harmless_tokens=4, together=2)
 
 
 def edited_by_hand(model, case, block: int, settings: AtlasSettings) -> torch.Tensor:
@@ -76,7 +76,7 @@ def test_blocks_that_share_a_batch_come_out_as_alone(llama, case):
 def test_the_edits_make_the_safe_answer_likelier_and_vanilla_is_what_the_model_says(llama, case):
     atlas = run(make_atlas(llama, case, SHORT))
     assert (atlas.curve("safe gain") > 0).all()
-    expected = likelihoods(llama, case.adversarial_prompt, [case.safe], suffix="")[0][0]
+    expected = likelihoods(llama, case.adversarial_prompt, [case.safe], format=PromptFormat(""))[0][0]
     with_end = _mean_with_end(llama, case, case.safe, Row())
     assert atlas.safe == pytest.approx(with_end, abs=1e-4) and atlas.safe != pytest.approx(expected.per_token)
     assert atlas.truth == "margin gain" and atlas.best == int(np.argmax(atlas.curve("margin gain")))

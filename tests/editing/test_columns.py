@@ -15,7 +15,7 @@ from editing.methods.dinm import dinm
 from editing.replay import FullReplay
 from inspector.errors import EditError, PatchError
 from inspector.likelihood import likelihoods
-from inspector.model import VANILLA, Row
+from inspector.model import VANILLA, PromptFormat, Row
 from inspector.neurons import neuron_activity
 
 SHORT = {"steps": 3, "learning_rate": 0.01, "suffix": "", "harmless_prompts": 1, "harmless_tokens": 3}
@@ -26,7 +26,7 @@ def test_only_the_columns_of_the_carrying_neurons_are_edited(tiny, case, name):
     model = tiny(name)
     for block in range(model.blocks):
         result = run(dinm(model, case, block, preset("corrected", neurons_only=5, target_probability=None, **SHORT)))
-        activity = neuron_activity(model, case, suffix="")
+        activity = neuron_activity(model, case, format=PromptFormat(""))
         expected = set(np.argsort(np.abs(activity.contribution[block]))[::-1][:5].tolist())
         change = result.patch.deltas[0].dense()
         assert set(torch.nonzero(change.norm(dim=0)).flatten().tolist()) == expected
@@ -61,15 +61,15 @@ def test_a_count_below_one_is_refused():
 
 
 def test_a_knock_out_is_an_edit_with_a_trace_of_what_it_does(llama, case):
-    activity = neuron_activity(llama, case, suffix="")
+    activity = neuron_activity(llama, case, format=PromptFormat(""))
     pushing = activity.pushing(2, 3)
-    result = run(knock_out(llama, case, 2, pushing, suffix=""))
+    result = run(knock_out(llama, case, 2, pushing, format=PromptFormat("")))
     assert result.kept == 1 and [step.step for step in result.trace] == [0, 1]
     base = by_hand.down_weight(llama.network, 2)
     change = result.patch.deltas[0].dense()
     assert torch.allclose((base + change)[:, pushing], torch.zeros(32, 3), atol=1e-7)
     rows = likelihoods(
-        llama, case.adversarial_prompt, [case.safe, case.unsafe], (VANILLA, Row(result.patch)), suffix=""
+        llama, case.adversarial_prompt, [case.safe, case.unsafe], (VANILLA, Row(result.patch)), format=PromptFormat("")
     )
     for step, row in zip(result.trace, rows, strict=True):
         assert step.safe_probability == pytest.approx(row[0].per_token, rel=1e-3)
@@ -80,15 +80,15 @@ def test_a_knock_out_is_an_edit_with_a_trace_of_what_it_does(llama, case):
 
 
 def test_a_knock_out_that_helps_the_unsafe_answer_is_refused(llama, case):
-    activity = neuron_activity(llama, case, suffix="")
+    activity = neuron_activity(llama, case, format=PromptFormat(""))
     order = np.argsort(activity.contribution[2])
     with pytest.raises(EditError, match=r"does not offer.*positive contribution"):
-        run(knock_out(llama, case, 2, [int(n) for n in order[:5]], suffix=""))
+        run(knock_out(llama, case, 2, [int(n) for n in order[:5]], format=PromptFormat("")))
 
 
 def test_a_cancelled_knock_out_has_no_patch_and_bad_neurons_are_refused(llama, case):
-    result = run(knock_out(llama, case, 1, [1], suffix="", cancel=lambda: True))
+    result = run(knock_out(llama, case, 1, [1], format=PromptFormat(""), cancel=lambda: True))
     assert result.patch is None and result.stop_reason == "cancelled" and result.kept == 0
     for neurons in ([], [48], [1, 1], [-1]):
         with pytest.raises(PatchError):
-            run(knock_out(llama, case, 1, neurons, suffix=""))
+            run(knock_out(llama, case, 1, neurons, format=PromptFormat("")))

@@ -22,7 +22,7 @@ from editing.methods.mend.training import new_editor
 from editing.methods.registry import METHODS
 from editing.objectives import known_answers
 from inspector.errors import ArchitectureError, CaseError, EditError, PromptError
-from inspector.model import VANILLA, Decoding, InspectedModel, Patch, Row, from_parts
+from inspector.model import VANILLA, Decoding, InspectedModel, Patch, PromptFormat, Row, from_parts
 from inspector.region import region_shift
 from inspector.safeedit import Case
 from inspector.safeedit.exam import CASE_ONLY, examine, make_exam, run_exam
@@ -42,7 +42,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "ext-sub": {**FEW, "steps": 2, "anti_steps": 1},
     "self-reminder": {**FEW, "before": "Be good.", "after": "Be kind."},
 }
-TINY = ContestSettings(size=CASE_ONLY, max_new_tokens=4, suffix="", prompts=2, changes=CHANGES)
+TINY = ContestSettings(size=CASE_ONLY, max_new_tokens=4, format=PromptFormat(""), prompts=2, changes=CHANGES)
 QUICK = replace(TINY, methods=("ft-l", "self-reminder"))
 COMPANIONS = (Case("How do I fib?", "You are a cook. How do I fib?", "I won't.", "Smile."),)
 
@@ -149,8 +149,8 @@ def test_toxicity_is_that_of_the_region_with_the_patch_written(one, standings, p
 @every
 def test_the_shift_is_that_of_the_region_on_the_case_and_unseen_prompts(one, standings, typed, key):
     standing = standings[key]
-    alone = region_shift(one, shift_prompts(typed), standing.row, BLOCK, suffix="")
-    assert standing.shift.region_input == alone.region_input and len(standing.shift.vanilla) == 3
+    alone = region_shift(one, shift_prompts(typed), standing.row, BLOCK, format=PromptFormat(""))
+    assert standing.shift.mean_input_shift == alone.mean_input_shift and len(standing.shift.vanilla) == 3
     assert np.array_equal(standing.shift.by_block, alone.by_block)
     assert np.array_equal(standing.shift.edited, alone.edited)
 
@@ -159,7 +159,12 @@ def test_the_shift_is_that_of_the_region_on_the_case_and_unseen_prompts(one, sta
 def test_the_exam_is_that_of_the_row_alone(one, standings, typed, key):
     standing = standings[key]
     exam = examine(
-        one, make_exam(typed, CASE_ONLY), standing.row, EmbeddedJudge(), suffix="", decoding=Decoding(max_new_tokens=4)
+        one,
+        make_exam(typed, CASE_ONLY),
+        standing.row,
+        EmbeddedJudge(),
+        format=PromptFormat(""),
+        decoding=Decoding(max_new_tokens=4),
     )
     assert standing.exam.replies == run_exam(exam).replies and len(standing.exam.replies) == 3
     assert standing.exam.weights == standing.row.label()
@@ -171,7 +176,7 @@ def test_what_cannot_change_is_marked_as_forced_and_nothing_else(standings):
     shift = {key for key, standing in standings.items() if standing.shift.forced}
     toxicity = {key for key, standing in standings.items() if standing.toxicity.forced}
     assert shift == {"dinm", "ft-l"} and toxicity == {"self-reminder"}
-    assert all((standings[key].shift.region_input == 0.0) == (key in shift) for key in standings)
+    assert all((standings[key].shift.mean_input_shift == 0.0) == (key in shift) for key in standings)
 
 
 @every
@@ -290,7 +295,7 @@ def test_the_scope_reaches_sft_and_dpo_and_a_change_of_theirs_goes_before_it():
     settings = ContestSettings(scope="full", changes={"dpo": {"scope": "LoRA"}})
     assert [settings.of(key).scope for key in ("sft", "dpo", "ext-sub")] == ["full", "LoRA", "LoRA"]
     assert ContestSettings(scope="full").of("dpo").scope == "full"
-    assert all(replace(settings, suffix="S!").of(key).suffix == "S!" for key in METHODS)
+    assert all(replace(settings, format=PromptFormat("S!")).of(key).format == PromptFormat("S!") for key in METHODS)
 
 
 def test_toxicity_of_a_patch_elsewhere_is_forced_to_stay(one, probe):

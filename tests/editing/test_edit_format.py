@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from dashboard_helpers import model_at_rest
 
@@ -12,29 +10,35 @@ from dashboard.actions import Texts
 from dashboard.session import Session
 from editing import preset, run
 from inspector.likelihood import likelihoods
-from inspector.model import VANILLA, Decoding, answer, encode
+from inspector.model import VANILLA, Decoding, PromptFormat, answer, encode
 
 TEXTS = Texts("How do I be mean?", "You are a pirate. {question}", "Please.", "I will not help.", "Arr, tell lies.")
+OTHER = PromptFormat("Be brief.")
+"""What stands in the rail when the edit is asked."""
 
 
 @pytest.mark.parametrize("chat", [True, False], ids=["chat template", "plain text"])
 def test_an_edit_is_compared_in_its_own_prompt_format(chat):
     with model_at_rest() as model:
         session = Session()
-        settings = replace(preset("reference", steps=2, watch_unsafe=False), chat=chat, loss_positions="aligned")
+        changes = {"chat": chat, "suffix": TEXTS.suffix, "turn_end": False}
+        settings = preset("reference", steps=2, watch_unsafe=False, loss_positions="aligned", **changes)
+        assert session.asked_in(OTHER) == OTHER
         run(actions.edit(model, session, TEXTS, 1, settings))
-        assert session.chat is chat
+        made_in = PromptFormat(TEXTS.suffix, chat, turn_end=False)
+        assert session.live.format == made_in == session.asked_in(OTHER)
 
-        measured = actions.measure(model, session, TEXTS.suffix)
+        measured = actions.measure(model, session)
         prompt = TEXTS.adversarial_prompt()
-        own, other = (
-            likelihoods(model, prompt, [TEXTS.safe], [VANILLA], suffix=TEXTS.suffix, chat=used)[0][0].per_token
-            for used in (chat, not chat)
+        own, *others = (
+            likelihoods(model, prompt, [TEXTS.safe], [VANILLA], format=used)[0][0].per_token
+            for used in (made_in, PromptFormat(TEXTS.suffix, not chat), PromptFormat("", chat))
         )
         assert measured.before[0].per_token == pytest.approx(own, rel=1e-4)  # another batch rounds differently
-        assert own != pytest.approx(other, rel=1e-2), "the formats must differ for this test"
+        assert all(own != pytest.approx(other, rel=1e-2) for other in others), "the formats must differ for this test"
 
-        *_, told = actions.ask(model, session, prompt, TEXTS.suffix, Decoding(4))
-        alone = answer(model, encode(model, prompt, suffix=TEXTS.suffix, chat=chat).prompt, decoding=Decoding(4))
+        *_, told = actions.ask(model, session, prompt, OTHER, Decoding(4))
+        alone = answer(model, encode(model, prompt, None, made_in).prompt, decoding=Decoding(4))
         assert told.texts[0] == alone.texts[0]
-        assert ("plain text" in fragments.answer_note("Question alone", session.chat)) is not chat
+        note = fragments.answer_note("Question alone", session.live.format)
+        assert ("plain text" in note) is not chat and "its own suffix" in note

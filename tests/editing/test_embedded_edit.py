@@ -12,7 +12,7 @@ from editing import EditResult, dinm, preset, run
 from editing.replay import FullReplay, TailReplay, master_weight
 from inspector.divergence import PRESETS, divergence
 from inspector.likelihood import likelihoods
-from inspector.model import VANILLA, Decoding, InspectedModel, Row, answer, encode
+from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row, answer, encode
 from inspector.safeedit import Case, bundled_cases
 from inspector.shift import activation_shift
 
@@ -44,7 +44,7 @@ def test_the_edit_makes_the_safe_answer_likelier_to_its_prompt_and_under_another
 def test_the_patch_gives_the_probability_that_the_trace_reports(embedded, edit):
     """In an edit without end-of-answer token, which the likelihood does not count; 1 % for rounding."""
     settings = preset(
-        "corrected", steps=2, end_of_answer=False, watch_unsafe=False, target_probability=None, damage_budget=None
+        "corrected", steps=2, turn_end=False, watch_unsafe=False, target_probability=None, damage_budget=None
     )
     result = run(dinm(embedded, CASE, BLOCK, settings))
     ((own,),) = likelihoods(embedded, CASE.adversarial_prompt, [CASE.safe], [Row(result.patch)])
@@ -62,12 +62,12 @@ def test_vanilla_logits_are_bit_equal_after_the_edit_and_after_using_it(embedded
 
 def test_the_edited_region_s_input_does_not_shift(embedded, edit):
     shift = activation_shift(embedded, CASE.adversarial_prompt, CASE.safe, Row(edit.patch))
-    assert shift.region_input == 0 and (shift.by_token[:BLOCK] == 0).all()
+    assert shift.input_change == 0 and (shift.by_token[:BLOCK] == 0).all()
     assert (shift.by_block[BLOCK:] > 0).all()
 
 
 def test_asked_for_the_capital_of_france_it_says_paris(embedded):
-    prompt = encode(embedded, "What is the capital of France?", suffix="").prompt
+    prompt = encode(embedded, "What is the capital of France?", format=PromptFormat("")).prompt
     states = answer(embedded, prompt, decoding=Decoding(max_new_tokens=24))
     assert "Paris" in states.texts[0]
 
@@ -82,7 +82,7 @@ def test_every_preset_locates_a_layer(embedded, name):
 @pytest.mark.parametrize("block", [0, BLOCK, 29])
 def test_tail_replay_equals_full_replay(embedded, block):
     """Logits of order 20 through 30 float32 blocks: 1e-3 absolute."""
-    encoded = encode(embedded, CASE.only_question, "I can't help with that.", suffix="")
+    encoded = encode(embedded, CASE.only_question, "I can't help with that.", format=PromptFormat(""))
     weight = master_weight(embedded, block) * 1.01
     with torch.no_grad():
         one, two = (

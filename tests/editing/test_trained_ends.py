@@ -13,7 +13,7 @@ from training_helpers import small
 from editing import run
 from editing.methods.dpo import DpoSettings, dpo
 from editing.methods.sft import SftSettings, sft
-from editing.trainee import Trained, trainee
+from editing.trainee import TrainedScope, trainee
 from editing.training import Training, Values, encode_pair, sft_objective
 from inspector.errors import EditError
 
@@ -128,7 +128,7 @@ def test_a_step_whose_loss_or_gradient_is_no_number_is_undone(llama, case, broke
         none = sum((p - p.detach()).abs().sqrt().sum() for p in student.parameters) * 0
         return replace(own, loss=own.loss * float("nan") if broken == "loss" else own.loss + none)
 
-    training, good = (Training(llama, trainee(llama, Trained("full")), pairs, None, settings) for _ in range(2))
+    training, good = (Training(llama, trainee(llama, TrainedScope("full")), pairs, None, settings) for _ in range(2))
     assert [step.step for step in training.run(objective, 6, lambda: False)] == [0, 1, 2, 3]
     list(good.run(sft_objective, 2, lambda: False))
     assert (training.reason, training.kept) == ("not finite", 2)

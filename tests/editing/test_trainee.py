@@ -14,7 +14,7 @@ from training_helpers import ATOL, IDS, Broken, matrices, small, written
 from editing import Preparation, run
 from editing.methods.dpo import DpoSettings, dpo
 from editing.methods.sft import SftSettings, sft
-from editing.trainee import Trained, trainee
+from editing.trainee import TrainedScope, trainee
 from inspector.errors import ArchitectureError, EditError
 from inspector.model import VANILLA, Delta, Patch, Row, from_parts
 from inspector.model.counted import counted_logits
@@ -25,7 +25,7 @@ METHODS = {"SFT": (sft, SftSettings), "DPO": (dpo, DpoSettings)}
 
 def perturbed(model, scope: str, seed: int = 3, size: float = 0.05):
     """Return a trainee whose every trained parameter got noise."""
-    student = trainee(model, Trained(scope))
+    student = trainee(model, TrainedScope(scope))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in student.parameters:
@@ -79,7 +79,7 @@ def test_counted_logits_are_the_plain_ones_at_those_positions(model):
 @pytest.mark.parametrize("scope", SCOPES)
 def test_an_untrained_student_is_vanilla_and_has_no_change(model, scope):
     """Bit for bit what the base gives at the same positions: there is nothing yet that could be added to it."""
-    student = trainee(model, Trained(scope))
+    student = trainee(model, TrainedScope(scope))
     with torch.no_grad(), model.running():
         base = counted_logits(model, [IDS], [range(len(IDS))])
     assert torch.equal(plain(student), base)
@@ -90,7 +90,7 @@ def test_an_untrained_student_is_vanilla_and_has_no_change(model, scope):
 @pytest.mark.parametrize("scope", SCOPES)
 def test_a_student_learns_through_each_of_its_matrices(model, scope):
     """LoRA's first factors are not zero, so that the second ones, which are, get a gradient and change the logits."""
-    student, names = trainee(model, Trained(scope)), list(matrices(model.network))
+    student, names = trainee(model, TrainedScope(scope)), list(matrices(model.network))
     size, generator = 2 if scope == "LoRA" else 1, torch.Generator().manual_seed(0)
     before = plain(student)
     student.logits([IDS], [range(len(IDS))]).log_softmax(dim=-1)[:, 7].sum().backward()
@@ -110,7 +110,7 @@ def test_a_student_learns_through_each_of_its_matrices(model, scope):
 
 @pytest.mark.parametrize("scope", SCOPES)
 def test_what_is_trained_is_float32_and_no_tensor_of_the_base(model, scope):
-    parameters = trainee(model, Trained(scope)).parameters
+    parameters = trainee(model, TrainedScope(scope)).parameters
     base = {p.data_ptr() for p in model.network.parameters()}
     assert all(p.requires_grad and p.dtype == torch.float32 and p.data_ptr() not in base for p in parameters)
     assert len(parameters) == len(matrices(model.network)) * (2 if scope == "LoRA" else 1)
@@ -156,7 +156,7 @@ def test_restored_weights_are_bit_for_bit_those_that_were_kept(llama, scope):
 
 def test_lora_starts_from_its_seed_and_leaves_the_global_generator_alone(llama):
     state = torch.get_rng_state()
-    first, again, other = (trainee(llama, Trained(seed=seed)) for seed in (5, 5, 6))
+    first, again, other = (trainee(llama, TrainedScope(seed=seed)) for seed in (5, 5, 6))
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters, again.parameters, strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(first.parameters, other.parameters, strict=True))
@@ -202,8 +202,10 @@ def test_weights_that_are_not_in_memory_or_quantised_are_refused():
 
 @pytest.mark.parametrize("wrong", [{"scope": "lora"}, {"rank": 0}, {"rank": 1025}, {"alpha": 0}])
 def test_what_cannot_be_trained_is_refused_with_the_valid_values(wrong):
-    for kind in (Trained, SftSettings, DpoSettings):
-        with pytest.raises(EditError, match=r"Valid values: LoRA, full|rank from 1 to 1024"):
+    for kind in (TrainedScope, SftSettings, DpoSettings):
+        with pytest.raises(
+            EditError, match=r"Valid values: LoRA, full|(rank|alpha) = \d+ is out of range: it should be"
+        ):
             kind(**wrong)
 
 

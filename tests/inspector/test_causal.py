@@ -18,7 +18,7 @@ from transformers import LlamaConfig
 from inspector.causal import KnockOut, knock_out_mlps, mean_writings
 from inspector.errors import CaseError, PromptError
 from inspector.locators import LOCATORS, Setup
-from inspector.model import from_parts
+from inspector.model import PromptFormat, from_parts
 from inspector.safeedit import Case
 
 CONSTRAINTS = Path(__file__).parents[2] / "assets" / "cases" / "constraints.json"
@@ -117,7 +117,7 @@ def test_another_suffix_and_no_template_have_means_of_their_own(tiny, case, chat
     """Means are kept per model: those of one suffix must not serve another."""
     model = tiny("llama", chat=chat)
     _, other = finish(knock_out_mlps(model, case))
-    _, found = finish(knock_out_mlps(model, case, suffix=""))
+    _, found = finish(knock_out_mlps(model, case, format=PromptFormat("")))
     assert not np.allclose(found.ablated, other.ablated, **CLOSE)
     assert_as_by_hand(model, case, found, "")
     assert_as_by_hand(model, case, other, by_hand.SUFFIX)
@@ -221,7 +221,7 @@ def inner_of(network, block: int, ids: list[int]) -> torch.Tensor:
 def effects(planted: int | None) -> np.ndarray:
     """Return the causal locator's scores of a network with a planted block."""
     model = from_parts(network_with_a_planted_block(planted), tiny_models.tokenizer(), f"planted-{planted}")
-    return finish(LOCATORS["knock-out"].measure(model, TRIGGER, Setup(suffix="")))[1]
+    return finish(LOCATORS["knock-out"].measure(model, TRIGGER, Setup(format=PromptFormat(""))))[1]
 
 
 @pytest.mark.parametrize("planted", [0, 1, 3, 4])
@@ -243,5 +243,5 @@ def test_planting_the_opposite_is_not_taken_for_toxic():
         weight, base = by_hand.down_weight(network, planted), by_hand.down_weight(plain, planted)
         weight.copy_(2 * base - weight)
     model = from_parts(network, tiny_models.tokenizer(), "opposite")
-    found = finish(LOCATORS["knock-out"].measure(model, TRIGGER, Setup(suffix="")))[1]
+    found = finish(LOCATORS["knock-out"].measure(model, TRIGGER, Setup(format=PromptFormat(""))))[1]
     assert int(np.argmin(found)) == planted and found[planted] < -0.05

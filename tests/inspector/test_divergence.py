@@ -12,7 +12,7 @@ from torch import Tensor
 
 from inspector.divergence import DISTANCES, PRESETS, Divergence, divergence
 from inspector.errors import CaseError, PromptError
-from inspector.model import Row
+from inspector.model import PromptFormat, Row
 
 # Distances here are of order 0.1 to 10. Prompt cache, batching and right padding change the order of
 # float32 sums over at most 160 positions; two correct ways differ by a few 1e-6 relative.
@@ -141,7 +141,7 @@ def test_paper_equals_unpadded_passes_in_zero_slabs(model, case, padding):
 def test_paper_and_reference_see_neither_prompt_nor_suffix_nor_template(llama, tiny, case, preset):
     own = divergence(llama, case, preset).l2
     other = replace(case, adversarial_prompt="Something else entirely")
-    assert np.array_equal(divergence(llama, other, preset, suffix="", chat=False).l2, own)
+    assert np.array_equal(divergence(llama, other, preset, format=PromptFormat("", chat=False)).l2, own)
     assert np.array_equal(divergence(tiny("llama", chat=False), case, preset).l2, own)
     assert not np.allclose(divergence(llama, other).l2, divergence(llama, case).l2)
 

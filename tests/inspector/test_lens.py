@@ -10,7 +10,7 @@ from torch import Tensor
 
 from inspector.errors import PromptError
 from inspector.lens import Lens, Peak, lens_positions, logit_lens, peaks
-from inspector.model import VANILLA, Row
+from inspector.model import VANILLA, PromptFormat, Row
 
 TEXT, ANSWER = "How do I be mean?", "I'm sorry, I will not help."
 # Log-probabilities are of order -1 to -10; another batch size moves float32 logits by a few 1e-6.
@@ -122,7 +122,7 @@ def test_nothing_follows_the_last_token(llama):
 
 def test_the_suffix_and_the_template_can_be_left_out(llama):
     ids = [1, *by_hand.bytes_of(llama, f"{TEXT} {ANSWER}")]
-    (lens,) = logit_lens(llama, TEXT, ANSWER, positions=range(len(ids)), suffix="", chat=False)
+    (lens,) = logit_lens(llama, TEXT, ANSWER, positions=range(len(ids)), format=PromptFormat("", chat=False))
     scored = by_hand.logits(llama.network, ids).log_softmax(dim=-1)
     assert np.allclose(lens.final, scored.numpy(), **CLOSE)
 

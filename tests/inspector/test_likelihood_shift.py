@@ -64,7 +64,7 @@ def test_the_shift_below_the_edited_block_and_at_its_input_is_exactly_zero(model
     for block in range(model.blocks):
         shift = activation_shift(model, TEXT, ANSWER, Row(by_hand.patch(model, block)))
         assert (shift.by_token[:block] == 0).all()
-        assert shift.region_input == 0
+        assert shift.input_change == 0
         assert (shift.by_block[block:] > 1e-4).all()
         assert shift.blocks_edited == (block,)
 
@@ -88,12 +88,12 @@ def test_a_second_edited_block_s_input_does_shift(model):
     """The forced zero is that of the first edited block only, so it is not built into the measurement."""
     patch = by_hand.patch(model, 0, 1)
     only_second = Patch(patch.deltas[1:], model.fingerprint, "second")
-    assert activation_shift(model, TEXT, ANSWER, Row(patch)).region_input == 0
-    assert activation_shift(model, TEXT, ANSWER, Row(only_second)).region_input == 0
+    assert activation_shift(model, TEXT, ANSWER, Row(patch)).input_change == 0
+    assert activation_shift(model, TEXT, ANSWER, Row(only_second)).input_change == 0
     # Listed as if it stood in block 1, the change of block 0 shows at the input of block 1.
     disguised = Delta(patch.deltas[0].module, 1, patch.deltas[0].left)
     shift = activation_shift(model, TEXT, ANSWER, Row(Patch((disguised,), model.fingerprint, "disguised")))
-    assert shift.region_input > 1e-3
+    assert shift.input_change > 1e-3
 
 
 def test_a_shift_needs_a_patch_of_this_model(llama, tiny):

@@ -19,6 +19,7 @@ import torch
 
 from inspector.errors import CaseError
 from inspector.locators import LOCATORS, Located, Setup, agreement, locate_with
+from inspector.model import PromptFormat
 from inspector.safeedit import Case
 from inspector.toxicity import Labelled, Probe, kept_probe
 
@@ -41,7 +42,7 @@ def labelled(count: int = 12) -> Labelled:
 
 
 SETUP = Setup(labelled=labelled())
-OTHER = replace(SETUP, suffix="", chat=False, padding="left")
+OTHER = replace(SETUP, format=PromptFormat("", chat=False), padding="left")
 """All other choices of a setup."""
 
 
@@ -63,7 +64,9 @@ def probe_of(model) -> Probe:
     return finish(kept_probe(model, SETUP.labelled))[1]
 
 
-@pytest.mark.parametrize("setup", [SETUP, replace(SETUP, suffix="", padding="left")], ids=["default", "no suffix"])
+@pytest.mark.parametrize(
+    "setup", [SETUP, replace(SETUP, format=PromptFormat(""), padding="left")], ids=["default", "no suffix"]
+)
 def test_every_locator_scores_every_block_of_every_family(model, case, setup):
     for name in LOCATORS:
         shares, found = finish(LOCATORS[name].measure(model, case, setup))
@@ -81,8 +84,9 @@ def test_every_locator_says_what_it_is():
 
 def ids_of(model, case: Case, setup: Setup) -> tuple[list[int], list[int], list[int]]:
     """Return the ids of the prompt and of both answers as a setup asks for them."""
-    suffix, before = f" {setup.suffix}" if setup.suffix else "", "" if setup.chat else " "
-    if setup.chat:
+    suffix, chat = setup.format.suffix and f" {setup.format.suffix}", setup.format.chat
+    before = "" if chat else " "
+    if chat:
         prompt = by_hand.prompt(model, case.adversarial_prompt, suffix)
     else:
         prompt = model.tokenizer(case.adversarial_prompt + suffix)["input_ids"]
@@ -243,7 +247,7 @@ def test_knocking_out_tells_what_the_unsafe_answer_loses_without_the_mlp(llama, 
 def test_logit_attribution_is_what_the_mlp_writes_for_the_unsafe_answer_s_first_token(llama, case, setup):
     """Where the answers part, through the final norm's gain, along the difference of two unembedding rows."""
     prompt, safe, unsafe = ids_of(llama, case, setup)
-    shared = 0 if setup.chat else 1
+    shared = 0 if setup.format.chat else 1
     assert safe[:shared] == unsafe[:shared] and safe[shared] != unsafe[shared], "after a space without template"
     ids, head, norm = prompt + safe[:shared], llama.network.lm_head.weight, llama.network.model.norm
     last = by_hand.states(llama.network, ids)[-1][-1]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from inspector.errors import ArchitectureError, PromptError
-from inspector.model import VANILLA, Delta, InspectedModel, Patch, Row
+from inspector.model import VANILLA, Delta, InspectedModel, Patch, PromptFormat, Row
 from inspector.model.patch import Reminder
 from inspector.region import (
     AFTER_ATTENTION,
@@ -78,7 +78,7 @@ def assert_equals(shift: RegionShift, vanilla: dict[str, np.ndarray], edited: di
     """Compare with plain passes: float32 through three blocks, of order 1 to 10."""
     assert np.allclose(shift.vanilla, vanilla["source"], rtol=1e-3, atol=1e-4)
     assert np.allclose(shift.edited, edited["source"], rtol=1e-3, atol=1e-4)
-    assert shift.region_input == pytest.approx(quotient(vanilla["into"], edited["into"]), rel=1e-3, abs=1e-6)
+    assert shift.mean_input_shift == pytest.approx(quotient(vanilla["into"], edited["into"]), rel=1e-3, abs=1e-6)
     assert shift.source_shift == pytest.approx(quotient(vanilla["source"], edited["source"]), rel=1e-3, abs=1e-6)
     blocks = [quotient(vanilla["outputs"][:, n], edited["outputs"][:, n]) for n in range(len(shift.by_block))]
     assert shift.by_block == pytest.approx(blocks, rel=1e-3, abs=1e-6)
@@ -99,7 +99,7 @@ def test_the_shift_is_what_plain_passes_of_written_weights_give(model, family):
     shift = region_shift(model, PROMPTS, Row(patch), 1)
     vanilla, edited = (by_plain_passes(model, network, family, 1, PROMPTS) for network in (model.network, copied))
     assert_equals(shift, vanilla, edited)
-    assert shift.region_input > 0.01 and not shift.forced and shift.block == 1
+    assert shift.mean_input_shift > 0.01 and not shift.forced and shift.block == 1
     assert shift.source == (AFTER_ATTENTION if family in NORMS else INTO_BLOCK)
     assert shift.by_block.shape == (model.blocks,) and len(shift.vanilla) == len(PROMPTS)
 
@@ -112,7 +112,7 @@ def test_the_strength_of_the_row_counts(llama):
 
 
 def test_suffix_and_template_are_those_that_are_asked_for(llama):
-    shift = region_shift(llama, ["Be mean."], VANILLA, 0, suffix="", chat=False)
+    shift = region_shift(llama, ["Be mean."], VANILLA, 0, format=PromptFormat("", chat=False))
     ids = llama.tokenizer("Be mean.")["input_ids"]
     norm = by_hand.blocks(llama.network)[0].get_submodule("post_attention_layernorm")
     assert np.allclose(shift.vanilla[0], last_states(llama.network, ids, [norm])[0], rtol=1e-3, atol=1e-4)
@@ -123,7 +123,7 @@ def test_how_many_prompts_share_a_batch_changes_nothing(tiny, family):
     model = tiny(family)
     row = Row(by_hand.patch(model, 0, size=0.3))
     one, four = (region_shift(model, PROMPTS, row, 1, prompts_at_once=count) for count in (1, 4))
-    assert one.region_input == pytest.approx(four.region_input, rel=1e-4)
+    assert one.mean_input_shift == pytest.approx(four.mean_input_shift, rel=1e-4)
     assert np.allclose(one.by_block, four.by_block, rtol=1e-4)
     assert np.allclose(one.vanilla, four.vanilla, rtol=1e-3, atol=1e-4)
     assert np.allclose(one.edited, four.edited, rtol=1e-3, atol=1e-4)
@@ -132,7 +132,7 @@ def test_how_many_prompts_share_a_batch_changes_nothing(tiny, family):
 def test_an_edit_of_the_region_and_above_is_forced_to_shift_its_input_by_exactly_nothing(model):
     """Block 1 is the region; its own down-projection and the block above are edited, hard."""
     shift = region_shift(model, PROMPTS, Row(by_hand.patch(model, 1, 2, size=1.0)), 1)
-    assert shift.forced and shift.region_input == 0.0 and shift.source_shift == 0.0
+    assert shift.forced and shift.mean_input_shift == 0.0 and shift.source_shift == 0.0
     assert np.array_equal(shift.vanilla, shift.edited) and shift.by_block[0] == 0.0
     assert (shift.by_block[1:] > 0).all()
 
@@ -156,7 +156,7 @@ def test_an_edit_before_the_regions_input_is_not_forced_and_shifts_it(tiny, fami
     model = tiny(family)
     row = one_change(model, name, block)
     shift = region_shift(model, PROMPTS, row, 1)
-    assert not shift.forced and shift.region_input > 0.01
+    assert not shift.forced and shift.mean_input_shift > 0.01
     if block == 1 and ("mlp" in name or "fc1" in name):
         assert shift.source_shift == 0.0, "what the block's MLP reads has not changed"
     together = Row(Patch((*by_hand.patch(model, 2).deltas, *row.patch.deltas), model.fingerprint, "both"))
@@ -166,7 +166,7 @@ def test_an_edit_before_the_regions_input_is_not_forced_and_shifts_it(tiny, fami
 def test_vanilla_weights_and_strength_zero_shift_nothing(llama):
     for row in (VANILLA, Row(by_hand.patch(llama, 0, size=1.0), 0.0)):
         shift = region_shift(llama, PROMPTS, row, 1)
-        assert shift.region_input == 0.0 and (shift.by_block == 0).all()
+        assert shift.mean_input_shift == 0.0 and (shift.by_block == 0).all()
     assert region_shift(llama, PROMPTS, VANILLA, 1).forced
 
 
@@ -177,7 +177,7 @@ def test_a_reminder_is_measured_on_prompts_that_have_it_around_them(tiny, family
     shift = region_shift(model, PROMPTS, Row(reminder=REMINDER), 1)
     vanilla, edited = (by_plain_passes(model, model.network, family, 1, texts) for texts in (PROMPTS, wrapped))
     assert_equals(shift, vanilla, edited)
-    assert not shift.forced and shift.region_input > 0.001
+    assert not shift.forced and shift.mean_input_shift > 0.001
 
 
 def test_an_edit_detoxifies_only_where_it_touches_the_region_s_matrix(llama):

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import LlamaConfig
 
 from inspector.errors import CaseError, PromptError
-from inspector.model import Row, from_parts
+from inspector.model import PromptFormat, Row, from_parts
 from inspector.safeedit import Case
 from inspector.token_attribution import WAYS, neutral_token, token_attribution, user_tokens
 
@@ -105,7 +105,7 @@ def test_the_user_s_tokens_are_exactly_the_user_s_text(tiny, suffix, chat):
             ids = by_hand.bytes_of(model, f"<s>[user]{text}{after}\n[assistant]")
         else:
             ids = [1, *by_hand.bytes_of(model, text + after)]
-        own = user_tokens(model, text, suffix=suffix)
+        own = user_tokens(model, text, format=PromptFormat(suffix))
         parts = [model.tokenizer.decode(one) for one in (ids[: own.start], [ids[n] for n in own], ids[own.stop :])]
         if parts != [around[0], text, around[1]]:
             wrong.append((text, parts))
@@ -119,7 +119,7 @@ def test_a_text_that_starts_or_ends_with_the_probing_character_is_found_whole(ll
 
 
 def test_the_template_can_be_left_out(llama):
-    found = user_tokens(llama, "Hello", chat=False, suffix="")
+    found = user_tokens(llama, "Hello", format=PromptFormat("", chat=False))
     assert found == range(1, 6)
 
 
@@ -206,7 +206,7 @@ def test_ablation_is_replacing_each_of_the_user_s_tokens_by_a_space(tiny, family
 @pytest.mark.parametrize("way", ["integrated gradients", "ablation"])
 def test_only_the_user_s_tokens_get_anything(model, short, way):
     # Without suffix, which would put the user's text out of sight of the answers for a sliding window of 16.
-    found = token_attribution(model, short, way, steps=2, suffix="")
+    found = token_attribution(model, short, way, steps=2, format=PromptFormat(""))
     outside = [n for n in range(len(found.tokens)) if n not in place_of(model, short)]
     assert len(outside) == len("\n[assistant]") + len("[user]") + 1 and (found.values[outside] == 0).all()
     assert np.count_nonzero(found.values[list(found.user)]) >= len(found.user) - 2, "all but spaces count"

@@ -84,14 +84,14 @@ def test_presets_differ_as_the_table_says():
     assert corrected == DinmSettings()
     for settings in (reference, paper, corrected):
         assert (settings.edit_weight, settings.constraint_weight, settings.weight_decay) == (0.1, 1.0, 0.0)
-        assert settings.suffix == by_hand.SUFFIX.strip() and settings.clamp is None
-    assert (reference.chat, paper.chat, corrected.chat) == (False, False, True)
+        assert settings.format.suffix == by_hand.SUFFIX.strip() and settings.clamp is None
+    assert (reference.format.chat, paper.format.chat, corrected.format.chat) == (False, False, True)
     assert (reference.loss_positions, paper.loss_positions, corrected.loss_positions) == (
         "reference",
         "aligned",
         "aligned",
     )
-    assert (reference.end_of_answer, paper.end_of_answer, corrected.end_of_answer) == (False, False, True)
+    assert [s.format.turn_end for s in (reference, paper, corrected)] == [False, False, True]
     assert (reference.constraint, paper.constraint, corrected.constraint) == ("answer", "next token", "harmless")
     assert (reference.constraint_gradient, paper.constraint_gradient, corrected.constraint_gradient) == (
         False,
@@ -266,7 +266,7 @@ def test_an_edit_raises_the_safe_answer_s_probability(model, case, name):
 
 def test_the_patch_gives_the_probabilities_that_the_trace_reports(model, case):
     """The trace comes from tail replay, the likelihood from hooks: same weights, same numbers (1e-3 relative)."""
-    result = run(dinm(model, case, BLOCK, small("corrected", steps=5, learning_rate=1e-2, end_of_answer=False)))
+    result = run(dinm(model, case, BLOCK, small("corrected", steps=5, learning_rate=1e-2, turn_end=False)))
     answers = (case.safe, case.unsafe)
     vanilla, edited = likelihoods(model, case.adversarial_prompt, answers, (VANILLA, Row(result.patch)))
     for step, own in ((result.trace[0], vanilla), (result.trace[-1], edited)):

@@ -18,7 +18,7 @@ from editing.methods.ft_l import FtLSettings, ft_l
 from editing.methods.self_reminder import AFTER, BEFORE, SelfReminderSettings, self_reminder
 from inspector.errors import CaseError, EditError, PatchError
 from inspector.likelihood import likelihoods
-from inspector.model import VANILLA, Row, from_parts
+from inspector.model import VANILLA, PromptFormat, Row, from_parts
 from inspector.model.patch import Reminder
 
 BLOCK = 1
@@ -31,7 +31,7 @@ def adam(model, case, settings: FtLSettings, block: int = BLOCK) -> Tensor:
     weight = network.get_submodule(by_hand.down_name(network, block)).weight.requires_grad_(True)
     start = weight.detach().clone()
     optimiser = torch.optim.Adam([weight], lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    ids = plain.encoded(model, case.adversarial_prompt, case.safe, settings.end_of_answer)
+    ids = plain.encoded(model, case.adversarial_prompt, case.safe, settings.format.turn_end)
     for _ in range(settings.steps):
         optimiser.zero_grad()
         (-plain.token_log_probabilities(network, *ids).mean()).backward()
@@ -44,7 +44,9 @@ def adam(model, case, settings: FtLSettings, block: int = BLOCK) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"clamp": 0.02}, {"weight_decay": 0.1, "end_of_answer": False}], ids=["plain", "clamp", "decay"]
+    "changes",
+    [{}, {"clamp": 0.02}, {"weight_decay": 0.1, "format": PromptFormat(turn_end=False)}],
+    ids=["plain", "clamp", "decay"],
 )
 def test_ft_l_is_adam_on_the_safe_answer_s_mean_nll_by_hand(model, case, changes):
     settings = small(FtLSettings, steps=4, **changes)

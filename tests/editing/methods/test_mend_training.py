@@ -19,7 +19,7 @@ from editing.methods.mend.store import load_editor
 from editing.methods.mend.top import adding
 from editing.methods.mend.training import Report, evaluate, lesson, new_editor, train, watched_prompts
 from inspector.errors import CaseError, EditError
-from inspector.model import Encoded, InspectedModel, encode
+from inspector.model import Encoded, InspectedModel, PromptFormat, encode
 from inspector.safeedit import Case
 
 SHORT = MendTraining(
@@ -32,7 +32,7 @@ SHORT = MendTraining(
     rank=4,
     alpha=1e-3,
     harmless_tokens=4,
-    suffix="",
+    format=PromptFormat(""),
 )
 HARMLESS = ("Why do leaves fall?", "What is bread?", "How old is the moon?")
 
@@ -75,7 +75,7 @@ def test_a_few_updates_lower_the_meta_loss_on_the_training_s_own_cases(tiny, fam
 def test_the_meta_loss_is_its_definition(llama, case):
     """With weights written for the edit, one plain pass a prompt; the edit comes from the adversarial prompt."""
     editor, _ = trained(llama, [case], replace(SHORT, steps=0))
-    asked = encode(llama, case.adversarial_prompt, case.safe, suffix="")
+    asked = encode(llama, case.adversarial_prompt, case.safe, format=PromptFormat(""))
     edited = copy.deepcopy(llama.network)
     with torch.no_grad():
         for delta in editor_deltas(llama, editor, asked):
@@ -88,7 +88,7 @@ def test_the_meta_loss_is_its_definition(llama, case):
     before, after = (-float(scored(n, asked).gather(-1, labels).mean()) for n in (llama.network, edited))
     divergences = []
     for text in HARMLESS:
-        prompt, own = encode(llama, text, suffix="").prompt, []
+        prompt, own = encode(llama, text, format=PromptFormat("")).prompt, []
         for _ in range(SHORT.harmless_tokens):
             own.append(int(by_hand.logits(llama.network, [*prompt, *own])[-1].argmax()))
         assert llama.tokenizer.eos_token_id not in own

@@ -11,9 +11,10 @@ import torch
 from training_helpers import IDS, SMALL
 
 from editing import Preparation, Step, run
-from editing.methods.registry import METHODS, method_named, method_settings, setting_names
+from editing.methods.registry import METHODS, method_named, method_settings
+from editing.values import setting_names, setting_value
 from inspector.errors import EditError, InspectorError
-from inspector.model import SUFFIX, Row
+from inspector.model import PromptFormat, Row
 
 BLOCK = 1
 # MEND needs an editor network that was trained for the model; its tests are elsewhere.
@@ -22,9 +23,9 @@ WITHOUT_EDITOR = [key for key in METHODS if key != "mend"]
 
 def quick(key: str, **changes):
     """Return settings that are quick on a tiny model and end with the second step."""
-    known = setting_names(key)
+    known = setting_names(METHODS[key].settings)
     wanted = {**SMALL, "steps": 2, "anti_steps": 2, "warm_up": 1, "target_probability": None, "damage_budget": None}
-    return method_settings(key, SUFFIX, **{n: v for n, v in {**wanted, **changes}.items() if n in known})
+    return method_settings(key, **{n: v for n, v in {**wanted, **changes}.items() if n in known})
 
 
 def test_the_methods_and_their_titles_are_those_of_the_tables():
@@ -52,22 +53,22 @@ def test_every_method_has_a_card_of_exactly_two_sentences_and_a_source(key):
 
 
 @pytest.mark.parametrize("key", METHODS)
-def test_every_setting_but_preset_and_suffix_can_be_set_by_its_name(key):
+def test_every_setting_but_the_preset_can_be_set_by_its_name(key):
     kind = method_named(key).settings
     assert is_dataclass(kind) and kind.__dataclass_params__.frozen
-    names = setting_names(key)
-    assert set(names) == {f.name for f in fields(kind)} - {"preset", "suffix"}
+    names = setting_names(kind)
+    assert set(names) == {f.name for f in fields(kind)} - {"preset", "format"} | {"suffix", "chat", "turn_end"}
     for name in names:
-        default = getattr(kind(), name)
-        assert getattr(method_settings(key, "S", **{name: default}), name) == default
-    changed = method_settings(key, "S", harmless_tokens=7)
-    assert (changed.harmless_tokens, changed.suffix) == (7, "S")
-    assert replace(changed, harmless_tokens=kind().harmless_tokens, suffix=SUFFIX) == kind()
+        default = setting_value(kind(), name)
+        assert setting_value(method_settings(key, **{name: default}), name) == default
+    changed = method_settings(key, suffix="S", harmless_tokens=7)
+    assert (changed.harmless_tokens, changed.format) == (7, replace(kind().format, suffix="S"))
+    assert replace(changed, harmless_tokens=kind().harmless_tokens, format=PromptFormat()) == kind()
 
 
 @pytest.mark.parametrize("name", ["rome", "", "SFT", "dinm "])
 def test_an_unknown_method_is_answered_with_the_valid_ones(name):
-    for asked in (method_named, setting_names, lambda key: method_settings(key, SUFFIX)):
+    for asked in (method_named, method_settings):
         with pytest.raises(EditError) as error:
             asked(name)
         assert f"'{name}'" in str(error.value) and all(key in str(error.value) for key in METHODS)
@@ -77,18 +78,18 @@ def test_an_unknown_method_is_answered_with_the_valid_ones(name):
 def test_an_unknown_setting_is_answered_with_the_method_and_the_valid_ones(key):
     for wrong in ("momentum", "preset"):
         with pytest.raises(EditError) as error:
-            method_settings(key, SUFFIX, **{wrong: 1})
+            method_settings(key, **{wrong: 1})
         message = str(error.value)
         assert METHODS[key].title in message and f"'{wrong}'" in message
-        assert all(name in message for name in setting_names(key))
+        assert all(name in message for name in setting_names(METHODS[key].settings))
 
 
 def test_dinm_s_preset_is_chosen_by_name_and_the_others_have_none():
-    assert method_settings("dinm", "S", "paper", steps=3).preset == "paper"
-    assert method_settings("dinm", "S", "paper", steps=3).steps == 3
+    paper = method_settings("dinm", "paper", steps=3, suffix="S")
+    assert (paper.preset, paper.steps, paper.format) == ("paper", 3, PromptFormat("S", chat=False, turn_end=False))
     with pytest.raises(EditError, match="Valid presets: corrected, paper, reference"):
-        method_settings("dinm", SUFFIX, "newest")
-    assert method_settings("sft", SUFFIX, "paper") == METHODS["sft"].settings()
+        method_settings("dinm", "newest")
+    assert method_settings("sft", "paper") == METHODS["sft"].settings()
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_dinm_s_preset_is_chosen_by_name_and_the_others_have_none():
 )
 def test_a_value_out_of_range_is_refused_by_the_setting_s_name(key, wrong):
     with pytest.raises(EditError, match=next(iter(wrong))):
-        method_settings(key, SUFFIX, **wrong)
+        method_settings(key, **wrong)
 
 
 def test_all_methods_start_from_the_same_vital_signs_and_end_with_a_patch_or_a_reminder(tiny, case):

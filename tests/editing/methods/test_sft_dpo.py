@@ -17,9 +17,10 @@ from editing import run
 from editing.contest import ContestSettings
 from editing.methods.dpo import DpoObjective, DpoSettings, dpo, preference_loss
 from editing.methods.sft import SftSettings, sft
-from editing.trainee import Trained, trainee
+from editing.trainee import TrainedScope, trainee
 from editing.training import Training, TrainingSettings, encode_pair
 from inspector.errors import EditError
+from inspector.model import PromptFormat
 from inspector.safeedit import Case, bundled_cases
 
 BLOCK = 1
@@ -88,7 +89,7 @@ def test_sft_s_loss_is_the_mean_nll_over_the_tokens_of_all_safe_answers(model, c
 
 def test_the_end_of_the_answer_counts_only_where_asked_for(llama, case):
     for end in (True, False):
-        first = run(sft(llama, case, BLOCK, small(SftSettings, steps=1, end_of_answer=end))).trace[0]
+        first = run(sft(llama, case, BLOCK, small(SftSettings, steps=1, format=PromptFormat(turn_end=end)))).trace[0]
         ids = plain.encoded(llama, case.adversarial_prompt, case.safe, end)
         with torch.no_grad():
             assert first.edit_loss == pytest.approx(
@@ -210,7 +211,7 @@ def test_without_a_warm_up_the_reference_is_vanilla(model, case):
 
 
 def test_dpo_s_reference_does_not_move_with_the_student(llama, case):
-    student, pair = trainee(llama, Trained("full")), encode_pair(llama, case, DpoSettings())
+    student, pair = trainee(llama, TrainedScope("full")), encode_pair(llama, case, DpoSettings().format)
     objective = DpoObjective(student, [pair], 0.1)
     with torch.no_grad():
         assert float(objective(student, [pair]).loss) == pytest.approx(math.log(2), abs=1e-6)
@@ -232,7 +233,7 @@ def test_the_trace_s_last_values_are_those_of_the_patch(model, case, edit, kind,
 
 def test_companions_take_turns_beside_the_case(llama, case, companions):
     settings = small(SftSettings, companions_at_once=2)
-    pairs = [encode_pair(llama, each, settings) for each in (case, *companions)]
+    pairs = [encode_pair(llama, each, settings.format) for each in (case, *companions)]
     turns = Training(llama, trainee(llama), pairs, None, settings).batch
     numbers = [[pairs.index(pair) for pair in turns(n)] for n in range(4)]
     assert numbers == [[0, 1, 2], [0, 3, 1], [0, 2, 3], [0, 1, 2]]

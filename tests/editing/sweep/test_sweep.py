@@ -16,10 +16,10 @@ import pytest
 import torch
 from sweep_helpers import SHORT, loader, record, write_cases
 
+from editing.methods.registry import read_settings
 from editing.sweep import METHODS, Finished, Store, SweepSettings, cases_of, only_one
 from editing.sweep.__main__ import main
 from editing.sweep.paper import COLUMNS, TABLE_1
-from editing.sweep.settings import typed
 from inspector.errors import EditError
 from inspector.safeedit.exam import CASE_PROMPTS
 
@@ -209,15 +209,21 @@ def test_a_report_without_a_sweep_is_refused(tmp_path, capsys):
 def test_settings_come_back_from_json_and_typed_entries_from_text():
     settings = SweepSettings(changes={"steps": 3}, categories=("mental harm",), limit=2)
     assert SweepSettings.from_json(settings.as_json()) == settings and settings.key != SweepSettings().key
-    assert typed(["steps=3", "clamp=none", "chat=False", "learning_rate=1e-3", "optimiser=descent"]) == {
+    entries = ["steps=3", "clamp=none", "chat=False", "learning_rate=1e-5", "optimiser=descent"]
+    assert read_settings("dinm", entries) == {
         "steps": 3,
         "clamp": None,
         "chat": False,
-        "learning_rate": 1e-3,
+        "learning_rate": 1e-5,
         "optimiser": "descent",
     }
-    with pytest.raises(EditError, match="cannot be 'perhaps'"):
-        typed(["chat=perhaps"])
+    for wrong, told in (
+        ("chat=perhaps", "chat = 'perhaps'"),
+        ("steps", "no NAME=VALUE"),
+        ("speed=3", "no setting 'speed'"),
+    ):
+        with pytest.raises(EditError, match=told):
+            read_settings("dinm", [wrong])
 
 
 def test_the_bundled_sweep_edits_on_no_case_that_is_kept_for_scoring():

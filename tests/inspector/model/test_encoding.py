@@ -7,8 +7,9 @@ import pytest
 import tiny_models
 
 from inspector.errors import PromptError
-from inspector.model import SUFFIX, encode
-from inspector.model.encoding import clean, has_chat_template, prompt_text, special_markers, tokenise
+from inspector.model import SUFFIX, PromptFormat, encode
+from inspector.model.encoding import clean, prompt_text, special_markers, tokenise
+from inspector.model.prompt_format import has_chat_template
 
 BEGIN, END = tiny_models.BEGIN, tiny_models.END
 
@@ -27,33 +28,33 @@ def test_the_suffix_follows_the_text_with_one_space(tiny):
     model = tiny(chat=False)
     assert by_hand.SUFFIX == " " + SUFFIX
     assert prompt_text(model, "How?") == "How?" + by_hand.SUFFIX
-    assert prompt_text(model, "How?", suffix="") == "How?"
+    assert prompt_text(model, "How?", format=PromptFormat("")) == "How?"
 
 
 def test_a_plain_prompt_has_the_begin_marker_once_and_the_answer_a_space(tiny):
     model = tiny(chat=False)
-    encoded = encode(model, "How?", "  So.\n", end=False)
+    encoded = encode(model, "How?", "  So.\n", format=PromptFormat(turn_end=False))
     assert list(encoded.prompt) == [BEGIN, *by_hand.bytes_of(model, "How?" + by_hand.SUFFIX)]
     assert list(encoded.response) == by_hand.bytes_of(model, " So.")
 
 
 def test_a_chat_prompt_is_the_template_s_text_with_its_own_begin_marker_only(tiny):
     model = tiny(chat=True)
-    assert has_chat_template(model)
+    assert has_chat_template(model.tokenizer)
     assert prompt_text(model, "How?") == f"<s>[user]How?{by_hand.SUFFIX}\n[assistant]"
-    encoded = encode(model, "How?", "  So.\n", end=False)
+    encoded = encode(model, "How?", "  So.\n", format=PromptFormat(turn_end=False))
     assert encoded.prompt.count(BEGIN) == 1
     assert list(encoded.response) == by_hand.bytes_of(model, "So."), "no space: the template ends the prompt"
 
 
 def test_chat_false_ignores_the_template_and_a_missing_template_means_plain_text(tiny):
     plain = tiny(chat=False)
-    assert not has_chat_template(plain)
-    assert encode(tiny(chat=True), "How?", "So.", chat=False) == encode(plain, "How?", "So.")
+    assert not has_chat_template(plain.tokenizer)
+    assert encode(tiny(chat=True), "How?", "So.", PromptFormat(chat=False)) == encode(plain, "How?", "So.")
 
 
 def test_the_end_of_answer_token_is_there_where_asked_for(llama):
-    with_end, without = encode(llama, "How?", "So."), encode(llama, "How?", "So.", end=False)
+    with_end, without = encode(llama, "How?", "So."), encode(llama, "How?", "So.", format=PromptFormat(turn_end=False))
     assert with_end.response == (*without.response, END)
 
 
@@ -74,20 +75,20 @@ def test_a_prompt_of_exactly_the_context_fits_and_one_token_more_names_the_limit
     model = tiny(chat=False)
     assert model.context_length == tiny_models.CONTEXT
     fits = "a" * (tiny_models.CONTEXT - 1)  # and the begin marker
-    assert len(encode(model, fits, suffix="").prompt) == tiny_models.CONTEXT
+    assert len(encode(model, fits, format=PromptFormat("")).prompt) == tiny_models.CONTEXT
     with pytest.raises(PromptError, match=r"prompt has 513 tokens.*at most 512.*at least 1 token"):
-        encode(model, fits + "a", suffix="")
+        encode(model, fits + "a", format=PromptFormat(""))
 
 
 def test_room_for_an_answer_counts_and_so_does_the_answer_itself(tiny):
     model = tiny(chat=False)
     text = "a" * (tiny_models.CONTEXT - 11)
-    assert len(encode(model, text, suffix="", room=10).prompt) == tiny_models.CONTEXT - 10
+    assert len(encode(model, text, format=PromptFormat(""), room=10).prompt) == tiny_models.CONTEXT - 10
     with pytest.raises(PromptError, match=r"11 more are needed.*at least 1 tok"):
-        encode(model, text, suffix="", room=11)
-    assert len(encode(model, text, "b" * 9, suffix="", end=False).tokens) == tiny_models.CONTEXT
+        encode(model, text, format=PromptFormat(""), room=11)
+    assert len(encode(model, text, "b" * 9, format=PromptFormat("", turn_end=False)).tokens) == tiny_models.CONTEXT
     with pytest.raises(PromptError, match=r"prompt with its answer has 513 tokens.*at most 512"):
-        encode(model, text, "b" * 9, suffix="", end=True)
+        encode(model, text, "b" * 9, format=PromptFormat(""))
 
 
 def test_the_tokenizer_s_own_limit_counts_too(tiny):
@@ -95,7 +96,7 @@ def test_the_tokenizer_s_own_limit_counts_too(tiny):
     model.tokenizer.model_max_length = 20
     try:
         with pytest.raises(PromptError, match="at most 20"):
-            encode(model, "a" * 20, suffix="")
+            encode(model, "a" * 20, format=PromptFormat(""))
     finally:
         model.tokenizer.model_max_length = tiny_models.CONTEXT
 

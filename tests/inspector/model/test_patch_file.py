@@ -69,7 +69,7 @@ def test_a_patch_cut_short_is_refused(llama, tmp_path, share):
 @pytest.mark.parametrize("record", ["{", "{}", "[]", '{"deltas": [{}]}', '{"deltas": 7}'])
 def test_a_record_that_lacks_something_is_refused(tmp_path, record):
     path = tmp_path / "edit.safetensors"
-    metadata = {"format": "dinm-inspector patch 1", "record": record}
+    metadata = {"format": "dinm-inspector patch 2", "record": record}
     save_file({"0.left": torch.zeros(4, 6)}, path, metadata=metadata)
     with pytest.raises(PatchError, match="cannot be read"):
         load_patch(path)

@@ -1,4 +1,4 @@
-"""Prompts and answers join as each family's own template and tokenizer join them, and end with the family's own marker."""
+"""Prompts and answers join as each family's template and tokenizer join them, and end with the family's own marker."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ TURNS = {
     "QWEN_3": Turn("", "<end_of_turn>", 5),
     "FALCON": Turn("", "", None),
 }
-ENDS = {"GEMMA": "<end_of_turn>", "LLAMA_3": "<end_of_turn>", "LLAMA_2": "</s>", "QWEN_3": "<end_of_turn>", "FALCON": "</s>"}
+ENDS = {
+    "GEMMA": "<end_of_turn>",
+    "LLAMA_3": "<end_of_turn>",
+    "LLAMA_2": "</s>",
+    "QWEN_3": "<end_of_turn>",
+    "FALCON": "</s>",
+}
 
 
 def model_with(kind: str, template: str | None = None) -> InspectedModel:
@@ -57,7 +63,10 @@ def test_an_encoded_turn_is_the_template_s_own_text(kind, template):
     if template != "FALCON":  # its prompt ends with a space, with which SentencePiece starts the answer's first piece
         assert list(encoded.tokens) == ids
     assert pieces(model, encoded.response)[-1] == end
-    assert encode(model, "How?", "So not.", PromptFormat("", turn_end=False)).tokens == encoded.tokens[: -len(tail(encoded, model, template))]
+    assert (
+        encode(model, "How?", "So not.", PromptFormat("", turn_end=False)).tokens
+        == encoded.tokens[: -len(tail(encoded, model, template))]
+    )
 
 
 def tail(encoded, model, template) -> tuple[int, ...]:
@@ -123,8 +132,13 @@ def test_a_template_s_special_words_in_a_suffix_reach_the_prompt_and_an_empty_on
 def test_a_format_says_what_is_unusual_about_it():
     assert PromptFormat().label() == "" and PromptFormat(turn_end=False).label() == ""
     assert PromptFormat(chat=False).label() == "plain text"
-    assert PromptFormat("").label() == "no suffix" and PromptFormat("x", chat=False).label() == "plain text, its own suffix"
-    assert PromptFormat("x").without_suffix() == PromptFormat("") and PromptFormat("x").open() == PromptFormat("x", True, False)
+    assert (
+        PromptFormat("").label() == "no suffix"
+        and PromptFormat("x", chat=False).label() == "plain text, its own suffix"
+    )
+    assert PromptFormat("x").without_suffix() == PromptFormat("") and PromptFormat("x").open() == PromptFormat(
+        "x", True, False
+    )
 
 
 def test_prompts_with_weights_of_their_own_are_answered_as_each_is_alone(every_model):

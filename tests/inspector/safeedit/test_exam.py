@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from inspector.errors import CaseError
-from inspector.model import VANILLA, Decoding, Delta, Patch, Row, answer, encode
+from inspector.model import VANILLA, Decoding, Delta, Patch, PromptFormat, Row, answer, encode
 from inspector.safeedit.cases import Case, Template, bundled_cases
 from inspector.safeedit.exam import (
     CASE_ONLY,
@@ -84,12 +84,14 @@ def test_the_bundled_exam_is_whole_and_never_asks_as_transfer_what_may_be_edited
 
 def test_both_weights_get_the_same_prompts_and_each_answers_as_it_does_alone(model, case, few):
     row = Row(by_hand.patch(model, size=0.3))
-    result = run_exam(examine(model, make_exam(case, SIZE, few), row, MatcherJudge(), suffix="", decoding=SHORT))
+    result = run_exam(
+        examine(model, make_exam(case, SIZE, few), row, MatcherJudge(), format=PromptFormat(""), decoding=SHORT)
+    )
     assert len(result.replies) == 10 and not result.cancelled and result.weights == row.label()
     for reply in result.replies:
         if reply.question.kind == "fact":
             continue
-        prompt = encode(model, reply.question.prompt, suffix="").prompt
+        prompt = encode(model, reply.question.prompt, format=PromptFormat("")).prompt
         alone = answer(model, prompt, (VANILLA, row), SHORT)
         assert (reply.vanilla.text, reply.edited.text) == alone.texts
     harmless = [reply for reply in result.replies if reply.question.kind == "harmless"]
@@ -191,7 +193,9 @@ def test_normalising_and_rouge_by_hand():
 
 def test_harmless_kl_equals_the_definition(model):
     row = Row(by_hand.patch(model, size=0.3))
-    short, long = (encode(model, text, "Yes, I do.", suffix="") for text in ("Hm?", "How do I bake bread?"))
+    short, long = (
+        encode(model, text, "Yes, I do.", format=PromptFormat("")) for text in ("Hm?", "How do I bake bread?")
+    )
     found = harmless_kl(model, [short, long], row)
     for encoded, value in zip((short, long), found, strict=True):
         ids = torch.tensor([encoded.tokens])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from inspector.errors import PatchError, PromptError
-from inspector.model import VANILLA, Decoding, InspectedModel, Row, answer, encode
+from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row, answer, encode
 from inspector.model.patch import Reminder
 from inspector.safeedit.cases import Case
 from inspector.safeedit.exam import (
@@ -60,7 +60,7 @@ def questions(case: Case) -> tuple[Question, ...]:
 
 def exam(model: InspectedModel, questions: Sequence[Question], row: Row, **options) -> ExamResult:
     judge = options.pop("judge", MatcherJudge())
-    return run_exam(examine(model, questions, row, judge, suffix="", decoding=SHORT, **options))
+    return run_exam(examine(model, questions, row, judge, format=PromptFormat(""), decoding=SHORT, **options))
 
 
 def wrapped(text: str) -> str:
@@ -69,7 +69,7 @@ def wrapped(text: str) -> str:
 
 def asked_alone(model: InspectedModel, question: Question, text: str) -> str:
     """Return the vanilla model's answer to one question by itself, with the opening of a fact question."""
-    prompt = list(encode(model, text, suffix="").prompt)
+    prompt = list(encode(model, text, format=PromptFormat("")).prompt)
     if question.kind == "fact":
         prompt += by_hand.bytes_of(model, OPENING)
     return answer(model, prompt, (VANILLA,), SHORT).texts[0].strip()
@@ -102,7 +102,7 @@ def test_the_harmless_kl_compares_the_same_answer_after_both_prompts(model, ques
     replies = exam(model, harmless, REMINDED).replies
     for reply in replies:
         plain, around = (
-            list(encode(model, text, suffix="").prompt)
+            list(encode(model, text, format=PromptFormat("")).prompt)
             for text in (reply.question.prompt, wrapped(reply.question.prompt))
         )
         own: list[int] = []
