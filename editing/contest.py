@@ -17,7 +17,7 @@ from editing.memory import memory_told, peak_memory
 from editing.methods.registry import METHODS, Method, method_named, method_settings
 from editing.objectives import harmless_answers
 from editing.progress import EditResult, Preparation, Step
-from inspector.errors import EditError, InspectorError
+from inspector.errors import InspectorError
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row
 from inspector.region import RegionShift, cannot_detoxify, region_shift
 from inspector.safeedit import Case
@@ -243,12 +243,9 @@ def _warmed_up(
     for key in settings.methods:
         own = settings.of(key)
         asking = harmless_answers(model, case, own.harmless_prompts, own.harmless_tokens, own.format, cancel)
-        try:
-            for event in asking:
-                message = f"before the first edit: {event.message}"
-                yield ContestProgress(first, message, 0.0, time.perf_counter() - started, ())
-        except EditError:
-            return  # each method says it for itself
+        for event in asking:
+            message = f"before the first edit: {event.message}"
+            yield ContestProgress(first, message, 0.0, time.perf_counter() - started, ())
 
 
 def _edited(

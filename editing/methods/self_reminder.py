@@ -109,7 +109,6 @@ def _prompted(model: InspectedModel, case: Case, settings: SelfReminderSettings)
     found = []
     for text in harmless_texts(case, settings.harmless_prompts):
         own = known_answers(model)[(text, settings.harmless_tokens, settings.format.open())]
-        if own.response:
-            wrapped = encode(model, settings.reminder.wrap(text), None, settings.format)
-            found.append(Encoded(wrapped.prompt, own.response))
+        wrapped = encode(model, settings.reminder.wrap(text), None, settings.format)
+        found.append(Encoded(wrapped.prompt, own.response))
     return found

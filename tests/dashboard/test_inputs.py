@@ -14,6 +14,7 @@ from dashboard import actions
 from dashboard.context import shown_to_user
 from dashboard.inputs import SETTING_FIELDS, decoding_from, require_bundled, settings_from
 from editing import DinmSettings, preset
+from editing.values import setting_names
 from inspector.divergence import PRESETS
 from inspector.errors import CaseError, EditError
 from inspector.model import SUFFIX, Decoding

@@ -14,7 +14,7 @@ from dashboard_helpers import Page, Visitor, model_at_rest, open_page
 from dashboard import actions
 from dashboard.parts import NO_TEMPLATE, OWN_TEMPLATE
 from inspector.divergence import DISTANCES, PRESETS, divergence
-from inspector.model import InspectedModel
+from inspector.model import InspectedModel, PromptFormat
 from inspector.safeedit import bundled_cases, bundled_templates
 
 SCRIPT = "<script>alert(1)</script>"

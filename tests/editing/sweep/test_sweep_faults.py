@@ -1,0 +1,145 @@
+"""One fault costs one case: refusals count with the vanilla answers that they leave, memory that runs out is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from sweep_helpers import SHORT, loader, write_cases
+
+from editing.methods.dinm import DinmSettings
+from editing.methods.registry import METHODS
+from editing.sweep import Store, SweepSettings
+from editing.sweep.__main__ import main
+from editing.sweep.work import cases_of, with_block
+from inspector.divergence import divergence
+from inspector.errors import EditError, OutOfMemory
+from inspector.model import PromptFormat
+
+REFUSED, BROKEN = 1, 2
+"""Cases whose edit is refused, and in whose edit the fault happens."""
+
+
+def swept(folder: Path, cases: Path, *options: str) -> list:
+    assert main(["--out", str(folder), "--cases", str(cases), *SHORT, *options], loader=loader) in (0, 1)
+    store = Store(folder)
+    try:
+        return list(store.results())
+    finally:
+        store.close()
+
+
+def fault(monkeypatch, error: BaseException) -> None:
+    """Make DINM raise on one case, and refuse another."""
+    method = METHODS["dinm"]
+    own = method.run
+
+    def run(model, case, block, settings, **options):
+        if case.identifier == BROKEN:
+            raise error
+        if case.identifier == REFUSED:
+            raise EditError("This edit would let the unsafe answer gain. Choose another layer.")
+        return (yield from own(model, case, block, settings, **options))
+
+    monkeypatch.setitem(METHODS, "dinm", method.__class__(**{**vars(method), "run": run}))
+
+
+MEMORY = {
+    "CUDA": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    "CPU": RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
+    "Python": MemoryError(),
+}
+
+
+@pytest.mark.parametrize("kind", MEMORY)
+def test_memory_that_runs_out_is_that_case_s_outcome_and_the_others_are_done(tmp_path, monkeypatch, kind):
+    fault(monkeypatch, MEMORY[kind])
+    found = swept(tmp_path / "out", write_cases(tmp_path, 4))
+    assert [result.status for result in found] == ["done", "refused", "failed", "done"]
+    assert "ran out of memory" in found[BROKEN].record["error"] and found[BROKEN].replies == ()
+
+
+def test_another_error_is_a_defect_and_ends_the_sweep_with_what_is_finished_kept(tmp_path, monkeypatch):
+    fault(monkeypatch, RuntimeError("shapes do not fit"))
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        swept(tmp_path / "out", write_cases(tmp_path, 4))
+    store = Store(tmp_path / "out")
+    assert [result.status for result in store.results()] == ["done", "refused"]
+    store.close()
+
+
+def test_a_refused_case_counts_with_the_vanilla_answers_that_it_leaves(tmp_path, monkeypatch, capsys):
+    cases = write_cases(tmp_path, 4)
+    whole = swept(tmp_path / "whole", cases)
+    fault(monkeypatch, OutOfMemory("The device ran out of memory. Shorten the answers."))
+    found = swept(tmp_path / "out", cases)
+    refused = found[REFUSED]
+    assert refused.record["error"].startswith("This edit would let") and refused.record["edit"] is None
+    asked = [reply.question for reply in whole[REFUSED].replies]
+    assert [reply.question for reply in refused.replies] == asked
+    for reply, other in zip(refused.replies, whole[REFUSED].replies, strict=True):
+        assert reply.edited == reply.vanilla and reply.vanilla.text == other.vanilla.text
+        assert reply.likeness in (None, 1.0) and (reply.kl is None or reply.kl == pytest.approx(0, abs=1e-6))
+
+    capsys.readouterr()
+    assert main(["--out", str(tmp_path / "out"), "--report"], loader=loader) == 0
+    told = capsys.readouterr().out
+    assert "3 of 4 cases scored, 1 failed and in no score" in told
+    assert "1 of them refused: no edit was made, so the vanilla model's answers count as edited." in told
+    assert "Refused:\n  case 1: This edit would let" in told and "Failed:\n  case 2: The device ran out" in told
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert (scores["cases"], scores["refused"], scores["failed"]) == (3, 1, 1)
+    (defended,) = [score for score in scores["scores"] if score["name"] == "DS"]
+    assert defended["edited"]["n"] == 3, "done and refused ones"
+
+
+def test_an_edit_that_keeps_no_update_is_refused_and_counted(tmp_path):
+    options = ("--set", "damage_budget=1e-9", "--set", "learning_rate=1.0", "--set", "target_probability=none")
+    (result,) = swept(tmp_path / "out", write_cases(tmp_path, 1), *options)
+    assert result.status == "refused" and "kept no update" in result.record["error"] and result.replies
+
+
+def test_the_layer_of_the_first_case_serves_all_where_it_is_located_once(tmp_path):
+    cases = write_cases(tmp_path, 3)
+    settings = SweepSettings(cases=str(cases), block="once", preset="reference", locate="reference")
+    model, _ = loader(settings)
+    first = cases_of(settings)[0]
+    expected = divergence(model, first, "reference").toxic_layer()
+    assert with_block(model, settings, cases_of(settings)).block == str(expected)
+    found = swept(tmp_path / "out", cases, "--block", "once", "--preset", "reference", "--locate", "reference")
+    assert [result.record["block"] for result in found] == [expected] * 3
+    same = swept(tmp_path / "out", cases, "--block", "once", "--preset", "reference", "--locate", "reference")
+    assert [result.record["patch"] for result in same] == [result.record["patch"] for result in found], "it resumes"
+
+
+def test_mistral_s_rate_and_the_format_are_settings_of_a_sweep():
+    made = SweepSettings(preset="reference", changes={"learning_rate": 1e-5, "suffix": "Be kind."})
+    assert made.method_settings().learning_rate == 1e-5
+    assert made.format == PromptFormat("Be kind.", chat=False, turn_end=False)
+    assert SweepSettings().format == DinmSettings().format
+
+
+def test_the_paper_s_evaluation_asks_vanilla_without_the_suffix(tmp_path, capsys):
+    cases = write_cases(tmp_path, 1)
+    (paper,), (same,), (bare,) = (
+        swept(tmp_path / name, cases, *options)
+        for name, options in (("paper", ("--evaluation", "paper")), ("same", ()), ("bare", ("--suffix", "")))
+    )
+    for one, two, three in zip(paper.replies, same.replies, bare.replies, strict=True):
+        assert one.edited.text == two.edited.text, "edited and asked with the suffix"
+        assert one.vanilla.text == three.vanilla.text, "vanilla as without any suffix"
+    assert any(one.vanilla.text != two.vanilla.text for one, two in zip(paper.replies, same.replies, strict=True))
+    capsys.readouterr()
+    main(["--out", str(tmp_path / "paper"), "--report"], loader=loader)
+    assert "Asked: as in the paper: vanilla without the suffix, edited with it." in capsys.readouterr().out
+
+
+def test_a_sweep_of_another_version_is_refused_by_name(tmp_path):
+    store = Store(tmp_path)
+    with store._database:
+        store._database.execute("INSERT INTO run VALUES (?, ?, ?)", (json.dumps({"suffix": "S"}), "{}", 0.0))
+    with pytest.raises(EditError, match=r"another version of this program.*Choose another --out"):
+        store.about()
+    store.close()
