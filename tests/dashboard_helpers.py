@@ -18,7 +18,7 @@ import torch
 from transformers import LlamaConfig
 
 from dashboard import layout
-from dashboard.example import make_example
+from dashboard.example import Example, make_example
 from dashboard.parts import Parts
 from dashboard.session import Sessions
 from dashboard.wiring import Wiring
@@ -84,6 +84,12 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@cache
+def finished_example(folder: Path) -> Example:
+    """Return the tiny model's example, made once however many pages show it."""
+    return make_example(tiny_model(), Decoding(max_new_tokens=8), folder)
+
+
 def open_page(folder: Path, read_only: bool = False) -> Page:
     """Build the page as :func:`dashboard.page.build_app` does, but give its wiring away.
 
@@ -92,7 +98,7 @@ def open_page(folder: Path, read_only: bool = False) -> Page:
         read_only: As for a public demo.
     """
     model = tiny_model()
-    example = make_example(model, Decoding(max_new_tokens=8), folder)
+    example = finished_example(folder)
     with gr.Blocks(analytics_enabled=False) as app:
         wiring = Wiring(model, Sessions(), layout.build(model, example, read_only), example, read_only)
         wiring.connect()
