@@ -13,16 +13,18 @@ from typing import Any
 
 import by_hand
 import gradio as gr
+import pytest
 import tiny_models
 import torch
 from transformers import LlamaConfig
 
-from dashboard import layout
+from dashboard import layout, stress
 from dashboard.example import Example, make_example
 from dashboard.parts import Parts
 from dashboard.session import Sessions
 from dashboard.wiring import Wiring
 from inspector.model import Decoding, InspectedModel, from_parts
+from inspector.safeedit.exam import CASE_ONLY
 
 CONTEXT = 8192
 """Tokens are single bytes here and the bundled cases are long."""
@@ -75,6 +77,19 @@ class Page:
     def name(self, component: Any) -> str:
         """Return the role of a component."""
         return next(name for name, part in vars(self.parts).items() if part is component)
+
+
+@contextmanager
+def short_examples() -> Iterator[None]:
+    """Let the examples that are made meanwhile ask the case's own prompts only and run one method that trains nothing.
+
+    For tests of how an example is made and kept, and of what does not depend on what it has measured.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dashboard.example.CONTEST", ("self-reminder",))
+        patch.setattr("dashboard.example.CONTEST_SIZE", CASE_ONLY)
+        patch.setitem(stress.SIZES, "Quick", CASE_ONLY)
+        yield
 
 
 def free_port() -> int:

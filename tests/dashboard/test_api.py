@@ -10,7 +10,7 @@ import gradio as gr
 import httpx
 import numpy as np
 import pytest
-from dashboard_helpers import free_port, model_at_rest, tiny_model
+from dashboard_helpers import free_port, model_at_rest, short_examples, tiny_model
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
@@ -51,7 +51,8 @@ def demo(folder) -> Iterator[gr.Blocks]:
 
 
 def serve(folder, read_only: bool = False) -> Iterator[gr.Blocks]:
-    app = build_app(tiny_model(), read_only=read_only, example_folder=folder)
+    with short_examples():
+        app = build_app(tiny_model(), read_only=read_only, example_folder=folder)
     app.launch(prevent_thread_lock=True, quiet=True, server_port=free_port(), **launch_options())
     yield app
     app.close(verbose=False)

@@ -14,7 +14,7 @@ from typing import Any
 import gradio as gr
 import httpx
 import pytest
-from dashboard_helpers import free_port, model_at_rest, tiny_model
+from dashboard_helpers import free_port, model_at_rest, short_examples, tiny_model
 
 import app
 import inspector.model
@@ -48,7 +48,7 @@ def surroundings(monkeypatch, cache) -> Iterator[None]:
     """A cache for these tests alone, no host from the environment, and the model left as it was."""
     monkeypatch.setenv("DINM_INSPECTOR_CACHE", str(cache))
     monkeypatch.delenv("GRADIO_SERVER_NAME", raising=False)
-    with model_at_rest():
+    with model_at_rest(), short_examples():
         yield
 
 
