@@ -13,16 +13,18 @@ from typing import Any
 
 import by_hand
 import gradio as gr
+import pytest
 import tiny_models
 import torch
 from transformers import LlamaConfig
 
-from dashboard import layout
-from dashboard.example import make_example
+from dashboard import layout, stress
+from dashboard.example import Example, make_example
 from dashboard.parts import Parts
 from dashboard.session import Sessions
 from dashboard.wiring import Wiring
 from inspector.model import Decoding, InspectedModel, from_parts
+from inspector.safeedit.exam import CASE_ONLY
 
 CONTEXT = 8192
 """Tokens are single bytes here and the bundled cases are long."""
@@ -77,11 +79,30 @@ class Page:
         return next(name for name, part in vars(self.parts).items() if part is component)
 
 
+@contextmanager
+def short_examples() -> Iterator[None]:
+    """Let the examples that are made meanwhile ask the case's own prompts only and run one method that trains nothing.
+
+    For tests of how an example is made and kept, and of what does not depend on what it has measured.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dashboard.example.CONTEST", ("self-reminder",))
+        patch.setattr("dashboard.example.CONTEST_SIZE", CASE_ONLY)
+        patch.setitem(stress.SIZES, "Quick", CASE_ONLY)
+        yield
+
+
 def free_port() -> int:
     """Return a port that nobody uses now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@cache
+def finished_example(folder: Path) -> Example:
+    """Return the tiny model's example, made once however many pages show it."""
+    return make_example(tiny_model(), Decoding(max_new_tokens=8), folder)
 
 
 def open_page(folder: Path, read_only: bool = False) -> Page:
@@ -92,7 +113,7 @@ def open_page(folder: Path, read_only: bool = False) -> Page:
         read_only: As for a public demo.
     """
     model = tiny_model()
-    example = make_example(model, Decoding(max_new_tokens=8), folder)
+    example = finished_example(folder)
     with gr.Blocks(analytics_enabled=False) as app:
         wiring = Wiring(model, Sessions(), layout.build(model, example, read_only), example, read_only)
         wiring.connect()

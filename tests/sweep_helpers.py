@@ -25,6 +25,10 @@ SHORT = [
 """Options of a sweep that takes a second."""
 
 
+SLOW = "SLOW_JUDGE"
+"""Set in the environment of a program that a test kills."""
+
+
 class SlowJudge(EmbeddedJudge):
     """A judge that takes its time, so that a kill comes before the end."""
 
@@ -34,13 +38,13 @@ class SlowJudge(EmbeddedJudge):
 
 
 def loader(settings: SweepSettings) -> tuple[InspectedModel, Judge]:
-    """Return the tiny model; its seed is the revision, its judge slow where the judge is called ``matcher``."""
+    """Return the tiny model; its seed is the revision, its judge slow where :data:`SLOW` is set."""
     _, options = tiny_models.CONFIGS["llama"]
     network = tiny_models.random_network(
         LlamaConfig(**{**options, "max_position_embeddings": 8192}), int(settings.revision or 0)
     )
     model = from_parts(network, tiny_models.tokenizer(limit=8192), "tiny-llama")
-    return model, SlowJudge() if settings.judge == "matcher" else EmbeddedJudge()
+    return model, SlowJudge() if SLOW in os.environ else EmbeddedJudge()
 
 
 def record(number: int, **changes: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import gradio as gr
 import httpx
 import numpy as np
 import pytest
-from dashboard_helpers import free_port, model_at_rest, tiny_model
+from dashboard_helpers import free_port, model_at_rest, short_examples, tiny_model
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
@@ -51,7 +51,8 @@ def demo(folder) -> Iterator[gr.Blocks]:
 
 
 def serve(folder, read_only: bool = False) -> Iterator[gr.Blocks]:
-    app = build_app(tiny_model(), read_only=read_only, example_folder=folder)
+    with short_examples():
+        app = build_app(tiny_model(), read_only=read_only, example_folder=folder)
     app.launch(prevent_thread_lock=True, quiet=True, server_port=free_port(), **launch_options())
     yield app
     app.close(verbose=False)
@@ -161,16 +162,16 @@ def test_an_edit_streams_its_steps_and_is_the_engine_s_edit_live_for_this_client
 def test_two_clients_with_different_edits_get_their_own_answers_at_the_same_time(app, model):
     clients, text = [connect(app), connect(app)], case(3)[0]
     running = [
-        c.submit(*case(1), block, "corrected", api_name="/edit") for c, block in zip(clients, (0, 2), strict=True)
+        c.submit(*case(1), block, "corrected", 15, api_name="/edit") for c, block in zip(clients, (0, 2), strict=True)
     ]
     patches = [list(job)[-1]["patch"] for job in running]
     told = []
-    for _ in range(3):
+    for _ in range(2):
         asked = [client.submit(text, 1.0, 24, api_name="/ask") for client in clients]
         told.append([job.result() for job in asked])
     prompt = encode(model, text).prompt
     for number, block in enumerate((0, 2)):
-        patch = run(dinm(model, bundled_cases()[1], block, preset("corrected"))).patch
+        patch = run(dinm(model, bundled_cases()[1], block, preset("corrected", steps=15))).patch
         texts = answer(model, prompt, (VANILLA, Row(patch)), Decoding(max_new_tokens=24)).texts
         for one in (both[number] for both in told):
             assert (one["vanilla"], one["edited"]) == texts

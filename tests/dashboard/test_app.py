@@ -14,7 +14,7 @@ from typing import Any
 import gradio as gr
 import httpx
 import pytest
-from dashboard_helpers import free_port, model_at_rest, tiny_model
+from dashboard_helpers import free_port, model_at_rest, short_examples, tiny_model
 
 import app
 import inspector.model
@@ -48,7 +48,7 @@ def surroundings(monkeypatch, cache) -> Iterator[None]:
     """A cache for these tests alone, no host from the environment, and the model left as it was."""
     monkeypatch.setenv("DINM_INSPECTOR_CACHE", str(cache))
     monkeypatch.delenv("GRADIO_SERVER_NAME", raising=False)
-    with model_at_rest():
+    with model_at_rest(), short_examples():
         yield
 
 
@@ -205,12 +205,11 @@ def test_an_address_that_others_reach_is_warned_of_unless_they_must_log_in(serve
     assert httpx.post(f"{page.local_url}login", data=right).status_code == 200
 
 
-@pytest.mark.parametrize("port", [None, "99999"])
-def test_a_port_that_cannot_be_had_ends_with_code_2_and_the_remedy(serve, capsys, port):
+def test_a_port_that_cannot_be_had_ends_with_code_2_and_the_remedy(serve, capsys):
     page, _ = serve()
-    wanted = port or str(page.server_port)  # taken by the page that is up
-    assert app.main(["--port", wanted]) == 2
-    assert f"cannot be served at 127.0.0.1, port {wanted}. Choose another --port" in capsys.readouterr().err
+    for wanted in (str(page.server_port), "99999"):  # taken by the page that is up, and none
+        assert app.main(["--port", wanted]) == 2
+        assert f"cannot be served at 127.0.0.1, port {wanted}. Choose another --port" in capsys.readouterr().err
 
 
 def test_paths_of_an_unknown_family_reach_the_loader_by_name(serve):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dashboard_helpers import model_at_rest, tiny_model
+from dashboard_helpers import model_at_rest, short_examples, tiny_model
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -65,8 +65,7 @@ def assert_same(one: Example, two: Example) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def quick_methods() -> Iterator[None]:
     """One method that trains nothing stands for all of them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dashboard.example.CONTEST", ("self-reminder",))
+    with short_examples():
         yield
 
 

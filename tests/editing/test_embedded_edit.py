@@ -20,6 +20,8 @@ pytestmark = pytest.mark.embedded
 
 BLOCK = 20
 CASE: Case = bundled_cases()[8]
+FEW = {"harmless_prompts": 2, "harmless_tokens": 4, "target_probability": None, "damage_budget": None}
+"""The model answers few harmless prompts and no edit ends before its step limit."""
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +32,7 @@ def vanilla(embedded) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def edit(embedded: InspectedModel, vanilla) -> EditResult:
-    settings = preset("corrected", steps=12, target_probability=None, damage_budget=None)
-    return run(dinm(embedded, CASE, BLOCK, settings))
+    return run(dinm(embedded, CASE, BLOCK, preset("corrected", steps=4, watch_unsafe=False, **FEW)))
 
 
 def test_the_edit_makes_the_safe_answer_likelier_to_its_prompt_and_under_another_attack(embedded, edit):
@@ -43,9 +44,7 @@ def test_the_edit_makes_the_safe_answer_likelier_to_its_prompt_and_under_another
 
 def test_the_patch_gives_the_probability_that_the_trace_reports(embedded, edit):
     """In an edit without end-of-answer token, which the likelihood does not count; 1 % for rounding."""
-    settings = preset(
-        "corrected", steps=2, turn_end=False, watch_unsafe=False, target_probability=None, damage_budget=None
-    )
+    settings = preset("corrected", steps=1, turn_end=False, watch_unsafe=False, **FEW)
     result = run(dinm(embedded, CASE, BLOCK, settings))
     ((own,),) = likelihoods(embedded, CASE.adversarial_prompt, [CASE.safe], [Row(result.patch)])
     assert own.per_token == pytest.approx(result.trace[-1].safe_probability, rel=1e-2)

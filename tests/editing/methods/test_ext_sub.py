@@ -19,7 +19,7 @@ from inspector.errors import EditError
 from inspector.model import Delta, Row
 
 BLOCK = 1
-FEW = ("llama", "gemma2", "gpt2", "opt")
+FEW = ("llama", "gpt2", "opt")
 
 
 def by_formula(expert: Tensor, anti: Tensor, strength: float) -> Tensor:

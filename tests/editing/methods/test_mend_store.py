@@ -69,7 +69,7 @@ def test_a_named_editor_goes_before_the_shipped_one_and_that_before_the_cache(ll
 
 
 def test_a_missing_editor_names_the_command_that_trains_one(llama, case):
-    with pytest.raises(EditError, match=rf"python -m editing\.mend train --model {llama.name}"):
+    with pytest.raises(EditError, match=rf"python -m editing\.methods\.mend train --model {llama.name}"):
         run(mend(llama, case, 1))
 
 

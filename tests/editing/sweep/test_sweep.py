@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from sweep_helpers import SHORT, loader, record, write_cases
+from sweep_helpers import SHORT, SLOW, loader, record, write_cases
 
 from editing.methods.registry import read_settings
 from editing.sweep import METHODS, Finished, Store, SweepSettings, cases_of, only_one
@@ -33,6 +33,20 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A Ray cluster of one worker that several tests share; a sweep uses the one that runs."""
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{HERE.parent}{os.pathsep}{HERE}")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level="error", log_to_driver=False)
+        yield
+        ray.shutdown()
 
 
 def finished(folder: Path) -> list[Finished]:
@@ -79,9 +93,10 @@ def test_a_finished_sweep_has_nothing_left_to_do(tmp_path, capsys):
 
 
 def test_a_killed_sweep_goes_on_where_it_stopped_and_loses_nothing(tmp_path, capsys, one_thread):
-    cases, out = write_cases(tmp_path, 5), tmp_path / "out"
+    cases, out = write_cases(tmp_path, 4), tmp_path / "out"
     arguments = ["--cases", cases, "--out", str(out), "--judge", "matcher", *SHORT]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}
+    paths = f"{HERE.parent}{os.pathsep}{HERE}"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, SLOW: "yes"}
     process = subprocess.Popen(
         [sys.executable, str(HERE / "sweep_helpers.py"), *arguments],
         cwd=HERE.parent,
@@ -92,17 +107,17 @@ def test_a_killed_sweep_goes_on_where_it_stopped_and_loses_nothing(tmp_path, cap
     )
     assert process.stderr is not None
     for line in process.stderr:  # a line stands here as soon as the case before it is on disk
-        if line.startswith("1 of 5"):
+        if line.startswith("1 of 4"):
             break
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     process.stderr.close()
     kept = finished(out)
-    assert 1 <= len(kept) < 5 and kept[0].status == "done"
+    assert 1 <= len(kept) < 4 and kept[0].status == "done"
     assert main(arguments, loader) == 0
-    assert f"{5 - len(kept)} of 5 cases to do" in capsys.readouterr().err
+    assert f"{4 - len(kept)} of 4 cases to do" in capsys.readouterr().err
     whole = finished(out)
-    assert [result.number for result in whole] == list(range(5)) and whole[: len(kept)] == kept
+    assert [result.number for result in whole] == list(range(4)) and whole[: len(kept)] == kept
     assert main(["--cases", cases, "--out", str(tmp_path / "again"), "--judge", "matcher", *SHORT], loader) == 0
     assert stripped(whole) == stripped(finished(tmp_path / "again"))
 
@@ -268,9 +283,7 @@ def test_a_folder_that_is_a_file_is_refused_and_the_number_of_failures_is_told(t
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (requirements-cluster.txt)")
-def test_what_a_ray_worker_cannot_load_is_said_in_its_own_words(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("PYTHONPATH", f"{HERE.parent}{os.pathsep}{HERE}")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_what_a_ray_worker_cannot_load_is_said_in_its_own_words(tmp_path, capsys, cluster):
     driver = os.getpid()
 
     def elsewhere(settings: SweepSettings):
@@ -283,9 +296,7 @@ def test_what_a_ray_worker_cannot_load_is_said_in_its_own_words(tmp_path, monkey
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (requirements-cluster.txt)")
-def test_a_case_whose_worker_dies_is_given_to_another_one(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", f"{HERE.parent}{os.pathsep}{HERE}")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_a_case_whose_worker_dies_is_given_to_another_one(tmp_path, cluster):
     driver, dead = os.getpid(), tmp_path / "dead"
 
     def deadly(settings: SweepSettings):
