@@ -103,6 +103,7 @@ class Descent:
     trace: list[Step] = field(default_factory=list)
     updates: int = 0
     reason: StopReason = "step limit"
+    _before: Sequence[Tensor] | None = None
 
     def run(
         self,
@@ -132,7 +133,6 @@ class Descent:
             EditError: The loss or its gradient is not finite before the first update.
         """
         start = self.updates
-        before: Sequence[Tensor] | None = None
         for number in range(steps + 1 if measure_last else steps):
             last = number == steps
             begun = time.perf_counter()
@@ -164,11 +164,11 @@ class Descent:
                 seconds=0.0,
             )
             if stop in ("not finite", "damage budget"):
-                assert before is not None
-                self.trained.restore(before)
+                assert self._before is not None  # perhaps of the phase before this one
+                self.trained.restore(self._before)
                 self.updates = start + number - 1
             elif stop is None and not last:
-                before = self.trained.kept()
+                self._before = self.trained.kept()
                 optimiser.step()
                 if limit is not None:
                     limit()

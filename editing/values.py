@@ -46,12 +46,27 @@ def changed(settings: _Settings, **changes: Any) -> _Settings:
     Raises:
         EditError: A name is unknown, or a value is out of range.
     """
+    return replace(settings, **_named(settings, changes))  # type: ignore[type-var]
+
+
+def made(kind: type[_Settings], **changes: Any) -> _Settings:
+    """Return settings of a kind with changes by name, as :func:`changed`, whose other values follow from the changes.
+
+    Raises:
+        EditError: A name is unknown, or a value is out of range.
+    """
+    return kind(**_named(kind, changes))
+
+
+def _named(settings: Any, changes: dict[str, Any]) -> dict[str, Any]:
+    """Return changes with the parts of the prompt format put together."""
     known = setting_names(settings)
     for name in changes:
-        if name not in (*known, "format"):
+        if name not in (*known, "format", "preset"):
             raise EditError(f"There is no setting '{name}'. There are {', '.join(known)}.")
-    parts = {name: changes.pop(name) for name in FORMAT_PARTS if name in changes}
+    parts = {name: value for name, value in changes.items() if name in FORMAT_PARTS}
+    rest = {name: value for name, value in changes.items() if name not in FORMAT_PARTS}
     if parts:
-        format = changes.pop("format", settings.format)  # type: ignore[attr-defined]
-        changes["format"] = {**vars(format), **parts}
-    return replace(settings, **changes)  # type: ignore[type-var]
+        default = PromptFormat() if isinstance(settings, type) else settings.format
+        rest["format"] = {**vars(rest.get("format", default)), **parts}
+    return rest

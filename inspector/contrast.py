@@ -67,7 +67,7 @@ class Contrast:
         return found
 
 
-def contrast(model: InspectedModel, case: Case, *, format: PromptFormat = PromptFormat()) -> Contrast:
+def contrast(model: InspectedModel, case: Case, *, format: PromptFormat = PromptFormat(turn_end=False)) -> Contrast:
     """Tokenise a case's adversarial prompt and both answers.
 
     Args:

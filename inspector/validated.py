@@ -54,7 +54,9 @@ def sentence(found: ValidationError, what: str = "setting") -> str:
     if kind == "literal_error":
         return f"The {what} {name} = '{value}' is unknown. Valid values: {_listed(first['ctx']['expected'])}."
     reason = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    return f"The {what} {name} = {value!r} is out of range: it {reason}. Choose another value."
+    # A number that came as text is shown as the number that it is.
+    shown = value if isinstance(value, str) and not kind.endswith(("_parsing", "_type")) else repr(value)
+    return f"The {what} {name} = {shown} is out of range: it {reason}. Choose another value."
 
 
 def _listed(expected: str) -> str:

@@ -14,7 +14,7 @@ from editing.methods.mend import MendSettings, mend
 from editing.methods.self_reminder import SelfReminderSettings, self_reminder
 from editing.methods.sft import SftSettings, sft
 from editing.progress import EditEvents
-from editing.values import changed, setting_names, setting_value
+from editing.values import made, setting_names, setting_value
 from inspector.errors import EditError
 from inspector.presets import Preset
 
@@ -147,7 +147,7 @@ def method_settings(key: str, dinm_preset: Preset = "corrected", **changes: Any)
             raise EditError(f"{method.title} has no setting '{name}'. It has {', '.join(known)}.")
     if key == "dinm":
         return preset(dinm_preset, **changes)
-    return changed(method.settings(), **changes)
+    return made(method.settings, **changes)
 
 
 def read_settings(key: str, entries: Sequence[str]) -> dict[str, Any]:
@@ -162,10 +162,10 @@ def read_settings(key: str, entries: Sequence[str]) -> dict[str, Any]:
         if not equals:
             raise EditError(f"'{entry}' is no NAME=VALUE. Write for example --set steps=10.")
         try:
-            made = method_settings(key, "corrected", **{name: text})
+            read = method_settings(key, "corrected", **{name: text})
         except EditError:
             if text.lower() not in ("none", "") or name not in setting_names(method_named(key).settings):
                 raise
-            made = method_settings(key, "corrected", **{name: None})
-        found[name] = setting_value(made, name)
+            read = method_settings(key, "corrected", **{name: None})
+        found[name] = setting_value(read, name)
     return found

@@ -44,7 +44,7 @@ def test_every_entry_is_what_the_plain_edit_of_its_block_achieves(tiny, case, na
     model = tiny(name)
     atlas = run(make_atlas(model, case, SHORT))
     assert [entry.block for entry in atlas.entries] == list(range(model.blocks)) and atlas.blocks == model.blocks
-    chosen = [own for (_, tokens, suffix, _), own in known_answers(model).items() if (tokens, suffix) == (4, "")]
+    chosen = [own for (_, tokens, format), own in known_answers(model).items() if (tokens, format.suffix) == (4, "")]
     for entry in atlas.entries:
         change = edited_by_hand(model, case, entry.block, SHORT).contiguous()
         delta = Delta(by_hand.down_name(model.network, entry.block), entry.block, change)

@@ -95,6 +95,17 @@ def test_the_update_beyond_the_budget_is_undone(descent, point):
     assert (descent.updates, descent.reason, float(point.x)) == (1, "damage budget", 4.0)
 
 
+def test_the_last_update_of_a_phase_is_undone_by_the_next_one_where_it_went_beyond_the_budget(descent, point):
+    def kl(x: float) -> float:
+        return (8 - x) / 10
+
+    went(descent, point, steps=2, measure_last=False)
+    assert float(point.x) == 2.0
+    trace = went(descent, point, Stops(damage_budget=0.5), evaluate=evaluation(point, kl))
+    assert [step.step for step in trace] == [2]
+    assert (descent.updates, descent.reason, float(point.x)) == (1, "damage budget", 4.0)
+
+
 @pytest.mark.parametrize("broken", ["nan_at", "steep_at"])
 def test_the_update_after_which_something_is_no_number_is_undone(descent, point, broken):
     trace = went(descent, point, evaluate=evaluation(point, **{broken: 2}))

@@ -116,7 +116,7 @@ def test_a_cancel_at_the_step_that_ends_a_run_is_a_cancel(llama, case):
 @pytest.mark.parametrize("broken", ["loss", "gradient"])
 def test_a_step_whose_loss_or_gradient_is_no_number_is_undone(llama, case, broken):
     settings = small(SftSettings, steps=6, scope="full")
-    pairs = [encode_pair(llama, case, settings)]
+    pairs = [encode_pair(llama, case, settings.format)]
 
     calls = itertools.count(1)
 
@@ -131,7 +131,7 @@ def test_a_step_whose_loss_or_gradient_is_no_number_is_undone(llama, case, broke
     training, good = (Training(llama, trainee(llama, TrainedScope("full")), pairs, None, settings) for _ in range(2))
     assert [step.step for step in training.run(objective, 6, lambda: False)] == [0, 1, 2, 3]
     list(good.run(sft_objective, 2, lambda: False))
-    assert (training.reason, training.kept) == ("not finite", 2)
+    assert (training.descent.reason, training.descent.updates) == ("not finite", 2)
     for own, expected in zip(training.student.parameters, good.student.parameters, strict=True):
         assert torch.equal(own, expected)
 

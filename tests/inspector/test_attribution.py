@@ -285,7 +285,7 @@ def test_block_attribution_of_a_patched_row_is_that_of_the_edited_network(llama,
 
 def trace_margin(model, case: Case):
     texts = contrast(model, case)
-    return mlp_trace(model, texts.sequences, texts.margin_of_all)
+    return mlp_trace(model, texts.sequences, texts.counted, texts.margin)
 
 
 def weight_gradients(model, network, case: Case) -> tuple[float, list[Tensor]]:
@@ -317,7 +317,7 @@ def test_the_trace_of_a_patched_row_is_that_of_the_edited_network(model, case):
     patch = by_hand.patch(model, 1)
     copied = by_hand.written(model.network, (1, patch.deltas[0].dense()))
     texts = contrast(model, case)
-    trace = mlp_trace(model, texts.sequences, texts.margin_of_all, Row(patch))
+    trace = mlp_trace(model, texts.sequences, texts.counted, texts.margin, Row(patch))
     assert_gradients(trace, *weight_gradients(model, copied, case))
 
 

@@ -68,11 +68,10 @@ def slabs(model, network, case, padding: str) -> tuple[list[Tensor], list[Tensor
 
 @torch.no_grad()
 def padded_hidden_states(model, case, padding: str) -> tuple[list[Tensor], list[Tensor]]:
-    """Return what the released code reads: ``hidden_states`` of both answers as the tokenizer pads them."""
+    """Return what the released code reads: ``hidden_states`` of both answers, padded with the end-of-sequence token."""
     batch = model.tokenizer([case.safe, case.unsafe], padding=True, padding_side=padding, return_tensors="pt")
-    own = model.network(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], output_hidden_states=True
-    ).hidden_states
+    ids = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, model.tokenizer.eos_token_id)
+    own = model.network(input_ids=ids, attention_mask=batch["attention_mask"], output_hidden_states=True).hidden_states
     return [state[0] for state in own], [state[1] for state in own]
 
 
@@ -104,7 +103,9 @@ def test_corrected_without_chat_template_uses_plain_text(tiny, case):
     model = tiny("llama", chat=False)
     safe, unsafe = answer_states(model, model.network, case)
     assert_curves(divergence(model, case), distances([s.mean(dim=0) for s in safe], [s.mean(dim=0) for s in unsafe]))
-    assert np.array_equal(divergence(tiny("llama"), case, chat=False).l2, divergence(model, case).l2)
+    assert np.array_equal(
+        divergence(tiny("llama"), case, format=PromptFormat(chat=False)).l2, divergence(model, case).l2
+    )
 
 
 @pytest.mark.parametrize("padding", ["right", "left"])

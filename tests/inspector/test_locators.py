@@ -109,6 +109,8 @@ def pooled(model, case: Case, preset: str, setup: Setup) -> list[list[torch.Tens
         ]
     if preset == "reference":
         batch = model.tokenizer(texts, padding=True, padding_side=setup.padding, return_tensors="pt")
+        # The released code pads with the end-of-sequence token.
+        batch["input_ids"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, tiny_models.END)
         states = model.network(**batch, output_hidden_states=True).hidden_states
         return [[state[n] for state in states] for n in (0, 1)]
     alone = [by_hand.states(model.network, model.tokenizer(text)["input_ids"]) for text in texts]

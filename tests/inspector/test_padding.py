@@ -22,14 +22,14 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 
 def speaking_pad(family: str):
-    """Return a tiny model whose pad token has an embedding.
+    """Return a tiny model whose padding, the end-of-sequence token, has an embedding unlike others'.
 
     Fresh models have zeros there, and a Llama without biases then leaves zero at a pad that sees no token.
     """
     network = tiny_models.network(family)
     with torch.no_grad():
         weight = network.get_input_embeddings().weight
-        weight[tiny_models.PAD] = weight[tiny_models.BEGIN + 1 :].std() * torch.randn(weight.shape[1])
+        weight[tiny_models.END] = weight[tiny_models.BEGIN + 1 :].std() * torch.randn(weight.shape[1])
     return from_parts(network, tiny_models.tokenizer(), f"pad-{family}")
 
 
@@ -44,7 +44,7 @@ def alone(network, ids: list[int], before: int = 0, after: int = 0) -> list[Tens
     The last entry is after the final norm, as the released code reads it.
     """
     mask = [0] * before + [1] * len(ids) + [0] * after
-    given = torch.tensor([[0] * before + ids + [0] * after])
+    given = torch.tensor([[tiny_models.END] * before + ids + [tiny_models.END] * after])
     return [
         state[0]
         for state in network(

@@ -15,7 +15,7 @@ from inspector.errors import EditError
 from inspector.model import InspectedModel
 from inspector.model.embedded import cache_root
 
-SHIPPED = Path(__file__).resolve().parents[2] / "assets" / "mend"
+SHIPPED = Path(__file__).resolve().parents[3] / "assets" / "mend"
 _FORMAT = "dinm-inspector mend 1"
 
 

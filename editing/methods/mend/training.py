@@ -25,9 +25,10 @@ from inspector.model.architecture import canonical_weight
 from inspector.model.batching import generate
 from inspector.model.encoding import Encoded
 from inspector.safeedit import Case
+from inspector.validated import settings as checked
 
 
-@dataclass(frozen=True)
+@checked(EditError)
 class MendTraining:
     """Settings of a training.
 

@@ -42,7 +42,7 @@ def reference_nll(model, network, case: Case, grad: bool = False) -> Tensor:
     labels = torch.tensor(model.tokenizer(target)["input_ids"])
     with torch.set_grad_enabled(grad):
         logits = network(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -len(labels) - 1 : -1]
-        return torch.nn.functional.cross_entropy(logits, labels, ignore_index=model.tokenizer.pad_token_id)
+        return torch.nn.functional.cross_entropy(logits, labels, ignore_index=model.tokenizer.eos_token_id)
 
 
 def aligned_nll(model, network, prompt: list[int], response: list[int]) -> Tensor:
@@ -125,14 +125,14 @@ def test_reference_s_oddities_change_its_loss(llama, case):
     assert abs(loss - aligned) > 1e-2
 
 
-def test_reference_leaves_out_labels_equal_to_the_pad_token(case):
-    """Where the pad token is the begin marker, the label that sits on the prompt does not count."""
-    model = from_parts(tiny_models.network("llama"), tiny_models.tokenizer(), "pad is begin")
-    model.tokenizer.pad_token = "<s>"
+def test_reference_leaves_out_labels_equal_to_the_token_that_the_released_code_pads_with(case):
+    """The end-of-sequence token: where that is the begin marker, the label on the prompt does not count."""
+    model = from_parts(tiny_models.network("llama"), tiny_models.tokenizer(), "end is begin")
+    model.tokenizer.eos_token = "<s>"
     loss = run(dinm(model, case, BLOCK, small("reference", steps=1))).trace[0].edit_loss
     with torch.no_grad():
         assert loss == pytest.approx(float(reference_nll(model, model.network, case)), abs=LOSS)
-    model.tokenizer.pad_token = "<pad>"
+    model.tokenizer.eos_token, model.tokenizer.pad_token = "</s>", "<s>"  # the tokenizer's own pad plays no part
     assert abs(run(dinm(model, case, BLOCK, small("reference", steps=1))).trace[0].edit_loss - loss) > 1e-3
 
 

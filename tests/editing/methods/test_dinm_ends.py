@@ -15,7 +15,7 @@ import torch
 from editing import DinmSettings, Preparation, Step, dinm, preset, run
 from editing.replay import TailReplay
 from inspector.errors import EditError
-from inspector.model import Row, from_parts
+from inspector.model import from_parts
 
 BLOCK = 1
 IDS = (1, 40, 80, 120, 160, 200, 240, 30, 77, 5)
@@ -153,19 +153,26 @@ def test_the_step_beyond_the_damage_budget_is_undone(model, case):
     assert result.patch.norm == pytest.approx(result.trace[number - 1].delta_norm, rel=1e-5)
 
 
-def test_the_first_step_beyond_the_budget_leaves_an_empty_patch_that_is_vanilla(llama, case):
-    result = run(dinm(llama, case, BLOCK, small(learning_rate=1.0, damage_budget=1e-9)))
-    assert (result.stop_reason, result.kept, result.patch.norm) == ("damage budget", 0, 0.0)
-    assert torch.equal(by_hand.running_logits(llama, IDS, [Row(result.patch)])[0], by_hand.vanilla_logits(llama, IDS))
+def test_an_edit_whose_first_step_is_beyond_the_budget_is_none_and_says_what_to_change(llama, case):
+    events: list = []
+    with pytest.raises(EditError, match=r"DINM kept no update.*Raise its damage budget or lower its step size"):
+        run(dinm(llama, case, BLOCK, small(learning_rate=1.0, damage_budget=1e-9)), events.append)
+    assert [event.step for event in events if isinstance(event, Step)] == [0, 1], "both steps were shown"
 
 
 @pytest.mark.parametrize("name", ["reference", "paper", "corrected"])
 def test_weights_that_overflow_are_undone_and_the_patch_is_finite(model, case, name):
-    """A loss weighed 1e37 times descends out of float32 at once."""
+    """A loss weighed 1e37 times descends out of float32 at once, in some families after a step."""
+    before, events = by_hand.vanilla_logits(model, IDS), []
     settings = small(name, steps=5, optimiser="descent", learning_rate=100.0, edit_weight=1e37)
-    result = run(dinm(model, case, BLOCK, settings))
-    assert result.stop_reason == "not finite" and result.kept == result.trace[-1].step - 1
-    assert bool(torch.isfinite(result.patch.deltas[0].left).all())
+    try:
+        result = run(dinm(model, case, BLOCK, settings), events.append)
+    except EditError as error:
+        assert "kept no update" in str(error) and events[-1].step == 1
+    else:
+        assert result.stop_reason == "not finite" and result.kept == result.trace[-1].step - 1 > 0
+        assert bool(torch.isfinite(result.patch.deltas[0].left).all())
+    assert torch.equal(by_hand.vanilla_logits(model, IDS), before)
 
 
 class Failing(TailReplay):
@@ -235,9 +242,11 @@ def test_a_cancel_at_the_step_that_reaches_the_target_is_a_cancel(llama, case):
     assert (result.stop_reason, result.patch, len(result.trace)) == ("cancelled", None, 1)
 
 
-def test_a_target_that_vanilla_reaches_ends_the_edit_before_any_update(llama, case):
-    result = run(dinm(llama, case, BLOCK, small(target_probability=1e-6)))
-    assert (result.stop_reason, result.kept, len(result.trace), result.patch.norm) == ("target reached", 0, 1, 0.0)
+def test_a_target_that_vanilla_reaches_ends_the_edit_before_any_update_and_makes_none(llama, case):
+    events: list = []
+    with pytest.raises(EditError, match=r"likely enough already, so DINM has nothing to learn.*target_probability"):
+        run(dinm(llama, case, BLOCK, small(target_probability=1e-6)), events.append)
+    assert [event.step for event in events if isinstance(event, Step)] == [0]
 
 
 def test_an_edit_converges_when_its_total_loss_is_below_the_stop_value(llama, case):

@@ -214,9 +214,9 @@ def test_an_edit_whose_vital_signs_are_no_numbers_is_refused(after):
     ("wrong", "message"),
     [
         ({"scope": "full"}, "Set scope to 'LoRA'"),
-        ({"subtraction": -0.1}, "subtraction from 0 to 10"),
-        ({"subtraction": 11}, "subtraction from 0 to 10"),
-        ({"anti_steps": 0}, "at least one step"),
+        ({"subtraction": -0.1}, "subtraction = -0.1 is out of range: it should be greater than or equal to 0"),
+        ({"subtraction": 11}, "subtraction = 11 is out of range: it should be less than or equal to 10"),
+        ({"anti_steps": 0}, "anti_steps = 0 is out of range"),
         ({"steps": 0}, "steps = 0"),
     ],
 )
