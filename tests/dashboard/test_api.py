@@ -264,7 +264,7 @@ def test_a_job_that_its_client_gives_up_frees_the_session(client):
         ("/locate", ("word " * 20_000, *TYPED[1:]), "Shorten it by at least"),
         ("/locate", (*TYPED, "nonsense"), "Unknown preset 'nonsense'. Valid presets: corrected, paper, reference"),
         ("/edit", (*TYPED, 99), "blocks 0 to 2. Pick one of those"),
-        ("/edit", (*TYPED, 1, "corrected", -1), "steps = -1 is out of range. Choose another value"),
+        ("/edit", (*TYPED, 1, "corrected", -1), "steps = -1 is out of range: it should be greater than or equal to 1"),
         ("/edit", ("", *TYPED[1:], 1), "Write one or pick an example"),
         ("/prompt", ("word " * 20_000, ""), "Shorten it by at least"),
         ("/prompt", ("Why?", "no slot"), "Put the slot where the question belongs"),

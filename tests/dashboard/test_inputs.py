@@ -14,7 +14,7 @@ from dashboard import actions
 from dashboard.context import shown_to_user
 from dashboard.inputs import SETTING_FIELDS, decoding_from, require_bundled, settings_from
 from editing import DinmSettings, preset
-from editing.values import setting_names
+from editing.values import setting_names, setting_value
 from inspector.divergence import PRESETS
 from inspector.errors import CaseError, EditError
 from inspector.model import SUFFIX, Decoding
@@ -38,7 +38,7 @@ def visitor(page, request) -> Visitor:
 def values(**changes: Any) -> list[Any]:
     """Return what the page's settings hold for ``corrected``, with changes."""
     settings = preset("corrected")
-    shown = {part: getattr(settings, name) for part, name in SETTING_FIELDS.items()}
+    shown = {part: setting_value(settings, name) for part, name in SETTING_FIELDS.items()}
     return list({**shown, **changes}.values())
 
 
@@ -88,7 +88,7 @@ def test_an_empty_number_is_refused_by_name(part):
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(part, value):
-    with pytest.raises(EditError, match=f"{SETTING_FIELDS[part]} = .*out of range. Choose another"):
+    with pytest.raises(EditError, match=f"{SETTING_FIELDS[part]} = .*out of range: it should"):
         settings_from("corrected", "", values(**{part: value}))
 
 
