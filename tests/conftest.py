@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
+import absl.logging
 import by_hand
 import pytest
 import tiny_models
@@ -17,6 +19,10 @@ from inspector.model import InspectedModel, from_parts, load
 from inspector.safeedit import Case, Constraint
 
 TinyFactory = Callable[..., InspectedModel]
+
+# rouge-score brings absl's log handler, which would close pytest's capture of stderr as soon as a server starts that
+# sets up logging anew while a test reads its own output.
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores: one thread each, and in their children
     os.environ["OMP_NUM_THREADS"] = "1"
