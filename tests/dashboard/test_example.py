@@ -16,9 +16,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from dashboard import actions
+from dashboard import example as example_module
 from dashboard.example import CASE, Example, make_example
 from dashboard.session import Session
 from editing.objectives import known_answers
+from editing.standing_file import load_standings
+from inspector.errors import PatchError
 from inspector.model import Decoding, InspectedModel
 from inspector.safeedit import bundled_cases
 
@@ -140,10 +143,22 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
 }
 
 
-@pytest.mark.parametrize("damage", list(DAMAGE.values()), ids=list(DAMAGE))
-def test_a_damaged_file_is_made_again(model, kept, edits, capsys, damage):
+def test_every_damage_of_the_file_is_seen_and_told(model, kept, capsys):
+    _, folder = kept
+    path = file_in(folder)
+    whole, unseen = path.read_bytes(), []
+    assert example_module._read(path, model) is not None
+    for name, damage in DAMAGE.items():
+        damage(path)
+        if example_module._read(path, model) is not None or "it is made again" not in capsys.readouterr().err:
+            unseen.append(name)
+        path.write_bytes(whole)
+    assert unseen == []
+
+
+def test_a_damaged_file_is_made_again(model, kept, edits, capsys):
     made, folder = kept
-    damage(file_in(folder))
+    DAMAGE["no trace"](file_in(folder))
     again = make_example(model, SHORT, folder)
     assert len(edits) == 1 and "it is made again" in capsys.readouterr().err
     assert again.session.live.patch.identifier == made.session.live.patch.identifier
@@ -151,10 +166,14 @@ def test_a_damaged_file_is_made_again(model, kept, edits, capsys, damage):
     assert len(edits) == 1, "the file is whole again"
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"format": "dinm-inspector standings 1"}'])
+@pytest.mark.parametrize("content", ["{}"])
 def test_damaged_standings_are_made_again(model, kept, edits, capsys, content):
     made, folder = kept
     (path,) = folder.glob("*/standings.json")
+    for other in ("", '{"format": "dinm-inspector standings 1"}'):
+        path.write_text(other)
+        with pytest.raises(PatchError, match="Run the contest again|holds no standings"):
+            load_standings(path.parent)
     path.write_text(content)
     again = make_example(model, SHORT, folder)
     assert len(edits) == 1 and "it is made again" in capsys.readouterr().err

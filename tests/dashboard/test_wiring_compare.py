@@ -112,7 +112,7 @@ def test_a_strength_out_of_range_is_refused_and_the_old_one_stays_live(visitor, 
     [
         ({"ask_what": actions.OWN_PROMPT, "own_text": " "}, "own text is empty"),
         ({"max_new_tokens": None}, "longest answer"),
-        ({"suffix": "word " * 20_000}, "Shorten it by at least"),
+        ({"ask_what": actions.OWN_PROMPT, "own_text": "word " * 20_000}, "Shorten it by at least"),
     ],
 )
 def test_an_error_in_compare_gives_the_page_back(visitor, handler, typed, words):

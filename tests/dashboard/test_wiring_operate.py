@@ -13,6 +13,7 @@ from dashboard_helpers import CONTROLS, QUICK, Page, Visitor, assert_idle, model
 
 from dashboard import actions
 from editing import Step
+from editing.values import setting_value
 from inspector.errors import EditError, PatchError
 from inspector.model import InspectedModel
 
@@ -74,7 +75,7 @@ def test_an_edit_takes_every_setting_from_the_page(visitor):
     typed = {"learning_rate": 0.02, "optimiser": "descent", "clamp": 0.001, "chat": False, "watch_unsafe": False}
     visitor.do("on_edit", **QUICK, **typed, block=2, suffix="Be good.")
     settings = visitor.session.live.result.settings
-    assert {name: getattr(settings, name) for name in typed} == typed
+    assert {name: setting_value(settings, name) for name in typed} == typed
     assert settings.target_probability is None and settings.format.suffix == "Be good."
     assert float(visitor.session.live.patch.deltas[0].left.abs().max()) <= 0.001 * 1.001
 
