@@ -172,7 +172,7 @@ def test_damaged_standings_are_made_again(model, kept, edits, capsys, content):
     (path,) = folder.glob("*/standings.json")
     for other in ("", '{"format": "dinm-inspector standings 1"}'):
         path.write_text(other)
-        with pytest.raises(PatchError, match="Run the contest again|holds no standings"):
+        with pytest.raises(PatchError, match=r"Run the contest again|holds no standings"):
             load_standings(path.parent)
     path.write_text(content)
     again = make_example(model, SHORT, folder)
