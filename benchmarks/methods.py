@@ -60,14 +60,15 @@ def compare(model: InspectedModel, cases: Sequence[Case], settings: ContestSetti
         standings = load_standings(folder)
         vanilla = next((standing.exam for standing in standings if standing.exam is not None), None)
         for standing in standings:
-            if standing.failed and vanilla is not None:  # all methods over the same cases: no edit leaves vanilla
+            if standing.refused and vanilla is not None:  # all methods over the same cases: no edit leaves vanilla
                 exam = replace(vanilla, replies=tuple(reply.without_edit() for reply in vanilla.replies))
                 standing = replace(standing, exam=exam)
             if standing.method.key in everything:
                 everything[standing.method.key].append(standing)
     print(f"{model.name}, {model.dtype_name}; {len(cases)} cases: {', '.join(str(case.identifier) for case in cases)}")
     judges = {s.exam.judge for standings in everything.values() for s in standings if s.exam is not None}
-    print(f"judge: {', '.join(sorted(judges))}")
+    asked = {s.exam.asked for standings in everything.values() for s in standings if s.exam is not None}
+    print(f"judge: {', '.join(sorted(judges))}; asked: {', '.join(sorted(asked))}")
     _scores("The paper's table: percent; Fluency in bits", COLUMNS, everything)
     _paper()
     _scores("Beyond the paper: percent; harmless KL in nats a token; * so by construction", FURTHER, everything)
@@ -166,11 +167,12 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def _failures(everything: dict[str, list[Standing]]) -> None:
-    failed = [(key, standing.failed) for key, found in everything.items() for standing in found if standing.failed]
+    failed = [(key, standing) for key, found in everything.items() for standing in found if standing.failed]
     total = sum(map(len, everything.values()))
-    print(f"\nNo edit: {len(failed)} of {total}; the vanilla model's answers count in the scores, nothing else does")
-    for key, why in failed:
-        print(f"  {METHODS[key].title}: {why}")
+    print(f"\nNo edit: {len(failed)} of {total}")
+    for key, standing in failed:
+        counted = "refused, the vanilla model's answers are in its scores" if standing.refused else "in no score"
+        print(f"  {METHODS[key].title} ({counted}): {standing.failed}")
 
 
 def cost(model: InspectedModel, cases: Sequence[Case]) -> None:

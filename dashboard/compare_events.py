@@ -91,7 +91,7 @@ class CompareEvents(Context):
         self, session: Session, text: str, choice: str, otherwise: PromptFormat, decoding: Decoding
     ) -> Iterator[Update]:
         p = self.parts
-        note = fragments.answer_note(choice, session.live.format if session.live else None)
+        note = fragments.answer_note(choice, session.live.format if session.live else None, otherwise)
 
         def edited(text: str) -> str:
             return text if session.live else "No edit is live, so there is no edited answer. Press Edit in step 3."

@@ -242,9 +242,16 @@ def compare_readings(comparison: Comparison) -> tuple[str, str, str, str, str]:
     )
 
 
-def answer_note(choice: str, format: PromptFormat | None = None) -> str:
-    """Say beside an answer's badge what was asked, in which format of the edit, and that no judge scored it."""
+def answer_note(choice: str, format: PromptFormat | None = None, typed: PromptFormat | None = None) -> str:
+    """Say beside an answer's badge what was asked, in which format of the edit, and that no judge scored it.
+
+    Args:
+        format: The live edit's format; ``None`` without one.
+        typed: The format of what stands in the rail.
+    """
     unusual = format.label() if format is not None else ""
+    if format is not None and not unusual and typed is not None and typed.suffix != format.suffix:
+        unusual = "with the edit's own suffix"
     return f"{choice.lower()}{f' · {unusual}, as the edit was made' if unusual else ''} · not judged"
 
 

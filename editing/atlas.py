@@ -309,6 +309,8 @@ def make_atlas(
                 yield AtlasProgress(so_far(), len(chosen), time.perf_counter() - started)
         if descent.reason == "cancelled":
             return so_far()
+        if descent.reason == "not finite":
+            raise EditError(f"The loss at layers {blocks[0]} to {blocks[-1]} is not finite. {_SMALLER}")
         weights = {block: weight.detach() for block, weight in group.weights.items()}
         fresh = _measured(model, tails, weights)
         if settings.answers:
@@ -338,7 +340,7 @@ def _run(tails: Tails, weights: dict[int, Tensor]) -> dict[int, Tensor]:
 def _measured(model: InspectedModel, tails: _Tails, weights: dict[int, Tensor]) -> list[Entry]:
     with model.lock:
         safe, unsafe, harmless = (_run(each, weights) for each in (tails.safe, tails.unsafe, tails.harmless))
-    return [
+    found = [
         Entry(
             block=block,
             safe=float(_likelihood(safe[block], tails.safe_labels)),
@@ -348,6 +350,13 @@ def _measured(model: InspectedModel, tails: _Tails, weights: dict[int, Tensor]) 
         )
         for block, weight in weights.items()
     ]
+    for entry in found:
+        if not all(map(math.isfinite, (entry.safe, entry.unsafe, entry.kl, entry.delta_norm))):
+            raise EditError(f"The edit of layer {entry.block} is not finite. {_SMALLER}")
+    return found
+
+
+_SMALLER = "Lower the atlas's learning_rate, or load the model in float32."
 
 
 def _patch(model: InspectedModel, block: int, weight: Tensor, settings: AtlasSettings) -> Patch:

@@ -17,7 +17,7 @@ from editing.memory import memory_told, peak_memory
 from editing.methods.registry import METHODS, Method, method_named, method_settings
 from editing.objectives import harmless_answers
 from editing.progress import EditResult, Preparation, Step
-from inspector.errors import InspectorError
+from inspector.errors import CaseError, InspectorError, RefusedEdit
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row
 from inspector.region import RegionShift, cannot_detoxify, region_shift
 from inspector.safeedit import Case
@@ -103,6 +103,7 @@ class Standing:
     Attributes:
         method: The method.
         failed: Why there is no edit, or empty.
+        refused: Whether that is because the edit ran, or its case was read, and was refused.
         unmeasured: Why there is an edit that could not be examined or measured, or empty.
         result: The edit.
         peak_mebibytes: Largest growth of memory during the edit.
@@ -115,6 +116,7 @@ class Standing:
 
     method: Method
     failed: str = ""
+    refused: bool = False
     unmeasured: str = ""
     result: EditResult | None = None
     peak_mebibytes: float = 0.0
@@ -202,7 +204,8 @@ def contest(
     done: list[Standing] = []
     furthest = 0.0
     if settings.methods:
-        yield from _warmed_up(model, case, settings, cancel, started)
+        with memory_told():
+            yield from _warmed_up(model, case, settings, cancel, started)
     for number, key in enumerate(settings.methods):
         method = METHODS[key]
 
@@ -224,7 +227,10 @@ def contest(
                 standing = _looked_into(model, standing, block, prompts, probe)
         except InspectorError as error:
             why = error.user_message()
-            standing = Standing(method, failed=why) if standing is None else replace(standing, unmeasured=why)
+            if standing is None:
+                standing = Standing(method, failed=why, refused=isinstance(error, RefusedEdit | CaseError))
+            else:
+                standing = replace(standing, unmeasured=why)
         done.append(standing)
         yield told("failed" if standing.failed else "done", 1.0)
         if cancel():

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from editing.progress import Step, StopReason, StopSettings, stop_reason
-from inspector.errors import EditError
+from inspector.errors import EditError, RefusedEdit
 
 
 class Trained(Protocol):
@@ -200,16 +200,21 @@ class Descent:
         """Check that something has changed.
 
         Raises:
-            EditError: No update is kept, so there is no edit to hand out; the message says why and what to change.
+            RefusedEdit: No update is kept, so there is no edit to hand out; the message says why and what to change.
         """
         if self.updates:
             return
-        if self.reason in ("target reached", "converged"):
-            raise EditError(
+        if self.reason == "target reached":
+            raise RefusedEdit(
                 f"The safe answer is likely enough already, so {method} has nothing to learn. Raise its "
                 "target_probability."
             )
-        raise EditError(
+        if self.reason == "converged":
+            raise RefusedEdit(
+                f"The loss of {method} is below its stop value already, so nothing was learnt. Lower its stop_below, "
+                "or give its terms more weight."
+            )
+        raise RefusedEdit(
             f"{method} kept no update, so nothing has changed: its first step would have gone beyond the damage budget "
             "or the finite numbers. Raise its damage budget or lower its step size."
         )

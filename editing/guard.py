@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from editing.progress import Step
-from inspector.errors import CaseError, EditError
+from inspector.errors import CaseError, EditError, RefusedEdit
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.refusal import CONFIDENCE, read_refusal
 
@@ -55,10 +55,10 @@ def refuse_harm(what: str, before: Step, after: Step, remedy: str) -> None:
         remedy: What to do instead, a sentence.
 
     Raises:
-        EditError: The margin has fallen, or is not a number.
+        RefusedEdit: The margin has fallen, or is not a number.
     """
     if not margin(after) >= margin(before):  # not a number is no proof of safety
-        raise EditError(
+        raise RefusedEdit(
             f"{what} would let the unsafe answer gain on the safe one (margin {margin(before):.3f} to "
             f"{margin(after):.3f} nats a token), which this program does not offer. {remedy}"
         )

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 import torch
 
-from inspector.errors import EditError, OutOfMemory
+from inspector.errors import OutOfMemory
 
 INTERVAL = 0.02
 """Seconds between two looks at the process's memory."""
@@ -93,19 +93,19 @@ def memory_told() -> Iterator[None]:
         ) from None
 
 
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
-"""What a plain RuntimeError of torch says where an allocation failed on the CPU."""
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+"""What a plain RuntimeError of torch says where an allocation failed."""
 
 
 def require_free_memory(device: torch.device, needed: int) -> None:
     """Check that so many bytes are free before they are taken.
 
     Raises:
-        EditError: They are not.
+        OutOfMemory: They are not.
     """
     free = free_memory(device)
     if needed > free:
-        raise EditError(
+        raise OutOfMemory(
             f"Full training of this model takes about {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free. "
             "Set scope to 'LoRA', or use a larger machine."
         )

@@ -19,7 +19,7 @@ from inspector.region import RegionShift
 from inspector.safeedit.records import exam_from, exam_record
 from inspector.toxicity import RegionToxicity
 
-_FORMAT = "dinm-inspector standings 1"
+_FORMAT = "dinm-inspector standings 2"
 
 
 def save_standings(standings: tuple[Standing, ...], folder: Path, patches: bool = True) -> None:
@@ -66,6 +66,7 @@ def _record(standing: Standing) -> dict[str, Any]:
     return {
         "method": standing.method.key,
         "failed": standing.failed,
+        "refused": standing.refused,
         "unmeasured": standing.unmeasured,
         "peak_mebibytes": standing.peak_mebibytes,
         "parameters_changed": standing.parameters_changed,
@@ -121,6 +122,7 @@ def _standing(record: dict[str, Any], folder: Path) -> Standing:
     return Standing(
         method=METHODS[record["method"]],
         failed=record["failed"],
+        refused=record["refused"],
         unmeasured=record.get("unmeasured", ""),
         result=result,
         peak_mebibytes=record["peak_mebibytes"],

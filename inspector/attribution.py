@@ -159,7 +159,9 @@ def direct_logit_attribution(
         observe_outputs(architecture.blocks, lambda n, x: states.__setitem__(n, last(x))),
         observe_outputs(mlp_writers(architecture), lambda n, x: written.__setitem__(n, last(x))),
     ):
-        logits = model.network(input_ids=model.batch(ids), use_cache=False).logits[0, -1].float()
+        logits = (
+            model.network(input_ids=model.batch(ids), use_cache=False, **model.last_logits_only).logits[0, -1].float()
+        )
     if architecture.logit_softcap is not None:
         logits = architecture.logit_softcap * torch.atanh(logits / architecture.logit_softcap)
     difference = float(logits[safe] - logits[unsafe])
@@ -218,4 +220,5 @@ def block_attribution(
         method = LayerGradientXActivation(margin, mlp_writers(model.architecture))
         found = method.attribute(embeddings)
     parts = [part[0] if isinstance(part, tuple) else part for part in found]
+    model.require_finite("attribution", parts)
     return np.array([float(part.detach().float().sum()) / model.gradient_scale for part in parts])

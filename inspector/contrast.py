@@ -1,8 +1,8 @@
 """The contrast that causes and attributions explain: log P(safe answer) minus log P(unsafe answer).
 
-Both are means over the answer's tokens (nats a token), so that a longer answer does not weigh more. Everything
-that explains this margin counts towards the *unsafe* answer as positive: a block, a neuron or a token with a high
-score pushes the model there.
+Both are means over the answer's tokens (nats a token), so that a longer answer does not weigh more. What
+explains it (locators, neurons, tokens) turns its sign, so that a block, a neuron or a token with a high score pushes the
+model to the *unsafe* answer.
 """
 
 from __future__ import annotations
@@ -142,6 +142,7 @@ def mlp_trace(
         order = range(model.blocks)
         scale = model.gradient_scale
         gradients = torch.autograd.grad(value if scale == 1 else scale * value, [outputs[block] for block in order])
+    model.require_finite("gradient", (value, *gradients))
     return MlpTrace(
         float(value.detach()),
         tuple(inputs[block].reshape(shape) for block in order),

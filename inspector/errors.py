@@ -39,3 +39,7 @@ class EditError(InspectorError):
 
 class OutOfMemory(EditError):
     """The device's memory is full; the work that asked for it is lost, nothing else."""
+
+
+class RefusedEdit(EditError):
+    """An edit that ran and is not handed out: it keeps no update, or would lower safety or exceed its budget."""

@@ -134,12 +134,14 @@ def token_attribution(
                 difference = (float(run.of_ids(prompt)) - float(run.of_ids(empty))) / run.scale
         elif way == "gradient x input":
             found = InputXGradient(run.of_embeddings).attribute(embedded)
+            model.require_finite("attribution", [found])
             values = found.detach().float().sum(dim=-1)[0].cpu().numpy()
         else:
             method = IntegratedGradients(run.of_embeddings)
             found = method.attribute(
                 embedded, baselines=embedded_empty, n_steps=steps, method="gausslegendre", internal_batch_size=1
             )
+            model.require_finite("attribution", [found])
             values = found.detach().float().sum(dim=-1)[0].cpu().numpy()
             with torch.no_grad():
                 whole = float(run.of_embeddings(embedded)) - float(run.of_embeddings(embedded_empty))

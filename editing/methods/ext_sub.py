@@ -30,7 +30,7 @@ from editing.training import (
     watch_harmless,
 )
 from editing.values import Steps
-from inspector.errors import EditError
+from inspector.errors import EditError, RefusedEdit
 from inspector.model import Delta, InspectedModel, Patch, Row
 from inspector.safeedit import Case
 from inspector.validated import settings as checked
@@ -156,7 +156,7 @@ def _check(before: Step, after: Step, settings: ExtSubSettings) -> None:
     remedy = "Train the anti-expert less (anti_steps, subtraction)."
     refuse_harm("This subtraction", before, after, remedy)
     if settings.damage_budget is not None and after.constraint_kl > settings.damage_budget:
-        raise EditError(
+        raise RefusedEdit(
             f"The subtraction moves harmless answers by {after.constraint_kl:.3f} nats a token, beyond the damage "
             f"budget of {settings.damage_budget:g}. {remedy}"
         )
@@ -173,7 +173,10 @@ def _anti_expert(
         yield Preparation(
             f"Training the anti-expert, update {step.step} of {settings.anti_steps}", step.step / settings.anti_steps
         )
-    return None if training.descent.reason == "cancelled" else training.student.deltas()
+    if training.descent.reason == "cancelled":
+        return None
+    training.descent.require_update("Ext-Sub's anti-expert")
+    return training.student.deltas()
 
 
 def _expert(

@@ -102,12 +102,12 @@ def on_ray(
                     raise error.cause from None  # its own words, without the worker's stack
                 raise
             except RayActorError as error:
-                if tried[number] > 1:
-                    raise EditError(
-                        f"Two workers died on case {number} ({error}). Give workers more memory or fewer of them; the "
-                        "finished cases are kept."
-                    ) from error
-                waiting.insert(0, (number, case))
+                if tried[number] > 1:  # it costs this case, not the others
+                    first = str(error).strip().splitlines()[0]
+                    why = f"Two workers died on this case ({first}). Give workers more memory or fewer of them."
+                    yield _finished(number, case, "failed", {"error": why}, 0.0)
+                else:
+                    waiting.insert(0, (number, case))
                 give(remote.remote(settings, loader, identity))
             else:
                 give(worker)  # before the result is written, so that no worker waits for the disk

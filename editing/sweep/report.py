@@ -77,12 +77,13 @@ def report(folder: Path) -> str:
 def _head(about: About, finished: Sequence[Finished], done: Sequence[Finished]) -> list[str]:
     settings = about.settings
     refused = sum(result.status == "refused" for result in done)
+    asked = ", ".join(part for part in (EVALUATIONS[settings.evaluation], settings.format.label()) if part)
     lines = [
         f"{about.model} ({about.dtype}), {settings.method} {settings.preset}, layer {_layer(settings, done)}, cases: "
         f"{settings.cases}",
         f"{len(done)} of {about.cases} cases scored, {len(finished) - len(done)} failed and in no score, answers of at "
         f"most {settings.max_new_tokens} tokens",
-        f"Asked: {EVALUATIONS[settings.evaluation]}. Judge: {about.judge}. {about.judge_note}",
+        f"Asked: {asked}. Judge: {about.judge}. {about.judge_note}",
     ]
     if refused:
         lines.insert(2, f"{refused} of them refused: no edit was made, so the vanilla model's answers count as edited.")

@@ -133,7 +133,7 @@ class Store:
             return None
         try:
             return About(settings=SweepSettings.from_json(found[0]), **json.loads(found[1]))
-        except (EditError, TypeError) as error:
+        except (EditError, TypeError, ValueError) as error:
             raise EditError(
                 f"{self.path.parent} holds a sweep of another version of this program ({error}). Choose another --out."
             ) from None
@@ -180,8 +180,9 @@ class Store:
             )
 
     def numbers(self) -> frozenset[int]:
-        """Return the places of the finished cases."""
-        return frozenset(number for (number,) in self._database.execute("SELECT number FROM results"))
+        """Return the places of the finished cases; one that failed is tried again when a sweep goes on."""
+        found = self._database.execute("SELECT number FROM results WHERE status IS NOT 'failed'")
+        return frozenset(number for (number,) in found)
 
     def results(self) -> Iterator[Finished]:
         """Return the finished cases in order."""

@@ -11,7 +11,7 @@ from editing.methods.registry import METHODS
 from editing.progress import EditResult, run
 from editing.sweep.settings import ONCE, SweepSettings
 from inspector.divergence import divergence
-from inspector.errors import CaseError, EditError, InspectorError, OutOfMemory
+from inspector.errors import CaseError, InspectorError, RefusedEdit
 from inspector.model import VANILLA, Decoding, InspectedModel
 from inspector.safeedit.cases import Case
 from inspector.safeedit.exam import QuestionSets, examine, make_exam, run_exam
@@ -50,7 +50,10 @@ def with_block(model: InspectedModel, settings: SweepSettings, cases: Sequence[C
     Raises:
         InspectorError: The first case cannot be located on.
     """
-    return settings if settings.block != ONCE else replace(settings, block=str(_toxic_layer(model, cases[0], settings)))
+    if settings.block != ONCE:
+        return settings
+    with memory_told():
+        return replace(settings, block=str(_toxic_layer(model, cases[0], settings)))
 
 
 def _toxic_layer(model: InspectedModel, case: Case, settings: SweepSettings) -> int:
@@ -64,8 +67,8 @@ def work(
 
     Returns:
         ``done`` and the record; ``refused`` with the reason and the record of the vanilla weights, which is what a
-        refused edit leaves; or ``failed`` and why, where the case could not be located on or asked, or the memory
-        did not suffice.
+        refused edit leaves; or ``failed`` and why, where the case could not be located on, edited on or asked, or the
+        memory did not suffice.
     """
     try:
         with memory_told():
@@ -84,11 +87,8 @@ def _work(
         block = _toxic_layer(model, case, settings)
     result, refused = None, ""
     try:
-        with memory_told():
-            result = run(METHODS[settings.method].run(model, case, block, chosen))
-    except OutOfMemory:
-        raise
-    except (EditError, CaseError) as error:
+        result = run(METHODS[settings.method].run(model, case, block, chosen))
+    except (RefusedEdit, CaseError) as error:
         refused = error.user_message()
     exam = run_exam(
         examine(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from inspector.errors import PromptError
 from inspector.model.inspected import InspectedModel
-from inspector.model.prompt_format import PromptFormat, has_chat_template, render
+from inspector.model.prompt_format import PromptFormat, has_chat_template, render, special_tokens
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -120,8 +120,24 @@ def _continued(model: InspectedModel, asked: str, prompt: list[int], more: str, 
     if whole[: len(prompt)] == prompt:
         return whole[len(prompt) :]
     first = tokenise(model, "a", special=False)
-    adds_space = bool(first) and model.tokenizer.convert_ids_to_tokens(first[0]).startswith("\u2581")
-    return tokenise(model, more.removeprefix(" ") if adds_space else more, special=False)
+    if not first or not model.tokenizer.convert_ids_to_tokens(first[0]).startswith(_SPACE):
+        return tokenise(model, more, special=False)
+    ids = tokenise(model, more.removeprefix(" "), special=False)
+    return [*_without_space(model, ids[0]), *ids[1:]] if asked.endswith(" ") else ids
+
+
+def _without_space(model: InspectedModel, token: int) -> list[int]:
+    """Return the ids of a piece without the space that it starts with, which the prompt ends with already."""
+    tokenizer = model.tokenizer
+    bare = tokenizer.convert_ids_to_tokens(token).removeprefix(_SPACE)
+    known = tokenizer.get_vocab()
+    if not bare or bare in known:
+        return [known[bare]] if bare else []
+    return [known[letter] for letter in bare] if all(letter in known for letter in bare) else [token]
+
+
+_SPACE = "\u2581"
+"""SentencePiece's sign for a space."""
 
 
 def tokenise(model: InspectedModel, text: str, *, special: bool) -> list[int]:
@@ -148,7 +164,7 @@ def tokenise_whole(model: InspectedModel, text: str, what: str) -> list[int]:
 
 def special_markers(model: InspectedModel, text: str) -> Sequence[str]:
     """Return the model's special markers that stand in a user's text and will act as markers."""
-    return [marker for marker in model.tokenizer.all_special_tokens if marker in text]
+    return [marker for marker in special_tokens(model.tokenizer) if marker in text]
 
 
 def _require_room(model: InspectedModel, tokens: int, what: str, room: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -92,6 +92,21 @@ class InspectedModel:
         Gradients of a mean over tokens fall below float16's smallest number; other types need no scale.
         """
         return 1024.0 if self.dtype == torch.float16 else 1.0
+
+    def require_finite(self, what: str, tensors: Iterable[Tensor]) -> None:
+        """Check what was differentiated: float16 has little range, whatever it is scaled by.
+
+        Args:
+            what: What it is, for the message: ``gradient``.
+
+        Raises:
+            PromptError: An entry is not a finite number.
+        """
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+            raise PromptError(
+                f"The {what} of these texts is not a finite number in {self.dtype_name}. Load the model in float32 "
+                "(--dtype float32) or shorten the texts."
+            )
 
     @contextmanager
     def running(self, rows: Sequence[Row] | None = None) -> Iterator[None]:

@@ -52,7 +52,12 @@ def load_patch(path: Path) -> tuple[Patch, dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != _FORMAT:
-                raise PatchError(f"{path} is not a patch of this program. Choose another file.")
+                earlier = str(metadata.get("format", "")).startswith("dinm-inspector patch")
+                raise PatchError(
+                    f"{path} is a patch of another version of this program. Make the edit again."
+                    if earlier
+                    else f"{path} is not a patch of this program. Choose another file."
+                )
             record = json.loads(metadata["record"])
             names = set(file.keys())
             deltas = tuple(

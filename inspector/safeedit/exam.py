@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from inspector.errors import CaseError
 from inspector.model.batching import Decoding, Line, common_start, generate, generate_each, plan
@@ -32,6 +34,7 @@ from inspector.safeedit.sets import (
     spread,
 )
 from inspector.safeedit.verdict import Judge, Verdict, verdicts
+from inspector.validated import settings as checked
 
 Kind = Literal[
     "DS", "onlyQ", "otherA", "otherQ", "otherAQ", "transfer", "attack", "question", "harmless", "fact", "passage"
@@ -85,7 +88,10 @@ class Question:
     look_alike: bool = False
 
 
-@dataclass(frozen=True)
+_Number = Annotated[int, Field(ge=0)]
+
+
+@checked(CaseError, "part of an exam's size")
 class Size:
     """How much an exam asks beyond the case's own five prompts.
 
@@ -96,14 +102,10 @@ class Size:
         passages: Passages to summarise.
     """
 
-    transfer: int
-    harmless: int
-    facts: int
-    passages: int
-
-    def __post_init__(self) -> None:
-        if min(self.transfer, self.harmless, self.facts, self.passages) < 0:
-            raise CaseError("The size of an exam cannot be negative. Use 0 to leave a part out.")
+    transfer: _Number
+    harmless: _Number
+    facts: _Number
+    passages: _Number
 
 
 QUICK = Size(transfer=1, harmless=12, facts=12, passages=4)

@@ -49,7 +49,8 @@ def harmless_kl(
     """Return KL(vanilla to edited) on the tokens of given answers, one mean a sequence, nats a token, never below zero.
 
     Args:
-        answers: Prompts with the vanilla model's own answers; an empty answer counts the prompt's last position.
+        answers: Prompts with the vanilla model's own answers, the id that ended one left out; an empty answer counts
+            the prompt's last position.
         row: The edited weights.
         prompted: The same answers after the prompts as the row gets them, where they differ.
     """

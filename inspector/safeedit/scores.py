@@ -260,7 +260,7 @@ def _broken(marked: list[Marked]) -> Estimate:
 
 
 def _fluency(marked: list[Marked]) -> Estimate:
-    return mean([m.fluency for m in marked])
+    return mean([m.fluency for m in marked], least=0.0)
 
 
 def _right(marked: list[Marked]) -> Estimate:

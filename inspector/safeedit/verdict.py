@@ -64,7 +64,12 @@ def verdicts(judge: Judge, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
     """
     broken = [degeneracy(response) for _prompt, response in pairs]
     whole = [pair for pair, found in zip(pairs, broken, strict=True) if found is None]
-    judged = iter(judge.judge(whole) if whole else [])
+    given = judge.judge(whole) if whole else []
+    if len(given) != len(whole):
+        raise CaseError(
+            f"The judge {judge.name} gave {len(given)} verdicts on {len(whole)} answers. Use another judge."
+        )
+    judged = iter(given)
     return [
         next(judged)
         if found is None

@@ -29,7 +29,7 @@ class TopBlocks:
     """
 
     def __init__(self, model: InspectedModel, answers: Sequence[Encoded], first: int) -> None:
-        self._model, self._first, self.scale = model, first, model.gradient_scale
+        self.model, self._first, self.scale = model, first, model.gradient_scale
         self.labels = [token for answer in answers for token in answer.response]
         self._counted = Counted([answer.predicting for answer in answers])
         architecture = model.architecture
@@ -44,10 +44,10 @@ class TopBlocks:
 
     def logits(self, rewrites: Mapping[str, Rewrite]) -> Tensor:
         """Return float32 logits ``[response tokens, vocabulary]`` with the named matrices' outputs rewritten."""
-        architecture = self._model.architecture
-        with self._model.lock, ExitStack() as stack:
+        architecture = self.model.architecture
+        with self.model.lock, ExitStack() as stack:
             for name, rewrite in rewrites.items():
-                stack.enter_context(rewrite_output(self._model.network.get_submodule(name), rewrite))
+                stack.enter_context(rewrite_output(self.model.network.get_submodule(name), rewrite))
             args, kwargs = self._calls[0]
             states = args[0] if args else kwargs["hidden_states"]
             for number, block in enumerate(architecture.blocks[self._first :]):
@@ -88,6 +88,7 @@ def gradient_factors(top: TopBlocks, names: Sequence[str]) -> dict[str, Factors]
     with torch.enable_grad():
         loss = top.loss({name: probing(name) for name in names})
         gradients = torch.autograd.grad(loss if top.scale == 1 else loss * top.scale, [probes[name] for name in names])
+    top.model.require_finite("gradient", gradients)
     found = {}
     for name, gradient in zip(names, gradients, strict=True):
         flat = gradient.reshape(-1, gradient.shape[-1]).float() / top.scale

@@ -18,6 +18,7 @@ from torch import Tensor
 from editing.guard import check_case
 from editing.methods.mend.network import EditorNetwork, EditorShape, Factors
 from editing.methods.mend.top import TopBlocks, adding, gradient_factors
+from editing.values import Count, HarmlessTokens, NotNegative, Positive, Rate, Steps
 from inspector.errors import EditError
 from inspector.kl import kl_by_token
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, encode
@@ -48,17 +49,17 @@ class MendTraining:
         format: Suffix prompt S, chat template, and whether the end of the turn counts in the loss.
     """
 
-    steps: int = 300
-    cases_at_once: int = 3
-    harmless_at_once: int = 3
-    learning_rate: float = 3e-4
-    alpha_rate: float = 3e-3
-    edit_weight: float = 0.1
-    top_blocks: int = 3
-    rank: int = 64
-    alpha: float = 1e-4
-    clip: float = 10.0
-    harmless_tokens: int = 24
+    steps: Steps = 300
+    cases_at_once: Count = 3
+    harmless_at_once: Count = 3
+    learning_rate: Rate = 3e-4
+    alpha_rate: Rate = 3e-3
+    edit_weight: NotNegative = 0.1
+    top_blocks: Count = 3
+    rank: Count = 64
+    alpha: Positive = 1e-4
+    clip: Positive = 10.0
+    harmless_tokens: HarmlessTokens = 24
     seed: int = 0
     format: PromptFormat = PromptFormat()
 
@@ -147,7 +148,7 @@ def lesson(model: InspectedModel, case: Case, editor: EditorNetwork, settings: M
 def watched_prompts(
     model: InspectedModel, texts: Sequence[str], editor: EditorNetwork, settings: MendTraining
 ) -> list[Watched]:
-    """Let the vanilla model answer harmless prompts and keep its distributions there."""
+    """Let the vanilla model answer harmless prompts and keep its distributions there, the end of an answer left out."""
     prompts = [encode(model, text, None, settings.format).prompt for text in texts]
     *_, lines = generate(model, prompts, (VANILLA,), Decoding(max_new_tokens=settings.harmless_tokens))
     found = []
@@ -192,6 +193,8 @@ def train(
     editor = new_editor(model, settings)
     lessons = [lesson(model, case, editor, settings) for case in cases]
     watched = watched_prompts(model, harmless, editor, settings) if harmless else []
+    if model.dtype == torch.float16:
+        raise EditError("An editor network is not trained in float16. Load the model in float32 or bfloat16.")
     if not lessons or not watched:
         raise EditError("MEND needs cases and harmless prompts to learn from. Give at least one of each.")
     editor.normalise_by([item.factors for item in lessons])

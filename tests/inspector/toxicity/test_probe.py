@@ -30,7 +30,7 @@ from inspector.toxicity import (
     train_probe,
 )
 
-ASSET = Path(__file__).parents[2] / "assets" / "cases" / "toxicity.json"
+ASSET = Path(__file__).parents[3] / "assets" / "cases" / "toxicity.json"
 TOPICS = ("bread", "the tram", "my garden", "a parcel", "rain", "chess", "the stairs", "tea")
 TEXTS = ("How are you?", "Leaves fall.", "A much longer text, so that the batch has to be padded: " + "la " * 40, "No")
 
