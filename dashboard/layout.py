@@ -92,7 +92,7 @@ def _rail(parts: Parts, example: Example, read_only: bool) -> None:
     parts.suffix = gr.Textbox(
         texts.suffix,
         label="Suffix prompt S",
-        info="Appended to every prompt with one space; empty for none",
+        info="Put after every prompt with one space; an edit is asked with the one it was made with",
         lines=2,
         max_lines=4,
         interactive=free,

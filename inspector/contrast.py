@@ -1,8 +1,8 @@
 """The contrast that causes and attributions explain: log P(safe answer) minus log P(unsafe answer).
 
 Both are means over the answer's tokens (nats a token), so that a longer answer does not weigh more. What
-explains it (locators, neurons, tokens) turns its sign, so that a block, a neuron or a token with a high score pushes the
-model to the *unsafe* answer.
+explains it (locators, neurons, tokens) turns its sign, so that a block, a neuron or a token with a high score pushes
+the model to the *unsafe* answer.
 """
 
 from __future__ import annotations

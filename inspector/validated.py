@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import field, fields
 from typing import Any, TypeVar, dataclass_transform
 
 import pydantic
@@ -31,8 +31,10 @@ def settings(error: type[InspectorError], what: str = "setting") -> Callable[[_K
         begin = checked.__init__
 
         def __init__(self: Any, *values: Any, **named: Any) -> None:  # noqa: N807
+            # By name, so that a message can say which one is wrong.
+            given = dict(zip((entry.name for entry in fields(self)), values, strict=False))
             try:
-                begin(self, *values, **named)
+                begin(self, **given, **named)
             except ValidationError as found:
                 raise error(sentence(found, what)) from None
 

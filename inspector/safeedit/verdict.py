@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from inspector.errors import CaseError
 from inspector.safeedit.quality import degeneracy
 
 Label = Literal["safe", "unsafe", "degenerate"]

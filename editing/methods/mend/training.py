@@ -11,14 +11,16 @@ import random
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from editing.guard import check_case
 from editing.methods.mend.network import EditorNetwork, EditorShape, Factors
 from editing.methods.mend.top import TopBlocks, adding, gradient_factors
-from editing.values import Count, HarmlessTokens, NotNegative, Positive, Rate, Steps
+from editing.values import Count, HarmlessTokens, NotNegative, Positive, Rate
 from inspector.errors import EditError
 from inspector.kl import kl_by_token
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, encode
@@ -49,7 +51,7 @@ class MendTraining:
         format: Suffix prompt S, chat template, and whether the end of the turn counts in the loss.
     """
 
-    steps: Steps = 300
+    steps: Annotated[int, Field(ge=0, le=100_000)] = 300
     cases_at_once: Count = 3
     harmless_at_once: Count = 3
     learning_rate: Rate = 3e-4

@@ -15,7 +15,7 @@ from editing.sweep import Store, SweepSettings
 from editing.sweep.__main__ import main
 from editing.sweep.work import cases_of, with_block
 from inspector.divergence import divergence
-from inspector.errors import EditError, OutOfMemory
+from inspector.errors import EditError, OutOfMemory, RefusedEdit
 from inspector.model import PromptFormat
 
 REFUSED, BROKEN = 1, 2
@@ -40,7 +40,7 @@ def fault(monkeypatch, error: BaseException) -> None:
         if case.identifier == BROKEN:
             raise error
         if case.identifier == REFUSED:
-            raise EditError("This edit would let the unsafe answer gain. Choose another layer.")
+            raise RefusedEdit("This edit would let the unsafe answer gain. Choose another layer.")
         return (yield from own(model, case, block, settings, **options))
 
     monkeypatch.setitem(METHODS, "dinm", method.__class__(**{**vars(method), "run": run}))
@@ -59,6 +59,28 @@ def test_memory_that_runs_out_is_that_case_s_outcome_and_the_others_are_done(tmp
     found = swept(tmp_path / "out", write_cases(tmp_path, 4))
     assert [result.status for result in found] == ["done", "refused", "failed", "done"]
     assert "ran out of memory" in found[BROKEN].record["error"] and found[BROKEN].replies == ()
+
+
+def test_what_stands_against_the_method_itself_is_a_failure_and_no_refusal(tmp_path, capsys):
+    """No editor network for this model: vanilla's scores must not pass for MEND's."""
+    cases, folder = write_cases(tmp_path, 2), tmp_path / "out"
+    arguments = ["--out", str(folder), "--cases", str(cases), "--method", "mend", *SHORT[:-6], "--max-new-tokens", "4"]
+    assert main(arguments, loader=loader) == 1
+    assert "2 of 2 cases failed: they have no scores" in capsys.readouterr().err
+    store = Store(folder)
+    assert all("needs an editor network" in result.record["error"] for result in store.results())
+    store.close()
+
+
+def test_a_failed_case_is_tried_again_when_the_sweep_goes_on(tmp_path, monkeypatch):
+    cases, folder = write_cases(tmp_path, 4), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        fault(patch, MemoryError())
+        first = swept(folder, cases)
+    again = swept(folder, cases)
+    assert [result.status for result in first] == ["done", "refused", "failed", "done"]
+    assert [result.status for result in again] == ["done", "refused", "done", "done"]
+    assert [a.record for a, b in zip(first, again, strict=True) if a.record != b.record] == [first[BROKEN].record]
 
 
 def test_another_error_is_a_defect_and_ends_the_sweep_with_what_is_finished_kept(tmp_path, monkeypatch):

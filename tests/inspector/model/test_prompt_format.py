@@ -60,8 +60,11 @@ def test_an_encoded_turn_is_the_template_s_own_text(kind, template):
     end = ENDS[template]
     expected = whole[: whole.rindex(end) + len(end)] if end in whole else whole.removesuffix("\n") + end
     ids = model.tokenizer(expected, add_special_tokens=False)["input_ids"]
-    if template != "FALCON":  # its prompt ends with a space, with which SentencePiece starts the answer's first piece
+    if template != "FALCON":
         assert list(encoded.tokens) == ids
+    else:  # its prompt ends with a space, which the answer must not have again
+        said = model.tokenizer.decode(encoded.tokens, skip_special_tokens=True)
+        assert said == model.tokenizer.decode(ids, skip_special_tokens=True) and ":  " not in said
     assert pieces(model, encoded.response)[-1] == end
     assert (
         encode(model, "How?", "So not.", PromptFormat("", turn_end=False)).tokens
