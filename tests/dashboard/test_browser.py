@@ -12,9 +12,18 @@ from urllib.parse import urlparse
 
 import pytest
 
+from dashboard import methods, stress, why
+from dashboard.page import build_app, launch_options
+from editing import preset
+from editing.atlas import AtlasSettings
+from inspector.model import Decoding
+from inspector.safeedit.exam import Size
+
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
-WAIT = 120_000
+WAIT = 240_000
+SHORT = 12
+"""Tokens of the longest answer."""
 
 pytestmark = [
     pytest.mark.embedded,
@@ -23,21 +32,38 @@ pytestmark = [
 ]
 
 
+class FewLayers:
+    """The step "Why this layer" for the example alone: its atlas has some of the layers only."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(why, name)
+
+    def atlas(self, model: Any, session: Any, texts: Any, answers: bool) -> Any:
+        return why.atlas(model, session, texts, answers, AtlasSettings(steps=1, blocks=(14, 20, 28, 29)))
+
+
 @pytest.fixture(scope="module")
 def url(embedded, tmp_path_factory) -> Iterator[str]:
-    """The dashboard on the embedded model, its example made anew with shorter exams."""
-    from dashboard import methods, stress
-    from dashboard.page import build_app, launch_options
-    from inspector.safeedit.exam import Size
-
+    """The dashboard on the embedded model, its example made anew: shorter answers, exams and edits, a smaller atlas."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dashboard.example.CONTEST", ("mend", "self-reminder"))
-        patch.setitem(stress.SIZES, "Quick", Size(1, 2, 2, 1))
+        patch.setattr("dashboard.example.why", FewLayers())
+        patch.setattr("dashboard.example.preset", lambda name: preset(name, steps=8))
+        patch.setitem(stress.SIZES, "Quick", Size(1, 2, 0, 0))
         patch.setitem(methods.SIZES, "Brief", Size(0, 2, 0, 0))
+        for module in ("dashboard.page", "dashboard.layout"):
+            patch.setattr(f"{module}.LONGEST_ANSWER", SHORT, raising=False)
+        for module in ("dashboard.stress_events", "dashboard.inputs"):
+            patch.setattr(f"{module}.Decoding", short_answers)
         app = build_app(embedded, example_folder=tmp_path_factory.mktemp("examples"))
         _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, server_port=None, **launch_options())
         yield address
         app.close()
+
+
+def short_answers(max_new_tokens: int = SHORT, **options: Any) -> Decoding:
+    """Return a decoding of short answers, whatever was asked for."""
+    return Decoding(max_new_tokens=min(SHORT, max_new_tokens), **options)
 
 
 @pytest.fixture(scope="module")
