@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# Processes of the tests, each with one thread of torch; the browser tests run by themselves.
+# Processes of the tests, each with one thread of torch.
 PROCESSES ?= 2
 
 .PHONY: demo test check format model browser clean
@@ -12,8 +12,7 @@ demo: $(VENV)/.ready model
 	$(BIN)/python app.py --open $(ARGS)
 
 test: $(VENV)/.ready-dev model browser
-	$(BIN)/python -m pytest -m "not browser" -n $(PROCESSES) --dist loadfile $(ARGS)
-	$(BIN)/python -m pytest -m browser $(ARGS)
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .

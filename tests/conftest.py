@@ -29,6 +29,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores: on
     torch.set_num_threads(1)
 
 
+LONGEST = ("test_browser", "test_mend_embedded", "test_embedded_edit", "test_app", "test_why", "test_api", "test_sweep")
+"""Files that begin first, the sweep's, with processes of its own, last of them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; within a file all stays as it is written."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
 @cache
 def _build(family: str, chat: bool, begin: bool) -> tuple[InspectedModel, str]:
     network = tiny_models.network(family)
@@ -114,8 +124,11 @@ def probes(tmp_path_factory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def example_folder(tmp_path_factory) -> Path:
-    """Where the dashboard's finished example of its tiny model is made by whoever opens a page first."""
-    return tmp_path_factory.mktemp("example")
+    """Where the dashboard's finished example of its tiny model is made, once for all processes."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "example"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ import gradio as gr
 import pytest
 import tiny_models
 import torch
+from filelock import FileLock
 from transformers import LlamaConfig
 
 from dashboard import layout, stress
@@ -24,10 +25,13 @@ from dashboard.parts import Parts
 from dashboard.session import Sessions
 from dashboard.wiring import Wiring
 from inspector.model import Decoding, InspectedModel, from_parts
+from inspector.safeedit import bundled_cases
 from inspector.safeedit.exam import CASE_ONLY
 
 CONTEXT = 8192
-"""Tokens are single bytes here and the bundled cases are long."""
+"""As long as the embedded model's."""
+WORDS = 1000
+"""Tokens of the tiny model: the bundled texts would be five times as long in single bytes."""
 QUICK: dict[str, Any] = {"steps": 3, "target": 0, "max_new_tokens": 6}
 """What makes an edit on the page short."""
 CONTROLS = ("edit", "ask", "undo", "strength", "cancel")
@@ -38,11 +42,14 @@ CONTROLS = ("edit", "ask", "undo", "strength", "cancel")
 def tiny_model() -> InspectedModel:
     """Return a Llama of three layers, its answers readable."""
     _, options = tiny_models.CONFIGS["llama"]
-    network = tiny_models.random_network(LlamaConfig(**{**options, "max_position_embeddings": CONTEXT}))
-    tokenizer = tiny_models.tokenizer(chat=True, limit=CONTEXT)
-    printable = [tokenizer(chr(n), add_special_tokens=False)["input_ids"][0] for n in range(32, 127)]
+    room = {"max_position_embeddings": CONTEXT, "vocab_size": WORDS}
+    network = tiny_models.random_network(LlamaConfig(**{**options, **room}))
+    texts = [text for case in bundled_cases() for text in (case.adversarial_prompt, case.safe, case.unsafe)]
+    tokenizer = tiny_models.tokenizer_of_words(texts, WORDS, CONTEXT)
+    decoded = tokenizer.batch_decode([[token] for token in range(WORDS)])
+    printable = [n for n, text in enumerate(decoded) if n > tiny_models.END and text.isascii() and text.isprintable()]
     with torch.no_grad():  # answers are readable and never end by themselves: all other logits are zero
-        silent = torch.ones(tiny_models.VOCABULARY, dtype=torch.bool)
+        silent = torch.ones(WORDS, dtype=torch.bool)
         silent[printable] = False
         network.lm_head.weight[silent] = 0.0
     return from_parts(network, tokenizer, "tiny-llama")
@@ -101,8 +108,9 @@ def free_port() -> int:
 
 @cache
 def finished_example(folder: Path) -> Example:
-    """Return the tiny model's example, made once however many pages show it."""
-    return make_example(tiny_model(), Decoding(max_new_tokens=8), folder)
+    """Return the tiny model's example, made once however many pages and processes show it."""
+    with FileLock(folder / ".lock"):
+        return make_example(tiny_model(), Decoding(max_new_tokens=8), folder)
 
 
 def open_page(folder: Path, read_only: bool = False) -> Page:

@@ -6,10 +6,11 @@ a forgotten bias, norm or softcap shows as a wrong number.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -133,6 +134,32 @@ def tokenizer(chat: bool = True, begin: bool = True, limit: int = CONTEXT) -> Pr
     inner = Tokenizer(models.BPE(vocab={**special, **{byte: n + 3 for n, byte in enumerate(alphabet)}}, merges=[]))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     inner.decoder = decoders.ByteLevel()
+    return _whole(inner, chat, begin, limit)
+
+
+def tokenizer_of_words(texts: Iterable[str], size: int, limit: int = CONTEXT) -> PreTrainedTokenizerFast:
+    """Return a chat tokenizer of frequent pieces of words, for texts that are too long in single bytes.
+
+    Args:
+        texts: Where the pieces are counted.
+        size: Tokens in all.
+        limit: ``model_max_length``.
+    """
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = ["<pad>", "<s>", "</s>"]
+    inner.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=size, special_tokens=special, initial_alphabet=sorted(alphabet), show_progress=False
+        ),
+    )
+    return _whole(inner, chat=True, begin=True, limit=limit)
+
+
+def _whole(inner: Tokenizer, chat: bool, begin: bool, limit: int) -> PreTrainedTokenizerFast:
     if begin:
         inner.post_processor = processors.TemplateProcessing(
             single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", BEGIN)]

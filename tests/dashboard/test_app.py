@@ -80,18 +80,6 @@ def listening(page: gr.Blocks) -> list[str]:
     return [entry.getsockname()[0] for server in page.server.servers for entry in server.sockets]
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the program as a person does, with the hub out of reach."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / "app.py"), *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        check=False,
-    )
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_every_option_is_in_the_help_with_words_of_its_own(name):
     action = next(a for a in app.options()._actions if f"--{name}" in a.option_strings)
@@ -150,11 +138,11 @@ def test_a_wrong_choice_ends_with_code_2_and_the_remedy(arguments, words, capsys
     assert f"Error: {words}" in capsys.readouterr().err
 
 
-def test_a_model_that_is_nowhere_ends_with_code_2_and_the_remedy_and_no_traceback():
-    ended = command("--model", "no/such-model")
-    assert ended.returncode == 2, ended.stderr
-    assert "'no/such-model'" in ended.stderr and "start without --model" in ended.stderr
-    assert "Traceback" not in ended.stderr
+def test_a_model_that_is_nowhere_ends_with_code_2_and_the_remedy_and_no_traceback(monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert app.main(["--model", "no/such-model"]) == 2
+    said = capsys.readouterr().err
+    assert "'no/such-model'" in said and "start without --model" in said and "Traceback" not in said
 
 
 def test_the_page_is_served_to_this_machine_and_says_where(serve, capsys):

@@ -5,65 +5,36 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 import pytest
+from dashboard_helpers import model_at_rest
 
-from dashboard import methods, stress, why
+from dashboard import why
 from dashboard.page import build_app, launch_options
-from editing import preset
-from editing.atlas import AtlasSettings
-from inspector.model import Decoding
-from inspector.safeedit.exam import Size
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
-WAIT = 240_000
-SHORT = 12
-"""Tokens of the longest answer."""
+WAIT = 120_000
 
 pytestmark = [
-    pytest.mark.embedded,
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (set CHROMIUM or install it)"),
 ]
 
 
-class FewLayers:
-    """The step "Why this layer" for the example alone: its atlas has some of the layers only."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(why, name)
-
-    def atlas(self, model: Any, session: Any, texts: Any, answers: bool) -> Any:
-        return why.atlas(model, session, texts, answers, AtlasSettings(steps=1, blocks=(14, 20, 28, 29)))
-
-
 @pytest.fixture(scope="module")
-def url(embedded, tmp_path_factory) -> Iterator[str]:
-    """The dashboard on the embedded model, its example made anew: shorter answers, exams and edits, a smaller atlas."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dashboard.example.CONTEST", ("mend", "self-reminder"))
-        patch.setattr("dashboard.example.why", FewLayers())
-        patch.setattr("dashboard.example.preset", lambda name: preset(name, steps=8))
-        patch.setitem(stress.SIZES, "Quick", Size(1, 2, 0, 0))
-        patch.setitem(methods.SIZES, "Brief", Size(0, 2, 0, 0))
-        for module in ("dashboard.page", "dashboard.layout"):
-            patch.setattr(f"{module}.LONGEST_ANSWER", SHORT, raising=False)
-        for module in ("dashboard.stress_events", "dashboard.inputs"):
-            patch.setattr(f"{module}.Decoding", short_answers)
-        app = build_app(embedded, example_folder=tmp_path_factory.mktemp("examples"))
+def url(tmp_path_factory) -> Iterator[str]:
+    """The dashboard on the tiny model, its example made anew."""
+    with model_at_rest() as model:
+        app = build_app(model, example_folder=tmp_path_factory.mktemp("examples"))
         _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, server_port=None, **launch_options())
         yield address
         app.close()
-
-
-def short_answers(max_new_tokens: int = SHORT, **options: Any) -> Decoding:
-    """Return a decoding of short answers, whatever was asked for."""
-    return Decoding(max_new_tokens=min(SHORT, max_new_tokens), **options)
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +50,9 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
-@pytest.fixture
-def page(browser, url, request) -> Iterator[Any]:
-    """A fresh visitor with the finished example on screen; a screenshot is kept when the test ends."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page = context.new_page()
+def opened(browser, url) -> Any:
+    """Return the page of a fresh visitor with the finished example on screen."""
+    page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
     page.set_default_timeout(WAIT)
     page.problems = []
     page.hosts = set()
@@ -91,11 +60,31 @@ def page(browser, url, request) -> Iterator[Any]:
     page.on("request", lambda sent: page.hosts.add(urlparse(sent.url).hostname))
     page.goto(f"{url}?__theme=light")
     page.wait_for_selector("#neurons .js-plotly-plot .main-svg", timeout=WAIT)
-    yield page
+    return page
+
+
+def closed(page, name: str) -> None:
+    """Keep a screenshot; nothing may have gone wrong in the browser, and no request may have left this machine."""
     ARTIFACTS.mkdir(exist_ok=True)
-    page.screenshot(path=ARTIFACTS / f"{request.node.name}.png", full_page=True)
-    context.close()
-    assert page.problems == []
+    page.screenshot(path=ARTIFACTS / f"{name}.png")
+    page.context.close()
+    assert page.problems == [] and page.hosts <= {"127.0.0.1", "localhost", None}
+
+
+@pytest.fixture
+def page(browser, url, request) -> Iterator[Any]:
+    """A fresh visitor, for a test that presses something."""
+    page = opened(browser, url)
+    yield page
+    closed(page, request.node.name)
+
+
+@pytest.fixture(scope="module")
+def shared(browser, url) -> Iterator[Any]:
+    """One visitor of all tests that ask for nothing which another one has changed; opening a page takes long."""
+    page = opened(browser, url)
+    yield page
+    closed(page, "shared")
 
 
 def text_of(page, selector: str) -> str:
@@ -148,28 +137,29 @@ def pick_cinema(page) -> None:
     page.wait_for_function("() => document.querySelector('#assembled textarea').value.includes('cinema')", timeout=WAIT)
 
 
-def test_a_new_visitor_sees_a_finished_example_and_no_empty_box(page):
+def test_a_new_visitor_sees_a_finished_example_and_no_empty_box(shared):
     for plot in ("curve", "heatmap", "vitals", "token-figure", "divergence-figure", "shift-figure", "shift-tokens"):
-        page.wait_for_selector(f"#{plot} .js-plotly-plot .main-svg")
-    assert "live weights: DINM" in text_of(page, "#live")
-    assert "toxic layer" in text_of(page, "#curve")
-    assert value_of(page, "#vanilla") and value_of(page, "#edited")
-    assert page.locator("#cancel").is_disabled(), "nothing runs, so nothing can be cancelled"
+        shared.wait_for_selector(f"#{plot} .js-plotly-plot .main-svg")
+    assert "live weights: DINM" in text_of(shared, "#live")
+    assert "toxic layer" in text_of(shared, "#curve")
+    assert value_of(shared, "#vanilla") and value_of(shared, "#edited")
+    assert shared.locator("#cancel").is_disabled(), "nothing runs, so nothing can be cancelled"
 
 
 def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
+    first = re.search(r"layer (\d+)", text_of(page, "#live")).group(1)
     pick_cinema(page)
     wait_for_text(page, "#locate-reading", "Press Locate")
-    assert value_of(page, "#assembled").startswith("<|im_start|>system")
+    assert value_of(page, "#assembled").startswith("<s>[user]")
 
     page.click("#locate")
     wait_for_text(page, "#locate-reading", "the answers part most at layer")
     toxic = re.search(r"at layer (\d+)", text_of(page, "#locate-reading")).group(1)
     wait_for_value(page, "#block input[type=number]", toxic)
 
-    bar = page.locator("#curve .bars .point path").nth(28).bounding_box()
+    bar = page.locator("#curve .bars .point path").nth(1).bounding_box()
     page.mouse.click(bar["x"] + bar["width"] / 2, bar["y"] + bar["height"] - 2)
-    wait_for_value(page, "#block input[type=number]", "28")
+    wait_for_value(page, "#block input[type=number]", "1")
     wait_for_text(page, "#curve", "picked")
 
     set_steps(page, 16)
@@ -178,14 +168,14 @@ def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
     page.wait_for_function(
         "() => document.querySelector('#edit').disabled && !document.querySelector('#cancel').disabled", timeout=WAIT
     )
-    wait_for_text(page, "#live", "layer 28")
+    wait_for_text(page, "#live", "layer 1")
     wait_until_idle(page)
     wait_for_text(page, "#clock", "Ended after")
     tile = page.locator(".tile", has_text="P(safe) per token").inner_text()
     before, after = map(float, re.search(r"([\d.]+) → ([\d.]+)", tile).groups())
-    assert after > 3 * before
+    assert after > before
     wait_for_answers(page, same=False)
-    assert page.locator("#answers .badge.edited").inner_text().startswith("DINM · layer 28 · strength 1 · patch ")
+    assert page.locator("#answers .badge.edited").inner_text().startswith("DINM · layer 1 · strength 1 · patch ")
     assert page.locator("#answers .badge.vanilla").inner_text() == "vanilla"
 
     slider = page.locator("#strength input[type=number]")
@@ -197,7 +187,7 @@ def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
     wait_until_idle(page)
 
     page.click("#undo")
-    wait_for_text(page, "#live", "layer 29")
+    wait_for_text(page, "#live", f"layer {first}")
     wait_until_idle(page)
     page.click("#undo")
     wait_for_text(page, "#live", "no edit is live")
@@ -229,28 +219,28 @@ def test_cancel_ends_an_edit_and_leaves_the_live_one(page):
     assert text_of(page, "#live") == before
 
 
-@pytest.mark.parametrize(
-    ("box", "text", "said"),
-    [
-        ("#question", "", "The question is empty"),
-        ("#template", "No place for it", "has no {question} slot"),
-        ("#question", "word " * 20_000, "this model reads at most 8,192"),
-    ],
-    ids=["empty question", "template without slot", "20,000 words"],
-)
-def test_bad_input_says_what_to_do_and_nothing_is_lost(page, box, text, said):
-    live, shown = text_of(page, "#live"), value_of(page, "#edited")
-    page.locator(f"{box} textarea").fill(text)
-    wait_for_text(page, "#prompt-reading", said)
-    page.click("#locate")
-    wait_for_text(page, ".toast-body", said)
-    assert (text_of(page, "#live"), value_of(page, "#edited"), value_of(page, box)) == (live, shown, text)
+BAD_INPUT = [
+    ("#question", "", "The question is empty"),
+    ("#template", "No place for it", "has no {question} slot"),
+    ("#question", "word " * 20_000, "this model reads at most 8,192"),
+]
 
 
-def test_equal_answers_are_refused_with_a_remedy(page):
-    page.locator("#unsafe textarea").fill(value_of(page, "#safe"))
-    page.click("#locate")
-    wait_for_text(page, ".toast-body", "are the same text")
+def test_bad_input_says_what_to_do_and_nothing_is_lost(shared):
+    for box, text, said in BAD_INPUT:
+        live, shown, before = text_of(shared, "#live"), value_of(shared, "#edited"), value_of(shared, box)
+        shared.locator(f"{box} textarea").fill(text)
+        wait_for_text(shared, "#prompt-reading", said)
+        shared.click("#locate")
+        shared.wait_for_selector(f".toast-body:has-text('{said}')")
+        assert (text_of(shared, "#live"), value_of(shared, "#edited"), value_of(shared, box)) == (live, shown, text)
+        shared.locator(f"{box} textarea").fill(before)
+    wait_for_no_text(shared, "#prompt-reading", said)
+    unsafe = value_of(shared, "#unsafe")
+    shared.locator("#unsafe textarea").fill(value_of(shared, "#safe"))
+    shared.click("#locate")
+    shared.wait_for_selector(".toast-body:has-text('are the same text')")
+    shared.locator("#unsafe textarea").fill(unsafe)
 
 
 def test_markup_and_control_characters_are_text_and_never_run(page):
@@ -263,14 +253,14 @@ def test_markup_and_control_characters_are_text_and_never_run(page):
     assert page.locator("#step-prompt b, #step-locate img").count() == 0
 
 
-def test_unsafe_text_is_blurred_until_clicked(page):
+def test_unsafe_text_is_blurred_until_clicked(shared):
     for box in ("#unsafe", "#vanilla"):
-        area = page.locator(f"{box} textarea")
+        area = shared.locator(f"{box} textarea")
         assert "blur" in area.evaluate("e => getComputedStyle(e).filter")
         area.scroll_into_view_if_needed()
         place = area.bounding_box()
-        page.mouse.click(place["x"] + 40, place["y"] + 20)
-        page.wait_for_function(
+        shared.mouse.click(place["x"] + 40, place["y"] + 20)
+        shared.wait_for_function(
             "s => getComputedStyle(document.querySelector(s)).filter === 'none'", arg=f"{box} textarea"
         )
 
@@ -293,9 +283,9 @@ CONTRAST = """selector => {
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_texts_and_figures_are_readable_in_both_themes(page, dark):
+def test_texts_and_figures_are_readable_in_both_themes(shared, dark):
     if dark:
-        page.click("#theme-switch")
+        shared.click("#theme-switch")
     for selector in (
         ".reading",
         "#curve .xtitle",
@@ -304,101 +294,103 @@ def test_texts_and_figures_are_readable_in_both_themes(page, dark):
         "#live span",
         "#steps h2 small",
     ):
-        assert page.evaluate(CONTRAST, selector) >= 4.5, selector
+        assert shared.evaluate(CONTRAST, selector) >= 4.5, selector
 
 
 @pytest.mark.parametrize("width", [1280, 1920])
-def test_the_page_fits_its_width(page, width):
-    page.set_viewport_size({"width": width, "height": 900})
-    page.wait_for_timeout(800)
-    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+def test_the_page_fits_its_width(shared, width):
+    shared.set_viewport_size({"width": width, "height": 900})
+    shared.wait_for_timeout(800)
+    assert shared.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
     for plot in ("curve", "heatmap", "vitals", "shift-figure"):
-        inner = page.locator(f"#{plot} .main-svg").first.bounding_box()
-        outer = page.locator(f"#{plot}").bounding_box()
+        inner = shared.locator(f"#{plot} .main-svg").first.bounding_box()
+        outer = shared.locator(f"#{plot}").bounding_box()
         assert inner["width"] <= outer["width"] + 1, plot
 
 
-def test_nothing_leaves_this_machine(page):
-    pick_cinema(page)
-    page.click("#locate")
-    wait_for_text(page, "#locate-reading", "the answers part most")
-    assert page.hosts <= {"127.0.0.1", "localhost", None}
-
-
-def test_the_stress_test_streams_its_scores_lists_every_answer_and_hands_them_out(page):
+def test_the_stress_test_streams_its_scores_lists_every_answer_and_hands_them_out(shared):
     """Scores of the example at start; a run of the case's own prompts; a line's answer, blurred anew; a download."""
-    assert "scored: DINM" in text_of(page, "#stress-head") and "refusal rules" in text_of(page, "#stress-head")
-    assert "transfer" in text_of(page, "#stress-table")
-    page.locator("#step-stress").get_by_text("This case", exact=True).click()
-    page.locator("#stress").click()
-    wait_for_text(page, "#stress-clock", "answered by both weights")
-    wait_for_text(page, "#stress-clock", "5 prompts, each answered")
-    wait_for_no_text(page, "#stress-table", "transfer")
-    assert "DG-Avg" in text_of(page, "#stress-table")
-    pane = page.locator("#stress-edited")
+    assert "scored: DINM" in text_of(shared, "#stress-head") and "refusal rules" in text_of(shared, "#stress-head")
+    assert "transfer" in text_of(shared, "#stress-table")
+    shared.locator("#step-stress").get_by_text("This case", exact=True).click()
+    shared.locator("#stress").click()
+    wait_for_text(shared, "#stress-clock", "answered by both weights")
+    wait_for_text(shared, "#stress-clock", "5 prompts, each answered")
+    wait_for_no_text(shared, "#stress-table", "transfer")
+    assert "DG-Avg" in text_of(shared, "#stress-table")
+    pane = shared.locator("#stress-edited")
     pane.locator("textarea").click(force=True)
-    page.wait_for_function("document.querySelector('#stress-edited').classList.contains('revealed')")
-    page.locator("#stress-rows [role=gridcell]", has_text="otherA").first.click()
-    page.wait_for_function("!document.querySelector('#stress-edited').classList.contains('revealed')")
-    page.wait_for_function("document.querySelector('#stress-prompt textarea').value !== ''")
-    with page.expect_download() as download:
-        page.locator("#stress-csv").click()
+    shared.wait_for_function("document.querySelector('#stress-edited').classList.contains('revealed')")
+    shared.locator("#stress-rows [role=gridcell]", has_text="otherA").first.click()
+    shared.wait_for_function("!document.querySelector('#stress-edited').classList.contains('revealed')")
+    shared.wait_for_function("document.querySelector('#stress-prompt textarea').value !== ''")
+    with shared.expect_download() as download:
+        shared.locator("#stress-csv").click()
     assert download.value.path().read_text(encoding="utf-8").startswith("score,category,case,prompt")
 
 
-def test_why_this_layer_every_panel_follows_the_picked_layer_and_neurons_can_be_knocked_out(page):
+def test_why_this_layer_every_panel_follows_the_picked_layer_and_neurons_can_be_knocked_out(shared):
     """Everything is filled at start; a click on the atlas picks a layer; lines of the table choose neurons."""
     for plot in ("why-locators", "why-atlas", "why-neurons"):
-        assert page.locator(f"#{plot}").is_visible(), plot
-    assert "Best layer" in text_of(page, "#why-judged")
-    before = text_of(page, "#why-neurons")
-    bars = page.locator("#why-atlas .js-plotly-plot .nsewdrag").first
+        assert shared.locator(f"#{plot}").is_visible(), plot
+    assert "Best layer" in text_of(shared, "#why-judged")
+    before = text_of(shared, "#why-neurons")
+    bars = shared.locator("#why-atlas .js-plotly-plot .nsewdrag").first
     bars.scroll_into_view_if_needed()
     box = bars.bounding_box()
-    page.mouse.click(box["x"] + box["width"] * 20.5 / 30, box["y"] + box["height"] - 3)
-    wait_for_text(page, "#step-why", "Layer 20:")
-    wait_for_value(page, "#block input[type=number]", "20")
-    page.wait_for_function("told => document.querySelector('#why-neurons').innerText !== told", arg=before)
-    rows = page.locator("#why-neurons [role=row]", has=page.locator("[role=gridcell]")).all()[:12]
+    other = 0 if shared.locator("#block input[type=number]").input_value() != "0" else 2
+    shared.mouse.click(box["x"] + box["width"] * (other + 0.5) / 3, box["y"] + box["height"] - 3)
+    wait_for_text(shared, "#step-why", f"Layer {other}:")
+    wait_for_value(shared, "#block input[type=number]", str(other))
+    shared.wait_for_function("told => document.querySelector('#why-neurons').innerText !== told", arg=before)
+    rows = shared.locator("#why-neurons [role=row]", has=shared.locator("[role=gridcell]")).all()[:12]
     pushing = next(r for r in rows if float(r.locator("[role=gridcell]").nth(1).inner_text()) > 0)
     pushing.locator("[role=gridcell]").first.click()
-    page.wait_for_function("() => document.querySelector('#why-selected textarea, #why-selected input').value !== ''")
-    page.locator("#why-knock").click()
-    wait_for_text(page, "#live", "neuron knock-out")
-    wait_until_idle(page)
-    wait_for_text(page, "#why-edits", "neuron knock-out (live)")
-    page.get_by_role("tab", name="Logit lens").click()
-    page.wait_for_selector("#why-lens .js-plotly-plot .main-svg", timeout=WAIT)
-    page.get_by_role("tab", name="Tokens of the prompt").click()
-    wait_for_text(page, "#why-tokens", "neuron knock-out")
-    page.get_by_role("tab", name="Padding").click()
-    page.wait_for_selector("#why-padding .js-plotly-plot .main-svg", timeout=WAIT)
+    shared.wait_for_function("() => document.querySelector('#why-selected textarea, #why-selected input').value !== ''")
+    shared.locator("#why-knock").click()
+    wait_for_text(shared, "#live", "neuron knock-out")
+    wait_until_idle(shared)
+    wait_for_text(shared, "#why-edits", "neuron knock-out (live)")
+    shared.get_by_role("tab", name="Logit lens").click()
+    shared.wait_for_selector("#why-lens .js-plotly-plot .main-svg", timeout=WAIT)
+    shared.get_by_role("tab", name="Tokens of the prompt").click()
+    wait_for_text(shared, "#why-tokens", "neuron knock-out")
+    shared.get_by_role("tab", name="Padding").click()
+    shared.wait_for_selector("#why-padding .js-plotly-plot .main-svg", timeout=WAIT)
 
 
-def test_methods_run_one_by_one_and_a_line_of_the_table_loads_its_patch(page):
+def test_methods_run_and_a_line_of_the_table_loads_its_patch(shared):
     """The quick methods stand at start; two are run; a click on a line makes its patch live, a reminder has none."""
     for plot in ("methods-plane", "methods-shifts", "methods-source", "methods-neurons"):
-        page.locator(f"#{plot}").scroll_into_view_if_needed()
-        page.wait_for_selector(f"#{plot} .js-plotly-plot .main-svg")
-    assert "MEND" in text_of(page, "#methods-table"), "the shipped editor network"
+        shared.locator(f"#{plot}").scroll_into_view_if_needed()
+        shared.wait_for_selector(f"#{plot} .js-plotly-plot .main-svg")
+    assert "SFT" in text_of(shared, "#methods-table")
     for title in ("DINM", "SFT", "DPO", "MEND", "Ext-Sub"):
-        page.locator("#methods-chosen").get_by_label(title, exact=True).uncheck()
-    page.locator("#methods").click()
-    wait_for_text(page, "#methods-clock", "1 of 2 methods done")
-    wait_for_text(page, "#methods-clock", "Ended: 2 methods")
-    wait_for_no_text(page, "#methods-table", "MEND")
-    page.locator("#methods-table [role=gridcell]", has_text="FT-L").first.click()
-    wait_for_text(page, "#live", "FT-L · layer 29")
-    wait_for_text(page, "#methods-clock", "see step 4")
-    assert page.locator("#answers .badge.edited").inner_text().startswith("FT-L · layer 29")
-    page.locator("#methods-table [role=gridcell]", has_text="Self-Reminder").first.click()
-    wait_for_text(page, "#methods-answer-head", "reminder around the prompt")
-    assert "FT-L" in text_of(page, "#live"), "no patch, so the live one stays"
+        shared.locator("#methods-chosen").get_by_label(title, exact=True).uncheck()
+    shared.locator("#methods").click()
+    wait_for_text(shared, "#methods-clock", "Ended: 2 methods")
+    wait_for_no_text(shared, "#methods-table", "SFT")
+    shared.locator("#methods-table [role=gridcell]", has_text="FT-L").first.click()
+    layer = shared.locator("#block input[type=number]").input_value()
+    wait_for_text(shared, "#live", f"FT-L · layer {layer}")
+    wait_for_text(shared, "#methods-clock", "see step 4")
+    assert shared.locator("#answers .badge.edited").inner_text().startswith(f"FT-L · layer {layer}")
+    shared.locator("#methods-table [role=gridcell]", has_text="Self-Reminder").first.click()
+    wait_for_text(shared, "#methods-answer-head", "reminder around the prompt")
+    assert "FT-L" in text_of(shared, "#live"), "no patch, so the live one stays"
 
 
-def test_an_atlas_can_be_cancelled_and_keeps_what_is_done(page):
-    page.locator("#why-atlas-run").click()
-    wait_for_text(page, "#why-clock", "5 of 30 layers")
-    page.locator("#why-cancel").click()
-    wait_for_text(page, "#why-clock", "Cancelled")
-    wait_until_idle(page)
+def test_an_atlas_can_be_cancelled_and_keeps_what_is_done(shared, monkeypatch):
+    quick = why.atlas
+
+    def slow(*arguments: Any) -> Iterator[Any]:
+        for event in quick(*arguments):
+            time.sleep(0.5)
+            yield event
+
+    monkeypatch.setattr(why, "atlas", slow)
+    shared.locator("#why-atlas-run").click()
+    wait_for_text(shared, "#why-clock", "0 of 3 layers")
+    shared.locator("#why-cancel").click()
+    wait_for_text(shared, "#why-clock", "Cancelled")
+    wait_until_idle(shared)

@@ -214,7 +214,7 @@ def test_a_bundled_unsafe_answer_is_refused_as_the_safe_one():
 def test_the_prompt_view_is_what_the_model_gets_with_its_length(model):
     view = actions.view_prompt(model, replace(TYPED, suffix="Be good."))
     assert view.text == f"<s>[user]{TYPED.adversarial_prompt()} Be good.\n[assistant]"
-    assert view.tokens == len(view.text) - len("<s>") + 1, "one token a byte, one for the marker"
+    assert view.tokens == len(model.tokenizer(view.text, add_special_tokens=False)["input_ids"])
     assert view.limit == CONTEXT and view.notes == ()
 
 

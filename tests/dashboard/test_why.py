@@ -275,7 +275,7 @@ def test_attributing_can_be_cancelled(visitor):
 def test_the_lens_shows_what_is_asked(visitor):
     visitor.do("on_lens", why_answer="unsafe answer", why_weights="edited", why_place=2)
     lens = visitor.session.why.lenses["unsafe answer"][1]
-    assert visitor.screen["why_lens"].data[0].text[0][0] == lens.words[0][0]
+    assert visitor.screen["why_lens"].data[0].text[0][0] == lens.words[0][0].strip()
     assert "unsafe answer" in visitor.screen["why_lens_reading"]
     visitor.do("on_lens", why_place=10_000)
     last = len(lens.positions) - 1

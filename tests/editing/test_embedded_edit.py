@@ -20,8 +20,8 @@ pytestmark = pytest.mark.embedded
 
 BLOCK = 20
 CASE: Case = bundled_cases()[8]
-FEW = {"harmless_prompts": 2, "harmless_tokens": 4, "target_probability": None, "damage_budget": None}
-"""The model answers few harmless prompts and no edit ends before its step limit."""
+FEW = {"harmless_prompts": 1, "harmless_tokens": 4, "target_probability": None, "damage_budget": None}
+"""The model answers one harmless prompt and no edit ends before its step limit."""
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def vanilla(embedded) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def edit(embedded: InspectedModel, vanilla) -> EditResult:
-    return run(dinm(embedded, CASE, BLOCK, preset("corrected", steps=4, watch_unsafe=False, **FEW)))
+    return run(dinm(embedded, CASE, BLOCK, preset("corrected", steps=3, watch_unsafe=False, **FEW)))
 
 
 def test_the_edit_makes_the_safe_answer_likelier_to_its_prompt_and_under_another_attack(embedded, edit):
@@ -42,11 +42,12 @@ def test_the_edit_makes_the_safe_answer_likelier_to_its_prompt_and_under_another
         assert after[0].per_token > before[0].per_token
 
 
-def test_the_patch_gives_the_probability_that_the_trace_reports(embedded, edit):
+def test_the_patch_gives_the_probability_that_the_trace_reports(embedded):
     """In an edit without end-of-answer token, which the likelihood does not count; 1 % for rounding."""
     settings = preset("corrected", steps=1, turn_end=False, watch_unsafe=False, **FEW)
-    result = run(dinm(embedded, CASE, BLOCK, settings))
-    ((own,),) = likelihoods(embedded, CASE.adversarial_prompt, [CASE.safe], [Row(result.patch)])
+    short = replace(CASE, adversarial_prompt=CASE.question)
+    result = run(dinm(embedded, short, BLOCK, settings))
+    ((own,),) = likelihoods(embedded, CASE.question, [CASE.safe], [Row(result.patch)])
     assert own.per_token == pytest.approx(result.trace[-1].safe_probability, rel=1e-2)
 
 

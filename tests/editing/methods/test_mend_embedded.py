@@ -19,8 +19,8 @@ from inspector.safeedit.sets import held_out_cases
 
 pytestmark = pytest.mark.embedded
 
-CASES = [case for case in held_out_cases() if case.safe][:3]
-HARMLESS = bundled_harmless()[:3]
+CASES = [case for case in held_out_cases() if case.safe][:2]
+HARMLESS = bundled_harmless()[:1]
 FILE = SHIPPED / "769318042b7ba48a.safetensors"
 
 
@@ -62,7 +62,7 @@ def test_the_shipped_editor_is_small_and_its_log_says_how_it_was_made():
 def test_it_beats_its_untrained_self_on_unseen_cases_and_on_harmless_prompts(reports):
     """An untrained editor makes one plain step along the normalised gradient."""
     untrained, shipped = reports
-    assert len(CASES) == len(HARMLESS) == 3
+    assert (len(CASES), len(HARMLESS)) == (2, 1)
     assert shipped.safe_before == pytest.approx(untrained.safe_before)
     assert shipped.safe_after < untrained.safe_after < untrained.safe_before
     assert 0 < shipped.kl < untrained.kl

@@ -37,14 +37,14 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """A Ray cluster of one worker that several tests share; a sweep uses the one that runs."""
+    """A Ray cluster of two workers that several tests share; a sweep uses the one that runs."""
     import ray
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{HERE.parent}{os.pathsep}{HERE}")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("OMP_NUM_THREADS", "1")
-        ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level="error", log_to_driver=False)
+        ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="error", log_to_driver=False)
         yield
         ray.shutdown()
 
@@ -131,18 +131,6 @@ def test_a_cut_transaction_leaves_what_was_committed(tmp_path):
     other.close()  # without a commit
     store.close()
     assert [(r.number, r.record) for r in finished(tmp_path)] == [(0, {"a": 1})]
-
-
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (requirements-cluster.txt)")
-def test_two_ray_workers_give_what_this_process_gives(tmp_path, monkeypatch, one_thread):
-    monkeypatch.setenv("PYTHONPATH", f"{HERE.parent}{os.pathsep}{HERE}")
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    cases = write_cases(tmp_path, 3)
-    engine = ["--engine", "ray", "--address", "local", "--workers", "2"]
-    assert main(["--cases", cases, "--out", str(tmp_path / "ray"), *engine, *SHORT], loader) == 0
-    assert main(["--cases", cases, "--out", str(tmp_path / "local"), *SHORT], loader) == 0
-    assert stripped(finished(tmp_path / "ray")) == stripped(finished(tmp_path / "local"))
 
 
 def test_a_missing_ray_is_named_with_what_installs_it(tmp_path, monkeypatch, capsys):
@@ -296,7 +284,7 @@ def test_what_a_ray_worker_cannot_load_is_said_in_its_own_words(tmp_path, capsys
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (requirements-cluster.txt)")
-def test_a_case_whose_worker_dies_is_given_to_another_one(tmp_path, cluster):
+def test_two_ray_workers_give_what_this_process_gives_also_when_one_of_them_dies(tmp_path, cluster, one_thread):
     driver, dead = os.getpid(), tmp_path / "dead"
 
     def deadly(settings: SweepSettings):
@@ -305,6 +293,8 @@ def test_a_case_whose_worker_dies_is_given_to_another_one(tmp_path, cluster):
             os._exit(1)
         return loader(settings)
 
-    arguments = ["--cases", write_cases(tmp_path, 1), "--engine", "ray", "--address", "local", *SHORT]
-    assert main([*arguments, "--out", str(tmp_path / "out")], deadly) == 0
-    assert dead.exists() and [result.status for result in finished(tmp_path / "out")] == ["done"]
+    cases = write_cases(tmp_path, 3)
+    engine = ["--engine", "ray", "--address", "local", "--workers", "2"]
+    assert main(["--cases", cases, "--out", str(tmp_path / "ray"), *engine, *SHORT], deadly) == 0
+    assert main(["--cases", cases, "--out", str(tmp_path / "local"), *SHORT], loader) == 0
+    assert dead.exists() and stripped(finished(tmp_path / "ray")) == stripped(finished(tmp_path / "local"))
