@@ -1,5 +1,6 @@
 """The model under inspection: loading, architecture map, encoding, hooks, patches, generation."""
 
+from inspector.model.detector import Detector
 from inspector.model.encoding import Encoded, encode
 from inspector.model.generation import Answers, Decoding, answer, stream
 from inspector.model.inspected import InspectedModel
@@ -13,6 +14,7 @@ __all__ = [
     "Answers",
     "Decoding",
     "Delta",
+    "Detector",
     "Encoded",
     "InspectedModel",
     "Patch",

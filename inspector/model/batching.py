@@ -17,7 +17,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from inspector.model.inspected import InspectedModel
-from inspector.model.patch import Row
+from inspector.model.patch import VANILLA, Row
+from inspector.model.routing import decided
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,16 @@ class Line:
         row: Position of the row of weights.
         tokens: The answer so far, without the id that ended it.
         ended: The id that ended it; ``None`` while it runs or where it was cut.
+        weights: What answers: the row, or vanilla where its detector does not fire.
+        held_back: Whether that is so.
     """
 
     prompt: int
     row: int
     tokens: list[int] = field(default_factory=list)
     ended: int | None = None
+    weights: Row = VANILLA
+    held_back: bool = False
 
     @property
     def finished(self) -> bool:
@@ -101,6 +106,11 @@ def _generate(
     lines: list[Line],
     decoding: Decoding,
 ) -> Iterator[list[Line]]:
+    asked = [rows[line.row] for line in lines]
+    for line, before, after in zip(
+        lines, asked, decided(model, [prompts[line.prompt] for line in lines], asked), strict=True
+    ):
+        line.weights, line.held_back = after, before is not after and after == VANILLA
     ends = model.end_tokens()
     generator = torch.Generator().manual_seed(decoding.seed)
     running = list(lines)
@@ -110,10 +120,10 @@ def _generate(
         # Neither context manager may be open across the yield: other visitors run in between.
         with torch.no_grad(), model.lock:
             if state is None:
-                state, logits = _read(model, prompts, rows, lines)
+                state, logits = _read(model, prompts, lines)
             else:
                 assert inputs is not None
-                logits = state.step(model, inputs, [rows[line.row] for line in running])
+                logits = state.step(model, inputs, [line.weights for line in running])
         chosen = choose(logits.float().cpu(), decoding, generator)
         for line, token in zip(running, chosen, strict=True):
             if line.finished:
@@ -178,13 +188,12 @@ class _State:
             self.mask, self.positions = self.mask[lines], self.positions[lines]
 
 
-def _read(
-    model: InspectedModel, prompts: Sequence[Sequence[int]], rows: Sequence[Row], lines: Sequence[Line]
-) -> tuple[_State, Tensor]:
-    """Read every line's prompt with its row of weights; the logits are those after it, ``[lines, vocabulary]``.
+def _read(model: InspectedModel, prompts: Sequence[Sequence[int]], lines: Sequence[Line]) -> tuple[_State, Tensor]:
+    """Read every line's prompt with its weights; the logits are those after it, ``[lines, vocabulary]``.
 
-    What all prompts start with is read once per row of weights.
+    What all prompts start with is read once for each of the weights.
     """
+    rows = list(dict.fromkeys(line.weights for line in lines))
     # Without a configuration every layer keeps all positions: a window that is cut here would count pads.
     cache = DynamicCache()
     shared = common_start(prompts) if len(prompts) > 1 else 0
@@ -192,10 +201,10 @@ def _read(
         with model.running(rows):
             start = model.batch(*([list(prompts[0][:shared])] * len(rows)))
             model.network(input_ids=start, past_key_values=cache, use_cache=True, **model.last_logits_only)
-        cache.batch_select_indices(torch.tensor([line.row for line in lines]))
+        cache.batch_select_indices(torch.tensor([rows.index(line.weights) for line in lines]))
     rests = [list(prompts[line.prompt][shared:]) for line in lines]
     lengths = torch.tensor([len(rest) for rest in rests])
-    with model.running([rows[line.row] for line in lines]):
+    with model.running([line.weights for line in lines]):
         logits = _last_logits(model, model.batch(*rests), lengths, cache)
     longest = int(lengths.max())
     pads = (longest - lengths).to(model.device)

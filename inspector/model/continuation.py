@@ -12,6 +12,7 @@ from inspector.model.counted import Counted, only_counted
 from inspector.model.hooks import observe_inputs, observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
+from inspector.model.routing import decided
 
 
 @torch.no_grad()
@@ -44,6 +45,7 @@ def continue_prompt(
         ``t`` (the last prompt position predicts token 0); an empty list where none are wanted.
     """
     architecture = model.architecture
+    rows = decided(model, [prompt] * len(rows), rows)
     each = [answer for _ in rows for answer in answers]
     counted = Counted([range(len(answer) - 1) for answer in each])
     with model.running(rows):

@@ -19,11 +19,13 @@ class Answers:
         texts: The answer of each row so far.
         token_ids: Its tokens, without the id that ended it.
         ended: The id that ended each row; ``None`` while it runs or where it was cut.
+        held_back: Whether each row's detector did not fire, so that the vanilla weights answered.
     """
 
     texts: tuple[str, ...]
     token_ids: tuple[tuple[int, ...], ...]
     ended: tuple[int | None, ...]
+    held_back: tuple[bool, ...] = ()
 
     @property
     def finished(self) -> tuple[bool, ...]:
@@ -54,6 +56,7 @@ def stream(
             texts=tuple(model.decode(line.tokens).strip() for line in lines),
             token_ids=tuple(tuple(line.tokens) for line in lines),
             ended=tuple(line.ended for line in lines),
+            held_back=tuple(line.held_back for line in lines),
         )
 
 

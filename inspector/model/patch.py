@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from inspector.errors import PatchError
+from inspector.model.detector import Detector
 from inspector.model.hooks import rewrite_output
 from inspector.model.prompt_format import PromptFormat
 
@@ -186,14 +187,17 @@ class Row:
         strength: Factor on the patch's deltas; 0 is vanilla, 1 the edit as made, at most :data:`STRONGEST`.
         reminder: A prompt-only method. Whoever encodes the prompt has to ask :meth:`prompted` for it; a forward
             pass refuses a row that still has one.
+        detector: The patch acts only on prompts for which it fires; ``None`` for all. Whoever knows the prompt has to
+            ask :func:`inspector.model.routing.decided`; a forward pass refuses a row that still has one.
 
     Raises:
-        PatchError: The strength is out of range.
+        PatchError: The strength is out of range, or a detector has no patch.
     """
 
     patch: Patch | None = None
     strength: float = 1.0
     reminder: Reminder | None = None
+    detector: Detector | None = None
 
     def __post_init__(self) -> None:
         # A negative strength would push the model away from the safe answer, which no part of this offers.
@@ -201,6 +205,8 @@ class Row:
             raise PatchError(f"The strength {self.strength:g} is out of range. Choose one from 0 to {STRONGEST:g}.")
         if self.patch is not None and self.reminder is not None:
             raise PatchError("A row has a patch or a reminder around its prompt, not both. Leave one out.")
+        if self.detector is not None and self.patch is None:
+            raise PatchError("A detector routes a patch, and this row has none. Give a patch or leave it out.")
 
     def prompted(self, text: str) -> str:
         """Return the user's text as this row's model gets it."""
@@ -208,7 +214,11 @@ class Row:
 
     def weights(self) -> Row:
         """Return the row without its reminder, for a prompt that has it already."""
-        return Row(self.patch, self.strength)
+        return replace(self, reminder=None)
+
+    def always(self) -> Row:
+        """Return the row without its detector: the patch as it acts on every prompt."""
+        return replace(self, detector=None)
 
     def label(self) -> str:
         """Name these weights in one line for a badge."""
@@ -217,7 +227,8 @@ class Row:
         if self.patch is None or self.strength == 0:
             return "vanilla"
         patch = self.patch
-        return f"{patch.method} · {patch.where()} · strength {self.strength:g} · patch {patch.identifier}"
+        routed = "" if self.detector is None else " · only where harm is detected"
+        return f"{patch.method} · {patch.where()} · strength {self.strength:g} · patch {patch.identifier}{routed}"
 
 
 VANILLA = Row()
@@ -262,6 +273,11 @@ def live_patches(network: nn.Module, base: str, rows: Sequence[Row] | None) -> I
             )
         if row.patch is None or row.strength == 0:
             continue
+        if row.detector is not None:
+            raise PatchError(
+                "An edit that acts only where harm is detected is decided for a whole prompt, and this measurement "
+                "has none. Measure the patch itself."
+            )
         if row.patch.fingerprint != base:
             raise PatchError(
                 f"Patch {row.patch.identifier} was made for another base model "

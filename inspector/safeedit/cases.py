@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainValidator, Strict, ValidationError
 from pydantic_core import PydanticCustomError
@@ -190,11 +190,13 @@ class Template:
         name: Its name.
         family: One of pretending, attention shifting, privilege escalation, emotion control.
         text: Its text with ``{question}`` in it.
+        language: Of the text around the question.
     """
 
     name: str
     family: str
     text: str
+    language: str = "en"
 
     SLOT = "{question}"
 
@@ -210,10 +212,18 @@ def bundled_cases() -> tuple[Case, ...]:
     return tuple(Case.from_record(record, f"cases.json, record {n}") for n, record in enumerate(records))
 
 
+Split = Literal["edit", "detector", "development", "score"]
+"""What a bundled text may be used for: making edits, fitting the detector, choosing settings, scoring alone."""
+
+
 @cache
-def bundled_templates() -> tuple[Template, ...]:
-    """Return the project's own attack templates."""
-    return tuple(Template(t["name"], t["attack category"], t["template"]) for t in read_asset("templates.json"))
+def bundled_templates(split: Split = "edit") -> tuple[Template, ...]:
+    """Return the project's own attack templates of one split; those of the bundled cases to edit on by default."""
+    return tuple(
+        Template(t["name"], t["attack category"], t["template"], t["language"])
+        for t in read_asset("templates.json")
+        if t["split"] == split
+    )
 
 
 @cache

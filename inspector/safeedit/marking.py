@@ -14,6 +14,7 @@ from inspector.model.encoding import Encoded
 from inspector.model.hooks import observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
+from inspector.model.routing import decided
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = re.compile(r"[^\w\s]")
@@ -60,8 +61,9 @@ def harmless_kl(
     states: list[torch.Tensor] = []
     asked = [*answers, *(answers if prompted is None else prompted)]
     tokens = [answer.tokens for answer in asked]
+    edited = decided(model, [answer.prompt for answer in asked[len(answers) :]], [row.weights()] * len(answers))
     with (
-        model.running([VANILLA] * len(answers) + [row.weights()] * len(answers)),
+        model.running([VANILLA] * len(answers) + edited),
         stopping_before(head),
         observe_outputs(blocks[-1:], lambda _n, output: states.append(output)),
     ):
@@ -69,11 +71,11 @@ def harmless_kl(
     found: list[float] = []
     for number in range(len(answers)):
         with model.lock:
-            vanilla, edited = (
+            before, after = (
                 model.architecture.logits(states[0][line, _counted(asked[line])]).double().log_softmax(dim=-1)
                 for line in (number, number + len(answers))
             )
-        found.append(told(kl_by_token(vanilla, edited)))
+        found.append(told(kl_by_token(before, after)))
     return found
 
 

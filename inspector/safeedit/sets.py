@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from inspector.errors import CaseError
 from inspector.safeedit.assets import read_asset
-from inspector.safeedit.cases import Case, bundled_cases
+from inspector.safeedit.cases import Case, Split, bundled_cases
 
 TRIVIA_QA, XSUM = "mandarjoshi/trivia_qa", "EdinburghNLP/xsum"
 _Item = TypeVar("_Item")
@@ -57,6 +57,43 @@ def harmless_prompts() -> tuple[HarmlessPrompt, ...]:
 def held_out_cases() -> tuple[Case, ...]:
     """Return the bundled cases that are kept for scoring and offered for no edit."""
     return tuple(case for case in bundled_cases() if case.split == "score")
+
+
+@dataclass(frozen=True)
+class HarmfulQuestion:
+    """A mild question that a careful assistant declines, without an answer.
+
+    Attributes:
+        question: The user's text.
+        category: Unsafety category.
+    """
+
+    question: str
+    category: str
+
+
+@cache
+def harmful_questions(split: Split) -> tuple[HarmfulQuestion, ...]:
+    """Return the bundled questions of a split; for ``detector`` those of the cases to edit on stand first."""
+    own = [case for case in bundled_cases() if case.split == "edit"] if split == "detector" else []
+    return (
+        *(HarmfulQuestion(case.question, case.category) for case in own),
+        *(
+            HarmfulQuestion(entry["question"], entry["unsafety category"])
+            for entry in read_asset("questions.json")
+            if entry["split"] == split
+        ),
+    )
+
+
+@cache
+def false_alarm_prompts(split: Split) -> tuple[HarmlessPrompt, ...]:
+    """Return the harmless prompts, ``development`` or ``score``, on which the detector's false alarms are counted."""
+    return tuple(
+        HarmlessPrompt(entry["prompt"], entry["look_alike"])
+        for entry in read_asset("false_alarms.json")
+        if entry["split"] == split
+    )
 
 
 @cache

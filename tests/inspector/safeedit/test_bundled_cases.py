@@ -43,6 +43,7 @@ def normal(text: str) -> str:
 
 
 CASES: list[dict[str, Any]] = read("cases.json")
+QUESTIONS: list[dict[str, str]] = read("questions.json")
 TEMPLATES: dict[str, dict[str, str]] = {entry["name"]: entry for entry in read("templates.json")}
 
 
@@ -96,7 +97,13 @@ def test_prompts_are_the_templates_filled_with_the_questions() -> None:
 
 def test_no_question_is_there_twice_as_question_or_other_question() -> None:
     texts = [normal(question) for question in questions("edit") + questions("score")]
-    assert all(texts) and len(texts) == 90 and len(set(texts)) == 90
+    texts += [normal(entry["question"]) for entry in QUESTIONS]
+    assert all(texts) and len(texts) == 90 + 270 and len(set(texts)) == len(texts)
+
+
+def test_questions_of_the_detector_are_spread_over_categories_and_splits() -> None:
+    parts = {(c, s): n for c in CATEGORIES for s, n in (("detector", 18), ("development", 5), ("score", 7))}
+    assert Counter((entry["unsafety category"], entry["split"]) for entry in QUESTIONS) == parts
 
 
 def test_questions_to_score_on_are_no_paraphrase_of_those_to_edit_on() -> None:
@@ -109,18 +116,31 @@ def test_questions_to_score_on_are_no_paraphrase_of_those_to_edit_on() -> None:
     assert [pair for pair in product(questions("edit"), questions("score")) if alike(*pair)] == []
 
 
-@pytest.mark.parametrize("split", ["edit", "score"])
-def test_every_split_uses_all_templates_as_own_and_as_other_one(split: str) -> None:
+def test_templates_of_a_split_serve_no_other_one() -> None:
+    """What is scored is unseen in question and attack: cases to score on are wrapped in templates of their own."""
+    of = {name: entry["split"] for name, entry in TEMPLATES.items()}
+    assert len(of) == 72 and Counter(of.values()) == {"edit": 12, "detector": 28, "development": 12, "score": 20}
+    for case in CASES:
+        assert of[case["attack name"]] == of[case["generalization test"]["attack_name"]] == case["split"]
+
+
+@pytest.mark.parametrize("split", ["edit", "detector", "development", "score"])
+def test_every_split_has_all_kinds_of_attack_about_equally_often(split: str) -> None:
+    found = Counter(entry["attack category"] for entry in TEMPLATES.values() if entry["split"] == split)
+    assert set(found) == FAMILIES and len(set(found.values())) == 1
+
+
+@pytest.mark.parametrize(("split", "most"), [("edit", 3), ("score", 2)])
+def test_a_split_s_cases_use_all_its_templates_about_equally_often(split: str, most: int) -> None:
     cases = [case for case in CASES if case["split"] == split]
-    assert len(TEMPLATES) == 12 and {entry["attack category"] for entry in TEMPLATES.values()} == FAMILIES
-    assert {case["attack name"] for case in cases} == set(TEMPLATES)
-    assert {case["generalization test"]["attack_name"] for case in cases} == set(TEMPLATES)
+    own = Counter(case["attack name"] for case in cases)
+    other = Counter(case["generalization test"]["attack_name"] for case in cases)
+    assert set(own) | set(other) == {name for name, entry in TEMPLATES.items() if entry["split"] == split}
+    assert max(*own.values(), *other.values()) <= most
 
 
-def test_templates_are_used_about_equally_often() -> None:
-    own = Counter(case["attack name"] for case in CASES)
-    other = Counter(case["generalization test"]["attack_name"] for case in CASES)
-    assert set(own.values()) == set(other.values()) == {3, 4}
+def test_every_template_has_one_slot_and_nothing_else_in_braces() -> None:
+    assert [n for n, t in TEMPLATES.items() if re.findall(r"{[^}]*}", t["template"]) != [SLOT]] == []
 
 
 def test_answers_differ_and_have_their_length() -> None:
@@ -139,7 +159,7 @@ def test_no_answer_is_there_twice() -> None:
 def test_constraints_are_unique_and_in_no_other_bundled_set() -> None:
     own = [normal(case["knowledge constrain"]["prompt"]) for case in CASES]
     others = {normal(prompt) for prompt in read("constraints.json")}
-    others |= {normal(entry["prompt"]) for entry in read("harmless.json")}
+    others |= {normal(entry["prompt"]) for name in ("harmless", "false_alarms") for entry in read(f"{name}.json")}
     assert len(set(own)) == len(CASES) and not set(own) & others
     assert all(case["knowledge constrain"]["answer"].strip() for case in CASES)
 
@@ -150,4 +170,7 @@ def test_texts_are_mild() -> None:
         texts = [case["question"], other_question(case), case["safe generation"], case["unsafe generation"]]
         if strong := set(STRONG.split()) & {word for text in texts for word in words(text)}:
             found[case["id"]] = strong
+    for text in [entry["question"] for entry in QUESTIONS] + [entry["template"] for entry in TEMPLATES.values()]:
+        if strong := set(STRONG.split()) & set(words(text)):
+            found[text] = strong
     assert found == {}

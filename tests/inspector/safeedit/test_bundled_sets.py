@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,10 @@ def occurs(part, text):
 
 
 HARMLESS, FACTS, PASSAGES = read("harmless.json"), read("facts.json"), read("passages.json")
+ALARMS = read("false_alarms.json")
 SETS = {
+    "constraints": read("constraints.json"),
+    "false alarms": [entry["prompt"] for entry in ALARMS],
     "harmless": [entry["prompt"] for entry in HARMLESS],
     "facts": [entry["question"] for entry in FACTS],
     "passages": [entry["text"] for entry in PASSAGES],
@@ -49,6 +53,7 @@ def test_sets_are_as_large_as_the_scores_need():
     ("entries", "keys"),
     [
         (HARMLESS, {"prompt": str, "look_alike": bool}),
+        (ALARMS, {"prompt": str, "look_alike": bool, "split": str}),
         (FACTS, {"question": str, "answers": list}),
         (PASSAGES, {"text": str, "summary": str}),
     ],
@@ -63,7 +68,7 @@ def test_nothing_is_there_twice_or_empty(name):
     assert all(texts) and len(set(texts)) == len(texts)
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", sorted(set(SETS) - {"constraints"}))
 def test_nothing_is_also_used_for_edits(name):
     used = {normal(prompt) for prompt in read("constraints.json")}
     for case in read("cases.json"):
@@ -72,7 +77,17 @@ def test_nothing_is_also_used_for_edits(name):
 
 
 def test_harmless_prompts_and_facts_are_disjoint():
-    assert not {normal(text) for text in SETS["harmless"]} & {normal(text) for text in SETS["facts"]}
+    texts = [normal(text) for name in ("harmless", "false alarms", "facts") for text in SETS[name]]
+    assert len(set(texts)) == len(texts)
+
+
+def test_false_alarms_are_counted_on_as_many_look_alikes_as_ordinary_prompts():
+    found = Counter((entry["split"], entry["look_alike"]) for entry in ALARMS)
+    assert found == {(s, look): n for s, n in (("development", 60), ("score", 120)) for look in (False, True)}
+
+
+def test_edits_are_held_to_at_least_two_hundred_harmless_prompts():
+    assert len(SETS["constraints"]) >= 200
 
 
 def test_facts_have_answers_that_their_question_does_not_give_away():

@@ -82,7 +82,7 @@ def test_bundled_cases_differ_and_can_be_measured():
 
 
 def test_every_adversarial_prompt_is_its_template_filled_with_its_question():
-    templates = {template.name: template for template in bundled_templates()}
+    templates = {one.name: one for split in ("edit", "score") for one in bundled_templates(split)}
     for record, case in zip(records(), bundled_cases(), strict=True):
         template = templates[case.attack_name]
         assert template.family == case.attack_category
