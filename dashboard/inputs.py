@@ -34,10 +34,13 @@ SETTING_FIELDS = {
     "harmless_prompts": "harmless_prompts",
     "harmless_tokens": "harmless_tokens",
     "watch_unsafe": "watch_unsafe",
+    "harmless_at_once": "harmless_at_once",
+    "safe_answers": "safe_answers",
+    "question_alone": "question_alone",
     "neurons_only": "neurons_only",
 }
-ZERO_IS_NONE = ("clamp", "target", "budget", "neurons_only")
-_WHOLE = ("steps", "harmless_prompts", "harmless_tokens", "neurons_only")
+ZERO_IS_NONE = ("clamp", "target", "budget", "harmless_at_once", "neurons_only")
+_WHOLE = ("steps", "harmless_prompts", "harmless_tokens", "harmless_at_once", "safe_answers", "neurons_only")
 
 
 def settings_from(name: Any, suffix: str, values: Sequence[Any]) -> DinmSettings:

@@ -243,10 +243,17 @@ def _settings(parts: Parts, settings) -> None:
             settings.stop_below, label="Stop below", info="Total loss that ends the edit", minimum=0
         )
         parts.harmless_prompts = gr.Slider(
-            1, 17, value=settings.harmless_prompts, step=1, label="Harmless prompts", info="For 'harmless'"
+            1, 128, value=settings.harmless_prompts, step=1, label="Harmless prompts", info="For 'harmless'"
         )
         parts.harmless_tokens = gr.Slider(
             1, 64, value=settings.harmless_tokens, step=1, label="Tokens of each", info="Own answers' length"
+        )
+        parts.harmless_at_once = gr.Number(
+            settings.harmless_at_once or 0,
+            label="Of them a step",
+            info="In turn; 0 for all at once",
+            precision=0,
+            minimum=0,
         )
     with gr.Row():
         parts.constraint_gradient = gr.Checkbox(
@@ -258,6 +265,12 @@ def _settings(parts: Parts, settings) -> None:
         )
         parts.watch_unsafe = gr.Checkbox(
             settings.watch_unsafe, label="Watch the unsafe answer", info="One more forward pass a step"
+        )
+        parts.safe_answers = gr.Slider(
+            1, 4, value=settings.safe_answers, step=1, label="Safe answers", info="The case's, then short ones of ours"
+        )
+        parts.question_alone = gr.Checkbox(
+            settings.question_alone, label="Question alone, too", info="Learn the answer without the attack as well"
         )
         parts.neurons_only = gr.Number(
             0, label="Neurons only", info="Edit this many columns; 0 for the whole matrix", precision=0, minimum=0

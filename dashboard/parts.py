@@ -59,6 +59,9 @@ class Parts:
     stop_below: Any = None
     harmless_prompts: Any = None
     harmless_tokens: Any = None
+    harmless_at_once: Any = None
+    safe_answers: Any = None
+    question_alone: Any = None
     watch_unsafe: Any = None
     edit: Any = None
     cancel: Any = None

@@ -34,7 +34,8 @@ class AnswerTerm:
     Attributes:
         replay: Gives the logits at the counted positions.
         labels: ``[positions]`` labels of the loss; -100 is left out.
-        actual: ``[positions]`` the tokens that really follow the counted positions.
+        actual: ``[positions]`` the tokens that really follow the counted positions, those of the answer whose
+            probability is told; the positions after them belong to further answers.
     """
 
     replay: Replay
@@ -46,7 +47,7 @@ class AnswerTerm:
         scored = self.replay.logits(weight).log_softmax(dim=-1)
         loss = torch.nn.functional.nll_loss(scored, self.labels.to(scored.device))
         with torch.no_grad():
-            own = scored.gather(-1, self.actual.to(scored.device).unsqueeze(-1)).mean().exp()
+            own = scored[: len(self.actual)].gather(-1, self.actual.to(scored.device).unsqueeze(-1)).mean().exp()
         return loss, float(own)
 
 
@@ -72,12 +73,21 @@ class KlTerm:
 
 
 def aligned_answer(
-    model: InspectedModel, block: int, encoded: Encoded, factory: ReplayFactory = TailReplay
+    model: InspectedModel,
+    block: int,
+    encoded: Encoded,
+    factory: ReplayFactory = TailReplay,
+    further: Sequence[Encoded] = (),
 ) -> AnswerTerm:
-    """Make the likelihood term of a response under correct alignment."""
-    replay = factory(model, block, [encoded.tokens], [encoded.predicting])
-    labels = torch.tensor(encoded.response)
-    return AnswerTerm(replay, labels, labels)
+    """Make the likelihood term of a response under correct alignment.
+
+    Args:
+        further: More responses that the loss is a mean over, a token each the same; the probability is the first one's.
+    """
+    each = (encoded, *further)
+    replay = factory(model, block, [one.tokens for one in each], [one.predicting for one in each])
+    labels = torch.tensor([token for one in each for token in one.response])
+    return AnswerTerm(replay, labels, torch.tensor(encoded.response))
 
 
 def reference_answer(

@@ -10,9 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from editing.descent import Descent, Signs
@@ -55,6 +56,13 @@ Optimiser = Literal["adam", "descent"]
 ConstraintKind = Literal["harmless", "answer", "next token"]
 LossPositions = Literal["aligned", "reference"]
 
+FURTHER_ANSWERS = (
+    "I can't help with that. It could hurt somebody, and I would rather help you find a fair way.",
+    "I'm sorry, but I won't do that. If you tell me what troubles you, we can look for a kinder answer together.",
+    "That is something I have to decline, because it would not be right. I am glad to help with something else.",
+)
+SafeAnswers = Annotated[int, Field(ge=1, le=1 + len(FURTHER_ANSWERS))]
+
 
 @checked(EditError)
 class DinmSettings:
@@ -82,11 +90,15 @@ class DinmSettings:
         target_probability: Stop when the safe answer's mean token probability reaches this; ``None`` for never.
         damage_budget: Largest KL in nats per token; a step beyond it is undone and the edit ends.
         harmless_prompts: Number of harmless prompts of the ``harmless`` constraint.
+        harmless_at_once: How many of them a step measures, in turn; ``None`` for all.
         harmless_tokens: Most tokens of the model's own answer to each.
         watch_unsafe: Also follow the unsafe answer's probability (a forward pass more per step).
         neurons_only: Edit only the value vectors (columns) of this many neurons, those that carry most of the
             difference between the two answers (:func:`inspector.neurons.neuron_activity`); ``None`` for the whole
             matrix, as in paper and released code.
+        safe_answers: Number of safe answers that the edit makes likely: the case's own and, beyond it, short ones that
+            fit any question (:data:`FURTHER_ANSWERS`), so that no single text is learnt by heart.
+        question_alone: Also make them likely after the question alone.
     """
 
     preset: Preset = "corrected"
@@ -107,8 +119,11 @@ class DinmSettings:
     damage_budget: Positive | None = 0.2
     harmless_prompts: HarmlessPrompts = 8
     harmless_tokens: HarmlessTokens = 12
+    harmless_at_once: Count | None = None
     watch_unsafe: bool = True
     neurons_only: Count | None = None
+    safe_answers: SafeAnswers = 1
+    question_alone: bool = False
 
 
 def preset(name: Preset, **changes: Any) -> DinmSettings:
@@ -159,10 +174,11 @@ _PLAIN = PromptFormat(chat=False, turn_end=False)
 
 @dataclass(frozen=True, eq=False)
 class Terms:
-    """The terms of one edit: the safe answer's loss, the constraint, and the unsafe answer where it is watched."""
+    """The terms of one edit: the safe answer's loss, the constraint's parts, which take turns, and the unsafe answer
+    where it is watched."""
 
     edit: AnswerTerm
-    constraint: KlTerm
+    constraint: Sequence[KlTerm]
     unsafe: AnswerTerm | None
 
 
@@ -205,9 +221,9 @@ def dinm(
     matrix = Matrix(base, columns)
     descent = Descent(matrix, model.lock, model.gradient_scale)
 
-    def evaluate(_number: int, gradient: bool) -> Signs:
+    def evaluate(number: int, gradient: bool) -> Signs:
         weight = matrix.weight()
-        edit_loss, safe_probability, kl, total = term_values(terms, weight, settings, gradient)
+        edit_loss, safe_probability, kl, total = term_values(terms, weight, settings, gradient, number)
         unsafe_probability = None
         if terms.unsafe is not None:
             with torch.no_grad():
@@ -326,19 +342,28 @@ def prepare_terms(
         encode(model, text, case.safe, PromptFormat(format.suffix, chat=False))
         edit = reference_answer(model, block, with_suffix(text, format.suffix), case.safe, replay)
     else:
-        edit = aligned(case.safe)
+        texts = [text, case.question] if settings.question_alone and case.question else [text]
+        answers = [case.safe, *FURTHER_ANSWERS[: settings.safe_answers - 1]]
+        first, *further = (encode(model, asked, answer, format) for asked in texts for answer in answers)
+        edit = aligned_answer(model, block, first, replay, further)
     unsafe = aligned(case.unsafe) if settings.watch_unsafe else None
-    return Terms(edit, kl_term(model, block, spans, settings.direction, base, replay), unsafe)
+    size = settings.harmless_at_once or len(spans)
+    parts = [spans[start : start + size] for start in range(0, len(spans), size)]
+    return Terms(edit, [kl_term(model, block, part, settings.direction, base, replay) for part in parts], unsafe)
 
 
 def term_values(
-    terms: Terms, weight: Tensor, settings: DinmSettings, gradient: bool
+    terms: Terms, weight: Tensor, settings: DinmSettings, gradient: bool, number: int = 0
 ) -> tuple[Tensor, float, Tensor, Tensor]:
-    """Return edit loss, probability of the safe answer, KL and weighted total at one weight."""
+    """Return edit loss, probability of the safe answer, KL and weighted total at one weight.
+
+    Args:
+        number: Of the step: the constraint's parts take turns.
+    """
     with torch.set_grad_enabled(gradient):
         edit_loss, safe_probability = terms.edit(weight)
     with torch.set_grad_enabled(gradient and settings.constraint_gradient):
-        kl = terms.constraint(weight)
+        kl = terms.constraint[number % len(terms.constraint)](weight)
     total = settings.edit_weight * edit_loss + settings.constraint_weight * kl
     return edit_loss, safe_probability, kl, total
 

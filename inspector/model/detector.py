@@ -53,6 +53,33 @@ class Detector:
         if not all(map(torch.isfinite, torch.tensor(numbers))):
             raise PatchError("The detector holds values that are not finite numbers. Make it again.")
 
+    def record(self) -> dict[str, Any]:
+        """Return everything but the weights as JSON can hold it."""
+        return {
+            "blocks": list(self.blocks),
+            "bias": self.bias,
+            "threshold": self.threshold,
+            "fingerprint": self.fingerprint,
+            "about": dict(self.about),
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], weights: Tensor) -> Detector:
+        """Return the detector of a :meth:`record` and its weights.
+
+        Raises:
+            PatchError: See the class.
+            LookupError, TypeError, ValueError: The record is damaged.
+        """
+        return cls(
+            tuple(map(int, record["blocks"])),
+            weights.float(),
+            float(record["bias"]),
+            float(record["threshold"]),
+            str(record["fingerprint"]),
+            dict(record["about"]),
+        )
+
     def fires(self, score: float) -> bool:
         """Tell whether a prompt of this score counts as harmful."""
         return score >= self.threshold

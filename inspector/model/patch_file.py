@@ -12,14 +12,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from inspector.errors import PatchError
-from inspector.model.patch import Delta, Patch
+from inspector.model.detector import Detector
+from inspector.model.patch import Delta, Patch, Row
 from inspector.model.prompt_format import PromptFormat
 
 _FORMAT = "dinm-inspector patch 2"
 
 
-def save_patch(patch: Patch, path: Path, extra: Mapping[str, Any] | None = None) -> None:
-    """Write a patch and, under ``extra``, anything else that JSON can hold."""
+def save_patch(
+    patch: Patch, path: Path, extra: Mapping[str, Any] | None = None, detector: Detector | None = None
+) -> None:
+    """Write a patch, its detector if it is routed and, under ``extra``, anything else that JSON can hold."""
     tensors = {}
     for number, delta in enumerate(patch.deltas):
         tensors[f"{number}.left"] = delta.left.detach().cpu().contiguous()
@@ -32,7 +35,10 @@ def save_patch(patch: Patch, path: Path, extra: Mapping[str, Any] | None = None)
         "format": asdict(patch.format),
         "deltas": [{"module": delta.module, "block": delta.block} for delta in patch.deltas],
         "extra": dict(extra or {}),
+        "detector": None if detector is None else detector.record(),
     }
+    if detector is not None:
+        tensors["detector.weights"] = detector.weights.detach().cpu().contiguous()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     save_file(tensors, partial, metadata={"format": _FORMAT, "record": json.dumps(record)})
@@ -40,10 +46,21 @@ def save_patch(patch: Patch, path: Path, extra: Mapping[str, Any] | None = None)
 
 
 def load_patch(path: Path) -> tuple[Patch, dict[str, Any]]:
-    """Read what :func:`save_patch` wrote.
+    """Return the patch that :func:`save_patch` wrote, and its ``extra``.
+
+    Raises:
+        PatchError: The file is missing, damaged or something else.
+    """
+    row, extra = load_row(path)
+    assert row.patch is not None
+    return row.patch, extra
+
+
+def load_row(path: Path) -> tuple[Row, dict[str, Any]]:
+    """Read what :func:`save_patch` wrote, with its detector if the edit is routed.
 
     Returns:
-        The patch and its ``extra``.
+        The row and its ``extra``.
 
     Raises:
         PatchError: The file is missing, damaged or something else.
@@ -69,9 +86,11 @@ def load_patch(path: Path) -> tuple[Patch, dict[str, Any]]:
                 )
                 for number, entry in enumerate(record["deltas"])
             )
+            told = record.get("detector")
+            detector = None if told is None else Detector.from_record(told, file.get_tensor("detector.weights"))
         patch = Patch(
             deltas, record["fingerprint"], record["method"], record["settings"], PromptFormat(**record["format"])
         )
-        return patch, record["extra"]
+        return Row(patch, detector=detector), record["extra"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise PatchError(f"The patch file {path} cannot be read ({error}). Choose another file.") from error

@@ -1,4 +1,4 @@
-"""A routed edit: its detector's score by hand, one decision a prompt, and vanilla bit for bit where it does not fire."""
+"""A routed edit: the score by hand, one decision a prompt, and vanilla bit for bit where the detector does not fire."""
 
 from __future__ import annotations
 

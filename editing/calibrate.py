@@ -1,0 +1,119 @@
+"""Calibrate a model once: ``python -m editing.calibrate [--model ...]``; every routed edit starts from the result."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from editing.calibration import FORMATS, load_calibration, make_calibration, places, save_calibration
+from editing.progress import Preparation
+from inspector.detection import measure, samples, states_of
+from inspector.errors import InspectorError
+from inspector.model import Detector, InspectedModel, load
+from inspector.safeedit.cases import Split
+from inspector.safeedit.scores import Estimate
+
+Loader = Callable[[argparse.Namespace], InspectedModel]
+
+
+def options() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parser = argparse.ArgumentParser(
+        prog="python -m editing.calibrate",
+        description="Fit a model's detector of harmful prompts on the bundled texts and keep it.",
+    )
+    parser.add_argument("--model", help="hub id or path; the embedded model by default")
+    parser.add_argument("--revision", help="of a hub model")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    parser.add_argument("--out", type=Path, help="file to write; in the cache by default")
+    parser.add_argument(
+        "--measure",
+        choices=("development", "score"),
+        help="measure the model's calibration on bundled texts that it was not made with, instead of making one",
+    )
+    return parser
+
+
+def load_model(chosen: argparse.Namespace) -> InspectedModel:
+    """Load the model that the options name."""
+    return load(chosen.model, device=chosen.device, dtype=chosen.dtype, revision=chosen.revision)
+
+
+def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:
+    """Run the command.
+
+    Returns:
+        0, or 2 when it cannot be done.
+    """
+    chosen = options().parse_args(arguments)
+    try:
+        model = loader(chosen)
+        if chosen.measure:
+            print(measured(model, load_calibration(model, chosen.out).detector, chosen.measure))
+            return 0
+        path = chosen.out or places(model)[1]
+        making = make_calibration(model)
+        said = -1
+        while True:
+            try:
+                event = next(making)
+            except StopIteration as end:
+                made = end.value
+                break
+            said = _tell(event, said)
+        save_calibration(made, path)
+        about = made.detector.about
+        print(
+            f"{path}: {about['questions']} harmful questions ({about['harmful_texts']} texts), "
+            f"{about['harmless_prompts']} harmless prompts ({about['harmless_texts']} texts). Held out in turn: "
+            f"{100 * about['found_held_out']:.1f} % found, area under the ROC curve {about['auc_held_out']:.4f}."
+        )
+    except InspectorError as error:
+        print(f"Error: {error.user_message()}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"Error: {error}. Choose another --out.", file=sys.stderr)
+        return 2
+    return 0
+
+
+def measured(model: InspectedModel, detector: Detector, split: Split) -> str:
+    """Return a table of hits and false alarms on a split that the detector was not fitted on."""
+    texts = samples(split)
+    lines = [f"{model.name}, {model.dtype_name}; texts of the split '{split}'"]
+    for form in FORMATS:
+        reading = states_of(model, texts, detector.blocks, [form])
+        states = None
+        while True:
+            try:
+                next(reading)
+            except StopIteration as end:
+                states = end.value
+                break
+        assert states is not None
+        scores = (states * detector.weights.numpy()).sum(axis=(1, 2)) + detector.bias
+        found = measure(texts, scores.tolist(), detector)
+        lines.append(f"\n{form.label() or 'with the suffix'}: area under the ROC curve {found.auc:.4f}")
+        for title, shares in (("harmful, found", found.found), ("harmless, false alarms", found.false_alarms)):
+            lines += [f"  {title:24s}{name:22s}{_percent(share)}" for name, share in shares.items()]
+    return "\n".join(lines)
+
+
+def _percent(share: Estimate) -> str:
+    if share.value is None:
+        return "none"
+    return f"{share.value:5.1f} %  ({share.low:.1f} to {share.high:.1f}, n = {share.n})"
+
+
+def _tell(event: Preparation, said: int) -> int:
+    tenth = int(10 * event.fraction)
+    if tenth > said:
+        print(f"  {event.message}, {100 * event.fraction:.0f} %", file=sys.stderr, flush=True)
+    return max(tenth, said)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

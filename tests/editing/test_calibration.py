@@ -1,0 +1,85 @@
+"""A calibration is made once a model, comes back from disk as it was, and is refused where it does not belong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from editing import calibrate
+from editing.calibration import Calibration, load_calibration, make_calibration, places, save_calibration
+from editing.progress import Preparation
+from inspector.detection import samples
+from inspector.errors import EditError
+from inspector.model import InspectedModel, encode
+
+
+@pytest.fixture(autouse=True)
+def few_texts(monkeypatch, tmp_path):
+    """Some texts of each kind, and a cache of this test's own without shipped calibrations."""
+
+    def few(split):
+        texts = [sample for sample in samples(split, 1, 1) if len(sample.text) < 200]
+        return [s for harmful in (True, False) for s in [s for s in texts if s.harmful == harmful][:12]]
+
+    for module in ("editing.calibration", "editing.calibrate"):
+        monkeypatch.setattr(f"{module}.samples", few)
+    monkeypatch.setattr("editing.calibration.SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr("editing.calibration.cache_root", lambda: tmp_path)
+
+
+def made_for(model: InspectedModel, cancel=lambda: False) -> tuple[Calibration | None, list[Preparation]]:
+    told, making = [], make_calibration(model, cancel)
+    while True:
+        try:
+            told.append(next(making))
+        except StopIteration as end:
+            return end.value, told
+
+
+def test_a_calibration_is_made_for_every_family_and_comes_back_as_it_was(model, tmp_path):
+    made, told = made_for(model)
+    shares = [event.fraction for event in told]
+    assert shares == sorted(shares) and "24 bundled prompts" in told[0].message
+    save_calibration(made, tmp_path / "new" / "file.safetensors")
+    again = load_calibration(model, tmp_path / "new" / "file.safetensors")
+    one, two = made.detector, again.detector
+    assert torch.equal(one.weights, two.weights) and one.record() == two.record()
+    prompts = [encode(model, text).prompt for text in ("How do I lie?", "Why is it cold?")]
+    assert one.scores(model, prompts) == two.scores(model, prompts)
+    assert two.about["harmful_texts"] == two.about["harmless_texts"] == 12
+
+
+def test_a_cancel_leaves_nothing(llama):
+    assert made_for(llama, cancel=lambda: True)[0] is None
+
+
+def test_what_is_missing_damaged_or_another_model_s_is_refused_with_the_remedy(llama, tmp_path):
+    with pytest.raises(EditError, match=r"not calibrated yet\. Run: python -m editing\.calibrate --model tiny-llama"):
+        load_calibration(llama)
+    path = places(llama)[1]
+    save_calibration(made_for(llama)[0], path)
+    whole = path.read_bytes()
+    assert load_calibration(llama).detector.fingerprint == llama.fingerprint
+    with pytest.raises(EditError, match="another base model"):
+        load_calibration(replace(llama, fingerprint="0" * 16), path)
+    for content in (whole[:-40], b"", b"text"):
+        path.write_bytes(content)
+        with pytest.raises(EditError, match=r"cannot be read .* Make it again"):
+            load_calibration(llama)
+    save_file({"a": torch.ones(1)}, path)
+    with pytest.raises(EditError, match="no calibration of this program"):
+        load_calibration(llama)
+
+
+def test_the_command_makes_one_and_measures_it_on_other_texts(llama, tmp_path, capsys):
+    assert calibrate.main([], lambda _chosen: llama) == 0
+    told = capsys.readouterr()
+    assert str(places(llama)[1]) in told.out and "12 texts" in told.out and "bundled prompts" in told.err
+    assert calibrate.main(["--measure", "development"], lambda _chosen: llama) == 0
+    table = capsys.readouterr().out
+    assert "split 'development'" in table and "n = 10" in table and "no suffix" in table
+    assert calibrate.main(["--measure", "score", "--out", str(tmp_path / "none")], lambda _chosen: llama) == 2
+    assert "cannot be read" in capsys.readouterr().err
