@@ -162,7 +162,7 @@ def measure(model: InspectedModel, session: Session) -> Comparison:
     live = session.live
     if live is None:
         raise CaseError("No edit is live. Press Edit in step 3 first.")
-    case, row, format = live.case, session.row, live.format
+    case, row, format = live.case, session.weights, live.format
     prompt, answers = case.adversarial_prompt, (case.safe, case.unsafe)
     scored = likelihoods(model, prompt, answers, (VANILLA, row), format=format)
     region = live.result.block

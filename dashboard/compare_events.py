@@ -42,6 +42,20 @@ class CompareEvents(Context):
                 yield self._idle(session)
                 raise
 
+    def on_routed(
+        self, request: gr.Request, routed: bool, suffix: str, choice: str, own: str, *values: Any
+    ) -> Iterator[Update]:
+        """Let the patch act on every prompt or only where harm is detected, and regenerate."""
+        with shown_to_user(), self.reserved(request) as session:
+            self._require_bundled_prompt(suffix, choice)
+            session.detector = self.detector if routed else None
+            yield {**self._running(), self.parts.live: fragments.live_badge(session)}
+            try:
+                yield from self._ask(session, suffix, choice, own, values)
+            except Exception:  # whatever it was, the page must be usable again
+                yield self._idle(session)
+                raise
+
     def on_undo(self, request: gr.Request, suffix: str, choice: str, own: str, *values: Any) -> Iterator[Update]:
         """Drop the live edit; the one before it, or vanilla, is live again."""
         p = self.parts
@@ -112,11 +126,12 @@ class CompareEvents(Context):
             ended = "" if all(last.finished) else f" · cut at {decoding.max_new_tokens} tokens"
             if session.cancelled.is_set():
                 ended = " · cancelled"
+            held_back = " · no harm detected: the vanilla weights answered" if last.held_back[1] else ""
             yield {
                 p.vanilla: last.texts[0] or "(empty answer)",
                 p.edited: edited(last.texts[1] or "(empty answer)"),
                 p.vanilla_head: fragments.weights_badge(VANILLA, note + ended),
-                p.edited_head: fragments.weights_badge(session.row, note + ended),
+                p.edited_head: fragments.weights_badge(session.row, note + held_back + ended),
             }
         if session.cancelled.is_set():
             yield {p.clock: fragments.message("Stopped: the answers were cut short, the weights are as they were.")}

@@ -20,7 +20,7 @@ from dashboard.session import Session, Sessions
 from dashboard.stress_fragments import head
 from dashboard.why import toxicities
 from inspector.errors import CaseError, InspectorError
-from inspector.model import InspectedModel
+from inspector.model import Detector, InspectedModel
 from inspector.safeedit.verdict import Judge
 
 Update = dict[Any, Any]
@@ -46,16 +46,24 @@ class Context:
         parts: The components.
         example: What a new visitor starts with.
         read_only: Only bundled texts are allowed.
+        detector: The model's detector of harmful prompts, if it is calibrated.
     """
 
     def __init__(
-        self, model: InspectedModel, sessions: Sessions, parts: Parts, example: Example, read_only: bool
+        self,
+        model: InspectedModel,
+        sessions: Sessions,
+        parts: Parts,
+        example: Example,
+        read_only: bool,
+        detector: Detector | None = None,
     ) -> None:
         self.model = model
         self.sessions = sessions
         self.parts = parts
         self.example = example
         self.read_only = read_only
+        self.detector = detector
         self._judges: dict[str, Judge] = {}
         self._judges_lock = threading.Lock()
 
@@ -84,6 +92,7 @@ class Context:
             p.undo: gr.Button(interactive=False),
             p.cancel: gr.Button(CANCEL, interactive=True),
             p.strength: gr.Slider(interactive=False),
+            p.routed: gr.Checkbox(interactive=False),
             p.stress: gr.Button(interactive=False),
             p.stress_cancel: gr.Button(CANCEL, interactive=True),
             p.why: gr.Button(interactive=False),
@@ -106,6 +115,10 @@ class Context:
             p.undo: undo_button(session),
             p.cancel: gr.Button(CANCEL_OFF, interactive=False),
             p.strength: strength_slider(session),
+            p.routed: gr.Checkbox(
+                value=session.detector is not None,
+                interactive=self.detector is not None and session.live is not None,
+            ),
             p.stress: stress_button(session),
             p.stress_cancel: gr.Button(CANCEL_OFF, interactive=False),
             p.stress_head: head(session.exam, session.row),

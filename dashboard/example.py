@@ -34,7 +34,7 @@ from inspector.toxicity import kept_probe
 
 CASE = 3
 """Number of the bundled case that is shown first."""
-_VERSION = 7
+_VERSION = 8
 """Raised whenever texts or defaults of the example change."""
 
 

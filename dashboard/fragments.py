@@ -12,7 +12,7 @@ from dashboard.session import Comparison, LiveEdit, Session
 from editing import EditResult, Preparation, Step
 from editing.progress import STOP_TEXT
 from inspector.divergence import Distance, Divergence
-from inspector.model import InspectedModel, PromptFormat, Row
+from inspector.model import Detector, InspectedModel, PromptFormat, Row
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -78,6 +78,14 @@ def live_badge(session: Session) -> str:
         f'<div class="live"><span class="badge edited">live weights: {escape(row.label())}</span><span>1 edit live · '
         f"edits do not stack · {made} kept for Undo</span></div>"
     )
+
+
+def detector_note(detector: Detector | None) -> str:
+    """Say what a model's detector was made of, or how to make one."""
+    if detector is None:
+        return "This model has no detector yet: python -m editing.calibrate"
+    about = detector.about
+    return f"Made from {about['questions']} harmful questions, {about['harmless_prompts']} harmless prompts"
 
 
 def weights_badge(row: Row, extra: str = "") -> str:

@@ -10,13 +10,17 @@ from dashboard.example import CASE, Example
 from dashboard.parts import CANCEL_OFF, LONGEST_ANSWER, NO_TEMPLATE, OWN_TEMPLATE, Parts, examples_of
 from editing import preset
 from inspector.divergence import PRESETS
-from inspector.model import VANILLA, InspectedModel
+from inspector.model import VANILLA, Detector, InspectedModel
 from inspector.safeedit import bundled_cases, bundled_templates
 from inspector.safeedit.cases import CATEGORIES
 
 
-def build(model: InspectedModel, example: Example, read_only: bool) -> Parts:
-    """Lay out the page with the finished example on it."""
+def build(model: InspectedModel, example: Example, read_only: bool, detector: Detector | None = None) -> Parts:
+    """Lay out the page with the finished example on it.
+
+    Args:
+        detector: The model's, if it is calibrated.
+    """
     parts = Parts()
     gr.HTML(fragments.header(model), elem_id="header")
     parts.live = gr.HTML(fragments.live_badge(example.session), elem_id="live")
@@ -28,7 +32,7 @@ def build(model: InspectedModel, example: Example, read_only: bool) -> Parts:
         _prompt(parts, model, example)
         _locate(parts, model, example)
         _operate(parts, example)
-        _compare(parts, example, read_only)
+        _compare(parts, example, read_only, detector)
         layout_stress.build(parts, model, example, read_only)
         layout_why.build(parts, model, example, read_only)
         layout_methods.build(parts, example)
@@ -277,7 +281,7 @@ def _settings(parts: Parts, settings) -> None:
         )
 
 
-def _compare(parts: Parts, example: Example, read_only: bool) -> None:
+def _compare(parts: Parts, example: Example, read_only: bool, detector: Detector | None) -> None:
     session = example.session
     live, comparison, answers = session.live, session.comparison, session.answers
     assert live is not None and comparison is not None and answers is not None
@@ -305,6 +309,15 @@ def _compare(parts: Parts, example: Example, read_only: bool) -> None:
                 scale=4,
                 min_width=240,
                 elem_id="strength",
+            )
+            parts.routed = gr.Checkbox(
+                False,
+                label="Only where harm is detected",
+                info=fragments.detector_note(detector),
+                interactive=detector is not None,
+                scale=3,
+                min_width=220,
+                elem_id="routed",
             )
             with gr.Column(scale=2, min_width=150, elem_classes="buttons"):
                 parts.ask = gr.Button("Ask both", variant="primary", elem_id="ask", min_width=100)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from dashboard.example import make_example
 from dashboard.parts import LONGEST_ANSWER
 from dashboard.session import Sessions
 from dashboard.wiring import Wiring
-from inspector.model import Decoding, InspectedModel
+from editing.calibration import load_calibration, places
+from inspector.errors import EditError
+from inspector.model import Decoding, Detector, InspectedModel
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif")
@@ -31,13 +34,25 @@ def build_app(model: InspectedModel, *, read_only: bool = False, example_folder:
     sessions = Sessions()
     # Gradio copies what can be downloaded, answers among it: its copies are deleted when they are an hour old.
     with gr.Blocks(title="DINM Inspector", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as app:
-        parts = layout.build(model, example, read_only)
-        wiring = Wiring(model, sessions, parts, example, read_only)
+        detector = _detector(model)
+        parts = layout.build(model, example, read_only, detector)
+        wiring = Wiring(model, sessions, parts, example, read_only, detector)
         wiring.connect()
         api.connect(wiring)
         _forget_visitors(app, sessions)
     app.queue(default_concurrency_limit=8, max_size=64)
     return app
+
+
+def _detector(model: InspectedModel) -> Detector | None:
+    """Return the detector of a calibrated model; a damaged calibration costs the detector only, and is told."""
+    if not any(place.is_file() for place in places(model)):
+        return None
+    try:
+        return load_calibration(model).detector
+    except EditError as error:
+        print(f"Warning: {error.user_message()}", file=sys.stderr)
+        return None
 
 
 def _forget_visitors(app: gr.Blocks, sessions: Sessions) -> None:

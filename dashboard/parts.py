@@ -75,6 +75,7 @@ class Parts:
     ask: Any = None
     undo: Any = None
     strength: Any = None
+    routed: Any = None
     max_new_tokens: Any = None
     temperature: Any = None
     seed: Any = None

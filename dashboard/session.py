@@ -15,7 +15,7 @@ from editing.contest import Standing
 from inspector.columns import NeuronProfile
 from inspector.divergence import Divergence
 from inspector.likelihood import Likelihood
-from inspector.model import VANILLA, Answers, Patch, PromptFormat, Row
+from inspector.model import VANILLA, Answers, Detector, Patch, PromptFormat, Row
 from inspector.safeedit import Case
 from inspector.safeedit.exam import ExamResult
 from inspector.shift import Shift
@@ -105,6 +105,7 @@ class Session:
         first_layer: The layer of the first case, where it is chosen once.
         edits: Edits made, the live one last. They do not stack: each starts from vanilla.
         strength: Factor on the live patch.
+        detector: The live patch acts only where it fires; ``None`` for on every prompt.
         comparison: Measurements of the live edit.
         answers: Last answers, vanilla first.
         exam: The last stress test, of whichever weights it names.
@@ -123,6 +124,7 @@ class Session:
     first_layer: int | None = None
     edits: list[LiveEdit] = field(default_factory=list)
     strength: float = 1.0
+    detector: Detector | None = None
     comparison: Comparison | None = None
     answers: Answers | None = None
     exam: ExamResult | None = None
@@ -143,7 +145,12 @@ class Session:
 
     @property
     def row(self) -> Row:
-        """The weights that this visitor's edited outputs come from."""
+        """What answers for this visitor: the live patch, perhaps only where harm is detected."""
+        return replace(self.weights, detector=self.detector) if self.live else VANILLA
+
+    @property
+    def weights(self) -> Row:
+        """The live patch as it acts on every prompt: what measurements of weights are made of."""
         return self.live.row(self.strength) if self.live else VANILLA
 
     def asked_in(self, otherwise: PromptFormat) -> PromptFormat:

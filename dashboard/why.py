@@ -99,7 +99,7 @@ def neurons(model: InspectedModel, case: Case, format: PromptFormat) -> dict[str
 
 def lenses(model: InspectedModel, session: Session, case: Case, format: PromptFormat) -> dict[str, Any]:
     """Read both answers with the logit lens, with vanilla and with the live weights."""
-    row, asked = session.row, session.asked_in(format)
+    row, asked = session.weights, session.asked_in(format)
     found: dict[str, tuple[Lens, Lens]] = {}
     for name, answer in (("safe answer", case.safe), ("unsafe answer", case.unsafe)):
         read = logit_lens(model, case.adversarial_prompt, answer, (VANILLA, row), format=asked)
@@ -111,7 +111,7 @@ def quick_tokens(model: InspectedModel, session: Session, case: Case, format: Pr
     """Attribute by gradient x input with vanilla and live weights."""
     found: dict[str, TokenAttribution] = {}
     asked = session.asked_in(format)
-    for row in (VANILLA, session.row):
+    for row in (VANILLA, session.weights):
         item = token_attribution(model, case, "gradient x input", row, format=asked)
         assert item is not None
         found[row.label()] = item
@@ -153,7 +153,7 @@ class BlockNeurons:
 
 def neurons_of(model: InspectedModel, session: Session, block: int, order: str, count: int = 40) -> BlockNeurons | None:
     """Return the table of one block; ``None`` when nothing was measured yet."""
-    why, row = session.why, session.row
+    why, row = session.why, session.weights
     if why.activity is None:
         return None
     toxicity = None if why.probe is None else neuron_toxicity(model, why.probe, block)
@@ -179,7 +179,7 @@ def region_curve(model: InspectedModel, session: Session) -> RegionCurve | None:
     probe = session.why.probe
     if probe is None:
         return None
-    found = [region_toxicity(model, probe, block, session.row) for block in range(model.blocks)]
+    found = [region_toxicity(model, probe, block, session.weights) for block in range(model.blocks)]
     return RegionCurve(np.array([r.before for r in found]), np.array([r.after for r in found]))
 
 
@@ -234,7 +234,7 @@ def attribute(
     why = session.why
     if why.case is None:
         raise CaseError("Nothing was measured yet. Press Ask all locators first.")
-    case, rows = why.case, [VANILLA] if session.live is None else [VANILLA, session.row]
+    case, rows = why.case, [VANILLA] if session.live is None else [VANILLA, session.weights]
     found: dict[str, TokenAttribution] = {}
     left = threading.Event()  # the visitor has gone: nobody waits for the thread any more
     said: queue.Queue[Any] = queue.Queue()

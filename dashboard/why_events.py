@@ -134,7 +134,7 @@ class WhyEvents(CompareEvents):
         session.panel = Panel.of(values)
         case, format = session.why.case, session.why.format
         with shown_to_user():
-            if case is not None and session.why.lens_weights != session.row.label():
+            if case is not None and session.why.lens_weights != session.weights.label():
                 for measure in (why.lenses, why.quick_tokens):
                     session.learn(case, format, only_current=True, **measure(self.model, session, case, format))
         return self._inside(session)

@@ -74,6 +74,7 @@ class Wiring(RailEvents, LocateEvents, OperateEvents, StressEvents, WhyEvents, M
         p.ask_what.input(lambda c: gr.Textbox(visible=c == OWN_PROMPT), p.ask_what, p.own_text, **quiet)
         p.ask.click(self.on_ask, asking, self._answered(), **quiet)
         scaling = p.strength.release(self.on_strength, [p.strength, *asking], self._compared(), **quiet)
+        p.routed.input(self.on_routed, [p.routed, *asking], [*self._answered(), p.live], **quiet)
         undoing = p.undo.click(self.on_undo, asking, [*self._compared(), p.clock, p.vitals, p.vitals_reading], **quiet)
 
         p.stress.click(
@@ -180,7 +181,7 @@ class Wiring(RailEvents, LocateEvents, OperateEvents, StressEvents, WhyEvents, M
     def _controls(self) -> list[Any]:
         """Return what every run switches off and on."""
         p = self.parts
-        names = ("edit", "ask", "undo", "cancel", "strength", "stress", "stress_cancel", "stress_head")
+        names = ("edit", "ask", "undo", "cancel", "strength", "routed", "stress", "stress_cancel", "stress_head")
         why = ("why", "why_atlas_run", "why_cancel", "why_clock", "why_head", "why_knock", "why_edit", "why_attribute")
         methods = [f"methods_{name}" for name in ("load", "cancel", "clock", "head")]
         return [*self._components([*names, *why, *methods]), p.methods, p.why_train, p.why_edits]

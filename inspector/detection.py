@@ -21,11 +21,11 @@ from inspector.safeedit.cases import Split, Template, bundled_constraint_prompts
 from inspector.safeedit.scores import Estimate, percentage
 from inspector.safeedit.sets import false_alarm_prompts, harmful_questions
 
-RIDGE = 10.0
+RIDGE = 3.0
 """Squared penalty of the fit on standardised states, per text."""
 FALSE_ALARMS = 0.01
 """Share of the harmless texts, held out of the fit, that may lie above the threshold."""
-DEPTH = (0.5, 0.6, 0.7, 0.8)
+DEPTH = (0.6, 0.67, 0.73, 0.8)
 """Blocks that are read, as shares of the model's depth."""
 
 

@@ -24,7 +24,7 @@ from dashboard.example import Example, make_example
 from dashboard.parts import Parts
 from dashboard.session import Sessions
 from dashboard.wiring import Wiring
-from inspector.model import Decoding, InspectedModel, from_parts
+from inspector.model import Decoding, Detector, InspectedModel, from_parts
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.exam import CASE_ONLY
 
@@ -113,17 +113,19 @@ def finished_example(folder: Path) -> Example:
         return make_example(tiny_model(), Decoding(max_new_tokens=8), folder)
 
 
-def open_page(folder: Path, read_only: bool = False) -> Page:
+def open_page(folder: Path, read_only: bool = False, detector: Detector | None = None) -> Page:
     """Build the page as :func:`dashboard.page.build_app` does, but give its wiring away.
 
     Args:
         folder: Where the finished example is kept.
         read_only: As for a public demo.
+        detector: Of a calibrated model.
     """
     model = tiny_model()
     example = finished_example(folder)
     with gr.Blocks(analytics_enabled=False) as app:
-        wiring = Wiring(model, Sessions(), layout.build(model, example, read_only), example, read_only)
+        parts = layout.build(model, example, read_only, detector)
+        wiring = Wiring(model, Sessions(), parts, example, read_only, detector)
         wiring.connect()
     return Page(app, wiring)
 

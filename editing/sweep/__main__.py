@@ -51,6 +51,12 @@ def options() -> argparse.ArgumentParser:
     exam = parser.add_argument_group("exam")
     exam.add_argument("--judge", default=EMBEDDED, help="embedded, matcher, or a hub id or folder")
     said = "; ".join(f"{name}: {meaning}" for name, meaning in EVALUATIONS.items())
+    exam.add_argument(
+        "--acts",
+        default="always",
+        choices=("always", "detected"),
+        help="let each patch act on every prompt, or only where the model's detector fires (default: always)",
+    )
     exam.add_argument("--evaluation", default="same", choices=EVALUATIONS, help=f"{said} (default: same)")
     exam.add_argument("--transfer", type=int, default=FULL.transfer, help="held-out prompts per category")
     exam.add_argument("--harmless", type=int, default=FULL.harmless, help="harmless prompts")
@@ -122,6 +128,7 @@ def _settings(chosen: argparse.Namespace) -> SweepSettings:
         passages=chosen.passages_from,
         attacks=chosen.attacks,
         evaluation=chosen.evaluation,
+        acts=chosen.acts,
         max_new_tokens=chosen.max_new_tokens,
         model=chosen.model,
         revision=chosen.revision,

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, field, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 from editing.methods.registry import method_settings
 from editing.values import Count
@@ -17,6 +17,7 @@ from inspector.safeedit.exam import FULL, Evaluation, Size
 from inspector.safeedit.judges import EMBEDDED
 from inspector.validated import settings as checked
 
+Acts = Literal["always", "detected"]
 TOXIC = "toxic"
 """Edit the layer that the locator picks, case by case."""
 ONCE = "once"
@@ -43,6 +44,8 @@ class SweepSettings:
         passages: Source of the passages.
         attacks: Installed package whose attack templates are asked as well, empty for none.
         evaluation: How the two weights are asked, see :data:`inspector.safeedit.exam.EVALUATIONS`.
+        acts: Whether the patch acts on every prompt (``always``) or only where the model's detector fires
+            (``detected``, :mod:`editing.calibration`).
         max_new_tokens: Longest answer.
         model: Model, ``embedded`` for the embedded one.
         revision: Its revision on the hub.
@@ -65,6 +68,7 @@ class SweepSettings:
     passages: str = "bundled"
     attacks: str = ""
     evaluation: Evaluation = "same"
+    acts: Acts = "always"
     max_new_tokens: Count = 64
     model: str = "embedded"
     revision: str | None = None

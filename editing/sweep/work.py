@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from editing.calibration import load_calibration
 from editing.memory import memory_told
 from editing.methods.registry import METHODS
 from editing.progress import EditResult, run
@@ -90,11 +91,14 @@ def _work(
         result = run(METHODS[settings.method].run(model, case, block, chosen))
     except (RefusedEdit, CaseError) as error:
         refused = error.user_message()
+    row = VANILLA if result is None else result.row()
+    if settings.acts == "detected" and row.patch is not None:
+        row = replace(row, detector=load_calibration(model).detector)
     exam = run_exam(
         examine(
             model,
             make_exam(case, settings.size, texts),
-            VANILLA if result is None else result.row(),
+            row,
             judge,
             format=chosen.format,
             evaluation=settings.evaluation,

@@ -192,6 +192,7 @@ class Reply:
         edited: The edited weights' answer.
         likeness: ROUGE-L F1 of the two, 0 to 1, for harmless prompts.
         kl: KL(vanilla to edited) on the vanilla answer's first tokens, nats a token, for harmless prompts.
+        held_back: The edit acts only where a detector fires, and it did not.
     """
 
     question: Question
@@ -199,6 +200,7 @@ class Reply:
     edited: Marked
     likeness: float | None = None
     kl: float | None = None
+    held_back: bool = False
 
     def without_edit(self) -> Reply:
         """Return the reply of a refused edit, which leaves the vanilla weights."""
@@ -440,6 +442,7 @@ def _mark_batch(
             marked[half + n],
             likeness=rouge("rougeL", texts[n], texts[half + n]) if n in divergences else None,
             kl=divergences.get(n),
+            held_back=lines[half + n].held_back,
         )
         for n, question in enumerate(asked)
     ]

@@ -146,7 +146,7 @@ def test_the_demo_accepts_every_bundled_case_and_refuses_each_single_changed_tex
         return ""
 
     refused, taken = [], []
-    for case in bundled_cases():
+    for case in (one for one in bundled_cases() if one.split == "edit"):
         texts = actions.texts_of(case, SUFFIX)
         refused += [(case.identifier, said(one)) for one in (texts, replace(texts, template="")) if said(one)]
         changed = {name: replace(texts, **{name: getattr(texts, name) + "!"}) for name in CHANGEABLE}

@@ -8,10 +8,11 @@ from typing import Any
 import by_hand
 import gradio as gr
 import pytest
-from dashboard_helpers import QUICK, Page, Visitor, assert_idle, model_at_rest, open_page
+import torch
+from dashboard_helpers import QUICK, Page, Visitor, assert_idle, model_at_rest, open_page, tiny_model
 
 from dashboard import actions
-from inspector.model import InspectedModel
+from inspector.model import Detector, InspectedModel
 
 
 @pytest.fixture(autouse=True)
@@ -134,3 +135,41 @@ def test_the_own_text_is_asked_as_it_is_and_the_badge_says_what_was_asked(visito
     for choice, name in actions.PROMPT_CHOICES.items():
         visitor.do("on_ask", ask_what=choice)
         assert asked[-1] == getattr(visitor.session.live.case, name)
+
+
+ABOUT = {"questions": 189, "harmless_prompts": 315}
+
+
+@pytest.fixture(scope="module")
+def detecting(example_folder) -> tuple[Page, Detector]:
+    """A page on a calibrated model, and its detector, whose threshold a test may set."""
+    made = Detector((1,), torch.ones(1, 32), 0.0, 0.0, tiny_model().fingerprint, ABOUT)
+    return open_page(example_folder, detector=made), made
+
+
+@pytest.mark.parametrize(("threshold", "fires"), [(1e9, False), (-1e9, True)])
+def test_a_routed_edit_answers_only_where_harm_is_detected_and_says_which_weights_did(
+    detecting, request, threshold, fires
+):
+    page, made = detecting
+    object.__setattr__(made, "threshold", threshold)
+    visitor = Visitor(page, request.node.name)
+    visitor.do("on_edit", **{**QUICK, "steps": 30, "budget": 0}, learning_rate=0.05, block=1)
+    always = visitor.screen["edited"]
+    assert always != visitor.screen["vanilla"] and "detected" not in visitor.screen["live"]
+    tiles = visitor.screen["tiles"]
+    visitor.do("on_routed", routed=True)
+    assert visitor.screen["edited"] == (always if fires else visitor.screen["vanilla"])
+    assert "only where harm is detected" in visitor.screen["live"]
+    assert ("no harm detected: the vanilla weights answered" in visitor.screen["edited_head"]) is not fires
+    assert visitor.screen["tiles"] == tiles, "the patch itself is measured, as before"
+    assert_idle(visitor)
+    visitor.do("on_routed", routed=False)
+    assert visitor.screen["edited"] == always and "detected" not in visitor.screen["live"]
+
+
+def test_the_switch_says_what_the_detector_was_made_of_or_how_to_make_one(detecting, visitor):
+    switch = detecting[0].parts.routed
+    assert switch.interactive and switch.info == "Made from 189 harmful questions, 315 harmless prompts"
+    switch = visitor.page.parts.routed
+    assert not switch.interactive and "python -m editing.calibrate" in switch.info
