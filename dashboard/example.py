@@ -217,7 +217,9 @@ def _read(path: Path, model: InspectedModel) -> tuple[EditResult, Answers, ExamR
             for text, tokens, format, own, reply in extra["harmless"]
         }
         told = extra["answers"]
-        answers = Answers(tuple(told["texts"]), tuple(map(tuple, told["token_ids"])), tuple(told["ended"]))
+        answers = Answers(
+            tuple(told["texts"]), tuple(map(tuple, told["token_ids"])), *map(tuple, (told["ended"], told["held_back"]))
+        )
         exam = exam_from(extra["exam"])
         located = tuple(Located(**{**item, "scores": np.array(item["scores"])}) for item in extra["located"])
         known = Why(located=located, atlas=_atlas_from(extra["atlas"]))

@@ -25,6 +25,22 @@ PICKED = "#E69F00"
 _GRID = "rgba(128,128,128,0.22)"
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 
+_AXIS = {"gridcolor": _GRID, "zeroline": False, "linecolor": _GRID, "automargin": True}
+_TEMPLATE = go.layout.Template(
+    layout={
+        "margin": {"l": 56, "r": 12, "t": 28, "b": 44},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": _FONT, "size": 12},
+        "hoverlabel": {"font": {"family": _FONT, "size": 12}},
+        "showlegend": False,
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
+    }
+)
+"""Looks of every figure, made once: plotly checks each property anew wherever it is set."""
+
 DISTANCE_NAMES: dict[Distance, str] = {
     "l2": "L2 distance",
     "relative": "relative L2 distance",
@@ -47,20 +63,7 @@ def _base(height: int, **layout) -> go.Figure:
 
 
 def _style(figure: go.Figure, height: int, **layout) -> None:
-    figure.update_layout(
-        height=height,
-        margin={"l": 56, "r": 12, "t": 28, "b": 44},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": _FONT, "size": 12},
-        hoverlabel={"font": {"family": _FONT, "size": 12}},
-        showlegend=False,
-        template="none",
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
-    )
-    figure.update_layout(**layout)
-    figure.update_xaxes(gridcolor=_GRID, zeroline=False, linecolor=_GRID, automargin=True)
-    figure.update_yaxes(gridcolor=_GRID, zeroline=False, linecolor=_GRID, automargin=True)
+    figure.update_layout(template=_TEMPLATE, height=height, **layout)
 
 
 def _short(values: np.ndarray) -> list[list[float]]:

@@ -93,13 +93,21 @@ def mean(values: Sequence[float], factor: float = 1.0, least: float = -math.inf)
     centre = float(data.mean())
     if len(data) == 1:
         return Estimate(centre, 1)
-    from scipy.stats import sem, t
-
-    # Of the standard distribution, then scaled: t.interval gives no number for a scale of 0, equal values.
-    low, high = (centre + float(end * sem(data)) for end in t.interval(0.95, len(data) - 1))
+    # Of the standard distribution, then scaled: there is no interval for a scale of 0, equal values.
+    error = float(data.std(ddof=1)) / math.sqrt(len(data))
+    low, high = (centre + end * error for end in _student(len(data) - 1))
     if min(values) >= 0 and max(values) <= 1 < factor:
         low, high = max(0.0, low), min(factor, high)
     return Estimate(centre, len(data), max(low, least), high)
+
+
+@lru_cache
+def _student(freedom: int) -> tuple[float, float]:
+    """Return the 95 % interval of Student's standard distribution (scipy, which takes its time)."""
+    from scipy.stats import t
+
+    low, high = t.interval(0.95, freedom)
+    return float(low), float(high)
 
 
 def average(parts: Sequence[Estimate]) -> Estimate:

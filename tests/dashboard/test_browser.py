@@ -14,8 +14,9 @@ from urllib.parse import urlparse
 import pytest
 from dashboard_helpers import model_at_rest
 
-from dashboard import why
+from dashboard import stress, why
 from dashboard.page import build_app, launch_options
+from inspector.safeedit.exam import CASE_ONLY, Size
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
@@ -29,8 +30,11 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory) -> Iterator[str]:
-    """The dashboard on the tiny model, its example made anew."""
-    with model_at_rest() as model:
+    """The dashboard on the tiny model, its example made anew with a short stress test and contest."""
+    with model_at_rest() as model, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dashboard.example.CONTEST", ("dinm", "sft", "self-reminder"))
+        patch.setattr("dashboard.example.CONTEST_SIZE", CASE_ONLY)
+        patch.setitem(stress.SIZES, "Quick", Size(1, 2, 0, 0))
         app = build_app(model, example_folder=tmp_path_factory.mktemp("examples"))
         _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, server_port=None, **launch_options())
         yield address
@@ -146,6 +150,18 @@ def test_a_new_visitor_sees_a_finished_example_and_no_empty_box(shared):
     assert shared.locator("#cancel").is_disabled(), "nothing runs, so nothing can be cancelled"
 
 
+def test_unsafe_text_is_blurred_until_clicked(shared):
+    for box in ("#unsafe", "#vanilla"):
+        area = shared.locator(f"{box} textarea")
+        assert "blur" in area.evaluate("e => getComputedStyle(e).filter")
+        area.scroll_into_view_if_needed()
+        place = area.bounding_box()
+        shared.mouse.click(place["x"] + 40, place["y"] + 20)
+        shared.wait_for_function(
+            "s => getComputedStyle(document.querySelector(s)).filter === 'none'", arg=f"{box} textarea"
+        )
+
+
 def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
     first = re.search(r"layer (\d+)", text_of(page, "#live")).group(1)
     pick_cinema(page)
@@ -251,18 +267,6 @@ def test_markup_and_control_characters_are_text_and_never_run(page):
     wait_for_text(page, "#locate-reading", "the answers part most")
     assert page.evaluate("window.ran") is None
     assert page.locator("#step-prompt b, #step-locate img").count() == 0
-
-
-def test_unsafe_text_is_blurred_until_clicked(shared):
-    for box in ("#unsafe", "#vanilla"):
-        area = shared.locator(f"{box} textarea")
-        assert "blur" in area.evaluate("e => getComputedStyle(e).filter")
-        area.scroll_into_view_if_needed()
-        place = area.bounding_box()
-        shared.mouse.click(place["x"] + 40, place["y"] + 20)
-        shared.wait_for_function(
-            "s => getComputedStyle(document.querySelector(s)).filter === 'none'", arg=f"{box} textarea"
-        )
 
 
 CONTRAST = """selector => {
