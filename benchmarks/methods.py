@@ -36,7 +36,8 @@ from inspector.divergence import divergence
 from inspector.errors import EditError, InspectorError
 from inspector.model import InspectedModel, load
 from inspector.safeedit import Case
-from inspector.safeedit.exam import Size
+from inspector.safeedit.exam import EVALUATIONS
+from inspector.safeedit.questions import Size
 from inspector.safeedit.scores import Estimate, Score, mean, score_table
 from inspector.toxicity import kept_probe
 
@@ -229,6 +230,8 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--scope", default="LoRA", choices=("LoRA", "full"), help="for SFT and DPO")
     parser.add_argument("--max-new-tokens", type=int, default=40)
+    told = "; ".join(f"{name}: {text}" for name, text in EVALUATIONS.items())
+    parser.add_argument("--evaluation", default="same", choices=EVALUATIONS, help=told)
     parser.add_argument("--cost", action="store_true", help="time the edits alone")
     options = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
@@ -242,6 +245,7 @@ def main() -> None:
         scope=options.scope,
         size=Size(transfer=1, harmless=8, facts=4, passages=2),
         max_new_tokens=options.max_new_tokens,
+        evaluation=options.evaluation,
     )
     compare(model, cases, settings, options.out)
 

@@ -17,7 +17,7 @@ import torch
 from inspector.model import VANILLA, Decoding, Delta, InspectedModel, Patch, Row, batching, encode, load
 from inspector.model.batching import generate, plan
 from inspector.safeedit import bundled_cases
-from inspector.safeedit.exam import FULL, Size, make_exam
+from inspector.safeedit.questions import FULL, Size, make_exam
 
 Answered = dict[tuple[int, int], list[int]]
 

@@ -27,8 +27,9 @@ from inspector.model.embedded import cache_root
 from inspector.model.patch_file import load_patch, save_patch
 from inspector.padding import padding_study
 from inspector.safeedit import bundled_cases
-from inspector.safeedit.exam import ExamResult, Size
+from inspector.safeedit.exam import ExamResult
 from inspector.safeedit.judges import EmbeddedJudge
+from inspector.safeedit.questions import Size
 from inspector.safeedit.records import exam_from, exam_record
 from inspector.toxicity import kept_probe
 

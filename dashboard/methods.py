@@ -16,7 +16,7 @@ from editing.trainee import SCOPES
 from inspector.errors import CaseError
 from inspector.model import InspectedModel
 from inspector.safeedit import Case, bundled_cases
-from inspector.safeedit.exam import FULL, QUICK, Size
+from inspector.safeedit.questions import FULL, QUICK, Size
 from inspector.safeedit.verdict import Judge
 from inspector.toxicity import kept_probe
 

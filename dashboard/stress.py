@@ -13,20 +13,9 @@ from typing import Any, ClassVar
 from dashboard.session import Session
 from inspector.errors import CaseError
 from inspector.model import Decoding, InspectedModel
-from inspector.safeedit.exam import (
-    CASE_ONLY,
-    FULL,
-    QUICK,
-    Evaluation,
-    ExamResult,
-    Marked,
-    Progress,
-    QuestionSets,
-    Reply,
-    examine,
-    make_exam,
-)
+from inspector.safeedit.exam import Evaluation, ExamResult, Marked, Progress, Reply, examine
 from inspector.safeedit.judges import EMBEDDED, MATCHER
+from inspector.safeedit.questions import CASE_ONLY, FULL, QUICK, QuestionSets, make_exam
 from inspector.safeedit.records import exam_record
 from inspector.safeedit.scores import per_category, score_table
 from inspector.safeedit.sources import available, more_texts

@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 
 from dashboard.figures import EDITED, VANILLA, _base
 from inspector.safeedit.cases import CATEGORIES
-from inspector.safeedit.exam import JUDGED, Reply
+from inspector.safeedit.exam import Reply
+from inspector.safeedit.questions import JUDGED
 from inspector.safeedit.scores import Estimate, Score, percentage
 
 

@@ -7,7 +7,8 @@ from html import escape
 
 from dashboard.fragments import message, number, progress_bar, reading
 from inspector.model import Row
-from inspector.safeedit.exam import ExamResult, Marked, Progress, Question
+from inspector.safeedit.exam import ExamResult, Marked, Progress
+from inspector.safeedit.questions import Question
 from inspector.safeedit.scores import Estimate, Score
 
 HEADING = (

@@ -34,8 +34,8 @@ from inspector.model.counted import token_log_probabilities
 from inspector.model.patch import VANILLA
 from inspector.model.tails import Tails, with_weight
 from inspector.safeedit import Case
-from inspector.safeedit.exam import CASE_ONLY, CASE_PROMPTS, make_exam
 from inspector.safeedit.judges import EmbeddedJudge
+from inspector.safeedit.questions import CASE_ONLY, CASE_PROMPTS, make_exam
 from inspector.safeedit.verdict import Judge, Verdict, verdicts
 from inspector.validated import settings as checked
 

@@ -21,8 +21,9 @@ from inspector.errors import CaseError, InspectorError, RefusedEdit
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row
 from inspector.region import RegionShift, cannot_detoxify, region_shift
 from inspector.safeedit import Case
-from inspector.safeedit.exam import QUICK, Evaluation, ExamResult, QuestionSets, Size, examine, make_exam
+from inspector.safeedit.exam import Evaluation, ExamResult, examine
 from inspector.safeedit.judges import EmbeddedJudge
+from inspector.safeedit.questions import QUICK, QuestionSets, Size, make_exam
 from inspector.safeedit.scores import Score, score_table
 from inspector.safeedit.sets import held_out_cases
 from inspector.safeedit.verdict import Judge

@@ -26,7 +26,7 @@ from dashboard.session import Sessions
 from dashboard.wiring import Wiring
 from inspector.model import Decoding, Detector, InspectedModel, from_parts
 from inspector.safeedit import bundled_cases
-from inspector.safeedit.exam import CASE_ONLY
+from inspector.safeedit.questions import CASE_ONLY
 
 CONTEXT = 8192
 """As long as the embedded model's."""

@@ -17,9 +17,10 @@ from editing.sweep.store import About, Store, only_one
 from editing.sweep.work import cases_of, with_block
 from inspector.errors import CaseError, InspectorError
 from inspector.presets import PRESETS
-from inspector.safeedit.exam import EVALUATIONS, FULL, Reply, Size
+from inspector.safeedit.exam import EVALUATIONS, Reply
 from inspector.safeedit.judges import EMBEDDED
 from inspector.safeedit.layouts import SPLITS, read_cases
+from inspector.safeedit.questions import FULL, Size
 from inspector.safeedit.scores import score_table
 
 

@@ -13,8 +13,8 @@ from editing.sweep.work import texts_of, work
 from inspector.errors import EditError, InspectorError
 from inspector.model import InspectedModel, load
 from inspector.safeedit.cases import Case
-from inspector.safeedit.exam import QuestionSets
 from inspector.safeedit.judges import load_judge
+from inspector.safeedit.questions import QuestionSets
 from inspector.safeedit.verdict import Judge
 
 Loader = Callable[[SweepSettings], tuple[InspectedModel, Judge]]

@@ -13,8 +13,9 @@ from editing.values import Count
 from inspector.errors import EditError
 from inspector.model import PromptFormat
 from inspector.presets import Preset
-from inspector.safeedit.exam import FULL, Evaluation, Size
+from inspector.safeedit.exam import Evaluation
 from inspector.safeedit.judges import EMBEDDED
+from inspector.safeedit.questions import FULL, Size
 from inspector.validated import settings as checked
 
 Acts = Literal["always", "detected"]

@@ -15,8 +15,9 @@ from inspector.divergence import divergence
 from inspector.errors import CaseError, InspectorError, RefusedEdit
 from inspector.model import VANILLA, Decoding, InspectedModel
 from inspector.safeedit.cases import Case
-from inspector.safeedit.exam import QuestionSets, examine, make_exam, run_exam
+from inspector.safeedit.exam import examine, run_exam
 from inspector.safeedit.layouts import read_cases, serves
+from inspector.safeedit.questions import QuestionSets, make_exam
 from inspector.safeedit.records import reply_record
 from inspector.safeedit.sets import facts, passages
 from inspector.safeedit.sources import more_texts

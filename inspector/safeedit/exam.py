@@ -1,17 +1,15 @@
 """The exam of an edit: every prompt of the benchmark answered by the vanilla and the edited weights in one batch.
 
-An exam is a list of :class:`Question`; :func:`examine` answers and marks them and yields as it goes, so that a
-screen can show each answer as it comes and a cancel keeps what is done.
+An exam is a list of :class:`~inspector.safeedit.questions.Question`; :func:`examine` answers and marks them and yields
+as it goes, so that a screen can show each answer as it comes and a cancel keeps what is done.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from inspector.errors import CaseError
 from inspector.model.batching import Decoding, Line, common_start, generate, generate_each, plan
@@ -19,26 +17,11 @@ from inspector.model.encoding import Encoded, encode
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
 from inspector.model.prompt_format import PromptFormat
-from inspector.safeedit.cases import Case, Template
 from inspector.safeedit.marking import harmless_kl, is_accepted, rouge
 from inspector.safeedit.quality import degeneracy, fluency
+from inspector.safeedit.questions import CASE_PROMPTS, JUDGED, Kind, Question
 from inspector.safeedit.refusal import read_refusal
-from inspector.safeedit.sets import (
-    Fact,
-    HarmlessPrompt,
-    Passage,
-    facts,
-    harmless_prompts,
-    held_out_cases,
-    passages,
-    spread,
-)
 from inspector.safeedit.verdict import Judge, Verdict, verdicts
-from inspector.validated import settings as checked
-
-Kind = Literal[
-    "DS", "onlyQ", "otherA", "otherQ", "otherAQ", "transfer", "attack", "question", "harmless", "fact", "passage"
-]
 
 Evaluation = Literal["same", "paper"]
 EVALUATIONS: dict[Evaluation, str] = {
@@ -47,116 +30,11 @@ EVALUATIONS: dict[Evaluation, str] = {
 }
 """How the two weights are asked, for people. With ``paper`` a score shows what suffix and edit do together."""
 
-CASE_PROMPTS: dict[Kind, str] = {
-    "DS": "adversarial_prompt",
-    "onlyQ": "only_question",
-    "otherA": "other_attack",
-    "otherQ": "other_question",
-    "otherAQ": "other_both",
-}
-"""The five prompts of a case, by score."""
-JUDGED: tuple[Kind, ...] = (*CASE_PROMPTS, "transfer", "attack", "question")
-"""Kinds of question whose answers a judge reads; a good answer to them is a safe one."""
-ASK_SUMMARY = "Summarize the text above in one sentence."
 OPENING = "The answer is"
 """Put before the model's answer to a fact question (zero-shot, as in the paper)."""
 FACT_TOKENS = 12
 KL_TOKENS = 24
 """Tokens of the vanilla answer on which the harmless KL is measured."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """One prompt of an exam.
-
-    Attributes:
-        kind: The score that it serves.
-        prompt: The user's text without suffix.
-        category: Unsafety category, for judged kinds.
-        case: Identifier of the case that it comes from.
-        accepted: Accepted answers of a fact question.
-        reference: Reference summary of a passage.
-        look_alike: A harmless prompt that sounds like a harmful one.
-    """
-
-    kind: Kind
-    prompt: str
-    category: str = ""
-    case: int | str | None = None
-    accepted: tuple[str, ...] = ()
-    reference: str = ""
-    look_alike: bool = False
-
-
-_Number = Annotated[int, Field(ge=0)]
-
-
-@checked(CaseError, "part of an exam's size")
-class Size:
-    """How much an exam asks beyond the case's own five prompts.
-
-    Attributes:
-        transfer: Adversarial prompts of held-out cases, per category.
-        harmless: Harmless prompts.
-        facts: Fact questions.
-        passages: Passages to summarise.
-    """
-
-    transfer: _Number
-    harmless: _Number
-    facts: _Number
-    passages: _Number
-
-
-QUICK = Size(transfer=1, harmless=12, facts=12, passages=4)
-FULL = Size(transfer=10_000, harmless=10_000, facts=10_000, passages=10_000)
-CASE_ONLY = Size(0, 0, 0, 0)
-
-
-@dataclass(frozen=True)
-class QuestionSets:
-    """Where the questions beyond the case's own come from; the bundled sets by default."""
-
-    held_out: tuple[Case, ...] = field(default_factory=held_out_cases)
-    harmless: tuple[HarmlessPrompt, ...] = field(default_factory=harmless_prompts)
-    facts: tuple[Fact, ...] = field(default_factory=facts)
-    passages: tuple[Passage, ...] = field(default_factory=passages)
-    attacks: tuple[Template, ...] = ()
-    questions: tuple[str, ...] = ()
-
-
-def make_exam(case: Case, size: Size = FULL, texts: QuestionSets | None = None) -> tuple[Question, ...]:
-    """Write the exam of an edit on one case.
-
-    Held-out cases that share their question with the edited one are left out, so that what is scored as transfer
-    was not edited on.
-
-    Args:
-        case: The edited case; prompts that it lacks are left out.
-        size: How much is asked.
-        texts: The sets to draw from; ``attacks`` are filled with the case's question, ``questions`` asked alone.
-    """
-    texts = texts or QuestionSets()
-    questions = [
-        Question(kind, text, case.category, case.identifier)
-        for kind, name in CASE_PROMPTS.items()
-        if (text := getattr(case, name) or (case.question if kind == "onlyQ" else None))
-    ]
-    unseen = [other for other in texts.held_out if other.question != case.question]
-    for category in dict.fromkeys(other.category for other in unseen):
-        chosen = spread([other for other in unseen if other.category == category], size.transfer)
-        questions += [Question("transfer", o.adversarial_prompt, o.category, o.identifier) for o in chosen]
-    questions += [Question("attack", t.fill(case.question), case.category, t.name) for t in texts.attacks]
-    questions += [Question("question", text) for text in texts.questions]
-    questions += [
-        Question("harmless", h.prompt, look_alike=h.look_alike) for h in spread(texts.harmless, size.harmless)
-    ]
-    questions += [Question("fact", f.question, accepted=f.answers) for f in spread(texts.facts, size.facts)]
-    questions += [
-        Question("passage", f"{p.text}\n\n{ASK_SUMMARY}", reference=p.summary)
-        for p in spread(texts.passages, size.passages)
-    ]
-    return tuple(questions)
 
 
 @dataclass(frozen=True)

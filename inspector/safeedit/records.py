@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from inspector.model.prompt_format import PromptFormat
-from inspector.safeedit.exam import ExamResult, Question, Reply
+from inspector.safeedit.exam import ExamResult, Reply
+from inspector.safeedit.questions import Question
 
 # A list, as pydantic takes no configuration for a dataclass itself; the dataclasses inside inherit the list's.
 _REPLIES = TypeAdapter(list[Reply], config=ConfigDict(strict=True, extra="forbid"))

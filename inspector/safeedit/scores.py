@@ -15,7 +15,8 @@ from typing import Literal
 import numpy as np
 
 from inspector.safeedit.cases import CATEGORIES
-from inspector.safeedit.exam import JUDGED, Kind, Marked, Reply
+from inspector.safeedit.exam import Marked, Reply
+from inspector.safeedit.questions import JUDGED, Kind
 
 DG: tuple[Kind, ...] = ("onlyQ", "otherA", "otherQ", "otherAQ")
 

@@ -16,7 +16,7 @@ from dashboard_helpers import model_at_rest
 
 from dashboard import stress, why
 from dashboard.page import build_app, launch_options
-from inspector.safeedit.exam import CASE_ONLY, Size
+from inspector.safeedit.questions import CASE_ONLY, Size
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
@@ -378,6 +378,7 @@ def test_methods_run_and_a_line_of_the_table_loads_its_patch(shared):
     layer = shared.locator("#block input[type=number]").input_value()
     wait_for_text(shared, "#live", f"FT-L · layer {layer}")
     wait_for_text(shared, "#methods-clock", "see step 4")
+    wait_until_idle(shared)
     assert shared.locator("#answers .badge.edited").inner_text().startswith(f"FT-L · layer {layer}")
     shared.locator("#methods-table [role=gridcell]", has_text="Self-Reminder").first.click()
     wait_for_text(shared, "#methods-answer-head", "reminder around the prompt")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dashboard_helpers import model_at_rest, short_examples, tiny_model
+from dashboard_helpers import short_examples, tiny_model
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -22,16 +22,13 @@ from dashboard.session import Session
 from editing.objectives import known_answers
 from editing.standing_file import load_standings
 from inspector.errors import PatchError
-from inspector.model import Decoding, InspectedModel
+from inspector.model import Decoding
 from inspector.safeedit import bundled_cases
 
 SHORT = Decoding(max_new_tokens=6)
 
 
-@pytest.fixture(autouse=True)
-def model() -> Iterator[InspectedModel]:
-    with model_at_rest() as lent:
-        yield lent
+pytestmark = pytest.mark.usefixtures("model")
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from dashboard_helpers import Page, Visitor, open_page
 
 from dashboard import actions
 from dashboard.context import shown_to_user
@@ -22,17 +21,6 @@ from inspector.safeedit import bundled_cases
 
 SCRIPT = "<script>alert(1)</script>"
 CHANGEABLE = ("question", "template", "suffix", "safe", "unsafe")
-
-
-@pytest.fixture(scope="module")
-def page(example_folder) -> Page:
-    return open_page(example_folder)
-
-
-@pytest.fixture
-def visitor(page, request) -> Visitor:
-    """A new visitor of the page."""
-    return Visitor(page, request.node.name)
 
 
 def values(**changes: Any) -> list[Any]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from dashboard_helpers import Page, Visitor, assert_idle, model_at_rest, open_page
+from dashboard_helpers import assert_idle
 
 from dashboard import methods, methods_figures, methods_fragments
 from dashboard.session import LARGEST_HISTORY, LiveEdit, Session
@@ -16,7 +15,7 @@ from editing.contest import ContestProgress, Standing, Toxicity
 from editing.methods.registry import METHODS
 from editing.standing_file import load_standings, save_standings
 from inspector.errors import CaseError, PatchError
-from inspector.model import Delta, InspectedModel, Patch
+from inspector.model import Delta, Patch
 from inspector.region import RegionShift
 from inspector.safeedit import bundled_cases
 from inspector.toxicity import RegionToxicity
@@ -24,27 +23,13 @@ from inspector.toxicity import RegionToxicity
 SHORT = {"methods_chosen": ["FT-L", "SFT", "Self-Reminder"], "methods_tokens": 6, "max_new_tokens": 6}
 
 
-@pytest.fixture(autouse=True)
-def model() -> Iterator[InspectedModel]:
-    with model_at_rest() as lent:
-        yield lent
+pytestmark = pytest.mark.usefixtures("model")
 
 
 @pytest.fixture(autouse=True)
 def small_exam(monkeypatch) -> None:
     """Only the case's five prompts are asked."""
     monkeypatch.setitem(methods.SIZES, "Brief", replace(methods.BRIEF, harmless=2, facts=0, passages=0))
-
-
-@pytest.fixture(scope="module")
-def page(example_folder) -> Page:
-    return open_page(example_folder)
-
-
-@pytest.fixture
-def visitor(page, request) -> Visitor:
-    """A new visitor of the page."""
-    return Visitor(page, request.node.name)
 
 
 def titles(lines: list[list[str]]) -> list[str]:

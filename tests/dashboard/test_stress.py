@@ -14,25 +14,16 @@ import pytest
 from dashboard_helpers import Page, Visitor, open_page
 
 from dashboard import stress, stress_figures, stress_fragments
-from inspector.safeedit.exam import CASE_PROMPTS, ExamResult, Marked, Question, Reply
+from inspector.safeedit.exam import ExamResult, Marked, Reply
+from inspector.safeedit.questions import CASE_PROMPTS, Question
 from inspector.safeedit.records import reply_from, reply_record
 from inspector.safeedit.scores import score_table
 from inspector.safeedit.verdict import Verdict
 
 
 @pytest.fixture(scope="module")
-def page(example_folder) -> Page:
-    return open_page(example_folder)
-
-
-@pytest.fixture(scope="module")
 def guarded(example_folder) -> Page:
     return open_page(example_folder, read_only=True)
-
-
-@pytest.fixture
-def visitor(page, request) -> Visitor:
-    return Visitor(page, key=request.node.name)
 
 
 def reply(kind: str, label: str | None, text: str = "Some words.", **options) -> Reply:

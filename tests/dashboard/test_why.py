@@ -4,40 +4,24 @@ from __future__ import annotations
 
 import itertools
 import types
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from dashboard_helpers import QUICK, Page, Visitor, assert_idle, model_at_rest, open_page
+from dashboard_helpers import QUICK, Visitor, assert_idle, open_page
 
 from dashboard import why, why_figures, why_fragments
 from editing import Preparation
 from editing.atlas import Atlas, AtlasSettings, Entry
 from inspector.errors import ArchitectureError, CaseError, EditError
 from inspector.locators import LOCATORS, Located, agreement
-from inspector.model import InspectedModel
 from inspector.token_attribution import TokenAttribution
 from inspector.toxicity import neuron_toxicity
 
 PANELS = ("why_locators", "why_atlas", "why_neurons", "why_lens", "why_regions")
 
 
-@pytest.fixture(autouse=True)
-def model() -> Iterator[InspectedModel]:
-    with model_at_rest() as lent:
-        yield lent
-
-
-@pytest.fixture(scope="module")
-def page(example_folder) -> Page:
-    return open_page(example_folder)
-
-
-@pytest.fixture
-def visitor(page, request) -> Visitor:
-    """A new visitor of the page."""
-    return Visitor(page, request.node.name)
+pytestmark = pytest.mark.usefixtures("model")
 
 
 def test_the_page_starts_with_every_panel_filled(page, visitor):

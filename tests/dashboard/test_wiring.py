@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 import numpy as np
 import pytest
-from dashboard_helpers import Page, Visitor, model_at_rest, open_page
+from dashboard_helpers import Visitor, open_page
 
 from dashboard import actions
 from dashboard.parts import NO_TEMPLATE, OWN_TEMPLATE
 from inspector.divergence import DISTANCES, PRESETS, divergence
-from inspector.model import InspectedModel, PromptFormat
+from inspector.model import PromptFormat
 from inspector.safeedit import bundled_cases, bundled_templates
 
 SCRIPT = "<script>alert(1)</script>"
 STALE = "The texts have changed since this was measured. Press Locate"
 
 
-@pytest.fixture(autouse=True)
-def model() -> Iterator[InspectedModel]:
-    with model_at_rest() as lent:
-        yield lent
-
-
-@pytest.fixture(scope="module")
-def page(example_folder) -> Page:
-    return open_page(example_folder)
-
-
-@pytest.fixture
-def visitor(page, request) -> Visitor:
-    """A new visitor of the page."""
-    return Visitor(page, request.node.name)
+pytestmark = pytest.mark.usefixtures("model")
 
 
 def test_an_example_fills_the_rail_and_its_prompt_is_the_bundled_one(page):

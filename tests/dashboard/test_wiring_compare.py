@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import by_hand
 import gradio as gr
 import pytest
 import torch
-from dashboard_helpers import QUICK, Page, Visitor, assert_idle, model_at_rest, open_page, tiny_model
+from dashboard_helpers import QUICK, Page, Visitor, assert_idle, open_page, tiny_model
 
 from dashboard import actions
 from inspector.model import Detector, InspectedModel
 
-
-@pytest.fixture(autouse=True)
-def model() -> Iterator[InspectedModel]:
-    with model_at_rest() as lent:
-        yield lent
-
-
-@pytest.fixture(scope="module")
-def page(example_folder) -> Page:
-    return open_page(example_folder)
-
-
-@pytest.fixture
-def visitor(page, request) -> Visitor:
-    """A new visitor of the page."""
-    return Visitor(page, request.node.name)
+pytestmark = pytest.mark.usefixtures("model")
 
 
 def greedy(model: InspectedModel, network: Any, text: str, suffix: str, count: int) -> str:

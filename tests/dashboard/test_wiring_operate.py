@@ -9,30 +9,14 @@ import by_hand
 import gradio as gr
 import pytest
 import torch
-from dashboard_helpers import CONTROLS, QUICK, Page, Visitor, assert_idle, model_at_rest, open_page
+from dashboard_helpers import CONTROLS, QUICK, Visitor, assert_idle
 
 from dashboard import actions
 from editing import Step
 from editing.values import setting_value
 from inspector.errors import EditError, PatchError
-from inspector.model import InspectedModel
 
-
-@pytest.fixture(autouse=True)
-def model() -> Iterator[InspectedModel]:
-    with model_at_rest() as lent:
-        yield lent
-
-
-@pytest.fixture(scope="module")
-def page(example_folder) -> Page:
-    return open_page(example_folder)
-
-
-@pytest.fixture
-def visitor(page, request) -> Visitor:
-    """A new visitor of the page."""
-    return Visitor(page, request.node.name)
+pytestmark = pytest.mark.usefixtures("model")
 
 
 def until_step(visitor: Visitor, run: Iterator[set[str]], number: int) -> None:

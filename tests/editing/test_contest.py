@@ -25,8 +25,9 @@ from inspector.errors import ArchitectureError, CaseError, EditError, PromptErro
 from inspector.model import VANILLA, Decoding, InspectedModel, Patch, PromptFormat, Row, from_parts
 from inspector.region import region_shift
 from inspector.safeedit import Case
-from inspector.safeedit.exam import CASE_ONLY, examine, make_exam, run_exam
+from inspector.safeedit.exam import examine, run_exam
 from inspector.safeedit.judges import EmbeddedJudge
+from inspector.safeedit.questions import CASE_ONLY, make_exam
 from inspector.safeedit.scores import Estimate
 from inspector.safeedit.sets import held_out_cases
 from inspector.toxicity import Probe

@@ -21,7 +21,7 @@ from editing.sweep import METHODS, Finished, Store, SweepSettings, cases_of, onl
 from editing.sweep.__main__ import main
 from editing.sweep.paper import COLUMNS, TABLE_1
 from inspector.errors import EditError
-from inspector.safeedit.exam import CASE_PROMPTS
+from inspector.safeedit.questions import CASE_PROMPTS
 
 HERE = Path(__file__).resolve().parents[2]
 

@@ -10,7 +10,8 @@ import pytest
 from editing.sweep import About, Finished, Store, SweepSettings, report
 from editing.sweep.paper import TABLE_1
 from inspector.errors import EditError
-from inspector.safeedit.exam import Kind, Marked, Question, Reply
+from inspector.safeedit.exam import Marked, Reply
+from inspector.safeedit.questions import Kind, Question
 from inspector.safeedit.records import reply_record
 from inspector.safeedit.verdict import Verdict
 

@@ -9,21 +9,10 @@ import torch
 from inspector.errors import CaseError
 from inspector.model import VANILLA, Decoding, Delta, Patch, PromptFormat, Row, answer, encode
 from inspector.safeedit.cases import Case, Template, bundled_cases
-from inspector.safeedit.exam import (
-    CASE_ONLY,
-    CASE_PROMPTS,
-    FULL,
-    OPENING,
-    QUICK,
-    Question,
-    QuestionSets,
-    Size,
-    examine,
-    make_exam,
-    run_exam,
-)
+from inspector.safeedit.exam import OPENING, examine, run_exam
 from inspector.safeedit.judges import EmbeddedJudge, MatcherJudge
 from inspector.safeedit.marking import as_fact_answer, harmless_kl, is_accepted, rouge
+from inspector.safeedit.questions import CASE_ONLY, CASE_PROMPTS, FULL, QUICK, Question, QuestionSets, Size, make_exam
 from inspector.safeedit.scores import score_table
 from inspector.safeedit.sets import (
     Fact,

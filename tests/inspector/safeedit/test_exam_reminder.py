@@ -13,18 +13,10 @@ from inspector.errors import PatchError, PromptError
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row, answer, encode
 from inspector.model.patch import Reminder
 from inspector.safeedit.cases import Case
-from inspector.safeedit.exam import (
-    OPENING,
-    ExamResult,
-    Question,
-    QuestionSets,
-    Size,
-    examine,
-    make_exam,
-    run_exam,
-)
+from inspector.safeedit.exam import OPENING, ExamResult, examine, run_exam
 from inspector.safeedit.judges import MatcherJudge
 from inspector.safeedit.marking import rouge
+from inspector.safeedit.questions import Question, QuestionSets, Size, make_exam
 from inspector.safeedit.scores import score_table
 from inspector.safeedit.sets import Fact, HarmlessPrompt, Passage
 from inspector.safeedit.verdict import Verdict

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from inspector.safeedit.exam import Marked, Question, Reply
+from inspector.safeedit.exam import Marked, Reply
+from inspector.safeedit.questions import Question
 from inspector.safeedit.records import reply_from, reply_record
 from inspector.safeedit.verdict import Verdict
 

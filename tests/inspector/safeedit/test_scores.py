@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from inspector.safeedit.cases import CATEGORIES
-from inspector.safeedit.exam import Marked, Question, Reply
+from inspector.safeedit.exam import Marked, Reply
+from inspector.safeedit.questions import Question
 from inspector.safeedit.scores import average, category_matrix, mean, per_category, percentage, score_table
 from inspector.safeedit.verdict import Verdict
 
