@@ -310,18 +310,16 @@ def _compare(parts: Parts, example: Example, read_only: bool, detector: Detector
                 min_width=240,
                 elem_id="strength",
             )
-            parts.routed = gr.Checkbox(
-                False,
-                label="Only where harm is detected",
-                info=fragments.detector_note(detector),
-                interactive=detector is not None,
-                scale=3,
-                min_width=220,
-                elem_id="routed",
-            )
             with gr.Column(scale=2, min_width=150, elem_classes="buttons"):
                 parts.ask = gr.Button("Ask both", variant="primary", elem_id="ask", min_width=100)
                 parts.undo = gr.Button("Undo edit", elem_id="undo", min_width=100)
+        parts.routed = gr.Checkbox(
+            False,
+            label="The edit acts only where harm is detected",
+            info=fragments.detector_note(detector),
+            interactive=detector is not None,
+            elem_id="routed",
+        )
         parts.own_text = gr.Textbox(
             "",
             label="Your own text",
