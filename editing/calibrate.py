@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from editing.calibration import FORMATS, load_calibration, make_calibration, places, save_calibration
-from editing.progress import Preparation
+from editing.progress import Preparation, run
 from inspector.detection import measure, samples, states_of
 from inspector.errors import InspectorError
 from inspector.model import Detector, InspectedModel, load
@@ -55,15 +55,8 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
             print(measured(model, load_calibration(model, chosen.out).detector, chosen.measure))
             return 0
         path = chosen.out or places(model)[1]
-        making = make_calibration(model)
-        said = -1
-        while True:
-            try:
-                event = next(making)
-            except StopIteration as end:
-                made = end.value
-                break
-            said = _tell(event, said)
+        made = run(make_calibration(model), _teller())
+        assert made is not None  # nobody cancels it
         save_calibration(made, path)
         about = made.detector.about
         print(
@@ -85,14 +78,7 @@ def measured(model: InspectedModel, detector: Detector, split: Split) -> str:
     texts = samples(split)
     lines = [f"{model.name}, {model.dtype_name}; texts of the split '{split}'"]
     for form in FORMATS:
-        reading = states_of(model, texts, detector.blocks, [form])
-        states = None
-        while True:
-            try:
-                next(reading)
-            except StopIteration as end:
-                states = end.value
-                break
+        states = run(states_of(model, texts, detector.blocks, [form]))
         assert states is not None
         scores = (states * detector.weights.numpy()).sum(axis=(1, 2)) + detector.bias
         found = measure(texts, scores.tolist(), detector)
@@ -108,11 +94,17 @@ def _percent(share: Estimate) -> str:
     return f"{share.value:5.1f} %  ({share.low:.1f} to {share.high:.1f}, n = {share.n})"
 
 
-def _tell(event: Preparation, said: int) -> int:
-    tenth = int(10 * event.fraction)
-    if tenth > said:
-        print(f"  {event.message}, {100 * event.fraction:.0f} %", file=sys.stderr, flush=True)
-    return max(tenth, said)
+def _teller() -> Callable[[Preparation], None]:
+    said = -1
+
+    def tell(event: Preparation) -> None:
+        nonlocal said
+        tenth = int(10 * event.fraction)
+        if tenth > said:
+            said = tenth
+            print(f"  {event.message}, {100 * event.fraction:.0f} %", file=sys.stderr, flush=True)
+
+    return tell
 
 
 if __name__ == "__main__":

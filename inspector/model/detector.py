@@ -6,6 +6,7 @@ decides for each prompt.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,7 @@ class Detector:
         numbers = [*self.weights.flatten().tolist(), self.bias, self.threshold]
         if self.weights.dim() != 2 or len(self.weights) != len(self.blocks) or not self.blocks:
             raise PatchError("The detector's weights do not fit its blocks. Make it again.")
-        if not all(map(torch.isfinite, torch.tensor(numbers))):
+        if not all(map(math.isfinite, numbers)):
             raise PatchError("The detector holds values that are not finite numbers. Make it again.")
 
     def record(self) -> dict[str, Any]:
