@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from editing.progress import Preparation
 from inspector.detection import DEPTH, fit, samples, states_of
 from inspector.errors import EditError, PatchError
 from inspector.model import SUFFIX, Detector, InspectedModel, PromptFormat
 from inspector.model.embedded import cache_root
+from inspector.model.tensor_file import write_tensors
 
 SHIPPED = Path(__file__).resolve().parents[1] / "assets" / "calibration"
 _FORMAT = "dinm-inspector calibration 1"
@@ -66,11 +66,7 @@ def make_calibration(
 def save_calibration(made: Calibration, path: Path) -> None:
     """Write a calibration; a file of that name is replaced at once, never half."""
     detector = made.detector
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    tensors = {"detector.weights": detector.weights.contiguous()}
-    save_file(tensors, partial, metadata={"format": _FORMAT, "record": json.dumps(detector.record())})
-    partial.replace(path)
+    write_tensors(path, {"detector.weights": detector.weights}, _FORMAT, detector.record())
 
 
 def load_calibration(model: InspectedModel, path: Path | None = None) -> Calibration:

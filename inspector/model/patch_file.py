@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from inspector.errors import PatchError
 from inspector.model.detector import Detector
 from inspector.model.patch import Delta, Patch, Row
 from inspector.model.prompt_format import PromptFormat
+from inspector.model.tensor_file import write_tensors
 
 _FORMAT = "dinm-inspector patch 2"
 
@@ -25,9 +25,9 @@ def save_patch(
     """Write a patch, its detector if it is routed and, under ``extra``, anything else that JSON can hold."""
     tensors = {}
     for number, delta in enumerate(patch.deltas):
-        tensors[f"{number}.left"] = delta.left.detach().cpu().contiguous()
+        tensors[f"{number}.left"] = delta.left
         if delta.right is not None:
-            tensors[f"{number}.right"] = delta.right.detach().cpu().contiguous()
+            tensors[f"{number}.right"] = delta.right
     record = {
         "fingerprint": patch.fingerprint,
         "method": patch.method,
@@ -38,11 +38,8 @@ def save_patch(
         "detector": None if detector is None else detector.record(),
     }
     if detector is not None:
-        tensors["detector.weights"] = detector.weights.detach().cpu().contiguous()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"format": _FORMAT, "record": json.dumps(record)})
-    partial.replace(path)
+        tensors["detector.weights"] = detector.weights
+    write_tensors(path, tensors, _FORMAT, record)
 
 
 def load_patch(path: Path) -> tuple[Patch, dict[str, Any]]:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from editing.methods.mend.network import EditorNetwork, EditorShape
 from inspector.errors import EditError
 from inspector.model import InspectedModel
 from inspector.model.embedded import cache_root
+from inspector.model.tensor_file import write_tensors
 
 SHIPPED = Path(__file__).resolve().parents[3] / "assets" / "mend"
 _FORMAT = "dinm-inspector mend 1"
@@ -27,12 +27,7 @@ def places(model: InspectedModel) -> tuple[Path, Path]:
 
 def save_editor(editor: EditorNetwork, path: Path, about: dict[str, Any]) -> None:
     """Write an editor with what is to be known of its making (JSON)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in editor.state_dict().items()}
-    record = {**about, "shape": asdict(editor.shape)}
-    save_file(tensors, partial, metadata={"format": _FORMAT, "record": json.dumps(record)})
-    partial.replace(path)
+    write_tensors(path, editor.state_dict(), _FORMAT, {**about, "shape": asdict(editor.shape)})
 
 
 def load_editor(model: InspectedModel, path: Path | None = None) -> tuple[EditorNetwork, dict[str, Any]]:
