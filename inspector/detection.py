@@ -83,6 +83,11 @@ def _wrapped(bare: Sequence[Sample], templates: Sequence[Template], wraps: int) 
     return found
 
 
+def drawn(texts: Sequence[Sample], formats: Sequence[PromptFormat]) -> list[PromptFormat]:
+    """Return each text's format, drawn with a fixed seed: taken in turn it would tell bare texts from wrapped ones."""
+    return [formats[number] for number in np.random.default_rng(0).integers(len(formats), size=len(texts))]
+
+
 def states_of(
     model: InspectedModel,
     texts: Sequence[Sample],
@@ -93,7 +98,7 @@ def states_of(
     """Return ``[texts, blocks, d_model]`` float32: what enters the blocks' MLPs at each prompt's last token.
 
     Args:
-        formats: Taken in turn, so that the detector knows all of them.
+        formats: Each text is read in one of them, see :func:`drawn`.
 
     Yields:
         The share that is done.
@@ -102,7 +107,8 @@ def states_of(
         The states; ``None`` when cancelled.
     """
     prompts = [
-        encode(model, sample.text, None, formats[number % len(formats)]).prompt for number, sample in enumerate(texts)
+        encode(model, sample.text, None, format).prompt
+        for sample, format in zip(texts, drawn(texts, formats), strict=True)
     ]
     order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))
     work = sum(map(len, prompts))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from inspector.detection import FALSE_ALARMS, Sample, area, fit, measure, samples, states_of
+from inspector.detection import FALSE_ALARMS, Sample, area, drawn, fit, measure, samples, states_of
 from inspector.model import Detector, PromptFormat, encode
 from inspector.model.detector import mlp_inputs
 
@@ -33,7 +33,19 @@ def test_what_is_measured_is_unseen_in_question_prompt_and_template():
     assert {s.language for s in scored} == {"", "en", "de", "fr", "es", "it"}
 
 
-def test_states_are_those_of_each_prompt_in_its_turn_s_format(llama):
+def test_the_format_tells_neither_bare_from_wrapped_nor_harmful_from_harmless():
+    texts = samples("detector")
+    for harmful in (True, False):
+        for wrapped in (True, False):
+            found = [
+                format == FORMATS[0]
+                for sample, format in zip(texts, drawn(texts, FORMATS), strict=True)
+                if (sample.harmful, sample.wrapped) == (harmful, wrapped)
+            ]
+            assert 0.4 < sum(found) / len(found) < 0.6
+
+
+def test_states_are_those_of_each_prompt_in_its_own_format(llama):
     texts = made_up(3)
     reading = states_of(llama, texts, (0, 2), FORMATS)
     shares = []
@@ -41,8 +53,8 @@ def test_states_are_those_of_each_prompt_in_its_turn_s_format(llama):
         while True:
             shares.append(next(reading))
     assert shares[-1] == 1.0
-    for number, (sample, found) in enumerate(zip(texts, end.value.value, strict=True)):
-        prompt = encode(llama, sample.text, None, FORMATS[number % 2]).prompt
+    for sample, format, found in zip(texts, drawn(texts, FORMATS), end.value.value, strict=True):
+        prompt = encode(llama, sample.text, None, format).prompt
         assert found == pytest.approx(mlp_inputs(llama, (0, 2), [prompt])[0].numpy(), abs=1e-4)
 
 
