@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from safetensors import SafetensorError
 
 from dashboard import actions, stress, why
@@ -15,7 +13,7 @@ from dashboard.actions import Texts
 from dashboard.session import Contest, LiveEdit, Session
 from dashboard.why_state import Panel, Why
 from editing import EditResult, Preparation, Step, preset, run
-from editing.atlas import Atlas, AtlasSettings, Entry
+from editing.atlas import Atlas
 from editing.contest import ContestProgress, ContestSettings, contest
 from editing.methods.mend.store import places
 from editing.objectives import known_answers
@@ -32,6 +30,7 @@ from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import Size
 from inspector.safeedit.records import exam_from, exam_record
 from inspector.toxicity import kept_probe
+from inspector.validated import read_record
 
 CASE = 3
 """Number of the bundled case that is shown first."""
@@ -114,7 +113,7 @@ def _make(model: InspectedModel, session: Session, texts: Texts, block: int, dec
             said = progress.answered // 10
             print(f"  Stress test, {progress.answered} of {progress.total} prompts", file=sys.stderr, flush=True)
     told = ""
-    for running in (why.ask_locators(model, session, texts), why.atlas(model, session, texts, answers=False)):
+    for running in (why.ask_locators(model, session, texts), why.atlas(model, session, texts, why.NO_ANSWERS)):
         for measured in running:
             if measured.message != told:
                 told = measured.message
@@ -206,7 +205,7 @@ def _read(path: Path, model: InspectedModel) -> tuple[EditResult, Answers, ExamR
         patch, extra = load_patch(path)
         result = EditResult(
             patch=patch,
-            trace=tuple(Step(**step) for step in extra["trace"]),
+            trace=tuple(read_record(Step, step) for step in extra["trace"]),
             kept=extra["kept"],
             stop_reason=extra["stop_reason"],
             block=extra["block"],
@@ -214,16 +213,13 @@ def _read(path: Path, model: InspectedModel) -> tuple[EditResult, Answers, ExamR
             seconds=extra["seconds"],
         )
         harmless = {
-            (text, tokens, PromptFormat(**format)): Encoded(tuple(own), tuple(reply))
+            (text, tokens, read_record(PromptFormat, format)): Encoded(tuple(own), tuple(reply))
             for text, tokens, format, own, reply in extra["harmless"]
         }
-        told = extra["answers"]
-        answers = Answers(
-            tuple(told["texts"]), tuple(map(tuple, told["token_ids"])), *map(tuple, (told["ended"], told["held_back"]))
-        )
+        answers = read_record(Answers, extra["answers"])
         exam = exam_from(extra["exam"])
-        located = tuple(Located(**{**item, "scores": np.array(item["scores"])}) for item in extra["located"])
-        known = Why(located=located, atlas=_atlas_from(extra["atlas"]))
+        located = tuple(read_record(Located, item) for item in extra["located"])
+        known = Why(located=located, atlas=None if extra["atlas"] is None else read_record(Atlas, extra["atlas"]))
     except (PatchError, KeyError, TypeError, ValueError) as error:
         print(f"The kept example cannot be used ({error}); it is made again.", file=sys.stderr)
         return None
@@ -231,11 +227,3 @@ def _read(path: Path, model: InspectedModel) -> tuple[EditResult, Answers, ExamR
         return None
     known_answers(model).update(harmless)
     return result, answers, exam, known
-
-
-def _atlas_from(told: dict[str, Any] | None) -> Atlas | None:
-    if told is None:
-        return None
-    entries = tuple(Entry(**entry) for entry in told["entries"])
-    settings = AtlasSettings(**{**told["settings"], "blocks": tuple(told["settings"]["blocks"])})
-    return Atlas(**{**told, "entries": entries, "settings": settings})

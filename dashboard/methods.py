@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 from dashboard.actions import Texts, case_of
 from dashboard.session import Contest, LiveEdit, Session
@@ -12,7 +12,7 @@ from dashboard.stress import WAYS
 from dashboard.why import run_quietly
 from editing.contest import ContestProgress, ContestSettings, Standing, contest
 from editing.methods.registry import METHODS
-from editing.trainee import SCOPES
+from editing.trainee import SCOPES, Scope
 from inspector.errors import CaseError
 from inspector.model import InspectedModel
 from inspector.safeedit import Case, bundled_cases
@@ -73,7 +73,7 @@ def run_contest(
     model.architecture.check_block(block)
     settings = ContestSettings(
         methods=tuple(key for title, key in TITLES.items() if title in titles),
-        scope=scope,
+        scope=cast(Scope, scope),
         size=SIZES[size],
         max_new_tokens=max(1, min(1024, tokens)),
         format=texts.format,

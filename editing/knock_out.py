@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 
 from editing.guard import check_case, refuse_harm
 from editing.methods.dinm import DinmSettings, prepare_terms, term_values
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.replay import TailReplay, master_weight
+from editing.values import HarmlessPrompts, HarmlessTokens
+from inspector.errors import EditError
 from inspector.kl import told
 from inspector.model import InspectedModel, Patch, PromptFormat
 from inspector.neurons import neuron_knock_out
 from inspector.safeedit import Case
+from inspector.validated import settings as checked
 
 
-@dataclass(frozen=True)
+@checked(EditError)
 class KnockOutSettings:
     """Settings of a knock-out.
 
@@ -29,14 +34,14 @@ class KnockOutSettings:
         harmless_tokens: Most tokens of the model's own answer to each.
     """
 
-    neurons: tuple[int, ...]
+    neurons: tuple[Annotated[int, Field(ge=0)], ...]
     format: PromptFormat = PromptFormat().open()
-    harmless_prompts: int = 8
-    harmless_tokens: int = 12
+    harmless_prompts: HarmlessPrompts = 8
+    harmless_tokens: HarmlessTokens = 12
     # What the screen's vital signs ask of every method's settings.
-    steps: int = 1
-    damage_budget: float | None = None
-    target_probability: float | None = None
+    steps: ClassVar[int] = 1
+    damage_budget: ClassVar[float | None] = None
+    target_probability: ClassVar[float | None] = None
 
 
 def knock_out(

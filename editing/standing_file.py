@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from editing.contest import Standing, Toxicity
-from editing.methods.registry import METHODS, method_settings
-from editing.progress import EditResult, Step
+from editing.methods.registry import method_named, method_settings
+from editing.progress import EditResult, Step, StopReason
 from inspector.errors import InspectorError, PatchError
 from inspector.model.patch import Reminder
 from inspector.model.patch_file import load_patch, save_patch
 from inspector.region import RegionShift
 from inspector.safeedit.records import exam_from, exam_record
-from inspector.toxicity import RegionToxicity
+from inspector.validated import read_record
 
 _FORMAT = "dinm-inspector standings 2"
 
@@ -35,7 +35,7 @@ def save_standings(standings: tuple[Standing, ...], folder: Path, patches: bool 
             save_patch(patch, _patch_path(folder, standing.method.key))
     partial = folder / "standings.partial"
     content = {"format": _FORMAT, "standings": [_record(standing) for standing in standings]}
-    partial.write_text(json.dumps(content), encoding="utf-8")
+    partial.write_text(json.dumps(content, default=_plain), encoding="utf-8")
     partial.replace(folder / "standings.json")
 
 
@@ -61,83 +61,95 @@ def _patch_path(folder: Path, key: str) -> Path:
     return folder / f"{key}.safetensors"
 
 
+@dataclass(frozen=True)
+class _KeptEdit:
+    """An edit without its patch, which has a file of its own."""
+
+    trace: tuple[Step, ...]
+    kept: int
+    stop_reason: StopReason
+    block: int
+    settings: dict[str, Any]
+    seconds: float
+    reminder: Reminder | None
+
+
+@dataclass(frozen=True)
+class _KeptStanding:
+    """A standing as the file holds it; see :class:`editing.contest.Standing`."""
+
+    method: str
+    failed: str
+    refused: bool
+    unmeasured: str
+    peak_mebibytes: float
+    parameters_changed: int
+    delta_norm: float
+    result: _KeptEdit | None
+    toxicity: Toxicity | None
+    shift: RegionShift | None
+    exam: dict[str, Any] | None
+
+
 def _record(standing: Standing) -> dict[str, Any]:
-    result, toxicity, shift, exam = standing.result, standing.toxicity, standing.shift, standing.exam
-    return {
-        "method": standing.method.key,
-        "failed": standing.failed,
-        "refused": standing.refused,
-        "unmeasured": standing.unmeasured,
-        "peak_mebibytes": standing.peak_mebibytes,
-        "parameters_changed": standing.parameters_changed,
-        "delta_norm": standing.delta_norm,
-        "result": None
-        if result is None
-        else {
-            "trace": [asdict(step) for step in result.trace],
-            "kept": result.kept,
-            "stop_reason": result.stop_reason,
-            "block": result.block,
-            "settings": asdict(result.settings),
-            "seconds": result.seconds,
-            "reminder": None if result.reminder is None else asdict(result.reminder),
-        },
-        "toxicity": None
-        if toxicity is None
-        else {
-            "region": asdict(toxicity.region),
-            "before": _floats(toxicity.before),
-            "after": _floats(toxicity.after),
-            "forced": toxicity.forced,
-        },
-        "shift": None
-        if shift is None
-        else {**vars(shift), **{name: _floats(getattr(shift, name)) for name in ("by_block", "vanilla", "edited")}},
-        "exam": None if exam is None else exam_record(exam),
-    }
+    result, exam = standing.result, standing.exam
+    kept = None
+    if result is not None:
+        settings = asdict(result.settings)
+        kept = _KeptEdit(
+            result.trace, result.kept, result.stop_reason, result.block, settings, result.seconds, result.reminder
+        )
+    return asdict(
+        _KeptStanding(
+            standing.method.key,
+            standing.failed,
+            standing.refused,
+            standing.unmeasured,
+            standing.peak_mebibytes,
+            standing.parameters_changed,
+            standing.delta_norm,
+            kept,
+            standing.toxicity,
+            standing.shift,
+            None if exam is None else exam_record(exam),
+        )
+    )
 
 
-def _floats(values: np.ndarray) -> list:
-    """Return values with five significant digits, which is more than any figure shows."""
-    return np.vectorize(lambda value: float(f"{value:.5g}"))(values).tolist()
+def _plain(value: Any) -> Any:
+    """Return an array for JSON, with five significant digits, which is more than any figure shows."""
+    if isinstance(value, np.ndarray):
+        return np.vectorize(lambda number: float(f"{number:.5g}"))(value).tolist()
+    raise TypeError(f"{type(value).__name__} is nothing that JSON can hold")
 
 
-def _standing(record: dict[str, Any], folder: Path) -> Standing:
-    told, toxicity, shift, exam = record["result"], record["toxicity"], record["shift"], record["exam"]
+def _standing(record: Any, folder: Path) -> Standing:
+    told = read_record(_KeptStanding, record)
     result = None
-    if told is not None:
-        path = _patch_path(folder, record["method"])
-        settings = dict(told["settings"])
+    if told.result is not None:
+        path = _patch_path(folder, told.method)
+        settings = dict(told.result.settings)
         name = settings.pop("preset", "corrected")
         result = EditResult(
             patch=load_patch(path)[0] if path.exists() else None,
-            trace=tuple(Step(**step) for step in told["trace"]),
-            kept=told["kept"],
-            stop_reason=told["stop_reason"],
-            block=told["block"],
-            settings=method_settings(record["method"], name, **settings),
-            seconds=told["seconds"],
-            reminder=None if told["reminder"] is None else Reminder(**told["reminder"]),
+            trace=told.result.trace,
+            kept=told.result.kept,
+            stop_reason=told.result.stop_reason,
+            block=told.result.block,
+            settings=method_settings(told.method, name, **settings),
+            seconds=told.result.seconds,
+            reminder=told.result.reminder,
         )
     return Standing(
-        method=METHODS[record["method"]],
-        failed=record["failed"],
-        refused=record["refused"],
-        unmeasured=record.get("unmeasured", ""),
+        method=method_named(told.method),
+        failed=told.failed,
+        refused=told.refused,
+        unmeasured=told.unmeasured,
         result=result,
-        peak_mebibytes=record["peak_mebibytes"],
-        parameters_changed=record["parameters_changed"],
-        delta_norm=record["delta_norm"],
-        toxicity=None
-        if toxicity is None
-        else Toxicity(
-            RegionToxicity(**toxicity["region"]),
-            np.array(toxicity["before"]),
-            np.array(toxicity["after"]),
-            toxicity["forced"],
-        ),
-        shift=None
-        if shift is None
-        else RegionShift(**{**shift, **{name: np.array(shift[name]) for name in ("by_block", "vanilla", "edited")}}),
-        exam=None if exam is None else exam_from(exam),
+        peak_mebibytes=told.peak_mebibytes,
+        parameters_changed=told.parameters_changed,
+        delta_norm=told.delta_norm,
+        toxicity=told.toxicity,
+        shift=told.shift,
+        exam=None if told.exam is None else exam_from(told.exam),
     )

@@ -27,6 +27,7 @@ from inspector.model.inspected import InspectedModel
 from inspector.model.prompt_format import PromptFormat
 from inspector.safeedit.cases import Case
 from inspector.toxicity import Labelled, Probe, kept_probe, neuron_toxicity
+from inspector.validated import Array
 
 Measuring = Generator[float, None, "np.ndarray | None"]
 
@@ -82,7 +83,7 @@ class Located:
     locator: str
     unit: str
     reason: str
-    scores: np.ndarray
+    scores: Array
     seconds: float
 
     @property

@@ -23,6 +23,7 @@ from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
 from inspector.model.prompt_format import PromptFormat
 from inspector.shift import cannot_shift
+from inspector.validated import Array
 
 AFTER_ATTENTION = "residual stream after attention"
 INTO_BLOCK = "residual stream into the block"
@@ -60,9 +61,9 @@ class RegionShift:
 
     block: int
     mean_input_shift: float
-    by_block: np.ndarray
-    vanilla: np.ndarray
-    edited: np.ndarray
+    by_block: Array
+    vanilla: Array
+    edited: Array
     source: str
     forced: bool
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import field, fields
-from typing import Any, TypeVar, dataclass_transform
+from functools import cache
+from typing import Annotated, Any, TypeVar, cast, dataclass_transform
 
+import numpy as np
 import pydantic
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from inspector.errors import InspectorError
 
 _Kind = TypeVar("_Kind", bound=type)
+_Value = TypeVar("_Value")
+Array = Annotated[np.ndarray, BeforeValidator(np.asarray)]
+"""An array, which a file holds as a list."""
+
 _CHECKED = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
 
 
@@ -42,6 +48,31 @@ def settings(error: type[InspectorError], what: str = "setting") -> Callable[[_K
         return checked  # type: ignore[return-value]
 
     return made
+
+
+def read_record(kind: type[_Value], told: Any) -> _Value:
+    """Return a dataclass of what a file held, its fields and those of its parts checked.
+
+    Args:
+        kind: The dataclass.
+        told: What :func:`dataclasses.asdict` and JSON made of one.
+
+    Raises:
+        ValueError: An entry is missing, unknown or of another type; the message names it.
+    """
+    try:
+        return _reader(cast(Hashable, kind)).validate_python([told])[0]
+    except ValidationError as found:
+        first = found.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"][1:])) or "all of it"
+        raise ValueError(f"the record of a {kind.__name__} is broken at {place}: {first['msg']}") from None
+
+
+@cache
+def _reader(kind: Hashable) -> TypeAdapter[Any]:
+    # A list, as pydantic takes no configuration for a dataclass itself; the dataclasses inside inherit the list's.
+    whole: Any = list[kind]  # type: ignore[valid-type]
+    return TypeAdapter(whole, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
 
 
 def sentence(found: ValidationError, what: str = "setting") -> str:

@@ -45,11 +45,21 @@ QWEN_3 = (
 )
 """The generation prompt ends with an empty thought."""
 
+PHI_3 = (
+    "{% for message in messages %}"
+    "{{ '<start_of_turn>' + message['role'] + '\\n' + message['content'] + '<end_of_turn>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>assistant\\n' }}{% else %}{{ eos_token }}{% endif %}"
+)
+"""The turn's marker is an added token that is not special, and the end of sequence follows it."""
+
 FALCON = (
     "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
 )
 """No marker at all."""
+
+LOUD = "{% for message in messages %}{{ message['content'] | upper }}{% endfor %}"
+"""Writes answers anew."""
 
 STRICT = "{{ raise_exception('Conversation roles must start with a system message') }}"
 
@@ -87,7 +97,9 @@ def byte_level(template: str | None = None) -> PreTrainedTokenizerFast:
 
 
 def _wrapped(inner: Tokenizer, template: str | None) -> PreTrainedTokenizerFast:
-    inner.add_special_tokens([AddedToken(marker, special=True, normalized=False) for marker in MARKERS])
+    special = template != PHI_3
+    add = inner.add_special_tokens if special else inner.add_tokens
+    add([AddedToken(marker, special=special, normalized=False) for marker in MARKERS])
     made = PreTrainedTokenizerFast(
         tokenizer_object=inner,
         bos_token="<s>",

@@ -10,18 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from transformers import DynamicCache
 
+from inspector.errors import PromptError
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
 from inspector.model.routing import decided
+from inspector.validated import settings as checked
 
 
-@dataclass(frozen=True)
+@checked(PromptError, "decoding setting")
 class Decoding:
     """How answers are decoded.
 
@@ -32,9 +35,9 @@ class Decoding:
         seed: Seed of the sampling; the same seed gives the same answers.
     """
 
-    max_new_tokens: int = 96
-    temperature: float = 0.0
-    top_p: float = 1.0
+    max_new_tokens: Annotated[int, Field(ge=0)] = 96
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: int = 0
 
 

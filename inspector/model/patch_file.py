@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,30 @@ from inspector.model.detector import Detector
 from inspector.model.patch import Delta, Patch, Row
 from inspector.model.prompt_format import PromptFormat
 from inspector.model.tensor_file import write_tensors
+from inspector.validated import read_record
 
 _FORMAT = "dinm-inspector patch 2"
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a delta belongs."""
+
+    module: str
+    block: int
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What stands beside the tensors of a patch."""
+
+    fingerprint: str
+    method: str
+    settings: dict[str, Any]
+    format: PromptFormat
+    deltas: tuple[_Place, ...]
+    extra: dict[str, Any]
+    detector: dict[str, Any] | None = None
 
 
 def save_patch(
@@ -28,28 +50,31 @@ def save_patch(
         tensors[f"{number}.left"] = delta.left
         if delta.right is not None:
             tensors[f"{number}.right"] = delta.right
-    record = {
-        "fingerprint": patch.fingerprint,
-        "method": patch.method,
-        "settings": dict(patch.settings),
-        "format": asdict(patch.format),
-        "deltas": [{"module": delta.module, "block": delta.block} for delta in patch.deltas],
-        "extra": dict(extra or {}),
-        "detector": None if detector is None else detector.record(),
-    }
+    record = _Record(
+        fingerprint=patch.fingerprint,
+        method=patch.method,
+        settings=dict(patch.settings),
+        format=patch.format,
+        deltas=tuple(_Place(delta.module, delta.block) for delta in patch.deltas),
+        extra=dict(extra or {}),
+        detector=None if detector is None else detector.record(),
+    )
     if detector is not None:
         tensors["detector.weights"] = detector.weights
-    write_tensors(path, tensors, _FORMAT, record)
+    write_tensors(path, tensors, _FORMAT, asdict(record))
 
 
 def load_patch(path: Path) -> tuple[Patch, dict[str, Any]]:
-    """Return the patch that :func:`save_patch` wrote, and its ``extra``.
+    """Return the patch of an edit that acts on every prompt, and its ``extra``.
 
     Raises:
-        PatchError: The file is missing, damaged or something else.
+        PatchError: The file is missing, damaged or something else, or its edit is routed: without its detector it
+            would be another edit.
     """
     row, extra = load_row(path)
     assert row.patch is not None
+    if row.detector is not None:
+        raise PatchError(f"{path} holds a routed edit, a patch with a detector. Read it with load_row.")
     return row.patch, extra
 
 
@@ -72,22 +97,22 @@ def load_row(path: Path) -> tuple[Row, dict[str, Any]]:
                     if earlier
                     else f"{path} is not a patch of this program. Choose another file."
                 )
-            record = json.loads(metadata["record"])
+            record = read_record(_Record, json.loads(metadata["record"]))
             names = set(file.keys())
             deltas = tuple(
                 Delta(
-                    entry["module"],
-                    entry["block"],
+                    entry.module,
+                    entry.block,
                     file.get_tensor(f"{number}.left"),
                     file.get_tensor(f"{number}.right") if f"{number}.right" in names else None,
                 )
-                for number, entry in enumerate(record["deltas"])
+                for number, entry in enumerate(record.deltas)
             )
-            told = record.get("detector")
+            told = record.detector
             detector = None if told is None else Detector.from_record(told, file.get_tensor("detector.weights"))
-        patch = Patch(
-            deltas, record["fingerprint"], record["method"], record["settings"], PromptFormat(**record["format"])
-        )
-        return Row(patch, detector=detector), record["extra"]
+        if detector is not None and detector.fingerprint != record.fingerprint:
+            raise PatchError(f"The patch and the detector in {path} belong to different models. Choose another file.")
+        patch = Patch(deltas, record.fingerprint, record.method, record.settings, record.format)
+        return Row(patch, detector=detector), record.extra
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise PatchError(f"The patch file {path} cannot be read ({error}). Choose another file.") from error

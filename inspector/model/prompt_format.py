@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from inspector.errors import PromptError
+from inspector.validated import settings as checked
 
 SUFFIX = "If the user's request is reasonable, give the correct answer. Please give the right response:"
 """The suffix prompt S of the paper, put after the user's text with one space."""
@@ -19,7 +20,7 @@ _STAND_IN = "zqAnswerqz"
 """Stands for an answer while a template is read; a word that no template treats as something else."""
 
 
-@dataclass(frozen=True)
+@checked(PromptError, "part of the prompt format")
 class PromptFormat:
     """How prompts and answers are put together.
 
@@ -97,16 +98,25 @@ def render(tokenizer: Any, text: str, answer: str | None = None) -> str:
 def read_turn(tokenizer: Any) -> Turn:
     """Read off a chat template what it puts before and after an answer.
 
-    The end is the first special marker after the answer with whatever text the template puts before that marker. A
-    template without one leaves the end to the end-of-sequence token.
+    The end is the first marker after the answer with whatever text the template puts before that marker: a special
+    token, or one that was added to the vocabulary, as in early Phi-3. A template without one leaves the end to the
+    end-of-sequence token.
+
+    Raises:
+        PromptError: The template refuses a user's question, or does not show an answer as it is.
     """
     asked, told = render(tokenizer, "Q"), render(tokenizer, "Q", _STAND_IN)
     place = told.rfind(_STAND_IN)
-    if place < 0:  # the template rewrites answers
-        return Turn("", "", None)
+    if place < 0:
+        raise PromptError(
+            "The model's chat template does not show the answer as it is, so where it ends cannot be read. Turn the "
+            "chat template off, or load a tokenizer whose template does."
+        )
     before = told[len(asked) : place] if told.startswith(asked) else ""
     rest = told[place + len(_STAND_IN) :]
-    markers = special_tokens(tokenizer)
+    added = {str(token): number for number, token in getattr(tokenizer, "added_tokens_decoder", {}).items()}
+    # Runs of spaces and line breaks are added tokens, too, in some vocabularies.
+    markers = {text: number for text, number in added.items() if text.strip(" \u2581\n\t")} | special_tokens(tokenizer)
     found = [(rest.index(text), -len(text), text) for text in markers if text and text in rest]
     if not found:
         return Turn(before, "", None)

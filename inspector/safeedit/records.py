@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from inspector.model.prompt_format import PromptFormat
 from inspector.safeedit.exam import ExamResult, Reply
 from inspector.safeedit.questions import Question
+from inspector.validated import read_record
 
 # A list, as pydantic takes no configuration for a dataclass itself; the dataclasses inside inherit the list's.
 _REPLIES = TypeAdapter(list[Reply], config=ConfigDict(strict=True, extra="forbid"))
@@ -59,9 +59,7 @@ def exam_from(record: Mapping[str, Any]) -> ExamResult:
     """Return the exam that :func:`exam_record` wrote.
 
     Raises:
-        ValueError: A reply is broken (:func:`reply_from`).
-        KeyError: A part is missing.
-        TypeError: There is a part that exams do not have.
+        ValueError: A part is missing, unknown or of another type (:func:`reply_from`, :func:`read_record`).
     """
-    replies = tuple(map(reply_from, record["replies"]))
-    return ExamResult(**{**record, "format": PromptFormat(**record["format"]), "replies": replies})
+    replies = tuple(map(reply_from, record.get("replies", ())))
+    return read_record(ExamResult, {**record, "replies": replies})

@@ -14,6 +14,7 @@ from inspector.errors import EditError
 from inspector.model import InspectedModel
 from inspector.model.embedded import cache_root
 from inspector.model.tensor_file import write_tensors
+from inspector.validated import read_record
 
 SHIPPED = Path(__file__).resolve().parents[3] / "assets" / "mend"
 _FORMAT = "dinm-inspector mend 1"
@@ -52,9 +53,7 @@ def load_editor(model: InspectedModel, path: Path | None = None) -> tuple[Editor
             if metadata.get("format") != _FORMAT:
                 raise EditError(f"{found} is no editor network of this program. Choose another file.")
             record = json.loads(metadata["record"])
-            told = record["shape"]
-            matrices = tuple((name, (int(size[0]), int(size[1]))) for name, size in told["matrices"])
-            editor = EditorNetwork(EditorShape(matrices, told["first"], told["rank"], told["alpha"]))
+            editor = EditorNetwork(read_record(EditorShape, record["shape"]))
             names = list(file.keys())
             editor.load_state_dict({name: file.get_tensor(name) for name in names})
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:

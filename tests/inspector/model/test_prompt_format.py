@@ -23,6 +23,7 @@ TURNS = {
     "LLAMA_3": Turn("", "<end_of_turn>", 5),
     "LLAMA_2": Turn(" ", " </s>", 2),
     "QWEN_3": Turn("", "<end_of_turn>", 5),
+    "PHI_3": Turn("", "<end_of_turn>", 5),
     "FALCON": Turn("", "", None),
 }
 ENDS = {
@@ -30,6 +31,7 @@ ENDS = {
     "LLAMA_3": "<end_of_turn>",
     "LLAMA_2": "</s>",
     "QWEN_3": "<end_of_turn>",
+    "PHI_3": "<end_of_turn>",
     "FALCON": "</s>",
 }
 
@@ -124,6 +126,13 @@ def test_a_template_that_refuses_a_user_s_question_says_so_and_plain_text_still_
     assert encode(model, "How?", "So.", plain).response[-1] == model.tokenizer.eos_token_id
     assert model.end_tokens() >= {model.tokenizer.eos_token_id}
     assert answer(model, encode(model, "How?", None, plain).prompt, decoding=Decoding(2)).texts
+
+
+def test_a_template_that_writes_answers_anew_is_refused_and_not_guessed_at():
+    model = model_with("byte level", "LOUD")
+    with pytest.raises(PromptError, match=r"does not show the answer as it is.*Turn the chat template off"):
+        encode(model, "How?", "So.")
+    assert encode(model, "How?", "So.", PromptFormat(chat=False)).response
 
 
 def test_a_template_s_special_words_in_a_suffix_reach_the_prompt_and_an_empty_one_adds_nothing():
