@@ -27,13 +27,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from benchmarks.edit_speed import EveryLogit
 from editing import preset, run
 from editing.atlas import Atlas, AtlasProgress, AtlasSettings, make_atlas
 from editing.methods.dinm import dinm
-from editing.replay import FullReplay
 from inspector.locators import LOCATORS, Located, NotLocated, agreement, locate_with
 from inspector.model import InspectedModel, encode, load
 from inspector.safeedit import Case, bundled_cases
+from inspector.safeedit.exam import EVALUATIONS
 from inspector.safeedit.scores import mean
 
 BUDGET = 0.2
@@ -97,6 +98,7 @@ def compare(model: InspectedModel, cases: Sequence[Case], settings: AtlasSetting
                     correlations[item.locator][truth].append(found.correlation)
             regrets["random block"][truth].append(float(values.max() - values.mean()))
     print(f"\n{len(cases)} cases, {settings.steps} updates of {settings.learning_rate:g}")
+    print(f"asked: {EVALUATIONS[settings.evaluation]}")
     print("rank correlation" + " " * 14 + "".join(f"{truth:>26}" for truth in TRUTHS))
     for name in LOCATORS:
         print(f"{name:30}" + "".join(f"{_interval(correlations[name][truth]):>26}" for truth in TRUTHS))
@@ -138,7 +140,7 @@ def speed(options: argparse.Namespace) -> None:
         for block in (0, model.blocks // 2, model.blocks - 2):
             begun = time.perf_counter()
             settings = preset("reference", steps=10, watch_unsafe=False)
-            run(dinm(model, case, block, settings, replay=FullReplay))
+            run(dinm(model, case, block, settings, replay=EveryLogit))
             plain[block] = time.perf_counter() - begun
             print(f"one plain 10-step edit at block {block}: {plain[block]:.1f} s", flush=True)
         for together in (1, 5, 10):
@@ -160,6 +162,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--max-new-tokens", type=int, default=32)
+    said = "; ".join(f"{name}: {text}" for name, text in EVALUATIONS.items())
+    parser.add_argument("--evaluation", default="same", choices=EVALUATIONS, help=said)
     parser.add_argument("--speed", action="store_true", help="time an atlas instead")
     parser.add_argument("--dtypes", nargs="+", default=["float32"], help="for --speed")
     options = parser.parse_args()
@@ -172,6 +176,7 @@ def main() -> None:
         learning_rate=options.learning_rate,
         answers=True,
         max_new_tokens=options.max_new_tokens,
+        evaluation=options.evaluation,
     )
     compare(load(options.model, device="cpu", dtype="float32"), chosen_cases(options.all, options.limit), settings)
 

@@ -2,19 +2,20 @@
 
 An edit at block l cannot change anything below it. :class:`TailReplay` computes the states entering the
 edited matrix once; each optimisation step then runs that matrix, the blocks above it, and the
-unembedding of the positions whose loss counts. :class:`FullReplay` runs the whole model each time, as the
-authors' released code does; the two must agree, which tests and ``benchmarks/edit_speed.py`` check.
+unembedding of the positions whose loss counts. :class:`FullReplay` runs the whole model each time; the two must
+agree, which tests and ``benchmarks/edit_speed.py`` check.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from torch import Tensor
 
 from inspector.errors import EditError
-from inspector.model.counted import Counted
+from inspector.model.counted import Counted, only_counted
 from inspector.model.hooks import rewrite_output
 from inspector.model.inspected import InspectedModel
 from inspector.model.tails import Tails, with_weight
@@ -61,7 +62,7 @@ def require_in_memory(weight: Tensor, block: int) -> None:
 
 
 class FullReplay:
-    """The plain computation: a full forward pass with all logits, at every call.
+    """The plain computation: a full forward pass at every call.
 
     Args:
         model: The base model.
@@ -81,12 +82,17 @@ class FullReplay:
     def logits(self, weight: Tensor) -> Tensor:
         """See :class:`Replay`."""
 
+        unembedding = self._model.architecture.unembedding
+        with self._running(weight), only_counted(unembedding, self._counted):
+            return self._model.network(input_ids=self._ids, use_cache=False).logits.float()
+
+    @contextmanager
+    def _running(self, weight: Tensor) -> Iterator[None]:
         def rewrite(inputs: Tensor, _output: Tensor) -> Tensor:
             return with_weight(weight)(self._projection, inputs)
 
         with self._model.running(), rewrite_output(self._projection, rewrite):
-            logits = self._model.network(input_ids=self._ids, use_cache=False).logits
-        return self._counted.of(logits).float()
+            yield
 
 
 class TailReplay:

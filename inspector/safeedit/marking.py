@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from inspector.kl import kl_by_token, told
+from inspector.model.counted import Counted
 from inspector.model.encoding import Encoded
 from inspector.model.hooks import observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
@@ -68,16 +69,11 @@ def harmless_kl(
         observe_outputs(blocks[-1:], lambda _n, output: states.append(output)),
     ):
         model.network(input_ids=model.batch(*tokens), use_cache=False)
+    counted = Counted([list(answer.predicting) or [len(answer.prompt) - 1] for answer in asked])
+    each = counted.split(counted.of(states[0]))
     found: list[float] = []
-    for number in range(len(answers)):
+    for pair in zip(each[: len(answers)], each[len(answers) :], strict=True):
         with model.lock:
-            before, after = (
-                model.architecture.logits(states[0][line, _counted(asked[line])]).double().log_softmax(dim=-1)
-                for line in (number, number + len(answers))
-            )
+            before, after = (model.architecture.logits(kept).double().log_softmax(dim=-1) for kept in pair)
         found.append(told(kl_by_token(before, after)))
     return found
-
-
-def _counted(answer: Encoded) -> list[int]:
-    return list(answer.predicting) or [len(answer.prompt) - 1]
