@@ -28,16 +28,17 @@ import torch
 from benchmarks.locators import chosen_cases
 from editing import run
 from editing.contest import ContestProgress, ContestSettings, Standing, contest
-from editing.memory import peak_memory
+from editing.memory import memory_told, peak_memory
 from editing.methods.registry import METHODS, method_settings
 from editing.standing_file import load_standings, save_standings
 from editing.sweep.paper import COLUMNS, TABLE_1
 from inspector.divergence import divergence
 from inspector.errors import EditError, InspectorError
-from inspector.model import InspectedModel, load
+from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, load
 from inspector.safeedit import Case
-from inspector.safeedit.exam import EVALUATIONS
-from inspector.safeedit.questions import Size
+from inspector.safeedit.exam import EVALUATIONS, ExamResult, examine
+from inspector.safeedit.judges import EmbeddedJudge
+from inspector.safeedit.questions import QuestionSets, Size, make_exam
 from inspector.safeedit.scores import Estimate, Score, mean, score_table
 from inspector.toxicity import kept_probe
 
@@ -56,14 +57,9 @@ def compare(model: InspectedModel, cases: Sequence[Case], settings: ContestSetti
             begun = time.perf_counter()
             block = divergence(model, case, format=settings.format).toxic_layer()
             done = run(contest(model, case, block, settings, probe=probe), _teller(number, len(cases)))
-            save_standings(done, folder, patches=False)
+            save_standings(_all_asked(model, case, done, settings), folder, patches=False)
             print(f"case {case.identifier}: {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
-        standings = load_standings(folder)
-        vanilla = next((standing.exam for standing in standings if standing.exam is not None), None)
-        for standing in standings:
-            if standing.refused and vanilla is not None:  # all methods over the same cases: no edit leaves vanilla
-                exam = replace(vanilla, replies=tuple(reply.without_edit() for reply in vanilla.replies))
-                standing = replace(standing, exam=exam)
+        for standing in load_standings(folder):
             if standing.method.key in everything:
                 everything[standing.method.key].append(standing)
     print(f"{model.name}, {model.dtype_name}; {len(cases)} cases: {', '.join(str(case.identifier) for case in cases)}")
@@ -80,6 +76,32 @@ def compare(model: InspectedModel, cases: Sequence[Case], settings: ContestSetti
             "MEND's shipped editor network has learnt from the bundled cases, these among them: DS, onlyQ and otherA "
             "are prompts that it was trained on, 'transfer' has none of those."
         )
+
+
+def _all_asked(
+    model: InspectedModel, case: Case, standings: Sequence[Standing], settings: ContestSettings
+) -> tuple[Standing, ...]:
+    """Give a refused edit the scores of what it leaves, the vanilla weights: all methods over the same cases."""
+    kept: dict[PromptFormat, ExamResult] = {}
+
+    def vanilla(format: PromptFormat) -> ExamResult:
+        if format not in kept:
+            asking = examine(
+                model,
+                make_exam(case, settings.size, QuestionSets()),
+                VANILLA,
+                EmbeddedJudge(),
+                format=format,
+                evaluation=settings.evaluation,
+                decoding=Decoding(max_new_tokens=settings.max_new_tokens),
+            )
+            kept[format] = run(asking)
+        return kept[format]
+
+    return tuple(
+        replace(standing, exam=vanilla(settings.of(standing.method.key).format)) if standing.refused else standing
+        for standing in standings
+    )
 
 
 def same_settings(out: Path, model: InspectedModel, settings: ContestSettings) -> None:
@@ -135,8 +157,16 @@ def _paper() -> None:
 
 def _mechanism(everything: dict[str, list[Standing]]) -> None:
     print("\nErase or suppress? Means over cases [95 % interval]; * forced by construction in every case")
-    heads = ("toxicity, %", "neurons less toxic, %", "input shift, %", "source shift, %", "norm", "weights changed")
-    print(f"{'':16}" + "".join(f"{head:>26}" for head in heads))
+    heads = (
+        "n",
+        "toxicity, %",
+        "neurons less toxic, %",
+        "input shift, %",
+        "source shift, %",
+        "norm",
+        "weights changed",
+    )
+    print(f"{'':16}{heads[0]:>4}" + "".join(f"{head:>26}" for head in heads[1:]))
     for key, standings in everything.items():
         done = [s for s in standings if s.shift is not None and s.toxicity is not None]
         if not done:
@@ -151,7 +181,7 @@ def _mechanism(everything: dict[str, list[Standing]]) -> None:
             _mean([s.delta_norm for s in done]),
             f"{np.mean([s.parameters_changed for s in done]):,.0f}",
         )
-        print(f"{METHODS[key].title:16}" + "".join(f"{cell:>26}" for cell in cells))
+        print(f"{METHODS[key].title:16}{len(done):>4}" + "".join(f"{cell:>26}" for cell in cells))
     sizes = [s.toxicity.region for s in next(iter(everything.values())) if s.toxicity is not None]
     if sizes:
         print(
@@ -168,12 +198,17 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def _failures(everything: dict[str, list[Standing]]) -> None:
-    failed = [(key, standing) for key, found in everything.items() for standing in found if standing.failed]
-    total = sum(map(len, everything.values()))
-    print(f"\nNo edit: {len(failed)} of {total}")
+    everyone = [(key, standing) for key, found in everything.items() for standing in found]
+    failed = [(key, standing) for key, standing in everyone if standing.failed]
+    print(f"\nNo edit: {len(failed)} of {len(everyone)}")
     for key, standing in failed:
         counted = "refused, the vanilla model's answers are in its scores" if standing.refused else "in no score"
         print(f"  {METHODS[key].title} ({counted}): {standing.failed}")
+    unmeasured = [(key, standing) for key, standing in everyone if standing.unmeasured]
+    print(f"Edits that could not be examined or measured: {len(unmeasured)} of {len(everyone)}")
+    for key, standing in unmeasured:
+        counted = "in no score" if standing.exam is None else "in the scores, not in the means above"
+        print(f"  {METHODS[key].title} ({counted}): {standing.unmeasured}")
 
 
 def cost(model: InspectedModel, cases: Sequence[Case]) -> None:
@@ -192,7 +227,7 @@ def cost(model: InspectedModel, cases: Sequence[Case]) -> None:
             block = divergence(model, case).toxic_layer()
             settings = method_settings(key, **changes)
             try:
-                with peak_memory(model.device) as peak:
+                with memory_told(), peak_memory(model.device) as peak:
                     result = run(METHODS[key].run(model, case, block, settings))
             except InspectorError:
                 failed += 1
@@ -201,6 +236,9 @@ def cost(model: InspectedModel, cases: Sequence[Case]) -> None:
             steps.append(result.kept)
             each.append(float(np.mean([step.seconds for step in result.trace])))
             memory.append(peak.mebibytes)
+        if not seconds:
+            print(f"{title:18}{f'{failed} failed':>22}", flush=True)
+            continue
         base = base or float(np.mean(seconds))
         print(
             f"{title:18}{_mean(seconds):>22}{np.mean(seconds) / base:>10.2f}{_mean(steps):>22}{np.mean(each):>12.2f}"

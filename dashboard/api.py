@@ -176,11 +176,14 @@ def connect(wiring: StressEvents) -> None:
         template: str,
         safe: str,
         unsafe: str,
-        answers: bool = False,
+        answers: str = why.NO_ANSWERS,
         suffix: str = SUFFIX,
         request: gr.Request | None = None,
     ) -> Iterator[dict]:
-        """Make the same small edit at every layer and measure each, a dictionary a group of layers."""
+        """Make the same small edit at every layer and measure each, a dictionary a group of layers.
+
+        ``answers`` is one of ``none``, ``same prompts``, ``as in the paper``: whether and how the edits answer.
+        """
         with shown_to_user(), wiring.reserved(request) as session:
             given = texts(question, template, safe, unsafe, suffix)
             shown = session.why.atlas

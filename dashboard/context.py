@@ -19,6 +19,7 @@ from dashboard.parts import CANCEL, CANCEL_OFF, Parts
 from dashboard.session import Session, Sessions
 from dashboard.stress_fragments import head
 from dashboard.why import toxicities
+from editing.memory import memory_told
 from inspector.errors import CaseError, InspectorError
 from inspector.model import Detector, InspectedModel
 from inspector.safeedit.verdict import Judge
@@ -30,7 +31,8 @@ Update = dict[Any, Any]
 def shown_to_user() -> Iterator[None]:
     """Turn the project's errors into what Gradio shows; the one place where that happens."""
     try:
-        yield
+        with memory_told():
+            yield
     except InspectorError as error:
         # Quotes stay: the text goes between tags on the page, and to programs as it is.
         message = escape(error.user_message(), quote=False)
@@ -140,7 +142,8 @@ class Context:
     def guarded(self, session: Session, clock: Any, run: Iterator[Update]) -> Iterator[Update]:
         """Run a long job; whatever happens in it, the page is usable again and its clock says what it was."""
         try:
-            yield from run
+            with memory_told():
+                yield from run
         except Exception as error:
             said = error.user_message() if isinstance(error, InspectorError) else "an error; see the server's log."
             yield {**self._idle(session), clock: message(f"Stopped: {said}")}

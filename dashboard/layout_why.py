@@ -24,10 +24,12 @@ def build(parts: Parts, model: InspectedModel, example: Example, read_only: bool
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=230):
                 parts.why = gr.Button("Ask all locators", variant="primary", elem_id="why")
-                parts.why_answers = gr.Checkbox(
-                    False,
-                    label="Let every edit answer",
-                    info="The atlas then judges the answers to the case's five prompts; some three times slower",
+                parts.why_answers = gr.Radio(
+                    list(why.ATLAS_ANSWERS),
+                    value=why.NO_ANSWERS,
+                    label="Answers of every edit",
+                    info="The atlas then judges the answers to the case's five prompts; some three times slower. As in "
+                    "the paper: vanilla without the suffix",
                 )
                 parts.why_atlas_run = gr.Button("Run atlas", elem_id="why-atlas-run")
                 parts.why_cancel = gr.Button(CANCEL_OFF, variant="stop", interactive=False, elem_id="why-cancel")

@@ -12,6 +12,7 @@ import numpy as np
 
 from dashboard.actions import Texts, case_of
 from dashboard.session import LiveEdit, Session
+from dashboard.stress import WAYS
 from dashboard.why_state import Why
 from editing import EditResult, Preparation, Step
 from editing.atlas import AtlasSettings, make_atlas
@@ -118,17 +119,28 @@ def quick_tokens(model: InspectedModel, session: Session, case: Case, format: Pr
     return {"tokens": found}
 
 
+NO_ANSWERS = "none"
+ATLAS_ANSWERS = (NO_ANSWERS, *WAYS)
+"""What the edits of an atlas answer: nothing, or the case's five prompts, asked one way or the other."""
+
+
 def atlas(
-    model: InspectedModel, session: Session, texts: Texts, answers: bool, settings: AtlasSettings | None = None
+    model: InspectedModel, session: Session, texts: Texts, answers: str, settings: AtlasSettings | None = None
 ) -> Generator[WhyProgress, None, None]:
     """Make the atlas of the case in the rail; a cancel or an error keeps the layers that are done.
 
+    Args:
+        answers: One of :data:`ATLAS_ANSWERS`: whether the edits answer, and how both weights are asked then.
+
     Raises:
-        CaseError: Something is missing in the texts.
+        CaseError: Something is missing in the texts, or ``answers`` is unknown.
         PromptError: A text is too long.
     """
     case, format = case_of(texts), texts.format
-    settings = replace(settings or AtlasSettings(), format=format, answers=answers)
+    if answers not in ATLAS_ANSWERS:
+        raise CaseError(f"Unknown way of asking '{answers}'. Choose one of: {', '.join(ATLAS_ANSWERS)}.")
+    settings = replace(settings or AtlasSettings(), format=format, answers=answers != NO_ANSWERS)
+    settings = replace(settings, evaluation=WAYS.get(answers, settings.evaluation))
     done = 0.0
     for event in make_atlas(model, case, settings, cancel=session.cancelled.is_set):
         if isinstance(event, Preparation):

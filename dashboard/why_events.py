@@ -36,7 +36,7 @@ class WhyEvents(CompareEvents):
         with shown_to_user(), self.reserved(request) as session:
             session.panel = Panel.of(values[5:12])
             texts = self.texts(values[:5])
-            run = why.atlas(self.model, session, texts, bool(values[12]))
+            run = why.atlas(self.model, session, texts, str(values[12]))
             yield from self.guarded(session, self.parts.why_clock, self._measuring(session, run, "Atlas made"))
 
     def _measuring(self, session: Session, run: Generator[why.WhyProgress, None, None], done: str) -> Iterator[Update]:

@@ -18,6 +18,7 @@ from inspector.lens import Peak
 from inspector.locators import Agreement, Located, NotLocated
 from inspector.padding import PaddingStudy
 from inspector.safeedit import Case
+from inspector.safeedit.exam import EVALUATIONS
 from inspector.token_attribution import TokenAttribution
 from inspector.toxicity import Probe, RegionToxicity
 
@@ -105,10 +106,11 @@ def atlas_reading(atlas: Atlas | None) -> str:
             f" That is beyond DINM's damage budget of {BUDGET:g}; within it layer {choice.block} is best, with "
             f"{margin[choice.block]:.2f} nats at a KL of {number(choice.kl)}."
         )
+    asked = "" if best.defended is None else f" Asked: {EVALUATIONS[atlas.settings.evaluation]}."
     return reading(
         f"The same {atlas.settings.steps} updates at each of {len(atlas.entries)} layers: layer {best.block} {what}, "
         f"at a harmless KL of {number(best.kl)} nats. Layer {gentle.block} does the least harm "
-        f"({number(gentle.kl)} nats) and lifts it by {margin[gentle.block]:.2f}.{within}"
+        f"({number(gentle.kl)} nats) and lifts it by {margin[gentle.block]:.2f}.{within}{asked}"
     )
 
 

@@ -34,6 +34,7 @@ from inspector.model.counted import token_log_probabilities
 from inspector.model.patch import VANILLA
 from inspector.model.tails import Tails, with_weight
 from inspector.safeedit import Case
+from inspector.safeedit.exam import Evaluation, asked_as
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import CASE_ONLY, CASE_PROMPTS, make_exam
 from inspector.safeedit.verdict import Judge, Verdict, verdicts
@@ -54,6 +55,7 @@ class AtlasSettings:
         harmless_tokens: Most tokens of the model's own answer to each.
         answers: Also let every edited model answer the case's five prompts and have the answers judged.
         max_new_tokens: Longest such answer.
+        evaluation: How the two weights are asked, see :data:`inspector.safeedit.exam.EVALUATIONS`.
     """
 
     steps: Annotated[int, Field(ge=1, le=100)] = 3
@@ -65,6 +67,7 @@ class AtlasSettings:
     harmless_tokens: HarmlessTokens = 12
     answers: bool = False
     max_new_tokens: Annotated[int, Field(ge=1, le=1024)] = 32
+    evaluation: Evaluation = "same"
 
 
 @dataclass(frozen=True)
@@ -291,7 +294,8 @@ def make_atlas(
     first = mlp_trace(model, [safe.tokens], [safe.predicting], loss)
     reader = judge or EmbeddedJudge()
     if settings.answers:
-        answers = yield from _answers(model, case, (VANILLA,), reader, settings, cancel, 0.7)
+        plain = asked_as(settings.format, settings.evaluation)
+        answers = yield from _answers(model, case, (VANILLA,), reader, settings, plain, cancel, 0.7)
         if answers is None:
             return so_far()
         said.update(answers[0])
@@ -316,7 +320,7 @@ def make_atlas(
         if settings.answers:
             rows = [Row(_patch(model, block, weight, settings)) for block, weight in weights.items()]
             share = (start + len(blocks)) / len(chosen)
-            answers = yield from _answers(model, case, rows, reader, settings, cancel, share)
+            answers = yield from _answers(model, case, rows, reader, settings, settings.format, cancel, share)
             if answers is None:
                 return so_far()
             fresh = [replace(entry, verdicts=said) for entry, said in zip(fresh, answers, strict=True)]
@@ -371,13 +375,14 @@ def _answers(
     rows: Sequence[Row],
     judge: Judge,
     settings: AtlasSettings,
+    format: PromptFormat,
     cancel: Callable[[], bool],
     share: float,
 ) -> Generator[Preparation, None, list[dict[str, Verdict]] | None]:
     """Let every row answer the case's own prompts; returns verdicts a row, ``None`` when cancelled."""
     asked = [question for question in make_exam(case, CASE_ONLY) if question.kind in CASE_PROMPTS]
     room = settings.max_new_tokens
-    prompts = [encode(model, q.prompt, None, settings.format, room=room).prompt for q in asked]
+    prompts = [encode(model, q.prompt, None, format, room=room).prompt for q in asked]
     lines: list[Line] = []
     for count, now in enumerate(generate(model, prompts, rows, Decoding(max_new_tokens=room))):
         lines = now

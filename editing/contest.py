@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from editing.guard import check_case
 from editing.memory import memory_told, peak_memory
 from editing.methods.registry import METHODS, Method, method_named, method_settings
 from editing.objectives import harmless_answers
 from editing.progress import EditResult, Preparation, Step
-from inspector.errors import CaseError, InspectorError, RefusedEdit
+from editing.trainee import Scope
+from editing.values import Count
+from inspector.errors import CaseError, EditError, InspectorError, RefusedEdit
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row
 from inspector.region import RegionShift, cannot_detoxify, region_shift
 from inspector.safeedit import Case
@@ -28,9 +32,11 @@ from inspector.safeedit.scores import Score, score_table
 from inspector.safeedit.sets import held_out_cases
 from inspector.safeedit.verdict import Judge
 from inspector.toxicity import Probe, RegionToxicity, neuron_toxicity, region_toxicity
+from inspector.validated import Array
+from inspector.validated import settings as checked
 
 
-@dataclass(frozen=True)
+@checked(EditError)
 class ContestSettings:
     """Settings of a contest.
 
@@ -46,12 +52,12 @@ class ContestSettings:
     """
 
     methods: tuple[str, ...] = tuple(METHODS)
-    scope: str = "LoRA"
+    scope: Scope = "LoRA"
     size: Size = QUICK
-    max_new_tokens: int = 64
+    max_new_tokens: Count = 64
     format: PromptFormat = PromptFormat()
     evaluation: Evaluation = "same"
-    prompts: int = 18
+    prompts: Annotated[int, Field(ge=0)] = 18
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -82,8 +88,8 @@ class Toxicity:
     """
 
     region: RegionToxicity
-    before: np.ndarray
-    after: np.ndarray
+    before: Array
+    after: Array
     forced: bool
 
     @property
@@ -205,7 +211,7 @@ def contest(
     done: list[Standing] = []
     furthest = 0.0
     if settings.methods:
-        with memory_told():
+        with suppress(InspectorError), memory_told():  # else each method says what is wrong by itself
             yield from _warmed_up(model, case, settings, cancel, started)
     for number, key in enumerate(settings.methods):
         method = METHODS[key]

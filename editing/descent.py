@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from editing.progress import Step, StopReason, StopSettings, stop_reason
-from inspector.errors import EditError, RefusedEdit
+from inspector.errors import RefusedEdit
 
 
 class Trained(Protocol):
@@ -130,7 +130,7 @@ class Descent:
             limit: Called after every update to keep the tensors within bounds.
 
         Raises:
-            EditError: The loss or its gradient is not finite before the first update.
+            RefusedEdit: The loss or its gradient is not finite before the first update.
         """
         start = self.updates
         for number in range(steps + 1 if measure_last else steps):
@@ -147,7 +147,7 @@ class Descent:
                         self.scale = max(1.0, self.scale / 16)
                         signs = evaluate(number, True)
             if stop == "not finite" and start + number == 0:
-                raise EditError(
+                raise RefusedEdit(
                     "The loss is not a finite number before the first step. Load the model in float32 (--dtype "
                     "float32) or shorten the answers."
                 )

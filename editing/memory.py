@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -86,10 +87,12 @@ def memory_told() -> Iterator[None]:
         known = isinstance(error, torch.OutOfMemoryError | MemoryError)
         if not known and not any(words in str(error) for words in _NO_MEMORY):
             raise
+        traceback.clear_frames(error.__traceback__)  # what they hold would not be given back
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         raise OutOfMemory(
-            "The device ran out of memory. Train LoRA factors, shorten the answers, or load the model in bfloat16."
+            "The device ran out of memory. Shorten prompt and answers, watch fewer harmless prompts, train LoRA "
+            "factors instead of full weights, or load the model in bfloat16."
         ) from None
 
 

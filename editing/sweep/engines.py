@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from editing.memory import memory_told
 from editing.sweep.settings import SweepSettings
 from editing.sweep.store import Finished
 from editing.sweep.work import texts_of, work
@@ -72,7 +73,7 @@ def on_ray(
     identity = None if like is None else (like.fingerprint, like.dtype_name)
     try:
         import ray
-        from ray.exceptions import RayActorError, RayTaskError
+        from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
     except ImportError:
         raise EditError("The engine ray needs its package. Run 'pip install -r requirements-cluster.txt'.") from None
     started = not ray.is_initialized()
@@ -101,7 +102,7 @@ def on_ray(
                 if isinstance(error.cause, InspectorError):
                     raise error.cause from None  # its own words, without the worker's stack
                 raise
-            except RayActorError as error:
+            except (RayActorError, OutOfMemoryError) as error:
                 if tried[number] > 1:  # it costs this case, not the others
                     first = str(error).strip().splitlines()[0]
                     why = f"Two workers died on this case ({first}). Give workers more memory or fewer of them."
@@ -142,7 +143,8 @@ class _Worker:
         self._loaded: tuple[InspectedModel, Judge, QuestionSets] | None = None
 
     def _load(self) -> tuple[InspectedModel, Judge, QuestionSets]:
-        model, judge = self._loader(self._settings)
+        with memory_told():
+            model, judge = self._loader(self._settings)
         found = (model.fingerprint, model.dtype_name)
         if self._identity is not None and found != self._identity:
             raise EditError(

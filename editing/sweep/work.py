@@ -49,13 +49,21 @@ def texts_of(settings: SweepSettings) -> QuestionSets:
 def with_block(model: InspectedModel, settings: SweepSettings, cases: Sequence[Case]) -> SweepSettings:
     """Return the settings with the number of the layer where one layer serves all cases (``once``).
 
+    It is that of the first case that can be located on.
+
     Raises:
-        InspectorError: The first case cannot be located on.
+        InspectorError: No case can; what is wrong with the last one.
     """
     if settings.block != ONCE:
         return settings
-    with memory_told():
-        return replace(settings, block=str(_toxic_layer(model, cases[0], settings)))
+    for number, case in enumerate(cases, start=1):
+        try:
+            with memory_told():
+                return replace(settings, block=str(_toxic_layer(model, case, settings)))
+        except InspectorError:
+            if number == len(cases):
+                raise
+    return settings
 
 
 def _toxic_layer(model: InspectedModel, case: Case, settings: SweepSettings) -> int:

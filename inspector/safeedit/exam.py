@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from inspector.errors import CaseError
@@ -29,6 +29,12 @@ EVALUATIONS: dict[Evaluation, str] = {
     "paper": "as in the paper: vanilla without the suffix, edited with it",
 }
 """How the two weights are asked, for people. With ``paper`` a score shows what suffix and edit do together."""
+
+
+def asked_as(format: PromptFormat, evaluation: Evaluation) -> PromptFormat:
+    """Return the format in which the vanilla weights are asked where the edited ones are asked in ``format``."""
+    return format.without_suffix() if evaluation == "paper" else format
+
 
 OPENING = "The answer is"
 """Put before the model's answer to a fact question (zero-shot, as in the paper)."""
@@ -79,11 +85,6 @@ class Reply:
     likeness: float | None = None
     kl: float | None = None
     held_back: bool = False
-
-    def without_edit(self) -> Reply:
-        """Return the reply of a refused edit, which leaves the vanilla weights."""
-        likeness, kl = (None if self.likeness is None else 1.0), (None if self.kl is None else 0.0)
-        return replace(self, edited=self.vanilla, likeness=likeness, kl=kl)
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def examine(
     if evaluation not in EVALUATIONS:
         raise CaseError(f"Unknown evaluation '{evaluation}'. Choose one of: {', '.join(EVALUATIONS)}.")
     started = time.perf_counter()
-    plain = format.without_suffix() if evaluation == "paper" else format
+    plain = asked_as(format, evaluation)
     prompts, prompted = (
         [_encoded(model, q, around.prompted(q.prompt), used, decoding.max_new_tokens) for q in questions]
         for around, used in ((VANILLA, plain), (row, format))

@@ -215,7 +215,7 @@ def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
 
 def test_cancel_ends_an_edit_and_leaves_the_live_one(page):
     before = text_of(page, "#live")
-    set_steps(page, 100)
+    set_steps(page, 1000)
     page.locator("#settings").get_by_role("button", name="All settings").click()
     for limit in ("Target P(safe)", "Damage budget"):  # nothing but Cancel may end it
         page.get_by_label(limit).fill("0")
@@ -226,7 +226,7 @@ def test_cancel_ends_an_edit_and_leaves_the_live_one(page):
             button.parentElement, {childList: true, subtree: true, characterData: true}); }"""
     )
     page.click("#edit")
-    wait_for_text(page, "#clock", "of at most 100")
+    wait_for_text(page, "#clock", "of at most 1000")
     page.click("#cancel")
     wait_for_text(page, "#clock", "it was cancelled; nothing was changed")
     wait_until_idle(page)

@@ -11,10 +11,12 @@ import pytest
 from dashboard_helpers import QUICK, Visitor, assert_idle, open_page
 
 from dashboard import why, why_figures, why_fragments
+from dashboard.stress import WAYS
 from editing import Preparation
 from editing.atlas import Atlas, AtlasSettings, Entry
 from inspector.errors import ArchitectureError, CaseError, EditError
 from inspector.locators import LOCATORS, Located, agreement
+from inspector.safeedit.exam import EVALUATIONS
 from inspector.token_attribution import TokenAttribution
 from inspector.toxicity import neuron_toxicity
 
@@ -52,7 +54,7 @@ def test_asking_fills_the_charts_one_by_one_and_measures_the_case_in_the_rail(vi
 
 
 def test_the_atlas_fills_and_judges_the_locators(visitor):
-    visitor.do("on_atlas", why_answers=False)
+    visitor.do("on_atlas", why_answers=why.NO_ANSWERS)
     known = visitor.session.why
     assert [entry.block for entry in known.atlas.entries] == [0, 1, 2]
     assert f"Best layer {known.atlas.best}" in visitor.screen["why_agreement"]
@@ -61,10 +63,13 @@ def test_the_atlas_fills_and_judges_the_locators(visitor):
     assert_idle(visitor)
 
 
-def test_an_atlas_with_answers_is_judged_by_what_is_defended(visitor):
-    visitor.do("on_atlas", why_answers=True)
-    assert visitor.session.why.atlas.truth == "defended"
+@pytest.mark.parametrize("way", WAYS)
+def test_an_atlas_with_answers_is_judged_by_what_is_defended(visitor, way):
+    visitor.do("on_atlas", why_answers=way)
+    made = visitor.session.why.atlas
+    assert made.truth == "defended" and made.settings.evaluation == WAYS[way]
     assert "share of five prompts defended" in visitor.screen["why_agreement"]
+    assert EVALUATIONS[WAYS[way]] in visitor.screen["why_atlas_reading"]
 
 
 @pytest.mark.parametrize("handler", ["on_why", "on_atlas"])
@@ -93,7 +98,7 @@ def test_picking_a_layer_moves_every_panel(visitor):
 
 @pytest.mark.parametrize("handler", ["on_why", "on_atlas"])
 def test_what_is_picked_while_a_run_lasts_is_what_its_end_shows(visitor, handler):
-    run = visitor.press(handler, block=1, why_answers=False)
+    run = visitor.press(handler, block=1, why_answers=why.NO_ANSWERS)
     next(run)
     visitor.do("on_why_pick", block=0)
     visitor.do("on_lens", why_answer="unsafe answer", why_place=2)
@@ -106,7 +111,7 @@ def test_what_is_picked_while_a_run_lasts_is_what_its_end_shows(visitor, handler
 
 def test_an_atlas_of_another_case_that_is_cancelled_at_once_leaves_what_was_measured(visitor):
     before = visitor.session.why
-    run = visitor.press("on_atlas", question="Why is it so?", why_answers=False)
+    run = visitor.press("on_atlas", question="Why is it so?", why_answers=why.NO_ANSWERS)
     next(run)
     visitor.do("on_cancel")
     list(run)
@@ -124,7 +129,7 @@ def test_an_error_in_the_middle_of_an_atlas_keeps_the_layers_that_are_done(visit
 
     monkeypatch.setattr(why, "make_atlas", broken)
     with pytest.raises(Exception, match="It broke"):
-        visitor.do("on_atlas", question="Why is it so?", why_answers=False)
+        visitor.do("on_atlas", question="Why is it so?", why_answers=why.NO_ANSWERS)
     known = visitor.session.why
     assert known.case.question == "Why is it so?" and known.atlas.entries and known.located == ()
     assert "It broke" in visitor.screen["why_clock"]

@@ -234,7 +234,7 @@ def test_a_method_without_memory_says_so_and_the_others_go_on(one, before, typed
 
     monkeypatch.setitem(METHODS, "ft-l", replace(METHODS["ft-l"], run=exhausted))
     first, last = run(contest(one, typed, BLOCK, QUICK))
-    assert "ran out of memory. Train LoRA" in first.failed and first.result is None
+    assert "ran out of memory. Shorten" in first.failed and first.result is None
     assert last.exam and not last.failed
     by_hand.assert_at_rest(one, before[1])
 
