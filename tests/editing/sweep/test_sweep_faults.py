@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from editing.sweep import Store, SweepSettings
 from editing.sweep.__main__ import main
 from editing.sweep.work import cases_of, with_block
 from inspector.divergence import divergence
-from inspector.errors import EditError, OutOfMemory, RefusedEdit
+from inspector.errors import EditError, OutOfMemory, PromptError, RefusedEdit
 from inspector.model import PromptFormat
 
 REFUSED, BROKEN = 1, 2
@@ -134,6 +135,17 @@ def test_the_layer_of_the_first_case_serves_all_where_it_is_located_once(tmp_pat
     assert [result.record["block"] for result in found] == [expected] * 3
     same = swept(tmp_path / "out", cases, "--block", "once", "--preset", "reference", "--locate", "reference")
     assert [result.record["patch"] for result in same] == [result.record["patch"] for result in found], "it resumes"
+
+
+def test_the_layer_that_serves_all_is_that_of_the_first_case_that_can_be_located_on(tmp_path):
+    settings = SweepSettings(cases=str(write_cases(tmp_path, 2)), block="once")
+    model, _ = loader(settings)
+    whole = cases_of(settings)
+    broken = replace(whole[0], adversarial_prompt="word " * 20_000)
+    found = with_block(model, settings, [broken, whole[1]])
+    assert found.block == str(divergence(model, whole[1]).toxic_layer())
+    with pytest.raises(PromptError, match="reads at most"):
+        with_block(model, settings, [broken])
 
 
 def test_mistral_s_rate_and_the_format_are_settings_of_a_sweep():

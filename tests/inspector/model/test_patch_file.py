@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import by_hand
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from inspector.errors import PatchError
-from inspector.model import Delta, Patch, Row
-from inspector.model.patch_file import load_patch, save_patch
+from inspector.model import Delta, Detector, Patch, Row
+from inspector.model.patch_file import load_patch, load_row, save_patch
 
 LACKING = '{"deltas": [{"module": "part", "block": 0}]}'
 IDS = (1, 40, 80, 120, 160, 200, 240, 30)
@@ -33,6 +35,20 @@ def test_a_patch_comes_back_bit_for_bit_with_its_record(llama, tmp_path):
     assert extra == {"layer": 3, "texts": ["<b>é</b>"]}
     one, two = (by_hand.running_logits(llama, IDS, [Row(p)]) for p in (patch, again))
     assert torch.equal(one, two)
+
+
+def test_a_routed_edit_comes_back_with_its_detector_and_never_without_it(llama, tmp_path):
+    path, patch = tmp_path / "edit.safetensors", mixed(llama)
+    made = Detector((0, 2), torch.arange(64.0).reshape(2, 32), 0.5, 1.5, llama.fingerprint, {"questions": 3})
+    save_patch(patch, path, {"layer": 3}, made)
+    row, extra = load_row(path)
+    assert row.patch.identifier == patch.identifier and extra == {"layer": 3}
+    assert row.detector.record() == made.record() and torch.equal(row.detector.weights, made.weights)
+    with pytest.raises(PatchError, match=r"holds a routed edit.*Read it with load_row"):
+        load_patch(path)
+    save_patch(patch, path, detector=replace(made, fingerprint="another"))
+    with pytest.raises(PatchError, match="belong to different models"):
+        load_row(path)
 
 
 def test_writing_leaves_one_file_and_replaces_an_older_one(llama, tmp_path):
