@@ -76,6 +76,18 @@ def serve(monkeypatch) -> Iterator[Serve]:
         page.close(verbose=False)
 
 
+@pytest.fixture
+def small_page(monkeypatch) -> None:
+    """Let a page of one line be served, where only the server is looked at: the whole one takes seconds to build."""
+
+    def build(model: inspector.model.InspectedModel, **_options: Any) -> gr.Blocks:
+        with gr.Blocks() as page:
+            gr.Markdown(model.name)
+        return page
+
+    monkeypatch.setattr("dashboard.page.build_app", build)
+
+
 def listening(page: gr.Blocks) -> list[str]:
     return [entry.getsockname()[0] for server in page.server.servers for entry in server.sockets]
 
@@ -181,6 +193,7 @@ def test_a_folder_for_copies_that_is_named_in_the_environment_is_used(monkeypatc
     assert tmp_path.exists() and os.environ["GRADIO_TEMP_DIR"] == str(tmp_path)
 
 
+@pytest.mark.usefixtures("small_page")
 def test_an_address_that_others_reach_is_warned_of_unless_they_must_log_in(serve, capsys):
     elsewhere = "127.0.0.2"  # not the default address, yet only this machine reaches it
     page, _ = serve("--host", elsewhere)
@@ -193,6 +206,7 @@ def test_an_address_that_others_reach_is_warned_of_unless_they_must_log_in(serve
     assert httpx.post(f"{page.local_url}login", data=right).status_code == 200
 
 
+@pytest.mark.usefixtures("small_page")
 def test_a_port_that_cannot_be_had_ends_with_code_2_and_the_remedy(serve, capsys):
     page, _ = serve()
     for wanted in (str(page.server_port), "99999"):  # taken by the page that is up, and none
@@ -200,6 +214,7 @@ def test_a_port_that_cannot_be_had_ends_with_code_2_and_the_remedy(serve, capsys
         assert f"cannot be served at 127.0.0.1, port {wanted}. Choose another --port" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("small_page")
 def test_paths_of_an_unknown_family_reach_the_loader_by_name(serve):
     _, loaded = serve("--path", "blocks=model.layers", "--path", "final_norm=model.norm")
     assert loaded["paths"] == {"blocks": "model.layers", "final_norm": "model.norm"}

@@ -12,11 +12,12 @@ from typing import Any
 from urllib.parse import urlparse
 
 import pytest
-from dashboard_helpers import model_at_rest
+from dashboard_helpers import finished_example, model_at_rest
 
 from dashboard import stress, why
 from dashboard.page import build_app, launch_options
-from inspector.safeedit.questions import CASE_ONLY, Size
+from editing import descent
+from inspector.safeedit.questions import Size
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
@@ -29,13 +30,12 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory) -> Iterator[str]:
-    """The dashboard on the tiny model, its example made anew with a short stress test and contest."""
+def url(example_folder: Path) -> Iterator[str]:
+    """The dashboard on the tiny model, with a short stress test to press."""
     with model_at_rest() as model, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dashboard.example.CONTEST", ("dinm", "sft", "self-reminder"))
-        patch.setattr("dashboard.example.CONTEST_SIZE", CASE_ONLY)
+        finished_example(example_folder)
         patch.setitem(stress.SIZES, "Quick", Size(1, 2, 0, 0))
-        app = build_app(model, example_folder=tmp_path_factory.mktemp("examples"))
+        app = build_app(model, example_folder=example_folder)
         _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, server_port=None, **launch_options())
         yield address
         app.close()
@@ -213,9 +213,16 @@ def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
     page.wait_for_selector("#neurons", state="hidden")  # measurements of a dropped edit must not stay on screen
 
 
-def test_cancel_ends_an_edit_and_leaves_the_live_one(page):
+def test_cancel_ends_an_edit_and_leaves_the_live_one(page, monkeypatch):
+    decide = descent.stop_reason
+
+    def slowly(*values):
+        time.sleep(0.2)  # else the tiny model may have made its steps before a hand reaches Cancel
+        return decide(*values)
+
+    monkeypatch.setattr(descent, "stop_reason", slowly)
     before = text_of(page, "#live")
-    set_steps(page, 1000)
+    set_steps(page, 100)
     page.locator("#settings").get_by_role("button", name="All settings").click()
     for limit in ("Target P(safe)", "Damage budget"):  # nothing but Cancel may end it
         page.get_by_label(limit).fill("0")
@@ -226,7 +233,7 @@ def test_cancel_ends_an_edit_and_leaves_the_live_one(page):
             button.parentElement, {childList: true, subtree: true, characterData: true}); }"""
     )
     page.click("#edit")
-    wait_for_text(page, "#clock", "of at most 1000")
+    wait_for_text(page, "#clock", "of at most 100")
     page.click("#cancel")
     wait_for_text(page, "#clock", "it was cancelled; nothing was changed")
     wait_until_idle(page)
