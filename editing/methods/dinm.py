@@ -125,6 +125,13 @@ class DinmSettings:
     safe_answers: SafeAnswers = 1
     question_alone: bool = False
 
+    def __post_init__(self) -> None:
+        if self.loss_positions == "reference" and (self.safe_answers > 1 or self.question_alone):
+            raise EditError(
+                "The released code's loss positions know one answer to one prompt. Set loss_positions to 'aligned', or "
+                "leave safe_answers at 1 and question_alone off."
+            )
+
 
 def preset(name: Preset, **changes: Any) -> DinmSettings:
     """Return the settings of a preset, with changes.

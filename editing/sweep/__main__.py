@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from editing.calibration import load_calibration
 from editing.methods.registry import METHODS, read_settings
 from editing.sweep.engines import Cluster, Loader, load_all, local, on_ray
 from editing.sweep.report import report
@@ -158,6 +159,8 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
     for note in read_cases(settings.cases, settings.split).notes():
         print(note, file=sys.stderr)
     model, judge = loader(settings)
+    if settings.acts == "detected":
+        load_calibration(model)  # says what is missing before the first edit, not after it
     used = with_block(model, settings, cases)
     store = Store(folder)
     try:

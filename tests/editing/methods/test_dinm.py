@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 
 from editing import DinmSettings, EditResult, Step, dinm, preset, run
-from editing.replay import FullReplay, TailReplay
+from editing.methods.dinm import FURTHER_ANSWERS, prepare_terms, term_values
+from editing.objectives import known_answers
+from editing.replay import FullReplay, TailReplay, master_weight
+from inspector.errors import EditError
 from inspector.likelihood import likelihoods
 from inspector.model import VANILLA, Decoding, Row, answer, encode, from_parts
 from inspector.safeedit import Case, bundled_constraint_prompts
@@ -310,3 +313,44 @@ def test_the_patch_records_its_settings(llama, case):
     assert (recorded.pop("block"), recorded.pop("updates")) == (2, 2)
     assert DinmSettings(**recorded) == settings
     assert encode(llama, case.adversarial_prompt).prompt  # the model is as usable as before
+
+
+def test_several_answers_and_the_question_alone_are_learnt_as_the_mean_over_all_their_tokens(llama, case):
+    settings = small("corrected", safe_answers=3, question_alone=True, watch_unsafe=False)
+    base = master_weight(llama, BLOCK)
+    terms = run(prepare_terms(llama, case, BLOCK, settings, base, TailReplay, lambda: False))
+    loss, probability, *_ = term_values(terms, base, settings, gradient=False)
+    every, first = [], []
+    for asked in (case.adversarial_prompt, case.question):
+        for text in (case.safe, *FURTHER_ANSWERS[:2]):
+            own = encode(llama, asked, text)
+            logits = by_hand.vanilla_logits(llama, own.tokens)[len(own.prompt) - 1 : -1]
+            each = torch.nn.functional.cross_entropy(logits, torch.tensor(own.response), reduction="none")
+            every.append(each)
+            first = first or [each.mean()]
+    assert float(loss) == pytest.approx(float(torch.cat(every).mean()), abs=LOSS)
+    assert probability == pytest.approx(float(torch.exp(-first[0])), abs=LOSS)
+
+
+def test_harmless_prompts_take_turns(llama, case):
+    settings = small("corrected", harmless_at_once=1, watch_unsafe=False)
+    base = master_weight(llama, BLOCK)
+    terms = run(prepare_terms(llama, case, BLOCK, settings, base, TailReplay, lambda: False))
+    changed = base + by_hand.patch(llama, BLOCK).deltas[0].dense()
+    network = by_hand.written(llama.network, (BLOCK, changed - base))
+    own = list(known_answers(llama).values())[-2:]
+    expected = []
+    for answered in own:
+        before, after = (
+            by_hand.logits(n, answered.tokens)[list(answered.predicting)] for n in (llama.network, network)
+        )
+        expected.append(float(kl(before, after)))
+    found = [float(term_values(terms, changed, settings, gradient=False, number=n)[2]) for n in range(3)]
+    assert expected[0] != pytest.approx(expected[1], rel=1e-2)
+    assert sorted(found[:2]) == pytest.approx(sorted(expected), abs=LOSS) and found[2] == found[0]
+
+
+def test_the_released_code_s_positions_take_one_answer_to_one_prompt():
+    for wrong in ({"safe_answers": 2}, {"question_alone": True}):
+        with pytest.raises(EditError, match="know one answer to one prompt"):
+            preset("reference", **wrong)

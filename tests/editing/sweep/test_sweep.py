@@ -197,6 +197,7 @@ def test_a_second_process_in_the_same_folder_is_refused(tmp_path, capsys):
         (["--category", "gloom"], "No case is left"),
         (["--cases", "/nowhere.json"], "There is no file /nowhere.json"),
         (["--attacks", "nobody"], "Unknown source 'nobody'"),
+        (["--acts", "detected"], "is not calibrated yet. Run: python -m editing.calibrate"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_the_remedy(tmp_path, capsys, more, said):
