@@ -161,6 +161,7 @@ def test_the_page_is_served_to_this_machine_and_says_where(serve, capsys):
     page, loaded = serve("--model", "mine", "--device", "cpu", "--dtype", "float32", "--revision", "v1")
     assert listening(page) == ["127.0.0.1"] and page.share is False
     assert httpx.get(page.local_url).status_code == 200
+    assert "Read-only demo" not in httpx.get(f"{page.local_url}config").text
     printed = capsys.readouterr()
     assert f"running at {page.local_url}" in printed.out and "Warning" not in printed.err
     assert loaded == {
@@ -223,5 +224,3 @@ def test_paths_of_an_unknown_family_reach_the_loader_by_name(serve):
 def test_the_read_only_page_says_so(serve):
     page, _ = serve("--read-only")
     assert "Read-only demo" in httpx.get(f"{page.local_url}config").text
-    page, _ = serve()
-    assert "Read-only demo" not in httpx.get(f"{page.local_url}config").text

@@ -266,16 +266,6 @@ def test_bad_input_says_what_to_do_and_nothing_is_lost(shared):
     shared.locator("#unsafe textarea").fill(unsafe)
 
 
-def test_markup_and_control_characters_are_text_and_never_run(page):
-    page.locator("#question textarea").fill("<img src=x onerror='window.ran=1'><b>bold</b>\u0007 & <s>?")
-    wait_for_text(page, "#prompt-reading", "1 control character left out")
-    page.wait_for_function("document.querySelector('#assembled textarea').value.includes('<b>bold</b> & <s>?')")
-    page.click("#locate")
-    wait_for_text(page, "#locate-reading", "the answers part most")
-    assert page.evaluate("window.ran") is None
-    assert page.locator("#step-prompt b, #step-locate img").count() == 0
-
-
 CONTRAST = """selector => {
   const parse = c => c.match(/[\\d.]+/g).map(Number);
   const light = c => { const [r, g, b] = c.slice(0, 3).map(v => { v /= 255;
@@ -406,3 +396,13 @@ def test_an_atlas_can_be_cancelled_and_keeps_what_is_done(shared, monkeypatch):
     shared.locator("#why-cancel").click()
     wait_for_text(shared, "#why-clock", "Cancelled")
     wait_until_idle(shared)
+
+
+def test_markup_and_control_characters_are_text_and_never_run(shared):
+    shared.locator("#question textarea").fill("<img src=x onerror='window.ran=1'><b>bold</b>\u0007 & <s>?")
+    wait_for_text(shared, "#prompt-reading", "1 control character left out")
+    shared.wait_for_function("document.querySelector('#assembled textarea').value.includes('<b>bold</b> & <s>?')")
+    shared.click("#locate")
+    wait_for_text(shared, "#locate-reading", "the answers part most")
+    assert shared.evaluate("window.ran") is None
+    assert shared.locator("#step-prompt b, #step-locate img").count() == 0
