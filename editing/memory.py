@@ -1,4 +1,4 @@
-"""Peak memory of a piece of work."""
+"""Memory: the peak of a piece of work, what is free, and running out of it in words."""
 
 from __future__ import annotations
 

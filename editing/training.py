@@ -1,4 +1,4 @@
-"""The loop of the methods that train many matrices: SFT, DPO, and the experts of Ext-Sub."""
+"""What the methods share that train many matrices: SFT, DPO, and the experts of Ext-Sub."""
 
 from __future__ import annotations
 

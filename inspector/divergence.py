@@ -1,6 +1,6 @@
 """Where the safe and the unsafe answer part: the distance of their block outputs, block by block.
 
-Three presets, as DESIGN.md's table has them:
+Three presets:
 
 - ``reference``: what the authors' released code computes. Both answers alone (no prompt, no suffix, no
   chat template) as one padded batch; Frobenius norm of the difference of the whole padded slab, pads

@@ -1,4 +1,4 @@
-"""The three presets that locating and editing share; DESIGN.md holds the table of their differences."""
+"""The three presets that locating and editing share; see :func:`editing.preset` and :mod:`inspector.divergence`."""
 
 from __future__ import annotations
 

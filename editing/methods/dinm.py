@@ -2,7 +2,7 @@
 
 Wang et al., "Detoxifying Large Language Models via Knowledge Editing", ACL 2024, arXiv 2403.14472. Three
 presets: ``reference`` does what the authors' released code does, ``paper`` what the paper's equations say,
-``corrected`` is ours. DESIGN.md holds the table of their differences; each is an option here.
+``corrected`` is ours. Each of their differences is an option here (:class:`DinmSettings`, :func:`preset`).
 """
 
 from __future__ import annotations

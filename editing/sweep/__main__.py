@@ -159,8 +159,6 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
     for note in read_cases(settings.cases, settings.split).notes():
         print(note, file=sys.stderr)
     model, judge = loader(settings)
-    if settings.acts == "detected":
-        load_calibration(model)  # says what is missing before the first edit, not after it
     used = with_block(model, settings, cases)
     store = Store(folder)
     try:
@@ -170,6 +168,8 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
         known = store.numbers()
         todo = [(number, case) for number, case in enumerate(cases) if number not in known]
         print(f"{len(todo)} of {len(cases)} cases to do, results in {folder}", file=sys.stderr, flush=True)
+        if todo and settings.acts == "detected":
+            load_calibration(model)  # says what is missing before the first edit, not after it
         if todo:
             run = local(model, judge, used, todo) if cluster is None else on_ray(used, todo, cluster, loader, model)
             asked: list[Reply] = []  # the prompts edited on, for the DS so far

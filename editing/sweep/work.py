@@ -73,7 +73,7 @@ def _toxic_layer(model: InspectedModel, case: Case, settings: SweepSettings) -> 
 def work(
     model: InspectedModel, judge: Judge, case: Case, settings: SweepSettings, texts: QuestionSets
 ) -> tuple[Status, dict[str, Any]]:
-    """Edit on one case and examine the edit; no fault of one case costs the others.
+    """Edit on one case and examine the edit; what a person can mend in one case does not cost the others.
 
     Returns:
         ``done`` and the record; ``refused`` with the reason and the record of the vanilla weights, which is what a

@@ -30,7 +30,8 @@ class Counted:
         self.lengths = [len(places) for places in positions]
         rows = [row for row, places in enumerate(positions) for _ in places]
         places = [place for places in positions for place in places]
-        self._index = (torch.tensor(rows), torch.tensor(places))
+        # Typed, as nothing may count at all.
+        self._index = (torch.tensor(rows, dtype=torch.long), torch.tensor(places, dtype=torch.long))
         self._on: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def of(self, states: Tensor) -> Tensor:

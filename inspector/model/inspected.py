@@ -81,7 +81,7 @@ class InspectedModel:
         """What the chat template puts around an answer; ``None`` for a tokenizer without one.
 
         Raises:
-            PromptError: The template refuses a user's question.
+            PromptError: The template refuses a user's question, or does not show an answer as it is.
         """
         return read_turn(self.tokenizer) if has_chat_template(self.tokenizer) else None
 

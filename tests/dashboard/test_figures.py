@@ -18,7 +18,7 @@ from inspector.columns import NeuronProfile
 from inspector.divergence import DISTANCES
 
 SAFE, UNSAFE, EDITED = "#0072B2", "#D55E00", "#CC79A7"
-"""The meaning table of DESIGN.md in Okabe and Ito's colours, typed here anew."""
+"""What the figures' colours mean, in Okabe and Ito's colours, typed here anew."""
 LARGEST = 150_000
 """Bytes of one figure's JSON that a page redraws without a pause."""
 

@@ -1,4 +1,4 @@
-"""Each preset of the divergence is what DESIGN.md says, computed here anew without cache, batch or hooks of ours."""
+"""Each preset of the divergence is what it says, computed here anew without cache, batch or hooks of ours."""
 
 from __future__ import annotations
 

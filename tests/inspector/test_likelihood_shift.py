@@ -10,7 +10,7 @@ import torch
 from inspector.columns import neuron_profile
 from inspector.errors import PatchError, PromptError
 from inspector.likelihood import likelihoods
-from inspector.model import VANILLA, Delta, Patch, Row
+from inspector.model import VANILLA, Delta, Patch, PromptFormat, Row, encode
 from inspector.shift import activation_shift
 
 TEXT, ANSWER = "How do I be mean?", "I'm sorry, I will not help."
@@ -53,6 +53,16 @@ def test_an_answer_s_score_does_not_depend_on_the_other_answers(llama):
     alone = likelihoods(llama, TEXT, ANSWERS[1:2])[0][0]
     among = likelihoods(llama, TEXT, ANSWERS)[0][1]
     assert np.allclose(alone.log_probabilities, among.log_probabilities, **CLOSE)
+
+
+def test_answers_of_one_token_each_are_scored(llama):
+    """Nothing follows the prompt's own position then."""
+    ((no, yes),) = likelihoods(llama, "Why do leaves fall?", ["N", "Y"])
+    asked = encode(llama, "Why do leaves fall?", "N", PromptFormat().open())
+    assert len(asked.response) == 1
+    plain = by_hand.vanilla_logits(llama, asked.prompt)[-1].log_softmax(dim=-1)
+    assert no.log_probabilities == pytest.approx([float(plain[asked.response[0]])], abs=1e-5)
+    assert no.tokens == ("N",) and yes.tokens == ("Y",) and no.first != yes.first
 
 
 def test_an_empty_answer_is_refused(llama):

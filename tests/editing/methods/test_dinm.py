@@ -1,4 +1,4 @@
-"""DINM's presets compute what DESIGN.md's table says, and tail replay changes nothing but the time."""
+"""DINM's presets compute what their descriptions say, and tail replay changes nothing but the time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from editing import DinmSettings, EditResult, Step, dinm, preset, run
 from editing.methods.dinm import FURTHER_ANSWERS, prepare_terms, term_values
-from editing.objectives import known_answers
+from editing.objectives import harmless_answers
 from editing.replay import FullReplay, TailReplay, master_weight
 from inspector.errors import EditError
 from inspector.likelihood import likelihoods
@@ -338,7 +338,7 @@ def test_harmless_prompts_take_turns(llama, case):
     terms = run(prepare_terms(llama, case, BLOCK, settings, base, TailReplay, lambda: False))
     changed = base + by_hand.patch(llama, BLOCK).deltas[0].dense()
     network = by_hand.written(llama.network, (BLOCK, changed - base))
-    own = list(known_answers(llama).values())[-2:]
+    own = run(harmless_answers(llama, case, 2, 4, settings.format))
     expected = []
     for answered in own:
         before, after = (
