@@ -19,7 +19,9 @@ from inspector.shift import activation_shift
 pytestmark = pytest.mark.embedded
 
 BLOCK = 20
-CASE: Case = bundled_cases()[8]
+WHOLE: Case = bundled_cases()[8]
+CASE = replace(WHOLE, safe=" ".join(WHOLE.safe.split()[:12]), unsafe=" ".join(WHOLE.unsafe.split()[:10]))
+"""Its answers cut short: what is compared here does not depend on their length, the time does."""
 FEW = {"harmless_prompts": 1, "harmless_tokens": 4, "target_probability": None, "damage_budget": None}
 """The model answers one harmless prompt and no edit ends before its step limit."""
 
@@ -32,7 +34,7 @@ def vanilla(embedded) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def edit(embedded: InspectedModel, vanilla) -> EditResult:
-    return run(dinm(embedded, CASE, BLOCK, preset("corrected", steps=3, watch_unsafe=False, **FEW)))
+    return run(dinm(embedded, CASE, BLOCK, preset("corrected", steps=2, watch_unsafe=False, **FEW)))
 
 
 def test_the_edit_makes_the_safe_answer_likelier_to_its_prompt_and_under_another_attack(embedded, edit):
