@@ -61,5 +61,7 @@ def exam_from(record: Mapping[str, Any]) -> ExamResult:
     Raises:
         ValueError: A part is missing, unknown or of another type (:func:`reply_from`, :func:`read_record`).
     """
-    replies = tuple(map(reply_from, record.get("replies", ())))
-    return read_record(ExamResult, {**record, "replies": replies})
+    told = dict(record)
+    if "replies" in told:
+        told["replies"] = tuple(map(reply_from, told["replies"]))
+    return read_record(ExamResult, told)

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from inspector.safeedit.exam import Marked, Reply
+from inspector.model import PromptFormat
+from inspector.safeedit.exam import ExamResult, Marked, Reply
 from inspector.safeedit.questions import Question
-from inspector.safeedit.records import reply_from, reply_record
+from inspector.safeedit.records import exam_from, exam_record, reply_from, reply_record
 from inspector.safeedit.verdict import Verdict
 
 TEXTS = ("", "line\nline\ttab", "<s> </s> <b>", '"quoted" \\n', "naïve — 你好 🙂", "\u2028 \x00 \ufffd")
@@ -118,3 +119,12 @@ def test_a_number_without_decimals_is_one():
     record = reply_record(Reply(Question("harmless", "How?"), marked(), marked(), likeness=1.0, kl=0.0))
     found = reply_from({**record, "likeness": 1, "kl": 0})
     assert (found.likeness, found.kl) == (1.0, 0.0) and type(found.kl) is float
+
+
+def test_an_exam_comes_back_and_one_that_lacks_a_part_is_refused_by_name():
+    exam = ExamResult((), "DINM", "rules", "reads", PromptFormat(""), "paper", 40, False, 1.5)
+    record = json.loads(json.dumps(exam_record(exam)))
+    assert exam_from(record) == exam
+    for part in record:
+        with pytest.raises(ValueError, match=f"ExamResult is broken at {part}"):
+            exam_from({name: value for name, value in record.items() if name != part})
