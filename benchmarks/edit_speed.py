@@ -15,6 +15,7 @@ import argparse
 import os
 import time
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -25,17 +26,8 @@ from inspector.model import InspectedModel, PromptFormat, encode, load
 from inspector.model.encoding import tokenise
 from inspector.safeedit import Case, bundled_cases
 
-
-class EveryLogit(FullReplay):
-    """The plain way as the released code has it: logits of every position, of which the counted ones are taken."""
-
-    def logits(self, weight: torch.Tensor) -> torch.Tensor:
-        """See :class:`editing.replay.Replay`."""
-        with self._running(weight):
-            logits = self._model.network(input_ids=self._ids, use_cache=False).logits
-        return self._counted.of(logits).float()
-
-
+PLAIN_WAY = partial(FullReplay, every_logit=True)
+"""What an edit costs without tails."""
 PLAIN = PromptFormat(chat=False, turn_end=False)
 """The format of the preset ``reference``."""
 
@@ -115,7 +107,7 @@ def main() -> None:
         edit(model, case, options.blocks[-1], replace(settings, steps=1), TailReplay)  # warm up
         for block in options.blocks:
             tail, tail_seconds = edit(model, case, block, settings, TailReplay)
-            plain, plain_seconds = edit(model, case, block, settings, EveryLogit)
+            plain, plain_seconds = edit(model, case, block, settings, PLAIN_WAY)
             plain_float32.setdefault(block, (plain, plain_seconds))
             base_plain, base_seconds = plain_float32[block]
             assert tail.patch is not None and plain.patch is not None and base_plain.patch is not None

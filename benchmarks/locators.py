@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from benchmarks.edit_speed import EveryLogit
+from benchmarks.edit_speed import PLAIN_WAY
 from editing import preset, run
 from editing.atlas import Atlas, AtlasProgress, AtlasSettings, make_atlas
 from editing.methods.dinm import dinm
@@ -140,7 +140,7 @@ def speed(options: argparse.Namespace) -> None:
         for block in (0, model.blocks // 2, model.blocks - 2):
             begun = time.perf_counter()
             settings = preset("reference", steps=10, watch_unsafe=False)
-            run(dinm(model, case, block, settings, replay=EveryLogit))
+            run(dinm(model, case, block, settings, replay=PLAIN_WAY))
             plain[block] = time.perf_counter() - begun
             print(f"one plain 10-step edit at block {block}: {plain[block]:.1f} s", flush=True)
         for together in (1, 5, 10):

@@ -27,18 +27,18 @@ import torch
 
 from benchmarks.locators import chosen_cases
 from editing import run
-from editing.contest import ContestProgress, ContestSettings, Standing, contest
+from editing.contest import ContestProgress, ContestSettings, Standing, contest, exam_of
 from editing.memory import memory_told, peak_memory
 from editing.methods.registry import METHODS, method_settings
 from editing.standing_file import load_standings, save_standings
 from editing.sweep.paper import COLUMNS, TABLE_1
 from inspector.divergence import divergence
 from inspector.errors import EditError, InspectorError
-from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, load
+from inspector.model import VANILLA, InspectedModel, PromptFormat, load
 from inspector.safeedit import Case
-from inspector.safeedit.exam import EVALUATIONS, ExamResult, examine
+from inspector.safeedit.exam import EVALUATIONS, ExamResult
 from inspector.safeedit.judges import EmbeddedJudge
-from inspector.safeedit.questions import QuestionSets, Size, make_exam
+from inspector.safeedit.questions import Size
 from inspector.safeedit.scores import Estimate, Score, mean, score_table
 from inspector.toxicity import kept_probe
 
@@ -57,7 +57,7 @@ def compare(model: InspectedModel, cases: Sequence[Case], settings: ContestSetti
             begun = time.perf_counter()
             block = divergence(model, case, format=settings.format).toxic_layer()
             done = run(contest(model, case, block, settings, probe=probe), _teller(number, len(cases)))
-            save_standings(_all_asked(model, case, done, settings), folder, patches=False)
+            save_standings(all_asked(model, case, done, settings), folder, patches=False)
             print(f"case {case.identifier}: {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
         for standing in load_standings(folder):
             if standing.method.key in everything:
@@ -78,7 +78,7 @@ def compare(model: InspectedModel, cases: Sequence[Case], settings: ContestSetti
         )
 
 
-def _all_asked(
+def all_asked(
     model: InspectedModel, case: Case, standings: Sequence[Standing], settings: ContestSettings
 ) -> tuple[Standing, ...]:
     """Give a refused edit the scores of what it leaves, the vanilla weights: all methods over the same cases."""
@@ -86,16 +86,7 @@ def _all_asked(
 
     def vanilla(format: PromptFormat) -> ExamResult:
         if format not in kept:
-            asking = examine(
-                model,
-                make_exam(case, settings.size, QuestionSets()),
-                VANILLA,
-                EmbeddedJudge(),
-                format=format,
-                evaluation=settings.evaluation,
-                decoding=Decoding(max_new_tokens=settings.max_new_tokens),
-            )
-            kept[format] = run(asking)
+            kept[format] = run(exam_of(model, case, VANILLA, settings, format, EmbeddedJudge()))
         return kept[format]
 
     return tuple(
@@ -157,16 +148,8 @@ def _paper() -> None:
 
 def _mechanism(everything: dict[str, list[Standing]]) -> None:
     print("\nErase or suppress? Means over cases [95 % interval]; * forced by construction in every case")
-    heads = (
-        "n",
-        "toxicity, %",
-        "neurons less toxic, %",
-        "input shift, %",
-        "source shift, %",
-        "norm",
-        "weights changed",
-    )
-    print(f"{'':16}{heads[0]:>4}" + "".join(f"{head:>26}" for head in heads[1:]))
+    heads = ("toxicity, %", "neurons less toxic, %", "input shift, %", "source shift, %", "norm", "weights changed")
+    print(f"{'':16}{'n':>4}" + "".join(f"{head:>26}" for head in heads))
     for key, standings in everything.items():
         done = [s for s in standings if s.shift is not None and s.toxicity is not None]
         if not done:

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 
 from dashboard import actions, stress, why
 from dashboard.actions import Texts
+from dashboard.inputs import WAYS
 from dashboard.session import Contest, LiveEdit, Session
 from dashboard.why_state import Panel, Why
 from editing import EditResult, Preparation, Step, preset, run
@@ -107,7 +108,7 @@ def _make(model: InspectedModel, session: Session, texts: Texts, block: int, dec
     for _ in actions.ask(model, session, texts.adversarial_prompt(), texts.format, decoding):
         pass
     said = -1
-    way = next(iter(stress.WAYS))
+    way = next(iter(WAYS))
     for progress in stress.stress(model, session, "Quick", EmbeddedJudge(), stress.NO_ATTACKS, way, decoding):
         if progress.fresh and progress.answered // 10 > said:
             said = progress.answered // 10

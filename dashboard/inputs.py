@@ -10,7 +10,10 @@ from editing import DinmSettings, preset
 from inspector.errors import CaseError
 from inspector.model import Decoding
 from inspector.safeedit import bundled_cases, bundled_templates
+from inspector.safeedit.exam import Evaluation
 
+WAYS: dict[str, Evaluation] = {"same prompts": "same", "as in the paper": "paper"}
+"""How the two weights are asked, by its name on the screen: see :data:`inspector.safeedit.exam.EVALUATIONS`."""
 TEXT_FIELDS = ("question", "template", "suffix", "safe", "unsafe")
 DECODING_FIELDS = ("max_new_tokens", "temperature", "seed")
 # Settings on the page, in DinmSettings' names where they differ.

@@ -6,9 +6,9 @@ import gradio as gr
 
 from dashboard import methods_figures, methods_fragments
 from dashboard.example import Example
+from dashboard.inputs import WAYS
 from dashboard.methods import ALONE, SIZES, TITLES, TRAIN_ON
 from dashboard.parts import CANCEL_OFF, Parts
-from dashboard.stress import WAYS
 from editing.trainee import SCOPES
 
 

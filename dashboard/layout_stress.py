@@ -6,8 +6,9 @@ import gradio as gr
 
 from dashboard import stress_figures, stress_fragments
 from dashboard.example import Example
+from dashboard.inputs import WAYS
 from dashboard.parts import CANCEL_OFF, Parts
-from dashboard.stress import FILTERS, JUDGES, NO_ATTACKS, SIZES, WAYS, answer_rows, attack_choices, write_files
+from dashboard.stress import FILTERS, JUDGES, NO_ATTACKS, SIZES, answer_rows, attack_choices, write_files
 from inspector.model import InspectedModel
 from inspector.safeedit.scores import per_category, score_table
 

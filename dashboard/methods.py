@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any, cast
 
 from dashboard.actions import Texts, case_of
+from dashboard.inputs import WAYS
 from dashboard.session import Contest, LiveEdit, Session
-from dashboard.stress import WAYS
 from dashboard.why import run_quietly
 from editing.contest import ContestProgress, ContestSettings, Standing, contest
 from editing.methods.registry import METHODS

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from dashboard.inputs import WAYS
 from dashboard.session import Session
 from inspector.errors import CaseError
 from inspector.model import Decoding, InspectedModel
-from inspector.safeedit.exam import Evaluation, ExamResult, Marked, Progress, Reply, examine
+from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply, examine
 from inspector.safeedit.judges import EMBEDDED, MATCHER
 from inspector.safeedit.questions import CASE_ONLY, FULL, QUICK, QuestionSets, make_exam
 from inspector.safeedit.records import exam_record
@@ -24,8 +25,6 @@ from inspector.safeedit.verdict import Judge
 SIZES = {"This case": CASE_ONLY, "Quick": QUICK, "Full": FULL}
 JUDGES = {"refusal rules (embedded)": EMBEDDED, "plain matcher": MATCHER}
 NO_ATTACKS = "none"
-WAYS: dict[str, Evaluation] = {"same prompts": "same", "as in the paper": "paper"}
-"""How the two weights are asked, by its name on the screen: see :data:`inspector.safeedit.exam.EVALUATIONS`."""
 
 
 def attack_choices() -> list[str]:

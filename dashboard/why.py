@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from dashboard.actions import Texts, case_of
+from dashboard.inputs import WAYS
 from dashboard.session import LiveEdit, Session
-from dashboard.stress import WAYS
 from dashboard.why_state import Why
 from editing import EditResult, Preparation, Step
 from editing.atlas import AtlasSettings, make_atlas
@@ -139,8 +139,8 @@ def atlas(
     case, format = case_of(texts), texts.format
     if answers not in ATLAS_ANSWERS:
         raise CaseError(f"Unknown way of asking '{answers}'. Choose one of: {', '.join(ATLAS_ANSWERS)}.")
-    settings = replace(settings or AtlasSettings(), format=format, answers=answers != NO_ANSWERS)
-    settings = replace(settings, evaluation=WAYS.get(answers, settings.evaluation))
+    asked = WAYS.get(answers, "same")
+    settings = replace(settings or AtlasSettings(), format=format, answers=answers != NO_ANSWERS, evaluation=asked)
     done = 0.0
     for event in make_atlas(model, case, settings, cancel=session.cancelled.is_set):
         if isinstance(event, Preparation):

@@ -25,7 +25,7 @@ from inspector.errors import CaseError, EditError, InspectorError, RefusedEdit
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row
 from inspector.region import RegionShift, cannot_detoxify, region_shift
 from inspector.safeedit import Case
-from inspector.safeedit.exam import Evaluation, ExamResult, examine
+from inspector.safeedit.exam import Evaluation, Examination, ExamResult, examine
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import QUICK, QuestionSets, Size, make_exam
 from inspector.safeedit.scores import Score, score_table
@@ -301,6 +301,32 @@ def _edited(
     )
 
 
+def exam_of(
+    model: InspectedModel,
+    case: Case,
+    row: Row,
+    settings: ContestSettings,
+    format: PromptFormat,
+    judge: Judge,
+    cancel: Callable[[], bool] = lambda: False,
+) -> Examination:
+    """Examine some weights as a contest examines every edit; a generator like :func:`examine`.
+
+    Args:
+        format: The prompt format in which the edit was made.
+    """
+    return examine(
+        model,
+        make_exam(case, settings.size, QuestionSets()),
+        row,
+        judge,
+        format=format,
+        evaluation=settings.evaluation,
+        decoding=Decoding(max_new_tokens=settings.max_new_tokens),
+        cancel=cancel,
+    )
+
+
 def _examined(
     model: InspectedModel,
     case: Case,
@@ -311,16 +337,7 @@ def _examined(
     told: Told,
 ) -> Generator[ContestProgress, None, Standing]:
     assert standing.result is not None
-    run = examine(
-        model,
-        make_exam(case, settings.size, QuestionSets()),
-        standing.row,
-        judge,
-        format=standing.result.settings.format,
-        evaluation=settings.evaluation,
-        decoding=Decoding(max_new_tokens=settings.max_new_tokens),
-        cancel=cancel,
-    )
+    run = exam_of(model, case, standing.row, settings, standing.result.settings.format, judge, cancel)
     while True:
         try:
             progress = next(run)

@@ -8,8 +8,8 @@ agree, which tests and ``benchmarks/edit_speed.py`` check.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Protocol
 
 from torch import Tensor
@@ -69,12 +69,19 @@ class FullReplay:
         block: The edited block.
         sequences: Token ids of each sequence; shorter ones are padded on the right.
         counted: Positions of each sequence whose logits are wanted.
+        every_logit: Compute the logits of every position and take the counted ones, as the released code does.
     """
 
     def __init__(
-        self, model: InspectedModel, block: int, sequences: Sequence[Sequence[int]], counted: Sequence[Sequence[int]]
+        self,
+        model: InspectedModel,
+        block: int,
+        sequences: Sequence[Sequence[int]],
+        counted: Sequence[Sequence[int]],
+        *,
+        every_logit: bool = False,
     ) -> None:
-        self._model = model
+        self._model, self._every_logit = model, every_logit
         self._projection = model.architecture.down_projections[model.architecture.check_block(block)]
         self._ids = model.batch(*sequences)
         self._counted = Counted(counted)
@@ -83,16 +90,14 @@ class FullReplay:
         """See :class:`Replay`."""
 
         unembedding = self._model.architecture.unembedding
-        with self._running(weight), only_counted(unembedding, self._counted):
-            return self._model.network(input_ids=self._ids, use_cache=False).logits.float()
 
-    @contextmanager
-    def _running(self, weight: Tensor) -> Iterator[None]:
         def rewrite(inputs: Tensor, _output: Tensor) -> Tensor:
             return with_weight(weight)(self._projection, inputs)
 
-        with self._model.running(), rewrite_output(self._projection, rewrite):
-            yield
+        gathered = nullcontext() if self._every_logit else only_counted(unembedding, self._counted)
+        with self._model.running(), rewrite_output(self._projection, rewrite), gathered:
+            logits = self._model.network(input_ids=self._ids, use_cache=False).logits
+        return (self._counted.of(logits) if self._every_logit else logits).float()
 
 
 class TailReplay:

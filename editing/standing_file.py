@@ -95,25 +95,14 @@ def _record(standing: Standing) -> dict[str, Any]:
     result, exam = standing.result, standing.exam
     kept = None
     if result is not None:
-        settings = asdict(result.settings)
-        kept = _KeptEdit(
-            result.trace, result.kept, result.stop_reason, result.block, settings, result.seconds, result.reminder
-        )
-    return asdict(
-        _KeptStanding(
-            standing.method.key,
-            standing.failed,
-            standing.refused,
-            standing.unmeasured,
-            standing.peak_mebibytes,
-            standing.parameters_changed,
-            standing.delta_norm,
-            kept,
-            standing.toxicity,
-            standing.shift,
-            None if exam is None else exam_record(exam),
-        )
-    )
+        parts = {name: value for name, value in vars(result).items() if name != "patch"}
+        kept = _KeptEdit(**{**parts, "settings": asdict(result.settings)})
+    changed = {
+        "method": standing.method.key,
+        "result": kept,
+        "exam": None if exam is None else exam_record(exam),
+    }
+    return asdict(_KeptStanding(**{**vars(standing), **changed}))
 
 
 def _plain(value: Any) -> Any:
@@ -129,27 +118,10 @@ def _standing(record: Any, folder: Path) -> Standing:
     if told.result is not None:
         path = _patch_path(folder, told.method)
         settings = dict(told.result.settings)
-        name = settings.pop("preset", "corrected")
-        result = EditResult(
-            patch=load_patch(path)[0] if path.exists() else None,
-            trace=told.result.trace,
-            kept=told.result.kept,
-            stop_reason=told.result.stop_reason,
-            block=told.result.block,
-            settings=method_settings(told.method, name, **settings),
-            seconds=told.result.seconds,
-            reminder=told.result.reminder,
-        )
-    return Standing(
-        method=method_named(told.method),
-        failed=told.failed,
-        refused=told.refused,
-        unmeasured=told.unmeasured,
-        result=result,
-        peak_mebibytes=told.peak_mebibytes,
-        parameters_changed=told.parameters_changed,
-        delta_norm=told.delta_norm,
-        toxicity=told.toxicity,
-        shift=told.shift,
-        exam=None if told.exam is None else exam_from(told.exam),
-    )
+        changed = {
+            "patch": load_patch(path)[0] if path.exists() else None,
+            "settings": method_settings(told.method, settings.pop("preset", "corrected"), **settings),
+        }
+        result = EditResult(**{**vars(told.result), **changed})
+    exam = None if told.exam is None else exam_from(told.exam)
+    return Standing(**{**vars(told), "method": method_named(told.method), "result": result, "exam": exam})

@@ -61,18 +61,23 @@ def read_record(kind: type[_Value], told: Any) -> _Value:
         ValueError: An entry is missing, unknown or of another type; the message names it.
     """
     try:
-        return _reader(cast(Hashable, kind)).validate_python([told])[0]
+        return record_reader(cast(Hashable, kind)).validate_python([told])[0]
     except ValidationError as found:
-        first = found.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"][1:])) or "all of it"
-        raise ValueError(f"the record of a {kind.__name__} is broken at {place}: {first['msg']}") from None
+        raise ValueError(f"the record of a {kind.__name__} is broken at {broken_at(found)}") from None
 
 
 @cache
-def _reader(kind: Hashable) -> TypeAdapter[Any]:
+def record_reader(kind: Hashable, strict: bool = False) -> TypeAdapter[Any]:
+    """Return what reads lists of a dataclass; ``strict`` takes no text for a number."""
     # A list, as pydantic takes no configuration for a dataclass itself; the dataclasses inside inherit the list's.
     whole: Any = list[kind]  # type: ignore[valid-type]
-    return TypeAdapter(whole, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
+    return TypeAdapter(whole, config=ConfigDict(strict=strict, extra="forbid", arbitrary_types_allowed=True))
+
+
+def broken_at(found: ValidationError) -> str:
+    """Say where a list of one record is broken, and how."""
+    first = found.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'][1:])) or 'all of it'}: {first['msg']}"
 
 
 def sentence(found: ValidationError, what: str = "setting") -> str:

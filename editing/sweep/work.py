@@ -56,14 +56,14 @@ def with_block(model: InspectedModel, settings: SweepSettings, cases: Sequence[C
     """
     if settings.block != ONCE:
         return settings
-    for number, case in enumerate(cases, start=1):
+    wrong: InspectorError = CaseError("There is no case to locate on. Check --cases.")
+    for case in cases:
         try:
             with memory_told():
                 return replace(settings, block=str(_toxic_layer(model, case, settings)))
-        except InspectorError:
-            if number == len(cases):
-                raise
-    return settings
+        except InspectorError as error:
+            wrong = error
+    raise wrong
 
 
 def _toxic_layer(model: InspectedModel, case: Case, settings: SweepSettings) -> int:

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from inspector.safeedit.exam import ExamResult, Reply
 from inspector.safeedit.questions import Question
-from inspector.validated import read_record
+from inspector.validated import broken_at, read_record, record_reader
 
-# A list, as pydantic takes no configuration for a dataclass itself; the dataclasses inside inherit the list's.
-_REPLIES = TypeAdapter(list[Reply], config=ConfigDict(strict=True, extra="forbid"))
+_REPLIES = record_reader(Reply, strict=True)
 
 
 def reply_record(reply: Reply) -> dict[str, Any]:
@@ -36,9 +35,7 @@ def reply_from(record: Mapping[str, Any]) -> Reply:
         # As JSON, where being strict still takes an object for a dataclass and a list for a tuple.
         reply = _REPLIES.validate_json(json.dumps([record]))[0]
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"][1:])) or "all of it"
-        raise ValueError(f"a reply's record is broken at {place}: {first['msg']}") from None
+        raise ValueError(f"a reply's record is broken at {broken_at(error)}") from None
     except (TypeError, RecursionError) as error:
         raise ValueError(f"a reply's record is nothing that JSON can hold: {error}") from None
     for part, kind in ((record, Reply), (record["question"], Question)):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.methods import _all_asked, same_settings
+from benchmarks.methods import all_asked, same_settings
 from editing.contest import ContestSettings, Standing
 from editing.methods.registry import METHODS
 from inspector.errors import EditError
@@ -35,7 +35,7 @@ def test_a_refused_edit_is_asked_as_the_vanilla_weights_that_it_leaves(llama, ca
     settings = ContestSettings(methods=("dinm", "sft"), size=CASE_ONLY, max_new_tokens=3, evaluation=evaluation)
     refused = Standing(METHODS["dinm"], failed="No update is kept. Change it.", refused=True)
     failed = Standing(METHODS["sft"], failed="No memory. Train LoRA.")
-    first, second = _all_asked(llama, case, (refused, failed), settings)
+    first, second = all_asked(llama, case, (refused, failed), settings)
     assert second is failed and first.refused and first.exam.evaluation == evaluation
     for reply in first.exam.replies:
         vanilla = encode(llama, reply.question.prompt, None, PromptFormat())

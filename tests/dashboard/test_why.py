@@ -11,7 +11,7 @@ import pytest
 from dashboard_helpers import QUICK, Visitor, assert_idle, open_page
 
 from dashboard import why, why_figures, why_fragments
-from dashboard.stress import WAYS
+from dashboard.inputs import WAYS
 from editing import Preparation
 from editing.atlas import Atlas, AtlasSettings, Entry
 from inspector.errors import ArchitectureError, CaseError, EditError
