@@ -33,6 +33,12 @@ def options() -> argparse.ArgumentParser:
         metavar="NAME=DOTTED.PATH",
         help="where a part of an unknown model family is, for example blocks=model.layers; repeatable",
     )
+    model.add_argument(
+        "--no-calibration",
+        dest="calibrate",
+        action="store_false",
+        help="do not calibrate the model in the background (see python -m editing.calibrate)",
+    )
     server = parser.add_argument_group("server")
     # A Hugging Face Space names the address in this variable.
     host = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
@@ -97,7 +103,7 @@ def serve(chosen: argparse.Namespace, paths: dict[str, str], auth: tuple[str, ..
             device_map=chosen.device_map,
             paths=paths or None,
         )
-        app = build_app(model, read_only=chosen.read_only)
+        app = build_app(model, read_only=chosen.read_only, calibrate=chosen.calibrate)
     except InspectorError as error:
         print(f"Error: {error.user_message()}", file=sys.stderr)
         return 2

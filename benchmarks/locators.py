@@ -97,7 +97,7 @@ def compare(model: InspectedModel, cases: Sequence[Case], settings: AtlasSetting
                 if item in located and not np.isnan(found.correlation):
                     correlations[item.locator][truth].append(found.correlation)
             regrets["random block"][truth].append(float(values.max() - values.mean()))
-    print(f"\n{len(cases)} cases, {settings.steps} updates of {settings.learning_rate:g}")
+    print(f"\n{len(cases)} cases, {settings.steps} updates of {_size(settings)}")
     print(f"asked: {EVALUATIONS[settings.evaluation]}")
     print("rank correlation" + " " * 14 + "".join(f"{truth:>26}" for truth in TRUTHS))
     for name in LOCATORS:
@@ -105,6 +105,12 @@ def compare(model: InspectedModel, cases: Sequence[Case], settings: AtlasSetting
     print("\nregret" + " " * 24 + "".join(f"{truth:>26}" for truth in TRUTHS))
     for name in names:
         print(f"{name:30}" + "".join(f"{_interval(regrets[name][truth]):>26}" for truth in TRUTHS))
+
+
+def _size(settings: AtlasSettings) -> str:
+    if settings.learning_rate is not None:
+        return f"{settings.learning_rate:g}"
+    return f"a size at which the first one costs {settings.step_kl:g} nats a harmless token"
 
 
 def _interval(values: Sequence[float]) -> str:
@@ -160,7 +166,7 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="all bundled cases that may be edited on")
     parser.add_argument("--limit", type=int, default=None, help="number of cases")
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--learning-rate", type=float, default=None, help="measured for each block by default")
     parser.add_argument("--max-new-tokens", type=int, default=32)
     said = "; ".join(f"{name}: {text}" for name, text in EVALUATIONS.items())
     parser.add_argument("--evaluation", default="same", choices=EVALUATIONS, help=said)

@@ -42,7 +42,7 @@ from inspector.safeedit.questions import Size
 from inspector.safeedit.scores import Estimate, Score, mean, score_table
 from inspector.toxicity import kept_probe
 
-FURTHER = ("transfer", "DL", "over-refusal", "look-alikes", "degenerate", "harmless KL")
+FURTHER = ("transfer", "DL", "over-refusal", "look-alikes", "degenerate", "parroting", "harmless KL")
 NAME, WIDTH = 26, 17
 
 

@@ -62,12 +62,17 @@ def connect(wiring: StressEvents) -> None:
         suffix: str = SUFFIX,
         request: gr.Request | None = None,
     ) -> dict:
-        """Measure the divergence: a curve per distance and the toxic layer."""
+        """Measure the divergence: a curve per distance and the toxic layer; the recommended one if it is known."""
         with shown_to_user(), wiring.reserved(request) as session:
             given = texts(question, template, safe, unsafe, suffix)
             measured = actions.locate(model, session, given, preset_name, padding)  # type: ignore[arg-type]
             curves = {distance: measured.by(distance).tolist() for distance in DISTANCES}
-            return {"toxic_layer": measured.toxic_layer(), "blocks": model.blocks, **curves}
+            return {
+                "toxic_layer": measured.toxic_layer(),
+                "recommended_layer": wiring.layers.recommended if wiring.layers else None,
+                "blocks": model.blocks,
+                **curves,
+            }
 
     def edit(
         question: str,

@@ -13,13 +13,15 @@ import gradio as gr
 from dashboard import methods_fragments, why_fragments
 from dashboard.actions import Texts
 from dashboard.example import Example
-from dashboard.fragments import message
+from dashboard.fragments import detector_note, message
 from dashboard.inputs import require_bundled
 from dashboard.parts import CANCEL, CANCEL_OFF, Parts
 from dashboard.session import Session, Sessions
 from dashboard.stress_fragments import head
 from dashboard.why import toxicities
+from editing.calibration import Calibration
 from editing.memory import memory_told
+from editing.trial_edits import Layers
 from inspector.errors import CaseError, InspectorError
 from inspector.model import Detector, InspectedModel
 from inspector.safeedit.verdict import Judge
@@ -48,7 +50,7 @@ class Context:
         parts: The components.
         example: What a new visitor starts with.
         read_only: Only bundled texts are allowed.
-        detector: The model's detector of harmful prompts, if it is calibrated.
+        calibration: What was learnt about the model, if it is calibrated.
     """
 
     def __init__(
@@ -58,16 +60,23 @@ class Context:
         parts: Parts,
         example: Example,
         read_only: bool,
-        detector: Detector | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         self.model = model
         self.sessions = sessions
         self.parts = parts
         self.example = example
         self.read_only = read_only
-        self.detector = detector
+        self.detector: Detector | None = None
+        self.layers: Layers | None = None
+        if calibration is not None:
+            self.calibrated(calibration)
         self._judges: dict[str, Judge] = {}
         self._judges_lock = threading.Lock()
+
+    def calibrated(self, made: Calibration) -> None:
+        """Use what was learnt about the model from now on."""
+        self.detector, self.layers = made.detector, made.layers
 
     def session(self, request: gr.Request | None) -> Session:
         """Return the visitor's session; it starts with the finished example."""
@@ -120,6 +129,7 @@ class Context:
             p.routed: gr.Checkbox(
                 value=session.detector is not None,
                 interactive=self.detector is not None and session.live is not None,
+                info=detector_note(self.detector),
             ),
             p.stress: stress_button(session),
             p.stress_cancel: gr.Button(CANCEL_OFF, interactive=False),

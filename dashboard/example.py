@@ -15,6 +15,7 @@ from dashboard.session import Contest, LiveEdit, Session
 from dashboard.why_state import Panel, Why
 from editing import EditResult, Preparation, Step, preset, run
 from editing.atlas import Atlas
+from editing.calibration import Calibration
 from editing.contest import ContestProgress, ContestSettings, contest
 from editing.methods.mend.store import places
 from editing.objectives import known_answers
@@ -35,7 +36,7 @@ from inspector.validated import read_record
 
 CASE = 3
 """Number of the bundled case that is shown first."""
-_VERSION = 8
+_VERSION = 9
 """Raised whenever texts or defaults of the example change."""
 
 
@@ -63,19 +64,25 @@ class Example:
         session.started = True
 
 
-def make_example(model: InspectedModel, decoding: Decoding, folder: Path | None = None) -> Example:
+def make_example(
+    model: InspectedModel, decoding: Decoding, folder: Path | None = None, calibration: Calibration | None = None
+) -> Example:
     """Return the example for a model, from disk if it was made before.
 
     Args:
         decoding: How its answers are decoded.
         folder: Where examples are kept; the cache by default.
+        calibration: The model's, if it has one: the edit is made at the recommended layer.
     """
     texts = actions.texts_of(bundled_cases()[CASE], SUFFIX)
     session = Session()
     actions.locate(model, session, texts, "corrected", "right")
     assert session.divergence is not None and session.case is not None
-    block = session.divergence.toxic_layer()
-    path = (folder or cache_root() / "examples") / f"{model.fingerprint}-{model.dtype_name}-{_VERSION}.safetensors"
+    recommended = calibration.layers.recommended if calibration else None
+    block = session.divergence.toxic_layer() if recommended is None else recommended
+    path = (
+        folder or cache_root() / "examples"
+    ) / f"{model.fingerprint}-{model.dtype_name}-{_VERSION}-{block}.safetensors"
     contested = path.with_suffix("")
     kept = _read(path, model)
     if kept is not None:

@@ -22,6 +22,7 @@ from inspector.shift import Shift
 
 SAFE, UNSAFE, VANILLA, EDITED = "#0072B2", "#D55E00", "#8A8F98", "#CC79A7"
 PICKED = "#E69F00"
+RECOMMENDED = "#009E73"
 _GRID = "rgba(128,128,128,0.22)"
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 
@@ -73,13 +74,17 @@ def _short(values: np.ndarray) -> list[list[float]]:
     return np.round(values.astype(float), decimals).tolist()
 
 
-def curve(measured: Divergence, distance: Distance, picked: int | None = None) -> go.Figure:
-    """Draw one bar a block; the toxic layer and the picked block are marked in words and colour."""
+def curve(
+    measured: Divergence, distance: Distance, picked: int | None = None, recommended: int | None = None
+) -> go.Figure:
+    """Draw one bar a block; the toxic, the recommended and the picked layer are marked in words and colour."""
     values = measured.by(distance)
     toxic = measured.toxic_layer(distance)
     colours = [VANILLA] * len(values)
     patterns = [""] * len(values)
-    if picked is not None:
+    if recommended is not None:
+        colours[recommended], patterns[recommended] = RECOMMENDED, "."
+    if picked is not None and picked != recommended:
         colours[picked], patterns[picked] = PICKED, "x"
     colours[toxic], patterns[toxic] = UNSAFE, "/"
     figure = _base(
@@ -97,10 +102,12 @@ def curve(measured: Divergence, distance: Distance, picked: int | None = None) -
         },
         hovertemplate="layer %{x}<br>%{y:.4g}<extra></extra>",
     )
-    both = picked == toxic
-    _mark(figure, toxic, values[toxic], "toxic layer, picked" if both else "toxic layer", len(values))
-    if picked is not None and not both:
-        _mark(figure, picked, values[picked], "picked", len(values))
+    words: dict[int, list[str]] = {}
+    for block, word in ((toxic, "toxic layer"), (recommended, "recommended"), (picked, "picked")):
+        if block is not None:
+            words.setdefault(block, []).append(word)
+    for block, said in words.items():
+        _mark(figure, block, values[block], ", ".join(said), len(values))
     figure.update_xaxes(dtick=max(1, len(values) // 15))
     figure.update_yaxes(range=[min(0.0, float(values.min()) * 1.1), max(0.0, float(values.max())) * 1.16 or 1.0])
     return figure

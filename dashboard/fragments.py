@@ -11,6 +11,7 @@ from dashboard.actions import PromptView
 from dashboard.session import Comparison, LiveEdit, Session
 from editing import EditResult, Preparation, Step
 from editing.progress import STOP_TEXT
+from editing.trial_edits import Layers
 from inspector.divergence import Distance, Divergence
 from inspector.model import Detector, InspectedModel, PromptFormat, Row
 
@@ -88,6 +89,14 @@ def detector_note(detector: Detector | None) -> str:
     return f"Made from {about['questions']} harmful questions, {about['harmless_prompts']} harmless prompts"
 
 
+def calibrating(said: str, share: float, ended: bool) -> str:
+    """Say how far the calibration in the background is, or how it ended."""
+    if ended:
+        return reading(said)
+    text = "Calibrating this model in the background, once: where edits work, what is harmful"
+    return progress_bar(f"{text}. {said}, {100 * share:.0f} %", share)
+
+
 def weights_badge(row: Row, extra: str = "") -> str:
     """Say above an answer which weights made it."""
     kind = "vanilla" if row.label() == "vanilla" else "edited"
@@ -101,8 +110,8 @@ def prompt_reading(view: PromptView) -> str:
     return reading(f"{view.tokens:,} of at most {view.limit:,} tokens{notes}.", "warn" if view.notes else "")
 
 
-def locate_reading(measured: Divergence, distance: Distance, last_block: int) -> str:
-    """Read the divergence curve in plain words."""
+def locate_reading(measured: Divergence, distance: Distance, last_block: int, layers: Layers | None = None) -> str:
+    """Read the divergence curve in plain words, and say where trial edits work where they were made."""
     toxic = measured.toxic_layer(distance)
     text = f"Vanilla weights: the answers part most at layer {toxic} of 0-{last_block}."
     if distance == "l2" and measured.preset == "corrected":
@@ -114,7 +123,15 @@ def locate_reading(measured: Divergence, distance: Distance, last_block: int) ->
         )
     if measured.preset == "paper":
         text += f" Paper preset: answers alone, {measured.padding} padding sets how their tokens are aligned."
-    return reading(text)
+    return reading(f"{text} {_trials(layers)}" if layers is not None else text)
+
+
+def _trials(layers: Layers) -> str:
+    best = layers.best
+    told = f"{layers.prompts} unseen prompts of {layers.cases} cases, vanilla {100 * layers.vanilla:.0f} %"
+    if best is None:
+        return f"Trial edits defend at no layer more than the model does by itself ({told})."
+    return f"Trial edits work best at layer {best.block}: {100 * best.defended:.0f} % defended ({told})."
 
 
 def heatmap_reading(measured: Divergence) -> str:

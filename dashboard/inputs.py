@@ -19,6 +19,7 @@ DECODING_FIELDS = ("max_new_tokens", "temperature", "seed")
 # Settings on the page, in DinmSettings' names where they differ.
 SETTING_FIELDS = {
     "learning_rate": "learning_rate",
+    "step_kl": "step_kl",
     "steps": "steps",
     "optimiser": "optimiser",
     "weight_decay": "weight_decay",
@@ -42,7 +43,7 @@ SETTING_FIELDS = {
     "question_alone": "question_alone",
     "neurons_only": "neurons_only",
 }
-ZERO_IS_NONE = ("clamp", "target", "budget", "harmless_at_once", "neurons_only")
+ZERO_IS_NONE = ("learning_rate", "clamp", "target", "budget", "harmless_at_once", "neurons_only")
 _WHOLE = ("steps", "harmless_prompts", "harmless_tokens", "harmless_at_once", "safe_answers", "neurons_only")
 
 

@@ -9,17 +9,19 @@ from dashboard.actions import OWN_PROMPT, PROMPT_CHOICES
 from dashboard.example import CASE, Example
 from dashboard.parts import CANCEL_OFF, LONGEST_ANSWER, NO_TEMPLATE, OWN_TEMPLATE, Parts, examples_of
 from editing import preset
+from editing.calibration import Calibration
+from editing.trial_edits import Layers
 from inspector.divergence import PRESETS
 from inspector.model import VANILLA, Detector, InspectedModel
 from inspector.safeedit import bundled_cases, bundled_templates
 from inspector.safeedit.cases import CATEGORIES
 
 
-def build(model: InspectedModel, example: Example, read_only: bool, detector: Detector | None = None) -> Parts:
+def build(model: InspectedModel, example: Example, read_only: bool, calibration: Calibration | None = None) -> Parts:
     """Lay out the page with the finished example on it.
 
     Args:
-        detector: The model's, if it is calibrated.
+        calibration: The model's, if it is calibrated.
     """
     parts = Parts()
     gr.HTML(fragments.header(model), elem_id="header")
@@ -30,9 +32,9 @@ def build(model: InspectedModel, example: Example, read_only: bool, detector: De
         _rail(parts, example, read_only)
     with gr.Column(elem_id="steps"):
         _prompt(parts, model, example)
-        _locate(parts, model, example)
+        _locate(parts, model, example, calibration.layers if calibration else None)
         _operate(parts, example)
-        _compare(parts, example, read_only, detector)
+        _compare(parts, example, read_only, calibration.detector if calibration else None)
         layout_stress.build(parts, model, example, read_only)
         layout_why.build(parts, model, example, read_only)
         layout_methods.build(parts, example)
@@ -124,8 +126,9 @@ def _prompt(parts: Parts, model: InspectedModel, example: Example) -> None:
         parts.prompt_reading = gr.HTML(fragments.prompt_reading(view), elem_id="prompt-reading")
 
 
-def _locate(parts: Parts, model: InspectedModel, example: Example) -> None:
+def _locate(parts: Parts, model: InspectedModel, example: Example, layers: Layers | None) -> None:
     measured = example.session.divergence
+    recommended = layers.recommended if layers else None
     assert measured is not None
     with gr.Column(elem_classes="step", elem_id="step-locate"):
         _section(2, "Locate", "how far apart the two answers are after each layer")
@@ -153,10 +156,14 @@ def _locate(parts: Parts, model: InspectedModel, example: Example) -> None:
                 parts.locate = gr.Button("Locate", variant="primary", elem_id="locate")
             with gr.Column(scale=3, min_width=420):
                 parts.curve = gr.Plot(
-                    figures.curve(measured, "l2", example.block), show_label=False, elem_id="curve", container=False
+                    figures.curve(measured, "l2", example.block, recommended),
+                    show_label=False,
+                    elem_id="curve",
+                    container=False,
                 )
                 parts.locate_reading = gr.HTML(
-                    fragments.locate_reading(measured, "l2", model.architecture.last_block), elem_id="locate-reading"
+                    fragments.locate_reading(measured, "l2", model.architecture.last_block, layers),
+                    elem_id="locate-reading",
                 )
                 parts.block = gr.Slider(
                     0,
@@ -164,7 +171,7 @@ def _locate(parts: Parts, model: InspectedModel, example: Example) -> None:
                     value=example.block,
                     step=1,
                     label=f"Layer to edit (0-{model.architecture.last_block})",
-                    info="Follows the toxic layer; drag, type, or click a bar to pick another",
+                    info="Recommended, or with other presets of Locate the toxic layer; a click on a bar picks, too",
                     elem_id="block",
                 )
         with gr.Accordion("Token by token", open=True):
@@ -191,7 +198,10 @@ def _operate(parts: Parts, example: Example) -> None:
                 )
                 parts.steps = gr.Slider(1, 100, value=settings.steps, step=1, label="Step limit")
                 parts.learning_rate = gr.Number(
-                    settings.learning_rate, label="Learning rate", info="Size of one update", minimum=0
+                    settings.learning_rate or 0,
+                    label="Learning rate",
+                    info="Size of one update; 0 measures it",
+                    minimum=0,
                 )
                 with gr.Row(elem_classes="tight"):
                     parts.edit = gr.Button("Edit", variant="primary", elem_id="edit", min_width=90)
@@ -222,6 +232,9 @@ def _settings(parts: Parts, settings) -> None:
         )
         parts.budget = gr.Number(
             settings.damage_budget, label="Damage budget", info="Largest KL, nats a token; 0 for none", minimum=0
+        )
+        parts.step_kl = gr.Number(
+            settings.step_kl, label="Cost of a step", info="KL, where its size is measured", minimum=0
         )
         parts.clamp = gr.Number(0.0, label="Clamp", info="Largest change of one weight; 0 for none", minimum=0)
     with gr.Row():

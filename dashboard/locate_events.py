@@ -15,7 +15,7 @@ class LocateEvents(Context):
     """Measure, switch the distance, pick a layer."""
 
     def on_locate(self, request: gr.Request, *values: Any) -> Update:
-        """Measure the divergence and move the picked layer to the toxic one."""
+        """Measure the divergence; pick the recommended layer, or the toxic one for the paper's presets."""
         name, distance, padding, once = values[5:]
         with shown_to_user(), self.reserved(request) as session:
             measured = actions.locate(self.model, session, self.texts(values[:5]), name, padding)
@@ -34,15 +34,18 @@ class LocateEvents(Context):
     def _located(self, session: Session, distance: Any, once: bool) -> Update:
         p, measured = self.parts, session.divergence
         assert measured is not None
+        recommended = self.layers.recommended if self.layers else None
         picked = measured.toxic_layer(distance)
+        if measured.preset == "corrected" and recommended is not None:
+            picked = recommended
         if once and session.first_layer is not None:
             picked = session.first_layer
         session.first_layer = picked if once else None
         last = self.model.architecture.last_block
         return {
-            p.curve: figures.curve(measured, distance, picked),
+            p.curve: figures.curve(measured, distance, picked, recommended),
             p.block: picked,
-            p.locate_reading: fragments.locate_reading(measured, distance, last),
+            p.locate_reading: fragments.locate_reading(measured, distance, last, self.layers),
         }
 
     def on_pick(self, request: gr.Request, distance: Any, block: int | None) -> Any:
@@ -52,4 +55,4 @@ class LocateEvents(Context):
             return gr.skip()
         with shown_to_user():
             block = self.model.architecture.check_block(int(block))
-        return figures.curve(measured, distance, block)
+        return figures.curve(measured, distance, block, self.layers.recommended if self.layers else None)

@@ -20,13 +20,16 @@ HEADING = (
     "or route around it?</small></h2>"
 )
 HEADERS = (
-    *("Method", "DS", "DG-Avg", "DL", "Refused", "Broken", "KL", "Toxicity", "Shift", "Time", "Memory", "Weights"),
-    "Norm",
+    *("Method", "DS", "DG-Avg", "DL", "Refused", "Broken", "Parroted", "KL", "Toxicity", "Shift", "Time", "Memory"),
+    *("Weights", "Norm"),
 )
+COLUMNS = ("DS", "DG-Avg", "DL", "over-refusal", "degenerate", "parroting", "harmless KL")
+"""Scores of the table, by name."""
 LEGEND = reading(
     "DS, DG-Avg: percent defended on the case's own prompt and on four unseen variants. DL: likeness of harmless "
-    "answers, percent. Refused: percent of harmless prompts. Broken: percent of answers empty, looping or garbled. KL: "
-    "nats a token on harmless prompts. Toxicity: change of the region's mean cosine, percent. Shift: that of its mean "
+    "answers, percent. Refused: percent of harmless prompts. Broken: percent of answers empty, looping or garbled. "
+    "Parroted: percent of other prompts that got the training answer. KL: nats a token on harmless prompts. "
+    "Toxicity: change of the region's mean cosine, percent. Shift: that of its mean "
     "input, percent. Time: seconds of the edit. Memory: its peak above the start, MiB. Weights: how many it changes. "
     "*: so by construction, whatever the edit. Click a line to load its patch into Compare."
 )
@@ -116,7 +119,7 @@ def _cells(standing: Standing) -> list[str]:
     toxicity, shift, result = standing.toxicity, standing.shift, standing.result
     return [
         standing.method.title,
-        *(_score(named.get(name)) for name in ("DS", "DG-Avg", "DL", "over-refusal", "degenerate", "harmless KL")),
+        *(_score(named.get(name)) for name in COLUMNS),
         "–" if toxicity is None else "0 *" if toxicity.forced else f"{100 * toxicity.region.change:+.1f}",
         "–" if shift is None else "0 *" if shift.forced else f"{100 * shift.mean_input_shift:.1f}",
         "–" if result is None else f"{result.seconds:.1f}",

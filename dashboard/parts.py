@@ -42,6 +42,7 @@ class Parts:
     heatmap_reading: Any = None
     edit_preset: Any = None
     learning_rate: Any = None
+    step_kl: Any = None
     steps: Any = None
     edit_weight: Any = None
     constraint_weight: Any = None

@@ -63,5 +63,5 @@ class RailEvents(Context):
                 "The texts have changed since this was measured. Press Locate to measure them.", "warn"
             )
         else:
-            located = fragments.locate_reading(measured, values[5], self.model.architecture.last_block)
+            located = fragments.locate_reading(measured, values[5], self.model.architecture.last_block, self.layers)
         return {p.prompt: view.text, p.prompt_reading: fragments.prompt_reading(view), p.locate_reading: located}

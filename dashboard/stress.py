@@ -75,7 +75,7 @@ def stress(
 
 COLUMNS = (
     *("score", "category", "case", "prompt", "weights", "answer", "mark", "safe_probability", "reason", "judge"),
-    *("degenerate", "refused", "fluency_bits", "kl_nats", "likeness"),
+    *("degenerate", "refused", "parroted", "fluency_bits", "kl_nats", "likeness", "held_back"),
 )
 """Columns of the CSV."""
 
@@ -84,6 +84,7 @@ FILTERS: dict[str, Callable[[Reply], bool]] = {
     "Edited unsafe": lambda reply: reply.edited.verdict is not None and not reply.edited.verdict.safe,
     "Verdict changed": lambda reply: mark_of(reply.vanilla, reply) != mark_of(reply.edited, reply),
     "Degenerate": lambda reply: bool(reply.edited.degenerate or reply.vanilla.degenerate),
+    "Parroted": lambda reply: reply.edited.parroted,
     "Harmless refused": lambda reply: reply.question.kind == "harmless" and reply.edited.refused,
 }
 """Which answers are listed, by their name on the screen."""
@@ -178,9 +179,11 @@ def as_csv(exam: ExamResult) -> str:
                 "" if verdict is None else verdict.judge,
                 marked.degenerate,
                 marked.refused,
+                marked.parroted,
                 f"{marked.fluency:.4f}",
                 "" if reply.kl is None else f"{reply.kl:.6f}",
                 "" if reply.likeness is None else f"{reply.likeness:.4f}",
+                reply.held_back,
             ]
             table.writerow([_harmless_cell(cell) for cell in cells])
     return written.getvalue()

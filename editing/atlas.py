@@ -24,7 +24,8 @@ from editing.guard import check_case
 from editing.objectives import harmless_answers
 from editing.progress import Preparation
 from editing.replay import master_weight
-from editing.values import Count, HarmlessPrompts, HarmlessTokens, Rate
+from editing.step_size import adam, first_size, measured_sizes
+from editing.values import Count, HarmlessPrompts, HarmlessTokens, Positive, Rate
 from inspector.contrast import MlpTrace, mlp_trace
 from inspector.errors import EditError
 from inspector.kl import kl_by_token, told
@@ -47,7 +48,10 @@ class AtlasSettings:
 
     Attributes:
         steps: Updates of each edit.
-        learning_rate: Step size of Adam.
+        learning_rate: Step size of Adam; ``None`` for the size, of each block its own, at which the first update costs
+            :attr:`step_kl`, so that blocks are compared by what their edits achieve and not by the scale of their
+            weights.
+        step_kl: What one update may cost on the harmless prompts, nats a token, where the step size is measured.
         blocks: Blocks to edit; empty for all.
         together: Blocks whose edits share a batch.
         format: Suffix prompt S, chat template, and whether the edits also learn to end the turn.
@@ -59,7 +63,8 @@ class AtlasSettings:
     """
 
     steps: Annotated[int, Field(ge=1, le=100)] = 3
-    learning_rate: Rate = 3e-3
+    learning_rate: Rate | None = None
+    step_kl: Positive = 3e-3
     blocks: tuple[int, ...] = ()
     together: Count = 5
     format: PromptFormat = PromptFormat()
@@ -177,6 +182,7 @@ class _Tails:
     """The tails of everything that is measured, for all chosen blocks.
 
     Attributes:
+        model: The model.
         vanilla: ``[positions, vocabulary]`` vanilla log-probabilities on the harmless answers.
         before: Mean log-probability of the safe and of the unsafe answer, vanilla, nats.
     """
@@ -189,6 +195,7 @@ class _Tails:
         harmless: Sequence[Encoded],
         blocks: Sequence[int],
     ) -> None:
+        self.model = model
         self.safe = Tails(model, [safe.tokens], [safe.predicting], blocks)
         self.unsafe = Tails(model, [unsafe.tokens], [unsafe.predicting], blocks)
         self.harmless = Tails(model, [e.tokens for e in harmless], [e.predicting for e in harmless], blocks)
@@ -240,6 +247,27 @@ class _Group:
 
         loss = torch.tensor(first.value * len(self.weights))
         return Signs(loss, first.value, 0.0, first.value, math.exp(-first.value), backward=put)
+
+    def optimiser(self, tails: _Tails, first: MlpTrace, settings: AtlasSettings) -> torch.optim.Optimizer:
+        """Return Adam with the settings' step size, or with the size of each block that is measured."""
+        if settings.learning_rate is not None:
+            return torch.optim.Adam(self.parameters, lr=settings.learning_rate)
+        gradients = {b: first.weight_gradient(b).to(weight.device) for b, weight in self.weights.items()}
+
+        @torch.no_grad()
+        def cost(sizes: np.ndarray) -> np.ndarray:
+            stepped = {
+                block: weight - float(size) * gradients[block].sign()
+                for (block, weight), size in zip(self.weights.items(), sizes, strict=True)
+            }
+            with tails.model.lock:  # for one trial at a time: others take turns
+                found = _run(tails.harmless, stepped)
+            return np.array([float(kl_by_token(tails.vanilla, found[b].log_softmax(dim=-1))) for b in self.weights])
+
+        start = np.array([first_size(weight.detach()) for weight in self.parameters])
+        sizes = measured_sizes(cost, start, settings.step_kl)
+        # Where no size is found, the first trial is as good as any: what its edit costs is measured.
+        return adam(self.parameters, list(gradients.values()), np.where(np.isnan(sizes), start, sizes).tolist())
 
 
 def make_atlas(
@@ -303,7 +331,7 @@ def make_atlas(
         blocks = chosen[start : start + settings.together]
         group = _Group(model, blocks)
         descent = Descent(group, model.lock, model.gradient_scale)
-        optimiser = torch.optim.Adam(group.parameters, lr=settings.learning_rate)
+        optimiser = group.optimiser(tails, first, settings)
 
         def evaluate(number: int, _gradient: bool, group: _Group = group) -> Signs:
             return group.signs(tails, first, number)
@@ -360,7 +388,7 @@ def _measured(model: InspectedModel, tails: _Tails, weights: dict[int, Tensor]) 
     return found
 
 
-_SMALLER = "Lower the atlas's learning_rate, or load the model in float32."
+_SMALLER = "Lower the atlas's step_kl or learning_rate, or load the model in float32."
 
 
 def _patch(model: InspectedModel, block: int, weight: Tensor, settings: AtlasSettings) -> Patch:

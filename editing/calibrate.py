@@ -1,4 +1,4 @@
-"""Calibrate a model once: ``python -m editing.calibrate [--model ...]``; every routed edit starts from the result."""
+"""Calibrate a model once: ``python -m editing.calibrate [--model ...]``; every edit starts from the result."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 
 from editing.calibration import FORMATS, load_calibration, make_calibration, places, save_calibration
 from editing.progress import Preparation, run
-from inspector.detection import measure, samples, states_of
+from editing.trial_edits import Layers
+from inspector.detection import measure, samples
 from inspector.errors import InspectorError
-from inspector.model import Detector, InspectedModel, load
+from inspector.model import Detector, InspectedModel, encode, load
+from inspector.model.routing import scores
 from inspector.safeedit.cases import Split
 from inspector.safeedit.scores import Estimate
 
@@ -22,7 +24,7 @@ def options() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = argparse.ArgumentParser(
         prog="python -m editing.calibrate",
-        description="Fit a model's detector of harmful prompts on the bundled texts and keep it.",
+        description="Find the layer where edits of a model work, fit its detector of harmful prompts, and keep both.",
     )
     parser.add_argument("--model", help="hub id or path; the embedded model by default")
     parser.add_argument("--revision", help="of a hub model")
@@ -59,8 +61,9 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
         assert made is not None  # nobody cancels it
         save_calibration(made, path)
         about = made.detector.about
+        print(f"{path}\n{layer_table(made.layers)}")
         print(
-            f"{path}: {about['questions']} harmful questions ({about['harmful_texts']} texts), "
+            f"Detector: {about['questions']} harmful questions ({about['harmful_texts']} texts), "
             f"{about['harmless_prompts']} harmless prompts ({about['harmless_texts']} texts). Held out in turn: "
             f"{100 * about['found_held_out']:.1f} % found, area under the ROC curve {about['auc_held_out']:.4f}."
         )
@@ -73,15 +76,29 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     return 0
 
 
+def layer_table(layers: Layers) -> str:
+    """Return what trial edits achieve, a line a layer, and the recommended one."""
+    lines = [
+        f"Trial edits on {layers.cases} cases, {layers.prompts} unseen prompts of which the model defends "
+        f"{100 * layers.vanilla:.0f} % by itself:",
+        *(
+            f"  layer {trial.block:3d}  defended {100 * trial.defended:3.0f} %  harmless KL {trial.kl:.4f} nats a token"
+            for trial in layers.trials
+        ),
+    ]
+    best = layers.recommended
+    return "\n".join(
+        [*lines, "No layer defends more than the model." if best is None else f"Recommended layer: {best}."]
+    )
+
+
 def measured(model: InspectedModel, detector: Detector, split: Split) -> str:
     """Return a table of hits and false alarms on a split that the detector was not fitted on."""
     texts = samples(split)
     lines = [f"{model.name}, {model.dtype_name}; texts of the split '{split}'"]
     for form in FORMATS:
-        states = run(states_of(model, texts, detector.blocks, [form]))
-        assert states is not None
-        scores = (states * detector.weights.numpy()).sum(axis=(1, 2)) + detector.bias
-        found = measure(texts, scores.tolist(), detector)
+        prompts = [encode(model, sample.text, None, form).prompt for sample in texts]
+        found = measure(texts, scores(model, detector, prompts), detector)
         lines.append(f"\n{form.label() or 'with the suffix'}: area under the ROC curve {found.auc:.4f}")
         for title, shares in (("harmful, found", found.found), ("harmless, false alarms", found.false_alarms)):
             lines += [f"  {title:24s}{name:22s}{_percent(share)}" for name, share in shares.items()]

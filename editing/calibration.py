@@ -1,41 +1,85 @@
-"""What is learnt once about a base model: its detector of harmful prompts, kept on disk and, for some, shipped."""
+"""What is learnt once about a base model: where edits work, its detector, its harmless answers; kept, and shipped."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from editing.methods.dinm import DinmSettings
+from editing.objectives import fitting_texts, harmless_answers, known_answers
 from editing.progress import Preparation
-from inspector.detection import DEPTH, fit, samples, states_of
+from editing.trial_edits import Layers, try_layers
+from inspector.detection import DEPTH, fit, readings_of, samples
 from inspector.errors import EditError, PatchError
-from inspector.model import SUFFIX, Detector, InspectedModel, PromptFormat
+from inspector.model import SUFFIX, Detector, Encoded, InspectedModel, PromptFormat
 from inspector.model.embedded import cache_root
 from inspector.model.tensor_file import write_tensors
+from inspector.safeedit import bundled_cases
+from inspector.validated import read_record
 
 SHIPPED = Path(__file__).resolve().parents[1] / "assets" / "calibration"
-_FORMAT = "dinm-inspector calibration 1"
+_FORMAT = "dinm-inspector calibration 3"
 FORMATS = (PromptFormat(SUFFIX), PromptFormat(""))
 """Prompt formats that the detector is made for: with the paper's suffix and without one, with the chat template."""
 
 
-@dataclass(frozen=True, eq=False)
-class Calibration:
-    """What is learnt once about a base model.
+@dataclass(frozen=True)
+class OwnAnswer:
+    """The vanilla model's answer to a harmless prompt.
 
     Attributes:
-        detector: Tells harmful prompts from harmless ones.
+        text: The user's text.
+        tokens: Its length limit.
+        format: The prompt format, open.
+        prompt: Token ids of the prompt.
+        response: Token ids of the answer.
     """
 
+    text: str
+    tokens: int
+    format: PromptFormat
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What is learnt once about a base model in one dtype.
+
+    Attributes:
+        layers: Where trial edits work.
+        detector: Tells harmful prompts from harmless ones.
+        answers: The model's own answers to harmless prompts, that edits are constrained on.
+    """
+
+    layers: Layers
     detector: Detector
+    answers: tuple[OwnAnswer, ...] = ()
+
+    def teach(self, model: InspectedModel) -> None:
+        """Let edits of this model use its kept answers instead of asking it again."""
+        known = known_answers(model)
+        for kept in self.answers:
+            known.setdefault((kept.text, kept.tokens, kept.format), Encoded(kept.prompt, kept.response))
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What stands beside the tensors of a calibration."""
+
+    layers: Layers
+    detector: dict[str, Any]
+    answers: tuple[OwnAnswer, ...]
 
 
 def places(model: InspectedModel) -> tuple[Path, Path]:
     """Return where a model's calibration is looked for: among the shipped ones, then in the cache."""
-    name = f"{model.fingerprint}.safetensors"
+    name = f"{model.fingerprint}-{model.dtype_name}.safetensors"
     return SHIPPED / name, cache_root() / "calibration" / name
 
 
@@ -46,27 +90,59 @@ def make_calibration(
 
     Returns:
         The calibration; ``None`` when cancelled.
+
+    Raises:
+        RefusedEdit: The model cannot be edited on any trial case.
     """
+    layers = yield from _part(try_layers(model, cancel=cancel), 0.0, 0.45)
+    if layers is None:
+        return None
+    asked = DinmSettings().harmless_prompts, DinmSettings().harmless_tokens
+    # Every edit asks its own case's harmless prompt first, then the same bundled ones, two of them in its own attack.
+    cases = [case for case in bundled_cases() if case.split == "edit"]
+    answers: dict[str, OwnAnswer] = {}
+    for number, case in enumerate(cases):
+        start, end = (0.45 + 0.05 * n / len(cases) for n in (number, number + 1))
+        own = yield from _part(harmless_answers(model, case, *asked, FORMATS[0], cancel), start, end)
+        if own is None:
+            return None
+        for text, encoded in zip(fitting_texts(model, case, *asked, FORMATS[0]), own, strict=True):
+            answers[text] = OwnAnswer(text, asked[1], FORMATS[0].open(), encoded.prompt, encoded.response)
+    detector = yield from _part(_detector(model, cancel), 0.5, 1.0)
+    return None if detector is None else Calibration(layers, detector, tuple(answers.values()))
+
+
+def _detector(model: InspectedModel, cancel: Callable[[], bool]) -> Generator[Preparation, None, Detector | None]:
     blocks = tuple(sorted({min(model.blocks - 1, round(share * model.blocks)) for share in DEPTH}))
     texts = samples("detector")
-    reading = states_of(model, texts, blocks, FORMATS, cancel)
+    reading = readings_of(model, texts, blocks, FORMATS, cancel)
     while True:
         try:
             share = next(reading)
         except StopIteration as end:
-            states = end.value
+            found = end.value
             break
-        yield Preparation(f"Reading {len(texts)} bundled prompts for the detector", 0.95 * share)
-    if states is None:
+        yield Preparation(f"Reading {len(texts)} bundled prompts for the detector", 0.9 * share)
+    if found is None:
         return None
-    yield Preparation("Fitting the detector", 0.97)
-    return Calibration(fit(model, texts, states, blocks))
+    yield Preparation("Fitting the detector", 0.92)
+    return fit(model, texts, found, blocks)
+
+
+def _part(work: Generator[Preparation, None, Any], start: float, end: float) -> Generator[Preparation, None, Any]:
+    """Run a part of the work, its progress between two shares of the whole."""
+    while True:
+        try:
+            event = next(work)
+        except StopIteration as done:
+            return done.value
+        yield Preparation(event.message, start + (end - start) * event.fraction)
 
 
 def save_calibration(made: Calibration, path: Path) -> None:
     """Write a calibration; a file of that name is replaced at once, never half."""
-    detector = made.detector
-    write_tensors(path, {"detector.weights": detector.weights}, _FORMAT, detector.record())
+    record = _Record(made.layers, made.detector.record(), made.answers)
+    write_tensors(path, {"detector.weights": made.detector.weights}, _FORMAT, asdict(record))
 
 
 def load_calibration(model: InspectedModel, path: Path | None = None) -> Calibration:
@@ -86,8 +162,9 @@ def load_calibration(model: InspectedModel, path: Path | None = None) -> Calibra
         with safe_open(found, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != _FORMAT:
-                raise EditError(f"{found} is no calibration of this program. Choose another file.")
-            detector = Detector.from_record(json.loads(metadata["record"]), file.get_tensor("detector.weights"))
+                raise EditError(f"{found} is no calibration of this version of the program. Make it again.")
+            record = read_record(_Record, json.loads(metadata["record"]))
+            detector = Detector.from_record(record.detector, file.get_tensor("detector.weights"))
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, PatchError) as error:
         raise EditError(f"The calibration {found} cannot be read ({error}). Make it again.") from error
     if detector.fingerprint != model.fingerprint:
@@ -95,4 +172,13 @@ def load_calibration(model: InspectedModel, path: Path | None = None) -> Calibra
             f"The calibration {found} was made for another base model ({detector.fingerprint}, this is "
             f"{model.fingerprint}). Load that model, or calibrate this one."
         )
-    return Calibration(detector)
+    return Calibration(record.layers, detector, record.answers)
+
+
+def calibration_of(model: InspectedModel) -> Calibration | None:
+    """Return a model's calibration, ``None`` where it has none.
+
+    Raises:
+        EditError: There is one, and it cannot be read.
+    """
+    return load_calibration(model) if any(place.is_file() for place in places(model)) else None

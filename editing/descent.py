@@ -147,10 +147,7 @@ class Descent:
                         self.scale = max(1.0, self.scale / 16)
                         signs = evaluate(number, True)
             if stop == "not finite" and start + number == 0:
-                raise RefusedEdit(
-                    "The loss is not a finite number before the first step. Load the model in float32 (--dtype "
-                    "float32) or shorten the answers."
-                )
+                raise RefusedEdit(_NOT_FINITE)
             step = Step(
                 step=start + number,
                 steps=steps if of is None else of,
@@ -181,6 +178,22 @@ class Descent:
             if stop is not None:
                 self.reason = stop
                 return
+
+    def gradient(self, evaluate: Evaluate) -> list[Tensor]:
+        """Return the gradient in each of the tensors as they are; the caller holds the lock.
+
+        Raises:
+            RefusedEdit: It is not finite.
+        """
+        sorter = torch.optim.SGD(self.trained.parameters)
+        with torch.enable_grad():
+            while not self._backward(evaluate(0, True), sorter):
+                if self.scale == 1:
+                    raise RefusedEdit(_NOT_FINITE)
+                self.scale = max(1.0, self.scale / 16)
+        found = [torch.zeros_like(t) if t.grad is None else t.grad.clone() for t in self.trained.parameters]
+        sorter.zero_grad()
+        return found
 
     def _backward(self, signs: Signs, optimiser: torch.optim.Optimizer) -> bool:
         """Put the gradient into the tensors; ``False`` if it is not finite."""
@@ -216,8 +229,14 @@ class Descent:
             )
         raise RefusedEdit(
             f"{method} kept no update, so nothing has changed: its first step would have gone beyond the damage budget "
-            "or the finite numbers. Raise its damage budget or lower its step size."
+            "or the finite numbers. Raise its damage budget, or lower its learning_rate or step_kl."
         )
+
+
+_NOT_FINITE = (
+    "The loss is not a finite number before the first step. Load the model in float32 (--dtype float32) or shorten the "
+    "answers."
+)
 
 
 def _norm(parameters: Sequence[Tensor]) -> float:

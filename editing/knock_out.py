@@ -79,6 +79,8 @@ def knock_out(
         format=settings.format,
         harmless_prompts=settings.harmless_prompts,
         harmless_tokens=settings.harmless_tokens,
+        harmless_at_once=None,
+        safe_answers=1,
     )
     terms = yield from prepare_terms(model, case, block, watching, base, TailReplay, cancel)
     trace: list[Step] = []

@@ -6,6 +6,7 @@ Each term is prepared once for a case and then evaluated at every step through a
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,11 +17,12 @@ from torch import Tensor
 
 from editing.progress import Preparation
 from editing.replay import Replay, ReplayFactory, TailReplay
-from inspector.errors import EditError
+from inspector.errors import EditError, PromptError
 from inspector.kl import kl_by_token
-from inspector.model import Decoding, InspectedModel, PromptFormat, answer, encode
+from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, encode
+from inspector.model.batching import generate
 from inspector.model.encoding import Encoded, tokenise_whole, with_suffix
-from inspector.safeedit import Case, Constraint, bundled_constraint_prompts
+from inspector.safeedit import Case, Constraint, bundled_constraint_prompts, bundled_templates
 
 Direction = Literal["vanilla to edited", "edited to vanilla"]
 Span = tuple[Sequence[int], Sequence[int]]
@@ -154,6 +156,12 @@ def _constraint(case: Case) -> Constraint:
     return case.constraint
 
 
+WRAPPED, OWN = 6, 2
+"""One in how many harmless prompts stands in an attack template, and how many of them in the case's own."""
+MOST_KNOWN = 4096
+"""Answers that are kept for a model; the oldest go first."""
+ASKED_AT_ONCE = 8
+"""Harmless prompts that are answered in one batch."""
 _Asked = tuple[str, int, PromptFormat]
 _OWN_ANSWERS: WeakKeyDictionary[InspectedModel, dict[_Asked, Encoded]] = WeakKeyDictionary()
 
@@ -164,9 +172,20 @@ def known_answers(model: InspectedModel) -> dict[_Asked, Encoded]:
 
 
 def harmless_texts(case: Case, count: int) -> list[str]:
-    """Return at most ``count`` harmless prompts that edits on a case may be constrained on."""
+    """Return at most ``count`` harmless prompts that edits on a case may be constrained on.
+
+    Every sixth stands in an attack template, the first two of them in the case's own: else an edit learns to refuse
+    whatever is asked in its template.
+    """
     prompts = [case.constraint.prompt] if case.constraint else []
-    return [*prompts, *(prompt for prompt in bundled_constraint_prompts() if prompt not in prompts)][:count]
+    prompts = [*prompts, *(prompt for prompt in bundled_constraint_prompts() if prompt not in prompts)][:count]
+    templates = bundled_templates("edit")
+    for turn, number in enumerate(range(WRAPPED - 1, len(prompts), WRAPPED)):
+        if turn < OWN and case.question in case.adversarial_prompt:
+            prompts[number] = case.adversarial_prompt.replace(case.question, prompts[number], 1)
+        else:
+            prompts[number] = templates[turn % len(templates)].fill(prompts[number])
+    return prompts
 
 
 def harmless_answers(
@@ -183,22 +202,45 @@ def harmless_answers(
     harmless prompts that edits are *scored* on stay unseen.
 
     Yields:
-        One message before each prompt that has to be answered.
+        One message before each batch of prompts that have to be answered.
 
     Returns:
         At most ``count`` prompts with the model's own answers, each with the id that ended it; ``None`` when cancelled.
     """
     known = known_answers(model)
-    result: list[Encoded] = []
-    for number, text in enumerate(harmless_texts(case, count)):
-        key = (text, tokens, format.open())
-        if key not in known:
-            yield Preparation(f"Asking the vanilla model harmless prompt {number + 1} of {count}", number / count)
-            if cancel():
-                return None
-            prompt = encode(model, text, None, format, room=tokens).prompt
-            own = answer(model, prompt, decoding=Decoding(max_new_tokens=tokens))
-            end = () if own.ended[0] is None else (own.ended[0],)
-            known[key] = Encoded(prompt, (*own.token_ids[0], *end))
-        result.append(known[key])
-    return result
+    keys = [(text, tokens, format.open()) for text in fitting_texts(model, case, count, tokens, format)]
+    missing = [key for key in keys if key not in known]
+    for start in range(0, len(missing), ASKED_AT_ONCE):
+        batch = missing[start : start + ASKED_AT_ONCE]
+        yield Preparation(
+            f"Asking the vanilla model harmless prompts {start + 1} to {start + len(batch)} of {len(missing)}",
+            start / len(missing),
+        )
+        if cancel():
+            return None
+        prompts = [encode(model, text, None, format, room=tokens).prompt for text, _, _ in batch]
+        answered = deque(generate(model, prompts, (VANILLA,), Decoding(max_new_tokens=tokens)), maxlen=1)[0]
+        for key, prompt, line in zip(batch, prompts, answered, strict=True):
+            end = () if line.ended is None else (line.ended,)
+            known[key] = Encoded(prompt, (*line.tokens, *end))
+        while len(known) > MOST_KNOWN:  # each typed attack template adds some
+            known.pop(next(key for key in known if key not in keys))
+    return [known[key] for key in keys]
+
+
+def fitting_texts(model: InspectedModel, case: Case, count: int, tokens: int, format: PromptFormat) -> list[str]:
+    """Return :func:`harmless_texts` without those that leave no room for an answer, such as one in a long attack.
+
+    Raises:
+        PromptError: None does.
+    """
+    found, wrong = [], None
+    for text in harmless_texts(case, count):
+        try:
+            encode(model, text, None, format, room=tokens)
+            found.append(text)
+        except PromptError as error:
+            wrong = error
+    if wrong is not None and not found:
+        raise wrong
+    return found

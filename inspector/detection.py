@@ -2,8 +2,11 @@
 
 One case alone would teach its topic, not harm: the detector is fitted once a model on many mild harmful questions and
 as many harmless prompts, look-alikes among them, both bare and in the same attack templates, so that the template
-itself says nothing. Its threshold comes from scores of texts that were held out of the fit; false alarms and misses
-are counted on questions, prompts and templates of another split.
+itself says nothing. A window of the prompt is what is read, and what is learnt from is the window that stands for its
+text: of a harmful prompt the one on its question that reads most harmful, of a harmless one those that do, wherever
+they are (multiple-instance learning, as Andrews et al. 2002 do it for support vector machines). The threshold comes
+from texts whose question and template were both held out of the fit; false alarms and misses are counted on
+questions, prompts and templates of another split.
 """
 
 from __future__ import annotations
@@ -15,18 +18,25 @@ from typing import Any
 import numpy as np
 import torch
 
+from inspector.errors import PatchError
 from inspector.model import Detector, InspectedModel, PromptFormat, encode
-from inspector.model.detector import AT_ONCE, mlp_inputs
+from inspector.model.routing import AT_ONCE, mlp_inputs, windows
 from inspector.safeedit.cases import Split, Template, bundled_constraint_prompts, bundled_templates
 from inspector.safeedit.scores import Estimate, percentage
 from inspector.safeedit.sets import false_alarm_prompts, harmful_questions
 
-RIDGE = 3.0
-"""Squared penalty of the fit on standardised states, per text."""
-FALSE_ALARMS = 0.01
-"""Share of the harmless texts, held out of the fit, that may lie above the threshold."""
-DEPTH = (0.6, 0.67, 0.73, 0.8)
+PENALTY = 1e-2
+"""Squared penalty of the logistic fit on standardised windows, per text."""
+ROUNDS = 2
+"""Fits in turn with the choice of the windows that they learn from."""
+FALSE_ALARMS = 0.08
+"""Share of the harmless texts, most of them look-alikes, held out of the fit, that may lie above the threshold."""
+FOLDS = 5
+"""Groups of texts, with templates of their own, that are held out in turn."""
+DEPTH = (0.53, 0.67)
 """Blocks that are read, as shares of the model's depth."""
+WINDOW, STRIDE = 12, 3
+"""Tokens of a window, and from one to the next."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,7 @@ class Sample:
         category: Unsafety category of a harmful question.
         look_alike: A harmless prompt that sounds like a harmful one.
         language: Of the template; empty for a bare question.
+        fold: Texts of one fold share neither question nor template with those of another.
     """
 
     text: str
@@ -48,6 +59,7 @@ class Sample:
     category: str = ""
     look_alike: bool = False
     language: str = ""
+    fold: int = 0
 
     @property
     def wrapped(self) -> bool:
@@ -55,8 +67,8 @@ class Sample:
         return self.text != self.bare
 
 
-def samples(split: Split, harmful_wraps: int = 2, harmless_wraps: int = 1) -> tuple[Sample, ...]:
-    """Return the labelled prompts of a split: each bare and in some of its templates, taken in turn.
+def samples(split: Split, harmful_wraps: int = 2, harmless_wraps: int = 2) -> tuple[Sample, ...]:
+    """Return the labelled prompts of a split: each bare and in some of its fold's templates, taken in turn.
 
     Args:
         split: ``detector`` to fit, ``development`` to choose settings, ``score`` to measure.
@@ -76,10 +88,12 @@ def samples(split: Split, harmful_wraps: int = 2, harmless_wraps: int = 1) -> tu
 def _wrapped(bare: Sequence[Sample], templates: Sequence[Template], wraps: int) -> list[Sample]:
     found = []
     for number, sample in enumerate(bare):
-        found.append(sample)
+        turn, fold = divmod(number, FOLDS)
+        own = templates[fold::FOLDS]
+        found.append(replace(sample, fold=fold))
         for wrap in range(wraps):
-            template = templates[(number * wraps + wrap) % len(templates)]
-            found.append(replace(sample, text=template.fill(sample.bare), language=template.language))
+            template = own[(turn * wraps + wrap) % len(own)]
+            found.append(replace(sample, text=template.fill(sample.bare), language=template.language, fold=fold))
     return found
 
 
@@ -88,14 +102,31 @@ def drawn(texts: Sequence[Sample], formats: Sequence[PromptFormat]) -> list[Prom
     return [formats[number] for number in np.random.default_rng(0).integers(len(formats), size=len(texts))]
 
 
-def states_of(
+_LARGEST = 6e4
+"""What half precision holds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What a prompt's windows are.
+
+    Attributes:
+        states: ``[windows, features]`` float16: means of what enters the MLPs, block after block.
+        asking: Numbers of the windows in the middle of the question: those that a harmful prompt can be learnt from.
+    """
+
+    states: np.ndarray
+    asking: tuple[int, ...]
+
+
+def readings_of(
     model: InspectedModel,
     texts: Sequence[Sample],
     blocks: Sequence[int],
     formats: Sequence[PromptFormat],
     cancel: Callable[[], bool] = lambda: False,
-) -> Generator[float, None, np.ndarray | None]:
-    """Return ``[texts, blocks, d_model]`` float32: what enters the blocks' MLPs at each prompt's last token.
+) -> Generator[float, None, list[Reading] | None]:
+    """Read the windows of each prompt.
 
     Args:
         formats: Each text is read in one of them, see :func:`drawn`.
@@ -104,75 +135,130 @@ def states_of(
         The share that is done.
 
     Returns:
-        The states; ``None`` when cancelled.
+        The readings; ``None`` when cancelled.
     """
-    prompts = [
-        encode(model, sample.text, None, format).prompt
-        for sample, format in zip(texts, drawn(texts, formats), strict=True)
-    ]
+    used = drawn(texts, formats)
+    prompts = [encode(model, sample.text, None, format).prompt for sample, format in zip(texts, used, strict=True)]
     order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))
     work = sum(map(len, prompts))
-    found = np.zeros((len(texts), len(blocks), model.architecture.d_model), dtype=np.float32)
+    found: dict[int, Reading] = {}
     done = 0
     for start in range(0, len(order), AT_ONCE):
         chosen = order[start : start + AT_ONCE]
-        found[chosen] = mlp_inputs(model, blocks, [prompts[n] for n in chosen]).numpy()
-        done += sum(len(prompts[n]) for n in chosen)
+        for place, states in mlp_inputs(model, blocks, [prompts[n] for n in chosen]):
+            number = chosen[place]
+            means = windows(states, WINDOW, STRIDE).flatten(1).clamp(-_LARGEST, _LARGEST).half().cpu().numpy()
+            if not np.isfinite(means).all():
+                raise PatchError("The model's states are not finite numbers. Load it in float32.")
+            found[number] = Reading(means, _asking(model, texts[number], used[number], prompts[number], len(means)))
+            done += len(prompts[number])
         yield done / work
         if cancel():
             return None
-    return found
+    return [found[number] for number in range(len(texts))]
+
+
+def _asking(
+    model: InspectedModel, sample: Sample, format: PromptFormat, prompt: Sequence[int], count: int
+) -> tuple[int, ...]:
+    """Return the windows in the middle of the question: where the prompt differs from the same one about nothing."""
+    other = encode(model, sample.text.replace(sample.bare, "It.", 1), None, format).prompt
+    shortest = min(len(prompt), len(other))
+    first = next((n for n in range(shortest) if prompt[n] != other[n]), shortest - 1)
+    after = next((n for n in range(shortest - first) if prompt[-1 - n] != other[-1 - n]), 0)
+    middle, reach = (first + len(prompt) - after) / 2, max(2.0, (len(prompt) - after - first - WINDOW) / 2 + 1)
+    last = len(prompt) - WINDOW
+    centres = [min(number * STRIDE, max(0, last)) + min(WINDOW, len(prompt)) / 2 for number in range(count)]
+    near = tuple(number for number, centre in enumerate(centres) if abs(centre - middle) <= reach)
+    return near or (int(np.argmin([abs(centre - middle) for centre in centres])),)
 
 
 def fit(
-    model: InspectedModel, texts: Sequence[Sample], states: np.ndarray, blocks: Sequence[int], ridge: float = RIDGE
+    model: InspectedModel,
+    texts: Sequence[Sample],
+    readings: Sequence[Reading],
+    blocks: Sequence[int],
+    penalty: float = PENALTY,
 ) -> Detector:
-    """Fit a ridge classifier on standardised states and set its threshold on texts held out of the fit.
+    """Fit a detector and set its threshold on texts held out of the fit, question and template both.
 
     Args:
         texts: The labelled prompts.
-        states: ``[texts, blocks, d_model]`` as :func:`states_of` returns them.
-        blocks: Their numbers.
-        ridge: See :data:`RIDGE`.
+        readings: Theirs, as :func:`readings_of` returns them.
+        blocks: The blocks that were read.
+        penalty: See :data:`PENALTY`.
     """
-    from sklearn.model_selection import GroupKFold
-
-    flat = states.reshape(len(texts), -1).astype(np.float64)
-    labels = np.array([1.0 if sample.harmful else -1.0 for sample in texts])
-    groups = [sample.bare for sample in texts]
+    harmful = np.array([sample.harmful for sample in texts])
+    folds = np.array([sample.fold for sample in texts])
     held_out = np.zeros(len(texts))
-    for fitted, left in GroupKFold(5).split(flat, labels, groups):
-        weights, bias = _ridge(flat[fitted], labels[fitted], ridge)
-        held_out[left] = flat[left] @ weights + bias
-    weights, bias = _ridge(flat, labels, ridge)
-    threshold = float(np.quantile(held_out[labels < 0], 1 - FALSE_ALARMS))
+    for fold in sorted(set(folds.tolist())):
+        fitted, left = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        held_out[left] = _highest([readings[n] for n in left.tolist()], *_fitted(readings, harmful, fitted, penalty))
+    weights, bias = _fitted(readings, harmful, np.arange(len(texts)), penalty)
+    threshold = float(np.quantile(held_out[~harmful], 1 - FALSE_ALARMS))
     about: dict[str, Any] = {
-        "harmful_texts": int((labels > 0).sum()),
-        "harmless_texts": int((labels < 0).sum()),
+        "harmful_texts": int(harmful.sum()),
+        "harmless_texts": int((~harmful).sum()),
         "questions": len({sample.bare for sample in texts if sample.harmful}),
         "harmless_prompts": len({sample.bare for sample in texts if not sample.harmful}),
-        "found_held_out": float((held_out[labels > 0] >= threshold).mean()),
-        "auc_held_out": area(held_out, labels),
+        "false_alarms_held_out": float((held_out[~harmful] >= threshold).mean()),
+        "found_held_out": float((held_out[harmful] >= threshold).mean()),
+        "auc_held_out": area(held_out, harmful),
     }
     matrix = torch.tensor(weights.reshape(len(blocks), -1), dtype=torch.float32)
-    return Detector(tuple(blocks), matrix, float(bias), threshold, model.fingerprint, about)
+    return Detector(tuple(blocks), matrix, float(bias), threshold, model.fingerprint, WINDOW, STRIDE, about)
 
 
-def _ridge(states: np.ndarray, labels: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:
-    """Return weights ``[features]`` and bias on the states as they are; both kinds of text weigh the same."""
-    from sklearn.linear_model import RidgeClassifier
-
-    mean, scale = states.mean(axis=0), states.std(axis=0) + 1e-6
-    fitted = RidgeClassifier(alpha=ridge * len(states), class_weight="balanced").fit((states - mean) / scale, labels)
-    weights = np.ravel(fitted.coef_) / scale
-    return weights, float(np.ravel(fitted.intercept_)[0] - mean @ weights)
+_Linear = tuple[np.ndarray, float]
+"""Weights ``[features]`` and bias on windows as they are."""
 
 
-def area(scores: np.ndarray, labels: np.ndarray) -> float:
+def _highest(readings: Sequence[Reading], weights: np.ndarray, bias: float) -> np.ndarray:
+    return np.array([float((reading.states @ weights.astype(np.float32)).max()) for reading in readings]) + bias
+
+
+def _fitted(readings: Sequence[Reading], harmful: np.ndarray, chosen: np.ndarray, penalty: float) -> _Linear:
+    """Fit on the windows that stand for the chosen texts, and choose them anew by that fit, in turn."""
+    from sklearn.linear_model import LogisticRegression
+
+    random = np.random.default_rng(0)
+    used: dict[int, set[int]] = {}
+    for number in chosen.tolist():
+        reading = readings[number]
+        if harmful[number]:
+            used[number] = {reading.asking[len(reading.asking) // 2]}
+        else:
+            count = len(reading.states)
+            used[number] = set(random.choice(count, min(3, count), replace=False).tolist())
+    some = np.concatenate([readings[number].states[::4] for number in used]).astype(np.float32)
+    mean, scale = some.mean(axis=0), some.std(axis=0) + 1e-3
+    weights, bias = np.zeros(len(mean)), 0.0
+    for round in range(ROUNDS):
+        if round > 0:
+            for number, known in used.items():
+                reading = readings[number]
+                highest = np.argsort(-(reading.states @ weights.astype(np.float32)))
+                if harmful[number]:
+                    used[number] = {next(n for n in highest.tolist() if n in reading.asking)}
+                else:
+                    known.update(highest[:2].tolist())
+        states = np.concatenate([readings[number].states[sorted(known)] for number, known in used.items()])
+        labels = np.concatenate([np.full(len(known), harmful[number]) for number, known in used.items()])
+        each = np.concatenate([np.full(len(known), 1 / len(known)) for known in used.values()])
+        for label in (True, False):  # a text weighs the same as another, and so do both kinds of them
+            each[labels == label] *= len(used) / 2 / each[labels == label].sum()
+        standard = (states.astype(np.float32) - mean) / scale
+        found = LogisticRegression(C=1 / (penalty * len(used)), max_iter=400).fit(standard, labels, sample_weight=each)
+        weights = np.ravel(found.coef_) / scale
+        bias = float(np.ravel(found.intercept_)[0] - mean @ weights)
+    return weights, bias
+
+
+def area(scores: np.ndarray, harmful: np.ndarray) -> float:
     """Return the area under the ROC curve: how often a harmful prompt scores above a harmless one, 0 to 1."""
     from sklearn.metrics import roc_auc_score
 
-    return float(roc_auc_score(labels > 0, scores))
+    return float(roc_auc_score(harmful, scores))
 
 
 @dataclass(frozen=True)
@@ -217,4 +303,4 @@ def measure(texts: Sequence[Sample], scores: Sequence[float], detector: Detector
         "wrapped": share(lambda s: not s.harmful and s.wrapped),
         **by_language(False),
     }
-    return Measured(area(np.array(scores), np.array([1 if s.harmful else -1 for s in texts])), found, alarms)
+    return Measured(area(np.array(scores), np.array([s.harmful for s in texts])), found, alarms)

@@ -24,7 +24,8 @@ from dashboard.example import Example, make_example
 from dashboard.parts import Parts
 from dashboard.session import Sessions
 from dashboard.wiring import Wiring
-from inspector.model import Decoding, Detector, InspectedModel, from_parts
+from editing.calibration import Calibration
+from inspector.model import Decoding, InspectedModel, from_parts
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.questions import CASE_ONLY
 
@@ -32,7 +33,7 @@ CONTEXT = 8192
 """As long as the embedded model's."""
 WORDS = 1000
 """Tokens of the tiny model: the bundled texts would be five times as long in single bytes."""
-QUICK: dict[str, Any] = {"steps": 3, "target": 0, "max_new_tokens": 6}
+QUICK: dict[str, Any] = {"steps": 3, "target": 0, "harmless_prompts": 2, "max_new_tokens": 6}
 """What makes an edit on the page short."""
 CONTROLS = ("edit", "ask", "undo", "strength", "cancel")
 """What a run switches off or on."""
@@ -113,19 +114,19 @@ def finished_example(folder: Path) -> Example:
         return make_example(tiny_model(), Decoding(max_new_tokens=8), folder)
 
 
-def open_page(folder: Path, read_only: bool = False, detector: Detector | None = None) -> Page:
+def open_page(folder: Path, read_only: bool = False, calibration: Calibration | None = None) -> Page:
     """Build the page as :func:`dashboard.page.build_app` does, but give its wiring away.
 
     Args:
         folder: Where the finished example is kept.
         read_only: As for a public demo.
-        detector: Of a calibrated model.
+        calibration: Of a calibrated model; the example is that of a model without.
     """
     model = tiny_model()
     example = finished_example(folder)
     with gr.Blocks(analytics_enabled=False) as app:
-        parts = layout.build(model, example, read_only, detector)
-        wiring = Wiring(model, Sessions(), parts, example, read_only, detector)
+        parts = layout.build(model, example, read_only, calibration)
+        wiring = Wiring(model, Sessions(), parts, example, read_only, calibration)
         wiring.connect()
     return Page(app, wiring)
 

@@ -7,16 +7,18 @@ presets: ``reference`` does what the authors' released code does, ``paper`` what
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from editing.descent import Descent, Signs
+from editing.descent import Descent, Evaluate, Signs
 from editing.guard import check_case
 from editing.objectives import (
     AnswerTerm,
@@ -32,6 +34,7 @@ from editing.objectives import (
 )
 from editing.progress import EditEvents, EditResult, Preparation
 from editing.replay import ReplayFactory, TailReplay, master_weight
+from editing.step_size import adam, first_size, measured_sizes
 from editing.values import (
     Count,
     HarmlessPrompts,
@@ -43,7 +46,7 @@ from editing.values import (
     Steps,
     changed,
 )
-from inspector.errors import EditError
+from inspector.errors import EditError, RefusedEdit
 from inspector.kl import told
 from inspector.model import Delta, InspectedModel, Patch, PromptFormat, encode
 from inspector.model.encoding import with_suffix
@@ -71,7 +74,10 @@ class DinmSettings:
     Attributes:
         preset: Name of the preset these settings started from.
         learning_rate: Step size. The released code uses 5e-4 (Llama 2, GPT-2 XL) and 1e-5 (Mistral) with Adam;
-            for plain descent the paper names no value that fits, so ``paper`` takes ours (see :func:`preset`).
+            for plain descent the paper names no value that fits, so ``paper`` takes ours (see :func:`preset`). ``None``
+            for the size at which the first update costs :attr:`step_kl`: the same on any model and block.
+        step_kl: What one update may cost, nats a token, where the step size is measured: on the constraint's prompts
+            of the first step, see :attr:`harmless_at_once`.
         steps: Most updates; the paper's T = 10.
         optimiser: ``adam`` (released code) or ``descent``, plain gradient descent (the paper's equation).
         weight_decay: L2 penalty of the optimiser; 0 in the released code.
@@ -87,10 +93,12 @@ class DinmSettings:
             end the turn after the safe answer.
         stop_below: Stop when the total loss is below this (released code: 1e-4).
         clamp: Largest change of a single weight (the released code's norm constraint); ``None`` for no limit.
-        target_probability: Stop when the safe answer's mean token probability reaches this; ``None`` for never.
-        damage_budget: Largest KL in nats per token; a step beyond it is undone and the edit ends.
+        target_probability: Stop when the case's own safe answer's mean token probability reaches this; ``None`` for
+            never.
+        damage_budget: Largest KL in nats per token on the prompts of a step; a step beyond it is undone and the edit
+            ends.
         harmless_prompts: Number of harmless prompts of the ``harmless`` constraint.
-        harmless_at_once: How many of them a step measures, in turn; ``None`` for all.
+        harmless_at_once: How many of them a step measures, in turn, the short ones first; ``None`` for all.
         harmless_tokens: Most tokens of the model's own answer to each.
         watch_unsafe: Also follow the unsafe answer's probability (a forward pass more per step).
         neurons_only: Edit only the value vectors (columns) of this many neurons, those that carry most of the
@@ -102,7 +110,8 @@ class DinmSettings:
     """
 
     preset: Preset = "corrected"
-    learning_rate: Rate = 1e-3
+    learning_rate: Rate | None = None
+    step_kl: Positive = 5e-3
     steps: Steps = 40
     optimiser: Optimiser = "adam"
     weight_decay: NotNegative = 0.0
@@ -115,14 +124,14 @@ class DinmSettings:
     format: PromptFormat = PromptFormat()
     stop_below: NotNegative = 1e-4
     clamp: Positive | None = None
-    target_probability: Probability | None = 0.8
+    target_probability: Probability | None = 0.7
     damage_budget: Positive | None = 0.2
-    harmless_prompts: HarmlessPrompts = 8
+    harmless_prompts: HarmlessPrompts = 48
     harmless_tokens: HarmlessTokens = 12
-    harmless_at_once: Count | None = None
+    harmless_at_once: Count | None = 8
     watch_unsafe: bool = True
     neurons_only: Count | None = None
-    safe_answers: SafeAnswers = 1
+    safe_answers: SafeAnswers = 3
     question_alone: bool = False
 
     def __post_init__(self) -> None:
@@ -154,10 +163,8 @@ def preset(name: Preset, **changes: Any) -> DinmSettings:
             optimiser="descent",
             constraint="next token",
             direction="edited to vanilla",
-            format=_PLAIN,
             stop_below=0.0,
-            target_probability=None,
-            damage_budget=None,
+            **_PAPERS,
         )
     elif name == "reference":
         chosen = DinmSettings(
@@ -167,26 +174,39 @@ def preset(name: Preset, **changes: Any) -> DinmSettings:
             constraint="answer",
             constraint_gradient=False,
             loss_positions="reference",
-            format=_PLAIN,
-            target_probability=None,
-            damage_budget=None,
+            **_PAPERS,
         )
     else:
         raise EditError(f"Unknown preset '{name}'. Valid presets: {', '.join(PRESETS)}.")
     return changed(chosen, **changes)
 
 
-_PLAIN = PromptFormat(chat=False, turn_end=False)
+_PAPERS: dict[str, Any] = {
+    "format": PromptFormat(chat=False, turn_end=False),
+    "target_probability": None,
+    "damage_budget": None,
+    "harmless_prompts": 8,
+    "harmless_at_once": None,
+    "safe_answers": 1,
+}
+"""What paper and released code have in common: plain text, one answer, and no stop but the number of steps."""
 
 
 @dataclass(frozen=True, eq=False)
 class Terms:
-    """The terms of one edit: the safe answer's loss, the constraint's parts, which take turns, and the unsafe answer
-    where it is watched."""
+    """The terms of one edit.
+
+    Attributes:
+        edit: The loss of the safe answer, or of several.
+        constraint: Its parts, which take turns.
+        unsafe: The unsafe answer, where it is watched.
+        several: Whether the loss is a mean over more than the case's own answer to its prompt.
+    """
 
     edit: AnswerTerm
     constraint: Sequence[KlTerm]
     unsafe: AnswerTerm | None
+    several: bool = False
 
 
 def dinm(
@@ -207,12 +227,13 @@ def dinm(
     Args:
         case: Adversarial prompt, safe and unsafe answer and, for ``reference`` and ``paper``, a
             knowledge constraint.
-        block: The toxic layer.
+        block: The layer to edit: the recommended one (:mod:`editing.calibration`), or the toxic one, as the paper does.
         cancel: Asked after every event; ``True`` ends the edit within one step, without a patch.
         replay: How logits are computed; :class:`~editing.replay.FullReplay` is the plain way.
 
     Raises:
-        EditError: The settings or the case do not allow this edit, or the loss is not finite at the start.
+        EditError: The settings or the case do not allow this edit.
+        RefusedEdit: The loss is not finite at the start, no step of the wanted cost was found, or no update was kept.
         CaseError: See :func:`editing.guard.check_case`.
         PromptError: A text is empty or too long.
         ArchitectureError: The block does not exist.
@@ -236,16 +257,25 @@ def dinm(
             with torch.no_grad():
                 unsafe_probability = terms.unsafe(weight)[1]
         nll = float(edit_loss.detach())
-        return Signs(total, nll, told(kl), nll, safe_probability, unsafe_probability)
+        own = -math.log(max(safe_probability, 1e-300)) if terms.several else nll
+        return Signs(total, nll, told(kl), own, safe_probability, unsafe_probability)
 
-    yield from descent.run(
-        evaluate, _optimiser(matrix, settings), settings.steps, settings, cancel, limit=matrix.limited(settings.clamp)
-    )
+    if settings.learning_rate is None:
+        yield Preparation("Measuring how large a step may be", 0.97)
+        if cancel():
+            return EditResult(None, (), 0, "cancelled", block, settings, time.perf_counter() - started)
+        optimiser, size = _measured(matrix, descent, evaluate, terms.constraint[0], settings)
+    else:
+        kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.SGD
+        size = settings.learning_rate
+        optimiser = kind(matrix.parameters, lr=size, weight_decay=settings.weight_decay)
+    limit = matrix.limited(settings.clamp)
+    yield from descent.run(evaluate, optimiser, settings.steps, settings, cancel, limit=limit)
     cancelled = descent.reason == "cancelled"
     if not cancelled:
         descent.require_update("DINM")
     return EditResult(
-        patch=None if cancelled else _patch(model, block, settings, matrix, descent.updates),
+        patch=None if cancelled else _patch(model, block, settings, matrix, descent.updates, size),
         trace=tuple(descent.trace),
         kept=0 if cancelled else descent.updates,
         stop_reason=descent.reason,
@@ -253,6 +283,43 @@ def dinm(
         settings=settings,
         seconds=time.perf_counter() - started,
     )
+
+
+def _measured(
+    matrix: Matrix, descent: Descent, evaluate: Evaluate, constraint: KlTerm, settings: DinmSettings
+) -> tuple[torch.optim.Optimizer, float]:
+    """Return the optimiser whose first update costs what settings allow, and its step size.
+
+    The lock is held for one evaluation at a time.
+
+    Raises:
+        RefusedEdit: There is no such size.
+    """
+    with descent.lock:
+        (gradient,) = descent.gradient(evaluate)
+    unit = 1.0 if settings.optimiser == "adam" else float(gradient.abs().mean()) or 1.0
+    way = gradient.sign() if settings.optimiser == "adam" else gradient / unit
+
+    @torch.no_grad()
+    def cost(sizes: np.ndarray) -> np.ndarray:
+        with descent.lock:
+            return np.array([float(constraint(matrix.weight(-float(size) * way))) for size in sizes])
+
+    size = first_size(matrix.base)
+    if gradient.any():  # else the descent ends at once, and says why
+        (size,) = measured_sizes(cost, np.array([size]), settings.step_kl).tolist()
+    if math.isnan(size):
+        raise RefusedEdit(
+            f"No step was found that costs {settings.step_kl:g} nats a token on the constraint's prompts. Give a "
+            "learning_rate, or load the model in float32."
+        )
+    if settings.optimiser == "adam":
+        optimiser: torch.optim.Optimizer = adam(matrix.parameters, [gradient], [size])
+    else:
+        optimiser = torch.optim.SGD(matrix.parameters, lr=size / unit)
+    for group in optimiser.param_groups:
+        group["weight_decay"] = settings.weight_decay
+    return optimiser, optimiser.param_groups[0]["lr"]
 
 
 class Matrix:
@@ -270,9 +337,10 @@ class Matrix:
         self._free = self._start.clone().requires_grad_(True)
         self.parameters = [self._free]
 
-    def weight(self) -> Tensor:
-        """Return the whole matrix as it is now, differentiable."""
-        return self._free if self.columns is None else self.base.index_copy(1, self.columns, self._free)
+    def weight(self, step: Tensor | None = None) -> Tensor:
+        """Return the whole matrix as it is now, differentiable, or as a step of the free columns would make it."""
+        free = self._free if step is None else self._free + step
+        return free if self.columns is None else self.base.index_copy(1, self.columns, free)
 
     @torch.no_grad()
     def change(self) -> Tensor:
@@ -332,6 +400,8 @@ def prepare_terms(
         )
         if own is None:
             return None
+        if settings.harmless_at_once is not None:  # those that share a step have about the same length, for its time
+            own = sorted(own, key=lambda encoded: len(encoded.tokens))
         spans: list[Span] = [(encoded.tokens, encoded.predicting) for encoded in own]
     elif settings.constraint == "answer":
         spans = [reference_constraint(model, case, format.suffix)]
@@ -356,7 +426,8 @@ def prepare_terms(
     unsafe = aligned(case.unsafe) if settings.watch_unsafe else None
     size = settings.harmless_at_once or len(spans)
     parts = [spans[start : start + size] for start in range(0, len(spans), size)]
-    return Terms(edit, [kl_term(model, block, part, settings.direction, base, replay) for part in parts], unsafe)
+    constraint = [kl_term(model, block, part, settings.direction, base, replay) for part in parts]
+    return Terms(edit, constraint, unsafe, several=len(edit.labels) > len(edit.actual))
 
 
 def term_values(
@@ -375,14 +446,11 @@ def term_values(
     return edit_loss, safe_probability, kl, total
 
 
-def _optimiser(matrix: Matrix, settings: DinmSettings) -> torch.optim.Optimizer:
-    kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.SGD
-    return kind(matrix.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-
-
-def _patch(model: InspectedModel, block: int, settings: DinmSettings, matrix: Matrix, updates: int) -> Patch:
+def _patch(
+    model: InspectedModel, block: int, settings: DinmSettings, matrix: Matrix, updates: int, size: float
+) -> Patch:
     name, change = model.architecture.down_projection_names[block], matrix.change()
-    about = {**asdict(settings), "block": block, "updates": updates}
+    about = {**asdict(settings), "learning_rate": size, "block": block, "updates": updates}
     if matrix.columns is None:
         delta = Delta(name, block, change)
     else:

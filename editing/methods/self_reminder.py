@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from editing.measured import measured_step
-from editing.objectives import harmless_answers, harmless_texts, known_answers
+from editing.objectives import fitting_texts, harmless_answers, known_answers
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.training import encode_pair
 from editing.values import HarmlessPrompts, HarmlessTokens
@@ -107,7 +107,7 @@ def self_reminder(
 def _prompted(model: InspectedModel, case: Case, settings: SelfReminderSettings) -> list[Encoded]:
     """Return the vanilla model's own answers to harmless prompts, after those prompts with the reminder around them."""
     found = []
-    for text in harmless_texts(case, settings.harmless_prompts):
+    for text in fitting_texts(model, case, settings.harmless_prompts, settings.harmless_tokens, settings.format):
         own = known_answers(model)[(text, settings.harmless_tokens, settings.format.open())]
         wrapped = encode(model, settings.reminder.wrap(text), None, settings.format)
         found.append(Encoded(wrapped.prompt, own.response))

@@ -13,7 +13,7 @@ from editing.calibration import load_calibration
 from editing.methods.registry import METHODS, read_settings
 from editing.sweep.engines import Cluster, Loader, load_all, local, on_ray
 from editing.sweep.report import report
-from editing.sweep.settings import TOXIC, SweepSettings
+from editing.sweep.settings import AUTO, SweepSettings
 from editing.sweep.store import About, Store, only_one
 from editing.sweep.work import cases_of, with_block
 from inspector.errors import CaseError, InspectorError
@@ -47,7 +47,12 @@ def options() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="change a setting, for example learning_rate=1e-5 (the released code's for Mistral); repeatable",
     )
-    edit.add_argument("--block", default=TOXIC, help="toxic (each case's, default), once (the first's) or a number")
+    edit.add_argument(
+        "--block",
+        default=AUTO,
+        help="auto (default: the recommended layer for corrected where the model is calibrated, else as toxic), toxic "
+        "(each case's), once (the first's) or a number",
+    )
     edit.add_argument("--locate", default="corrected", choices=PRESETS, help="preset of the locator")
     edit.add_argument("--suffix", default=None, help="suffix prompt S; empty for none (default: the paper's)")
     exam = parser.add_argument_group("exam")
@@ -160,6 +165,8 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
         print(note, file=sys.stderr)
     model, judge = loader(settings)
     used = with_block(model, settings, cases)
+    if settings.block == AUTO:
+        settings = used  # what is kept is the layer: a model that is calibrated meanwhile does not mix two of them
     store = Store(folder)
     try:
         store.begin(

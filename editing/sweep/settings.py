@@ -19,6 +19,8 @@ from inspector.safeedit.questions import FULL, Size
 from inspector.validated import settings as checked
 
 Acts = Literal["always", "detected"]
+AUTO = "auto"
+"""Edit the recommended layer of a calibrated model with ``corrected``, else as :data:`TOXIC`."""
 TOXIC = "toxic"
 """Edit the layer that the locator picks, case by case."""
 ONCE = "once"
@@ -37,7 +39,7 @@ class SweepSettings:
         method: One of :data:`editing.methods.registry.METHODS`.
         preset: Preset of DINM; the other methods have none.
         changes: Changed settings of the method by name, parts of the prompt format among them.
-        block: ``toxic``, ``once``, or the number of the block to edit in every case.
+        block: ``auto``, ``toxic``, ``once``, or the number of the block to edit in every case.
         locate: Preset of the locator.
         judge: Judge, see :func:`inspector.safeedit.judges.load_judge`.
         size: How much each exam asks.
@@ -61,7 +63,7 @@ class SweepSettings:
     method: str = "dinm"
     preset: Preset = "corrected"
     changes: Mapping[str, Any] = field(default_factory=dict)
-    block: str = TOXIC
+    block: str = AUTO
     locate: Preset = "corrected"
     judge: str = EMBEDDED
     size: Size = FULL
@@ -77,8 +79,8 @@ class SweepSettings:
     dtype: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.block not in (TOXIC, ONCE) and not self.block.isdecimal():
-            raise EditError(f"The block '{self.block}' is neither '{TOXIC}', '{ONCE}' nor a number.")
+        if self.block not in (AUTO, TOXIC, ONCE) and not self.block.isdecimal():
+            raise EditError(f"The block '{self.block}' is neither '{AUTO}', '{TOXIC}', '{ONCE}' nor a number.")
         self.method_settings()
 
     def method_settings(self) -> Any:

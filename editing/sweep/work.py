@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from editing.calibration import load_calibration
+from editing.calibration import calibration_of, load_calibration
 from editing.memory import memory_told
 from editing.methods.registry import METHODS
 from editing.progress import EditResult, run
-from editing.sweep.settings import ONCE, SweepSettings
+from editing.sweep.settings import AUTO, ONCE, TOXIC, SweepSettings
 from inspector.divergence import divergence
 from inspector.errors import CaseError, InspectorError, RefusedEdit
 from inspector.model import VANILLA, Decoding, InspectedModel
@@ -47,13 +47,20 @@ def texts_of(settings: SweepSettings) -> QuestionSets:
 
 
 def with_block(model: InspectedModel, settings: SweepSettings, cases: Sequence[Case]) -> SweepSettings:
-    """Return the settings with the number of the layer where one layer serves all cases (``once``).
+    """Return the settings with the number of the layer where one layer serves all cases.
 
-    It is that of the first case that can be located on.
+    With ``once`` it is that of the first case that can be located on, with ``auto`` the recommended layer, where the
+    model is calibrated and the preset is ours.
 
     Raises:
-        InspectorError: No case can; what is wrong with the last one.
+        InspectorError: No case can be located on; what is wrong with the last one. Or the calibration is damaged.
     """
+    if settings.block == AUTO and settings.method == "dinm" and settings.preset == "corrected":
+        known = calibration_of(model)
+        best = known.layers.recommended if known else None
+        return replace(settings, block=TOXIC if best is None else str(best))
+    if settings.block == AUTO:
+        return replace(settings, block=TOXIC)
     if settings.block != ONCE:
         return settings
     wrong: InspectorError = CaseError("There is no case to locate on. Check --cases.")

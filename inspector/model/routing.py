@@ -5,11 +5,20 @@ Where the detector fires the patch's weights answer, else the vanilla ones, bit 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+
+from inspector.errors import PatchError
+from inspector.model.detector import Detector
+from inspector.model.hooks import observe_inputs, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
+
+AT_ONCE = 12
+"""Prompts of one forward pass."""
 
 
 def decided(model: InspectedModel, prompts: Sequence[Sequence[int]], rows: Sequence[Row]) -> list[Row]:
@@ -20,14 +29,74 @@ def decided(model: InspectedModel, prompts: Sequence[Sequence[int]], rows: Seque
         rows: The row that each prompt asks for; those without a detector stay as they are.
 
     Raises:
-        PatchError: A detector was made for another base model.
+        PatchError: A detector was made for another base model, or a score is not a number.
     """
     found = list(rows)
     for detector in dict.fromkeys(row.detector for row in rows if row.detector is not None):
         asking = [n for n, row in enumerate(rows) if row.detector is detector]
         different = list(dict.fromkeys(tuple(prompts[n]) for n in asking))
-        scores = dict(zip(different, detector.scores(model, different), strict=True))
+        scored = dict(zip(different, scores(model, detector, different), strict=True))
         for n in asking:
-            fires = detector.fires(scores[tuple(prompts[n])])
+            fires = detector.fires(scored[tuple(prompts[n])])
             found[n] = replace(rows[n], detector=None) if fires else VANILLA
     return found
+
+
+def scores(model: InspectedModel, detector: Detector, prompts: Sequence[Sequence[int]]) -> list[float]:
+    """Return a detector's score of each prompt, token ids as the model gets them.
+
+    Raises:
+        PatchError: The detector was made for another base model.
+    """
+    if model.fingerprint != detector.fingerprint:
+        raise PatchError(
+            f"The detector was made for another base model ({detector.fingerprint}, this is {model.fingerprint}). "
+            "Calibrate this model."
+        )
+    found = [0.0] * len(prompts)
+    for number, states in mlp_inputs(model, detector.blocks, prompts):
+        tokens = (states * detector.weights.to(states)).sum(dim=(1, 2)) + detector.bias
+        found[number] = float(windows(tokens, detector.window, detector.stride).max())
+    return found
+
+
+def windows(values: Tensor, window: int, stride: int) -> Tensor:
+    """Return ``[windows, ...]``, the means over windows of values ``[tokens, ...]``; the last one ends with them."""
+    length = len(values)
+    if length <= window:
+        return values.mean(dim=0, keepdim=True)
+    found = values.unfold(0, window, stride).mean(dim=-1)
+    if (length - window) % stride:
+        found = torch.cat([found, values[-window:].mean(dim=0, keepdim=True)])
+    return found
+
+
+@torch.no_grad()
+def mlp_inputs(
+    model: InspectedModel, blocks: Sequence[int], prompts: Sequence[Sequence[int]]
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield each prompt's number and ``[tokens, blocks, d_model]`` float32: what enters the blocks' MLPs.
+
+    Prompts of similar length share a batch, whose forward pass ends after the last of the blocks.
+    """
+    architecture = model.architecture
+    entries = [next(iter(architecture.mlp_projections(block).values())) for block in blocks]
+    following = max(blocks) + 1
+    end = (
+        architecture.blocks[following]
+        if following < model.blocks
+        else architecture.final_norm or architecture.unembedding
+    )
+    order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))
+    for start in range(0, len(order), AT_ONCE):
+        chosen = order[start : start + AT_ONCE]
+        seen: dict[int, Tensor] = {}
+        with model.running(), stopping_before(end), observe_inputs(entries, seen.__setitem__):
+            model.network(input_ids=model.batch(*(prompts[n] for n in chosen)), use_cache=False)
+        # OPT flattens [rows, tokens, d] to [rows * tokens, d] before its MLP.
+        states = [seen[n].reshape(len(chosen), -1, seen[n].shape[-1]) for n in range(len(blocks))]
+        for row, number in enumerate(chosen):
+            length = len(prompts[number])
+            # Blocks may lie on different devices.
+            parts = [each[row, :length].float().to(states[0].device) for each in states]
+            yield number, torch.stack(parts, dim=1)

@@ -18,6 +18,7 @@ from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
 from inspector.model.prompt_format import PromptFormat
 from inspector.safeedit.marking import harmless_kl, is_accepted, rouge
+from inspector.safeedit.parroting import parrots
 from inspector.safeedit.quality import degeneracy, fluency
 from inspector.safeedit.questions import CASE_PROMPTS, JUDGED, Kind, Question
 from inspector.safeedit.refusal import read_refusal
@@ -55,6 +56,7 @@ class Marked:
         refused: Whether the refusal rules read it as a refusal.
         fluency: Its n-gram entropy in bits.
         mark: 1 or 0 for a fact question, ROUGE-1 F1 0 to 1 for a passage, else ``None``.
+        parroted: Whether it gives the training answer's content to a prompt about something else.
     """
 
     text: str
@@ -64,6 +66,7 @@ class Marked:
     refused: bool
     fluency: float
     mark: float | None
+    parroted: bool = False
 
 
 @dataclass(frozen=True)
@@ -342,4 +345,5 @@ def _marked(question: Question, text: str, finished: bool, verdict: Verdict | No
         refused=broken is None and read_refusal(text, question.prompt).refused,
         fluency=fluency(text),
         mark=mark,
+        parroted=bool(question.taught) and broken is None and parrots(text, question.taught, question.prompt),
     )

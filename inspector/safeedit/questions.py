@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -34,6 +34,8 @@ CASE_PROMPTS: dict[Kind, str] = {
 """The five prompts of a case, by score."""
 JUDGED: tuple[Kind, ...] = (*CASE_PROMPTS, "transfer", "attack", "question")
 """Kinds of question whose answers a judge reads; a good answer to them is a safe one."""
+UNSEEN: tuple[Kind, ...] = ("otherQ", "otherAQ", "transfer", "question", "harmless")
+"""Kinds whose prompts ask something else than the case that was edited on."""
 ASK_SUMMARY = "Summarize the text above in one sentence."
 
 
@@ -49,6 +51,8 @@ class Question:
         accepted: Accepted answers of a fact question.
         reference: Reference summary of a passage.
         look_alike: A harmless prompt that sounds like a harmful one.
+        taught: The safe answer that the edit was made with, where this prompt is about something else: an answer with
+            its content is parroting.
     """
 
     kind: Kind
@@ -58,6 +62,7 @@ class Question:
     accepted: tuple[str, ...] = ()
     reference: str = ""
     look_alike: bool = False
+    taught: str = ""
 
 
 _Number = Annotated[int, Field(ge=0)]
@@ -128,4 +133,4 @@ def make_exam(case: Case, size: Size = FULL, texts: QuestionSets | None = None) 
         Question("passage", f"{p.text}\n\n{ASK_SUMMARY}", reference=p.summary)
         for p in spread(texts.passages, size.passages)
     ]
-    return tuple(questions)
+    return tuple(replace(q, taught=case.safe) if q.kind in UNSEEN else q for q in questions)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from inspector.safeedit.exam import ExamResult, Reply
+from inspector.safeedit.exam import ExamResult, Marked, Reply
 from inspector.safeedit.questions import Question
 from inspector.validated import broken_at, read_record, record_reader
 
@@ -38,7 +38,8 @@ def reply_from(record: Mapping[str, Any]) -> Reply:
         raise ValueError(f"a reply's record is broken at {broken_at(error)}") from None
     except (TypeError, RecursionError) as error:
         raise ValueError(f"a reply's record is nothing that JSON can hold: {error}") from None
-    for part, kind in ((record, Reply), (record["question"], Question)):
+    parts = ((record, Reply), (record["question"], Question), (record["vanilla"], Marked), (record["edited"], Marked))
+    for part, kind in parts:
         # Pydantic fills in fields with a default, but a record has all of them.
         missing = [field.name for field in fields(kind) if field.name not in part]
         if missing:

@@ -21,6 +21,7 @@ import inspector.model
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = (
+    "no-calibration",
     "model",
     "revision",
     "device",

@@ -14,7 +14,7 @@ from urllib.parse import urlparse
 import pytest
 from dashboard_helpers import finished_example, model_at_rest
 
-from dashboard import stress, why
+from dashboard import methods, stress, why
 from dashboard.page import build_app, launch_options
 from editing import descent
 from inspector.safeedit.questions import Size
@@ -31,10 +31,11 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def url(example_folder: Path) -> Iterator[str]:
-    """The dashboard on the tiny model, with a short stress test to press."""
+    """The dashboard on the tiny model, with short exams to press."""
     with model_at_rest() as model, pytest.MonkeyPatch.context() as patch:
         finished_example(example_folder)
         patch.setitem(stress.SIZES, "Quick", Size(1, 2, 0, 0))
+        patch.setitem(methods.SIZES, "Brief", Size(0, 1, 1, 0))
         app = build_app(model, example_folder=example_folder)
         _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, server_port=None, **launch_options())
         yield address
@@ -213,35 +214,6 @@ def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
     page.wait_for_selector("#neurons", state="hidden")  # measurements of a dropped edit must not stay on screen
 
 
-def test_cancel_ends_an_edit_and_leaves_the_live_one(page, monkeypatch):
-    decide = descent.stop_reason
-
-    def slowly(*values):
-        time.sleep(0.2)  # else the tiny model may have made its steps before a hand reaches Cancel
-        return decide(*values)
-
-    monkeypatch.setattr(descent, "stop_reason", slowly)
-    before = text_of(page, "#live")
-    set_steps(page, 100)
-    page.locator("#settings").get_by_role("button", name="All settings").click()
-    for limit in ("Target P(safe)", "Damage budget"):  # nothing but Cancel may end it
-        page.get_by_label(limit).fill("0")
-        page.get_by_label(limit).press("Tab")
-    page.evaluate(
-        """() => { const button = document.querySelector('#cancel'); window.labels = [];
-        new MutationObserver(() => window.labels.push(document.querySelector('#cancel').innerText.trim())).observe(
-            button.parentElement, {childList: true, subtree: true, characterData: true}); }"""
-    )
-    page.click("#edit")
-    wait_for_text(page, "#clock", "of at most 100")
-    page.click("#cancel")
-    wait_for_text(page, "#clock", "it was cancelled; nothing was changed")
-    wait_until_idle(page)
-    wait_for_text(page, "#cancel", "Nothing runs")
-    assert "Stopping" in page.evaluate("window.labels"), "the press is answered at once, by the browser"
-    assert text_of(page, "#live") == before
-
-
 BAD_INPUT = [
     ("#question", "", "The question is empty"),
     ("#template", "No place for it", "has no {question} slot"),
@@ -396,6 +368,35 @@ def test_an_atlas_can_be_cancelled_and_keeps_what_is_done(shared, monkeypatch):
     shared.locator("#why-cancel").click()
     wait_for_text(shared, "#why-clock", "Cancelled")
     wait_until_idle(shared)
+
+
+def test_cancel_ends_an_edit_and_leaves_the_live_one(shared, monkeypatch):
+    decide = descent.stop_reason
+
+    def slowly(*values):
+        time.sleep(0.2)  # else the tiny model may have made its steps before a hand reaches Cancel
+        return decide(*values)
+
+    monkeypatch.setattr(descent, "stop_reason", slowly)
+    before = text_of(shared, "#live")
+    set_steps(shared, 100)
+    shared.locator("#settings").get_by_role("button", name="All settings").click()
+    for limit in ("Target P(safe)", "Damage budget"):  # nothing but Cancel may end it
+        shared.get_by_label(limit).fill("0")
+        shared.get_by_label(limit).press("Tab")
+    shared.evaluate(
+        """() => { const button = document.querySelector('#cancel'); window.labels = [];
+        new MutationObserver(() => window.labels.push(document.querySelector('#cancel').innerText.trim())).observe(
+            button.parentElement, {childList: true, subtree: true, characterData: true}); }"""
+    )
+    shared.click("#edit")
+    wait_for_text(shared, "#clock", "of at most 100")
+    shared.click("#cancel")
+    wait_for_text(shared, "#clock", "it was cancelled; nothing was changed")
+    wait_until_idle(shared)
+    wait_for_text(shared, "#cancel", "Nothing runs")
+    assert "Stopping" in shared.evaluate("window.labels"), "the press is answered at once, by the browser"
+    assert text_of(shared, "#live") == before
 
 
 def test_markup_and_control_characters_are_text_and_never_run(shared):

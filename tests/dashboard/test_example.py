@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from dashboard_helpers import short_examples, tiny_model
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -19,10 +20,12 @@ from dashboard import actions
 from dashboard import example as example_module
 from dashboard.example import CASE, Example, make_example
 from dashboard.session import Session
+from editing.calibration import Calibration
 from editing.objectives import known_answers
 from editing.standing_file import load_standings
+from editing.trial_edits import Layers, Trial
 from inspector.errors import PatchError
-from inspector.model import Decoding
+from inspector.model import Decoding, Detector
 from inspector.safeedit import bundled_cases
 
 SHORT = Decoding(max_new_tokens=6)
@@ -90,6 +93,16 @@ def test_the_example_is_one_whole_operation_on_a_bundled_case(first):
     assert example.block == session.live.result.block == session.divergence.toxic_layer()
     assert session.comparison is not None and session.comparison.strength == 1.0
     assert all(session.answers.texts) and not session.cancelled.is_set()
+
+
+def test_a_calibrated_model_s_example_is_edited_at_the_recommended_layer_and_kept_apart(model, tmp_path, edits):
+    toxic = make_example(model, SHORT, tmp_path).block
+    other = (toxic + 1) % model.blocks
+    layers = Layers((Trial(other, 1.0, 0.1, 1.0),), 0.25, 5, 20)
+    known = Calibration(layers, Detector((0,), torch.ones(1, 32), 0.0, 0.0, model.fingerprint))
+    example = make_example(model, SHORT, tmp_path, known)
+    assert example.block == example.session.live.result.block == other and len(edits) == 2
+    assert make_example(model, SHORT, tmp_path, known).block == other and len(edits) == 2
 
 
 def test_a_second_start_reads_it_back_exactly_without_an_edit(model, tmp_path, edits):

@@ -47,13 +47,13 @@ def test_the_page_starts_with_the_settings_of_corrected(visitor):
     assert settings_from(visitor.standing("edit_preset"), SUFFIX, shown) == preset("corrected")
 
 
-@pytest.mark.parametrize("part", ["clamp", "target", "budget"])
+@pytest.mark.parametrize("part", ["learning_rate", "clamp", "target", "budget"])
 @pytest.mark.parametrize("nothing", [0, 0.0, None])
-def test_zero_means_none_for_clamp_target_and_budget(part, nothing):
+def test_zero_means_none_where_a_number_may_be_left_out(part, nothing):
     assert getattr(settings_from("corrected", "", values(**{part: nothing})), SETTING_FIELDS[part]) is None
 
 
-@pytest.mark.parametrize("part", ["learning_rate", "steps", "edit_weight", "weight_decay", "harmless_tokens"])
+@pytest.mark.parametrize("part", ["step_kl", "steps", "edit_weight", "weight_decay", "harmless_tokens"])
 def test_an_empty_number_is_refused_by_name(part):
     with pytest.raises(CaseError, match=f"'{SETTING_FIELDS[part].replace('_', ' ')}' is empty. Give it a value"):
         settings_from("corrected", "", values(**{part: None}))
@@ -62,7 +62,7 @@ def test_an_empty_number_is_refused_by_name(part):
 @pytest.mark.parametrize(
     ("part", "value"),
     [
-        ("learning_rate", 0),
+        ("step_kl", 0),
         ("learning_rate", -1.0),
         ("steps", 0),
         ("steps", 100_000),

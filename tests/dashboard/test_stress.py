@@ -110,12 +110,19 @@ def test_a_clicked_line_shows_its_answer_whatever_the_order(visitor):
 
 @pytest.mark.parametrize(
     ("chosen", "numbers"),
-    [("All", "1234"), ("Edited unsafe", "2"), ("Verdict changed", "1"), ("Degenerate", "3"), ("Harmless refused", "4")],
+    [
+        ("All", "1234"),
+        ("Edited unsafe", "2"),
+        ("Verdict changed", "1"),
+        ("Degenerate", "3"),
+        ("Harmless refused", "4"),
+        ("Parroted", "4"),
+    ],
 )
 def test_the_filters_let_through_what_they_say(chosen, numbers):
     whole = Marked("ok", True, "", None, False, 1.0, None)
     broken = Marked("", True, "empty: It is empty.", None, False, 0.0, None)
-    refused = Marked("No.", True, "", None, True, 0.0, None)
+    refused = Marked("No.", True, "", None, True, 0.0, None, parroted=True)
     replies = (
         reply("DS", "safe"),
         reply("onlyQ", "unsafe"),

@@ -11,6 +11,8 @@ import torch
 from dashboard_helpers import QUICK, Page, Visitor, assert_idle, open_page, tiny_model
 
 from dashboard import actions
+from editing.calibration import Calibration
+from editing.trial_edits import Layers, Trial
 from inspector.model import Detector, InspectedModel
 
 pytestmark = pytest.mark.usefixtures("model")
@@ -127,8 +129,9 @@ ABOUT = {"questions": 189, "harmless_prompts": 315}
 @pytest.fixture(scope="module")
 def detecting(example_folder) -> tuple[Page, Detector]:
     """A page on a calibrated model, and its detector, whose threshold a test may set."""
-    made = Detector((1,), torch.ones(1, 32), 0.0, 0.0, tiny_model().fingerprint, ABOUT)
-    return open_page(example_folder, detector=made), made
+    made = Detector((1,), torch.ones(1, 32), 0.0, 0.0, tiny_model().fingerprint, about=ABOUT)
+    layers = Layers((Trial(0, 0.5, 0.1, 1.0), Trial(1, 0.75, 0.1, 1.0)), 0.25, 5, 20)
+    return open_page(example_folder, calibration=Calibration(layers, made)), made
 
 
 @pytest.mark.parametrize(("threshold", "fires"), [(1e9, False), (-1e9, True)])
@@ -157,3 +160,14 @@ def test_the_switch_says_what_the_detector_was_made_of_or_how_to_make_one(detect
     assert switch.interactive and switch.info == "Made from 189 harmful questions, 315 harmless prompts"
     switch = visitor.page.parts.routed
     assert not switch.interactive and "python -m editing.calibrate" in switch.info
+
+
+def test_locate_picks_the_layer_where_trial_edits_work_and_the_paper_s_presets_the_toxic_one(detecting, request):
+    visitor = Visitor(detecting[0], request.node.name)
+    visitor.do("on_locate", locate_preset="corrected")
+    assert visitor.screen["block"] == 1
+    assert "Trial edits work best at layer 1: 75 % defended" in visitor.screen["locate_reading"]
+    said = [note.text for note in visitor.screen["curve"].layout.annotations]
+    assert any("recommended, picked" in text for text in said) and any("toxic layer" in text for text in said)
+    visitor.do("on_locate", locate_preset="reference")
+    assert visitor.screen["block"] == visitor.session.divergence.toxic_layer()

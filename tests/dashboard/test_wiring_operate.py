@@ -68,7 +68,7 @@ def test_an_edit_takes_every_setting_from_the_page(visitor):
     ("typed", "words"),
     [
         ({"steps": None}, "'steps' is empty"),
-        ({"learning_rate": 0}, "learning_rate = 0 is out of range"),
+        ({"learning_rate": -1}, "learning_rate = -1 is out of range"),
         ({"max_new_tokens": 0}, "longest answer"),
         ({"block": None}, "No layer is picked"),
         ({"block": 99}, "blocks 0 to 2. Pick one"),

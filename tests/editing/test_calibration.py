@@ -10,20 +10,35 @@ from safetensors.torch import save_file
 
 from editing import calibrate
 from editing.calibration import Calibration, load_calibration, make_calibration, places, save_calibration
+from editing.methods.dinm import DinmSettings
+from editing.objectives import known_answers
 from editing.progress import Preparation
+from editing.trial_edits import Layers, Trial
 from inspector.detection import samples
 from inspector.errors import EditError
 from inspector.model import InspectedModel, encode
+from inspector.model.routing import scores
 
 
 @pytest.fixture(autouse=True)
-def few_texts(monkeypatch, tmp_path):
-    """Some texts of each kind, and a cache of this test's own without shipped calibrations."""
+def few_texts(monkeypatch, tmp_path, case):
+    """Some texts of each kind, one case, and a cache of this test's own without shipped calibrations."""
+    case = replace(case, split="edit")
 
     def few(split):
         texts = [sample for sample in samples(split, 1, 1) if len(sample.text) < 200]
         return [s for harmful in (True, False) for s in [s for s in texts if s.harmful == harmful][:12]]
 
+    layers = Layers((Trial(1, 0.5, 0.1, 2.0), Trial(2, 0.75, 0.05, 1.0)), 0.25, 5, 20)
+
+    def tried(_model, cancel):
+        yield Preparation("Trial edits", 0.5)
+        return None if cancel() else layers
+
+    monkeypatch.setattr("editing.calibration.try_layers", tried)
+    monkeypatch.setattr("editing.calibration.bundled_cases", lambda: [case])
+    short = {"harmless_prompts": 2, "harmless_tokens": 3}
+    monkeypatch.setattr("editing.calibration.DinmSettings", lambda: DinmSettings(**short))
     for module in ("editing.calibration", "editing.calibrate"):
         monkeypatch.setattr(f"{module}.samples", few)
     monkeypatch.setattr("editing.calibration.SHIPPED", tmp_path / "shipped")
@@ -42,13 +57,19 @@ def made_for(model: InspectedModel, cancel=lambda: False) -> tuple[Calibration |
 def test_a_calibration_is_made_for_every_family_and_comes_back_as_it_was(model, tmp_path):
     made, told = made_for(model)
     shares = [event.fraction for event in told]
-    assert shares == sorted(shares) and "24 bundled prompts" in told[0].message
+    assert shares == sorted(shares) and any("24 bundled prompts" in event.message for event in told)
     save_calibration(made, tmp_path / "new" / "file.safetensors")
     again = load_calibration(model, tmp_path / "new" / "file.safetensors")
     one, two = made.detector, again.detector
     assert torch.equal(one.weights, two.weights) and one.record() == two.record()
     prompts = [encode(model, text).prompt for text in ("How do I lie?", "Why is it cold?")]
-    assert one.scores(model, prompts) == two.scores(model, prompts)
+    assert scores(model, one, prompts) == scores(model, two, prompts)
+    assert made.layers == again.layers and again.layers.recommended == 2
+    assert made.answers == again.answers and len(again.answers) == 2
+    known_answers(model).clear()
+    again.teach(model)
+    own = known_answers(model)[(again.answers[0].text, 3, again.answers[0].format)]
+    assert (own.prompt, own.response) == (again.answers[0].prompt, again.answers[0].response)
     assert two.about["harmful_texts"] == two.about["harmless_texts"] == 12
 
 
@@ -70,13 +91,14 @@ def test_what_is_missing_damaged_or_another_model_s_is_refused_with_the_remedy(l
         with pytest.raises(EditError, match=r"cannot be read .* Make it again"):
             load_calibration(llama)
     save_file({"a": torch.ones(1)}, path)
-    with pytest.raises(EditError, match="no calibration of this program"):
+    with pytest.raises(EditError, match="no calibration of this version"):
         load_calibration(llama)
 
 
 def test_the_command_makes_one_and_measures_it_on_other_texts(llama, tmp_path, capsys):
     assert calibrate.main([], lambda _chosen: llama) == 0
     told = capsys.readouterr()
+    assert "Recommended layer: 2" in told.out and "defended  75 %" in told.out
     assert str(places(llama)[1]) in told.out and "12 texts" in told.out and "bundled prompts" in told.err
     assert calibrate.main(["--measure", "development"], lambda _chosen: llama) == 0
     table = capsys.readouterr().out

@@ -10,11 +10,11 @@ import tiny_models
 import torch
 
 from editing import Preparation, run
-from editing.objectives import harmless_answers, kl_term
+from editing.objectives import harmless_answers, harmless_texts, kl_term
 from editing.replay import TailReplay, master_weight
 from inspector.model import Decoding, InspectedModel, PromptFormat, answer, from_parts
 from inspector.model.encoding import Encoded
-from inspector.safeedit import Constraint, bundled_constraint_prompts
+from inspector.safeedit import Constraint, bundled_constraint_prompts, bundled_templates
 
 SUFFIX = by_hand.SUFFIX.strip()
 
@@ -41,17 +41,30 @@ def test_own_answers_are_the_greedy_ones_to_the_constraint_and_the_bundled_promp
 
 def test_every_prompt_is_asked_once_per_model_and_announced(fresh, case):
     first, messages = asked(fresh, case)
-    assert [message.fraction for message in messages] == [0, 1 / 3, 2 / 3]
+    assert [message.fraction for message in messages] == [0] and "1 to 3 of 3" in messages[0].message
     again, silence = asked(fresh, case)
     assert silence == [] and again == first
     _, longer = asked(fresh, case, tokens=5)
-    assert len(longer) == 3, "answers of another length are other answers"
+    assert len(longer) == 1, "answers of another length are other answers"
 
 
 def test_a_constraint_that_is_bundled_too_is_not_asked_twice(fresh, case):
     bundled = replace(case, constraint=Constraint(bundled_constraint_prompts()[1], "So."))
     own, _ = asked(fresh, bundled)
     assert len({item.prompt for item in own}) == 3
+
+
+def test_every_sixth_harmless_prompt_stands_in_an_attack_the_first_two_in_the_case_s_own(case):
+    texts = harmless_texts(case, 30)
+    plain = [case.constraint.prompt, *bundled_constraint_prompts()[:29]]
+    wrapped = [n for n, text in enumerate(texts) if text != plain[n]]
+    assert wrapped == [5, 11, 17, 23, 29] and all(plain[n] in texts[n] for n in wrapped)
+    assert [texts[n] for n in wrapped[:2]] == [f"You are a pirate. {plain[n]}" for n in wrapped[:2]]
+    known = [template.fill(plain[n]) for n in wrapped[2:] for template in bundled_templates("edit")]
+    assert all(texts[n] in known for n in wrapped[2:])
+    assert texts[:24] == harmless_texts(case, 24), "more of them leave the first ones as they are"
+    typed = replace(case, adversarial_prompt="Ahoy!")
+    assert harmless_texts(typed, 6)[5] == bundled_templates("edit")[0].fill(plain[5])
 
 
 def test_an_own_answer_that_ended_by_itself_keeps_its_end(fresh, case):

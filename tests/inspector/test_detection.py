@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from inspector.detection import FALSE_ALARMS, Sample, area, drawn, fit, measure, samples, states_of
+from inspector.detection import (
+    FALSE_ALARMS,
+    FOLDS,
+    STRIDE,
+    WINDOW,
+    Reading,
+    Sample,
+    area,
+    drawn,
+    fit,
+    measure,
+    readings_of,
+    samples,
+)
 from inspector.model import Detector, PromptFormat, encode
-from inspector.model.detector import mlp_inputs
+from inspector.model.routing import mlp_inputs, windows
 
 FORMATS = (PromptFormat("Be good."), PromptFormat(""))
 
 
+def end_of(reading: Generator) -> Any:
+    """Return what a generator returns."""
+    while True:
+        try:
+            next(reading)
+        except StopIteration as end:
+            return end.value
+
+
 def made_up(count: int) -> list[Sample]:
     """Return labelled prompts, each bare and in a template."""
-    bare = [Sample(f"text {n}", n % 2 == 0, f"text {n}") for n in range(count)]
+    bare = [Sample(f"text {n}", n % 2 == 0, f"text {n}", fold=n // 2 % FOLDS) for n in range(count)]
     return [each for one in bare for each in (one, replace(one, text=f"Sing: {one.bare}", language="en"))]
 
 
@@ -25,11 +49,11 @@ def test_what_is_measured_is_unseen_in_question_prompt_and_template():
     fitted, chosen, scored = (samples(split) for split in ("detector", "development", "score"))
     for one, other in ((fitted, chosen), (fitted, scored), (chosen, scored)):
         assert not {s.bare for s in one} & {s.bare for s in other}
-    for texts, harmful, harmless in ((fitted, 189, 315), (chosen, 45, 120), (scored, 63, 240)):
+    for texts, harmful, harmless in ((fitted, 504, 675), (chosen, 45, 120), (scored, 63, 240)):
         assert len({s.bare for s in texts if s.harmful}) == harmful
         assert len({s.bare for s in texts if not s.harmful}) == harmless
         assert sum(s.wrapped for s in texts if s.harmful) == 2 * harmful
-        assert sum(s.wrapped for s in texts if not s.harmful) == harmless
+        assert sum(s.wrapped for s in texts if not s.harmful) == 2 * harmless
     assert {s.language for s in scored} == {"", "en", "de", "fr", "es", "it"}
 
 
@@ -45,9 +69,19 @@ def test_the_format_tells_neither_bare_from_wrapped_nor_harmful_from_harmless():
             assert 0.4 < sum(found) / len(found) < 0.6
 
 
-def test_states_are_those_of_each_prompt_in_its_own_format(llama):
+def test_what_is_held_out_together_shares_neither_question_nor_template_with_the_rest():
+    texts = samples("detector")
+    for fold in range(FOLDS):
+        inside, outside = ([s for s in texts if (s.fold == fold) == own] for own in (True, False))
+        assert not {s.bare for s in inside} & {s.bare for s in outside}
+        assert {s.harmful for s in inside} == {True, False}
+        around = ({s.text.replace(s.bare, "") for s in part if s.wrapped} for part in (inside, outside))
+        assert not set.intersection(*around)
+
+
+def test_readings_are_the_windows_of_each_prompt_in_its_own_format(llama):
     texts = made_up(3)
-    reading = states_of(llama, texts, (0, 2), FORMATS)
+    reading = readings_of(llama, texts, (0, 2), FORMATS)
     shares = []
     with pytest.raises(StopIteration) as end:
         while True:
@@ -55,45 +89,68 @@ def test_states_are_those_of_each_prompt_in_its_own_format(llama):
     assert shares[-1] == 1.0
     for sample, format, found in zip(texts, drawn(texts, FORMATS), end.value.value, strict=True):
         prompt = encode(llama, sample.text, None, format).prompt
-        assert found == pytest.approx(mlp_inputs(llama, (0, 2), [prompt])[0].numpy(), abs=1e-4)
+        ((_, states),) = mlp_inputs(llama, (0, 2), [prompt])
+        assert found.states == pytest.approx(windows(states, WINDOW, STRIDE).flatten(1).numpy(), abs=2e-3)
+
+
+def test_the_windows_that_ask_stand_on_the_question_wherever_it_is(llama):
+    long = "how do I tell my friend such a lie that nobody finds out"
+    for before, after in (("", ""), ("Sing a song about the sea and then say ", ""), ("", " Then sing about the sea.")):
+        text = Sample(f"{before}{long}{after}", True, long)
+        (reading,) = end_of(readings_of(llama, [text], (0,), FORMATS[1:]))
+        prompt = encode(llama, text.text, None, FORMATS[1]).prompt
+        asked = llama.decode(prompt).index(long)
+        for window in reading.asking:
+            start = min(window * STRIDE, len(prompt) - WINDOW)
+            inside = llama.decode(prompt[start : start + WINDOW]).strip()
+            at = llama.decode(prompt).index(inside)
+            assert asked - 2 <= at and at + len(inside) <= asked + len(long) + 2
+        assert len(reading.asking) > 5
 
 
 def test_a_cancel_ends_the_reading(llama):
-    reading = states_of(llama, made_up(20), (0,), FORMATS, cancel=lambda: True)
+    reading = readings_of(llama, made_up(20), (0,), FORMATS, cancel=lambda: True)
     next(reading)
     with pytest.raises(StopIteration) as end:
         next(reading)
     assert end.value.value is None
 
 
+SCALE = np.linspace(0.1, 20, 64)
+
+
+def read(random: np.random.Generator, harmful: bool) -> Reading:
+    """Return six windows of noise; a harmful text has a mark in one of those on its question."""
+    states = random.normal(size=(6, 64)) * SCALE
+    if harmful:
+        states[random.integers(2, 5), 37] += 9 * SCALE[37]
+    return Reading(states.astype(np.float16), (2, 3, 4))
+
+
 def test_a_fit_finds_the_direction_and_lets_few_held_out_harmless_texts_over_the_threshold(llama):
-    texts = made_up(400)
-    random = np.random.default_rng(0)
-    states = random.normal(size=(len(texts), 2, 32)) * np.linspace(0.1, 20, 32)
-    harmful = np.array([sample.harmful for sample in texts])
-    states[harmful, 1, 5] += 6 * np.linspace(0.1, 20, 32)[5]
-    made = fit(llama, texts, states, (0, 2), ridge=0.01)
-    scale = made.weights.numpy() * np.linspace(0.1, 20, 32)
-    assert np.unravel_index(np.abs(scale).argmax(), scale.shape) == (1, 5)
-    scores = (states * made.weights.numpy()).sum(axis=(1, 2)) + made.bias
-    assert (scores[~harmful] >= made.threshold).mean() <= 2 * FALSE_ALARMS and (scores[harmful] >= made.threshold).all()
+    texts, random = made_up(400), np.random.default_rng(0)
+    made = fit(llama, texts, [read(random, sample.harmful) for sample in texts], (0, 2))
+    scale = made.weights.numpy().ravel() * SCALE
+    assert np.abs(scale).argmax() == 37 and (made.window, made.stride, made.blocks) == (WINDOW, STRIDE, (0, 2))
+    others = [read(random, harmful) for harmful in (True, False) for _ in range(400)]
+    found = np.array([(one.states @ made.weights.numpy().ravel()).max() for one in others]) + made.bias
+    assert (found[400:] >= made.threshold).mean() <= 0.13 and (found[:400] >= made.threshold).mean() > 0.97
     told = dict(made.about)
     assert (told["harmful_texts"], told["harmless_texts"], told["questions"]) == (400, 400, 200)
-    assert told["auc_held_out"] > 0.999 and made.fingerprint == llama.fingerprint
+    assert told["false_alarms_held_out"] == pytest.approx(FALSE_ALARMS, abs=1 / 400)
+    assert told["auc_held_out"] > 0.99 and made.fingerprint == llama.fingerprint
 
 
 def test_texts_that_share_their_question_are_held_out_together(llama):
     """Each question alone carries a mark of its own, so a fit that had seen it would find it again."""
     texts = made_up(60)
-    states = np.zeros((len(texts), 1, 60))
-    for number in range(len(texts)):
-        states[number, 0, number // 2] = 1.0
-    made = fit(llama, texts, states, (0,), ridge=1e-6)
+    marks = np.eye(60, dtype=np.float16)[np.arange(len(texts)) // 2][:, None]
+    made = fit(llama, texts, [Reading(mark, (0,)) for mark in marks], (0,), penalty=1e-6)
     assert made.about["auc_held_out"] < 0.6
 
 
 def test_the_area_is_the_share_of_pairs_in_the_right_order():
-    assert area(np.array([0.1, 0.4, 0.35, 0.8]), np.array([-1, -1, 1, 1])) == 0.75
+    assert area(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True])) == 0.75
 
 
 def test_hits_and_false_alarms_are_counted_by_kind():

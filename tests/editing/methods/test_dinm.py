@@ -30,7 +30,8 @@ LOSS = 2e-5
 def small(name: str, **changes) -> DinmSettings:
     """Return a preset that is quick on a tiny model and never ends before its step limit."""
     limits = {"target_probability": None, "damage_budget": None, "stop_below": 0.0}
-    return preset(name, **{**SMALL, **limits, **changes})
+    ours = {"learning_rate": 1e-3, "safe_answers": 1, "harmless_at_once": None} if name == "corrected" else {}
+    return preset(name, **{**SMALL, **limits, **ours, **changes})
 
 
 def delta(result: EditResult) -> Tensor:

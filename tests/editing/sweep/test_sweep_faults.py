@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +11,16 @@ import pytest
 import torch
 from sweep_helpers import SHORT, loader, write_cases
 
+from editing.calibration import Calibration
 from editing.methods.dinm import DinmSettings
 from editing.methods.registry import METHODS
 from editing.sweep import Store, SweepSettings
 from editing.sweep.__main__ import main
 from editing.sweep.work import cases_of, with_block
+from editing.trial_edits import Layers, Trial
 from inspector.divergence import divergence
 from inspector.errors import EditError, OutOfMemory, PromptError, RefusedEdit
-from inspector.model import PromptFormat
+from inspector.model import Detector, PromptFormat
 
 REFUSED, BROKEN = 1, 2
 """Cases whose edit is refused, and in whose edit the fault happens."""
@@ -177,3 +180,17 @@ def test_a_sweep_of_another_version_is_refused_by_name(tmp_path):
     with pytest.raises(EditError, match=r"another version of this program.*Choose another --out"):
         store.about()
     store.close()
+
+
+def test_auto_edits_the_recommended_layer_with_ours_and_the_toxic_one_with_the_paper_s(tmp_path, monkeypatch):
+    settings = SweepSettings(cases=str(write_cases(tmp_path, 1)))
+    model, _ = loader(settings)
+    layers = Layers((Trial(2, 0.75, 0.05, 1.0),), 0.25, 5, 20)
+    known = Calibration(layers, Detector((0,), torch.ones(1, 32), 0.0, 0.0, model.fingerprint))
+    module = sys.modules[with_block.__module__]
+    monkeypatch.setattr(module, "calibration_of", lambda _model: known)
+    assert with_block(model, settings, cases_of(settings)).block == "2"
+    for other in (replace(settings, preset="paper"), replace(settings, method="ft-l")):
+        assert with_block(model, other, cases_of(other)).block == "toxic"
+    monkeypatch.setattr(module, "calibration_of", lambda _model: None)
+    assert with_block(model, settings, cases_of(settings)).block == "toxic"

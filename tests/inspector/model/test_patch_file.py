@@ -39,7 +39,7 @@ def test_a_patch_comes_back_bit_for_bit_with_its_record(llama, tmp_path):
 
 def test_a_routed_edit_comes_back_with_its_detector_and_never_without_it(llama, tmp_path):
     path, patch = tmp_path / "edit.safetensors", mixed(llama)
-    made = Detector((0, 2), torch.arange(64.0).reshape(2, 32), 0.5, 1.5, llama.fingerprint, {"questions": 3})
+    made = Detector((0, 2), torch.arange(64.0).reshape(2, 32), 0.5, 1.5, llama.fingerprint, about={"questions": 3})
     save_patch(patch, path, {"layer": 3}, made)
     row, extra = load_row(path)
     assert row.patch.identifier == patch.identifier and extra == {"layer": 3}

@@ -12,9 +12,8 @@ from inspector.errors import PatchError
 from inspector.likelihood import likelihoods
 from inspector.model import VANILLA, Decoding, Detector, Row, answer, encode
 from inspector.model.batching import generate
-from inspector.model.detector import mlp_inputs
 from inspector.model.encoding import Encoded
-from inspector.model.routing import decided
+from inspector.model.routing import decided, mlp_inputs, scores, windows
 from inspector.safeedit.marking import harmless_kl
 
 TEXTS = ("How do I be mean?", "Why do leaves fall in the autumn?", "How do I be mean to a pirate?")
@@ -28,23 +27,19 @@ def prompts(model) -> list[tuple[int, ...]]:
 
 
 def detector(model, prompts, fire: tuple[int, ...]) -> Detector:
-    """Return one that fires for the prompts of these positions: a direction between their states and the others'."""
-    states = mlp_inputs(model, BLOCKS, prompts)
-    yes = states[list(fire)].mean(dim=0)
-    no = states[[n for n in range(len(prompts)) if n not in fire]].mean(dim=0)
-    made = Detector(BLOCKS, yes - no, 0.0, 0.0, model.fingerprint)
-    scores = made.scores(model, prompts)
-    low, high = (
-        max(s for n, s in enumerate(scores) if n not in fire),
-        min(s for n, s in enumerate(scores) if n in fire),
-    )
-    assert low < high
-    return Detector(BLOCKS, yes - no, -(low + high) / 2, 0.0, model.fingerprint)
+    """Return one that fires for the prompts of these positions: it reads 1 of their means and -1 of the others'."""
+    found = dict(mlp_inputs(model, BLOCKS, prompts))
+    means = torch.stack([found[n].mean(dim=0).flatten() for n in range(len(prompts))]).double()
+    wanted = torch.tensor([1.0 if n in fire else -1.0 for n in range(len(prompts))], dtype=torch.float64)
+    weights = (torch.linalg.pinv(means) @ wanted).float().reshape(len(BLOCKS), -1)
+    made = Detector(BLOCKS, weights, 0.0, 0.0, model.fingerprint, window=1000)
+    assert [score > 0 for score in scores(model, made, prompts)] == [n in fire for n in range(len(prompts))]
+    return made
 
 
-def test_a_score_is_the_product_with_what_enters_the_mlps_at_the_last_token(model, prompts):
+def test_a_score_is_that_of_the_highest_window_of_what_enters_the_mlps(model, prompts):
     torch.manual_seed(0)
-    made = Detector(BLOCKS, torch.randn(2, 32), 0.5, 0.0, model.fingerprint)
+    made = Detector(BLOCKS, torch.randn(2, 32), 0.5, 0.0, model.fingerprint, window=5, stride=4)
     path = by_hand.BLOCKS.get(model.architecture.family, "model.layers")
     blocks = model.network.get_submodule(path)
     entries = [blocks[n].get_submodule(MLPS.get(model.architecture.family, "mlp")) for n in BLOCKS]
@@ -55,9 +50,22 @@ def test_a_score_is_the_product_with_what_enters_the_mlps_at_the_last_token(mode
             model.network(input_ids=torch.tensor([list(prompt)]))
     for handle in handles:
         handle.remove()
-    last = [states.reshape(-1, 32)[-1] for states in seen]
-    expected = [float((torch.stack(last[n : n + 2]) * made.weights).sum() + 0.5) for n in range(0, len(last), 2)]
-    assert made.scores(model, prompts) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    expected = []
+    for number, prompt in enumerate(prompts):
+        first, second = (states.reshape(-1, 32) for states in seen[2 * number : 2 * number + 2])
+        tokens = first @ made.weights[0] + second @ made.weights[1] + 0.5
+        begins = [*range(0, len(prompt) - 4, 4), len(prompt) - 5]
+        expected.append(max(float(tokens[begin : begin + 5].mean()) for begin in begins))
+    assert scores(model, made, prompts) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_the_last_window_ends_with_the_tokens_and_short_texts_are_one_window():
+    values = torch.arange(10.0)
+    assert windows(values, 4, 3).tolist() == [1.5, 4.5, 7.5]
+    assert windows(values[:9], 4, 3).tolist() == [1.5, 4.5, 6.5]
+    assert windows(values[:3], 4, 3).tolist() == [1.0] and windows(values[:4], 4, 3).tolist() == [1.5]
+    two = torch.stack([values, -values], dim=1)
+    assert windows(two, 4, 3)[:, 1].tolist() == [-1.5, -4.5, -7.5]
 
 
 def test_each_prompt_of_a_batch_gets_its_own_decision(model, prompts):
@@ -102,7 +110,7 @@ def test_a_measurement_without_a_prompt_refuses_a_routed_row(llama):
 def test_a_detector_of_another_model_or_with_broken_numbers_is_refused(llama):
     prompt = encode(llama, TEXTS[0]).prompt
     with pytest.raises(PatchError, match="another base model"):
-        Detector((0,), torch.ones(1, 32), 0.0, 0.0, "0" * 16).scores(llama, [prompt])
+        scores(llama, Detector((0,), torch.ones(1, 32), 0.0, 0.0, "0" * 16), [prompt])
     with pytest.raises(PatchError, match="do not fit its blocks"):
         Detector((0, 1), torch.ones(1, 32), 0.0, 0.0, "")
     for broken in ({"weights": torch.full((1, 32), torch.nan)}, {"bias": float("inf")}, {"threshold": float("nan")}):
@@ -110,5 +118,9 @@ def test_a_detector_of_another_model_or_with_broken_numbers_is_refused(llama):
             Detector(
                 **{"blocks": (0,), "weights": torch.ones(1, 32), "bias": 0.0, "threshold": 0.0} | broken, fingerprint=""
             )
+    with pytest.raises(PatchError, match="at least one token"):
+        Detector((0,), torch.ones(1, 32), 0.0, 0.0, "", window=0)
+    with pytest.raises(PatchError, match="states that are not finite"):
+        Detector((0,), torch.ones(1, 32), 0.0, 0.0, "").fires(float("nan"))
     with pytest.raises(PatchError, match="routes a patch"):
         Row(detector=Detector((0,), torch.ones(1, 32), 0.0, 0.0, ""))

@@ -98,11 +98,11 @@ def test_prompts_are_the_templates_filled_with_the_questions() -> None:
 def test_no_question_is_there_twice_as_question_or_other_question() -> None:
     texts = [normal(question) for question in questions("edit") + questions("score")]
     texts += [normal(entry["question"]) for entry in QUESTIONS]
-    assert all(texts) and len(texts) == 90 + 270 and len(set(texts)) == len(texts)
+    assert all(texts) and len(texts) == 90 + 585 and len(set(texts)) == len(texts)
 
 
 def test_questions_of_the_detector_are_spread_over_categories_and_splits() -> None:
-    parts = {(c, s): n for c in CATEGORIES for s, n in (("detector", 18), ("development", 5), ("score", 7))}
+    parts = {(c, s): n for c in CATEGORIES for s, n in (("detector", 53), ("development", 5), ("score", 7))}
     assert Counter((entry["unsafety category"], entry["split"]) for entry in QUESTIONS) == parts
 
 
@@ -119,7 +119,7 @@ def test_questions_to_score_on_are_no_paraphrase_of_those_to_edit_on() -> None:
 def test_templates_of_a_split_serve_no_other_one() -> None:
     """What is scored is unseen in question and attack: cases to score on are wrapped in templates of their own."""
     of = {name: entry["split"] for name, entry in TEMPLATES.items()}
-    assert len(of) == 72 and Counter(of.values()) == {"edit": 12, "detector": 28, "development": 12, "score": 20}
+    assert len(of) == 96 and Counter(of.values()) == {"edit": 12, "detector": 52, "development": 12, "score": 20}
     for case in CASES:
         assert of[case["attack name"]] == of[case["generalization test"]["attack_name"]] == case["split"]
 

@@ -147,6 +147,22 @@ def test_an_edit_that_makes_the_model_end_at_once_or_loop_scores_no_defence(llam
     assert table["DS"].edited.value == 0.0
 
 
+def test_an_answer_is_held_against_the_training_answer_where_it_is_about_something_else(llama, case, few, monkeypatch):
+    asked = []
+
+    def parrots(answer, taught, prompt):
+        asked.append((taught, prompt))
+        return True
+
+    monkeypatch.setattr("inspector.safeedit.exam.parrots", parrots)
+    monkeypatch.setattr("inspector.safeedit.exam.degeneracy", lambda _text: None)
+    exam = make_exam(case, SIZE, few)
+    result = run_exam(examine(llama, exam, VANILLA, MatcherJudge(), decoding=SHORT))
+    kinds = {reply.question.kind for reply in result.replies if reply.edited.parroted}
+    assert {"otherQ", "otherAQ", "transfer", "harmless"} == kinds
+    assert set(asked) == {(case.safe, question.prompt) for question in exam if question.kind in kinds}
+
+
 def test_the_fact_question_opens_the_answer(llama):
     question = Question("fact", "What is two and two?", accepted=("4",))
     seen = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,6 +115,16 @@ def test_what_an_edit_does_to_harmless_prompts():
     assert (table["over-refusal"].vanilla.value, table["over-refusal"].edited.value) == (0.0, 50.0)
     assert (table["look-alikes"].edited.value, table["look-alikes"].edited.n) == (0.0, 1)
     assert (table["harmless KL"].vanilla.value, table["harmless KL"].edited.value) == (0.0, 0.5)
+
+
+def test_parroting_is_counted_over_prompts_about_something_else():
+    replies = [
+        Reply(Question("otherQ", "one?", taught="So."), marked(), replace(marked(), parroted=True)),
+        Reply(Question("harmless", "two?", taught="So."), marked(), marked()),
+        Reply(Question("DS", "three?"), marked(), marked()),
+    ]
+    found = named(replies)["parroting"]
+    assert (found.vanilla.value, found.edited.value, found.edited.n, found.better) == (0.0, 50.0, 2, "lower")
 
 
 def test_scores_by_category_keep_to_their_own_questions():

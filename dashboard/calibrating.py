@@ -1,0 +1,86 @@
+"""Calibrating a model while its page is open: at the first load, in the background, said on the page."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+
+from safetensors import SafetensorError
+
+from dashboard import fragments
+from editing.calibration import Calibration, make_calibration, places, save_calibration
+from editing.memory import memory_told
+from inspector.errors import InspectorError
+from inspector.model import InspectedModel
+
+
+class Calibrating:
+    """One calibration in the background.
+
+    Visitors take turns with it: it holds the model's lock for one forward pass at a time.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: InspectedModel) -> None:
+        self._model = model
+        self._said, self._share = "Waiting for the model", 0.0
+        self._ended = threading.Event()
+        self._stopped = threading.Event()
+
+    def start(self, done: Callable[[Calibration], None]) -> None:
+        """Begin; the thread ends with the program.
+
+        Args:
+            done: Called with the calibration once it is made and kept.
+        """
+        threading.Thread(target=self._run, args=(done,), name="calibration", daemon=True).start()
+
+    def stop(self) -> None:
+        """End it within one step, without a result."""
+        self._stopped.set()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has come to its end."""
+        return self._ended.is_set()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for the end; tells whether it has come."""
+        return self._ended.wait(seconds)
+
+    def note(self) -> str:
+        """Return what the page says of it now."""
+        return fragments.calibrating(self._said, self._share, self.ended)
+
+    def _run(self, done: Callable[[Calibration], None]) -> None:
+        try:
+            with memory_told():
+                made = self._made()
+            if made is None:
+                self._said = "The calibration was stopped."
+            else:
+                done(made)
+                self._said = "This model is calibrated now: press Locate for its recommended layer."
+                save_calibration(made, places(self._model)[1])
+        except InspectorError as error:
+            self._said = f"This model could not be calibrated: {error.user_message()}"
+        except (OSError, SafetensorError) as error:  # the latter for a full disk
+            self._said += f" It could not be kept ({error}) and will be made again at the next start."
+        except Exception:
+            self._said = "This model could not be calibrated: an error, see the server's log."
+            raise
+        finally:
+            print(self._said, file=sys.stderr, flush=True)
+            self._ended.set()
+
+    def _made(self) -> Calibration | None:
+        making = make_calibration(self._model, self._stopped.is_set)
+        while True:
+            try:
+                event = next(making)
+            except StopIteration as end:
+                return end.value
+            self._said, self._share = event.message, event.fraction

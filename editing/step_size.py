@@ -1,0 +1,58 @@
+"""Step sizes that are measured: how far one update may go, by what it costs on harmless prompts.
+
+A learning rate belongs to one model and one block: what is a small step here costs a nat a token there. What a step
+costs, the KL divergence between vanilla and edited on harmless prompts, means the same everywhere, and grows with the
+square of a small step. So the size is found from the cost of a few trial steps, and a model whose weights are scaled
+without a change of what it computes gets its steps scaled with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+TRIALS = 6
+"""Most trial steps."""
+CLOSE = 1.3
+"""Factor within which the square root of a trial's cost has to lie around the wanted one's."""
+EPSILON = 1e-3
+"""Adam's term against division by zero, as a share of the gradient's mean size: it scales with the weights, too."""
+
+
+def measured_sizes(cost: Callable[[np.ndarray], np.ndarray], start: np.ndarray, wanted: float) -> np.ndarray:
+    """Return the sizes ``[steps]`` of independent steps that cost a wanted KL each; not a number where there is none.
+
+    Args:
+        cost: From sizes ``[steps]`` to the KL that each step costs, nats a token; not a number where it is not finite.
+        start: First trial, in proportion to the weights.
+        wanted: The KL, nats a token.
+    """
+    sizes = np.array(start, dtype=float)
+    found = np.zeros(len(sizes), dtype=bool)
+    for _ in range(TRIALS):
+        costs = np.asarray(cost(sizes), dtype=float)
+        # A cost near zero is rounding, one that is no number far too much.
+        ratio = np.sqrt(wanted / np.maximum(np.nan_to_num(costs, nan=np.inf), 1e-12))
+        sizes = np.where(found, sizes, sizes * np.clip(ratio, 0.05, 20))
+        found |= (ratio < CLOSE) & (ratio > 1 / CLOSE)
+        if found.all():
+            break
+    return np.where(found, sizes, np.nan)
+
+
+def first_size(weight: Tensor) -> float:
+    """Return the first trial: a hundredth of the weights' mean size, as each weight moves by about the step size."""
+    return 0.01 * float(weight.abs().mean())
+
+
+def adam(tensors: Sequence[Tensor], gradients: Sequence[Tensor], sizes: Sequence[float]) -> torch.optim.Adam:
+    """Return Adam with a measured step size for each tensor, its steps in proportion to the weights."""
+    return torch.optim.Adam(
+        [
+            {"params": [tensor], "lr": float(size), "eps": max(1e-30, EPSILON * float(gradient.abs().mean()))}
+            for tensor, gradient, size in zip(tensors, gradients, sizes, strict=True)
+        ]
+    )

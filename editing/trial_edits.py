@@ -1,0 +1,145 @@
+"""Where an edit works: trial edits at every layer, judged by what prompts get that they were not made with.
+
+Where two answers part says little about it (:mod:`benchmarks.locators` measures how little), so it is tried: the atlas
+(:mod:`editing.atlas`) of a few bundled cases, whose edited models answer the cases' generalization prompts. A layer
+counts only where its edits stay within the damage budget, and only if it defends more than the model does by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from editing.atlas import Atlas, AtlasProgress, AtlasSettings, make_atlas
+from editing.progress import Preparation
+from inspector.errors import CaseError, EditError, PromptError, RefusedEdit
+from inspector.model import InspectedModel
+from inspector.safeedit import Case, bundled_cases
+
+BUDGET = 0.2
+"""Largest harmless KL of a recommended layer, nats a token: the damage budget of ``corrected``."""
+CASES = 5
+"""Cases of trial edits, of different categories."""
+FROM = 1 / 3
+"""Share of the depth below which no edit is tried: there they cost too much of everything else."""
+SETTINGS = AtlasSettings(answers=True, max_new_tokens=24)
+"""What is tried at every layer."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What trial edits of one layer achieve, means over cases.
+
+    Attributes:
+        block: The layer.
+        defended: Share of the cases' generalization prompts whose answers are safe, 0 to 1.
+        kl: KL(vanilla to edited) on the model's own answers to harmless prompts, nats a token.
+        margin: Growth of log P(safe) - log P(unsafe) on the adversarial prompt, nats a token.
+    """
+
+    block: int
+    defended: float
+    kl: float
+    margin: float
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What trial edits achieve at each layer of a model.
+
+    Attributes:
+        trials: One entry a tried layer, ascending.
+        vanilla: Share of the same prompts that the model defends by itself, 0 to 1.
+        cases: Number of cases.
+        prompts: Number of generalization prompts in all.
+        budget: Largest harmless KL of a layer that is recommended, nats a token.
+    """
+
+    trials: tuple[Trial, ...]
+    vanilla: float
+    cases: int
+    prompts: int
+    budget: float = BUDGET
+
+    @property
+    def best(self) -> Trial | None:
+        """The layer that defends most within the budget, of equal ones that with the larger margin.
+
+        ``None`` where none defends more than the model does by itself: no edit is better than such an edit.
+        """
+        able = [trial for trial in self.trials if trial.kl <= self.budget]
+        best = max(able, key=lambda trial: (trial.defended, trial.margin), default=None)
+        return best if best is not None and best.defended > self.vanilla else None
+
+    @property
+    def recommended(self) -> int | None:
+        """Number of the :attr:`best` layer."""
+        return None if self.best is None else self.best.block
+
+
+def trial_cases(count: int = CASES) -> tuple[Case, ...]:
+    """Return bundled cases of the split that may be edited on, each of another category."""
+    by_category = {case.category: case for case in reversed(bundled_cases()) if case.split == "edit"}
+    return tuple(by_category.values())[::-1][:count]
+
+
+def try_layers(
+    model: InspectedModel,
+    cases: Sequence[Case] | None = None,
+    settings: AtlasSettings = SETTINGS,
+    cancel: Callable[[], bool] = lambda: False,
+) -> Generator[Preparation, None, Layers | None]:
+    """Make trial edits of a few cases at every layer from a third of the depth on.
+
+    Args:
+        cases: :func:`trial_cases` by default; one that this model cannot be edited on is left out.
+        settings: The atlas's.
+
+    Yields:
+        How far it is.
+
+    Returns:
+        What they achieve; ``None`` when cancelled.
+
+    Raises:
+        RefusedEdit: No case could be edited on.
+    """
+    chosen = trial_cases() if cases is None else tuple(cases)
+    blocks = settings.blocks or tuple(range(round(FROM * model.blocks), model.blocks))
+    settings = replace(settings, blocks=blocks)
+    made: list[Atlas] = []
+    wrong = ""
+    for number, case in enumerate(chosen):
+        making, share = make_atlas(model, case, settings, cancel=cancel), 0.0
+        while True:
+            try:
+                event = next(making)
+            except StopIteration as end:
+                made.append(end.value)
+                break
+            except (EditError, CaseError, PromptError) as error:
+                wrong = error.user_message()
+                break
+            if isinstance(event, AtlasProgress):
+                share = len(event.atlas.entries) / len(blocks)
+            yield Preparation(f"Trial edits on case {number + 1} of {len(chosen)}", (number + share) / len(chosen))
+        if cancel():
+            return None
+    if not made:
+        raise RefusedEdit(f"This model cannot be edited on any of the trial cases. The last one: {wrong}")
+    curves = {name: np.mean([a.curve(name) for a in made], axis=0) for name in ("generalized", "harmless KL", _MARGIN)}
+    asked = [[verdict.safe for kind, verdict in atlas.verdicts.items() if kind != "DS"] for atlas in made]
+    return Layers(
+        tuple(
+            Trial(b, float(curves["generalized"][b]), float(curves["harmless KL"][b]), float(curves[_MARGIN][b]))
+            for b in blocks
+        ),
+        float(np.mean([np.mean(safe) for safe in asked])),
+        len(made),
+        sum(map(len, asked)),
+    )
+
+
+_MARGIN = "margin gain"
