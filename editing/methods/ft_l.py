@@ -48,7 +48,13 @@ class FtLSettings:
     def as_dinm(self) -> DinmSettings:
         """Return DINM's settings that make its loop FT-L."""
         return DinmSettings(
-            **vars(self), edit_weight=1.0, constraint_weight=0.0, constraint_gradient=False, stop_below=0.0
+            **vars(self),
+            edit_weight=1.0,
+            constraint_weight=0.0,
+            constraint_gradient=False,
+            stop_below=0.0,
+            harmless_at_once=None,
+            safe_answers=1,
         )
 
 

@@ -18,6 +18,7 @@ from dashboard_helpers import free_port, model_at_rest, short_examples, tiny_mod
 
 import app
 import inspector.model
+from inspector.errors import EditError
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = (
@@ -68,7 +69,7 @@ def serve(monkeypatch) -> Iterator[Serve]:
 
     def run(*arguments: str) -> tuple[gr.Blocks, dict[str, Any]]:
         port = free_port()
-        assert app.main([*arguments, "--port", str(port)]) == 0
+        assert app.main([*arguments, "--no-calibration", "--port", str(port)]) == 0
         assert served[-1].server_port == port
         return served[-1], loaded
 
@@ -108,6 +109,18 @@ def test_by_default_only_this_machine_can_reach_the_page_and_nothing_is_shared()
     chosen = app.options().parse_args([])
     assert chosen.host == "127.0.0.1" and not chosen.share and not chosen.open and chosen.auth is None
     assert chosen.model is None and (chosen.device, chosen.dtype) == ("auto", "auto")
+
+
+def test_a_model_is_calibrated_behind_its_page_unless_one_says_no(monkeypatch):
+    asked: list[bool] = []
+
+    def build(_model, *, calibrate: bool, **_options: Any):
+        asked.append(calibrate)
+        raise EditError("Enough.")
+
+    monkeypatch.setattr(inspector.model, "load", lambda *_names, **_options: tiny_model())
+    monkeypatch.setattr("dashboard.page.build_app", build)
+    assert app.main([]) == app.main(["--no-calibration"]) == 2 and asked == [True, False]
 
 
 def test_a_space_names_the_address_in_its_environment(monkeypatch):

@@ -202,7 +202,7 @@ def test_a_scale_that_is_too_large_for_the_type_is_lowered_and_the_update_made(p
     [
         (Stops(target_probability=1e-9), 0.0, "Raise its target_probability"),
         (Stops(stop_below=100.0), 0.0, "Lower its stop_below"),
-        (Stops(0.1), 1.0, "lower its step size"),
+        (Stops(0.1), 1.0, "lower its learning_rate or step_kl"),
     ],
 )
 def test_a_descent_that_keeps_no_update_is_told_with_its_reason(descent, point, stops, kl, remedy):
