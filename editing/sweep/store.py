@@ -19,6 +19,7 @@ from editing.sweep.settings import SweepSettings
 from inspector.errors import EditError
 from inspector.safeedit.exam import Reply
 from inspector.safeedit.records import reply_from
+from inspector.validated import read_record
 
 FILE = "sweep.sqlite"
 COMPUTING = ("torch", "transformers", "tokenizers", "numpy", "rouge-score", "alt-profanity-check")
@@ -132,7 +133,7 @@ class Store:
         if found is None:
             return None
         try:
-            return About(settings=SweepSettings.from_json(found[0]), **json.loads(found[1]))
+            return read_record(About, {**json.loads(found[1]), "settings": SweepSettings.from_json(found[0])})
         except (EditError, TypeError, ValueError) as error:
             raise EditError(
                 f"{self.path.parent} holds a sweep of another version of this program ({error}). Choose another --out."
