@@ -114,7 +114,7 @@ def curve(
 
 
 def _mark(figure: go.Figure, block: int, value: float, text: str, blocks: int) -> None:
-    anchor = "right" if block > blocks * 0.8 else "left" if block < blocks * 0.2 else "center"
+    anchor = "right" if block > blocks * 0.5 else "left" if block < blocks * 0.2 else "center"
     figure.add_annotation(
         x=block + (0.45 if anchor == "right" else -0.45 if anchor == "left" else 0),
         y=max(float(value), 0.0),

@@ -40,7 +40,7 @@ def build(parts: Parts, example: Example) -> None:
             wrap=True,
             show_label=False,
             buttons=[],
-            column_widths=["13%", "6%", "7%", "6%", "8%", "7%", "8%", "8%", "7%", "7%", "8%", "8%", "7%"],
+            column_widths=["12%", "5%", "6%", "5%", "8%", "7%", "8%", "6%", "8%", "6%", "6%", "8%", "8%", "7%"],
             elem_id="methods-table",
         )
         gr.HTML(methods_fragments.LEGEND)

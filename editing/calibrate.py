@@ -86,6 +86,7 @@ def layer_table(layers: Layers) -> str:
             for trial in layers.trials
         ),
     ]
+    lines += [f"Left out: {why}" for why in layers.left_out]
     best = layers.recommended
     return "\n".join(
         [*lines, "No layer defends more than the model." if best is None else f"Recommended layer: {best}."]

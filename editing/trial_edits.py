@@ -54,6 +54,7 @@ class Layers:
         vanilla: Share of the same prompts that the model defends by itself, 0 to 1.
         cases: Number of cases.
         prompts: Number of generalization prompts in all.
+        left_out: Why further cases are in no mean, one text a case.
         budget: Largest harmless KL of a layer that is recommended, nats a token.
     """
 
@@ -62,6 +63,7 @@ class Layers:
     cases: int
     prompts: int
     budget: float = BUDGET
+    left_out: tuple[str, ...] = ()
 
     @property
     def best(self) -> Trial | None:
@@ -110,7 +112,7 @@ def try_layers(
     blocks = settings.blocks or tuple(range(round(FROM * model.blocks), model.blocks))
     settings = replace(settings, blocks=blocks)
     made: list[Atlas] = []
-    wrong = ""
+    left_out: list[str] = []
     for number, case in enumerate(chosen):
         making, share = make_atlas(model, case, settings, cancel=cancel), 0.0
         while True:
@@ -120,7 +122,7 @@ def try_layers(
                 made.append(end.value)
                 break
             except (EditError, CaseError, PromptError) as error:
-                wrong = error.user_message()
+                left_out.append(f"case {case.identifier}: {error.user_message()}")
                 break
             if isinstance(event, AtlasProgress):
                 share = len(event.atlas.entries) / len(blocks)
@@ -128,7 +130,7 @@ def try_layers(
         if cancel():
             return None
     if not made:
-        raise RefusedEdit(f"This model cannot be edited on any of the trial cases. The last one: {wrong}")
+        raise RefusedEdit(f"This model cannot be edited on any of the trial cases. The last one, {left_out[-1]}")
     curves = {name: np.mean([a.curve(name) for a in made], axis=0) for name in ("generalized", "harmless KL", _MARGIN)}
     asked = [[verdict.safe for kind, verdict in atlas.verdicts.items() if kind != "DS"] for atlas in made]
     return Layers(
@@ -139,6 +141,7 @@ def try_layers(
         float(np.mean([np.mean(safe) for safe in asked])),
         len(made),
         sum(map(len, asked)),
+        left_out=tuple(left_out),
     )
 
 

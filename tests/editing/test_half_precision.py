@@ -59,6 +59,14 @@ def test_dinm_s_change_is_float32_and_points_where_the_float32_model_s_does(pair
     assert half.trace[0].edit_loss == pytest.approx(single.trace[0].edit_loss, rel=0.03)
 
 
+def test_a_measured_step_is_about_as_large_as_the_float32_model_s_and_costs_as_much(pair, case):
+    settings = preset("corrected", steps=1, target_probability=None, harmless_at_once=None, **SMALL)
+    half, single = (run(dinm(model, case, BLOCK, settings)) for model in pair)
+    sizes = [result.patch.settings["learning_rate"] for result in (half, single)]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.3)
+    assert half.trace[1].constraint_kl == pytest.approx(settings.step_kl, rel=0.5)
+
+
 @pytest.mark.parametrize(("edit", "kind"), [(ft_l, FtLSettings), (sft, SftSettings), (dpo, DpoSettings)])
 def test_a_step_below_half_a_unit_in_the_last_place_is_not_lost(dtype, case, edit, kind):
     """LoRA's factors are some 0.1 in size, of which bfloat16 keeps steps of 4e-4; DPO's are 1e-4 by default."""

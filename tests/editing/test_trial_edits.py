@@ -9,6 +9,7 @@ import pytest
 
 from editing import run
 from editing.atlas import AtlasSettings, make_atlas
+from editing.calibrate import layer_table
 from editing.trial_edits import Layers, Trial, trial_cases, try_layers
 from inspector.errors import RefusedEdit
 
@@ -45,7 +46,8 @@ def test_what_they_achieve_is_the_mean_of_the_cases_atlases(model, case):
 
 def test_a_case_that_cannot_be_edited_on_is_left_out_and_none_at_all_is_an_error(llama, case):
     exchanged = replace(case, safe=case.unsafe, unsafe=case.safe, question="Other?")
-    assert run(try_layers(llama, [exchanged, case], SHORT)).cases == 1
+    found = run(try_layers(llama, [exchanged, case], SHORT))
+    assert found.cases == 1 and len(found.left_out) == 1 and "exchanged" in layer_table(found)
     with pytest.raises(RefusedEdit, match="any of the trial cases"):
         run(try_layers(llama, [exchanged], SHORT))
 

@@ -222,7 +222,11 @@ def train(
             for name, value in (("loss", loss), ("after", safe), ("kl", kl)):
                 totals[name] += float(value.detach()) / settings.cases_at_once
             totals["before"] += before[id(asked)] / settings.cases_at_once
-        torch.nn.utils.clip_grad_norm_(network, settings.clip)
+        if not torch.nn.utils.clip_grad_norm_(network, settings.clip).isfinite():
+            raise EditError(
+                f"The training left the finite numbers at step {step}, and the network was not kept. Lower its "
+                "learning_rate, or load the model in float32."
+            )
         optimiser.step()
         yield Report(
             step, totals["loss"], totals["before"], totals["after"], totals["kl"], time.perf_counter() - started
