@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from editing.calibration import FORMATS, load_calibration, make_calibration, places, save_calibration
+from editing.memory import memory_told
 from editing.progress import Preparation, run
 from editing.trial_edits import Layers
 from inspector.detection import measure, samples
@@ -52,21 +53,8 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     """
     chosen = options().parse_args(arguments)
     try:
-        model = loader(chosen)
-        if chosen.measure:
-            print(measured(model, load_calibration(model, chosen.out).detector, chosen.measure))
-            return 0
-        path = chosen.out or places(model)[1]
-        made = run(make_calibration(model), _teller())
-        assert made is not None  # nobody cancels it
-        save_calibration(made, path)
-        about = made.detector.about
-        print(f"{path}\n{layer_table(made.layers)}")
-        print(
-            f"Detector: {about['questions']} harmful questions ({about['harmful_texts']} texts), "
-            f"{about['harmless_prompts']} harmless prompts ({about['harmless_texts']} texts). Held out in turn: "
-            f"{100 * about['found_held_out']:.1f} % found, area under the ROC curve {about['auc_held_out']:.4f}."
-        )
+        with memory_told():
+            _do(chosen, loader)
     except InspectorError as error:
         print(f"Error: {error.user_message()}", file=sys.stderr)
         return 2
@@ -74,6 +62,26 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
         print(f"Error: {error}. Choose another --out.", file=sys.stderr)
         return 2
     return 0
+
+
+def _do(chosen: argparse.Namespace, loader: Loader) -> None:
+    """Measure a calibration, or make one and say what it is."""
+    model = loader(chosen)
+    if chosen.measure:
+        print(measured(model, load_calibration(model, chosen.out).detector, chosen.measure))
+        return
+    path = chosen.out or places(model)[1]
+    made = run(make_calibration(model), _teller())
+    assert made is not None  # nobody cancels it
+    save_calibration(made, path)
+    about = made.detector.about
+    print(f"{path}\n{layer_table(made.layers)}")
+    print(
+        f"Detector: {about['questions']} harmful questions ({about['harmful_texts']} texts), "
+        f"{about['harmless_prompts']} harmless prompts ({about['harmless_texts']} texts). Held out in turn: "
+        f"{100 * about['found_held_out']:.1f} % found, {100 * about['false_alarms_held_out']:.1f} % false alarms, area "
+        f"under the ROC curve {about['auc_held_out']:.4f}."
+    )
 
 
 def layer_table(layers: Layers) -> str:

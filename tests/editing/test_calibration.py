@@ -105,3 +105,11 @@ def test_the_command_makes_one_and_measures_it_on_other_texts(llama, tmp_path, c
     assert "split 'development'" in table and "n = 10" in table and "no suffix" in table
     assert calibrate.main(["--measure", "score", "--out", str(tmp_path / "none")], lambda _chosen: llama) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_memory_that_runs_out_is_told_without_a_traceback(capsys):
+    def loader(_chosen):
+        raise MemoryError
+
+    assert calibrate.main([], loader) == 2
+    assert "memory" in capsys.readouterr().err

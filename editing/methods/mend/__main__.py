@@ -19,6 +19,7 @@ from typing import TextIO
 
 import torch
 
+from editing.memory import memory_told
 from editing.methods.mend.network import EditorNetwork
 from editing.methods.mend.store import load_editor, places, save_editor
 from editing.methods.mend.training import MendTraining, Report, evaluate, lesson, new_editor, train, watched_prompts
@@ -39,17 +40,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        model = load(options.model, device=options.device, dtype=options.dtype)
-        if options.command == "train":
-            _train(model, options, shlex.join(["python", "-m", "editing.methods.mend", *(arguments or sys.argv[1:])]))
-        else:
-            editor, record = load_editor(model, options.editor)
-            made = {f.name: record[f.name] for f in fields(MendTraining) if f.name in record}
-            _evaluate(model, editor, options, sys.stdout, MendTraining(**made))
+        with memory_told():
+            _do(options, arguments)
     except InspectorError as error:
         print(error.user_message(), file=sys.stderr)
         return 2
     return 0
+
+
+def _do(options: argparse.Namespace, arguments: Sequence[str] | None) -> None:
+    model = load(options.model, device=options.device, dtype=options.dtype)
+    if options.command == "train":
+        _train(model, options, shlex.join(["python", "-m", "editing.methods.mend", *(arguments or sys.argv[1:])]))
+    else:
+        editor, record = load_editor(model, options.editor)
+        made = {f.name: record[f.name] for f in fields(MendTraining) if f.name in record}
+        _evaluate(model, editor, options, sys.stdout, MendTraining(**made))
 
 
 def _parser() -> argparse.ArgumentParser:
