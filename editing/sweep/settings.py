@@ -21,6 +21,8 @@ from inspector.validated import settings as checked
 Acts = Literal["always", "detected"]
 AUTO = "auto"
 """Edit the recommended layer of a calibrated model with ``corrected``, else as :data:`TOXIC`."""
+NOWHERE = "nowhere"
+"""Edit nothing: what :data:`AUTO` becomes where no trial edit defends more than the model does by itself."""
 TOXIC = "toxic"
 """Edit the layer that the locator picks, case by case."""
 ONCE = "once"
@@ -79,7 +81,7 @@ class SweepSettings:
     dtype: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.block not in (AUTO, TOXIC, ONCE) and not self.block.isdecimal():
+        if self.block not in (AUTO, NOWHERE, TOXIC, ONCE) and not self.block.isdecimal():
             raise EditError(f"The block '{self.block}' is neither '{AUTO}', '{TOXIC}', '{ONCE}' nor a number.")
         self.method_settings()
 

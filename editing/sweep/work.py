@@ -10,7 +10,7 @@ from editing.calibration import calibration_of, load_calibration
 from editing.memory import memory_told
 from editing.methods.registry import METHODS
 from editing.progress import EditResult, run
-from editing.sweep.settings import AUTO, ONCE, TOXIC, SweepSettings
+from editing.sweep.settings import AUTO, NOWHERE, ONCE, TOXIC, SweepSettings
 from inspector.divergence import divergence
 from inspector.errors import CaseError, InspectorError, RefusedEdit
 from inspector.model import VANILLA, Decoding, InspectedModel
@@ -49,16 +49,18 @@ def texts_of(settings: SweepSettings) -> QuestionSets:
 def with_block(model: InspectedModel, settings: SweepSettings, cases: Sequence[Case]) -> SweepSettings:
     """Return the settings with the number of the layer where one layer serves all cases.
 
-    With ``once`` it is that of the first case that can be located on, with ``auto`` the recommended layer, where the
-    model is calibrated and the preset is ours.
+    With ``once`` it is that of the first case that can be located on. With ``auto`` it is the recommended layer, or
+    nowhere if there is none, where the model is calibrated and the preset is ours.
 
     Raises:
         InspectorError: No case can be located on; what is wrong with the last one. Or the calibration is damaged.
     """
     if settings.block == AUTO and settings.method == "dinm" and settings.preset == "corrected":
         known = calibration_of(model)
-        best = known.layers.recommended if known else None
-        return replace(settings, block=TOXIC if best is None else str(best))
+        if known is None:
+            return replace(settings, block=TOXIC)
+        best = known.layers.recommended
+        return replace(settings, block=NOWHERE if best is None else str(best))
     if settings.block == AUTO:
         return replace(settings, block=TOXIC)
     if settings.block != ONCE:
@@ -98,12 +100,15 @@ def _work(
     model: InspectedModel, judge: Judge, case: Case, settings: SweepSettings, texts: QuestionSets
 ) -> tuple[Status, dict[str, Any]]:
     chosen = settings.method_settings()
+    block: int | None = None
     if settings.block.isdecimal():
         block = model.architecture.check_block(int(settings.block))
-    else:
+    elif settings.block != NOWHERE:
         block = _toxic_layer(model, case, settings)
     result, refused = None, ""
     try:
+        if block is None:
+            raise RefusedEdit(_NO_LAYER)
         result = run(METHODS[settings.method].run(model, case, block, chosen))
     except (RefusedEdit, CaseError) as error:
         refused = error.user_message()
@@ -129,6 +134,12 @@ def _work(
         "replies": [reply_record(reply) for reply in exam.replies],
     }
     return ("refused", {**record, "error": refused}) if result is None else ("done", record)
+
+
+_NO_LAYER = (
+    "Trial edits defend at no layer more than this model does by itself, so it is left as it is. Choose --block toxic "
+    "or a number to edit it all the same."
+)
 
 
 def _summary(result: EditResult) -> dict[str, Any]:

@@ -194,3 +194,16 @@ def test_auto_edits_the_recommended_layer_with_ours_and_the_toxic_one_with_the_p
         assert with_block(model, other, cases_of(other)).block == "toxic"
     monkeypatch.setattr(module, "calibration_of", lambda _model: None)
     assert with_block(model, settings, cases_of(settings)).block == "toxic"
+
+
+def test_where_no_layer_helps_every_case_keeps_vanilla_and_says_so(tmp_path, monkeypatch):
+    cases = write_cases(tmp_path, 2)
+    model, _ = loader(SweepSettings(cases=str(cases)))
+    layers = Layers((Trial(1, 0.25, 0.05, 1.0),), 0.25, 5, 20)
+    known = Calibration(layers, Detector((0,), torch.ones(1, 32), 0.0, 0.0, model.fingerprint))
+    monkeypatch.setattr(sys.modules[with_block.__module__], "calibration_of", lambda _model: known)
+    found = swept(tmp_path / "out", cases)
+    assert [result.status for result in found] == ["refused"] * 2
+    for result in found:
+        assert "at no layer more than this model does by itself" in result.record["error"]
+        assert result.replies and all(reply.edited == reply.vanilla for reply in result.replies)
