@@ -12,13 +12,22 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard import actions, stress, why
-from dashboard.actions import Texts
-from dashboard.context import shown_to_user
-from dashboard.methods import ALONE, TITLES, run_contest, standing_record
-from dashboard.methods import load_method as load
-from dashboard.session import Session
-from dashboard.stress_events import StressEvents
+from dashboard.kit.room import Context
+from dashboard.kit.run import shown_to_user
+from dashboard.kit.session import Session
+from dashboard.kit.typed import Texts, case_of, texts_of
+from dashboard.kit.values import require_bundled
+from dashboard.steps.case.run import view_prompt
+from dashboard.steps.compare import run as comparing
+from dashboard.steps.compare.run import Measured
+from dashboard.steps.locate import run as locating
+from dashboard.steps.methods.run import ALONE, TITLES, run_contest, standing_record
+from dashboard.steps.methods.run import load_method as load
+from dashboard.steps.operate import run as operating
+from dashboard.steps.stress import run as stress
+from dashboard.steps.stress.judging import Judges
+from dashboard.steps.why import run as why
+from dashboard.steps.why.state import Looked
 from editing import Preparation, preset
 from inspector.divergence import DISTANCES
 from inspector.errors import CaseError
@@ -29,18 +38,21 @@ from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.records import reply_record
 
 
-def connect(wiring: StressEvents) -> None:
+def connect(context: Context) -> None:
     """Register the named endpoints; each one's docstring is its help."""
-    model = wiring.model
+    model, judges = context.model, Judges(context.read_only)
 
     def texts(question: str, template: str, safe: str, unsafe: str, suffix: str) -> Texts:
-        return wiring.texts((question, template, suffix, safe, unsafe))
+        given = Texts(question, template, suffix, safe, unsafe)
+        if context.read_only:
+            require_bundled(given, context.example.texts.suffix)
+        return given
 
     def cases() -> list:
         """List the bundled cases: question, template with its slot, safe and unsafe answer, category."""
         found = []
         for case in bundled_cases():
-            shown = actions.texts_of(case, SUFFIX)
+            shown = texts_of(case, SUFFIX)
             found.append({**asdict(shown), "category": case.category, "id": case.identifier})
         return found
 
@@ -48,9 +60,9 @@ def connect(wiring: StressEvents) -> None:
         """Assemble an adversarial prompt: its text as the model gets it, tokens, limit, notes."""
         with shown_to_user():
             given = Texts(question, template, suffix, "", "")
-            if wiring.read_only:
+            if context.read_only:
                 raise CaseError("This demo is read-only: free text is off.")
-            return asdict(actions.view_prompt(model, given))
+            return asdict(view_prompt(model, given))
 
     def locate(
         question: str,
@@ -63,13 +75,13 @@ def connect(wiring: StressEvents) -> None:
         request: gr.Request | None = None,
     ) -> dict:
         """Measure the divergence: a curve per distance and the toxic layer; the recommended one if it is known."""
-        with shown_to_user(), wiring.reserved(request) as session:
+        with shown_to_user(), context.reserved(request) as session:
             given = texts(question, template, safe, unsafe, suffix)
-            measured = actions.locate(model, session, given, preset_name, padding)  # type: ignore[arg-type]
+            measured = locating.locate(model, session, given, preset_name, padding)  # type: ignore[arg-type]
             curves = {distance: measured.by(distance).tolist() for distance in DISTANCES}
             return {
                 "toxic_layer": measured.toxic_layer(),
-                "recommended_layer": wiring.layers.recommended if wiring.layers else None,
+                "recommended_layer": context.layers.recommended if context.layers else None,
                 "blocks": model.blocks,
                 **curves,
             }
@@ -86,10 +98,10 @@ def connect(wiring: StressEvents) -> None:
         request: gr.Request | None = None,
     ) -> Iterator[dict]:
         """Run DINM on a layer, a dictionary a step; the last one has the patch. ``steps`` 0 is the preset's."""
-        with shown_to_user(), wiring.reserved(request) as session:
+        with shown_to_user(), context.reserved(request) as session:
             changes: dict[str, Any] = {"suffix": suffix, **({"steps": steps} if steps else {})}
             settings = preset(preset_name, **changes)  # type: ignore[arg-type]
-            run = actions.edit(model, session, texts(question, template, safe, unsafe, suffix), block, settings)
+            run = operating.edit(model, session, texts(question, template, safe, unsafe, suffix), block, settings)
             while True:
                 try:
                     event = next(run)
@@ -115,18 +127,19 @@ def connect(wiring: StressEvents) -> None:
         request: gr.Request | None = None,
     ) -> dict:
         """Answer one text with the vanilla and with this session's edited weights; an edit is asked with its suffix."""
-        with shown_to_user(), wiring.reserved(request) as session:
-            if wiring.read_only:
+        with shown_to_user(), context.reserved(request) as session:
+            if context.read_only:
                 raise CaseError("This demo is read-only: free text is off.")
             require_own_suffix(session, suffix)
             session.scale(float(strength))
             decoding = Decoding(max_new_tokens=max(1, min(1024, int(max_new_tokens))))
-            for _ in actions.ask(model, session, text, PromptFormat(SUFFIX if suffix is None else suffix), decoding):
+            for _ in comparing.ask(model, session, text, PromptFormat(SUFFIX if suffix is None else suffix), decoding):
                 pass
-            assert session.answers is not None
+            answers = session.slot(Measured).answers
+            assert answers is not None
             return {
-                "vanilla": session.answers.texts[0],
-                "edited": session.answers.texts[1],
+                "vanilla": answers.texts[0],
+                "edited": answers.texts[1],
                 "weights": session.row.label(),
             }
 
@@ -143,11 +156,10 @@ def connect(wiring: StressEvents) -> None:
 
         ``asked`` is ``same prompts`` for both weights, or ``as in the paper``: vanilla without the suffix.
         """
-        with shown_to_user(), wiring.reserved(request) as session:
-            wiring.require_bundled_judge(judge)
+        with shown_to_user(), context.reserved(request) as session:
             require_own_suffix(session, suffix)
             decoding = Decoding(max_new_tokens=max(1, min(1024, int(max_new_tokens))))
-            run = stress.stress(model, session, size, wiring.judge(judge), attacks, asked, decoding)
+            run = stress.stress(model, session, size, judges.of(judge), attacks, asked, decoding)
             while True:
                 try:
                     progress = next(run)
@@ -167,8 +179,8 @@ def connect(wiring: StressEvents) -> None:
         request: gr.Request | None = None,
     ) -> Iterator[dict]:
         """Ask every locator, a dictionary each: its scores a layer, the layer it chooses, and why."""
-        with shown_to_user(), wiring.reserved(request) as session:
-            case = actions.case_of(texts(question, template, safe, unsafe, suffix))
+        with shown_to_user(), context.reserved(request) as session:
+            case = case_of(texts(question, template, safe, unsafe, suffix))
             setup = Setup(format=PromptFormat(suffix), cancel=session.cancelled.is_set)
             for event in locate_with(model, case, setup=setup):
                 if isinstance(event, Located):
@@ -189,11 +201,11 @@ def connect(wiring: StressEvents) -> None:
 
         ``answers`` is one of ``none``, ``same prompts``, ``as in the paper``: whether and how the edits answer.
         """
-        with shown_to_user(), wiring.reserved(request) as session:
+        with shown_to_user(), context.reserved(request) as session:
             given = texts(question, template, safe, unsafe, suffix)
-            shown = session.why.atlas
+            shown = session.slot(Looked).why.atlas
             for progress in why.atlas(model, session, given, answers):
-                made = session.why.atlas
+                made = session.slot(Looked).why.atlas
                 if made is not None and made is not shown:
                     shown = made
                     yield {"done": progress.fraction >= 1, **json.loads(json.dumps(asdict(made)))}
@@ -214,7 +226,7 @@ def connect(wiring: StressEvents) -> None:
         request: gr.Request | None = None,
     ) -> Iterator[dict]:
         """Run several methods on a case, a dictionary a method as it is done: scores, cost, toxicity and shift."""
-        with shown_to_user(), wiring.reserved(request) as session:
+        with shown_to_user(), context.reserved(request) as session:
             given = texts(question, template, safe, unsafe, suffix)
             titles = list(TITLES) if chosen is None else chosen
             run = run_contest(
@@ -228,24 +240,24 @@ def connect(wiring: StressEvents) -> None:
 
     def load_method(method: str, request: gr.Request | None = None) -> dict:
         """Make the patch of a method that was run the live one; /ask and /stress_test then use it."""
-        with shown_to_user(), wiring.reserved(request) as session:
+        with shown_to_user(), context.reserved(request) as session:
             load(session, method)
             return {"weights": session.row.label(), "edits": len(session.edits)}
 
     def undo(request: gr.Request | None = None) -> dict:
         """Drop this session's live edit."""
-        with shown_to_user(), wiring.reserved(request) as session:
+        with shown_to_user(), context.reserved(request) as session:
             session.undo()
             return {"weights": session.row.label(), "edits": len(session.edits)}
 
     def cancel(request: gr.Request | None = None) -> dict:
         """End this session's running work within one step."""
-        wiring.session(request).cancelled.set()
+        context.session(request).cancelled.set()
         return {"cancelled": True}
 
     def status(request: gr.Request | None = None) -> dict:
         """Tell which model is loaded and which weights are live for this session."""
-        session = wiring.session(request)
+        session = context.session(request)
         return {
             "model": model.name,
             "fingerprint": model.fingerprint,

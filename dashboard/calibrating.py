@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from safetensors import SafetensorError
 
-from dashboard import fragments
+from dashboard import heading
 from editing.calibration import Calibration, make_calibration, places, save_calibration
 from editing.memory import memory_told
 from inspector.errors import InspectorError
@@ -53,7 +53,7 @@ class Calibrating:
 
     def note(self) -> str:
         """Return what the page says of it now."""
-        return fragments.calibrating(self._said, self._share, self.ended)
+        return heading.calibrating(self._said, self._share, self.ended)
 
     def _run(self, done: Callable[[Calibration], None]) -> None:
         try:

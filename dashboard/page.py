@@ -8,12 +8,19 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard import api, layout
+from dashboard import api, heading
 from dashboard.calibrating import Calibrating
-from dashboard.example import make_example
-from dashboard.parts import LONGEST_ANSWER
-from dashboard.session import Sessions
-from dashboard.wiring import Wiring
+from dashboard.example.make import Example, make_example
+from dashboard.kit.live import LiveBadge
+from dashboard.kit.room import Context, Room
+from dashboard.kit.session import Sessions
+from dashboard.steps.case.view import CaseRoom
+from dashboard.steps.compare.view import LONGEST_ANSWER, CompareRoom
+from dashboard.steps.locate.view import LocateRoom
+from dashboard.steps.methods.view import MethodsRoom
+from dashboard.steps.operate.view import OperateRoom
+from dashboard.steps.stress.view import StressRoom
+from dashboard.steps.why.view import WhyRoom
 from editing.calibration import Calibration, calibration_of
 from inspector.errors import EditError
 from inspector.model import Decoding, InspectedModel
@@ -42,15 +49,75 @@ def build_app(
         background = Calibrating(model) if calibrate and calibration is None else None
         if background is not None:
             _say(background)
-        parts = layout.build(model, example, read_only, calibration)
-        wiring = Wiring(model, sessions, parts, example, read_only, calibration)
-        wiring.connect()
-        api.connect(wiring)
+        house = House(model, sessions, example, read_only, calibration)
+        house.build()
+        api.connect(house.context)
         if background is not None:
-            background.start(wiring.calibrated)
+            background.start(house.context.calibrated)
         _forget_visitors(app, sessions)
     app.queue(default_concurrency_limit=8, max_size=64)
     return app
+
+
+STEPS: tuple[type[Room], ...] = (CaseRoom, LocateRoom, OperateRoom, CompareRoom, StressRoom, WhyRoom, MethodsRoom)
+"""The steps in the order of the page; a new one is a folder of its own and its name here."""
+
+
+class House:
+    """The rooms of one page.
+
+    Args:
+        model: The shared model.
+        sessions: All visitors.
+        example: What a new visitor starts with.
+        read_only: Allow bundled texts only.
+        calibration: The model's, if it is calibrated.
+    """
+
+    def __init__(
+        self,
+        model: InspectedModel,
+        sessions: Sessions,
+        example: Example,
+        read_only: bool,
+        calibration: Calibration | None = None,
+    ) -> None:
+        self.context = Context(model, sessions, example, read_only, calibration)
+        self.badge = LiveBadge(self.context)
+        self.rooms = {kind.name: kind(self.context) for kind in STEPS}
+
+    def build(self) -> None:
+        """Lay the page out and wire it."""
+        gr.HTML(heading.header(self.context.model), elem_id="header")
+        self.badge.build()
+        with gr.Accordion("How this page works", open=False, elem_id="help"):
+            gr.HTML(heading.HELP)
+        with gr.Sidebar(width=372, elem_id="rail"):
+            self.rooms["case"].build()
+        with gr.Column(elem_id="steps"):
+            with gr.Column(elem_classes="step", elem_id="step-prompt"):
+                _section(1, "Prompt", "what the model gets, with its chat template and the suffix")
+                self.rooms["case"].build_prompt()
+            for number, name, line in (
+                (2, "locate", "how far apart the two answers are after each layer"),
+                (3, "operate", "DINM on the picked layer, its vital signs as it runs"),
+                (4, "compare", "vanilla and edited weights, same prompt, same suffix, same decoding, one batch"),
+            ):
+                with gr.Column(elem_classes="step", elem_id=f"step-{name}"):
+                    _section(number, name.capitalize(), line)
+                    self.rooms[name].build()
+            for name in ("stress", "why", "methods"):
+                with gr.Column(elem_classes="step", elem_id=f"step-{name}"):
+                    self.rooms[name].build()
+        rooms = [self.badge, *self.rooms.values()]
+        for room in rooms:
+            room.hear()
+        for room in rooms:
+            room.connect()
+
+
+def _section(number: int, name: str, line: str) -> None:
+    gr.HTML(f'<h2><span class="step-number">{number}</span>{name}<small>{line}</small></h2>')
 
 
 def _calibration(model: InspectedModel) -> Calibration | None:

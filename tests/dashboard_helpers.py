@@ -7,7 +7,7 @@ import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,11 @@ import torch
 from filelock import FileLock
 from transformers import LlamaConfig
 
-from dashboard import layout, stress
-from dashboard.example import Example, make_example
-from dashboard.parts import Parts
-from dashboard.session import Sessions
-from dashboard.wiring import Wiring
+from dashboard.example.make import Example, make_example
+from dashboard.kit.room import Context
+from dashboard.kit.session import Sessions
+from dashboard.page import House
+from dashboard.steps.stress import run as stress
 from editing.calibration import Calibration
 from inspector.model import Decoding, InspectedModel, from_parts
 from inspector.safeedit import bundled_cases
@@ -71,20 +71,37 @@ class Page:
     """One page with its events, without a server."""
 
     app: gr.Blocks
-    wiring: Wiring
+    house: House
 
     @property
-    def parts(self) -> Parts:
-        """Its components."""
-        return self.wiring.parts
+    def context(self) -> Context:
+        """What its rooms have at hand."""
+        return self.house.context
+
+    @cached_property
+    def roles(self) -> dict[str, Any]:
+        """Its components by role: a step's own name for it, after the step's where several steps use the same."""
+        found: dict[str, Any] = {"live": self.house.badge.live}
+        for name, room in self.house.rooms.items():
+            for holder in (room, getattr(room, "inside", None)):
+                for key, part in vars(holder).items() if holder is not None else ():
+                    if isinstance(part, gr.blocks.Block) and part not in found.values():
+                        plain = name in ("case", "locate", "operate", "compare")
+                        found[key if plain else name if key == "run" else f"{name}_{key}"] = part
+        return found
+
+    @property
+    def parts(self) -> Any:
+        """The same as attributes."""
+        return types.SimpleNamespace(**self.roles)
 
     def wired(self, handler: str) -> Any:
         """Return the event that calls a handler, with the inputs and outputs it was registered with."""
-        return next(event for event in self.app.fns.values() if event.fn == getattr(self.wiring, handler))
+        return next(event for event in self.app.fns.values() if getattr(event.fn, "__name__", "") == handler)
 
     def name(self, component: Any) -> str:
         """Return the role of a component."""
-        return next(name for name, part in vars(self.parts).items() if part is component)
+        return next(name for name, part in self.roles.items() if part is component)
 
 
 @contextmanager
@@ -94,8 +111,8 @@ def short_examples() -> Iterator[None]:
     For tests of how an example is made and kept, and of what does not depend on what it has measured.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dashboard.example.CONTEST", ("self-reminder",))
-        patch.setattr("dashboard.example.CONTEST_SIZE", CASE_ONLY)
+        patch.setattr("dashboard.example.make.CONTEST", ("self-reminder",))
+        patch.setattr("dashboard.example.make.CONTEST_SIZE", CASE_ONLY)
         patch.setitem(stress.SIZES, "Quick", CASE_ONLY)
         yield
 
@@ -125,10 +142,9 @@ def open_page(folder: Path, read_only: bool = False, calibration: Calibration | 
     model = tiny_model()
     example = finished_example(folder)
     with gr.Blocks(analytics_enabled=False) as app:
-        parts = layout.build(model, example, read_only, calibration)
-        wiring = Wiring(model, Sessions(), parts, example, read_only, calibration)
-        wiring.connect()
-    return Page(app, wiring)
+        house = House(model, Sessions(), example, read_only, calibration)
+        house.build()
+    return Page(app, house)
 
 
 @dataclass
@@ -142,6 +158,7 @@ class Visitor:
         on: Whether each of :data:`CONTROLS` can be used.
         shown: Whether each component is visible, once an update has said so.
         info: Info line of each component, once an update has said so.
+        classes: Its classes in the same way.
     """
 
     page: Page
@@ -150,6 +167,7 @@ class Visitor:
     on: dict[str, bool] = field(default_factory=dict)
     shown: dict[str, bool] = field(default_factory=dict)
     info: dict[str, str] = field(default_factory=dict)
+    classes: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.on = {name: getattr(self.page.parts, name).interactive is not False for name in CONTROLS}
@@ -162,7 +180,7 @@ class Visitor:
     @property
     def session(self) -> Any:
         """This visitor's session."""
-        return self.page.wiring.session(self.request)
+        return self.page.context.session(self.request)
 
     @property
     def is_free(self) -> bool:
@@ -180,15 +198,16 @@ class Visitor:
         """Call a handler with what stands on the page; yields after each update the roles that it changed.
 
         Args:
-            handler: Name of the method of :class:`Wiring`.
+            handler: Name of the step's method.
             typed: What is typed, dragged or picked before, by role; it stays.
         """
         self.screen.update(typed)
         event = self.page.wired(handler)
-        values = [self.standing(self.page.name(component)) for component in event.inputs]
-        method = getattr(self.page.wiring, handler)
-        takes_request = "request" in method.__annotations__
-        returned = method(*([self.request] if takes_request else []), *values)
+        if handler == "on_cancel":
+            event.fn(self.request)
+            return
+        values = {component: self.standing(self.page.name(component)) for component in event.inputs}
+        returned = event.fn(values, self.request)
         try:
             for update in returned if isinstance(returned, Iterator) else [returned] if event.outputs else []:
                 yield self._draw(event, update)
@@ -200,7 +219,20 @@ class Visitor:
         """Press and wait for the end."""
         return list(self.press(handler, **typed))
 
+    def select(self, handler: str, chosen: Any, **typed: Any) -> set[str]:
+        """Click something in a table or figure.
+
+        Args:
+            chosen: What Gradio tells of the click.
+        """
+        self.screen.update(typed)
+        event = self.page.wired(handler)
+        values = {component: self.standing(self.page.name(component)) for component in event.inputs}
+        return self._draw(event, event.fn(values, self.request, chosen))
+
     def _draw(self, event: Any, update: Any) -> set[str]:
+        if update == gr.skip():
+            return set()
         if not isinstance(update, dict) or "__type__" in update:
             update = dict(zip(event.outputs, update if isinstance(update, tuple | list) else [update], strict=True))
         for component, value in update.items():
@@ -210,7 +242,7 @@ class Visitor:
                 changes = value.constructor_args
                 if name in CONTROLS and "interactive" in changes:
                     self.on[name] = changes["interactive"]
-                for key, kept in (("visible", self.shown), ("info", self.info)):
+                for key, kept in (("visible", self.shown), ("info", self.info), ("elem_classes", self.classes)):
                     if key in changes:
                         kept[name] = changes[key]
                 if "value" in changes:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from dashboard_helpers import tiny_model
 
-from dashboard.session import Comparison
+from dashboard.steps.compare.run import Comparison
 from editing import DinmSettings, EditResult, Step
 from inspector.columns import NeuronProfile
 from inspector.divergence import Divergence

@@ -14,7 +14,7 @@ from dashboard_helpers import free_port, model_at_rest, short_examples, tiny_mod
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from dashboard.actions import texts_of
+from dashboard.kit.typed import texts_of
 from dashboard.page import build_app, launch_options
 from editing import dinm, preset, run
 from inspector.divergence import DISTANCES, divergence

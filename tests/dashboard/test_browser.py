@@ -14,8 +14,10 @@ from urllib.parse import urlparse
 import pytest
 from dashboard_helpers import finished_example, model_at_rest
 
-from dashboard import methods, stress, why
 from dashboard.page import build_app, launch_options
+from dashboard.steps.methods import run as methods
+from dashboard.steps.stress import run as stress
+from dashboard.steps.why import run as why
 from editing import descent
 from inspector.safeedit.questions import Size
 

@@ -45,7 +45,7 @@ def test_the_page_says_how_far_it_is_and_uses_the_result_from_then_on(monkeypatc
     visitor = Visitor(page, "calibrating")
     there, go = made_in_the_end(monkeypatch, known)
     background = Calibrating(model)
-    background.start(page.wiring.calibrated)
+    background.start(page.context.calibrated)
     assert there.wait(30)
     assert "Trial edits on case 1 of 2, 25 %" in background.note() and not background.wait(0)
     visitor.do("on_locate")

@@ -1,0 +1,1 @@
+"""What every step uses; no step is known here."""

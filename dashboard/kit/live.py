@@ -1,0 +1,65 @@
+"""The weights that are live for a visitor: the badge that names them, and both answers as they stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import gradio as gr
+
+from dashboard.kit.bus import News, Update, Values
+from dashboard.kit.html import live_badge, weights_badge
+from dashboard.kit.panes import Pair
+from dashboard.kit.room import Room
+from dashboard.kit.run import Throttle
+from dashboard.kit.session import Session
+from inspector.model import VANILLA, Answers
+
+NO_EDIT = "No edit is live, so there is no edited answer. Press Edit in step 3."
+
+
+class LiveBadge(Room):
+    """Names the live weights wherever one is on the page."""
+
+    name = "live"
+
+    def build(self) -> None:
+        """Lay the badge out."""
+        self.live = gr.HTML(live_badge(self.context.example.session), elem_id="live")
+
+    def hear(self) -> None:
+        """Follow the live weights."""
+        self.bus.hear(News.LIVE, self.on_live, outputs=[self.live])
+
+    def on_live(self, session: Session, _values: Values) -> Update:
+        """Name the weights that are live now."""
+        return {self.live: live_badge(session)}
+
+
+def streamed(pair: Pair, session: Session, run: Iterator[Answers], note: str, longest: int) -> Iterator[Update]:
+    """Show both answers as they grow, each under its weights.
+
+    Args:
+        run: The answers so far, vanilla first.
+        note: What was asked.
+        longest: Tokens at which an answer is cut.
+    """
+
+    def edited(text: str) -> str:
+        return text if session.live else NO_EDIT
+
+    heads = weights_badge(VANILLA, note), weights_badge(session.row, note)
+    yield pair.show(("…", edited("…")), heads)
+    redraw, last = Throttle(0.12), None
+    for answers in run:
+        last = answers
+        if redraw.due():
+            yield dict(zip(pair.panes, (f"{answers.texts[0]} ▍", edited(f"{answers.texts[1]} ▍")), strict=True))
+    if last is None:
+        return
+    ended = "" if all(last.finished) else f" · cut at {longest} tokens"
+    if session.cancelled.is_set():
+        ended = " · cancelled"
+    held_back = " · no harm detected: the vanilla weights answered" if last.held_back[1] else ""
+    texts = (last.texts[0] or "(empty answer)", edited(last.texts[1] or "(empty answer)"))
+    heads = weights_badge(VANILLA, note + ended), weights_badge(session.row, note + held_back + ended)
+    yield {**dict(zip(pair.panes, texts, strict=True)), **dict(zip(pair.heads, heads, strict=True))}

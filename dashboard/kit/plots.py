@@ -1,0 +1,86 @@
+"""What every figure shares. Text and lines take the page's colours through the style sheet: both themes are readable.
+
+Okabe-Ito colours with one meaning each: safe blue, unsafe vermillion, vanilla grey, edited purple.
+"""
+
+from __future__ import annotations
+
+from html import escape
+
+import gradio as gr
+import numpy as np
+import plotly.graph_objects as go
+
+SAFE, UNSAFE, VANILLA, EDITED = "#0072B2", "#D55E00", "#8A8F98", "#CC79A7"
+
+
+PICKED = "#E69F00"
+
+
+RECOMMENDED = "#009E73"
+
+
+GRID = "rgba(128,128,128,0.22)"
+
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
+
+
+AXIS = {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "automargin": True}
+
+
+TEMPLATE = go.layout.Template(
+    layout={
+        "margin": {"l": 56, "r": 12, "t": 28, "b": 44},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": FONT, "size": 12},
+        "hoverlabel": {"font": {"family": FONT, "size": 12}},
+        "showlegend": False,
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
+        "xaxis": AXIS,
+        "yaxis": AXIS,
+    }
+)
+"""Looks of every figure, made once: plotly checks each property anew wherever it is set."""
+
+
+def label(token: str, longest: int = 14) -> str:
+    """Return a token as a plot label: visible white space, no markup, not too long."""
+    shown = token.replace("\n", "⏎").replace("\t", "⇥")
+    shown = shown if len(shown) <= longest else shown[: longest - 1] + "…"
+    return escape(shown.strip() or "␣")
+
+
+def base(height: int, **layout) -> go.Figure:
+    figure = go.Figure()
+    style(figure, height, **layout)
+    return figure
+
+
+def style(figure: go.Figure, height: int, **layout) -> None:
+    figure.update_layout(template=TEMPLATE, height=height, **layout)
+
+
+def short(values: np.ndarray) -> list[list[float]]:
+    """Round to two decimals, more where all values are small: what a colour can show, as short numbers."""
+    largest = float(np.abs(values).max())
+    decimals = max(2, 1 - int(np.floor(np.log10(largest)))) if largest > 0 else 2
+    return np.round(values.astype(float), decimals).tolist()
+
+
+def mark(figure: go.Figure, block: int, value: float, text: str, blocks: int) -> None:
+    anchor = "right" if block > blocks * 0.5 else "left" if block < blocks * 0.2 else "center"
+    figure.add_annotation(
+        x=block + (0.45 if anchor == "right" else -0.45 if anchor == "left" else 0),
+        y=max(float(value), 0.0),
+        text=f"<b>{block}</b> {text}",
+        showarrow=False,
+        yshift=11,
+        xanchor=anchor,
+    )
+
+
+def plot(figure: go.Figure, name: str) -> gr.Plot:
+    """Lay a figure out under an element's name."""
+    return gr.Plot(figure, show_label=False, container=False, elem_id=name)

@@ -1,0 +1,83 @@
+"""What every run shares: draining a generator, the throttle, the page's errors, the buttons that a run locks."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from html import escape
+from typing import Any, TypeVar
+
+import gradio as gr
+
+from dashboard.kit.bus import Update
+from editing.memory import memory_told
+from inspector.errors import InspectorError
+
+Result = TypeVar("Result")
+CANCEL, CANCEL_SENT, CANCEL_OFF = "Cancel", "Stopping", "Nothing runs"
+SENT = f"() => {json.dumps(CANCEL_SENT)}"
+"""What the browser does at a press of Cancel: an answer of the server could come after the run's last word and stay."""
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+SHOWN: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
+"""How events look: without and with Gradio's own progress."""
+
+
+def drain(run: Generator[Any, None, Result], draw: Callable[[Any], Update | None]) -> Generator[Update, None, Result]:
+    """Run something to its end, draw each of its events that is worth it, and return its result."""
+    while True:
+        try:
+            event = next(run)
+        except StopIteration as end:
+            return end.value
+        update = draw(event)
+        if update:
+            yield update
+
+
+def run_quietly(run: Generator[Any, None, Result]) -> Result:
+    """Run something to its end and return its result."""
+    while True:
+        try:
+            next(run)
+        except StopIteration as end:
+            return end.value
+
+
+class Throttle:
+    """Lets something through once in a while: a browser redraws a figure in about 0.1 s, faster events are drawn
+    together.
+
+    Args:
+        seconds: How long a while is.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._last = seconds, 0.0
+
+    def due(self) -> bool:
+        """Tell whether the time has come, and count from now on if so."""
+        now = time.monotonic()
+        if now - self._last <= self._seconds:
+            return False
+        self._last = now
+        return True
+
+
+@contextmanager
+def shown_to_user() -> Iterator[None]:
+    """Turn the project's errors into what Gradio shows; the one place where that happens."""
+    try:
+        with memory_told():
+            yield
+    except InspectorError as error:
+        # Quotes stay: the text goes between tags on the page, and to programs as it is.
+        message = escape(error.user_message(), quote=False)
+        raise gr.Error(message, duration=12, print_exception=False) from error
+
+
+def stop_line(error: Exception) -> str:
+    """Return what a clock says of a run that an error has ended."""
+    said = error.user_message() if isinstance(error, InspectorError) else "an error; see the server's log."
+    return f"Stopped: {said}"

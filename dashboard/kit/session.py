@@ -1,0 +1,181 @@
+"""What one visitor has done: their case, their edits, and a slot for each step. The model is shared, this is not."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from editing import EditResult
+from inspector.model import VANILLA, Detector, Patch, PromptFormat, Row
+from inspector.safeedit import Case
+from inspector.toxicity import Probe
+
+Slot = TypeVar("Slot")
+
+
+@dataclass(frozen=True, eq=False)
+class LiveEdit:
+    """A finished edit with the case it was made for."""
+
+    case: Case
+    result: EditResult
+
+    @property
+    def patch(self) -> Patch:
+        """The edit's patch; a cancelled edit, which has none, never becomes live."""
+        assert self.result.patch is not None
+        return self.result.patch
+
+    @property
+    def format(self) -> PromptFormat:
+        """The prompt format that it was made in, and is asked in."""
+        return self.patch.format
+
+    def row(self, strength: float = 1.0) -> Row:
+        """Return the weights of this edit at a strength."""
+        return Row(self.patch, strength)
+
+
+HISTORY = 5
+"""Edits kept for Undo."""
+LARGEST_HISTORY = 2**30
+"""Bytes that they may take together; the live one is kept whatever its size."""
+
+
+@dataclass
+class Session:
+    """State of one visitor; what a step keeps of them is its own slot.
+
+    Attributes:
+        case: The case of the last Locate.
+        format: The prompt format it was located with.
+        edits: Edits made, the live one last. They do not stack: each starts from vanilla.
+        strength: Factor on the live patch.
+        detector: The live patch acts only where it fires; ``None`` for on every prompt.
+        probe: The toxicity probe of the base model that is used for them.
+        files: The folder of the stress test's files, which goes with the session.
+        cancelled: Set to end the visitor's running work.
+        started: Whether the session has its first content.
+    """
+
+    case: Case | None = None
+    format: PromptFormat = PromptFormat()
+    edits: list[LiveEdit] = field(default_factory=list)
+    strength: float = 1.0
+    detector: Detector | None = None
+    probe: Probe | None = None
+    files: tempfile.TemporaryDirectory | None = None
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    started: bool = False
+    _slots: dict[type, Any] = field(default_factory=dict)
+    _busy: threading.Lock = field(default_factory=threading.Lock)
+
+    def slot(self, kind: type[Slot]) -> Slot:
+        """Return what a step keeps of this visitor, new on first sight.
+
+        Args:
+            kind: The step's own class of it; a method ``live_changed`` is called when other weights are live.
+        """
+        return self._slots.setdefault(kind, kind())
+
+    def start_from(self, done: Session) -> None:
+        """Take over what another session has measured and made; what is done here stays here."""
+        self.case, self.format, self.edits, self.probe = done.case, done.format, list(done.edits), done.probe
+        self._slots = {kind: replace(kept) for kind, kept in done._slots.items()}
+        self.started = True
+
+    def _other_weights(self) -> None:
+        self.strength = 1.0
+        for kept in self._slots.values():
+            if hasattr(kept, "live_changed"):
+                kept.live_changed()
+
+    @property
+    def live(self) -> LiveEdit | None:
+        """The edit whose patch is live, if any."""
+        return self.edits[-1] if self.edits else None
+
+    @property
+    def row(self) -> Row:
+        """What answers for this visitor: the live patch, perhaps only where harm is detected."""
+        return replace(self.weights, detector=self.detector) if self.live else VANILLA
+
+    @property
+    def weights(self) -> Row:
+        """The live patch as it acts on every prompt: what measurements of weights are made of."""
+        return self.live.row(self.strength) if self.live else VANILLA
+
+    def asked_in(self, otherwise: PromptFormat) -> PromptFormat:
+        """Return the format that this visitor's weights are asked in: the live edit's own, else ``otherwise``."""
+        return self.live.format if self.live else otherwise
+
+    def begin(self) -> bool:
+        """Reserve this session for one long run; ``False`` if one is running."""
+        if not self._busy.acquire(blocking=False):
+            return False
+        self.cancelled.clear()
+        return True
+
+    def end(self) -> None:
+        """Release what :meth:`begin` reserved."""
+        self._busy.release()
+
+    def add(self, edit: LiveEdit) -> None:
+        """Make an edit the live one, at strength 1; one that was live before comes up again and is not kept twice."""
+        self.edits = [*(kept for kept in self.edits if kept.result is not edit.result), edit][-HISTORY:]
+        while len(self.edits) > 1 and sum(kept.patch.bytes for kept in self.edits) > LARGEST_HISTORY:
+            self.edits = self.edits[1:]
+        self._other_weights()
+
+    def new_folder(self) -> Path:
+        """Return an empty folder of this visitor's own; the one before is deleted, and this one with the session."""
+        if self.files is not None:
+            self.files.cleanup()
+        self.files = tempfile.TemporaryDirectory(prefix="dinm-inspector-", ignore_cleanup_errors=True)
+        return Path(self.files.name)
+
+    def scale(self, strength: float) -> None:
+        """Set the factor on the live patch.
+
+        Raises:
+            PatchError: It is out of range.
+        """
+        self.strength = Row(strength=strength).strength
+
+    def undo(self) -> LiveEdit | None:
+        """Drop the live edit and return the one that is live now, if any."""
+        self.edits = self.edits[:-1]
+        self._other_weights()
+        return self.live
+
+
+class Sessions:
+    """All visitors, by Gradio's session hash; the least recently seen go first when there are too many."""
+
+    def __init__(self, limit: int = 200) -> None:
+        self._limit = limit
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, key: str | None) -> Session:
+        """Return a visitor's session, new on first sight."""
+        with self._lock:
+            session = self._sessions.setdefault(key or "", Session())
+            self._sessions.move_to_end(key or "")
+            while len(self._sessions) > self._limit:
+                self._sessions.popitem(last=False)[1].cancelled.set()
+            return session
+
+    def drop(self, key: str | None) -> None:
+        """Forget a visitor and stop what runs for them."""
+        with self._lock:
+            session = self._sessions.pop(key or "", None)
+        if session is not None:
+            session.cancelled.set()
+
+    def __len__(self) -> int:
+        return len(self._sessions)

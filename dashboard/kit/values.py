@@ -1,0 +1,47 @@
+"""From the page's values to decoding and texts, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dashboard.kit.typed import Texts
+from inspector.errors import CaseError
+from inspector.model import Decoding
+from inspector.safeedit import bundled_cases, bundled_templates
+from inspector.safeedit.exam import Evaluation
+
+WAYS: dict[str, Evaluation] = {"same prompts": "same", "as in the paper": "paper"}
+"""How the two weights are asked, by its name on the screen: see :data:`inspector.safeedit.exam.EVALUATIONS`."""
+
+
+def decoding_from(values: Sequence[Any]) -> Decoding:
+    """Build the decoding from the page's values.
+
+    Raises:
+        CaseError: A value is missing or out of range.
+    """
+    longest, temperature, seed = values
+    if longest is None or not 1 <= int(longest) <= 1024:
+        raise CaseError("The longest answer must have 1 to 1024 tokens. Change it under Decoding.")
+    if temperature is None or not 0 <= float(temperature) <= 5:
+        raise CaseError("The temperature must be between 0 and 5. Change it under Decoding.")
+    if abs(int(seed or 0)) >= 2**63:
+        raise CaseError("The seed must be a number of at most 18 digits. Change it under Decoding.")
+    return Decoding(max_new_tokens=int(longest), temperature=float(temperature), seed=int(seed or 0))
+
+
+def require_bundled(texts: Texts, suffix: str) -> None:
+    """Refuse texts that are not the project's own; for the read-only demo.
+
+    Raises:
+        CaseError: Some text was typed.
+    """
+    case = next((c for c in bundled_cases() if c.question == texts.question), None)
+    templates = {"", *(t.text for t in bundled_templates())}
+    if (
+        case is None
+        or texts.template not in templates
+        or (texts.safe, texts.unsafe, texts.suffix) != (case.safe, case.unsafe, suffix)
+    ):
+        raise CaseError("This demo is read-only: free text is off. Pick an example in the case rail.")

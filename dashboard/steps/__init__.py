@@ -1,0 +1,1 @@
+"""The steps, a room each; none imports another."""

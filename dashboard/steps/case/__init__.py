@@ -1,0 +1,1 @@
+"""The step "case": its view, its runs, its figures and its texts."""

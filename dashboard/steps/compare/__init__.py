@@ -1,0 +1,1 @@
+"""The step "compare": its view, its runs, its figures and its texts."""

@@ -1,0 +1,121 @@
+"""Figures of Compare: plain functions of a comparison."""
+
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+
+from dashboard.kit.plots import EDITED, VANILLA, base, label, mark, short
+from dashboard.steps.compare.run import Comparison
+from inspector.columns import NeuronProfile
+from inspector.likelihood import Likelihood
+from inspector.shift import Shift
+
+
+def divergence_before_after(comparison: Comparison) -> go.Figure:
+    """Draw the divergence of both answers, vanilla and edited."""
+    figure = base(260, xaxis_title="layer", yaxis_title="L2 distance", showlegend=True)
+    x = list(range(len(comparison.divergence_before.l2)))
+    for values, colour, name, dash in (
+        (comparison.divergence_before.l2, VANILLA, "vanilla", "dot"),
+        (comparison.divergence_after.l2, EDITED, "edited", "solid"),
+    ):
+        figure.add_scatter(
+            x=x,
+            y=values.tolist(),
+            mode="lines+markers",
+            name=name,
+            line={"color": colour, "dash": dash, "width": 2},
+            marker={"size": 5},
+            hovertemplate=f"{name}<br>layer %{{x}}: %{{y:.4g}}<extra></extra>",
+        )
+    return figure
+
+
+def shift_by_block(shift: Shift) -> go.Figure:
+    """Draw the mean relative shift of each block's output; edited blocks are marked."""
+    values = shift.by_block
+    colours = [EDITED if n in shift.blocks_edited else VANILLA for n in range(len(values))]
+    figure = base(260, xaxis_title="layer", yaxis_title="relative shift", bargap=0.18, margin_t=14)
+    figure.add_bar(
+        x=list(range(len(values))),
+        y=values.tolist(),
+        marker={"color": colours},
+        hovertemplate="layer %{x}<br>relative shift %{y:.4g}<extra></extra>",
+    )
+    if len(shift.blocks_edited) <= 3:  # more would write over each other; the colour says it as well
+        for block in shift.blocks_edited:
+            mark(figure, block, float(values.max()), "edited", len(values))
+    figure.update_yaxes(range=[0, float(values.max()) * 1.2 or 1.0])
+    return figure
+
+
+def shift_heatmap(shift: Shift) -> go.Figure:
+    """Draw the relative shift per block and token, from the first edited block on."""
+    first = shift.blocks_edited[0]
+    values = shift.by_token[first:]
+    tokens = len(shift.tokens)
+    figure = base(260, xaxis_title="token of prompt and safe answer", yaxis_title="layer", margin_b=80)
+    names = [f"{n}: {label(token)}" for n, token in enumerate(shift.tokens)]
+    figure.add_heatmap(
+        x=names,
+        z=short(values),
+        y=[str(n) for n in range(first, first + len(values))],
+        colorscale="Magma",
+        colorbar={"title": {"text": "relative<br>shift"}, "thickness": 10},
+        hovertemplate="token %{x}<br>layer %{y}<br>relative shift %{z}<extra></extra>",
+    )
+    figure.add_vline(x=shift.prompt_tokens - 0.5, line={"color": "#ffffff", "width": 1.5, "dash": "dot"})
+    figure.add_annotation(
+        x=shift.prompt_tokens, y=1.0, yref="paper", yshift=10, text="answer", xanchor="left", showarrow=False
+    )
+    step = max(1, tokens // 14)
+    figure.update_xaxes(
+        type="category",
+        tickvals=names[::step],
+        ticktext=[label(token, 10) for token in shift.tokens[::step]],
+        tickangle=-60,
+    )
+    figure.update_yaxes(type="category")
+    return figure
+
+
+def neurons(profile: NeuronProfile, named: int = 5) -> go.Figure:
+    """Draw how far each neuron's value vector moved, relative to its length; the first ones are named."""
+    figure = base(
+        260, xaxis_title=f"neuron of layer {profile.block}", yaxis_title="relative change of its column", margin_t=14
+    )
+    figure.add_scatter(
+        y=np.round(profile.relative, 4).tolist(),
+        mode="markers",
+        marker={"color": EDITED, "size": 3, "opacity": 0.65},
+        hovertemplate="neuron %{x}<br>moved by %{y:.1%} of its length<extra></extra>",
+    )
+    for neuron in np.argsort(profile.relative)[::-1][:named]:
+        figure.add_annotation(
+            x=int(neuron), y=float(profile.relative[neuron]), text=str(neuron), yshift=9, showarrow=False, font_size=11
+        )
+    largest = float(profile.relative.max())
+    figure.update_yaxes(tickformat=".0%" if largest > 0.05 else ".2%", range=[0, largest * 1.15 or 1.0])
+    return figure
+
+
+def token_probabilities(before: Likelihood, after: Likelihood) -> go.Figure:
+    """Draw the probability of each token of the safe answer, vanilla and edited."""
+    figure = base(260, xaxis_title="token of the safe answer", yaxis_title="probability", showlegend=True, margin_b=80)
+    x = list(range(len(before.tokens)))
+    for item, colour, name, dash in ((before, VANILLA, "vanilla", "dot"), (after, EDITED, "edited", "solid")):
+        figure.add_scatter(
+            x=x,
+            y=np.exp(item.log_probabilities).tolist(),
+            text=[label(t) for t in item.tokens],
+            mode="lines+markers",
+            name=name,
+            line={"color": colour, "dash": dash, "width": 1.5},
+            marker={"size": 4},
+            hovertemplate=f"{name}<br>%{{text}}: %{{y:.4f}}<extra></extra>",
+        )
+    step = max(1, len(x) // 14)
+    figure.update_xaxes(tickvals=x[::step], ticktext=[label(before.tokens[i], 10) for i in x[::step]], tickangle=-60)
+    figure.update_yaxes(range=[0, 1.02])
+    return figure

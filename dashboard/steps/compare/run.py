@@ -1,0 +1,119 @@
+"""What Compare measures and asks; no Gradio in here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dashboard.kit.session import Session
+from inspector.columns import NeuronProfile, neuron_profile
+from inspector.divergence import Divergence, divergence
+from inspector.errors import CaseError
+from inspector.likelihood import Likelihood, likelihoods
+from inspector.model import VANILLA, Answers, Decoding, InspectedModel, PromptFormat, encode, stream
+from inspector.safeedit import Case
+from inspector.shift import Shift, activation_shift
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What was measured of one edit at one strength.
+
+    Attributes:
+        strength: Factor on the patch.
+        before: Likelihood of the safe and of the unsafe answer, vanilla.
+        after: The same, edited.
+        divergence_before: Vanilla divergence.
+        divergence_after: Edited divergence.
+        shift: Change of the activations on the prompt with the safe answer.
+        profile: Change of the edited matrix per neuron, at strength 1.
+    """
+
+    strength: float
+    before: tuple[Likelihood, Likelihood]
+    after: tuple[Likelihood, Likelihood]
+    divergence_before: Divergence
+    divergence_after: Divergence
+    shift: Shift
+    profile: NeuronProfile
+
+
+@dataclass
+class Measured:
+    """What was measured of the live edit, and the last answers, vanilla first."""
+
+    comparison: Comparison | None = None
+    answers: Answers | None = None
+
+    def live_changed(self) -> None:
+        """Forget what belongs to other weights."""
+        self.comparison = self.answers = None
+
+
+def measure(model: InspectedModel, session: Session) -> Comparison:
+    """Measure the live edit at the session's strength, in its own prompt format, and keep the result."""
+    live = session.live
+    if live is None:
+        raise CaseError("No edit is live. Press Edit in step 3 first.")
+    case, row, format = live.case, session.weights, live.format
+    prompt, answers = case.adversarial_prompt, (case.safe, case.unsafe)
+    scored = likelihoods(model, prompt, answers, (VANILLA, row), format=format)
+    region = live.result.block
+    downs = model.architecture.down_projection_names
+    changed = any(delta.module == downs[region] for delta in live.patch.deltas)
+    comparison = Comparison(
+        strength=session.strength,
+        before=(scored[0][0], scored[0][1]),
+        after=(scored[1][0], scored[1][1]),
+        divergence_before=divergence(model, case, format=format),
+        divergence_after=divergence(model, case, row=row, format=format),
+        shift=activation_shift(model, prompt, case.safe, row, region=region, format=format),
+        profile=neuron_profile(model, live.patch, region if changed else None),
+    )
+    session.slot(Measured).comparison = comparison
+    return comparison
+
+
+PROMPT_CHOICES = {
+    "Adversarial prompt": "adversarial_prompt",
+    "Question alone": "only_question",
+    "Other attack": "other_attack",
+    "Other question": "other_question",
+    "Other question and attack": "other_both",
+}
+"""What both models can be asked, by its name on the screen."""
+
+
+OWN_PROMPT = "Your own text"
+
+
+def prompt_to_ask(case: Case, choice: str, own: str) -> str:
+    """Return the user's text that a choice stands for.
+
+    Raises:
+        CaseError: The case lacks it, or the own text is empty.
+    """
+    if choice == OWN_PROMPT:
+        if not own.strip():
+            raise CaseError("Your own text is empty. Write what both models should answer.")
+        return own
+    text = getattr(case, PROMPT_CHOICES[choice])
+    if not text:
+        raise CaseError(f"A case of your own has no '{choice}' prompt. Choose another, or write your own text.")
+    return text
+
+
+def ask(
+    model: InspectedModel, session: Session, text: str, otherwise: PromptFormat, decoding: Decoding
+) -> Iterator[Answers]:
+    """Stream the vanilla and the edited answer to one text from one batch.
+
+    Args:
+        otherwise: The prompt format where no edit is live; an edit is asked in its own.
+    """
+    encoded = encode(model, text, None, session.asked_in(otherwise), room=decoding.max_new_tokens)
+    for answers in stream(model, encoded.prompt, (VANILLA, session.row), decoding):
+        session.slot(Measured).answers = answers
+        yield answers
+        if session.cancelled.is_set():
+            return

@@ -1,0 +1,117 @@
+"""What Compare says: its tiles, readings and notes."""
+
+from __future__ import annotations
+
+from html import escape
+
+import numpy as np
+
+from dashboard.kit.html import number, probability, reading, updates, weights_badge
+from dashboard.kit.session import LiveEdit
+from dashboard.steps.compare.run import Comparison
+from inspector.model import Detector, PromptFormat
+
+
+def tiles(comparison: Comparison, live: LiveEdit) -> str:
+    """Return the row of figures above the answers, under a badge of the weights they were measured on."""
+    result = live.result
+    kept = next(s for s in result.trace if s.step == result.kept)
+    safe, unsafe = comparison.before[0].per_token, comparison.before[1].per_token
+    after_safe, after_unsafe = comparison.after[0].per_token, comparison.after[1].per_token
+    patch_norm = result.patch.norm if result.patch else 0.0
+    cells = [
+        ("P(safe) per token", f"{probability(safe)} → {probability(after_safe)}", "safe", "vanilla → edited"),
+        ("P(unsafe) per token", f"{probability(unsafe)} → {probability(after_unsafe)}", "unsafe", "vanilla → edited"),
+        (
+            "first token, safe",
+            f"{probability(comparison.before[0].first)} → {probability(comparison.after[0].first)}",
+            "safe",
+            "next-token probability",
+        ),
+        (
+            "first token, unsafe",
+            f"{probability(comparison.before[1].first)} → {probability(comparison.after[1].first)}",
+            "unsafe",
+            "next-token probability",
+        ),
+        ("constraint's KL", number(max(0.0, kept.constraint_kl)), "", "nats a token, strength 1"),
+        ("norm of the change", number(patch_norm * comparison.strength), "edited", live.patch.where()),
+        (
+            f"input shift, layer {comparison.shift.region}",
+            number(comparison.shift.input_change),
+            "",
+            "zero by construction" if comparison.shift.forced else "of its down-projection",
+        ),
+        ("edit time", f"{result.seconds:.1f} s", "", updates(result)),
+    ]
+    edited = weights_badge(live.row(comparison.strength), "these weights against vanilla, adversarial prompt")
+    return edited + '<div class="tiles">' + "".join(_tile(*cell) for cell in cells) + "</div>"
+
+
+def _tile(name: str, value: str, kind: str, note: str) -> str:
+    return (
+        f'<div class="tile {kind}"><span class="tile-name">{escape(name)}</span>'
+        f'<span class="tile-value">{escape(value)}</span><span class="tile-note">{escape(note)}</span></div>'
+    )
+
+
+NO_EDIT = (
+    '<div class="tiles"><div class="tile wide"><span class="tile-value">No edit is live</span>'
+    '<span class="tile-note">Press Edit in step 3 to make one; its measurements come back here.</span></div></div>'
+)
+
+
+def compare_readings(comparison: Comparison) -> tuple[str, str, str, str, str]:
+    """Read the five compare figures: tokens, divergence, shift per layer, shift per token, neurons."""
+    shift, profile = comparison.shift, comparison.profile
+    block = shift.blocks_edited[0]
+    before, after = comparison.divergence_before.l2, comparison.divergence_after.l2
+    moved = int(abs(after - before).argmax())
+    raised = int((comparison.after[0].log_probabilities > comparison.before[0].log_probabilities).sum())
+    largest = int(shift.by_block.argmax())
+    furthest = int(profile.relative.argmax())
+    top = profile.top(10)
+    share = float((profile.change[top] ** 2).sum() / max((profile.change**2).sum(), 1e-12))
+    answer_shift = float(shift.by_token[largest, shift.prompt_tokens :].mean())
+    prompt_shift = float(shift.by_token[largest, : shift.prompt_tokens].mean())
+    return (
+        reading(f"{raised} of {len(comparison.before[0].tokens)} tokens of the safe answer became more probable."),
+        reading(
+            f"The distance changes most at layer {moved}: {before[moved]:.1f} before, {after[moved]:.1f} after."
+            + (f" Layers below {block} cannot change." if block > 0 else "")
+        ),
+        reading(
+            f"Outputs move most at layer {largest}, by {shift.by_block[largest]:.1%}. The input of layer "
+            f"{shift.region}'s down-projection moves by {number(shift.input_change)}"
+            + (": zero by construction, nothing before it was changed." if shift.forced else ".")
+        ),
+        reading(
+            f"At layer {largest} the answer's tokens move by {answer_shift:.1%}, the prompt's by {prompt_shift:.1%}."
+        ),
+        reading(
+            f"Layer {profile.block}: neuron {furthest} moved most, by {profile.relative[furthest]:.1%} of its column's "
+            f"length, the middle one by {float(np.median(profile.relative)):.1%}; the ten largest changes hold "
+            f"{share:.1%} of the whole."
+        ),
+    )
+
+
+def answer_note(choice: str, format: PromptFormat | None = None, typed: PromptFormat | None = None) -> str:
+    """Say beside an answer's badge what was asked, in which format of the edit, and that no judge scored it.
+
+    Args:
+        format: The live edit's format; ``None`` without one.
+        typed: The format of what stands in the rail.
+    """
+    unusual = format.label() if format is not None else ""
+    if format is not None and not unusual and typed is not None and typed.suffix != format.suffix:
+        unusual = "with the edit's own suffix"
+    return f"{choice.lower()}{f' · {unusual}, as the edit was made' if unusual else ''} · not judged"
+
+
+def detector_note(detector: Detector | None) -> str:
+    """Say what a model's detector was made of, or how to make one."""
+    if detector is None:
+        return "This model has no detector yet: python -m editing.calibrate"
+    about = detector.about
+    return f"Made from {about['questions']} harmful questions, {about['harmless_prompts']} harmless prompts"

@@ -1,0 +1,262 @@
+"""Compare: both answers to one prompt, strength and Undo, and what the edit changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from dashboard.kit.bus import News, Offer, Update, Values
+from dashboard.kit.html import message, weights_badge
+from dashboard.kit.live import streamed
+from dashboard.kit.panes import build_pair
+from dashboard.kit.room import Room
+from dashboard.kit.session import Session
+from dashboard.kit.values import decoding_from
+from dashboard.steps.compare import figures, run
+from dashboard.steps.compare import texts as words
+from dashboard.steps.compare.run import OWN_PROMPT, PROMPT_CHOICES, Comparison, Measured
+from inspector.errors import CaseError
+from inspector.model import VANILLA, Decoding, PromptFormat
+
+LONGEST_ANSWER = 72
+ADVERSARIAL = "Adversarial prompt"
+FIGURES = (
+    ("token_figure", "Safe answer, token by token", lambda c: figures.token_probabilities(c.before[0], c.after[0])),
+    ("divergence_figure", "Divergence before and after", figures.divergence_before_after),
+    ("shift_figure", "Activation shift per layer", lambda c: figures.shift_by_block(c.shift)),
+    ("shift_tokens", "Activation shift per token", lambda c: figures.shift_heatmap(c.shift)),
+    ("neurons", "Neurons that moved", lambda c: figures.neurons(c.profile)),
+)
+"""The figures of a comparison: role, title, how each is drawn; their readings come in the same order."""
+
+
+class CompareRoom(Room):
+    """Ask both weights, scale the edit, undo it."""
+
+    name = "compare"
+
+    def build(self) -> None:
+        """Lay tiles, controls, answers and figures out."""
+        session = self.context.example.session
+        kept, live = session.slot(Measured), session.live
+        self.tiles = gr.HTML(words.tiles(kept.comparison, live), elem_id="tiles")
+        with gr.Row(equal_height=True):
+            self._controls()
+        self._routing()
+        note = words.answer_note(ADVERSARIAL)
+        heads = weights_badge(VANILLA, note), weights_badge(session.row, note)
+        self.pair = build_pair("", kept.answers.texts, heads, lines=8)
+        (self.vanilla_head, self.edited_head), (self.vanilla, self.edited) = self.pair.heads, self.pair.panes
+        with gr.Row(elem_id="figures") as self.figures:
+            readings = words.compare_readings(kept.comparison)
+            for (role, title, draw), said in zip(FIGURES, readings, strict=True):
+                with gr.Column(min_width=340):
+                    gr.HTML(f"<h3>{title}</h3>")
+                    shown = draw(kept.comparison)
+                    plot = gr.Plot(shown, show_label=False, container=False, elem_id=role.replace("_", "-"))
+                    setattr(self, role, plot)
+                    setattr(self, _reading(role), gr.HTML(said))
+
+    def _controls(self) -> None:
+        self.ask_what = gr.Dropdown(
+            [*PROMPT_CHOICES, *([] if self.context.read_only else [OWN_PROMPT])],
+            value=ADVERSARIAL,
+            label="Ask both",
+            info="Generalization prompts of the case, or your own",
+            scale=3,
+            min_width=220,
+            elem_id="ask-what",
+        )
+        self.strength = gr.Slider(
+            0,
+            1.5,
+            value=1.0,
+            step=0.05,
+            label="Strength of the edit",
+            info="0 vanilla, 1 as made; release to regenerate",
+            scale=4,
+            min_width=240,
+            elem_id="strength",
+        )
+        with gr.Column(scale=2, min_width=150, elem_classes="buttons"):
+            self.ask = gr.Button("Ask both", variant="primary", elem_id="ask", min_width=100)
+            self.undo = gr.Button("Undo edit", elem_id="undo", min_width=100)
+
+    def _routing(self) -> None:
+        detector = self.context.detector
+        self.routed = gr.Checkbox(
+            False,
+            label="The edit acts only where harm is detected",
+            info=words.detector_note(detector),
+            interactive=detector is not None,
+            elem_id="routed",
+        )
+        self.own_text = gr.Textbox(
+            "",
+            label="Your own text",
+            placeholder="For example a harmless question, to see whether it is still answered",
+            lines=2,
+            visible=False,
+            elem_id="own-text",
+        )
+        with gr.Accordion("Decoding", open=False), gr.Row():
+            self.max_new_tokens = gr.Slider(8, 256, value=LONGEST_ANSWER, step=8, label="Longest answer", info="Tokens")
+            self.temperature = gr.Slider(0, 1.5, value=0, step=0.1, label="Temperature", info="0 is greedy")
+            self.seed = gr.Number(0, label="Seed", info="For temperatures above 0", precision=0)
+
+    @property
+    def _decoding(self) -> tuple[Any, ...]:
+        return self.max_new_tokens, self.temperature, self.seed
+
+    def decoding(self, values: Values) -> Decoding:
+        """Return how answers are decoded."""
+        return decoding_from([values[part] for part in self._decoding])
+
+    def hear(self) -> None:
+        """Offer the decoding; measure and ask whatever edit becomes live."""
+        self.bus.offer("decoding", Offer(self._decoding, call=self.decoding))
+        self.bus.hear(
+            News.LIVE,
+            self.on_live,
+            inputs=self._decoding,
+            outputs=[*self._compared, self.strength, self.ask_what, self.own_text],
+        )
+        lock = self.context.lock
+        lock(self.ask)
+        lock(self.undo, words_of_undo)
+        lock(self.strength, state_of_strength)
+        lock(self.routed, self._state_of_routing)
+
+    @property
+    def _compared(self) -> list[Any]:
+        shown = [getattr(self, name) for role, *_ in FIGURES for name in (role, _reading(role))]
+        return [*self.pair.parts, self.tiles, self.figures, *shown]
+
+    def connect(self) -> None:
+        """Wire the controls."""
+        press, clock = self.context.press, self.bus.offered("clock").outputs[0]
+        self.context.react(self.ask_what.input, self.on_ask_what, inputs=[self.ask_what], outputs=[self.own_text])
+        asked = [*self.bus.offered("suffix").inputs, self.ask_what, self.own_text, *self._decoding]
+        shown = self.pair.parts
+        press(self.ask.click, self.on_ask, clock=clock, inputs=asked, outputs=shown, starting="")
+        for trigger, work, own in (
+            (self.strength.release, self.on_strength, self.strength),
+            (self.undo.click, self.on_undo, self.ask_what),
+            (self.routed.input, self.on_routed, self.routed),
+        ):
+            inputs = dict.fromkeys([own, *asked])
+            press(trigger, work, clock=clock, inputs=inputs, outputs=self._compared, tells=(News.LIVE,), starting="")
+
+    def on_ask_what(self, _session: Session, values: Values) -> Update:
+        """Show the field for a text of one's own where it is asked."""
+        return {self.own_text: gr.Textbox(visible=values[self.ask_what] == OWN_PROMPT)}
+
+    def on_ask(self, session: Session, values: Values) -> Iterator[Update]:
+        """Stream both answers to the chosen prompt."""
+        case = session.live.case if session.live else session.case
+        if case is None:
+            raise CaseError("There is no case yet. Press Locate in step 2 first.")
+        self._require_bundled(values)
+        choice = values[self.ask_what]
+        text = run.prompt_to_ask(case, choice, values[self.own_text])
+        suffix = self.bus.offered("suffix").call(values)
+        yield from self._stream(session, text, choice, PromptFormat(suffix), self.decoding(values))
+
+    def _require_bundled(self, values: Values) -> None:
+        own = values[self.ask_what] == OWN_PROMPT
+        suffix = self.bus.offered("suffix").call(values)
+        if self.context.read_only and (own or suffix != self.context.example.texts.suffix):
+            raise CaseError("This demo is read-only: free text is off. Pick one of the case's prompts.")
+
+    def _stream(
+        self, session: Session, text: str, choice: str, otherwise: PromptFormat, decoding: Decoding
+    ) -> Iterator[Update]:
+        note = words.answer_note(choice, session.live.format if session.live else None, otherwise)
+        answers = run.ask(self.model, session, text, otherwise, decoding)
+        yield from streamed(self.pair, session, answers, note, decoding.max_new_tokens)
+        if session.cancelled.is_set():
+            said = message("Stopped: the answers were cut short, the weights are as they were.")
+            yield {self.bus.offered("clock").outputs[0]: said}
+
+    def on_strength(self, session: Session, values: Values) -> Iterator[Update]:
+        """Scale the patch, measure again and regenerate."""
+        self._require_bundled(values)
+        session.scale(float(values[self.strength]))
+        yield from self._changed(session, values)
+
+    def on_routed(self, session: Session, values: Values) -> Iterator[Update]:
+        """Let the patch act on every prompt or only where harm is detected, and regenerate."""
+        self._require_bundled(values)
+        session.detector = self.context.detector if values[self.routed] else None
+        yield from self._changed(session, values, measure=False)
+
+    def on_undo(self, session: Session, values: Values) -> Iterator[Update]:
+        """Drop the live edit; the one before it, or vanilla, is live again."""
+        self._require_bundled(values)
+        session.undo()
+        yield from self._changed(session, values)
+        if session.live is not None and not session.cancelled.is_set():
+            yield {self.bus.offered("clock").outputs[0]: message("Undone: the edit before it is live again.")}
+
+    def _changed(self, session: Session, values: Values, measure: bool = True) -> Iterator[Update]:
+        """Tell the steps that the live weights changed, measure them here and ask what was asked."""
+        yield from self.bus.tell(News.LIVE, session, values, but=self.on_live)
+        if session.live is None:
+            yield {self.tiles: words.NO_EDIT, self.figures: gr.Row(visible=False)}
+        elif measure:
+            yield self._measured(session)
+        yield from self.on_ask(session, values)
+
+    def on_live(self, session: Session, values: Values) -> Iterator[Update]:
+        """Measure an edit that has just become live and let it answer."""
+        live = session.live
+        assert live is not None
+        yield {self.strength: gr.Slider(value=session.strength)}
+        yield self._measured(session)
+        yield {self.ask_what: ADVERSARIAL, self.own_text: gr.Textbox(visible=False)}
+        prompt, decoding = live.case.adversarial_prompt, self.decoding(values)
+        yield from self._stream(session, prompt, ADVERSARIAL, live.format, decoding)
+
+    def _measured(self, session: Session) -> Update:
+        comparison = run.measure(self.model, session)
+        assert session.live is not None
+        return {
+            self.figures: gr.Row(visible=True),
+            self.tiles: words.tiles(comparison, session.live),
+            **self._drawn(comparison),
+        }
+
+    def _drawn(self, comparison: Comparison) -> Update:
+        update: Update = {}
+        for (role, _, draw), said in zip(FIGURES, words.compare_readings(comparison), strict=True):
+            update[getattr(self, role)] = draw(comparison)
+            update[getattr(self, _reading(role))] = said
+        return update
+
+    def _state_of_routing(self, session: Session) -> Any:
+        detector = self.context.detector
+        return gr.Checkbox(
+            value=session.detector is not None,
+            interactive=detector is not None and session.live is not None,
+            info=words.detector_note(detector),
+        )
+
+
+def _reading(role: str) -> str:
+    return f"{role.removesuffix('_figure')}_reading"
+
+
+def state_of_strength(session: Session) -> Any:
+    """Return the strength slider's state: it says why it is off."""
+    if session.live is None:
+        return gr.Slider(value=1.0, interactive=False, info="Off: no edit is live")
+    return gr.Slider(value=session.strength, interactive=True, info="0 vanilla, 1 as made; release to regenerate")
+
+
+def words_of_undo(session: Session) -> Any:
+    """Return the Undo button's state: it says why it is off."""
+    if session.live is None:
+        return gr.Button("Nothing to undo", interactive=False)
+    return gr.Button("Undo edit", interactive=True)

@@ -1,0 +1,43 @@
+"""What Locate says under its figures."""
+
+from __future__ import annotations
+
+from dashboard.kit.html import reading
+from editing.trial_edits import Layers
+from inspector.divergence import Distance, Divergence
+
+
+def locate_reading(measured: Divergence, distance: Distance, last_block: int, layers: Layers | None = None) -> str:
+    """Read the divergence curve in plain words, and say where trial edits work where they were made."""
+    toxic = measured.toxic_layer(distance)
+    text = f"Vanilla weights: the answers part most at layer {toxic} of 0-{last_block}."
+    if distance == "l2" and measured.preset == "corrected":
+        text += " Raw distance grows with depth by itself: compare the relative, cosine and growth curves."
+    if measured.preset == "reference":
+        text += (
+            f" Reference preset, {measured.padding} padding: pads count, and the last layer is taken after the final "
+            "norm, on another scale."
+        )
+    if measured.preset == "paper":
+        text += f" Paper preset: answers alone, {measured.padding} padding sets how their tokens are aligned."
+    return reading(f"{text} {_trials(layers)}" if layers is not None else text)
+
+
+def _trials(layers: Layers) -> str:
+    best = layers.best
+    told = f"{layers.prompts} unseen prompts of {layers.cases} cases, vanilla {100 * layers.vanilla:.0f} %"
+    if best is None:
+        return f"Trial edits defend at no layer more than the model does by itself ({told})."
+    return f"Trial edits work best at layer {best.block}: {100 * best.defended:.0f} % defended ({told})."
+
+
+def heatmap_reading(measured: Divergence) -> str:
+    """Read the heatmap: where single tokens are farthest apart."""
+    values = measured.token_relative
+    block, token = divmod(int(values.argmax()), values.shape[1])
+    per_token = values.mean(axis=0)
+    return reading(
+        f"Tokens at the same place of both answers. Farthest apart: token {token} at layer {block} "
+        f"({measured.safe_tokens[token]!r} against {measured.unsafe_tokens[token]!r}). The mean over layers "
+        f"is largest at token {int(per_token.argmax())}, smallest at token {int(per_token.argmin())}."
+    )

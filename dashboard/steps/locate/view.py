@@ -1,0 +1,183 @@
+"""Locate: how far apart the two answers are after each layer, and which layer is picked."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from dashboard.kit.bus import News, Offer, Update, Values
+from dashboard.kit.html import reading
+from dashboard.kit.room import Room
+from dashboard.kit.run import SHOWN
+from dashboard.kit.session import Session
+from dashboard.steps.locate import figures, run
+from dashboard.steps.locate import texts as words
+from dashboard.steps.locate.run import LocatedCase
+from inspector.divergence import PRESETS
+from inspector.errors import CaseError
+
+
+class LocateRoom(Room):
+    """Measure, switch the distance, pick a layer."""
+
+    name = "locate"
+
+    @property
+    def _recommended(self) -> int | None:
+        layers = self.context.layers
+        return layers.recommended if layers else None
+
+    def build(self) -> None:
+        """Lay the controls, the curve and the heatmap out."""
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=1, min_width=230):
+                self._controls()
+            with gr.Column(scale=3, min_width=420):
+                self._chart()
+        with gr.Accordion("Token by token", open=True):
+            self._heatmap()
+
+    def _controls(self) -> None:
+        self.locate_preset = gr.Radio(
+            list(PRESETS), value="corrected", label="Preset", info="corrected: after the prompt; others: alone"
+        )
+        self.distance = gr.Radio(
+            [("L2", "l2"), ("relative L2", "relative"), ("cosine", "cosine"), ("growth of L2", "growth")],
+            value="l2",
+            label="Distance",
+            info="DINM uses L2",
+        )
+        self.padding = gr.Radio(
+            ["right", "left"],
+            value="right",
+            label="Padding side",
+            info="Used by paper and reference only",
+            interactive=False,
+        )
+        self.once = gr.Checkbox(
+            False, label="Choose the layer once", info="As the released code: later cases keep the first layer"
+        )
+        self.locate = gr.Button("Locate", variant="primary", elem_id="locate")
+
+    def _chart(self) -> None:
+        example, last = self.context.example, self.model.architecture.last_block
+        measured = example.session.slot(LocatedCase).divergence
+        self.curve = gr.Plot(
+            figures.curve(measured, "l2", example.block, self._recommended),
+            show_label=False,
+            elem_id="curve",
+            container=False,
+        )
+        self.locate_reading = gr.HTML(
+            words.locate_reading(measured, "l2", last, self.context.layers), elem_id="locate-reading"
+        )
+        self.block = gr.Slider(
+            0,
+            last,
+            value=example.block,
+            step=1,
+            label=f"Layer to edit (0-{last})",
+            info="Recommended, or with other presets of Locate the toxic layer; a click on a bar picks, too",
+            elem_id="block",
+        )
+
+    def _heatmap(self) -> None:
+        measured = self.context.example.session.slot(LocatedCase).divergence
+        self.heatmap = gr.Plot(
+            figures.divergence_heatmap(measured), show_label=False, elem_id="heatmap", container=False
+        )
+        self.heatmap_reading = gr.HTML(words.heatmap_reading(measured))
+
+    def layer(self, values: Values) -> int:
+        """Return the picked layer.
+
+        Raises:
+            CaseError: The field was emptied.
+        """
+        if values[self.block] is None:
+            raise CaseError("No layer is picked. Press Locate, or pick one with the slider.")
+        return int(values[self.block])
+
+    def hear(self) -> None:
+        """Offer the picked layer; say when what is shown is out of date."""
+        self.bus.offer("layer", Offer((self.block,), call=self.layer))
+        self.bus.offer("padding", Offer((self.padding,), call=lambda values: values[self.padding]))
+        self.bus.hear(News.TYPED, self.on_typed, inputs=[self.distance], outputs=[self.locate_reading])
+
+    def connect(self) -> None:
+        """Wire the controls."""
+        react, texts = self.context.react, self.bus.offered("texts")
+        located = [self.curve, self.block, self.locate_reading]
+        react(self.locate_preset.input, self.on_locate_preset, inputs=[self.locate_preset], outputs=[self.padding])
+        react(
+            self.locate.click,
+            self.on_locate,
+            inputs=[*texts.inputs, self.locate_preset, self.distance, self.padding, self.once],
+            outputs=[*located, self.heatmap, self.heatmap_reading],
+            tells=(News.CASE,),
+            reserve=True,
+            **SHOWN,
+        )
+        react(self.distance.input, self.on_distance, inputs=[self.distance, self.once], outputs=located)
+        react(
+            self.block.change,
+            self.on_pick,
+            inputs=[self.distance, self.block],
+            outputs=[self.curve],
+            trigger_mode="always_last",
+        )
+
+    def on_locate_preset(self, _session: Session, values: Values) -> Update:
+        """Let the padding side be chosen where it matters."""
+        return {self.padding: gr.Radio(interactive=values[self.locate_preset] != "corrected")}
+
+    def on_locate(self, session: Session, values: Values) -> Update:
+        """Measure the divergence; pick the recommended layer, or the toxic one for the paper's presets."""
+        texts = self.bus.offered("texts").call(values)
+        measured = run.locate(self.model, session, texts, values[self.locate_preset], values[self.padding])
+        return {
+            **self._located(session, values),
+            self.heatmap: figures.divergence_heatmap(measured),
+            self.heatmap_reading: words.heatmap_reading(measured),
+            **self.bus.told(News.CASE, session, values),
+        }
+
+    def on_distance(self, session: Session, values: Values) -> Update:
+        """Redraw the curve with another distance of the same measurement."""
+        return self._located(session, values)
+
+    def _located(self, session: Session, values: Values) -> Update:
+        kept, distance, once = session.slot(LocatedCase), values[self.distance], values[self.once]
+        measured, recommended = kept.divergence, self._recommended
+        assert measured is not None
+        picked = measured.toxic_layer(distance)
+        if measured.preset == "corrected" and recommended is not None:
+            picked = recommended
+        if once and kept.first_layer is not None:
+            picked = kept.first_layer
+        kept.first_layer = picked if once else None
+        last = self.model.architecture.last_block
+        return {
+            self.curve: figures.curve(measured, distance, picked, recommended),
+            self.block: picked,
+            self.locate_reading: words.locate_reading(measured, distance, last, self.context.layers),
+        }
+
+    def on_pick(self, session: Session, values: Values) -> Update:
+        """Mark the picked layer in the curve."""
+        measured = session.slot(LocatedCase).divergence
+        if measured is None or values[self.block] is None:
+            return {}
+        block = self.model.architecture.check_block(self.layer(values))
+        return {self.curve: figures.curve(measured, values[self.distance], block, self._recommended)}
+
+    def on_typed(self, session: Session, values: Values) -> Update:
+        """Say when Locate is out of date."""
+        texts = self.bus.offered("texts").call(values)
+        case, measured = session.case, session.slot(LocatedCase).divergence
+        now = (texts.adversarial_prompt(), texts.safe, texts.unsafe, texts.format)
+        if case is None or measured is None or (case.adversarial_prompt, case.safe, case.unsafe, session.format) != now:
+            said = reading("The texts have changed since this was measured. Press Locate to measure them.", "warn")
+        else:
+            last = self.model.architecture.last_block
+            said = words.locate_reading(measured, values[self.distance], last, self.context.layers)
+        return {self.locate_reading: said}

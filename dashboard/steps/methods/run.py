@@ -1,0 +1,145 @@
+"""What the controls of "Methods" do, as functions of (model, session, what was chosen); no Gradio in here."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import asdict
+from typing import Any, cast
+
+from dashboard.kit.run import run_quietly
+from dashboard.kit.session import LiveEdit, Session
+from dashboard.kit.typed import Texts, case_of
+from dashboard.kit.values import WAYS
+from dashboard.steps.methods.state import Compared, Contest
+from editing.contest import ContestProgress, ContestSettings, Standing, contest
+from editing.methods.registry import METHODS
+from editing.trainee import SCOPES, Scope
+from inspector.errors import CaseError
+from inspector.model import InspectedModel
+from inspector.safeedit import Case, bundled_cases
+from inspector.safeedit.questions import FULL, QUICK, Size
+from inspector.safeedit.verdict import Judge
+from inspector.toxicity import kept_probe
+
+BRIEF = Size(transfer=0, harmless=6, facts=4, passages=2)
+SIZES = {"Brief": BRIEF, "Quick": QUICK, "Full": FULL}
+TITLES = {method.title: method.key for method in METHODS.values()}
+ALONE, TOGETHER = "this case", "with 8 others"
+TRAIN_ON = (ALONE, TOGETHER)
+"""What the methods that learn from several cases train on: the case, or one of each other category as well."""
+
+
+def companions(case: Case, choice: str) -> tuple[Case, ...]:
+    """Return the further cases of a choice: the first bundled one of every other category, none that is scored."""
+    if choice == ALONE:
+        return ()
+    others = [c for c in bundled_cases() if c.split != "score" and c.category != case.category]
+    return tuple({c.category: c for c in reversed(others)}.values())[::-1][:8]
+
+
+def run_contest(
+    model: InspectedModel,
+    session: Session,
+    texts: Texts,
+    block: int,
+    titles: Sequence[str],
+    scope: str,
+    train_on: str,
+    size: str,
+    tokens: int,
+    judge: Judge,
+    way: str = "same prompts",
+) -> Generator[ContestProgress, None, Contest]:
+    """Run the chosen methods on the case in the rail; what is done is kept in the session, whatever ends the run.
+
+    Raises:
+        CaseError: No method is chosen, a choice is unknown, or something is missing in the texts.
+        PromptError: A text is too long.
+        ArchitectureError: The block does not exist.
+    """
+    if not titles:
+        raise CaseError("No method is chosen. Tick at least one.")
+    for name, value, known in (
+        ("size", size, SIZES),
+        ("scope", scope, SCOPES),
+        ("training set", train_on, TRAIN_ON),
+        ("way of asking", way, WAYS),
+    ):
+        if value not in known:
+            raise CaseError(f"Unknown {name} '{value}'. Choose one of: {', '.join(known)}.")
+    unknown = [title for title in titles if title not in TITLES]
+    if unknown:
+        raise CaseError(f"Unknown method '{unknown[0]}'. Choose some of: {', '.join(TITLES)}.")
+    case = case_of(texts)
+    model.architecture.check_block(block)
+    settings = ContestSettings(
+        methods=tuple(key for title, key in TITLES.items() if title in titles),
+        scope=cast(Scope, scope),
+        size=SIZES[size],
+        max_new_tokens=max(1, min(1024, tokens)),
+        format=texts.format,
+        evaluation=WAYS[way],
+    )
+    probe = session.probe or run_quietly(kept_probe(model))
+    run = contest(
+        model,
+        case,
+        block,
+        settings,
+        probe=probe,
+        judge=judge,
+        companions=companions(case, train_on),
+        cancel=session.cancelled.is_set,
+    )
+    made = Contest(case, texts.format, block, ())
+    for event in run:
+        if len(event.standings) > len(made.standings):
+            # At once: what comes after it may fail, and a click on the screen's new line must not find an older run.
+            made = session.slot(Compared).contest = Contest(case, texts.format, block, event.standings)
+        yield event
+    return made
+
+
+def standing_record(standing: Standing) -> dict[str, Any]:
+    """Return what was measured of one method as a dictionary that JSON can hold."""
+    result, toxicity, shift = standing.result, standing.toxicity, standing.shift
+    patch = result.patch if result is not None else None
+    return {
+        "method": standing.method.title,
+        "failed": standing.failed,
+        "unmeasured": standing.unmeasured,
+        "patch": None if patch is None else patch.identifier,
+        "updates": None if result is None else result.kept,
+        "seconds": None if result is None else result.seconds,
+        "peak_mebibytes": standing.peak_mebibytes,
+        "parameters_changed": standing.parameters_changed,
+        "delta_norm": standing.delta_norm,
+        "toxicity_change": None if toxicity is None else toxicity.region.change,
+        "toxicity_forced": None if toxicity is None else toxicity.forced,
+        "neurons_less_toxic": None if toxicity is None else toxicity.less_toxic,
+        "region_shift": None if shift is None else shift.mean_input_shift,
+        "shift_forced": None if shift is None else shift.forced,
+        "shift_by_layer": None if shift is None else shift.by_block.tolist(),
+        "scores": [asdict(score) for score in standing.scores],
+    }
+
+
+def load_method(session: Session, title: str) -> Standing:
+    """Make a method's patch the live edit, and return its standing.
+
+    Raises:
+        CaseError: It was not run, has no edit, or makes none.
+    """
+    known = session.slot(Compared).contest
+    standing = known.named(title) if known is not None else None
+    if known is None or standing is None:
+        raise CaseError(f"{title} was not run. Tick it and press Run methods.")
+    if standing.failed:
+        raise CaseError(f"{title} made no edit: {standing.failed}")
+    result = standing.result
+    if result is not None and result.patch is None and result.reminder is not None:
+        raise CaseError(f"{title} changes the prompt and no weight, so there is no patch to load. Its answer is below.")
+    if result is None or result.patch is None:
+        raise CaseError(f"{title}'s patch was not kept. Press Run methods to make it again.")
+    session.add(LiveEdit(known.case, result))
+    return standing

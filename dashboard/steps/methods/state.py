@@ -1,0 +1,38 @@
+"""What one visitor has run of several methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from editing.contest import Standing
+from inspector.model import PromptFormat
+from inspector.safeedit import Case
+
+
+@dataclass(frozen=True, eq=False)
+class Contest:
+    """Several methods on one case.
+
+    Attributes:
+        case: The case.
+        format: The prompt format of its exams.
+        block: The layer whose region was looked at.
+        standings: The methods that are done.
+    """
+
+    case: Case
+    format: PromptFormat
+    block: int
+    standings: tuple[Standing, ...]
+
+    def named(self, title: str) -> Standing | None:
+        """Return the standing of a method by its title."""
+        return next((s for s in self.standings if s.method.title == title), None)
+
+
+@dataclass
+class Compared:
+    """The visitor's last run of several methods, and the method that is picked in its figures, by title."""
+
+    contest: Contest | None = None
+    method: str | None = None

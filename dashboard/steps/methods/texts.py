@@ -1,0 +1,261 @@
+"""Small pieces of HTML of "Methods", and the lines of its table; everything that may be markup is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+
+from dashboard.kit.html import case_name, other_case, progress_bar, reading, score_value
+from dashboard.kit.session import Session
+from dashboard.steps.methods.state import Compared, Contest
+from editing.contest import ContestProgress, Standing
+from editing.methods.registry import METHODS
+from inspector.safeedit.scores import Score
+
+HEADING = (
+    '<h2><span class="step-number">7</span>Methods<small>every method on the same case: does it erase what is toxic, '
+    "or route around it?</small></h2>"
+)
+HEADERS = (
+    *("Method", "DS", "DG-Avg", "DL", "Refused", "Broken", "Parroted", "KL", "Toxicity", "Shift", "Time", "Memory"),
+    *("Weights", "Norm"),
+)
+COLUMNS = ("DS", "DG-Avg", "DL", "over-refusal", "degenerate", "parroting", "harmless KL")
+"""Scores of the table, by name."""
+LEGEND = reading(
+    "DS, DG-Avg: percent defended on the case's own prompt and on four unseen variants. DL: likeness of harmless "
+    "answers, percent. Refused: percent of harmless prompts. Broken: percent of answers empty, looping or garbled. "
+    "Parroted: percent of other prompts that got the training answer. KL: nats a token on harmless prompts. "
+    "Toxicity: change of the region's mean cosine, percent. Shift: that of its mean "
+    "input, percent. Time: seconds of the edit. Memory: its peak above the start, MiB. Weights: how many it changes. "
+    "*: so by construction, whatever the edit. Click a line to load its patch into Compare."
+)
+
+
+def cards() -> str:
+    """Return one card a method: what it does and where it comes from."""
+    cells = "".join(
+        f'<div class="card"><b>{escape(method.title)}</b><p>{escape(method.card)}</p>'
+        f'<span class="note">{escape(method.source)}</span></div>'
+        for method in METHODS.values()
+    )
+    return f'<div class="cards">{cells}</div>'
+
+
+def head(session: Session) -> str:
+    """Say which case and layer the table belongs to, and whether that is the one located last."""
+    known = session.slot(Compared).contest
+    if known is None:
+        return reading("No method was run yet. Tick some and press Run methods.")
+    badge = f"ran on: {escape(case_name(known.case))}, region: down-projection of layer {known.block}"
+    exam = next((standing.exam for standing in known.standings if standing.exam is not None), None)
+    asked = "" if exam is None else f'<span class="badge-note">Asked: {escape(exam.asked)}.</span>'
+    return (
+        other_case(session, known.case, "this table", "Run methods")
+        + f'<div class="answer-head"><span class="badge edited">{badge}</span>{asked}</div>'
+    )
+
+
+def progress(event: ContestProgress, chosen: Sequence[str]) -> str:
+    """Return the list of chosen methods with what each is doing, over one bar."""
+    done = {standing.method.title: standing for standing in event.standings}
+    left = event.seconds * (1 - event.fraction) / event.fraction if event.fraction > 0.02 else None
+    lines = []
+    for title in chosen:
+        if title in done:
+            lines.append(_done_line(done[title]))
+        elif title == event.method.title:
+            lines.append(_line(title, "running", event.message))
+        else:
+            lines.append(_line(title, "waiting", ""))
+    rest = "" if left is None else f" · about {left:.0f} s left"
+    bar = progress_bar(f"{len(done)} of {len(chosen)} methods done{rest}", event.fraction)
+    return f'{bar}<ul class="runs">{"".join(lines)}</ul>'
+
+
+def ended(known: Contest | None, cancelled: bool = False) -> str:
+    """Return the list of a contest that has ended."""
+    if known is None:
+        return progress_bar("Nothing was measured.", 0.0)
+    lines = "".join(map(_done_line, known.standings))
+    said = "Cancelled; the methods that were done are kept" if cancelled else "Ended"
+    count = f"{len(known.standings)} method{'' if len(known.standings) == 1 else 's'}"
+    return f'{progress_bar(f"{said}: {count}.", 1.0)}<ul class="runs">{lines}</ul>'
+
+
+def _done_line(standing: Standing) -> str:
+    said = standing.failed or _ended(standing)
+    if standing.unmeasured:
+        said += f"; not measured: {standing.unmeasured}"
+    return _line(standing.method.title, "failed" if standing.failed else "done", said)
+
+
+def _ended(standing: Standing) -> str:
+    result = standing.result
+    if result is None:
+        return ""
+    return f"{result.kept} update{'' if result.kept == 1 else 's'} in {result.seconds:.1f} s"
+
+
+def _line(title: str, state: str, said: str) -> str:
+    return (
+        f'<li class="{state}"><b>{escape(title)}</b> <span class="state">{state}</span> '
+        f'<span class="note">{escape(said)}</span></li>'
+    )
+
+
+def rows(standings: Sequence[Standing]) -> list[list[str]]:
+    """Return the lines of the table, a line a method."""
+    return [_cells(standing) for standing in standings]
+
+
+def _cells(standing: Standing) -> list[str]:
+    if standing.failed:
+        return [standing.method.title, *["–"] * (len(HEADERS) - 1)]
+    named = {score.name: score for score in standing.scores}
+    toxicity, shift, result = standing.toxicity, standing.shift, standing.result
+    return [
+        standing.method.title,
+        *(_score(named.get(name)) for name in COLUMNS),
+        "–" if toxicity is None else "0 *" if toxicity.forced else f"{100 * toxicity.region.change:+.1f}",
+        "–" if shift is None else "0 *" if shift.forced else f"{100 * shift.mean_input_shift:.1f}",
+        "–" if result is None else f"{result.seconds:.1f}",
+        f"{standing.peak_mebibytes:.0f}",
+        *(
+            ("0 *", "0 *")
+            if result is not None and result.patch is None and result.reminder is not None
+            else (_many(standing.parameters_changed), f"{standing.delta_norm:.3g}")
+        ),
+    ]
+
+
+def _score(score: Score | None) -> str:
+    if score is None or score.edited.value is None:
+        return "–"
+    return f"{score.edited.value:.0f}" if score.unit == "%" else f"{score.edited.value:.2g}"
+
+
+def _many(count: int) -> str:
+    if count >= 1_000_000:
+        return f"{count / 1e6:.1f} M"
+    return f"{count / 1e3:.0f} k" if count >= 10_000 else str(count)
+
+
+def all_scores(standings: Sequence[Standing]) -> str:
+    """Return every score of the exam, a column a method, vanilla first."""
+    scored = [standing for standing in standings if standing.scores]
+    if not scored:
+        return reading("The table fills as methods are done.")
+    names = {score.name: score for standing in scored for score in standing.scores}
+    head = "".join(f"<th>{escape(standing.method.title)}</th>" for standing in scored)
+    lines = []
+    for name, example in names.items():
+        vanilla = next(s for standing in scored for s in standing.scores if s.name == name).vanilla.value
+        forced = " *" if example.forced else ""
+        cells = [f"<td>{'–' if vanilla is None else score_value(vanilla, example.unit)}{forced}</td>"]
+        for standing in scored:
+            found = next((s for s in standing.scores if s.name == name), None)
+            shown = "–" if found is None or found.edited.value is None else score_value(found.edited.value, found.unit)
+            cells.append(f"<td>{shown}</td>")
+        arrow = "↑" if example.better == "higher" else "↓"
+        lines.append(
+            f'<tr><th scope="row">{escape(name)} {arrow}<span class="note">{escape(example.meaning)}, '
+            f"{escape(example.unit)}, n {example.edited.n}</span></th>{''.join(cells)}</tr>"
+        )
+    return (
+        '<div class="score-wrap"><table class="scores"><thead><tr><th>Score</th><th>Vanilla</th>'
+        f"{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        + reading("* so by construction: vanilla is compared with itself.")
+    )
+
+
+def plane_reading(standings: Sequence[Standing]) -> str:
+    """Read the plane: who erases, who suppresses, and how much the numbers can carry."""
+    found = [s for s in standings if s.toxicity is not None and s.shift is not None]
+    if not found:
+        return reading("A point a method appears when it is measured.")
+    erases = [
+        s.method.title for s in found if s.toxicity and s.shift and s.toxicity.region.change < 0 and s.shift.forced
+    ]
+    moved = [s for s in found if s.shift and not s.shift.forced]
+    parts = []
+    if erases:
+        parts.append(f"{', '.join(erases)}: less toxic without a shift")
+    if moved:
+        furthest = max(moved, key=lambda s: s.shift.mean_input_shift if s.shift else 0.0)
+        assert furthest.shift is not None
+        parts.append(f"largest shift: {furthest.method.title}, {furthest.shift.mean_input_shift:.0%}")
+    region = found[0].toxicity.region if found[0].toxicity else None
+    weak = ""
+    if region is not None:
+        weak = (
+            f" The region's mean cosine is only {region.before:+.4f} (single neurons: {region.typical:.3f} in size), "
+            "so a relative change of it is mostly noise on this model."
+            if abs(region.before) < 0.1 * region.typical
+            else f" The region's mean cosine is {region.before:+.4f}."
+        )
+    said = "; ".join(parts) or "No method shifts the region's input"
+    return reading(
+        f"{said}. * a zero by construction: an edit of the region's own matrix, or of layers above, cannot shift its "
+        f"input, and what leaves that matrix alone cannot change its toxicity.{weak}"
+    )
+
+
+def shifts_reading(standings: Sequence[Standing]) -> str:
+    """Read the shift per layer."""
+    found = [s for s in standings if s.shift is not None]
+    if not found:
+        return reading("A line a method appears when it is measured.")
+    first: dict[int, list[str]] = {}
+    for standing in found:
+        assert standing.shift is not None
+        moved = standing.shift.by_block.nonzero()[0]
+        if len(moved):
+            first.setdefault(int(moved[0]), []).append(standing.method.title)
+    said = "; ".join(f"from layer {block} on: {', '.join(titles)}" for block, titles in sorted(first.items()))
+    count = len(found[0].shift.vanilla) if found[0].shift else 0
+    return reading(f"Outputs change {said}. Means over {count} adversarial prompts, at the token before the answer.")
+
+
+def source_reading(standing: Standing | None) -> str:
+    """Read where the picked method's shift comes from."""
+    if standing is None or standing.shift is None:
+        return reading("Click a line of the table to see where a method's shift comes from.")
+    shift, title = standing.shift, standing.method.title
+    if shift.forced:
+        return reading(f"{title}: the {shift.source} at layer {shift.block} cannot change, both clouds are the same.")
+    found = shift.projection()
+    return reading(
+        f"{title}: the {shift.source} at layer {shift.block}, one point a prompt, moves by {shift.source_shift:.1%}. "
+        f"The component explains {found.explained:.0%} of the vanilla points' variance."
+    )
+
+
+def neurons_reading(standing: Standing | None) -> str:
+    """Read the toxicity of the region's neurons under the picked method."""
+    if standing is None or standing.toxicity is None:
+        return reading("Click a line of the table to see what it does to each neuron.")
+    toxicity, title = standing.toxicity, standing.method.title
+    if toxicity.forced:
+        return reading(f"{title} does not touch this matrix: every neuron stays as toxic as it was, by construction.")
+    region, half = toxicity.region, np.median(np.abs(toxicity.relative))
+    return reading(
+        f"{title}: {toxicity.less_toxic:.0%} of {len(toxicity.before):,} neurons became less toxic; half changed by "
+        f"more than {half:.1%} of their own cosine. The region's mean went from {region.before:+.5f} to "
+        f"{region.after:+.5f}. On the dotted line nothing changed."
+    )
+
+
+def answer_head(standing: Standing | None) -> str:
+    """Say above the picked method's answer what it is and how it was judged."""
+    if standing is None or standing.exam is None:
+        return reading("Click a line of the table.")
+    reply, exam = standing.exam.replies[0], standing.exam
+    verdict = reply.edited.verdict
+    said = "not judged" if verdict is None else f"{verdict.label} · {verdict.reason}"
+    return (
+        f'<div class="answer-head"><span class="badge edited">{escape(exam.weights)}</span>'
+        f'<span class="badge-note">{escape(said)} · judge: {escape(exam.judge)}</span></div>'
+    )

@@ -1,0 +1,279 @@
+"""Methods: which to run, the table, the plane, what the picked one does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import gradio as gr
+
+from dashboard.kit.bus import News, Update, Values
+from dashboard.kit.html import message, progress_bar
+from dashboard.kit.panes import build_pair
+from dashboard.kit.plots import plot
+from dashboard.kit.room import Room
+from dashboard.kit.run import CANCEL_OFF, Throttle, drain
+from dashboard.kit.session import Session
+from dashboard.kit.values import WAYS
+from dashboard.steps.methods import figures, run
+from dashboard.steps.methods import texts as words
+from dashboard.steps.methods.run import ALONE, SIZES, TITLES, TRAIN_ON
+from dashboard.steps.methods.state import Compared, Contest
+from editing.contest import ContestProgress, Standing
+from editing.trainee import SCOPES
+from inspector.safeedit.judges import EmbeddedJudge
+
+NO_ANSWER = "(no answer yet)"
+
+
+class MethodsRoom(Room):
+    """Run several methods on the case, compare them, load one's patch."""
+
+    name = "methods"
+
+    def build(self) -> None:
+        """Lay the step out with the example's contest on it."""
+        session = self.context.example.session
+        known = session.slot(Compared).contest
+        standings = known.standings if known is not None else ()
+        quick = (s for s in standings if not s.failed and s.method.key == "sft")
+        picked = next(quick, standings[0] if standings else None)
+        title = picked.method.title if picked is not None else None
+        gr.HTML(words.HEADING)
+        with gr.Accordion("What each method does", open=False, elem_id="methods-cards"):
+            gr.HTML(words.cards())
+        self._controls()
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=1, min_width=230):
+                self.run = gr.Button("Run methods", variant="primary", elem_id="methods")
+                self.cancel = gr.Button(CANCEL_OFF, variant="stop", interactive=False, elem_id="methods-cancel")
+                self.head = gr.HTML(words.head(session), elem_id="methods-head")
+            with gr.Column(scale=3, min_width=420):
+                self.clock = gr.HTML(words.ended(known), elem_id="methods-clock")
+        self.table = gr.Dataframe(
+            words.rows(standings),
+            headers=list(words.HEADERS),
+            interactive=False,
+            max_height=330,
+            wrap=True,
+            show_label=False,
+            buttons=[],
+            column_widths=["12%", "5%", "6%", "5%", "8%", "7%", "8%", "6%", "8%", "6%", "6%", "8%", "8%", "7%"],
+            elem_id="methods-table",
+        )
+        gr.HTML(words.LEGEND)
+        with gr.Accordion("All scores", open=False, elem_id="methods-all"):
+            self.scores = gr.HTML(words.all_scores(standings), elem_id="methods-scores")
+        with gr.Row(equal_height=False):
+            with gr.Column(min_width=340):
+                gr.HTML("<h3>Erase or suppress?</h3>")
+                self.plane = plot(figures.plane(standings, title), "methods-plane")
+                self.plane_reading = gr.HTML(words.plane_reading(standings))
+            with gr.Column(min_width=340):
+                gr.HTML("<h3>Activation shift per layer</h3>")
+                self.shifts = plot(figures.shifts_by_block(standings, title), "methods-shifts")
+                self.shifts_reading = gr.HTML(words.shifts_reading(standings))
+        gr.HTML("<h3>The picked method</h3>")
+        with gr.Row(equal_height=True):
+            with gr.Column(scale=3, min_width=300):
+                self.picked = gr.Dropdown(
+                    list(TITLES),
+                    value=title,
+                    label="Method",
+                    info="Or click a line of the table",
+                    interactive=True,
+                    elem_id="methods-picked",
+                )
+            with gr.Column(scale=2, min_width=200, elem_classes="buttons"):
+                self.load = gr.Button("Load its patch into Compare", elem_id="methods-load")
+        with gr.Row(equal_height=False):
+            with gr.Column(min_width=340):
+                gr.HTML("<h3>Source of the shift</h3>")
+                self.source = plot(figures.source(picked), "methods-source")
+                self.source_reading = gr.HTML(words.source_reading(picked))
+            with gr.Column(min_width=340):
+                gr.HTML("<h3>Toxicity of each neuron of the region</h3>")
+                self.neurons = plot(figures.neuron_toxicity(picked), "methods-neurons")
+                self.neurons_reading = gr.HTML(words.neurons_reading(picked))
+        self.answer_head = gr.HTML(words.answer_head(picked), elem_id="methods-answer-head")
+        reply = picked.exam.replies[0] if picked is not None and picked.exam is not None else None
+        self.pair = build_pair(
+            "methods-",
+            (reply.vanilla.text, reply.edited.text) if reply else ("", ""),
+            labels=("Vanilla answer to the adversarial prompt", "Answer with the picked method"),
+            lines=5,
+            empty=NO_ANSWER,
+        )
+        self.vanilla, self.edited = self.pair.panes
+
+    def _controls(self) -> None:
+        self.chosen = gr.CheckboxGroup(
+            list(TITLES), value=list(TITLES), label="Methods", elem_classes="chips", elem_id="methods-chosen"
+        )
+        with gr.Row(equal_height=True):
+            self.scope = gr.Radio(
+                list(SCOPES),
+                value="LoRA",
+                label="SFT and DPO train",
+                info="Low-rank factors, or every matrix of the blocks",
+                min_width=180,
+            )
+            self.train_on = gr.Radio(
+                list(TRAIN_ON),
+                value=ALONE,
+                label="SFT, DPO, Ext-Sub train on",
+                info="This case, or one of each category",
+                min_width=180,
+            )
+            self.size = gr.Radio(
+                list(SIZES),
+                value="Brief",
+                label="Exam",
+                info="17 prompts; Quick has held-out cases as well",
+                min_width=180,
+            )
+            self.way = gr.Radio(
+                list(WAYS),
+                value=next(iter(WAYS)),
+                label="Asked",
+                info="Both alike, or vanilla without the suffix",
+                min_width=180,
+                elem_id="methods-way",
+            )
+            self.tokens = gr.Slider(
+                16, 256, value=40, step=8, label="Longest answer", info="Tokens; greedy", min_width=180
+            )
+
+    def hear(self) -> None:
+        """Say whether the table is that of the case in the rail."""
+        self.context.cancels(self.cancel)
+        for button in (self.run, self.load):
+            self.context.lock(button)
+        for news in (News.CASE, News.ENDED):
+            self.bus.hear(news, self.on_case, outputs=[self.head])
+
+    def connect(self) -> None:
+        """Wire the controls."""
+        press, react = self.context.press, self.context.react
+        of_picked = [
+            *(self.plane, self.shifts, self.source, self.source_reading, self.neurons, self.neurons_reading),
+            *(self.answer_head, *self.pair.panes),
+        ]
+        table = [self.table, self.scores, self.plane_reading, self.shifts_reading]
+        chosen = [self.chosen, self.scope, self.train_on, self.size, self.tokens, self.way, self.picked]
+        read = [*self.bus.offered("texts").inputs, *self.bus.offered("layer").inputs]
+        press(
+            self.run.click,
+            self.on_methods,
+            clock=self.clock,
+            inputs=[*read, *chosen],
+            outputs=[*table, *of_picked],
+        )
+        react(self.picked.input, self.on_method_picked, inputs=[self.picked], outputs=of_picked)
+        clicked = react(self.table.select, self.on_method_row, outputs=[self.picked, *of_picked], event=True)
+        load = {"clock": self.clock, "inputs": [self.picked], "tells": (News.LIVE,)}
+        press(clicked.then, self.on_method_load, when=self.made_a_patch, **load)
+        press(self.load.click, self.on_method_load, **load)
+
+    def on_case(self, session: Session, _values: Values) -> Update:
+        """Say which case the table belongs to."""
+        return {self.head: words.head(session)}
+
+    def on_methods(self, session: Session, values: Values) -> Iterator[Update]:
+        """Run the chosen methods; the table and the figures fill method by method."""
+        texts, block = self.bus.offered("texts").call(values), self.bus.offered("layer").call(values)
+        titles = values[self.chosen] or ()
+        contest = run.run_contest(
+            self.model,
+            session,
+            texts,
+            block,
+            titles,
+            values[self.scope],
+            values[self.train_on],
+            values[self.size],
+            int(values[self.tokens] or 40),
+            EmbeddedJudge(),
+            values[self.way],
+        )
+        kept = session.slot(Compared)
+        kept.method = values[self.picked]
+        chosen = [title for title in TITLES if title in titles]
+        redraw, done = Throttle(0.3), 0
+
+        def draw(event: ContestProgress) -> Update:
+            nonlocal done
+            fresh = len(event.standings) != done
+            if not fresh and not redraw.due():
+                return {}
+            update: Update = {self.clock: words.progress(event, chosen)}
+            if fresh:
+                done = len(event.standings)
+                update |= {self.head: words.head(session), **self._compared(session)}
+            return update
+
+        made: Contest = yield from drain(contest, draw)
+        known, picked = kept.contest, kept.method
+        yield {
+            self.clock: words.ended(made, session.cancelled.is_set()),
+            self.head: words.head(session),
+            **self._compared(session),
+            **self._picked(known.named(picked) if known and picked else None),
+        }
+
+    def _compared(self, session: Session) -> Update:
+        kept = session.slot(Compared)
+        standings = kept.contest.standings if kept.contest is not None else ()
+        return {
+            self.table: words.rows(standings),
+            self.scores: words.all_scores(standings),
+            self.plane: figures.plane(standings, kept.method),
+            self.plane_reading: words.plane_reading(standings),
+            self.shifts: figures.shifts_by_block(standings, kept.method),
+            self.shifts_reading: words.shifts_reading(standings),
+        }
+
+    def _picked(self, standing: Standing | None) -> Update:
+        exam = standing.exam if standing is not None else None
+        reply = exam.replies[0] if exam is not None else None
+        answers = (reply.vanilla.text, reply.edited.text) if reply is not None else ("", "")
+        return {
+            self.source: figures.source(standing),
+            self.source_reading: words.source_reading(standing),
+            self.neurons: figures.neuron_toxicity(standing),
+            self.neurons_reading: words.neurons_reading(standing),
+            self.answer_head: words.answer_head(standing),
+            **self.pair.show(answers, empty=NO_ANSWER),
+        }
+
+    def on_method_picked(self, session: Session, values: Values) -> Update:
+        """Let the figures follow the picked method."""
+        return self._follow(session, values[self.picked])
+
+    def _follow(self, session: Session, picked: str) -> Update:
+        kept = session.slot(Compared)
+        kept.method = picked
+        standings = kept.contest.standings if kept.contest is not None else ()
+        return {
+            self.plane: figures.plane(standings, picked),
+            self.shifts: figures.shifts_by_block(standings, picked),
+            **self._picked(kept.contest.named(picked) if kept.contest is not None else None),
+        }
+
+    def on_method_row(self, session: Session, _values: Values, event: gr.SelectData) -> Update:
+        """Pick the method of the clicked line."""
+        title = str(event.row_value[0])
+        return {self.picked: title, **self._follow(session, title)}
+
+    def made_a_patch(self, session: Session, values: Values) -> bool:
+        """Tell whether the picked method has a patch to load."""
+        known = session.slot(Compared).contest
+        standing = known.named(values[self.picked]) if known is not None else None
+        return standing is not None and standing.result is not None and standing.result.patch is not None
+
+    def on_method_load(self, session: Session, values: Values) -> Iterator[Update]:
+        """Make a method's patch live; whoever hears of it measures and asks it."""
+        title = values[self.picked]
+        standing = run.load_method(session, title)
+        yield {self.clock: message(f"Measuring {title}'s patch for step 4")}
+        yield from self.bus.tell(News.LIVE, session, values)
+        yield {self.clock: progress_bar(f"{standing.method.title}'s patch is live; see step 4.", 1.0)}

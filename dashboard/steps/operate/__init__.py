@@ -1,0 +1,1 @@
+"""The step "operate": its view, its runs, its figures and its texts."""

@@ -1,0 +1,60 @@
+"""From the page's values to an edit's settings, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from editing import DinmSettings, preset
+from inspector.errors import CaseError
+
+# Settings on the page, in DinmSettings' names where they differ.
+SETTING_FIELDS = {
+    "learning_rate": "learning_rate",
+    "step_kl": "step_kl",
+    "steps": "steps",
+    "optimiser": "optimiser",
+    "weight_decay": "weight_decay",
+    "edit_weight": "edit_weight",
+    "constraint_weight": "constraint_weight",
+    "constraint": "constraint",
+    "constraint_gradient": "constraint_gradient",
+    "direction": "direction",
+    "loss_positions": "loss_positions",
+    "chat": "chat",
+    "end_of_answer": "turn_end",
+    "stop_below": "stop_below",
+    "clamp": "clamp",
+    "target": "target_probability",
+    "budget": "damage_budget",
+    "harmless_prompts": "harmless_prompts",
+    "harmless_tokens": "harmless_tokens",
+    "watch_unsafe": "watch_unsafe",
+    "harmless_at_once": "harmless_at_once",
+    "safe_answers": "safe_answers",
+    "question_alone": "question_alone",
+    "neurons_only": "neurons_only",
+}
+
+
+ZERO_IS_NONE = ("learning_rate", "clamp", "target", "budget", "harmless_at_once", "neurons_only")
+
+
+_WHOLE = ("steps", "harmless_prompts", "harmless_tokens", "harmless_at_once", "safe_answers", "neurons_only")
+
+
+def settings_from(name: Any, suffix: str, values: Sequence[Any]) -> DinmSettings:
+    """Build the settings from the page's values, in the order of :data:`SETTING_FIELDS`.
+
+    Raises:
+        CaseError: A number field is empty.
+        EditError: A value is out of range.
+    """
+    changes: dict[str, Any] = {"suffix": suffix}
+    for (part, setting), value in zip(SETTING_FIELDS.items(), values, strict=True):
+        if value is None and part not in ZERO_IS_NONE:
+            raise CaseError(f"The setting '{setting.replace('_', ' ')}' is empty. Give it a value.")
+        if part in ZERO_IS_NONE:
+            value = value or None
+        changes[setting] = int(value) if part in _WHOLE and value is not None else value
+    return preset(name, **changes)

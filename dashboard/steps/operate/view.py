@@ -1,0 +1,236 @@
+"""Operate: DINM on the picked layer, its vital signs as it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from dashboard.kit.bus import News, Offer, Update, Values
+from dashboard.kit.html import message
+from dashboard.kit.room import Room
+from dashboard.kit.run import CANCEL_OFF, Throttle, drain
+from dashboard.kit.session import Session
+from dashboard.steps.operate import figures, run
+from dashboard.steps.operate import texts as words
+from dashboard.steps.operate.settings import SETTING_FIELDS, ZERO_IS_NONE, settings_from
+from editing import DinmSettings, EditResult, Preparation, Step, preset
+from editing.values import setting_value
+from inspector.divergence import PRESETS
+
+
+class OperateRoom(Room):
+    """Fill the settings, edit live, cancel."""
+
+    name = "operate"
+
+    def build(self) -> None:
+        """Lay the controls, the vital signs and the settings out."""
+        settings = preset("corrected")
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=1, min_width=230):
+                self.edit_preset = gr.Radio(
+                    list(PRESETS),
+                    value="corrected",
+                    label="Preset",
+                    info="ours, the paper's equations, or the authors' released code",
+                )
+                self.steps = gr.Slider(1, 100, value=settings.steps, step=1, label="Step limit")
+                self.learning_rate = gr.Number(
+                    settings.learning_rate or 0,
+                    label="Learning rate",
+                    info="Size of one update; 0 measures it",
+                    minimum=0,
+                )
+                with gr.Row(elem_classes="tight"):
+                    self.edit = gr.Button("Edit", variant="primary", elem_id="edit", min_width=90)
+                    self.cancel = gr.Button(
+                        CANCEL_OFF, variant="stop", interactive=False, elem_id="cancel", min_width=90
+                    )
+            with gr.Column(scale=3, min_width=420):
+                self._vital_signs()
+        with gr.Accordion("All settings", open=False, elem_id="settings"):
+            self.build_settings()
+
+    def _vital_signs(self) -> None:
+        result = self.context.example.session.live.result
+        self.clock = gr.HTML(words.finished(result), elem_id="clock")
+        self.vitals = gr.Plot(
+            figures.vitals_of(result.trace, result.settings), show_label=False, elem_id="vitals", container=False
+        )
+        self.vitals_reading = gr.HTML(words.vitals_reading(result.trace), elem_id="vitals-reading")
+
+    def build_settings(self) -> None:
+        """Lay every setting out."""
+        settings = preset("corrected")
+        with gr.Row():
+            self.edit_weight = gr.Number(settings.edit_weight, label="Edit weight", info="c_edit, 0.1 in the paper")
+            self.constraint_weight = gr.Number(
+                settings.constraint_weight, label="Constraint weight", info="Factor on the KL"
+            )
+            self.target = gr.Number(
+                settings.target_probability, label="Target P(safe)", info="Stop here; 0 for never", minimum=0, maximum=1
+            )
+            self.budget = gr.Number(
+                settings.damage_budget, label="Damage budget", info="Largest KL, nats a token; 0 for none", minimum=0
+            )
+            self.step_kl = gr.Number(
+                settings.step_kl, label="Cost of a step", info="KL, where its size is measured", minimum=0
+            )
+            self.clamp = gr.Number(0.0, label="Clamp", info="Largest change of one weight; 0 for none", minimum=0)
+        with gr.Row():
+            self.optimiser = gr.Radio(["adam", "descent"], value=settings.optimiser, label="Optimiser")
+            self.constraint = gr.Radio(
+                ["harmless", "answer", "next token"],
+                value=settings.constraint,
+                label="Constraint",
+                info="KL on own answers to harmless prompts, on the case's answer, or on the token after its prompt",
+            )
+            self.direction = gr.Radio(
+                ["vanilla to edited", "edited to vanilla"], value=settings.direction, label="KL direction"
+            )
+            self.loss_positions = gr.Radio(
+                ["aligned", "reference"],
+                value=settings.loss_positions,
+                label="Loss positions",
+                info="reference: as the released code",
+            )
+        with gr.Row():
+            self.weight_decay = gr.Number(settings.weight_decay, label="Weight decay", info="0 in the paper", minimum=0)
+            self.stop_below = gr.Number(
+                settings.stop_below, label="Stop below", info="Total loss that ends the edit", minimum=0
+            )
+            self.harmless_prompts = gr.Slider(
+                1, 128, value=settings.harmless_prompts, step=1, label="Harmless prompts", info="For 'harmless'"
+            )
+            self.harmless_tokens = gr.Slider(
+                1, 64, value=settings.harmless_tokens, step=1, label="Tokens of each", info="Own answers' length"
+            )
+            self.harmless_at_once = gr.Number(
+                settings.harmless_at_once or 0,
+                label="Of them a step",
+                info="In turn; 0 for all at once",
+                precision=0,
+                minimum=0,
+            )
+        with gr.Row():
+            self.constraint_gradient = gr.Checkbox(
+                settings.constraint_gradient, label="KL has a gradient", info="Off in the released code"
+            )
+            self.chat = gr.Checkbox(settings.format.chat, label="Chat template", info="Off in the released code")
+            self.end_of_answer = gr.Checkbox(
+                settings.format.turn_end, label="Learn to end", info="What ends a turn after the safe answer"
+            )
+            self.watch_unsafe = gr.Checkbox(
+                settings.watch_unsafe, label="Watch the unsafe answer", info="One more forward pass a step"
+            )
+            self.safe_answers = gr.Slider(
+                1,
+                4,
+                value=settings.safe_answers,
+                step=1,
+                label="Safe answers",
+                info="The case's, then short ones of ours",
+            )
+            self.question_alone = gr.Checkbox(
+                settings.question_alone, label="Question alone, too", info="Learn the answer without the attack as well"
+            )
+            self.neurons_only = gr.Number(
+                0, label="Neurons only", info="Edit this many columns; 0 for the whole matrix", precision=0, minimum=0
+            )
+
+    @property
+    def _fields(self) -> list[Any]:
+        return [self.edit_preset, *(getattr(self, name) for name in SETTING_FIELDS)]
+
+    def settings(self, values: Values, suffix: str, **changes: Any) -> DinmSettings:
+        """Return the settings on the page.
+
+        Args:
+            changes: Other values for single fields, by their names on the page.
+        """
+        shown = [changes.get(name, values[getattr(self, name)]) for name in SETTING_FIELDS]
+        return settings_from(values[self.edit_preset], suffix, shown)
+
+    def hear(self) -> None:
+        """Offer the clock and the edit; show the vital signs of whatever edit becomes live."""
+        self.context.cancels(self.cancel)
+        self.bus.offer("clock", Offer(outputs=(self.clock,)))
+        read = [*self.bus.offered("texts").inputs, *self.bus.offered("layer").inputs, *self._fields]
+        drawn = (self.clock, self.vitals, self.vitals_reading)
+        self.bus.offer("edit", Offer(tuple(read), drawn, self.operate))
+        self.bus.hear(News.LIVE, self.on_live, outputs=drawn)
+        self.context.lock(self.edit)
+
+    def connect(self) -> None:
+        """Wire the buttons."""
+        fields = [getattr(self, name) for name in SETTING_FIELDS]
+        self.context.react(self.edit_preset.input, self.on_preset, inputs=[self.edit_preset], outputs=fields)
+        edit = self.bus.offered("edit")
+        self.context.press(
+            self.edit.click,
+            self.on_edit,
+            clock=self.clock,
+            inputs=edit.inputs,
+            outputs=edit.outputs,
+            tells=(News.LIVE,),
+        )
+
+    def on_preset(self, _session: Session, values: Values) -> Update:
+        """Fill every setting from a preset."""
+        settings = preset(values[self.edit_preset])
+        shown = {part: setting_value(settings, name) for part, name in SETTING_FIELDS.items()}
+        return {
+            getattr(self, part): 0.0 if part in ZERO_IS_NONE and value is None else value
+            for part, value in shown.items()
+        }
+
+    def on_live(self, session: Session, _values: Values) -> Update:
+        """Show the vital signs of the edit that is live now."""
+        if session.live is None:
+            return {self.clock: message("Undone: the vanilla weights are live, bit for bit.")}
+        result = session.live.result
+        return {
+            self.clock: words.finished(result),
+            self.vitals: figures.vitals_of(result.trace, result.settings),
+            self.vitals_reading: words.vitals_reading(result.trace),
+        }
+
+    def on_edit(self, session: Session, values: Values) -> Iterator[Update]:
+        """Run DINM with live vital signs; whoever hears of the edit measures and asks it."""
+        yield from self.operate(values, session)
+
+    def operate(self, values: Values, session: Session, **changes: Any) -> Iterator[Update]:
+        """Edit, and tell the steps.
+
+        Args:
+            changes: Other values for single settings, by their names on the page.
+        """
+        texts = self.bus.offered("texts").call(values)
+        settings = self.settings(values, texts.suffix, **changes)
+        block = self.bus.offered("layer").call(values)
+        yield {
+            self.vitals: figures.vitals_of((), settings),
+            self.vitals_reading: words.vitals_reading(()),
+        }
+        trace: list[Step] = []
+        redraw = Throttle(0.2)
+
+        def draw(event: Preparation | Step) -> Update:
+            if isinstance(event, Preparation):
+                return {self.clock: words.clock(event)}
+            trace.append(event)
+            seconds = sum(step.seconds for step in trace) / len(trace)
+            vitals = {self.vitals: figures.vitals_of(trace, settings)} if redraw.due() else {}
+            return {self.clock: words.clock(event, seconds), **vitals}
+
+        result: EditResult = yield from drain(run.edit(self.model, session, texts, block, settings), draw)
+        yield {
+            self.vitals: figures.vitals_of(result.trace, settings),
+            self.clock: words.finished(result),
+            self.vitals_reading: words.vitals_reading(result.trace),
+        }
+        if result.patch is not None:
+            yield from self.bus.tell(News.LIVE, session, values)
+            yield {self.clock: words.finished(result)}

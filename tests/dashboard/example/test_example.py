@@ -1,0 +1,233 @@
+"""The finished example that a visitor starts with: made once per model, read back exactly, made again when in doubt."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from dashboard_helpers import short_examples, tiny_model
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from dashboard.example import store as example_module
+from dashboard.example.make import CASE, Example, make_example
+from dashboard.kit.session import Session
+from dashboard.steps.compare.run import Measured
+from dashboard.steps.locate.run import LocatedCase
+from dashboard.steps.methods.state import Compared
+from dashboard.steps.operate import run as operating
+from editing.calibration import Calibration
+from editing.objectives import known_answers
+from editing.standing_file import load_standings
+from editing.trial_edits import Layers, Trial
+from inspector.errors import PatchError
+from inspector.model import Decoding, Detector
+from inspector.safeedit import bundled_cases
+
+SHORT = Decoding(max_new_tokens=6)
+
+
+pytestmark = pytest.mark.usefixtures("model")
+
+
+@pytest.fixture
+def edits(monkeypatch) -> list[Any]:
+    """The edits that were run, one entry each."""
+    made: list[Any] = []
+    real = operating.dinm
+
+    def counted(*arguments, **options):
+        made.append(arguments)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(operating, "dinm", counted)
+    return made
+
+
+def file_in(folder: Path) -> Path:
+    (path,) = folder.glob("*.safetensors")
+    return path
+
+
+def assert_same(one: Example, two: Example) -> None:
+    first, second = one.session, two.session
+    assert first.live.patch.identifier == second.live.patch.identifier
+    assert dict(first.live.patch.settings) == dict(second.live.patch.settings)
+    assert first.live.result.trace == second.live.result.trace
+    kept = ("kept", "stop_reason", "block", "settings", "seconds")
+    assert all(getattr(first.live.result, name) == getattr(second.live.result, name) for name in kept)
+    assert (
+        first.slot(Measured).answers == second.slot(Measured).answers
+        and one.texts == two.texts
+        and one.block == two.block
+    )
+    assert np.array_equal(first.slot(LocatedCase).divergence.l2, second.slot(LocatedCase).divergence.l2)
+    assert first.slot(Measured).comparison.after[0].per_token == second.slot(Measured).comparison.after[0].per_token
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_methods() -> Iterator[None]:
+    """One method that trains nothing stands for all of them."""
+    with short_examples():
+        yield
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory, quick_methods) -> tuple[Example, Path]:
+    """An example and the folder in which it was kept."""
+    folder = tmp_path_factory.mktemp("first")
+    return make_example(tiny_model(), SHORT, folder), folder
+
+
+@pytest.fixture
+def kept(first, tmp_path) -> tuple[Example, Path]:
+    """The same with a copy of the folder, for a test to damage."""
+    example, folder = first
+    return example, Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def test_the_example_is_one_whole_operation_on_a_bundled_case(first):
+    example, _ = first
+    session, case = example.session, bundled_cases()[CASE]
+    assert (example.texts.question, session.case.adversarial_prompt) == (case.question, case.adversarial_prompt)
+    assert example.block == session.live.result.block == session.slot(LocatedCase).divergence.toxic_layer()
+    assert session.slot(Measured).comparison is not None and session.slot(Measured).comparison.strength == 1.0
+    assert all(session.slot(Measured).answers.texts) and not session.cancelled.is_set()
+
+
+def test_a_calibrated_model_s_example_is_edited_at_the_recommended_layer_and_kept_apart(model, tmp_path, edits):
+    toxic = make_example(model, SHORT, tmp_path).block
+    other = (toxic + 1) % model.blocks
+    layers = Layers((Trial(other, 1.0, 0.1, 1.0),), 0.25, 5, 20)
+    known = Calibration(layers, Detector((0,), torch.ones(1, 32), 0.0, 0.0, model.fingerprint))
+    example = make_example(model, SHORT, tmp_path, known)
+    assert example.block == example.session.live.result.block == other and len(edits) == 2
+    assert make_example(model, SHORT, tmp_path, known).block == other and len(edits) == 2
+
+
+def test_a_second_start_reads_it_back_exactly_without_an_edit(model, tmp_path, edits):
+    made = make_example(model, SHORT, tmp_path)
+    assert len(edits) == 1
+    assert_same(make_example(model, SHORT, tmp_path), made)
+    assert len(edits) == 1
+
+
+def test_a_second_start_knows_the_answers_to_the_harmless_prompts(model, kept):
+    _, folder = kept
+    before = dict(known_answers(model))
+    known_answers(model).clear()
+    make_example(model, SHORT, folder)
+    assert known_answers(model) == before and len(before) >= 8
+
+
+def test_a_visitor_starts_with_it_and_their_edits_leave_it_alone(first):
+    example, _ = first
+    session = Session()
+    example.fill(session)
+    assert (
+        session.live is example.session.live
+        and session.slot(Measured).answers is example.session.slot(Measured).answers
+    )
+    assert (
+        session.case is example.session.case
+        and session.slot(Measured).comparison is example.session.slot(Measured).comparison
+    )
+    session.undo()
+    assert session.live is None and example.session.live is not None
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the record of a patch file and leave everything else as it was."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no iterator
+    record = json.loads(metadata["record"])
+    change(record)
+    save_file(tensors, path, metadata={**metadata, "record": json.dumps(record)})
+
+
+DAMAGE: dict[str, Callable[[Path], Any]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "no safetensors": lambda path: path.write_text("<html>404</html>"),
+    "another format": lambda path: save_file({}, path, metadata={"format": "other", "record": "{}"}),
+    "no record": lambda path: rewrite(path, dict.clear),
+    "no trace": lambda path: rewrite(path, lambda record: record["extra"].pop("trace")),
+    "a step of another version": lambda path: rewrite(path, lambda record: record["extra"]["trace"][0].pop("seconds")),
+    "harmless of another version": lambda path: rewrite(path, lambda record: record["extra"].update(harmless=[[1]])),
+    "answers of another version": lambda path: rewrite(path, lambda record: record["extra"].update(answers=None)),
+}
+
+
+def test_every_damage_of_the_file_is_seen_and_told(model, kept, capsys):
+    _, folder = kept
+    path = file_in(folder)
+    whole, unseen = path.read_bytes(), []
+    assert example_module.read(path, model) is not None
+    for name, damage in DAMAGE.items():
+        damage(path)
+        if example_module.read(path, model) is not None or "it is made again" not in capsys.readouterr().err:
+            unseen.append(name)
+        path.write_bytes(whole)
+    assert unseen == []
+
+
+def test_a_damaged_file_is_made_again(model, kept, edits, capsys):
+    made, folder = kept
+    DAMAGE["no trace"](file_in(folder))
+    again = make_example(model, SHORT, folder)
+    assert len(edits) == 1 and "it is made again" in capsys.readouterr().err
+    assert again.session.live.patch.identifier == made.session.live.patch.identifier
+    make_example(model, SHORT, folder)
+    assert len(edits) == 1, "the file is whole again"
+
+
+@pytest.mark.parametrize("content", ["{}"])
+def test_damaged_standings_are_made_again(model, kept, edits, capsys, content):
+    made, folder = kept
+    (path,) = folder.glob("*/standings.json")
+    for other in ("", '{"format": "dinm-inspector standings 1"}'):
+        path.write_text(other)
+        with pytest.raises(PatchError, match=r"Run the contest again|holds no standings"):
+            load_standings(path.parent)
+    path.write_text(content)
+    again = make_example(model, SHORT, folder)
+    assert len(edits) == 1 and "it is made again" in capsys.readouterr().err
+    (first,), (second,) = made.session.slot(Compared).contest.standings, again.session.slot(Compared).contest.standings
+    assert first.scores == second.scores and first.result.trace[1].edit_loss == second.result.trace[1].edit_loss
+
+
+def test_a_file_of_another_model_is_not_used(model, kept, edits):
+    _, folder = kept
+    rewrite(file_in(folder), lambda record: record.update(fingerprint="0123456789abcdef"))
+    example = make_example(model, SHORT, folder)
+    assert len(edits) == 1 and example.session.live.patch.fingerprint == model.fingerprint
+
+
+def test_another_model_has_a_file_of_its_own(model, kept):
+    _, folder = kept
+    first = file_in(folder)
+    assert model.fingerprint in first.name
+    other = replace(model, fingerprint="0123456789abcdef")
+    make_example(other, SHORT, folder)
+    assert len(list(folder.glob("*.safetensors"))) == 2 and first.exists()
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_an_example_that_cannot_be_kept_is_shown_all_the_same(model, kept, tmp_path, capsys, what):
+    made, folder = kept
+    if what == "folder":
+        (tmp_path / "blocked").write_text("a file where the folder should be")
+    else:  # a folder where the file should be; a full disk gives the same kind of error
+        partial = file_in(folder).with_suffix(".partial").name
+        (tmp_path / "blocked" / partial).mkdir(parents=True)
+    shown = make_example(model, SHORT, tmp_path / "blocked")
+    assert shown.session.live.patch.identifier == made.session.live.patch.identifier
+    assert "could not be kept" in capsys.readouterr().err

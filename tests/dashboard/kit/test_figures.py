@@ -1,0 +1,223 @@
+"""Figures drawn from made-up measurements: labels, marks, colours with one meaning, size. No model runs here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from made_up import HOSTILE, comparison, divergence, likelihood, profile, shift, steps
+
+from dashboard.kit import plots
+from dashboard.steps.compare import figures as compare_figures
+from dashboard.steps.locate import figures as locate_figures
+from dashboard.steps.operate import figures as operate_figures
+from inspector.columns import NeuronProfile
+from inspector.divergence import DISTANCES
+
+SAFE, UNSAFE, EDITED = "#0072B2", "#D55E00", "#CC79A7"
+"""What the figures' colours mean, in Okabe and Ito's colours, typed here anew."""
+LARGEST = 150_000
+"""Bytes of one figure's JSON that a page redraws without a pause."""
+
+
+@cache
+def every_figure(blocks: int, count: int) -> dict[str, go.Figure]:
+    measured = divergence(blocks, count)
+    trace = steps(*np.linspace(0.1, 0.9, 100), limit=100)
+    return {
+        "curve": locate_figures.curve(measured, "l2", 1),
+        "divergence_heatmap": locate_figures.divergence_heatmap(measured),
+        "vitals": operate_figures.vitals(trace, 100, 0.2, 0.8),
+        "divergence_before_after": compare_figures.divergence_before_after(comparison(blocks, count)),
+        "shift_by_block": compare_figures.shift_by_block(shift(blocks, count)),
+        "shift_heatmap": compare_figures.shift_heatmap(shift(blocks, count)),
+        "neurons": compare_figures.neurons(profile()),
+        "token_probabilities": compare_figures.token_probabilities(likelihood(count), likelihood(count, 1)),
+    }
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Yield every string of a figure as plotly.js will read it."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from strings(item)
+
+
+def drawn(figure: go.Figure) -> dict[str, Any]:
+    return json.loads(figure.to_json())
+
+
+def texts(figure: go.Figure) -> list[str]:
+    return [annotation.text for annotation in figure.layout.annotations]
+
+
+@pytest.mark.parametrize(
+    ("token", "shown"),
+    [
+        ("<s>", "&lt;s&gt;"),
+        ("<b>x</b>", "&lt;b&gt;x&lt;/b&gt;"),
+        ("\n", "⏎"),
+        ("\n\n", "⏎⏎"),
+        ("\t", "⇥"),
+        (" ", "␣"),
+        ("", "␣"),
+        ("   ", "␣"),
+        (" the", "the"),
+        ("a & b", "a &amp; b"),
+    ],
+)
+def test_a_token_label_shows_markup_and_white_space_as_text(token, shown):
+    assert plots.label(token) == shown
+
+
+def test_a_long_token_is_cut_before_it_is_escaped_so_that_no_entity_is_halved():
+    assert plots.label("<" * 40) == "&lt;" * 13 + "…"
+    assert plots.label("abcdefghijklmn") == "abcdefghijklmn"
+
+
+@pytest.mark.parametrize("name", ["divergence_heatmap", "shift_heatmap", "token_probabilities"])
+def test_no_figure_holds_a_token_as_markup_and_each_shows_it_escaped(name):
+    found = list(strings(drawn(every_figure(4, len(HOSTILE))[name])))
+    for raw in ("<s>", "<b>x", "<i>", "</td>"):
+        assert not [text for text in found if raw in text]
+    for escaped in ("&lt;s&gt;", "&lt;b&gt;x&lt;/b&gt;", "⏎", "␣", "&amp;lt;"):
+        assert [text for text in found if escaped in text], escaped
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_the_toxic_bar_is_vermillion_and_named_and_the_picked_one_marked_otherwise(distance):
+    measured = divergence()
+    toxic = int(np.argmax(getattr(measured, distance)))
+    picked = (toxic + 1) % 4
+    figure = locate_figures.curve(measured, distance, picked)
+    colours, patterns = figure.data[0].marker.color, figure.data[0].marker.pattern.shape
+    assert [n for n, colour in enumerate(colours) if colour == UNSAFE] == [toxic]
+    assert set(texts(figure)) == {f"<b>{toxic}</b> toxic layer", f"<b>{picked}</b> picked"}
+    marked = {colours[toxic], colours[picked]}
+    assert len(marked) == 2 and not marked & {c for n, c in enumerate(colours) if n not in (toxic, picked)}
+    assert patterns[toxic] and patterns[picked] and patterns[toxic] != patterns[picked], "colour alone must not tell"
+
+
+def test_a_picked_toxic_layer_is_one_vermillion_bar_with_both_words():
+    figure = locate_figures.curve(divergence(), "l2", 2)
+    assert texts(figure) == ["<b>2</b> toxic layer, picked"]
+    assert figure.data[0].marker.color[2] == UNSAFE
+
+
+def test_without_a_pick_only_the_toxic_layer_is_marked():
+    assert texts(locate_figures.curve(divergence(), "l2")) == ["<b>2</b> toxic layer"]
+
+
+def test_the_bars_are_the_measured_distances():
+    measured = divergence(7)
+    for distance in DISTANCES:
+        bars = locate_figures.curve(measured, distance).data[0]
+        assert list(bars.x) == list(range(7)) and np.allclose(bars.y, getattr(measured, distance))
+
+
+@pytest.mark.parametrize("name", sorted(every_figure(4, 8)))
+def test_a_figure_of_48_blocks_and_512_tokens_stays_small(name):
+    assert len(every_figure(48, 512)[name].to_json().encode()) < LARGEST
+
+
+def test_the_neurons_of_a_seven_billion_model_stay_small():
+    assert len(compare_figures.neurons(profile(14_336)).to_json().encode()) < LARGEST
+
+
+def test_vitals_without_a_step_are_three_empty_charts():
+    figure = operate_figures.vitals((), 40, 0.2, 0.8)
+    assert sum(title in texts(figure) for title in ("Edit loss, nats", "Harmless KL, nats", "P(answer) per token")) == 3
+    assert all(not line.x for line in figure.data)
+    assert figure.layout.xaxis.range == (-0.5, 40.5)
+
+
+def test_vitals_of_one_step_show_its_numbers():
+    figure = operate_figures.vitals(steps(0.25), 40, None, None)
+    assert {line.name: line.y for line in figure.data} == {
+        "edit loss": (pytest.approx(np.log(4)),),
+        "KL": (0.0,),
+        "safe answer": (0.25,),
+        "unsafe answer": (0.125,),
+    }
+    assert not figure.layout.shapes, "no target and no budget, no dashed line"
+
+
+def test_vitals_of_an_unwatched_unsafe_answer_do_not_name_it():
+    figure = operate_figures.vitals(steps(0.1, 0.2, unsafe=False), 40, 0.2, 0.8)
+    assert [line.name for line in figure.data] == ["edit loss", "KL", "safe answer"]
+    assert "unsafe" not in texts(figure) and "safe" in texts(figure)
+
+
+def test_vitals_draw_the_target_always_and_the_budget_once_it_is_near():
+    low, high = steps(0.1, 0.2, limit=40), steps(*[0.1] * 21, limit=40)  # KL is 0.01 a step
+    assert [shape.y0 for shape in operate_figures.vitals(low, 40, 0.2, 0.8).layout.shapes] == [0.8]
+    assert sorted(shape.y0 for shape in operate_figures.vitals(high, 40, 0.2, 0.8).layout.shapes) == [0.2, 0.8]
+
+
+def test_colours_follow_the_table_of_meanings_and_lines_differ_in_dash_too():
+    vitals = {line.name: line.line for line in operate_figures.vitals(steps(0.1, 0.2), 40, None, None).data}
+    assert vitals["safe answer"].color == vitals["edit loss"].color == SAFE
+    assert vitals["unsafe answer"].color == UNSAFE and vitals["KL"].color == EDITED
+    assert vitals["safe answer"].dash != vitals["unsafe answer"].dash
+    for name in ("divergence_before_after", "token_probabilities"):
+        lines = {line.name: line.line for line in every_figure(4, 8)[name].data}
+        assert set(lines) == {"vanilla", "edited"}
+        assert lines["edited"].color == EDITED and lines["vanilla"].color not in (SAFE, UNSAFE, EDITED)
+        assert lines["edited"].dash != lines["vanilla"].dash
+    assert compare_figures.neurons(profile()).data[0].marker.color == EDITED
+
+
+def test_the_shift_of_an_edited_block_is_purple_and_named():
+    figure = compare_figures.shift_by_block(shift(edited=(1, 3)))
+    assert [n for n, colour in enumerate(figure.data[0].marker.color) if colour == EDITED] == [1, 3]
+    assert texts(figure) == ["<b>1</b> edited", "<b>3</b> edited"]
+
+
+def test_the_shift_heatmap_starts_at_the_edited_block_and_marks_where_the_answer_starts():
+    moved = shift(blocks=5, count=10, edited=(2,))
+    figure = compare_figures.shift_heatmap(moved)
+    assert list(figure.data[0].y) == ["2", "3", "4"]
+    assert np.allclose(figure.data[0].z, moved.by_token[2:], rtol=0, atol=5.1e-3)  # two decimals are drawn
+    assert figure.layout.shapes[0].x0 == moved.prompt_tokens - 0.5 and "answer" in texts(figure)
+
+
+def test_the_divergence_heatmap_names_both_tokens_and_holds_the_measured_distances():
+    measured = divergence(3, 4)
+    drawn_map = locate_figures.divergence_heatmap(measured).data[0]
+    assert np.allclose(drawn_map.z, measured.token_relative, rtol=0, atol=5.1e-3)  # two decimals are drawn
+    first = plots.label(measured.safe_tokens[0]), plots.label(measured.unsafe_tokens[0])
+    assert any(
+        all(part in text for part in first) for text in strings(drawn(locate_figures.divergence_heatmap(measured)))
+    )
+
+
+def test_the_neurons_that_moved_most_are_named():
+    measured = profile()
+    figure = compare_figures.neurons(measured, named=3)
+    assert set(texts(figure)) == {str(n) for n in np.argsort(measured.relative)[-3:]}
+
+
+def test_the_token_chart_shows_probabilities_of_both_weights():
+    before, after = likelihood(), likelihood(seed=1)
+    lines = {line.name: line.y for line in compare_figures.token_probabilities(before, after).data}
+    assert np.allclose(lines["vanilla"], np.exp(before.log_probabilities))
+    assert np.allclose(lines["edited"], np.exp(after.log_probabilities))
+
+
+def test_a_figure_of_nothing_but_zeros_has_an_axis():
+    still = replace(shift(), by_token=np.zeros((4, 8), dtype=np.float32))
+    for figure in (
+        compare_figures.shift_by_block(still),
+        compare_figures.neurons(NeuronProfile(0, np.zeros(8), np.zeros(8))),
+        locate_figures.curve(replace(divergence(), l2=np.zeros(4)), "l2"),
+    ):
+        low, high = figure.layout.yaxis.range
+        assert low == 0 and high > 0

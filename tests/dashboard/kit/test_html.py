@@ -1,0 +1,235 @@
+"""Readings, badges and clocks say what the data say, in numbers for people, with everything foreign escaped."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html import unescape
+
+import numpy as np
+import pytest
+from dashboard_helpers import model_at_rest
+from made_up import comparison, divergence, likelihood, result, steps
+
+from dashboard import heading
+from dashboard.kit import html as kit_html
+from dashboard.kit.session import LiveEdit, Session
+from dashboard.steps.case import texts as case_texts
+from dashboard.steps.case.run import PromptView
+from dashboard.steps.compare import texts as compare_texts
+from dashboard.steps.locate import texts as locate_texts
+from dashboard.steps.operate import texts as operate_texts
+from editing import Preparation
+from editing.progress import STOP_TEXT
+from inspector.divergence import DISTANCES
+from inspector.model import VANILLA, Row
+from inspector.safeedit import bundled_cases
+
+MARKUP = "<script>alert(1)</script>&<b>x"
+
+
+def seen(html: str) -> str:
+    """Return what a person reads."""
+    return unescape(re.sub(r"<[^>]*>", "", html))
+
+
+def numbers(text: str) -> list[int]:
+    return [int(n) for n in re.findall(r"\d+", text)]
+
+
+@pytest.fixture
+def session() -> Session:
+    made = Session()
+    made.add(LiveEdit(bundled_cases()[0], result(block=2)))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0, "0"),
+        (0.0, "0"),
+        (1e-9, "<0.0001"),
+        (9.9e-5, "<0.0001"),
+        (1.234e-4, "0.000123"),
+        (0.12345, "0.123"),
+        (12.34, "12.3"),
+        (123456.7, "123,457"),
+    ],
+)
+def test_a_number_is_readable_and_small_ones_are_never_a_bare_zero(value, shown):
+    assert kit_html.number(value) == shown
+
+
+@pytest.mark.parametrize("value", [999.4, 999.6, 999.99, 1000.0, -999.7])
+def test_a_number_near_a_thousand_is_not_in_scientific_notation(value):
+    assert "e" not in kit_html.number(value)
+    assert float(kit_html.number(value).replace(",", "")) == pytest.approx(value, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.0, "<0.0001"), (9e-5, "<0.0001"), (1e-4, "0.0001"), (0.0042, "0.0042"), (0.5, "0.500"), (1.0, "1.000")],
+)
+def test_a_probability_is_readable_and_never_reads_as_nothing(value, shown):
+    assert kit_html.probability(value) == shown
+
+
+def test_no_probability_is_written_as_zero():
+    for value in np.geomspace(1e-12, 1.0, 200):
+        assert float(kit_html.probability(value).lstrip("<")) > 0
+        assert float(kit_html.number(value).lstrip("<")) > 0
+
+
+def test_everything_foreign_is_escaped():
+    with model_at_rest() as model:
+        named = replace(model, name=MARKUP, fingerprint='"><script>alert(1)</script>')
+        hostile = replace(divergence(), safe_tokens=("<script>",) * 8, unsafe_tokens=("<b>x</b>",) * 8)
+        written = (
+            heading.header(named),
+            kit_html.reading(MARKUP),
+            kit_html.message(MARKUP),
+            operate_texts.clock(Preparation(MARKUP, 0.5)),
+            kit_html.weights_badge(VANILLA, MARKUP),
+            case_texts.prompt_reading(PromptView(MARKUP, 1, 2, (MARKUP,))),
+            locate_texts.heatmap_reading(hostile),
+        )
+    for html in written:
+        assert "<script" not in html and "<b>x" not in html
+    assert MARKUP in seen(written[0]) and MARKUP in seen(written[1])
+    assert "'<script>'" in seen(written[6]) and "'<b>x</b>'" in seen(written[6])
+
+
+def test_a_patch_s_method_is_escaped_on_both_badges(session):
+    patch = replace(session.live.patch, method=MARKUP)
+    session.edits = [LiveEdit(session.live.case, replace(session.live.result, patch=patch))]
+    for html in (kit_html.live_badge(session), kit_html.weights_badge(session.row)):
+        assert "<script" not in html and MARKUP in seen(html)
+
+
+def test_the_header_names_model_layers_and_number_type():
+    with model_at_rest() as model:
+        text = seen(heading.header(model))
+    assert "tiny-llama" in text and "3 layers (0-2)" in text and "float32" in text and "cpu" in text
+
+
+def test_the_live_badge_of_a_new_visitor_says_vanilla():
+    assert seen(kit_html.live_badge(Session())) == "live weights: vanillano edit is live"
+
+
+def test_the_live_badge_names_method_layer_strength_and_patch(session):
+    session.scale(0.5)
+    html = kit_html.live_badge(session)
+    expected = f"live weights: DINM · layer 2 · strength 0.5 · patch {session.live.patch.identifier}"
+    assert expected in seen(html) and "1 kept for Undo" in seen(html)
+    assert "badge edited" in html and "badge vanilla" not in html
+
+
+def test_the_live_badge_of_an_edit_at_strength_zero_says_vanilla(session):
+    session.scale(0.0)
+    html = kit_html.live_badge(session)
+    assert "live weights: vanilla" in seen(html)
+
+
+def test_the_badge_above_an_answer_says_which_weights_made_it(session):
+    vanilla, edited = kit_html.weights_badge(VANILLA, "question alone"), kit_html.weights_badge(session.row)
+    assert seen(vanilla) == "vanillaquestion alone" and "badge vanilla" in vanilla
+    assert seen(edited) == session.row.label() and "badge edited" in edited
+    assert "badge vanilla" in kit_html.weights_badge(Row(session.live.patch, 0.0))
+
+
+def test_the_clock_says_what_is_prepared_and_stays_in_its_first_tenth():
+    html = operate_texts.clock(Preparation("Asking harmless prompt 3 of 8", 0.5))
+    assert seen(html) == "Asking harmless prompt 3 of 8" and "width:5.0%" in html
+
+
+def test_the_clock_of_a_step_counts_steps_and_the_time_left():
+    last = steps(0.1, 0.2, 0.3, limit=10)[-1]
+    html = operate_texts.clock(last, seconds_per_step=0.5)
+    assert seen(html) == "Step 2 of at most 10 · 0.50 s a step · at most 4 s left"
+    assert "width:28.0%" in html
+
+
+def test_the_clock_before_any_edit_says_what_to_press():
+    assert "Press Edit" in seen(operate_texts.clock(None))
+
+
+@pytest.mark.parametrize("reason", list(STOP_TEXT))
+def test_the_clock_of_an_ended_edit_says_why_and_what_is_kept(reason):
+    text = seen(operate_texts.finished(result(reason=reason)))
+    assert STOP_TEXT[reason] in text and "1.5 s" in text
+    assert ("nothing was changed" in text) == (reason == "cancelled")
+    assert ("1 update kept" in text) == (reason != "cancelled")
+
+
+@pytest.mark.parametrize(("kept", "words"), [(0, "0 updates kept"), (1, "1 update kept;"), (7, "7 updates kept")])
+def test_updates_are_counted_in_good_english(kept, words):
+    assert words.rstrip(";") in seen(operate_texts.finished(result(kept=kept)))
+    assert ("updates" in seen(operate_texts.finished(result(kept=kept)))) == (kept != 1)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_the_locate_reading_names_the_layer_of_the_largest_distance(distance):
+    measured = divergence(9)
+    text = seen(locate_texts.locate_reading(measured, distance, 8))
+    assert f"most at layer {int(np.argmax(measured.by(distance)))} of 0-8." in text
+    assert ("grows with depth by itself" in text) == (distance == "l2")
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+def test_the_locate_reading_of_the_other_presets_says_what_is_odd_about_them(padding):
+    reference = seen(locate_texts.locate_reading(replace(divergence(), preset="reference", padding=padding), "l2", 3))
+    paper = seen(locate_texts.locate_reading(replace(divergence(), preset="paper", padding=padding), "l2", 3))
+    assert f"{padding} padding" in reference and "pads count" in reference and "final norm" in reference
+    assert f"{padding} padding" in paper and "answers alone" in paper
+
+
+def test_the_heatmap_reading_names_the_farthest_tokens():
+    measured = divergence(5, 9)
+    block, token = np.unravel_index(measured.token_relative.argmax(), measured.token_relative.shape)
+    per_token = measured.token_relative.mean(axis=0)
+    text = seen(locate_texts.heatmap_reading(measured))
+    assert f"token {token} at layer {block} " in text
+    assert repr(measured.safe_tokens[token]) in text and repr(measured.unsafe_tokens[token]) in text
+    assert text.endswith(f"largest at token {per_token.argmax()}, smallest at token {per_token.argmin()}.")
+
+
+def test_the_prompt_reading_counts_tokens_and_warns_only_about_odd_ones():
+    plain, odd = PromptView("x", 1234, 8192, ()), PromptView("x", 1, 2, ("2 control characters left out",))
+    assert seen(case_texts.prompt_reading(plain)) == "1,234 of at most 8,192 tokens."
+    assert "warn" not in case_texts.prompt_reading(plain) and "warn" in case_texts.prompt_reading(odd)
+    assert "2 control characters left out" in seen(case_texts.prompt_reading(odd))
+
+
+def test_the_tiles_show_the_measured_numbers_of_the_kept_step():
+    before, after = (likelihood(seed=1), likelihood(seed=2)), (likelihood(seed=3), likelihood(seed=4))
+    measured = replace(comparison(), before=before, after=after, strength=0.5)
+    edit = result(block=2, reason="damage budget", trace=steps(0.1, 0.2, 0.3), kept=1)
+    live = LiveEdit(bundled_cases()[0], edit)
+    text = seen(compare_texts.tiles(measured, live))
+    assert text.startswith(live.row(0.5).label()), "the badge of the weights that were measured"
+    for then, now in ((before[0], after[0]), (before[1], after[1])):
+        assert f"{kit_html.probability(then.per_token)} → {kit_html.probability(now.per_token)}" in text
+        assert f"{kit_html.probability(then.first)} → {kit_html.probability(now.first)}" in text
+    assert "0.01nats" in text, "KL of step 1, the kept one, not of the rejected one"
+    assert f"{kit_html.number(edit.patch.norm / 2)}layer 2" in text, "the change at half strength"
+    assert "0zero by construction" in text and "1 updates" not in text
+
+
+def test_the_compare_readings_agree_with_the_measurements():
+    measured = comparison(6, 10)
+    l2 = measured.divergence_before.l2.copy()
+    l2[4] += 7
+    measured = replace(measured, divergence_after=replace(measured.divergence_before, l2=l2))
+    tokens, divergences, layers, by_token, neurons = map(seen, compare_texts.compare_readings(measured))
+    raised = (measured.after[0].log_probabilities > measured.before[0].log_probabilities).sum()
+    assert numbers(tokens)[:2] == [raised, 10]
+    assert "most at layer 4:" in divergences and "below 2 cannot change" in divergences
+    largest = int(measured.shift.by_token.mean(axis=1).argmax())
+    assert f"most at layer {largest}, by {measured.shift.by_token.mean(axis=1).max():.1%}" in layers
+    answer, prompt = measured.shift.by_token[largest, 5:].mean(), measured.shift.by_token[largest, :5].mean()
+    assert f"At layer {largest} the answer's tokens move by {answer:.1%}, the prompt's by {prompt:.1%}." == by_token
+    furthest = int(measured.profile.relative.argmax())
+    assert neurons.startswith(f"Layer 2: neuron {furthest} moved most, by {measured.profile.relative.max():.1%}")
+    change = np.sort(measured.profile.change**2)
+    assert neurons.endswith(f"the ten largest changes hold {change[-10:].sum() / change.sum():.1%} of the whole.")

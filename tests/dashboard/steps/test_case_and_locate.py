@@ -1,0 +1,191 @@
+"""The events of the case rail and of Locate: what is typed or picked, and what the page then shows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import pytest
+from dashboard_helpers import Visitor, open_page
+
+from dashboard.steps.case.view import NO_TEMPLATE, OWN_TEMPLATE
+from dashboard.steps.compare.run import OWN_PROMPT
+from dashboard.steps.locate.run import LocatedCase
+from inspector.divergence import DISTANCES, PRESETS, divergence
+from inspector.model import PromptFormat
+from inspector.safeedit import bundled_cases, bundled_templates
+
+SCRIPT = "<script>alert(1)</script>"
+STALE = "The texts have changed since this was measured. Press Locate"
+
+
+pytestmark = pytest.mark.usefixtures("model")
+
+
+def test_an_example_fills_the_rail_and_its_prompt_is_the_bundled_one(page):
+    wrong = []
+    for case in bundled_cases():
+        visitor = Visitor(page, f"example {case.identifier}")
+        visitor.do("on_example", example=case.question)
+        name = visitor.screen["template_name"]
+        visitor.do("on_texts")
+        shown = (name, visitor.screen["safe"], visitor.screen["unsafe"])
+        if (
+            shown != (case.attack_name, case.safe, case.unsafe)
+            or case.adversarial_prompt not in visitor.screen["prompt"]
+        ):
+            wrong.append((case.identifier, *shown))
+    assert wrong == []
+
+
+def test_a_named_template_shows_its_text_with_the_slot(visitor):
+    for template in bundled_templates():
+        visitor.do("on_template", template_name=template.name)
+        assert visitor.screen["template"] == template.text and "{question}" in template.text
+    visitor.do("on_template", template_name=NO_TEMPLATE)
+    assert visitor.screen["template"] == ""
+    visitor.do("on_template", template_name=OWN_TEMPLATE, template="Mine: {question}")
+    assert visitor.screen["template"] == "Mine: {question}"
+
+
+def test_the_case_s_unsafe_answer_comes_back_and_a_typed_question_has_none(visitor):
+    visitor.do("on_unsafe_case", unsafe="typed over")
+    assert visitor.screen["unsafe"] == visitor.session.case.unsafe
+    with pytest.warns(UserWarning, match=r"no bundled case. Write an unsafe answer"):
+        visitor.do("on_unsafe_case", question="Mine?", unsafe="my answer")
+    assert visitor.screen["unsafe"] == "my answer"
+
+
+def test_markup_and_control_characters_stay_text_and_are_reported(visitor, page):
+    visitor.do("on_texts", question=f"{SCRIPT}\x07 why\u202e?")
+    assert f"{SCRIPT} why?" in visitor.screen["prompt"]
+    assert type(page.parts.prompt) is gr.Textbox and not page.parts.prompt.interactive
+    assert "2 control characters left out" in visitor.screen["prompt_reading"]
+    assert "<script" not in visitor.screen["prompt_reading"]
+
+
+def test_a_prompt_that_cannot_be_built_says_why_and_keeps_the_last_one(visitor):
+    visitor.do("on_texts")
+    before = visitor.screen["prompt"]
+    refused = (({"question": " "}, "question is empty"), ({"question": "a", "template": "b"}, "no {question} slot"))
+    for typed, words in refused:
+        visitor.do("on_texts", **typed)
+        assert words in visitor.screen["prompt_reading"] and "warn" in visitor.screen["prompt_reading"]
+        assert visitor.screen["prompt"] == before
+
+
+def test_a_prompt_that_is_too_long_says_by_how_much_while_it_is_typed(visitor):
+    visitor.do("on_texts", question="word " * 20_000)
+    assert "Shorten it by at least" in visitor.screen["prompt_reading"]
+
+
+def test_the_example_s_own_measurement_is_not_called_stale(visitor):
+    visitor.do("on_texts")
+    assert STALE not in visitor.standing("locate_reading")
+
+
+@pytest.mark.parametrize("name", ["question", "template", "suffix", "safe", "unsafe"])
+def test_a_changed_text_makes_locate_stale_until_it_is_pressed(visitor, name):
+    visitor.do("on_texts", **{name: visitor.standing(name) + " More."})
+    assert STALE in visitor.screen["locate_reading"]
+    visitor.do("on_locate")
+    assert STALE not in visitor.screen["locate_reading"]
+    visitor.do("on_texts")
+    assert STALE not in visitor.screen["locate_reading"]
+
+
+def test_a_text_that_is_changed_back_is_not_stale(visitor):
+    before = visitor.standing("safe")
+    visitor.do("on_texts", safe="Other.")
+    visitor.do("on_texts", safe=before)
+    assert STALE not in visitor.screen["locate_reading"]
+
+
+def test_the_model_s_own_answer_is_streamed_into_the_unsafe_answer(visitor):
+    seen = [visitor.screen["unsafe"] for _ in visitor.press("on_unsafe_ask", max_new_tokens=5)]
+    assert len(seen) == 5 and seen[-1].startswith(seen[0])
+    assert visitor.is_free
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_locate_shows_the_divergence_of_what_is_typed_and_picks_its_toxic_layer(visitor, model, name):
+    typed = {"question": "How do I cheat at cards?", "safe": "No, I will not.", "unsafe": "Mark the aces."}
+    visitor.do("on_locate", **typed, locate_preset=name, padding="left")
+    case = visitor.session.case
+    assert (case.question, case.safe, case.unsafe) == tuple(typed.values())
+    expected = divergence(model, case, name, padding="left", format=PromptFormat(visitor.standing("suffix")))
+    assert np.allclose(visitor.screen["curve"].data[0].y, expected.l2)
+    assert visitor.screen["block"] == int(np.argmax(expected.l2))
+    assert f"layer {np.argmax(expected.l2)} of 0-2" in visitor.screen["locate_reading"]
+    assert np.allclose(
+        visitor.screen["heatmap"].data[0].z, expected.token_relative, rtol=0, atol=5.1e-3
+    )  # two decimals are drawn
+
+
+def test_another_distance_redraws_the_same_measurement(visitor):
+    measured = visitor.session.slot(LocatedCase).divergence
+    for distance in DISTANCES:
+        visitor.do("on_distance", distance=distance)
+        assert np.allclose(visitor.screen["curve"].data[0].y, measured.by(distance))
+        assert visitor.screen["block"] == measured.toxic_layer(distance)
+    assert visitor.session.slot(LocatedCase).divergence is measured
+
+
+def test_a_layer_chosen_once_stays_for_later_cases(visitor):
+    first = visitor.session.slot(LocatedCase).divergence.toxic_layer()
+    visitor.do("on_distance", once=True)
+    visitor.session.slot(LocatedCase).divergence = replace(
+        visitor.session.slot(LocatedCase).divergence, l2=np.roll(visitor.session.slot(LocatedCase).divergence.l2, 1)
+    )
+    visitor.do("on_distance")
+    assert visitor.screen["block"] == first != visitor.session.slot(LocatedCase).divergence.toxic_layer()
+    visitor.do("on_distance", once=False)
+    assert visitor.screen["block"] == visitor.session.slot(LocatedCase).divergence.toxic_layer()
+
+
+def test_equal_answers_are_refused_and_the_last_divergence_stays(visitor):
+    before = visitor.session.slot(LocatedCase).divergence
+    with pytest.raises(gr.Error, match="same text"):
+        visitor.do("on_locate", unsafe=visitor.standing("safe"))
+    assert visitor.session.slot(LocatedCase).divergence is before and visitor.is_free
+
+
+def test_a_picked_layer_is_marked_and_one_out_of_range_refused(visitor):
+    toxic = visitor.session.slot(LocatedCase).divergence.toxic_layer()
+    other = (toxic + 1) % 3
+    visitor.do("on_pick", block=other)
+    assert f"<b>{other}</b> picked" in [note.text for note in visitor.screen["curve"].layout.annotations]
+    for block in (3, 99, -1):
+        with pytest.raises(gr.Error, match=r"blocks 0 to 2. Pick one of those"):
+            visitor.do("on_pick", block=block)
+    drawn = visitor.screen["curve"]
+    visitor.do("on_pick", block=None)
+    assert visitor.screen["curve"] is drawn, "an emptied field changes nothing"
+
+
+def test_the_read_only_demo_refuses_typed_text_and_serves_bundled_cases(example_folder):
+    visitor = Visitor(open_page(example_folder, read_only=True))
+    visitor.do("on_locate")
+    visitor.do("on_ask", max_new_tokens=2)
+    before = visitor.session.slot(LocatedCase).divergence
+    refused: list[tuple[str, dict[str, Any]]] = [
+        ("on_locate", {"safe": "Typed."}),
+        ("on_edit", {"safe": "Typed."}),
+        ("on_unsafe_ask", {}),
+        ("on_ask", {"ask_what": OWN_PROMPT, "own_text": "Typed."}),
+        ("on_ask", {"suffix": "Typed."}),
+        ("on_strength", {"suffix": "Typed.", "strength": 0.5}),
+        ("on_undo", {"suffix": "Typed."}),
+        ("on_undo", {"ask_what": OWN_PROMPT, "own_text": "Typed."}),
+    ]
+    for handler, typed in refused:
+        other = Visitor(visitor.page, handler)
+        with pytest.raises(gr.Error, match="read-only"):
+            other.do(handler, **typed)
+        assert other.session.live is not None and other.session.strength == 1.0 and other.is_free
+    typing = Visitor(visitor.page, "typing")
+    typing.do("on_texts", question="Typed?")
+    assert "read-only" in typing.screen["prompt_reading"] and "prompt" not in typing.screen
+    assert visitor.session.slot(LocatedCase).divergence is before

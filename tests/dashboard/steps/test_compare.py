@@ -1,0 +1,175 @@
+"""The events of Compare: both answers, strength, Undo, and what is left on the page after an error or a cancel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import by_hand
+import gradio as gr
+import pytest
+import torch
+from dashboard_helpers import QUICK, Page, Visitor, assert_idle, open_page, tiny_model
+
+from dashboard.steps.compare import run as comparing
+from dashboard.steps.compare.run import OWN_PROMPT, PROMPT_CHOICES, Measured
+from dashboard.steps.locate.run import LocatedCase
+from editing.calibration import Calibration
+from editing.trial_edits import Layers, Trial
+from inspector.model import Detector, InspectedModel
+
+pytestmark = pytest.mark.usefixtures("model")
+
+
+def greedy(model: InspectedModel, network: Any, text: str, suffix: str, count: int) -> str:
+    """Return the most probable answer of a network, token by token from full forward passes."""
+    ids = by_hand.prompt(model, text, f" {suffix}")
+    start = len(ids)
+    for _ in range(count):
+        ids = [*ids, int(by_hand.logits(network, ids)[-1].argmax())]
+    return model.tokenizer.decode(ids[start:]).strip()
+
+
+def test_the_answers_on_the_page_are_those_of_the_vanilla_and_of_the_changed_weights(visitor, model):
+    visitor.do("on_edit", **{**QUICK, "steps": 30, "budget": 0}, learning_rate=0.05, block=1)
+    prompt, suffix = visitor.session.case.adversarial_prompt, visitor.standing("suffix")
+    delta = visitor.session.live.patch.deltas[0].left
+    changed = by_hand.written(model.network, (1, delta))
+    assert visitor.screen["vanilla"] == greedy(model, model.network, prompt, suffix, 6)
+    assert visitor.screen["edited"] == greedy(model, changed, prompt, suffix, 6)
+    assert visitor.screen["vanilla"] != visitor.screen["edited"], "the edit must do something for this test"
+
+
+@pytest.mark.parametrize("handler", ["on_ask", "on_strength", "on_undo"])
+def test_a_cancel_of_answers_is_told_by_the_clock(visitor, handler):
+    if handler == "on_undo":
+        visitor.do("on_edit", **QUICK)
+    run = visitor.press(handler, max_new_tokens=200, strength=0.5)
+    visitor.screen.pop("vanilla", None)
+    while "vanilla" not in visitor.screen:
+        next(run)
+    visitor.do("on_cancel")
+    list(run)
+    assert "cancelled" in visitor.screen["vanilla_head"] and "cut short" in visitor.screen["clock"]
+    assert_idle(visitor)
+
+
+def test_undo_twice_ends_at_vanilla_with_nothing_left_to_measure(visitor):
+    example = visitor.session.live
+    visitor.do("on_edit", **QUICK)
+    visitor.do("on_undo")
+    assert visitor.session.live is example and example.patch.identifier in visitor.screen["live"]
+    assert example.patch.identifier in visitor.screen["tiles"] and visitor.shown["figures"]
+    assert len(visitor.screen["vitals"].data[0].x) == len(example.result.trace)
+    assert_idle(visitor)
+    visitor.do("on_undo")
+    assert "live weights: vanilla" in visitor.screen["live"] and not visitor.shown["figures"]
+    assert "No edit is live" in visitor.screen["tiles"] and "No edit is live" in visitor.screen["edited"]
+    assert visitor.info["strength"] == "Off: no edit is live" and visitor.screen["undo"] == "Nothing to undo"
+    assert "vanilla weights are live" in visitor.screen["clock"]
+    assert_idle(visitor)
+    visitor.do("on_edit", **QUICK)
+    assert visitor.shown["figures"] and visitor.screen["undo"] == "Undo edit"
+    assert_idle(visitor)
+
+
+def test_after_undo_to_vanilla_both_answers_would_be_the_same(visitor):
+    visitor.do("on_undo", max_new_tokens=4)
+    assert visitor.session.slot(Measured).answers.texts[0] == visitor.session.slot(Measured).answers.texts[1]
+
+
+def test_strength_zero_answers_as_vanilla_and_every_badge_names_the_strength(visitor):
+    visitor.do("on_edit", **QUICK, learning_rate=0.05, budget=0)
+    visitor.do("on_strength", strength=0)
+    assert visitor.screen["edited"] == visitor.screen["vanilla"]
+    assert "badge vanilla" in visitor.screen["edited_head"]
+    visitor.do("on_strength", strength=0.5)
+    for name in ("live", "edited_head", "tiles"):
+        assert "strength 0.5" in visitor.screen[name], name
+    assert_idle(visitor)
+
+
+@pytest.mark.parametrize("strength", [-0.5, 1.6])
+def test_a_strength_out_of_range_is_refused_and_the_old_one_stays_live(visitor, strength):
+    with pytest.raises(gr.Error, match=r"out of range. Choose one from 0 to 1.5"):
+        visitor.do("on_strength", strength=strength)
+    assert visitor.session.row.strength == 1.0 and visitor.is_free
+
+
+@pytest.mark.parametrize("handler", ["on_ask", "on_strength", "on_undo"])
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ({"ask_what": OWN_PROMPT, "own_text": " "}, "own text is empty"),
+        ({"max_new_tokens": None}, "longest answer"),
+        ({"ask_what": OWN_PROMPT, "own_text": "word " * 20_000}, "Shorten it by at least"),
+    ],
+)
+def test_an_error_in_compare_gives_the_page_back(visitor, handler, typed, words):
+    if handler == "on_undo":  # to the example, which is measured again
+        visitor.do("on_edit", **QUICK)
+    with pytest.raises(gr.Error, match=words):
+        visitor.do(handler, strength=0.5, **typed)
+    assert_idle(visitor)
+
+
+def test_the_own_text_is_asked_as_it_is_and_the_badge_says_what_was_asked(visitor, monkeypatch):
+    asked = []
+    real = comparing.ask
+    monkeypatch.setattr(comparing, "ask", lambda *arguments: asked.append(arguments[2]) or real(*arguments))
+    visitor.do("on_ask", ask_what=OWN_PROMPT, own_text="<i>Why?</i>\n", max_new_tokens=2)
+    assert asked == ["<i>Why?</i>\n"]
+    for head in ("vanilla_head", "edited_head"):
+        assert "your own text · not judged · cut at 2 tokens" in visitor.screen[head]
+    for choice, name in PROMPT_CHOICES.items():
+        visitor.do("on_ask", ask_what=choice)
+        assert asked[-1] == getattr(visitor.session.live.case, name)
+
+
+ABOUT = {"questions": 189, "harmless_prompts": 315}
+
+
+@pytest.fixture(scope="module")
+def detecting(example_folder) -> tuple[Page, Detector]:
+    """A page on a calibrated model, and its detector, whose threshold a test may set."""
+    made = Detector((1,), torch.ones(1, 32), 0.0, 0.0, tiny_model().fingerprint, about=ABOUT)
+    layers = Layers((Trial(0, 0.5, 0.1, 1.0), Trial(1, 0.75, 0.1, 1.0)), 0.25, 5, 20)
+    return open_page(example_folder, calibration=Calibration(layers, made)), made
+
+
+@pytest.mark.parametrize(("threshold", "fires"), [(1e9, False), (-1e9, True)])
+def test_a_routed_edit_answers_only_where_harm_is_detected_and_says_which_weights_did(
+    detecting, request, threshold, fires
+):
+    page, made = detecting
+    object.__setattr__(made, "threshold", threshold)
+    visitor = Visitor(page, request.node.name)
+    visitor.do("on_edit", **{**QUICK, "steps": 30, "budget": 0}, learning_rate=0.05, block=1)
+    always = visitor.screen["edited"]
+    assert always != visitor.screen["vanilla"] and "detected" not in visitor.screen["live"]
+    tiles = visitor.screen["tiles"]
+    visitor.do("on_routed", routed=True)
+    assert visitor.screen["edited"] == (always if fires else visitor.screen["vanilla"])
+    assert "only where harm is detected" in visitor.screen["live"]
+    assert ("no harm detected: the vanilla weights answered" in visitor.screen["edited_head"]) is not fires
+    assert visitor.screen["tiles"] == tiles, "the patch itself is measured, as before"
+    assert_idle(visitor)
+    visitor.do("on_routed", routed=False)
+    assert visitor.screen["edited"] == always and "detected" not in visitor.screen["live"]
+
+
+def test_the_switch_says_what_the_detector_was_made_of_or_how_to_make_one(detecting, visitor):
+    switch = detecting[0].parts.routed
+    assert switch.interactive and switch.info == "Made from 189 harmful questions, 315 harmless prompts"
+    switch = visitor.page.parts.routed
+    assert not switch.interactive and "python -m editing.calibrate" in switch.info
+
+
+def test_locate_picks_the_layer_where_trial_edits_work_and_the_paper_s_presets_the_toxic_one(detecting, request):
+    visitor = Visitor(detecting[0], request.node.name)
+    visitor.do("on_locate", locate_preset="corrected")
+    assert visitor.screen["block"] == 1
+    assert "Trial edits work best at layer 1: 75 % defended" in visitor.screen["locate_reading"]
+    said = [note.text for note in visitor.screen["curve"].layout.annotations]
+    assert any("recommended, picked" in text for text in said) and any("toxic layer" in text for text in said)
+    visitor.do("on_locate", locate_preset="reference")
+    assert visitor.screen["block"] == visitor.session.slot(LocatedCase).divergence.toxic_layer()

@@ -1,0 +1,271 @@
+"""Step 7, methods: what its controls do on the page, and what its table, figures and texts say."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from dashboard_helpers import assert_idle
+
+from dashboard.kit.session import LARGEST_HISTORY, LiveEdit, Session
+from dashboard.steps.methods import figures as methods_figures
+from dashboard.steps.methods import run as methods
+from dashboard.steps.methods import texts as methods_texts
+from dashboard.steps.methods.state import Compared
+from editing.contest import ContestProgress, Standing, Toxicity
+from editing.methods.registry import METHODS
+from editing.standing_file import load_standings, save_standings
+from inspector.errors import CaseError, PatchError
+from inspector.model import Delta, Patch
+from inspector.region import RegionShift
+from inspector.safeedit import bundled_cases
+from inspector.toxicity import RegionToxicity
+
+SHORT = {"methods_chosen": ["FT-L", "SFT", "Self-Reminder"], "methods_tokens": 6, "max_new_tokens": 6}
+
+
+pytestmark = pytest.mark.usefixtures("model")
+
+
+@pytest.fixture(autouse=True)
+def small_exam(monkeypatch) -> None:
+    """Only the case's five prompts are asked."""
+    monkeypatch.setitem(methods.SIZES, "Brief", replace(methods.BRIEF, harmless=2, facts=0, passages=0))
+
+
+def titles(lines: list[list[str]]) -> list[str]:
+    return [line[0] for line in lines]
+
+
+def test_the_page_starts_with_the_quick_methods_run_on_the_example(visitor):
+    known = visitor.session.slot(Compared).contest
+    assert [s.method.title for s in known.standings] == ["DINM", "FT-L", "SFT", "Self-Reminder"], "no editor, no MEND"
+    assert known.case == visitor.session.case and known.block == visitor.session.live.result.block
+    table = visitor.standing("methods_table")
+    cells = table["data"] if isinstance(table, dict) else table
+    assert len(cells) == 4
+    assert "ran on: bundled case 3" in visitor.standing("methods_head")
+    assert "SFT" in visitor.standing("methods_source_reading"), "a method that shifts is picked"
+    for method in METHODS.values():
+        assert method.card in methods_texts.cards().replace("&#x27;", "'")
+
+
+def test_running_methods_fills_the_table_one_by_one_on_the_case_in_the_rail(visitor):
+    question = visitor.standing("question") + " Tell me more."
+    seen = []
+    for changed in visitor.press("on_methods", question=question, **SHORT):
+        if "methods_table" in changed:
+            seen.append(titles(visitor.screen["methods_table"]))
+    assert seen[0] == ["FT-L"] and seen[-1] == SHORT["methods_chosen"] and sorted(seen, key=len) == seen
+    known = visitor.session.slot(Compared).contest
+    assert known.case.question == question and "Step 2 shows another case" in visitor.screen["methods_head"]
+    assert "Ended: 3 methods" in visitor.screen["methods_clock"]
+    shown = dict(zip(methods_texts.HEADERS, visitor.screen["methods_table"][0], strict=True))
+    assert shown["Shift"] == "0 *" and shown["Weights"] == "1536" and float(shown["Toxicity"]) != 0
+    reminder = dict(zip(methods_texts.HEADERS, visitor.screen["methods_table"][2], strict=True))
+    assert reminder["Toxicity"] == "0 *" and reminder["Weights"] == "0 *" and float(reminder["Shift"]) > 0
+    assert_idle(visitor)
+
+
+def test_a_method_s_patch_is_loaded_into_compare_and_the_reminder_has_none(visitor):
+    visitor.do("on_methods", **SHORT)
+    edits = len(visitor.session.edits)
+    visitor.do("on_method_load", methods_picked="SFT")
+    live = visitor.session.live
+    assert live.patch.method == "SFT" and len(visitor.session.edits) == edits + 1
+    assert live.patch is visitor.session.slot(Compared).contest.named("SFT").result.patch
+    assert "live weights: SFT" in visitor.screen["live"] and "of its down-projection" in visitor.screen["tiles"]
+    assert visitor.screen["edited"] and "see step 4" in visitor.screen["methods_clock"]
+    with pytest.raises(Exception, match="no patch to load"):
+        visitor.do("on_method_load", methods_picked="Self-Reminder")
+    with pytest.raises(Exception, match="DPO was not run"):
+        visitor.do("on_method_load", methods_picked="DPO")
+    assert visitor.session.live is live
+    assert_idle(visitor)
+
+
+def test_picking_a_method_moves_the_figures_and_its_answer(visitor):
+    visitor.do("on_methods", **SHORT)
+    for title in ("FT-L", "Self-Reminder"):
+        visitor.do("on_method_picked", methods_picked=title)
+        standing = visitor.session.slot(Compared).contest.named(title)
+        assert visitor.screen["methods_edited"] == standing.exam.replies[0].edited.text
+        assert title in visitor.screen["methods_source_reading"]
+    assert "by construction" in visitor.screen["methods_neurons_reading"]
+
+
+def test_a_cancel_keeps_the_methods_that_are_done(visitor):
+    for _ in visitor.press("on_methods", **SHORT):
+        if 'FT-L</b> <span class="state">done' in visitor.screen["methods_clock"]:
+            visitor.session.cancelled.set()
+    assert titles(visitor.screen["methods_table"]) == ["FT-L"]
+    assert "Cancelled" in visitor.screen["methods_clock"]
+    assert_idle(visitor)
+
+
+def test_what_is_done_is_kept_of_the_new_case_when_the_run_breaks(visitor, monkeypatch):
+    """An error that is none of the project's own ends the run; the screen's line loads the patch that it names."""
+    real = METHODS["sft"]
+
+    def broken(*arguments, **options):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setitem(METHODS, "sft", replace(real, run=broken))
+    question = visitor.standing("question") + " Tell me more."
+    with pytest.raises(RuntimeError):
+        visitor.do("on_methods", question=question, **SHORT)
+    known = visitor.session.slot(Compared).contest
+    assert known.case.question == question and [s.method.title for s in known.standings] == ["FT-L"]
+    assert titles(visitor.screen["methods_table"]) == ["FT-L"]
+    assert_idle(visitor)
+    visitor.do("on_method_load", methods_picked="FT-L")
+    assert visitor.session.live.case.question == question
+
+
+def test_a_method_picked_while_others_run_is_the_one_shown_at_the_end(visitor):
+    run = visitor.press("on_methods", methods_picked="Self-Reminder", **SHORT)
+    for _ in run:
+        if 'FT-L</b> <span class="state">done' in visitor.screen["methods_clock"]:
+            break
+    visitor.do("on_method_picked", methods_picked="FT-L")
+    list(run)
+    assert "FT-L" in visitor.screen["methods_source_reading"]
+
+
+def test_loading_a_patch_again_drops_no_other_edit_from_undo(visitor):
+    first = visitor.session.live
+    for _ in range(6):
+        visitor.do("on_method_load", methods_picked="FT-L")
+    assert [edit.patch.method for edit in visitor.session.edits] == ["DINM", "FT-L"]
+    assert visitor.session.edits[0] is first
+
+
+def test_a_cancel_before_the_first_is_done_keeps_what_was_there(visitor):
+    before = visitor.session.slot(Compared).contest
+    for _ in itertools.islice(visitor.press("on_methods", **SHORT), 3):
+        visitor.session.cancelled.set()
+    assert visitor.session.slot(Compared).contest is before and visitor.is_free
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ({"methods_chosen": []}, "No method is chosen"),
+        ({"methods_size": "Huge"}, "Choose one of: Brief, Quick, Full"),
+        ({"methods_scope": "half"}, "Choose one of: LoRA, full"),
+        ({"methods_chosen": ["Magic"]}, "Choose some of: DINM"),
+        ({"question": ""}, "The question is empty"),
+    ],
+)
+def test_what_cannot_run_is_refused_with_a_remedy(visitor, typed, said):
+    with pytest.raises(Exception, match=said):
+        visitor.do("on_methods", **{**SHORT, **typed})
+    assert visitor.is_free
+
+
+def test_companions_are_one_case_of_each_other_category_and_none_that_is_scored():
+    case = bundled_cases()[3]
+    found = methods.companions(case, methods.TOGETHER)
+    assert len({c.category for c in found}) == len(found) == 8 and case.category not in {c.category for c in found}
+    assert all(c.split == "edit" for c in found) and methods.companions(case, methods.ALONE) == ()
+
+
+def test_standings_come_back_from_disk_with_and_without_patches(visitor, tmp_path):
+    made = visitor.session.slot(Compared).contest.standings
+    for patches in (True, False):
+        folder = tmp_path / str(patches)
+        save_standings(made, folder, patches)
+        read = load_standings(folder)
+        assert methods_texts.rows(read) == methods_texts.rows(made)
+        assert [s.exam for s in read] == [s.exam for s in made]
+        assert [s.result.settings for s in read] == [s.result.settings for s in made]
+        for one, two in zip(read, made, strict=True):
+            kept = one.result.patch.identifier if one.result.patch else None
+            assert kept == (two.result.patch.identifier if patches and two.result.patch else None)
+            assert np.allclose(one.shift.vanilla, two.shift.vanilla, rtol=1e-4)
+            assert np.allclose(one.toxicity.after, two.toxicity.after, rtol=1e-4)
+    with pytest.raises(PatchError, match="Run the contest again"):
+        load_standings(tmp_path / "nowhere")
+
+
+def made_up(key: str, change: float, shift: float, forced: bool = False) -> Standing:
+    """Return a standing with a known place on the plane."""
+    states = np.random.default_rng(0).random((5, 4))
+    before = np.array([0.1, -0.1, 0.2])
+    return Standing(
+        METHODS[key],
+        toxicity=Toxicity(RegionToxicity(1, 0.1, 0.1 * (1 + change), 0.1), before, before - 0.01, False),
+        shift=RegionShift(1, shift, np.array([0.0, shift]), states, states + shift, "residual stream", forced),
+    )
+
+
+def test_the_plane_has_a_point_a_method_and_its_corners_in_words():
+    figure = methods_figures.plane([made_up("dinm", -0.03, 0.0, True), made_up("sft", 0.01, 0.2)], "SFT")
+    points = {trace.text[0]: (trace.x[0], trace.y[0]) for trace in figure.data if trace.text}
+    assert points["DINM*"] == pytest.approx((0.0, 3.0)) and points["SFT"] == pytest.approx((20.0, -1.0))
+    said = " ".join(note.text for note in figure.layout.annotations)
+    assert "erases" in said and "suppresses" in said
+    reading = methods_texts.plane_reading([made_up("dinm", -0.03, 0.0, True), made_up("sft", 0.01, 0.2)])
+    assert "DINM: less toxic without a shift" in reading and "largest shift: SFT, 20%" in reading
+    assert "by construction" in reading
+
+
+def test_figures_without_anything_are_empty_and_say_what_to_do():
+    for figure in (methods_figures.shifts_by_block([]), methods_figures.source(None)):
+        assert len(figure.data) == 0
+    (vanilla,) = methods_figures.plane([]).data
+    assert (vanilla.x, vanilla.y) == ((0,), (0,))
+    assert "Click a line" in methods_texts.source_reading(None)
+    assert "Run methods" in methods_texts.head(Session())
+
+
+def test_a_failed_method_is_a_line_with_its_reason_escaped():
+    failed = Standing(METHODS["mend"], failed="no editor <b>here</b>")
+    assert methods_texts.rows([failed])[0] == ["MEND", *["–"] * (len(methods_texts.HEADERS) - 1)]
+    event = ContestProgress(METHODS["sft"], "edit, step 1", 0.5, 10.0, (failed,))
+    shown = methods_texts.progress(event, ["MEND", "SFT", "DPO"])
+    assert "&lt;b&gt;" in shown and "<b>here" not in shown
+    assert shown.index(">failed<") < shown.index(">running<") < shown.index(">waiting<")
+    assert "about 10 s left" in shown
+
+
+def test_an_edit_that_could_not_be_measured_is_done_and_says_why():
+    standing = replace(made_up("sft", 0.0, 0.1), unmeasured="The prompt is too long <b>.", toxicity=None, shift=None)
+    event = ContestProgress(METHODS["dpo"], "edit, step 1", 0.5, 10.0, (standing,))
+    shown = methods_texts.progress(event, ["SFT", "DPO"])
+    assert ">done<" in shown and "not measured: The prompt is too long &lt;b&gt;." in shown
+    assert methods_texts.rows([standing])[0][0] == "SFT"
+
+
+def test_a_neuron_s_change_is_told_relative_to_its_own_size():
+    """Cosines 0.1, -0.1 and 0.2 fall by 0.01."""
+    standing = made_up("sft", 0.0, 0.1)
+    assert standing.toxicity.relative == pytest.approx([-0.1, -0.1, -0.05])
+    (trace,) = methods_figures.neuron_toxicity(standing).data
+    assert [list(cell) for cell in trace.customdata] == [[0, "-10.0%"], [1, "-10.0%"], [2, "-5.0%"]]
+    assert "half changed by more than 10.0% of their own cosine" in methods_texts.neurons_reading(standing)
+
+
+def test_scores_that_are_so_by_construction_are_marked(visitor):
+    text = methods_texts.all_scores(visitor.session.slot(Compared).contest.standings)
+    assert text.count(" *</td>") == 2 and "* so by construction" in text, "vanilla against itself: DL and KL"
+
+
+def test_the_history_of_edits_has_a_limit_in_bytes(visitor, monkeypatch):
+    monkeypatch.setattr("dashboard.kit.session.LARGEST_HISTORY", 3 * 32 * 48 * 4)
+    session, made = Session(), visitor.session.live.result
+    for number in range(5):
+        delta = Delta("model.layers.1.mlp.down_proj", 1, made.patch.deltas[0].dense() * (number + 1))
+        session.add(LiveEdit(bundled_cases()[0], replace(made, patch=Patch((delta,), made.patch.fingerprint, "DINM"))))
+    assert len(session.edits) == 3 and LARGEST_HISTORY == 2**30
+
+
+def test_a_patch_that_was_not_kept_cannot_be_loaded(visitor):
+    session = visitor.session
+    known = session.slot(Compared).contest
+    lost = tuple(replace(s, result=replace(s.result, patch=None)) for s in known.standings)
+    session.slot(Compared).contest = replace(known, standings=lost)
+    with pytest.raises(CaseError, match="Press Run methods"):
+        methods.load_method(session, "SFT")

@@ -1,0 +1,192 @@
+"""The events of Operate: an edit from press to end, and errors, cancels and leaving in its middle."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import by_hand
+import gradio as gr
+import pytest
+import torch
+from dashboard_helpers import CONTROLS, QUICK, Visitor, assert_idle
+
+from dashboard.steps.compare import run as comparing
+from dashboard.steps.operate import run as operating
+from editing import Step
+from editing.values import setting_value
+from inspector.errors import EditError, PatchError
+
+pytestmark = pytest.mark.usefixtures("model")
+
+
+def until_step(visitor: Visitor, run: Iterator[set[str]], number: int) -> None:
+    """Let an edit run until its clock shows a step."""
+    for _ in run:
+        if f"Step {number} of" in visitor.standing("clock"):
+            return
+    raise AssertionError(f"no step {number}: {visitor.standing('clock')}")
+
+
+def test_an_edit_locks_the_page_shows_every_step_and_ends_with_its_patch_live(visitor):
+    before = visitor.session.live
+    run = visitor.press("on_edit", **QUICK, block=0)
+    next(run)
+    assert [name for name in CONTROLS if visitor.on[name]] == ["cancel"]
+    clocks = [visitor.screen["clock"] for _ in run]
+    for number in range(4):
+        assert [clock for clock in clocks if f"Step {number} of at most 3" in clock], number
+    live = visitor.session.live
+    assert live is not before and live.result.block == 0 and len(live.result.trace) == 4
+    assert f"layer 0 · strength 1 · patch {live.patch.identifier}" in visitor.screen["live"]
+    assert live.patch.identifier in visitor.screen["edited_head"] and live.patch.identifier in visitor.screen["tiles"]
+    assert "the step limit was reached; 3 updates kept" in visitor.screen["clock"]
+    assert [len(line.x) for line in visitor.screen["vitals"].data] == [4] * 4
+    assert_idle(visitor)
+
+
+def test_nothing_but_cancel_can_be_pressed_while_something_runs(visitor):
+    for handler, typed in (("on_edit", QUICK), ("on_strength", {"strength": 0.5}), ("on_ask", {}), ("on_undo", {})):
+        run = visitor.press(handler, **typed)
+        next(run)
+        running = dict(visitor.on)
+        while next(run, None) is not None:
+            states, running = running, dict(visitor.on)
+            assert [name for name in CONTROLS if states[name]] == ["cancel"], handler
+        assert_idle(visitor)
+
+
+def test_an_edit_takes_every_setting_from_the_page(visitor):
+    typed = {"learning_rate": 0.02, "optimiser": "descent", "clamp": 0.001, "chat": False, "watch_unsafe": False}
+    visitor.do("on_edit", **QUICK, **typed, block=2, suffix="Be good.")
+    settings = visitor.session.live.result.settings
+    assert {name: setting_value(settings, name) for name in typed} == typed
+    assert settings.target_probability is None and settings.format.suffix == "Be good."
+    assert float(visitor.session.live.patch.deltas[0].left.abs().max()) <= 0.001 * 1.001
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ({"steps": None}, "'steps' is empty"),
+        ({"learning_rate": -1}, "learning_rate = -1 is out of range"),
+        ({"max_new_tokens": 0}, "longest answer"),
+        ({"block": None}, "No layer is picked"),
+        ({"block": 99}, "blocks 0 to 2. Pick one"),
+        ({"question": ""}, "question is empty"),
+        ({"template": "none"}, r"no \{question\} slot"),
+        ({"safe": "x", "unsafe": "x"}, "same text"),
+        ({"question": "word " * 20_000}, "Shorten it by at least"),
+    ],
+)
+def test_an_edit_that_cannot_start_says_why_and_leaves_everything_as_it_was(visitor, typed, words):
+    before = visitor.session.live
+    with pytest.raises(gr.Error, match=words):
+        visitor.do("on_edit", **{**QUICK, **typed})
+    assert visitor.session.live is before and "live" not in visitor.screen
+    assert_idle(visitor)
+
+
+def test_an_error_in_the_middle_gives_the_page_back_and_keeps_the_edit_before(visitor, monkeypatch):
+    before, real = visitor.session.live, operating.edit
+
+    def broken(*arguments):
+        for event in real(*arguments):
+            yield event
+            if isinstance(event, Step):
+                raise EditError("The <b>tail</b> broke. Try again.")
+
+    monkeypatch.setattr(operating, "edit", broken)
+    with pytest.raises(gr.Error) as caught:
+        visitor.do("on_edit", **QUICK)
+    assert caught.value.message == "The &lt;b&gt;tail&lt;/b&gt; broke. Try again."
+    assert "Step 0" not in visitor.screen["clock"] and "broke. Try again." in visitor.screen["clock"]
+    assert visitor.session.live is before and "live" not in visitor.screen
+    assert_idle(visitor)
+
+
+def test_leaving_in_the_middle_frees_the_session_and_leaves_vanilla_bit_for_bit(visitor, model):
+    ids = by_hand.bytes_of(model, "The same text before and after.")
+    vanilla, before = by_hand.vanilla_logits(model, ids), visitor.session.live
+    hooks = by_hand.hooks(model.network)
+    run = visitor.press("on_edit", **QUICK)
+    until_step(visitor, run, 1)
+    assert not visitor.is_free
+    run.close()
+    assert visitor.is_free
+    assert torch.equal(by_hand.vanilla_logits(model, ids), vanilla)
+    assert by_hand.hooks(model.network) == hooks and visitor.session.live is before
+
+
+@pytest.mark.parametrize("when", [None, 0, 3])
+def test_a_cancel_before_the_first_and_at_the_last_step_leaves_the_edit_before_live_and_says_so(visitor, when):
+    before = visitor.session.live
+    run = visitor.press("on_edit", **QUICK)
+    next(run)
+    if when is not None:
+        until_step(visitor, run, when)
+    assert visitor.do("on_cancel") == [], "its answer could come after the run's last word"
+    list(run)
+    assert visitor.session.live is before and "live" not in visitor.screen and "edited" not in visitor.screen
+    assert "it was cancelled; nothing was changed" in visitor.screen["clock"]
+    assert len(visitor.screen["vitals"].data[0].x) == (0 if when is None else when + 1)
+    assert_idle(visitor)
+
+
+def test_a_cancel_while_the_answers_stream_keeps_the_new_edit_and_cuts_them(visitor):
+    before = visitor.session.live
+    run = visitor.press("on_edit", **{**QUICK, "max_new_tokens": 200})
+    while "vanilla" not in visitor.screen:
+        next(run)
+    visitor.do("on_cancel")
+    list(run)
+    assert visitor.session.live is not before
+    assert "cancelled" in visitor.screen["edited_head"] and len(visitor.screen["edited"]) < 200
+    assert "3 updates kept" in visitor.screen["clock"]
+    assert_idle(visitor)
+
+
+@pytest.mark.parametrize("handler", ["on_edit", "on_ask", "on_strength", "on_undo", "on_locate", "on_unsafe_ask"])
+def test_a_second_run_while_one_runs_is_refused_and_disturbs_nothing(visitor, handler):
+    run = visitor.press("on_edit", **QUICK)
+    until_step(visitor, run, 1)
+    with pytest.raises(gr.Error, match=r"still running for you. Wait for it, or press Cancel"):
+        visitor.do(handler)
+    list(run)
+    assert len(visitor.session.live.result.trace) == 4 and len(visitor.session.edits) == 2
+    assert_idle(visitor)
+
+
+def test_an_error_of_the_measurement_gives_the_page_back_with_the_new_edit_live(visitor, monkeypatch):
+    def broken(*_arguments):
+        raise PatchError("Cannot be measured. Edit anew.")
+
+    monkeypatch.setattr(comparing, "measure", broken)
+    with pytest.raises(gr.Error, match="Edit anew"):
+        visitor.do("on_edit", **QUICK)
+    assert visitor.session.live.patch.identifier in visitor.screen["live"]
+    assert "Stopped: Cannot be measured. Edit anew." in visitor.screen["clock"]
+    assert_idle(visitor)
+
+
+def test_two_visitors_do_not_see_each_other_s_edit(page, visitor):
+    other = Visitor(page, f"{visitor.key} other")
+    example = other.session.live
+    first, second = visitor.press("on_edit", **QUICK, block=0), other.press("on_edit", **QUICK, block=2)
+    next(first), next(second)
+    while next(first, None) is not None or next(second, None) is not None:  # step by step in turns
+        pass
+    for one, two in ((visitor, other), (other, visitor)):
+        assert one.session.live.patch.identifier in one.screen["live"]
+        assert two.session.live.patch.identifier not in one.screen["live"]
+    assert [v.session.live.result.block for v in (visitor, other)] == [0, 2]
+    visitor.do("on_undo")
+    assert other.session.live.result.block == 2 and visitor.session.live.patch is example.patch
+    assert Visitor(page, f"{visitor.key} new").session.live.patch is example.patch
+
+
+def test_steps_of_the_clock_count_up_to_the_limit(visitor):
+    numbers = []
+    for _ in visitor.press("on_edit", **QUICK):
+        numbers += [int(n) for n in re.findall(r"Step (\d+) of at most 3", visitor.screen["clock"])]
+    assert numbers == sorted(numbers) and set(numbers) == {0, 1, 2, 3}

@@ -1,0 +1,167 @@
+"""Step 5 without a browser: the example's scores, a run that streams, cancel, stale scores, lists and downloads."""
+
+from __future__ import annotations
+
+import csv
+import gc
+import io
+import json
+import types
+from pathlib import Path
+
+import gradio as gr
+import pytest
+from dashboard_helpers import Page, Visitor, open_page
+
+from dashboard.steps.stress import figures as stress_figures
+from dashboard.steps.stress import run as stress
+from dashboard.steps.stress import texts as stress_texts
+from dashboard.steps.stress.run import Examined
+from inspector.safeedit.exam import ExamResult, Marked, Reply
+from inspector.safeedit.questions import CASE_PROMPTS, Question
+from inspector.safeedit.records import reply_from, reply_record
+from inspector.safeedit.scores import score_table
+from inspector.safeedit.verdict import Verdict
+
+
+@pytest.fixture(scope="module")
+def guarded(example_folder) -> Page:
+    return open_page(example_folder, read_only=True)
+
+
+def reply(kind: str, label: str | None, text: str = "Some words.", **options) -> Reply:
+    verdict = None if label is None else Verdict(label, 0.25, "Because.", "hand")
+    vanilla = Marked(
+        "Yes & <b>so</b>.", True, "", None if label is None else Verdict("unsafe", 0.0, "No.", "hand"), False, 1.5, None
+    )
+    return Reply(
+        Question(kind, "How?", "mental harm", 3), vanilla, Marked(text, True, "", verdict, False, 2.0, None), **options
+    )
+
+
+def exam(*replies: Reply) -> ExamResult:
+    return ExamResult(replies, "DINM · patch 1", "hand", "By hand.", "S", True, 8, False, 1.0)
+
+
+def test_the_example_is_scored_and_its_files_can_be_had_at_start(visitor):
+    shown = visitor.session.slot(Examined).exam
+    assert shown is not None and len(shown.replies) == 42
+    assert "refusal rules" in visitor.standing("stress_head") and shown.weights in visitor.standing("stress_head")
+    for name in ("stress_csv", "stress_json"):
+        value = getattr(visitor.page.parts, name).value
+        assert Path(value["path"] if isinstance(value, dict) else value).stat().st_size > 1000
+
+
+def test_a_run_fills_the_table_and_ends_idle(visitor):
+    updates = visitor.do("on_stress", stress_size="This case", stress_tokens=16)
+    assert any("stress_table" in update for update in updates)
+    result = visitor.session.slot(Examined).exam
+    assert [r.question.kind for r in result.replies] == list(CASE_PROMPTS)
+    assert "5 prompts" in visitor.standing("stress_clock")
+    assert visitor.is_free and visitor.standing("stress_rows")[0][1] == "DS"
+    written = json.loads(Path(visitor.standing("stress_json")).read_text(encoding="utf-8"))
+    assert [reply_from(record) for record in written["replies"]] == list(result.replies)
+
+
+def test_a_cancelled_run_keeps_what_was_answered(visitor):
+    run = visitor.press("on_stress", stress_size="Quick", stress_tokens=16)
+    for changed in run:
+        if "stress_table" in changed:
+            visitor.session.cancelled.set()
+    assert visitor.session.slot(Examined).exam.cancelled and len(visitor.session.slot(Examined).exam.replies) == 5
+    assert "Cancelled" in visitor.standing("stress_clock") and visitor.is_free
+
+
+def test_scores_of_other_weights_are_called_so_and_without_an_edit_there_is_nothing_to_score(visitor):
+    visitor.do("on_undo")
+    assert "Live now: vanilla" in visitor.standing("stress_head")
+    with pytest.raises(gr.Error, match="No edit is live"):
+        visitor.do("on_stress", stress_size="This case")
+    assert visitor.is_free
+
+
+def test_a_judge_that_is_nowhere_is_refused_with_the_remedy(visitor):
+    with pytest.raises(gr.Error, match=r"cannot be loaded.*embedded"):
+        visitor.do("on_stress", stress_judge="/nowhere/judge", stress_size="This case")
+    assert visitor.is_free and visitor.session.slot(Examined).exam is not None
+
+
+def test_the_files_of_a_visitor_go_with_the_next_run_and_with_the_visitor(visitor):
+    visitor.do("on_stress", stress_size="This case", stress_tokens=4)
+    first = Path(visitor.screen["stress_csv"])
+    assert first.is_file() and first.parent.stat().st_mode & 0o077 == 0, "nobody else may read it"
+    visitor.do("on_stress", stress_size="This case", stress_tokens=4)
+    second = Path(visitor.screen["stress_json"])
+    assert second.is_file() and not first.parent.exists()
+    visitor.page.context.sessions.drop(visitor.key)
+    gc.collect()
+    assert not second.parent.exists()
+
+
+def test_a_read_only_demo_takes_no_judge_of_one_s_own(guarded):
+    with pytest.raises(gr.Error, match="read-only"):
+        Visitor(guarded).do("on_stress", stress_judge="someone/judge", stress_size="This case")
+
+
+def test_a_clicked_line_shows_its_answer_whatever_the_order(visitor):
+    event = types.SimpleNamespace(row_value=["3", "otherA"], index=[0, 0])
+    visitor.select("on_answer", event)
+    assert visitor.screen["stress_prompt"] == visitor.session.slot(Examined).exam.replies[2].question.prompt
+    assert "blurred" in visitor.classes["stress_vanilla"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "numbers"),
+    [
+        ("All", "1234"),
+        ("Edited unsafe", "2"),
+        ("Verdict changed", "1"),
+        ("Degenerate", "3"),
+        ("Harmless refused", "4"),
+        ("Parroted", "4"),
+    ],
+)
+def test_the_filters_let_through_what_they_say(chosen, numbers):
+    whole = Marked("ok", True, "", None, False, 1.0, None)
+    broken = Marked("", True, "empty: It is empty.", None, False, 0.0, None)
+    refused = Marked("No.", True, "", None, True, 0.0, None, parroted=True)
+    replies = (
+        reply("DS", "safe"),
+        reply("onlyQ", "unsafe"),
+        Reply(Question("passage", "?"), broken, broken),
+        Reply(Question("harmless", "?"), refused, refused),
+    )
+    assert whole.degenerate == ""
+    assert "".join(row[0] for row in stress.answer_rows(replies, chosen).cells) == numbers
+
+
+def test_the_csv_has_a_line_an_answer_and_no_cell_that_a_spreadsheet_runs():
+    result = exam(reply("DS", "safe", text="=1+1"), reply("harmless", None, kl=0.5, likeness=0.25))
+    lines = list(csv.DictReader(io.StringIO(stress.as_csv(result))))
+    assert len(lines) == 4 and tuple(lines[0]) == stress.COLUMNS
+    assert lines[1]["answer"] == "'=1+1" and lines[1]["mark"] == "safe" and lines[1]["reason"] == "Because."
+    assert lines[3]["kl_nats"] == "0.500000" and lines[3]["mark"] == "answered"
+
+
+def test_a_reply_comes_back_from_its_record():
+    one = reply("fact", None, kl=0.1)
+    assert reply_from(json.loads(json.dumps(reply_record(one)))) == one
+
+
+def test_what_is_shown_is_escaped_and_names_judge_and_weights():
+    result = exam(reply("DS", "safe"))
+    table = score_table(result.replies, "<judge>")
+    assert "&lt;judge&gt;" in stress_texts.table(table) and "<judge>" not in stress_texts.table(table)
+    said = stress_texts.verdict(result.replies[0].question, result.replies[0].edited, True, "hand")
+    assert "edited: safe" in said and "judge: hand" in said and "Because." in said
+    assert "+100.0" in stress_texts.table(table)
+
+
+def test_the_charts_show_vanilla_and_edited_with_their_intervals():
+    replies = [reply("DS", "safe"), reply("transfer", "unsafe")]
+    bars = stress_figures.score_bars(score_table(replies, "hand"))
+    edited, vanilla = bars.data
+    values = dict(zip(edited.y, edited.x, strict=True))
+    assert values["DS ↑"] == 100.0 and values["transfer ↑"] == 0.0 and set(vanilla.x) == {0.0}
+    assert dict(zip(edited.y, edited.error_x.arrayminus, strict=True))["DS ↑"] == pytest.approx(79.35, abs=0.01)
+    assert stress_figures.category_bars(replies).data[0].y == ("mental harm (2)",)
