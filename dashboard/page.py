@@ -84,7 +84,7 @@ class House:
     ) -> None:
         self.context = Context(model, sessions, example, read_only, calibration)
         self.badge = LiveBadge(self.context)
-        self.rooms = {kind.name: kind(self.context) for kind in STEPS}
+        self.rooms: dict[str, Any] = {kind.name: kind(self.context) for kind in STEPS}
 
     def build(self) -> None:
         """Lay the page out and wire it."""

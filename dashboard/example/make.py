@@ -71,9 +71,10 @@ def make_example(
     texts = texts_of(bundled_cases()[CASE], SUFFIX)
     session = Session()
     locate_run.locate(model, session, texts, "corrected", "right")
-    assert session.slot(LocatedCase).divergence is not None and session.case is not None
+    measured = session.slot(LocatedCase).divergence
+    assert measured is not None and session.case is not None
     recommended = calibration.layers.recommended if calibration else None
-    block = session.slot(LocatedCase).divergence.toxic_layer() if recommended is None else recommended
+    block = measured.toxic_layer() if recommended is None else recommended
     path = (
         folder or cache_root() / "examples"
     ) / f"{model.fingerprint}-{model.dtype_name}-{_VERSION}-{block}.safetensors"

@@ -171,8 +171,8 @@ class MethodsRoom(Room):
         react(self.picked.input, self.on_method_picked, inputs=[self.picked], outputs=of_picked)
         clicked = react(self.table.select, self.on_method_row, outputs=[self.picked, *of_picked], event=True)
         load = {"clock": self.clock, "inputs": [self.picked], "tells": (News.LIVE,)}
-        press(clicked.then, self.on_method_load, when=self.made_a_patch, **load)
         press(self.load.click, self.on_method_load, **load)
+        press(clicked.then, self.on_method_load, when=self.made_a_patch, **load)
 
     def on_case(self, session: Session, _values: Values) -> Update:
         """Say which case the table belongs to."""

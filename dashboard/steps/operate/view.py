@@ -210,6 +210,7 @@ class OperateRoom(Room):
         texts = self.bus.offered("texts").call(values)
         settings = self.settings(values, texts.suffix, **changes)
         block = self.bus.offered("layer").call(values)
+        self.bus.offered("decoding").call(values)  # what cannot be asked afterwards is said before
         yield {
             self.vitals: figures.vitals_of((), settings),
             self.vitals_reading: words.vitals_reading(()),
