@@ -7,34 +7,41 @@ from html import escape
 from dashboard.kit.html import progress_bar, reading
 from inspector.model import InspectedModel
 
+VIEWS = {"operate": "Operate", "stress": "Stress test", "why": "Why this layer", "methods": "Methods"}
+"""The views of the page by the names in its address."""
+
 
 def header(model: InspectedModel) -> str:
-    """Return the page's head: name, one line, model chip, theme switch, help."""
-    chip = (
-        f"<b>{escape(model.name)}</b> {model.blocks} layers (0-{model.blocks - 1}) · d_model "
-        f"{model.architecture.d_model:,} · {escape(model.dtype_name)} · {escape(str(model.device))}"
-    )
+    """Return the page's name and the chip of the model."""
+    about = f"{model.blocks} layers · {escape(model.dtype_name)} · {escape(str(model.device))}"
+    chip = f"<b>{escape(model.name)}</b> · {about}"
     return (
-        '<header class="mast"><div class="mast-text"><h1>DINM Inspector</h1>'
-        "<p>Locate where a safe and an unsafe answer part, edit one weight matrix there, and compare.</p></div>"
-        f'<div class="mast-side"><span class="chip" title="fingerprint {escape(model.fingerprint)}">{chip}</span>'
-        '<button type="button" class="chip chip-button" id="theme-switch">Light / dark</button></div></header>'
+        '<header class="mast"><button type="button" class="chip chip-button" id="rail-switch">Case</button>'
+        "<h1>DINM Inspector</h1>"
+        f'<span class="chip model" title="fingerprint {escape(model.fingerprint)}">{chip}</span></header>'
+    )
+
+
+def views() -> str:
+    """Return the links to the views, the theme switch and the help."""
+    links = "".join(f'<a href="#{name}" data-view="{name}">{title}</a>' for name, title in VIEWS.items())
+    return (
+        f'<nav class="views" aria-label="Views">{links}'
+        '<button type="button" class="chip chip-button" id="theme-switch" aria-label="Light or dark">◐</button>'
+        '<button type="button" class="chip chip-button" id="help-switch" aria-label="Help">?</button></nav>'
     )
 
 
 HELP = """<div class="help"><ol>
-<li><b>Prompt.</b> Pick an example on the left or write your own question, attack template and two answers.</li>
-<li><b>Locate.</b> The model reads both answers; one bar a layer shows how far apart they are inside it. The layer
-where they part most is DINM's toxic layer. You can pick another.</li>
-<li><b>Operate.</b> DINM changes that layer's MLP down-projection until the safe answer is likely, and watches that
-the answers to harmless prompts stay as they were. Cancel stops it within one step and leaves nothing behind.</li>
-<li><b>Compare.</b> The same prompt goes to the vanilla and the edited weights in one batch.</li>
-<li><b>Stress test.</b> The SafeEdit benchmark on this edit: prompts that it never saw, harmless prompts that must
-still be answered, facts and summaries, each marked and counted.</li>
-<li><b>Why this layer.</b> Twelve locators side by side, what the same edit achieves at every layer, and what is inside
-the picked one: neurons, logit lens, tokens, toxicity.</li></ol>
-<p>The base weights are never written: an edit is a patch that acts for your visit alone, and Undo is exact.
-Unsafe text is blurred until you click it.</p></div>"""
+<li><b>Case.</b> Write a question on the left or pick an example; attack, answers and suffix are folded below it.</li>
+<li><b>Operate</b> does the whole thing: it locates where the safe and the unsafe answer part, edits one matrix of the
+recommended layer (or of the toxic one, where they part most), and lets both weights answer the same prompt.</li>
+<li><b>Locate</b> and <b>Edit layer</b> do one part each; a click on a bar picks another layer. Cancel stops within one
+step and leaves nothing behind. <b>Undo</b> is exact.</li>
+<li><b>Strength</b> scales the edit; <b>Ask both</b> asks other prompts of the case, or your own text.</li>
+<li><b>Stress test, Why this layer, Methods</b> are views of the same page, above.</li></ol>
+<p>The base weights are never written: an edit is a patch that acts for your visit alone. Answers stay blurred until
+they are judged safe or you click them.</p></div>"""
 
 
 def calibrating(said: str, share: float, ended: bool) -> str:

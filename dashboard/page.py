@@ -13,6 +13,7 @@ from dashboard.calibrating import Calibrating
 from dashboard.example.make import Example, make_example
 from dashboard.kit.live import LiveBadge
 from dashboard.kit.room import Context, Room
+from dashboard.kit.run import QUIET
 from dashboard.kit.session import Sessions
 from dashboard.steps.case.view import CaseRoom
 from dashboard.steps.compare.view import LONGEST_ANSWER, CompareRoom
@@ -61,6 +62,8 @@ def build_app(
 
 STEPS: tuple[type[Room], ...] = (CaseRoom, LocateRoom, OperateRoom, CompareRoom, StressRoom, WhyRoom, MethodsRoom)
 """The steps in the order of the page; a new one is a folder of its own and its name here."""
+LATER = ("stress", "why", "methods")
+"""Those that have a view of their own."""
 
 
 class House:
@@ -88,36 +91,63 @@ class House:
 
     def build(self) -> None:
         """Lay the page out and wire it."""
-        gr.HTML(heading.header(self.context.model), elem_id="header")
-        self.badge.build()
-        with gr.Accordion("How this page works", open=False, elem_id="help"):
-            gr.HTML(heading.HELP)
-        with gr.Sidebar(width=372, elem_id="rail"):
-            self.rooms["case"].build()
-        with gr.Column(elem_id="steps"):
-            with gr.Column(elem_classes="step", elem_id="step-prompt"):
-                _section(1, "Prompt", "what the model gets, with its chat template and the suffix")
-                self.rooms["case"].build_prompt()
-            for number, name, line in (
-                (2, "locate", "how far apart the two answers are after each layer"),
-                (3, "operate", "DINM on the picked layer, its vital signs as it runs"),
-                (4, "compare", "vanilla and edited weights, same prompt, same suffix, same decoding, one batch"),
-            ):
-                with gr.Column(elem_classes="step", elem_id=f"step-{name}"):
-                    _section(number, name.capitalize(), line)
-                    self.rooms[name].build()
-            for name in ("stress", "why", "methods"):
-                with gr.Column(elem_classes="step", elem_id=f"step-{name}"):
-                    self.rooms[name].build()
+        with gr.Row(elem_id="top"):
+            gr.HTML(heading.header(self.context.model), elem_id="header")
+            self.badge.build()
+            gr.HTML(heading.views(), elem_id="views")
+        gr.HTML(heading.HELP, elem_id="help")
+        with gr.Row(elem_id="frame"):
+            with gr.Column(elem_id="rail"):
+                self.rooms["case"].build()
+            with gr.Column(elem_id="main"):
+                with gr.Column(elem_id="view-operate", elem_classes="view"):
+                    self._operation()
+                for name in LATER:
+                    self._later(name)
         rooms = [self.badge, *self.rooms.values()]
         for room in rooms:
             room.hear()
         for room in rooms:
             room.connect()
 
+    def _operation(self) -> None:
+        """The operation on one screen, its details folded below it."""
+        case, locate, operate, compare = (self.rooms[name] for name in ("case", "locate", "operate", "compare"))
+        with gr.Row(elem_classes="pair"):
+            with gr.Column(elem_classes="card", elem_id="step-locate", min_width=280):
+                locate.build()
+            with gr.Column(elem_classes="card", elem_id="step-operate", min_width=280):
+                operate.build()
+        with gr.Row(elem_id="actions"):
+            operate.build_operate()
+            locate.build_button()
+            operate.build_buttons()
+            compare.build_undo()
+            operate.build_cancel()
+            compare.build_asking()
+        compare.build_own_text()
+        compare.build_numbers()
+        compare.build()
+        compare.build_shifts()
+        folded = gr.Accordion("Details: token by token, neurons, prompt, settings", open=False, elem_id="details")
+        with folded, gr.Tabs():
+            for title, lay_out in (
+                ("Token by token", locate.build_detail),
+                ("What the edit changed", compare.build_details),
+                ("Prompt", case.build_prompt),
+                ("Layer and distance", locate.build_settings),
+                ("All settings", operate.build_settings),
+                ("Decoding and routing", compare.build_decoding),
+            ):
+                with gr.Tab(title):
+                    lay_out()
 
-def _section(number: int, name: str, line: str) -> None:
-    gr.HTML(f'<h2><span class="step-number">{number}</span>{name}<small>{line}</small></h2>')
+    def _later(self, name: str) -> None:
+        """A view that the browser gets when it is first opened; the page's script presses the button then."""
+        with gr.Column(visible=False, elem_id=f"view-{name}", elem_classes=["view", "step"]) as view:
+            self.rooms[name].build()
+        opener = gr.Button(f"Open {name}", elem_id=f"open-{name}", elem_classes="opener")
+        opener.click(lambda: gr.Column(visible=True), None, view, queue=False, **QUIET)
 
 
 def _calibration(model: InspectedModel) -> Calibration | None:

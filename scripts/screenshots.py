@@ -15,19 +15,22 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-STEPS = ("prompt", "locate", "operate", "compare", "stress", "why", "methods")
+VIEWS = {"page": "", "stress": "#stress", "why": "#why", "methods": "#methods"}
+"""The views by the names of their pictures, and their addresses."""
 FOLDER = Path(__file__).resolve().parents[1] / "assets" / "screenshots"
 
 
 def take(page: Page, url: str, theme: str, width: int, wanted: list[str]) -> None:
-    """Save the wanted pictures (``page`` and the steps) of one theme at one width."""
-    page.set_viewport_size({"width": width, "height": 1000})
+    """Save the wanted pictures of one theme at one width: the first view as it opens, the others whole."""
+    page.set_viewport_size({"width": width, "height": 900})
     page.goto(f"{url}?__theme={theme}")
-    page.wait_for_selector("#neurons .js-plotly-plot .main-svg", timeout=60_000)
-    page.wait_for_timeout(1500)
+    page.wait_for_selector("#shift-figure .js-plotly-plot .main-svg", timeout=60_000)
     for name in wanted:
-        shown = page if name == "page" else page.locator(f"#step-{name}")
-        picture = shown.screenshot()
+        if VIEWS[name]:
+            page.locator(f"nav.views a[href='{VIEWS[name]}']").click()
+            page.wait_for_selector(f"#view-{name}", state="visible", timeout=60_000)
+        page.wait_for_timeout(1500)
+        picture = page.screenshot() if name == "page" else page.locator(f"#view-{name}").screenshot()
         path = FOLDER / f"{name}-{theme}.png"
         # 256 colours keep the repository small and look the same.
         Image.open(io.BytesIO(picture)).convert("RGB").quantize(256).save(path, optimize=True)
@@ -35,7 +38,7 @@ def take(page: Page, url: str, theme: str, width: int, wanted: list[str]) -> Non
 
 
 def main() -> None:
-    """Take the whole page and each step, light and dark."""
+    """Take every view, light and dark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url", help="address of the running page")
     parser.add_argument("--width", type=int, default=1440)
@@ -47,7 +50,7 @@ def main() -> None:
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
         for theme in ("light", "dark"):
-            take(browser.new_page(), options.url.rstrip("/") + "/", theme, options.width, ["page", *STEPS])
+            take(browser.new_page(), options.url.rstrip("/") + "/", theme, options.width, list(VIEWS))
         browser.close()
 
 

@@ -80,11 +80,11 @@ def case_name(case: Case | None) -> str:
 
 
 def other_case(session: Session, case: Case | None, what: str, buttons: str) -> str:
-    """Say that step 2 shows another case than ``what``, and which buttons bring which to the rail's; else nothing."""
+    """Say that Locate shows another case than ``what``, and which buttons bring which to the rail's; else nothing."""
     if session.case is None or session.case == case:
         return ""
     return (
-        f'<p class="reading warn">Step 2 shows another case, {escape(case_name(session.case))}. Press Locate to bring '
+        f'<p class="reading warn">Locate shows another case, {escape(case_name(session.case))}. Press Locate to bring '
         f"it to the case in the rail, {buttons} to bring {what} to it.</p>"
     )
 

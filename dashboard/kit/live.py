@@ -14,7 +14,7 @@ from dashboard.kit.run import Throttle
 from dashboard.kit.session import Session
 from inspector.model import VANILLA, Answers
 
-NO_EDIT = "No edit is live, so there is no edited answer. Press Edit in step 3."
+NO_EDIT = "No edit is live, so there is no edited answer. Press Operate."
 
 
 class LiveBadge(Room):
@@ -56,10 +56,16 @@ def streamed(pair: Pair, session: Session, run: Iterator[Answers], note: str, lo
             yield dict(zip(pair.panes, (f"{answers.texts[0]} ▍", edited(f"{answers.texts[1]} ▍")), strict=True))
     if last is None:
         return
-    ended = "" if all(last.finished) else f" · cut at {longest} tokens"
-    if session.cancelled.is_set():
-        ended = " · cancelled"
-    held_back = " · no harm detected: the vanilla weights answered" if last.held_back[1] else ""
     texts = (last.texts[0] or "(empty answer)", edited(last.texts[1] or "(empty answer)"))
-    heads = weights_badge(VANILLA, note + ended), weights_badge(session.row, note + held_back + ended)
+    notes = ended(session, last, note, longest)
+    heads = weights_badge(VANILLA, notes[0]), weights_badge(session.row, notes[1])
     yield {**dict(zip(pair.panes, texts, strict=True)), **dict(zip(pair.heads, heads, strict=True))}
+
+
+def ended(session: Session, answers: Answers, note: str, longest: int) -> tuple[str, str]:
+    """Return the note above each answer once both are whole: how they ended, and which weights answered."""
+    how = "" if all(answers.finished) else f" · cut at {longest} tokens"
+    if session.cancelled.is_set():
+        how = " · cancelled"
+    held_back = " · no harm detected: the vanilla weights answered" if answers.held_back[1] else ""
+    return note + how, note + held_back + how

@@ -43,6 +43,14 @@ class Pair:
             update[head] = said
         return update
 
+    def blur(self, covered: tuple[bool, bool]) -> Update:
+        """Cover the answers that are not known to be safe, and no others."""
+        number = next(_NUMBERS)
+        return {
+            pane: gr.Textbox(elem_classes=[*(["blurred"] if hide else []), f"{name}-pane", f"answer-{number}"])
+            for pane, name, hide in zip(self.panes, ("vanilla", "edited"), covered, strict=True)
+        }
+
 
 def build_pair(
     prefix: str,
@@ -52,27 +60,32 @@ def build_pair(
     labels: tuple[str, str] = ("Vanilla answer", "Edited answer"),
     lines: int = 6,
     empty: str = "(empty answer)",
+    blurred: tuple[bool, bool] = (True, True),
+    bare: bool = False,
 ) -> Pair:
     """Lay both panes out side by side.
 
     Args:
         prefix: Of the elements' names, for example ``stress-``.
+        blurred: Which of them are covered until they are clicked.
+        bare: Labels are for screen readers only; the lines above say it.
     """
     made: list[tuple[Any, Any]] = []
     with gr.Row(equal_height=True, elem_id=f"{prefix}answers"):
-        for name, text, head, label in zip(("vanilla", "edited"), texts, heads, labels, strict=True):
-            with gr.Column(min_width=280):
+        for name, text, head, label, hide in zip(("vanilla", "edited"), texts, heads, labels, blurred, strict=True):
+            with gr.Column(min_width=280, elem_classes="card"):
                 above = gr.HTML(head)
                 pane = gr.Textbox(
                     text or empty,
                     label=label,
-                    info="May be unsafe: blurred until clicked",
+                    show_label=not bare,
+                    info=None if bare else "May be unsafe: blurred until clicked",
                     lines=lines,
                     max_lines=lines,
                     interactive=False,
                     buttons=["copy"],
                     elem_id=f"{prefix}{name}",
-                    elem_classes=["blurred", f"{name}-pane"],
+                    elem_classes=[*(["blurred"] if hide else []), f"{name}-pane"],
                 )
                 made.append((above, pane))
     return Pair((made[0][0], made[1][0]), (made[0][1], made[1][1]))

@@ -153,7 +153,7 @@ class Context:
         inputs: Iterable[Any] = (),
         outputs: Iterable[Any] = (),
         reserve: bool = False,
-        event: bool = False,
+        event: type | None = None,
         tells: tuple[News, ...] = (),
         **options: Any,
     ) -> Any:
@@ -161,7 +161,7 @@ class Context:
 
         Args:
             reserve: Refuse it while something runs for the visitor.
-            event: Hand the event to it as its third argument.
+            event: Gradio's kind of event, which is then its third argument.
             options: For Gradio, for example ``trigger_mode``.
         """
 
@@ -184,10 +184,11 @@ class Context:
             handle: Any = stream
         elif event:
 
-            def select(values: Values, request: gr.Request, chosen: gr.SelectData) -> Any:
+            def select(values: Values, request: gr.Request, chosen: gr.EventData) -> Any:
                 with lent(request) as session:
                     return work(session, values, chosen) or gr.skip()
 
+            select.__annotations__["chosen"] = event
             handle = select
         else:
 

@@ -66,7 +66,7 @@ def opened(browser, url) -> Any:
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.on("request", lambda sent: page.hosts.add(urlparse(sent.url).hostname))
     page.goto(f"{url}?__theme=light")
-    page.wait_for_selector("#neurons .js-plotly-plot .main-svg", timeout=WAIT)
+    page.wait_for_selector("#shift-figure .js-plotly-plot .main-svg", timeout=WAIT)
     return page
 
 
@@ -139,13 +139,13 @@ def set_steps(page, steps: int) -> None:
 
 
 def pick_cinema(page) -> None:
-    page.get_by_label("illegal activities").check()
-    page.get_by_label("How can I sneak into the cinema").check()
-    page.wait_for_function("() => document.querySelector('#assembled textarea').value.includes('cinema')", timeout=WAIT)
+    page.get_by_label("Search the examples").fill("cinema")
+    page.locator("#examples button:visible", has_text="sneak into the cinema").click()
+    page.wait_for_function("() => document.querySelector('#question textarea').value.includes('cinema')", timeout=WAIT)
 
 
 def test_a_new_visitor_sees_a_finished_example_and_no_empty_box(shared):
-    for plot in ("curve", "heatmap", "vitals", "token-figure", "divergence-figure", "shift-figure", "shift-tokens"):
+    for plot in ("curve", "vitals", "divergence-figure", "shift-figure"):
         shared.wait_for_selector(f"#{plot} .js-plotly-plot .main-svg")
     assert "live weights: DINM" in text_of(shared, "#live")
     assert "toxic layer" in text_of(shared, "#curve")
@@ -154,6 +154,7 @@ def test_a_new_visitor_sees_a_finished_example_and_no_empty_box(shared):
 
 
 def test_unsafe_text_is_blurred_until_clicked(shared):
+    unfold(shared, "unsafe")
     for box in ("#unsafe", "#vanilla"):
         area = shared.locator(f"{box} textarea")
         assert "blur" in area.evaluate("e => getComputedStyle(e).filter")
@@ -169,7 +170,6 @@ def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
     first = re.search(r"layer (\d+)", text_of(page, "#live")).group(1)
     pick_cinema(page)
     wait_for_text(page, "#locate-reading", "Press Locate")
-    assert value_of(page, "#assembled").startswith("<s>[user]")
 
     page.click("#locate")
     wait_for_text(page, "#locate-reading", "the answers part most at layer")
@@ -181,6 +181,7 @@ def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
     wait_for_value(page, "#block input[type=number]", "1")
     wait_for_text(page, "#curve", "picked")
 
+    details(page, "All settings")
     set_steps(page, 16)
     page.click("#edit")
     wait_for_text(page, "#clock", "of at most 16")
@@ -190,12 +191,12 @@ def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
     wait_for_text(page, "#live", "layer 1")
     wait_until_idle(page)
     wait_for_text(page, "#clock", "Ended after")
-    tile = page.locator(".tile", has_text="P(safe) per token").inner_text()
+    tile = page.locator("#numbers .tile", has_text="probability of the safe answer").inner_text()
     before, after = map(float, re.search(r"([\d.]+) → ([\d.]+)", tile).groups())
     assert after > before
     wait_for_answers(page, same=False)
     assert page.locator("#answers .badge.edited").inner_text().startswith("DINM · layer 1 · strength 1 · patch ")
-    assert page.locator("#answers .badge.vanilla").inner_text() == "vanilla"
+    assert page.locator("#answers .badge.vanilla").first.inner_text() == "vanilla"
 
     slider = page.locator("#strength input[type=number]")
     slider.fill("0")
@@ -213,7 +214,7 @@ def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
     wait_until_idle(page)
     wait_for_text(page, "#undo", "Nothing to undo")
     assert page.locator("#undo").is_disabled()
-    page.wait_for_selector("#neurons", state="hidden")  # measurements of a dropped edit must not stay on screen
+    page.wait_for_selector("#shift-figure", state="hidden")  # measurements of a dropped edit must not stay on screen
 
 
 BAD_INPUT = [
@@ -224,6 +225,8 @@ BAD_INPUT = [
 
 
 def test_bad_input_says_what_to_do_and_nothing_is_lost(shared):
+    for part in ("template", "safe", "unsafe"):
+        unfold(shared, part)
     for box, text, said in BAD_INPUT:
         live, shown, before = text_of(shared, "#live"), value_of(shared, "#edited"), value_of(shared, box)
         shared.locator(f"{box} textarea").fill(text)
@@ -238,6 +241,56 @@ def test_bad_input_says_what_to_do_and_nothing_is_lost(shared):
     shared.click("#locate")
     shared.wait_for_selector(".toast-body:has-text('are the same text')")
     shared.locator("#unsafe textarea").fill(unsafe)
+
+
+def details(page, tab: str) -> None:
+    """Unfold one of the details."""
+    if not page.get_by_role("tab", name=tab).is_visible():
+        page.get_by_role("button", name="Details").click()
+    page.get_by_role("tab", name=tab).click()
+
+
+def unfold(page, part: str) -> None:
+    """Unfold a part of the case."""
+    if not page.locator(f"#{part} textarea").is_visible():
+        page.locator(f"#{part}-fold button").first.click()
+        page.wait_for_selector(f"#{part} textarea", state="visible")
+
+
+def view(page, name: str) -> None:
+    """Go to a view as a person does."""
+    page.locator(f"nav.views a[data-view={name}]").click()
+    page.wait_for_selector(f"#view-{name}", state="visible")
+
+
+def test_the_operation_fits_one_screen_and_one_press_does_it(page):
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.wait_for_timeout(800)
+    for part in ("#question", "#curve", "#vitals", "#gate", "#operate", "#strength", "#numbers", "#vanilla", "#edited"):
+        box = page.locator(part).bounding_box()
+        assert box is not None and box["y"] + box["height"] <= 900, part
+    for part in ("#shift-figure", "#divergence-figure"):
+        box = page.locator(part).bounding_box()
+        assert box is not None and box["y"] + box["height"] <= 900, part
+    before = text_of(page, "#live")
+    pick_cinema(page)
+    page.click("#operate")
+    wait_for_text(page, "#clock", "Ended after")
+    wait_until_idle(page)
+    assert text_of(page, "#live") != before and page.locator("#answers .badge.verdict").count() == 2
+
+
+def test_views_are_named_by_the_address_come_when_they_are_opened_and_back_works(page):
+    assert page.locator("#view-stress").count() == 0, "its content comes when it is first opened"
+    view(page, "stress")
+    assert page.url.endswith("#stress") and "scored: DINM" in text_of(page, "#stress-head")
+    assert page.locator("#live").is_visible() and page.locator("#question").is_visible()
+    view(page, "methods")
+    page.go_back()
+    page.wait_for_selector("#stress-head", state="visible")
+    assert not page.locator("#view-methods").is_visible()
+    page.reload()
+    page.wait_for_selector("#stress-head", state="visible")
 
 
 CONTRAST = """selector => {
@@ -267,17 +320,17 @@ def test_texts_and_figures_are_readable_in_both_themes(shared, dark):
         "#vitals .ytick text",
         ".tile-note",
         "#live span",
-        "#steps h2 small",
+        "#step-locate h3 small",
     ):
         assert shared.evaluate(CONTRAST, selector) >= 4.5, selector
 
 
-@pytest.mark.parametrize("width", [1280, 1920])
+@pytest.mark.parametrize("width", [390, 1280, 1440, 1920])
 def test_the_page_fits_its_width(shared, width):
     shared.set_viewport_size({"width": width, "height": 900})
     shared.wait_for_timeout(800)
     assert shared.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
-    for plot in ("curve", "heatmap", "vitals", "shift-figure"):
+    for plot in ("curve", "vitals", "shift-figure"):
         inner = shared.locator(f"#{plot} .main-svg").first.bounding_box()
         outer = shared.locator(f"#{plot}").bounding_box()
         assert inner["width"] <= outer["width"] + 1, plot
@@ -285,9 +338,10 @@ def test_the_page_fits_its_width(shared, width):
 
 def test_the_stress_test_streams_its_scores_lists_every_answer_and_hands_them_out(shared):
     """Scores of the example at start; a run of the case's own prompts; a line's answer, blurred anew; a download."""
+    view(shared, "stress")
     assert "scored: DINM" in text_of(shared, "#stress-head") and "refusal rules" in text_of(shared, "#stress-head")
     assert "transfer" in text_of(shared, "#stress-table")
-    shared.locator("#step-stress").get_by_text("This case", exact=True).click()
+    shared.locator("#view-stress").get_by_text("This case", exact=True).click()
     shared.locator("#stress").click()
     wait_for_text(shared, "#stress-clock", "answered by both weights")
     wait_for_text(shared, "#stress-clock", "5 prompts, each answered")
@@ -306,6 +360,7 @@ def test_the_stress_test_streams_its_scores_lists_every_answer_and_hands_them_ou
 
 def test_why_this_layer_every_panel_follows_the_picked_layer_and_neurons_can_be_knocked_out(shared):
     """Everything is filled at start; a click on the atlas picks a layer; lines of the table choose neurons."""
+    view(shared, "why")
     for plot in ("why-locators", "why-atlas", "why-neurons"):
         assert shared.locator(f"#{plot}").is_visible(), plot
     assert "Best layer" in text_of(shared, "#why-judged")
@@ -315,7 +370,7 @@ def test_why_this_layer_every_panel_follows_the_picked_layer_and_neurons_can_be_
     box = bars.bounding_box()
     other = 0 if shared.locator("#block input[type=number]").input_value() != "0" else 2
     shared.mouse.click(box["x"] + box["width"] * (other + 0.5) / 3, box["y"] + box["height"] - 3)
-    wait_for_text(shared, "#step-why", f"Layer {other}:")
+    wait_for_text(shared, "#view-why", f"Layer {other}:")
     wait_for_value(shared, "#block input[type=number]", str(other))
     shared.wait_for_function("told => document.querySelector('#why-neurons').innerText !== told", arg=before)
     rows = shared.locator("#why-neurons [role=row]", has=shared.locator("[role=gridcell]")).all()[:12]
@@ -336,6 +391,7 @@ def test_why_this_layer_every_panel_follows_the_picked_layer_and_neurons_can_be_
 
 def test_methods_run_and_a_line_of_the_table_loads_its_patch(shared):
     """The quick methods stand at start; two are run; a click on a line makes its patch live, a reminder has none."""
+    view(shared, "methods")
     for plot in ("methods-plane", "methods-shifts", "methods-source", "methods-neurons"):
         shared.locator(f"#{plot}").scroll_into_view_if_needed()
         shared.wait_for_selector(f"#{plot} .js-plotly-plot .main-svg")
@@ -348,7 +404,7 @@ def test_methods_run_and_a_line_of_the_table_loads_its_patch(shared):
     shared.locator("#methods-table [role=gridcell]", has_text="FT-L").first.click()
     layer = shared.locator("#block input[type=number]").input_value()
     wait_for_text(shared, "#live", f"FT-L · layer {layer}")
-    wait_for_text(shared, "#methods-clock", "see step 4")
+    wait_for_text(shared, "#methods-clock", "see Operate")
     wait_until_idle(shared)
     assert shared.locator("#answers .badge.edited").inner_text().startswith(f"FT-L · layer {layer}")
     shared.locator("#methods-table [role=gridcell]", has_text="Self-Reminder").first.click()
@@ -357,6 +413,7 @@ def test_methods_run_and_a_line_of_the_table_loads_its_patch(shared):
 
 
 def test_an_atlas_can_be_cancelled_and_keeps_what_is_done(shared, monkeypatch):
+    view(shared, "why")
     quick = why.atlas
 
     def slow(*arguments: Any) -> Iterator[Any]:
@@ -381,8 +438,9 @@ def test_cancel_ends_an_edit_and_leaves_the_live_one(shared, monkeypatch):
 
     monkeypatch.setattr(descent, "stop_reason", slowly)
     before = text_of(shared, "#live")
+    view(shared, "operate")
+    details(shared, "All settings")
     set_steps(shared, 100)
-    shared.locator("#settings").get_by_role("button", name="All settings").click()
     for limit in ("Target P(safe)", "Damage budget"):  # nothing but Cancel may end it
         shared.get_by_label(limit).fill("0")
         shared.get_by_label(limit).press("Tab")
@@ -402,10 +460,12 @@ def test_cancel_ends_an_edit_and_leaves_the_live_one(shared, monkeypatch):
 
 
 def test_markup_and_control_characters_are_text_and_never_run(shared):
+    view(shared, "operate")
+    details(shared, "Prompt")
     shared.locator("#question textarea").fill("<img src=x onerror='window.ran=1'><b>bold</b>\u0007 & <s>?")
     wait_for_text(shared, "#prompt-reading", "1 control character left out")
     shared.wait_for_function("document.querySelector('#assembled textarea').value.includes('<b>bold</b> & <s>?')")
     shared.click("#locate")
     wait_for_text(shared, "#locate-reading", "the answers part most")
     assert shared.evaluate("window.ran") is None
-    assert shared.locator("#step-prompt b, #step-locate img").count() == 0
+    assert shared.locator("#prompt-reading b, #step-locate img").count() == 0

@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+from html import escape
+
 from dashboard.kit.html import reading
 from dashboard.steps.case.run import PromptView
+from inspector.safeedit import Case, bundled_cases
+from inspector.safeedit.cases import CATEGORIES
 
 
 def prompt_reading(view: PromptView) -> str:
     """Read the assembled prompt's length and what is odd about it."""
     notes = "".join(f"; {note}" for note in view.notes)
     return reading(f"{view.tokens:,} of at most {view.limit:,} tokens{notes}.", "warn" if view.notes else "")
+
+
+def offered_cases() -> list[Case]:
+    """Return the bundled cases that may be edited on, by category; the others are kept for scoring."""
+    offered = [case for case in bundled_cases() if case.split != "score"]
+    return sorted(offered, key=lambda case: CATEGORIES.index(case.category))
+
+
+def examples(question: str) -> str:
+    """Return the searchable list of examples.
+
+    Args:
+        question: The one that stands in the rail.
+    """
+    cases = offered_cases()
+    lines = "".join(
+        f'<button type="button" data-number="{number}" aria-current="{str(case.question == question).lower()}">'
+        f"<span>{escape(case.category)}</span>{escape(case.question)}</button>"
+        for number, case in enumerate(cases)
+    )
+    return (
+        f'<input type="search" placeholder="{len(cases)} examples, search" aria-label="Search the examples">'
+        f'<div class="examples">{lines}</div>'
+    )

@@ -17,15 +17,25 @@ from dashboard.steps.case import run
 from dashboard.steps.case import texts as words
 from inspector.errors import CaseError, InspectorError
 from inspector.safeedit import bundled_cases, bundled_templates
-from inspector.safeedit.cases import CATEGORIES
 
 NO_TEMPLATE = "No attack, the question alone"
 OWN_TEMPLATE = "Your own template"
 
 
-def examples_of(category: str) -> list[str]:
-    """Return the bundled questions of a category that may be edited on; the others are kept for scoring."""
-    return [case.question for case in bundled_cases() if case.category == category and case.split != "score"]
+SEARCH = """
+const list = () => element.querySelectorAll("[data-number]");
+element.addEventListener("input", (event) => {
+  const wanted = event.target.value.toLowerCase();
+  for (const line of list()) line.hidden = !line.textContent.toLowerCase().includes(wanted);
+});
+element.addEventListener("click", (event) => {
+  const picked = event.target.closest("[data-number]");
+  if (!picked) return;
+  for (const line of list()) line.setAttribute("aria-current", String(line === picked));
+  trigger("click", {number: Number(picked.dataset.number)});
+});
+"""
+"""What the list of examples does in the browser: it searches by itself and tells which line was clicked."""
 
 
 class CaseRoom(Room):
@@ -38,70 +48,75 @@ class CaseRoom(Room):
         example, free = self.context.example, not self.context.read_only
         texts = example.texts
         case = next(c for c in bundled_cases() if c.question == texts.question)
-        gr.HTML(
-            '<h2 class="rail-title">Case</h2>'
-            + ("" if free else '<p class="reading warn">Read-only demo: pick examples; free text is off.</p>')
-        )
-        self.category = gr.Radio(
-            list(CATEGORIES), value=case.category, label="Category", elem_classes="chips", info="SafeEdit's nine"
-        )
-        self.example = gr.Radio(
-            examples_of(case.category), value=case.question, label="Example", elem_classes="chips stacked"
-        )
+        if not free:
+            gr.HTML('<p class="reading warn">Read-only demo: pick examples; free text is off.</p>')
         self.question = gr.Textbox(
-            texts.question, label="Question", lines=2, max_lines=8, interactive=free, elem_id="question"
-        )
-        self.template_name = gr.Dropdown(
-            [NO_TEMPLATE, *(t.name for t in bundled_templates()), OWN_TEMPLATE],
-            value=case.attack_name,
-            label="Attack template",
-            interactive=True,
-        )
-        self.template = gr.Textbox(
-            texts.template,
-            label="Template text",
-            info="The question goes where {question} stands",
-            lines=3,
-            max_lines=10,
-            interactive=free,
-            elem_id="template",
-        )
-        self.safe = gr.Textbox(
-            texts.safe,
-            label="Safe answer",
-            lines=3,
-            max_lines=10,
-            interactive=free,
-            elem_id="safe",
-            elem_classes="safe",
-        )
-        self.unsafe = gr.Textbox(
-            texts.unsafe,
-            label="Unsafe answer",
-            info="Blurred until clicked",
-            lines=3,
-            max_lines=10,
-            interactive=free,
-            elem_id="unsafe",
-            elem_classes="unsafe blurred",
-        )
-        with gr.Row(elem_classes="tight"):
-            self.unsafe_case = gr.Button("From the case", size="sm", min_width=80)
-            self.unsafe_ask = gr.Button(
-                "Ask the model" if free else "Ask the model (off: read-only)",
-                size="sm",
-                min_width=80,
-                interactive=free,
-            )
-        self.suffix = gr.Textbox(
-            texts.suffix,
-            label="Suffix prompt S",
-            info="Put after every prompt with one space; an edit is asked with the one it was made with",
+            texts.question,
+            label="Question",
+            info="Your own, or an example below",
             lines=2,
-            max_lines=4,
+            max_lines=5,
             interactive=free,
-            elem_id="suffix",
+            elem_id="question",
         )
+        view = run.view_prompt(self.model, texts)
+        self.prompt_reading = gr.HTML(words.prompt_reading(view), elem_id="prompt-reading")
+        with gr.Accordion("Attack", open=False, elem_id="template-fold"):
+            self.template_name = gr.Dropdown(
+                [NO_TEMPLATE, *(t.name for t in bundled_templates()), OWN_TEMPLATE],
+                value=case.attack_name,
+                label="Attack template",
+                interactive=True,
+            )
+            self.template = gr.Textbox(
+                texts.template,
+                label="Template text",
+                info="The question goes where {question} stands",
+                lines=3,
+                max_lines=8,
+                interactive=free,
+                elem_id="template",
+            )
+        with gr.Accordion("Safe answer", open=False, elem_id="safe-fold"):
+            self.safe = gr.Textbox(
+                texts.safe,
+                label="Safe answer",
+                lines=3,
+                max_lines=8,
+                interactive=free,
+                elem_id="safe",
+                elem_classes="safe",
+            )
+        with gr.Accordion("Unsafe answer", open=False, elem_id="unsafe-fold"):
+            self.unsafe = gr.Textbox(
+                texts.unsafe,
+                label="Unsafe answer",
+                info="Blurred until clicked",
+                lines=3,
+                max_lines=8,
+                interactive=free,
+                elem_id="unsafe",
+                elem_classes="unsafe blurred",
+            )
+            with gr.Row(elem_classes="tight"):
+                self.unsafe_case = gr.Button("From the case", size="sm", min_width=80)
+                self.unsafe_ask = gr.Button(
+                    "Ask the model" if free else "Ask the model (off: read-only)",
+                    size="sm",
+                    min_width=80,
+                    interactive=free,
+                )
+        with gr.Accordion("Suffix", open=False, elem_id="suffix-fold"):
+            self.suffix = gr.Textbox(
+                texts.suffix,
+                label="Suffix prompt S",
+                info="Put after every prompt with one space; an edit is asked with the one it was made with",
+                lines=2,
+                max_lines=4,
+                interactive=free,
+                elem_id="suffix",
+            )
+        self.examples = gr.HTML(words.examples(texts.question), js_on_load=SEARCH, elem_id="examples")
 
     def build_prompt(self) -> None:
         """Lay the assembled prompt out."""
@@ -117,7 +132,6 @@ class CaseRoom(Room):
             elem_classes="mono",
             elem_id="assembled",
         )
-        self.prompt_reading = gr.HTML(words.prompt_reading(view), elem_id="prompt-reading")
 
     @property
     def _fields(self) -> tuple[Any, ...]:
@@ -139,8 +153,7 @@ class CaseRoom(Room):
         """Wire the rail."""
         react = self.context.react
         filled = [self.question, self.template_name, self.template, self.safe, self.unsafe]
-        react(self.category.input, self.on_category, inputs=[self.category], outputs=[self.example])
-        react(self.example.input, self.on_example, inputs=[self.example, self.suffix], outputs=filled)
+        react(self.examples.click, self.on_example, inputs=[self.suffix], outputs=filled, event=gr.EventData)
         named = [self.template_name, self.template]
         react(self.template_name.input, self.on_template, inputs=named, outputs=[self.template])
         react(self.template.input, self.on_own_template, outputs=[self.template_name])
@@ -162,13 +175,9 @@ class CaseRoom(Room):
             trigger_mode="always_last",
         )
 
-    def on_category(self, _session: Session, values: Values) -> Update:
-        """List the examples of a category."""
-        return {self.example: gr.Radio(examples_of(values[self.category]), value=None)}
-
-    def on_example(self, _session: Session, values: Values) -> Update:
-        """Fill the rail with a bundled case."""
-        case = next(c for c in bundled_cases() if c.question == values[self.example])
+    def on_example(self, _session: Session, values: Values, event: gr.EventData) -> Update:
+        """Fill the rail with the bundled case whose line was clicked."""
+        case = words.offered_cases()[int(event.number)]
         texts = texts_of(case, values[self.suffix])
         return {
             self.question: texts.question,

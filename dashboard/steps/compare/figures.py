@@ -14,7 +14,7 @@ from inspector.shift import Shift
 
 def divergence_before_after(comparison: Comparison) -> go.Figure:
     """Draw the divergence of both answers, vanilla and edited."""
-    figure = base(260, xaxis_title="layer", yaxis_title="L2 distance", showlegend=True)
+    figure = base(112, yaxis_title="L2", showlegend=True, margin={"l": 44, "r": 8, "t": 16, "b": 20})
     x = list(range(len(comparison.divergence_before.l2)))
     for values, colour, name, dash in (
         (comparison.divergence_before.l2, VANILLA, "vanilla", "dot"),
@@ -36,7 +36,7 @@ def shift_by_block(shift: Shift) -> go.Figure:
     """Draw the mean relative shift of each block's output; edited blocks are marked."""
     values = shift.by_block
     colours = [EDITED if n in shift.blocks_edited else VANILLA for n in range(len(values))]
-    figure = base(260, xaxis_title="layer", yaxis_title="relative shift", bargap=0.18, margin_t=14)
+    figure = base(112, yaxis_title="relative", bargap=0.18, margin={"l": 44, "r": 8, "t": 14, "b": 20})
     figure.add_bar(
         x=list(range(len(values))),
         y=values.tolist(),

@@ -12,6 +12,8 @@ from inspector.errors import CaseError
 from inspector.likelihood import Likelihood, likelihoods
 from inspector.model import VANILLA, Answers, Decoding, InspectedModel, PromptFormat, encode, stream
 from inspector.safeedit import Case
+from inspector.safeedit.judges import EmbeddedJudge
+from inspector.safeedit.verdict import Verdict, verdicts
 from inspector.shift import Shift, activation_shift
 
 
@@ -54,7 +56,7 @@ def measure(model: InspectedModel, session: Session) -> Comparison:
     """Measure the live edit at the session's strength, in its own prompt format, and keep the result."""
     live = session.live
     if live is None:
-        raise CaseError("No edit is live. Press Edit in step 3 first.")
+        raise CaseError("No edit is live. Press Operate or Edit first.")
     case, row, format = live.case, session.weights, live.format
     prompt, answers = case.adversarial_prompt, (case.safe, case.unsafe)
     scored = likelihoods(model, prompt, answers, (VANILLA, row), format=format)
@@ -117,3 +119,9 @@ def ask(
         yield answers
         if session.cancelled.is_set():
             return
+
+
+def judged(question: str, answers: Answers) -> tuple[Verdict, Verdict]:
+    """Judge both answers to a harmful question by the refusal rules, vanilla first."""
+    first, second = verdicts(EmbeddedJudge(), [(question, text) for text in answers.texts])
+    return first, second

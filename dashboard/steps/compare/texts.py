@@ -9,7 +9,8 @@ import numpy as np
 from dashboard.kit.html import number, probability, reading, updates, weights_badge
 from dashboard.kit.session import LiveEdit
 from dashboard.steps.compare.run import Comparison
-from inspector.model import Detector, PromptFormat
+from inspector.model import VANILLA, Detector, PromptFormat, Row
+from inspector.safeedit.verdict import Verdict
 
 
 def tiles(comparison: Comparison, live: LiveEdit) -> str:
@@ -57,7 +58,7 @@ def _tile(name: str, value: str, kind: str, note: str) -> str:
 
 NO_EDIT = (
     '<div class="tiles"><div class="tile wide"><span class="tile-value">No edit is live</span>'
-    '<span class="tile-note">Press Edit in step 3 to make one; its measurements come back here.</span></div></div>'
+    '<span class="tile-note">Press Operate to make one; its measurements come back here.</span></div></div>'
 )
 
 
@@ -96,17 +97,21 @@ def compare_readings(comparison: Comparison) -> tuple[str, str, str, str, str]:
     )
 
 
-def answer_note(choice: str, format: PromptFormat | None = None, typed: PromptFormat | None = None) -> str:
+def answer_note(
+    choice: str, format: PromptFormat | None = None, typed: PromptFormat | None = None, judged: bool = False
+) -> str:
     """Say beside an answer's badge what was asked, in which format of the edit, and that no judge scored it.
 
     Args:
         format: The live edit's format; ``None`` without one.
         typed: The format of what stands in the rail.
+        judged: The verdict stands beside it.
     """
     unusual = format.label() if format is not None else ""
     if format is not None and not unusual and typed is not None and typed.suffix != format.suffix:
         unusual = "with the edit's own suffix"
-    return f"{choice.lower()}{f' · {unusual}, as the edit was made' if unusual else ''} · not judged"
+    made = f" · {unusual}, as the edit was made" if unusual else ""
+    return f"{choice.lower()}{made}{'' if judged else ' · not judged'}"
 
 
 def detector_note(detector: Detector | None) -> str:
@@ -115,3 +120,42 @@ def detector_note(detector: Detector | None) -> str:
         return "This model has no detector yet: python -m editing.calibrate"
     about = detector.about
     return f"Made from {about['questions']} harmful questions, {about['harmless_prompts']} harmless prompts"
+
+
+def heads(row: Row, notes: str | tuple[str, str], marks: tuple[Verdict, Verdict]) -> tuple[str, str]:
+    """Return what stands above both answers: which weights, which verdict, who judged it and what was asked."""
+    both = (notes, notes) if isinstance(notes, str) else notes
+    made = [
+        f'<div class="answer-head"><span class="badge {kind}">{escape(label)}</span>'
+        f'<span class="badge verdict {mark.label}" title="{escape(mark.reason)}">{mark.label}</span>'
+        f'<span class="badge-note">{escape(mark.judge)} · {escape(note)}</span></div>'
+        for kind, label, mark, note in (
+            ("vanilla", VANILLA.label(), marks[0], both[0]),
+            ("vanilla" if row.label() == VANILLA.label() else "edited", row.label(), marks[1], both[1]),
+        )
+    ]
+    return made[0], made[1]
+
+
+def numbers(comparison: Comparison, live: LiveEdit) -> str:
+    """Return the four numbers that matter of an edit."""
+    kept = next(s for s in live.result.trace if s.step == live.result.kept)
+    shift = comparison.shift
+    largest = int(shift.by_block.argmax())
+    cells = [
+        (
+            "probability of the safe answer, a token",
+            f"{probability(comparison.before[0].per_token)} → {probability(comparison.after[0].per_token)}",
+            "safe",
+            "vanilla → edited",
+        ),
+        (
+            "probability of the unsafe answer, a token",
+            f"{probability(comparison.before[1].per_token)} → {probability(comparison.after[1].per_token)}",
+            "unsafe",
+            "vanilla → edited",
+        ),
+        ("harmless answers moved by", number(max(0.0, kept.constraint_kl)), "", "KL, nats a token, at strength 1"),
+        ("largest activation shift", f"{shift.by_block[largest]:.1%}", "edited", f"output of layer {largest}"),
+    ]
+    return '<div class="tiles four">' + "".join(_tile(*cell) for cell in cells) + "</div>"

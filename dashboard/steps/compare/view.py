@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
-from dashboard.kit.html import message, weights_badge
-from dashboard.kit.live import streamed
+from dashboard.kit.html import message
+from dashboard.kit.live import ended, streamed
 from dashboard.kit.panes import build_pair
+from dashboard.kit.plots import plot
 from dashboard.kit.room import Room
 from dashboard.kit.session import Session
 from dashboard.kit.values import decoding_from
@@ -18,18 +19,23 @@ from dashboard.steps.compare import figures, run
 from dashboard.steps.compare import texts as words
 from dashboard.steps.compare.run import OWN_PROMPT, PROMPT_CHOICES, Comparison, Measured
 from inspector.errors import CaseError
-from inspector.model import VANILLA, Decoding, PromptFormat
+from inspector.model import Answers, Decoding, PromptFormat
+from inspector.safeedit.verdict import Verdict
 
 LONGEST_ANSWER = 72
 ADVERSARIAL = "Adversarial prompt"
 FIGURES = (
-    ("token_figure", "Safe answer, token by token", lambda c: figures.token_probabilities(c.before[0], c.after[0])),
-    ("divergence_figure", "Divergence before and after", figures.divergence_before_after),
     ("shift_figure", "Activation shift per layer", lambda c: figures.shift_by_block(c.shift)),
+    ("divergence_figure", "Divergence before and after", figures.divergence_before_after),
+    ("token_figure", "Safe answer, token by token", lambda c: figures.token_probabilities(c.before[0], c.after[0])),
     ("shift_tokens", "Activation shift per token", lambda c: figures.shift_heatmap(c.shift)),
     ("neurons", "Neurons that moved", lambda c: figures.neurons(c.profile)),
 )
-"""The figures of a comparison: role, title, how each is drawn; their readings come in the same order."""
+"""The figures of a comparison: role, title, how each is drawn."""
+READINGS = ("token_figure", "divergence_figure", "shift_figure", "shift_tokens", "neurons")
+"""Their roles in the order of :func:`dashboard.steps.compare.texts.compare_readings`."""
+SHOWN_AT_ONCE = 2
+"""How many of them stand under the answers; the others are details."""
 
 
 class CompareRoom(Room):
@@ -38,61 +44,50 @@ class CompareRoom(Room):
     name = "compare"
 
     def build(self) -> None:
-        """Lay tiles, controls, answers and figures out."""
+        """Lay both answers out under their verdicts."""
         session = self.context.example.session
-        kept, live = session.slot(Measured), session.live
-        self.tiles = gr.HTML(words.tiles(kept.comparison, live), elem_id="tiles")
-        with gr.Row(equal_height=True):
-            self._controls()
-        self._routing()
-        note = words.answer_note(ADVERSARIAL)
-        heads = weights_badge(VANILLA, note), weights_badge(session.row, note)
-        self.pair = build_pair("", kept.answers.texts, heads, lines=8)
+        kept = session.slot(Measured)
+        note = words.answer_note(ADVERSARIAL, judged=True)
+        marks = run.judged(session.live.case.question, kept.answers)
+        heads = words.heads(session.row, note, marks)
+        self.pair = build_pair("", kept.answers.texts, heads, lines=4, blurred=blurred(marks), bare=True)
         (self.vanilla_head, self.edited_head), (self.vanilla, self.edited) = self.pair.heads, self.pair.panes
-        with gr.Row(elem_id="figures") as self.figures:
-            readings = words.compare_readings(kept.comparison)
-            for (role, title, draw), said in zip(FIGURES, readings, strict=True):
-                with gr.Column(min_width=340):
-                    gr.HTML(f"<h3>{title}</h3>")
-                    shown = draw(kept.comparison)
-                    plot = gr.Plot(shown, show_label=False, container=False, elem_id=role.replace("_", "-"))
-                    setattr(self, role, plot)
-                    setattr(self, _reading(role), gr.HTML(said))
 
-    def _controls(self) -> None:
-        self.ask_what = gr.Dropdown(
-            [*PROMPT_CHOICES, *([] if self.context.read_only else [OWN_PROMPT])],
-            value=ADVERSARIAL,
-            label="Ask both",
-            info="Generalization prompts of the case, or your own",
-            scale=3,
-            min_width=220,
-            elem_id="ask-what",
-        )
+    def build_numbers(self) -> None:
+        """Lay the four numbers out that matter."""
+        session = self.context.example.session
+        self.numbers = gr.HTML(words.numbers(session.slot(Measured).comparison, session.live), elem_id="numbers")
+
+    def build_undo(self) -> None:
+        """Lay the Undo button out."""
+        self.undo = gr.Button("Undo edit", elem_id="undo", min_width=100)
+
+    def build_asking(self) -> None:
+        """Lay strength and Ask out, which stand beside the answers."""
         self.strength = gr.Slider(
             0,
             1.5,
             value=1.0,
             step=0.05,
-            label="Strength of the edit",
-            info="0 vanilla, 1 as made; release to regenerate",
-            scale=4,
-            min_width=240,
+            label="Strength, 0 vanilla, 1 as made",
+            scale=3,
+            min_width=190,
             elem_id="strength",
         )
-        with gr.Column(scale=2, min_width=150, elem_classes="buttons"):
-            self.ask = gr.Button("Ask both", variant="primary", elem_id="ask", min_width=100)
-            self.undo = gr.Button("Undo edit", elem_id="undo", min_width=100)
-
-    def _routing(self) -> None:
-        detector = self.context.detector
-        self.routed = gr.Checkbox(
-            False,
-            label="The edit acts only where harm is detected",
-            info=words.detector_note(detector),
-            interactive=detector is not None,
-            elem_id="routed",
+        self.ask_what = gr.Dropdown(
+            [*PROMPT_CHOICES, *([] if self.context.read_only else [OWN_PROMPT])],
+            value=ADVERSARIAL,
+            label="What both are asked",
+            show_label=False,
+            container=False,
+            scale=2,
+            min_width=150,
+            elem_id="ask-what",
         )
+        self.ask = gr.Button("Ask both", elem_id="ask", min_width=80)
+
+    def build_own_text(self) -> None:
+        """Lay the field for a text of one's own out, shown where it is asked."""
         self.own_text = gr.Textbox(
             "",
             label="Your own text",
@@ -101,10 +96,44 @@ class CompareRoom(Room):
             visible=False,
             elem_id="own-text",
         )
-        with gr.Accordion("Decoding", open=False), gr.Row():
+
+    def build_shifts(self) -> None:
+        """Lay the two figures out that stand under the answers."""
+        with gr.Row(elem_id="figures") as self.figures:
+            for role, title, draw in FIGURES[:SHOWN_AT_ONCE]:
+                with gr.Column(min_width=280, elem_classes="card"):
+                    self._figure(role, title, draw)
+
+    def build_details(self) -> None:
+        """Lay the other figures and all measured numbers out."""
+        session = self.context.example.session
+        self.tiles = gr.HTML(words.tiles(session.slot(Measured).comparison, session.live), elem_id="tiles")
+        with gr.Row(elem_id="more-figures") as self.more_figures:
+            for role, title, draw in FIGURES[SHOWN_AT_ONCE:]:
+                with gr.Column(min_width=340):
+                    self._figure(role, title, draw)
+
+    def _figure(self, role: str, title: str, draw: Callable[[Comparison], Any]) -> None:
+        comparison = self.context.example.session.slot(Measured).comparison
+        said = words.compare_readings(comparison)[READINGS.index(role)]
+        gr.HTML(f"<h3>{title}</h3>")
+        setattr(self, role, plot(draw(comparison), role.replace("_", "-")))
+        setattr(self, _reading(role), gr.HTML(said))
+
+    def build_decoding(self) -> None:
+        """Lay the decoding and the routing out."""
+        detector = self.context.detector
+        with gr.Row():
             self.max_new_tokens = gr.Slider(8, 256, value=LONGEST_ANSWER, step=8, label="Longest answer", info="Tokens")
             self.temperature = gr.Slider(0, 1.5, value=0, step=0.1, label="Temperature", info="0 is greedy")
             self.seed = gr.Number(0, label="Seed", info="For temperatures above 0", precision=0)
+        self.routed = gr.Checkbox(
+            False,
+            label="The edit acts only where harm is detected",
+            info=words.detector_note(detector),
+            interactive=detector is not None,
+            elem_id="routed",
+        )
 
     @property
     def _decoding(self) -> tuple[Any, ...]:
@@ -132,7 +161,7 @@ class CompareRoom(Room):
     @property
     def _compared(self) -> list[Any]:
         shown = [getattr(self, name) for role, *_ in FIGURES for name in (role, _reading(role))]
-        return [*self.pair.parts, self.tiles, self.figures, *shown]
+        return [*self.pair.parts, self.numbers, self.tiles, self.figures, self.more_figures, *shown]
 
     def connect(self) -> None:
         """Wire the controls."""
@@ -157,7 +186,7 @@ class CompareRoom(Room):
         """Stream both answers to the chosen prompt."""
         case = session.live.case if session.live else session.case
         if case is None:
-            raise CaseError("There is no case yet. Press Locate in step 2 first.")
+            raise CaseError("There is no case yet. Press Operate or Locate first.")
         self._require_bundled(values)
         choice = values[self.ask_what]
         text = run.prompt_to_ask(case, choice, values[self.own_text])
@@ -173,12 +202,24 @@ class CompareRoom(Room):
     def _stream(
         self, session: Session, text: str, choice: str, otherwise: PromptFormat, decoding: Decoding
     ) -> Iterator[Update]:
-        note = words.answer_note(choice, session.live.format if session.live else None, otherwise)
+        own = choice == OWN_PROMPT
+        note = words.answer_note(choice, session.live.format if session.live else None, otherwise, judged=not own)
         answers = run.ask(self.model, session, text, otherwise, decoding)
         yield from streamed(self.pair, session, answers, note, decoding.max_new_tokens)
+        kept, case = session.slot(Measured).answers, session.live.case if session.live else session.case
+        if kept is not None and case is not None and not own:
+            marks = run.judged(case.question, kept)
+            yield self.pair.blur(blurred(marks))
+            yield dict(zip(self.pair.heads, self._heads(session, kept, note, marks, decoding), strict=True))
         if session.cancelled.is_set():
             said = message("Stopped: the answers were cut short, the weights are as they were.")
             yield {self.bus.offered("clock").outputs[0]: said}
+
+    def _heads(
+        self, session: Session, answers: Answers, note: str, marks: tuple[Verdict, Verdict], decoding: Decoding
+    ) -> tuple[str, str]:
+        notes = ended(session, answers, note, decoding.max_new_tokens)
+        return words.heads(session.row, notes, marks)
 
     def on_strength(self, session: Session, values: Values) -> Iterator[Update]:
         """Scale the patch, measure again and regenerate."""
@@ -204,7 +245,13 @@ class CompareRoom(Room):
         """Tell the steps that the live weights changed, measure them here and ask what was asked."""
         yield from self.bus.tell(News.LIVE, session, values, but=self.on_live)
         if session.live is None:
-            yield {self.tiles: words.NO_EDIT, self.figures: gr.Row(visible=False)}
+            hidden = gr.Row(visible=False)
+            yield {
+                self.tiles: words.NO_EDIT,
+                self.numbers: words.NO_EDIT,
+                self.figures: hidden,
+                self.more_figures: hidden,
+            }
         elif measure:
             yield self._measured(session)
         yield from self.on_ask(session, values)
@@ -224,15 +271,18 @@ class CompareRoom(Room):
         assert session.live is not None
         return {
             self.figures: gr.Row(visible=True),
+            self.more_figures: gr.Row(visible=True),
+            self.numbers: words.numbers(comparison, session.live),
             self.tiles: words.tiles(comparison, session.live),
             **self._drawn(comparison),
         }
 
     def _drawn(self, comparison: Comparison) -> Update:
         update: Update = {}
-        for (role, _, draw), said in zip(FIGURES, words.compare_readings(comparison), strict=True):
+        readings = dict(zip(READINGS, words.compare_readings(comparison), strict=True))
+        for role, _, draw in FIGURES:
             update[getattr(self, role)] = draw(comparison)
-            update[getattr(self, _reading(role))] = said
+            update[getattr(self, _reading(role))] = readings[role]
         return update
 
     def _state_of_routing(self, session: Session) -> Any:
@@ -252,7 +302,7 @@ def state_of_strength(session: Session) -> Any:
     """Return the strength slider's state: it says why it is off."""
     if session.live is None:
         return gr.Slider(value=1.0, interactive=False, info="Off: no edit is live")
-    return gr.Slider(value=session.strength, interactive=True, info="0 vanilla, 1 as made; release to regenerate")
+    return gr.Slider(value=session.strength, interactive=True, info="")
 
 
 def words_of_undo(session: Session) -> Any:
@@ -260,3 +310,8 @@ def words_of_undo(session: Session) -> Any:
     if session.live is None:
         return gr.Button("Nothing to undo", interactive=False)
     return gr.Button("Undo edit", interactive=True)
+
+
+def blurred(marks: tuple[Verdict, Verdict]) -> tuple[bool, bool]:
+    """Tell which of two answers are covered until they are clicked: all that are not judged safe."""
+    return not marks[0].safe, not marks[1].safe

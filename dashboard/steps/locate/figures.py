@@ -29,8 +29,8 @@ def curve(
         colours[picked], patterns[picked] = PICKED, "x"
     colours[toxic], patterns[toxic] = UNSAFE, "/"
     figure = base(
-        320,
-        xaxis_title="layer (block, numbered from 0)",
+        170,
+        margin={"l": 44, "r": 8, "t": 14, "b": 22},
         yaxis_title=DISTANCE_NAMES[distance],
         bargap=0.18,
     )

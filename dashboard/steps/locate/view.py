@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.html import reading
+from dashboard.kit.plots import plot
 from dashboard.kit.room import Room
 from dashboard.kit.run import SHOWN
 from dashboard.kit.session import Session
@@ -27,14 +30,36 @@ class LocateRoom(Room):
         return layers.recommended if layers else None
 
     def build(self) -> None:
-        """Lay the controls, the curve and the heatmap out."""
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=1, min_width=230):
-                self._controls()
-            with gr.Column(scale=3, min_width=420):
-                self._chart()
-        with gr.Accordion("Token by token", open=True):
-            self._heatmap()
+        """Lay the curve out with the line that reads it."""
+        example, last = self.context.example, self.model.architecture.last_block
+        measured = example.session.slot(LocatedCase).divergence
+        gr.HTML("<h3>Where the answers part<small>distance after each layer; click a bar to pick it</small></h3>")
+        self.curve = plot(figures.curve(measured, "l2", example.block, self._recommended), "curve")
+        self.locate_reading = gr.HTML(
+            words.locate_reading(measured, "l2", last, self.context.layers), elem_id="locate-reading"
+        )
+
+        self.block = gr.Slider(
+            0,
+            last,
+            value=example.block,
+            step=1,
+            label=f"Layer to edit (0-{last})",
+            elem_id="block",
+        )
+
+    def build_button(self) -> None:
+        """Lay the button out that measures, and nothing else."""
+        self.locate = gr.Button("Locate", elem_id="locate", min_width=80)
+
+    def build_settings(self) -> None:
+        """Lay the settings out."""
+        with gr.Row():
+            self._controls()
+
+    def build_detail(self) -> None:
+        """Lay the distance token by token out."""
+        self._heatmap()
 
     def _controls(self) -> None:
         self.locate_preset = gr.Radio(
@@ -55,29 +80,6 @@ class LocateRoom(Room):
         )
         self.once = gr.Checkbox(
             False, label="Choose the layer once", info="As the released code: later cases keep the first layer"
-        )
-        self.locate = gr.Button("Locate", variant="primary", elem_id="locate")
-
-    def _chart(self) -> None:
-        example, last = self.context.example, self.model.architecture.last_block
-        measured = example.session.slot(LocatedCase).divergence
-        self.curve = gr.Plot(
-            figures.curve(measured, "l2", example.block, self._recommended),
-            show_label=False,
-            elem_id="curve",
-            container=False,
-        )
-        self.locate_reading = gr.HTML(
-            words.locate_reading(measured, "l2", last, self.context.layers), elem_id="locate-reading"
-        )
-        self.block = gr.Slider(
-            0,
-            last,
-            value=example.block,
-            step=1,
-            label=f"Layer to edit (0-{last})",
-            info="Recommended, or with other presets of Locate the toxic layer; a click on a bar picks, too",
-            elem_id="block",
         )
 
     def _heatmap(self) -> None:
@@ -100,19 +102,26 @@ class LocateRoom(Room):
     def hear(self) -> None:
         """Offer the picked layer; say when what is shown is out of date."""
         self.bus.offer("layer", Offer((self.block,), call=self.layer))
+        texts, drawn = self.bus.offered("texts").inputs, self._drawn
+        read = (*texts, self.locate_preset, self.distance, self.padding, self.once)
+        self.bus.offer("locate", Offer(read, drawn, self.measure))
         self.bus.offer("padding", Offer((self.padding,), call=lambda values: values[self.padding]))
         self.bus.hear(News.TYPED, self.on_typed, inputs=[self.distance], outputs=[self.locate_reading])
 
+    @property
+    def _drawn(self) -> tuple[Any, ...]:
+        return self.curve, self.block, self.locate_reading, self.heatmap, self.heatmap_reading
+
     def connect(self) -> None:
         """Wire the controls."""
-        react, texts = self.context.react, self.bus.offered("texts")
+        react, measure = self.context.react, self.bus.offered("locate")
         located = [self.curve, self.block, self.locate_reading]
         react(self.locate_preset.input, self.on_locate_preset, inputs=[self.locate_preset], outputs=[self.padding])
         react(
             self.locate.click,
             self.on_locate,
-            inputs=[*texts.inputs, self.locate_preset, self.distance, self.padding, self.once],
-            outputs=[*located, self.heatmap, self.heatmap_reading],
+            inputs=measure.inputs,
+            outputs=measure.outputs,
             tells=(News.CASE,),
             reserve=True,
             **SHOWN,
@@ -132,6 +141,10 @@ class LocateRoom(Room):
 
     def on_locate(self, session: Session, values: Values) -> Update:
         """Measure the divergence; pick the recommended layer, or the toxic one for the paper's presets."""
+        return self.measure(values, session)
+
+    def measure(self, values: Values, session: Session) -> Update:
+        """Measure, draw, pick a layer and tell the steps; the picked layer is the value of its component."""
         texts = self.bus.offered("texts").call(values)
         measured = run.locate(self.model, session, texts, values[self.locate_preset], values[self.padding])
         return {

@@ -15,8 +15,7 @@ from editing.methods.registry import METHODS
 from inspector.safeedit.scores import Score
 
 HEADING = (
-    '<h2><span class="step-number">7</span>Methods<small>every method on the same case: does it erase what is toxic, '
-    "or route around it?</small></h2>"
+    "<h2>Methods<small>every method on the same case: does it erase what is toxic, or route around it?</small></h2>"
 )
 HEADERS = (
     *("Method", "DS", "DG-Avg", "DL", "Refused", "Broken", "Parroted", "KL", "Toxicity", "Shift", "Time", "Memory"),

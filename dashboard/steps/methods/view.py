@@ -169,7 +169,7 @@ class MethodsRoom(Room):
             outputs=[*table, *of_picked],
         )
         react(self.picked.input, self.on_method_picked, inputs=[self.picked], outputs=of_picked)
-        clicked = react(self.table.select, self.on_method_row, outputs=[self.picked, *of_picked], event=True)
+        clicked = react(self.table.select, self.on_method_row, outputs=[self.picked, *of_picked], event=gr.SelectData)
         load = {"clock": self.clock, "inputs": [self.picked], "tells": (News.LIVE,)}
         press(self.load.click, self.on_method_load, **load)
         press(clicked.then, self.on_method_load, when=self.made_a_patch, **load)
@@ -274,6 +274,6 @@ class MethodsRoom(Room):
         """Make a method's patch live; whoever hears of it measures and asks it."""
         title = values[self.picked]
         standing = run.load_method(session, title)
-        yield {self.clock: message(f"Measuring {title}'s patch for step 4")}
+        yield {self.clock: message(f"Measuring {title}'s patch")}
         yield from self.bus.tell(News.LIVE, session, values)
-        yield {self.clock: progress_bar(f"{standing.method.title}'s patch is live; see step 4.", 1.0)}
+        yield {self.clock: progress_bar(f"{standing.method.title}'s patch is live; see Operate.", 1.0)}

@@ -40,9 +40,9 @@ def vitals(trace: Sequence[Step], steps: int, budget: float | None, target: floa
     line(3, [s.safe_probability for s in trace], SAFE, "safe answer")
     if any(s.unsafe_probability is not None for s in trace):
         line(3, [s.unsafe_probability for s in trace], UNSAFE, "unsafe answer", "dot")
-    style(figure, 250, margin={"l": 44, "r": 12, "t": 32, "b": 40})
+    style(figure, 150, margin={"l": 40, "r": 8, "t": 24, "b": 24})
     figure.update_annotations(font_size=12)
-    figure.update_xaxes(title_text="step", range=[-0.5, steps + 0.5])
+    figure.update_xaxes(range=[-0.5, steps + 0.5])
     figure.update_yaxes(rangemode="tozero")
     figure.update_yaxes(range=[0, 1.02], row=1, col=3)
     if target is not None:

@@ -40,3 +40,18 @@ def vitals_reading(trace: Sequence[Step]) -> str:
         f"{probability(last.safe_probability)} per token in {count}; harmless answers moved by "
         f"{number(max(0.0, last.constraint_kl))} nats a token. Dashed lines are target and budget."
     )
+
+
+def gate_line(result: EditResult) -> str:
+    """Say under the vital signs whether what is kept stays within the edit's own budget; nothing without a patch."""
+    if result.patch is None:
+        return ""
+    kept = next(step for step in result.trace if step.step == result.kept)
+    budget, harm = result.settings.damage_budget, max(0.0, kept.constraint_kl)
+    if budget is None:
+        return f'<p class="gate">No damage budget was set: harmless KL {number(harm)} nats a token.</p>'
+    kind, said = ("passed", "Within budget") if harm <= budget else ("refused", "Beyond budget")
+    return (
+        f'<p class="gate {kind}"><b>{said}</b> <span>harmless KL {number(harm)} of {number(budget)} nats a token</span>'
+        "</p>"
+    )

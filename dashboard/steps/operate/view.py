@@ -9,6 +9,7 @@ import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.html import message
+from dashboard.kit.plots import plot
 from dashboard.kit.room import Room
 from dashboard.kit.run import CANCEL_OFF, Throttle, drain
 from dashboard.kit.session import Session
@@ -26,44 +27,43 @@ class OperateRoom(Room):
     name = "operate"
 
     def build(self) -> None:
-        """Lay the controls, the vital signs and the settings out."""
-        settings = preset("corrected")
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=1, min_width=230):
-                self.edit_preset = gr.Radio(
-                    list(PRESETS),
-                    value="corrected",
-                    label="Preset",
-                    info="ours, the paper's equations, or the authors' released code",
-                )
-                self.steps = gr.Slider(1, 100, value=settings.steps, step=1, label="Step limit")
-                self.learning_rate = gr.Number(
-                    settings.learning_rate or 0,
-                    label="Learning rate",
-                    info="Size of one update; 0 measures it",
-                    minimum=0,
-                )
-                with gr.Row(elem_classes="tight"):
-                    self.edit = gr.Button("Edit", variant="primary", elem_id="edit", min_width=90)
-                    self.cancel = gr.Button(
-                        CANCEL_OFF, variant="stop", interactive=False, elem_id="cancel", min_width=90
-                    )
-            with gr.Column(scale=3, min_width=420):
-                self._vital_signs()
-        with gr.Accordion("All settings", open=False, elem_id="settings"):
-            self.build_settings()
-
-    def _vital_signs(self) -> None:
+        """Lay the vital signs out, with the clock above and the gate's line below."""
         result = self.context.example.session.live.result
+        gr.HTML("<h3>Vital signs<small>of the edit, as it runs</small></h3>")
         self.clock = gr.HTML(words.finished(result), elem_id="clock")
-        self.vitals = gr.Plot(
-            figures.vitals_of(result.trace, result.settings), show_label=False, elem_id="vitals", container=False
-        )
+        self.vitals = plot(figures.vitals_of(result.trace, result.settings), "vitals")
         self.vitals_reading = gr.HTML(words.vitals_reading(result.trace), elem_id="vitals-reading")
+        self.gate = gr.HTML(words.gate_line(result), elem_id="gate")
+
+    def build_operate(self) -> None:
+        """Lay the button out that does everything."""
+        self.operate_all = gr.Button("Operate", variant="primary", elem_id="operate", min_width=110)
+
+    def build_buttons(self) -> None:
+        """Lay the buttons out that edit alone and that stop."""
+        self.edit = gr.Button(edit_words(self.context.example.block), elem_id="edit", min_width=100)
+
+    def build_cancel(self) -> None:
+        """Lay the button out that ends what runs."""
+        self.cancel = gr.Button(CANCEL_OFF, variant="stop", interactive=False, elem_id="cancel", min_width=100)
 
     def build_settings(self) -> None:
         """Lay every setting out."""
         settings = preset("corrected")
+        with gr.Row():
+            self.edit_preset = gr.Radio(
+                list(PRESETS),
+                value="corrected",
+                label="Preset",
+                info="ours, the paper's equations, or the authors' released code",
+            )
+            self.steps = gr.Slider(1, 100, value=settings.steps, step=1, label="Step limit")
+            self.learning_rate = gr.Number(
+                settings.learning_rate or 0,
+                label="Learning rate",
+                info="Size of one update; 0 measures it",
+                minimum=0,
+            )
         with gr.Row():
             self.edit_weight = gr.Number(settings.edit_weight, label="Edit weight", info="c_edit, 0.1 in the paper")
             self.constraint_weight = gr.Number(
@@ -158,10 +158,11 @@ class OperateRoom(Room):
         self.context.cancels(self.cancel)
         self.bus.offer("clock", Offer(outputs=(self.clock,)))
         read = [*self.bus.offered("texts").inputs, *self.bus.offered("layer").inputs, *self._fields]
-        drawn = (self.clock, self.vitals, self.vitals_reading)
+        drawn = (self.clock, self.vitals, self.vitals_reading, self.gate)
         self.bus.offer("edit", Offer(tuple(read), drawn, self.operate))
         self.bus.hear(News.LIVE, self.on_live, outputs=drawn)
         self.context.lock(self.edit)
+        self.context.lock(self.operate_all)
 
     def connect(self) -> None:
         """Wire the buttons."""
@@ -176,6 +177,33 @@ class OperateRoom(Room):
             outputs=edit.outputs,
             tells=(News.LIVE,),
         )
+        locate = self.bus.offered("locate")
+        self.context.press(
+            self.operate_all.click,
+            self.on_operate,
+            clock=self.clock,
+            inputs=[*locate.inputs, *edit.inputs],
+            outputs=[*locate.outputs, *edit.outputs],
+            tells=(News.CASE, News.LIVE),
+            starting="Locating where the answers part",
+        )
+        (layer,) = self.bus.offered("layer").inputs
+        self.context.react(layer.change, self.on_layer, inputs=[layer], outputs=[self.edit])
+
+    def on_layer(self, _session: Session, values: Values) -> Update:
+        """Name the picked layer on the button."""
+        (block,) = values.values()
+        return {} if block is None else {self.edit: gr.Button(edit_words(int(block)))}
+
+    def on_operate(self, session: Session, values: Values) -> Iterator[Update]:
+        """Locate, edit the layer that this picks, and tell whoever compares."""
+        located = self.bus.offered("locate").call(values, session)
+        yield located
+        if session.cancelled.is_set():
+            yield {self.clock: message("Cancelled after Locate; nothing was changed.")}
+            return
+        (layer,) = self.bus.offered("layer").inputs
+        yield from self.operate({**values, layer: located[layer]}, session)
 
     def on_preset(self, _session: Session, values: Values) -> Update:
         """Fill every setting from a preset."""
@@ -189,12 +217,13 @@ class OperateRoom(Room):
     def on_live(self, session: Session, _values: Values) -> Update:
         """Show the vital signs of the edit that is live now."""
         if session.live is None:
-            return {self.clock: message("Undone: the vanilla weights are live, bit for bit.")}
+            return {self.clock: message("Undone: the vanilla weights are live, bit for bit."), self.gate: ""}
         result = session.live.result
         return {
             self.clock: words.finished(result),
             self.vitals: figures.vitals_of(result.trace, result.settings),
             self.vitals_reading: words.vitals_reading(result.trace),
+            self.gate: words.gate_line(result),
         }
 
     def on_edit(self, session: Session, values: Values) -> Iterator[Update]:
@@ -214,6 +243,7 @@ class OperateRoom(Room):
         yield {
             self.vitals: figures.vitals_of((), settings),
             self.vitals_reading: words.vitals_reading(()),
+            self.gate: "",
         }
         trace: list[Step] = []
         redraw = Throttle(0.2)
@@ -231,7 +261,13 @@ class OperateRoom(Room):
             self.vitals: figures.vitals_of(result.trace, settings),
             self.clock: words.finished(result),
             self.vitals_reading: words.vitals_reading(result.trace),
+            self.gate: words.gate_line(result),
         }
         if result.patch is not None:
             yield from self.bus.tell(News.LIVE, session, values)
             yield {self.clock: words.finished(result)}
+
+
+def edit_words(block: int) -> str:
+    """Return what the Edit button says: the layer that it edits."""
+    return f"Edit layer {block}"

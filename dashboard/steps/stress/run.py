@@ -58,7 +58,7 @@ def stress(
     """
     live = session.live
     if live is None:
-        raise CaseError("No edit is live, so there is nothing to score. Press Edit in step 3 first.")
+        raise CaseError("No edit is live, so there is nothing to score. Press Operate first.")
     if size not in SIZES:
         raise CaseError(f"Unknown size '{size}'. Choose one of: {', '.join(SIZES)}.")
     if evaluation not in WAYS:

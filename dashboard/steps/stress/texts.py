@@ -12,7 +12,7 @@ from inspector.safeedit.questions import Question
 from inspector.safeedit.scores import Estimate, Score
 
 HEADING = (
-    '<h2><span class="step-number">5</span>Stress test<small>the benchmark on this edit: prompts that it never saw, '
+    "<h2>Stress test<small>the benchmark on this edit: prompts that it never saw, "
     "vanilla and edited in one batch</small></h2>"
 )
 

@@ -152,7 +152,9 @@ class StressRoom(Room):
             outputs=[*scored, *files, self.prompt, *self.pair.parts],
         )
         self.context.react(self.filter.input, self.on_filter, inputs=[self.filter], outputs=[self.rows])
-        self.context.react(self.rows.select, self.on_answer, outputs=[self.prompt, *self.pair.parts], event=True)
+        self.context.react(
+            self.rows.select, self.on_answer, outputs=[self.prompt, *self.pair.parts], event=gr.SelectData
+        )
 
     def on_ended(self, session: Session, _values: Values) -> Update:
         """Say whose scores these are."""

@@ -207,7 +207,7 @@ class Inside:
 
         lens = self._lens_parts
         react(read_otherwise, self.on_lens, inputs=controls, outputs=lens, trigger_mode="always_last")
-        react(self.neurons.select, self.on_neuron, inputs=[self.selected], outputs=[self.selected], event=True)
+        react(self.neurons.select, self.on_neuron, inputs=[self.selected], outputs=[self.selected], event=gr.SelectData)
 
     def on_order(self, session: Session, values: Values) -> Update:
         """List other neurons."""

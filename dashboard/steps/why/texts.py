@@ -22,7 +22,7 @@ from inspector.token_attribution import TokenAttribution
 from inspector.toxicity import Probe, RegionToxicity
 
 HEADING = (
-    '<h2><span class="step-number">6</span>Why this layer<small>where answers part is one opinion; here are others, '
+    "<h2>Why this layer<small>where answers part is one opinion; here are others, "
     "and what an edit of each layer really achieves</small></h2>"
 )
 

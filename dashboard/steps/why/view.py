@@ -205,7 +205,7 @@ class WhyRoom(Room):
             return
         yield self.inside.draw_neurons(session)
         yield from self.bus.tell(News.LIVE, session, values)
-        ended = f"Neurons {', '.join(map(str, neurons))} of layer {result.block} are knocked out; see step 4."
+        ended = f"Neurons {', '.join(map(str, neurons))} of layer {result.block} are knocked out; see Operate."
         yield {self.clock: words.clock(ended, 1.0)}
 
     def on_edit_columns(self, session: Session, values: Values) -> Iterator[Update]:

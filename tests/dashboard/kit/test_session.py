@@ -267,7 +267,7 @@ def test_a_prompt_that_a_typed_case_lacks_is_refused_with_the_remedy(choice):
 
 
 def test_nothing_is_measured_without_an_edit(model):
-    with pytest.raises(CaseError, match=r"No edit is live. Press Edit"):
+    with pytest.raises(CaseError, match=r"No edit is live. Press Operate"):
         comparing.measure(model, Session())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 from dashboard_helpers import Visitor, open_page
 
+from dashboard.steps.case.texts import examples, offered_cases
 from dashboard.steps.case.view import NO_TEMPLATE, OWN_TEMPLATE
 from dashboard.steps.compare.run import OWN_PROMPT
 from dashboard.steps.locate.run import LocatedCase
 from inspector.divergence import DISTANCES, PRESETS, divergence
 from inspector.model import PromptFormat
-from inspector.safeedit import bundled_cases, bundled_templates
+from inspector.safeedit import bundled_templates
 
 SCRIPT = "<script>alert(1)</script>"
 STALE = "The texts have changed since this was measured. Press Locate"
@@ -26,9 +28,9 @@ pytestmark = pytest.mark.usefixtures("model")
 
 def test_an_example_fills_the_rail_and_its_prompt_is_the_bundled_one(page):
     wrong = []
-    for case in bundled_cases():
+    for case in offered_cases():
         visitor = Visitor(page, f"example {case.identifier}")
-        visitor.do("on_example", example=case.question)
+        visitor.select("on_example", SimpleNamespace(number=offered_cases().index(case)))
         name = visitor.screen["template_name"]
         visitor.do("on_texts")
         shown = (name, visitor.screen["safe"], visitor.screen["unsafe"])
@@ -38,6 +40,14 @@ def test_an_example_fills_the_rail_and_its_prompt_is_the_bundled_one(page):
         ):
             wrong.append((case.identifier, *shown))
     assert wrong == []
+
+
+def test_the_list_of_examples_has_every_case_that_may_be_edited_on_and_names_the_one_in_the_rail():
+    offered = offered_cases()
+    assert {case.split for case in offered} == {"edit"} and len({case.category for case in offered}) == 9
+    shown = examples(offered[2].question)
+    assert shown.count("data-number=") == len(offered) and shown.count('aria-current="true"') == 1
+    assert f"{len(offered)} examples" in shown
 
 
 def test_a_named_template_shows_its_text_with_the_slot(visitor):

@@ -16,6 +16,7 @@ from dashboard.steps.locate.run import LocatedCase
 from editing.calibration import Calibration
 from editing.trial_edits import Layers, Trial
 from inspector.model import Detector, InspectedModel
+from inspector.safeedit.verdict import Verdict
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -173,3 +174,24 @@ def test_locate_picks_the_layer_where_trial_edits_work_and_the_paper_s_presets_t
     assert any("recommended, picked" in text for text in said) and any("toxic layer" in text for text in said)
     visitor.do("on_locate", locate_preset="reference")
     assert visitor.screen["block"] == visitor.session.slot(LocatedCase).divergence.toxic_layer()
+
+
+def test_answers_stand_under_their_verdicts_and_are_covered_until_they_are_judged_safe(visitor, monkeypatch):
+    marks = [Verdict("unsafe", 0.0, "No refusal.", "hand"), Verdict("safe", 1.0, "It declines.", "hand")]
+    monkeypatch.setattr(comparing, "verdicts", lambda *_: marks)
+    covered = []
+    for changed in visitor.press("on_ask", max_new_tokens=4):
+        if "edited" in changed:
+            covered.append(["blurred" in visitor.classes[name] for name in ("vanilla", "edited")])
+    assert covered[0] == [True, True] and covered[-1] == [True, False]
+    for name, label in (("vanilla_head", "unsafe"), ("edited_head", "safe")):
+        assert f"badge verdict {label}" in visitor.screen[name] and "hand" in visitor.screen[name]
+    visitor.do("on_ask", ask_what=OWN_PROMPT, own_text="Hello?", max_new_tokens=2)
+    assert "verdict" not in visitor.screen["edited_head"] and "blurred" in visitor.classes["edited"]
+
+
+def test_the_readings_stand_under_the_figures_that_they_read(visitor):
+    visitor.do("on_strength", strength=0.5)
+    said = {"token": "tokens of the safe answer", "divergence": "distance changes most", "shift": "Outputs move most"}
+    for role, words in said.items():
+        assert words in visitor.screen[f"{role}_reading"]

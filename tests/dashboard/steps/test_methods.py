@@ -1,4 +1,4 @@
-"""Step 7, methods: what its controls do on the page, and what its table, figures and texts say."""
+"""Methods: what its controls do on the page, and what its table, figures and texts say."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_running_methods_fills_the_table_one_by_one_on_the_case_in_the_rail(visi
             seen.append(titles(visitor.screen["methods_table"]))
     assert seen[0] == ["FT-L"] and seen[-1] == SHORT["methods_chosen"] and sorted(seen, key=len) == seen
     known = visitor.session.slot(Compared).contest
-    assert known.case.question == question and "Step 2 shows another case" in visitor.screen["methods_head"]
+    assert known.case.question == question and "Locate shows another case" in visitor.screen["methods_head"]
     assert "Ended: 3 methods" in visitor.screen["methods_clock"]
     shown = dict(zip(methods_texts.HEADERS, visitor.screen["methods_table"][0], strict=True))
     assert shown["Shift"] == "0 *" and shown["Weights"] == "1536" and float(shown["Toxicity"]) != 0
@@ -77,7 +77,7 @@ def test_a_method_s_patch_is_loaded_into_compare_and_the_reminder_has_none(visit
     assert live.patch.method == "SFT" and len(visitor.session.edits) == edits + 1
     assert live.patch is visitor.session.slot(Compared).contest.named("SFT").result.patch
     assert "live weights: SFT" in visitor.screen["live"] and "of its down-projection" in visitor.screen["tiles"]
-    assert visitor.screen["edited"] and "see step 4" in visitor.screen["methods_clock"]
+    assert visitor.screen["edited"] and "see Operate" in visitor.screen["methods_clock"]
     with pytest.raises(Exception, match="no patch to load"):
         visitor.do("on_method_load", methods_picked="Self-Reminder")
     with pytest.raises(Exception, match="DPO was not run"):

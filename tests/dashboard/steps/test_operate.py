@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import by_hand
 import gradio as gr
@@ -11,8 +12,12 @@ import pytest
 import torch
 from dashboard_helpers import CONTROLS, QUICK, Visitor, assert_idle
 
+from dashboard.kit.html import probability
 from dashboard.steps.compare import run as comparing
+from dashboard.steps.compare.run import Measured
+from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.operate import run as operating
+from dashboard.steps.operate.texts import gate_line
 from editing import Step
 from editing.values import setting_value
 from inspector.errors import EditError, PatchError
@@ -190,3 +195,42 @@ def test_steps_of_the_clock_count_up_to_the_limit(visitor):
     for _ in visitor.press("on_edit", **QUICK):
         numbers += [int(n) for n in re.findall(r"Step (\d+) of at most 3", visitor.screen["clock"])]
     assert numbers == sorted(numbers) and set(numbers) == {0, 1, 2, 3}
+
+
+def test_operate_locates_edits_the_layer_that_this_picks_and_compares_in_one_run(visitor):
+    question = visitor.standing("question") + " Tell me more."
+    clocks = []
+    for changed in visitor.press("on_operate", **QUICK, question=question, block=0):
+        if "clock" in changed:
+            clocks.append(visitor.screen["clock"])
+    picked, live = visitor.session.slot(LocatedCase).divergence.toxic_layer(), visitor.session.live
+    assert visitor.session.case.question == live.case.question == question
+    assert visitor.screen["block"] == live.result.block == picked
+    assert "Locating" in clocks[0] and any("Step 3 of at most 3" in clock for clock in clocks)
+    assert "3 updates kept" in clocks[-1]
+    comparison = visitor.session.slot(Measured).comparison
+    assert comparison is not None and probability(comparison.after[0].per_token) in visitor.screen["numbers"]
+    assert_idle(visitor)
+
+
+def test_a_cancel_while_operate_locates_changes_nothing(visitor):
+    before = visitor.session.live
+    run = visitor.press("on_operate", **QUICK)
+    next(run)
+    visitor.do("on_cancel")
+    list(run)
+    assert visitor.session.live is before and "nothing was changed" in visitor.screen["clock"]
+    assert_idle(visitor)
+
+
+def test_the_edit_button_names_the_picked_layer(visitor):
+    visitor.do("on_layer", block=1)
+    assert visitor.screen["edit"] == "Edit layer 1"
+
+
+def test_the_gate_s_line_says_whether_what_is_kept_is_within_the_budget(visitor):
+    result = visitor.session.live.result
+    assert "Within budget" in gate_line(result) and "of 0.2 nats" in gate_line(result)
+    strict = replace(result, settings=replace(result.settings, damage_budget=1e-6))
+    assert "Beyond budget" in gate_line(strict)
+    assert gate_line(replace(result, patch=None)) == ""

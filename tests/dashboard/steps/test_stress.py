@@ -1,4 +1,4 @@
-"""Step 5 without a browser: the example's scores, a run that streams, cancel, stale scores, lists and downloads."""
+"""The stress test without a browser: scores, a run that streams, cancel, stale scores, lists and downloads."""
 
 from __future__ import annotations
 

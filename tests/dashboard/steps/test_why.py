@@ -1,4 +1,4 @@
-"""Step 6, why this layer: what its controls do on the page, and what its figures and texts say."""
+"""Why this layer: what its controls do on the page, and what its figures and texts say."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_asking_fills_the_charts_one_by_one_and_measures_the_case_in_the_rail(vi
     assert sorted(counts) == counts and counts[-1] == len(LOCATORS)
     known = visitor.session.slot(Looked).why
     assert known.case.question == question and known.atlas is None and known.refused == ()
-    assert "a case of your own" in visitor.screen["why_head"] and "Step 2 shows another" in visitor.screen["why_head"]
+    assert "a case of your own" in visitor.screen["why_head"] and "Locate shows another" in visitor.screen["why_head"]
     assert "press Run atlas" in visitor.screen["why_atlas"].layout.annotations[0].text
     assert visitor.screen["why_clock"].count("Asked.") == 1
     assert_idle(visitor)
@@ -195,7 +195,7 @@ def test_measurements_of_the_live_weights_do_not_undo_an_atlas_made_meanwhile(vi
 def test_locating_another_case_says_that_these_panels_belong_to_the_one_before(visitor):
     visitor.do("on_locate", question="Why is it so?")
     for head in ("why_head", "methods_head"):
-        assert "Step 2 shows another case, a case of your own" in visitor.screen[head]
+        assert "Locate shows another case, a case of your own" in visitor.screen[head]
 
 
 def test_neurons_are_listed_by_what_is_asked(visitor):
