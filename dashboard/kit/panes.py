@@ -73,12 +73,13 @@ def build_pair(
     made: list[tuple[Any, Any]] = []
     with gr.Row(equal_height=True, elem_id=f"{prefix}answers"):
         for name, text, head, label, hide in zip(("vanilla", "edited"), texts, heads, labels, blurred, strict=True):
-            with gr.Column(min_width=280, elem_classes="card"):
+            with gr.Column(min_width=280, elem_classes="panel"):
                 above = gr.HTML(head)
                 pane = gr.Textbox(
                     text or empty,
                     label=label,
                     show_label=not bare,
+                    container=not bare,
                     info=None if bare else "May be unsafe: blurred until clicked",
                     lines=lines,
                     max_lines=lines,

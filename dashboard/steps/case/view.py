@@ -116,7 +116,9 @@ class CaseRoom(Room):
                 interactive=free,
                 elem_id="suffix",
             )
-        self.examples = gr.HTML(words.examples(texts.question), js_on_load=SEARCH, elem_id="examples")
+        self.examples = gr.HTML(
+            words.examples(texts.question), js_on_load=SEARCH, apply_default_css=False, elem_id="examples"
+        )
 
     def build_prompt(self) -> None:
         """Lay the assembled prompt out."""

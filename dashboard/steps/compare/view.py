@@ -69,7 +69,7 @@ class CompareRoom(Room):
             1.5,
             value=1.0,
             step=0.05,
-            label="Strength, 0 vanilla, 1 as made",
+            label="Strength",
             scale=3,
             min_width=190,
             elem_id="strength",
@@ -101,7 +101,7 @@ class CompareRoom(Room):
         """Lay the two figures out that stand under the answers."""
         with gr.Row(elem_id="figures") as self.figures:
             for role, title, draw in FIGURES[:SHOWN_AT_ONCE]:
-                with gr.Column(min_width=280, elem_classes="card"):
+                with gr.Column(min_width=280, elem_classes="panel"):
                     self._figure(role, title, draw)
 
     def build_details(self) -> None:
