@@ -126,7 +126,7 @@ class DinmSettings:
     clamp: Positive | None = None
     target_probability: Probability | None = 0.7
     damage_budget: Positive | None = 0.2
-    harmless_prompts: HarmlessPrompts = 48
+    harmless_prompts: HarmlessPrompts = 96
     harmless_tokens: HarmlessTokens = 12
     harmless_at_once: Count | None = 8
     watch_unsafe: bool = True
