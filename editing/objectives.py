@@ -19,7 +19,7 @@ from torch import Tensor
 
 from editing.progress import Preparation
 from editing.replay import Replay, ReplayFactory, TailReplay
-from inspector.errors import EditError, PromptError
+from inspector.errors import CaseError, PromptError
 from inspector.kl import kl_by_token
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, encode
 from inspector.model.batching import generate
@@ -111,7 +111,7 @@ def reference_answer(
     last = len(tokens) - 1
     counted = range(last - len(labels), last)
     if counted.start < 0:
-        raise EditError("The prompt is too short for the reference preset's loss positions. Use 'corrected'.")
+        raise CaseError("The prompt is too short for the reference preset's loss positions. Use 'corrected'.")
     actual = torch.tensor(tokens[counted.start + 1 : last + 1])
     pad = model.tokenizer.eos_token_id  # the released code pads with it, whatever the tokenizer's own pad is
     if pad is not None:
@@ -154,7 +154,7 @@ def paper_constraint(model: InspectedModel, case: Case, format: PromptFormat) ->
 
 def _constraint(case: Case) -> Constraint:
     if case.constraint is None:
-        raise EditError("This case has no knowledge constraint. Add one, or use the preset 'corrected'.")
+        raise CaseError("This case has no knowledge constraint. Add one, or use the preset 'corrected'.")
     return case.constraint
 
 

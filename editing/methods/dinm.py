@@ -13,13 +13,13 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from editing.descent import Descent, Evaluate, Signs
+from editing.descent import Descent, Signs
 from editing.guard import check_case
+from editing.matrix import Matrix
 from editing.objectives import (
     AnswerTerm,
     Direction,
@@ -34,7 +34,7 @@ from editing.objectives import (
 )
 from editing.progress import EditEvents, EditResult, Preparation
 from editing.replay import ReplayFactory, TailReplay, master_weight
-from editing.step_size import adam, first_size, measured_sizes
+from editing.step_size import Optimiser, measured_optimiser
 from editing.values import (
     Count,
     HarmlessPrompts,
@@ -46,7 +46,7 @@ from editing.values import (
     Steps,
     changed,
 )
-from inspector.errors import EditError, RefusedEdit
+from inspector.errors import EditError
 from inspector.kl import told
 from inspector.model import Delta, InspectedModel, Patch, PromptFormat, encode
 from inspector.model.encoding import with_suffix
@@ -55,7 +55,6 @@ from inspector.presets import PRESETS, Preset
 from inspector.safeedit import Case
 from inspector.validated import settings as checked
 
-Optimiser = Literal["adam", "descent"]
 ConstraintKind = Literal["harmless", "answer", "next token"]
 LossPositions = Literal["aligned", "reference"]
 
@@ -264,7 +263,9 @@ def dinm(
         yield Preparation("Measuring how large a step may be", 0.97)
         if cancel():
             return EditResult(None, (), 0, "cancelled", block, settings, time.perf_counter() - started)
-        optimiser, size = _measured(matrix, descent, evaluate, terms.constraint[0], settings)
+        optimiser, size = measured_optimiser(
+            matrix, descent, evaluate, terms.constraint[0], settings.optimiser, settings.step_kl, settings.weight_decay
+        )
     else:
         kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.SGD
         size = settings.learning_rate
@@ -283,93 +284,6 @@ def dinm(
         settings=settings,
         seconds=time.perf_counter() - started,
     )
-
-
-def _measured(
-    matrix: Matrix, descent: Descent, evaluate: Evaluate, constraint: KlTerm, settings: DinmSettings
-) -> tuple[torch.optim.Optimizer, float]:
-    """Return the optimiser whose first update costs what settings allow, and its step size.
-
-    The lock is held for one evaluation at a time.
-
-    Raises:
-        RefusedEdit: There is no such size.
-    """
-    with descent.lock:
-        (gradient,) = descent.gradient(evaluate)
-    unit = 1.0 if settings.optimiser == "adam" else float(gradient.abs().mean()) or 1.0
-    way = gradient.sign() if settings.optimiser == "adam" else gradient / unit
-
-    @torch.no_grad()
-    def cost(sizes: np.ndarray) -> np.ndarray:
-        with descent.lock:
-            return np.array([float(constraint(matrix.weight(-float(size) * way))) for size in sizes])
-
-    size = first_size(matrix.base)
-    if gradient.any():  # else the descent ends at once, and says why
-        (size,) = measured_sizes(cost, np.array([size]), settings.step_kl).tolist()
-    if math.isnan(size):
-        raise RefusedEdit(
-            f"No step was found that costs {settings.step_kl:g} nats a token on the constraint's prompts. Give a "
-            "learning_rate, or load the model in float32."
-        )
-    if settings.optimiser == "adam":
-        optimiser: torch.optim.Optimizer = adam(matrix.parameters, [gradient], [size])
-    else:
-        optimiser = torch.optim.SGD(matrix.parameters, lr=size / unit)
-    for group in optimiser.param_groups:
-        group["weight_decay"] = settings.weight_decay
-    return optimiser, optimiser.param_groups[0]["lr"]
-
-
-class Matrix:
-    """A float32 copy of a down-projection, or of some columns of it, that descends (:class:`~editing.descent.Trained`).
-
-    Args:
-        base: The vanilla matrix ``[d_model, d_ff]``, float32.
-        columns: Numbers of the columns that may change; ``None`` for all.
-    """
-
-    def __init__(self, base: Tensor, columns: Tensor | None = None) -> None:
-        self.base = base
-        self.columns = None if columns is None else columns.to(base.device)
-        self._start = base if self.columns is None else base[:, self.columns]
-        self._free = self._start.clone().requires_grad_(True)
-        self.parameters = [self._free]
-
-    def weight(self, step: Tensor | None = None) -> Tensor:
-        """Return the whole matrix as it is now, differentiable, or as a step of the free columns would make it."""
-        free = self._free if step is None else self._free + step
-        return free if self.columns is None else self.base.index_copy(1, self.columns, free)
-
-    @torch.no_grad()
-    def change(self) -> Tensor:
-        """Return what was added to the free columns so far."""
-        return (self._free - self._start).detach()
-
-    def delta_norm(self) -> float:
-        """See :class:`~editing.descent.Trained`."""
-        return float(self.change().norm())
-
-    def kept(self) -> list[Tensor]:
-        """See :class:`~editing.descent.Trained`."""
-        return [self._free.detach().clone()]
-
-    @torch.no_grad()
-    def restore(self, kept: Sequence[Tensor]) -> None:
-        """See :class:`~editing.descent.Trained`."""
-        self._free.copy_(kept[0])
-
-    def limited(self, clamp: float | None) -> Callable[[], None] | None:
-        """Return what keeps every weight within ``clamp`` of its start; ``None`` for no limit."""
-        if clamp is None:
-            return None
-
-        @torch.no_grad()
-        def limit() -> None:
-            self._free.clamp_(self._start - clamp, self._start + clamp)
-
-        return limit
 
 
 def _columns(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from editing.calibration import load_calibration
+from editing.memory import memory_told
 from editing.methods.registry import METHODS, read_settings
 from editing.sweep.engines import Cluster, Loader, load_all, local, on_ray
 from editing.sweep.report import report
@@ -163,7 +164,8 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
         raise CaseError("No case is left to edit on. Check --cases, --split, --category and their notes.")
     for note in read_cases(settings.cases, settings.split).notes():
         print(note, file=sys.stderr)
-    model, judge = loader(settings)
+    with memory_told():
+        model, judge = loader(settings)
     used = with_block(model, settings, cases)
     if settings.block == AUTO:
         settings = used  # what is kept is the layer: a model that is calibrated meanwhile does not mix two of them

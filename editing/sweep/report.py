@@ -22,7 +22,7 @@ def report(folder: Path) -> str:
     """Return the report of the sweep in a folder and write it there as ``report.txt`` and ``scores.json``.
 
     Raises:
-        EditError: The folder holds no sweep, or none of its cases is finished.
+        EditError: The folder holds no sweep, or none of its cases has been tried.
     """
     if not (folder / "sweep.sqlite").is_file():
         raise EditError(f"{folder} holds no sweep. Run one first, or check --out.")
@@ -32,27 +32,17 @@ def report(folder: Path) -> str:
     finally:
         store.close()
     done = [result for result in finished if result.status != "failed"]
-    if about is None or not done:
+    if about is None or not finished:
         raise EditError(f"No case of the sweep in {folder} is finished yet. Run it first.")
     replies = [reply for result in done for reply in result.replies]
     table = score_table(replies, about.judge)
     categories = per_category(replies, about.judge)
     matrix = category_matrix([(result.category, result.replies) for result in done])
-    text = "\n".join(
-        [
-            *_head(about, finished, done),
-            "",
-            *_paper_table(about, table),
-            "",
-            *_others(table),
-            "",
-            *_categories(categories),
-            "",
-            *_matrix(matrix),
-            *_without_edit(finished),
-            "",
-        ]
-    )
+    parts = [_paper_table(about, table), _others(table), _categories(categories), _matrix(matrix)]
+    if not done:
+        parts = [[f"{about.settings.method} is not possible on any of these cases, so there are no scores."]]
+    head = _head(about, finished, done)
+    text = "\n".join([*head, *(line for part in parts for line in ("", *part)), *_without_edit(finished), ""])
     (folder / "report.txt").write_text(text, encoding="utf-8")
     scores = {
         "settings": json.loads(about.settings.as_json()),
@@ -92,7 +82,7 @@ def _head(about: About, finished: Sequence[Finished], done: Sequence[Finished]) 
 
 def _layer(settings: SweepSettings, done: Sequence[Finished]) -> str:
     """Return the edited layer in words; one that was located once by its number, too."""
-    return f"{settings.block} ({done[0].record['block']})" if settings.block == ONCE else settings.block
+    return f"{settings.block} ({done[0].record['block']})" if settings.block == ONCE and done else settings.block
 
 
 def _row(name: str, cells: Sequence[str]) -> str:
