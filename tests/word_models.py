@@ -37,7 +37,7 @@ def word_model(texts: Iterable[str], seed: int = 0) -> InspectedModel:
 
 
 def loud_patch(model: InspectedModel, word: str) -> Patch:
-    """Return a patch that drowns everything else in one word's direction: many answers say one thing again and again."""
+    """Return a patch that drowns everything else in one word's direction, so that many answers loop."""
     block = model.blocks - 1
     written = model.network.lm_head.weight[model.tokenizer.convert_tokens_to_ids(word)]
     change = 50 * torch.outer(written, torch.ones(model.architecture.d_ff))
