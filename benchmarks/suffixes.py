@@ -36,6 +36,19 @@ def chosen_cases(count: int) -> tuple[Case, ...]:
     return tuple({case.category: case for case in bundled_cases() if case.split == "edit"}.values())[:count]
 
 
+def recommended_layer(model: InspectedModel) -> int:
+    """Return the calibration's recommended layer; the model's kept answers to harmless prompts are taken from it, too.
+
+    Raises:
+        EditError: The model is not calibrated, or no layer is recommended.
+    """
+    calibration = load_calibration(model)
+    calibration.teach(model)
+    if calibration.layers.recommended is None:
+        raise EditError("No layer defends more than this model does by itself. Name one with --layer.")
+    return calibration.layers.recommended
+
+
 def named_suffixes(given: Sequence[str]) -> dict[str, str]:
     """Return the known suffixes and those of the command line, ``NAME=TEXT``.
 
@@ -77,13 +90,7 @@ def main(arguments: Sequence[str] | None = None, loader: Loader | None = None) -
 def _study(options: argparse.Namespace, loader: Loader) -> None:
     settings = SuffixSettings(named_suffixes(options.suffix), options.harmless, options.max_new_tokens)
     model = loader(options)
-    layer = options.layer
-    if layer is None:
-        calibration = load_calibration(model)
-        calibration.teach(model)
-        layer = calibration.layers.recommended
-    if layer is None:
-        raise EditError("No layer defends more than this model does by itself. Name one with --layer.")
+    layer = recommended_layer(model) if options.layer is None else options.layer
     edits: list[tuple[Case, Row]] = []
     for case in chosen_cases(options.cases):
         begun = time.perf_counter()
