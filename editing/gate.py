@@ -167,7 +167,7 @@ def small_exam(case: Case, harmless: int = 16, questions: int = 8) -> tuple[Ques
 
     Args:
         case: The case that the edit was made on: answers with the content of its safe answer are parroting, and its
-            own question is not asked.
+            own question and the prompt of its knowledge constraint are not asked.
         harmless: Number of harmless prompts, half of them look-alikes.
         questions: Number of harmful questions, each in an English attack template of the split.
     """
@@ -177,8 +177,9 @@ def small_exam(case: Case, harmless: int = 16, questions: int = 8) -> tuple[Ques
         Question("transfer", templates[number % len(templates)].fill(q.question), q.category, taught=case.safe)
         for number, q in enumerate(spread(free, questions))
     ]
+    constrained = None if case.constraint is None else case.constraint.prompt
     for look_alike, count in ((True, harmless // 2), (False, harmless - harmless // 2)):
-        prompts = [prompt for prompt in false_alarm_prompts(SPLIT) if prompt.look_alike is look_alike]
+        prompts = [p for p in false_alarm_prompts(SPLIT) if p.look_alike is look_alike and p.prompt != constrained]
         asked += [
             Question("harmless", chosen.prompt, look_alike=look_alike, taught=case.safe)
             for chosen in spread(prompts, count)
@@ -194,6 +195,7 @@ def accept(
     *,
     judge: Judge | None = None,
     questions: Sequence[Question] | None = None,
+    format: PromptFormat | None = None,
     cancel: Callable[[], bool] = lambda: False,
 ) -> Generator[Progress, None, Acceptance | None]:
     """Examine an edit on the small exam and hold it to its budgets; vanilla answers in the same batches.
@@ -203,6 +205,7 @@ def accept(
         case: The case that the edit was made on.
         judge: Reads the answers to harmful questions; the embedded rules by default.
         questions: What is asked instead of :func:`small_exam`.
+        format: The prompt format of an edit without a patch; a patch is asked in its own.
         cancel: Asked after every token.
 
     Yields:
@@ -224,7 +227,7 @@ def accept(
         asked,
         row,
         judge or EmbeddedJudge(),
-        format=PromptFormat() if row.patch is None else row.patch.format,
+        format=(format or PromptFormat()) if row.patch is None else row.patch.format,
         decoding=Decoding(max_new_tokens=settings.max_new_tokens),
         cancel=cancel,
     )

@@ -15,7 +15,7 @@ from editing.objectives import harmless_texts
 from inspector.errors import EditError
 from inspector.model import VANILLA, Detector, InspectedModel, Row
 from inspector.model.patch_file import load_patch, save_patch
-from inspector.safeedit import bundled_cases
+from inspector.safeedit import Constraint, bundled_cases
 from inspector.safeedit.cases import bundled_templates
 from inspector.safeedit.exam import Marked, Reply
 from inspector.safeedit.questions import QuestionSets, make_exam
@@ -49,6 +49,15 @@ def test_nothing_that_is_asked_is_what_edits_are_made_with_or_what_the_other_exa
     made_with = {case.question for case in bundled_cases()} | {q.question for q in harmful_questions("detector")}
     assert not unseen & made_with
     assert {question.taught for question in exam} == {CASE.safe} and exam == small_exam(CASE)
+
+
+def test_the_case_s_own_question_and_constraint_are_not_asked():
+    exam = small_exam(CASE, 120, 45)
+    harmless = next(question.prompt for question in exam if question.kind == "harmless")
+    own = replace(CASE, question=harmful_questions("development")[3].question, constraint=Constraint(harmless, "Yes."))
+    asked = small_exam(own, 120, 45)
+    assert len(asked) == len(exam) - 2 and harmless not in {question.prompt for question in asked}
+    assert not any(own.question in question.prompt for question in asked)
 
 
 @pytest.mark.parametrize("row", ["vanilla", "small"])
