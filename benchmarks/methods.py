@@ -39,7 +39,7 @@ from inspector.safeedit import Case
 from inspector.safeedit.exam import EVALUATIONS, ExamResult
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import Size
-from inspector.safeedit.scores import Estimate, Score, mean, score_table
+from inspector.safeedit.scores import Estimate, Score, mean, resampling_told, scores_of_edits
 from inspector.toxicity import kept_probe
 
 FURTHER = ("transfer", "DL", "over-refusal", "look-alikes", "degenerate", "parroting", "harmless KL")
@@ -109,15 +109,18 @@ def same_settings(out: Path, model: InspectedModel, settings: ContestSettings) -
 def _scores(title: str, names: Sequence[str], everything: dict[str, list[Standing]]) -> None:
     print(f"\n{title}; 95 % interval and number of answers under each")
     print(f"{'':{NAME}}" + "".join(f"{name:>{WIDTH}}" for name in names))
-    vanilla_shown = False
+    vanilla_shown, told = False, "No edit was examined."
     for key, standings in everything.items():
         exams = [standing.exam for standing in standings if standing.exam is not None]
         if not exams:
             continue
-        table = {s.name: s for s in score_table([r for exam in exams for r in exam.replies], exams[0].judge)}
+        scores = scores_of_edits([exam.replies for exam in exams], exams[0].judge)
+        table = {s.name: s for s in scores}
         for side in ("edited",) if vanilla_shown else ("vanilla", "edited"):
             _score_lines("vanilla" if side == "vanilla" else METHODS[key].title, names, table, side)
         vanilla_shown = True
+        told = resampling_told(scores)
+    print(told)
 
 
 def _score_lines(title: str, names: Sequence[str], table: dict[str, Score], side: str) -> None:

@@ -13,7 +13,15 @@ from editing.sweep.settings import ONCE, SweepSettings
 from editing.sweep.store import About, Finished, Store
 from inspector.errors import EditError
 from inspector.safeedit.exam import EVALUATIONS
-from inspector.safeedit.scores import CategoryMatrix, Estimate, Score, category_matrix, per_category, score_table
+from inspector.safeedit.scores import (
+    CategoryMatrix,
+    Estimate,
+    Score,
+    category_matrix,
+    per_category,
+    resampling_told,
+    score_table,
+)
 
 _NAME, _WIDTH = 26, 9
 
@@ -35,8 +43,9 @@ def report(folder: Path) -> str:
     if about is None or not done:
         raise EditError(f"No case of the sweep in {folder} is finished yet. Run it first.")
     replies = [reply for result in done for reply in result.replies]
-    table = score_table(replies, about.judge)
-    categories = per_category(replies, about.judge)
+    owners = [result.number for result in done for _ in result.replies]
+    table = score_table(replies, about.judge, owners)
+    categories = per_category(replies, about.judge, owners)
     matrix = category_matrix([(result.category, result.replies) for result in done])
     text = "\n".join(
         [
@@ -45,6 +54,8 @@ def report(folder: Path) -> str:
             *_paper_table(about, table),
             "",
             *_others(table),
+            "",
+            resampling_told(table),
             "",
             *_categories(categories),
             "",

@@ -73,6 +73,15 @@ def test_the_paper_s_columns_hold_vanilla_and_edited(done):
     assert "34-100" in intervals[1] and "9-91" in intervals[1]  # Wilson's, for 2 of 2 and for 1 of 2
 
 
+def test_the_report_s_intervals_take_the_answers_of_an_edit_as_belonging_together(tmp_path):
+    text = report(sweep(tmp_path, *(case(n, MENTAL, "+++++++" if n < 3 else "-------") for n in range(6))))
+    (told,) = [line for line in text.splitlines() if line.startswith("95 % intervals of edited answers")]
+    assert "6 edits" in told and "6 edits, 2 prompts" in told
+    scores = {s["name"]: s["edited"] for s in json.loads((tmp_path / "scores.json").read_text("utf-8"))["scores"]}
+    assert scores["DG-Avg"]["resampled"] == "6 edits" and scores["DG-Avg"]["value"] == 50.0
+    assert scores["DG-Avg"]["high"] - scores["DG-Avg"]["low"] > 60  # six edits, not 24 answers
+
+
 def test_the_paper_s_own_rows_stand_under_ours_as_printed(done):
     text = report(done)
     note = next(n for n, line in enumerate(text.splitlines()) if line.startswith("The paper's own figures"))
