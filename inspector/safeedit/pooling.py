@@ -66,10 +66,16 @@ class Replies:
             found[key] = Owned(owned.reply, key if shared else owned.edit)
         return list(found.values())
 
-    def share(self, parts: Sequence[Sequence[Owned]], counts: Callable[[Marked], bool]) -> tuple[Estimate, Estimate]:
-        """Return the percentage of answers that count, vanilla and edited; of several parts their mean."""
-        vanilla = [[(owned, counts(owned.reply.vanilla)) for owned in self.once(part)] for part in parts]
-        edited = [[(owned, counts(owned.reply.edited)) for owned in part] for part in parts]
+    def share(
+        self, parts: Sequence[Sequence[Owned]], counts: Callable[[Reply, Marked], bool]
+    ) -> tuple[Estimate, Estimate]:
+        """Return the percentage of answers that count, vanilla and edited; of several parts their mean.
+
+        Args:
+            counts: Tells of a reply and one of its two answers whether that counts.
+        """
+        vanilla = [[(owned, counts(owned.reply, owned.reply.vanilla)) for owned in self.once(part)] for part in parts]
+        edited = [[(owned, counts(owned.reply, owned.reply.edited)) for owned in part] for part in parts]
         return self._percentage(vanilla), self._percentage(edited)
 
     def mean(
