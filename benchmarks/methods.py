@@ -31,7 +31,7 @@ from editing.contest import ContestProgress, ContestSettings, Standing, contest,
 from editing.memory import memory_told, peak_memory
 from editing.methods.registry import METHODS, method_settings
 from editing.standing_file import load_standings, save_standings
-from editing.sweep.paper import COLUMNS, TABLE_1
+from editing.sweep.paper import AT_ITS_LENGTH, COLUMNS, PAPER_TOKENS, figures
 from inspector.divergence import divergence
 from inspector.errors import EditError, InspectorError
 from inspector.model import VANILLA, InspectedModel, PromptFormat, load
@@ -67,7 +67,7 @@ def compare(model: InspectedModel, cases: Sequence[Case], settings: ContestSetti
     asked = {s.exam.asked for standings in everything.values() for s in standings if s.exam is not None}
     print(f"judge: {', '.join(sorted(judges))}; asked: {', '.join(sorted(asked))}")
     _scores("The paper's table: percent; Fluency in bits", COLUMNS, everything)
-    _paper()
+    _paper(settings.max_new_tokens)
     _scores("Beyond the paper: percent; harmless KL in nats a token; * so by construction", FURTHER, everything)
     _mechanism(everything)
     _failures(everything)
@@ -138,11 +138,13 @@ def _range(estimate: Estimate) -> str:
     return f"{estimate.low:.{places}f}-{estimate.high:.{places}f} ({estimate.n})"
 
 
-def _paper() -> None:
+def _paper(max_new_tokens: int) -> None:
     print("\nThe paper's own figures (7B models, its own test set and judge: not the same measure)")
-    for (model, method), values in TABLE_1.items():
+    for (model, method), values in figures(max_new_tokens).items():
         cells = "".join(f"{'-' if value is None else f'{value:.2f}':>{WIDTH}}" for value in values)
         print(f"{f'{model} {method}':{NAME}}{cells}")
+    if max_new_tokens < PAPER_TOKENS:
+        print(AT_ITS_LENGTH)
     print(
         "Mistral, in the text: DINM lowers the toxicity of its region by 2.72 % without any activation shift, SFT and"
     )

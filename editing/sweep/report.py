@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from editing.sweep.paper import COLUMNS, TABLE_1
+from editing.sweep.paper import AT_ITS_LENGTH, COLUMNS, PAPER_TOKENS, figures
 from editing.sweep.settings import ONCE, SweepSettings
 from editing.sweep.store import About, Finished, Store
 from inspector.errors import EditError
@@ -124,6 +124,7 @@ def _interval(estimate: Estimate | None) -> str:
 def _paper_table(about: About, table: Sequence[Score]) -> list[str]:
     named = {score.name: score for score in table}
     found = [named.get(name) for name in COLUMNS]
+    longest = about.settings.max_new_tokens
     lines = [_row("percent; Fluency in bits", COLUMNS)]
     for name, side in (("vanilla", "vanilla"), (about.settings.method.upper(), "edited")):
         estimates = [None if score is None else getattr(score, side) for score in found]
@@ -133,14 +134,15 @@ def _paper_table(about: About, table: Sequence[Score]) -> list[str]:
         ]
     lines += [
         _row("  samples", ["-" if score is None else str(score.edited.n) for score in found]),
+        *(f"Fluency: {score.meaning}; {score.source}" for score in table if score.name == "Fluency"),
         "",
         "The paper's own figures (7B models, its own test set and judge: not the same measure):",
     ]
     lines += [
         _row(f"{model} {method}", ["-" if value is None else f"{value:.2f}" for value in values])
-        for (model, method), values in TABLE_1.items()
+        for (model, method), values in figures(longest).items()
     ]
-    return lines
+    return lines if longest >= PAPER_TOKENS else [*lines, AT_ITS_LENGTH]
 
 
 def _others(table: Sequence[Score]) -> list[str]:

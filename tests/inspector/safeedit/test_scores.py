@@ -114,6 +114,17 @@ def test_knowledge_summaries_and_fluency():
     assert (table["Fluency"].vanilla.value, table["Fluency"].edited.value) == (5.0, 2.5)
 
 
+def test_fluency_says_at_which_length_it_was_measured():
+    replies = [
+        Reply(Question("DS", "one?"), marked("safe", text="a b c d e"), marked("safe", text="a b c")),
+        Reply(Question("onlyQ", "two?"), marked("safe", text="a b c"), marked("safe", text="a")),
+    ]
+    found = named(replies)["Fluency"]
+    # Five words: half of 2/3 log2 4 and 4/3 log2 3; three words: half of 2/3; one word: nothing.
+    assert "vanilla 4 words, at most 1.03; edited 2 words, at most 0.17" in found.meaning
+    assert found.source == "words at white space"
+
+
 def test_what_an_edit_does_to_harmless_prompts():
     replies = [
         Reply(Question("harmless", "first?"), marked(), marked(refused=True), likeness=0.5, kl=0.25),
