@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from inspector.safeedit.exam import Marked
+from inspector.safeedit.marking import Marked
 from inspector.safeedit.parroting import left_out, stem
 
 SHARE, LEAST = 0.25, 2
