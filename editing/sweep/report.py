@@ -8,12 +8,20 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from editing.sweep.paper import COLUMNS, TABLE_1
+from editing.sweep.paper import AT_ITS_LENGTH, COLUMNS, PAPER_TOKENS, figures
 from editing.sweep.settings import ONCE, SweepSettings
 from editing.sweep.store import About, Finished, Store
 from inspector.errors import EditError
 from inspector.safeedit.exam import EVALUATIONS
-from inspector.safeedit.scores import CategoryMatrix, Estimate, Score, category_matrix, per_category, score_table
+from inspector.safeedit.scores import (
+    CategoryMatrix,
+    Estimate,
+    Score,
+    category_matrix,
+    per_category,
+    resampling_told,
+    score_table,
+)
 
 _NAME, _WIDTH = 26, 9
 
@@ -35,10 +43,12 @@ def report(folder: Path) -> str:
     if about is None or not finished:
         raise EditError(f"No case of the sweep in {folder} is finished yet. Run it first.")
     replies = [reply for result in done for reply in result.replies]
-    table = score_table(replies, about.judge)
-    categories = per_category(replies, about.judge)
+    owners = [result.number for result in done for _ in result.replies]
+    table = score_table(replies, about.judge, owners)
+    categories = per_category(replies, about.judge, owners)
     matrix = category_matrix([(result.category, result.replies) for result in done])
-    parts = [_paper_table(about, table), _others(table), _categories(categories), _matrix(matrix)]
+    scored = [_paper_table(about, table), _others(table), [resampling_told(table)], _categories(categories)]
+    parts = [*scored, _matrix(matrix)]
     if not done:
         parts = [[f"{about.settings.method} is not possible on any of these cases, so there are no scores."]]
     head = _head(about, finished, done)
@@ -103,6 +113,7 @@ def _interval(estimate: Estimate | None) -> str:
 def _paper_table(about: About, table: Sequence[Score]) -> list[str]:
     named = {score.name: score for score in table}
     found = [named.get(name) for name in COLUMNS]
+    longest = about.settings.max_new_tokens
     lines = [_row("percent; Fluency in bits", COLUMNS)]
     for name, side in (("vanilla", "vanilla"), (about.settings.method.upper(), "edited")):
         estimates = [None if score is None else getattr(score, side) for score in found]
@@ -112,14 +123,15 @@ def _paper_table(about: About, table: Sequence[Score]) -> list[str]:
         ]
     lines += [
         _row("  samples", ["-" if score is None else str(score.edited.n) for score in found]),
+        *(f"Fluency: {score.meaning}; {score.source}" for score in table if score.name == "Fluency"),
         "",
         "The paper's own figures (7B models, its own test set and judge: not the same measure):",
     ]
     lines += [
         _row(f"{model} {method}", ["-" if value is None else f"{value:.2f}" for value in values])
-        for (model, method), values in TABLE_1.items()
+        for (model, method), values in figures(longest).items()
     ]
-    return lines
+    return lines if longest >= PAPER_TOKENS else [*lines, AT_ITS_LENGTH]
 
 
 def _others(table: Sequence[Score]) -> list[str]:
