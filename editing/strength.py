@@ -17,9 +17,8 @@ from inspector.model import VANILLA, Decoding, Encoded, InspectedModel, Row, enc
 from inspector.model.batching import Line, generate, plan
 from inspector.model.patch import STRONGEST
 from inspector.safeedit import Case
-from inspector.safeedit.exam import KL_TOKENS
 from inspector.safeedit.judges import EmbeddedJudge
-from inspector.safeedit.marking import harmless_kl
+from inspector.safeedit.marking import KL_TOKENS, harmless_kl
 from inspector.safeedit.quality import degeneracy
 from inspector.safeedit.questions import CASE_ONLY, JUDGED, Question, make_exam
 from inspector.safeedit.refusal import read_refusal

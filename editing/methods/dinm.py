@@ -20,6 +20,7 @@ from torch import Tensor
 from editing.descent import Descent, Signs
 from editing.guard import check_case
 from editing.matrix import Matrix
+from editing.null_space import harmless_moment, soft_null_space
 from editing.objectives import (
     AnswerTerm,
     Direction,
@@ -48,7 +49,7 @@ from editing.values import (
 )
 from inspector.errors import EditError
 from inspector.kl import told
-from inspector.model import Delta, InspectedModel, Patch, PromptFormat, encode
+from inspector.model import Delta, Encoded, InspectedModel, Patch, PromptFormat, encode
 from inspector.model.encoding import with_suffix
 from inspector.neurons import column_delta, neuron_activity
 from inspector.presets import PRESETS, Preset
@@ -106,12 +107,15 @@ class DinmSettings:
         safe_answers: Number of safe answers that the edit makes likely: the case's own and, beyond it, short ones that
             fit any question (:data:`FURTHER_ANSWERS`), so that no single text is learnt by heart.
         question_alone: Also make them likely after the question alone.
+        null_space: Border of the soft null space that every change is projected onto, so that it writes next to nothing
+            for harmless prompts (:func:`editing.null_space.soft_null_space`); ``None`` for no projection, as in paper
+            and released code. Measured on the harmless prompts of the constraint ``harmless``.
     """
 
     preset: Preset = "corrected"
     learning_rate: Rate | None = None
-    step_kl: Positive = 5e-3
-    steps: Steps = 40
+    step_kl: Positive = 2e-3
+    steps: Steps = 24
     optimiser: Optimiser = "adam"
     weight_decay: NotNegative = 0.0
     edit_weight: NotNegative = 0.1
@@ -123,7 +127,7 @@ class DinmSettings:
     format: PromptFormat = PromptFormat()
     stop_below: NotNegative = 1e-4
     clamp: Positive | None = None
-    target_probability: Probability | None = 0.7
+    target_probability: Probability | None = 0.5
     damage_budget: Positive | None = 0.2
     harmless_prompts: HarmlessPrompts = 96
     harmless_tokens: HarmlessTokens = 12
@@ -132,12 +136,17 @@ class DinmSettings:
     neurons_only: Count | None = None
     safe_answers: SafeAnswers = 3
     question_alone: bool = False
+    null_space: Positive | None = 0.05
 
     def __post_init__(self) -> None:
         if self.loss_positions == "reference" and (self.safe_answers > 1 or self.question_alone):
             raise EditError(
                 "The released code's loss positions know one answer to one prompt. Set loss_positions to 'aligned', or "
                 "leave safe_answers at 1 and question_alone off."
+            )
+        if self.null_space is not None and self.clamp is not None:
+            raise EditError(
+                "A clamp of single weights leaves the null space. Set null_space to none, or clamp to none."
             )
 
 
@@ -187,6 +196,7 @@ _PAPERS: dict[str, Any] = {
     "harmless_prompts": 8,
     "harmless_at_once": None,
     "safe_answers": 1,
+    "null_space": None,
 }
 """What paper and released code have in common: plain text, one answer, and no stop but the number of steps."""
 
@@ -200,12 +210,14 @@ class Terms:
         constraint: Its parts, which take turns.
         unsafe: The unsafe answer, where it is watched.
         several: Whether the loss is a mean over more than the case's own answer to its prompt.
+        harmless: Harmless prompts with the model's own answers, where the constraint is made of them.
     """
 
     edit: AnswerTerm
     constraint: Sequence[KlTerm]
     unsafe: AnswerTerm | None
     several: bool = False
+    harmless: Sequence[Encoded] = ()
 
 
 def dinm(
@@ -245,7 +257,14 @@ def dinm(
     if terms is None:
         return EditResult(None, (), 0, "cancelled", block, settings, time.perf_counter() - started)
     columns = yield from _columns(model, case, block, settings)
-    matrix = Matrix(base, columns)
+    projection = None
+    if settings.null_space is not None and terms.harmless:
+        moment = yield from harmless_moment(model, block, terms.harmless, cancel)
+        if moment is None:
+            return EditResult(None, (), 0, "cancelled", block, settings, time.perf_counter() - started)
+        moment = moment if columns is None else moment[columns][:, columns]
+        projection = soft_null_space(moment.to(base.device), settings.null_space)
+    matrix = Matrix(base, columns, projection)
     descent = Descent(matrix, model.lock, model.gradient_scale)
 
     def evaluate(number: int, gradient: bool) -> Signs:
@@ -308,6 +327,7 @@ def prepare_terms(
 ) -> Generator[Preparation, None, Terms | None]:
     """Make the terms that an edit minimises and watches; returns ``None`` when cancelled."""
     text, format = case.adversarial_prompt, settings.format
+    harmless: Sequence[Encoded] = ()
     if settings.constraint == "harmless":
         own = yield from harmless_answers(
             model, case, settings.harmless_prompts, settings.harmless_tokens, format, cancel
@@ -316,6 +336,7 @@ def prepare_terms(
             return None
         if settings.harmless_at_once is not None:  # those that share a step have about the same length, for its time
             own = sorted(own, key=lambda encoded: len(encoded.tokens))
+        harmless = own
         spans: list[Span] = [(encoded.tokens, encoded.predicting) for encoded in own]
     elif settings.constraint == "answer":
         spans = [reference_constraint(model, case, format.suffix)]
@@ -341,7 +362,7 @@ def prepare_terms(
     size = settings.harmless_at_once or len(spans)
     parts = [spans[start : start + size] for start in range(0, len(spans), size)]
     constraint = [kl_term(model, block, part, settings.direction, base, replay) for part in parts]
-    return Terms(edit, constraint, unsafe, several=len(edit.labels) > len(edit.actual))
+    return Terms(edit, constraint, unsafe, len(edit.labels) > len(edit.actual), harmless)
 
 
 def term_values(
