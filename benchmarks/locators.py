@@ -22,7 +22,7 @@ import argparse
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -30,7 +30,9 @@ import torch
 from benchmarks.edit_speed import PLAIN_WAY
 from editing import preset, run
 from editing.atlas import Atlas, AtlasProgress, AtlasSettings, make_atlas
+from editing.memory import memory_told
 from editing.methods.dinm import dinm
+from inspector.errors import InspectorError
 from inspector.locators import LOCATORS, Located, NotLocated, agreement, locate_with
 from inspector.model import InspectedModel, encode, load
 from inspector.safeedit import Case, bundled_cases
@@ -44,7 +46,7 @@ TRUTHS = ("margin", "defended", "within budget")
 def achieved(atlas: Atlas) -> dict[str, np.ndarray]:
     """Return the three quantities of an atlas, ``[blocks]`` each."""
     defended = atlas.curve("defended")
-    affordable = np.where(atlas.curve("harmless KL") <= BUDGET, defended, 0.0)
+    affordable = np.where(atlas.curve("harmless KL") > BUDGET, 0.0, defended)  # a layer without an edit has no value
     return {"margin": atlas.curve("margin gain"), "defended": defended, "within budget": affordable}
 
 
@@ -71,40 +73,59 @@ def compare(model: InspectedModel, cases: Sequence[Case], settings: AtlasSetting
     names = [*LOCATORS, *(choice.locator for choice in fixed_choices(model.blocks)), "random block"]
     correlations: dict[str, dict[str, list[float]]] = {name: {t: [] for t in TRUTHS} for name in names}
     regrets: dict[str, dict[str, list[float]]] = {name: {t: [] for t in TRUTHS} for name in names}
+    failed: dict[str, str] = {}
     for number, case in enumerate(cases):
         begun = time.perf_counter()
-        asked = list(locate_with(model, case))
+        try:
+            with memory_told():
+                asked = list(locate_with(model, case))
+                atlas = run(make_atlas(model, case, settings), _teller(number))
+        except InspectorError as error:  # it costs this case
+            failed[str(case.identifier)] = error.user_message()
+            print(f"\ncase {case.identifier} failed: {error.user_message()}", flush=True)
+            continue
         located = [event for event in asked if isinstance(event, Located)]
         for event in asked:
             if isinstance(event, NotLocated):
                 print(f"no {event.locator}: {event.why}", file=sys.stderr)
-        atlas = run(make_atlas(model, case, settings), _teller(number))
         truths = achieved(atlas)
-        shown = ", ".join(f"{item.locator} {item.block}" for item in located)
         print(f"\ncase {case.identifier} ({case.category}), {time.perf_counter() - begun:.0f} s")
-        print(f"  chosen: {shown}")
-        for name, values in truths.items():
-            print(f"  {name} by block: {' '.join(f'{value:.2f}' for value in values)}")
-        print(f"  harmless KL by block: {' '.join(f'{value:.3f}' for value in atlas.curve('harmless KL'))}")
-        vanilla = sum(verdict.safe for verdict in atlas.verdicts.values()) / max(1, len(atlas.verdicts))
-        print(
-            f"  vanilla defends {vanilla:.0%}; best block by margin {int(np.nanargmax(truths['margin']))}", flush=True
-        )
+        _tell_case(atlas, located, truths)
         for truth, values in truths.items():
             for item in [*located, *fixed_choices(model.blocks)]:
                 found = agreement(item, values)
                 regrets[item.locator][truth].append(found.regret)
                 if item in located and not np.isnan(found.correlation):
                     correlations[item.locator][truth].append(found.correlation)
-            regrets["random block"][truth].append(float(values.max() - values.mean()))
-    print(f"\n{len(cases)} cases, {settings.steps} updates of {_size(settings)}")
+            regrets["random block"][truth].append(float(np.nanmax(values) - np.nanmean(values)))
+    print(f"\n{len(cases) - len(failed)} cases, {settings.steps} updates of {_size(settings)}")
     print(f"asked: {EVALUATIONS[settings.evaluation]}")
+    failed_cases(failed, len(cases))
     print("rank correlation" + " " * 14 + "".join(f"{truth:>26}" for truth in TRUTHS))
     for name in LOCATORS:
         print(f"{name:30}" + "".join(f"{_interval(correlations[name][truth]):>26}" for truth in TRUTHS))
     print("\nregret" + " " * 24 + "".join(f"{truth:>26}" for truth in TRUTHS))
     for name in names:
         print(f"{name:30}" + "".join(f"{_interval(regrets[name][truth]):>26}" for truth in TRUTHS))
+
+
+def failed_cases(failed: Mapping[str, str], of: int) -> None:
+    """Print which cases are in no table, and why; nothing where there are none."""
+    if failed:
+        print(f"failed, in no table: {len(failed)} of {of} cases")
+        for case, why in failed.items():
+            print(f"  case {case}: {why}")
+
+
+def _tell_case(atlas: Atlas, located: Sequence[Located], truths: Mapping[str, np.ndarray]) -> None:
+    print(f"  chosen: {', '.join(f'{item.locator} {item.block}' for item in located)}")
+    for name, values in truths.items():
+        print(f"  {name} by block: {' '.join(f'{value:.2f}' for value in values)}")
+    print(f"  harmless KL by block: {' '.join(f'{value:.3f}' for value in atlas.curve('harmless KL'))}")
+    for block, why in atlas.left_out.items():
+        print(f"  no edit of layer {block}: {why}")
+    vanilla = sum(verdict.safe for verdict in atlas.verdicts.values()) / max(1, len(atlas.verdicts))
+    print(f"  vanilla defends {vanilla:.0%}; best block by margin {int(np.nanargmax(truths['margin']))}", flush=True)
 
 
 def _size(settings: AtlasSettings) -> str:

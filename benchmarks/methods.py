@@ -18,6 +18,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.locators import chosen_cases
+from benchmarks.locators import chosen_cases, failed_cases
 from editing import run
 from editing.contest import ContestProgress, ContestSettings, Standing, contest, exam_of
 from editing.memory import memory_told, peak_memory
 from editing.methods.registry import METHODS, method_settings
 from editing.standing_file import load_standings, save_standings
-from editing.sweep.paper import COLUMNS, TABLE_1
+from editing.sweep.paper import AT_ITS_LENGTH, COLUMNS, PAPER_TOKENS, figures
 from inspector.divergence import divergence
 from inspector.errors import EditError, InspectorError
 from inspector.model import VANILLA, InspectedModel, PromptFormat, load
@@ -39,7 +40,7 @@ from inspector.safeedit import Case
 from inspector.safeedit.exam import EVALUATIONS, ExamResult
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import Size
-from inspector.safeedit.scores import Estimate, Score, mean, score_table
+from inspector.safeedit.scores import Estimate, Score, mean, resampling_told, scores_of_edits
 from inspector.toxicity import kept_probe
 
 FURTHER = ("transfer", "DL", "over-refusal", "look-alikes", "degenerate", "parroting", "harmless KL")
@@ -51,23 +52,32 @@ def compare(model: InspectedModel, cases: Sequence[Case], settings: ContestSetti
     same_settings(out, model, settings)
     probe = run(kept_probe(model))
     everything: dict[str, list[Standing]] = {key: [] for key in settings.methods}
+    failed: dict[str, str] = {}
     for number, case in enumerate(cases):
         folder = out / str(case.identifier)
         if not (folder / "standings.json").is_file():
             begun = time.perf_counter()
-            block = divergence(model, case, format=settings.format).toxic_layer()
-            done = run(contest(model, case, block, settings, probe=probe), _teller(number, len(cases)))
-            save_standings(all_asked(model, case, done, settings), folder, patches=False)
+            try:
+                with memory_told():
+                    block = divergence(model, case, format=settings.format).toxic_layer()
+                    done = run(contest(model, case, block, settings, probe=probe), _teller(number, len(cases)))
+                    save_standings(all_asked(model, case, done, settings), folder, patches=False)
+            except InspectorError as error:  # it costs this case, which is tried again when the benchmark goes on
+                failed[str(case.identifier)] = error.user_message()
+                print(f"case {case.identifier} failed: {error.user_message()}", file=sys.stderr, flush=True)
+                continue
             print(f"case {case.identifier}: {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
         for standing in load_standings(folder):
             if standing.method.key in everything:
                 everything[standing.method.key].append(standing)
-    print(f"{model.name}, {model.dtype_name}; {len(cases)} cases: {', '.join(str(case.identifier) for case in cases)}")
+    done_cases = [str(case.identifier) for case in cases if str(case.identifier) not in failed]
+    print(f"{model.name}, {model.dtype_name}; {len(done_cases)} cases: {', '.join(done_cases)}")
+    failed_cases(failed, len(cases))
     judges = {s.exam.judge for standings in everything.values() for s in standings if s.exam is not None}
     asked = {s.exam.asked for standings in everything.values() for s in standings if s.exam is not None}
     print(f"judge: {', '.join(sorted(judges))}; asked: {', '.join(sorted(asked))}")
     _scores("The paper's table: percent; Fluency in bits", COLUMNS, everything)
-    _paper()
+    _paper(settings.max_new_tokens)
     _scores("Beyond the paper: percent; harmless KL in nats a token; * so by construction", FURTHER, everything)
     _mechanism(everything)
     _failures(everything)
@@ -109,15 +119,22 @@ def same_settings(out: Path, model: InspectedModel, settings: ContestSettings) -
 def _scores(title: str, names: Sequence[str], everything: dict[str, list[Standing]]) -> None:
     print(f"\n{title}; 95 % interval and number of answers under each")
     print(f"{'':{NAME}}" + "".join(f"{name:>{WIDTH}}" for name in names))
-    vanilla_shown = False
+    vanilla_shown, told = False, "No edit was examined."
     for key, standings in everything.items():
         exams = [standing.exam for standing in standings if standing.exam is not None]
         if not exams:
+            reasons = list(dict.fromkeys(s.failed or s.unmeasured for s in standings if s.failed or s.unmeasured))
+            print(f"{METHODS[key].title:{NAME}}not possible: {' '.join(reasons) or 'no case was run.'}")
             continue
-        table = {s.name: s for s in score_table([r for exam in exams for r in exam.replies], exams[0].judge)}
+        scores = scores_of_edits([exam.replies for exam in exams], exams[0].judge)
+        table = {s.name: s for s in scores}
         for side in ("edited",) if vanilla_shown else ("vanilla", "edited"):
-            _score_lines("vanilla" if side == "vanilla" else METHODS[key].title, names, table, side)
+            fewer = f", {len(exams)} of {len(standings)}" if len(exams) < len(standings) else ""
+            title = METHODS[key].title + fewer
+            _score_lines("vanilla" if side == "vanilla" else title, names, table, side)
         vanilla_shown = True
+        told = resampling_told(scores)
+    print(told)
 
 
 def _score_lines(title: str, names: Sequence[str], table: dict[str, Score], side: str) -> None:
@@ -135,11 +152,13 @@ def _range(estimate: Estimate) -> str:
     return f"{estimate.low:.{places}f}-{estimate.high:.{places}f} ({estimate.n})"
 
 
-def _paper() -> None:
+def _paper(max_new_tokens: int) -> None:
     print("\nThe paper's own figures (7B models, its own test set and judge: not the same measure)")
-    for (model, method), values in TABLE_1.items():
+    for (model, method), values in figures(max_new_tokens).items():
         cells = "".join(f"{'-' if value is None else f'{value:.2f}':>{WIDTH}}" for value in values)
         print(f"{f'{model} {method}':{NAME}}{cells}")
+    if max_new_tokens < PAPER_TOKENS:
+        print(AT_ITS_LENGTH)
     print(
         "Mistral, in the text: DINM lowers the toxicity of its region by 2.72 % without any activation shift, SFT and"
     )
@@ -198,34 +217,39 @@ def cost(model: InspectedModel, cases: Sequence[Case]) -> None:
     """Print seconds, steps and memory of every method's edit, without any exam."""
     ways: list[tuple[str, str, dict[str, Any]]] = [(key, METHODS[key].title, {}) for key in METHODS]
     ways += [(key, f"{METHODS[key].title}, full", {"scope": "full"}) for key in ("sft", "dpo")]
-    first = cases[0]
-    block = divergence(model, first).toxic_layer()
-    run(METHODS["dinm"].run(model, first, block, method_settings("dinm", steps=1)))  # harmless answers
+    with suppress(InspectorError), memory_told():  # else each method says what is wrong by itself
+        first = cases[0]
+        block = divergence(model, first).toxic_layer()
+        run(METHODS["dinm"].run(model, first, block, method_settings("dinm", steps=1)))  # harmless answers
     print(f"\n{model.name}, {model.dtype_name}, edits at the located layer; {len(cases)} cases")
     print(f"{'':18}{'seconds':>22}{'to DINM':>10}{'updates':>22}{'a step, s':>12}{'peak memory, MiB':>28}")
     base = 0.0
     for key, title, changes in ways:
-        seconds, steps, each, memory, failed = [], [], [], [], 0
+        seconds, steps, each, memory = [], [], [], []
+        failed: dict[str, str] = {}
         for case in cases:
-            block = divergence(model, case).toxic_layer()
             settings = method_settings(key, **changes)
             try:
-                with memory_told(), peak_memory(model.device) as peak:
-                    result = run(METHODS[key].run(model, case, block, settings))
-            except InspectorError:
-                failed += 1
+                with memory_told():
+                    block = divergence(model, case).toxic_layer()
+                    with peak_memory(model.device) as peak:
+                        result = run(METHODS[key].run(model, case, block, settings))
+            except InspectorError as error:
+                failed[str(case.identifier)] = error.user_message()
                 continue
             seconds.append(result.seconds)
             steps.append(result.kept)
             each.append(float(np.mean([step.seconds for step in result.trace])))
             memory.append(peak.mebibytes)
+        for name, why in failed.items():
+            print(f"  {title}, case {name} failed: {why}", flush=True)
         if not seconds:
-            print(f"{title:18}{f'{failed} failed':>22}", flush=True)
+            print(f"{title:18}{f'{len(failed)} failed':>22}", flush=True)
             continue
         base = base or float(np.mean(seconds))
         print(
             f"{title:18}{_mean(seconds):>22}{np.mean(seconds) / base:>10.2f}{_mean(steps):>22}{np.mean(each):>12.2f}"
-            f"{_mean(memory):>28}" + (f"  {failed} failed" if failed else ""),
+            f"{_mean(memory):>28}" + (f"  {len(failed)} failed" if failed else ""),
             flush=True,
         )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated
 
@@ -27,7 +27,7 @@ from editing.replay import master_weight
 from editing.step_size import adam, first_size, measured_sizes
 from editing.values import Count, HarmlessPrompts, HarmlessTokens, Positive, Rate
 from inspector.contrast import MlpTrace, mlp_trace
-from inspector.errors import EditError
+from inspector.errors import EditError, RefusedEdit
 from inspector.kl import kl_by_token, told
 from inspector.model import Decoding, Delta, Encoded, InspectedModel, Patch, PromptFormat, Row, encode
 from inspector.model.batching import Line, generate
@@ -96,6 +96,11 @@ class Entry:
     verdicts: dict[str, Verdict] = field(default_factory=dict)
 
     @property
+    def finite(self) -> bool:
+        """Whether everything that is measured of the edit is a finite number."""
+        return all(map(math.isfinite, (self.safe, self.unsafe, self.kl, self.delta_norm)))
+
+    @property
     def defended(self) -> float | None:
         """Share of DS and the DG prompts whose answers are safe, 0 to 1; ``None`` when nothing was answered."""
         return None if not self.verdicts else sum(v.safe for v in self.verdicts.values()) / len(self.verdicts)
@@ -119,6 +124,7 @@ class Atlas:
         settings: How it was made.
         blocks: Number of blocks of the model.
         seconds: Duration.
+        left_out: Why there is no entry, by the number of each block whose edit is refused or not finite.
     """
 
     entries: tuple[Entry, ...]
@@ -128,6 +134,7 @@ class Atlas:
     settings: AtlasSettings
     blocks: int
     seconds: float
+    left_out: Mapping[int, str] = field(default_factory=dict)
 
     def curve(self, name: str) -> np.ndarray:
         """Return ``[blocks]`` of one quantity, NaN where no edit was made.
@@ -287,8 +294,12 @@ def make_atlas(
         judge: Reads the answers, if ``settings.answers``; the embedded rules by default.
         cancel: Asked between steps; ``True`` ends the atlas and keeps the blocks that are done.
 
+    Returns:
+        The atlas. A block whose edit is refused or not finite has no entry and is told in :attr:`Atlas.left_out`.
+
     Raises:
-        EditError: A weight is not in memory, or the loss is not finite.
+        EditError: A weight is not in memory.
+        RefusedEdit: No block has an edit.
         CaseError: See :func:`editing.guard.check_case`.
         PromptError: A text is empty or too long.
         ArchitectureError: A block does not exist.
@@ -302,12 +313,13 @@ def make_atlas(
     text = case.adversarial_prompt
     safe, unsafe = (encode(model, text, answer, settings.format) for answer in (case.safe, case.unsafe))
     entries: list[Entry] = []
+    left_out: dict[int, str] = {}
     said: dict[str, Verdict] = {}
     before = (float("nan"), float("nan"))
 
     def so_far() -> Atlas:
         seconds = time.perf_counter() - started
-        return Atlas(tuple(entries), *before, dict(said), settings, model.blocks, seconds)
+        return Atlas(tuple(entries), *before, dict(said), settings, model.blocks, seconds, dict(left_out))
 
     if own is None or cancel():
         return so_far()
@@ -319,7 +331,7 @@ def make_atlas(
     def loss(logits: Tensor) -> Tensor:
         return -_likelihood(logits, safe.response)
 
-    first = mlp_trace(model, [safe.tokens], [safe.predicting], loss)
+    first = mlp_trace(model, [safe.tokens], [safe.predicting], loss, every_block=False)
     reader = judge or EmbeddedJudge()
     if settings.answers:
         plain = asked_as(settings.format, settings.evaluation)
@@ -327,36 +339,54 @@ def make_atlas(
         if answers is None:
             return so_far()
         said.update(answers[0])
-    for start in range(0, len(chosen), settings.together):
-        blocks = chosen[start : start + settings.together]
-        group = _Group(model, blocks)
+    left_out |= {block: _not_finite(block) for block in chosen if not first.weight_gradient(block).isfinite().all()}
+    groups = _groups([block for block in chosen if block not in left_out], settings.together)
+    while groups:
+        group = _Group(model, groups.pop(0))
+        blocks = tuple(group.weights)
         descent = Descent(group, model.lock, model.gradient_scale)
         optimiser = group.optimiser(tails, first, settings)
 
         def evaluate(number: int, _gradient: bool, group: _Group = group) -> Signs:
             return group.signs(tails, first, number)
 
-        for step in descent.run(evaluate, optimiser, settings.steps, Stops(), cancel, measure_last=False):
-            if step.step < settings.steps - 1:
-                yield AtlasProgress(so_far(), len(chosen), time.perf_counter() - started)
+        refused = ""
+        try:
+            for step in descent.run(evaluate, optimiser, settings.steps, Stops(), cancel, measure_last=False):
+                if step.step < settings.steps - 1:
+                    yield AtlasProgress(so_far(), len(chosen), time.perf_counter() - started)
+        except RefusedEdit as error:
+            refused = error.user_message()
         if descent.reason == "cancelled":
             return so_far()
-        if descent.reason == "not finite":
-            raise EditError(f"The loss at layers {blocks[0]} to {blocks[-1]} is not finite. {_SMALLER}")
+        if refused or descent.reason == "not finite":
+            if len(blocks) > 1:  # one of them spoils what they share: each by itself
+                groups[:0] = [(block,) for block in blocks]
+            else:
+                left_out[blocks[0]] = refused or _not_finite(blocks[0])
+            continue
         weights = {block: weight.detach() for block, weight in group.weights.items()}
         fresh = _measured(model, tails, weights)
-        if settings.answers:
-            rows = [Row(_patch(model, block, weight, settings)) for block, weight in weights.items()]
-            share = (start + len(blocks)) / len(chosen)
+        kept = [entry for entry in fresh if entry.finite]
+        left_out |= {entry.block: _not_finite(entry.block) for entry in fresh if not entry.finite}
+        if settings.answers and kept:
+            rows = [Row(_patch(model, entry.block, weights[entry.block], settings)) for entry in kept]
+            share = (len(entries) + len(left_out) + len(kept)) / len(chosen)
             answers = yield from _answers(model, case, rows, reader, settings, settings.format, cancel, share)
             if answers is None:
                 return so_far()
-            fresh = [replace(entry, verdicts=said) for entry, said in zip(fresh, answers, strict=True)]
-        entries += fresh
+            kept = [replace(entry, verdicts=said) for entry, said in zip(kept, answers, strict=True)]
+        entries += sorted(kept, key=lambda entry: entry.block)
         yield AtlasProgress(so_far(), len(chosen), time.perf_counter() - started)
         if cancel():
             return so_far()
+    if not entries:
+        raise RefusedEdit(f"No layer has an edit. {next(iter(left_out.values()))}")
     return so_far()
+
+
+def _groups(blocks: Sequence[int], together: int) -> list[tuple[int, ...]]:
+    return [tuple(blocks[start : start + together]) for start in range(0, len(blocks), together)]
 
 
 def _likelihood(logits: Tensor, labels: Sequence[int]) -> Tensor:
@@ -372,7 +402,7 @@ def _run(tails: Tails, weights: dict[int, Tensor]) -> dict[int, Tensor]:
 def _measured(model: InspectedModel, tails: _Tails, weights: dict[int, Tensor]) -> list[Entry]:
     with model.lock:
         safe, unsafe, harmless = (_run(each, weights) for each in (tails.safe, tails.unsafe, tails.harmless))
-    found = [
+    return [
         Entry(
             block=block,
             safe=float(_likelihood(safe[block], tails.safe_labels)),
@@ -382,13 +412,13 @@ def _measured(model: InspectedModel, tails: _Tails, weights: dict[int, Tensor]) 
         )
         for block, weight in weights.items()
     ]
-    for entry in found:
-        if not all(map(math.isfinite, (entry.safe, entry.unsafe, entry.kl, entry.delta_norm))):
-            raise EditError(f"The edit of layer {entry.block} is not finite. {_SMALLER}")
-    return found
 
 
-_SMALLER = "Lower the atlas's step_kl or learning_rate, or load the model in float32."
+def _not_finite(block: int) -> str:
+    return (
+        f"The edit of layer {block} is not finite. Lower the atlas's step_kl or learning_rate, or load the model in "
+        "float32."
+    )
 
 
 def _patch(model: InspectedModel, block: int, weight: Tensor, settings: AtlasSettings) -> Patch:

@@ -165,7 +165,7 @@ class ContestProgress:
     trace: tuple[Step, ...] = ()
 
 
-Contest = Generator[ContestProgress, None, tuple[Standing, ...]]
+ContestEvents = Generator[ContestProgress, None, tuple[Standing, ...]]
 EDIT_SHARE = 0.4
 """Share of a method's time that its edit is taken to be, for the progress bar."""
 
@@ -180,7 +180,7 @@ def contest(
     judge: Judge | None = None,
     companions: Sequence[Case] = (),
     cancel: Callable[[], bool] = lambda: False,
-) -> Contest:
+) -> ContestEvents:
     """Run methods on a case one after the other and measure each.
 
     A method that cannot run (no editor network, an edit that would lower safety, no memory) is a standing that says

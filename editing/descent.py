@@ -17,6 +17,7 @@ from torch import Tensor
 
 from editing.progress import Step, StopReason, StopSettings, stop_reason
 from inspector.errors import RefusedEdit
+from inspector.gradients import smaller_scale
 
 
 class Trained(Protocol):
@@ -144,7 +145,7 @@ class Descent:
                     if self.scale == 1:
                         stop = "not finite"
                     else:  # too much for the type's range: the same evaluation with a smaller scale
-                        self.scale = max(1.0, self.scale / 16)
+                        self.scale = smaller_scale(self.scale)
                         signs = evaluate(number, True)
             if stop == "not finite" and start + number == 0:
                 raise RefusedEdit(_NOT_FINITE)
@@ -190,7 +191,7 @@ class Descent:
             while not self._backward(evaluate(0, True), sorter):
                 if self.scale == 1:
                     raise RefusedEdit(_NOT_FINITE)
-                self.scale = max(1.0, self.scale / 16)
+                self.scale = smaller_scale(self.scale)
         found = [torch.zeros_like(t) if t.grad is None else t.grad.clone() for t in self.trained.parameters]
         sorter.zero_grad()
         return found

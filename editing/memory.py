@@ -17,7 +17,7 @@ INTERVAL = 0.02
 """Seconds between two looks at the process's memory."""
 
 
-class Peak:
+class MemoryPeak:
     """Largest growth of memory since the start, in MiB; grows while it is measured."""
 
     def __init__(self) -> None:
@@ -25,14 +25,14 @@ class Peak:
 
 
 @contextmanager
-def peak_memory(device: torch.device) -> Iterator[Peak]:
+def peak_memory(device: torch.device) -> Iterator[MemoryPeak]:
     """Measure how far memory grows above what is in use at the start.
 
     On CUDA that is what torch has allocated; elsewhere the resident memory of the whole process, looked at every
     20 ms, so other visitors' work counts as well. Free memory that the process still holds is given back first
     (on Linux); without that it would be used again unseen.
     """
-    peak = Peak()
+    peak = MemoryPeak()
     if device.type == "cuda":
         start = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from random import Random
 from typing import Literal
 from weakref import WeakKeyDictionary
 
@@ -17,12 +19,12 @@ from torch import Tensor
 
 from editing.progress import Preparation
 from editing.replay import Replay, ReplayFactory, TailReplay
-from inspector.errors import EditError, PromptError
+from inspector.errors import CaseError, PromptError
 from inspector.kl import kl_by_token
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, encode
 from inspector.model.batching import generate
 from inspector.model.encoding import Encoded, tokenise_whole, with_suffix
-from inspector.safeedit import Case, Constraint, bundled_constraint_prompts, bundled_templates
+from inspector.safeedit import Case, Constraint, bundled_constraint_prompts
 
 Direction = Literal["vanilla to edited", "edited to vanilla"]
 Span = tuple[Sequence[int], Sequence[int]]
@@ -109,7 +111,7 @@ def reference_answer(
     last = len(tokens) - 1
     counted = range(last - len(labels), last)
     if counted.start < 0:
-        raise EditError("The prompt is too short for the reference preset's loss positions. Use 'corrected'.")
+        raise CaseError("The prompt is too short for the reference preset's loss positions. Use 'corrected'.")
     actual = torch.tensor(tokens[counted.start + 1 : last + 1])
     pad = model.tokenizer.eos_token_id  # the released code pads with it, whatever the tokenizer's own pad is
     if pad is not None:
@@ -152,12 +154,10 @@ def paper_constraint(model: InspectedModel, case: Case, format: PromptFormat) ->
 
 def _constraint(case: Case) -> Constraint:
     if case.constraint is None:
-        raise EditError("This case has no knowledge constraint. Add one, or use the preset 'corrected'.")
+        raise CaseError("This case has no knowledge constraint. Add one, or use the preset 'corrected'.")
     return case.constraint
 
 
-WRAPPED, OWN = 6, 2
-"""One in how many harmless prompts stands in an attack template, and how many of them in the case's own."""
 MOST_KNOWN = 4096
 """Answers that are kept for a model; the oldest go first."""
 ASKED_AT_ONCE = 8
@@ -174,18 +174,20 @@ def known_answers(model: InspectedModel) -> dict[_Asked, Encoded]:
 def harmless_texts(case: Case, count: int) -> list[str]:
     """Return at most ``count`` harmless prompts that edits on a case may be constrained on.
 
-    Every sixth stands in an attack template, the first two of them in the case's own: else an edit learns to refuse
-    whatever is asked in its template.
+    The case's own comes first, then the bundled ones, look-alikes among them, in an order drawn once. None of them
+    stands in an attack template: such prompts teach an edit to tell this question from others in its template, and
+    what it then defends is little but this question (`benchmarks/results/detox.txt` has both). Harmless prompts in
+    attack templates are what the detector is for (:mod:`inspector.detection`).
     """
     prompts = [case.constraint.prompt] if case.constraint else []
-    prompts = [*prompts, *(prompt for prompt in bundled_constraint_prompts() if prompt not in prompts)][:count]
-    templates = bundled_templates("edit")
-    for turn, number in enumerate(range(WRAPPED - 1, len(prompts), WRAPPED)):
-        if turn < OWN and case.question in case.adversarial_prompt:
-            prompts[number] = case.adversarial_prompt.replace(case.question, prompts[number], 1)
-        else:
-            prompts[number] = templates[turn % len(templates)].fill(prompts[number])
-    return prompts
+    return [*prompts, *(prompt for prompt in _drawn() if prompt not in prompts)][:count]
+
+
+@cache
+def _drawn() -> tuple[str, ...]:
+    prompts = list(bundled_constraint_prompts())
+    Random(0).shuffle(prompts)
+    return tuple(prompts)
 
 
 def harmless_answers(
@@ -223,7 +225,7 @@ def harmless_answers(
         for key, prompt, line in zip(batch, prompts, answered, strict=True):
             end = () if line.ended is None else (line.ended,)
             known[key] = Encoded(prompt, (*line.tokens, *end))
-        while len(known) > MOST_KNOWN:  # each typed attack template adds some
+        while len(known) > MOST_KNOWN:
             known.pop(next(key for key in known if key not in keys))
     return [known[key] for key in keys]
 

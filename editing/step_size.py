@@ -8,12 +8,20 @@ without a change of what it computes gets its steps scaled with them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from editing.descent import Descent, Evaluate
+from editing.matrix import Matrix
+from editing.objectives import KlTerm
+from inspector.errors import RefusedEdit
+
+Optimiser = Literal["adam", "descent"]
 TRIALS = 6
 """Most trial steps."""
 CLOSE = 1.3
@@ -56,3 +64,51 @@ def adam(tensors: Sequence[Tensor], gradients: Sequence[Tensor], sizes: Sequence
             for tensor, gradient, size in zip(tensors, gradients, sizes, strict=True)
         ]
     )
+
+
+def measured_optimiser(
+    matrix: Matrix,
+    descent: Descent,
+    evaluate: Evaluate,
+    constraint: KlTerm,
+    kind: Optimiser,
+    step_kl: float,
+    weight_decay: float,
+) -> tuple[torch.optim.Optimizer, float]:
+    """Return the optimiser whose first update costs a wanted KL on the constraint's prompts, and its step size.
+
+    The lock is held for one evaluation at a time.
+
+    Args:
+        kind: Adam, or plain gradient descent.
+        step_kl: What the first update may cost, nats a token.
+        weight_decay: The optimiser's.
+
+    Raises:
+        RefusedEdit: There is no such size.
+    """
+    with descent.lock:
+        (gradient,) = descent.gradient(evaluate)
+    unit = 1.0 if kind == "adam" else float(gradient.abs().mean()) or 1.0
+    way = gradient.sign() if kind == "adam" else gradient / unit
+
+    @torch.no_grad()
+    def cost(sizes: np.ndarray) -> np.ndarray:
+        with descent.lock:
+            return np.array([float(constraint(matrix.weight(-float(size) * way))) for size in sizes])
+
+    size = first_size(matrix.base)
+    if gradient.any():  # else the descent ends at once, and says why
+        (size,) = measured_sizes(cost, np.array([size]), step_kl).tolist()
+    if math.isnan(size):
+        raise RefusedEdit(
+            f"No step was found that costs {step_kl:g} nats a token on the constraint's prompts. Give a "
+            "learning_rate, or load the model in float32."
+        )
+    if kind == "adam":
+        optimiser: torch.optim.Optimizer = adam(matrix.parameters, [gradient], [size])
+    else:
+        optimiser = torch.optim.SGD(matrix.parameters, lr=size / unit)
+    for group in optimiser.param_groups:
+        group["weight_decay"] = weight_decay
+    return optimiser, optimiser.param_groups[0]["lr"]

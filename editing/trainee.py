@@ -121,15 +121,18 @@ def trainee(model: InspectedModel, trained: TrainedScope = TrainedScope()) -> Tr
         )
         require_free_memory(model.device, COPIES * 4 * weights)
     with model.lock:  # no hook of a running measurement is copied
-        network = _copied(model.network)
+        network = shared_copy(model.network)
     if trained.scope == "full":
         return Trainee(model, network, {name: (block, _Master.put(network, name)) for name, block in names.items()})
     _inject_lora(network, list(names), trained)
     return Trainee(model, network, {name: (block, network.get_submodule(name)) for name, block in names.items()})
 
 
-def _copied(network: nn.Module) -> nn.Module:
-    """Return a copy of the module tree that shares every parameter and buffer."""
+def shared_copy(network: nn.Module) -> nn.Module:
+    """Return a copy of the module tree that shares every parameter and buffer.
+
+    Hold the model's lock meanwhile, so that no hook of a running measurement is copied.
+    """
     shared: dict[int, object] = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     copied = copy.deepcopy(network, shared)
     for name, parameter in copied.named_parameters():

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from inspector.errors import CaseError
+from inspector.gradients import scaled_gradients
 from inspector.model.counted import Counted, only_counted, token_log_probabilities
 from inspector.model.encoding import encode
 from inspector.model.hooks import observe_inputs, observe_outputs
@@ -115,6 +116,8 @@ def mlp_trace(
     counted: Sequence[Sequence[int]],
     objective: Callable[[Tensor], Tensor],
     row: Row = VANILLA,
+    *,
+    every_block: bool = True,
 ) -> MlpTrace:
     """Differentiate ``objective(logits [counted positions, vocabulary])`` at every down-projection's output.
 
@@ -125,6 +128,10 @@ def mlp_trace(
         counted: The positions of each sequence whose logits the objective gets.
         objective: The scalar.
         row: The weights.
+        every_block: Without it the gradients of some blocks may be no finite numbers.
+
+    Raises:
+        PromptError: The scalar, or a gradient, is not a finite number; in float16 whatever scale it is given.
     """
     architecture = model.architecture
     shape = (len(sequences), max(map(len, sequences)), -1)
@@ -140,9 +147,8 @@ def mlp_trace(
     ):
         value = objective(model.network(inputs_embeds=embeddings, use_cache=False).logits)
         order = range(model.blocks)
-        scale = model.gradient_scale
-        gradients = torch.autograd.grad(value if scale == 1 else scale * value, [outputs[block] for block in order])
-    model.require_finite("gradient", (value, *gradients))
+        scale, gradients = scaled_gradients(value, [outputs[block] for block in order], model.gradient_scale)
+    model.require_finite("gradient", (value, *gradients) if every_block else (value,))
     return MlpTrace(
         float(value.detach()),
         tuple(inputs[block].reshape(shape) for block in order),

@@ -67,13 +67,15 @@ class Sample:
         return self.text != self.bare
 
 
-def samples(split: Split, harmful_wraps: int = 2, harmless_wraps: int = 2) -> tuple[Sample, ...]:
-    """Return the labelled prompts of a split: each bare and in some of its fold's templates, taken in turn.
+def samples(split: Split) -> tuple[Sample, ...]:
+    """Return the labelled prompts of a split.
+
+    To fit, each text stands in one form, every third bare and the others in a template of its fold, taken in turn:
+    another question teaches more than another template around the same one. To measure, each stands bare and in two
+    templates.
 
     Args:
         split: ``detector`` to fit, ``development`` to choose settings, ``score`` to measure.
-        harmful_wraps: Templates around each harmful question.
-        harmless_wraps: Templates around each harmless prompt.
     """
     templates = bundled_templates(split)
     if split == "detector":
@@ -82,18 +84,19 @@ def samples(split: Split, harmful_wraps: int = 2, harmless_wraps: int = 2) -> tu
     else:
         bare = [Sample(h.prompt, False, h.prompt, look_alike=h.look_alike) for h in false_alarm_prompts(split)]
     harmful = [Sample(q.question, True, q.question, q.category) for q in harmful_questions(split)]
-    return (*_wrapped(harmful, templates, harmful_wraps), *_wrapped(bare, templates, harmless_wraps))
+    return tuple(sample for part in (harmful, bare) for sample in _in_form(part, templates, split == "detector"))
 
 
-def _wrapped(bare: Sequence[Sample], templates: Sequence[Template], wraps: int) -> list[Sample]:
+def _in_form(bare: Sequence[Sample], templates: Sequence[Template], one: bool) -> list[Sample]:
     found = []
     for number, sample in enumerate(bare):
         turn, fold = divmod(number, FOLDS)
         own = templates[fold::FOLDS]
-        found.append(replace(sample, fold=fold))
-        for wrap in range(wraps):
-            template = own[(turn * wraps + wrap) % len(own)]
-            found.append(replace(sample, text=template.fill(sample.bare), language=template.language, fold=fold))
+        forms: list[Sample] = [replace(sample, fold=fold)]
+        for wrap in range(2):
+            template = own[(2 * turn + wrap) % len(own)]
+            forms.append(replace(sample, text=template.fill(sample.bare), language=template.language, fold=fold))
+        found += forms[turn % 3 : turn % 3 + 1] if one else forms
     return found
 
 

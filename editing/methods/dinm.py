@@ -13,13 +13,14 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from editing.descent import Descent, Evaluate, Signs
+from editing.descent import Descent, Signs
 from editing.guard import check_case
+from editing.matrix import Matrix
+from editing.null_space import harmless_moment, soft_null_space
 from editing.objectives import (
     AnswerTerm,
     Direction,
@@ -34,7 +35,7 @@ from editing.objectives import (
 )
 from editing.progress import EditEvents, EditResult, Preparation
 from editing.replay import ReplayFactory, TailReplay, master_weight
-from editing.step_size import adam, first_size, measured_sizes
+from editing.step_size import Optimiser, measured_optimiser
 from editing.values import (
     Count,
     HarmlessPrompts,
@@ -46,16 +47,15 @@ from editing.values import (
     Steps,
     changed,
 )
-from inspector.errors import EditError, RefusedEdit
+from inspector.errors import EditError
 from inspector.kl import told
-from inspector.model import Delta, InspectedModel, Patch, PromptFormat, encode
+from inspector.model import Delta, Encoded, InspectedModel, Patch, PromptFormat, encode
 from inspector.model.encoding import with_suffix
 from inspector.neurons import column_delta, neuron_activity
 from inspector.presets import PRESETS, Preset
 from inspector.safeedit import Case
 from inspector.validated import settings as checked
 
-Optimiser = Literal["adam", "descent"]
 ConstraintKind = Literal["harmless", "answer", "next token"]
 LossPositions = Literal["aligned", "reference"]
 
@@ -107,12 +107,15 @@ class DinmSettings:
         safe_answers: Number of safe answers that the edit makes likely: the case's own and, beyond it, short ones that
             fit any question (:data:`FURTHER_ANSWERS`), so that no single text is learnt by heart.
         question_alone: Also make them likely after the question alone.
+        null_space: Border of the soft null space that every change is projected onto, so that it writes next to nothing
+            for harmless prompts (:func:`editing.null_space.soft_null_space`); ``None`` for no projection, as in paper
+            and released code. Measured on the harmless prompts of the constraint ``harmless``.
     """
 
     preset: Preset = "corrected"
     learning_rate: Rate | None = None
-    step_kl: Positive = 5e-3
-    steps: Steps = 40
+    step_kl: Positive = 2e-3
+    steps: Steps = 24
     optimiser: Optimiser = "adam"
     weight_decay: NotNegative = 0.0
     edit_weight: NotNegative = 0.1
@@ -124,21 +127,26 @@ class DinmSettings:
     format: PromptFormat = PromptFormat()
     stop_below: NotNegative = 1e-4
     clamp: Positive | None = None
-    target_probability: Probability | None = 0.7
+    target_probability: Probability | None = 0.5
     damage_budget: Positive | None = 0.2
-    harmless_prompts: HarmlessPrompts = 48
+    harmless_prompts: HarmlessPrompts = 96
     harmless_tokens: HarmlessTokens = 12
     harmless_at_once: Count | None = 8
     watch_unsafe: bool = True
     neurons_only: Count | None = None
     safe_answers: SafeAnswers = 3
     question_alone: bool = False
+    null_space: Positive | None = 0.05
 
     def __post_init__(self) -> None:
         if self.loss_positions == "reference" and (self.safe_answers > 1 or self.question_alone):
             raise EditError(
                 "The released code's loss positions know one answer to one prompt. Set loss_positions to 'aligned', or "
                 "leave safe_answers at 1 and question_alone off."
+            )
+        if self.null_space is not None and self.clamp is not None:
+            raise EditError(
+                "A clamp of single weights leaves the null space. Set null_space to none, or clamp to none."
             )
 
 
@@ -188,6 +196,7 @@ _PAPERS: dict[str, Any] = {
     "harmless_prompts": 8,
     "harmless_at_once": None,
     "safe_answers": 1,
+    "null_space": None,
 }
 """What paper and released code have in common: plain text, one answer, and no stop but the number of steps."""
 
@@ -201,12 +210,14 @@ class Terms:
         constraint: Its parts, which take turns.
         unsafe: The unsafe answer, where it is watched.
         several: Whether the loss is a mean over more than the case's own answer to its prompt.
+        harmless: Harmless prompts with the model's own answers, where the constraint is made of them.
     """
 
     edit: AnswerTerm
     constraint: Sequence[KlTerm]
     unsafe: AnswerTerm | None
     several: bool = False
+    harmless: Sequence[Encoded] = ()
 
 
 def dinm(
@@ -246,7 +257,14 @@ def dinm(
     if terms is None:
         return EditResult(None, (), 0, "cancelled", block, settings, time.perf_counter() - started)
     columns = yield from _columns(model, case, block, settings)
-    matrix = Matrix(base, columns)
+    projection = None
+    if settings.null_space is not None and terms.harmless:
+        moment = yield from harmless_moment(model, block, terms.harmless, cancel)
+        if moment is None:
+            return EditResult(None, (), 0, "cancelled", block, settings, time.perf_counter() - started)
+        moment = moment if columns is None else moment[columns][:, columns]
+        projection = soft_null_space(moment.to(base.device), settings.null_space)
+    matrix = Matrix(base, columns, projection)
     descent = Descent(matrix, model.lock, model.gradient_scale)
 
     def evaluate(number: int, gradient: bool) -> Signs:
@@ -264,7 +282,9 @@ def dinm(
         yield Preparation("Measuring how large a step may be", 0.97)
         if cancel():
             return EditResult(None, (), 0, "cancelled", block, settings, time.perf_counter() - started)
-        optimiser, size = _measured(matrix, descent, evaluate, terms.constraint[0], settings)
+        optimiser, size = measured_optimiser(
+            matrix, descent, evaluate, terms.constraint[0], settings.optimiser, settings.step_kl, settings.weight_decay
+        )
     else:
         kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.SGD
         size = settings.learning_rate
@@ -283,93 +303,6 @@ def dinm(
         settings=settings,
         seconds=time.perf_counter() - started,
     )
-
-
-def _measured(
-    matrix: Matrix, descent: Descent, evaluate: Evaluate, constraint: KlTerm, settings: DinmSettings
-) -> tuple[torch.optim.Optimizer, float]:
-    """Return the optimiser whose first update costs what settings allow, and its step size.
-
-    The lock is held for one evaluation at a time.
-
-    Raises:
-        RefusedEdit: There is no such size.
-    """
-    with descent.lock:
-        (gradient,) = descent.gradient(evaluate)
-    unit = 1.0 if settings.optimiser == "adam" else float(gradient.abs().mean()) or 1.0
-    way = gradient.sign() if settings.optimiser == "adam" else gradient / unit
-
-    @torch.no_grad()
-    def cost(sizes: np.ndarray) -> np.ndarray:
-        with descent.lock:
-            return np.array([float(constraint(matrix.weight(-float(size) * way))) for size in sizes])
-
-    size = first_size(matrix.base)
-    if gradient.any():  # else the descent ends at once, and says why
-        (size,) = measured_sizes(cost, np.array([size]), settings.step_kl).tolist()
-    if math.isnan(size):
-        raise RefusedEdit(
-            f"No step was found that costs {settings.step_kl:g} nats a token on the constraint's prompts. Give a "
-            "learning_rate, or load the model in float32."
-        )
-    if settings.optimiser == "adam":
-        optimiser: torch.optim.Optimizer = adam(matrix.parameters, [gradient], [size])
-    else:
-        optimiser = torch.optim.SGD(matrix.parameters, lr=size / unit)
-    for group in optimiser.param_groups:
-        group["weight_decay"] = settings.weight_decay
-    return optimiser, optimiser.param_groups[0]["lr"]
-
-
-class Matrix:
-    """A float32 copy of a down-projection, or of some columns of it, that descends (:class:`~editing.descent.Trained`).
-
-    Args:
-        base: The vanilla matrix ``[d_model, d_ff]``, float32.
-        columns: Numbers of the columns that may change; ``None`` for all.
-    """
-
-    def __init__(self, base: Tensor, columns: Tensor | None = None) -> None:
-        self.base = base
-        self.columns = None if columns is None else columns.to(base.device)
-        self._start = base if self.columns is None else base[:, self.columns]
-        self._free = self._start.clone().requires_grad_(True)
-        self.parameters = [self._free]
-
-    def weight(self, step: Tensor | None = None) -> Tensor:
-        """Return the whole matrix as it is now, differentiable, or as a step of the free columns would make it."""
-        free = self._free if step is None else self._free + step
-        return free if self.columns is None else self.base.index_copy(1, self.columns, free)
-
-    @torch.no_grad()
-    def change(self) -> Tensor:
-        """Return what was added to the free columns so far."""
-        return (self._free - self._start).detach()
-
-    def delta_norm(self) -> float:
-        """See :class:`~editing.descent.Trained`."""
-        return float(self.change().norm())
-
-    def kept(self) -> list[Tensor]:
-        """See :class:`~editing.descent.Trained`."""
-        return [self._free.detach().clone()]
-
-    @torch.no_grad()
-    def restore(self, kept: Sequence[Tensor]) -> None:
-        """See :class:`~editing.descent.Trained`."""
-        self._free.copy_(kept[0])
-
-    def limited(self, clamp: float | None) -> Callable[[], None] | None:
-        """Return what keeps every weight within ``clamp`` of its start; ``None`` for no limit."""
-        if clamp is None:
-            return None
-
-        @torch.no_grad()
-        def limit() -> None:
-            self._free.clamp_(self._start - clamp, self._start + clamp)
-
-        return limit
 
 
 def _columns(
@@ -394,6 +327,7 @@ def prepare_terms(
 ) -> Generator[Preparation, None, Terms | None]:
     """Make the terms that an edit minimises and watches; returns ``None`` when cancelled."""
     text, format = case.adversarial_prompt, settings.format
+    harmless: Sequence[Encoded] = ()
     if settings.constraint == "harmless":
         own = yield from harmless_answers(
             model, case, settings.harmless_prompts, settings.harmless_tokens, format, cancel
@@ -402,6 +336,7 @@ def prepare_terms(
             return None
         if settings.harmless_at_once is not None:  # those that share a step have about the same length, for its time
             own = sorted(own, key=lambda encoded: len(encoded.tokens))
+        harmless = own
         spans: list[Span] = [(encoded.tokens, encoded.predicting) for encoded in own]
     elif settings.constraint == "answer":
         spans = [reference_constraint(model, case, format.suffix)]
@@ -427,7 +362,7 @@ def prepare_terms(
     size = settings.harmless_at_once or len(spans)
     parts = [spans[start : start + size] for start in range(0, len(spans), size)]
     constraint = [kl_term(model, block, part, settings.direction, base, replay) for part in parts]
-    return Terms(edit, constraint, unsafe, several=len(edit.labels) > len(edit.actual))
+    return Terms(edit, constraint, unsafe, len(edit.labels) > len(edit.actual), harmless)
 
 
 def term_values(

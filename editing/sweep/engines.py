@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from editing.memory import memory_told
 from editing.sweep.settings import SweepSettings
 from editing.sweep.store import Finished
 from editing.sweep.work import texts_of, work
-from inspector.errors import EditError, InspectorError
+from inspector.errors import EditError, InspectorError, OutOfMemory
 from inspector.model import InspectedModel, load
 from inspector.safeedit.cases import Case
 from inspector.safeedit.judges import load_judge
@@ -60,7 +61,8 @@ def on_ray(
 ) -> Iterator[Finished]:
     """Do the cases on Ray workers, each with its own model; results come as they are ready, in any order.
 
-    A case whose worker dies is given to another one, once.
+    A case whose worker dies is given to another one, once. A worker whose memory does not suffice for the model is let
+    go, and the others do its case.
 
     Args:
         like: The driver's model, whose base weights and data type every worker must have; ``None`` for no check.
@@ -68,6 +70,7 @@ def on_ray(
     Raises:
         EditError: Ray is not installed, there is no such cluster, it cannot hold a worker, or a worker's model is not
             the driver's.
+        OutOfMemory: No worker is left, as none had the memory to load the model.
         InspectorError: What a worker says of its model, its judge or its texts.
     """
     identity = None if like is None else (like.fingerprint, like.dtype_name)
@@ -84,6 +87,7 @@ def on_ray(
         count = max(1, min(cluster.workers, len(todo)))
         waiting, tried = list(todo), dict.fromkeys((number for number, _ in todo), 0)
         running: dict[Any, tuple[Any, tuple[int, Case]]] = {}
+        worth_another = False  # a worker has done something since one was last started in another's place
 
         def give(worker: Any) -> None:
             if waiting:
@@ -99,6 +103,16 @@ def on_ray(
             try:
                 finished = ray.get(ready[0])
             except RayTaskError as error:
+                if isinstance(error.cause, OutOfMemory):  # while it loaded: in a case it is that case's outcome
+                    ray.kill(worker)
+                    waiting.insert(0, (number, case))
+                    print("A worker has not the memory to load the model and is let go.", file=sys.stderr, flush=True)
+                    if not running and not worth_another:
+                        raise OutOfMemory(_NO_WORKER) from None
+                    if not running:  # those that could have gone when there was no case left
+                        worth_another = False
+                        give(remote.remote(settings, loader, identity))
+                    continue
                 if isinstance(error.cause, InspectorError):
                     raise error.cause from None  # its own words, without the worker's stack
                 raise
@@ -111,11 +125,18 @@ def on_ray(
                     waiting.insert(0, (number, case))
                 give(remote.remote(settings, loader, identity))
             else:
+                worth_another = True
                 give(worker)  # before the result is written, so that no worker waits for the disk
                 yield finished
     finally:
         if started:
             ray.shutdown()
+
+
+_NO_WORKER = (
+    "No worker has the memory to load the model. Give each worker a whole device (--gpus-per-worker 1), use fewer "
+    "workers on larger machines, or load the model in bfloat16 (--dtype bfloat16)."
+)
 
 
 def _connect(ray: Any, cluster: Cluster) -> None:
@@ -145,7 +166,7 @@ class _Worker:
     def _load(self) -> tuple[InspectedModel, Judge, QuestionSets]:
         with memory_told():
             model, judge = self._loader(self._settings)
-        found = (model.fingerprint, model.dtype_name)
+            found = (model.fingerprint, model.dtype_name)
         if self._identity is not None and found != self._identity:
             raise EditError(
                 f"A worker has base weights {found[0]} in {found[1]}, this process {self._identity[0]} in "

@@ -19,3 +19,23 @@ TABLE_1: dict[tuple[str, str], tuple[float | None, ...]] = {
     ("Mistral-7B-v0.1", "DINM"): (95.41, 99.19, 95.00, 99.56, 93.59, 96.84, 4.58, 47.53, 13.01),
 }
 """(model, method) -> the columns; percent, fluency in bits. DG-Avg as printed: FT-L's is not the mean of its four."""
+
+PAPER_TOKENS = 600
+"""Longest answer in the released code (``max_output_length`` in EasyEdit's ``hparams/DINM/llama-7b.yaml``)."""
+AT_ITS_LENGTH = (
+    f"Fluency depends on length: the paper's stands here only beside answers of up to {PAPER_TOKENS} tokens, as in the "
+    f"released code (--max-new-tokens {PAPER_TOKENS})."
+)
+
+
+def figures(max_new_tokens: int) -> dict[tuple[str, str], tuple[float | None, ...]]:
+    """Return :data:`TABLE_1` as it can stand beside answers of a length: without Fluency where they are shorter.
+
+    Args:
+        max_new_tokens: Longest answer of what it stands beside.
+    """
+    left_out = () if max_new_tokens >= PAPER_TOKENS else ("Fluency",)
+    return {
+        which: tuple(None if name in left_out else value for name, value in zip(COLUMNS, values, strict=True))
+        for which, values in TABLE_1.items()
+    }

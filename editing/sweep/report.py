@@ -8,12 +8,20 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from editing.sweep.paper import COLUMNS, TABLE_1
+from editing.sweep.paper import AT_ITS_LENGTH, COLUMNS, PAPER_TOKENS, figures
 from editing.sweep.settings import ONCE, SweepSettings
 from editing.sweep.store import About, Finished, Store
 from inspector.errors import EditError
 from inspector.safeedit.exam import EVALUATIONS
-from inspector.safeedit.scores import CategoryMatrix, Estimate, Score, category_matrix, per_category, score_table
+from inspector.safeedit.scores import (
+    CategoryMatrix,
+    Estimate,
+    Score,
+    category_matrix,
+    per_category,
+    resampling_told,
+    score_table,
+)
 
 _NAME, _WIDTH = 26, 9
 
@@ -22,7 +30,7 @@ def report(folder: Path) -> str:
     """Return the report of the sweep in a folder and write it there as ``report.txt`` and ``scores.json``.
 
     Raises:
-        EditError: The folder holds no sweep, or none of its cases is finished.
+        EditError: The folder holds no sweep, or none of its cases has been tried.
     """
     if not (folder / "sweep.sqlite").is_file():
         raise EditError(f"{folder} holds no sweep. Run one first, or check --out.")
@@ -32,27 +40,19 @@ def report(folder: Path) -> str:
     finally:
         store.close()
     done = [result for result in finished if result.status != "failed"]
-    if about is None or not done:
+    if about is None or not finished:
         raise EditError(f"No case of the sweep in {folder} is finished yet. Run it first.")
     replies = [reply for result in done for reply in result.replies]
-    table = score_table(replies, about.judge)
-    categories = per_category(replies, about.judge)
+    owners = [result.number for result in done for _ in result.replies]
+    table = score_table(replies, about.judge, owners)
+    categories = per_category(replies, about.judge, owners)
     matrix = category_matrix([(result.category, result.replies) for result in done])
-    text = "\n".join(
-        [
-            *_head(about, finished, done),
-            "",
-            *_paper_table(about, table),
-            "",
-            *_others(table),
-            "",
-            *_categories(categories),
-            "",
-            *_matrix(matrix),
-            *_without_edit(finished),
-            "",
-        ]
-    )
+    scored = [_paper_table(about, table), _others(table), [resampling_told(table)], _categories(categories)]
+    parts = [*scored, _matrix(matrix)]
+    if not done:
+        parts = [[f"{about.settings.method} is not possible on any of these cases, so there are no scores."]]
+    head = _head(about, finished, done)
+    text = "\n".join([*head, *(line for part in parts for line in ("", *part)), *_without_edit(finished), ""])
     (folder / "report.txt").write_text(text, encoding="utf-8")
     scores = {
         "settings": json.loads(about.settings.as_json()),
@@ -92,7 +92,7 @@ def _head(about: About, finished: Sequence[Finished], done: Sequence[Finished]) 
 
 def _layer(settings: SweepSettings, done: Sequence[Finished]) -> str:
     """Return the edited layer in words; one that was located once by its number, too."""
-    return f"{settings.block} ({done[0].record['block']})" if settings.block == ONCE else settings.block
+    return f"{settings.block} ({done[0].record['block']})" if settings.block == ONCE and done else settings.block
 
 
 def _row(name: str, cells: Sequence[str]) -> str:
@@ -113,6 +113,7 @@ def _interval(estimate: Estimate | None) -> str:
 def _paper_table(about: About, table: Sequence[Score]) -> list[str]:
     named = {score.name: score for score in table}
     found = [named.get(name) for name in COLUMNS]
+    longest = about.settings.max_new_tokens
     lines = [_row("percent; Fluency in bits", COLUMNS)]
     for name, side in (("vanilla", "vanilla"), (about.settings.method.upper(), "edited")):
         estimates = [None if score is None else getattr(score, side) for score in found]
@@ -122,14 +123,15 @@ def _paper_table(about: About, table: Sequence[Score]) -> list[str]:
         ]
     lines += [
         _row("  samples", ["-" if score is None else str(score.edited.n) for score in found]),
+        *(f"Fluency: {score.meaning}; {score.source}" for score in table if score.name == "Fluency"),
         "",
         "The paper's own figures (7B models, its own test set and judge: not the same measure):",
     ]
     lines += [
         _row(f"{model} {method}", ["-" if value is None else f"{value:.2f}" for value in values])
-        for (model, method), values in TABLE_1.items()
+        for (model, method), values in figures(longest).items()
     ]
-    return lines
+    return lines if longest >= PAPER_TOKENS else [*lines, AT_ITS_LENGTH]
 
 
 def _others(table: Sequence[Score]) -> list[str]:

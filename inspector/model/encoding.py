@@ -102,7 +102,8 @@ def encode(
     if not response:
         raise PromptError("An answer is empty. Write one, take it from a case, or ask the model for it.")
     turn = model.turn if in_template else None
-    before, after = (turn.before, turn.after) if turn is not None else (" ", "")
+    own_space = "" if asked[-1].isspace() else " "  # plain text: one space, or what the prompt ends with already
+    before, after = (turn.before, turn.after) if turn is not None else (own_space, "")
     ids = _continued(model, asked, prompt, before + response + (after if format.turn_end else ""), not in_template)
     if format.turn_end and not after and model.tokenizer.eos_token_id is not None:
         ids.append(model.tokenizer.eos_token_id)

@@ -9,20 +9,31 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal
 
 from inspector.errors import CaseError
 from inspector.model.batching import Decoding, Line, common_start, generate, generate_each, plan
-from inspector.model.encoding import Encoded, encode
+from inspector.model.encoding import encode
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
 from inspector.model.prompt_format import PromptFormat
-from inspector.safeedit.marking import harmless_kl, is_accepted, rouge
-from inspector.safeedit.parroting import parrots
-from inspector.safeedit.quality import degeneracy, fluency
-from inspector.safeedit.questions import CASE_PROMPTS, JUDGED, Kind, Question
-from inspector.safeedit.refusal import read_refusal
-from inspector.safeedit.verdict import Judge, Verdict, verdicts
+from inspector.safeedit.marking import Marked, Reply, mark_batch
+from inspector.safeedit.questions import CASE_PROMPTS, Kind, Question
+from inspector.safeedit.verdict import Judge
+
+__all__ = [
+    "EVALUATIONS",
+    "Evaluation",
+    "ExamResult",
+    "Examination",
+    "Marked",
+    "Progress",
+    "Reply",
+    "asked_as",
+    "examine",
+    "run_exam",
+]
 
 Evaluation = Literal["same", "paper"]
 EVALUATIONS: dict[Evaluation, str] = {
@@ -40,54 +51,6 @@ def asked_as(format: PromptFormat, evaluation: Evaluation) -> PromptFormat:
 OPENING = "The answer is"
 """Put before the model's answer to a fact question (zero-shot, as in the paper)."""
 FACT_TOKENS = 12
-KL_TOKENS = 24
-"""Tokens of the vanilla answer on which the harmless KL is measured."""
-
-
-@dataclass(frozen=True)
-class Marked:
-    """One marked answer.
-
-    Attributes:
-        text: The answer.
-        finished: Whether it ended by itself.
-        degenerate: Why it is no answer, or empty.
-        verdict: The judge's verdict; ``None`` for kinds that are not judged.
-        refused: Whether the refusal rules read it as a refusal.
-        fluency: Its n-gram entropy in bits.
-        mark: 1 or 0 for a fact question, ROUGE-1 F1 0 to 1 for a passage, else ``None``.
-        parroted: Whether it gives the training answer's content to a prompt about something else.
-    """
-
-    text: str
-    finished: bool
-    degenerate: str
-    verdict: Verdict | None
-    refused: bool
-    fluency: float
-    mark: float | None
-    parroted: bool = False
-
-
-@dataclass(frozen=True)
-class Reply:
-    """The vanilla and the edited answer to one question.
-
-    Attributes:
-        question: What was asked.
-        vanilla: The vanilla weights' answer.
-        edited: The edited weights' answer.
-        likeness: ROUGE-L F1 of the two, 0 to 1, for harmless prompts.
-        kl: KL(vanilla to edited) on the vanilla answer's first tokens, nats a token, for harmless prompts.
-        held_back: The edit acts only where a detector fires, and it did not.
-    """
-
-    question: Question
-    vanilla: Marked
-    edited: Marked
-    likeness: float | None = None
-    kl: float | None = None
-    held_back: bool = False
 
 
 @dataclass(frozen=True)
@@ -160,6 +123,7 @@ def examine(
     decoding: Decoding = Decoding(max_new_tokens=64),
     prompts_at_once: int = 12,
     cancel: Callable[[], bool] = lambda: False,
+    beside: InspectedModel | None = None,
 ) -> Examination:
     """Answer and mark an exam with the vanilla and the edited weights.
 
@@ -175,6 +139,8 @@ def examine(
         decoding: Fact questions get at most :data:`FACT_TOKENS` tokens.
         prompts_at_once: Prompts in a batch; it has twice as many lines.
         cancel: Asked after every token; ``True`` ends the exam and keeps what is marked.
+        beside: Another network that answers in the place of the edited weights, in batches of its own; the row is
+            vanilla then, and the result's ``weights`` is its name.
 
     Raises:
         CaseError: There is no question, or the evaluation is unknown.
@@ -205,7 +171,7 @@ def examine(
         limited = Decoding(longest, decoding.temperature, decoding.top_p, decoding.seed)
         lines: list[Line] = []
         both = [prompts[p] for p in batch], [prompted[p] for p in batch]
-        for count, now in enumerate(_answers(model, both, row, limited), start=1):
+        for count, now in enumerate(_answers(model, both, row, limited, beside), start=1):
             lines = now
             share = (done + reading + answering * count / longest) / sum(map(sum, work))
             yield Progress(share, time.perf_counter() - started, (), len(replies), len(questions))
@@ -214,7 +180,7 @@ def examine(
                 break
         if cancelled:
             break
-        marked = _mark_batch(model, asked, both, lines, row, judge)
+        marked = mark_batch(model, asked, both, lines, row, judge, beside)
         replies.update(zip(batch, marked, strict=True))
         done += reading + answering
         share = done / sum(map(sum, work))
@@ -224,7 +190,7 @@ def examine(
             break
     return ExamResult(
         replies=tuple(replies[position] for position in sorted(replies)),
-        weights=row.label(),
+        weights=row.label() if beside is None else beside.name,
         judge=judge.name,
         judge_note=judge.note,
         format=format,
@@ -267,9 +233,16 @@ _Prompts = Sequence[tuple[int, ...]]
 
 
 def _answers(
-    model: InspectedModel, both: tuple[_Prompts, _Prompts], row: Row, decoding: Decoding
+    model: InspectedModel,
+    both: tuple[_Prompts, _Prompts],
+    row: Row,
+    decoding: Decoding,
+    beside: InspectedModel | None = None,
 ) -> Iterator[list[Line]]:
     """Answer with the vanilla weights, then with the row's, each with its own prompts, in one batch."""
+    if beside is not None:
+        yield from _in_step(*(generate(m, p, (VANILLA,), decoding) for m, p in zip((model, beside), both, strict=True)))
+        return
     if both[0] == both[1] and row.weights() == VANILLA:
         for lines in generate(model, both[0], (VANILLA,), decoding):
             yield [*lines, *lines]
@@ -279,6 +252,15 @@ def _answers(
         return
     asked = [*((prompt, VANILLA) for prompt in both[0]), *((prompt, row.weights()) for prompt in both[1])]
     yield from generate_each(model, asked, decoding)
+
+
+def _in_step(first: Iterator[list[Line]], second: Iterator[list[Line]]) -> Iterator[list[Line]]:
+    """Yield the lines of two networks after every token; the one that ends first keeps its last."""
+    before: list[Line] = []
+    after: list[Line] = []
+    for fresh in zip_longest(first, second):
+        before, after = fresh[0] or before, fresh[1] or after
+        yield [*before, *after]
 
 
 def _encoded(model: InspectedModel, question: Question, text: str, format: PromptFormat, room: int) -> tuple[int, ...]:
@@ -293,57 +275,3 @@ def _work(prompts: Sequence[Sequence[int]], longest: int) -> tuple[float, float]
     shared = common_start(prompts) if len(prompts) > 1 else 0
     reading = shared + len(prompts) * (max(map(len, prompts)) - shared)
     return float(reading), float(len(prompts) * longest)
-
-
-def _mark_batch(
-    model: InspectedModel,
-    asked: Sequence[Question],
-    both: tuple[_Prompts, _Prompts],
-    lines: Sequence[Line],
-    row: Row,
-    judge: Judge,
-) -> list[Reply]:
-    texts = [model.decode(line.tokens).strip() for line in lines]
-    half = len(asked)
-    twice = (*asked, *asked)
-    judged = [n for n, question in enumerate(twice) if question.kind in JUDGED]
-    said = dict(zip(judged, verdicts(judge, [(twice[n].prompt, texts[n]) for n in judged]), strict=True))
-    marked = [
-        _marked(question, text, line.finished, said.get(n))
-        for n, (question, text, line) in enumerate(zip(twice, texts, lines, strict=True))
-    ]
-    harmless = [n for n, question in enumerate(asked) if question.kind == "harmless"]
-    answers, prompted = (
-        [Encoded(prompts[n], tuple(lines[n].tokens[:KL_TOKENS])) for n in harmless] for prompts in both
-    )
-    divergences = dict(zip(harmless, harmless_kl(model, answers, row, prompted), strict=True))
-    return [
-        Reply(
-            question,
-            marked[n],
-            marked[half + n],
-            likeness=rouge("rougeL", texts[n], texts[half + n]) if n in divergences else None,
-            kl=divergences.get(n),
-            held_back=lines[half + n].held_back,
-        )
-        for n, question in enumerate(asked)
-    ]
-
-
-def _marked(question: Question, text: str, finished: bool, verdict: Verdict | None) -> Marked:
-    broken = degeneracy(text)
-    mark = None
-    if question.kind == "fact":
-        mark = float(is_accepted(text, question.accepted))
-    elif question.kind == "passage":
-        mark = rouge("rouge1", question.reference, text)
-    return Marked(
-        text=text,
-        finished=finished,
-        degenerate=f"{broken[0]}: {broken[1]}" if broken else "",
-        verdict=verdict,
-        refused=broken is None and read_refusal(text, question.prompt).refused,
-        fluency=fluency(text),
-        mark=mark,
-        parroted=bool(question.taught) and broken is None and parrots(text, question.taught, question.prompt),
-    )

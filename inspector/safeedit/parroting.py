@@ -106,15 +106,24 @@ def _words(text: str) -> list[str]:
 
 
 def _stems(text: str) -> set[str]:
-    left_out, stemmer = _tools()
-    stems = {stemmer.stem(word) for word in _words(text) if len(word) > 2 and "'" not in word}
-    return stems - left_out
+    return {stem(word) for word in _words(text) if len(word) > 2 and "'" not in word} - left_out()
+
+
+def stem(word: str) -> str:
+    """Return a lower-case word's Porter stem."""
+    return _stemmer().stem(word)
 
 
 @cache
-def _tools() -> tuple[frozenset[str], Any]:
-    from nltk.stem.porter import PorterStemmer
+def left_out() -> frozenset[str]:
+    """Return the stems that are no content: function words, and what any refusal says."""
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-    stemmer = PorterStemmer()
-    return frozenset(stemmer.stem(word) for word in ENGLISH_STOP_WORDS | _REFUSAL), stemmer
+    return frozenset(stem(word) for word in ENGLISH_STOP_WORDS | _REFUSAL)
+
+
+@cache
+def _stemmer() -> Any:
+    from nltk.stem.porter import PorterStemmer
+
+    return PorterStemmer()

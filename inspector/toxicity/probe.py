@@ -9,21 +9,22 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from torch import Tensor
 
 from inspector.model.embedded import cache_root
 from inspector.model.encoding import tokenise_whole
 from inspector.model.hooks import observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
+from inspector.model.tensor_file import write_tensors
 from inspector.safeedit.scores import Estimate, percentage
 from inspector.toxicity.labelled import Labelled, bundled_texts
+from inspector.validated import read_record
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,25 +169,30 @@ def kept_probe(
     probe = yield from train_probe(model, labelled, cancel)
     if probe is not None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            about = {
-                "fingerprint": probe.fingerprint,
-                "source": probe.source,
-                "accuracy": json.dumps(vars(probe.accuracy)),
-            }
-            save_file({"weight": probe.weight, "bias": probe.bias}, path, metadata=about)
+            record = _KeptProbe(probe.fingerprint, probe.source, probe.accuracy)
+            arrays = {name: torch.from_numpy(getattr(probe, name)) for name in ("weight", "bias")}
+            write_tensors(path, arrays, _FORMAT, asdict(record))
         except (OSError, SafetensorError) as error:
             print(f"The probe could not be kept ({error}).", file=sys.stderr)
     return probe
 
 
+_FORMAT = "dinm-inspector probe 1"
+
+
+@dataclass(frozen=True)
+class _KeptProbe:
+    """What the file says of a probe beside its arrays; see :class:`Probe`."""
+
+    fingerprint: str
+    source: str
+    accuracy: Estimate
+
+
 def _read_probe(path: Path) -> Probe:
     with safe_open(path, framework="numpy") as file:
-        about = file.metadata()
-        return Probe(
-            weight=file.get_tensor("weight"),
-            bias=file.get_tensor("bias"),
-            fingerprint=about["fingerprint"],
-            source=about["source"],
-            accuracy=Estimate(**json.loads(about["accuracy"])),
-        )
+        about = file.metadata() or {}
+        if about.get("format") != _FORMAT:
+            raise ValueError("another version of this program wrote it")
+        record = read_record(_KeptProbe, json.loads(about["record"]))
+        return Probe(weight=file.get_tensor("weight"), bias=file.get_tensor("bias"), **vars(record))

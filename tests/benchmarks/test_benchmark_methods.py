@@ -1,14 +1,16 @@
-"""The benchmark of the methods goes on in its own folder only."""
+"""The benchmark of the methods goes on in its own folder only, and a fault costs one case of it."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
-from benchmarks.methods import all_asked, same_settings
+from benchmarks.methods import all_asked, compare, cost, same_settings
 from editing.contest import ContestSettings, Standing
-from editing.methods.registry import METHODS
+from editing.methods.registry import METHODS, method_settings
 from inspector.errors import EditError
 from inspector.model import Decoding, PromptFormat, answer, encode
 from inspector.safeedit.exam import EVALUATIONS, asked_as
@@ -52,3 +54,60 @@ def test_a_folder_of_finished_cases_without_their_settings_is_refused(llama, tmp
     (tmp_path / "3" / "standings.json").write_text("{}")
     with pytest.raises(EditError, match="Give another --out"):
         same_settings(tmp_path, llama, ContestSettings())
+
+
+def no_probe(_model):
+    return
+    yield
+
+
+def test_one_fault_costs_its_case_and_a_method_that_is_not_possible_is_in_the_tables_with_its_reason(
+    llama, case, tmp_path, monkeypatch, capsys
+):
+    module = sys.modules[all_asked.__module__]
+    monkeypatch.setattr(module, "kept_probe", no_probe)
+    own = module.divergence
+
+    def located(model, chosen, **options):
+        if chosen.identifier == 8:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return own(model, chosen, **options)
+
+    monkeypatch.setattr(module, "divergence", located)
+    quick = {"harmless_prompts": 1, "harmless_tokens": 2}
+    settings = ContestSettings(
+        methods=("self-reminder", "mend"),
+        size=CASE_ONLY,
+        max_new_tokens=3,
+        prompts=0,
+        format=PromptFormat(""),
+        changes={"self-reminder": quick, "mend": quick},
+    )
+    cases = [replace(case, identifier=number) for number in (7, 8, 9)]
+    compare(llama, cases, settings, tmp_path)
+    told = capsys.readouterr().out
+    assert "2 cases: 7, 9\n" in told
+    assert "failed, in no table: 1 of 3 cases\n  case 8: The device ran out of memory." in told
+    assert "MEND                      not possible: MEND needs an editor network" in told
+    assert "No edit: 2 of 4" in told
+    monkeypatch.setattr(module, "divergence", own)
+    compare(llama, cases, settings, tmp_path)
+    told = capsys.readouterr().out
+    assert "3 cases: 7, 8, 9\n" in told and "in no table" not in told, "a failed case is tried again"
+
+
+def test_the_cost_of_a_method_is_told_without_the_cases_that_failed(llama, case, monkeypatch, capsys):
+    module = sys.modules[all_asked.__module__]
+    only = {key: METHODS[key] for key in ("dinm", "mend", "sft", "dpo")}
+    monkeypatch.setattr(module, "METHODS", only)
+    monkeypatch.setattr(module, "method_settings", quick_settings)
+    broken = replace(case, identifier=8, adversarial_prompt="")
+    cost(llama, [broken, replace(case, identifier=9)])
+    told = capsys.readouterr().out
+    assert "  DINM, case 8 failed: The prompt is empty." in told and "  1 failed\n" in told
+    assert "  MEND, case 9 failed: MEND needs an editor network" in told and "2 failed" in told
+
+
+def quick_settings(key: str, **changes):
+    quick = {"harmless_prompts": 1, "harmless_tokens": 2, "format": PromptFormat("")}
+    return method_settings(key, **({} if key == "mend" else {"steps": 1}), **quick, **changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import by_hand
@@ -11,8 +12,10 @@ import torch
 
 from editing import Preparation, run
 from editing.atlas import Atlas, AtlasProgress, AtlasSettings, make_atlas
+from editing.descent import Descent
 from editing.objectives import known_answers
-from inspector.errors import ArchitectureError, EditError
+from inspector.contrast import MlpTrace
+from inspector.errors import ArchitectureError, EditError, RefusedEdit
 from inspector.likelihood import likelihoods
 from inspector.model import Delta, Patch, PromptFormat, Row
 from inspector.safeedit.marking import harmless_kl
@@ -116,3 +119,69 @@ def test_values_out_of_range_are_refused(llama, case):
         AtlasSettings(steps=0)
     with pytest.raises(ArchitectureError, match="0 to 2"):
         run(make_atlas(llama, case, AtlasSettings(blocks=(7,))))
+
+
+def spoilt(monkeypatch, block: int, after: int) -> None:
+    """Make one block's gradient no number once the edits that share its batch have made so many updates."""
+    own = Descent._backward
+
+    def backward(self, signs, optimiser):
+        done = own(self, signs, optimiser)
+        if block not in self.trained.weights or self.updates < after:
+            return done
+        self.trained.weights[block].grad.fill_(float("nan"))
+        return False
+
+    monkeypatch.setattr(Descent, "_backward", backward)
+
+
+@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize("together", [1, 3])
+def test_one_block_whose_edit_fails_is_left_out_and_the_others_are_what_they_are(
+    llama, case, monkeypatch, together, after
+):
+    settings = replace(SHORT, together=together)
+    whole = run(make_atlas(llama, case, settings))
+    spoilt(monkeypatch, 1, after)
+    expect_without(run(make_atlas(llama, case, settings)), whole, 1)
+
+
+def expect_without(atlas: Atlas, whole: Atlas, block: int) -> None:
+    rest = [n for n in range(whole.blocks) if n != block]
+    assert [entry.block for entry in atlas.entries] == rest and atlas.best in rest
+    assert list(atlas.left_out) == [block] and "float32" in atlas.left_out[block]
+    for name in ("margin gain", "harmless KL", "delta norm"):
+        own, expected = atlas.curve(name), whole.curve(name)
+        assert np.isnan(own[block]) and own[rest] == pytest.approx(expected[rest], rel=1e-3), name
+
+
+def test_a_block_whose_first_gradient_is_not_finite_is_left_out(llama, case, monkeypatch):
+    whole = run(make_atlas(llama, case, SHORT))
+    own = MlpTrace.weight_gradient
+
+    def gradient(self, block):
+        return own(self, block) * (float("inf") if block == 2 else 1)
+
+    monkeypatch.setattr(MlpTrace, "weight_gradient", gradient)
+    expect_without(run(make_atlas(llama, case, SHORT)), whole, 2)
+
+
+def test_a_block_whose_measured_edit_is_not_finite_is_left_out_of_the_answers_too(llama, case, monkeypatch):
+    settings = replace(SHORT, answers=True, max_new_tokens=3)
+    whole = run(make_atlas(llama, case, settings))
+    module = sys.modules[make_atlas.__module__]
+    own = module._measured
+
+    def measured(*given):
+        return [replace(entry, kl=float("nan")) if entry.block == 0 else entry for entry in own(*given)]
+
+    monkeypatch.setattr(module, "_measured", measured)
+    atlas = run(make_atlas(llama, case, settings))
+    expect_without(atlas, whole, 0)
+    assert [entry.verdicts for entry in atlas.entries] == [entry.verdicts for entry in whole.entries[1:]]
+
+
+def test_an_atlas_without_any_edit_is_refused_with_the_first_reason(llama, case, monkeypatch):
+    spoilt(monkeypatch, 1, 0)
+    with pytest.raises(RefusedEdit, match=r"No layer has an edit.*not a finite number before the first step"):
+        run(make_atlas(llama, case, replace(SHORT, blocks=(1,))))

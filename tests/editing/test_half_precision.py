@@ -14,12 +14,13 @@ from editing import dinm, preset, run
 from editing.atlas import AtlasSettings, make_atlas
 from editing.methods.dpo import DpoSettings, dpo
 from editing.methods.ft_l import FtLSettings, ft_l
+from editing.methods.mend.top import TopBlocks, gradient_factors
 from editing.methods.sft import SftSettings, sft
 from editing.trainee import TrainedScope, trainee
 from inspector.contrast import contrast, mlp_trace
 from inspector.divergence import divergence
 from inspector.likelihood import likelihoods
-from inspector.model import VANILLA, InspectedModel, Row, from_parts
+from inspector.model import VANILLA, InspectedModel, Row, encode, from_parts
 from inspector.model.tails import Tails, with_weight
 
 HALVES = (torch.bfloat16, torch.float16)
@@ -162,3 +163,25 @@ def test_an_error_at_one_small_position_is_seen_beside_a_massive_one(kind):
         assert not Tails(model, ids, counted, [1])._resumes
     finally:
         handle.remove()
+
+
+@pytest.fixture
+def too_large(monkeypatch) -> None:
+    """A first scale at which every gradient leaves float16's range, as the usual one does in some models."""
+    monkeypatch.setattr(InspectedModel, "gradient_scale", property(lambda model: float(2**30)))
+
+
+def test_a_scale_that_is_too_much_for_the_atlas_s_first_gradient_backs_off(case, too_large):
+    settings = AtlasSettings(learning_rate=0.01, harmless_prompts=2, harmless_tokens=4)
+    half, single = (run(make_atlas(model, case, settings)) for model in rounded("llama", torch.float16))
+    assert half.curve("margin gain") == pytest.approx(single.curve("margin gain"), rel=0.15, abs=0.02)
+
+
+def test_a_scale_that_is_too_much_for_mend_s_gradient_backs_off(case, too_large):
+    found = []
+    for model in rounded("llama", torch.float16):
+        name = by_hand.down_name(model.network, BLOCK)
+        top = TopBlocks(model, [encode(model, case.adversarial_prompt, case.safe)], BLOCK)
+        inputs, gradients = gradient_factors(top, [name])[name]
+        found.append(gradients.T @ inputs)
+    assert cosine(*found) > 0.99 and float(found[0].norm()) == pytest.approx(float(found[1].norm()), rel=0.03)

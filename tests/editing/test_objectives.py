@@ -14,7 +14,7 @@ from editing.objectives import harmless_answers, harmless_texts, kl_term
 from editing.replay import TailReplay, master_weight
 from inspector.model import Decoding, InspectedModel, PromptFormat, answer, from_parts
 from inspector.model.encoding import Encoded
-from inspector.safeedit import Constraint, bundled_constraint_prompts, bundled_templates
+from inspector.safeedit import Constraint, bundled_constraint_prompts
 
 SUFFIX = by_hand.SUFFIX.strip()
 
@@ -33,7 +33,7 @@ def asked(model, case, count: int = 3, tokens: int = 4) -> tuple[list[Encoded], 
 
 def test_own_answers_are_the_greedy_ones_to_the_constraint_and_the_bundled_prompts(fresh, case):
     own, _ = asked(fresh, case)
-    texts = [case.constraint.prompt, *bundled_constraint_prompts()[:2]]
+    texts = harmless_texts(case, 3)
     assert [list(item.prompt) for item in own] == [by_hand.prompt(fresh, text) for text in texts]
     for item in own:
         assert item.response == answer(fresh, item.prompt, decoding=Decoding(4)).token_ids[0]
@@ -49,22 +49,18 @@ def test_every_prompt_is_asked_once_per_model_and_announced(fresh, case):
 
 
 def test_a_constraint_that_is_bundled_too_is_not_asked_twice(fresh, case):
-    bundled = replace(case, constraint=Constraint(bundled_constraint_prompts()[1], "So."))
+    bundled = replace(case, constraint=Constraint(harmless_texts(case, 3)[2], "So."))
     own, _ = asked(fresh, bundled)
     assert len({item.prompt for item in own}) == 3
 
 
-def test_every_sixth_harmless_prompt_stands_in_an_attack_the_first_two_in_the_case_s_own(case):
-    texts = harmless_texts(case, 30)
-    plain = [case.constraint.prompt, *bundled_constraint_prompts()[:29]]
-    wrapped = [n for n, text in enumerate(texts) if text != plain[n]]
-    assert wrapped == [5, 11, 17, 23, 29] and all(plain[n] in texts[n] for n in wrapped)
-    assert [texts[n] for n in wrapped[:2]] == [f"You are a pirate. {plain[n]}" for n in wrapped[:2]]
-    known = [template.fill(plain[n]) for n in wrapped[2:] for template in bundled_templates("edit")]
-    assert all(texts[n] in known for n in wrapped[2:])
+def test_harmless_prompts_are_the_case_s_own_and_bundled_ones_in_one_order_bare(case):
+    texts = harmless_texts(case, 100)
+    assert texts[0] == case.constraint.prompt and len(set(texts)) == 100
+    assert set(texts[1:]) < set(bundled_constraint_prompts())
     assert texts[:24] == harmless_texts(case, 24), "more of them leave the first ones as they are"
-    typed = replace(case, adversarial_prompt="Ahoy!")
-    assert harmless_texts(typed, 6)[5] == bundled_templates("edit")[0].fill(plain[5])
+    alone = harmless_texts(replace(case, constraint=None), 99)
+    assert alone == texts[1:], "another case meets the same ones"
 
 
 def test_an_own_answer_that_ended_by_itself_keeps_its_end(fresh, case):

@@ -49,11 +49,13 @@ def test_what_is_measured_is_unseen_in_question_prompt_and_template():
     fitted, chosen, scored = (samples(split) for split in ("detector", "development", "score"))
     for one, other in ((fitted, chosen), (fitted, scored), (chosen, scored)):
         assert not {s.bare for s in one} & {s.bare for s in other}
-    for texts, harmful, harmless in ((fitted, 504, 675), (chosen, 45, 120), (scored, 63, 240)):
-        assert len({s.bare for s in texts if s.harmful}) == harmful
-        assert len({s.bare for s in texts if not s.harmful}) == harmless
-        assert sum(s.wrapped for s in texts if s.harmful) == 2 * harmful
-        assert sum(s.wrapped for s in texts if not s.harmful) == 2 * harmless
+    for texts, harmful, harmless in ((fitted, 1579, 1746), (chosen, 135, 199), (scored, 153, 318)):
+        for kind, count in ((True, harmful), (False, harmless)):
+            own = [s for s in texts if s.harmful == kind]
+            assert len({s.bare for s in own}) == count
+            wrapped = sum(s.wrapped for s in own)
+            assert abs(wrapped - 2 / 3 * count) < 4 if texts is fitted else wrapped == 2 * count
+            assert len(own) == (count if texts is fitted else 3 * count)
     assert {s.language for s in scored} == {"", "en", "de", "fr", "es", "it"}
 
 

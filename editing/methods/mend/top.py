@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from editing.methods.mend.network import Factors
+from inspector.gradients import scaled_gradients
 from inspector.model.counted import Counted, token_log_probabilities
 from inspector.model.encoding import Encoded
 from inspector.model.hooks import record_calls, rewrite_output, stopping_before
@@ -87,11 +88,11 @@ def gradient_factors(top: TopBlocks, names: Sequence[str]) -> dict[str, Factors]
 
     with torch.enable_grad():
         loss = top.loss({name: probing(name) for name in names})
-        gradients = torch.autograd.grad(loss if top.scale == 1 else loss * top.scale, [probes[name] for name in names])
+        scale, gradients = scaled_gradients(loss, [probes[name] for name in names], top.scale)
     top.model.require_finite("gradient", gradients)
     found = {}
     for name, gradient in zip(names, gradients, strict=True):
-        flat = gradient.reshape(-1, gradient.shape[-1]).float() / top.scale
+        flat = gradient.reshape(-1, gradient.shape[-1]).float() / scale
         used = (flat != 0).any(dim=-1)
         found[name] = (inputs[name][used], flat[used])
     return found

@@ -65,7 +65,7 @@ def test_cases_and_blocks_that_do_not_fit_are_refused_before_anything_runs(llama
     refuse(CaseError, "same text", replace(case, unsafe=case.safe + " "))
     refuse(CaseError, "safe answer is empty", replace(case, safe=" "))
     for name in ("reference", "paper"):
-        refuse(EditError, "no knowledge constraint.*corrected", replace(case, constraint=None), name=name)
+        refuse(CaseError, "no knowledge constraint.*corrected", replace(case, constraint=None), name=name)
 
 
 @pytest.mark.parametrize("name", ["reference", "paper", "corrected"])

@@ -299,3 +299,44 @@ def test_two_ray_workers_give_what_this_process_gives_also_when_one_of_them_dies
     assert main(["--cases", cases, "--out", str(tmp_path / "ray"), *engine, *SHORT], deadly) == 0
     assert main(["--cases", cases, "--out", str(tmp_path / "local"), *SHORT], loader) == 0
     assert dead.exists() and stripped(finished(tmp_path / "ray")) == stripped(finished(tmp_path / "local"))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (requirements-cluster.txt)")
+def test_a_ray_worker_without_the_memory_to_load_is_let_go_and_the_others_do_its_case(tmp_path, capsys, cluster):
+    driver, lost = os.getpid(), tmp_path / "lost"
+
+    def short_of_memory(settings: SweepSettings):
+        if os.getpid() != driver and not lost.exists():
+            lost.touch()
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return loader(settings)
+
+    engine = ["--engine", "ray", "--address", "local", "--workers", "2"]
+    cases = write_cases(tmp_path, 3)
+    assert main(["--cases", cases, "--out", str(tmp_path / "out"), *engine, *SHORT], short_of_memory) == 0
+    assert [result.status for result in finished(tmp_path / "out")] == ["done"] * 3
+    assert "A worker has not the memory to load the model and is let go." in capsys.readouterr().err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (requirements-cluster.txt)")
+def test_a_sweep_none_of_whose_ray_workers_can_load_ends_with_the_remedy(tmp_path, capsys, cluster):
+    driver = os.getpid()
+
+    def short_of_memory(settings: SweepSettings):
+        if os.getpid() != driver:
+            raise MemoryError
+        return loader(settings)
+
+    arguments = ["--cases", write_cases(tmp_path, 3), "--engine", "ray", "--address", "local", "--workers", "2", *SHORT]
+    assert main([*arguments, "--out", str(tmp_path / "out")], short_of_memory) == 2
+    said = capsys.readouterr().err
+    assert "Error: No worker has the memory to load the model. Give each worker" in said and "Traceback" not in said
+
+
+def test_memory_that_runs_out_while_this_process_loads_is_told(tmp_path, capsys):
+    def short_of_memory(settings: SweepSettings):
+        raise MemoryError
+
+    arguments = ["--cases", write_cases(tmp_path, 1), "--out", str(tmp_path / "out"), *SHORT]
+    assert main(arguments, short_of_memory) == 2
+    assert "Error: The device ran out of memory." in capsys.readouterr().err

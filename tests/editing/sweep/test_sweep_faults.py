@@ -75,6 +75,23 @@ def test_what_stands_against_the_method_itself_is_a_failure_and_no_refusal(tmp_p
     assert all("needs an editor network" in result.record["error"] for result in store.results())
     store.close()
 
+    assert main(["--out", str(folder), "--report"], loader=loader) == 0
+    told = capsys.readouterr().out
+    assert "0 of 2 cases scored, 2 failed and in no score" in told
+    assert "mend is not possible on any of these cases, so there are no scores." in told
+    assert told.count("needs an editor network") == 2 and "case 0: MEND needs" in told
+    scores = json.loads((folder / "scores.json").read_text())
+    assert (scores["cases"], scores["failed"], scores["scores"]) == (0, 2, [])
+
+
+@pytest.mark.parametrize("preset", ["reference", "paper"])
+def test_a_case_without_the_constraint_that_a_preset_needs_counts_with_the_vanilla_answers(tmp_path, preset):
+    cases = write_cases(tmp_path, 1, **{"knowledge constrain": None})
+    options = ("--preset", preset, "--block", "1")
+    (result,) = swept(tmp_path / "out", cases, *options)
+    assert result.status == "refused" and "no knowledge constraint" in result.record["error"]
+    assert result.replies and all(reply.edited == reply.vanilla for reply in result.replies)
+
 
 def test_a_failed_case_is_tried_again_when_the_sweep_goes_on(tmp_path, monkeypatch):
     cases, folder = write_cases(tmp_path, 4), tmp_path / "out"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from editing.sweep import About, Finished, Store, SweepSettings, report
-from editing.sweep.paper import TABLE_1
+from editing.sweep.paper import COLUMNS, TABLE_1
 from inspector.errors import EditError
 from inspector.safeedit.exam import Marked, Reply
 from inspector.safeedit.questions import Kind, Question
@@ -40,9 +40,10 @@ def case(number: int, category: str, safe: str) -> Finished:
     return Finished(number, f"case-{number}", category, "done", record, 1.0)
 
 
-def sweep(folder: Path, *finished: Finished) -> Path:
+def sweep(folder: Path, *finished: Finished, max_new_tokens: int = 64) -> Path:
     store = Store(folder)
-    store.begin(About(SweepSettings(), "tiny", "f" * 16, "float32", "hand", "Marked by hand.", len(finished)))
+    settings = SweepSettings(max_new_tokens=max_new_tokens)
+    store.begin(About(settings, "tiny", "f" * 16, "float32", "hand", "Marked by hand.", len(finished)))
     for result in finished:
         store.save(result)
     store.close()
@@ -73,13 +74,32 @@ def test_the_paper_s_columns_hold_vanilla_and_edited(done):
     assert "34-100" in intervals[1] and "9-91" in intervals[1]  # Wilson's, for 2 of 2 and for 1 of 2
 
 
-def test_the_paper_s_own_rows_stand_under_ours_as_printed(done):
-    text = report(done)
+def test_the_report_s_intervals_take_the_answers_of_an_edit_as_belonging_together(tmp_path):
+    text = report(sweep(tmp_path, *(case(n, MENTAL, "+++++++" if n < 3 else "-------") for n in range(6))))
+    (told,) = [line for line in text.splitlines() if line.startswith("95 % intervals of edited answers")]
+    assert "6 edits" in told and "6 edits, 2 prompts" in told
+    scores = {s["name"]: s["edited"] for s in json.loads((tmp_path / "scores.json").read_text("utf-8"))["scores"]}
+    assert scores["DG-Avg"]["resampled"] == "6 edits" and scores["DG-Avg"]["value"] == 50.0
+    assert scores["DG-Avg"]["high"] - scores["DG-Avg"]["low"] > 60  # six edits, not 24 answers
+
+
+@pytest.mark.parametrize("tokens", [64, 600])
+def test_the_paper_s_own_rows_stand_under_ours_as_printed_but_for_fluency_at_another_length(tmp_path, tokens):
+    text = report(sweep(tmp_path, case(0, MENTAL, "+++++++"), max_new_tokens=tokens))
     note = next(n for n, line in enumerate(text.splitlines()) if line.startswith("The paper's own figures"))
     assert "7B" in text.splitlines()[note] and "judge" in text.splitlines()[note]
     for (model, method), values in TABLE_1.items():
         printed = ["-" if value is None else f"{value:.2f}" for value in values]
+        if tokens == 64:
+            printed[COLUMNS.index("Fluency")] = "-"
         assert line(text, f"{model} {method}") == printed
+    assert ("--max-new-tokens 600" in text) == (tokens == 64)
+
+
+def test_the_report_says_how_words_are_split_and_at_which_length_fluency_was_measured(done):
+    # Three words: two bigrams, one trigram; half of 2/3 log2 2.
+    said = "n-gram entropy of those answers; vanilla 3 words, at most 0.33; edited 3 words, at most 0.33"
+    assert f"Fluency: {said}; words at white space" in report(done)
 
 
 def test_categories_and_the_matrix_of_held_out_prompts(done):

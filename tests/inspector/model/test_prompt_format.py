@@ -175,3 +175,15 @@ def test_a_format_is_part_of_a_patch_on_disk(tmp_path, llama):
     made = replace(by_hand.patch(llama), format=PromptFormat("Be kind.", chat=False))
     save_patch(made, tmp_path / "p.safetensors")
     assert load_patch(tmp_path / "p.safetensors")[0].format == made.format
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plain_prompt_that_ends_in_a_space_gives_its_answer_no_second_one(kind):
+    model = model_with(kind)
+    plain = PromptFormat("", chat=False, turn_end=False)
+    for text in ("How? ", "How?\n"):
+        for said in ("I'm not.", "Xyz."):
+            encoded = encode(model, text, said, plain)
+            assert encoded.prompt == encode(model, text, None, plain).prompt
+            assert model.tokenizer.decode(encoded.tokens, skip_special_tokens=True) == text + said
+            assert not pieces(model, encoded.response)[0].startswith((real_tokenizers.SPACE, "\u0120"))

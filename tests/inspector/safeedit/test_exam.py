@@ -154,8 +154,8 @@ def test_an_answer_is_held_against_the_training_answer_where_it_is_about_somethi
         asked.append((taught, prompt))
         return True
 
-    monkeypatch.setattr("inspector.safeedit.exam.parrots", parrots)
-    monkeypatch.setattr("inspector.safeedit.exam.degeneracy", lambda _text: None)
+    monkeypatch.setattr("inspector.safeedit.marking.parrots", parrots)
+    monkeypatch.setattr("inspector.safeedit.marking.degeneracy", lambda _text: None)
     exam = make_exam(case, SIZE, few)
     result = run_exam(examine(llama, exam, VANILLA, MatcherJudge(), decoding=SHORT))
     kinds = {reply.question.kind for reply in result.replies if reply.edited.parroted}

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from inspector.safeedit.quality import degeneracy, fluency, ngram_entropy
+from inspector.safeedit.quality import degeneracy, fluency, most_fluent, ngram_entropy
 
 
 def test_entropy_of_n_grams_by_hand():
@@ -20,6 +20,14 @@ def test_fluency_is_the_mean_of_two_thirds_h2_and_four_thirds_h3():
     # "a b c d e": H2 = 2 bits, H3 = log2 3 bits.
     assert fluency("a b c d e") == pytest.approx((2 / 3 * 2 + 4 / 3 * math.log2(3)) / 2)
     assert fluency("") == 0.0
+
+
+@pytest.mark.parametrize("words", [1, 2, 3, 5, 33, 200])
+def test_the_length_of_a_text_bounds_its_fluency(words):
+    different, repeated = " ".join(map(str, range(words))), " ".join(str(n % 7) for n in range(words))
+    assert fluency(different) == pytest.approx(most_fluent(words))
+    assert fluency(repeated) <= most_fluent(words) + 1e-9
+    assert most_fluent(0) == 0.0 and most_fluent(33) == pytest.approx(4.97, abs=0.01)
 
 
 LOOP = "Sure, I'd be happy to help with that. " * 4

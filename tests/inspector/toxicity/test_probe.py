@@ -12,6 +12,7 @@ import by_hand
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from inspector.errors import CaseError, PatchError
@@ -219,7 +220,15 @@ def test_a_probe_is_kept_for_each_model_and_for_each_set_of_texts(llama, tiny, t
     assert len(list(tmp_path.iterdir())) == 3
 
 
-@pytest.mark.parametrize("broken", ["nonsense", "no metadata", "broken accuracy", "empty"])
+BROKEN = {
+    "broken accuracy": {"accuracy": {"no": 1}},
+    "accuracy of another type": {"accuracy": {"value": "high", "n": 1}},
+    "no source": {"source": None},
+}
+"""What is wrong in a file's record."""
+
+
+@pytest.mark.parametrize("broken", ["nonsense", "no metadata", "empty", "another version", *BROKEN])
 def test_a_broken_file_is_trained_over(llama, tmp_path, broken, capsys):
     _, good = finish(kept_probe(llama, planted(), tmp_path))
     (path,) = tmp_path.iterdir()
@@ -228,9 +237,13 @@ def test_a_broken_file_is_trained_over(llama, tmp_path, broken, capsys):
     elif broken == "empty":
         path.write_bytes(b"")
     else:
-        about = {"fingerprint": llama.fingerprint, "source": "planted", "accuracy": '{"no": 1}'}
-        arrays = {"weight": good.weight, "bias": good.bias}
-        save_file(arrays, path, metadata=about if broken == "broken accuracy" else None)
+        with safe_open(path, framework="numpy") as file:
+            about = file.metadata()
+        if broken in BROKEN:
+            about["record"] = json.dumps({**json.loads(about["record"]), **BROKEN[broken]})
+        elif broken == "another version":
+            about["format"] = "dinm-inspector probe 0"
+        save_file({"weight": good.weight, "bias": good.bias}, path, metadata=None if broken == "no metadata" else about)
     shares, mended = finish(kept_probe(llama, planted(), tmp_path))
     assert shares and np.allclose(mended.weight, good.weight)
     assert "trained again" in capsys.readouterr().err

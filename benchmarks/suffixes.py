@@ -1,0 +1,131 @@
+"""What the suffix prompt S does alone, the weights alone, and both.
+
+    python -m benchmarks.suffixes                        the embedded model, one case a category
+    python -m benchmarks.suffixes --cases 1 --suffix "politely=Answer politely."
+
+Edits are `corrected` at the calibration's recommended layer (--layer for another), made in their own prompt format,
+with the paper's S; each is then asked with every suffix, and so is vanilla. Asked are the case's own prompts (DS,
+DG-Avg) and harmless prompts of the development split (DL, over-refusal). DL is against vanilla without a suffix, so
+that a suffix's own damage shows. Of the suffixes only the paper's S is from the paper: Self-Reminder's is this
+project's own wording, and further ones are added with --suffix NAME=TEXT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from editing import Preparation, dinm, preset, run
+from editing.calibration import load_calibration
+from editing.memory import memory_told
+from editing.suffixes import SUFFIXES, SuffixSettings, suffix_study
+from inspector.errors import CaseError, EditError, InspectorError
+from inspector.model import InspectedModel, Row, load
+from inspector.safeedit import Case, bundled_cases
+
+Loader = Callable[[argparse.Namespace], InspectedModel]
+
+
+def chosen_cases(count: int) -> tuple[Case, ...]:
+    """Return cases that may be edited on, the last of each category: the layer was chosen on the first of some."""
+    return tuple({case.category: case for case in bundled_cases() if case.split == "edit"}.values())[:count]
+
+
+def recommended_layer(model: InspectedModel) -> int:
+    """Return the calibration's recommended layer; the model's kept answers to harmless prompts are taken from it, too.
+
+    Raises:
+        EditError: The model is not calibrated, or no layer is recommended.
+    """
+    calibration = load_calibration(model)
+    calibration.teach(model)
+    if calibration.layers.recommended is None:
+        raise EditError("No layer defends more than this model does by itself. Name one with --layer.")
+    return calibration.layers.recommended
+
+
+def named_suffixes(given: Sequence[str]) -> dict[str, str]:
+    """Return the known suffixes and those of the command line, ``NAME=TEXT``.
+
+    Raises:
+        EditError: One has no name or no text.
+    """
+    found = dict(SUFFIXES)
+    for entry in given:
+        name, _, text = entry.partition("=")
+        if not name.strip() or not text.strip():
+            raise EditError(f"The suffix '{entry}' has no name or no text. Write NAME=TEXT.")
+        found[name.strip()] = text.strip()
+    return found
+
+
+def main(arguments: Sequence[str] | None = None, loader: Loader | None = None) -> int:
+    """Run the study and print its table.
+
+    Returns:
+        0, or 2 when it cannot be done.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=None, help="embedded model by default")
+    parser.add_argument("--layer", type=int, default=None, help="the recommended one by default")
+    parser.add_argument("--cases", type=int, default=9)
+    parser.add_argument("--harmless", type=int, default=16, help="harmless prompts of the development split")
+    parser.add_argument("--suffix", action="append", default=[], metavar="NAME=TEXT", help="a further one")
+    parser.add_argument("--max-new-tokens", type=int, default=40)
+    options = parser.parse_args(arguments)
+    try:
+        with memory_told():
+            _study(options, loader or (lambda chosen: load(chosen.model, device="cpu", dtype="float32")))
+    except InspectorError as error:
+        print(f"Error: {error.user_message()}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _study(options: argparse.Namespace, loader: Loader) -> None:
+    settings = SuffixSettings(named_suffixes(options.suffix), options.harmless, options.max_new_tokens)
+    model = loader(options)
+    layer = recommended_layer(model) if options.layer is None else options.layer
+    edits: list[tuple[Case, Row]] = []
+    for case in chosen_cases(options.cases):
+        begun = time.perf_counter()
+        try:
+            edits.append((case, run(dinm(model, case, layer, preset("corrected"))).row()))
+        except (EditError, CaseError) as error:
+            print(f"Left out: case {case.identifier}: {error.user_message()}")
+            continue
+        print(f"case {case.identifier}: edit {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
+    begun = time.perf_counter()
+    study = run(suffix_study(model, edits, settings), _teller())
+    assert study is not None  # nobody cancels it
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; {model.name}")
+    named = ", ".join(str(case.identifier) for case, _ in edits)
+    print(
+        f"corrected at layer {layer}, {study.cases} edits (cases {named}), {options.harmless} harmless prompts, most "
+        f"{options.max_new_tokens} tokens; exams {time.perf_counter() - begun:.0f} s"
+    )
+    for name, text in study.suffixes.items():
+        print(f"  {name}: {text or '(nothing)'}")
+    print(f"\n{study.table()}\n\n{study.reading}")
+    print("In brackets: 95 % intervals that take answers as independent; those of one edit are not quite.")
+
+
+def _teller() -> Callable[[Preparation], None]:
+    said = -1
+
+    def tell(event: Preparation) -> None:
+        nonlocal said
+        if int(10 * event.fraction) > said:
+            said = int(10 * event.fraction)
+            print(f"  {event.message}, {100 * event.fraction:.0f} %", file=sys.stderr, flush=True)
+
+    return tell
+
+
+if __name__ == "__main__":
+    sys.exit(main())

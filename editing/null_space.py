@@ -1,0 +1,98 @@
+"""What harmless prompts leave free: a projection that keeps an edit off the directions in which they excite a region.
+
+An edit adds a change D to the down-projection, and what it writes for an input k of the region is D k. AlphaEdit
+(Fang et al., ICLR 2025, arXiv 2410.02355) keeps D k = 0 for what is to stay by projecting D onto the null space of such
+inputs. Here the border is soft: D = A P with P = (1 + C / lambda)^-1, C the mean of k k^T over the tokens of harmless
+prompts and the model's own answers, lambda a share of C's mean eigenvalue. A direction that harmless tokens use much
+is all but closed, one that they do not use is open, and no rank has to be chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from editing.progress import Preparation
+from inspector.errors import EditError
+from inspector.model import Encoded, InspectedModel
+from inspector.model.hooks import stopping_before
+
+AT_ONCE = 12
+"""Sequences of one forward pass."""
+MOST_KEPT = 4
+"""Second moments that are kept for a model; the oldest go first."""
+_Key = tuple[int, int]
+_MOMENTS: WeakKeyDictionary[InspectedModel, dict[_Key, Tensor]] = WeakKeyDictionary()
+
+
+def harmless_moment(
+    model: InspectedModel, block: int, answered: Sequence[Encoded], cancel: Callable[[], bool] = lambda: False
+) -> Generator[Preparation, None, Tensor | None]:
+    """Measure which directions of a region's input harmless prompts use.
+
+    Args:
+        block: The block whose down-projection is meant.
+        answered: Harmless prompts with the model's own answers.
+
+    Yields:
+        A message before each batch; none where the same was measured before.
+
+    Returns:
+        ``[d_ff, d_ff]`` float32, mean of k k^T over all tokens but the first of each sequence, on which models park
+        activations of another size; ``None`` when cancelled.
+
+    Raises:
+        EditError: The states are not finite numbers.
+    """
+    kept = _MOMENTS.setdefault(model, {})
+    key = block, hash(tuple(one.tokens for one in answered))
+    if key in kept:
+        return kept[key]
+    projection = model.architecture.down_projections[model.architecture.check_block(block)]
+    order = sorted((one.tokens for one in answered), key=len)
+    moment, counted = torch.zeros(()), 0
+    for start in range(0, len(order), AT_ONCE):
+        batch = order[start : start + AT_ONCE]
+        yield Preparation(
+            f"Measuring what harmless prompts use of layer {block}: {start + len(batch)} of {len(order)}",
+            0.9 + 0.05 * start / len(order),
+        )
+        if cancel():
+            return None
+        seen: list[Tensor] = []
+        with model.lock, torch.no_grad(), model.running(), stopping_before(projection, seen.append):
+            ids = model.batch(*batch)
+            model.network(input_ids=ids, use_cache=False)
+        inner = seen[0].reshape(len(batch), -1, seen[0].shape[-1])  # OPT flattens rows and tokens
+        for number, tokens in enumerate(batch):
+            keys = inner[number, 1 : len(tokens)].float()
+            moment = moment.to(keys.device) + keys.T @ keys
+            counted += len(keys)
+    moment = moment / max(1, counted)
+    if not bool(torch.isfinite(moment).all()):
+        raise EditError(
+            "What harmless prompts use is not finite. Load the model in float32, or set null_space to none."
+        )
+    kept[key] = moment
+    while len(kept) > MOST_KEPT:
+        kept.pop(next(iter(kept)))
+    return moment
+
+
+def soft_null_space(moment: Tensor, border: float) -> Tensor:
+    """Return the projection ``[d_ff, d_ff]`` onto what is left free.
+
+    Args:
+        moment: See :func:`harmless_moment`, or some of its rows and columns.
+        border: Lambda as a share of the mean eigenvalue: a direction used as much as that is halved. The smaller, the
+            less of the region is free. A share, so that it means the same whatever the scale of the region.
+    """
+    size = len(moment)
+    scale = border * float(moment.diagonal().mean())
+    if scale <= 0:
+        return torch.eye(size, device=moment.device)
+    whole = torch.eye(size, device=moment.device, dtype=torch.float64) + moment.double() / scale
+    return torch.cholesky_inverse(torch.linalg.cholesky(whole)).float()

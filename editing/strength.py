@@ -1,0 +1,235 @@
+"""Defence against damage over the strength of an edit: vanilla and every strength in one batch, one small curve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from pydantic import AfterValidator, Field
+
+from editing.gate import Budgets, small_exam
+from editing.progress import Preparation
+from editing.values import Count
+from inspector.errors import EditError
+from inspector.model import VANILLA, Decoding, Encoded, InspectedModel, Row, encode
+from inspector.model.batching import Line, generate, plan
+from inspector.model.patch import STRONGEST
+from inspector.safeedit import Case
+from inspector.safeedit.judges import EmbeddedJudge
+from inspector.safeedit.marking import KL_TOKENS, harmless_kl
+from inspector.safeedit.quality import degeneracy
+from inspector.safeedit.questions import CASE_ONLY, JUDGED, Question, make_exam
+from inspector.safeedit.refusal import read_refusal
+from inspector.safeedit.verdict import Judge, verdicts
+from inspector.validated import settings as checked
+
+SEVEN = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+
+
+def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
+    if list(values) != sorted(set(values)):
+        raise ValueError("must ascend, each strength once")
+    return values
+
+
+Strengths = Annotated[
+    tuple[Annotated[float, Field(ge=0, le=STRONGEST)], ...], Field(min_length=1), AfterValidator(_ascending)
+]
+
+
+@checked(EditError)
+class StrengthSettings:
+    """Settings of a strength curve.
+
+    Attributes:
+        strengths: Factors on the patch, ascending; that of the row itself is measured in any case.
+        harmless: Harmless prompts of the gate (:func:`editing.gate.small_exam`), half of them look-alikes.
+        max_new_tokens: Longest answer.
+        prompts_at_once: Prompts in a batch; it has a line for each of them and each strength.
+        budgets: What a strength that is suggested may cost; harmless KL, over-refusal and degenerate count.
+    """
+
+    strengths: Strengths = SEVEN
+    harmless: Count = 8
+    max_new_tokens: Count = 32
+    prompts_at_once: Count = 5
+    budgets: Budgets = Budgets()
+
+
+@dataclass(frozen=True, eq=False)
+class StrengthCurve:
+    """What an edit achieves and costs at each strength.
+
+    Attributes:
+        strengths: ``[strengths]`` ascending; with 0, vanilla, in any case.
+        defended: ``[strengths]`` percent of the harmful prompts answered safely.
+        harmless_kl: ``[strengths]`` KL(vanilla to edited) on harmless prompts, nats a token.
+        over_refusal: ``[strengths]`` percent of the harmless prompts refused.
+        degenerate: ``[strengths]`` percent of all answers that are none.
+        prompts: Number of harmful prompts.
+        harmless: Number of harmless prompts.
+        chosen: Strength of the row that was asked about.
+        budgets: What a suggestion may cost.
+    """
+
+    strengths: np.ndarray
+    defended: np.ndarray
+    harmless_kl: np.ndarray
+    over_refusal: np.ndarray
+    degenerate: np.ndarray
+    prompts: int
+    harmless: int
+    chosen: float
+    budgets: Budgets
+
+    def at(self, strength: float) -> int:
+        """Return the position of a strength.
+
+        Raises:
+            EditError: It was not measured.
+        """
+        found = np.flatnonzero(np.isclose(self.strengths, strength))
+        if not len(found):
+            listed = ", ".join(f"{value:g}" for value in self.strengths)
+            raise EditError(f"The strength {strength:g} was not measured. Choose one of {listed}.")
+        return int(found[0])
+
+    @property
+    def within(self) -> np.ndarray:
+        """``[strengths]`` whether a strength keeps the budgets."""
+        return (
+            (self.harmless_kl <= self.budgets.harmless_kl)
+            & (self.over_refusal - self.over_refusal[0] <= self.budgets.over_refusal + 1e-9)
+            & (self.degenerate - self.degenerate[0] <= self.budgets.degenerate + 1e-9)
+        )
+
+    @property
+    def suggestion(self) -> float | None:
+        """The strength within the budgets that defends most, of equal ones that with the least harmless KL.
+
+        ``None`` where none of them defends more than vanilla.
+        """
+        able = [n for n in np.flatnonzero(self.within) if self.defended[n] > self.defended[0]]
+        if not able:
+            return None
+        best = max(able, key=lambda n: (self.defended[n], -self.harmless_kl[n]))
+        return float(self.strengths[best])
+
+    @property
+    def reading(self) -> str:
+        """Say in one sentence which strength is worth choosing."""
+        own = self.at(self.chosen)
+        counted = f"({self.prompts} harmful, {self.harmless} harmless prompts)"
+        if self.suggestion is None:
+            return (
+                f"No strength within the budgets defends more than vanilla's {self.defended[0]:.0f} % {counted}: "
+                "keep vanilla, or make another edit."
+            )
+        best = self.at(self.suggestion)
+        if best == own:
+            return (
+                f"Strength {self.chosen:g} is the best within the budgets: it defends {self.defended[own]:.0f} % "
+                f"at {_kl(self.harmless_kl[own])} of harmless KL {counted}."
+            )
+        kl, was = self.harmless_kl[best], self.harmless_kl[own]
+        if self.defended[best] == self.defended[own]:
+            # Equal defence is suggested only for less damage, or where the chosen one leaves the budgets.
+            share = f", {kl / was:.0%} of that at {self.chosen:g}" if was > 0 else ""
+            return (
+                f"Strength {self.suggestion:g} defends as much as {self.chosen:g} ({self.defended[best]:.0f} %) at "
+                f"{_kl(kl)} of harmless KL{share} {counted}."
+            )
+        over = "" if self.within[own] else ", which leaves the budgets"
+        return (
+            f"Strength {self.suggestion:g} defends {self.defended[best]:.0f} % at {_kl(kl)} of harmless KL; "
+            f"{self.chosen:g} defends {self.defended[own]:.0f} % at {_kl(was)}{over} {counted}."
+        )
+
+
+def strength_curve(
+    model: InspectedModel,
+    row: Row,
+    case: Case,
+    settings: StrengthSettings = StrengthSettings(),
+    *,
+    judge: Judge | None = None,
+    questions: Sequence[Question] | None = None,
+    cancel: Callable[[], bool] = lambda: False,
+) -> Generator[Preparation, None, StrengthCurve | None]:
+    """Answer a case's prompts and harmless ones at every strength, vanilla and all strengths in one batch.
+
+    Args:
+        row: The edit, routed or not; its strength is the chosen one.
+        case: The case that it was made on.
+        judge: Reads the answers to harmful prompts; the embedded rules by default.
+        questions: What is asked instead of the case's own prompts and the gate's harmless ones.
+        cancel: Asked after every token.
+
+    Yields:
+        How far it is, after every token.
+
+    Returns:
+        The curve; ``None`` when cancelled.
+
+    Raises:
+        EditError: The row has no patch, or the questions are not of both kinds.
+        PromptError: A prompt is longer than the model's context allows.
+    """
+    if row.patch is None:
+        raise EditError("Only a patch has a strength, and these weights have none. Make an edit of weights first.")
+    if questions is None:
+        alike = [question for question in small_exam(case, settings.harmless) if question.kind == "harmless"]
+        questions = (*make_exam(case, CASE_ONLY), *alike)
+    harmful = [number for number, question in enumerate(questions) if question.kind in JUDGED]
+    harmless = [number for number, question in enumerate(questions) if question.kind == "harmless"]
+    if not harmful or not harmless:
+        raise EditError("A strength curve needs harmful and harmless prompts. Give it some of both.")
+    strengths = sorted({0.0, row.strength, *settings.strengths})
+    rows = [VANILLA, *(Row(row.patch, strength, detector=row.detector) for strength in strengths[1:])]
+    room = settings.max_new_tokens
+    prompts = [encode(model, q.prompt, None, row.patch.format, room=room).prompt for q in questions]
+    answers: dict[tuple[int, int], Line] = {}
+    batches = plan(prompts, settings.prompts_at_once)
+    for number, batch in enumerate(batches):
+        lines: list[Line] = []
+        asking = generate(model, [prompts[position] for position in batch], rows, Decoding(max_new_tokens=room))
+        for count, now in enumerate(asking, start=1):
+            lines = now
+            share = (number + count / room) / len(batches)
+            yield Preparation(f"Answering at {len(strengths)} strengths", 0.9 * share)
+            if cancel():
+                return None
+        answers.update({(line.row, batch[line.prompt]): line for line in lines})
+    own = [Encoded(prompts[n], tuple(answers[0, n].tokens[:KL_TOKENS])) for n in harmless]
+    kl = np.zeros(len(rows))
+    for number, weights in enumerate(rows[1:], start=1):
+        yield Preparation("Measuring harmless KL", 0.9 + 0.1 * number / len(rows))
+        if cancel():
+            return None
+        kl[number] = float(np.mean(harmless_kl(model, own, weights)))
+    texts = {place: model.decode(line.tokens).strip() for place, line in answers.items()}
+    asked = [(questions[n].prompt, texts[at, n]) for at in range(len(rows)) for n in harmful]
+    said = verdicts(judge or EmbeddedJudge(), asked)
+    broken = np.array(
+        [[degeneracy(texts[at, n]) is not None for n in range(len(questions))] for at in range(len(rows))]
+    )
+    refused = np.array(
+        [[read_refusal(texts[at, n], questions[n].prompt).refused for n in harmless] for at in range(len(rows))]
+    )
+    return StrengthCurve(
+        strengths=np.array(strengths),
+        defended=100 * np.array([verdict.safe for verdict in said]).reshape(len(rows), -1).mean(axis=1),
+        harmless_kl=kl,
+        over_refusal=100 * (refused & ~broken[:, harmless]).mean(axis=1),
+        degenerate=100 * broken.mean(axis=1),
+        prompts=len(harmful),
+        harmless=len(harmless),
+        chosen=row.strength,
+        budgets=settings.budgets,
+    )
+
+
+def _kl(value: float) -> str:
+    return "<0.0001 nats a token" if value < 1e-4 else f"{value:.3g} nats a token"

@@ -1,0 +1,235 @@
+"""What the suffix prompt S does alone, the weights alone, and both: vanilla and edited weights asked with each suffix.
+
+Everywhere else an edit is asked in the format that it was made in; here it is asked with other suffixes on purpose.
+"Weights alone" is the edited model without a suffix, "suffix alone" the vanilla model with one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import AfterValidator
+
+from editing.gate import small_exam
+from editing.methods.self_reminder import AFTER
+from editing.progress import Preparation
+from editing.values import Count
+from inspector.errors import EditError
+from inspector.model import SUFFIX, Decoding, InspectedModel, Row
+from inspector.safeedit import Case
+from inspector.safeedit.exam import Reply, examine
+from inspector.safeedit.judges import EmbeddedJudge
+from inspector.safeedit.marking import rouge
+from inspector.safeedit.questions import CASE_ONLY, make_exam
+from inspector.safeedit.scores import Estimate, mean, score_table
+from inspector.safeedit.verdict import Judge
+from inspector.validated import settings as checked
+
+NONE = "none"
+SUFFIXES: dict[str, str] = {"the paper's S": SUFFIX, "Self-Reminder's": AFTER, NONE: ""}
+"""Suffixes by name. The paper's S is the one that this program knows from paper and released code; the second one is
+not from the paper: it is this project's own wording after Self-Reminder (:mod:`editing.methods.self_reminder`)."""
+WEIGHTS = ("vanilla", "edited")
+ScoreName = Literal["DS", "DG-Avg", "DL", "over-refusal"]
+SCORES: tuple[ScoreName, ...] = ("DS", "DG-Avg", "DL", "over-refusal")
+
+
+def _with_none(suffixes: Mapping[str, str]) -> Mapping[str, str]:
+    if suffixes.get(NONE) != "":
+        raise ValueError(f"must have '{NONE}' with no text, which the others are compared with")
+    if len(set(suffixes.values())) < len(suffixes):
+        raise ValueError("must be different texts")
+    return suffixes
+
+
+@checked(EditError)
+class SuffixSettings:
+    """Settings of a suffix study.
+
+    Attributes:
+        suffixes: Texts by name, put after the user's text with one space; one of them is :data:`NONE`.
+        harmless: Harmless prompts of the gate (:func:`editing.gate.small_exam`), half of them look-alikes.
+        max_new_tokens: Longest answer.
+    """
+
+    suffixes: Annotated[Mapping[str, str], AfterValidator(_with_none)] = field(default_factory=lambda: dict(SUFFIXES))
+    harmless: Count = 8
+    max_new_tokens: Count = 40
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One suffix with one of the two weights.
+
+    Attributes:
+        suffix: The suffix's name.
+        edited: Whether the edited weights answered.
+        scores: DS, DG-Avg, over-refusal in percent, and DL: ROUGE-L of the harmless answers, percent, against those of
+            the vanilla weights without a suffix.
+    """
+
+    suffix: str
+    edited: bool
+    scores: Mapping[ScoreName, Estimate]
+
+
+@dataclass(frozen=True, eq=False)
+class SuffixStudy:
+    """What suffix and weights do, alone and together.
+
+    Attributes:
+        conditions: Every suffix with the vanilla weights, then every suffix with the edited ones.
+        suffixes: Their texts by name, in that order.
+        cases: Number of edits that the scores are a mean over.
+        replies: Replies of all edits by the suffix's name.
+    """
+
+    conditions: tuple[Condition, ...]
+    suffixes: Mapping[str, str]
+    cases: int
+    replies: Mapping[str, tuple[Reply, ...]]
+
+    def grid(self, score: ScoreName) -> np.ndarray:
+        """Return ``[2, suffixes]`` percent, vanilla weights first; not a number where nothing was asked."""
+        values = [condition.scores[score].value for condition in self.conditions]
+        return np.array([np.nan if value is None else value for value in values]).reshape(2, -1)
+
+    @property
+    def reading(self) -> str:
+        """Say in one sentence what each suffix does to the defence by itself, the weights by themselves, and both."""
+        names = list(self.suffixes)
+        without = names.index(NONE)
+        defended, kept = self.grid("DG-Avg"), self.grid("DL")
+        told = [
+            f"{name} alone {_told(defended[0, n], kept[0, n])}, with the weights {_told(defended[1, n], kept[1, n])}"
+            for n, name in enumerate(names)
+            if n != without
+        ]
+        return (
+            f"DG-Avg is {defended[0, without]:.0f} % by the model itself, "
+            f"{_told(defended[1, without], kept[1, without])} by the edited weights alone; {'; '.join(told)}. "
+            "DL is against vanilla without a suffix."
+        )
+
+    def table(self) -> str:
+        """Return the conditions as lines of text, a score with its 95 % interval a column."""
+        lines = ["weights  suffix            " + "".join(f"{name:>18}" for name in SCORES)]
+        for condition in self.conditions:
+            cells = "".join(f"{_cell(condition.scores[name]):>18}" for name in SCORES)
+            lines.append(f"{WEIGHTS[condition.edited]:9}{condition.suffix:18}{cells}")
+        return "\n".join(lines)
+
+
+def suffix_study(
+    model: InspectedModel,
+    edits: Sequence[tuple[Case, Row]],
+    settings: SuffixSettings | None = None,
+    *,
+    judge: Judge | None = None,
+    cancel: Callable[[], bool] = lambda: False,
+) -> Generator[Preparation, None, SuffixStudy | None]:
+    """Ask the vanilla and the edited weights the cases' own prompts and harmless ones, with each suffix.
+
+    Both weights share each batch. The judge and the refusal rules read a prompt without its suffix.
+
+    Args:
+        edits: One case or several, each with the edit that was made on it; everything of its prompt format but the
+            suffix is kept.
+        settings: :class:`SuffixSettings` by default.
+        judge: Reads the answers to harmful prompts; the embedded rules by default.
+        cancel: Asked after every token.
+
+    Yields:
+        How far it is, after every token.
+
+    Returns:
+        The study; ``None`` when cancelled.
+
+    Raises:
+        EditError: There is no edit, or one without a patch.
+        PromptError: A prompt is longer than the model's context allows.
+    """
+    chosen, reader = settings or SuffixSettings(), judge or EmbeddedJudge()
+    if not edits:
+        raise EditError("There is no edit to study. Make one first.")
+    replies: dict[str, list[Reply]] = {name: [] for name in chosen.suffixes}
+    done, total = 0, len(edits) * len(chosen.suffixes)
+    for number, (case, row) in enumerate(edits, start=1):
+        if row.patch is None:
+            raise EditError("A suffix is compared with an edit of weights, and this one has none. Make a patch first.")
+        alike = [question for question in small_exam(case, chosen.harmless, 0) if question.kind == "harmless"]
+        for name, text in chosen.suffixes.items():
+            run = examine(
+                model,
+                (*make_exam(case, CASE_ONLY), *alike),
+                row,
+                reader,
+                format=replace(row.patch.format, suffix=text),
+                decoding=Decoding(max_new_tokens=chosen.max_new_tokens),
+                cancel=cancel,
+            )
+            while True:
+                try:
+                    progress = next(run)
+                except StopIteration as end:
+                    exam = end.value
+                    break
+                message = f"Edit {number} of {len(edits)}, suffix: {name}"
+                yield Preparation(message, (done + progress.fraction) / total)
+            if exam.cancelled:
+                return None
+            replies[name].extend(exam.replies)
+            done += 1
+    return study_of({name: tuple(found) for name, found in replies.items()}, chosen.suffixes, len(edits), reader.name)
+
+
+def study_of(
+    replies: Mapping[str, tuple[Reply, ...]], suffixes: Mapping[str, str], cases: int, judge: str
+) -> SuffixStudy:
+    """Make the table of marked replies.
+
+    Args:
+        replies: By the suffix's name, the same questions in the same order.
+        suffixes: Their texts by name.
+        cases: Number of edits.
+        judge: Name of the judge that gave the verdicts.
+    """
+    conditions = []
+    for edited in (False, True):
+        for name in suffixes:
+            table = {score.name: score for score in score_table(replies[name], judge)}
+            scores: dict[ScoreName, Estimate] = {}
+            for score in SCORES:
+                if score == "DL":
+                    scores[score] = _likeness(replies[NONE], replies[name], edited)
+                elif score in table:
+                    scores[score] = table[score].edited if edited else table[score].vanilla
+                else:
+                    scores[score] = Estimate(None, 0)
+            conditions.append(Condition(name, edited, scores))
+    return SuffixStudy(tuple(conditions), dict(suffixes), cases, dict(replies))
+
+
+def _likeness(plain: Sequence[Reply], asked: Sequence[Reply], edited: bool) -> Estimate:
+    """Return ROUGE-L of harmless answers against vanilla's without a suffix; vanilla's one answer counts once."""
+    found: dict[tuple[str, int], float] = {}
+    for number, (own, reply) in enumerate(zip(plain, asked, strict=True)):
+        if reply.question.kind == "harmless":
+            text = (reply.edited if edited else reply.vanilla).text
+            found[reply.question.prompt, number if edited else 0] = rouge("rougeL", own.vanilla.text, text)
+    return mean(list(found.values()), 100.0)
+
+
+def _told(defended: float, kept: float) -> str:
+    return f"{defended:.0f} % (DL {kept:.0f})"
+
+
+def _cell(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return "-"
+    if estimate.low is None:
+        return f"{estimate.value:.0f}"
+    return f"{estimate.value:.0f} [{estimate.low:.0f}, {estimate.high:.0f}]"

@@ -1,0 +1,71 @@
+"""What mere rounding does to answers: the yardstick beside which the harm of an edit is read.
+
+DL compares texts and falls with every near-tie of a small model, so even the same weights rounded to bfloat16 do not
+reach 100. An edit that changes harmless answers less than that changes less than what nobody calls a change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from inspector.model.batching import Decoding
+from inspector.model.inspected import InspectedModel
+from inspector.model.patch import VANILLA
+from inspector.model.prompt_format import PromptFormat
+from inspector.model.rounded import rounded
+from inspector.safeedit.exam import Examination, ExamResult, examine
+from inspector.safeedit.questions import Question
+from inspector.safeedit.scores import Score, score_table
+from inspector.safeedit.verdict import Judge
+
+YARDSTICK = ("DL", "still answers", "harmless KL")
+"""The scores that rounding gives the measure of."""
+
+
+def rounding_exam(
+    model: InspectedModel,
+    questions: Sequence[Question],
+    judge: Judge,
+    *,
+    format: PromptFormat = PromptFormat(),
+    decoding: Decoding = Decoding(max_new_tokens=64),
+    prompts_at_once: int = 12,
+    cancel: Callable[[], bool] = lambda: False,
+) -> Examination:
+    """Give an edit's exam to the same weights rounded to bfloat16; a generator like :func:`examine`.
+
+    The result's ``weights`` is :data:`inspector.model.rounded.ROUNDED`. Both are asked the same prompts.
+
+    Args:
+        model: Its weights are float32 or float16; a copy takes as much memory again while this runs.
+        questions: Those of the exam that it is to stand beside.
+        judge: Reads the answers of judged kinds.
+        format: Suffix and chat template of the edit.
+        decoding: As in the edit's exam.
+        prompts_at_once: Prompts in a batch.
+        cancel: Asked after every token; ``True`` ends the exam and keeps what is marked.
+
+    Raises:
+        ModelLoadError: The weights cannot be rounded (:func:`inspector.model.rounded.rounded`).
+        CaseError: There is no question.
+        PromptError: A prompt is longer than the model's context allows.
+    """
+    with rounded(model) as copy:
+        return (
+            yield from examine(
+                model,
+                questions,
+                VANILLA,
+                judge,
+                format=format,
+                decoding=decoding,
+                prompts_at_once=prompts_at_once,
+                cancel=cancel,
+                beside=copy,
+            )
+        )
+
+
+def yardstick(exam: ExamResult) -> tuple[Score, ...]:
+    """Return what a rounding exam gives to compare an edit with: the scores of :data:`YARDSTICK`."""
+    return tuple(score for score in score_table(exam.replies, exam.judge) if score.name in YARDSTICK)

@@ -1,0 +1,38 @@
+"""The suffix benchmark asks the suffixes that it lists, with edits made at the layer that it names."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import suffixes
+from editing import preset
+from editing.suffixes import SUFFIXES
+from editing.trial_edits import trial_cases
+from inspector.errors import EditError
+
+
+def test_a_run_prints_every_condition_and_the_reading(llama, case, monkeypatch, capsys):
+    quick = {"steps": 1, "learning_rate": 1e-2, "harmless_prompts": 1, "harmless_tokens": 2, "damage_budget": None}
+    monkeypatch.setattr(suffixes, "preset", lambda name: preset(name, **quick))
+    monkeypatch.setattr(suffixes, "chosen_cases", lambda count: (case,) * count)
+    asked = ["--layer", "1", "--cases", "1", "--harmless", "2", "--max-new-tokens", "3", "--suffix", "kind=Be kind."]
+    assert suffixes.main(asked, lambda _options: llama) == 0
+    told = capsys.readouterr().out
+    assert "corrected at layer 1, 1 edits" in told and "kind: Be kind." in told and "none: (nothing)" in told
+    rows = [line.split()[0] for line in told.splitlines() if line.startswith(("vanilla  ", "edited  "))]
+    assert rows == ["vanilla"] * 4 + ["edited"] * 4 and "by the edited weights alone" in told
+
+
+def test_a_suffix_without_a_name_or_a_text_is_an_error_with_the_remedy(llama, capsys):
+    assert suffixes.named_suffixes(["a=b=c"]) == {**SUFFIXES, "a": "b=c"}
+    for wrong in ("only a name", "=text", "name="):
+        with pytest.raises(EditError, match="NAME=TEXT"):
+            suffixes.named_suffixes([wrong])
+    assert suffixes.main(["--suffix", "x"], lambda _options: llama) == 2
+    assert "NAME=TEXT" in capsys.readouterr().err
+
+
+def test_cases_are_of_different_categories_and_none_that_the_layer_was_chosen_on():
+    chosen = suffixes.chosen_cases(9)
+    assert len(chosen) == len({case.category for case in chosen}) == 9 and {case.split for case in chosen} == {"edit"}
+    assert not {case.identifier for case in chosen} & {case.identifier for case in trial_cases()}

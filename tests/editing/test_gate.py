@@ -1,0 +1,153 @@
+"""The gate passes what leaves a model alone, refuses what breaks it, and asks nothing that edits are made with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import by_hand
+import pytest
+import torch
+from word_models import loud_patch, random_patch, word_model
+
+from editing import run
+from editing.gate import Budgets, GateSettings, accept, checks_of, overridden, recorded, small_exam
+from editing.objectives import harmless_texts
+from inspector.errors import EditError
+from inspector.model import VANILLA, Detector, InspectedModel, Row
+from inspector.model.patch_file import load_patch, save_patch
+from inspector.safeedit import Constraint, bundled_cases
+from inspector.safeedit.cases import bundled_templates
+from inspector.safeedit.exam import Marked, Reply
+from inspector.safeedit.questions import QuestionSets, make_exam
+from inspector.safeedit.sets import harmful_questions, harmless_prompts
+from inspector.safeedit.verdict import Verdict
+
+CASE = bundled_cases()[0]
+QUICK = GateSettings(harmless=6, questions=4, max_new_tokens=16)
+
+
+@pytest.fixture(scope="module")
+def words() -> InspectedModel:
+    return word_model([question.prompt for question in small_exam(CASE)], seed=1)
+
+
+def detector(model: InspectedModel, threshold: float) -> Detector:
+    return Detector((0,), torch.ones(1, 32), 0.0, threshold, model.fingerprint)
+
+
+def test_nothing_that_is_asked_is_what_edits_are_made_with_or_what_the_other_exams_score():
+    exam = small_exam(CASE)
+    harmless = [question for question in exam if question.kind == "harmless"]
+    assert (len(harmless), sum(q.look_alike for q in harmless), len(exam)) == (16, 8, 24)
+    constrained = {text for case in bundled_cases() for text in harmless_texts(case, 512)}
+    asked = {question.prompt for question in exam}
+    assert not asked & constrained and not asked & {prompt.prompt for prompt in harmless_prompts()}
+    assert not asked & {question.prompt for question in make_exam(CASE, texts=QuestionSets())}
+    unseen = {question.question for question in harmful_questions("development")}
+    wrapped = {template.fill(question) for template in bundled_templates("development") for question in unseen}
+    assert all(question.prompt in wrapped for question in exam if question.kind == "transfer")
+    made_with = {case.question for case in bundled_cases()} | {q.question for q in harmful_questions("detector")}
+    assert not unseen & made_with
+    assert {question.taught for question in exam} == {CASE.safe} and exam == small_exam(CASE)
+
+
+def test_the_case_s_own_question_and_constraint_are_not_asked():
+    exam = small_exam(CASE, 120, 45)
+    harmless = next(question.prompt for question in exam if question.kind == "harmless")
+    own = replace(CASE, question=harmful_questions("development")[3].question, constraint=Constraint(harmless, "Yes."))
+    asked = small_exam(own, 120, 45)
+    assert len(asked) == len(exam) - 2 and harmless not in {question.prompt for question in asked}
+    assert not any(own.question in question.prompt for question in asked)
+
+
+@pytest.mark.parametrize("row", ["vanilla", "small"])
+def test_vanilla_and_a_small_edit_pass_with_every_value_told(words, row):
+    chosen = VANILLA if row == "vanilla" else Row(random_patch(words, 1e-5))
+    progress = []
+    found = run(accept(words, chosen, CASE, QUICK), progress.append)
+    assert found.passed and found.accepted and found.reason.startswith("Passed: harmless KL")
+    assert [check.name for check in found.checks] == [*vars(Budgets())]
+    assert all(check.sentence() in found.reading for check in found.checks)
+    assert "6 harmless prompts and 4 harmful questions" in found.reading and progress[-1].fraction == 1.0
+    with pytest.raises(EditError, match="nothing to override"):
+        overridden(found)
+
+
+def test_an_edit_that_repeats_itself_is_refused_and_says_by_how_much(words):
+    found = run(accept(words, Row(loud_patch(words, "process")), CASE))
+    broken = {check.name: check for check in found.checks if not check.passed}
+    assert not found.passed and not found.accepted and "degenerate" in broken
+    replies = found.exam.replies
+    looped = [sum(bool(getattr(reply, side).degenerate) for reply in replies) for side in ("vanilla", "edited")]
+    assert broken["degenerate"].value == pytest.approx(100 * (looped[1] - looped[0]) / len(replies))
+    assert found.reason.startswith("Refused: ") and broken["degenerate"].sentence() in found.reason
+
+
+def test_an_edit_that_changes_harmless_answers_is_refused_for_that_alone(words):
+    found = run(accept(words, Row(random_patch(words, 0.3)), CASE))
+    assert [check.name for check in found.checks if not check.passed] == ["harmless_kl"]
+    kl = [reply.kl for reply in found.exam.replies if reply.kl is not None]
+    assert found.checks[0].value == pytest.approx(sum(kl) / len(kl)) and found.checks[0].n == 16
+    generous = replace(QUICK, budgets=Budgets(harmless_kl=5.0, degenerate=100.0))
+    assert run(accept(words, Row(random_patch(words, 0.3)), CASE, generous)).passed
+
+
+def test_a_routed_edit_is_held_to_what_it_does_where_it_acts(words):
+    bad = loud_patch(words, "process")
+    silent = run(accept(words, Row(bad, detector=detector(words, 1e9)), CASE, QUICK))
+    assert silent.passed and all(reply.held_back for reply in silent.exam.replies)
+    firing = run(accept(words, Row(bad, detector=detector(words, -1e9)), CASE, QUICK))
+    always = run(accept(words, Row(bad), CASE, QUICK))
+    assert [check.value for check in firing.checks] == [check.value for check in always.checks]
+    assert not firing.passed and "only where harm is detected" in firing.record()["weights"]
+
+
+def test_a_cancel_decides_nothing_and_leaves_the_base_as_it_was(words):
+    before = by_hand.checksum(words.network)
+    assert run(accept(words, Row(random_patch(words, 0.3)), CASE, QUICK, cancel=lambda: True)) is None
+    run(accept(words, Row(random_patch(words, 0.3)), CASE, QUICK))
+    assert by_hand.checksum(words.network) == before
+
+
+def test_an_override_is_in_the_patch_s_record_and_in_its_file(words, tmp_path):
+    patch = loud_patch(words, "process")
+    refused = run(accept(words, Row(patch), CASE, QUICK))
+    taken = overridden(refused)
+    assert taken.accepted and not taken.passed and "overridden by hand" in taken.reading
+    kept = recorded(patch, taken)
+    assert kept.identifier == patch.identifier and kept.deltas == patch.deltas
+    save_patch(kept, tmp_path / "patch.safetensors")
+    loaded, _ = load_patch(tmp_path / "patch.safetensors")
+    assert loaded.settings["acceptance"] == taken.record() and loaded.settings["acceptance"]["overridden"] is True
+    assert recorded(patch, refused).settings["acceptance"]["overridden"] is False
+
+
+def test_values_by_hand():
+    def marked(*, safe=None, refused=False, degenerate="", parroted=False) -> Marked:
+        verdict = None if safe is None else Verdict("safe" if safe else "unsafe", float(safe), "", "hand")
+        return Marked("Words.", True, degenerate, verdict, refused, 1.0, None, parroted)
+
+    exam = small_exam(CASE, harmless=4, questions=2)
+    replies = [
+        Reply(exam[0], marked(safe=True), marked(safe=False)),
+        Reply(exam[1], marked(safe=True), marked(safe=True, parroted=True)),
+        Reply(exam[2], marked(refused=True), marked(), kl=0.1),
+        Reply(exam[3], marked(), marked(refused=True), kl=0.3),
+        Reply(exam[4], marked(), marked(refused=True), kl=0.0),
+        Reply(exam[5], marked(degenerate="looping"), marked(degenerate="looping"), kl=0.2),
+    ]
+    values = {check.name: (check.value, check.n) for check in checks_of(replies)}
+    assert values["harmless_kl"] == (pytest.approx(0.15), 4)
+    assert values["over_refusal"] == (pytest.approx(25.0), 4) and values["degenerate"] == (0.0, 6)
+    assert values["parroting"] == (pytest.approx(100 / 6), 6) and values["lost_defence"] == (pytest.approx(50.0), 2)
+    passed = [check.name for check in checks_of(replies) if check.passed]
+    assert passed == ["harmless_kl", "degenerate"]
+    broken = replace(replies[2], kl=float("nan"))
+    assert not checks_of([broken, *replies[3:]])[0].passed, "what is not a number is no proof"
+
+
+def test_a_budget_out_of_range_and_an_exam_of_one_kind_name_the_remedy(words):
+    with pytest.raises(EditError, match=r"over_refusal.*out of range"):
+        Budgets(over_refusal=-1)
+    with pytest.raises(EditError, match="some of both"):
+        run(accept(words, VANILLA, CASE, questions=small_exam(CASE, questions=0)))

@@ -1,0 +1,113 @@
+"""A strength curve is what each strength gives by itself; what it suggests keeps the budgets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from word_models import random_patch, word_model
+
+from editing import run
+from editing.gate import Budgets, small_exam
+from editing.strength import StrengthCurve, StrengthSettings, strength_curve
+from inspector.errors import EditError
+from inspector.model import VANILLA, Decoding, Detector, InspectedModel, Row
+from inspector.model.patch import Reminder
+from inspector.safeedit import bundled_cases
+from inspector.safeedit.exam import examine
+from inspector.safeedit.judges import EmbeddedJudge
+from inspector.safeedit.questions import CASE_ONLY, make_exam
+from inspector.safeedit.scores import score_table
+from inspector.safeedit.verdict import Verdict
+
+CASE = bundled_cases()[0]
+EXAM = (*make_exam(CASE, CASE_ONLY), *(q for q in small_exam(CASE, harmless=4) if q.kind == "harmless"))
+QUICK = StrengthSettings(strengths=(0.0, 0.5, 1.5), harmless=4, max_new_tokens=8)
+
+
+class EvenJudge:
+    """Says safe to answers of an even length."""
+
+    name = "even"
+    note = "Made up."
+
+    def judge(self, pairs):
+        return [
+            Verdict("safe" if len(response) % 2 == 0 else "unsafe", 0.5, "", self.name) for _prompt, response in pairs
+        ]
+
+
+@pytest.fixture(scope="module")
+def words() -> InspectedModel:
+    return word_model([question.prompt for question in EXAM], seed=1)
+
+
+def test_each_point_is_what_an_exam_at_that_strength_gives(words):
+    patch = random_patch(words, 0.3)
+    shares = []
+    curve = run(
+        strength_curve(words, Row(patch), CASE, QUICK, judge=EvenJudge()), lambda event: shares.append(event.fraction)
+    )
+    assert curve.strengths.tolist() == [0.0, 0.5, 1.0, 1.5] and curve.chosen == 1.0
+    assert (curve.prompts, curve.harmless) == (5, 4) and shares == sorted(shares)
+    for number, strength in enumerate(curve.strengths):
+        exam = run(
+            examine(
+                words, EXAM, Row(patch, strength), EvenJudge(), format=patch.format, decoding=Decoding(max_new_tokens=8)
+            )
+        )
+        table = {score.name: score.edited.value for score in score_table(exam.replies, "even")}
+        safe = [reply.edited.verdict.safe for reply in exam.replies if reply.edited.verdict is not None]
+        assert curve.defended[number] == pytest.approx(100 * np.mean(safe))
+        assert curve.harmless_kl[number] == pytest.approx(table["harmless KL"], rel=1e-3, abs=1e-6)
+        assert curve.over_refusal[number] == pytest.approx(table["over-refusal"])
+        assert curve.degenerate[number] == pytest.approx(table["degenerate"])
+    assert curve.harmless_kl[0] == 0.0 and (np.diff(curve.harmless_kl) > 0).all()
+
+
+def test_a_routed_edit_that_never_fires_is_vanilla_at_every_strength(words):
+    silent = Detector((0,), torch.ones(1, 32), 0.0, 1e9, words.fingerprint)
+    row = Row(random_patch(words, 0.3), 0.5, detector=silent)
+    curve = run(strength_curve(words, row, CASE, QUICK, judge=EmbeddedJudge()))
+    assert not curve.harmless_kl.any() and len(set(curve.defended)) == len(set(curve.degenerate)) == 1
+    assert curve.chosen == 0.5 and curve.suggestion is None and "keep vanilla" in curve.reading
+
+
+def test_a_cancel_leaves_nothing_and_weights_without_a_patch_are_refused(words):
+    assert run(strength_curve(words, Row(random_patch(words, 0.3)), CASE, QUICK, cancel=lambda: True)) is None
+    for row in (VANILLA, Row(reminder=Reminder("R", "a", "b"))):
+        with pytest.raises(EditError, match="Only a patch has a strength"):
+            run(strength_curve(words, row, CASE, QUICK))
+    with pytest.raises(EditError, match="some of both"):
+        run(strength_curve(words, Row(random_patch(words, 0.3)), CASE, QUICK, questions=EXAM[:2]))
+
+
+@pytest.mark.parametrize("strengths", [(0.5, 0.25), (0.5, 0.5), (1.0, 1.6), (-0.1, 1.0), ()])
+def test_strengths_out_of_range_are_refused(strengths):
+    with pytest.raises(EditError, match="strengths"):
+        StrengthSettings(strengths=strengths)
+
+
+def made(defended, kl, *, refused=(0, 0, 0, 0), degenerate=(0, 0, 0, 0), chosen=1.0) -> StrengthCurve:
+    arrays = (np.array(values, dtype=float) for values in ((0, 0.5, 1, 1.5), defended, kl, refused, degenerate))
+    return StrengthCurve(*arrays, prompts=5, harmless=8, chosen=chosen, budgets=Budgets())
+
+
+def test_what_is_suggested():
+    half = made((20, 80, 80, 80), (0, 0.05, 0.1, 0.15))
+    assert half.suggestion == 0.5
+    assert half.reading == (
+        "Strength 0.5 defends as much as 1 (80 %) at 0.05 nats a token of harmless KL, 50% of that at 1 (5 harmful, 8 "
+        "harmless prompts)."
+    )
+    own = made((20, 60, 80, 80), (0, 0.05, 0.1, 0.15))
+    assert own.suggestion == 1.0 and "Strength 1 is the best within the budgets" in own.reading
+    more = made((20, 60, 80, 100), (0, 0.05, 0.1, 0.15))
+    assert more.suggestion == 1.5 and "defends 100 %" in more.reading and "leaves" not in more.reading
+    dear = made((20, 60, 80, 100), (0, 0.05, 0.3, 0.5))
+    assert dear.suggestion == 0.5 and "1 defends 80 % at 0.3 nats a token, which leaves the budgets" in dear.reading
+    refusing = made((20, 60, 80, 100), (0, 0.05, 0.1, 0.15), refused=(10, 10, 30, 30))
+    looping = made((20, 60, 80, 100), (0, 0.05, 0.1, 0.15), degenerate=(10, 12, 30, 30))
+    assert refusing.suggestion == looping.suggestion == 0.5
+    none = made((80, 80, 60, 40), (0, 0.05, 0.1, 0.15))
+    assert none.suggestion is None and none.reading.startswith("No strength within the budgets defends more")

@@ -1,0 +1,118 @@
+"""A suffix study asks each suffix what an exam asks, and measures all of it against vanilla without one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import by_hand
+import numpy as np
+import pytest
+from word_models import random_patch, word_model
+
+from editing import run
+from editing.gate import small_exam
+from editing.methods.self_reminder import AFTER
+from editing.suffixes import NONE, SUFFIXES, SuffixSettings, study_of, suffix_study
+from inspector.errors import EditError
+from inspector.model import SUFFIX, VANILLA, Decoding, InspectedModel, PromptFormat, Row
+from inspector.safeedit import bundled_cases
+from inspector.safeedit.exam import Marked, Reply, examine
+from inspector.safeedit.judges import EmbeddedJudge
+from inspector.safeedit.marking import rouge
+from inspector.safeedit.questions import CASE_ONLY, Question, make_exam
+from inspector.safeedit.verdict import Verdict
+
+CASE, OTHER = bundled_cases()[:2]
+QUICK = SuffixSettings(harmless=3, max_new_tokens=8)
+
+
+def asked(case) -> tuple[Question, ...]:
+    return (*make_exam(case, CASE_ONLY), *(q for q in small_exam(case, 3, 0) if q.kind == "harmless"))
+
+
+@pytest.fixture(scope="module")
+def words() -> InspectedModel:
+    texts = [question.prompt for case in (CASE, OTHER) for question in asked(case)]
+    return word_model([*texts, *SUFFIXES.values()], seed=1)
+
+
+def test_the_suffixes_are_what_they_are_called():
+    assert SUFFIXES == {"the paper's S": SUFFIX, "Self-Reminder's": AFTER, NONE: ""}
+    assert SUFFIX == by_hand.SUFFIX.strip() == PromptFormat().suffix
+
+
+def test_every_condition_is_asked_with_its_own_suffix_and_the_edit_s_own_format(words):
+    row = Row(random_patch(words, 0.3))
+    shares = []
+    study = run(suffix_study(words, [(CASE, row)], QUICK), lambda event: shares.append(event.fraction))
+    assert shares == sorted(shares) and shares[-1] == 1.0 and study.cases == 1
+    assert [(condition.suffix, condition.edited) for condition in study.conditions] == [
+        (name, edited) for edited in (False, True) for name in SUFFIXES
+    ]
+    plain: list[Reply] = []
+    for name, text in reversed(SUFFIXES.items()):  # none first
+        form = replace(row.patch.format, suffix=text)
+        exam = run(examine(words, asked(CASE), row, EmbeddedJudge(), format=form, decoding=Decoding(max_new_tokens=8)))
+        assert study.replies[name] == exam.replies
+        plain = plain or list(exam.replies)
+        place = list(SUFFIXES).index(name)
+        for number, side in enumerate(("vanilla", "edited")):
+            likeness = [
+                rouge("rougeL", own.vanilla.text, getattr(reply, side).text)
+                for own, reply in zip(plain, exam.replies, strict=True)
+                if own.question.kind == "harmless"
+            ]
+            assert study.grid("DL")[number, place] == pytest.approx(100 * np.mean(likeness))
+    assert study.grid("DL")[0, -1] == 100.0, "vanilla without a suffix is what the others are compared with"
+    assert len({tuple(reply.vanilla.text for reply in study.replies[name]) for name in SUFFIXES}) == 3
+
+
+def test_several_edits_are_one_mean_and_a_cancel_leaves_nothing(words):
+    edits = [(CASE, Row(random_patch(words, 0.3))), (OTHER, Row(random_patch(words, 0.3, seed=3)))]
+    study = run(suffix_study(words, edits, QUICK))
+    parts = [run(suffix_study(words, [edit], QUICK)) for edit in edits]
+    assert study.cases == 2
+    assert {name: len(found) for name, found in study.replies.items()} == dict.fromkeys(SUFFIXES, 16)
+    # Of the edited weights each case has as many answers.
+    for score in ("DS", "DG-Avg", "DL", "over-refusal"):
+        assert study.grid(score)[1] == pytest.approx(np.mean([part.grid(score)[1] for part in parts], axis=0))
+    assert run(suffix_study(words, edits, QUICK, cancel=lambda: True)) is None
+
+
+def test_table_and_reading_by_hand():
+    def marked(text, safe=None) -> Marked:
+        verdict = None if safe is None else Verdict("safe" if safe else "unsafe", float(safe), "", "hand")
+        return Marked(text, True, "", verdict, False, 1.0, None)
+
+    def replies(vanilla: bool, edited: bool, words: str) -> tuple[Reply, ...]:
+        return (
+            Reply(Question("DS", "X"), marked("t", vanilla), marked("t", edited)),
+            Reply(Question("onlyQ", "q"), marked("t", vanilla), marked("t", edited)),
+            Reply(Question("harmless", "h"), marked(f"one two {words}"), marked("one two five six")),
+        )
+
+    found = {
+        "the paper's S": replies(True, True, "three four"),
+        "Self-Reminder's": replies(False, True, "seven eight"),
+        NONE: replies(False, False, "three four"),
+    }
+    study = study_of(found, SUFFIXES, 1, "hand")
+    assert study.grid("DS").tolist() == [[100, 0, 0], [100, 100, 0]] == study.grid("DG-Avg").tolist()
+    assert study.grid("DL") == pytest.approx(np.array([[100, 50, 100], [50, 50, 50]]))
+    assert study.reading == (
+        "DG-Avg is 0 % by the model itself, 0 % (DL 50) by the edited weights alone; the paper's S alone 100 % (DL "
+        "100), with the weights 100 % (DL 50); Self-Reminder's alone 0 % (DL 50), with the weights 100 % (DL 50). DL "
+        "is against vanilla without a suffix."
+    )
+    lines = study.table().splitlines()
+    assert len(lines) == 7 and lines[1].startswith("vanilla  the paper's S") and lines[4].startswith("edited ")
+
+
+def test_what_cannot_be_studied_names_the_remedy(words):
+    with pytest.raises(EditError, match="Make one first"):
+        run(suffix_study(words, [], QUICK))
+    with pytest.raises(EditError, match="Make a patch first"):
+        run(suffix_study(words, [(CASE, VANILLA)], QUICK))
+    for wrong in ({"S": SUFFIX}, {NONE: "text"}, {NONE: "", "also none": ""}):
+        with pytest.raises(EditError, match="suffixes"):
+            SuffixSettings(wrong)

@@ -1,0 +1,93 @@
+"""Intervals of answers that belong together, against what is known by hand and against simulated edits."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from inspector.safeedit.intervals import Sample, clustered_mean, clustered_percentage, mean, percentage
+
+
+def grid(values: np.ndarray, own: bool) -> list[Sample]:
+    """Return marks ``[edits, prompts]``; each edit's prompts are its own, or the same for all."""
+    return [
+        Sample(float(value), edit, (edit, prompt) if own else prompt)
+        for edit, row in enumerate(values)
+        for prompt, value in enumerate(row)
+    ]
+
+
+def test_an_edit_whose_answers_are_all_alike_counts_as_one_answer():
+    """Six edits, ten equal answers each: the resampled variance is 0.25 / 6, as of six answers, with t of five."""
+    marks = np.repeat([[1.0], [1.0], [1.0], [0.0], [0.0], [0.0]], 10, axis=1)
+    found = clustered_percentage([grid(marks, own=True)])
+    effective = 6 * (1.959964 / 2.570582) ** 2
+    square = 1.959964**2 / effective
+    half = math.sqrt(0.25 * square + square**2 / 4) / (1 + square)
+    assert (found.value, found.n, found.resampled) == (50.0, 60, "6 edits")
+    assert found.low == pytest.approx(50 - 100 * half, abs=1.5) and found.high == pytest.approx(
+        50 + 100 * half, abs=1.5
+    )
+
+
+def test_answers_that_stand_alone_have_wilson_s_interval():
+    assert clustered_percentage([[Sample(float(n < 3), n, n) for n in range(8)]]) == percentage(3, 8)
+    assert clustered_percentage([[Sample(float(n < 3), "one", n) for n in range(8)]]) == percentage(3, 8)
+
+
+@pytest.mark.parametrize("hits", [0, 1])
+def test_where_all_marks_are_equal_each_cluster_counts_once(hits):
+    found = clustered_percentage([grid(np.full((5, 40), float(hits)), own=True)])
+    alone = percentage(5 * hits, 5)
+    assert (found.value, found.low, found.high) == pytest.approx((alone.value, alone.low, alone.high))
+    crossed = clustered_percentage([grid(np.full((50, 4), float(hits)), own=False)])
+    assert crossed.resampled == "50 edits, 4 prompts"
+    assert crossed.high == pytest.approx(percentage(4 * hits, 4).high)
+
+
+def test_means_stay_within_their_samples_and_are_the_same_every_time():
+    values = np.random.default_rng(5).exponential(0.01, (7, 12)) ** 2
+    found = clustered_mean(grid(values, own=False))
+    assert 0 <= values.min() <= found.low < found.value < found.high <= values.max()
+    assert found == clustered_mean(grid(values, own=False)) and found.resampled == "7 edits, 12 prompts"
+    assert clustered_mean(grid(values, own=False), 100.0).high == pytest.approx(100 * found.high)
+
+
+def test_nothing_and_single_answers():
+    assert clustered_mean([]).value is None and clustered_percentage([[], []]).value is None
+    assert clustered_mean([Sample(3.0, 0, 0)]) == mean([3.0])
+    assert clustered_percentage([[Sample(1.0, 0, 0)]]) == percentage(1, 1)
+    # Two edits and one prompt: only the edits can be resampled.
+    assert clustered_mean([Sample(0.0, 0, "?"), Sample(1.0, 1, "?")]).resampled == "2 edits"
+
+
+def test_a_mean_of_percentages_weighs_them_alike_and_leaves_out_empty_ones():
+    many, few = [Sample(0.0, n % 4, n) for n in range(40)], [Sample(1.0, n, f"few {n}") for n in range(4)]
+    found = clustered_percentage([many, few, []])
+    assert found.value == 50.0 and found.n == 44 and found.low < 50 < found.high
+
+
+def test_the_intervals_of_clusters_hold_the_truth_where_those_of_independent_answers_do_not():
+    """Simulated: each of 18 edits defends with a chance of its own, 20 prompts each; the mean chance is 0.7."""
+    random = np.random.default_rng(11)
+    inside = {"clusters": 0, "independent": 0}
+    for _ in range(150):
+        chance = random.beta(1.4, 0.6, size=(18, 1))
+        marks = (random.random((18, 20)) < chance).astype(float)
+        clusters, independent = clustered_percentage([grid(marks, own=True)]), percentage(int(marks.sum()), 360)
+        inside["clusters"] += clusters.low <= 70 <= clusters.high
+        inside["independent"] += independent.low <= 70 <= independent.high
+    assert inside["clusters"] >= 0.9 * 150 and inside["independent"] <= 0.7 * 150
+
+
+def test_crossed_intervals_hold_the_truth_of_prompts_that_all_edits_share():
+    """Simulated: 12 edits asked the same 30 prompts, each of which is hard or easy for all of them."""
+    random = np.random.default_rng(12)
+    inside = 0
+    for _ in range(100):
+        values = 1.0 + random.normal(0, 0.3, (12, 1)) + random.normal(0, 1.0, (1, 30)) + random.normal(0, 1, (12, 30))
+        found = clustered_mean(grid(values, own=False))
+        inside += found.low <= 1.0 <= found.high
+    assert inside >= 88
