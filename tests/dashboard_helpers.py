@@ -20,7 +20,7 @@ from filelock import FileLock
 from transformers import LlamaConfig
 
 from dashboard.example.make import Example, make_example
-from dashboard.kit.room import Context
+from dashboard.kit.room import Context, Room
 from dashboard.kit.session import Sessions
 from dashboard.page import House
 from dashboard.steps.stress import run as stress
@@ -35,6 +35,13 @@ WORDS = 1000
 """Tokens of the tiny model: the bundled texts would be five times as long in single bytes."""
 QUICK: dict[str, Any] = {"steps": 3, "target": 0, "harmless_prompts": 2, "max_new_tokens": 6}
 """What makes an edit on the page short."""
+SHORT_GATE = {"harmless": 2, "questions": 1, "max_new_tokens": 3}
+"""The gate's exam in tests that are about something else."""
+GENEROUS: dict[str, Any] = {
+    f"allowed_{name}": 100 for name in ("harmless_kl", "over_refusal", "degenerate", "parroting", "lost_defence")
+}
+"""Budgets that let any edit pass."""
+QUICK |= GENEROUS
 CONTROLS = ("edit", "ask", "undo", "strength", "cancel")
 """What a run switches off or on."""
 
@@ -83,10 +90,11 @@ class Page:
         """Its components by role: a step's own name for it, after the step's where several steps use the same."""
         found: dict[str, Any] = {"live": self.house.badge.live}
         for name, room in self.house.rooms.items():
-            for holder in (room, getattr(room, "inside", None)):
+            parts = [part for part in vars(room).values() if isinstance(part, Room)]
+            for holder in (room, getattr(room, "inside", None), *parts):
                 for key, part in vars(holder).items() if holder is not None else ():
                     if isinstance(part, gr.blocks.Block) and part not in found.values():
-                        plain = name in ("case", "locate", "operate", "compare")
+                        plain = name in ("case", "locate", "operate", "compare") or holder in parts
                         found[key if plain else name if key == "run" else f"{name}_{key}"] = part
         return found
 

@@ -6,6 +6,8 @@ from html import escape
 
 from dashboard.kit.session import Session
 from editing import EditResult
+from editing.gate import RECORD
+from editing.stacking import edits_in
 from inspector.model import Row
 from inspector.safeedit import Case
 
@@ -59,10 +61,13 @@ def live_badge(session: Session) -> str:
             '<div class="live"><span class="badge vanilla">live weights: vanilla</span>'
             "<span>no edit is live</span></div>"
         )
-    made = len(session.edits)
+    made, stacked = len(session.edits), edits_in(session.live.patch)
+    live = "1 edit live" if stacked == 1 else f"{stacked} edits stacked"
+    word = session.live.patch.settings.get(RECORD, {})
+    by_hand = '<b class="refused">kept against the gate\'s refusal</b> · ' if word.get("overridden") else ""
     return (
-        f'<div class="live"><span class="badge edited">live weights: {escape(row.label())}</span><span>1 edit live · '
-        f"edits do not stack · {made} kept for Undo</span></div>"
+        f'<div class="live"><span class="badge edited">live weights: {escape(row.label())}</span><span>{by_hand}'
+        f"{live} · {made} kept for Undo</span></div>"
     )
 
 

@@ -53,7 +53,7 @@ class Session:
     Attributes:
         case: The case of the last Locate.
         format: The prompt format it was located with.
-        edits: Edits made, the live one last. They do not stack: each starts from vanilla.
+        edits: Edits made, the live one last. Each starts from vanilla, or is the stack of those that it was made on.
         strength: Factor on the live patch.
         detector: The live patch acts only where it fires; ``None`` for on every prompt.
         probe: The toxicity probe of the base model that is used for them.
@@ -126,7 +126,7 @@ class Session:
 
     def add(self, edit: LiveEdit) -> None:
         """Make an edit the live one, at strength 1; one that was live before comes up again and is not kept twice."""
-        self.edits = [*(kept for kept in self.edits if kept.result is not edit.result), edit][-HISTORY:]
+        self.edits = [*(kept for kept in self.edits if kept.patch.deltas is not edit.patch.deltas), edit][-HISTORY:]
         while len(self.edits) > 1 and sum(kept.patch.bytes for kept in self.edits) > LARGEST_HISTORY:
             self.edits = self.edits[1:]
         self._other_weights()

@@ -6,9 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dashboard_helpers import Page, Visitor, model_at_rest, open_page
+from dashboard_helpers import SHORT_GATE, Page, Visitor, model_at_rest, open_page
 
+from dashboard.steps.operate import gating
 from inspector.model import InspectedModel
+
+
+@pytest.fixture(autouse=True)
+def short_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the gate ask three prompts; what it says of edits has tests of its own."""
+    monkeypatch.setattr(gating, "EXAM", SHORT_GATE)
+    monkeypatch.setattr(gating, "STACK_EXAM", {"harmless": 1, "max_new_tokens": 3})
 
 
 @pytest.fixture

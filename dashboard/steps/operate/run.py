@@ -6,16 +6,47 @@ from collections.abc import Generator
 
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.kit.typed import Texts, case_of
+from dashboard.steps.operate.gating import Below, Made
 from editing import DinmSettings, EditResult, Preparation, Step, dinm
+from editing.stacking import edit_on_top
+from inspector.errors import CaseError
 from inspector.model import InspectedModel
+
+
+def make(
+    model: InspectedModel, session: Session, texts: Texts, block: int, settings: DinmSettings, on_top: bool = False
+) -> Generator[Preparation | Step, None, tuple[EditResult, Made | None]]:
+    """Run DINM; nothing is live yet.
+
+    Args:
+        on_top: Start from the live edit at its strength instead of from vanilla; the patch is the stack of both.
+
+    Returns:
+        The result, and the edit unless it was cancelled.
+
+    Raises:
+        CaseError: An edit on top is asked for, and none is live.
+        PatchError: The live edit was made in another prompt format.
+    """
+    case, cancel = case_of(texts), session.cancelled.is_set
+    if not on_top:
+        result = yield from dinm(model, case, block, settings, cancel=cancel)
+        return result, None if result.patch is None else Made(LiveEdit(case, result))
+    live = session.live
+    if live is None:
+        raise CaseError("No edit is live, so there is none to edit on top of. Untick 'On top', or press Operate first.")
+    below = Below(live, session.weights)
+    result = yield from edit_on_top(
+        model, below.row, lambda carrying: dinm(carrying, case, block, settings, cancel=cancel)
+    )
+    return result, None if result.patch is None else Made(LiveEdit(case, result), below)
 
 
 def edit(
     model: InspectedModel, session: Session, texts: Texts, block: int, settings: DinmSettings
 ) -> Generator[Preparation | Step, None, EditResult]:
-    """Run DINM; its patch becomes the session's live edit unless it was cancelled."""
-    case = case_of(texts)
-    result = yield from dinm(model, case, block, settings, cancel=session.cancelled.is_set)
-    if result.patch is not None:
-        session.add(LiveEdit(case, result))
+    """Run DINM without the gate; its patch becomes the session's live edit unless it was cancelled."""
+    result, made = yield from make(model, session, texts, block, settings)
+    if made is not None:
+        session.add(made.edit)
     return result

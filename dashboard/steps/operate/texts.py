@@ -1,12 +1,19 @@
-"""What Operate says: its clock and the reading of the vital signs."""
+"""What Operate says: its clock, the reading of the vital signs, the gate's line."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from html import escape
+from typing import Any
 
 from dashboard.kit.html import number, probability, progress_bar, reading, updates
+from dashboard.kit.session import LiveEdit, Session
+from dashboard.steps.operate.gating import Gated, Made, record_of, stacked_edits
 from editing import EditResult, Preparation, Step
 from editing.progress import STOP_TEXT
+from inspector.model import Row
+from inspector.safeedit.exam import Progress
 
 
 def clock(event: Preparation | Step | None, seconds_per_step: float = 0.0) -> str:
@@ -42,16 +49,110 @@ def vitals_reading(trace: Sequence[Step]) -> str:
     )
 
 
-def gate_line(result: EditResult) -> str:
-    """Say under the vital signs whether what is kept stays within the edit's own budget; nothing without a patch."""
+CHIPS = {
+    "harmless_kl": "harmless KL",
+    "over_refusal": "refused",
+    "degenerate": "broken",
+    "parroting": "parroting",
+    "lost_defence": "lost defence",
+}
+"""The gate's budgets, in a word or two."""
+
+
+def gate_line(session: Session) -> str:
+    """Say under the vital signs what the gate says: of the edit that waits, else of the live one."""
+    held, live = session.slot(Gated).held, session.live
+    if held is not None:
+        return _held_line(held, session.row)
+    if live is None:
+        return ""
+    record = record_of(live)
+    if record is None:
+        return budget_line(live.result)
+    asked = (
+        ""
+        if ("where harm is detected" in record["weights"]) == (session.detector is not None)
+        else (f"<em>Examined: {escape(record['weights'])}.</em>")
+    )
+    if record["passed"]:
+        return f'<p class="gate passed"><b>Gate passed</b> {_chips(record["checks"])} {asked}</p>'
+    how = (
+        "kept by hand" if record["overridden"] else "live all the same, since it was loaded by hand; Undo takes it back"
+    )
+    return f'<p class="gate refused"><b>Refused by the gate</b> {_chips(record["checks"])} <em>{how}.</em> {asked}</p>'
+
+
+def _held_line(held: Made, live: Row) -> str:
+    stays = f"It is not live: {escape(live.label())} stays live, and the edit waits here until you make another."
+    if held.acceptance is None:
+        return (
+            '<p class="gate refused"><b>Not examined</b> <em>The gate was stopped before its end. '
+            f"{stays} Press Examine.</em></p>"
+        )
+    broken = "; ".join(check.sentence() for check in held.acceptance.checks if not check.passed)
+    chips = _chips([asdict(check) for check in held.acceptance.checks])
+    return f'<p class="gate refused"><b>Refused by the gate:</b> {escape(broken)}. {chips} <em>{stays}</em></p>'
+
+
+def _chips(checks: Sequence[Mapping[str, Any]]) -> str:
+    """Return a chip for each budget: its value of its limit."""
+    cells = []
+    for check in checks:
+        unit = " %" if check["unit"] == "%" else f" {check['unit']}" if check["unit"] == "points" else ""
+        kept = check["value"] <= check["limit"] + 1e-9
+        value, limit = number(check["value"]), number(check["limit"])
+        cells.append(
+            f'<span class="{"kept" if kept else "broken"}" title="{escape(check["meaning"])}, {check["n"]} answers">'
+            f"{escape(CHIPS.get(check['name'], check['meaning']))} {escape(value)} of {escape(limit)}{unit}"
+            f"{'' if kept else ': too much'}</span>"
+        )
+    return "".join(cells)
+
+
+def budget_line(result: EditResult) -> str:
+    """Say of an edit that the gate has not examined whether it stays within its own budget; nothing without a patch."""
     if result.patch is None:
         return ""
     kept = next(step for step in result.trace if step.step == result.kept)
     budget, harm = result.settings.damage_budget, max(0.0, kept.constraint_kl)
+    unseen = "<em>Not examined by the gate yet.</em>"
     if budget is None:
-        return f'<p class="gate">No damage budget was set: harmless KL {number(harm)} nats a token.</p>'
+        return f'<p class="gate">No damage budget was set: harmless KL {number(harm)} nats a token. {unseen}</p>'
     kind, said = ("passed", "Within budget") if harm <= budget else ("refused", "Beyond budget")
     return (
-        f'<p class="gate {kind}"><b>{said}</b> <span>harmless KL {number(harm)} of {number(budget)} nats a token</span>'
-        "</p>"
+        f'<p class="gate {kind}"><b>{said}</b> <span>harmless KL {number(harm)} of {number(budget)} nats a token'
+        f"</span> {unseen}</p>"
     )
+
+
+def examining(progress: Progress) -> str:
+    """Return the clock while the gate asks."""
+    return progress_bar(
+        f"Gate: {progress.answered} of {progress.total} prompts of the small exam answered", progress.fraction
+    )
+
+
+def refused(result: EditResult, live: Row) -> str:
+    """Return the clock of an edit that the gate holds back."""
+    return progress_bar(
+        f"Ended after {result.seconds:.1f} s, and held back by the gate: {live.label()} stays live.", 1.0
+    )
+
+
+def kept_by_hand(live: LiveEdit) -> str:
+    """Return the clock once a refused edit was kept."""
+    return progress_bar(
+        f"Kept by hand against the gate's refusal: {live.patch.where()} is live; its patch says so.", 1.0
+    )
+
+
+def stack_reading(session: Session) -> str:
+    """Say what the live edit does to the scores of the one that it was made on; nothing for one by itself."""
+    kept, count = session.slot(Gated), stacked_edits(session.live)
+    if count < 2:
+        return ""
+    if kept.stack is None:
+        return reading(
+            f"{count} edits are stacked. What the last one does to the scores of the first was not measured."
+        )
+    return reading(f"{count} edits are stacked. {kept.stack.reading}")

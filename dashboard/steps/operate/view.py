@@ -10,13 +10,14 @@ import gradio as gr
 from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.html import message
 from dashboard.kit.plots import plot
-from dashboard.kit.room import Room
+from dashboard.kit.room import Context, Room
 from dashboard.kit.run import CANCEL_OFF, Throttle, drain
 from dashboard.kit.session import Session
 from dashboard.steps.operate import figures, run
 from dashboard.steps.operate import texts as words
+from dashboard.steps.operate.gate import GatePart
 from dashboard.steps.operate.settings import SETTING_FIELDS, ZERO_IS_NONE, settings_from
-from editing import DinmSettings, EditResult, Preparation, Step, preset
+from editing import DinmSettings, Preparation, Step, preset
 from editing.values import setting_value
 from inspector.divergence import PRESETS
 
@@ -26,6 +27,10 @@ class OperateRoom(Room):
 
     name = "operate"
 
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.gating = GatePart(context)
+
     def build(self) -> None:
         """Lay the vital signs out, with the clock above and the gate's line below."""
         result = self.context.example.session.live.result
@@ -33,7 +38,7 @@ class OperateRoom(Room):
         self.clock = gr.HTML(words.finished(result), elem_id="clock")
         self.vitals = plot(figures.vitals_of(result.trace, result.settings), "vitals")
         self.vitals_reading = gr.HTML(words.vitals_reading(result.trace), elem_id="vitals-reading")
-        self.gate = gr.HTML(words.gate_line(result), elem_id="gate")
+        self.gating.build()
 
     def build_operate(self) -> None:
         """Lay the button out that does everything."""
@@ -42,6 +47,7 @@ class OperateRoom(Room):
     def build_buttons(self) -> None:
         """Lay the buttons out that edit alone and that stop."""
         self.edit = gr.Button(edit_words(self.context.example.block), elem_id="edit", min_width=100)
+        self.on_top = gr.Checkbox(False, label=ON_TOP, elem_id="on-top", container=False, min_width=90, scale=0)
 
     def build_cancel(self) -> None:
         """Lay the button out that ends what runs."""
@@ -139,6 +145,13 @@ class OperateRoom(Room):
             self.neurons_only = gr.Number(
                 0, label="Neurons only", info="Edit this many columns; 0 for the whole matrix", precision=0, minimum=0
             )
+            self.null_space = gr.Number(
+                settings.null_space or 0,
+                label="Null space",
+                info="Border of what harmless prompts use; 0 for none",
+                minimum=0,
+            )
+        self.gating.build_settings()
 
     @property
     def _fields(self) -> list[Any]:
@@ -157,12 +170,16 @@ class OperateRoom(Room):
         """Offer the clock and the edit; show the vital signs of whatever edit becomes live."""
         self.context.cancels(self.cancel)
         self.bus.offer("clock", Offer(outputs=(self.clock,)))
-        read = [*self.bus.offered("texts").inputs, *self.bus.offered("layer").inputs, *self._fields]
-        drawn = (self.clock, self.vitals, self.vitals_reading, self.gate)
+        own = [*self._fields, self.on_top, *self.gating.fields]
+        read = [*self.bus.offered("texts").inputs, *self.bus.offered("layer").inputs, *own]
+        vitals = (self.clock, self.vitals, self.vitals_reading)
+        drawn = (*vitals, *self.gating.drawn)
         self.bus.offer("edit", Offer(tuple(read), drawn, self.operate))
         self.bus.hear(News.LIVE, self.on_live, outputs=drawn)
         self.context.lock(self.edit)
         self.context.lock(self.operate_all)
+        self.context.lock(self.on_top, state_of_on_top)
+        self.gating.hear()
 
     def connect(self) -> None:
         """Wire the buttons."""
@@ -189,6 +206,7 @@ class OperateRoom(Room):
         )
         (layer,) = self.bus.offered("layer").inputs
         self.context.react(layer.change, self.on_layer, inputs=[layer], outputs=[self.edit])
+        self.gating.connect()
 
     def on_layer(self, _session: Session, values: Values) -> Update:
         """Name the picked layer on the button."""
@@ -216,14 +234,15 @@ class OperateRoom(Room):
 
     def on_live(self, session: Session, _values: Values) -> Update:
         """Show the vital signs of the edit that is live now."""
+        said = self.gating.on_ended(session, {})
         if session.live is None:
-            return {self.clock: message("Undone: the vanilla weights are live, bit for bit."), self.gate: ""}
+            return {self.clock: message("Undone: the vanilla weights are live, bit for bit."), **said}
         result = session.live.result
         return {
             self.clock: words.finished(result),
             self.vitals: figures.vitals_of(result.trace, result.settings),
             self.vitals_reading: words.vitals_reading(result.trace),
-            self.gate: words.gate_line(result),
+            **said,
         }
 
     def on_edit(self, session: Session, values: Values) -> Iterator[Update]:
@@ -240,10 +259,12 @@ class OperateRoom(Room):
         settings = self.settings(values, texts.suffix, **changes)
         block = self.bus.offered("layer").call(values)
         self.bus.offered("decoding").call(values)  # what cannot be asked afterwards is said before
+        self.gating.settings(values)
+        on_top = bool(values[self.on_top]) and session.live is not None
         yield {
             self.vitals: figures.vitals_of((), settings),
             self.vitals_reading: words.vitals_reading(()),
-            self.gate: "",
+            **dict.fromkeys(self.gating.drawn, ""),
         }
         trace: list[Step] = []
         redraw = Throttle(0.2)
@@ -256,18 +277,27 @@ class OperateRoom(Room):
             vitals = {self.vitals: figures.vitals_of(trace, settings)} if redraw.due() else {}
             return {self.clock: words.clock(event, seconds), **vitals}
 
-        result: EditResult = yield from drain(run.edit(self.model, session, texts, block, settings), draw)
+        making = run.make(self.model, session, texts, block, settings, on_top)
+        result, made = yield from drain(making, draw)
         yield {
             self.vitals: figures.vitals_of(result.trace, settings),
             self.clock: words.finished(result),
             self.vitals_reading: words.vitals_reading(result.trace),
-            self.gate: words.gate_line(result),
         }
-        if result.patch is not None:
-            yield from self.bus.tell(News.LIVE, session, values)
-            yield {self.clock: words.finished(result)}
+        if made is not None:
+            yield from self.gating.pass_through(session, values, made)
+
+
+ON_TOP = "On top"
 
 
 def edit_words(block: int) -> str:
     """Return what the Edit button says: the layer that it edits."""
     return f"Edit layer {block}"
+
+
+def state_of_on_top(session: Session) -> Any:
+    """Return the state of the choice to edit on top of the live edit: it says why it is off."""
+    if session.live is None:
+        return gr.Checkbox(value=False, interactive=False, label=f"{ON_TOP} (no edit is live)")
+    return gr.Checkbox(interactive=True, label=ON_TOP)

@@ -17,7 +17,7 @@ from dashboard.steps.compare import run as comparing
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.operate import run as operating
-from dashboard.steps.operate.texts import gate_line
+from dashboard.steps.operate.texts import budget_line
 from editing import Step
 from editing.values import setting_value
 from inspector.errors import EditError, PatchError
@@ -63,7 +63,7 @@ def test_nothing_but_cancel_can_be_pressed_while_something_runs(visitor):
 
 def test_an_edit_takes_every_setting_from_the_page(visitor):
     typed = {"learning_rate": 0.02, "optimiser": "descent", "clamp": 0.001, "chat": False, "watch_unsafe": False}
-    visitor.do("on_edit", **QUICK, **typed, block=2, suffix="Be good.")
+    visitor.do("on_edit", **QUICK, **typed, null_space=0, block=2, suffix="Be good.")
     settings = visitor.session.live.result.settings
     assert {name: setting_value(settings, name) for name in typed} == typed
     assert settings.target_probability is None and settings.format.suffix == "Be good."
@@ -93,7 +93,7 @@ def test_an_edit_that_cannot_start_says_why_and_leaves_everything_as_it_was(visi
 
 
 def test_an_error_in_the_middle_gives_the_page_back_and_keeps_the_edit_before(visitor, monkeypatch):
-    before, real = visitor.session.live, operating.edit
+    before, real = visitor.session.live, operating.make
 
     def broken(*arguments):
         for event in real(*arguments):
@@ -101,7 +101,7 @@ def test_an_error_in_the_middle_gives_the_page_back_and_keeps_the_edit_before(vi
             if isinstance(event, Step):
                 raise EditError("The <b>tail</b> broke. Try again.")
 
-    monkeypatch.setattr(operating, "edit", broken)
+    monkeypatch.setattr(operating, "make", broken)
     with pytest.raises(gr.Error) as caught:
         visitor.do("on_edit", **QUICK)
     assert caught.value.message == "The &lt;b&gt;tail&lt;/b&gt; broke. Try again."
@@ -230,7 +230,7 @@ def test_the_edit_button_names_the_picked_layer(visitor):
 
 def test_the_gate_s_line_says_whether_what_is_kept_is_within_the_budget(visitor):
     result = visitor.session.live.result
-    assert "Within budget" in gate_line(result) and "of 0.2 nats" in gate_line(result)
+    assert "Within budget" in budget_line(result) and "of 0.2 nats" in budget_line(result)
     strict = replace(result, settings=replace(result.settings, damage_budget=1e-6))
-    assert "Beyond budget" in gate_line(strict)
-    assert gate_line(replace(result, patch=None)) == ""
+    assert "Beyond budget" in budget_line(strict)
+    assert budget_line(replace(result, patch=None)) == ""

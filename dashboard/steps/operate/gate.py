@@ -1,0 +1,173 @@
+"""The gate on the page: its line under the vital signs, its buttons, its budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+import gradio as gr
+
+from dashboard.kit.bus import News, Update, Values
+from dashboard.kit.html import message
+from dashboard.kit.room import Room
+from dashboard.kit.run import Throttle, drain
+from dashboard.kit.session import Session
+from dashboard.steps.operate import gating
+from dashboard.steps.operate import texts as words
+from dashboard.steps.operate.gating import Gated, Made
+from editing import Preparation
+from editing.gate import Budgets, GateSettings
+from inspector.errors import CaseError
+from inspector.safeedit.exam import Progress
+
+BUDGETS = {
+    "harmless_kl": "nats a token",
+    "over_refusal": "points above vanilla",
+    "degenerate": "points above vanilla",
+    "parroting": "percent of answers",
+    "lost_defence": "points below vanilla",
+}
+"""The budgets and their units, for the fields."""
+
+
+class GatePart(Room):
+    """Examine an edit, hold it back, keep it all the same."""
+
+    name = "gate"
+
+    def build(self) -> None:
+        """Lay the line out with its buttons."""
+        session = self.context.example.session
+        self.gate = gr.HTML(words.gate_line(session), elem_id="gate")
+        with gr.Row(elem_id="gate-buttons"):
+            self.keep = gr.Button("Keep it anyway", size="sm", visible=False, elem_id="keep", min_width=110)
+            self.examine = gr.Button("Examine", size="sm", elem_id="examine", min_width=90)
+        self.stack = gr.HTML(words.stack_reading(session), elem_id="stack")
+
+    def build_settings(self) -> None:
+        """Lay the budgets out."""
+        given = Budgets()
+        with gr.Row():
+            for name, unit in BUDGETS.items():
+                part = gr.Number(
+                    getattr(given, name),
+                    label=f"Gate: {words.CHIPS[name]}",
+                    info=f"Allowed, {unit}",
+                    minimum=0,
+                    elem_id=f"gate-{name.replace('_', '-')}",
+                )
+                setattr(self, f"allowed_{name}", part)
+
+    @property
+    def fields(self) -> list[Any]:
+        """The fields of the budgets."""
+        return [getattr(self, f"allowed_{entry.name}") for entry in fields(Budgets)]
+
+    @property
+    def drawn(self) -> list[Any]:
+        """What an edit changes here."""
+        return [self.gate, self.stack]
+
+    def settings(self, values: Values) -> GateSettings:
+        """Return the gate's settings on the page.
+
+        Raises:
+            CaseError: A budget is empty.
+            EditError: A budget is out of range.
+        """
+        given = {entry.name: values[getattr(self, f"allowed_{entry.name}")] for entry in fields(Budgets)}
+        empty = next((name for name, value in given.items() if value is None), None)
+        if empty is not None:
+            raise CaseError(f"The gate's budget '{words.CHIPS[empty]}' is empty. Give it a value under All settings.")
+        return gating.settings_of(Budgets(**{name: float(value) for name, value in given.items()}))
+
+    def hear(self) -> None:
+        """Say after each run what the gate says now."""
+        self.bus.hear(News.ENDED, self.on_ended, outputs=self.drawn)
+        self.context.lock(self.keep, state_of_keep)
+        self.context.lock(self.examine, state_of_examine)
+
+    def connect(self) -> None:
+        """Wire the buttons."""
+        (clock,) = self.bus.offered("clock").outputs
+        press = {"clock": clock, "outputs": self.drawn, "tells": (News.LIVE,)}
+        self.context.press(self.keep.click, self.on_keep, starting="Keeping the edit", **press)
+        self.context.press(self.examine.click, self.on_examine, inputs=self.fields, starting="Gate", **press)
+
+    def on_ended(self, session: Session, _values: Values) -> Update:
+        """Show the gate's word and the stack's."""
+        return {self.gate: words.gate_line(session), self.stack: words.stack_reading(session)}
+
+    def on_keep(self, session: Session, values: Values) -> Iterator[Update]:
+        """Make the refused edit live, recorded as kept by hand."""
+        live = gating.keep(session)
+        yield self.on_ended(session, values)
+        yield from self.told(session, values)
+        (clock,) = self.bus.offered("clock").outputs
+        yield {clock: words.kept_by_hand(live)}
+
+    def on_examine(self, session: Session, values: Values) -> Iterator[Update]:
+        """Ask the gate about the edit that waits, or about the live one."""
+        (clock,) = self.bus.offered("clock").outputs
+        run = gating.examine_now(self.model, session, self.settings(values))
+        became_live: bool = yield from drain(run, self.drawing(clock))
+        yield {**self.on_ended(session, values), clock: message(ended_words(session))}
+        if became_live:
+            yield from self.told(session, values)
+
+    def drawing(self, clock: Any) -> Any:
+        """Return what shows the gate's progress on the clock."""
+        redraw = Throttle(0.2)
+
+        def draw(event: Progress | Preparation) -> Update:
+            if not redraw.due():
+                return {}
+            return {clock: words.examining(event) if isinstance(event, Progress) else words.clock(event)}
+
+        return draw
+
+    def pass_through(self, session: Session, values: Values, made: Made) -> Iterator[Update]:
+        """Examine an edit that was just made; whoever hears of live edits hears of it if it is accepted."""
+        (clock,) = self.bus.offered("clock").outputs
+        run = gating.examined(self.model, session, made, self.settings(values))
+        made = yield from drain(run, self.drawing(clock))
+        live = gating.settle(session, made)
+        yield self.on_ended(session, values)
+        if not live:
+            yield {clock: words.refused(made.edit.result, session.row)}
+            return
+        yield from self.told(session, values)
+        yield {clock: words.finished(made.edit.result)}
+
+    def told(self, session: Session, values: Values) -> Iterator[Update]:
+        """Tell that other weights are live; then, for an edit on top, measure what it does to the first."""
+        yield from self.bus.tell(News.LIVE, session, values)
+        if session.slot(Gated).below is None or session.cancelled.is_set():
+            return
+        (clock,) = self.bus.offered("clock").outputs
+        yield from drain(gating.stack_exam(self.model, session), self.drawing(clock))
+        yield self.on_ended(session, values)
+
+
+def ended_words(session: Session) -> str:
+    """Return the clock's words after the gate was asked by hand."""
+    if session.cancelled.is_set():
+        return "Stopped: half an exam decides nothing, so everything is as it was."
+    return "The gate has examined the edit; its word stands above the buttons."
+
+
+def state_of_keep(session: Session) -> Any:
+    """Return the state of Keep it anyway: there only while a refused edit waits."""
+    held = session.slot(Gated).held
+    return gr.Button(visible=held is not None and held.acceptance is not None, interactive=True)
+
+
+def state_of_examine(session: Session) -> Any:
+    """Return the state of Examine: it says why it is off."""
+    held = session.slot(Gated).held
+    if held is None and session.live is None:
+        return gr.Button("No edit to examine", interactive=False)
+    return gr.Button(
+        "Examine" if held is not None or gating.record_of(session.live) is None else "Examine again", interactive=True
+    )

@@ -1,0 +1,165 @@
+"""The gate after an edit: what it examines, what it holds back, and what is kept all the same; no Gradio in here."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dashboard.kit.session import LiveEdit, Session
+from editing import Preparation
+from editing.gate import RECORD, Acceptance, Budgets, GateSettings, accept, overridden, recorded
+from editing.stacking import StackExam, edits_in, examine_stack
+from inspector.errors import CaseError
+from inspector.model import InspectedModel, Row
+from inspector.safeedit.exam import Progress
+
+EXAM: dict[str, int] = {"harmless": 16, "questions": 8, "max_new_tokens": 32}
+"""Size of the small exam on the page: that of :class:`editing.gate.GateSettings`."""
+STACK_EXAM: dict[str, int] = {"harmless": 8, "max_new_tokens": 32}
+"""Size of the exams that say what a second edit does to the first one's scores."""
+
+
+@dataclass(frozen=True, eq=False)
+class Below:
+    """The edit that another one was made on top of.
+
+    Attributes:
+        edit: The edit.
+        row: Its weights, at the strength at which it was live.
+    """
+
+    edit: LiveEdit
+    row: Row
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """An edit that is not live yet.
+
+    Attributes:
+        edit: The edit.
+        below: What it was made on top of, if anything.
+        acceptance: The gate's word; ``None`` if it was not examined to the end.
+    """
+
+    edit: LiveEdit
+    below: Below | None = None
+    acceptance: Acceptance | None = None
+
+
+@dataclass
+class Gated:
+    """What the gate holds back for a visitor, and what the last edit on top of another did.
+
+    Attributes:
+        held: The edit that waits: refused, or not examined to its end. It waits until another one is made.
+        below: What the live edit was made on top of.
+        stack: What it did to the first one's scores.
+    """
+
+    held: Made | None = None
+    below: Below | None = None
+    stack: StackExam | None = None
+
+    def live_changed(self) -> None:
+        """Forget what belongs to other weights; what waits goes on waiting."""
+        self.below = self.stack = None
+
+
+def settings_of(budgets: Budgets) -> GateSettings:
+    """Return the gate's settings for budgets of the page."""
+    return GateSettings(budgets=budgets, **EXAM)
+
+
+def record_of(edit: LiveEdit | None) -> dict[str, Any] | None:
+    """Return what the gate said of an edit, ``None`` if it was not asked."""
+    return None if edit is None else edit.patch.settings.get(RECORD)
+
+
+def examined(
+    model: InspectedModel, session: Session, made: Made, settings: GateSettings
+) -> Generator[Progress, None, Made]:
+    """Ask the gate about an edit at strength 1, routed as the visitor's edits are now."""
+    row = Row(made.edit.patch, detector=session.detector)
+    word = yield from accept(model, row, made.edit.case, settings, cancel=session.cancelled.is_set)
+    return replace(made, acceptance=word)
+
+
+def settle(session: Session, made: Made) -> bool:
+    """Make an edit live that the gate accepts, else hold it back; tells whether it is live."""
+    kept = session.slot(Gated)
+    if made.acceptance is None or not made.acceptance.accepted:
+        kept.held = made
+        return False
+    kept.held = None
+    session.add(_with_word(made.edit, made.acceptance))
+    kept.below = made.below
+    return True
+
+
+def keep(session: Session) -> LiveEdit:
+    """Make the edit live that the gate has refused; its patch says so.
+
+    Raises:
+        CaseError: Nothing waits, or it was not examined.
+        EditError: It was not refused.
+    """
+    held = session.slot(Gated).held
+    if held is None:
+        raise CaseError("The gate has refused no edit, so there is nothing to keep against it. Press Operate first.")
+    if held.acceptance is None:
+        raise CaseError("The gate has not examined this edit to its end. Press Examine first.")
+    settle(session, replace(held, acceptance=overridden(held.acceptance)))
+    live = session.live
+    assert live is not None
+    return live
+
+
+def examine_now(model: InspectedModel, session: Session, settings: GateSettings) -> Generator[Progress, None, bool]:
+    """Ask the gate about the edit that waits, else about the live one at its strength.
+
+    A live edit stays live whatever the gate says: it was made live by hand, and Undo is beside it.
+
+    Returns:
+        Whether other weights are live now.
+
+    Raises:
+        CaseError: There is no edit.
+    """
+    held = session.slot(Gated).held
+    if held is not None:
+        return settle(session, (yield from examined(model, session, held, settings)))
+    live = session.live
+    if live is None:
+        raise CaseError("No edit is live and none waits, so there is nothing to examine. Press Operate first.")
+    word = yield from accept(model, session.row, live.case, settings, cancel=session.cancelled.is_set)
+    if word is not None:
+        session.edits = [*session.edits[:-1], _with_word(live, word)]
+    return False
+
+
+def stack_exam(model: InspectedModel, session: Session) -> Generator[Preparation, None, StackExam | None]:
+    """Measure what the live edit, made on top of another, does to that one's scores; kept with the visitor."""
+    kept, live = session.slot(Gated), session.live
+    if kept.below is None or live is None:
+        raise CaseError("The live edit was made on top of no other, so there is nothing to compare.")
+    run = examine_stack(
+        model,
+        (kept.below.edit.case, live.case),
+        kept.below.row,
+        live.row(),
+        cancel=session.cancelled.is_set,
+        **STACK_EXAM,
+    )
+    kept.stack = yield from run
+    return kept.stack
+
+
+def stacked_edits(edit: LiveEdit | None) -> int:
+    """Return how many edits are stacked in one."""
+    return 0 if edit is None else edits_in(edit.patch)
+
+
+def _with_word(edit: LiveEdit, word: Acceptance) -> LiveEdit:
+    return replace(edit, result=replace(edit.result, patch=recorded(edit.patch, word)))

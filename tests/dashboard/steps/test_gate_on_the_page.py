@@ -1,0 +1,150 @@
+"""The gate on the page: an edit is live once it has passed or was kept by hand, and edits on top of edits say so."""
+
+from __future__ import annotations
+
+import gradio as gr
+import pytest
+from dashboard_helpers import GENEROUS, QUICK, Visitor, assert_idle
+
+from dashboard.steps.operate.gating import Gated
+from editing.gate import RECORD
+from editing.stacking import edits_in
+
+pytestmark = pytest.mark.usefixtures("model")
+STRICT = {**QUICK, "allowed_harmless_kl": 0}
+"""Any edit that changes anything is refused."""
+
+
+def refused(visitor: Visitor) -> None:
+    """Make an edit that the gate refuses."""
+    visitor.do("on_edit", **STRICT)
+
+
+def test_an_edit_that_passes_is_live_and_its_line_has_a_chip_for_each_budget(visitor):
+    said = []
+    for changed in visitor.press("on_edit", **QUICK):
+        if "clock" in changed:
+            said.append(visitor.screen["clock"])
+    assert visitor.session.live.patch.settings[RECORD]["passed"] is True
+    assert visitor.screen["gate"].count('<span class="kept"') == 5
+    assert "Gate passed" in visitor.screen["gate"] and "harmless KL" in visitor.screen["gate"]
+    assert "of 100" in visitor.screen["gate"] and visitor.shown["keep"] is False
+    assert "against the gate" not in visitor.screen["live"]
+    assert any("prompts of the small exam" in words for words in said) or "updates kept" in said[-1]
+    assert_idle(visitor)
+
+
+def test_a_refused_edit_is_not_live_and_says_why_and_what_is_live_instead(visitor):
+    before = visitor.session.live
+    refused(visitor)
+    assert visitor.session.live is before and "live" not in visitor.screen
+    assert "Refused by the gate" in visitor.screen["gate"] and "nats a token (0 allowed" in visitor.screen["gate"]
+    assert before.patch.identifier in visitor.screen["gate"] and "held back by the gate" in visitor.screen["clock"]
+    assert visitor.shown["keep"] is True
+    held = visitor.session.slot(Gated).held
+    assert held is not None and held.edit.patch.identifier != before.patch.identifier
+    assert_idle(visitor)
+
+
+def test_from_vanilla_a_refused_edit_leaves_vanilla_live_and_the_page_says_so(visitor):
+    visitor.do("on_undo")
+    refused(visitor)
+    assert visitor.session.live is None
+    assert "vanilla stays live" in visitor.screen["gate"] and "vanilla stays live" in visitor.screen["clock"]
+
+
+def test_one_click_keeps_a_refused_edit_and_patch_and_badge_say_so(visitor):
+    refused(visitor)
+    waiting = visitor.session.slot(Gated).held.edit.patch
+    visitor.do("on_keep")
+    live = visitor.session.live
+    assert live.patch.identifier == waiting.identifier and live.patch.settings[RECORD]["overridden"] is True
+    assert "kept against the gate's refusal" in visitor.screen["live"]
+    assert waiting.identifier in visitor.screen["edited_head"], "both answers are asked anew"
+    assert "kept by hand" in visitor.screen["gate"] and "too much" in visitor.screen["gate"]
+    assert visitor.shown["keep"] is False and visitor.session.slot(Gated).held is None
+    assert_idle(visitor)
+    with pytest.raises(gr.Error, match="refused no edit"):
+        visitor.do("on_keep")
+
+
+def test_undo_after_keeping_brings_the_edit_before_back(visitor):
+    before = visitor.session.live
+    refused(visitor)
+    visitor.do("on_keep")
+    visitor.do("on_undo")
+    assert visitor.session.live is before and "against the gate" not in visitor.screen["live"]
+
+
+def test_a_cancel_while_the_gate_asks_decides_nothing_and_the_edit_waits_for_another_exam(visitor):
+    before = visitor.session.live
+    run = visitor.press("on_edit", **QUICK)
+    while "3 updates kept" not in visitor.standing("clock"):
+        next(run)
+    visitor.do("on_cancel")
+    list(run)
+    assert visitor.session.live is before and "Not examined" in visitor.screen["gate"]
+    assert visitor.shown["keep"] is False and visitor.screen["examine"] == "Examine"
+    visitor.do("on_examine")
+    assert visitor.session.live is not before and "Gate passed" in visitor.screen["gate"]
+    assert visitor.session.live.patch.identifier in visitor.screen["live"]
+    assert_idle(visitor)
+
+
+def test_examine_gives_a_live_edit_that_was_never_examined_its_line_and_leaves_it_live(visitor):
+    before = visitor.session.live
+    visitor.do("on_examine", **{**GENEROUS, "allowed_harmless_kl": 0})
+    live = visitor.session.live
+    assert live.patch.deltas is before.patch.deltas and len(visitor.session.edits) == 1
+    assert live.patch.settings[RECORD]["passed"] is False
+    assert "loaded by hand" in visitor.screen["gate"] and visitor.screen["examine"] == "Examine again"
+    assert_idle(visitor)
+
+
+def test_examine_is_off_with_its_reason_where_there_is_no_edit(visitor):
+    visitor.do("on_undo")
+    assert visitor.screen["examine"] == "No edit to examine" and visitor.screen["gate"] == ""
+    with pytest.raises(gr.Error, match="nothing to examine"):
+        visitor.do("on_examine")
+
+
+@pytest.mark.parametrize(("value", "words"), [(None, "'refused' is empty"), (-1, "over_refusal.*out of range")])
+def test_a_budget_that_is_none_stops_an_edit_before_it_starts(visitor, value, words):
+    before = visitor.session.live
+    with pytest.raises(gr.Error, match=words):
+        visitor.do("on_edit", **{**QUICK, "allowed_over_refusal": value})
+    assert visitor.session.live is before
+    assert_idle(visitor)
+
+
+def test_an_edit_on_top_is_the_stack_of_both_and_says_what_it_does_to_the_first_one_s_scores(visitor):
+    first = visitor.session.live
+    visitor.do("on_edit", **QUICK, on_top=True, block=0)
+    live = visitor.session.live
+    assert edits_in(live.patch) == 2 and "2 edits stacked" in visitor.screen["live"]
+    modules = {delta.module for delta in live.patch.deltas}
+    assert modules > {delta.module for delta in first.patch.deltas} or first.result.block == 0
+    assert "2 edits are stacked. The second edit changes on the first edit&#x27;s case DS" in visitor.screen["stack"]
+    assert_idle(visitor)
+    visitor.do("on_undo")
+    assert visitor.session.live is first and "1 edit live" in visitor.screen["live"]
+    assert visitor.screen["stack"] == ""
+
+
+def test_an_edit_starts_from_vanilla_unless_it_is_asked_on_top(visitor):
+    visitor.do("on_edit", **QUICK, block=0)
+    assert edits_in(visitor.session.live.patch) == 1 and visitor.screen["stack"] == ""
+
+
+def test_on_top_is_off_with_its_reason_where_no_edit_is_live(visitor):
+    visitor.do("on_undo")
+    assert visitor.page.parts.on_top.interactive is not False
+    assert visitor.screen["on_top"] is False
+
+
+def test_an_edit_on_top_in_another_prompt_format_is_refused_and_names_the_remedy(visitor):
+    before = visitor.session.live
+    with pytest.raises(gr.Error, match="in the format of the first"):
+        visitor.do("on_edit", **QUICK, on_top=True, suffix="Be good.")
+    assert visitor.session.live is before
+    assert_idle(visitor)
