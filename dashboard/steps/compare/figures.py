@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.kit.plots import EDITED, VANILLA, base, label, mark, short
+from dashboard.kit.plots import EDITED, RECOMMENDED, SAFE, UNSAFE, VANILLA, base, label, mark, short
 from dashboard.steps.compare.run import Comparison
+from editing.strength import StrengthCurve
 from inspector.columns import NeuronProfile
 from inspector.likelihood import Likelihood
 from inspector.shift import Shift
@@ -118,4 +119,43 @@ def token_probabilities(before: Likelihood, after: Likelihood) -> go.Figure:
     step = max(1, len(x) // 14)
     figure.update_xaxes(tickvals=x[::step], ticktext=[label(before.tokens[i], 10) for i in x[::step]], tickangle=-60)
     figure.update_yaxes(range=[0, 1.02])
+    return figure
+
+
+def strength_curve(curve: StrengthCurve | None) -> go.Figure:
+    """Draw defence and damage over the strength of an edit, the chosen and the suggested one marked."""
+    figure = base(210, xaxis_title="strength", showlegend=True, margin={"l": 46, "r": 50, "t": 30, "b": 40})
+    figure.update_xaxes(range=[-0.05, 1.55])
+    figure.update_layout(
+        yaxis={"title": "percent", "range": [0, 104]},
+        yaxis2={"title": "nats", "overlaying": "y", "side": "right", "showgrid": False, "rangemode": "tozero"},
+    )
+    if curve is None:
+        return figure
+    x = curve.strengths.tolist()
+    for values, name, colour, dash, axis in (
+        (curve.defended, "defended", SAFE, "solid", "y"),
+        (curve.over_refusal, "harmless refused", UNSAFE, "dot", "y"),
+        (curve.degenerate, "broken", VANILLA, "dash", "y"),
+        (curve.harmless_kl, "harmless KL (right)", EDITED, "dashdot", "y2"),
+    ):
+        figure.add_scatter(
+            x=x,
+            y=[float(f"{value:.4g}") for value in values],
+            name=name,
+            yaxis=axis,
+            mode="lines+markers",
+            line={"color": colour, "width": 2, "dash": dash},
+            marker={"size": 6},
+            hovertemplate=f"{name}<br>strength %{{x:g}}: %{{y:.3g}}<extra></extra>",
+        )
+    marks = [(curve.chosen, "chosen", EDITED)]
+    if curve.suggestion is not None and not np.isclose(curve.suggestion, curve.chosen):
+        marks.append((curve.suggestion, "suggested", RECOMMENDED))
+    for strength, said, colour in marks:
+        figure.add_vline(x=strength, line={"color": colour, "width": 1.5, "dash": "dash"})
+        figure.add_annotation(
+            x=strength, y=1, yref="paper", text=f"{said} {strength:g}", showarrow=False, yshift=8, font_size=11
+        )
+    figure.update_layout(legend={"y": -0.3, "yanchor": "top", "x": 0, "xanchor": "left"}, margin_b=78)
     return figure

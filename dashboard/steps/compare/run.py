@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dashboard.kit.session import Session
+from editing import Preparation
+from editing.strength import StrengthCurve, StrengthSettings, strength_curve
 from inspector.columns import NeuronProfile, neuron_profile
 from inspector.divergence import Divergence, divergence
 from inspector.errors import CaseError
 from inspector.likelihood import Likelihood, likelihoods
-from inspector.model import VANILLA, Answers, Decoding, InspectedModel, PromptFormat, encode, stream
+from inspector.model import VANILLA, Answers, Decoding, Detector, InspectedModel, PromptFormat, encode, stream
+from inspector.model.routing import scores
 from inspector.safeedit import Case
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.verdict import Verdict, verdicts
@@ -40,16 +44,39 @@ class Comparison:
     profile: NeuronProfile
 
 
+@dataclass(frozen=True)
+class Detected:
+    """What the model's detector read of one prompt.
+
+    Attributes:
+        score: Its score, the prompt's highest window.
+        threshold: Score from which a prompt counts as harmful.
+        fires: Whether it does.
+        routed: Whether the edit acts only where it does; else it acts all the same.
+    """
+
+    score: float
+    threshold: float
+    fires: bool
+    routed: bool
+
+
 @dataclass
 class Measured:
-    """What was measured of the live edit, and the last answers, vanilla first."""
+    """What was measured of the live edit, the last answers, vanilla first, and what the detector read of their prompt.
+
+    Attributes:
+        curve: Defence against damage over its strength, if it was asked for.
+    """
 
     comparison: Comparison | None = None
     answers: Answers | None = None
+    detected: Detected | None = None
+    curve: StrengthCurve | None = None
 
     def live_changed(self) -> None:
         """Forget what belongs to other weights."""
-        self.comparison = self.answers = None
+        self.comparison = self.answers = self.detected = self.curve = None
 
 
 def measure(model: InspectedModel, session: Session) -> Comparison:
@@ -106,19 +133,51 @@ def prompt_to_ask(case: Case, choice: str, own: str) -> str:
 
 
 def ask(
-    model: InspectedModel, session: Session, text: str, otherwise: PromptFormat, decoding: Decoding
+    model: InspectedModel,
+    session: Session,
+    text: str,
+    otherwise: PromptFormat,
+    decoding: Decoding,
+    detector: Detector | None = None,
 ) -> Iterator[Answers]:
     """Stream the vanilla and the edited answer to one text from one batch.
 
     Args:
         otherwise: The prompt format where no edit is live; an edit is asked in its own.
+        detector: Reads the prompt for the record, whether it routes the edit or not.
     """
     encoded = encode(model, text, None, session.asked_in(otherwise), room=decoding.max_new_tokens)
+    session.slot(Measured).detected = detected(model, session, encoded.prompt, detector)
     for answers in stream(model, encoded.prompt, (VANILLA, session.row), decoding):
         session.slot(Measured).answers = answers
         yield answers
         if session.cancelled.is_set():
             return
+
+
+def detected(
+    model: InspectedModel, session: Session, prompt: Sequence[int], detector: Detector | None
+) -> Detected | None:
+    """Let a detector read a prompt, token ids as the model gets them; ``None`` without one."""
+    if detector is None:
+        return None
+    (score,) = scores(model, detector, [prompt])
+    return Detected(score, detector.threshold, detector.fires(score), session.detector is not None)
+
+
+def curve(model: InspectedModel, session: Session) -> Generator[Preparation, None, StrengthCurve | None]:
+    """Measure defence against damage over the live edit's strength; kept with the visitor unless it was cancelled."""
+    live = session.live
+    if live is None:
+        raise CaseError("No edit is live, so there is no strength to choose. Press Operate first.")
+    settings = StrengthSettings(**CURVE)
+    made = yield from strength_curve(model, session.row, live.case, settings, cancel=session.cancelled.is_set)
+    session.slot(Measured).curve = made
+    return made
+
+
+CURVE: dict[str, Any] = {"harmless": 8, "max_new_tokens": 32}
+"""Size of the strength curve on the page."""
 
 
 def judged(question: str, answers: Answers) -> tuple[Verdict, Verdict]:

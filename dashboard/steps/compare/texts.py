@@ -8,7 +8,8 @@ import numpy as np
 
 from dashboard.kit.html import number, probability, reading, updates, weights_badge
 from dashboard.kit.session import LiveEdit
-from dashboard.steps.compare.run import Comparison
+from dashboard.steps.compare.run import Comparison, Detected
+from editing.strength import StrengthCurve
 from inspector.model import VANILLA, Detector, PromptFormat, Row
 from inspector.safeedit.verdict import Verdict
 
@@ -120,6 +121,62 @@ def detector_note(detector: Detector | None) -> str:
         return "This model has no detector yet: python -m editing.calibrate"
     about = detector.about
     return f"Made from {about['questions']} harmful questions, {about['harmless_prompts']} harmless prompts"
+
+
+EVERYWHERE, WHERE_HARM = "acts on every prompt", "acts only where harm is detected"
+"""The two ways of the routed switch."""
+
+
+def routes(detector: Detector | None, routed: bool) -> tuple[list[str], str]:
+    """Return the switch's choices and which one stands; where there is only one, it says why.
+
+    It can be set before there is an edit: the gate examines the next one as it will act.
+    """
+    if detector is None:
+        only = f"{EVERYWHERE} (no detector yet)"
+        return [only], only
+    return [EVERYWHERE, WHERE_HARM], WHERE_HARM if routed else EVERYWHERE
+
+
+def routing_note(detector: Detector | None) -> str:
+    """Say in the details what the switch in the row of actions goes by."""
+    if detector is None:
+        return reading(f"The edit acts on every prompt. {detector_note(None)}.")
+    about = detector.about
+    measured = [
+        f"{name} {about[key]:.1%}"
+        for name, key in (("harm found in", "found_held_out"), ("false alarms in", "false_alarms_held_out"))
+        if key in about
+    ]
+    told = f" Measured on texts that it was not fitted on: {', '.join(measured)} of them." if measured else ""
+    return reading(
+        f"The switch beside Strength lets the edit act on every prompt or only where the detector finds harm. "
+        f"{detector_note(detector)}.{told} Whoever knows of the detector can write a prompt that passes below it."
+    )
+
+
+def detected_line(found: Detected | None, detector: Detector | None) -> str:
+    """Say under the numbers what the detector read of the prompt that was asked; nothing without a detector."""
+    if detector is None:
+        return ""
+    made = detector_note(detector)
+    if found is None:
+        return reading(f"Detector: {made[0].lower()}{made[1:]}. Ask both to see its score.")
+    if found.routed:
+        then = "so the edit acts" if found.fires else "so the vanilla weights answer, bit for bit"
+    else:
+        then = "the edit acts on every prompt" + ("" if found.fires else "; routed, it would not act here")
+    verdict = "harm detected" if found.fires else "no harm detected"
+    return reading(
+        f"Detector: score {found.score:.3f} on this prompt, threshold {found.threshold:.3f}: {verdict}, {then}. {made}."
+    )
+
+
+def curve_reading(curve: StrengthCurve | None) -> str:
+    """Read the strength curve, or say how to get it."""
+    if curve is None:
+        return reading("Not measured yet: defence and damage at seven strengths, vanilla among them, in one batch.")
+    return reading(curve.reading)
 
 
 def heads(row: Row, notes: str | tuple[str, str], marks: tuple[Verdict, Verdict]) -> tuple[str, str]:

@@ -12,12 +12,14 @@ from dashboard.kit.html import message
 from dashboard.kit.live import ended, streamed
 from dashboard.kit.panes import build_pair
 from dashboard.kit.plots import plot
-from dashboard.kit.room import Room
+from dashboard.kit.room import Context, Room
 from dashboard.kit.session import Session
 from dashboard.kit.values import decoding_from
 from dashboard.steps.compare import figures, run
 from dashboard.steps.compare import texts as words
+from dashboard.steps.compare.routing import RoutingPart
 from dashboard.steps.compare.run import OWN_PROMPT, PROMPT_CHOICES, Comparison, Measured
+from dashboard.steps.compare.strength import StrengthPart
 from inspector.errors import CaseError
 from inspector.model import Answers, Decoding, PromptFormat
 from inspector.safeedit.verdict import Verdict
@@ -43,6 +45,11 @@ class CompareRoom(Room):
 
     name = "compare"
 
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.routing = RoutingPart(context, self.rerouted)
+        self.curve = StrengthPart(context, self.scaled)
+
     def build(self) -> None:
         """Lay both answers out under their verdicts."""
         session = self.context.example.session
@@ -57,13 +64,14 @@ class CompareRoom(Room):
         """Lay the four numbers out that matter."""
         session = self.context.example.session
         self.numbers = gr.HTML(words.numbers(session.slot(Measured).comparison, session.live), elem_id="numbers")
+        self.routing.build_reading()
 
     def build_undo(self) -> None:
         """Lay the Undo button out."""
         self.undo = gr.Button("Undo edit", elem_id="undo", min_width=100)
 
     def build_asking(self) -> None:
-        """Lay strength and Ask out, which stand beside the answers."""
+        """Lay strength, routing and Ask out, which stand beside the answers."""
         self.strength = gr.Slider(
             0,
             1.5,
@@ -74,6 +82,7 @@ class CompareRoom(Room):
             min_width=190,
             elem_id="strength",
         )
+        self.routing.build()
         self.ask_what = gr.Dropdown(
             [*PROMPT_CHOICES, *([] if self.context.read_only else [OWN_PROMPT])],
             value=ADVERSARIAL,
@@ -107,6 +116,7 @@ class CompareRoom(Room):
     def build_details(self) -> None:
         """Lay the other figures and all measured numbers out."""
         session = self.context.example.session
+        self.curve.build()
         self.tiles = gr.HTML(words.tiles(session.slot(Measured).comparison, session.live), elem_id="tiles")
         with gr.Row(elem_id="more-figures") as self.more_figures:
             for role, title, draw in FIGURES[SHOWN_AT_ONCE:]:
@@ -122,18 +132,11 @@ class CompareRoom(Room):
 
     def build_decoding(self) -> None:
         """Lay the decoding and the routing out."""
-        detector = self.context.detector
         with gr.Row():
             self.max_new_tokens = gr.Slider(8, 256, value=LONGEST_ANSWER, step=8, label="Longest answer", info="Tokens")
             self.temperature = gr.Slider(0, 1.5, value=0, step=0.1, label="Temperature", info="0 is greedy")
             self.seed = gr.Number(0, label="Seed", info="For temperatures above 0", precision=0)
-        self.routed = gr.Checkbox(
-            False,
-            label="The edit acts only where harm is detected",
-            info=words.detector_note(detector),
-            interactive=detector is not None,
-            elem_id="routed",
-        )
+        self.routing.build_note()
 
     @property
     def _decoding(self) -> tuple[Any, ...]:
@@ -156,27 +159,30 @@ class CompareRoom(Room):
         lock(self.ask)
         lock(self.undo, words_of_undo)
         lock(self.strength, state_of_strength)
-        lock(self.routed, self._state_of_routing)
+        self.routing.hear()
+        self.curve.hear()
 
     @property
     def _compared(self) -> list[Any]:
         shown = [getattr(self, name) for role, *_ in FIGURES for name in (role, _reading(role))]
-        return [*self.pair.parts, self.numbers, self.tiles, self.figures, self.more_figures, *shown]
+        said = [self.numbers, self.tiles, self.routing.detected]
+        return [*self.pair.parts, *said, self.figures, self.more_figures, *shown]
 
     def connect(self) -> None:
         """Wire the controls."""
         press, clock = self.context.press, self.bus.offered("clock").outputs[0]
         self.context.react(self.ask_what.input, self.on_ask_what, inputs=[self.ask_what], outputs=[self.own_text])
         asked = [*self.bus.offered("suffix").inputs, self.ask_what, self.own_text, *self._decoding]
-        shown = self.pair.parts
+        shown = [*self.pair.parts, self.routing.detected]
         press(self.ask.click, self.on_ask, clock=clock, inputs=asked, outputs=shown, starting="")
         for trigger, work, own in (
             (self.strength.release, self.on_strength, self.strength),
             (self.undo.click, self.on_undo, self.ask_what),
-            (self.routed.input, self.on_routed, self.routed),
+            (self.routing.routed.input, self.routing.on_routed, self.routing.routed),
         ):
             inputs = dict.fromkeys([own, *asked])
             press(trigger, work, clock=clock, inputs=inputs, outputs=self._compared, tells=(News.LIVE,), starting="")
+        self.curve.wire([*asked], [*self._compared, self.strength])
 
     def on_ask_what(self, _session: Session, values: Values) -> Update:
         """Show the field for a text of one's own where it is asked."""
@@ -204,8 +210,9 @@ class CompareRoom(Room):
     ) -> Iterator[Update]:
         own = choice == OWN_PROMPT
         note = words.answer_note(choice, session.live.format if session.live else None, otherwise, judged=not own)
-        answers = run.ask(self.model, session, text, otherwise, decoding)
+        answers = run.ask(self.model, session, text, otherwise, decoding, self.context.detector)
         yield from streamed(self.pair, session, answers, note, decoding.max_new_tokens)
+        yield self.routing.read(session)
         kept, case = session.slot(Measured).answers, session.live.case if session.live else session.case
         if kept is not None and case is not None and not own:
             marks = run.judged(case.question, kept)
@@ -227,10 +234,16 @@ class CompareRoom(Room):
         session.scale(float(values[self.strength]))
         yield from self._changed(session, values)
 
-    def on_routed(self, session: Session, values: Values) -> Iterator[Update]:
-        """Let the patch act on every prompt or only where harm is detected, and regenerate."""
+    def scaled(self, session: Session, values: Values, strength: float) -> Iterator[Update]:
+        """Scale the patch to a strength that was suggested; the curve that suggests it still holds."""
         self._require_bundled(values)
-        session.detector = self.context.detector if values[self.routed] else None
+        session.scale(strength)
+        yield {self.strength: gr.Slider(value=session.strength)}
+        yield from self._changed(session, values)
+
+    def rerouted(self, session: Session, values: Values) -> Iterator[Update]:
+        """Ask anew once the edit acts elsewhere."""
+        self._require_bundled(values)
         yield from self._changed(session, values, measure=False)
 
     def on_undo(self, session: Session, values: Values) -> Iterator[Update]:
@@ -284,14 +297,6 @@ class CompareRoom(Room):
             update[getattr(self, role)] = draw(comparison)
             update[getattr(self, _reading(role))] = readings[role]
         return update
-
-    def _state_of_routing(self, session: Session) -> Any:
-        detector = self.context.detector
-        return gr.Checkbox(
-            value=session.detector is not None,
-            interactive=detector is not None and session.live is not None,
-            info=words.detector_note(detector),
-        )
 
 
 def _reading(role: str) -> str:

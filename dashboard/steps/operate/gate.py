@@ -39,7 +39,7 @@ class GatePart(Room):
     def build(self) -> None:
         """Lay the line out with its buttons."""
         session = self.context.example.session
-        self.gate = gr.HTML(words.gate_line(session), elem_id="gate")
+        self.gate = gr.HTML(words.gate_line(session, self.context.detector is not None), elem_id="gate")
         with gr.Row(elem_id="gate-buttons"):
             self.keep = gr.Button("Keep it anyway", size="sm", visible=False, elem_id="keep", min_width=110)
             self.examine = gr.Button("Examine", size="sm", elem_id="examine", min_width=90)
@@ -97,7 +97,10 @@ class GatePart(Room):
 
     def on_ended(self, session: Session, _values: Values) -> Update:
         """Show the gate's word and the stack's."""
-        return {self.gate: words.gate_line(session), self.stack: words.stack_reading(session)}
+        return {
+            self.gate: words.gate_line(session, self.context.detector is not None),
+            self.stack: words.stack_reading(session),
+        }
 
     def on_keep(self, session: Session, values: Values) -> Iterator[Update]:
         """Make the refused edit live, recorded as kept by hand."""

@@ -14,9 +14,9 @@ from inspector.errors import CaseError
 from inspector.model import InspectedModel, Row
 from inspector.safeedit.exam import Progress
 
-EXAM: dict[str, int] = {"harmless": 16, "questions": 8, "max_new_tokens": 32}
+EXAM: dict[str, Any] = {"harmless": 16, "questions": 8, "max_new_tokens": 32}
 """Size of the small exam on the page: that of :class:`editing.gate.GateSettings`."""
-STACK_EXAM: dict[str, int] = {"harmless": 8, "max_new_tokens": 32}
+STACK_EXAM: dict[str, Any] = {"harmless": 8, "max_new_tokens": 32}
 """Size of the exams that say what a second edit does to the first one's scores."""
 
 

@@ -59,11 +59,15 @@ CHIPS = {
 """The gate's budgets, in a word or two."""
 
 
-def gate_line(session: Session) -> str:
-    """Say under the vital signs what the gate says: of the edit that waits, else of the live one."""
+def gate_line(session: Session, detector: bool = False) -> str:
+    """Say under the vital signs what the gate says: of the edit that waits, else of the live one.
+
+    Args:
+        detector: The model has one, so that a refused edit can be tried where harm is detected only.
+    """
     held, live = session.slot(Gated).held, session.live
     if held is not None:
-        return _held_line(held, session.row)
+        return _held_line(held, session.row, detector and session.detector is None)
     if live is None:
         return ""
     record = record_of(live)
@@ -82,7 +86,7 @@ def gate_line(session: Session) -> str:
     return f'<p class="gate refused"><b>Refused by the gate</b> {_chips(record["checks"])} <em>{how}.</em> {asked}</p>'
 
 
-def _held_line(held: Made, live: Row) -> str:
+def _held_line(held: Made, live: Row, can_be_routed: bool) -> str:
     stays = f"It is not live: {escape(live.label())} stays live, and the edit waits here until you make another."
     if held.acceptance is None:
         return (
@@ -91,7 +95,8 @@ def _held_line(held: Made, live: Row) -> str:
         )
     broken = "; ".join(check.sentence() for check in held.acceptance.checks if not check.passed)
     chips = _chips([asdict(check) for check in held.acceptance.checks])
-    return f'<p class="gate refused"><b>Refused by the gate:</b> {escape(broken)}. {chips} <em>{stays}</em></p>'
+    routed = " To try it where harm is detected only, set the switch and press Examine." if can_be_routed else ""
+    return f'<p class="gate refused"><b>Refused by the gate:</b> {escape(broken)}. {chips} <em>{stays}{routed}</em></p>'
 
 
 def _chips(checks: Sequence[Mapping[str, Any]]) -> str:

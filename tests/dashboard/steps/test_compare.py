@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import by_hand
 import gradio as gr
+import numpy as np
 import pytest
 import torch
 from dashboard_helpers import QUICK, Page, Visitor, assert_idle, open_page, tiny_model
 
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.compare.run import OWN_PROMPT, PROMPT_CHOICES, Measured
+from dashboard.steps.compare.texts import EVERYWHERE, WHERE_HARM
 from dashboard.steps.locate.run import LocatedCase
 from editing.calibration import Calibration
 from editing.trial_edits import Layers, Trial
-from inspector.model import Detector, InspectedModel
+from inspector.model import Detector, InspectedModel, encode
+from inspector.model.routing import scores
 from inspector.safeedit.verdict import Verdict
 
 pytestmark = pytest.mark.usefixtures("model")
@@ -148,21 +152,94 @@ def test_a_routed_edit_answers_only_where_harm_is_detected_and_says_which_weight
     always = visitor.screen["edited"]
     assert always != visitor.screen["vanilla"] and "detected" not in visitor.screen["live"]
     tiles = visitor.screen["tiles"]
-    visitor.do("on_routed", routed=True)
+    visitor.do("on_routed", routed=WHERE_HARM)
     assert visitor.screen["edited"] == (always if fires else visitor.screen["vanilla"])
     assert "only where harm is detected" in visitor.screen["live"]
     assert ("no harm detected: the vanilla weights answered" in visitor.screen["edited_head"]) is not fires
     assert visitor.screen["tiles"] == tiles, "the patch itself is measured, as before"
     assert_idle(visitor)
-    visitor.do("on_routed", routed=False)
+    visitor.do("on_routed", routed=EVERYWHERE)
     assert visitor.screen["edited"] == always and "detected" not in visitor.screen["live"]
 
 
 def test_the_switch_says_what_the_detector_was_made_of_or_how_to_make_one(detecting, visitor):
-    switch = detecting[0].parts.routed
-    assert switch.interactive and switch.info == "Made from 189 harmful questions, 315 harmless prompts"
-    switch = visitor.page.parts.routed
-    assert not switch.interactive and "python -m editing.calibrate" in switch.info
+    parts = detecting[0].parts
+    assert parts.routed.interactive and "Made from 189 harmful questions, 315 harmless prompts" in parts.note.value
+    parts = visitor.page.parts
+    assert not parts.routed.interactive and "python -m editing.calibrate" in parts.note.value
+    assert parts.detected.value == ""
+    visitor.do("on_ask", max_new_tokens=2)
+    assert visitor.screen["routed"] == "acts on every prompt (no detector yet)" and visitor.screen["detected"] == ""
+
+
+@pytest.mark.parametrize(("threshold", "fires"), [(1e9, False), (-1e9, True)])
+def test_each_prompt_asked_shows_the_detector_s_score_and_threshold_whether_the_edit_is_routed_or_not(
+    detecting, request, threshold, fires
+):
+    page, made = detecting
+    object.__setattr__(made, "threshold", threshold)
+    visitor = Visitor(page, request.node.name)
+    visitor.do("on_ask", max_new_tokens=2)
+    found, live = visitor.session.slot(Measured).detected, visitor.session.live
+    prompt = encode(tiny_model(), live.case.adversarial_prompt, None, live.format).prompt
+    assert [found.score] == scores(tiny_model(), made, [prompt]) and found.fires is fires and not found.routed
+    said = visitor.screen["detected"]
+    assert f"score {found.score:.3f} on this prompt, threshold {threshold:.3f}" in said
+    assert ("routed, it would not act here" in said) is not fires and "189 harmful questions" in said
+    visitor.do("on_routed", routed=WHERE_HARM)
+    expected = "harm detected, so the edit acts" if fires else "no harm detected, so the vanilla weights answer"
+    assert expected in visitor.screen["detected"]
+    visitor.do("on_undo")
+    assert visitor.screen["routed"] == WHERE_HARM, "the next edit is examined as it will act"
+
+
+def test_an_edit_that_the_gate_refuses_can_be_examined_where_harm_is_detected_only(detecting, request):
+    page, made = detecting
+    object.__setattr__(made, "threshold", 1e9)
+    visitor = Visitor(page, request.node.name)
+    visitor.do("on_undo")
+    visitor.do("on_edit", **{**QUICK, "allowed_harmless_kl": 0})
+    assert visitor.session.live is None and "set the switch and press Examine" in visitor.screen["gate"]
+    visitor.do("on_routed", routed=WHERE_HARM)
+    assert "Refused by the gate" in visitor.screen["gate"], "it still waits"
+    visitor.do("on_examine")
+    assert visitor.session.live is not None and "Gate passed" in visitor.screen["gate"]
+    assert "only where harm is detected" in visitor.screen["live"]
+    visitor.do("on_routed", routed=EVERYWHERE)
+    assert "Examined:" in visitor.screen["gate"], "the gate's word is about the routed edit"
+    assert_idle(visitor)
+
+
+def test_the_strength_curve_is_measured_on_demand_and_a_press_takes_its_suggestion(visitor, monkeypatch):
+    monkeypatch.setattr(comparing, "CURVE", {"harmless": 2, "max_new_tokens": 3})
+    visitor.do("on_ask", max_new_tokens=2)
+    assert visitor.screen["take"] == "No suggestion yet"
+    visitor.do("on_curve")
+    curve = visitor.session.slot(Measured).curve
+    assert curve.strengths.tolist() == [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5]
+    assert [len(line.x) for line in visitor.screen["curve_plot"].data] == [7] * 4
+    assert curve.reading[:20] in visitor.screen["curve_reading"]
+    better = replace(curve, defended=np.array([0.0, 50, 50, 50, 50, 50, 50]), harmless_kl=np.arange(7) / 100)
+    visitor.session.slot(Measured).curve = better
+    visitor.do("on_ask", max_new_tokens=2)
+    assert visitor.screen["take"] == "Take strength 0.25"
+    visitor.do("on_take", max_new_tokens=2)
+    assert visitor.session.strength == visitor.screen["strength"] == 0.25 and "strength 0.25" in visitor.screen["live"]
+    assert visitor.screen["take"] == "Strength 0.25 is taken"
+    assert_idle(visitor)
+
+
+def test_a_cancel_of_the_strength_curve_says_so_and_other_weights_have_none(visitor, monkeypatch):
+    monkeypatch.setattr(comparing, "CURVE", {"harmless": 2, "max_new_tokens": 3})
+    run = visitor.press("on_curve")
+    next(run)
+    visitor.do("on_cancel")
+    list(run)
+    assert visitor.session.slot(Measured).curve is None and "no curve was measured" in visitor.screen["clock"]
+    visitor.do("on_undo")
+    assert visitor.screen["measure"] == "No edit to measure" and "Not measured yet" in visitor.screen["curve_reading"]
+    with pytest.raises(gr.Error, match="no strength to choose"):
+        visitor.do("on_curve")
 
 
 def test_locate_picks_the_layer_where_trial_edits_work_and_the_paper_s_presets_the_toxic_one(detecting, request):
