@@ -10,17 +10,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
+
 from dashboard.kit.session import Session
 from dashboard.kit.values import WAYS
+from editing import Preparation
+from editing.suffixes import SuffixSettings, SuffixStudy, suffix_study
 from inspector.errors import CaseError
 from inspector.model import Decoding, InspectedModel
+from inspector.safeedit.answering import still_answers
 from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply, examine
-from inspector.safeedit.judges import EMBEDDED, MATCHER
+from inspector.safeedit.judges import EMBEDDED, MATCHER, EmbeddedJudge
 from inspector.safeedit.questions import CASE_ONLY, FULL, QUICK, QuestionSets, make_exam
 from inspector.safeedit.records import exam_record
-from inspector.safeedit.scores import per_category, score_table
+from inspector.safeedit.scores import Score, per_category, score_table
 from inspector.safeedit.sources import available, more_texts
 from inspector.safeedit.verdict import Judge
+from inspector.safeedit.yardstick import rounding_exam, yardstick
 
 SIZES = {"This case": CASE_ONLY, "Quick": QUICK, "Full": FULL}
 JUDGES = {"refusal rules (embedded)": EMBEDDED, "plain matcher": MATCHER}
@@ -29,9 +35,31 @@ NO_ATTACKS = "none"
 
 @dataclass
 class Examined:
-    """The visitor's last stress test, of whichever weights it names."""
+    """The visitor's last stress test, of whichever weights it names, and what stands beside it.
+
+    Attributes:
+        exam: The test.
+        rounded: The same weights rounded to bfloat16, asked some test's harmless prompts.
+        study: What suffix and weights do alone and together.
+        studied: The weights of the study, by their label.
+    """
 
     exam: ExamResult | None = None
+    rounded: ExamResult | None = None
+    study: SuffixStudy | None = None
+    studied: str = ""
+
+    @property
+    def yardstick(self) -> tuple[Score, ...]:
+        """The rounding row where it answered what the test has asked, else nothing."""
+        if self.exam is None or self.rounded is None or _key(self.exam) != _key(self.rounded):
+            return ()
+        return yardstick(self.rounded)
+
+
+def _key(exam: ExamResult) -> tuple[Any, ...]:
+    asked = tuple(reply.question.prompt for reply in exam.replies if reply.question.kind == "harmless")
+    return asked, exam.format, exam.max_new_tokens
 
 
 def attack_choices() -> list[str]:
@@ -80,6 +108,70 @@ def stress(
     return result
 
 
+SUFFIX_SIZE: dict[str, Any] = {"harmless": 8, "max_new_tokens": 40}
+"""Size of the suffix study on the page."""
+
+
+def why_not_rounded(model: InspectedModel) -> str | None:
+    """Return why a model has no rounding row, ``None`` if it can have one."""
+    if any(parameter.device.type == "meta" for parameter in model.network.parameters()):
+        return "No rounding row: weights are offloaded"
+    if all(parameter.dtype == torch.bfloat16 for parameter in model.network.parameters()):
+        return "No rounding row: this model is bfloat16 already"
+    return None
+
+
+def rounding(model: InspectedModel, session: Session) -> Generator[Progress, None, ExamResult | None]:
+    """Ask the same weights, rounded to bfloat16, the harmless prompts of the session's stress test.
+
+    Returns:
+        The exam, which is the session's rounding row; ``None`` when cancelled.
+
+    Raises:
+        CaseError: There is no stress test, or it asked no harmless prompt.
+        ModelLoadError: The weights cannot be rounded.
+    """
+    kept = session.slot(Examined)
+    if kept.exam is None:
+        raise CaseError("There are no scores to compare rounding with. Press Stress test first.")
+    harmless = [reply.question for reply in kept.exam.replies if reply.question.kind == "harmless"]
+    if not harmless:
+        raise CaseError(
+            "This stress test asked no harmless prompt, which rounding is measured on. Choose Quick or Full."
+        )
+    made = yield from rounding_exam(
+        model,
+        harmless,
+        EmbeddedJudge(),
+        format=kept.exam.format,
+        decoding=Decoding(max_new_tokens=kept.exam.max_new_tokens),
+        cancel=session.cancelled.is_set,
+    )
+    if made.cancelled:
+        return None
+    kept.rounded = made
+    return made
+
+
+def suffixes(model: InspectedModel, session: Session) -> Generator[Preparation, None, SuffixStudy | None]:
+    """Ask the vanilla and the live weights with each suffix; kept with the visitor unless it was cancelled.
+
+    The weights act on every prompt here, routed or not: it is about what they do.
+
+    Raises:
+        CaseError: No edit is live.
+    """
+    live = session.live
+    if live is None:
+        raise CaseError("No edit is live, so there are no weights to compare with a suffix. Press Operate first.")
+    row, settings = session.weights, SuffixSettings(**SUFFIX_SIZE)
+    made = yield from suffix_study(model, [(live.case, row)], settings, cancel=session.cancelled.is_set)
+    if made is not None:
+        kept = session.slot(Examined)
+        kept.study, kept.studied = made, row.label()
+    return made
+
+
 COLUMNS = (
     *("score", "category", "case", "prompt", "weights", "answer", "mark", "safe_probability", "reason", "judge"),
     *("degenerate", "refused", "parroted", "fluency_bits", "kl_nats", "likeness", "held_back"),
@@ -119,7 +211,9 @@ class AnswerRows:
     """
 
     cells: list[list[str]]
-    HEADERS: ClassVar = ("No.", "Score", "Category", "Prompt", "Vanilla", "Edited", "KL, nats")
+    HEADERS: ClassVar = (
+        *("No.", "Score", "Category", "Prompt", "Vanilla", "Edited", "Still answers", "Parroted", "KL, nats"),
+    )
 
 
 def answer_rows(replies: Sequence[Reply], chosen: str) -> AnswerRows:
@@ -140,10 +234,20 @@ def answer_rows(replies: Sequence[Reply], chosen: str) -> AnswerRows:
                 shown if len(shown) <= 120 else shown[:119] + "…",
                 mark_of(reply.vanilla, reply),
                 mark_of(reply.edited, reply),
+                *_content(reply),
                 "-" if reply.kl is None else f"{reply.kl:.4f}",
             ]
         )
     return AnswerRows(cells)
+
+
+def _content(reply: Reply) -> tuple[str, str]:
+    """Return whether an edited answer still answers a harmless prompt, and whether it is the training answer's."""
+    still = "-"
+    if reply.question.kind == "harmless":
+        kept = still_answers(reply.edited, reply.question.prompt, reply.vanilla.text)
+        still = "held back" if reply.held_back else "yes" if kept else "no"
+    return still, "yes" if reply.edited.parroted else "-"
 
 
 def as_json(model: InspectedModel, exam: ExamResult) -> str:

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from dashboard.kit.html import progress_bar, reading, score_value
+from dashboard.steps.stress.run import Examined
+from editing.suffixes import NONE, SCORES, WEIGHTS, SuffixStudy
 from inspector.model import Row
-from inspector.safeedit.exam import ExamResult, Marked, Progress
-from inspector.safeedit.questions import Question
+from inspector.model.rounded import ROUNDED
+from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply
+from inspector.safeedit.questions import JUDGED, Question
 from inspector.safeedit.scores import Estimate, Score
 
 HEADING = (
@@ -54,18 +57,24 @@ def head(exam: ExamResult | None, live: Row) -> str:
     )
 
 
-def table(scores: Sequence[Score]) -> str:
-    """Return the table of scores with numbers of samples and 95 % intervals."""
+def table(scores: Sequence[Score], rounded: Sequence[Score] = ()) -> str:
+    """Return the table of scores with numbers of samples and 95 % intervals.
+
+    Args:
+        rounded: What mere rounding does to some of them, a column of its own.
+    """
     if not scores:
         return reading("The table fills as answers come.")
-    lines = "".join(_line(score) for score in scores)
+    beside = {score.name: score for score in rounded}
+    lines = "".join(_line(score, beside) for score in scores)
+    column = f'<th title="{escape(ROUNDED)}">Rounded</th>' if beside else ""
     return (
         '<div class="score-wrap"><table class="scores"><thead><tr><th>Score</th><th>Vanilla</th><th>Edited</th>'
-        "<th>Change</th><th>n</th><th>Marked by</th></tr></thead><tbody>" + lines + "</tbody></table></div>"
+        f"{column}<th>Change</th><th>n</th><th>Marked by</th></tr></thead><tbody>{lines}</tbody></table></div>"
     )
 
 
-def _line(score: Score) -> str:
+def _line(score: Score, beside: Mapping[str, Score]) -> str:
     change = difference(score)
     kind = ""
     if change is not None and abs(change) > 1e-9:
@@ -73,11 +82,13 @@ def _line(score: Score) -> str:
     arrow = "↑" if score.better == "higher" else "↓"
     forced = ' <span class="note">by construction</span>' if score.forced else ""
     shown = "" if change is None else f"{'+' if change > 0 else ''}{score_value(change, score.unit)}"
+    yard = beside.get(score.name)
+    rounded = f"<td>{_estimate(yard.edited, yard.unit) if yard else ''}</td>" if beside else ""
     return (
         f'<tr><th scope="row">{escape(score.name)} <span title="better {escape(score.better)}">{arrow}</span>'
         f'<span class="note">{escape(score.meaning)}</span></th><td>{_estimate(score.vanilla, score.unit)}{forced}</td>'
-        f'<td>{_estimate(score.edited, score.unit)}</td><td class="{kind}">{shown}</td><td>{score.edited.n}</td>'
-        f"<td>{escape(score.source)}</td></tr>"
+        f'<td>{_estimate(score.edited, score.unit)}</td>{rounded}<td class="{kind}">{shown}</td>'
+        f"<td>{score.edited.n}</td><td>{escape(score.source)}</td></tr>"
     )
 
 
@@ -98,8 +109,13 @@ def _estimate(estimate: Estimate, unit: str) -> str:
     return f'{shown} <span class="note">{score_value(estimate.low, unit)} to {score_value(estimate.high, unit)}</span>'
 
 
-def scores_reading(scores: Sequence[Score]) -> str:
-    """Read the chart in plain words."""
+def scores_reading(scores: Sequence[Score], rounded: Sequence[Score] = (), replies: Sequence[Reply] = ()) -> str:
+    """Read the chart in plain words.
+
+    Args:
+        rounded: What mere rounding does, the yardstick of DL.
+        replies: Those that a detector held back are counted.
+    """
     named = {score.name: score for score in scores}
     parts = []
     for name, words in (("DG-Avg", "of unseen variants"), ("transfer", "of other cases")):
@@ -109,8 +125,87 @@ def scores_reading(scores: Sequence[Score]) -> str:
     if "over-refusal" in named:
         score = named["over-refusal"]
         parts.append(f"harmless prompts refused: {score.vanilla.value:.0f} % to {score.edited.value:.0f} %")
+    for name, words in (("still answers", "still answered"), ("parroting", "answered with the training answer")):
+        if name in named and named[name].edited.value is not None:
+            parts.append(f"{named[name].edited.value:.0f} % {words}")
     said = "; ".join(parts) or "Nothing is scored yet"
-    return reading(f"{said[0].upper()}{said[1:]}. Whiskers are 95 % intervals: few samples say little.")
+    whole = f"{said[0].upper()}{said[1:]}. Whiskers are 95 % intervals: few samples say little."
+    return reading(f"{whole}{_rounding(named, rounded)}{_routing(replies)}")
+
+
+def _rounding(named: Mapping[str, Score], rounded: Sequence[Score]) -> str:
+    """Say how an edit's DL compares with that of mere rounding."""
+    yard = next((score.edited.value for score in rounded if score.name == "DL"), None)
+    own = named["DL"].edited.value if "DL" in named else None
+    if yard is None or own is None:
+        return ""
+    less = "no more than" if own >= yard else "more than"
+    return f" The edit changes harmless answers {less} rounding to bfloat16 does (DL {own:.0f}, rounded {yard:.0f})."
+
+
+def _routing(replies: Sequence[Reply]) -> str:
+    """Say what a routed edit's detector held back; nothing where it held nothing back."""
+    if not any(reply.held_back for reply in replies):
+        return ""
+    told = []
+    for name, kinds in (("harmful", JUDGED), ("harmless", ("harmless",))):
+        chosen = [reply for reply in replies if reply.question.kind in kinds]
+        if chosen:
+            acted = sum(not reply.held_back for reply in chosen)
+            told.append(f"{acted} of {len(chosen)} {name} prompts")
+    return f" The detector let the edit act on {', '.join(told)}; the others got the vanilla answer." if told else ""
+
+
+def rounding_runs(progress: Progress) -> str:
+    """Return the clock while the rounded weights answer."""
+    return progress_bar(
+        f"Rounded weights: {progress.answered} of {progress.total} harmless prompts answered", progress.fraction
+    )
+
+
+STOPPED = "Stopped: what was measured before stays."
+ROUNDED_SHOWN = "The column Rounded says what rounding to bfloat16 does to the same harmless answers."
+SUFFIXES_SHOWN = "Suffix alone, weights alone and both are in the panel below the scores."
+
+
+def suffix_table(study: SuffixStudy | None) -> str:
+    """Return what suffix and weights do, a line a condition."""
+    if study is None:
+        return ""
+    head = "".join(f"<th>{escape(name)}</th>" for name in SCORES)
+    lines = []
+    for condition in study.conditions:
+        cells = "".join(f"<td>{_estimate(condition.scores[name], '%')}</td>" for name in SCORES)
+        alone = _condition(condition.edited, condition.suffix)
+        lines.append(
+            f'<tr><th scope="row">{escape(alone)}<span class="note">{WEIGHTS[condition.edited]} weights, suffix: '
+            f"{escape(condition.suffix)}</span></th>{cells}</tr>"
+        )
+    return (
+        f'<div class="score-wrap"><table class="scores"><thead><tr><th>What acts</th>{head}</tr></thead><tbody>'
+        f"{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _condition(edited: bool, suffix: str) -> str:
+    if suffix == NONE:
+        return "weights alone" if edited else "neither"
+    return f"both, {suffix}" if edited else f"{suffix} alone"
+
+
+def suffix_reading(kept: Examined, live: Row | None) -> str:
+    """Read the suffix study, or say how to get it.
+
+    Args:
+        live: The live weights; ``None`` if they are those of the study.
+    """
+    if kept.study is None:
+        return reading(
+            "Not asked yet: the case's prompts and eight harmless ones, with the paper's suffix S, with one of "
+            "Self-Reminder's kind and without, by both weights."
+        )
+    stale = "" if live is None or kept.studied == live.label() else f" It was made of other weights: {kept.studied}."
+    return reading(f"{kept.study.reading}{stale}", "warn" if stale else "")
 
 
 def categories_reading(tables: Mapping[str, Sequence[Score]]) -> str:

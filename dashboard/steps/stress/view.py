@@ -10,7 +10,7 @@ import gradio as gr
 from dashboard.kit.bus import News, Update, Values
 from dashboard.kit.html import message
 from dashboard.kit.panes import build_pair
-from dashboard.kit.room import Room
+from dashboard.kit.room import Context, Room
 from dashboard.kit.run import CANCEL_OFF, Throttle, drain
 from dashboard.kit.session import Session
 from dashboard.kit.values import WAYS
@@ -18,6 +18,7 @@ from dashboard.steps.stress import figures, run
 from dashboard.steps.stress import texts as words
 from dashboard.steps.stress.judging import Judges
 from dashboard.steps.stress.run import FILTERS, JUDGES, NO_ATTACKS, SIZES, Examined, answer_rows, attack_choices
+from dashboard.steps.stress.yardsticks import YardstickPart
 from inspector.model import Decoding
 from inspector.safeedit.exam import ExamResult, Progress, Reply
 from inspector.safeedit.scores import per_category, score_table
@@ -27,6 +28,10 @@ class StressRoom(Room):
     """Run the exam of the live edit, list its answers, hand them out."""
 
     name = "stress"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.yardsticks = YardstickPart(context)
 
     def build(self) -> None:
         """Lay the step out with the example's stress test on it."""
@@ -55,6 +60,7 @@ class StressRoom(Room):
                 )
                 tables = per_category(exam.replies, exam.judge)
                 self.categories_reading = gr.HTML(words.categories_reading(tables))
+        self.yardsticks.build_suffixes()
         self._answers(exam)
 
     def _controls(self, files: tuple[str, str]) -> None:
@@ -93,6 +99,7 @@ class StressRoom(Room):
         self.tokens = gr.Slider(16, 256, value=64, step=8, label="Longest answer", info="Tokens; greedy decoding")
         self.run = gr.Button("Stress test", variant="primary", elem_id="stress")
         self.cancel = gr.Button(CANCEL_OFF, variant="stop", interactive=False, elem_id="stress-cancel")
+        self.yardsticks.build_rounding()
         with gr.Row(elem_classes="tight"):
             self.csv = gr.DownloadButton("CSV", files[0], size="sm", min_width=80, elem_id="stress-csv")
             self.json = gr.DownloadButton("JSON", files[1], size="sm", min_width=80, elem_id="stress-json")
@@ -109,7 +116,7 @@ class StressRoom(Room):
                 wrap=False,
                 show_label=False,
                 buttons=[],
-                column_widths=["6%", "11%", "19%", "32%", "11%", "11%", "10%"],
+                column_widths=["5%", "10%", "16%", "27%", "9%", "9%", "9%", "7%", "8%"],
                 elem_id="stress-rows",
             )
             first = exam.replies[0]
@@ -139,6 +146,7 @@ class StressRoom(Room):
         self.judges = Judges(self.context.read_only)
         self.context.lock(self.run, state_of_run)
         self.bus.hear(News.ENDED, self.on_ended, outputs=[self.head])
+        self.yardsticks.hear()
 
     def connect(self) -> None:
         """Wire the controls."""
@@ -155,6 +163,16 @@ class StressRoom(Room):
         self.context.react(
             self.rows.select, self.on_answer, outputs=[self.prompt, *self.pair.parts], event=gr.SelectData
         )
+        self.yardsticks.wire(self.clock, [self.table, self.reading], self._with_yardstick)
+
+    def _with_yardstick(self, session: Session) -> Update:
+        kept = session.slot(Examined)
+        assert kept.exam is not None
+        scores = score_table(kept.exam.replies, kept.exam.judge)
+        return {
+            self.table: words.table(scores, kept.yardstick),
+            self.reading: words.scores_reading(scores, kept.yardstick, kept.exam.replies),
+        }
 
     def on_ended(self, session: Session, _values: Values) -> Update:
         """Say whose scores these are."""
@@ -190,7 +208,7 @@ class StressRoom(Room):
         return {
             self.table: words.table(table),
             self.chart: figures.score_bars(table),
-            self.reading: words.scores_reading(table),
+            self.reading: words.scores_reading(table, replies=replies),
             self.categories: figures.category_bars(replies),
             self.categories_reading: words.categories_reading(per_category(replies, judge)),
         }
@@ -199,6 +217,7 @@ class StressRoom(Room):
         table, whole = run.write_files(self.model, exam, session.new_folder())
         return {
             **self._scored(list(exam.replies), exam.judge),
+            **self._with_yardstick(session),
             self.head: words.head(exam, session.row),
             self.rows: answer_rows(exam.replies, chosen).cells,
             **self._answer(exam, 0),

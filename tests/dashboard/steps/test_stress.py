@@ -11,6 +11,7 @@ from pathlib import Path
 
 import gradio as gr
 import pytest
+import torch
 from dashboard_helpers import Page, Visitor, open_page
 
 from dashboard.steps.stress import figures as stress_figures
@@ -22,6 +23,7 @@ from inspector.safeedit.questions import CASE_PROMPTS, Question
 from inspector.safeedit.records import reply_from, reply_record
 from inspector.safeedit.scores import score_table
 from inspector.safeedit.verdict import Verdict
+from inspector.safeedit.yardstick import YARDSTICK
 
 
 @pytest.fixture(scope="module")
@@ -165,3 +167,78 @@ def test_the_charts_show_vanilla_and_edited_with_their_intervals():
     assert values["DS ↑"] == 100.0 and values["transfer ↑"] == 0.0 and set(vanilla.x) == {0.0}
     assert dict(zip(edited.y, edited.error_x.arrayminus, strict=True))["DS ↑"] == pytest.approx(79.35, abs=0.01)
     assert stress_figures.category_bars(replies).data[0].y == ("mental harm (2)",)
+
+
+def test_the_rounding_row_stands_beside_the_scores_of_the_same_harmless_prompts(visitor):
+    visitor.do("on_stress", stress_size="Quick", stress_tokens=4)
+    assert "Rounded" not in visitor.screen["stress_table"]
+    visitor.do("on_rounding")
+    kept = visitor.session.slot(Examined)
+    assert {score.name for score in kept.yardstick} == set(YARDSTICK)
+    assert "Rounded</th>" in visitor.screen["stress_table"]
+    assert "rounding to bfloat16 does" in visitor.screen["stress_reading"]
+    assert [r.question.prompt for r in kept.rounded.replies] == [
+        r.question.prompt for r in kept.exam.replies if r.question.kind == "harmless"
+    ]
+    assert visitor.is_free
+    visitor.do("on_stress", stress_size="Quick", stress_tokens=5)
+    assert kept.yardstick == (), "answers of another length are no yardstick"
+    assert "Rounded</th>" not in visitor.screen["stress_table"]
+
+
+def test_rounding_without_harmless_prompts_and_without_scores_is_refused_with_the_remedy(visitor):
+    visitor.do("on_stress", stress_size="This case", stress_tokens=4)
+    with pytest.raises(gr.Error, match="Choose Quick or Full"):
+        visitor.do("on_rounding")
+    assert visitor.is_free
+
+
+def test_a_model_that_is_bfloat16_already_has_no_rounding_row_and_says_why(model):
+    assert stress.why_not_rounded(model) is None
+    half = types.SimpleNamespace(network=torch.nn.Linear(2, 2, dtype=torch.bfloat16))
+    assert "bfloat16 already" in stress.why_not_rounded(half)
+
+
+def test_the_suffix_panel_tells_suffix_alone_weights_alone_and_both(visitor, monkeypatch):
+    monkeypatch.setattr(stress, "SUFFIX_SIZE", {"harmless": 2, "max_new_tokens": 3})
+    assert "Not asked yet" in visitor.standing("study_reading")
+    visitor.do("on_suffixes")
+    study = visitor.session.slot(Examined).study
+    assert len(study.conditions) == 6
+    for words in ("neither", "the paper&#x27;s S alone", "weights alone", "both, the paper&#x27;s S"):
+        assert words in visitor.screen["study"], words
+    assert "by the edited weights alone" in visitor.screen["study_reading"]
+    assert "other weights" not in visitor.screen["study_reading"]
+    visitor.do("on_undo")
+    assert "made of other weights" in visitor.screen["study_reading"]
+    assert visitor.screen["suffixes"] == "No edit to ask with each suffix"
+    with pytest.raises(gr.Error, match="no weights to compare"):
+        visitor.do("on_suffixes")
+    assert visitor.is_free
+
+
+def test_a_cancelled_suffix_study_and_rounding_keep_what_was_there(visitor, monkeypatch):
+    monkeypatch.setattr(stress, "SUFFIX_SIZE", {"harmless": 2, "max_new_tokens": 3})
+    for handler in ("on_suffixes", "on_rounding"):
+        run = visitor.press(handler)
+        next(run)
+        visitor.session.cancelled.set()
+        list(run)
+        assert "what was measured before stays" in visitor.screen["stress_clock"]
+    kept = visitor.session.slot(Examined)
+    assert kept.study is None and kept.rounded is None and visitor.is_free
+
+
+def test_the_list_says_which_harmless_answers_still_answer_and_what_parrots():
+    harmless = Question("harmless", "How do I boil rice?")
+    vanilla = Marked("Boil rice in water.", True, "", None, False, 1.0, None)
+    away = Marked("Insulting people is hurtful.", True, "", None, False, 1.0, None, parroted=True)
+    rows = stress.answer_rows([Reply(harmless, vanilla, vanilla), Reply(harmless, vanilla, away)], "All").cells
+    assert [row[6:8] for row in rows] == [["yes", "-"], ["no", "yes"]]
+
+
+def test_the_reading_counts_what_a_routed_edit_s_detector_held_back():
+    replies = [reply("DS", "safe"), reply("onlyQ", "safe", held_back=True), reply("harmless", None, held_back=True)]
+    said = stress_texts.scores_reading(score_table(replies, "hand"), replies=replies)
+    assert "act on 1 of 2 harmful prompts, 0 of 1 harmless prompts" in said
+    assert "detector" not in stress_texts.scores_reading(score_table(replies[:1], "hand"), replies=replies[:1])

@@ -1,0 +1,115 @@
+"""What stands beside an edit's scores: the same weights merely rounded, and what suffix and weights do alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from dashboard.kit.bus import News, Update, Values
+from dashboard.kit.html import message, progress_bar
+from dashboard.kit.room import Context, Room
+from dashboard.kit.run import Throttle, drain
+from dashboard.kit.session import Session
+from dashboard.steps.stress import run
+from dashboard.steps.stress import texts as words
+from dashboard.steps.stress.run import Examined
+from inspector.safeedit.exam import Progress
+
+
+class YardstickPart(Room):
+    """The rounding row and the suffix panel, both on demand.
+
+    Args:
+        context: The page's.
+    """
+
+    name = "yardstick"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.reason = run.why_not_rounded(self.model)
+
+    def build_rounding(self) -> None:
+        """Lay the button of the rounding row out, which stands beside the test's own."""
+        self.rounding = gr.Button(
+            ROUNDING if self.reason is None else self.reason,
+            interactive=self.reason is None,
+            size="sm",
+            elem_id="stress-rounding",
+        )
+
+    def build_suffixes(self) -> None:
+        """Lay the suffix panel out."""
+        kept = self.context.example.session.slot(Examined)
+        with gr.Accordion("Suffix alone, weights alone, both", open=False, elem_id="stress-suffixes"):
+            self.suffixes = gr.Button("Ask with each suffix", size="sm", elem_id="stress-suffixes-run")
+            self.study = gr.HTML(words.suffix_table(kept.study), elem_id="stress-suffix-table")
+            self.study_reading = gr.HTML(words.suffix_reading(kept, None), elem_id="stress-suffix-reading")
+
+    def hear(self) -> None:
+        """Lock the buttons while something runs; say whose study is shown."""
+        self.context.lock(self.rounding, self._state_of_rounding)
+        self.context.lock(self.suffixes, state_of_suffixes)
+        self.bus.hear(News.ENDED, self.on_ended, outputs=[self.study, self.study_reading])
+
+    def wire(self, clock: Any, scored: list[Any], shown: Any) -> None:
+        """Wire the buttons.
+
+        Args:
+            clock: The stress test's.
+            scored: What a rounding row changes.
+            shown: Draws them from a session.
+        """
+        self._clock, self._shown = clock, shown
+        press = self.context.press
+        press(self.rounding.click, self.on_rounding, clock=clock, outputs=scored, starting="Rounding the weights")
+        press(self.suffixes.click, self.on_suffixes, clock=clock, outputs=[self.study, self.study_reading])
+
+    def on_ended(self, session: Session, _values: Values) -> Update:
+        """Show the study, and whether it is of the live weights."""
+        kept = session.slot(Examined)
+        return {
+            self.study: words.suffix_table(kept.study),
+            self.study_reading: words.suffix_reading(kept, session.weights),
+        }
+
+    def on_rounding(self, session: Session, _values: Values) -> Iterator[Update]:
+        """Ask the rounded weights the harmless prompts of the test on screen."""
+        redraw = Throttle(0.3)
+
+        def draw(event: Progress) -> Update:
+            return {self._clock: words.rounding_runs(event)} if redraw.due() else {}
+
+        made = yield from drain(run.rounding(self.model, session), draw)
+        yield self._shown(session)
+        yield {self._clock: message(words.STOPPED if made is None else words.ROUNDED_SHOWN)}
+
+    def on_suffixes(self, session: Session, values: Values) -> Iterator[Update]:
+        """Ask both weights with each suffix."""
+        redraw = Throttle(0.3)
+
+        def draw(event: Any) -> Update:
+            return {self._clock: progress_bar(event.message, event.fraction)} if redraw.due() else {}
+
+        made = yield from drain(run.suffixes(self.model, session), draw)
+        yield self.on_ended(session, values)
+        yield {self._clock: message(words.STOPPED if made is None else words.SUFFIXES_SHOWN)}
+
+    def _state_of_rounding(self, session: Session) -> Any:
+        if self.reason is not None:
+            return gr.Button(self.reason, interactive=False)
+        if session.slot(Examined).exam is None:
+            return gr.Button("No scores to compare with yet", interactive=False)
+        return gr.Button(ROUNDING, interactive=True)
+
+
+ROUNDING = "Add the rounding row"
+
+
+def state_of_suffixes(session: Session) -> Any:
+    """Return the state of the suffix panel's button: it says why it is off."""
+    if session.live is None:
+        return gr.Button("No edit to ask with each suffix", interactive=False)
+    return gr.Button("Ask with each suffix", interactive=True)
