@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from dashboard.kit.plots import EDITED, PICKED, SAFE, UNSAFE, VANILLA, base
 from editing.contest import Standing
+from inspector.writing import RegionWriting
 
 SYMBOLS = {
     "DINM": "circle",
@@ -34,18 +35,36 @@ def forced_zero(standing: Standing) -> bool:
     return (toxicity is not None and toxicity.forced) or (shift is not None and shift.forced)
 
 
-def plane(standings: Sequence[Standing], picked: str | None = None) -> go.Figure:
-    """Draw toxicity reduction against activation shift, a point a method; corners say what they mean."""
+def writing_reduction(written: RegionWriting) -> float:
+    """Return how much less a region writes along the toxic direction, percent of the length of all that it writes."""
+    return 100 * (written.before - written.after) / max(float(written.size[0].mean()), 1e-12)
+
+
+def plane(
+    standings: Sequence[Standing], picked: str | None = None, written: Mapping[str, RegionWriting] | None = None
+) -> go.Figure:
+    """Draw toxicity reduction against activation shift, a point a method; corners say what they mean.
+
+    Args:
+        written: What the region writes with each method, by title: that instead of its mean cosine.
+    """
     shown = measured(standings)
+    if written is not None:
+        shown = [standing for standing in shown if standing.method.title in written]
     xs = [100 * s.shift.mean_input_shift for s in shown if s.shift is not None]
-    ys = [-100 * s.toxicity.region.change for s in shown if s.toxicity is not None]
+    if written is None:
+        ys = [-100 * s.toxicity.region.change for s in shown if s.toxicity is not None]
+    else:
+        ys = [writing_reduction(written[s.method.title]) for s in shown]
     right = 1.25 * max([*xs, 1.0])
     top = 1.35 * max([*ys, 1.0])
     bottom = min(1.35 * min([*ys, 0.0]), -0.4 * top)
     figure = base(
         360,
         xaxis_title="activation shift of the region's input, %",
-        yaxis_title="toxicity reduction of the region, %",
+        yaxis_title="toxicity reduction of the region, %"
+        if written is None
+        else "written less along the toxic direction, %",
         margin={"l": 56, "r": 16, "t": 14, "b": 44},
     )
     for x, y, anchor, text in (

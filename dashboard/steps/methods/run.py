@@ -10,12 +10,13 @@ from dashboard.kit.run import run_quietly
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.kit.typed import Texts, case_of
 from dashboard.kit.values import WAYS
+from dashboard.steps.methods.further import ROUTED
 from dashboard.steps.methods.state import Compared, Contest
 from editing.contest import ContestProgress, ContestSettings, Standing, contest
 from editing.methods.registry import METHODS
 from editing.trainee import SCOPES, Scope
 from inspector.errors import CaseError
-from inspector.model import InspectedModel
+from inspector.model import Detector, InspectedModel
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.questions import FULL, QUICK, Size
 from inspector.safeedit.verdict import Judge
@@ -124,8 +125,16 @@ def standing_record(standing: Standing) -> dict[str, Any]:
     }
 
 
-def load_method(session: Session, title: str) -> Standing:
+def exam_settings(size: str, tokens: int, way: str) -> ContestSettings:
+    """Return the settings of the exam that a run's edits get."""
+    return ContestSettings(size=SIZES[size], max_new_tokens=max(1, min(1024, tokens)), evaluation=WAYS[way])
+
+
+def load_method(session: Session, title: str, detector: Detector | None = None) -> Standing:
     """Make a method's patch the live edit, and return its standing.
+
+    Args:
+        detector: Routes it where the routed line was picked; a plain line's patch acts on every prompt.
 
     Raises:
         CaseError: It was not run, has no edit, or makes none.
@@ -141,5 +150,6 @@ def load_method(session: Session, title: str) -> Standing:
         raise CaseError(f"{title} changes the prompt and no weight, so there is no patch to load. Its answer is below.")
     if result is None or result.patch is None:
         raise CaseError(f"{title}'s patch was not kept. Press Run methods to make it again.")
+    session.detector = detector if title.endswith(ROUTED) else None
     session.add(LiveEdit(known.case, result))
     return standing

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from editing.contest import Standing
 from inspector.model import PromptFormat
 from inspector.safeedit import Case
+from inspector.writing import RegionWriting
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,14 @@ class Contest:
 
 @dataclass
 class Compared:
-    """The visitor's last run of several methods, and the method that is picked in its figures, by title."""
+    """The visitor's last run of several methods.
+
+    Attributes:
+        contest: The run.
+        method: The method that is picked in its figures, by title.
+        written: What the region writes along the toxic direction with each method, by title; on demand.
+    """
 
     contest: Contest | None = None
     method: str | None = None
+    written: dict[str, RegionWriting] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -13,6 +13,7 @@ from dashboard.steps.methods.state import Compared, Contest
 from editing.contest import ContestProgress, Standing
 from editing.methods.registry import METHODS
 from inspector.safeedit.scores import Score
+from inspector.writing import RegionWriting
 
 HEADING = (
     "<h2>Methods<small>every method on the same case: does it erase what is toxic, or route around it?</small></h2>"
@@ -199,6 +200,17 @@ def plane_reading(standings: Sequence[Standing]) -> str:
     return reading(
         f"{said}. * a zero by construction: an edit of the region's own matrix, or of layers above, cannot shift its "
         f"input, and what leaves that matrix alone cannot change its toxicity.{weak}"
+    )
+
+
+def written_reading(written: Mapping[str, RegionWriting]) -> str:
+    """Read the plane where it shows what the region writes."""
+    if not written:
+        return reading("Nothing was measured.", "warn")
+    best = min(written, key=lambda title: written[title].after)
+    return reading(
+        f"Least along the toxic direction: {best}. {written[best].reading} In percent of the length of all that the "
+        "region writes; methods without a patch at hand have no point."
     )
 
 

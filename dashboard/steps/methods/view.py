@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import gradio as gr
 
@@ -14,15 +16,20 @@ from dashboard.kit.room import Room
 from dashboard.kit.run import CANCEL_OFF, Throttle, drain
 from dashboard.kit.session import Session
 from dashboard.kit.values import WAYS
-from dashboard.steps.methods import figures, run
+from dashboard.steps.methods import figures, further, run
 from dashboard.steps.methods import texts as words
 from dashboard.steps.methods.run import ALONE, SIZES, TITLES, TRAIN_ON
 from dashboard.steps.methods.state import Compared, Contest
+from editing import Preparation
 from editing.contest import ContestProgress, Standing
 from editing.trainee import SCOPES
 from inspector.safeedit.judges import EmbeddedJudge
 
 NO_ANSWER = "(no answer yet)"
+ROUTED_TOO = "Routed as well"
+NO_DETECTOR = "Off: no detector yet, python -m editing.calibrate"
+COSINE, WRITTEN = "mean cosine of the region", "what the region writes"
+"""What stands upright on the plane; the second one is measured when it is first asked for."""
 
 
 class MethodsRoom(Room):
@@ -66,6 +73,9 @@ class MethodsRoom(Room):
         with gr.Row(equal_height=False):
             with gr.Column(min_width=340):
                 gr.HTML("<h3>Erase or suppress?</h3>")
+                self.upright = gr.Radio(
+                    [COSINE, WRITTEN], value=COSINE, show_label=False, elem_classes="chips", elem_id="methods-upright"
+                )
                 self.plane = plot(figures.plane(standings, title), "methods-plane")
                 self.plane_reading = gr.HTML(words.plane_reading(standings))
             with gr.Column(min_width=340):
@@ -139,6 +149,14 @@ class MethodsRoom(Room):
                 min_width=180,
                 elem_id="methods-way",
             )
+            self.routed = gr.Checkbox(
+                False,
+                label=ROUTED_TOO,
+                info=NO_DETECTOR if self.context.detector is None else "A line more each: only where harm is detected",
+                interactive=self.context.detector is not None,
+                min_width=180,
+                elem_id="methods-routed",
+            )
             self.tokens = gr.Slider(
                 16, 256, value=40, step=8, label="Longest answer", info="Tokens; greedy", min_width=180
             )
@@ -146,8 +164,9 @@ class MethodsRoom(Room):
     def hear(self) -> None:
         """Say whether the table is that of the case in the rail."""
         self.context.cancels(self.cancel)
-        for button in (self.run, self.load):
+        for button in (self.run, self.load, self.upright):
             self.context.lock(button)
+        self.context.lock(self.routed, self._state_of_routed)
         for news in (News.CASE, News.ENDED):
             self.bus.hear(news, self.on_case, outputs=[self.head])
 
@@ -159,17 +178,31 @@ class MethodsRoom(Room):
             *(self.answer_head, *self.pair.panes),
         ]
         table = [self.table, self.scores, self.plane_reading, self.shifts_reading]
-        chosen = [self.chosen, self.scope, self.train_on, self.size, self.tokens, self.way, self.picked]
+        chosen = [self.chosen, self.scope, self.train_on, self.size, self.tokens, self.way, self.picked, self.routed]
         read = [*self.bus.offered("texts").inputs, *self.bus.offered("layer").inputs]
         press(
             self.run.click,
             self.on_methods,
             clock=self.clock,
             inputs=[*read, *chosen],
-            outputs=[*table, *of_picked],
+            outputs=[*table, *of_picked, self.upright],
         )
-        react(self.picked.input, self.on_method_picked, inputs=[self.picked], outputs=of_picked)
-        clicked = react(self.table.select, self.on_method_row, outputs=[self.picked, *of_picked], event=gr.SelectData)
+        press(
+            self.upright.input,
+            self.on_upright,
+            clock=self.clock,
+            inputs=[self.upright, self.picked],
+            outputs=[self.plane, self.plane_reading, self.upright],
+            starting="",
+        )
+        react(self.picked.input, self.on_method_picked, inputs=[self.picked, self.upright], outputs=of_picked)
+        clicked = react(
+            self.table.select,
+            self.on_method_row,
+            inputs=[self.upright],
+            outputs=[self.picked, *of_picked],
+            event=gr.SelectData,
+        )
         load = {"clock": self.clock, "inputs": [self.picked], "tells": (News.LIVE,)}
         press(self.load.click, self.on_method_load, **load)
         press(clicked.then, self.on_method_load, when=self.made_a_patch, **load)
@@ -196,7 +229,8 @@ class MethodsRoom(Room):
             values[self.way],
         )
         kept = session.slot(Compared)
-        kept.method = values[self.picked]
+        kept.method, kept.written = values[self.picked], None
+        yield {self.upright: COSINE}
         chosen = [title for title in TITLES if title in titles]
         redraw, done = Throttle(0.3), 0
 
@@ -212,6 +246,9 @@ class MethodsRoom(Room):
             return update
 
         made: Contest = yield from drain(contest, draw)
+        if values[self.routed] and self.context.detector is not None and not session.cancelled.is_set():
+            yield from self._routed(session, values)
+            made = kept.contest or made
         known, picked = kept.contest, kept.method
         yield {
             self.clock: words.ended(made, session.cancelled.is_set()),
@@ -219,6 +256,57 @@ class MethodsRoom(Room):
             **self._compared(session),
             **self._picked(known.named(picked) if known and picked else None),
         }
+
+    def _routed(self, session: Session, values: Values) -> Iterator[Update]:
+        """Examine each patch again where the detector lets it act, a line more each."""
+        kept, detector = session.slot(Compared), self.context.detector
+        assert detector is not None
+        settings = run.exam_settings(values[self.size], int(values[self.tokens] or 40), values[self.way])
+        redraw = Throttle(0.3)
+
+        def draw(event: Preparation) -> Update:
+            return {self.clock: progress_bar(event.message, event.fraction)} if redraw.due() else {}
+
+        known = kept.contest
+        for standing in known.standings if known is not None else ():
+            if known is None or not further.can_be_routed(standing):
+                continue
+            examining = further.routed_standing(
+                self.model, session, known, standing, settings, detector, EmbeddedJudge()
+            )
+            made = yield from drain(examining, draw)
+            if made is None:
+                return
+            known = kept.contest = replace(known, standings=(*known.standings, made))
+            yield self._compared(session)
+
+    def on_upright(self, session: Session, values: Values) -> Iterator[Update]:
+        """Show the region's mean cosine or what it writes on the plane; the latter is measured at first sight."""
+        kept = session.slot(Compared)
+        standings = kept.contest.standings if kept.contest is not None else ()
+        if values[self.upright] == COSINE:
+            yield {
+                self.plane: figures.plane(standings, kept.method),
+                self.plane_reading: words.plane_reading(standings),
+            }
+            return
+        if kept.written is None:
+
+            def draw(event: Preparation) -> Update:
+                return {self.clock: progress_bar(event.message, event.fraction)}
+
+            yield from drain(further.write_regions(self.model, session), draw)
+        written = kept.written or {}
+        yield {
+            self.plane: figures.plane(standings, kept.method, written),
+            self.plane_reading: words.written_reading(written),
+            self.clock: words.ended(kept.contest, session.cancelled.is_set()),
+        }
+
+    def _state_of_routed(self, _session: Session) -> Any:
+        if self.context.detector is None:
+            return gr.Checkbox(value=False, interactive=False, info=NO_DETECTOR)
+        return gr.Checkbox(interactive=True)
 
     def _compared(self, session: Session) -> Update:
         kept = session.slot(Compared)
@@ -247,22 +335,26 @@ class MethodsRoom(Room):
 
     def on_method_picked(self, session: Session, values: Values) -> Update:
         """Let the figures follow the picked method."""
-        return self._follow(session, values[self.picked])
+        return self._follow(session, values[self.picked], values[self.upright])
 
-    def _follow(self, session: Session, picked: str) -> Update:
+    def _follow(self, session: Session, picked: str, upright: str) -> Update:
         kept = session.slot(Compared)
         kept.method = picked
         standings = kept.contest.standings if kept.contest is not None else ()
         return {
-            self.plane: figures.plane(standings, picked),
+            self.plane: figures.plane(standings, picked, kept.written if upright == WRITTEN else None),
             self.shifts: figures.shifts_by_block(standings, picked),
             **self._picked(kept.contest.named(picked) if kept.contest is not None else None),
         }
 
-    def on_method_row(self, session: Session, _values: Values, event: gr.SelectData) -> Update:
+    def on_method_row(self, session: Session, values: Values, event: gr.SelectData) -> Update:
         """Pick the method of the clicked line."""
         title = str(event.row_value[0])
-        return {self.picked: title, **self._follow(session, title)}
+        choices = [*TITLES, *([title] if title not in TITLES else [])]
+        return {
+            self.picked: gr.Dropdown(choices=choices, value=title),
+            **self._follow(session, title, values[self.upright]),
+        }
 
     def made_a_patch(self, session: Session, values: Values) -> bool:
         """Tell whether the picked method has a patch to load."""
@@ -273,7 +365,7 @@ class MethodsRoom(Room):
     def on_method_load(self, session: Session, values: Values) -> Iterator[Update]:
         """Make a method's patch live; whoever hears of it measures and asks it."""
         title = values[self.picked]
-        standing = run.load_method(session, title)
+        standing = run.load_method(session, title, self.context.detector)
         yield {self.clock: message(f"Measuring {title}'s patch")}
         yield from self.bus.tell(News.LIVE, session, values)
         yield {self.clock: progress_bar(f"{standing.method.title}'s patch is live; see Operate.", 1.0)}

@@ -5,20 +5,25 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
+import gradio as gr
 import numpy as np
 import pytest
-from dashboard_helpers import assert_idle
+import torch
+from dashboard_helpers import Visitor, assert_idle, open_page, tiny_model
 
 from dashboard.kit.session import LARGEST_HISTORY, LiveEdit, Session
 from dashboard.steps.methods import figures as methods_figures
 from dashboard.steps.methods import run as methods
 from dashboard.steps.methods import texts as methods_texts
 from dashboard.steps.methods.state import Compared
+from dashboard.steps.methods.view import COSINE, WRITTEN
+from editing.calibration import Calibration
 from editing.contest import ContestProgress, Standing, Toxicity
 from editing.methods.registry import METHODS
 from editing.standing_file import load_standings, save_standings
+from editing.trial_edits import Layers, Trial
 from inspector.errors import CaseError, PatchError
-from inspector.model import Delta, Patch
+from inspector.model import Delta, Detector, Patch
 from inspector.region import RegionShift
 from inspector.safeedit import bundled_cases
 from inspector.toxicity import RegionToxicity
@@ -267,5 +272,56 @@ def test_a_patch_that_was_not_kept_cannot_be_loaded(visitor):
     known = session.slot(Compared).contest
     lost = tuple(replace(s, result=replace(s.result, patch=None)) for s in known.standings)
     session.slot(Compared).contest = replace(known, standings=lost)
-    with pytest.raises(CaseError, match="Press Run methods"):
+    with pytest.raises(CaseError, match="press Run methods"):
         methods.load_method(session, "SFT")
+
+
+def test_the_plane_offers_what_the_region_writes_beside_its_mean_cosine(visitor):
+    visitor.do("on_methods", **SHORT)
+    cosine = [list(line.y) for line in visitor.screen["methods_plane"].data[1:]]
+    visitor.do("on_upright", methods_upright=WRITTEN)
+    written = visitor.session.slot(Compared).written
+    assert set(written) == {"FT-L", "SFT"}, "a reminder changes no weight"
+    plane = visitor.screen["methods_plane"]
+    assert "written less" in plane.layout.yaxis.title.text
+    assert [line.y[0] for line in plane.data[1:]] == pytest.approx(
+        [methods_figures.writing_reduction(one) for one in written.values()]
+    )
+    assert "adversarial prompts the MLP of layer" in visitor.screen["methods_plane_reading"]
+    visitor.do("on_upright", methods_upright=COSINE)
+    assert [list(line.y) for line in visitor.screen["methods_plane"].data[1:]] == cosine
+    visitor.do("on_methods", **SHORT)
+    assert visitor.screen["methods_upright"] == COSINE and visitor.session.slot(Compared).written is None
+    assert_idle(visitor)
+
+
+def test_region_writing_without_a_patch_at_hand_is_refused_with_the_remedy(visitor):
+    with pytest.raises(gr.Error, match="press Run methods"):
+        visitor.session.slot(Compared).contest = None
+        visitor.do("on_upright", methods_upright=WRITTEN)
+    assert_idle(visitor)
+
+
+@pytest.mark.parametrize(("threshold", "fires"), [(1e9, False), (-1e9, True)])
+def test_routed_lines_stand_beside_the_plain_ones_and_load_as_routed(example_folder, request, threshold, fires):
+    about = {"questions": 2, "harmless_prompts": 2}
+    made = Detector((1,), torch.ones(1, 32), 0.0, threshold, tiny_model().fingerprint, about=about)
+    layers = Layers((Trial(0, 0.5, 0.1, 1.0), Trial(1, 0.75, 0.1, 1.0)), 0.25, 5, 20)
+    visitor = Visitor(open_page(example_folder, calibration=Calibration(layers, made)), request.node.name)
+    visitor.do("on_methods", **{**SHORT, "methods_chosen": ["FT-L", "Self-Reminder"]}, methods_routed=True)
+    assert titles(visitor.screen["methods_table"]) == ["FT-L", "Self-Reminder", "FT-L, routed"]
+    plain, _, routed = visitor.session.slot(Compared).contest.standings
+    assert all(reply.held_back is not fires for reply in routed.exam.replies)
+    own = [reply.edited.text for reply in (plain if fires else routed).exam.replies]
+    expected = [reply.edited.text if fires else reply.vanilla.text for reply in routed.exam.replies]
+    assert own == expected
+    visitor.do("on_method_load", methods_picked="FT-L, routed")
+    assert visitor.session.detector is made and "only where harm is detected" in visitor.screen["live"]
+    visitor.do("on_method_load", methods_picked="FT-L")
+    assert visitor.session.detector is None
+    assert_idle(visitor)
+
+
+def test_routed_lines_are_off_with_their_reason_where_there_is_no_detector(visitor):
+    switch = visitor.page.parts.methods_routed
+    assert not switch.interactive and "python -m editing.calibrate" in switch.info

@@ -1,0 +1,95 @@
+"""Beside a run of several methods: their patches routed by the detector, and what the region writes; no Gradio here."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+
+from dashboard.kit.run import run_quietly
+from dashboard.kit.session import Session
+from dashboard.steps.methods.state import Compared, Contest
+from editing import Preparation
+from editing.contest import ContestSettings, Standing, exam_of
+from inspector.errors import CaseError
+from inspector.model import Detector, InspectedModel, Row
+from inspector.safeedit.verdict import Judge
+from inspector.toxicity import kept_probe
+from inspector.writing import RegionWriting, region_writing
+
+ROUTED = ", routed"
+"""What a routed patch's title ends with: the method's edit, where the detector finds harm."""
+
+
+def can_be_routed(standing: Standing) -> bool:
+    """Tell whether a method made a patch that a detector can switch."""
+    result = standing.result
+    return (
+        result is not None
+        and result.patch is not None
+        and not standing.failed
+        and not standing.method.title.endswith(ROUTED)
+    )
+
+
+def routed_standing(
+    model: InspectedModel,
+    session: Session,
+    known: Contest,
+    standing: Standing,
+    settings: ContestSettings,
+    detector: Detector,
+    judge: Judge,
+) -> Generator[Preparation, None, Standing | None]:
+    """Examine a method's patch again, acting only where harm is detected; its weights are those of the plain row.
+
+    Returns:
+        A standing of its own; ``None`` when cancelled.
+    """
+    result = standing.result
+    assert result is not None and result.patch is not None
+    row = Row(result.patch, detector=detector)
+    run = exam_of(model, known.case, row, settings, result.settings.format, judge, cancel=session.cancelled.is_set)
+    title = f"{standing.method.title}{ROUTED}"
+    while True:
+        try:
+            progress = next(run)
+        except StopIteration as end:
+            exam = end.value
+            break
+        yield Preparation(f"{title}: {progress.answered} of {progress.total} prompts answered", progress.fraction)
+    if exam.cancelled:
+        return None
+    method = replace(standing.method, title=title)
+    return replace(standing, method=method, exam=exam, toxicity=None, shift=None)
+
+
+def write_regions(model: InspectedModel, session: Session) -> Generator[Preparation, None, dict[str, RegionWriting]]:
+    """Measure what the region writes along the toxic direction with each method's weights; kept with the visitor.
+
+    Methods without a patch, and those whose patch was not kept, have none.
+
+    Raises:
+        CaseError: No method was run, or no patch of them is at hand.
+    """
+    kept = session.slot(Compared)
+    known = kept.contest
+    if known is None:
+        raise CaseError("No method was run yet. Tick some and press Run methods.")
+    chosen = [standing for standing in known.standings if can_be_routed(standing)]
+    if not chosen:
+        raise CaseError("No patch of these methods is at hand. Press Run methods to make them again.")
+    yield Preparation("Reading the toxicity probe", 0.0)
+    probe = session.probe or run_quietly(kept_probe(model))
+    assert probe is not None, "nothing cancels it here"
+    found: dict[str, RegionWriting] = {}
+    for number, standing in enumerate(chosen):
+        if session.cancelled.is_set():
+            break
+        yield Preparation(f"What the region writes with {standing.method.title}", number / len(chosen))
+        assert standing.result is not None
+        row, format = standing.row, standing.result.settings.format
+        found[standing.method.title] = region_writing(
+            model, known.case, row, probe.direction, known.block, format=format
+        )
+    kept.written = found
+    return found
