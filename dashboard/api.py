@@ -12,6 +12,7 @@ from typing import Any
 
 import gradio as gr
 
+from dashboard.edit_events import edit_events, route
 from dashboard.kit.room import Context
 from dashboard.kit.run import shown_to_user
 from dashboard.kit.session import Session
@@ -23,12 +24,13 @@ from dashboard.steps.compare.run import Measured
 from dashboard.steps.locate import run as locating
 from dashboard.steps.methods.run import ALONE, TITLES, run_contest, standing_record
 from dashboard.steps.methods.run import load_method as load
+from dashboard.steps.operate import gating
 from dashboard.steps.operate import run as operating
 from dashboard.steps.stress import run as stress
 from dashboard.steps.stress.judging import Judges
 from dashboard.steps.why import run as why
 from dashboard.steps.why.state import Looked
-from editing import Preparation, preset
+from editing import preset
 from inspector.divergence import DISTANCES
 from inspector.errors import CaseError
 from inspector.locators import Located, NotLocated, Setup, locate_with
@@ -95,52 +97,55 @@ def connect(context: Context) -> None:
         preset_name: str = "corrected",
         steps: int = 0,
         suffix: str = SUFFIX,
+        on_top: bool = False,
         request: gr.Request | None = None,
     ) -> Iterator[dict]:
-        """Run DINM on a layer, a dictionary a step; the last one has the patch. ``steps`` 0 is the preset's."""
+        """Run DINM on a layer and the gate, a dictionary a step; the last one has the patch and the gate's word.
+
+        ``steps`` 0 is the preset's. A refused edit is not live until /keep. ``on_top`` starts from the live edit.
+        """
         with shown_to_user(), context.reserved(request) as session:
             changes: dict[str, Any] = {"suffix": suffix, **({"steps": steps} if steps else {})}
             settings = preset(preset_name, **changes)  # type: ignore[arg-type]
-            run = operating.edit(model, session, texts(question, template, safe, unsafe, suffix), block, settings)
-            while True:
-                try:
-                    event = next(run)
-                except StopIteration as end:
-                    result = end.value
-                    yield {
-                        "done": True,
-                        "stop_reason": result.stop_reason,
-                        "patch": result.patch.identifier if result.patch else None,
-                        "updates": result.kept,
-                        "delta_norm": result.patch.norm if result.patch else 0.0,
-                        "seconds": result.seconds,
-                    }
-                    return
-                kind = "preparation" if isinstance(event, Preparation) else "step"
-                yield {"done": False, "kind": kind, **asdict(event)}
+            given = texts(question, template, safe, unsafe, suffix)
+            yield from edit_events(model, session, operating.make(model, session, given, block, settings, on_top))
+
+    def keep(request: gr.Request | None = None) -> dict:
+        """Make the edit live that the gate has refused; its patch records that it was kept by hand."""
+        with shown_to_user(), context.reserved(request) as session:
+            live = gating.keep(session)
+            return {"weights": session.row.label(), "gate": gating.record_of(live)}
 
     def ask(
         text: str,
         strength: float = 1.0,
         max_new_tokens: int = 64,
         suffix: str | None = None,
+        routed: bool = False,
         request: gr.Request | None = None,
     ) -> dict:
-        """Answer one text with the vanilla and with this session's edited weights; an edit is asked with its suffix."""
+        """Answer one text with the vanilla and with this session's edited weights; an edit is asked with its suffix.
+
+        ``routed``: the edit acts only where harm is detected, here and in /stress_test, until it is asked otherwise.
+        """
         with shown_to_user(), context.reserved(request) as session:
             if context.read_only:
                 raise CaseError("This demo is read-only: free text is off.")
             require_own_suffix(session, suffix)
+            route(context, session, routed)
             session.scale(float(strength))
             decoding = Decoding(max_new_tokens=max(1, min(1024, int(max_new_tokens))))
-            for _ in comparing.ask(model, session, text, PromptFormat(SUFFIX if suffix is None else suffix), decoding):
+            format = PromptFormat(SUFFIX if suffix is None else suffix)
+            for _ in comparing.ask(model, session, text, format, decoding, context.detector):
                 pass
-            answers = session.slot(Measured).answers
-            assert answers is not None
+            measured = session.slot(Measured)
+            assert measured.answers is not None
             return {
-                "vanilla": answers.texts[0],
-                "edited": answers.texts[1],
+                "vanilla": measured.answers.texts[0],
+                "edited": measured.answers.texts[1],
                 "weights": session.row.label(),
+                "held_back": bool(measured.answers.held_back[1]),
+                "detector": asdict(measured.detected) if measured.detected else None,
             }
 
     def stress_test(
@@ -241,7 +246,7 @@ def connect(context: Context) -> None:
     def load_method(method: str, request: gr.Request | None = None) -> dict:
         """Make the patch of a method that was run the live one; /ask and /stress_test then use it."""
         with shown_to_user(), context.reserved(request) as session:
-            load(session, method)
+            load(session, method, context.detector)
             return {"weights": session.row.label(), "edits": len(session.edits)}
 
     def undo(request: gr.Request | None = None) -> dict:
@@ -267,7 +272,21 @@ def connect(context: Context) -> None:
             "edits": len(session.edits),
         }
 
-    functions = (cases, prompt, locate, locators, atlas, edit, ask, stress_test, methods, load_method, undo, status)
+    functions = (
+        cases,
+        prompt,
+        locate,
+        locators,
+        atlas,
+        edit,
+        keep,
+        ask,
+        stress_test,
+        methods,
+        load_method,
+        undo,
+        status,
+    )
     for function in functions:
         gr.api(function, api_name=function.__name__)
     gr.api(cancel, api_name="cancel", queue=False)

@@ -10,13 +10,15 @@ import gradio as gr
 import httpx
 import numpy as np
 import pytest
-from dashboard_helpers import free_port, model_at_rest, short_examples, tiny_model
+from dashboard_helpers import SHORT_GATE, free_port, model_at_rest, short_examples, tiny_model
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from dashboard.kit.typed import texts_of
 from dashboard.page import build_app, launch_options
+from dashboard.steps.operate import gating
 from editing import dinm, preset, run
+from editing.gate import Budgets, GateSettings
 from inspector.divergence import DISTANCES, divergence
 from inspector.locators import LOCATORS
 from inspector.model import SUFFIX, VANILLA, Decoding, InspectedModel, Row, answer, encode
@@ -93,6 +95,7 @@ def test_every_step_of_the_operation_has_a_named_endpoint_and_nothing_else_has(c
         "/locators",
         "/atlas",
         "/edit",
+        "/keep",
         "/ask",
         "/stress_test",
         "/methods",
@@ -154,6 +157,8 @@ def test_an_edit_streams_its_steps_and_is_the_engine_s_edit_live_for_this_client
     last = events[-1]
     assert (last["stop_reason"], last["updates"]) == ("step limit", 4) and all(not e["done"] for e in events[:-1])
     assert last["delta_norm"] == pytest.approx(expected.patch.norm, rel=1e-4)
+    assert last["live"] is True and last["gate"]["passed"] is True and last["stacked"] == 1
+    assert any(event.get("kind") == "gate" and event["total"] == 3 for event in events)
     assert weights(client) == f"DINM · layer 1 · strength 1 · patch {last['patch']}"
     assert weights(other) == before and last["patch"] not in before
     assert weights(connect(app)) == before, "a later visitor starts with the example"
@@ -186,6 +191,33 @@ def test_the_answers_name_their_weights_at_every_strength(client):
     assert half["weights"].endswith(f"strength 0.5 · patch {patch}")
     none = client.predict("Why?", 0.0, 4, api_name="/ask")
     assert none["weights"] == "vanilla" and none["edited"] == none["vanilla"]
+
+
+def test_a_refused_edit_is_live_only_after_keep_which_is_recorded(client, monkeypatch):
+    before = weights(client)
+    monkeypatch.setattr(gating, "settings_of", lambda _: GateSettings(budgets=Budgets(harmless_kl=0), **SHORT_GATE))
+    last = list(client.submit(*case(0), 1, "corrected", 4, api_name="/edit"))[-1]
+    assert last["live"] is False and last["gate"]["passed"] is False and weights(client) == before
+    kept = client.predict(api_name="/keep")
+    assert kept["weights"] == weights(client) and kept["weights"].endswith(last["patch"])
+    assert kept["gate"]["overridden"] is True
+    with pytest.raises(AppError, match="refused no edit"):
+        client.predict(api_name="/keep")
+
+
+def test_an_edit_on_top_stacks_and_undo_takes_one_off(client):
+    list(client.submit(*case(0), 1, "corrected", 2, api_name="/edit"))
+    first = weights(client)
+    last = list(client.submit(*case(1), 2, "corrected", 2, SUFFIX, True, api_name="/edit"))[-1]
+    assert last["stacked"] == 2 and last["patch"] in weights(client)
+    assert client.predict(api_name="/undo")["weights"] == first
+
+
+def test_asking_routed_needs_a_detector_and_unrouted_answers_say_that_nothing_was_held_back(client):
+    told = client.predict("Why?", 1.0, 4, api_name="/ask")
+    assert told["held_back"] is False and told["detector"] is None
+    with pytest.raises(AppError, match=r"editing\.calibrate"):
+        client.predict("Why?", 1.0, 4, None, True, api_name="/ask")
 
 
 def test_undo_goes_back_to_the_example_and_then_to_vanilla(client):
