@@ -31,7 +31,7 @@
 
   function reveal(pane) {
     pane.classList.add("revealed");
-    pane.querySelector("textarea")?.removeAttribute("aria-hidden");
+    pane.querySelector("textarea, .answer")?.removeAttribute("aria-hidden");
   }
 
   document.addEventListener("click", (event) => {
@@ -79,8 +79,8 @@
     }
     for (const pane of document.querySelectorAll(".blurred:not([tabindex])")) pane.tabIndex = 0;
     // What is blurred is not read out either, until it is revealed.
-    for (const text of document.querySelectorAll("textarea")) {
-      const covered = text.disabled && text.closest(".blurred:not(.revealed)") !== null;
+    for (const text of document.querySelectorAll("textarea, .answer")) {
+      const covered = !(text instanceof HTMLTextAreaElement && !text.disabled) && text.closest(".blurred:not(.revealed)") !== null;
       if (covered === (text.getAttribute("aria-hidden") === "true")) continue;
       if (covered) text.setAttribute("aria-hidden", "true");
       else text.removeAttribute("aria-hidden");

@@ -50,7 +50,7 @@ class CompareRoom(Room):
         note = words.answer_note(ADVERSARIAL, judged=True)
         marks = run.judged(session.live.case.question, kept.answers)
         heads = words.heads(session.row, note, marks)
-        self.pair = build_pair("", kept.answers.texts, heads, lines=4, blurred=blurred(marks), bare=True)
+        self.pair = build_pair("", kept.answers.texts, heads, blurred=blurred(marks))
         (self.vanilla_head, self.edited_head), (self.vanilla, self.edited) = self.pair.heads, self.pair.panes
 
     def build_numbers(self) -> None:

@@ -34,10 +34,11 @@ SETTING_FIELDS = {
     "safe_answers": "safe_answers",
     "question_alone": "question_alone",
     "neurons_only": "neurons_only",
+    "null_space": "null_space",
 }
 
 
-ZERO_IS_NONE = ("learning_rate", "clamp", "target", "budget", "harmless_at_once", "neurons_only")
+ZERO_IS_NONE = ("learning_rate", "clamp", "target", "budget", "harmless_at_once", "neurons_only", "null_space")
 
 
 _WHOLE = ("steps", "harmless_prompts", "harmless_tokens", "harmless_at_once", "safe_answers", "neurons_only")

@@ -139,6 +139,12 @@ class OperateRoom(Room):
             self.neurons_only = gr.Number(
                 0, label="Neurons only", info="Edit this many columns; 0 for the whole matrix", precision=0, minimum=0
             )
+            self.null_space = gr.Number(
+                settings.null_space or 0,
+                label="Null space",
+                info="Border of what harmless prompts use, which is left alone; 0 for none",
+                minimum=0,
+            )
 
     @property
     def _fields(self) -> list[Any]:
