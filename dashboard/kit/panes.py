@@ -86,7 +86,7 @@ def build_pair(
     written, classes = both_answers(texts, empty), _classes(blurred)
     with gr.Row(equal_height=True, elem_id=f"{prefix}answers", elem_classes="answers"):
         for name, html, head, own in zip(("vanilla", "edited"), written, heads, classes, strict=True):
-            with gr.Column(min_width=280, elem_classes="panel"):
+            with gr.Column(min_width=280, elem_classes="box"):
                 above = gr.HTML(head)
                 pane = gr.HTML(html, apply_default_css=False, elem_id=f"{prefix}{name}", elem_classes=own)
                 made.append((above, pane))

@@ -101,7 +101,7 @@ class CompareRoom(Room):
         """Lay the two figures out that stand under the answers."""
         with gr.Row(elem_id="figures") as self.figures:
             for role, title, draw in FIGURES[:SHOWN_AT_ONCE]:
-                with gr.Column(min_width=280, elem_classes="panel"):
+                with gr.Column(min_width=280, elem_classes="box"):
                     self._figure(role, title, draw)
 
     def build_details(self) -> None:

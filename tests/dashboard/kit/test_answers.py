@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from html import unescape
 
 import pytest
+from dashboard_helpers import seen
 
 from dashboard.kit.answers import answer, both_answers, differing
 
@@ -16,10 +16,6 @@ PAIRS = [
     ("", "something"),
     ("<b>x</b> & y", "<b>x</b> & z"),
 ]
-
-
-def seen(html: str) -> str:
-    return unescape(re.sub(r"<[^>]*>", "", html))
 
 
 @pytest.mark.parametrize("pair", PAIRS)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from html import unescape
 
 import numpy as np
 import pytest
-from dashboard_helpers import model_at_rest
+from dashboard_helpers import model_at_rest, seen
 from made_up import comparison, divergence, likelihood, result, steps
 
 from dashboard import heading
@@ -26,11 +25,6 @@ from inspector.model import VANILLA, Row
 from inspector.safeedit import bundled_cases
 
 MARKUP = "<script>alert(1)</script>&<b>x"
-
-
-def seen(html: str) -> str:
-    """Return what a person reads."""
-    return unescape(re.sub(r"<[^>]*>", "", html))
 
 
 def numbers(text: str) -> list[int]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from dashboard_helpers import assert_idle
+from dashboard_helpers import assert_idle, seen
 
 from dashboard.kit.session import LARGEST_HISTORY, LiveEdit, Session
 from dashboard.steps.methods import figures as methods_figures
@@ -91,7 +91,7 @@ def test_picking_a_method_moves_the_figures_and_its_answer(visitor):
     for title in ("FT-L", "Self-Reminder"):
         visitor.do("on_method_picked", methods_picked=title)
         standing = visitor.session.slot(Compared).contest.named(title)
-        assert visitor.screen["methods_edited"] == standing.exam.replies[0].edited.text
+        assert seen(visitor.screen["methods_edited"]) == standing.exam.replies[0].edited.text
         assert title in visitor.screen["methods_source_reading"]
     assert "by construction" in visitor.screen["methods_neurons_reading"]
 
