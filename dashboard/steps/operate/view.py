@@ -125,6 +125,7 @@ class OperateRoom(Room):
             self.watch_unsafe = gr.Checkbox(
                 settings.watch_unsafe, label="Watch the unsafe answer", info="One more forward pass a step"
             )
+        with gr.Row():
             self.safe_answers = gr.Slider(
                 1,
                 4,

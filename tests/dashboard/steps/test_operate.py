@@ -63,10 +63,10 @@ def test_nothing_but_cancel_can_be_pressed_while_something_runs(visitor):
 
 def test_an_edit_takes_every_setting_from_the_page(visitor):
     typed = {"learning_rate": 0.02, "optimiser": "descent", "clamp": 0.001, "chat": False, "watch_unsafe": False}
-    visitor.do("on_edit", **QUICK, **typed, block=2, suffix="Be good.")
+    visitor.do("on_edit", **QUICK, **typed, null_space=0, block=2, suffix="Be good.")
     settings = visitor.session.live.result.settings
     assert {name: setting_value(settings, name) for name in typed} == typed
-    assert settings.target_probability is None and settings.format.suffix == "Be good."
+    assert settings.target_probability is None and settings.null_space is None and settings.format.suffix == "Be good."
     assert float(visitor.session.live.patch.deltas[0].left.abs().max()) <= 0.001 * 1.001
 
 
