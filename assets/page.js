@@ -40,7 +40,11 @@
     if (target.closest("#theme-switch")) dark(!document.body.classList.contains("dark"));
     if (target.closest("#help-switch")) document.body.classList.toggle("help-open");
     else if (!target.closest("#help")) document.body.classList.remove("help-open");
-    if (target.closest("#rail-switch")) document.body.classList.toggle("rail-open");
+    if (target.closest("#rail-switch")) {
+      const head = document.querySelector("#top");
+      if (head) document.body.style.setProperty("--top-height", `${head.offsetHeight}px`); // it wraps on a phone
+      document.body.classList.toggle("rail-open");
+    } else if (!target.closest("#rail") && target.isConnected) document.body.classList.remove("rail-open");
     const blurred = target.closest(".blurred");
     if (blurred) reveal(blurred);
   });

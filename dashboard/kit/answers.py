@@ -18,9 +18,9 @@ def differing(one: str, other: str) -> tuple[Pieces, Pieces]:
     Words are compared with the white space before them set aside, in order: the longest common runs first.
     """
     words = _WORD.findall(one), _WORD.findall(other)
-    bare = [[word.strip() for word in side] for side in words]
+    bare = tuple([word.strip() for word in side] for side in words)
     pieces: tuple[Pieces, Pieces] = ([], [])
-    for tag, *bounds in SequenceMatcher(None, *bare, autojunk=False).get_opcodes():
+    for tag, *bounds in SequenceMatcher(None, bare[0], bare[1], autojunk=False).get_opcodes():
         for side, (start, end) in enumerate((bounds[:2], bounds[2:])):
             text = "".join(words[side][start:end])
             if text:

@@ -59,7 +59,7 @@ class Pair:
 
 
 def _classes(covered: tuple[bool, bool]) -> tuple[list[str], list[str]]:
-    """Return the classes of both panes; one of its own each time writes them anew, so that a revealed one is covered."""
+    """Return the classes of both panes; a new one each time, so that one that was revealed is covered again."""
     number = next(_NUMBERS)
     vanilla, edited = (
         ["pane", f"{name}-pane", f"answer-{number}", *(["blurred"] if hide else [])]

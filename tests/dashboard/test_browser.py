@@ -173,9 +173,7 @@ def test_unsafe_text_is_blurred_until_clicked(shared):
         area.scroll_into_view_if_needed()
         place = area.bounding_box()
         shared.mouse.click(place["x"] + 40, place["y"] + 20)
-        shared.wait_for_function(
-            "s => getComputedStyle(document.querySelector(s)).filter === 'none'", arg=box
-        )
+        shared.wait_for_function("s => getComputedStyle(document.querySelector(s)).filter === 'none'", arg=box)
 
 
 def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
