@@ -31,7 +31,7 @@
 
   function reveal(pane) {
     pane.classList.add("revealed");
-    pane.querySelector("textarea")?.removeAttribute("aria-hidden");
+    pane.querySelector("textarea, .answer")?.removeAttribute("aria-hidden");
   }
 
   document.addEventListener("click", (event) => {
@@ -40,7 +40,11 @@
     if (target.closest("#theme-switch")) dark(!document.body.classList.contains("dark"));
     if (target.closest("#help-switch")) document.body.classList.toggle("help-open");
     else if (!target.closest("#help")) document.body.classList.remove("help-open");
-    if (target.closest("#rail-switch")) document.body.classList.toggle("rail-open");
+    if (target.closest("#rail-switch")) {
+      const head = document.querySelector("#top");
+      if (head) document.body.style.setProperty("--top-height", `${head.offsetHeight}px`); // it wraps on a phone
+      document.body.classList.toggle("rail-open");
+    } else if (!target.closest("#rail") && target.isConnected) document.body.classList.remove("rail-open");
     const blurred = target.closest(".blurred");
     if (blurred) reveal(blurred);
   });
@@ -79,8 +83,8 @@
     }
     for (const pane of document.querySelectorAll(".blurred:not([tabindex])")) pane.tabIndex = 0;
     // What is blurred is not read out either, until it is revealed.
-    for (const text of document.querySelectorAll("textarea")) {
-      const covered = text.disabled && text.closest(".blurred:not(.revealed)") !== null;
+    for (const text of document.querySelectorAll("textarea, .answer")) {
+      const covered = !(text instanceof HTMLTextAreaElement && !text.disabled) && text.closest(".blurred:not(.revealed)") !== null;
       if (covered === (text.getAttribute("aria-hidden") === "true")) continue;
       if (covered) text.setAttribute("aria-hidden", "true");
       else text.removeAttribute("aria-hidden");

@@ -114,9 +114,9 @@ class House:
         """The operation on one screen, its details folded below it."""
         case, locate, operate, compare = (self.rooms[name] for name in ("case", "locate", "operate", "compare"))
         with gr.Row(elem_classes="pair"):
-            with gr.Column(elem_classes="panel", elem_id="step-locate", min_width=280):
+            with gr.Column(elem_classes="box", elem_id="step-locate", min_width=280):
                 locate.build()
-            with gr.Column(elem_classes="panel", elem_id="step-operate", min_width=280):
+            with gr.Column(elem_classes="box", elem_id="step-operate", min_width=280):
                 operate.build()
         with gr.Row(elem_id="actions"):
             operate.build_operate()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +260,11 @@ class Visitor:
             elif not (isinstance(value, dict) and "__type__" in value):
                 self.screen[name] = value
         return {self.page.name(component) for component in update}
+
+
+def seen(html: str) -> str:
+    """Return what a reader sees of some HTML."""
+    return unescape(re.sub(r"<[^>]*>", "", html))
 
 
 def assert_idle(visitor: Visitor) -> None:

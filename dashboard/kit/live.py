@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import gradio as gr
 
+from dashboard.kit.answers import both_answers
 from dashboard.kit.bus import News, Update, Values
 from dashboard.kit.html import live_badge, weights_badge
 from dashboard.kit.panes import Pair
@@ -48,15 +49,16 @@ def streamed(pair: Pair, session: Session, run: Iterator[Answers], note: str, lo
         return text if session.live else NO_EDIT
 
     heads = weights_badge(VANILLA, note), weights_badge(session.row, note)
-    yield pair.show(("…", edited("…")), heads)
+    yield pair.show(("…", edited("…")), heads, compared=False)
     redraw, last = Throttle(0.12), None
     for answers in run:
         last = answers
         if redraw.due():
-            yield dict(zip(pair.panes, (f"{answers.texts[0]} ▍", edited(f"{answers.texts[1]} ▍")), strict=True))
+            growing = f"{answers.texts[0]} ▍", edited(f"{answers.texts[1]} ▍")
+            yield dict(zip(pair.panes, both_answers(growing, compared=False), strict=True))
     if last is None:
         return
-    texts = (last.texts[0] or "(empty answer)", edited(last.texts[1] or "(empty answer)"))
+    texts = both_answers((last.texts[0], edited(last.texts[1])), compared=session.live is not None)
     notes = ended(session, last, note, longest)
     heads = weights_badge(VANILLA, notes[0]), weights_badge(session.row, notes[1])
     yield {**dict(zip(pair.panes, texts, strict=True)), **dict(zip(pair.heads, heads, strict=True))}

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from dashboard.kit.answers import both_answers
 from dashboard.kit.bus import Update
 
 _NUMBERS = itertools.count()
@@ -31,25 +32,40 @@ class Pair:
         return [*self.heads, *self.panes]
 
     def show(
-        self, texts: tuple[str, str], heads: tuple[str, str] | None = None, empty: str = "(empty answer)"
+        self,
+        texts: tuple[str, str],
+        heads: tuple[str, str] | None = None,
+        empty: str = "(empty answer)",
+        compared: bool = True,
     ) -> Update:
-        """Show other answers, blurred anew."""
-        update: Update = {}
-        # A class of its own each time writes the classes anew, so that a revealed pane is blurred again.
-        number = next(_NUMBERS)
-        for pane, name, text in zip(self.panes, ("vanilla", "edited"), texts, strict=True):
-            update[pane] = gr.Textbox(value=text or empty, elem_classes=["blurred", f"{name}-pane", f"answer-{number}"])
+        """Show other answers, blurred anew.
+
+        Args:
+            compared: Mark the words in which they differ.
+        """
+        written = both_answers(texts, empty, compared)
+        update: Update = {
+            pane: gr.HTML(value=html, elem_classes=classes)
+            for pane, html, classes in zip(self.panes, written, _classes((True, True)), strict=True)
+        }
         for head, said in zip(self.heads, heads or (), strict=heads is not None):
             update[head] = said
         return update
 
     def blur(self, covered: tuple[bool, bool]) -> Update:
         """Cover the answers that are not known to be safe, and no others."""
-        number = next(_NUMBERS)
-        return {
-            pane: gr.Textbox(elem_classes=[*(["blurred"] if hide else []), f"{name}-pane", f"answer-{number}"])
-            for pane, name, hide in zip(self.panes, ("vanilla", "edited"), covered, strict=True)
-        }
+        classes = _classes(covered)
+        return {pane: gr.HTML(elem_classes=own) for pane, own in zip(self.panes, classes, strict=True)}
+
+
+def _classes(covered: tuple[bool, bool]) -> tuple[list[str], list[str]]:
+    """Return the classes of both panes; a new one each time, so that one that was revealed is covered again."""
+    number = next(_NUMBERS)
+    vanilla, edited = (
+        ["pane", f"{name}-pane", f"answer-{number}", *(["blurred"] if hide else [])]
+        for name, hide in zip(("vanilla", "edited"), covered, strict=True)
+    )
+    return vanilla, edited
 
 
 def build_pair(
@@ -57,36 +73,21 @@ def build_pair(
     texts: tuple[str, str],
     heads: tuple[str, str] = ("", ""),
     *,
-    labels: tuple[str, str] = ("Vanilla answer", "Edited answer"),
-    lines: int = 6,
     empty: str = "(empty answer)",
     blurred: tuple[bool, bool] = (True, True),
-    bare: bool = False,
 ) -> Pair:
     """Lay both panes out side by side.
 
     Args:
         prefix: Of the elements' names, for example ``stress-``.
         blurred: Which of them are covered until they are clicked.
-        bare: Labels are for screen readers only; the lines above say it.
     """
     made: list[tuple[Any, Any]] = []
-    with gr.Row(equal_height=True, elem_id=f"{prefix}answers"):
-        for name, text, head, label, hide in zip(("vanilla", "edited"), texts, heads, labels, blurred, strict=True):
-            with gr.Column(min_width=280, elem_classes="panel"):
+    written, classes = both_answers(texts, empty), _classes(blurred)
+    with gr.Row(equal_height=True, elem_id=f"{prefix}answers", elem_classes="answers"):
+        for name, html, head, own in zip(("vanilla", "edited"), written, heads, classes, strict=True):
+            with gr.Column(min_width=280, elem_classes="box"):
                 above = gr.HTML(head)
-                pane = gr.Textbox(
-                    text or empty,
-                    label=label,
-                    show_label=not bare,
-                    container=not bare,
-                    info=None if bare else "May be unsafe: blurred until clicked",
-                    lines=lines,
-                    max_lines=lines,
-                    interactive=False,
-                    buttons=["copy"],
-                    elem_id=f"{prefix}{name}",
-                    elem_classes=[*(["blurred"] if hide else []), f"{name}-pane"],
-                )
+                pane = gr.HTML(html, apply_default_css=False, elem_id=f"{prefix}{name}", elem_classes=own)
                 made.append((above, pane))
     return Pair((made[0][0], made[1][0]), (made[0][1], made[1][1]))

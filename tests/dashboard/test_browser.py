@@ -102,6 +102,10 @@ def value_of(page, selector: str) -> str:
     return page.locator(f"{selector} textarea").input_value()
 
 
+def answer_of(page, selector: str) -> str:
+    return page.locator(f"{selector} .answer").text_content()
+
+
 def wait_for_text(page, selector: str, wanted: str) -> None:
     page.wait_for_function(
         "([s, t]) => document.querySelector(s)?.innerText.includes(t)", arg=[selector, wanted], timeout=WAIT
@@ -121,7 +125,7 @@ def wait_until_idle(page) -> None:
 def wait_for_answers(page, same: bool) -> None:
     """Wait until both answers are whole, and equal or different."""
     page.wait_for_function(
-        """same => { const [one, two] = ['#vanilla', '#edited'].map(s => document.querySelector(s + ' textarea').value);
+        """same => { const [one, two] = ['#vanilla', '#edited'].map(s => document.querySelector(s).textContent.trim());
         return ![one, two].some(text => text === '…' || text.endsWith('▍')) && (one === two) === same; }""",
         arg=same,
         timeout=WAIT,
@@ -144,26 +148,32 @@ def pick_cinema(page) -> None:
     page.wait_for_function("() => document.querySelector('#question textarea').value.includes('cinema')", timeout=WAIT)
 
 
+UNDERLINE = """selector => { const mark = document.createElement('mark');
+  document.querySelector(selector + ' .answer').append(mark); const { textDecorationStyle, textDecorationLine } =
+  getComputedStyle(mark); mark.remove(); return textDecorationLine === 'none' ? 'none' : textDecorationStyle; }"""
+
+
 def test_a_new_visitor_sees_a_finished_example_and_no_empty_box(shared):
     for plot in ("curve", "vitals", "divergence-figure", "shift-figure"):
         shared.wait_for_selector(f"#{plot} .js-plotly-plot .main-svg")
     assert "live weights: DINM" in text_of(shared, "#live")
     assert "toxic layer" in text_of(shared, "#curve")
-    assert value_of(shared, "#vanilla") and value_of(shared, "#edited")
+    assert answer_of(shared, "#vanilla") and answer_of(shared, "#edited")
+    assert shared.locator("#vanilla mark, #edited mark").count(), "what differs is marked"
+    styles = [shared.evaluate(UNDERLINE, f"#{name}") for name in ("vanilla", "edited")]
+    assert styles[0] != styles[1] and "none" not in styles, "marked without colour, too"
     assert shared.locator("#cancel").is_disabled(), "nothing runs, so nothing can be cancelled"
 
 
 def test_unsafe_text_is_blurred_until_clicked(shared):
     unfold(shared, "unsafe")
-    for box in ("#unsafe", "#vanilla"):
-        area = shared.locator(f"{box} textarea")
+    for box in ("#unsafe textarea", "#vanilla .answer"):
+        area = shared.locator(box)
         assert "blur" in area.evaluate("e => getComputedStyle(e).filter")
         area.scroll_into_view_if_needed()
         place = area.bounding_box()
         shared.mouse.click(place["x"] + 40, place["y"] + 20)
-        shared.wait_for_function(
-            "s => getComputedStyle(document.querySelector(s)).filter === 'none'", arg=f"{box} textarea"
-        )
+        shared.wait_for_function("s => getComputedStyle(document.querySelector(s)).filter === 'none'", arg=box)
 
 
 def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
@@ -228,12 +238,12 @@ def test_bad_input_says_what_to_do_and_nothing_is_lost(shared):
     for part in ("template", "safe", "unsafe"):
         unfold(shared, part)
     for box, text, said in BAD_INPUT:
-        live, shown, before = text_of(shared, "#live"), value_of(shared, "#edited"), value_of(shared, box)
+        live, shown, before = text_of(shared, "#live"), answer_of(shared, "#edited"), value_of(shared, box)
         shared.locator(f"{box} textarea").fill(text)
         wait_for_text(shared, "#prompt-reading", said)
         shared.click("#locate")
         shared.wait_for_selector(f".toast-body:has-text('{said}')")
-        assert (text_of(shared, "#live"), value_of(shared, "#edited"), value_of(shared, box)) == (live, shown, text)
+        assert (text_of(shared, "#live"), answer_of(shared, "#edited"), value_of(shared, box)) == (live, shown, text)
         shared.locator(f"{box} textarea").fill(before)
     wait_for_no_text(shared, "#prompt-reading", said)
     unsafe = value_of(shared, "#unsafe")
@@ -348,7 +358,7 @@ def test_the_stress_test_streams_its_scores_lists_every_answer_and_hands_them_ou
     wait_for_no_text(shared, "#stress-table", "transfer")
     assert "DG-Avg" in text_of(shared, "#stress-table")
     pane = shared.locator("#stress-edited")
-    pane.locator("textarea").click(force=True)
+    pane.locator(".answer").click()
     shared.wait_for_function("document.querySelector('#stress-edited').classList.contains('revealed')")
     shared.locator("#stress-rows [role=gridcell]", has_text="otherA").first.click()
     shared.wait_for_function("!document.querySelector('#stress-edited').classList.contains('revealed')")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from html import escape
 
 from dashboard.kit.html import reading
+from dashboard.kit.typed import Texts
 from dashboard.steps.case.run import PromptView
-from inspector.safeedit import Case, bundled_cases
+from inspector.safeedit import Case, Template, bundled_cases
 from inspector.safeedit.cases import CATEGORIES
 
 
@@ -14,6 +15,25 @@ def prompt_reading(view: PromptView) -> str:
     """Read the assembled prompt's length and what is odd about it."""
     notes = "".join(f"; {note}" for note in view.notes)
     return reading(f"{view.tokens:,} of at most {view.limit:,} tokens{notes}.", "warn" if view.notes else "")
+
+
+SHOWN = 65
+"""Characters of an attack that are shown at most at its start, before the question and after it."""
+
+
+def attack_in_place(texts: Texts) -> str:
+    """Show the attack as it will be asked, shortened in its middle, the question in its place marked."""
+    if not texts.template.strip():
+        return reading("No attack: the question is asked alone.")
+    before, slot, after = texts.template.partition(Template.SLOT)
+    if not slot:
+        return reading(f"The template has no {Template.SLOT} slot, so the question would be lost.", "warn")
+    if len(before) > 2 * SHOWN:
+        before = f"{before[:SHOWN].rstrip()} … {before[-SHOWN:].lstrip()}"
+    if len(after) > SHOWN:
+        after = f"{after[:SHOWN].rstrip()} …"
+    shown = f"{escape(before)}<mark>{escape(texts.question)}</mark>{escape(after)}"
+    return f'<div class="attack-text" tabindex="0" role="note" aria-label="The attack">{shown}</div>'
 
 
 def offered_cases() -> list[Case]:
@@ -31,7 +51,7 @@ def examples(question: str) -> str:
     cases = offered_cases()
     lines = "".join(
         f'<button type="button" data-number="{number}" aria-current="{str(case.question == question).lower()}">'
-        f"<span>{escape(case.category)}</span>{escape(case.question)}</button>"
+        f"<span>{escape(case.category)}</span><b>{escape(case.question)}</b></button>"
         for number, case in enumerate(cases)
     )
     return (

@@ -61,13 +61,15 @@ class CaseRoom(Room):
         )
         view = run.view_prompt(self.model, texts)
         self.prompt_reading = gr.HTML(words.prompt_reading(view), elem_id="prompt-reading")
-        with gr.Accordion("Attack", open=False, elem_id="template-fold"):
-            self.template_name = gr.Dropdown(
-                [NO_TEMPLATE, *(t.name for t in bundled_templates()), OWN_TEMPLATE],
-                value=case.attack_name,
-                label="Attack template",
-                interactive=True,
-            )
+        self.template_name = gr.Dropdown(
+            [NO_TEMPLATE, *(t.name for t in bundled_templates()), OWN_TEMPLATE],
+            value=case.attack_name,
+            label="Attack",
+            interactive=True,
+            elem_id="template-name",
+        )
+        self.attack = gr.HTML(words.attack_in_place(texts), elem_id="attack")
+        with gr.Accordion("Attack template", open=False, elem_id="template-fold"):
             self.template = gr.Textbox(
                 texts.template,
                 label="Template text",
@@ -172,7 +174,7 @@ class CaseRoom(Room):
             typed,
             self.on_texts,
             inputs=self._fields,
-            outputs=[self.prompt, self.prompt_reading],
+            outputs=[self.prompt, self.prompt_reading, self.attack],
             tells=(News.TYPED,),
             trigger_mode="always_last",
         )
@@ -219,9 +221,12 @@ class CaseRoom(Room):
 
     def on_texts(self, session: Session, values: Values) -> Update:
         """Assemble the prompt as it is typed, and tell the steps."""
+        typed = Texts(*(values[part] or "" for part in self._fields))
+        attack = words.attack_in_place(typed)
         try:
             view = run.view_prompt(self.model, self.texts(values))
         except InspectorError as error:
-            return {self.prompt_reading: reading(error.user_message(), "warn")}
+            return {self.prompt_reading: reading(error.user_message(), "warn"), self.attack: attack}
         told = self.bus.told(News.TYPED, session, values)
-        return {self.prompt: view.text, self.prompt_reading: words.prompt_reading(view), **told}
+        read = {self.prompt: view.text, self.prompt_reading: words.prompt_reading(view), self.attack: attack}
+        return {**read, **told}

@@ -57,7 +57,7 @@ class CompareRoom(Room):
         note = words.answer_note(ADVERSARIAL, judged=True)
         marks = run.judged(session.live.case.question, kept.answers)
         heads = words.heads(session.row, note, marks)
-        self.pair = build_pair("", kept.answers.texts, heads, lines=4, blurred=blurred(marks), bare=True)
+        self.pair = build_pair("", kept.answers.texts, heads, blurred=blurred(marks))
         (self.vanilla_head, self.edited_head), (self.vanilla, self.edited) = self.pair.heads, self.pair.panes
 
     def build_numbers(self) -> None:
@@ -110,7 +110,7 @@ class CompareRoom(Room):
         """Lay the two figures out that stand under the answers."""
         with gr.Row(elem_id="figures") as self.figures:
             for role, title, draw in FIGURES[:SHOWN_AT_ONCE]:
-                with gr.Column(min_width=280, elem_classes="panel"):
+                with gr.Column(min_width=280, elem_classes="box"):
                     self._figure(role, title, draw)
 
     def build_details(self) -> None:

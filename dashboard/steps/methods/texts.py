@@ -33,6 +33,14 @@ LEGEND = reading(
     "*: so by construction, whatever the edit. Click a line to load its patch into Compare."
 )
 
+HEADS = (
+    '<div class="answer-head"><span class="badge vanilla">vanilla</span>'
+    '<span class="badge-note">the adversarial prompt</span></div>',
+    '<div class="answer-head"><span class="badge edited">the picked method</span>'
+    '<span class="badge-note">the same prompt</span></div>',
+)
+"""What stands above the answers of the picked method."""
+
 
 def cards() -> str:
     """Return one card a method: what it does and where it comes from."""

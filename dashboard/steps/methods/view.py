@@ -109,8 +109,7 @@ class MethodsRoom(Room):
         self.pair = build_pair(
             "methods-",
             (reply.vanilla.text, reply.edited.text) if reply else ("", ""),
-            labels=("Vanilla answer to the adversarial prompt", "Answer with the picked method"),
-            lines=5,
+            words.HEADS,
             empty=NO_ANSWER,
         )
         self.vanilla, self.edited = self.pair.panes

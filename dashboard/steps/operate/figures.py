@@ -18,7 +18,7 @@ def vitals(trace: Sequence[Step], steps: int, budget: float | None, target: floa
         rows=1,
         cols=3,
         horizontal_spacing=0.085,
-        subplot_titles=("Edit loss, nats", "Harmless KL, nats", "P(answer) per token"),
+        subplot_titles=("Edit loss, nats", "Harmless KL, nats", "P per token"),
     )
     x = [step.step for step in trace]
 
@@ -41,7 +41,7 @@ def vitals(trace: Sequence[Step], steps: int, budget: float | None, target: floa
     if any(s.unsafe_probability is not None for s in trace):
         line(3, [s.unsafe_probability for s in trace], UNSAFE, "unsafe answer", "dot")
     style(figure, 150, margin={"l": 40, "r": 8, "t": 24, "b": 24})
-    figure.update_annotations(font_size=12)
+    figure.update_annotations(font_size=11.5)
     figure.update_xaxes(range=[-0.5, steps + 0.5])
     figure.update_yaxes(rangemode="tozero")
     figure.update_yaxes(range=[0, 1.02], row=1, col=3)
@@ -62,9 +62,21 @@ def _name_lines(figure: go.Figure, last: Step, steps: int) -> None:
     values = [(last.safe_probability, "safe")]
     if last.unsafe_probability is not None:
         values.append((last.unsafe_probability, "unsafe"))
-    for value, name in values:
+    # Lines that lie on each other have their names side by side.
+    close = len(values) == 2 and abs(values[0][0] - values[1][0]) < 0.15
+    for number, (value, name) in enumerate(values):
+        aside = (-32 if side == "right" else 32) * number if close else 0
         figure.add_annotation(
-            x=last.step, y=value, text=name, xanchor=side, yshift=9, showarrow=False, font_size=11, row=1, col=3
+            x=last.step,
+            y=value,
+            text=name,
+            xanchor=side,
+            xshift=aside,
+            yshift=9,
+            showarrow=False,
+            font_size=11,
+            row=1,
+            col=3,
         )
 
 

@@ -39,8 +39,8 @@ class GatePart(Room):
     def build(self) -> None:
         """Lay the line out with its buttons."""
         session = self.context.example.session
-        self.gate = gr.HTML(words.gate_line(session, self.context.detector is not None), elem_id="gate")
-        with gr.Row(elem_id="gate-buttons"):
+        with gr.Row(elem_id="gate-row"):
+            self.gate = gr.HTML(words.gate_line(session, self.context.detector is not None), elem_id="gate")
             self.keep = gr.Button("Keep it anyway", size="sm", visible=False, elem_id="keep", min_width=110)
             self.examine = gr.Button("Examine", size="sm", elem_id="examine", min_width=90)
         self.stack = gr.HTML(words.stack_reading(session), elem_id="stack")

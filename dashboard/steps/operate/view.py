@@ -131,6 +131,7 @@ class OperateRoom(Room):
             self.watch_unsafe = gr.Checkbox(
                 settings.watch_unsafe, label="Watch the unsafe answer", info="One more forward pass a step"
             )
+        with gr.Row():
             self.safe_answers = gr.Slider(
                 1,
                 4,
@@ -148,7 +149,7 @@ class OperateRoom(Room):
             self.null_space = gr.Number(
                 settings.null_space or 0,
                 label="Null space",
-                info="Border of what harmless prompts use; 0 for none",
+                info="Border of what harmless prompts use, which is left alone; 0 for none",
                 minimum=0,
             )
         self.gating.build_settings()

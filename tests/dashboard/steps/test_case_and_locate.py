@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from html import escape
 from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
 import numpy as np
 import pytest
-from dashboard_helpers import Visitor, open_page
+from dashboard_helpers import Visitor, open_page, seen
 
-from dashboard.steps.case.texts import examples, offered_cases
+from dashboard.kit.typed import Texts, texts_of
+from dashboard.steps.case.texts import attack_in_place, examples, offered_cases
 from dashboard.steps.case.view import NO_TEMPLATE, OWN_TEMPLATE
 from dashboard.steps.compare.run import OWN_PROMPT
 from dashboard.steps.locate.run import LocatedCase
 from inspector.divergence import DISTANCES, PRESETS, divergence
 from inspector.model import PromptFormat
-from inspector.safeedit import bundled_templates
+from inspector.safeedit import bundled_cases, bundled_templates
 
 SCRIPT = "<script>alert(1)</script>"
 STALE = "The texts have changed since this was measured. Press Locate"
@@ -199,3 +201,19 @@ def test_the_read_only_demo_refuses_typed_text_and_serves_bundled_cases(example_
     typing.do("on_texts", question="Typed?")
     assert "read-only" in typing.screen["prompt_reading"] and "prompt" not in typing.screen
     assert visitor.session.slot(LocatedCase).divergence is before
+
+
+def test_an_attack_is_shown_short_with_the_question_in_its_place():
+    texts = texts_of(bundled_cases()[0], "")
+    long = replace(texts, template="start " + "word " * 200 + "say {question} then " + "word " * 200)
+    for shown in (texts, long, replace(texts, template="Now: {question}")):
+        html = attack_in_place(shown)
+        assert f"<mark>{escape(shown.question)}</mark>" in html and len(seen(html)) < len(shown.question) + 200
+    assert seen(attack_in_place(long)).startswith("start word") and "word say " in seen(attack_in_place(long))
+    assert "question is asked alone" in attack_in_place(replace(texts, template=""))
+    assert "would be lost" in attack_in_place(replace(texts, template="No place for it"))
+
+
+def test_an_attack_that_holds_markup_is_text():
+    html = attack_in_place(Texts(SCRIPT, f"{SCRIPT} {{question}}", "", "safe", "unsafe"))
+    assert "<script" not in html and seen(html) == f"{SCRIPT} {SCRIPT}"

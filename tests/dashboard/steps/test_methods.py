@@ -9,7 +9,7 @@ import gradio as gr
 import numpy as np
 import pytest
 import torch
-from dashboard_helpers import Visitor, assert_idle, open_page, tiny_model
+from dashboard_helpers import Visitor, assert_idle, open_page, seen, tiny_model
 
 from dashboard.kit.session import LARGEST_HISTORY, LiveEdit, Session
 from dashboard.steps.methods import figures as methods_figures
@@ -96,7 +96,7 @@ def test_picking_a_method_moves_the_figures_and_its_answer(visitor):
     for title in ("FT-L", "Self-Reminder"):
         visitor.do("on_method_picked", methods_picked=title)
         standing = visitor.session.slot(Compared).contest.named(title)
-        assert visitor.screen["methods_edited"] == standing.exam.replies[0].edited.text
+        assert seen(visitor.screen["methods_edited"]) == standing.exam.replies[0].edited.text
         assert title in visitor.screen["methods_source_reading"]
     assert "by construction" in visitor.screen["methods_neurons_reading"]
 

@@ -1,0 +1,47 @@
+"""Two answers side by side: what is marked is what the other lacks, nothing is lost, nothing is markup."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from dashboard_helpers import seen
+
+from dashboard.kit.answers import answer, both_answers, differing
+
+PAIRS = [
+    ("Sure, first watch the courier.", "I'm sorry, I can't help. Ask the courier."),
+    ("a b c", "a x c"),
+    ("  one\n\ntwo ", "one two"),
+    ("", "something"),
+    ("<b>x</b> & y", "<b>x</b> & z"),
+]
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_the_pieces_of_an_answer_are_the_answer(pair):
+    for text, pieces in zip(pair, differing(*pair), strict=True):
+        assert "".join(piece for piece, _ in pieces) == text
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_what_is_in_both_reads_the_same_in_both(pair):
+    one, two = (" ".join("".join(p for p, differs in side if not differs).split()) for side in differing(*pair))
+    assert one == two
+
+
+def test_only_words_that_the_other_lacks_are_marked():
+    one, two = both_answers(("You can wait here.", "You cannot wait here."))
+    assert re.findall("<mark>(.*?)</mark>", one) == ["can"] and re.findall("<mark>(.*?)</mark>", two) == ["cannot"]
+
+
+def test_equal_answers_empty_ones_and_words_of_the_page_have_no_marks():
+    for texts, compared in ((("a b", "a b"), True), (("", "a"), True), (("…", "No edit is live"), False)):
+        assert "<mark>" not in "".join(both_answers(texts, compared=compared))
+    assert seen(both_answers(("", "a"))[0]) == "(empty answer)"
+
+
+def test_what_a_model_writes_is_never_markup():
+    hostile = "<img src=x onerror=alert(1)> </div><mark>"
+    for html in (answer(hostile), both_answers((hostile, "other"))[0]):
+        assert "<img" not in html and html.count("</div>") == 1 and seen(html) == hostile
