@@ -103,11 +103,12 @@ def _chips(checks: Sequence[Mapping[str, Any]]) -> str:
     """Return a chip for each budget: its value of its limit."""
     cells = []
     for check in checks:
-        unit = " %" if check["unit"] == "%" else f" {check['unit']}" if check["unit"] == "points" else ""
+        unit = " %" if check["unit"] == "%" else ""
         kept = check["value"] <= check["limit"] + 1e-9
         value, limit = number(check["value"]), number(check["limit"])
+        told = f"{check['meaning']}, {check['unit']}, {check['n']} answers"
         cells.append(
-            f'<span class="{"kept" if kept else "broken"}" title="{escape(check["meaning"])}, {check["n"]} answers">'
+            f'<span class="{"kept" if kept else "broken"}" title="{escape(told)}">'
             f"{escape(CHIPS.get(check['name'], check['meaning']))} {escape(value)} of {escape(limit)}{unit}"
             f"{'' if kept else ': too much'}</span>"
         )
