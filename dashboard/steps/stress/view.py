@@ -116,7 +116,7 @@ class StressRoom(Room):
                 wrap=False,
                 show_label=False,
                 buttons=[],
-                column_widths=["5%", "10%", "16%", "27%", "9%", "9%", "9%", "7%", "8%"],
+                column_widths=["5%", "9%", "15%", "24%", "9%", "9%", "12%", "9%", "8%"],
                 elem_id="stress-rows",
             )
             first = exam.replies[0]
