@@ -15,26 +15,45 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-VIEWS = {"page": "", "stress": "#stress", "why": "#why", "methods": "#methods"}
-"""The views by the names of their pictures, and their addresses."""
+VIEWS = ("stress", "why", "methods")
+"""The views beside the operation, by their names in the address."""
+PHONE = (390, 844)
 FOLDER = Path(__file__).resolve().parents[1] / "assets" / "screenshots"
 
 
-def take(page: Page, url: str, theme: str, width: int, wanted: list[str]) -> None:
-    """Save the wanted pictures of one theme at one width: the first view as it opens, the others whole."""
+def take(page: Page, url: str, theme: str, width: int) -> None:
+    """Save the pictures of one theme: the first view as it opens, its details, the other views whole, a phone."""
     page.set_viewport_size({"width": width, "height": 900})
     page.goto(f"{url}?__theme={theme}")
     page.wait_for_selector("#shift-figure .js-plotly-plot .main-svg", timeout=60_000)
-    for name in wanted:
-        if VIEWS[name]:
-            page.locator(f"nav.views a[href='{VIEWS[name]}']").click()
-            page.wait_for_selector(f"#view-{name}", state="visible", timeout=60_000)
-        page.wait_for_timeout(1500)
-        picture = page.screenshot() if name == "page" else page.locator(f"#view-{name}").screenshot()
-        path = FOLDER / f"{name}-{theme}.png"
-        # 256 colours keep the repository small and look the same.
-        Image.open(io.BytesIO(picture)).convert("RGB").quantize(256).save(path, optimize=True)
-        print(path.name, path.stat().st_size // 1024, "kB")
+    page.wait_for_timeout(1500)
+    save(page.screenshot(), f"page-{theme}")
+    details = page.locator("#details")
+    details.locator("button").first.click()
+    page.wait_for_selector("#heatmap .js-plotly-plot .main-svg", timeout=60_000)
+    page.wait_for_timeout(1500)
+    save(details.screenshot(), f"details-{theme}")
+    details.locator("button").first.click()
+    for name in VIEWS:
+        page.locator(f"nav.views a[href='#{name}']").click()
+        view = page.locator(f"#view-{name}")
+        view.wait_for(timeout=60_000)
+        page.wait_for_timeout(3000)
+        save(view.screenshot(), f"{name}-{theme}")
+    page.locator("nav.views a[href='#operate']").click()
+    page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
+    page.wait_for_timeout(1500)
+    save(page.screenshot(), f"phone-{theme}")
+    page.locator("#rail-switch").click()
+    page.wait_for_timeout(500)
+    save(page.screenshot(), f"phone-case-{theme}")
+
+
+def save(picture: bytes, name: str) -> None:
+    """Write a picture; 256 colours keep the repository small and look the same."""
+    path = FOLDER / f"{name}.png"
+    Image.open(io.BytesIO(picture)).convert("RGB").quantize(256).save(path, optimize=True)
+    print(path.name, path.stat().st_size // 1024, "kB")
 
 
 def main() -> None:
@@ -50,7 +69,7 @@ def main() -> None:
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
         for theme in ("light", "dark"):
-            take(browser.new_page(), options.url.rstrip("/") + "/", theme, options.width, list(VIEWS))
+            take(browser.new_page(), options.url.rstrip("/") + "/", theme, options.width)
         browser.close()
 
 

@@ -220,7 +220,7 @@ def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
     wait_for_text(page, "#live", f"layer {first}")
     wait_until_idle(page)
     page.click("#undo")
-    wait_for_text(page, "#live", "no edit is live")
+    wait_for_text(page, "#live", "vanilla")
     wait_until_idle(page)
     wait_for_text(page, "#undo", "Nothing to undo")
     assert page.locator("#undo").is_disabled()
@@ -285,8 +285,9 @@ def test_the_operation_fits_one_screen_and_one_press_does_it(page):
     before = text_of(page, "#live")
     pick_cinema(page)
     page.click("#operate")
-    wait_for_text(page, "#clock", "Ended after")
+    page.wait_for_function("() => document.querySelector('#operate').disabled", timeout=WAIT)
     wait_until_idle(page)
+    wait_for_text(page, "#clock", "Ended after")
     assert text_of(page, "#live") != before and page.locator("#answers .badge.verdict").count() == 2
 
 
