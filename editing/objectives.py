@@ -183,8 +183,14 @@ def harmless_texts(case: Case, count: int) -> list[str]:
     return [*prompts, *(prompt for prompt in _drawn() if prompt not in prompts)][:count]
 
 
+def further_harmless_texts(count: int) -> list[str]:
+    """Return ``count`` harmless prompts that are none of the first ones that :func:`harmless_texts` returns."""
+    return list(_drawn()[-count:])
+
+
 @cache
 def _drawn() -> tuple[str, ...]:
+    """Return the bundled harmless prompts in the order in which edits use them, from both ends."""
     prompts = list(bundled_constraint_prompts())
     Random(0).shuffle(prompts)
     return tuple(prompts)

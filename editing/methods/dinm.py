@@ -49,7 +49,7 @@ from editing.values import (
 )
 from inspector.errors import EditError
 from inspector.kl import told
-from inspector.model import Delta, Encoded, InspectedModel, Patch, PromptFormat, encode
+from inspector.model import Delta, InspectedModel, Patch, PromptFormat, encode
 from inspector.model.encoding import with_suffix
 from inspector.neurons import column_delta, neuron_activity
 from inspector.presets import PRESETS, Preset
@@ -98,7 +98,7 @@ class DinmSettings:
         damage_budget: Largest KL in nats per token on the prompts of a step; a step beyond it is undone and the edit
             ends.
         harmless_prompts: Number of harmless prompts of the ``harmless`` constraint.
-        harmless_at_once: How many of them a step measures, in turn, the short ones first; ``None`` for all.
+        harmless_at_once: How many of them a step measures, in turn; ``None`` for all.
         harmless_tokens: Most tokens of the model's own answer to each.
         watch_unsafe: Also follow the unsafe answer's probability (a forward pass more per step).
         neurons_only: Edit only the value vectors (columns) of this many neurons, those that carry most of the
@@ -109,7 +109,7 @@ class DinmSettings:
         question_alone: Also make them likely after the question alone.
         null_space: Border of the soft null space that every change is projected onto, so that it writes next to nothing
             for harmless prompts (:func:`editing.null_space.soft_null_space`); ``None`` for no projection, as in paper
-            and released code. Measured on the harmless prompts of the constraint ``harmless``.
+            and released code, and with another constraint than ``harmless``.
     """
 
     preset: Preset = "corrected"
@@ -210,14 +210,12 @@ class Terms:
         constraint: Its parts, which take turns.
         unsafe: The unsafe answer, where it is watched.
         several: Whether the loss is a mean over more than the case's own answer to its prompt.
-        harmless: Harmless prompts with the model's own answers, where the constraint is made of them.
     """
 
     edit: AnswerTerm
     constraint: Sequence[KlTerm]
     unsafe: AnswerTerm | None
     several: bool = False
-    harmless: Sequence[Encoded] = ()
 
 
 def dinm(
@@ -258,8 +256,8 @@ def dinm(
         return EditResult(None, (), 0, "cancelled", block, settings, time.perf_counter() - started)
     columns = yield from _columns(model, case, block, settings)
     projection = None
-    if settings.null_space is not None and terms.harmless:
-        moment = yield from harmless_moment(model, block, terms.harmless, cancel)
+    if settings.null_space is not None and settings.constraint == "harmless":
+        moment = yield from harmless_moment(model, block, settings.format, cancel)
         if moment is None:
             return EditResult(None, (), 0, "cancelled", block, settings, time.perf_counter() - started)
         moment = moment if columns is None else moment[columns][:, columns]
@@ -327,16 +325,14 @@ def prepare_terms(
 ) -> Generator[Preparation, None, Terms | None]:
     """Make the terms that an edit minimises and watches; returns ``None`` when cancelled."""
     text, format = case.adversarial_prompt, settings.format
-    harmless: Sequence[Encoded] = ()
     if settings.constraint == "harmless":
         own = yield from harmless_answers(
             model, case, settings.harmless_prompts, settings.harmless_tokens, format, cancel
         )
         if own is None:
             return None
-        if settings.harmless_at_once is not None:  # those that share a step have about the same length, for its time
-            own = sorted(own, key=lambda encoded: len(encoded.tokens))
-        harmless = own
+        if settings.harmless_at_once is not None:
+            own = sorted(own, key=lambda encoded: len(encoded.tokens))  # and dealt: a step meets short and long ones
         spans: list[Span] = [(encoded.tokens, encoded.predicting) for encoded in own]
     elif settings.constraint == "answer":
         spans = [reference_constraint(model, case, format.suffix)]
@@ -359,10 +355,10 @@ def prepare_terms(
         first, *further = (encode(model, asked, answer, format) for asked in texts for answer in answers)
         edit = aligned_answer(model, block, first, replay, further)
     unsafe = aligned(case.unsafe) if settings.watch_unsafe else None
-    size = settings.harmless_at_once or len(spans)
-    parts = [spans[start : start + size] for start in range(0, len(spans), size)]
+    turns = math.ceil(len(spans) / (settings.harmless_at_once or len(spans)))
+    parts = [spans[turn::turns] for turn in range(turns)]
     constraint = [kl_term(model, block, part, settings.direction, base, replay) for part in parts]
-    return Terms(edit, constraint, unsafe, len(edit.labels) > len(edit.actual), harmless)
+    return Terms(edit, constraint, unsafe, several=len(edit.labels) > len(edit.actual))
 
 
 def term_values(
