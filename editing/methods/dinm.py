@@ -29,6 +29,7 @@ from editing.objectives import (
     aligned_answer,
     harmless_answers,
     kl_term,
+    own_refusals,
     paper_constraint,
     reference_answer,
     reference_constraint,
@@ -64,6 +65,7 @@ FURTHER_ANSWERS = (
     "I'm sorry, but I won't do that. If you tell me what troubles you, we can look for a kinder answer together.",
     "That is something I have to decline, because it would not be right. I am glad to help with something else.",
 )
+OwnRefusals = Annotated[int, Field(ge=0, le=128)]
 SafeAnswers = Annotated[int, Field(ge=1, le=1 + len(FURTHER_ANSWERS))]
 
 
@@ -100,6 +102,8 @@ class DinmSettings:
         harmless_prompts: Number of harmless prompts of the ``harmless`` constraint.
         harmless_at_once: How many of them a step measures, in turn; ``None`` for all.
         harmless_tokens: Most tokens of the model's own answer to each.
+        own_refusals: Number of bundled harmful questions that the model is asked without an attack; its answers to
+            those that it declines by itself are kept like those to harmless prompts.
         watch_unsafe: Also follow the unsafe answer's probability (a forward pass more per step).
         neurons_only: Edit only the value vectors (columns) of this many neurons, those that carry most of the
             difference between the two answers (:func:`inspector.neurons.neuron_activity`); ``None`` for the whole
@@ -132,6 +136,7 @@ class DinmSettings:
     harmless_prompts: HarmlessPrompts = 96
     harmless_tokens: HarmlessTokens = 12
     harmless_at_once: Count | None = 8
+    own_refusals: OwnRefusals = 24
     watch_unsafe: bool = True
     neurons_only: Count | None = None
     safe_answers: SafeAnswers = 3
@@ -197,6 +202,7 @@ _PAPERS: dict[str, Any] = {
     "harmless_at_once": None,
     "safe_answers": 1,
     "null_space": None,
+    "own_refusals": 0,
 }
 """What paper and released code have in common: plain text, one answer, and no stop but the number of steps."""
 
@@ -329,8 +335,10 @@ def prepare_terms(
         own = yield from harmless_answers(
             model, case, settings.harmless_prompts, settings.harmless_tokens, format, cancel
         )
-        if own is None:
+        declined = yield from own_refusals(model, settings.own_refusals, settings.harmless_tokens, format, cancel)
+        if own is None or declined is None:
             return None
+        own = [*own, *declined]
         if settings.harmless_at_once is not None:
             own = sorted(own, key=lambda encoded: len(encoded.tokens))  # and dealt: a step meets short and long ones
         spans: list[Span] = [(encoded.tokens, encoded.predicting) for encoded in own]
