@@ -207,6 +207,11 @@ _PAPERS: dict[str, Any] = {
 """What paper and released code have in common: plain text, one answer, and no stop but the number of steps."""
 
 
+ROUTED: dict[str, Any] = {"null_space": None, "step_kl": 5e-3, "target_probability": 0.7}
+"""Changes of ``corrected`` for an edit that is to act only where a detector fires: what it would do to harmless prompts
+is the detector's care, so it may learn more (:mod:`benchmarks.detox` shows both on every prompt and routed)."""
+
+
 @dataclass(frozen=True, eq=False)
 class Terms:
     """The terms of one edit.
