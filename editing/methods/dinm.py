@@ -39,7 +39,7 @@ from editing.replay import ReplayFactory, TailReplay, master_weight
 from editing.step_size import Optimiser, measured_optimiser
 from editing.values import (
     Count,
-    HarmlessPrompts,
+    HarmlessCount,
     HarmlessTokens,
     NotNegative,
     Positive,
@@ -133,7 +133,7 @@ class DinmSettings:
     clamp: Positive | None = None
     target_probability: Probability | None = 0.5
     damage_budget: Positive | None = 0.2
-    harmless_prompts: HarmlessPrompts = 96
+    harmless_prompts: HarmlessCount = 96
     harmless_tokens: HarmlessTokens = 12
     harmless_at_once: Count | None = 8
     own_refusals: OwnRefusals = 24
