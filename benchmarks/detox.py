@@ -5,10 +5,10 @@
 
 Rows: the same weights rounded to bfloat16 as the yardstick of harm, the released code at DINM's toxic layer,
 `corrected` at the toxic and at the recommended layer on every prompt, and at the recommended layer the edit that is
-made to be routed (`editing.methods.dinm.ROUTED`): on every prompt, and only where the calibration's detector fires. Each edit
-is made on one case and asked the case's own prompts, questions of other cases in attack templates that it has not seen,
-and harmless prompts, bare and in such templates. Each row is asked in its own prompt format; vanilla is that of
-`corrected`'s.
+made to be routed (`editing.methods.dinm.ROUTED`): on every prompt, and only where the calibration's detector fires.
+Each edit is made on one case and asked the case's own prompts, questions of other cases in attack templates that it has
+not seen, and harmless prompts, bare and in such templates. Each row is asked in its own prompt format; vanilla is that
+of `corrected`'s.
 
 The recommended layer was chosen on other cases. The detector was fitted on all questions and templates that may be
 edited on, the case's own prompts among them: of the routed row only the scores beyond DS and DG-Avg are on texts that
