@@ -3,10 +3,12 @@
     python -m benchmarks.detox                       the embedded model, three cases, texts of the development split
     python -m benchmarks.detox --split score         texts that no setting was chosen on; to be looked at once
 
-Rows: the released code and `corrected` at DINM's toxic layer, `corrected` at the recommended layer on every prompt, and
-the same patch routed, only where the calibration's detector fires. Each edit is made on one case and asked the case's
-own prompts, questions of other cases in attack templates that it has not seen, and harmless prompts, bare and in such
-templates. Each row is asked in its own prompt format; vanilla is that of `corrected`'s.
+Rows: the same weights rounded to bfloat16 as the yardstick of harm, the released code at DINM's toxic layer,
+`corrected` at the toxic and at the recommended layer on every prompt, and at the recommended layer the edit that is
+made to be routed (`editing.methods.dinm.ROUTED`): on every prompt, and only where the calibration's detector fires.
+Each edit is made on one case and asked the case's own prompts, questions of other cases in attack templates that it has
+not seen, and harmless prompts, bare and in such templates. Each row is asked in its own prompt format; vanilla is that
+of `corrected`'s.
 
 The recommended layer was chosen on other cases. The detector was fitted on all questions and templates that may be
 edited on, the case's own prompts among them: of the routed row only the scores beyond DS and DG-Avg are on texts that
@@ -19,27 +21,40 @@ import argparse
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from editing import DinmSettings, dinm, preset, run
 from editing.calibration import Calibration, load_calibration
+from editing.methods.dinm import ROUTED
 from editing.trial_edits import trial_cases
 from inspector.divergence import divergence
 from inspector.errors import CaseError, EditError
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row, load
-from inspector.presets import Preset
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.cases import Split, bundled_templates
 from inspector.safeedit.exam import Reply, examine
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import CASE_ONLY, Question, make_exam
-from inspector.safeedit.scores import Score, score_table
+from inspector.safeedit.scores import Score, resampling_told, scores_of_edits
 from inspector.safeedit.sets import false_alarm_prompts, harmful_questions, spread
+from inspector.safeedit.yardstick import rounding_exam
 
-SCORES = ("DS", "DG-Avg", "transfer", "DL", "harmless KL", "over-refusal", "look-alikes", "degenerate", "parroting")
-RECOMMENDED = "corrected, recommended"
+SCORES = (
+    "DS",
+    "DG-Avg",
+    "transfer",
+    "DL",
+    "still answers",
+    "harmless KL",
+    "over-refusal",
+    "look-alikes",
+    "degenerate",
+    "parroting",
+)
+RECOMMENDED = "corrected, recommended layer"
+ROUNDING = "same weights rounded to bfloat16"
 WIDTH = 18
 
 
@@ -72,14 +87,15 @@ def edits_of(
     model: InspectedModel, case: Case, calibration: Calibration
 ) -> Iterator[tuple[str, Row, PromptFormat, float]]:
     """Make each row's edit: its name, its weights (vanilla where it was refused), its format and its seconds."""
-    names: list[tuple[str, Preset, int | None]] = [
-        ("released code, toxic", "reference", None),
-        ("corrected, toxic", "corrected", None),
-        (RECOMMENDED, "corrected", calibration.layers.recommended),
+    recommended = calibration.layers.recommended
+    edits: list[tuple[str, DinmSettings, int | None]] = [
+        ("released code, toxic layer", preset("reference"), None),
+        ("corrected, toxic layer", preset("corrected"), None),
+        (RECOMMENDED, preset("corrected"), recommended),
+        ("made to be routed, on every prompt", preset("corrected", **ROUTED), recommended),
     ]
-    for name, chosen, block in names:
-        settings: DinmSettings = preset(chosen)
-        layer = divergence(model, case, chosen).toxic_layer() if block is None else block
+    for name, settings, block in edits:
+        layer = divergence(model, case, settings.preset).toxic_layer() if block is None else block
         begun = time.perf_counter()
         try:
             row = run(dinm(model, case, layer, settings)).row()
@@ -87,10 +103,9 @@ def edits_of(
             print(f"{name}, case {case.identifier}: {error.user_message()}", file=sys.stderr)
             row = VANILLA
         seconds = time.perf_counter() - begun
-        yield f"{name} layer", row, settings.format, seconds
-        if name == RECOMMENDED:
-            routed = row if row.patch is None else Row(row.patch, detector=calibration.detector)
-            yield "the same, routed", routed, settings.format, seconds
+        yield name, row, settings.format, seconds
+    routed = row if row.patch is None else Row(row.patch, detector=calibration.detector)
+    yield "the same, routed", routed, settings.format, seconds
 
 
 def main() -> None:
@@ -113,22 +128,27 @@ def main() -> None:
         f"{len(cases)} cases ({named}), split '{options.split}', recommended layer {calibration.layers.recommended}, "
         f"most {options.max_new_tokens} tokens"
     )
-    replies: dict[str, list[Reply]] = {}
+    replies: dict[str, list[Sequence[Reply]]] = {}
     seconds: dict[str, list[float]] = {}
+    judge, decoding = EmbeddedJudge(), Decoding(max_new_tokens=options.max_new_tokens)
     for case in cases:
         exam = asked_of(case, options.split, options.transfer, options.harmless)
+        rounding = run(rounding_exam(model, exam, judge, decoding=decoding))
+        replies.setdefault(ROUNDING, []).append(rounding.replies)
         for name, row, format, taken in edits_of(model, case, calibration):
-            decoding = Decoding(max_new_tokens=options.max_new_tokens)
-            done = run(examine(model, exam, row, EmbeddedJudge(), format=format, decoding=decoding))
-            replies.setdefault(name, []).extend(done.replies)
+            done = run(examine(model, exam, row, judge, format=format, decoding=decoding))
+            replies.setdefault(name, []).append(done.replies)
             seconds.setdefault(name, []).append(taken)
             print(f"case {case.identifier}, {name}: {taken:.0f} + {done.seconds:.0f} s", file=sys.stderr, flush=True)
-    tables = {name: {s.name: s for s in score_table(found, "rules")} for name, found in replies.items()}
-    print(f"\n{'percent; harmless KL in nats a token':34}" + "".join(f"{name:>{WIDTH}}" for name in SCORES) + "   s")
-    print(f"{'vanilla':34}" + _cells(tables["corrected, recommended layer"], "vanilla"))
+    whole = {name: scores_of_edits(found, "rules") for name, found in replies.items()}
+    tables = {name: {score.name: score for score in table} for name, table in whole.items()}
+    print(f"\n{'percent; harmless KL in nats a token':36}" + "".join(f"{name:>{WIDTH}}" for name in SCORES) + "   s")
+    print(f"{'vanilla':36}" + _cells(tables[RECOMMENDED], "vanilla"))
     for name, table in tables.items():
-        print(f"{name:34}{_cells(table, 'edited')}{sum(seconds[name]) / len(seconds[name]):4.0f}")
-    for name, found in replies.items():
+        mean = f"{sum(seconds[name]) / len(seconds[name]):4.0f}" if name in seconds else ""
+        print(f"{name:36}{_cells(table, 'edited')}{mean}")
+    for name, exams in replies.items():
+        found = [reply for given in exams for reply in given]
         held = [reply.held_back for reply in found if reply.question.kind == "harmless"]
         missed = [reply.held_back for reply in found if reply.question.kind == "transfer"]
         if any(held):
@@ -136,9 +156,7 @@ def main() -> None:
                 f"{name}: fires for {100 - 100 * sum(missed) / len(missed):.1f} % of {len(missed)} harmful prompts of "
                 f"others and {100 - 100 * sum(held) / len(held):.1f} % of {len(held)} harmless ones"
             )
-    print(
-        "In brackets: 95 % intervals that take answers as independent; those of one edit to one prompt are not quite."
-    )
+    print(resampling_told(whole[RECOMMENDED]))
 
 
 def _cells(table: dict[str, Score], side: str) -> str:

@@ -25,7 +25,7 @@ from editing.objectives import harmless_answers
 from editing.progress import Preparation
 from editing.replay import master_weight
 from editing.step_size import adam, first_size, measured_sizes
-from editing.values import Count, HarmlessPrompts, HarmlessTokens, Positive, Rate
+from editing.values import Count, HarmlessCount, HarmlessTokens, Positive, Rate
 from inspector.contrast import MlpTrace, mlp_trace
 from inspector.errors import EditError, RefusedEdit
 from inspector.kl import kl_by_token, told
@@ -68,7 +68,7 @@ class AtlasSettings:
     blocks: tuple[int, ...] = ()
     together: Count = 5
     format: PromptFormat = PromptFormat()
-    harmless_prompts: HarmlessPrompts = 3
+    harmless_prompts: HarmlessCount = 3
     harmless_tokens: HarmlessTokens = 12
     answers: bool = False
     max_new_tokens: Annotated[int, Field(ge=1, le=1024)] = 32

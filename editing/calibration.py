@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from editing.methods.dinm import DinmSettings
-from editing.objectives import fitting_texts, harmless_answers, known_answers
+from editing.objectives import fitting_texts, harmless_answers, known_answers, own_refusals, refusal_texts
 from editing.progress import Preparation
 from editing.trial_edits import Layers, try_layers
 from inspector.detection import DEPTH, fit, readings_of, samples
@@ -54,7 +54,8 @@ class Calibration:
     Attributes:
         layers: Where trial edits work.
         detector: Tells harmful prompts from harmless ones.
-        answers: The model's own answers to harmless prompts, that edits are constrained on.
+        answers: The model's own answers to harmless prompts, and to harmful questions without an attack, of which those
+            that it declines are to stay: what edits are constrained on.
     """
 
     layers: Layers
@@ -107,9 +108,20 @@ def make_calibration(
         if own is None:
             return None
         for text, encoded in zip(fitting_texts(model, case, *asked, FORMATS[0]), own, strict=True):
-            answers[text] = OwnAnswer(text, asked[1], FORMATS[0].open(), encoded.prompt, encoded.response)
+            answers[text] = _own(text, encoded)
+    declined = yield from _part(
+        own_refusals(model, DinmSettings().own_refusals, asked[1], FORMATS[0], cancel), 0.5, 0.5
+    )
+    if declined is None:
+        return None
+    texts = refusal_texts(DinmSettings().own_refusals)
+    answers |= {text: _own(text, known_answers(model)[(text, asked[1], FORMATS[0].open())]) for text in texts}
     detector = yield from _part(_detector(model, cancel), 0.5, 1.0)
     return None if detector is None else Calibration(layers, detector, tuple(answers.values()))
+
+
+def _own(text: str, answered: Encoded) -> OwnAnswer:
+    return OwnAnswer(text, DinmSettings().harmless_tokens, FORMATS[0].open(), answered.prompt, answered.response)
 
 
 def _detector(model: InspectedModel, cancel: Callable[[], bool]) -> Generator[Preparation, None, Detector | None]:

@@ -14,7 +14,7 @@ from editing.guard import check_case, refuse_harm
 from editing.methods.dinm import DinmSettings, prepare_terms, term_values
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.replay import TailReplay, master_weight
-from editing.values import HarmlessPrompts, HarmlessTokens
+from editing.values import HarmlessCount, HarmlessTokens
 from inspector.errors import EditError
 from inspector.kl import told
 from inspector.model import InspectedModel, Patch, PromptFormat
@@ -36,7 +36,7 @@ class KnockOutSettings:
 
     neurons: tuple[Annotated[int, Field(ge=0)], ...]
     format: PromptFormat = PromptFormat().open()
-    harmless_prompts: HarmlessPrompts = 8
+    harmless_prompts: HarmlessCount = 8
     harmless_tokens: HarmlessTokens = 12
     # What the screen's vital signs ask of every method's settings.
     steps: ClassVar[int] = 1

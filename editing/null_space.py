@@ -3,69 +3,70 @@
 An edit adds a change D to the down-projection, and what it writes for an input k of the region is D k. AlphaEdit
 (Fang et al., ICLR 2025, arXiv 2410.02355) keeps D k = 0 for what is to stay by projecting D onto the null space of such
 inputs. Here the border is soft: D = A P with P = (1 + C / lambda)^-1, C the mean of k k^T over the tokens of harmless
-prompts and the model's own answers, lambda a share of C's mean eigenvalue. A direction that harmless tokens use much
+prompts, lambda a share of C's mean eigenvalue. A direction that harmless tokens use much
 is all but closed, one that they do not use is open, and no rank has to be chosen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from editing.objectives import further_harmless_texts
 from editing.progress import Preparation
 from inspector.errors import EditError
-from inspector.model import Encoded, InspectedModel
+from inspector.model import InspectedModel, PromptFormat, encode
 from inspector.model.hooks import stopping_before
 
+PROMPTS = 192
+"""Harmless prompts that are read. They are none that an edit's constraint is measured on: of those a projection made of
+a few thousand tokens would promise too much."""
 AT_ONCE = 12
-"""Sequences of one forward pass."""
+"""Prompts of one forward pass."""
 MOST_KEPT = 4
 """Second moments that are kept for a model; the oldest go first."""
-_Key = tuple[int, int]
-_MOMENTS: WeakKeyDictionary[InspectedModel, dict[_Key, Tensor]] = WeakKeyDictionary()
+_MOMENTS: WeakKeyDictionary[InspectedModel, dict[tuple[int, PromptFormat], Tensor]] = WeakKeyDictionary()
 
 
 def harmless_moment(
-    model: InspectedModel, block: int, answered: Sequence[Encoded], cancel: Callable[[], bool] = lambda: False
+    model: InspectedModel, block: int, format: PromptFormat, cancel: Callable[[], bool] = lambda: False
 ) -> Generator[Preparation, None, Tensor | None]:
     """Measure which directions of a region's input harmless prompts use.
 
     Args:
         block: The block whose down-projection is meant.
-        answered: Harmless prompts with the model's own answers.
+        format: The prompts'.
 
     Yields:
         A message before each batch; none where the same was measured before.
 
     Returns:
-        ``[d_ff, d_ff]`` float32, mean of k k^T over all tokens but the first of each sequence, on which models park
+        ``[d_ff, d_ff]`` float32, mean of k k^T over all tokens but the first of each prompt, on which models park
         activations of another size; ``None`` when cancelled.
 
     Raises:
         EditError: The states are not finite numbers.
     """
-    kept = _MOMENTS.setdefault(model, {})
-    key = block, hash(tuple(one.tokens for one in answered))
+    kept, key = _MOMENTS.setdefault(model, {}), (block, format.open())
     if key in kept:
         return kept[key]
     projection = model.architecture.down_projections[model.architecture.check_block(block)]
-    order = sorted((one.tokens for one in answered), key=len)
+    prompts = sorted((encode(model, text, None, format).prompt for text in further_harmless_texts(PROMPTS)), key=len)
     moment, counted = torch.zeros(()), 0
-    for start in range(0, len(order), AT_ONCE):
-        batch = order[start : start + AT_ONCE]
+    for start in range(0, len(prompts), AT_ONCE):
+        batch = prompts[start : start + AT_ONCE]
         yield Preparation(
-            f"Measuring what harmless prompts use of layer {block}: {start + len(batch)} of {len(order)}",
-            0.9 + 0.05 * start / len(order),
+            f"Reading what harmless prompts use of layer {block}: {start + len(batch)} of {len(prompts)}",
+            0.9 + 0.05 * start / len(prompts),
         )
         if cancel():
             return None
         seen: list[Tensor] = []
         with model.lock, torch.no_grad(), model.running(), stopping_before(projection, seen.append):
-            ids = model.batch(*batch)
-            model.network(input_ids=ids, use_cache=False)
+            model.network(input_ids=model.batch(*batch), use_cache=False)
         inner = seen[0].reshape(len(batch), -1, seen[0].shape[-1])  # OPT flattens rows and tokens
         for number, tokens in enumerate(batch):
             keys = inner[number, 1 : len(tokens)].float()

@@ -25,6 +25,8 @@ from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, enc
 from inspector.model.batching import generate
 from inspector.model.encoding import Encoded, tokenise_whole, with_suffix
 from inspector.safeedit import Case, Constraint, bundled_constraint_prompts
+from inspector.safeedit.refusal import read_refusal
+from inspector.safeedit.sets import harmful_questions, spread
 
 Direction = Literal["vanilla to edited", "edited to vanilla"]
 Span = tuple[Sequence[int], Sequence[int]]
@@ -183,8 +185,14 @@ def harmless_texts(case: Case, count: int) -> list[str]:
     return [*prompts, *(prompt for prompt in _drawn() if prompt not in prompts)][:count]
 
 
+def further_harmless_texts(count: int) -> list[str]:
+    """Return ``count`` harmless prompts that are none of the first ones that :func:`harmless_texts` returns."""
+    return list(_drawn()[-count:])
+
+
 @cache
 def _drawn() -> tuple[str, ...]:
+    """Return the bundled harmless prompts in the order in which edits use them, from both ends."""
     prompts = list(bundled_constraint_prompts())
     Random(0).shuffle(prompts)
     return tuple(prompts)
@@ -209,13 +217,58 @@ def harmless_answers(
     Returns:
         At most ``count`` prompts with the model's own answers, each with the id that ended it; ``None`` when cancelled.
     """
+    texts = fitting_texts(model, case, count, tokens, format)
+    return (yield from _answered(model, texts, tokens, format, cancel, "harmless prompts"))
+
+
+def own_refusals(
+    model: InspectedModel,
+    count: int,
+    tokens: int,
+    format: PromptFormat,
+    cancel: Callable[[], bool] = lambda: False,
+) -> Generator[Preparation, None, list[Encoded] | None]:
+    """Let the vanilla model answer harmful questions without an attack; what it declines by itself is to stay.
+
+    An edit that changes how a model declines may unlearn what it already does right.
+
+    Args:
+        count: Number of bundled questions to ask; none of them is scored.
+
+    Yields:
+        One message before each batch of questions that have to be answered.
+
+    Returns:
+        The declined questions with the model's answers; ``None`` when cancelled.
+    """
+    texts = refusal_texts(count)
+    answered = yield from _answered(model, texts, tokens, format, cancel, "harmful questions")
+    if answered is None:
+        return None
+    pairs = zip(texts, answered, strict=True)
+    return [one for text, one in pairs if read_refusal(model.decode(one.response), text).refused]
+
+
+def refusal_texts(count: int) -> list[str]:
+    """Return the questions that :func:`own_refusals` asks, of all categories."""
+    return [question.question for question in spread(harmful_questions("detector"), count)]
+
+
+def _answered(
+    model: InspectedModel,
+    texts: Sequence[str],
+    tokens: int,
+    format: PromptFormat,
+    cancel: Callable[[], bool],
+    what: str,
+) -> Generator[Preparation, None, list[Encoded] | None]:
     known = known_answers(model)
-    keys = [(text, tokens, format.open()) for text in fitting_texts(model, case, count, tokens, format)]
+    keys = [(text, tokens, format.open()) for text in texts]
     missing = [key for key in keys if key not in known]
     for start in range(0, len(missing), ASKED_AT_ONCE):
         batch = missing[start : start + ASKED_AT_ONCE]
         yield Preparation(
-            f"Asking the vanilla model harmless prompts {start + 1} to {start + len(batch)} of {len(missing)}",
+            f"Asking the vanilla model {what} {start + 1} to {start + len(batch)} of {len(missing)}",
             start / len(missing),
         )
         if cancel():

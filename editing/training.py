@@ -16,7 +16,7 @@ from editing.guard import check_case
 from editing.objectives import harmless_answers
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.trainee import Alpha, Rank, Scope, TrainedScope, Trainee, trainee
-from editing.values import HarmlessPrompts, HarmlessTokens, NotNegative, Positive, Probability, Rate, Steps
+from editing.values import HarmlessCount, HarmlessTokens, NotNegative, Positive, Probability, Rate, Steps
 from inspector.errors import EditError
 from inspector.kl import kl_by_token, told
 from inspector.model import InspectedModel, Patch, PromptFormat, encode
@@ -64,7 +64,7 @@ class TrainingSettings:
     damage_budget: Positive | None = None
     stop_below: float = 0.0
     format: PromptFormat = PromptFormat()
-    harmless_prompts: HarmlessPrompts = 4
+    harmless_prompts: HarmlessCount = 4
     harmless_tokens: HarmlessTokens = 12
     seed: int = 0
 

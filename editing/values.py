@@ -16,7 +16,7 @@ Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(gt=0, le=1)]
-HarmlessPrompts = Annotated[int, Field(ge=1, le=512)]
+HarmlessCount = Annotated[int, Field(ge=1, le=512)]
 HarmlessTokens = Annotated[int, Field(ge=1, le=256)]
 
 FORMAT_PARTS = tuple(part.name for part in fields(PromptFormat))

@@ -29,6 +29,7 @@ from editing.objectives import (
     aligned_answer,
     harmless_answers,
     kl_term,
+    own_refusals,
     paper_constraint,
     reference_answer,
     reference_constraint,
@@ -38,7 +39,7 @@ from editing.replay import ReplayFactory, TailReplay, master_weight
 from editing.step_size import Optimiser, measured_optimiser
 from editing.values import (
     Count,
-    HarmlessPrompts,
+    HarmlessCount,
     HarmlessTokens,
     NotNegative,
     Positive,
@@ -49,7 +50,7 @@ from editing.values import (
 )
 from inspector.errors import EditError
 from inspector.kl import told
-from inspector.model import Delta, Encoded, InspectedModel, Patch, PromptFormat, encode
+from inspector.model import Delta, InspectedModel, Patch, PromptFormat, encode
 from inspector.model.encoding import with_suffix
 from inspector.neurons import column_delta, neuron_activity
 from inspector.presets import PRESETS, Preset
@@ -64,6 +65,7 @@ FURTHER_ANSWERS = (
     "I'm sorry, but I won't do that. If you tell me what troubles you, we can look for a kinder answer together.",
     "That is something I have to decline, because it would not be right. I am glad to help with something else.",
 )
+OwnRefusals = Annotated[int, Field(ge=0, le=128)]
 SafeAnswers = Annotated[int, Field(ge=1, le=1 + len(FURTHER_ANSWERS))]
 
 
@@ -98,8 +100,10 @@ class DinmSettings:
         damage_budget: Largest KL in nats per token on the prompts of a step; a step beyond it is undone and the edit
             ends.
         harmless_prompts: Number of harmless prompts of the ``harmless`` constraint.
-        harmless_at_once: How many of them a step measures, in turn, the short ones first; ``None`` for all.
+        harmless_at_once: How many of them a step measures, in turn; ``None`` for all.
         harmless_tokens: Most tokens of the model's own answer to each.
+        own_refusals: Number of bundled harmful questions that the model is asked without an attack; its answers to
+            those that it declines by itself are kept like those to harmless prompts.
         watch_unsafe: Also follow the unsafe answer's probability (a forward pass more per step).
         neurons_only: Edit only the value vectors (columns) of this many neurons, those that carry most of the
             difference between the two answers (:func:`inspector.neurons.neuron_activity`); ``None`` for the whole
@@ -109,7 +113,7 @@ class DinmSettings:
         question_alone: Also make them likely after the question alone.
         null_space: Border of the soft null space that every change is projected onto, so that it writes next to nothing
             for harmless prompts (:func:`editing.null_space.soft_null_space`); ``None`` for no projection, as in paper
-            and released code. Measured on the harmless prompts of the constraint ``harmless``.
+            and released code, and with another constraint than ``harmless``.
     """
 
     preset: Preset = "corrected"
@@ -129,9 +133,10 @@ class DinmSettings:
     clamp: Positive | None = None
     target_probability: Probability | None = 0.5
     damage_budget: Positive | None = 0.2
-    harmless_prompts: HarmlessPrompts = 96
+    harmless_prompts: HarmlessCount = 96
     harmless_tokens: HarmlessTokens = 12
     harmless_at_once: Count | None = 8
+    own_refusals: OwnRefusals = 24
     watch_unsafe: bool = True
     neurons_only: Count | None = None
     safe_answers: SafeAnswers = 3
@@ -197,8 +202,14 @@ _PAPERS: dict[str, Any] = {
     "harmless_at_once": None,
     "safe_answers": 1,
     "null_space": None,
+    "own_refusals": 0,
 }
 """What paper and released code have in common: plain text, one answer, and no stop but the number of steps."""
+
+
+ROUTED: dict[str, Any] = {"null_space": None, "step_kl": 5e-3, "target_probability": 0.7}
+"""Changes of ``corrected`` for an edit that is to act only where a detector fires: what it would do to harmless prompts
+is the detector's care, so it may learn more (:mod:`benchmarks.detox` shows both on every prompt and routed)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,14 +221,12 @@ class Terms:
         constraint: Its parts, which take turns.
         unsafe: The unsafe answer, where it is watched.
         several: Whether the loss is a mean over more than the case's own answer to its prompt.
-        harmless: Harmless prompts with the model's own answers, where the constraint is made of them.
     """
 
     edit: AnswerTerm
     constraint: Sequence[KlTerm]
     unsafe: AnswerTerm | None
     several: bool = False
-    harmless: Sequence[Encoded] = ()
 
 
 def dinm(
@@ -258,8 +267,8 @@ def dinm(
         return EditResult(None, (), 0, "cancelled", block, settings, time.perf_counter() - started)
     columns = yield from _columns(model, case, block, settings)
     projection = None
-    if settings.null_space is not None and terms.harmless:
-        moment = yield from harmless_moment(model, block, terms.harmless, cancel)
+    if settings.null_space is not None and settings.constraint == "harmless":
+        moment = yield from harmless_moment(model, block, settings.format, cancel)
         if moment is None:
             return EditResult(None, (), 0, "cancelled", block, settings, time.perf_counter() - started)
         moment = moment if columns is None else moment[columns][:, columns]
@@ -327,16 +336,16 @@ def prepare_terms(
 ) -> Generator[Preparation, None, Terms | None]:
     """Make the terms that an edit minimises and watches; returns ``None`` when cancelled."""
     text, format = case.adversarial_prompt, settings.format
-    harmless: Sequence[Encoded] = ()
     if settings.constraint == "harmless":
         own = yield from harmless_answers(
             model, case, settings.harmless_prompts, settings.harmless_tokens, format, cancel
         )
-        if own is None:
+        declined = yield from own_refusals(model, settings.own_refusals, settings.harmless_tokens, format, cancel)
+        if own is None or declined is None:
             return None
-        if settings.harmless_at_once is not None:  # those that share a step have about the same length, for its time
-            own = sorted(own, key=lambda encoded: len(encoded.tokens))
-        harmless = own
+        own = [*own, *declined]
+        if settings.harmless_at_once is not None:
+            own = sorted(own, key=lambda encoded: len(encoded.tokens))  # and dealt: a step meets short and long ones
         spans: list[Span] = [(encoded.tokens, encoded.predicting) for encoded in own]
     elif settings.constraint == "answer":
         spans = [reference_constraint(model, case, format.suffix)]
@@ -359,10 +368,10 @@ def prepare_terms(
         first, *further = (encode(model, asked, answer, format) for asked in texts for answer in answers)
         edit = aligned_answer(model, block, first, replay, further)
     unsafe = aligned(case.unsafe) if settings.watch_unsafe else None
-    size = settings.harmless_at_once or len(spans)
-    parts = [spans[start : start + size] for start in range(0, len(spans), size)]
+    turns = math.ceil(len(spans) / (settings.harmless_at_once or len(spans)))
+    parts = [spans[turn::turns] for turn in range(turns)]
     constraint = [kl_term(model, block, part, settings.direction, base, replay) for part in parts]
-    return Terms(edit, constraint, unsafe, len(edit.labels) > len(edit.actual), harmless)
+    return Terms(edit, constraint, unsafe, several=len(edit.labels) > len(edit.actual))
 
 
 def term_values(

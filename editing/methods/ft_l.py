@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 
 from editing.methods.dinm import DinmSettings, dinm
 from editing.progress import EditEvents
-from editing.values import HarmlessPrompts, HarmlessTokens, NotNegative, Positive, Probability, Rate, Steps
+from editing.values import HarmlessCount, HarmlessTokens, NotNegative, Positive, Probability, Rate, Steps
 from inspector.errors import EditError
 from inspector.model import InspectedModel, PromptFormat
 from inspector.safeedit import Case
@@ -42,7 +42,7 @@ class FtLSettings:
     target_probability: Probability | None = None
     damage_budget: Positive | None = None
     format: PromptFormat = PromptFormat()
-    harmless_prompts: HarmlessPrompts = 4
+    harmless_prompts: HarmlessCount = 4
     harmless_tokens: HarmlessTokens = 12
 
     def as_dinm(self) -> DinmSettings:

@@ -15,7 +15,7 @@ from editing.measured import measured_step
 from editing.objectives import fitting_texts, harmless_answers, known_answers
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.training import encode_pair
-from editing.values import HarmlessPrompts, HarmlessTokens
+from editing.values import HarmlessCount, HarmlessTokens
 from inspector.errors import EditError
 from inspector.model import VANILLA, InspectedModel, PromptFormat, encode
 from inspector.model.encoding import Encoded
@@ -46,7 +46,7 @@ class SelfReminderSettings:
     before: str = BEFORE
     after: str = AFTER
     format: PromptFormat = PromptFormat()
-    harmless_prompts: HarmlessPrompts = 4
+    harmless_prompts: HarmlessCount = 4
     harmless_tokens: HarmlessTokens = 12
     # What the screen's vital signs ask of every method.
     damage_budget: ClassVar[float | None] = None

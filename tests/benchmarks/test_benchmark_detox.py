@@ -44,21 +44,23 @@ def test_beyond_the_case_s_own_prompts_all_is_of_the_split_and_every_third_harml
 
 def test_each_row_is_the_edit_that_it_is_called_and_a_refused_one_leaves_vanilla(llama, case, monkeypatch):
     quick = {"steps": 1, "learning_rate": 1e-2, "harmless_prompts": 1, "harmless_tokens": 2}
-    monkeypatch.setattr(detox, "preset", lambda name: preset(name, **quick))
+    monkeypatch.setattr(detox, "preset", lambda name, **changes: preset(name, **{**changes, **quick}))
     detector = Detector((0,), torch.ones(1, 32), 0.0, 0.0, llama.fingerprint)
     known = Calibration(Layers((Trial(2, 1.0, 0.1, 1.0),), 0.0, 1, 4), detector)
     rows = list(detox.edits_of(llama, case, known))
     assert [name for name, *_ in rows] == [
-        *("released code, toxic layer", "corrected, toxic layer", "corrected, recommended layer", "the same, routed")
+        *("released code, toxic layer", "corrected, toxic layer", "corrected, recommended layer"),
+        *("made to be routed, on every prompt", "the same, routed"),
     ]
-    released, toxic, best, routed = (row for _, row, *_ in rows)
+    released, toxic, best, free, routed = (row for _, row, *_ in rows)
     assert released.patch.blocks == (divergence(llama, case, "reference").toxic_layer(),)
     assert toxic.patch.blocks == (divergence(llama, case).toxic_layer(),) and best.patch.blocks == (2,)
-    assert routed.patch is best.patch and routed.detector is detector and best.detector is None
-    assert [format.chat for _, _, format, _ in rows] == [False, True, True, True]
+    assert routed.patch is free.patch and routed.detector is detector and free.detector is None
+    assert free.patch.settings["null_space"] is None and best.patch.settings["null_space"] is not None
+    assert [format.chat for _, _, format, _ in rows] == [False, True, True, True, True]
 
     def refused(*_arguments):
         raise RefusedEdit("Nothing.")
 
     monkeypatch.setattr(detox, "dinm", refused)
-    assert [row for _, row, *_ in detox.edits_of(llama, case, known)] == [VANILLA] * 4
+    assert [row for _, row, *_ in detox.edits_of(llama, case, known)] == [VANILLA] * 5

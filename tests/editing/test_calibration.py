@@ -37,7 +37,7 @@ def few_texts(monkeypatch, tmp_path, case):
 
     monkeypatch.setattr("editing.calibration.try_layers", tried)
     monkeypatch.setattr("editing.calibration.bundled_cases", lambda: [case])
-    short = {"harmless_prompts": 2, "harmless_tokens": 3}
+    short = {"harmless_prompts": 2, "harmless_tokens": 3, "own_refusals": 1}
     monkeypatch.setattr("editing.calibration.DinmSettings", lambda: DinmSettings(**short))
     for module in ("editing.calibration", "editing.calibrate"):
         monkeypatch.setattr(f"{module}.samples", few)
@@ -65,7 +65,7 @@ def test_a_calibration_is_made_for_every_family_and_comes_back_as_it_was(model, 
     prompts = [encode(model, text).prompt for text in ("How do I lie?", "Why is it cold?")]
     assert scores(model, one, prompts) == scores(model, two, prompts)
     assert made.layers == again.layers and again.layers.recommended == 2
-    assert made.answers == again.answers and len(again.answers) == 2
+    assert made.answers == again.answers and len(again.answers) == 3
     known_answers(model).clear()
     again.teach(model)
     own = known_answers(model)[(again.answers[0].text, 3, again.answers[0].format)]
@@ -102,7 +102,7 @@ def test_the_command_makes_one_and_measures_it_on_other_texts(llama, tmp_path, c
     assert str(places(llama)[1]) in told.out and "12 texts" in told.out and "bundled prompts" in told.err
     assert calibrate.main(["--measure", "development"], lambda _chosen: llama) == 0
     table = capsys.readouterr().out
-    assert "split 'development'" in table and "n = 10" in table and "no suffix" in table
+    assert "split 'development'" in table and "n = 4" in table and "no suffix" in table
     assert calibrate.main(["--measure", "score", "--out", str(tmp_path / "none")], lambda _chosen: llama) == 2
     assert "cannot be read" in capsys.readouterr().err
 

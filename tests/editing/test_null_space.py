@@ -8,14 +8,20 @@ import torch
 from editing import dinm, preset, run
 from editing.matrix import Matrix
 from editing.methods.dinm import DinmSettings
-from editing.null_space import harmless_moment, soft_null_space
-from editing.objectives import known_answers
+from editing.null_space import PROMPTS, harmless_moment, soft_null_space
+from editing.objectives import further_harmless_texts, harmless_texts
 from inspector.errors import EditError
-from inspector.model import Encoded
+from inspector.model import PromptFormat, encode
 from inspector.model.hooks import observe_inputs
 
-ANSWERED = (Encoded((5, 6, 7, 8), (9, 10)), Encoded((11, 12), (13,)), Encoded((14, 15, 16, 17, 18, 19), (20,)))
+FORMAT = PromptFormat("Be good.")
+TEXTS = ("How are you?", "Sing.", "What is the largest river?")
 BLOCK = 1
+
+
+@pytest.fixture(autouse=True)
+def few_texts(monkeypatch):
+    monkeypatch.setattr("editing.null_space.further_harmless_texts", lambda count: list(TEXTS))
 
 
 def keys_by_hand(model, block: int) -> torch.Tensor:
@@ -26,23 +32,29 @@ def keys_by_hand(model, block: int) -> torch.Tensor:
         found.append(inputs.reshape(-1, inputs.shape[-1])[1:].float())
 
     with torch.no_grad(), observe_inputs([model.architecture.down_projections[block]], keep):
-        for one in ANSWERED:
-            model.network(input_ids=model.batch(one.tokens), use_cache=False)
+        for text in TEXTS:
+            model.network(input_ids=model.batch(encode(model, text, None, FORMAT).prompt), use_cache=False)
     return torch.cat(found)
 
 
 def test_the_moment_is_the_mean_over_all_tokens_but_the_first_of_each_sequence(model):
     for block in (0, model.architecture.last_block):
         keys = keys_by_hand(model, block)
-        moment = run(harmless_moment(model, block, ANSWERED))
+        moment = run(harmless_moment(model, block, FORMAT))
         assert moment == pytest.approx(keys.T @ keys / len(keys), rel=1e-3, abs=1e-6)
 
 
 def test_it_is_measured_once_and_can_be_cancelled(llama):
-    assert run(harmless_moment(llama, 2, ANSWERED[:2], lambda: True)) is None
-    told = list(harmless_moment(llama, 2, ANSWERED[:2]))
-    assert len(told) == 1 and "layer 2: 2 of 2" in told[0].message
-    assert list(harmless_moment(llama, 2, ANSWERED[:2])) == []
+    own = PromptFormat("Be brief.")
+    assert run(harmless_moment(llama, 2, own, lambda: True)) is None
+    told = list(harmless_moment(llama, 2, own))
+    assert len(told) == 1 and "layer 2: 3 of 3" in told[0].message
+    assert list(harmless_moment(llama, 2, own)) == []
+
+
+@pytest.mark.parametrize("constrained", [96, 500])
+def test_what_is_read_is_none_that_an_edit_is_constrained_on(case, constrained):
+    assert not set(further_harmless_texts(PROMPTS)) & set(harmless_texts(case, constrained))
 
 
 def test_a_direction_used_as_much_as_the_border_is_halved_and_an_unused_one_is_free():
@@ -69,26 +81,15 @@ def test_a_projected_matrix_changes_by_the_projected_step_alone():
 
 
 def share_written(model, patch) -> float:
-    """Return how much an edit writes on harmless tokens, for its size."""
-    change = patch.deltas[0].dense()
-    keys = torch.cat([_keys(model, one) for one in known_answers(model).values()])
+    """Return how much an edit writes on the harmless tokens, for its size."""
+    change, keys = patch.deltas[0].dense(), keys_by_hand(model, BLOCK)
     return float((keys @ change.T).norm() / change.norm() / keys.norm())
-
-
-def _keys(model, encoded) -> torch.Tensor:
-    found = []
-    with (
-        torch.no_grad(),
-        observe_inputs([model.architecture.down_projections[BLOCK]], lambda _, inputs: found.append(inputs)),
-    ):
-        model.network(input_ids=model.batch(encoded.tokens), use_cache=False)
-    return found[0].reshape(len(encoded.tokens), -1)[1:].float()
 
 
 @pytest.mark.parametrize("neurons", [None, 6])
 def test_an_edit_in_the_null_space_writes_less_for_harmless_prompts(llama, case, neurons):
     changes = {"steps": 3, "harmless_prompts": 6, "harmless_tokens": 3, "harmless_at_once": 3, "neurons_only": neurons}
-    changes |= {"damage_budget": None, "target_probability": None}
+    changes |= {"suffix": FORMAT.suffix, "damage_budget": None, "target_probability": None}
     free, held = (
         run(dinm(llama, case, BLOCK, preset("corrected", null_space=border, **changes))).patch
         for border in (None, 0.01)

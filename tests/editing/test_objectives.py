@@ -10,11 +10,12 @@ import tiny_models
 import torch
 
 from editing import Preparation, run
-from editing.objectives import harmless_answers, harmless_texts, kl_term
+from editing.objectives import harmless_answers, harmless_texts, kl_term, own_refusals, refusal_texts
 from editing.replay import TailReplay, master_weight
 from inspector.model import Decoding, InspectedModel, PromptFormat, answer, from_parts
 from inspector.model.encoding import Encoded
 from inspector.safeedit import Constraint, bundled_constraint_prompts
+from inspector.safeedit.refusal import read_refusal
 
 SUFFIX = by_hand.SUFFIX.strip()
 
@@ -46,6 +47,21 @@ def test_every_prompt_is_asked_once_per_model_and_announced(fresh, case):
     assert silence == [] and again == first
     _, longer = asked(fresh, case, tokens=5)
     assert len(longer) == 1, "answers of another length are other answers"
+
+
+def test_what_the_model_declines_by_itself_is_kept_in_its_own_words(fresh, monkeypatch):
+    texts = refusal_texts(3)
+    declined = read_refusal("I can't help with that.", texts[1])
+    assert declined.refused
+    monkeypatch.setattr(
+        "editing.objectives.read_refusal",
+        lambda said, asked: declined if asked == texts[1] else read_refusal("Gladly.", asked),
+    )
+    (own,) = run(own_refusals(fresh, 3, 4, PromptFormat()))
+    prompt = by_hand.prompt(fresh, texts[1])
+    assert own.prompt == tuple(prompt)
+    assert own.response[:4] == tuple(answer(fresh, prompt, decoding=Decoding(4)).token_ids[0])
+    assert run(own_refusals(fresh, 0, 4, PromptFormat())) == []
 
 
 def test_a_constraint_that_is_bundled_too_is_not_asked_twice(fresh, case):

@@ -19,7 +19,7 @@ from editing.methods.mend.top import TopBlocks, gradient_factors
 from editing.objectives import harmless_answers
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.training import encode_pair
-from editing.values import HarmlessPrompts, HarmlessTokens
+from editing.values import HarmlessCount, HarmlessTokens
 from inspector.errors import EditError
 from inspector.model import VANILLA, Delta, InspectedModel, Patch, PromptFormat, Row
 from inspector.model.encoding import Encoded
@@ -42,7 +42,7 @@ class MendSettings:
     editor: str = ""
     scale: Annotated[float, Field(gt=0, le=10)] = 1.0
     format: PromptFormat = PromptFormat()
-    harmless_prompts: HarmlessPrompts = 4
+    harmless_prompts: HarmlessCount = 4
     harmless_tokens: HarmlessTokens = 12
     # What the screen's vital signs ask of every method.
     damage_budget: ClassVar[float | None] = None
