@@ -31,14 +31,23 @@ class Pair:
         return [*self.heads, *self.panes]
 
     def show(
-        self, texts: tuple[str, str], heads: tuple[str, str] | None = None, empty: str = "(empty answer)"
+        self,
+        texts: tuple[str, str],
+        heads: tuple[str, str] | None = None,
+        empty: str = "(empty answer)",
+        covered: tuple[bool, bool] = (True, True),
     ) -> Update:
-        """Show other answers, blurred anew."""
+        """Show other answers, blurred anew.
+
+        Args:
+            covered: Which of them are.
+        """
         update: Update = {}
         # A class of its own each time writes the classes anew, so that a revealed pane is blurred again.
         number = next(_NUMBERS)
-        for pane, name, text in zip(self.panes, ("vanilla", "edited"), texts, strict=True):
-            update[pane] = gr.Textbox(value=text or empty, elem_classes=["blurred", f"{name}-pane", f"answer-{number}"])
+        for pane, name, text, hide in zip(self.panes, ("vanilla", "edited"), texts, covered, strict=True):
+            classes = [*(["blurred"] if hide else []), f"{name}-pane", f"answer-{number}"]
+            update[pane] = gr.Textbox(value=text or empty, elem_classes=classes)
         for head, said in zip(self.heads, heads or (), strict=heads is not None):
             update[head] = said
         return update
