@@ -7,8 +7,15 @@ import os
 import signal
 import sys
 import tempfile
+import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import gradio
+
+    from dashboard.opening import Opening
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -38,6 +45,12 @@ def options() -> argparse.ArgumentParser:
         dest="calibrate",
         action="store_false",
         help="do not calibrate the model in the background (see python -m editing.calibrate)",
+    )
+    model.add_argument(
+        "--no-example",
+        dest="example",
+        action="store_false",
+        help="start with an empty page: do not show, or make in the background, a finished example",
     )
     server = parser.add_argument_group("server")
     # A Hugging Face Space names the address in this variable.
@@ -89,11 +102,64 @@ def private_copies() -> Iterator[None]:
 
 
 def serve(chosen: argparse.Namespace, paths: dict[str, str], auth: tuple[str, ...] | None) -> int:
-    """Load the model, build the page and serve it; Gradio is imported here, after its settings are in place."""
-    from dashboard.page import build_app, launch_options
+    """Open the port, load the model and build the page behind it, and serve the page."""
+    from dashboard.opening import Opening
+
+    where = f"{chosen.host}, port {chosen.port or 'from 7860 on'}"
+    taken = f"Error: The page cannot be served at {where}. Choose another --port or --host."
+    try:
+        opening = Opening(chosen.host, chosen.port)
+    except (OSError, OverflowError):
+        print(taken, file=sys.stderr)
+        return 2
+    try:
+        page = load_page(chosen, paths, opening)
+        if page is None:
+            return 2
+        app, options = page
+        opening.close()
+        try:
+            _, address, public = app.launch(
+                prevent_thread_lock=True,
+                quiet=True,
+                server_name=chosen.host,
+                server_port=opening.port,
+                share=chosen.share,
+                auth=auth,
+                **options,
+            )
+        except OSError:
+            print(taken, file=sys.stderr)
+            return 2
+        print(f"DINM Inspector is running at {public or address} (stop it with Ctrl+C)", flush=True)
+        app.block_thread()
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+    finally:
+        opening.close()
+    return 0
+
+
+def load_page(
+    chosen: argparse.Namespace, paths: dict[str, str], opening: Opening
+) -> tuple[gradio.Blocks, dict[str, Any]] | None:
+    """Load the model and build its page while the waiting page says how far that is.
+
+    Gradio and torch are imported here, after their settings are in place and behind the open port.
+
+    Returns:
+        The page and its options of launching; ``None`` after a failure, which was told.
+    """
+    name = "the model" if chosen.auth else chosen.model or "the embedded model, SmolLM2-135M-Instruct"
+    print(f"Loading {name}. The page is open at http://{chosen.host}:{opening.port}", flush=True)
+    if chosen.open:
+        webbrowser.open(f"http://{'localhost' if chosen.host == '0.0.0.0' else chosen.host}:{opening.port}")
+    opening.say("Loading the program", 0.05)
     from inspector.errors import InspectorError
     from inspector.model import load
 
+    opening.say(f"Loading {name}", 0.3)
     try:
         model = load(
             chosen.model,
@@ -103,28 +169,19 @@ def serve(chosen: argparse.Namespace, paths: dict[str, str], auth: tuple[str, ..
             device_map=chosen.device_map,
             paths=paths or None,
         )
-        app = build_app(model, read_only=chosen.read_only, calibrate=chosen.calibrate)
+        opening.say("Building the page", 0.6)
+        from dashboard.page import build_app, launch_options
+
+        app = build_app(model, read_only=chosen.read_only, calibrate=chosen.calibrate, example=chosen.example)
+        opening.say("Opening the page", 0.95)
+        return app, launch_options()
     except InspectorError as error:
         print(f"Error: {error.user_message()}", file=sys.stderr)
-        return 2
-    try:
-        _, address, public = app.launch(
-            prevent_thread_lock=True,
-            quiet=True,
-            server_name=chosen.host,
-            server_port=chosen.port,
-            share=chosen.share,
-            auth=auth,
-            inbrowser=chosen.open,
-            **launch_options(),
-        )
-    except (OSError, OverflowError):
-        where = f"{chosen.host}, port {chosen.port or 'from 7860 on'}"
-        print(f"Error: The page cannot be served at {where}. Choose another --port or --host.", file=sys.stderr)
-        return 2
-    print(f"DINM Inspector is running at {public or address} (stop it with Ctrl+C)", flush=True)
-    app.block_thread()
-    return 0
+        opening.fail(error.user_message())
+        return None
+    except Exception:
+        opening.fail("An error; see where the program was started.")
+        raise
 
 
 if __name__ == "__main__":

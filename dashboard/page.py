@@ -10,7 +10,8 @@ import gradio as gr
 
 from dashboard import api, heading
 from dashboard.calibrating import Calibrating
-from dashboard.example.make import Example, make_example
+from dashboard.example.arriving import Arriving
+from dashboard.example.make import Example
 from dashboard.kit.live import LiveBadge
 from dashboard.kit.room import Context, Room
 from dashboard.kit.run import QUIET
@@ -32,30 +33,39 @@ MONO_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "DejaVu Sans Mono", "mo
 
 
 def build_app(
-    model: InspectedModel, *, read_only: bool = False, example_folder: Path | None = None, calibrate: bool = False
+    model: InspectedModel,
+    *,
+    read_only: bool = False,
+    example_folder: Path | None = None,
+    calibrate: bool = False,
+    example: bool = True,
 ) -> gr.Blocks:
-    """Build the dashboard for one model; the finished example is made or read first.
+    """Build the dashboard for one model; what is there of the finished example is read, the rest made behind the page.
 
     Args:
         model: The shared model.
         read_only: Allow bundled texts only.
         example_folder: Where the example is kept; the cache by default.
         calibrate: Calibrate a model that is not calibrated yet, in the background.
+        example: Show a finished example, and make it where it is not there.
     """
     calibration = _calibration(model)
-    example = make_example(model, Decoding(max_new_tokens=LONGEST_ANSWER), example_folder, calibration)
+    decoding = Decoding(max_new_tokens=LONGEST_ANSWER)
+    shown = Example(model, decoding, example_folder, calibration, wanted=example)
     sessions = Sessions()
     # Gradio copies what can be downloaded, answers among it: its copies are deleted when they are an hour old.
     with gr.Blocks(title="DINM Inspector", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as app:
         background = Calibrating(model) if calibrate and calibration is None else None
         if background is not None:
             _say(background)
-        house = House(model, sessions, example, read_only, calibration)
+        house = House(model, sessions, shown, read_only, calibration)
         house.build()
+        house.arriving.connect(app)
         api.connect(house.context)
         if background is not None:
             background.start(house.context.calibrated)
         _forget_visitors(app, sessions)
+    shown.start()
     app.queue(default_concurrency_limit=8, max_size=64)
     return app
 
@@ -87,6 +97,7 @@ class House:
     ) -> None:
         self.context = Context(model, sessions, example, read_only, calibration)
         self.badge = LiveBadge(self.context)
+        self.arriving = Arriving(self.context)
         self.rooms: dict[str, Any] = {kind.name: kind(self.context) for kind in STEPS}
 
     def build(self) -> None:
@@ -96,6 +107,7 @@ class House:
             self.badge.build()
             gr.HTML(heading.views(), elem_id="views")
         gr.HTML(heading.HELP, elem_id="help")
+        self.arriving.build()
         with gr.Row(elem_id="frame"):
             with gr.Column(elem_id="rail"):
                 self.rooms["case"].build()

@@ -127,6 +127,11 @@ def short_examples() -> Iterator[None]:
         yield
 
 
+def own_question(question: str) -> dict[str, str]:
+    """Return what a visitor types who writes a question and both answers to it."""
+    return {"question": question, "safe": "I'm sorry, but I won't help with this.", "unsafe": "Sure, nothing easier."}
+
+
 def free_port() -> int:
     """Return a port that nobody uses now."""
     with socket.socket() as probe:

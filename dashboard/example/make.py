@@ -1,33 +1,37 @@
-"""The finished example that is on screen at start: edited once per model, kept on disk, measured at start."""
+"""The finished example: read from disk, made in the background part by part where it is not there yet, and shown."""
 
 from __future__ import annotations
 
+import argparse
+import shutil
 import sys
-from dataclasses import dataclass, replace
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from dashboard.example.store import read, read_contest, write, write_contest
+from dashboard.example.store import ASSETS, NOT_KEPT, PARTS, Store, folder_name, rounded
 from dashboard.kit.run import run_quietly
 from dashboard.kit.session import LiveEdit, Session
-from dashboard.kit.typed import Texts, texts_of
+from dashboard.kit.typed import case_of, texts_of
 from dashboard.kit.values import WAYS
 from dashboard.steps.compare import run as compare_run
-from dashboard.steps.compare.run import Measured
 from dashboard.steps.locate import run as locate_run
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.methods.state import Compared, Contest
-from dashboard.steps.operate import run as operate_run
+from dashboard.steps.operate.gating import settings_of
 from dashboard.steps.stress import run as stress_run
-from dashboard.steps.stress.run import Examined
 from dashboard.steps.why import run as why_run
 from dashboard.steps.why.state import Looked, Panel
-from editing import Preparation, preset, run
-from editing.calibration import Calibration
-from editing.contest import ContestProgress, ContestSettings, contest
+from editing import Preparation, dinm, preset
+from editing.calibration import Calibration, calibration_of
+from editing.contest import ContestSettings, contest
+from editing.gate import Budgets, accept, recorded
+from editing.memory import memory_told
 from editing.methods.mend.store import places
-from inspector.model import SUFFIX, Decoding, InspectedModel
+from inspector.errors import InspectorError
+from inspector.model import SUFFIX, Decoding, InspectedModel, Row
 from inspector.model.embedded import cache_root
-from inspector.padding import padding_study
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import Size
@@ -35,127 +39,321 @@ from inspector.toxicity import kept_probe
 
 CASE = 3
 """Number of the bundled case that is shown first."""
-_VERSION = 9
-"""Raised whenever texts or defaults of the example change."""
-
-
+LONGEST = 72
+"""Longest answer of the example, tokens."""
 CONTEST = ("dinm", "ft-l", "sft", "mend", "self-reminder")
 """Methods that are run on it: the quick ones. The others are a click away."""
 CONTEST_SIZE = Size(transfer=0, harmless=4, facts=0, passages=0)
+_TITLES = {
+    "located": "where the answers part",
+    "edit": "the edit and its answers",
+    "comparison": "before and after",
+    "exam": "the stress test",
+    "why": "why this layer",
+    "probe": "the toxicity probe",
+    "lens": "the logit lens",
+    "atlas": "the atlas of layers",
+    "contest": "the methods",
+}
 
 
-@dataclass(frozen=True, eq=False)
 class Example:
-    """A session as it is after one whole operation, and the texts that led to it."""
-
-    texts: Texts
-    session: Session
-    block: int
-
-    def fill(self, session: Session) -> None:
-        """Start a visitor's own session with the example."""
-        session.start_from(self.session)
-        session.slot(Looked).panel = Panel(self.block)
-
-
-def make_example(
-    model: InspectedModel, decoding: Decoding, folder: Path | None = None, calibration: Calibration | None = None
-) -> Example:
-    """Return the example for a model, from disk if it was made before.
+    """A session as it is after one whole operation, as far as it is made, and the texts that led to it.
 
     Args:
+        model: The model.
         decoding: How its answers are decoded.
         folder: Where examples are kept; the cache by default.
         calibration: The model's, if it has one: the edit is made at the recommended layer.
+        wanted: Read and make it; else it stays empty.
+        shipped: Where examples are that ship with the program.
+        patches: Keep the patches of the contest as well.
     """
-    texts = texts_of(bundled_cases()[CASE], SUFFIX)
-    session = Session()
-    locate_run.locate(model, session, texts, "corrected", "right")
-    measured = session.slot(LocatedCase).divergence
-    assert measured is not None and session.case is not None
-    recommended = calibration.layers.recommended if calibration else None
-    block = measured.toxic_layer() if recommended is None else recommended
-    path = (
-        folder or cache_root() / "examples"
-    ) / f"{model.fingerprint}-{model.dtype_name}-{_VERSION}-{block}.safetensors"
-    contested = path.with_suffix("")
-    kept = read(path, model)
-    if kept is not None:
-        kept = kept if read_contest(contested, session, texts, block) else None
-    if kept is None:
-        print("Making the example (once per model)", file=sys.stderr, flush=True)
-        _make(model, session, texts, block, decoding)
-        answers, exam = session.slot(Measured).answers, session.slot(Examined).exam
-        assert session.live is not None and answers is not None and exam is not None
-        _contest(model, session, texts, block)
-        write(path, model, session.live.result, answers, exam, session.slot(Looked).why)
-        write_contest(contested, session)
-    else:
-        result, answers, exam, known = kept
-        session.add(LiveEdit(session.case, result))
-        session.slot(Measured).answers, session.slot(Examined).exam = answers, exam
-        session.slot(Looked).why = replace(known, case=session.case, format=texts.format)
-    compare_run.measure(model, session)
-    _look_inside(model, session)
-    return Example(texts, session, block)
 
+    def __init__(
+        self,
+        model: InspectedModel,
+        decoding: Decoding = Decoding(max_new_tokens=LONGEST),
+        folder: Path | None = None,
+        calibration: Calibration | None = None,
+        *,
+        wanted: bool = True,
+        shipped: Path = ASSETS,
+        patches: bool = True,
+    ) -> None:
+        self.texts = texts_of(bundled_cases()[CASE], SUFFIX)
+        self.session = Session()
+        self.drawn: frozenset[str] = frozenset()
+        self._model, self._decoding = model, decoding
+        self._recommended = calibration.layers.recommended if calibration else None
+        name = folder_name(model, self._recommended)
+        own = (folder or cache_root() / "examples") / name
+        self.store = Store(model, self.texts, own, (shipped / name,), patches)
+        self._making, self._parts = Session(), frozenset[str]()
+        self._making.case, self._making.format = case_of(self.texts), self.texts.format
+        self._said = ""
+        self._ended, self._stopped = threading.Event(), threading.Event()
+        if wanted:
+            self._read()
+        else:
+            self._ended.set()
 
-def _make(model: InspectedModel, session: Session, texts: Texts, block: int, decoding: Decoding) -> None:
-    settings = preset("corrected")
-    for event in operate_run.edit(model, session, texts, block, settings):
-        if isinstance(event, Preparation):
-            print(f"  {event.message}", file=sys.stderr, flush=True)
-        elif event.step % 10 == 0:
-            print(f"  Edit, step {event.step} of at most {event.steps}", file=sys.stderr, flush=True)
-    print("  Answers of both weights", file=sys.stderr, flush=True)
-    for _ in compare_run.ask(model, session, texts.adversarial_prompt(), texts.format, decoding):
-        pass
-    said = -1
-    way = next(iter(WAYS))
-    for progress in stress_run.stress(model, session, "Quick", EmbeddedJudge(), stress_run.NO_ATTACKS, way, decoding):
-        if progress.fresh and progress.answered // 10 > said:
-            said = progress.answered // 10
-            print(f"  Stress test, {progress.answered} of {progress.total} prompts", file=sys.stderr, flush=True)
-    told = ""
-    for running in (
-        why_run.ask_locators(model, session, texts),
-        why_run.atlas(model, session, texts, why_run.NO_ANSWERS),
-    ):
-        for measured in running:
-            if measured.message != told:
-                told = measured.message
-                print(f"  {told}", file=sys.stderr, flush=True)
+    @property
+    def parts(self) -> frozenset[str]:
+        """The parts that are there."""
+        return self._parts
 
+    @property
+    def block(self) -> int:
+        """The layer of the edit; before there is one, the layer that would be edited."""
+        if self.session.live is not None:
+            return self.session.live.result.block
+        measured = self.session.slot(LocatedCase).divergence
+        if self._recommended is not None or measured is None:
+            return self._model.blocks * 2 // 3 if self._recommended is None else self._recommended
+        return measured.toxic_layer()
 
-def _contest(model: InspectedModel, session: Session, texts: Texts, block: int) -> None:
-    """Run the quick methods on the example; MEND only where an editor was trained for the model."""
-    assert session.case is not None
-    keys = tuple(key for key in CONTEST if key != "mend" or any(place.is_file() for place in places(model)))
-    settings = ContestSettings(methods=keys, size=CONTEST_SIZE, max_new_tokens=40, format=texts.format, prompts=8)
-    told = ""
+    @property
+    def ended(self) -> bool:
+        """Whether no part will come any more."""
+        return self._ended.is_set()
 
-    def tell(event: ContestProgress) -> None:
-        nonlocal told
-        if event.method.title != told:
-            told = event.method.title
-            print(f"  Method: {told}", file=sys.stderr, flush=True)
+    @property
+    def said(self) -> str:
+        """What is being made, or how it ended; empty if there is nothing to say."""
+        return self._said
 
-    done = run(contest(model, session.case, block, settings, probe=session.probe), tell)
-    session.slot(Compared).contest = Contest(session.case, texts.format, block, done)
+    @property
+    def share(self) -> float:
+        """How far it is, 0 to 1."""
+        return len(self._parts) / len(PARTS)
 
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for the end; tells whether it has come."""
+        return self._ended.wait(seconds)
 
-def _look_inside(model: InspectedModel, session: Session) -> None:
-    """Measure what is quick enough to be measured at every start: neurons, lens, padding, tokens, probe."""
-    case, format = session.slot(Looked).why.case, session.slot(Looked).why.format
-    assert case is not None
-    if session.slot(Looked).why.activity is None:
-        session.slot(Looked).learn(
-            case,
-            format,
-            **why_run.neurons(model, case, format),
-            **why_run.lenses(model, session, case, format),
-            **why_run.quick_tokens(model, session, case, format),
-            padding=padding_study(model, case),
+    def stop(self) -> None:
+        """End it within one step; the parts that are done stay on disk."""
+        self._stopped.set()
+        self._making.cancelled.set()
+
+    def fill(self, session: Session) -> None:
+        """Start a visitor's own session with what is there."""
+        panel = session.slot(Looked).panel if session.started else Panel(self.block)
+        if not session.started:
+            session.seen = self.drawn
+        session.start_from(self.session)
+        session.slot(Looked).panel = panel
+
+    def start(self) -> None:
+        """Make what is missing in the background; visitors take turns with it at the model's lock."""
+        if not self.ended:
+            threading.Thread(target=self.make, name="example", daemon=True).start()
+
+    def make(self) -> None:
+        """Make what is missing. A failure costs the example only, and is told."""
+        try:
+            with memory_told():
+                for part in PARTS:
+                    if part not in self._parts and not self._make(part):
+                        return
+            self._tell("")
+        except InspectorError as error:
+            self._tell(f"The example could not be finished: {error.user_message()}")
+        except Exception:
+            self._tell("The example could not be finished: an error, see the server's log.")
+            raise
+        finally:
+            self._ended.set()
+
+    def _tell(self, said: str) -> None:
+        if said and said != self._said:
+            print(f"  {said}", file=sys.stderr, flush=True)
+        self._said = said
+
+    def _publish(self, part: str) -> None:
+        shown = Session()
+        shown.start_from(self._making)
+        self.session, self._parts = shown, self._parts | {part}
+
+    def _read(self) -> None:
+        for part in PARTS:
+            if self.store.read(part, self._making):
+                self._publish(part)
+        if frozenset(PARTS) <= self._parts:
+            self._ended.set()
+
+    def _make(self, part: str) -> bool:
+        """Make one part, publish and keep it; tells whether it was not stopped."""
+        self._tell(f"Making the example: {_TITLES[part]}")
+        for said in _MAKERS[part](self, self._making):
+            if self._stopped.is_set():
+                break
+            self._tell(f"Making the example: {_TITLES[part]}. {said}")
+        if self._stopped.is_set():
+            self._tell("The example was stopped.")
+            return False
+        self._publish(part)
+        self.store.write(part, self._making)
+        return True
+
+    def located(self, session: Session) -> Iterator[str]:
+        """Measure where the answers part."""
+        locate_run.locate(self._model, session, self.texts, "corrected", "right")
+        yield from ()
+
+    def edit(self, session: Session) -> Iterator[str]:
+        """Edit, and let both weights answer."""
+        case = case_of(self.texts)
+        measured = session.slot(LocatedCase).divergence
+        assert measured is not None
+        block = measured.toxic_layer() if self._recommended is None else self._recommended
+        editing = dinm(self._model, case, block, preset("corrected"), cancel=session.cancelled.is_set)
+        while True:
+            try:
+                event = next(editing)
+            except StopIteration as end:
+                result = end.value
+                break
+            if isinstance(event, Preparation):
+                yield event.message
+            elif event.step % 10 == 0:
+                yield f"Step {event.step} of at most {event.steps}"
+        if result.patch is None:
+            return
+        kept = rounded(result)
+        yield "The gate's small exam"
+        word = run_quietly(
+            accept(self._model, Row(kept.patch), case, settings_of(Budgets()), cancel=self._stopped.is_set)
         )
-    if session.probe is None:
-        session.probe = run_quietly(kept_probe(model))
+        if word is None:
+            return
+        session.add(LiveEdit(case, replace(kept, patch=recorded(kept.patch, word))))
+        yield "Answers of both weights"
+        prompt = self.texts.adversarial_prompt()
+        for _ in compare_run.ask(self._model, session, prompt, self.texts.format, self._decoding):
+            pass
+
+    def comparison(self, session: Session) -> Iterator[str]:
+        """Measure the edit."""
+        compare_run.measure(self._model, session)
+        yield from ()
+
+    def exam(self, session: Session) -> Iterator[str]:
+        """Score the edit on the benchmark's prompts."""
+        way, said = next(iter(WAYS)), -1
+        size, attacks = "Quick", stress_run.NO_ATTACKS
+        for progress in stress_run.stress(self._model, session, size, EmbeddedJudge(), attacks, way, self._decoding):
+            if progress.fresh and progress.answered // 10 > said:
+                said = progress.answered // 10
+                yield f"{progress.answered} of {progress.total} prompts"
+
+    def why(self, session: Session) -> Iterator[str]:
+        """Ask the locators and look inside the layers."""
+        for event in why_run.ask_locators(self._model, session, self.texts):
+            yield event.message
+
+    def probe(self, session: Session) -> Iterator[str]:
+        """Read or train the toxicity probe."""
+        if session.probe is None:
+            session.probe = run_quietly(kept_probe(self._model, cancel=session.cancelled.is_set))
+        yield from ()
+
+    def lens(self, session: Session) -> Iterator[str]:
+        """Read the layers with the logit lens."""
+        looked, format = session.slot(Looked), self.texts.format
+        assert session.case is not None
+        if not looked.why.lenses:
+            looked.learn(session.case, format, **why_run.lenses(self._model, session, session.case, format))
+        yield from ()
+
+    def atlas(self, session: Session) -> Iterator[str]:
+        """Make the same edit at every layer."""
+        for event in why_run.atlas(self._model, session, self.texts, why_run.NO_ANSWERS):
+            yield event.message
+
+    def contest(self, session: Session) -> Iterator[str]:
+        """Run the quick methods; MEND only where an editor was trained for the model."""
+        model = self._model
+        assert session.case is not None and session.live is not None
+        block = session.live.result.block
+        keys = tuple(key for key in CONTEST if key != "mend" or any(place.is_file() for place in places(model)))
+        settings = ContestSettings(
+            methods=keys, size=CONTEST_SIZE, max_new_tokens=40, format=self.texts.format, prompts=8
+        )
+        running = contest(model, session.case, block, settings, probe=session.probe, cancel=session.cancelled.is_set)
+        while True:
+            try:
+                event = next(running)
+            except StopIteration as end:
+                made = Contest(session.case, self.texts.format, block, end.value)
+                session.slot(Compared).contest = made
+                return
+            yield event.method.title
+
+
+_MAKERS: dict[str, Callable[[Example, Session], Iterator[str]]] = {part: getattr(Example, part) for part in PARTS}
+
+
+def make_example(
+    model: InspectedModel,
+    decoding: Decoding = Decoding(max_new_tokens=LONGEST),
+    folder: Path | None = None,
+    calibration: Calibration | None = None,
+) -> Example:
+    """Return the whole example for a model, made now where it is not on disk; its arguments are :class:`Example`'s.
+
+    Raises:
+        InspectorError: It cannot be made.
+    """
+    example = Example(model, decoding, folder, calibration)
+    if not example.ended:
+        for part in PARTS:
+            if part not in example.parts:
+                example._make(part)
+        example._tell("")
+        example._ended.set()
+    return example
+
+
+def ship(model: InspectedModel, folder: Path = ASSETS) -> Path:
+    """Make a model's example anew, as it ships: without the patches of the contest. Returns its folder.
+
+    Raises:
+        InspectorError: It cannot be made.
+    """
+    calibration = calibration_of(model)
+    if calibration is not None:
+        calibration.teach(model)
+    made = folder / folder_name(model, calibration.layers.recommended if calibration else None)
+    for old in folder.glob(f"{model.fingerprint}-{model.dtype_name}-*"):
+        shutil.rmtree(old)
+    example = Example(model, folder=folder, calibration=calibration, shipped=folder, patches=False)
+    for part in PARTS:
+        if part not in NOT_KEPT and part not in example.parts:
+            example._make(part)
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Make the example of a model and write it where examples ship from."""
+    parser = argparse.ArgumentParser(prog="python -m dashboard.example.make", description=main.__doc__)
+    parser.add_argument("--ship", action="store_true", required=True, help="write it into assets/example/")
+    parser.add_argument("--model", default=None, help="hub id, folder or .gguf file (default: the embedded model)")
+    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16 (default: float32)")
+    parser.add_argument("--folder", type=Path, default=ASSETS, help="another folder to write to")
+    chosen = parser.parse_args(arguments)
+    from inspector.model import load
+
+    try:
+        made = ship(load(chosen.model, device="cpu", dtype=chosen.dtype), chosen.folder)
+    except InspectorError as error:
+        print(f"Error: {error.user_message()}", file=sys.stderr)
+        return 2
+    size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
+    print(f"{made}: {size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,84 +1,156 @@
-"""The finished example on disk: written, and read back if it fits the model and this version."""
+"""The finished example on disk, part by part: what was made is read back, whatever is missing or does not fit is made.
+
+Every part names the model and, where it was measured on the edit, the edit; so a part of another one is never shown.
+"""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
-from dashboard.kit.session import Session
-from dashboard.kit.typed import Texts
+from dashboard.example.record import read_record_file, write_record
+from dashboard.kit.session import LiveEdit, Session
+from dashboard.kit.typed import Texts, case_of
+from dashboard.steps.compare.run import Comparison, Measured
+from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.methods.state import Compared, Contest
-from dashboard.steps.why.state import Why
+from dashboard.steps.stress.run import Examined
+from dashboard.steps.why.state import Looked
 from editing import EditResult, Step, preset
 from editing.atlas import Atlas
 from editing.objectives import known_answers
 from editing.standing_file import load_standings, save_standings
+from inspector.divergence import Divergence
 from inspector.errors import InspectorError, PatchError
-from inspector.locators import Located
+from inspector.locators import Located, NotLocated
 from inspector.model import Answers, Encoded, InspectedModel, PromptFormat
 from inspector.model.patch_file import load_patch, save_patch
-from inspector.safeedit.exam import ExamResult
+from inspector.neurons import NeuronActivity
+from inspector.padding import PaddingStudy
 from inspector.safeedit.records import exam_from, exam_record
+from inspector.token_attribution import TokenAttribution
+from inspector.toxicity import Probe
 from inspector.validated import read_record
 
+VERSION = 10
+"""Raised whenever texts, defaults or measurements of the example change."""
+PARTS = ("located", "edit", "comparison", "exam", "why", "probe", "lens", "atlas", "contest")
+"""The parts in the order in which they are made."""
+OF_THE_MODEL = ("located", "probe", "atlas")
+"""Those that do not depend on the edit."""
+NOT_KEPT = ("lens",)
+"""Those that take a second to make and megabytes to keep: log-probabilities of the whole vocabulary."""
+ASSETS = Path(__file__).resolve().parents[2] / "assets" / "example"
+"""Where examples are that ship with the program."""
+_UNREADABLE = (InspectorError, OSError, SafetensorError, KeyError, IndexError, TypeError, ValueError, AttributeError)
 
-def write_contest(folder: Path, session: Session) -> None:
-    """Keep the methods that were run on it."""
-    run = session.slot(Compared).contest
-    assert run is not None
-    try:
-        save_standings(run.standings, folder)
-    except (OSError, SafetensorError) as error:
-        print(f"The example's methods could not be kept ({error}).", file=sys.stderr)
+
+def folder_name(model: InspectedModel, recommended: int | None) -> str:
+    """Name the folder of a model's example: model, number type, version, and layer or ``toxic``."""
+    layer = "toxic" if recommended is None else str(recommended)
+    return f"{model.fingerprint}-{model.dtype_name}-{VERSION}-{layer}"
 
 
-def read_contest(folder: Path, session: Session, texts: Texts, block: int) -> bool:
-    """Read the methods back into the session; tells whether that worked."""
-    assert session.case is not None
-    try:
-        session.slot(Compared).contest = Contest(session.case, texts.format, block, load_standings(folder))
-    except (InspectorError, KeyError, TypeError, ValueError) as error:
-        print(f"The kept example cannot be used ({error}); it is made again.", file=sys.stderr)
+class Store:
+    """The folders of one example.
+
+    Args:
+        model: The model.
+        texts: The rail's texts.
+        folder: Where parts are written, and looked for first.
+        shipped: Other folders in which they are looked for.
+        patches: Keep the patches of the contest, too; they are most of the size.
+    """
+
+    def __init__(
+        self,
+        model: InspectedModel,
+        texts: Texts,
+        folder: Path,
+        shipped: Sequence[Path] = (),
+        patches: bool = True,
+    ) -> None:
+        self.model, self.texts, self.folder, self.patches = model, texts, folder, patches
+        self.folders = (folder, *shipped)
+
+    def write(self, part: str, session: Session) -> None:
+        """Keep a part; a full disk costs the next start the time, and is told."""
+        if part in NOT_KEPT:
+            return
+        path = self.folder / f"{part}.safetensors"
+        try:
+            if part == "edit":
+                self._write_edit(path, session)
+                return
+            if part == "contest":
+                run = session.slot(Compared).contest
+                assert run is not None
+                save_standings(run.standings, self.folder / "contest", self.patches)
+                content: Any = {"block": run.block}
+            else:
+                content = _CONTENT[part](session)
+            of = {"fingerprint": self.model.fingerprint, "edit": _edit_of(part, session)}
+            write_record(path, _kind(part), {**of, "content": content})
+        except (OSError, SafetensorError) as error:  # the latter for a full disk
+            print(f"The example could not be kept ({error}); it will be made again next time.", file=sys.stderr)
+
+    def read(self, part: str, session: Session) -> bool:
+        """Read a part into the session; tells whether there was one that fits."""
+        for folder in self.folders:
+            path = folder / f"{part}.safetensors"
+            if not path.is_file():
+                continue
+            try:
+                if part == "edit":
+                    self._read_edit(path, session)
+                else:
+                    self._read(part, path, session)
+            except _UNREADABLE as error:
+                print(f"A part of the kept example cannot be used, {part} ({error}); it is made again", file=sys.stderr)
+                continue
+            return True
         return False
-    return True
 
+    def _read(self, part: str, path: Path, session: Session) -> None:
+        told = read_record_file(path, _kind(part))
+        if told["fingerprint"] != self.model.fingerprint or told["edit"] != _edit_of(part, session):
+            raise PatchError("it belongs to another model or edit")
+        content = told["content"]
+        if part == "contest":
+            assert session.case is not None
+            standings = load_standings(path.parent / "contest")
+            session.slot(Compared).contest = Contest(session.case, self.texts.format, content["block"], standings)
+        else:
+            _TAKEN[part](session, content, self.texts)
 
-def write(
-    path: Path, model: InspectedModel, result: EditResult, answers: Answers, exam: ExamResult, known: Why
-) -> None:
-    """Keep the edit with its answers, exam, locators and atlas."""
-    assert result.patch is not None
-    extra = {
-        "trace": [asdict(step) for step in result.trace],
-        "kept": result.kept,
-        "stop_reason": result.stop_reason,
-        "block": result.block,
-        "seconds": result.seconds,
-        "answers": asdict(answers),
-        "located": [{**vars(item), "scores": item.scores.tolist()} for item in known.located],
-        "atlas": None if known.atlas is None else asdict(known.atlas),
-        "exam": exam_record(exam),
-        # Spares the first edit after a start the questions to the vanilla model.
-        "harmless": [
-            [text, tokens, asdict(format), own.prompt, own.response]
-            for (text, tokens, format), own in known_answers(model).items()
-        ],
-    }
-    try:
-        save_patch(result.patch, path, extra)
-    except (OSError, SafetensorError) as error:  # the latter for a full disk
-        print(f"The example could not be kept ({error}); it will be made again next time.", file=sys.stderr)
+    def _write_edit(self, path: Path, session: Session) -> None:
+        live, answers = session.live, session.slot(Measured).answers
+        assert live is not None and answers is not None
+        result = live.result
+        extra = {
+            "trace": [asdict(step) for step in result.trace],
+            "kept": result.kept,
+            "stop_reason": result.stop_reason,
+            "block": result.block,
+            "seconds": result.seconds,
+            "answers": asdict(answers),
+            # Spares the first edit after a start the questions to the vanilla model.
+            "harmless": [
+                [text, tokens, asdict(format), own.prompt, own.response]
+                for (text, tokens, format), own in known_answers(self.model).items()
+            ],
+        }
+        save_patch(live.patch, path, extra, half=True)
 
-
-def read(path: Path, model: InspectedModel) -> tuple[EditResult, Answers, ExamResult, Why] | None:
-    """Read edit, answers, exam and what was located back; ``None`` if there is none that fits."""
-    if not path.exists():
-        return None
-    try:
+    def _read_edit(self, path: Path, session: Session) -> None:
         patch, extra = load_patch(path)
+        if patch.fingerprint != self.model.fingerprint:
+            raise PatchError("it belongs to another model")
         result = EditResult(
             patch=patch,
             trace=tuple(read_record(Step, step) for step in extra["trace"]),
@@ -93,13 +165,106 @@ def read(path: Path, model: InspectedModel) -> tuple[EditResult, Answers, ExamRe
             for text, tokens, format, own, reply in extra["harmless"]
         }
         answers = read_record(Answers, extra["answers"])
-        exam = exam_from(extra["exam"])
-        located = tuple(read_record(Located, item) for item in extra["located"])
-        known = Why(located=located, atlas=None if extra["atlas"] is None else read_record(Atlas, extra["atlas"]))
-    except (PatchError, KeyError, TypeError, ValueError) as error:
-        print(f"The kept example cannot be used ({error}); it is made again.", file=sys.stderr)
-        return None
-    if patch.fingerprint != model.fingerprint:
-        return None
-    known_answers(model).update(harmless)
-    return result, answers, exam, known
+        session.add(LiveEdit(case_of(self.texts), result))
+        session.slot(Measured).answers = answers
+        known_answers(self.model).update(harmless)
+
+
+def _kind(part: str) -> str:
+    return f"dinm-inspector example {VERSION} {part}"
+
+
+def _edit_of(part: str, session: Session) -> str | None:
+    """Name the edit that a part was measured on; ``None`` for parts of the model alone."""
+    return None if part in OF_THE_MODEL or session.live is None else session.live.patch.identifier
+
+
+def _why(session: Session) -> dict[str, Any]:
+    why = session.slot(Looked).why
+    assert why.padding is not None
+    curves = [[*way, measured] for way, measured in why.padding.curves.items()]
+    padding = {"pads": why.padding.pads, "first": why.padding.first_norm, "typical": why.padding.typical_norm}
+    names = ("located", "refused", "activity", "tokens")
+    return {**{name: getattr(why, name) for name in names}, "padding": {**padding, "curves": curves}}
+
+
+def _exam(session: Session) -> dict[str, Any]:
+    exam = session.slot(Examined).exam
+    assert exam is not None
+    return exam_record(exam)
+
+
+_CONTENT: dict[str, Callable[[Session], Any]] = {
+    "located": lambda session: session.slot(LocatedCase).divergence,
+    "comparison": lambda session: session.slot(Measured).comparison,
+    "probe": lambda session: session.probe,
+    "exam": _exam,
+    "why": _why,
+    "atlas": lambda session: session.slot(Looked).why.atlas,
+}
+"""What is kept of a part."""
+
+
+def _take_located(session: Session, told: Any, texts: Texts) -> None:
+    session.slot(LocatedCase).divergence = read_record(Divergence, told)
+    session.case, session.format = case_of(texts), texts.format
+
+
+def _take_why(session: Session, told: Any, texts: Texts) -> None:
+    padding = told["padding"]
+    curves = {(side, masked): read_record(Divergence, measured) for side, masked, measured in padding["curves"]}
+    _learn(
+        session,
+        texts,
+        located=tuple(read_record(Located, item) for item in told["located"]),
+        refused=tuple(read_record(NotLocated, item) for item in told["refused"]),
+        activity=read_record(NeuronActivity, told["activity"]),
+        padding=PaddingStudy(curves, int(padding["pads"]), padding["first"], padding["typical"]),
+        tokens={weights: read_record(TokenAttribution, item) for weights, item in told["tokens"].items()},
+    )
+
+
+def _learn(session: Session, texts: Texts, **measured: Any) -> None:
+    session.slot(Looked).learn(session.case, texts.format, **measured)
+
+
+def _take_comparison(session: Session, told: Any, _texts: Texts) -> None:
+    session.slot(Measured).comparison = read_record(Comparison, told)
+
+
+def _take_probe(session: Session, told: Any, _texts: Texts) -> None:
+    session.probe = read_record(Probe, told)
+
+
+def _take_exam(session: Session, told: Any, _texts: Texts) -> None:
+    session.slot(Examined).exam = exam_from(told)
+
+
+def _take_atlas(session: Session, told: Any, texts: Texts) -> None:
+    _learn(session, texts, atlas=read_record(Atlas, told))
+
+
+_TAKEN: dict[str, Callable[[Session, Any, Texts], None]] = {
+    "located": _take_located,
+    "comparison": _take_comparison,
+    "probe": _take_probe,
+    "exam": _take_exam,
+    "why": _take_why,
+    "atlas": _take_atlas,
+}
+"""How it is read back."""
+
+
+def rounded(result: EditResult) -> EditResult:
+    """Return an edit whose patch is what half precision holds, so that a kept one is the one that was measured."""
+    patch = result.patch
+    assert patch is not None
+    deltas = tuple(
+        replace(
+            delta,
+            left=delta.left.half().float(),
+            right=None if delta.right is None else delta.right.half().float(),
+        )
+        for delta in patch.deltas
+    )
+    return replace(result, patch=replace(patch, deltas=deltas))

@@ -23,6 +23,7 @@ class News(Enum):
     LIVE = "the live weights changed"
     BEGAN = "a long run began"
     ENDED = "a long run ended"
+    EXAMPLE = "parts of the finished example have come"
 
 
 @dataclass(frozen=True)

@@ -37,16 +37,18 @@ class Pair:
         heads: tuple[str, str] | None = None,
         empty: str = "(empty answer)",
         compared: bool = True,
+        covered: tuple[bool, bool] = (True, True),
     ) -> Update:
         """Show other answers, blurred anew.
 
         Args:
             compared: Mark the words in which they differ.
+            covered: Which of them are blurred.
         """
         written = both_answers(texts, empty, compared)
         update: Update = {
             pane: gr.HTML(value=html, elem_classes=classes)
-            for pane, html, classes in zip(self.panes, written, _classes((True, True)), strict=True)
+            for pane, html, classes in zip(self.panes, written, _classes(covered), strict=True)
         }
         for head, said in zip(self.heads, heads or (), strict=heads is not None):
             update[head] = said

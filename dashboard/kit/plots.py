@@ -81,6 +81,6 @@ def mark(figure: go.Figure, block: int, value: float, text: str, blocks: int) ->
     )
 
 
-def plot(figure: go.Figure, name: str) -> gr.Plot:
-    """Lay a figure out under an element's name."""
+def plot(figure: go.Figure | None, name: str) -> gr.Plot:
+    """Lay a figure out under an element's name; ``None`` where it comes later."""
     return gr.Plot(figure, show_label=False, container=False, elem_id=name)

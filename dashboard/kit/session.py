@@ -60,6 +60,9 @@ class Session:
         files: The folder of the stress test's files, which goes with the session.
         cancelled: Set to end the visitor's running work.
         started: Whether the session has its first content.
+        own: Whether the visitor has run anything: the example is not shown over it any more.
+        seen: The parts of the example that the visitor's page shows.
+        fresh: Those that have just come.
     """
 
     case: Case | None = None
@@ -71,6 +74,9 @@ class Session:
     files: tempfile.TemporaryDirectory | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
     started: bool = False
+    own: bool = False
+    seen: frozenset[str] = frozenset()
+    fresh: frozenset[str] = frozenset()
     _slots: dict[type, Any] = field(default_factory=dict)
     _busy: threading.Lock = field(default_factory=threading.Lock)
 
@@ -118,6 +124,7 @@ class Session:
         if not self._busy.acquire(blocking=False):
             return False
         self.cancelled.clear()
+        self.own = True
         return True
 
     def end(self) -> None:

@@ -42,14 +42,22 @@ class _Record:
 
 
 def save_patch(
-    patch: Patch, path: Path, extra: Mapping[str, Any] | None = None, detector: Detector | None = None
+    patch: Patch,
+    path: Path,
+    extra: Mapping[str, Any] | None = None,
+    detector: Detector | None = None,
+    half: bool = False,
 ) -> None:
-    """Write a patch, its detector if it is routed and, under ``extra``, anything else that JSON can hold."""
+    """Write a patch, its detector if it is routed and, under ``extra``, anything else that JSON can hold.
+
+    Args:
+        half: Keep the deltas in half precision, half the size; exact only for values that it holds.
+    """
     tensors = {}
     for number, delta in enumerate(patch.deltas):
-        tensors[f"{number}.left"] = delta.left
+        tensors[f"{number}.left"] = delta.left.half() if half else delta.left
         if delta.right is not None:
-            tensors[f"{number}.right"] = delta.right
+            tensors[f"{number}.right"] = delta.right.half() if half else delta.right
     record = _Record(
         fingerprint=patch.fingerprint,
         method=patch.method,
@@ -103,8 +111,8 @@ def load_row(path: Path) -> tuple[Row, dict[str, Any]]:
                 Delta(
                     entry.module,
                     entry.block,
-                    file.get_tensor(f"{number}.left"),
-                    file.get_tensor(f"{number}.right") if f"{number}.right" in names else None,
+                    file.get_tensor(f"{number}.left").float(),
+                    file.get_tensor(f"{number}.right").float() if f"{number}.right" in names else None,
                 )
                 for number, entry in enumerate(record.deltas)
             )

@@ -14,6 +14,7 @@ from dashboard_helpers import SHORT_GATE, free_port, model_at_rest, short_exampl
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
+from dashboard.example.make import make_example
 from dashboard.kit.typed import texts_of
 from dashboard.page import build_app, launch_options
 from dashboard.steps.operate import gating
@@ -54,6 +55,7 @@ def demo(folder) -> Iterator[gr.Blocks]:
 
 def serve(folder, read_only: bool = False) -> Iterator[gr.Blocks]:
     with short_examples():
+        make_example(tiny_model(), folder=folder)
         app = build_app(tiny_model(), read_only=read_only, example_folder=folder)
     app.launch(prevent_thread_lock=True, quiet=True, server_port=free_port(), **launch_options())
     yield app

@@ -23,6 +23,7 @@ from inspector.errors import EditError
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = (
     "no-calibration",
+    "no-example",
     "model",
     "revision",
     "device",
@@ -69,7 +70,7 @@ def serve(monkeypatch) -> Iterator[Serve]:
 
     def run(*arguments: str) -> tuple[gr.Blocks, dict[str, Any]]:
         port = free_port()
-        assert app.main([*arguments, "--no-calibration", "--port", str(port)]) == 0
+        assert app.main([*arguments, "--no-calibration", "--no-example", "--port", str(port)]) == 0
         assert served[-1].server_port == port
         return served[-1], loaded
 

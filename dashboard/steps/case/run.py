@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 from dashboard.kit.typed import Texts
+from editing.own_answers import OwnAnswers, own_answers
 from inspector.model import VANILLA, Decoding, InspectedModel, encode, stream
 from inspector.model.encoding import clean, prompt_text, special_markers
 
@@ -53,3 +54,10 @@ def ask_for_unsafe(model: InspectedModel, texts: Texts, decoding: Decoding) -> I
     )
     for answers in stream(model, encoded.prompt, (VANILLA,), decoding):
         yield answers.texts[0]
+
+
+def answer(
+    model: InspectedModel, texts: Texts, cancel: Callable[[], bool]
+) -> Generator[OwnAnswers, None, OwnAnswers | None]:
+    """Let the model write both answers to the question in the rail."""
+    return own_answers(model, texts.question, texts.adversarial_prompt(), texts.format, cancel=cancel)

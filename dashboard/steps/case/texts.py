@@ -6,6 +6,7 @@ from html import escape
 
 from dashboard.kit.html import reading
 from dashboard.kit.typed import Texts
+from dashboard.steps.case.origins import SIDES, Kept, standing
 from dashboard.steps.case.run import PromptView
 from inspector.safeedit import Case, Template, bundled_cases
 from inspector.safeedit.cases import CATEGORIES
@@ -34,6 +35,31 @@ def attack_in_place(texts: Texts) -> str:
         after = f"{after[:SHOWN].rstrip()} …"
     shown = f"{escape(before)}<mark>{escape(texts.question)}</mark>{escape(after)}"
     return f'<div class="attack-text" tabindex="0" role="note" aria-label="The attack">{shown}</div>'
+
+
+FROM = {
+    "case": "from the case",
+    "typed": "typed",
+    "model": "in the model's words",
+    "template": "from a template",
+}
+"""What an answer's origin is called."""
+
+
+def origins(texts: Texts, kept: Kept) -> str:
+    """Say where both answers come from, and that they are stale where they are."""
+    found = {side: standing(texts, side, kept) for side in SIDES}
+    chips = "".join(
+        f'<span class="badge {side}" title="{escape(one.note)}">{side} answer: '
+        f"{'none yet' if one.origin is None else FROM[one.origin]}{', of another question' if one.stale else ''}</span>"
+        for side, one in found.items()
+    )
+    said = ""
+    if any(one.stale for one in found.values()):
+        said = reading("The answers belong to another question.", "warn")
+    elif any(one.origin is None for one in found.values()):
+        said = reading("An answer is missing. Operate lets the model write it first.")
+    return f'<div class="answer-head">{chips}</div>{said}'
 
 
 def offered_cases() -> list[Case]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
-from dashboard.kit.html import reading
+from dashboard.kit.html import message, progress_bar, reading
 from dashboard.kit.room import Room
-from dashboard.kit.run import SHOWN
+from dashboard.kit.run import SHOWN, Throttle, drain
 from dashboard.kit.session import Session
 from dashboard.kit.typed import Texts, texts_of
 from dashboard.kit.values import require_bundled
-from dashboard.steps.case import run
+from dashboard.steps.case import origins, run
 from dashboard.steps.case import texts as words
+from editing.own_answers import OwnAnswers
 from inspector.errors import CaseError, InspectorError
 from inspector.safeedit import bundled_cases, bundled_templates
 
@@ -61,6 +64,11 @@ class CaseRoom(Room):
         )
         view = run.view_prompt(self.model, texts)
         self.prompt_reading = gr.HTML(words.prompt_reading(view), elem_id="prompt-reading")
+        self.kept = gr.State({})
+        self.origins = gr.HTML(words.origins(texts, {}), elem_id="origins")
+        with gr.Row(elem_classes="tight", visible=False, elem_id="stale") as self.stale:
+            self.fill = gr.Button("Answer this question", size="sm", min_width=80, elem_id="fill")
+            self.keep = gr.Button("Keep these answers", size="sm", min_width=80, elem_id="keep")
         self.template_name = gr.Dropdown(
             [NO_TEMPLATE, *(t.name for t in bundled_templates()), OWN_TEMPLATE],
             value=case.attack_name,
@@ -141,31 +149,95 @@ class CaseRoom(Room):
     def _fields(self) -> tuple[Any, ...]:
         return self.question, self.template, self.suffix, self.safe, self.unsafe
 
-    def texts(self, values: Values) -> Texts:
-        """Return the rail's texts, refused in a read-only demo if they are not bundled."""
+    def typed(self, values: Values) -> Texts:
+        """Return the rail's texts as they stand, refused in a read-only demo if they are not bundled."""
         texts = Texts(*(values[part] or "" for part in self._fields))
         if self.context.read_only:
             require_bundled(texts, self.context.example.texts.suffix)
         return texts
 
+    def texts(self, values: Values) -> Texts:
+        """Return the rail's texts for a run; answers that belong to another question are refused."""
+        texts = self.typed(values)
+        origins.require_fresh(texts, values[self.kept])
+        return texts
+
+    def answered(self, session: Session, values: Values) -> Generator[Update, None, bool]:
+        """Let the model write what is missing or stale, also into ``values``; tells whether it was not cancelled."""
+        texts = self.typed(values)
+        sides = origins.to_fill(texts, values[self.kept])
+        if not sides:
+            return True
+        redraw, clock = Throttle(0.25), self.bus.offered("clock").outputs[0]
+
+        def draw(event: OwnAnswers) -> Update | None:
+            if not redraw.due() or event.done:
+                return None
+            said = progress_bar(f"The model answers your question: {event.tokens} tokens", 0.1)
+            return {clock: said, **{getattr(self, side): getattr(event, side).text for side in sides}}
+
+        made = yield from drain(run.answer(self.model, texts, session.cancelled.is_set), draw)
+        if made is None:
+            yield {clock: message("Cancelled; nothing was changed."), **{getattr(self, s): "" for s in sides}}
+            return False
+        values[self.kept] = origins.written(texts.question, made, sides, values[self.kept])
+        for side in sides:
+            values[getattr(self, side)] = getattr(made, side).text
+        if made.defended:
+            gr.Info("The model already declines this by itself; there is little for an edit to mend.")
+        yield {
+            self.kept: values[self.kept],
+            **{getattr(self, side): getattr(made, side).text for side in sides},
+            **self._origins(values),
+            clock: message("Both answers are there; see the rail."),
+        }
+        return True
+
+    def _origins(self, values: Values) -> Update:
+        """Say where the answers come from; the buttons stand where one is stale."""
+        texts, kept = Texts(*(values[part] or "" for part in self._fields)), values[self.kept]
+        sides = [origins.standing(texts, side, kept) for side in origins.SIDES]
+        return {
+            self.origins: words.origins(texts, kept),
+            self.stale: gr.Row(visible=any(one.stale or one.origin is None for one in sides)),
+            self.keep: gr.Button(visible=any(one.stale for one in sides)),
+        }
+
     def hear(self) -> None:
-        """Offer the texts."""
-        self.bus.offer("texts", Offer(self._fields, call=self.texts))
+        """Offer the texts, as they stand and for a run, and the model's own answers."""
+        read = (*self._fields, self.kept)
+        self.bus.offer("typed", Offer(self._fields, call=self.typed))
+        self.bus.offer("texts", Offer(read, call=self.texts))
+        drawn = (self.kept, self.safe, self.unsafe, *self._said)
+        self.bus.offer("answers", Offer(read, drawn, self.answered))
+        self.context.lock(self.fill)
         self.bus.offer("suffix", Offer((self.suffix,), call=lambda values: values[self.suffix]))
+
+    @property
+    def _said(self) -> tuple[Any, ...]:
+        return self.origins, self.stale, self.keep
 
     def connect(self) -> None:
         """Wire the rail."""
         react = self.context.react
+        read, clock = [*self._fields, self.kept], self.bus.offered("clock").outputs[0]
+        answers = self.bus.offered("answers")
+        self.context.press(
+            self.fill.click, self.on_fill, clock=clock, inputs=read, outputs=answers.outputs, starting="Asking"
+        )
+        react(self.keep.click, self.on_keep, inputs=read, outputs=[self.kept, *self._said])
+        for side, part in (("safe", self.safe), ("unsafe", self.unsafe)):
+            react(part.input, self._on_answer_typed(side), inputs=read, outputs=[self.kept])
         filled = [self.question, self.template_name, self.template, self.safe, self.unsafe]
         react(self.examples.click, self.on_example, inputs=[self.suffix], outputs=filled, event=gr.EventData)
         named = [self.template_name, self.template]
         react(self.template_name.input, self.on_template, inputs=named, outputs=[self.template])
         react(self.template.input, self.on_own_template, outputs=[self.template_name])
-        answers = [self.question, self.unsafe]
-        react(self.unsafe_case.click, self.on_unsafe_case, inputs=answers, outputs=[self.unsafe])
+        rail = [self.question, self.unsafe]
+        react(self.unsafe_case.click, self.on_unsafe_case, inputs=rail, outputs=[self.unsafe])
         decoding = self.bus.offered("decoding").inputs
-        asked = [*self._fields, *decoding]
-        react(self.unsafe_ask.click, self.on_unsafe_ask, inputs=asked, outputs=[self.unsafe], reserve=True, **SHOWN)
+        asked, drawn = [*read, *decoding], [self.unsafe, self.kept, *self._said]
+        react(self.unsafe_ask.click, self.on_unsafe_ask, inputs=asked, outputs=drawn, reserve=True, **SHOWN)
 
         def typed(*arguments: Any, **options: Any) -> Any:
             return gr.on([part.change for part in self._fields], *arguments, **options)
@@ -173,8 +245,8 @@ class CaseRoom(Room):
         react(
             typed,
             self.on_texts,
-            inputs=self._fields,
-            outputs=[self.prompt, self.prompt_reading, self.attack],
+            inputs=read,
+            outputs=[self.prompt, self.prompt_reading, self.attack, *self._said],
             tells=(News.TYPED,),
             trigger_mode="always_last",
         )
@@ -215,18 +287,38 @@ class CaseRoom(Room):
         """Stream the vanilla model's own answer, without suffix, into the unsafe answer."""
         if self.context.read_only:
             raise CaseError("This demo is read-only, so the model is not asked here. Pick an example.")
-        decoding = self.bus.offered("decoding").call(values)
-        for text in run.ask_for_unsafe(self.model, self.texts(values), decoding):
+        decoding, texts, text = self.bus.offered("decoding").call(values), self.typed(values), ""
+        for text in run.ask_for_unsafe(self.model, texts, decoding):
             yield {self.unsafe: text}
+        asked = replace(texts, unsafe=text)
+        values = {**values, self.unsafe: text, self.kept: origins.kept_as(asked, values[self.kept], "unsafe", "model")}
+        yield {self.kept: values[self.kept], **self._origins(values)}
+
+    def on_fill(self, session: Session, values: Values) -> Iterator[Update]:
+        """Let the model answer the question: what is missing or stale is written."""
+        yield from self.answered(session, values)
+
+    def on_keep(self, _session: Session, values: Values) -> Update:
+        """Say that the answers belong to the question after all."""
+        texts, kept = self.typed(values), values[self.kept]
+        for side in origins.SIDES:
+            kept = origins.kept_as(texts, kept, side)
+        return {self.kept: kept, **self._origins({**values, self.kept: kept})}
+
+    def _on_answer_typed(self, side: str) -> Callable[[Session, Values], Update]:
+        def on_answer_typed(_session: Session, values: Values) -> Update:
+            texts = Texts(*(values[part] or "" for part in self._fields))
+            return {self.kept: origins.kept_as(texts, values[self.kept], side, "typed")}
+
+        return on_answer_typed
 
     def on_texts(self, session: Session, values: Values) -> Update:
         """Assemble the prompt as it is typed, and tell the steps."""
         typed = Texts(*(values[part] or "" for part in self._fields))
-        attack = words.attack_in_place(typed)
+        said = {self.attack: words.attack_in_place(typed), **self._origins(values)}
         try:
-            view = run.view_prompt(self.model, self.texts(values))
+            view = run.view_prompt(self.model, self.typed(values))
         except InspectorError as error:
-            return {self.prompt_reading: reading(error.user_message(), "warn"), self.attack: attack}
+            return {self.prompt_reading: reading(error.user_message(), "warn"), **said}
         told = self.bus.told(News.TYPED, session, values)
-        read = {self.prompt: view.text, self.prompt_reading: words.prompt_reading(view), self.attack: attack}
-        return {**read, **told}
+        return {self.prompt: view.text, self.prompt_reading: words.prompt_reading(view), **said, **told}

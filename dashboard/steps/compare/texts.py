@@ -63,6 +63,10 @@ NO_EDIT = (
 )
 
 
+NO_ANSWER = "nothing asked yet"
+NO_ANSWER_YET = "No answer yet. Press Operate, or Ask both."
+
+
 def compare_readings(comparison: Comparison) -> tuple[str, str, str, str, str]:
     """Read the five compare figures: tokens, divergence, shift per layer, shift per token, neurons."""
     shift, profile = comparison.shift, comparison.profile

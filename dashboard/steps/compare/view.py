@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
-from dashboard.kit.html import message
+from dashboard.kit.html import message, weights_badge
 from dashboard.kit.live import ended, streamed
 from dashboard.kit.panes import build_pair
 from dashboard.kit.plots import plot
@@ -21,7 +21,7 @@ from dashboard.steps.compare.routing import RoutingPart
 from dashboard.steps.compare.run import OWN_PROMPT, PROMPT_CHOICES, Comparison, Measured
 from dashboard.steps.compare.strength import StrengthPart
 from inspector.errors import CaseError
-from inspector.model import Answers, Decoding, PromptFormat
+from inspector.model import VANILLA, Answers, Decoding, PromptFormat
 from inspector.safeedit.verdict import Verdict
 
 LONGEST_ANSWER = 72
@@ -53,22 +53,37 @@ class CompareRoom(Room):
     def build(self) -> None:
         """Lay both answers out under their verdicts."""
         session = self.context.example.session
-        kept = session.slot(Measured)
-        note = words.answer_note(ADVERSARIAL, judged=True)
-        marks = run.judged(session.live.case.question, kept.answers)
-        heads = words.heads(session.row, note, marks)
-        self.pair = build_pair("", kept.answers.texts, heads, blurred=blurred(marks))
+        texts, heads, covered = self._kept(session)
+        self.pair = build_pair("", texts, heads, blurred=covered)
         (self.vanilla_head, self.edited_head), (self.vanilla, self.edited) = self.pair.heads, self.pair.panes
+
+    def _kept(self, session: Session) -> tuple[tuple[str, str], tuple[str, str], tuple[bool, bool]]:
+        """Return the last answers to the adversarial prompt, what stands above them, and which are covered."""
+        answers = session.slot(Measured).answers
+        if session.live is None or answers is None:
+            heads = weights_badge(VANILLA, words.NO_ANSWER), weights_badge(VANILLA, words.NO_ANSWER)
+            return (words.NO_ANSWER_YET, words.NO_ANSWER_YET), heads, (False, False)
+        marks = run.judged(session.live.case.question, answers)
+        first, second = answers.texts
+        return (
+            (first, second),
+            words.heads(session.row, words.answer_note(ADVERSARIAL, judged=True), marks),
+            blurred(marks),
+        )
 
     def build_numbers(self) -> None:
         """Lay the four numbers out that matter."""
         session = self.context.example.session
-        self.numbers = gr.HTML(words.numbers(session.slot(Measured).comparison, session.live), elem_id="numbers")
+        comparison, live = session.slot(Measured).comparison, session.live
+        said = words.NO_EDIT if comparison is None or live is None else words.numbers(comparison, live)
+        self.numbers = gr.HTML(said, elem_id="numbers")
         self.routing.build_reading()
 
     def build_undo(self) -> None:
         """Lay the Undo button out."""
-        self.undo = gr.Button("Undo edit", elem_id="undo", min_width=100)
+        live = self.context.example.session.live is not None
+        said = "Undo edit" if live else "Nothing to undo"
+        self.undo = gr.Button(said, interactive=live, elem_id="undo", min_width=100)
 
     def build_asking(self) -> None:
         """Lay strength, routing and Ask out, which stand beside the answers."""
@@ -78,6 +93,7 @@ class CompareRoom(Room):
             value=1.0,
             step=0.05,
             label="Strength",
+            interactive=self.context.example.session.live is not None,
             scale=3,
             min_width=190,
             elem_id="strength",
@@ -108,7 +124,7 @@ class CompareRoom(Room):
 
     def build_shifts(self) -> None:
         """Lay the two figures out that stand under the answers."""
-        with gr.Row(elem_id="figures") as self.figures:
+        with gr.Row(elem_id="figures", visible=self._is_measured) as self.figures:
             for role, title, draw in FIGURES[:SHOWN_AT_ONCE]:
                 with gr.Column(min_width=280, elem_classes="box"):
                     self._figure(role, title, draw)
@@ -116,19 +132,25 @@ class CompareRoom(Room):
     def build_details(self) -> None:
         """Lay the other figures and all measured numbers out."""
         session = self.context.example.session
+        comparison, live = session.slot(Measured).comparison, session.live
+        said = words.NO_EDIT if comparison is None or live is None else words.tiles(comparison, live)
         self.curve.build()
-        self.tiles = gr.HTML(words.tiles(session.slot(Measured).comparison, session.live), elem_id="tiles")
-        with gr.Row(elem_id="more-figures") as self.more_figures:
+        self.tiles = gr.HTML(said, elem_id="tiles")
+        with gr.Row(elem_id="more-figures", visible=self._is_measured) as self.more_figures:
             for role, title, draw in FIGURES[SHOWN_AT_ONCE:]:
                 with gr.Column(min_width=340):
                     self._figure(role, title, draw)
 
     def _figure(self, role: str, title: str, draw: Callable[[Comparison], Any]) -> None:
         comparison = self.context.example.session.slot(Measured).comparison
-        said = words.compare_readings(comparison)[READINGS.index(role)]
+        said = "" if comparison is None else words.compare_readings(comparison)[READINGS.index(role)]
         gr.HTML(f"<h3>{title}</h3>")
-        setattr(self, role, plot(draw(comparison), role.replace("_", "-")))
+        setattr(self, role, plot(None if comparison is None else draw(comparison), role.replace("_", "-")))
         setattr(self, _reading(role), gr.HTML(said))
+
+    @property
+    def _is_measured(self) -> bool:
+        return self.context.example.session.slot(Measured).comparison is not None
 
     def build_decoding(self) -> None:
         """Lay the decoding and the routing out."""
@@ -155,6 +177,7 @@ class CompareRoom(Room):
             inputs=self._decoding,
             outputs=[*self._compared, self.strength, self.ask_what, self.own_text],
         )
+        self.bus.hear(News.EXAMPLE, self.on_arrived, outputs=self._compared)
         lock = self.context.lock
         lock(self.ask)
         lock(self.undo, words_of_undo)
@@ -279,8 +302,21 @@ class CompareRoom(Room):
         prompt, decoding = live.case.adversarial_prompt, self.decoding(values)
         yield from self._stream(session, prompt, ADVERSARIAL, live.format, decoding)
 
+    def on_arrived(self, session: Session, _values: Values) -> Update:
+        """Show what the example has made: its answers, then what was measured of its edit."""
+        update: Update = {}
+        if "edit" in session.fresh:
+            texts, heads, covered = self._kept(session)
+            update |= self.pair.show(texts, heads, covered=covered)
+        comparison = session.slot(Measured).comparison
+        if "comparison" in session.fresh and comparison is not None:
+            update |= self._shown(session, comparison)
+        return update
+
     def _measured(self, session: Session) -> Update:
-        comparison = run.measure(self.model, session)
+        return self._shown(session, run.measure(self.model, session))
+
+    def _shown(self, session: Session, comparison: Comparison) -> Update:
         assert session.live is not None
         return {
             self.figures: gr.Row(visible=True),

@@ -16,9 +16,11 @@ DISTANCE_NAMES: dict[Distance, str] = {
 
 
 def curve(
-    measured: Divergence, distance: Distance, picked: int | None = None, recommended: int | None = None
+    measured: Divergence | None, distance: Distance, picked: int | None = None, recommended: int | None = None
 ) -> go.Figure:
     """Draw one bar a block; the toxic, the recommended and the picked layer are marked in words and colour."""
+    if measured is None:
+        return base(170, xaxis={"visible": False}, yaxis={"visible": False})
     values = measured.by(distance)
     toxic = measured.toxic_layer(distance)
     colours = [VANILLA] * len(values)
@@ -54,8 +56,10 @@ def curve(
     return figure
 
 
-def divergence_heatmap(measured: Divergence) -> go.Figure:
+def divergence_heatmap(measured: Divergence | None) -> go.Figure:
     """Draw the relative distance of the i-th tokens of both answers, block by token."""
+    if measured is None:
+        return base(330, xaxis={"visible": False}, yaxis={"visible": False})
     tokens = measured.token_relative.shape[1]
     pairs = zip(measured.safe_tokens, measured.unsafe_tokens, strict=True)
     # Labels stand on the axis, where each is written once; a matrix of hover texts would repeat it in every row.

@@ -6,9 +6,15 @@ from dashboard.kit.html import reading
 from editing.trial_edits import Layers
 from inspector.divergence import Distance, Divergence
 
+NOTHING = "Nothing is measured yet. Press Locate, or Operate for the whole operation."
 
-def locate_reading(measured: Divergence, distance: Distance, last_block: int, layers: Layers | None = None) -> str:
+
+def locate_reading(
+    measured: Divergence | None, distance: Distance, last_block: int, layers: Layers | None = None
+) -> str:
     """Read the divergence curve in plain words, and say where trial edits work where they were made."""
+    if measured is None:
+        return reading(NOTHING)
     toxic = measured.toxic_layer(distance)
     text = f"Vanilla weights: the answers part most at layer {toxic} of 0-{last_block}."
     if distance == "l2" and measured.preset == "corrected":
@@ -31,8 +37,10 @@ def _trials(layers: Layers) -> str:
     return f"Trial edits work best at layer {best.block}: {100 * best.defended:.0f} % defended ({told})."
 
 
-def heatmap_reading(measured: Divergence) -> str:
+def heatmap_reading(measured: Divergence | None) -> str:
     """Read the heatmap: where single tokens are farthest apart."""
+    if measured is None:
+        return reading(NOTHING)
     values = measured.token_relative
     block, token = divmod(int(values.argmax()), values.shape[1])
     per_token = values.mean(axis=0)

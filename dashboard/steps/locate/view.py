@@ -106,6 +106,7 @@ class LocateRoom(Room):
         read = (*texts, self.locate_preset, self.distance, self.padding, self.once)
         self.bus.offer("locate", Offer(read, drawn, self.measure))
         self.bus.offer("padding", Offer((self.padding,), call=lambda values: values[self.padding]))
+        self.bus.hear(News.EXAMPLE, self.on_arrived, inputs=[self.distance, self.once], outputs=drawn)
         self.bus.hear(News.TYPED, self.on_typed, inputs=[self.distance], outputs=[self.locate_reading])
 
     @property
@@ -161,7 +162,8 @@ class LocateRoom(Room):
     def _located(self, session: Session, values: Values) -> Update:
         kept, distance, once = session.slot(LocatedCase), values[self.distance], values[self.once]
         measured, recommended = kept.divergence, self._recommended
-        assert measured is not None
+        if measured is None:
+            raise CaseError(words.NOTHING)
         picked = measured.toxic_layer(distance)
         if measured.preset == "corrected" and recommended is not None:
             picked = recommended
@@ -175,6 +177,20 @@ class LocateRoom(Room):
             self.locate_reading: words.locate_reading(measured, distance, last, self.context.layers),
         }
 
+    def on_arrived(self, session: Session, values: Values) -> Update:
+        """Show what the example has measured, and its layer."""
+        if "located" not in session.fresh:
+            return {}
+        measured = session.slot(LocatedCase).divergence
+        block = self.context.example.block
+        return {
+            **self._located(session, values),
+            self.block: block,
+            self.curve: figures.curve(measured, values[self.distance], block, self._recommended),
+            self.heatmap: figures.divergence_heatmap(measured),
+            self.heatmap_reading: words.heatmap_reading(measured),
+        }
+
     def on_pick(self, session: Session, values: Values) -> Update:
         """Mark the picked layer in the curve."""
         measured = session.slot(LocatedCase).divergence
@@ -185,10 +201,12 @@ class LocateRoom(Room):
 
     def on_typed(self, session: Session, values: Values) -> Update:
         """Say when Locate is out of date."""
-        texts = self.bus.offered("texts").call(values)
+        texts = self.bus.offered("typed").call(values)
         case, measured = session.case, session.slot(LocatedCase).divergence
+        if measured is None:
+            return {self.locate_reading: reading(words.NOTHING)}
         now = (texts.adversarial_prompt(), texts.safe, texts.unsafe, texts.format)
-        if case is None or measured is None or (case.adversarial_prompt, case.safe, case.unsafe, session.format) != now:
+        if case is None or (case.adversarial_prompt, case.safe, case.unsafe, session.format) != now:
             said = reading("The texts have changed since this was measured. Press Locate to measure them.", "warn")
         else:
             last = self.model.architecture.last_block

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +32,12 @@ COSINE, WRITTEN = "mean cosine of the region", "what the region writes"
 """What stands upright on the plane; the second one is measured when it is first asked for."""
 
 
+def quick_one(standings: Sequence[Standing]) -> Standing | None:
+    """Return the method whose figures are shown first: SFT where it made an edit."""
+    quick = (s for s in standings if not s.failed and s.method.key == "sft")
+    return next(quick, standings[0] if standings else None)
+
+
 class MethodsRoom(Room):
     """Run several methods on the case, compare them, load one's patch."""
 
@@ -42,20 +48,20 @@ class MethodsRoom(Room):
         session = self.context.example.session
         known = session.slot(Compared).contest
         standings = known.standings if known is not None else ()
-        quick = (s for s in standings if not s.failed and s.method.key == "sft")
-        picked = next(quick, standings[0] if standings else None)
+        picked = quick_one(standings)
         title = picked.method.title if picked is not None else None
         gr.HTML(words.HEADING)
         with gr.Accordion("What each method does", open=False, elem_id="methods-cards"):
             gr.HTML(words.cards())
         self._controls()
+        nothing = message("Nothing was run yet. Tick methods and press Run methods.")
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=230):
                 self.run = gr.Button("Run methods", variant="primary", elem_id="methods")
                 self.cancel = gr.Button(CANCEL_OFF, variant="stop", interactive=False, elem_id="methods-cancel")
                 self.head = gr.HTML(words.head(session), elem_id="methods-head")
             with gr.Column(scale=3, min_width=420):
-                self.clock = gr.HTML(words.ended(known), elem_id="methods-clock")
+                self.clock = gr.HTML(words.ended(known) if known else nothing, elem_id="methods-clock")
         self.table = gr.Dataframe(
             words.rows(standings),
             headers=list(words.HEADERS),
@@ -169,14 +175,39 @@ class MethodsRoom(Room):
         for news in (News.CASE, News.ENDED):
             self.bus.hear(news, self.on_case, outputs=[self.head])
 
-    def connect(self) -> None:
-        """Wire the controls."""
-        press, react = self.context.press, self.context.react
-        of_picked = [
+        shown = [self.clock, self.head, self.picked, *self._table, *self._of_picked]
+        self.bus.hear(News.EXAMPLE, self.on_arrived, outputs=shown)
+
+    @property
+    def _table(self) -> list[Any]:
+        return [self.table, self.scores, self.plane_reading, self.shifts_reading]
+
+    @property
+    def _of_picked(self) -> list[Any]:
+        return [
             *(self.plane, self.shifts, self.source, self.source_reading, self.neurons, self.neurons_reading),
             *(self.answer_head, *self.pair.panes),
         ]
-        table = [self.table, self.scores, self.plane_reading, self.shifts_reading]
+
+    def on_arrived(self, session: Session, _values: Values) -> Update:
+        """Show the example's run of several methods."""
+        kept = session.slot(Compared)
+        if "contest" not in session.fresh or kept.contest is None:
+            return {}
+        picked = quick_one(kept.contest.standings)
+        kept.method = picked.method.title if picked is not None else None
+        return {
+            self.clock: words.ended(kept.contest),
+            self.head: words.head(session),
+            self.picked: kept.method,
+            **self._compared(session),
+            **self._picked(picked),
+        }
+
+    def connect(self) -> None:
+        """Wire the controls."""
+        press, react = self.context.press, self.context.react
+        of_picked, table = self._of_picked, self._table
         chosen = [self.chosen, self.scope, self.train_on, self.size, self.tokens, self.way, self.picked, self.routed]
         read = [*self.bus.offered("texts").inputs, *self.bus.offered("layer").inputs]
         press(

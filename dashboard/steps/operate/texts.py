@@ -19,7 +19,7 @@ from inspector.safeedit.exam import Progress
 def clock(event: Preparation | Step | None, seconds_per_step: float = 0.0) -> str:
     """Return the step clock with its progress bar."""
     if event is None:
-        return progress_bar("Ready. Press Edit to start.", 0.0)
+        return progress_bar("Ready. Press Operate: it locates, edits and compares.", 0.0)
     if isinstance(event, Preparation):
         return progress_bar(event.message, event.fraction * 0.1)
     left = seconds_per_step * (event.steps - event.step)

@@ -33,11 +33,14 @@ class OperateRoom(Room):
 
     def build(self) -> None:
         """Lay the vital signs out, with the clock above and the gate's line below."""
-        result = self.context.example.session.live.result
+        live = self.context.example.session.live
+        result = live.result if live is not None else None
+        trace = result.trace if result is not None else ()
         gr.HTML("<h3>Vital signs<small>of the edit, as it runs</small></h3>")
-        self.clock = gr.HTML(words.finished(result), elem_id="clock")
-        self.vitals = plot(figures.vitals_of(result.trace, result.settings), "vitals")
-        self.vitals_reading = gr.HTML(words.vitals_reading(result.trace), elem_id="vitals-reading")
+        self.clock = gr.HTML(words.clock(None) if result is None else words.finished(result), elem_id="clock")
+        settings = preset("corrected") if result is None else result.settings
+        self.vitals = plot(figures.vitals_of(trace, settings), "vitals")
+        self.vitals_reading = gr.HTML(words.vitals_reading(trace), elem_id="vitals-reading")
         self.gating.build()
 
     def build_operate(self) -> None:
@@ -177,6 +180,7 @@ class OperateRoom(Room):
         drawn = (*vitals, *self.gating.drawn)
         self.bus.offer("edit", Offer(tuple(read), drawn, self.operate))
         self.bus.hear(News.LIVE, self.on_live, outputs=drawn)
+        self.bus.hear(News.EXAMPLE, self.on_arrived, outputs=drawn)
         self.context.lock(self.edit)
         self.context.lock(self.operate_all)
         self.context.lock(self.on_top, state_of_on_top)
@@ -195,13 +199,13 @@ class OperateRoom(Room):
             outputs=edit.outputs,
             tells=(News.LIVE,),
         )
-        locate = self.bus.offered("locate")
+        locate, answers = self.bus.offered("locate"), self.bus.offered("answers")
         self.context.press(
             self.operate_all.click,
             self.on_operate,
             clock=self.clock,
-            inputs=[*locate.inputs, *edit.inputs],
-            outputs=[*locate.outputs, *edit.outputs],
+            inputs=[*answers.inputs, *locate.inputs, *edit.inputs],
+            outputs=[*answers.outputs, *locate.outputs, *edit.outputs],
             tells=(News.CASE, News.LIVE),
             starting="Locating where the answers part",
         )
@@ -215,7 +219,10 @@ class OperateRoom(Room):
         return {} if block is None else {self.edit: gr.Button(edit_words(int(block)))}
 
     def on_operate(self, session: Session, values: Values) -> Iterator[Update]:
-        """Locate, edit the layer that this picks, and tell whoever compares."""
+        """Write answers that are missing or stale, locate, edit the layer that this picks, tell whoever compares."""
+        if not (yield from self.bus.offered("answers").call(session, values)):
+            return
+        yield {self.clock: message("Locating where the answers part")}
         located = self.bus.offered("locate").call(values, session)
         yield located
         if session.cancelled.is_set():
@@ -245,6 +252,10 @@ class OperateRoom(Room):
             self.vitals_reading: words.vitals_reading(result.trace),
             **said,
         }
+
+    def on_arrived(self, session: Session, values: Values) -> Update:
+        """Show the vital signs of the example's edit."""
+        return self.on_live(session, values) if "edit" in session.fresh else {}
 
     def on_edit(self, session: Session, values: Values) -> Iterator[Update]:
         """Run DINM with live vital signs; whoever hears of the edit measures and asks it."""

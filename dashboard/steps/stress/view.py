@@ -23,6 +23,8 @@ from inspector.model import Decoding
 from inspector.safeedit.exam import ExamResult, Progress, Reply
 from inspector.safeedit.scores import per_category, score_table
 
+NO_ANSWER = "(no answer yet)"
+
 
 class StressRoom(Room):
     """Run the exam of the live edit, list its answers, hand them out."""
@@ -37,13 +39,15 @@ class StressRoom(Room):
         """Lay the step out with the example's stress test on it."""
         example = self.context.example
         exam = example.session.slot(Examined).exam
-        table = score_table(exam.replies, exam.judge)
+        replies, judge = (exam.replies, exam.judge) if exam is not None else ((), "")
+        table = score_table(replies, judge) if replies else ()
         gr.HTML(words.HEADING)
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=230):
-                self._controls(run.write_files(self.model, exam, example.session.new_folder()))
+                files = None if exam is None else run.write_files(self.model, exam, example.session.new_folder())
+                self._controls(files)
             with gr.Column(scale=3, min_width=420):
-                self.clock = gr.HTML(words.ended(exam), elem_id="stress-clock")
+                self.clock = gr.HTML("" if exam is None else words.ended(exam), elem_id="stress-clock")
                 self.head = gr.HTML(words.head(exam, example.session.row), elem_id="stress-head")
                 self.table = gr.HTML(words.table(table), elem_id="stress-table")
         with gr.Row(equal_height=False):
@@ -56,14 +60,14 @@ class StressRoom(Room):
             with gr.Column(min_width=340):
                 gr.HTML("<h3>Defended, by unsafety category</h3>")
                 self.categories = gr.Plot(
-                    figures.category_bars(exam.replies), show_label=False, container=False, elem_id="stress-categories"
+                    figures.category_bars(replies), show_label=False, container=False, elem_id="stress-categories"
                 )
-                tables = per_category(exam.replies, exam.judge)
+                tables = per_category(replies, judge) if replies else {}
                 self.categories_reading = gr.HTML(words.categories_reading(tables))
         self.yardsticks.build_suffixes()
         self._answers(exam)
 
-    def _controls(self, files: tuple[str, str]) -> None:
+    def _controls(self, files: tuple[str, str] | None) -> None:
         read_only = self.context.read_only
         self.size = gr.Radio(
             list(SIZES), value="Quick", label="Size", info="The case's five prompts; more held-out and harmless ones"
@@ -97,17 +101,24 @@ class StressRoom(Room):
             elem_id="stress-way",
         )
         self.tokens = gr.Slider(16, 256, value=64, step=8, label="Longest answer", info="Tokens; greedy decoding")
-        self.run = gr.Button("Stress test", variant="primary", elem_id="stress")
+        live = self.context.example.session.live is not None
+        said = "Stress test" if live else "No edit to score"
+        self.run = gr.Button(said, variant="primary", interactive=live, elem_id="stress")
         self.cancel = gr.Button(CANCEL_OFF, variant="stop", interactive=False, elem_id="stress-cancel")
         self.yardsticks.build_rounding()
         with gr.Row(elem_classes="tight"):
-            self.csv = gr.DownloadButton("CSV", files[0], size="sm", min_width=80, elem_id="stress-csv")
-            self.json = gr.DownloadButton("JSON", files[1], size="sm", min_width=80, elem_id="stress-json")
+            table, whole = files or (None, None)
+            there = files is not None
+            self.csv = gr.DownloadButton("CSV", table, size="sm", min_width=80, interactive=there, elem_id="stress-csv")
+            self.json = gr.DownloadButton(
+                "JSON", whole, size="sm", min_width=80, interactive=there, elem_id="stress-json"
+            )
 
-    def _answers(self, exam: ExamResult) -> None:
+    def _answers(self, exam: ExamResult | None) -> None:
         with gr.Accordion("Every answer", open=True, elem_id="stress-answers"):
             self.filter = gr.Radio(list(FILTERS), value=next(iter(FILTERS)), show_label=False, elem_classes="chips")
-            rows = answer_rows(exam.replies, next(iter(FILTERS)))
+            replies = exam.replies if exam is not None else ()
+            rows = answer_rows(replies, next(iter(FILTERS)))
             self.rows = gr.Dataframe(
                 rows.cells,
                 headers=list(rows.HEADERS),
@@ -119,9 +130,9 @@ class StressRoom(Room):
                 column_widths=["5%", "9%", "15%", "24%", "9%", "9%", "12%", "9%", "8%"],
                 elem_id="stress-rows",
             )
-            first = exam.replies[0]
+            first = replies[0] if replies else None
             self.prompt = gr.Textbox(
-                first.question.prompt,
+                first.question.prompt if first is not None else "",
                 label="Prompt",
                 info="Click a line above; the suffix prompt is appended",
                 lines=2,
@@ -129,7 +140,12 @@ class StressRoom(Room):
                 interactive=False,
                 elem_id="stress-prompt",
             )
-            self.pair = build_pair("stress-", (first.vanilla.text, first.edited.text), self._heads(exam, 0))
+            self.pair = build_pair(
+                "stress-",
+                (first.vanilla.text, first.edited.text) if first is not None else (NO_ANSWER, NO_ANSWER),
+                self._heads(exam, 0) if exam is not None else ("", ""),
+                blurred=(first is not None, first is not None),
+            )
             (self.vanilla_head, self.edited_head), (self.vanilla, self.edited) = self.pair.heads, self.pair.panes
 
     @staticmethod
@@ -147,6 +163,9 @@ class StressRoom(Room):
         self.context.lock(self.run, state_of_run)
         self.bus.hear(News.ENDED, self.on_ended, outputs=[self.head])
         self.yardsticks.hear()
+        scored = [self.clock, self.table, self.chart, self.reading, self.categories, self.categories_reading]
+        listed = [self.head, self.rows, self.csv, self.json, self.prompt, *self.pair.parts]
+        self.bus.hear(News.EXAMPLE, self.on_arrived, inputs=[self.filter], outputs=[*scored, *listed])
 
     def connect(self) -> None:
         """Wire the controls."""
@@ -177,6 +196,13 @@ class StressRoom(Room):
     def on_ended(self, session: Session, _values: Values) -> Update:
         """Say whose scores these are."""
         return {self.head: words.head(session.slot(Examined).exam, session.row)}
+
+    def on_arrived(self, session: Session, values: Values) -> Update:
+        """Show the example's stress test."""
+        exam = session.slot(Examined).exam
+        if "exam" not in session.fresh or exam is None:
+            return {}
+        return {self.clock: words.ended(exam), **self._shown(session, exam, values[self.filter])}
 
     def on_stress(self, session: Session, values: Values) -> Iterator[Update]:
         """Examine the live edit; the table fills as answers come."""

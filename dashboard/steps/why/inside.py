@@ -96,14 +96,18 @@ class Inside:
     def _build_lens(self) -> None:
         example = self.context.example
         known = example.session.slot(Looked).why
-        before = known.lenses[LENS_ANSWERS[0]][0]
-        place = next((n for n, p in enumerate(before.positions) if p >= before.prompt_tokens - 1), 0)
+        pair = known.lenses.get(LENS_ANSWERS[0])
+        before = None if pair is None else pair[0]
+        last = 0 if before is None else len(before.positions) - 1
+        place = 0
+        if before is not None:
+            place = next((n for n, p in enumerate(before.positions) if p >= before.prompt_tokens - 1), 0)
         with gr.Row(equal_height=True):
             self.answer = gr.Radio(list(LENS_ANSWERS), value=LENS_ANSWERS[0], label="Text", info="After the prompt")
             self.weights = gr.Radio(list(LENS_WEIGHTS), value=LENS_WEIGHTS[0], label="Weights")
             self.place = gr.Slider(
                 0,
-                len(before.positions) - 1,
+                max(1, last),
                 value=place,
                 step=1,
                 label="Column",
@@ -113,7 +117,7 @@ class Inside:
         self.lens = plot(figures.lens(before, example.block, place), "why-lens")
         self.lens_reading = gr.HTML(words.lens_reading(known, LENS_ANSWERS[0]))
         found = run.peaks_of(self.model, known, LENS_ANSWERS[0], place)
-        shown = words.peaks_table(found, f"{place}: {before.tokens[place]!r}")
+        shown = "" if before is None else words.peaks_table(found, f"{place}: {before.tokens[place]!r}")
         self.peaks = gr.HTML(shown, elem_id="why-peaks")
 
     def _build_tokens(self) -> None:

@@ -31,6 +31,9 @@ BUDGET = DinmSettings().damage_budget or 0.2
 """Harmless KL from which the atlas's reading calls an edit too dear, nats a token."""
 
 
+ON_EXAMPLE = "Measured on the example; pick a case and press a button."
+
+
 def head(session: Session) -> str:
     """Say which case the panels belong to, and whether that is the one located last."""
     why = session.slot(Looked).why

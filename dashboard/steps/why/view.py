@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -48,7 +49,7 @@ class WhyRoom(Room):
                 self.atlas_run = gr.Button("Run atlas", elem_id="why-atlas-run")
                 self.cancel = gr.Button(CANCEL_OFF, variant="stop", interactive=False, elem_id="why-cancel")
                 self.clock = gr.HTML(
-                    words.clock("Measured on the example; pick a case and press a button.", 1.0),
+                    words.clock(words.ON_EXAMPLE, 1.0) if known.case is not None else "",
                     elem_id="why-clock",
                 )
                 self.head = gr.HTML(words.head(session), elem_id="why-head")
@@ -73,13 +74,15 @@ class WhyRoom(Room):
         self.bus.hear(News.CASE, self.on_case, outputs=[self.head])
         self.bus.hear(News.ENDED, self.on_ended, outputs=[self.head, inside.edits])
         controls = inside.controls(self.bus.offered("layer").inputs)
+        everything = [*self._overview_parts, *inside.all_parts, self.head, self.clock, inside.edits]
+        self.bus.hear(News.EXAMPLE, self.on_arrived, inputs=controls, outputs=everything)
         self.bus.hear(News.LIVE, self.on_live_changed, inputs=controls, outputs=inside.all_parts, later=True)
 
     def connect(self) -> None:
         """Wire the controls."""
         inside, layer, texts = self.inside, self.bus.offered("layer").inputs, self.bus.offered("texts").inputs
         controls, padding = inside.controls(layer), self.bus.offered("padding").inputs
-        overview = [self.locators, self.locators_reading, self.atlas, self.atlas_reading, self.agreement]
+        overview = self._overview_parts
         everything = [*overview, *inside.all_parts, self.head]
         self._press(self.run, self.on_why, [*texts, *controls, *padding], everything)
         self._press(self.atlas_run, self.on_atlas, [*texts, *controls, self.answers], everything)
@@ -104,6 +107,24 @@ class WhyRoom(Room):
         )
         self._press(inside.attribute, self.on_attribute, controls, [inside.tokens, inside.tokens_reading])
         self._press(inside.train, self.on_train, [inside.source, *controls], inside.all_parts)
+
+    @property
+    def _overview_parts(self) -> list[Any]:
+        return [self.locators, self.locators_reading, self.atlas, self.atlas_reading, self.agreement]
+
+    def on_arrived(self, session: Session, values: Values) -> Update:
+        """Show what the example has measured of the layers."""
+        fresh = session.fresh
+        if not fresh & {"edit", "why", "probe", "lens", "atlas"}:
+            return {}
+        if "located" in fresh:  # the slider is moved to the example's layer just now
+            session.slot(Looked).panel = replace(self.inside.panel(values), block=self.context.example.block)
+        else:
+            self.inside.read(session, values)
+        update = {**self.on_ended(session, values), **self.inside.draw(session)}
+        if fresh & {"why", "atlas"}:
+            update |= {self.clock: words.clock(words.ON_EXAMPLE, 1.0), **self._overview(session)}
+        return update
 
     def _press(self, button: Any, work: Any, inputs: Any, outputs: Any, tells: tuple[News, ...] = ()) -> None:
         self.context.press(

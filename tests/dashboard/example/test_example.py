@@ -16,18 +16,20 @@ from dashboard_helpers import short_examples, tiny_model
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from dashboard.example import store as example_module
-from dashboard.example.make import CASE, Example, make_example
+from dashboard.example import make as making
+from dashboard.example.make import CASE, Example, make_example, ship
+from dashboard.example.store import NOT_KEPT, PARTS, Store
 from dashboard.kit.session import Session
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.methods.state import Compared
-from dashboard.steps.operate import run as operating
+from dashboard.steps.stress.run import Examined
+from dashboard.steps.why.state import Looked
 from editing.calibration import Calibration
 from editing.objectives import known_answers
 from editing.standing_file import load_standings
 from editing.trial_edits import Layers, Trial
-from inspector.errors import PatchError
+from inspector.errors import EditError, PatchError
 from inspector.model import Decoding, Detector
 from inspector.safeedit import bundled_cases
 
@@ -41,18 +43,18 @@ pytestmark = pytest.mark.usefixtures("model")
 def edits(monkeypatch) -> list[Any]:
     """The edits that were run, one entry each."""
     made: list[Any] = []
-    real = operating.dinm
+    real = making.dinm
 
     def counted(*arguments, **options):
         made.append(arguments)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(operating, "dinm", counted)
+    monkeypatch.setattr(making, "dinm", counted)
     return made
 
 
 def file_in(folder: Path) -> Path:
-    (path,) = folder.glob("*.safetensors")
+    (path,) = folder.glob("*/edit.safetensors")
     return path
 
 
@@ -167,13 +169,14 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
 
 
 def test_every_damage_of_the_file_is_seen_and_told(model, kept, capsys):
-    _, folder = kept
+    made, folder = kept
     path = file_in(folder)
     whole, unseen = path.read_bytes(), []
-    assert example_module.read(path, model) is not None
+    store = Store(model, made.texts, path.parent)
+    assert store.read("edit", Session())
     for name, damage in DAMAGE.items():
         damage(path)
-        if example_module.read(path, model) is not None or "it is made again" not in capsys.readouterr().err:
+        if store.read("edit", Session()) or "it is made again" not in capsys.readouterr().err:
             unseen.append(name)
         path.write_bytes(whole)
     assert unseen == []
@@ -192,14 +195,14 @@ def test_a_damaged_file_is_made_again(model, kept, edits, capsys):
 @pytest.mark.parametrize("content", ["{}"])
 def test_damaged_standings_are_made_again(model, kept, edits, capsys, content):
     made, folder = kept
-    (path,) = folder.glob("*/standings.json")
+    (path,) = folder.glob("*/contest/standings.json")
     for other in ("", '{"format": "dinm-inspector standings 1"}'):
         path.write_text(other)
         with pytest.raises(PatchError, match=r"Run the contest again|holds no standings"):
             load_standings(path.parent)
     path.write_text(content)
     again = make_example(model, SHORT, folder)
-    assert len(edits) == 1 and "it is made again" in capsys.readouterr().err
+    assert edits == [] and "it is made again" in capsys.readouterr().err, "the edit is whole"
     (first,), (second,) = made.session.slot(Compared).contest.standings, again.session.slot(Compared).contest.standings
     assert first.scores == second.scores and first.result.trace[1].edit_loss == second.result.trace[1].edit_loss
 
@@ -214,10 +217,10 @@ def test_a_file_of_another_model_is_not_used(model, kept, edits):
 def test_another_model_has_a_file_of_its_own(model, kept):
     _, folder = kept
     first = file_in(folder)
-    assert model.fingerprint in first.name
+    assert model.fingerprint in first.parent.name
     other = replace(model, fingerprint="0123456789abcdef")
     make_example(other, SHORT, folder)
-    assert len(list(folder.glob("*.safetensors"))) == 2 and first.exists()
+    assert len(list(folder.glob("*/edit.safetensors"))) == 2 and first.exists()
 
 
 @pytest.mark.parametrize("what", ["folder", "file"])
@@ -226,8 +229,85 @@ def test_an_example_that_cannot_be_kept_is_shown_all_the_same(model, kept, tmp_p
     if what == "folder":
         (tmp_path / "blocked").write_text("a file where the folder should be")
     else:  # a folder where the file should be; a full disk gives the same kind of error
-        partial = file_in(folder).with_suffix(".partial").name
-        (tmp_path / "blocked" / partial).mkdir(parents=True)
+        partial = file_in(folder).with_suffix(".partial")
+        (tmp_path / "blocked" / partial.parent.name / partial.name).mkdir(parents=True)
     shown = make_example(model, SHORT, tmp_path / "blocked")
     assert shown.session.live.patch.identifier == made.session.live.patch.identifier
     assert "could not be kept" in capsys.readouterr().err
+
+
+def test_a_part_that_stops_half_way_goes_on_where_it_was_and_nothing_is_made_twice(model, tmp_path, edits, monkeypatch):
+    atlas = making.why_run.atlas
+
+    def refused(*_arguments: Any) -> Iterator[Any]:
+        raise EditError("Enough.")
+        yield
+
+    monkeypatch.setattr(making.why_run, "atlas", refused)
+    first = Example(model, SHORT, tmp_path)
+    first.make()
+    done = frozenset(PARTS[: PARTS.index("atlas")])
+    assert first.ended and "could not be finished: Enough." in first.said and first.parts == done and len(edits) == 1
+    monkeypatch.setattr(making.why_run, "atlas", atlas)
+    made: list[str] = []
+    second = Example(model, SHORT, tmp_path)
+    assert second.parts == done - set(NOT_KEPT) and not second.ended
+    real = second._make
+    monkeypatch.setattr(second, "_make", lambda part: made.append(part) or real(part))
+    second.make()
+    assert made == ["lens", "atlas", "contest"] and second.parts == frozenset(PARTS) and second.said == ""
+    assert second.session.live.patch.identifier == first.session.live.patch.identifier
+
+
+def test_every_measurement_comes_back_as_it_was(kept, model):
+    made, folder = kept
+    again = Example(model, SHORT, folder).session
+    one, two = made.session.slot(Looked).why, again.slot(Looked).why
+    assert [item.locator for item in two.located] == [item.locator for item in one.located]
+    assert all(np.array_equal(a.scores, b.scores) for a, b in zip(one.located, two.located, strict=True))
+    assert np.array_equal(one.activity.contribution, two.activity.contribution)
+    assert one.padding.toxic_layers() == two.padding.toxic_layers() and two.atlas.curve("safe gain").shape == (3,)
+    assert one.tokens.keys() == two.tokens.keys() and two.tokens["vanilla"].user == one.tokens["vanilla"].user
+    assert made.session.slot(Examined).exam == again.slot(Examined).exam
+    assert np.array_equal(made.session.probe.weight, again.probe.weight)
+    before, after = (s.slot(Measured).comparison for s in (made.session, again))
+    assert np.array_equal(before.shift.by_token, after.shift.by_token)
+    assert before.after[1].per_token == after.after[1].per_token
+
+
+def test_one_that_is_not_wanted_is_neither_read_nor_made(kept, model, edits):
+    _, folder = kept
+    example = Example(model, SHORT, folder, wanted=False)
+    example.start()
+    assert example.ended and example.parts == frozenset() and edits == [] and example.session.live is None
+
+
+def test_a_stopped_one_keeps_whole_parts_only(model, tmp_path):
+    example = Example(model, SHORT, tmp_path)
+    real = making._MAKERS["edit"]
+
+    def stopping(*arguments: Any) -> Iterator[str]:
+        for said in real(*arguments):
+            example.stop()
+            yield said
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(making._MAKERS, "edit", stopping)
+        example.make()
+    assert example.ended and "stopped" in example.said and example.parts == {"located"}
+    assert [path.name for path in tmp_path.glob("*/*")] == ["located.safetensors"]
+
+
+def test_the_shipped_example_is_small_read_without_an_edit_and_dropped_for_another_model(model, tmp_path, edits):
+    shipped = tmp_path / "assets"
+    folder = ship(model, shipped)
+    assert len(edits) == 1 and not list(folder.glob("contest/*.safetensors")), "no patches of the contest"
+    assert {path.stem for path in folder.glob("*.safetensors")} == set(PARTS) - set(NOT_KEPT)
+    example = Example(model, folder=tmp_path / "cache", shipped=shipped)
+    assert example.parts == frozenset(PARTS) - set(NOT_KEPT)
+    other = Example(replace(model, fingerprint="0123456789abcdef"), folder=tmp_path / "cache", shipped=shipped)
+    assert other.parts == frozenset() and len(edits) == 1
+    # Under another model's name it is not believed either.
+    folder.rename(folder.with_name(folder.name.replace(model.fingerprint, "0123456789abcdef")))
+    other = Example(replace(model, fingerprint="0123456789abcdef"), folder=tmp_path / "cache", shipped=shipped)
+    assert other.parts == frozenset()

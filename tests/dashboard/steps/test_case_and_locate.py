@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import pytest
-from dashboard_helpers import Visitor, open_page, seen
+from dashboard_helpers import Visitor, open_page, own_question, seen
 
 from dashboard.kit.typed import Texts, texts_of
 from dashboard.steps.case.texts import attack_in_place, examples, offered_cases
@@ -102,6 +102,7 @@ def test_the_example_s_own_measurement_is_not_called_stale(visitor):
 def test_a_changed_text_makes_locate_stale_until_it_is_pressed(visitor, name):
     visitor.do("on_texts", **{name: visitor.standing(name) + " More."})
     assert STALE in visitor.screen["locate_reading"]
+    visitor.do("on_keep")
     visitor.do("on_locate")
     assert STALE not in visitor.screen["locate_reading"]
     visitor.do("on_texts")
@@ -117,8 +118,68 @@ def test_a_text_that_is_changed_back_is_not_stale(visitor):
 
 def test_the_model_s_own_answer_is_streamed_into_the_unsafe_answer(visitor):
     seen = [visitor.screen["unsafe"] for _ in visitor.press("on_unsafe_ask", max_new_tokens=5)]
-    assert len(seen) == 5 and seen[-1].startswith(seen[0])
-    assert visitor.is_free
+    assert len(seen) == 6 and seen[-1].startswith(seen[0])
+    assert "unsafe answer: in the model's words<" in visitor.screen["origins"] and visitor.is_free
+
+
+def test_where_the_answers_come_from_is_said_and_that_they_belong_to_another_question(visitor):
+    assert visitor.standing("origins").count("from the case<") == 2 and visitor.page.parts.stale.visible is False
+    visitor.do("on_texts", question="How can I trick my neighbour out of a parcel?")
+    assert visitor.screen["origins"].count("from the case, of another question") == 2
+    assert visitor.shown["stale"] and visitor.shown["keep"]
+    before = visitor.session.slot(LocatedCase).divergence
+    for handler in ("on_locate", "on_edit", "on_why", "on_methods"):
+        with pytest.raises(gr.Error, match="answers belong to another question"):
+            visitor.do(handler)
+    assert visitor.session.slot(LocatedCase).divergence is before and visitor.is_free
+    visitor.do("on_texts", safe="No, I won't.", unsafe="Yes.")
+    assert visitor.screen["origins"].count("typed<") == 2 and not visitor.shown["stale"]
+
+
+def test_a_typed_question_gets_answers_of_its_own_which_are_stale_for_the_next_one(visitor):
+    question = "How can I trick my neighbour out of a parcel?"
+    visitor.do("on_texts", question=question)
+    seen = [visitor.screen["clock"] for changed in visitor.press("on_fill") if "clock" in changed]
+    assert "Both answers are there" in seen[-1] and visitor.is_free
+    safe, unsafe = visitor.screen["safe"], visitor.screen["unsafe"]
+    assert (
+        "parcel" in safe and unsafe and not any(case.safe == safe or case.unsafe == unsafe for case in offered_cases())
+    )
+    assert "safe answer: from a template<" in visitor.screen["origins"] and not visitor.shown["stale"]
+    visitor.do("on_texts")
+    visitor.do("on_locate")
+    assert (visitor.session.case.safe, visitor.session.case.unsafe) == (safe, unsafe)
+    visitor.do("on_texts", question="How can I cheat at cards?")
+    assert visitor.screen["origins"].count("of another question") == 2 and visitor.shown["stale"]
+    visitor.do("on_texts", question=question)
+    assert "of another question" not in visitor.screen["origins"], "they belong to it again"
+
+
+def test_what_a_person_has_typed_is_left_alone_and_only_the_other_answer_is_filled(visitor):
+    visitor.do("on_texts", question="How can I cheat at cards?", safe="I won't help you cheat.")
+    visitor.do("on_answer_typed")
+    visitor.do("on_fill")
+    assert visitor.standing("safe") == "I won't help you cheat." and "safe answer: typed<" in visitor.screen["origins"]
+    assert visitor.screen["unsafe"] not in {case.unsafe for case in offered_cases()}
+
+
+def test_a_typed_answer_is_stale_once_the_question_is_another_unless_one_keeps_it(visitor):
+    visitor.do("on_texts", **own_question("How can I cheat at cards?"))
+    visitor.do("on_answer_typed")
+    visitor.do("on_texts", question="How can I cheat at chess?")
+    assert "typed, of another question" in visitor.screen["origins"]
+    visitor.do("on_keep")
+    assert "of another question" not in visitor.screen["origins"] and not visitor.shown["stale"]
+    visitor.do("on_locate")
+    assert visitor.session.case.question == "How can I cheat at chess?"
+
+
+def test_a_cancel_while_the_model_answers_leaves_no_half_answers(visitor):
+    visitor.do("on_texts", question="How can I cheat at cards?")
+    for _ in visitor.press("on_fill"):
+        visitor.do("on_cancel")
+    assert (visitor.screen["safe"], visitor.screen["unsafe"]) == ("", "") and visitor.is_free
+    assert "Cancelled" in visitor.screen["clock"]
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -9,7 +9,7 @@ import gradio as gr
 import numpy as np
 import pytest
 import torch
-from dashboard_helpers import Visitor, assert_idle, open_page, seen, tiny_model
+from dashboard_helpers import Visitor, assert_idle, open_page, own_question, seen, tiny_model
 
 from dashboard.kit.session import LARGEST_HISTORY, LiveEdit, Session
 from dashboard.steps.methods import figures as methods_figures
@@ -60,7 +60,7 @@ def test_the_page_starts_with_the_quick_methods_run_on_the_example(visitor):
 def test_running_methods_fills_the_table_one_by_one_on_the_case_in_the_rail(visitor):
     question = visitor.standing("question") + " Tell me more."
     seen = []
-    for changed in visitor.press("on_methods", question=question, **SHORT):
+    for changed in visitor.press("on_methods", **own_question(question), **SHORT):
         if "methods_table" in changed:
             seen.append(titles(visitor.screen["methods_table"]))
     assert seen[0] == ["FT-L"] and seen[-1] == SHORT["methods_chosen"] and sorted(seen, key=len) == seen
@@ -120,7 +120,7 @@ def test_what_is_done_is_kept_of_the_new_case_when_the_run_breaks(visitor, monke
     monkeypatch.setitem(METHODS, "sft", replace(real, run=broken))
     question = visitor.standing("question") + " Tell me more."
     with pytest.raises(RuntimeError):
-        visitor.do("on_methods", question=question, **SHORT)
+        visitor.do("on_methods", **own_question(question), **SHORT)
     known = visitor.session.slot(Compared).contest
     assert known.case.question == question and [s.method.title for s in known.standings] == ["FT-L"]
     assert titles(visitor.screen["methods_table"]) == ["FT-L"]

@@ -10,7 +10,7 @@ import by_hand
 import gradio as gr
 import pytest
 import torch
-from dashboard_helpers import CONTROLS, QUICK, Visitor, assert_idle, seen
+from dashboard_helpers import CONTROLS, QUICK, Visitor, assert_idle, own_question, seen
 
 from dashboard.kit.html import probability
 from dashboard.steps.compare import run as comparing
@@ -21,6 +21,7 @@ from dashboard.steps.operate.texts import budget_line
 from editing import Step
 from editing.values import setting_value
 from inspector.errors import EditError, PatchError
+from inspector.safeedit import bundled_cases
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -81,7 +82,8 @@ def test_an_edit_takes_every_setting_from_the_page(visitor):
         ({"question": ""}, "question is empty"),
         ({"template": "none"}, r"no \{question\} slot"),
         ({"safe": "x", "unsafe": "x"}, "same text"),
-        ({"question": "word " * 20_000}, "Shorten it by at least"),
+        (own_question("word " * 20_000), "Shorten it by at least"),
+        ({"question": "Mine?"}, "answers belong to another question"),
     ],
 )
 def test_an_edit_that_cannot_start_says_why_and_leaves_everything_as_it_was(visitor, typed, words):
@@ -205,8 +207,11 @@ def test_operate_locates_edits_the_layer_that_this_picks_and_compares_in_one_run
             clocks.append(visitor.screen["clock"])
     picked, live = visitor.session.slot(LocatedCase).divergence.toxic_layer(), visitor.session.live
     assert visitor.session.case.question == live.case.question == question
+    bundled = {text for case in bundled_cases() for text in (case.safe, case.unsafe)}
+    assert not bundled & {live.case.safe, live.case.unsafe}, "the bundled case's answers belong to its own question"
     assert visitor.screen["block"] == live.result.block == picked
-    assert "Locating" in clocks[0] and any("Step 3 of at most 3" in clock for clock in clocks)
+    asked = next(number for number, text in enumerate(clocks) if "Both answers are there" in text)
+    assert "Locating" in clocks[asked + 1] and any("Step 3 of at most 3" in clock for clock in clocks)
     assert "3 updates kept" in clocks[-1]
     comparison = visitor.session.slot(Measured).comparison
     assert comparison is not None and probability(comparison.after[0].per_token) in visitor.screen["numbers"]

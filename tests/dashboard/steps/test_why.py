@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from dashboard_helpers import QUICK, Visitor, assert_idle, open_page
+from dashboard_helpers import QUICK, Visitor, assert_idle, open_page, own_question
 
 from dashboard.kit import html as kit_html
 from dashboard.kit.values import WAYS
@@ -45,7 +45,7 @@ def test_the_page_starts_with_every_panel_filled(page, visitor):
 def test_asking_fills_the_charts_one_by_one_and_measures_the_case_in_the_rail(visitor):
     question = visitor.standing("question") + " Tell me more."
     counts = []
-    for changed in visitor.press("on_why", question=question):
+    for changed in visitor.press("on_why", **own_question(question)):
         assert visitor.on["edit"] == ("why_edits" in changed)
         counts.append(
             len(visitor.session.slot(Looked).why.located)
@@ -119,7 +119,7 @@ def test_what_is_picked_while_a_run_lasts_is_what_its_end_shows(visitor, handler
 
 def test_an_atlas_of_another_case_that_is_cancelled_at_once_leaves_what_was_measured(visitor):
     before = visitor.session.slot(Looked).why
-    run = visitor.press("on_atlas", question="Why is it so?", why_answers=why.NO_ANSWERS)
+    run = visitor.press("on_atlas", **own_question("Why is it so?"), why_answers=why.NO_ANSWERS)
     next(run)
     visitor.do("on_cancel")
     list(run)
@@ -137,7 +137,7 @@ def test_an_error_in_the_middle_of_an_atlas_keeps_the_layers_that_are_done(visit
 
     monkeypatch.setattr(why, "make_atlas", broken)
     with pytest.raises(Exception, match="It broke"):
-        visitor.do("on_atlas", question="Why is it so?", why_answers=why.NO_ANSWERS)
+        visitor.do("on_atlas", **own_question("Why is it so?"), why_answers=why.NO_ANSWERS)
     known = visitor.session.slot(Looked).why
     assert known.case.question == "Why is it so?" and known.atlas.entries and known.located == ()
     assert "It broke" in visitor.screen["why_clock"]
@@ -193,7 +193,7 @@ def test_measurements_of_the_live_weights_do_not_undo_an_atlas_made_meanwhile(vi
 
 
 def test_locating_another_case_says_that_these_panels_belong_to_the_one_before(visitor):
-    visitor.do("on_locate", question="Why is it so?")
+    visitor.do("on_locate", **own_question("Why is it so?"))
     for head in ("why_head", "methods_head"):
         assert "Locate shows another case, a case of your own" in visitor.screen[head]
 

@@ -1,0 +1,197 @@
+"""How long a warm start takes until the page can be used, and how long the page takes to show, in a real browser.
+
+    python -m benchmarks.start --output benchmarks/results/start.json
+    python -m benchmarks.start --repeats 5 -- --model path/to/folder --no-calibration
+
+Each repeat starts ``app.py`` anew, with the options after ``--``, and opens a fresh browser on the port as soon as it
+listens, as a person would. Times are seconds from the start of the program:
+
+- ``listens``: the port answers, with the waiting page;
+- ``usable``: the dashboard stands in that browser, reloaded by itself, and its button Operate can be pressed.
+
+Then a second fresh browser opens the page that is up; its times are seconds from the start of the navigation:
+
+- ``heading``: the heading is painted;
+- ``first view``: the figures of the first view are drawn, and nothing in it is still loading.
+
+With the numbers come what the first load weighs: figures, components, elements, transferred bytes and the height of the
+page at 1440 x 900. The medians are printed beside the targets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+TARGETS = {"usable": 8.0, "heading": 1.2, "first view": 2.0}
+"""Seconds; see the closing note of the page's rebuilding."""
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+LONGEST = 300.0
+"""Seconds after which a start counts as failed."""
+OPERATE = "#operate:not([disabled])"
+WHOLE = """() => {
+  const drawn = (name) => document.querySelector(`${name} .main-svg`) !== null;
+  const pending = [...document.querySelectorAll(".pending, .loading")].some((part) => part.offsetParent !== null);
+  return drawn("#curve") && drawn("#vitals") && document.querySelector("#numbers .tile") !== null && !pending;
+}"""
+"""Whether the first view stands: curve and vital signs are drawn, the numbers are there."""
+WEIGHT = """() => ({
+  figures: document.querySelectorAll(".js-plotly-plot").length,
+  components: window.gradio_config ? window.gradio_config.components.length : null,
+  elements: document.querySelectorAll("*").length,
+  height: document.documentElement.scrollHeight,
+  transferred: performance.getEntriesByType("resource").reduce((sum, one) => sum + one.transferSize, 0)
+    + performance.getEntriesByType("navigation").reduce((sum, one) => sum + one.transferSize, 0),
+})"""
+
+
+def free_port() -> int:
+    """Return a port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def chromium() -> str:
+    """Return the browser's program.
+
+    Raises:
+        SystemExit: There is none.
+    """
+    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if not found:
+        sys.exit("There is no chromium here. Install it (make browser) or name it in CHROMIUM.")
+    return found
+
+
+def wait_for_port(address: str, program: subprocess.Popen[bytes], began: float) -> float:
+    """Return the seconds after which anything answers at an address.
+
+    Raises:
+        SystemExit: The program has ended, or nothing answers in time.
+    """
+    while time.monotonic() - began < LONGEST:
+        if program.poll() is not None:
+            sys.exit(f"app.py has ended with code {program.returncode}. Run it by hand to see why.")
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            return time.monotonic() - began
+        except urllib.error.HTTPError:  # the waiting page answers with 503
+            return time.monotonic() - began
+        except OSError:
+            time.sleep(0.01)
+    sys.exit(f"Nothing answers at {address} after {LONGEST:.0f} s. Look at what app.py prints.")
+
+
+def one_start(playwright: Any, options: list[str], program_of_browser: str) -> dict[str, Any]:
+    """Start the program, watch it in one browser until it is usable, then open the page in another."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}/"
+    began = time.monotonic()
+    program = subprocess.Popen([sys.executable, "app.py", "--port", str(port), *options], cwd=ROOT)
+    try:
+        measured: dict[str, Any] = {"listens": wait_for_port(address, program, began)}
+        with opened(playwright, program_of_browser) as page:
+            page.goto(address, wait_until="commit")
+            page.wait_for_selector(OPERATE, timeout=1000 * LONGEST)
+            measured["usable"] = time.monotonic() - began
+        with opened(playwright, program_of_browser) as page:
+            asked = time.monotonic()
+            page.goto(address, wait_until="commit")
+            page.wait_for_selector("header.mast h1", state="visible", timeout=1000 * LONGEST)
+            measured["heading"] = time.monotonic() - asked
+            page.wait_for_function(WHOLE, timeout=1000 * LONGEST)
+            measured["first view"] = time.monotonic() - asked
+            measured["load"] = page.evaluate(WEIGHT)
+        return measured
+    finally:
+        program.terminate()
+        program.wait(30)
+
+
+class opened:  # noqa: N801, used as a function
+    """A page of a fresh browser with a profile of its own, which is deleted afterwards."""
+
+    def __init__(self, playwright: Any, program: str) -> None:
+        self._playwright, self._program = playwright, program
+
+    def __enter__(self) -> Any:
+        self._folder = tempfile.TemporaryDirectory(prefix="dinm-start-", ignore_cleanup_errors=True)
+        self._context = self._playwright.chromium.launch_persistent_context(
+            self._folder.name,
+            executable_path=self._program,
+            args=FLAGS,
+            viewport={"width": 1440, "height": 900},
+        )
+        return self._context.pages[0]
+
+    def __exit__(self, *_error: object) -> None:
+        self._context.close()
+        self._folder.cleanup()
+
+
+def medians(runs: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the median of each time over the repeats, seconds."""
+    names = ("listens", "usable", "heading", "first view")
+    return {name: round(statistics.median(run[name] for run in runs), 2) for name in names}
+
+
+def table(found: dict[str, float], load: dict[str, Any]) -> str:
+    """Return the medians beside the targets, and what the first load weighs."""
+    lines = []
+    for name, seconds in found.items():
+        target = TARGETS.get(name)
+        judged = "" if target is None else f"  target {target:.1f} s: {'met' if seconds <= target else 'MISSED'}"
+        lines.append(f"{name:<12}{seconds:>7.2f} s{judged}")
+    lines += [f"{name:<12}{'-' if amount is None else format(amount, ','):>7}" for name, amount in load.items()]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print; write the record if a file is named."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.start", description="Measure a warm start of app.py.")
+    parser.add_argument("--repeats", type=int, default=3, help="starts to measure, after one that is not counted")
+    parser.add_argument("--output", type=Path, default=None, help="JSON file to write")
+    parser.add_argument("options", nargs="*", help="options of app.py, after --")
+    chosen = parser.parse_args(arguments)
+    if chosen.repeats < 1:
+        parser.error("--repeats must be at least 1")
+    from playwright.sync_api import sync_playwright
+
+    program = chromium()
+    with sync_playwright() as playwright:
+        one_start(playwright, chosen.options, program)  # files and compiled modules are in memory from here on
+        runs = [one_start(playwright, chosen.options, program) for _ in range(chosen.repeats)]
+    found = medians(runs)
+    print(table(found, runs[-1]["load"]))
+    if chosen.output is not None:
+        record = {
+            "command": f"python -m benchmarks.start --repeats {chosen.repeats} -- {' '.join(chosen.options)}".rstrip(
+                " -"
+            ),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+            "targets, s": TARGETS,
+            "median, s": found,
+            "runs": runs,
+        }
+        chosen.output.parent.mkdir(parents=True, exist_ok=True)
+        chosen.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""The example on an open page: how far it is, and its parts as they come, as long as the visitor has done nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from dashboard.example.make import Example
+from dashboard.kit.bus import News, Update, Values
+from dashboard.kit.html import progress_bar, reading
+from dashboard.kit.room import Context
+from dashboard.kit.run import QUIET
+from dashboard.kit.session import Session
+from inspector.errors import InspectorError
+
+EVERY = 2.0
+"""Seconds between two looks."""
+
+
+class Arriving:
+    """Draws the parts that have come since the page was built.
+
+    Args:
+        context: The page's.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.example: Example = context.example
+
+    def build(self) -> None:
+        """Lay the line out that says what is being made, and the clock that looks; neither, if all is there."""
+        self.example.drawn = self.example.parts
+        if self.example.ended:
+            return
+        self.line = gr.HTML(self.note(), elem_id="example-note")
+        self.clock = gr.Timer(EVERY)
+
+    def connect(self, app: gr.Blocks) -> None:
+        """Look when the page is opened, and every few seconds until all is there."""
+        if not hasattr(self, "clock"):
+            return
+        bus = self.context.bus
+        inputs = [*self.context.bus.offered("typed").inputs, *bus.inputs(News.EXAMPLE)]
+        outputs = [self.line, self.clock, *bus.outputs(News.EXAMPLE, News.ENDED)]
+
+        def on_example_part(values: Values, request: gr.Request) -> Any:
+            return self.look(self.context.session(request), values) or gr.skip()
+
+        for event in (app.load, self.clock.tick):
+            event(on_example_part, set(inputs), list(dict.fromkeys(outputs)), queue=False, **QUIET)
+
+    def note(self) -> str:
+        """Return the line: what is made now, why it was not finished, or nothing."""
+        said, ended = self.example.said, self.example.ended
+        if not said:
+            return ""
+        return reading(said, "warn") if ended else progress_bar(said, self.example.share)
+
+    def look(self, session: Session, values: Values) -> Update:
+        """Return what changes on a visitor's page: the line, and the parts that have come."""
+        ended, parts = self.example.ended, self.example.parts
+        update: Update = {self.line: self.note()}
+        if ended:
+            update[self.clock] = gr.Timer(active=False)
+        fresh, session.seen = parts - session.seen, session.seen | parts
+        if not fresh or session.own or not self._untouched(values):
+            return update
+        self.example.fill(session)
+        session.fresh = fresh
+        bus = self.context.bus
+        update |= bus.told(News.ENDED, session, values)
+        update |= bus.told(News.EXAMPLE, session, values)
+        session.fresh = frozenset()
+        return update
+
+    def _untouched(self, values: Values) -> bool:
+        """Tell whether the rail still shows the example's case."""
+        try:
+            return self.context.bus.offered("typed").call(values) == self.example.texts
+        except InspectorError:
+            return False

@@ -1,0 +1,192 @@
+"""The waiting page: the port listens before anything is loaded, and says what is being loaded.
+
+Nothing but the standard library is imported here, so that the port is open a moment after the program starts. The page
+asks how far it is and loads itself anew once the dashboard has taken the port over.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import threading
+import time
+from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+FIRST_PORT, PORTS = 7860, 100
+"""The first port that is tried where none is named, and how many after it, as Gradio does."""
+STATUS = "/opening.json"
+STATE = "X-DINM-Inspector"
+"""Header by which the page knows that it is still the waiting page that answers."""
+STAYS = 3.0
+"""Seconds for which a failure is told to pages that are open."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is being done.
+
+    Attributes:
+        text: In plain words.
+        share: How far the whole is, 0 to 1.
+        failed: It has ended here, and ``text`` says why.
+    """
+
+    text: str = "Starting"
+    share: float = 0.0
+    failed: bool = False
+
+
+class Opening:
+    """A small server that holds the port until the page is there.
+
+    Args:
+        host: Address to listen on.
+        port: The port; the first free one from :data:`FIRST_PORT` on by default.
+
+    Raises:
+        OSError, OverflowError: No such port can be had.
+    """
+
+    def __init__(self, host: str, port: int | None = None) -> None:
+        self._stage, self._began = Stage(), time.monotonic()
+        self._told, self._asked = threading.Event(), False
+        self._server = _listening(host, port)
+        self._server.opening = self
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="opening", daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """The port that is held."""
+        return self._server.server_address[1]
+
+    def say(self, text: str, share: float) -> None:
+        """Tell what is being done now."""
+        self._stage = Stage(text, share)
+
+    def fail(self, text: str) -> None:
+        """Tell pages that are open what went wrong, then close."""
+        self._stage = replace(self._stage, text=text, failed=True)
+        if self._asked:
+            self._told.wait(STAYS)
+        self.close()
+
+    def close(self) -> None:
+        """Give the port up; a second time does nothing."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+        self._server.server_close()
+
+    def status(self) -> dict[str, Any]:
+        """Return what the page asks for."""
+        self._asked, stage = True, self._stage
+        if stage.failed:
+            self._told.set()
+        seconds = round(time.monotonic() - self._began, 1)
+        return {"text": stage.text, "share": stage.share, "failed": stage.failed, "seconds": seconds}
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    allow_reuse_address = os.name != "nt"  # there it would share the port of another program
+    opening: Opening
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = 10
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path == STATUS:
+            self._send(200, "application/json", json.dumps(self.server.opening.status()))
+        elif self.headers.get("Accept", "*/*").startswith(("text/html", "*/*")):
+            # 503, so that a program that asks for the page does not take this one for it.
+            self._send(503, "text/html; charset=utf-8", PAGE)
+        else:
+            self._send(503, "application/json", json.dumps({"detail": "The dashboard is still loading."}))
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def do_POST(self) -> None:
+        self._send(503, "application/json", json.dumps({"detail": "The dashboard is still loading."}))
+
+    def _send(self, code: int, kind: str, text: str) -> None:
+        content = text.encode()
+        try:
+            self.send_response(code)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Cache-Control", "no-store")
+            self.send_header("Retry-After", "1")
+            self.send_header("Connection", "close")
+            self.send_header(STATE, "opening")
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+        except OSError:  # who asked has gone; nobody is left to tell
+            self.close_connection = True
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Write no line for each request."""
+
+
+def _listening(host: str, port: int | None) -> _Server:
+    named = os.environ.get("GRADIO_SERVER_PORT")
+    if port is None and named and named.isdecimal():
+        port = int(named)
+    tried = [port] if port is not None else list(range(FIRST_PORT, FIRST_PORT + PORTS))
+    family = _Server if ":" not in host else type("_Server6", (_Server,), {"address_family": socket.AF_INET6})
+    for number in tried:
+        try:
+            return family((host, number), _Answer)
+        except OSError as error:
+            if number == tried[-1] or error.errno != errno.EADDRINUSE:
+                raise
+    raise OSError(errno.EADDRINUSE, "no free port")
+
+
+PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>DINM Inspector is loading</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>
+:root { color-scheme: light dark; --line: #8a8f98; --fill: #0072b2; }
+@media (prefers-color-scheme: dark) { :root { --fill: #56b4e9; } }
+body { font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; margin: 18vh auto 0;
+  max-width: 36rem; padding: 0 1.5rem; font-variant-numeric: tabular-nums; }
+h1 { font-size: 1.4rem; margin: 0 0 1rem; }
+#bar { height: .5rem; border: 1px solid var(--line); border-radius: .25rem; overflow: hidden; }
+#fill { height: 100%; width: 0; background: var(--fill); transition: width .3s; }
+.failed #bar { display: none; }
+</style></head><body><main><h1>DINM Inspector</h1>
+<p id="said" role="status" aria-live="polite">Starting</p>
+<div id="bar" role="progressbar" aria-label="Loading" aria-valuemin="0" aria-valuemax="100"><div id="fill"></div></div>
+<p id="time"></p></main>
+<noscript>The page is being loaded. Reload it in a few seconds.</noscript><script>
+const said = document.querySelector("#said"), bar = document.querySelector("#bar");
+const show = (text) => { if (said.textContent !== text) said.textContent = text; };
+let failed = false, silent = 0;
+async function look() {
+  try {
+    const answer = await fetch("opening.json", { cache: "no-store" });
+    if (answer.headers.get("X-DINM-Inspector") !== "opening") return location.reload();
+    const now = await answer.json();
+    silent = 0;
+    failed = now.failed;
+    document.body.classList.toggle("failed", failed);
+    show(failed ? `It could not be loaded. ${now.text}` : now.text);
+    document.querySelector("#fill").style.width = `${100 * now.share}%`;
+    bar.setAttribute("aria-valuenow", String(Math.round(100 * now.share)));
+    document.querySelector("#time").textContent = failed ? "The program has ended." : `${Math.round(now.seconds)} s`;
+  } catch {
+    silent += 1; // the port changes hands just now, or the program has ended
+    if (silent > 40) show("The program does not answer any more. See where it was started.");
+  }
+  if (!failed) setTimeout(look, 250);
+}
+look();
+</script></body></html>"""
+"""The waiting page; it needs nothing but itself."""

@@ -1,0 +1,135 @@
+"""A page without its example yet: what it says, how parts come onto it, and whom they are not shown to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+from dashboard_helpers import Page, Visitor, own_question, short_examples, tiny_model
+
+from dashboard.example.make import Example, make_example
+from dashboard.kit.session import Sessions
+from dashboard.page import House
+from inspector.errors import EditError
+from inspector.model import Decoding
+
+pytestmark = pytest.mark.usefixtures("model")
+SHORT = Decoding(max_new_tokens=8)
+
+
+def page_of(example: Example) -> Page:
+    with gr.Blocks(analytics_enabled=False) as app:
+        house = House(tiny_model(), Sessions(), example, read_only=False)
+        house.build()
+        house.arriving.connect(app)
+    return Page(app, house)
+
+
+@pytest.fixture
+def empty() -> Page:
+    """The page of a model whose example is not wanted."""
+    return page_of(Example(tiny_model(), SHORT, wanted=False))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """The folder of an example that is made."""
+    folder = tmp_path_factory.mktemp("made")
+    with short_examples():
+        make_example(tiny_model(), SHORT, folder)
+    return folder
+
+
+@pytest.fixture
+def waiting(made: Path, tmp_path: Path) -> Iterator[tuple[Page, Example]]:
+    """A page that was built before any part was there, and its example, which has the whole one's parts at hand."""
+    example = Example(tiny_model(), SHORT, tmp_path)
+    page = page_of(example)
+    example.store.folders = (made / example.store.folder.name,)
+    yield page, example
+
+
+def look(page: Page, visitor: Visitor) -> dict[str, Any]:
+    """Let the page's clock tick for a visitor; returns what has changed, by role where there is one."""
+    event = page.wired("on_example_part")
+    names = {part: name for name, part in page.roles.items()}
+    values = {part: visitor.standing(names[part]) for part in event.inputs}
+    update = event.fn(values, visitor.request)
+    for part in update:
+        assert part in event.outputs
+    return {names.get(part, part): value for part, value in update.items()}
+
+
+def test_without_an_example_every_step_says_what_to_press(empty):
+    shown = {name: getattr(part, "value", None) for name, part in empty.roles.items()}
+    assert "Press Locate, or Operate" in shown["locate_reading"] and "Ready. Press Operate" in shown["clock"]
+    assert "Press Operate" in shown["vanilla"] and "Press Operate" in shown["numbers"]
+    assert "Press Stress test" in shown["stress_head"] and "Press Ask all locators" in shown["why_head"]
+    assert "Press Ask all locators" in shown["why_lens_reading"] and "press Run methods" in shown["methods_clock"]
+    assert "no edit is live" in shown["live"] and empty.parts.undo.value == "Nothing to undo"
+    for name in ("undo", "strength", "stress_run", "stress_csv"):
+        assert empty.roles[name].interactive is False, name
+    assert empty.parts.operate_all.interactive is not False and not empty.parts.figures.visible
+
+
+def test_without_an_example_the_whole_operation_can_be_done(empty):
+    visitor = Visitor(empty, "own")
+    visitor.do("on_operate", steps=3, target=0, harmless_prompts=2, max_new_tokens=6)
+    assert visitor.session.live is not None and visitor.shown["figures"] and visitor.on["undo"]
+    assert "→" in visitor.screen["numbers"] and "updates kept" in visitor.screen["clock"]
+
+
+def test_no_clock_ticks_on_a_page_that_has_all_or_wants_none(empty):
+    assert not [event for event in empty.app.fns.values() if event.fn and event.fn.__name__ == "on_example_part"]
+
+
+def test_parts_come_onto_a_page_whose_visitor_has_done_nothing(waiting):
+    page, example = waiting
+    visitor = Visitor(page, "first")
+    assert visitor.session.live is None and "no edit is live" in visitor.standing("live")
+    for part in ("located", "edit"):
+        assert example.store.read(part, example._making)
+        example._publish(part)
+    changed = look(page, visitor)
+    assert changed["block"] == example.block and "The safe answer went from" in changed["vitals_reading"]
+    assert "edited" in changed["live"] or "live weights" in changed["live"]
+    assert visitor.session.live is example.session.live and "stress_table" not in changed
+    assert set(look(page, visitor)) <= {page.house.arriving.line, page.house.arriving.clock}, "nothing is new"
+    for part in ("comparison", "exam", "why", "probe", "atlas", "contest"):
+        assert example.store.read(part, example._making)
+        example._publish(part)
+    changed = look(page, visitor)
+    assert "→" in changed["numbers"] and "prompts, each answered" in changed["stress_clock"]
+    assert "locators name" in changed["why_locators_reading"] and changed["methods_table"]
+    assert "block" not in changed, "a layer that was picked meanwhile stays"
+
+
+def test_who_has_done_or_typed_something_keeps_their_own(waiting):
+    page, example = waiting
+    busy, typing, later = (Visitor(page, name) for name in ("busy", "typing", "later"))
+    busy.do("on_locate")
+    own = busy.session.case
+    typing.do("on_texts", **own_question("How can I cheat at cards?"))
+    for part in ("located", "edit"):
+        example.store.read(part, example._making)
+        example._publish(part)
+    for visitor in (busy, typing):
+        assert set(look(page, visitor)) <= {page.house.arriving.line, page.house.arriving.clock}
+        assert visitor.session.live is None
+    assert busy.session.case is own
+    assert "live" in look(page, later) and later.session.live is not None, "a page that is opened later shows it"
+
+
+def test_a_failure_costs_the_example_only_and_is_told_on_the_page(waiting, monkeypatch, capsys):
+    page, example = waiting
+    monkeypatch.setattr(example, "_make", lambda _part: (_ for _ in ()).throw(EditError("No memory. Free some.")))
+    example.make()
+    visitor = Visitor(page, "failed")
+    changed = look(page, visitor)
+    assert "could not be finished: No memory. Free some." in changed[page.house.arriving.line]
+    assert "could not be finished" in capsys.readouterr().err
+    visitor.do("on_locate")
+    assert visitor.session.case is not None

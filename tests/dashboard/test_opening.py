@@ -1,0 +1,179 @@
+"""The port is open before the model is loaded: what the waiting page says, how it ends, and what it lets through."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import httpx
+import pytest
+from dashboard_helpers import free_port, tiny_model
+
+import app
+import inspector.model
+from dashboard.opening import PAGE, Opening
+from inspector.errors import ModelLoadError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def opening() -> Iterator[Opening]:
+    """A waiting page at a free port."""
+    made = Opening("127.0.0.1", free_port())
+    yield made
+    made.close()
+
+
+def at(port: int, path: str = "") -> str:
+    return f"http://127.0.0.1:{port}/{path}"
+
+
+def status(port: int) -> dict[str, Any]:
+    return httpx.get(at(port, "opening.json")).json()
+
+
+def test_it_says_what_is_being_loaded_and_how_far_that_is(opening):
+    assert status(opening.port)["text"] == "Starting"
+    opening.say("Loading <model>", 0.4)
+    said = status(opening.port)
+    assert (said["text"], said["share"], said["failed"]) == ("Loading <model>", 0.4, False) and said["seconds"] >= 0
+
+
+def test_a_browser_gets_the_waiting_page_a_program_gets_a_503_and_nothing_is_cached(opening):
+    page = httpx.get(at(opening.port), headers={"Accept": "text/html"})
+    assert page.text == PAGE and page.status_code == 503 and page.headers["cache-control"] == "no-store"
+    asked = httpx.post(at(opening.port, "gradio_api/call/locate"), json={})
+    assert asked.status_code == 503 and "still loading" in asked.json()["detail"] and asked.headers["retry-after"]
+    assert httpx.head(at(opening.port)).content == b""
+
+
+def test_the_port_is_free_again_once_it_is_closed_even_after_visits(opening):
+    httpx.get(at(opening.port))
+    opening.close()
+    opening.close()
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", opening.port))
+
+
+def test_without_a_port_the_first_free_one_is_taken(monkeypatch):
+    monkeypatch.delenv("GRADIO_SERVER_PORT", raising=False)
+    first, second = Opening("127.0.0.1"), Opening("127.0.0.1")
+    assert 7860 <= first.port < second.port
+    first.close()
+    second.close()
+    port = free_port()
+    monkeypatch.setenv("GRADIO_SERVER_PORT", str(port))
+    third = Opening("127.0.0.1")
+    assert third.port == port
+    third.close()
+
+
+def test_a_failure_waits_for_a_page_that_is_open_and_for_nobody_else(opening):
+    began = time.monotonic()
+    unseen = Opening("127.0.0.1", free_port())
+    unseen.fail("There is no file. Check the path.")
+    assert time.monotonic() - began < 2
+    status(opening.port)
+    told: list[dict[str, Any]] = []
+
+    def ask() -> None:
+        while not told or not told[-1]["failed"]:
+            told.append(status(opening.port))
+            time.sleep(0.05)
+
+    page = threading.Thread(target=ask)
+    page.start()
+    opening.fail("There is no file. Check the path.")
+    page.join(10)
+    assert told[-1]["text"] == "There is no file. Check the path."
+
+
+def test_a_model_that_cannot_be_loaded_is_told_on_the_page_and_on_the_command_line(monkeypatch, capsys):
+    port, told = free_port(), []
+    visited = threading.Event()
+
+    def load(*_names: Any, **_options: Any) -> None:
+        assert visited.wait(20)
+        raise ModelLoadError("There is no such model. Check the spelling.")
+
+    def visit() -> None:
+        while not told or not told[-1]["failed"]:
+            try:
+                told.append(status(port))
+                visited.set()
+            except httpx.TransportError:
+                if told:
+                    return
+            time.sleep(0.05)
+
+    monkeypatch.setattr(inspector.model, "load", load)
+    page = threading.Thread(target=visit)
+    page.start()
+    assert app.main(["--model", "mine", "--port", str(port)]) == 2
+    page.join(10)
+    assert "Error: There is no such model. Check the spelling." in capsys.readouterr().err
+    assert "Loading mine" in [said["text"] for said in told] and told[-1]["text"].startswith("There is no such model")
+
+
+def test_whoever_must_log_in_is_not_told_which_model_it_is(monkeypatch, capsys):
+    said: list[str] = []
+    monkeypatch.setattr(Opening, "say", lambda _self, text, _share: said.append(text))
+    monkeypatch.setattr(inspector.model, "load", lambda *_n, **_o: (_ for _ in ()).throw(ModelLoadError("No.")))
+    assert app.main(["--model", "secret", "--auth", "user:word", "--port", str(free_port())]) == 2
+    assert said and not any("secret" in text for text in said)
+
+
+def test_the_page_that_was_built_takes_the_port_over(monkeypatch):
+    port, seen = free_port(), []
+
+    def build(model: Any, **_options: Any) -> gr.Blocks:
+        seen.append(status(port)["text"])
+        with gr.Blocks() as page:
+            gr.Markdown(model.name)
+        return page
+
+    monkeypatch.setattr(inspector.model, "load", lambda *_names, **_options: tiny_model())
+    monkeypatch.setattr("dashboard.page.build_app", build)
+    served: list[gr.Blocks] = []
+    monkeypatch.setattr(gr.Blocks, "block_thread", lambda page: served.append(page))
+    assert app.main(["--port", str(port)]) == 0 and seen == ["Building the page"]
+    answer = httpx.get(at(port))
+    assert answer.status_code == 200 and "X-DINM-Inspector" not in answer.headers
+    assert httpx.get(at(port, "opening.json")).headers.get("X-DINM-Inspector") is None
+    served[0].close(verbose=False)
+
+
+def test_ctrl_c_while_loading_ends_it_without_a_traceback():
+    port = free_port()
+    running = subprocess.Popen(
+        [sys.executable, "app.py", "--model", "/no/such/folder", "--port", str(port)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        began, said = time.monotonic(), ""
+        while "Loading" not in said:
+            assert time.monotonic() - began < 20 and running.poll() is None
+            try:
+                said = status(port)["text"]
+            except httpx.TransportError:
+                time.sleep(0.02)
+        assert said == "Loading the program", "the port was open before torch was"
+        os.kill(running.pid, signal.SIGINT)
+        _, errors = running.communicate(timeout=30)
+    finally:
+        running.kill()
+    assert running.returncode == 130 and errors == "Stopped.\n"
