@@ -222,13 +222,14 @@ class Example:
         if result.patch is None:
             return
         kept = rounded(result)
+        patch = kept.patch
+        assert patch is not None
         yield "The gate's small exam"
-        word = run_quietly(
-            accept(self._model, Row(kept.patch), case, settings_of(Budgets()), cancel=self._stopped.is_set)
-        )
+        exam = accept(self._model, Row(patch), case, settings_of(Budgets()), cancel=self._stopped.is_set)
+        word = run_quietly(exam)
         if word is None:
             return
-        session.add(LiveEdit(case, replace(kept, patch=recorded(kept.patch, word))))
+        session.add(LiveEdit(case, replace(kept, patch=recorded(patch, word))))
         yield "Answers of both weights"
         prompt = self.texts.adversarial_prompt()
         for _ in compare_run.ask(self._model, session, prompt, self.texts.format, self._decoding):
