@@ -327,7 +327,7 @@ def test_texts_and_figures_are_readable_in_both_themes(shared, dark):
         shared.click("#theme-switch")
     for selector in (
         ".reading",
-        "#curve .xtitle",
+        "#curve .ytitle",
         "#vitals .ytick text",
         ".tile-note",
         "#live span",
