@@ -145,7 +145,7 @@ def test_the_clock_of_a_step_counts_steps_and_the_time_left():
 
 
 def test_the_clock_before_any_edit_says_what_to_press():
-    assert "Press Edit" in seen(operate_texts.clock(None))
+    assert "Press Operate" in seen(operate_texts.clock(None))
 
 
 @pytest.mark.parametrize("reason", list(STOP_TEXT))
