@@ -21,6 +21,7 @@ from dashboard.steps.operate.texts import gate_line
 from editing import Step
 from editing.values import setting_value
 from inspector.errors import EditError, PatchError
+from inspector.safeedit import bundled_cases
 
 pytestmark = pytest.mark.usefixtures("model")
 
