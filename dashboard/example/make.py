@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import shutil
 import sys
 import threading
@@ -148,7 +149,13 @@ class Example:
     def start(self) -> None:
         """Make what is missing in the background; visitors take turns with it at the model's lock."""
         if not self.ended:
+            # A thread that is still in the middle of a forward pass when Python ends would abort the program.
+            atexit.register(self._leave)
             threading.Thread(target=self.make, name="example", daemon=True).start()
+
+    def _leave(self) -> None:
+        self.stop()
+        self.wait(3)
 
     def make(self) -> None:
         """Make what is missing. A failure costs the example only, and is told."""
