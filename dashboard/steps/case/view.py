@@ -68,7 +68,7 @@ class CaseRoom(Room):
         self.origins = gr.HTML(words.origins(texts, {}), elem_id="origins")
         with gr.Row(elem_classes="tight", visible=False, elem_id="stale") as self.stale:
             self.fill = gr.Button("Answer this question", size="sm", min_width=80, elem_id="fill")
-            self.keep = gr.Button("Keep these answers", size="sm", min_width=80, elem_id="keep")
+            self.keep_answers = gr.Button("Keep these answers", size="sm", min_width=80, elem_id="keep-answers")
         self.template_name = gr.Dropdown(
             [NO_TEMPLATE, *(t.name for t in bundled_templates()), OWN_TEMPLATE],
             value=case.attack_name,
@@ -200,7 +200,7 @@ class CaseRoom(Room):
         return {
             self.origins: words.origins(texts, kept),
             self.stale: gr.Row(visible=any(one.stale or one.origin is None for one in sides)),
-            self.keep: gr.Button(visible=any(one.stale for one in sides)),
+            self.keep_answers: gr.Button(visible=any(one.stale for one in sides)),
         }
 
     def hear(self) -> None:
@@ -215,7 +215,7 @@ class CaseRoom(Room):
 
     @property
     def _said(self) -> tuple[Any, ...]:
-        return self.origins, self.stale, self.keep
+        return self.origins, self.stale, self.keep_answers
 
     def connect(self) -> None:
         """Wire the rail."""
@@ -225,7 +225,7 @@ class CaseRoom(Room):
         self.context.press(
             self.fill.click, self.on_fill, clock=clock, inputs=read, outputs=answers.outputs, starting="Asking"
         )
-        react(self.keep.click, self.on_keep, inputs=read, outputs=[self.kept, *self._said])
+        react(self.keep_answers.click, self.on_keep_answers, inputs=read, outputs=[self.kept, *self._said])
         for side, part in (("safe", self.safe), ("unsafe", self.unsafe)):
             react(part.input, self._on_answer_typed(side), inputs=read, outputs=[self.kept])
         filled = [self.question, self.template_name, self.template, self.safe, self.unsafe]
@@ -298,7 +298,7 @@ class CaseRoom(Room):
         """Let the model answer the question: what is missing or stale is written."""
         yield from self.answered(session, values)
 
-    def on_keep(self, _session: Session, values: Values) -> Update:
+    def on_keep_answers(self, _session: Session, values: Values) -> Update:
         """Say that the answers belong to the question after all."""
         texts, kept = self.typed(values), values[self.kept]
         for side in origins.SIDES:

@@ -35,13 +35,17 @@ SETTING_FIELDS = {
     "question_alone": "question_alone",
     "neurons_only": "neurons_only",
     "null_space": "null_space",
+    "own_refusals": "own_refusals",
 }
 
 
 ZERO_IS_NONE = ("learning_rate", "clamp", "target", "budget", "harmless_at_once", "neurons_only", "null_space")
 
 
-_WHOLE = ("steps", "harmless_prompts", "harmless_tokens", "harmless_at_once", "safe_answers", "neurons_only")
+_WHOLE = (
+    *("steps", "harmless_prompts", "harmless_tokens", "harmless_at_once", "own_refusals", "safe_answers"),
+    "neurons_only",
+)
 
 
 def settings_from(name: Any, suffix: str, values: Sequence[Any]) -> DinmSettings:

@@ -155,6 +155,13 @@ class OperateRoom(Room):
                 info="Border of what harmless prompts use, which is left alone; 0 for none",
                 minimum=0,
             )
+            self.own_refusals = gr.Number(
+                settings.own_refusals,
+                label="Own refusals",
+                info="Harmful questions asked bare: what is declined is kept",
+                precision=0,
+                minimum=0,
+            )
         self.gating.build_settings()
 
     @property

@@ -102,7 +102,7 @@ def test_the_example_s_own_measurement_is_not_called_stale(visitor):
 def test_a_changed_text_makes_locate_stale_until_it_is_pressed(visitor, name):
     visitor.do("on_texts", **{name: visitor.standing(name) + " More."})
     assert STALE in visitor.screen["locate_reading"]
-    visitor.do("on_keep")
+    visitor.do("on_keep_answers")
     visitor.do("on_locate")
     assert STALE not in visitor.screen["locate_reading"]
     visitor.do("on_texts")
@@ -126,7 +126,7 @@ def test_where_the_answers_come_from_is_said_and_that_they_belong_to_another_que
     assert visitor.standing("origins").count("from the case<") == 2 and visitor.page.parts.stale.visible is False
     visitor.do("on_texts", question="How can I trick my neighbour out of a parcel?")
     assert visitor.screen["origins"].count("from the case, of another question") == 2
-    assert visitor.shown["stale"] and visitor.shown["keep"]
+    assert visitor.shown["stale"] and visitor.shown["keep_answers"]
     before = visitor.session.slot(LocatedCase).divergence
     for handler in ("on_locate", "on_edit", "on_why", "on_methods"):
         with pytest.raises(gr.Error, match="answers belong to another question"):
@@ -168,7 +168,7 @@ def test_a_typed_answer_is_stale_once_the_question_is_another_unless_one_keeps_i
     visitor.do("on_answer_typed")
     visitor.do("on_texts", question="How can I cheat at chess?")
     assert "typed, of another question" in visitor.screen["origins"]
-    visitor.do("on_keep")
+    visitor.do("on_keep_answers")
     assert "of another question" not in visitor.screen["origins"] and not visitor.shown["stale"]
     visitor.do("on_locate")
     assert visitor.session.case.question == "How can I cheat at chess?"
