@@ -105,7 +105,8 @@ def _chips(checks: Sequence[Mapping[str, Any]]) -> str:
     for check in checks:
         unit = " %" if check["unit"] == "%" else ""
         kept = check["value"] <= check["limit"] + 1e-9
-        value, limit = number(check["value"]), number(check["limit"])
+        # Fewer than vanilla's are no harm, and none is what counts here.
+        value, limit = number(max(0.0, check["value"])), number(check["limit"])
         told = f"{check['meaning']}, {check['unit']}, {check['n']} answers"
         cells.append(
             f'<span class="{"kept" if kept else "broken"}" title="{escape(told)}">'
