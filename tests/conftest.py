@@ -135,3 +135,15 @@ def example_folder(tmp_path_factory) -> Path:
 def embedded() -> InspectedModel:
     """The embedded model, for tests marked ``embedded``."""
     return load(device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_harmless_texts():
+    """Let edits of tiny models read few harmless prompts and ask few harmful questions; a default edit asks 200."""
+    from editing import null_space, objectives
+
+    asked = objectives.refusal_texts
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(null_space, "PROMPTS", 6)
+        patch.setattr(objectives, "refusal_texts", lambda count: asked(min(count, 2)))
+        yield

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from editing import DinmSettings, EditResult, Step, dinm, preset, run
 from editing.methods.dinm import FURTHER_ANSWERS, prepare_terms, term_values
-from editing.objectives import harmless_answers
+from editing.objectives import harmless_answers, harmless_texts
 from editing.replay import FullReplay, TailReplay, master_weight
 from inspector.errors import EditError
 from inspector.likelihood import likelihoods
 from inspector.model import VANILLA, Decoding, Row, answer, encode, from_parts
-from inspector.safeedit import Case, bundled_constraint_prompts
+from inspector.safeedit import Case
 
 BLOCK = 1
 SMALL = {"harmless_prompts": 2, "harmless_tokens": 4}
@@ -30,8 +30,8 @@ LOSS = 2e-5
 def small(name: str, **changes) -> DinmSettings:
     """Return a preset that is quick on a tiny model and never ends before its step limit."""
     limits = {"target_probability": None, "damage_budget": None, "stop_below": 0.0}
-    ours = {"learning_rate": 1e-3, "safe_answers": 1, "harmless_at_once": None} if name == "corrected" else {}
-    return preset(name, **{**SMALL, **limits, **ours, **changes})
+    plain = {"learning_rate": 1e-3, "safe_answers": 1, "harmless_at_once": None, "null_space": None, "own_refusals": 0}
+    return preset(name, **{**SMALL, **limits, **(plain if name == "corrected" else {}), **changes})
 
 
 def delta(result: EditResult) -> Tensor:
@@ -197,7 +197,7 @@ def test_corrected_s_kl_is_that_on_the_model_s_own_answers_to_harmless_prompts(m
     """The case's constraint first, then the bundled ones; positions of all prompts weigh the same."""
     step, copied = edited_copy(model, case, small("corrected", steps=1, learning_rate=0.05))
     vanilla, edited = [], []
-    for text in (case.constraint.prompt, bundled_constraint_prompts()[0]):
+    for text in harmless_texts(case, 2):
         prompt = by_hand.prompt(model, text)
         own = answer(model, prompt, decoding=Decoding(SMALL["harmless_tokens"]))
         response = [*own.token_ids[0], *([tiny_models.END] if own.finished[0] else [])]

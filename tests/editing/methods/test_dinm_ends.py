@@ -27,7 +27,7 @@ class Broken(Exception):
 
 def small(name: str = "corrected", **changes) -> DinmSettings:
     """Return a preset that is quick on a tiny model and never ends before its step limit unless told so."""
-    quick = {"harmless_prompts": 2, "harmless_tokens": 4, "learning_rate": 1e-2}
+    quick = {"harmless_prompts": 2, "harmless_tokens": 4, "learning_rate": 1e-2, "null_space": None, "own_refusals": 0}
     limits = {"target_probability": None, "damage_budget": None, "stop_below": 0.0}
     return preset(name, **{**quick, **limits, **changes})
 

@@ -7,15 +7,16 @@ from dataclasses import replace
 import pytest
 
 from editing import DinmSettings, dinm, preset, run
+from editing.objectives import harmless_texts
 from inspector.errors import ArchitectureError, CaseError, EditError, PromptError
-from inspector.safeedit import Constraint, bundled_constraint_prompts
+from inspector.safeedit import Constraint
 
 BLOCK = 1
 
 
 def small(name: str = "corrected", **changes) -> DinmSettings:
     """Return a preset that is quick on a tiny model."""
-    return preset(name, **{"harmless_prompts": 2, "harmless_tokens": 4, **changes})
+    return preset(name, **{"harmless_prompts": 2, "harmless_tokens": 4, "own_refusals": 0, **changes})
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_a_constraint_longer_than_the_context_is_refused(tiny, case):
 
 def test_without_a_constraint_corrected_uses_the_bundled_prompts(llama, case):
     """The same edit, bit for bit, as with the first of them as the case's own constraint."""
-    bundled = Constraint(bundled_constraint_prompts()[0], "So.")
+    bundled = Constraint(harmless_texts(replace(case, constraint=None), 1)[0], "So.")
     none, first, own = (
         run(dinm(llama, replace(case, constraint=one), BLOCK, small(steps=3))).patch.identifier
         for one in (None, bundled, case.constraint)
