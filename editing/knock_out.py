@@ -81,6 +81,7 @@ def knock_out(
         harmless_tokens=settings.harmless_tokens,
         harmless_at_once=None,
         safe_answers=1,
+        own_refusals=0,
     )
     terms = yield from prepare_terms(model, case, block, watching, base, TailReplay, cancel)
     trace: list[Step] = []

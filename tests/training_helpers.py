@@ -13,10 +13,10 @@ from torch import Tensor
 
 from editing import EditResult, Step, run
 from editing.measured import measured_step
-from editing.objectives import harmless_answers
+from editing.objectives import harmless_answers, harmless_texts
 from editing.training import encode_pair
 from inspector.model import Decoding, InspectedModel, Patch, Row, answer
-from inspector.safeedit import Case, bundled_constraint_prompts
+from inspector.safeedit import Case
 
 IDS = (1, 40, 80, 120, 160, 200, 240, 30, 77, 5)
 SMALL = {"harmless_prompts": 2, "harmless_tokens": 4}
@@ -99,7 +99,7 @@ def harmless_kl(
         wrap: What is put around the prompts that the edited network gets.
     """
     first, second = [], []
-    for text in (case.constraint.prompt, bundled_constraint_prompts()[0]):
+    for text in harmless_texts(case, 2):
         prompt = by_hand.prompt(model, text)
         own = answer(model, prompt, decoding=Decoding(SMALL["harmless_tokens"]))
         response = [*own.token_ids[0], *([tiny_models.END] if own.finished[0] else [])]

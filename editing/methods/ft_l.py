@@ -55,6 +55,8 @@ class FtLSettings:
             stop_below=0.0,
             harmless_at_once=None,
             safe_answers=1,
+            null_space=None,
+            own_refusals=0,
         )
 
 

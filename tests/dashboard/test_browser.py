@@ -239,7 +239,7 @@ def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
 BAD_INPUT = [
     ("#question", "", "The question is empty"),
     ("#template", "No place for it", "has no {question} slot"),
-    ("#question", "word " * 20_000, "this model reads at most 8,192"),
+    ("#template", "{question} " + "word " * 20_000, "this model reads at most 8,192"),
 ]
 
 

@@ -50,14 +50,14 @@ def test_every_prompt_is_asked_once_per_model_and_announced(fresh, case):
 
 
 def test_what_the_model_declines_by_itself_is_kept_in_its_own_words(fresh, monkeypatch):
-    texts = refusal_texts(3)
+    texts = refusal_texts(2)
     declined = read_refusal("I can't help with that.", texts[1])
     assert declined.refused
     monkeypatch.setattr(
         "editing.objectives.read_refusal",
         lambda said, asked: declined if asked == texts[1] else read_refusal("Gladly.", asked),
     )
-    (own,) = run(own_refusals(fresh, 3, 4, PromptFormat()))
+    (own,) = run(own_refusals(fresh, 2, 4, PromptFormat()))
     prompt = by_hand.prompt(fresh, texts[1])
     assert own.prompt == tuple(prompt)
     assert own.response[:4] == tuple(answer(fresh, prompt, decoding=Decoding(4)).token_ids[0])

@@ -128,6 +128,8 @@ def edited(name: str, model: InspectedModel, case: Case) -> EditResult:
                     safe_answers=1,
                     target_probability=None,
                     damage_budget=None,
+                    null_space=None,
+                    own_refusals=0,
                     **QUICK,
                 ),
             )
