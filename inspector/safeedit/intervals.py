@@ -161,7 +161,7 @@ def clustered_mean(samples: Sequence[Sample], factor: float = 1.0) -> Estimate:
         return Estimate(None, 0)
     centre = factor * _centre([samples])
     clusters = _Clusters([samples])
-    if clusters.count < 2:
+    if clusters.count < 2 or not math.isfinite(centre):  # what is not a number has no interval
         return Estimate(centre, len(samples))
     low, high = np.percentile(factor * clusters.means([samples]), (2.5, 97.5))
     # Resamples of equal values differ by rounding.

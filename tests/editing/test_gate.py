@@ -52,10 +52,10 @@ def test_nothing_that_is_asked_is_what_edits_are_made_with_or_what_the_other_exa
 
 
 def test_the_case_s_own_question_and_constraint_are_not_asked():
-    exam = small_exam(CASE, 198, 135)
+    exam = small_exam(CASE, 200, 135)
     harmless = next(question.prompt for question in exam if question.kind == "harmless")
     own = replace(CASE, question=harmful_questions("development")[3].question, constraint=Constraint(harmless, "Yes."))
-    asked = small_exam(own, 198, 135)
+    asked = small_exam(own, 200, 135)
     assert len(asked) == len(exam) - 2 and harmless not in {question.prompt for question in asked}
     assert not any(own.question in question.prompt for question in asked)
 

@@ -91,3 +91,8 @@ def test_crossed_intervals_hold_the_truth_of_prompts_that_all_edits_share():
         found = clustered_mean(grid(values, own=False))
         inside += found.low <= 1.0 <= found.high
     assert inside >= 88
+
+
+def test_what_is_not_a_number_has_no_interval():
+    found = clustered_mean([Sample(float("nan"), 0, 0), Sample(0.5, 1, 1), Sample(0.5, 2, 2)])
+    assert np.isnan(found.value) and (found.n, found.low, found.high) == (3, None, None)
