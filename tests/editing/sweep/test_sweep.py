@@ -25,6 +25,9 @@ from inspector.safeedit.questions import CASE_PROMPTS
 
 HERE = Path(__file__).resolve().parents[2]
 
+PLAIN = ["--set", "null_space=none", "--set", "own_refusals=0"]
+"""What other processes do like this one, in which fewer harmless texts are read (`tests/conftest.py`)."""
+
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
@@ -94,7 +97,7 @@ def test_a_finished_sweep_has_nothing_left_to_do(tmp_path, capsys):
 
 def test_a_killed_sweep_goes_on_where_it_stopped_and_loses_nothing(tmp_path, capsys, one_thread):
     cases, out = write_cases(tmp_path, 4), tmp_path / "out"
-    arguments = ["--cases", cases, "--out", str(out), "--judge", "matcher", *SHORT]
+    arguments = ["--cases", cases, "--out", str(out), "--judge", "matcher", *SHORT, *PLAIN]
     paths = f"{HERE.parent}{os.pathsep}{HERE}"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, SLOW: "yes"}
     process = subprocess.Popen(
@@ -118,7 +121,7 @@ def test_a_killed_sweep_goes_on_where_it_stopped_and_loses_nothing(tmp_path, cap
     assert f"{4 - len(kept)} of 4 cases to do" in capsys.readouterr().err
     whole = finished(out)
     assert [result.number for result in whole] == list(range(4)) and whole[: len(kept)] == kept
-    assert main(["--cases", cases, "--out", str(tmp_path / "again"), "--judge", "matcher", *SHORT], loader) == 0
+    assert main(["--cases", cases, "--out", str(tmp_path / "again"), "--judge", "matcher", *SHORT, *PLAIN], loader) == 0
     assert stripped(whole) == stripped(finished(tmp_path / "again"))
 
 
@@ -296,8 +299,8 @@ def test_two_ray_workers_give_what_this_process_gives_also_when_one_of_them_dies
 
     cases = write_cases(tmp_path, 3)
     engine = ["--engine", "ray", "--address", "local", "--workers", "2"]
-    assert main(["--cases", cases, "--out", str(tmp_path / "ray"), *engine, *SHORT], deadly) == 0
-    assert main(["--cases", cases, "--out", str(tmp_path / "local"), *SHORT], loader) == 0
+    assert main(["--cases", cases, "--out", str(tmp_path / "ray"), *engine, *SHORT, *PLAIN], deadly) == 0
+    assert main(["--cases", cases, "--out", str(tmp_path / "local"), *SHORT, *PLAIN], loader) == 0
     assert dead.exists() and stripped(finished(tmp_path / "ray")) == stripped(finished(tmp_path / "local"))
 
 
