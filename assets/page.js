@@ -30,7 +30,8 @@
   }
 
   function reveal(pane) {
-    pane.classList.add("revealed");
+    // gr.HTML gives its classes to a frame and to what is in it.
+    for (let part = pane; part; part = part.parentElement?.closest(".blurred")) part.classList.add("revealed");
     pane.querySelector("textarea, .answer")?.removeAttribute("aria-hidden");
   }
 

@@ -359,7 +359,7 @@ def test_the_page_fits_its_width(shared, width):
 
 
 def test_the_stress_test_streams_its_scores_lists_every_answer_and_hands_them_out(shared):
-    """Scores of the example at start; a run of the case's own prompts; a line's answer; a download."""
+    """Scores of the example at start; a run of the case's own prompts; a line's answer, blurred anew; a download."""
     view(shared, "stress")
     assert "scored: DINM" in text_of(shared, "#stress-head") and "refusal rules" in text_of(shared, "#stress-head")
     assert "transfer" in text_of(shared, "#stress-table")
@@ -369,7 +369,12 @@ def test_the_stress_test_streams_its_scores_lists_every_answer_and_hands_them_ou
     wait_for_text(shared, "#stress-clock", "5 prompts, each answered")
     wait_for_no_text(shared, "#stress-table", "transfer")
     assert "DG-Avg" in text_of(shared, "#stress-table")
+    covered = "getComputedStyle(document.querySelector('#stress-edited .answer')).filter !== 'none'"
+    hidden = "document.querySelector('#stress-edited .answer').getAttribute('aria-hidden') === 'true'"
+    shared.locator("#stress-edited .answer").click()
+    shared.wait_for_function(f"!({covered}) && !({hidden})")  # a reader's voice is not left out
     shared.locator("#stress-rows [role=gridcell]", has_text="otherA").first.click()
+    shared.wait_for_function(f"({covered}) && ({hidden})")
     shared.wait_for_function("document.querySelector('#stress-prompt textarea').value !== ''")
     with shared.expect_download() as download:
         shared.locator("#stress-csv").click()
