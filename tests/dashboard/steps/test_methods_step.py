@@ -296,7 +296,7 @@ def test_the_plane_offers_what_the_region_writes_beside_its_mean_cosine(visitor)
 
 
 def test_region_writing_without_a_patch_at_hand_is_refused_with_the_remedy(visitor):
-    with pytest.raises(gr.Error, match="Press Run methods"):
+    with pytest.raises(gr.Error, match="press Run methods"):
         visitor.session.slot(Compared).contest = None
         visitor.do("on_upright", methods_upright=WRITTEN)
     assert_idle(visitor)
