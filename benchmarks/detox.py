@@ -121,6 +121,8 @@ def main() -> None:
     model = load(options.model, device="cpu", dtype="float32")
     calibration = load_calibration(model)
     calibration.teach(model)
+    if calibration.layers.recommended is None:
+        sys.exit("Trial edits defend at no layer more than this model does by itself, so there is no edit to compare.")
     cases = unseen_cases(options.cases)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; {model.name}")
     named = ", ".join(str(case.identifier) for case in cases)
@@ -129,6 +131,7 @@ def main() -> None:
         f"most {options.max_new_tokens} tokens"
     )
     replies: dict[str, list[Sequence[Reply]]] = {}
+    routed: list[Reply] = []
     seconds: dict[str, list[float]] = {}
     judge, decoding = EmbeddedJudge(), Decoding(max_new_tokens=options.max_new_tokens)
     for case in cases:
@@ -138,6 +141,8 @@ def main() -> None:
         for name, row, format, taken in edits_of(model, case, calibration):
             done = run(examine(model, exam, row, judge, format=format, decoding=decoding))
             replies.setdefault(name, []).append(done.replies)
+            if row.detector is not None:
+                routed += done.replies
             seconds.setdefault(name, []).append(taken)
             print(f"case {case.identifier}, {name}: {taken:.0f} + {done.seconds:.0f} s", file=sys.stderr, flush=True)
     whole = {name: scores_of_edits(found, "rules") for name, found in replies.items()}
@@ -147,15 +152,12 @@ def main() -> None:
     for name, table in tables.items():
         mean = f"{sum(seconds[name]) / len(seconds[name]):4.0f}" if name in seconds else ""
         print(f"{name:36}{_cells(table, 'edited')}{mean}")
-    for name, exams in replies.items():
-        found = [reply for given in exams for reply in given]
-        held = [reply.held_back for reply in found if reply.question.kind == "harmless"]
-        missed = [reply.held_back for reply in found if reply.question.kind == "transfer"]
-        if any(held):
-            print(
-                f"{name}: fires for {100 - 100 * sum(missed) / len(missed):.1f} % of {len(missed)} harmful prompts of "
-                f"others and {100 - 100 * sum(held) / len(held):.1f} % of {len(held)} harmless ones"
-            )
+    if routed:  # refused edits are asked as vanilla, where no detector decides
+        held, missed = ([r.held_back for r in routed if r.question.kind == kind] for kind in ("harmless", "transfer"))
+        print(
+            f"The detector fires for {100 - 100 * sum(missed) / len(missed):.1f} % of {len(missed)} harmful prompts of "
+            f"others and {100 - 100 * sum(held) / len(held):.1f} % of {len(held)} harmless ones"
+        )
     print(resampling_told(whole[RECOMMENDED]))
 
 

@@ -112,7 +112,7 @@ def _study(options: argparse.Namespace, loader: Loader) -> None:
     for name, text in study.suffixes.items():
         print(f"  {name}: {text or '(nothing)'}")
     print(f"\n{study.table()}\n\n{study.reading}")
-    print("In brackets: 95 % intervals that take answers as independent; those of one edit are not quite.")
+    print(study.resampled)
 
 
 def _teller() -> Callable[[Preparation], None]:

@@ -64,7 +64,7 @@ class Calibrating:
             else:
                 done(made)
                 self._said = "This model is calibrated now: press Locate for its recommended layer."
-                save_calibration(made, places(self._model)[1])
+                save_calibration(made, places(self._model)[0])
         except InspectorError as error:
             self._said = f"This model could not be calibrated: {error.user_message()}"
         except (OSError, SafetensorError) as error:  # the latter for a full disk

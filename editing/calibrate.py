@@ -70,7 +70,7 @@ def _do(chosen: argparse.Namespace, loader: Loader) -> None:
     if chosen.measure:
         print(measured(model, load_calibration(model, chosen.out).detector, chosen.measure))
         return
-    path = chosen.out or places(model)[1]
+    path = chosen.out or places(model)[0]
     made = run(make_calibration(model), _teller())
     assert made is not None  # nobody cancels it
     save_calibration(made, path)

@@ -12,11 +12,12 @@ from safetensors import SafetensorError, safe_open
 
 from editing.methods.dinm import DinmSettings
 from editing.objectives import fitting_texts, harmless_answers, known_answers, own_refusals, refusal_texts
-from editing.progress import Preparation
+from editing.progress import Preparation, part_of
 from editing.trial_edits import Layers, try_layers
 from inspector.detection import DEPTH, fit, readings_of, samples
 from inspector.errors import EditError, PatchError
 from inspector.model import SUFFIX, Detector, Encoded, InspectedModel, PromptFormat
+from inspector.model.embedded import NAME as EMBEDDED_NAME
 from inspector.model.embedded import cache_root
 from inspector.model.tensor_file import write_tensors
 from inspector.safeedit import bundled_cases
@@ -29,7 +30,7 @@ FORMATS = (PromptFormat(SUFFIX), PromptFormat(""))
 
 
 @dataclass(frozen=True)
-class OwnAnswer:
+class KeptAnswer:
     """The vanilla model's answer to a harmless prompt.
 
     Attributes:
@@ -60,7 +61,7 @@ class Calibration:
 
     layers: Layers
     detector: Detector
-    answers: tuple[OwnAnswer, ...] = ()
+    answers: tuple[KeptAnswer, ...] = ()
 
     def teach(self, model: InspectedModel) -> None:
         """Let edits of this model use its kept answers instead of asking it again."""
@@ -75,13 +76,13 @@ class _Record:
 
     layers: Layers
     detector: dict[str, Any]
-    answers: tuple[OwnAnswer, ...]
+    answers: tuple[KeptAnswer, ...]
 
 
 def places(model: InspectedModel) -> tuple[Path, Path]:
-    """Return where a model's calibration is looked for: among the shipped ones, then in the cache."""
+    """Return where a model's calibration is looked for: in the cache, then among the shipped ones."""
     name = f"{model.fingerprint}-{model.dtype_name}.safetensors"
-    return SHIPPED / name, cache_root() / "calibration" / name
+    return cache_root() / "calibration" / name, SHIPPED / name
 
 
 def make_calibration(
@@ -95,33 +96,33 @@ def make_calibration(
     Raises:
         RefusedEdit: The model cannot be edited on any trial case.
     """
-    layers = yield from _part(try_layers(model, cancel=cancel), 0.0, 0.45)
+    layers = yield from part_of(try_layers(model, cancel=cancel), 0.0, 0.45)
     if layers is None:
         return None
     asked = DinmSettings().harmless_prompts, DinmSettings().harmless_tokens
-    # Every edit asks its own case's harmless prompt first, then the same bundled ones, two of them in its own attack.
+    # Every edit asks its own case's harmless prompt first, then the same bundled ones.
     cases = [case for case in bundled_cases() if case.split == "edit"]
-    answers: dict[str, OwnAnswer] = {}
+    answers: dict[str, KeptAnswer] = {}
     for number, case in enumerate(cases):
         start, end = (0.45 + 0.05 * n / len(cases) for n in (number, number + 1))
-        own = yield from _part(harmless_answers(model, case, *asked, FORMATS[0], cancel), start, end)
+        own = yield from part_of(harmless_answers(model, case, *asked, FORMATS[0], cancel), start, end)
         if own is None:
             return None
         for text, encoded in zip(fitting_texts(model, case, *asked, FORMATS[0]), own, strict=True):
             answers[text] = _own(text, encoded)
-    declined = yield from _part(
+    declined = yield from part_of(
         own_refusals(model, DinmSettings().own_refusals, asked[1], FORMATS[0], cancel), 0.5, 0.5
     )
     if declined is None:
         return None
     texts = refusal_texts(DinmSettings().own_refusals)
     answers |= {text: _own(text, known_answers(model)[(text, asked[1], FORMATS[0].open())]) for text in texts}
-    detector = yield from _part(_detector(model, cancel), 0.5, 1.0)
+    detector = yield from part_of(_detector(model, cancel), 0.5, 1.0)
     return None if detector is None else Calibration(layers, detector, tuple(answers.values()))
 
 
-def _own(text: str, answered: Encoded) -> OwnAnswer:
-    return OwnAnswer(text, DinmSettings().harmless_tokens, FORMATS[0].open(), answered.prompt, answered.response)
+def _own(text: str, answered: Encoded) -> KeptAnswer:
+    return KeptAnswer(text, DinmSettings().harmless_tokens, FORMATS[0].open(), answered.prompt, answered.response)
 
 
 def _detector(model: InspectedModel, cancel: Callable[[], bool]) -> Generator[Preparation, None, Detector | None]:
@@ -141,16 +142,6 @@ def _detector(model: InspectedModel, cancel: Callable[[], bool]) -> Generator[Pr
     return fit(model, texts, found, blocks)
 
 
-def _part(work: Generator[Preparation, None, Any], start: float, end: float) -> Generator[Preparation, None, Any]:
-    """Run a part of the work, its progress between two shares of the whole."""
-    while True:
-        try:
-            event = next(work)
-        except StopIteration as done:
-            return done.value
-        yield Preparation(event.message, start + (end - start) * event.fraction)
-
-
 def save_calibration(made: Calibration, path: Path) -> None:
     """Write a calibration; a file of that name is replaced at once, never half."""
     record = _Record(made.layers, made.detector.record(), made.answers)
@@ -161,30 +152,38 @@ def load_calibration(model: InspectedModel, path: Path | None = None) -> Calibra
     """Return a model's calibration.
 
     Args:
-        path: The file; by default the shipped one or that in the cache.
+        path: The file; by default that in the cache, made here, or the shipped one.
 
     Raises:
         EditError: There is none, it cannot be read, or it belongs to another model.
     """
-    found = path or next((place for place in places(model) if place.is_file()), None)
-    if found is None:
-        name = "" if model.name.startswith("SmolLM2") else f" --model {model.name}"
-        raise EditError(f"{model.name} is not calibrated yet. Run: python -m editing.calibrate{name}")
-    try:
-        with safe_open(found, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                raise EditError(f"{found} is no calibration of this version of the program. Make it again.")
-            record = read_record(_Record, json.loads(metadata["record"]))
-            detector = Detector.from_record(record.detector, file.get_tensor("detector.weights"))
-    except (OSError, SafetensorError, LookupError, TypeError, ValueError, PatchError) as error:
-        raise EditError(f"The calibration {found} cannot be read ({error}). Make it again.") from error
+    there = [path] if path else [place for place in places(model) if place.is_file()]
+    if not there:
+        raise EditError(f"{model.name} is not calibrated yet. Run: {_command(model)}")
+    for found in there:
+        try:
+            with safe_open(found, framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != _FORMAT:
+                    if found != there[-1]:  # kept by an earlier version of the program
+                        continue
+                    raise EditError(f"{found} is no calibration of this version of the program. Make it again.")
+                record = read_record(_Record, json.loads(metadata["record"]))
+                detector = Detector.from_record(record.detector, file.get_tensor("detector.weights"))
+            break
+        except (OSError, SafetensorError, LookupError, TypeError, ValueError, PatchError) as error:
+            raise EditError(f"The calibration {found} cannot be read ({error}). Make it again.") from error
     if detector.fingerprint != model.fingerprint:
         raise EditError(
             f"The calibration {found} was made for another base model ({detector.fingerprint}, this is "
             f"{model.fingerprint}). Load that model, or calibrate this one."
         )
     return Calibration(record.layers, detector, record.answers)
+
+
+def _command(model: InspectedModel) -> str:
+    name = "" if model.name == EMBEDDED_NAME else f" --model {model.name}"
+    return f"python -m editing.calibrate{name} --dtype {model.dtype_name}"
 
 
 def calibration_of(model: InspectedModel) -> Calibration | None:

@@ -26,8 +26,8 @@ PROMPTS = 192
 a few thousand tokens would promise too much."""
 AT_ONCE = 12
 """Prompts of one forward pass."""
-MOST_KEPT = 4
-"""Second moments that are kept for a model; the oldest go first."""
+MOST_KEPT = 2
+"""Second moments that are kept for a model, outside the accelerator; the oldest go first."""
 _MOMENTS: WeakKeyDictionary[InspectedModel, dict[tuple[int, PromptFormat], Tensor]] = WeakKeyDictionary()
 
 
@@ -77,7 +77,7 @@ def harmless_moment(
         raise EditError(
             "What harmless prompts use is not finite. Load the model in float32, or set null_space to none."
         )
-    kept[key] = moment
+    kept[key] = moment = moment.cpu()  # as large as d_ff squared
     while len(kept) > MOST_KEPT:
         kept.pop(next(iter(kept)))
     return moment

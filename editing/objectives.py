@@ -178,7 +178,7 @@ def harmless_texts(case: Case, count: int) -> list[str]:
 
     The case's own comes first, then the bundled ones, look-alikes among them, in an order drawn once. None of them
     stands in an attack template: such prompts teach an edit to tell this question from others in its template, and
-    what it then defends is little but this question (`benchmarks/results/detox.txt` has both). Harmless prompts in
+    what it then defends is little but this question. Harmless prompts in
     attack templates are what the detector is for (:mod:`inspector.detection`).
     """
     prompts = [case.constraint.prompt] if case.constraint else []

@@ -39,6 +39,34 @@ class Preparation:
     fraction: float
 
 
+class Partial(Protocol):
+    """Progress of some work."""
+
+    @property
+    def fraction(self) -> float:
+        """Share done, 0 to 1."""
+        ...
+
+
+_Result = TypeVar("_Result")
+
+
+def part_of(
+    work: Generator[Partial, None, _Result], start: float, end: float, message: str = ""
+) -> Generator[Preparation, None, _Result]:
+    """Run a part of longer work, its progress between two shares of the whole; returns what the part returns.
+
+    Args:
+        message: What is being done; the part's own word by default.
+    """
+    while True:
+        try:
+            event = next(work)
+        except StopIteration as done:
+            return done.value
+        yield Preparation(message or getattr(event, "message", ""), start + (end - start) * event.fraction)
+
+
 @dataclass(frozen=True)
 class Step:
     """The vital signs at one point of an edit. Step 0 is vanilla, before any update.
@@ -129,7 +157,6 @@ def stop_reason(settings: StopSettings, number: int, safe_loss: float, kl: float
 
 EditEvents = Generator[Preparation | Step, None, EditResult]
 _Event = TypeVar("_Event")
-_Result = TypeVar("_Result")
 
 
 def run(edit: Generator[_Event, None, _Result], on_event: Callable[[_Event], Any] | None = None) -> _Result:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from editing.gate import small_exam
-from editing.progress import EditEvents, EditResult, Preparation
+from editing.progress import EditEvents, EditResult, Preparation, part_of
 from editing.replay import require_in_memory
 from editing.trainee import shared_copy
 from inspector.errors import EditError, PatchError
@@ -231,13 +231,8 @@ def examine_stack(
                 decoding=Decoding(max_new_tokens=max_new_tokens),
                 cancel=cancel,
             )
-            while True:
-                try:
-                    progress = next(run)
-                except StopIteration as end:
-                    done.append(end.value)
-                    break
-                yield Preparation(f"Exam {len(done) + 1} of 4", (len(done) + progress.fraction) / 4)
+            number = len(done)
+            done.append((yield from part_of(run, number / 4, (number + 1) / 4, f"Exam {number + 1} of 4")))
             if done[-1].cancelled:
                 return None
     return StackExam((done[0], done[1]), (done[2], done[3]))

@@ -15,16 +15,17 @@ from pydantic import AfterValidator
 
 from editing.gate import small_exam
 from editing.methods.self_reminder import AFTER
-from editing.progress import Preparation
+from editing.progress import Preparation, part_of
 from editing.values import Count
 from inspector.errors import EditError
 from inspector.model import SUFFIX, Decoding, InspectedModel, Row
 from inspector.safeedit import Case
 from inspector.safeedit.exam import Reply, examine
+from inspector.safeedit.intervals import Estimate, Sample, clustered_mean, mean
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.marking import rouge
 from inspector.safeedit.questions import CASE_ONLY, make_exam
-from inspector.safeedit.scores import Estimate, mean, score_table
+from inspector.safeedit.scores import resampling_told, scores_of_edits
 from inspector.safeedit.verdict import Judge
 from inspector.validated import settings as checked
 
@@ -85,12 +86,14 @@ class SuffixStudy:
         suffixes: Their texts by name, in that order.
         cases: Number of edits that the scores are a mean over.
         replies: Replies of all edits by the suffix's name.
+        resampled: What the intervals take as belonging together.
     """
 
     conditions: tuple[Condition, ...]
     suffixes: Mapping[str, str]
     cases: int
     replies: Mapping[str, tuple[Reply, ...]]
+    resampled: str = ""
 
     def grid(self, score: ScoreName) -> np.ndarray:
         """Return ``[2, suffixes]`` percent, vanilla weights first; not a number where nothing was asked."""
@@ -155,7 +158,7 @@ def suffix_study(
     chosen, reader = settings or SuffixSettings(), judge or EmbeddedJudge()
     if not edits:
         raise EditError("There is no edit to study. Make one first.")
-    replies: dict[str, list[Reply]] = {name: [] for name in chosen.suffixes}
+    replies: dict[str, list[Sequence[Reply]]] = {name: [] for name in chosen.suffixes}
     done, total = 0, len(edits) * len(chosen.suffixes)
     for number, (case, row) in enumerate(edits, start=1):
         if row.patch is None:
@@ -171,36 +174,31 @@ def suffix_study(
                 decoding=Decoding(max_new_tokens=chosen.max_new_tokens),
                 cancel=cancel,
             )
-            while True:
-                try:
-                    progress = next(run)
-                except StopIteration as end:
-                    exam = end.value
-                    break
-                message = f"Edit {number} of {len(edits)}, suffix: {name}"
-                yield Preparation(message, (done + progress.fraction) / total)
+            message = f"Edit {number} of {len(edits)}, suffix: {name}"
+            exam = yield from part_of(run, done / total, (done + 1) / total, message)
             if exam.cancelled:
                 return None
-            replies[name].extend(exam.replies)
+            replies[name].append(exam.replies)
             done += 1
-    return study_of({name: tuple(found) for name, found in replies.items()}, chosen.suffixes, len(edits), reader.name)
+    return study_of({name: tuple(found) for name, found in replies.items()}, chosen.suffixes, reader.name)
 
 
 def study_of(
-    replies: Mapping[str, tuple[Reply, ...]], suffixes: Mapping[str, str], cases: int, judge: str
+    replies: Mapping[str, tuple[Sequence[Reply], ...]], suffixes: Mapping[str, str], judge: str
 ) -> SuffixStudy:
     """Make the table of marked replies.
 
     Args:
-        replies: By the suffix's name, the same questions in the same order.
+        replies: By the suffix's name, those of each edit, the same questions in the same order.
         suffixes: Their texts by name.
-        cases: Number of edits.
         judge: Name of the judge that gave the verdicts.
     """
-    conditions = []
+    conditions, resampled = [], ""
     for edited in (False, True):
         for name in suffixes:
-            table = {score.name: score for score in score_table(replies[name], judge)}
+            whole = scores_of_edits(replies[name], judge)
+            resampled = resampling_told(whole)
+            table = {score.name: score for score in whole}
             scores: dict[ScoreName, Estimate] = {}
             for score in SCORES:
                 if score == "DL":
@@ -210,17 +208,23 @@ def study_of(
                 else:
                     scores[score] = Estimate(None, 0)
             conditions.append(Condition(name, edited, scores))
-    return SuffixStudy(tuple(conditions), dict(suffixes), cases, dict(replies))
+    flat = {name: tuple(reply for exam in found for reply in exam) for name, found in replies.items()}
+    return SuffixStudy(tuple(conditions), dict(suffixes), len(replies[NONE]), flat, resampled)
 
 
-def _likeness(plain: Sequence[Reply], asked: Sequence[Reply], edited: bool) -> Estimate:
+def _likeness(plain: Sequence[Sequence[Reply]], asked: Sequence[Sequence[Reply]], edited: bool) -> Estimate:
     """Return ROUGE-L of harmless answers against vanilla's without a suffix; vanilla's one answer counts once."""
-    found: dict[tuple[str, int], float] = {}
-    for number, (own, reply) in enumerate(zip(plain, asked, strict=True)):
-        if reply.question.kind == "harmless":
-            text = (reply.edited if edited else reply.vanilla).text
-            found[reply.question.prompt, number if edited else 0] = rouge("rougeL", own.vanilla.text, text)
-    return mean(list(found.values()), 100.0)
+    found: dict[tuple[str, int], Sample] = {}
+    for edit, (own, given) in enumerate(zip(plain, asked, strict=True)):
+        for first, reply in zip(own, given, strict=True):
+            if reply.question.kind == "harmless":
+                prompt, text = reply.question.prompt, (reply.edited if edited else reply.vanilla).text
+                value = rouge("rougeL", first.vanilla.text, text)
+                found[prompt, edit if edited else 0] = Sample(value, edit if edited else prompt, prompt)
+    values = list(found.values())
+    if len(plain) > 1:
+        return clustered_mean(values, 100.0)
+    return mean([sample.value for sample in values], 100.0)
 
 
 def _told(defended: float, kept: float) -> str:

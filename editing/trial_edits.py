@@ -17,6 +17,7 @@ from editing.progress import Preparation
 from inspector.errors import CaseError, EditError, PromptError, RefusedEdit
 from inspector.model import InspectedModel
 from inspector.safeedit import Case, bundled_cases
+from inspector.safeedit.intervals import percentage
 
 BUDGET = 0.2
 """Largest harmless KL of a recommended layer, nats a token: the damage budget of ``corrected``."""
@@ -54,7 +55,7 @@ class Layers:
         vanilla: Share of the same prompts that the model defends by itself, 0 to 1.
         cases: Number of cases.
         prompts: Number of generalization prompts in all.
-        left_out: Why further cases are in no mean, one text a case.
+        left_out: Why further cases, or layers of one, are in no mean, one text each.
         budget: Largest harmless KL of a layer that is recommended, nats a token.
     """
 
@@ -69,11 +70,14 @@ class Layers:
     def best(self) -> Trial | None:
         """The layer that defends most within the budget, of equal ones that with the larger margin.
 
-        ``None`` where none defends more than the model does by itself: no edit is better than such an edit.
+        ``None`` where its 95 % interval holds what the model does by itself: no edit is better than such an edit.
         """
         able = [trial for trial in self.trials if trial.kl <= self.budget]
         best = max(able, key=lambda trial: (trial.defended, trial.margin), default=None)
-        return best if best is not None and best.defended > self.vanilla else None
+        if best is None:
+            return None
+        surely = percentage(round(best.defended * self.prompts), self.prompts).low
+        return best if surely is not None and surely > 100 * self.vanilla else None
 
     @property
     def recommended(self) -> int | None:
@@ -112,6 +116,7 @@ def try_layers(
     blocks = settings.blocks or tuple(range(round(FROM * model.blocks), model.blocks))
     settings = replace(settings, blocks=blocks)
     made: list[Atlas] = []
+    edited: list[Case] = []
     left_out: list[str] = []
     for number, case in enumerate(chosen):
         making, share = make_atlas(model, case, settings, cancel=cancel), 0.0
@@ -120,6 +125,7 @@ def try_layers(
                 event = next(making)
             except StopIteration as end:
                 made.append(end.value)
+                edited.append(case)
                 break
             except (EditError, CaseError, PromptError) as error:
                 left_out.append(f"case {case.identifier}: {error.user_message()}")
@@ -131,13 +137,16 @@ def try_layers(
             return None
     if not made:
         raise RefusedEdit(f"This model cannot be edited on any of the trial cases. The last one, {left_out[-1]}")
-    curves = {name: np.mean([a.curve(name) for a in made], axis=0) for name in ("generalized", "harmless KL", _MARGIN)}
+    for case, atlas in zip(edited, made, strict=True):
+        left_out += [f"case {case.identifier}, layer {block}: {why}" for block, why in atlas.left_out.items()]
+    blocks = tuple(b for b in blocks if any(np.isfinite(a.curve(_MARGIN)[b]) for a in made))
+    curves = {
+        name: {b: float(np.nanmean([a.curve(name)[b] for a in made])) for b in blocks}
+        for name in ("generalized", "harmless KL", _MARGIN)
+    }
     asked = [[verdict.safe for kind, verdict in atlas.verdicts.items() if kind != "DS"] for atlas in made]
     return Layers(
-        tuple(
-            Trial(b, float(curves["generalized"][b]), float(curves["harmless KL"][b]), float(curves[_MARGIN][b]))
-            for b in blocks
-        ),
+        tuple(Trial(b, curves["generalized"][b], curves["harmless KL"][b], curves[_MARGIN][b]) for b in blocks),
         float(np.mean([np.mean(safe) for safe in asked])),
         len(made),
         sum(map(len, asked)),

@@ -82,7 +82,8 @@ class DinmSettings:
             of the first step, see :attr:`harmless_at_once`.
         steps: Most updates; the paper's T = 10.
         optimiser: ``adam`` (released code) or ``descent``, plain gradient descent (the paper's equation).
-        weight_decay: L2 penalty of the optimiser; 0 in the released code.
+        weight_decay: L2 penalty of the optimiser; 0 in the released code. With a null space it is one on the
+            change, not on the matrix.
         edit_weight: Weight of the edit loss, the paper's c_edit = 0.1.
         constraint_weight: Weight of the constraint's KL, 1 in paper and released code.
         constraint: Where the KL is measured: ``answer`` positions of the case's knowledge constraint (released
@@ -149,7 +150,7 @@ class DinmSettings:
                 "The released code's loss positions know one answer to one prompt. Set loss_positions to 'aligned', or "
                 "leave safe_answers at 1 and question_alone off."
             )
-        if self.null_space is not None and self.clamp is not None:
+        if self.null_space is not None and self.clamp is not None and self.constraint == "harmless":
             raise EditError(
                 "A clamp of single weights leaves the null space. Set null_space to none, or clamp to none."
             )

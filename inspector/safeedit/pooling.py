@@ -67,14 +67,16 @@ class Replies:
         return list(found.values())
 
     def share(
-        self, parts: Sequence[Sequence[Owned]], counts: Callable[[Reply, Marked], bool]
+        self, parts: Sequence[Sequence[Owned]], counts: Callable[[Reply, Marked], bool], each: bool = False
     ) -> tuple[Estimate, Estimate]:
         """Return the percentage of answers that count, vanilla and edited; of several parts their mean.
 
         Args:
             counts: Tells of a reply and one of its two answers whether that counts.
+            each: Whether it depends on the edit for vanilla's answer, too, which then counts for each of them.
         """
-        vanilla = [[(owned, counts(owned.reply, owned.reply.vanilla)) for owned in self.once(part)] for part in parts]
+        own = parts if each else [self.once(part) for part in parts]
+        vanilla = [[(owned, counts(owned.reply, owned.reply.vanilla)) for owned in part] for part in own]
         edited = [[(owned, counts(owned.reply, owned.reply.edited)) for owned in part] for part in parts]
         return self._percentage(vanilla), self._percentage(edited)
 

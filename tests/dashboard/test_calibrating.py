@@ -66,7 +66,7 @@ def test_a_stopped_one_leaves_nothing(monkeypatch, known, model):
     background.stop()
     go.set()
     assert background.wait(30) and "was stopped" in background.note()
-    assert used == [] and not places(model)[1].exists()
+    assert used == [] and not places(model)[0].exists()
 
 
 def test_a_full_disk_costs_the_next_start_the_time_and_this_page_nothing(monkeypatch, known, model):

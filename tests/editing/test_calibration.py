@@ -80,7 +80,7 @@ def test_a_cancel_leaves_nothing(llama):
 def test_what_is_missing_damaged_or_another_model_s_is_refused_with_the_remedy(llama, tmp_path):
     with pytest.raises(EditError, match=r"not calibrated yet\. Run: python -m editing\.calibrate --model tiny-llama"):
         load_calibration(llama)
-    path = places(llama)[1]
+    path = places(llama)[0]
     save_calibration(made_for(llama)[0], path)
     whole = path.read_bytes()
     assert load_calibration(llama).detector.fingerprint == llama.fingerprint
@@ -99,7 +99,7 @@ def test_the_command_makes_one_and_measures_it_on_other_texts(llama, tmp_path, c
     assert calibrate.main([], lambda _chosen: llama) == 0
     told = capsys.readouterr()
     assert "Recommended layer: 2" in told.out and "defended  75 %" in told.out
-    assert str(places(llama)[1]) in told.out and "12 texts" in told.out and "bundled prompts" in told.err
+    assert str(places(llama)[0]) in told.out and "12 texts" in told.out and "bundled prompts" in told.err
     assert calibrate.main(["--measure", "development"], lambda _chosen: llama) == 0
     table = capsys.readouterr().out
     assert "split 'development'" in table and "n = 4" in table and "no suffix" in table

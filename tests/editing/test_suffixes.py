@@ -79,11 +79,12 @@ def test_several_edits_are_one_mean_and_a_cancel_leaves_nothing(words):
     assert run(suffix_study(words, edits, QUICK, cancel=lambda: True)) is None
 
 
-def test_table_and_reading_by_hand():
-    def marked(text, safe=None) -> Marked:
-        verdict = None if safe is None else Verdict("safe" if safe else "unsafe", float(safe), "", "hand")
-        return Marked(text, True, "", verdict, False, 1.0, None)
+def marked(text, safe=None) -> Marked:
+    verdict = None if safe is None else Verdict("safe" if safe else "unsafe", float(safe), "", "hand")
+    return Marked(text, True, "", verdict, False, 1.0, None)
 
+
+def test_table_and_reading_by_hand():
     def replies(vanilla: bool, edited: bool, words: str) -> tuple[Reply, ...]:
         return (
             Reply(Question("DS", "X"), marked("t", vanilla), marked("t", edited)),
@@ -96,7 +97,7 @@ def test_table_and_reading_by_hand():
         "Self-Reminder's": replies(False, True, "seven eight"),
         NONE: replies(False, False, "three four"),
     }
-    study = study_of(found, SUFFIXES, 1, "hand")
+    study = study_of({name: (one,) for name, one in found.items()}, SUFFIXES, "hand")
     assert study.grid("DS").tolist() == [[100, 0, 0], [100, 100, 0]] == study.grid("DG-Avg").tolist()
     assert study.grid("DL") == pytest.approx(np.array([[100, 50, 100], [50, 50, 50]]))
     assert study.reading == (
@@ -116,3 +117,16 @@ def test_what_cannot_be_studied_names_the_remedy(words):
     for wrong in ({"S": SUFFIX}, {NONE: "text"}, {NONE: "", "also none": ""}):
         with pytest.raises(EditError, match="suffixes"):
             SuffixSettings(wrong)
+
+
+def test_several_edits_are_resampled_in_clusters():
+    def replies(words: str) -> tuple[Reply, ...]:
+        return tuple(
+            Reply(Question("harmless", f"h{n}"), marked("one two three four"), marked(words)) for n in range(3)
+        )
+
+    found = {name: (replies("one two three four"), replies("five six")) for name in SUFFIXES}
+    study = study_of(found, SUFFIXES, "hand")
+    edited = study.conditions[-1].scores["DL"]
+    assert study.cases == 2 and edited.value == pytest.approx(50) and "2 edits" in edited.resampled
+    assert "clusters" in study.resampled
