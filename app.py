@@ -10,6 +10,7 @@ import tempfile
 import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -141,6 +142,25 @@ def serve(chosen: argparse.Namespace, paths: dict[str, str], auth: tuple[str, ..
     return 0
 
 
+@contextmanager
+def no_interrupt_missed() -> Iterator[None]:
+    """Raise an interrupt again that a package swallowed while it was imported."""
+    missed = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal missed
+        missed = True
+        signal.default_int_handler(number, frame)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if missed:
+        raise KeyboardInterrupt
+
+
 def load_page(
     chosen: argparse.Namespace, paths: dict[str, str], opening: Opening
 ) -> tuple[gradio.Blocks, dict[str, Any]] | None:
@@ -156,8 +176,9 @@ def load_page(
     if chosen.open:
         webbrowser.open(f"http://{'localhost' if chosen.host == '0.0.0.0' else chosen.host}:{opening.port}")
     opening.say("Loading the program", 0.05)
-    from inspector.errors import InspectorError
-    from inspector.model import load
+    with no_interrupt_missed():
+        from inspector.errors import InspectorError
+        from inspector.model import load
 
     opening.say(f"Loading {name}", 0.3)
     try:
@@ -170,7 +191,8 @@ def load_page(
             paths=paths or None,
         )
         opening.say("Building the page", 0.6)
-        from dashboard.page import build_app, launch_options
+        with no_interrupt_missed():
+            from dashboard.page import build_app, launch_options
 
         app = build_app(model, read_only=chosen.read_only, calibrate=chosen.calibrate, example=chosen.example)
         opening.say("Opening the page", 0.95)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -177,3 +178,8 @@ def test_ctrl_c_while_loading_ends_it_without_a_traceback():
     finally:
         running.kill()
     assert running.returncode == 130 and errors == "Stopped.\n"
+
+
+def test_an_interrupt_that_an_import_swallows_still_ends_the_program():
+    with pytest.raises(KeyboardInterrupt), app.no_interrupt_missed(), contextlib.suppress(BaseException):
+        signal.raise_signal(signal.SIGINT)
