@@ -7,19 +7,18 @@ as it goes, so that a screen can show each answer as it comes and a cancel keeps
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any, Literal
 
 from inspector.errors import CaseError
-from inspector.model.batching import Decoding, Line, common_start, generate, generate_each, plan
-from inspector.model.encoding import encode
+from inspector.model.batching import Decoding, Line, plan
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
 from inspector.model.prompt_format import PromptFormat
+from inspector.safeedit.asking import answers_of, by_kind, cost_of, encoded, most_tokens
 from inspector.safeedit.marking import Marked, Reply, mark_batch
-from inspector.safeedit.questions import CASE_PROMPTS, Kind, Question
+from inspector.safeedit.questions import Question
 from inspector.safeedit.verdict import Judge
 
 __all__ = [
@@ -32,6 +31,7 @@ __all__ = [
     "Reply",
     "asked_as",
     "examine",
+    "examine_all",
     "run_exam",
 ]
 
@@ -46,11 +46,6 @@ EVALUATIONS: dict[Evaluation, str] = {
 def asked_as(format: PromptFormat, evaluation: Evaluation) -> PromptFormat:
     """Return the format in which the vanilla weights are asked where the edited ones are asked in ``format``."""
     return format.without_suffix() if evaluation == "paper" else format
-
-
-OPENING = "The answer is"
-"""Put before the model's answer to a fact question (zero-shot, as in the paper)."""
-FACT_TOKENS = 12
 
 
 @dataclass(frozen=True)
@@ -146,58 +141,102 @@ def examine(
         CaseError: There is no question, or the evaluation is unknown.
         PromptError: A prompt is longer than the model's context allows.
     """
+    found = yield from examine_all(
+        model,
+        questions,
+        (row,),
+        judge,
+        format=format,
+        evaluation=evaluation,
+        decoding=decoding,
+        prompts_at_once=prompts_at_once,
+        cancel=cancel,
+        beside=beside,
+    )
+    return found[0]
+
+
+def examine_all(
+    model: InspectedModel,
+    questions: Sequence[Question],
+    rows: Sequence[Row],
+    judge: Judge,
+    *,
+    format: PromptFormat = PromptFormat(),
+    evaluation: Evaluation = "same",
+    decoding: Decoding = Decoding(max_new_tokens=64),
+    prompts_at_once: int = 12,
+    cancel: Callable[[], bool] = lambda: False,
+    beside: InspectedModel | None = None,
+) -> Generator[Progress, None, tuple[ExamResult, ...]]:
+    """Give several edits one exam: the vanilla weights answer once, and all share each batch.
+
+    Like :func:`examine`, one result a row. A progress' replies are the first row's; its seconds, like the results', are
+    those of all together.
+
+    Args:
+        rows: Edited weights or reminders, all asked in one format.
+        prompts_at_once: Prompts in a batch; it has one line more a prompt than there are rows.
+    """
     if not questions:
         raise CaseError("The exam has no question. Choose at least one part.")
     if evaluation not in EVALUATIONS:
         raise CaseError(f"Unknown evaluation '{evaluation}'. Choose one of: {', '.join(EVALUATIONS)}.")
     started = time.perf_counter()
     plain = asked_as(format, evaluation)
-    prompts, prompted = (
-        [_encoded(model, q, around.prompted(q.prompt), used, decoding.max_new_tokens) for q in questions]
-        for around, used in ((VANILLA, plain), (row, format))
+    prompts, *prompted = (
+        [encoded(model, q, around.prompted(q.prompt), used, decoding.max_new_tokens) for q in questions]
+        for around, used in ((VANILLA, plain), *((row, format) for row in rows))
     )
     batches = [
         [group[position] for position in batch]
-        for group in _groups(questions)
+        for group in by_kind(questions)
         for batch in plan([prompts[position] for position in group], prompts_at_once)
     ]
-    work = [_work([prompts[p] for p in batch], _longest(questions[batch[0]], decoding)) for batch in batches]
-    replies: dict[int, Reply] = {}
+    work = [cost_of([prompts[p] for p in batch], most_tokens(questions[batch[0]], decoding)) for batch in batches]
+    replies: list[dict[int, Reply]] = [{} for _ in rows]
     done = 0.0
     cancelled = False
     for batch, (reading, answering) in zip(batches, work, strict=True):
         asked = [questions[position] for position in batch]
-        longest = _longest(asked[0], decoding)
+        longest = most_tokens(asked[0], decoding)
         limited = Decoding(longest, decoding.temperature, decoding.top_p, decoding.seed)
         lines: list[Line] = []
-        both = [prompts[p] for p in batch], [prompted[p] for p in batch]
-        for count, now in enumerate(_answers(model, both, row, limited, beside), start=1):
+        unedited, *each = ([of[p] for p in batch] for of in (prompts, *prompted))
+        for count, now in enumerate(answers_of(model, unedited, each, rows, limited, beside), start=1):
             lines = now
             share = (done + reading + answering * count / longest) / sum(map(sum, work))
-            yield Progress(share, time.perf_counter() - started, (), len(replies), len(questions))
+            yield Progress(share, time.perf_counter() - started, (), len(replies[0]), len(questions))
             cancelled = cancel()
             if cancelled:
                 break
         if cancelled:
             break
-        marked = mark_batch(model, asked, both, lines, row, judge, beside)
-        replies.update(zip(batch, marked, strict=True))
+        size = len(batch)
+        for number, (row, edited) in enumerate(zip(rows, each, strict=True)):
+            own = [*lines[:size], *lines[size * (number + 1) : size * (number + 2)]]
+            marked = mark_batch(model, asked, (unedited, edited), own, row, judge, beside)
+            replies[number].update(zip(batch, marked, strict=True))
         done += reading + answering
         share = done / sum(map(sum, work))
-        yield Progress(share, time.perf_counter() - started, tuple(marked), len(replies), len(questions))
-        cancelled = cancel() and len(replies) < len(questions)
+        fresh = tuple(replies[0][position] for position in batch)
+        yield Progress(share, time.perf_counter() - started, fresh, len(replies[0]), len(questions))
+        cancelled = cancel() and len(replies[0]) < len(questions)
         if cancelled:
             break
-    return ExamResult(
-        replies=tuple(replies[position] for position in sorted(replies)),
-        weights=row.label() if beside is None else beside.name,
-        judge=judge.name,
-        judge_note=judge.note,
-        format=format,
-        evaluation=evaluation,
-        max_new_tokens=decoding.max_new_tokens,
-        cancelled=cancelled,
-        seconds=time.perf_counter() - started,
+    return tuple(
+        ExamResult(
+            replies=tuple(found[position] for position in sorted(found)),
+            weights=row.label() if beside is None else beside.name,
+            judge=judge.name,
+            judge_note=judge.note,
+            format=format,
+            evaluation=evaluation,
+            max_new_tokens=decoding.max_new_tokens,
+            cancelled=cancelled,
+            seconds=time.perf_counter() - started,
+        )
+        for row, found in zip(rows, replies, strict=True)
     )
 
 
@@ -210,68 +249,3 @@ def run_exam(examination: Examination, on_progress: Callable[[Progress], Any] | 
             return end.value
         if on_progress is not None:
             on_progress(event)
-
-
-def _longest(question: Question, decoding: Decoding) -> int:
-    return min(FACT_TOKENS, decoding.max_new_tokens) if question.kind == "fact" else decoding.max_new_tokens
-
-
-def _groups(questions: Sequence[Question]) -> list[list[int]]:
-    """Return positions by what is asked for: the case's own prompts first, as they matter most."""
-    order: list[tuple[Kind, ...]] = [
-        tuple(CASE_PROMPTS),
-        ("transfer", "attack", "question"),
-        ("harmless",),
-        ("fact",),
-        ("passage",),
-    ]
-    groups = [[n for n, question in enumerate(questions) if question.kind in kinds] for kinds in order]
-    return [group for group in groups if group]
-
-
-_Prompts = Sequence[tuple[int, ...]]
-
-
-def _answers(
-    model: InspectedModel,
-    both: tuple[_Prompts, _Prompts],
-    row: Row,
-    decoding: Decoding,
-    beside: InspectedModel | None = None,
-) -> Iterator[list[Line]]:
-    """Answer with the vanilla weights, then with the row's, each with its own prompts, in one batch."""
-    if beside is not None:
-        yield from _in_step(*(generate(m, p, (VANILLA,), decoding) for m, p in zip((model, beside), both, strict=True)))
-        return
-    if both[0] == both[1] and row.weights() == VANILLA:
-        for lines in generate(model, both[0], (VANILLA,), decoding):
-            yield [*lines, *lines]
-        return
-    if both[0] == both[1]:
-        yield from generate(model, both[0], (VANILLA, row.weights()), decoding)
-        return
-    asked = [*((prompt, VANILLA) for prompt in both[0]), *((prompt, row.weights()) for prompt in both[1])]
-    yield from generate_each(model, asked, decoding)
-
-
-def _in_step(first: Iterator[list[Line]], second: Iterator[list[Line]]) -> Iterator[list[Line]]:
-    """Yield the lines of two networks after every token; the one that ends first keeps its last."""
-    before: list[Line] = []
-    after: list[Line] = []
-    for fresh in zip_longest(first, second):
-        before, after = fresh[0] or before, fresh[1] or after
-        yield [*before, *after]
-
-
-def _encoded(model: InspectedModel, question: Question, text: str, format: PromptFormat, room: int) -> tuple[int, ...]:
-    if question.kind != "fact":
-        return encode(model, text, None, format, room=room).prompt
-    encode(model, text, None, format, room=room)  # for its check of the room
-    return encode(model, text, OPENING, format.open()).tokens
-
-
-def _work(prompts: Sequence[Sequence[int]], longest: int) -> tuple[float, float]:
-    """Return the tokens that a batch reads and those that it may write: what the time goes with."""
-    shared = common_start(prompts) if len(prompts) > 1 else 0
-    reading = shared + len(prompts) * (max(map(len, prompts)) - shared)
-    return float(reading), float(len(prompts) * longest)

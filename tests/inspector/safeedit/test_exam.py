@@ -8,8 +8,9 @@ import torch
 
 from inspector.errors import CaseError
 from inspector.model import VANILLA, Decoding, Delta, Patch, PromptFormat, Row, answer, encode
+from inspector.safeedit.asking import OPENING
 from inspector.safeedit.cases import Case, Template, bundled_cases
-from inspector.safeedit.exam import OPENING, examine, run_exam
+from inspector.safeedit.exam import examine, examine_all, run_exam
 from inspector.safeedit.judges import EmbeddedJudge, MatcherJudge
 from inspector.safeedit.marking import as_fact_answer, harmless_kl, is_accepted, rouge
 from inspector.safeedit.questions import CASE_ONLY, CASE_PROMPTS, FULL, QUICK, Question, QuestionSets, Size, make_exam
@@ -214,3 +215,19 @@ def test_harmless_kl_equals_the_definition(model):
 
 def test_spread_takes_even_distances():
     assert spread(range(10), 5) == (0, 2, 4, 6, 8) and spread([1, 2], 5) == (1, 2) and spread([1, 2], 0) == ()
+
+
+def test_several_edits_share_one_exam_and_get_what_each_gets_alone(model, case, few):
+    rows = [Row(by_hand.patch(model, size=0.3)), Row(), Row(by_hand.patch(model, size=0.5), strength=0.5)]
+    questions = make_exam(case, SIZE, few)
+    together = run_exam(examine_all(model, questions, rows, MatcherJudge(), decoding=SHORT))
+    alone = [run_exam(examine(model, questions, row, MatcherJudge(), decoding=SHORT)) for row in rows]
+    assert [exam.weights for exam in together] == [row.label() for row in rows]
+    for shared, own in zip(together, alone, strict=True):
+        assert [(r.vanilla.text, r.edited.text) for r in shared.replies] == [
+            (r.vanilla.text, r.edited.text) for r in own.replies
+        ]
+        assert [r.kl for r in shared.replies if r.kl is not None] == pytest.approx(
+            [r.kl for r in own.replies if r.kl is not None], rel=1e-3, abs=1e-6
+        )
+    assert len({tuple(r.edited.text for r in exam.replies) for exam in together}) > 1

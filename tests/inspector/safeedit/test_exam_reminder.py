@@ -12,8 +12,9 @@ import torch
 from inspector.errors import PatchError, PromptError
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row, answer, encode
 from inspector.model.patch import Reminder
+from inspector.safeedit.asking import OPENING
 from inspector.safeedit.cases import Case
-from inspector.safeedit.exam import OPENING, ExamResult, examine, run_exam
+from inspector.safeedit.exam import ExamResult, examine, run_exam
 from inspector.safeedit.judges import MatcherJudge
 from inspector.safeedit.marking import rouge
 from inspector.safeedit.questions import Question, QuestionSets, Size, make_exam
