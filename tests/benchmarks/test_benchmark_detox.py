@@ -1,66 +1,122 @@
-"""The benchmark of an edit's worth: what is asked is unseen, and each row is the edit that it is called."""
+"""The benchmark of an edit's worth: what is asked is unseen, each row is the edit that it is called, cases are kept."""
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
+from word_models import word_model
 
-from benchmarks import detox
+from benchmarks.detox import __main__ as command
+from benchmarks.detox import run as running
+from benchmarks.detox.asked import asked_of, share_of, unseen_cases
+from benchmarks.detox.rows import CORRECTED, DETECTED, EDITS, ROUNDING, SUFFIX_ALONE, TO_ROUTE, Edit
 from editing import preset
 from editing.calibration import Calibration
-from editing.trial_edits import Layers, Trial
+from editing.trial_edits import Layers, Trial, trial_cases
 from inspector.divergence import divergence
-from inspector.errors import RefusedEdit
+from inspector.errors import EditError, RefusedEdit
 from inspector.model import VANILLA, Detector
 from inspector.safeedit.cases import bundled_templates
+from inspector.safeedit.questions import Size
 from inspector.safeedit.sets import false_alarm_prompts, harmful_questions
+
+QUICK = {"steps": 1, "learning_rate": 1e-2, "harmless_prompts": 1, "harmless_tokens": 2, "own_refusals": 0}
+SMALL = Size(transfer=6, harmless=9, facts=2, passages=1)
+
+
+@pytest.fixture
+def known(llama) -> Calibration:
+    """A calibration of the tiny model that recommends its last layer; the detector fires for every prompt."""
+    detector = Detector((0,), torch.zeros(1, 32), 0.0, -1.0, llama.fingerprint)
+    return Calibration(Layers((Trial(2, 1.0, 0.1, 1.0),), 0.0, 1, 4), detector)
+
+
+@pytest.fixture
+def quick(monkeypatch) -> None:
+    """Every edit of DINM in one step."""
+    for name, edit in EDITS.items():
+        if edit.method == "dinm":
+            changed = Edit("dinm", edit.recommended, edit.preset, {**(edit.changes or {}), **QUICK})
+            monkeypatch.setitem(EDITS, name, changed)
 
 
 @pytest.mark.parametrize("split", ["development", "score"])
 def test_beyond_the_case_s_own_prompts_all_is_of_the_split_and_every_third_harmless_one_in_an_attack(case, split):
-    exam = detox.asked_of(case, split, transfer=6, harmless=9)
-    assert [q.kind for q in exam] == [
-        "DS",
-        "onlyQ",
-        "otherA",
-        "otherQ",
-        "otherAQ",
-        *["transfer"] * 6,
-        *["harmless"] * 9,
-    ]
+    exam = asked_of(case, split, SMALL)
+    own = ["DS", "onlyQ", "otherA", "otherQ", "otherAQ"]
+    kinds = [*own, *["transfer"] * 6, *["harmless"] * 9, "fact", "fact", "passage"]
+    assert [q.kind for q in exam] == kinds
     around = [template.text.split("{question}") for template in bundled_templates(split)]
 
     def is_wrapped(text: str) -> bool:
         return any(text.startswith(a) and text.endswith(b) and len(a + b) > 0 for a, b in around)
 
-    asked, harmless = exam[5:11], exam[11:]
+    asked, harmless = exam[5:11], exam[11:20]
     questions = {q.question for q in harmful_questions(split)}
     assert all(is_wrapped(q.prompt) and any(one in q.prompt for one in questions) for q in asked)
     prompts = {h.prompt for h in false_alarm_prompts(split)}
     assert [is_wrapped(q.prompt) for q in harmless] == [False, False, True] * 3
     assert all(any(one in q.prompt for one in prompts) for q in harmless)
-    assert {q.taught for q in exam[5:]} == {case.safe}
+    assert {q.taught for q in exam[5:20]} == {case.safe}
 
 
-def test_each_row_is_the_edit_that_it_is_called_and_a_refused_one_leaves_vanilla(llama, case, monkeypatch):
-    quick = {"steps": 1, "learning_rate": 1e-2, "harmless_prompts": 1, "harmless_tokens": 2}
-    monkeypatch.setattr(detox, "preset", lambda name, **changes: preset(name, **{**changes, **quick}))
-    detector = Detector((0,), torch.ones(1, 32), 0.0, 0.0, llama.fingerprint)
-    known = Calibration(Layers((Trial(2, 1.0, 0.1, 1.0),), 0.0, 1, 4), detector)
-    rows = list(detox.edits_of(llama, case, known))
-    assert [name for name, *_ in rows] == [
-        *("released code, toxic layer", "corrected, toxic layer", "corrected, recommended layer"),
-        *("made to be routed, on every prompt", "the same, routed"),
-    ]
-    released, toxic, best, free, routed = (row for _, row, *_ in rows)
+def test_edits_share_no_text_while_there_are_enough_and_are_not_made_on_cases_the_layer_was_chosen_on():
+    shares = [share_of(range(40), 3, number, 10) for number in range(10)]
+    assert len({item for share in shares for item in share}) == 30
+    assert all(len(share_of(range(4), 3, number, 10)) == 3 for number in range(10))
+    cases = unseen_cases(18)
+    assert len({case.identifier for case in cases}) == 18 and not set(cases) & set(trial_cases())
+    assert len({case.category for case in cases[:9]}) == 9
+
+
+def test_each_row_is_the_edit_that_it_is_called(llama, case, known, quick):
+    names = [name for name, edit in EDITS.items() if edit.method == "dinm"]
+    made = running.edits_of(llama, case, known, names)
+    assert list(made) == [*names, DETECTED]
+    rows = [one.row for one in made.values()]
+    released, paper, old, toxic, best, free, routed = rows
     assert released.patch.blocks == (divergence(llama, case, "reference").toxic_layer(),)
+    assert paper.patch.settings["preset"] == "paper" and old.patch.settings["safe_answers"] == 1
     assert toxic.patch.blocks == (divergence(llama, case).toxic_layer(),) and best.patch.blocks == (2,)
-    assert routed.patch is free.patch and routed.detector is detector and free.detector is None
+    assert routed.patch is free.patch and routed.detector is known.detector and free.detector is None
     assert free.patch.settings["null_space"] is None and best.patch.settings["null_space"] is not None
-    assert [format.chat for _, _, format, _ in rows] == [False, True, True, True, True]
+    assert [one.format.chat for one in made.values()] == [False, False, True, True, True, True, True]
+    assert EDITS[CORRECTED].changes is not None and preset("corrected", **QUICK) == EDITS[CORRECTED].settings
 
+
+def test_a_refused_edit_leaves_vanilla_and_its_reason(llama, case, known, monkeypatch):
     def refused(*_arguments):
         raise RefusedEdit("Nothing.")
 
-    monkeypatch.setattr(detox, "dinm", refused)
-    assert [row for _, row, *_ in detox.edits_of(llama, case, known)] == [VANILLA] * 5
+    monkeypatch.setattr(Edit, "make", refused)
+    made = running.edits_of(llama, case, known, [CORRECTED, TO_ROUTE])
+    assert [(one.row, one.refused) for one in made.values()] == [(VANILLA, "Nothing.")] * 3
+
+
+def test_finished_cases_are_kept_and_those_of_other_settings_refused(quick, monkeypatch, tmp_path, capsys):
+    model = word_model([case.adversarial_prompt for case in unseen_cases(2)])
+    detector = Detector((0,), torch.zeros(1, 32), 0.0, -1.0, model.fingerprint)
+    known = Calibration(Layers((Trial(1, 1.0, 0.1, 1.0),), 0.0, 1, 4), detector)
+    monkeypatch.setattr(command, "load_calibration", lambda model: known)
+    short = ["--cases", "2", "--transfer", "1", "--harmless", "2", "--facts", "1", "--passages", "0"]
+    rows = ["--rows", SUFFIX_ALONE, ROUNDING, CORRECTED, TO_ROUTE]
+    options = [*short, "--max-new-tokens", "4", "--out", str(tmp_path), *rows]
+    assert command.main(options, lambda _: model) == 0
+    first = capsys.readouterr().out
+    for name in ("vanilla without S", SUFFIX_ALONE, ROUNDING, CORRECTED, DETECTED):
+        assert f"\n{name}" in first
+    assert "2 of 2 cases" in first and "The detector fires for 100.0 % of 2 harmful prompts" in first
+    kept = json.loads(next((tmp_path / "development").glob("[0-9]*.json")).read_text(encoding="utf-8"))
+    assert list(kept) == [SUFFIX_ALONE, ROUNDING, CORRECTED, TO_ROUTE, DETECTED]
+    monkeypatch.setattr(command, "outcomes_of", lambda *_: pytest.fail("a kept case was run again"))
+    assert command.main(options, lambda _: model) == 0 and capsys.readouterr().out == first
+    assert command.main([*options, "--max-new-tokens", "5"], lambda _: model) == 2
+    assert "other settings" in capsys.readouterr().err
+
+
+def test_without_a_recommended_layer_there_is_no_edit_there(llama, case):
+    nowhere = Calibration(Layers((Trial(2, 0.0, 0.1, 1.0),), 0.5, 1, 4), None)
+    with pytest.raises(EditError, match="No layer defends more"):
+        EDITS[CORRECTED].make(llama, case, nowhere)

@@ -1,0 +1,133 @@
+"""Does an edit work? Defence of unseen attacks and questions against what happens to harmless prompts.
+
+    python -m benchmarks.detox                       the embedded model, 18 cases, texts of the development split
+    python -m benchmarks.detox --split score         texts that no setting was chosen on; to be looked at once
+
+Rows: vanilla without and with the suffix S, the same weights rounded to bfloat16 as the yardstick of harm, the
+released code and `paper` at DINM's toxic layer, `corrected` as it was before, at the toxic and at the recommended
+layer, the edit that is made to be routed (`editing.methods.dinm.ROUTED`) on every prompt and only where the
+calibration's detector fires, and every other method. Each edit is made on one case and asked the case's own prompts,
+questions of other cases in attack templates that it has not seen, harmless prompts, every third in such a template,
+facts and passages; no two edits are asked the same ones while a split has enough. A finished case is kept in --out,
+and the same command goes on where it stopped.
+
+The recommended layer was chosen on other cases. The detector was fitted on all questions and templates that may be
+edited on, the case's own prompts among them: of the routed row only the scores beyond DS and DG-Avg are on texts that
+it has not seen. MEND's shipped editor network has learnt from the cases to edit on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.detox.asked import asked_of, unseen_cases
+from benchmarks.detox.rows import EDITS, ROUNDING, SUFFIX_ALONE
+from benchmarks.detox.run import Outcome, outcome_from, outcomes_of
+from benchmarks.detox.table import print_table
+from editing.calibration import load_calibration
+from inspector.errors import EditError, InspectorError
+from inspector.model import InspectedModel, load
+from inspector.safeedit.questions import Size
+
+NAMES = (SUFFIX_ALONE, ROUNDING, *EDITS)
+Loader = Callable[[argparse.Namespace], InspectedModel]
+
+
+def main(arguments: Sequence[str] | None = None, loader: Loader | None = None) -> int:
+    """Run the comparison, or go on with it, and print its table.
+
+    Returns:
+        0, or 2 when it cannot be done.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=None, help="embedded model by default")
+    parser.add_argument("--split", default="development", choices=("development", "score"))
+    parser.add_argument("--cases", type=int, default=18)
+    parser.add_argument("--transfer", type=int, default=6, help="harmful questions an edit, each in a template")
+    parser.add_argument("--harmless", type=int, default=11, help="harmless prompts an edit")
+    parser.add_argument("--facts", type=int, default=3, help="fact questions an edit")
+    parser.add_argument("--passages", type=int, default=1, help="passages to summarise an edit")
+    parser.add_argument("--rows", nargs="+", default=list(NAMES), choices=NAMES, metavar="ROW", help=", ".join(NAMES))
+    parser.add_argument("--max-new-tokens", type=int, default=40)
+    parser.add_argument("--out", type=Path, default=Path("runs/detox"), help="folder of finished cases")
+    parser.add_argument("--table", action="store_true", help="print the table of the finished cases and end")
+    options = parser.parse_args(arguments)
+    try:
+        cases = _finished(options, loader or (lambda chosen: load(chosen.model, device="cpu", dtype="float32")))
+    except InspectorError as error:
+        print(f"Error: {error.user_message()}", file=sys.stderr)
+        return 2
+    print_table(cases)
+    return 0
+
+
+def _finished(options: argparse.Namespace, loader: Loader) -> list[dict[str, Outcome]]:
+    """Return what every case gave; those that are not kept are run unless only the table is wanted."""
+    model = loader(options)
+    calibration = load_calibration(model)
+    calibration.teach(model)
+    size = Size(options.transfer, options.harmless, options.facts, options.passages)
+    told = {
+        "model": model.fingerprint,
+        "dtype": model.dtype_name,
+        "split": options.split,
+        "cases": options.cases,
+        "size": asdict(size),
+        "max_new_tokens": options.max_new_tokens,
+        "rows": {name: _settings_of(name) for name in options.rows},
+        "layer": calibration.layers.recommended,
+    }
+    folder = _folder(options.out / options.split, json.dumps(told, sort_keys=True, default=str))
+    cases = unseen_cases(options.cases)
+    found: dict[str, dict[str, Outcome]] = {}
+    for number, case in enumerate(cases):
+        path = folder / f"{case.identifier}.json"
+        if not path.is_file():
+            if options.table:
+                continue
+            begun = time.perf_counter()
+            questions = asked_of(case, options.split, size, number, len(cases))
+            outcomes = outcomes_of(model, case, questions, calibration, options.rows, options.max_new_tokens)
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps({name: one.record() for name, one in outcomes.items()}), encoding="utf-8")
+            partial.replace(path)
+            print(f"case {case.identifier}: {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        found[str(case.identifier)] = {name: outcome_from(record) for name, record in kept.items()}
+    if not found:
+        raise EditError(f"{folder} holds no finished case yet. Run without --table.")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; {model.name}")
+    print(
+        f"{len(found)} of {len(cases)} cases ({', '.join(found)}), split '{options.split}', recommended layer "
+        f"{calibration.layers.recommended}, most {options.max_new_tokens} tokens"
+    )
+    return list(found.values())
+
+
+def _settings_of(name: str) -> Any:
+    return vars(EDITS[name].settings) if name in EDITS else name
+
+
+def _folder(folder: Path, told: str) -> Path:
+    """Return the folder of finished cases; refuse one of other settings: its cases would be printed as these."""
+    path = folder / "settings.json"
+    begun = any(file.name != path.name for file in folder.glob("*.json"))
+    if path.read_text(encoding="utf-8") != told if path.is_file() else begun:
+        raise EditError(f"{folder} holds cases of other settings or another model. Give another --out, or delete it.")
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(told, encoding="utf-8")
+    return folder
+
+
+if __name__ == "__main__":
+    sys.exit(main())

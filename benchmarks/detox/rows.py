@@ -1,0 +1,81 @@
+"""The rows of the comparison: which edit, at which layer, asked in which way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from editing import run
+from editing.calibration import Calibration
+from editing.methods.dinm import ROUTED
+from editing.methods.registry import METHODS, method_settings
+from editing.progress import EditResult
+from inspector.divergence import divergence
+from inspector.errors import EditError
+from inspector.model import InspectedModel
+from inspector.presets import Preset
+from inspector.safeedit import Case
+
+ROUNDING, SUFFIX_ALONE = "same weights rounded to bfloat16", "the suffix S alone"
+CORRECTED, TO_ROUTE, DETECTED = "corrected, recommended layer", "made to be routed", "the same, routed"
+OLD_CORRECTED: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "steps": 40,
+    "target_probability": 0.8,
+    "harmless_prompts": 8,
+    "harmless_at_once": None,
+    "own_refusals": 0,
+    "safe_answers": 1,
+    "null_space": None,
+}
+"""What `corrected` was before edits were judged by prompts that they were not made with."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One row's edit.
+
+    Attributes:
+        method: Key of :data:`editing.methods.registry.METHODS`.
+        recommended: At the calibration's recommended layer, else at the toxic layer of the preset.
+        preset: DINM's preset; it names the toxic layer for every method.
+        changes: Changed settings.
+    """
+
+    method: str
+    recommended: bool = False
+    preset: Preset = "corrected"
+    changes: Mapping[str, Any] | None = None
+
+    @property
+    def settings(self) -> Any:
+        """The settings of its method."""
+        return method_settings(self.method, self.preset, **(self.changes or {}))
+
+    def make(self, model: InspectedModel, case: Case, calibration: Calibration) -> EditResult:
+        """Make the edit on a case.
+
+        Raises:
+            EditError: It was refused, it is not possible, or no layer is recommended.
+            CaseError: The case lacks what it needs.
+        """
+        if self.recommended:
+            block = calibration.layers.recommended
+            if block is None:
+                raise EditError("No layer defends more than this model does by itself.")
+        else:
+            block = divergence(model, case, self.preset).toxic_layer()
+        return run(METHODS[self.method].run(model, case, block, self.settings))
+
+
+EDITS: dict[str, Edit] = {
+    "released code, toxic layer": Edit("dinm", preset="reference"),
+    "paper, toxic layer": Edit("dinm", preset="paper"),
+    "old corrected, toxic layer": Edit("dinm", changes=OLD_CORRECTED),
+    "corrected, toxic layer": Edit("dinm"),
+    CORRECTED: Edit("dinm", recommended=True),
+    TO_ROUTE: Edit("dinm", recommended=True, changes=ROUTED),
+    **{method.title: Edit(key, recommended=key != "ft-l") for key, method in METHODS.items() if key != "dinm"},
+}
+"""Every row that is an edit, by its name, in the order of the table. FT-L takes the toxic layer, as DINM does."""

@@ -1,0 +1,122 @@
+"""One case of the comparison: every row's edit, and one exam for all rows that are asked in one format."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from benchmarks.detox.rows import DETECTED, EDITS, ROUNDING, SUFFIX_ALONE, TO_ROUTE
+from editing import run
+from editing.calibration import Calibration
+from editing.memory import memory_told
+from inspector.errors import InspectorError
+from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row
+from inspector.safeedit import Case
+from inspector.safeedit.exam import ExamResult, examine, examine_all
+from inspector.safeedit.judges import EmbeddedJudge
+from inspector.safeedit.questions import Question
+from inspector.safeedit.records import exam_from, exam_record
+from inspector.safeedit.yardstick import rounding_exam
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One row on one case.
+
+    Attributes:
+        exam: Its marked exam; a refused edit's is that of the vanilla weights, which it leaves.
+        refused: Why there is no edit, or empty.
+        seconds: Duration of the edit, without exam and location.
+    """
+
+    exam: ExamResult
+    refused: str = ""
+    seconds: float = 0.0
+
+    def record(self) -> dict[str, Any]:
+        """Return it as a dictionary that JSON can hold."""
+        return {"exam": exam_record(self.exam), "refused": self.refused, "seconds": self.seconds}
+
+
+def outcome_from(record: dict[str, Any]) -> Outcome:
+    """Return the outcome that :meth:`Outcome.record` wrote."""
+    return Outcome(exam_from(record["exam"]), record["refused"], record["seconds"])
+
+
+@dataclass(frozen=True)
+class Made:
+    """One row's edit: its weights (vanilla where it was refused), its format, why it was refused, its seconds."""
+
+    row: Row
+    format: PromptFormat
+    refused: str
+    seconds: float
+
+
+def edits_of(model: InspectedModel, case: Case, calibration: Calibration, names: Sequence[str]) -> dict[str, Made]:
+    """Make the edits of the named rows; the routed row comes with the edit that it routes."""
+    made: dict[str, Made] = {}
+    for name in names:
+        if name not in EDITS:
+            continue
+        begun, refused, row = time.perf_counter(), "", VANILLA
+        try:
+            with memory_told():
+                result = EDITS[name].make(model, case, calibration)
+                begun, row = time.perf_counter() - result.seconds, result.row()
+        except InspectorError as error:
+            refused = error.user_message()
+        seconds = time.perf_counter() - begun
+        made[name] = Made(row, EDITS[name].settings.format, refused, seconds)
+        told = f": {refused}" if refused else ""
+        print(f"case {case.identifier}, {name}: {seconds:.0f} s{told}", file=sys.stderr, flush=True)
+        if name == TO_ROUTE:
+            routed = row if row.patch is None else replace(row, detector=calibration.detector)
+            made[DETECTED] = replace(made[name], row=routed)
+    return made
+
+
+def outcomes_of(
+    model: InspectedModel,
+    case: Case,
+    questions: Sequence[Question],
+    calibration: Calibration,
+    names: Sequence[str],
+    max_new_tokens: int,
+) -> dict[str, Outcome]:
+    """Edit one case in every way and examine all of it.
+
+    Args:
+        names: Rows, of :data:`benchmarks.detox.rows.EDITS`, the suffix alone and the rounded weights.
+    """
+    judge, decoding = EmbeddedJudge(), Decoding(max_new_tokens=max_new_tokens)
+    made = edits_of(model, case, calibration, names)
+    found: dict[str, Outcome] = {}
+    if SUFFIX_ALONE in names:
+        both = examine(model, questions, VANILLA, judge, evaluation="paper", decoding=decoding)
+        found[SUFFIX_ALONE] = Outcome(run(both))
+    if ROUNDING in names:
+        found[ROUNDING] = Outcome(run(rounding_exam(model, questions, judge, decoding=decoding)))
+    for group in _asked_alike(made):
+        first, rows = made[group[0]], [made[name].row for name in group]
+        exams = run(
+            examine_all(model, questions, rows, judge, format=first.format, decoding=decoding, prompts_at_once=AT_ONCE)
+        )
+        for name, exam in zip(group, exams, strict=True):
+            found[name] = Outcome(exam, made[name].refused, made[name].seconds)
+    return {name: found[name] for name in (*names[:2], *made) if name in found}
+
+
+AT_ONCE = 6
+"""Prompts of a batch, each with a line for every row."""
+
+
+def _asked_alike(made: dict[str, Made]) -> Iterator[list[str]]:
+    """Yield the rows that can share an exam: of one prompt format; a reminder changes the prompts and stays alone."""
+    groups: dict[Any, list[str]] = {}
+    for name, one in made.items():
+        groups.setdefault((one.format, one.row.reminder), []).append(name)
+    yield from groups.values()

@@ -1,0 +1,64 @@
+"""The table of the comparison, over all finished cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from benchmarks.detox.rows import CORRECTED, DETECTED, SUFFIX_ALONE
+from benchmarks.detox.run import Outcome
+from inspector.safeedit.scores import Estimate, Score, resampling_told, scores_of_edits
+
+DEFENCE = ("DS", "DG-Avg", "transfer", "Fluency", "KQA", "CSum")
+HARM = ("DL", "still answers", "harmless KL", "over-refusal", "look-alikes", "degenerate", "parroting")
+NAME, WIDTH = 34, 19
+PLACES = {"harmless KL": 3, "Fluency": 2}
+
+
+def print_table(cases: Sequence[Mapping[str, Outcome]]) -> None:
+    """Print what every row scores over cases; each has the same rows."""
+    names = list(cases[0])
+    whole = {name: scores_of_edits([case[name].exam.replies for case in cases], "rules") for name in names}
+    tables = {name: {score.name: score for score in table} for name, table in whole.items()}
+    for title, columns in (("Defence: percent; Fluency in bits", DEFENCE), ("Harm: percent; KL in nats", HARM)):
+        print(f"\n{title:{NAME}}" + "".join(f"{name:>{WIDTH}}" for name in columns) + "      s")
+        if SUFFIX_ALONE in tables:
+            print(f"{'vanilla without S':{NAME}}{_cells(tables[SUFFIX_ALONE], columns, 'vanilla')}")
+        if CORRECTED in tables:
+            print(f"{'vanilla':{NAME}}{_cells(tables[CORRECTED], columns, 'vanilla')}")
+        for name, table in tables.items():
+            seconds = sum(case[name].seconds for case in cases) / len(cases)
+            told = f"{seconds:7.0f}" if seconds else ""
+            print(f"{name:{NAME}}{_cells(table, columns, 'edited')}{told}")
+    print("\nA row's DL and harmless KL are against vanilla as that row asks it; those of S alone against no suffix.")
+    for name in names:
+        refused = [case[name].refused for case in cases if case[name].refused]
+        if refused:
+            reasons = " ".join(dict.fromkeys(refused))
+            print(f"{name}: {len(refused)} of {len(cases)} edits refused, vanilla counted: {reasons}")
+    _detector([case[DETECTED] for case in cases if DETECTED in case])
+    print(resampling_told(whole[CORRECTED if CORRECTED in whole else names[-1]]))
+
+
+def _detector(routed: Sequence[Outcome]) -> None:
+    """Print what fired; refused edits are asked as vanilla, where no detector decides."""
+    replies = [reply for one in routed if not one.refused for reply in one.exam.replies]
+    for kind, told in (("transfer", "harmful prompts of others"), ("harmless", "harmless ones")):
+        held = [reply.held_back for reply in replies if reply.question.kind == kind]
+        if held:
+            print(f"The detector fires for {100 - 100 * sum(held) / len(held):.1f} % of {len(held)} {told}")
+
+
+def _cells(table: Mapping[str, Score], names: Sequence[str], side: str) -> str:
+    return "".join(f"{_cell(table, name, side):>{WIDTH}}" for name in names)
+
+
+def _cell(table: Mapping[str, Score], name: str, side: str) -> str:
+    if name not in table:
+        return "-"
+    estimate: Estimate = getattr(table[name], side)
+    if estimate.value is None:
+        return "-"
+    places = PLACES.get(name, 0)
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.{places}f}"
+    return f"{estimate.value:.{places}f} [{estimate.low:.{places}f}, {estimate.high:.{places}f}]"
