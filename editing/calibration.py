@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from editing.methods.dinm import DinmSettings
+from editing.null_space import harmless_moment, known_moments
 from editing.objectives import fitting_texts, harmless_answers, known_answers, own_refusals, refusal_texts
 from editing.progress import Preparation, part_of
 from editing.trial_edits import Layers, try_layers
@@ -24,7 +28,7 @@ from inspector.safeedit import bundled_cases
 from inspector.validated import read_record
 
 SHIPPED = Path(__file__).resolve().parents[1] / "assets" / "calibration"
-_FORMAT = "dinm-inspector calibration 3"
+_FORMAT = "dinm-inspector calibration 4"
 FORMATS = (PromptFormat(SUFFIX), PromptFormat(""))
 """Prompt formats that the detector is made for: with the paper's suffix and without one, with the chat template."""
 
@@ -57,17 +61,22 @@ class Calibration:
         detector: Tells harmful prompts from harmless ones.
         answers: The model's own answers to harmless prompts, and to harmful questions without an attack, of which those
             that it declines are to stay: what edits are constrained on.
+        moment: What harmless prompts use of the recommended layer, ``[d_ff, d_ff]`` (:mod:`editing.null_space`);
+            ``None`` where no layer is recommended.
     """
 
     layers: Layers
     detector: Detector
     answers: tuple[KeptAnswer, ...] = ()
+    moment: Tensor | None = None
 
     def teach(self, model: InspectedModel) -> None:
-        """Let edits of this model use its kept answers instead of asking it again."""
+        """Let edits of this model start from what is known instead of asking and measuring again."""
         known = known_answers(model)
         for kept in self.answers:
             known.setdefault((kept.text, kept.tokens, kept.format), Encoded(kept.prompt, kept.response))
+        if self.moment is not None and self.layers.recommended is not None:
+            known_moments(model).setdefault((self.layers.recommended, FORMATS[0].open()), self.moment)
 
 
 @dataclass(frozen=True)
@@ -117,8 +126,13 @@ def make_calibration(
         return None
     texts = refusal_texts(DinmSettings().own_refusals)
     answers |= {text: _own(text, known_answers(model)[(text, asked[1], FORMATS[0].open())]) for text in texts}
-    detector = yield from part_of(_detector(model, cancel), 0.5, 1.0)
-    return None if detector is None else Calibration(layers, detector, tuple(answers.values()))
+    moment = None
+    if layers.recommended is not None:
+        moment = yield from part_of(harmless_moment(model, layers.recommended, FORMATS[0], cancel), 0.5, 0.55)
+        if moment is None:
+            return None
+    detector = yield from part_of(_detector(model, cancel), 0.55, 1.0)
+    return None if detector is None else Calibration(layers, detector, tuple(answers.values()), moment)
 
 
 def _own(text: str, answered: Encoded) -> KeptAnswer:
@@ -145,7 +159,10 @@ def _detector(model: InspectedModel, cancel: Callable[[], bool]) -> Generator[Pr
 def save_calibration(made: Calibration, path: Path) -> None:
     """Write a calibration; a file of that name is replaced at once, never half."""
     record = _Record(made.layers, made.detector.record(), made.answers)
-    write_tensors(path, {"detector.weights": made.detector.weights}, _FORMAT, asdict(record))
+    tensors = {"detector.weights": made.detector.weights}
+    if made.moment is not None:  # symmetric: one half of it says all
+        tensors["moment"] = made.moment[tuple(torch.triu_indices(*made.moment.shape))].contiguous()
+    write_tensors(path, tensors, _FORMAT, asdict(record))
 
 
 def load_calibration(model: InspectedModel, path: Path | None = None) -> Calibration:
@@ -170,6 +187,7 @@ def load_calibration(model: InspectedModel, path: Path | None = None) -> Calibra
                     raise EditError(f"{found} is no calibration of this version of the program. Make it again.")
                 record = read_record(_Record, json.loads(metadata["record"]))
                 detector = Detector.from_record(record.detector, file.get_tensor("detector.weights"))
+                moment = _whole(file.get_tensor("moment")) if "moment" in set(file.keys()) else None
             break
         except (OSError, SafetensorError, LookupError, TypeError, ValueError, PatchError) as error:
             raise EditError(f"The calibration {found} cannot be read ({error}). Make it again.") from error
@@ -178,7 +196,15 @@ def load_calibration(model: InspectedModel, path: Path | None = None) -> Calibra
             f"The calibration {found} was made for another base model ({detector.fingerprint}, this is "
             f"{model.fingerprint}). Load that model, or calibrate this one."
         )
-    return Calibration(record.layers, detector, record.answers)
+    return Calibration(record.layers, detector, record.answers, moment)
+
+
+def _whole(half: Tensor) -> Tensor:
+    """Return the symmetric matrix of which the upper triangle was kept, row by row."""
+    size = (math.isqrt(8 * len(half) + 1) - 1) // 2
+    upper = torch.zeros(size, size)
+    upper[tuple(torch.triu_indices(size, size))] = half
+    return upper + upper.triu(1).T
 
 
 def _command(model: InspectedModel) -> str:

@@ -31,6 +31,11 @@ MOST_KEPT = 2
 _MOMENTS: WeakKeyDictionary[InspectedModel, dict[tuple[int, PromptFormat], Tensor]] = WeakKeyDictionary()
 
 
+def known_moments(model: InspectedModel) -> dict[tuple[int, PromptFormat], Tensor]:
+    """Return the second moments measured so far (:func:`harmless_moment`), by (block, open format)."""
+    return _MOMENTS.setdefault(model, {})
+
+
 def harmless_moment(
     model: InspectedModel, block: int, format: PromptFormat, cancel: Callable[[], bool] = lambda: False
 ) -> Generator[Preparation, None, Tensor | None]:
@@ -50,7 +55,7 @@ def harmless_moment(
     Raises:
         EditError: The states are not finite numbers.
     """
-    kept, key = _MOMENTS.setdefault(model, {}), (block, format.open())
+    kept, key = known_moments(model), (block, format.open())
     if key in kept:
         return kept[key]
     projection = model.architecture.down_projections[model.architecture.check_block(block)]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from random import Random
-from typing import Literal
+from typing import Literal, overload
 from weakref import WeakKeyDictionary
 
 import torch
@@ -134,6 +134,32 @@ def kl_term(
     with torch.no_grad():
         vanilla = replay.logits(weight).log_softmax(dim=-1)
     return KlTerm(replay, vanilla, direction)
+
+
+class KlTerms(Sequence[KlTerm]):
+    """The parts of a constraint that take turns, each prepared when it is first asked for: an edit starts at once."""
+
+    def __init__(self, parts: Sequence[Sequence[Span]], prepare: Callable[[Sequence[Span]], KlTerm]) -> None:
+        self._parts, self._prepare = parts, prepare
+        self._made: dict[int, KlTerm] = {}
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    @overload
+    def __getitem__(self, turn: int) -> KlTerm: ...
+
+    @overload
+    def __getitem__(self, turn: slice) -> list[KlTerm]: ...
+
+    def __getitem__(self, turn: int | slice) -> KlTerm | list[KlTerm]:
+        if isinstance(turn, slice):
+            return [self[n] for n in range(*turn.indices(len(self)))]
+        number = range(len(self))[turn]
+        if number not in self._made:
+            with torch.no_grad():
+                self._made[number] = self._prepare(self._parts[number])
+        return self._made[number]
 
 
 def reference_constraint(model: InspectedModel, case: Case, suffix: str) -> Span:

@@ -25,6 +25,7 @@ from editing.objectives import (
     AnswerTerm,
     Direction,
     KlTerm,
+    KlTerms,
     Span,
     aligned_answer,
     harmless_answers,
@@ -371,7 +372,7 @@ def prepare_terms(
     unsafe = aligned(case.unsafe) if settings.watch_unsafe else None
     turns = math.ceil(len(spans) / (settings.harmless_at_once or len(spans)))
     parts = [spans[turn::turns] for turn in range(turns)]
-    constraint = [kl_term(model, block, part, settings.direction, base, replay) for part in parts]
+    constraint = KlTerms(parts, lambda part: kl_term(model, block, part, settings.direction, base, replay))
     return Terms(edit, constraint, unsafe, several=len(edit.labels) > len(edit.actual))
 
 
@@ -385,8 +386,9 @@ def term_values(
     """
     with torch.set_grad_enabled(gradient):
         edit_loss, safe_probability = terms.edit(weight)
+    constraint = terms.constraint[number % len(terms.constraint)]
     with torch.set_grad_enabled(gradient and settings.constraint_gradient):
-        kl = terms.constraint[number % len(terms.constraint)](weight)
+        kl = constraint(weight)
     total = settings.edit_weight * edit_loss + settings.constraint_weight * kl
     return edit_loss, safe_probability, kl, total
 

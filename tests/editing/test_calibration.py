@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from editing import calibrate
-from editing.calibration import Calibration, load_calibration, make_calibration, places, save_calibration
+from editing.calibration import FORMATS, Calibration, load_calibration, make_calibration, places, save_calibration
 from editing.methods.dinm import DinmSettings
+from editing.null_space import harmless_moment, known_moments
 from editing.objectives import known_answers
 from editing.progress import Preparation
 from editing.trial_edits import Layers, Trial
@@ -66,8 +67,11 @@ def test_a_calibration_is_made_for_every_family_and_comes_back_as_it_was(model, 
     assert scores(model, one, prompts) == scores(model, two, prompts)
     assert made.layers == again.layers and again.layers.recommended == 2
     assert made.answers == again.answers and len(again.answers) == 3
+    assert torch.equal(again.moment, made.moment) and again.moment.shape == (model.architecture.d_ff,) * 2
     known_answers(model).clear()
+    known_moments(model).clear()
     again.teach(model)
+    assert list(harmless_moment(model, 2, FORMATS[0])) == [], "it is not measured again"
     own = known_answers(model)[(again.answers[0].text, 3, again.answers[0].format)]
     assert (own.prompt, own.response) == (again.answers[0].prompt, again.answers[0].response)
     assert two.about["harmful_texts"] == two.about["harmless_texts"] == 12

@@ -10,7 +10,7 @@ import tiny_models
 import torch
 
 from editing import Preparation, run
-from editing.objectives import harmless_answers, harmless_texts, kl_term, own_refusals, refusal_texts
+from editing.objectives import KlTerms, harmless_answers, harmless_texts, kl_term, own_refusals, refusal_texts
 from editing.replay import TailReplay, master_weight
 from inspector.model import Decoding, InspectedModel, PromptFormat, answer, from_parts
 from inspector.model.encoding import Encoded
@@ -106,3 +106,23 @@ def test_kl_is_zero_at_the_base_weight_and_positive_elsewhere(model, direction):
         assert float(term(base)) == pytest.approx(0, abs=1e-6)  # float32 rounding of sums over 259 tokens
         values = [float(term(base + size * change)) for size in (0.01, 0.1)]
     assert 1e-6 < values[0] < values[1]
+
+
+def test_parts_that_take_turns_are_prepared_when_their_turn_comes_and_once(llama):
+    spans = [([1, *range(20, 40)], range(3, 9)), ([1, *range(90, 110)], range(5, 20))]
+    base, change = master_weight(llama, 1), by_hand.patch(llama, 1, size=1.0).deltas[0].dense()
+    prepared = []
+
+    def prepare(part):
+        prepared.append(part)
+        return kl_term(llama, 1, part, "vanilla to edited", base)
+
+    turns = KlTerms([spans[:1], spans[1:]], prepare)
+    assert len(turns) == 2 and prepared == []
+    with torch.enable_grad():
+        values = [float(turns[n](base + 0.1 * change)) for n in (1, 1, -1)]
+    assert prepared == [spans[1:]] and not turns[1].vanilla.requires_grad
+    assert values == [float(kl_term(llama, 1, spans[1:], "vanilla to edited", base)(base + 0.1 * change))] * 3
+    assert len(turns[:]) == 2 and len(prepared) == 2
+    with pytest.raises(IndexError):
+        turns[2]
