@@ -161,8 +161,8 @@ class CaseRoom(Room):
         return self.question, self.template, self.suffix, self.safe, self.unsafe, self.form
 
     def _texts(self, values: Values) -> Texts:
-        *typed, form = (values[part] for part in self._fields)
-        return Texts(*(text or "" for text in typed), chat=form != PLAIN_TEXT)
+        question, template, suffix, safe, unsafe, form = (values[part] or "" for part in self._fields)
+        return Texts(question, template, suffix, safe, unsafe, form != PLAIN_TEXT)
 
     def typed(self, values: Values) -> Texts:
         """Return the rail's texts as they stand, refused in a read-only demo if they are not bundled."""
