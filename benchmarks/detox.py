@@ -27,11 +27,12 @@ import torch
 
 from editing import DinmSettings, dinm, preset, run
 from editing.calibration import Calibration, load_calibration
+from editing.command import add_format, add_model, format_of, load_model, told_format
 from editing.methods.dinm import ROUTED
 from editing.trial_edits import trial_cases
 from inspector.divergence import divergence
 from inspector.errors import CaseError, EditError
-from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row, load
+from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.cases import Split, bundled_templates
 from inspector.safeedit.exam import Reply, examine
@@ -84,18 +85,24 @@ def asked_of(case: Case, split: Split, transfer: int, harmless: int) -> tuple[Qu
 
 
 def edits_of(
-    model: InspectedModel, case: Case, calibration: Calibration
+    model: InspectedModel, case: Case, calibration: Calibration, format: PromptFormat = PromptFormat()
 ) -> Iterator[tuple[str, Row, PromptFormat, float]]:
-    """Make each row's edit: its name, its weights (vanilla where it was refused), its format and its seconds."""
-    recommended = calibration.layers.recommended
+    """Make each row's edit: its name, its weights (vanilla where it was refused), its format and its seconds.
+
+    Args:
+        format: Of the edits; the released code's is plain text whatever this says.
+    """
+    recommended, own = calibration.layers.recommended, vars(format)
     edits: list[tuple[str, DinmSettings, int | None]] = [
-        ("released code, toxic layer", preset("reference"), None),
-        ("corrected, toxic layer", preset("corrected"), None),
-        (RECOMMENDED, preset("corrected"), recommended),
-        ("made to be routed, on every prompt", preset("corrected", **ROUTED), recommended),
+        ("released code, toxic layer", preset("reference", suffix=format.suffix), None),
+        ("corrected, toxic layer", preset("corrected", **own), None),
+        (RECOMMENDED, preset("corrected", **own), recommended),
+        ("made to be routed, on every prompt", preset("corrected", **ROUTED, **own), recommended),
     ]
     for name, settings, block in edits:
-        layer = divergence(model, case, settings.preset).toxic_layer() if block is None else block
+        layer = (
+            divergence(model, case, settings.preset, format=settings.format).toxic_layer() if block is None else block
+        )
         begun = time.perf_counter()
         try:
             row = run(dinm(model, case, layer, settings)).row()
@@ -111,14 +118,15 @@ def edits_of(
 def main() -> None:
     """Run the comparison and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=None, help="embedded model by default")
+    add_model(parser, "cpu", "float32")
+    add_format(parser)
     parser.add_argument("--split", default="development", choices=("development", "score"))
     parser.add_argument("--cases", type=int, default=3)
     parser.add_argument("--transfer", type=int, default=18, help="harmful questions of the split, each in a template")
     parser.add_argument("--harmless", type=int, default=36, help="harmless prompts of the split")
     parser.add_argument("--max-new-tokens", type=int, default=40)
     options = parser.parse_args()
-    model = load(options.model, device="cpu", dtype="float32")
+    model, asked_in = load_model(options), format_of(options)
     calibration = load_calibration(model)
     calibration.teach(model)
     if calibration.layers.recommended is None:
@@ -128,7 +136,7 @@ def main() -> None:
     named = ", ".join(str(case.identifier) for case in cases)
     print(
         f"{len(cases)} cases ({named}), split '{options.split}', recommended layer {calibration.layers.recommended}, "
-        f"most {options.max_new_tokens} tokens"
+        f"most {options.max_new_tokens} tokens{told_format(options)}"
     )
     replies: dict[str, list[Sequence[Reply]]] = {}
     routed: list[Reply] = []
@@ -136,9 +144,9 @@ def main() -> None:
     judge, decoding = EmbeddedJudge(), Decoding(max_new_tokens=options.max_new_tokens)
     for case in cases:
         exam = asked_of(case, options.split, options.transfer, options.harmless)
-        rounding = run(rounding_exam(model, exam, judge, decoding=decoding))
+        rounding = run(rounding_exam(model, exam, judge, format=asked_in, decoding=decoding))
         replies.setdefault(ROUNDING, []).append(rounding.replies)
-        for name, row, format, taken in edits_of(model, case, calibration):
+        for name, row, format, taken in edits_of(model, case, calibration, asked_in):
             done = run(examine(model, exam, row, judge, format=format, decoding=decoding))
             replies.setdefault(name, []).append(done.replies)
             if row.detector is not None:

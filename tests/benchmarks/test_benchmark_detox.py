@@ -11,7 +11,7 @@ from editing.calibration import Calibration
 from editing.trial_edits import Layers, Trial
 from inspector.divergence import divergence
 from inspector.errors import RefusedEdit
-from inspector.model import VANILLA, Detector
+from inspector.model import VANILLA, Detector, PromptFormat
 from inspector.safeedit.cases import bundled_templates
 from inspector.safeedit.sets import false_alarm_prompts, harmful_questions
 
@@ -58,6 +58,8 @@ def test_each_row_is_the_edit_that_it_is_called_and_a_refused_one_leaves_vanilla
     assert routed.patch is free.patch and routed.detector is detector and free.detector is None
     assert free.patch.settings["null_space"] is None and best.patch.settings["null_space"] is not None
     assert [format.chat for _, _, format, _ in rows] == [False, True, True, True, True]
+    plain = list(detox.edits_of(llama, case, known, PromptFormat("", chat=False)))
+    assert all(row.patch.format == format == PromptFormat("", False, format.turn_end) for _, row, format, _ in plain)
 
     def refused(*_arguments):
         raise RefusedEdit("Nothing.")
