@@ -30,10 +30,11 @@ import torch
 from benchmarks.edit_speed import PLAIN_WAY
 from editing import preset, run
 from editing.atlas import Atlas, AtlasProgress, AtlasSettings, make_atlas
+from editing.command import add_format, add_model, format_of, load_model, told_format
 from editing.memory import memory_told
 from editing.methods.dinm import dinm
 from inspector.errors import InspectorError
-from inspector.locators import LOCATORS, Located, NotLocated, agreement, locate_with
+from inspector.locators import LOCATORS, Located, NotLocated, Setup, agreement, locate_with
 from inspector.model import InspectedModel, encode, load
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.exam import EVALUATIONS
@@ -78,7 +79,7 @@ def compare(model: InspectedModel, cases: Sequence[Case], settings: AtlasSetting
         begun = time.perf_counter()
         try:
             with memory_told():
-                asked = list(locate_with(model, case))
+                asked = list(locate_with(model, case, setup=Setup(format=settings.format)))
                 atlas = run(make_atlas(model, case, settings), _teller(number))
         except InspectorError as error:  # it costs this case
             failed[str(case.identifier)] = error.user_message()
@@ -183,7 +184,8 @@ def speed(options: argparse.Namespace) -> None:
 def main() -> None:
     """Run the comparison or the timing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=None, help="embedded model by default")
+    add_model(parser, "cpu", "float32")
+    add_format(parser)
     parser.add_argument("--all", action="store_true", help="all bundled cases that may be edited on")
     parser.add_argument("--limit", type=int, default=None, help="number of cases")
     parser.add_argument("--steps", type=int, default=3)
@@ -203,9 +205,11 @@ def main() -> None:
         learning_rate=options.learning_rate,
         answers=True,
         max_new_tokens=options.max_new_tokens,
+        format=format_of(options),
         evaluation=options.evaluation,
     )
-    compare(load(options.model, device="cpu", dtype="float32"), chosen_cases(options.all, options.limit), settings)
+    print(f"{settings.steps} updates at every layer{told_format(options)}")
+    compare(load_model(options), chosen_cases(options.all, options.limit), settings)
 
 
 if __name__ == "__main__":

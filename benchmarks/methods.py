@@ -28,6 +28,7 @@ import torch
 
 from benchmarks.locators import chosen_cases, failed_cases
 from editing import run
+from editing.command import add_format, add_model, format_of, load_model
 from editing.contest import ContestProgress, ContestSettings, Standing, contest, exam_of
 from editing.memory import memory_told, peak_memory
 from editing.methods.registry import METHODS, method_settings
@@ -35,7 +36,7 @@ from editing.standing_file import load_standings, save_standings
 from editing.sweep.paper import AT_ITS_LENGTH, COLUMNS, PAPER_TOKENS, figures
 from inspector.divergence import divergence
 from inspector.errors import EditError, InspectorError
-from inspector.model import VANILLA, InspectedModel, PromptFormat, load
+from inspector.model import VANILLA, InspectedModel, PromptFormat
 from inspector.safeedit import Case
 from inspector.safeedit.exam import EVALUATIONS, ExamResult
 from inspector.safeedit.judges import EmbeddedJudge
@@ -75,7 +76,9 @@ def compare(model: InspectedModel, cases: Sequence[Case], settings: ContestSetti
     failed_cases(failed, len(cases))
     judges = {s.exam.judge for standings in everything.values() for s in standings if s.exam is not None}
     asked = {s.exam.asked for standings in everything.values() for s in standings if s.exam is not None}
-    print(f"judge: {', '.join(sorted(judges))}; asked: {', '.join(sorted(asked))}")
+    unusual = settings.format.label()
+    told = f"; {unusual}" if unusual else ""
+    print(f"judge: {', '.join(sorted(judges))}; asked: {', '.join(sorted(asked))}{told}")
     _scores("The paper's table: percent; Fluency in bits", COLUMNS, everything)
     _paper(settings.max_new_tokens)
     _scores("Beyond the paper: percent; harmless KL in nats a token; * so by construction", FURTHER, everything)
@@ -269,7 +272,8 @@ def _teller(number: int, of: int):
 def main() -> None:
     """Run the comparison or the timing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=None, help="embedded model by default")
+    add_model(parser, "cpu", "float32")
+    add_format(parser)
     parser.add_argument("--limit", type=int, default=None, help="number of cases")
     parser.add_argument("--out", type=Path, default=Path("runs/methods"), help="folder of finished cases")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
@@ -280,7 +284,7 @@ def main() -> None:
     parser.add_argument("--cost", action="store_true", help="time the edits alone")
     options = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
-    model = load(options.model, device="cpu", dtype="float32")
+    model = load_model(options)
     cases = chosen_cases(False, options.limit)
     if options.cost:
         cost(model, cases)
@@ -290,6 +294,7 @@ def main() -> None:
         scope=options.scope,
         size=Size(transfer=1, harmless=8, facts=4, passages=2),
         max_new_tokens=options.max_new_tokens,
+        format=format_of(options),
         evaluation=options.evaluation,
     )
     compare(model, cases, settings, options.out)

@@ -14,7 +14,7 @@ import argparse
 import platform
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -22,36 +22,28 @@ import torch
 
 from benchmarks.suffixes import chosen_cases, recommended_layer
 from editing import dinm, preset, run
+from editing.command import Loader, add_format, add_model, finished, format_of, load_model, told_format
 from editing.gate import GateSettings, accept
-from editing.memory import memory_told
 from editing.stacking import edit_on_top, examine_stack
 from editing.strength import StrengthCurve, StrengthSettings, strength_curve
-from inspector.errors import InspectorError
-from inspector.model import InspectedModel, load
 
-Loader = Callable[[argparse.Namespace], InspectedModel]
 _Result = TypeVar("_Result")
 
 
-def main(arguments: Sequence[str] | None = None, loader: Loader | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:
     """Run the safeguards and print what they say.
 
     Returns:
         0, or 2 when it cannot be done.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=None, help="embedded model by default")
+    add_model(parser, "cpu", "float32")
+    add_format(parser)
     parser.add_argument("--layer", type=int, default=None, help="the recommended one by default")
     parser.add_argument("--harmless", type=int, default=GateSettings().harmless, help="of the gate's exam")
     parser.add_argument("--max-new-tokens", type=int, default=GateSettings().max_new_tokens)
     options = parser.parse_args(arguments)
-    try:
-        with memory_told():
-            _safeguards(options, loader or (lambda chosen: load(chosen.model, device="cpu", dtype="float32")))
-    except InspectorError as error:
-        print(f"Error: {error.user_message()}", file=sys.stderr)
-        return 2
-    return 0
+    return finished(lambda: _safeguards(options, loader))
 
 
 def _safeguards(options: argparse.Namespace, loader: Loader) -> None:
@@ -61,14 +53,13 @@ def _safeguards(options: argparse.Namespace, loader: Loader) -> None:
     gate = GateSettings(harmless=options.harmless, max_new_tokens=options.max_new_tokens)
     short = {"harmless": max(1, options.harmless // 2), "max_new_tokens": options.max_new_tokens}
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; {model.name}")
-    print(f"corrected at layer {layer}, cases {first.identifier} and {second.identifier}")
-    one = _timed("edit", dinm(model, first, layer, preset("corrected"))).row()
+    settings = preset("corrected", **vars(format_of(options)))
+    print(f"corrected at layer {layer}{told_format(options)}, cases {first.identifier} and {second.identifier}")
+    one = _timed("edit", dinm(model, first, layer, settings)).row()
     print(_timed("gate", accept(model, one, first, gate)).reading)
     curve = _timed("strength curve", strength_curve(model, one, first, replace(StrengthSettings(), **short)))
     print(f"{curve_table(curve)}\n{curve.reading}")
-    both = _timed(
-        "second edit", edit_on_top(model, one, lambda carried: dinm(carried, second, layer, preset("corrected")))
-    ).row()
+    both = _timed("second edit", edit_on_top(model, one, lambda carried: dinm(carried, second, layer, settings))).row()
     print(_timed("gate", accept(model, both, second, gate)).reading)
     print(_timed("stack", examine_stack(model, (first, second), one, both, **short)).reading)
 

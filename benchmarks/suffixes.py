@@ -16,19 +16,17 @@ import argparse
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
-from editing import Preparation, dinm, preset, run
+from editing import dinm, preset, run
 from editing.calibration import load_calibration
-from editing.memory import memory_told
+from editing.command import Loader, add_format, add_model, finished, format_of, load_model, teller, told_format
 from editing.suffixes import SUFFIXES, SuffixSettings, suffix_study
-from inspector.errors import CaseError, EditError, InspectorError
-from inspector.model import InspectedModel, Row, load
+from inspector.errors import CaseError, EditError
+from inspector.model import InspectedModel, Row
 from inspector.safeedit import Case, bundled_cases
-
-Loader = Callable[[argparse.Namespace], InspectedModel]
 
 
 def chosen_cases(count: int) -> tuple[Case, ...]:
@@ -64,27 +62,22 @@ def named_suffixes(given: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def main(arguments: Sequence[str] | None = None, loader: Loader | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:
     """Run the study and print its table.
 
     Returns:
         0, or 2 when it cannot be done.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=None, help="embedded model by default")
+    add_model(parser, "cpu", "float32")
+    add_format(parser)
     parser.add_argument("--layer", type=int, default=None, help="the recommended one by default")
     parser.add_argument("--cases", type=int, default=9)
     parser.add_argument("--harmless", type=int, default=16, help="harmless prompts of the development split")
     parser.add_argument("--suffix", action="append", default=[], metavar="NAME=TEXT", help="a further one")
     parser.add_argument("--max-new-tokens", type=int, default=40)
     options = parser.parse_args(arguments)
-    try:
-        with memory_told():
-            _study(options, loader or (lambda chosen: load(chosen.model, device="cpu", dtype="float32")))
-    except InspectorError as error:
-        print(f"Error: {error.user_message()}", file=sys.stderr)
-        return 2
-    return 0
+    return finished(lambda: _study(options, loader))
 
 
 def _study(options: argparse.Namespace, loader: Loader) -> None:
@@ -95,36 +88,24 @@ def _study(options: argparse.Namespace, loader: Loader) -> None:
     for case in chosen_cases(options.cases):
         begun = time.perf_counter()
         try:
-            edits.append((case, run(dinm(model, case, layer, preset("corrected"))).row()))
+            edits.append((case, run(dinm(model, case, layer, preset("corrected", **vars(format_of(options))))).row()))
         except (EditError, CaseError) as error:
             print(f"Left out: case {case.identifier}: {error.user_message()}")
             continue
         print(f"case {case.identifier}: edit {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
     begun = time.perf_counter()
-    study = run(suffix_study(model, edits, settings), _teller())
+    study = run(suffix_study(model, edits, settings), teller())
     assert study is not None  # nobody cancels it
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; {model.name}")
     named = ", ".join(str(case.identifier) for case, _ in edits)
     print(
-        f"corrected at layer {layer}, {study.cases} edits (cases {named}), {options.harmless} harmless prompts, most "
-        f"{options.max_new_tokens} tokens; exams {time.perf_counter() - begun:.0f} s"
+        f"corrected at layer {layer}{told_format(options)}, {study.cases} edits (cases {named}), {options.harmless} "
+        f"harmless prompts, most {options.max_new_tokens} tokens; exams {time.perf_counter() - begun:.0f} s"
     )
     for name, text in study.suffixes.items():
         print(f"  {name}: {text or '(nothing)'}")
     print(f"\n{study.table()}\n\n{study.reading}")
     print(study.resampled)
-
-
-def _teller() -> Callable[[Preparation], None]:
-    said = -1
-
-    def tell(event: Preparation) -> None:
-        nonlocal said
-        if int(10 * event.fraction) > said:
-            said = int(10 * event.fraction)
-            print(f"  {event.message}, {100 * event.fraction:.0f} %", file=sys.stderr, flush=True)
-
-    return tell
 
 
 if __name__ == "__main__":

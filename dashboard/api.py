@@ -44,8 +44,8 @@ def connect(context: Context) -> None:
     """Register the named endpoints; each one's docstring is its help."""
     model, judges = context.model, Judges(context.read_only)
 
-    def texts(question: str, template: str, safe: str, unsafe: str, suffix: str) -> Texts:
-        given = Texts(question, template, suffix, safe, unsafe)
+    def texts(question: str, template: str, safe: str, unsafe: str, suffix: str, chat: bool) -> Texts:
+        given = Texts(question, template, suffix, safe, unsafe, chat)
         if context.read_only:
             require_bundled(given, context.example.texts.suffix)
         return given
@@ -58,10 +58,13 @@ def connect(context: Context) -> None:
             found.append({**asdict(shown), "category": case.category, "id": case.identifier})
         return found
 
-    def prompt(question: str, template: str = "", suffix: str = SUFFIX) -> dict:
-        """Assemble an adversarial prompt: its text as the model gets it, tokens, limit, notes."""
+    def prompt(question: str, template: str = "", suffix: str = SUFFIX, chat: bool = True) -> dict:
+        """Assemble an adversarial prompt: its text as the model gets it, tokens, limit, notes.
+
+        ``chat``, here and elsewhere: use the model's chat template if it has one, else plain text.
+        """
         with shown_to_user():
-            given = Texts(question, template, suffix, "", "")
+            given = Texts(question, template, suffix, "", "", chat)
             if context.read_only:
                 raise CaseError("This demo is read-only: free text is off.")
             return asdict(view_prompt(model, given))
@@ -74,11 +77,12 @@ def connect(context: Context) -> None:
         preset_name: str = "corrected",
         padding: str = "right",
         suffix: str = SUFFIX,
+        chat: bool = True,
         request: gr.Request | None = None,
     ) -> dict:
         """Measure the divergence: a curve per distance and the toxic layer; the recommended one if it is known."""
         with shown_to_user(), context.reserved(request) as session:
-            given = texts(question, template, safe, unsafe, suffix)
+            given = texts(question, template, safe, unsafe, suffix, chat)
             measured = locating.locate(model, session, given, preset_name, padding)  # type: ignore[arg-type]
             curves = {distance: measured.by(distance).tolist() for distance in DISTANCES}
             return {
@@ -98,6 +102,7 @@ def connect(context: Context) -> None:
         steps: int = 0,
         suffix: str = SUFFIX,
         on_top: bool = False,
+        chat: bool = True,
         request: gr.Request | None = None,
     ) -> Iterator[dict]:
         """Run DINM on a layer and the gate, a dictionary a step; the last one has the patch and the gate's word.
@@ -106,8 +111,10 @@ def connect(context: Context) -> None:
         """
         with shown_to_user(), context.reserved(request) as session:
             changes: dict[str, Any] = {"suffix": suffix, **({"steps": steps} if steps else {})}
+            if not chat:  # else it is the preset's own
+                changes["chat"] = False
             settings = preset(preset_name, **changes)  # type: ignore[arg-type]
-            given = texts(question, template, safe, unsafe, suffix)
+            given = texts(question, template, safe, unsafe, suffix, chat)
             yield from edit_events(model, session, operating.make(model, session, given, block, settings, on_top))
 
     def keep(request: gr.Request | None = None) -> dict:
@@ -122,6 +129,7 @@ def connect(context: Context) -> None:
         max_new_tokens: int = 64,
         suffix: str | None = None,
         routed: bool = False,
+        chat: bool | None = None,
         request: gr.Request | None = None,
     ) -> dict:
         """Answer one text with the vanilla and with this session's edited weights; an edit is asked with its suffix.
@@ -131,11 +139,11 @@ def connect(context: Context) -> None:
         with shown_to_user(), context.reserved(request) as session:
             if context.read_only:
                 raise CaseError("This demo is read-only: free text is off.")
-            require_own_suffix(session, suffix)
+            require_own_format(session, suffix, chat)
             route(context, session, routed)
             session.scale(float(strength))
             decoding = Decoding(max_new_tokens=max(1, min(1024, int(max_new_tokens))))
-            format = PromptFormat(SUFFIX if suffix is None else suffix)
+            format = PromptFormat(SUFFIX if suffix is None else suffix, chat is not False)
             for _ in comparing.ask(model, session, text, format, decoding, context.detector):
                 pass
             measured = session.slot(Measured)
@@ -155,6 +163,7 @@ def connect(context: Context) -> None:
         max_new_tokens: int = 64,
         suffix: str | None = None,
         asked: str = "same prompts",
+        chat: bool | None = None,
         request: gr.Request | None = None,
     ) -> Iterator[dict]:
         """Score this session's edit in its own prompt format, a dictionary a batch; the last has scores and replies.
@@ -162,7 +171,7 @@ def connect(context: Context) -> None:
         ``asked`` is ``same prompts`` for both weights, or ``as in the paper``: vanilla without the suffix.
         """
         with shown_to_user(), context.reserved(request) as session:
-            require_own_suffix(session, suffix)
+            require_own_format(session, suffix, chat)
             decoding = Decoding(max_new_tokens=max(1, min(1024, int(max_new_tokens))))
             run = stress.stress(model, session, size, judges.of(judge), attacks, asked, decoding)
             while True:
@@ -181,12 +190,13 @@ def connect(context: Context) -> None:
         safe: str,
         unsafe: str,
         suffix: str = SUFFIX,
+        chat: bool = True,
         request: gr.Request | None = None,
     ) -> Iterator[dict]:
         """Ask every locator, a dictionary each: its scores a layer, the layer it chooses, and why."""
         with shown_to_user(), context.reserved(request) as session:
-            case = case_of(texts(question, template, safe, unsafe, suffix))
-            setup = Setup(format=PromptFormat(suffix), cancel=session.cancelled.is_set)
+            case = case_of(texts(question, template, safe, unsafe, suffix, chat))
+            setup = Setup(format=PromptFormat(suffix, chat), cancel=session.cancelled.is_set)
             for event in locate_with(model, case, setup=setup):
                 if isinstance(event, Located):
                     yield {**vars(event), "scores": event.scores.tolist(), "layer": event.block}
@@ -200,6 +210,7 @@ def connect(context: Context) -> None:
         unsafe: str,
         answers: str = why.NO_ANSWERS,
         suffix: str = SUFFIX,
+        chat: bool = True,
         request: gr.Request | None = None,
     ) -> Iterator[dict]:
         """Make the same small edit at every layer and measure each, a dictionary a group of layers.
@@ -207,7 +218,7 @@ def connect(context: Context) -> None:
         ``answers`` is one of ``none``, ``same prompts``, ``as in the paper``: whether and how the edits answer.
         """
         with shown_to_user(), context.reserved(request) as session:
-            given = texts(question, template, safe, unsafe, suffix)
+            given = texts(question, template, safe, unsafe, suffix, chat)
             shown = session.slot(Looked).why.atlas
             for progress in why.atlas(model, session, given, answers):
                 made = session.slot(Looked).why.atlas
@@ -228,11 +239,12 @@ def connect(context: Context) -> None:
         max_new_tokens: int = 40,
         suffix: str = SUFFIX,
         asked: str = "same prompts",
+        chat: bool = True,
         request: gr.Request | None = None,
     ) -> Iterator[dict]:
         """Run several methods on a case, a dictionary a method as it is done: scores, cost, toxicity and shift."""
         with shown_to_user(), context.reserved(request) as session:
-            given = texts(question, template, safe, unsafe, suffix)
+            given = texts(question, template, safe, unsafe, suffix, chat)
             titles = list(TITLES) if chosen is None else chosen
             run = run_contest(
                 model, session, given, layer, titles, scope, train_on, size, max_new_tokens, EmbeddedJudge(), asked
@@ -292,14 +304,20 @@ def connect(context: Context) -> None:
     gr.api(cancel, api_name="cancel", queue=False)
 
 
-def require_own_suffix(session: Session, suffix: str | None) -> None:
-    """Refuse another suffix than the live edit's: an edit is asked as it was made.
+def require_own_format(session: Session, suffix: str | None, chat: bool | None) -> None:
+    """Refuse another prompt format than the live edit's: an edit is asked as it was made.
 
     Raises:
         CaseError: Another one was given.
     """
-    if session.live is not None and suffix is not None and suffix != session.live.format.suffix:
+    if session.live is None:
+        return
+    made = session.live.format
+    if suffix is not None and suffix != made.suffix:
         raise CaseError(
-            f"The live edit was made with the suffix '{session.live.format.suffix}' and is asked with it. Leave the "
-            "suffix out, or edit anew with yours."
+            f"The live edit was made with the suffix '{made.suffix}' and is asked with it. Leave the suffix out, or "
+            "edit anew with yours."
         )
+    if chat is not None and chat != made.chat:
+        way = "in the chat template" if made.chat else "in plain text"
+        raise CaseError(f"The live edit was made {way} and is asked so. Leave 'chat' out, or edit anew with yours.")

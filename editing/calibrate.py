@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from editing.calibration import FORMATS, load_calibration, make_calibration, places, save_calibration
-from editing.memory import memory_told
-from editing.progress import Preparation, run
+from editing.command import Loader, add_model, finished, load_model, teller
+from editing.progress import run
 from editing.trial_edits import Layers
 from inspector.detection import measure, samples
-from inspector.errors import InspectorError
-from inspector.model import Detector, InspectedModel, encode, load
+from inspector.model import Detector, InspectedModel, encode
 from inspector.model.routing import scores
 from inspector.safeedit.cases import Split
 from inspector.safeedit.scores import Estimate
-
-Loader = Callable[[argparse.Namespace], InspectedModel]
 
 
 def options() -> argparse.ArgumentParser:
@@ -27,10 +24,7 @@ def options() -> argparse.ArgumentParser:
         prog="python -m editing.calibrate",
         description="Find the layer where edits of a model work, fit its detector of harmful prompts, and keep both.",
     )
-    parser.add_argument("--model", help="hub id or path; the embedded model by default")
-    parser.add_argument("--revision", help="of a hub model")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    add_model(parser)
     parser.add_argument("--out", type=Path, help="file to write; in the cache by default")
     parser.add_argument(
         "--measure",
@@ -38,11 +32,6 @@ def options() -> argparse.ArgumentParser:
         help="measure the model's calibration on bundled texts that it was not made with, instead of making one",
     )
     return parser
-
-
-def load_model(chosen: argparse.Namespace) -> InspectedModel:
-    """Load the model that the options name."""
-    return load(chosen.model, device=chosen.device, dtype=chosen.dtype, revision=chosen.revision)
 
 
 def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:
@@ -53,15 +42,10 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     """
     chosen = options().parse_args(arguments)
     try:
-        with memory_told():
-            _do(chosen, loader)
-    except InspectorError as error:
-        print(f"Error: {error.user_message()}", file=sys.stderr)
-        return 2
+        return finished(lambda: _do(chosen, loader))
     except OSError as error:
         print(f"Error: {error}. Choose another --out.", file=sys.stderr)
         return 2
-    return 0
 
 
 def _do(chosen: argparse.Namespace, loader: Loader) -> None:
@@ -71,7 +55,7 @@ def _do(chosen: argparse.Namespace, loader: Loader) -> None:
         print(measured(model, load_calibration(model, chosen.out).detector, chosen.measure))
         return
     path = chosen.out or places(model)[0]
-    made = run(make_calibration(model), _teller())
+    made = run(make_calibration(model), teller())
     assert made is not None  # nobody cancels it
     save_calibration(made, path)
     about = made.detector.about
@@ -118,19 +102,6 @@ def _percent(share: Estimate) -> str:
     if share.value is None:
         return "none"
     return f"{share.value:5.1f} %  ({share.low:.1f} to {share.high:.1f}, n = {share.n})"
-
-
-def _teller() -> Callable[[Preparation], None]:
-    said = -1
-
-    def tell(event: Preparation) -> None:
-        nonlocal said
-        tenth = int(10 * event.fraction)
-        if tenth > said:
-            said = tenth
-            print(f"  {event.message}, {100 * event.fraction:.0f} %", file=sys.stderr, flush=True)
-
-    return tell
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,22 +35,23 @@ from benchmarks.detox.rows import EDITS, ROUNDING, SUFFIX_ALONE
 from benchmarks.detox.run import Outcome, outcome_from, outcomes_of
 from benchmarks.detox.table import print_table
 from editing.calibration import load_calibration
-from inspector.errors import EditError, InspectorError
-from inspector.model import InspectedModel, load
+from editing.command import Loader, add_format, add_model, finished, format_of, load_model, told_format
+from inspector.errors import EditError
+from inspector.model import PromptFormat
 from inspector.safeedit.questions import Size
 
 NAMES = (SUFFIX_ALONE, ROUNDING, *EDITS)
-Loader = Callable[[argparse.Namespace], InspectedModel]
 
 
-def main(arguments: Sequence[str] | None = None, loader: Loader | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:
     """Run the comparison, or go on with it, and print its table.
 
     Returns:
         0, or 2 when it cannot be done.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=None, help="embedded model by default")
+    add_model(parser, "cpu", "float32")
+    add_format(parser)
     parser.add_argument("--split", default="development", choices=("development", "score"))
     parser.add_argument("--cases", type=int, default=18)
     parser.add_argument("--transfer", type=int, default=6, help="harmful questions an edit, each in a template")
@@ -62,18 +63,12 @@ def main(arguments: Sequence[str] | None = None, loader: Loader | None = None) -
     parser.add_argument("--out", type=Path, default=Path("runs/detox"), help="folder of finished cases")
     parser.add_argument("--table", action="store_true", help="print the table of the finished cases and end")
     options = parser.parse_args(arguments)
-    try:
-        cases = _finished(options, loader or (lambda chosen: load(chosen.model, device="cpu", dtype="float32")))
-    except InspectorError as error:
-        print(f"Error: {error.user_message()}", file=sys.stderr)
-        return 2
-    print_table(cases)
-    return 0
+    return finished(lambda: print_table(_finished(options, loader)))
 
 
 def _finished(options: argparse.Namespace, loader: Loader) -> list[dict[str, Outcome]]:
     """Return what every case gave; those that are not kept are run unless only the table is wanted."""
-    model = loader(options)
+    model, format = loader(options), format_of(options)
     calibration = load_calibration(model)
     calibration.teach(model)
     size = Size(options.transfer, options.harmless, options.facts, options.passages)
@@ -84,7 +79,7 @@ def _finished(options: argparse.Namespace, loader: Loader) -> list[dict[str, Out
         "cases": options.cases,
         "size": asdict(size),
         "max_new_tokens": options.max_new_tokens,
-        "rows": {name: _settings_of(name) for name in options.rows},
+        "rows": {name: _settings_of(name, format) for name in options.rows},
         "layer": calibration.layers.recommended,
     }
     folder = _folder(options.out / options.split, json.dumps(told, sort_keys=True, default=str))
@@ -97,7 +92,7 @@ def _finished(options: argparse.Namespace, loader: Loader) -> list[dict[str, Out
                 continue
             begun = time.perf_counter()
             questions = asked_of(case, options.split, size, number, len(cases))
-            outcomes = outcomes_of(model, case, questions, calibration, options.rows, options.max_new_tokens)
+            outcomes = outcomes_of(model, case, questions, calibration, options.rows, options.max_new_tokens, format)
             partial = path.with_suffix(".partial")
             partial.write_text(json.dumps({name: one.record() for name, one in outcomes.items()}), encoding="utf-8")
             partial.replace(path)
@@ -109,13 +104,13 @@ def _finished(options: argparse.Namespace, loader: Loader) -> list[dict[str, Out
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; {model.name}")
     print(
         f"{len(found)} of {len(cases)} cases ({', '.join(found)}), split '{options.split}', recommended layer "
-        f"{calibration.layers.recommended}, most {options.max_new_tokens} tokens"
+        f"{calibration.layers.recommended}, most {options.max_new_tokens} tokens{told_format(options)}"
     )
     return list(found.values())
 
 
-def _settings_of(name: str) -> Any:
-    return vars(EDITS[name].settings) if name in EDITS else name
+def _settings_of(name: str, format: PromptFormat) -> Any:
+    return vars(EDITS[name].settings(format)) if name in EDITS else vars(format)
 
 
 def _folder(folder: Path, told: str) -> Path:

@@ -13,7 +13,7 @@ from editing.methods.registry import METHODS, method_settings
 from editing.progress import EditResult
 from inspector.divergence import divergence
 from inspector.errors import EditError
-from inspector.model import InspectedModel
+from inspector.model import InspectedModel, PromptFormat
 from inspector.presets import Preset
 from inspector.safeedit import Case
 
@@ -48,12 +48,12 @@ class Edit:
     preset: Preset = "corrected"
     changes: Mapping[str, Any] | None = None
 
-    @property
-    def settings(self) -> Any:
-        """The settings of its method."""
-        return method_settings(self.method, self.preset, **(self.changes or {}))
+    def settings(self, format: PromptFormat = PromptFormat()) -> Any:
+        """Return the settings of its method in a prompt format; released code and paper are plain text in any."""
+        asked: dict[str, Any] = {"format": format} if self.preset == "corrected" else {"suffix": format.suffix}
+        return method_settings(self.method, self.preset, **asked, **(self.changes or {}))
 
-    def make(self, model: InspectedModel, case: Case, calibration: Calibration) -> EditResult:
+    def make(self, model: InspectedModel, case: Case, calibration: Calibration, format: PromptFormat) -> EditResult:
         """Make the edit on a case.
 
         Raises:
@@ -65,8 +65,8 @@ class Edit:
             if block is None:
                 raise EditError("No layer defends more than this model does by itself.")
         else:
-            block = divergence(model, case, self.preset).toxic_layer()
-        return run(METHODS[self.method].run(model, case, block, self.settings))
+            block = divergence(model, case, self.preset, format=format).toxic_layer()
+        return run(METHODS[self.method].run(model, case, block, self.settings(format)))
 
 
 EDITS: dict[str, Edit] = {

@@ -56,7 +56,9 @@ class Made:
     seconds: float
 
 
-def edits_of(model: InspectedModel, case: Case, calibration: Calibration, names: Sequence[str]) -> dict[str, Made]:
+def edits_of(
+    model: InspectedModel, case: Case, calibration: Calibration, names: Sequence[str], format: PromptFormat
+) -> dict[str, Made]:
     """Make the edits of the named rows; the routed row comes with the edit that it routes."""
     made: dict[str, Made] = {}
     for name in names:
@@ -65,12 +67,12 @@ def edits_of(model: InspectedModel, case: Case, calibration: Calibration, names:
         begun, refused, row = time.perf_counter(), "", VANILLA
         try:
             with memory_told():
-                result = EDITS[name].make(model, case, calibration)
+                result = EDITS[name].make(model, case, calibration, format)
                 begun, row = time.perf_counter() - result.seconds, result.row()
         except InspectorError as error:
             refused = error.user_message()
         seconds = time.perf_counter() - begun
-        made[name] = Made(row, EDITS[name].settings.format, refused, seconds)
+        made[name] = Made(row, EDITS[name].settings(format).format, refused, seconds)
         told = f": {refused}" if refused else ""
         print(f"case {case.identifier}, {name}: {seconds:.0f} s{told}", file=sys.stderr, flush=True)
         if name == TO_ROUTE:
@@ -86,6 +88,7 @@ def outcomes_of(
     calibration: Calibration,
     names: Sequence[str],
     max_new_tokens: int,
+    format: PromptFormat = PromptFormat(),
 ) -> dict[str, Outcome]:
     """Edit one case in every way and examine all of it.
 
@@ -93,13 +96,13 @@ def outcomes_of(
         names: Rows, of :data:`benchmarks.detox.rows.EDITS`, the suffix alone and the rounded weights.
     """
     judge, decoding = EmbeddedJudge(), Decoding(max_new_tokens=max_new_tokens)
-    made = edits_of(model, case, calibration, names)
+    made = edits_of(model, case, calibration, names, format)
     found: dict[str, Outcome] = {}
     if SUFFIX_ALONE in names:
-        both = examine(model, questions, VANILLA, judge, evaluation="paper", decoding=decoding)
+        both = examine(model, questions, VANILLA, judge, format=format, evaluation="paper", decoding=decoding)
         found[SUFFIX_ALONE] = Outcome(run(both))
     if ROUNDING in names:
-        found[ROUNDING] = Outcome(run(rounding_exam(model, questions, judge, decoding=decoding)))
+        found[ROUNDING] = Outcome(run(rounding_exam(model, questions, judge, format=format, decoding=decoding)))
     for group in _asked_alike(made):
         first, rows = made[group[0]], [made[name].row for name in group]
         exams = run(

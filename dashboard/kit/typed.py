@@ -20,6 +20,7 @@ class Texts:
         suffix: Suffix prompt S; empty for none.
         safe: Safe answer.
         unsafe: Unsafe answer.
+        chat: Use the model's chat template if it has one, else plain text.
     """
 
     question: str
@@ -27,11 +28,12 @@ class Texts:
     suffix: str
     safe: str
     unsafe: str
+    chat: bool = True
 
     @property
     def format(self) -> PromptFormat:
-        """The prompt format of what was typed: its suffix, and the model's chat template."""
-        return PromptFormat(self.suffix)
+        """The prompt format of what was typed."""
+        return PromptFormat(self.suffix, self.chat)
 
     def adversarial_prompt(self) -> str:
         """Return X, the template with the question in its slot.

@@ -17,7 +17,7 @@ from editing.calibration import Calibration
 from editing.trial_edits import Layers, Trial, trial_cases
 from inspector.divergence import divergence
 from inspector.errors import EditError, RefusedEdit
-from inspector.model import VANILLA, Detector
+from inspector.model import VANILLA, Detector, PromptFormat
 from inspector.safeedit.cases import bundled_templates
 from inspector.safeedit.questions import Size
 from inspector.safeedit.sets import false_alarm_prompts, harmful_questions
@@ -73,7 +73,7 @@ def test_edits_share_no_text_while_there_are_enough_and_are_not_made_on_cases_th
 
 def test_each_row_is_the_edit_that_it_is_called(llama, case, known, quick):
     names = [name for name, edit in EDITS.items() if edit.method == "dinm"]
-    made = running.edits_of(llama, case, known, names)
+    made = running.edits_of(llama, case, known, names, PromptFormat())
     assert list(made) == [*names, DETECTED]
     rows = [one.row for one in made.values()]
     released, paper, old, toxic, best, free, routed = rows
@@ -83,7 +83,11 @@ def test_each_row_is_the_edit_that_it_is_called(llama, case, known, quick):
     assert routed.patch is free.patch and routed.detector is known.detector and free.detector is None
     assert free.patch.settings["null_space"] is None and best.patch.settings["null_space"] is not None
     assert [one.format.chat for one in made.values()] == [False, False, True, True, True, True, True]
-    assert EDITS[CORRECTED].changes is not None and preset("corrected", **QUICK) == EDITS[CORRECTED].settings
+    plain = running.edits_of(llama, case, known, names, PromptFormat("", chat=False))
+    assert all(
+        one.row.patch.format == one.format == PromptFormat("", False, one.format.turn_end) for one in plain.values()
+    )
+    assert EDITS[CORRECTED].changes is not None and preset("corrected", **QUICK) == EDITS[CORRECTED].settings()
 
 
 def test_a_refused_edit_leaves_vanilla_and_its_reason(llama, case, known, monkeypatch):
@@ -91,7 +95,7 @@ def test_a_refused_edit_leaves_vanilla_and_its_reason(llama, case, known, monkey
         raise RefusedEdit("Nothing.")
 
     monkeypatch.setattr(Edit, "make", refused)
-    made = running.edits_of(llama, case, known, [CORRECTED, TO_ROUTE])
+    made = running.edits_of(llama, case, known, [CORRECTED, TO_ROUTE], PromptFormat())
     assert [(one.row, one.refused) for one in made.values()] == [(VANILLA, "Nothing.")] * 3
 
 
@@ -119,4 +123,4 @@ def test_finished_cases_are_kept_and_those_of_other_settings_refused(quick, monk
 def test_without_a_recommended_layer_there_is_no_edit_there(llama, case):
     nowhere = Calibration(Layers((Trial(2, 0.0, 0.1, 1.0),), 0.5, 1, 4), None)
     with pytest.raises(EditError, match="No layer defends more"):
-        EDITS[CORRECTED].make(llama, case, nowhere)
+        EDITS[CORRECTED].make(llama, case, nowhere, PromptFormat())

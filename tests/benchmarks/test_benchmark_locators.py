@@ -31,7 +31,8 @@ QUICK = AtlasSettings(
 def test_one_fault_costs_its_case_and_is_told(llama, case, monkeypatch, capsys, error):
     module = sys.modules[compare.__module__]
     monkeypatch.setattr(module, "LOCATORS", dict(list(LOCATORS.items())[:2]))
-    monkeypatch.setattr(module, "locate_with", lambda model, case: ())
+    asked_in = []
+    monkeypatch.setattr(module, "locate_with", lambda model, case, setup: asked_in.append(setup.format) or ())
     made = run(make_atlas(llama, case, QUICK))
 
     def atlas(_model, chosen, _settings):
@@ -43,6 +44,7 @@ def test_one_fault_costs_its_case_and_is_told(llama, case, monkeypatch, capsys, 
     monkeypatch.setattr(module, "make_atlas", atlas)
     compare(llama, [replace(case, identifier=number) for number in (7, 8, 9)], QUICK)
     told = capsys.readouterr().out
+    assert asked_in == [QUICK.format] * 3
     assert "case 8 failed: " in told and "\n2 cases, 1 updates" in told and "failed, in no table: 1 of 3 cases" in told
     assert told.rstrip().splitlines()[-1].endswith("(2)"), "the tables are over the cases that are done"
 

@@ -18,12 +18,18 @@ from inspector.safeedit import bundled_cases
 
 def test_a_run_prints_what_each_safeguard_says(monkeypatch, capsys):
     quick = {"steps": 1, "learning_rate": 1e-3, "harmless_prompts": 1, "harmless_tokens": 2, "damage_budget": None}
-    monkeypatch.setattr(safeguards, "preset", lambda name: preset(name, **quick))
+    monkeypatch.setattr(safeguards, "preset", lambda name, **own: preset(name, **quick, **own))
     model = word_model(question.prompt for question in small_exam(bundled_cases()[0]))
-    asked = ["--layer", "1", "--harmless", "2", "--max-new-tokens", "4"]
+    asked = ["--layer", "1", "--harmless", "2", "--max-new-tokens", "4", "--suffix-prompt", ""]
     assert safeguards.main(asked, lambda _options: model) == 0
     told = capsys.readouterr().out
-    for part in ("corrected at layer 1", "strength curve:", "  strength  defended", "second edit:", "The second edit"):
+    for part in (
+        "corrected at layer 1 (no suffix), cases",
+        "strength curve:",
+        "  strength  defended",
+        "second edit:",
+        "The second edit",
+    ):
         assert part in told
     assert told.count("\ngate: ") == 2 and told.count("Scored on 2 harmless prompts and 8 harmful questions") == 2
 

@@ -9,16 +9,23 @@ from editing import preset
 from editing.suffixes import SUFFIXES
 from editing.trial_edits import trial_cases
 from inspector.errors import EditError
+from inspector.model import PromptFormat
 
 
 def test_a_run_prints_every_condition_and_the_reading(llama, case, monkeypatch, capsys):
     quick = {"steps": 1, "learning_rate": 1e-2, "harmless_prompts": 1, "harmless_tokens": 2, "damage_budget": None}
-    monkeypatch.setattr(suffixes, "preset", lambda name: preset(name, **quick))
+    monkeypatch.setattr(suffixes, "preset", lambda name, **own: preset(name, **quick, **own))
     monkeypatch.setattr(suffixes, "chosen_cases", lambda count: (case,) * count)
     asked = ["--layer", "1", "--cases", "1", "--harmless", "2", "--max-new-tokens", "3", "--suffix", "kind=Be kind."]
-    assert suffixes.main(asked, lambda _options: llama) == 0
+    made = []
+    own = suffixes.suffix_study
+    monkeypatch.setattr(suffixes, "suffix_study", lambda model, edits, _: own(model, made.extend(edits) or edits, _))
+    assert suffixes.main([*asked, "--plain-text"], lambda _options: llama) == 0
     told = capsys.readouterr().out
-    assert "corrected at layer 1, 1 edits" in told and "kind: Be kind." in told and "none: (nothing)" in told
+    assert [row.patch.format for _, row in made] == [PromptFormat(chat=False)]
+    assert (
+        "corrected at layer 1 (plain text), 1 edits" in told and "kind: Be kind." in told and "none: (nothing)" in told
+    )
     rows = [line.split()[0] for line in told.splitlines() if line.startswith(("vanilla  ", "edited  "))]
     assert rows == ["vanilla"] * 4 + ["edited"] * 4 and "by the edited weights alone" in told
 

@@ -22,7 +22,7 @@ from editing import dinm, preset, run
 from editing.gate import Budgets, GateSettings
 from inspector.divergence import DISTANCES, divergence
 from inspector.locators import LOCATORS
-from inspector.model import SUFFIX, VANILLA, Decoding, InspectedModel, Row, answer, encode
+from inspector.model import SUFFIX, VANILLA, Decoding, InspectedModel, PromptFormat, Row, answer, encode
 from inspector.safeedit import bundled_cases
 
 SCRIPT = "<script>alert(1)</script>"
@@ -136,6 +136,28 @@ def test_the_curves_of_locate_are_those_of_the_engine(client, model, name):
     for distance in DISTANCES:
         assert np.allclose(told[distance], expected.by(distance)), distance
     assert told["toxic_layer"] == expected.toxic_layer() and told["blocks"] == 3
+
+
+def test_plain_text_is_one_parameter_of_everything_that_measures_edits_or_asks(client, model):
+    plain = PromptFormat(chat=False)
+    texts, one = case(2), bundled_cases()[2]
+    asked = client.predict(*texts[:2], chat=False, api_name="/prompt")["text"]
+    assert asked == f"{one.adversarial_prompt} {SUFFIX}"
+    told = client.predict(*texts, chat=False, api_name="/locate")
+    expected = divergence(model, one, format=plain)
+    assert np.allclose(told["l2"], expected.by("l2")) and told["toxic_layer"] == expected.toxic_layer()
+    first, *_ = list(client.submit(*texts, chat=False, api_name="/locators"))
+    assert first["layer"] == expected.toxic_layer() and np.allclose(first["scores"], expected.by("l2"))
+    *_, made = list(client.submit(*texts, chat=False, api_name="/atlas"))
+    assert made["settings"]["format"] == {"suffix": SUFFIX, "chat": False, "turn_end": True}
+    *_, done = list(client.submit(*texts, 1, "corrected", 1, chat=False, api_name="/edit"))
+    assert done["live"] is True and weights(client).endswith(done["patch"])
+    for endpoint, arguments in (("/ask", ("Why?",)), ("/stress_test", ("This case",))):
+        with pytest.raises(AppError, match="made in plain text and is asked so"):
+            client.submit(*arguments, chat=True, max_new_tokens=4, api_name=endpoint).result()
+    asked = client.predict("Why?", max_new_tokens=4, chat=False, api_name="/ask")
+    expected_text = answer(model, encode(model, "Why?", None, plain).prompt, decoding=Decoding(max_new_tokens=4))
+    assert asked["vanilla"] == expected_text.texts[0]
 
 
 def test_every_locator_answers_and_the_atlas_comes_layer_by_layer(client, model):
@@ -355,7 +377,7 @@ def test_the_stress_test_streams_replies_and_ends_with_scores(client):
 def test_methods_stream_a_record_each_and_one_of_them_is_loaded(client):
     case = client.predict(api_name="/cases")[0]
     texts = [case[name] for name in ("question", "template", "safe", "unsafe")]
-    options = {"chosen": ["FT-L", "Self-Reminder"], "max_new_tokens": 4, "suffix": ""}
+    options = {"chosen": ["FT-L", "Self-Reminder"], "max_new_tokens": 4, "suffix": "", "chat": False}
     job = client.submit(*texts, 1, **options, api_name="/methods")
     job.result()
     tuned, reminded = job.outputs()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from dashboard_helpers import model_at_rest
+from dashboard_helpers import Visitor, assert_idle, model_at_rest
 
 from dashboard.kit.session import Session
 from dashboard.kit.typed import Texts
+from dashboard.steps.case.view import CHAT_TEMPLATE, PLAIN_TEXT
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.compare import texts as compare_texts
+from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.operate import run as operating
 from editing import preset, run
+from inspector.divergence import divergence
 from inspector.likelihood import likelihoods
 from inspector.model import VANILLA, Decoding, PromptFormat, answer, encode
 
@@ -44,3 +48,43 @@ def test_an_edit_is_compared_in_its_own_prompt_format(chat):
         assert told.texts[0] == alone.texts[0]
         note = compare_texts.answer_note("Question alone", session.live.format)
         assert ("plain text" in note) is not chat and "its own suffix" in note
+
+
+def test_the_rail_s_plain_text_reaches_the_prompt_locate_the_edit_and_what_is_asked(visitor: Visitor):
+    model, suffix = visitor.page.context.model, visitor.standing("suffix")
+    in_template = visitor.standing("prompt")
+    visitor.do("on_texts", form=PLAIN_TEXT)
+    plain = visitor.screen["prompt"]
+    assert plain != in_template and plain.endswith(suffix) and "[assistant]" not in plain
+    assert "Press Locate to measure them" in visitor.screen["locate_reading"]
+
+    visitor.do("on_locate")
+    session = visitor.session
+    assert session.format == PromptFormat(suffix, chat=False)
+    expected = divergence(model, session.case, format=session.format)
+    found = session.slot(LocatedCase).divergence
+    assert np.allclose(found.by("l2"), expected.by("l2"))
+    assert not np.allclose(found.by("l2"), divergence(model, session.case).by("l2")), "the formats must differ"
+
+    assert visitor.standing("chat") is True, "the setting of the preset itself is as it was"
+    visitor.do("on_edit", steps=2)
+    assert session.live.format == PromptFormat(suffix, chat=False)
+    visitor.do("on_undo")
+    visitor.do("on_undo")
+    assert session.live is None
+    visitor.do("on_ask", max_new_tokens=4)
+    shown = session.slot(comparing.Measured).answers.texts[0]
+    prompt = encode(model, session.case.adversarial_prompt, None, session.format).prompt
+    assert shown == answer(model, prompt, decoding=Decoding(4)).texts[0]
+    assert_idle(visitor)
+
+
+def test_what_was_made_in_the_template_says_so_where_the_rail_is_in_plain_text():
+    made, typed = PromptFormat(), PromptFormat(chat=False)
+    assert "in the chat template, as the edit was made" in compare_texts.answer_note("Case", made, typed)
+    assert "as the edit was made" not in compare_texts.answer_note("Case", made, made)
+
+
+def test_the_choice_of_a_format_is_offered_where_there_is_a_template(page):
+    assert page.parts.form.visible is True
+    assert [value for _, value in page.parts.form.choices] == [CHAT_TEMPLATE, PLAIN_TEXT]

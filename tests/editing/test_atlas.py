@@ -170,12 +170,12 @@ def test_a_block_whose_measured_edit_is_not_finite_is_left_out_of_the_answers_to
     settings = replace(SHORT, answers=True, max_new_tokens=3)
     whole = run(make_atlas(llama, case, settings))
     module = sys.modules[make_atlas.__module__]
-    own = module._measured
+    own = module.measured
 
     def measured(*given):
         return [replace(entry, kl=float("nan")) if entry.block == 0 else entry for entry in own(*given)]
 
-    monkeypatch.setattr(module, "_measured", measured)
+    monkeypatch.setattr(module, "measured", measured)
     atlas = run(make_atlas(llama, case, settings))
     expect_without(atlas, whole, 0)
     assert [entry.verdicts for entry in atlas.entries] == [entry.verdicts for entry in whole.entries[1:]]

@@ -19,10 +19,13 @@ from dashboard.steps.case import origins, run
 from dashboard.steps.case import texts as words
 from editing.own_answers import OwnAnswers
 from inspector.errors import CaseError, InspectorError
+from inspector.model import PromptFormat
+from inspector.model.prompt_format import has_chat_template
 from inspector.safeedit import bundled_cases, bundled_templates
 
 NO_TEMPLATE = "No attack, the question alone"
 OWN_TEMPLATE = "Your own template"
+CHAT_TEMPLATE, PLAIN_TEXT = "Chat template", "Plain text"
 
 
 SEARCH = """
@@ -126,6 +129,14 @@ class CaseRoom(Room):
                 interactive=free,
                 elem_id="suffix",
             )
+            self.form = gr.Radio(
+                [CHAT_TEMPLATE, PLAIN_TEXT],
+                value=CHAT_TEMPLATE if texts.chat else PLAIN_TEXT,
+                label="Prompt format",
+                info="How the model gets every prompt; an edit is asked as it was made",
+                visible=has_chat_template(self.model.tokenizer),
+                elem_id="prompt-format",
+            )
         self.examples = gr.HTML(
             words.examples(texts.question), js_on_load=SEARCH, apply_default_css=False, elem_id="examples"
         )
@@ -147,11 +158,15 @@ class CaseRoom(Room):
 
     @property
     def _fields(self) -> tuple[Any, ...]:
-        return self.question, self.template, self.suffix, self.safe, self.unsafe
+        return self.question, self.template, self.suffix, self.safe, self.unsafe, self.form
+
+    def _texts(self, values: Values) -> Texts:
+        question, template, suffix, safe, unsafe, form = (values[part] or "" for part in self._fields)
+        return Texts(question, template, suffix, safe, unsafe, form != PLAIN_TEXT)
 
     def typed(self, values: Values) -> Texts:
         """Return the rail's texts as they stand, refused in a read-only demo if they are not bundled."""
-        texts = Texts(*(values[part] or "" for part in self._fields))
+        texts = self._texts(values)
         if self.context.read_only:
             require_bundled(texts, self.context.example.texts.suffix)
         return texts
@@ -161,6 +176,9 @@ class CaseRoom(Room):
         texts = self.typed(values)
         origins.require_fresh(texts, values[self.kept])
         return texts
+
+    def _format(self, values: Values) -> PromptFormat:
+        return PromptFormat(values[self.suffix] or "", values[self.form] != PLAIN_TEXT)
 
     def answered(self, session: Session, values: Values) -> Generator[Update, None, bool]:
         """Let the model write what is missing or stale, also into ``values``; tells whether it was not cancelled."""
@@ -195,7 +213,7 @@ class CaseRoom(Room):
 
     def _origins(self, values: Values) -> Update:
         """Say where the answers come from; the buttons stand where one is stale."""
-        texts, kept = Texts(*(values[part] or "" for part in self._fields)), values[self.kept]
+        texts, kept = self._texts(values), values[self.kept]
         sides = [origins.standing(texts, side, kept) for side in origins.SIDES]
         return {
             self.origins: words.origins(texts, kept),
@@ -211,7 +229,7 @@ class CaseRoom(Room):
         drawn = (self.kept, self.safe, self.unsafe, *self._said)
         self.bus.offer("answers", Offer(read, drawn, self.answered))
         self.context.lock(self.fill)
-        self.bus.offer("suffix", Offer((self.suffix,), call=lambda values: values[self.suffix]))
+        self.bus.offer("format", Offer((self.suffix, self.form), call=self._format))
 
     @property
     def _said(self) -> tuple[Any, ...]:
@@ -307,14 +325,14 @@ class CaseRoom(Room):
 
     def _on_answer_typed(self, side: str) -> Callable[[Session, Values], Update]:
         def on_answer_typed(_session: Session, values: Values) -> Update:
-            texts = Texts(*(values[part] or "" for part in self._fields))
+            texts = self._texts(values)
             return {self.kept: origins.kept_as(texts, values[self.kept], side, "typed")}
 
         return on_answer_typed
 
     def on_texts(self, session: Session, values: Values) -> Update:
         """Assemble the prompt as it is typed, and tell the steps."""
-        typed = Texts(*(values[part] or "" for part in self._fields))
+        typed = self._texts(values)
         said = {self.attack: words.attack_in_place(typed), **self._origins(values)}
         try:
             view = run.view_prompt(self.model, self.typed(values))

@@ -115,6 +115,8 @@ def answer_note(
     unusual = format.label() if format is not None else ""
     if format is not None and not unusual and typed is not None and typed.suffix != format.suffix:
         unusual = "with the edit's own suffix"
+    elif format is not None and not unusual and typed is not None and typed.chat != format.chat:
+        unusual = "in the chat template"
     made = f" · {unusual}, as the edit was made" if unusual else ""
     return f"{choice.lower()}{made}{'' if judged else ' · not judged'}"
 

@@ -195,7 +195,7 @@ class CompareRoom(Room):
         """Wire the controls."""
         press, clock = self.context.press, self.bus.offered("clock").outputs[0]
         self.context.react(self.ask_what.input, self.on_ask_what, inputs=[self.ask_what], outputs=[self.own_text])
-        asked = [*self.bus.offered("suffix").inputs, self.ask_what, self.own_text, *self._decoding]
+        asked = [*self.bus.offered("format").inputs, self.ask_what, self.own_text, *self._decoding]
         shown = [*self.pair.parts, self.routing.detected]
         press(self.ask.click, self.on_ask, clock=clock, inputs=asked, outputs=shown, starting="")
         for trigger, work, own in (
@@ -219,13 +219,13 @@ class CompareRoom(Room):
         self._require_bundled(values)
         choice = values[self.ask_what]
         text = run.prompt_to_ask(case, choice, values[self.own_text])
-        suffix = self.bus.offered("suffix").call(values)
-        yield from self._stream(session, text, choice, PromptFormat(suffix), self.decoding(values))
+        typed = self.bus.offered("format").call(values)
+        yield from self._stream(session, text, choice, typed, self.decoding(values))
 
     def _require_bundled(self, values: Values) -> None:
         own = values[self.ask_what] == OWN_PROMPT
-        suffix = self.bus.offered("suffix").call(values)
-        if self.context.read_only and (own or suffix != self.context.example.texts.suffix):
+        typed = self.bus.offered("format").call(values)
+        if self.context.read_only and (own or typed.suffix != self.context.example.texts.suffix):
             raise CaseError("This demo is read-only: free text is off. Pick one of the case's prompts.")
 
     def _stream(

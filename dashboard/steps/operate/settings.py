@@ -7,6 +7,7 @@ from typing import Any
 
 from editing import DinmSettings, preset
 from inspector.errors import CaseError
+from inspector.model import PromptFormat
 
 # Settings on the page, in DinmSettings' names where they differ.
 SETTING_FIELDS = {
@@ -48,18 +49,21 @@ _WHOLE = (
 )
 
 
-def settings_from(name: Any, suffix: str, values: Sequence[Any]) -> DinmSettings:
+def settings_from(name: Any, format: PromptFormat, values: Sequence[Any]) -> DinmSettings:
     """Build the settings from the page's values, in the order of :data:`SETTING_FIELDS`.
+
+    Args:
+        format: The rail's: in plain text no setting brings the chat template back.
 
     Raises:
         CaseError: A number field is empty.
         EditError: A value is out of range.
     """
-    changes: dict[str, Any] = {"suffix": suffix}
+    changes: dict[str, Any] = {"suffix": format.suffix}
     for (part, setting), value in zip(SETTING_FIELDS.items(), values, strict=True):
         if value is None and part not in ZERO_IS_NONE:
             raise CaseError(f"The setting '{setting.replace('_', ' ')}' is empty. Give it a value.")
         if part in ZERO_IS_NONE:
             value = value or None
         changes[setting] = int(value) if part in _WHOLE and value is not None else value
-    return preset(name, **changes)
+    return preset(name, **{**changes, "chat": bool(changes["chat"]) and format.chat})

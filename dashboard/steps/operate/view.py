@@ -20,6 +20,7 @@ from dashboard.steps.operate.settings import SETTING_FIELDS, ZERO_IS_NONE, setti
 from editing import DinmSettings, Preparation, Step, preset
 from editing.values import setting_value
 from inspector.divergence import PRESETS
+from inspector.model import PromptFormat
 
 
 class OperateRoom(Room):
@@ -168,14 +169,15 @@ class OperateRoom(Room):
     def _fields(self) -> list[Any]:
         return [self.edit_preset, *(getattr(self, name) for name in SETTING_FIELDS)]
 
-    def settings(self, values: Values, suffix: str, **changes: Any) -> DinmSettings:
+    def settings(self, values: Values, format: PromptFormat, **changes: Any) -> DinmSettings:
         """Return the settings on the page.
 
         Args:
+            format: The rail's prompt format.
             changes: Other values for single fields, by their names on the page.
         """
         shown = [changes.get(name, values[getattr(self, name)]) for name in SETTING_FIELDS]
-        return settings_from(values[self.edit_preset], suffix, shown)
+        return settings_from(values[self.edit_preset], format, shown)
 
     def hear(self) -> None:
         """Offer the clock and the edit; show the vital signs of whatever edit becomes live."""
@@ -275,7 +277,7 @@ class OperateRoom(Room):
             changes: Other values for single settings, by their names on the page.
         """
         texts = self.bus.offered("texts").call(values)
-        settings = self.settings(values, texts.suffix, **changes)
+        settings = self.settings(values, texts.format, **changes)
         block = self.bus.offered("layer").call(values)
         self.bus.offered("decoding").call(values)  # what cannot be asked afterwards is said before
         self.gating.settings(values)

@@ -19,13 +19,13 @@ from typing import TextIO
 
 import torch
 
-from editing.memory import memory_told
+from editing.command import add_format, add_model, finished, format_of, load_model
 from editing.methods.mend.network import EditorNetwork
 from editing.methods.mend.store import load_editor, places, save_editor
 from editing.methods.mend.training import MendTraining, Report, evaluate, lesson, new_editor, train, watched_prompts
 from editing.progress import run
-from inspector.errors import EditError, InspectorError
-from inspector.model import InspectedModel, load
+from inspector.errors import EditError
+from inspector.model import InspectedModel
 from inspector.safeedit import Case, bundled_cases, bundled_constraint_prompts, bundled_harmless
 from inspector.safeedit.layouts import read_cases, serves
 from inspector.safeedit.sets import held_out_cases
@@ -39,17 +39,11 @@ WATCHED = 12
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        with memory_told():
-            _do(options, arguments)
-    except InspectorError as error:
-        print(error.user_message(), file=sys.stderr)
-        return 2
-    return 0
+    return finished(lambda: _do(options, arguments))
 
 
 def _do(options: argparse.Namespace, arguments: Sequence[str] | None) -> None:
-    model = load(options.model, device=options.device, dtype=options.dtype)
+    model = load_model(options)
     if options.command == "train":
         _train(model, options, shlex.join(["python", "-m", "editing.methods.mend", *(arguments or sys.argv[1:])]))
     else:
@@ -66,10 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     training = commands.add_parser("train", help="train an editor network")
     scoring = commands.add_parser("evaluate", help="measure one on the cases that are kept for scoring")
     for command in (training, scoring):
-        command.add_argument("--model", default=None, help="hub id or folder; the embedded model by default")
-        command.add_argument("--device", default="auto")
-        command.add_argument("--dtype", default="float32")
+        add_model(command, dtype="float32")
         command.add_argument("--limit", type=int, default=None, help="most cases")
+    add_format(training)
     training.add_argument("--cases", default="bundled", help="bundled, a file, a folder, or a hub dataset")
     training.add_argument("--split", default="train", help="split of a hub dataset")
     training.add_argument("--out", type=Path, default=None, help="file to write; the cache by default")
@@ -91,7 +84,7 @@ def _cases(options: argparse.Namespace) -> list[Case]:
 
 def _train(model: InspectedModel, options: argparse.Namespace, command: str) -> None:
     numbers = {f.name: getattr(options, f.name) for f in fields(MendTraining) if hasattr(options, f.name)}
-    settings = replace(MendTraining(), **numbers)
+    settings = replace(MendTraining(), **numbers, format=format_of(options))
     cases = _cases(options)
     asked = [case.constraint.prompt for case in cases if case.constraint]
     harmless = list(dict.fromkeys([*bundled_constraint_prompts(), *asked]))[:64]

@@ -17,10 +17,11 @@ from editing import DinmSettings, preset
 from editing.values import setting_names, setting_value
 from inspector.divergence import PRESETS
 from inspector.errors import CaseError, EditError
-from inspector.model import SUFFIX, Decoding
+from inspector.model import SUFFIX, Decoding, PromptFormat
 from inspector.safeedit import bundled_cases
 
 SCRIPT = "<script>alert(1)</script>"
+RAIL = PromptFormat("")
 CHANGEABLE = ("question", "template", "suffix", "safe", "unsafe")
 
 
@@ -40,24 +41,24 @@ def test_every_setting_of_an_edit_is_on_the_page(page):
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_settings_that_a_preset_shows_are_the_ones_that_run(visitor, name):
     visitor.do("on_preset", edit_preset=name)
-    assert settings_from(name, SUFFIX, [visitor.standing(part) for part in SETTING_FIELDS]) == preset(name)
+    assert settings_from(name, PromptFormat(), [visitor.standing(part) for part in SETTING_FIELDS]) == preset(name)
 
 
 def test_the_page_starts_with_the_settings_of_corrected(visitor):
     shown = [visitor.standing(part) for part in SETTING_FIELDS]
-    assert settings_from(visitor.standing("edit_preset"), SUFFIX, shown) == preset("corrected")
+    assert settings_from(visitor.standing("edit_preset"), PromptFormat(), shown) == preset("corrected")
 
 
 @pytest.mark.parametrize("part", ["learning_rate", "clamp", "target", "budget"])
 @pytest.mark.parametrize("nothing", [0, 0.0, None])
 def test_zero_means_none_where_a_number_may_be_left_out(part, nothing):
-    assert getattr(settings_from("corrected", "", values(**{part: nothing})), SETTING_FIELDS[part]) is None
+    assert getattr(settings_from("corrected", RAIL, values(**{part: nothing})), SETTING_FIELDS[part]) is None
 
 
 @pytest.mark.parametrize("part", ["step_kl", "steps", "edit_weight", "weight_decay", "harmless_tokens"])
 def test_an_empty_number_is_refused_by_name(part):
     with pytest.raises(CaseError, match=f"'{SETTING_FIELDS[part].replace('_', ' ')}' is empty. Give it a value"):
-        settings_from("corrected", "", values(**{part: None}))
+        settings_from("corrected", RAIL, values(**{part: None}))
 
 
 @pytest.mark.parametrize(
@@ -78,17 +79,24 @@ def test_an_empty_number_is_refused_by_name(part):
 )
 def test_a_value_out_of_range_is_refused_by_name(part, value):
     with pytest.raises(EditError, match=f"{SETTING_FIELDS[part]} = .*out of range: it should"):
-        settings_from("corrected", "", values(**{part: value}))
+        settings_from("corrected", RAIL, values(**{part: value}))
 
 
 def test_whole_numbers_are_whole_whatever_the_slider_sends():
-    settings = settings_from("corrected", "", values(steps=7.0, harmless_prompts=3.0, harmless_tokens=5.0))
+    settings = settings_from("corrected", RAIL, values(steps=7.0, harmless_prompts=3.0, harmless_tokens=5.0))
     for count in (settings.steps, settings.harmless_prompts, settings.harmless_tokens):
         assert isinstance(count, int)
 
 
 def test_the_suffix_of_the_rail_is_the_suffix_of_the_edit():
-    assert settings_from("paper", "Be good.", values()).format.suffix == "Be good."
+    assert settings_from("paper", PromptFormat("Be good."), values()).format.suffix == "Be good."
+
+
+@pytest.mark.parametrize("setting", [True, False])
+def test_an_edit_is_in_plain_text_where_the_rail_or_its_own_setting_says_so(setting):
+    for rail in (True, False):
+        made = settings_from("corrected", PromptFormat(chat=rail), values(chat=setting))
+        assert made.format.chat is (rail and setting)
 
 
 def test_an_unknown_preset_is_refused_with_the_valid_ones_and_its_name_escaped(visitor):

@@ -1,0 +1,138 @@
+"""Edits of neighbouring blocks that descend side by side, and the tails that they are evaluated and measured on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from editing.atlas.made import AtlasSettings, Entry
+from editing.descent import Signs
+from editing.replay import master_weight
+from editing.step_size import adam, first_size, measured_sizes
+from inspector.contrast import MlpTrace
+from inspector.kl import kl_by_token, told
+from inspector.model import Encoded, InspectedModel
+from inspector.model.counted import token_log_probabilities
+from inspector.model.tails import Tails, with_weight
+
+
+class AtlasTails:
+    """The tails of everything that is measured, for all chosen blocks.
+
+    Attributes:
+        model: The model.
+        vanilla: ``[positions, vocabulary]`` vanilla log-probabilities on the harmless answers.
+        before: Mean log-probability of the safe and of the unsafe answer, vanilla, nats.
+    """
+
+    def __init__(
+        self,
+        model: InspectedModel,
+        safe: Encoded,
+        unsafe: Encoded,
+        harmless: Sequence[Encoded],
+        blocks: Sequence[int],
+    ) -> None:
+        self.model = model
+        self.safe = Tails(model, [safe.tokens], [safe.predicting], blocks)
+        self.unsafe = Tails(model, [unsafe.tokens], [unsafe.predicting], blocks)
+        self.harmless = Tails(model, [e.tokens for e in harmless], [e.predicting for e in harmless], blocks)
+        self.safe_labels, self.unsafe_labels = safe.response, unsafe.response
+        last = blocks[-1]
+        whole = {last: master_weight(model, last)}
+        self.before = (
+            float(likelihood(_run(self.safe, whole)[last], self.safe_labels)),
+            float(likelihood(_run(self.unsafe, whole)[last], self.unsafe_labels)),
+        )
+        self.vanilla = _run(self.harmless, whole)[last].log_softmax(dim=-1)
+
+
+class Group:
+    """The down-projections of neighbouring blocks that descend side by side (:class:`~editing.descent.Trained`).
+
+    Their losses are summed up, so that each gets the gradient of its own.
+    """
+
+    def __init__(self, model: InspectedModel, blocks: Sequence[int]) -> None:
+        self.weights = {block: master_weight(model, block).requires_grad_(True) for block in blocks}
+        self.parameters = list(self.weights.values())
+
+    def delta_norm(self) -> float:
+        """Not followed step by step: each block's is measured at the end."""
+        return 0.0
+
+    def kept(self) -> list[Tensor]:
+        """See :class:`~editing.descent.Trained`."""
+        return [weight.detach().clone() for weight in self.parameters]
+
+    @torch.no_grad()
+    def restore(self, kept: Sequence[Tensor]) -> None:
+        """See :class:`~editing.descent.Trained`."""
+        for weight, value in zip(self.parameters, kept, strict=True):
+            weight.copy_(value)
+
+    def signs(self, tails: AtlasTails, first: MlpTrace, number: int) -> Signs:
+        """Evaluate all of them; before the first update they are all vanilla and one backward pass serves them all."""
+        if number > 0:
+            found = _run(tails.safe, self.weights)
+            loss = torch.stack([-likelihood(logits, tails.safe_labels) for logits in found.values()]).sum()
+            mean = float(loss.detach()) / len(self.weights)
+            return Signs(loss, mean, 0.0, mean, math.exp(-mean))
+
+        def put() -> None:
+            for block, weight in self.weights.items():
+                weight.grad = first.weight_gradient(block).to(weight.device)
+
+        loss = torch.tensor(first.value * len(self.weights))
+        return Signs(loss, first.value, 0.0, first.value, math.exp(-first.value), backward=put)
+
+    def optimiser(self, tails: AtlasTails, first: MlpTrace, settings: AtlasSettings) -> torch.optim.Optimizer:
+        """Return Adam with the settings' step size, or with the size of each block that is measured."""
+        if settings.learning_rate is not None:
+            return torch.optim.Adam(self.parameters, lr=settings.learning_rate)
+        gradients = {b: first.weight_gradient(b).to(weight.device) for b, weight in self.weights.items()}
+
+        @torch.no_grad()
+        def cost(sizes: np.ndarray) -> np.ndarray:
+            stepped = {
+                block: weight - float(size) * gradients[block].sign()
+                for (block, weight), size in zip(self.weights.items(), sizes, strict=True)
+            }
+            with tails.model.lock:  # for one trial at a time: others take turns
+                found = _run(tails.harmless, stepped)
+            return np.array([float(kl_by_token(tails.vanilla, found[b].log_softmax(dim=-1))) for b in self.weights])
+
+        start = np.array([first_size(weight.detach()) for weight in self.parameters])
+        sizes = measured_sizes(cost, start, settings.step_kl)
+        # Where no size is found, the first trial is as good as any: what its edit costs is measured.
+        return adam(self.parameters, list(gradients.values()), np.where(np.isnan(sizes), start, sizes).tolist())
+
+
+def likelihood(logits: Tensor, labels: Sequence[int]) -> Tensor:
+    """Return the mean log-probability of the labels."""
+    return token_log_probabilities(logits, labels).mean()
+
+
+def _run(tails: Tails, weights: dict[int, Tensor]) -> dict[int, Tensor]:
+    return tails.logits({block: tails.changed(block, with_weight(weight)) for block, weight in weights.items()})
+
+
+@torch.no_grad()
+def measured(model: InspectedModel, tails: AtlasTails, weights: dict[int, Tensor]) -> list[Entry]:
+    """Measure the edits of some blocks; the edited matrices by block."""
+    with model.lock:
+        safe, unsafe, harmless = (_run(each, weights) for each in (tails.safe, tails.unsafe, tails.harmless))
+    return [
+        Entry(
+            block=block,
+            safe=float(likelihood(safe[block], tails.safe_labels)),
+            unsafe=float(likelihood(unsafe[block], tails.unsafe_labels)),
+            kl=told(kl_by_token(tails.vanilla, harmless[block].log_softmax(dim=-1))),
+            delta_norm=float((weight - master_weight(model, block)).norm()),
+        )
+        for block, weight in weights.items()
+    ]

@@ -1,0 +1,152 @@
+"""How an atlas is made: the loop over groups of blocks, and which blocks it leaves out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict, replace
+
+import torch
+from torch import Tensor
+
+from editing.atlas.answering import answers_of
+from editing.atlas.group import AtlasTails, Group, likelihood, measured
+from editing.atlas.made import Atlas, AtlasProgress, AtlasSettings, Entry
+from editing.descent import Descent, Signs, Stops
+from editing.guard import check_case
+from editing.objectives import harmless_answers
+from editing.progress import Preparation
+from editing.replay import master_weight
+from inspector.contrast import mlp_trace
+from inspector.errors import RefusedEdit
+from inspector.model import Delta, InspectedModel, Patch, Row, encode
+from inspector.model.patch import VANILLA
+from inspector.safeedit import Case
+from inspector.safeedit.exam import asked_as
+from inspector.safeedit.judges import EmbeddedJudge
+from inspector.safeedit.verdict import Judge, Verdict
+
+
+def make_atlas(
+    model: InspectedModel,
+    case: Case,
+    settings: AtlasSettings = AtlasSettings(),
+    *,
+    judge: Judge | None = None,
+    cancel: Callable[[], bool] = lambda: False,
+) -> Generator[Preparation | AtlasProgress, None, Atlas]:
+    """Edit every block in turn on one case and measure each edit; nothing is kept of the patches.
+
+    The edit is DINM's: Adam on the negative log-likelihood of the safe answer (``corrected``'s alignment). The
+    constraint's KL is measured and has no gradient, as in the authors' released code.
+
+    Args:
+        judge: Reads the answers, if ``settings.answers``; the embedded rules by default.
+        cancel: Asked between steps; ``True`` ends the atlas and keeps the blocks that are done.
+
+    Returns:
+        The atlas. A block whose edit is refused or not finite has no entry and is told in :attr:`Atlas.left_out`.
+
+    Raises:
+        EditError: A weight is not in memory.
+        RefusedEdit: No block has an edit.
+        CaseError: See :func:`editing.guard.check_case`.
+        PromptError: A text is empty or too long.
+        ArchitectureError: A block does not exist.
+    """
+    started = time.perf_counter()
+    check_case(case)
+    chosen = [model.architecture.check_block(b) for b in settings.blocks or range(model.blocks)]
+    own = yield from harmless_answers(
+        model, case, settings.harmless_prompts, settings.harmless_tokens, settings.format, cancel
+    )
+    text = case.adversarial_prompt
+    safe, unsafe = (encode(model, text, answer, settings.format) for answer in (case.safe, case.unsafe))
+    entries: list[Entry] = []
+    left_out: dict[int, str] = {}
+    said: dict[str, Verdict] = {}
+    before = (float("nan"), float("nan"))
+
+    def so_far() -> Atlas:
+        seconds = time.perf_counter() - started
+        return Atlas(tuple(entries), *before, dict(said), settings, model.blocks, seconds, dict(left_out))
+
+    if own is None or cancel():
+        return so_far()
+    yield Preparation("Computing the states that enter every down-projection", 0.5)
+    with torch.no_grad():
+        tails = AtlasTails(model, safe, unsafe, own, chosen)
+    before = tails.before
+
+    def loss(logits: Tensor) -> Tensor:
+        return -likelihood(logits, safe.response)
+
+    first = mlp_trace(model, [safe.tokens], [safe.predicting], loss, every_block=False)
+    reader = judge or EmbeddedJudge()
+    if settings.answers:
+        plain = asked_as(settings.format, settings.evaluation)
+        answers = yield from answers_of(model, case, (VANILLA,), reader, settings, plain, cancel, 0.7)
+        if answers is None:
+            return so_far()
+        said.update(answers[0])
+    left_out |= {block: _not_finite(block) for block in chosen if not first.weight_gradient(block).isfinite().all()}
+    groups = _groups([block for block in chosen if block not in left_out], settings.together)
+    while groups:
+        group = Group(model, groups.pop(0))
+        blocks = tuple(group.weights)
+        descent = Descent(group, model.lock, model.gradient_scale)
+        optimiser = group.optimiser(tails, first, settings)
+
+        def evaluate(number: int, _gradient: bool, group: Group = group) -> Signs:
+            return group.signs(tails, first, number)
+
+        refused = ""
+        try:
+            for step in descent.run(evaluate, optimiser, settings.steps, Stops(), cancel, measure_last=False):
+                if step.step < settings.steps - 1:
+                    yield AtlasProgress(so_far(), len(chosen), time.perf_counter() - started)
+        except RefusedEdit as error:
+            refused = error.user_message()
+        if descent.reason == "cancelled":
+            return so_far()
+        if refused or descent.reason == "not finite":
+            if len(blocks) > 1:  # one of them spoils what they share: each by itself
+                groups[:0] = [(block,) for block in blocks]
+            else:
+                left_out[blocks[0]] = refused or _not_finite(blocks[0])
+            continue
+        weights = {block: weight.detach() for block, weight in group.weights.items()}
+        fresh = measured(model, tails, weights)
+        kept = [entry for entry in fresh if entry.finite]
+        left_out |= {entry.block: _not_finite(entry.block) for entry in fresh if not entry.finite}
+        if settings.answers and kept:
+            rows = [Row(_patch(model, entry.block, weights[entry.block], settings)) for entry in kept]
+            share = (len(entries) + len(left_out) + len(kept)) / len(chosen)
+            answers = yield from answers_of(model, case, rows, reader, settings, settings.format, cancel, share)
+            if answers is None:
+                return so_far()
+            kept = [replace(entry, verdicts=said) for entry, said in zip(kept, answers, strict=True)]
+        entries += sorted(kept, key=lambda entry: entry.block)
+        yield AtlasProgress(so_far(), len(chosen), time.perf_counter() - started)
+        if cancel():
+            return so_far()
+    if not entries:
+        raise RefusedEdit(f"No layer has an edit. {next(iter(left_out.values()))}")
+    return so_far()
+
+
+def _groups(blocks: Sequence[int], together: int) -> list[tuple[int, ...]]:
+    return [tuple(blocks[start : start + together]) for start in range(0, len(blocks), together)]
+
+
+def _not_finite(block: int) -> str:
+    return (
+        f"The edit of layer {block} is not finite. Lower the atlas's step_kl or learning_rate, or load the model in "
+        "float32."
+    )
+
+
+def _patch(model: InspectedModel, block: int, weight: Tensor, settings: AtlasSettings) -> Patch:
+    delta = (weight.detach() - master_weight(model, block)).contiguous()
+    name = model.architecture.down_projection_names[block]
+    return Patch((Delta(name, block, delta),), model.fingerprint, "DINM", asdict(settings), settings.format)
