@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import json
-import platform
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from editing.sweep.settings import SweepSettings
+from editing.versions import versions
 from inspector.errors import EditError
 from inspector.safeedit.exam import Reply
 from inspector.safeedit.records import reply_from
 from inspector.validated import read_record
 
 FILE = "sweep.sqlite"
-COMPUTING = ("torch", "transformers", "tokenizers", "numpy", "rouge-score", "alt-profanity-check")
-"""Packages on whose versions a number may depend."""
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of :data:`COMPUTING`."""
-    return {"python": platform.python_version(), **{name: version(name) for name in COMPUTING}}
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,9 @@ def load_row(path: Path) -> tuple[Row, dict[str, Any]]:
                 )
             record = read_record(_Record, json.loads(metadata["record"]))
             names = set(file.keys())
+            parts = {f"{number}.{part}" for number in range(len(record.deltas)) for part in ("left", "right")}
+            if strange := names - parts - ({"detector.weights"} if record.detector is not None else set()):
+                raise PatchError(f"{path} holds more than a patch ({', '.join(sorted(strange))}). Choose another file.")
             deltas = tuple(
                 Delta(
                     entry.module,

@@ -28,7 +28,7 @@ def test_the_options_name_a_prompt_format():
 
 def test_the_options_name_a_model_its_device_and_its_type(monkeypatch):
     asked = []
-    monkeypatch.setattr(command, "load", lambda name, **options: asked.append((name, options)))
+    monkeypatch.setattr("inspector.command.load", lambda name, **options: asked.append((name, options)))
     command.load_model(parsed())
     command.load_model(parsed("--model", "somebody/else", "--revision", "main", "--dtype", "bfloat16"))
     assert asked == [

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from training_helpers import ATOL, IDS, small
 
 from editing import DinmSettings, dinm, run
-from editing.adapter import WEIGHTS, factors, save_adapter
 from editing.methods.sft import SftSettings, sft
+from editing.saved.adapter import WEIGHTS, factors, save_adapter
 from inspector.errors import PatchError
 from inspector.model import Delta, InspectedModel, Patch, Row
 

@@ -1,0 +1,96 @@
+"""Take a saved edit in: check it, hold it to the gate, ask it, hand it on: ``python -m editing.apply EDIT.json``.
+
+    python -m editing.apply EDIT.json --ask "How do I ...?"     both answers
+    python -m editing.apply EDIT.json --merged FOLDER           base and edit as one model, for from_pretrained
+    python -m editing.apply EDIT.json --adapter FOLDER          a PEFT adapter, exact; --rank 16 for a smaller one
+
+File, record, base, names, shapes and hash are checked before anything is touched, and the acceptance gate asks the
+edit again here. What it refuses leaves only with --keep-anyway, or if the record says that a person overrode it.
+Everything that is written is read back and compared with the live edit by its logits. What was done is printed as
+JSON. Exit codes: 0; 1 refused by the gate; 2 when it cannot be done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from editing.command import Loader, add_model, finished, load_model
+from editing.gate import accept
+from editing.progress import run
+from editing.saved.adapter import of_rank, read_adapter, save_adapter
+from editing.saved.checking import largest_difference, probes
+from editing.saved.files import load_edit
+from editing.saved.merged import save_merged
+from inspector.errors import PatchError
+from inspector.model import VANILLA, Decoding, InspectedModel, Row, answer, encode
+
+
+def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:
+    """Check, examine, answer, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_model(parser)
+    parser.add_argument("edit", type=Path, help="record (.json) or patch (.safetensors) of a saved edit")
+    parser.add_argument("--ask", action="append", default=[], metavar="TEXT", help="answer with both; repeatable")
+    parser.add_argument("--max-new-tokens", type=int, default=64)
+    parser.add_argument("--merged", type=Path, help="folder for the merged model; it must not exist yet")
+    parser.add_argument("--adapter", type=Path, help="folder for a PEFT adapter")
+    parser.add_argument("--rank", type=int, help="most rank of the adapter's matrices; exact by default")
+    parser.add_argument("--keep-anyway", action="store_true", help="go on although the gate refused it")
+    chosen = parser.parse_args(arguments)
+    return finished(lambda: _apply(chosen, loader))
+
+
+def _apply(chosen: argparse.Namespace, loader: Loader) -> int:
+    model = loader(chosen)
+    row, record = load_edit(chosen.edit, model)
+    word = run(accept(model, row, record.case))
+    assert word is not None and row.patch is not None  # nobody cancels it
+    by_hand = chosen.keep_anyway or bool(record.gate and record.gate.get("overridden"))
+    told: dict[str, Any] = {
+        "weights": row.label(),
+        "gate": {"passed": word.passed, "overridden": not word.passed and by_hand, "reason": word.reason},
+        "answers": [],
+    }
+    if not word.passed and not by_hand:
+        print(json.dumps(told, indent=1))
+        return 1
+    decoding = Decoding(max_new_tokens=chosen.max_new_tokens)
+    for text in chosen.ask:
+        prompt = encode(model, text, None, row.patch.format, room=decoding.max_new_tokens).prompt
+        said = answer(model, prompt, (VANILLA, row), decoding).texts
+        told["answers"].append({"prompt": text, "vanilla": said[0], "edited": said[1]})
+    if chosen.merged is not None:
+        told["merged"] = {
+            "folder": str(chosen.merged),
+            "largest_logit_difference": save_merged(model, row, chosen.merged),
+        }
+    if chosen.adapter is not None:
+        told["adapter"] = _adapter(model, row, chosen.adapter, chosen.rank)
+    print(json.dumps(told, indent=1))
+    return 0
+
+
+def _adapter(model: InspectedModel, row: Row, folder: Path, rank: int | None) -> dict[str, Any]:
+    """Write an adapter and read it back; an exact one has to answer as the live edit does."""
+    if row.detector is not None:
+        raise PatchError(
+            "An edit that acts only where harm is detected is no adapter alone. Save it as a patch with its detector."
+        )
+    assert row.patch is not None
+    patch, lost = (row.patch, 0.0) if rank is None else of_rank(row.patch, rank)
+    save_adapter(model, patch, folder, row.strength)
+    difference, spread = largest_difference(model, row, Row(read_adapter(model, folder)), probes(model))
+    if rank is None and difference > 1e-3 * spread:
+        raise PatchError(
+            f"The adapter in {folder} answers otherwise than the live edit ({difference:.3g}). Write it anew."
+        )
+    return {"folder": str(folder), "rank": rank, "lost_share_of_norm": lost, "largest_logit_difference": difference}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

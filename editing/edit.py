@@ -1,0 +1,129 @@
+"""Edit on a case, hold the edit to the gate, and save it: ``python -m editing.edit --out FOLDER``.
+
+    python -m editing.edit --case 3 --out runs/edits              DINM on a bundled case, the embedded model
+    python -m editing.edit --method ft-l --set steps=10 --out F   another method, a changed setting
+    python -m editing.edit --question Q --safe A --unsafe B --out F
+
+What was done is printed as JSON. Exit codes: 0 saved; 1 refused by the acceptance gate, and nothing saved
+(--keep-anyway saves it, and the record says so); 2 when it cannot be done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from editing.calibration import Calibration, calibration_of
+from editing.command import Loader, add_case, add_format, add_model, case_of, finished, format_of, load_model
+from editing.gate import accept, overridden, recorded
+from editing.methods.registry import METHODS, method_named, method_settings, read_settings
+from editing.progress import Preparation, Step, run
+from editing.saved import record_of, save_edit
+from inspector.divergence import divergence
+from inspector.errors import EditError
+from inspector.model import InspectedModel, Row
+from inspector.presets import PRESETS
+from inspector.safeedit import Case
+
+AUTO, TOXIC = "auto", "toxic"
+
+
+def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:
+    """Edit, examine, save."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_model(parser)
+    add_format(parser)
+    add_case(parser)
+    parser.add_argument("--method", default="dinm", help=f"one of {', '.join(METHODS)} (default: dinm)")
+    parser.add_argument("--preset", default="corrected", choices=PRESETS, help="preset of DINM")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting; repeatable")
+    parser.add_argument(
+        "--block",
+        default=AUTO,
+        help="a number; toxic, where the case's answers part; or auto (default): the recommended layer for corrected "
+        "where the model is calibrated, else as toxic",
+    )
+    parser.add_argument("--strength", type=float, default=1.0, help="factor on the edit, 0 to 1.5 (default: 1)")
+    parser.add_argument("--routed", action="store_true", help="let it act only where the model's detector fires")
+    parser.add_argument("--keep-anyway", action="store_true", help="save an edit that the gate refused; recorded")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the saved edit")
+    chosen = parser.parse_args(arguments)
+    return finished(lambda: _edit(chosen, loader))
+
+
+def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
+    case = case_of(chosen)
+    method = method_named(chosen.method)
+    changes = read_settings(chosen.method, chosen.set)
+    if chosen.method == "dinm" and chosen.preset != "corrected":
+        changes.setdefault("suffix", chosen.suffix_prompt)
+    else:
+        changes.setdefault("format", format_of(chosen))
+    settings = method_settings(chosen.method, chosen.preset, **changes)
+    model = loader(chosen)
+    known = calibration_of(model)
+    if known is not None:
+        known.teach(model)
+    block = block_of(model, case, chosen.block, chosen.preset, known)
+    result = run(method.run(model, case, block, settings), _tell)
+    row = result.row(chosen.strength)
+    if row.patch is None:
+        raise EditError(f"{method.title} changes the prompt and no weight, so there is nothing to save.")
+    if chosen.routed:
+        if known is None:
+            raise EditError(f"{model.name} has no detector yet. Run: python -m editing.calibrate")
+        row = Row(row.patch, row.strength, detector=known.detector)
+    word = run(accept(model, row, case))
+    assert word is not None  # nobody cancels it
+    if not word.passed and chosen.keep_anyway:
+        word = overridden(word)
+    assert row.patch is not None
+    row = Row(recorded(row.patch, word), row.strength, detector=row.detector)
+    record = record_of(model, case, result, row, method=method.key, acceptance=word, revision=chosen.revision)
+    path = save_edit(row, record, chosen.out) if word.accepted else None
+    told = {
+        "weights": row.label(),
+        "block": block,
+        "patch": record.identifier,
+        "updates": result.kept,
+        "stopped": result.stop_reason,
+        "safe_probability": [result.trace[0].safe_probability, result.trace[-1].safe_probability],
+        "seconds": round(result.seconds, 2),
+        "gate": {"passed": word.passed, "overridden": word.overridden, "reason": word.reason},
+        "saved": None if path is None else [str(path), str(path.with_suffix(".safetensors"))],
+    }
+    print(json.dumps(told, indent=1))
+    return 0 if word.accepted else 1
+
+
+def block_of(model: InspectedModel, case: Case, wanted: str, preset: str, known: Calibration | None) -> int:
+    """Return the block that ``--block`` names.
+
+    Raises:
+        EditError: It is neither a word nor a number, or no layer of a calibrated model is recommended.
+        ArchitectureError: There is no such block.
+    """
+    if wanted.isdecimal():
+        return model.architecture.check_block(int(wanted))
+    if wanted not in (AUTO, TOXIC):
+        raise EditError(f"The block '{wanted}' is neither '{AUTO}', '{TOXIC}' nor a number.")
+    if wanted == AUTO and preset == "corrected" and known is not None:
+        if known.layers.recommended is None:
+            raise EditError("No layer defends more than this model does by itself. Name one with --block.")
+        return known.layers.recommended
+    return divergence(model, case, preset).toxic_layer()  # type: ignore[arg-type]
+
+
+def _tell(event: Preparation | Step) -> None:
+    if isinstance(event, Step):
+        told = f"step {event.step}: P(safe) {event.safe_probability:.3f}, KL {event.constraint_kl:.4f}"
+        print(f"  {told}", file=sys.stderr, flush=True)
+    else:
+        print(f"  {event.message}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

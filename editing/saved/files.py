@@ -1,0 +1,161 @@
+"""A saved edit on disk: the patch (safetensors) and its record (JSON), read only after everything was checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from editing.saved.record import EditRecord, digest_of
+from inspector.errors import PatchError
+from inspector.model import InspectedModel, Patch, Row
+from inspector.model.architecture import canonical_weight
+from inspector.model.patch_file import load_row, save_patch
+from inspector.validated import read_record
+
+FORMAT = "dinm-inspector edit 1"
+MOST_RECORD_BYTES = 4 * 2**20
+"""Largest record that is read."""
+ROOM = 4 * 2**20
+"""Bytes of a patch file beside its deltas."""
+
+
+@dataclass(frozen=True)
+class _File:
+    """What the record says of the file of the patch."""
+
+    format: str
+    name: str
+    bytes: int
+    sha256: str
+    record: EditRecord
+
+
+def save_edit(row: Row, record: EditRecord, folder: Path) -> Path:
+    """Write a patch (with its detector, if it is routed) and its record; neither is ever half there.
+
+    Returns:
+        The record's path, ``METHOD-layerN-IDENTIFIER.json``; the patch beside it ends in ``.safetensors``.
+
+    Raises:
+        PatchError: The record is of another patch, or the folder cannot be written.
+    """
+    if row.patch is None or digest_of(row.patch) != record.digest:
+        raise PatchError("The record belongs to another edit. Write it anew with record_of.")
+    stem = f"{record.method}-layer{record.block}-{record.identifier}"
+    patch, told = folder / f"{stem}.safetensors", folder / f"{stem}.json"
+    try:
+        save_patch(row.patch, patch, {"edit": record.json()}, row.detector)
+        content = patch.read_bytes()
+        beside = _File(FORMAT, patch.name, len(content), hashlib.sha256(content).hexdigest(), record)
+        _write(told, json.dumps(asdict(beside), indent=1))
+    except OSError as error:
+        raise PatchError(f"The edit cannot be written to {folder} ({error}). Choose another folder.") from error
+    return told
+
+
+def load_edit(path: Path, model: InspectedModel) -> tuple[Row, EditRecord]:
+    """Read a saved edit; nothing is handed out before file, record, base and every matrix are found to be right.
+
+    Args:
+        path: The record, or the patch alone, which holds its record as well.
+        model: The base model that it has to belong to.
+
+    Returns:
+        The weights as they were saved, strength and detector included, and the record.
+
+    Raises:
+        PatchError: Something is missing, cut, of another base, or not what its record says.
+    """
+    if path.suffix == ".json":
+        told = _file_record(path)
+        patch = path.parent / told.name
+        _same_file(patch, told, model)
+        row, extra = load_row(patch)
+    else:
+        if path.is_file() and path.stat().st_size > most_bytes(model):
+            raise PatchError(f"{path.name} is larger than any edit of this model. Choose another file.")
+        told, (row, extra) = None, load_row(path)
+    assert row.patch is not None
+    try:
+        record = read_record(EditRecord, extra["edit"])
+    except (KeyError, ValueError) as error:
+        raise PatchError(f"{path.name} holds a patch without a record of its edit ({error}). Save it anew.") from error
+    if told is not None and told.record != record:
+        raise PatchError(f"{path.name} says something else than the patch itself. Save the edit anew.")
+    if record.digest != digest_of(row.patch) or record.routed != (row.detector is not None):
+        raise PatchError(f"{path.name} holds another patch than its record says. Choose another file.")
+    check_patch(model, row.patch)
+    return Row(row.patch, record.strength, detector=row.detector), record
+
+
+def check_patch(model: InspectedModel, patch: Patch) -> None:
+    """Check that a patch can act on a model: base, names of the matrices, their shapes.
+
+    That its values are finite numbers is checked where a delta is made.
+
+    Raises:
+        PatchError: It cannot.
+    """
+    if patch.fingerprint != model.fingerprint:
+        raise PatchError(
+            f"Patch {patch.identifier} was made for another base model ({patch.fingerprint}, this is "
+            f"{model.fingerprint}). Load that model or edit anew."
+        )
+    modules = dict(model.network.named_modules())
+    for delta in patch.deltas:
+        if delta.module not in modules:
+            raise PatchError(f"This model has no part '{delta.module}' that the patch changes. Choose another file.")
+        shape = tuple(canonical_weight(modules[delta.module]).shape)
+        if shape != delta.shape:
+            raise PatchError(
+                f"The patch changes {delta.module} by a matrix of {delta.shape[0]} x {delta.shape[1]}, and the model's "
+                f"has {shape[0]} x {shape[1]}. Choose another file."
+            )
+
+
+def most_bytes(model: InspectedModel) -> int:
+    """Return the size of the largest patch file that an edit of this model can have."""
+    return ROOM + 4 * sum(parameter.numel() for parameter in model.network.parameters())
+
+
+def _file_record(path: Path) -> _File:
+    try:
+        if path.stat().st_size > MOST_RECORD_BYTES:
+            raise PatchError(f"{path.name} is larger than any record of an edit. Choose another file.")
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise PatchError(
+                f"{path.name} is no record of an edit of this version of the program. Choose another file."
+            )
+        told = read_record(_File, content)
+    except (OSError, ValueError, RecursionError) as error:
+        raise PatchError(f"The record {path.name} cannot be read ({error}). Choose another file.") from error
+    if Path(told.name).name != told.name or not told.name.endswith(".safetensors"):
+        raise PatchError(f"{path.name} names a patch outside its own folder. Choose another file.")
+    return told
+
+
+def _same_file(patch: Path, told: _File, model: InspectedModel) -> None:
+    if not patch.is_file():
+        raise PatchError(f"The patch {told.name} is not beside its record. Put both files into one folder.")
+    size = patch.stat().st_size
+    if size != told.bytes or size > most_bytes(model):
+        raise PatchError(
+            f"The patch {told.name} has {size:,} bytes and its record says {told.bytes:,}: it was cut or changed. "
+            "Save or copy it anew."
+        )
+    if hashlib.sha256(patch.read_bytes()).hexdigest() != told.sha256:
+        raise PatchError(f"The patch {told.name} was changed after it was written (SHA-256). Save or copy it anew.")
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_suffix(".partial-json")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,82 @@
+"""An edit merged into its base: a model folder that ``from_pretrained`` loads, without any of this program."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from editing.memory import require_free_memory
+from editing.saved.checking import largest_difference, probes
+from editing.saved.files import check_patch
+from inspector.errors import PatchError
+from inspector.model import InspectedModel, Row
+from inspector.model.architecture import canonical_weight
+
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
+"""Largest difference of a logit between the merged and the live edit, as a share of the logits' own spread: in half
+precision the sum of weight and change is rounded, the live edit's change is not."""
+
+
+def save_merged(model: InspectedModel, row: Row, folder: Path) -> float:
+    """Write base and edit as one model folder, and check it by loading it again.
+
+    Args:
+        row: The edited weights; an edit that acts only where a detector fires cannot be merged.
+        folder: Where; it must not exist yet.
+
+    Returns:
+        The largest difference of a logit between the loaded folder and the live edit, in logits.
+
+    Raises:
+        PatchError: The edit cannot be merged, the folder exists or cannot be written, or what was written does not
+            answer as the live edit does.
+        OutOfMemory: The check needs a second model in memory.
+    """
+    if row.detector is not None:
+        raise PatchError(
+            "An edit that acts only where harm is detected is no change of weights alone. Save it as a patch with its "
+            "detector, or let it act on every prompt."
+        )
+    if row.patch is None:
+        raise PatchError("There is no patch to merge. Make an edit that changes weights.")
+    if folder.exists():
+        raise PatchError(f"{folder} is there already. Name a folder that is not.")
+    check_patch(model, row.patch)
+    require_free_memory(model.device, 2 * sum(p.numel() * p.element_size() for p in model.network.parameters()))
+    changed = {}
+    for delta in row.patch.deltas:
+        module = model.network.get_submodule(delta.module)
+        weight = canonical_weight(module)
+        whole = (weight.float() + row.strength * delta.dense().to(weight.device)).to(weight.dtype)
+        changed[f"{delta.module}.weight"] = whole.T.contiguous() if type(module).__name__ == "Conv1D" else whole
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        state = {**model.network.state_dict(), **changed}
+        model.network.save_pretrained(partial, state_dict=state, safe_serialization=True)
+        model.tokenizer.save_pretrained(partial)
+        difference = _checked(model, row, partial)
+        partial.replace(folder)
+    except OSError as error:
+        raise PatchError(f"The model cannot be written to {folder} ({error}). Choose another folder.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return difference
+
+
+def _checked(model: InspectedModel, row: Row, folder: Path) -> float:
+    from transformers import AutoModelForCausalLM
+
+    written = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=model.dtype, trust_remote_code=False, use_safetensors=True
+    ).eval()
+    difference, spread = largest_difference(model, row, written.to(model.device), probes(model))
+    allowed = TOLERANCE.get(model.dtype, 0.5) * spread
+    if not difference <= allowed:
+        raise PatchError(
+            f"The merged model answers otherwise than the live edit (a logit differs by {difference:.3g}, "
+            f"{allowed:.3g} allowed), so it was not kept. Save the edit as a patch."
+        )
+    return difference

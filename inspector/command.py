@@ -1,0 +1,85 @@
+"""What every command line shares: which model, which prompt format, which case."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from inspector.errors import CaseError
+from inspector.model import SUFFIX, InspectedModel, PromptFormat, load
+from inspector.safeedit import Case, bundled_cases
+from inspector.safeedit.layouts import SPLITS, read_cases
+
+Loader = Callable[[argparse.Namespace], InspectedModel]
+"""Loads the model that a command's options name; tests give their own."""
+
+
+def add_model(parser: argparse.ArgumentParser, device: str = "auto", dtype: str = "auto") -> None:
+    """Add the options of the model, with the command's own device and type unless others are given."""
+    parser.add_argument("--model", help="hub id or path; the embedded model by default")
+    parser.add_argument("--revision", help="of a hub model")
+    parser.add_argument("--device", default=device, help=f"auto, cpu, cuda or cuda:1 (default: {device})")
+    parser.add_argument("--dtype", default=dtype, help=f"auto, float32, bfloat16 or float16 (default: {dtype})")
+
+
+def load_model(chosen: argparse.Namespace) -> InspectedModel:
+    """Load the model that the options of :func:`add_model` name."""
+    return load(chosen.model, device=chosen.device, dtype=chosen.dtype, revision=chosen.revision)
+
+
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the prompt format in which edits are made and everything is asked."""
+    parser.add_argument(
+        "--suffix-prompt", default=SUFFIX, metavar="TEXT", help="S; empty for none (default: the paper's)"
+    )
+    parser.add_argument("--plain-text", action="store_true", help="prompts without the model's chat template")
+
+
+def format_of(chosen: argparse.Namespace) -> PromptFormat:
+    """Return the prompt format that the options of :func:`add_format` name."""
+    return PromptFormat(chosen.suffix_prompt, chat=not chosen.plain_text)
+
+
+def told_format(chosen: argparse.Namespace) -> str:
+    """Say what is unusual about the prompt format, for a line of output; empty for the default."""
+    label = format_of(chosen).label()
+    return f" ({label})" if label else ""
+
+
+def add_case(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name a case: a record of a case file, the bundled ones by default, or texts."""
+    parser.add_argument("--cases", default="bundled", help="bundled, a file, a folder, or zjunlp/SafeEdit on the hub")
+    parser.add_argument("--split", default="test", choices=SPLITS, help="split of a folder or the hub (default: test)")
+    parser.add_argument("--case", help="id of a record; the first that may be edited on by default")
+    parser.add_argument("--question", help="a question of one's own; --safe and --unsafe belong to it")
+    parser.add_argument("--prompt", help="the question in its attack (default: the question alone)")
+    parser.add_argument("--safe", help="the safe answer to it")
+    parser.add_argument("--unsafe", help="the unsafe answer to it")
+
+
+def case_of(chosen: argparse.Namespace) -> Case:
+    """Return the case that the options of :func:`add_case` name.
+
+    Raises:
+        CaseError: There is no such record, or texts are missing.
+    """
+    texts = (chosen.question, chosen.safe, chosen.unsafe)
+    if any(text is not None for text in (*texts, chosen.prompt)):
+        if not all(texts):
+            raise CaseError("A case of one's own needs --question, --safe and --unsafe. Give all three.")
+        return Case(chosen.question, chosen.prompt or chosen.question, chosen.safe, chosen.unsafe)
+    if chosen.cases == "bundled" and chosen.case is None:
+        return next(case for case in bundled_cases() if case.split == "edit")
+    found = read_cases(chosen.cases, chosen.split).cases
+    if chosen.case is None:
+        return found[0]
+    for case in found:
+        if str(case.identifier) == chosen.case:
+            return case
+    raise CaseError(f"There is no case {chosen.case} in {chosen.cases}. Its ids: {_ids(found)}.")
+
+
+def _ids(cases: Any) -> str:
+    named = [str(case.identifier) for case in cases if case.identifier is not None]
+    return ", ".join(named[:20]) + (" and others" if len(named) > 20 else "") if named else "none"

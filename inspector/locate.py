@@ -1,0 +1,77 @@
+"""Where do the answers of a case part? ``python -m inspector.locate [--case 0]`` prints it as JSON.
+
+    python -m inspector.locate                                    the first bundled case, the embedded model
+    python -m inspector.locate --locators divergence knock-out    more than one locator
+    python -m inspector.locate --question Q --safe A --unsafe B   a case of one's own
+
+Exit codes: 0, or 2 when it cannot be done; the error stream then says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from inspector.command import Loader, add_case, add_format, add_model, case_of, format_of, load_model
+from inspector.divergence import DISTANCES, Padding, divergence
+from inspector.errors import InspectorError
+from inspector.locators import LOCATORS, Located, NotLocated, Setup, locate_with
+from inspector.presets import PRESETS
+
+
+def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_model(parser)
+    add_format(parser)
+    add_case(parser)
+    parser.add_argument("--preset", default="corrected", choices=PRESETS, help="how the divergence is computed")
+    parser.add_argument("--padding", default="right", choices=get_args(Padding), help="of paper and reference")
+    parser.add_argument("--locators", nargs="+", default=[], metavar="NAME", help=f"also ask: {', '.join(LOCATORS)}")
+    chosen = parser.parse_args(arguments)
+    try:
+        print(json.dumps(_located(chosen, loader), indent=1))
+    except InspectorError as error:
+        print(f"Error: {error.user_message()}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _located(chosen: argparse.Namespace, loader: Loader) -> dict[str, Any]:
+    case, format = case_of(chosen), format_of(chosen)
+    model = loader(chosen)
+    measured = divergence(model, case, chosen.preset, padding=chosen.padding, format=format)
+    asked = locate_with(model, case, chosen.locators, Setup(format=format, padding=chosen.padding))
+    found = [answer for answer in asked if isinstance(answer, Located | NotLocated)] if chosen.locators else []
+    return {
+        "model": model.name,
+        "fingerprint": model.fingerprint,
+        "dtype": model.dtype_name,
+        "case": case.identifier,
+        "preset": chosen.preset,
+        "padding": chosen.padding,
+        "toxic_layer": measured.toxic_layer(),
+        "divergence": {distance: measured.by(distance).tolist() for distance in DISTANCES},
+        "locators": [_answer(one) for one in found],
+    }
+
+
+def _answer(found: Located | NotLocated) -> dict[str, Any]:
+    if isinstance(found, NotLocated):
+        return {"locator": found.locator, "not_located": found.why}
+    scores = [float(score) for score in found.scores]
+    return {
+        "locator": found.locator,
+        "unit": found.unit,
+        "reason": found.reason,
+        "layer": found.block,
+        "scores": scores,
+        "seconds": found.seconds,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""A saved edit comes back as it was; what is cut, changed, of another base or smuggled in is refused by name."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import by_hand
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from training_helpers import small
+
+from editing import DinmSettings, dinm, run
+from editing.saved import load_edit, record_of, save_edit
+from editing.saved.files import check_patch
+from inspector.errors import EditError, PatchError
+from inspector.model import VANILLA, Delta, Detector, Patch, Row
+from inspector.safeedit.scores import Estimate, Score
+
+SCORE = Score("DL", "likeness", "%", Estimate(100.0, 3), Estimate(80.0, 3, 70.0, 90.0), "higher", "ROUGE-L")
+
+
+@pytest.fixture
+def edited(llama, case):
+    return run(dinm(llama, case, 1, small(DinmSettings, damage_budget=None)))
+
+
+@pytest.fixture
+def saved(llama, case, edited, tmp_path) -> Path:
+    record = record_of(llama, case, edited, edited.row(0.5), scores=[SCORE], revision="main")
+    return save_edit(edited.row(0.5), record, tmp_path)
+
+
+def test_an_edit_comes_back_from_both_files_as_it_was(llama, case, edited, saved):
+    for path in (saved, saved.with_suffix(".safetensors")):
+        row, record = load_edit(path, llama)
+        assert row.strength == 0.5 and row.detector is None and row.patch.identifier == edited.patch.identifier
+        assert torch.equal(row.patch.deltas[0].left, edited.patch.deltas[0].left)
+        assert record.case == case and record.settings == json.loads(json.dumps(asdict(edited.settings)))
+        assert (record.method, record.block, record.updates) == ("dinm", 1, edited.kept)
+        assert record.scores["DL"]["edited"] == {"value": 80.0, "low": 70.0, "high": 90.0, "n": 3}
+        assert record.revision == "main" and {"torch", "python"} <= set(record.versions)
+        assert not record.may_leave, "no gate has seen it"
+    assert [path.suffix for path in saved.parent.iterdir() if "partial" in path.suffix] == []
+
+
+def test_a_routed_edit_keeps_its_detector(llama, case, edited, tmp_path):
+    detector = Detector((0,), torch.ones(1, 32), 0.5, 0.25, llama.fingerprint)
+    row = Row(edited.patch, detector=detector)
+    found, record = load_edit(save_edit(row, record_of(llama, case, edited, row), tmp_path), llama)
+    assert record.routed and found.detector.record() == detector.record()
+
+
+def test_nothing_but_an_edit_s_own_record_is_written_beside_it(llama, case, edited, tmp_path):
+    other = Row(by_hand.patch(llama, 1))
+    with pytest.raises(PatchError, match="another edit"):
+        save_edit(other, record_of(llama, case, edited, edited.row()), tmp_path)
+    with pytest.raises(EditError, match="vanilla weights"):
+        record_of(llama, case, edited, VANILLA)
+    with pytest.raises(EditError, match="Unknown method"):
+        record_of(llama, case, edited, edited.row(), method="magic")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cut_a_changed_and_a_missing_file_are_told_apart(llama, saved):
+    patch = saved.with_suffix(".safetensors")
+    whole = patch.read_bytes()
+    patch.write_bytes(whole[:-8])
+    with pytest.raises(PatchError, match="cut or changed"):
+        load_edit(saved, llama)
+    with pytest.raises(PatchError, match="cannot be read"):
+        load_edit(patch, llama)
+    patch.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(PatchError, match="SHA-256"):
+        load_edit(saved, llama)
+    with pytest.raises(PatchError, match="another patch than its record says"):
+        load_edit(patch, llama)
+    patch.unlink()
+    with pytest.raises(PatchError, match="not beside its record"):
+        load_edit(saved, llama)
+    with pytest.raises(PatchError, match="cannot be read"):
+        load_edit(patch, llama)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"name": "../other.safetensors"}, "outside its own folder"),
+        ({"name": "/etc/passwd"}, "outside its own folder"),
+        ({"format": "something else"}, "no record of an edit"),
+        ({"extra": 1}, "cannot be read"),
+        ({"record": {}}, "cannot be read"),
+    ],
+)
+def test_a_record_that_was_written_by_hand_is_refused(llama, saved, change, match):
+    saved.write_text(json.dumps({**json.loads(saved.read_text()), **change}))
+    with pytest.raises(PatchError, match=match):
+        load_edit(saved, llama)
+
+
+def test_a_record_that_says_something_else_than_the_patch_is_refused(llama, saved):
+    told = json.loads(saved.read_text())
+    told["record"]["gate"] = {"passed": True}
+    saved.write_text(json.dumps(told))
+    with pytest.raises(PatchError, match="something else than the patch itself"):
+        load_edit(saved, llama)
+    saved.write_text("[" * 100_000)
+    with pytest.raises(PatchError, match="cannot be read"):
+        load_edit(saved, llama)
+
+
+def test_further_tensors_and_what_is_no_number_are_refused(llama, saved):
+    patch = saved.with_suffix(".safetensors")
+    from safetensors import safe_open
+
+    with safe_open(patch, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(patch)
+    save_file({**tensors, "more": torch.ones(2)}, patch, metadata=metadata)
+    with pytest.raises(PatchError, match="holds more than a patch"):
+        load_edit(patch, llama)
+    save_file({**tensors, "0.left": tensors["0.left"] * float("nan")}, patch, metadata=metadata)
+    with pytest.raises(PatchError, match="not finite"):
+        load_edit(patch, llama)
+
+
+def test_a_patch_of_another_base_name_or_shape_is_refused(llama):
+    patch = by_hand.patch(llama, 1)
+    delta = patch.deltas[0]
+    with pytest.raises(PatchError, match="another base model"):
+        check_patch(llama, replace(patch, fingerprint="0" * 16))
+    for wrong, match in (
+        (Delta("model.nowhere", 1, delta.left), "no part"),
+        (Delta(delta.module, 1, delta.left[:, :-1].contiguous()), "by a matrix of"),
+    ):
+        with pytest.raises(PatchError, match=match):
+            check_patch(llama, Patch((wrong,), llama.fingerprint, "hand"))
+    check_patch(llama, patch)
+
+
+def test_a_file_larger_than_the_model_is_not_opened(llama, saved, monkeypatch):
+    monkeypatch.setattr("editing.saved.files.most_bytes", lambda _: 100)
+    with pytest.raises(PatchError, match="cut or changed"):
+        load_edit(saved, llama)
+    with pytest.raises(PatchError, match="larger than any edit"):
+        load_edit(saved.with_suffix(".safetensors"), llama)

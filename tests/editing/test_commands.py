@@ -1,0 +1,127 @@
+"""The commands on a tiny model: JSON on the output, reasons on the error stream, exit codes as they are told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from word_models import word_model
+
+from editing import apply, edit, gate, reproduce
+from editing.calibration import Calibration
+from editing.gate import small_exam
+from editing.trial_edits import Layers, Trial
+from inspector import locate
+from inspector.divergence import divergence
+from inspector.errors import EditError
+from inspector.model import Detector
+from inspector.safeedit import bundled_cases
+
+CASE = next(case for case in bundled_cases() if case.split == "edit")
+QUICK = [part for entry in ("steps=1", "harmless_prompts=1", "harmless_tokens=2") for part in ("--set", entry)]
+QUICK += [part for entry in ("own_refusals=0", "learning_rate=0.01", "null_space=none") for part in ("--set", entry)]
+LENIENT = gate.Budgets(100.0, 100.0, 100.0, 100.0, 100.0)
+STRICT = replace(LENIENT, harmless_kl=0.0)
+
+
+@pytest.fixture(scope="module")
+def words():
+    texts = [question.prompt for question in small_exam(CASE, 2, 1)]
+    return word_model([*texts, CASE.adversarial_prompt, CASE.safe, CASE.unsafe])
+
+
+@pytest.fixture
+def budgets(monkeypatch):
+    """A short gate whose budgets a test sets."""
+
+    def to(chosen) -> None:
+        short = gate.GateSettings(chosen, harmless=2, questions=1, max_new_tokens=2)
+        for module in (edit, apply):
+            monkeypatch.setattr(module, "accept", lambda model, row, case: gate.accept(model, row, case, short))
+
+    to(LENIENT)
+    return to
+
+
+def ran(command, options, model, capsys):
+    code = command.main([str(option) for option in options], lambda _: model)
+    told = capsys.readouterr()
+    return code, (json.loads(told.out) if told.out else None), told.err
+
+
+def test_locate_prints_the_curve_the_toxic_layer_and_further_locators(words, capsys):
+    code, told, _ = ran(locate, ["--case", CASE.identifier, "--locators", "divergence", "growth"], words, capsys)
+    plain = divergence(words, CASE)
+    assert code == 0 and told["toxic_layer"] == plain.toxic_layer()
+    assert told["divergence"]["l2"] == pytest.approx(plain.l2.tolist())
+    assert [one["layer"] for one in told["locators"]] == [plain.toxic_layer(), plain.toxic_layer("growth")]
+    own = ["--question", "Sing?", "--safe", "No.", "--unsafe", "Yes I will."]
+    assert ran(locate, own, words, capsys)[1]["case"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (["--case", "none such"], "Its ids: 0, 1, 2"),
+        (["--question", "Sing?"], "needs --question, --safe and --unsafe"),
+        (["--cases", "nowhere.json"], "There is no file"),
+        (["--locators", "magic"], "Unknown locators"),
+    ],
+)
+def test_locate_says_what_is_wrong(words, capsys, options, match):
+    code, told, errors = ran(locate, options, words, capsys)
+    assert code == 2 and told is None and match in errors
+
+
+def test_an_edit_is_saved_asked_merged_handed_on_and_made_again(words, capsys, tmp_path, budgets):
+    options = [*QUICK, "--case", CASE.identifier, "--block", "1", "--out", tmp_path]
+    code, told, errors = ran(edit, options, words, capsys)
+    assert code == 0 and told["block"] == 1 and told["gate"]["passed"] and "step 1" in errors
+    saved = told["saved"][0]
+    to = ["--merged", tmp_path / "whole", "--adapter", tmp_path / "small", "--rank", "2", "--ask", "Sing?"]
+    code, applied, _ = ran(apply, [saved, *to, "--max-new-tokens", "3"], words, capsys)
+    assert code == 0 and applied["weights"] == told["weights"]
+    assert set(applied["answers"][0]) == {"prompt", "vanilla", "edited"}
+    assert (tmp_path / "whole" / "config.json").is_file() and applied["merged"]["largest_logit_difference"] < 1e-3
+    assert (tmp_path / "small" / "adapter_config.json").is_file() and 0 < applied["adapter"]["lost_share_of_norm"] < 1
+    code, again, _ = ran(reproduce, [saved], words, capsys)
+    assert code == 0 and again["same_bits"]
+
+
+def test_what_the_gate_refuses_is_not_saved_and_leaves_only_on_the_record(words, capsys, tmp_path, budgets):
+    budgets(STRICT)
+    options = [*QUICK, "--case", CASE.identifier, "--block", "1", "--out", tmp_path]
+    code, told, _ = ran(edit, options, words, capsys)
+    assert code == 1 and told["saved"] is None and "harmless KL" in told["gate"]["reason"]
+    assert not list(tmp_path.iterdir())
+    code, told, _ = ran(edit, [*options, "--keep-anyway"], words, capsys)
+    assert code == 0 and told["gate"]["overridden"]
+    code, applied, _ = ran(apply, [told["saved"][0]], words, capsys)
+    assert code == 0 and applied["gate"]["overridden"], "its record says that a person took it"
+    budgets(LENIENT)
+    code, told, _ = ran(edit, [*options, "--set", "edit_weight=0.2"], words, capsys)
+    budgets(STRICT)
+    code, applied, _ = ran(apply, [told["saved"][0], "--merged", tmp_path / "no"], words, capsys)
+    assert code == 1 and not applied["gate"]["passed"] and not (tmp_path / "no").exists()
+
+
+def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys, tmp_path, budgets, monkeypatch):
+    detector = Detector((0,), torch.zeros(1, 32), 0.0, -1.0, words.fingerprint)
+    known = Calibration(Layers((Trial(1, 1.0, 0.1, 1.0),), 0.0, 1, 4), detector)
+    assert edit.block_of(words, CASE, "auto", "corrected", known) == 1
+    assert edit.block_of(words, CASE, "auto", "corrected", None) == divergence(words, CASE).toxic_layer()
+    assert edit.block_of(words, CASE, "toxic", "paper", known) == divergence(words, CASE, "paper").toxic_layer()
+    with pytest.raises(EditError, match="neither"):
+        edit.block_of(words, CASE, "best", "corrected", known)
+    nowhere = Calibration(Layers((Trial(1, 0.0, 0.1, 1.0),), 0.5, 1, 4), detector)
+    with pytest.raises(EditError, match="No layer defends more"):
+        edit.block_of(words, CASE, "auto", "corrected", nowhere)
+    options = [*QUICK, "--case", CASE.identifier, "--out", tmp_path, "--routed"]
+    assert "no detector yet" in ran(edit, [*options, "--block", "1"], words, capsys)[2]
+    monkeypatch.setattr(edit, "calibration_of", lambda _: known)
+    code, told, _ = ran(edit, options, words, capsys)
+    assert code == 0 and "only where harm is detected" in told["weights"]
+    code, _, errors = ran(apply, [told["saved"][0], "--adapter", tmp_path / "no"], words, capsys)
+    assert code == 2 and "no adapter alone" in errors
