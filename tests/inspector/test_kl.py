@@ -29,6 +29,19 @@ def test_it_has_a_gradient_that_finite_differences_give():
     assert torch.autograd.gradcheck(lambda s: kl_by_token(first.log_softmax(-1), s.log_softmax(-1)), (second,))
 
 
+def test_a_divergence_that_rounding_takes_below_zero_has_its_gradient_too():
+    """Next to the vanilla weights half of all positions are rounded below zero; cut there, they would not count."""
+    torch.manual_seed(0)
+    logits = torch.randn(200, 50)
+    first, edited = logits.log_softmax(-1), (logits + 1e-4 * torch.randn(200, 50)).requires_grad_(True)
+    found = kl_by_position(first, edited.log_softmax(-1))
+    below = found < 0
+    assert 20 < int(below.sum()) < 200
+    found.sum().backward()
+    expected = (edited.softmax(-1) - first.exp()).detach()
+    assert torch.allclose(edited.grad, expected, atol=1e-6) and float(expected[below].abs().max()) > 1e-5
+
+
 def test_what_is_told_is_never_below_zero_but_no_number_stays_none():
     assert told(torch.tensor(-1e-9)) == 0.0 and told(torch.tensor(0.25)) == 0.25
     assert math.isnan(told(torch.tensor(float("nan"))))
