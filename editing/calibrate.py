@@ -11,7 +11,8 @@ from editing.calibration import FORMATS, load_calibration, make_calibration, pla
 from editing.command import Loader, add_model, finished, load_model, teller
 from editing.progress import run
 from editing.trial_edits import Layers
-from inspector.detection import measure, samples
+from inspector.detection import samples
+from inspector.detection_scores import measure
 from inspector.model import Detector, InspectedModel, encode
 from inspector.model.routing import scores
 from inspector.safeedit.cases import Split
@@ -95,6 +96,10 @@ def measured(model: InspectedModel, detector: Detector, split: Split) -> str:
         lines.append(f"\n{form.label() or 'with the suffix'}: area under the ROC curve {found.auc:.4f}")
         for title, shares in (("harmful, found", found.found), ("harmless, false alarms", found.false_alarms)):
             lines += [f"  {title:24s}{name:22s}{_percent(share)}" for name, share in shares.items()]
+        lines += [
+            f"  threshold {at:7.3f}: {hit:5.1f} % found at {limit} % false alarms" for limit, at, hit in found.frontier
+        ]
+        lines.append(f"  the detector's own threshold: {detector.threshold:.3f}")
     return "\n".join(lines)
 
 

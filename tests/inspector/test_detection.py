@@ -17,13 +17,12 @@ from inspector.detection import (
     WINDOW,
     Reading,
     Sample,
-    area,
     drawn,
     fit,
-    measure,
     readings_of,
     samples,
 )
+from inspector.detection_scores import area, frontier, measure
 from inspector.model import Detector, PromptFormat, encode
 from inspector.model.routing import mlp_inputs, windows
 
@@ -166,20 +165,40 @@ def test_hits_and_false_alarms_are_counted_by_kind():
         Sample("x b", False, "b", language="en"),
     ]
     found = measure(texts, [2.0, 1.0, 0.5, 0.0, 3.0, 0.9], detector)
-    assert {name: (share.value, share.n) for name, share in found.found.items()} == {
+
+    def rounded(value):
+        return None if value is None else round(value, 3)
+
+    assert {name: (rounded(share.value), share.n) for name, share in found.found.items()} == {
         "bare": (100.0, 1),
         "wrapped": (50.0, 2),
         "mental harm": (100.0, 2),
         "offensiveness": (0.0, 1),
         "in en": (100.0, 1),
         "in de": (0.0, 1),
+        "up to 200 characters": (66.667, 3),
+        "200 to 450": (None, 0),
+        "over 450": (None, 0),
     }
-    assert {name: (share.value, share.n) for name, share in found.false_alarms.items()} == {
+    assert {name: (rounded(share.value), share.n) for name, share in found.false_alarms.items()} == {
         "bare": (50.0, 2),
         "ordinary": (0.0, 1),
         "look-alike": (100.0, 1),
         "wrapped": (0.0, 1),
         "in en": (0.0, 1),
         "in de": (None, 0),
+        "up to 200 characters": (33.333, 3),
+        "200 to 450": (None, 0),
+        "over 450": (None, 0),
     }
     assert found.auc == pytest.approx(5 / 9)
+
+
+def test_the_frontier_says_what_each_share_of_false_alarms_would_buy():
+    quiet, loud = np.arange(100) / 100, np.array([0.5, 0.945, 0.985, 2.0])
+    scores, harmful = np.concatenate([quiet, loud]), np.arange(104) >= 100
+    rows = {allowed: (threshold, hits) for allowed, threshold, hits in frontier(scores, harmful)}
+    for allowed, (threshold, hits) in rows.items():
+        assert (quiet >= threshold).sum() == allowed and hits == 100 * (loud >= threshold).mean()
+    assert [rows[allowed][1] for allowed in (1, 2, 5, 10)] == [50.0, 50.0, 75.0, 75.0]
+    assert frontier(np.array([0.2, 0.4]), np.array([False, True]))[0][2] == 100.0
