@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
@@ -11,14 +11,14 @@ from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.html import message, weights_badge
 from dashboard.kit.live import ended, streamed
 from dashboard.kit.panes import build_pair
-from dashboard.kit.plots import plot
 from dashboard.kit.room import Context, Room
 from dashboard.kit.session import Session
 from dashboard.kit.values import decoding_from
-from dashboard.steps.compare import figures, run
+from dashboard.steps.compare import run
 from dashboard.steps.compare import texts as words
+from dashboard.steps.compare.changes import ChangesPart
 from dashboard.steps.compare.routing import RoutingPart
-from dashboard.steps.compare.run import OWN_PROMPT, PROMPT_CHOICES, Comparison, Measured
+from dashboard.steps.compare.run import OWN_PROMPT, PROMPT_CHOICES, Measured
 from dashboard.steps.compare.strength import StrengthPart
 from inspector.errors import CaseError
 from inspector.model import VANILLA, Answers, Decoding, PromptFormat
@@ -26,18 +26,6 @@ from inspector.safeedit.verdict import Verdict
 
 LONGEST_ANSWER = 72
 ADVERSARIAL = "Adversarial prompt"
-FIGURES = (
-    ("shift_figure", "Activation shift per layer", lambda c: figures.shift_by_block(c.shift)),
-    ("divergence_figure", "Divergence before and after", figures.divergence_before_after),
-    ("token_figure", "Safe answer, token by token", lambda c: figures.token_probabilities(c.before[0], c.after[0])),
-    ("shift_tokens", "Activation shift per token", lambda c: figures.shift_heatmap(c.shift)),
-    ("neurons", "Neurons that moved", lambda c: figures.neurons(c.profile)),
-)
-"""The figures of a comparison: role, title, how each is drawn."""
-READINGS = ("token_figure", "divergence_figure", "shift_figure", "shift_tokens", "neurons")
-"""Their roles in the order of :func:`dashboard.steps.compare.texts.compare_readings`."""
-SHOWN_AT_ONCE = 2
-"""How many of them stand under the answers; the others are details."""
 
 
 class CompareRoom(Room):
@@ -47,6 +35,7 @@ class CompareRoom(Room):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
+        self.changes = ChangesPart(context)
         self.routing = RoutingPart(context, self.rerouted)
         self.curve = StrengthPart(context, self.scaled)
 
@@ -72,11 +61,8 @@ class CompareRoom(Room):
         )
 
     def build_numbers(self) -> None:
-        """Lay the four numbers out that matter."""
-        session = self.context.example.session
-        comparison, live = session.slot(Measured).comparison, session.live
-        said = words.NO_EDIT if comparison is None or live is None else words.numbers(comparison, live)
-        self.numbers = gr.HTML(said, elem_id="numbers")
+        """Lay the four numbers out that matter, and what the detector read."""
+        self.changes.build_numbers()
         self.routing.build_reading()
 
     def build_undo(self) -> None:
@@ -124,33 +110,12 @@ class CompareRoom(Room):
 
     def build_shifts(self) -> None:
         """Lay the two figures out that stand under the answers."""
-        with gr.Row(elem_id="figures", visible=self._is_measured) as self.figures:
-            for role, title, draw in FIGURES[:SHOWN_AT_ONCE]:
-                with gr.Column(min_width=280, elem_classes="box"):
-                    self._figure(role, title, draw)
+        self.changes.build_shifts()
 
     def build_details(self) -> None:
-        """Lay the other figures and all measured numbers out."""
-        session = self.context.example.session
-        comparison, live = session.slot(Measured).comparison, session.live
-        said = words.NO_EDIT if comparison is None or live is None else words.tiles(comparison, live)
+        """Lay the strength curve, the other figures and all measured numbers out."""
         self.curve.build()
-        self.tiles = gr.HTML(said, elem_id="tiles")
-        with gr.Row(elem_id="more-figures", visible=self._is_measured) as self.more_figures:
-            for role, title, draw in FIGURES[SHOWN_AT_ONCE:]:
-                with gr.Column(min_width=340):
-                    self._figure(role, title, draw)
-
-    def _figure(self, role: str, title: str, draw: Callable[[Comparison], Any]) -> None:
-        comparison = self.context.example.session.slot(Measured).comparison
-        said = "" if comparison is None else words.compare_readings(comparison)[READINGS.index(role)]
-        gr.HTML(f"<h3>{title}</h3>")
-        setattr(self, role, plot(None if comparison is None else draw(comparison), role.replace("_", "-")))
-        setattr(self, _reading(role), gr.HTML(said))
-
-    @property
-    def _is_measured(self) -> bool:
-        return self.context.example.session.slot(Measured).comparison is not None
+        self.changes.build()
 
     def build_decoding(self) -> None:
         """Lay the decoding and the routing out."""
@@ -187,9 +152,7 @@ class CompareRoom(Room):
 
     @property
     def _compared(self) -> list[Any]:
-        shown = [getattr(self, name) for role, *_ in FIGURES for name in (role, _reading(role))]
-        said = [self.numbers, self.tiles, self.routing.detected]
-        return [*self.pair.parts, *said, self.figures, self.more_figures, *shown]
+        return [*self.pair.parts, self.routing.detected, *self.changes.drawn]
 
     def connect(self) -> None:
         """Wire the controls."""
@@ -281,13 +244,7 @@ class CompareRoom(Room):
         """Tell the steps that the live weights changed, measure them here and ask what was asked."""
         yield from self.bus.tell(News.LIVE, session, values, but=self.on_live)
         if session.live is None:
-            hidden = gr.Row(visible=False)
-            yield {
-                self.tiles: words.NO_EDIT,
-                self.numbers: words.NO_EDIT,
-                self.figures: hidden,
-                self.more_figures: hidden,
-            }
+            yield self.changes.hidden(words.NO_EDIT)
         elif measure:
             yield self._measured(session)
         yield from self.on_ask(session, values)
@@ -310,33 +267,11 @@ class CompareRoom(Room):
             update |= self.pair.show(texts, heads, covered=covered)
         comparison = session.slot(Measured).comparison
         if "comparison" in session.fresh and comparison is not None:
-            update |= self._shown(session, comparison)
+            update |= self.changes.shown(session, comparison)
         return update
 
     def _measured(self, session: Session) -> Update:
-        return self._shown(session, run.measure(self.model, session))
-
-    def _shown(self, session: Session, comparison: Comparison) -> Update:
-        assert session.live is not None
-        return {
-            self.figures: gr.Row(visible=True),
-            self.more_figures: gr.Row(visible=True),
-            self.numbers: words.numbers(comparison, session.live),
-            self.tiles: words.tiles(comparison, session.live),
-            **self._drawn(comparison),
-        }
-
-    def _drawn(self, comparison: Comparison) -> Update:
-        update: Update = {}
-        readings = dict(zip(READINGS, words.compare_readings(comparison), strict=True))
-        for role, _, draw in FIGURES:
-            update[getattr(self, role)] = draw(comparison)
-            update[getattr(self, _reading(role))] = readings[role]
-        return update
-
-
-def _reading(role: str) -> str:
-    return f"{role.removesuffix('_figure')}_reading"
+        return self.changes.shown(session, run.measure(self.model, session))
 
 
 def state_of_strength(session: Session) -> Any:
