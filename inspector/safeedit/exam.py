@@ -32,6 +32,7 @@ __all__ = [
     "Reply",
     "asked_as",
     "examine",
+    "prompt_of",
     "run_exam",
 ]
 
@@ -153,7 +154,7 @@ def examine(
     started = time.perf_counter()
     plain = asked_as(format, evaluation)
     prompts, prompted = (
-        [_encoded(model, q, around.prompted(q.prompt), used, decoding.max_new_tokens) for q in questions]
+        [prompt_of(model, q, around.prompted(q.prompt), used, decoding.max_new_tokens) for q in questions]
         for around, used in ((VANILLA, plain), (row, format))
     )
     batches = [
@@ -263,7 +264,19 @@ def _in_step(first: Iterator[list[Line]], second: Iterator[list[Line]]) -> Itera
         yield [*before, *after]
 
 
-def _encoded(model: InspectedModel, question: Question, text: str, format: PromptFormat, room: int) -> tuple[int, ...]:
+def prompt_of(
+    model: InspectedModel, question: Question, text: str, format: PromptFormat, room: int = 0
+) -> tuple[int, ...]:
+    """Return the ids that a question is asked with; a fact question has the answer's opening after it.
+
+    Args:
+        text: The question's prompt, with the reminder around it if there is one.
+        format: Suffix and chat template.
+        room: Tokens of the answer.
+
+    Raises:
+        PromptError: It is longer than the model's context allows.
+    """
     if question.kind != "fact":
         return encode(model, text, None, format, room=room).prompt
     encode(model, text, None, format, room=room)  # for its check of the room
