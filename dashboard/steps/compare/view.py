@@ -7,9 +7,10 @@ from typing import Any
 
 import gradio as gr
 
+from dashboard.kit.acting import route, undo
 from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.html import message, weights_badge
-from dashboard.kit.live import ended, streamed
+from dashboard.kit.live import NO_EDIT, ended, streamed
 from dashboard.kit.panes import build_pair
 from dashboard.kit.room import Context, Room
 from dashboard.kit.session import Session
@@ -21,7 +22,7 @@ from dashboard.steps.compare.routing import RoutingPart
 from dashboard.steps.compare.run import OWN_PROMPT, PROMPT_CHOICES, Measured
 from dashboard.steps.compare.strength import StrengthPart
 from inspector.errors import CaseError
-from inspector.model import VANILLA, Answers, Decoding, PromptFormat
+from inspector.model import VANILLA, Answers, Decoding, Detector, PromptFormat
 from inspector.safeedit.verdict import Verdict
 
 LONGEST_ANSWER = 72
@@ -52,7 +53,7 @@ class CompareRoom(Room):
         if session.live is None or answers is None:
             heads = weights_badge(VANILLA, words.NO_ANSWER), weights_badge(VANILLA, words.NO_ANSWER)
             return (words.NO_ANSWER_YET, words.NO_ANSWER_YET), heads, (False, False)
-        marks = run.judged(session.live.case.question, answers)
+        marks = run.judged(session.live.case.adversarial_prompt, answers)
         first, second = answers.texts
         return (
             (first, second),
@@ -199,9 +200,9 @@ class CompareRoom(Room):
         answers = run.ask(self.model, session, text, otherwise, decoding, self.context.detector)
         yield from streamed(self.pair, session, answers, note, decoding.max_new_tokens)
         yield self.routing.read(session)
-        kept, case = session.slot(Measured).answers, session.live.case if session.live else session.case
-        if kept is not None and case is not None and not own:
-            marks = run.judged(case.question, kept)
+        kept = session.slot(Measured).answers
+        if kept is not None and not own:
+            marks = run.judged(text, kept)
             yield self.pair.blur(blurred(marks))
             yield dict(zip(self.pair.heads, self._heads(session, kept, note, marks, decoding), strict=True))
         if session.cancelled.is_set():
@@ -227,37 +228,70 @@ class CompareRoom(Room):
         yield {self.strength: gr.Slider(value=session.strength)}
         yield from self._changed(session, values)
 
-    def rerouted(self, session: Session, values: Values) -> Iterator[Update]:
-        """Ask anew once the edit acts elsewhere."""
+    def rerouted(self, session: Session, values: Values, detector: Detector | None) -> Iterator[Update]:
+        """Let the live edit act only where a detector fires, or on every prompt, and ask anew."""
         self._require_bundled(values)
+        route(session, detector)
+        session.slot(Measured).curve = None  # it was measured of an edit that acts elsewhere
         yield from self._changed(session, values, measure=False)
 
     def on_undo(self, session: Session, values: Values) -> Iterator[Update]:
         """Drop the live edit; the one before it, or vanilla, is live again."""
         self._require_bundled(values)
-        session.undo()
+        undo(session, self.context.detector)
         yield from self._changed(session, values)
         if session.live is not None and not session.cancelled.is_set():
             yield {self.bus.offered("clock").outputs[0]: message("Undone: the edit before it is live again.")}
 
     def _changed(self, session: Session, values: Values, measure: bool = True) -> Iterator[Update]:
         """Tell the steps that the live weights changed, measure them here and ask what was asked."""
-        yield from self.bus.tell(News.LIVE, session, values, but=self.on_live)
-        if session.live is None:
-            yield self.changes.hidden(words.NO_EDIT)
-        elif measure:
-            yield self._measured(session)
-        yield from self.on_ask(session, values)
+
+        def work() -> Iterator[Update]:
+            yield from self.bus.tell(News.LIVE, session, values, but=self.on_live)
+            if session.live is None:
+                yield self.changes.hidden(words.NO_EDIT)
+            elif measure:
+                yield self._measured(session)
+            yield from self.on_ask(session, values)
+
+        yield from self._or_unanswered(session, work())
 
     def on_live(self, session: Session, values: Values) -> Iterator[Update]:
         """Measure an edit that has just become live and let it answer."""
         live = session.live
         assert live is not None
-        yield {self.strength: gr.Slider(value=session.strength)}
-        yield self._measured(session)
-        yield {self.ask_what: ADVERSARIAL, self.own_text: gr.Textbox(visible=False)}
-        prompt, decoding = live.case.adversarial_prompt, self.decoding(values)
-        yield from self._stream(session, prompt, ADVERSARIAL, live.format, decoding)
+
+        def work() -> Iterator[Update]:
+            yield {self.strength: gr.Slider(value=session.strength)}
+            yield self._measured(session)
+            yield {self.ask_what: ADVERSARIAL, self.own_text: gr.Textbox(visible=False)}
+            prompt, decoding = live.case.adversarial_prompt, self.decoding(values)
+            yield from self._stream(session, prompt, ADVERSARIAL, live.format, decoding)
+
+        yield from self._or_unanswered(session, work())
+
+    def _or_unanswered(self, session: Session, work: Iterator[Update]) -> Iterator[Update]:
+        """Do what follows a change of the live weights; where it fails, show nothing that other weights have said."""
+        try:
+            yield from work
+        except Exception:
+            yield self._unanswered(session)
+            raise
+
+    def _unanswered(self, session: Session) -> Update:
+        """Show which weights are live, that they have not answered, and of the measurements only what is theirs."""
+        kept = session.slot(Measured)
+        kept.answers = kept.detected = None
+        texts = words.NO_ANSWER_YET, words.NO_ANSWER_YET if session.live else NO_EDIT
+        heads = weights_badge(VANILLA, words.UNANSWERED), weights_badge(session.row, words.UNANSWERED)
+        update = self.pair.show(texts, heads, compared=False, covered=(False, False))
+        if session.live is None:
+            update |= self.changes.hidden(words.NO_EDIT)
+        elif kept.comparison is None or not run.is_measured(session):
+            update |= self.changes.hidden(words.NOT_MEASURED)
+        else:
+            update |= self.changes.shown(session, kept.comparison)
+        return {**update, **self.routing.read(session)}
 
     def on_arrived(self, session: Session, _values: Values) -> Update:
         """Show what the example has made: its answers, then what was measured of its edit."""

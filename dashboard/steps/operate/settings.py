@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from editing import DinmSettings, preset
+from editing.methods.dinm import ROUTED
+from editing.values import changed
 from inspector.errors import CaseError
 
 # Settings on the page, in DinmSettings' names where they differ.
@@ -63,3 +65,15 @@ def settings_from(name: Any, suffix: str, values: Sequence[Any]) -> DinmSettings
             value = value or None
         changes[setting] = int(value) if part in _WHOLE and value is not None else value
     return preset(name, **changes)
+
+
+def to_be_routed(settings: DinmSettings) -> DinmSettings:
+    """Return the settings of an edit that is to act only where harm is detected, so that it may learn more.
+
+    What the preset ``corrected`` sets is changed as :data:`editing.methods.dinm.ROUTED` says; what was set by hand, and
+    the paper's presets, stay.
+    """
+    given = preset("corrected")
+    if settings.preset != given.preset:
+        return settings
+    return changed(settings, **{n: v for n, v in ROUTED.items() if getattr(settings, n) == getattr(given, n)})

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from dashboard.kit.acting import require_detector, wish_of
 from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.html import message
 from dashboard.kit.plots import plot
@@ -17,6 +18,7 @@ from dashboard.steps.operate import figures, run
 from dashboard.steps.operate import texts as words
 from dashboard.steps.operate.fields import SettingsPart
 from dashboard.steps.operate.gate import GatePart
+from dashboard.steps.operate.settings import to_be_routed
 from editing import Preparation, Step, preset
 
 
@@ -124,7 +126,12 @@ class OperateRoom(Room):
         """Show the vital signs of the edit that is live now."""
         said = self.gating.on_ended(session, {})
         if session.live is None:
-            return {self.clock: message("Undone: the vanilla weights are live, bit for bit."), **said}
+            return {
+                self.clock: message("Undone: the vanilla weights are live, bit for bit."),
+                self.vitals: figures.vitals_of((), preset("corrected")),
+                self.vitals_reading: words.vitals_reading(()),
+                **said,
+            }
         result = session.live.result
         return {
             self.clock: words.finished(result),
@@ -135,7 +142,9 @@ class OperateRoom(Room):
 
     def on_arrived(self, session: Session, values: Values) -> Update:
         """Show the vital signs of the example's edit."""
-        return self.on_live(session, values) if "edit" in session.fresh else {}
+        if "edit" not in session.fresh:
+            return {}
+        return self.gating.on_ended(session, values) if session.live is None else self.on_live(session, values)
 
     def on_edit(self, session: Session, values: Values) -> Iterator[Update]:
         """Run DINM with live vital signs; whoever hears of the edit measures and asks it."""
@@ -149,9 +158,16 @@ class OperateRoom(Room):
         """
         texts = self.bus.offered("texts").call(values)
         settings = self.setting.settings(values, texts.suffix, **changes)
+        if wish_of(session) == "where harm":
+            require_detector(self.context.detector)
+            settings = to_be_routed(settings)
         block = self.bus.offered("layer").call(values)
         self.bus.offered("decoding").call(values)  # what cannot be asked afterwards is said before
         self.gating.settings(values)
+        unchanged = run.why_no_layer(self.context.layers, settings)
+        if unchanged is not None:
+            yield {self.clock: message(f"{unchanged} Live is still: {session.row.label()}.")}
+            return
         on_top = bool(values[self.on_top]) and session.live is not None
         yield {
             self.vitals: figures.vitals_of((), settings),
