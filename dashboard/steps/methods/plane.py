@@ -37,9 +37,30 @@ class PlanePart(Room):
         self.plane = plot(figures.plane(standings, picked), "methods-plane")
         self.plane_reading = gr.HTML(words.plane_reading(standings))
 
+    @property
+    def parts(self) -> list[Any]:
+        """What another run, method or choice changes."""
+        return [self.upright, self.plane, self.plane_reading]
+
+    def drawn(self, session: Session) -> Update:
+        """Draw what stands upright now, and let the switch say so: the three always agree."""
+        kept = session.slot(Compared)
+        standings = kept.contest.standings if kept.contest is not None else ()
+        if kept.shows_writing and kept.written is not None:
+            return {
+                self.upright: WRITTEN,
+                self.plane: figures.plane(standings, kept.method, kept.written),
+                self.plane_reading: words.written_reading(kept.written),
+            }
+        return {
+            self.upright: COSINE,
+            self.plane: figures.plane(standings, kept.method),
+            self.plane_reading: words.plane_reading(standings),
+        }
+
     def hear(self) -> None:
-        """Switch it off while something runs."""
-        self.context.lock(self.upright)
+        """Switch it off while something runs; afterwards it says what is shown, however the run has ended."""
+        self.context.lock(self.upright, state_of_upright)
 
     def wire(self, clock: Any, picked: Any) -> None:
         """Wire the switch.
@@ -54,29 +75,25 @@ class PlanePart(Room):
             self.on_upright,
             clock=clock,
             inputs=[self.upright, picked],
-            outputs=[self.plane, self.plane_reading, self.upright],
+            outputs=self.parts,
             starting="",
         )
 
     def on_upright(self, session: Session, values: Values) -> Iterator[Update]:
         """Show the region's mean cosine or what it writes on the plane; the latter is measured at first sight."""
         kept = session.slot(Compared)
-        standings = kept.contest.standings if kept.contest is not None else ()
-        if values[self.upright] == COSINE:
-            yield {
-                self.plane: figures.plane(standings, kept.method),
-                self.plane_reading: words.plane_reading(standings),
-            }
-            return
-        if kept.written is None:
+        wanted = values[self.upright] == WRITTEN
+        if wanted and kept.written is None:
 
             def draw(event: Preparation) -> Update:
                 return {self._clock: progress_bar(event.message, event.fraction)}
 
             yield from drain(further.write_regions(self.model, session), draw)
-        written = kept.written or {}
-        yield {
-            self.plane: figures.plane(standings, kept.method, written),
-            self.plane_reading: words.written_reading(written),
-            self._clock: words.ended(kept.contest, session.cancelled.is_set()),
-        }
+        kept.shows_writing = wanted and kept.written is not None
+        yield {**self.drawn(session), self._clock: words.ended(kept.contest, session.cancelled.is_set())}
+
+
+def state_of_upright(session: Session) -> Any:
+    """Return the switch's state: what the plane shows."""
+    kept = session.slot(Compared)
+    return gr.Radio(value=WRITTEN if kept.shows_writing and kept.written is not None else COSINE, interactive=True)

@@ -299,6 +299,36 @@ def test_region_writing_without_a_patch_at_hand_is_refused_with_the_remedy(visit
     with pytest.raises(gr.Error, match="press Run methods"):
         visitor.session.slot(Compared).contest = None
         visitor.do("on_upright", upright=WRITTEN)
+    assert visitor.screen["upright"] == COSINE, "what the plane shows"
+    assert_idle(visitor)
+
+
+def is_written(visitor: Visitor) -> bool:
+    """Tell whether the plane shows what regions write; the switch and the reading must say the same."""
+    shown = "written less" in visitor.screen["plane"].layout.yaxis.title.text
+    assert visitor.screen["upright"] == (WRITTEN if shown else COSINE)
+    assert ("adversarial prompts the MLP" in visitor.screen["plane_reading"]) is shown
+    return shown
+
+
+def test_the_switch_of_the_plane_says_what_it_shows_after_a_cancel_an_error_and_a_run_that_did_nothing(visitor):
+    visitor.do("on_methods", **SHORT)
+    run = visitor.press("on_upright", upright=WRITTEN)
+    while "What the region writes with" not in visitor.screen["methods_clock"]:
+        next(run)
+    visitor.session.cancelled.set()
+    list(run)
+    assert not is_written(visitor) and visitor.session.slot(Compared).written is None, "half of it is kept by nobody"
+    visitor.do("on_upright", upright=WRITTEN)
+    assert is_written(visitor)
+    with pytest.raises(gr.Error, match="No method is chosen"):
+        visitor.do("on_methods", **{**SHORT, "methods_chosen": []})
+    assert is_written(visitor)
+    for _ in itertools.islice(visitor.press("on_methods", **SHORT), 3):
+        visitor.session.cancelled.set()
+    assert is_written(visitor), "nothing was done, and the methods before are shown"
+    visitor.do("on_method_picked", methods_picked="SFT")
+    assert is_written(visitor)
     assert_idle(visitor)
 
 
