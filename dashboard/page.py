@@ -17,7 +17,8 @@ from dashboard.kit.room import Context, Room
 from dashboard.kit.run import QUIET
 from dashboard.kit.session import Sessions
 from dashboard.steps.case.view import CaseRoom
-from dashboard.steps.compare.view import LONGEST_ANSWER, CompareRoom
+from dashboard.steps.compare.asking import LONGEST_ANSWER
+from dashboard.steps.compare.view import CompareRoom
 from dashboard.steps.locate.view import LocateRoom
 from dashboard.steps.methods.view import MethodsRoom
 from dashboard.steps.operate.view import OperateRoom

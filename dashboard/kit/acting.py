@@ -32,13 +32,18 @@ def wish_of(session: Session) -> Wish:
 
 
 def route(session: Session, detector: Detector | None) -> None:
-    """Let the live edit act only where a detector fires, or on every prompt; remembered for Undo."""
+    """Let the live edit act only where a detector fires, or on every prompt; remembered for Undo.
+
+    A visitor who has asked for one of the two asks for this one from now on, so that the switch says what is so.
+    """
     session.detector = detector
     live, kept = session.live, session.slot(Acting)
     if live is None:
         return
     own = {live.patch.identifier}
     kept.routed = kept.routed - own if detector is None else kept.routed | own
+    if kept.wish != "gate":
+        kept.wish = "everywhere" if detector is None else "where harm"
 
 
 def make_live(session: Session, edit: LiveEdit, detector: Detector | None) -> None:
@@ -48,14 +53,19 @@ def make_live(session: Session, edit: LiveEdit, detector: Detector | None) -> No
 
 
 def undo(session: Session, detector: Detector | None) -> LiveEdit | None:
-    """Drop the live edit; the one before acts where it acted. Returns it, if there is one.
+    """Drop the live edit and return the one before, if there is one.
+
+    It acts where it acted, or where the visitor has asked edits to act.
 
     Args:
         detector: The model's.
     """
-    live = session.undo()
-    routed = live is not None and live.patch.identifier in session.slot(Acting).routed
-    session.detector = detector if routed else None
+    live, kept = session.undo(), session.slot(Acting)
+    if live is None:
+        session.detector = None
+        return None
+    routed = live.patch.identifier in kept.routed if kept.wish == "gate" else kept.wish == "where harm"
+    route(session, detector if routed else None)
     return live
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard.kit.acting import Acting, require_detector, wish_of
+from dashboard.kit.acting import Acting, Wish, require_detector, wish_of
 from dashboard.kit.bus import News, Update, Values
 from dashboard.kit.html import message
 from dashboard.kit.room import Context, Room
@@ -15,9 +15,8 @@ from dashboard.kit.session import Session
 from dashboard.steps.compare import texts as words
 from dashboard.steps.compare.run import Measured
 from inspector.errors import CaseError
-from inspector.model import Detector
 
-Reroute = Callable[[Session, Values, Detector | None], Iterator[Update]]
+Reroute = Callable[[Session, Values, Wish], Iterator[Update]]
 
 
 class RoutingPart(Room):
@@ -25,7 +24,7 @@ class RoutingPart(Room):
 
     Args:
         context: The page's.
-        reroute: Lets the live edit act where a detector fires, or on every prompt, and asks both weights anew.
+        reroute: Lets the live edit act elsewhere, and asks both weights anew.
     """
 
     name = "routing"
@@ -78,13 +77,12 @@ class RoutingPart(Room):
             raise CaseError(f"Unknown choice '{values[self.routed]}'. Choose one of: {', '.join(words.WISHES)}.")
         if wish == "where harm":
             require_detector(self.context.detector)
-        session.slot(Acting).wish = wish
+        if session.live is not None and wish != "gate" and (wish == "where harm") != (session.detector is not None):
+            yield from self._reroute(session, values, wish)
+            return
+        session.slot(Acting).wish = wish  # the live edit acts so already, and what the gate chooses is the next edit's
         if session.live is None:
             yield {self.bus.offered("clock").outputs[0]: message(words.nothing_to_route(wish))}
-            return
-        if wish == "gate" or (wish == "where harm") == (session.detector is not None):
-            return  # it acts so already, and what the gate chooses is the next edit's
-        yield from self._reroute(session, values, self.context.detector if wish == "where harm" else None)
 
     def _routes(self, session: Session) -> tuple[list[tuple[str, str]], str]:
         routed = None if session.live is None else session.detector is not None

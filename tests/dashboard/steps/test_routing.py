@@ -193,27 +193,22 @@ def test_the_switch_without_a_live_edit_says_that_there_is_none_to_route_and_kee
     assert_idle(visitor)
 
 
-def test_undo_brings_the_edit_before_back_as_it_acted(detecting, request):
+def test_undo_brings_the_edit_before_back_as_it_acted_unless_one_place_was_asked_for(detecting, request):
     page, made = detecting
     object.__setattr__(made, "threshold", 1e9)
     visitor = Visitor(page, request.node.name)
-    visitor.do("on_routed", routed=WHERE_HARM)
-    visitor.do("on_edit", **QUICK, block=0)
+    visitor.do("on_edit", **{**QUICK, "allowed_harmless_kl": 0}, block=0)
     routed = visitor.session.row.label()
-    visitor.do("on_routed", routed=EVERYWHERE)
-    visitor.do("on_routed", routed=WHERE_HARM)
-    visitor.do("on_routed", routed=EVERYWHERE)
+    object.__setattr__(made, "threshold", -1e9)
     visitor.do("on_edit", **QUICK, block=2)
-    plain = visitor.session.row.label()
+    assert "detected" in routed and "detected" not in visitor.session.row.label()
     visitor.do("on_undo")
-    assert visitor.session.row.label() == routed.removesuffix(" · only where harm is detected"), "as it was last"
-    assert "detected" not in plain
-    visitor.do("on_routed", routed=WHERE_HARM)
+    assert visitor.session.row.label() == routed and visitor.screen["routed"] == BY_GATE
     visitor.do("on_edit", **QUICK, block=2)
-    assert "detected" in visitor.session.row.label()
     visitor.do("on_routed", routed=EVERYWHERE)
     visitor.do("on_undo")
-    assert visitor.session.row.label() == routed
+    assert visitor.session.row.label() == routed.removesuffix(" · only where harm is detected")
+    assert visitor.screen["routed"] == EVERYWHERE, "the switch says what is so"
 
 
 def test_a_choice_that_is_none_changes_nothing(detecting, request):
