@@ -26,7 +26,8 @@ from inspector.model import Detector
 def known(monkeypatch, tmp_path, model) -> Calibration:
     """What a calibration comes to here, and a cache of this test's own."""
     monkeypatch.setattr("editing.calibration.cache_root", lambda: tmp_path)
-    detector = Detector((1,), torch.ones(1, 32), 0.0, 0.0, model.fingerprint, about={"questions": 1, "harmless_prompts": 2})
+    about = {"questions": 1, "harmless_prompts": 2}
+    detector = Detector((1,), torch.ones(1, 32), 0.0, 0.0, model.fingerprint, about=about)
     return Calibration(Layers((Trial(1, 1.0, 0.1, 1.0),), 0.0, 1, 4), detector)
 
 
