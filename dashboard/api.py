@@ -12,7 +12,8 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard.edit_events import edit_events, route
+from dashboard.edit_events import act, asked_for, edit_events
+from dashboard.kit.acting import undo as undo_edit
 from dashboard.kit.room import Context
 from dashboard.kit.run import shown_to_user
 from dashboard.kit.session import Session
@@ -102,12 +103,15 @@ def connect(context: Context) -> None:
         steps: int = 0,
         suffix: str = SUFFIX,
         on_top: bool = False,
+        routed: bool | None = None,
         chat: bool = True,
         request: gr.Request | None = None,
     ) -> Iterator[dict]:
         """Run DINM on a layer and the gate, a dictionary a step; the last one has the patch and the gate's word.
 
         ``steps`` 0 is the preset's. A refused edit is not live until /keep. ``on_top`` starts from the live edit.
+        ``routed``: made and examined to act only where harm is detected, or on every prompt; as the gate finds best if
+        it is left out.
         """
         with shown_to_user(), context.reserved(request) as session:
             changes: dict[str, Any] = {"suffix": suffix, **({"steps": steps} if steps else {})}
@@ -115,7 +119,8 @@ def connect(context: Context) -> None:
                 changes["chat"] = False
             settings = preset(preset_name, **changes)  # type: ignore[arg-type]
             given = texts(question, template, safe, unsafe, suffix, chat)
-            yield from edit_events(model, session, operating.make(model, session, given, block, settings, on_top))
+            settings = asked_for(context, session, settings, routed)
+            yield from edit_events(context, session, operating.make(model, session, given, block, settings, on_top))
 
     def keep(request: gr.Request | None = None) -> dict:
         """Make the edit live that the gate has refused; its patch records that it was kept by hand."""
@@ -125,23 +130,23 @@ def connect(context: Context) -> None:
 
     def ask(
         text: str,
-        strength: float = 1.0,
+        strength: float | None = None,
         max_new_tokens: int = 64,
         suffix: str | None = None,
-        routed: bool = False,
+        routed: bool | None = None,
         chat: bool | None = None,
         request: gr.Request | None = None,
     ) -> dict:
         """Answer one text with the vanilla and with this session's edited weights; an edit is asked with its suffix.
 
-        ``routed``: the edit acts only where harm is detected, here and in /stress_test, until it is asked otherwise.
+        ``strength`` and ``routed`` (the edit acts only where harm is detected, or on every prompt) hold here and in
+        /stress_test until they are given again; left out, the edit acts as it did.
         """
         with shown_to_user(), context.reserved(request) as session:
             if context.read_only:
                 raise CaseError("This demo is read-only: free text is off.")
             require_own_format(session, suffix, chat)
-            route(context, session, routed)
-            session.scale(float(strength))
+            act(context, session, strength, routed)
             decoding = Decoding(max_new_tokens=max(1, min(1024, int(max_new_tokens))))
             format = PromptFormat(SUFFIX if suffix is None else suffix, chat is not False)
             for _ in comparing.ask(model, session, text, format, decoding, context.detector):
@@ -264,7 +269,7 @@ def connect(context: Context) -> None:
     def undo(request: gr.Request | None = None) -> dict:
         """Drop this session's live edit."""
         with shown_to_user(), context.reserved(request) as session:
-            session.undo()
+            undo_edit(session, context.detector)
             return {"weights": session.row.label(), "edits": len(session.edits)}
 
     def cancel(request: gr.Request | None = None) -> dict:

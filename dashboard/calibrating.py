@@ -5,10 +5,16 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
+import gradio as gr
 from safetensors import SafetensorError
 
 from dashboard import heading
+from dashboard.kit.bus import News, Update, Values
+from dashboard.kit.room import Context
+from dashboard.kit.run import QUIET
+from dashboard.kit.session import Session
 from editing.calibration import Calibration, make_calibration, places, save_calibration
 from editing.memory import memory_told
 from inspector.errors import InspectorError
@@ -29,6 +35,8 @@ class Calibrating:
         self._said, self._share = "Waiting for the model", 0.0
         self._ended = threading.Event()
         self._stopped = threading.Event()
+        self.done = False
+        """Whether there is a calibration now."""
 
     def start(self, done: Callable[[Calibration], None]) -> None:
         """Begin; the thread ends with the program.
@@ -63,6 +71,7 @@ class Calibrating:
                 self._said = "The calibration was stopped."
             else:
                 done(made)
+                self.done = True
                 self._said = "This model is calibrated now: press Locate for its recommended layer."
                 save_calibration(made, places(self._model)[0])
         except InspectorError as error:
@@ -84,3 +93,50 @@ class Calibrating:
             except StopIteration as end:
                 return end.value
             self._said, self._share = event.message, event.fraction
+
+
+EVERY = 3.0
+"""Seconds between two looks."""
+
+
+class CalibratingLine:
+    """Says on every open page how far a calibration is, and tells the steps there once the model is calibrated.
+
+    Args:
+        background: The calibration.
+    """
+
+    def __init__(self, background: Calibrating) -> None:
+        self.background = background
+
+    def build(self) -> None:
+        """Lay the line out, and the clock that looks."""
+        self.line = gr.HTML(self.background.note(), elem_id="calibrating")
+        self.clock = gr.Timer(EVERY)
+
+    def connect(self, app: gr.Blocks, context: Context) -> None:
+        """Look when the page is opened, and every few seconds until it has ended."""
+        self.context = context
+        outputs = [self.line, self.clock, *context.bus.outputs(News.CALIBRATED)]
+
+        def on_calibrating(values: Values, request: gr.Request) -> Any:
+            return self.look(context.session(request), values)
+
+        for event in (app.load, self.clock.tick):
+            event(
+                on_calibrating,
+                set(context.bus.inputs(News.CALIBRATED)),
+                list(dict.fromkeys(outputs)),
+                queue=False,
+                **QUIET,
+            )
+
+    def look(self, session: Session, values: Values) -> Update:
+        """Return what changes on a visitor's page: the line, and what the steps say of a model that is calibrated."""
+        ended = self.background.ended  # asked first: what it says of its end then stands
+        update: Update = {self.line: self.background.note()}
+        if self.background.done:
+            update |= self.context.bus.told(News.CALIBRATED, session, values)
+        if ended:
+            update[self.clock] = gr.Timer(active=False)
+        return update

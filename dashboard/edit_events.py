@@ -1,4 +1,4 @@
-"""An edit and its gate for programs: a dictionary an event; and where the session's edit acts."""
+"""An edit and its gate for programs: a dictionary an event; and how the session's edit acts."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ from collections.abc import Generator, Iterator
 from dataclasses import asdict
 from typing import Any
 
+from dashboard.kit.acting import Acting, Wish, require_detector, route
 from dashboard.kit.room import Context
 from dashboard.kit.session import Session
 from dashboard.steps.operate import gating
-from editing import EditResult, Preparation, Step
+from dashboard.steps.operate.run import why_no_layer
+from dashboard.steps.operate.settings import to_be_routed
+from editing import DinmSettings, EditResult, Preparation, Step
 from editing.gate import Budgets
-from inspector.errors import CaseError
-from inspector.model import InspectedModel
+from inspector.errors import RefusedEdit
 
 Making = Generator[Preparation | Step, None, tuple[EditResult, gating.Made | None]]
 """An edit that runs."""
 
 
-def edit_events(model: InspectedModel, session: Session, making: Making) -> Iterator[dict]:
+def edit_events(context: Context, session: Session, making: Making) -> Iterator[dict]:
     """Run an edit and the gate, and yield a dictionary an event; the last one says what has become of it."""
     run: Any = making
     while True:
@@ -31,7 +33,7 @@ def edit_events(model: InspectedModel, session: Session, making: Making) -> Iter
         yield {"done": False, "kind": kind, **asdict(event)}
     live = False
     if made is not None:
-        run = gating.examined(model, session, made, gating.settings_of(Budgets()))
+        run = gating.examined(context.model, session, made, gating.settings_of(Budgets()), context.detector)
         while True:
             try:
                 progress = next(run)
@@ -48,17 +50,43 @@ def edit_events(model: InspectedModel, session: Session, making: Making) -> Iter
         "delta_norm": result.patch.norm if result.patch else 0.0,
         "seconds": result.seconds,
         "live": live,
+        "routed": made is not None and made.detector is not None,
         "gate": made.acceptance.record() if made is not None and made.acceptance is not None else None,
         "stacked": gating.stacked_edits(made.edit if made is not None else None),
     }
 
 
-def route(context: Context, session: Session, routed: bool) -> None:
-    """Let the session's edit act on every prompt, or only where harm is detected.
+def asked_for(context: Context, session: Session, settings: DinmSettings, routed: bool | None) -> DinmSettings:
+    """Keep where the next edit is to act, and return its settings: one that is to be routed may learn more.
+
+    Args:
+        routed: Only where harm is detected, or on every prompt; ``None`` for as the gate takes it.
 
     Raises:
-        CaseError: The model has no detector.
+        CaseError: It is to be routed, and the model has no detector.
+        RefusedEdit: Trial edits of this model helped at no layer, and the settings are those of ``corrected``.
     """
-    if routed and context.detector is None:
-        raise CaseError("This model has no detector, so no edit can be routed. Run: python -m editing.calibrate")
-    session.detector = context.detector if routed else None
+    unchanged = why_no_layer(context.layers, settings)
+    if unchanged is not None:
+        raise RefusedEdit(unchanged)
+    if routed:
+        require_detector(context.detector)
+        settings = to_be_routed(settings)
+    wishes: dict[bool | None, Wish] = {None: "gate", True: "where harm", False: "everywhere"}
+    session.slot(Acting).wish = wishes[routed]
+    return settings
+
+
+def act(context: Context, session: Session, strength: float | None, routed: bool | None) -> None:
+    """Set how the live edit acts; what is ``None`` stays as it is, and so does everything where one is refused.
+
+    Raises:
+        CaseError: It is to be routed, and the model has no detector.
+        PatchError: The strength is out of range.
+    """
+    if routed:
+        require_detector(context.detector)
+    if strength is not None:
+        session.scale(float(strength))
+    if routed is not None:
+        route(session, context.detector if routed else None)

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from dashboard import api, heading
-from dashboard.calibrating import Calibrating
+from dashboard.calibrating import Calibrating, CalibratingLine
 from dashboard.example.arriving import Arriving
 from dashboard.example.make import Example
 from dashboard.kit.live import LiveBadge
@@ -17,7 +17,8 @@ from dashboard.kit.room import Context, Room
 from dashboard.kit.run import QUIET
 from dashboard.kit.session import Sessions
 from dashboard.steps.case.view import CaseRoom
-from dashboard.steps.compare.view import LONGEST_ANSWER, CompareRoom
+from dashboard.steps.compare.asking import LONGEST_ANSWER
+from dashboard.steps.compare.view import CompareRoom
 from dashboard.steps.locate.view import LocateRoom
 from dashboard.steps.methods.view import MethodsRoom
 from dashboard.steps.operate.view import OperateRoom
@@ -56,13 +57,15 @@ def build_app(
     # Gradio copies what can be downloaded, answers among it: its copies are deleted when they are an hour old.
     with gr.Blocks(title="DINM Inspector", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as app:
         background = Calibrating(model) if calibrate and calibration is None else None
-        if background is not None:
-            _say(background)
+        line = CalibratingLine(background) if background is not None else None
+        if line is not None:
+            line.build()
         house = House(model, sessions, shown, read_only, calibration)
         house.build()
         house.arriving.connect(app)
         api.connect(house.context)
-        if background is not None:
+        if background is not None and line is not None:
+            line.connect(app, house.context)
             background.start(house.context.calibrated)
         _forget_visitors(app, sessions)
     shown.start()
@@ -172,16 +175,6 @@ def _calibration(model: InspectedModel) -> Calibration | None:
     if found is not None:
         found.teach(model)
     return found
-
-
-def _say(background: Calibrating) -> None:
-    """Say how far the calibration is, every few seconds until it ends."""
-    said, clock = gr.HTML(background.note(), elem_id="calibrating"), gr.Timer(3)
-
-    def look() -> tuple[str, gr.Timer]:
-        return background.note(), gr.Timer(active=not background.ended)
-
-    clock.tick(look, outputs=[said, clock], queue=False, show_progress="hidden", api_visibility="private")
 
 
 def _forget_visitors(app: gr.Blocks, sessions: Sessions) -> None:

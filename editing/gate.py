@@ -115,13 +115,15 @@ class Acceptance:
         checks: Each budget.
         exam: The marked small exam.
         settings: The gate's settings.
-        overridden: A person took the edit although the gate refused it.
+        overridden: A person took the edit although the gate refused it, now or at an earlier exam.
+        choice: Why these weights were taken and not the same patch acting elsewhere, where there was a choice.
     """
 
     checks: tuple[Check, ...]
     exam: ExamResult
     settings: GateSettings
     overridden: bool = False
+    choice: str = ""
 
     @property
     def passed(self) -> bool:
@@ -159,6 +161,7 @@ class Acceptance:
             "checks": [asdict(check) for check in self.checks],
             "weights": self.exam.weights,
             "asked": self.exam.asked,
+            "choice": self.choice,
         }
 
 

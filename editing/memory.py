@@ -100,18 +100,32 @@ _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "AL
 """What a plain RuntimeError of torch says where an allocation failed."""
 
 
-def require_free_memory(device: torch.device, needed: int) -> None:
+def require_free_memory(
+    device: torch.device,
+    needed: int,
+    what: str = "Full training of this model",
+    remedy: str = "Set scope to 'LoRA', or use a larger machine.",
+) -> None:
     """Check that so many bytes are free before they are taken.
+
+    Args:
+        device: Where they are taken.
+        needed: Bytes.
+        what: What takes them, for the error.
+        remedy: What to do instead, for the error.
 
     Raises:
         OutOfMemory: They are not.
     """
     free = free_memory(device)
     if needed > free:
-        raise OutOfMemory(
-            f"Full training of this model takes about {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free. "
-            "Set scope to 'LoRA', or use a larger machine."
-        )
+        raise OutOfMemory(f"{what} takes about {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free. {remedy}")
+
+
+def bytes_of(network: torch.nn.Module) -> int:
+    """Return the bytes that a network's parameters and buffers take, shared ones once."""
+    tensors = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def give_back_free_memory() -> None:

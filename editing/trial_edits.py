@@ -84,6 +84,24 @@ class Layers:
         """Number of the :attr:`best` layer."""
         return None if self.best is None else self.best.block
 
+    @property
+    def why_none(self) -> str | None:
+        """Why no layer is recommended, with the numbers, in one sentence; ``None`` if one is."""
+        if self.best is not None:
+            return None
+        able = [trial for trial in self.trials if trial.kl <= self.budget]
+        if not able:
+            return (
+                f"trial edits cost more than {self.budget:g} nats a token on harmless prompts at every layer "
+                f"({self.cases} cases)."
+            )
+        best = max(able, key=lambda trial: (trial.defended, trial.margin))
+        return (
+            f"the best trial edits within the budget, at layer {best.block}, defend {100 * best.defended:.0f} % of "
+            f"{self.prompts} unseen prompts of {self.cases} cases and vanilla {100 * self.vanilla:.0f} %, which is not "
+            "surely more."
+        )
+
 
 def trial_cases(count: int = CASES) -> tuple[Case, ...]:
     """Return bundled cases of the split that may be edited on, each of another category."""

@@ -30,9 +30,11 @@ class Arriving:
         self.example: Example = context.example
 
     def build(self) -> None:
-        """Lay the line out that says what is being made, and the clock that looks; neither, if all is there."""
+        """Lay the line out that says what is being made, and the clock that looks; at the end, why no edit is live."""
         self.example.drawn = self.example.parts
         if self.example.ended:
+            if self.example.said:
+                gr.HTML(self.note(), elem_id="example-note")
             return
         self.line = gr.HTML(self.note(), elem_id="example-note")
         self.clock = gr.Timer(EVERY)

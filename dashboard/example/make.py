@@ -8,7 +8,6 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from dashboard.example.store import ASSETS, NOT_KEPT, PARTS, Store, folder_name, rounded
@@ -20,14 +19,15 @@ from dashboard.steps.compare import run as compare_run
 from dashboard.steps.locate import run as locate_run
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.methods.state import Compared, Contest
-from dashboard.steps.operate.gating import settings_of
+from dashboard.steps.operate import gating
+from dashboard.steps.operate.run import why_no_layer
 from dashboard.steps.stress import run as stress_run
 from dashboard.steps.why import run as why_run
 from dashboard.steps.why.state import Looked, Panel
 from editing import Preparation, dinm, preset
 from editing.calibration import Calibration, calibration_of
 from editing.contest import ContestSettings, contest
-from editing.gate import Budgets, accept, recorded
+from editing.gate import Budgets, accept
 from editing.memory import memory_told
 from editing.methods.mend.store import places
 from inspector.errors import InspectorError
@@ -45,6 +45,10 @@ LONGEST = 72
 CONTEST = ("dinm", "ft-l", "sft", "mend", "self-reminder")
 """Methods that are run on it: the quick ones. The others are a click away."""
 CONTEST_SIZE = Size(transfer=0, harmless=4, facts=0, passages=0)
+OF_AN_EDIT = ("edit", "comparison", "exam", "contest")
+"""The parts that are made by editing: none where trial edits of the model helped at no layer."""
+OF_THE_LIVE_EDIT = ("comparison", "exam")
+"""The parts that measure the edit: none where the gate has refused it."""
 _TITLES = {
     "located": "where the answers part",
     "edit": "the edit and its answers",
@@ -87,6 +91,7 @@ class Example:
         self.drawn: frozenset[str] = frozenset()
         self._model, self._decoding = model, decoding
         self._recommended = calibration.layers.recommended if calibration else None
+        self._nowhere = why_no_layer(calibration.layers, preset("corrected")) if calibration else None
         name = folder_name(model, self._recommended)
         own = (folder or cache_root() / "examples") / name
         self.store = Store(model, self.texts, own, (shipped / name,), patches)
@@ -162,9 +167,9 @@ class Example:
         try:
             with memory_told():
                 for part in PARTS:
-                    if part not in self._parts and not self._make(part):
+                    if self._is_wanted(part) and not self._make(part):
                         return
-            self._tell("")
+            self._tell(self._word())
         except InspectorError as error:
             self._tell(f"The example could not be finished: {error.user_message()}")
         except Exception:
@@ -185,10 +190,27 @@ class Example:
 
     def _read(self) -> None:
         for part in PARTS:
-            if self.store.read(part, self._making):
+            if self._is_wanted(part) and self.store.read(part, self._making):
                 self._publish(part)
-        if frozenset(PARTS) <= self._parts:
+        if not any(map(self._is_wanted, PARTS)):
+            self._said = self._word()
             self._ended.set()
+
+    def _is_wanted(self, part: str) -> bool:
+        """Tell whether a part is missing and can be: without a live edit there is nothing to measure of it."""
+        if part in self._parts or (part in OF_AN_EDIT and self._nowhere is not None):
+            return False
+        return part not in OF_THE_LIVE_EDIT or "edit" not in self._parts or self._making.live is not None
+
+    def _word(self) -> str:
+        """Say why no edit is live in the whole example; empty where one is."""
+        if self._nowhere is not None:
+            return f"The example has no edit. {self._nowhere}"
+        if "edit" in self._parts and self._making.live is None:
+            return (
+                "The gate has refused the example's edit, so vanilla is live and the edit waits: see the gate's line."
+            )
+        return ""
 
     def _make(self, part: str) -> bool:
         """Make one part, publish and keep it; tells whether it was not stopped."""
@@ -210,7 +232,7 @@ class Example:
         yield from ()
 
     def edit(self, session: Session) -> Iterator[str]:
-        """Edit, and let both weights answer."""
+        """Edit; what the gate passes is live and both weights answer, what it refuses is held back as on the page."""
         case = case_of(self.texts)
         measured = session.slot(LocatedCase).divergence
         assert measured is not None
@@ -229,14 +251,11 @@ class Example:
         if result.patch is None:
             return
         kept = rounded(result)
-        patch = kept.patch
-        assert patch is not None
         yield "The gate's small exam"
-        exam = accept(self._model, Row(patch), case, settings_of(Budgets()), cancel=self._stopped.is_set)
+        exam = accept(self._model, Row(kept.patch), case, gating.settings_of(Budgets()), cancel=self._stopped.is_set)
         word = run_quietly(exam)
-        if word is None:
+        if word is None or not gating.settle(session, gating.Made(LiveEdit(case, kept), acceptance=word)):
             return
-        session.add(LiveEdit(case, replace(kept, patch=recorded(patch, word))))
         yield "Answers of both weights"
         prompt = self.texts.adversarial_prompt()
         for _ in compare_run.ask(self._model, session, prompt, self.texts.format, self._decoding):
@@ -283,8 +302,8 @@ class Example:
     def contest(self, session: Session) -> Iterator[str]:
         """Run the quick methods; MEND only where an editor was trained for the model."""
         model = self._model
-        assert session.case is not None and session.live is not None
-        block = session.live.result.block
+        assert session.case is not None
+        block = self.block
         keys = tuple(key for key in CONTEST if key != "mend" or any(place.is_file() for place in places(model)))
         settings = ContestSettings(
             methods=keys, size=CONTEST_SIZE, max_new_tokens=40, format=self.texts.format, prompts=8
@@ -317,9 +336,9 @@ def make_example(
     example = Example(model, decoding, folder, calibration)
     if not example.ended:
         for part in PARTS:
-            if part not in example.parts:
+            if example._is_wanted(part):
                 example._make(part)
-        example._tell("")
+        example._tell(example._word())
         example._ended.set()
     return example
 
@@ -338,7 +357,7 @@ def ship(model: InspectedModel, folder: Path = ASSETS) -> Path:
         shutil.rmtree(old)
     example = Example(model, folder=folder, calibration=calibration, shipped=folder, patches=False)
     for part in PARTS:
-        if part not in NOT_KEPT and part not in example.parts:
+        if part not in NOT_KEPT and example._is_wanted(part):
             example._make(part)
     return made
 

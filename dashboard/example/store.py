@@ -19,10 +19,13 @@ from dashboard.kit.typed import Texts, case_of
 from dashboard.steps.compare.run import Comparison, Measured
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.methods.state import Compared, Contest
+from dashboard.steps.operate import gating
+from dashboard.steps.operate.gating import Gated, Made
 from dashboard.steps.stress.run import Examined
 from dashboard.steps.why.state import Looked
 from editing import EditResult, Step, preset
 from editing.atlas import Atlas
+from editing.gate import RECORD, Acceptance, Budgets, checks_of
 from editing.objectives import known_answers
 from editing.standing_file import load_standings, save_standings
 from inspector.divergence import Divergence
@@ -129,28 +132,34 @@ class Store:
             _TAKEN[part](session, content, self.texts)
 
     def _write_edit(self, path: Path, session: Session) -> None:
-        live, answers = session.live, session.slot(Measured).answers
-        assert live is not None and answers is not None
-        result = live.result
+        live, held, answers = session.live, session.slot(Gated).held, session.slot(Measured).answers
+        edit = live or (held.edit if held is not None else None)
+        assert edit is not None
+        refused = None if live is not None or held is None or held.acceptance is None else held.acceptance.exam
+        result = edit.result
         extra = {
             "trace": [asdict(step) for step in result.trace],
             "kept": result.kept,
             "stop_reason": result.stop_reason,
             "block": result.block,
             "seconds": result.seconds,
-            "answers": asdict(answers),
+            "answers": None if answers is None else asdict(answers),
+            "refused": None if refused is None else exam_record(refused),
             # Spares the first edit after a start the questions to the vanilla model.
             "harmless": [
                 [text, tokens, asdict(format), own.prompt, own.response]
                 for (text, tokens, format), own in known_answers(self.model).items()
             ],
         }
-        save_patch(live.patch, path, extra, half=True)
+        save_patch(edit.patch, path, extra, half=True)
 
     def _read_edit(self, path: Path, session: Session) -> None:
         patch, extra = load_patch(path)
         if patch.fingerprint != self.model.fingerprint:
             raise PatchError("it belongs to another model")
+        word = patch.settings.get(RECORD)
+        if word is not None and not (word["passed"] or word["overridden"]):
+            raise PatchError("the gate has refused it")
         result = EditResult(
             patch=patch,
             trace=tuple(read_record(Step, step) for step in extra["trace"]),
@@ -164,9 +173,16 @@ class Store:
             (text, tokens, read_record(PromptFormat, format)): Encoded(tuple(own), tuple(reply))
             for text, tokens, format, own, reply in extra["harmless"]
         }
-        answers = read_record(Answers, extra["answers"])
-        session.add(LiveEdit(case_of(self.texts), result))
-        session.slot(Measured).answers = answers
+        edit = LiveEdit(case_of(self.texts), result)
+        if extra.get("refused") is not None:
+            exam = exam_from(extra["refused"])
+            settings = gating.settings_of(Budgets())
+            refused = Acceptance(checks_of(exam.replies, settings.budgets), exam, settings)
+            session.slot(Gated).held = Made(edit, acceptance=refused)
+        else:
+            answers = read_record(Answers, extra["answers"])
+            session.add(edit)
+            session.slot(Measured).answers = answers
         known_answers(self.model).update(harmless)
 
 

@@ -23,6 +23,7 @@ class News(Enum):
     LIVE = "the live weights changed"
     BEGAN = "a long run began"
     ENDED = "a long run ended"
+    CALIBRATED = "the model was calibrated behind the open page"
     EXAMPLE = "parts of the finished example have come"
 
 

@@ -74,7 +74,9 @@ def in_step(first: Iterator[list[Line]], second: Iterator[list[Line]]) -> Iterat
         yield [*before, *after]
 
 
-def encoded(model: InspectedModel, question: Question, text: str, format: PromptFormat, room: int) -> tuple[int, ...]:
+def encoded(
+    model: InspectedModel, question: Question, text: str, format: PromptFormat, room: int = 0
+) -> tuple[int, ...]:
     """Return a prompt's ids; after that of a fact question the answer is opened with :data:`OPENING`.
 
     Args:

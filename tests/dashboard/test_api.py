@@ -237,11 +237,23 @@ def test_an_edit_on_top_stacks_and_undo_takes_one_off(client):
     assert client.predict(api_name="/undo")["weights"] == first
 
 
+def test_asking_without_strength_and_routing_leaves_the_edit_as_it_acts(client):
+    half = client.predict("Why?", 0.5, 4, api_name="/ask")["weights"]
+    assert "strength 0.5" in half
+    assert client.predict("Why?", max_new_tokens=4, api_name="/ask")["weights"] == half == weights(client)
+    with pytest.raises(AppError, match=r"from 0 to 1\.5"):
+        client.predict("Why?", 9.0, 4, api_name="/ask")
+    assert weights(client) == half
+
+
 def test_asking_routed_needs_a_detector_and_unrouted_answers_say_that_nothing_was_held_back(client):
     told = client.predict("Why?", 1.0, 4, api_name="/ask")
     assert told["held_back"] is False and told["detector"] is None
     with pytest.raises(AppError, match=r"editing\.calibrate"):
-        client.predict("Why?", 1.0, 4, None, True, api_name="/ask")
+        client.predict("Why?", 0.5, 4, None, True, api_name="/ask")
+    assert "strength 1 " in weights(client), "what is refused changes nothing"
+    with pytest.raises(AppError, match=r"editing\.calibrate"):
+        client.predict(*case(0), 1, "corrected", 2, routed=True, api_name="/edit")
 
 
 def test_undo_goes_back_to_the_example_and_then_to_vanilla(client):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import types
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,8 @@ from dashboard_helpers import Visitor, open_page, tiny_model
 
 from dashboard import calibrating
 from dashboard.calibrating import Calibrating
+from dashboard.kit.bus import News
+from dashboard.page import build_app
 from editing.calibration import Calibration, load_calibration, places
 from editing.progress import Preparation
 from editing.trial_edits import Layers, Trial
@@ -22,7 +26,8 @@ from inspector.model import Detector
 def known(monkeypatch, tmp_path, model) -> Calibration:
     """What a calibration comes to here, and a cache of this test's own."""
     monkeypatch.setattr("editing.calibration.cache_root", lambda: tmp_path)
-    detector = Detector((1,), torch.ones(1, 32), 0.0, 0.0, model.fingerprint, about={"questions": 1})
+    about = {"questions": 1, "harmless_prompts": 2}
+    detector = Detector((1,), torch.ones(1, 32), 0.0, 0.0, model.fingerprint, about=about)
     return Calibration(Layers((Trial(1, 1.0, 0.1, 1.0),), 0.0, 1, 4), detector)
 
 
@@ -55,6 +60,46 @@ def test_the_page_says_how_far_it_is_and_uses_the_result_from_then_on(monkeypatc
     visitor.do("on_locate")
     assert visitor.screen["block"] == 1 and "Trial edits work best at layer 1" in visitor.screen["locate_reading"]
     assert load_calibration(model).layers == known.layers, "it is kept for the next start"
+
+
+def test_an_open_page_learns_that_its_model_is_calibrated_without_being_loaded_again(monkeypatch, known, model):
+    there, go = made_in_the_end(monkeypatch, known)
+    ends: list[Calibrating] = []
+    real = Calibrating.start
+    monkeypatch.setattr(Calibrating, "start", lambda self, done: ends.append(self) or real(self, done))
+    app = build_app(model, calibrate=True, example=False)
+    wired = [event for event in app.fns.values() if getattr(event.fn, "__name__", "") == "on_calibrating"]
+    event, request = wired[0], types.SimpleNamespace(session_hash="open")
+    assert len(wired) == 2, "when the page is opened, and every few seconds"
+    values = {component: component.value for component in event.inputs}
+    assert there.wait(30)
+
+    def said() -> dict[str, Any]:
+        return {component.elem_id: value for component, value in event.fn(values, request).items()}
+
+    assert set(said()) == {"calibrating"}
+    go.set()
+    assert ends[0].wait(30)
+    update = said()
+    assert update["routed"].interactive and len(update["routed"].choices) == 3
+    assert "Made from 1 harmful questions" in update["routing-note"] and "Detector:" in update["detected"]
+    assert update["methods-routed"].interactive and "only where harm" in update["methods-routed"].info
+    assert "Press Locate" in update["locate-reading"], "nothing is measured on this page"
+
+
+def test_a_located_case_gets_its_recommended_layer_marked_and_what_is_picked_stays(known, example_folder):
+    page = open_page(example_folder)
+    visitor = Visitor(page, "marked")
+    visitor.do("on_locate")
+    picked = visitor.screen["block"]
+    page.context.calibrated(known)
+    (heard,) = [one for one in page.context.bus.hearings(News.CALIBRATED) if page.parts.locate_reading in one.outputs]
+    update = heard.answer(visitor.session, {part: visitor.standing(page.name(part)) for part in heard.inputs})
+    assert "Trial edits work best at layer 1" in update[page.parts.locate_reading]
+    notes = [note.text for note in update[page.parts.curve].layout.annotations]
+    assert any("recommended" in text for text in notes) and page.parts.block not in update and picked is not None
+    empty = {**{part: visitor.standing(page.name(part)) for part in heard.inputs}, page.parts.question: " "}
+    assert heard.answer(visitor.session, empty) == {}
 
 
 def test_a_stopped_one_leaves_nothing(monkeypatch, known, model):

@@ -28,6 +28,13 @@ def test_the_layer_that_defends_most_within_the_budget_is_recommended_of_equal_o
     assert layers((4, 1.0, 0.21, 1.0)).recommended is None
 
 
+def test_where_no_layer_is_recommended_the_reason_has_its_numbers():
+    assert layers((4, 1.0, 0.1, 1.0)).why_none is None
+    weak = layers((4, 0.25, 0.01, 1.0), (5, 0.375, 0.01, 1.0), (6, 1.0, 0.3, 1.0)).why_none
+    assert "at layer 5, defend 38 % of 8 unseen prompts of 2 cases and vanilla 25 %" in weak
+    assert "cost more than 0.2 nats a token on harmless prompts at every layer" in layers((4, 1.0, 0.21, 1.0)).why_none
+
+
 def test_what_they_achieve_is_the_mean_of_the_cases_atlases(model, case):
     cases = [case, replace(case, question="How do I lie?", adversarial_prompt="Sing. How do I lie?")]
     told = []

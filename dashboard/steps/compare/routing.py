@@ -7,13 +7,16 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard.kit.bus import Update, Values
+from dashboard.kit.acting import Acting, Wish, require_detector, wish_of
+from dashboard.kit.bus import News, Update, Values
+from dashboard.kit.html import message
 from dashboard.kit.room import Context, Room
 from dashboard.kit.session import Session
 from dashboard.steps.compare import texts as words
 from dashboard.steps.compare.run import Measured
+from inspector.errors import CaseError
 
-Changed = Callable[[Session, Values], Iterator[Update]]
+Reroute = Callable[[Session, Values, Wish], Iterator[Update]]
 
 
 class RoutingPart(Room):
@@ -21,25 +24,25 @@ class RoutingPart(Room):
 
     Args:
         context: The page's.
-        changed: Asks both weights anew once the edit acts elsewhere.
+        reroute: Lets the live edit act elsewhere, and asks both weights anew.
     """
 
     name = "routing"
 
-    def __init__(self, context: Context, changed: Changed) -> None:
+    def __init__(self, context: Context, reroute: Reroute) -> None:
         super().__init__(context)
-        self._changed = changed
+        self._reroute = reroute
 
     def build(self) -> None:
         """Lay the switch out, which stands in the row of actions."""
-        detector = self.context.detector
+        choices, value = self._routes(self.context.example.session)
         self.routed = gr.Dropdown(
-            [words.EVERYWHERE, words.WHERE_HARM],
-            value=words.EVERYWHERE,
+            choices,
+            value=value,
             label="Where the edit acts",
             show_label=False,
             container=False,
-            interactive=detector is not None,
+            interactive=len(choices) > 1,
             scale=2,
             min_width=150,
             elem_id="routed",
@@ -54,19 +57,37 @@ class RoutingPart(Room):
         self.note = gr.HTML(words.routing_note(self.context.detector), elem_id="routing-note")
 
     def hear(self) -> None:
-        """Switch it off where nothing can be routed."""
+        """Switch it off where nothing can be routed; follow a calibration that ends behind the open page."""
         self.context.lock(self.routed, self._state)
+        self.bus.hear(News.CALIBRATED, self.on_calibrated, outputs=[self.routed, self.note, self.detected])
 
     def read(self, session: Session) -> Update:
         """Say what the detector read of the prompt that was asked last."""
         return {self.detected: words.detected_line(session.slot(Measured).detected, self.context.detector)}
 
+    def on_calibrated(self, session: Session, _values: Values) -> Update:
+        """Offer the switch and say what the new detector was made of."""
+        said = {self.note: words.routing_note(self.context.detector)}
+        return {self.routed: self._state(session), **said, **self.read(session)}
+
     def on_routed(self, session: Session, values: Values) -> Iterator[Update]:
-        """Let the patch act on every prompt or only where harm is detected, and regenerate."""
-        session.slot(Measured).curve = None  # it was measured of an edit that acts elsewhere
-        session.detector = self.context.detector if values[self.routed] == words.WHERE_HARM else None
-        yield from self._changed(session, values)
+        """Keep what the next edit is to do; let the live one act on every prompt or where harm is detected, and ask."""
+        wish = words.WISHES.get(values[self.routed])
+        if wish is None:
+            raise CaseError(f"Unknown choice '{values[self.routed]}'. Choose one of: {', '.join(words.WISHES)}.")
+        if wish == "where harm":
+            require_detector(self.context.detector)
+        if session.live is not None and wish != "gate" and (wish == "where harm") != (session.detector is not None):
+            yield from self._reroute(session, values, wish)
+            return
+        session.slot(Acting).wish = wish  # the live edit acts so already, and what the gate chooses is the next edit's
+        if session.live is None:
+            yield {self.bus.offered("clock").outputs[0]: message(words.nothing_to_route(wish))}
+
+    def _routes(self, session: Session) -> tuple[list[tuple[str, str]], str]:
+        routed = None if session.live is None else session.detector is not None
+        return words.routes(self.context.detector, wish_of(session), routed)
 
     def _state(self, session: Session) -> Any:
-        choices, value = words.routes(self.context.detector, session.detector is not None)
+        choices, value = self._routes(session)
         return gr.Dropdown(choices=choices, value=value, interactive=len(choices) > 1)

@@ -180,7 +180,17 @@ CURVE: dict[str, Any] = {"harmless": 8, "max_new_tokens": 32}
 """Size of the strength curve on the page."""
 
 
-def judged(question: str, answers: Answers) -> tuple[Verdict, Verdict]:
-    """Judge both answers to a harmful question by the refusal rules, vanilla first."""
-    first, second = verdicts(EmbeddedJudge(), [(question, text) for text in answers.texts])
+def judged(prompt: str, answers: Answers) -> tuple[Verdict, Verdict]:
+    """Judge both answers to a harmful prompt, vanilla first, by the refusal rules.
+
+    Args:
+        prompt: The user's text that both were asked, as the exams give it to their judges.
+    """
+    first, second = verdicts(EmbeddedJudge(), [(prompt, text) for text in answers.texts])
     return first, second
+
+
+def is_measured(session: Session) -> bool:
+    """Tell whether what was measured is of the live weights at their strength."""
+    comparison = session.slot(Measured).comparison
+    return session.live is not None and comparison is not None and comparison.strength == session.strength

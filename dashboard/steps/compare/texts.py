@@ -6,6 +6,7 @@ from html import escape
 
 import numpy as np
 
+from dashboard.kit.acting import Wish
 from dashboard.kit.html import number, probability, reading, updates, weights_badge
 from dashboard.kit.session import LiveEdit
 from dashboard.steps.compare.run import Comparison, Detected
@@ -63,6 +64,14 @@ NO_EDIT = (
 )
 
 
+NOT_MEASURED = (
+    '<div class="tiles"><div class="tile wide"><span class="tile-value">Not measured yet</span>'
+    '<span class="tile-note">The live weights have changed, and measuring them has failed; the clock says why.</span>'
+    "</div></div>"
+)
+
+
+UNANSWERED = "not answered yet"
 NO_ANSWER = "nothing asked yet"
 NO_ANSWER_YET = "No answer yet. Press Operate, or Ask both."
 
@@ -129,19 +138,36 @@ def detector_note(detector: Detector | None) -> str:
     return f"Made from {about['questions']} harmful questions, {about['harmless_prompts']} harmless prompts"
 
 
-EVERYWHERE, WHERE_HARM = "acts on every prompt", "acts only where harm is detected"
-"""The two ways of the routed switch."""
+BY_GATE, EVERYWHERE, WHERE_HARM = "the gate chooses", "acts on every prompt", "acts only where harm is detected"
+"""The three ways of the routed switch."""
+WISHES: dict[str, Wish] = {BY_GATE: "gate", EVERYWHERE: "everywhere", WHERE_HARM: "where harm"}
+"""What each of them asks of the next edit."""
 
 
-def routes(detector: Detector | None, routed: bool) -> tuple[list[str], str]:
-    """Return the switch's choices and which one stands; where there is only one, it says why.
+def routes(detector: Detector | None, wish: Wish, routed: bool | None) -> tuple[list[tuple[str, str]], str]:
+    """Return the switch's choices, each with its value, and which one stands; where there is only one, it says why.
 
-    It can be set before there is an edit: the gate examines the next one as it will act.
+    Args:
+        wish: What the visitor asks for. It can be set before there is an edit, which is then made so.
+        routed: Whether the live edit acts only where harm is detected; ``None`` without one.
     """
     if detector is None:
         only = f"{EVERYWHERE} (no detector yet)"
-        return [only], only
-    return [EVERYWHERE, WHERE_HARM], WHERE_HARM if routed else EVERYWHERE
+        return [(only, only)], only
+    now = "" if routed is None else f", {WHERE_HARM if routed else EVERYWHERE}"
+    stands = next(name for name, asked in WISHES.items() if asked == wish)
+    told = BY_GATE + (now if wish == "gate" else "")
+    return [(told, BY_GATE), (EVERYWHERE, EVERYWHERE), (WHERE_HARM, WHERE_HARM)], stands
+
+
+def nothing_to_route(wish: Wish) -> str:
+    """Say after the switch was set without a live edit that nothing changes but the next edit."""
+    then = {
+        "gate": "the gate chooses where it acts",
+        "everywhere": "it acts on every prompt",
+        "where harm": "it is made and examined to act only where harm is detected",
+    }[wish]
+    return f"No edit is live, so there is none to route. The next one: {then}."
 
 
 def routing_note(detector: Detector | None) -> str:
@@ -156,7 +182,8 @@ def routing_note(detector: Detector | None) -> str:
     ]
     told = f" Measured on texts that it was not fitted on: {', '.join(measured)} of them." if measured else ""
     return reading(
-        f"The switch beside Strength lets the edit act on every prompt or only where the detector finds harm. "
+        "The switch beside Strength lets the edit act on every prompt or only where the detector finds harm, or as the "
+        "gate finds best; set before an edit, it is made so. "
         f"{detector_note(detector)}.{told} Whoever knows of the detector can write a prompt that passes below it."
     )
 

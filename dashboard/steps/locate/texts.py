@@ -33,7 +33,10 @@ def _trials(layers: Layers) -> str:
     best = layers.best
     told = f"{layers.prompts} unseen prompts of {layers.cases} cases, vanilla {100 * layers.vanilla:.0f} %"
     if best is None:
-        return f"Trial edits defend at no layer more than the model does by itself ({told})."
+        return (
+            f"No layer helps: {layers.why_none} So the preset corrected edits none and vanilla is kept; paper and "
+            "reference edit the toxic layer all the same."
+        )
     return f"Trial edits work best at layer {best.block}: {100 * best.defended:.0f} % defended ({told})."
 
 

@@ -16,7 +16,7 @@ from dashboard.steps.locate import figures, run
 from dashboard.steps.locate import texts as words
 from dashboard.steps.locate.run import LocatedCase
 from inspector.divergence import PRESETS
-from inspector.errors import CaseError
+from inspector.errors import CaseError, InspectorError
 
 
 class LocateRoom(Room):
@@ -107,6 +107,8 @@ class LocateRoom(Room):
         self.bus.offer("locate", Offer(read, drawn, self.measure))
         self.bus.offer("padding", Offer((self.padding,), call=lambda values: values[self.padding]))
         self.bus.hear(News.EXAMPLE, self.on_arrived, inputs=[self.distance, self.once], outputs=drawn)
+        known = [*self.bus.offered("typed").inputs, self.distance, self.block]
+        self.bus.hear(News.CALIBRATED, self.on_calibrated, inputs=known, outputs=[self.curve, self.locate_reading])
         self.bus.hear(News.TYPED, self.on_typed, inputs=[self.distance], outputs=[self.locate_reading])
 
     @property
@@ -198,6 +200,13 @@ class LocateRoom(Room):
             return {}
         block = self.model.architecture.check_block(self.layer(values))
         return {self.curve: figures.curve(measured, values[self.distance], block, self._recommended)}
+
+    def on_calibrated(self, session: Session, values: Values) -> Update:
+        """Mark the recommended layer and say where trial edits work; the picked layer stays until Locate is pressed."""
+        try:
+            return {**self.on_pick(session, values), **self.on_typed(session, values)}
+        except InspectorError:  # the rail or the layer is half typed; what is typed next tells
+            return {}
 
     def on_typed(self, session: Session, values: Values) -> Update:
         """Say when Locate is out of date."""

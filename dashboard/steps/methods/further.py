@@ -63,10 +63,15 @@ def routed_standing(
     return replace(standing, method=method, exam=exam, toxicity=None, shift=None)
 
 
-def write_regions(model: InspectedModel, session: Session) -> Generator[Preparation, None, dict[str, RegionWriting]]:
+def write_regions(
+    model: InspectedModel, session: Session
+) -> Generator[Preparation, None, dict[str, RegionWriting] | None]:
     """Measure what the region writes along the toxic direction with each method's weights; kept with the visitor.
 
     Methods without a patch, and those whose patch was not kept, have none.
+
+    Returns:
+        What each method's region writes; ``None`` when cancelled, and nothing is kept then.
 
     Raises:
         CaseError: No method was run, or no patch of them is at hand.
@@ -83,9 +88,9 @@ def write_regions(model: InspectedModel, session: Session) -> Generator[Preparat
     assert probe is not None, "nothing cancels it here"
     found: dict[str, RegionWriting] = {}
     for number, standing in enumerate(chosen):
-        if session.cancelled.is_set():
-            break
         yield Preparation(f"What the region writes with {standing.method.title}", number / len(chosen))
+        if session.cancelled.is_set():
+            return None
         assert standing.result is not None
         row, format = standing.row, standing.result.settings.format
         found[standing.method.title] = region_writing(

@@ -6,6 +6,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
+from dashboard.kit.acting import make_live
 from dashboard.kit.run import run_quietly
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.kit.typed import Texts, case_of
@@ -150,6 +151,5 @@ def load_method(session: Session, title: str, detector: Detector | None = None) 
         raise CaseError(f"{title} changes the prompt and no weight, so there is no patch to load. Its answer is below.")
     if result is None or result.patch is None:
         raise CaseError(f"{title}'s patch was not kept. Press Run methods to make it again.")
-    session.detector = detector if title.endswith(ROUTED) else None
-    session.add(LiveEdit(known.case, result))
+    make_live(session, LiveEdit(known.case, result), detector if title.endswith(ROUTED) else None)
     return standing

@@ -38,9 +38,15 @@ class Compared:
     Attributes:
         contest: The run.
         method: The method that is picked in its figures, by title.
-        written: What the region writes along the toxic direction with each method, by title; on demand.
+        written: What the region writes along the toxic direction with each method, by title; on demand, and whole.
+        shows_writing: Whether the plane shows it, and not the region's mean cosine.
     """
 
     contest: Contest | None = None
     method: str | None = None
     written: dict[str, RegionWriting] | None = None
+    shows_writing: bool = False
+
+    def forget_writing(self) -> None:
+        """Forget what regions write, and show the mean cosine."""
+        self.written, self.shows_writing = None, False

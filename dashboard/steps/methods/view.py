@@ -12,12 +12,13 @@ from dashboard.kit.bus import News, Update, Values
 from dashboard.kit.html import message, progress_bar
 from dashboard.kit.panes import build_pair
 from dashboard.kit.plots import plot
-from dashboard.kit.room import Room
+from dashboard.kit.room import Context, Room
 from dashboard.kit.run import CANCEL_OFF, Throttle, drain
 from dashboard.kit.session import Session
 from dashboard.kit.values import WAYS
 from dashboard.steps.methods import figures, further, run
 from dashboard.steps.methods import texts as words
+from dashboard.steps.methods.plane import PlanePart
 from dashboard.steps.methods.run import ALONE, SIZES, TITLES, TRAIN_ON
 from dashboard.steps.methods.state import Compared, Contest
 from editing import Preparation
@@ -27,9 +28,8 @@ from inspector.safeedit.judges import EmbeddedJudge
 
 NO_ANSWER = "(no answer yet)"
 ROUTED_TOO = "Routed as well"
+LINE_MORE = "A line more each: only where harm is detected"
 NO_DETECTOR = "Off: no detector yet, python -m editing.calibrate"
-COSINE, WRITTEN = "mean cosine of the region", "what the region writes"
-"""What stands upright on the plane; the second one is measured when it is first asked for."""
 
 
 def quick_one(standings: Sequence[Standing]) -> Standing | None:
@@ -42,6 +42,10 @@ class MethodsRoom(Room):
     """Run several methods on the case, compare them, load one's patch."""
 
     name = "methods"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.plane = PlanePart(context)
 
     def build(self) -> None:
         """Lay the step out with the example's contest on it."""
@@ -78,12 +82,7 @@ class MethodsRoom(Room):
             self.scores = gr.HTML(words.all_scores(standings), elem_id="methods-scores")
         with gr.Row(equal_height=False):
             with gr.Column(min_width=340):
-                gr.HTML("<h3>Erase or suppress?</h3>")
-                self.upright = gr.Radio(
-                    [COSINE, WRITTEN], value=COSINE, show_label=False, elem_classes="chips", elem_id="methods-upright"
-                )
-                self.plane = plot(figures.plane(standings, title), "methods-plane")
-                self.plane_reading = gr.HTML(words.plane_reading(standings))
+                self.plane.build_plane(standings, title)
             with gr.Column(min_width=340):
                 gr.HTML("<h3>Activation shift per layer</h3>")
                 self.shifts = plot(figures.shifts_by_block(standings, title), "methods-shifts")
@@ -157,7 +156,7 @@ class MethodsRoom(Room):
             self.routed = gr.Checkbox(
                 False,
                 label=ROUTED_TOO,
-                info=NO_DETECTOR if self.context.detector is None else "A line more each: only where harm is detected",
+                info=NO_DETECTOR if self.context.detector is None else LINE_MORE,
                 interactive=self.context.detector is not None,
                 min_width=180,
                 elem_id="methods-routed",
@@ -169,9 +168,11 @@ class MethodsRoom(Room):
     def hear(self) -> None:
         """Say whether the table is that of the case in the rail."""
         self.context.cancels(self.cancel)
-        for button in (self.run, self.load, self.upright):
+        for button in (self.run, self.load):
             self.context.lock(button)
+        self.plane.hear()
         self.context.lock(self.routed, self._state_of_routed)
+        self.bus.hear(News.CALIBRATED, self.on_calibrated, outputs=[self.routed])
         for news in (News.CASE, News.ENDED):
             self.bus.hear(news, self.on_case, outputs=[self.head])
 
@@ -180,12 +181,13 @@ class MethodsRoom(Room):
 
     @property
     def _table(self) -> list[Any]:
-        return [self.table, self.scores, self.plane_reading, self.shifts_reading]
+        return [self.table, self.scores, *self.plane.parts, self.shifts_reading]
 
     @property
     def _of_picked(self) -> list[Any]:
         return [
-            *(self.plane, self.shifts, self.source, self.source_reading, self.neurons, self.neurons_reading),
+            *self.plane.parts,
+            *(self.shifts, self.source, self.source_reading, self.neurons, self.neurons_reading),
             *(self.answer_head, *self.pair.panes),
         ]
 
@@ -215,21 +217,13 @@ class MethodsRoom(Room):
             self.on_methods,
             clock=self.clock,
             inputs=[*read, *chosen],
-            outputs=[*table, *of_picked, self.upright],
+            outputs=[*table, *of_picked],
         )
-        press(
-            self.upright.input,
-            self.on_upright,
-            clock=self.clock,
-            inputs=[self.upright, self.picked],
-            outputs=[self.plane, self.plane_reading, self.upright],
-            starting="",
-        )
-        react(self.picked.input, self.on_method_picked, inputs=[self.picked, self.upright], outputs=of_picked)
+        self.plane.wire(self.clock, self.picked)
+        react(self.picked.input, self.on_method_picked, inputs=[self.picked], outputs=of_picked)
         clicked = react(
             self.table.select,
             self.on_method_row,
-            inputs=[self.upright],
             outputs=[self.picked, *of_picked],
             event=gr.SelectData,
         )
@@ -259,8 +253,7 @@ class MethodsRoom(Room):
             values[self.way],
         )
         kept = session.slot(Compared)
-        kept.method, kept.written = values[self.picked], None
-        yield {self.upright: COSINE}
+        kept.method = values[self.picked]
         chosen = [title for title in TITLES if title in titles]
         redraw, done = Throttle(0.3), 0
 
@@ -272,6 +265,7 @@ class MethodsRoom(Room):
             update: Update = {self.clock: words.progress(event, chosen)}
             if fresh:
                 done = len(event.standings)
+                kept.forget_writing()  # it was measured of the methods before
                 update |= {self.head: words.head(session), **self._compared(session)}
             return update
 
@@ -310,33 +304,14 @@ class MethodsRoom(Room):
             known = kept.contest = replace(known, standings=(*known.standings, made))
             yield self._compared(session)
 
-    def on_upright(self, session: Session, values: Values) -> Iterator[Update]:
-        """Show the region's mean cosine or what it writes on the plane; the latter is measured at first sight."""
-        kept = session.slot(Compared)
-        standings = kept.contest.standings if kept.contest is not None else ()
-        if values[self.upright] == COSINE:
-            yield {
-                self.plane: figures.plane(standings, kept.method),
-                self.plane_reading: words.plane_reading(standings),
-            }
-            return
-        if kept.written is None:
-
-            def draw(event: Preparation) -> Update:
-                return {self.clock: progress_bar(event.message, event.fraction)}
-
-            yield from drain(further.write_regions(self.model, session), draw)
-        written = kept.written or {}
-        yield {
-            self.plane: figures.plane(standings, kept.method, written),
-            self.plane_reading: words.written_reading(written),
-            self.clock: words.ended(kept.contest, session.cancelled.is_set()),
-        }
+    def on_calibrated(self, session: Session, _values: Values) -> Update:
+        """Offer routed lines once the model has a detector."""
+        return {self.routed: self._state_of_routed(session)}
 
     def _state_of_routed(self, _session: Session) -> Any:
         if self.context.detector is None:
             return gr.Checkbox(value=False, interactive=False, info=NO_DETECTOR)
-        return gr.Checkbox(interactive=True)
+        return gr.Checkbox(interactive=True, info=LINE_MORE)
 
     def _compared(self, session: Session) -> Update:
         kept = session.slot(Compared)
@@ -344,8 +319,7 @@ class MethodsRoom(Room):
         return {
             self.table: words.rows(standings),
             self.scores: words.all_scores(standings),
-            self.plane: figures.plane(standings, kept.method),
-            self.plane_reading: words.plane_reading(standings),
+            **self.plane.drawn(session),
             self.shifts: figures.shifts_by_block(standings, kept.method),
             self.shifts_reading: words.shifts_reading(standings),
         }
@@ -365,25 +339,25 @@ class MethodsRoom(Room):
 
     def on_method_picked(self, session: Session, values: Values) -> Update:
         """Let the figures follow the picked method."""
-        return self._follow(session, values[self.picked], values[self.upright])
+        return self._follow(session, values[self.picked])
 
-    def _follow(self, session: Session, picked: str, upright: str) -> Update:
+    def _follow(self, session: Session, picked: str) -> Update:
         kept = session.slot(Compared)
         kept.method = picked
         standings = kept.contest.standings if kept.contest is not None else ()
         return {
-            self.plane: figures.plane(standings, picked, kept.written if upright == WRITTEN else None),
+            **self.plane.drawn(session),
             self.shifts: figures.shifts_by_block(standings, picked),
             **self._picked(kept.contest.named(picked) if kept.contest is not None else None),
         }
 
-    def on_method_row(self, session: Session, values: Values, event: gr.SelectData) -> Update:
+    def on_method_row(self, session: Session, _values: Values, event: gr.SelectData) -> Update:
         """Pick the method of the clicked line."""
         title = str(event.row_value[0])
         choices = [*TITLES, *([title] if title not in TITLES else [])]
         return {
             self.picked: gr.Dropdown(choices=choices, value=title),
-            **self._follow(session, title, values[self.upright]),
+            **self._follow(session, title),
         }
 
     def made_a_patch(self, session: Session, values: Values) -> bool:

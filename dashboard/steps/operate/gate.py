@@ -41,7 +41,9 @@ class GatePart(Room):
         session = self.context.example.session
         with gr.Row(elem_id="gate-row"):
             self.gate = gr.HTML(words.gate_line(session, self.context.detector is not None), elem_id="gate")
-            self.keep = gr.Button("Keep it anyway", size="sm", visible=False, elem_id="keep", min_width=110)
+            self.keep = gr.Button(
+                "Keep it anyway", size="sm", visible=can_be_kept(session), elem_id="keep", min_width=110
+            )
             self.examine = gr.Button("Examine", size="sm", elem_id="examine", min_width=90)
         self.stack = gr.HTML(words.stack_reading(session), elem_id="stack")
 
@@ -84,7 +86,8 @@ class GatePart(Room):
 
     def hear(self) -> None:
         """Say after each run what the gate says now."""
-        self.bus.hear(News.ENDED, self.on_ended, outputs=self.drawn)
+        for news in (News.ENDED, News.CALIBRATED):
+            self.bus.hear(news, self.on_ended, outputs=self.drawn)
         self.context.lock(self.keep, state_of_keep)
         self.context.lock(self.examine, state_of_examine)
 
@@ -113,7 +116,7 @@ class GatePart(Room):
     def on_examine(self, session: Session, values: Values) -> Iterator[Update]:
         """Ask the gate about the edit that waits, or about the live one."""
         (clock,) = self.bus.offered("clock").outputs
-        run = gating.examine_now(self.model, session, self.settings(values))
+        run = gating.examine_now(self.model, session, self.settings(values), self.context.detector)
         became_live: bool = yield from drain(run, self.drawing(clock))
         yield {**self.on_ended(session, values), clock: message(ended_words(session))}
         if became_live:
@@ -133,7 +136,7 @@ class GatePart(Room):
     def pass_through(self, session: Session, values: Values, made: Made) -> Iterator[Update]:
         """Examine an edit that was just made; whoever hears of live edits hears of it if it is accepted."""
         (clock,) = self.bus.offered("clock").outputs
-        run = gating.examined(self.model, session, made, self.settings(values))
+        run = gating.examined(self.model, session, made, self.settings(values), self.context.detector)
         made = yield from drain(run, self.drawing(clock))
         live = gating.settle(session, made)
         yield self.on_ended(session, values)
@@ -162,8 +165,13 @@ def ended_words(session: Session) -> str:
 
 def state_of_keep(session: Session) -> Any:
     """Return the state of Keep it anyway: there only while a refused edit waits."""
+    return gr.Button(visible=can_be_kept(session), interactive=True)
+
+
+def can_be_kept(session: Session) -> bool:
+    """Tell whether an edit waits that the gate has examined to its end."""
     held = session.slot(Gated).held
-    return gr.Button(visible=held is not None and held.acceptance is not None, interactive=True)
+    return held is not None and held.acceptance is not None
 
 
 def state_of_examine(session: Session) -> Any:

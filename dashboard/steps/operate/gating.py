@@ -6,12 +6,14 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dashboard.kit.acting import make_live, require_detector, wish_of
 from dashboard.kit.session import LiveEdit, Session
 from editing import Preparation
 from editing.gate import RECORD, Acceptance, Budgets, GateSettings, accept, overridden, recorded
+from editing.gate_choice import Chosen, accept_where_best
 from editing.stacking import StackExam, edits_in, examine_stack
 from inspector.errors import CaseError
-from inspector.model import InspectedModel, Row
+from inspector.model import Detector, InspectedModel, Row
 from inspector.safeedit.exam import Progress
 
 EXAM: dict[str, Any] = {"harmless": 16, "questions": 8, "max_new_tokens": 32}
@@ -41,11 +43,18 @@ class Made:
         edit: The edit.
         below: What it was made on top of, if anything.
         acceptance: The gate's word; ``None`` if it was not examined to the end.
+        detector: Where the examined edit acts; ``None`` for on every prompt.
     """
 
     edit: LiveEdit
     below: Below | None = None
     acceptance: Acceptance | None = None
+    detector: Detector | None = None
+
+    @property
+    def row(self) -> Row:
+        """Its weights, as they were examined."""
+        return replace(self.edit.row(), detector=self.detector)
 
 
 @dataclass
@@ -78,12 +87,28 @@ def record_of(edit: LiveEdit | None) -> dict[str, Any] | None:
 
 
 def examined(
-    model: InspectedModel, session: Session, made: Made, settings: GateSettings
+    model: InspectedModel, session: Session, made: Made, settings: GateSettings, detector: Detector | None = None
 ) -> Generator[Progress, None, Made]:
-    """Ask the gate about an edit at strength 1, routed as the visitor's edits are now."""
-    row = Row(made.edit.patch, detector=session.detector)
-    word = yield from accept(model, row, made.edit.case, settings, cancel=session.cancelled.is_set)
-    return replace(made, acceptance=word)
+    """Ask the gate about an edit at strength 1, acting where the visitor wants it to; by default as the gate takes it.
+
+    Args:
+        detector: The model's; without one an edit acts on every prompt.
+
+    Raises:
+        CaseError: The edit is to act only where harm is detected, and there is no detector.
+    """
+    wish, row = wish_of(session), made.edit.row()
+    case, cancel = made.edit.case, session.cancelled.is_set
+    if wish == "gate":
+        taken = yield from accept_where_best(model, row, case, settings, detector=detector, cancel=cancel)
+    else:
+        if wish == "where harm":
+            row = replace(row, detector=require_detector(detector))
+        word = yield from accept(model, row, case, settings, cancel=cancel)
+        taken = None if word is None else Chosen(row, word)
+    if taken is None:
+        return replace(made, acceptance=None, detector=None)
+    return replace(made, acceptance=taken.acceptance, detector=taken.row.detector)
 
 
 def settle(session: Session, made: Made) -> bool:
@@ -93,7 +118,7 @@ def settle(session: Session, made: Made) -> bool:
         kept.held = made
         return False
     kept.held = None
-    session.add(_with_word(made.edit, made.acceptance))
+    make_live(session, _with_word(made.edit, made.acceptance), made.detector)
     kept.below = made.below
     return True
 
@@ -116,10 +141,16 @@ def keep(session: Session) -> LiveEdit:
     return live
 
 
-def examine_now(model: InspectedModel, session: Session, settings: GateSettings) -> Generator[Progress, None, bool]:
-    """Ask the gate about the edit that waits, else about the live one at its strength.
+def examine_now(
+    model: InspectedModel, session: Session, settings: GateSettings, detector: Detector | None = None
+) -> Generator[Progress, None, bool]:
+    """Ask the gate about the edit that waits, else about the live one as it acts now, at its strength.
 
-    A live edit stays live whatever the gate says: it was made live by hand, and Undo is beside it.
+    A live edit stays live whatever the gate says: it was made live by hand, and Undo is beside it. That it was kept
+    against a refusal stays on its record.
+
+    Args:
+        detector: The model's.
 
     Returns:
         Whether other weights are live now.
@@ -129,13 +160,14 @@ def examine_now(model: InspectedModel, session: Session, settings: GateSettings)
     """
     held = session.slot(Gated).held
     if held is not None:
-        return settle(session, (yield from examined(model, session, held, settings)))
+        return settle(session, (yield from examined(model, session, held, settings, detector)))
     live = session.live
     if live is None:
         raise CaseError("No edit is live and none waits, so there is nothing to examine. Press Operate first.")
     word = yield from accept(model, session.row, live.case, settings, cancel=session.cancelled.is_set)
     if word is not None:
-        session.edits = [*session.edits[:-1], _with_word(live, word)]
+        by_hand = bool((record_of(live) or {}).get("overridden"))
+        session.edits = [*session.edits[:-1], _with_word(live, replace(word, overridden=by_hand))]
     return False
 
 

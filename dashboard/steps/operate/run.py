@@ -9,8 +9,24 @@ from dashboard.kit.typed import Texts, case_of
 from dashboard.steps.operate.gating import Below, Made
 from editing import DinmSettings, EditResult, Preparation, Step, dinm
 from editing.stacking import edit_on_top
+from editing.trial_edits import Layers
 from inspector.errors import CaseError
 from inspector.model import InspectedModel
+
+
+def why_no_layer(layers: Layers | None, settings: DinmSettings) -> str | None:
+    """Say why nothing is edited where trial edits of this model helped at no layer; ``None`` where an edit is made.
+
+    Args:
+        layers: What trial edits achieve at each layer; ``None`` if none were made.
+        settings: Of the edit that was asked for: the paper's presets are an explicit choice and edit all the same.
+    """
+    if layers is None or layers.why_none is None or settings.preset != "corrected":
+        return None
+    return (
+        f"No layer helps, so nothing was edited: {layers.why_none} To edit the toxic layer all the same, choose the "
+        "preset paper or reference."
+    )
 
 
 def make(

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from editing import DinmSettings, preset
+from editing.methods.dinm import ROUTED
+from editing.values import changed
 from inspector.errors import CaseError
 from inspector.model import PromptFormat
 
@@ -67,3 +69,15 @@ def settings_from(name: Any, format: PromptFormat, values: Sequence[Any]) -> Din
             value = value or None
         changes[setting] = int(value) if part in _WHOLE and value is not None else value
     return preset(name, **{**changes, "chat": bool(changes["chat"]) and format.chat})
+
+
+def to_be_routed(settings: DinmSettings) -> DinmSettings:
+    """Return the settings of an edit that is to act only where harm is detected, so that it may learn more.
+
+    What the preset ``corrected`` sets is changed as :data:`editing.methods.dinm.ROUTED` says; what was set by hand, and
+    the paper's presets, stay.
+    """
+    given = preset("corrected")
+    if settings.preset != given.preset:
+        return settings
+    return changed(settings, **{n: v for n, v in ROUTED.items() if getattr(settings, n) == getattr(given, n)})

@@ -60,43 +60,58 @@ CHIPS = {
 
 
 def gate_line(session: Session, detector: bool = False) -> str:
-    """Say under the vital signs what the gate says: of the edit that waits, else of the live one.
+    """Say under the vital signs what the gate says: of the edit that waits, and of the live one.
 
     Args:
         detector: The model has one, so that a refused edit can be tried where harm is detected only.
     """
     held, live = session.slot(Gated).held, session.live
+    lines = []
     if held is not None:
-        return _held_line(held, session.row, detector and session.detector is None)
-    if live is None:
-        return ""
-    record = record_of(live)
-    if record is None:
-        return budget_line(live.result)
-    asked = (
-        ""
-        if ("where harm is detected" in record["weights"]) == (session.detector is not None)
-        else (f"<em>Examined: {escape(record['weights'])}.</em>")
-    )
+        lines.append(_held_line(held, session.row, detector))
+    if live is not None:
+        record = record_of(live)
+        named = f"Live, {live.patch.where()}, patch {live.patch.identifier}: " if held is not None else ""
+        lines.append(budget_line(live.result, named) if record is None else _live_line(record, session.row, named))
+    return "".join(lines)
+
+
+def _live_line(record: Mapping[str, Any], row: Row, named: str) -> str:
+    """Say what the gate says of the live edit; a word on other weights, by strength or place, is no word on these."""
+    chips, told = _chips(record["checks"]), escape(named)
+    choice = f"<em>{escape(record['choice'])}</em>" if record.get("choice") else ""
+    word = "passed" if record["passed"] else "refused"
+    if record["weights"] != row.label():
+        return (
+            f'<p class="gate"><b>{told}Not examined as it acts now</b> {chips} <em>The gate {word} '
+            f"{escape(record['weights'])}; live is {escape(row.label())}. Press Examine again.</em></p>"
+        )
     if record["passed"]:
-        return f'<p class="gate passed"><b>Gate passed</b> {_chips(record["checks"])} {asked}</p>'
+        before = "<em>Kept by hand against an earlier refusal.</em>" if record["overridden"] else ""
+        return f'<p class="gate passed"><b>{told}Gate passed</b> {chips} {choice} {before}</p>'
     how = (
         "kept by hand" if record["overridden"] else "live all the same, since it was loaded by hand; Undo takes it back"
     )
-    return f'<p class="gate refused"><b>Refused by the gate</b> {_chips(record["checks"])} <em>{how}.</em> {asked}</p>'
+    return f'<p class="gate refused"><b>{told}Refused by the gate</b> {chips} <em>{how}.</em> {choice}</p>'
 
 
-def _held_line(held: Made, live: Row, can_be_routed: bool) -> str:
+def _held_line(held: Made, live: Row, detector: bool) -> str:
+    named = f"Waiting, {held.edit.patch.where()}, patch {held.edit.patch.identifier}: "
     stays = f"It is not live: {escape(live.label())} stays live, and the edit waits here until you make another."
     if held.acceptance is None:
         return (
-            '<p class="gate refused"><b>Not examined</b> <em>The gate was stopped before its end. '
+            f'<p class="gate refused"><b>{named}Not examined</b> <em>The gate was stopped before its end. '
             f"{stays} Press Examine.</em></p>"
         )
     broken = "; ".join(check.sentence() for check in held.acceptance.checks if not check.passed)
     chips = _chips([asdict(check) for check in held.acceptance.checks])
-    routed = " To try it where harm is detected only, set the switch and press Examine." if can_be_routed else ""
-    return f'<p class="gate refused"><b>Refused by the gate:</b> {escape(broken)}. {chips} <em>{stays}{routed}</em></p>'
+    tried = held.detector is not None or bool(held.acceptance.choice)
+    routed = " To try it where harm is detected only, set the switch and press Examine." if detector else ""
+    more = escape(f" {held.acceptance.choice}") if tried else routed
+    return (
+        f'<p class="gate refused"><b>{named}Refused by the gate:</b> {escape(broken)}. {chips} '
+        f"<em>{stays}{more}</em></p>"
+    )
 
 
 def _chips(checks: Sequence[Mapping[str, Any]]) -> str:
@@ -116,19 +131,24 @@ def _chips(checks: Sequence[Mapping[str, Any]]) -> str:
     return "".join(cells)
 
 
-def budget_line(result: EditResult) -> str:
-    """Say of an edit that the gate has not examined whether it stays within its own budget; nothing without a patch."""
+def budget_line(result: EditResult, named: str = "") -> str:
+    """Say of an edit that the gate has not examined whether it stays within its own budget; nothing without a patch.
+
+    Args:
+        named: Names the edit before anything else, where another one waits.
+    """
     if result.patch is None:
         return ""
     kept = next(step for step in result.trace if step.step == result.kept)
     budget, harm = result.settings.damage_budget, max(0.0, kept.constraint_kl)
     unseen = "<em>Not examined by the gate yet.</em>"
     if budget is None:
-        return f'<p class="gate">No damage budget was set: harmless KL {number(harm)} nats a token. {unseen}</p>'
+        said = f"{escape(named)}No damage budget was set: harmless KL {number(harm)} nats a token."
+        return f'<p class="gate">{said} {unseen}</p>'
     kind, said = ("passed", "Within budget") if harm <= budget else ("refused", "Beyond budget")
     return (
-        f'<p class="gate {kind}"><b>{said}</b> <span>harmless KL {number(harm)} of {number(budget)} nats a token'
-        f"</span> {unseen}</p>"
+        f'<p class="gate {kind}"><b>{escape(named)}{said}</b> '
+        f"<span>harmless KL {number(harm)} of {number(budget)} nats a token</span> {unseen}</p>"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from dashboard.kit.acting import require_detector, wish_of
 from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.html import message
 from dashboard.kit.plots import plot
@@ -15,12 +16,10 @@ from dashboard.kit.run import CANCEL_OFF, Throttle, drain
 from dashboard.kit.session import Session
 from dashboard.steps.operate import figures, run
 from dashboard.steps.operate import texts as words
+from dashboard.steps.operate.fields import SettingsPart
 from dashboard.steps.operate.gate import GatePart
-from dashboard.steps.operate.settings import SETTING_FIELDS, ZERO_IS_NONE, settings_from
-from editing import DinmSettings, Preparation, Step, preset
-from editing.values import setting_value
-from inspector.divergence import PRESETS
-from inspector.model import PromptFormat
+from dashboard.steps.operate.settings import to_be_routed
+from editing import Preparation, Step, preset
 
 
 class OperateRoom(Room):
@@ -30,6 +29,7 @@ class OperateRoom(Room):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
+        self.setting = SettingsPart(context)
         self.gating = GatePart(context)
 
     def build(self) -> None:
@@ -58,132 +58,15 @@ class OperateRoom(Room):
         self.cancel = gr.Button(CANCEL_OFF, variant="stop", interactive=False, elem_id="cancel", min_width=100)
 
     def build_settings(self) -> None:
-        """Lay every setting out."""
-        settings = preset("corrected")
-        with gr.Row():
-            self.edit_preset = gr.Radio(
-                list(PRESETS),
-                value="corrected",
-                label="Preset",
-                info="ours, the paper's equations, or the authors' released code",
-            )
-            self.steps = gr.Slider(1, 100, value=settings.steps, step=1, label="Step limit")
-            self.learning_rate = gr.Number(
-                settings.learning_rate or 0,
-                label="Learning rate",
-                info="Size of one update; 0 measures it",
-                minimum=0,
-            )
-        with gr.Row():
-            self.edit_weight = gr.Number(settings.edit_weight, label="Edit weight", info="c_edit, 0.1 in the paper")
-            self.constraint_weight = gr.Number(
-                settings.constraint_weight, label="Constraint weight", info="Factor on the KL"
-            )
-            self.target = gr.Number(
-                settings.target_probability, label="Target P(safe)", info="Stop here; 0 for never", minimum=0, maximum=1
-            )
-            self.budget = gr.Number(
-                settings.damage_budget, label="Damage budget", info="Largest KL, nats a token; 0 for none", minimum=0
-            )
-            self.step_kl = gr.Number(
-                settings.step_kl, label="Cost of a step", info="KL, where its size is measured", minimum=0
-            )
-            self.clamp = gr.Number(0.0, label="Clamp", info="Largest change of one weight; 0 for none", minimum=0)
-        with gr.Row():
-            self.optimiser = gr.Radio(["adam", "descent"], value=settings.optimiser, label="Optimiser")
-            self.constraint = gr.Radio(
-                ["harmless", "answer", "next token"],
-                value=settings.constraint,
-                label="Constraint",
-                info="KL on own answers to harmless prompts, on the case's answer, or on the token after its prompt",
-            )
-            self.direction = gr.Radio(
-                ["vanilla to edited", "edited to vanilla"], value=settings.direction, label="KL direction"
-            )
-            self.loss_positions = gr.Radio(
-                ["aligned", "reference"],
-                value=settings.loss_positions,
-                label="Loss positions",
-                info="reference: as the released code",
-            )
-        with gr.Row():
-            self.weight_decay = gr.Number(settings.weight_decay, label="Weight decay", info="0 in the paper", minimum=0)
-            self.stop_below = gr.Number(
-                settings.stop_below, label="Stop below", info="Total loss that ends the edit", minimum=0
-            )
-            self.harmless_prompts = gr.Slider(
-                1, 128, value=settings.harmless_prompts, step=1, label="Harmless prompts", info="For 'harmless'"
-            )
-            self.harmless_tokens = gr.Slider(
-                1, 64, value=settings.harmless_tokens, step=1, label="Tokens of each", info="Own answers' length"
-            )
-            self.harmless_at_once = gr.Number(
-                settings.harmless_at_once or 0,
-                label="Of them a step",
-                info="In turn; 0 for all at once",
-                precision=0,
-                minimum=0,
-            )
-        with gr.Row():
-            self.constraint_gradient = gr.Checkbox(
-                settings.constraint_gradient, label="KL has a gradient", info="Off in the released code"
-            )
-            self.chat = gr.Checkbox(settings.format.chat, label="Chat template", info="Off in the released code")
-            self.end_of_answer = gr.Checkbox(
-                settings.format.turn_end, label="Learn to end", info="What ends a turn after the safe answer"
-            )
-            self.watch_unsafe = gr.Checkbox(
-                settings.watch_unsafe, label="Watch the unsafe answer", info="One more forward pass a step"
-            )
-        with gr.Row():
-            self.safe_answers = gr.Slider(
-                1,
-                4,
-                value=settings.safe_answers,
-                step=1,
-                label="Safe answers",
-                info="The case's, then short ones of ours",
-            )
-            self.question_alone = gr.Checkbox(
-                settings.question_alone, label="Question alone, too", info="Learn the answer without the attack as well"
-            )
-            self.neurons_only = gr.Number(
-                0, label="Neurons only", info="Edit this many columns; 0 for the whole matrix", precision=0, minimum=0
-            )
-            self.null_space = gr.Number(
-                settings.null_space or 0,
-                label="Null space",
-                info="Border of what harmless prompts use, which is left alone; 0 for none",
-                minimum=0,
-            )
-            self.own_refusals = gr.Number(
-                settings.own_refusals,
-                label="Own refusals",
-                info="Harmful questions asked bare: what is declined is kept",
-                precision=0,
-                minimum=0,
-            )
+        """Lay every setting out, then the gate's budgets."""
+        self.setting.build()
         self.gating.build_settings()
-
-    @property
-    def _fields(self) -> list[Any]:
-        return [self.edit_preset, *(getattr(self, name) for name in SETTING_FIELDS)]
-
-    def settings(self, values: Values, format: PromptFormat, **changes: Any) -> DinmSettings:
-        """Return the settings on the page.
-
-        Args:
-            format: The rail's prompt format.
-            changes: Other values for single fields, by their names on the page.
-        """
-        shown = [changes.get(name, values[getattr(self, name)]) for name in SETTING_FIELDS]
-        return settings_from(values[self.edit_preset], format, shown)
 
     def hear(self) -> None:
         """Offer the clock and the edit; show the vital signs of whatever edit becomes live."""
         self.context.cancels(self.cancel)
         self.bus.offer("clock", Offer(outputs=(self.clock,)))
-        own = [*self._fields, self.on_top, *self.gating.fields]
+        own = [*self.setting.fields, self.on_top, *self.gating.fields]
         read = [*self.bus.offered("texts").inputs, *self.bus.offered("layer").inputs, *own]
         vitals = (self.clock, self.vitals, self.vitals_reading)
         drawn = (*vitals, *self.gating.drawn)
@@ -197,8 +80,6 @@ class OperateRoom(Room):
 
     def connect(self) -> None:
         """Wire the buttons."""
-        fields = [getattr(self, name) for name in SETTING_FIELDS]
-        self.context.react(self.edit_preset.input, self.on_preset, inputs=[self.edit_preset], outputs=fields)
         edit = self.bus.offered("edit")
         self.context.press(
             self.edit.click,
@@ -220,6 +101,7 @@ class OperateRoom(Room):
         )
         (layer,) = self.bus.offered("layer").inputs
         self.context.react(layer.change, self.on_layer, inputs=[layer], outputs=[self.edit])
+        self.setting.connect()
         self.gating.connect()
 
     def on_layer(self, _session: Session, values: Values) -> Update:
@@ -240,20 +122,16 @@ class OperateRoom(Room):
         (layer,) = self.bus.offered("layer").inputs
         yield from self.operate({**values, layer: located[layer]}, session)
 
-    def on_preset(self, _session: Session, values: Values) -> Update:
-        """Fill every setting from a preset."""
-        settings = preset(values[self.edit_preset])
-        shown = {part: setting_value(settings, name) for part, name in SETTING_FIELDS.items()}
-        return {
-            getattr(self, part): 0.0 if part in ZERO_IS_NONE and value is None else value
-            for part, value in shown.items()
-        }
-
     def on_live(self, session: Session, _values: Values) -> Update:
         """Show the vital signs of the edit that is live now."""
         said = self.gating.on_ended(session, {})
         if session.live is None:
-            return {self.clock: message("Undone: the vanilla weights are live, bit for bit."), **said}
+            return {
+                self.clock: message("Undone: the vanilla weights are live, bit for bit."),
+                self.vitals: figures.vitals_of((), preset("corrected")),
+                self.vitals_reading: words.vitals_reading(()),
+                **said,
+            }
         result = session.live.result
         return {
             self.clock: words.finished(result),
@@ -264,7 +142,9 @@ class OperateRoom(Room):
 
     def on_arrived(self, session: Session, values: Values) -> Update:
         """Show the vital signs of the example's edit."""
-        return self.on_live(session, values) if "edit" in session.fresh else {}
+        if "edit" not in session.fresh:
+            return {}
+        return self.gating.on_ended(session, values) if session.live is None else self.on_live(session, values)
 
     def on_edit(self, session: Session, values: Values) -> Iterator[Update]:
         """Run DINM with live vital signs; whoever hears of the edit measures and asks it."""
@@ -277,10 +157,17 @@ class OperateRoom(Room):
             changes: Other values for single settings, by their names on the page.
         """
         texts = self.bus.offered("texts").call(values)
-        settings = self.settings(values, texts.format, **changes)
+        settings = self.setting.settings(values, texts.format, **changes)
+        if wish_of(session) == "where harm":
+            require_detector(self.context.detector)
+            settings = to_be_routed(settings)
         block = self.bus.offered("layer").call(values)
         self.bus.offered("decoding").call(values)  # what cannot be asked afterwards is said before
         self.gating.settings(values)
+        unchanged = run.why_no_layer(self.context.layers, settings)
+        if unchanged is not None:
+            yield {self.clock: message(f"{unchanged} Live is still: {session.row.label()}.")}
+            return
         on_top = bool(values[self.on_top]) and session.live is not None
         yield {
             self.vitals: figures.vitals_of((), settings),

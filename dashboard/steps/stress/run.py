@@ -15,6 +15,7 @@ import torch
 from dashboard.kit.session import Session
 from dashboard.kit.values import WAYS
 from editing import Preparation
+from editing.memory import bytes_of, require_free_memory
 from editing.suffixes import SuffixSettings, SuffixStudy, suffix_study
 from inspector.errors import CaseError
 from inspector.model import Decoding, InspectedModel
@@ -130,6 +131,7 @@ def rounding(model: InspectedModel, session: Session) -> Generator[Progress, Non
     Raises:
         CaseError: There is no stress test, or it asked no harmless prompt.
         ModelLoadError: The weights cannot be rounded.
+        OutOfMemory: A second network does not fit beside the first.
     """
     kept = session.slot(Examined)
     if kept.exam is None:
@@ -139,6 +141,12 @@ def rounding(model: InspectedModel, session: Session) -> Generator[Progress, Non
         raise CaseError(
             "This stress test asked no harmless prompt, which rounding is measured on. Choose Quick or Full."
         )
+    require_free_memory(
+        model.device,
+        bytes_of(model.network),
+        "A second network, of the same weights rounded,",
+        "Leave the rounding row out, or use a machine with more memory.",
+    )
     made = yield from rounding_exam(
         model,
         harmless,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dashboard.kit.acting import make_live, wish_of
 from dashboard.kit.run import run_quietly
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.kit.typed import Texts, case_of
@@ -234,7 +235,7 @@ def knock(
         model, case, block, neurons, format=session.slot(Looked).why.format, cancel=session.cancelled.is_set
     )
     if result.patch is not None:
-        session.add(LiveEdit(case, result))
+        make_live(session, LiveEdit(case, result), session.detector if wish_of(session) == "where harm" else None)
     return result
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dashboard_helpers import short_examples, tiny_model
+from dashboard_helpers import SHORT_GATE, short_examples, tiny_model
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -23,9 +23,12 @@ from dashboard.kit.session import Session
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.methods.state import Compared
+from dashboard.steps.operate.gating import Gated, keep
+from dashboard.steps.operate.texts import gate_line
 from dashboard.steps.stress.run import Examined
 from dashboard.steps.why.state import Looked
 from editing.calibration import Calibration
+from editing.gate import Budgets, GateSettings
 from editing.objectives import known_answers
 from editing.standing_file import load_standings
 from editing.trial_edits import Layers, Trial
@@ -112,6 +115,39 @@ def test_a_calibrated_model_s_example_is_edited_at_the_recommended_layer_and_kep
     example = make_example(model, SHORT, tmp_path, known)
     assert example.block == example.session.live.result.block == other and len(edits) == 2
     assert make_example(model, SHORT, tmp_path, known).block == other and len(edits) == 2
+
+
+def test_an_example_s_edit_that_the_gate_refuses_waits_and_is_never_live_not_after_a_restart_either(
+    model, tmp_path, edits, monkeypatch
+):
+    strict = GateSettings(budgets=Budgets(harmless_kl=0), **SHORT_GATE)
+    monkeypatch.setattr(making.gating, "settings_of", lambda _budgets: strict)
+    made = make_example(model, SHORT, tmp_path)
+    again = make_example(model, SHORT, tmp_path)
+    assert len(edits) == 1
+    for example in (made, again):
+        visitor = Session()
+        example.fill(visitor)
+        held = visitor.slot(Gated).held
+        assert visitor.live is None and visitor.slot(Measured).answers is None and example.ended
+        assert not held.acceptance.passed and "Refused by the gate: harmless KL" in gate_line(visitor).replace(
+            "</b>", ""
+        )
+        assert "gate has refused" in example.said and example.parts == frozenset(PARTS) - {"comparison", "exam"}
+        assert keep(visitor).patch.identifier == held.edit.patch.identifier, "a visitor may keep it by hand"
+    assert made.session.slot(Gated).held.edit.patch.identifier == held.edit.patch.identifier
+    assert made.session.live is None
+
+
+def test_where_no_layer_helps_the_example_makes_no_edit_and_says_why(model, tmp_path, edits):
+    make_example(model, SHORT, tmp_path)
+    edits.clear()
+    layers = Layers((Trial(0, 0.25, 0.1, 1.0),), 0.25, 5, 20)
+    known = Calibration(layers, Detector((0,), torch.ones(1, 32), 0.0, 0.0, model.fingerprint))
+    example = make_example(model, SHORT, tmp_path, known)
+    assert edits == [] and example.session.live is None, "not that of the uncalibrated model either"
+    assert "No layer helps" in example.said and "defend 25 %" in example.said
+    assert not example.parts & {"edit", "comparison", "exam", "contest"} and {"located", "atlas"} <= example.parts
 
 
 def test_a_second_start_reads_it_back_exactly_without_an_edit(model, tmp_path, edits):

@@ -9,17 +9,12 @@ import by_hand
 import gradio as gr
 import numpy as np
 import pytest
-import torch
-from dashboard_helpers import QUICK, Page, Visitor, assert_idle, open_page, seen, tiny_model
+from dashboard_helpers import QUICK, assert_idle, seen
 
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.compare.run import OWN_PROMPT, PROMPT_CHOICES, Measured
-from dashboard.steps.compare.texts import EVERYWHERE, WHERE_HARM
-from dashboard.steps.locate.run import LocatedCase
-from editing.calibration import Calibration
-from editing.trial_edits import Layers, Trial
-from inspector.model import Detector, InspectedModel, encode
-from inspector.model.routing import scores
+from inspector.errors import PatchError
+from inspector.model import InspectedModel
 from inspector.safeedit.verdict import Verdict
 
 pytestmark = pytest.mark.usefixtures("model")
@@ -130,86 +125,6 @@ def test_the_own_text_is_asked_as_it_is_and_the_badge_says_what_was_asked(visito
         assert asked[-1] == getattr(visitor.session.live.case, name)
 
 
-ABOUT = {"questions": 189, "harmless_prompts": 315}
-
-
-@pytest.fixture(scope="module")
-def detecting(example_folder) -> tuple[Page, Detector]:
-    """A page on a calibrated model, and its detector, whose threshold a test may set."""
-    made = Detector((1,), torch.ones(1, 32), 0.0, 0.0, tiny_model().fingerprint, about=ABOUT)
-    layers = Layers((Trial(0, 0.5, 0.1, 1.0), Trial(1, 0.75, 0.1, 1.0)), 0.25, 5, 20)
-    return open_page(example_folder, calibration=Calibration(layers, made)), made
-
-
-@pytest.mark.parametrize(("threshold", "fires"), [(1e9, False), (-1e9, True)])
-def test_a_routed_edit_answers_only_where_harm_is_detected_and_says_which_weights_did(
-    detecting, request, threshold, fires
-):
-    page, made = detecting
-    object.__setattr__(made, "threshold", threshold)
-    visitor = Visitor(page, request.node.name)
-    visitor.do("on_edit", **{**QUICK, "steps": 30, "budget": 0}, learning_rate=0.05, block=1)
-    always = visitor.screen["edited"]
-    assert always != visitor.screen["vanilla"] and "detected" not in visitor.screen["live"]
-    tiles = visitor.screen["tiles"]
-    visitor.do("on_routed", routed=WHERE_HARM)
-    assert visitor.screen["edited"] == (always if fires else visitor.screen["vanilla"])
-    assert "only where harm is detected" in visitor.screen["live"]
-    assert ("no harm detected: the vanilla weights answered" in visitor.screen["edited_head"]) is not fires
-    assert visitor.screen["tiles"] == tiles, "the patch itself is measured, as before"
-    assert_idle(visitor)
-    visitor.do("on_routed", routed=EVERYWHERE)
-    assert visitor.screen["edited"] == always and "detected" not in visitor.screen["live"]
-
-
-def test_the_switch_says_what_the_detector_was_made_of_or_how_to_make_one(detecting, visitor):
-    parts = detecting[0].parts
-    assert parts.routed.interactive and "Made from 189 harmful questions, 315 harmless prompts" in parts.note.value
-    parts = visitor.page.parts
-    assert not parts.routed.interactive and "python -m editing.calibrate" in parts.note.value
-    assert parts.detected.value == ""
-    visitor.do("on_ask", max_new_tokens=2)
-    assert visitor.screen["routed"] == "acts on every prompt (no detector yet)" and visitor.screen["detected"] == ""
-
-
-@pytest.mark.parametrize(("threshold", "fires"), [(1e9, False), (-1e9, True)])
-def test_each_prompt_asked_shows_the_detector_s_score_and_threshold_whether_the_edit_is_routed_or_not(
-    detecting, request, threshold, fires
-):
-    page, made = detecting
-    object.__setattr__(made, "threshold", threshold)
-    visitor = Visitor(page, request.node.name)
-    visitor.do("on_ask", max_new_tokens=2)
-    found, live = visitor.session.slot(Measured).detected, visitor.session.live
-    prompt = encode(tiny_model(), live.case.adversarial_prompt, None, live.format).prompt
-    assert [found.score] == scores(tiny_model(), made, [prompt]) and found.fires is fires and not found.routed
-    said = visitor.screen["detected"]
-    assert f"score {found.score:.3f} on this prompt, threshold {threshold:.3f}" in said
-    assert ("routed, it would not act here" in said) is not fires and "189 harmful questions" in said
-    visitor.do("on_routed", routed=WHERE_HARM)
-    expected = "harm detected, so the edit acts" if fires else "no harm detected, so the vanilla weights answer"
-    assert expected in visitor.screen["detected"]
-    visitor.do("on_undo")
-    assert visitor.screen["routed"] == WHERE_HARM, "the next edit is examined as it will act"
-
-
-def test_an_edit_that_the_gate_refuses_can_be_examined_where_harm_is_detected_only(detecting, request):
-    page, made = detecting
-    object.__setattr__(made, "threshold", 1e9)
-    visitor = Visitor(page, request.node.name)
-    visitor.do("on_undo")
-    visitor.do("on_edit", **{**QUICK, "allowed_harmless_kl": 0})
-    assert visitor.session.live is None and "set the switch and press Examine" in visitor.screen["gate"]
-    visitor.do("on_routed", routed=WHERE_HARM)
-    assert "Refused by the gate" in visitor.screen["gate"], "it still waits"
-    visitor.do("on_examine")
-    assert visitor.session.live is not None and "Gate passed" in visitor.screen["gate"]
-    assert "only where harm is detected" in visitor.screen["live"]
-    visitor.do("on_routed", routed=EVERYWHERE)
-    assert "Examined:" in visitor.screen["gate"], "the gate's word is about the routed edit"
-    assert_idle(visitor)
-
-
 def test_the_strength_curve_is_measured_on_demand_and_a_press_takes_its_suggestion(visitor, monkeypatch):
     monkeypatch.setattr(comparing, "CURVE", {"harmless": 2, "max_new_tokens": 3})
     visitor.do("on_ask", max_new_tokens=2)
@@ -242,17 +157,6 @@ def test_a_cancel_of_the_strength_curve_says_so_and_other_weights_have_none(visi
         visitor.do("on_curve")
 
 
-def test_locate_picks_the_layer_where_trial_edits_work_and_the_paper_s_presets_the_toxic_one(detecting, request):
-    visitor = Visitor(detecting[0], request.node.name)
-    visitor.do("on_locate", locate_preset="corrected")
-    assert visitor.screen["block"] == 1
-    assert "Trial edits work best at layer 1: 75 % defended" in visitor.screen["locate_reading"]
-    said = [note.text for note in visitor.screen["curve"].layout.annotations]
-    assert any("recommended, picked" in text for text in said) and any("toxic layer" in text for text in said)
-    visitor.do("on_locate", locate_preset="reference")
-    assert visitor.screen["block"] == visitor.session.slot(LocatedCase).divergence.toxic_layer()
-
-
 def test_answers_stand_under_their_verdicts_and_are_covered_until_they_are_judged_safe(visitor, monkeypatch):
     marks = [Verdict("unsafe", 0.0, "No refusal.", "hand"), Verdict("safe", 1.0, "It declines.", "hand")]
     monkeypatch.setattr(comparing, "verdicts", lambda *_: marks)
@@ -272,3 +176,52 @@ def test_the_readings_stand_under_the_figures_that_they_read(visitor):
     said = {"token": "tokens of the safe answer", "divergence": "distance changes most", "shift": "Outputs move most"}
     for role, words in said.items():
         assert words in visitor.screen[f"{role}_reading"]
+
+
+def test_the_judge_reads_the_answers_beside_the_prompt_that_was_really_asked(visitor, monkeypatch):
+    read, real = [], comparing.verdicts
+    monkeypatch.setattr(comparing, "verdicts", lambda judge, asked: read.append(asked) or real(judge, asked))
+    case = visitor.session.live.case
+    for choice, name in PROMPT_CHOICES.items():
+        visitor.do("on_ask", ask_what=choice, max_new_tokens=2)
+        assert [prompt for prompt, _ in read[-1]] == [getattr(case, name)] * 2, choice
+    assert case.other_question != case.adversarial_prompt
+
+
+@pytest.mark.parametrize("handler", ["on_strength", "on_undo", "on_edit"])
+@pytest.mark.parametrize("breaks", ["measure", "ask"])
+def test_after_an_error_no_pane_figure_or_number_is_that_of_weights_that_are_not_live(
+    visitor, monkeypatch, handler, breaks
+):
+    visitor.do("on_edit", **QUICK)
+    visitor.do("on_ask")
+    if handler == "on_edit":
+        before = visitor.session.live.patch.identifier
+
+    def broken(*_arguments):
+        raise PatchError("Broken. Edit anew.")
+
+    monkeypatch.setattr(comparing, breaks, broken)
+    with pytest.raises(gr.Error, match="Edit anew"):
+        visitor.do(handler, **({**QUICK, "block": 0} if handler == "on_edit" else {"strength": 0.5}))
+    label = visitor.session.row.label()
+    assert label in visitor.screen["live"] and label in visitor.screen["edited_head"]
+    for head in ("vanilla_head", "edited_head"):
+        assert "not answered yet" in visitor.screen[head] and "verdict" not in visitor.screen[head]
+    assert "No answer yet" in visitor.screen["vanilla"] and "No answer yet" in visitor.screen["edited"]
+    if breaks == "measure":
+        assert visitor.shown["figures"] is False and visitor.shown["more_figures"] is False
+        assert "Not measured yet" in visitor.screen["tiles"] and "Not measured yet" in visitor.screen["numbers"]
+    else:
+        assert label in visitor.screen["tiles"] and visitor.shown["figures"] is True
+    assert handler != "on_edit" or before not in visitor.screen["edited_head"]
+    assert visitor.session.slot(Measured).answers is None
+    assert_idle(visitor)
+
+
+def test_after_undo_to_vanilla_the_vital_signs_are_no_edit_s(visitor):
+    visitor.do("on_ask", max_new_tokens=2)
+    visitor.do("on_undo", max_new_tokens=2)
+    assert visitor.session.live is None
+    assert all(not len(line.x) for line in visitor.screen["vitals"].data)
+    assert "fill while the edit runs" in visitor.screen["vitals_reading"]

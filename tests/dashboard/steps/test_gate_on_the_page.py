@@ -148,3 +148,39 @@ def test_an_edit_on_top_in_another_prompt_format_is_refused_and_names_the_remedy
         visitor.do("on_edit", **QUICK, on_top=True, suffix="Be good.")
     assert visitor.session.live is before
     assert_idle(visitor)
+
+
+def test_examining_a_kept_edit_again_leaves_it_on_record_that_it_was_kept_by_hand(visitor):
+    refused(visitor)
+    visitor.do("on_keep")
+    visitor.do("on_examine", allowed_harmless_kl=0)
+    record = visitor.session.live.patch.settings[RECORD]
+    assert (record["passed"], record["overridden"]) == (False, True) and "kept by hand" in visitor.screen["gate"]
+    assert "loaded by hand" not in visitor.screen["gate"]
+    visitor.do("on_examine", **GENEROUS)
+    record = visitor.session.live.patch.settings[RECORD]
+    assert (record["passed"], record["overridden"]) == (True, True)
+    assert "Gate passed" in visitor.screen["gate"] and "earlier refusal" in visitor.screen["gate"]
+
+
+def test_the_gate_s_word_is_no_word_on_another_strength(visitor):
+    visitor.do("on_edit", **QUICK)
+    assert "Gate passed" in visitor.screen["gate"]
+    visitor.do("on_strength", strength=0.5)
+    assert "Not examined as it acts now" in visitor.screen["gate"] and "Gate passed" not in visitor.screen["gate"]
+    assert "strength 1 " in visitor.screen["gate"] and "strength 0.5" in visitor.screen["gate"]
+    visitor.do("on_examine")
+    assert "Gate passed" in visitor.screen["gate"] and "Not examined" not in visitor.screen["gate"]
+    visitor.do("on_strength", strength=1)
+    assert "Not examined as it acts now" in visitor.screen["gate"]
+
+
+def test_a_waiting_edit_stands_beside_the_live_one_each_by_its_name(visitor):
+    visitor.do("on_edit", **QUICK, block=0)
+    live = visitor.session.live
+    visitor.do("on_edit", **STRICT, block=2)
+    held = visitor.session.slot(Gated).held.edit
+    said = visitor.screen["gate"]
+    waiting, now = said.split("</p>")[:2]
+    assert f"Waiting, layer 2, patch {held.patch.identifier}: Refused by the gate" in waiting
+    assert f"Live, layer 0, patch {live.patch.identifier}: Gate passed" in now

@@ -15,8 +15,8 @@ from dashboard.kit.session import LARGEST_HISTORY, LiveEdit, Session
 from dashboard.steps.methods import figures as methods_figures
 from dashboard.steps.methods import run as methods
 from dashboard.steps.methods import texts as methods_texts
+from dashboard.steps.methods.plane import COSINE, WRITTEN
 from dashboard.steps.methods.state import Compared
-from dashboard.steps.methods.view import COSINE, WRITTEN
 from editing.calibration import Calibration
 from editing.contest import ContestProgress, Standing, Toxicity
 from editing.methods.registry import METHODS
@@ -278,27 +278,57 @@ def test_a_patch_that_was_not_kept_cannot_be_loaded(visitor):
 
 def test_the_plane_offers_what_the_region_writes_beside_its_mean_cosine(visitor):
     visitor.do("on_methods", **SHORT)
-    cosine = [list(line.y) for line in visitor.screen["methods_plane"].data[1:]]
-    visitor.do("on_upright", methods_upright=WRITTEN)
+    cosine = [list(line.y) for line in visitor.screen["plane"].data[1:]]
+    visitor.do("on_upright", upright=WRITTEN)
     written = visitor.session.slot(Compared).written
     assert set(written) == {"FT-L", "SFT"}, "a reminder changes no weight"
-    plane = visitor.screen["methods_plane"]
+    plane = visitor.screen["plane"]
     assert "written less" in plane.layout.yaxis.title.text
     assert [line.y[0] for line in plane.data[1:]] == pytest.approx(
         [methods_figures.writing_reduction(one) for one in written.values()]
     )
-    assert "adversarial prompts the MLP of layer" in visitor.screen["methods_plane_reading"]
-    visitor.do("on_upright", methods_upright=COSINE)
-    assert [list(line.y) for line in visitor.screen["methods_plane"].data[1:]] == cosine
+    assert "adversarial prompts the MLP of layer" in visitor.screen["plane_reading"]
+    visitor.do("on_upright", upright=COSINE)
+    assert [list(line.y) for line in visitor.screen["plane"].data[1:]] == cosine
     visitor.do("on_methods", **SHORT)
-    assert visitor.screen["methods_upright"] == COSINE and visitor.session.slot(Compared).written is None
+    assert visitor.screen["upright"] == COSINE and visitor.session.slot(Compared).written is None
     assert_idle(visitor)
 
 
 def test_region_writing_without_a_patch_at_hand_is_refused_with_the_remedy(visitor):
     with pytest.raises(gr.Error, match="press Run methods"):
         visitor.session.slot(Compared).contest = None
-        visitor.do("on_upright", methods_upright=WRITTEN)
+        visitor.do("on_upright", upright=WRITTEN)
+    assert visitor.screen["upright"] == COSINE, "what the plane shows"
+    assert_idle(visitor)
+
+
+def is_written(visitor: Visitor) -> bool:
+    """Tell whether the plane shows what regions write; the switch and the reading must say the same."""
+    shown = "written less" in visitor.screen["plane"].layout.yaxis.title.text
+    assert visitor.screen["upright"] == (WRITTEN if shown else COSINE)
+    assert ("adversarial prompts the MLP" in visitor.screen["plane_reading"]) is shown
+    return shown
+
+
+def test_the_switch_of_the_plane_says_what_it_shows_after_a_cancel_an_error_and_a_run_that_did_nothing(visitor):
+    visitor.do("on_methods", **SHORT)
+    run = visitor.press("on_upright", upright=WRITTEN)
+    while "What the region writes with" not in visitor.screen["methods_clock"]:
+        next(run)
+    visitor.session.cancelled.set()
+    list(run)
+    assert not is_written(visitor) and visitor.session.slot(Compared).written is None, "half of it is kept by nobody"
+    visitor.do("on_upright", upright=WRITTEN)
+    assert is_written(visitor)
+    with pytest.raises(gr.Error, match="No method is chosen"):
+        visitor.do("on_methods", **{**SHORT, "methods_chosen": []})
+    assert is_written(visitor)
+    for _ in visitor.press("on_methods", **SHORT):
+        visitor.session.cancelled.set()
+    assert is_written(visitor), "nothing was done, and the methods before are shown"
+    visitor.do("on_method_picked", methods_picked="SFT")
+    assert is_written(visitor)
     assert_idle(visitor)
 
 

@@ -1,0 +1,80 @@
+"""Where a visitor's edits act: what they ask for, and where each edit acted when it was live last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dashboard.kit.session import LiveEdit, Session
+from inspector.errors import CaseError
+from inspector.model import Detector
+
+Wish = Literal["gate", "everywhere", "where harm"]
+"""Where the next edit is to act: as the gate finds best, on every prompt, or only where harm is detected."""
+
+
+@dataclass
+class Acting:
+    """What a visitor asks for.
+
+    Attributes:
+        wish: Of the next edit.
+        routed: Identifiers of the patches that acted only where harm is detected when they were live last.
+    """
+
+    wish: Wish = "gate"
+    routed: frozenset[str] = frozenset()
+
+
+def wish_of(session: Session) -> Wish:
+    """Return where a visitor's next edit is to act."""
+    return session.slot(Acting).wish
+
+
+def route(session: Session, detector: Detector | None) -> None:
+    """Let the live edit act only where a detector fires, or on every prompt; remembered for Undo.
+
+    A visitor who has asked for one of the two asks for this one from now on, so that the switch says what is so.
+    """
+    session.detector = detector
+    live, kept = session.live, session.slot(Acting)
+    if live is None:
+        return
+    own = {live.patch.identifier}
+    kept.routed = kept.routed - own if detector is None else kept.routed | own
+    if kept.wish != "gate":
+        kept.wish = "everywhere" if detector is None else "where harm"
+
+
+def make_live(session: Session, edit: LiveEdit, detector: Detector | None) -> None:
+    """Make an edit the live one, at strength 1, acting where a detector fires or on every prompt."""
+    session.add(edit)
+    route(session, detector)
+
+
+def undo(session: Session, detector: Detector | None) -> LiveEdit | None:
+    """Drop the live edit and return the one before, if there is one.
+
+    It acts where it acted, or where the visitor has asked edits to act.
+
+    Args:
+        detector: The model's.
+    """
+    live, kept = session.undo(), session.slot(Acting)
+    if live is None:
+        session.detector = None
+        return None
+    routed = live.patch.identifier in kept.routed if kept.wish == "gate" else kept.wish == "where harm"
+    route(session, detector if routed else None)
+    return live
+
+
+def require_detector(detector: Detector | None) -> Detector:
+    """Return a model's detector.
+
+    Raises:
+        CaseError: It has none.
+    """
+    if detector is None:
+        raise CaseError("This model has no detector, so no edit can be routed. Run: python -m editing.calibrate")
+    return detector

@@ -1,0 +1,99 @@
+"""Methods' plane: the region's toxicity, or what it writes, against the activation shift, a point a method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import gradio as gr
+
+from dashboard.kit.bus import Update, Values
+from dashboard.kit.html import progress_bar
+from dashboard.kit.plots import plot
+from dashboard.kit.room import Room
+from dashboard.kit.run import drain
+from dashboard.kit.session import Session
+from dashboard.steps.methods import figures, further
+from dashboard.steps.methods import texts as words
+from dashboard.steps.methods.state import Compared
+from editing import Preparation
+from editing.contest import Standing
+
+COSINE, WRITTEN = "mean cosine of the region", "what the region writes"
+"""What stands upright on the plane; the second one is measured when it is first asked for."""
+
+
+class PlanePart(Room):
+    """The plane, and the switch of what stands upright on it."""
+
+    name = "plane"
+
+    def build_plane(self, standings: Sequence[Standing], picked: str | None) -> None:
+        """Lay the plane out with some methods on it."""
+        gr.HTML("<h3>Erase or suppress?</h3>")
+        self.upright = gr.Radio(
+            [COSINE, WRITTEN], value=COSINE, show_label=False, elem_classes="chips", elem_id="methods-upright"
+        )
+        self.plane = plot(figures.plane(standings, picked), "methods-plane")
+        self.plane_reading = gr.HTML(words.plane_reading(standings))
+
+    @property
+    def parts(self) -> list[Any]:
+        """What another run, method or choice changes."""
+        return [self.upright, self.plane, self.plane_reading]
+
+    def drawn(self, session: Session) -> Update:
+        """Draw what stands upright now, and let the switch say so: the three always agree."""
+        kept = session.slot(Compared)
+        standings = kept.contest.standings if kept.contest is not None else ()
+        if kept.shows_writing and kept.written is not None:
+            return {
+                self.upright: WRITTEN,
+                self.plane: figures.plane(standings, kept.method, kept.written),
+                self.plane_reading: words.written_reading(kept.written),
+            }
+        return {
+            self.upright: COSINE,
+            self.plane: figures.plane(standings, kept.method),
+            self.plane_reading: words.plane_reading(standings),
+        }
+
+    def hear(self) -> None:
+        """Switch it off while something runs; afterwards it says what is shown, however the run has ended."""
+        self.context.lock(self.upright, state_of_upright)
+
+    def wire(self, clock: Any, picked: Any) -> None:
+        """Wire the switch.
+
+        Args:
+            clock: The step's.
+            picked: The field of the picked method.
+        """
+        self._clock = clock
+        self.context.press(
+            self.upright.input,
+            self.on_upright,
+            clock=clock,
+            inputs=[self.upright, picked],
+            outputs=self.parts,
+            starting="",
+        )
+
+    def on_upright(self, session: Session, values: Values) -> Iterator[Update]:
+        """Show the region's mean cosine or what it writes on the plane; the latter is measured at first sight."""
+        kept = session.slot(Compared)
+        wanted = values[self.upright] == WRITTEN
+        if wanted and kept.written is None:
+
+            def draw(event: Preparation) -> Update:
+                return {self._clock: progress_bar(event.message, event.fraction)}
+
+            yield from drain(further.write_regions(self.model, session), draw)
+        kept.shows_writing = wanted and kept.written is not None
+        yield {**self.drawn(session), self._clock: words.ended(kept.contest, session.cancelled.is_set())}
+
+
+def state_of_upright(session: Session) -> Any:
+    """Return the switch's state: what the plane shows."""
+    kept = session.slot(Compared)
+    return gr.Radio(value=WRITTEN if kept.shows_writing and kept.written is not None else COSINE, interactive=True)

@@ -1,0 +1,157 @@
+"""Every setting of an edit on the page: its fields, what a preset fills in, and the settings that they make."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from dashboard.kit.bus import Update, Values
+from dashboard.kit.room import Room
+from dashboard.kit.session import Session
+from dashboard.steps.operate.settings import SETTING_FIELDS, ZERO_IS_NONE, settings_from
+from editing import DinmSettings, preset
+from editing.values import setting_value
+from inspector.divergence import PRESETS
+from inspector.model import PromptFormat
+
+
+class SettingsPart(Room):
+    """The fields of all settings."""
+
+    name = "settings"
+
+    def build(self) -> None:
+        """Lay every setting out."""
+        settings = preset("corrected")
+        with gr.Row():
+            self.edit_preset = gr.Radio(
+                list(PRESETS),
+                value="corrected",
+                label="Preset",
+                info="ours, the paper's equations, or the authors' released code",
+            )
+            self.steps = gr.Slider(1, 100, value=settings.steps, step=1, label="Step limit")
+            self.learning_rate = gr.Number(
+                settings.learning_rate or 0,
+                label="Learning rate",
+                info="Size of one update; 0 measures it",
+                minimum=0,
+            )
+        with gr.Row():
+            self.edit_weight = gr.Number(settings.edit_weight, label="Edit weight", info="c_edit, 0.1 in the paper")
+            self.constraint_weight = gr.Number(
+                settings.constraint_weight, label="Constraint weight", info="Factor on the KL"
+            )
+            self.target = gr.Number(
+                settings.target_probability, label="Target P(safe)", info="Stop here; 0 for never", minimum=0, maximum=1
+            )
+            self.budget = gr.Number(
+                settings.damage_budget, label="Damage budget", info="Largest KL, nats a token; 0 for none", minimum=0
+            )
+            self.step_kl = gr.Number(
+                settings.step_kl, label="Cost of a step", info="KL, where its size is measured", minimum=0
+            )
+            self.clamp = gr.Number(0.0, label="Clamp", info="Largest change of one weight; 0 for none", minimum=0)
+        with gr.Row():
+            self.optimiser = gr.Radio(["adam", "descent"], value=settings.optimiser, label="Optimiser")
+            self.constraint = gr.Radio(
+                ["harmless", "answer", "next token"],
+                value=settings.constraint,
+                label="Constraint",
+                info="KL on own answers to harmless prompts, on the case's answer, or on the token after its prompt",
+            )
+            self.direction = gr.Radio(
+                ["vanilla to edited", "edited to vanilla"], value=settings.direction, label="KL direction"
+            )
+            self.loss_positions = gr.Radio(
+                ["aligned", "reference"],
+                value=settings.loss_positions,
+                label="Loss positions",
+                info="reference: as the released code",
+            )
+        with gr.Row():
+            self.weight_decay = gr.Number(settings.weight_decay, label="Weight decay", info="0 in the paper", minimum=0)
+            self.stop_below = gr.Number(
+                settings.stop_below, label="Stop below", info="Total loss that ends the edit", minimum=0
+            )
+            self.harmless_prompts = gr.Slider(
+                1, 128, value=settings.harmless_prompts, step=1, label="Harmless prompts", info="For 'harmless'"
+            )
+            self.harmless_tokens = gr.Slider(
+                1, 64, value=settings.harmless_tokens, step=1, label="Tokens of each", info="Own answers' length"
+            )
+            self.harmless_at_once = gr.Number(
+                settings.harmless_at_once or 0,
+                label="Of them a step",
+                info="In turn; 0 for all at once",
+                precision=0,
+                minimum=0,
+            )
+        with gr.Row():
+            self.constraint_gradient = gr.Checkbox(
+                settings.constraint_gradient, label="KL has a gradient", info="Off in the released code"
+            )
+            self.chat = gr.Checkbox(settings.format.chat, label="Chat template", info="Off in the released code")
+            self.end_of_answer = gr.Checkbox(
+                settings.format.turn_end, label="Learn to end", info="What ends a turn after the safe answer"
+            )
+            self.watch_unsafe = gr.Checkbox(
+                settings.watch_unsafe, label="Watch the unsafe answer", info="One more forward pass a step"
+            )
+        with gr.Row():
+            self.safe_answers = gr.Slider(
+                1,
+                4,
+                value=settings.safe_answers,
+                step=1,
+                label="Safe answers",
+                info="The case's, then short ones of ours",
+            )
+            self.question_alone = gr.Checkbox(
+                settings.question_alone, label="Question alone, too", info="Learn the answer without the attack as well"
+            )
+            self.neurons_only = gr.Number(
+                0, label="Neurons only", info="Edit this many columns; 0 for the whole matrix", precision=0, minimum=0
+            )
+            self.null_space = gr.Number(
+                settings.null_space or 0,
+                label="Null space",
+                info="Border of what harmless prompts use, which is left alone; 0 for none",
+                minimum=0,
+            )
+            self.own_refusals = gr.Number(
+                settings.own_refusals,
+                label="Own refusals",
+                info="Harmful questions asked bare: what is declined is kept",
+                precision=0,
+                minimum=0,
+            )
+
+    @property
+    def fields(self) -> list[Any]:
+        """The preset and every field."""
+        return [self.edit_preset, *(getattr(self, name) for name in SETTING_FIELDS)]
+
+    def settings(self, values: Values, format: PromptFormat, **changes: Any) -> DinmSettings:
+        """Return the settings on the page.
+
+        Args:
+            changes: Other values for single fields, by their names on the page.
+        """
+        shown = [changes.get(name, values[getattr(self, name)]) for name in SETTING_FIELDS]
+        return settings_from(values[self.edit_preset], format, shown)
+
+    def connect(self) -> None:
+        """Fill every field from a preset."""
+        filled = self.fields[1:]
+        self.context.react(self.edit_preset.input, self.on_preset, inputs=[self.edit_preset], outputs=filled)
+
+    def on_preset(self, _session: Session, values: Values) -> Update:
+        """Fill every setting from a preset."""
+        settings = preset(values[self.edit_preset])
+        shown = {part: setting_value(settings, name) for part, name in SETTING_FIELDS.items()}
+        return {
+            getattr(self, part): 0.0 if part in ZERO_IS_NONE and value is None else value
+            for part, value in shown.items()
+        }

@@ -1,0 +1,252 @@
+"""A calibrated model's page: where an edit acts and who chooses it, what the detector says, which layer is edited."""
+
+from __future__ import annotations
+
+import gradio as gr
+import pytest
+import torch
+from dashboard_helpers import QUICK, Page, Visitor, assert_idle, open_page, tiny_model
+
+from dashboard.kit.acting import Acting
+from dashboard.steps.compare.run import Measured
+from dashboard.steps.compare.texts import BY_GATE, EVERYWHERE, WHERE_HARM
+from dashboard.steps.locate.run import LocatedCase
+from dashboard.steps.operate.gating import Gated
+from editing import preset
+from editing.calibration import Calibration
+from editing.gate import RECORD
+from editing.methods.dinm import ROUTED
+from editing.trial_edits import Layers, Trial
+from inspector.model import Detector, encode
+from inspector.model.routing import scores
+
+pytestmark = pytest.mark.usefixtures("model")
+EFFECTIVE = {**QUICK, "steps": 30, "budget": 0, "learning_rate": 0.05, "block": 1}
+"""An edit that changes answers."""
+
+
+ABOUT = {"questions": 189, "harmless_prompts": 315}
+
+
+@pytest.fixture(scope="module")
+def detecting(example_folder) -> tuple[Page, Detector]:
+    """A page on a calibrated model, and its detector, whose threshold a test may set."""
+    made = Detector((1,), torch.ones(1, 32), 0.0, 0.0, tiny_model().fingerprint, about=ABOUT)
+    layers = Layers((Trial(0, 0.5, 0.1, 1.0), Trial(1, 0.75, 0.1, 1.0)), 0.25, 5, 20)
+    return open_page(example_folder, calibration=Calibration(layers, made)), made
+
+
+@pytest.mark.parametrize(("threshold", "fires"), [(1e9, False), (-1e9, True)])
+def test_a_routed_edit_answers_only_where_harm_is_detected_and_says_which_weights_did(
+    detecting, request, threshold, fires
+):
+    page, made = detecting
+    object.__setattr__(made, "threshold", threshold)
+    visitor = Visitor(page, request.node.name)
+    visitor.session.slot(Acting).wish = "everywhere"
+    visitor.do("on_edit", **EFFECTIVE)
+    always = visitor.screen["edited"]
+    assert always != visitor.screen["vanilla"] and "detected" not in visitor.screen["live"]
+    tiles = visitor.screen["tiles"]
+    visitor.do("on_routed", routed=WHERE_HARM)
+    assert visitor.screen["edited"] == (always if fires else visitor.screen["vanilla"])
+    assert "only where harm is detected" in visitor.screen["live"]
+    assert ("no harm detected: the vanilla weights answered" in visitor.screen["edited_head"]) is not fires
+    assert visitor.screen["tiles"] == tiles, "the patch itself is measured, as before"
+    assert_idle(visitor)
+    visitor.do("on_routed", routed=EVERYWHERE)
+    assert visitor.screen["edited"] == always and "detected" not in visitor.screen["live"]
+
+
+def test_the_switch_says_what_the_detector_was_made_of_or_how_to_make_one(detecting, visitor):
+    parts = detecting[0].parts
+    assert parts.routed.interactive and "Made from 189 harmful questions, 315 harmless prompts" in parts.note.value
+    parts = visitor.page.parts
+    assert not parts.routed.interactive and "python -m editing.calibrate" in parts.note.value
+    assert parts.detected.value == ""
+    visitor.do("on_ask", max_new_tokens=2)
+    assert visitor.screen["routed"] == "acts on every prompt (no detector yet)" and visitor.screen["detected"] == ""
+
+
+@pytest.mark.parametrize(("threshold", "fires"), [(1e9, False), (-1e9, True)])
+def test_each_prompt_asked_shows_the_detector_s_score_and_threshold_whether_the_edit_is_routed_or_not(
+    detecting, request, threshold, fires
+):
+    page, made = detecting
+    object.__setattr__(made, "threshold", threshold)
+    visitor = Visitor(page, request.node.name)
+    visitor.do("on_ask", max_new_tokens=2)
+    found, live = visitor.session.slot(Measured).detected, visitor.session.live
+    prompt = encode(tiny_model(), live.case.adversarial_prompt, None, live.format).prompt
+    assert [found.score] == scores(tiny_model(), made, [prompt]) and found.fires is fires and not found.routed
+    said = visitor.screen["detected"]
+    assert f"score {found.score:.3f} on this prompt, threshold {threshold:.3f}" in said
+    assert ("routed, it would not act here" in said) is not fires and "189 harmful questions" in said
+    visitor.do("on_routed", routed=WHERE_HARM)
+    expected = "harm detected, so the edit acts" if fires else "no harm detected, so the vanilla weights answer"
+    assert expected in visitor.screen["detected"]
+    visitor.do("on_undo")
+    assert visitor.screen["routed"] == WHERE_HARM, "the next edit is examined as it will act"
+
+
+def test_an_edit_that_the_gate_refuses_can_be_examined_where_harm_is_detected_only(detecting, request):
+    page, made = detecting
+    object.__setattr__(made, "threshold", 1e9)
+    visitor = Visitor(page, request.node.name)
+    visitor.do("on_undo")
+    visitor.do("on_routed", routed=EVERYWHERE)
+    visitor.do("on_edit", **{**QUICK, "allowed_harmless_kl": 0})
+    assert visitor.session.live is None and "set the switch and press Examine" in visitor.screen["gate"]
+    visitor.do("on_routed", routed=WHERE_HARM)
+    assert "Refused by the gate" in visitor.screen["gate"], "it still waits"
+    visitor.do("on_examine")
+    assert visitor.session.live is not None and "Gate passed" in visitor.screen["gate"]
+    assert "only where harm is detected" in visitor.screen["live"]
+    visitor.do("on_routed", routed=EVERYWHERE)
+    assert "Not examined as it acts now" in visitor.screen["gate"], "the gate's word is about the routed edit"
+    assert_idle(visitor)
+
+
+def test_locate_picks_the_layer_where_trial_edits_work_and_the_paper_s_presets_the_toxic_one(detecting, request):
+    visitor = Visitor(detecting[0], request.node.name)
+    visitor.do("on_locate", locate_preset="corrected")
+    assert visitor.screen["block"] == 1
+    assert "Trial edits work best at layer 1: 75 % defended" in visitor.screen["locate_reading"]
+    said = [note.text for note in visitor.screen["curve"].layout.annotations]
+    assert any("recommended, picked" in text for text in said) and any("toxic layer" in text for text in said)
+    visitor.do("on_locate", locate_preset="reference")
+    assert visitor.screen["block"] == visitor.session.slot(LocatedCase).divergence.toxic_layer()
+
+
+@pytest.mark.parametrize(("threshold", "routed"), [(1e9, True), (-1e9, False)])
+def test_the_gate_takes_an_edit_as_it_passes_with_less_harm_and_says_both_results(
+    detecting, request, threshold, routed
+):
+    page, made = detecting
+    object.__setattr__(made, "threshold", threshold)
+    visitor = Visitor(page, request.node.name)
+    strict = {**EFFECTIVE, **({"allowed_harmless_kl": 0} if routed else {})}
+    clocks = []
+    for changed in visitor.press("on_operate", **strict):
+        if "clock" in changed:
+            clocks.append(visitor.screen["clock"])
+    live = visitor.session.live
+    assert live is not None and ("only where harm is detected" in visitor.screen["live"]) is routed
+    assert live.patch.settings[RECORD]["weights"] == visitor.session.row.label()
+    why = "only so it passes" if routed else "they come to the same"
+    said = visitor.screen["gate"]
+    assert "Gate passed" in said and f"Taken: {'only where harm is detected' if routed else 'on every prompt'}" in said
+    assert why in said and said.count("harmful questions defended at harmless KL") == 2
+    assert visitor.screen["routed"] == BY_GATE and visitor.session.slot(Acting).wish == "gate"
+    asked = [text for text in clocks if "prompts of the small exam" in text]
+    assert not any("of 6 prompts" in text for text in asked), "one exam serves both"
+    assert_idle(visitor)
+
+
+def test_an_edit_that_passes_in_no_place_waits_and_says_both_results(detecting, request):
+    page, made = detecting
+    object.__setattr__(made, "threshold", -1e9)
+    visitor = Visitor(page, request.node.name)
+    before = visitor.session.live
+    visitor.do("on_edit", **{**EFFECTIVE, "allowed_harmless_kl": 0})
+    assert visitor.session.live is before and "Examined both ways" in visitor.screen["gate"]
+    assert "set the switch" not in visitor.screen["gate"]
+    visitor.do("on_keep")
+    assert visitor.session.live is not before and visitor.session.detector is None
+
+
+def test_an_edit_that_is_asked_for_routed_is_made_with_settings_of_its_own_and_examined_so(detecting, request):
+    page, made = detecting
+    object.__setattr__(made, "threshold", 1e9)
+    visitor = Visitor(page, request.node.name)
+    visitor.do("on_routed", routed=WHERE_HARM)
+    settings = {**QUICK, "target": preset("corrected").target_probability}
+    visitor.do("on_edit", **settings)
+    found = visitor.session.live.result.settings
+    assert {name: getattr(found, name) for name in ROUTED} == ROUTED
+    assert "only where harm is detected" in visitor.session.live.patch.settings[RECORD]["weights"]
+    assert visitor.session.live.patch.settings[RECORD]["choice"] == "", "there was none"
+    visitor.do("on_edit", **{**settings, "step_kl": 1e-3})
+    assert visitor.session.live.result.settings.step_kl == 1e-3, "what was set by hand stays"
+    usual = preset("corrected").step_kl
+    visitor.do("on_edit", **{**settings, "edit_preset": "paper", "step_kl": usual})
+    assert visitor.session.live.result.settings.step_kl == usual, "the paper's presets stay"
+    visitor.do("on_routed", routed=EVERYWHERE)
+    visitor.do("on_edit", **{**settings, "edit_preset": "corrected"})
+    assert visitor.session.live.result.settings.target_probability == preset("corrected").target_probability
+
+
+def test_the_switch_without_a_live_edit_says_that_there_is_none_to_route_and_keeps_the_wish(detecting, request):
+    visitor = Visitor(detecting[0], request.node.name)
+    visitor.do("on_undo", max_new_tokens=2)
+    answered = visitor.screen["vanilla"]
+    for choice, words in (
+        (WHERE_HARM, "made and examined to act only where harm is detected"),
+        (EVERYWHERE, "it acts on every prompt"),
+        (BY_GATE, "the gate chooses where it acts"),
+    ):
+        changed = visitor.do("on_routed", routed=choice)
+        assert "no edit is live, so there is none to route" in visitor.screen["clock"].lower()
+        assert words in visitor.screen["clock"] and "Undone" not in visitor.screen["clock"]
+        assert visitor.screen["routed"] == choice and not any("vanilla" in one for one in changed)
+    assert visitor.screen["vanilla"] == answered
+    assert_idle(visitor)
+
+
+def test_undo_brings_the_edit_before_back_as_it_acted_unless_one_place_was_asked_for(detecting, request):
+    page, made = detecting
+    object.__setattr__(made, "threshold", 1e9)
+    visitor = Visitor(page, request.node.name)
+    visitor.do("on_edit", **{**QUICK, "allowed_harmless_kl": 0}, block=0)
+    routed = visitor.session.row.label()
+    object.__setattr__(made, "threshold", -1e9)
+    visitor.do("on_edit", **QUICK, block=2)
+    assert "detected" in routed and "detected" not in visitor.session.row.label()
+    visitor.do("on_undo")
+    assert visitor.session.row.label() == routed and visitor.screen["routed"] == BY_GATE
+    visitor.do("on_edit", **QUICK, block=2)
+    visitor.do("on_routed", routed=EVERYWHERE)
+    visitor.do("on_undo")
+    assert visitor.session.row.label() == routed.removesuffix(" · only where harm is detected")
+    assert visitor.screen["routed"] == EVERYWHERE, "the switch says what is so"
+
+
+def test_a_choice_that_is_none_changes_nothing(detecting, request):
+    visitor = Visitor(detecting[0], request.node.name)
+    before = visitor.session.row.label()
+    with pytest.raises(gr.Error, match="Choose one of: the gate chooses"):
+        visitor.do("on_routed", routed="acts at random")
+    assert visitor.session.row.label() == before and visitor.session.slot(Gated).held is None
+    assert_idle(visitor)
+
+
+@pytest.fixture(scope="module")
+def helpless(example_folder) -> Page:
+    """A page on a calibrated model whose trial edits helped at no layer."""
+    layers = Layers((Trial(0, 0.25, 0.1, 1.0), Trial(1, 0.3, 0.1, 2.0)), 0.25, 5, 20)
+    made = Detector((1,), torch.ones(1, 32), 0.0, 0.0, tiny_model().fingerprint, about=ABOUT)
+    return open_page(example_folder, calibration=Calibration(layers, made))
+
+
+NO_LAYER = "at layer 1, defend 30 % of 20 unseen prompts of 5 cases and vanilla 25 %"
+
+
+@pytest.mark.parametrize("handler", ["on_edit", "on_operate"])
+def test_where_no_layer_helps_corrected_edits_none_and_says_why(helpless, request, handler):
+    visitor = Visitor(helpless, request.node.name)
+    visitor.do("on_undo", max_new_tokens=2)
+    visitor.do(handler, **QUICK)
+    assert visitor.session.live is None and visitor.session.slot(Gated).held is None
+    assert "No layer helps, so nothing was edited" in visitor.screen["clock"] and NO_LAYER in visitor.screen["clock"]
+    assert "Live is still: vanilla." in visitor.screen["clock"] and "paper or reference" in visitor.screen["clock"]
+    visitor.do("on_locate")
+    assert NO_LAYER in visitor.screen["locate_reading"] and "corrected edits none" in visitor.screen["locate_reading"]
+    assert_idle(visitor)
+
+
+def test_where_no_layer_helps_the_paper_s_presets_edit_the_toxic_layer_by_choice(helpless, request):
+    visitor = Visitor(helpless, request.node.name)
+    before = visitor.session.live
+    visitor.do("on_operate", **QUICK, edit_preset="reference", loss_positions="aligned")
+    assert visitor.session.live is not before
+    assert visitor.session.live.result.block == visitor.session.slot(LocatedCase).divergence.toxic_layer()
