@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -11,13 +10,13 @@ import gradio as gr
 from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.html import message, progress_bar, reading
 from dashboard.kit.room import Room
-from dashboard.kit.run import SHOWN, Throttle, drain
+from dashboard.kit.run import Throttle, drain
 from dashboard.kit.session import Session
 from dashboard.kit.typed import Texts, texts_of
 from dashboard.kit.values import require_bundled
 from dashboard.steps.case import origins, run
 from dashboard.steps.case import texts as words
-from editing.own_answers import OwnAnswers
+from editing.own_answers import LONGEST, OwnAnswers
 from inspector.errors import CaseError, InspectorError
 from inspector.safeedit import bundled_cases, bundled_templates
 
@@ -26,10 +25,24 @@ OWN_TEMPLATE = "Your own template"
 
 
 SEARCH = """
-const list = () => element.querySelectorAll("[data-number]");
+const list = () => [...element.querySelectorAll("[data-number]")];
+// The list is one stop of the Tab key; arrows walk through it.
+const stop = (line) => list().forEach((one) => { one.tabIndex = one === line ? 0 : -1; });
+const seen = () => list().filter((line) => !line.hidden);
+const first = () => seen().find((line) => line.getAttribute("aria-current") === "true") ?? seen()[0];
+stop(first());
+element.addEventListener("focusin", (event) => { if (event.target.matches("[data-number]")) stop(event.target); });
+element.addEventListener("keydown", (event) => {
+  const lines = seen(), at = lines.indexOf(document.activeElement);
+  const to = {ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: lines.length - 1}[event.key];
+  if (to === undefined || at < 0 && event.key !== "ArrowDown") return;
+  event.preventDefault();
+  (lines[to] ?? element.querySelector("input")).focus();
+});
 element.addEventListener("input", (event) => {
   const wanted = event.target.value.toLowerCase();
   for (const line of list()) line.hidden = !line.textContent.toLowerCase().includes(wanted);
+  stop(first());
 });
 element.addEventListener("click", (event) => {
   const picked = event.target.closest("[data-number]");
@@ -38,7 +51,7 @@ element.addEventListener("click", (event) => {
   trigger("click", {number: Number(picked.dataset.number)});
 });
 """
-"""What the list of examples does in the browser: it searches by itself and tells which line was clicked."""
+"""What the list of examples does in the browser: it searches, takes arrows, and tells which line was clicked."""
 
 
 class CaseRoom(Room):
@@ -51,6 +64,7 @@ class CaseRoom(Room):
         example, free = self.context.example, not self.context.read_only
         texts = example.texts
         case = next(c for c in bundled_cases() if c.question == texts.question)
+        gr.HTML("<h2>Case</h2>", elem_classes="unseen")
         if not free:
             gr.HTML('<p class="reading warn">Read-only demo: pick examples; free text is off.</p>')
         self.question = gr.Textbox(
@@ -69,6 +83,7 @@ class CaseRoom(Room):
         with gr.Row(elem_classes="tight", visible=False, elem_id="stale") as self.stale:
             self.fill = gr.Button("Answer this question", size="sm", min_width=80, elem_id="fill")
             self.keep_answers = gr.Button("Keep these answers", size="sm", min_width=80, elem_id="keep-answers")
+        self.answering = gr.HTML("", elem_id="answering")
         self.template_name = gr.Dropdown(
             [NO_TEMPLATE, *(t.name for t in bundled_templates()), OWN_TEMPLATE],
             value=case.attack_name,
@@ -168,17 +183,15 @@ class CaseRoom(Room):
         sides = origins.to_fill(texts, values[self.kept])
         if not sides:
             return True
-        redraw, clock = Throttle(0.25), self.bus.offered("clock").outputs[0]
+        redraw = Throttle(0.25)
 
         def draw(event: OwnAnswers) -> Update | None:
-            if not redraw.due() or event.done:
-                return None
-            said = progress_bar(f"The model answers your question: {event.tokens} tokens", 0.1)
-            return {clock: said, **{getattr(self, side): getattr(event, side).text for side in sides}}
+            return self._progress("The model answers your question", event.tokens) if redraw.due() else None
 
+        # What is being written stays out of the fields: nothing that is not whole and judged can be edited with.
         made = yield from drain(run.answer(self.model, texts, session.cancelled.is_set), draw)
         if made is None:
-            yield {clock: message("Cancelled; nothing was changed."), **{getattr(self, s): "" for s in sides}}
+            yield self._said_in_both(message("Cancelled; nothing was changed."))
             return False
         values[self.kept] = origins.written(texts.question, made, sides, values[self.kept])
         for side in sides:
@@ -189,9 +202,20 @@ class CaseRoom(Room):
             self.kept: values[self.kept],
             **{getattr(self, side): getattr(made, side).text for side in sides},
             **self._origins(values),
-            clock: message("Both answers are there; see the rail."),
+            **self._said_in_both(message("Both answers are there, judged.")),
         }
         return True
+
+    def _progress(self, doing: str, tokens: int) -> Update:
+        return self._said_in_both(progress_bar(f"{doing}: {tokens} tokens", min(0.95, tokens / LONGEST)))
+
+    def _said_in_both(self, said: str) -> Update:
+        """Say in the rail and beside the figures how far the model's answers are."""
+        return {self.answering: said, self._clock: said}
+
+    @property
+    def _clock(self) -> Any:
+        return self.bus.offered("clock").outputs[0]
 
     def _origins(self, values: Values) -> Update:
         """Say where the answers come from; the buttons stand where one is stale."""
@@ -208,9 +232,12 @@ class CaseRoom(Room):
         read = (*self._fields, self.kept)
         self.bus.offer("typed", Offer(self._fields, call=self.typed))
         self.bus.offer("texts", Offer(read, call=self.texts))
-        drawn = (self.kept, self.safe, self.unsafe, *self._said)
+        drawn = (self.kept, self.safe, self.unsafe, self.answering, *self._said)
         self.bus.offer("answers", Offer(read, drawn, self.answered))
         self.context.lock(self.fill)
+        if not self.context.read_only:
+            self.context.lock(self.unsafe_ask)
+        self.bus.hear(News.ENDED, lambda *_: {self.answering: ""}, outputs=[self.answering])
         self.bus.offer("suffix", Offer((self.suffix,), call=lambda values: values[self.suffix]))
 
     @property
@@ -220,7 +247,7 @@ class CaseRoom(Room):
     def connect(self) -> None:
         """Wire the rail."""
         react = self.context.react
-        read, clock = [*self._fields, self.kept], self.bus.offered("clock").outputs[0]
+        read, clock = [*self._fields, self.kept], self._clock
         answers = self.bus.offered("answers")
         self.context.press(
             self.fill.click, self.on_fill, clock=clock, inputs=read, outputs=answers.outputs, starting="Asking"
@@ -236,8 +263,10 @@ class CaseRoom(Room):
         rail = [self.question, self.unsafe]
         react(self.unsafe_case.click, self.on_unsafe_case, inputs=rail, outputs=[self.unsafe])
         decoding = self.bus.offered("decoding").inputs
-        asked, drawn = [*read, *decoding], [self.unsafe, self.kept, *self._said]
-        react(self.unsafe_ask.click, self.on_unsafe_ask, inputs=asked, outputs=drawn, reserve=True, **SHOWN)
+        asked, drawn = [*read, *decoding], [self.unsafe, self.kept, self.answering, *self._said]
+        self.context.press(
+            self.unsafe_ask.click, self.on_unsafe_ask, clock=clock, inputs=asked, outputs=drawn, starting="Asking"
+        )
 
         def typed(*arguments: Any, **options: Any) -> Any:
             return gr.on([part.change for part in self._fields], *arguments, **options)
@@ -283,16 +312,27 @@ class CaseRoom(Room):
             return {}
         return {self.unsafe: case.unsafe}
 
-    def on_unsafe_ask(self, _session: Session, values: Values):
-        """Stream the vanilla model's own answer, without suffix, into the unsafe answer."""
+    def on_unsafe_ask(self, session: Session, values: Values) -> Iterator[Update]:
+        """Let the vanilla model answer without suffix; its answer is written once it is whole and judged."""
         if self.context.read_only:
             raise CaseError("This demo is read-only, so the model is not asked here. Pick an example.")
-        decoding, texts, text = self.bus.offered("decoding").call(values), self.typed(values), ""
-        for text in run.ask_for_unsafe(self.model, texts, decoding):
-            yield {self.unsafe: text}
-        asked = replace(texts, unsafe=text)
-        values = {**values, self.unsafe: text, self.kept: origins.kept_as(asked, values[self.kept], "unsafe", "model")}
-        yield {self.kept: values[self.kept], **self._origins(values)}
+        decoding, texts = self.bus.offered("decoding").call(values), self.typed(values)
+        text, redraw = "", Throttle(0.25)
+        for tokens, growing in enumerate(run.ask_for_unsafe(self.model, texts, decoding), start=1):
+            text = growing
+            if session.cancelled.is_set():
+                yield self._said_in_both(message("Cancelled; nothing was changed."))
+                return
+            if redraw.due():
+                yield self._progress("The model answers the adversarial prompt", tokens)
+        found = run.judged(texts.question, text)
+        if found.label == "degenerate":
+            raise CaseError(f"The model's own answer is no text ({found.reason}), so the field stays as it was.")
+        note = f"the model's own answer to the adversarial prompt, judged {found.label}"
+        kept = {**values[self.kept], "unsafe": (text, "model", texts.question, note)}
+        values = {**values, self.unsafe: text, self.kept: kept}
+        ended = message(f"The model's own answer is the unsafe one now; it is judged {found.label}.")
+        yield {self.unsafe: text, self.kept: kept, **self._origins(values), **self._said_in_both(ended)}
 
     def on_fill(self, session: Session, values: Values) -> Iterator[Update]:
         """Let the model answer the question: what is missing or stale is written."""
