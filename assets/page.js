@@ -70,7 +70,7 @@
     if (target.closest("#theme-switch")) dark(!document.body.classList.contains("dark"));
     const open = document.body.classList.contains("help-open");
     if (target.closest("#help-switch")) help(!open);
-    else if (open && !target.closest("#help")) help(false);
+    else if (open && event.isTrusted && !target.closest("#help")) help(false);
     if (target.closest("#rail-switch")) drawer(!document.body.classList.contains("rail-open"));
     else if (!target.closest("#rail") && target.isConnected) drawer(false);
   });

@@ -29,7 +29,8 @@ def views() -> str:
     return (
         f'<nav class="views" aria-label="Views">{links}'
         '<button type="button" class="chip chip-button" id="theme-switch" aria-label="Dark theme">◐</button>'
-        '<button type="button" class="chip chip-button" id="help-switch" aria-label="Help" aria-expanded="false">?</button></nav>'
+        '<button type="button" class="chip chip-button" id="help-switch" aria-label="Help" aria-expanded="false">?'
+        "</button></nav>"
     )
 
 

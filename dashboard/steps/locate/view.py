@@ -34,7 +34,11 @@ class LocateRoom(Room):
         example, last = self.context.example, self.model.architecture.last_block
         measured = example.session.slot(LocatedCase).divergence
         gr.HTML("<h3>Where the answers part<small>distance after each layer; click a bar to pick it</small></h3>")
-        self.curve = plot(figures.curve(measured, "l2", example.block, self._recommended), "curve", "Distance of the answers after each layer")
+        self.curve = plot(
+            figures.curve(measured, "l2", example.block, self._recommended),
+            "curve",
+            "Distance of the answers",
+        )
         self.locate_reading = gr.HTML(
             words.locate_reading(measured, "l2", last, self.context.layers), elem_id="locate-reading"
         )

@@ -82,7 +82,7 @@ class MethodsRoom(Room):
                 self.upright = gr.Radio(
                     [COSINE, WRITTEN], value=COSINE, show_label=False, elem_classes="chips", elem_id="methods-upright"
                 )
-                self.plane = plot(figures.plane(standings, title), "methods-plane", "Toxicity reduction against activation shift")
+                self.plane = plot(figures.plane(standings, title), "methods-plane", "Erase or suppress, by method")
                 self.plane_reading = gr.HTML(words.plane_reading(standings))
             with gr.Column(min_width=340):
                 gr.HTML("<h3>Activation shift per layer</h3>")

@@ -46,7 +46,7 @@ class Inside:
             with gr.Tab("Toxicity probe"):
                 self._build_probe()
             with gr.Tab("Padding"):
-                self.padding = plot(figures.padding(known.padding), "why-padding", "What padding does to the released locator")
+                self.padding = plot(figures.padding(known.padding), "why-padding", "Padding and the released locator")
                 self.padding_reading = gr.HTML(words.padding_reading(known.padding))
 
     def _build_neurons(self) -> None:
