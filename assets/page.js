@@ -34,7 +34,8 @@
 
   // Buttons bear the names of views as ids; the browser would scroll to them if it followed the link itself.
   function turn(view) {
-    if (location.hash !== `#${view}`) history.pushState(null, "", `#${view}`);
+    // Written out, because Gradio sets a base address, and plotly's patterns are lost once the query is another one.
+    if (location.hash !== `#${view}`) history.pushState(null, "", `${location.pathname}${location.search}#${view}`);
     show();
   }
 

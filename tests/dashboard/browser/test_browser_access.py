@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,13 @@ NUMBERS = """frame => { const plot = frame.querySelector('.js-plotly-plot');
     head: frame.querySelector('.numbers thead')?.innerText}; }"""
 
 
-def axe_core() -> str:
-    """Return axe-core's text, with which the script's own version and checksum must agree; skip where it is not."""
+def axe_core() -> str | None:
+    """Return axe-core's text, whose checksum must be the script's; ``None`` where it is not there."""
     script = SCRIPT.read_text(encoding="utf-8")
     version, wanted = (re.search(rf"^{name}=(\S+)$", script, re.MULTILINE).group(1) for name in ("version", "file_sum"))
     path = cache_root() / f"axe-{version}.min.js"
     if not path.is_file():
-        pytest.skip(f"no axe-core at {path} (sh scripts/fetch_axe.sh fetches it)")
+        return None
     text = path.read_bytes()
     assert sha256(text).hexdigest() == wanted, f"{path} is not the axe-core that was meant; delete it"
     return text.decode("utf-8")
@@ -44,7 +45,8 @@ def violations(page, part: str, rules: list[str] | None = None) -> list[str]:
     found = page.evaluate(
         """async ([part, rules]) => (await axe.run({include: [part], exclude: ['.main-svg']}, {
             resultTypes: ['violations'], ...(rules ? {runOnly: {type: 'rule', values: rules}} : {})})).violations
-            .flatMap(v => v.nodes.map(n => [v.id, ...n.target, (n.any[0] ?? n.all[0] ?? n.none[0])?.message].join(': ')))""",
+            .flatMap(v => v.nodes.map(
+                n => [v.id, ...n.target, (n.any[0] ?? n.all[0] ?? n.none[0])?.message].join(': ')))""",
         [part, rules],
     )
     return list(found)
@@ -88,44 +90,69 @@ def test_a_cover_belongs_to_its_text_hides_it_from_readers_and_from_the_keyboard
     assert answer_of(shared, "#vanilla") and shared.evaluate(HIDDEN, "#vanilla .answer") == [True, True]
 
 
-def test_every_figure_has_a_name_and_a_table_of_its_numbers(shared):
-    seen = {}
-    for _ in every_view(shared):
+@dataclass
+class Walk:
+    """What was found on a walk through the whole page.
+
+    Attributes:
+        figures: By element's name, what a figure draws and what its table lists.
+        axe: What axe finds, by theme; ``None`` without axe.
+        unnamed: Figures without a name.
+        twice: Ids that are used more than once.
+    """
+
+    figures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    axe: dict[str, list[str]] | None = None
+    unnamed: int = 0
+    twice: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def walk(shared) -> Walk:
+    """Look at everything once: all of axe's rules in the light theme, in the dark one those that depend on colours."""
+    found, core = Walk(), axe_core()
+    if core is not None:
+        found.axe = {"light": [], "dark": []}
+        shared.evaluate(core)
+    for part in every_view(shared):
         for frame in shared.locator(".block:has(> .numbers)").all():
             name = frame.get_attribute("id")
-            if name in seen or not frame.is_visible():
-                continue
-            frame.locator(".numbers > summary").press("Enter")
-            found = shared.evaluate(NUMBERS, frame.element_handle())
-            assert found["role"] == "img" and len(found["name"]) > 12, name
-            assert found["drawn"] <= found["listed"] and found["box"] <= 900, (name, found)
-            frame.locator(".numbers > summary").press("Escape")
-            assert not frame.locator(".numbers > div").is_visible()
-            seen[name] = found
-    assert len({found["name"] for found in seen.values()}) == len(seen) >= 14, sorted(seen)
-    assert shared.locator(".js-plotly-plot:not([aria-label])").count() == 0
-    assert "safe answer" in seen["vitals"]["head"] and "L2 distance" in seen["curve"]["head"]
-
-
-def test_no_element_s_name_is_used_twice(shared):
-    for _ in every_view(shared):
-        pass
-    twice = shared.evaluate(
+            if name not in found.figures and frame.is_visible():
+                frame.locator(".numbers > summary").press("Enter")
+                found.figures[name] = shared.evaluate(NUMBERS, frame.element_handle())
+                frame.locator(".numbers > summary").press("Escape")
+                assert not frame.locator(".numbers > div").is_visible()
+        found.unnamed += shared.locator(".js-plotly-plot:not([aria-label])").count()
+        if found.axe is not None:
+            found.axe["light"] += violations(shared, part)
+            theme(shared, True)
+            found.axe["dark"] += violations(shared, part, COLOURS)
+            theme(shared, False)
+    found.twice = shared.evaluate(
         """() => { const ids = [...document.querySelectorAll('[id]')].filter(e => !e.closest('svg')).map(e => e.id);
         return ids.filter((id, place) => id && !id.startsWith('plotly.js') && ids.indexOf(id) !== place); }"""
     )
-    assert twice == []
+    return found
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_axe_finds_nothing_on_any_view(shared, dark):
-    """All rules in the light theme; in the dark one, whose markup is the same, what depends on colours."""
-    core = axe_core()
-    theme(shared, dark)
-    shared.evaluate(core)
-    found = [line for part in every_view(shared) for line in violations(shared, part, COLOURS if dark else None)]
-    theme(shared, False)
-    assert found == []
+def test_every_figure_has_a_name_and_a_table_of_its_numbers(walk):
+    for name, found in walk.figures.items():
+        assert found["role"] == "img" and len(found["name"]) > 12, name
+        assert found["drawn"] <= found["listed"] and found["box"] <= 900, (name, found)
+    assert len({found["name"] for found in walk.figures.values()}) == len(walk.figures) >= 14, sorted(walk.figures)
+    assert walk.unnamed == 0
+    assert "safe answer" in walk.figures["vitals"]["head"] and "L2 distance" in walk.figures["curve"]["head"]
+
+
+def test_no_element_s_name_is_used_twice_once_all_is_open(walk):
+    assert walk.twice == []
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_axe_finds_nothing_on_any_view(walk, colours):
+    if walk.axe is None:
+        pytest.skip("no axe-core in the cache (sh scripts/fetch_axe.sh fetches it)")
+    assert walk.axe[colours] == []
 
 
 def test_on_a_phone_the_case_is_a_drawer_and_nothing_is_wider_than_the_screen(shared):
@@ -135,6 +162,7 @@ def test_on_a_phone_the_case_is_a_drawer_and_nothing_is_wider_than_the_screen(sh
         shared.wait_for_timeout(300)
         assert fits(shared), name
         assert not shared.locator("#question").is_visible(), "it stands in the drawer"
+        assert "__theme=light" in shared.url, "what else the address says stays, and with it the patterns of bars"
     view(shared, "operate")
     shared.locator("#rail-switch").press("Enter")
     shared.wait_for_function("document.querySelector('#rail').getBoundingClientRect().left >= 0")
@@ -159,6 +187,8 @@ def test_the_keyboard_reaches_views_case_and_examples_and_shows_where_it_is(shar
     view(shared, "operate")
     assert shared.evaluate("document.querySelector('a[href], button, input, textarea').id") == "skip"
     shared.locator("#skip").focus()
+    shared.keyboard.press("Tab")
+    shared.keyboard.press("Shift+Tab")
     order = []
     for _ in range(14):
         place = shared.evaluate(

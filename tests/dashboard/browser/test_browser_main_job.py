@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,17 +23,26 @@ from browser_helpers import (
     wait_until_idle,
 )
 
+from dashboard.steps.case import run
+from editing.own_answers import own_answers
+
 pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
 def visitor(shared) -> Iterator[Any]:
-    """A visitor whose edits are short and pass the gate."""
+    """A visitor whose edits and answers are short and pass the gate."""
     details(shared, "All settings")
     set_steps(shared, 6)
     let_pass(shared)
+    details(shared, "Decoding and routing")
+    longest = shared.get_by_label("number input for Longest answer").first
+    longest.fill("8")
+    longest.press("Tab")
     shared.get_by_role("button", name="Details").click()
-    yield shared
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "own_answers", partial(own_answers, longest=8))
+        yield shared
 
 
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (1280, True), (1440, False), (1920, True)])
