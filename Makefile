@@ -28,6 +28,7 @@ model: $(VENV)/.ready
 
 browser:
 	@sh scripts/install_browser.sh
+	@PYTHON=$(PYTHON) sh scripts/fetch_axe.sh
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'

@@ -1,63 +1,92 @@
-// What Gradio's components cannot do: views by the address, theme, drawer and help, reveal of blurred text,
-// picking a layer by clicking a bar.
+// What Gradio's components cannot do: views by the address, theme, drawer and help, and picking a layer by clicking a bar.
 (() => {
   const VIEWS = ["operate", "stress", "why", "methods"];
-  const KEPT = "dinm-inspector-theme";
   const opened = new Set(["operate"]);
+  const find = (selector) => document.querySelector(selector);
+
+  // What survives a reload beside the address; private windows keep nothing.
+  const kept = {
+    read(name) { try { return localStorage.getItem(`dinm-inspector-${name}`); } catch { return null; } },
+    write(name, value) { try { localStorage.setItem(`dinm-inspector-${name}`, value); } catch { /* see above */ } },
+  };
 
   // The address names the view; Back works because the browser keeps addresses.
   function show() {
     const named = location.hash.slice(1);
     const view = VIEWS.includes(named) ? named : "operate";
+    const turned = document.body.dataset.view && document.body.dataset.view !== view;
     document.body.dataset.view = view;
-    document.body.classList.remove("rail-open");
+    drawer(false);
     for (const link of document.querySelectorAll("nav.views a")) {
       if (link.dataset.view === view) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
     }
-    const opener = document.querySelector(`#open-${view}`);
+    const opener = find(`#open-${view}`);
     if (opener && !opened.has(view)) {
       opened.add(view);
       opener.click(); // its content comes now
     }
+    if (turned) window.scrollTo(0, 0);
     window.dispatchEvent(new Event("resize")); // figures take the width that they have now
   }
   window.addEventListener("hashchange", show);
+  window.addEventListener("popstate", show);
+
+  // Buttons bear the names of views as ids; the browser would scroll to them if it followed the link itself.
+  function turn(view) {
+    // Written out, because Gradio sets a base address, and plotly's patterns are lost once the query is another one.
+    if (location.hash !== `#${view}`) history.pushState(null, "", `${location.pathname}${location.search}#${view}`);
+    show();
+  }
 
   function dark(on) {
     document.body.classList.toggle("dark", on);
-    try { localStorage.setItem(KEPT, on ? "dark" : "light"); } catch { /* private windows keep nothing */ }
+    find("#theme-switch")?.setAttribute("aria-pressed", String(on));
+    kept.write("theme", on ? "dark" : "light");
   }
 
-  function reveal(pane) {
-    // gr.HTML gives its classes to a frame and to what is in it.
-    for (let part = pane; part; part = part.parentElement?.closest(".blurred")) part.classList.add("revealed");
-    pane.querySelector("textarea, .answer")?.removeAttribute("aria-hidden");
+  function help(on) {
+    document.body.classList.toggle("help-open", on);
+    find("#help-switch")?.setAttribute("aria-expanded", String(on));
+    kept.write("help", on ? "open" : "");
+  }
+
+  function drawer(on) {
+    const head = find("#top"), was = document.body.classList.contains("rail-open");
+    if (head) document.body.style.setProperty("--top-height", `${head.offsetHeight}px`); // it wraps on a phone
+    document.body.classList.toggle("rail-open", on);
+    find("#rail-switch")?.setAttribute("aria-expanded", String(on));
+    if (was && !on && find("#rail")?.contains(document.activeElement)) find("#rail-switch")?.focus();
   }
 
   document.addEventListener("click", (event) => {
     const target = event.target instanceof Element ? event.target : null;
     if (!target) return;
+    const link = target.closest("nav.views a");
+    if (link && !(event.ctrlKey || event.metaKey || event.shiftKey)) {
+      event.preventDefault();
+      turn(link.dataset.view);
+    }
+    if (target.closest("#skip")) find("#main")?.focus();
     if (target.closest("#theme-switch")) dark(!document.body.classList.contains("dark"));
-    if (target.closest("#help-switch")) document.body.classList.toggle("help-open");
-    else if (!target.closest("#help")) document.body.classList.remove("help-open");
-    if (target.closest("#rail-switch")) {
-      const head = document.querySelector("#top");
-      if (head) document.body.style.setProperty("--top-height", `${head.offsetHeight}px`); // it wraps on a phone
-      document.body.classList.toggle("rail-open");
-    } else if (!target.closest("#rail") && target.isConnected) document.body.classList.remove("rail-open");
-    const blurred = target.closest(".blurred");
-    if (blurred) reveal(blurred);
+    const open = document.body.classList.contains("help-open");
+    if (target.closest("#help-switch")) help(!open);
+    else if (open && event.isTrusted && !target.closest("#help")) help(false);
+    if (target.closest("#rail-switch")) drawer(!document.body.classList.contains("rail-open"));
+    else if (!target.closest("#rail") && target.isConnected) drawer(false);
   });
 
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") document.body.classList.remove("help-open", "rail-open");
-    const pane = event.target instanceof Element && event.target.matches(".blurred") ? event.target : null;
-    if (pane && (event.key === "Enter" || event.key === " ")) reveal(pane);
+    if (event.key !== "Escape") return;
+    if (document.body.classList.contains("help-open")) {
+      help(false);
+      find("#help-switch")?.focus();
+    }
+    drawer(false);
   });
 
   function pick(block, slider = "#block") {
-    const input = document.querySelector(`${slider} input[type=number]`);
+    const input = find(`${slider} input[type=number]`);
     if (!input) return;
     Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set.call(input, String(block));
     for (const name of ["input", "change", "blur"]) input.dispatchEvent(new Event(name, { bubbles: true }));
@@ -72,26 +101,28 @@
     "#why-lens": (point) => { pick(point.y); pick(point.pointIndex[1], "#why-place"); },
   };
 
+  function start() {
+    const theme = kept.read("theme");
+    if (theme && !new URLSearchParams(location.search).has("__theme")) dark(theme === "dark");
+    find("#theme-switch").setAttribute("aria-pressed", String(document.body.classList.contains("dark")));
+    help(kept.read("help") === "open");
+    for (const [part, name] of [["#rail", "Case"], ["#main", "View"]]) {
+      find(part).setAttribute("role", "region");
+      find(part).setAttribute("aria-label", name);
+    }
+    find("#main").tabIndex = -1;
+    show();
+  }
+
   let started = false;
   // gr.Plot has no click event, and every update draws a new plot: bind to each one once.
   new MutationObserver(() => {
-    if (!started && document.querySelector("nav.views a") && document.querySelector("#open-methods")) {
+    if (!started && find("nav.views a") && find("#open-methods") && find("#rail")) {
       started = true;
-      let kept = null;
-      try { kept = localStorage.getItem(KEPT); } catch { /* private windows keep nothing */ }
-      if (kept && !new URLSearchParams(location.search).has("__theme")) dark(kept === "dark");
-      show();
-    }
-    for (const pane of document.querySelectorAll(".blurred:not([tabindex])")) pane.tabIndex = 0;
-    // What is blurred is not read out either, until it is revealed.
-    for (const text of document.querySelectorAll("textarea, .answer")) {
-      const covered = !(text instanceof HTMLTextAreaElement && !text.disabled) && text.closest(".blurred:not(.revealed)") !== null;
-      if (covered === (text.getAttribute("aria-hidden") === "true")) continue;
-      if (covered) text.setAttribute("aria-hidden", "true");
-      else text.removeAttribute("aria-hidden");
+      start();
     }
     for (const [name, picked] of Object.entries(PICKS)) {
-      const plot = document.querySelector(`${name} .js-plotly-plot`);
+      const plot = find(`${name} .js-plotly-plot`);
       if (!plot || plot.dataset.picks || typeof plot.on !== "function") continue;
       plot.dataset.picks = "yes";
       plot.on("plotly_click", (data) => picked(data.points[0]));

@@ -16,7 +16,8 @@ def header(model: InspectedModel) -> str:
     about = f"{model.blocks} layers · {escape(model.dtype_name)} · {escape(str(model.device))}"
     chip = f"<b>{escape(model.name)}</b> · {about}"
     return (
-        '<header class="mast"><button type="button" class="chip chip-button" id="rail-switch">Case</button>'
+        '<header class="mast"><button type="button" class="chip chip-button" id="skip">Skip the case</button>'
+        '<button type="button" class="chip chip-button" id="rail-switch" aria-expanded="false">Case</button>'
         "<h1>DINM Inspector</h1>"
         f'<span class="chip model" title="fingerprint {escape(model.fingerprint)}">{chip}</span></header>'
     )
@@ -27,8 +28,9 @@ def views() -> str:
     links = "".join(f'<a href="#{name}" data-view="{name}">{title}</a>' for name, title in VIEWS.items())
     return (
         f'<nav class="views" aria-label="Views">{links}'
-        '<button type="button" class="chip chip-button" id="theme-switch" aria-label="Light or dark">◐</button>'
-        '<button type="button" class="chip chip-button" id="help-switch" aria-label="Help">?</button></nav>'
+        '<button type="button" class="chip chip-button" id="theme-switch" aria-label="Dark theme">◐</button>'
+        '<button type="button" class="chip chip-button" id="help-switch" aria-label="Help" aria-expanded="false">?'
+        "</button></nav>"
     )
 
 

@@ -29,6 +29,7 @@ from inspector.errors import EditError
 from inspector.model import Decoding, InspectedModel
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
+SCRIPTS = ("page.js", "covers.js", "figures.js")
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif")
 MONO_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "DejaVu Sans Mono", "monospace")
 
@@ -58,9 +59,7 @@ def build_app(
     with gr.Blocks(title="DINM Inspector", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as app:
         background = Calibrating(model) if calibrate and calibration is None else None
         line = CalibratingLine(background) if background is not None else None
-        if line is not None:
-            line.build()
-        house = House(model, sessions, shown, read_only, calibration)
+        house = House(model, sessions, shown, read_only, calibration, line)
         house.build()
         house.arriving.connect(app)
         api.connect(house.context)
@@ -88,6 +87,7 @@ class House:
         example: What a new visitor starts with.
         read_only: Allow bundled texts only.
         calibration: The model's, if it is calibrated.
+        line: What says how far the calibration behind the page is, if one is made.
     """
 
     def __init__(
@@ -97,7 +97,9 @@ class House:
         example: Example,
         read_only: bool,
         calibration: Calibration | None = None,
+        line: CalibratingLine | None = None,
     ) -> None:
+        self.line = line
         self.context = Context(model, sessions, example, read_only, calibration)
         self.badge = LiveBadge(self.context)
         self.arriving = Arriving(self.context)
@@ -110,12 +112,16 @@ class House:
             self.badge.build()
             gr.HTML(heading.views(), elem_id="views")
         gr.HTML(heading.HELP, elem_id="help")
-        self.arriving.build()
+        with gr.Column(elem_id="behind"):
+            self.arriving.build()
+            if self.line is not None:
+                self.line.build()
         with gr.Row(elem_id="frame"):
             with gr.Column(elem_id="rail"):
                 self.rooms["case"].build()
             with gr.Column(elem_id="main"):
                 with gr.Column(elem_id="view-operate", elem_classes="view"):
+                    gr.HTML("<h2>Operate</h2>", elem_classes="unseen")
                     self._operation()
                 for name in LATER:
                     self._later(name)
@@ -186,7 +192,7 @@ def _forget_visitors(app: gr.Blocks, sessions: Sessions) -> None:
 
 def launch_options() -> dict[str, Any]:
     """Return what ``launch`` needs for this page's looks and for keeping prompts private."""
-    script = (ASSETS / "page.js").read_text(encoding="utf-8")
+    script = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)
     return {
         "theme": _theme(),
         "css_paths": [ASSETS / "style.css"],

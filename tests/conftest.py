@@ -29,7 +29,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores: on
     torch.set_num_threads(1)
 
 
-LONGEST = ("test_browser", "test_mend_embedded", "test_embedded_edit", "test_app", "test_why", "test_api", "test_sweep")
+LONGEST = (
+    "test_browser",
+    "test_browser_access",
+    "test_browser_main_job",
+    "test_mend_embedded",
+    "test_embedded_edit",
+    "test_app",
+    "test_why",
+    "test_api",
+    "test_sweep",
+)
 """Files that begin first, the sweep's, with processes of its own, last of them."""
 
 

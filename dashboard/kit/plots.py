@@ -81,6 +81,12 @@ def mark(figure: go.Figure, block: int, value: float, text: str, blocks: int) ->
     )
 
 
-def plot(figure: go.Figure | None, name: str) -> gr.Plot:
-    """Lay a figure out under an element's name; ``None`` where it comes later."""
-    return gr.Plot(figure, show_label=False, container=False, elem_id=name)
+def plot(figure: go.Figure | None, name: str, title: str) -> gr.Plot:
+    """Lay a figure out; the browser puts a table of its numbers behind it (``assets/figures.js``).
+
+    Args:
+        figure: What is drawn; ``None`` where it comes later.
+        name: The element's.
+        title: What the figure shows, in words that stand alone: its name for those who do not see it.
+    """
+    return gr.Plot(figure, label=title, show_label=False, container=False, elem_id=name)

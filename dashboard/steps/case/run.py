@@ -9,6 +9,8 @@ from dashboard.kit.typed import Texts
 from editing.own_answers import OwnAnswers, own_answers
 from inspector.model import VANILLA, Decoding, InspectedModel, encode, stream
 from inspector.model.encoding import clean, prompt_text, special_markers
+from inspector.safeedit.judges import EmbeddedJudge
+from inspector.safeedit.verdict import Verdict, verdicts
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ def ask_for_unsafe(model: InspectedModel, texts: Texts, decoding: Decoding) -> I
     )
     for answers in stream(model, encoded.prompt, (VANILLA,), decoding):
         yield answers.texts[0]
+
+
+def judged(question: str, text: str) -> Verdict:
+    """Judge one answer by the embedded rules."""
+    return verdicts(EmbeddedJudge(), [(question, text)])[0]
 
 
 def answer(

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
-from dashboard.kit.html import message, progress_bar, reading
-from dashboard.kit.room import Room
-from dashboard.kit.run import SHOWN, Throttle, drain
+from dashboard.kit.html import reading
+from dashboard.kit.room import Context, Room
 from dashboard.kit.session import Session
 from dashboard.kit.typed import Texts, texts_of
 from dashboard.kit.values import require_bundled
-from dashboard.steps.case import origins, run
+from dashboard.steps.case import run
 from dashboard.steps.case import texts as words
-from editing.own_answers import OwnAnswers
-from inspector.errors import CaseError, InspectorError
+from dashboard.steps.case.answers import Answers
+from inspector.errors import InspectorError
 from inspector.model import PromptFormat
 from inspector.model.prompt_format import has_chat_template
 from inspector.safeedit import bundled_cases, bundled_templates
@@ -29,10 +26,24 @@ CHAT_TEMPLATE, PLAIN_TEXT = "Chat template", "Plain text"
 
 
 SEARCH = """
-const list = () => element.querySelectorAll("[data-number]");
+const list = () => [...element.querySelectorAll("[data-number]")];
+// The list is one stop of the Tab key; arrows walk through it.
+const stop = (line) => list().forEach((one) => { one.tabIndex = one === line ? 0 : -1; });
+const seen = () => list().filter((line) => !line.hidden);
+const first = () => seen().find((line) => line.getAttribute("aria-current") === "true") ?? seen()[0];
+stop(first());
+element.addEventListener("focusin", (event) => { if (event.target.matches("[data-number]")) stop(event.target); });
+element.addEventListener("keydown", (event) => {
+  const lines = seen(), at = lines.indexOf(document.activeElement);
+  const to = {ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: lines.length - 1}[event.key];
+  if (to === undefined || at < 0 && event.key !== "ArrowDown") return;
+  event.preventDefault();
+  (lines[to] ?? element.querySelector("input")).focus();
+});
 element.addEventListener("input", (event) => {
   const wanted = event.target.value.toLowerCase();
   for (const line of list()) line.hidden = !line.textContent.toLowerCase().includes(wanted);
+  stop(first());
 });
 element.addEventListener("click", (event) => {
   const picked = event.target.closest("[data-number]");
@@ -41,7 +52,7 @@ element.addEventListener("click", (event) => {
   trigger("click", {number: Number(picked.dataset.number)});
 });
 """
-"""What the list of examples does in the browser: it searches by itself and tells which line was clicked."""
+"""What the list of examples does in the browser: it searches, takes arrows, and tells which line was clicked."""
 
 
 class CaseRoom(Room):
@@ -49,11 +60,16 @@ class CaseRoom(Room):
 
     name = "case"
 
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.answers = Answers(context, self.typed, self._texts)
+
     def build(self) -> None:
         """Lay the rail out."""
         example, free = self.context.example, not self.context.read_only
         texts = example.texts
         case = next(c for c in bundled_cases() if c.question == texts.question)
+        gr.HTML("<h2>Case</h2>", elem_classes="unseen")
         if not free:
             gr.HTML('<p class="reading warn">Read-only demo: pick examples; free text is off.</p>')
         self.question = gr.Textbox(
@@ -67,11 +83,7 @@ class CaseRoom(Room):
         )
         view = run.view_prompt(self.model, texts)
         self.prompt_reading = gr.HTML(words.prompt_reading(view), elem_id="prompt-reading")
-        self.kept = gr.State({})
-        self.origins = gr.HTML(words.origins(texts, {}), elem_id="origins")
-        with gr.Row(elem_classes="tight", visible=False, elem_id="stale") as self.stale:
-            self.fill = gr.Button("Answer this question", size="sm", min_width=80, elem_id="fill")
-            self.keep_answers = gr.Button("Keep these answers", size="sm", min_width=80, elem_id="keep-answers")
+        self.answers.build_origins(texts)
         self.template_name = gr.Dropdown(
             [NO_TEMPLATE, *(t.name for t in bundled_templates()), OWN_TEMPLATE],
             value=case.attack_name,
@@ -90,35 +102,7 @@ class CaseRoom(Room):
                 interactive=free,
                 elem_id="template",
             )
-        with gr.Accordion("Safe answer", open=False, elem_id="safe-fold"):
-            self.safe = gr.Textbox(
-                texts.safe,
-                label="Safe answer",
-                lines=3,
-                max_lines=8,
-                interactive=free,
-                elem_id="safe",
-                elem_classes="safe",
-            )
-        with gr.Accordion("Unsafe answer", open=False, elem_id="unsafe-fold"):
-            self.unsafe = gr.Textbox(
-                texts.unsafe,
-                label="Unsafe answer",
-                info="Blurred until clicked",
-                lines=3,
-                max_lines=8,
-                interactive=free,
-                elem_id="unsafe",
-                elem_classes="unsafe blurred",
-            )
-            with gr.Row(elem_classes="tight"):
-                self.unsafe_case = gr.Button("From the case", size="sm", min_width=80)
-                self.unsafe_ask = gr.Button(
-                    "Ask the model" if free else "Ask the model (off: read-only)",
-                    size="sm",
-                    min_width=80,
-                    interactive=free,
-                )
+        self.answers.build_fields(texts, free)
         with gr.Accordion("Suffix", open=False, elem_id="suffix-fold"):
             self.suffix = gr.Textbox(
                 texts.suffix,
@@ -158,7 +142,7 @@ class CaseRoom(Room):
 
     @property
     def _fields(self) -> tuple[Any, ...]:
-        return self.question, self.template, self.suffix, self.safe, self.unsafe, self.form
+        return self.question, self.template, self.suffix, self.answers.safe, self.answers.unsafe, self.form
 
     def _texts(self, values: Values) -> Texts:
         question, template, suffix, safe, unsafe, form = (values[part] or "" for part in self._fields)
@@ -171,91 +155,25 @@ class CaseRoom(Room):
             require_bundled(texts, self.context.example.texts.suffix)
         return texts
 
-    def texts(self, values: Values) -> Texts:
-        """Return the rail's texts for a run; answers that belong to another question are refused."""
-        texts = self.typed(values)
-        origins.require_fresh(texts, values[self.kept])
-        return texts
-
     def _format(self, values: Values) -> PromptFormat:
         return PromptFormat(values[self.suffix] or "", values[self.form] != PLAIN_TEXT)
 
-    def answered(self, session: Session, values: Values) -> Generator[Update, None, bool]:
-        """Let the model write what is missing or stale, also into ``values``; tells whether it was not cancelled."""
-        texts = self.typed(values)
-        sides = origins.to_fill(texts, values[self.kept])
-        if not sides:
-            return True
-        redraw, clock = Throttle(0.25), self.bus.offered("clock").outputs[0]
-
-        def draw(event: OwnAnswers) -> Update | None:
-            if not redraw.due() or event.done:
-                return None
-            said = progress_bar(f"The model answers your question: {event.tokens} tokens", 0.1)
-            return {clock: said, **{getattr(self, side): getattr(event, side).text for side in sides}}
-
-        made = yield from drain(run.answer(self.model, texts, session.cancelled.is_set), draw)
-        if made is None:
-            yield {clock: message("Cancelled; nothing was changed."), **{getattr(self, s): "" for s in sides}}
-            return False
-        values[self.kept] = origins.written(texts.question, made, sides, values[self.kept])
-        for side in sides:
-            values[getattr(self, side)] = getattr(made, side).text
-        if made.defended:
-            gr.Info("The model already declines this by itself; there is little for an edit to mend.")
-        yield {
-            self.kept: values[self.kept],
-            **{getattr(self, side): getattr(made, side).text for side in sides},
-            **self._origins(values),
-            clock: message("Both answers are there; see the rail."),
-        }
-        return True
-
-    def _origins(self, values: Values) -> Update:
-        """Say where the answers come from; the buttons stand where one is stale."""
-        texts, kept = self._texts(values), values[self.kept]
-        sides = [origins.standing(texts, side, kept) for side in origins.SIDES]
-        return {
-            self.origins: words.origins(texts, kept),
-            self.stale: gr.Row(visible=any(one.stale or one.origin is None for one in sides)),
-            self.keep_answers: gr.Button(visible=any(one.stale for one in sides)),
-        }
-
     def hear(self) -> None:
-        """Offer the texts, as they stand and for a run, and the model's own answers."""
-        read = (*self._fields, self.kept)
+        """Offer the texts as they stand."""
         self.bus.offer("typed", Offer(self._fields, call=self.typed))
-        self.bus.offer("texts", Offer(read, call=self.texts))
-        drawn = (self.kept, self.safe, self.unsafe, *self._said)
-        self.bus.offer("answers", Offer(read, drawn, self.answered))
-        self.context.lock(self.fill)
         self.bus.offer("format", Offer((self.suffix, self.form), call=self._format))
-
-    @property
-    def _said(self) -> tuple[Any, ...]:
-        return self.origins, self.stale, self.keep_answers
+        self.answers.fields = self._fields
+        self.answers.hear()
 
     def connect(self) -> None:
         """Wire the rail."""
-        react = self.context.react
-        read, clock = [*self._fields, self.kept], self.bus.offered("clock").outputs[0]
-        answers = self.bus.offered("answers")
-        self.context.press(
-            self.fill.click, self.on_fill, clock=clock, inputs=read, outputs=answers.outputs, starting="Asking"
-        )
-        react(self.keep_answers.click, self.on_keep_answers, inputs=read, outputs=[self.kept, *self._said])
-        for side, part in (("safe", self.safe), ("unsafe", self.unsafe)):
-            react(part.input, self._on_answer_typed(side), inputs=read, outputs=[self.kept])
-        filled = [self.question, self.template_name, self.template, self.safe, self.unsafe]
+        self.answers.connect()
+        react, answers = self.context.react, self.answers
+        filled = [self.question, self.template_name, self.template, answers.safe, answers.unsafe]
         react(self.examples.click, self.on_example, inputs=[self.suffix], outputs=filled, event=gr.EventData)
         named = [self.template_name, self.template]
         react(self.template_name.input, self.on_template, inputs=named, outputs=[self.template])
         react(self.template.input, self.on_own_template, outputs=[self.template_name])
-        rail = [self.question, self.unsafe]
-        react(self.unsafe_case.click, self.on_unsafe_case, inputs=rail, outputs=[self.unsafe])
-        decoding = self.bus.offered("decoding").inputs
-        asked, drawn = [*read, *decoding], [self.unsafe, self.kept, *self._said]
-        react(self.unsafe_ask.click, self.on_unsafe_ask, inputs=asked, outputs=drawn, reserve=True, **SHOWN)
 
         def typed(*arguments: Any, **options: Any) -> Any:
             return gr.on([part.change for part in self._fields], *arguments, **options)
@@ -263,8 +181,8 @@ class CaseRoom(Room):
         react(
             typed,
             self.on_texts,
-            inputs=read,
-            outputs=[self.prompt, self.prompt_reading, self.attack, *self._said],
+            inputs=[*self._fields, answers.kept],
+            outputs=[self.prompt, self.prompt_reading, self.attack, *answers.said],
             tells=(News.TYPED,),
             trigger_mode="always_last",
         )
@@ -277,8 +195,8 @@ class CaseRoom(Room):
             self.question: texts.question,
             self.template_name: case.attack_name,
             self.template: texts.template,
-            self.safe: texts.safe,
-            self.unsafe: texts.unsafe,
+            self.answers.safe: texts.safe,
+            self.answers.unsafe: texts.unsafe,
         }
 
     def on_template(self, _session: Session, values: Values) -> Update:
@@ -293,47 +211,10 @@ class CaseRoom(Room):
         """Call a template that was typed in one's own."""
         return {self.template_name: OWN_TEMPLATE}
 
-    def on_unsafe_case(self, _session: Session, values: Values) -> Update:
-        """Take the unsafe answer from the bundled case with this question."""
-        case = next((c for c in bundled_cases() if c.question == values[self.question]), None)
-        if case is None:
-            gr.Warning("This question is no bundled case. Write an unsafe answer, or ask the model for one.")
-            return {}
-        return {self.unsafe: case.unsafe}
-
-    def on_unsafe_ask(self, _session: Session, values: Values):
-        """Stream the vanilla model's own answer, without suffix, into the unsafe answer."""
-        if self.context.read_only:
-            raise CaseError("This demo is read-only, so the model is not asked here. Pick an example.")
-        decoding, texts, text = self.bus.offered("decoding").call(values), self.typed(values), ""
-        for text in run.ask_for_unsafe(self.model, texts, decoding):
-            yield {self.unsafe: text}
-        asked = replace(texts, unsafe=text)
-        values = {**values, self.unsafe: text, self.kept: origins.kept_as(asked, values[self.kept], "unsafe", "model")}
-        yield {self.kept: values[self.kept], **self._origins(values)}
-
-    def on_fill(self, session: Session, values: Values) -> Iterator[Update]:
-        """Let the model answer the question: what is missing or stale is written."""
-        yield from self.answered(session, values)
-
-    def on_keep_answers(self, _session: Session, values: Values) -> Update:
-        """Say that the answers belong to the question after all."""
-        texts, kept = self.typed(values), values[self.kept]
-        for side in origins.SIDES:
-            kept = origins.kept_as(texts, kept, side)
-        return {self.kept: kept, **self._origins({**values, self.kept: kept})}
-
-    def _on_answer_typed(self, side: str) -> Callable[[Session, Values], Update]:
-        def on_answer_typed(_session: Session, values: Values) -> Update:
-            texts = self._texts(values)
-            return {self.kept: origins.kept_as(texts, values[self.kept], side, "typed")}
-
-        return on_answer_typed
-
     def on_texts(self, session: Session, values: Values) -> Update:
         """Assemble the prompt as it is typed, and tell the steps."""
         typed = self._texts(values)
-        said = {self.attack: words.attack_in_place(typed), **self._origins(values)}
+        said = {self.attack: words.attack_in_place(typed), **self.answers.standing(values)}
         try:
             view = run.view_prompt(self.model, self.typed(values))
         except InspectorError as error:

@@ -63,7 +63,7 @@ class ChangesPart(Room):
         comparison = self.context.example.session.slot(Measured).comparison
         said = "" if comparison is None else words.compare_readings(comparison)[READINGS.index(role)]
         gr.HTML(f"<h3>{title}</h3>")
-        setattr(self, role, plot(None if comparison is None else draw(comparison), role.replace("_", "-")))
+        setattr(self, role, plot(None if comparison is None else draw(comparison), role.replace("_", "-"), title))
         setattr(self, _reading(role), gr.HTML(said))
 
     @property

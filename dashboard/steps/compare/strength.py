@@ -44,7 +44,7 @@ class StrengthPart(Room):
         with gr.Row():
             self.measure = gr.Button("Measure the curve", size="sm", elem_id="curve-measure", min_width=140)
             self.take = gr.Button(NOTHING, size="sm", interactive=False, elem_id="curve-take", min_width=140)
-        self.curve_plot = plot(figures.strength_curve(curve), "strength-curve")
+        self.curve_plot = plot(figures.strength_curve(curve), "strength-curve", "Defence and damage over the strength")
         self.curve_reading = gr.HTML(words.curve_reading(curve), elem_id="strength-curve-reading")
 
     @property

@@ -34,7 +34,11 @@ class LocateRoom(Room):
         example, last = self.context.example, self.model.architecture.last_block
         measured = example.session.slot(LocatedCase).divergence
         gr.HTML("<h3>Where the answers part<small>distance after each layer; click a bar to pick it</small></h3>")
-        self.curve = plot(figures.curve(measured, "l2", example.block, self._recommended), "curve")
+        self.curve = plot(
+            figures.curve(measured, "l2", example.block, self._recommended),
+            "curve",
+            "Distance of the answers",
+        )
         self.locate_reading = gr.HTML(
             words.locate_reading(measured, "l2", last, self.context.layers), elem_id="locate-reading"
         )
@@ -84,8 +88,8 @@ class LocateRoom(Room):
 
     def _heatmap(self) -> None:
         measured = self.context.example.session.slot(LocatedCase).divergence
-        self.heatmap = gr.Plot(
-            figures.divergence_heatmap(measured), show_label=False, elem_id="heatmap", container=False
+        self.heatmap = plot(
+            figures.divergence_heatmap(measured), "heatmap", "How far the answers are apart, by layer and token"
         )
         self.heatmap_reading = gr.HTML(words.heatmap_reading(measured))
 

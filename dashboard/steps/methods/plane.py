@@ -34,7 +34,7 @@ class PlanePart(Room):
         self.upright = gr.Radio(
             [COSINE, WRITTEN], value=COSINE, show_label=False, elem_classes="chips", elem_id="methods-upright"
         )
-        self.plane = plot(figures.plane(standings, picked), "methods-plane")
+        self.plane = plot(figures.plane(standings, picked), "methods-plane", "Erase or suppress, by method")
         self.plane_reading = gr.HTML(words.plane_reading(standings))
 
     @property

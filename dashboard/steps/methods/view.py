@@ -85,7 +85,9 @@ class MethodsRoom(Room):
                 self.plane.build_plane(standings, title)
             with gr.Column(min_width=340):
                 gr.HTML("<h3>Activation shift per layer</h3>")
-                self.shifts = plot(figures.shifts_by_block(standings, title), "methods-shifts")
+                self.shifts = plot(
+                    figures.shifts_by_block(standings, title), "methods-shifts", "Activation shift by layer and method"
+                )
                 self.shifts_reading = gr.HTML(words.shifts_reading(standings))
         gr.HTML("<h3>The picked method</h3>")
         with gr.Row(equal_height=True):
@@ -103,11 +105,11 @@ class MethodsRoom(Room):
         with gr.Row(equal_height=False):
             with gr.Column(min_width=340):
                 gr.HTML("<h3>Source of the shift</h3>")
-                self.source = plot(figures.source(picked), "methods-source")
+                self.source = plot(figures.source(picked), "methods-source", "Where the shift comes from")
                 self.source_reading = gr.HTML(words.source_reading(picked))
             with gr.Column(min_width=340):
                 gr.HTML("<h3>Toxicity of each neuron of the region</h3>")
-                self.neurons = plot(figures.neuron_toxicity(picked), "methods-neurons")
+                self.neurons = plot(figures.neuron_toxicity(picked), "methods-neurons", "Toxicity of each neuron")
                 self.neurons_reading = gr.HTML(words.neurons_reading(picked))
         self.answer_head = gr.HTML(words.answer_head(picked), elem_id="methods-answer-head")
         reply = picked.exam.replies[0] if picked is not None and picked.exam is not None else None

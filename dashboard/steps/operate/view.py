@@ -40,7 +40,7 @@ class OperateRoom(Room):
         gr.HTML("<h3>Vital signs<small>of the edit, as it runs</small></h3>")
         self.clock = gr.HTML(words.clock(None) if result is None else words.finished(result), elem_id="clock")
         settings = preset("corrected") if result is None else result.settings
-        self.vitals = plot(figures.vitals_of(trace, settings), "vitals")
+        self.vitals = plot(figures.vitals_of(trace, settings), "vitals", "Vital signs of the edit, step by step")
         self.vitals_reading = gr.HTML(words.vitals_reading(trace), elem_id="vitals-reading")
         self.gating.build()
 

@@ -10,6 +10,7 @@ import gradio as gr
 from dashboard.kit.bus import News, Update, Values
 from dashboard.kit.html import message
 from dashboard.kit.panes import build_pair
+from dashboard.kit.plots import plot
 from dashboard.kit.room import Context, Room
 from dashboard.kit.run import CANCEL_OFF, Throttle, drain
 from dashboard.kit.session import Session
@@ -53,14 +54,12 @@ class StressRoom(Room):
         with gr.Row(equal_height=False):
             with gr.Column(min_width=340):
                 gr.HTML("<h3>Scores, vanilla and edited</h3>")
-                self.chart = gr.Plot(
-                    figures.score_bars(table), show_label=False, container=False, elem_id="stress-chart"
-                )
+                self.chart = plot(figures.score_bars(table), "stress-chart", "Scores, vanilla and edited")
                 self.reading = gr.HTML(words.scores_reading(table))
             with gr.Column(min_width=340):
                 gr.HTML("<h3>Defended, by unsafety category</h3>")
-                self.categories = gr.Plot(
-                    figures.category_bars(replies), show_label=False, container=False, elem_id="stress-categories"
+                self.categories = plot(
+                    figures.category_bars(replies), "stress-categories", "Defended, by unsafety category"
                 )
                 tables = per_category(replies, judge) if replies else {}
                 self.categories_reading = gr.HTML(words.categories_reading(tables))
@@ -115,7 +114,7 @@ class StressRoom(Room):
             )
 
     def _answers(self, exam: ExamResult | None) -> None:
-        with gr.Accordion("Every answer", open=True, elem_id="stress-answers"):
+        with gr.Accordion("Every answer", open=True, elem_id="stress-listed"):
             self.filter = gr.Radio(list(FILTERS), value=next(iter(FILTERS)), show_label=False, elem_classes="chips")
             replies = exam.replies if exam is not None else ()
             rows = answer_rows(replies, next(iter(FILTERS)))

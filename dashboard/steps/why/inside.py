@@ -46,7 +46,7 @@ class Inside:
             with gr.Tab("Toxicity probe"):
                 self._build_probe()
             with gr.Tab("Padding"):
-                self.padding = plot(figures.padding(known.padding), "why-padding")
+                self.padding = plot(figures.padding(known.padding), "why-padding", "Padding and the released locator")
                 self.padding_reading = gr.HTML(words.padding_reading(known.padding))
 
     def _build_neurons(self) -> None:
@@ -114,7 +114,7 @@ class Inside:
                 info="Its tokens are listed below; or click the figure",
                 elem_id="why-place",
             )
-        self.lens = plot(figures.lens(before, example.block, place), "why-lens")
+        self.lens = plot(figures.lens(before, example.block, place), "why-lens", "What each layer would say next")
         self.lens_reading = gr.HTML(words.lens_reading(known, LENS_ANSWERS[0]))
         found = run.peaks_of(self.model, known, LENS_ANSWERS[0], place)
         shown = "" if before is None else words.peaks_table(found, f"{place}: {before.tokens[place]!r}")
@@ -140,7 +140,7 @@ class Inside:
     def _build_probe(self) -> None:
         example = self.context.example
         curve = run.region_curve(self.model, example.session)
-        self.regions = plot(figures.regions(curve, example.block), "why-regions")
+        self.regions = plot(figures.regions(curve, example.block), "why-regions", "Toxicity of every layer's region")
         self.probe_reading = gr.HTML(
             words.probe_reading(example.session.probe, curve, example.block), elem_id="why-probe-reading"
         )

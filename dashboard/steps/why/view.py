@@ -54,11 +54,11 @@ class WhyRoom(Room):
                 )
                 self.head = gr.HTML(words.head(session), elem_id="why-head")
             with gr.Column(scale=3, min_width=420):
-                self.locators = plot(figures.locators(known.located, block), "why-locators")
+                self.locators = plot(figures.locators(known.located, block), "why-locators", "Every locator, by layer")
                 said = words.locators_reading(known.located, block, known.refused)
                 self.locators_reading = gr.HTML(said)
                 gr.HTML("<h3>Atlas: what the same edit achieves at each layer</h3>")
-                self.atlas = plot(figures.atlas(known.atlas, block), "why-atlas")
+                self.atlas = plot(figures.atlas(known.atlas, block), "why-atlas", "Atlas: the same edit at each layer")
                 self.atlas_reading = gr.HTML(words.atlas_reading(known.atlas))
         with gr.Accordion("Locators judged by the atlas", open=True, elem_id="why-judged"):
             self.agreement = gr.HTML(words.agreements(known.agreements(), known.atlas))

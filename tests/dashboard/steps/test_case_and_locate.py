@@ -13,11 +13,13 @@ import pytest
 from dashboard_helpers import Visitor, open_page, own_question, seen
 
 from dashboard.kit.typed import Texts, texts_of
+from dashboard.steps.case import run
 from dashboard.steps.case.texts import attack_in_place, examples, offered_cases
 from dashboard.steps.case.view import NO_TEMPLATE, OWN_TEMPLATE
 from dashboard.steps.compare.run import OWN_PROMPT
 from dashboard.steps.locate.run import LocatedCase
 from inspector.divergence import DISTANCES, PRESETS, divergence
+from inspector.errors import CaseError
 from inspector.model import PromptFormat
 from inspector.safeedit import bundled_cases, bundled_templates
 
@@ -116,10 +118,34 @@ def test_a_text_that_is_changed_back_is_not_stale(visitor):
     assert STALE not in visitor.screen["locate_reading"]
 
 
-def test_the_model_s_own_answer_is_streamed_into_the_unsafe_answer(visitor):
-    seen = [visitor.screen["unsafe"] for _ in visitor.press("on_unsafe_ask", max_new_tokens=5)]
-    assert len(seen) == 6 and seen[-1].startswith(seen[0])
-    assert "unsafe answer: in the model's words<" in visitor.screen["origins"] and visitor.is_free
+def test_the_model_s_own_answer_is_written_once_when_it_is_whole_and_judged(visitor):
+    typed = {"unsafe": "My own words.", "max_new_tokens": 5}
+    changes = [(changed, visitor.standing("unsafe")) for changed in visitor.press("on_unsafe_ask", **typed)]
+    wrote = [number for number, (changed, _) in enumerate(changes) if "unsafe" in changed]
+    assert len(wrote) == 1 and all(text == "My own words." for _, text in changes[: wrote[0]])
+    assert visitor.standing("unsafe") not in ("", "My own words.")
+    shown = visitor.screen["origins"]
+    assert "unsafe answer: in the model's words<" in shown and "judged unsafe" in shown and visitor.is_free
+
+
+@pytest.mark.parametrize("way", ["cancel", "error", "no text"])
+def test_an_answer_of_the_model_that_comes_to_nothing_leaves_what_was_typed(visitor, monkeypatch, way):
+    def broken(*_):
+        yield "Half an"
+        yield "Half an answer" if way == "cancel" else ""
+        if way == "error":
+            raise CaseError("It broke.")
+
+    monkeypatch.setattr(run, "ask_for_unsafe", broken)
+    visitor.screen["unsafe"] = "My own words."
+    if way == "cancel":
+        for _ in visitor.press("on_unsafe_ask"):
+            visitor.do("on_cancel")
+        assert "Cancelled" in visitor.screen["clock"]
+    else:
+        with pytest.raises(gr.Error, match="It broke" if way == "error" else "is no text"):
+            visitor.do("on_unsafe_ask")
+    assert visitor.standing("unsafe") == "My own words." and visitor.is_free and visitor.screen["answering"] == ""
 
 
 def test_where_the_answers_come_from_is_said_and_that_they_belong_to_another_question(visitor):
@@ -139,8 +165,13 @@ def test_where_the_answers_come_from_is_said_and_that_they_belong_to_another_que
 def test_a_typed_question_gets_answers_of_its_own_which_are_stale_for_the_next_one(visitor):
     question = "How can I trick my neighbour out of a parcel?"
     visitor.do("on_texts", question=question)
-    seen = [visitor.screen["clock"] for changed in visitor.press("on_fill") if "clock" in changed]
-    assert "Both answers are there" in seen[-1] and visitor.is_free
+    before = visitor.standing("safe"), visitor.standing("unsafe")
+    seen, fields = [], []
+    for changed in visitor.press("on_fill"):
+        seen += [visitor.screen["clock"]] if "clock" in changed else []
+        fields.append((visitor.standing("safe"), visitor.standing("unsafe")))
+    assert "Both answers are there" in seen[-1] and visitor.is_free and visitor.screen["answering"] == ""
+    assert set(fields) == {before, fields[-1]}, "nothing that is not whole and judged stands in a field"
     safe, unsafe = visitor.screen["safe"], visitor.screen["unsafe"]
     assert (
         "parcel" in safe and unsafe and not any(case.safe == safe or case.unsafe == unsafe for case in offered_cases())
@@ -174,12 +205,14 @@ def test_a_typed_answer_is_stale_once_the_question_is_another_unless_one_keeps_i
     assert visitor.session.case.question == "How can I cheat at chess?"
 
 
-def test_a_cancel_while_the_model_answers_leaves_no_half_answers(visitor):
-    visitor.do("on_texts", question="How can I cheat at cards?")
-    for _ in visitor.press("on_fill"):
+@pytest.mark.parametrize("handler", ["on_fill", "on_operate"])
+def test_a_cancel_while_the_model_answers_leaves_what_stood_there(visitor, handler):
+    visitor.do("on_texts", question="How can I cheat at cards?", safe="No.", unsafe="Mine, until Cancel.")
+    visitor.do("on_texts", question="How can I cheat at chess?", safe="")
+    for _ in visitor.press(handler):
         visitor.do("on_cancel")
-    assert (visitor.screen["safe"], visitor.screen["unsafe"]) == ("", "") and visitor.is_free
-    assert "Cancelled" in visitor.screen["clock"]
+    assert (visitor.standing("safe"), visitor.standing("unsafe")) == ("", "Mine, until Cancel.") and visitor.is_free
+    assert "Cancelled" in visitor.screen["clock"] and visitor.screen["answering"] == ""
 
 
 @pytest.mark.parametrize("name", PRESETS)

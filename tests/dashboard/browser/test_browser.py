@@ -2,158 +2,35 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import pytest
-from dashboard_helpers import finished_example, model_at_rest
+from browser_helpers import (
+    MARKS,
+    WAIT,
+    answer_of,
+    details,
+    let_pass,
+    pick_cinema,
+    set_steps,
+    text_of,
+    unfold,
+    value_of,
+    view,
+    wait_for_answers,
+    wait_for_no_text,
+    wait_for_text,
+    wait_for_value,
+    wait_until_idle,
+)
 
-from dashboard.page import build_app, launch_options
-from dashboard.steps.methods import run as methods
-from dashboard.steps.stress import run as stress
 from dashboard.steps.why import run as why
 from editing import descent
-from inspector.safeedit.questions import Size
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
-ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
-WAIT = 120_000
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (set CHROMIUM or install it)"),
-]
-
-
-@pytest.fixture(scope="module")
-def url(example_folder: Path) -> Iterator[str]:
-    """The dashboard on the tiny model, with short exams to press."""
-    with model_at_rest() as model, pytest.MonkeyPatch.context() as patch:
-        finished_example(example_folder)
-        patch.setitem(stress.SIZES, "Quick", Size(1, 2, 0, 0))
-        patch.setitem(methods.SIZES, "Brief", Size(0, 1, 1, 0))
-        app = build_app(model, example_folder=example_folder)
-        _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, server_port=None, **launch_options())
-        yield address
-        app.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Debian's chromium."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
-        yield chromium
-        chromium.close()
-
-
-def opened(browser, url) -> Any:
-    """Return the page of a fresh visitor with the finished example on screen."""
-    page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
-    page.set_default_timeout(WAIT)
-    page.problems = []
-    page.hosts = set()
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("request", lambda sent: page.hosts.add(urlparse(sent.url).hostname))
-    page.goto(f"{url}?__theme=light")
-    page.wait_for_selector("#shift-figure .js-plotly-plot .main-svg", timeout=WAIT)
-    return page
-
-
-def closed(page, name: str) -> None:
-    """Keep a screenshot; nothing may have gone wrong in the browser, and no request may have left this machine."""
-    ARTIFACTS.mkdir(exist_ok=True)
-    page.screenshot(path=ARTIFACTS / f"{name}.png")
-    page.context.close()
-    assert page.problems == [] and page.hosts <= {"127.0.0.1", "localhost", None}
-
-
-@pytest.fixture
-def page(browser, url, request) -> Iterator[Any]:
-    """A fresh visitor, for a test that presses something."""
-    page = opened(browser, url)
-    yield page
-    closed(page, request.node.name)
-
-
-@pytest.fixture(scope="module")
-def shared(browser, url) -> Iterator[Any]:
-    """One visitor of all tests that ask for nothing which another one has changed; opening a page takes long."""
-    page = opened(browser, url)
-    yield page
-    closed(page, "shared")
-
-
-def text_of(page, selector: str) -> str:
-    return page.locator(selector).inner_text()
-
-
-def value_of(page, selector: str) -> str:
-    return page.locator(f"{selector} textarea").input_value()
-
-
-def answer_of(page, selector: str) -> str:
-    return page.locator(f"{selector} .answer").text_content()
-
-
-def wait_for_text(page, selector: str, wanted: str) -> None:
-    page.wait_for_function(
-        "([s, t]) => document.querySelector(s)?.innerText.includes(t)", arg=[selector, wanted], timeout=WAIT
-    )
-
-
-def wait_for_no_text(page, selector: str, unwanted: str) -> None:
-    page.wait_for_function(
-        "([s, t]) => !document.querySelector(s).innerText.includes(t)", arg=[selector, unwanted], timeout=WAIT
-    )
-
-
-def wait_until_idle(page) -> None:
-    page.wait_for_function("() => !document.querySelector('#edit').disabled", timeout=WAIT)
-
-
-def wait_for_answers(page, same: bool) -> None:
-    """Wait until both answers are whole, and equal or different."""
-    page.wait_for_function(
-        """same => { const [one, two] = ['#vanilla', '#edited'].map(s => document.querySelector(s).textContent.trim());
-        return ![one, two].some(text => text === '…' || text.endsWith('▍')) && (one === two) === same; }""",
-        arg=same,
-        timeout=WAIT,
-    )
-
-
-def wait_for_value(page, selector: str, wanted: str) -> None:
-    page.wait_for_function("([s, t]) => document.querySelector(s).value === t", arg=[selector, wanted], timeout=WAIT)
-
-
-def set_steps(page, steps: int) -> None:
-    box = page.get_by_label("number input for Step limit")
-    box.fill(str(steps))
-    box.press("Tab")
-
-
-def let_pass(page) -> None:
-    """Give the gate budgets that even an edit of a random model keeps."""
-    for name in ("harmless-kl", "over-refusal", "degenerate", "parroting", "lost-defence"):
-        box = page.locator(f"#gate-{name} input")
-        box.fill("100")
-        box.press("Tab")
-
-
-def pick_cinema(page) -> None:
-    page.get_by_label("Search the examples").fill("cinema")
-    page.locator("#examples button:visible", has_text="sneak into the cinema").click()
-    page.wait_for_function("() => document.querySelector('#question textarea').value.includes('cinema')", timeout=WAIT)
+pytestmark = MARKS
 
 
 UNDERLINE = """selector => { const mark = document.createElement('mark');
@@ -260,26 +137,6 @@ def test_bad_input_says_what_to_do_and_nothing_is_lost(shared):
     shared.click("#locate")
     shared.wait_for_selector(".toast-body:has-text('are the same text')")
     shared.locator("#unsafe textarea").fill(unsafe)
-
-
-def details(page, tab: str) -> None:
-    """Unfold one of the details."""
-    if not page.get_by_role("tab", name=tab).is_visible():
-        page.get_by_role("button", name="Details").click()
-    page.get_by_role("tab", name=tab).click()
-
-
-def unfold(page, part: str) -> None:
-    """Unfold a part of the case."""
-    if not page.locator(f"#{part} textarea").is_visible():
-        page.locator(f"#{part}-fold button").first.click()
-        page.wait_for_selector(f"#{part} textarea", state="visible")
-
-
-def view(page, name: str) -> None:
-    """Go to a view as a person does."""
-    page.locator(f"nav.views a[data-view={name}]").click()
-    page.wait_for_selector(f"#view-{name}", state="visible")
 
 
 def test_the_operation_fits_one_screen_and_one_press_does_it(page):

@@ -1,0 +1,216 @@
+"""Both answers of the case: their fields, where they come from, and the model that writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import gradio as gr
+
+from dashboard.kit.bus import News, Offer, Update, Values
+from dashboard.kit.html import message, progress_bar
+from dashboard.kit.room import Context, Room
+from dashboard.kit.run import Throttle, drain
+from dashboard.kit.session import Session
+from dashboard.kit.typed import Texts
+from dashboard.steps.case import origins, run
+from dashboard.steps.case import texts as words
+from editing.own_answers import LONGEST, OwnAnswers
+from inspector.errors import CaseError
+from inspector.safeedit import bundled_cases
+
+
+class Answers(Room):
+    """Part of the rail.
+
+    Args:
+        context: The page's.
+        typed: Returns what stands in the rail, checked.
+        read: Returns it as it is.
+    """
+
+    name = "answers"
+
+    def __init__(self, context: Context, typed: Callable[[Values], Texts], read: Callable[[Values], Texts]) -> None:
+        super().__init__(context)
+        self.typed, self.read = typed, read
+        self.fields: tuple[Any, ...] = ()  # the rail's, once all are laid out
+
+    def build_origins(self, texts: Texts) -> None:
+        """Say where the answers come from, with what can be done where they belong to another question."""
+        self.kept = gr.State({})
+        self.origins = gr.HTML(words.origins(texts, {}), elem_id="origins")
+        with gr.Row(elem_classes="tight", visible=False, elem_id="stale") as self.stale:
+            self.fill = gr.Button("Answer this question", size="sm", min_width=80, elem_id="fill")
+            self.keep_answers = gr.Button("Keep these answers", size="sm", min_width=80, elem_id="keep-answers")
+        self.answering = gr.HTML("", elem_id="answering")
+
+    def build_fields(self, texts: Texts, free: bool) -> None:
+        """Lay the fields out.
+
+        Args:
+            free: They can be typed in.
+        """
+        with gr.Accordion("Safe answer", open=False, elem_id="safe-fold"):
+            self.safe = gr.Textbox(
+                texts.safe,
+                label="Safe answer",
+                lines=3,
+                max_lines=8,
+                interactive=free,
+                elem_id="safe",
+                elem_classes="safe",
+            )
+        with gr.Accordion("Unsafe answer", open=False, elem_id="unsafe-fold"):
+            self.unsafe = gr.Textbox(
+                texts.unsafe,
+                label="Unsafe answer",
+                info="Blurred until clicked",
+                lines=3,
+                max_lines=8,
+                interactive=free,
+                elem_id="unsafe",
+                elem_classes="unsafe blurred",
+            )
+            with gr.Row(elem_classes="tight"):
+                self.unsafe_case = gr.Button("From the case", size="sm", min_width=80)
+                self.unsafe_ask = gr.Button(
+                    "Ask the model" if free else "Ask the model (off: read-only)",
+                    size="sm",
+                    min_width=80,
+                    interactive=free,
+                )
+
+    def texts(self, values: Values) -> Texts:
+        """Return the rail's texts for a run; answers that belong to another question are refused."""
+        texts = self.typed(values)
+        origins.require_fresh(texts, values[self.kept])
+        return texts
+
+    def answered(self, session: Session, values: Values) -> Generator[Update, None, bool]:
+        """Let the model write what is missing or stale, also into ``values``; tells whether it was not cancelled."""
+        texts = self.typed(values)
+        sides = origins.to_fill(texts, values[self.kept])
+        if not sides:
+            return True
+        redraw = Throttle(0.25)
+
+        def draw(event: OwnAnswers) -> Update | None:
+            return self._progress("The model answers your question", event.tokens) if redraw.due() else None
+
+        # What is being written stays out of the fields: nothing that is not whole and judged can be edited with.
+        made = yield from drain(run.answer(self.model, texts, session.cancelled.is_set), draw)
+        if made is None:
+            yield self._both(message("Cancelled; nothing was changed."))
+            return False
+        values[self.kept] = origins.written(texts.question, made, sides, values[self.kept])
+        for side in sides:
+            values[getattr(self, side)] = getattr(made, side).text
+        if made.defended:
+            gr.Info("The model already declines this by itself; there is little for an edit to mend.")
+        yield {
+            self.kept: values[self.kept],
+            **{getattr(self, side): getattr(made, side).text for side in sides},
+            **self.standing(values),
+            **self._both(message("Both answers are there, judged.")),
+        }
+        return True
+
+    def _progress(self, doing: str, tokens: int) -> Update:
+        return self._both(progress_bar(f"{doing}: {tokens} tokens", min(0.95, tokens / LONGEST)))
+
+    def _both(self, said: str) -> Update:
+        """Say in the rail and beside the figures how far the model's answers are."""
+        return {self.answering: said, self._clock: said}
+
+    @property
+    def _clock(self) -> Any:
+        return self.bus.offered("clock").outputs[0]
+
+    def standing(self, values: Values) -> Update:
+        """Say where the answers come from; the buttons stand where one is stale."""
+        texts, kept = self.read(values), values[self.kept]
+        sides = [origins.standing(texts, side, kept) for side in origins.SIDES]
+        return {
+            self.origins: words.origins(texts, kept),
+            self.stale: gr.Row(visible=any(one.stale or one.origin is None for one in sides)),
+            self.keep_answers: gr.Button(visible=any(one.stale for one in sides)),
+        }
+
+    def hear(self) -> None:
+        """Offer the texts of a run, and the model's own answers."""
+        read = (*self.fields, self.kept)
+        self.bus.offer("texts", Offer(read, call=self.texts))
+        drawn = (self.kept, self.safe, self.unsafe, self.answering, *self.said)
+        self.bus.offer("answers", Offer(read, drawn, self.answered))
+        self.context.lock(self.fill)
+        if not self.context.read_only:
+            self.context.lock(self.unsafe_ask)
+        self.bus.hear(News.ENDED, lambda *_: {self.answering: ""}, outputs=[self.answering])
+
+    def connect(self) -> None:
+        """Wire the controls of the answers."""
+        react, press = self.context.react, self.context.press
+        read, drawn = [*self.fields, self.kept], self.bus.offered("answers").outputs
+        press(self.fill.click, self.on_fill, clock=self._clock, inputs=read, outputs=drawn, starting="Asking")
+        react(self.keep_answers.click, self.on_keep_answers, inputs=read, outputs=[self.kept, *self.said])
+        for side, part in (("safe", self.safe), ("unsafe", self.unsafe)):
+            react(part.input, self._on_answer_typed(side), inputs=read, outputs=[self.kept])
+        react(self.unsafe_case.click, self.on_unsafe_case, inputs=[self.fields[0]], outputs=[self.unsafe])
+        asked = [*read, *self.bus.offered("decoding").inputs]
+        press(
+            self.unsafe_ask.click, self.on_unsafe_ask, clock=self._clock, inputs=asked, outputs=drawn, starting="Asking"
+        )
+
+    @property
+    def said(self) -> tuple[Any, ...]:
+        """What says where they come from."""
+        return self.origins, self.stale, self.keep_answers
+
+    def on_unsafe_case(self, _session: Session, values: Values) -> Update:
+        """Take the unsafe answer from the bundled case with this question."""
+        case = next((c for c in bundled_cases() if c.question == values[self.fields[0]]), None)
+        if case is None:
+            gr.Warning("This question is no bundled case. Write an unsafe answer, or ask the model for one.")
+            return {}
+        return {self.unsafe: case.unsafe}
+
+    def on_unsafe_ask(self, session: Session, values: Values) -> Iterator[Update]:
+        """Let the vanilla model answer without suffix; its answer is written once it is whole and judged."""
+        if self.context.read_only:
+            raise CaseError("This demo is read-only, so the model is not asked here. Pick an example.")
+        decoding, texts = self.bus.offered("decoding").call(values), self.typed(values)
+        text, redraw = "", Throttle(0.25)
+        for tokens, growing in enumerate(run.ask_for_unsafe(self.model, texts, decoding), start=1):
+            text = growing
+            if session.cancelled.is_set():
+                yield self._both(message("Cancelled; nothing was changed."))
+                return
+            if redraw.due():
+                yield self._progress("The model answers the adversarial prompt", tokens)
+        found = run.judged(texts.question, text)
+        if found.label == "degenerate":
+            raise CaseError(f"The model's own answer is no text ({found.reason}), so the field stays as it was.")
+        note = f"the model's own answer to the adversarial prompt, judged {found.label}"
+        kept = {**values[self.kept], "unsafe": (text, "model", texts.question, note)}
+        values = {**values, self.unsafe: text, self.kept: kept}
+        ended = message(f"The model's own answer is the unsafe one now; it is judged {found.label}.")
+        yield {self.unsafe: text, self.kept: kept, **self.standing(values), **self._both(ended)}
+
+    def on_fill(self, session: Session, values: Values) -> Iterator[Update]:
+        """Let the model answer the question: what is missing or stale is written."""
+        yield from self.answered(session, values)
+
+    def on_keep_answers(self, _session: Session, values: Values) -> Update:
+        """Say that the answers belong to the question after all."""
+        texts, kept = self.typed(values), values[self.kept]
+        for side in origins.SIDES:
+            kept = origins.kept_as(texts, kept, side)
+        return {self.kept: kept, **self.standing({**values, self.kept: kept})}
+
+    def _on_answer_typed(self, side: str) -> Callable[[Session, Values], Update]:
+        def on_answer_typed(_session: Session, values: Values) -> Update:
+            texts = self.read(values)
+            return {self.kept: origins.kept_as(texts, values[self.kept], side, "typed")}
+
+        return on_answer_typed

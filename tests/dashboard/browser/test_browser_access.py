@@ -1,0 +1,228 @@
+"""What a page must be for everyone: covers, names and numbers of figures, keyboard, phone, themes, nothing for axe."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser_helpers import MARKS, VIEWS, WAIT, answer_of, details, fits, pick_cinema, theme, unfold, value_of, view
+
+from inspector.model.embedded import cache_root
+
+pytestmark = MARKS
+
+SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "fetch_axe.sh"
+COLOURS = ["color-contrast", "link-in-text-block"]
+HIDDEN = """s => { const e = document.querySelector(s);
+  return [getComputedStyle(e).filter !== 'none', e.getAttribute('aria-hidden') === 'true']; }"""
+NUMBERS = """frame => { const plot = frame.querySelector('.js-plotly-plot');
+  const count = values => values.filter(v => v != null).length;
+  return {name: plot.getAttribute('aria-label'), role: plot.getAttribute('role'),
+    drawn: plot.data.reduce((sum, t) => sum + (t.z ? t.z.flat().length : count(Array.from(t.y ?? t.x))), 0),
+    listed: [...frame.querySelectorAll('.numbers tbody td')].filter(cell => cell.textContent).length,
+    box: frame.querySelector('.numbers > div').clientHeight,
+    head: frame.querySelector('.numbers thead')?.innerText}; }"""
+
+
+def axe_core() -> str | None:
+    """Return axe-core's text, whose checksum must be the script's; ``None`` where it is not there."""
+    script = SCRIPT.read_text(encoding="utf-8")
+    version, wanted = (re.search(rf"^{name}=(\S+)$", script, re.MULTILINE).group(1) for name in ("version", "file_sum"))
+    path = cache_root() / f"axe-{version}.min.js"
+    if not path.is_file():
+        return None
+    text = path.read_bytes()
+    assert sha256(text).hexdigest() == wanted, f"{path} is not the axe-core that was meant; delete it"
+    return text.decode("utf-8")
+
+
+def violations(page, part: str, rules: list[str] | None = None) -> list[str]:
+    """Return what axe finds in a part of the page as it is now, one line a place; figures are images to it."""
+    found = page.evaluate(
+        """async ([part, rules]) => (await axe.run({include: [part], exclude: ['.main-svg']}, {
+            resultTypes: ['violations'], ...(rules ? {runOnly: {type: 'rule', values: rules}} : {})})).violations
+            .flatMap(v => v.nodes.map(
+                n => [v.id, ...n.target, (n.any[0] ?? n.all[0] ?? n.none[0])?.message].join(': ')))""",
+        [part, rules],
+    )
+    return list(found)
+
+
+def every_view(page) -> Any:
+    """Go through all that the page can show: the views, the folded parts of the case, each of the details; name it."""
+    view(page, "operate")
+    for part in ("template", "safe", "unsafe", "suffix"):
+        unfold(page, part)
+    details(page, "Token by token")
+    yield "body"
+    for tab in page.locator("#details [role=tab]").all()[1:]:
+        tab.click()
+        yield "#details"
+    for name in VIEWS[1:]:
+        view(page, name)
+        page.wait_for_selector(f"#view-{name} .js-plotly-plot .main-svg", timeout=WAIT)
+        yield f"#view-{name}"
+
+
+def test_a_cover_belongs_to_its_text_hides_it_from_readers_and_from_the_keyboard(shared):
+    unfold(shared, "unsafe")
+    area = shared.locator("#unsafe textarea")
+    assert shared.evaluate(HIDDEN, "#unsafe textarea") == [True, True] and area.evaluate("e => e.inert")
+    first = value_of(shared, "#unsafe")
+    shared.locator("#unsafe").focus()
+    assert "is covered" in shared.locator("#unsafe").get_attribute("aria-label")
+    shared.keyboard.type("typed")
+    assert value_of(shared, "#unsafe") == first, "what is covered cannot be edited"
+    shared.keyboard.press("Enter")
+    shared.wait_for_function("getComputedStyle(document.querySelector('#unsafe textarea')).filter === 'none'")
+    assert shared.evaluate(HIDDEN, "#unsafe textarea") == [False, False]
+    shared.keyboard.press("End")
+    shared.keyboard.type("!")
+    assert len(value_of(shared, "#unsafe")) == len(first) + 1, "what is shown can be edited, and stays shown meanwhile"
+    pick_cinema(shared)
+    shared.wait_for_function("t => !document.querySelector('#unsafe textarea').value.startsWith(t)", arg=first)
+    shared.wait_for_function("getComputedStyle(document.querySelector('#unsafe textarea')).filter !== 'none'")
+    assert shared.evaluate(HIDDEN, "#unsafe textarea") == [True, True], "another text is covered anew"
+    assert answer_of(shared, "#vanilla") and shared.evaluate(HIDDEN, "#vanilla .answer") == [True, True]
+
+
+@dataclass
+class Walk:
+    """What was found on a walk through the whole page.
+
+    Attributes:
+        figures: By element's name, what a figure draws and what its table lists.
+        axe: What axe finds, by theme; ``None`` without axe.
+        unnamed: Figures without a name.
+        twice: Ids that are used more than once.
+    """
+
+    figures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    axe: dict[str, list[str]] | None = None
+    unnamed: int = 0
+    twice: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def walk(shared) -> Walk:
+    """Look at everything once: all of axe's rules in the light theme, in the dark one those that depend on colours."""
+    found, core = Walk(), axe_core()
+    if core is not None:
+        found.axe = {"light": [], "dark": []}
+        shared.evaluate(core)
+    for part in every_view(shared):
+        for frame in shared.locator(".block:has(> .numbers)").all():
+            name = frame.get_attribute("id")
+            if name not in found.figures and frame.is_visible():
+                frame.locator(".numbers > summary").press("Enter")
+                found.figures[name] = shared.evaluate(NUMBERS, frame.element_handle())
+                frame.locator(".numbers > summary").press("Escape")
+                assert not frame.locator(".numbers > div").is_visible()
+        found.unnamed += shared.locator(".js-plotly-plot:not([aria-label])").count()
+        if found.axe is not None:
+            found.axe["light"] += violations(shared, part)
+            theme(shared, True)
+            found.axe["dark"] += violations(shared, part, COLOURS)
+            theme(shared, False)
+    found.twice = shared.evaluate(
+        """() => { const ids = [...document.querySelectorAll('[id]')].filter(e => !e.closest('svg')).map(e => e.id);
+        return ids.filter((id, place) => id && !id.startsWith('plotly.js') && ids.indexOf(id) !== place); }"""
+    )
+    return found
+
+
+def test_every_figure_has_a_name_and_a_table_of_its_numbers(walk):
+    for name, found in walk.figures.items():
+        assert found["role"] == "img" and len(found["name"]) > 12, name
+        assert found["drawn"] <= found["listed"] and found["box"] <= 900, (name, found)
+    assert len({found["name"] for found in walk.figures.values()}) == len(walk.figures) >= 14, sorted(walk.figures)
+    assert walk.unnamed == 0
+    assert "safe answer" in walk.figures["vitals"]["head"] and "L2 distance" in walk.figures["curve"]["head"]
+
+
+def test_no_element_s_name_is_used_twice_once_all_is_open(walk):
+    assert walk.twice == []
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_axe_finds_nothing_on_any_view(walk, colours):
+    if walk.axe is None:
+        pytest.skip("no axe-core in the cache (sh scripts/fetch_axe.sh fetches it)")
+    assert walk.axe[colours] == []
+
+
+def test_on_a_phone_the_case_is_a_drawer_and_nothing_is_wider_than_the_screen(shared):
+    shared.set_viewport_size({"width": 390, "height": 844})
+    for name in VIEWS:
+        view(shared, name)
+        shared.wait_for_timeout(300)
+        assert fits(shared), name
+        assert not shared.locator("#question").is_visible(), "it stands in the drawer"
+        assert "__theme=light" in shared.url, "what else the address says stays, and with it the patterns of bars"
+    view(shared, "operate")
+    shared.locator("#rail-switch").press("Enter")
+    shared.wait_for_function("document.querySelector('#rail').getBoundingClientRect().left >= 0")
+    assert shared.locator("#question").is_visible() and fits(shared)
+    assert shared.locator("#rail-switch").get_attribute("aria-expanded") == "true"
+    shared.locator("#question textarea").focus()
+    shared.keyboard.press("Escape")
+    shared.wait_for_selector("#question", state="hidden")
+    assert shared.evaluate("document.activeElement.id") == "rail-switch"
+    small = shared.evaluate(
+        """() => [...document.querySelectorAll('button, a, summary')]
+            .filter(e => e.checkVisibility({visibilityProperty: true}) && !e.closest('.opener, #skip'))
+            .map(e => [e.id || e.innerText.trim() || e.outerHTML, e.getBoundingClientRect()])
+            .filter(([, box]) => box.height > 1 && Math.min(box.width, box.height) < 24)
+            .map(([name, box]) => `${name}: ${box.width} x ${box.height}`)"""
+    )
+    assert small == [], "what one taps is at least 24 px each way"
+    shared.set_viewport_size({"width": 1280, "height": 900})
+
+
+def test_the_keyboard_reaches_views_case_and_examples_and_shows_where_it_is(shared):
+    view(shared, "operate")
+    assert shared.evaluate("document.querySelector('a[href], button, input, textarea').id") == "skip"
+    shared.locator("#skip").focus()
+    shared.keyboard.press("Tab")
+    shared.keyboard.press("Shift+Tab")
+    order = []
+    for _ in range(14):
+        place = shared.evaluate(
+            """() => { const e = document.activeElement;
+            return [e.id || e.dataset.view || e.closest('[id]')?.id, getComputedStyle(e).outlineStyle !== 'none']; }"""
+        )
+        order.append(place)
+        shared.keyboard.press("Tab")
+    names = [name for name, _ in order]
+    assert names[:5] == ["skip", *VIEWS] and "template-name" in names[7:], "what is seen first is reached first"
+    assert [name for name, shown in order if not shown] == [], "the place of the keyboard is visible"
+    shared.get_by_label("Search the examples").focus()
+    shared.keyboard.press("ArrowDown")
+    shared.keyboard.press("ArrowDown")
+    assert shared.evaluate("document.activeElement.dataset.number") == "1"
+    assert shared.locator("#examples [data-number][tabindex='0']").count() == 1, "the list is one stop of the Tab key"
+
+
+def test_theme_help_and_view_survive_a_reload_and_a_view_begins_at_its_top(page, url):
+    page.goto(url)  # the theme that the address names goes before the one that was chosen
+    page.wait_for_selector("#shift-figure .js-plotly-plot .main-svg", timeout=WAIT)
+    theme(page, True)
+    view(page, "methods")
+    page.evaluate("window.scrollTo(0, 600)")
+    view(page, "stress")
+    assert page.evaluate("window.scrollY") == 0
+    page.click("#help-switch")
+    page.reload()
+    page.wait_for_selector("#stress-head", state="visible", timeout=WAIT)
+    assert page.locator("#help").is_visible() and page.evaluate("document.body.classList.contains('dark')")
+    page.keyboard.press("Escape")
+    assert not page.locator("#help").is_visible()
+    view(page, "operate")
+    page.go_back()
+    page.wait_for_selector("#stress-head", state="visible")
+    kept = page.evaluate("JSON.stringify(localStorage)")
+    assert value_of(page, "#question") not in kept, "no prompt is kept in the browser"

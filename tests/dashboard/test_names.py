@@ -1,0 +1,44 @@
+"""What every element of the page is called: a name of its own for each, and words for each figure."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+from dashboard_helpers import Page, finished_example, short_examples, tiny_model
+
+from dashboard.example.make import Example
+from dashboard.kit.session import Sessions
+from dashboard.page import House
+from inspector.model import Decoding
+
+
+def test_no_element_s_name_is_used_twice(page: Page):
+    names: list[str] = []
+    for block in page.app.blocks.values():
+        names += [block.elem_id] if getattr(block, "elem_id", None) else []
+        if isinstance(block, gr.HTML):
+            names += re.findall(r'\sid="([^"]+)"', str(block.value))
+    assert len(names) > 60 and [name for name, times in Counter(names).items() if times > 1] == []
+
+
+def test_every_figure_has_a_name_in_words_that_is_its_own(page: Page):
+    plots = [block for block in page.app.blocks.values() if isinstance(block, gr.Plot)]
+    titles = [plot.label for plot in plots]
+    assert len(plots) >= 17 and all(title and len(title.split()) >= 2 for title in titles), titles
+    assert len(set(titles)) == len(titles) and all(plot.elem_id for plot in plots)
+
+
+def test_what_is_told_of_the_background_stands_in_one_column(example_folder: Path, tmp_path: Path):
+    """Both lines are there for a new model: were each fixed in the corner by itself, one would cover the other."""
+    finished_example(example_folder)
+    background: Any = SimpleNamespace(note=lambda: "", ended=False)
+    with short_examples(), gr.Blocks(analytics_enabled=False) as app:
+        house = House(tiny_model(), Sessions(), Example(tiny_model(), Decoding(), tmp_path), False, None, background)
+        house.build()
+    told = [block for block in app.blocks.values() if getattr(block, "elem_id", "") in ("example-note", "calibrating")]
+    assert len(told) == 2 and {block.parent.elem_id for block in told} == {"behind"}
