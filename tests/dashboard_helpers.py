@@ -23,7 +23,7 @@ from transformers import LlamaConfig
 
 from dashboard.example.make import Example, make_example
 from dashboard.kit.room import Context, Room
-from dashboard.kit.session import Sessions
+from dashboard.kit.visitors import Sessions
 from dashboard.page import House
 from dashboard.steps.stress import run as stress
 from editing.calibration import Calibration
@@ -90,7 +90,7 @@ class Page:
     @cached_property
     def roles(self) -> dict[str, Any]:
         """Its components by role: a step's own name for it, after the step's where several steps use the same."""
-        found: dict[str, Any] = {"live": self.house.badge.live}
+        found: dict[str, Any] = {"live": self.house.badge.live, "notice": self.house.visit.notice}
         for name, room in self.house.rooms.items():
             parts = [part for part in vars(room).values() if isinstance(part, Room)]
             for holder in (room, getattr(room, "inside", None), *parts):
@@ -159,6 +159,7 @@ def open_page(folder: Path, read_only: bool = False, calibration: Calibration | 
     with gr.Blocks(analytics_enabled=False) as app:
         house = House(model, Sessions(), example, read_only, calibration)
         house.build()
+        house.connect_to(app)
     return Page(app, house)
 
 
@@ -186,6 +187,7 @@ class Visitor:
 
     def __post_init__(self) -> None:
         self.on = {name: getattr(self.page.parts, name).interactive is not False for name in CONTROLS}
+        self.page.context.arrive(self.request)
 
     @property
     def request(self) -> Any:

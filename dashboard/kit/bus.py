@@ -24,6 +24,7 @@ class News(Enum):
     BEGAN = "a long run began"
     ENDED = "a long run ended"
     EXAMPLE = "parts of the finished example have come"
+    BACK = "a page shows a visitor's session anew: all that it holds, or that it holds nothing"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.html import message, weights_badge
-from dashboard.kit.live import ended, streamed
+from dashboard.kit.live import NO_EDIT, ended, streamed
 from dashboard.kit.panes import build_pair
 from dashboard.kit.plots import plot
 from dashboard.kit.room import Context, Room
@@ -59,17 +59,18 @@ class CompareRoom(Room):
 
     def _kept(self, session: Session) -> tuple[tuple[str, str], tuple[str, str], tuple[bool, bool]]:
         """Return the last answers to the adversarial prompt, what stands above them, and which are covered."""
-        answers = session.slot(Measured).answers
-        if session.live is None or answers is None:
+        kept, case = session.slot(Measured), session.live.case if session.live else session.case
+        answers = kept.answers
+        if case is None or answers is None:
             heads = weights_badge(VANILLA, words.NO_ANSWER), weights_badge(VANILLA, words.NO_ANSWER)
             return (words.NO_ANSWER_YET, words.NO_ANSWER_YET), heads, (False, False)
-        marks = run.judged(session.live.case.question, answers)
-        first, second = answers.texts
-        return (
-            (first, second),
-            words.heads(session.row, words.answer_note(ADVERSARIAL, judged=True), marks),
-            blurred(marks),
-        )
+        first, second = answers.texts if session.live else (answers.texts[0], NO_EDIT)
+        if kept.asked == OWN_PROMPT:
+            note = words.answer_note(OWN_PROMPT)
+            return (first, second), (weights_badge(VANILLA, note), weights_badge(session.row, note)), (True, True)
+        marks = run.judged(case.question, answers)
+        note = words.answer_note(kept.asked, judged=True)
+        return (first, second), words.heads(session.row, (note, note), marks), blurred(marks)
 
     def build_numbers(self) -> None:
         """Lay the four numbers out that matter."""
@@ -178,6 +179,7 @@ class CompareRoom(Room):
             outputs=[*self._compared, self.strength, self.ask_what, self.own_text],
         )
         self.bus.hear(News.EXAMPLE, self.on_arrived, outputs=self._compared)
+        self.bus.hear(News.BACK, self.on_back, outputs=[*self._compared, self.ask_what, self.own_text])
         lock = self.context.lock
         lock(self.ask)
         lock(self.undo, words_of_undo)
@@ -197,14 +199,15 @@ class CompareRoom(Room):
         self.context.react(self.ask_what.input, self.on_ask_what, inputs=[self.ask_what], outputs=[self.own_text])
         asked = [*self.bus.offered("suffix").inputs, self.ask_what, self.own_text, *self._decoding]
         shown = [*self.pair.parts, self.routing.detected]
-        press(self.ask.click, self.on_ask, clock=clock, inputs=asked, outputs=shown, starting="")
+        press(self.ask.click, self.on_ask, clock=clock, inputs=asked, outputs=shown, starting="", brief=True)
         for trigger, work, own in (
             (self.strength.release, self.on_strength, self.strength),
             (self.undo.click, self.on_undo, self.ask_what),
             (self.routing.routed.input, self.routing.on_routed, self.routing.routed),
         ):
             inputs = dict.fromkeys([own, *asked])
-            press(trigger, work, clock=clock, inputs=inputs, outputs=self._compared, tells=(News.LIVE,), starting="")
+            told: dict[str, Any] = {"outputs": self._compared, "tells": (News.LIVE,), "starting": "", "brief": True}
+            press(trigger, work, clock=clock, inputs=inputs, **told)
         self.curve.wire([*asked], [*self._compared, self.strength])
 
     def on_ask_what(self, _session: Session, values: Values) -> Update:
@@ -232,6 +235,7 @@ class CompareRoom(Room):
         self, session: Session, text: str, choice: str, otherwise: PromptFormat, decoding: Decoding
     ) -> Iterator[Update]:
         own = choice == OWN_PROMPT
+        session.slot(Measured).asked = choice
         note = words.answer_note(choice, session.live.format if session.live else None, otherwise, judged=not own)
         answers = run.ask(self.model, session, text, otherwise, decoding, self.context.detector)
         yield from streamed(self.pair, session, answers, note, decoding.max_new_tokens)
@@ -281,13 +285,7 @@ class CompareRoom(Room):
         """Tell the steps that the live weights changed, measure them here and ask what was asked."""
         yield from self.bus.tell(News.LIVE, session, values, but=self.on_live)
         if session.live is None:
-            hidden = gr.Row(visible=False)
-            yield {
-                self.tiles: words.NO_EDIT,
-                self.numbers: words.NO_EDIT,
-                self.figures: hidden,
-                self.more_figures: hidden,
-            }
+            yield self._nothing()
         elif measure:
             yield self._measured(session)
         yield from self.on_ask(session, values)
@@ -312,6 +310,29 @@ class CompareRoom(Room):
         if "comparison" in session.fresh and comparison is not None:
             update |= self._shown(session, comparison)
         return update
+
+    def on_back(self, session: Session, _values: Values) -> Update:
+        """Show the visitor's last answers and what was measured of their live edit, or that there is nothing."""
+        kept = session.slot(Measured)
+        texts, heads, covered = self._kept(session)
+        shown = {
+            **self.pair.show(texts, heads, covered=covered, compared=session.live is not None),
+            **self.routing.read(session),
+            self.ask_what: kept.asked,
+            self.own_text: gr.Textbox(visible=kept.asked == OWN_PROMPT),
+        }
+        if session.live is not None and kept.comparison is not None:
+            return {**shown, **self._shown(session, kept.comparison)}
+        return {**shown, **self._nothing()}
+
+    def _nothing(self) -> Update:
+        hidden = gr.Row(visible=False)
+        return {
+            self.tiles: words.NO_EDIT,
+            self.numbers: words.NO_EDIT,
+            self.figures: hidden,
+            self.more_figures: hidden,
+        }
 
     def _measured(self, session: Session) -> Update:
         return self._shown(session, run.measure(self.model, session))

@@ -16,7 +16,7 @@ from dashboard.steps.locate import figures, run
 from dashboard.steps.locate import texts as words
 from dashboard.steps.locate.run import LocatedCase
 from inspector.divergence import PRESETS
-from inspector.errors import CaseError
+from inspector.errors import CaseError, InspectorError
 
 
 class LocateRoom(Room):
@@ -107,6 +107,8 @@ class LocateRoom(Room):
         self.bus.offer("locate", Offer(read, drawn, self.measure))
         self.bus.offer("padding", Offer((self.padding,), call=lambda values: values[self.padding]))
         self.bus.hear(News.EXAMPLE, self.on_arrived, inputs=[self.distance, self.once], outputs=drawn)
+        shown = [*self.bus.offered("typed").inputs, self.distance, self.block]
+        self.bus.hear(News.BACK, self.on_back, inputs=shown, outputs=drawn)
         self.bus.hear(News.TYPED, self.on_typed, inputs=[self.distance], outputs=[self.locate_reading])
 
     @property
@@ -190,6 +192,22 @@ class LocateRoom(Room):
             self.heatmap: figures.divergence_heatmap(measured),
             self.heatmap_reading: words.heatmap_reading(measured),
         }
+
+    def on_back(self, session: Session, values: Values) -> Update:
+        """Show what the visitor has measured, and whether it is out of date."""
+        measured, distance = session.slot(LocatedCase).divergence, values[self.distance]
+        block = self.context.example.block if values[self.block] is None else self.layer(values)
+        last = self.model.architecture.last_block
+        shown = {
+            self.curve: figures.curve(measured, distance, block, self._recommended),
+            self.locate_reading: words.locate_reading(measured, distance, last, self.context.layers),
+            self.heatmap: figures.divergence_heatmap(measured),
+            self.heatmap_reading: words.heatmap_reading(measured),
+        }
+        try:
+            return {**shown, **self.on_typed(session, values)}
+        except InspectorError:  # the rail says what is wrong with the texts
+            return shown
 
     def on_pick(self, session: Session, values: Values) -> Update:
         """Mark the picked layer in the curve."""
