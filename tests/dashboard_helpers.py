@@ -48,6 +48,16 @@ CONTROLS = ("edit", "ask", "undo", "strength", "cancel")
 """What a run switches off or on."""
 
 
+@dataclass
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    seconds: float = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
 @cache
 def tiny_model() -> InspectedModel:
     """Return a Llama of three layers, its answers readable."""

@@ -15,11 +15,16 @@ from dashboard.kit.run import QUIET
 from dashboard.kit.session import Session
 
 WAKING = """
+const frame = element.closest(".block") ?? element;
+const fit = () => { frame.style.display = element.textContent.trim() ? "" : "none"; };
+new MutationObserver(fit).observe(element, { childList: true, subtree: true, characterData: true });
+fit();
 const look = () => { if (document.visibilityState === "visible") trigger("click"); };
 document.addEventListener("visibilitychange", look);
 window.addEventListener("online", look);
 """
-"""A page that comes to the front or back into the network asks whether it still shows what is there."""
+"""The line takes no room while it is empty. A page that comes to the front or back into the network asks whether it
+still shows what is there."""
 LOOK = 0.3
 """Seconds between two looks at whether a run has ended."""
 BROKEN = "The last run was ended because its page lost the connection. What it had finished until then is kept."
@@ -87,9 +92,16 @@ class Visit(Room):
 
     def drawn(self, session: Session, values: Values) -> Update:
         """Return the whole page as its session has it."""
-        values = {**values, **session.controls}
-        update: Update = dict(session.controls)
-        if session.own:
-            update |= self.bus.told(News.BACK, session, values)
-            update |= self.bus.told(News.ENDED, session, values)
-        return update
+        kept: Update = dict(session.controls)
+        values = {**values, **kept}
+        if not session.own:
+            return kept
+        told = self.bus.told(News.BACK, session, values) | self.bus.told(News.ENDED, session, values)
+        return kept | {part: with_value(value, kept[part]) if part in kept else value for part, value in told.items()}
+
+
+def with_value(changed: Any, value: Any) -> Any:
+    """Return a component that an update changes, with the value that it had if the update gives it none."""
+    if not isinstance(changed, gr.blocks.Block) or "value" in changed.constructor_args:
+        return changed
+    return type(changed)(**{**changed.constructor_args, "value": value})

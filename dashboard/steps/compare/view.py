@@ -65,11 +65,12 @@ class CompareRoom(Room):
             heads = weights_badge(VANILLA, words.NO_ANSWER), weights_badge(VANILLA, words.NO_ANSWER)
             return (words.NO_ANSWER_YET, words.NO_ANSWER_YET), heads, (False, False)
         first, second = answers.texts if session.live else (answers.texts[0], NO_EDIT)
+        cut = "" if all(answers.finished) else " · cut short"
         if kept.asked == OWN_PROMPT:
-            note = words.answer_note(OWN_PROMPT)
+            note = words.answer_note(OWN_PROMPT) + cut
             return (first, second), (weights_badge(VANILLA, note), weights_badge(session.row, note)), (True, True)
         marks = run.judged(case.question, answers)
-        note = words.answer_note(kept.asked, judged=True)
+        note = words.answer_note(kept.asked, judged=True) + cut
         return (first, second), words.heads(session.row, (note, note), marks), blurred(marks)
 
     def build_numbers(self) -> None:

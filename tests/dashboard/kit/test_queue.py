@@ -83,7 +83,10 @@ def test_first_come_is_first_served():
 
 def test_a_long_run_lets_others_have_their_turn_after_its_slice_and_goes_on_behind_them():
     line, long_one, short_one = Line(slice=0.2, rest=60), [], []
-    runs = line.turns(steps("long", 30, 0.02), "atlas", tell=told), line.turns(steps("short", 3, 0.02), "edit", tell=told)
+    runs = (
+        line.turns(steps("long", 30, 0.02), "atlas", tell=told),
+        line.turns(steps("short", 3, 0.02), "edit", tell=told),
+    )
     events: list[str] = []
 
     def take(run: Iterator[Any], kept: Told) -> None:
@@ -100,9 +103,11 @@ def test_a_long_run_lets_others_have_their_turn_after_its_slice_and_goes_on_behi
     for thread in threads:
         thread.join(30)
     place = events.index("short2")
-    assert 0 < events.index("short0") and place < events.index("long29"), "it did not wait for the end of the long one"
+    assert events.index("short0") > 0 and place < events.index("long29"), "it did not wait for the end of the long one"
     assert events[-1] == "long29" and sum(isinstance(event, str) for event in long_one) == 30
-    assert any(isinstance(event, Place) and event.begun for event in long_one), "it was told that others have their turn"
+    assert any(isinstance(event, Place) and event.begun for event in long_one), (
+        "it was told that others have their turn"
+    )
 
 
 def test_the_wait_is_expected_from_what_such_runs_took_and_never_more_than_a_slice_each():
