@@ -53,6 +53,7 @@ class Sessions:
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._pages: dict[str, _Page] = {}
         self._gone: OrderedDict[str, str] = OrderedDict()
+        self._shared: tuple[Session | None, dict[int, int]] = None, {}
         self._lock = threading.RLock()
 
     def of(self, key: str) -> Session:
@@ -125,7 +126,10 @@ class Sessions:
         Args:
             but: What of this session's is shared with all: it costs nothing more.
         """
-        weight = bytes_of(session) - bytes_of(session, only=storages(but))
+        if self._shared[0] is not but:
+            self._shared = but, storages(but)
+        shared = self._shared[1]
+        weight = sum(size for place, size in storages(session).items() if place not in shared)
         with self._lock:
             session.bytes = weight
             self.sweep()
@@ -239,12 +243,3 @@ def storages(held: Any) -> dict[int, int]:
         elif is_dataclass(one) and not isinstance(one, type):
             looked += [getattr(one, entry.name) for entry in fields(one)]
     return found
-
-
-def bytes_of(held: Any, only: dict[int, int] | None = None) -> int:
-    """Return how many bytes something holds.
-
-    Args:
-        only: Count what is among these storages only.
-    """
-    return sum(size for place, size in storages(held).items() if only is None or place in only)

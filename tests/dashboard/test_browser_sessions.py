@@ -82,7 +82,8 @@ def visitors(chromium, served, request) -> Iterator[Any]:
     for number, page in enumerate(pages):
         page.screenshot(path=ARTIFACTS / f"{request.node.name}-{number}.png")
         problems += page.problems
-        page.context.close()
+    for context in {page.context for page in pages}:
+        context.close()
     assert problems == []
 
 
@@ -109,7 +110,7 @@ def wait_for(page, selector: str, wanted: str) -> None:
 
 
 def wait_for_value(page, selector: str, wanted: str) -> None:
-    page.wait_for_function("([s, t]) => document.querySelector(s).value === t", arg=[selector, wanted], timeout=WAIT)
+    page.wait_for_function("([s, t]) => document.querySelector(s)?.value === t", arg=[selector, wanted], timeout=WAIT)
 
 
 def wait_until_idle(page) -> None:
