@@ -70,6 +70,7 @@ def build_app(
         house.connect_to(app)
         api.connect(house.context)
         if background is not None:
+            background.give_way = house.context.line.give_way
             background.start(house.context.calibrated)
         _hear_of_lost_pages(app, sessions)
     shown.give_way = house.context.line.give_way

@@ -8,6 +8,7 @@ page would have to read out of the browser's storage and send along. It names no
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 from http.cookies import CookieError, SimpleCookie
@@ -120,6 +121,8 @@ def _cookie(scope: Any, sent: str) -> str:
     key = known.value if known is not None and _KEY.fullmatch(known.value) else ""
     if not key.startswith(STARTED):
         key = f"{STARTED}.{secrets.token_urlsafe(24)}{AGAIN if key else ''}"
-    # Inside another site's frame, as on a Space, a browser keeps a cookie only if it is cut off from all other sites.
-    framed = "SameSite=None; Secure; Partitioned" if scope["scheme"] == "https" else "SameSite=Lax"
-    return f"{_name(scope)}={key}; Path=/; Max-Age={KEEP}; HttpOnly; {framed}"
+    sent_to = "SameSite=Lax"
+    if scope["scheme"] == "https":
+        # A Space stands in another site's frame, where a browser keeps a cookie only if it is cut off from other sites.
+        sent_to = "Secure; SameSite=None; Partitioned" if os.environ.get("SPACE_ID") else "Secure; SameSite=Lax"
+    return f"{_name(scope)}={key}; Path=/; Max-Age={KEEP}; HttpOnly; {sent_to}"

@@ -86,6 +86,19 @@ def test_a_key_of_an_earlier_start_is_replaced_by_one_that_says_so(web):
     assert again == given
 
 
+@pytest.mark.parametrize(
+    ("scheme", "space", "kind"),
+    [
+        ("http", "", "HttpOnly; SameSite=Lax"),
+        ("https", "", "HttpOnly; Secure; SameSite=Lax"),
+        ("https", "me/mine", "HttpOnly; Secure; SameSite=None; Partitioned"),
+    ],
+)
+def test_the_key_is_sent_to_this_site_only_and_on_a_space_inside_its_frame(monkeypatch, scheme, space, kind):
+    monkeypatch.setenv("SPACE_ID", space)
+    assert doors._cookie({"server": ("h", 1), "scheme": scheme}, "").endswith(kind)
+
+
 def asked(page: str, user: str | None = None, **cookies: str) -> Any:
     """A request as Gradio hands it on."""
     inner = types.SimpleNamespace(cookies=cookies, scope={"server": ("127.0.0.1", 7860)})
