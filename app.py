@@ -61,8 +61,36 @@ def options() -> argparse.ArgumentParser:
     server.add_argument("--share", action="store_true", help="make a public link through Gradio's servers")
     server.add_argument("--auth", default=None, metavar="USER:PASSWORD", help="ask visitors to log in")
     server.add_argument("--read-only", action="store_true", help="demo mode: bundled examples only, no free text")
+    server.add_argument(
+        "--keep-for",
+        type=_minutes,
+        default=120,
+        metavar="MINUTES",
+        help="keep what a visitor has done so long after they were last there; a reload finds it (default: 120)",
+    )
+    server.add_argument(
+        "--session-memory",
+        type=_gigabytes,
+        default=4,
+        metavar="GB",
+        help="what all visitors' edits and results may hold together; the longest unseen go first (default: 4)",
+    )
     server.add_argument("--open", action="store_true", help="open a browser")
     return parser
+
+
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if not 0 < minutes < 1e6:
+        raise argparse.ArgumentTypeError("give a number of minutes above 0")
+    return minutes
+
+
+def _gigabytes(text: str) -> float:
+    gigabytes = float(text)
+    if not 0 < gigabytes < 1e6:
+        raise argparse.ArgumentTypeError("give a number of gigabytes above 0")
+    return gigabytes
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -194,7 +222,14 @@ def load_page(
         with no_interrupt_missed():
             from dashboard.page import build_app, launch_options
 
-        app = build_app(model, read_only=chosen.read_only, calibrate=chosen.calibrate, example=chosen.example)
+        app = build_app(
+            model,
+            read_only=chosen.read_only,
+            calibrate=chosen.calibrate,
+            example=chosen.example,
+            grace=60 * chosen.keep_for,
+            most_bytes=1e9 * chosen.session_memory,
+        )
         opening.say("Opening the page", 0.95)
         return app, launch_options()
     except InspectorError as error:

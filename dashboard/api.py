@@ -305,8 +305,8 @@ def connect(context: Context) -> None:
         status,
     )
     for function in functions:
-        gr.api(function, api_name=function.__name__)
-    gr.api(cancel, api_name="cancel", queue=False)
+        gr.api(context.in_line(function), api_name=function.__name__)
+    gr.api(cancel, api_name="cancel")
 
 
 def require_own_format(session: Session, suffix: str | None, chat: bool | None) -> None:

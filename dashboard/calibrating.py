@@ -24,7 +24,7 @@ from inspector.model import InspectedModel
 class Calibrating:
     """One calibration in the background.
 
-    Visitors take turns with it: it holds the model's lock for one forward pass at a time.
+    It gives way to visitors between its steps, and holds the model's lock for one forward pass at a time.
 
     Args:
         model: The model.
@@ -37,6 +37,7 @@ class Calibrating:
         self._stopped = threading.Event()
         self.done = False
         """Whether there is a calibration now."""
+        self.give_way: Callable[[], None] = lambda: None
 
     def start(self, done: Callable[[Calibration], None]) -> None:
         """Begin; the thread ends with the program.
@@ -93,6 +94,7 @@ class Calibrating:
             except StopIteration as end:
                 return end.value
             self._said, self._share = event.message, event.fraction
+            self.give_way()
 
 
 EVERY = 3.0

@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from dashboard import api, heading
 from dashboard.calibrating import Calibrating, CalibratingLine
 from dashboard.example.arriving import Arriving
 from dashboard.example.make import Example
+from dashboard.kit.doors import Doors
 from dashboard.kit.live import LiveBadge
 from dashboard.kit.room import Context, Room
 from dashboard.kit.run import QUIET
-from dashboard.kit.session import Sessions
+from dashboard.kit.visit import Visit
+from dashboard.kit.visitors import GRACE, MOST_BYTES, Sessions
 from dashboard.steps.case.view import CaseRoom
 from dashboard.steps.compare.asking import LONGEST_ANSWER
 from dashboard.steps.compare.view import CompareRoom
@@ -41,6 +44,8 @@ def build_app(
     example_folder: Path | None = None,
     calibrate: bool = False,
     example: bool = True,
+    grace: float = GRACE,
+    most_bytes: float = MOST_BYTES,
 ) -> gr.Blocks:
     """Build the dashboard for one model; what is there of the finished example is read, the rest made behind the page.
 
@@ -50,25 +55,31 @@ def build_app(
         example_folder: Where the example is kept; the cache by default.
         calibrate: Calibrate a model that is not calibrated yet, in the background.
         example: Show a finished example, and make it where it is not there.
+        grace: Seconds for which what a visitor has done is kept after they were last there.
+        most_bytes: What all visitors' sessions may hold together.
     """
     calibration = _calibration(model)
     decoding = Decoding(max_new_tokens=LONGEST_ANSWER)
     shown = Example(model, decoding, example_folder, calibration, wanted=example)
-    sessions = Sessions()
+    sessions = Sessions(grace, most_bytes)
     # Gradio copies what can be downloaded, answers among it: its copies are deleted when they are an hour old.
     with gr.Blocks(title="DINM Inspector", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as app:
         background = Calibrating(model) if calibrate and calibration is None else None
         line = CalibratingLine(background) if background is not None else None
         house = House(model, sessions, shown, read_only, calibration, line)
         house.build()
-        house.arriving.connect(app)
+        house.connect_to(app)
         api.connect(house.context)
         if background is not None and line is not None:
             line.connect(app, house.context)
+            background.give_way = house.context.line.give_way
             background.start(house.context.calibrated)
-        _forget_visitors(app, sessions)
+        _hear_of_lost_pages(app, sessions)
+    shown.give_way = house.context.line.give_way
     shown.start()
-    app.queue(default_concurrency_limit=8, max_size=64)
+    sessions.sweep_in_background()
+    # Long runs stand in a line of our own (kit/queue), so Gradio lets everything through at once: typing never waits.
+    app.queue(default_concurrency_limit=None, max_size=1024, api_open=False)
     return app
 
 
@@ -101,7 +112,7 @@ class House:
     ) -> None:
         self.line = line
         self.context = Context(model, sessions, example, read_only, calibration)
-        self.badge = LiveBadge(self.context)
+        self.badge, self.visit = LiveBadge(self.context), Visit(self.context)
         self.arriving = Arriving(self.context)
         self.rooms: dict[str, Any] = {kind.name: kind(self.context) for kind in STEPS}
 
@@ -112,6 +123,7 @@ class House:
             self.badge.build()
             gr.HTML(heading.views(), elem_id="views")
         gr.HTML(heading.HELP, elem_id="help")
+        self.visit.build()
         with gr.Column(elem_id="behind"):
             self.arriving.build()
             if self.line is not None:
@@ -125,11 +137,20 @@ class House:
                     self._operation()
                 for name in LATER:
                     self._later(name)
-        rooms = [self.badge, *self.rooms.values()]
+        rooms = [self.visit, self.badge, *self.rooms.values()]
         for room in rooms:
             room.hear()
         for room in rooms:
             room.connect()
+
+    def connect_to(self, app: gr.Blocks) -> None:
+        """Wire what happens when the page opens.
+
+        Args:
+            app: The page.
+        """
+        self.visit.connect_to(app)
+        self.arriving.connect(app)
 
     def _operation(self) -> None:
         """The operation on one screen, its details folded below it."""
@@ -168,7 +189,7 @@ class House:
         with gr.Column(visible=False, elem_id=f"view-{name}", elem_classes=["view", "step"]) as view:
             self.rooms[name].build()
         opener = gr.Button(f"Open {name}", elem_id=f"open-{name}", elem_classes="opener")
-        opener.click(lambda: gr.Column(visible=True), None, view, queue=False, **QUIET)
+        opener.click(lambda: gr.Column(visible=True), None, view, **QUIET)
 
 
 def _calibration(model: InspectedModel) -> Calibration | None:
@@ -183,11 +204,11 @@ def _calibration(model: InspectedModel) -> Calibration | None:
     return found
 
 
-def _forget_visitors(app: gr.Blocks, sessions: Sessions) -> None:
-    def forget(request: gr.Request) -> None:
-        sessions.drop(request.session_hash)
+def _hear_of_lost_pages(app: gr.Blocks, sessions: Sessions) -> None:
+    def leave(request: gr.Request) -> None:
+        sessions.leave(request.session_hash or "")
 
-    app.unload(forget)
+    app.unload(leave)
 
 
 def launch_options() -> dict[str, Any]:
@@ -203,6 +224,8 @@ def launch_options() -> dict[str, Any]:
         "mcp_server": False,
         "footer_links": [],
         "show_error": True,
+        "max_threads": 200,
+        "app_kwargs": {"middleware": [Middleware(Doors)]},
     }
 
 

@@ -6,11 +6,11 @@ one matrix of several blocks at once. A method is what differs: terms, tensors, 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -99,7 +99,7 @@ class Descent:
     """
 
     trained: Trained
-    lock: threading.RLock
+    lock: AbstractContextManager[Any]
     scale: float = 1.0
     trace: list[Step] = field(default_factory=list)
     updates: int = 0

@@ -23,7 +23,7 @@ from transformers import LlamaConfig
 
 from dashboard.example.make import Example, make_example
 from dashboard.kit.room import Context, Room
-from dashboard.kit.session import Sessions
+from dashboard.kit.visitors import Sessions
 from dashboard.page import House
 from dashboard.steps.stress import run as stress
 from editing.calibration import Calibration
@@ -46,6 +46,16 @@ GENEROUS: dict[str, Any] = {
 QUICK |= GENEROUS
 CONTROLS = ("edit", "ask", "undo", "strength", "cancel")
 """What a run switches off or on."""
+
+
+@dataclass
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    seconds: float = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
 
 
 @cache
@@ -90,7 +100,7 @@ class Page:
     @cached_property
     def roles(self) -> dict[str, Any]:
         """Its components by role: a step's own name for it, after the step's where several steps use the same."""
-        found: dict[str, Any] = {"live": self.house.badge.live}
+        found: dict[str, Any] = {"live": self.house.badge.live, "notice": self.house.visit.notice}
         for name, room in self.house.rooms.items():
             parts = [part for part in vars(room).values() if isinstance(part, Room)]
             for holder in (room, getattr(room, "inside", None), *parts):
@@ -159,6 +169,7 @@ def open_page(folder: Path, read_only: bool = False, calibration: Calibration | 
     with gr.Blocks(analytics_enabled=False) as app:
         house = House(model, Sessions(), example, read_only, calibration)
         house.build()
+        house.connect_to(app)
     return Page(app, house)
 
 
@@ -186,6 +197,7 @@ class Visitor:
 
     def __post_init__(self) -> None:
         self.on = {name: getattr(self.page.parts, name).interactive is not False for name in CONTROLS}
+        self.page.context.arrive(self.request)
 
     @property
     def request(self) -> Any:

@@ -48,10 +48,14 @@ class Arriving:
         outputs = [self.line, self.clock, *bus.outputs(News.EXAMPLE, News.ENDED)]
 
         def on_example_part(values: Values, request: gr.Request) -> Any:
-            return self.look(self.context.session(request), values) or gr.skip()
+            session = self.context.visit(request)
+            return self.look(session, values) if session is not None else gr.skip()
 
-        for event in (app.load, self.clock.tick):
-            event(on_example_part, set(inputs), list(dict.fromkeys(outputs)), queue=False, **QUIET)
+        def on_opening(values: Values, request: gr.Request) -> Any:
+            return self.look(self.context.arrive(request), values)
+
+        for event, look in ((app.load, on_opening), (self.clock.tick, on_example_part)):
+            event(look, set(inputs), list(dict.fromkeys(outputs)), **QUIET)
 
     def note(self) -> str:
         """Return the line: what is made now, why it was not finished, or nothing."""

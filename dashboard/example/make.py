@@ -98,6 +98,7 @@ class Example:
         self._making, self._parts = Session(), frozenset[str]()
         self._making.case, self._making.format = case_of(self.texts), self.texts.format
         self._said = ""
+        self.give_way: Callable[[], None] = lambda: None
         self._ended, self._stopped = threading.Event(), threading.Event()
         if wanted:
             self._read()
@@ -152,7 +153,7 @@ class Example:
         session.slot(Looked).panel = panel
 
     def start(self) -> None:
-        """Make what is missing in the background; visitors take turns with it at the model's lock."""
+        """Make what is missing in the background; it gives way to visitors between its steps."""
         if not self.ended:
             # A thread that is still in the middle of a forward pass when Python ends would abort the program.
             atexit.register(self._leave)
@@ -219,6 +220,7 @@ class Example:
             if self._stopped.is_set():
                 break
             self._tell(f"Making the example: {_TITLES[part]}. {said}")
+            self.give_way()
         if self._stopped.is_set():
             self._tell("The example was stopped.")
             return False

@@ -25,6 +25,7 @@ class News(Enum):
     ENDED = "a long run ended"
     CALIBRATED = "the model was calibrated behind the open page"
     EXAMPLE = "parts of the finished example have come"
+    BACK = "a page shows a visitor's session anew: all that it holds, or that it holds nothing"
 
 
 @dataclass(frozen=True)

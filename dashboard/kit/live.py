@@ -31,6 +31,7 @@ class LiveBadge(Room):
         """Follow the live weights."""
         self.bus.hear(News.LIVE, self.on_live, outputs=[self.live])
         self.bus.hear(News.EXAMPLE, self.on_live, outputs=[self.live])
+        self.bus.hear(News.BACK, self.on_live, outputs=[self.live])
 
     def on_live(self, session: Session, _values: Values) -> Update:
         """Name the weights that are live now."""

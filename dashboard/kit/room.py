@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import gradio as gr
 
 from dashboard.kit.bus import Bus, News, Update, Values
-from dashboard.kit.html import message
+from dashboard.kit.controls import is_control, remember
+from dashboard.kit.doors import is_from_before, key_of
+from dashboard.kit.html import message, reading
+from dashboard.kit.queue import Line
 from dashboard.kit.run import CANCEL, CANCEL_OFF, QUIET, SENT, shown_to_user, stop_line
-from dashboard.kit.session import Session, Sessions
+from dashboard.kit.session import Session
+from dashboard.kit.visitors import Sessions
 from editing.calibration import Calibration
 from editing.memory import memory_told
 from editing.trial_edits import Layers
 from inspector.errors import CaseError
 from inspector.model import Detector, InspectedModel
+
+RUNNING = "Something is still running for you. Wait for it, or press Cancel."
+LEFT_LINE = "Cancelled while it waited in line; nothing was changed."
+STARTED_ANEW = "the program was started anew since"
 
 
 class Context:
@@ -44,6 +53,9 @@ class Context:
         self.example = example
         self.read_only = read_only
         self.bus = Bus()
+        self.line = Line()
+        self.notice: Any = None
+        self.controls: dict[Any, None] = {}
         self.detector: Detector | None = None
         self.layers: Layers | None = None
         if calibration is not None:
@@ -54,22 +66,90 @@ class Context:
         self.detector, self.layers = made.detector, made.layers
 
     def session(self, request: gr.Request | None) -> Session:
-        """Return the visitor's session; it starts with the finished example."""
-        session = self.sessions.of(request.session_hash if request else None)
+        """Return the session of whoever asks; it starts with the finished example."""
+        session = self.sessions.of(key_of(request))
         if not session.started:
             self.example.fill(session)
         return session
 
+    def arrive(self, request: gr.Request) -> Session:
+        """Return the session of a visitor whose page has just opened; what was lost since is in its ``said``."""
+        key = key_of(request)
+        session = self.sessions.arrive(request.session_hash or "", key)
+        if not session.started:
+            self.example.fill(session)
+            why = self.sessions.why_gone(key) or (STARTED_ANEW if is_from_before(key) else None)
+            if why is not None:
+                session.said = f"What you did here before is gone: {why}. The page is as for a new visitor."
+        if not session.own:
+            session.seen = self.example.drawn
+        return session
+
+    def visit(self, request: gr.Request) -> Session | None:
+        """Return the session that an open page shows; ``None`` if it is gone."""
+        return self.sessions.at(request.session_hash or "", key_of(request))
+
+    def gone(self, request: gr.Request) -> Update:
+        """Give a page whose session is gone an empty one, and say so; the page is drawn anew after that."""
+        key = key_of(request)
+        why = self.sessions.why_gone(key) or STARTED_ANEW
+        session = self.sessions.arrive(request.session_hash or "", key)
+        if not session.started:
+            session.started = session.own = True
+        session.emptied = True
+        said = (
+            f"Your session is gone: {why}. Live now: {session.row.label()}. Nothing was done; your texts are still in "
+            "the rail, so press again to go on."
+        )
+        gr.Warning(said, duration=20)
+        return {self.notice: reading(said, "warn")}
+
     @contextmanager
     def reserved(self, request: gr.Request | None) -> Iterator[Session]:
-        """Reserve the visitor's session for one run at a time."""
+        """Reserve the session of whoever asks for one run at a time."""
         session = self.session(request)
-        if not session.begin():
-            raise CaseError("Something is still running for you. Wait for it, or press Cancel.")
-        try:
+        with self._reserving(session, request):
             yield session
+
+    @contextmanager
+    def _reserving(self, session: Session, request: gr.Request | None) -> Iterator[None]:
+        if not session.begin():
+            raise CaseError(RUNNING)
+        session.page, session.broken = request.session_hash if request else None, False
+        try:
+            yield
+        except GeneratorExit:  # nobody takes what it yields any more
+            session.broken = True
+            raise
         finally:
             session.end()
+            if request:
+                self.sessions.drew(request.session_hash or "", session)
+            self.sessions.weigh(session, self.example.session)
+
+    def in_line(self, endpoint: Callable[..., Any]) -> Callable[..., Any]:
+        """Let an endpoint for programs stand in line, if it is a long run: one that yields."""
+        if not inspect.isgeneratorfunction(endpoint):
+            return endpoint
+
+        @functools.wraps(endpoint)
+        def in_line(*arguments: Any, **named: Any) -> Iterator[Any]:
+            request = next((one for one in (*arguments, *named.values()) if isinstance(one, gr.Request)), None)
+            with shown_to_user():
+                session = self.session(request)
+                if session.busy:
+                    raise CaseError(RUNNING)
+                session.cancelled.clear()
+                session.queued, session.page = True, request.session_hash if request else None
+                try:
+                    run = endpoint(*arguments, **named)
+                    begun = yield from self.line.turns(run, endpoint.__name__, session.cancelled.is_set)
+                finally:
+                    session.queued = False
+                if not begun:
+                    raise CaseError(LEFT_LINE)
+
+        return in_line
 
     def lock(self, component: Any, idle: Callable[[Session], Any] | None = None) -> None:
         """Switch a component off while something runs for the visitor.
@@ -91,11 +171,13 @@ class Context:
         self.bus.hear(News.ENDED, lambda *_: {button: gr.Button(CANCEL_OFF, interactive=False)}, outputs=[button])
 
         def on_cancel(request: gr.Request) -> None:
-            self.session(request).cancelled.set()
+            session = self.visit(request)
+            if session is not None:
+                session.cancelled.set()
 
         # The browser answers the press; the work itself says that it has stopped, within one step.
         button.click(None, None, button, js=SENT, **QUIET)
-        button.click(on_cancel, None, None, queue=False, **QUIET)
+        button.click(on_cancel, None, None, **QUIET)
 
     def press(
         self,
@@ -109,37 +191,63 @@ class Context:
         starting: str = "Starting",
         when: Callable[[Session, Values], bool] = lambda session, values: True,
         first: Callable[[Session, Values], None] = lambda session, values: None,
+        brief: bool = False,
     ) -> Any:
-        """Wire a long run: the session is reserved, buttons are locked, errors are told, hearers redraw.
+        """Wire a run: the session is reserved, buttons are locked, it waits its turn, errors are told, hearers redraw.
 
         Args:
             trigger: A component's event, for example ``button.click``.
             work: The run.
-            clock: The component that says how far it is.
+            clock: The component that says how far it is, and while it waits where it stands in line.
             inputs: What it reads.
             outputs: What it changes.
             tells: The news that it may tell.
             starting: First words of the clock; empty for none.
             when: Whether there is anything to run; nothing changes if not.
             first: What is done before anything else can be pressed, for example keeping what the controls say.
+            brief: It passes between the steps of long runs, without standing in line.
         """
         bus = self.bus
 
+        def pressed(session: Session, values: Values) -> Generator[Any, None, None]:
+            first(session, values)
+            began = bus.told(News.BEGAN, session, values)
+            yield {**began, clock: message(starting)} if starting else began
+            try:
+                with memory_told():
+                    yield from running(session, values)
+            except Exception as error:  # whatever it was, the page must be usable again
+                yield {**bus.told(News.ENDED, session, values), clock: message(stop_line(error))}
+                raise
+            yield bus.told(News.ENDED, session, values)
+
+        def running(session: Session, values: Values) -> Iterator[Update]:
+            run: Any = work(session, values)
+            if brief:
+                yield from run
+                return
+            cancelled = session.cancelled.is_set
+            begun = yield from self.line.turns(
+                run, work.__name__, cancelled, lambda place: {clock: message(place.text())}
+            )
+            if not begun:
+                yield {clock: message(LEFT_LINE)}
+
         def handle(values: Values, request: gr.Request) -> Iterator[Any]:
-            with shown_to_user(), self.reserved(request) as session:
-                if not when(session, values):
-                    yield gr.skip()
+            with shown_to_user():
+                session = self.visit(request)
+                if session is None:
+                    yield self.gone(request)
                     return
-                first(session, values)
-                began = bus.told(News.BEGAN, session, values)
-                yield {**began, clock: message(starting)} if starting else began
-                try:
-                    with memory_told():
-                        yield from work(session, values)
-                except Exception as error:  # whatever it was, the page must be usable again
-                    yield {**bus.told(News.ENDED, session, values), clock: message(stop_line(error))}
-                    raise
-                yield bus.told(News.ENDED, session, values)
+                remember(self.controls, session, values)
+                with self._reserving(session, request):
+                    if not when(session, values):
+                        yield gr.skip()
+                        return
+                    with closing(pressed(session, values)) as run:
+                        for update in run:
+                            remember(self.controls, session, update)
+                            yield update
 
         return self._wire(
             trigger, handle, work, [*inputs, *bus.inputs(*tells)], self._outputs(outputs, clock, *tells), tells
@@ -157,7 +265,7 @@ class Context:
         tells: tuple[News, ...] = (),
         **options: Any,
     ) -> Any:
-        """Wire something short: it returns an update, or yields several.
+        """Wire something short, which never stands in line: it returns an update, or yields several.
 
         Args:
             reserve: Refuse it while something runs for the visitor.
@@ -166,35 +274,44 @@ class Context:
         """
 
         @contextmanager
-        def lent(request: gr.Request) -> Iterator[Session]:
+        def lent(values: Values, request: gr.Request) -> Iterator[Session | None]:
             with shown_to_user():
-                if reserve:
-                    with self.reserved(request) as session:
+                session = self.visit(request)
+                remember(self.controls, session, values)
+                if reserve and session is not None:
+                    with self._reserving(session, request):
                         yield session
                 else:
-                    yield self.session(request)
+                    yield session
+
+        def kept(session: Session, update: Update | None) -> Any:
+            remember(self.controls, session, update or {})
+            return update or gr.skip()
 
         if inspect.isgeneratorfunction(work):
 
             def stream(values: Values, request: gr.Request) -> Iterator[Any]:
-                with lent(request) as session:
+                with lent(values, request) as session:
+                    if session is None:
+                        yield self.gone(request)
+                        return
                     for update in work(session, values):
-                        yield update or gr.skip()
+                        yield kept(session, update)
 
             handle: Any = stream
         elif event:
 
             def select(values: Values, request: gr.Request, chosen: gr.EventData) -> Any:
-                with lent(request) as session:
-                    return work(session, values, chosen) or gr.skip()
+                with lent(values, request) as session:
+                    return self.gone(request) if session is None else kept(session, work(session, values, chosen))
 
             select.__annotations__["chosen"] = event
             handle = select
         else:
 
             def answer(values: Values, request: gr.Request) -> Any:
-                with lent(request) as session:
-                    return work(session, values) or gr.skip()
+                with lent(values, request) as session:
+                    return self.gone(request) if session is None else kept(session, work(session, values))
 
             handle = answer
         read, drawn = [*inputs, *self.bus.inputs(*tells)], [*outputs, *self.bus.outputs(*tells)]
@@ -214,7 +331,9 @@ class Context:
         **options: Any,
     ) -> Any:
         handle.__name__ = work.__name__
-        last = trigger(handle, set(inputs), list(dict.fromkeys(outputs)), **{**QUIET, **options})
+        self.controls |= dict.fromkeys(part for part in inputs if is_control(part))
+        said = [self.notice] if self.notice is not None else []
+        last = trigger(handle, set(inputs), list(dict.fromkeys([*outputs, *said])), **{**QUIET, **options})
         for news in tells:
             for heard in self.bus.hearings(news, later=True):
                 last = self.react(last.then, heard.answer, inputs=heard.inputs, outputs=heard.outputs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -63,6 +62,15 @@ class Session:
         own: Whether the visitor has run anything: the example is not shown over it any more.
         seen: The parts of the example that the visitor's page shows.
         fresh: Those that have just come.
+        controls: What stood last in each control that a reload brings back, by component.
+        page: The page, by Gradio's hash, that what runs belongs to.
+        queued: Whether a program's run stands in line.
+        broken: The last run was ended because its page had gone.
+        emptied: It took the place of one that is gone, and its page does not show that yet.
+        said: What its page is told when it is opened.
+        runs: How many runs it has had.
+        last_seen: When its visitor was last there, by the clock of the store.
+        bytes: What it holds that nobody else does, as last weighed.
     """
 
     case: Case | None = None
@@ -77,6 +85,15 @@ class Session:
     own: bool = False
     seen: frozenset[str] = frozenset()
     fresh: frozenset[str] = frozenset()
+    controls: dict[Any, Any] = field(default_factory=dict)
+    page: str | None = None
+    queued: bool = False
+    broken: bool = False
+    emptied: bool = False
+    said: str = ""
+    runs: int = 0
+    last_seen: float = 0.0
+    bytes: int = 0
     _slots: dict[type, Any] = field(default_factory=dict)
     _busy: threading.Lock = field(default_factory=threading.Lock)
 
@@ -129,7 +146,24 @@ class Session:
 
     def end(self) -> None:
         """Release what :meth:`begin` reserved."""
+        self.runs += 1
         self._busy.release()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something runs or waits for the visitor."""
+        return self.queued or self._busy.locked()
+
+    @property
+    def slots(self) -> list[Any]:
+        """What the steps keep of this visitor."""
+        return list(self._slots.values())
+
+    def close(self) -> None:
+        """End what runs and delete what is on disk."""
+        self.cancelled.set()
+        if self.files is not None:
+            self.files.cleanup()
 
     def add(self, edit: LiveEdit) -> None:
         """Make an edit the live one, at strength 1; one that was live before comes up again and is not kept twice."""
@@ -158,31 +192,3 @@ class Session:
         self.edits = self.edits[:-1]
         self._other_weights()
         return self.live
-
-
-class Sessions:
-    """All visitors, by Gradio's session hash; the least recently seen go first when there are too many."""
-
-    def __init__(self, limit: int = 200) -> None:
-        self._limit = limit
-        self._sessions: OrderedDict[str, Session] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def of(self, key: str | None) -> Session:
-        """Return a visitor's session, new on first sight."""
-        with self._lock:
-            session = self._sessions.setdefault(key or "", Session())
-            self._sessions.move_to_end(key or "")
-            while len(self._sessions) > self._limit:
-                self._sessions.popitem(last=False)[1].cancelled.set()
-            return session
-
-    def drop(self, key: str | None) -> None:
-        """Forget a visitor and stop what runs for them."""
-        with self._lock:
-            session = self._sessions.pop(key or "", None)
-        if session is not None:
-            session.cancelled.set()
-
-    def __len__(self) -> int:
-        return len(self._sessions)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from inspector.errors import PromptError
 from inspector.model.architecture import Architecture
 from inspector.model.patch import Row, live_patches
 from inspector.model.prompt_format import Turn, has_chat_template, read_turn
+from inspector.model.turns import FairLock
 
 
 @dataclass(eq=False)
@@ -33,7 +33,7 @@ class InspectedModel:
         tokenizer: Its tokenizer.
         architecture: Where its parts are.
         fingerprint: Names the base weights (:func:`inspector.model.patch.fingerprint`).
-        lock: Held during every forward pass.
+        lock: Held during every forward pass; it goes to whoever has waited longest.
     """
 
     name: str
@@ -41,7 +41,7 @@ class InspectedModel:
     tokenizer: Any
     architecture: Architecture
     fingerprint: str
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    lock: FairLock = field(default_factory=FairLock)
 
     @property
     def blocks(self) -> int:

@@ -36,6 +36,8 @@ NAMES = (
     "auth",
     "read-only",
     "open",
+    "keep-for",
+    "session-memory",
 )
 
 Serve = Callable[..., gr.Blocks]
@@ -124,6 +126,19 @@ def test_a_model_is_calibrated_behind_its_page_unless_one_says_no(monkeypatch):
     assert app.main([]) == app.main(["--no-calibration"]) == 2 and asked == [True, False]
 
 
+def test_how_long_and_how_much_is_kept_of_visitors_reaches_the_page(monkeypatch):
+    asked: list[tuple[float, float]] = []
+
+    def build(_model, *, grace: float, most_bytes: float, **_options: Any):
+        asked.append((grace, most_bytes))
+        raise EditError("Enough.")
+
+    monkeypatch.setattr(inspector.model, "load", lambda *_names, **_options: tiny_model())
+    monkeypatch.setattr("dashboard.page.build_app", build)
+    assert app.main([]) == app.main(["--keep-for", "30", "--session-memory", "1.5"]) == 2
+    assert asked == [(7200, 4e9), (1800, 1.5e9)]
+
+
 def test_a_space_names_the_address_in_its_environment(monkeypatch):
     monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")
     assert app.options().parse_args([]).host == "0.0.0.0"
@@ -145,7 +160,17 @@ def test_a_login_without_user_or_password_is_a_usage_error(auth, capsys):
     assert ended.value.code == 2 and "--auth needs USER:PASSWORD" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--port", "many"], ["--device-map", "manual"], ["--nonsense"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--port", "many"],
+        ["--device-map", "manual"],
+        ["--nonsense"],
+        ["--keep-for", "0"],
+        ["--keep-for", "long"],
+        ["--session-memory", "-1"],
+    ],
+)
 def test_what_cannot_be_parsed_is_a_usage_error(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         app.main(arguments)

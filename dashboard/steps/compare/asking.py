@@ -48,18 +48,20 @@ class AskingPart(Room):
         (self.vanilla_head, self.edited_head), (self.vanilla, self.edited) = self.pair.heads, self.pair.panes
 
     def kept(self, session: Session) -> tuple[tuple[str, str], tuple[str, str], tuple[bool, bool]]:
-        """Return the last answers to the adversarial prompt, what stands above them, and which are covered."""
-        answers = session.slot(Measured).answers
-        if session.live is None or answers is None:
+        """Return the last answers, what stands above them, and which are covered."""
+        kept, case = session.slot(Measured), session.live.case if session.live else session.case
+        answers = kept.answers
+        if case is None or answers is None:
             heads = weights_badge(VANILLA, words.NO_ANSWER), weights_badge(VANILLA, words.NO_ANSWER)
             return (words.NO_ANSWER_YET, words.NO_ANSWER_YET), heads, (False, False)
-        marks = run.judged(session.live.case.adversarial_prompt, answers)
-        first, second = answers.texts
-        return (
-            (first, second),
-            words.heads(session.row, words.answer_note(ADVERSARIAL, judged=True), marks),
-            blurred(marks),
-        )
+        first, second = answers.texts if session.live else (answers.texts[0], NO_EDIT)
+        cut = "" if all(answers.finished) else " · cut short"
+        if kept.asked == OWN_PROMPT:
+            note = words.answer_note(OWN_PROMPT) + cut
+            return (first, second), (weights_badge(VANILLA, note), weights_badge(session.row, note)), (True, True)
+        marks = run.judged(run.prompt_to_ask(case, kept.asked, ""), answers)
+        note = words.answer_note(kept.asked, judged=True) + cut
+        return (first, second), words.heads(session.row, (note, note), marks), blurred(marks)
 
     def build_asking(self) -> None:
         """Lay Ask out with its choice of prompts, which stand beside the answers."""
@@ -121,7 +123,8 @@ class AskingPart(Room):
         """Wire Ask."""
         clock = self.bus.offered("clock").outputs[0]
         self.context.react(self.ask_what.input, self.on_ask_what, inputs=[self.ask_what], outputs=[self.own_text])
-        self.context.press(self.ask.click, self.on_ask, clock=clock, inputs=self.asked, outputs=self.drawn, starting="")
+        told: dict[str, Any] = {"outputs": self.drawn, "starting": "", "brief": True}
+        self.context.press(self.ask.click, self.on_ask, clock=clock, inputs=self.asked, **told)
 
     def on_ask_what(self, _session: Session, values: Values) -> Update:
         """Show the field for a text of one's own where it is asked."""
@@ -153,6 +156,7 @@ class AskingPart(Room):
         self, session: Session, text: str, choice: str, otherwise: PromptFormat, decoding: Decoding
     ) -> Iterator[Update]:
         own = choice == OWN_PROMPT
+        session.slot(Measured).asked = choice
         note = words.answer_note(choice, session.live.format if session.live else None, otherwise, judged=not own)
         answers = run.ask(self.model, session, text, otherwise, decoding, self.context.detector)
         yield from streamed(self.pair, session, answers, note, decoding.max_new_tokens)
@@ -179,6 +183,17 @@ class AskingPart(Room):
         yield {self.ask_what: ADVERSARIAL, self.own_text: gr.Textbox(visible=False)}
         prompt, decoding = live.case.adversarial_prompt, self.decoding(values)
         yield from self._stream(session, prompt, ADVERSARIAL, live.format, decoding)
+
+    def back(self, session: Session) -> Update:
+        """Show the visitor's last answers on a page that opens anew, with what was asked."""
+        texts, heads, covered = self.kept(session)
+        asked = session.slot(Measured).asked
+        return {
+            **self.pair.show(texts, heads, covered=covered, compared=session.live is not None),
+            **self.routing.read(session),
+            self.ask_what: asked,
+            self.own_text: gr.Textbox(visible=asked == OWN_PROMPT),
+        }
 
     def unanswered(self, session: Session) -> Update:
         """Show which weights are live, and that they have not answered."""

@@ -67,12 +67,14 @@ class Measured:
 
     Attributes:
         curve: Defence against damage over its strength, if it was asked for.
+        asked: What was asked, by its name on the screen.
     """
 
     comparison: Comparison | None = None
     answers: Answers | None = None
     detected: Detected | None = None
     curve: StrengthCurve | None = None
+    asked: str = "Adversarial prompt"
 
     def live_changed(self) -> None:
         """Forget what belongs to other weights."""

@@ -76,6 +76,7 @@ class StrengthPart(Room):
             outputs=compared,
             tells=(News.LIVE,),
             starting="",
+            brief=True,
         )
 
     def on_ended(self, session: Session, _values: Values) -> Update:

@@ -92,6 +92,7 @@ class CompareRoom(Room):
             outputs=[*self._compared, self.strength, self.asking.ask_what, self.asking.own_text],
         )
         self.bus.hear(News.EXAMPLE, self.on_arrived, outputs=self._compared)
+        self.bus.hear(News.BACK, self.on_back, outputs=[*self._compared, self.asking.ask_what, self.asking.own_text])
         lock = self.context.lock
         lock(self.undo, words_of_undo)
         lock(self.strength, state_of_strength)
@@ -112,7 +113,8 @@ class CompareRoom(Room):
             (self.routing.routed.input, self.routing.on_routed, self.routing.routed),
         ):
             inputs = dict.fromkeys([own, *asked])
-            press(trigger, work, clock=clock, inputs=inputs, outputs=self._compared, tells=(News.LIVE,), starting="")
+            told: dict[str, Any] = {"outputs": self._compared, "tells": (News.LIVE,), "starting": "", "brief": True}
+            press(trigger, work, clock=clock, inputs=inputs, **told)
         self.curve.wire([*asked], [*self._compared, self.strength])
 
     def on_strength(self, session: Session, values: Values) -> Iterator[Update]:
@@ -199,6 +201,13 @@ class CompareRoom(Room):
         if "comparison" in session.fresh and comparison is not None:
             update |= self.changes.shown(session, comparison)
         return update
+
+    def on_back(self, session: Session, _values: Values) -> Update:
+        """Show the visitor's last answers and what was measured of their live edit, or that there is nothing."""
+        kept, shown = session.slot(Measured), self.asking.back(session)
+        if session.live is not None and kept.comparison is not None:
+            return {**shown, **self.changes.shown(session, kept.comparison)}
+        return {**shown, **self.changes.hidden(words.NO_EDIT)}
 
     def _measured(self, session: Session) -> Update:
         return self.changes.shown(session, run.measure(self.model, session))

@@ -111,8 +111,9 @@ class LocateRoom(Room):
         self.bus.offer("locate", Offer(read, drawn, self.measure))
         self.bus.offer("padding", Offer((self.padding,), call=lambda values: values[self.padding]))
         self.bus.hear(News.EXAMPLE, self.on_arrived, inputs=[self.distance, self.once], outputs=drawn)
-        known = [*self.bus.offered("typed").inputs, self.distance, self.block]
-        self.bus.hear(News.CALIBRATED, self.on_calibrated, inputs=known, outputs=[self.curve, self.locate_reading])
+        shown = [*self.bus.offered("typed").inputs, self.distance, self.block]
+        self.bus.hear(News.CALIBRATED, self.on_calibrated, inputs=shown, outputs=[self.curve, self.locate_reading])
+        self.bus.hear(News.BACK, self.on_back, inputs=shown, outputs=drawn)
         self.bus.hear(News.TYPED, self.on_typed, inputs=[self.distance], outputs=[self.locate_reading])
 
     @property
@@ -196,6 +197,22 @@ class LocateRoom(Room):
             self.heatmap: figures.divergence_heatmap(measured),
             self.heatmap_reading: words.heatmap_reading(measured),
         }
+
+    def on_back(self, session: Session, values: Values) -> Update:
+        """Show what the visitor has measured, and whether it is out of date."""
+        measured, distance = session.slot(LocatedCase).divergence, values[self.distance]
+        block = self.context.example.block if values[self.block] is None else self.layer(values)
+        last = self.model.architecture.last_block
+        shown = {
+            self.curve: figures.curve(measured, distance, block, self._recommended),
+            self.locate_reading: words.locate_reading(measured, distance, last, self.context.layers),
+            self.heatmap: figures.divergence_heatmap(measured),
+            self.heatmap_reading: words.heatmap_reading(measured),
+        }
+        try:
+            return {**shown, **self.on_typed(session, values)}
+        except InspectorError:  # the rail says what is wrong with the texts
+            return shown
 
     def on_pick(self, session: Session, values: Values) -> Update:
         """Mark the picked layer in the curve."""

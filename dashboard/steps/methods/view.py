@@ -27,6 +27,7 @@ from editing.trainee import SCOPES
 from inspector.safeedit.judges import EmbeddedJudge
 
 NO_ANSWER = "(no answer yet)"
+NOTHING_YET = "Nothing was run yet. Tick methods and press Run methods."
 ROUTED_TOO = "Routed as well"
 LINE_MORE = "A line more each: only where harm is detected"
 NO_DETECTOR = "Off: no detector yet, python -m editing.calibrate"
@@ -58,7 +59,7 @@ class MethodsRoom(Room):
         with gr.Accordion("What each method does", open=False, elem_id="methods-cards"):
             gr.HTML(words.cards())
         self._controls()
-        nothing = message("Nothing was run yet. Tick methods and press Run methods.")
+        nothing = message(NOTHING_YET)
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=230):
                 self.run = gr.Button("Run methods", variant="primary", elem_id="methods")
@@ -180,6 +181,7 @@ class MethodsRoom(Room):
 
         shown = [self.clock, self.head, self.picked, *self._table, *self._of_picked]
         self.bus.hear(News.EXAMPLE, self.on_arrived, outputs=shown)
+        self.bus.hear(News.BACK, self.on_back, inputs=[self.picked], outputs=shown)
 
     @property
     def _table(self) -> list[Any]:
@@ -208,6 +210,20 @@ class MethodsRoom(Room):
             **self._picked(picked),
         }
 
+    def on_back(self, session: Session, values: Values) -> Update:
+        """Show the visitor's run of several methods, or that there is none."""
+        kept = session.slot(Compared)
+        kept.method = values[self.picked]
+        known = kept.contest
+        standing = known.named(kept.method) if known is not None and kept.method else None
+        choices = dict.fromkeys([*TITLES, *(s.method.title for s in known.standings)] if known is not None else TITLES)
+        return {
+            self.clock: words.ended(known) if known is not None else message(NOTHING_YET),
+            self.picked: gr.Dropdown(choices=list(choices), value=kept.method),
+            **self._compared(session),
+            **self._picked(standing),
+        }
+
     def connect(self) -> None:
         """Wire the controls."""
         press, react = self.context.press, self.context.react
@@ -229,7 +245,7 @@ class MethodsRoom(Room):
             outputs=[self.picked, *of_picked],
             event=gr.SelectData,
         )
-        load = {"clock": self.clock, "inputs": [self.picked], "tells": (News.LIVE,)}
+        load = {"clock": self.clock, "inputs": [self.picked], "tells": (News.LIVE,), "brief": True}
         press(self.load.click, self.on_method_load, **load)
         press(clicked.then, self.on_method_load, when=self.made_a_patch, **load)
 

@@ -95,7 +95,7 @@ class GatePart(Room):
         """Wire the buttons."""
         (clock,) = self.bus.offered("clock").outputs
         press = {"clock": clock, "outputs": self.drawn, "tells": (News.LIVE,)}
-        self.context.press(self.keep.click, self.on_keep, starting="Keeping the edit", **press)
+        self.context.press(self.keep.click, self.on_keep, starting="Keeping the edit", brief=True, **press)
         self.context.press(self.examine.click, self.on_examine, inputs=self.fields, starting="Gate", **press)
 
     def on_ended(self, session: Session, _values: Values) -> Update:

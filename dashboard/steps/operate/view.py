@@ -73,6 +73,7 @@ class OperateRoom(Room):
         self.bus.offer("edit", Offer(tuple(read), drawn, self.operate))
         self.bus.hear(News.LIVE, self.on_live, outputs=drawn)
         self.bus.hear(News.EXAMPLE, self.on_arrived, outputs=drawn)
+        self.bus.hear(News.BACK, self.on_back, outputs=drawn)
         self.context.lock(self.edit)
         self.context.lock(self.operate_all)
         self.context.lock(self.on_top, state_of_on_top)
@@ -145,6 +146,17 @@ class OperateRoom(Room):
         if "edit" not in session.fresh:
             return {}
         return self.gating.on_ended(session, values) if session.live is None else self.on_live(session, values)
+
+    def on_back(self, session: Session, values: Values) -> Update:
+        """Show the vital signs of the visitor's live edit, or none."""
+        if session.live is not None:
+            return self.on_live(session, values)
+        return {
+            self.clock: words.clock(None),
+            self.vitals: figures.vitals_of((), preset("corrected")),
+            self.vitals_reading: words.vitals_reading(()),
+            **self.gating.on_ended(session, {}),
+        }
 
     def on_edit(self, session: Session, values: Values) -> Iterator[Update]:
         """Run DINM with live vital signs; whoever hears of the edit measures and asks it."""

@@ -164,7 +164,8 @@ class StressRoom(Room):
         self.yardsticks.hear()
         scored = [self.clock, self.table, self.chart, self.reading, self.categories, self.categories_reading]
         listed = [self.head, self.rows, self.csv, self.json, self.prompt, *self.pair.parts]
-        self.bus.hear(News.EXAMPLE, self.on_arrived, inputs=[self.filter], outputs=[*scored, *listed])
+        for news, answer in ((News.EXAMPLE, self.on_arrived), (News.BACK, self.on_back)):
+            self.bus.hear(news, answer, inputs=[self.filter], outputs=[*scored, *listed])
 
     def connect(self) -> None:
         """Wire the controls."""
@@ -202,6 +203,24 @@ class StressRoom(Room):
         if "exam" not in session.fresh or exam is None:
             return {}
         return {self.clock: words.ended(exam), **self._shown(session, exam, values[self.filter])}
+
+    def on_back(self, session: Session, values: Values) -> Update:
+        """Show the visitor's last stress test, or that there is none."""
+        exam = session.slot(Examined).exam
+        if exam is not None:
+            return {self.clock: words.ended(exam), **self._shown(session, exam, values[self.filter])}
+        return {
+            self.clock: "",
+            self.table: words.table(()),
+            self.chart: figures.score_bars(()),
+            self.reading: words.scores_reading(()),
+            self.categories: figures.category_bars(()),
+            self.categories_reading: words.categories_reading({}),
+            self.rows: [],
+            self.prompt: "",
+            **self.pair.show((NO_ANSWER, NO_ANSWER), ("", ""), covered=(False, False)),
+            **{part: gr.DownloadButton(value=None, interactive=False) for part in (self.csv, self.json)},
+        }
 
     def on_stress(self, session: Session, values: Values) -> Iterator[Update]:
         """Examine the live edit; the table fills as answers come."""

@@ -31,6 +31,7 @@ BUDGET = DinmSettings().damage_budget or 0.2
 """Harmless KL from which the atlas's reading calls an edit too dear, nats a token."""
 
 
+BACK = "What was measured last."
 ON_EXAMPLE = "Measured on the example; pick a case and press a button."
 
 

@@ -76,6 +76,7 @@ class WhyRoom(Room):
         controls = inside.controls(self.bus.offered("layer").inputs)
         everything = [*self._overview_parts, *inside.all_parts, self.head, self.clock, inside.edits]
         self.bus.hear(News.EXAMPLE, self.on_arrived, inputs=controls, outputs=everything)
+        self.bus.hear(News.BACK, self.on_back, inputs=controls, outputs=everything)
         self.bus.hear(News.LIVE, self.on_live_changed, inputs=controls, outputs=inside.all_parts, later=True)
 
     def connect(self) -> None:
@@ -125,6 +126,12 @@ class WhyRoom(Room):
         if fresh & {"why", "atlas"}:
             update |= {self.clock: words.clock(words.ON_EXAMPLE, 1.0), **self._overview(session)}
         return update
+
+    def on_back(self, session: Session, values: Values) -> Update:
+        """Show what the visitor has measured of the layers, or that it is nothing."""
+        self.inside.read(session, values)
+        said = "" if session.slot(Looked).why.case is None else words.clock(words.BACK, 1.0)
+        return {self.clock: said, **self._overview(session), **self.inside.draw(session)}
 
     def _press(self, button: Any, work: Any, inputs: Any, outputs: Any, tells: tuple[News, ...] = ()) -> None:
         self.context.press(

@@ -11,7 +11,7 @@ import pytest
 from dashboard_helpers import Page, Visitor, own_question, short_examples, tiny_model
 
 from dashboard.example.make import Example, make_example
-from dashboard.kit.session import Sessions
+from dashboard.kit.visitors import Sessions
 from dashboard.page import House
 from inspector.errors import EditError
 from inspector.model import Decoding

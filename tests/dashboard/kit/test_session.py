@@ -9,7 +9,7 @@ import pytest
 from dashboard_helpers import CONTEXT, model_at_rest
 from made_up import result
 
-from dashboard.kit.session import HISTORY, LiveEdit, Session, Sessions
+from dashboard.kit.session import HISTORY, LiveEdit, Session
 from dashboard.kit.typed import Texts, case_of, texts_of
 from dashboard.steps.case.run import view_prompt
 from dashboard.steps.compare import run as comparing
@@ -100,32 +100,6 @@ def test_a_strength_in_range_is_the_live_one(strength):
     session.add(edit_of(0))
     session.scale(strength)
     assert session.row.strength == strength
-
-
-def test_each_visitor_has_one_session_of_their_own():
-    sessions = Sessions()
-    assert sessions.of("a") is sessions.of("a") and sessions.of("a") is not sessions.of("b")
-    assert len(sessions) == 2
-
-
-def test_the_least_recently_seen_visitor_goes_first():
-    sessions = Sessions(limit=2)
-    first, second = sessions.of("first"), sessions.of("second")
-    assert sessions.of("first") is first
-    sessions.of("third")
-    assert len(sessions) == 2
-    assert sessions.of("first") is first
-    assert sessions.of("second") is not second
-
-
-def test_who_leaves_is_forgotten_and_their_run_stopped():
-    sessions = Sessions()
-    session = sessions.of("a")
-    session.begin()
-    sessions.drop("a")
-    assert session.cancelled.is_set() and len(sessions) == 0
-    sessions.drop("a")
-    sessions.drop(None)
 
 
 def test_the_adversarial_prompt_is_the_template_with_the_question_in_its_slot():

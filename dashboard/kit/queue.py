@@ -1,0 +1,201 @@
+"""The line of long runs over all steps: one at a time, first come first served, in slices.
+
+Whoever waits is told at once how many are ahead and for how long at most. Short work does not stand in line: it passes
+between the steps of the run whose turn it is, at the model's lock.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from inspector.errors import CaseError
+
+Event = TypeVar("Event")
+
+SLICE = 15.0
+"""Seconds of a turn while others wait; then the run goes on behind them."""
+LOOK = 1.0
+"""Seconds between two words to whoever waits."""
+NAP = 0.1
+"""Seconds between two looks at whether it was cancelled."""
+REST = 2.0
+"""Seconds for which a run may leave its turn unused while others wait: who asked for it may be gone."""
+PLACES = 100
+"""Runs that may stand in line."""
+REMEMBERED = 8
+"""Runs of a kind by whose mean its length is expected."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run stands.
+
+    Attributes:
+        ahead: Runs before it, the one whose turn it is among them.
+        seconds: How long it waits at most, from what such runs have taken so far.
+        begun: It has had a turn already, and goes on.
+    """
+
+    ahead: int
+    seconds: float
+    begun: bool
+
+    def text(self) -> str:
+        """Say it in plain words."""
+        others = "1 run is" if self.ahead == 1 else f"{self.ahead} runs are"
+        turn = "goes on" if self.begun else "starts"
+        wait = f"in about {round(self.seconds)} s" if self.seconds >= 1.5 else "now"
+        return f"In line, place {self.ahead + 1}: {others} before yours, which {turn} {wait}. Cancel leaves the line."
+
+
+@dataclass(eq=False)
+class _Run:
+    """One run in line: its kind, seconds that it has had in all and in this turn, and since when it makes no step."""
+
+    kind: str
+    spent: float = 0.0
+    turn: float = 0.0
+    resting: float | None = None
+    begun: bool = False
+
+
+@dataclass
+class Line:
+    """Who runs and who waits.
+
+    Args:
+        slice: See :data:`SLICE`.
+        rest: See :data:`REST`.
+    """
+
+    slice: float = SLICE
+    rest: float = REST
+    _runs: deque[_Run] = field(default_factory=deque)
+    _took: dict[str, deque[float]] = field(default_factory=dict)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def turns(
+        self,
+        run: Generator[Event, None, Any],
+        kind: str,
+        cancelled: Callable[[], bool] = lambda: False,
+        tell: Callable[[Place], Event] | None = None,
+    ) -> Generator[Event, None, bool]:
+        """Run something step by step whenever it is its turn.
+
+        Args:
+            run: The run; it may hold the model's lock during a step, never between two.
+            kind: By which its length is expected.
+            cancelled: Whether it is to end: it leaves the line if it has not begun, else goes on
+                at once and ends itself.
+            tell: What is yielded at once and every second while it waits; nothing by default.
+
+        Returns:
+            Whether it has begun.
+
+        Raises:
+            CaseError: The line is full.
+        """
+        mine = self._join(kind)
+        finished = False
+        try:
+            patience = 0.0 if tell else LOOK
+            while True:
+                while not self._wait(mine, patience, cancelled):
+                    if cancelled():
+                        return False
+                    if tell:
+                        yield tell(self._place(mine))
+                    patience = LOOK
+                began = time.monotonic()
+                try:
+                    event = next(run)
+                except StopIteration:
+                    finished = not cancelled()
+                    return True
+                finally:
+                    self._stepped(mine, time.monotonic() - began)
+                yield event
+        finally:
+            run.close()
+            self._leave(mine, finished)
+
+    def give_way(self, longest: float = 30.0) -> None:
+        """Wait until nobody is in line: what is done in the background does this between its steps.
+
+        Args:
+            longest: Seconds after which it goes on all the same.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: not self._runs, longest)
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def _join(self, kind: str) -> _Run:
+        with self._changed:
+            if len(self._runs) >= PLACES:
+                raise CaseError(f"{PLACES} runs stand in line already. Try again in some minutes.")
+            mine = _Run(kind, resting=time.monotonic())
+            self._runs.append(mine)
+            return mine
+
+    def _leave(self, mine: _Run, finished: bool) -> None:
+        with self._changed:
+            self._runs.remove(mine)
+            self._head_rests()
+            if finished:
+                self._took.setdefault(mine.kind, deque(maxlen=REMEMBERED)).append(mine.spent)
+            self._changed.notify_all()
+
+    def _wait(self, mine: _Run, patience: float, cancelled: Callable[[], bool]) -> bool:
+        """Wait for a turn; tells whether it has come. A cancelled run that has begun has it at once."""
+        until = time.monotonic() + patience
+        with self._changed:
+            while True:
+                if self._turn_of(mine):
+                    mine.begun, mine.resting = True, None
+                    return True
+                if cancelled():
+                    return mine.begun
+                left = until - time.monotonic()
+                if left <= 0:
+                    return False
+                self._changed.wait(min(left, NAP))
+
+    def _turn_of(self, mine: _Run) -> bool:
+        head = self._runs[0]
+        now = time.monotonic()
+        others = len(self._runs) > 1
+        unused = head is not mine and head.resting is not None and now - head.resting > self.rest
+        if others and (unused or (head is mine and head.turn >= self.slice)):
+            head.turn = 0.0
+            self._runs.rotate(-1)
+            self._head_rests()
+            self._changed.notify_all()
+        return self._runs[0] is mine
+
+    def _head_rests(self) -> None:
+        if self._runs:
+            self._runs[0].resting = time.monotonic()
+
+    def _stepped(self, mine: _Run, seconds: float) -> None:
+        with self._changed:
+            mine.spent, mine.turn = mine.spent + seconds, mine.turn + seconds
+            mine.resting = time.monotonic()
+
+    def _place(self, mine: _Run) -> Place:
+        with self._changed:
+            ahead = self._runs.index(mine)
+            wait = 0.0
+            for run in list(self._runs)[:ahead]:
+                took = self._took.get(run.kind)
+                # Nobody has more than one slice while others wait, so that is the most where nothing was measured.
+                rest = max(sum(took) / len(took) - run.spent, 1.0) if took else self.slice
+                wait += min(rest, max(self.slice - run.turn, 0.0))
+            return Place(ahead, wait, mine.begun)

@@ -1,0 +1,107 @@
+"""A page that opens, is reloaded or wakes up shows what its visitor's session holds, or says what is gone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from dashboard.kit.bus import News, Update, Values
+from dashboard.kit.html import reading
+from dashboard.kit.room import Room
+from dashboard.kit.run import QUIET
+from dashboard.kit.session import Session
+
+WAKING = """
+const frame = element.closest(".block") ?? element;
+const fit = () => { frame.style.display = element.textContent.trim() ? "" : "none"; };
+new MutationObserver(fit).observe(element, { childList: true, subtree: true, characterData: true });
+fit();
+const look = () => { if (document.visibilityState === "visible") trigger("click"); };
+document.addEventListener("visibilitychange", look);
+window.addEventListener("online", look);
+"""
+"""The line takes no room while it is empty. A page that comes to the front or back into the network asks whether it
+still shows what is there."""
+LOOK = 0.3
+"""Seconds between two looks at whether a run has ended."""
+BROKEN = "The last run was ended because its page lost the connection. What it had finished until then is kept."
+ELSEWHERE = "A run of yours goes on in another window, or is just ending. Cancel ends it."
+
+
+class Visit(Room):
+    """Draws the page anew from the session; its one line says what a visitor has to know of it."""
+
+    name = "visit"
+
+    def build(self) -> None:
+        """Lay the line out."""
+        self.notice = gr.HTML("", elem_id="notice", js_on_load=WAKING)
+        self.context.notice = self.notice
+
+    def hear(self) -> None:
+        """A new run takes the line away."""
+        self.bus.hear(News.BEGAN, lambda *_: {self.notice: ""}, outputs=[self.notice])
+
+    def connect_to(self, app: gr.Blocks) -> None:
+        """Look when the page opens, when it wakes up, and when it was told that its session is gone.
+
+        Args:
+            app: The page.
+        """
+        news = (News.BACK, News.BEGAN, News.ENDED)
+        inputs = set(self.bus.inputs(*news))
+        outputs = list(dict.fromkeys([self.notice, *self.context.controls, *self.bus.outputs(*news)]))
+
+        def on_arrival(values: Values, request: gr.Request) -> Iterator[Any]:
+            session = self.context.arrive(request)
+            yield from self.shown(session, values, request) if session.own or session.controls else [gr.skip()]
+            said, session.said = session.said, ""
+            if said:
+                yield {self.notice: reading(said, "warn")}
+
+        def on_waking(values: Values, request: gr.Request) -> Iterator[Any]:
+            session = self.context.visit(request)
+            if session is None:
+                yield self.context.gone(request)
+            elif session.emptied or self.context.sessions.is_stale(request.session_hash or "", session):
+                session.emptied = False
+                yield from self.shown(session, values, request)
+            else:
+                yield gr.skip()
+
+        app.load(on_arrival, inputs, outputs, **QUIET)
+        gr.on([self.notice.change, self.notice.click], on_waking, inputs, outputs, **QUIET)
+
+    def shown(self, session: Session, values: Values, request: gr.Request) -> Iterator[Update]:
+        """Draw what a session holds; while something runs for it elsewhere, lock the page until that has ended."""
+        until = time.monotonic() + 2 * LOOK
+        while session.busy and time.monotonic() < until:  # the run of a page that was left ends within one step
+            time.sleep(LOOK / 10)
+        if session.busy:
+            began = self.bus.told(News.BEGAN, session, values)
+            yield {**self.drawn(session, values), **began, self.notice: reading(ELSEWHERE)}
+            while session.busy:
+                time.sleep(LOOK)
+                yield gr.skip()
+        said, session.broken = reading(BROKEN, "warn") if session.broken else "", False
+        yield {**self.drawn(session, values), **({self.notice: said} if said else {})}
+        self.context.sessions.drew(request.session_hash or "", session)
+
+    def drawn(self, session: Session, values: Values) -> Update:
+        """Return the whole page as its session has it."""
+        kept: Update = dict(session.controls)
+        values = {**values, **kept}
+        if not session.own:
+            return kept
+        told = self.bus.told(News.BACK, session, values) | self.bus.told(News.ENDED, session, values)
+        return kept | {part: with_value(value, kept[part]) if part in kept else value for part, value in told.items()}
+
+
+def with_value(changed: Any, value: Any) -> Any:
+    """Return a component that an update changes, with the value that it had if the update gives it none."""
+    if not isinstance(changed, gr.blocks.Block) or "value" in changed.constructor_args:
+        return changed
+    return type(changed)(**{**changed.constructor_args, "value": value})

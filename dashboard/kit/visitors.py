@@ -1,0 +1,245 @@
+"""All visitors: how long they are kept, how much they may hold together, and what is said of those that are gone."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from dashboard.kit.session import Session
+
+GRACE = 2 * 3600.0
+"""Seconds for which a visitor's session is kept after they were last there."""
+OPEN_FOR = 24 * 3600.0
+"""Seconds after the last press for which it is kept while a page of theirs is open."""
+MOST_BYTES = 4 * 2**30
+"""What all sessions may hold together."""
+EMPTY_ONES = 500
+"""Sessions of visitors who have done nothing: nothing is lost with them."""
+SWEEP = 60.0
+"""Seconds between two looks for what is too old."""
+TOMBSTONES = 1000
+
+
+class Sessions:
+    """All visitors, by their key, and the pages that they have open, by Gradio's session hash.
+
+    A session goes when it is older than the grace, or, the longest unseen first, when all together hold too much. Those
+    with nothing of their own go first, then those without an open page; those at work and the one that is asked for
+    never.
+
+    Args:
+        grace: See :data:`GRACE`.
+        most_bytes: See :data:`MOST_BYTES`.
+        empty_ones: See :data:`EMPTY_ONES`.
+        now: The clock, seconds.
+    """
+
+    def __init__(
+        self,
+        grace: float = GRACE,
+        most_bytes: float = MOST_BYTES,
+        empty_ones: int = EMPTY_ONES,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.grace, self._most_bytes, self._empty_ones, self._now = grace, most_bytes, empty_ones, now
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._pages: dict[str, _Page] = {}
+        self._gone: OrderedDict[str, str] = OrderedDict()
+        self._shared: tuple[Session | None, dict[int, int]] = None, {}
+        self._lock = threading.RLock()
+
+    def of(self, key: str) -> Session:
+        """Return a visitor's session, new on first sight."""
+        with self._lock:
+            session = self._sessions.get(key)
+            if session is None:
+                session = self._sessions[key] = Session()
+            self._seen(key, session)
+            self.sweep()
+            return session
+
+    def arrive(self, page: str, key: str) -> Session:
+        """Return the session of a visitor whose page has just opened: the one from before, if it is still there."""
+        with self._lock:
+            session = self.of(key)
+            if page not in self._pages:
+                self._pages[page] = _Page(key, drawn=session.runs)
+            return session
+
+    def at(self, page: str, key: str) -> Session | None:
+        """Return the session that an open page shows; ``None`` if it is gone.
+
+        Args:
+            key: The visitor's, who must be the one that opened the page.
+        """
+        with self._lock:
+            known, session = self._pages.get(page), self._sessions.get(key)
+            if known is None or known.key != key or session is None:
+                return None
+            known.open = True
+            self._seen(key, session)
+            self.sweep()
+            return session
+
+    def leave(self, page: str) -> None:
+        """Hear that a page has lost its connection: what runs for it ends, all else is kept for the grace."""
+        with self._lock:
+            known = self._pages.get(page)
+            session = self._sessions.get(known.key if known else page)
+            if known is not None:
+                known.open = False
+            if session is None:
+                return
+            session.last_seen = self._now()
+            if session.busy and session.page == page:
+                session.broken = True
+                session.cancelled.set()
+
+    def drew(self, page: str, session: Session) -> None:
+        """Hear that a page shows its session as it is now."""
+        with self._lock:
+            if page in self._pages:
+                self._pages[page].drawn = session.runs
+
+    def is_stale(self, page: str, session: Session) -> bool:
+        """Tell whether another page of the visitor has changed the session since this one was drawn."""
+        with self._lock:
+            known = self._pages.get(page)
+            return known is not None and known.drawn != session.runs
+
+    def why_gone(self, key: str) -> str | None:
+        """Return why a visitor's session is gone, once; ``None`` if none is known to be."""
+        with self._lock:
+            return self._gone.pop(key, None)
+
+    def weigh(self, session: Session, but: Session) -> None:
+        """Count again what a session holds, and let others go if all hold too much.
+
+        Args:
+            but: What of this session's is shared with all: it costs nothing more.
+        """
+        if self._shared[0] is not but:
+            self._shared = but, storages(but)
+        shared = self._shared[1]
+        weight = sum(size for place, size in storages(session).items() if place not in shared)
+        with self._lock:
+            session.bytes = weight
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Let go what is too old or too much."""
+        with self._lock:
+            now, opened = self._now(), {page.key for page in self._pages.values() if page.open}
+            for key, session in list(self._sessions.items()):
+                age, most = now - session.last_seen, max(self.grace, OPEN_FOR) if key in opened else self.grace
+                if age > most and not session.busy:
+                    self._drop(key, f"it was not used for {_hours(most)}")
+            idle = [
+                (session.own, key in opened, number, key)
+                for number, (key, session) in enumerate(self._sessions.items())
+                if not session.busy
+            ]
+            last = next(reversed(self._sessions), None)  # it is the one that is asked for
+            waiting = [entry for entry in sorted(idle) if entry[-1] != last]
+            empty = [key for own, _, _, key in waiting if not own]
+            for key in empty[: max(0, len(empty) - self._empty_ones)]:
+                self._drop(key)
+            for own, _, _, key in waiting:
+                if sum(session.bytes for session in self._sessions.values()) <= self._most_bytes:
+                    return
+                if own:
+                    self._drop(key, "its memory was needed for other visitors")
+
+    def sweep_in_background(self) -> None:
+        """Look for what is too old every minute, as long as this store is there."""
+        threading.Thread(target=_sweep, args=(weakref.ref(self),), name="visitors", daemon=True).start()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def _seen(self, key: str, session: Session) -> None:
+        session.last_seen = self._now()
+        self._sessions.move_to_end(key)
+
+    def _drop(self, key: str, why: str = "") -> None:
+        session = self._sessions.pop(key)
+        session.close()
+        for page in [page for page, known in self._pages.items() if known.key == key]:
+            del self._pages[page]
+        if why and session.own:
+            self._gone[key] = why
+            while len(self._gone) > TOMBSTONES:
+                self._gone.popitem(last=False)
+
+
+@dataclass
+class _Page:
+    """One page in a browser.
+
+    Attributes:
+        key: Whose it is.
+        open: Whether it is connected, as far as is known.
+        drawn: How many runs the session had had when it was drawn.
+    """
+
+    key: str
+    open: bool = True
+    drawn: int = 0
+
+
+def _sweep(store: weakref.ref[Sessions]) -> None:
+    while True:
+        time.sleep(SWEEP)
+        sessions = store()
+        if sessions is None:
+            return
+        sessions.sweep()
+        del sessions
+
+
+def _hours(seconds: float) -> str:
+    for name, size in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {name}"
+    return f"{seconds:.3g} seconds"
+
+
+def storages(held: Any) -> dict[int, int]:
+    """Return the memory that arrays, tensors and texts in something take: bytes by address, each counted once.
+
+    Only records and collections are looked into, so a model that something refers to is not counted.
+    """
+    found: dict[int, int] = {}
+    looked: list[Any] = [held]
+    known: dict[int, Any] = {}  # what was looked into, kept so that no other thing gets its address meanwhile
+    while looked:
+        one = looked.pop()
+        if id(one) in known:
+            continue
+        known[id(one)] = one
+        if isinstance(one, torch.Tensor):
+            if one.device.type != "meta":
+                storage = one.untyped_storage()
+                found[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(one, np.ndarray):
+            found[one.__array_interface__["data"][0]] = one.nbytes
+        elif isinstance(one, str | bytes):
+            found[id(one)] = len(one)
+        elif isinstance(one, dict):
+            for pair in list(one.items()):  # a copy: other events of the visitor write meanwhile
+                looked += pair
+        elif isinstance(one, list | tuple | set | frozenset):
+            looked += one
+        elif isinstance(one, Session):
+            looked += [one.case, one.edits, one.detector, one.probe, one.controls, one.slots]
+        elif is_dataclass(one) and not isinstance(one, type):
+            looked += [getattr(one, entry.name) for entry in fields(one)]
+    return found

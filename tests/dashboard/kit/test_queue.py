@@ -1,0 +1,220 @@
+"""The line of long runs: who goes first, in which slices, what whoever waits is told, and how a run leaves it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pytest
+
+from dashboard.kit.queue import PLACES, Line, Place
+from inspector.errors import CaseError
+
+Told = list[Any]
+
+
+def steps(name: str, count: int, seconds: float = 0.0) -> Generator[str, None, None]:
+    """A run of some steps."""
+    for number in range(count):
+        time.sleep(seconds)
+        yield f"{name}{number}"
+
+
+def told(place: Place) -> Place:
+    return place
+
+
+def until(run: Iterator[Any], kind: type) -> Any:
+    """Take what a run yields until something of a kind comes."""
+    return next(event for event in run if isinstance(event, kind))
+
+
+def taking(run: Iterator[Any], kept: Told) -> threading.Thread:
+    """Take all that a run yields, in a thread."""
+    thread = threading.Thread(target=lambda: kept.extend(run))
+    thread.start()
+    return thread
+
+
+def test_a_run_alone_never_waits_and_ends_with_all_its_steps():
+    line = Line()
+    assert list(line.turns(steps("a", 3), "edit", tell=told)) == ["a0", "a1", "a2"] and len(line) == 0
+
+
+def test_who_comes_while_another_runs_is_told_at_once_how_many_are_ahead():
+    line = Line(rest=60)
+    first = line.turns(steps("a", 2), "edit", tell=told)
+    assert next(first) == "a0"
+    waiting = [line.turns(steps(name, 1), "edit", tell=told) for name in "bc"]
+    began = time.monotonic()
+    places = [next(run) for run in waiting]
+    assert time.monotonic() - began < 0.5, "a first word needs no wait"
+    assert [place.ahead for place in places] == [1, 2] and not any(place.begun for place in places)
+    assert places[0].text().startswith("In line, place 2: 1 run is before yours, which starts in about ")
+    assert "Cancel leaves the line" in places[1].text()
+    list(first)
+    assert until(waiting[0], str) == "b0" and next(waiting[1]).ahead == 1
+    waiting[0].close()
+    assert list(waiting[1])[-1] == "c0" and len(line) == 0
+
+
+def test_first_come_is_first_served():
+    line, order = Line(rest=60), []
+
+    def one(number: int) -> Generator[int, None, None]:
+        order.append(number)
+        time.sleep(0.01)
+        yield number
+
+    first = line.turns(steps("a", 2), "edit")
+    next(first)
+    threads = []
+    for number in range(5):
+        run = line.turns(one(number), "edit", tell=told)
+        next(run)  # it stands in line from here on
+        threads.append(taking(run, []))
+    list(first)
+    for thread in threads:
+        thread.join(20)
+    assert order == list(range(5))
+
+
+def test_a_long_run_lets_others_have_their_turn_after_its_slice_and_goes_on_behind_them():
+    line, long_one, short_one = Line(slice=0.2, rest=60), [], []
+    runs = (
+        line.turns(steps("long", 30, 0.02), "atlas", tell=told),
+        line.turns(steps("short", 3, 0.02), "edit", tell=told),
+    )
+    events: list[str] = []
+
+    def take(run: Iterator[Any], kept: Told) -> None:
+        for event in run:
+            kept.append(event)
+            if isinstance(event, str):
+                events.append(event)
+
+    threads = [threading.Thread(target=take, args=pair) for pair in zip(runs, (long_one, short_one), strict=True)]
+    threads[0].start()
+    while not events:
+        time.sleep(0.005)
+    threads[1].start()
+    for thread in threads:
+        thread.join(30)
+    place = events.index("short2")
+    assert events.index("short0") > 0 and place < events.index("long29"), "it did not wait for the end of the long one"
+    assert events[-1] == "long29" and sum(isinstance(event, str) for event in long_one) == 30
+    assert any(isinstance(event, Place) and event.begun for event in long_one), (
+        "it was told that others have their turn"
+    )
+
+
+def test_the_wait_is_expected_from_what_such_runs_took_and_never_more_than_a_slice_each():
+    line = Line(slice=10, rest=60)
+    list(line.turns(steps("a", 2, 0.05), "edit"))
+    first = line.turns(steps("a", 2, 0.05), "edit")
+    next(first)
+    second, third = line.turns(steps("b", 1), "never ran", tell=told), line.turns(steps("c", 1), "edit", tell=told)
+    assert next(second).seconds == 1.0, "a run of a known kind: what is left of it, at least a second"
+    assert next(third).seconds == 11.0, "and a slice for one of which nothing is known"
+    for run in (third, second, first):
+        run.close()
+    assert len(line) == 0
+
+
+def test_a_run_that_is_cancelled_while_it_waits_leaves_the_line_and_was_never_begun():
+    line, cancelled, made = Line(rest=60), threading.Event(), []
+
+    def run() -> Generator[str, None, None]:
+        made.append("begun")
+        yield "step"
+
+    first = line.turns(steps("a", 2), "edit")
+    next(first)
+    waiting = line.turns(run(), "edit", cancelled.is_set, told)
+    next(waiting)
+    assert len(line) == 2
+    threading.Timer(0.05, cancelled.set).start()
+    began = time.monotonic()
+    with pytest.raises(StopIteration) as ended:
+        while True:
+            next(waiting)
+    assert ended.value.value is False and made == [] and len(line) == 1
+    assert time.monotonic() - began < 0.9
+    assert list(first) == ["a1"]
+
+
+def test_a_cancelled_run_that_has_begun_ends_itself_at_once_though_it_is_not_its_turn():
+    line, cancelled = Line(slice=0.0, rest=60), threading.Event()
+
+    def run() -> Generator[str, None, None]:
+        yield "begun"
+        yield "cancelled" if cancelled.is_set() else "went on"
+
+    mine = line.turns(run(), "edit", cancelled.is_set, told)
+    assert next(mine) == "begun"
+    other = line.turns(steps("b", 2), "edit")
+    taking(other, [])
+    while len(line) < 2:
+        time.sleep(0.005)
+    cancelled.set()
+    assert "cancelled" in list(mine)
+
+
+def test_who_stays_away_loses_the_turn_while_others_wait_and_goes_on_later():
+    line = Line(rest=0.1)
+    away = line.turns(steps("a", 2), "edit", tell=told)
+    next(away)  # a page that has gone, or is very slow
+    assert list(line.turns(steps("b", 2), "edit"))[-1] == "b1"
+    assert until(away, str) == "a1"
+
+
+def test_a_run_that_fails_or_is_given_up_frees_its_place():
+    line = Line()
+
+    def failing() -> Generator[str, None, None]:
+        yield "step"
+        raise CaseError("No.")
+
+    with pytest.raises(CaseError, match=r"No\."):
+        list(line.turns(failing(), "edit"))
+    closed = []
+
+    def given_up() -> Generator[str, None, None]:
+        try:
+            yield "step"
+            yield "never"
+        finally:
+            closed.append(True)
+
+    run = line.turns(given_up(), "edit")
+    next(run)
+    run.close()
+    assert len(line) == 0 and closed == [True]
+
+
+def test_a_full_line_is_refused_with_the_remedy():
+    line = Line(rest=60)
+    first = line.turns(steps("a", 2), "edit")
+    next(first)
+    waiting = [line.turns(steps("b", 1), "edit", tell=told) for _ in range(PLACES - 1)]
+    for run in waiting:
+        next(run)
+    with pytest.raises(CaseError, match=r"stand in line already. Try again"):
+        next(line.turns(steps("c", 1), "edit"))
+    for run in [*waiting, first]:
+        run.close()
+
+
+def test_what_is_done_in_the_background_gives_way_until_the_line_is_empty_or_its_patience_ends():
+    line = Line()
+    line.give_way()
+    run = line.turns(steps("a", 2), "edit")
+    next(run)
+    began = time.monotonic()
+    line.give_way(0.1)
+    assert time.monotonic() - began >= 0.1
+    threading.Timer(0.05, run.close).start()
+    line.give_way(20)
+    assert time.monotonic() - began < 10

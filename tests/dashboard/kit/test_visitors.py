@@ -1,0 +1,203 @@
+"""Who is kept and for how long, what sessions may hold together, and what is said of those that are gone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from dashboard_helpers import Clock
+from made_up import result
+
+from dashboard.kit.session import LiveEdit, Session
+from dashboard.kit.visitors import Sessions, storages
+from inspector.safeedit import bundled_cases
+
+HOUR = 3600.0
+
+
+@dataclass
+class Store:
+    """Sessions whose clock is at hand."""
+
+    clock: Clock = field(default_factory=Clock)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.sessions = Sessions(**{"grace": 2 * HOUR, **self.options}, now=self.clock)
+
+    def worked(self, key: str, size: int = 0) -> Session:
+        """Return a visitor's session in which something was run that takes so many bytes."""
+        session = self.sessions.of(key)
+        session.begin()
+        session.end()
+        session.bytes = size
+        return session
+
+    def after(self, hours: float) -> Sessions:
+        """Let time pass and look for what is too old."""
+        self.clock.seconds += hours * HOUR
+        self.sessions.sweep()
+        return self.sessions
+
+
+def test_each_visitor_has_one_session_of_their_own():
+    sessions = Sessions()
+    assert sessions.of("a") is sessions.of("a") and sessions.of("a") is not sessions.of("b")
+    assert len(sessions) == 2
+
+
+def test_a_page_that_lost_its_connection_finds_the_same_session_within_the_grace_and_so_does_a_reload():
+    store = Store()
+    session = store.worked("visitor")
+    store.sessions.arrive("page", "visitor")
+    store.sessions.leave("page")
+    assert store.after(1.9).at("page", "visitor") is session, "the sleeping page itself"
+    store.sessions.leave("page")
+    assert store.after(1.9).arrive("reloaded", "visitor") is session
+
+
+def test_after_the_grace_it_is_gone_and_why_is_told_once():
+    store = Store()
+    session = store.worked("visitor")
+    store.sessions.arrive("page", "visitor")
+    store.sessions.leave("page")
+    sessions = store.after(2.1)
+    assert len(sessions) == 0 and session.cancelled.is_set()
+    assert sessions.at("page", "visitor") is None
+    assert sessions.why_gone("visitor") == "it was not used for 2 hours" and sessions.why_gone("visitor") is None
+
+
+def test_of_a_visitor_who_did_nothing_nothing_is_told_to_be_gone():
+    store = Store()
+    store.sessions.of("visitor")
+    assert store.after(3).why_gone("visitor") is None and len(store.sessions) == 0
+
+
+def test_an_open_page_keeps_a_session_beyond_the_grace_but_not_for_ever():
+    store = Store()
+    session = store.worked("visitor")
+    store.sessions.arrive("page", "visitor")
+    assert store.after(5).at("page", "visitor") is session
+    assert store.after(25).at("page", "visitor") is None
+
+
+def test_a_page_belongs_to_the_visitor_who_opened_it():
+    sessions = Sessions()
+    sessions.arrive("page", "visitor")
+    sessions.of("other")
+    assert sessions.at("page", "other") is None and sessions.at("unknown", "visitor") is None
+
+
+def test_a_page_that_goes_ends_the_run_that_belongs_to_it_and_no_other():
+    sessions = Sessions()
+    session = sessions.arrive("first", "visitor")
+    sessions.arrive("second", "visitor")
+    session.begin()
+    session.page = "second"
+    sessions.leave("first")
+    assert not session.cancelled.is_set() and not session.broken
+    sessions.leave("second")
+    assert session.cancelled.is_set() and session.broken and len(sessions) == 1
+    sessions.leave("never there")
+
+
+def test_a_program_that_goes_ends_its_run_and_keeps_its_session_for_the_grace():
+    sessions = Sessions()
+    program = sessions.of("hash")
+    program.begin()
+    program.page = "hash"
+    sessions.leave("hash")
+    assert program.cancelled.is_set() and sessions.of("hash") is program
+
+
+def test_a_page_is_stale_once_another_one_of_the_same_visitor_has_run_something():
+    sessions = Sessions()
+    session = sessions.arrive("first", "visitor")
+    sessions.arrive("second", "visitor")
+    session.begin()
+    session.end()
+    sessions.drew("second", session)
+    assert sessions.is_stale("first", session) and not sessions.is_stale("second", session)
+    assert not sessions.is_stale(sessions.arrive("third", "visitor") and "third", session)
+
+
+def test_a_flood_of_newcomers_lets_no_visitor_s_edit_go():
+    store = Store(options={"empty_ones": 20})
+    session = store.worked("visitor", 10)
+    for number in range(210):
+        store.sessions.of(f"passer-by {number}")
+    assert store.sessions.of("visitor") is session and len(store.sessions) <= 22
+    assert store.sessions.why_gone("visitor") is None
+
+
+def test_what_all_hold_together_is_bounded_and_the_longest_unseen_goes_first():
+    store = Store(options={"most_bytes": 100})
+    for number in range(4):
+        store.clock.seconds += 1
+        store.worked(f"visitor {number}", 40)
+    store.sessions.sweep()
+    assert len(store.sessions) == 2 and store.sessions.why_gone("visitor 0") == (
+        "its memory was needed for other visitors"
+    )
+    assert store.sessions.of("visitor 3").bytes == 40 and store.sessions.of("visitor 2").bytes == 40
+
+
+def test_who_has_a_page_open_goes_after_those_who_have_not():
+    store = Store(options={"most_bytes": 100})
+    there = store.worked("there", 40)
+    store.sessions.arrive("page", "there")
+    for name in ("left", "new"):
+        store.clock.seconds += 1
+        store.worked(name, 40)
+    store.sessions.sweep()
+    assert store.sessions.at("page", "there") is there and store.sessions.why_gone("left") is not None
+
+
+@pytest.mark.parametrize("how", ["runs", "waits in line"])
+def test_who_is_at_work_never_goes_by_bytes_or_by_age(how):
+    store = Store(options={"most_bytes": 100})
+    at_work = store.worked("at work", 80)
+    if how == "runs":
+        at_work.begin()
+    else:
+        at_work.queued = True
+    store.clock.seconds += 1
+    store.worked("other", 80)
+    store.worked("third", 10)
+    assert store.sessions.of("at work") is at_work and store.sessions.why_gone("other") is not None
+    store.clock.seconds += 100 * HOUR
+    store.sessions.sweep()
+    assert store.sessions.of("at work") is at_work and len(store.sessions) == 1
+
+
+def test_the_one_that_is_asked_for_stays_even_if_it_alone_is_too_large():
+    store = Store(options={"most_bytes": 100})
+    session = store.worked("large", 500)
+    store.sessions.sweep()
+    assert store.sessions.of("large") is session
+
+
+def test_a_session_weighs_its_own_edits_and_results_and_nothing_that_all_share():
+    example, session = Session(), Session()
+    example.add(LiveEdit(bundled_cases()[0], result(1, seed=0)))
+    session.start_from(example)
+    sessions = Sessions()
+    sessions.weigh(session, example)
+    assert session.bytes == 0
+    mine = LiveEdit(bundled_cases()[0], result(1, seed=1))
+    session.add(mine)
+    sessions.weigh(session, example)
+    patch = mine.patch.bytes
+    assert patch <= session.bytes <= patch + 20_000
+    session.undo()
+    sessions.weigh(session, example)
+    assert session.bytes < patch
+
+
+def test_arrays_tensors_and_texts_are_counted_once_however_they_are_held():
+    tensor, array = torch.zeros(100), np.zeros(50)
+    held = {"a": [tensor, tensor[:10], array], ("b",): (array, "text" * 25), "model": torch.nn.Linear(9, 9)}
+    assert sum(storages(held).values()) == 400 + 400 + 100 + len("a") + len("b") + len("model")

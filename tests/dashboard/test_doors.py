@@ -1,0 +1,170 @@
+"""What a real server lets in: visitors' keys, the endpoints for programs, and nothing that goes around the queue."""
+
+from __future__ import annotations
+
+import json
+import re
+import types
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import gradio as gr
+import httpx
+import pytest
+from dashboard_helpers import SHORT_GATE, free_port, model_at_rest, short_examples, tiny_model
+from gradio_client import Client
+
+from dashboard.example.make import make_example
+from dashboard.kit import doors
+from dashboard.kit.doors import AGAIN, STARTED, key_of
+from dashboard.kit.typed import texts_of
+from dashboard.page import build_app, launch_options
+from dashboard.steps.operate import gating
+from inspector.model import SUFFIX
+from inspector.safeedit import bundled_cases
+
+HTML = {"Accept": "text/html"}
+
+
+@pytest.fixture(autouse=True)
+def model() -> Iterator[Any]:
+    with model_at_rest() as lent:
+        yield lent
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory) -> Iterator[gr.Blocks]:
+    """The whole page, on a server."""
+    folder = tmp_path_factory.mktemp("example")
+    with short_examples(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gating, "EXAM", SHORT_GATE)
+        make_example(tiny_model(), folder=folder)
+        app = build_app(tiny_model(), example_folder=folder)
+        app.launch(prevent_thread_lock=True, quiet=True, server_port=free_port(), **launch_options())
+        yield app
+        app.close(verbose=False)
+
+
+@pytest.fixture
+def web(app) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=app.local_url, timeout=60) as client:
+        yield client
+
+
+def cookie_of(answer: httpx.Response) -> str:
+    return re.search(r"dinm-visitor-\d+=([^;]+)", answer.headers["set-cookie"]).group(1)
+
+
+def test_a_browser_gets_a_key_that_scripts_cannot_read_and_keeps_it(web):
+    first = web.get("/", headers=HTML)
+    assert "HttpOnly" in first.headers["set-cookie"] and "SameSite=Lax" in first.headers["set-cookie"]
+    key = cookie_of(first)
+    assert key.startswith(STARTED) and len(key) > 32 and not key.endswith(AGAIN)
+    assert cookie_of(web.get("/", headers=HTML)) == key, "a reload sends it"
+    with httpx.Client(base_url=web.base_url) as other:
+        assert cookie_of(other.get("/", headers=HTML)) != key
+
+
+def test_what_is_no_page_brings_no_key(web):
+    assert "set-cookie" not in web.get("/config").headers
+    assert "set-cookie" not in web.get("/", headers={"Accept": "*/*"}).headers
+
+
+@pytest.mark.parametrize("sent", ["nonsense", "../../etc", f"{STARTED}.short", "x" * 5000])
+def test_a_key_that_was_not_made_here_is_replaced(web, sent):
+    name = f"dinm-visitor-{web.base_url.port}"
+    given = cookie_of(web.get("/", headers={**HTML, "Cookie": f"{name}={sent}"}))
+    assert given.startswith(STARTED) and not given.endswith(AGAIN)
+
+
+def test_a_key_of_an_earlier_start_is_replaced_by_one_that_says_so(web):
+    name = f"dinm-visitor-{web.base_url.port}"
+    given = cookie_of(web.get("/", headers={**HTML, "Cookie": f"{name}=00000000.{'k' * 32}"}))
+    assert given.startswith(STARTED) and given.endswith(AGAIN) and doors.is_from_before(given)
+    again = cookie_of(web.get("/", headers={**HTML, "Cookie": f"{name}={given}"}))
+    assert again == given
+
+
+@pytest.mark.parametrize(
+    ("scheme", "space", "kind"),
+    [
+        ("http", "", "HttpOnly; SameSite=Lax"),
+        ("https", "", "HttpOnly; Secure; SameSite=Lax"),
+        ("https", "me/mine", "HttpOnly; Secure; SameSite=None; Partitioned"),
+    ],
+)
+def test_the_key_is_sent_to_this_site_only_and_on_a_space_inside_its_frame(monkeypatch, scheme, space, kind):
+    monkeypatch.setenv("SPACE_ID", space)
+    assert doors._cookie({"server": ("h", 1), "scheme": scheme}, "").endswith(kind)
+
+
+def asked(page: str, user: str | None = None, **cookies: str) -> Any:
+    """A request as Gradio hands it on."""
+    inner = types.SimpleNamespace(cookies=cookies, scope={"server": ("127.0.0.1", 7860)})
+    return types.SimpleNamespace(request=inner, session_hash=page, username=user)
+
+
+def test_a_visitor_is_known_by_the_cookie_of_their_port_and_their_login_a_program_by_its_session():
+    key = f"{STARTED}.{'k' * 32}"
+    first = key_of(asked("page 1", **{"dinm-visitor-7860": key}))
+    assert first == key_of(asked("page 2", **{"dinm-visitor-7860": key}))
+    assert first != key_of(asked("page 1", "ann", **{"dinm-visitor-7860": key}))
+    assert key_of(asked("page 1", **{"dinm-visitor-7861": key})) == "page 1" == key_of(asked("page 1"))
+    assert key_of(None) == "" and key_of(types.SimpleNamespace(session_hash="hash")) == "hash"
+
+
+@pytest.mark.parametrize("route", ["run", "api"])
+@pytest.mark.parametrize("name", ["on_edit", "on_texts", "on_cancel", "status", "predict", "edit/"])
+def test_direct_posts_are_refused_with_the_way_that_works(web, route, name):
+    answer = web.post(f"/gradio_api/{route}/{name}", json={"data": [], "fn_index": 0, "session_hash": "mine"})
+    assert answer.status_code == 403 and "Post to /gradio_api/call/NAME" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("route", ["call", "call/v2"])
+@pytest.mark.parametrize("name", ["on_edit", "on_texts", "on_arrival", "leave", "nonsense"])
+def test_private_handlers_are_no_endpoints(web, route, name):
+    answer = web.post(f"/gradio_api/{route}/{name}", json={"data": []})
+    assert answer.status_code == 404 and "lists those" in answer.json()["detail"]
+
+
+def test_a_private_handler_in_the_queue_does_nothing_for_who_has_no_page_open(app, web):
+    (number,) = [n for n, fn in app.fns.items() if fn.name == "on_undo"]
+    inputs = len(app.fns[number].inputs)
+    body = {"data": [None] * inputs, "fn_index": number, "session_hash": "stranger"}
+    assert web.post("/gradio_api/queue/join", json=body).status_code == 200
+    said = web.get("/gradio_api/queue/data", params={"session_hash": "stranger"}).text
+    assert "Your session is gone" in said or "process_completed" in said
+    assert "patch" not in said
+
+
+def result_of(web: httpx.Client, name: str, *data: Any) -> Any:
+    """Call an endpoint as Gradio documents it for curl."""
+    event = web.post(f"/gradio_api/call/{name}", json={"data": list(data)}).json()["event_id"]
+    answer = web.get(f"/gradio_api/call/{name}/{event}").text
+    return json.loads(re.search(r"event: complete\ndata: (.*)", answer).group(1))
+
+
+def test_named_endpoints_work_through_the_documented_queue_call_and_through_the_client(app, web):
+    assert result_of(web, "status")[0]["model"] == "tiny-llama"
+    client = Client(app.local_url, verbose=False, analytics_enabled=False)
+    texts = texts_of(bundled_cases()[0], SUFFIX)
+    case = texts.question, texts.template, texts.safe, texts.unsafe
+    last = list(client.submit(*case, 1, "corrected", 2, api_name="/edit"))[-1]
+    if not last["live"]:
+        client.predict(api_name="/keep")
+    status = client.predict(api_name="/status")
+    assert status["edits"] == 2 and last["patch"] in status["weights"], "its calls belong to one session"
+
+
+def test_210_posts_without_a_session_do_not_make_an_edit_vanish(app, web):
+    client = Client(app.local_url, verbose=False, analytics_enabled=False)
+    client.predict(api_name="/undo")
+    assert client.predict(api_name="/status")["weights"] == "vanilla"
+
+    def post(_number: int) -> int:
+        return web.post("/gradio_api/call/status", json={"data": []}).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(post, range(210))) == {200}
+    assert client.predict(api_name="/status")["weights"] == "vanilla", "a forgotten visitor would have the example's"

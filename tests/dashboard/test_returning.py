@@ -1,0 +1,210 @@
+"""A page that opens again, whose session is gone, or whose run stands in line: what its visitor sees of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+import pytest
+from dashboard_helpers import QUICK, Clock, Page, Visitor, assert_idle, own_question, seen
+
+from dashboard.kit.visitors import Sessions
+
+pytestmark = pytest.mark.usefixtures("model")
+
+
+@pytest.fixture
+def mortal(page: Page, monkeypatch) -> Clock:
+    """Sessions that are gone once the clock says so; the page's others are untouched."""
+    clock = Clock()
+    monkeypatch.setattr(page.context, "sessions", Sessions(grace=3600, now=clock))
+    return clock
+
+
+def reloaded(visitor: Visitor) -> Visitor:
+    """Return the same visitor on a page that was opened anew: what the server draws on it is on its screen."""
+    again = Visitor(visitor.page, visitor.key)
+    again.do("on_arrival")
+    return again
+
+
+def lost(visitor: Visitor, clock: Clock) -> None:
+    """Let a visitor's session become too old."""
+    visitor.page.context.sessions.leave(visitor.key)
+    clock.seconds += 25 * 3600
+    visitor.page.context.sessions.sweep()
+
+
+def test_a_new_visitor_s_page_is_as_it_was_built(visitor):
+    again = reloaded(visitor)
+    assert again.screen == {} and not visitor.session.own
+
+
+def test_a_reload_draws_texts_settings_badge_answers_and_measurements_of_the_visitor(visitor):
+    visitor.do("on_texts", **own_question("How do I cheat at cards?"))
+    visitor.do("on_operate", **QUICK)
+    again = reloaded(visitor)
+    for name in ("question", "safe", "unsafe", "steps", "block", "kept"):
+        assert again.screen[name] == visitor.standing(name), name
+    for name in ("live", "clock", "vanilla", "edited", "numbers", "tiles", "vitals_reading", "gate", "head"):
+        if name in again.screen and name in visitor.screen:
+            assert again.screen[name] == visitor.screen[name], name
+    for name in (
+        "live",
+        "numbers",
+        "vanilla",
+        "edited",
+        "curve",
+        "vitals",
+        "shift_figure",
+        "why_atlas",
+        "methods_plane",
+    ):
+        assert name in again.screen, name
+    assert visitor.session.live.patch.identifier in again.screen["live"]
+    assert_idle(again)
+
+
+def test_a_reload_after_undo_shows_the_vanilla_weights_and_their_answer(visitor):
+    visitor.do("on_undo", max_new_tokens=4)
+    assert visitor.session.live is None
+    again = reloaded(visitor)
+    assert "vanilla" in again.screen["live"] and again.shown["figures"] is False
+    assert again.screen["vanilla"] == visitor.screen["vanilla"] and "No edit is live" in again.screen["edited"]
+    assert "No edit is live" in again.screen["numbers"]
+    assert_idle(again)
+
+
+def test_what_was_asked_last_is_named_after_a_reload(visitor):
+    visitor.do("on_ask", ask_what="Question alone", max_new_tokens=4)
+    again = reloaded(visitor)
+    assert again.screen["ask_what"] == "Question alone" and "question alone" in again.screen["vanilla_head"]
+    visitor.do("on_ask", ask_what="Your own text", own_text="Why?")
+    again = reloaded(visitor)
+    assert (
+        "not judged" in again.screen["edited_head"] and again.shown["own_text"] and again.screen["own_text"] == "Why?"
+    )
+
+
+def test_a_preset_and_the_settings_that_it_has_set_come_back_together(visitor):
+    visitor.do("on_preset", edit_preset="reference")
+    again = reloaded(visitor)
+    assert again.screen["edit_preset"] == "reference"
+    assert again.screen["chat"] is False and again.screen["steps"] == visitor.screen["steps"]
+
+
+def test_a_run_whose_page_was_left_is_said_to_have_ended(visitor):
+    run = visitor.press("on_edit", **QUICK)
+    next(run)
+    next(run)
+    visitor.page.context.sessions.leave(visitor.key)
+    assert visitor.session.cancelled.is_set()
+    run.close()
+    again = reloaded(visitor)
+    assert "ended because its page lost the connection" in again.screen["notice"]
+    assert_idle(again)
+    assert "notice" not in reloaded(visitor).screen, "it is said once"
+    again.do("on_edit", **QUICK)
+    assert again.screen["notice"] == "", "the next run takes the line away"
+
+
+def test_a_page_that_is_opened_while_a_run_goes_on_elsewhere_is_locked_until_it_ends(visitor):
+    run = visitor.press("on_edit", **QUICK)
+    next(run)
+    again = Visitor(visitor.page, visitor.key)
+    drawn = again.press("on_arrival")
+    next(drawn)
+    assert "goes on in another window" in again.screen["notice"] and again.on["cancel"] and not again.on["edit"]
+    list(run)
+    list(drawn)
+    assert_idle(again)
+    assert visitor.session.live.patch.identifier in again.screen["live"]
+
+
+@pytest.mark.parametrize("press", ["on_edit", "on_locate", "on_texts", "on_undo"])
+def test_the_first_press_after_a_session_is_gone_says_so_and_does_nothing(visitor, mortal, press):
+    visitor = Visitor(visitor.page, "lost")
+    visitor.do("on_edit", **QUICK)
+    assert visitor.session.live is not None
+    lost(visitor, mortal)
+    visitor.screen.pop("live")
+    assert visitor.do(press) == [{"notice"}]
+    said = seen(visitor.screen["notice"])
+    assert said.startswith("Your session is gone: it was not used for 60 minutes. Live now: vanilla.")
+    assert visitor.session.live is None and visitor.session.edits == [], "never the example's patch"
+    visitor.do("on_waking")
+    assert "vanilla" in visitor.screen["live"] and "No edit is live" in visitor.screen["numbers"]
+    assert_idle(visitor)
+    visitor.do("on_operate", **QUICK)
+    assert visitor.session.live is not None and visitor.session.live.patch.identifier in visitor.screen["live"]
+
+
+def test_after_a_restart_a_page_that_goes_on_is_told_so(visitor, monkeypatch):
+    monkeypatch.setattr(visitor.page.context, "sessions", Sessions())
+    visitor.do("on_stress")
+    assert "Your session is gone: the program was started anew since." in visitor.screen["notice"]
+    assert visitor.session.live is None
+    with_nothing = visitor.do("on_cancel")
+    assert with_nothing == []
+
+
+def test_a_page_that_is_opened_after_its_visitor_s_edits_are_gone_says_so_over_the_example(visitor, mortal):
+    visitor = Visitor(visitor.page, "late")
+    visitor.do("on_undo", max_new_tokens=4)
+    lost(visitor, mortal)
+    again = reloaded(visitor)
+    assert "What you did here before is gone: it was not used for 60 minutes" in again.screen["notice"]
+    assert again.session.live is visitor.page.context.example.session.live
+
+
+def test_a_window_that_wakes_up_is_drawn_anew_only_if_another_one_has_changed_something(visitor):
+    other = Visitor(visitor.page, visitor.key)
+    visitor.page.context.sessions._pages["other"] = visitor.page.context.sessions._pages[visitor.key]
+    assert visitor.do("on_waking") == [set()]
+    visitor.session.begin()
+    visitor.session.undo()
+    visitor.session.end()
+    assert any("live" in roles for roles in other.do("on_waking")) and "vanilla" in other.screen["live"]
+
+
+def test_a_second_visitor_waits_in_line_sees_it_at_once_and_short_work_passes(page, visitor):
+    second = Visitor(page, "second")
+    line = page.context.line
+    line.rest, rest = 60.0, line.rest
+    try:
+        run = visitor.press("on_edit", **QUICK)
+        next(run)
+        next(run)
+        waiting = second.press("on_edit", **QUICK)
+        next(waiting)
+        assert not second.on["edit"] and second.on["cancel"]
+        next(waiting)
+        assert "In line, place 2: 1 run is before yours, which starts in about" in seen(second.screen["clock"])
+        third = Visitor(page, "third")
+        third.do("on_locate")
+        third.do("on_ask", max_new_tokens=4)
+        assert "the answers part most" in third.screen["locate_reading"] and "edited" in third.screen
+        second.do("on_cancel")
+        list(waiting)
+        assert "Cancelled while it waited in line; nothing was changed" in second.screen["clock"]
+        assert_idle(second)
+        list(run)
+        assert visitor.session.live is not second.session.live
+        second.do("on_edit", **QUICK)
+        assert second.session.live is not page.context.example.session.live, "the line is free"
+    finally:
+        line.rest = rest
+
+
+def test_a_program_s_long_runs_stand_in_the_same_line(page, visitor):
+    request = gr.Request(session_hash="program")
+    begun: list[str] = []
+
+    def endpoint(request: Any) -> Any:
+        begun.append("begun")
+        yield {"done": True}
+
+    endpoint_in_line = page.context.in_line(endpoint)
+    assert list(endpoint_in_line(request=request)) == [{"done": True}] and begun == ["begun"]
+    assert page.context.in_line(len) is len, "short work does not stand in line"
+    assert len(page.context.line) == 0 and not page.context.session(request).busy
