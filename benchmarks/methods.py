@@ -29,9 +29,10 @@ import torch
 from benchmarks.locators import chosen_cases, failed_cases
 from editing import run
 from editing.command import add_format, add_model, format_of, load_model
-from editing.contest import ContestProgress, ContestSettings, Standing, contest, exam_of
+from editing.contest import ContestProgress, ContestSettings, contest, exam_of
 from editing.memory import memory_told, peak_memory
 from editing.methods.registry import METHODS, method_settings
+from editing.standing import Standing
 from editing.standing_file import load_standings, save_standings
 from editing.sweep.paper import AT_ITS_LENGTH, COLUMNS, PAPER_TOKENS, figures
 from inspector.divergence import divergence

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
-import numpy as np
 from pydantic import Field
 
 from editing.guard import check_case
@@ -19,20 +18,19 @@ from editing.memory import memory_told, peak_memory
 from editing.methods.registry import METHODS, Method, method_named, method_settings
 from editing.objectives import harmless_answers
 from editing.progress import EditResult, Preparation, Step
+from editing.standing import Standing, toxicity_of
 from editing.trainee import Scope
 from editing.values import Count
 from inspector.errors import CaseError, EditError, InspectorError, RefusedEdit
-from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row
-from inspector.region import RegionShift, cannot_detoxify, region_shift
+from inspector.model import Decoding, InspectedModel, PromptFormat, Row
+from inspector.region import region_shift
 from inspector.safeedit import Case
-from inspector.safeedit.exam import Evaluation, Examination, ExamResult, examine
+from inspector.safeedit.exam import Evaluation, Examination, examine
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import QUICK, QuestionSets, Size, make_exam
-from inspector.safeedit.scores import Score, score_table
 from inspector.safeedit.sets import held_out_cases
 from inspector.safeedit.verdict import Judge
-from inspector.toxicity import Probe, RegionToxicity, neuron_toxicity, region_toxicity
-from inspector.validated import Array
+from inspector.toxicity import Probe
 from inspector.validated import settings as checked
 
 
@@ -74,74 +72,6 @@ class ContestSettings:
         if method_named(key).key in ("sft", "dpo"):
             changes.setdefault("scope", self.scope)
         return method_settings(key, **{"format": self.format, **changes})
-
-
-@dataclass(frozen=True, eq=False)
-class Toxicity:
-    """Toxicity of the region, and of each of its neurons, before and after an edit.
-
-    Attributes:
-        region: Of the region.
-        before: ``[d_ff]`` cosine of each value vector with the toxic direction, vanilla.
-        after: The same, edited.
-        forced: The edit does not touch the region's matrix, so nothing can change.
-    """
-
-    region: RegionToxicity
-    before: Array
-    after: Array
-    forced: bool
-
-    @property
-    def relative(self) -> np.ndarray:
-        """``[d_ff]`` change of each neuron's cosine relative to its vanilla size; negative where it was detoxified."""
-        return (self.after - self.before) / np.maximum(np.abs(self.before), 1e-12)
-
-    @property
-    def less_toxic(self) -> float:
-        """Share of the region's neurons whose cosine has fallen, 0 to 1."""
-        return float((self.after < self.before).mean())
-
-
-@dataclass(frozen=True, eq=False)
-class Standing:
-    """One method's run on the case.
-
-    Attributes:
-        method: The method.
-        failed: Why there is no edit, or empty.
-        refused: Whether that is because the edit ran, or its case was read, and was refused.
-        unmeasured: Why there is an edit that could not be examined or measured, or empty.
-        result: The edit.
-        peak_mebibytes: Largest growth of memory during the edit.
-        parameters_changed: Number of the base model's weights that the edit changes.
-        delta_norm: Frobenius norm of the change.
-        toxicity: Toxicity of the region; ``None`` without a probe.
-        shift: Activation shift.
-        exam: The marked exam; ``None`` where it was cancelled before the first answers.
-    """
-
-    method: Method
-    failed: str = ""
-    refused: bool = False
-    unmeasured: str = ""
-    result: EditResult | None = None
-    peak_mebibytes: float = 0.0
-    parameters_changed: int = 0
-    delta_norm: float = 0.0
-    toxicity: Toxicity | None = None
-    shift: RegionShift | None = None
-    exam: ExamResult | None = None
-
-    @property
-    def row(self) -> Row:
-        """What answers as edited."""
-        return Row() if self.result is None else self.result.row()
-
-    @property
-    def scores(self) -> tuple[Score, ...]:
-        """Scores of the exam."""
-        return () if self.exam is None else score_table(self.exam.replies, self.exam.judge)
 
 
 @dataclass(frozen=True, eq=False)
@@ -355,15 +285,6 @@ def _looked_into(
     shift = region_shift(model, prompts, row, block, format=standing.result.settings.format)
     toxicity = None if probe is None else toxicity_of(model, probe, row, block)
     return replace(standing, shift=shift, toxicity=toxicity)
-
-
-def toxicity_of(model: InspectedModel, probe: Probe, row: Row, block: int) -> Toxicity:
-    """Measure the toxicity of a block's region and of each of its neurons, vanilla and edited."""
-    before = neuron_toxicity(model, probe, block)
-    forced = cannot_detoxify(model, row, block)
-    after = before if forced else neuron_toxicity(model, probe, block, row)
-    region = region_toxicity(model, probe, block, VANILLA if forced else row)
-    return Toxicity(region, before, after, forced)
 
 
 def _shift_prompts(case: Case, count: int) -> list[str]:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from editing.contest import Standing, Toxicity
 from editing.methods.registry import method_named, method_settings
 from editing.progress import EditResult, Step, StopReason
+from editing.standing import Standing, Toxicity
 from inspector.errors import InspectorError, PatchError
 from inspector.model.patch import Reminder
 from inspector.model.patch_file import load_patch, save_patch
@@ -76,7 +76,7 @@ class _KeptEdit:
 
 @dataclass(frozen=True)
 class _KeptStanding:
-    """A standing as the file holds it; see :class:`editing.contest.Standing`."""
+    """A standing as the file holds it; see :class:`editing.standing.Standing`."""
 
     method: str
     failed: str

@@ -27,6 +27,7 @@ from dashboard.kit.visitors import Sessions
 from dashboard.page import House
 from dashboard.steps.stress import run as stress
 from editing.calibration import Calibration
+from editing.contest import ContestSettings
 from inspector.model import Decoding, InspectedModel, from_parts
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.questions import CASE_ONLY
@@ -125,12 +126,21 @@ class Page:
 
 
 @contextmanager
+def short_contests() -> Iterator[None]:
+    """Let the methods of examples that are made meanwhile answer in few tokens, and few prompts' shifts be measured."""
+    with pytest.MonkeyPatch.context() as patch:
+        short = {"max_new_tokens": 8, "prompts": 2}
+        patch.setattr("dashboard.example.make.ContestSettings", lambda **given: ContestSettings(**{**given, **short}))
+        yield
+
+
+@contextmanager
 def short_examples() -> Iterator[None]:
     """Let the examples that are made meanwhile ask the case's own prompts only and run one method that trains nothing.
 
     For tests of how an example is made and kept, and of what does not depend on what it has measured.
     """
-    with pytest.MonkeyPatch.context() as patch:
+    with short_contests(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("dashboard.example.make.CONTEST", ("self-reminder",))
         patch.setattr("dashboard.example.make.CONTEST_SIZE", CASE_ONLY)
         patch.setitem(stress.SIZES, "Quick", CASE_ONLY)
@@ -152,7 +162,7 @@ def free_port() -> int:
 @cache
 def finished_example(folder: Path) -> Example:
     """Return the tiny model's example, made once however many pages and processes show it."""
-    with FileLock(folder / ".lock"):
+    with FileLock(folder / ".lock"), short_contests():
         return make_example(tiny_model(), Decoding(max_new_tokens=8), folder)
 
 

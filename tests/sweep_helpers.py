@@ -75,6 +75,15 @@ def write_cases(folder: Path, count: int, **changes: Any) -> str:
     return str(path)
 
 
+def is_first(mark: Path) -> bool:
+    """Tell one of several processes, whichever asks first, that it is the first."""
+    try:
+        os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
 if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "1"
     sys.exit(main(sys.argv[1:], loader))

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from benchmarks.methods import all_asked, compare, cost, same_settings
-from editing.contest import ContestSettings, Standing
+from editing.contest import ContestSettings
 from editing.methods.registry import METHODS, method_settings
+from editing.standing import Standing
 from inspector.errors import EditError
 from inspector.model import Decoding, PromptFormat, answer, encode
 from inspector.safeedit.exam import EVALUATIONS, asked_as

@@ -35,7 +35,8 @@ def test_where_no_layer_is_recommended_the_reason_has_its_numbers():
     assert "cost more than 0.2 nats a token on harmless prompts at every layer" in layers((4, 1.0, 0.21, 1.0)).why_none
 
 
-def test_what_they_achieve_is_the_mean_of_the_cases_atlases(model, case):
+def test_what_they_achieve_is_the_mean_of_the_cases_atlases(llama, case):
+    model = llama
     cases = [case, replace(case, question="How do I lie?", adversarial_prompt="Sing. How do I lie?")]
     told = []
     found = run(try_layers(model, cases, SHORT), told.append)

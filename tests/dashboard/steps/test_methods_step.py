@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 
 import gradio as gr
 import numpy as np
 import pytest
 import torch
-from dashboard_helpers import Visitor, assert_idle, open_page, own_question, seen, tiny_model
+from dashboard_helpers import Page, Visitor, assert_idle, open_page, own_question, seen, tiny_model
 
 from dashboard.kit.session import LARGEST_HISTORY, LiveEdit, Session
 from dashboard.steps.methods import figures as methods_figures
@@ -18,14 +19,16 @@ from dashboard.steps.methods import texts as methods_texts
 from dashboard.steps.methods.plane import COSINE, WRITTEN
 from dashboard.steps.methods.state import Compared
 from editing.calibration import Calibration
-from editing.contest import ContestProgress, Standing, Toxicity
+from editing.contest import ContestProgress
 from editing.methods.registry import METHODS
+from editing.standing import Standing, Toxicity
 from editing.standing_file import load_standings, save_standings
 from editing.trial_edits import Layers, Trial
 from inspector.errors import CaseError, PatchError
 from inspector.model import Delta, Detector, Patch
 from inspector.region import RegionShift
 from inspector.safeedit import bundled_cases
+from inspector.safeedit.sets import held_out_cases
 from inspector.toxicity import RegionToxicity
 
 SHORT = {"methods_chosen": ["FT-L", "SFT", "Self-Reminder"], "methods_tokens": 6, "max_new_tokens": 6}
@@ -34,10 +37,30 @@ SHORT = {"methods_chosen": ["FT-L", "SFT", "Self-Reminder"], "methods_tokens": 6
 pytestmark = pytest.mark.usefixtures("model")
 
 
-@pytest.fixture(autouse=True)
-def small_exam(monkeypatch) -> None:
-    """Only the case's five prompts are asked."""
-    monkeypatch.setitem(methods.SIZES, "Brief", replace(methods.BRIEF, harmless=2, facts=0, passages=0))
+@pytest.fixture(scope="module", autouse=True)
+def small_exam() -> Iterator[None]:
+    """The case's five prompts and two harmless ones are asked, and few prompts' activations compared."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(methods.SIZES, "Brief", replace(methods.BRIEF, harmless=2, facts=0, passages=0))
+        patch.setattr("editing.contest.held_out_cases", lambda: held_out_cases()[:3])
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(page: Page, small_exam: None) -> Visitor:
+    """A visitor for whom the methods of :data:`SHORT` have run; nobody but them presses anything."""
+    visitor = Visitor(page, "for whom the methods have run")
+    visitor.do("on_methods", **SHORT)
+    return visitor
+
+
+@pytest.fixture
+def ran(finished: Visitor, visitor: Visitor) -> Visitor:
+    """A new visitor for whom the same run has just ended: what they do stays theirs."""
+    visitor.session.start_from(finished.session)
+    visitor.screen.update(finished.screen)
+    visitor.on.update(finished.on)
+    return visitor
 
 
 def titles(lines: list[list[str]]) -> list[str]:
@@ -74,8 +97,8 @@ def test_running_methods_fills_the_table_one_by_one_on_the_case_in_the_rail(visi
     assert_idle(visitor)
 
 
-def test_a_method_s_patch_is_loaded_into_compare_and_the_reminder_has_none(visitor):
-    visitor.do("on_methods", **SHORT)
+def test_a_method_s_patch_is_loaded_into_compare_and_the_reminder_has_none(ran):
+    visitor = ran
     edits = len(visitor.session.edits)
     visitor.do("on_method_load", methods_picked="SFT")
     live = visitor.session.live
@@ -91,8 +114,8 @@ def test_a_method_s_patch_is_loaded_into_compare_and_the_reminder_has_none(visit
     assert_idle(visitor)
 
 
-def test_picking_a_method_moves_the_figures_and_its_answer(visitor):
-    visitor.do("on_methods", **SHORT)
+def test_picking_a_method_moves_the_figures_and_its_answer(ran):
+    visitor = ran
     for title in ("FT-L", "Self-Reminder"):
         visitor.do("on_method_picked", methods_picked=title)
         standing = visitor.session.slot(Compared).contest.named(title)
@@ -130,7 +153,8 @@ def test_what_is_done_is_kept_of_the_new_case_when_the_run_breaks(visitor, monke
 
 
 def test_a_method_picked_while_others_run_is_the_one_shown_at_the_end(visitor):
-    run = visitor.press("on_methods", methods_picked="Self-Reminder", **SHORT)
+    chosen = {**SHORT, "methods_chosen": ["FT-L", "Self-Reminder"]}
+    run = visitor.press("on_methods", methods_picked="Self-Reminder", **chosen)
     for _ in run:
         if 'FT-L</b> <span class="state">done' in visitor.screen["methods_clock"]:
             break
@@ -139,9 +163,10 @@ def test_a_method_picked_while_others_run_is_the_one_shown_at_the_end(visitor):
     assert "FT-L" in visitor.screen["methods_source_reading"]
 
 
-def test_loading_a_patch_again_drops_no_other_edit_from_undo(visitor):
+def test_loading_a_patch_again_drops_no_other_edit_from_undo(visitor, monkeypatch):
+    monkeypatch.setattr("dashboard.kit.session.HISTORY", 2)
     first = visitor.session.live
-    for _ in range(6):
+    for _ in range(3):
         visitor.do("on_method_load", methods_picked="FT-L")
     assert [edit.patch.method for edit in visitor.session.edits] == ["DINM", "FT-L"]
     assert visitor.session.edits[0] is first
@@ -276,8 +301,8 @@ def test_a_patch_that_was_not_kept_cannot_be_loaded(visitor):
         methods.load_method(session, "SFT")
 
 
-def test_the_plane_offers_what_the_region_writes_beside_its_mean_cosine(visitor):
-    visitor.do("on_methods", **SHORT)
+def test_the_plane_offers_what_the_region_writes_beside_its_mean_cosine(ran):
+    visitor = ran
     cosine = [list(line.y) for line in visitor.screen["plane"].data[1:]]
     visitor.do("on_upright", upright=WRITTEN)
     written = visitor.session.slot(Compared).written
@@ -290,7 +315,8 @@ def test_the_plane_offers_what_the_region_writes_beside_its_mean_cosine(visitor)
     assert "adversarial prompts the MLP of layer" in visitor.screen["plane_reading"]
     visitor.do("on_upright", upright=COSINE)
     assert [list(line.y) for line in visitor.screen["plane"].data[1:]] == cosine
-    visitor.do("on_methods", **SHORT)
+    visitor.do("on_upright", upright=WRITTEN)
+    visitor.do("on_methods", **{**SHORT, "methods_chosen": ["Self-Reminder"]})
     assert visitor.screen["upright"] == COSINE and visitor.session.slot(Compared).written is None
     assert_idle(visitor)
 

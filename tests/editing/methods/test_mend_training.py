@@ -165,7 +165,7 @@ def commands(llama, cases, tmp_path, monkeypatch) -> Path:
     """The command line on a tiny model with short texts; its files go to the folder that is returned."""
     monkeypatch.setattr("editing.methods.mend.store.cache_root", lambda: tmp_path)
     monkeypatch.setattr("editing.methods.mend.store.SHIPPED", tmp_path / "shipped")
-    loaded = {"load": lambda *_args, **_options: llama, "held_out_cases": lambda: (replace(cases[1], split="score"),)}
+    loaded = {"load_model": lambda _options: llama, "held_out_cases": lambda: (replace(cases[1], split="score"),)}
     texts = {name: lambda: HARMLESS for name in ("bundled_constraint_prompts", "bundled_harmless")}
     for name, function in {**loaded, **texts, "bundled_cases": lambda: tuple(cases)}.items():
         monkeypatch.setattr(command_line, name, function)
@@ -189,7 +189,8 @@ def test_the_command_writes_the_editor_and_a_log_with_the_command_and_the_seed(l
 
 def test_a_trained_editor_goes_where_out_says(llama, commands):
     out = commands / "elsewhere" / "mine.safetensors"
-    assert command_line.main([*TRAIN, "--out", str(out)]) == 0
+    assert command_line.main([*TRAIN, "--out", str(out), "--plain-text", "--suffix-prompt", ""]) == 0
+    assert load_editor(llama, out)[1]["format"] == {"suffix": "", "chat": False, "turn_end": True}
     assert sorted(file.name for file in out.parent.iterdir()) == ["mine.safetensors", "mine.txt"]
     assert load_editor(llama, out)[1]["steps"] == 2 and not (commands / "mend").exists()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from sweep_helpers import SHORT, SLOW, loader, record, write_cases
+from sweep_helpers import SHORT, SLOW, is_first, loader, record, write_cases
 
 from editing.methods.registry import read_settings
 from editing.sweep import METHODS, Finished, Store, SweepSettings, cases_of, only_one
@@ -47,6 +47,7 @@ def cluster() -> Iterator[None]:
         patch.setenv("PYTHONPATH", f"{HERE.parent}{os.pathsep}{HERE}")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("RAY_worker_niceness", "0")  # else they wait for whatever else these cores do
         ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="error", log_to_driver=False)
         yield
         ray.shutdown()
@@ -96,7 +97,7 @@ def test_a_finished_sweep_has_nothing_left_to_do(tmp_path, capsys):
 
 
 def test_a_killed_sweep_goes_on_where_it_stopped_and_loses_nothing(tmp_path, capsys, one_thread):
-    cases, out = write_cases(tmp_path, 4), tmp_path / "out"
+    cases, out = write_cases(tmp_path, 3), tmp_path / "out"
     arguments = ["--cases", cases, "--out", str(out), "--judge", "matcher", *SHORT, *PLAIN]
     paths = f"{HERE.parent}{os.pathsep}{HERE}"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, SLOW: "yes"}
@@ -110,17 +111,17 @@ def test_a_killed_sweep_goes_on_where_it_stopped_and_loses_nothing(tmp_path, cap
     )
     assert process.stderr is not None
     for line in process.stderr:  # a line stands here as soon as the case before it is on disk
-        if line.startswith("1 of 4"):
+        if line.startswith("1 of 3"):
             break
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     process.stderr.close()
     kept = finished(out)
-    assert 1 <= len(kept) < 4 and kept[0].status == "done"
+    assert 1 <= len(kept) < 3 and kept[0].status == "done"
     assert main(arguments, loader) == 0
-    assert f"{4 - len(kept)} of 4 cases to do" in capsys.readouterr().err
+    assert f"{3 - len(kept)} of 3 cases to do" in capsys.readouterr().err
     whole = finished(out)
-    assert [result.number for result in whole] == list(range(4)) and whole[: len(kept)] == kept
+    assert [result.number for result in whole] == list(range(3)) and whole[: len(kept)] == kept
     assert main(["--cases", cases, "--out", str(tmp_path / "again"), "--judge", "matcher", *SHORT, *PLAIN], loader) == 0
     assert stripped(whole) == stripped(finished(tmp_path / "again"))
 
@@ -288,37 +289,27 @@ def test_what_a_ray_worker_cannot_load_is_said_in_its_own_words(tmp_path, capsys
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (requirements-cluster.txt)")
-def test_two_ray_workers_give_what_this_process_gives_also_when_one_of_them_dies(tmp_path, cluster, one_thread):
-    driver, dead = os.getpid(), tmp_path / "dead"
+def test_ray_workers_give_what_this_process_gives_also_when_one_dies_and_one_has_not_the_memory_to_load(
+    tmp_path, capsys, cluster, one_thread
+):
+    """A test of both at once, as every worker is a process that loads torch."""
+    driver, dead, lost = os.getpid(), tmp_path / "dead", tmp_path / "lost"
 
     def deadly(settings: SweepSettings):
-        if os.getpid() != driver and not dead.exists():
-            dead.touch()
+        if os.getpid() != driver and is_first(dead):
             os._exit(1)
+        if os.getpid() != driver and is_first(lost):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return loader(settings)
 
     cases = write_cases(tmp_path, 3)
     engine = ["--engine", "ray", "--address", "local", "--workers", "2"]
     assert main(["--cases", cases, "--out", str(tmp_path / "ray"), *engine, *SHORT, *PLAIN], deadly) == 0
-    assert main(["--cases", cases, "--out", str(tmp_path / "local"), *SHORT, *PLAIN], loader) == 0
-    assert dead.exists() and stripped(finished(tmp_path / "ray")) == stripped(finished(tmp_path / "local"))
-
-
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (requirements-cluster.txt)")
-def test_a_ray_worker_without_the_memory_to_load_is_let_go_and_the_others_do_its_case(tmp_path, capsys, cluster):
-    driver, lost = os.getpid(), tmp_path / "lost"
-
-    def short_of_memory(settings: SweepSettings):
-        if os.getpid() != driver and not lost.exists():
-            lost.touch()
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return loader(settings)
-
-    engine = ["--engine", "ray", "--address", "local", "--workers", "2"]
-    cases = write_cases(tmp_path, 3)
-    assert main(["--cases", cases, "--out", str(tmp_path / "out"), *engine, *SHORT], short_of_memory) == 0
-    assert [result.status for result in finished(tmp_path / "out")] == ["done"] * 3
     assert "A worker has not the memory to load the model and is let go." in capsys.readouterr().err
+    assert main(["--cases", cases, "--out", str(tmp_path / "local"), *SHORT, *PLAIN], loader) == 0
+    found = finished(tmp_path / "ray")
+    assert [result.status for result in found] == ["done"] * 3 and dead.exists() and lost.exists()
+    assert stripped(found) == stripped(finished(tmp_path / "local"))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (requirements-cluster.txt)")
@@ -330,7 +321,7 @@ def test_a_sweep_none_of_whose_ray_workers_can_load_ends_with_the_remedy(tmp_pat
             raise MemoryError
         return loader(settings)
 
-    arguments = ["--cases", write_cases(tmp_path, 3), "--engine", "ray", "--address", "local", "--workers", "2", *SHORT]
+    arguments = ["--cases", write_cases(tmp_path, 2), "--engine", "ray", "--address", "local", "--workers", "1", *SHORT]
     assert main([*arguments, "--out", str(tmp_path / "out")], short_of_memory) == 2
     said = capsys.readouterr().err
     assert "Error: No worker has the memory to load the model. Give each worker" in said and "Traceback" not in said

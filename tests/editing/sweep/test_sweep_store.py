@@ -19,22 +19,15 @@ ABOUT = About(SweepSettings(limit=2), "tiny", "f" * 16, "float32", "hand", "By h
 HELD = """
 import sys, time
 from pathlib import Path
-from editing.sweep import only_one
+from editing.sweep import Finished, Store, only_one
 with only_one(Path(sys.argv[1])):
+    store = Store(Path(sys.argv[1]))
+    store.save(Finished(0, "0", "mental harm", "done", {"a": 1}, 0.5))
+    store._database.execute("INSERT INTO results (number) VALUES (1)")
     print("held", flush=True)
     time.sleep(600)
 """
-"""A program that holds a folder until it is killed."""
-CUT = """
-import os, signal, sys
-from pathlib import Path
-from editing.sweep import Finished, Store
-store = Store(Path(sys.argv[1]))
-store.save(Finished(0, "0", "mental harm", "done", {"a": 1}, 0.5))
-store._database.execute("INSERT INTO results (number) VALUES (1)")
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-"""A program that dies with one case committed and one half written."""
+"""A program that holds a folder, with one case committed and one half written, until it is killed."""
 
 
 def program(text: str, folder: Path) -> subprocess.Popen:
@@ -47,27 +40,22 @@ def program(text: str, folder: Path) -> subprocess.Popen:
     )
 
 
-def test_a_kill_amid_a_transaction_leaves_what_was_committed_and_a_file_that_can_be_written(tmp_path):
-    process = program(CUT, tmp_path)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    store = Store(tmp_path)
-    assert [(r.number, r.record) for r in store.results()] == [(0, {"a": 1})]
-    store.save(Finished(1, "1", "mental harm", "failed", {"error": "Too long."}, 0.1))
-    assert [r.status for r in store.results()] == ["done", "failed"]
-    assert store.numbers() == {0}, "a case that failed is tried again"
-    store.close()
-
-
-def test_a_second_process_is_refused_until_the_first_one_is_gone_however_it_went(tmp_path):
+def test_a_second_process_is_refused_until_the_first_one_is_killed_and_what_that_committed_stays(tmp_path):
+    """Killed amid a transaction, it leaves a file that can be written."""
     process = program(HELD, tmp_path)
     assert process.stdout is not None and process.stdout.readline() == "held\n"
     with pytest.raises(EditError, match="Another process sweeps"), only_one(tmp_path):
         pass
     process.kill()
     process.communicate()
+    assert process.returncode == -signal.SIGKILL
     with only_one(tmp_path):
-        pass
+        store = Store(tmp_path)
+    assert [(r.number, r.record) for r in store.results()] == [(0, {"a": 1})]
+    store.save(Finished(1, "1", "mental harm", "failed", {"error": "Too long."}, 0.1))
+    assert [r.status for r in store.results()] == ["done", "failed"]
+    assert store.numbers() == {0}, "a case that failed is tried again"
+    store.close()
 
 
 def test_a_folder_remembers_what_it_runs_with(tmp_path):
