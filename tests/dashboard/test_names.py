@@ -12,7 +12,7 @@ import gradio as gr
 from dashboard_helpers import Page, finished_example, short_examples, tiny_model
 
 from dashboard.example.make import Example
-from dashboard.kit.session import Sessions
+from dashboard.kit.visitors import Sessions
 from dashboard.page import House
 from inspector.model import Decoding
 
