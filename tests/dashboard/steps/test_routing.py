@@ -7,16 +7,19 @@ import pytest
 import torch
 from dashboard_helpers import QUICK, Page, Visitor, assert_idle, open_page, tiny_model
 
+from dashboard.edit_events import act, asked_for
 from dashboard.kit.acting import Acting
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.compare.texts import BY_GATE, EVERYWHERE, WHERE_HARM
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.operate.gating import Gated
+from dashboard.steps.operate.settings import to_be_routed
 from editing import preset
 from editing.calibration import Calibration
 from editing.gate import RECORD
 from editing.methods.dinm import ROUTED
 from editing.trial_edits import Layers, Trial
+from inspector.errors import CaseError, PatchError, RefusedEdit
 from inspector.model import Detector, encode
 from inspector.model.routing import scores
 
@@ -250,3 +253,23 @@ def test_where_no_layer_helps_the_paper_s_presets_edit_the_toxic_layer_by_choice
     visitor.do("on_operate", **QUICK, edit_preset="reference", loss_positions="aligned")
     assert visitor.session.live is not before
     assert visitor.session.live.result.block == visitor.session.slot(LocatedCase).divergence.toxic_layer()
+
+
+def test_programs_are_told_the_same_and_ask_for_a_place_in_the_same_words(helpless, visitor, request):
+    context, session, given = helpless.context, Visitor(helpless, request.node.name).session, preset("corrected")
+    with pytest.raises(RefusedEdit, match="No layer helps"):
+        asked_for(context, session, given, None)
+    paper = preset("paper")
+    for routed, wish in ((True, "where harm"), (False, "everywhere"), (None, "gate")):
+        assert asked_for(context, session, paper, routed) == paper and session.slot(Acting).wish == wish
+    assert {name: getattr(to_be_routed(given), name) for name in ROUTED} == ROUTED
+    with pytest.raises(CaseError, match=r"editing\.calibrate"):
+        asked_for(visitor.page.context, visitor.session, given, True)
+    act(context, session, 0.5, True)
+    label = session.row.label()
+    assert "strength 0.5" in label and "only where harm" in label
+    act(context, session, None, None)
+    assert session.row.label() == label
+    with pytest.raises(PatchError, match="out of range"):
+        act(context, session, 9.0, False)
+    assert session.row.label() == label, "what is refused changes nothing"
