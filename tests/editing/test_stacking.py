@@ -44,7 +44,10 @@ def low_rank(model: InspectedModel, block: int, rank: int, seed: int) -> Patch:
     return Patch((Delta(name, block, 0.1 * left, right),), model.fingerprint, "LoRA")
 
 
-@pytest.mark.parametrize("block", [1, 2], ids=["same matrix", "another matrix"])
+@pytest.mark.parametrize(
+    ("family", "block"),
+    [*((name, 1) for name in tiny_models.FIVE), ("llama", 2), ("gpt_neox", 2)],  # the same matrix, and another one
+)
 def test_the_second_edit_is_that_of_a_model_whose_weights_hold_the_first(model, case, block):
     first = by_hand.patch(model, BLOCK, size=0.02)
     result = run(on_top(model, Row(first), other(case), block))

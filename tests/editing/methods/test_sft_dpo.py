@@ -202,6 +202,7 @@ def test_dpo_s_loss_is_equation_7_with_the_reference_taken_after_the_warm_up(mod
     assert result.trace[3].safe_probability == pytest.approx(safe, rel=1e-3)
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt_neox"])
 def test_without_a_warm_up_the_reference_is_vanilla(model, case):
     result = run(dpo(model, case, BLOCK, small(DpoSettings, warm_up=0, steps=2, learning_rate=2e-3)))
     assert result.trace[0].edit_loss == pytest.approx(math.log(2), abs=1e-6)
@@ -222,6 +223,7 @@ def test_dpo_s_reference_does_not_move_with_the_student(llama, case):
         assert abs(float(objective(student, [pair]).loss) - math.log(2)) > 1e-3
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize(("edit", "kind", "scope"), [(sft, SftSettings, "full"), (dpo, DpoSettings, "LoRA")])
 def test_the_trace_s_last_values_are_those_of_the_patch(model, case, edit, kind, scope):
     result = run(edit(model, case, BLOCK, small(kind, scope=scope, learning_rate=3e-3)))
