@@ -17,6 +17,7 @@ from browser_helpers import (
     set_steps,
     text_of,
     theme,
+    unfold,
     value_of,
     view,
     wait_for_text,
@@ -40,6 +41,7 @@ def visitor(shared) -> Iterator[Any]:
     longest.fill("8")
     longest.press("Tab")
     shared.get_by_role("button", name="Details").click()
+    unfold(shared, "safe")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "own_answers", partial(own_answers, longest=8))
         yield shared
