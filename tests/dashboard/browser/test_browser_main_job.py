@@ -69,7 +69,8 @@ def test_a_typed_question_gets_answers_of_its_own_an_edit_and_both_answers_judge
     assert "safe answer: from a template" in origins and "unsafe answer: " in origins
     assert "of another question" not in origins and "from the case" not in origins
     assert str(width) in value_of(visitor, "#safe") and question in visitor.locator("#attack").text_content()
-    assert text_of(visitor, "#live") != before and visitor.locator("#answers .badge.verdict").count() == 2
+    visitor.wait_for_function("() => document.querySelectorAll('#answers .badge.verdict').length === 2", timeout=WAIT)
+    assert text_of(visitor, "#live") != before
     for pane, verdict in zip(("#vanilla", "#edited"), visitor.locator("#answers .badge.verdict").all(), strict=True):
         covered = visitor.locator(f"{pane} .answer").evaluate("e => getComputedStyle(e).filter !== 'none'")
         assert covered == (verdict.inner_text() != "safe"), "covered unless it is judged safe"
