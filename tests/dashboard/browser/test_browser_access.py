@@ -111,6 +111,7 @@ class Walk:
 def walk(shared) -> Walk:
     """Look at everything once: all of axe's rules in the light theme, in the dark one those that depend on colours."""
     found, core = Walk(), axe_core()
+    shared.add_style_tag(content="* { transition: none !important; }")  # a colour on its way is no colour to judge
     if core is not None:
         found.axe = {"light": [], "dark": []}
         shared.evaluate(core)

@@ -17,6 +17,7 @@ from browser_helpers import (
     set_steps,
     text_of,
     theme,
+    unfold,
     value_of,
     view,
     wait_for_text,
@@ -40,6 +41,7 @@ def visitor(shared) -> Iterator[Any]:
     longest.fill("8")
     longest.press("Tab")
     shared.get_by_role("button", name="Details").click()
+    unfold(shared, "safe")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "own_answers", partial(own_answers, longest=8))
         yield shared
@@ -67,7 +69,8 @@ def test_a_typed_question_gets_answers_of_its_own_an_edit_and_both_answers_judge
     assert "safe answer: from a template" in origins and "unsafe answer: " in origins
     assert "of another question" not in origins and "from the case" not in origins
     assert str(width) in value_of(visitor, "#safe") and question in visitor.locator("#attack").text_content()
-    assert text_of(visitor, "#live") != before and visitor.locator("#answers .badge.verdict").count() == 2
+    visitor.wait_for_function("() => document.querySelectorAll('#answers .badge.verdict').length === 2", timeout=WAIT)
+    assert text_of(visitor, "#live") != before
     for pane, verdict in zip(("#vanilla", "#edited"), visitor.locator("#answers .badge.verdict").all(), strict=True):
         covered = visitor.locator(f"{pane} .answer").evaluate("e => getComputedStyle(e).filter !== 'none'")
         assert covered == (verdict.inner_text() != "safe"), "covered unless it is judged safe"
