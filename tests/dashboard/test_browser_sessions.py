@@ -159,7 +159,9 @@ def test_a_reload_in_the_middle_of_the_main_job_finds_everything_again_and_the_j
     page.wait_for_selector("#divergence-figure .js-plotly-plot .main-svg")
     assert {part: text_of(page, part) for part in SHOWN} == before
     assert text_of(page, "#notice") == "" and "DINM" in text_of(page, "#answers .badge.edited")
-    assert page.locator("#step-limit, [aria-label='number input for Step limit']").first.input_value() == "4"
+    page.get_by_role("button", name="Details").click()
+    page.get_by_role("tab", name="All settings").click()
+    assert page.get_by_label("number input for Step limit").input_value() == "4"
     page.click("#undo")
     wait_for(page, "#live", re.search(r"patch (\w+)", example).group(1))
     wait_until_idle(page)
