@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from editing.methods.delman import DelmanSettings, delman
 from editing.methods.dinm import DinmSettings, dinm, preset
 from editing.methods.dpo import DpoSettings, dpo
 from editing.methods.ext_sub import ExtSubSettings, ext_sub
@@ -66,6 +67,16 @@ METHODS: dict[str, Method] = {
             "Meng et al. 2022, arXiv 2202.05262",
             FtLSettings,
             ft_l,
+        ),
+        Method(
+            "delman",
+            "DELMAN",
+            "Finds what the region would have to write at the question for the safe answer, and writes it in closed form. "
+            "What harmless prompts use of the region stands against it with a fixed weight.",
+            "Wang et al. 2025, arXiv 2502.11647",
+            DelmanSettings,
+            delman,
+            True,
         ),
         Method(
             "sft",
