@@ -1,4 +1,4 @@
-"""DELMAN's closed form is the least-squares solution; its keys stand where the question ends; its patch is what it says."""
+"""DELMAN's closed form is the least-squares solution, and its keys stand where the question ends."""
 
 from __future__ import annotations
 

@@ -25,10 +25,13 @@ def quick(key: str, **changes):
     """Return settings that are quick on a tiny model and end with the second step."""
     known = setting_names(METHODS[key].settings)
     # At the question an untrained model's writing is not felt in the answer: DELMAN writes at the prompt's end.
-    delman = {"position": "prompt", "context_weight": 1.0, "weight_decay": 0.0} if key == "delman" else {}
+    own = {
+        "delman": {"position": "prompt", "context_weight": 1.0, "weight_decay": 0.0},
+        "gated": {"texts": 30, "longest_text": 400, "false_alarms": 0.5, "further_prompts": 2},
+    }
     wanted = {
         **SMALL,
-        **delman,
+        **own.get(key, {}),
         "steps": 2,
         "anti_steps": 2,
         "warm_up": 1,
@@ -42,6 +45,7 @@ def test_the_methods_and_their_titles_are_those_of_the_tables():
     assert {key: method.title for key, method in METHODS.items()} == {
         "dinm": "DINM",
         "ft-l": "FT-L",
+        "gated": "Gated",
         "delman": "DELMAN",
         "sft": "SFT",
         "dpo": "DPO",
@@ -50,6 +54,7 @@ def test_the_methods_and_their_titles_are_those_of_the_tables():
         "self-reminder": "Self-Reminder",
     }
     assert [key for key, method in METHODS.items() if method.learns_from_companions] == [
+        "gated",
         "delman",
         "sft",
         "dpo",
@@ -113,6 +118,7 @@ def test_dinm_s_preset_is_chosen_by_name_and_the_others_have_none():
     [
         ("dinm", {"steps": 0}),
         ("ft-l", {"clamp": -1.0}),
+        ("gated", {"false_alarms": 1.0}),
         ("delman", {"context_weight": 0.0}),
         ("sft", {"scope": "half"}),
         ("dpo", {"beta": 0.0}),
