@@ -82,6 +82,8 @@ class GatedSettings:
         edit_weight: Weight of the safe answers' loss.
         constraint_weight: Weight of the KL on harmless prompts.
         safe_answers: The case's own safe answer and, beyond it, short ones that fit any question.
+        first_token_weight: What the first token of a safe answer counts in the loss beside 1 for one of its tail: gates
+            open where the answer begins.
         further_prompts: Bundled harmful prompts, of other questions and in other attacks, on which the short ones are
             made likely as well.
         further_at_once: How many of them share an update with the case; they take turns.
@@ -106,6 +108,7 @@ class GatedSettings:
     edit_weight: NotNegative = 1.0
     constraint_weight: NotNegative = 1.0
     safe_answers: SafeAnswers = 2
+    first_token_weight: Annotated[float, Field(ge=1, le=100)] = 10.0
     further_prompts: Annotated[int, Field(ge=0, le=128)] = 12
     further_at_once: Count = 3
     target_probability: Probability | None = 0.6
@@ -306,7 +309,11 @@ def _terms(
     further = [encode(model, each.adversarial_prompt, each.safe, format) for each in companions]
     further += further_refusals(model, settings.further_prompts, format)
     turns = max(1, math.ceil(len(further) / settings.further_at_once))
-    learnt = [aligned_answer(gates, block, first[0], further=(*first[1:], *further[n::turns])) for n in range(turns)]
+    heavier = settings.first_token_weight
+    learnt = [
+        aligned_answer(gates, block, first[0], TailReplay, (*first[1:], *further[turn::turns]), heavier)
+        for turn in range(turns)
+    ]
     parts = math.ceil(len(own) / settings.harmless_at_once)
     harmless = []
     for part in (own[n::parts] for n in range(parts)):
