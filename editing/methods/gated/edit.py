@@ -74,6 +74,8 @@ class GatedSettings:
         false_alarms: Share of the bundled harmless texts, held out of the fit, that may reach the first threshold.
         ramp: Length of a gate's rise as a share of the spread of harmless texts' readings.
         positions: Tokens at the end of a prompt at which gates may open; 1 for where the answer begins.
+        answer_tokens: Tokens of an answer that declines at which gates may stay open, so that what they write does not
+            end with its first word.
         texts: Bundled texts that the reading is fitted on, harmful and harmless ones together.
         longest_text: Tokens of the longest of them.
         steps: Most updates of the direction that declines.
@@ -101,6 +103,7 @@ class GatedSettings:
     false_alarms: Share = 0.05
     ramp: Positive = 0.5
     positions: Annotated[int, Field(ge=1, le=32)] = 1
+    answer_tokens: Annotated[int, Field(ge=0, le=16)] = 8
     texts: Annotated[int, Field(ge=20, le=4096)] = 1500
     longest_text: Annotated[int, Field(ge=16, le=4096)] = 110
     steps: Steps = 16
@@ -238,7 +241,14 @@ def _build(
     cancel: Callable[[], bool],
 ) -> Generator[Preparation, None, _Built | None]:
     reading = yield from token_reading(
-        model, block, settings.format, settings.texts, settings.longest_text, settings.positions, cancel
+        model,
+        block,
+        settings.format,
+        settings.texts,
+        settings.longest_text,
+        settings.positions,
+        settings.answer_tokens,
+        cancel,
     )
     moment = None
     if reading is not None:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from editing.methods.dinm import FURTHER_ANSWERS
 from editing.progress import Preparation
 from inspector.detection import FOLDS, area, samples
 from inspector.errors import EditError, PromptError
@@ -41,7 +42,7 @@ class Inputs:
     """What enters an MLP for bundled texts.
 
     Attributes:
-        ends: ``[texts, positions, d_model]``, the last tokens of each prompt.
+        ends: ``[texts, positions, d_model]``, the last tokens of each prompt and the first of an answer.
         elsewhere: ``[texts, tokens, d_model]``, tokens before them.
         harmful: ``[texts]``.
         folds: ``[texts]``, texts of one fold share neither question nor template with those of another.
@@ -101,6 +102,7 @@ def token_reading(
     count: int,
     longest: int,
     positions: int,
+    answer: int = 0,
     cancel: Callable[[], bool] = lambda: False,
 ) -> Generator[Preparation, None, Reading | None]:
     """Fit a reading on bundled texts; kept per model, block, format and texts.
@@ -111,6 +113,8 @@ def token_reading(
         count: Most texts, harmful and harmless ones together.
         longest: Most tokens of a text.
         positions: Tokens at the end of a prompt at which gates may open; 1 for where the answer begins.
+        answer: Tokens of an answer that declines at which gates may stay open: each text is followed by the beginning
+            of one, harmless texts as well, so that the answer itself says nothing.
 
     Yields:
         A message now and then.
@@ -121,10 +125,12 @@ def token_reading(
     Raises:
         EditError: The states are not finite numbers, or too few texts fit into the model's context.
     """
-    kept, key = _READINGS.setdefault(model, {}), (block, format.open(), count, longest, positions)
+    kept, key = _READINGS.setdefault(model, {}), (block, format.open(), count, longest, positions, answer)
     if key in kept:
         return kept[key]
-    inputs = yield from _inputs(model, block, format, count, min(longest, model.context_length), positions, cancel)
+    inputs = yield from _inputs(
+        model, block, format, count, min(longest, model.context_length), positions, answer, cancel
+    )
     if inputs is None:
         return None
     yield Preparation("Fitting the gates' reading", 0.7)
@@ -184,6 +190,7 @@ def _inputs(
     count: int,
     limit: int,
     positions: int,
+    answer: int,
     cancel: Callable[[], bool],
 ) -> Generator[Preparation, None, Inputs | None]:
     known = samples("detector")
@@ -193,7 +200,7 @@ def _inputs(
     ]
     for sample in candidates:
         if len(sample.text) <= 8 * limit:  # else it is too long for sure, and need not be encoded
-            ids = encode_short(model, sample.text, format, limit)
+            ids = encode_short(model, sample.text, format, limit - answer)
             if len(ids) > positions + 1:
                 short.append((sample, ids))
     chosen = [
@@ -209,7 +216,10 @@ def _inputs(
     elsewhere: list[np.ndarray] = []
     order: list[int] = []
     for start in range(0, len(chosen), AT_ONCE):
-        batch = [ids for _, ids in chosen[start : start + AT_ONCE]]
+        batch = [
+            (*ids, *_declining(model, sample.text, start + number, format, answer))
+            for number, (sample, ids) in enumerate(chosen[start : start + AT_ONCE])
+        ]
         yield Preparation(
             f"Reading bundled texts for the gates: {start + len(batch)} of {len(chosen)}",
             0.1 + 0.6 * start / len(chosen),
@@ -220,8 +230,8 @@ def _inputs(
             if not bool(torch.isfinite(states).all()):
                 raise EditError("The model's states are not finite numbers. Load it in float32.")
             tokens = states[:, 0].cpu().numpy()
-            ends.append(tokens[-positions:])
-            elsewhere.append(tokens[random.integers(1, len(tokens) - positions, ELSEWHERE)])
+            ends.append(tokens[-positions - answer :])
+            elsewhere.append(tokens[random.integers(1, len(tokens) - positions - answer, ELSEWHERE)])
             order.append(start + number)
     return Inputs(
         np.stack(ends),
@@ -229,6 +239,14 @@ def _inputs(
         np.array([chosen[number][0].harmful for number in order]),
         np.array([chosen[number][0].fold for number in order]),
     )
+
+
+def _declining(model: InspectedModel, text: str, number: int, format: PromptFormat, answer: int) -> Sequence[int]:
+    """Return the first tokens of a short answer that declines, the same kinds after harmful and harmless texts."""
+    if not answer:
+        return ()
+    response = encode(model, text, FURTHER_ANSWERS[number % len(FURTHER_ANSWERS)], format).response
+    return response[:answer]
 
 
 def encode_short(model: InspectedModel, text: str, format: PromptFormat, limit: int) -> Sequence[int]:

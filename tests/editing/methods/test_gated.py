@@ -13,7 +13,8 @@ from training_helpers import ATOL
 
 from editing import run
 from editing.adapter import save_adapter
-from editing.methods.gated import GatedSettings, gated
+from editing.methods.dinm import FURTHER_ANSWERS
+from editing.methods.gated import GatedSettings, gated, reading
 from editing.methods.gated.edit import HEIGHT, gate_rows
 from editing.methods.gated.neurons import spare_neurons, wiring
 from editing.methods.gated.reading import Inputs, fit_reading
@@ -200,6 +201,20 @@ def test_the_gate_opens_above_the_threshold_and_nowhere_else(llama, case):
     shut, full = seen["gate"][:, begin] < -HEIGHT, seen["gate"][:, end] > HEIGHT
     assert (shut | full).any()
     assert (height[shut].abs() < 0.01).all() and ((height[full] - 1).abs() < 0.3).all()
+
+
+def test_a_reading_reaches_into_an_answer_that_follows_harmful_and_harmless_texts_alike(llama, monkeypatch):
+    seen: list[list[int]] = []
+    real = reading.mlp_inputs
+    monkeypatch.setattr(reading, "mlp_inputs", lambda m, b, prompts: (seen.extend(prompts), real(m, b, prompts))[1])
+    made = run(reading.token_reading(llama, BLOCK, PromptFormat(), 20, 400, 2, 5))
+    openings = [llama.decode(ids).rpartition("[assistant]")[2] for ids in seen]
+    assert {opening.strip() for opening in openings} == {text[:5].strip() for text in FURTHER_ANSWERS}
+    assert len(seen) == 20 == len(made.harmful) and max(map(len, seen)) <= 400
+    again = run(reading.token_reading(llama, BLOCK, PromptFormat(), 20, 400, 2, 5))
+    assert again is made  # kept
+    other = run(reading.token_reading(llama, BLOCK, PromptFormat(), 20, 400, 2, 0))
+    assert not torch.equal(other.direction, made.direction)
 
 
 def test_it_starts_from_vanilla_and_the_second_step_is_the_gates_before_they_write(llama, case):
