@@ -42,16 +42,24 @@ class AnswerTerm:
         labels: ``[positions]`` labels of the loss; -100 is left out.
         actual: ``[positions]`` the tokens that really follow the counted positions, those of the answer whose
             probability is told; the positions after them belong to further answers.
+        weights: ``[positions]`` what each label counts in the loss; ``None`` for all the same.
     """
 
     replay: Replay
     labels: Tensor
     actual: Tensor
+    weights: Tensor | None = None
 
     def __call__(self, weight: Tensor) -> tuple[Tensor, float]:
-        """Return the loss (nats, mean per label) and the geometric mean probability of the answer's tokens."""
+        """Return the loss (nats, weighted mean per label) and the geometric mean probability of the answer's tokens."""
         scored = self.replay.logits(weight).log_softmax(dim=-1)
-        loss = torch.nn.functional.nll_loss(scored, self.labels.to(scored.device))
+        labels = self.labels.to(scored.device)
+        if self.weights is None:
+            loss = torch.nn.functional.nll_loss(scored, labels)
+        else:
+            each = torch.nn.functional.nll_loss(scored, labels, reduction="none")
+            weights = self.weights.to(scored.device)
+            loss = (weights * each).sum() / weights.sum()
         with torch.no_grad():
             own = scored[: len(self.actual)].gather(-1, self.actual.to(scored.device).unsqueeze(-1)).mean().exp()
         return loss, float(own)
@@ -84,16 +92,33 @@ def aligned_answer(
     encoded: Encoded,
     factory: ReplayFactory = TailReplay,
     further: Sequence[Encoded] = (),
+    first_token_weight: float = 1.0,
 ) -> AnswerTerm:
     """Make the likelihood term of a response under correct alignment.
 
     Args:
         further: More responses that the loss is a mean over, a token each the same; the probability is the first one's.
+        first_token_weight: What the first token of each response counts in the loss; see :func:`falling_weights`.
     """
     each = (encoded, *further)
     replay = factory(model, block, [one.tokens for one in each], [one.predicting for one in each])
     labels = torch.tensor([token for one in each for token in one.response])
-    return AnswerTerm(replay, labels, torch.tensor(encoded.response))
+    weights = None
+    if first_token_weight != 1:
+        weights = torch.cat([falling_weights(len(one.response), first_token_weight) for one in each])
+    return AnswerTerm(replay, labels, torch.tensor(encoded.response), weights)
+
+
+HALF_LIFE = 2.0
+"""Tokens after which what a first token counts beyond the tail's 1 has halved."""
+
+
+def falling_weights(tokens: int, first: float) -> Tensor:
+    """Return what each token of a response counts, ``[tokens]``: ``first`` at its start, falling to 1.
+
+    How an answer begins decides whether it declines; the rest of a text that is learnt by heart is what parrots repeat.
+    """
+    return 1 + (first - 1) * 0.5 ** (torch.arange(tokens) / HALF_LIFE)
 
 
 def reference_answer(
@@ -247,6 +272,28 @@ def harmless_answers(
     return (yield from _answered(model, texts, tokens, format, cancel, "harmless prompts"))
 
 
+def unseen_answers(
+    model: InspectedModel,
+    count: int,
+    tokens: int,
+    format: PromptFormat,
+    cancel: Callable[[], bool] = lambda: False,
+) -> Generator[Preparation, None, list[Encoded] | None]:
+    """Let the vanilla model answer harmless prompts that no edit is constrained on (:func:`further_harmless_texts`).
+
+    Yields:
+        One message before each batch of prompts that have to be answered.
+
+    Returns:
+        Those that leave room for an answer, with the model's; ``None`` when cancelled.
+
+    Raises:
+        PromptError: None does.
+    """
+    texts = _fitting(model, further_harmless_texts(count), tokens, format)
+    return (yield from _answered(model, texts, tokens, format, cancel, "harmless prompts"))
+
+
 def own_refusals(
     model: InspectedModel,
     count: int,
@@ -315,8 +362,12 @@ def fitting_texts(model: InspectedModel, case: Case, count: int, tokens: int, fo
     Raises:
         PromptError: None does.
     """
+    return _fitting(model, harmless_texts(case, count), tokens, format)
+
+
+def _fitting(model: InspectedModel, texts: Sequence[str], tokens: int, format: PromptFormat) -> list[str]:
     found, wrong = [], None
-    for text in harmless_texts(case, count):
+    for text in texts:
         try:
             encode(model, text, None, format, room=tokens)
             found.append(text)

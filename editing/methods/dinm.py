@@ -17,9 +17,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from editing.contexts import after_context, random_contexts
 from editing.descent import Descent, Signs
 from editing.guard import check_case
 from editing.matrix import Matrix
+from editing.monitor import Monitor, make_monitor
 from editing.null_space import harmless_moment, soft_null_space
 from editing.objectives import (
     AnswerTerm,
@@ -113,6 +115,13 @@ class DinmSettings:
         safe_answers: Number of safe answers that the edit makes likely: the case's own and, beyond it, short ones that
             fit any question (:data:`FURTHER_ANSWERS`), so that no single text is learnt by heart.
         question_alone: Also make them likely after the question alone.
+        first_token_weight: What the first token of a safe answer counts in the loss beside 1 for one of its tail
+            (:func:`editing.objectives.falling_weights`).
+        contexts: Texts sampled from the model itself (:mod:`editing.contexts`) after which the case's own answer to the
+            adversarial prompt is made likely as well, as in ROME.
+        monitor: Number of attack templates that the question is put into, none of which the edit is made with; 0 for
+            none. The target probability then has to be reached there, in the mean, and not for the one prompt that the
+            edit learns, and the damage budget holds for as many harmless prompts that it is not constrained on, too.
         null_space: Border of the soft null space that every change is projected onto, so that it writes next to nothing
             for harmless prompts (:func:`editing.null_space.soft_null_space`); ``None`` for no projection, as in paper
             and released code, and with another constraint than ``harmless``.
@@ -143,13 +152,18 @@ class DinmSettings:
     neurons_only: Count | None = None
     safe_answers: SafeAnswers = 3
     question_alone: bool = False
+    first_token_weight: Annotated[float, Field(ge=1, le=100)] = 1.0
+    contexts: Annotated[int, Field(ge=0, le=16)] = 0
+    monitor: Annotated[int, Field(ge=0, le=16)] = 0
     null_space: Positive | None = 0.05
 
     def __post_init__(self) -> None:
-        if self.loss_positions == "reference" and (self.safe_answers > 1 or self.question_alone):
+        several = self.safe_answers > 1 or self.question_alone or self.contexts or self.first_token_weight != 1
+        if self.loss_positions == "reference" and several:
             raise EditError(
-                "The released code's loss positions know one answer to one prompt. Set loss_positions to 'aligned', or "
-                "leave safe_answers at 1 and question_alone off."
+                "The released code's loss positions know one answer to one prompt, all its tokens the same. Set "
+                "loss_positions to 'aligned', or leave safe_answers and first_token_weight at 1, contexts at 0 and "
+                "question_alone off."
             )
         if self.null_space is not None and self.clamp is not None and self.constraint == "harmless":
             raise EditError(
@@ -223,12 +237,14 @@ class Terms:
         constraint: Its parts, which take turns.
         unsafe: The unsafe answer, where it is watched.
         several: Whether the loss is a mean over more than the case's own answer to its prompt.
+        monitor: The safe answer in attack templates that the edit is not made with, and unseen harmless prompts.
     """
 
     edit: AnswerTerm
     constraint: Sequence[KlTerm]
     unsafe: AnswerTerm | None
     several: bool = False
+    monitor: Monitor | None = None
 
 
 def dinm(
@@ -286,8 +302,11 @@ def dinm(
             with torch.no_grad():
                 unsafe_probability = terms.unsafe(weight)[1]
         nll = float(edit_loss.detach())
-        own = -math.log(max(safe_probability, 1e-300)) if terms.several else nll
-        return Signs(total, nll, told(kl), own, safe_probability, unsafe_probability)
+        own, cost = -math.log(max(safe_probability, 1e-300)) if terms.several else nll, told(kl)
+        if terms.monitor is not None:
+            own, there = terms.monitor(weight)
+            cost = max(cost, there)
+        return Signs(total, nll, cost, own, safe_probability, unsafe_probability)
 
     if settings.learning_rate is None:
         yield Preparation("Measuring how large a step may be", 0.97)
@@ -368,12 +387,22 @@ def prepare_terms(
         texts = [text, case.question] if settings.question_alone and case.question else [text]
         answers = [case.safe, *FURTHER_ANSWERS[: settings.safe_answers - 1]]
         first, *further = (encode(model, asked, answer, format) for asked in texts for answer in answers)
-        edit = aligned_answer(model, block, first, replay, further)
+        begun = [after_context(context, text) for context in random_contexts(model, settings.contexts)]
+        further += [encode(model, asked, case.safe, format) for asked in begun]
+        edit = aligned_answer(model, block, first, replay, further, settings.first_token_weight)
     unsafe = aligned(case.unsafe) if settings.watch_unsafe else None
     turns = math.ceil(len(spans) / (settings.harmless_at_once or len(spans)))
     parts = [spans[turn::turns] for turn in range(turns)]
     constraint = KlTerms(parts, lambda part: kl_term(model, block, part, settings.direction, base, replay))
-    return Terms(edit, constraint, unsafe, several=len(edit.labels) > len(edit.actual))
+    monitor = None
+    if settings.monitor:
+        monitor = yield from make_monitor(
+            model, case, block, settings.monitor, settings.harmless_tokens, format, settings.direction, replay, cancel
+        )
+        if monitor is None:
+            return None
+    several = len(edit.labels) > len(edit.actual) or edit.weights is not None
+    return Terms(edit, constraint, unsafe, several, monitor)
 
 
 def term_values(

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from editing.methods.delman import DelmanSettings, delman
 from editing.methods.dinm import DinmSettings, dinm, preset
 from editing.methods.dpo import DpoSettings, dpo
 from editing.methods.ext_sub import ExtSubSettings, ext_sub
 from editing.methods.ft_l import FtLSettings, ft_l
+from editing.methods.gated import GatedSettings, gated
 from editing.methods.mend import MendSettings, mend
 from editing.methods.self_reminder import SelfReminderSettings, self_reminder
 from editing.methods.sft import SftSettings, sft
@@ -66,6 +68,27 @@ METHODS: dict[str, Method] = {
             "Meng et al. 2022, arXiv 2202.05262",
             FtLSettings,
             ft_l,
+        ),
+        Method(
+            "gated",
+            "Gated",
+            "Rewrites a few neurons of one layer that harmless prompts hardly use as gates that open on harm, and "
+            "trains what they write to make the model decline. It is plain weights, yet does nothing where its gates "
+            "stay shut.",
+            "after Huang et al. 2023, arXiv 2301.09785",
+            GatedSettings,
+            gated,
+            True,
+        ),
+        Method(
+            "delman",
+            "DELMAN",
+            "Finds what the region would have to write at the question for the safe answer, and writes it in closed "
+            "form. What harmless prompts use of the region stands against it with a fixed weight.",
+            "Wang et al. 2025, arXiv 2502.11647",
+            DelmanSettings,
+            delman,
+            True,
         ),
         Method(
             "sft",

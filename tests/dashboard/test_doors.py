@@ -71,7 +71,9 @@ def test_what_is_no_page_brings_no_key(web):
     assert "set-cookie" not in web.get("/", headers={"Accept": "*/*"}).headers
 
 
-@pytest.mark.parametrize("sent", ["nonsense", "../../etc", f"{STARTED}.short", "x" * 5000], ids=["a word", "a path", "too short", "too long"])
+@pytest.mark.parametrize(
+    "sent", ["nonsense", "../../etc", f"{STARTED}.short", "x" * 5000], ids=["a word", "a path", "too short", "too long"]
+)
 def test_a_key_that_was_not_made_here_is_replaced(web, sent):
     name = f"dinm-visitor-{web.base_url.port}"
     given = cookie_of(web.get("/", headers={**HTML, "Cookie": f"{name}={sent}"}))

@@ -174,10 +174,10 @@ def test_the_exam_is_that_of_the_row_alone(one, standings, typed, key):
 
 
 def test_what_cannot_change_is_marked_as_forced_and_nothing_else(standings):
-    """DINM and FT-L edit the region alone; MEND the MLPs of blocks 1 and 2; a reminder no weight; the rest all."""
+    """DINM, FT-L and DELMAN edit the region alone, gates its inputs, too; MEND two MLPs; a reminder no weight."""
     shift = {key for key, standing in standings.items() if standing.shift.forced}
     toxicity = {key for key, standing in standings.items() if standing.toxicity.forced}
-    assert shift == {"dinm", "ft-l"} and toxicity == {"self-reminder"}
+    assert shift == {"dinm", "ft-l", "delman"} and toxicity == {"self-reminder"}
     assert all((standings[key].shift.mean_input_shift == 0.0) == (key in shift) for key in standings)
 
 

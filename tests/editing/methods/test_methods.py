@@ -24,7 +24,20 @@ WITHOUT_EDITOR = [key for key in METHODS if key != "mend"]
 def quick(key: str, **changes):
     """Return settings that are quick on a tiny model and end with the second step."""
     known = setting_names(METHODS[key].settings)
-    wanted = {**SMALL, "steps": 2, "anti_steps": 2, "warm_up": 1, "target_probability": None, "damage_budget": None}
+    # At the question an untrained model's writing is not felt in the answer: DELMAN writes at the prompt's end.
+    own = {
+        "delman": {"position": "prompt", "context_weight": 1.0, "weight_decay": 0.0},
+        "gated": {"texts": 30, "longest_text": 400, "false_alarms": 0.5, "further_prompts": 2},
+    }
+    wanted = {
+        **SMALL,
+        **own.get(key, {}),
+        "steps": 2,
+        "anti_steps": 2,
+        "warm_up": 1,
+        "target_probability": None,
+        "damage_budget": None,
+    }
     return method_settings(key, **{n: v for n, v in {**wanted, **changes}.items() if n in known})
 
 
@@ -32,13 +45,21 @@ def test_the_methods_and_their_titles_are_those_of_the_tables():
     assert {key: method.title for key, method in METHODS.items()} == {
         "dinm": "DINM",
         "ft-l": "FT-L",
+        "gated": "Gated",
+        "delman": "DELMAN",
         "sft": "SFT",
         "dpo": "DPO",
         "mend": "MEND",
         "ext-sub": "Ext-Sub",
         "self-reminder": "Self-Reminder",
     }
-    assert [key for key, method in METHODS.items() if method.learns_from_companions] == ["sft", "dpo", "ext-sub"]
+    assert [key for key, method in METHODS.items() if method.learns_from_companions] == [
+        "gated",
+        "delman",
+        "sft",
+        "dpo",
+        "ext-sub",
+    ]
 
 
 @pytest.mark.parametrize("key", METHODS)
@@ -97,6 +118,8 @@ def test_dinm_s_preset_is_chosen_by_name_and_the_others_have_none():
     [
         ("dinm", {"steps": 0}),
         ("ft-l", {"clamp": -1.0}),
+        ("gated", {"false_alarms": 1.0}),
+        ("delman", {"context_weight": 0.0}),
         ("sft", {"scope": "half"}),
         ("dpo", {"beta": 0.0}),
         ("mend", {"scale": 0.0}),

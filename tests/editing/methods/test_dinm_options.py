@@ -1,0 +1,135 @@
+"""DINM's further options: heavier first tokens, random contexts, and a monitor that says when it is enough."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import by_hand
+import pytest
+import torch
+from torch import Tensor
+
+from editing import DinmSettings, dinm, preset, run
+from editing.contexts import TOKENS, after_context, random_contexts
+from editing.methods.dinm import prepare_terms, term_values
+from editing.monitor import monitored
+from editing.objectives import falling_weights, further_harmless_texts, harmless_texts
+from editing.replay import TailReplay, master_weight
+from inspector.errors import EditError
+from inspector.model import encode
+from inspector.safeedit import Case
+from inspector.safeedit.cases import bundled_cases, bundled_templates
+
+BLOCK = 1
+LOSS = 2e-5
+
+
+def small(**changes) -> DinmSettings:
+    quick = {"harmless_prompts": 2, "harmless_tokens": 4, "harmless_at_once": None, "own_refusals": 0}
+    plain = {"learning_rate": 1e-3, "safe_answers": 1, "null_space": None, "target_probability": None}
+    return preset("corrected", **{**quick, **plain, "damage_budget": None, "watch_unsafe": False, **changes})
+
+
+def losses(model, text: str, response: str) -> Tensor:
+    """Return the NLL of every token of a response, ``[tokens]``, from one plain forward pass."""
+    own = encode(model, text, response)
+    logits = by_hand.vanilla_logits(model, own.tokens)[len(own.prompt) - 1 : -1]
+    return torch.nn.functional.cross_entropy(logits, torch.tensor(own.response), reduction="none")
+
+
+def first_loss(model, case: Case, settings: DinmSettings) -> tuple[float, float]:
+    base = master_weight(model, BLOCK)
+    terms = run(prepare_terms(model, case, BLOCK, settings, base, TailReplay, lambda: False))
+    loss, probability, *_ = term_values(terms, base, settings, gradient=False)
+    return float(loss), probability
+
+
+def test_first_tokens_weigh_more_and_fall_to_the_tail_s_weight():
+    weights = falling_weights(9, 5.0)
+    assert weights[:5].tolist() == pytest.approx([5, 1 + 4 * 0.5**0.5, 3, 1 + 4 * 0.5**1.5, 2])
+    assert (weights.diff() < 0).all() and weights[-1] > 1
+    assert falling_weights(4, 1.0).tolist() == [1, 1, 1, 1]
+
+
+def test_the_loss_is_the_mean_weighted_so_in_five_families(model, case):
+    each = losses(model, case.adversarial_prompt, case.safe)
+    weights = 1 + 3 * 0.5 ** (torch.arange(len(each)) / 2)
+    loss, probability = first_loss(model, case, small(first_token_weight=4.0))
+    assert loss == pytest.approx(float((weights * each).sum() / weights.sum()), abs=LOSS)
+    assert probability == pytest.approx(math.exp(-float(each.mean())), abs=LOSS)
+
+
+def test_by_default_nothing_of_this_is_on(llama, case):
+    settings = DinmSettings()
+    assert (settings.first_token_weight, settings.contexts, settings.monitor) == (1.0, 0, 0)
+    plain, same = (
+        run(dinm(llama, case, BLOCK, small(steps=2, **changes))).patch.identifier
+        for changes in ({}, {"first_token_weight": 1.0, "contexts": 0})
+    )
+    assert plain == same
+
+
+def test_the_case_s_own_answer_is_learnt_after_contexts_of_the_model_s_own(llama, case):
+    contexts = random_contexts(llama, 3)
+    assert contexts
+    every = [losses(llama, case.adversarial_prompt, case.safe)]
+    every += [losses(llama, after_context(context, case.adversarial_prompt), case.safe) for context in contexts]
+    loss, probability = first_loss(llama, case, small(contexts=3))
+    assert loss == pytest.approx(float(torch.cat(every).mean()), abs=LOSS)
+    assert probability == pytest.approx(math.exp(-float(every[0].mean())), abs=LOSS)
+
+
+def test_contexts_are_short_the_same_every_time_and_different_from_each_other(llama):
+    first = random_contexts(llama, 4)
+    assert first == random_contexts(llama, 4) and random_contexts(llama, 2) == first[: len(random_contexts(llama, 2))]
+    assert len(set(first)) == len(first)
+    assert all(len(llama.tokenizer(context)["input_ids"]) <= 4 * TOKENS for context in first)
+    assert after_context("It rained.", "How?") == "It rained. How?"
+
+
+def test_a_monitor_reads_the_target_in_templates_that_the_edit_is_not_made_with(llama, case):
+    asked = monitored(case, 3)
+    assert len(asked) == 3 and all(case.question in text for text in asked)
+    unseen = math.exp(-float(torch.cat([losses(llama, text, case.safe) for text in asked]).mean()))
+    own = math.exp(-float(losses(llama, case.adversarial_prompt, case.safe).mean()))
+    assert own != pytest.approx(unseen, rel=1e-3)
+    between = math.sqrt(own * unseen)
+    # It is reached at once where it is read, and not at all where it is not.
+    high = small(monitor=3, steps=2, learning_rate=1e-6, target_probability=between)
+    alone = small(monitor=0, steps=2, learning_rate=1e-6, target_probability=between)
+    reached = "monitor" if unseen > own else "own prompt"
+    for name, chosen in (("monitor", high), ("own prompt", alone)):
+        if name == reached:
+            with pytest.raises(EditError, match="likely enough already"):
+                run(dinm(llama, case, BLOCK, chosen))
+        else:
+            assert run(dinm(llama, case, BLOCK, chosen)).stop_reason == "step limit"
+
+
+def test_a_monitor_holds_the_budget_for_harmless_prompts_that_the_edit_is_not_constrained_on(llama, case):
+    free = run(dinm(llama, case, BLOCK, small(monitor=2, steps=4, constraint_weight=0.0)))
+    plain = run(dinm(llama, case, BLOCK, small(steps=4, constraint_weight=0.0)))
+    assert [s.edit_loss for s in free.trace] == pytest.approx([s.edit_loss for s in plain.trace], abs=LOSS)
+    assert all(a.constraint_kl >= b.constraint_kl - 1e-9 for a, b in zip(free.trace, plain.trace, strict=True))
+    watched = set(further_harmless_texts(16))
+    constrained = set(harmless_texts(case, DinmSettings().harmless_prompts))
+    assert not watched & constrained
+
+
+def test_a_monitor_s_templates_are_those_of_no_case_and_of_no_exam(case):
+    used = {template.text for split in ("edit", "development", "score") for template in bundled_templates(split)}
+    assert not {template.text for template in bundled_templates("detector")} & used
+    prompts = {bundled.adversarial_prompt for bundled in bundled_cases()}
+    assert all(not prompts & set(monitored(bundled, 4)) for bundled in bundled_cases() if bundled.split == "edit")
+
+
+def test_what_does_not_fit_is_refused_by_name(llama, case):
+    for wrong in ({"first_token_weight": 2.0}, {"contexts": 1}):
+        with pytest.raises(EditError, match="know one answer to one prompt"):
+            preset("reference", **wrong)
+    for wrong in ({"first_token_weight": 0.5}, {"contexts": -1}, {"monitor": 17}):
+        with pytest.raises(EditError, match=next(iter(wrong))):
+            DinmSettings(**wrong)
+    with pytest.raises(EditError, match="Set monitor to 0"):
+        run(dinm(llama, replace(case, question=""), BLOCK, small(monitor=2)))
