@@ -38,6 +38,7 @@ from editing.calibration import load_calibration
 from editing.command import Loader, add_format, add_model, finished, format_of, load_model, told_format
 from inspector.errors import EditError
 from inspector.model import PromptFormat
+from inspector.safeedit.exam import EVALUATIONS
 from inspector.safeedit.questions import Size
 
 NAMES = (SUFFIX_ALONE, ROUNDING, *EDITS)
@@ -60,6 +61,8 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     parser.add_argument("--passages", type=int, default=1, help="passages to summarise an edit")
     parser.add_argument("--rows", nargs="+", default=list(NAMES), choices=NAMES, metavar="ROW", help=", ".join(NAMES))
     parser.add_argument("--max-new-tokens", type=int, default=40)
+    ways = "; ".join(f"{name}: {meaning}" for name, meaning in EVALUATIONS.items())
+    parser.add_argument("--evaluation", default="same", choices=EVALUATIONS, help=ways)
     parser.add_argument("--out", type=Path, default=Path("runs/detox"), help="folder of finished cases")
     parser.add_argument("--table", action="store_true", help="print the table of the finished cases and end")
     options = parser.parse_args(arguments)
@@ -79,6 +82,7 @@ def _finished(options: argparse.Namespace, loader: Loader) -> list[dict[str, Out
         "cases": options.cases,
         "size": asdict(size),
         "max_new_tokens": options.max_new_tokens,
+        "evaluation": options.evaluation,
         "rows": {name: _settings_of(name, format) for name in options.rows},
         "layer": calibration.layers.recommended,
     }
@@ -92,7 +96,9 @@ def _finished(options: argparse.Namespace, loader: Loader) -> list[dict[str, Out
                 continue
             begun = time.perf_counter()
             questions = asked_of(case, options.split, size, number, len(cases))
-            outcomes = outcomes_of(model, case, questions, calibration, options.rows, options.max_new_tokens, format)
+            outcomes = outcomes_of(
+                model, case, questions, calibration, options.rows, options.max_new_tokens, format, options.evaluation
+            )
             partial = path.with_suffix(".partial")
             partial.write_text(json.dumps({name: one.record() for name, one in outcomes.items()}), encoding="utf-8")
             partial.replace(path)
@@ -104,7 +110,8 @@ def _finished(options: argparse.Namespace, loader: Loader) -> list[dict[str, Out
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; {model.name}")
     print(
         f"{len(found)} of {len(cases)} cases ({', '.join(found)}), split '{options.split}', recommended layer "
-        f"{calibration.layers.recommended}, most {options.max_new_tokens} tokens{told_format(options)}"
+        f"{calibration.layers.recommended}, most {options.max_new_tokens} tokens{told_format(options)}; "
+        f"{EVALUATIONS[options.evaluation]}"
     )
     return list(found.values())
 

@@ -15,7 +15,7 @@ from editing.memory import memory_told
 from inspector.errors import InspectorError
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row
 from inspector.safeedit import Case
-from inspector.safeedit.exam import ExamResult, examine, examine_all
+from inspector.safeedit.exam import Evaluation, ExamResult, examine, examine_all
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import Question
 from inspector.safeedit.records import exam_from, exam_record
@@ -89,11 +89,14 @@ def outcomes_of(
     names: Sequence[str],
     max_new_tokens: int,
     format: PromptFormat = PromptFormat(),
+    evaluation: Evaluation = "same",
 ) -> dict[str, Outcome]:
     """Edit one case in every way and examine all of it.
 
     Args:
         names: Rows, of :data:`benchmarks.detox.rows.EDITS`, the suffix alone and the rounded weights.
+        evaluation: How edits are asked beside vanilla (:data:`inspector.safeedit.exam.EVALUATIONS`); rounded weights
+            are always asked alike.
     """
     judge, decoding = EmbeddedJudge(), Decoding(max_new_tokens=max_new_tokens)
     made = edits_of(model, case, calibration, names, format)
@@ -105,9 +108,8 @@ def outcomes_of(
         found[ROUNDING] = Outcome(run(rounding_exam(model, questions, judge, format=format, decoding=decoding)))
     for group in _asked_alike(made):
         first, rows = made[group[0]], [made[name].row for name in group]
-        exams = run(
-            examine_all(model, questions, rows, judge, format=first.format, decoding=decoding, prompts_at_once=AT_ONCE)
-        )
+        asked: dict[str, Any] = {"format": first.format, "evaluation": evaluation, "decoding": decoding}
+        exams = run(examine_all(model, questions, rows, judge, prompts_at_once=AT_ONCE, **asked))
         for name, exam in zip(group, exams, strict=True):
             found[name] = Outcome(exam, made[name].refused, made[name].seconds)
     return {name: found[name] for name in (*names[:2], *made) if name in found}
