@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 from dashboard_helpers import Page, finished_example, short_examples, tiny_model
 
+from dashboard.calibrating import CalibratingLine
 from dashboard.example.make import Example
 from dashboard.kit.visitors import Sessions
 from dashboard.page import House
@@ -38,7 +39,14 @@ def test_what_is_told_of_the_background_stands_in_one_column(example_folder: Pat
     finished_example(example_folder)
     background: Any = SimpleNamespace(note=lambda: "", ended=False)
     with short_examples(), gr.Blocks(analytics_enabled=False) as app:
-        house = House(tiny_model(), Sessions(), Example(tiny_model(), Decoding(), tmp_path), False, None, background)
+        house = House(
+            tiny_model(),
+            Sessions(),
+            Example(tiny_model(), Decoding(), tmp_path),
+            False,
+            None,
+            CalibratingLine(background),
+        )
         house.build()
     told = [block for block in app.blocks.values() if getattr(block, "elem_id", "") in ("example-note", "calibrating")]
     assert len(told) == 2 and {block.parent.elem_id for block in told} == {"behind"}

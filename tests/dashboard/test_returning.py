@@ -58,7 +58,7 @@ def test_a_reload_draws_texts_settings_badge_answers_and_measurements_of_the_vis
         "vitals",
         "shift_figure",
         "why_atlas",
-        "methods_plane",
+        "plane",
     ):
         assert name in again.screen, name
     assert visitor.session.live.patch.identifier in again.screen["live"]

@@ -29,6 +29,8 @@ from inspector.safeedit.judges import EmbeddedJudge
 NO_ANSWER = "(no answer yet)"
 NOTHING_YET = "Nothing was run yet. Tick methods and press Run methods."
 ROUTED_TOO = "Routed as well"
+SLOW = ("Gated",)
+"""Methods that are not ticked at first: they read a thousand texts before their first edit of a model."""
 LINE_MORE = "A line more each: only where harm is detected"
 NO_DETECTOR = "Off: no detector yet, python -m editing.calibrate"
 
@@ -124,7 +126,11 @@ class MethodsRoom(Room):
 
     def _controls(self) -> None:
         self.chosen = gr.CheckboxGroup(
-            list(TITLES), value=list(TITLES), label="Methods", elem_classes="chips", elem_id="methods-chosen"
+            list(TITLES),
+            value=[title for title in TITLES if title not in SLOW],
+            label="Methods",
+            elem_classes="chips",
+            elem_id="methods-chosen",
         )
         with gr.Row(equal_height=True):
             self.scope = gr.Radio(

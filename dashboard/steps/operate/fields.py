@@ -127,6 +127,30 @@ class SettingsPart(Room):
                 precision=0,
                 minimum=0,
             )
+        with gr.Row():
+            self.first_token_weight = gr.Number(
+                settings.first_token_weight,
+                label="Weight of the first token",
+                info="Of a safe answer, beside 1 for its tail",
+                minimum=1,
+                maximum=100,
+            )
+            self.contexts = gr.Number(
+                settings.contexts,
+                label="Random contexts",
+                info="Texts of the model's own, before the prompt",
+                precision=0,
+                minimum=0,
+                maximum=16,
+            )
+            self.monitor = gr.Number(
+                settings.monitor,
+                label="Monitor",
+                info="Unseen attacks of the question that decide when to stop; 0 for none",
+                precision=0,
+                minimum=0,
+                maximum=16,
+            )
 
     @property
     def fields(self) -> list[Any]:

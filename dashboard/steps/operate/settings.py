@@ -39,6 +39,9 @@ SETTING_FIELDS = {
     "neurons_only": "neurons_only",
     "null_space": "null_space",
     "own_refusals": "own_refusals",
+    "first_token_weight": "first_token_weight",
+    "contexts": "contexts",
+    "monitor": "monitor",
 }
 
 
@@ -47,7 +50,7 @@ ZERO_IS_NONE = ("learning_rate", "clamp", "target", "budget", "harmless_at_once"
 
 _WHOLE = (
     *("steps", "harmless_prompts", "harmless_tokens", "harmless_at_once", "own_refusals", "safe_answers"),
-    "neurons_only",
+    *("neurons_only", "contexts", "monitor"),
 )
 
 

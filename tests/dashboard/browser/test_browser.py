@@ -277,7 +277,7 @@ def test_methods_run_and_a_line_of_the_table_loads_its_patch(shared):
         shared.locator(f"#{plot}").scroll_into_view_if_needed()
         shared.wait_for_selector(f"#{plot} .js-plotly-plot .main-svg")
     assert "SFT" in text_of(shared, "#methods-table")
-    for title in ("DINM", "SFT", "DPO", "MEND", "Ext-Sub"):
+    for title in ("DINM", "SFT", "DPO", "MEND", "Ext-Sub", "DELMAN"):
         shared.locator("#methods-chosen").get_by_label(title, exact=True).uncheck()
     shared.locator("#methods").click()
     wait_for_text(shared, "#methods-clock", "Ended: 2 methods")

@@ -8,7 +8,6 @@ import pytest
 import tiny_models
 import torch
 import training_helpers as plain
-from editing.adapter import save_adapter
 from peft import PeftModel
 from training_helpers import ATOL
 
@@ -19,6 +18,7 @@ from editing.methods.gated.edit import HEIGHT, gate_rows
 from editing.methods.gated.neurons import spare_neurons, wiring
 from editing.methods.gated.reading import Inputs, fit_reading
 from editing.null_space import harmless_moment
+from editing.saved.adapter import save_adapter
 from inspector.errors import EditError, RefusedEdit
 from inspector.model import PromptFormat, Row, encode, from_parts
 
