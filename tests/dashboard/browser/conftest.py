@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from browser_helpers import CHROMIUM, closed, opened
-from dashboard_helpers import finished_example, model_at_rest
+from dashboard_helpers import SHORT_GATE, finished_example, model_at_rest
 
 from dashboard.page import build_app, launch_options
 from dashboard.steps.methods import run as methods
+from dashboard.steps.operate import gating
 from dashboard.steps.stress import run as stress
 from inspector.safeedit.questions import Size
 
@@ -21,6 +22,7 @@ def url(example_folder: Path) -> Iterator[str]:
     """The dashboard on the tiny model, with short exams to press."""
     with model_at_rest() as model, pytest.MonkeyPatch.context() as patch:
         finished_example(example_folder)
+        patch.setattr(gating, "EXAM", SHORT_GATE)
         patch.setitem(stress.SIZES, "Quick", Size(1, 2, 0, 0))
         patch.setitem(methods.SIZES, "Brief", Size(0, 1, 1, 0))
         app = build_app(model, example_folder=example_folder)

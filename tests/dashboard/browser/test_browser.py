@@ -48,6 +48,7 @@ def test_a_new_visitor_sees_a_finished_example_and_no_empty_box(shared):
     styles = [shared.evaluate(UNDERLINE, f"#{name}") for name in ("vanilla", "edited")]
     assert styles[0] != styles[1] and "none" not in styles, "marked without colour, too"
     assert shared.locator("#cancel").is_disabled(), "nothing runs, so nothing can be cancelled"
+    assert shared.locator("header.mast").count() == 1, "the heading that stands at once has given way"
 
 
 def test_unsafe_text_is_blurred_until_clicked(shared):
