@@ -10,25 +10,6 @@
     write(name, value) { try { localStorage.setItem(`dinm-inspector-${name}`, value); } catch { /* see above */ } },
   };
 
-  // The heading stands at once, while the page's own scripts are still being read; then it gives way to the page's.
-  function early() {
-    if (find("#header h1")) return;
-    const head = document.createElement("header");
-    head.className = "mast";
-    head.style.cssText = "position:fixed;inset:0 0 auto;z-index:9;display:flex;gap:12px;align-items:center;height:52px;"
-      + "padding:0 16px;font:14px system-ui,sans-serif;color-scheme:light dark;background:Canvas;color:CanvasText";
-    head.innerHTML = '<h1 style="font-size:18px;font-weight:600;margin:0">DINM Inspector</h1><span>Opening the page</span>';
-    document.body.append(head);
-    const watch = new MutationObserver(() => {
-      if (!find("#header h1")) return;
-      head.remove();
-      watch.disconnect();
-    });
-    watch.observe(document.documentElement, { childList: true, subtree: true });
-  }
-  if (document.body) early();
-  else document.addEventListener("DOMContentLoaded", early);
-
   // The address names the view; Back works because the browser keeps addresses.
   function show() {
     const named = location.hash.slice(1);
@@ -136,6 +117,7 @@
   let started = false;
   // gr.Plot has no click event, and every update draws a new plot: bind to each one once.
   new MutationObserver(() => {
+    if (find("#header h1")) find("#early")?.remove(); // it stood in the page before its scripts
     if (!started && find("nav.views a") && find("#open-methods") && find("#rail")) {
       started = true;
       start();

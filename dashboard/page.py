@@ -11,6 +11,7 @@ from starlette.middleware import Middleware
 
 from dashboard import api, heading
 from dashboard.calibrating import Calibrating, CalibratingLine
+from dashboard.early import EarlyHeading
 from dashboard.example.arriving import Arriving
 from dashboard.example.make import Example
 from dashboard.kit.doors import Doors
@@ -225,7 +226,7 @@ def launch_options() -> dict[str, Any]:
         "footer_links": [],
         "show_error": True,
         "max_threads": 200,
-        "app_kwargs": {"middleware": [Middleware(Doors)]},
+        "app_kwargs": {"middleware": [Middleware(Doors), Middleware(EarlyHeading)]},
     }
 
 

@@ -15,6 +15,7 @@ import pytest
 from dashboard_helpers import SHORT_GATE, free_port, model_at_rest, short_examples, tiny_model
 from gradio_client import Client
 
+from dashboard.early import HEADING
 from dashboard.example.make import make_example
 from dashboard.kit import doors
 from dashboard.kit.doors import AGAIN, STARTED, key_of
@@ -64,6 +65,13 @@ def test_a_browser_gets_a_key_that_scripts_cannot_read_and_keeps_it(web):
     assert cookie_of(web.get("/", headers=HTML)) == key, "a reload sends it"
     with httpx.Client(base_url=web.base_url) as other:
         assert cookie_of(other.get("/", headers=HTML)) != key
+
+
+def test_the_heading_stands_in_the_page_before_its_scripts_and_nowhere_else(web):
+    page = web.get("/", headers=HTML)
+    assert page.text.count(HEADING) == 1 and page.text.index(HEADING) < page.text.index("<gradio-app")
+    assert int(page.headers["content-length"]) == len(page.content) and page.text.rstrip().endswith("</html>")
+    assert "DINM Inspector</h1>" not in web.get("/theme.css").text
 
 
 def test_what_is_no_page_brings_no_key(web):
