@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ def closed(page, name: str) -> None:
 
 
 def text_of(page, selector: str) -> str:
-    return page.locator(selector).inner_text()
+    """Return an element's text without the time that Gradio writes above it, unseen, while an event is under way."""
+    return re.sub(r"\A[^|\n]*\| [\d./]+s\s*", "", page.locator(selector).inner_text())
 
 
 def value_of(page, selector: str) -> str:

@@ -236,7 +236,9 @@ def test_what_is_gone_is_said_at_the_next_press_and_the_badge_names_the_vanilla_
 def test_another_window_of_the_same_visitor_shows_what_is_live_once_it_comes_to_the_front(visitors):
     first = visitors()
     second = visitors(first.context)
-    assert text_of(first, "#live") == text_of(second, "#live") != ""
+    # Gradio writes how long an event takes above what it changes, unseen, while it is under way.
+    weights = [text_of(page, "#live").splitlines()[-1] for page in (first, second)]
+    assert weights[0] == weights[1] and weights[0].startswith("live weights: DINM")
     first.click("#undo")
     wait_for(first, "#live", "vanilla")
     wait_until_idle(first)
