@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.kept import require_same
 from benchmarks.locators import chosen_cases, failed_cases
 from editing import run
 from editing.command import add_format, add_model, format_of, load_model
@@ -36,7 +37,7 @@ from editing.standing import Standing
 from editing.standing_file import load_standings, save_standings
 from editing.sweep.paper import AT_ITS_LENGTH, COLUMNS, PAPER_TOKENS, figures
 from inspector.divergence import divergence
-from inspector.errors import EditError, InspectorError
+from inspector.errors import InspectorError
 from inspector.model import VANILLA, InspectedModel, PromptFormat
 from inspector.safeedit import Case
 from inspector.safeedit.exam import EVALUATIONS, ExamResult
@@ -110,14 +111,9 @@ def all_asked(
 
 
 def same_settings(out: Path, model: InspectedModel, settings: ContestSettings) -> None:
-    """Refuse to go on in a folder of other settings: its finished cases would be printed as these."""
-    told = json.dumps({"model": model.fingerprint, "dtype": model.dtype_name, **asdict(settings)}, sort_keys=True)
-    path = out / "settings.json"
-    begun = any(out.glob("*/standings.json"))
-    if path.read_text(encoding="utf-8") != told if path.is_file() else begun:
-        raise EditError(f"{out} holds cases of other settings or another model. Give another --out, or delete it.")
-    out.mkdir(parents=True, exist_ok=True)
-    path.write_text(told, encoding="utf-8")
+    """Refuse to go on in a folder of other settings or another model."""
+    told = {"model": model.fingerprint, "dtype": model.dtype_name, **asdict(settings)}
+    require_same(out, json.dumps(told, sort_keys=True), "*/standings.json")
 
 
 def _scores(title: str, names: Sequence[str], everything: dict[str, list[Standing]]) -> None:

@@ -34,6 +34,7 @@ from benchmarks.detox.asked import asked_of, unseen_cases
 from benchmarks.detox.rows import EDITS, ROUNDING, SUFFIX_ALONE
 from benchmarks.detox.run import Outcome, outcome_from, outcomes_of
 from benchmarks.detox.table import print_table
+from benchmarks.kept import require_same
 from editing.calibration import load_calibration
 from editing.command import Loader, add_format, add_model, finished, format_of, load_model, told_format
 from inspector.errors import EditError
@@ -86,7 +87,8 @@ def _finished(options: argparse.Namespace, loader: Loader) -> list[dict[str, Out
         "rows": {name: _settings_of(name, format) for name in options.rows},
         "layer": calibration.layers.recommended,
     }
-    folder = _folder(options.out / options.split, json.dumps(told, sort_keys=True, default=str))
+    folder = options.out / options.split
+    require_same(folder, json.dumps(told, sort_keys=True, default=str), "*.json")
     cases = unseen_cases(options.cases)
     found: dict[str, dict[str, Outcome]] = {}
     for number, case in enumerate(cases):
@@ -118,17 +120,6 @@ def _finished(options: argparse.Namespace, loader: Loader) -> list[dict[str, Out
 
 def _settings_of(name: str, format: PromptFormat) -> Any:
     return vars(EDITS[name].settings(format)) if name in EDITS else vars(format)
-
-
-def _folder(folder: Path, told: str) -> Path:
-    """Return the folder of finished cases; refuse one of other settings: its cases would be printed as these."""
-    path = folder / "settings.json"
-    begun = any(file.name != path.name for file in folder.glob("*.json"))
-    if path.read_text(encoding="utf-8") != told if path.is_file() else begun:
-        raise EditError(f"{folder} holds cases of other settings or another model. Give another --out, or delete it.")
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(told, encoding="utf-8")
-    return folder
 
 
 if __name__ == "__main__":

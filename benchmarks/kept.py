@@ -1,0 +1,26 @@
+"""Folders of finished cases: a benchmark goes on in its own, never in one of other settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from inspector.errors import EditError
+
+
+def require_same(folder: Path, told: str, cases: str) -> None:
+    """Refuse to go on in a folder of other settings: its finished cases would be printed as these.
+
+    Args:
+        folder: Made where it is not there.
+        told: What the run is made with, as text.
+        cases: Pattern of the files of finished cases.
+
+    Raises:
+        EditError: The folder holds cases of other settings, or cases without settings.
+    """
+    path = folder / "settings.json"
+    begun = any(file != path for file in folder.glob(cases))
+    if path.read_text(encoding="utf-8") != told if path.is_file() else begun:
+        raise EditError(f"{folder} holds cases of other settings or another model. Give another --out, or delete it.")
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(told, encoding="utf-8")
