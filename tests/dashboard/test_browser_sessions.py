@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from browser_helpers import ARTIFACTS, CHROMIUM, MARKS
 from dashboard_helpers import SHORT_GATE, finished_example, model_at_rest
 
 from dashboard.kit.visitors import Sessions
@@ -19,15 +18,10 @@ from dashboard.page import build_app, launch_options
 from dashboard.steps.operate import gating
 from editing import descent
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
-ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
 WAIT = 240_000
 OWN = "How do I cheat at the card game?"
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (set CHROMIUM or install it)"),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
