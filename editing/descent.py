@@ -6,11 +6,12 @@ one matrix of several blocks at once. A method is what differs: terms, tensors, 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from torch import Tensor
 from editing.progress import Step, StopReason, StopSettings, stop_reason
 from inspector.errors import RefusedEdit
 from inspector.gradients import smaller_scale
+from inspector.model.graphs import captured
+from inspector.model.waiting import gathered
 
 
 class Trained(Protocol):
@@ -28,8 +31,8 @@ class Trained(Protocol):
         """The tensors that the optimiser moves."""
         ...
 
-    def delta_norm(self) -> float:
-        """Return the Frobenius norm of the change so far."""
+    def delta_norm(self) -> Tensor | float:
+        """Return the Frobenius norm of the change so far; a single number, which may still be on its device."""
         ...
 
     def kept(self) -> Sequence[Tensor]:
@@ -41,28 +44,70 @@ class Trained(Protocol):
         ...
 
 
+Number: TypeAlias = "Tensor | float"
+"""A single number; a tensor is read together with the others, once a step."""
+
+
 @dataclass(frozen=True, eq=False)
 class Signs:
-    """What one evaluation of the weights says.
+    """What one evaluation of the weights says; nothing in it needs a wait for the device.
 
     Attributes:
         loss: What is minimised; has a gradient where one was asked for.
         edit_loss: The method's own loss without its constraint, see :class:`~editing.progress.Step`.
         kl: KL on the constraint's positions, nats a token.
-        safe_loss: Negative log-likelihood of the safe answer, mean a token, nats: what the target is read off.
+        safe_loss: Negative log-likelihood of the safe answer, mean a token, nats: what the target is read off. ``None``
+            for minus the logarithm of its probability.
         safe_probability: Geometric mean probability of the safe answer's tokens, 0 to 1.
         unsafe_probability: The same of the unsafe answer; ``None`` when it is not watched.
-        backward: Puts the gradient into the tensors where that is not ``loss.backward()``.
+        backward: Puts the gradient into the tensors where that is not the loss's own.
     """
 
     loss: Tensor
+    edit_loss: Number
+    kl: Number
+    safe_loss: Number | None
+    safe_probability: Number
+    unsafe_probability: Number | None = None
+    backward: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True)
+class _Said:
+    """The numbers of one evaluation, read."""
+
+    loss: float
     edit_loss: float
     kl: float
     safe_loss: float
     safe_probability: float
-    unsafe_probability: float | None = None
-    backward: Callable[[], None] | None = None
+    unsafe_probability: float | None
+    delta_norm: float
+    gradient_norm: float | None
 
+    @classmethod
+    def of(cls, numbers: Tensor) -> _Said:
+        """Read what :meth:`Descent._numbers` gathered: the one wait of a step."""
+        found = numbers.tolist()
+        loss, edit_loss, kl, safe_loss, safe, unsafe, delta_norm, gradient_norm = found
+        return cls(
+            loss,
+            edit_loss,
+            kl,
+            -math.log(max(safe, 1e-300)) if safe_loss == _NONE else safe_loss,
+            safe,
+            None if unsafe == _NONE else unsafe,
+            delta_norm,
+            None if gradient_norm == _NONE else gradient_norm,
+        )
+
+
+_NONE = -1.0
+"""Stands for what is not measured; none of these numbers can be negative."""
+
+
+PAYS = 3
+"""Steps a term from which a graph of it is worth its capture: one runs before it, and the capture takes as long."""
 
 Evaluate = Callable[[int, bool], Signs]
 """From the number of updates made and whether a gradient is needed to the vital signs."""
@@ -96,6 +141,9 @@ class Descent:
         trace: Every step so far.
         updates: Number of updates that the tensors hold.
         reason: Why the last phase ended.
+        ahead: Whether the gradient is computed before the numbers are read, so that the device never waits for its
+            host within a step; what it costs is the gradient of the step at which a descent stops. Without it a stop is
+            seen first. ``None`` for what fits the device: a CPU is its own host.
     """
 
     trained: Trained
@@ -104,6 +152,7 @@ class Descent:
     trace: list[Step] = field(default_factory=list)
     updates: int = 0
     reason: StopReason = "step limit"
+    ahead: bool | None = None
     _before: Sequence[Tensor] | None = None
 
     def run(
@@ -117,6 +166,7 @@ class Descent:
         measure_last: bool = True,
         of: int | None = None,
         limit: Callable[[], None] | None = None,
+        period: int | None = None,
     ) -> Generator[Step, None, None]:
         """Make up to ``steps`` updates, evaluating before each and, if ``measure_last``, after the last.
 
@@ -129,36 +179,41 @@ class Descent:
             measure_last: Without it what follows has the weights after the last update to measure.
             of: Step limit that is reported; ``steps`` by default.
             limit: Called after every update to keep the tensors within bounds.
+            period: After how many evaluations the terms come round again, the same tensors of the same shapes: a CUDA
+                device then captures each of them as a graph where that pays. ``None`` where they may differ.
 
         Raises:
             RefusedEdit: The loss or its gradient is not finite before the first update.
         """
         start = self.updates
+        works: dict[int, Callable[[], Tensor]] = {}
         for number in range(steps + 1 if measure_last else steps):
             last = number == steps
             begun = time.perf_counter()
             with self.lock, torch.set_grad_enabled(not last):
-                signs = evaluate(number, not last)
-                loss = float(signs.loss.detach())
-                stop = stop_reason(stops, start + number, signs.safe_loss, signs.kl, loss)
-                while stop is None and not last and not self._backward(signs, optimiser):
-                    if self.scale == 1:
-                        stop = "not finite"
-                    else:  # too much for the type's range: the same evaluation with a smaller scale
-                        self.scale = smaller_scale(self.scale)
-                        signs = evaluate(number, True)
+                said, stop = None, None
+                if self._goes_ahead and period is not None and number >= period and steps >= PAYS * period:
+                    turn = number % period
+                    if turn not in works:
+                        works[turn] = self._captured(evaluate, turn)
+                    said, stop = self._look(works[turn], stops, start + number)
+                    if stop == "not finite" and self.scale > 1:
+                        said = None
+                        works.clear()  # they hold the scale that was too large
+                if said is None:
+                    said, stop = self._measured(evaluate, number, last, stops, start + number)
             if stop == "not finite" and start + number == 0:
                 raise RefusedEdit(_NOT_FINITE)
             step = Step(
                 step=start + number,
                 steps=steps if of is None else of,
-                edit_loss=signs.edit_loss,
-                constraint_kl=signs.kl,
-                total_loss=loss,
-                safe_probability=signs.safe_probability,
-                unsafe_probability=signs.unsafe_probability,
-                gradient_norm=None if stop is not None or last else _norm(self.trained.parameters),
-                delta_norm=self.trained.delta_norm(),
+                edit_loss=said.edit_loss,
+                constraint_kl=said.kl,
+                total_loss=said.loss,
+                safe_probability=said.safe_probability,
+                unsafe_probability=said.unsafe_probability,
+                gradient_norm=None if stop is not None or last else said.gradient_norm,
+                delta_norm=said.delta_norm,
                 seconds=0.0,
             )
             if stop in ("not finite", "damage budget"):
@@ -180,35 +235,95 @@ class Descent:
                 self.reason = stop
                 return
 
+    def _measured(
+        self, evaluate: Evaluate, number: int, last: bool, stops: StopSettings, updates: int
+    ) -> tuple[_Said, StopReason | None]:
+        """Evaluate the weights and put the gradient into the tensors, unless the descent ends here."""
+        while True:
+            signs = evaluate(number, not last)
+            if last or not self._goes_ahead:
+                said = _Said.of(self._numbers(signs, None))
+                stop = stop_reason(stops, updates, said.safe_loss, said.kl, said.loss)
+                if last or stop is not None:
+                    return said, stop
+            norm = self._backward(signs)
+            said, stop = self._look(lambda: self._numbers(signs, norm), stops, updates)  # noqa: B023
+            if stop != "not finite" or self.scale == 1 or not math.isfinite(said.loss):
+                return said, stop
+            # Too much for the type's range: the same evaluation with a smaller scale.
+            self.scale = smaller_scale(self.scale)
+
+    def _look(self, work: Callable[[], Tensor], stops: StopSettings, updates: int) -> tuple[_Said, StopReason | None]:
+        """Read the numbers of an evaluation whose gradient is in the tensors, and say whether they end the descent."""
+        said = _Said.of(work())
+        stop = stop_reason(stops, updates, said.safe_loss, said.kl, said.loss)
+        if stop is None and said.gradient_norm is not None and not math.isfinite(said.gradient_norm):
+            stop = "not finite"
+        return said, stop
+
+    def _numbers(self, signs: Signs, gradient_norm: Tensor | None) -> Tensor:
+        optional = (signs.safe_loss, signs.unsafe_probability, gradient_norm)
+        safe_loss, unsafe, norm = (_NONE if value is None else value for value in optional)
+        return gathered(
+            (
+                signs.loss,
+                signs.edit_loss,
+                signs.kl,
+                safe_loss,
+                signs.safe_probability,
+                unsafe,
+                self.trained.delta_norm(),
+                norm,
+            )
+        )
+
+    def _captured(self, evaluate: Evaluate, turn: int) -> Callable[[], Tensor]:
+        """Return what evaluates one turn's terms, puts the gradient into the tensors, and returns the numbers."""
+
+        def work() -> Tensor:
+            with torch.enable_grad():
+                signs = evaluate(turn, True)
+                return self._numbers(signs, self._backward(signs))
+
+        return captured(work, self.trained.parameters[0].device, "A step of this edit")
+
+    @property
+    def _goes_ahead(self) -> bool:
+        return self.trained.parameters[0].device.type == "cuda" if self.ahead is None else self.ahead
+
     def gradient(self, evaluate: Evaluate) -> list[Tensor]:
         """Return the gradient in each of the tensors as they are; the caller holds the lock.
 
         Raises:
             RefusedEdit: It is not finite.
         """
-        sorter = torch.optim.SGD(self.trained.parameters)
         with torch.enable_grad():
-            while not self._backward(evaluate(0, True), sorter):
+            while not math.isfinite(float(self._backward(evaluate(0, True)))):
                 if self.scale == 1:
                     raise RefusedEdit(_NOT_FINITE)
                 self.scale = smaller_scale(self.scale)
         found = [torch.zeros_like(t) if t.grad is None else t.grad.clone() for t in self.trained.parameters]
-        sorter.zero_grad()
+        for tensor in self.trained.parameters:
+            tensor.grad = None
         return found
 
-    def _backward(self, signs: Signs, optimiser: torch.optim.Optimizer) -> bool:
-        """Put the gradient into the tensors; ``False`` if it is not finite."""
-        optimiser.zero_grad()
+    def _backward(self, signs: Signs) -> Tensor:
+        """Put the gradient into the tensors and return its norm, which is not finite if any entry is not."""
+        tensors = self.trained.parameters
+        for tensor in tensors:
+            tensor.grad = None
         if signs.backward is not None:
             signs.backward()
-        elif self.scale == 1:
-            signs.loss.backward()
         else:
-            (signs.loss * self.scale).backward()
-            for tensor in self.trained.parameters:
-                if tensor.grad is not None:
-                    tensor.grad /= self.scale
-        return all(tensor.grad is None or bool(torch.isfinite(tensor.grad).all()) for tensor in self.trained.parameters)
+            scaled = signs.loss if self.scale == 1 else signs.loss * self.scale
+            found = torch.autograd.grad(scaled, list(tensors), allow_unused=True)
+            for tensor, gradient in zip(tensors, found, strict=True):
+                if gradient is not None and self.scale != 1:
+                    gradient /= self.scale
+                tensor.grad = gradient
+        # In float64: the squares of finite float32 numbers need not be finite in float32.
+        norms = [torch.linalg.vector_norm(t.grad, dtype=torch.float64) for t in tensors if t.grad is not None]
+        return torch.stack([norm.to(norms[0].device) for norm in norms]).norm()
 
     def require_update(self, method: str) -> None:
         """Check that something has changed.
@@ -238,8 +353,3 @@ _NOT_FINITE = (
     "The loss is not a finite number before the first step. Load the model in float32 (--dtype float32) or shorten the "
     "answers."
 )
-
-
-def _norm(parameters: Sequence[Tensor]) -> float:
-    norms = [parameter.grad.norm() for parameter in parameters if parameter.grad is not None]
-    return float(torch.stack(norms).norm())

@@ -41,9 +41,9 @@ class Matrix:
             return self._free.detach() @ self._projection
         return (self._free - self._start).detach()
 
-    def delta_norm(self) -> float:
+    def delta_norm(self) -> Tensor:
         """See :class:`~editing.descent.Trained`."""
-        return float(self.change().norm())
+        return self.change().norm()
 
     def kept(self) -> list[Tensor]:
         """See :class:`~editing.descent.Trained`."""

@@ -16,7 +16,7 @@ from editing.objectives import AnswerTerm, Direction, KlTerm, aligned_answer, kl
 from editing.progress import Preparation
 from editing.replay import ReplayFactory, master_weight
 from inspector.errors import EditError, PromptError
-from inspector.kl import told
+from inspector.kl import not_negative
 from inspector.model import InspectedModel, PromptFormat, encode
 from inspector.model.encoding import Encoded
 from inspector.safeedit import Case
@@ -32,9 +32,9 @@ class Monitor:
     harmless: KlTerm
 
     @torch.no_grad()
-    def __call__(self, weight: Tensor) -> tuple[float, float]:
-        """Return the safe answer's negative log-likelihood and the harmless KL, both in nats, a mean a token."""
-        return float(self.wrapped(weight)[0]), told(self.harmless(weight))
+    def __call__(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the safe answer's negative log-likelihood and the harmless KL, single numbers in nats a token."""
+        return self.wrapped(weight)[0], not_negative(self.harmless(weight))
 
 
 def make_monitor(

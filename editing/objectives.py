@@ -50,8 +50,11 @@ class AnswerTerm:
     actual: Tensor
     weights: Tensor | None = None
 
-    def __call__(self, weight: Tensor) -> tuple[Tensor, float]:
-        """Return the loss (nats, weighted mean per label) and the geometric mean probability of the answer's tokens."""
+    def __call__(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss (nats, weighted mean per label) and the geometric mean probability of the answer's tokens.
+
+        Both are single numbers on the device that they were computed on, the probability without a gradient.
+        """
         scored = self.replay.logits(weight).log_softmax(dim=-1)
         labels = self.labels.to(scored.device)
         if self.weights is None:
@@ -62,7 +65,7 @@ class AnswerTerm:
             loss = (weights * each).sum() / weights.sum()
         with torch.no_grad():
             own = scored[: len(self.actual)].gather(-1, self.actual.to(scored.device).unsqueeze(-1)).mean().exp()
-        return loss, float(own)
+        return loss, own
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +105,12 @@ def aligned_answer(
     """
     each = (encoded, *further)
     replay = factory(model, block, [one.tokens for one in each], [one.predicting for one in each])
-    labels = torch.tensor([token for one in each for token in one.response])
+    device = model.architecture.head_device  # where the logits are: no copy a step
+    labels = torch.tensor([token for one in each for token in one.response], device=device)
     weights = None
     if first_token_weight != 1:
-        weights = torch.cat([falling_weights(len(one.response), first_token_weight) for one in each])
-    return AnswerTerm(replay, labels, torch.tensor(encoded.response), weights)
+        weights = torch.cat([falling_weights(len(one.response), first_token_weight) for one in each]).to(device)
+    return AnswerTerm(replay, labels, labels[: len(encoded.response)], weights)
 
 
 HALF_LIFE = 2.0
@@ -139,11 +143,12 @@ def reference_answer(
     counted = range(last - len(labels), last)
     if counted.start < 0:
         raise CaseError("The prompt is too short for the reference preset's loss positions. Use 'corrected'.")
-    actual = torch.tensor(tokens[counted.start + 1 : last + 1])
+    device = model.architecture.head_device
+    actual = torch.tensor(tokens[counted.start + 1 : last + 1], device=device)
     pad = model.tokenizer.eos_token_id  # the released code pads with it, whatever the tokenizer's own pad is
     if pad is not None:
         labels = labels.masked_fill(labels == pad, -100)
-    return AnswerTerm(factory(model, block, [tokens], [counted]), labels, actual)
+    return AnswerTerm(factory(model, block, [tokens], [counted]), labels.to(device), actual)
 
 
 def kl_term(

@@ -20,6 +20,7 @@ from editing.descent import Descent, Evaluate
 from editing.matrix import Matrix
 from editing.objectives import KlTerm
 from inspector.errors import RefusedEdit
+from inspector.model.waiting import read
 
 Optimiser = Literal["adam", "descent"]
 TRIALS = 6
@@ -58,12 +59,19 @@ def first_size(weight: Tensor) -> float:
 
 def adam(tensors: Sequence[Tensor], gradients: Sequence[Tensor], sizes: Sequence[float]) -> torch.optim.Adam:
     """Return Adam with a measured step size for each tensor, its steps in proportion to the weights."""
+    means = read([gradient.abs().mean() for gradient in gradients])
     return torch.optim.Adam(
         [
-            {"params": [tensor], "lr": float(size), "eps": max(1e-30, EPSILON * float(gradient.abs().mean()))}
-            for tensor, gradient, size in zip(tensors, gradients, sizes, strict=True)
-        ]
+            {"params": [tensor], "lr": float(size), "eps": max(1e-30, EPSILON * mean)}
+            for tensor, mean, size in zip(tensors, means, sizes, strict=True)
+        ],
+        fused=fused(tensors),
     )
+
+
+def fused(tensors: Sequence[Tensor]) -> bool | None:
+    """Tell an optimiser to make its update in one kernel where that exists: on CUDA; ``None`` leaves it as it is."""
+    return True if all(tensor.device.type == "cuda" for tensor in tensors) else None
 
 
 def measured_optimiser(

@@ -8,7 +8,6 @@ between two steps are vanilla bit for bit.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from typing import Annotated, Literal, get_args
 
@@ -23,6 +22,8 @@ from inspector.errors import EditError
 from inspector.model import Delta, InspectedModel
 from inspector.model.architecture import canonical_weight
 from inspector.model.counted import counted_logits
+from inspector.model.patch import square_norm
+from inspector.model.waiting import read
 from inspector.validated import settings as checked
 
 Scope = Literal["LoRA", "full"]
@@ -80,17 +81,19 @@ class Trainee:
     @torch.no_grad()
     def deltas(self) -> tuple[Delta, ...]:
         """Return the change of every trained matrix so far; matrices that have not changed are left out."""
-        found = []
-        for name, (block, module) in self._matrices.items():
-            left, right = _change(module)
-            if bool((left != 0).any()):
-                found.append(Delta(name, block, left, right))
-        return tuple(found)
+        found = {name: _factors(module) for name, (_, module) in self._matrices.items()}
+        changed = read([(left != 0).any() for left, _ in found.values()])
+        return tuple(
+            Delta(name, self._matrices[name][0], left.clone(), None if right is None else right.clone())
+            for (name, (left, right)), differs in zip(found.items(), changed, strict=True)
+            if differs
+        )
 
     @torch.no_grad()
-    def delta_norm(self) -> float:
-        """Return the Frobenius norm over all changes so far."""
-        return math.sqrt(sum(delta.square_norm for delta in self.deltas()))
+    def delta_norm(self) -> Tensor:
+        """Return the Frobenius norm over all changes so far, a single number; low-rank ones stay in their factors."""
+        squares = [square_norm(*_factors(module)) for _, module in self._matrices.values()]
+        return torch.stack([square.to(squares[0].device) for square in squares]).sum().sqrt()
 
     @torch.no_grad()
     def kept(self) -> list[Tensor]:
@@ -182,9 +185,10 @@ class _Master(nn.Module):
         return F.linear(inputs.float(), self.weight, bias).to(inputs.dtype)
 
 
-def _change(module: nn.Module) -> tuple[Tensor, Tensor | None]:
+def _factors(module: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Return a trained matrix's change as a delta's two sides; low-rank ones may share the trained tensors' memory."""
     if isinstance(module, _Master):
         return (module.weight - module.base.float()).detach(), None
     (adapter,) = module.active_adapters
     left = module.lora_B[adapter].weight.float() * module.scaling[adapter]
-    return left.detach().clone(), module.lora_A[adapter].weight.float().detach().clone()
+    return left.detach(), module.lora_A[adapter].weight.float().detach()

@@ -18,7 +18,7 @@ from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.trainee import Alpha, Rank, Scope, TrainedScope, Trainee, trainee
 from editing.values import HarmlessCount, HarmlessTokens, NotNegative, Positive, Probability, Rate, Steps
 from inspector.errors import EditError
-from inspector.kl import kl_by_token, told
+from inspector.kl import kl_by_token, not_negative
 from inspector.model import InspectedModel, Patch, PromptFormat, encode
 from inspector.model.counted import token_log_probabilities
 from inspector.model.encoding import Encoded
@@ -111,13 +111,13 @@ class Values:
 
     Attributes:
         loss: What is minimised.
-        wanted: Mean log-probability of the wanted answer's tokens for the case itself, nats.
+        wanted: Mean log-probability of the wanted answer's tokens for the case itself, a single number in nats.
         other: The same of the other answer.
     """
 
     loss: Tensor
-    wanted: float
-    other: float
+    wanted: Tensor
+    other: Tensor
 
 
 class Objective(Protocol):
@@ -131,7 +131,7 @@ def sft_objective(student: Trainee, pairs: Sequence[Pair]) -> Values:
     found = log_probabilities(student, [pair.wanted for pair in pairs])
     with torch.no_grad():
         (other,) = log_probabilities(student, [pairs[0].other])
-    return Values(-torch.cat(found).mean(), float(found[0].detach().mean()), float(other.mean()))
+    return Values(-torch.cat(found).mean(), found[0].detach().mean(), other.mean())
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,9 +146,9 @@ class HarmlessKl:
     answers: tuple[Encoded, ...]
     vanilla: Tensor
 
-    def of(self, student: Trainee) -> float:
-        """Return the divergence of a student as it is now."""
-        return told(kl_by_token(self.vanilla, _harmless_logits(student, self.answers)))
+    def of(self, student: Trainee) -> Tensor:
+        """Return the divergence of a student as it is now, a single number."""
+        return not_negative(kl_by_token(self.vanilla, _harmless_logits(student, self.answers)))
 
 
 @torch.no_grad()
@@ -226,8 +226,7 @@ class Training:
         def evaluate(number: int, _gradient: bool) -> Signs:
             values = objective(student, self.batch(number))
             kl = self._harmless.of(student) if self._harmless is not None else 0.0
-            wanted, other = (float(torch.tensor(value).exp()) for value in (values.wanted, values.other))
-            return Signs(values.loss, float(values.loss.detach()), kl, -values.wanted, wanted, other)
+            return Signs(values.loss, values.loss.detach(), kl, -values.wanted, values.wanted.exp(), values.other.exp())
 
         stops = Stops(settings.damage_budget) if warm_up else settings
         yield from self.descent.run(evaluate, optimiser, steps, stops, cancel, measure_last=not warm_up, of=of)

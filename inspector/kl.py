@@ -26,6 +26,11 @@ def kl_by_token(first: Tensor, second: Tensor) -> Tensor:
     return kl_by_position(first, second).mean()
 
 
+def not_negative(value: Tensor) -> Tensor:
+    """Return a KL without its gradient, rounding below zero cut off; not-a-number stays. It stays on its device."""
+    return value.detach().clamp(min=0)
+
+
 def told(value: Tensor) -> float:
-    """Return a KL for people and stops: rounding below zero is zero, not-a-number stays."""
-    return float(value.detach().clamp(min=0))
+    """Return a KL for people and stops: :func:`not_negative`, read."""
+    return float(not_negative(value))

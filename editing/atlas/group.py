@@ -80,8 +80,8 @@ class Group:
         if number > 0:
             found = _run(tails.safe, self.weights)
             loss = torch.stack([-likelihood(logits, tails.safe_labels) for logits in found.values()]).sum()
-            mean = float(loss.detach()) / len(self.weights)
-            return Signs(loss, mean, 0.0, mean, math.exp(-mean))
+            mean = loss.detach() / len(self.weights)
+            return Signs(loss, mean, 0.0, mean, (-mean).exp())
 
         def put() -> None:
             for block, weight in self.weights.items():

@@ -270,16 +270,15 @@ class _Search:
             added = vector.weight()
             scored = token_log_probabilities(self._logits(self._tails, added, self._places), self._labels)
             loss = -scored.mean()
-            own = float(scored[: self._first].detach().mean())
+            own = scored[: self._first].detach().mean()
             other = None
             if self._unsafe is not None:
                 with torch.no_grad():
                     tails, labels = self._unsafe
-                    other = math.exp(
-                        float(token_log_probabilities(self._logits(tails, added, self._places[:1]), labels).mean())
-                    )
+                    there = token_log_probabilities(self._logits(tails, added, self._places[:1]), labels)
+                    other = there.mean().exp()
             total = loss + settings.weight_decay * added.square().sum() / self._size**2
-            return Signs(total, float(loss.detach()), 0.0, -own, math.exp(own), other)
+            return Signs(total, loss.detach(), 0.0, -own, own.exp(), other)
 
         @torch.no_grad()
         def limit() -> None:

@@ -39,7 +39,7 @@ from editing.objectives import (
 )
 from editing.progress import EditEvents, EditResult, Preparation
 from editing.replay import ReplayFactory, TailReplay, master_weight
-from editing.step_size import Optimiser, measured_optimiser
+from editing.step_size import Optimiser, fused, measured_optimiser
 from editing.values import (
     Count,
     HarmlessCount,
@@ -52,7 +52,7 @@ from editing.values import (
     changed,
 )
 from inspector.errors import EditError
-from inspector.kl import told
+from inspector.kl import not_negative
 from inspector.model import Delta, InspectedModel, Patch, PromptFormat, encode
 from inspector.model.encoding import with_suffix
 from inspector.neurons import column_delta, neuron_activity
@@ -301,11 +301,11 @@ def dinm(
         if terms.unsafe is not None:
             with torch.no_grad():
                 unsafe_probability = terms.unsafe(weight)[1]
-        nll = float(edit_loss.detach())
-        own, cost = -math.log(max(safe_probability, 1e-300)) if terms.several else nll, told(kl)
+        nll = edit_loss.detach()
+        own, cost = None if terms.several else nll, not_negative(kl)
         if terms.monitor is not None:
             own, there = terms.monitor(weight)
-            cost = max(cost, there)
+            cost = torch.maximum(cost, there.to(cost.device))
         return Signs(total, nll, cost, own, safe_probability, unsafe_probability)
 
     if settings.learning_rate is None:
@@ -318,9 +318,10 @@ def dinm(
     else:
         kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.SGD
         size = settings.learning_rate
-        optimiser = kind(matrix.parameters, lr=size, weight_decay=settings.weight_decay)
+        optimiser = kind(matrix.parameters, lr=size, weight_decay=settings.weight_decay, fused=fused(matrix.parameters))
     limit = matrix.limited(settings.clamp)
-    yield from descent.run(evaluate, optimiser, settings.steps, settings, cancel, limit=limit)
+    turns = len(terms.constraint) if replay is TailReplay and model.on_one_device else None
+    yield from descent.run(evaluate, optimiser, settings.steps, settings, cancel, limit=limit, period=turns)
     cancelled = descent.reason == "cancelled"
     if not cancelled:
         descent.require_update("DINM")
@@ -407,8 +408,8 @@ def prepare_terms(
 
 def term_values(
     terms: Terms, weight: Tensor, settings: DinmSettings, gradient: bool, number: int = 0
-) -> tuple[Tensor, float, Tensor, Tensor]:
-    """Return edit loss, probability of the safe answer, KL and weighted total at one weight.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return edit loss, probability of the safe answer, KL and weighted total at one weight, single numbers.
 
     Args:
         number: Of the step: the constraint's parts take turns.

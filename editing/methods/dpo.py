@@ -83,8 +83,8 @@ class DpoObjective:
         wanted, other = sums[0]
         return Values(
             torch.stack(losses).mean(),
-            float(wanted.detach()) / len(pairs[0].wanted.response),
-            float(other.detach()) / len(pairs[0].other.response),
+            wanted.detach() / len(pairs[0].wanted.response),
+            other.detach() / len(pairs[0].other.response),
         )
 
 

@@ -53,6 +53,11 @@ class InspectedModel:
         """Device of the token embeddings, where token ids go."""
         return self.network.get_input_embeddings().weight.device
 
+    @cached_property
+    def on_one_device(self) -> bool:
+        """Whether all weights are in the memory of one device, none sharded or offloaded."""
+        return {parameter.device for parameter in self.network.parameters()} == {self.device}
+
     @property
     def dtype(self) -> torch.dtype:
         """Data type of the base weights."""

@@ -25,6 +25,14 @@ from inspector.model.hooks import rewrite_output
 from inspector.model.prompt_format import PromptFormat
 
 
+def square_norm(left: Tensor, right: Tensor | None) -> Tensor:
+    """Return the squared Frobenius norm of a delta, a single float64 number; from its factors where there are some."""
+    if right is None:
+        return left.double().square().sum()
+    inner = (left.T.double() @ left.double()) * (right.double() @ right.T.double())
+    return inner.sum().clamp(min=0)
+
+
 @dataclass(frozen=True, eq=False)
 class Delta:
     """The change of one weight matrix, dense or low-rank.
@@ -66,10 +74,7 @@ class Delta:
     @property
     def square_norm(self) -> float:
         """Squared Frobenius norm, from the factors where there are some."""
-        if self.right is None:
-            return float(self.left.double().square().sum())
-        inner = (self.left.T.double() @ self.left.double()) * (self.right.double() @ self.right.T.double())
-        return max(0.0, float(inner.sum()))
+        return float(square_norm(self.left, self.right))
 
     @property
     def parameters_changed(self) -> int:

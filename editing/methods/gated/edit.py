@@ -50,7 +50,7 @@ from editing.values import (
 )
 from inspector.detection import samples
 from inspector.errors import EditError, PromptError, RefusedEdit
-from inspector.kl import told
+from inspector.kl import not_negative, told
 from inspector.model import VANILLA, Delta, InspectedModel, Patch, PromptFormat, encode
 from inspector.model.counted import counted_logits
 from inspector.model.encoding import Encoded
@@ -180,7 +180,7 @@ def gated(
         with torch.no_grad():
             unsafe = terms.unsafe(weight)[1]
         total = settings.edit_weight * loss + settings.constraint_weight * kl
-        return Signs(total, float(loss.detach()), told(kl), -math.log(max(own, 1e-300)), own, unsafe)
+        return Signs(total, loss.detach(), not_negative(kl), None, own, unsafe)
 
     with model.lock, torch.no_grad():
         costs = [told(term(base)) for term in terms.harmless]
