@@ -21,6 +21,8 @@ from inspector.errors import PromptError
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
 from inspector.model.routing import decided
+from inspector.model.standing import StandingPatches
+from inspector.model.static_steps import StaticSteps, can_be_static
 from inspector.validated import settings as checked
 
 
@@ -115,35 +117,81 @@ def _generate(
     ):
         line.weights, line.held_back = after, before is not after and after == VANILLA
     ends = model.end_tokens()
-    generator = torch.Generator().manual_seed(decoding.seed)
     running = list(lines)
-    state: _State | None = None
-    inputs: Tensor | None = None
-    for _ in range(decoding.max_new_tokens):
-        # Neither context manager may be open across the yield: other visitors run in between.
-        with torch.no_grad(), model.lock:
-            if state is None:
-                state, logits = _read(model, prompts, lines)
+    # The hooks stand for the whole run, but act within a step only: other visitors run in between.
+    with model.standing() as patches:
+        steps = _Steps(model, prompts, lines, decoding, patches)
+        for _ in range(decoding.max_new_tokens):
+            for line, token in zip(running, steps.next(), strict=True):
+                if line.finished:
+                    continue
+                if token in ends:
+                    line.ended = token
+                else:
+                    line.tokens.append(token)
+            yield lines
+            kept = [position for position, line in enumerate(running) if not line.finished]
+            if not kept:
+                return
+            # Dropping lines copies the cache: not for every single one.
+            if 4 * (len(running) - len(kept)) >= len(running) and steps.keep(kept):
+                running = [running[position] for position in kept]
+
+
+class _Steps:
+    """The token steps of some lines: the first one reads the prompts, the others one token a line."""
+
+    def __init__(
+        self,
+        model: InspectedModel,
+        prompts: Sequence[Sequence[int]],
+        lines: Sequence[Line],
+        decoding: Decoding,
+        patches: StandingPatches,
+    ) -> None:
+        self._model, self._prompts, self._lines = model, prompts, list(lines)
+        self._decoding, self._patches = decoding, patches
+        self._generator = torch.Generator().manual_seed(decoding.seed)
+        self._state: _State | None = None
+        self._static: StaticSteps | None = None
+        self._tokens: Tensor | None = None
+
+    def next(self) -> list[int]:
+        """Return the next token of each line; one wait for the device."""
+        if self._static is not None:
+            return self._static.next()
+        with torch.no_grad(), self._model.lock:
+            if self._state is None:
+                self._state, logits = _read(self._model, self._prompts, self._lines)
+                self._patches.set([line.weights for line in self._lines])
+                self._tokens = self._choose(logits)
+                if can_be_static(self._model, self._decoding.max_new_tokens - 1):
+                    self._static = self._fixed(self._state, self._tokens)
             else:
-                assert inputs is not None
-                logits = state.step(model, inputs, [line.weights for line in running])
-        chosen = choose(logits.float().cpu(), decoding, generator)
-        for line, token in zip(running, chosen, strict=True):
-            if line.finished:
-                continue
-            if token in ends:
-                line.ended = token
-            else:
-                line.tokens.append(token)
-        yield lines
-        kept = [position for position, line in enumerate(running) if not line.finished]
-        if not kept:
-            return
-        # Dropping lines copies the cache: not for every single one.
-        if 4 * (len(running) - len(kept)) >= len(running):
-            state.keep(kept)
-            running, chosen = [running[position] for position in kept], [chosen[position] for position in kept]
-        inputs = torch.tensor(chosen, device=model.device).unsqueeze(1)
+                assert self._tokens is not None
+                with self._patches.acting():
+                    logits = self._state.step(self._model, self._tokens.unsqueeze(1))
+                self._tokens = self._choose(logits)
+        return self._tokens.tolist()
+
+    def keep(self, lines: Sequence[int]) -> bool:
+        """Drop all lines but these, if the steps' shapes are free; says whether that was done."""
+        if self._static is not None:
+            return False
+        assert self._state is not None and self._tokens is not None
+        self._state.keep(lines)
+        self._tokens = self._tokens[lines]
+        self._lines = [self._lines[position] for position in lines]
+        self._patches.set([line.weights for line in self._lines])
+        return True
+
+    def _choose(self, logits: Tensor) -> Tensor:
+        return choose(logits, self._decoding, self._generator)
+
+    def _fixed(self, state: _State, tokens: Tensor) -> StaticSteps:
+        steps, greedy = self._decoding.max_new_tokens - 1, self._decoding.temperature <= 0
+        given = (state.cache, state.mask, state.positions, tokens, self._patches, steps)
+        return StaticSteps(self._model, *given, self._choose, greedy)
 
 
 def common_start(prompts: Sequence[Sequence[int]]) -> int:
@@ -172,15 +220,14 @@ class _State:
     mask: Tensor | None = None
     positions: Tensor | None = None
 
-    def step(self, model: InspectedModel, inputs: Tensor, rows: Sequence[Row]) -> Tensor:
-        """Read one token a line and return the logits after it, ``[lines, vocabulary]``."""
+    def step(self, model: InspectedModel, inputs: Tensor) -> Tensor:
+        """Read one token a line and return the logits after it, ``[lines, vocabulary]``; the caller holds the model."""
         where: dict[str, Tensor] = {}
         if self.mask is not None and self.positions is not None:
             self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
             where = {"attention_mask": self.mask, "position_ids": self.positions}
             self.positions = self.positions + 1
-        with model.running(rows):
-            output = model.network(input_ids=inputs, past_key_values=self.cache, use_cache=True, **where)
+        output = model.network(input_ids=inputs, past_key_values=self.cache, use_cache=True, **where)
         return output.logits[:, -1]
 
     def keep(self, lines: Sequence[int]) -> None:
@@ -240,14 +287,14 @@ def _shift_right(cache: Any, pads: Tensor) -> None:
         layer.values = torch.take_along_dim(layer.values, index, dim=2)
 
 
-def choose(logits: Tensor, decoding: Decoding, generator: torch.Generator) -> list[int]:
-    """Pick the next token of each line from logits ``[lines, vocabulary]``."""
+def choose(logits: Tensor, decoding: Decoding, generator: torch.Generator) -> Tensor:
+    """Pick the next token of each line ``[lines]`` from logits ``[lines, vocabulary]``; it stays on their device."""
     if decoding.temperature <= 0:
-        return logits.argmax(dim=-1).tolist()
-    probabilities = torch.softmax(logits / decoding.temperature, dim=-1)
+        return logits.argmax(dim=-1)
+    probabilities = torch.softmax(logits.float() / decoding.temperature, dim=-1)
     ordered, order = probabilities.sort(dim=-1, descending=True)
-    ordered[ordered.cumsum(dim=-1) - ordered >= decoding.top_p] = 0.0
+    ordered = ordered.masked_fill(ordered.cumsum(dim=-1) - ordered >= decoding.top_p, 0.0)
     # One random number for all lines: equal weights give equal answers when sampling, too.
-    draw = torch.rand((1, 1), generator=generator) * ordered.sum(dim=-1, keepdim=True)
+    draw = float(torch.rand(1, generator=generator)) * ordered.sum(dim=-1, keepdim=True)
     position = torch.searchsorted(ordered.cumsum(dim=-1), draw).clamp(max=logits.shape[-1] - 1)
-    return order.gather(-1, position).squeeze(-1).tolist()
+    return order.gather(-1, position).squeeze(-1)

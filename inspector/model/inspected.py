@@ -14,8 +14,9 @@ from torch import Tensor
 
 from inspector.errors import PromptError
 from inspector.model.architecture import Architecture
-from inspector.model.patch import Row, live_patches
+from inspector.model.patch import Row
 from inspector.model.prompt_format import Turn, has_chat_template, read_turn
+from inspector.model.standing import StandingPatches, live_patches
 from inspector.model.turns import FairLock
 
 
@@ -118,6 +119,15 @@ class InspectedModel:
         """Hold the model for forward passes whose batch rows run with the weights in ``rows``."""
         with self.lock, live_patches(self.network, self.fingerprint, rows):
             yield
+
+    @contextmanager
+    def standing(self, rows: Sequence[Row] | None = None) -> Iterator[StandingPatches]:
+        """Give patches whose hooks are set once for many forward passes; each pass holds the lock and lets them act."""
+        patches = StandingPatches(self.network, self.fingerprint, rows)
+        try:
+            yield patches
+        finally:
+            patches.close()
 
     def batch(self, *token_ids: Sequence[int]) -> Tensor:
         """Return rows of equal or unequal length as ``[rows, tokens]``, padded on the right.

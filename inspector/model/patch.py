@@ -9,19 +9,18 @@ and edited rows can therefore share one batch, and the vanilla rows are untouche
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from inspector.errors import PatchError
 from inspector.model.detector import Detector
-from inspector.model.hooks import rewrite_output
 from inspector.model.prompt_format import PromptFormat
 
 
@@ -86,10 +85,33 @@ class Delta:
 
     def apply(self, inputs: Tensor) -> Tensor:
         """Return ``delta @ x`` for inputs ``[..., in]`` as float32 ``[..., out]``."""
+        left, right = self.on(inputs.device)
         inputs = inputs.float()
-        if self.right is not None:
-            inputs = inputs @ self.right.T.to(inputs.device)
-        return inputs @ self.left.T.to(inputs.device)
+        if right is not None:
+            inputs = inputs @ right.T
+        return inputs @ left.T
+
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """Return left and right on a device; where that is another than theirs, they are copied to it once."""
+        if self.left.device == device:
+            return self.left, self.right
+        known = _COPIES.setdefault(self, {})
+        if device not in known:
+            if sum(each.bytes * len(copies) for each, copies in _COPIES.items()) + self.bytes > MOST_COPIED:
+                _COPIES.clear()
+                known = _COPIES.setdefault(self, {})
+            known[device] = (self.left.to(device), None if self.right is None else self.right.to(device))
+        return known[device]
+
+    @property
+    def bytes(self) -> int:
+        """Memory that left and right take."""
+        return sum(part.numel() * part.element_size() for part in (self.left, self.right) if part is not None)
+
+
+MOST_COPIED = 4 * 2**30
+"""Bytes of deltas that are kept on other devices than their own; beyond them all copies are made anew."""
+_COPIES: WeakKeyDictionary[Delta, dict[torch.device, tuple[Tensor, Tensor | None]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,8 +178,7 @@ class Patch:
     @property
     def bytes(self) -> int:
         """Memory that the deltas take."""
-        parts = [part for delta in self.deltas for part in (delta.left, delta.right) if part is not None]
-        return sum(part.numel() * part.element_size() for part in parts)
+        return sum(delta.bytes for delta in self.deltas)
 
 
 STRONGEST = 1.5
@@ -255,64 +276,3 @@ def fingerprint(model: nn.Module) -> str:
         sample = flat[:: max(1, flat.numel() // 256)]
         digest.update(sample.to(torch.bfloat16).view(torch.int16).cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-@contextmanager
-def live_patches(network: nn.Module, base: str, rows: Sequence[Row] | None) -> Iterator[None]:
-    """Run the forward passes inside with one :class:`Row` of weights per row of the batch.
-
-    Args:
-        network: The base model; its weights are not written.
-        base: Its :func:`fingerprint`.
-        rows: One entry per row of the batch, or ``None`` for all vanilla.
-
-    Raises:
-        PatchError: A patch belongs to another base model or names a part that this one lacks.
-    """
-    by_module: dict[str, list[tuple[int, float, Delta]]] = {}
-    for index, row in enumerate(rows or ()):
-        if row.reminder is not None:
-            raise PatchError(
-                f"{row.reminder.method} changes prompts, not weights, and this measurement compares weights. Use a "
-                "method that makes a patch."
-            )
-        if row.patch is None or row.strength == 0:
-            continue
-        if row.detector is not None:
-            raise PatchError(
-                "An edit that acts only where harm is detected is decided for a whole prompt, and this measurement "
-                "has none. Measure the patch itself."
-            )
-        if row.patch.fingerprint != base:
-            raise PatchError(
-                f"Patch {row.patch.identifier} was made for another base model "
-                f"({row.patch.fingerprint}, this is {base}). Load that model or edit anew."
-            )
-        for delta in row.patch.deltas:
-            by_module.setdefault(delta.module, []).append((index, row.strength, delta))
-
-    with ExitStack() as stack:
-        for name, changes in by_module.items():
-            module = _module(network, name)
-            stack.enter_context(rewrite_output(module, _adder(len(rows or ()), changes)))
-        yield
-
-
-def _adder(batch: int, changes: list[tuple[int, float, Delta]]):
-    def add(inputs: Tensor, output: Tensor) -> Tensor:
-        # OPT flattens [rows, tokens, d] to [rows * tokens, d] before its MLP.
-        rows_in = inputs.reshape(batch, -1, inputs.shape[-1])
-        rows_out = output.reshape(batch, -1, output.shape[-1]).clone()
-        for index, strength, delta in changes:
-            change = strength * delta.apply(rows_in[index])
-            rows_out[index] = (rows_out[index].float() + change).to(output.dtype)
-        return rows_out.reshape(output.shape)
-
-    return add
-
-
-def _module(network: nn.Module, name: str) -> nn.Module:
-    try:
-        return network.get_submodule(name)
-    except AttributeError:
-        raise PatchError(f"This model has no part '{name}' that the patch changes.") from None

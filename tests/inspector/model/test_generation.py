@@ -136,7 +136,9 @@ def test_a_generator_closed_midway_leaves_no_hook_and_a_free_lock(model, prompt)
     running = stream(model, prompt, (VANILLA, Row(by_hand.patch(model))), Decoding(LENGTH))
     next(running)
     next(running)
-    by_hand.assert_at_rest(model, hooks)  # between two tokens, too: other visitors run then
+    # Between two tokens other visitors run: the hooks stand, but do nothing, and the lock is free.
+    by_hand.assert_at_rest(model, by_hand.hooks(model.network))
+    assert torch.equal(by_hand.vanilla_logits(model, prompt), before)
     running.close()
     by_hand.assert_at_rest(model, hooks)
     assert torch.equal(by_hand.vanilla_logits(model, prompt), before)
