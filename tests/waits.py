@@ -60,7 +60,7 @@ def counted_waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Waits]:
     monkeypatch.setattr(torch.Tensor, "tolist", tolist)
     for kind in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD):
         monkeypatch.setattr(kind, "step", quiet(kind.step))
-    for looked in ("find_packed_sequence_indices", "fast_all"):
+    for looked in ("find_packed_sequence_indices", "_ignore_causal_mask_sdpa"):
         monkeypatch.setattr(masking_utils, looked, quiet(getattr(masking_utils, looked)))
     with waits:
         yield waits
