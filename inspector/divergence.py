@@ -12,7 +12,8 @@ Three presets:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -72,50 +73,53 @@ class Divergence:
         return int(np.argmax(self.by(distance)))
 
 
-@dataclass
 class _Collector:
-    """Reduces block outputs to a few numbers as they pass; no state is kept."""
+    """Reduces block outputs to a few numbers as they pass; no state is kept.
 
-    blocks: int
-    tokens: int
-    l2: np.ndarray = field(init=False)
+    The numbers stay on their devices, of which blocks may have several, until all blocks have run.
+    """
 
-    def __post_init__(self) -> None:
-        self.l2 = np.zeros(self.blocks)
-        self.relative = np.zeros(self.blocks)
-        self.cosine = np.zeros(self.blocks)
-        self.token_l2 = np.zeros((self.blocks, self.tokens), dtype=np.float32)
-        self.token_relative = np.zeros_like(self.token_l2)
-        self.embedding_l2 = 0.0
+    def __init__(self, blocks: int) -> None:
+        self._pooled: list[Tensor | None] = [None] * blocks
+        self._by_token: list[Tensor | None] = [None] * blocks
+        self._embedding: Tensor | float = 0.0
 
     def pooled(self, block: int, safe: Tensor, unsafe: Tensor) -> None:
         """Take two pooled states of any equal shape."""
-        distance = float((safe - unsafe).norm())
-        sizes = float(safe.norm()), float(unsafe.norm())
-        self.l2[block] = distance
-        self.relative[block] = 2 * distance / max(sum(sizes), 1e-12)
-        self.cosine[block] = 1 - float((safe * unsafe).sum()) / max(sizes[0] * sizes[1], 1e-12)
+        distance, size, other = (safe - unsafe).norm(), safe.norm(), unsafe.norm()
+        self._pooled[block] = torch.stack([distance, size, other, (safe * unsafe).sum()])
 
     def by_token(self, block: int, safe: Tensor, unsafe: Tensor) -> None:
         """Take the states ``[tokens, d_model]`` of the compared tokens."""
         distance = (safe - unsafe).norm(dim=-1)
         size = (safe.norm(dim=-1) + unsafe.norm(dim=-1)) / 2
-        self.token_l2[block] = distance.cpu().numpy()
-        self.token_relative[block] = (distance / size.clamp(min=1e-12)).cpu().numpy()
+        self._by_token[block] = torch.stack([distance, distance / size.clamp(min=1e-12)])
+
+    def embedding(self, safe: Tensor, unsafe: Tensor) -> None:
+        """Take the pooled input of block 0."""
+        self._embedding = (safe - unsafe).norm()
 
     def result(self, preset: Preset, padding: Padding, safe: tuple[str, ...], unsafe: tuple[str, ...]) -> Divergence:
+        l2, size, other, product = _together(self._pooled).astype(float).T
+        token_l2, token_relative = _together(self._by_token).swapaxes(0, 1)
         return Divergence(
             preset=preset,
             padding=padding,
-            l2=self.l2,
-            relative=self.relative,
-            cosine=self.cosine,
-            growth=np.diff(self.l2, prepend=self.embedding_l2),
-            token_l2=self.token_l2,
-            token_relative=self.token_relative,
+            l2=l2,
+            relative=2 * l2 / np.maximum(size + other, 1e-12),
+            cosine=1 - product / np.maximum(size * other, 1e-12),
+            growth=np.diff(l2, prepend=float(self._embedding)),
+            token_l2=token_l2,
+            token_relative=token_relative,
             safe_tokens=safe,
             unsafe_tokens=unsafe,
         )
+
+
+def _together(values: Sequence[Tensor | None]) -> np.ndarray:
+    """Return float32 values of every block as ``[blocks, ...]``; one wait for a device."""
+    found = [value for value in values if value is not None]
+    return torch.stack([value.to(found[0].device) for value in found]).cpu().numpy()
 
 
 def divergence(
@@ -156,7 +160,7 @@ def _corrected(model: InspectedModel, case: Case, row: Row, format: PromptFormat
     unsafe = encode(model, case.adversarial_prompt, case.unsafe, format)
     lengths = len(safe.response), len(unsafe.response)
     shared = min(lengths)
-    collector = _Collector(model.blocks, shared)
+    collector = _Collector(model.blocks)
 
     def on_block(block: int, states: Tensor) -> None:
         one, two = states[0, : lengths[0]].float(), states[1, : lengths[1]].float()
@@ -165,7 +169,7 @@ def _corrected(model: InspectedModel, case: Case, row: Row, format: PromptFormat
 
     def on_embedding(states: Tensor) -> None:
         one, two = states[0, : lengths[0]].float(), states[1, : lengths[1]].float()
-        collector.embedding_l2 = float((one.mean(dim=0) - two.mean(dim=0)).norm())
+        collector.embedding(one.mean(dim=0), two.mean(dim=0))
 
     continue_prompt(
         model, safe.prompt, (safe.response, unsafe.response), (row,), on_block=on_block, on_embedding=on_embedding
@@ -195,7 +199,7 @@ def _answers_alone(
         pads = longest - len(ids)
         filled.append([pad] * pads + ids if left_input else ids + [pad] * pads)
         masks.append([0] * pads + [1] * len(ids) if left_input else [1] * len(ids) + [0] * pads)
-    collector = _Collector(model.blocks, longest)
+    collector = _Collector(model.blocks)
 
     def slabs(states: Tensor) -> tuple[Tensor, Tensor]:
         states = states.float()
@@ -217,7 +221,7 @@ def _answers_alone(
 
     def on_embedding(_position: int, states: Tensor) -> None:
         safe, unsafe = slabs(states)
-        collector.embedding_l2 = float((safe - unsafe).norm())
+        collector.embedding(safe, unsafe)
 
     watched = list(architecture.blocks)
     if reference:  # what `hidden_states[-1]` holds
