@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from captum.attr import LayerGradientXActivation
 from torch import Tensor, nn
 
 from inspector.contrast import contrast, embedded_tokens
@@ -204,6 +203,8 @@ def block_attribution(
         CaseError: An answer is empty, or both are the same.
         PromptError: A text is empty or too long.
     """
+    from captum.attr import LayerGradientXActivation  # it takes a second to import, and only this asks for it
+
     texts = contrast(model, case, format=format.open())
     embeddings = embedded_tokens(model, texts.sequences)
 

@@ -19,7 +19,6 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from captum.attr import FeatureAblation, InputXGradient, IntegratedGradients
 from torch import Tensor
 
 from inspector.contrast import Contrast, contrast
@@ -118,6 +117,8 @@ def token_attribution(
     user = user_tokens(model, case.adversarial_prompt, format=format)
     planned = {"gradient x input": 1, "integrated gradients": steps + 2, "ablation": len(user) + 4}[way]
     run = _Run(model, texts, row, planned, progress, cancel)
+    from captum.attr import InputXGradient, IntegratedGradients  # they take a second to import, and only this asks
+
     baseline = list(texts.prompt)
     for place in user:
         baseline[place] = neutral_token(model)
@@ -152,6 +153,8 @@ def token_attribution(
 
 
 def _ablation(run: _Run, prompt: Tensor, empty: Tensor, user: range) -> np.ndarray:
+    from captum.attr import FeatureAblation
+
     mask = torch.zeros_like(prompt)
     mask[0, user.start : user.stop] = torch.arange(1, len(user) + 1, device=prompt.device)
     # Feature 0 (all that is not the user's text) has its own value as baseline, so replacing it changes nothing.

@@ -1,0 +1,319 @@
+"""How close locating, editing and answering come to what a device can do, on a model of any size that needs no download.
+
+    python -m benchmarks.gpu                        a random-weight model of Llama-2-7B's shape, on CUDA
+    python -m benchmarks.gpu --shape small          small enough for a CPU
+    python -m benchmarks.gpu --out results.json     all numbers
+
+It needs torch, transformers and this repository. Weights are drawn on the device; the tokenizer is made here, a token a
+byte. Everything is measured in one run: the device's own matrix-product rate and copy bandwidth, one plain forward pass,
+locating against it, a 10-step edit (preset ``reference``) by tail replay and the plain way, and vanilla and edited
+answers together against the time that reading the weights takes. Times are medians of warm runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
+
+from benchmarks.edit_speed import PLAIN, PLAIN_WAY, sized_case
+from editing import preset, run
+from editing.methods.dinm import dinm
+from editing.replay import ReplayFactory, TailReplay
+from inspector.divergence import divergence
+from inspector.model import VANILLA, Decoding, Delta, InspectedModel, Patch, Row, encode, from_parts
+from inspector.model.batching import generate
+from inspector.model.encoding import tokenise
+from inspector.safeedit import Case
+
+SHAPES: dict[str, dict[str, int]] = {
+    "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
+    "1b": {"hidden_size": 2048, "intermediate_size": 5504, "num_hidden_layers": 16, "num_attention_heads": 16},
+    "small": {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 8, "num_attention_heads": 8},
+}
+VOCABULARY = 32_000
+SPECIAL = ("<pad>", "<s>", "</s>")
+LORA_RANK = 8
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokenizer with a token for every byte, so that any text has as many tokens as bytes."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    entries = {text: number for number, text in enumerate((*SPECIAL, *letters))}
+    inner = Tokenizer(models.BPE(vocab=entries, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    pad, begin, end = SPECIAL
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token=pad, bos_token=begin, eos_token=end, model_max_length=4096
+    )
+
+
+def random_model(shape: str, device: torch.device, dtype: torch.dtype, seed: int = 0) -> InspectedModel:
+    """Return a Llama of a shape with weights drawn on the device."""
+    config = LlamaConfig(
+        **SHAPES[shape],
+        vocab_size=VOCABULARY,
+        max_position_embeddings=4096,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        tie_word_embeddings=False,
+    )
+    torch.manual_seed(seed)
+    with torch.device(device):
+        network = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    return from_parts(network, byte_tokenizer(), f"random Llama, shape {shape}")
+
+
+class Clock:
+    """Times work on a device.
+
+    Args:
+        device: The device, waited for before and after.
+        repeats: Runs of which the median counts; one more comes first and does not.
+    """
+
+    def __init__(self, device: torch.device, repeats: int) -> None:
+        self._device, self._repeats = device, repeats
+
+    def wait(self) -> None:
+        """Wait until the device has done all that was asked."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def seconds(self, work: Callable[[], Any]) -> float:
+        """Return the median seconds of warm runs."""
+        found = []
+        for _ in range(self._repeats + 1):
+            self.wait()
+            begun = time.perf_counter()
+            work()
+            self.wait()
+            found.append(time.perf_counter() - begun)
+        return statistics.median(found[1:])
+
+
+def limits(clock: Clock, device: torch.device, dtype: torch.dtype) -> dict[str, float]:
+    """Measure the device: matrix products in TFLOP/s, copies in GB/s (bytes read and written), reading in GB/s."""
+    on_gpu = device.type == "cuda"
+    size = 8192 if on_gpu else 1024
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    product = clock.seconds(lambda: [a @ b for _ in range(5)]) / 5
+    exact = clock.seconds(lambda: a.float() @ b.float())
+    numbers = torch.randn((1 << 30) if on_gpu else (1 << 24), device=device, dtype=torch.bfloat16)
+    target = torch.empty_like(numbers)
+    copy = clock.seconds(lambda: [target.copy_(numbers) for _ in range(5)]) / 5
+    return {
+        "matrix product, TFLOP/s": 2 * size**3 / product / 1e12,
+        "float32 matrix product with its casts, TFLOP/s": 2 * size**3 / exact / 1e12,
+        "copy, GB/s": 2 * numbers.nbytes / copy / 1e9,
+    }
+
+
+def edit(model: InspectedModel, case: Case, block: int, way: ReplayFactory, steps: int) -> Any:
+    """Locate where the answers part, then edit a block; the result of the edit."""
+    divergence(model, case, "reference")
+    settings = preset("reference", steps=steps, watch_unsafe=False)
+    return run(dinm(model, case, block, settings, replay=way))
+
+
+def weight_bytes(model: InspectedModel) -> int:
+    """Return the bytes that every token step reads: all weights but the embeddings, of which it reads one row a line."""
+    embedding = model.network.get_input_embeddings().weight
+    return sum(p.numel() * p.element_size() for p in model.network.parameters() if p is not embedding)
+
+
+def lora_patch(model: InspectedModel) -> Patch:
+    """Return a patch of rank-8 changes of every matrix of every block."""
+    generator = torch.Generator(model.device).manual_seed(0)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return 0.01 * torch.randn(*shape, generator=generator, device=model.device)
+
+    deltas = []
+    for block in range(model.blocks):
+        for name, module in model.architecture.projections(block).items():
+            rows, columns = module.weight.shape
+            deltas.append(Delta(name, block, drawn(rows, LORA_RANK), drawn(LORA_RANK, columns)))
+    return Patch(tuple(deltas), model.fingerprint, "LoRA")
+
+
+def dense_patch(model: InspectedModel, block: int) -> Patch:
+    """Return a patch of one down-projection, small enough to change no more than an edit does."""
+    name = model.architecture.down_projection_names[block]
+    shape = (model.architecture.d_model, model.architecture.d_ff)
+    delta = 1e-4 * torch.randn(shape, generator=torch.Generator(model.device).manual_seed(0), device=model.device)
+    return Patch((Delta(name, block, delta),), model.fingerprint, "DINM")
+
+
+def answers(model: InspectedModel, prompt: list[int], rows: list[Row], tokens: int) -> Callable[[], int]:
+    """Return what answers a prompt with every row of weights; it returns how many tokens each answer has."""
+
+    def ask() -> int:
+        last: list[int] = []
+        for lines in generate(model, [prompt], rows, Decoding(tokens)):
+            last = [len(line.tokens) for line in lines]
+        return max(last)
+
+    return ask
+
+
+def own_generate(model: InspectedModel, prompt: list[int], rows: int, tokens: int) -> Callable[[], Any]:
+    """Return what answers the same rows with transformers' own loop, vanilla."""
+    ids = model.batch(*([prompt] * rows))
+    options = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False, "pad_token_id": 0}
+    return lambda: model.network.generate(ids, attention_mask=torch.ones_like(ids), **options)
+
+
+def token_seconds(clock: Clock, asked: Callable[[int], Callable[[], Any]], tokens: int) -> float:
+    """Return the seconds of one token step: long answers minus short ones, so that reading the prompt is left out."""
+    short = max(2, tokens // 4)
+    return (clock.seconds(asked(tokens)) - clock.seconds(asked(short))) / (tokens - short)
+
+
+def measure(shape: str, device: torch.device, dtype: torch.dtype, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure everything and return the numbers by name."""
+    clock = Clock(device, options.repeats)
+    found: dict[str, Any] = {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        "torch": torch.__version__,
+        "shape": shape,
+        "dtype": str(dtype).removeprefix("torch."),
+        "limits": limits(clock, device, dtype),
+    }
+    say(found["limits"])
+    model = random_model(shape, device, dtype)
+    case = sized_case(model, options.prompt_tokens, options.answer_tokens)
+    prompt = encode(model, case.adversarial_prompt, None, PLAIN).prompt
+    sequence = [*prompt, *tokenise(model, case.safe, special=False)]
+    found["tokens"] = [len(prompt), len(sequence) - len(prompt)]
+    ids = model.batch(sequence)
+
+    @torch.no_grad()
+    def forward() -> None:
+        model.network(input_ids=ids, use_cache=False)
+
+    plain_pass = clock.seconds(forward)
+    found["forward pass, s"] = plain_pass
+    for name in ("reference", "corrected"):
+        located = clock.seconds(partial(divergence, model, case, name))
+        found[f"locate ({name}), s"] = located
+        found[f"locate ({name}), forward passes"] = located / plain_pass
+    say({key: value for key, value in found.items() if "locate" in key or "forward" in key})
+    found["edits"] = [_edits(clock, model, case, block, options) for block in options.blocks or _blocks(model)]
+    found["answers"] = _answers(clock, model, list(prompt), found["limits"]["copy, GB/s"], options)
+    if device.type == "cuda":
+        found["peak memory, GiB"] = torch.cuda.max_memory_allocated(device) / 2**30
+        found["weights, GiB"] = sum(p.nbytes for p in model.network.parameters()) / 2**30
+    return found
+
+
+def _blocks(model: InspectedModel) -> list[int]:
+    """Return the middle block, and the one that is as high as 28 of 32."""
+    return [model.blocks // 2, model.blocks * 28 // 32]
+
+
+def _edits(
+    clock: Clock, model: InspectedModel, case: Case, block: int, options: argparse.Namespace
+) -> dict[str, Any]:
+    tail = clock.seconds(partial(edit, model, case, block, TailReplay, options.steps))
+    result = edit(model, case, block, TailReplay, options.steps)
+    steps = [step.seconds for step in result.trace]
+    plain = edit(model, case, block, PLAIN_WAY, options.steps)
+    seconds = clock.seconds(partial(edit, model, case, block, PLAIN_WAY, options.steps))
+    ours, theirs = (each.patch.deltas[0].dense().flatten().double() for each in (result, plain))
+    found = {
+        "block": block,
+        "locate and edit, s": tail,
+        "plain way, s": seconds,
+        "times faster": seconds / tail,
+        "a step, ms": 1e3 * statistics.median(steps[2:] or steps),
+        "first steps, ms": [round(1e3 * value, 2) for value in steps[:3]],
+        "cosine with the plain way's delta": float(torch.cosine_similarity(ours, theirs, dim=0)),
+        "relative difference": float((ours - theirs).norm() / theirs.norm()),
+    }
+    say(found)
+    return found
+
+
+def _answers(
+    clock: Clock, model: InspectedModel, prompt: list[int], bandwidth: float, options: argparse.Namespace
+) -> dict[str, Any]:
+    bound = weight_bytes(model) / (bandwidth * 1e9)
+    found: dict[str, Any] = {"reading the weights once, ms": 1e3 * bound}
+    block = _blocks(model)[1]
+    chosen = {
+        "vanilla and DINM": [VANILLA, Row(dense_patch(model, block))],
+        "vanilla and LoRA in every matrix": [VANILLA, Row(lora_patch(model))],
+        "vanilla alone": [VANILLA],
+    }
+    for name, rows in chosen.items():
+        step = token_seconds(clock, lambda n, rows=rows: answers(model, prompt, rows, n), options.new_tokens)
+        found[name] = {"a token step, ms": 1e3 * step, "share of the bound": bound / step}
+        say({name: found[name]})
+    own = token_seconds(clock, lambda n: own_generate(model, prompt, 2, n), options.new_tokens)
+    found["transformers' generate, two vanilla rows"] = {"a token step, ms": 1e3 * own, "share of the bound": bound / own}
+    say({"transformers' generate": 1e3 * own})
+    return found
+
+
+def against_cpu(device: torch.device, steps: int) -> dict[str, float]:
+    """Compare an edit of a small shape on the device with the same in float32 on the CPU: deltas and tokens."""
+    found = {}
+    exact = random_model("small", torch.device("cpu"), torch.float32)
+    case = sized_case(exact, 60, 20)
+    block = _blocks(exact)[1]
+    theirs = edit(exact, case, block, TailReplay, steps).patch.deltas[0].dense().flatten().double()
+    for dtype in (torch.float32, torch.bfloat16):
+        model = from_parts(
+            AutoModelForCausalLM.from_config(exact.network.config, dtype=dtype).to(device), exact.tokenizer, "copy"
+        )
+        model.network.load_state_dict({k: v.to(device, dtype) for k, v in exact.network.state_dict().items()})
+        ours = edit(model, case, block, TailReplay, steps).patch.deltas[0].dense().flatten().double().cpu()
+        name = str(dtype).removeprefix("torch.")
+        found[f"{name}: relative difference"] = float((ours - theirs).norm() / theirs.norm())
+        found[f"{name}: cosine"] = float(torch.cosine_similarity(ours, theirs, dim=0))
+    return found
+
+
+def say(numbers: dict[str, Any]) -> None:
+    """Print numbers as they come."""
+    for name, value in numbers.items():
+        print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}", flush=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default="7b", choices=SHAPES)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default=None, choices=("bfloat16", "float32"), help="bfloat16 on CUDA, else float32")
+    parser.add_argument("--blocks", type=int, nargs="+", default=None, help="the middle one and 28 of 32 by default")
+    parser.add_argument("--prompt-tokens", type=int, default=103)
+    parser.add_argument("--answer-tokens", type=int, default=68)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--new-tokens", type=int, default=96)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=None, help="a JSON file for all numbers")
+    options = parser.parse_args(arguments)
+    device = torch.device(options.device)
+    name = options.dtype or ("bfloat16" if device.type == "cuda" else "float32")
+    found = measure(options.shape, device, getattr(torch, name), options)
+    found["small shape against float32 on the CPU"] = against_cpu(device, options.steps)
+    say(found["small shape against float32 on the CPU"])
+    if options.out is not None:
+        options.out.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
