@@ -1,13 +1,13 @@
-"""How close locating, editing and answering come to what a device can do, on a model of any size that needs no download.
+"""How close locating, editing and answering come to what a device can do, on a model that needs no download.
 
     python -m benchmarks.gpu                        a random-weight model of Llama-2-7B's shape, on CUDA
     python -m benchmarks.gpu --shape small          small enough for a CPU
     python -m benchmarks.gpu --out results.json     all numbers
 
 It needs torch, transformers and this repository. Weights are drawn on the device; the tokenizer is made here, a token a
-byte. Everything is measured in one run: the device's own matrix-product rate and copy bandwidth, one plain forward pass,
-locating against it, a 10-step edit (preset ``reference``) by tail replay and the plain way, and vanilla and edited
-answers together against the time that reading the weights takes. Times are medians of warm runs.
+byte. Everything is measured in one run: the device's own matrix-product rate and copy bandwidth, one plain forward
+pass, locating against it, locating with a 10-step edit (preset ``reference``) by tail replay and the plain way, and
+vanilla and edited answers together against the time that reading the weights takes. Times are medians of warm runs.
 """
 
 from __future__ import annotations
@@ -122,13 +122,13 @@ def limits(clock: Clock, device: torch.device, dtype: torch.dtype) -> dict[str, 
 
 def edit(model: InspectedModel, case: Case, block: int, way: ReplayFactory, steps: int) -> Any:
     """Locate where the answers part, then edit a block; the result of the edit."""
-    divergence(model, case, "reference")
+    divergence(model, case)
     settings = preset("reference", steps=steps, watch_unsafe=False)
     return run(dinm(model, case, block, settings, replay=way))
 
 
 def weight_bytes(model: InspectedModel) -> int:
-    """Return the bytes that every token step reads: all weights but the embeddings, of which it reads one row a line."""
+    """Return the bytes that every token step reads: all weights but the embeddings."""
     embedding = model.network.get_input_embeddings().weight
     return sum(p.numel() * p.element_size() for p in model.network.parameters() if p is not embedding)
 
@@ -223,9 +223,7 @@ def _blocks(model: InspectedModel) -> list[int]:
     return [model.blocks // 2, model.blocks * 28 // 32]
 
 
-def _edits(
-    clock: Clock, model: InspectedModel, case: Case, block: int, options: argparse.Namespace
-) -> dict[str, Any]:
+def _edits(clock: Clock, model: InspectedModel, case: Case, block: int, options: argparse.Namespace) -> dict[str, Any]:
     tail = clock.seconds(partial(edit, model, case, block, TailReplay, options.steps))
     result = edit(model, case, block, TailReplay, options.steps)
     steps = [step.seconds for step in result.trace]
@@ -258,11 +256,14 @@ def _answers(
         "vanilla alone": [VANILLA],
     }
     for name, rows in chosen.items():
-        step = token_seconds(clock, lambda n, rows=rows: answers(model, prompt, rows, n), options.new_tokens)
+        step = token_seconds(clock, partial(answers, model, prompt, rows), options.new_tokens)
         found[name] = {"a token step, ms": 1e3 * step, "share of the bound": bound / step}
         say({name: found[name]})
-    own = token_seconds(clock, lambda n: own_generate(model, prompt, 2, n), options.new_tokens)
-    found["transformers' generate, two vanilla rows"] = {"a token step, ms": 1e3 * own, "share of the bound": bound / own}
+    own = token_seconds(clock, partial(own_generate, model, prompt, 2), options.new_tokens)
+    found["transformers' generate, two vanilla rows"] = {
+        "a token step, ms": 1e3 * own,
+        "share of the bound": bound / own,
+    }
     say({"transformers' generate": 1e3 * own})
     return found
 

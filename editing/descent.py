@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from editing.progress import Step, StopReason, StopSettings, stop_reason
 from inspector.errors import RefusedEdit
 from inspector.gradients import smaller_scale
-from inspector.model.graphs import captured
+from inspector.model.graphs import beside, captured, warm
 from inspector.model.waiting import gathered
 
 
@@ -180,20 +180,26 @@ class Descent:
             of: Step limit that is reported; ``steps`` by default.
             limit: Called after every update to keep the tensors within bounds.
             period: After how many evaluations the terms come round again, the same tensors of the same shapes: a CUDA
-                device then captures each of them as a graph where that pays. ``None`` where they may differ.
+                device then captures each of them as a graph where that pays. ``None`` where they may differ. With a
+                period of 1 the terms have to be prepared: the first evaluation may be the captured one.
 
         Raises:
             RefusedEdit: The loss or its gradient is not finite before the first update.
         """
         start = self.updates
         works: dict[int, Callable[[], Tensor]] = {}
+        device = self.trained.parameters[0].device
+        captures = self._goes_ahead and period is not None and steps >= PAYS * period
+        turns = period or 1
+        first = 0 if turns == 1 and device.type == "cuda" and warm(device) else turns
         for number in range(steps + 1 if measure_last else steps):
             last = number == steps
             begun = time.perf_counter()
-            with self.lock, torch.set_grad_enabled(not last):
+            side = beside(device) if captures and device.type == "cuda" else nullcontext()
+            with self.lock, side, torch.set_grad_enabled(not last):
                 said, stop = None, None
-                if self._goes_ahead and period is not None and number >= period and steps >= PAYS * period:
-                    turn = number % period
+                if captures and number >= first:
+                    turn = number % turns
                     if turn not in works:
                         works[turn] = self._captured(evaluate, turn)
                     said, stop = self._look(works[turn], stops, start + number)

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from inspector.errors import CaseError
 from inspector.model.continuation import continue_prompt
-from inspector.model.encoding import encode, tokenise_whole
+from inspector.model.encoding import Encoded, encode, tokenise_whole
 from inspector.model.hooks import observe_inputs, observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
+from inspector.model.passes import batch_of, replayed
 from inspector.model.patch import VANILLA, Row
 from inspector.model.prompt_format import PromptFormat
 from inspector.presets import PRESETS, Preset
@@ -86,18 +87,20 @@ class _Collector:
 
     def pooled(self, block: int, safe: Tensor, unsafe: Tensor) -> None:
         """Take two pooled states of any equal shape."""
-        distance, size, other = (safe - unsafe).norm(), safe.norm(), unsafe.norm()
-        self._pooled[block] = torch.stack([distance, size, other, (safe * unsafe).sum()])
+        self._pooled[block] = _pooled(safe.flatten(), unsafe.flatten())
 
     def by_token(self, block: int, safe: Tensor, unsafe: Tensor) -> None:
         """Take the states ``[tokens, d_model]`` of the compared tokens."""
-        distance = (safe - unsafe).norm(dim=-1)
-        size = (safe.norm(dim=-1) + unsafe.norm(dim=-1)) / 2
-        self._by_token[block] = torch.stack([distance, distance / size.clamp(min=1e-12)])
+        self._by_token[block] = _by_token(safe, unsafe)
 
     def embedding(self, safe: Tensor, unsafe: Tensor) -> None:
         """Take the pooled input of block 0."""
         self._embedding = (safe - unsafe).norm()
+
+    def all_blocks(self, safe: Tensor, unsafe: Tensor, shared: int) -> None:
+        """Take the states ``[blocks, tokens, d_model]`` of both answers; ``shared`` tokens are compared."""
+        self._pooled = list(_pooled(safe.mean(dim=1), unsafe.mean(dim=1)))
+        self._by_token = list(_by_token(safe[:, :shared], unsafe[:, :shared]))
 
     def result(self, preset: Preset, padding: Padding, safe: tuple[str, ...], unsafe: tuple[str, ...]) -> Divergence:
         l2, size, other, product = _together(self._pooled).astype(float).T
@@ -114,6 +117,19 @@ class _Collector:
             safe_tokens=safe,
             unsafe_tokens=unsafe,
         )
+
+
+def _pooled(safe: Tensor, unsafe: Tensor) -> Tensor:
+    """Return ``[..., 4]``: distance, both sizes and the product of pooled states ``[..., values]``."""
+    sizes = [states.norm(dim=-1) for states in (safe - unsafe, safe, unsafe)]
+    return torch.stack([*sizes, (safe * unsafe).sum(dim=-1)], dim=-1)
+
+
+def _by_token(safe: Tensor, unsafe: Tensor) -> Tensor:
+    """Return ``[..., 2, tokens]``: distance, and relative distance, of states ``[..., tokens, d_model]``."""
+    distance = (safe - unsafe).norm(dim=-1)
+    size = (safe.norm(dim=-1) + unsafe.norm(dim=-1)) / 2
+    return torch.stack([distance, distance / size.clamp(min=1e-12)], dim=-2)
 
 
 def _together(values: Sequence[Tensor | None]) -> np.ndarray:
@@ -171,15 +187,39 @@ def _corrected(model: InspectedModel, case: Case, row: Row, format: PromptFormat
         one, two = states[0, : lengths[0]].float(), states[1, : lengths[1]].float()
         collector.embedding(one.mean(dim=0), two.mean(dim=0))
 
-    continue_prompt(
-        model, safe.prompt, (safe.response, unsafe.response), (row,), on_block=on_block, on_embedding=on_embedding
-    )
+    if row != VANILLA or not _seen_whole(model, safe, unsafe, collector):
+        continue_prompt(
+            model, safe.prompt, (safe.response, unsafe.response), (row,), on_block=on_block, on_embedding=on_embedding
+        )
     return collector.result(
         "corrected",
         "right",
         model.token_texts(safe.response[:shared]),
         model.token_texts(unsafe.response[:shared]),
     )
+
+
+@torch.no_grad()
+def _seen_whole(model: InspectedModel, safe: Encoded, unsafe: Encoded, collector: _Collector) -> bool:
+    """Take the states from a captured pass over both whole sequences; ``False`` where passes are not captured."""
+    with model.lock:
+        seen = replayed(model, batch_of(model, (safe.tokens, unsafe.tokens)))
+        if seen is None:
+            return False
+        start = len(safe.prompt)
+        one, two = (
+            torch.stack([states[row, start : start + len(each.response)] for states in seen.outputs.values()]).float()
+            for row, each in enumerate((safe, unsafe))
+        )
+        collector.all_blocks(one, two, min(one.shape[1], two.shape[1]))
+        args, kwargs = seen.calls[0]
+        entering = args[0] if args else kwargs["hidden_states"]
+        first, second = (
+            entering[row, start : start + len(each.response)].float().mean(dim=0)
+            for row, each in enumerate((safe, unsafe))
+        )
+        collector.embedding(first, second)
+    return True
 
 
 @torch.no_grad()

@@ -320,7 +320,9 @@ def dinm(
         size = settings.learning_rate
         optimiser = kind(matrix.parameters, lr=size, weight_decay=settings.weight_decay, fused=fused(matrix.parameters))
     limit = matrix.limited(settings.clamp)
-    turns = len(terms.constraint) if replay is TailReplay and model.on_one_device else None
+    turns = len(terms.constraint) if replay is TailReplay and model.can_be_captured else None
+    if turns == 1:
+        terms.constraint[0]  # prepared, as the first step may be captured
     yield from descent.run(evaluate, optimiser, settings.steps, settings, cancel, limit=limit, period=turns)
     cancelled = descent.reason == "cancelled"
     if not cancelled:

@@ -47,6 +47,10 @@ class Counted:
         """Return values ``[counted, ...]`` sequence by sequence."""
         return list(values.split(self.lengths))
 
+    def place(self, device: torch.device) -> None:
+        """Copy the positions to a device now, so that no later gather has to."""
+        self._at(device)
+
     def _at(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if device not in self._on:  # a copy to the device once, not once a step
             self._on[device] = (self._index[0].to(device), self._index[1].to(device))

@@ -7,12 +7,45 @@ knows. Run it once before it is captured, so that everything that is made on fir
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 import torch
 
 _Result = TypeVar("_Result")
+
+
+_WARM: set[torch.device] = set()
+
+
+def warm(device: torch.device) -> bool:
+    """Tell whether work was captured on a device before, so that more of its kind can be captured without a run."""
+    return device in _WARM
+
+
+def side_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream that a device's captures are made on.
+
+    Autograd remembers the stream that a leaf was first used on. Work that is to be captured with its backward pass has
+    to run on this one before, too (:func:`beside`).
+    """
+    if device not in _STREAMS:
+        _STREAMS[device] = torch.cuda.Stream(device)
+    return _STREAMS[device]
+
+
+_STREAMS: dict[torch.device, torch.cuda.Stream] = {}
+
+
+@contextmanager
+def beside(device: torch.device) -> Iterator[None]:
+    """Run what is inside on :func:`side_stream`, after all that was asked before and before all that is asked later."""
+    stream, current = side_stream(device), torch.cuda.current_stream(device)
+    stream.wait_stream(current)
+    with torch.cuda.stream(stream):
+        yield
+    current.wait_stream(stream)
 
 
 class Graph(Generic[_Result]):
@@ -31,9 +64,7 @@ class Graph(Generic[_Result]):
 
     def __init__(self, work: Callable[[], _Result], device: torch.device) -> None:
         self._graph = torch.cuda.CUDAGraph()
-        stream, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-        stream.wait_stream(current)
-        with torch.cuda.stream(stream):
+        with beside(device):
             # Not torch.cuda.graph(): it gives all cached memory back first, which costs more than the capture. Other
             # threads may go on using the device meanwhile.
             self._graph.capture_begin(capture_error_mode="thread_local")
@@ -41,7 +72,7 @@ class Graph(Generic[_Result]):
                 self.result = work()
             finally:
                 self._graph.capture_end()
-        current.wait_stream(stream)
+        _WARM.add(device)
 
     def replay(self) -> _Result:
         """Enqueue the work again and return its tensors; does not wait for them."""

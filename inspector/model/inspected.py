@@ -59,6 +59,24 @@ class InspectedModel:
         """Whether all weights are in the memory of one device, none sharded or offloaded."""
         return {parameter.device for parameter in self.network.parameters()} == {self.device}
 
+    @cached_property
+    def can_be_captured(self) -> bool:
+        """Whether passes can be captured as CUDA graphs.
+
+        All weights on one CUDA device, every block sees all positions (no sliding window) through PyTorch's fused
+        attention, and the rotary embedding does not look at the positions' values, for which it would wait.
+        """
+        config = self.network.config.get_text_config()
+        window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+        rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+        return (
+            self.device.type == "cuda"
+            and self.on_one_device
+            and window is None
+            and rope in ("default", "linear", "llama3", "yarn")
+            and getattr(config, "_attn_implementation", None) == "sdpa"
+        )
+
     @property
     def dtype(self) -> torch.dtype:
         """Data type of the base weights."""

@@ -87,6 +87,10 @@ class Delta:
         """Return ``delta @ x`` for inputs ``[..., in]`` as float32 ``[..., out]``."""
         left, right = self.on(inputs.device)
         inputs = inputs.float()
+        if inputs.is_cuda and inputs.numel() == inputs.shape[-1]:  # one token: reading the matrix is all there is to do
+            vector = inputs.reshape(-1)
+            changed = left @ (vector if right is None else right @ vector)
+            return changed.reshape(*inputs.shape[:-1], -1)
         if right is not None:
             inputs = inputs @ right.T
         return inputs @ left.T

@@ -121,7 +121,9 @@ class _Adder:
     def __call__(self, inputs: Tensor, output: Tensor) -> Tensor:
         # OPT flattens [rows, tokens, d] to [rows * tokens, d] before its MLP.
         rows_in = inputs.reshape(self._batch, -1, inputs.shape[-1])
-        rows_out = output.reshape(self._batch, -1, output.shape[-1]).clone()
+        rows_out = output.reshape(self._batch, -1, output.shape[-1])
+        if output.requires_grad:  # else nobody else has it: it was made for this call
+            rows_out = rows_out.clone()
         for delta, chosen, factors in self._groups:
             chosen.add_to(rows_out, factors.times(delta.apply(chosen.of(rows_in))))
         return rows_out.reshape(output.shape)

@@ -7,6 +7,7 @@ one step behind: while it hands out one token the device is at the next.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import StaticLayer
 
+from inspector.model.fewer_kernels import fewer_kernels
 from inspector.model.graphs import captured
 from inspector.model.inspected import InspectedModel
 from inspector.model.standing import StandingPatches
@@ -22,26 +24,11 @@ SHORTEST = 8
 """Tokens of an answer from which a capture, which takes as long as one or two plain steps, is worth it."""
 WIDTH = 64
 """The cache's length is a multiple of this, for attention kernels that want masks aligned."""
-_ROPE = (None, "default", "linear", "llama3", "yarn")
-"""Rotary embeddings that do not look at the positions' values; others wait for the device."""
 
 
 def can_be_static(model: InspectedModel, steps: int) -> bool:
-    """Tell whether a model's token steps can have fixed shapes, and whether that pays.
-
-    Every block has to see all positions (no sliding window), through PyTorch's fused attention.
-    """
-    config = model.network.config.get_text_config()
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type")
-    return (
-        model.device.type == "cuda"
-        and model.on_one_device
-        and steps >= SHORTEST
-        and window is None
-        and rope in _ROPE
-        and getattr(config, "_attn_implementation", None) == "sdpa"
-    )
+    """Tell whether a model's token steps can have fixed shapes, and whether that pays."""
+    return model.can_be_captured and steps >= SHORTEST
 
 
 class StaticSteps:
@@ -76,12 +63,12 @@ class StaticSteps:
         self._choose, self._greedy = choose, greedy
         seen, lines = cache.layers[0].keys.shape[-2], len(tokens)
         width = -(-(seen + steps) // WIDTH) * WIDTH
-        self._cache = Cache(layers=[_static(layer, width) for layer in cache.layers])
         hidden = torch.finfo(model.dtype).min
         self._mask = torch.full((lines, 1, 1, width), hidden, dtype=model.dtype, device=tokens.device)
         visible = torch.ones(lines, seen, device=tokens.device) if mask is None else mask
         self._mask[..., :seen].masked_fill_(visible.bool()[:, None, None], 0.0)
         self._at = torch.tensor([seen], device=tokens.device)
+        self._cache = Cache(layers=[_Layer(layer, width, self._at) for layer in cache.layers])
         start = torch.full((lines, 1), seen, device=tokens.device) if positions is None else positions
         self._positions, self._tokens = start.clone(), tokens.unsqueeze(1).clone()
         on_gpu = tokens.device.type == "cuda"
@@ -102,7 +89,7 @@ class StaticSteps:
 
     @torch.no_grad()
     def _enqueue(self) -> None:
-        with self._model.lock, self._patches.acting():
+        with self._model.lock, self._patches.acting(), fewer_kernels(self._model) if self._made < 2 else nullcontext():
             if self._made == 1:  # one step has run as it is, so that all that is made on first use is there
                 self._run = captured(self._step, self._tokens.device, "A token step of this model")
             logits = self._run()
@@ -131,12 +118,25 @@ class StaticSteps:
         return logits
 
 
-def _static(layer: Any, width: int) -> StaticLayer:
-    """Return a cache layer of a fixed length that starts with another's keys and values."""
-    found = StaticLayer(width)
-    found.lazy_initialization(layer.keys, layer.values)
-    seen = layer.keys.shape[-2]
-    found.keys[:, :, :seen].copy_(layer.keys)
-    found.values[:, :, :seen].copy_(layer.values)
-    found.cumulative_length.fill_(seen)
-    return found
+class _Layer(StaticLayer):
+    """A cache layer of a fixed length that starts with another's keys and values.
+
+    Args:
+        layer: The other one.
+        width: The length.
+        at: ``[1]``, where the next token's go; all layers share it, and who makes the steps moves it on.
+    """
+
+    def __init__(self, layer: Any, width: int, at: Tensor) -> None:
+        super().__init__(width)
+        self.lazy_initialization(layer.keys, layer.values)
+        seen = layer.keys.shape[-2]
+        self.keys[:, :, :seen].copy_(layer.keys)
+        self.values[:, :, :seen].copy_(layer.values)
+        self._at = at
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Put one token's keys and values at their place and return all."""
+        self.keys.index_copy_(2, self._at, key_states)
+        self.values.index_copy_(2, self._at, value_states)
+        return self.keys, self.values

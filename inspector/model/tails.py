@@ -8,7 +8,6 @@ of several blocks share one batch above the higher one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -16,15 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inspector.model.counted import Counted
-from inspector.model.hooks import (
-    block_output,
-    observe_inputs,
-    observe_outputs,
-    record_calls,
-    rewrite_output,
-    stopping_before,
-)
+from inspector.model.hooks import block_output, rewrite_output, stopping_before
 from inspector.model.inspected import InspectedModel
+from inspector.model.passes import batch_of, copied, observed, replayed
 
 Change = Callable[[nn.Module, Tensor], Tensor]
 """From a down-projection and its input ``[..., d_ff]`` to its new output ``[..., d_model]``."""
@@ -42,9 +35,30 @@ def with_weight(weight: Tensor) -> Change:
 
     def project(module: nn.Module, inputs: Tensor) -> Tensor:
         bias = getattr(module, "bias", None)
+        if bias is None and inputs.is_cuda and inputs.dtype != torch.float32 and not inputs.requires_grad:
+            return _Product.apply(inputs, weight)
         return F.linear(inputs.float(), weight, None if bias is None else bias.float()).to(inputs.dtype)
 
     return project
+
+
+class _Product(torch.autograd.Function):
+    """A float32 weight times inputs of half precision, whose gradient in the weight keeps to half precision's units.
+
+    Both sides of that gradient are numbers of the inputs' type, so products of that type, summed up in float32, are the
+    float32 product at a tenth of its time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(inputs)
+        return F.linear(inputs.float(), weight).to(inputs.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        (inputs,) = ctx.saved_tensors
+        rows = gradient.reshape(-1, gradient.shape[-1])
+        return None, torch.mm(rows.T, inputs.reshape(-1, inputs.shape[-1]), out_dtype=torch.float32)
 
 
 class Tails:
@@ -77,39 +91,30 @@ class Tails:
         self._counted = Counted(counted)
         self._sequences = len(sequences)
         with model.lock:
-            self._capture(model.batch(*sequences), counted_only)
+            self._capture(batch_of(model, sequences), counted_only)
 
     @torch.no_grad()
     def _capture(self, ids: Tensor, counted_only: bool) -> None:
         architecture = self._model.architecture
-        self._inner: dict[int, Tensor] = {}
-        self._residual: dict[int, Tensor] = {}
-        out: dict[int, Tensor] = {}
-        path = architecture.paths.after_attention
-        joins = [architecture.part_of_block(block, path) for block in self.blocks]
-
-        def keep(store: dict[int, Tensor]) -> Callable[[int, Tensor], None]:
-            return lambda position, states: store.__setitem__(self.blocks[position], states)
-
-        with ExitStack() as stack:
-            stack.enter_context(self._model.running())
-            stack.enter_context(stopping_before(architecture.final_norm or architecture.unembedding))
-            calls = stack.enter_context(record_calls(architecture.blocks[self._lowest :]))
-            chosen = [architecture.down_projections[block] for block in self.blocks]
-            stack.enter_context(observe_inputs(chosen, keep(self._inner)))
-            stack.enter_context(observe_outputs([architecture.blocks[b] for b in self.blocks], keep(out)))
-            if joins[0] is not None:
-                stack.enter_context(observe_inputs([j for j in joins if j is not None], keep(self._residual)))
-            self._model.network(input_ids=ids, use_cache=False)
-        self._calls = {self._lowest + number: call for number, call in calls.items()}
-        self._inner = {block: inner.reshape(*ids.shape, -1) for block, inner in self._inner.items()}
-        self._resumes = joins[0] is not None and all(self._confirms(block, out[block]) for block in self.blocks)
+        seen = replayed(self._model, ids)
+        known: dict[int, Tensor] = {}
+        shown = observed(self._model, ids, self.blocks) if seen is None else seen
+        needed = range(self._lowest, self._model.blocks)
+        self._calls = {number: shown.calls[number] for number in needed}
+        inner = {block: shown.inner[block] for block in self.blocks}
+        self._residual = {block: shown.residual[block] for block in self.blocks if shown.residual}
+        if seen is not None:
+            self._calls, inner, self._residual = copied((self._calls, inner, self._residual), known)
+        self._inner = {block: states.reshape(*ids.shape, -1) for block, states in inner.items()}
+        resumes = architecture.paths.after_attention is not None
+        self._resumes = resumes and all(self._confirms(block, shown.outputs[block]) for block in self.blocks)
         self._mlp = self._separate_mlp() if self._resumes else None
         last = architecture.last_block
         self._gathers_last = counted_only and self._resumes and last in self.blocks
         if self._gathers_last:
             self._inner[last] = self._counted.of(self._inner[last])
             self._residual[last] = self._counted.of(self._residual[last])
+        self._counted.place(architecture.head_device)
 
     def _confirms(self, block: int, own: Tensor) -> bool:
         """Tell whether resuming at the down-projection gives the block's own output, position by position.

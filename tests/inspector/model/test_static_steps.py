@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 
 import by_hand
@@ -78,9 +79,10 @@ def test_a_generator_closed_midway_leaves_nothing_behind(llama, fixed):
 
 @pytest.mark.parametrize("family", ["mistral_sliding", "gemma2", "gemma3_text"])
 def test_models_that_do_not_see_every_position_are_answered_step_by_step(tiny, family, monkeypatch):
-    model = tiny(family)
+    other, model = (copy.copy(tiny(name)) for name in ("llama", family))
+    for each in (model, other):
+        vars(each).pop("can_be_captured", None)  # what it was on this device
     monkeypatch.setattr(type(model), "device", torch.device("cuda"))
+    monkeypatch.setattr(type(model), "on_one_device", property(lambda _model: True))
     assert not can_be_static(model, 100)
-    other = tiny("llama")
-    monkeypatch.setattr(type(model), "on_one_device", True)
     assert can_be_static(other, 100) and not can_be_static(other, 3)

@@ -1,0 +1,115 @@
+"""The same arithmetic in fewer kernels while a token step is captured: at one token a line, their number is their cost.
+
+transformers computes an RMS norm in eight kernels and the rotary embedding of a block in ten. What replaces them here
+is compared with the original on random numbers first; where it does not give the same bits, the original stays.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from inspector.model.inspected import InspectedModel
+
+ROTARY = "apply_rotary_pos_emb"
+"""transformers' name of the function in each family's module."""
+
+
+_Rotary = Callable[..., tuple[Tensor, Tensor]]
+
+
+def rms_norm(norm: Any, states: Tensor) -> Tensor:
+    """Return what Llama's RMS norm returns: normed in float32, rounded to the states' type, then times the weight."""
+    return norm.weight * torch.rms_norm(states, states.shape[-1:], None, norm.variance_epsilon)
+
+
+def rotary(
+    own: _Rotary, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Return query and key ``[lines, heads, tokens, d_head]`` turned: both at once, the sign on the sine.
+
+    Args:
+        own: The family's function, for embeddings that turn a part of each head only.
+    """
+    if cos.shape[-1] != query.shape[-1]:
+        return own(query, key, cos, sin, unsqueeze_dim)
+    both = torch.cat((query, key), dim=1)
+    half = both.shape[-1] // 2
+    turned = both * cos.unsqueeze(unsqueeze_dim) + both.roll(half, dims=-1) * _signed(sin, half).unsqueeze(
+        unsqueeze_dim
+    )
+    return turned[:, : query.shape[1]], turned[:, query.shape[1] :]
+
+
+def _signed(sin: Tensor, half: int) -> Tensor:
+    return torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
+
+
+@contextmanager
+def fewer_kernels(model: InspectedModel) -> Iterator[None]:
+    """Let a model's norms and rotary embedding run in fewer kernels inside; the caller holds the lock."""
+    if model not in _REPLACED:
+        _REPLACED[model] = _replacements(model)
+    with ExitStack() as stack:
+        for owner, name, replacement in _REPLACED[model]:
+            stack.enter_context(patch.object(owner, name, replacement))
+        yield
+
+
+_Replacement = tuple[Any, str, Callable[..., Any]]
+_REPLACED: WeakKeyDictionary[InspectedModel, list[_Replacement]] = WeakKeyDictionary()
+
+
+@torch.no_grad()
+def _replacements(model: InspectedModel) -> list[_Replacement]:
+    """Return owner, name and replacement of what can be replaced without a change of a bit."""
+    found: list[_Replacement] = []
+    agrees: dict[type, bool] = {}
+    for module in model.network.modules():
+        if not hasattr(module, "variance_epsilon") or getattr(module, "weight", None) is None:
+            continue
+        kind = type(module)
+        if kind not in agrees:
+            agrees[kind] = _same_norm(module)
+        if agrees[kind]:
+            found.append((module, "forward", partial(rms_norm, module)))
+    home = sys.modules[type(model.architecture.blocks[0]).__module__]
+    own = getattr(home, ROTARY, None)
+    if own is not None and _same_rotary(model, own):
+        found.append((home, ROTARY, partial(rotary, own)))
+    return found
+
+
+def _same_norm(norm: nn.Module) -> bool:
+    weight = norm.weight
+    states = torch.randn(4, 3, weight.shape[-1], device=weight.device, dtype=weight.dtype)
+    return torch.equal(norm(states), rms_norm(norm, states))
+
+
+def _same_rotary(model: InspectedModel, own: _Rotary) -> bool:
+    config = model.network.config.get_text_config()
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(*shape, size, device=model.device, dtype=model.dtype)
+
+    given = (
+        drawn(2, heads, 1),
+        drawn(2, getattr(config, "num_key_value_heads", None) or heads, 1),
+        drawn(2, 1),
+        drawn(2, 1),
+    )
+    try:
+        theirs = own(*given)
+    except (TypeError, RuntimeError):  # a family whose function takes something else
+        return False
+    return all(torch.equal(one, two) for one, two in zip(theirs, rotary(own, *given), strict=True))

@@ -1,0 +1,120 @@
+"""Captured passes show what plain passes show, and token steps in fewer kernels give the same bits.
+
+Without a CUDA device a stand-in for the graph runs the captured work again: all else is as it is there.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import by_hand
+import pytest
+import torch
+
+from editing import dinm, preset, run
+from inspector.divergence import divergence
+from inspector.model import passes
+from inspector.model.fewer_kernels import _REPLACED, fewer_kernels
+from inspector.model.tails import Tails, with_weight
+
+FAMILIES = ["llama", "qwen2", "qwen3", "gpt2", "gpt_neox", "opt"]
+SEQUENCES = ([1, 5, 9, 33, 7], [1, 5, 9, 40, 41, 42, 43, 60])
+COUNTED = ([2, 3], [5, 6])
+
+
+class Again:
+    """Stands for a graph: the work is run once when it is captured, and again at every replay."""
+
+    captured = 0
+
+    def __init__(self, work, device) -> None:
+        type(self).captured += 1
+        self.replay = work
+        self.result = work()
+
+
+@pytest.fixture
+def capturing(monkeypatch):
+    """Let passes be captured here, too."""
+    from inspector.model.inspected import InspectedModel
+
+    monkeypatch.setattr(InspectedModel, "can_be_captured", property(lambda _model: True))
+    monkeypatch.setattr(passes, "Graph", Again)
+    monkeypatch.setattr(Again, "captured", 0)
+    passes._KEPT.clear()
+    yield Again
+    passes._KEPT.clear()
+
+
+def tails_logits(model) -> dict[int, torch.Tensor]:
+    blocks = range(model.blocks)
+    tails = Tails(model, SEQUENCES, COUNTED)
+    weights = {b: model.architecture.down_weight(b).float() * 1.01 for b in blocks}
+    return tails.logits({b: tails.changed(b, with_weight(weights[b])) for b in blocks})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tails_of_a_captured_pass_are_those_of_a_plain_one(tiny, request, family):
+    model = tiny(family)
+    plain = tails_logits(model)
+    made = request.getfixturevalue("capturing")
+    for _ in range(2):
+        found = tails_logits(model)
+        for block, logits in plain.items():
+            assert torch.allclose(found[block], logits, atol=1e-5), block
+    assert made.captured == 1, "the second pass of a shape replays the first one's"
+
+
+def test_what_tails_keep_outlives_the_next_pass_of_the_same_shape(llama, capturing):
+    first = Tails(llama, SEQUENCES, COUNTED, [1])
+    kept = copy.deepcopy(first.inner(1))
+    Tails(llama, tuple(tuple(reversed(one)) for one in SEQUENCES), COUNTED, [1])
+    assert torch.equal(first.inner(1), kept)
+
+
+def test_passes_are_kept_for_a_few_shapes_only(llama, capturing):
+    for length in range(1, 1 + passes.ROUNDED * (passes.KEPT + 2), passes.ROUNDED):
+        Tails(llama, [[5] * length], [[0]], [1])
+    assert capturing.captured == passes.KEPT + 2 and len(passes._KEPT[llama]) == passes.KEPT
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2"])
+def test_the_divergence_of_a_captured_pass_is_that_of_the_shared_prompt(tiny, case, request, family):
+    model = tiny(family)
+    plain = divergence(model, case)
+    request.getfixturevalue("capturing")
+    found = divergence(model, case)
+    for name in ("l2", "relative", "cosine", "growth", "token_l2", "token_relative"):
+        assert getattr(found, name) == pytest.approx(getattr(plain, name), abs=2e-4), name
+    assert found.safe_tokens == plain.safe_tokens
+
+
+def test_an_edit_on_captured_passes_is_the_plain_one(llama, case, request):
+    settings = preset("reference", steps=4, stop_below=0.0)
+    plain = run(dinm(llama, case, 1, settings))
+    request.getfixturevalue("capturing")
+    found = run(dinm(llama, case, 1, settings))
+    assert torch.allclose(found.patch.deltas[0].dense(), plain.patch.deltas[0].dense(), atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fewer_kernels_give_the_same_bits(tiny, family, dtype):
+    model = copy.copy(tiny(family))
+    model.network = copy.deepcopy(model.network).to(dtype)
+    ids = torch.tensor([SEQUENCES[1]] * 2)
+    with torch.no_grad():
+        plain = model.network(ids, use_cache=False).logits
+        with fewer_kernels(model):
+            found = model.network(ids, use_cache=False).logits
+        again = model.network(ids, use_cache=False).logits
+    assert len(_REPLACED[model]) > 1 or family == "qwen3"
+    assert torch.equal(found, plain) and torch.equal(again, plain)
+
+
+def test_what_would_change_a_bit_is_left_as_it_is(tiny):
+    gemma = tiny("gemma2")
+    hooks = by_hand.hooks(gemma.network)
+    with fewer_kernels(gemma):
+        assert not any(name == "forward" for _, name, _ in _REPLACED[gemma])
+    by_hand.assert_at_rest(gemma, hooks)
