@@ -167,6 +167,7 @@ class Descent:
         of: int | None = None,
         limit: Callable[[], None] | None = None,
         period: int | None = None,
+        inside: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> Generator[Step, None, None]:
         """Make up to ``steps`` updates, evaluating before each and, if ``measure_last``, after the last.
 
@@ -182,6 +183,7 @@ class Descent:
             period: After how many evaluations the terms come round again, the same tensors of the same shapes: a CUDA
                 device then captures each of them as a graph where that pays. ``None`` where they may differ. With a
                 period of 1 the terms have to be prepared: the first evaluation may be the captured one.
+            inside: What a capture is made inside of.
 
         Raises:
             RefusedEdit: The loss or its gradient is not finite before the first update.
@@ -201,7 +203,8 @@ class Descent:
                 if captures and number >= first:
                     turn = number % turns
                     if turn not in works:
-                        works[turn] = self._captured(evaluate, turn)
+                        with inside():
+                            works[turn] = self._captured(evaluate, turn)
                     said, stop = self._look(works[turn], stops, start + number)
                     if stop == "not finite" and self.scale > 1:
                         said = None

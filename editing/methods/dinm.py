@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
@@ -55,6 +56,7 @@ from inspector.errors import EditError
 from inspector.kl import not_negative
 from inspector.model import Delta, InspectedModel, Patch, PromptFormat, encode
 from inspector.model.encoding import with_suffix
+from inspector.model.fewer_kernels import fewer_kernels
 from inspector.neurons import column_delta, neuron_activity
 from inspector.presets import PRESETS, Preset
 from inspector.safeedit import Case
@@ -323,7 +325,16 @@ def dinm(
     turns = len(terms.constraint) if replay is TailReplay and model.can_be_captured else None
     if turns == 1:
         terms.constraint[0]  # prepared, as the first step may be captured
-    yield from descent.run(evaluate, optimiser, settings.steps, settings, cancel, limit=limit, period=turns)
+    yield from descent.run(
+        evaluate,
+        optimiser,
+        settings.steps,
+        settings,
+        cancel,
+        limit=limit,
+        period=turns,
+        inside=partial(fewer_kernels, model),
+    )
     cancelled = descent.reason == "cancelled"
     if not cancelled:
         descent.require_update("DINM")

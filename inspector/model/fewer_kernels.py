@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from inspector.model.inspected import InspectedModel
 
@@ -50,7 +51,13 @@ def rotary(
 
 
 def _signed(sin: Tensor, half: int) -> Tensor:
-    return torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
+    """Return the sine with its first half negative; made once for all blocks, which share it."""
+    if sin not in _SIGNED:
+        _SIGNED[sin] = torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
+    return _SIGNED[sin]
+
+
+_SIGNED: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 @contextmanager
@@ -59,6 +66,8 @@ def fewer_kernels(model: InspectedModel) -> Iterator[None]:
     if model not in _REPLACED:
         _REPLACED[model] = _replacements(model)
     with ExitStack() as stack:
+        # What was made in a capture has no value outside of its graph.
+        stack.callback(_SIGNED.clear)
         for owner, name, replacement in _REPLACED[model]:
             stack.enter_context(patch.object(owner, name, replacement))
         yield

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache
 
+from inspector.model.fewer_kernels import fewer_kernels
 from inspector.model.graphs import Graph
 from inspector.model.hooks import observe_inputs, observe_outputs, record_calls, stopping_before
 from inspector.model.inspected import InspectedModel
@@ -135,7 +136,8 @@ def copied(value: Any, known: dict[int, Tensor]) -> Any:
 class _Pass:
     def __init__(self, model: InspectedModel, ids: Tensor) -> None:
         self._ids = ids.clone()
-        self._graph = Graph(lambda: observed(model, self._ids, range(model.blocks), cached=True), ids.device)
+        with fewer_kernels(model):
+            self._graph = Graph(lambda: observed(model, self._ids, range(model.blocks), cached=True), ids.device)
 
     def of(self, ids: Tensor) -> Observed:
         self._ids.copy_(ids)

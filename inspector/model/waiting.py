@@ -12,7 +12,13 @@ def gathered(values: Sequence[Tensor | float]) -> Tensor:
     """Return single numbers as a float64 vector ``[numbers]`` on the first tensor's device; no wait for it."""
     tensors = [value.detach() for value in values if isinstance(value, Tensor)]
     device = tensors[0].device if tensors else torch.device("cpu")
-    return torch.stack([torch.as_tensor(value, device=device).detach().reshape(()).double() for value in values])
+    return torch.stack([_placed(value, device) for value in values])
+
+
+def _placed(value: Tensor | float, device: torch.device) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach().to(device).reshape(()).double()
+    return torch.full((), value, dtype=torch.float64, device=device)  # filled there: a copy could not be captured
 
 
 def read(values: Sequence[Tensor | float]) -> list[float]:
