@@ -20,6 +20,7 @@ from editing.progress import Preparation
 from inspector.errors import EditError
 from inspector.model import InspectedModel, PromptFormat, encode
 from inspector.model.hooks import stopping_before
+from inspector.model.recent import Recent
 
 PROMPTS = 192
 """Harmless prompts that are read. They are none that an edit's constraint is measured on: of those a projection made of
@@ -28,12 +29,14 @@ AT_ONCE = 12
 """Prompts of one forward pass."""
 MOST_KEPT = 2
 """Second moments that are kept for a model, outside the accelerator; the oldest go first."""
-_MOMENTS: WeakKeyDictionary[InspectedModel, dict[tuple[int, PromptFormat], Tensor]] = WeakKeyDictionary()
+MOST_MOMENTS = 4
+"""Moments that are kept: one has d_ff squared numbers, half a gigabyte for a 7B model."""
+_MOMENTS: WeakKeyDictionary[InspectedModel, Recent[tuple[int, PromptFormat], Tensor]] = WeakKeyDictionary()
 
 
 def known_moments(model: InspectedModel) -> dict[tuple[int, PromptFormat], Tensor]:
     """Return the second moments measured so far (:func:`harmless_moment`), by (block, open format)."""
-    return _MOMENTS.setdefault(model, {})
+    return _MOMENTS.setdefault(model, Recent(MOST_MOMENTS))
 
 
 def harmless_moment(

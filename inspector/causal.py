@@ -20,10 +20,13 @@ from inspector.model.encoding import encode
 from inspector.model.hooks import observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.prompt_format import PromptFormat
+from inspector.model.recent import Recent
 from inspector.model.tails import Change, Tails, with_weight
 from inspector.safeedit.cases import Case, bundled_constraint_prompts
 
-_MEANS: WeakKeyDictionary[InspectedModel, dict[PromptFormat, tuple[Tensor, ...]]] = WeakKeyDictionary()
+MOST_FORMATS = 8
+"""Formats whose means are kept."""
+_MEANS: WeakKeyDictionary[InspectedModel, Recent[PromptFormat, tuple[Tensor, ...]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +53,7 @@ def mean_writings(model: InspectedModel, format: PromptFormat = PromptFormat()) 
 
     The mean is over all positions but the first of each request; it is kept per model.
     """
-    known = _MEANS.setdefault(model, {})
+    known = _MEANS.setdefault(model, Recent(MOST_FORMATS))
     if format not in known:
         architecture = model.architecture
         prompts = [encode(model, text, format=format).prompt for text in bundled_constraint_prompts()[:8]]

@@ -7,7 +7,6 @@ position of a causal model looks.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from inspector.model.fewer_kernels import fewer_kernels
 from inspector.model.graphs import Graph
 from inspector.model.hooks import observe_inputs, observe_outputs, record_calls, stopping_before
 from inspector.model.inspected import InspectedModel
+from inspector.model.recent import Recent
 
 ROUNDED = 32
 """Lengths are multiples of this."""
@@ -105,14 +105,11 @@ def replayed(model: InspectedModel, ids: Tensor) -> Observed | None:
     """
     if not _captures(model, ids):
         return None
-    kept = _KEPT.setdefault(model, OrderedDict())
+    kept = _KEPT.setdefault(model, Recent(KEPT))
     shape = tuple(ids.shape)
     if shape not in kept:
         observed(model, ids, [0])  # what is made on first use has to be there
         kept[shape] = _Pass(model, ids)
-        while len(kept) > KEPT:
-            kept.popitem(last=False)
-    kept.move_to_end(shape)
     return kept[shape].of(ids)
 
 
@@ -144,7 +141,7 @@ class _Pass:
         return self._graph.replay()
 
 
-_KEPT: WeakKeyDictionary[InspectedModel, OrderedDict[tuple[int, ...], Any]] = WeakKeyDictionary()
+_KEPT: WeakKeyDictionary[InspectedModel, Recent[tuple[int, ...], _Pass]] = WeakKeyDictionary()
 
 
 def _captures(model: InspectedModel, ids: Tensor) -> bool:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from inspector.errors import PatchError
 from inspector.model.detector import Detector
 from inspector.model.prompt_format import PromptFormat
+from inspector.model.waiting import read
 
 
 def square_norm(left: Tensor, right: Tensor | None) -> Tensor:
@@ -49,16 +50,18 @@ class Delta:
     right: Tensor | None = None
 
     def __post_init__(self) -> None:
-        parts = [self.left] if self.right is None else [self.left, self.right]
-        if any(part.dim() != 2 or part.dtype != torch.float32 for part in parts):
+        if any(part.dim() != 2 or part.dtype != torch.float32 for part in self.parts):
             raise PatchError(f"The delta of {self.module} must be made of float32 matrices.")
         if self.right is not None and self.left.shape[1] != self.right.shape[0]:
             raise PatchError(
                 f"The factors of the low-rank delta of {self.module} do not fit: "
                 f"{tuple(self.left.shape)} times {tuple(self.right.shape)}."
             )
-        if not all(bool(torch.isfinite(part).all()) for part in parts):
-            raise PatchError(f"The delta of {self.module} holds values that are not finite numbers.")
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """Left and, low-rank, right."""
+        return (self.left,) if self.right is None else (self.left, self.right)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -110,7 +113,7 @@ class Delta:
     @property
     def bytes(self) -> int:
         """Memory that left and right take."""
-        return sum(part.numel() * part.element_size() for part in (self.left, self.right) if part is not None)
+        return sum(part.numel() * part.element_size() for part in self.parts)
 
 
 MOST_COPIED = 4 * 2**30
@@ -143,6 +146,10 @@ class Patch:
         names = [delta.module for delta in self.deltas]
         if len(set(names)) != len(names):
             raise PatchError("A patch may change each matrix only once.")
+        # All at once: a patch of every matrix has hundreds of parts, and each look would wait for the device.
+        finite = read([torch.stack([part.isfinite().all() for part in delta.parts]).all() for delta in self.deltas])
+        if broken := [name for name, is_finite in zip(names, finite, strict=True) if not is_finite]:
+            raise PatchError(f"The delta of {broken[0]} holds values that are not finite numbers.")
 
     @cached_property
     def identifier(self) -> str:

@@ -25,6 +25,7 @@ from editing.progress import Preparation
 from inspector.detection import FOLDS, area, samples
 from inspector.errors import EditError, PromptError
 from inspector.model import InspectedModel, PromptFormat, encode
+from inspector.model.recent import Recent
 from inspector.model.routing import AT_ONCE, mlp_inputs
 from inspector.safeedit.sets import spread
 
@@ -34,7 +35,9 @@ ELSEWHERE = 4
 """Tokens of each text, drawn before its end, at which gates are to stay shut."""
 MOST_KEPT = 4
 """Readings that are kept for a model; the oldest go first."""
-_READINGS: WeakKeyDictionary[InspectedModel, dict[tuple[Any, ...], Reading]] = WeakKeyDictionary()
+MOST_READINGS = 4
+"""Readings that are kept."""
+_READINGS: WeakKeyDictionary[InspectedModel, Recent[tuple[Any, ...], Reading]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +128,10 @@ def token_reading(
     Raises:
         EditError: The states are not finite numbers, or too few texts fit into the model's context.
     """
-    kept, key = _READINGS.setdefault(model, {}), (block, format.open(), count, longest, positions, answer)
+    kept, key = (
+        _READINGS.setdefault(model, Recent(MOST_READINGS)),
+        (block, format.open(), count, longest, positions, answer),
+    )
     if key in kept:
         return kept[key]
     inputs = yield from _inputs(

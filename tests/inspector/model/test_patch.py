@@ -132,9 +132,9 @@ def test_values_that_are_not_finite_are_refused():
         broken = torch.zeros(4, 6)
         broken[1, 2] = value
         with pytest.raises(PatchError, match="not finite"):
-            Delta("part", 0, broken)
-        with pytest.raises(PatchError, match="not finite"):
-            Delta("part", 0, torch.zeros(4, 4), broken)
+            Patch((Delta("whole", 0, torch.zeros(4, 6)), Delta("part", 0, broken)), "base", "test")
+        with pytest.raises(PatchError, match="delta of part holds values that are not finite"):
+            Patch((Delta("part", 0, torch.zeros(4, 4), broken),), "base", "test")
 
 
 def test_deltas_that_are_not_float32_matrices_are_refused():

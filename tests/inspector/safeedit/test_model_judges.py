@@ -91,6 +91,21 @@ def test_a_guard_that_says_neither_word_counts_as_unsafe():
     assert verdict.label == "unsafe" and "no verdict" in verdict.reason
 
 
+def test_a_guard_s_verdicts_do_not_depend_on_what_shares_its_batch():
+    tokenizer = tiny_models.tokenizer()
+    guard = GuardJudge(tiny_models.network("llama"), tokenizer, "guard")
+    # An untrained guard says neither word, so any byte is one of them here.
+    guard._words = {"safe": list(range(0, 130)), "unsafe": list(range(130, tiny_models.VOCABULARY))}
+    pairs = [("p" * n, "answer " * (20 - n)) for n in range(1, 20)]
+    together = guard.judge(pairs)
+    alone = [guard.judge([pair])[0] for pair in pairs]
+    assert [one.label for one in together] == [one.label for one in alone]
+    assert [one.safe_probability for one in together] == pytest.approx(
+        [one.safe_probability for one in alone], abs=1e-4
+    )
+    assert len({one.label for one in alone}) == 2
+
+
 def test_models_come_from_a_folder_and_what_is_neither_kind_is_refused(tmp_path):
     tokenizer = tiny_models.tokenizer()
     classifier().save_pretrained(tmp_path / "classifier")
