@@ -16,6 +16,7 @@ from inspector.errors import PromptError
 from inspector.model.architecture import Architecture
 from inspector.model.patch import Row, live_patches
 from inspector.model.prompt_format import Turn, has_chat_template, read_turn
+from inspector.model.quantised import quantisation_of
 from inspector.model.turns import FairLock
 
 
@@ -55,13 +56,18 @@ class InspectedModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Data type of the base weights."""
+        """Data type of the base weights; of a quantised model that of its other weights and of its states."""
         return self.network.dtype
+
+    @cached_property
+    def quantisation(self) -> str | None:
+        """How the projections are quantised: ``nf4``, ``int8``, ``fp8`` ...; ``None`` for plain weights."""
+        return quantisation_of(self.network)
 
     @property
     def dtype_name(self) -> str:
-        """``float32``, ``bfloat16`` or another, for people."""
-        return str(self.dtype).removeprefix("torch.")
+        """``float32``, ``bfloat16``, ``nf4`` or another, for people and as ``--dtype`` takes it."""
+        return self.quantisation or str(self.dtype).removeprefix("torch.")
 
     @property
     def context_length(self) -> int:

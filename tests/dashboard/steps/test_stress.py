@@ -18,7 +18,7 @@ from dashboard.steps.stress import figures as stress_figures
 from dashboard.steps.stress import run as stress
 from dashboard.steps.stress import texts as stress_texts
 from dashboard.steps.stress.run import Examined
-from editing.memory import bytes_of
+from inspector.model.memory_need import bytes_of
 from inspector.safeedit.exam import ExamResult, Marked, Reply
 from inspector.safeedit.questions import CASE_PROMPTS, Question
 from inspector.safeedit.records import reply_from, reply_record
