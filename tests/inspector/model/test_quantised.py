@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 
 import by_hand
@@ -284,3 +285,11 @@ def test_an_fp8_checkpoint_is_turned_into_plain_weights_where_nothing_multiplies
     for block in range(3):
         expected = by_blocks(*scaled_codes((32, 48), block))
         assert torch.allclose(model.architecture.down_weight(block), expected, rtol=1e-6)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("kernels") is not None, reason="what multiplies FP8 is installed")
+def test_fp8_without_what_multiplies_it_is_refused_with_the_remedy(tmp_path, monkeypatch):
+    read = quantised_models.fp8_network(), tiny_models.tokenizer()
+    monkeypatch.setattr("inspector.model.loading._read_pretrained", lambda *_: read)
+    with pytest.raises(ModelLoadError, match=r"cannot be computed with here: .*kernel.* Install what it names"):
+        load(tmp_path, device="cpu")
