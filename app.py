@@ -32,7 +32,9 @@ def options() -> argparse.ArgumentParser:
     model.add_argument("--model", default=None, help="hub id, folder or .gguf file (default: embedded SmolLM2-135M)")
     model.add_argument("--revision", default=None, help="branch, tag or commit of a hub model")
     model.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
-    model.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: auto)")
+    model.add_argument(
+        "--dtype", default="auto", help="auto, float32, bfloat16, float16, nf4, fp4, int8 or fp8 (default: auto)"
+    )
     model.add_argument("--device-map", default=None, choices=["auto"], help="spread a large model over devices")
     model.add_argument(
         "--path",

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 import torch
 
 from inspector.errors import OutOfMemory
+from inspector.model.memory_need import free_memory
 
 INTERVAL = 0.02
 """Seconds between two looks at the process's memory."""
@@ -65,15 +66,6 @@ def peak_memory(device: torch.device) -> Iterator[MemoryPeak]:
         thread.join()
 
 
-def free_memory(device: torch.device) -> int:
-    """Return the bytes that can still be allocated on a device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    import psutil
-
-    return psutil.virtual_memory().available
-
-
 @contextmanager
 def memory_told() -> Iterator[None]:
     """Turn running out of memory, on any device, into an error of this program's family.
@@ -120,12 +112,6 @@ def require_free_memory(
     free = free_memory(device)
     if needed > free:
         raise OutOfMemory(f"{what} takes about {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free. {remedy}")
-
-
-def bytes_of(network: torch.nn.Module) -> int:
-    """Return the bytes that a network's parameters and buffers take, shared ones once."""
-    tensors = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def give_back_free_memory() -> None:

@@ -8,6 +8,7 @@ between two steps are vanilla bit for bit.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Annotated, Literal, get_args
 
@@ -20,9 +21,10 @@ from editing.memory import require_free_memory
 from editing.replay import require_in_memory
 from inspector.errors import EditError
 from inspector.model import Delta, InspectedModel
-from inspector.model.architecture import canonical_weight
+from inspector.model.architecture import canonical_shape, canonical_weight
 from inspector.model.counted import counted_logits
 from inspector.model.patch import square_norm
+from inspector.model.quantised import shared_with_copies
 from inspector.model.waiting import read
 from inspector.validated import settings as checked
 
@@ -111,16 +113,22 @@ def trainee(model: InspectedModel, trained: TrainedScope = TrainedScope()) -> Tr
     """Copy a model so that its matrices can be trained.
 
     Raises:
-        EditError: A weight is offloaded, or full training needs more memory than is free.
-        ArchitectureError: A matrix is quantised.
+        EditError: A weight is offloaded or, for full training, quantised, or that needs more memory than is free.
+        ArchitectureError: A matrix is quantised in a way that is not known.
     """
     names = {name: block for block in range(model.blocks) for name in model.architecture.projections(block)}
     for block in range(model.blocks):
         for module in model.architecture.projections(block).values():
-            require_in_memory(canonical_weight(module), block)
+            canonical_shape(module)  # refuses what cannot be trained on
+            require_in_memory(module.weight, block)
     if trained.scope == "full":
+        if model.quantisation is not None:
+            raise EditError(
+                f"The weights of this model are quantised ({model.quantisation}), and whole ones are not trained on "
+                "them. Set scope to 'LoRA', or load the model with --dtype bfloat16."
+            )
         weights = sum(
-            canonical_weight(module).numel() for name, module in model.network.named_modules() if name in names
+            math.prod(canonical_shape(module)) for name, module in model.network.named_modules() if name in names
         )
         require_free_memory(model.device, COPIES * 4 * weights)
     with model.lock:  # no hook of a running measurement is copied
@@ -132,11 +140,12 @@ def trainee(model: InspectedModel, trained: TrainedScope = TrainedScope()) -> Tr
 
 
 def shared_copy(network: nn.Module) -> nn.Module:
-    """Return a copy of the module tree that shares every parameter and buffer.
+    """Return a copy of the module tree that shares every parameter and buffer, and quantised weights' scales.
 
     Hold the model's lock meanwhile, so that no hook of a running measurement is copied.
     """
-    shared: dict[int, object] = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    besides = shared_with_copies(network)
+    shared: dict[int, object] = {id(part): part for part in (*network.parameters(), *network.buffers(), *besides)}
     copied = copy.deepcopy(network, shared)
     for name, parameter in copied.named_parameters():
         assert parameter is network.get_parameter(name)

@@ -8,6 +8,7 @@ from typing import Any
 
 from inspector.errors import CaseError
 from inspector.model import SUFFIX, InspectedModel, PromptFormat, load
+from inspector.model.loading import TYPES
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.layouts import SPLITS, read_cases
 
@@ -20,7 +21,7 @@ def add_model(parser: argparse.ArgumentParser, device: str = "auto", dtype: str 
     parser.add_argument("--model", help="hub id or path; the embedded model by default")
     parser.add_argument("--revision", help="of a hub model")
     parser.add_argument("--device", default=device, help=f"auto, cpu, cuda or cuda:1 (default: {device})")
-    parser.add_argument("--dtype", default=dtype, help=f"auto, float32, bfloat16 or float16 (default: {dtype})")
+    parser.add_argument("--dtype", default=dtype, help=f"{TYPES} (default: {dtype})")
 
 
 def load_model(chosen: argparse.Namespace) -> InspectedModel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from editing.saved.record import EditRecord, digest_of
 from inspector.errors import PatchError
 from inspector.model import InspectedModel, Patch, Row
-from inspector.model.architecture import canonical_weight
+from inspector.model.architecture import canonical_shape, is_projection
 from inspector.model.patch_file import load_row, save_patch
 from inspector.validated import read_record
 
@@ -109,7 +110,7 @@ def check_patch(model: InspectedModel, patch: Patch) -> None:
     for delta in patch.deltas:
         if delta.module not in modules:
             raise PatchError(f"This model has no part '{delta.module}' that the patch changes. Choose another file.")
-        shape = tuple(canonical_weight(modules[delta.module]).shape)
+        shape = canonical_shape(modules[delta.module])
         if shape != delta.shape:
             raise PatchError(
                 f"The patch changes {delta.module} by a matrix of {delta.shape[0]} x {delta.shape[1]}, and the model's "
@@ -119,7 +120,9 @@ def check_patch(model: InspectedModel, patch: Patch) -> None:
 
 def most_bytes(model: InspectedModel) -> int:
     """Return the size of the largest patch file that an edit of this model can have."""
-    return ROOM + 4 * sum(parameter.numel() for parameter in model.network.parameters())
+    modules = list(model.network.modules())
+    matrices = sum(math.prod(canonical_shape(module)) for module in modules if is_projection(module))
+    return ROOM + 4 * (matrices + sum(parameter.numel() for parameter in model.network.parameters()))
 
 
 def _file_record(path: Path) -> _File:

@@ -43,6 +43,11 @@ def save_merged(model: InspectedModel, row: Row, folder: Path) -> float:
         raise PatchError("There is no patch to merge. Make an edit that changes weights.")
     if folder.exists():
         raise PatchError(f"{folder} is there already. Name a folder that is not.")
+    if model.quantisation is not None:
+        raise PatchError(
+            f"The weights of this model are quantised ({model.quantisation}), and an edit added to them would be "
+            "rounded away. Save it as a patch or as an adapter."
+        )
     check_patch(model, row.patch)
     require_free_memory(model.device, 2 * sum(p.numel() * p.element_size() for p in model.network.parameters()))
     changed = {}

@@ -18,6 +18,7 @@ from editing.sweep.settings import AUTO, SweepSettings
 from editing.sweep.store import About, Store, only_one
 from editing.sweep.work import cases_of, with_block
 from inspector.errors import CaseError, InspectorError
+from inspector.model.loading import TYPES
 from inspector.presets import PRESETS
 from inspector.safeedit.exam import EVALUATIONS, Reply
 from inspector.safeedit.judges import EMBEDDED
@@ -82,7 +83,7 @@ def options() -> argparse.ArgumentParser:
     model.add_argument("--model", default="embedded", help="hub id, folder or .gguf file")
     model.add_argument("--revision", default=None, help="branch, tag or commit of a hub model")
     model.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
-    model.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    model.add_argument("--dtype", default="auto", help=TYPES)
     engine = parser.add_argument_group("engine")
     engine.add_argument("--engine", default="local", choices=("local", "ray"), help="this process, or a Ray cluster")
     engine.add_argument("--address", default="auto", help="Ray: auto, local (start one here), or an address")

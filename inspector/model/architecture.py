@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from inspector.errors import ArchitectureError
 from inspector.model.hooks import observe_inputs, observe_outputs
+from inspector.model.quantised import dequantised, quantisation, shape_of
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Architecture:
     Attributes:
         family: ``config.model_type``.
         blocks: The decoder blocks, numbered from 0.
-        down_projections: The MLP down-projection of each block (``nn.Linear`` or ``Conv1D``).
+        down_projections: The MLP down-projection of each block (``nn.Linear``, ``Conv1D`` or a quantised one).
         down_projection_names: Their full dotted names in the model.
         final_norm: The norm after the last block, or ``None``.
         unembedding: The module that turns normed states into logits.
@@ -147,7 +148,7 @@ class Architecture:
         return block
 
     def down_weight(self, block: int) -> Tensor:
-        """Return the down-projection of a block as ``[d_model, d_ff]``, a view of the base weight."""
+        """Return the down-projection of a block as ``[d_model, d_ff]``; see :func:`canonical_weight`."""
         return canonical_weight(self.down_projections[self.check_block(block)])
 
     def projections(self, block: int) -> dict[str, nn.Module]:
@@ -182,25 +183,41 @@ class Architecture:
 
 
 def is_projection(module: nn.Module) -> bool:
-    """Tell whether a module is a weight matrix that a patch can change: ``nn.Linear`` or ``Conv1D``."""
+    """Tell whether a module is a matrix that a patch can change: ``nn.Linear``, ``Conv1D`` or a quantised one."""
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
 def canonical_weight(module: nn.Module) -> Tensor:
-    """Return a projection's weight as ``[out, in]``, whether it is ``nn.Linear`` or ``Conv1D``.
+    """Return a projection's weight as ``[out, in]``.
+
+    A plain one's (``nn.Linear`` or ``Conv1D``) is a view of the base weight, a quantised one's a float32 copy made at
+    each call (:mod:`inspector.model.quantised`): ask for one at a time, and for :func:`canonical_shape` where that will
+    do.
 
     Raises:
-        ArchitectureError: The module is neither, for example a quantised one.
+        ArchitectureError: The module is no projection, or quantised in a way that is not known.
     """
     weight = getattr(module, "weight", None)
-    if isinstance(module, nn.Linear) and weight is not None and weight.is_floating_point():
-        return weight
+    if isinstance(module, nn.Linear) and weight is not None:
+        return weight if quantisation(module) is None else dequantised(module)
     if type(module).__name__ == "Conv1D" and weight is not None:
         return weight.T
     raise ArchitectureError(
         f"A down-projection of type {type(module).__name__} cannot be edited. Load the model with "
-        "plain (unquantised) nn.Linear or Conv1D weights."
+        "plain (unquantised) nn.Linear or Conv1D weights, with --dtype nf4 or int8, or an FP8 checkpoint."
     )
+
+
+def canonical_shape(module: nn.Module) -> tuple[int, int]:
+    """Return ``(out, in)`` of a projection; a quantised one is not dequantised for it.
+
+    Raises:
+        ArchitectureError: See :func:`canonical_weight`.
+    """
+    if isinstance(module, nn.Linear) and quantisation(module) is not None:
+        return shape_of(module)
+    rows, columns = canonical_weight(module).shape
+    return rows, columns
 
 
 def resolve(model: nn.Module, overrides: Mapping[str, str] | None = None) -> Architecture:
@@ -224,7 +241,7 @@ def resolve(model: nn.Module, overrides: Mapping[str, str] | None = None) -> Arc
     for number, block in enumerate(blocks):
         downs.append(_find(block, paths.down_projection, "down_projection", overrides))
         names.append(f"{paths.blocks}.{number}.{paths.down_projection}")
-    shapes = {tuple(canonical_weight(down).shape) for down in downs}
+    shapes = {canonical_shape(down) for down in downs}
     if len(shapes) != 1:
         raise ArchitectureError(
             f"The down-projections of this {family} model have different shapes {sorted(shapes)}. "
@@ -254,7 +271,7 @@ def resolve(model: nn.Module, overrides: Mapping[str, str] | None = None) -> Arc
         paths=paths,
         d_model=d_model,
         d_ff=d_ff,
-        vocabulary=canonical_weight(unembedding).shape[0],
+        vocabulary=canonical_shape(unembedding)[0],
         logit_softcap=getattr(config, "final_logit_softcapping", None),
     )
     _check_against_forward(model, architecture)

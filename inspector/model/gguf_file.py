@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from inspector.errors import ModelLoadError
+from inspector.model.memory_need import free_memory, told
 
 
 def read_gguf(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
@@ -19,7 +20,7 @@ def read_gguf(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    _check_gguf(path)
+    _check_gguf(path, dtype)
     try:
         network, report = AutoModelForCausalLM.from_pretrained(
             str(path.parent),
@@ -40,8 +41,8 @@ def read_gguf(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]
     return network, tokenizer
 
 
-def _check_gguf(path: Path) -> None:
-    """Refuse files that are not GGUF or end before their last tensor does."""
+def _check_gguf(path: Path, dtype: torch.dtype) -> None:
+    """Refuse files that are not GGUF, end before their last tensor does, or are larger than what is free."""
     from gguf import GGUFReader
 
     with path.open("rb") as file:
@@ -52,11 +53,19 @@ def _check_gguf(path: Path) -> None:
         reader = GGUFReader(str(path))
         ends = [int(tensor.data_offset) + int(tensor.n_bytes) for tensor in reader.tensors]
         complete = bool(ends) and max(ends) <= path.stat().st_size
+        count = sum(int(tensor.n_elements) for tensor in reader.tensors)
     except (ValueError, IndexError, KeyError, OSError, UnicodeDecodeError, OverflowError, MemoryError):
         complete = False
     if not complete:
         raise ModelLoadError(
             f"{path.name} is cut short or damaged ({path.stat().st_size:,} bytes). Download or copy it again."
+        )
+    needed, free = count * torch.empty((), dtype=dtype).element_size(), free_memory(torch.device("cpu"))
+    if needed > free:
+        name = str(dtype).removeprefix("torch.")
+        raise ModelLoadError(
+            f"{path.name} in {name} needs {told(needed)} GB on cpu, {told(free)} free: use "
+            f"{'--dtype bfloat16' if dtype == torch.float32 else 'the same model as safetensors with --dtype nf4'}."
         )
 
 

@@ -16,6 +16,7 @@ from inspector.errors import PromptError
 from inspector.model.architecture import Architecture
 from inspector.model.patch import Row
 from inspector.model.prompt_format import Turn, has_chat_template, read_turn
+from inspector.model.quantised import quantisation_of
 from inspector.model.standing import StandingPatches, live_patches
 from inspector.model.turns import FairLock
 
@@ -63,8 +64,8 @@ class InspectedModel:
     def can_be_captured(self) -> bool:
         """Whether passes can be captured as CUDA graphs.
 
-        All weights on one CUDA device, every block sees all positions (no sliding window) through PyTorch's fused
-        attention, and the rotary embedding does not look at the positions' values, for which it would wait.
+        All weights plain and on one CUDA device, every block sees all positions (no sliding window) through PyTorch's
+        fused attention, and the rotary embedding does not look at the positions' values, for which it would wait.
         """
         config = self.network.config.get_text_config()
         window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
@@ -72,6 +73,7 @@ class InspectedModel:
         return (
             self.device.type == "cuda"
             and self.on_one_device
+            and self.quantisation is None
             and window is None
             and rope in ("default", "linear", "llama3", "yarn")
             and getattr(config, "_attn_implementation", None) == "sdpa"
@@ -79,13 +81,18 @@ class InspectedModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Data type of the base weights."""
+        """Data type of the base weights; of a quantised model that of its other weights and of its states."""
         return self.network.dtype
+
+    @cached_property
+    def quantisation(self) -> str | None:
+        """How the projections are quantised: ``nf4``, ``int8``, ``fp8`` ...; ``None`` for plain weights."""
+        return quantisation_of(self.network)
 
     @property
     def dtype_name(self) -> str:
-        """``float32``, ``bfloat16`` or another, for people."""
-        return str(self.dtype).removeprefix("torch.")
+        """``float32``, ``bfloat16``, ``nf4`` or another, for people and as ``--dtype`` takes it."""
+        return self.quantisation or str(self.dtype).removeprefix("torch.")
 
     @property
     def context_length(self) -> int:

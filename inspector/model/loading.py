@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,15 @@ from inspector.model import embedded
 from inspector.model.architecture import resolve
 from inspector.model.gguf_file import first_line, read_gguf, require_all_weights
 from inspector.model.inspected import InspectedModel
+from inspector.model.memory_need import quantised_in, require_room
 from inspector.model.patch import fingerprint
+from inspector.model.quantised import REQUIREMENTS, prepare, quantisation_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+QUANTISED = ("nf4", "fp4", "int8", "fp8")
+"""Types of quantised weights: made while loading (not FP8), or as a checkpoint has them already."""
+TYPES = ", ".join(("auto", *DTYPES, *QUANTISED[:-1])) + " or fp8"
+"""All that :func:`load` takes, for a line of help."""
 
 
 def load(
@@ -33,40 +40,52 @@ def load(
         name_or_path: ``None`` or ``embedded`` for the embedded default, else a hub id, a local
             folder with safetensors, or a local ``.gguf`` file.
         device: ``auto`` (CUDA if there is one, else CPU), ``cpu``, ``cuda`` or ``cuda:1``.
-        dtype: ``auto`` (bfloat16 on CUDA, float32 on CPU), ``float32``, ``bfloat16``, ``float16``.
+        dtype: ``auto`` (bfloat16 on CUDA, float32 on CPU), ``float32``, ``bfloat16``, ``float16``; ``nf4``, ``fp4``
+            or ``int8`` to quantise the projections while they are read (bitsandbytes), all else as with ``auto``. A
+            checkpoint that is quantised already stays as it is; those and ``fp8`` insist on it.
         revision: Branch, tag or commit of a hub model.
         device_map: ``auto`` to spread a large model over devices with accelerate.
         paths: Dotted paths that complete the architecture map, see
             :data:`inspector.model.architecture.OVERRIDES`.
 
     Raises:
-        ModelLoadError: The model does not exist, is out of reach, broken or of a kind that cannot
-            be loaded safely; the message says what to do.
+        ModelLoadError: The model does not exist, is out of reach, broken, larger than what is free, or of a kind
+            that cannot be loaded safely; the message says what to do.
         ArchitectureError: Its parts are not where the map says.
     """
-    target = _device(device)
+    target = chosen_device(device)
     weight_type = _dtype(dtype, target)
     if name_or_path is None or str(name_or_path) == "embedded":
         name, source = embedded.NAME, embedded.ensure()
     else:
         name, source = str(name_or_path), Path(str(name_or_path)).expanduser()
 
+    how = dtype if dtype in QUANTISED else None
     if source.suffix.lower() == ".gguf":
         if not source.is_file():
             raise ModelLoadError(f"There is no file {source}. Check the path.")
+        if how is not None:
+            raise ModelLoadError(f"A GGUF file is not loaded as {how}. Use the same model as safetensors.")
         network, tokenizer = read_gguf(source, weight_type)
     else:
         where = str(source) if source.is_dir() else name
-        network, tokenizer = _read_pretrained(where, weight_type, revision, device_map)
-    if device_map is None:
+        network, tokenizer = _read_pretrained(where, weight_type, revision, device_map, how, target)
+    if device_map is None and quantisation_of(network) is None:  # quantised weights are where they belong
         network = network.to(target)
     network.eval().requires_grad_(False)
-    return from_parts(network, tokenizer, name, paths)
+    try:
+        return from_parts(network, tokenizer, name, paths)
+    except ImportError as error:  # what multiplies FP8 matrices is a package of its own
+        raise ModelLoadError(
+            f"'{name}' cannot be computed with here: {first_line(error)}. Install what it names, or use a checkpoint "
+            "in plain weights with --dtype nf4."
+        ) from error
 
 
 def from_parts(network: Any, tokenizer: Any, name: str, paths: Mapping[str, str] | None = None) -> InspectedModel:
     """Wrap a network and tokenizer that are loaded already."""
     network.eval().requires_grad_(False)
+    prepare(network)
     return InspectedModel(
         name=name,
         network=network,
@@ -76,17 +95,26 @@ def from_parts(network: Any, tokenizer: Any, name: str, paths: Mapping[str, str]
     )
 
 
-def _read_pretrained(where: str, dtype: torch.dtype, revision: str | None, device_map: str | None) -> tuple[Any, Any]:
+def _read_pretrained(
+    where: str, dtype: torch.dtype, revision: str | None, device_map: str | None, how: str | None, target: torch.device
+) -> tuple[Any, Any]:
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    options: dict[str, Any] = {"revision": revision} if revision else {}
-    if not Path(where).exists() and not _on_hub(where, revision):
-        options["local_files_only"] = True  # downloaded before, or an error without minutes of retries
+    options = _fetching(where, revision)
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **options)
+        config = AutoConfig.from_pretrained(where, trust_remote_code=False, **options)
+        quantised = _quantised(where, config, how, target)
         if device_map:
             options["device_map"] = device_map
+        else:
+            plain = str(dtype).removeprefix("torch.")
+            require_room(config, quantised or plain, plain, target)
+        if quantised:
+            options.setdefault("device_map", {"": target})
+            if how is not None and quantised_in(config) is None:
+                options["quantization_config"] = _bitsandbytes(how, dtype)
         network, report = AutoModelForCausalLM.from_pretrained(
             where, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **options
         )
@@ -98,6 +126,65 @@ def _read_pretrained(where: str, dtype: torch.dtype, revision: str | None, devic
         raise ModelLoadError(_explain(where, revision, error)) from error
     require_all_weights(where, report["missing_keys"])
     return network, tokenizer
+
+
+def configuration(name_or_path: str | Path, revision: str | None = None) -> Any:
+    """Return a model's transformers configuration; nothing else of it is fetched or read.
+
+    Raises:
+        ModelLoadError: See :func:`load`.
+    """
+    from transformers import AutoConfig
+
+    source = Path(str(name_or_path)).expanduser()
+    if source.suffix.lower() == ".gguf":
+        raise ModelLoadError("A GGUF file has no configuration of its own. Name the model that it was made of.")
+    where = str(source) if source.is_dir() else str(name_or_path)
+    options = _fetching(where, revision)
+    try:
+        return AutoConfig.from_pretrained(where, trust_remote_code=False, **options)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError) as error:
+        raise ModelLoadError(_explain(where, revision, error)) from error
+
+
+def _fetching(where: str, revision: str | None) -> dict[str, Any]:
+    options: dict[str, Any] = {"revision": revision} if revision else {}
+    if not Path(where).exists() and not _on_hub(where, revision):
+        options["local_files_only"] = True  # downloaded before, or an error without minutes of retries
+    return options
+
+
+def _quantised(where: str, config: Any, how: str | None, target: torch.device) -> str | None:
+    """Return how a model's projections will be quantised: as its checkpoint has them, or as asked for.
+
+    FP8 is for devices that multiply it; on any other transformers turns it into plain weights.
+
+    Raises:
+        ModelLoadError: The checkpoint has them otherwise than asked for, or that needs what is not installed.
+    """
+    own = quantised_in(config)
+    if own is not None and how not in (None, own):
+        raise ModelLoadError(
+            f"'{where}' is quantised already, as {own}. Load it without --dtype, or with --dtype {own}."
+        )
+    found = own or how
+    if own is None and how == "fp8":
+        raise ModelLoadError(
+            f"'{where}' is no FP8 checkpoint, and none is made here. Use --dtype int8 or nf4, or a checkpoint in FP8."
+        )
+    if found not in (None, "fp8") and find_spec("bitsandbytes") is None:
+        raise ModelLoadError(f"{found} needs bitsandbytes. Install it with: pip install -r {REQUIREMENTS}")
+    if found == "fp8" and (target.type != "cuda" or torch.cuda.get_device_capability(target) < (8, 9)):
+        return None
+    return found
+
+
+def _bitsandbytes(how: str, dtype: torch.dtype) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if how == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=how, bnb_4bit_compute_dtype=dtype)
 
 
 def _on_hub(name: str, revision: str | None) -> bool:
@@ -155,7 +242,12 @@ def _explain(where: str, revision: str | None, error: Exception) -> str:
     )
 
 
-def _device(device: str) -> torch.device:
+def chosen_device(device: str) -> torch.device:
+    """Return the device of ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+
+    Raises:
+        ModelLoadError: There is no such device.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -168,8 +260,8 @@ def _device(device: str) -> torch.device:
 
 
 def _dtype(dtype: str, device: torch.device) -> torch.dtype:
-    if dtype == "auto":
+    if dtype == "auto" or dtype in QUANTISED:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if dtype not in DTYPES:
-        raise ModelLoadError(f"'{dtype}' is no data type here. Use auto, {', '.join(DTYPES)}.")
+        raise ModelLoadError(f"'{dtype}' is no data type here. Use {TYPES}.")
     return DTYPES[dtype]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from inspector.errors import PatchError
 from inspector.model.detector import Detector
 from inspector.model.prompt_format import PromptFormat
+from inspector.model.quantised import name_bytes
 from inspector.model.waiting import read
 
 
@@ -276,7 +277,8 @@ def fingerprint(model: nn.Module) -> str:
 
     Up to 256 evenly spaced values of each parameter count, rounded to bfloat16, with its name and
     shape, so that the same checkpoint has one fingerprint in float32 and in bfloat16 and a large
-    model is named in well under a second.
+    model is named in well under a second. Values of one byte, which quantised weights are made of, count as they are,
+    with their scales and the way they are quantised: the same checkpoint in 4 bits is another base model.
     """
     digest = hashlib.sha256(str(model.config.model_type).encode())
     for name, parameter in model.named_parameters():
@@ -286,4 +288,6 @@ def fingerprint(model: nn.Module) -> str:
         flat = parameter.detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // 256)]
         digest.update(sample.to(torch.bfloat16).view(torch.int16).cpu().numpy().tobytes())
+    for part in name_bytes(model):
+        digest.update(part)
     return digest.hexdigest()[:16]

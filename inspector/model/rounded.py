@@ -25,6 +25,10 @@ def rounded(model: InspectedModel) -> Iterator[InspectedModel]:
     Raises:
         ModelLoadError: The weights are bfloat16 already, quantised, or not in memory.
     """
+    if model.quantisation is not None:
+        raise ModelLoadError(
+            f"The weights of this model are quantised ({model.quantisation}) and cannot be rounded. Load it in float32."
+        )
     for name, parameter in model.network.named_parameters():
         if parameter.device.type == "meta" or not parameter.is_floating_point():
             raise ModelLoadError(

@@ -180,7 +180,10 @@ def test_what_cannot_be_parsed_is_a_usage_error(arguments, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--dtype", "float8"], "'float8' is no data type here. Use auto, float32, bfloat16, float16."),
+        (
+            ["--dtype", "float8"],
+            "'float8' is no data type here. Use auto, float32, bfloat16, float16, nf4, fp4, int8 or fp8.",
+        ),
         (["--device", "toaster"], "'toaster' is no device. Use auto, cpu, cuda or cuda:1."),
         (["--model", "missing.gguf"], "There is no file missing.gguf. Check the path."),
     ],

@@ -15,10 +15,11 @@ import torch
 from dashboard.kit.session import Session
 from dashboard.kit.values import WAYS
 from editing import Preparation
-from editing.memory import bytes_of, require_free_memory
+from editing.memory import require_free_memory
 from editing.suffixes import SuffixSettings, SuffixStudy, suffix_study
 from inspector.errors import CaseError
 from inspector.model import Decoding, InspectedModel
+from inspector.model.memory_need import bytes_of
 from inspector.safeedit.answering import still_answers
 from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply, examine
 from inspector.safeedit.judges import EMBEDDED, MATCHER, EmbeddedJudge
@@ -117,6 +118,8 @@ def why_not_rounded(model: InspectedModel) -> str | None:
     """Return why a model has no rounding row, ``None`` if it can have one."""
     if any(parameter.device.type == "meta" for parameter in model.network.parameters()):
         return "No rounding row: weights are offloaded"
+    if model.quantisation is not None:
+        return f"No rounding row: this model is quantised ({model.quantisation})"
     if all(parameter.dtype == torch.bfloat16 for parameter in model.network.parameters()):
         return "No rounding row: this model is bfloat16 already"
     return None

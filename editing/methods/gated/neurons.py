@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from inspector.errors import EditError
 from inspector.model import Delta, InspectedModel
-from inspector.model.architecture import canonical_weight
+from inspector.model.architecture import canonical_shape, canonical_weight
 from inspector.model.hooks import observe_inputs, rewrite_output
 
 _FAR = 30.0
@@ -63,7 +63,7 @@ def wiring(model: InspectedModel, block: int) -> Wiring:
     """
     names = list(model.architecture.mlp_projections(block))[:-1]
     neurons = model.architecture.d_ff
-    sizes = [canonical_weight(model.network.get_submodule(name)).shape[0] for name in names]
+    sizes = [canonical_shape(model.network.get_submodule(name))[0] for name in names]
     ways: list[Wiring] = []
     if sizes == [neurons]:
         ways = [Wiring(Rows(names[0]), None)]

@@ -18,7 +18,7 @@ from dashboard.steps.stress import figures as stress_figures
 from dashboard.steps.stress import run as stress
 from dashboard.steps.stress import texts as stress_texts
 from dashboard.steps.stress.run import Examined
-from editing.memory import bytes_of
+from inspector.model.memory_need import bytes_of
 from inspector.safeedit.exam import ExamResult, Marked, Reply
 from inspector.safeedit.questions import CASE_PROMPTS, Question
 from inspector.safeedit.records import reply_from, reply_record
@@ -209,10 +209,11 @@ def test_the_bytes_of_a_network_are_those_of_its_parameters_and_buffers_tied_one
     assert bytes_of(network) == 4 * (9 + 3 + 3 + 3 + 3 + 3 + 3) + 8
 
 
-def test_a_model_that_is_bfloat16_already_has_no_rounding_row_and_says_why(model):
+def test_a_model_that_is_bfloat16_already_or_quantised_has_no_rounding_row_and_says_why(model):
     assert stress.why_not_rounded(model) is None
-    half = types.SimpleNamespace(network=torch.nn.Linear(2, 2, dtype=torch.bfloat16))
-    assert "bfloat16 already" in stress.why_not_rounded(half)
+    half = torch.nn.Linear(2, 2, dtype=torch.bfloat16)
+    assert "bfloat16 already" in stress.why_not_rounded(types.SimpleNamespace(network=half, quantisation=None))
+    assert "quantised (nf4)" in stress.why_not_rounded(types.SimpleNamespace(network=half, quantisation="nf4"))
 
 
 def test_the_suffix_panel_tells_suffix_alone_weights_alone_and_both(visitor, monkeypatch):

@@ -73,8 +73,10 @@ def test_cuda_without_a_cuda_device_is_refused():
 
 
 def test_a_data_type_that_does_not_exist_is_refused_with_the_valid_ones():
-    with pytest.raises(ModelLoadError, match=r"'int8' is no data type.*auto, float32, bfloat16, float16"):
-        load("anything", device="cpu", dtype="int8")
+    with pytest.raises(
+        ModelLoadError, match=r"'int4' is no data type.*auto, float32, bfloat16, float16, nf4, fp4, int8 or fp8"
+    ):
+        load("anything", device="cpu", dtype="int4")
 
 
 class Trap:

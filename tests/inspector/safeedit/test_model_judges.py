@@ -95,7 +95,10 @@ def test_a_guard_s_verdicts_do_not_depend_on_what_shares_its_batch():
     tokenizer = tiny_models.tokenizer()
     guard = GuardJudge(tiny_models.network("llama"), tokenizer, "guard")
     # An untrained guard says neither word, so any byte is one of them here.
-    guard._words = {"safe": list(range(0, 130)), "unsafe": list(range(130, tiny_models.VOCABULARY))}
+    guard._words = {
+        "safe": list(range(0, tiny_models.VOCABULARY, 2)),
+        "unsafe": list(range(1, tiny_models.VOCABULARY, 2)),
+    }
     pairs = [("p" * n, "answer " * (20 - n)) for n in range(1, 20)]
     together = guard.judge(pairs)
     alone = [guard.judge([pair])[0] for pair in pairs]

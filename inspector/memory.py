@@ -1,0 +1,90 @@
+"""How much memory does a model need? ``python -m inspector.memory --model NAME`` prints a table; no weight is read.
+
+    python -m inspector.memory --model meta-llama/Llama-2-70b-chat-hf
+    python -m inspector.memory --model FOLDER --dtype nf4 --tokens 256    a folder with a config.json will do
+
+Weights are exact. Reading (two rows, their key-value cache included) and editing (the default edit of the middle layer,
+or of --layer) are estimates for prompts of --tokens. A GB is 10^9 bytes. Exit codes: 0; 1 where none of the types fits
+the device; 2 when it cannot be done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from inspector.errors import InspectorError, ModelLoadError
+from inspector.model.embedded import ensure
+from inspector.model.loading import DTYPES, QUANTISED, chosen_device, configuration
+from inspector.model.memory_need import TOKENS, MemoryNeed, free_memory, predict, quantised_in, told
+
+MADE = ("int8", "nf4")
+"""Quantisations that are told of unasked; fp4 takes as much as nf4."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Predict and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="hub id or folder; the embedded model by default")
+    parser.add_argument("--revision", help="of a hub model")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
+    parser.add_argument(
+        "--dtype", choices=[*DTYPES, *QUANTISED], help="one type alone (default: all that are possible)"
+    )
+    parser.add_argument("--layer", type=int, help="the one that is edited (default: the middle one)")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help=f"of prompt and answer (default: {TOKENS})")
+    chosen = parser.parse_args(arguments)
+    try:
+        return _table(chosen)
+    except InspectorError as error:
+        print(f"Error: {error.user_message()}", file=sys.stderr)
+        return 2
+
+
+def _table(chosen: argparse.Namespace) -> int:
+    device = chosen_device(chosen.device)
+    config = configuration(chosen.model or str(ensure()), chosen.revision)
+    last = config.get_text_config().num_hidden_layers - 1
+    if chosen.layer is not None and not 0 <= chosen.layer <= last:
+        raise ModelLoadError(
+            f"Layer {chosen.layer} does not exist: this model has layers 0 to {last}. Pick one of those."
+        )
+    if chosen.tokens < 1:
+        raise ModelLoadError("A prompt has at least one token. Give --tokens 1 or more.")
+    free = free_memory(device)
+    needs = [predict(config, name, block=chosen.layer, tokens=chosen.tokens) for name in _types(config, chosen.dtype)]
+    print(
+        f"{chosen.model or 'the embedded model'}, {told(free)} GB free on {device}, prompts of {chosen.tokens} tokens"
+    )
+    print(f"{'GB':<10}{'weights':>9}{'loading':>9}{'reading':>9}{'editing':>9}{'to read':>9}{'to edit':>9}  fits")
+    for need in needs:
+        parts = (need.weights, need.loading, need.reading, need.editing, need.read, need.edit)
+        print(f"{need.dtype:<10}{''.join(f'{told(part):>9}' for part in parts)}  {_fits(need, free)}")
+    return 0 if any(need.read <= free for need in needs) else 1
+
+
+def _types(config: Any, dtype: str | None) -> list[str]:
+    """Return the types to tell of: those that a model can be loaded in, or the one that is asked for.
+
+    Raises:
+        ModelLoadError: The model cannot be had in that type.
+    """
+    own = quantised_in(config)
+    possible = [*DTYPES, *MADE] if own is None else [*DTYPES, own] if own == "fp8" else [own]
+    if dtype is None:
+        return [name for name in possible if name != "float16"]  # as large as bfloat16
+    if dtype not in possible and not (own is None and dtype == "fp4"):
+        raise ModelLoadError(f"This model cannot be loaded in {dtype}. Its types: {', '.join(possible)}.")
+    return [dtype]
+
+
+def _fits(need: MemoryNeed, free: int) -> str:
+    if need.edit <= free:
+        return "yes"
+    return "to read" if need.read <= free else "no"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,288 @@
+"""Memory: what a model needs, predicted from its configuration alone, what is free, and the bytes of what is loaded.
+
+The weights are exact: the network is built on the ``meta`` device, which holds shapes and no numbers, and every
+parameter is counted as it will be stored. What reading and editing take on top is an estimate from those shapes.
+A GB is 10^9 bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from inspector.errors import ModelLoadError
+from inspector.model.quantised import beside_parameters
+
+GB = 10**9
+BLOCK = 64
+"""Weights that share a scale in 4 bit, bitsandbytes' default."""
+ROWS = 2
+"""Rows of a batch that reads: vanilla and edited."""
+TOKENS = 512
+"""Tokens of a long prompt with its answer."""
+COUNTED = 64
+"""Tokens of an answer, whose logits are computed."""
+SAFE_ANSWERS = 3
+HARMLESS = 120
+"""Harmless sequences that the default edit is held to, questions that the model declines among them."""
+HARMLESS_AT_ONCE = 8
+HARMLESS_TOKENS, HARMLESS_COUNTED = 64, 12
+MASTERS = 9
+"""Float32 matrices of the edited one's size: dequantised, descending, gradient, Adam's two moments, the last good step,
+the change, and two in passing."""
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """What a model needs on its device, bytes.
+
+    Attributes:
+        dtype: How the weights are stored: ``float32``, ``bfloat16``, ``float16``, ``nf4``, ``fp4``, ``int8``, ``fp8``.
+        weights: Of all parameters and buffers and of what quantised ones have beside them; exact.
+        loading: What loading takes for a moment on top: the largest matrix before it is quantised.
+        reading: What a forward pass of two long rows takes on top, their key-value cache included.
+        editing: What the default edit of a block takes on top.
+    """
+
+    dtype: str
+    weights: int
+    loading: int
+    reading: int
+    editing: int
+
+    @property
+    def read(self) -> int:
+        """All that loading, reading and answering need at once."""
+        return self.weights + max(self.loading, self.reading)
+
+    @property
+    def edit(self) -> int:
+        """All that an edit needs at once."""
+        return self.weights + max(self.loading, self.reading, self.editing)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The numbers of a configuration that memory depends on.
+
+    Attributes:
+        d_model: Width of the residual stream.
+        d_ff: Width of the MLP.
+        blocks: Number of blocks.
+        heads: Number of attention heads, ``0`` where their scores are never held whole.
+        keys: Width of a block's keys.
+        vocabulary: Number of logits.
+        largest: Weights of the largest matrix that is quantised, or of the largest one.
+    """
+
+    d_model: int
+    d_ff: int
+    blocks: int
+    heads: int
+    keys: int
+    vocabulary: int
+    largest: int
+
+
+def bytes_of(network: nn.Module) -> int:
+    """Return the bytes that a network's weights take: parameters, buffers and scales, shared ones once."""
+    besides = [tensor for _, tensor in beside_parameters(network)]
+    tensors = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers(), *besides)}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that can still be allocated on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def quantised_in(config: Any) -> str | None:
+    """Return how a configuration says that its checkpoint is quantised: ``nf4``, ``fp4``, ``int8``, ``fp8``, ``None``.
+
+    Raises:
+        ModelLoadError: In a way that cannot be read here.
+    """
+    found = getattr(config, "quantization_config", None)
+    if found is None:
+        return None
+    about = found if isinstance(found, dict) else found.to_dict()
+    method = str(getattr(about.get("quant_method"), "value", about.get("quant_method")))
+    if method == "bitsandbytes" or (method == "None" and "bnb_4bit_quant_type" in about):
+        return str(about.get("bnb_4bit_quant_type") or "fp4") if about.get("load_in_4bit") else "int8"
+    if method == "fp8":
+        return "fp8"
+    raise ModelLoadError(
+        f"This model is quantised with {method}, which cannot be read here. Use a checkpoint in plain weights, in "
+        "bitsandbytes' 4 or 8 bit, or in FP8 with scales."
+    )
+
+
+def predict(
+    config: Any, dtype: str, rest: str = "bfloat16", block: int | None = None, tokens: int = TOKENS
+) -> MemoryNeed:
+    """Predict what a model needs from its configuration; no weight is read.
+
+    Args:
+        config: A transformers configuration; what a checkpoint's own quantisation leaves out is left out.
+        dtype: ``float32``, ``bfloat16``, ``float16``, ``nf4``, ``fp4``, ``int8`` or ``fp8``.
+        rest: Type of all that is not quantised where ``dtype`` is one of the last four, and of the states.
+        block: The block that is edited; the middle one by default. The lower, the more blocks are replayed.
+        tokens: Length of the longest prompt with its answer.
+    """
+    stored = dtype if dtype in _QUANTISED else None
+    plain = getattr(torch, rest if stored else dtype)
+    network = _on_meta(config, plain)
+    kept = _left_out(network, config) if stored else []
+    matrices = {id(m.weight): m for n, m in network.named_modules() if stored and _is_matrix(m) and _converted(n, kept)}
+    weights = sum(
+        _matrix_bytes(matrices[id(tensor)], stored, config)
+        if id(tensor) in matrices
+        else tensor.numel() * tensor.element_size()
+        for tensor in {id(t): t for t in (*network.parameters(), *network.buffers())}.values()
+    )
+    shape = _shape(config, network, list(matrices.values()))
+    size = torch.empty((), dtype=plain).element_size()
+    passing = shape.largest * size if stored else 0
+    return MemoryNeed(
+        dtype=dtype,
+        weights=weights,
+        loading=shape.largest * max(size, 2 if stored else 0),
+        reading=_reading(shape, size, tokens) + passing,
+        editing=_editing(shape, size, shape.blocks // 2 if block is None else block, tokens) + passing,
+    )
+
+
+_QUANTISED = ("nf4", "fp4", "int8", "fp8")
+
+
+def require_room(config: Any, dtype: str, rest: str, device: torch.device) -> None:
+    """Check that a model fits before anything of it is loaded; the first two types as for :func:`predict`.
+
+    Raises:
+        ModelLoadError: It does not; the message has what is needed, what is free and what would do.
+    """
+    need, free = predict(config, dtype, rest), free_memory(device)
+    if need.read <= free:
+        return
+    ways = []
+    if dtype not in _QUANTISED:
+        types = ("bfloat16", "nf4") if dtype == "float32" else ("nf4",)
+        fits = [name for name in types if predict(config, name).read <= free]
+        ways = [f"--dtype {fits[0]}"] if fits else []
+    ways.append("--device-map auto")
+    raise ModelLoadError(
+        f"The model in {dtype} needs {told(need.read)} GB on {device.type}, {told(free)} free: use "
+        f"{' or '.join(ways)}. python -m inspector.memory has the table."
+    )
+
+
+def told(size: int) -> str:
+    """Return bytes in GB for people, two digits or more."""
+    value = size / GB
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _on_meta(config: Any, dtype: torch.dtype) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        network = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    network.tie_weights()
+    return network
+
+
+def _is_matrix(module: nn.Module) -> bool:
+    return type(module) is nn.Linear or type(module).__name__ == "Conv1D"
+
+
+def _left_out(network: Any, config: Any) -> list[str]:
+    """Return the names of what is not quantised, as transformers' quantisers choose it."""
+    from transformers.quantizers.base import HfQuantizer
+
+    found = getattr(config, "quantization_config", None) or {}
+    about = found if isinstance(found, dict) else found.to_dict()
+    named = about.get("llm_int8_skip_modules", about.get("modules_to_not_convert"))
+    return HfQuantizer.get_modules_to_not_convert(network, named, network._keep_in_fp32_modules)
+
+
+def _converted(name: str, kept: Sequence[str]) -> bool:
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    return should_convert_module(name, list(kept))
+
+
+def _matrix_bytes(module: nn.Module, stored: str | None, config: Any) -> int:
+    rows, columns = _sides(module)
+    count = rows * columns
+    found = getattr(config, "quantization_config", None) or {}
+    about = found if isinstance(found, dict) else found.to_dict()
+    if stored == "int8":
+        return count + 4 * rows
+    if stored == "fp8":
+        high, wide = about.get("weight_block_size") or ((128, 128) if not about else (rows, columns))
+        scale = 1 if about.get("scale_fmt") == "ue8m0" else 4
+        return count + scale * math.ceil(rows / high) * math.ceil(columns / wide)
+    scales = math.ceil(count / BLOCK)
+    if about.get("bnb_4bit_use_double_quant"):
+        return math.ceil(count / 2) + scales + 4 * math.ceil(scales / 256) + 4 * 16 + 4 * 256 + 4
+    return math.ceil(count / 2) + 4 * scales + 4 * 16
+
+
+def _sides(module: nn.Module) -> tuple[int, int]:
+    """Return ``(out, in)``."""
+    one, other = module.weight.shape
+    return (one, other) if isinstance(module, nn.Linear) else (other, one)
+
+
+def _shape(config: Any, network: Any, quantised: Sequence[nn.Module]) -> Shape:
+    text = config.get_text_config()
+    head = network.get_output_embeddings()
+    matrices = [module for module in network.modules() if _is_matrix(module) and module is not head]
+    heads = text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    whole = getattr(network.config, "_attn_implementation", None) == "eager"
+    return Shape(
+        d_model=text.hidden_size,
+        d_ff=max((max(_sides(module)) for module in _wide(matrices, text.hidden_size)), default=text.hidden_size),
+        blocks=text.num_hidden_layers,
+        heads=heads if whole else 0,
+        keys=(getattr(text, "num_key_value_heads", None) or heads) * width,
+        vocabulary=text.vocab_size,
+        largest=max((module.weight.numel() for module in quantised or matrices), default=0),
+    )
+
+
+def _wide(matrices: Sequence[nn.Module], width: int) -> Iterator[nn.Module]:
+    """Give the matrices that write to the residual stream: a down-projection is the widest of them."""
+    for module in matrices:
+        if _sides(module)[0] == width:
+            yield module
+
+
+def _reading(shape: Shape, size: int, tokens: int) -> int:
+    cache = 2 * shape.blocks * shape.keys * size
+    inside = 4 * (4 * shape.d_model + 3 * shape.d_ff) + 4 * shape.heads * tokens
+    return ROWS * tokens * (cache + inside) + 2 * 4 * ROWS * COUNTED * shape.vocabulary
+
+
+def _editing(shape: Shape, size: int, block: int, tokens: int) -> int:
+    """Return what the default edit holds: matrices, the null space, states of the tails, one graph, logits."""
+    above = shape.blocks - block
+    matrix, square = shape.d_model * shape.d_ff, shape.d_ff**2
+    making = 4 * square + 3 * 8 * square  # float64 while the null space is computed
+    answers, harmless = SAFE_ANSWERS * tokens, HARMLESS * HARMLESS_TOKENS
+    states = (answers + tokens + harmless) * (above * shape.d_model + shape.d_ff) * size
+    vanilla = 4 * HARMLESS * HARMLESS_COUNTED * shape.vocabulary
+    graph = (answers + HARMLESS_AT_ONCE * HARMLESS_TOKENS) * above
+    graph *= (14 * shape.d_model + 4 * shape.d_ff) * size + 4 * shape.heads * tokens
+    logits = 4 * 4 * (SAFE_ANSWERS * COUNTED + HARMLESS_AT_ONCE * HARMLESS_COUNTED) * shape.vocabulary
+    return max(making + 4 * matrix, 4 * MASTERS * matrix + 2 * 4 * square + graph + logits) + states + vanilla

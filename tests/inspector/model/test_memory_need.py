@@ -1,0 +1,138 @@
+"""What a model needs is predicted before anything is loaded: weights to the byte, the rest within a stated factor."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import quantised_models
+import tiny_models
+import torch
+from transformers import AutoConfig, LlamaConfig
+
+from editing import dinm, preset, run
+from editing.memory import peak_memory
+from inspector.divergence import divergence
+from inspector.errors import ModelLoadError
+from inspector.model import from_parts, load
+from inspector.model import memory_need as memory
+from inspector.model.memory_need import GB, bytes_of, predict, require_room, told
+
+FACTOR = {"editing": 2.0, "reading": 3.0}
+"""Most by which a predicted peak may be off a measured one, up or down: reading a small model is a few MiB."""
+SHAPE = {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64}
+LLAMA_70B = LlamaConfig(vocab_size=32000, num_key_value_heads=8, tie_word_embeddings=False, **SHAPE)
+"""The shape of Llama-2-70B, 68.98 billion weights."""
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("nf4", 39.5), ("int8", 69.5), ("bfloat16", 138), ("float32", 276)])
+def test_a_llama_of_70b_is_counted_without_a_weight(dtype, expected):
+    need = predict(LLAMA_70B, dtype)
+    assert need.weights / GB == pytest.approx(expected, rel=0.01)
+    assert need.weights < need.read < 1.1 * need.weights and need.edit > need.read
+    if dtype == "bfloat16":
+        assert need.weights == 2 * 68_976_648_192 + 4 * 128  # and the frequencies of the rotary embedding
+
+
+def test_plain_weights_are_predicted_to_the_byte(every_family):
+    network = tiny_models.network(every_family)
+    for dtype in ("float32", "bfloat16"):
+        config = type(network.config)(**tiny_models.CONFIGS[every_family][1])
+        loaded = tiny_models.AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+        assert predict(config, dtype).weights == bytes_of(loaded)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt_post_norm", "gemma2", "gpt_neox"])
+@pytest.mark.parametrize("how", ["nf4", "int8"])
+def test_quantised_weights_are_predicted_to_the_byte(family, how, tmp_path):
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (requirements-quantised.txt)")
+    model = quantised_models.quantised(family, how, tmp_path)
+    assert predict(AutoConfig.from_pretrained(tmp_path), how, "float32").weights == bytes_of(model.network)
+
+
+def test_double_quantisation_and_fp8_of_a_checkpoint_are_predicted_to_the_byte(tmp_path):
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (requirements-quantised.txt)")
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    about = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="fp4", bnb_4bit_use_double_quant=True)
+    folder = quantised_models.saved("llama", tmp_path / "plain")
+    network = AutoModelForCausalLM.from_pretrained(folder, quantization_config=about, dtype=torch.bfloat16)
+    network.save_pretrained(tmp_path / "own")
+    config = AutoConfig.from_pretrained(tmp_path / "own")
+    assert memory.quantised_in(config) == "fp4" and predict(config, "fp4").weights == bytes_of(network)
+    config = AutoConfig.from_pretrained(quantised_models.fp8_folder(tmp_path / "fp8"))
+    assert memory.quantised_in(config) == "fp8"
+    assert predict(config, "fp8", "float32").weights == bytes_of(quantised_models.fp8_network())
+
+
+@pytest.fixture(scope="module")
+def middling():
+    """A random Llama whose matrices are large beside what a process needs anyway: 4 million weights."""
+    config = LlamaConfig(
+        **{**tiny_models._LLAMA, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4},
+    )
+    return from_parts(tiny_models.random_network(config), tiny_models.tokenizer(), "middling")
+
+
+def within(what: str, predicted: int, measured: float) -> bool:
+    """Tell whether a prediction is no further than the stated factor from MiB measured."""
+    return measured / FACTOR[what] <= predicted / 2**20 <= FACTOR[what] * measured
+
+
+def test_the_peak_of_a_default_edit_is_within_the_stated_factor(middling, case, monkeypatch):
+    """It is held to fewer harmless prompts than the default, for speed, and the prediction is told."""
+    monkeypatch.setattr(memory, "HARMLESS", 24)
+    settings = preset("corrected", steps=1, target_probability=None, harmless_prompts=22, own_refusals=2)
+    tokens = 350
+    with peak_memory(torch.device("cpu")) as peak:
+        run(dinm(middling, long(case, middling, tokens), 2, settings))
+    need = predict(middling.network.config, "float32", block=2, tokens=tokens)
+    assert within("editing", need.editing, peak.mebibytes), (need.editing / 2**20, peak.mebibytes)
+
+
+def test_the_peak_of_reading_is_within_the_stated_factor(middling, case):
+    with peak_memory(torch.device("cpu")) as peak:
+        divergence(middling, long(case, middling, 400))
+    need = predict(middling.network.config, "float32", tokens=400)
+    assert within("reading", need.reading, peak.mebibytes), (need.reading / 2**20, peak.mebibytes)
+
+
+def long(case, model, tokens: int):
+    """Return the case with a prompt of so many tokens, of which each is a byte, suffix and answer left out."""
+    prompt = "You are a pirate. " * 100
+    return replace(case, adversarial_prompt=prompt[: tokens - 170] + case.question)
+
+
+def test_what_does_not_fit_is_refused_before_a_weight_is_read(tmp_path, monkeypatch):
+    quantised_models.saved("llama", tmp_path)
+    config = {**json.loads((tmp_path / "config.json").read_text()), **LLAMA_70B.to_diff_dict()}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").unlink()
+    monkeypatch.setattr(memory, "free_memory", lambda _device: 80 * GB)
+    for dtype, words in (
+        ("bfloat16", r"in bfloat16 needs 139 GB on cpu, 80 free: use --dtype nf4 or --device-map auto\."),
+        ("float32", r"in float32 needs 277 GB on cpu, 80 free: use --dtype nf4 or"),
+    ):
+        with pytest.raises(ModelLoadError, match=words):
+            load(tmp_path, device="cpu", dtype=dtype)
+    monkeypatch.setattr(memory, "free_memory", lambda _device: 24 * GB)
+    with pytest.raises(ModelLoadError, match=r"in nf4 needs 41 GB on cpu, 24 free: use --device-map auto\."):
+        require_room(LLAMA_70B, "nf4", "bfloat16", torch.device("cpu"))
+
+
+def test_what_fits_is_not_refused(monkeypatch):
+    need = predict(LLAMA_70B, "bfloat16")
+    monkeypatch.setattr(memory, "free_memory", lambda _device: need.read)
+    require_room(LLAMA_70B, "bfloat16", "bfloat16", torch.device("cpu"))
+
+
+def test_a_type_that_halves_is_offered_before_one_that_rounds(monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda _device: 150 * GB)
+    with pytest.raises(ModelLoadError, match="use --dtype bfloat16 or --device-map auto"):
+        require_room(LLAMA_70B, "float32", "float32", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("size", "words"), [(39_500_000_000, "40"), (1_230_000_000, "1.2"), (54_000_000, "0.054")])
+def test_sizes_are_told_with_two_digits(size, words):
+    assert told(size) == words

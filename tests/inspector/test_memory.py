@@ -1,0 +1,84 @@
+"""The command that tells how much memory a model needs reads a configuration and nothing else."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import quantised_models
+from transformers import LlamaConfig
+
+from inspector import memory
+from inspector.model.memory_need import GB
+
+SHAPE = {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with the configuration of a 70B Llama alone."""
+    LlamaConfig(vocab_size=32000, num_key_value_heads=8, tie_word_embeddings=False, **SHAPE).save_pretrained(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def free(monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda _device: 80 * GB)
+
+
+def rows(printed: str) -> dict[str, list[str]]:
+    return {line.split()[0]: line.split()[1:] for line in printed.splitlines()[2:]}
+
+
+def test_every_type_is_told_with_what_fits(folder, capsys):
+    assert memory.main(["--model", str(folder), "--device", "cpu", "--tokens", "64"]) == 0
+    printed = capsys.readouterr().out
+    assert "80 GB free on cpu, prompts of 64 tokens" in printed
+    found = rows(printed)
+    assert {name: (row[0], row[-1]) for name, row in found.items()} == {
+        "float32": ("276", "no"),
+        "bfloat16": ("138", "no"),
+        "int8": ("70", "read"),  # "to read"
+        "nf4": ("40", "yes"),
+    }
+
+
+def test_one_type_a_layer_and_longer_prompts_can_be_asked_for(folder, capsys):
+    needs = []
+    for layer, tokens in ((70, "64"), (0, "64"), (0, "512")):
+        asked = ["--dtype", "nf4", "--layer", str(layer), "--tokens", tokens]
+        assert memory.main(["--model", str(folder), "--device", "cpu", *asked]) == 0
+        ((name, row),) = rows(capsys.readouterr().out).items()
+        assert name == "nf4"
+        needs.append(float(row[3]))
+    assert needs == sorted(needs) and needs[0] < needs[-1]
+
+
+def test_where_nothing_fits_the_exit_code_says_so(folder, monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda _device: 24 * GB)
+    assert memory.main(["--model", str(folder), "--device", "cpu"]) == 1
+
+
+def test_a_checkpoint_that_is_quantised_has_its_own_type_only(tmp_path, capsys):
+    quantised_models.saved("llama", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    about = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "quantization_config": about}))
+    assert memory.main(["--model", str(tmp_path), "--device", "cpu"]) == 0
+    assert list(rows(capsys.readouterr().out)) == ["nf4"]
+    assert memory.main(["--model", str(tmp_path), "--device", "cpu", "--dtype", "float32"]) == 2
+    assert "cannot be loaded in float32. Its types: nf4." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--layer", "80"], "Layer 80 does not exist: this model has layers 0 to 79."),
+        (["--tokens", "0"], "--tokens 1 or more"),
+        (["--dtype", "fp8"], "cannot be loaded in fp8"),
+        (["--model", "some.gguf"], "no configuration of its own"),
+    ],
+)
+def test_what_cannot_be_told_ends_with_code_2_and_the_remedy(folder, arguments, words, capsys):
+    assert memory.main(["--model", str(folder), "--device", "cpu", *arguments]) == 2
+    assert words in capsys.readouterr().err
