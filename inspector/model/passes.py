@@ -21,14 +21,19 @@ from inspector.model.fewer_kernels import fewer_kernels
 from inspector.model.graphs import Graph
 from inspector.model.hooks import observe_inputs, observe_outputs, record_calls, stopping_before
 from inspector.model.inspected import InspectedModel
+from inspector.model.memory_need import free_memory
 from inspector.model.recent import Recent
 
 ROUNDED = 32
 """Lengths are multiples of this."""
-LARGEST = 2048
+LARGEST = 1024
 """Most tokens of a pass that is captured: beyond it the device is the slower one, and its host does not matter."""
 KEPT = 6
-"""Shapes whose passes are kept; those used last."""
+"""Shapes whose passes are kept; those used last, and as many as have :data:`TOGETHER` tokens."""
+TOGETHER = 2048
+"""Most tokens of all kept passes: each keeps what every block got and gave."""
+ROOM = 4
+"""A pass is captured where this many times its memory is free."""
 
 
 @dataclass(eq=False)
@@ -106,11 +111,21 @@ def replayed(model: InspectedModel, ids: Tensor) -> Observed | None:
     if not _captures(model, ids):
         return None
     kept = _KEPT.setdefault(model, Recent(KEPT))
-    shape = tuple(ids.shape)
+    shape = (ids.shape[0], ids.shape[1])
     if shape not in kept:
+        while kept and sum(rows * tokens for rows, tokens in kept) + ids.numel() > TOGETHER:
+            kept.popitem(last=False)
+        if free_memory(ids.device) < ROOM * _bytes_of(model, ids.numel()):
+            return None
         observed(model, ids, [0])  # what is made on first use has to be there
         kept[shape] = _Pass(model, ids)
     return kept[shape].of(ids)
+
+
+def _bytes_of(model: InspectedModel, tokens: int) -> int:
+    """Return about how much a captured pass keeps: what entered and left each block and its two halves."""
+    architecture = model.architecture
+    return tokens * model.blocks * (architecture.d_ff + 5 * architecture.d_model) * model.dtype.itemsize
 
 
 def copied(value: Any, known: dict[int, Tensor]) -> Any:
@@ -141,7 +156,7 @@ class _Pass:
         return self._graph.replay()
 
 
-_KEPT: WeakKeyDictionary[InspectedModel, Recent[tuple[int, ...], _Pass]] = WeakKeyDictionary()
+_KEPT: WeakKeyDictionary[InspectedModel, Recent[tuple[int, int], _Pass]] = WeakKeyDictionary()
 
 
 def _captures(model: InspectedModel, ids: Tensor) -> bool:
