@@ -1,0 +1,82 @@
+"""Vanilla and edited answers together against transformers' own ``generate`` on the same two rows, in one run.
+
+    python -m benchmarks.generation_speed                     the embedded model
+    python -m benchmarks.generation_speed --model NAME --device cuda --dtype bfloat16
+
+The ways take turns, so that a machine that gets slower meanwhile slows all of them. A token step's time is that of long
+answers minus short ones, without the reading of the prompt. No answer ends before its length is reached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu import Clock, answers, dense_patch, lora_patch, own_generate
+from inspector.model import VANILLA, InspectedModel, Row, encode, load
+from inspector.safeedit import bundled_cases
+
+
+def ways(model: InspectedModel, prompt: list[int]) -> dict[str, Callable[[int], Callable[[], Any]]]:
+    """Return what answers a prompt in so many tokens, by name."""
+    block = model.blocks * 28 // 32
+    edited, everywhere = Row(dense_patch(model, block)), Row(lora_patch(model))
+    return {
+        "transformers' generate, two rows": partial(own_generate, model, prompt, 2),
+        "vanilla and DINM": partial(answers, model, prompt, [VANILLA, edited]),
+        "vanilla and LoRA in every matrix": partial(answers, model, prompt, [VANILLA, everywhere]),
+        "vanilla alone": partial(answers, model, prompt, [VANILLA]),
+    }
+
+
+def measure(model: InspectedModel, tokens: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Return seconds a token step and tokens a second beside ``generate``, by way."""
+    case = bundled_cases()[0]
+    prompt = list(encode(model, case.adversarial_prompt, None).prompt)
+    clock, short = Clock(model.device, 1), max(2, tokens // 4)
+    model.end_tokens = frozenset  # type: ignore[method-assign]  # so that every answer has its length
+    each: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for name, way in ways(model, prompt).items():
+            step = (clock.seconds(way(tokens)) - clock.seconds(way(short))) / (tokens - short)
+            each.setdefault(name, []).append(step)
+    steps = {name: statistics.median(values) for name, values in each.items()}
+    own, alone = steps["transformers' generate, two rows"], steps["vanilla alone"]
+    return {
+        name: {
+            "a token step, ms": 1e3 * step,
+            "of generate's tokens a second": own / step,
+            "times one row": step / alone,
+        }
+        for name, step in steps.items()
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=None, help="embedded model by default")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=None, help="a JSON file for the numbers")
+    options = parser.parse_args(arguments)
+    model = load(options.model, device=options.device, dtype=options.dtype)
+    found = measure(model, options.tokens, options.rounds)
+    print(f"{model.name}, {model.dtype_name}, {options.tokens} tokens")
+    print(f"{'':34s} a token step   of generate's tokens a second   times one row")
+    for name, numbers in found.items():
+        step, share, times = numbers.values()
+        print(f"{name:34s} {step:9.2f} ms {share:31.2f} {times:15.2f}")
+    if options.out is not None:
+        options.out.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
