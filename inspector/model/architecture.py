@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from inspector.errors import ArchitectureError
 from inspector.model.hooks import observe_inputs, observe_outputs
+from inspector.model.offloaded import held, place
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,8 @@ class Architecture:
 
     @cached_property
     def head_device(self) -> torch.device:
-        """Device of the unembedding."""
-        return next(self.unembedding.parameters()).device
+        """Device on which the unembedding computes."""
+        return place(self.unembedding)
 
     def check_block(self, block: int) -> int:
         """Return ``block`` if the model has it.
@@ -147,7 +148,7 @@ class Architecture:
         return block
 
     def down_weight(self, block: int) -> Tensor:
-        """Return the down-projection of a block as ``[d_model, d_ff]``, a view of the base weight."""
+        """Return the down-projection of a block as ``[d_model, d_ff]``: a view of the base weight, or fetched."""
         return canonical_weight(self.down_projections[self.check_block(block)])
 
     def projections(self, block: int) -> dict[str, nn.Module]:
@@ -189,10 +190,25 @@ def is_projection(module: nn.Module) -> bool:
 def canonical_weight(module: nn.Module) -> Tensor:
     """Return a projection's weight as ``[out, in]``, whether it is ``nn.Linear`` or ``Conv1D``.
 
+    An offloaded one is fetched to where its module computes.
+
     Raises:
         ArchitectureError: The module is neither, for example a quantised one.
     """
-    weight = getattr(module, "weight", None)
+    return _canonical(module, held(module))
+
+
+def canonical_shape(module: nn.Module) -> tuple[int, int]:
+    """Return the shape ``(out, in)`` of :func:`canonical_weight`; nothing is fetched.
+
+    Raises:
+        ArchitectureError: See there.
+    """
+    out, into = _canonical(module, getattr(module, "weight", None)).shape
+    return int(out), int(into)
+
+
+def _canonical(module: nn.Module, weight: Tensor | None) -> Tensor:
     if isinstance(module, nn.Linear) and weight is not None and weight.is_floating_point():
         return weight
     if type(module).__name__ == "Conv1D" and weight is not None:
@@ -224,7 +240,7 @@ def resolve(model: nn.Module, overrides: Mapping[str, str] | None = None) -> Arc
     for number, block in enumerate(blocks):
         downs.append(_find(block, paths.down_projection, "down_projection", overrides))
         names.append(f"{paths.blocks}.{number}.{paths.down_projection}")
-    shapes = {tuple(canonical_weight(down).shape) for down in downs}
+    shapes = {canonical_shape(down) for down in downs}
     if len(shapes) != 1:
         raise ArchitectureError(
             f"The down-projections of this {family} model have different shapes {sorted(shapes)}. "
@@ -254,7 +270,7 @@ def resolve(model: nn.Module, overrides: Mapping[str, str] | None = None) -> Arc
         paths=paths,
         d_model=d_model,
         d_ff=d_ff,
-        vocabulary=canonical_weight(unembedding).shape[0],
+        vocabulary=canonical_shape(unembedding)[0],
         logit_softcap=getattr(config, "final_logit_softcapping", None),
     )
     _check_against_forward(model, architecture)
@@ -308,7 +324,7 @@ def _refuse_mixture_of_experts(model: nn.Module, config, family: str) -> None:
 @torch.no_grad()
 def _check_against_forward(model: nn.Module, architecture: Architecture) -> None:
     """Run two tokens and compare every hooked state with what the model itself reports."""
-    device = model.get_input_embeddings().weight.device
+    device = place(model.get_input_embeddings())
     token_ids = torch.tensor([[1, min(5, architecture.vocabulary - 1)]], device=device)
     outputs: dict[int, Tensor] = {}
     inner: dict[int, Tensor] = {}

@@ -25,6 +25,7 @@ from inspector.model.hooks import (
     stopping_before,
 )
 from inspector.model.inspected import InspectedModel
+from inspector.model.offloaded import held
 
 Change = Callable[[nn.Module, Tensor], Tensor]
 """From a down-projection and its input ``[..., d_ff]`` to its new output ``[..., d_model]``."""
@@ -41,7 +42,7 @@ def with_weight(weight: Tensor) -> Change:
     """
 
     def project(module: nn.Module, inputs: Tensor) -> Tensor:
-        bias = getattr(module, "bias", None)
+        bias = held(module, "bias")
         return F.linear(inputs.float(), weight, None if bias is None else bias.float()).to(inputs.dtype)
 
     return project
