@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from inspector.errors import PatchError
 from inspector.model.detector import Detector
 from inspector.model.hooks import rewrite_output
+from inspector.model.offloaded import named_weights
 from inspector.model.prompt_format import PromptFormat
 
 
@@ -239,10 +240,10 @@ def fingerprint(model: nn.Module) -> str:
 
     Up to 256 evenly spaced values of each parameter count, rounded to bfloat16, with its name and
     shape, so that the same checkpoint has one fingerprint in float32 and in bfloat16 and a large
-    model is named in well under a second.
+    model is named in well under a second. Offloaded ones are fetched for it, one at a time.
     """
     digest = hashlib.sha256(str(model.config.model_type).encode())
-    for name, parameter in model.named_parameters():
+    for name, parameter in named_weights(model):
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
         if parameter.device.type == "meta":
             continue
