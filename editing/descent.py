@@ -242,4 +242,4 @@ _NOT_FINITE = (
 
 def _norm(parameters: Sequence[Tensor]) -> float:
     norms = [parameter.grad.norm() for parameter in parameters if parameter.grad is not None]
-    return float(torch.stack(norms).norm())
+    return float(torch.stack([norm.to(norms[0].device) for norm in norms]).norm())
