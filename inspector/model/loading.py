@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from inspector.errors import ModelLoadError
@@ -15,6 +17,8 @@ from inspector.model.gguf_file import first_line, read_gguf, require_all_weights
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import fingerprint
 
+MaxMemory = Mapping[int | str, int | str]
+"""What each device may hold of a model, in bytes or as ``20GiB``; devices are card numbers and ``cpu``."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -25,6 +29,7 @@ def load(
     dtype: str = "auto",
     revision: str | None = None,
     device_map: str | None = None,
+    max_memory: MaxMemory | None = None,
     paths: Mapping[str, str] | None = None,
 ) -> InspectedModel:
     """Load a causal language model for inspection and check its architecture map.
@@ -35,7 +40,11 @@ def load(
         device: ``auto`` (CUDA if there is one, else CPU), ``cpu``, ``cuda`` or ``cuda:1``.
         dtype: ``auto`` (bfloat16 on CUDA, float32 on CPU), ``float32``, ``bfloat16``, ``float16``.
         revision: Branch, tag or commit of a hub model.
-        device_map: ``auto`` to spread a large model over devices with accelerate.
+        device_map: ``auto`` to spread a large model with accelerate: over all cards, what they cannot hold in CPU
+            memory and what that cannot hold on disk, from where it is fetched for each pass. With a ``device`` of
+            ``cpu`` no card is used.
+        max_memory: What of it each device may hold, for ``auto``; devices that are not named hold nothing of it, and
+            what is left stays on disk.
         paths: Dotted paths that complete the architecture map, see
             :data:`inspector.model.architecture.OVERRIDES`.
 
@@ -45,6 +54,7 @@ def load(
         ArchitectureError: Its parts are not where the map says.
     """
     target = _device(device)
+    spread = _spread(target, device_map, max_memory)
     weight_type = _dtype(dtype, target)
     if name_or_path is None or str(name_or_path) == "embedded":
         name, source = embedded.NAME, embedded.ensure()
@@ -54,11 +64,16 @@ def load(
     if source.suffix.lower() == ".gguf":
         if not source.is_file():
             raise ModelLoadError(f"There is no file {source}. Check the path.")
+        if spread:
+            raise ModelLoadError(
+                "A .gguf file is read whole and cannot be spread over devices. Give the model's folder or hub id, or "
+                "leave the device map out."
+            )
         network, tokenizer = read_gguf(source, weight_type)
     else:
         where = str(source) if source.is_dir() else name
-        network, tokenizer = _read_pretrained(where, weight_type, revision, device_map)
-    if device_map is None:
+        network, tokenizer = _read_pretrained(where, weight_type, revision, spread)
+    if not spread:
         network = network.to(target)
     network.eval().requires_grad_(False)
     return from_parts(network, tokenizer, name, paths)
@@ -76,7 +91,43 @@ def from_parts(network: Any, tokenizer: Any, name: str, paths: Mapping[str, str]
     )
 
 
-def _read_pretrained(where: str, dtype: torch.dtype, revision: str | None, device_map: str | None) -> tuple[Any, Any]:
+def read_max_memory(entries: Sequence[str]) -> MaxMemory | None:
+    """Read ``DEVICE=SIZE`` entries, such as ``0=70GiB`` and ``cpu=200GiB``; ``None`` for no entry.
+
+    Raises:
+        ModelLoadError: An entry is of another form.
+    """
+    found: dict[int | str, int | str] = {}
+    for entry in entries:
+        read = re.fullmatch(r"(cpu|\d+)=(\d+(?:\.\d+)?)([KMG])(i?)B", entry, re.IGNORECASE)
+        if read is None:
+            raise ModelLoadError(f"'{entry}' is no DEVICE=SIZE. Write a card's number or cpu: 0=70GiB, cpu=200GiB.")
+        name, size, unit, binary = read.groups()
+        whole = float(size) * (1024 if binary else 1000) ** (1 + "KMG".index(unit.upper()))
+        found[int(name) if name.isdecimal() else name.lower()] = int(whole)
+    return found or None
+
+
+def _spread(device: torch.device, device_map: str | None, max_memory: MaxMemory | None) -> dict[str, Any]:
+    """Return the options that spread a model; none for one device."""
+    if device_map is None:
+        if max_memory:
+            raise ModelLoadError("What each device may hold is for a spread model. Add --device-map auto.")
+        return {}
+    if device_map != "auto":
+        raise ModelLoadError(f"'{device_map}' is no way to spread a model. Use auto.")
+    if device.index is not None:
+        raise ModelLoadError(
+            f"A spread model is not loaded on {device} alone. Leave --device out and name the cards with --max-memory."
+        )
+    if max_memory is None and device.type == "cpu":
+        max_memory = {"cpu": int(0.9 * psutil.virtual_memory().available)}  # as transformers does, but on no card
+    return {"device_map": device_map, **({"max_memory": dict(max_memory)} if max_memory else {})}
+
+
+def _read_pretrained(
+    where: str, dtype: torch.dtype, revision: str | None, spread: Mapping[str, Any]
+) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -85,8 +136,7 @@ def _read_pretrained(where: str, dtype: torch.dtype, revision: str | None, devic
         options["local_files_only"] = True  # downloaded before, or an error without minutes of retries
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **options)
-        if device_map:
-            options["device_map"] = device_map
+        options |= spread
         network, report = AutoModelForCausalLM.from_pretrained(
             where, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **options
         )
