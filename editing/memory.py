@@ -6,6 +6,7 @@ import ctypes
 import gc
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -25,21 +26,23 @@ class MemoryPeak:
 
 
 @contextmanager
-def peak_memory(device: torch.device) -> Iterator[MemoryPeak]:
+def peak_memory(*devices: torch.device) -> Iterator[MemoryPeak]:
     """Measure how far memory grows above what is in use at the start.
 
-    On CUDA that is what torch has allocated; elsewhere the resident memory of the whole process, looked at every
-    20 ms, so other visitors' work counts as well. Free memory that the process still holds is given back first
-    (on Linux); without that it would be used again unseen.
+    On CUDA that is what torch has allocated, the sum of each device's peak; elsewhere the resident memory of the whole
+    process, looked at every 20 ms, so other visitors' work counts as well. Free memory that the process still holds is
+    given back first (on Linux); without that it would be used again unseen.
     """
     peak = MemoryPeak()
-    if device.type == "cuda":
-        start = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
+    cards = [device for device in devices if device.type == "cuda"]
+    if cards:
+        start = sum(torch.cuda.memory_allocated(device) for device in cards)
+        for device in cards:
+            torch.cuda.reset_peak_memory_stats(device)
         try:
             yield peak
         finally:
-            peak.mebibytes = (torch.cuda.max_memory_allocated(device) - start) / 2**20
+            peak.mebibytes = (sum(torch.cuda.max_memory_allocated(device) for device in cards) - start) / 2**20
         return
     import psutil
 
@@ -122,10 +125,15 @@ def require_free_memory(
         raise OutOfMemory(f"{what} takes about {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free. {remedy}")
 
 
-def bytes_of(network: torch.nn.Module) -> int:
-    """Return the bytes that a network's parameters and buffers take, shared ones once."""
-    tensors = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+def bytes_of(network: torch.nn.Module) -> dict[torch.device, int]:
+    """Return the bytes that a network's parameters and buffers take on each device, shared ones once.
+
+    Offloaded ones are counted on ``meta``.
+    """
+    found: Counter[torch.device] = Counter()
+    for tensor in {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}.values():
+        found[tensor.device] += tensor.numel() * tensor.element_size()
+    return dict(found)
 
 
 def give_back_free_memory() -> None:

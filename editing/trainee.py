@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Literal, get_args
 
@@ -21,8 +22,9 @@ from editing.memory import require_free_memory
 from editing.replay import require_in_memory
 from inspector.errors import EditError
 from inspector.model import Delta, InspectedModel
-from inspector.model.architecture import canonical_weight
+from inspector.model.architecture import canonical_shape, canonical_weight
 from inspector.model.counted import counted_logits
+from inspector.model.offloaded import place, stores
 from inspector.validated import settings as checked
 
 Scope = Literal["LoRA", "full"]
@@ -114,12 +116,15 @@ def trainee(model: InspectedModel, trained: TrainedScope = TrainedScope()) -> Tr
     names = {name: block for block in range(model.blocks) for name in model.architecture.projections(block)}
     for block in range(model.blocks):
         for module in model.architecture.projections(block).values():
-            require_in_memory(canonical_weight(module), block)
+            canonical_shape(module)  # a quantised one has none
+            require_in_memory(module, block)
     if trained.scope == "full":
-        weights = sum(
-            canonical_weight(module).numel() for name, module in model.network.named_modules() if name in names
-        )
-        require_free_memory(model.device, COPIES * 4 * weights)
+        weights: Counter[torch.device] = Counter()
+        for name in names:
+            module = model.network.get_submodule(name)
+            weights[place(module)] += math.prod(canonical_shape(module))
+        for device, count in weights.items():
+            require_free_memory(device, COPIES * 4 * count)
     with model.lock:  # no hook of a running measurement is copied
         network = shared_copy(model.network)
     if trained.scope == "full":
@@ -129,11 +134,13 @@ def trainee(model: InspectedModel, trained: TrainedScope = TrainedScope()) -> Tr
 
 
 def shared_copy(network: nn.Module) -> nn.Module:
-    """Return a copy of the module tree that shares every parameter and buffer.
+    """Return a copy of the module tree that shares every parameter and buffer, and what offloaded ones are kept in.
 
     Hold the model's lock meanwhile, so that no hook of a running measurement is copied.
     """
-    shared: dict[int, object] = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    shared: dict[int, object] = {
+        id(part): part for part in (*network.parameters(), *network.buffers(), *stores(network))
+    }
     copied = copy.deepcopy(network, shared)
     for name, parameter in copied.named_parameters():
         assert parameter is network.get_parameter(name)

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from inspector.errors import EditError
 from inspector.model import Delta, InspectedModel
-from inspector.model.architecture import canonical_weight
+from inspector.model.architecture import canonical_shape, canonical_weight
 from inspector.model.hooks import observe_inputs, rewrite_output
+from inspector.model.offloaded import held
 
 _FAR = 30.0
 """Where an activation that can hold a gate is all but zero on one side and all but the identity on the other."""
@@ -63,7 +64,7 @@ def wiring(model: InspectedModel, block: int) -> Wiring:
     """
     names = list(model.architecture.mlp_projections(block))[:-1]
     neurons = model.architecture.d_ff
-    sizes = [canonical_weight(model.network.get_submodule(name)).shape[0] for name in names]
+    sizes = [canonical_shape(model.network.get_submodule(name))[0] for name in names]
     ways: list[Wiring] = []
     if sizes == [neurons]:
         ways = [Wiring(Rows(names[0]), None)]
@@ -151,7 +152,7 @@ def rows_replaced(model: InspectedModel, block: int, rows: Rows, neurons: Tensor
 
 def bias_of(model: InspectedModel, rows: Rows, neurons: Tensor) -> Tensor:
     """Return what a projection adds for neurons whatever the input, ``[count]`` float32; a change cannot reach it."""
-    bias = getattr(_projection(model, rows.module), "bias", None)
+    bias = held(_projection(model, rows.module), "bias")
     return torch.zeros(len(neurons)) if bias is None else bias.detach().float().cpu()[neurons + rows.start]
 
 

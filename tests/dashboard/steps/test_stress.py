@@ -196,7 +196,7 @@ def test_rounding_without_harmless_prompts_and_without_scores_is_refused_with_th
 
 def test_a_second_network_that_does_not_fit_is_not_begun(visitor, monkeypatch, model):
     visitor.do("on_stress", stress_size="Quick", stress_tokens=4)
-    monkeypatch.setattr("editing.memory.free_memory", lambda _device: bytes_of(model.network) - 1)
+    monkeypatch.setattr("editing.memory.free_memory", lambda _device: sum(bytes_of(model.network).values()) - 1)
     monkeypatch.setattr("inspector.safeedit.yardstick.rounded", lambda _model: pytest.fail("it was begun"))
     with pytest.raises(gr.Error, match=r"second network.*more memory"):
         visitor.do("on_rounding")
