@@ -24,7 +24,7 @@ from editing.values import Count, HarmlessTokens, NotNegative, Positive, Rate
 from inspector.errors import EditError
 from inspector.kl import kl_by_token
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, encode
-from inspector.model.architecture import canonical_weight
+from inspector.model.architecture import canonical_shape
 from inspector.model.batching import generate
 from inspector.model.encoding import Encoded
 from inspector.safeedit import Case
@@ -120,14 +120,15 @@ def new_editor(model: InspectedModel, settings: MendTraining) -> EditorNetwork:
         raise EditError(f"This model has {model.blocks} blocks; top_blocks = {settings.top_blocks} does not fit.")
     first = model.blocks - settings.top_blocks
     matrices = tuple(
-        (name, (int(shape[0]), int(shape[1])))
+        (name, canonical_shape(module))
         for block in range(first, model.blocks)
         for name, module in model.architecture.mlp_projections(block).items()
-        for shape in (canonical_weight(module).shape,)
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        return EditorNetwork(EditorShape(matrices, first, settings.rank, settings.alpha)).to(model.device)
+        return EditorNetwork(EditorShape(matrices, first, settings.rank, settings.alpha)).to(
+            model.architecture.head_device
+        )
 
 
 def lesson(model: InspectedModel, case: Case, editor: EditorNetwork, settings: MendTraining) -> Lesson:
