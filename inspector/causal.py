@@ -100,16 +100,16 @@ def knock_out_mlps(
     means = mean_writings(model, format)
     with torch.no_grad():
         tails = Tails(model, texts.sequences, texts.counted, counted_only=False)
-    weights = [model.architecture.down_weight(block) for block in range(model.blocks)]
     places = slice(1, len(texts.prompt))
     with torch.no_grad():
         last = model.architecture.last_block
-        whole = tails.changed(last, with_weight(weights[last].detach().float()))
+        whole = tails.changed(last, with_weight(model.architecture.down_weight(last).detach().float()))
         vanilla = float(texts.margin(tails.logits({last: whole})[last]))
     ablated = np.zeros(model.blocks)
     for start in range(0, model.blocks, together):
         chosen = range(start, min(start + together, model.blocks))
         with torch.no_grad():
+            weights = {block: model.architecture.down_weight(block) for block in chosen}
             changes = {b: tails.changed(b, _replaced(weights[b], means[b], places)) for b in chosen}
             found = tails.logits(changes)
         for block in chosen:
