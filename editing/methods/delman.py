@@ -278,7 +278,8 @@ class _Search:
                     other = math.exp(
                         float(token_log_probabilities(self._logits(tails, added, self._places[:1]), labels).mean())
                     )
-            total = loss + settings.weight_decay * added.square().sum() / self._size**2
+            decay = settings.weight_decay * added.square().sum() / self._size**2
+            total = loss + decay.to(loss.device)
             return Signs(total, float(loss.detach()), 0.0, -own, math.exp(own), other)
 
         @torch.no_grad()
