@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import by_hand
 import offloading
 import placed_edits
@@ -14,7 +16,11 @@ from editing.methods.sft import SftSettings, sft
 from editing.replay import FullReplay, TailReplay, master_weight
 from editing.saved.merged import save_merged
 from editing.stacking import carrying
+from editing.sweep import __main__ as sweep
+from editing.sweep.engines import load_all
+from editing.sweep.settings import SweepSettings
 from editing.trainee import shared_copy
+from inspector import locate
 from inspector.errors import EditError
 from inspector.model import VANILLA, Row, load
 from inspector.model.offloaded import is_offloaded
@@ -100,3 +106,18 @@ def test_an_edit_is_merged_into_weights_on_disk_and_loads_whole(pair, tmp_path):
     merged = load(tmp_path / "merged", device="cpu", dtype="float32")
     live = by_hand.running_logits(whole, IDS, (VANILLA, row))[1]
     assert torch.allclose(by_hand.logits(merged.network, IDS), live, rtol=1e-4, atol=2e-5)
+
+
+def test_commands_and_sweeps_take_the_options(folders, tmp_path, capsys, case):
+    given = ["--model", str(folders.of("llama")), "--device", "cpu", "--dtype", "float32"]
+    spread = ["--device-map", "auto", "--max-memory", "cpu=110KB"]
+    asked, told = ["--question", case.question, "--safe", case.safe, "--unsafe", case.unsafe], []
+    for more in ([], spread):
+        assert locate.main([*given, *asked, *more]) == 0
+        told.append(json.loads(capsys.readouterr().out))
+    assert told[0] == told[1], "the same fingerprint, layer and divergence"
+    settings = sweep._settings(sweep.options().parse_args(["--out", str(tmp_path), *given, *spread]))
+    assert SweepSettings.from_json(settings.as_json()) == settings
+    model, _judge = load_all(settings)
+    assert any(map(is_offloaded, model.architecture.down_projections))
+    assert model.fingerprint == told[0]["fingerprint"]

@@ -102,7 +102,7 @@ def test_answers_of_prompts_of_unlike_length_are_the_same_vanilla_and_edited(tin
 
 
 def test_a_routed_edit_is_decided_by_states_of_both_devices(pair, case):
-    whole, model = pair
+    whole = pair[0]
     weights = torch.randn(2, whole.architecture.d_model, generator=torch.Generator().manual_seed(0))
     detector = Detector((0, 1), weights, 0.0, 0.0, whole.fingerprint)
     prompts = [encode(whole, text).prompt for text in (case.adversarial_prompt, "Why?")]
