@@ -35,7 +35,16 @@ def options() -> argparse.ArgumentParser:
     model.add_argument(
         "--dtype", default="auto", help="auto, float32, bfloat16, float16, nf4, fp4, int8 or fp8 (default: auto)"
     )
-    model.add_argument("--device-map", default=None, choices=["auto"], help="spread a large model over devices")
+    model.add_argument(
+        "--device-map", default=None, choices=["auto"], help="spread a large model over cards, CPU memory and disk"
+    )
+    model.add_argument(
+        "--max-memory",
+        action="append",
+        default=[],
+        metavar="DEVICE=SIZE",
+        help="with --device-map: what a card or cpu may hold of it, 0=70GiB or cpu=200GiB; repeatable",
+    )
     model.add_argument(
         "--path",
         action="append",
@@ -208,7 +217,7 @@ def load_page(
     opening.say("Loading the program", 0.05)
     with no_interrupt_missed():
         from inspector.errors import InspectorError
-        from inspector.model import load
+        from inspector.model import load, read_max_memory
 
     opening.say(f"Loading {name}", 0.3)
     try:
@@ -218,6 +227,7 @@ def load_page(
             dtype=chosen.dtype,
             revision=chosen.revision,
             device_map=chosen.device_map,
+            max_memory=read_max_memory(chosen.max_memory),
             paths=paths or None,
         )
         opening.say("Building the page", 0.6)

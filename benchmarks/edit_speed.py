@@ -20,9 +20,10 @@ from functools import partial
 import torch
 
 from editing import EditResult, preset, run
+from editing.command import add_model, load_model
 from editing.methods.dinm import DinmSettings, dinm
 from editing.replay import FullReplay, ReplayFactory, TailReplay
-from inspector.model import InspectedModel, PromptFormat, encode, load
+from inspector.model import InspectedModel, PromptFormat, encode
 from inspector.model.encoding import tokenise
 from inspector.safeedit import Case, bundled_cases
 
@@ -84,7 +85,7 @@ def edit(
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=None, help="embedded model by default")
+    add_model(parser, "cpu")
     parser.add_argument("--blocks", type=int, nargs="+", default=[0, 8, 15, 22, 28, 29])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--prompt-tokens", type=int, default=103)
@@ -96,7 +97,7 @@ def main() -> None:
     plain_float32: dict[int, tuple[EditResult, float]] = {}
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} cores")
     for dtype in options.dtypes:
-        model = load(options.model, device="cpu", dtype=dtype)
+        model = load_model(argparse.Namespace(**{**vars(options), "dtype": dtype}))
         case = sized_case(model, options.prompt_tokens, options.answer_tokens)
         prompt = len(encode(model, case.adversarial_prompt, None, PLAIN).prompt)
         target = len(tokenise(model, case.safe, special=False))

@@ -35,7 +35,7 @@ from editing.memory import memory_told
 from editing.methods.dinm import dinm
 from inspector.errors import InspectorError
 from inspector.locators import LOCATORS, Located, NotLocated, Setup, agreement, locate_with
-from inspector.model import InspectedModel, encode, load
+from inspector.model import InspectedModel, encode
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.exam import EVALUATIONS
 from inspector.safeedit.scores import mean
@@ -160,7 +160,7 @@ def speed(options: argparse.Namespace) -> None:
     case = chosen_cases(False, 1)[0]
     timed: dict[str, dict[int, float]] = {}
     for dtype in options.dtypes:
-        model = load(options.model, device="cpu", dtype=dtype)
+        model = load_model(argparse.Namespace(**{**vars(options), "dtype": dtype}))
         tokens = len(encode(model, case.adversarial_prompt, case.safe).tokens)
         run(make_atlas(model, case, AtlasSettings(blocks=(model.blocks - 1,))))  # harmless answers, warm up
         print(f"\n{model.name}, base {dtype}, {tokens} tokens, atlas of {model.blocks} blocks x 3 updates")

@@ -232,7 +232,7 @@ def cost(model: InspectedModel, cases: Sequence[Case]) -> None:
             try:
                 with memory_told():
                     block = divergence(model, case).toxic_layer()
-                    with peak_memory(model.device) as peak:
+                    with peak_memory(*model.devices) as peak:
                         result = run(METHODS[key].run(model, case, block, settings))
             except InspectorError as error:
                 failed[str(case.identifier)] = error.user_message()

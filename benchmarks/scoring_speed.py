@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 import torch
 
-from inspector.model import VANILLA, Decoding, Delta, InspectedModel, Patch, Row, batching, encode, load
+from inspector.command import add_model, load_model
+from inspector.model import VANILLA, Decoding, Delta, InspectedModel, Patch, Row, batching, encode
 from inspector.model.batching import generate, plan
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.questions import FULL, Size, make_exam
@@ -48,9 +49,9 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[4, 12, 24], help="prompts in a batch")
     parser.add_argument("--prompts", type=int, default=24, help="number of prompts")
     parser.add_argument("--tokens", type=int, default=48, help="longest answer")
-    parser.add_argument("--dtype", default="float32")
+    add_model(parser, dtype="float32")
     chosen = parser.parse_args()
-    model = load(dtype=chosen.dtype)
+    model = load_model(chosen)
     exam = make_exam(bundled_cases()[0], Size(2, FULL.harmless, 0, 0))[: chosen.prompts]
     prompts = [encode(model, question.prompt).prompt for question in exam]
     block = model.architecture.last_block

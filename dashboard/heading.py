@@ -13,7 +13,7 @@ VIEWS = {"operate": "Operate", "stress": "Stress test", "why": "Why this layer",
 
 def header(model: InspectedModel) -> str:
     """Return the page's name and the chip of the model."""
-    about = f"{model.blocks} layers · {escape(model.dtype_name)} · {escape(str(model.device))}"
+    about = f"{model.blocks} layers · {escape(model.dtype_name)} · {escape(' + '.join(map(str, model.devices)))}"
     chip = f"<b>{escape(model.name)}</b> · {about}"
     return (
         '<header class="mast"><button type="button" class="chip chip-button" id="skip">Skip the case</button>'

@@ -205,7 +205,7 @@ def _edited(
     own = settings.of(method.key)
     given = companions if method.learns_from_companions else ()
     trace: list[Step] = []
-    with peak_memory(model.device) as peak:
+    with peak_memory(*model.devices) as peak:
         run = method.run(model, case, block, own, companions=given, cancel=cancel)
         while True:
             try:

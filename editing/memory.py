@@ -26,21 +26,23 @@ class MemoryPeak:
 
 
 @contextmanager
-def peak_memory(device: torch.device) -> Iterator[MemoryPeak]:
+def peak_memory(*devices: torch.device) -> Iterator[MemoryPeak]:
     """Measure how far memory grows above what is in use at the start.
 
-    On CUDA that is what torch has allocated; elsewhere the resident memory of the whole process, looked at every
-    20 ms, so other visitors' work counts as well. Free memory that the process still holds is given back first
-    (on Linux); without that it would be used again unseen.
+    On CUDA that is what torch has allocated, the sum of each device's peak; elsewhere the resident memory of the whole
+    process, looked at every 20 ms, so other visitors' work counts as well. Free memory that the process still holds is
+    given back first (on Linux); without that it would be used again unseen.
     """
     peak = MemoryPeak()
-    if device.type == "cuda":
-        start = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
+    cards = [device for device in devices if device.type == "cuda"]
+    if cards:
+        start = sum(torch.cuda.memory_allocated(device) for device in cards)
+        for device in cards:
+            torch.cuda.reset_peak_memory_stats(device)
         try:
             yield peak
         finally:
-            peak.mebibytes = (torch.cuda.max_memory_allocated(device) - start) / 2**20
+            peak.mebibytes = (sum(torch.cuda.max_memory_allocated(device) for device in cards) - start) / 2**20
         return
     import psutil
 

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from inspector.errors import EditError
 from inspector.model.counted import Counted, only_counted
 from inspector.model.hooks import rewrite_output
 from inspector.model.inspected import InspectedModel
+from inspector.model.offloaded import is_offloaded
 from inspector.model.tails import Tails, with_weight
 
 
@@ -40,24 +41,21 @@ class ReplayFactory(Protocol):
 def master_weight(model: InspectedModel, block: int) -> Tensor:
     """Return a float32 copy ``[d_model, d_ff]`` of a block's down-projection, whatever the model's dtype.
 
-    Raises:
-        EditError: The weight is not in memory (offloaded).
+    It lies where the block computes. An offloaded weight is fetched for it; the model's own stays where it is.
     """
-    weight = model.architecture.down_weight(block)
-    require_in_memory(weight, block)
-    return weight.detach().float().clone()
+    return model.architecture.down_weight(block).detach().float().clone()
 
 
-def require_in_memory(weight: Tensor, block: int) -> None:
-    """Check that a weight of a block can be read.
+def require_in_memory(module: nn.Module, block: int) -> None:
+    """Check that the weights of a projection stay in memory while it is trained.
 
     Raises:
-        EditError: It is offloaded.
+        EditError: They are offloaded.
     """
-    if weight.device.type == "meta":
+    if is_offloaded(module):
         raise EditError(
-            f"The weights of block {block} are offloaded, not in memory. Load the model without offloading, "
-            "or on a larger device."
+            f"The weights of block {block} are offloaded, not in memory, and all blocks cannot be trained like that. "
+            "Load the model without offloading, or use a method that edits one matrix, DINM for example."
         )
 
 

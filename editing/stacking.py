@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from editing.gate import small_exam
 from editing.progress import EditEvents, EditResult, Preparation, part_of
-from editing.replay import require_in_memory
 from editing.trainee import shared_copy
 from inspector.errors import EditError, PatchError
 from inspector.model import Decoding, Delta, InspectedModel, Patch, Row
 from inspector.model.architecture import canonical_weight
+from inspector.model.offloaded import held
 from inspector.safeedit import Case
 from inspector.safeedit.exam import ExamResult, examine
 from inspector.safeedit.judges import EmbeddedJudge
@@ -92,7 +92,6 @@ def carrying(model: InspectedModel, patch: Patch) -> InspectedModel:
 
     Raises:
         PatchError: The patch belongs to another base model, or names a part that this one lacks.
-        EditError: A matrix is offloaded.
     """
     if patch.fingerprint != model.fingerprint:
         raise PatchError(
@@ -244,7 +243,6 @@ class _Carried(nn.Linear):
     def __init__(self, base: nn.Module, delta: Delta) -> None:
         nn.Module.__init__(self)  # no weight of its own to draw
         weight = canonical_weight(base)
-        require_in_memory(weight, delta.block)
         if weight.shape != delta.shape:
             raise PatchError(
                 f"The patch changes {delta.module} as a matrix of {delta.shape}, and it is one of "
@@ -253,7 +251,7 @@ class _Carried(nn.Linear):
         self.out_features, self.in_features = weight.shape
         merged = weight.detach().float() + delta.dense().to(weight.device)
         self.weight = nn.Parameter(merged, requires_grad=False)
-        self.bias = getattr(base, "bias", None)
+        self.bias = held(base, "bias")
         self.eval()
 
     @classmethod
@@ -278,10 +276,10 @@ def _sum(one: Delta, other: Delta) -> Delta:
             f"Both patches change {one.module}, as matrices of {one.shape} and {other.shape}. Stack edits of one model."
         )
     if one.right is not None and other.right is not None:
-        right = torch.cat([one.right, other.right])
+        right = torch.cat([one.right, other.right.to(one.right.device)])
         if len(right) < min(one.shape):
-            return replace(one, left=torch.cat([one.left, other.left], dim=1), right=right)
-    return Delta(one.module, one.block, one.dense() + other.dense())
+            return replace(one, left=torch.cat([one.left, other.left.to(one.left.device)], dim=1), right=right)
+    return Delta(one.module, one.block, one.dense() + other.dense().to(one.left.device))
 
 
 def _parts(patch: Patch) -> list[dict[str, Any]]:

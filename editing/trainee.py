@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Literal, get_args
 
@@ -23,6 +24,7 @@ from inspector.errors import EditError
 from inspector.model import Delta, InspectedModel
 from inspector.model.architecture import canonical_shape, canonical_weight
 from inspector.model.counted import counted_logits
+from inspector.model.offloaded import place, stores
 from inspector.model.patch import square_norm
 from inspector.model.quantised import shared_with_copies
 from inspector.model.waiting import read
@@ -120,17 +122,19 @@ def trainee(model: InspectedModel, trained: TrainedScope = TrainedScope()) -> Tr
     for block in range(model.blocks):
         for module in model.architecture.projections(block).values():
             canonical_shape(module)  # refuses what cannot be trained on
-            require_in_memory(module.weight, block)
+            require_in_memory(module, block)
     if trained.scope == "full":
         if model.quantisation is not None:
             raise EditError(
                 f"The weights of this model are quantised ({model.quantisation}), and whole ones are not trained on "
                 "them. Set scope to 'LoRA', or load the model with --dtype bfloat16."
             )
-        weights = sum(
-            math.prod(canonical_shape(module)) for name, module in model.network.named_modules() if name in names
-        )
-        require_free_memory(model.device, COPIES * 4 * weights)
+        weights: Counter[torch.device] = Counter()
+        for name in names:
+            module = model.network.get_submodule(name)
+            weights[place(module)] += math.prod(canonical_shape(module))
+        for device, count in weights.items():
+            require_free_memory(device, COPIES * 4 * count)
     with model.lock:  # no hook of a running measurement is copied
         network = shared_copy(model.network)
     if trained.scope == "full":
@@ -140,11 +144,12 @@ def trainee(model: InspectedModel, trained: TrainedScope = TrainedScope()) -> Tr
 
 
 def shared_copy(network: nn.Module) -> nn.Module:
-    """Return a copy of the module tree that shares every parameter and buffer, and quantised weights' scales.
+    """Return a copy of the module tree that shares every parameter and buffer.
 
-    Hold the model's lock meanwhile, so that no hook of a running measurement is copied.
+    It also shares quantised weights' scales and what offloaded ones are kept in. Hold the model's lock meanwhile, so
+    that no hook of a running measurement is copied.
     """
-    besides = shared_with_copies(network)
+    besides = (*shared_with_copies(network), *stores(network))
     shared: dict[int, object] = {id(part): part for part in (*network.parameters(), *network.buffers(), *besides)}
     copied = copy.deepcopy(network, shared)
     for name, parameter in copied.named_parameters():

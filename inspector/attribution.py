@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from inspector.model.architecture import Architecture
 from inspector.model.counted import Counted, only_counted
 from inspector.model.hooks import observe_inputs, observe_outputs
 from inspector.model.inspected import InspectedModel
+from inspector.model.offloaded import held, place
 from inspector.model.patch import VANILLA, Row
 from inspector.model.prompt_format import PromptFormat
 from inspector.safeedit.cases import Case
@@ -67,7 +69,7 @@ def freeze_norm(norm: nn.Module | None, state: Tensor) -> FrozenNorm:
     dtype = next((p.dtype for p in norm.parameters()), torch.float32)
 
     def normed(vector: Tensor) -> Tensor:
-        return norm(vector.to(dtype)[None, None]).float()[0, 0]
+        return norm(vector.to(dtype)[None, None]).float()[0, 0].to(state.device)  # it may compute elsewhere
 
     signs = torch.ones_like(state)
     signs[1::2] = -1.0
@@ -176,7 +178,7 @@ def direct_logit_attribution(
     before = [entering[0], *(states[n] for n in range(architecture.last_block))]
     whole = np.array([part(states[n].to(before[n].device) - before[n]) for n in range(model.blocks)])
     mlp = np.array([part(written[n]) for n in range(model.blocks)]) if split else whole
-    own_bias = getattr(architecture.unembedding, "bias", None)
+    own_bias = held(architecture.unembedding, "bias")
     bias = float(frozen.bias.double() @ direction.double())
     bias += 0.0 if own_bias is None else float(own_bias[safe] - own_bias[unsafe])
     return LogitAttribution(
@@ -196,8 +198,9 @@ def block_attribution(
 ) -> np.ndarray:
     """Return ``[blocks]`` gradient x activation of the margin at every MLP's output, summed over positions.
 
-    Computed by Captum's ``LayerGradientXActivation`` in one forward and one backward pass: to first order, what the
-    margin log P(safe) - log P(unsafe) would lose without this MLP, nats a token.
+    Computed by Captum's ``LayerGradientXActivation`` in one forward and one backward pass (one on each device where
+    blocks compute: it takes layers of one device): to first order, what the margin log P(safe) - log P(unsafe) would
+    lose without this MLP, nats a token.
 
     Raises:
         CaseError: An answer is empty, or both are the same.
@@ -218,8 +221,20 @@ def block_attribution(
         only_counted(model.architecture.unembedding, counted),
         torch.enable_grad(),
     ):
-        method = LayerGradientXActivation(margin, mlp_writers(model.architecture))
-        found = method.attribute(embeddings)
-    parts = [part[0] if isinstance(part, tuple) else part for part in found]
+        found: dict[nn.Module, Tensor] = {}
+        for writers in _by_device(mlp_writers(model.architecture)):
+            for writer, part in zip(
+                writers, LayerGradientXActivation(margin, writers).attribute(embeddings), strict=True
+            ):
+                found[writer] = part[0] if isinstance(part, tuple) else part
+    parts = [found[writer] for writer in mlp_writers(model.architecture)]
     model.require_finite("attribution", parts)
     return np.array([float(part.detach().float().sum()) / model.gradient_scale for part in parts])
+
+
+def _by_device(modules: Sequence[nn.Module]) -> list[list[nn.Module]]:
+    """Return modules in groups that compute on the same device."""
+    groups: dict[torch.device, list[nn.Module]] = {}
+    for module in modules:
+        groups.setdefault(place(module), []).append(module)
+    return list(groups.values())

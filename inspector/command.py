@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from inspector.errors import CaseError
-from inspector.model import SUFFIX, InspectedModel, PromptFormat, load
+from inspector.model import SUFFIX, InspectedModel, PromptFormat, load, read_max_memory
 from inspector.model.loading import TYPES
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.layouts import SPLITS, read_cases
@@ -22,11 +22,36 @@ def add_model(parser: argparse.ArgumentParser, device: str = "auto", dtype: str 
     parser.add_argument("--revision", help="of a hub model")
     parser.add_argument("--device", default=device, help=f"auto, cpu, cuda or cuda:1 (default: {device})")
     parser.add_argument("--dtype", default=dtype, help=f"{TYPES} (default: {dtype})")
+    add_spread(parser)
+
+
+def add_spread(parser: Any) -> None:
+    """Add the options that spread a large model, to a parser or a group of one."""
+    parser.add_argument("--device-map", choices=["auto"], help="spread a large model over cards, CPU memory and disk")
+    parser.add_argument(
+        "--max-memory",
+        action="append",
+        default=[],
+        metavar="DEVICE=SIZE",
+        help="with --device-map: what a card or cpu may hold of it, 0=70GiB or cpu=200GiB; repeatable",
+    )
 
 
 def load_model(chosen: argparse.Namespace) -> InspectedModel:
-    """Load the model that the options of :func:`add_model` name."""
-    return load(chosen.model, device=chosen.device, dtype=chosen.dtype, revision=chosen.revision)
+    """Load the model that the options of :func:`add_model` name.
+
+    Raises:
+        ModelLoadError: See :func:`inspector.model.load`.
+        ArchitectureError: See there.
+    """
+    return load(
+        chosen.model,
+        device=chosen.device,
+        dtype=chosen.dtype,
+        revision=chosen.revision,
+        device_map=chosen.device_map,
+        max_memory=read_max_memory(chosen.max_memory),
+    )
 
 
 def add_format(parser: argparse.ArgumentParser) -> None:

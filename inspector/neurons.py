@@ -17,6 +17,7 @@ from inspector.contrast import contrast, mlp_trace
 from inspector.errors import PatchError
 from inspector.model.architecture import canonical_weight
 from inspector.model.inspected import InspectedModel
+from inspector.model.offloaded import place
 from inspector.model.patch import VANILLA, Delta, Patch, Row
 from inspector.model.prompt_format import PromptFormat
 from inspector.safeedit.cases import Case
@@ -178,10 +179,11 @@ def token_effects(
     with model.lock:
         for norm in (architecture.part_of_block(block, architecture.paths.after_mlp), architecture.final_norm):
             vectors = _through(norm, vectors)
-    vectors = vectors.to(architecture.head_device)
-    if architecture.project_out is not None:
-        vectors = vectors @ canonical_weight(architecture.project_out).float().T
-    scores = vectors @ canonical_weight(architecture.unembedding).float().T
+    for projection in (architecture.project_out, architecture.unembedding):
+        if projection is not None:
+            weight = canonical_weight(projection).float()
+            vectors = vectors.to(weight.device) @ weight.T
+    scores = vectors
     high, low = scores.topk(tokens, dim=-1).indices, (-scores).topk(tokens, dim=-1).indices
     return [
         (model.token_texts(one.tolist()), model.token_texts(two.tolist())) for one, two in zip(high, low, strict=True)
@@ -190,7 +192,7 @@ def token_effects(
 
 def _through(norm: nn.Module | None, vectors: Tensor) -> Tensor:
     """Return what a norm makes of vectors ``[..., d_model]`` that are added to its input, its scale left out."""
-    device = next((p.device for p in norm.parameters()), vectors.device) if norm is not None else vectors.device
+    device = vectors.device if norm is None or next(norm.parameters(), None) is None else place(norm)
     state = torch.linspace(0.5, 2.0, vectors.shape[-1], device=device)  # its mean is not zero, so centring shows
     return freeze_norm(norm, state)(vectors.to(device))
 

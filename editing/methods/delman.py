@@ -277,7 +277,8 @@ class _Search:
                     tails, labels = self._unsafe
                     there = token_log_probabilities(self._logits(tails, added, self._places[:1]), labels)
                     other = there.mean().exp()
-            total = loss + settings.weight_decay * added.square().sum() / self._size**2
+            decay = settings.weight_decay * added.square().sum() / self._size**2
+            total = loss + decay.to(loss.device)
             return Signs(total, loss.detach(), 0.0, -own, own.exp(), other)
 
         @torch.no_grad()

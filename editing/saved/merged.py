@@ -13,7 +13,9 @@ from editing.saved.files import check_patch
 from inspector.errors import PatchError
 from inspector.model import InspectedModel, Row
 from inspector.model.architecture import canonical_weight
+from inspector.model.memory_need import bytes_of
 
+_REMEDY = "Save the edit as a patch, or merge it on a larger machine."
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
 """Largest difference of a logit between the merged and the live edit, as a share of the logits' own spread: in half
 precision the sum of weight and change is rounded, the live edit's change is not."""
@@ -49,7 +51,9 @@ def save_merged(model: InspectedModel, row: Row, folder: Path) -> float:
             "rounded away. Save it as a patch or as an adapter."
         )
     check_patch(model, row.patch)
-    require_free_memory(model.device, 2 * sum(p.numel() * p.element_size() for p in model.network.parameters()))
+    for device, count in bytes_of(model.network).items():
+        if device.type != "meta":  # what is offloaded is written and read again piece by piece
+            require_free_memory(device, 2 * count, "Writing the model and reading it again", _REMEDY)
     changed = {}
     for delta in row.patch.deltas:
         module = model.network.get_submodule(delta.module)
@@ -74,10 +78,11 @@ def save_merged(model: InspectedModel, row: Row, folder: Path) -> float:
 def _checked(model: InspectedModel, row: Row, folder: Path) -> float:
     from transformers import AutoModelForCausalLM
 
+    spread_over = getattr(model.network, "hf_device_map", None) or {"": model.device}
     written = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=model.dtype, trust_remote_code=False, use_safetensors=True
+        folder, dtype=model.dtype, trust_remote_code=False, use_safetensors=True, device_map=spread_over
     ).eval()
-    difference, spread = largest_difference(model, row, written.to(model.device), probes(model))
+    difference, spread = largest_difference(model, row, written, probes(model))
     allowed = TOLERANCE.get(model.dtype, 0.5) * spread
     if not difference <= allowed:
         raise PatchError(

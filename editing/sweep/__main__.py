@@ -17,6 +17,7 @@ from editing.sweep.report import report
 from editing.sweep.settings import AUTO, SweepSettings
 from editing.sweep.store import About, Store, only_one
 from editing.sweep.work import cases_of, with_block
+from inspector.command import add_spread
 from inspector.errors import CaseError, InspectorError
 from inspector.model.loading import TYPES
 from inspector.presets import PRESETS
@@ -84,6 +85,7 @@ def options() -> argparse.ArgumentParser:
     model.add_argument("--revision", default=None, help="branch, tag or commit of a hub model")
     model.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     model.add_argument("--dtype", default="auto", help=TYPES)
+    add_spread(model)
     engine = parser.add_argument_group("engine")
     engine.add_argument("--engine", default="local", choices=("local", "ray"), help="this process, or a Ray cluster")
     engine.add_argument("--address", default="auto", help="Ray: auto, local (start one here), or an address")
@@ -147,6 +149,8 @@ def _settings(chosen: argparse.Namespace) -> SweepSettings:
         revision=chosen.revision,
         device=chosen.device,
         dtype=chosen.dtype,
+        device_map=chosen.device_map,
+        max_memory=tuple(chosen.max_memory),
     )
 
 

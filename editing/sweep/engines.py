@@ -13,7 +13,7 @@ from editing.sweep.settings import SweepSettings
 from editing.sweep.store import Finished
 from editing.sweep.work import texts_of, work
 from inspector.errors import EditError, InspectorError, OutOfMemory
-from inspector.model import InspectedModel, load
+from inspector.model import InspectedModel, load, read_max_memory
 from inspector.safeedit.cases import Case
 from inspector.safeedit.judges import load_judge
 from inspector.safeedit.questions import QuestionSets
@@ -26,7 +26,14 @@ Todo = Sequence[tuple[int, Case]]
 def load_all(settings: SweepSettings) -> tuple[InspectedModel, Judge]:
     """Load the model and the judge that the settings name."""
     name = None if settings.model == "embedded" else settings.model
-    model = load(name, device=settings.device, dtype=settings.dtype, revision=settings.revision)
+    model = load(
+        name,
+        device=settings.device,
+        dtype=settings.dtype,
+        revision=settings.revision,
+        device_map=settings.device_map,
+        max_memory=read_max_memory(settings.max_memory),
+    )
     return model, load_judge(settings.judge, device=settings.device)
 
 

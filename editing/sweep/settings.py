@@ -56,6 +56,8 @@ class SweepSettings:
         revision: Its revision on the hub.
         device: Its device.
         dtype: Its data type.
+        device_map: ``auto`` to spread it, see :func:`inspector.model.load`.
+        max_memory: What of it each device may hold, entries as ``0=70GiB``.
     """
 
     cases: str = "bundled"
@@ -79,6 +81,8 @@ class SweepSettings:
     revision: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    device_map: str | None = None
+    max_memory: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.block not in (AUTO, NOWHERE, TOXIC, ONCE) and not self.block.isdecimal():

@@ -4,7 +4,7 @@ from inspector.model.detector import Detector
 from inspector.model.encoding import Encoded, encode
 from inspector.model.generation import Answers, Decoding, answer, stream
 from inspector.model.inspected import InspectedModel
-from inspector.model.loading import from_parts, load
+from inspector.model.loading import from_parts, load, read_max_memory
 from inspector.model.patch import VANILLA, Delta, Patch, Row
 from inspector.model.prompt_format import SUFFIX, PromptFormat
 
@@ -24,5 +24,6 @@ __all__ = [
     "encode",
     "from_parts",
     "load",
+    "read_max_memory",
     "stream",
 ]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from inspector.errors import ArchitectureError
 from inspector.model.hooks import observe_inputs, observe_outputs
+from inspector.model.offloaded import held, place
 from inspector.model.quantised import dequantised, quantisation, shape_of
 
 
@@ -132,8 +133,8 @@ class Architecture:
 
     @cached_property
     def head_device(self) -> torch.device:
-        """Device of the unembedding."""
-        return next(self.unembedding.parameters()).device
+        """Device on which the unembedding computes."""
+        return place(self.unembedding)
 
     def check_block(self, block: int) -> int:
         """Return ``block`` if the model has it.
@@ -194,10 +195,27 @@ def canonical_weight(module: nn.Module) -> Tensor:
     each call (:mod:`inspector.model.quantised`): ask for one at a time, and for :func:`canonical_shape` where that will
     do.
 
+    An offloaded one is fetched to where its module computes.
+
     Raises:
         ArchitectureError: The module is no projection, or quantised in a way that is not known.
     """
-    weight = getattr(module, "weight", None)
+    return _canonical(module, held(module))
+
+
+def canonical_shape(module: nn.Module) -> tuple[int, int]:
+    """Return the shape ``(out, in)`` of :func:`canonical_weight`; nothing is fetched or dequantised.
+
+    Raises:
+        ArchitectureError: See there.
+    """
+    if isinstance(module, nn.Linear) and quantisation(module) is not None:
+        return shape_of(module)
+    out, into = _canonical(module, getattr(module, "weight", None)).shape
+    return int(out), int(into)
+
+
+def _canonical(module: nn.Module, weight: Tensor | None) -> Tensor:
     if isinstance(module, nn.Linear) and weight is not None:
         return weight if quantisation(module) is None else dequantised(module)
     if type(module).__name__ == "Conv1D" and weight is not None:
@@ -206,18 +224,6 @@ def canonical_weight(module: nn.Module) -> Tensor:
         f"A down-projection of type {type(module).__name__} cannot be edited. Load the model with "
         "plain (unquantised) nn.Linear or Conv1D weights, with --dtype nf4 or int8, or an FP8 checkpoint."
     )
-
-
-def canonical_shape(module: nn.Module) -> tuple[int, int]:
-    """Return ``(out, in)`` of a projection; a quantised one is not dequantised for it.
-
-    Raises:
-        ArchitectureError: See :func:`canonical_weight`.
-    """
-    if isinstance(module, nn.Linear) and quantisation(module) is not None:
-        return shape_of(module)
-    rows, columns = canonical_weight(module).shape
-    return rows, columns
 
 
 def resolve(model: nn.Module, overrides: Mapping[str, str] | None = None) -> Architecture:
@@ -325,7 +331,7 @@ def _refuse_mixture_of_experts(model: nn.Module, config, family: str) -> None:
 @torch.no_grad()
 def _check_against_forward(model: nn.Module, architecture: Architecture) -> None:
     """Run two tokens and compare every hooked state with what the model itself reports."""
-    device = model.get_input_embeddings().weight.device
+    device = place(model.get_input_embeddings())
     token_ids = torch.tensor([[1, min(5, architecture.vocabulary - 1)]], device=device)
     outputs: dict[int, Tensor] = {}
     inner: dict[int, Tensor] = {}

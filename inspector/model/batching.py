@@ -269,7 +269,8 @@ def _read(model: InspectedModel, prompts: Sequence[Sequence[int]], lines: Sequen
 def _last_logits(model: InspectedModel, inputs: Tensor, lengths: Tensor, cache: Any) -> Tensor:
     """Return the logits at each line's last real position, computing as few others as the network allows."""
     wanted, place = lengths.unique(return_inverse=True)
-    only = {"logits_to_keep": (wanted - 1).to(inputs.device)} if model.last_logits_only else {}
+    # A list is an index on any device; a tensor would have to lie where the last block computes.
+    only = {"logits_to_keep": (wanted - 1).tolist()} if model.last_logits_only else {}
     output = model.network(input_ids=inputs, past_key_values=cache, use_cache=True, **only)
     column = place if only else lengths - 1
     return output.logits[torch.arange(len(lengths)), column]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from inspector.errors import PromptError
 from inspector.model.architecture import Architecture
+from inspector.model.offloaded import place
 from inspector.model.patch import Row
 from inspector.model.prompt_format import Turn, has_chat_template, read_turn
 from inspector.model.quantised import quantisation_of
@@ -52,8 +53,14 @@ class InspectedModel:
 
     @property
     def device(self) -> torch.device:
-        """Device of the token embeddings, where token ids go."""
-        return self.network.get_input_embeddings().weight.device
+        """Device on which token ids are embedded, where they go."""
+        return place(self.network.get_input_embeddings())
+
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """Devices on which its parts compute, that of the embeddings first; several for a sharded model."""
+        parts = (*self.architecture.blocks, self.architecture.unembedding)
+        return tuple(dict.fromkeys((self.device, *map(place, parts))))
 
     @cached_property
     def on_one_device(self) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from inspector.errors import ModelLoadError
@@ -18,6 +20,8 @@ from inspector.model.memory_need import quantised_in, require_room
 from inspector.model.patch import fingerprint
 from inspector.model.quantised import REQUIREMENTS, prepare, quantisation_of
 
+MaxMemory = Mapping[int | str, int | str]
+"""What each device may hold of a model, in bytes or as ``20GiB``; devices are card numbers and ``cpu``."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 QUANTISED = ("nf4", "fp4", "int8", "fp8")
 """Types of quantised weights: made while loading (not FP8), or as a checkpoint has them already."""
@@ -32,6 +36,7 @@ def load(
     dtype: str = "auto",
     revision: str | None = None,
     device_map: str | None = None,
+    max_memory: MaxMemory | None = None,
     paths: Mapping[str, str] | None = None,
 ) -> InspectedModel:
     """Load a causal language model for inspection and check its architecture map.
@@ -44,7 +49,11 @@ def load(
             or ``int8`` to quantise the projections while they are read (bitsandbytes), all else as with ``auto``. A
             checkpoint that is quantised already stays as it is; those and ``fp8`` insist on it.
         revision: Branch, tag or commit of a hub model.
-        device_map: ``auto`` to spread a large model over devices with accelerate.
+        device_map: ``auto`` to spread a large model with accelerate: over all cards, what they cannot hold in CPU
+            memory and what that cannot hold on disk, from where it is fetched for each pass. With a ``device`` of
+            ``cpu`` no card is used.
+        max_memory: What of it each device may hold, for ``auto``; devices that are not named hold nothing of it, and
+            what is left stays on disk.
         paths: Dotted paths that complete the architecture map, see
             :data:`inspector.model.architecture.OVERRIDES`.
 
@@ -54,6 +63,7 @@ def load(
         ArchitectureError: Its parts are not where the map says.
     """
     target = chosen_device(device)
+    spread = _spread(target, device_map, max_memory)
     weight_type = _dtype(dtype, target)
     if name_or_path is None or str(name_or_path) == "embedded":
         name, source = embedded.NAME, embedded.ensure()
@@ -66,11 +76,16 @@ def load(
             raise ModelLoadError(f"There is no file {source}. Check the path.")
         if how is not None:
             raise ModelLoadError(f"A GGUF file is not loaded as {how}. Use the same model as safetensors.")
+        if spread:
+            raise ModelLoadError(
+                "A .gguf file is read whole and cannot be spread over devices. Give the model's folder or hub id, or "
+                "leave the device map out."
+            )
         network, tokenizer = read_gguf(source, weight_type)
     else:
         where = str(source) if source.is_dir() else name
-        network, tokenizer = _read_pretrained(where, weight_type, revision, device_map, how, target)
-    if device_map is None and quantisation_of(network) is None:  # quantised weights are where they belong
+        network, tokenizer = _read_pretrained(where, weight_type, revision, spread, how, target)
+    if not spread and quantisation_of(network) is None:  # quantised weights are where they belong
         network = network.to(target)
     network.eval().requires_grad_(False)
     try:
@@ -95,8 +110,47 @@ def from_parts(network: Any, tokenizer: Any, name: str, paths: Mapping[str, str]
     )
 
 
+def read_max_memory(entries: Sequence[str]) -> MaxMemory | None:
+    """Read ``DEVICE=SIZE`` entries, such as ``0=70GiB`` and ``cpu=200GiB``; ``None`` for no entry.
+
+    Raises:
+        ModelLoadError: An entry is of another form.
+    """
+    found: dict[int | str, int | str] = {}
+    for entry in entries:
+        read = re.fullmatch(r"(cpu|\d+)=(\d+(?:\.\d+)?)([KMG])(i?)B", entry, re.IGNORECASE)
+        if read is None:
+            raise ModelLoadError(f"'{entry}' is no DEVICE=SIZE. Write a card's number or cpu: 0=70GiB, cpu=200GiB.")
+        name, size, unit, binary = read.groups()
+        whole = float(size) * (1024 if binary else 1000) ** (1 + "KMG".index(unit.upper()))
+        found[int(name) if name.isdecimal() else name.lower()] = int(whole)
+    return found or None
+
+
+def _spread(device: torch.device, device_map: str | None, max_memory: MaxMemory | None) -> dict[str, Any]:
+    """Return the options that spread a model; none for one device."""
+    if device_map is None:
+        if max_memory:
+            raise ModelLoadError("What each device may hold is for a spread model. Add --device-map auto.")
+        return {}
+    if device_map != "auto":
+        raise ModelLoadError(f"'{device_map}' is no way to spread a model. Use auto.")
+    if device.index is not None:
+        raise ModelLoadError(
+            f"A spread model is not loaded on {device} alone. Leave --device out and name the cards with --max-memory."
+        )
+    if max_memory is None and device.type == "cpu":
+        max_memory = {"cpu": int(0.9 * psutil.virtual_memory().available)}  # as transformers does, but on no card
+    return {"device_map": device_map, **({"max_memory": dict(max_memory)} if max_memory else {})}
+
+
 def _read_pretrained(
-    where: str, dtype: torch.dtype, revision: str | None, device_map: str | None, how: str | None, target: torch.device
+    where: str,
+    dtype: torch.dtype,
+    revision: str | None,
+    spread: Mapping[str, Any],
+    how: str | None,
+    target: torch.device,
 ) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -106,9 +160,8 @@ def _read_pretrained(
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **options)
         config = AutoConfig.from_pretrained(where, trust_remote_code=False, **options)
         quantised = _quantised(where, config, how, target)
-        if device_map:
-            options["device_map"] = device_map
-        else:
+        options |= spread
+        if not spread:
             plain = str(dtype).removeprefix("torch.")
             require_room(config, quantised or plain, plain, target)
         if quantised:

@@ -8,6 +8,7 @@ A GB is 10^9 bytes.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,11 +90,16 @@ class Shape:
     largest: int
 
 
-def bytes_of(network: nn.Module) -> int:
-    """Return the bytes that a network's weights take: parameters, buffers and scales, shared ones once."""
-    besides = [tensor for _, tensor in beside_parameters(network)]
-    tensors = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers(), *besides)}
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+def bytes_of(network: nn.Module) -> dict[torch.device, int]:
+    """Return the bytes that all weights and buffers of a network take on each device, shared ones once.
+
+    Offloaded ones are counted on ``meta``.
+    """
+    tensors = [*network.parameters(), *network.buffers(), *(tensor for _, tensor in beside_parameters(network))]
+    found: Counter[torch.device] = Counter()
+    for tensor in {id(tensor): tensor for tensor in tensors}.values():
+        found[tensor.device] += tensor.numel() * tensor.element_size()
+    return dict(found)
 
 
 def free_memory(device: torch.device) -> int:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from inspector.errors import PatchError
 from inspector.model.detector import Detector
+from inspector.model.offloaded import named_weights
 from inspector.model.prompt_format import PromptFormat
 from inspector.model.quantised import name_bytes
 from inspector.model.waiting import read
@@ -279,9 +280,10 @@ def fingerprint(model: nn.Module) -> str:
     shape, so that the same checkpoint has one fingerprint in float32 and in bfloat16 and a large
     model is named in well under a second. Values of one byte, which quantised weights are made of, count as they are,
     with their scales and the way they are quantised: the same checkpoint in 4 bits is another base model.
+    Offloaded ones are fetched for it, one at a time.
     """
     digest = hashlib.sha256(str(model.config.model_type).encode())
-    for name, parameter in model.named_parameters():
+    for name, parameter in named_weights(model):
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
         if parameter.device.type == "meta":
             continue

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from inspector.model.counted import Counted
 from inspector.model.hooks import block_output, rewrite_output, stopping_before
 from inspector.model.inspected import InspectedModel
+from inspector.model.offloaded import held
 from inspector.model.passes import batch_of, copied, observed, replayed
 
 Change = Callable[[nn.Module, Tensor], Tensor]
@@ -34,7 +35,7 @@ def with_weight(weight: Tensor) -> Change:
     """
 
     def project(module: nn.Module, inputs: Tensor) -> Tensor:
-        bias = getattr(module, "bias", None)
+        bias = held(module, "bias")
         if bias is None and inputs.is_cuda and inputs.dtype != torch.float32 and not inputs.requires_grad:
             return _Product.apply(inputs, weight)
         return F.linear(inputs.float(), weight, None if bias is None else bias.float()).to(inputs.dtype)

@@ -29,6 +29,7 @@ NAMES = (
     "device",
     "dtype",
     "device-map",
+    "max-memory",
     "path",
     "host",
     "port",
@@ -213,6 +214,7 @@ def test_the_page_is_served_to_this_machine_and_says_where(serve, capsys):
         "dtype": "float32",
         "revision": "v1",
         "device_map": None,
+        "max_memory": None,
         "paths": None,
     }
 

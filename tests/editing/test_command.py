@@ -7,7 +7,7 @@ import argparse
 import pytest
 
 from editing import Preparation, command
-from inspector.errors import EditError
+from inspector.errors import EditError, ModelLoadError
 from inspector.model import SUFFIX, PromptFormat
 
 
@@ -31,10 +31,20 @@ def test_the_options_name_a_model_its_device_and_its_type(monkeypatch):
     monkeypatch.setattr("inspector.command.load", lambda name, **options: asked.append((name, options)))
     command.load_model(parsed())
     command.load_model(parsed("--model", "somebody/else", "--revision", "main", "--dtype", "bfloat16"))
+    command.load_model(parsed("--device-map", "auto", "--max-memory", "1=70GiB", "--max-memory", "cpu=1.5GB"))
+    whole = {"device_map": None, "max_memory": None}
+    spread = {"device_map": "auto", "max_memory": {1: 70 * 2**30, "cpu": 1_500_000_000}}
     assert asked == [
-        (None, {"device": "cpu", "dtype": "float32", "revision": None}),
-        ("somebody/else", {"device": "cpu", "dtype": "bfloat16", "revision": "main"}),
+        (None, {"device": "cpu", "dtype": "float32", "revision": None, **whole}),
+        ("somebody/else", {"device": "cpu", "dtype": "bfloat16", "revision": "main", **whole}),
+        (None, {"device": "cpu", "dtype": "float32", "revision": None, **spread}),
     ]
+
+
+@pytest.mark.parametrize("entry", ["70GiB", "0=", "gpu=1GB", "0=-1GB", "0=1TB", "disk=1GB", "0=1GB "])
+def test_what_a_device_may_hold_is_refused_in_another_form(entry):
+    with pytest.raises(ModelLoadError, match=r"no DEVICE=SIZE.*0=70GiB, cpu=200GiB"):
+        command.load_model(parsed("--device-map", "auto", "--max-memory", entry))
 
 
 @pytest.mark.parametrize(

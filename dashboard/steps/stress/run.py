@@ -144,12 +144,13 @@ def rounding(model: InspectedModel, session: Session) -> Generator[Progress, Non
         raise CaseError(
             "This stress test asked no harmless prompt, which rounding is measured on. Choose Quick or Full."
         )
-    require_free_memory(
-        model.device,
-        bytes_of(model.network),
-        "A second network, of the same weights rounded,",
-        "Leave the rounding row out, or use a machine with more memory.",
-    )
+    for device, count in bytes_of(model.network).items():
+        require_free_memory(
+            device,
+            count,
+            "A second network, of the same weights rounded,",
+            "Leave the rounding row out, or use a machine with more memory.",
+        )
     made = yield from rounding_exam(
         model,
         harmless,

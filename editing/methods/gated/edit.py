@@ -330,6 +330,7 @@ def _terms(
         sequences, places = [one.tokens for one in part], [one.predicting for one in part]
         with model.running(), torch.no_grad():
             vanilla = counted_logits(model, sequences, places).log_softmax(dim=-1)
+        vanilla = vanilla.to(model.architecture.head_device)  # where a tail's logits are
         harmless.append(KlTerm(TailReplay(gates, block, sequences, places), vanilla, "vanilla to edited"))
     unsafe = aligned_answer(gates, block, encode(model, case.adversarial_prompt, case.unsafe, format))
     return _Terms(learnt, harmless, unsafe)

@@ -18,6 +18,7 @@ from inspector.errors import EditError
 from inspector.model import Delta, InspectedModel
 from inspector.model.architecture import canonical_shape, canonical_weight
 from inspector.model.hooks import observe_inputs, rewrite_output
+from inspector.model.offloaded import held
 
 _FAR = 30.0
 """Where an activation that can hold a gate is all but zero on one side and all but the identity on the other."""
@@ -151,7 +152,7 @@ def rows_replaced(model: InspectedModel, block: int, rows: Rows, neurons: Tensor
 
 def bias_of(model: InspectedModel, rows: Rows, neurons: Tensor) -> Tensor:
     """Return what a projection adds for neurons whatever the input, ``[count]`` float32; a change cannot reach it."""
-    bias = getattr(_projection(model, rows.module), "bias", None)
+    bias = held(_projection(model, rows.module), "bias")
     return torch.zeros(len(neurons)) if bias is None else bias.detach().float().cpu()[neurons + rows.start]
 
 

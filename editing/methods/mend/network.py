@@ -92,21 +92,27 @@ class EditorNetwork(nn.Module):
             self._places |= {name: (key, number) for number, name in enumerate(names)}
         self.alphas = nn.Parameter(torch.full((len(shape.matrices),), shape.alpha))
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes, wherever the matrices are that it edits."""
+        return self.alphas.device
+
     def normalise_by(self, seen: Sequence[Mapping[str, Factors]]) -> None:
         """Take mean and deviation of each entry from the factors of many cases."""
         for key, transform in self.transforms.items():
             names = [name for name, place in self._places.items() if place[0] == key]
-            pairs = torch.cat([torch.cat(factors[name], dim=-1) for factors in seen for name in names])
+            pairs = torch.cat([torch.cat(factors[name], dim=-1).to(self.device) for factors in seen for name in names])
             transform.mean = pairs.mean(dim=0)
             deviation = pairs.std(dim=0)
             # An entry that was the same in every case, such as a neuron that never fired, keeps its own scale.
             transform.deviation = torch.where(deviation > 1e-12, deviation, torch.ones_like(deviation))
 
     def forward(self, factors: Mapping[str, Factors]) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return the edit of every matrix as ``left [out, tokens]`` and ``right [tokens, in]``."""
+        """Return the edit of every matrix as ``left [out, tokens]`` and ``right [tokens, in]``, where it computes."""
         edits = {}
         for alpha, (name, _) in zip(self.alphas, self.shape.matrices, strict=True):
             key, number = self._places[name]
-            inputs, gradients = self.transforms[key](factors[name], number)
+            given, by_output = (part.to(self.device) for part in factors[name])
+            inputs, gradients = self.transforms[key]((given, by_output), number)
             edits[name] = (-alpha * gradients.T, inputs)
         return edits

@@ -63,4 +63,4 @@ def load_editor(model: InspectedModel, path: Path | None = None) -> tuple[Editor
             f"The editor network {found} was trained for another base model ({record.get('fingerprint')}, this is "
             f"{model.fingerprint}). Load that model, or train one for this."
         )
-    return editor.requires_grad_(False).to(model.device).eval(), record
+    return editor.requires_grad_(False).to(model.architecture.head_device).eval(), record

@@ -65,7 +65,8 @@ def adding(left: Tensor, right: Tensor) -> Rewrite:
     """Return the rewrite that adds a low-rank change of the matrix, differentiable in its factors."""
 
     def rewrite(inputs: Tensor, output: Tensor) -> Tensor:
-        return output + (inputs.float() @ right.T @ left.T).to(output.dtype)
+        given = inputs.float()
+        return output + (given @ right.T.to(given.device) @ left.T.to(given.device)).to(output.dtype)
 
     return rewrite
 

@@ -126,7 +126,9 @@ def new_editor(model: InspectedModel, settings: MendTraining) -> EditorNetwork:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        return EditorNetwork(EditorShape(matrices, first, settings.rank, settings.alpha)).to(model.device)
+        return EditorNetwork(EditorShape(matrices, first, settings.rank, settings.alpha)).to(
+            model.architecture.head_device
+        )
 
 
 def lesson(model: InspectedModel, case: Case, editor: EditorNetwork, settings: MendTraining) -> Lesson:

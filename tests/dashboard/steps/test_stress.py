@@ -196,7 +196,7 @@ def test_rounding_without_harmless_prompts_and_without_scores_is_refused_with_th
 
 def test_a_second_network_that_does_not_fit_is_not_begun(visitor, monkeypatch, model):
     visitor.do("on_stress", stress_size="Quick", stress_tokens=4)
-    monkeypatch.setattr("editing.memory.free_memory", lambda _device: bytes_of(model.network) - 1)
+    monkeypatch.setattr("editing.memory.free_memory", lambda _device: sum(bytes_of(model.network).values()) - 1)
     monkeypatch.setattr("inspector.safeedit.yardstick.rounded", lambda _model: pytest.fail("it was begun"))
     with pytest.raises(gr.Error, match=r"second network.*more memory"):
         visitor.do("on_rounding")
@@ -206,7 +206,7 @@ def test_a_second_network_that_does_not_fit_is_not_begun(visitor, monkeypatch, m
 def test_the_bytes_of_a_network_are_those_of_its_parameters_and_buffers_tied_ones_once():
     network = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3))
     network[1].weight = network[0].weight
-    assert bytes_of(network) == 4 * (9 + 3 + 3 + 3 + 3 + 3 + 3) + 8
+    assert sum(bytes_of(network).values()) == 4 * (9 + 3 + 3 + 3 + 3 + 3 + 3) + 8
 
 
 def test_a_model_that_is_bfloat16_already_or_quantised_has_no_rounding_row_and_says_why(model):
