@@ -28,6 +28,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -229,7 +230,7 @@ def _rows(options: argparse.Namespace) -> tuple[list[Measured], dict[str, object
     return rows, {"machine": machine, "settings": json.loads(settings["shared"].as_json())}
 
 
-def _cluster(workers: int):
+def _cluster(workers: int) -> Any:
     """Start one local cluster for all rows, with room for the most workers; none where no row needs it.
 
     Raises:
@@ -241,7 +242,8 @@ def _cluster(workers: int):
         import ray
     except ImportError:
         raise EditError("Rows with workers need Ray. Run 'pip install -r requirements-cluster.txt'.") from None
-    ray.init(address="local", num_cpus=workers, include_dashboard=False, logging_level="error", log_to_driver=False)
+    options: dict[str, Any] = {"include_dashboard": False, "logging_level": "error", "log_to_driver": False}
+    ray.init(address="local", num_cpus=workers, **options)
     return ray
 
 
