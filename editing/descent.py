@@ -329,7 +329,7 @@ class Descent:
             for tensor, gradient in zip(tensors, found, strict=True):
                 if gradient is not None and self.scale != 1:
                     gradient /= self.scale
-                tensor.grad = gradient
+                tensor.grad = None if gradient is None else laid_out(gradient, tensor)
         # In float64: the squares of finite float32 numbers need not be finite in float32.
         norms = [torch.linalg.vector_norm(t.grad, dtype=torch.float64) for t in tensors if t.grad is not None]
         return torch.stack([norm.to(norms[0].device) for norm in norms]).norm()
@@ -356,6 +356,11 @@ class Descent:
             f"{method} kept no update, so nothing has changed: its first step would have gone beyond the damage budget "
             "or the finite numbers. Raise its damage budget, or lower its learning_rate or step_kl."
         )
+
+
+def laid_out(gradient: Tensor, tensor: Tensor) -> Tensor:
+    """Return a gradient laid out in memory like its tensor: fused optimisers take their numbers one by one."""
+    return gradient if gradient.stride() == tensor.stride() else torch.empty_like(tensor).copy_(gradient)
 
 
 _NOT_FINITE = (

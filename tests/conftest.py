@@ -39,8 +39,9 @@ LONGEST = (
     "test_why",
     "test_api",
     "test_sweep",
+    "test_sweep_ray",
 )
-"""Files that begin first, the sweep's, with processes of its own, last of them."""
+"""Files that begin first, the sweep's, with processes of their own, last of them."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import tiny_models
 from transformers import LlamaConfig
 
-from editing.sweep import SweepSettings
+from editing.sweep import Finished, Store, SweepSettings
 from editing.sweep.__main__ import main
 from inspector.model import InspectedModel, from_parts
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.verdict import Judge
 
+HERE = Path(__file__).resolve().parent
+"""The folder of the tests."""
+PLAIN = ["--set", "null_space=none", "--set", "own_refusals=0"]
+"""What other processes do like this one, in which fewer harmless texts are read (`tests/conftest.py`)."""
 SHORT = [
     *("--transfer", "0", "--harmless", "1", "--facts", "1", "--passages", "0"),
     *("--max-new-tokens", "6", "--set", "steps=2", "--set", "harmless_prompts=1", "--set", "harmless_tokens=2"),
@@ -73,6 +79,63 @@ def write_cases(folder: Path, count: int, **changes: Any) -> str:
     path = folder / "cases.json"
     path.write_text(json.dumps([record(number, **changes) for number in range(count)]), encoding="utf-8")
     return str(path)
+
+
+def finished(folder: Path) -> list[Finished]:
+    """Return the finished cases of a sweep."""
+    store = Store(folder)
+    try:
+        return list(store.results())
+    finally:
+        store.close()
+
+
+def stripped(results: list[Finished]) -> list:
+    """Return what two runs of the same sweep must agree on: everything but durations."""
+    found = []
+    for result in results:
+        kept = {key: value for key, value in result.record.items() if key != "exam_seconds"}
+        kept["edit"] = {key: value for key, value in kept["edit"].items() if key != "seconds"}
+        found.append((result.number, result.case, result.category, result.status, kept))
+    return found
+
+
+def note(path: Path, *words: object) -> None:
+    """Add a line to a file that several processes write."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(" | ".join(map(str, words)) + "\n")
+
+
+def noted(path: Path) -> list[list[str]]:
+    """Return the lines of such a file as words."""
+    return [line.split(" | ") for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def watch(notes: Path, amid_batch: Callable[[], None], amid_case: Callable[[int], None]) -> None:
+    """Note in this process which batches of vanilla answers it has made, and which cases it is at.
+
+    Args:
+        notes: Folder of the notes: ``batches`` has the process and the first prompt's ids of each that is made,
+            ``cases`` the process and the adversarial prompt of each whose edit is made and whose exam begins.
+        amid_batch: Called before a batch is made.
+        amid_case: Called before an exam, with the number of this process's cases so far, this one among them.
+    """
+    vanilla, work = (importlib.import_module(f"editing.sweep.{name}") for name in ("vanilla", "work"))
+    answer_once, examine, begun = vanilla.answer_once, work.examine, [0]
+
+    def answering(model, prompts, decoding):
+        amid_batch()
+        known = answer_once(model, prompts, decoding)
+        note(notes / "batches", os.getpid(), *prompts[0])
+        return known
+
+    def examining(model, questions, *rest, **named):
+        note(notes / "cases", os.getpid(), questions[0].prompt)
+        begun[0] += 1
+        amid_case(begun[0])
+        return examine(model, questions, *rest, **named)
+
+    vanilla.answer_once, work.examine = answering, examining
 
 
 def is_first(mark: Path) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from editing.atlas.made import AtlasSettings, Entry
-from editing.descent import Signs
+from editing.descent import Signs, laid_out
 from editing.replay import master_weight
 from editing.step_size import adam, first_size, measured_sizes
 from inspector.contrast import MlpTrace
@@ -85,7 +85,7 @@ class Group:
 
         def put() -> None:
             for block, weight in self.weights.items():
-                weight.grad = first.weight_gradient(block).to(weight.device)
+                weight.grad = laid_out(first.weight_gradient(block).to(weight.device), weight)
 
         loss = torch.tensor(first.value * len(self.weights))
         return Signs(loss, first.value, 0.0, first.value, math.exp(-first.value), backward=put)

@@ -68,6 +68,13 @@ def options() -> argparse.ArgumentParser:
         help="let each patch act on every prompt, or only where the model's detector fires (default: always)",
     )
     exam.add_argument("--evaluation", default="same", choices=EVALUATIONS, help=f"{said} (default: same)")
+    exam.add_argument(
+        "--vanilla",
+        default="shared",
+        choices=("shared", "paired"),
+        help="shared (default): the vanilla weights answer once what all exams ask; each case asks one batch again "
+        "with both weights, and the report says what differs. paired: anew beside every edit",
+    )
     exam.add_argument("--transfer", type=int, default=FULL.transfer, help="held-out prompts per category")
     exam.add_argument("--harmless", type=int, default=FULL.harmless, help="harmless prompts")
     exam.add_argument("--facts", type=int, default=FULL.facts, help="fact questions")
@@ -144,6 +151,7 @@ def _settings(chosen: argparse.Namespace) -> SweepSettings:
         attacks=chosen.attacks,
         evaluation=chosen.evaluation,
         acts=chosen.acts,
+        vanilla=chosen.vanilla,
         max_new_tokens=chosen.max_new_tokens,
         model=chosen.model,
         revision=chosen.revision,

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from editing.memory import memory_told
+from editing.sweep.crew import Crew, Died
 from editing.sweep.settings import SweepSettings
 from editing.sweep.store import Finished
+from editing.sweep.vanilla import Batch, answered, shared_batches, told
 from editing.sweep.work import texts_of, work
-from inspector.errors import EditError, InspectorError, OutOfMemory
+from inspector.errors import EditError
 from inspector.model import InspectedModel, load, read_max_memory
 from inspector.safeedit.cases import Case
 from inspector.safeedit.judges import load_judge
-from inspector.safeedit.questions import QuestionSets
+from inspector.safeedit.known import Answer, Asked, Known
 from inspector.safeedit.verdict import Judge
 
 Loader = Callable[[SweepSettings], tuple[InspectedModel, Judge]]
@@ -38,11 +40,17 @@ def load_all(settings: SweepSettings) -> tuple[InspectedModel, Judge]:
 
 
 def local(model: InspectedModel, judge: Judge, settings: SweepSettings, todo: Todo) -> Iterator[Finished]:
-    """Do the cases one after the other in this process."""
+    """Do the cases one after the other in this process, after the vanilla answers that they share."""
     texts = texts_of(settings)
+    known: dict[Asked, Answer] = {}
+    batches = shared_batches(model, settings, texts)
+    if batches:
+        print(told(batches), file=sys.stderr, flush=True)
+    for batch in batches:
+        known |= answered(model, batch) or {}
     for number, case in todo:
         begun = time.perf_counter()
-        status, record = work(model, judge, case, settings, texts)
+        status, record = work(model, judge, case, settings, texts, known, number)
         yield _finished(number, case, status, record, time.perf_counter() - begun)
 
 
@@ -68,22 +76,22 @@ def on_ray(
 ) -> Iterator[Finished]:
     """Do the cases on Ray workers, each with its own model; results come as they are ready, in any order.
 
-    A case whose worker dies is given to another one, once. A worker whose memory does not suffice for the model is let
-    go, and the others do its case.
+    First the workers make the vanilla answers that the cases share; the object store lends all of them to each. A case
+    whose worker dies is given to another one, once, and so is a batch of vanilla answers; where that fails as well, its
+    prompts are asked as ever.
 
     Args:
         like: The driver's model, whose base weights and data type every worker must have; ``None`` for no check.
 
     Raises:
-        EditError: Ray is not installed, there is no such cluster, it cannot hold a worker, or a worker's model is not
-            the driver's.
+        EditError: Ray is not installed, there is no such cluster, it cannot hold a worker, workers die while they load,
+            or a worker's model is not the driver's.
         OutOfMemory: No worker is left, as none had the memory to load the model.
         InspectorError: What a worker says of its model, its judge or its texts.
     """
     identity = None if like is None else (like.fingerprint, like.dtype_name)
     try:
         import ray
-        from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
     except ImportError:
         raise EditError("The engine ray needs its package. Run 'pip install -r requirements-cluster.txt'.") from None
     started = not ray.is_initialized()
@@ -91,59 +99,29 @@ def on_ray(
         _connect(ray, cluster)
     try:
         remote = ray.remote(num_gpus=cluster.gpus_per_worker, num_cpus=cluster.cpus_per_worker)(_Worker)
-        count = max(1, min(cluster.workers, len(todo)))
-        waiting, tried = list(todo), dict.fromkeys((number for number, _ in todo), 0)
-        running: dict[Any, tuple[Any, tuple[int, Case]]] = {}
-        worth_another = False  # a worker has done something since one was last started in another's place
-
-        def give(worker: Any) -> None:
-            if waiting:
-                number, case = waiting.pop(0)
-                tried[number] += 1
-                running[worker.do.remote(number, case)] = (worker, (number, case))
-
-        for _ in range(count):
-            give(remote.remote(settings, loader, identity))
-        while running:
-            ready, _ = ray.wait(list(running), num_returns=1)
-            worker, (number, case) = running.pop(ready[0])
-            try:
-                finished = ray.get(ready[0])
-            except RayTaskError as error:
-                if isinstance(error.cause, OutOfMemory):  # while it loaded: in a case it is that case's outcome
-                    ray.kill(worker)
-                    waiting.insert(0, (number, case))
-                    print("A worker has not the memory to load the model and is let go.", file=sys.stderr, flush=True)
-                    if not running and not worth_another:
-                        raise OutOfMemory(_NO_WORKER) from None
-                    if not running:  # those that could have gone when there was no case left
-                        worth_another = False
-                        give(remote.remote(settings, loader, identity))
-                    continue
-                if isinstance(error.cause, InspectorError):
-                    raise error.cause from None  # its own words, without the worker's stack
-                raise
-            except (RayActorError, OutOfMemoryError) as error:
-                if tried[number] > 1:  # it costs this case, not the others
-                    first = str(error).strip().splitlines()[0]
-                    why = f"Two workers died on this case ({first}). Give workers more memory or fewer of them."
-                    yield _finished(number, case, "failed", {"error": why}, 0.0)
-                else:
-                    waiting.insert(0, (number, case))
-                give(remote.remote(settings, loader, identity))
+        crew = Crew(lambda: remote.remote(settings, loader, identity), max(1, min(cluster.workers, len(todo))))
+        lent = ray.put(_answered_by(crew) if settings.vanilla == "shared" else {})
+        for (number, case), found in crew.do(todo, lambda worker, item: worker.do.remote(*item, [lent])):
+            if isinstance(found, Died):
+                why = f"Two workers died on this case ({found.why}). Give workers more memory or fewer of them."
+                yield _finished(number, case, "failed", {"error": why}, 0.0)
             else:
-                worth_another = True
-                give(worker)  # before the result is written, so that no worker waits for the disk
-                yield finished
+                yield found
     finally:
         if started:
             ray.shutdown()
 
 
-_NO_WORKER = (
-    "No worker has the memory to load the model. Give each worker a whole device (--gpus-per-worker 1), use fewer "
-    "workers on larger machines, or load the model in bfloat16 (--dtype bfloat16)."
-)
+def _answered_by(crew: Crew) -> dict[Asked, Answer]:
+    """Return the vanilla answers that the cases share, made by the workers, each batch by one."""
+    ((_, batches),) = crew.do(["what"], lambda worker, _: worker.batches.remote())
+    known: dict[Asked, Answer] = {}
+    if isinstance(batches, Died) or not batches:
+        return known
+    print(told(batches), file=sys.stderr, flush=True)
+    for _, found in crew.do(batches, lambda worker, batch: worker.answer.remote(batch)):
+        known |= {} if found is None or isinstance(found, Died) else found
+    return known
 
 
 def _connect(ray: Any, cluster: Cluster) -> None:
@@ -161,32 +139,47 @@ def _connect(ray: Any, cluster: Cluster) -> None:
 
 
 class _Worker:
-    """One replica of model and judge on a Ray worker, loaded with its first case.
+    """One replica of model and judge on a Ray worker.
 
-    An error while an actor is made reaches the driver as a dead worker; one in a case keeps its own words.
+    An error while an actor is made reaches the driver as a dead worker; one of ``open`` keeps its own words.
     """
 
     def __init__(self, settings: SweepSettings, loader: Loader, identity: tuple[str, str] | None) -> None:
         self._settings, self._loader, self._identity = settings, loader, identity
-        self._loaded: tuple[InspectedModel, Judge, QuestionSets] | None = None
+        self._known: Known | None = None
 
-    def _load(self) -> tuple[InspectedModel, Judge, QuestionSets]:
+    def open(self) -> None:
+        """Load model, judge and texts."""
         with memory_told():
-            model, judge = self._loader(self._settings)
-            found = (model.fingerprint, model.dtype_name)
+            self._model, self._judge = self._loader(self._settings)
+            found = (self._model.fingerprint, self._model.dtype_name)
         if self._identity is not None and found != self._identity:
             raise EditError(
                 f"A worker has base weights {found[0]} in {found[1]}, this process {self._identity[0]} in "
                 f"{self._identity[1]}. Give --dtype, and --revision for a hub model, so that all have the same."
             )
-        return model, judge, texts_of(self._settings)
+        self._texts = texts_of(self._settings)
 
-    def do(self, number: int, case: Case) -> Finished:
-        if self._loaded is None:
-            self._loaded = self._load()
-        model, judge, texts = self._loaded
+    def batches(self) -> tuple[Batch, ...]:
+        """Say what the cases have in common."""
+        return shared_batches(self._model, self._settings, self._texts)
+
+    def answer(self, batch: Batch) -> Known | None:
+        """Answer a part of it with the vanilla weights."""
+        return answered(self._model, batch)
+
+    def do(self, number: int, case: Case, lent: list[Any]) -> Finished:
+        """Do a case.
+
+        Args:
+            lent: The reference of the shared vanilla answers, in a list, so that they are fetched once a worker.
+        """
+        if self._known is None:
+            import ray
+
+            self._known = ray.get(lent[0])
         begun = time.perf_counter()
-        status, record = work(model, judge, case, self._settings, texts)
+        status, record = work(self._model, self._judge, case, self._settings, self._texts, self._known, number)
         return _finished(number, case, status, record, time.perf_counter() - begun)
 
 

@@ -13,6 +13,7 @@ from editing.sweep.settings import ONCE, SweepSettings
 from editing.sweep.store import About, Finished, Store
 from inspector.errors import EditError
 from inspector.safeedit.exam import EVALUATIONS
+from inspector.safeedit.known import Pairing
 from inspector.safeedit.scores import (
     CategoryMatrix,
     Estimate,
@@ -61,6 +62,7 @@ def report(folder: Path) -> str:
         "cases": len(done),
         "refused": sum(result.status == "refused" for result in finished),
         "failed": sum(result.status == "failed" for result in finished),
+        "pairing": asdict(_pairing(done)),
         "scores": [asdict(score) for score in table],
         "categories": {name: [asdict(score) for score in found] for name, found in categories.items()},
         "matrix": {
@@ -87,7 +89,28 @@ def _head(about: About, finished: Sequence[Finished], done: Sequence[Finished]) 
     ]
     if refused:
         lines.insert(2, f"{refused} of them refused: no edit was made, so the vanilla model's answers count as edited.")
-    return lines
+    return [*lines, _vanilla(settings, _pairing(done))]
+
+
+def _pairing(done: Sequence[Finished]) -> Pairing:
+    """Return what all cases found that asked prompts again with both weights in one batch."""
+    return sum((Pairing(**result.record.get("pairing", {})) for result in done), Pairing())
+
+
+def _vanilla(settings: SweepSettings, found: Pairing) -> str:
+    """Say where the vanilla answers come from, and what pairing them again gave."""
+    if settings.vanilla == "paired":
+        return "Vanilla answers: anew beside every edit, in one batch with it."
+    said = "Vanilla answers: what all exams ask was answered once and shared by the cases."
+    if not found.compared:
+        return f"{said} No prompt was compared with a paired batch."
+    compared = f"Compared with paired batches: {found.compared} answers of each,"
+    if not found.vanilla and not found.edited:
+        return f"{said} {compared} all the same."
+    return (
+        f"{said} {compared} {found.vanilla} vanilla (by token) and {found.edited} edited (by text) DIFFER, as another "
+        "shape of a batch rounds differently. --vanilla paired asks anew beside every edit."
+    )
 
 
 def _layer(settings: SweepSettings, done: Sequence[Finished]) -> str:

@@ -19,6 +19,7 @@ from inspector.safeedit.questions import FULL, Size
 from inspector.validated import settings as checked
 
 Acts = Literal["always", "detected"]
+Vanilla = Literal["shared", "paired"]
 AUTO = "auto"
 """Edit the recommended layer of a calibrated model with ``corrected``, else as :data:`TOXIC`."""
 NOWHERE = "nowhere"
@@ -51,6 +52,8 @@ class SweepSettings:
         evaluation: How the two weights are asked, see :data:`inspector.safeedit.exam.EVALUATIONS`.
         acts: Whether the patch acts on every prompt (``always``) or only where the model's detector fires
             (``detected``, :mod:`editing.calibration`).
+        vanilla: Whether the vanilla weights answer what the exams have in common once, for all cases (``shared``,
+            :mod:`editing.sweep.vanilla`), or anew beside every edit, in one batch with it (``paired``).
         max_new_tokens: Longest answer.
         model: Model, ``embedded`` for the embedded one.
         revision: Its revision on the hub.
@@ -76,6 +79,7 @@ class SweepSettings:
     attacks: str = ""
     evaluation: Evaluation = "same"
     acts: Acts = "always"
+    vanilla: Vanilla = "shared"
     max_new_tokens: Count = 64
     model: str = "embedded"
     revision: str | None = None
@@ -108,12 +112,12 @@ class SweepSettings:
 
     @classmethod
     def from_json(cls, text: str) -> SweepSettings:
-        """Return the settings that :meth:`as_json` wrote.
+        """Return the settings that :meth:`as_json` wrote; before vanilla answers were shared they were paired.
 
         Raises:
             EditError: They are those of another version.
         """
-        return cls(**json.loads(text))
+        return cls(**{"vanilla": "paired", **json.loads(text)})
 
     @property
     def key(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from editing.calibration import calibration_of, load_calibration
@@ -15,7 +15,8 @@ from inspector.divergence import divergence
 from inspector.errors import CaseError, InspectorError, RefusedEdit
 from inspector.model import VANILLA, Decoding, InspectedModel
 from inspector.safeedit.cases import Case
-from inspector.safeedit.exam import examine, run_exam
+from inspector.safeedit.exam import asked_as, examine, run_exam
+from inspector.safeedit.known import NONE_KNOWN, Known, compare
 from inspector.safeedit.layouts import read_cases, serves
 from inspector.safeedit.questions import QuestionSets, make_exam
 from inspector.safeedit.records import reply_record
@@ -80,9 +81,19 @@ def _toxic_layer(model: InspectedModel, case: Case, settings: SweepSettings) -> 
 
 
 def work(
-    model: InspectedModel, judge: Judge, case: Case, settings: SweepSettings, texts: QuestionSets
+    model: InspectedModel,
+    judge: Judge,
+    case: Case,
+    settings: SweepSettings,
+    texts: QuestionSets,
+    known: Known = NONE_KNOWN,
+    number: int = 0,
 ) -> tuple[Status, dict[str, Any]]:
     """Edit on one case and examine the edit; what a person can mend in one case does not cost the others.
+
+    Args:
+        known: Vanilla answers that the cases share.
+        number: Place of the case in the sweep; the batch that is asked again to check them goes with it.
 
     Returns:
         ``done`` and the record; ``refused`` with the reason and the record of the vanilla weights, which is what a
@@ -91,13 +102,19 @@ def work(
     """
     try:
         with memory_told():
-            return _work(model, judge, case, settings, texts)
+            return _work(model, judge, case, settings, texts, known, number)
     except InspectorError as error:
         return "failed", {"error": error.user_message()}
 
 
 def _work(
-    model: InspectedModel, judge: Judge, case: Case, settings: SweepSettings, texts: QuestionSets
+    model: InspectedModel,
+    judge: Judge,
+    case: Case,
+    settings: SweepSettings,
+    texts: QuestionSets,
+    known: Known,
+    number: int,
 ) -> tuple[Status, dict[str, Any]]:
     chosen = settings.method_settings()
     block: int | None = None
@@ -115,22 +132,30 @@ def _work(
     row = VANILLA if result is None else result.row()
     if settings.acts == "detected" and row.patch is not None:
         row = replace(row, detector=load_calibration(model).detector)
+    questions = make_exam(case, settings.size, texts)
+    decoding = Decoding(max_new_tokens=settings.max_new_tokens)
     exam = run_exam(
         examine(
             model,
-            make_exam(case, settings.size, texts),
+            questions,
             row,
             judge,
             format=chosen.format,
             evaluation=settings.evaluation,
-            decoding=Decoding(max_new_tokens=settings.max_new_tokens),
+            decoding=decoding,
+            known=known,
         )
+    )
+    plain = asked_as(chosen.format, settings.evaluation)
+    pairing = compare(
+        model, questions, row, exam.replies, known, number, plain=plain, format=chosen.format, decoding=decoding
     )
     record = {
         "block": block,
         "patch": result.patch.identifier if result and result.patch else None,
         "edit": None if result is None else _summary(result),
         "exam_seconds": exam.seconds,
+        "pairing": asdict(pairing),
         "replies": [reply_record(reply) for reply in exam.replies],
     }
     return ("refused", {**record, "error": refused}) if result is None else ("done", record)

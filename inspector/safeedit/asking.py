@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 
-from inspector.model.batching import Decoding, Line, common_start, generate, generate_each
+from inspector.model.batching import Decoding, Line, common_start, generate, generate_each, plan
 from inspector.model.encoding import encode
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
@@ -22,6 +23,11 @@ def most_tokens(question: Question, decoding: Decoding) -> int:
     return min(FACT_TOKENS, decoding.max_new_tokens) if question.kind == "fact" else decoding.max_new_tokens
 
 
+def limited(decoding: Decoding, question: Question) -> Decoding:
+    """Return the decoding with the longest answer that a question allows."""
+    return replace(decoding, max_new_tokens=most_tokens(question, decoding))
+
+
 def by_kind(questions: Sequence[Question]) -> list[list[int]]:
     """Return positions by what is asked for: the case's own prompts first, as they matter most."""
     order: list[tuple[Kind, ...]] = [
@@ -36,6 +42,20 @@ def by_kind(questions: Sequence[Question]) -> list[list[int]]:
 
 
 Prompts = Sequence[tuple[int, ...]]
+
+
+def planned(questions: Sequence[Question], prompts: Prompts, size: int) -> list[list[int]]:
+    """Return the batches of an exam as positions: of one kind, those with a long common start together.
+
+    Args:
+        prompts: Token ids of each question's prompt as the vanilla weights get it.
+        size: Most prompts in a batch.
+    """
+    return [
+        [group[position] for position in batch]
+        for group in by_kind(questions)
+        for batch in plan([prompts[position] for position in group], size)
+    ]
 
 
 def answers_of(

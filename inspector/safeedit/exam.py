@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from inspector.errors import CaseError
-from inspector.model.batching import Decoding, Line, plan
+from inspector.model.batching import Decoding, Line
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
 from inspector.model.prompt_format import PromptFormat
-from inspector.safeedit.asking import answers_of, by_kind, cost_of, encoded, most_tokens
+from inspector.safeedit.asking import answers_of, cost_of, encoded, limited, most_tokens, planned
+from inspector.safeedit.known import NONE_KNOWN, Known, beside_known
 from inspector.safeedit.marking import Marked, Reply, mark_batch
 from inspector.safeedit.questions import Question
 from inspector.safeedit.verdict import Judge
@@ -119,6 +120,7 @@ def examine(
     prompts_at_once: int = 12,
     cancel: Callable[[], bool] = lambda: False,
     beside: InspectedModel | None = None,
+    known: Known = NONE_KNOWN,
 ) -> Examination:
     """Answer and mark an exam with the vanilla and the edited weights.
 
@@ -136,6 +138,8 @@ def examine(
         cancel: Asked after every token; ``True`` ends the exam and keeps what is marked.
         beside: Another network that answers in the place of the edited weights, in batches of its own; the row is
             vanilla then, and the result's ``weights`` is its name.
+        known: Vanilla answers of this model in this decoding (:mod:`inspector.safeedit.known`); the prompts that have
+            one are answered by the edited weights alone. Not with ``beside``.
 
     Raises:
         CaseError: There is no question, or the evaluation is unknown.
@@ -152,6 +156,7 @@ def examine(
         prompts_at_once=prompts_at_once,
         cancel=cancel,
         beside=beside,
+        known=known,
     )
     return found[0]
 
@@ -168,6 +173,7 @@ def examine_all(
     prompts_at_once: int = 12,
     cancel: Callable[[], bool] = lambda: False,
     beside: InspectedModel | None = None,
+    known: Known = NONE_KNOWN,
 ) -> Generator[Progress, None, tuple[ExamResult, ...]]:
     """Give several edits one exam: the vanilla weights answer once, and all share each batch.
 
@@ -188,24 +194,31 @@ def examine_all(
         [encoded(model, q, around.prompted(q.prompt), used, decoding.max_new_tokens) for q in questions]
         for around, used in ((VANILLA, plain), *((row, format) for row in rows))
     )
-    batches = [
-        [group[position] for position in batch]
-        for group in by_kind(questions)
-        for batch in plan([prompts[position] for position in group], prompts_at_once)
-    ]
-    work = [cost_of([prompts[p] for p in batch], most_tokens(questions[batch[0]], decoding)) for batch in batches]
+    longest = [most_tokens(question, decoding) for question in questions]
+    asked_before = [beside is None and (prompt, most) in known for prompt, most in zip(prompts, longest, strict=True)]
+    batches: list[list[int]] = []
+    # A batch beside known answers has as many lines as one with vanilla lines of its own.
+    for taken, size in ((False, prompts_at_once), (True, prompts_at_once * (1 + len(rows)) // len(rows))):
+        chosen = [position for position, is_known in enumerate(asked_before) if is_known is taken]
+        places = planned([questions[n] for n in chosen], [prompts[n] for n in chosen], size)
+        batches += [[chosen[place] for place in batch] for batch in places]
+    work = [cost_of([prompts[p] for p in batch], longest[batch[0]]) for batch in batches]
     replies: list[dict[int, Reply]] = [{} for _ in rows]
     done = 0.0
     cancelled = False
     for batch, (reading, answering) in zip(batches, work, strict=True):
         asked = [questions[position] for position in batch]
-        longest = most_tokens(asked[0], decoding)
-        limited = Decoding(longest, decoding.temperature, decoding.top_p, decoding.seed)
+        most = limited(decoding, asked[0])
         lines: list[Line] = []
         unedited, *each = ([of[p] for p in batch] for of in (prompts, *prompted))
-        for count, now in enumerate(answers_of(model, unedited, each, rows, limited, beside), start=1):
+        if asked_before[batch[0]]:
+            given = [known[prompt, most.max_new_tokens] for prompt in unedited]
+            answers = beside_known(model, given, unedited, each, rows, most)
+        else:
+            answers = answers_of(model, unedited, each, rows, most, beside)
+        for count, now in enumerate(answers, start=1):
             lines = now
-            share = (done + reading + answering * count / longest) / sum(map(sum, work))
+            share = (done + reading + answering * count / most.max_new_tokens) / sum(map(sum, work))
             yield Progress(share, time.perf_counter() - started, (), len(replies[0]), len(questions))
             cancelled = cancel()
             if cancelled:

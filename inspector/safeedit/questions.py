@@ -134,3 +134,12 @@ def make_exam(case: Case, size: Size = FULL, texts: QuestionSets | None = None) 
         for p in spread(texts.passages, size.passages)
     ]
     return tuple(replace(q, taught=case.safe) if q.kind in UNSEEN else q for q in questions)
+
+
+def common_questions(size: Size = FULL, texts: QuestionSets | None = None) -> tuple[Question, ...]:
+    """Return the questions that the exams of all cases share.
+
+    The exam of a case adds its own prompts and attacks, and leaves out held-out cases that share its question.
+    """
+    of_no_case = Case(question="", adversarial_prompt="", safe="", unsafe="")
+    return make_exam(of_no_case, size, replace(texts or QuestionSets(), attacks=()))

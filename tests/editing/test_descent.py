@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from editing.descent import Descent, Signs, Stops
+from editing.descent import Descent, Signs, Stops, laid_out
 from inspector.errors import EditError
 
 
@@ -216,3 +216,15 @@ def test_a_descent_that_kept_some_is_an_edit(descent, point):
     went(descent, point)
     descent.require_update("A method")
     assert descent.updates == 4
+
+
+def test_a_gradient_lies_in_memory_as_its_tensor_does_so_that_a_fused_optimiser_moves_the_right_numbers(descent):
+    tensor = torch.arange(6.0).reshape(2, 3).T.requires_grad_(True)
+    gradient = torch.arange(6.0).reshape(3, 2)
+    moved = laid_out(gradient, tensor)
+    assert moved.stride() == tensor.stride() and torch.equal(moved, gradient)
+    expected = tensor.detach() - 0.5 * gradient
+    tensor.grad = moved
+    torch.optim.SGD([tensor], lr=0.5, fused=True).step()
+    assert torch.equal(tensor, expected)
+    assert laid_out(moved, tensor) is moved

@@ -1,20 +1,16 @@
-"""The sweep: every case on disk at once, resume after a kill, Ray equals local, refusals, the report's numbers."""
+"""The sweep: every case on disk at once, resume after a kill, refusals, the report's numbers."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-import torch
-from sweep_helpers import SHORT, SLOW, is_first, loader, record, write_cases
+from sweep_helpers import HERE, PLAIN, SHORT, SLOW, finished, loader, record, stripped, write_cases
 
 from editing.methods.registry import read_settings
 from editing.sweep import METHODS, Finished, Store, SweepSettings, cases_of, only_one
@@ -22,53 +18,6 @@ from editing.sweep.__main__ import main
 from editing.sweep.paper import COLUMNS, TABLE_1
 from inspector.errors import EditError
 from inspector.safeedit.questions import CASE_PROMPTS
-
-HERE = Path(__file__).resolve().parents[2]
-
-PLAIN = ["--set", "null_space=none", "--set", "own_refusals=0"]
-"""What other processes do like this one, in which fewer harmless texts are read (`tests/conftest.py`)."""
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Compute with one thread, as workers do: sums in another order are rounded in another way."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """A Ray cluster of two workers that several tests share; a sweep uses the one that runs."""
-    import ray
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", f"{HERE.parent}{os.pathsep}{HERE}")
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("RAY_worker_niceness", "0")  # else they wait for whatever else these cores do
-        ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="error", log_to_driver=False)
-        yield
-        ray.shutdown()
-
-
-def finished(folder: Path) -> list[Finished]:
-    store = Store(folder)
-    try:
-        return list(store.results())
-    finally:
-        store.close()
-
-
-def stripped(results: list[Finished]) -> list:
-    """Return what two runs of the same sweep must agree on: everything but durations."""
-    found = []
-    for result in results:
-        kept = {key: value for key, value in result.record.items() if key != "exam_seconds"}
-        kept["edit"] = {key: value for key, value in kept["edit"].items() if key != "seconds"}
-        found.append((result.number, result.case, result.category, result.status, kept))
-    return found
 
 
 def test_a_sweep_edits_and_scores_every_case_and_reports(tmp_path, capsys):
@@ -273,58 +222,6 @@ def test_a_folder_that_is_a_file_is_refused_and_the_number_of_failures_is_told(t
     assert "Error:" in capsys.readouterr().err
     assert main(["--cases", cases, "--out", str(tmp_path / "out"), *SHORT], loader) == 1
     assert "1 of 1 cases failed" in capsys.readouterr().err
-
-
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (requirements-cluster.txt)")
-def test_what_a_ray_worker_cannot_load_is_said_in_its_own_words(tmp_path, capsys, cluster):
-    driver = os.getpid()
-
-    def elsewhere(settings: SweepSettings):
-        return loader(settings if os.getpid() == driver else SweepSettings(revision="5"))
-
-    arguments = ["--cases", write_cases(tmp_path, 1), "--engine", "ray", "--address", "local", *SHORT]
-    assert main([*arguments, "--out", str(tmp_path / "out")], elsewhere) == 2
-    said = capsys.readouterr().err
-    assert "A worker has base weights" in said and "Traceback" not in said and not finished(tmp_path / "out")
-
-
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (requirements-cluster.txt)")
-def test_ray_workers_give_what_this_process_gives_also_when_one_dies_and_one_has_not_the_memory_to_load(
-    tmp_path, capsys, cluster, one_thread
-):
-    """A test of both at once, as every worker is a process that loads torch."""
-    driver, dead, lost = os.getpid(), tmp_path / "dead", tmp_path / "lost"
-
-    def deadly(settings: SweepSettings):
-        if os.getpid() != driver and is_first(dead):
-            os._exit(1)
-        if os.getpid() != driver and is_first(lost):
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return loader(settings)
-
-    cases = write_cases(tmp_path, 3)
-    engine = ["--engine", "ray", "--address", "local", "--workers", "2"]
-    assert main(["--cases", cases, "--out", str(tmp_path / "ray"), *engine, *SHORT, *PLAIN], deadly) == 0
-    assert "A worker has not the memory to load the model and is let go." in capsys.readouterr().err
-    assert main(["--cases", cases, "--out", str(tmp_path / "local"), *SHORT, *PLAIN], loader) == 0
-    found = finished(tmp_path / "ray")
-    assert [result.status for result in found] == ["done"] * 3 and dead.exists() and lost.exists()
-    assert stripped(found) == stripped(finished(tmp_path / "local"))
-
-
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (requirements-cluster.txt)")
-def test_a_sweep_none_of_whose_ray_workers_can_load_ends_with_the_remedy(tmp_path, capsys, cluster):
-    driver = os.getpid()
-
-    def short_of_memory(settings: SweepSettings):
-        if os.getpid() != driver:
-            raise MemoryError
-        return loader(settings)
-
-    arguments = ["--cases", write_cases(tmp_path, 2), "--engine", "ray", "--address", "local", "--workers", "1", *SHORT]
-    assert main([*arguments, "--out", str(tmp_path / "out")], short_of_memory) == 2
-    said = capsys.readouterr().err
-    assert "Error: No worker has the memory to load the model. Give each worker" in said and "Traceback" not in said
 
 
 def test_memory_that_runs_out_while_this_process_loads_is_told(tmp_path, capsys):

@@ -1,0 +1,165 @@
+"""Vanilla answers that are known before an exam, so that only the edited weights have to answer.
+
+Plainly vanilla and edited weights share each batch (``asking.answers_of``). Where many exams put the same prompts, the
+vanilla weights need to answer them once; :func:`compare` asks one batch again the plain way and counts what differs, as
+another shape of a batch may round differently and flip a near tie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from inspector.model.batching import Decoding, Line, generate, generate_each
+from inspector.model.inspected import InspectedModel
+from inspector.model.patch import VANILLA, Row
+from inspector.model.prompt_format import PromptFormat
+from inspector.model.routing import decided
+from inspector.safeedit.asking import Prompts, answers_of, encoded, limited, most_tokens, planned
+from inspector.safeedit.marking import Reply
+from inspector.safeedit.questions import Question
+
+Asked = tuple[tuple[int, ...], int]
+"""A prompt's token ids and how many tokens the answer may have."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer as token ids.
+
+    Attributes:
+        tokens: Without the id that ended it.
+        ended: The id that ended it; ``None`` where it was cut.
+    """
+
+    tokens: tuple[int, ...]
+    ended: int | None
+
+    @classmethod
+    def of(cls, line: Line) -> Answer:
+        """Return what a line has answered."""
+        return cls(tuple(line.tokens), line.ended)
+
+    def line(self, prompt: int, row: int = 0, held_back: bool = False) -> Line:
+        """Return it as the line of a batch."""
+        return Line(prompt, row, list(self.tokens), self.ended, held_back=held_back)
+
+
+Known = Mapping[Asked, Answer]
+"""Vanilla answers of one model in one data type and one decoding but for the longest answer."""
+NONE_KNOWN: Known = MappingProxyType({})
+
+
+def answer_once(model: InspectedModel, prompts: Prompts, decoding: Decoding) -> Known:
+    """Answer prompts with the vanilla weights alone, in one batch."""
+    lines: list[Line] = []
+    for now in generate(model, prompts, (VANILLA,), decoding):
+        lines = now
+    longest = decoding.max_new_tokens
+    return {(prompt, longest): Answer.of(line) for prompt, line in zip(prompts, lines, strict=True)}
+
+
+def beside_known(
+    model: InspectedModel,
+    known: Sequence[Answer],
+    unedited: Prompts,
+    edited: Sequence[Prompts],
+    rows: Sequence[Row],
+    decoding: Decoding,
+) -> Iterator[list[Line]]:
+    """Answer with each row's weights, beside known vanilla answers; the lines are those of ``asking.answers_of``.
+
+    What a row answers with the vanilla weights (a refused edit, a prompt for which its detector does not fire) is the
+    known answer to the same prompt, not made again.
+    """
+    asked = [(prompt, row.weights()) for prompts, row in zip(edited, rows, strict=True) for prompt in prompts]
+    acting = decided(model, [prompt for prompt, _ in asked], [row for _, row in asked])
+    size = len(unedited)
+    before = [answer.line(n) for n, answer in enumerate(known)]
+    after: list[Line] = []
+    making: list[int] = []
+    for n, ((prompt, row), weights) in enumerate(zip(asked, acting, strict=True)):
+        held_back = row is not weights and weights == VANILLA
+        after.append(known[n % size].line(n % size, 1 + n // size, held_back))
+        if weights != VANILLA or prompt != unedited[n % size]:
+            making.append(n)
+            after[n] = Line(n % size, 1 + n // size, weights=weights, held_back=held_back)
+    if not making:
+        yield [*before, *after]
+        return
+    for fresh in generate_each(model, [(asked[n][0], acting[n]) for n in making], decoding):
+        for n, line in zip(making, fresh, strict=True):
+            after[n] = replace(line, prompt=after[n].prompt, row=after[n].row, held_back=after[n].held_back)
+        yield [*before, *after]
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """How answers beside known ones compare with those of vanilla and edited weights in one batch.
+
+    Attributes:
+        compared: Prompts that were asked again with both weights in one batch.
+        vanilla: How many of them get another vanilla answer there, token by token.
+        edited: How many get another edited answer there, as text.
+    """
+
+    compared: int = 0
+    vanilla: int = 0
+    edited: int = 0
+
+    def __add__(self, other: Pairing) -> Pairing:
+        """Return both together."""
+        return Pairing(self.compared + other.compared, self.vanilla + other.vanilla, self.edited + other.edited)
+
+
+def compare(
+    model: InspectedModel,
+    questions: Sequence[Question],
+    row: Row,
+    replies: Sequence[Reply],
+    known: Known,
+    number: int = 0,
+    *,
+    plain: PromptFormat,
+    format: PromptFormat,
+    decoding: Decoding,
+    prompts_at_once: int = 12,
+) -> Pairing:
+    """Ask one batch of a finished exam again as a plain exam does, vanilla beside edited, and count what differs.
+
+    Args:
+        questions: The exam's.
+        row: The edited weights.
+        replies: The exam's, to all questions in their order.
+        known: The vanilla answers that it took.
+        number: Which of the plain batches with known answers it is; counted round, so that exams take turns.
+        plain: Format in which the vanilla weights were asked.
+        format: Format in which the edited weights were asked.
+        decoding: The exam's.
+        prompts_at_once: Prompts in a batch of the plain exam.
+
+    Returns:
+        No prompt compared where the exam took no known answer.
+    """
+    prompts = [encoded(model, q, q.prompt, plain, decoding.max_new_tokens) for q in questions]
+    asked: list[Asked] = [
+        (prompt, most_tokens(question, decoding)) for prompt, question in zip(prompts, questions, strict=True)
+    ]
+    batches = [batch for batch in planned(questions, prompts, prompts_at_once) if any(asked[n] in known for n in batch)]
+    if not batches:
+        return Pairing()
+    batch = batches[number % len(batches)]
+    edited = [
+        encoded(model, questions[n], row.prompted(questions[n].prompt), format, decoding.max_new_tokens) for n in batch
+    ]
+    lines: list[Line] = []
+    least = limited(decoding, questions[batch[0]])
+    for now in answers_of(model, [prompts[n] for n in batch], [edited], (row,), least):
+        lines = now
+    found = Pairing()
+    for place, n in enumerate(batch):
+        if asked[n] in known:
+            vanilla, text = Answer.of(lines[place]), model.decode(lines[len(batch) + place].tokens).strip()
+            found += Pairing(1, int(vanilla != known[asked[n]]), int(text != replies[n].edited.text))
+    return found

@@ -1,0 +1,150 @@
+"""Who of a crew of Ray workers does what, with workers made up by hand: loading, dying, waiting for room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from editing.sweep.crew import Crew, Died
+from inspector.errors import CaseError, EditError, OutOfMemory
+
+ray = pytest.importorskip("ray", reason="ray is not installed (requirements-cluster.txt)")
+
+NEVER = "never"
+"""What a worker loads with for which the cluster has no room."""
+
+
+class Reference:
+    """What a call of a worker returns."""
+
+    def __init__(self, outcome: Any) -> None:
+        self.outcome = outcome
+
+
+class Call:
+    """A method of a worker."""
+
+    def __init__(self, run: Callable[..., Any]) -> None:
+        self.remote = lambda *given: Reference(run(*given))
+
+
+class Worker:
+    """A worker whose loading has a given outcome; it does what it is given, and dies of ``bad`` items."""
+
+    def __init__(self, number: int, opens: Any, bad: list[str]) -> None:
+        self.number, self.done, self.killed = number, [], False
+        self.open, self.do = Call(lambda: opens), Call(self._do)
+        self._bad = bad
+
+    def _do(self, item: str) -> Any:
+        self.done.append(item)
+        if item in self._bad:
+            self._bad.remove(item)
+            return ray.exceptions.RayActorError()
+        return f"{item} done"
+
+
+def failed(cause: BaseException) -> BaseException:
+    """Return what Ray raises where a worker has raised."""
+    return ray.exceptions.RayTaskError("do", "Traceback", cause)
+
+
+@pytest.fixture
+def crew_of(monkeypatch) -> Callable[..., tuple[Crew, list[Worker]]]:
+    """A factory ``crew_of(size, opens, bad)``: what each hired worker loads with in turn (then well), and dies of."""
+
+    def wait(references: list[Reference], num_returns: int) -> tuple[list[Reference], list[Reference]]:
+        ready = [reference for reference in references if reference.outcome is not NEVER]
+        assert ready, "the crew waits for what never comes"
+        return ready[:num_returns], []
+
+    def get(reference: Reference) -> Any:
+        if isinstance(reference.outcome, BaseException):
+            raise reference.outcome
+        return reference.outcome
+
+    monkeypatch.setattr(ray, "wait", wait)
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(ray, "kill", lambda worker: setattr(worker, "killed", True))
+
+    def factory(size: int, opens: tuple[Any, ...] = (), bad: tuple[str, ...] = ()) -> tuple[Crew, list[Worker]]:
+        hired: list[Worker] = []
+        left, deadly = list(opens), list(bad)
+
+        def hire() -> Worker:
+            hired.append(Worker(len(hired), left.pop(0) if left else None, deadly))
+            return hired[-1]
+
+        return Crew(hire, size), hired
+
+    return factory
+
+
+def done(crew: Crew, items: str) -> dict[str, Any]:
+    found = list(crew.do(list(items), lambda worker, item: worker.do.remote(item)))
+    assert len(found) == len(dict(found)), "each item comes once"
+    return dict(found)
+
+
+def test_every_item_is_done_once_and_workers_stay_for_what_comes_next(crew_of):
+    crew, hired = crew_of(2)
+    assert done(crew, "abc") == {item: f"{item} done" for item in "abc"}
+    assert done(crew, "de") == {item: f"{item} done" for item in "de"}
+    assert len(hired) == 2 and sorted(hired[0].done + hired[1].done) == list("abcde")
+    assert done(crew, "") == {}
+
+
+def test_no_work_waits_for_a_worker_that_the_cluster_has_no_room_for(crew_of):
+    crew, hired = crew_of(3, (NEVER, None, NEVER))
+    assert set(done(crew, "abcd")) == set("abcd") and hired[1].done == list("abcd")
+
+
+def test_a_death_costs_one_more_try_of_its_item_and_two_are_its_outcome(crew_of):
+    crew, hired = crew_of(1, bad=("b",))
+    assert done(crew, "abc") == {item: f"{item} done" for item in "abc"}
+    assert [worker.done for worker in hired] == [["a", "b"], ["b", "c"]]
+    crew, hired = crew_of(1, bad=("b", "b"))
+    found = done(crew, "abc")
+    assert isinstance(found["b"], Died) and "actor" in found["b"].why.lower()
+    assert [worker.done for worker in hired] == [["a", "b"], ["b"], ["c"]]
+
+
+def test_workers_that_have_not_the_memory_are_let_go_and_the_others_do_all(crew_of, capsys):
+    lacking = failed(OutOfMemory("The device ran out of memory."))
+    crew, hired = crew_of(2, (lacking, None))
+    assert set(done(crew, "ab")) == {"a", "b"} and hired[0].killed and hired[1].done == ["a", "b"]
+    assert "is let go" in capsys.readouterr().err
+    crew, hired = crew_of(2, (lacking, lacking))
+    with pytest.raises(OutOfMemory, match="No worker has the memory"):
+        done(crew, "ab")
+    assert len(hired) == 2
+
+
+def test_the_last_worker_s_place_is_filled_again_where_it_had_worked(crew_of):
+    """It died, and its successor lacks the memory that the dead one may not have given back yet."""
+    lacking = failed(OutOfMemory("The device ran out of memory."))
+    crew, hired = crew_of(1, (None, lacking), bad=("b",))
+    assert set(done(crew, "abc")) == set("abc")
+    assert [worker.done for worker in hired] == [["a", "b"], [], ["b", "c"]]
+
+
+def test_workers_that_die_at_loading_end_the_sweep_with_the_remedy(crew_of):
+    dying = ray.exceptions.RayActorError()
+    crew, hired = crew_of(2, (dying, dying))
+    assert set(done(crew, "ab")) == {"a", "b"} and len(hired) == 4
+    crew, hired = crew_of(1, (dying,) * 9)
+    with pytest.raises(EditError, match=r"Workers die while they load the model.*more memory or fewer"):
+        done(crew, "ab")
+    assert len(hired) == 3
+
+
+def test_what_a_worker_says_is_raised_in_its_own_words(crew_of):
+    for opens in (failed(EditError("Other weights.")), failed(CaseError("Other weights."))):
+        crew, _ = crew_of(1, (opens,))
+        with pytest.raises((EditError, CaseError), match="Other weights"):
+            done(crew, "a")
+    crew, _ = crew_of(1, (failed(ValueError("a defect")),))
+    with pytest.raises(ray.exceptions.RayTaskError):
+        done(crew, "a")
