@@ -23,6 +23,7 @@ from inspector.model.patch import VANILLA, Row
 from inspector.model.routing import decided
 from inspector.model.standing import StandingPatches
 from inspector.model.static_steps import StaticSteps, can_be_static
+from inspector.model.thin_products import thin_products
 from inspector.validated import settings as checked
 
 
@@ -169,7 +170,7 @@ class _Steps:
                     self._static = self._fixed(self._state, self._tokens)
             else:
                 assert self._tokens is not None
-                with self._patches.acting():
+                with self._patches.acting(), thin_products(self._model, len(self._tokens)):
                     logits = self._state.step(self._model, self._tokens.unsqueeze(1))
                 self._tokens = self._choose(logits)
         return self._tokens.tolist()
