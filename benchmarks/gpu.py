@@ -4,10 +4,10 @@
     python -m benchmarks.gpu --shape small          small enough for a CPU
     python -m benchmarks.gpu --out results.json     all numbers
 
-It needs torch, transformers and this repository. Weights are drawn on the device; the tokenizer is made here, a token a
-byte. Everything is measured in one run: the device's own matrix-product rate and copy bandwidth, one plain forward
-pass, locating against it, locating with a 10-step edit (preset ``reference``) by tail replay and the plain way, and
-vanilla and edited answers together against the time that reading the weights takes. Times are medians of warm runs.
+It needs torch, transformers and this repository. Weights are drawn on the device; the tokenizer is trained here on the
+bundled texts. Everything is measured in one run: the device's own matrix-product rate and copy bandwidth, one plain
+forward pass, locating against it, locating with a 10-step edit (preset ``reference``) by tail replay and the plain way,
+and vanilla and edited answers together against the time that reading the weights takes. Times are medians of warm runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from benchmarks.edit_speed import PLAIN, PLAIN_WAY, sized_case
@@ -30,14 +30,16 @@ from editing import preset, run
 from editing.methods.dinm import dinm
 from editing.replay import ReplayFactory, TailReplay
 from inspector.divergence import divergence
-from inspector.model import VANILLA, Decoding, Delta, InspectedModel, Patch, Row, encode, from_parts
+from inspector.model import SUFFIX, VANILLA, Decoding, Delta, InspectedModel, Patch, Row, encode, from_parts
 from inspector.model.batching import generate
 from inspector.model.encoding import tokenise
-from inspector.safeedit import Case
+from inspector.safeedit import Case, bundled_cases, bundled_constraint_prompts
 
 SHAPES: dict[str, dict[str, int]] = {
     "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
     "1b": {"hidden_size": 2048, "intermediate_size": 5504, "num_hidden_layers": 16, "num_attention_heads": 16},
+    "medium": {"hidden_size": 768, "intermediate_size": 2064, "num_hidden_layers": 12, "num_attention_heads": 12},
+    "tiny": {"hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 4, "num_attention_heads": 4},
     "small": {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 8, "num_attention_heads": 8},
 }
 VOCABULARY = 32_000
@@ -45,14 +47,20 @@ SPECIAL = ("<pad>", "<s>", "</s>")
 LORA_RANK = 8
 
 
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """Return a tokenizer with a token for every byte, so that any text has as many tokens as bytes."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    entries = {text: number for number, text in enumerate((*SPECIAL, *letters))}
-    inner = Tokenizer(models.BPE(vocab=entries, merges=[]))
+def made_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a byte-level BPE that has learnt from the bundled texts: about as many tokens a text as a real one."""
+    inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     pad, begin, end = SPECIAL
+    trainer = trainers.BpeTrainer(
+        vocab_size=4096,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = [text for case in bundled_cases() for text in (case.adversarial_prompt, case.safe, case.unsafe)]
+    inner.train_from_iterator([*texts, *bundled_constraint_prompts(), SUFFIX], trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=inner, pad_token=pad, bos_token=begin, eos_token=end, model_max_length=4096
     )
@@ -72,7 +80,7 @@ def random_model(shape: str, device: torch.device, dtype: torch.dtype, seed: int
     torch.manual_seed(seed)
     with torch.device(device):
         network = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    return from_parts(network, byte_tokenizer(), f"random Llama, shape {shape}")
+    return from_parts(network, made_tokenizer(), f"random Llama, shape {shape}")
 
 
 class Clock:

@@ -1,0 +1,327 @@
+"""What locating, editing, the atlas and answering cost beside the plain computation and the machine's own limit.
+
+    python -m benchmarks.limits                      all parts, the embedded model
+    python -m benchmarks.limits --parts edit rows    some of them
+    python -m benchmarks.limits --out results/limits writes limits.json, limits.txt and limits.svg
+
+Everything is measured in one run, so the ratios hold whatever the machine's speed is today. The *plain way* is what the
+same result costs without this program's shortcuts: whole passes with every hidden state, whole forward and backward
+passes at every step, one block's plain edit for every block, one prompt or one row at a time. The *limit* is the time
+that the machine's measured matrix-product rate allows for the products of the work or, where a token step reads every
+weight for one token a line, its copy bandwidth for the weights: ``share`` is the limit over the measured time. Peak is
+the growth of memory while it is done, MiB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.edit_speed import PLAIN, PLAIN_WAY, matrix_product_rate, sized_case, tail_step_gflop
+from benchmarks.gpu import dense_patch, random_model, weight_bytes
+from editing import preset, run
+from editing.atlas import AtlasSettings, make_atlas
+from editing.calibration import make_calibration
+from editing.memory import peak_memory
+from editing.methods.dinm import dinm
+from editing.replay import ReplayFactory, TailReplay
+from inspector.command import add_model, load_model
+from inspector.divergence import divergence
+from inspector.model import VANILLA, Decoding, InspectedModel, Row, encode
+from inspector.model.batching import generate, plan
+from inspector.safeedit import Case, bundled_cases
+from inspector.safeedit.questions import FULL, Size, make_exam
+
+PARTS = ("locate", "edit", "atlas", "pair", "stress", "size", "length", "rows", "calibration")
+STEPS = 10
+"""Updates of an edit, the paper's number."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One piece of work.
+
+    Attributes:
+        part: What is done.
+        setting: How much of it: a layer, a length, a number of rows or a size.
+        seconds: Its time.
+        plain: That of the plain way; ``None`` where there is none.
+        limit: What the machine's rate or bandwidth allows; ``None`` where it is not counted.
+        peak: Growth of memory, MiB.
+    """
+
+    part: str
+    setting: str
+    seconds: float
+    plain: float | None = None
+    limit: float | None = None
+    peak: float | None = None
+
+    def line(self) -> str:
+        """Return a line of the table."""
+        ratio = "" if self.plain is None else f"{self.plain / self.seconds:.2f}"
+        share = "" if self.limit is None else f"{self.limit / self.seconds:.0%}"
+        plain = "" if self.plain is None else f"{self.plain:.3f}"
+        peak = "" if self.peak is None else f"{self.peak:.0f}"
+        return f"{self.part:12s} {self.setting:24s} {self.seconds:9.3f} {plain:>9s} {ratio:>7s} {share:>7s} {peak:>7s}"
+
+
+HEAD = f"{'':12s} {'':24s} {'seconds':>9s} {'plain':>9s} {'times':>7s} {'share':>7s} {'peak':>7s}"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine's own limits: GFLOP/s of matrix products, GB/s of copies (bytes read and written)."""
+
+    rate: float
+    bandwidth: float
+
+    def products(self, gflop: float) -> float:
+        """Return the seconds that products take at best."""
+        return gflop / self.rate
+
+    def reading(self, size: int) -> float:
+        """Return the seconds that reading takes at best."""
+        return size / (self.bandwidth * 1e9)
+
+
+def machine(model: InspectedModel, positions: int) -> Machine:
+    """Measure the machine with products of the model's unembedding and copies larger than any cache."""
+    architecture = model.architecture
+    rate = matrix_product_rate(model.dtype, positions, architecture.d_model, architecture.vocabulary)
+    source = torch.randn(1 << 26)
+    target = torch.empty_like(source)
+    best = min(timed(lambda: target.copy_(source))[0] for _ in range(5))
+    return Machine(rate, 2 * source.nbytes / best / 1e9)
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the seconds of some work, and what it gave."""
+    begun = time.perf_counter()
+    found = work()
+    return time.perf_counter() - begun, found
+
+
+def median(work: Callable[[], Any], rounds: int = 3) -> float:
+    """Return the median seconds of some rounds."""
+    return statistics.median(timed(work)[0] for _ in range(rounds))
+
+
+def with_peak(model: InspectedModel, work: Callable[[], Any]) -> tuple[float, float]:
+    """Return the seconds and the peak of one run."""
+    with peak_memory(model.device) as peak:
+        seconds, _ = timed(work)
+    return seconds, peak.mebibytes
+
+
+def pass_gflop(model: InspectedModel, positions: int, counted: int) -> float:
+    """Return the work of the matrix products of one forward pass, GFLOP."""
+    architecture = model.architecture
+    blocks = sum(p.numel() for block in architecture.blocks for p in block.parameters() if p.dim() == 2)
+    return 2 * (blocks * positions + architecture.d_model * architecture.vocabulary * counted) / 1e9
+
+
+def edited(model: InspectedModel, case: Case, block: int, way: ReplayFactory) -> Any:
+    """Make the paper's number of updates of one block."""
+    settings = preset("reference", steps=STEPS, watch_unsafe=False)
+    return run(dinm(model, case, block, settings, replay=way))
+
+
+def locating(model: InspectedModel, case: Case, of: Machine) -> Iterator[Measured]:
+    """Locate, beside two whole passes that return every hidden state."""
+    texts = [encode(model, case.adversarial_prompt, answer).tokens for answer in (case.safe, case.unsafe)]
+
+    @torch.no_grad()
+    def plain() -> None:
+        for tokens in texts:
+            model.network(input_ids=model.batch(tokens), use_cache=False, output_hidden_states=True)
+
+    prompt = len(encode(model, case.adversarial_prompt, None).prompt)
+    positions = sum(map(len, texts)) - prompt  # the prompt runs once
+    seconds, peak = with_peak(model, partial(divergence, model, case))
+    found = median(partial(divergence, model, case))
+    limit = of.products(pass_gflop(model, positions, 1))
+    yield Measured("locate", f"{prompt} prompt tokens", min(seconds, found), median(plain), limit, peak)
+
+
+def editing(model: InspectedModel, case: Case, of: Machine, positions: int, counted: int) -> Iterator[Measured]:
+    """Edit a low, the middle, a high and the last block."""
+    last = model.architecture.last_block
+    edited(model, case, last, TailReplay)  # warm
+    for block in sorted({0, model.blocks // 2, model.blocks * 28 // 30, last}):
+        seconds, peak = with_peak(model, partial(edited, model, case, block, TailReplay))
+        plain, _ = timed(partial(edited, model, case, block, PLAIN_WAY))
+        limit = STEPS * of.products(tail_step_gflop(model, block, positions, counted))
+        yield Measured("edit", f"layer {block} of 0-{last}", seconds, plain, limit, peak)
+
+
+def whole_atlas(model: InspectedModel, case: Case) -> Iterator[Measured]:
+    """Edit every block a little, beside plain 10-step edits of the lowest and a high block."""
+    seconds, peak = with_peak(model, lambda: run(make_atlas(model, case, AtlasSettings())))
+    for block in (0, model.blocks * 28 // 30):
+        plain, _ = timed(partial(edited, model, case, block, PLAIN_WAY))
+        yield Measured("atlas", f"against an edit of {block}", seconds, plain, None, peak)
+
+
+def calibrating(model: InspectedModel) -> Iterator[Measured]:
+    """Calibrate the model as ``python -m editing.calibrate`` does; nothing is kept."""
+    seconds, peak = with_peak(model, lambda: run(make_calibration(model)))
+    yield Measured("calibration", "whole", seconds, None, None, peak)
+
+
+def answered(model: InspectedModel, prompts: list[tuple[int, ...]], rows: list[Row], tokens: int, size: int) -> None:
+    """Answer prompts with every row of weights, so many at a time."""
+    for batch in plan(prompts, size):
+        deque(generate(model, [prompts[place] for place in batch], rows, Decoding(tokens)), maxlen=0)
+
+
+def token_steps(model: InspectedModel, prompt: tuple[int, ...], rows: list[Row], tokens: int) -> float:
+    """Return the seconds of a token step: a long answer minus a short one."""
+    short = max(2, tokens // 4)
+    times = [
+        timed(partial(answered, model, [prompt], rows, tokens, 1))[0]
+        - timed(partial(answered, model, [prompt], rows, short, 1))[0]
+        for _ in range(3)
+    ]
+    return statistics.median(times) / (tokens - short)
+
+
+def paired(model: InspectedModel, case: Case, of: Machine, numbers: tuple[int, ...], name: str) -> Iterator[Measured]:
+    """Answer with several rows of weights at once, beside one row at a time; the time is that of a token step."""
+    prompt = encode(model, case.adversarial_prompt, None).prompt
+    patches = [dense_patch(model, model.blocks * 28 // 30)] * max(numbers)
+    alone = token_steps(model, prompt, [VANILLA], 40)
+    for count in numbers:
+        rows = [VANILLA, *(Row(patch, (n + 1) / max(numbers)) for n, patch in enumerate(patches[: count - 1]))]
+        step = token_steps(model, prompt, rows, 40)
+        yield Measured(name, f"{count} rows, a token", step, count * alone, of.reading(weight_bytes(model)))
+
+
+def stress(model: InspectedModel, of: Machine) -> Iterator[Measured]:
+    """Answer a stress test's prompts with both weights in batches, beside one prompt at a time."""
+    prompts = [encode(model, q.prompt).prompt for q in make_exam(bundled_cases()[0], Size(2, FULL.harmless, 0, 0))[:24]]
+    rows, tokens = [VANILLA, Row(dense_patch(model, model.blocks * 28 // 30))], 24
+    batches = plan(prompts, 12)
+    seconds, peak = with_peak(model, partial(answered, model, prompts, rows, tokens, 12))
+    plain, _ = timed(partial(answered, model, prompts, rows, tokens, 1))
+    steps = len(batches) * (tokens - 1) * of.reading(weight_bytes(model))
+    reading = of.products(sum(pass_gflop(model, len(prompt), 1) for prompt in prompts) * len(rows))
+    yield Measured("stress", f"{len(prompts)} prompts, 2 rows", seconds, plain, steps + reading, peak)
+
+
+def sizes(of: Callable[[InspectedModel], Machine]) -> Iterator[Measured]:
+    """Locate and edit models of several sizes, random weights."""
+    for shape in ("small", "medium", "1b"):
+        model = random_model(shape, torch.device("cpu"), torch.float32)
+        case, block = sized_case(model, 60, 30), model.blocks * 28 // 32
+        seconds, peak = with_peak(model, partial(edited, model, case, block, TailReplay))
+        plain, _ = timed(partial(edited, model, case, block, PLAIN_WAY))
+        millions = sum(p.numel() for p in model.network.parameters()) / 1e6
+        limit = STEPS * of(model).products(tail_step_gflop(model, block, 90, 30))
+        yield Measured("size", f"{millions:.0f} M weights, edit", seconds, plain, limit, peak)
+
+
+def lengths(model: InspectedModel, of: Machine, prompts: tuple[int, ...]) -> Iterator[Measured]:
+    """Edit the middle block with prompts of several lengths."""
+    for length in prompts:
+        case, block = sized_case(model, length, 40), model.blocks // 2
+        seconds, peak = with_peak(model, partial(edited, model, case, block, TailReplay))
+        plain, _ = timed(partial(edited, model, case, block, PLAIN_WAY))
+        limit = STEPS * of.products(tail_step_gflop(model, block, length + 40, 40))
+        yield Measured("length", f"{length} + 40 tokens, edit", seconds, plain, limit, peak)
+
+
+def measure(model: InspectedModel, parts: list[str], options: argparse.Namespace) -> tuple[Machine, list[Measured]]:
+    """Measure the chosen parts, printing each as it comes."""
+    case = sized_case(model, options.prompt_tokens, options.answer_tokens)
+    counted = options.answer_tokens
+    positions = len(encode(model, case.adversarial_prompt, None, PLAIN).prompt) + counted
+    of = machine(model, counted)
+    print(
+        f"{model.name}, {model.dtype_name}; {of.rate:.0f} GFLOP/s, copies {of.bandwidth:.1f} GB/s\n{HEAD}", flush=True
+    )
+    work: dict[str, Callable[[], Iterator[Measured]]] = {
+        "locate": lambda: locating(model, case, of),
+        "edit": lambda: editing(model, case, of, positions, counted),
+        "atlas": lambda: whole_atlas(model, case),
+        "pair": lambda: paired(model, case, of, (2,), "pair"),
+        "stress": lambda: stress(model, of),
+        "size": lambda: sizes(lambda other: machine(other, 30)),
+        "length": lambda: lengths(model, of, tuple(options.lengths)),
+        "rows": lambda: paired(model, case, of, tuple(options.rows), "rows"),
+        "calibration": lambda: calibrating(model),
+    }
+    found = []
+    for part in parts:
+        for measured in work[part]():
+            print(measured.line(), flush=True)
+            found.append(measured)
+    return of, found
+
+
+def plot(found: list[Measured], path: Path) -> None:
+    """Draw how cost grows: measured, plain way and limit, a panel a part."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    parts = [part for part in PARTS if sum(one.part == part for one in found) > 1]
+    figure, axes = pyplot.subplots(1, max(1, len(parts)), figsize=(4 * max(1, len(parts)), 3.6), squeeze=False)
+    for axis, part in zip(axes[0], parts, strict=False):
+        chosen = [one for one in found if one.part == part]
+        labels = [one.setting.replace(", ", ",\n") for one in chosen]
+        for name, colour, mark in (("plain", "#999999", "s"), ("seconds", "#CC79A7", "o"), ("limit", "#0072B2", "^")):
+            values = [getattr(one, name) for one in chosen]
+            label = {"plain": "plain way", "seconds": "measured", "limit": "machine's limit"}[name]
+            axis.plot(
+                labels, [float("nan") if v is None else v for v in values], marker=mark, color=colour, label=label
+            )
+        axis.set(title=part, yscale="log", ylabel="seconds")
+        axis.tick_params(axis="x", labelsize=7)
+    axes[0][0].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path)
+    pyplot.close(figure)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print and keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_model(parser, dtype="float32")
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--prompt-tokens", type=int, default=103)
+    parser.add_argument("--answer-tokens", type=int, default=68)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[50, 100, 200])
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 2, 4, 8, 24])
+    parser.add_argument("--out", type=Path, default=None, help="path without ending, for .json, .txt and .svg")
+    options = parser.parse_args(arguments)
+    model = load_model(options)
+    of, found = measure(model, options.parts, options)
+    if options.out is not None:
+        about = {
+            "model": model.name,
+            "dtype": model.dtype_name,
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "machine": asdict(of),
+            "measured": [asdict(one) for one in found],
+        }
+        options.out.with_suffix(".json").write_text(json.dumps(about, indent=1))
+        title = f"{model.name}, {model.dtype_name}; {of.rate:.0f} GFLOP/s, copies {of.bandwidth:.1f} GB/s"
+        options.out.with_suffix(".txt").write_text("\n".join([title, HEAD, *(one.line() for one in found)]) + "\n")
+        plot(found, options.out.with_suffix(".svg"))
+
+
+if __name__ == "__main__":
+    main()
