@@ -20,6 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -235,9 +236,11 @@ def _edits(clock: Clock, model: InspectedModel, case: Case, block: int, options:
     tail = clock.seconds(partial(edit, model, case, block, TailReplay, options.steps))
     result = edit(model, case, block, TailReplay, options.steps)
     steps = [step.seconds for step in result.trace]
+    with patch("editing.descent.captured", lambda work, _device, _what: work):  # the same work, launch by launch
+        launched = edit(model, case, block, TailReplay, options.steps)
     plain = edit(model, case, block, PLAIN_WAY, options.steps)
     seconds = clock.seconds(partial(edit, model, case, block, PLAIN_WAY, options.steps))
-    ours, theirs = (each.patch.deltas[0].dense().flatten().double() for each in (result, plain))
+    ours, theirs, ungraphed = (each.patch.deltas[0].dense().flatten().double() for each in (result, plain, launched))
     found = {
         "block": block,
         "locate and edit, s": tail,
@@ -247,6 +250,7 @@ def _edits(clock: Clock, model: InspectedModel, case: Case, block: int, options:
         "first steps, ms": [round(1e3 * value, 2) for value in steps[:3]],
         "cosine with the plain way's delta": float(torch.cosine_similarity(ours, theirs, dim=0)),
         "relative difference": float((ours - theirs).norm() / theirs.norm()),
+        "relative difference, as a graph and not": float((ours - ungraphed).norm() / ungraphed.norm()),
     }
     say(found)
     return found
