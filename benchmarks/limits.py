@@ -221,7 +221,7 @@ def stress(model: InspectedModel, of: Machine) -> Iterator[Measured]:
 
 def sizes(of: Callable[[InspectedModel], Machine]) -> Iterator[Measured]:
     """Locate and edit models of several sizes, random weights."""
-    for shape in ("small", "medium", "1b"):
+    for shape in ("tiny", "small", "medium"):
         model = random_model(shape, torch.device("cpu"), torch.float32)
         case, block = sized_case(model, 60, 30), model.blocks * 28 // 32
         seconds, peak = with_peak(model, partial(edited, model, case, block, TailReplay))

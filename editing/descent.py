@@ -11,16 +11,16 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from editing.progress import Step, StopReason, StopSettings, stop_reason
+from editing.signs import Evaluate, Said, Signs
 from inspector.errors import RefusedEdit
 from inspector.gradients import smaller_scale
 from inspector.model.graphs import beside, captured, warm
-from inspector.model.waiting import gathered
 
 
 class Trained(Protocol):
@@ -44,73 +44,8 @@ class Trained(Protocol):
         ...
 
 
-Number: TypeAlias = "Tensor | float"
-"""A single number; a tensor is read together with the others, once a step."""
-
-
-@dataclass(frozen=True, eq=False)
-class Signs:
-    """What one evaluation of the weights says; nothing in it needs a wait for the device.
-
-    Attributes:
-        loss: What is minimised; has a gradient where one was asked for.
-        edit_loss: The method's own loss without its constraint, see :class:`~editing.progress.Step`.
-        kl: KL on the constraint's positions, nats a token.
-        safe_loss: Negative log-likelihood of the safe answer, mean a token, nats: what the target is read off. ``None``
-            for minus the logarithm of its probability.
-        safe_probability: Geometric mean probability of the safe answer's tokens, 0 to 1.
-        unsafe_probability: The same of the unsafe answer; ``None`` when it is not watched.
-        backward: Puts the gradient into the tensors where that is not the loss's own.
-    """
-
-    loss: Tensor
-    edit_loss: Number
-    kl: Number
-    safe_loss: Number | None
-    safe_probability: Number
-    unsafe_probability: Number | None = None
-    backward: Callable[[], None] | None = None
-
-
-@dataclass(frozen=True)
-class _Said:
-    """The numbers of one evaluation, read."""
-
-    loss: float
-    edit_loss: float
-    kl: float
-    safe_loss: float
-    safe_probability: float
-    unsafe_probability: float | None
-    delta_norm: float
-    gradient_norm: float | None
-
-    @classmethod
-    def of(cls, numbers: Tensor) -> _Said:
-        """Read what :meth:`Descent._numbers` gathered: the one wait of a step."""
-        found = numbers.tolist()
-        loss, edit_loss, kl, safe_loss, safe, unsafe, delta_norm, gradient_norm = found
-        return cls(
-            loss,
-            edit_loss,
-            kl,
-            -math.log(max(safe, 1e-300)) if safe_loss == _NONE else safe_loss,
-            safe,
-            None if unsafe == _NONE else unsafe,
-            delta_norm,
-            None if gradient_norm == _NONE else gradient_norm,
-        )
-
-
-_NONE = -1.0
-"""Stands for what is not measured; none of these numbers can be negative."""
-
-
 PAYS = 3
 """Steps a term from which a graph of it is worth its capture: one runs before it, and the capture takes as long."""
-
-Evaluate = Callable[[int, bool], Signs]
-"""From the number of updates made and whether a gradient is needed to the vital signs."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +140,7 @@ class Descent:
                     if turn not in works:
                         with inside():
                             works[turn] = self._captured(evaluate, turn)
-                    said, stop = self._look(works[turn], stops, start + number)
+                    said, stop = self._look(works[turn](), stops, start + number)
                     if stop == "not finite" and self.scale > 1:
                         said = None
                         works.clear()  # they hold the scale that was too large
@@ -246,45 +181,29 @@ class Descent:
 
     def _measured(
         self, evaluate: Evaluate, number: int, last: bool, stops: StopSettings, updates: int
-    ) -> tuple[_Said, StopReason | None]:
+    ) -> tuple[Said, StopReason | None]:
         """Evaluate the weights and put the gradient into the tensors, unless the descent ends here."""
         while True:
             signs = evaluate(number, not last)
             if last or not self._goes_ahead:
-                said = _Said.of(self._numbers(signs, None))
+                said = Said.of(signs.numbers(self.trained.delta_norm(), None))
                 stop = stop_reason(stops, updates, said.safe_loss, said.kl, said.loss)
                 if last or stop is not None:
                     return said, stop
             norm = self._backward(signs)
-            said, stop = self._look(lambda: self._numbers(signs, norm), stops, updates)  # noqa: B023
+            said, stop = self._look(signs.numbers(self.trained.delta_norm(), norm), stops, updates)
             if stop != "not finite" or self.scale == 1 or not math.isfinite(said.loss):
                 return said, stop
             # Too much for the type's range: the same evaluation with a smaller scale.
             self.scale = smaller_scale(self.scale)
 
-    def _look(self, work: Callable[[], Tensor], stops: StopSettings, updates: int) -> tuple[_Said, StopReason | None]:
+    def _look(self, numbers: Tensor, stops: StopSettings, updates: int) -> tuple[Said, StopReason | None]:
         """Read the numbers of an evaluation whose gradient is in the tensors, and say whether they end the descent."""
-        said = _Said.of(work())
+        said = Said.of(numbers)
         stop = stop_reason(stops, updates, said.safe_loss, said.kl, said.loss)
         if stop is None and said.gradient_norm is not None and not math.isfinite(said.gradient_norm):
             stop = "not finite"
         return said, stop
-
-    def _numbers(self, signs: Signs, gradient_norm: Tensor | None) -> Tensor:
-        optional = (signs.safe_loss, signs.unsafe_probability, gradient_norm)
-        safe_loss, unsafe, norm = (_NONE if value is None else value for value in optional)
-        return gathered(
-            (
-                signs.loss,
-                signs.edit_loss,
-                signs.kl,
-                safe_loss,
-                signs.safe_probability,
-                unsafe,
-                self.trained.delta_norm(),
-                norm,
-            )
-        )
 
     def _captured(self, evaluate: Evaluate, turn: int) -> Callable[[], Tensor]:
         """Return what evaluates one turn's terms, puts the gradient into the tensors, and returns the numbers."""
@@ -292,7 +211,8 @@ class Descent:
         def work() -> Tensor:
             with torch.enable_grad():
                 signs = evaluate(turn, True)
-                return self._numbers(signs, self._backward(signs))
+                norm = self._backward(signs)
+                return signs.numbers(self.trained.delta_norm(), norm)
 
         return captured(work, self.trained.parameters[0].device, "A step of this edit")
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from editing import dinm, preset, run
+from editing.descent import Descent
 from inspector.divergence import divergence
 from inspector.model import passes
 from inspector.model.fewer_kernels import _REPLACED, fewer_kernels
@@ -95,6 +96,32 @@ def test_an_edit_on_captured_passes_is_the_plain_one(llama, case, request):
     request.getfixturevalue("capturing")
     found = run(dinm(llama, case, 1, settings))
     assert torch.allclose(found.patch.deltas[0].dense(), plain.patch.deltas[0].dense(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("reference", {"stop_below": 0.0}),
+        ("reference", {"target_probability": 0.02, "learning_rate": 5e-3}),
+        ("corrected", {"null_space": None, "own_refusals": 0, "harmless_at_once": 1, "learning_rate": 1e-3}),
+        ("corrected", {"null_space": None, "own_refusals": 0, "learning_rate": 2e-2, "damage_budget": 0.05}),
+    ],
+)
+def test_updates_that_do_not_wait_for_their_numbers_are_the_plain_ones(
+    llama, case, request, monkeypatch, name, changes
+):
+    settings = preset(name, **{"steps": 9, "harmless_prompts": 2, "harmless_tokens": 4, **changes})
+    plain = run(dinm(llama, case, 1, settings))
+    request.getfixturevalue("capturing")
+    monkeypatch.setattr(Descent, "_goes_ahead", True)
+    captured = []
+    monkeypatch.setattr("editing.descent.captured", lambda work, _device, _what: captured.append(work) or work)
+    found = run(dinm(llama, case, 1, settings))
+    assert captured and (found.stop_reason, found.kept) == (plain.stop_reason, plain.kept)
+    assert torch.allclose(found.patch.deltas[0].dense(), plain.patch.deltas[0].dense(), atol=1e-6)
+    for one, two in zip(found.trace, plain.trace, strict=True):
+        assert one.total_loss == pytest.approx(two.total_loss, abs=1e-5)
+        assert one.delta_norm == pytest.approx(two.delta_norm, rel=1e-4)
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
