@@ -43,6 +43,8 @@ from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.questions import FULL, Size, make_exam
 
 PARTS = ("locate", "edit", "atlas", "pair", "stress", "size", "length", "rows", "calibration")
+GROWING = ("edit", "size", "length", "rows")
+"""Parts of which a plot is drawn."""
 STEPS = 10
 """Updates of an edit, the paper's number."""
 
@@ -276,7 +278,7 @@ def plot(found: list[Measured], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    parts = [part for part in PARTS if sum(one.part == part for one in found) > 1]
+    parts = [part for part in GROWING if sum(one.part == part for one in found) > 1]
     figure, axes = pyplot.subplots(1, max(1, len(parts)), figsize=(4 * max(1, len(parts)), 3.6), squeeze=False)
     for axis, part in zip(axes[0], parts, strict=False):
         chosen = [one for one in found if one.part == part]
