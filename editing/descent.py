@@ -48,6 +48,9 @@ PAYS = 3
 """Steps a term from which a graph of it is worth its capture: one runs before it, and the capture takes as long."""
 
 
+_Evaluated = tuple[Tensor, list[Tensor | None]]
+
+
 @dataclass(frozen=True)
 class Stops:
     """When a descent ends before its step limit; ``None`` for never.
@@ -124,7 +127,7 @@ class Descent:
             RefusedEdit: The loss or its gradient is not finite before the first update.
         """
         start = self.updates
-        works: dict[int, Callable[[], Tensor]] = {}
+        works: dict[int, Callable[[], _Evaluated]] = {}
         device = self.trained.parameters[0].device
         captures = self._goes_ahead and period is not None and steps >= PAYS * period
         turns = period or 1
@@ -140,7 +143,10 @@ class Descent:
                     if turn not in works:
                         with inside():
                             works[turn] = self._captured(evaluate, turn)
-                    said, stop = self._look(works[turn](), stops, start + number)
+                    numbers, gradients = works[turn]()
+                    for tensor, gradient in zip(self.trained.parameters, gradients, strict=True):
+                        tensor.grad = gradient  # each turn's graph fills tensors of its own
+                    said, stop = self._look(numbers, stops, start + number)
                     if stop == "not finite" and self.scale > 1:
                         said = None
                         works.clear()  # they hold the scale that was too large
@@ -205,14 +211,15 @@ class Descent:
             stop = "not finite"
         return said, stop
 
-    def _captured(self, evaluate: Evaluate, turn: int) -> Callable[[], Tensor]:
-        """Return what evaluates one turn's terms, puts the gradient into the tensors, and returns the numbers."""
+    def _captured(self, evaluate: Evaluate, turn: int) -> Callable[[], _Evaluated]:
+        """Return what evaluates one turn's terms and returns the numbers, and the gradient in each of the tensors."""
 
-        def work() -> Tensor:
+        def work() -> _Evaluated:
             with torch.enable_grad():
                 signs = evaluate(turn, True)
                 norm = self._backward(signs)
-                return signs.numbers(self.trained.delta_norm(), norm)
+                numbers = signs.numbers(self.trained.delta_norm(), norm)
+                return numbers, [tensor.grad for tensor in self.trained.parameters]
 
         return captured(work, self.trained.parameters[0].device, "A step of this edit")
 

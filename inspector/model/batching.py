@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -162,14 +163,15 @@ class _Steps:
         if self._static is not None:
             return self._static.next()
         with torch.no_grad(), self._model.lock:
-            if self._state is None:
+            if self._tokens is None:
                 self._state, logits = _read(self._model, self._prompts, self._lines)
                 self._patches.set([line.weights for line in self._lines])
                 self._tokens = self._choose(logits)
                 if can_be_static(self._model, self._decoding.max_new_tokens - 1):
                     self._static = self._fixed(self._state, self._tokens)
+                    self._state = None  # its keys and values were copied
             else:
-                assert self._tokens is not None
+                assert self._state is not None
                 with self._patches.acting(), thin_products(self._model, len(self._tokens)):
                     logits = self._state.step(self._model, self._tokens.unsqueeze(1))
                 self._tokens = self._choose(logits)
@@ -180,10 +182,11 @@ class _Steps:
         if self._static is not None:
             return False
         assert self._state is not None and self._tokens is not None
-        self._state.keep(lines)
-        self._tokens = self._tokens[lines]
-        self._lines = [self._lines[position] for position in lines]
-        self._patches.set([line.weights for line in self._lines])
+        with self._model.lock:
+            self._state.keep(lines)
+            self._tokens = self._tokens[lines]
+            self._lines = [self._lines[position] for position in lines]
+            self._patches.set([line.weights for line in self._lines])
         return True
 
     def _choose(self, logits: Tensor) -> Tensor:
@@ -192,7 +195,9 @@ class _Steps:
     def _fixed(self, state: _State, tokens: Tensor) -> StaticSteps:
         steps, greedy = self._decoding.max_new_tokens - 1, self._decoding.temperature <= 0
         given = (state.cache, state.mask, state.positions, tokens, self._patches, steps)
-        return StaticSteps(self._model, *given, self._choose, greedy)
+        # Not a method of this object: what an answer holds on its device goes with the answer.
+        chosen = partial(choose, decoding=self._decoding, generator=self._generator)
+        return StaticSteps(self._model, *given, chosen, greedy)
 
 
 def common_start(prompts: Sequence[Sequence[int]]) -> int:

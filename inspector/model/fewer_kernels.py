@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from inspector.model.graphs import CAPTURING
 from inspector.model.inspected import InspectedModel
 
 ROTARY = "apply_rotary_pos_emb"
@@ -65,7 +66,7 @@ def fewer_kernels(model: InspectedModel) -> Iterator[None]:
     """Let a model's norms and rotary embedding run in fewer kernels inside; the caller holds the lock."""
     if model not in _REPLACED:
         _REPLACED[model] = _replacements(model)
-    with ExitStack() as stack:
+    with CAPTURING, ExitStack() as stack:
         # What was made in a capture has no value outside of its graph.
         stack.callback(_SIGNED.clear)
         for owner, name, replacement in _REPLACED[model]:

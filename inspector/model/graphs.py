@@ -6,6 +6,7 @@ knows. Run it once before it is captured, so that everything that is made on fir
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ import torch
 _Result = TypeVar("_Result")
 
 
+CAPTURING = threading.RLock()
+"""Held while something is captured: models have locks of their own, but share streams and modules' functions."""
 _WARM: set[torch.device] = set()
 
 
@@ -43,9 +46,11 @@ def beside(device: torch.device) -> Iterator[None]:
     """Run what is inside on :func:`side_stream`, after all that was asked before and before all that is asked later."""
     stream, current = side_stream(device), torch.cuda.current_stream(device)
     stream.wait_stream(current)
-    with torch.cuda.stream(stream):
-        yield
-    current.wait_stream(stream)
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        current.wait_stream(stream)
 
 
 class Graph(Generic[_Result]):
@@ -64,7 +69,7 @@ class Graph(Generic[_Result]):
 
     def __init__(self, work: Callable[[], _Result], device: torch.device) -> None:
         self._graph = torch.cuda.CUDAGraph()
-        with beside(device):
+        with CAPTURING, beside(device):
             # Not torch.cuda.graph(): it gives all cached memory back first, which costs more than the capture. Other
             # threads may go on using the device meanwhile.
             self._graph.capture_begin(capture_error_mode="thread_local")

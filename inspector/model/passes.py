@@ -7,6 +7,7 @@ position of a causal model looks.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -118,7 +119,13 @@ def replayed(model: InspectedModel, ids: Tensor) -> Observed | None:
         if free_memory(ids.device) < ROOM * _bytes_of(model, ids.numel()):
             return None
         observed(model, ids, [0])  # what is made on first use has to be there
-        kept[shape] = _Pass(model, ids)
+        try:
+            kept[shape] = _Pass(model, ids)
+        except RuntimeError as error:
+            first = str(error).strip().splitlines()[0]
+            warnings.warn(f"Passes of this model cannot be captured and run launch by launch ({first}).", stacklevel=2)
+            model.can_be_captured = False
+            return None
     return kept[shape].of(ids)
 
 

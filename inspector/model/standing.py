@@ -111,6 +111,7 @@ class _Adder:
 
     def __init__(self, batch: int, changes: list[tuple[int, float, Delta]]) -> None:
         self._batch = batch
+        self._held: dict[Delta, tuple[Tensor, Tensor | None]] = {}
         grouped: dict[Delta, tuple[list[int], list[float]]] = {}
         for index, strength, delta in changes:
             rows, strengths = grouped.setdefault(delta, ([], []))
@@ -125,6 +126,7 @@ class _Adder:
         if output.requires_grad:  # else nobody else has it: it was made for this call
             rows_out = rows_out.clone()
         for delta, chosen, factors in self._groups:
+            self._held[delta] = delta.on(rows_in.device)  # a captured step reads them for as long as it is replayed
             chosen.add_to(rows_out, factors.times(delta.apply(chosen.of(rows_in))))
         return rows_out.reshape(output.shape)
 

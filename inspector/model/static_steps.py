@@ -75,7 +75,7 @@ class StaticSteps:
         self._read = [torch.empty(lines, dtype=torch.long, pin_memory=on_gpu) for _ in range(2)]
         self._event: list[Any] = [torch.cuda.Event() if on_gpu else None for _ in range(2)]
         self._made, self._told = 0, 0
-        self._run: Callable[[], Tensor] = self._step
+        self._run: Callable[[], Tensor] | None = None
 
     def next(self) -> list[int]:
         """Return the next token of each line, with the step after it under way."""
@@ -92,7 +92,7 @@ class StaticSteps:
         with self._model.lock, self._patches.acting(), fewer_kernels(self._model) if self._made < 2 else nullcontext():
             if self._made == 1:  # one step has run as it is, so that all that is made on first use is there
                 self._run = captured(self._step, self._tokens.device, "A token step of this model")
-            logits = self._run()
+            logits = self._step() if self._run is None else self._run()
             if not self._greedy:
                 self._tokens.copy_(self._choose(logits).unsqueeze(1))
             slot = self._made % 2
