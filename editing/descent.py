@@ -79,9 +79,6 @@ class Descent:
         trace: Every step so far.
         updates: Number of updates that the tensors hold.
         reason: Why the last phase ended.
-        ahead: Whether the gradient is computed before the numbers are read, so that the device never waits for its
-            host within a step; what it costs is the gradient of the step at which a descent stops. Without it a stop is
-            seen first. ``None`` for what fits the device: a CPU is its own host.
     """
 
     trained: Trained
@@ -90,7 +87,6 @@ class Descent:
     trace: list[Step] = field(default_factory=list)
     updates: int = 0
     reason: StopReason = "step limit"
-    ahead: bool | None = None
     _before: Sequence[Tensor] | None = None
 
     def run(
@@ -225,7 +221,11 @@ class Descent:
 
     @property
     def _goes_ahead(self) -> bool:
-        return self.trained.parameters[0].device.type == "cuda" if self.ahead is None else self.ahead
+        """Whether the gradient is computed before the numbers are read, so that a device never waits for its host.
+
+        It costs the gradient of the step at which a descent stops. A CPU is its own host, and sees a stop first.
+        """
+        return self.trained.parameters[0].device.type == "cuda"
 
     def gradient(self, evaluate: Evaluate) -> list[Tensor]:
         """Return the gradient in each of the tensors as they are; the caller holds the lock.

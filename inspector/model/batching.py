@@ -153,7 +153,8 @@ class _Steps:
     ) -> None:
         self._model, self._prompts, self._lines = model, prompts, list(lines)
         self._decoding, self._patches = decoding, patches
-        self._generator = torch.Generator().manual_seed(decoding.seed)
+        # Not a method of this object: what an answer holds on its device goes with the answer.
+        self._choose = partial(choose, decoding=decoding, generator=torch.Generator().manual_seed(decoding.seed))
         self._state: _State | None = None
         self._static: StaticSteps | None = None
         self._tokens: Tensor | None = None
@@ -189,15 +190,10 @@ class _Steps:
             self._patches.set([line.weights for line in self._lines])
         return True
 
-    def _choose(self, logits: Tensor) -> Tensor:
-        return choose(logits, self._decoding, self._generator)
-
     def _fixed(self, state: _State, tokens: Tensor) -> StaticSteps:
         steps, greedy = self._decoding.max_new_tokens - 1, self._decoding.temperature <= 0
         given = (state.cache, state.mask, state.positions, tokens, self._patches, steps)
-        # Not a method of this object: what an answer holds on its device goes with the answer.
-        chosen = partial(choose, decoding=self._decoding, generator=self._generator)
-        return StaticSteps(self._model, *given, chosen, greedy)
+        return StaticSteps(self._model, *given, self._choose, greedy)
 
 
 def common_start(prompts: Sequence[Sequence[int]]) -> int:

@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from inspector.errors import ModelLoadError
@@ -16,7 +15,7 @@ from inspector.model import embedded
 from inspector.model.architecture import resolve
 from inspector.model.gguf_file import first_line, read_gguf, require_all_weights
 from inspector.model.inspected import InspectedModel
-from inspector.model.memory_need import quantised_in, require_room
+from inspector.model.memory_need import free_memory, quantised_in, require_room
 from inspector.model.patch import fingerprint
 from inspector.model.quantised import REQUIREMENTS, prepare, quantisation_of
 
@@ -140,7 +139,7 @@ def _spread(device: torch.device, device_map: str | None, max_memory: MaxMemory 
             f"A spread model is not loaded on {device} alone. Leave --device out and name the cards with --max-memory."
         )
     if max_memory is None and device.type == "cpu":
-        max_memory = {"cpu": int(0.9 * psutil.virtual_memory().available)}  # as transformers does, but on no card
+        max_memory = {"cpu": int(0.9 * free_memory(device))}  # as transformers does, but on no card
     return {"device_map": device_map, **({"max_memory": dict(max_memory)} if max_memory else {})}
 
 

@@ -1,8 +1,8 @@
 """Products of a matrix with few rows of states on a CPU: the matrix is read once, not packed anew for each product.
 
-One token a line is a handful of rows against a whole matrix, and reading the matrix is all there is to do. For 2 to 6
-rows in float32 a token step of the embedded model takes 10 to 25 % less time with ``W @ x.T`` than with ``x @ W.T``;
-one row, more rows and other types gain nothing.
+One token a line is a handful of rows against a whole matrix, and reading the matrix is all there is to do: for 2 to 6
+rows in float32 as ``W @ x.T``; one row, more rows and other types stay as they are. ``python -m
+benchmarks.generation_speed`` times a pair with and without it.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def test_answers_of_both_weights_are_timed_beside_generate(folder, tmp_path):
     generation_speed.main(["--model", folder, "--tokens", "8", "--rounds", "1", "--out", str(out)])
     found = json.loads(out.read_text())
     assert found["transformers' generate, two rows"]["of generate's tokens a second"] == 1
-    assert found["vanilla alone"]["times one row"] == 1 and len(found) == 4
+    assert found["vanilla alone"]["times one row"] == 1 and len(found) == 5
 
 
 def test_limits_are_written_as_numbers_table_and_plot(folder, tmp_path, monkeypatch):
