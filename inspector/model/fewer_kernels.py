@@ -98,9 +98,15 @@ def _replacements(model: InspectedModel) -> list[_Replacement]:
     return found
 
 
+def _drawn(*shape: int, like: Tensor) -> Tensor:
+    """Return random numbers that are the same in every process, so that the verdict is."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(*shape, generator=generator).to(like)
+
+
 def _same_norm(norm: nn.Module) -> bool:
     weight = norm.weight
-    states = torch.randn(4, 3, weight.shape[-1], device=weight.device, dtype=weight.dtype)
+    states = _drawn(64, 3, weight.shape[-1], like=weight)
     return torch.equal(norm(states), rms_norm(norm, states))
 
 
@@ -109,15 +115,9 @@ def _same_rotary(model: InspectedModel, own: _Rotary) -> bool:
     heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
 
-    def drawn(*shape: int) -> Tensor:
-        return torch.randn(*shape, size, device=model.device, dtype=model.dtype)
-
-    given = (
-        drawn(2, heads, 1),
-        drawn(2, getattr(config, "num_key_value_heads", None) or heads, 1),
-        drawn(2, 1),
-        drawn(2, 1),
-    )
+    like = model.network.get_input_embeddings().weight
+    keys = getattr(config, "num_key_value_heads", None) or heads
+    given = [_drawn(*shape, size, like=like) for shape in ((2, heads, 1), (2, keys, 1), (2, 1), (2, 1))]
     try:
         theirs = own(*given)
     except (TypeError, RuntimeError):  # a family whose function takes something else
