@@ -1,6 +1,5 @@
 // What Gradio's components cannot do: views by the address, theme, drawer and help, and picking a layer by clicking a bar.
 (() => {
-  const VIEWS = ["operate", "stress", "why", "methods"];
   const opened = new Set(["operate"]);
   const find = (selector) => document.querySelector(selector);
 
@@ -13,7 +12,8 @@
   // The address names the view; Back works because the browser keeps addresses.
   function show() {
     const named = location.hash.slice(1);
-    const view = VIEWS.includes(named) ? named : "operate";
+    const views = [...document.querySelectorAll("nav.views a")].map((link) => link.dataset.view);
+    const view = views.includes(named) ? named : "operate";
     const turned = document.body.dataset.view && document.body.dataset.view !== view;
     document.body.dataset.view = view;
     drawer(false);
@@ -118,7 +118,7 @@
   // gr.Plot has no click event, and every update draws a new plot: bind to each one once.
   new MutationObserver(() => {
     if (find("#header h1")) find("#early")?.remove(); // it stood in the page before its scripts
-    if (!started && find("nav.views a") && find("#open-methods") && find("#rail")) {
+    if (!started && find("nav.views a") && find(".opener") && find("#rail")) {
       started = true;
       start();
     }

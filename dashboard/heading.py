@@ -8,7 +8,13 @@ from dashboard.kit.html import progress_bar, reading
 from inspector.model import InspectedModel
 
 VIEWS = {"operate": "Operate", "stress": "Stress test", "why": "Why this layer", "methods": "Methods"}
-"""The views of the page by the names in its address."""
+"""The views of the page by the names in its address: the only list of them; the operation comes first."""
+
+
+def view_rules() -> str:
+    """Return the style rules that show the view which the page's script has named on ``body``, else the first."""
+    named = [f'body[data-view="{name}"] #view-{name}' for name in VIEWS]
+    return f"{', '.join([*named, 'body:not([data-view]) #view-operate'])} {{ display: flex !important; }}"
 
 
 def header(model: InspectedModel) -> str:

@@ -86,8 +86,8 @@ def build_app(
 
 STEPS: tuple[type[Room], ...] = (CaseRoom, LocateRoom, OperateRoom, CompareRoom, StressRoom, WhyRoom, MethodsRoom)
 """The steps in the order of the page; a new one is a folder of its own and its name here."""
-LATER = ("stress", "why", "methods")
-"""Those that have a view of their own."""
+LATER = {"stress": ("stress",), "why": ("why",), "methods": ("methods",)}
+"""The views beside the operation (``heading.VIEWS``), and the steps that stand in each, one below the other."""
 
 
 class House:
@@ -136,8 +136,8 @@ class House:
                 with gr.Column(elem_id="view-operate", elem_classes="view"):
                     gr.HTML("<h2>Operate</h2>", elem_classes="unseen")
                     self._operation()
-                for name in LATER:
-                    self._later(name)
+                for name, steps in LATER.items():
+                    self._later(name, steps)
         rooms = [self.visit, self.badge, *self.rooms.values()]
         for room in rooms:
             room.hear()
@@ -185,10 +185,11 @@ class House:
                 with gr.Tab(title):
                     lay_out()
 
-    def _later(self, name: str) -> None:
+    def _later(self, name: str, steps: tuple[str, ...]) -> None:
         """A view that the browser gets when it is first opened; the page's script presses the button then."""
         with gr.Column(visible=False, elem_id=f"view-{name}", elem_classes=["view", "step"]) as view:
-            self.rooms[name].build()
+            for step in steps:
+                self.rooms[step].build()
         opener = gr.Button(f"Open {name}", elem_id=f"open-{name}", elem_classes="opener")
         opener.click(lambda: gr.Column(visible=True), None, view, **QUIET)
 
@@ -217,6 +218,7 @@ def launch_options() -> dict[str, Any]:
     script = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)
     return {
         "theme": _theme(),
+        "css": heading.view_rules(),
         "css_paths": [ASSETS / "style.css"],
         "head": f"<script>{script}</script>",
         "run_history": False,

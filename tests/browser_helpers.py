@@ -11,6 +11,8 @@ from urllib.parse import urlparse
 
 import pytest
 
+from dashboard import heading
+
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 ARTIFACTS = Path(__file__).resolve().parents[1] / "test-artifacts"
 WAIT = 120_000
@@ -18,7 +20,7 @@ MARKS = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (set CHROMIUM or install it)"),
 ]
-VIEWS = ("operate", "stress", "why", "methods")
+VIEWS = tuple(heading.VIEWS)
 
 
 def opened(browser, url) -> Any:
