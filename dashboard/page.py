@@ -17,7 +17,6 @@ from dashboard.example.make import Example
 from dashboard.kit.doors import Doors
 from dashboard.kit.live import LiveBadge
 from dashboard.kit.room import Context, Room
-from dashboard.kit.run import QUIET
 from dashboard.kit.visit import Visit
 from dashboard.kit.visitors import GRACE, MOST_BYTES, Sessions
 from dashboard.steps.case.view import CaseRoom
@@ -86,7 +85,7 @@ def build_app(
 
 STEPS: tuple[type[Room], ...] = (CaseRoom, LocateRoom, OperateRoom, CompareRoom, StressRoom, WhyRoom, MethodsRoom)
 """The steps in the order of the page; a new one is a folder of its own and its name here."""
-LATER = {"stress": ("stress",), "why": ("why",), "methods": ("methods",)}
+LATER: dict[str, tuple[str, ...]] = {"stress": ("stress",), "why": ("why",), "methods": ("methods",)}
 """The views beside the operation (``heading.VIEWS``), and the steps that stand in each, one below the other."""
 
 
@@ -113,9 +112,11 @@ class House:
     ) -> None:
         self.line = line
         self.context = Context(model, sessions, example, read_only, calibration)
-        self.badge, self.visit = LiveBadge(self.context), Visit(self.context)
+        later = frozenset(step for steps in LATER.values() for step in steps)
+        self.badge, self.visit = LiveBadge(self.context), Visit(self.context, later)
         self.arriving = Arriving(self.context)
         self.rooms: dict[str, Any] = {kind.name: kind(self.context) for kind in STEPS}
+        self.openers: list[tuple[Any, Any]] = []
 
     def build(self) -> None:
         """Lay the page out and wire it."""
@@ -140,9 +141,12 @@ class House:
                     self._later(name, steps)
         rooms = [self.visit, self.badge, *self.rooms.values()]
         for room in rooms:
+            self.context.bus.speaker = room.name
             room.hear()
         for room in rooms:
             room.connect()
+        for (name, steps), (opener, view) in zip(LATER.items(), self.openers, strict=True):
+            self.visit.opens(opener, view, steps, f"on_open_{name}")
 
     def connect_to(self, app: gr.Blocks) -> None:
         """Wire what happens when the page opens.
@@ -186,12 +190,12 @@ class House:
                     lay_out()
 
     def _later(self, name: str, steps: tuple[str, ...]) -> None:
-        """A view that the browser gets when it is first opened; the page's script presses the button then."""
+        """A view that the browser gets, drawn, when it is first opened; the page's script presses the button then."""
         with gr.Column(visible=False, elem_id=f"view-{name}", elem_classes=["view", "step"]) as view:
             for step in steps:
                 self.rooms[step].build()
         opener = gr.Button(f"Open {name}", elem_id=f"open-{name}", elem_classes="opener")
-        opener.click(lambda: gr.Column(visible=True), None, view, **QUIET)
+        self.openers.append((opener, view))
 
 
 def _calibration(model: InspectedModel) -> Calibration | None:

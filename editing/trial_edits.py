@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -66,7 +67,7 @@ class Layers:
     budget: float = BUDGET
     left_out: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def best(self) -> Trial | None:
         """The layer that defends most within the budget, of equal ones that with the larger margin.
 

@@ -24,7 +24,7 @@ from transformers import LlamaConfig
 from dashboard.example.make import Example, make_example
 from dashboard.kit.room import Context, Room
 from dashboard.kit.visitors import Sessions
-from dashboard.page import House
+from dashboard.page import LATER, House
 from dashboard.steps.stress import run as stress
 from editing.calibration import Calibration
 from editing.contest import ContestSettings
@@ -102,6 +102,7 @@ class Page:
     def roles(self) -> dict[str, Any]:
         """Its components by role: a step's own name for it, after the step's where several steps use the same."""
         found: dict[str, Any] = {"live": self.house.badge.live, "notice": self.house.visit.notice}
+        found |= {f"{name}_view": view for view, name in self._views.items()}
         for name, room in self.house.rooms.items():
             parts = [part for part in vars(room).values() if isinstance(part, Room)]
             for holder in (room, getattr(room, "inside", None), *parts):
@@ -110,6 +111,16 @@ class Page:
                         plain = name in ("case", "locate", "operate", "compare") or holder in parts
                         found[key if plain else name if key == "run" else f"{name}_{key}"] = part
         return found
+
+    def view_of(self, component: Any) -> str | None:
+        """Return the view that has to be opened before a component is drawn; ``None`` on the first one."""
+        while component is not None and component not in self._views:
+            component = component.parent
+        return self._views.get(component)
+
+    @cached_property
+    def _views(self) -> dict[Any, str]:
+        return {view: name for name, (_opener, view) in zip(LATER, self.house.openers, strict=True)}
 
     @property
     def parts(self) -> Any:
@@ -195,6 +206,7 @@ class Visitor:
         shown: Whether each component is visible, once an update has said so.
         info: Info line of each component, once an update has said so.
         classes: Its classes in the same way.
+        opened: The views that were opened; one is when something in it is pressed or looked at.
     """
 
     page: Page
@@ -204,6 +216,7 @@ class Visitor:
     shown: dict[str, bool] = field(default_factory=dict)
     info: dict[str, str] = field(default_factory=dict)
     classes: dict[str, list[str]] = field(default_factory=dict)
+    opened: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.on = {name: getattr(self.page.parts, name).interactive is not False for name in CONTROLS}
@@ -227,8 +240,20 @@ class Visitor:
             self.session.end()
         return free
 
+    def open(self, view: str | None) -> None:
+        """Open a view, as the page's script does when the address first names it."""
+        if view is None or view in self.opened:
+            return
+        self.opened.add(view)
+        self.do(f"on_open_{view}")
+
     def standing(self, name: str) -> Any:
-        """Return what stands in a component now."""
+        """Return what stands in a component now; its view is opened for that."""
+        if name not in self.screen:
+            self.open(self.page.view_of(getattr(self.page.parts, name)))
+        return self._standing(name)
+
+    def _standing(self, name: str) -> Any:
         return self.screen.get(name, getattr(self.page.parts, name).value)
 
     def press(self, handler: str, **typed: Any) -> Iterator[set[str]]:
@@ -238,12 +263,13 @@ class Visitor:
             handler: Name of the step's method.
             typed: What is typed, dragged or picked before, by role; it stays.
         """
-        self.screen.update(typed)
         event = self.page.wired(handler)
+        self.open(self._view_of(event))
+        self.screen.update(typed)
         if handler == "on_cancel":
             event.fn(self.request)
             return
-        values = {component: self.standing(self.page.name(component)) for component in event.inputs}
+        values = {component: self._standing(self.page.name(component)) for component in event.inputs}
         returned = event.fn(values, self.request)
         try:
             for update in returned if isinstance(returned, Iterator) else [returned] if event.outputs else []:
@@ -262,10 +288,17 @@ class Visitor:
         Args:
             chosen: What Gradio tells of the click.
         """
-        self.screen.update(typed)
         event = self.page.wired(handler)
-        values = {component: self.standing(self.page.name(component)) for component in event.inputs}
+        self.open(self._view_of(event))
+        self.screen.update(typed)
+        values = {component: self._standing(self.page.name(component)) for component in event.inputs}
         return self._draw(event, event.fn(values, self.request, chosen))
+
+    def _view_of(self, event: Any) -> str | None:
+        pressed = event.targets[0][0]
+        if str(getattr(event.fn, "__name__", "")).startswith("on_open_"):
+            return None
+        return self.page.view_of(self.page.app.blocks.get(pressed))
 
     def _draw(self, event: Any, update: Any) -> set[str]:
         if update == gr.skip():

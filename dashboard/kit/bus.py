@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -25,7 +26,7 @@ class News(Enum):
     ENDED = "a long run ended"
     CALIBRATED = "the model was calibrated behind the open page"
     EXAMPLE = "parts of the finished example have come"
-    BACK = "a page shows a visitor's session anew: all that it holds, or that it holds nothing"
+    BACK = "a page, or a view that is opened, shows a visitor's session: all that it holds, or that it holds nothing"
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,13 @@ class Hearing:
         answer: Called with session and values; returns an update, or yields several.
         inputs: Components whose values it reads.
         outputs: Components that it changes.
+        room: The name of the step.
     """
 
     answer: Callable[[Session, Values], Update | Iterator[Update]]
     inputs: tuple[Any, ...]
     outputs: tuple[Any, ...]
+    room: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,13 @@ class Offer:
 
 @dataclass
 class Bus:
-    """News and offers of one page."""
+    """News and offers of one page.
 
+    Attributes:
+        speaker: The name of the step that says just now what it hears.
+    """
+
+    speaker: str = ""
     _hearings: dict[News, list[Hearing]] = field(default_factory=dict)
     _later: dict[News, list[Hearing]] = field(default_factory=dict)
     _offers: dict[str, Offer] = field(default_factory=dict)
@@ -81,27 +89,43 @@ class Bus:
             later: In an event of its own when the run that told it is over.
         """
         heard = self._later if later else self._hearings
-        heard.setdefault(news, []).append(Hearing(answer, tuple(inputs), tuple(outputs)))
+        heard.setdefault(news, []).append(Hearing(answer, tuple(inputs), tuple(outputs), self.speaker))
+
+    @property
+    def rooms(self) -> set[str]:
+        """The names of the steps that hear of anything."""
+        return {heard.room for heard in itertools.chain(*self._hearings.values())}
 
     def hearings(self, news: News, later: bool = False) -> list[Hearing]:
         """Return who hears of something, in the order of the steps."""
         return (self._later if later else self._hearings).get(news, [])
 
-    def inputs(self, *news: News) -> list[Any]:
-        """Return what the hearers of news read."""
-        return [part for one in news for heard in self.hearings(one) for part in heard.inputs]
+    def inputs(self, *news: News, rooms: Collection[str] | None = None) -> list[Any]:
+        """Return what the hearers of news read; those of some steps only, if they are named."""
+        return [part for heard in self._of(news, rooms) for part in heard.inputs]
 
-    def outputs(self, *news: News) -> list[Any]:
-        """Return what the hearers of news change."""
-        return [part for one in news for heard in self.hearings(one) for part in heard.outputs]
+    def outputs(self, *news: News, rooms: Collection[str] | None = None) -> list[Any]:
+        """Return what the hearers of news change; those of some steps only, if they are named."""
+        return [part for heard in self._of(news, rooms) for part in heard.outputs]
 
-    def tell(self, news: News, session: Session, values: Values, but: Any = None) -> Iterator[Update]:
+    def _of(self, news: tuple[News, ...], rooms: Collection[str] | None) -> list[Hearing]:
+        return [heard for one in news for heard in self.hearings(one) if rooms is None or heard.room in rooms]
+
+    def tell(
+        self,
+        news: News,
+        session: Session,
+        values: Values,
+        but: Any = None,
+        rooms: Collection[str] | None = None,
+    ) -> Iterator[Update]:
         """Tell news and yield what changes on the page, one hearer after the other.
 
         Args:
             but: The answer of the one who tells it, and does its own part.
+            rooms: The names of the steps that hear it; all of them by default.
         """
-        for heard in self.hearings(news):
+        for heard in self._of((news,), rooms):
             if heard.answer == but:
                 continue
             answered = heard.answer(session, values)
@@ -110,9 +134,10 @@ class Bus:
             else:
                 yield from answered
 
-    def told(self, news: News, session: Session, values: Values) -> Update:
-        """Tell news and return all that changes as one update."""
-        return {part: value for update in self.tell(news, session, values) for part, value in update.items()}
+    def told(self, news: News, session: Session, values: Values, rooms: Collection[str] | None = None) -> Update:
+        """Tell news, to all steps or to some, and return all that changes as one update."""
+        told = self.tell(news, session, values, rooms=rooms)
+        return {part: value for update in told for part, value in update.items()}
 
     def offer(self, name: str, offer: Offer) -> None:
         """Lend something to the other steps."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import gradio as gr
 
 from dashboard.kit.bus import News, Update, Values
 from dashboard.kit.html import reading
-from dashboard.kit.room import Room
+from dashboard.kit.room import Context, Room
 from dashboard.kit.run import QUIET
 from dashboard.kit.session import Session
 
@@ -32,9 +32,18 @@ ELSEWHERE = "A run of yours goes on in another window, or is just ending. Cancel
 
 
 class Visit(Room):
-    """Draws the page anew from the session; its one line says what a visitor has to know of it."""
+    """Draws the page anew from the session; its one line says what a visitor has to know of it.
+
+    Args:
+        context: The page's.
+        later: The steps that are drawn when their view is first opened, and not when the page is.
+    """
 
     name = "visit"
+
+    def __init__(self, context: Context, later: Collection[str] = ()) -> None:
+        super().__init__(context)
+        self.later = later
 
     def build(self) -> None:
         """Lay the line out."""
@@ -57,7 +66,8 @@ class Visit(Room):
 
         def on_arrival(values: Values, request: gr.Request) -> Iterator[Any]:
             session = self.context.arrive(request)
-            yield from self.shown(session, values, request) if session.own or session.controls else [gr.skip()]
+            known = session.own or session.controls
+            yield from self.shown(session, values, request, opening=True) if known else [gr.skip()]
             said, session.said = session.said, ""
             if said:
                 yield {self.notice: reading(said, "warn")}
@@ -75,28 +85,56 @@ class Visit(Room):
         app.load(on_arrival, inputs, outputs, **QUIET)
         gr.on([self.notice.change, self.notice.click], on_waking, inputs, outputs, **QUIET)
 
-    def shown(self, session: Session, values: Values, request: gr.Request) -> Iterator[Update]:
-        """Draw what a session holds; while something runs for it elsewhere, lock the page until that has ended."""
+    def opens(self, opener: Any, view: Any, steps: Collection[str], name: str) -> None:
+        """Show a view, drawn from the session, when its opener is pressed.
+
+        Args:
+            opener: The button that the page's script presses.
+            view: The column.
+            steps: The names of the steps that stand in it.
+            name: The event's.
+        """
+        news, bus = (News.BACK, News.ENDED), self.bus
+
+        def on_open(values: Values, request: gr.Request) -> Update:
+            session = self.context.visit(request)
+            if session is None:
+                return {view: gr.Column(visible=True), **self.context.gone(request)}
+            drawn = {**values, **{part: kept for part, kept in session.controls.items() if part in values}}
+            update: Update = {view: gr.Column(visible=True), **bus.told(News.BACK, session, drawn, steps)}
+            return update if session.busy else update | bus.told(News.ENDED, session, drawn, steps)
+
+        on_open.__name__ = name
+        outputs = dict.fromkeys([view, self.notice, *bus.outputs(*news, rooms=steps)])
+        opener.click(on_open, set(bus.inputs(*news, rooms=steps)), list(outputs), **QUIET)
+
+    def shown(self, session: Session, values: Values, request: gr.Request, opening: bool = False) -> Iterator[Update]:
+        """Draw what a session holds; while something runs for it elsewhere, lock the page until that has ended.
+
+        Args:
+            opening: The page has no view open yet but the first.
+        """
         until = time.monotonic() + 2 * LOOK
         while session.busy and time.monotonic() < until:  # the run of a page that was left ends within one step
             time.sleep(LOOK / 10)
         if session.busy:
             began = self.bus.told(News.BEGAN, session, values)
-            yield {**self.drawn(session, values), **began, self.notice: reading(ELSEWHERE)}
+            yield {**self.drawn(session, values, opening), **began, self.notice: reading(ELSEWHERE)}
             while session.busy:
                 time.sleep(LOOK)
                 yield gr.skip()
         said, session.broken = reading(BROKEN, "warn") if session.broken else "", False
-        yield {**self.drawn(session, values), **({self.notice: said} if said else {})}
+        yield {**self.drawn(session, values, opening), **({self.notice: said} if said else {})}
         self.context.sessions.drew(request.session_hash or "", session)
 
-    def drawn(self, session: Session, values: Values) -> Update:
-        """Return the whole page as its session has it."""
+    def drawn(self, session: Session, values: Values, opening: bool = False) -> Update:
+        """Return the whole page as its session has it, without what is drawn when a view is opened if none is yet."""
         kept: Update = dict(session.controls)
         values = {**values, **kept}
         if not session.own:
             return kept
-        told = self.bus.told(News.BACK, session, values) | self.bus.told(News.ENDED, session, values)
+        rooms = self.bus.rooms - set(self.later) if opening else None
+        told = self.bus.told(News.BACK, session, values, rooms) | self.bus.told(News.ENDED, session, values)
         return kept | {part: with_value(value, kept[part]) if part in kept else value for part, value in told.items()}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
@@ -17,7 +17,6 @@ from dashboard.steps.methods import figures, further
 from dashboard.steps.methods import texts as words
 from dashboard.steps.methods.state import Compared
 from editing import Preparation
-from editing.contest import Standing
 
 COSINE, WRITTEN = "mean cosine of the region", "what the region writes"
 """What stands upright on the plane; the second one is measured when it is first asked for."""
@@ -28,14 +27,14 @@ class PlanePart(Room):
 
     name = "plane"
 
-    def build_plane(self, standings: Sequence[Standing], picked: str | None) -> None:
-        """Lay the plane out with some methods on it."""
+    def build_plane(self) -> None:
+        """Lay the plane out."""
         gr.HTML("<h3>Erase or suppress?</h3>")
         self.upright = gr.Radio(
             [COSINE, WRITTEN], value=COSINE, show_label=False, elem_classes="chips", elem_id="methods-upright"
         )
-        self.plane = plot(figures.plane(standings, picked), "methods-plane", "Erase or suppress, by method")
-        self.plane_reading = gr.HTML(words.plane_reading(standings))
+        self.plane = plot(None, "methods-plane", "Erase or suppress, by method")
+        self.plane_reading = gr.HTML()
 
     @property
     def parts(self) -> list[Any]:

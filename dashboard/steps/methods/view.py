@@ -51,26 +51,19 @@ class MethodsRoom(Room):
         self.plane = PlanePart(context)
 
     def build(self) -> None:
-        """Lay the step out with the example's contest on it."""
-        session = self.context.example.session
-        known = session.slot(Compared).contest
-        standings = known.standings if known is not None else ()
-        picked = quick_one(standings)
-        title = picked.method.title if picked is not None else None
+        """Lay the step out; it is drawn when its view is opened."""
         gr.HTML(words.HEADING)
         with gr.Accordion("What each method does", open=False, elem_id="methods-cards"):
             gr.HTML(words.cards())
         self._controls()
-        nothing = message(NOTHING_YET)
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=230):
                 self.run = gr.Button("Run methods", variant="primary", elem_id="methods")
                 self.cancel = gr.Button(CANCEL_OFF, variant="stop", interactive=False, elem_id="methods-cancel")
-                self.head = gr.HTML(words.head(session), elem_id="methods-head")
+                self.head = gr.HTML(elem_id="methods-head")
             with gr.Column(scale=3, min_width=420):
-                self.clock = gr.HTML(words.ended(known) if known else nothing, elem_id="methods-clock")
+                self.clock = gr.HTML(elem_id="methods-clock")
         self.table = gr.Dataframe(
-            words.rows(standings),
             headers=list(words.HEADERS),
             interactive=False,
             max_height=330,
@@ -82,22 +75,20 @@ class MethodsRoom(Room):
         )
         gr.HTML(words.LEGEND)
         with gr.Accordion("All scores", open=False, elem_id="methods-all"):
-            self.scores = gr.HTML(words.all_scores(standings), elem_id="methods-scores")
+            self.scores = gr.HTML(elem_id="methods-scores")
         with gr.Row(equal_height=False):
             with gr.Column(min_width=340):
-                self.plane.build_plane(standings, title)
+                self.plane.build_plane()
             with gr.Column(min_width=340):
                 gr.HTML("<h3>Activation shift per layer</h3>")
-                self.shifts = plot(
-                    figures.shifts_by_block(standings, title), "methods-shifts", "Activation shift by layer and method"
-                )
-                self.shifts_reading = gr.HTML(words.shifts_reading(standings))
+                self.shifts = plot(None, "methods-shifts", "Activation shift by layer and method")
+                self.shifts_reading = gr.HTML()
         gr.HTML("<h3>The picked method</h3>")
         with gr.Row(equal_height=True):
             with gr.Column(scale=3, min_width=300):
                 self.picked = gr.Dropdown(
                     list(TITLES),
-                    value=title,
+                    value=None,
                     label="Method",
                     info="Or click a line of the table",
                     interactive=True,
@@ -108,20 +99,14 @@ class MethodsRoom(Room):
         with gr.Row(equal_height=False):
             with gr.Column(min_width=340):
                 gr.HTML("<h3>Source of the shift</h3>")
-                self.source = plot(figures.source(picked), "methods-source", "Where the shift comes from")
-                self.source_reading = gr.HTML(words.source_reading(picked))
+                self.source = plot(None, "methods-source", "Where the shift comes from")
+                self.source_reading = gr.HTML()
             with gr.Column(min_width=340):
                 gr.HTML("<h3>Toxicity of each neuron of the region</h3>")
-                self.neurons = plot(figures.neuron_toxicity(picked), "methods-neurons", "Toxicity of each neuron")
-                self.neurons_reading = gr.HTML(words.neurons_reading(picked))
-        self.answer_head = gr.HTML(words.answer_head(picked), elem_id="methods-answer-head")
-        reply = picked.exam.replies[0] if picked is not None and picked.exam is not None else None
-        self.pair = build_pair(
-            "methods-",
-            (reply.vanilla.text, reply.edited.text) if reply else ("", ""),
-            words.HEADS,
-            empty=NO_ANSWER,
-        )
+                self.neurons = plot(None, "methods-neurons", "Toxicity of each neuron")
+                self.neurons_reading = gr.HTML()
+        self.answer_head = gr.HTML(elem_id="methods-answer-head")
+        self.pair = build_pair("methods-", ("", ""), words.HEADS, empty=NO_ANSWER)
         self.vanilla, self.edited = self.pair.panes
 
     def _controls(self) -> None:
@@ -217,10 +202,12 @@ class MethodsRoom(Room):
         }
 
     def on_back(self, session: Session, values: Values) -> Update:
-        """Show the visitor's run of several methods, or that there is none."""
+        """Show the visitor's run of several methods, or the example's, or that there is none."""
         kept = session.slot(Compared)
-        kept.method = values[self.picked]
-        known = kept.contest
+        kept.method, known = values[self.picked], kept.contest
+        quick = quick_one(known.standings) if known is not None and not kept.method else None
+        if quick is not None:
+            kept.method = quick.method.title
         standing = known.named(kept.method) if known is not None and kept.method else None
         choices = dict.fromkeys([*TITLES, *(s.method.title for s in known.standings)] if known is not None else TITLES)
         return {

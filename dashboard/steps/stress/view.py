@@ -37,36 +37,28 @@ class StressRoom(Room):
         self.yardsticks = YardstickPart(context)
 
     def build(self) -> None:
-        """Lay the step out with the example's stress test on it."""
-        example = self.context.example
-        exam = example.session.slot(Examined).exam
-        replies, judge = (exam.replies, exam.judge) if exam is not None else ((), "")
-        table = score_table(replies, judge) if replies else ()
+        """Lay the step out; it is drawn when its view is opened."""
         gr.HTML(words.HEADING)
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=230):
-                files = None if exam is None else run.write_files(self.model, exam, example.session.new_folder())
-                self._controls(files)
+                self._controls()
             with gr.Column(scale=3, min_width=420):
-                self.clock = gr.HTML("" if exam is None else words.ended(exam), elem_id="stress-clock")
-                self.head = gr.HTML(words.head(exam, example.session.row), elem_id="stress-head")
-                self.table = gr.HTML(words.table(table), elem_id="stress-table")
+                self.clock = gr.HTML(elem_id="stress-clock")
+                self.head = gr.HTML(elem_id="stress-head")
+                self.table = gr.HTML(elem_id="stress-table")
         with gr.Row(equal_height=False):
             with gr.Column(min_width=340):
                 gr.HTML("<h3>Scores, vanilla and edited</h3>")
-                self.chart = plot(figures.score_bars(table), "stress-chart", "Scores, vanilla and edited")
-                self.reading = gr.HTML(words.scores_reading(table))
+                self.chart = plot(None, "stress-chart", "Scores, vanilla and edited")
+                self.reading = gr.HTML()
             with gr.Column(min_width=340):
                 gr.HTML("<h3>Defended, by unsafety category</h3>")
-                self.categories = plot(
-                    figures.category_bars(replies), "stress-categories", "Defended, by unsafety category"
-                )
-                tables = per_category(replies, judge) if replies else {}
-                self.categories_reading = gr.HTML(words.categories_reading(tables))
+                self.categories = plot(None, "stress-categories", "Defended, by unsafety category")
+                self.categories_reading = gr.HTML()
         self.yardsticks.build_suffixes()
-        self._answers(exam)
+        self._answers()
 
-    def _controls(self, files: tuple[str, str] | None) -> None:
+    def _controls(self) -> None:
         read_only = self.context.read_only
         self.size = gr.Radio(
             list(SIZES), value="Quick", label="Size", info="The case's five prompts; more held-out and harmless ones"
@@ -106,21 +98,14 @@ class StressRoom(Room):
         self.cancel = gr.Button(CANCEL_OFF, variant="stop", interactive=False, elem_id="stress-cancel")
         self.yardsticks.build_rounding()
         with gr.Row(elem_classes="tight"):
-            table, whole = files or (None, None)
-            there = files is not None
-            self.csv = gr.DownloadButton("CSV", table, size="sm", min_width=80, interactive=there, elem_id="stress-csv")
-            self.json = gr.DownloadButton(
-                "JSON", whole, size="sm", min_width=80, interactive=there, elem_id="stress-json"
-            )
+            self.csv = gr.DownloadButton("CSV", size="sm", min_width=80, interactive=False, elem_id="stress-csv")
+            self.json = gr.DownloadButton("JSON", size="sm", min_width=80, interactive=False, elem_id="stress-json")
 
-    def _answers(self, exam: ExamResult | None) -> None:
+    def _answers(self) -> None:
         with gr.Accordion("Every answer", open=True, elem_id="stress-listed"):
             self.filter = gr.Radio(list(FILTERS), value=next(iter(FILTERS)), show_label=False, elem_classes="chips")
-            replies = exam.replies if exam is not None else ()
-            rows = answer_rows(replies, next(iter(FILTERS)))
             self.rows = gr.Dataframe(
-                rows.cells,
-                headers=list(rows.HEADERS),
+                headers=list(answer_rows((), next(iter(FILTERS))).HEADERS),
                 interactive=False,
                 max_height=260,
                 wrap=False,
@@ -129,9 +114,7 @@ class StressRoom(Room):
                 column_widths=["5%", "9%", "15%", "24%", "9%", "9%", "12%", "9%", "8%"],
                 elem_id="stress-rows",
             )
-            first = replies[0] if replies else None
             self.prompt = gr.Textbox(
-                first.question.prompt if first is not None else "",
                 label="Prompt",
                 info="Click a line above; the suffix prompt is appended",
                 lines=2,
@@ -139,12 +122,7 @@ class StressRoom(Room):
                 interactive=False,
                 elem_id="stress-prompt",
             )
-            self.pair = build_pair(
-                "stress-",
-                (first.vanilla.text, first.edited.text) if first is not None else (NO_ANSWER, NO_ANSWER),
-                self._heads(exam, 0) if exam is not None else ("", ""),
-                blurred=(first is not None, first is not None),
-            )
+            self.pair = build_pair("stress-", (NO_ANSWER, NO_ANSWER), blurred=(False, False))
             (self.vanilla_head, self.edited_head), (self.vanilla, self.edited) = self.pair.heads, self.pair.panes
 
     @staticmethod

@@ -42,11 +42,10 @@ class YardstickPart(Room):
 
     def build_suffixes(self) -> None:
         """Lay the suffix panel out."""
-        kept = self.context.example.session.slot(Examined)
         with gr.Accordion("Suffix alone, weights alone, both", open=False, elem_id="stress-suffixes"):
             self.suffixes = gr.Button("Ask with each suffix", size="sm", elem_id="stress-suffixes-run")
-            self.study = gr.HTML(words.suffix_table(kept.study), elem_id="stress-suffix-table")
-            self.study_reading = gr.HTML(words.suffix_reading(kept, None), elem_id="stress-suffix-reading")
+            self.study = gr.HTML(elem_id="stress-suffix-table")
+            self.study_reading = gr.HTML(elem_id="stress-suffix-reading")
 
     def hear(self) -> None:
         """Lock the buttons while something runs; say whose study is shown."""

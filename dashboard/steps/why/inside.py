@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -34,8 +35,7 @@ class Inside:
         self.context, self.model = context, context.model
 
     def build(self) -> None:
-        """Lay the tabs out with the example's measurements on them."""
-        known = self.context.example.session.slot(Looked).why
+        """Lay the tabs out."""
         with gr.Tabs(elem_id="why-tabs"):
             with gr.Tab("Neurons"):
                 self._build_neurons()
@@ -46,12 +46,10 @@ class Inside:
             with gr.Tab("Toxicity probe"):
                 self._build_probe()
             with gr.Tab("Padding"):
-                self.padding = plot(figures.padding(known.padding), "why-padding", "Padding and the released locator")
-                self.padding_reading = gr.HTML(words.padding_reading(known.padding))
+                self.padding = plot(None, "why-padding", "Padding and the released locator")
+                self.padding_reading = gr.HTML()
 
     def _build_neurons(self) -> None:
-        example = self.context.example
-        found = run.neurons_of(self.model, example.session, example.block, ORDERS[0])
         with gr.Row(equal_height=False):
             with gr.Column(min_width=240):
                 self.order = gr.Radio(
@@ -77,7 +75,6 @@ class Inside:
                 )
                 self.edit = gr.Button("DINM on these columns only", size="sm", elem_id="why-edit")
         self.neurons = gr.Dataframe(
-            words.neuron_rows(found),
             headers=list(words.NEURON_HEADERS),
             datatype=list(words.NEURON_TYPES),
             interactive=False,
@@ -88,41 +85,28 @@ class Inside:
             column_widths=["8%", "10%", "9%", "9%", "9%", "9%", "23%", "23%"],
             elem_id="why-neurons",
         )
-        self.neurons_reading = gr.HTML(words.neurons_reading(found))
+        self.neurons_reading = gr.HTML()
         gr.HTML("<h3>Edits of this visit</h3>")
-        edits = words.edits_table(example.session, run.toxicities(self.model, example.session))
-        self.edits = gr.HTML(edits, elem_id="why-edits")
+        self.edits = gr.HTML(elem_id="why-edits")
 
     def _build_lens(self) -> None:
-        example = self.context.example
-        known = example.session.slot(Looked).why
-        pair = known.lenses.get(LENS_ANSWERS[0])
-        before = None if pair is None else pair[0]
-        last = 0 if before is None else len(before.positions) - 1
-        place = 0
-        if before is not None:
-            place = next((n for n, p in enumerate(before.positions) if p >= before.prompt_tokens - 1), 0)
         with gr.Row(equal_height=True):
             self.answer = gr.Radio(list(LENS_ANSWERS), value=LENS_ANSWERS[0], label="Text", info="After the prompt")
             self.weights = gr.Radio(list(LENS_WEIGHTS), value=LENS_WEIGHTS[0], label="Weights")
             self.place = gr.Slider(
                 0,
-                max(1, last),
-                value=place,
+                1,
+                value=0,
                 step=1,
                 label="Column",
                 info="Its tokens are listed below; or click the figure",
                 elem_id="why-place",
             )
-        self.lens = plot(figures.lens(before, example.block, place), "why-lens", "What each layer would say next")
-        self.lens_reading = gr.HTML(words.lens_reading(known, LENS_ANSWERS[0]))
-        found = run.peaks_of(self.model, known, LENS_ANSWERS[0], place)
-        shown = "" if before is None else words.peaks_table(found, f"{place}: {before.tokens[place]!r}")
-        self.peaks = gr.HTML(shown, elem_id="why-peaks")
+        self.lens = plot(None, "why-lens", "What each layer would say next")
+        self.lens_reading = gr.HTML()
+        self.peaks = gr.HTML(elem_id="why-peaks")
 
     def _build_tokens(self) -> None:
-        example = self.context.example
-        known = example.session.slot(Looked).why
         with gr.Row(equal_height=True):
             self.way = gr.Radio(
                 list(WAYS),
@@ -134,16 +118,12 @@ class Inside:
             with gr.Column(scale=2, min_width=240):
                 self.ig_steps = gr.Slider(8, 128, value=32, step=8, label="Steps", info="Integrated gradients")
                 self.attribute = gr.Button("Attribute", variant="primary", size="sm", elem_id="why-attribute")
-        self.tokens = gr.HTML(words.token_spans(known.tokens), elem_id="why-tokens")
-        self.tokens_reading = gr.HTML(words.tokens_reading(known.tokens))
+        self.tokens = gr.HTML(elem_id="why-tokens")
+        self.tokens_reading = gr.HTML()
 
     def _build_probe(self) -> None:
-        example = self.context.example
-        curve = run.region_curve(self.model, example.session)
-        self.regions = plot(figures.regions(curve, example.block), "why-regions", "Toxicity of every layer's region")
-        self.probe_reading = gr.HTML(
-            words.probe_reading(example.session.probe, curve, example.block), elem_id="why-probe-reading"
-        )
+        self.regions = plot(None, "why-regions", "Toxicity of every layer's region")
+        self.probe_reading = gr.HTML(elem_id="why-probe-reading")
         with gr.Row(equal_height=False):
             self.source = gr.Textbox(
                 BUNDLED,
@@ -212,6 +192,17 @@ class Inside:
         lens = self._lens_parts
         react(read_otherwise, self.on_lens, inputs=controls, outputs=lens, trigger_mode="always_last")
         react(self.neurons.select, self.on_neuron, inputs=[self.selected], outputs=[self.selected], event=gr.SelectData)
+
+    def at_answer(self, session: Session) -> Update:
+        """Move the lens to where its answer begins, and return the slider there."""
+        kept = session.slot(Looked)
+        pair = kept.why.lenses.get(kept.panel.answer)
+        if pair is None:
+            return {}
+        read = pair[0]
+        place = next((n for n, p in enumerate(read.positions) if p >= read.prompt_tokens - 1), 0)
+        kept.panel = replace(kept.panel, place=place)
+        return {self.place: gr.Slider(maximum=len(read.positions) - 1, value=place)}
 
     def on_order(self, session: Session, values: Values) -> Update:
         """List other neurons."""

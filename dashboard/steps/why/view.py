@@ -32,9 +32,7 @@ class WhyRoom(Room):
         self.inside = Inside(context)
 
     def build(self) -> None:
-        """Lay the step out with the example's measurements on it."""
-        session, block = self.context.example.session, self.context.example.block
-        known = session.slot(Looked).why
+        """Lay the step out; it is drawn when its view is opened."""
         gr.HTML(words.HEADING)
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=230):
@@ -48,20 +46,16 @@ class WhyRoom(Room):
                 )
                 self.atlas_run = gr.Button("Run atlas", elem_id="why-atlas-run")
                 self.cancel = gr.Button(CANCEL_OFF, variant="stop", interactive=False, elem_id="why-cancel")
-                self.clock = gr.HTML(
-                    words.clock(words.ON_EXAMPLE, 1.0) if known.case is not None else "",
-                    elem_id="why-clock",
-                )
-                self.head = gr.HTML(words.head(session), elem_id="why-head")
+                self.clock = gr.HTML(elem_id="why-clock")
+                self.head = gr.HTML(elem_id="why-head")
             with gr.Column(scale=3, min_width=420):
-                self.locators = plot(figures.locators(known.located, block), "why-locators", "Every locator, by layer")
-                said = words.locators_reading(known.located, block, known.refused)
-                self.locators_reading = gr.HTML(said)
+                self.locators = plot(None, "why-locators", "Every locator, by layer")
+                self.locators_reading = gr.HTML()
                 gr.HTML("<h3>Atlas: what the same edit achieves at each layer</h3>")
-                self.atlas = plot(figures.atlas(known.atlas, block), "why-atlas", "Atlas: the same edit at each layer")
-                self.atlas_reading = gr.HTML(words.atlas_reading(known.atlas))
+                self.atlas = plot(None, "why-atlas", "Atlas: the same edit at each layer")
+                self.atlas_reading = gr.HTML()
         with gr.Accordion("Locators judged by the atlas", open=True, elem_id="why-judged"):
-            self.agreement = gr.HTML(words.agreements(known.agreements(), known.atlas))
+            self.agreement = gr.HTML()
         self.inside.build()
 
     def hear(self) -> None:
@@ -128,10 +122,15 @@ class WhyRoom(Room):
         return update
 
     def on_back(self, session: Session, values: Values) -> Update:
-        """Show what the visitor has measured of the layers, or that it is nothing."""
+        """Show what the visitor, or the example, has measured of the layers, or that it is nothing."""
         self.inside.read(session, values)
-        said = "" if session.slot(Looked).why.case is None else words.clock(words.BACK, 1.0)
-        return {self.clock: said, **self._overview(session), **self.inside.draw(session)}
+        update: Update = {}
+        if not session.own:
+            update = self.inside.at_answer(session)
+        said = words.clock(words.BACK if session.own else words.ON_EXAMPLE, 1.0)
+        if session.slot(Looked).why.case is None:
+            said = ""
+        return {self.clock: said, **self._overview(session), **self.inside.draw(session), **update}
 
     def _press(self, button: Any, work: Any, inputs: Any, outputs: Any, tells: tuple[News, ...] = ()) -> None:
         self.context.press(

@@ -12,7 +12,7 @@ from dashboard_helpers import Page, Visitor, own_question, short_examples, tiny_
 
 from dashboard.example.make import Example, make_example
 from dashboard.kit.visitors import Sessions
-from dashboard.page import House
+from dashboard.page import LATER, House
 from inspector.errors import EditError
 from inspector.model import Decoding
 
@@ -64,7 +64,10 @@ def look(page: Page, visitor: Visitor) -> dict[str, Any]:
 
 
 def test_without_an_example_every_step_says_what_to_press(empty):
-    shown = {name: getattr(part, "value", None) for name, part in empty.roles.items()}
+    visitor = Visitor(empty, "new")
+    for view in LATER:
+        visitor.open(view)
+    shown = {name: visitor.standing(name) for name, part in empty.roles.items() if hasattr(part, "value")}
     assert "Press Locate, or Operate" in shown["locate_reading"] and "Ready. Press Operate" in shown["clock"]
     assert "Press Operate" in shown["vanilla"] and "Press Operate" in shown["numbers"]
     assert "Press Stress test" in shown["stress_head"] and "Press Ask all locators" in shown["why_head"]

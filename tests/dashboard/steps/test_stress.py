@@ -51,8 +51,7 @@ def test_the_example_is_scored_and_its_files_can_be_had_at_start(visitor):
     assert shown is not None and len(shown.replies) == 42
     assert "refusal rules" in visitor.standing("stress_head") and shown.weights in visitor.standing("stress_head")
     for name in ("stress_csv", "stress_json"):
-        value = getattr(visitor.page.parts, name).value
-        assert Path(value["path"] if isinstance(value, dict) else value).stat().st_size > 1000
+        assert Path(visitor.standing(name)).stat().st_size > 1000
 
 
 def test_a_run_fills_the_table_and_ends_idle(visitor):
