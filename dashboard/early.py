@@ -1,13 +1,17 @@
 """The heading stands in the page's own HTML, so that it is painted before any script was read.
 
 Gradio draws everything from its scripts, and takes seconds for it. ``assets/page.js`` takes this heading away as soon
-as the page's own one is there.
+as the page's own one is there. The largest script, which draws the figures, is asked for by Gradio when all else
+stands; here the browser is told of it at once, and reads it beside the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any
+
+import gradio
 
 HEADING = (
     '<header class="mast" id="early" style="position:fixed;inset:0 0 auto;z-index:9;display:flex;gap:12px;'
@@ -17,6 +21,9 @@ HEADING = (
 )
 BEFORE = b"<gradio-app"
 """Where the page's own content begins."""
+
+SOON = "PlotlyPlot-*.js"
+"""The script that draws figures, in Gradio's own folder; its name holds a hash."""
 
 _Message = MutableMapping[str, Any]
 _Send = Callable[[_Message], Awaitable[None]]
@@ -32,6 +39,9 @@ class EarlyHeading:
 
     def __init__(self, app: _App) -> None:
         self.app = app
+        folder = Path(gradio.__file__).parent / "templates" / "frontend" / "assets"
+        soon = "".join(f'<link rel="modulepreload" href="./assets/{path.name}">' for path in folder.glob(SOON))
+        self.first = (soon + HEADING).encode()
 
     async def __call__(self, scope: _Message, receive: Callable[[], Awaitable[_Message]], send: _Send) -> None:
         """Answer one request."""
@@ -52,7 +62,7 @@ class EarlyHeading:
             body += message.get("body", b"")
             if message.get("more_body"):
                 return
-            whole = body.replace(BEFORE, HEADING.encode() + BEFORE, 1)
+            whole = body.replace(BEFORE, self.first + BEFORE, 1)
             headers = [(name, value) for name, value in start["headers"] if name.lower() != b"content-length"]
             await send({**start, "headers": [*headers, (b"content-length", str(len(whole)).encode())]})
             await send({"type": "http.response.body", "body": whole})
