@@ -26,6 +26,7 @@ from dashboard.steps.compare.view import CompareRoom
 from dashboard.steps.locate.view import LocateRoom
 from dashboard.steps.methods.view import MethodsRoom
 from dashboard.steps.operate.view import OperateRoom
+from dashboard.steps.questions.view import QuestionsRoom
 from dashboard.steps.stress.view import StressRoom
 from dashboard.steps.why.view import WhyRoom
 from editing.calibration import Calibration, calibration_of
@@ -84,9 +85,9 @@ def build_app(
     return app
 
 
-STEPS: tuple[type[Room], ...] = (CaseRoom, LocateRoom, OperateRoom, CompareRoom, StressRoom, WhyRoom, MethodsRoom)
+STEPS: tuple[type[Room], ...] = (CaseRoom, LocateRoom, OperateRoom, CompareRoom, StressRoom, WhyRoom, MethodsRoom, QuestionsRoom)
 """The steps in the order of the page; a new one is a folder of its own and its name here."""
-LATER = {"stress": ("stress",), "why": ("why",), "methods": ("methods",)}
+LATER = {"stress": ("stress",), "why": ("why",), "methods": ("methods",), "questions": ("questions",)}
 """The views beside the operation (``heading.VIEWS``), and the steps that stand in each, one below the other."""
 
 
@@ -123,7 +124,7 @@ class House:
             gr.HTML(heading.header(self.context.model), elem_id="header")
             self.badge.build()
             gr.HTML(heading.views(), elem_id="views")
-        gr.HTML(heading.HELP, elem_id="help")
+        gr.HTML(heading.help_page(), elem_id="help")
         self.visit.build()
         with gr.Column(elem_id="behind"):
             self.arriving.build()
