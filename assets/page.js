@@ -9,6 +9,26 @@
     write(name, value) { try { localStorage.setItem(`dinm-inspector-${name}`, value); } catch { /* see above */ } },
   };
 
+  // A link is taken out of the address before anything is drawn, so that a reload keeps what was done since; it waits in
+  // the tab until the page stands, also behind a log-in.
+  const PARTS = ["link", "case", "layer"];
+  (function takeLink() {
+    const query = new URLSearchParams(location.search);
+    const found = PARTS.filter((name) => query.has(name)).map((name) => [name, query.get(name)]);
+    if (!found.length) return;
+    try { sessionStorage.setItem("dinm-inspector-link", JSON.stringify(Object.fromEntries(found))); } catch { return; }
+    for (const name of PARTS) query.delete(name);
+    const left = String(query);
+    history.replaceState(null, "", `${location.pathname}${left ? `?${left}` : ""}${location.hash}`);
+  })();
+  window.dinmLink = () => {
+    try {
+      const found = sessionStorage.getItem("dinm-inspector-link");
+      sessionStorage.removeItem("dinm-inspector-link");
+      return found ?? "";
+    } catch { return ""; }
+  };
+
   // The address names the view; Back works because the browser keeps addresses.
   function show() {
     const named = location.hash.slice(1);
@@ -83,6 +103,8 @@
       if (link.closest("#help")) help(false);
     }
     if (target.closest("#skip")) find("#main")?.focus();
+    if (target.closest("#copy-link")) find("#make-link")?.click();
+    else if (!target.closest("#link-made, #make-link")) document.body.classList.remove("link-open");
     if (target.closest("#theme-switch")) dark(!document.body.classList.contains("dark"));
     const open = document.body.classList.contains("help-open");
     if (target.closest("#help-switch")) help(!open);
@@ -99,6 +121,10 @@
       help(false);
       (asked?.isConnected ? asked : find("#help-switch"))?.focus();
       asked = null;
+    }
+    if (document.body.classList.contains("link-open")) {
+      document.body.classList.remove("link-open");
+      find("#copy-link")?.focus();
     }
     drawer(false);
   });

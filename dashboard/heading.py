@@ -8,7 +8,13 @@ from dashboard.kit import glossary
 from dashboard.kit.html import progress_bar, reading
 from inspector.model import InspectedModel
 
-VIEWS = {"operate": "Operate", "stress": "Stress test", "why": "Why this layer", "methods": "Methods", "questions": "Ten questions"}
+VIEWS = {
+    "operate": "Operate",
+    "stress": "Stress test",
+    "why": "Why this layer",
+    "methods": "Methods",
+    "questions": "Ten questions",
+}
 """The views of the page by the names in its address: the only list of them; the operation comes first."""
 
 

@@ -15,6 +15,8 @@ from dashboard.early import EarlyHeading
 from dashboard.example.arriving import Arriving
 from dashboard.example.make import Example
 from dashboard.kit.doors import Doors
+from dashboard.kit.linking import Linking
+from dashboard.kit.links import KEEP, Links
 from dashboard.kit.live import LiveBadge
 from dashboard.kit.room import Context, Room
 from dashboard.kit.run import QUIET
@@ -48,6 +50,7 @@ def build_app(
     example: bool = True,
     grace: float = GRACE,
     most_bytes: float = MOST_BYTES,
+    links_for: float = KEEP,
 ) -> gr.Blocks:
     """Build the dashboard for one model; what is there of the finished example is read, the rest made behind the page.
 
@@ -59,6 +62,7 @@ def build_app(
         example: Show a finished example, and make it where it is not there.
         grace: Seconds for which what a visitor has done is kept after they were last there.
         most_bytes: What all visitors' sessions may hold together.
+        links_for: Seconds for which a link to what a page shows is kept.
     """
     calibration = _calibration(model)
     decoding = Decoding(max_new_tokens=LONGEST_ANSWER)
@@ -69,6 +73,7 @@ def build_app(
         background = Calibrating(model) if calibrate and calibration is None else None
         line = CalibratingLine(background) if background is not None else None
         house = House(model, sessions, shown, read_only, calibration, line)
+        house.context.links = Links(links_for)
         house.build()
         house.connect_to(app)
         api.connect(house.context)
@@ -85,7 +90,16 @@ def build_app(
     return app
 
 
-STEPS: tuple[type[Room], ...] = (CaseRoom, LocateRoom, OperateRoom, CompareRoom, StressRoom, WhyRoom, MethodsRoom, QuestionsRoom)
+STEPS: tuple[type[Room], ...] = (
+    CaseRoom,
+    LocateRoom,
+    OperateRoom,
+    CompareRoom,
+    StressRoom,
+    WhyRoom,
+    MethodsRoom,
+    QuestionsRoom,
+)
 """The steps in the order of the page; a new one is a folder of its own and its name here."""
 LATER = {"stress": ("stress",), "why": ("why",), "methods": ("methods",), "questions": ("questions",)}
 """The views beside the operation (``heading.VIEWS``), and the steps that stand in each, one below the other."""
@@ -115,6 +129,7 @@ class House:
         self.line = line
         self.context = Context(model, sessions, example, read_only, calibration)
         self.badge, self.visit = LiveBadge(self.context), Visit(self.context)
+        self.linking = Linking(self.context)
         self.arriving = Arriving(self.context)
         self.rooms: dict[str, Any] = {kind.name: kind(self.context) for kind in STEPS}
 
@@ -126,6 +141,7 @@ class House:
             gr.HTML(heading.views(), elem_id="views")
         gr.HTML(heading.help_page(), elem_id="help")
         self.visit.build()
+        self.linking.build()
         with gr.Column(elem_id="behind"):
             self.arriving.build()
             if self.line is not None:
@@ -139,7 +155,7 @@ class House:
                     self._operation()
                 for name, steps in LATER.items():
                     self._later(name, steps)
-        rooms = [self.visit, self.badge, *self.rooms.values()]
+        rooms = [self.visit, self.badge, *self.rooms.values(), self.linking]
         for room in rooms:
             room.hear()
         for room in rooms:
@@ -151,7 +167,7 @@ class House:
         Args:
             app: The page.
         """
-        self.visit.connect_to(app)
+        self.linking.connect_to(self.visit.connect_to(app))
         self.arriving.connect(app)
 
     def _operation(self) -> None:

@@ -110,6 +110,8 @@ class LocateRoom(Room):
         texts, drawn = self.bus.offered("texts").inputs, self._drawn
         read = (*texts, self.locate_preset, self.distance, self.padding, self.once)
         self.bus.offer("locate", Offer(read, drawn, self.measure))
+        self.context.carry(self.block, settings=False)
+        self.context.carry(self.locate_preset, self.distance, self.padding, self.once)
         self.bus.offer("shown curve", Offer(call=self.lent))
         self.bus.offer("padding", Offer((self.padding,), call=lambda values: values[self.padding]))
         self.bus.hear(News.EXAMPLE, self.on_arrived, inputs=[self.distance, self.once], outputs=drawn)

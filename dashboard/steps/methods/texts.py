@@ -25,8 +25,8 @@ HEADERS = (
 )
 COLUMNS = ("DS", "DG-Avg", "DL", "over-refusal", "degenerate", "parroting", "harmless KL")
 """Scores of the table, by name."""
-LEGEND = (
-    reading("*: so by construction, whatever the edit. Click a line to load its patch into Compare.") + columns(HEADERS)
+LEGEND = reading("*: so by construction, whatever the edit. Click a line to load its patch into Compare.") + columns(
+    HEADERS
 )
 
 HEADS = (

@@ -34,8 +34,7 @@ def balance(held: Held) -> Panel:
             TRADE,
             figures.trade(points, "harmless KL, nats a token", "DG-Avg, %"),
             reading(
-                f"{cases(DETOX)} cases, 95 % intervals: few answers, so read sizes, not ranks. "
-                f"{results.caveat(DETOX)}"
+                f"{cases(DETOX)} cases, 95 % intervals: few answers, so read sizes, not ranks. {results.caveat(DETOX)}"
             )
             + source(DETOX),
         )
@@ -81,7 +80,8 @@ def _trace(held: Held) -> Part:
         figures.balance(live.result.trace, settings.edit_weight, settings.constraint_weight),
         reading(
             f"{case_name(live.case).capitalize()}: the edit loss goes from {number(first.edit_loss)} to "
-            f"{number(last.edit_loss)} nats a token, the KL to {number(max(0.0, last.constraint_kl))}; as weighted that "
+            f"{number(last.edit_loss)} nats a token, the KL to {number(max(0.0, last.constraint_kl))}; as weighted "
+            "that "
             f"is {number(settings.edit_weight * last.edit_loss)} against "
             f"{number(max(0.0, settings.constraint_weight * last.constraint_kl))}."
         ),
@@ -100,7 +100,8 @@ def erase(held: Held) -> Panel:
             f"On the embedded model DINM changes the region's mean cosine by {percent(dinm, 1)}"
             f"{': as often up as down, so no erasing shows' if unsure else ''}.",
             means
-            and f"That mean is {means[0]:g}, a single neuron's {means[1]:g} in size: a relative change of it says little.",
+            and f"That mean is {means[0]:g}, a single neuron's {means[1]:g} in size: a relative change of it says "
+            "little.",
             f"SFT and DPO shift what flows in ({found['SFT']['input shift, %'].mean:.1f} and "
             f"{found['DPO']['input shift, %'].mean:.1f} %) and leave the toxicity almost as it was.",
         )
@@ -124,12 +125,15 @@ def erase(held: Held) -> Panel:
         )
     return Panel(
         (
-            "To erase would be to make the region write less along the toxic direction; to bypass, to leave it as it is "
-            f"and feed it something else, an {term('activation shift')}. DINM edits the last matrix of a layer, so what "
+            "To erase would be to make the region write less along the toxic direction; to bypass, to leave it as it "
+            "is "
+            f"and feed it something else, an {term('activation shift')}. DINM edits the last matrix of a layer, so "
+            "what "
             "flows into it cannot change: its shift of zero follows from where it edits and is no finding.",
             said(
                 told,
-                "Three measures of erasing need not agree: the mean cosine of the region, the share of neurons that got "
+                "Three measures of erasing need not agree: the mean cosine of the region, the share of neurons that "
+                "got "
                 "less toxic, and what the region writes on the prompts at hand.",
             ),
         ),
@@ -169,7 +173,8 @@ def cost(held: Held) -> Panel:
         first = runs[0]
         best = max(first["edits"], key=lambda edit: edit["block"])
         told = (
-            f"On one {first['device']}, a model of Llama 2 7B's shape with random weights in {first['dtype']}: locating "
+            f"On one {first['device']}, a model of Llama 2 7B's shape with random weights in {first['dtype']}: "
+            "locating "
             f"takes {first['locate (corrected), s']:.3f} s, locating and editing layer {best['block']} "
             f"{best['locate and edit, s']:.3f} s, {best['times faster']:.1f} times less than the plain way; memory at "
             f"its peak {first['peak memory, GiB']:.1f} GiB, of which the weights are {first['weights, GiB']:.1f}."
@@ -201,8 +206,10 @@ def cost(held: Held) -> Panel:
             said(
                 small,
                 told,
-                "Beside the model an edit needs room for one matrix in float32, with what the optimiser keeps of it, and "
-                "for the states above it. A model that one card cannot hold is spread over several, or loaded in 4 bit. "
+                "Beside the model an edit needs room for one matrix in float32, with what the optimiser keeps of it, "
+                "and "
+                "for the states above it. A model that one card cannot hold is spread over several, or loaded in 4 "
+                "bit. "
                 "A real checkpoint of 7 billion parameters, and anything larger, was not measured.",
             ),
         ),

@@ -36,7 +36,7 @@ def bars(
         margin={"l": left, "r": 16, "t": 28 if len(series) > 1 else 10, "b": 40},
     )
     # Plotly stacks groups from below.
-    for name, (colour, values) in reversed(series.items()):
+    for name, (colour, values) in reversed(list(series.items())):
         figure.add_bar(
             y=[escape(label) for label in reversed(labels)],
             x=[None if value is None else value.mean for value in reversed(values)],
@@ -90,18 +90,25 @@ def trials(found: Trials, toxic: int | None = None) -> go.Figure:
     )
     figure.add_hline(y=found.vanilla, line={"color": VANILLA, "width": 1.5, "dash": "dash"})
     figure.add_annotation(
-        x=found.blocks[0] - 0.4, y=found.vanilla, text="vanilla", showarrow=False, yshift=8, xanchor="left"
+        x=0, y=1, xref="paper", yref="paper", text=f"┅ vanilla: {found.vanilla:g} %", showarrow=False, xanchor="left"
     )
-    _name(figure, found, found.recommended, "recommended")
+    mark(figure, found.recommended, found.at(found.recommended), "recommended", max(found.blocks) + 1)
     if toxic in found.blocks:
-        _name(figure, found, toxic, "toxic layer")
+        figure.add_annotation(
+            x=toxic,
+            y=found.at(toxic),
+            text=f"<b>{toxic}</b> toxic layer",
+            ay=96,
+            ayref="y",
+            ax=0,
+            xanchor="right",
+            arrowhead=0,
+            arrowwidth=1,
+            arrowcolor=UNSAFE,
+        )
     figure.update_xaxes(dtick=max(1, len(found.blocks) // 10))
     figure.update_yaxes(range=[0, 104])
     return figure
-
-
-def _name(figure: go.Figure, found: Trials, block: int, said: str) -> None:
-    mark(figure, block, found.at(block), said, max(found.blocks) + 1)
 
 
 def balance(trace: Sequence[Step], edit_weight: float, constraint_weight: float) -> go.Figure:

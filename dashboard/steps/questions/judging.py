@@ -41,7 +41,8 @@ def repeating(held: Held) -> Panel:
         if released is not None and toxic is not None and "vanilla" in found:
             told = (
                 f"Degenerate answers: {percent(found['vanilla']['degenerate'])} of the vanilla model's, "
-                f"{percent(released['degenerate'])} with the released code, {percent(toxic['degenerate'])} with ours at "
+                f"{percent(released['degenerate'])} with the released code, {percent(toxic['degenerate'])} with ours "
+                "at "
                 "the same layer."
             )
         names = list(found)
@@ -64,12 +65,14 @@ def repeating(held: Held) -> Panel:
         )
     return Panel(
         (
-            "An edit that makes one short answer very likely can make the model say it, or its beginning, over and over. "
+            "An edit that makes one short answer very likely can make the model say it, or its beginning, over and "
+            "over. "
             "In the released code the target has no token that ends a turn, so the model never learns to stop; the KL "
             "has no gradient, so nothing holds it to its own way of talking; and texts are asked without the chat "
             "template that a turn would end in.",
             said(
-                "What was done: the target ends with what ends a turn, prompt and answer are tokenised together, the KL "
+                "What was done: the target ends with what ends a turn, prompt and answer are tokenised together, the "
+                "KL "
                 "is taken over several answers of the model's own, an edit stops at a target probability, and a "
                 f"{term('degenerate')} answer is a verdict of its own that never counts as safe. The {term('gate')} "
                 f"refuses an edit with more than {Budgets().degenerate:g} points more of them, or with more than "
@@ -121,7 +124,11 @@ def _suffixes(study: SuffixStudy) -> Any:
         estimates = [one.scores[name] for one in study.conditions]
         return [None if one.value is None else Measured(one.value, one.low, one.high) for one in estimates]
 
-    series = {"DG-Avg": (SAFE, column("DG-Avg")), "DL": (EDITED, column("DL")), "refused": (UNSAFE, column("over-refusal"))}
+    series = {
+        "DG-Avg": (SAFE, column("DG-Avg")),
+        "DL": (EDITED, column("DL")),
+        "refused": (UNSAFE, column("over-refusal")),
+    }
     return figures.bars(labels, series, "percent, 95 % interval", 180)
 
 
@@ -170,7 +177,9 @@ def categories(held: Held) -> Panel:
             ),
         ),
         held.part(
-            "shown categories", "Defended by category, your live edit", "No stress test on this visit: press Stress test."
+            "shown categories",
+            "Defended by category, your live edit",
+            "No stress test on this visit: press Stress test.",
         ),
         kept,
         (("stress", "Ask your edit about every category"), ("methods", "The same for other methods")),
@@ -187,7 +196,8 @@ def safeguards(held: Held) -> Panel:
     told = None
     if found is not None:
         told = (
-            f"The embedded model's detector finds {percent(found.bare)} of harmful questions and {percent(found.wrapped)} "
+            f"The embedded model's detector finds {percent(found.bare)} of harmful questions and "
+            f"{percent(found.wrapped)} "
             f"of those in an attack, with {percent(found.alarms)} false alarms."
         )
         kept = Part(
@@ -197,18 +207,25 @@ def safeguards(held: Held) -> Panel:
             + source(CALIBRATE)
             + as_printed("safeguards.txt", "Gate, strength and a second edit on top", SAFEGUARDS),
         )
-    trusted = judge and (
-        f"The judge of it all is a set of rules: right on {100 * judge['accuracy'].mean:.1f} % of human labels that it was "
-        f"not made from, and of what it calls a refusal {100 * judge['precision'].mean:.0f} % is one."
+    trusted = (
+        None
+        if judge is None
+        else (
+            f"The judge of it all is a set of rules: right on {100 * judge['accuracy'].mean:.1f} % of human labels "
+            "that it was "
+            f"not made from, and of what it calls a refusal {100 * judge['precision'].mean:.0f} % is one."
+        )
     )
     return Panel(
         (
             "The base weights are never written; an edit acts for its visitor alone and Undo is exact. Every method "
-            "refuses a case whose answers look exchanged, no strength is negative, and what lets the unsafe answer gain "
+            "refuses a case whose answers look exchanged, no strength is negative, and what lets the unsafe answer "
+            "gain "
             "is refused before its patch exists.",
             said(
                 f"After an edit the {term('gate')} asks a small exam and holds back what breaks a "
-                f"{term('damage budget')}, until a person keeps it on the record. An edit can be {term('routed')}: then "
+                f"{term('damage budget')}, until a person keeps it on the record. An edit can be {term('routed')}: "
+                "then "
                 "it acts only where a detector finds harm.",
                 told,
                 trusted,

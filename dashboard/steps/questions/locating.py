@@ -114,7 +114,9 @@ def _beaten(truth: dict[str, results.Measured]) -> str:
     """Say how many locators that look at the case do better than the fixed choice."""
     looked = [name for name in truth if not name.startswith("always") and name != CHANCE]
     fewer = sum(truth[name].mean < truth["always 2/3"].mean for name in looked)
-    return f"{'None' if fewer == 0 else str(fewer)} of {len(looked)} locators that look at the case does better than that."
+    return (
+        f"{'None' if fewer == 0 else str(fewer)} of {len(looked)} locators that look at the case does better than that."
+    )
 
 
 def neurons(held: Held) -> Panel:
@@ -124,7 +126,8 @@ def neurons(held: Held) -> Panel:
     told = None
     if erased is not None and "DINM" in erased:
         share = {name: line["neurons less toxic, %"] for name, line in erased.items()}
-        near = share["DINM"].low <= 50 <= share["DINM"].high if share["DINM"].low is not None else False
+        low, high = share["DINM"].low, share["DINM"].high
+        near = low is not None and high is not None and low <= 50 <= high
         told = (
             f"After DINM {percent(share['DINM'], 1)} of the region's neurons are less toxic than before"
             f"{': half of them, as by chance' if near else ''}."
@@ -144,13 +147,15 @@ def neurons(held: Held) -> Panel:
     if lost is not None and "knock-out" in lost and CHANCE in lost:
         knocked = (
             "Choosing the layer by knocking out all neurons of each in turn has a regret of "
-            f"{plain(lost['knock-out']['within budget'])}, a layer drawn at random {plain(lost[CHANCE]['within budget'])}."
+            f"{plain(lost['knock-out']['within budget'])}, a layer drawn at random "
+            f"{plain(lost[CHANCE]['within budget'])}."
         )
     return Panel(
         (
             f"A {term('neuron')} writes its column of the {term('down-projection')} when it is active. The table of "
             "Why this layer lists those of a layer by what they push, by how they differ between the answers, or by "
-            f"how {term('toxic')} their column is. Some can be taken away (a knock-out is an edit like any other, refused "
+            f"how {term('toxic')} their column is. Some can be taken away (a knock-out is an edit like any other, "
+            "refused "
             "where the unsafe answer gains), and DINM can be held to a few columns.",
             said(
                 told,
@@ -162,7 +167,6 @@ def neurons(held: Held) -> Panel:
         kept,
         (("why", "List a layer's neurons, knock some out, or edit their columns only"),),
     )
-
 
 
 def _whole_edits() -> str | None:

@@ -1,11 +1,12 @@
-"""The committed results of ``benchmarks/results``, read as they were printed: no number of theirs stands in the code."""
+"""The committed results of ``benchmarks/results``, read as they were printed: none of their numbers stands in code."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -133,10 +134,10 @@ def command_of(text: str, part: str = "") -> str | None:
 
 def trials(text: str) -> Trials:
     """Read ``calibration.txt``: what trial edits achieve at each layer."""
-    head = re.search(r"Trial edits on (\d+) cases, (\d+) unseen prompts of which the model defends (\d+) %", text)
+    head = _found(r"Trial edits on (\d+) cases, (\d+) unseen prompts of which the model defends (\d+) %", text)
     lines = re.findall(rf"layer +(\d+)  defended +({_NUMBER}) %  harmless KL ({_NUMBER})", text)
-    chosen = re.search(r"Recommended layer: (\d+)", text)
-    assert_found(head, lines, chosen)
+    chosen = _found(r"Recommended layer: (\d+)", text)
+    assert_found(lines)
     return Trials(
         [int(block) for block, _, _ in lines],
         [float(defended) for _, defended, _ in lines],
@@ -151,14 +152,12 @@ def trials(text: str) -> Trials:
 def detection(text: str) -> Detection:
     """Read ``calibration.txt``: what the detector finds and its false alarms."""
     part = text[text.index("with the suffix") : text.index("no suffix")]
-    area = re.search(r"ROC curve ([\d.]+)", part)
+    area = _found(r"ROC curve ([\d.]+)", part)
     lines = re.findall(rf"threshold +{_NUMBER}: +({_NUMBER}) % found at ({_NUMBER}) % false", part)
-    assert_found(area, lines)
+    assert_found(lines)
 
     def line(name: str) -> Measured:
-        found = re.search(rf"{name} +({_NUMBER}) % +\(({_NUMBER}) to ({_NUMBER})", part)
-        assert_found(found)
-        return Measured(*map(float, found.groups()))
+        return _interval(_found(rf"{name} +({_NUMBER}) % +\(({_NUMBER}) to ({_NUMBER})", part).groups())
 
     return Detection(
         float(area[1]),
@@ -182,9 +181,7 @@ def chosen(text: str) -> dict[str, list[int]]:
 
 def cases_of(text: str) -> int:
     """Read how many cases a result is about."""
-    found = re.search(r"\b(\d+) cases", text)
-    assert_found(found)
-    return int(found[1])
+    return int(_found(r"\b(\d+) cases", text)[1])
 
 
 def regrets(text: str) -> Table:
@@ -199,8 +196,7 @@ def erasing(text: str) -> Table:
 
 def region_means(text: str) -> tuple[float, float]:
     """Read ``methods.txt``: the vanilla region's mean cosine, and the size of a single neuron's."""
-    found = re.search(rf"region's mean cosine is ({_NUMBER}), a single neuron's ({_NUMBER})", text)
-    assert_found(found)
+    found = _found(rf"region's mean cosine is ({_NUMBER}), a single neuron's ({_NUMBER})", text)
     return float(found[1]), float(found[2])
 
 
@@ -210,7 +206,7 @@ def scores(text: str) -> Table:
     for title in ("The paper's table", "Beyond the paper"):
         lines = text[text.index(title) :].splitlines()
         heads = _cut(lines[1])
-        for line, below in zip(lines[2:], lines[3:], strict=False):
+        for line, below in itertools.pairwise(lines[2:]):
             if not line.strip():
                 break
             cells = _cut(line)
@@ -269,27 +265,37 @@ def speeds(text: str) -> dict[str, list[float]]:
     start = text.index("block   plain s")
     lines = re.findall(rf"^ +(\d+) +({_NUMBER}) +({_NUMBER}) ", text[start : text.index("\n\n", start)], re.MULTILINE)
     assert_found(lines)
-    columns = zip(*lines, strict=True)
-    return {name: [float(cell) for cell in cells] for name, cells in zip(("block", "plain", "tail"), columns, strict=True)}
+    return {name: [float(line[place]) for line in lines] for place, name in enumerate(("block", "plain", "tail"))}
 
 
 def judge(text: str) -> dict[str, Measured]:
     """Read ``judge_accuracy.txt``: accuracy and precision of the embedded judge on rows that were never read."""
-    found = re.search(rf"unseen.*?judge embedded +({_INTERVAL}) +({_INTERVAL})", text, re.DOTALL)
-    assert_found(found)
+    found = _found(rf"(?s)unseen.*?judge embedded +({_INTERVAL}) +({_INTERVAL})", text)
     cells = re.findall(rf"({_NUMBER}) \[({_NUMBER}), ({_NUMBER})\]", f"{found[1]} {found[2]}")
-    return dict(zip(("accuracy", "precision"), (Measured(*map(float, cell)) for cell in cells), strict=True))
+    return dict(zip(("accuracy", "precision"), map(_interval, cells), strict=True))
 
 
 def device(text: str) -> Mapping[str, Any]:
     """Read ``gpu_*.json``: one device's run on a model of Llama 2 7B's shape."""
     found = json.loads(text)
     for edit in found["edits"]:
-        edit["block"], edit["locate and edit, s"], edit["plain way, s"]  # noqa: B018  what is shown must be there
+        edit["block"], edit["locate and edit, s"], edit["plain way, s"]
     return found
 
 
 _INTERVAL = rf"{_NUMBER} \[{_NUMBER}, {_NUMBER}\]"
+
+
+def _found(pattern: str, text: str) -> re.Match[str]:
+    found = re.search(pattern, text)
+    if found is None:
+        raise ValueError("the result looks otherwise than it did")
+    return found
+
+
+def _interval(cells: Sequence[str]) -> Measured:
+    mean, low, high = map(float, cells)
+    return Measured(mean, low, high)
 
 
 def _cut(line: str) -> list[str]:

@@ -53,9 +53,7 @@ class QuestionsRoom(Room):
         gr.HTML(words.HEADING)
         with gr.Row(equal_height=False, elem_id="questions-frame"):
             with gr.Column(scale=1, min_width=230, elem_id="questions-side"):
-                self.list = gr.HTML(
-                    words.listed(), js_on_load=LIST, apply_default_css=False, elem_id="questions-list"
-                )
+                self.list = gr.HTML(words.listed(), js_on_load=LIST, apply_default_css=False, elem_id="questions-list")
             with gr.Column(scale=3, min_width=300, elem_id="questions-answer"):
                 self.answer = gr.HTML("", elem_id="questions-text")
                 with gr.Row(equal_height=False, elem_id="questions-figures"):
