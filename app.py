@@ -86,6 +86,13 @@ def options() -> argparse.ArgumentParser:
         metavar="GB",
         help="what all visitors' edits and results may hold together; the longest unseen go first (default: 4)",
     )
+    server.add_argument(
+        "--links-for",
+        type=_hours,
+        default=168,
+        metavar="HOURS",
+        help="keep what a copied link stands for so long, in memory (default: 168, a week)",
+    )
     server.add_argument("--open", action="store_true", help="open a browser")
     return parser
 
@@ -95,6 +102,13 @@ def _minutes(text: str) -> float:
     if not 0 < minutes < 1e6:
         raise argparse.ArgumentTypeError("give a number of minutes above 0")
     return minutes
+
+
+def _hours(text: str) -> float:
+    hours = float(text)
+    if not 0 < hours < 1e5:
+        raise argparse.ArgumentTypeError("give a number of hours above 0")
+    return hours
 
 
 def _gigabytes(text: str) -> float:
@@ -241,6 +255,7 @@ def load_page(
             example=chosen.example,
             grace=60 * chosen.keep_for,
             most_bytes=1e9 * chosen.session_memory,
+            links_for=3600 * chosen.links_for,
         )
         opening.say("Opening the page", 0.95)
         return app, launch_options()

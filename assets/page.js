@@ -9,6 +9,26 @@
     write(name, value) { try { localStorage.setItem(`dinm-inspector-${name}`, value); } catch { /* see above */ } },
   };
 
+  // A link is taken out of the address before anything is drawn, so that a reload keeps what was done since; it waits in
+  // the tab until the page stands, also behind a log-in.
+  const PARTS = ["link", "case", "layer"];
+  (function takeLink() {
+    const query = new URLSearchParams(location.search);
+    const found = PARTS.filter((name) => query.has(name)).map((name) => [name, query.get(name)]);
+    if (!found.length) return;
+    try { sessionStorage.setItem("dinm-inspector-link", JSON.stringify(Object.fromEntries(found))); } catch { return; }
+    for (const name of PARTS) query.delete(name);
+    const left = String(query);
+    history.replaceState(null, "", `${location.pathname}${left ? `?${left}` : ""}${location.hash}`);
+  })();
+  window.dinmLink = () => {
+    try {
+      const found = sessionStorage.getItem("dinm-inspector-link");
+      sessionStorage.removeItem("dinm-inspector-link");
+      return found ?? "";
+    } catch { return ""; }
+  };
+
   // The address names the view; Back works because the browser keeps addresses.
   function show() {
     const named = location.hash.slice(1);
@@ -51,6 +71,20 @@
     kept.write("help", on ? "open" : "");
   }
 
+  // A term opens the glossary at its place; Escape goes back to it.
+  let asked = null;
+  function explain(term) {
+    const place = document.getElementById(term.dataset.term), glossary = find("#glossary");
+    if (!place || !glossary) return;
+    if (!term.closest("#help")) asked = term;
+    help(true);
+    glossary.open = true;
+    for (const picked of glossary.querySelectorAll("[aria-current]")) picked.removeAttribute("aria-current");
+    place.setAttribute("aria-current", "true");
+    place.scrollIntoView({ block: "center" });
+    place.focus({ preventScroll: true });
+  }
+
   function drawer(on) {
     const head = find("#top"), was = document.body.classList.contains("rail-open");
     if (head) document.body.style.setProperty("--top-height", `${head.offsetHeight}px`); // it wraps on a phone
@@ -62,16 +96,21 @@
   document.addEventListener("click", (event) => {
     const target = event.target instanceof Element ? event.target : null;
     if (!target) return;
-    const link = target.closest("nav.views a");
+    const link = target.closest("a[data-view]");
     if (link && !(event.ctrlKey || event.metaKey || event.shiftKey)) {
       event.preventDefault();
       turn(link.dataset.view);
+      if (link.closest("#help")) help(false);
     }
     if (target.closest("#skip")) find("#main")?.focus();
+    if (target.closest("#copy-link")) find("#make-link")?.click();
+    else if (!target.closest("#link-made, #make-link")) document.body.classList.remove("link-open");
     if (target.closest("#theme-switch")) dark(!document.body.classList.contains("dark"));
     const open = document.body.classList.contains("help-open");
     if (target.closest("#help-switch")) help(!open);
-    else if (open && event.isTrusted && !target.closest("#help")) help(false);
+    else if (open && event.isTrusted && !target.closest("#help, .term")) help(false);
+    const term = target.closest(".term");
+    if (term) explain(term);
     if (target.closest("#rail-switch")) drawer(!document.body.classList.contains("rail-open"));
     else if (!target.closest("#rail") && target.isConnected) drawer(false);
   });
@@ -80,7 +119,12 @@
     if (event.key !== "Escape") return;
     if (document.body.classList.contains("help-open")) {
       help(false);
-      find("#help-switch")?.focus();
+      (asked?.isConnected ? asked : find("#help-switch"))?.focus();
+      asked = null;
+    }
+    if (document.body.classList.contains("link-open")) {
+      document.body.classList.remove("link-open");
+      find("#copy-link")?.focus();
     }
     drawer(false);
   });

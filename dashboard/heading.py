@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from html import escape
 
+from dashboard.kit import glossary
 from dashboard.kit.html import progress_bar, reading
 from inspector.model import InspectedModel
 
-VIEWS = {"operate": "Operate", "stress": "Stress test", "why": "Why this layer", "methods": "Methods"}
+VIEWS = {
+    "operate": "Operate",
+    "stress": "Stress test",
+    "why": "Why this layer",
+    "methods": "Methods",
+    "questions": "Ten questions",
+}
 """The views of the page by the names in its address: the only list of them; the operation comes first."""
+
+
+LINK = (
+    '<svg viewBox="0 0 16 16" width="14" height="14" aria-hidden="true"><path fill="none" stroke="currentColor" '
+    'stroke-width="1.5" stroke-linecap="round" d="M6.5 9.5l3-3M7 4.5l1.5-1.5a3.2 3.2 0 0 1 4.5 4.5L11.5 9M9 11.5L7.5 '
+    '13A3.2 3.2 0 0 1 3 8.5L4.5 7"/></svg>'
+)
 
 
 def view_rules() -> str:
@@ -30,26 +44,51 @@ def header(model: InspectedModel) -> str:
 
 
 def views() -> str:
-    """Return the links to the views, the theme switch and the help."""
+    """Return the links to the views, the link to copy, the theme switch and the help."""
     links = "".join(f'<a href="#{name}" data-view="{name}">{title}</a>' for name, title in VIEWS.items())
     return (
         f'<nav class="views" aria-label="Views">{links}'
+        '<button type="button" class="chip chip-button" id="copy-link" aria-label="Copy link" title="Copy link: view, '
+        f'case, layer and settings">{LINK}<span>Copy link</span></button>'
         '<button type="button" class="chip chip-button" id="theme-switch" aria-label="Dark theme">◐</button>'
         '<button type="button" class="chip chip-button" id="help-switch" aria-label="Help" aria-expanded="false">?'
         "</button></nav>"
     )
 
 
-HELP = """<div class="help"><ol>
-<li><b>Case.</b> Write a question on the left or pick an example; attack, answers and suffix are folded below it.</li>
-<li><b>Operate</b> does the whole thing: it locates where the safe and the unsafe answer part, edits one matrix of the
-recommended layer (or of the toxic one, where they part most), and lets both weights answer the same prompt.</li>
-<li><b>Locate</b> and <b>Edit layer</b> do one part each; a click on a bar picks another layer. Cancel stops within one
-step and leaves nothing behind. <b>Undo</b> is exact.</li>
-<li><b>Strength</b> scales the edit; <b>Ask both</b> asks other prompts of the case, or your own text.</li>
-<li><b>Stress test, Why this layer, Methods</b> are views of the same page, above.</li></ol>
-<p>The base weights are never written: an edit is a patch that acts for your visit alone. Answers stay blurred until
-they are judged safe or you click them.</p></div>"""
+HELP_OF = {
+    "operate": (
+        "<b>Case.</b> Write a question on the left or pick an example; attack, answers and suffix are folded below it.",
+        "<b>Locate</b> shows where the safe and the unsafe answer part. A click on a bar picks another layer.",
+        "<b>Operate</b> does the whole thing: it locates, edits one matrix of the recommended layer (or of the toxic "
+        "one, where the answers part most), asks the gate, and lets both weights answer. <b>Edit layer</b> does its "
+        "part alone; Cancel stops within one step and leaves nothing behind.",
+        "<b>Compare.</b> Both answers stand side by side. <b>Strength</b> scales the edit, <b>Ask both</b> asks other "
+        "prompts of the case or your own text, <b>Undo</b> is exact.",
+    ),
+    "stress": ("asks the edit prompts that it has never seen, harmless ones too, and scores both weights.",),
+    "why": ("asks every way to choose a layer, tries all layers, and looks inside the picked one.",),
+    "methods": ("runs DINM and others on the same case, in one table and one plane.",),
+    "keep": ("saves the live edit as a file, takes one in, and compares the edits of your visit.",),
+    "questions": ("what readers of the paper ask, each answered by your own case or by a committed measurement.",),
+}
+"""What the help says of each view: the steps of the operation, one sentence for each of the others."""
+
+
+def help_page() -> str:
+    """Return the help: every step in the order in which one meets it, the tour, and the glossary."""
+    steps = "".join(f"<li>{step}</li>" for step in HELP_OF["operate"])
+    steps += "".join(
+        f'<li><a href="#{name}" data-view="{name}">{title}</a> {" ".join(HELP_OF[name])}</li>'
+        for name, title in VIEWS.items()
+        if name != "operate"
+    )
+    return (
+        f'<div class="help"><button type="button" class="chip chip-button" id="take-tour">Take the tour</button>'
+        f"<ol>{steps}</ol><p>The base weights are never written: an edit is a patch that acts for your visit alone. "
+        "Answers stay blurred until they are judged safe or you click them. Words with dots under them tell their "
+        f"meaning.</p>{glossary.page()}</div>"
+    )
 
 
 def calibrating(said: str, share: float, ended: bool) -> str:

@@ -15,6 +15,8 @@ from dashboard.early import EarlyHeading
 from dashboard.example.arriving import Arriving
 from dashboard.example.make import Example
 from dashboard.kit.doors import Doors
+from dashboard.kit.linking import Linking
+from dashboard.kit.links import KEEP, Links
 from dashboard.kit.live import LiveBadge
 from dashboard.kit.room import Context, Room
 from dashboard.kit.visit import Visit
@@ -25,6 +27,7 @@ from dashboard.steps.compare.view import CompareRoom
 from dashboard.steps.locate.view import LocateRoom
 from dashboard.steps.methods.view import MethodsRoom
 from dashboard.steps.operate.view import OperateRoom
+from dashboard.steps.questions.view import QuestionsRoom
 from dashboard.steps.stress.view import StressRoom
 from dashboard.steps.why.view import WhyRoom
 from editing.calibration import Calibration, calibration_of
@@ -32,7 +35,7 @@ from inspector.errors import EditError
 from inspector.model import Decoding, InspectedModel
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
-SCRIPTS = ("page.js", "covers.js", "figures.js")
+SCRIPTS = ("page.js", "tour.js", "covers.js", "figures.js")
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif")
 MONO_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "DejaVu Sans Mono", "monospace")
 
@@ -46,6 +49,7 @@ def build_app(
     example: bool = True,
     grace: float = GRACE,
     most_bytes: float = MOST_BYTES,
+    links_for: float = KEEP,
 ) -> gr.Blocks:
     """Build the dashboard for one model; what is there of the finished example is read, the rest made behind the page.
 
@@ -57,6 +61,7 @@ def build_app(
         example: Show a finished example, and make it where it is not there.
         grace: Seconds for which what a visitor has done is kept after they were last there.
         most_bytes: What all visitors' sessions may hold together.
+        links_for: Seconds for which a link to what a page shows is kept.
     """
     calibration = _calibration(model)
     decoding = Decoding(max_new_tokens=LONGEST_ANSWER)
@@ -67,6 +72,7 @@ def build_app(
         background = Calibrating(model) if calibrate and calibration is None else None
         line = CalibratingLine(background) if background is not None else None
         house = House(model, sessions, shown, read_only, calibration, line)
+        house.context.links = Links(links_for)
         house.build()
         house.connect_to(app)
         api.connect(house.context)
@@ -83,9 +89,23 @@ def build_app(
     return app
 
 
-STEPS: tuple[type[Room], ...] = (CaseRoom, LocateRoom, OperateRoom, CompareRoom, StressRoom, WhyRoom, MethodsRoom)
+STEPS: tuple[type[Room], ...] = (
+    CaseRoom,
+    LocateRoom,
+    OperateRoom,
+    CompareRoom,
+    StressRoom,
+    WhyRoom,
+    MethodsRoom,
+    QuestionsRoom,
+)
 """The steps in the order of the page; a new one is a folder of its own and its name here."""
-LATER: dict[str, tuple[str, ...]] = {"stress": ("stress",), "why": ("why",), "methods": ("methods",)}
+LATER: dict[str, tuple[str, ...]] = {
+    "stress": ("stress",),
+    "why": ("why",),
+    "methods": ("methods",),
+    "questions": ("questions",),
+}
 """The views beside the operation (``heading.VIEWS``), and the steps that stand in each, one below the other."""
 
 
@@ -114,6 +134,7 @@ class House:
         self.context = Context(model, sessions, example, read_only, calibration)
         later = frozenset(step for steps in LATER.values() for step in steps)
         self.badge, self.visit = LiveBadge(self.context), Visit(self.context, later)
+        self.linking = Linking(self.context)
         self.arriving = Arriving(self.context)
         self.rooms: dict[str, Any] = {kind.name: kind(self.context) for kind in STEPS}
         self.openers: list[tuple[Any, Any]] = []
@@ -124,8 +145,9 @@ class House:
             gr.HTML(heading.header(self.context.model), elem_id="header")
             self.badge.build()
             gr.HTML(heading.views(), elem_id="views")
-        gr.HTML(heading.HELP, elem_id="help")
+        gr.HTML(heading.help_page(), elem_id="help")
         self.visit.build()
+        self.linking.build()
         with gr.Column(elem_id="behind"):
             self.arriving.build()
             if self.line is not None:
@@ -139,7 +161,7 @@ class House:
                     self._operation()
                 for name, steps in LATER.items():
                     self._later(name, steps)
-        rooms = [self.visit, self.badge, *self.rooms.values()]
+        rooms = [self.visit, self.badge, *self.rooms.values(), self.linking]
         for room in rooms:
             self.context.bus.speaker = room.name
             room.hear()
@@ -154,7 +176,7 @@ class House:
         Args:
             app: The page.
         """
-        self.visit.connect_to(app)
+        self.linking.connect_to(self.visit.connect_to(app))
         self.arriving.connect(app)
 
     def _operation(self) -> None:

@@ -14,6 +14,7 @@ from dashboard.kit.bus import Bus, News, Update, Values
 from dashboard.kit.controls import is_control, remember
 from dashboard.kit.doors import is_from_before, key_of
 from dashboard.kit.html import message, reading
+from dashboard.kit.links import Links
 from dashboard.kit.queue import Line
 from dashboard.kit.run import CANCEL, CANCEL_OFF, QUIET, SENT, shown_to_user, stop_line
 from dashboard.kit.session import Session
@@ -56,6 +57,8 @@ class Context:
         self.line = Line()
         self.notice: Any = None
         self.controls: dict[Any, None] = {}
+        self.carried: dict[Any, bool] = {}
+        self.links = Links()
         self.detector: Detector | None = None
         self.layers: Layers | None = None
         if calibration is not None:
@@ -150,6 +153,14 @@ class Context:
                     raise CaseError(LEFT_LINE)
 
         return in_line
+
+    def carry(self, *parts: Any, settings: bool = True) -> None:
+        """Let links bring controls back.
+
+        Args:
+            settings: Whether they are settings: a bundled example with none changed needs no link that is kept.
+        """
+        self.carried |= dict.fromkeys(parts, settings)
 
     def lock(self, component: Any, idle: Callable[[Session], Any] | None = None) -> None:
         """Switch a component off while something runs for the visitor.

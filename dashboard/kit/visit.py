@@ -54,11 +54,14 @@ class Visit(Room):
         """A new run takes the line away."""
         self.bus.hear(News.BEGAN, lambda *_: {self.notice: ""}, outputs=[self.notice])
 
-    def connect_to(self, app: gr.Blocks) -> None:
+    def connect_to(self, app: gr.Blocks) -> Any:
         """Look when the page opens, when it wakes up, and when it was told that its session is gone.
 
         Args:
             app: The page.
+
+        Returns:
+            The event of a page that opens.
         """
         news = (News.BACK, News.BEGAN, News.ENDED)
         inputs = set(self.bus.inputs(*news))
@@ -82,8 +85,9 @@ class Visit(Room):
             else:
                 yield gr.skip()
 
-        app.load(on_arrival, inputs, outputs, **QUIET)
+        arrived = app.load(on_arrival, inputs, outputs, **QUIET)
         gr.on([self.notice.change, self.notice.click], on_waking, inputs, outputs, **QUIET)
+        return arrived
 
     def opens(self, opener: Any, view: Any, steps: Collection[str], name: str) -> None:
         """Show a view, drawn from the session, when its opener is pressed.

@@ -15,10 +15,10 @@ from dashboard.kit.values import require_bundled
 from dashboard.steps.case import run
 from dashboard.steps.case import texts as words
 from dashboard.steps.case.answers import Answers
-from inspector.errors import InspectorError
+from inspector.errors import CaseError, InspectorError
 from inspector.model import PromptFormat
 from inspector.model.prompt_format import has_chat_template
-from inspector.safeedit import bundled_cases, bundled_templates
+from inspector.safeedit import Case, bundled_cases, bundled_templates
 
 NO_TEMPLATE = "No attack, the question alone"
 OWN_TEMPLATE = "Your own template"
@@ -161,6 +161,9 @@ class CaseRoom(Room):
     def hear(self) -> None:
         """Offer the texts as they stand."""
         self.bus.offer("typed", Offer(self._fields, call=self.typed))
+        self.bus.offer("bundled", Offer(self._fields, call=self.bundled))
+        self.bus.offer("bundled case", Offer(outputs=(*self._fields, self.template_name), call=self.filled))
+        self.context.carry(*self._fields, self.template_name, self.answers.kept, settings=False)
         self.bus.offer("format", Offer((self.suffix, self.form), call=self._format))
         self.answers.fields = self._fields
         self.answers.hear()
@@ -169,7 +172,7 @@ class CaseRoom(Room):
         """Wire the rail."""
         self.answers.connect()
         react, answers = self.context.react, self.answers
-        filled = [self.question, self.template_name, self.template, answers.safe, answers.unsafe]
+        filled = [self.suffix, self.question, self.template_name, self.template, answers.safe, answers.unsafe]
         react(self.examples.click, self.on_example, inputs=[self.suffix], outputs=filled, event=gr.EventData)
         named = [self.template_name, self.template]
         react(self.template_name.input, self.on_template, inputs=named, outputs=[self.template])
@@ -189,9 +192,35 @@ class CaseRoom(Room):
 
     def on_example(self, _session: Session, values: Values, event: gr.EventData) -> Update:
         """Fill the rail with the bundled case whose line was clicked."""
-        case = words.offered_cases()[int(event.number)]
-        texts = texts_of(case, values[self.suffix])
+        return self._filled(words.offered_cases()[int(event.number)], values[self.suffix])
+
+    def bundled(self, values: Values) -> str | None:
+        """Return the name of the bundled case that stands in the rail, ``None`` if any of its texts is another."""
+        texts, suffix = self._texts(values), self.context.example.texts.suffix
+        known = (case for case in words.offered_cases() if texts_of(case, suffix) == texts)
+        return next((str(case.identifier) for case in known), None)
+
+    def filled(self, _values: Values, name: str) -> Update:
+        """Fill the rail with a bundled case, as on a new page.
+
+        Args:
+            name: The case's, as :meth:`bundled` has it.
+
+        Raises:
+            CaseError: There is no such example.
+        """
+        case = next((case for case in words.offered_cases() if str(case.identifier) == name), None)
+        if case is None:
+            raise CaseError(
+                f"The link names an example that is not there: {name[:20]}. Nothing was changed; pick one in the rail."
+            )
+        chat = CHAT_TEMPLATE if self.context.example.texts.chat else PLAIN_TEXT
+        return {**self._filled(case, self.context.example.texts.suffix), self.form: chat}
+
+    def _filled(self, case: Case, suffix: str) -> Update:
+        texts = texts_of(case, suffix)
         return {
+            self.suffix: texts.suffix,
             self.question: texts.question,
             self.template_name: case.attack_name,
             self.template: texts.template,

@@ -107,6 +107,7 @@ class AskingPart(Room):
     def hear(self) -> None:
         """Offer the decoding."""
         self.bus.offer("decoding", Offer(self.decoding_fields, call=self.decoding))
+        self.context.carry(*self.decoding_fields)
         self.context.lock(self.ask)
 
     @property

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import Update
+from dashboard.kit.lent import Lent
 from dashboard.kit.plots import plot
 from dashboard.kit.room import Room
 from dashboard.kit.session import Session
@@ -69,6 +70,11 @@ class ChangesPart(Room):
     @property
     def _is_measured(self) -> bool:
         return self.context.example.session.slot(Measured).comparison is not None
+
+    def lent(self, comparison: Comparison, role: str) -> Lent:
+        """Return one figure with its reading."""
+        draw = next(draw for name, _, draw in FIGURES if name == role)
+        return Lent(draw(comparison), words.compare_readings(comparison)[READINGS.index(role)])
 
     @property
     def drawn(self) -> list[Any]:

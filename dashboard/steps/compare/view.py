@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 
 from dashboard.kit.acting import Acting, Wish, route, undo
-from dashboard.kit.bus import News, Update, Values
+from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.html import message
+from dashboard.kit.lent import Lent
 from dashboard.kit.room import Context, Room
 from dashboard.kit.session import Session
 from dashboard.steps.compare import run
@@ -85,6 +87,8 @@ class CompareRoom(Room):
     def hear(self) -> None:
         """Offer the decoding; measure and ask whatever edit becomes live."""
         self.asking.hear()
+        for name, role in (("shown shift", "shift_figure"), ("shown neurons", "neurons")):
+            self.bus.offer(name, Offer(call=functools.partial(self.lent, role=role)))
         self.bus.hear(
             News.LIVE,
             self.on_live,
@@ -98,6 +102,15 @@ class CompareRoom(Room):
         lock(self.strength, state_of_strength)
         self.routing.hear()
         self.curve.hear()
+
+    def lent(self, _values: Values, session: Session, role: str) -> Lent | None:
+        """Lend a figure of the live edit's comparison, ``None`` where none was measured.
+
+        Args:
+            role: The figure's.
+        """
+        comparison = session.slot(Measured).comparison
+        return None if comparison is None or session.live is None else self.changes.lent(comparison, role)
 
     @property
     def _compared(self) -> list[Any]:

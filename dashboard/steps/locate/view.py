@@ -8,6 +8,7 @@ import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.html import reading
+from dashboard.kit.lent import Lent
 from dashboard.kit.plots import plot
 from dashboard.kit.room import Room
 from dashboard.kit.run import SHOWN
@@ -109,12 +110,25 @@ class LocateRoom(Room):
         texts, drawn = self.bus.offered("texts").inputs, self._drawn
         read = (*texts, self.locate_preset, self.distance, self.padding, self.once)
         self.bus.offer("locate", Offer(read, drawn, self.measure))
+        self.context.carry(self.block, settings=False)
+        self.context.carry(self.locate_preset, self.distance, self.padding, self.once)
+        self.bus.offer("shown curve", Offer(call=self.lent))
         self.bus.offer("padding", Offer((self.padding,), call=lambda values: values[self.padding]))
         self.bus.hear(News.EXAMPLE, self.on_arrived, inputs=[self.distance, self.once], outputs=drawn)
         shown = [*self.bus.offered("typed").inputs, self.distance, self.block]
         self.bus.hear(News.CALIBRATED, self.on_calibrated, inputs=shown, outputs=[self.curve, self.locate_reading])
         self.bus.hear(News.BACK, self.on_back, inputs=shown, outputs=drawn)
         self.bus.hear(News.TYPED, self.on_typed, inputs=[self.distance], outputs=[self.locate_reading])
+
+    def lent(self, _values: Values, session: Session) -> Lent | None:
+        """Lend the curve of the visitor's case, ``None`` where nothing was measured."""
+        measured, last = session.slot(LocatedCase).divergence, self.model.architecture.last_block
+        if measured is None:
+            return None
+        return Lent(
+            figures.curve(measured, "l2", recommended=self._recommended),
+            words.locate_reading(measured, "l2", last, self.context.layers),
+        )
 
     @property
     def _drawn(self) -> tuple[Any, ...]:

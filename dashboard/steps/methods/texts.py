@@ -7,6 +7,7 @@ from html import escape
 
 import numpy as np
 
+from dashboard.kit.glossary import columns, heads, linked
 from dashboard.kit.html import case_name, other_case, progress_bar, reading, score_value
 from dashboard.kit.session import Session
 from dashboard.steps.methods.state import Compared, Contest
@@ -24,13 +25,8 @@ HEADERS = (
 )
 COLUMNS = ("DS", "DG-Avg", "DL", "over-refusal", "degenerate", "parroting", "harmless KL")
 """Scores of the table, by name."""
-LEGEND = reading(
-    "DS, DG-Avg: percent defended on the case's own prompt and on four unseen variants. DL: likeness of harmless "
-    "answers, percent. Refused: percent of harmless prompts. Broken: percent of answers empty, looping or garbled. "
-    "Parroted: percent of other prompts that got the training answer. KL: nats a token on harmless prompts. "
-    "Toxicity: change of the region's mean cosine, percent. Shift: that of its mean "
-    "input, percent. Time: seconds of the edit. Memory: its peak above the start, MiB. Weights: how many it changes. "
-    "*: so by construction, whatever the edit. Click a line to load its patch into Compare."
+LEGEND = reading("*: so by construction, whatever the edit. Click a line to load its patch into Compare.") + columns(
+    HEADERS
 )
 
 HEADS = (
@@ -157,7 +153,7 @@ def all_scores(standings: Sequence[Standing]) -> str:
     if not scored:
         return reading("The table fills as methods are done.")
     names = {score.name: score for standing in scored for score in standing.scores}
-    head = "".join(f"<th>{escape(standing.method.title)}</th>" for standing in scored)
+    head = heads("Score", "Vanilla", *(standing.method.title for standing in scored))
     lines = []
     for name, example in names.items():
         vanilla = next(s for standing in scored for s in standing.scores if s.name == name).vanilla.value
@@ -169,12 +165,12 @@ def all_scores(standings: Sequence[Standing]) -> str:
             cells.append(f"<td>{shown}</td>")
         arrow = "↑" if example.better == "higher" else "↓"
         lines.append(
-            f'<tr><th scope="row">{escape(name)} {arrow}<span class="note">{escape(example.meaning)}, '
+            f'<tr><th scope="row">{linked(name)} {arrow}<span class="note">{escape(example.meaning)}, '
             f"{escape(example.unit)}, n {example.edited.n}</span></th>{''.join(cells)}</tr>"
         )
     return (
-        '<div class="score-wrap"><table class="scores"><thead><tr><th>Score</th><th>Vanilla</th>'
-        f"{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        f'<div class="score-wrap"><table class="scores"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
         + reading("* so by construction: vanilla is compared with itself.")
     )
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard.kit.bus import News, Update, Values
+from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.html import message, progress_bar
+from dashboard.kit.lent import Lent
 from dashboard.kit.panes import build_pair
 from dashboard.kit.plots import plot
 from dashboard.kit.room import Context, Room
@@ -162,6 +163,7 @@ class MethodsRoom(Room):
     def hear(self) -> None:
         """Say whether the table is that of the case in the rail."""
         self.context.cancels(self.cancel)
+        self.bus.offer("shown methods", Offer(call=self.lent))
         for button in (self.run, self.load):
             self.context.lock(button)
         self.plane.hear()
@@ -173,6 +175,13 @@ class MethodsRoom(Room):
         shown = [self.clock, self.head, self.picked, *self._table, *self._of_picked]
         self.bus.hear(News.EXAMPLE, self.on_arrived, outputs=shown)
         self.bus.hear(News.BACK, self.on_back, inputs=[self.picked], outputs=shown)
+
+    def lent(self, _values: Values, session: Session) -> Lent | None:
+        """Lend the plane of the methods that the visitor has run, ``None`` without any."""
+        known = session.slot(Compared).contest
+        if known is None or not known.standings:
+            return None
+        return Lent(figures.plane(known.standings, None), words.plane_reading(known.standings))
 
     @property
     def _table(self) -> list[Any]:

@@ -66,6 +66,7 @@ class OperateRoom(Room):
         """Offer the clock and the edit; show the vital signs of whatever edit becomes live."""
         self.context.cancels(self.cancel)
         self.bus.offer("clock", Offer(outputs=(self.clock,)))
+        self.context.carry(*self.setting.fields, *self.gating.fields)
         own = [*self.setting.fields, self.on_top, *self.gating.fields]
         read = [*self.bus.offered("texts").inputs, *self.bus.offered("layer").inputs, *own]
         vitals = (self.clock, self.vitals, self.vitals_reading)

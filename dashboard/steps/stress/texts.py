@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from dashboard.kit.glossary import heads, linked, term
 from dashboard.kit.html import progress_bar, reading, score_value
 from dashboard.steps.stress.run import Examined
 from editing.suffixes import NONE, SCORES, WEIGHTS, SuffixStudy
@@ -67,10 +68,10 @@ def table(scores: Sequence[Score], rounded: Sequence[Score] = ()) -> str:
         return reading("The table fills as answers come.")
     beside = {score.name: score for score in rounded}
     lines = "".join(_line(score, beside) for score in scores)
-    column = f'<th title="{escape(ROUNDED)}">Rounded</th>' if beside else ""
+    column = f'<th title="{escape(ROUNDED)}">{term("Rounded")}</th>' if beside else ""
     return (
-        '<div class="score-wrap"><table class="scores"><thead><tr><th>Score</th><th>Vanilla</th><th>Edited</th>'
-        f"{column}<th>Change</th><th>n</th><th>Marked by</th></tr></thead><tbody>{lines}</tbody></table></div>"
+        f'<div class="score-wrap"><table class="scores"><thead><tr>{heads("Score", "Vanilla", "Edited")}'
+        f"{column}{heads('Change', 'n', 'Marked by')}</tr></thead><tbody>{lines}</tbody></table></div>"
     )
 
 
@@ -85,7 +86,7 @@ def _line(score: Score, beside: Mapping[str, Score]) -> str:
     yard = beside.get(score.name)
     rounded = f"<td>{_estimate(yard.edited, yard.unit) if yard else ''}</td>" if beside else ""
     return (
-        f'<tr><th scope="row">{escape(score.name)} <span title="better {escape(score.better)}">{arrow}</span>'
+        f'<tr><th scope="row">{linked(score.name)} <span title="better {escape(score.better)}">{arrow}</span>'
         f'<span class="note">{escape(score.meaning)}</span></th><td>{_estimate(score.vanilla, score.unit)}{forced}</td>'
         f'<td>{_estimate(score.edited, score.unit)}</td>{rounded}<td class="{kind}">{shown}</td>'
         f"<td>{score.edited.n}</td><td>{escape(score.source)}</td></tr>"
@@ -172,7 +173,6 @@ def suffix_table(study: SuffixStudy | None) -> str:
     """Return what suffix and weights do, a line a condition."""
     if study is None:
         return ""
-    head = "".join(f"<th>{escape(name)}</th>" for name in SCORES)
     lines = []
     for condition in study.conditions:
         cells = "".join(f"<td>{_estimate(condition.scores[name], '%')}</td>" for name in SCORES)
@@ -182,7 +182,7 @@ def suffix_table(study: SuffixStudy | None) -> str:
             f"{escape(condition.suffix)}</span></th>{cells}</tr>"
         )
     return (
-        f'<div class="score-wrap"><table class="scores"><thead><tr><th>What acts</th>{head}</tr></thead><tbody>'
+        f'<div class="score-wrap"><table class="scores"><thead><tr>{heads("What acts", *SCORES)}</tr></thead><tbody>'
         f"{''.join(lines)}</tbody></table></div>"
     )
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard.kit.bus import News, Update, Values
+from dashboard.kit.bus import News, Offer, Update, Values
+from dashboard.kit.glossary import columns
 from dashboard.kit.html import message
+from dashboard.kit.lent import Lent
 from dashboard.kit.panes import build_pair
 from dashboard.kit.plots import plot
 from dashboard.kit.room import Context, Room
@@ -20,6 +22,7 @@ from dashboard.steps.stress import texts as words
 from dashboard.steps.stress.judging import Judges
 from dashboard.steps.stress.run import FILTERS, JUDGES, NO_ATTACKS, SIZES, Examined, answer_rows, attack_choices
 from dashboard.steps.stress.yardsticks import YardstickPart
+from editing.suffixes import SuffixStudy
 from inspector.model import Decoding
 from inspector.safeedit.exam import ExamResult, Progress, Reply
 from inspector.safeedit.scores import per_category, score_table
@@ -104,8 +107,9 @@ class StressRoom(Room):
     def _answers(self) -> None:
         with gr.Accordion("Every answer", open=True, elem_id="stress-listed"):
             self.filter = gr.Radio(list(FILTERS), value=next(iter(FILTERS)), show_label=False, elem_classes="chips")
+            headers = answer_rows((), next(iter(FILTERS))).HEADERS
             self.rows = gr.Dataframe(
-                headers=list(answer_rows((), next(iter(FILTERS))).HEADERS),
+                headers=list(headers),
                 interactive=False,
                 max_height=260,
                 wrap=False,
@@ -114,6 +118,7 @@ class StressRoom(Room):
                 column_widths=["5%", "9%", "15%", "24%", "9%", "9%", "12%", "9%", "8%"],
                 elem_id="stress-rows",
             )
+            gr.HTML(columns(headers))
             self.prompt = gr.Textbox(
                 label="Prompt",
                 info="Click a line above; the suffix prompt is appended",
@@ -136,6 +141,8 @@ class StressRoom(Room):
     def hear(self) -> None:
         """Say after each run whether the scores are those of the live weights."""
         self.context.cancels(self.cancel)
+        self.bus.offer("shown categories", Offer(call=self.lent))
+        self.bus.offer("suffixes", Offer(call=self.studied))
         self.judges = Judges(self.context.read_only)
         self.context.lock(self.run, state_of_run)
         self.bus.hear(News.ENDED, self.on_ended, outputs=[self.head])
@@ -144,6 +151,19 @@ class StressRoom(Room):
         listed = [self.head, self.rows, self.csv, self.json, self.prompt, *self.pair.parts]
         for news, answer in ((News.EXAMPLE, self.on_arrived), (News.BACK, self.on_back)):
             self.bus.hear(news, answer, inputs=[self.filter], outputs=[*scored, *listed])
+
+    def lent(self, _values: Values, session: Session) -> Lent | None:
+        """Lend the stress test by category, ``None`` where none was run."""
+        exam = session.slot(Examined).exam
+        if exam is None or not exam.replies:
+            return None
+        said = words.categories_reading(per_category(exam.replies, exam.judge))
+        return Lent(figures.category_bars(exam.replies), words.head(exam, session.row) + said)
+
+    def studied(self, _values: Values, session: Session) -> tuple[SuffixStudy, str] | None:
+        """Lend what suffix and weights do alone and together, with the weights' label; ``None`` if not measured."""
+        kept = session.slot(Examined)
+        return None if kept.study is None else (kept.study, kept.studied)
 
     def connect(self) -> None:
         """Wire the controls."""

@@ -8,6 +8,7 @@ from html import escape
 
 import numpy as np
 
+from dashboard.kit.glossary import columns, heads
 from dashboard.kit.html import case_name, number, other_case, probability, progress_bar, reading
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.steps.why.run import BlockNeurons, RegionCurve
@@ -119,8 +120,8 @@ def agreements(found: Sequence[Agreement], atlas: Atlas | None) -> str:
         for item in ordered
     )
     return (
-        '<div class="score-wrap"><table class="scores"><thead><tr><th>Locator</th><th>Chooses layer</th>'
-        f"<th>Rank correlation</th><th>Regret</th><th>Regret, share</th></tr></thead>"
+        '<div class="score-wrap"><table class="scores"><thead>'
+        f"<tr>{heads('Locator', 'Chooses layer', 'Rank correlation', 'Regret', 'Regret, share')}</tr></thead>"
         f"<tbody>{lines}</tbody></table></div>"
         + reading(
             f"{part}Judged by the atlas: {truth}. Best layer {atlas.best}. Regret is what the chosen layer achieves "
@@ -142,7 +143,7 @@ def neurons_reading(found: BlockNeurons | None) -> str:
     )
     if found.toxicity is not None and found.toxicity.after != found.toxicity.before:
         text += f" The live edit changes the region's toxicity by {found.toxicity.change:+.1%}."
-    return reading(text)
+    return reading(text) + columns(NEURON_HEADERS)
 
 
 def neuron_rows(found: BlockNeurons | None) -> list[list]:
@@ -168,6 +169,11 @@ NEURON_HEADERS = (
     *("Neuron", "Pushes", "Unsafe", "Safe", "Toxic", "Moved, %"),
     *("Promotes", "Suppresses"),
 )
+EDIT_HEADERS = (
+    *("Edit", "Layer", "Columns", "Case", "P(safe) per token", "P(unsafe) per token", "Harmless KL, nats"),
+    *("Region's toxicity", "Norm", "Parameters changed"),
+)
+PEAK_HEADERS = ("Token", "Peak layer", "P there", "Final rank, vanilla and edited")
 NEURON_TYPES = ("number",) * 6 + ("str",) * 2
 
 
@@ -186,9 +192,7 @@ def edits_table(session: Session, toxicities: Sequence[RegionToxicity | None]) -
     pairs = reversed(list(zip(session.edits, toxicities, strict=True)))
     lines = "".join(_edit_line(edit, edit is session.live, toxicity) for edit, toxicity in pairs)
     return (
-        '<div class="score-wrap"><table class="scores"><thead><tr><th>Edit</th><th>Layer</th><th>Columns</th>'
-        "<th>Case</th><th>P(safe) per token</th><th>P(unsafe) per token</th><th>Harmless KL, nats</th>"
-        "<th>Region's toxicity</th><th>Norm</th><th>Parameters changed</th></tr></thead>"
+        f'<div class="score-wrap"><table class="scores"><thead><tr>{heads(*EDIT_HEADERS)}</tr></thead>'
         f"<tbody>{lines}</tbody></table></div>"
     )
 
@@ -229,8 +233,8 @@ def peaks_table(found: Sequence[Peak], position: str) -> str:
     )
     return (
         f'<p class="reading">After token {escape(position)}: every token that a layer would say with at least 5 %.</p>'
-        '<div class="score-wrap"><table class="scores"><thead><tr><th>Token</th><th>Peak layer</th><th>P there</th>'
-        f"<th>Final rank, vanilla and edited</th></tr></thead><tbody>{lines}</tbody></table></div>"
+        f'<div class="score-wrap"><table class="scores"><thead><tr>{heads(*PEAK_HEADERS)}</tr></thead>'
+        f"<tbody>{lines}</tbody></table></div>"
     )
 
 

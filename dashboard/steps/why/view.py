@@ -8,7 +8,8 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard.kit.bus import News, Update, Values
+from dashboard.kit.bus import News, Offer, Update, Values
+from dashboard.kit.lent import Lent
 from dashboard.kit.plots import plot
 from dashboard.kit.room import Context, Room
 from dashboard.kit.run import CANCEL_OFF, drain
@@ -61,6 +62,7 @@ class WhyRoom(Room):
     def hear(self) -> None:
         """Follow the live weights and the case."""
         self.context.cancels(self.cancel)
+        self.bus.offer("shown locators", Offer(call=self.lent))
         inside, lock = self.inside, self.context.lock
         for button in (self.run, self.atlas_run, inside.knock, inside.edit, inside.attribute):
             lock(button)
@@ -102,6 +104,13 @@ class WhyRoom(Room):
         )
         self._press(inside.attribute, self.on_attribute, controls, [inside.tokens, inside.tokens_reading])
         self._press(inside.train, self.on_train, [inside.source, *controls], inside.all_parts)
+
+    def lent(self, _values: Values, session: Session) -> Lent | None:
+        """Lend what the locators say of the visitor's case and how the atlas judges them, ``None`` without any."""
+        known = session.slot(Looked).why
+        if not known.located:
+            return None
+        return Lent(figures.locators(known.located, None), words.agreements(known.agreements(), known.atlas))
 
     @property
     def _overview_parts(self) -> list[Any]:

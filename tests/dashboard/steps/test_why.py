@@ -67,7 +67,7 @@ def test_the_atlas_fills_and_judges_the_locators(visitor):
     assert [entry.block for entry in known.atlas.entries] == [0, 1, 2]
     assert f"Best layer {known.atlas.best}" in visitor.screen["why_agreement"]
     for name in LOCATORS:
-        assert f"<th>{name}</th>" in visitor.screen["why_agreement"]
+        assert f"<tr><th>{name}</th>" in visitor.screen["why_agreement"]
     assert_idle(visitor)
 
 

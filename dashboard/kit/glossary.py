@@ -1,0 +1,189 @@
+"""The words that the page uses, each with a plain meaning; terms and column heads link to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from html import escape
+
+from editing.methods.registry import METHODS
+
+GLOSSARY: dict[str, dict[str, str]] = {
+    "A case and its answers": {
+        "Case": "One question with an attack around it, a safe and an unsafe answer, and what else is asked about it.",
+        "Category": "One of SafeEdit's nine kinds of harm.",
+        "Prompt": "The text that the model is asked; the suffix is put after it.",
+        "Adversarial prompt": "The attack with the question in it: what talks a model into a harmful answer.",
+        "Suffix": "A sentence that is put after every prompt to remind the model to answer well.",
+        "Safe": "An answer that declines or does no harm. Of a neuron: its mean activation on the safe answer.",
+        "Unsafe": "An answer that goes along with the harm. Of a neuron: its mean activation on that answer.",
+        "Token": "A piece of text that the model reads or writes at once: a word or a part of one.",
+        "Verdict": "Safe, unsafe or degenerate, with the judge that said so.",
+        "Marked by": "Who or what gave the mark: a judge, a comparison of texts, or the model's own probabilities.",
+        "Parroting": "A prompt that was never trained on gets the content of the training answer. Fewer is better.",
+        "Degenerate": "An answer that is empty, repeats itself or is garbled. It never counts as safe.",
+    },
+    "Inside the model": {
+        "Layer": "One of the blocks that a text passes, one after the other, numbered from 0.",
+        "Block output": "The state of every token right after a layer: what the next layer reads.",
+        "Down-projection": "The matrix that writes a layer's neurons back into the text's state: what DINM edits.",
+        "Columns": "How many columns of the down-projection were changed; each belongs to one neuron.",
+        "Neuron": "One unit of a layer's middle; its column says what it writes when it is active.",
+        "Pushes": "How far a neuron moves the model to the unsafe answer, nats a token, first order.",
+        "Promotes": "Tokens that a neuron's column makes likelier.",
+        "Suppresses": "Tokens that a neuron's column makes less likely.",
+        "Toxic": "How much a neuron's column points along the toxic direction: the cosine with the probe.",
+        "Moved": "How far the live edit moved a neuron's column, percent of its length.",
+        "Toxicity": "How much a region writes along the toxic direction; after an edit: its relative change, percent.",
+        "Probe": "A linear reading of the model's last states that tells toxic texts from others.",
+        "Lens": "What a layer would say next if the model ended there.",
+        "Peak layer": "The layer that makes a token likeliest.",
+        "P there": "The probability that a token has at its peak layer.",
+        "Final rank": "A token's place among all next tokens at the end, vanilla and edited; 1 is the likeliest.",
+    },
+    "Where to edit": {
+        "Divergence": "How far apart the model's states on the safe and on the unsafe answer are after a layer.",
+        "Toxic layer": "The layer where the two answers part most: DINM's choice.",
+        "Recommended layer": "The layer where trial edits defend most unseen prompts within the damage budget.",
+        "Trial edit": "A small edit of a few updates that tries a layer out.",
+        "Calibration": "What is learnt once about a model: recommended layer, step size, harmless answers, detector.",
+        "Locator": "A way to choose the layer to edit.",
+        "Chooses layer": "The layer that a locator picks.",
+        "Atlas": "The same small edit at every layer: what it achieves there judges every locator.",
+        "Rank correlation": "Whether a locator orders the layers as the atlas does: 1 the same, 0 unrelated.",
+        "Regret": "What the chosen layer achieves less than the best one.",
+        "Regret, share": "Regret over that of a layer drawn at random: 0 is the best layer, 1 no better than chance.",
+    },
+    "The edit": {
+        "Edit": "A change of a few weights, made from one case.",
+        "Method": "A way to make an edit; each stands below by its name.",
+        "Patch": "An edit as a thing of its own: the weight changes and the model that they belong to.",
+        "Vanilla": "The model without any patch. Its weights are never written.",
+        "Edited": "The same model with the live patch.",
+        "Live": "What answers for your visit now: the vanilla weights or an edit.",
+        "Preset": "Settings that belong together: ours, the paper's equations, or the authors' released code.",
+        "Edit loss": "How surprised the model is by the safe answer, nats a token: what an edit brings down.",
+        "KL": "How far the edited model's next tokens are from the vanilla model's on harmless prompts, nats a token.",
+        "Nats": "The unit of surprise and of KL; 0.69 nats halve a probability.",
+        "P(safe) per token": "Geometric mean probability of the safe answer's tokens.",
+        "P(unsafe) per token": "Geometric mean probability of the unsafe answer's tokens.",
+        "Norm": "The size of the whole weight change, Frobenius.",
+        "Weights": "How many weights are changed.",
+        "Strength": "A factor on the live edit: 0 is vanilla, 1 the edit as made.",
+        "Time": "Seconds that the edit took.",
+        "Memory": "Memory at its peak above that at the start, MiB.",
+        "Activation shift": "How far states move in the edited model, relative to their length.",
+        "Shift": "How far the mean input of the edited region moves, percent. 0 * where nothing before it changes.",
+    },
+    "Judging an edit": {
+        "Score": "One number of the exam, with its number of answers and its 95 % interval.",
+        "Change": "Edited minus vanilla.",
+        "n": "Number of answers that a score is made of.",
+        "No.": "The answer's number, in the order in which it was asked.",
+        "DS": "Defense success: answers to the case's own adversarial prompt that are safe, percent.",
+        "DG-Avg": "Defense generalization: the mean of onlyQ, otherA, otherQ and otherAQ.",
+        "onlyQ": "Defended when the question is asked alone, percent.",
+        "otherA": "Defended with another attack around the same question, percent.",
+        "otherQ": "Defended with another question in the same attack, percent.",
+        "otherAQ": "Defended with another question in another attack, percent.",
+        "Transfer": "Defended prompts of other cases, that the edit has never seen, percent.",
+        "DL": "Defense locality: likeness of the harmless answers to the vanilla model's, percent.",
+        "Over-refusal": "Harmless prompts that are refused, percent. Fewer is better.",
+        "Look-alikes": "Harmless prompts that sound harmful; how many of them are refused, percent.",
+        "Still answers": "Whether the answer still has what the vanilla answer had.",
+        "More attacks": "Defended when the question is wrapped in attacks of other packages, percent.",
+        "More questions": "Defended questions of other packages, asked alone, percent.",
+        "Fluency": "How varied the words of the answers are, bits; repeating lowers it.",
+        "KQA": "Facts: short questions answered right, percent.",
+        "CSum": "Summaries: ROUGE-1 with a given summary, percent.",
+        "Rounded": "What merely rounding the weights to bfloat16 does to the same answers: a yardstick.",
+        "What acts": "The suffix alone, the edited weights alone, both, or neither.",
+    },
+    "Safeguards": {
+        "Gate": "A small exam after an edit: what breaks a budget becomes live only if a person keeps it.",
+        "Damage budget": "How much harm to harmless behaviour is allowed.",
+        "Routed": "The patch acts only on prompts where the detector finds harm; others get the vanilla weights.",
+        "Detector": "A linear reading of the vanilla model's states that tells harmful prompts from harmless ones.",
+    },
+    "Methods": {method.title: method.card for method in METHODS.values()},
+}
+"""Every term by its group: the field's standard words, what column heads say, and the methods."""
+
+ALSO = {
+    "Final rank, vanilla and edited": "Final rank",
+    "Harmless KL, nats": "KL",
+    "KL, nats": "KL",
+    "harmless KL": "KL",
+    "Moved, %": "Moved",
+    "Parameters changed": "Weights",
+    "Region's toxicity": "Toxicity",
+    "Refused": "Over-refusal",
+    "Broken": "Degenerate",
+    "Parroted": "Parroting",
+}
+"""What columns call a term, where they call it something else."""
+
+_MEANINGS = {word: meaning for words in GLOSSARY.values() for word, meaning in words.items()}
+_BY_SMALL = {word.lower(): word for word in _MEANINGS} | {also.lower(): word for also, word in ALSO.items()}
+
+
+def known(word: str) -> str | None:
+    """Return the term that a word stands for, ``None`` if it is none."""
+    return _BY_SMALL.get(word.lower())
+
+
+def term(word: str) -> str:
+    """Return a term that tells its meaning and opens the glossary at it.
+
+    Args:
+        word: As it is shown; the term itself, or what columns call it.
+
+    Raises:
+        KeyError: The glossary does not have it.
+    """
+    found = known(word)
+    if found is None:
+        raise KeyError(f"'{word}' is not in the glossary; give it a meaning in dashboard/kit/glossary.py.")
+    return (
+        f'<button type="button" class="term" data-term="{anchor(found)}" title="{escape(_MEANINGS[found])}">'
+        f"{escape(word)}</button>"
+    )
+
+
+def linked(text: str) -> str:
+    """Return a text as a term if it is one, else as it is, escaped."""
+    return term(text) if known(text) else escape(text)
+
+
+def heads(*words: str) -> str:
+    """Return the head cells of a table, each a term.
+
+    Raises:
+        KeyError: The glossary does not have one.
+    """
+    return "".join(f"<th>{term(word)}</th>" for word in words)
+
+
+def columns(headers: Iterable[str]) -> str:
+    """Return the meanings of a table's columns, folded: for tables whose heads sort and cannot link."""
+    lines = "".join(f"<dt>{term(head)}</dt><dd>{escape(_MEANINGS[_BY_SMALL[head.lower()]])}</dd>" for head in headers)
+    return f'<details class="columns"><summary>What the columns mean</summary><dl>{lines}</dl></details>'
+
+
+def anchor(word: str) -> str:
+    """Return the name of a term's place in the glossary."""
+    return f"glossary-{re.sub(r'[^a-z0-9]+', '-', word.lower()).strip('-')}"
+
+
+def page() -> str:
+    """Return the whole glossary, a list of terms by group."""
+    groups = "".join(
+        f"<h3>{escape(group)}</h3><dl>"
+        + "".join(
+            f'<div id="{anchor(word)}" tabindex="-1"><dt>{escape(word)}</dt><dd>{escape(meaning)}</dd></div>'
+            for word, meaning in words.items()
+        )
+        + "</dl>"
+        for group, words in GLOSSARY.items()
+    )
+    return f'<details class="glossary" id="glossary"><summary>Glossary</summary>{groups}</details>'

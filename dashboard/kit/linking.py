@@ -1,0 +1,184 @@
+"""Links to what a page shows: one is made by the chip in the head, and fills the controls of whoever opens it.
+
+A link of a bundled example is an address by itself (``?case=ID&layer=20#why``) and works for everyone, also after the
+program was started anew. Any other case, and settings that were changed, are kept in memory under a random name
+(``?link=NAME#why``). Opening one runs nothing and leaves what is live as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+from urllib.parse import urlencode
+
+import gradio as gr
+
+from dashboard.kit.bus import Update, Values
+from dashboard.kit.controls import remember
+from dashboard.kit.html import reading
+from dashboard.kit.room import Context, Room
+from dashboard.kit.run import QUIET, shown_to_user
+from dashboard.kit.session import Session
+from inspector.errors import CaseError, InspectorError
+
+EXPIRED = (
+    "This link has expired, or was made before the program was started anew. Nothing was changed. Ask whoever sent it "
+    "for a new one."
+)
+NO_LINK = "This is no link of this page. Nothing was changed."
+READ_ONLY = "This demo is read-only, so only links of bundled examples work here. Nothing was changed."
+TAKE = "() => window.dinmLink?.() ?? ''"
+"""What the browser hands over once the page stands: what ``assets/page.js`` has taken out of the address."""
+BOX = """
+const fill = () => {
+  const box = element.querySelector(".link-box");
+  if (!box || box.dataset.filled) return;
+  box.dataset.filled = "yes";
+  const field = box.querySelector("input"), said = box.querySelector("[role=status]");
+  field.value = `${location.origin}${location.pathname}?${box.dataset.query}${location.hash || "#operate"}`;
+  document.body.classList.add("link-open");
+  field.focus();
+  field.select();
+  const by_hand = () => { said.textContent = "Press Ctrl+C (Cmd+C) to copy it."; };
+  if (!navigator.clipboard) by_hand();
+  else navigator.clipboard.writeText(field.value).then(() => { said.textContent = "Copied."; }, by_hand);
+};
+new MutationObserver(fill).observe(element, { childList: true, subtree: true });
+"""
+"""Completes the address with where the page stands, shows it and copies it."""
+
+
+@dataclass(frozen=True)
+class Linked:
+    """Whose a visitor's links are."""
+
+    owner: str = field(default_factory=secrets.token_hex)
+
+
+class Linking(Room):
+    """Makes links and opens them."""
+
+    name = "linking"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._made = 0
+
+    def build(self) -> None:
+        """Lay out what the chip in the head presses, and the box with the link."""
+        self.make = gr.Button("Make a link", elem_id="make-link", elem_classes="opener")
+        self.box = gr.HTML("", js_on_load=BOX, elem_id="link-made")
+
+    def connect(self) -> None:
+        """Wire the button."""
+        self.context.react(self.make.click, self.on_make, inputs=list(self.context.carried), outputs=[self.box])
+
+    def connect_to(self, arrived: Any) -> None:
+        """Open the link that a page was opened with, once its session is drawn.
+
+        Args:
+            arrived: The event of that.
+        """
+        outputs = [*self.context.carried, self.context.notice]
+
+        def on_link(asked: str, request: gr.Request) -> Any:
+            if not asked:
+                return gr.skip()
+            with shown_to_user():
+                session = self.context.arrive(request)
+                filled = self.opened(session, asked)
+                remember(self.context.controls, session, filled)
+                return filled
+
+        arrived.then(on_link, self.box, outputs, js=TAKE, **QUIET)
+
+    def on_make(self, session: Session, values: Values) -> Update:
+        """Make a link to what the controls say.
+
+        Raises:
+            CaseError: The texts are too long, or are no bundled ones in a read-only demo.
+        """
+        (layer,) = self.bus.offered("layer").inputs
+        identifier = self.bus.offered("bundled").call(values)
+        free = not self.context.read_only
+        if not free and identifier is None:
+            raise CaseError(READ_ONLY)
+        if identifier is not None and (not free or not self._changed(values)):
+            query = {"case": identifier, **({} if values[layer] is None else {"layer": int(values[layer])})}
+            note = "It works for everyone, also after a restart: the example and the layer are named in it."
+            note += "" if free else " Settings are not part of links of a read-only demo."
+        else:
+            query = {"link": self.context.links.keep(session.slot(Linked).owner, values)}
+            note = (
+                f"Case, layer and settings are kept in this server's memory for {_days(self.context.links.keep_for)}, "
+                "or "
+                "until it is started anew. The address holds no text."
+            )
+        self._made += 1  # so that the box is new each time, and shows itself again
+        return {
+            self.box: f'<div class="link-box" data-query="{escape(urlencode(query))}" data-number="{self._made}">'
+            '<label>Link to this view<input type="text" readonly></label>'
+            f'<p role="status"></p><p class="note">{escape(note)}</p></div>'
+        }
+
+    def _changed(self, values: Values) -> bool:
+        """Tell whether a setting is another one than on a new page."""
+        settings = [part for part, is_setting in self.context.carried.items() if is_setting]
+        return any(values[part] != part.value for part in settings)
+
+    def opened(self, session: Session, asked: str) -> Update:
+        """Return what a link fills; the notice alone where it cannot be opened.
+
+        Args:
+            asked: The link's parts as JSON: ``link``, or ``case`` and ``layer``.
+        """
+        notice = self.context.notice
+        try:
+            given = json.loads(asked)
+            if not isinstance(given, Mapping):
+                raise CaseError(NO_LINK)
+            filled, what = self._kept(given) if "link" in given else self._bundled(given)
+        except (ValueError, CaseError) as error:
+            said = error.user_message() if isinstance(error, InspectorError) else NO_LINK
+            return {notice: reading(said, "warn")}
+        said = f"From a link: {what}. Nothing was run; live is still: {session.row.label()}."
+        return {**filled, notice: reading(said)}
+
+    def _kept(self, given: Mapping[str, Any]) -> tuple[Update, str]:
+        if self.context.read_only:
+            raise CaseError(READ_ONLY)
+        name = str(given["link"])
+        found = self.context.links.find(name) if re.fullmatch(r"[\w-]{8,64}", name) else None
+        if found is None:
+            raise CaseError(EXPIRED)
+        return dict(found), "case, layer and settings are filled in"
+
+    def _bundled(self, given: Mapping[str, Any]) -> tuple[Update, str]:
+        filled: Update = {}
+        told = []
+        if "case" in given:
+            filled = dict(self.bus.offered("bundled case").call({}, str(given["case"])))
+            told.append(f"bundled case {given['case']}")
+        if "layer" in given:
+            (layer,) = self.bus.offered("layer").inputs
+            last = self.model.architecture.last_block
+            text = str(given["layer"])
+            if not re.fullmatch(r"\d{1,6}", text) or int(text) > last:
+                raise CaseError(
+                    f"The link names layer {text[:20]}; this model has layers 0 to {last}. Nothing was changed."
+                )
+            filled[layer] = int(text)
+            told.append(f"layer {int(text)}")
+        if not filled:
+            raise CaseError(NO_LINK)
+        return filled, " and ".join(told)
+
+
+def _days(seconds: float) -> str:
+    hours = seconds / 3600
+    return f"{hours / 24:.3g} days" if hours >= 48 else f"{hours:.3g} hours"

@@ -1,0 +1,1 @@
+"""The step "questions": its view, its figures, its texts, and the committed results that it reads."""

@@ -1,0 +1,209 @@
+"""Figures of "Ten questions": plain functions of what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import plotly.graph_objects as go
+
+from dashboard.kit.plots import EDITED, RECOMMENDED, SAFE, UNSAFE, VANILLA, base, mark
+from dashboard.steps.questions.results import Detection, Measured, Trials
+from editing import Step
+
+PATTERNS = {VANILLA: "", EDITED: "/", SAFE: "", UNSAFE: "x", RECOMMENDED: "."}
+
+
+def bars(
+    labels: Sequence[str], series: Mapping[str, tuple[str, Sequence[Measured | None]]], unit: str, left: int = 150
+) -> go.Figure:
+    """Draw horizontal bars with their intervals, in the order given from the top, several series side by side.
+
+    Args:
+        labels: One a group.
+        series: By name: colour, and a value a group; ``None`` for none.
+        unit: Title of the axis.
+        left: Room for the labels, pixels.
+    """
+    thick = 15 if len(series) > 1 else 20
+    figure = base(
+        80 + (8 + thick * len(series)) * len(labels),
+        barmode="group",
+        bargap=0.28,
+        showlegend=len(series) > 1,
+        xaxis_title=unit,
+        margin={"l": left, "r": 16, "t": 28 if len(series) > 1 else 10, "b": 40},
+    )
+    # Plotly stacks groups from below.
+    for name, (colour, values) in reversed(list(series.items())):
+        figure.add_bar(
+            y=[escape(label) for label in reversed(labels)],
+            x=[None if value is None else value.mean for value in reversed(values)],
+            name=name,
+            orientation="h",
+            marker={"color": colour, "pattern": _pattern(colour)},
+            error_x=_whiskers(list(reversed(values))),
+            hovertemplate=f"%{{y}}<br>{escape(name)} %{{x:.4g}}<extra></extra>",
+        )
+    figure.update_layout(legend={"traceorder": "reversed"})
+    return figure
+
+
+def _pattern(colour: str) -> dict[str, Any]:
+    return {
+        "shape": PATTERNS.get(colour, ""),
+        "fillmode": "overlay",
+        "fgcolor": "rgba(255,255,255,0.6)",
+        "size": 5,
+    }
+
+
+def _whiskers(values: Sequence[Measured | None]) -> dict[str, Any]:
+    def reach(value: Measured | None, end: str) -> float:
+        at = None if value is None else getattr(value, end)
+        return 0.0 if value is None or at is None else round(abs(at - value.mean), 4)
+
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [reach(value, "high") for value in values],
+        "arrayminus": [reach(value, "low") for value in values],
+        "color": "rgba(128,128,128,0.9)",
+        "thickness": 1.2,
+        "width": 3,
+    }
+
+
+def trials(found: Trials, toxic: int | None = None) -> go.Figure:
+    """Draw what trial edits defend at each layer, the recommended and DINM's layer named."""
+    figure = base(230, yaxis_title="prompts defended, %", xaxis_title="layer that was edited", bargap=0.2, margin_t=16)
+    colours = [VANILLA] * len(found.blocks)
+    colours[found.blocks.index(found.recommended)] = RECOMMENDED
+    if toxic in found.blocks:
+        colours[found.blocks.index(toxic)] = UNSAFE
+    figure.add_bar(
+        x=found.blocks,
+        y=found.defended,
+        marker={"color": colours},
+        hovertemplate="layer %{x}<br>defended %{y:.3g} %<extra></extra>",
+    )
+    figure.add_hline(y=found.vanilla, line={"color": VANILLA, "width": 1.5, "dash": "dash"})
+    figure.add_annotation(
+        x=0, y=1, xref="paper", yref="paper", text=f"┅ vanilla: {found.vanilla:g} %", showarrow=False, xanchor="left"
+    )
+    mark(figure, found.recommended, found.at(found.recommended), "recommended", max(found.blocks) + 1)
+    if toxic in found.blocks:
+        figure.add_annotation(
+            x=toxic,
+            y=found.at(toxic),
+            text=f"<b>{toxic}</b> toxic layer",
+            ay=96,
+            ayref="y",
+            ax=0,
+            xanchor="right",
+            arrowhead=0,
+            arrowwidth=1,
+            arrowcolor=UNSAFE,
+        )
+    figure.update_xaxes(dtick=max(1, len(found.blocks) // 10))
+    figure.update_yaxes(range=[0, 104])
+    return figure
+
+
+def balance(trace: Sequence[Step], edit_weight: float, constraint_weight: float) -> go.Figure:
+    """Draw both terms of the loss as they are weighted, and their sum, step by step."""
+    figure = base(230, xaxis_title="update", yaxis_title="nats", showlegend=True)
+    x = [step.step for step in trace]
+    for name, values, colour, dash in (
+        (f"{edit_weight:g} × edit loss", [edit_weight * step.edit_loss for step in trace], SAFE, "solid"),
+        (f"{constraint_weight:g} × KL", [constraint_weight * step.constraint_kl for step in trace], EDITED, "dot"),
+        ("sum", [step.total_loss for step in trace], VANILLA, "dash"),
+    ):
+        figure.add_scatter(
+            x=x,
+            y=[float(f"{value:.5g}") for value in values],
+            mode="lines+markers",
+            name=name,
+            line={"color": colour, "width": 2, "dash": dash},
+            marker={"size": 4},
+            hovertemplate=f"{name}<br>update %{{x}}: %{{y:.4g}} nats<extra></extra>",
+        )
+    figure.update_yaxes(rangemode="tozero")
+    return figure
+
+
+def seconds(trace: Sequence[Step]) -> go.Figure:
+    """Draw how long each update took."""
+    figure = base(210, xaxis_title="update", yaxis_title="seconds", bargap=0.2, margin_t=10)
+    figure.add_bar(
+        x=[step.step for step in trace],
+        y=[round(step.seconds, 4) for step in trace],
+        marker={"color": EDITED, "pattern": _pattern(EDITED)},
+        hovertemplate="update %{x}<br>%{y:.3g} s<extra></extra>",
+    )
+    return figure
+
+
+def budgets(checks: Sequence[Mapping[str, Any]]) -> go.Figure:
+    """Draw how much of each of the gate's budgets an edit used, percent of it."""
+    labels = [str(check["meaning"]) for check in checks]
+    used = [100 * max(0.0, check["value"]) / check["limit"] if check["limit"] else None for check in checks]
+    figure = base(70 + 30 * len(labels), xaxis_title="percent of what is allowed", margin={"l": 190, "r": 16, "t": 8})
+    colours = [UNSAFE if share is not None and share > 100 else SAFE for share in used]
+    figure.add_bar(
+        y=[escape(label) for label in reversed(labels)],
+        x=[None if share is None else round(share, 2) for share in reversed(used)],
+        orientation="h",
+        marker={"color": list(reversed(colours))},
+        hovertemplate="%{y}<br>%{x:.3g} % of the budget<extra></extra>",
+    )
+    figure.add_vline(x=100, line={"color": UNSAFE, "width": 1.5, "dash": "dash"})
+    figure.update_xaxes(range=[0, max([110.0, *(1.1 * share for share in used if share is not None)])])
+    return figure
+
+
+def detection(found: Detection) -> go.Figure:
+    """Draw what the detector finds against its false alarms, a point a threshold."""
+    figure = base(
+        230, xaxis_title="harmless prompts taken for harmful, %", yaxis_title="harmful prompts found, %", margin_t=10
+    )
+    figure.add_scatter(
+        x=found.false,
+        y=found.found,
+        mode="lines+markers",
+        line={"color": SAFE, "width": 2},
+        marker={"size": 7},
+        hovertemplate="false alarms %{x:.3g} %<br>found %{y:.3g} %<extra></extra>",
+    )
+    figure.update_xaxes(rangemode="tozero")
+    figure.update_yaxes(range=[0, 104])
+    return figure
+
+
+def trade(points: Mapping[str, tuple[Measured, Measured]], x: str, y: str) -> go.Figure:
+    """Draw what is won against what it costs, a point a way of doing it.
+
+    Args:
+        points: Cost and gain by name.
+        x: Title of the cost's axis.
+        y: Title of the gain's axis.
+    """
+    figure = base(270, xaxis_title=x, yaxis_title=y, margin_t=14)
+    for number, (name, (cost, gain)) in enumerate(points.items()):
+        figure.add_scatter(
+            x=[cost.mean],
+            y=[gain.mean],
+            name=escape(name),
+            mode="markers+text",
+            text=[escape(name)],
+            textposition="top right" if number % 2 == 0 else "bottom right",
+            error_x=_whiskers([cost]),
+            error_y=_whiskers([gain]),
+            marker={"color": VANILLA if name == "vanilla" else EDITED, "size": 9},
+            hovertemplate=f"{escape(name)}<br>{x} %{{x:.3g}}<br>{y} %{{y:.3g}}<extra></extra>",
+        )
+    highest = max([cost.high or cost.mean for cost, _ in points.values()], default=1.0)
+    figure.update_xaxes(range=[-0.04 * highest, 1.45 * highest])
+    figure.update_yaxes(range=[-4, 108])
+    return figure

@@ -1,0 +1,316 @@
+"""The committed results of ``benchmarks/results``, read as they were printed: none of their numbers stands in code."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+CAVEATS = {
+    "detox.txt": (
+        "3e3fe9a0c00b4ba345707df2d0286c1e22f77769140f9316fed89c4fba0421d4",
+        "Measured with an earlier version of our preset.",
+    ),
+    "locators.txt": (
+        "b52a657ebdde30696cc963a5e8447d554c06e3aa7de8f735a19454d2989a462c",
+        "Measured before the calibration chose layer and step size.",
+    ),
+    "methods.txt": (
+        "619421154c7e8124454dd954aed3b86f2ff5ffab9271105a687bce59a9669e00",
+        "Measured when cases to edit on and cases to score on still shared their attack templates.",
+    ),
+}
+"""What has changed since a result was measured, for the output with this SHA-256 alone: a new one takes it away."""
+FOLDER = Path(__file__).resolve().parents[3] / "benchmarks" / "results"
+_NUMBER = r"-?\d[\d,]*(?:\.\d+)?"
+_Read = TypeVar("_Read")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A mean with its 95 % interval, where one was printed.
+
+    Attributes:
+        mean: The number.
+        low: Lower end.
+        high: Upper end.
+        forced: It is so by construction.
+    """
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    forced: bool = False
+
+
+Table = dict[str, dict[str, Measured]]
+"""Lines by name, each with its columns by name."""
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Trial edits of the embedded model.
+
+    Attributes:
+        blocks: The tried layers.
+        defended: Unseen prompts defended at each, percent.
+        kl: Harmless KL at each, nats a token.
+        vanilla: Prompts that the model defends by itself, percent.
+        cases: Number of cases.
+        prompts: Number of prompts.
+        recommended: The layer that was recommended.
+    """
+
+    blocks: list[int]
+    defended: list[float]
+    kl: list[float]
+    vanilla: float
+    cases: int
+    prompts: int
+    recommended: int
+
+    def at(self, block: int) -> float:
+        """Return the percentage defended at a layer."""
+        return self.defended[self.blocks.index(block)]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """The detector on texts of the development split, with the suffix.
+
+    Attributes:
+        area: Area under the ROC curve.
+        bare: Bare harmful questions found at its own threshold, percent.
+        wrapped: The same in attack templates.
+        alarms: False alarms on bare harmless prompts, percent.
+        found: Harmful prompts found at several thresholds, percent.
+        false: False alarms there, percent.
+    """
+
+    area: float
+    bare: Measured
+    wrapped: Measured
+    alarms: Measured
+    found: list[float]
+    false: list[float]
+
+
+def read(name: str, reader: Callable[[str], _Read]) -> _Read | None:
+    """Return what a reader finds in a result; ``None`` if the file is not there or looks otherwise than it knows.
+
+    Args:
+        name: The file in :data:`FOLDER`.
+    """
+    text = text_of(name)
+    try:
+        return None if text is None else reader(text)
+    except (ValueError, KeyError, IndexError, AttributeError, TypeError):
+        return None
+
+
+def text_of(name: str) -> str | None:
+    """Return a result as it was printed, ``None`` if it is not there."""
+    try:
+        return (FOLDER / name).read_text(encoding="utf-8")
+    except OSError:
+        return None
+
+
+def caveat(name: str) -> str:
+    """Return what has changed since a result was measured; nothing for one that was measured anew."""
+    digest, said = CAVEATS.get(name, ("", ""))
+    return said if hashlib.sha256((text_of(name) or "").encode()).hexdigest() == digest else ""
+
+
+def command_of(text: str, part: str = "") -> str | None:
+    """Return the command that a result begins with, or the one of it that has ``part`` in it."""
+    return next((line[2:] for line in text.splitlines() if line.startswith("$ ") and part in line), None)
+
+
+def trials(text: str) -> Trials:
+    """Read ``calibration.txt``: what trial edits achieve at each layer."""
+    head = _found(r"Trial edits on (\d+) cases, (\d+) unseen prompts of which the model defends (\d+) %", text)
+    lines = re.findall(rf"layer +(\d+)  defended +({_NUMBER}) %  harmless KL ({_NUMBER})", text)
+    chosen = _found(r"Recommended layer: (\d+)", text)
+    assert_found(lines)
+    return Trials(
+        [int(block) for block, _, _ in lines],
+        [float(defended) for _, defended, _ in lines],
+        [float(kl) for _, _, kl in lines],
+        float(head[3]),
+        int(head[1]),
+        int(head[2]),
+        int(chosen[1]),
+    )
+
+
+def detection(text: str) -> Detection:
+    """Read ``calibration.txt``: what the detector finds and its false alarms."""
+    part = text[text.index("with the suffix") : text.index("no suffix")]
+    area = _found(r"ROC curve ([\d.]+)", part)
+    lines = re.findall(rf"threshold +{_NUMBER}: +({_NUMBER}) % found at ({_NUMBER}) % false", part)
+    assert_found(lines)
+
+    def line(name: str) -> Measured:
+        return _interval(_found(rf"{name} +({_NUMBER}) % +\(({_NUMBER}) to ({_NUMBER})", part).groups())
+
+    return Detection(
+        float(area[1]),
+        line("harmful, found +bare"),
+        line("harmful, found +wrapped"),
+        line("harmless, false alarms +bare"),
+        [float(found) for found, _ in lines],
+        [float(false) for _, false in lines],
+    )
+
+
+def chosen(text: str) -> dict[str, list[int]]:
+    """Read ``locators.txt``: the layer that each locator names, a number a case."""
+    found: dict[str, list[int]] = {}
+    for line in re.findall(r"^  chosen: (.*)$", text, re.MULTILINE):
+        for name, block in re.findall(r"([a-z][a-zA-Z, -]*?) (\d+)(?:, |$)", line):
+            found.setdefault(name, []).append(int(block))
+    assert_found(found.get("divergence"))
+    return found
+
+
+def cases_of(text: str) -> int:
+    """Read how many cases a result is about."""
+    return int(_found(r"\b(\d+) cases", text)[1])
+
+
+def regrets(text: str) -> Table:
+    """Read ``locators.txt``: what each locator's choice achieves less than the best layer, by kind of truth."""
+    return table(text, "regret")
+
+
+def erasing(text: str) -> Table:
+    """Read ``methods.txt``: toxicity, neurons less toxic, shifts."""
+    return table(text, "toxicity, %", "Erase or suppress")
+
+
+def region_means(text: str) -> tuple[float, float]:
+    """Read ``methods.txt``: the vanilla region's mean cosine, and the size of a single neuron's."""
+    found = _found(rf"region's mean cosine is ({_NUMBER}), a single neuron's ({_NUMBER})", text)
+    return float(found[1]), float(found[2])
+
+
+def scores(text: str) -> Table:
+    """Read ``methods.txt``: the paper's scores of every method, and ours, each with its interval in the line below."""
+    found: Table = {}
+    for title in ("The paper's table", "Beyond the paper"):
+        lines = text[text.index(title) :].splitlines()
+        heads = _cut(lines[1])
+        for line, below in itertools.pairwise(lines[2:]):
+            if not line.strip():
+                break
+            cells = _cut(line)
+            if line.startswith(" ") or len(cells) != len(heads) + 1:
+                continue
+            ends = [re.match(rf"({_NUMBER})-({_NUMBER}) ", f"{cell} ") for cell in _cut(below)]
+            ends += [None] * (len(heads) - len(ends))
+            for name, cell, end in zip(heads, cells[1:], ends, strict=True):
+                low, high = map(float, end.groups()) if end else (None, None)
+                value = Measured(float(cell.rstrip("*")), low, high, cell.endswith("*"))
+                found.setdefault(cells[0], {})[name] = value
+    if "DINM" not in found:
+        raise ValueError("no line of DINM")
+    return found
+
+
+def recipes(text: str) -> Table:
+    """Read ``detox.txt``: what each way of detoxifying achieves and costs."""
+    return table(text, "DS")
+
+
+def table(text: str, first: str, after: str = "") -> Table:
+    """Read a table whose cells are ``mean [low, high]``.
+
+    Args:
+        first: Its first head, or how its head line begins.
+        after: What stands somewhere above it.
+
+    Raises:
+        ValueError: There is none.
+    """
+    lines = text[text.index(after) :].splitlines()
+    start = next(n for n, line in enumerate(lines) if re.search(rf"(^|\s\s){re.escape(first)}(\s\s|$)", line))
+    heads = _cut(lines[start])
+    heads = heads[heads.index(first) :] if first in heads and first != "regret" else heads[1:]
+    found: Table = {}
+    cell = rf"({_NUMBER})(?: ?\[({_NUMBER}), ({_NUMBER})\])?(?: \(\d+\))?(\*?)"
+    for line in lines[start + 1 :]:
+        named = re.match(r"(\S.*?)(?=\s{2,}-?\d)", line)
+        if named is None:
+            break
+        cells = re.findall(cell, line[named.end() :])
+        if len(cells) > len(heads):
+            break
+        found[named[1]] = {
+            head: Measured(_float(mean), _float(low), _float(high), bool(star))
+            for head, (mean, low, high, star) in zip(heads, cells, strict=False)  # vanilla took no time
+        }
+    if not found:
+        raise ValueError(f"no table that begins with {first}")
+    return found
+
+
+def speeds(text: str) -> dict[str, list[float]]:
+    """Read ``edit_speed.txt``: seconds of an edit by layer, the plain way and by tail replay (first table)."""
+    start = text.index("block   plain s")
+    lines = re.findall(rf"^ +(\d+) +({_NUMBER}) +({_NUMBER}) ", text[start : text.index("\n\n", start)], re.MULTILINE)
+    assert_found(lines)
+    return {name: [float(line[place]) for line in lines] for place, name in enumerate(("block", "plain", "tail"))}
+
+
+def judge(text: str) -> dict[str, Measured]:
+    """Read ``judge_accuracy.txt``: accuracy and precision of the embedded judge on rows that were never read."""
+    found = _found(rf"(?s)unseen.*?judge embedded +({_INTERVAL}) +({_INTERVAL})", text)
+    cells = re.findall(rf"({_NUMBER}) \[({_NUMBER}), ({_NUMBER})\]", f"{found[1]} {found[2]}")
+    return dict(zip(("accuracy", "precision"), map(_interval, cells), strict=True))
+
+
+def device(text: str) -> Mapping[str, Any]:
+    """Read ``gpu_*.json``: one device's run on a model of Llama 2 7B's shape."""
+    found = json.loads(text)
+    for edit in found["edits"]:
+        edit["block"], edit["locate and edit, s"], edit["plain way, s"]
+    return found
+
+
+_INTERVAL = rf"{_NUMBER} \[{_NUMBER}, {_NUMBER}\]"
+
+
+def _found(pattern: str, text: str) -> re.Match[str]:
+    found = re.search(pattern, text)
+    if found is None:
+        raise ValueError("the result looks otherwise than it did")
+    return found
+
+
+def _interval(cells: Sequence[str]) -> Measured:
+    mean, low, high = map(float, cells)
+    return Measured(mean, low, high)
+
+
+def _cut(line: str) -> list[str]:
+    return re.split(r"\s{2,}", line.strip())
+
+
+def _float(text: str) -> Any:
+    return float(text.replace(",", "")) if text else None
+
+
+def assert_found(*found: Any) -> None:
+    """Check that all parts of a result were found.
+
+    Raises:
+        ValueError: One was not.
+    """
+    if not all(found):
+        raise ValueError("the result looks otherwise than it did")
