@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from dashboard.kit.html import progress_bar, reading
+from dashboard.kit.plain import escape
 from inspector.model import InspectedModel
 
 VIEWS = {"operate": "Operate", "stress": "Stress test", "why": "Why this layer", "methods": "Methods"}

@@ -12,8 +12,9 @@ import gradio as gr
 
 from dashboard.kit.bus import Bus, News, Update, Values
 from dashboard.kit.controls import is_control, remember
-from dashboard.kit.doors import is_from_before, key_of
+from dashboard.kit.doors import address_of, is_from_before, key_of
 from dashboard.kit.html import message, reading
+from dashboard.kit.limits import Runs
 from dashboard.kit.queue import Line
 from dashboard.kit.run import CANCEL, CANCEL_OFF, QUIET, SENT, shown_to_user, stop_line
 from dashboard.kit.session import Session
@@ -52,6 +53,8 @@ class Context:
         self.sessions = sessions
         self.example = example
         self.read_only = read_only
+        self.limits = sessions.limits
+        self.runs = Runs(self.limits.runs_an_hour)
         self.bus = Bus()
         self.line = Line()
         self.notice: Any = None
@@ -104,6 +107,15 @@ class Context:
         gr.Warning(said, duration=20)
         return {self.notice: reading(said, "warn")}
 
+    def admit(self, session: Session, request: gr.Request | None) -> None:
+        """Count a run of whoever asks.
+
+        Raises:
+            CaseError: They have had all that they may, or hold all that they may.
+        """
+        self.runs.begin(key_of(request), address_of(request))
+        session.require_room()
+
     @contextmanager
     def reserved(self, request: gr.Request | None) -> Iterator[Session]:
         """Reserve the session of whoever asks for one run at a time."""
@@ -127,18 +139,36 @@ class Context:
                 self.sessions.drew(request.session_hash or "", session)
             self.sessions.weigh(session, self.example.session)
 
-    def in_line(self, endpoint: Callable[..., Any]) -> Callable[..., Any]:
-        """Let an endpoint for programs stand in line, if it is a long run: one that yields."""
+    def in_line(self, endpoint: Callable[..., Any], free: bool = False) -> Callable[..., Any]:
+        """Let an endpoint for programs stand in line, if it is a long run: one that yields.
+
+        Args:
+            free: It counts as no run.
+        """
+
+        def request_in(arguments: tuple[Any, ...], named: dict[str, Any]) -> gr.Request | None:
+            return next((one for one in (*arguments, *named.values()) if isinstance(one, gr.Request)), None)
+
         if not inspect.isgeneratorfunction(endpoint):
-            return endpoint
+
+            @functools.wraps(endpoint)
+            def at_once(*arguments: Any, **named: Any) -> Any:
+                with shown_to_user():
+                    request = request_in(arguments, named)
+                    if request is not None and not free:
+                        self.runs.begin(key_of(request), address_of(request))
+                    return endpoint(*arguments, **named)
+
+            return at_once
 
         @functools.wraps(endpoint)
         def in_line(*arguments: Any, **named: Any) -> Iterator[Any]:
-            request = next((one for one in (*arguments, *named.values()) if isinstance(one, gr.Request)), None)
+            request = request_in(arguments, named)
             with shown_to_user():
                 session = self.session(request)
                 if session.busy:
                     raise CaseError(RUNNING)
+                self.admit(session, request)
                 session.cancelled.clear()
                 session.queued, session.page = True, request.session_hash if request else None
                 try:
@@ -244,6 +274,9 @@ class Context:
                     if not when(session, values):
                         yield gr.skip()
                         return
+                    self.runs.begin(key_of(request), address_of(request))
+                    if not brief:
+                        session.require_room()
                     with closing(pressed(session, values)) as run:
                         for update in run:
                             remember(self.controls, session, update)
