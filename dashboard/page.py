@@ -14,7 +14,7 @@ from dashboard.calibrating import Calibrating, CalibratingLine
 from dashboard.early import EarlyHeading
 from dashboard.example.arriving import Arriving
 from dashboard.example.make import Example
-from dashboard.kit.copies import COPIES, Copies
+from dashboard.kit.copies import COPIES, Copies, keep_little
 from dashboard.kit.doors import Doors
 from dashboard.kit.limits import DEMO, Limits
 from dashboard.kit.live import LiveBadge
@@ -84,6 +84,7 @@ def build_app(
     app.guard = Guard(sessions, sessions.limits)
     app.line = house.context.line
     sessions.forget = Copies(app).forget
+    keep_little()
     shown.give_way = house.context.line.give_way
     shown.start()
     sessions.sweep_in_background()

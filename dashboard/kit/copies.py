@@ -1,16 +1,68 @@
-"""Gradio's own copies of what stands on a page: how many there may be, and that they go with the visitor.
+"""Gradio's own copies of what stands on a page: what they hold, how many there may be, that they go with the visitor.
 
-Gradio keeps the configuration of every page that it has seen, changed values among it, and what an event has sent until
-a browser takes it. Left alone that is 10,000 pages, for as long as the program runs.
+Left alone Gradio keeps every value that was ever shown on 10,000 pages, for links to a page's state, which are off here
+(:mod:`dashboard.kit.routes`); making room for them takes some 0.3 s of its one loop for each page, or for each made-up
+name of a page. What remains is what an event has sent until a browser takes it.
 """
 
 from __future__ import annotations
 
+import logging
+import sys
 import weakref
+from copy import copy
+from types import SimpleNamespace
 from typing import Any
+
+import gradio as gr
+import gradio.queueing
+import gradio.routes
+import gradio.state_holder
+from gradio.state_holder import SessionState
+
+from dashboard.kit.notes import note, places
 
 COPIES = 200
 """Pages whose configuration Gradio keeps; the longest unseen go first."""
+
+
+class BareState(SessionState):
+    """What Gradio has to know of a page: the parts that an event has changed, no values for links to its state."""
+
+    def __init__(self, blocks: Any) -> None:
+        self.blocks_config = copy(blocks.default_config)
+        self.config_values: dict[int, Any] = {}
+        self.state_data: dict[int, Any] = {}
+        self._state_ttl: dict[int, Any] = {}
+        self.is_closed = False
+        self.STATE_TTL_WHEN_CLOSED = 3600
+
+    def __setitem__(self, key: int, value: Any) -> None:
+        if isinstance(self.blocks_config.blocks.get(key), gr.State):
+            super().__setitem__(key, value)
+            self.config_values.clear()
+        else:
+            self.blocks_config.blocks[key] = value
+
+    def _update_config(self, key: int) -> None:
+        pass
+
+    def _update_value_in_config(self, key: int, value: Any) -> None:
+        pass
+
+
+def keep_little() -> None:
+    """Let Gradio keep no values of pages, and tell of an error by its place alone.
+
+    Its own messages quote what a visitor has sent.
+    """
+    gradio.state_holder.SessionState = BareState
+    gradio.queueing.traceback = gradio.routes.traceback = SimpleNamespace(print_exc=_told)
+
+
+def _told(*_options: Any, **_named: Any) -> None:
+    kind, _, trace = sys.exc_info()
+    note("defect", logging.ERROR, error=kind.__name__ if kind else "", at=places(trace), number="")
 
 
 class Copies:

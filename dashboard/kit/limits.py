@@ -139,7 +139,7 @@ OTHERS = Limits(
     sources=frozenset(),
 )
 """Where others can reach the page."""
-DEMO = replace(OTHERS, packages=False)
+DEMO = replace(OTHERS, prompts=60, packages=False)
 """Where they may only use what is bundled."""
 
 

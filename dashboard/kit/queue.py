@@ -53,6 +53,17 @@ class Place:
         return f"In line, place {self.ahead + 1}: {others} before yours, which {turn} {wait}. Cancel leaves the line."
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """What a run yields while it waits for something that is not the model, a download for example: others go first.
+
+    Attributes:
+        update: What is shown meanwhile; ``None`` for nothing.
+    """
+
+    update: Any = None
+
+
 @dataclass(eq=False)
 class _Run:
     """One run in line: its kind, seconds that it has had in all and in this turn, and since when it makes no step."""
@@ -120,7 +131,13 @@ class Line:
                     return True
                 finally:
                     self._stepped(mine, time.monotonic() - began)
-                yield event
+                if isinstance(event, Elsewhere):
+                    self._let_pass(mine)
+                    if event.update is not None:
+                        yield event.update
+                    time.sleep(NAP)
+                else:
+                    yield event
         finally:
             run.close()
             self._leave(mine, finished)
@@ -188,6 +205,14 @@ class Line:
         with self._changed:
             mine.spent, mine.turn = mine.spent + seconds, mine.turn + seconds
             mine.resting = time.monotonic()
+
+    def _let_pass(self, mine: _Run) -> None:
+        with self._changed:
+            if self._runs[0] is mine and len(self._runs) > 1:
+                mine.turn = 0.0
+                self._runs.rotate(-1)
+                self._head_rests()
+                self._changed.notify_all()
 
     def _place(self, mine: _Run) -> Place:
         with self._changed:

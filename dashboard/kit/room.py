@@ -120,6 +120,8 @@ class Context:
     def reserved(self, request: gr.Request | None) -> Iterator[Session]:
         """Reserve the session of whoever asks for one run at a time."""
         session = self.session(request)
+        if not session.queued:  # what stands in line was counted when it came
+            self.runs.begin(key_of(request), address_of(request))
         with self._reserving(session, request):
             yield session
 
@@ -139,31 +141,14 @@ class Context:
                 self.sessions.drew(request.session_hash or "", session)
             self.sessions.weigh(session, self.example.session)
 
-    def in_line(self, endpoint: Callable[..., Any], free: bool = False) -> Callable[..., Any]:
-        """Let an endpoint for programs stand in line, if it is a long run: one that yields.
-
-        Args:
-            free: It counts as no run.
-        """
-
-        def request_in(arguments: tuple[Any, ...], named: dict[str, Any]) -> gr.Request | None:
-            return next((one for one in (*arguments, *named.values()) if isinstance(one, gr.Request)), None)
-
+    def in_line(self, endpoint: Callable[..., Any]) -> Callable[..., Any]:
+        """Let an endpoint for programs stand in line, if it is a long run: one that yields."""
         if not inspect.isgeneratorfunction(endpoint):
-
-            @functools.wraps(endpoint)
-            def at_once(*arguments: Any, **named: Any) -> Any:
-                with shown_to_user():
-                    request = request_in(arguments, named)
-                    if request is not None and not free:
-                        self.runs.begin(key_of(request), address_of(request))
-                    return endpoint(*arguments, **named)
-
-            return at_once
+            return endpoint
 
         @functools.wraps(endpoint)
         def in_line(*arguments: Any, **named: Any) -> Iterator[Any]:
-            request = request_in(arguments, named)
+            request = next((one for one in (*arguments, *named.values()) if isinstance(one, gr.Request)), None)
             with shown_to_user():
                 session = self.session(request)
                 if session.busy:

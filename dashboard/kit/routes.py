@@ -168,8 +168,8 @@ class Guard:
         if path.startswith(API):
             said = _object(body)
             self._check_page(said.get("session_hash"), key)
-            if path.rstrip("/") == f"{API}queue/join" and not _is_number_of(said.get("fn_index"), app):
-                raise Refused(404, PRIVATE, "number")
+            if path.rstrip("/") == f"{API}queue/join":
+                _check_event(said, app)
         sent = False
 
         async def again() -> Any:
@@ -267,5 +267,9 @@ def _object(body: bytes) -> dict[str, Any]:
     return said
 
 
-def _is_number_of(number: Any, app: Any) -> bool:
-    return isinstance(number, int) and number in app.fns
+def _check_event(said: dict[str, Any], app: Any) -> None:
+    number, data = said.get("fn_index"), said.get("data")
+    if not isinstance(number, int) or number not in app.fns:
+        raise Refused(404, PRIVATE, "number")
+    if not isinstance(data, list) or len(data) < len(app.fns[number].inputs):
+        raise Refused(422, NO_EVENT, "body")
