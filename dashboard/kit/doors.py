@@ -86,7 +86,8 @@ class Doors:
         try:
             receive = await guard.admitted(scope, receive, cookie_key(scope))
         except Refused as refused:
-            note("refused", why=refused.why)
+            if refused.why:
+                note("refused", why=refused.why)
             await refused.answer(send)
             return
         headers = _headers(scope)

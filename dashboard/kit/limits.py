@@ -7,11 +7,13 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dashboard.kit.notes import note
 from inspector.errors import CaseError
-from inspector.model import Decoding
+
+if TYPE_CHECKING:  # the options are read before anything large is imported
+    from inspector.model import Decoding
 
 HOUR = 3600.0
 SHARED_BY = 10

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from dashboard.kit.notes import note
 from inspector.errors import CaseError
 
 Event = TypeVar("Event")
@@ -66,13 +67,16 @@ class Elsewhere:
 
 @dataclass(eq=False)
 class _Run:
-    """One run in line: its kind, seconds that it has had in all and in this turn, and since when it makes no step."""
+    """One run in line: its kind, seconds that it has had in all and in this turn, since when it makes no step, whether
+    it has begun, when it came, and how long it waited for its first turn."""
 
     kind: str
     spent: float = 0.0
     turn: float = 0.0
     resting: float | None = None
     begun: bool = False
+    joined: float = field(default_factory=time.monotonic)
+    waited: float = 0.0
 
 
 @dataclass
@@ -113,12 +117,13 @@ class Line:
             CaseError: The line is full.
         """
         mine = self._join(kind)
-        finished = False
+        finished, outcome = False, "failed"
         try:
             patience = 0.0 if tell else LOOK
             while True:
                 while not self._wait(mine, patience, cancelled):
                     if cancelled():
+                        outcome = "cancelled"
                         return False
                     if tell:
                         yield tell(self._place(mine))
@@ -128,6 +133,7 @@ class Line:
                     event = next(run)
                 except StopIteration:
                     finished = not cancelled()
+                    outcome = "done" if finished else "cancelled"
                     return True
                 finally:
                     self._stepped(mine, time.monotonic() - began)
@@ -138,9 +144,13 @@ class Line:
                     time.sleep(NAP)
                 else:
                     yield event
+        except GeneratorExit:
+            outcome = "left"
+            raise
         finally:
             run.close()
             self._leave(mine, finished)
+            note("run", kind=kind, outcome=outcome, waited=round(mine.waited, 3), seconds=round(mine.spent, 3))
 
     def give_way(self, longest: float = 30.0) -> None:
         """Wait until nobody is in line: what is done in the background does this between its steps.
@@ -157,6 +167,7 @@ class Line:
     def _join(self, kind: str) -> _Run:
         with self._changed:
             if len(self._runs) >= PLACES:
+                note("refused", why="line")
                 raise CaseError(f"{PLACES} runs stand in line already. Try again in some minutes.")
             mine = _Run(kind, resting=time.monotonic())
             self._runs.append(mine)
@@ -176,6 +187,8 @@ class Line:
         with self._changed:
             while True:
                 if self._turn_of(mine):
+                    if not mine.begun:
+                        mine.waited = time.monotonic() - mine.joined
                     mine.begun, mine.resting = True, None
                     return True
                 if cancelled():

@@ -36,6 +36,8 @@ READ = frozenset(
 """What is read of the interface for programs and pages."""
 READ_BELOW = ("heartbeat/", "call/", "file=")
 POST = frozenset(("queue/join", "cancel", "reset"))
+HEALTH = "/health"
+"""Answers 200 while the page is open; while the model is loaded the waiting page answers 503 here as everywhere."""
 FILES_READ, FILES_POST = "upload_progress", "upload"
 """Open only where a step of the page takes files."""
 
@@ -53,12 +55,12 @@ TOO_OFTEN = "Too many passwords were tried. Try again in some minutes."
 
 
 class Refused(Exception):
-    """A request that is not let in.
+    """A request that is not let in, or is answered before the server.
 
     Args:
         status: HTTP's.
         words: What whoever asks is told.
-        why: One word for the operator.
+        why: One word for the operator; empty for nothing to tell.
     """
 
     def __init__(self, status: int, words: str, why: str) -> None:
@@ -154,6 +156,8 @@ class Guard:
             Refused: It is not let in.
         """
         method, path, app = scope["method"], path_of(scope), scope["app"].get_blocks()
+        if method in ("GET", "HEAD") and path.rstrip("/") == HEALTH:
+            raise Refused(200, "The page is open.", "")  # an answer of its own, without the server behind
         check_route(method, path, app)
         if method != "POST":
             self._check_page(_page_asked(scope, path), key)

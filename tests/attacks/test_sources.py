@@ -99,8 +99,7 @@ def test_one_visitors_download_stops_nobody_elses_test(loader):
     def stress(name: str, count: int) -> Generator[Any, None, None]:
         judge = yield from judges.of(name, said="loading")
         assert judge is not None
-        for number in range(count):
-            yield number
+        yield from range(count)
 
     first = line.turns(stress("slow", 1), "stress", tell=lambda place: place)
     assert next(first) == "loading"

@@ -53,5 +53,5 @@ def test_who_holds_all_that_they_may_is_told_what_gives_room():
     session = Session(limits=OTHERS)
     session.require_room()
     session.bytes = OTHERS.stored + 1
-    with pytest.raises(CaseError, match="512 MiB are allowed here. Press Undo"):
+    with pytest.raises(CaseError, match="512 MiB are allowed here"):
         session.require_room()

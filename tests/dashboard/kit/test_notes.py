@@ -63,6 +63,6 @@ def test_without_a_log_only_defects_are_said_on_standard_error(capsys):
 
 def test_the_place_of_an_error_is_named_within_this_program():
     try:
-        CaseError.missing  # type: ignore[attr-defined]
-    except AttributeError as error:
+        raise CaseError("Here.")
+    except CaseError as error:
         assert places(error.__traceback__).startswith("tests/dashboard/kit/test_notes.py:")
