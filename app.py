@@ -8,10 +8,13 @@ import signal
 import sys
 import tempfile
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
+
+from dashboard import public
+from dashboard.kit.notes import LOGGER, write_to
 
 if TYPE_CHECKING:
     import gradio
@@ -70,7 +73,9 @@ def options() -> argparse.ArgumentParser:
     server.add_argument("--host", default=host, help="address to listen on (default: 127.0.0.1)")
     server.add_argument("--port", type=int, default=None, help="port (default: first free one from 7860)")
     server.add_argument("--share", action="store_true", help="make a public link through Gradio's servers")
-    server.add_argument("--auth", default=None, metavar="USER:PASSWORD", help="ask visitors to log in")
+    server.add_argument(
+        "--auth", default=None, metavar="USER:PASSWORD", help="ask visitors to log in; better --auth-file, see below"
+    )
     server.add_argument("--read-only", action="store_true", help="demo mode: bundled examples only, no free text")
     server.add_argument(
         "--keep-for",
@@ -94,6 +99,7 @@ def options() -> argparse.ArgumentParser:
         help="keep what a copied link stands for so long, in memory (default: 168, a week)",
     )
     server.add_argument("--open", action="store_true", help="open a browser")
+    public.add_options(parser)
     return parser
 
 
@@ -125,15 +131,21 @@ def main(arguments: list[str] | None = None) -> int:
     if any("=" not in entry for entry in chosen.path):
         parser.error("--path needs NAME=DOTTED.PATH")
     paths = dict(entry.partition("=")[::2] for entry in chosen.path)
-    auth = tuple(chosen.auth.split(":", 1)) if chosen.auth else None
-    if auth is not None and (len(auth) != 2 or not all(auth)):
-        parser.error("--auth needs USER:PASSWORD")
-    open_to_others = chosen.share or chosen.host not in ("127.0.0.1", "localhost", "::1")
-    if open_to_others and auth is None:
-        print("Warning: others can reach this page and nobody is asked to log in; see --auth.", file=sys.stderr)
-
-    with private_copies():
-        return serve(chosen, paths, auth)
+    try:
+        auth = public.logins(chosen)
+        public.require_decision(chosen, auth)
+    except ValueError as error:
+        parser.error(str(error))
+    try:
+        log = write_to(chosen.log)
+    except OSError as error:
+        parser.error(f"{chosen.log} cannot be written ({error.strerror}); choose another --log")
+    try:
+        with private_copies():
+            return serve(chosen, paths, auth)
+    finally:
+        LOGGER.removeHandler(log)
+        log.close()
 
 
 @contextmanager
@@ -155,10 +167,11 @@ def private_copies() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def serve(chosen: argparse.Namespace, paths: dict[str, str], auth: tuple[str, ...] | None) -> int:
+def serve(chosen: argparse.Namespace, paths: dict[str, str], auth: list[tuple[str, str]] | None) -> int:
     """Open the port, load the model and build the page behind it, and serve the page."""
     from dashboard.opening import Opening
 
+    metrics: Callable[[], None] | None = None
     where = f"{chosen.host}, port {chosen.port or 'from 7860 on'}"
     taken = f"Error: The page cannot be served at {where}. Choose another --port or --host."
     try:
@@ -185,6 +198,10 @@ def serve(chosen: argparse.Namespace, paths: dict[str, str], auth: tuple[str, ..
         except OSError:
             print(taken, file=sys.stderr)
             return 2
+        if chosen.metrics is not None:
+            metrics = open_metrics(app, *chosen.metrics)
+            if metrics is None:
+                return 2
         print(f"DINM Inspector is running at {public or address} (stop it with Ctrl+C)", flush=True)
         app.block_thread()
     except KeyboardInterrupt:
@@ -192,7 +209,21 @@ def serve(chosen: argparse.Namespace, paths: dict[str, str], auth: tuple[str, ..
         return 130
     finally:
         opening.close()
+        if metrics is not None:
+            metrics()
     return 0
+
+
+def open_metrics(page: gradio.Blocks, host: str, port: int) -> Callable[[], None] | None:
+    """Answer Prometheus; ``None`` where that address cannot be had, which was told."""
+    from dashboard.metrics import serve_metrics
+
+    try:
+        return serve_metrics(page, host, port)
+    except OSError:
+        page.close(verbose=False)
+        print(f"Error: There are no metrics at {host}, port {port}. Choose another --metrics.", file=sys.stderr)
+        return None
 
 
 @contextmanager
@@ -224,7 +255,7 @@ def load_page(
     Returns:
         The page and its options of launching; ``None`` after a failure, which was told.
     """
-    name = "the model" if chosen.auth else chosen.model or "the embedded model, SmolLM2-135M-Instruct"
+    name = "the model" if public.others_come_in(chosen) else chosen.model or "the embedded model, SmolLM2-135M-Instruct"
     print(f"Loading {name}. The page is open at http://{chosen.host}:{opening.port}", flush=True)
     if chosen.open:
         webbrowser.open(f"http://{'localhost' if chosen.host == '0.0.0.0' else chosen.host}:{opening.port}")
@@ -256,6 +287,7 @@ def load_page(
             grace=60 * chosen.keep_for,
             most_bytes=1e9 * chosen.session_memory,
             links_for=3600 * chosen.links_for,
+            limits=public.limits_of(chosen),
         )
         opening.say("Opening the page", 0.95)
         return app, launch_options()

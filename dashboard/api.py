@@ -43,9 +43,10 @@ from inspector.safeedit.records import reply_record
 
 def connect(context: Context) -> None:
     """Register the named endpoints; each one's docstring is its help."""
-    model, judges = context.model, Judges(context.read_only)
+    model, judges = context.model, Judges(context.read_only, context.limits)
 
     def texts(question: str, template: str, safe: str, unsafe: str, suffix: str, chat: bool) -> Texts:
+        context.limits.require_short(question, template, suffix, safe, unsafe)
         given = Texts(question, template, suffix, safe, unsafe, chat)
         if context.read_only:
             require_bundled(given, context.example.texts.suffix)
@@ -65,6 +66,7 @@ def connect(context: Context) -> None:
         ``chat``, here and elsewhere: use the model's chat template if it has one, else plain text.
         """
         with shown_to_user():
+            context.limits.require_short(question, template, suffix)
             given = Texts(question, template, suffix, "", "", chat)
             if context.read_only:
                 raise CaseError("This demo is read-only: free text is off.")
@@ -147,7 +149,7 @@ def connect(context: Context) -> None:
                 raise CaseError("This demo is read-only: free text is off.")
             require_own_format(session, suffix, chat)
             act(context, session, strength, routed)
-            decoding = Decoding(max_new_tokens=max(1, min(1024, int(max_new_tokens))))
+            decoding = Decoding(max_new_tokens=session.limits.require_tokens(max_new_tokens))
             format = PromptFormat(SUFFIX if suffix is None else suffix, chat is not False)
             for _ in comparing.ask(model, session, text, format, decoding, context.detector):
                 pass
@@ -177,8 +179,11 @@ def connect(context: Context) -> None:
         """
         with shown_to_user(), context.reserved(request) as session:
             require_own_format(session, suffix, chat)
-            decoding = Decoding(max_new_tokens=max(1, min(1024, int(max_new_tokens))))
-            run = stress.stress(model, session, size, judges.of(judge), attacks, asked, decoding)
+            decoding = Decoding(max_new_tokens=session.limits.require_tokens(max_new_tokens))
+            loaded = yield from judges.of(judge, session.cancelled.is_set)
+            if loaded is None:
+                raise CaseError("Cancelled before the judge was loaded.")
+            run = stress.stress(model, session, size, loaded, attacks, asked, decoding)
             while True:
                 try:
                     progress = next(run)

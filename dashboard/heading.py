@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from dashboard.kit import glossary
 from dashboard.kit.html import progress_bar, reading
+from dashboard.kit.plain import escape
 from inspector.model import InspectedModel
 
 VIEWS = {

@@ -14,11 +14,14 @@ from dashboard.calibrating import Calibrating, CalibratingLine
 from dashboard.early import EarlyHeading
 from dashboard.example.arriving import Arriving
 from dashboard.example.make import Example
+from dashboard.kit.copies import COPIES, Copies, keep_little
 from dashboard.kit.doors import Doors
+from dashboard.kit.limits import DEMO, Limits
 from dashboard.kit.linking import Linking
 from dashboard.kit.links import KEEP, Links
 from dashboard.kit.live import LiveBadge
 from dashboard.kit.room import Context, Room
+from dashboard.kit.routes import Guard
 from dashboard.kit.visit import Visit
 from dashboard.kit.visitors import GRACE, MOST_BYTES, Sessions
 from dashboard.steps.case.view import CaseRoom
@@ -50,6 +53,7 @@ def build_app(
     grace: float = GRACE,
     most_bytes: float = MOST_BYTES,
     links_for: float = KEEP,
+    limits: Limits | None = None,
 ) -> gr.Blocks:
     """Build the dashboard for one model; what is there of the finished example is read, the rest made behind the page.
 
@@ -62,11 +66,12 @@ def build_app(
         grace: Seconds for which what a visitor has done is kept after they were last there.
         most_bytes: What all visitors' sessions may hold together.
         links_for: Seconds for which a link to what a page shows is kept.
+        limits: What one visitor may ask; as for a page of one's own by default, less where it is read-only.
     """
     calibration = _calibration(model)
     decoding = Decoding(max_new_tokens=LONGEST_ANSWER)
     shown = Example(model, decoding, example_folder, calibration, wanted=example)
-    sessions = Sessions(grace, most_bytes)
+    sessions = Sessions(grace, most_bytes, limits=limits or (DEMO if read_only else Limits()))
     # Gradio copies what can be downloaded, answers among it: its copies are deleted when they are an hour old.
     with gr.Blocks(title="DINM Inspector", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as app:
         background = Calibrating(model) if calibrate and calibration is None else None
@@ -81,6 +86,10 @@ def build_app(
             background.give_way = house.context.line.give_way
             background.start(house.context.calibrated)
         _hear_of_lost_pages(app, sessions)
+    app.guard = Guard(sessions, sessions.limits)
+    app.line = house.context.line
+    sessions.forget = Copies(app).forget
+    keep_little()
     shown.give_way = house.context.line.give_way
     shown.start()
     sessions.sweep_in_background()
@@ -252,8 +261,10 @@ def launch_options() -> dict[str, Any]:
         "enable_monitoring": False,
         "mcp_server": False,
         "footer_links": [],
-        "show_error": True,
+        "show_error": False,
         "max_threads": 200,
+        "state_session_capacity": COPIES,
+        "max_file_size": Limits().upload,
         "app_kwargs": {"middleware": [Middleware(Doors), Middleware(EarlyHeading)]},
     }
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from difflib import SequenceMatcher
-from html import escape
+
+from dashboard.kit.plain import escape
 
 Pieces = list[tuple[str, bool]]
 """An answer in pieces, each with whether the other answer lacks it; joined they are the answer."""

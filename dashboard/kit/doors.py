@@ -1,20 +1,25 @@
-"""What stands before the page's server: it gives each browser its key, and refuses what goes around the queue.
+"""What stands before the page's server: it gives each browser its key, and lets in only what the page and programs use.
 
 The key is a random cookie that scripts cannot read. It comes with every request by itself, also with the first one of a
 page that was reloaded, and needs no event of the page before it is known: so it is more robust than a value that the
 page would have to read out of the browser's storage and send along. It names nothing and holds no text.
+
+Gradio's server has many more routes than this page needs: some write what stands on a page to disk, some take files of
+any kind, some fetch other addresses. What is not in :mod:`dashboard.kit.routes` is refused here, and so is whatever
+asks in the name of a page that another browser has opened.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
-API = "/gradio_api/"
+from dashboard.kit.notes import note
+from dashboard.kit.routes import Refused, guard_of
+
 STARTED = secrets.token_hex(4)
 """Names this start of the program: a key of another one says that the program was started anew since."""
 AGAIN = ".again"
@@ -22,12 +27,6 @@ AGAIN = ".again"
 KEEP = 7 * 24 * 3600
 """Seconds for which a browser keeps its key; the server forgets what belongs to it long before."""
 _KEY = re.compile(rf"[0-9a-f]{{8}}\.[A-Za-z0-9_-]{{32}}(?:{re.escape(AGAIN)})?")
-
-DIRECT = (
-    "Direct posts are off: they would go around the queue. Post to /gradio_api/call/NAME, or use gradio_client; "
-    "/gradio_api/info lists the endpoints."
-)
-PRIVATE = "There is no such endpoint; /gradio_api/info lists those that there are."
 
 
 def key_of(request: Any) -> str:
@@ -44,6 +43,15 @@ def key_of(request: Any) -> str:
     if not _KEY.fullmatch(key):
         return page
     return f"{getattr(request, 'username', None) or ''}:{key}"
+
+
+def address_of(request: Any) -> str | None:
+    """Return the address that a visitor comes from, as the server sees it; ``None`` for nobody in particular.
+
+    Behind a proxy it is the one that the proxy names, if uvicorn trusts it (``FORWARDED_ALLOW_IPS``).
+    """
+    client = getattr(getattr(request, "request", None), "client", None)
+    return client.host if client is not None else None
 
 
 def is_from_before(key: str) -> bool:
@@ -68,45 +76,51 @@ class Doors:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Refuse a request, or pass it on; a page that is sent brings the visitor's key."""
+        if scope["type"] == "websocket":  # nothing here speaks it
+            await send({"type": "websocket.close", "code": 1008})
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if scope["method"] == "POST":
-            refused = refusal(scope["path"], scope["app"])
-            if refused is not None:
-                await _refuse(send, *refused)
-                return
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        guard = guard_of(scope["app"])
+        try:
+            receive = await guard.admitted(scope, receive, cookie_key(scope))
+        except Refused as refused:
+            if refused.why:
+                note("refused", why=refused.why)
+            await refused.answer(send)
+            return
+        headers = _headers(scope)
         wants_page = scope["method"] == "GET" and "text/html" in headers.get(b"accept", "")
+        begun = False
 
         async def with_key(message: Any) -> None:
+            nonlocal begun
+            begun = True
             if wants_page and message["type"] == "http.response.start" and _is_page(message):
                 cookie = _cookie(scope, headers.get(b"cookie", ""))
                 message = {**message, "headers": [*message["headers"], (b"set-cookie", cookie.encode())]}
             await send(message)
 
-        await self._app(scope, receive, with_key)
+        try:
+            await self._app(scope, receive, with_key)
+        except Refused as refused:  # more was sent than had been said
+            note("refused", why=refused.why)
+            if not begun:
+                await refused.answer(send)
 
 
-def refusal(path: str, app: Any) -> tuple[int, str] | None:
-    """Return status and words with which a post is refused, ``None`` for one that is let through."""
-    _, _, rest = path.partition(API)
-    kind, _, name = rest.strip("/").partition("/")
-    if kind in ("run", "api"):
-        return 403, DIRECT
-    if kind == "call":
-        name = name.removeprefix("v2/")
-        fns = app.get_blocks().fns.values()
-        if not any(fn.api_name == name and fn.api_visibility == "public" for fn in fns):
-            return 404, PRIVATE
-    return None
+def cookie_key(scope: Any) -> str:
+    """Return the key in a request's cookie, empty without a valid one."""
+    try:
+        known = SimpleCookie(_headers(scope).get(b"cookie", "")).get(_name(scope))
+    except CookieError:
+        return ""
+    return known.value if known is not None and _KEY.fullmatch(known.value) else ""
 
 
-async def _refuse(send: Any, status: int, words: str) -> None:
-    content = json.dumps({"detail": words}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+def _headers(scope: Any) -> dict[bytes, str]:
+    return {name: value.decode("latin-1") for name, value in scope["headers"]}
 
 
 def _is_page(message: Any) -> bool:
@@ -114,11 +128,7 @@ def _is_page(message: Any) -> bool:
 
 
 def _cookie(scope: Any, sent: str) -> str:
-    try:
-        known = SimpleCookie(sent).get(_name(scope))
-    except CookieError:
-        known = None
-    key = known.value if known is not None and _KEY.fullmatch(known.value) else ""
+    key = cookie_key({**scope, "headers": [(b"cookie", sent.encode("latin-1"))]})
     if not key.startswith(STARTED):
         key = f"{STARTED}.{secrets.token_urlsafe(24)}{AGAIN if key else ''}"
     sent_to = "SameSite=Lax"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from html import escape
-
+from dashboard.kit.plain import escape
 from dashboard.kit.session import Session
 from editing import EditResult
 from editing.gate import RECORD

@@ -5,11 +5,11 @@ Okabe-Ito colours with one meaning each: safe blue, unsafe vermillion, vanilla g
 
 from __future__ import annotations
 
-from html import escape
-
 import gradio as gr
 import numpy as np
 import plotly.graph_objects as go
+
+from dashboard.kit.plain import escape
 
 SAFE, UNSAFE, VANILLA, EDITED = "#0072B2", "#D55E00", "#8A8F98", "#CC79A7"
 

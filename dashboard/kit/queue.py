@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from dashboard.kit.notes import note
 from inspector.errors import CaseError
 
 Event = TypeVar("Event")
@@ -53,15 +54,29 @@ class Place:
         return f"In line, place {self.ahead + 1}: {others} before yours, which {turn} {wait}. Cancel leaves the line."
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """What a run yields while it waits for something that is not the model, a download for example: others go first.
+
+    Attributes:
+        update: What is shown meanwhile; ``None`` for nothing.
+    """
+
+    update: Any = None
+
+
 @dataclass(eq=False)
 class _Run:
-    """One run in line: its kind, seconds that it has had in all and in this turn, and since when it makes no step."""
+    """One run in line: its kind, seconds that it has had in all and in this turn, since when it makes no step, whether
+    it has begun, when it came, and how long it waited for its first turn."""
 
     kind: str
     spent: float = 0.0
     turn: float = 0.0
     resting: float | None = None
     begun: bool = False
+    joined: float = field(default_factory=time.monotonic)
+    waited: float = 0.0
 
 
 @dataclass
@@ -102,12 +117,13 @@ class Line:
             CaseError: The line is full.
         """
         mine = self._join(kind)
-        finished = False
+        finished, outcome = False, "failed"
         try:
             patience = 0.0 if tell else LOOK
             while True:
                 while not self._wait(mine, patience, cancelled):
                     if cancelled():
+                        outcome = "cancelled"
                         return False
                     if tell:
                         yield tell(self._place(mine))
@@ -117,13 +133,24 @@ class Line:
                     event = next(run)
                 except StopIteration:
                     finished = not cancelled()
+                    outcome = "done" if finished else "cancelled"
                     return True
                 finally:
                     self._stepped(mine, time.monotonic() - began)
-                yield event
+                if isinstance(event, Elsewhere):
+                    self._let_pass(mine)
+                    if event.update is not None:
+                        yield event.update
+                    time.sleep(NAP)
+                else:
+                    yield event
+        except GeneratorExit:
+            outcome = "left"
+            raise
         finally:
             run.close()
             self._leave(mine, finished)
+            note("run", kind=kind, outcome=outcome, waited=round(mine.waited, 3), seconds=round(mine.spent, 3))
 
     def give_way(self, longest: float = 30.0) -> None:
         """Wait until nobody is in line: what is done in the background does this between its steps.
@@ -140,6 +167,7 @@ class Line:
     def _join(self, kind: str) -> _Run:
         with self._changed:
             if len(self._runs) >= PLACES:
+                note("refused", why="line")
                 raise CaseError(f"{PLACES} runs stand in line already. Try again in some minutes.")
             mine = _Run(kind, resting=time.monotonic())
             self._runs.append(mine)
@@ -159,6 +187,8 @@ class Line:
         with self._changed:
             while True:
                 if self._turn_of(mine):
+                    if not mine.begun:
+                        mine.waited = time.monotonic() - mine.joined
                     mine.begun, mine.resting = True, None
                     return True
                 if cancelled():
@@ -188,6 +218,14 @@ class Line:
         with self._changed:
             mine.spent, mine.turn = mine.spent + seconds, mine.turn + seconds
             mine.resting = time.monotonic()
+
+    def _let_pass(self, mine: _Run) -> None:
+        with self._changed:
+            if self._runs[0] is mine and len(self._runs) > 1:
+                mine.turn = 0.0
+                self._runs.rotate(-1)
+                self._head_rests()
+                self._changed.notify_all()
 
     def _place(self, mine: _Run) -> Place:
         with self._changed:

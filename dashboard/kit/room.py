@@ -12,8 +12,9 @@ import gradio as gr
 
 from dashboard.kit.bus import Bus, News, Update, Values
 from dashboard.kit.controls import is_control, remember
-from dashboard.kit.doors import is_from_before, key_of
+from dashboard.kit.doors import address_of, is_from_before, key_of
 from dashboard.kit.html import message, reading
+from dashboard.kit.limits import Runs
 from dashboard.kit.links import Links
 from dashboard.kit.queue import Line
 from dashboard.kit.run import CANCEL, CANCEL_OFF, QUIET, SENT, shown_to_user, stop_line
@@ -53,6 +54,8 @@ class Context:
         self.sessions = sessions
         self.example = example
         self.read_only = read_only
+        self.limits = sessions.limits
+        self.runs = Runs(self.limits.runs_an_hour)
         self.bus = Bus()
         self.line = Line()
         self.notice: Any = None
@@ -107,10 +110,21 @@ class Context:
         gr.Warning(said, duration=20)
         return {self.notice: reading(said, "warn")}
 
+    def admit(self, session: Session, request: gr.Request | None) -> None:
+        """Count a run of whoever asks.
+
+        Raises:
+            CaseError: They have had all that they may, or hold all that they may.
+        """
+        self.runs.begin(key_of(request), address_of(request))
+        session.require_room()
+
     @contextmanager
     def reserved(self, request: gr.Request | None) -> Iterator[Session]:
         """Reserve the session of whoever asks for one run at a time."""
         session = self.session(request)
+        if not session.queued:  # what stands in line was counted when it came
+            self.runs.begin(key_of(request), address_of(request))
         with self._reserving(session, request):
             yield session
 
@@ -142,6 +156,7 @@ class Context:
                 session = self.session(request)
                 if session.busy:
                     raise CaseError(RUNNING)
+                self.admit(session, request)
                 session.cancelled.clear()
                 session.queued, session.page = True, request.session_hash if request else None
                 try:
@@ -255,6 +270,9 @@ class Context:
                     if not when(session, values):
                         yield gr.skip()
                         return
+                    self.runs.begin(key_of(request), address_of(request))
+                    if not brief:
+                        session.require_room()
                     with closing(pressed(session, values)) as run:
                         for update in run:
                             remember(self.controls, session, update)

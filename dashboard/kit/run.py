@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
+import secrets
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from html import escape
 from typing import Any, TypeVar
 
 import gradio as gr
 
 from dashboard.kit.bus import Update
+from dashboard.kit.notes import note, places
+from dashboard.kit.plain import escape
 from editing.memory import memory_told
 from inspector.errors import InspectorError
 
@@ -72,9 +75,23 @@ def shown_to_user() -> Iterator[None]:
         with memory_told():
             yield
     except InspectorError as error:
+        note("told", error=type(error).__name__)
         # Quotes stay: the text goes between tags on the page, and to programs as it is.
         message = escape(error.user_message(), quote=False)
         raise gr.Error(message, duration=12, print_exception=False) from error
+    except gr.Error:
+        raise
+    except Exception as error:
+        # Its message may quote a text or a path: the visitor gets a number, the operator the place with that number.
+        number = secrets.token_hex(4)
+        note("defect", logging.ERROR, number=number, error=type(error).__name__, at=places(error.__traceback__))
+        raise gr.Error(DEFECT.format(number=number), duration=20, print_exception=False) from error
+
+
+DEFECT = (
+    "Something went wrong on this machine (error {number}); nothing else was changed. Try again, or give that number "
+    "to whoever runs this page."
+)
 
 
 def stop_line(error: Exception) -> str:

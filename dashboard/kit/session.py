@@ -8,7 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dashboard.kit.limits import Limits
+from dashboard.kit.notes import note
 from editing import EditResult
+from inspector.errors import CaseError
 from inspector.model import VANILLA, Detector, Patch, PromptFormat, Row
 from inspector.safeedit import Case
 from inspector.toxicity import Probe
@@ -71,6 +74,7 @@ class Session:
         runs: How many runs it has had.
         last_seen: When its visitor was last there, by the clock of the store.
         bytes: What it holds that nobody else does, as last weighed.
+        limits: What its visitor may ask.
     """
 
     case: Case | None = None
@@ -94,6 +98,7 @@ class Session:
     runs: int = 0
     last_seen: float = 0.0
     bytes: int = 0
+    limits: Limits = field(default_factory=Limits)
     _slots: dict[type, Any] = field(default_factory=dict)
     _busy: threading.Lock = field(default_factory=threading.Lock)
 
@@ -168,9 +173,26 @@ class Session:
     def add(self, edit: LiveEdit) -> None:
         """Make an edit the live one, at strength 1; one that was live before comes up again and is not kept twice."""
         self.edits = [*(kept for kept in self.edits if kept.patch.deltas is not edit.patch.deltas), edit][-HISTORY:]
-        while len(self.edits) > 1 and sum(kept.patch.bytes for kept in self.edits) > LARGEST_HISTORY:
+        while len(self.edits) > 1 and sum(kept.patch.bytes for kept in self.edits) > self._history:
             self.edits = self.edits[1:]
         self._other_weights()
+
+    @property
+    def _history(self) -> int:
+        return min(LARGEST_HISTORY, self.limits.stored)
+
+    def require_room(self) -> None:
+        """Refuse more work for a visitor whose edits and results take all that they may.
+
+        Raises:
+            CaseError: They do; it says what gives room.
+        """
+        if self.bytes > self.limits.stored:
+            note("refused", why="stored")
+            raise CaseError(
+                f"Your edits and results take {self.bytes / 2**20:,.0f} MiB, {self.limits.stored / 2**20:,.0f} MiB are "
+                "allowed here. Press Undo until enough is free."
+            )
 
     def new_folder(self) -> Path:
         """Return an empty folder of this visitor's own; the one before is deleted, and this one with the session."""

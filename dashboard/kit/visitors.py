@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from dashboard.kit.limits import Limits
+from dashboard.kit.notes import note
 from dashboard.kit.session import Session
 
 GRACE = 2 * 3600.0
@@ -23,9 +25,14 @@ MOST_BYTES = 4 * 2**30
 """What all sessions may hold together."""
 EMPTY_ONES = 500
 """Sessions of visitors who have done nothing: nothing is lost with them."""
+MOST = 2000
+"""Sessions of any kind: those that hold nothing of their own go first."""
+PAGES = 100
+"""Pages of one visitor that are remembered; those that are closed go first."""
 SWEEP = 60.0
 """Seconds between two looks for what is too old."""
 TOMBSTONES = 1000
+TOO_MANY = "its place was needed for other visitors"
 
 
 class Sessions:
@@ -40,6 +47,11 @@ class Sessions:
         most_bytes: See :data:`MOST_BYTES`.
         empty_ones: See :data:`EMPTY_ONES`.
         now: The clock, seconds.
+        limits: What one visitor may ask.
+        most: See :data:`MOST`.
+
+    Attributes:
+        forget: Called with each page that goes with its visitor: what others keep of it is to go as well.
     """
 
     def __init__(
@@ -48,8 +60,12 @@ class Sessions:
         most_bytes: float = MOST_BYTES,
         empty_ones: int = EMPTY_ONES,
         now: Callable[[], float] = time.monotonic,
+        limits: Limits | None = None,
+        most: int = MOST,
     ) -> None:
         self.grace, self._most_bytes, self._empty_ones, self._now = grace, most_bytes, empty_ones, now
+        self.limits, self._most = limits or Limits(), most
+        self.forget: Callable[[str], None] = lambda page: None
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._pages: dict[str, _Page] = {}
         self._gone: OrderedDict[str, str] = OrderedDict()
@@ -61,7 +77,7 @@ class Sessions:
         with self._lock:
             session = self._sessions.get(key)
             if session is None:
-                session = self._sessions[key] = Session()
+                session = self._sessions[key] = Session(limits=self.limits)
             self._seen(key, session)
             self.sweep()
             return session
@@ -72,6 +88,7 @@ class Sessions:
             session = self.of(key)
             if page not in self._pages:
                 self._pages[page] = _Page(key, drawn=session.runs)
+                self._forget_pages(key)
             return session
 
     def at(self, page: str, key: str) -> Session | None:
@@ -88,6 +105,11 @@ class Sessions:
             self._seen(key, session)
             self.sweep()
             return session
+
+    def owner(self, page: str) -> str | None:
+        """Return the key of the visitor who has opened a page; ``None`` if nobody has."""
+        known = self._pages.get(page)
+        return known.key if known is not None else None
 
     def leave(self, page: str) -> None:
         """Hear that a page has lost its connection: what runs for it ends, all else is kept for the grace."""
@@ -152,10 +174,15 @@ class Sessions:
             empty = [key for own, _, _, key in waiting if not own]
             for key in empty[: max(0, len(empty) - self._empty_ones)]:
                 self._drop(key)
+            if len(self._sessions) > self._most:
+                left = [entry for entry in waiting if entry[-1] in self._sessions]
+                left.sort(key=lambda entry: (self._sessions[entry[-1]].bytes > 0, *entry))
+                for _, _, _, key in left[: len(self._sessions) - self._most]:
+                    self._drop(key, TOO_MANY)
             for own, _, _, key in waiting:
                 if sum(session.bytes for session in self._sessions.values()) <= self._most_bytes:
                     return
-                if own:
+                if own and key in self._sessions:
                     self._drop(key, "its memory was needed for other visitors")
 
     def sweep_in_background(self) -> None:
@@ -165,15 +192,31 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
+    @property
+    def bytes(self) -> int:
+        """What all sessions hold together, as last weighed."""
+        with self._lock:
+            return sum(session.bytes for session in self._sessions.values())
+
     def _seen(self, key: str, session: Session) -> None:
         session.last_seen = self._now()
         self._sessions.move_to_end(key)
+
+    def _forget_pages(self, key: str) -> None:
+        mine = sorted((known.open, n, page) for n, (page, known) in enumerate(self._pages.items()) if known.key == key)
+        for _, _, page in mine[: max(0, len(mine) - PAGES)]:
+            del self._pages[page]
+            self.forget(page)
 
     def _drop(self, key: str, why: str = "") -> None:
         session = self._sessions.pop(key)
         session.close()
         for page in [page for page, known in self._pages.items() if known.key == key]:
             del self._pages[page]
+            self.forget(page)
+        self.forget(key)  # of a program, whose key is its page
+        if session.own:
+            note("lost session", why=why)
         if why and session.own:
             self._gone[key] = why
             while len(self._gone) > TOMBSTONES:

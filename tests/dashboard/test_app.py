@@ -39,6 +39,8 @@ NAMES = (
     "open",
     "keep-for",
     "session-memory",
+    *("public", "auth-file", "allow-source", "max-tokens", "max-steps", "max-prompts", "runs-an-hour"),
+    *("visitor-memory", "max-upload", "log", "metrics"),
 )
 
 Serve = Callable[..., gr.Blocks]
@@ -240,12 +242,17 @@ def test_a_folder_for_copies_that_is_named_in_the_environment_is_used(monkeypatc
 
 
 @pytest.mark.usefixtures("small_page")
-def test_an_address_that_others_reach_is_warned_of_unless_they_must_log_in(serve, capsys):
+def test_an_address_that_others_reach_needs_a_login_or_an_explicit_word(serve, capsys, monkeypatch):
     elsewhere = "127.0.0.2"  # not the default address, yet only this machine reaches it
+    with pytest.raises(SystemExit):
+        serve("--host", elsewhere)
+    assert "--public" in capsys.readouterr().err
+    page, _ = serve("--host", elsewhere, "--public")
+    assert listening(page) == [elsewhere] and "Warning" not in capsys.readouterr().err
+    monkeypatch.setenv("DINM_INSPECTOR_AUTH", "user:pass:word")
     page, _ = serve("--host", elsewhere)
-    assert listening(page) == [elsewhere] and "nobody is asked to log in; see --auth" in capsys.readouterr().err
-    page, _ = serve("--host", elsewhere, "--auth", "user:pass:word")
     assert "Warning" not in capsys.readouterr().err
+    assert httpx.get(f"{page.local_url}health").status_code == 200
     assert httpx.get(f"{page.local_url}config").status_code == 401
     wrong, right = ({"username": "user", "password": password} for password in ("pass", "pass:word"))
     assert httpx.post(f"{page.local_url}login", data=wrong).status_code == 400

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from dashboard.kit.html import reading
+from dashboard.kit.plain import escape
 from dashboard.kit.typed import Texts
 from dashboard.steps.case.origins import SIDES, Kept, standing
 from dashboard.steps.case.run import PromptView

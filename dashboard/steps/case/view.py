@@ -151,6 +151,7 @@ class CaseRoom(Room):
     def typed(self, values: Values) -> Texts:
         """Return the rail's texts as they stand, refused in a read-only demo if they are not bundled."""
         texts = self._texts(values)
+        self.context.limits.require_short(texts.question, texts.template, texts.suffix, texts.safe, texts.unsafe)
         if self.context.read_only:
             require_bundled(texts, self.context.example.texts.suffix)
         return texts

@@ -148,6 +148,8 @@ def ask(
         otherwise: The prompt format where no edit is live; an edit is asked in its own.
         detector: Reads the prompt for the record, whether it routes the edit or not.
     """
+    session.limits.require_decoding(decoding)
+    session.limits.require_short(text)
     encoded = encode(model, text, None, session.asked_in(otherwise), room=decoding.max_new_tokens)
     session.slot(Measured).detected = detected(model, session, encoded.prompt, detector)
     for answers in stream(model, encoded.prompt, (VANILLA, session.row), decoding):

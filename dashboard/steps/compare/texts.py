@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from html import escape
-
 import numpy as np
 
 from dashboard.kit.acting import Wish
 from dashboard.kit.html import number, probability, reading, updates, weights_badge
+from dashboard.kit.plain import escape
 from dashboard.kit.session import LiveEdit
 from dashboard.steps.compare.run import Comparison, Detected
 from editing.strength import StrengthCurve

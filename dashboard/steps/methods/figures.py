@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 
 import numpy as np
 import plotly.graph_objects as go
 
+from dashboard.kit.plain import escape
 from dashboard.kit.plots import EDITED, PICKED, SAFE, UNSAFE, VANILLA, base
 from editing.contest import Standing
 from inspector.writing import RegionWriting

@@ -69,6 +69,7 @@ def run_contest(
     ):
         if value not in known:
             raise CaseError(f"Unknown {name} '{value}'. Choose one of: {', '.join(known)}.")
+    session.limits.require_tokens(tokens)
     unknown = [title for title in titles if title not in TITLES]
     if unknown:
         raise CaseError(f"Unknown method '{unknown[0]}'. Choose some of: {', '.join(TITLES)}.")

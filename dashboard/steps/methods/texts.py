@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 
 import numpy as np
 
 from dashboard.kit.glossary import columns, heads, linked
 from dashboard.kit.html import case_name, other_case, progress_bar, reading, score_value
+from dashboard.kit.plain import escape
 from dashboard.kit.session import Session
 from dashboard.steps.methods.state import Compared, Contest
 from editing.contest import ContestProgress, Standing

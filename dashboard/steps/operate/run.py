@@ -44,6 +44,7 @@ def make(
         CaseError: An edit on top is asked for, and none is live.
         PatchError: The live edit was made in another prompt format.
     """
+    session.limits.require_steps(settings.steps)
     case, cancel = case_of(texts), session.cancelled.is_set
     if not on_top:
         result = yield from dinm(model, case, block, settings, cancel=cancel)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 import plotly.graph_objects as go
 
+from dashboard.kit.plain import escape
 from dashboard.kit.plots import EDITED, VANILLA, base
 from inspector.safeedit.cases import CATEGORIES
 from inspector.safeedit.exam import Reply

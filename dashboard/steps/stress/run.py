@@ -93,8 +93,13 @@ def stress(
         raise CaseError(f"Unknown size '{size}'. Choose one of: {', '.join(SIZES)}.")
     if evaluation not in WAYS:
         raise CaseError(f"Unknown way of asking '{evaluation}'. Choose one of: {', '.join(WAYS)}.")
-    templates, asked = more_texts("" if attacks == NO_ATTACKS else attacks or "")
+    session.limits.require_decoding(decoding)
+    source = "" if attacks == NO_ATTACKS else attacks or ""
+    if source:
+        session.limits.require_packages()
+    templates, asked = more_texts(source)
     questions = make_exam(live.case, SIZES[size], QuestionSets(attacks=templates, questions=asked))
+    session.limits.require_prompts(len(questions))
     result = yield from examine(
         model,
         questions,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 
 from dashboard.kit.glossary import heads, linked, term
 from dashboard.kit.html import progress_bar, reading, score_value
+from dashboard.kit.plain import escape
 from dashboard.steps.stress.run import Examined
 from editing.suffixes import NONE, SCORES, WEIGHTS, SuffixStudy
 from inspector.model import Row

@@ -143,7 +143,7 @@ class StressRoom(Room):
         self.context.cancels(self.cancel)
         self.bus.offer("shown categories", Offer(call=self.lent))
         self.bus.offer("suffixes", Offer(call=self.studied))
-        self.judges = Judges(self.context.read_only)
+        self.judges = Judges(self.context.read_only, self.context.limits)
         self.context.lock(self.run, state_of_run)
         self.bus.hear(News.ENDED, self.on_ended, outputs=[self.head])
         self.yardsticks.hear()
@@ -222,8 +222,12 @@ class StressRoom(Room):
 
     def on_stress(self, session: Session, values: Values) -> Iterator[Update]:
         """Examine the live edit; the table fills as answers come."""
-        judge = self.judges.of(values[self.judge])
-        decoding = Decoding(max_new_tokens=max(1, min(1024, int(values[self.tokens] or 64))))
+        fetching = {self.clock: message("Loading the judge")}
+        judge = yield from self.judges.of(values[self.judge], session.cancelled.is_set, fetching)
+        if judge is None:
+            yield {self.clock: message("Cancelled before the judge was loaded.")}
+            return
+        decoding = Decoding(max_new_tokens=session.limits.require_tokens(values[self.tokens] or 64))
         replies: list[Reply] = []
         redraw = Throttle(0.3)
 

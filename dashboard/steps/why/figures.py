@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from dashboard.kit.plain import escape
 from dashboard.kit.plots import EDITED, PICKED, SAFE, UNSAFE, VANILLA, base, label, style
 from dashboard.steps.why.run import RegionCurve
 from editing.atlas import Atlas

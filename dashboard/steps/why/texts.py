@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 
 import numpy as np
 
 from dashboard.kit.glossary import columns, heads
 from dashboard.kit.html import case_name, number, other_case, probability, progress_bar, reading
+from dashboard.kit.plain import escape
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.steps.why.run import BlockNeurons, RegionCurve
 from dashboard.steps.why.state import Looked, Why

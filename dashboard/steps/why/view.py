@@ -262,7 +262,8 @@ class WhyRoom(Room):
         if self.context.read_only:
             raise CaseError("This demo is read-only: the probe stays as it is.")
         yield {self.clock: words.clock("Reading the texts", 0.0)}
-        labelled = labelled_texts((values[self.inside.source] or "").strip() or BUNDLED)
+        source = (values[self.inside.source] or "").strip() or BUNDLED
+        labelled = labelled_texts(source if source == BUNDLED else session.limits.require_source(source, "dataset"))
 
         def draw(share: float) -> Update:
             return {self.clock: words.clock(f"Reading {len(labelled.texts)} texts", share)}

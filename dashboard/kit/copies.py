@@ -1,0 +1,95 @@
+"""Gradio's own copies of what stands on a page: what they hold, how many there may be, that they go with the visitor.
+
+Left alone Gradio keeps every value that was ever shown on 10,000 pages, for links to a page's state, which are off here
+(:mod:`dashboard.kit.routes`); making room for them takes some 0.3 s of its one loop for each page, or for each made-up
+name of a page. What remains is what an event has sent until a browser takes it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import weakref
+from copy import copy
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import gradio.queueing
+import gradio.routes
+import gradio.state_holder
+from gradio.state_holder import SessionState
+
+from dashboard.kit.notes import note, places
+
+COPIES = 200
+"""Pages whose configuration Gradio keeps; the longest unseen go first."""
+
+
+class BareState(SessionState):
+    """What Gradio has to know of a page: the parts that an event has changed, no values for links to its state."""
+
+    def __init__(self, blocks: Any) -> None:
+        self.blocks_config = copy(blocks.default_config)
+        self.config_values: dict[int, Any] = {}
+        self.state_data: dict[int, Any] = {}
+        self._state_ttl: dict[int, Any] = {}
+        self.is_closed = False
+        self.STATE_TTL_WHEN_CLOSED = 3600
+
+    def __setitem__(self, key: int, value: Any) -> None:
+        if isinstance(self.blocks_config.blocks.get(key), gr.State):
+            super().__setitem__(key, value)
+            self.config_values.clear()
+        else:
+            self.blocks_config.blocks[key] = value
+
+    def _update_config(self, key: int) -> None:
+        pass
+
+    def _update_value_in_config(self, key: int, value: Any) -> None:
+        pass
+
+
+def keep_little() -> None:
+    """Let Gradio keep no values of pages, and tell of an error by its place alone.
+
+    Its own messages quote what a visitor has sent.
+    """
+    gradio.state_holder.SessionState = BareState
+    gradio.queueing.traceback = gradio.routes.traceback = SimpleNamespace(print_exc=_told)
+
+
+def _told(*_options: Any, **_named: Any) -> None:
+    kind, _, trace = sys.exc_info()
+    note("defect", logging.ERROR, error=kind.__name__ if kind else "", at=places(trace), number="")
+
+
+class Copies:
+    """What Gradio keeps of the pages of one app.
+
+    Args:
+        app: Gradio's ``Blocks``.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = weakref.ref(app)
+
+    def forget(self, page: str) -> None:
+        """Delete what Gradio keeps of a page: its values, messages that nobody has taken, the names of its events.
+
+        Args:
+            page: Gradio's session hash.
+        """
+        app = self._app()
+        if app is None:
+            return
+        holder = getattr(app, "state_holder", None)
+        if holder is not None:
+            holder.session_data.pop(page, None)
+            holder.time_last_used.pop(page, None)
+        queue = app._queue
+        if any(event.session_hash == page for event in list(queue.event_ids_to_events.values())):
+            return  # something still runs that will want to tell its end
+        queue.pending_messages_per_session.pop(page, None)
+        queue.pending_event_ids_session.pop(page, None)

@@ -1,0 +1,200 @@
+"""What one visitor may ask of this machine: defaults for a page of one's own and for one that others reach."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from dashboard.kit.notes import note
+from inspector.errors import CaseError
+
+if TYPE_CHECKING:  # the options are read before anything large is imported
+    from inspector.model import Decoding
+
+HOUR = 3600.0
+SHARED_BY = 10
+"""An address may have as many visitors at work as this, each up to the limit: a school's leave by one address."""
+KNOWN = 10_000
+"""Visitors and addresses of whom the runs of the last hour are remembered."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one visitor.
+
+    Attributes:
+        tokens: Tokens of one answer.
+        steps: Updates of one edit.
+        prompts: Prompts of one exam.
+        characters: Characters of one text.
+        runs_an_hour: Runs an hour; ``None`` for any number.
+        stored: Bytes that the edits kept for Undo and the results may take together.
+        upload: Bytes of one file, where a step of the page takes files.
+        sources: Judges and datasets that a visitor may name: hub ids, files, folders; ``None`` for any.
+        packages: Attack texts of other packages may be asked.
+    """
+
+    tokens: int = 1024
+    steps: int = 1000
+    prompts: int = 100_000
+    characters: int = 200_000
+    runs_an_hour: int | None = None
+    stored: int = 4 * 2**30
+    upload: int = 256 * 2**20
+    sources: frozenset[str] | None = None
+    packages: bool = True
+
+    def require_tokens(self, count: Any) -> int:
+        """Return the length of an answer as a whole number of tokens, at least 1.
+
+        Raises:
+            CaseError: It is no number, or more than is allowed.
+        """
+        wanted = _whole(count, "The longest answer")
+        if wanted > self.tokens:
+            raise self._over("tokens an answer", wanted, self.tokens)
+        return max(1, wanted)
+
+    def require_decoding(self, decoding: Decoding) -> None:
+        """Refuse answers that are longer than is allowed.
+
+        Raises:
+            CaseError: They are.
+        """
+        self.require_tokens(decoding.max_new_tokens)
+
+    def require_steps(self, count: int) -> None:
+        """Refuse edits with more updates than are allowed.
+
+        Raises:
+            CaseError: There are more.
+        """
+        if count > self.steps:
+            raise self._over("steps an edit", count, self.steps)
+
+    def require_prompts(self, count: int) -> None:
+        """Refuse exams with more prompts than are allowed.
+
+        Raises:
+            CaseError: There are more.
+        """
+        if count > self.prompts:
+            raise self._over("prompts a test", count, self.prompts)
+
+    def require_short(self, *texts: str) -> None:
+        """Refuse texts that are longer than is allowed, before anything reads them.
+
+        Raises:
+            CaseError: One is.
+        """
+        longest = max((len(text) for text in texts), default=0)
+        if longest > self.characters:
+            raise self._over("characters a text", longest, self.characters)
+
+    def require_source(self, name: str, what: str) -> str:
+        """Return the name of a judge or a dataset that a visitor may have this machine read.
+
+        Args:
+            what: What it is called in the error, for example ``judge``.
+
+        Raises:
+            CaseError: The operator has not allowed it. The error is the same whether it is there or not.
+        """
+        if self.sources is not None and name not in self.sources:
+            note("refused", why="source")
+            allowed = f" Allowed: {', '.join(sorted(self.sources))}." if self.sources else ""
+            raise CaseError(
+                f"This page reads no {what} that a visitor names; whoever runs it can allow one (--allow-source)."
+                f"{allowed}"
+            )
+        return name
+
+    def require_packages(self) -> None:
+        """Refuse attack texts of other packages where they are off.
+
+        Raises:
+            CaseError: They are.
+        """
+        if not self.packages:
+            note("refused", why="packages")
+            raise CaseError("Attacks of other packages are off on this page. Choose none.")
+
+    @staticmethod
+    def _over(what: str, wanted: float, most: float) -> CaseError:
+        note("refused", why="limit")
+        shown = f"{wanted:,}" if wanted < 10**9 else "far more"
+        return CaseError(f"At most {most:,} {what} are allowed here, {shown} were asked for. Ask for fewer.")
+
+
+OTHERS = Limits(
+    tokens=256,
+    steps=100,
+    prompts=200,
+    characters=20_000,
+    runs_an_hour=60,
+    stored=2**29,
+    upload=32 * 2**20,
+    sources=frozenset(),
+)
+"""Where others can reach the page."""
+DEMO = replace(OTHERS, prompts=60, packages=False)
+"""Where they may only use what is bundled."""
+
+
+def _whole(value: Any, what: str) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise CaseError(f"{what} must be a whole number.") from None
+
+
+class Runs:
+    """Counts the runs of the last hour, by visitor and by the address that they come from.
+
+    Args:
+        most: See :attr:`Limits.runs_an_hour`.
+        now: The clock, seconds.
+    """
+
+    def __init__(self, most: int | None, now: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._now = most, now
+        self._known: OrderedDict[str, deque[float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def begin(self, visitor: str, address: str | None) -> None:
+        """Count a run.
+
+        Args:
+            address: ``None`` where there is none, as for calls inside this program.
+
+        Raises:
+            CaseError: It would be one too many; it says when the next one is possible.
+        """
+        if self._most is None:
+            return
+        asked = [(f"visitor {visitor}", self._most)]
+        if address is not None:
+            asked.append((f"address {address}", SHARED_BY * self._most))
+        with self._lock:
+            now, counted = self._now(), []
+            for key, most in asked:
+                times = self._known.setdefault(key, deque())
+                self._known.move_to_end(key)
+                while times and now - times[0] >= HOUR:
+                    times.popleft()
+                if len(times) >= most:
+                    note("refused", why="runs")
+                    wait = max(1, round((HOUR - (now - times[0])) / 60))
+                    raise CaseError(
+                        f"{self._most} runs an hour are allowed here, and you have had them. The next one is possible "
+                        f"in {wait} min."
+                    )
+                counted.append(times)
+            for times in counted:
+                times.append(now)
+            while len(self._known) > KNOWN:
+                self._known.popitem(last=False)

@@ -1,0 +1,279 @@
+"""Which of the server's routes are open, how much may be sent to them, and in whose name."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+from dashboard.kit.limits import Limits
+from dashboard.kit.visitors import Sessions
+
+API = "/gradio_api/"
+POSTED = 2**20
+"""Bytes that a post may have: every control of the page and the longest texts fit many times over."""
+UPLOADED = 4
+"""Files of the largest size that all visitors' copies may take together."""
+GUESSES, WITHIN = 10, 300.0
+"""Passwords that one address may try in so many seconds."""
+ADDRESSES = 10_000
+
+PAGE = frozenset(
+    (*("/", "/config", "/theme.css", "/robots.txt", "/favicon.ico", "/manifest.json"), *("/login_check", "/logout"))
+)
+"""What a browser gets of the page itself."""
+PARTS = ("/assets/", "/static/", "/svelte/", "/pwa_icon")
+"""Its scripts, styles and icons begin so."""
+READ = frozenset(
+    ("info", "openapi.json", "queue/data", "queue/status", "app_id", "startup-events", "theme.css", "user", "token")
+)
+"""What is read of the interface for programs and pages."""
+READ_BELOW = ("heartbeat/", "call/", "file=")
+POST = frozenset(("queue/join", "cancel", "reset"))
+HEALTH = "/health"
+"""Answers 200 while the page is open; while the model is loaded the waiting page answers 503 here as everywhere."""
+FILES_READ, FILES_POST = "upload_progress", "upload"
+"""Open only where a step of the page takes files."""
+
+DIRECT = (
+    "Direct posts are off: they would go around the queue. Post to /gradio_api/call/NAME, or use gradio_client; "
+    "/gradio_api/info lists the endpoints."
+)
+PRIVATE = "There is no such endpoint; /gradio_api/info lists those that there are."
+CLOSED = "This page has no such address."
+NOT_YOURS = "This page was opened elsewhere. Reload it."
+NO_EVENT = "This is no event."
+TOO_LARGE = "That is more than this page takes."
+FULL = "The room for files that visitors send is full. Try again later."
+TOO_OFTEN = "Too many passwords were tried. Try again in some minutes."
+
+
+class Refused(Exception):
+    """A request that is not let in, or is answered before the server.
+
+    Args:
+        status: HTTP's.
+        words: What whoever asks is told.
+        why: One word for the operator; empty for nothing to tell.
+    """
+
+    def __init__(self, status: int, words: str, why: str) -> None:
+        super().__init__(words)
+        self.status, self.words, self.why = status, words, why
+
+    async def answer(self, send: Any) -> None:
+        """Send it."""
+        content = json.dumps({"detail": self.words}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+
+def path_of(scope: Any) -> str:
+    """Return the path that is asked for below where the page stands."""
+    path, root = scope["path"], scope.get("root_path", "")
+    return path.removeprefix(root) if root and path.startswith(f"{root}/") else path
+
+
+def check_route(method: str, path: str, app: Any) -> None:
+    """Let through what the page and programs use.
+
+    Args:
+        app: The page, Gradio's ``Blocks``.
+
+    Raises:
+        Refused: It is something else.
+    """
+    rest = path.partition(API)[2] if path.startswith(API) else None
+    if method in ("GET", "HEAD"):
+        if rest is None:
+            open_to_all = (path.rstrip("/") or "/") in PAGE or path.startswith(PARTS)
+        else:
+            known = rest.rstrip("/") in READ or rest.startswith(READ_BELOW)
+            open_to_all = known and not rest.lower().startswith("file=http")
+        if open_to_all or (rest == FILES_READ and takes_files(app)):
+            return
+    elif method == "OPTIONS":  # a browser asks whether another site may ask; Gradio answers
+        return
+    elif method == "POST":
+        if rest is None:
+            if path.rstrip("/") == "/login":
+                return
+        else:
+            name = rest.rstrip("/")
+            kind, _, called = name.partition("/")
+            if kind in ("run", "api"):
+                raise Refused(403, DIRECT, "direct")
+            if kind == "call":
+                if not is_endpoint(called.removeprefix("v2/"), app):
+                    raise Refused(404, PRIVATE, "private")
+                return
+            if name in POST or (name == FILES_POST and takes_files(app)):
+                return
+    raise Refused(404, CLOSED, "route")
+
+
+def is_endpoint(name: str, app: Any) -> bool:
+    """Tell whether a page has a public endpoint of a name."""
+    return any(fn.api_name == name and fn.api_visibility == "public" for fn in app.fns.values())
+
+
+def takes_files(app: Any) -> bool:
+    """Tell whether a part of a page takes files."""
+    return any(
+        type(block).__name__ in ("File", "UploadButton") and getattr(block, "interactive", None) is not False
+        for block in app.blocks.values()
+    )
+
+
+@dataclass
+class Guard:
+    """What a page lets in.
+
+    Attributes:
+        sessions: Its visitors; ``None`` for a page without.
+        limits: What one of them may ask.
+    """
+
+    sessions: Sessions | None = None
+    limits: Limits = field(default_factory=Limits)
+    _guesses: OrderedDict[str, deque[float]] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    async def admitted(self, scope: Any, receive: Any, key: str) -> Any:
+        """Return what the server may receive of a request.
+
+        Args:
+            key: In the cookie of whoever asks; empty without one.
+
+        Raises:
+            Refused: It is not let in.
+        """
+        method, path, app = scope["method"], path_of(scope), scope["app"].get_blocks()
+        if method in ("GET", "HEAD") and path.rstrip("/") == HEALTH:
+            raise Refused(200, "The page is open.", "")  # an answer of its own, without the server behind
+        check_route(method, path, app)
+        if method != "POST":
+            self._check_page(_page_asked(scope, path), key)
+            _check_file(path, scope["app"].uploaded_file_dir)
+            return receive
+        if path.rstrip("/") == "/login":
+            self._guess((scope.get("client") or ("",))[0])
+        if path.rstrip("/").endswith(f"{API}{FILES_POST}"):
+            self._check_room(Path(scope["app"].uploaded_file_dir))
+            return _bounded(scope, receive, self.limits.upload + POSTED)
+        body = await _whole(_bounded(scope, receive, POSTED))
+        if path.startswith(API):
+            said = _object(body)
+            self._check_page(said.get("session_hash"), key)
+            if path.rstrip("/") == f"{API}queue/join":
+                _check_event(said, app)
+        sent = False
+
+        async def again() -> Any:
+            nonlocal sent
+            if sent:
+                return await receive()  # that the client has gone
+            sent = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        return again
+
+    def _check_page(self, page: Any, key: str) -> None:
+        if not isinstance(page, str) or self.sessions is None:
+            return
+        owner = self.sessions.owner(page)
+        if owner is not None and owner.partition(":")[2] != key and owner != page:
+            raise Refused(404, NOT_YOURS, "page")
+
+    def _check_room(self, folder: Path) -> None:
+        there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        if there > UPLOADED * self.limits.upload:
+            raise Refused(507, FULL, "room")
+
+    def _guess(self, address: str) -> None:
+        with self._lock:
+            now, times = time.monotonic(), self._guesses.setdefault(address, deque(maxlen=GUESSES))
+            self._guesses.move_to_end(address)
+            if len(times) == GUESSES and now - times[0] < WITHIN:
+                raise Refused(429, TOO_OFTEN, "password")
+            times.append(now)
+            while len(self._guesses) > ADDRESSES:
+                self._guesses.popitem(last=False)
+
+
+def guard_of(server: Any) -> Guard:
+    """Return the guard of the page on a server: that of :func:`dashboard.page.build_app`, else one without visitors."""
+    page = server.get_blocks()
+    if not hasattr(page, "guard"):
+        page.guard = Guard()
+    return page.guard
+
+
+def _bounded(scope: Any, receive: Any, most: int) -> Any:
+    """Return a ``receive`` that takes so many bytes, whatever the headers say."""
+    said = dict(scope["headers"]).get(b"content-length", b"0")
+    if not said.isdigit() or len(said) > 15 or int(said) > most:
+        raise Refused(413, TOO_LARGE, "size")
+    taken = 0
+
+    async def bounded() -> Any:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if taken > most:
+            raise Refused(413, TOO_LARGE, "size")
+        return message
+
+    return bounded
+
+
+async def _whole(receive: Any) -> bytes:
+    parts = []
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":  # the client has gone
+            return b"".join(parts)
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+def _page_asked(scope: Any, path: str) -> str | None:
+    if path.startswith(f"{API}heartbeat/"):
+        return path.removeprefix(f"{API}heartbeat/").rstrip("/")
+    if path.startswith(f"{API}queue/data"):
+        given = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("session_hash", [])
+        return given[-1] if given else None
+    return None
+
+
+def _check_file(path: str, folder: str) -> None:
+    """Let a file be read only where Gradio keeps its copies; of any other it is not even said whether it is there."""
+    name = path.removeprefix(f"{API}file=")
+    if name != path and not os.path.abspath(name).startswith(os.path.abspath(folder) + os.sep):
+        raise Refused(404, CLOSED, "file")
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Refused(422, NO_EVENT, "body") from None
+    if not isinstance(said, dict):
+        raise Refused(422, NO_EVENT, "body")
+    return said
+
+
+def _check_event(said: dict[str, Any], app: Any) -> None:
+    number, data = said.get("fn_index"), said.get("data")
+    if not isinstance(number, int) or number not in app.fns:
+        raise Refused(404, PRIVATE, "number")
+    if not isinstance(data, list) or len(data) < len(app.fns[number].inputs):
+        raise Refused(422, NO_EVENT, "body")

@@ -1,0 +1,170 @@
+"""Attacks on sessions: calls without one, with someone else's, with a thousand, and handlers called by their number."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+from attack_helpers import call, opened, press, told
+
+from dashboard.kit.copies import COPIES
+from dashboard.kit.typed import texts_of
+from dashboard.kit.visitors import Sessions
+from inspector.model import SUFFIX
+from inspector.safeedit import bundled_cases
+
+
+@pytest.fixture
+def victim(served, request):
+    """A visitor with a page open and a case of theirs."""
+    page = f"victim of {request.node.name}"
+    with httpx.Client(base_url=served.url, timeout=60) as client:
+        opened(served, client, page)
+        press(served, client, page, "on_locate")
+        client.page, client.session = page, served.sessions.of(served.sessions.owner(page))
+        assert client.session.case is not None
+        yield client
+
+
+def test_a_page_answers_only_who_opened_it(served, victim, web):
+    asked = [
+        web.get("/gradio_api/queue/data", params={"session_hash": victim.page}),
+        web.get(f"/gradio_api/heartbeat/{victim.page}"),
+        web.post(
+            "/gradio_api/queue/join",
+            json={"data": [], "fn_index": served.number("on_cancel"), "session_hash": victim.page},
+        ),
+        web.post("/gradio_api/cancel", json={"session_hash": victim.page, "fn_index": 1, "event_id": "x"}),
+        web.post("/gradio_api/call/undo", json={"data": [], "session_hash": victim.page}),
+    ]
+    assert {answer.status_code for answer in asked} == {404}
+    opened(served, web, "stranger's page")  # with a key of their own it is the same
+    answer = web.get("/gradio_api/queue/data", params={"session_hash": victim.page})
+    assert answer.status_code == 404 and "opened elsewhere" in answer.json()["detail"]
+    said = press(served, victim, victim.page, "on_texts")
+    assert any(message["msg"] == "process_completed" for message in said), "the victim's own page goes on"
+
+
+def test_a_stranger_cannot_end_a_victims_run_by_leaving_in_their_name(served, victim, web):
+    session = victim.session
+    assert session.begin()
+    session.page = victim.page
+    try:
+        with pytest.raises(httpx.HTTPStatusError):
+            web.get(f"/gradio_api/heartbeat/{victim.page}").raise_for_status()
+        assert not session.cancelled.is_set()
+        served.sessions.leave(victim.page)
+        assert session.cancelled.is_set(), "the page's own end does"
+    finally:
+        session.end()
+
+
+@pytest.mark.parametrize("handler", ["on_undo", "on_edit", "on_locate", "on_ask", "on_stress", "on_train", "on_cancel"])
+def test_a_handler_called_by_number_without_a_page_does_nothing(served, handler):
+    with httpx.Client(base_url=served.url, timeout=60) as web:
+        said = press(served, web, f"nobody {handler}", handler)
+    session = served.sessions.of(f"nobody {handler}")
+    assert session.case is None and session.edits == [] and not session.busy
+    done = [message for message in said if message["msg"] == "process_completed"]
+    assert len(done) == 1 and "Traceback" not in str(done)
+
+
+def test_calls_without_a_session_share_nothing(served, web):
+    texts = texts_of(bundled_cases()[1], SUFFIX)
+    with served.sessions._lock:
+        before = set(served.sessions._sessions)
+    case = texts.question, texts.template, texts.safe, texts.unsafe
+    assert call(web, "locate", *case, "corrected", "right", SUFFIX, True)[0] == "complete"
+    assert call(web, "status")[0] == "complete"
+    with served.sessions._lock:
+        new = {key: served.sessions._sessions[key] for key in set(served.sessions._sessions) - before}
+    assert len(new) == 2 and sum(session.case is not None for session in new.values()) == 1
+
+
+def test_a_thousand_keys_that_work_drop_no_visitor_who_holds_something():
+    sessions = Sessions(most=100)
+    with_edit = sessions.of("someone at work")
+    with_edit.begin()
+    with_edit.end()
+    with_edit.bytes = 10
+    sessions.arrive("their page", "someone at work")
+
+    def attack(number: int) -> None:
+        session = sessions.of(f"attacker {number}")
+        session.begin()
+        session.end()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(attack, range(1000)))
+    assert len(sessions) <= 101 and sessions.of("someone at work") is with_edit
+    assert sessions.at("their page", "someone at work") is with_edit
+
+
+def test_a_thousand_keys_over_the_server_leave_the_victims_case_and_few_copies(served, victim):
+    began = time.process_time()
+
+    def attack(number: int) -> int:
+        body = {"data": [], "session_hash": f"attacker {number}"}
+        return client.post("/gradio_api/call/status", json=body).status_code
+
+    with ThreadPoolExecutor(4) as pool, httpx.Client(base_url=served.url, timeout=60) as client:
+        assert set(pool.map(attack, range(COPIES + 20))) == {200}
+    assert served.sessions.of(served.sessions.owner(victim.page)) is victim.session
+    assert victim.session.case is not None
+    assert len(served.app.state_holder.session_data) <= COPIES
+    assert time.process_time() - began < 60, "each costs a moment, not a third of a second"
+
+
+def test_gradios_copies_of_a_page_go_with_its_visitor(served):
+    with httpx.Client(base_url=served.url, timeout=60) as web:
+        opened(served, web, "brief page")
+        press(served, web, "brief page", "on_texts", question="A question that is to be forgotten?")
+    assert "brief page" in served.app.state_holder.session_data
+    state = served.app.state_holder.session_data["brief page"]
+    assert state.config_values == {}, "no value is kept for links to a page's state"
+    key = served.sessions.owner("brief page")
+    while any(event.session_hash == "brief page" for event in served.app._queue.event_ids_to_events.values()):
+        time.sleep(0.01)
+    with served.sessions._lock:
+        served.sessions._drop(key)
+    assert "brief page" not in served.app.state_holder.session_data
+    assert "brief page" not in served.app._queue.pending_messages_per_session
+    assert served.sessions.owner("brief page") is None
+
+
+def test_one_visitor_opens_a_thousand_pages_and_few_are_remembered():
+    sessions, forgotten = Sessions(), []
+    sessions.forget = forgotten.append
+    for number in range(1000):
+        sessions.arrive(f"page {number}", "visitor")
+    assert len(sessions._pages) <= 100 and len(forgotten) >= 900 and sessions.owner("page 999") == "visitor"
+
+
+def test_two_runs_of_one_visitor_started_in_the_same_instant_are_one(served):
+    session, began = served.sessions.of("twice"), threading.Barrier(8)
+    won: list[bool] = []
+
+    def begin() -> None:
+        began.wait()
+        won.append(session.begin())
+
+    threads = [threading.Thread(target=begin) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    session.end()
+    assert sorted(won) == [False] * 7 + [True]
+
+
+def test_messages_of_an_event_go_to_its_own_page_only(served, victim):
+    with httpx.Client(base_url=served.url, timeout=60) as web:
+        opened(served, web, "own page")
+        said: list[dict[str, Any]] = press(served, web, "own page", "on_texts", question="Mine alone?")
+        assert "Mine alone?" in str(said)
+    with pytest.raises(httpx.HTTPStatusError):
+        told(victim, "own page")

@@ -1,0 +1,150 @@
+"""Attacks on the server's routes: what Gradio offers and this page does not use, and more than it can take."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import gradio as gr
+import httpx
+import pytest
+from attack_helpers import HTML, call, opened, press
+
+from dashboard.kit.routes import GUESSES, POSTED, Guard, Refused, check_route
+
+PROMPT = "a prompt that must not be found on any disk"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/gradio_api/upload"),
+        ("POST", "/gradio_api/upload/"),
+        ("POST", "//gradio_api/upload"),
+        ("GET", "/gradio_api/deep_link?session_hash=mine"),
+        ("GET", "/gradio_api/file=http://127.0.0.1:22/"),
+        ("GET", "/gradio_api/file=HTTPS://example.org/"),
+        ("GET", "/gradio_api/file/http://example.org/"),
+        ("GET", "/gradio_api/proxy=http://127.0.0.1/"),
+        ("GET", "/gradio_api/custom_component/x/client/component/index.js"),
+        ("GET", "/gradio_api/dev/reload"),
+        ("GET", "/gradio_api/runs"),
+        ("GET", "/gradio_api/run-history/buckets"),
+        ("GET", "/gradio_api/vibe-code"),
+        ("GET", "/gradio_api/profiling/traces"),
+        ("GET", "/gradio_api/upload_progress?upload_id=1"),
+        ("GET", "/monitoring"),
+        ("GET", "/monitoring/summary"),
+        ("GET", "/docs"),
+        ("GET", "/openapi.json"),
+        ("POST", "/gradio_api/component_server"),
+        ("POST", "/gradio_api/process_recording"),
+        ("POST", "/gradio_api/vibe-edit"),
+        ("POST", "/gradio_api/vibe-code"),
+        ("POST", "/gradio_api/stream/1"),
+        ("POST", "/gradio_api/stream/1/close"),
+        ("POST", "/"),
+        ("PUT", "/"),
+        ("DELETE", "/config"),
+        ("TRACE", "/"),
+        ("PATCH", "/gradio_api/queue/join"),
+    ],
+)
+def test_a_route_that_the_page_does_not_use_is_closed(web, method, path):
+    answer = web.request(method, path)
+    assert answer.status_code in (403, 404) and "detail" in answer.json()
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/config", "/theme.css", "/gradio_api/info", "/gradio_api/openapi.json", "/robots.txt", "/manifest.json"],
+)
+def test_what_the_page_and_programs_use_is_open(web, path):
+    assert web.get(path).status_code == 200
+
+
+def test_all_that_a_browser_loads_with_the_page_is_open(web):
+    page = web.get("/", headers=HTML).text
+    found = {part.split('"')[0] for part in page.split('src="')[1:] + page.split('href="')[1:]}
+    paths = [part.lstrip(".") for part in found if part.startswith(("./assets", "/assets", "./static", "/static"))]
+    assert paths and {web.get(path).status_code for path in paths} == {200}
+
+
+def test_the_state_of_a_page_is_not_written_to_disk(served, web):
+    opened(served, web, "deep")
+    press(served, web, "deep", "on_texts", question=PROMPT)
+    assert web.get("/gradio_api/deep_link", params={"session_hash": "deep"}).status_code == 404
+    folder = Path(served.app.app.uploaded_file_dir)
+    assert not [path for path in folder.rglob("*") if path.is_file() and PROMPT.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize("honest", [True, False], ids=["its size said before", "chunk by chunk"])
+def test_a_post_of_any_size_is_cut_off_whatever_its_headers_say(web, honest):
+    part = b" " * (POSTED // 16)
+    content = part * 17 if honest else (part for _ in range(400))
+    try:
+        answer = web.post("/gradio_api/queue/join", content=content, headers={"Content-Type": "application/json"})
+    except httpx.WriteError:  # the server has hung up
+        return
+    assert answer.status_code == 413 and "more than this page takes" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("body", [b"", b"[", b"[" * 100_000, b"null", b'"text"', b"\xff\xfe", b'{"session_hash": 5}'])
+def test_a_post_that_is_no_event_is_refused_and_the_page_goes_on(web, body):
+    answer = web.post("/gradio_api/queue/join", content=body, headers={"Content-Type": "application/json"})
+    assert 400 <= answer.status_code < 500 and call(web, "status")[0] == "complete"
+
+
+def test_a_part_that_takes_files_opens_upload_up_to_its_limit_and_as_long_as_there_is_room(tmp_path):
+    with gr.Blocks() as plain:
+        gr.Textbox()
+    with gr.Blocks() as takes:
+        gr.UploadButton()
+    with pytest.raises(Refused, match="no such address"):
+        check_route("POST", "/gradio_api/upload", plain)
+    check_route("POST", "/gradio_api/upload", takes)
+    check_route("GET", "/gradio_api/upload_progress", takes)
+    guard = Guard()
+    (tmp_path / "one").write_bytes(b"1")
+    guard._check_room(tmp_path)
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(4 * guard.limits.upload + 1)
+    with pytest.raises(Refused, match="room"):
+        guard._check_room(tmp_path)
+
+
+def test_passwords_cannot_be_tried_without_end():
+    guard = Guard()
+    for _ in range(GUESSES):
+        guard._guess("1.2.3.4")
+    with pytest.raises(Refused, match="Too many passwords"):
+        guard._guess("1.2.3.4")
+    guard._guess("5.6.7.8")
+
+
+def test_a_private_endpoint_is_not_found_by_a_strange_spelling(web):
+    for path in ("call/on_edit/", "call/v2/on_edit/", "call//on_edit", "call/v2//on_texts", "call/%6fn_edit"):
+        assert web.post(f"/gradio_api/{path}", json={"data": []}).status_code == 404
+
+
+def test_nothing_of_the_machine_is_read_by_a_path(web, tmp_path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret")
+    for path in (str(secret), "/etc/passwd", "../../etc/passwd", "/proc/self/environ", __file__):
+        answer = web.get(f"/gradio_api/file={path}")
+        assert answer.status_code in (403, 404) and "secret" not in answer.text and "root:" not in answer.text
+
+
+def test_a_flood_of_posts_leaves_the_page_in_a_moment(web):
+    began = time.monotonic()
+    for number in range(100):
+        web.post("/gradio_api/queue/join", json={"data": [], "fn_index": 10**9, "session_hash": f"flood {number}"})
+    kind, said = call(web, "status")
+    assert kind == "complete" and said[0]["model"] == "tiny-llama" and time.monotonic() - began < 30
+
+
+def test_an_answer_that_is_refused_holds_no_path_and_no_trace(web):
+    for answer in (web.get("/nowhere"), web.post("/gradio_api/queue/join", json={"fn_index": "x"})):
+        said = json.dumps(answer.json())
+        assert "Traceback" not in said and "/work/" not in said and "site-packages" not in said

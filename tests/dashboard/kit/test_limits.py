@@ -1,0 +1,57 @@
+"""What one visitor may have an hour, and what they may hold."""
+
+from __future__ import annotations
+
+import pytest
+from dashboard_helpers import Clock
+
+from dashboard.kit.limits import HOUR, KNOWN, OTHERS, SHARED_BY, Limits, Runs
+from dashboard.kit.session import Session
+from inspector.errors import CaseError
+
+
+def test_on_a_page_of_ones_own_nothing_is_counted():
+    runs = Runs(Limits().runs_an_hour)
+    for _ in range(1000):
+        runs.begin("me", "127.0.0.1")
+    assert not runs._known
+
+
+def test_a_visitor_has_so_many_runs_an_hour_and_is_told_when_the_next_one_is_possible():
+    clock = Clock()
+    runs = Runs(3, clock)
+    for _ in range(3):
+        runs.begin("a", None)
+        clock.seconds += 600
+    with pytest.raises(CaseError, match=r"3 runs an hour are allowed here.*in 30 min"):
+        runs.begin("a", None)
+    runs.begin("b", None)
+    clock.seconds = HOUR
+    runs.begin("a", None)
+    with pytest.raises(CaseError, match="in 10 min"):
+        runs.begin("a", None)
+
+
+def test_many_keys_of_one_address_have_no_more_than_a_few_visitors_have():
+    runs, had = Runs(3, Clock()), 0
+    with pytest.raises(CaseError):
+        for number in range(1000):
+            runs.begin(f"key {number}", "1.2.3.4")
+            had += 1
+    assert had == 3 * SHARED_BY
+    runs.begin("key 5", "5.6.7.8")
+
+
+def test_what_is_remembered_of_visitors_is_bounded():
+    runs = Runs(1, Clock())
+    for number in range(KNOWN + 100):
+        runs.begin(f"key {number}", f"address {number}")
+    assert len(runs._known) == KNOWN
+
+
+def test_who_holds_all_that_they_may_is_told_what_gives_room():
+    session = Session(limits=OTHERS)
+    session.require_room()
+    session.bytes = OTHERS.stored + 1
+    with pytest.raises(CaseError, match="512 MiB are allowed here"):
+        session.require_room()

@@ -1,0 +1,68 @@
+"""What the operator reads: events with names and numbers, in lines that a program reads, without any visitor's text."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import gradio as gr
+import pytest
+
+from dashboard.kit.notes import LOGGER, note, places, write_to
+from dashboard.kit.run import shown_to_user
+from inspector.errors import CaseError
+
+SECRET = "what a visitor has typed"
+
+
+@pytest.fixture
+def lines(tmp_path):
+    """Read the log as it grows."""
+    path = tmp_path / "log.jsonl"
+    handler = write_to(str(path))
+    yield lambda: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    LOGGER.removeHandler(handler)
+    handler.close()
+
+
+def test_an_event_is_a_line_of_json_with_its_fields(lines):
+    note("run", kind="edit", seconds=1.5, done=True)
+    (line,) = lines()
+    assert line.pop("time") > 1e9
+    assert line == {"event": "run", "level": "info", "kind": "edit", "seconds": 1.5, "done": True}
+
+
+def test_an_error_is_told_by_its_place_and_number_and_never_by_its_message(lines):
+    def step(text: str) -> None:
+        raise ValueError(f"cannot read {text}")
+
+    with pytest.raises(gr.Error) as caught, shown_to_user():
+        step(SECRET)
+    (line,) = lines()
+    assert line["event"] == "defect" and line["error"] == "ValueError" and "step" in line["at"]
+    assert line["number"] in caught.value.message
+    assert SECRET not in json.dumps(line) and SECRET not in caught.value.message
+
+
+def test_what_a_person_can_mend_is_told_to_them_and_counted_without_its_words(lines):
+    with pytest.raises(gr.Error, match=SECRET), shown_to_user():
+        raise CaseError(f"There is no {SECRET}.")
+    assert [(line["event"], line["error"]) for line in lines()] == [("told", "CaseError")]
+
+
+def test_without_a_log_only_defects_are_said_on_standard_error(capsys):
+    handler = write_to(None)
+    try:
+        note("run", kind="edit")
+        note("defect", logging.ERROR, number="12", error="ValueError")
+    finally:
+        LOGGER.removeHandler(handler)
+    said = capsys.readouterr().err
+    assert "edit" not in said and "defect: number=12 error=ValueError" in said
+
+
+def test_the_place_of_an_error_is_named_within_this_program():
+    try:
+        raise CaseError("Here.")
+    except CaseError as error:
+        assert places(error.__traceback__).startswith("tests/dashboard/kit/test_notes.py:")
