@@ -10,6 +10,7 @@ import tempfile
 import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,14 @@ def options() -> argparse.ArgumentParser:
         default=4,
         metavar="GB",
         help="what all visitors' edits and results may hold together; the longest unseen go first (default: 4)",
+    )
+    server.add_argument(
+        "--ledger",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="write all visits' edits into this SQLite file, with the texts of their cases unless --read-only "
+        "(default: in memory, without)",
     )
     server.add_argument("--open", action="store_true", help="open a browser")
     return parser
@@ -241,9 +250,10 @@ def load_page(
             example=chosen.example,
             grace=60 * chosen.keep_for,
             most_bytes=1e9 * chosen.session_memory,
+            ledger=chosen.ledger,
         )
         opening.say("Opening the page", 0.95)
-        return app, launch_options()
+        return app, launch_options(model, chosen.read_only)
     except InspectorError as error:
         print(f"Error: {error.user_message()}", file=sys.stderr)
         opening.fail(error.user_message())

@@ -23,6 +23,8 @@ from dashboard.kit.visitors import GRACE, MOST_BYTES, Sessions
 from dashboard.steps.case.view import CaseRoom
 from dashboard.steps.compare.asking import LONGEST_ANSWER
 from dashboard.steps.compare.view import CompareRoom
+from dashboard.steps.keep.incoming_part import largest_upload
+from dashboard.steps.keep.view import KeepRoom
 from dashboard.steps.locate.view import LocateRoom
 from dashboard.steps.methods.view import MethodsRoom
 from dashboard.steps.operate.view import OperateRoom
@@ -47,6 +49,7 @@ def build_app(
     example: bool = True,
     grace: float = GRACE,
     most_bytes: float = MOST_BYTES,
+    ledger: Path | None = None,
 ) -> gr.Blocks:
     """Build the dashboard for one model; what is there of the finished example is read, the rest made behind the page.
 
@@ -58,6 +61,10 @@ def build_app(
         example: Show a finished example, and make it where it is not there.
         grace: Seconds for which what a visitor has done is kept after they were last there.
         most_bytes: What all visitors' sessions may hold together.
+        ledger: File of all visits' edits; in memory by default.
+
+    Raises:
+        LedgerError: The file cannot be opened, or is something else.
     """
     calibration = _calibration(model)
     decoding = Decoding(max_new_tokens=LONGEST_ANSWER)
@@ -67,7 +74,7 @@ def build_app(
     with gr.Blocks(title="DINM Inspector", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as app:
         background = Calibrating(model) if calibrate and calibration is None else None
         line = CalibratingLine(background) if background is not None else None
-        house = House(model, sessions, shown, read_only, calibration, line)
+        house = House(model, sessions, shown, read_only, calibration, line, ledger)
         house.build()
         house.connect_to(app)
         api.connect(house.context)
@@ -84,9 +91,18 @@ def build_app(
     return app
 
 
-STEPS: tuple[type[Room], ...] = (CaseRoom, LocateRoom, OperateRoom, CompareRoom, StressRoom, WhyRoom, MethodsRoom)
+STEPS: tuple[type[Room], ...] = (
+    CaseRoom,
+    LocateRoom,
+    OperateRoom,
+    CompareRoom,
+    StressRoom,
+    WhyRoom,
+    MethodsRoom,
+    KeepRoom,
+)
 """The steps in the order of the page; a new one is a folder of its own and its name here."""
-LATER = {"stress": ("stress",), "why": ("why",), "methods": ("methods",)}
+LATER = {"stress": ("stress",), "why": ("why",), "methods": ("methods",), "keep": ("keep",)}
 """The views beside the operation (``heading.VIEWS``), and the steps that stand in each, one below the other."""
 
 
@@ -100,6 +116,7 @@ class House:
         read_only: Allow bundled texts only.
         calibration: The model's, if it is calibrated.
         line: What says how far the calibration behind the page is, if one is made.
+        ledger: File of all visits' edits.
     """
 
     def __init__(
@@ -110,9 +127,10 @@ class House:
         read_only: bool,
         calibration: Calibration | None = None,
         line: CalibratingLine | None = None,
+        ledger: Path | None = None,
     ) -> None:
         self.line = line
-        self.context = Context(model, sessions, example, read_only, calibration)
+        self.context = Context(model, sessions, example, read_only, calibration, ledger)
         self.badge, self.visit = LiveBadge(self.context), Visit(self.context)
         self.arriving = Arriving(self.context)
         self.rooms: dict[str, Any] = {kind.name: kind(self.context) for kind in STEPS}
@@ -213,8 +231,13 @@ def _hear_of_lost_pages(app: gr.Blocks, sessions: Sessions) -> None:
     app.unload(leave)
 
 
-def launch_options() -> dict[str, Any]:
-    """Return what ``launch`` needs for this page's looks and for keeping prompts private."""
+def launch_options(model: InspectedModel | None = None, read_only: bool = False) -> dict[str, Any]:
+    """Return what ``launch`` needs for this page's looks and for keeping prompts private.
+
+    Args:
+        model: Bounds what a browser may send: the largest edit of it.
+        read_only: Nothing is taken in.
+    """
     script = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)
     return {
         "theme": _theme(),
@@ -228,6 +251,7 @@ def launch_options() -> dict[str, Any]:
         "footer_links": [],
         "show_error": True,
         "max_threads": 200,
+        "max_file_size": None if model is None else largest_upload(model, read_only),
         "app_kwargs": {"middleware": [Middleware(Doors), Middleware(EarlyHeading)]},
     }
 

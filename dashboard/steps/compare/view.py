@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.acting import Acting, Wish, route, undo
-from dashboard.kit.bus import News, Update, Values
+from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.html import message
 from dashboard.kit.room import Context, Room
 from dashboard.kit.session import Session
@@ -85,6 +85,7 @@ class CompareRoom(Room):
     def hear(self) -> None:
         """Offer the decoding; measure and ask whatever edit becomes live."""
         self.asking.hear()
+        self.bus.offer("undo", Offer(tuple(self.asking.asked), tuple(self._compared), self.on_undo))
         self.bus.hear(
             News.LIVE,
             self.on_live,

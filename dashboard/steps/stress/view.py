@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard.kit.bus import News, Update, Values
+from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.html import message
 from dashboard.kit.panes import build_pair
 from dashboard.kit.plots import plot
@@ -159,6 +159,7 @@ class StressRoom(Room):
         """Say after each run whether the scores are those of the live weights."""
         self.context.cancels(self.cancel)
         self.judges = Judges(self.context.read_only)
+        self.bus.offer("exam", Offer(call=lambda session: session.slot(Examined).exam))
         self.context.lock(self.run, state_of_run)
         self.bus.hear(News.ENDED, self.on_ended, outputs=[self.head])
         self.yardsticks.hear()
