@@ -79,12 +79,15 @@ class Entry:
 
 
 _COLUMNS = tuple(entry.name for entry in fields(Entry))
+_LISTED = ", ".join(f'"{name}"' for name in _COLUMNS)
 _JSON = ("settings", "scores")
-_TYPES = {"number": "INTEGER", "updates": "INTEGER", "seconds": "REAL", "strength": "REAL"}
 _FLAGS = ("routed", "live", "was_live")
-_TABLE = f"""CREATE TABLE IF NOT EXISTS edits (visit TEXT NOT NULL,
-{", ".join(f"{name} {_TYPES.get(name, 'INTEGER' if name in _FLAGS else 'TEXT')} NOT NULL" for name in _COLUMNS)},
-prompts TEXT, PRIMARY KEY (visit, number)) WITHOUT ROWID"""
+_TYPES = dict.fromkeys(("number", "updates", *_FLAGS), "INTEGER") | dict.fromkeys(("seconds", "strength"), "REAL")
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS edits (visit TEXT NOT NULL, "
+    + ", ".join(f'"{name}" {_TYPES.get(name, "TEXT")} NOT NULL' for name in _COLUMNS)
+    + ", prompts TEXT, PRIMARY KEY (visit, number)) WITHOUT ROWID"
+)
 
 
 class Ledger:
@@ -141,7 +144,7 @@ class Ledger:
         texts = json.dumps(asdict(case)) if case is not None and self._prompts else None
         marks = ", ".join("?" * (len(_COLUMNS) + 2))
         self._write(
-            f"INSERT OR REPLACE INTO edits (visit, {', '.join(_COLUMNS)}, prompts) VALUES ({marks})",
+            f"INSERT OR REPLACE INTO edits (visit, {_LISTED}, prompts) VALUES ({marks})",
             [visit, *(told[name] for name in _COLUMNS), texts],
         )
 
@@ -153,7 +156,7 @@ class Ledger:
         """
         try:
             with self._lock, closing(self._store.cursor()) as cursor:
-                query = f"SELECT {', '.join(_COLUMNS)} FROM edits WHERE visit = ? ORDER BY number"
+                query = f"SELECT {_LISTED} FROM edits WHERE visit = ? ORDER BY number"
                 rows = cursor.execute(query, [visit]).fetchall()
         except sqlite3.Error as error:
             raise self._error(error) from error
