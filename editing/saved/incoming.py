@@ -11,7 +11,8 @@ from typing import IO, Any
 from editing.guard import check_case, refuse_harm
 from editing.measured import measured_step
 from editing.methods.registry import METHODS
-from editing.progress import STOP_TEXT, EditResult
+from editing.objectives import harmless_answers
+from editing.progress import STOP_TEXT, EditResult, Step, run
 from editing.saved.files import MOST_RECORD_BYTES, load_edit, most_bytes
 from editing.saved.record import EditRecord
 from editing.training import encode_pair
@@ -21,6 +22,8 @@ from inspector.validated import read_record
 
 PATCH, RECORD = ".safetensors", ".json"
 WANTED = "Give the .zip that this page has written, or a .safetensors file, with or without its .json."
+HARMLESS, TOKENS = 4, 12
+"""Harmless prompts on which the vital signs of an edit that came in are measured, and tokens of each answer."""
 _PIECE = 2**20
 
 
@@ -67,7 +70,8 @@ def take_in(files: Sequence[Path], model: InspectedModel, folder: Path) -> tuple
     """Read a saved edit from outside; nothing is handed out before all of it was found to be right.
 
     Returns:
-        The weights as they were saved, their record, and the edit as the page holds edits, without its trace.
+        The weights as they were saved, their record, and the edit as the page holds edits: its vital signs are
+        measured anew, before and after.
 
     Raises:
         PatchError: Something is missing, cut, too large, of another base or version, or not what its record says.
@@ -80,7 +84,8 @@ def take_in(files: Sequence[Path], model: InspectedModel, folder: Path) -> tuple
         max(detector.blocks) >= model.blocks or detector.weights.shape[1] != model.architecture.d_model
     ):
         raise PatchError("The detector of this edit does not fit the model. Choose another file.")
-    if record.method not in METHODS or record.stop_reason not in STOP_TEXT or not 0 <= record.block < model.blocks:
+    known = record.method in METHODS and record.stop_reason in STOP_TEXT
+    if not known or not 0 <= record.block < model.blocks or record.updates < 1:
         raise PatchError("The record names a method, a layer or an end of the edit that there is not. Choose another.")
     try:
         settings: Any = read_record(METHODS[record.method].settings, record.settings)
@@ -88,14 +93,14 @@ def take_in(files: Sequence[Path], model: InspectedModel, folder: Path) -> tuple
         raise PatchError(
             f"The settings of this edit are not those of this version ({error}). Use the version it was made with."
         ) from error
-    refuse_harmful(model, row, record)
+    trace = refuse_harmful(model, row, record)
     assert row.patch is not None
     return (
         row,
         record,
         EditResult(
             patch=row.patch,
-            trace=(),
+            trace=trace,
             kept=record.updates,
             stop_reason=record.stop_reason,
             block=record.block,
@@ -105,8 +110,11 @@ def take_in(files: Sequence[Path], model: InspectedModel, folder: Path) -> tuple
     )
 
 
-def refuse_harmful(model: InspectedModel, row: Row, record: EditRecord) -> None:
+def refuse_harmful(model: InspectedModel, row: Row, record: EditRecord) -> tuple[Step, Step]:
     """Refuse an edit under which the unsafe answer of its own case gains on the safe one, as knock-outs are.
+
+    Returns:
+        The vital signs of the vanilla and of the edited weights, at the strength that the edit was saved with.
 
     Raises:
         CaseError: The answers look exchanged.
@@ -115,8 +123,13 @@ def refuse_harmful(model: InspectedModel, row: Row, record: EditRecord) -> None:
     assert row.patch is not None
     check_case(record.case)
     pair = encode_pair(model, record.case, row.patch.format)
-    before, after = (measured_step(model, pair, (), one, n, 1) for n, one in enumerate((VANILLA, row.always())))
+    own = run(harmless_answers(model, record.case, HARMLESS, TOKENS, row.patch.format)) or []
+    kept = record.updates
+    before, after = (
+        measured_step(model, pair, own, one, step, kept) for one, step in ((VANILLA, 0), (row.always(), kept))
+    )
     refuse_harm("This edit", before, after, "Choose another file.")
+    return before, after
 
 
 def _unzip(file: Path, model: InspectedModel, folder: Path, found: dict[str, tuple[str, Path]]) -> None:

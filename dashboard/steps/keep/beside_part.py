@@ -120,6 +120,7 @@ class BesidePart(Room):
     def on_ask_two(self, session: Session, values: Values) -> Iterator[Update]:
         """Ask both edits and vanilla; what is live stays live."""
         kept, history = session.slot(Kept), self.desk.history
+        kept.picks |= {"a": values[self.row_a], "b": values[self.row_b]}
         self.desk.note(session)
         entries = [history.entry(session, values[part]) for part in (self.row_a, self.row_b)]
         first, second = (history.held(session, entry.number) for entry in entries)

@@ -51,7 +51,7 @@ class SavePart(Room):
                 with gr.Column(elem_classes="box", min_width=220):
                     self.cards[kind] = gr.HTML(self._card(session, kind), elem_id=f"keep-{short}-card")
                     if kind == ADAPTER:
-                        self.rank = gr.Radio(
+                        self.adapter_rank = gr.Radio(
                             list(RANKS), value="exact", label="Rank", elem_id="keep-rank", elem_classes="chips"
                         )
                     self.writers[kind] = gr.Button(
@@ -64,6 +64,9 @@ class SavePart(Room):
                     self.files[kind] = gr.DownloadButton(
                         "Download", size="sm", visible=False, elem_id=f"keep-{short}-file"
                     )
+                for name, parts in (("card", self.cards), ("write", self.writers), ("line", self.lines)):
+                    setattr(self, f"{name}_{short}", parts[kind])
+                setattr(self, f"file_{short}", self.files[kind])
 
     def hear(self) -> None:
         """Switch off what cannot be written."""
@@ -81,7 +84,7 @@ class SavePart(Room):
                 self.writers[kind].click,
                 work,
                 clock=self.desk.clock,
-                inputs=[self.rank] if kind == ADAPTER else [],
+                inputs=[self.adapter_rank] if kind == ADAPTER else [],
                 outputs=[self.lines[kind], self.files[kind]],
                 starting=f"Writing the {kind}",
                 brief=kind != MODEL,
@@ -105,7 +108,7 @@ class SavePart(Room):
 
     def on_write_adapter(self, session: Session, values: Values) -> Iterator[Update]:
         """Write an adapter, exact or of a smaller rank."""
-        yield from self._write(session, ADAPTER, values[self.rank])
+        yield from self._write(session, ADAPTER, values[self.adapter_rank])
 
     def on_write_model(self, session: Session, _values: Values) -> Iterator[Update]:
         """Write base and edit as one model."""

@@ -48,11 +48,11 @@ class KeepRoom(Room):
     def hear(self) -> None:
         """Follow every run: what it has made is written down, then shown."""
         self.context.cancels(self.cancel)
-        for part in (self.saving, self.incoming, self.history, self.beside):
-            part.hear()
         rows = [*self.saving.parts, *self.history.parts, *self.beside.parts]
         for news in (News.ENDED, News.EXAMPLE):
             self.bus.hear(news, self.on_ended, outputs=rows)
+        for part in (self.saving, self.incoming, self.history, self.beside):  # after it: they look at the rows
+            part.hear()
         self.bus.hear(News.BACK, self.on_back, outputs=[*self.beside.trio.parts])
 
     def connect(self) -> None:

@@ -94,7 +94,11 @@ def test_a_saved_edit_comes_in_however_it_is_given(llama, edited, record, saved,
     }[form]()
     row, told, result = take_in(given, llama, folder)
     assert row.patch.identifier == edited.patch.identifier and told == record
-    assert result.settings == edited.settings and result.kept == edited.kept and result.trace == ()
+    assert (
+        result.settings == edited.settings
+        and result.kept == edited.kept
+        and [s.step for s in result.trace] == [0, result.kept]
+    )
 
 
 def damaged(path: Path, change) -> Path:
@@ -179,6 +183,7 @@ def test_an_edit_that_lowers_safety_is_refused_and_so_are_exchanged_answers(llam
     ("changes", "match"),
     [
         ({"method": "magic"}, "names a method"),
+        ({"updates": 0}, "names a method"),
         ({"block": 99}, "names a method, a layer"),
         ({"stop_reason": "tired"}, "names a method, a layer"),
         ({"settings": {"strange": 1}}, "not those of this version"),
