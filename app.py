@@ -10,6 +10,7 @@ import tempfile
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,14 @@ def options() -> argparse.ArgumentParser:
         default=168,
         metavar="HOURS",
         help="keep what a copied link stands for so long, in memory (default: 168, a week)",
+    )
+    server.add_argument(
+        "--ledger",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="write all visits' edits into this SQLite file, with the texts of their cases unless --read-only "
+        "(default: in memory, without)",
     )
     server.add_argument("--open", action="store_true", help="open a browser")
     public.add_options(parser)
@@ -288,9 +297,10 @@ def load_page(
             most_bytes=1e9 * chosen.session_memory,
             links_for=3600 * chosen.links_for,
             limits=public.limits_of(chosen),
+            ledger=chosen.ledger,
         )
         opening.say("Opening the page", 0.95)
-        return app, launch_options()
+        return app, launch_options(model, chosen.read_only)
     except InspectorError as error:
         print(f"Error: {error.user_message()}", file=sys.stderr)
         opening.fail(error.user_message())

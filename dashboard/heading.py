@@ -12,6 +12,7 @@ VIEWS = {
     "stress": "Stress test",
     "why": "Why this layer",
     "methods": "Methods",
+    "keep": "Keep",
     "questions": "Ten questions",
 }
 """The views of the page by the names in its address: the only list of them; the operation comes first."""

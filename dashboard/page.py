@@ -27,6 +27,8 @@ from dashboard.kit.visitors import GRACE, MOST_BYTES, Sessions
 from dashboard.steps.case.view import CaseRoom
 from dashboard.steps.compare.asking import LONGEST_ANSWER
 from dashboard.steps.compare.view import CompareRoom
+from dashboard.steps.keep.incoming_part import largest_upload
+from dashboard.steps.keep.view import KeepRoom
 from dashboard.steps.locate.view import LocateRoom
 from dashboard.steps.methods.view import MethodsRoom
 from dashboard.steps.operate.view import OperateRoom
@@ -54,6 +56,7 @@ def build_app(
     most_bytes: float = MOST_BYTES,
     links_for: float = KEEP,
     limits: Limits | None = None,
+    ledger: Path | None = None,
 ) -> gr.Blocks:
     """Build the dashboard for one model; what is there of the finished example is read, the rest made behind the page.
 
@@ -67,6 +70,10 @@ def build_app(
         most_bytes: What all visitors' sessions may hold together.
         links_for: Seconds for which a link to what a page shows is kept.
         limits: What one visitor may ask; as for a page of one's own by default, less where it is read-only.
+        ledger: File of all visits' edits; in memory by default.
+
+    Raises:
+        LedgerError: The file cannot be opened, or is something else.
     """
     calibration = _calibration(model)
     decoding = Decoding(max_new_tokens=LONGEST_ANSWER)
@@ -76,7 +83,7 @@ def build_app(
     with gr.Blocks(title="DINM Inspector", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as app:
         background = Calibrating(model) if calibrate and calibration is None else None
         line = CalibratingLine(background) if background is not None else None
-        house = House(model, sessions, shown, read_only, calibration, line)
+        house = House(model, sessions, shown, read_only, calibration, line, ledger)
         house.context.links = Links(links_for)
         house.build()
         house.connect_to(app)
@@ -106,6 +113,7 @@ STEPS: tuple[type[Room], ...] = (
     StressRoom,
     WhyRoom,
     MethodsRoom,
+    KeepRoom,
     QuestionsRoom,
 )
 """The steps in the order of the page; a new one is a folder of its own and its name here."""
@@ -113,6 +121,7 @@ LATER: dict[str, tuple[str, ...]] = {
     "stress": ("stress",),
     "why": ("why",),
     "methods": ("methods",),
+    "keep": ("keep",),
     "questions": ("questions",),
 }
 """The views beside the operation (``heading.VIEWS``), and the steps that stand in each, one below the other."""
@@ -128,6 +137,7 @@ class House:
         read_only: Allow bundled texts only.
         calibration: The model's, if it is calibrated.
         line: What says how far the calibration behind the page is, if one is made.
+        ledger: File of all visits' edits.
     """
 
     def __init__(
@@ -138,9 +148,10 @@ class House:
         read_only: bool,
         calibration: Calibration | None = None,
         line: CalibratingLine | None = None,
+        ledger: Path | None = None,
     ) -> None:
         self.line = line
-        self.context = Context(model, sessions, example, read_only, calibration)
+        self.context = Context(model, sessions, example, read_only, calibration, ledger)
         later = frozenset(step for steps in LATER.values() for step in steps)
         self.badge, self.visit = LiveBadge(self.context), Visit(self.context, later)
         self.linking = Linking(self.context)
@@ -248,8 +259,13 @@ def _hear_of_lost_pages(app: gr.Blocks, sessions: Sessions) -> None:
     app.unload(leave)
 
 
-def launch_options() -> dict[str, Any]:
-    """Return what ``launch`` needs for this page's looks and for keeping prompts private."""
+def launch_options(model: InspectedModel | None = None, read_only: bool = False) -> dict[str, Any]:
+    """Return what ``launch`` needs for this page's looks and for keeping prompts private.
+
+    Args:
+        model: Bounds what a browser may send: the largest edit of it.
+        read_only: Nothing is taken in.
+    """
     script = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)
     return {
         "theme": _theme(),
@@ -264,7 +280,7 @@ def launch_options() -> dict[str, Any]:
         "show_error": False,
         "max_threads": 200,
         "state_session_capacity": COPIES,
-        "max_file_size": Limits().upload,
+        "max_file_size": None if model is None else largest_upload(model, read_only),
         "app_kwargs": {"middleware": [Middleware(Doors), Middleware(EarlyHeading)]},
     }
 

@@ -5,7 +5,8 @@
     python -m editing.apply EDIT.json --adapter FOLDER          a PEFT adapter, exact; --rank 16 for a smaller one
 
 File, record, base, names, shapes and hash are checked before anything is touched, and the acceptance gate asks the
-edit again here. What it refuses leaves only with --keep-anyway, or if the record says that a person overrode it.
+edit again here. What it refuses leaves only with --keep-anyway, or if the record says that a person overrode it; an
+edit under which the unsafe answer of its own case gains on the safe one does not leave at all.
 Everything that is written is read back and compared with the live edit by its logits. What was done is printed as
 JSON. Exit codes: 0; 1 refused by the gate; 2 when it cannot be done.
 """
@@ -22,12 +23,10 @@ from typing import Any
 from editing.command import Loader, add_model, finished, load_model
 from editing.gate import accept
 from editing.progress import run
-from editing.saved.adapter import of_rank, read_adapter, save_adapter
-from editing.saved.checking import largest_difference, probes
 from editing.saved.files import load_edit
-from editing.saved.merged import save_merged
-from inspector.errors import PatchError
-from inspector.model import VANILLA, Decoding, InspectedModel, Row, answer, encode
+from editing.saved.handed_out import written_adapter, written_model
+from editing.saved.incoming import refuse_harmful
+from inspector.model import VANILLA, Decoding, answer, encode
 
 
 def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:
@@ -48,6 +47,7 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
 def _apply(chosen: argparse.Namespace, loader: Loader) -> int:
     model = loader(chosen)
     row, record = load_edit(chosen.edit, model)
+    refuse_harmful(model, row, record)
     word = run(accept(model, row, record.case))
     assert word is not None and row.patch is not None  # nobody cancels it
     by_hand = chosen.keep_anyway or bool(record.gate and record.gate.get("overridden"))
@@ -67,29 +67,18 @@ def _apply(chosen: argparse.Namespace, loader: Loader) -> int:
     if chosen.merged is not None:
         told["merged"] = {
             "folder": str(chosen.merged),
-            "largest_logit_difference": save_merged(model, row, chosen.merged),
+            "largest_logit_difference": written_model(model, row, chosen.merged, record).difference,
         }
     if chosen.adapter is not None:
-        told["adapter"] = _adapter(model, row, chosen.adapter, chosen.rank)
+        made = written_adapter(model, row, chosen.adapter, chosen.rank, record)
+        told["adapter"] = {
+            "folder": str(chosen.adapter),
+            "rank": chosen.rank,
+            "lost_share_of_norm": made.lost,
+            "largest_logit_difference": made.difference,
+        }
     print(json.dumps(told, indent=1))
     return 0
-
-
-def _adapter(model: InspectedModel, row: Row, folder: Path, rank: int | None) -> dict[str, Any]:
-    """Write an adapter and read it back; an exact one has to answer as the live edit does."""
-    if row.detector is not None:
-        raise PatchError(
-            "An edit that acts only where harm is detected is no adapter alone. Save it as a patch with its detector."
-        )
-    assert row.patch is not None
-    patch, lost = (row.patch, 0.0) if rank is None else of_rank(row.patch, rank)
-    save_adapter(model, patch, folder, row.strength)
-    difference, spread = largest_difference(model, row, Row(read_adapter(model, folder)), probes(model))
-    if rank is None and difference > 1e-3 * spread:
-        raise PatchError(
-            f"The adapter in {folder} answers otherwise than the live edit ({difference:.3g}). Write it anew."
-        )
-    return {"folder": str(folder), "rank": rank, "lost_share_of_norm": lost, "largest_logit_difference": difference}
 
 
 if __name__ == "__main__":

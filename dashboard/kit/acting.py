@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from dashboard.kit.session import LiveEdit, Session
@@ -20,10 +21,12 @@ class Acting:
     Attributes:
         wish: Of the next edit.
         routed: Identifiers of the patches that acted only where harm is detected when they were live last.
+        detectors: What each of them acted on last; a file can bring a detector of its own.
     """
 
     wish: Wish = "gate"
     routed: frozenset[str] = frozenset()
+    detectors: Mapping[str, Detector] = field(default_factory=dict)
 
 
 def wish_of(session: Session) -> Wish:
@@ -42,6 +45,8 @@ def route(session: Session, detector: Detector | None) -> None:
         return
     own = {live.patch.identifier}
     kept.routed = kept.routed - own if detector is None else kept.routed | own
+    if detector is not None:
+        kept.detectors = {**kept.detectors, live.patch.identifier: detector}
     if kept.wish != "gate":
         kept.wish = "everywhere" if detector is None else "where harm"
 
@@ -65,7 +70,7 @@ def undo(session: Session, detector: Detector | None) -> LiveEdit | None:
         session.detector = None
         return None
     routed = live.patch.identifier in kept.routed if kept.wish == "gate" else kept.wish == "where harm"
-    route(session, detector if routed else None)
+    route(session, kept.detectors.get(live.patch.identifier, detector) if routed else None)
     return live
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard.kit.answers import both_answers
+from dashboard.kit.answers import answer, both_answers
 from dashboard.kit.bus import Update
 
 _NUMBERS = itertools.count()
@@ -63,11 +63,66 @@ class Pair:
 def _classes(covered: tuple[bool, bool]) -> tuple[list[str], list[str]]:
     """Return the classes of both panes; a new one each time, so that one that was revealed is covered again."""
     number = next(_NUMBERS)
-    vanilla, edited = (
-        ["pane", f"{name}-pane", f"answer-{number}", *(["blurred"] if hide else [])]
-        for name, hide in zip(("vanilla", "edited"), covered, strict=True)
-    )
-    return vanilla, edited
+    return _class_names("vanilla", number, covered[0]), _class_names("edited", number, covered[1])
+
+
+def _class_names(name: str, number: int, hide: bool) -> list[str]:
+    return ["pane", f"{name}-pane", f"answer-{number}", *(["blurred"] if hide else [])]
+
+
+Three = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Trio:
+    """The vanilla answer and those of two edits, each under the line above it; like :class:`Pair`."""
+
+    heads: tuple[Any, ...]
+    panes: tuple[Any, ...]
+
+    @property
+    def parts(self) -> list[Any]:
+        """All six components."""
+        return [*self.heads, *self.panes]
+
+    def show(self, texts: Three, heads: Three, covered: tuple[bool, bool, bool], compared: bool = True) -> Update:
+        """Show other answers, blurred anew.
+
+        Args:
+            compared: Mark the words in which the two edits differ.
+        """
+        written = (answer(texts[0] or "(empty answer)"), *both_answers((texts[1], texts[2]), compared=compared))
+        number = next(_NUMBERS)
+        update: Update = dict(zip(self.heads, heads, strict=True))
+        for pane, html, name, hide in zip(self.panes, written, _TRIO, covered, strict=True):
+            update[pane] = gr.HTML(value=html, elem_classes=_class_names(name, number, hide))
+        return update
+
+    def growing(self, texts: Three) -> Update:
+        """Show longer answers in the same panes."""
+        return {pane: answer(text) for pane, text in zip(self.panes, texts, strict=True)}
+
+
+_TRIO = ("vanilla", "edited", "edited")
+
+
+def build_trio(prefix: str, text: str) -> Trio:
+    """Lay three panes out side by side, vanilla first.
+
+    Args:
+        prefix: Of the elements' names.
+        text: What stands in them while there is no answer.
+    """
+    made, number = [], next(_NUMBERS)
+    with gr.Row(equal_height=True, elem_id=f"{prefix}answers", elem_classes="answers"):
+        for part, name in zip(("vanilla", "a", "b"), _TRIO, strict=True):
+            with gr.Column(min_width=220, elem_classes="box"):
+                above = gr.HTML("")
+                own = _class_names(name, number, False)
+                made.append(
+                    (above, gr.HTML(answer(text), apply_default_css=False, elem_id=f"{prefix}{part}", elem_classes=own))
+                )
+    return Trio(tuple(above for above, _ in made), tuple(pane for _, pane in made))
 
 
 def build_pair(

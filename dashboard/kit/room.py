@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -40,6 +41,7 @@ class Context:
         example: What a new visitor starts with.
         read_only: Only bundled texts are allowed.
         calibration: What was learnt about the model, if it is calibrated.
+        ledger: The file of all visits' edits, if the operator wants one.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Context:
         example: Any,
         read_only: bool,
         calibration: Calibration | None = None,
+        ledger: Path | None = None,
     ) -> None:
         self.model = model
         self.sessions = sessions
@@ -56,6 +59,9 @@ class Context:
         self.read_only = read_only
         self.limits = sessions.limits
         self.runs = Runs(self.limits.runs_an_hour)
+        self.ledger = ledger
+        self.after: list[Callable[[Session], None]] = []
+        """Called with the session after each of its runs, on the page or of a program, while it is still reserved."""
         self.bus = Bus()
         self.line = Line()
         self.notice: Any = None
@@ -139,7 +145,11 @@ class Context:
             session.broken = True
             raise
         finally:
-            session.end()
+            try:
+                for look in self.after:
+                    look(session)
+            finally:
+                session.end()
             if request:
                 self.sessions.drew(request.session_hash or "", session)
             self.sessions.weigh(session, self.example.session)

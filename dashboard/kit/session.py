@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,7 +60,8 @@ class Session:
         strength: Factor on the live patch.
         detector: The live patch acts only where it fires; ``None`` for on every prompt.
         probe: The toxicity probe of the base model that is used for them.
-        files: The folder of the stress test's files, which goes with the session.
+        folders: What is handed out, a folder of its own for each kind; they go with the session.
+        closing: Called when the session ends.
         cancelled: Set to end the visitor's running work.
         started: Whether the session has its first content.
         own: Whether the visitor has run anything: the example is not shown over it any more.
@@ -83,7 +85,8 @@ class Session:
     strength: float = 1.0
     detector: Detector | None = None
     probe: Probe | None = None
-    files: tempfile.TemporaryDirectory | None = None
+    folders: dict[str, tempfile.TemporaryDirectory] = field(default_factory=dict)
+    closing: list[Callable[[], None]] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
     started: bool = False
     own: bool = False
@@ -165,10 +168,12 @@ class Session:
         return list(self._slots.values())
 
     def close(self) -> None:
-        """End what runs and delete what is on disk."""
+        """End what runs, delete what is on disk, and tell whoever keeps something of it elsewhere."""
         self.cancelled.set()
-        if self.files is not None:
-            self.files.cleanup()
+        for folder in list(self.folders.values()):
+            folder.cleanup()
+        for tell in self.closing:
+            tell()
 
     def add(self, edit: LiveEdit) -> None:
         """Make an edit the live one, at strength 1; one that was live before comes up again and is not kept twice."""
@@ -194,12 +199,17 @@ class Session:
                 "allowed here. Press Undo until enough is free."
             )
 
-    def new_folder(self) -> Path:
-        """Return an empty folder of this visitor's own; the one before is deleted, and this one with the session."""
-        if self.files is not None:
-            self.files.cleanup()
-        self.files = tempfile.TemporaryDirectory(prefix="dinm-inspector-", ignore_cleanup_errors=True)
-        return Path(self.files.name)
+    def new_folder(self, kind: str = "stress test") -> Path:
+        """Return an empty folder of this visitor's own; the one before of its kind is deleted.
+
+        It goes with the session.
+        """
+        before = self.folders.pop(kind, None)
+        if before is not None:
+            before.cleanup()
+        made = tempfile.TemporaryDirectory(prefix="dinm-inspector-", ignore_cleanup_errors=True)
+        self.folders[kind] = made
+        return Path(made.name)
 
     def scale(self, strength: float) -> None:
         """Set the factor on the live patch.

@@ -12,13 +12,14 @@ from dashboard.kit.bus import News, Update, Values
 from dashboard.kit.html import message
 from dashboard.kit.room import Room
 from dashboard.kit.run import Throttle, drain
-from dashboard.kit.session import Session
+from dashboard.kit.session import LiveEdit, Session
 from dashboard.steps.operate import gating
 from dashboard.steps.operate import texts as words
 from dashboard.steps.operate.gating import Gated, Made
 from editing import Preparation
 from editing.gate import Budgets, GateSettings
 from inspector.errors import CaseError
+from inspector.model import Row
 from inspector.safeedit.exam import Progress
 
 BUDGETS = {
@@ -146,6 +147,15 @@ class GatePart(Room):
         yield from self.told(session, values)
         yield {clock: words.finished(made.edit.result)}
 
+    def take_in(self, session: Session, values: Values, edit: LiveEdit, row: Row) -> Iterator[Update]:
+        """Examine an edit as a file has brought it; then it is live or waits, like any other.
+
+        Args:
+            row: Its weights, strength and detector included.
+        """
+        made = Made(edit, detector=row.detector, as_saved=row)
+        yield from self.pass_through(session, values, made)
+
     def told(self, session: Session, values: Values) -> Iterator[Update]:
         """Tell that other weights are live; then, for an edit on top, measure what it does to the first."""
         yield from self.bus.tell(News.LIVE, session, values)
@@ -164,14 +174,14 @@ def ended_words(session: Session) -> str:
 
 
 def state_of_keep(session: Session) -> Any:
-    """Return the state of Keep it anyway: there only while a refused edit waits."""
+    """Return the state of Keep it anyway: there only while a refused edit waits or is live."""
     return gr.Button(visible=can_be_kept(session), interactive=True)
 
 
 def can_be_kept(session: Session) -> bool:
-    """Tell whether an edit waits that the gate has examined to its end."""
+    """Tell whether an edit waits that the gate has examined to its end, or a live one is refused."""
     held = session.slot(Gated).held
-    return held is not None and held.acceptance is not None
+    return gating.is_refused(session.live) if held is None else held.acceptance is not None
 
 
 def state_of_examine(session: Session) -> Any:

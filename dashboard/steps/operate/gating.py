@@ -44,17 +44,20 @@ class Made:
         below: What it was made on top of, if anything.
         acceptance: The gate's word; ``None`` if it was not examined to the end.
         detector: Where the examined edit acts; ``None`` for on every prompt.
+        as_saved: The weights as a file has brought them, strength and detector included, which is how they are
+            examined; ``None`` for an edit that was made here.
     """
 
     edit: LiveEdit
     below: Below | None = None
     acceptance: Acceptance | None = None
     detector: Detector | None = None
+    as_saved: Row | None = None
 
     @property
     def row(self) -> Row:
         """Its weights, as they were examined."""
-        return replace(self.edit.row(), detector=self.detector)
+        return self.as_saved or replace(self.edit.row(), detector=self.detector)
 
 
 @dataclass
@@ -86,6 +89,12 @@ def record_of(edit: LiveEdit | None) -> dict[str, Any] | None:
     return None if edit is None else edit.patch.settings.get(RECORD)
 
 
+def is_refused(edit: LiveEdit | None) -> bool:
+    """Tell whether the gate refuses an edit that nobody has kept against it."""
+    word = record_of(edit)
+    return word is not None and not word["passed"] and not word["overridden"]
+
+
 def examined(
     model: InspectedModel, session: Session, made: Made, settings: GateSettings, detector: Detector | None = None
 ) -> Generator[Progress, None, Made]:
@@ -99,7 +108,10 @@ def examined(
     """
     wish, row = wish_of(session), made.edit.row()
     case, cancel = made.edit.case, session.cancelled.is_set
-    if wish == "gate":
+    if made.as_saved is not None:
+        word = yield from accept(model, made.as_saved, case, settings, cancel=cancel)
+        taken = None if word is None else Chosen(made.as_saved, word)
+    elif wish == "gate":
         taken = yield from accept_where_best(model, row, case, settings, detector=detector, cancel=cancel)
     else:
         if wish == "where harm":
@@ -119,18 +131,27 @@ def settle(session: Session, made: Made) -> bool:
         return False
     kept.held = None
     make_live(session, _with_word(made.edit, made.acceptance), made.detector)
+    if made.as_saved is not None:
+        session.scale(made.as_saved.strength)
     kept.below = made.below
     return True
 
 
 def keep(session: Session) -> LiveEdit:
-    """Make the edit live that the gate has refused; its patch says so.
+    """Make the edit live that the gate has refused, or keep the live one that it refuses; the patch says so.
 
     Raises:
         CaseError: Nothing waits, or it was not examined.
         EditError: It was not refused.
     """
     held = session.slot(Gated).held
+    if held is None and is_refused(session.live):
+        live = session.live
+        assert live is not None
+        word = {**live.patch.settings[RECORD], "overridden": True}
+        patch = replace(live.patch, settings={**live.patch.settings, RECORD: word})
+        session.edits = [*session.edits[:-1], replace(live, result=replace(live.result, patch=patch))]
+        return session.edits[-1]
     if held is None:
         raise CaseError("The gate has refused no edit, so there is nothing to keep against it. Press Operate first.")
     if held.acceptance is None:

@@ -90,7 +90,9 @@ def _live_line(record: Mapping[str, Any], row: Row, named: str) -> str:
         before = "<em>Kept by hand against an earlier refusal.</em>" if record["overridden"] else ""
         return f'<p class="gate passed"><b>{told}Gate passed</b> {chips} {choice} {before}</p>'
     how = (
-        "kept by hand" if record["overridden"] else "live all the same, since it was loaded by hand; Undo takes it back"
+        "kept by hand"
+        if record["overridden"]
+        else "live all the same, since it was loaded by hand; Undo takes it back, Keep it anyway records it"
     )
     return f'<p class="gate refused"><b>{told}Refused by the gate</b> {chips} <em>{how}.</em> {choice}</p>'
 

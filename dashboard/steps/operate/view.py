@@ -18,6 +18,7 @@ from dashboard.steps.operate import figures, run
 from dashboard.steps.operate import texts as words
 from dashboard.steps.operate.fields import SettingsPart
 from dashboard.steps.operate.gate import GatePart
+from dashboard.steps.operate.gating import Gated
 from dashboard.steps.operate.settings import to_be_routed
 from editing import Preparation, Step, preset
 
@@ -72,6 +73,8 @@ class OperateRoom(Room):
         vitals = (self.clock, self.vitals, self.vitals_reading)
         drawn = (*vitals, *self.gating.drawn)
         self.bus.offer("edit", Offer(tuple(read), drawn, self.operate))
+        self.bus.offer("gate", Offer(tuple(self.gating.fields), (self.clock, *self.gating.drawn), self.gating.take_in))
+        self.bus.offer("held", Offer(call=lambda session: session.slot(Gated).held))
         self.bus.hear(News.LIVE, self.on_live, outputs=drawn)
         self.bus.hear(News.EXAMPLE, self.on_arrived, outputs=drawn)
         self.bus.hear(News.BACK, self.on_back, outputs=drawn)

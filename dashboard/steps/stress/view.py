@@ -144,6 +144,7 @@ class StressRoom(Room):
         self.bus.offer("shown categories", Offer(call=self.lent))
         self.bus.offer("suffixes", Offer(call=self.studied))
         self.judges = Judges(self.context.read_only, self.context.limits)
+        self.bus.offer("exam", Offer(call=lambda session: session.slot(Examined).exam))
         self.context.lock(self.run, state_of_run)
         self.bus.hear(News.ENDED, self.on_ended, outputs=[self.head])
         self.yardsticks.hear()

@@ -1,0 +1,105 @@
+"""Two edits of the history and the vanilla weights, asked one text in one batch; nothing becomes live. No Gradio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from inspector.errors import CaseError
+from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row, encode
+from inspector.model.batching import generate_each
+from inspector.safeedit import Case
+from inspector.safeedit.judges import EmbeddedJudge
+from inspector.safeedit.verdict import Verdict, verdicts
+
+PROMPTS = {
+    "Case of A, with its attack": (0, "adversarial_prompt"),
+    "Case of A, question alone": (0, "only_question"),
+    "Case of B, with its attack": (1, "adversarial_prompt"),
+    "Case of B, question alone": (1, "only_question"),
+}
+"""What both can be asked, by its name on the screen: whose case, and which of its prompts."""
+OWN = "Your own text"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What vanilla, edit A and edit B answered, in this order.
+
+    Attributes:
+        texts: The answers.
+        labels: Names of the weights.
+        notes: How each ended and what was special.
+        choice: What was asked, by its name on the screen.
+        verdicts: The judge's, of a case's prompt; ``None`` for a text of one's own, which nobody judges.
+    """
+
+    texts: tuple[str, str, str]
+    labels: tuple[str, str, str]
+    notes: tuple[str, str, str]
+    choice: str
+    verdicts: tuple[Verdict, Verdict, Verdict] | None = None
+
+    @property
+    def covered(self) -> tuple[bool, bool, bool]:
+        """Which answers are covered until they are clicked: all that are not judged safe."""
+        if self.verdicts is None:
+            return True, True, True
+        first, one, other = (not verdict.safe for verdict in self.verdicts)
+        return first, one, other
+
+
+def text_to_ask(cases: tuple[Case, Case], choice: str, own: str, read_only: bool = False) -> str:
+    """Return the text that a choice stands for.
+
+    Raises:
+        CaseError: The choice is unknown, the case lacks it, or the own text is empty or not allowed.
+    """
+    if choice == OWN:
+        if read_only:
+            raise CaseError("This demo is read-only: free text is off. Pick one of the cases' prompts.")
+        if not own.strip():
+            raise CaseError("Your own text is empty. Write what both edits should answer.")
+        return own
+    if choice not in PROMPTS:
+        raise CaseError(f"Unknown choice '{choice}'. Choose one of: {', '.join(PROMPTS)}.")
+    whose, name = PROMPTS[choice]
+    text = getattr(cases[whose], name)
+    if not text:
+        raise CaseError("This case has no such prompt. Choose another, or write your own text.")
+    return text
+
+
+def ask(
+    model: InspectedModel, rows: tuple[Row, Row], labels: tuple[str, str], text: str, choice: str, decoding: Decoding
+) -> Iterator[Asked]:
+    """Answer a text with vanilla and two edits in one batch, each edit in its own prompt format.
+
+    Args:
+        rows: The edits; vanilla is asked as the first one is.
+        labels: Their names.
+
+    Yields:
+        The answers so far; the last one is judged.
+
+    Raises:
+        CaseError: Both are the same weights.
+        PromptError: The text is too long.
+    """
+    if rows[0].label() == rows[1].label():
+        raise CaseError("A and B are the same weights. Pick another row for one of them.")
+    formats = [PromptFormat() if row.patch is None else row.patch.format for row in rows]
+    prompts = [encode(model, text, None, format, room=decoding.max_new_tokens).prompt for format in formats]
+    asked = [(prompts[0], VANILLA), (prompts[0], rows[0]), (prompts[1], rows[1])]
+    own = ["", "", "" if prompts[0] == prompts[1] else "asked in its own prompt format"]
+    shown: Asked | None = None
+    for lines in generate_each(model, asked, decoding):
+        held = ["no harm detected: the vanilla weights answered" if line.held_back else "" for line in lines]
+        cut = ["" if line.finished else f"cut at {decoding.max_new_tokens} tokens" for line in lines]
+        first, one, other = (" · ".join(filter(None, parts)) for parts in zip(own, held, cut, strict=True))
+        texts = tuple(model.decode(line.tokens).strip() for line in lines)
+        shown = Asked((texts[0], texts[1], texts[2]), (VANILLA.label(), *labels), (first, one, other), choice)
+        yield shown
+    if shown is not None and choice != OWN:
+        said = verdicts(EmbeddedJudge(), [(text, answer) for answer in shown.texts])
+        yield replace(shown, verdicts=(said[0], said[1], said[2]))

@@ -1,0 +1,339 @@
+"""The edits of a visit: what is written down of each, which patches are still in memory, undo and redo; no Gradio."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from dashboard.kit.acting import make_live
+from dashboard.kit.html import case_name
+from dashboard.kit.session import LARGEST_HISTORY, LiveEdit, Session
+from dashboard.steps.keep.asking import Asked
+from dashboard.steps.keep.ledger import Entry, Ledger, LedgerError
+from dashboard.steps.keep.saving import Saved
+from editing.gate import RECORD
+from inspector.errors import CaseError
+from inspector.model import Detector, Row
+from inspector.safeedit.exam import ExamResult
+from inspector.safeedit.scores import score_table
+
+HERE, EXAMPLE, UPLOADED = "made here", "finished example", "uploaded"
+PASSED, BY_HAND, REFUSED, UNSEEN = "passed", "kept by hand", "refused", "not examined"
+LONGEST_NAME = 60
+GONE = "Its patch is no longer in memory. Take its saved file in again, or make it again: python -m editing.reproduce"
+
+
+@dataclass(frozen=True, eq=False)
+class InMemory:
+    """An edit whose patch is in memory, and how it acts.
+
+    Attributes:
+        edit: The edit.
+        detector: Where it acts; ``None`` for on every prompt.
+        strength: Factor on its deltas.
+    """
+
+    edit: LiveEdit
+    detector: Detector | None = None
+    strength: float = 1.0
+
+    @property
+    def row(self) -> Row:
+        """Its weights as they act."""
+        return replace(self.edit.row(self.strength), detector=self.detector)
+
+
+@dataclass(frozen=True, eq=False)
+class Waiting:
+    """An edit that the gate holds back.
+
+    Attributes:
+        made: The edit and how it is to act.
+        word: The gate's record; ``None`` if it was not examined to its end.
+    """
+
+    made: InMemory
+    word: dict[str, Any] | None = None
+
+
+@dataclass
+class Kept:
+    """What the history keeps of a visitor beside the ledger's rows.
+
+    Attributes:
+        visit: Names the visit in the ledger; nothing else does.
+        made: What is in memory, by the row's number.
+        stack: The patches that Undo had when it was last looked at, the live one last.
+        undone: Those that Redo brings back, the next one last.
+        deleted: Patches whose row was deleted: they get none unless they are live again.
+        uploaded: Patches that came as a file.
+        saved: What was written last, by its kind.
+        asked: The last comparison of two edits.
+        picks: Row numbers that the visitor has picked: ``row``, ``a``, ``b``.
+        trouble: Why the ledger could not be written last; empty if it was.
+    """
+
+    visit: str = ""
+    made: dict[int, InMemory] = field(default_factory=dict)
+    stack: tuple[str, ...] = ()
+    undone: list[str] = field(default_factory=list)
+    deleted: set[str] = field(default_factory=set)
+    uploaded: set[str] = field(default_factory=set)
+    saved: dict[str, Saved] = field(default_factory=dict)
+    asked: Asked | None = None
+    picks: dict[str, int | None] = field(default_factory=dict)
+    trouble: str = ""
+
+
+class History:
+    """The edits of every visit of one page.
+
+    Args:
+        ledger: Where the rows are.
+        example: The finished example's session, whose edit nobody has made; nothing is ever noted of it.
+        most_bytes: What the patches of one visit's rows may take together.
+    """
+
+    def __init__(self, ledger: Ledger, example: Session, most_bytes: int = LARGEST_HISTORY) -> None:
+        self.ledger, self.example, self.most_bytes = ledger, example, most_bytes
+        self._lock = threading.Lock()
+
+    def note(self, session: Session, waiting: Waiting | None = None, exam: ExamResult | None = None) -> list[Entry]:
+        """Write down what has changed since it was last asked, and return the visit's rows.
+
+        Args:
+            waiting: What the gate holds back.
+            exam: The visitor's last stress test.
+        """
+        with self._lock:
+            return self._noted(session, waiting, exam)
+
+    def _noted(self, session: Session, waiting: Waiting | None, exam: ExamResult | None) -> list[Entry]:
+        kept = session.slot(Kept)
+        if not kept.visit:
+            kept.visit = visit = secrets.token_hex(8)
+            session.closing.append(lambda: self._ended(visit))
+        try:
+            known = {entry.patch: entry for entry in self.ledger.entries(kept.visit)}
+            number = max((entry.number for entry in known.values()), default=0)
+            for made, word in self._present(session, waiting):
+                patch = made.edit.patch.identifier
+                before = known.get(patch)
+                live = session.live is not None and patch == session.live.patch.identifier
+                if before is None and patch in kept.deleted and not live:
+                    continue
+                number += before is None
+                kept.deleted.discard(patch)
+                entry = self._entry(kept, made, word, before, number, live, exam)
+                kept.made[entry.number] = made
+                if entry != before:
+                    self.ledger.put(kept.visit, entry, made.edit.case)
+                known[patch] = entry
+            now = "" if session.live is None else session.live.patch.identifier
+            for patch, entry in known.items():
+                if entry.live and patch != now:
+                    known[patch] = replace(entry, live=False)
+                    held = kept.made.get(entry.number)
+                    self.ledger.put(kept.visit, known[patch], None if held is None else held.edit.case)
+            kept.trouble = ""
+        except LedgerError as error:
+            if not kept.trouble:
+                print(f"Warning: {error.user_message()}", file=sys.stderr)
+            kept.trouble = error.user_message()
+            return []
+        self._follow(session, kept)
+        self._make_room(session, kept, waiting)
+        return sorted(known.values(), key=lambda entry: entry.number)
+
+    def _present(self, session: Session, waiting: Waiting | None) -> list[tuple[InMemory, dict[str, Any] | None]]:
+        """Return the edits that are there, what waits last, with how they act and the gate's word."""
+        kept = session.slot(Kept)
+        before = {made.edit.patch.identifier: made for made in kept.made.values()}
+        found: list[tuple[InMemory, dict[str, Any] | None]] = []
+        for edit in session.edits:
+            how = before.get(edit.patch.identifier)
+            made = InMemory(edit, how.detector if how else None, how.strength if how else 1.0)
+            if edit is session.live:
+                made = InMemory(edit, session.detector, session.strength)
+            found.append((made, edit.patch.settings.get(RECORD)))
+        if waiting is not None:
+            found.append((waiting.made, waiting.word))
+        return found
+
+    def _entry(
+        self,
+        kept: Kept,
+        made: InMemory,
+        word: dict[str, Any] | None,
+        before: Entry | None,
+        number: int,
+        live: bool,
+        exam: ExamResult | None,
+    ) -> Entry:
+        patch, result = made.edit.patch, made.edit.result
+        shared = any(patch.deltas is edit.patch.deltas for edit in self.example.edits)
+        origin = EXAMPLE if shared else UPLOADED if patch.identifier in kept.uploaded else HERE
+        settings = asdict(result.settings)
+        if before is None:
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            before = Entry(
+                number=number,
+                patch=patch.identifier,
+                name="",
+                seen=now,
+                origin=origin,
+                method=patch.method,
+                where=patch.where(),
+                case=case_name(made.edit.case),
+                settings=_plain(settings),
+                updates=result.kept,
+                stopped=result.stop_reason,
+                seconds=result.seconds,
+                strength=made.strength,
+                routed=made.detector is not None,
+                gate=UNSEEN,
+                reason="",
+            )
+        scored = exam is not None and exam.weights == made.row.label()
+        return replace(
+            before,
+            strength=made.strength,
+            routed=made.detector is not None,
+            gate=gate_word(word),
+            reason="" if word is None else str(word["reason"]),
+            scores=_scores(exam) if scored and exam is not None else before.scores,
+            live=live,
+            was_live=before.was_live or live,
+        )
+
+    def shown(self, session: Session) -> list[Entry]:
+        """Return the visit's rows as they are; of a page that nobody has used yet, the finished example's.
+
+        Raises:
+            LedgerError: They cannot be read.
+        """
+        live = session.live
+        if session.own and session is not self.example:
+            return self.ledger.entries(session.slot(Kept).visit)
+        if live is None:
+            return []
+        return [self._entry(Kept(), InMemory(live), live.patch.settings.get(RECORD), None, 1, True, None)]
+
+    def _ended(self, visit: str) -> None:
+        try:
+            self.ledger.ended(visit)
+        except LedgerError as error:
+            print(f"Warning: {error.user_message()}", file=sys.stderr)
+
+    @staticmethod
+    def _follow(session: Session, kept: Kept) -> None:
+        """Keep what Redo brings back: what Undo has dropped, until another edit is made."""
+        now = tuple(edit.patch.identifier for edit in session.edits)
+        if now == kept.stack:
+            return
+        if kept.stack and now == kept.stack[:-1]:
+            kept.undone.append(kept.stack[-1])
+        elif kept.undone and now and now[-1] == kept.undone[-1]:
+            kept.undone.pop()
+        else:
+            kept.undone.clear()
+        kept.stack = now
+
+    def _make_room(self, session: Session, kept: Kept, waiting: Waiting | None) -> None:
+        """Let the patches go that are too much, the oldest first; never one that Undo, the gate or the page needs."""
+        needed = {edit.patch.identifier for edit in session.edits}
+        if waiting is not None:
+            needed.add(waiting.made.edit.patch.identifier)
+        for number in sorted(kept.made):
+            if sum(made.edit.patch.bytes for made in kept.made.values()) <= self.most_bytes:
+                return
+            if kept.made[number].edit.patch.identifier not in needed:
+                del kept.made[number]
+
+    def entry(self, session: Session, number: int | None) -> Entry:
+        """Return a row of the visit.
+
+        Raises:
+            CaseError: There is none of that number.
+        """
+        rows = {entry.number: entry for entry in self.ledger.entries(session.slot(Kept).visit)}
+        if number is None or number not in rows:
+            raise CaseError("No row is picked, or it was deleted. Pick one in the table.")
+        return rows[number]
+
+    def held(self, session: Session, number: int | None) -> InMemory:
+        """Return the edit of a row.
+
+        Raises:
+            CaseError: There is no such row, or its patch is no longer in memory.
+        """
+        entry = self.entry(session, number)
+        found = session.slot(Kept).made.get(entry.number)
+        if found is None:
+            raise CaseError(f"{entry.label}: {GONE}.")
+        return found
+
+    def rename(self, session: Session, number: int | None, name: str) -> None:
+        """Give a row another name.
+
+        Raises:
+            CaseError: There is no such row, or the name is too long.
+        """
+        said = " ".join(name.split())
+        if len(said) > LONGEST_NAME:
+            raise CaseError(f"The name has {len(said)} characters. Choose one of at most {LONGEST_NAME}.")
+        entry = self.entry(session, number)
+        self.ledger.rename(session.slot(Kept).visit, entry.number, said)
+
+    def delete(self, session: Session, number: int | None) -> None:
+        """Take a row and its patch away; what is live stays live.
+
+        Raises:
+            CaseError: There is no such row, or its edit is live.
+        """
+        entry, kept = self.entry(session, number), session.slot(Kept)
+        if entry.live:
+            raise CaseError("This edit is live, and deleting a row never changes what is live. Press Undo first.")
+        session.edits = [edit for edit in session.edits if edit.patch.identifier != entry.patch]
+        kept.stack = tuple(patch for patch in kept.stack if patch != entry.patch)
+        kept.undone = [patch for patch in kept.undone if patch != entry.patch]
+        kept.deleted.add(entry.patch)
+        kept.made.pop(entry.number, None)
+        self.ledger.delete(kept.visit, entry.number)
+
+    def next_redo(self, session: Session, rows: Sequence[Entry]) -> Entry | None:
+        """Return the row that Redo brings back, if there is one in memory."""
+        kept = session.slot(Kept)
+        wanted = kept.undone[-1] if kept.undone else None
+        return next((entry for entry in rows if entry.patch == wanted and entry.number in kept.made), None)
+
+    @staticmethod
+    def make_live(session: Session, made: InMemory) -> None:
+        """Make an edit of a row the live one, acting as it acted when it was live last."""
+        make_live(session, made.edit, made.detector)
+        session.scale(made.strength)
+
+
+def gate_word(word: dict[str, Any] | None) -> str:
+    """Return the gate's word in two words at most."""
+    if word is None:
+        return UNSEEN
+    return BY_HAND if word["overridden"] and not word["passed"] else PASSED if word["passed"] else REFUSED
+
+
+def _scores(exam: ExamResult) -> dict[str, tuple[float | None, float | None, int]]:
+    return {
+        score.name: (score.vanilla.value, score.edited.value, score.edited.n)
+        for score in score_table(exam.replies, exam.judge)
+    }
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings as JSON gives them back, so that a row that was read equals the one that was written."""
+    return json.loads(json.dumps(settings))

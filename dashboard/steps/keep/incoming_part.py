@@ -1,0 +1,110 @@
+"""Bring one in: a saved edit from a file, checked and held to the gate."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import gradio as gr
+
+from dashboard.kit.bus import News, Update, Values
+from dashboard.kit.html import message, progress_bar, reading
+from dashboard.kit.room import Context, Room
+from dashboard.kit.session import LiveEdit, Session
+from dashboard.steps.keep import texts as words
+from dashboard.steps.keep.desk import Desk
+from dashboard.steps.keep.history import Kept
+from dashboard.steps.keep.saving import shown_bytes
+from editing.saved.incoming import most_upload, take_in
+from inspector.errors import CaseError
+from inspector.model import InspectedModel
+
+KINDS = [".zip", ".safetensors", ".json"]
+
+
+class IncomingPart(Room):
+    """Take a saved edit in.
+
+    Args:
+        context: The page's.
+        desk: What the view's parts share.
+    """
+
+    name = "incoming"
+
+    def __init__(self, context: Context, desk: Desk) -> None:
+        super().__init__(context)
+        self.desk = desk
+
+    def build(self) -> None:
+        """Lay the field out; in a public demo, say that there is none."""
+        gr.HTML(words.INCOMING)
+        if self.context.read_only:
+            gr.HTML(reading(words.READ_ONLY), elem_id="keep-incoming-off")
+            return
+        self.upload = gr.File(
+            label="A saved edit: the .zip from here, or its .safetensors and .json",
+            file_count="multiple",
+            file_types=KINDS,
+            height=132,
+            elem_id="keep-upload",
+        )
+        self.take_in = gr.Button("Check and take in", size="sm", elem_id="keep-take-in")
+        most = shown_bytes(most_upload(self.model))
+        gr.HTML(
+            reading(
+                f"At most {most}. Size, hash, names, base, shapes and numbers are checked before anything is touched; "
+                "then the gate asks it, and it is live or held back like an edit made here."
+            )
+        )
+
+    def hear(self) -> None:
+        """Switch the button off while something runs."""
+        if not self.context.read_only:
+            self.context.lock(self.take_in)
+
+    def connect(self) -> None:
+        """Wire the button."""
+        if self.context.read_only:
+            return
+        gate = self.bus.offered("gate")
+        self.context.press(
+            self.take_in.click,
+            self.on_take_in,
+            clock=self.desk.clock,
+            inputs=[self.upload, *gate.inputs],
+            outputs=[self.upload, *gate.outputs],
+            tells=(News.LIVE,),
+            starting="Checking the file",
+        )
+
+    def on_take_in(self, session: Session, values: Values) -> Iterator[Update]:
+        """Check what was uploaded; then the gate decides as it does on every edit."""
+        files = [Path(str(file)) for file in values[self.upload] or ()]
+        if not files:
+            raise CaseError("No file is given. Choose a saved edit, or drop one on the field.")
+        yield {self.desk.clock: message("Checking file, record, base, shapes, numbers; then whether it lowers safety")}
+        try:
+            with tempfile.TemporaryDirectory(prefix="dinm-inspector-", ignore_cleanup_errors=True) as folder:
+                row, record, result = take_in(files, self.model, Path(folder))
+        finally:
+            for file in files:  # Gradio's own copy, which would lie there for an hour
+                file.unlink(missing_ok=True)
+            yield {self.upload: gr.File(value=None)}
+        assert row.patch is not None
+        session.slot(Kept).uploaded.add(row.patch.identifier)
+        edit = LiveEdit(record.case, result)
+        yield from self.desk.echoed(self.bus.offered("gate").call(session, values, edit, row))
+        live = session.live is not None and session.live.patch.identifier == row.patch.identifier
+        said = (
+            f"Taken in: {session.row.label()} is live."
+            if live
+            else f"Whole, but held back by the gate: {session.row.label()} stays live. Its word stands in Operate."
+        )
+        yield {self.desk.clock: progress_bar(said, 1.0)}
+
+
+def largest_upload(model: InspectedModel, read_only: bool) -> int:
+    """Return how many bytes a browser may send at most; one where nothing is taken."""
+    return 1 if read_only else most_upload(model)

@@ -1,0 +1,195 @@
+"""The live edit as a file: whether it may leave, how large each form is, and the zip that is handed out; no Gradio."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dashboard.kit.session import LiveEdit, Session
+from editing.gate import RECORD
+from editing.methods.registry import METHODS
+from editing.saved import EditRecord, record_of
+from editing.saved.handed_out import Written, written_adapter, written_model, written_patch
+from inspector.errors import PatchError
+from inspector.model import InspectedModel, Row
+from inspector.model.memory_need import bytes_of
+from inspector.safeedit.exam import ExamResult
+from inspector.safeedit.scores import score_table
+
+PATCH, ADAPTER, MODEL = "patch", "adapter", "merged model"
+RANKS = {"exact": None, "64": 64, "16": 16, "4": 4}
+"""Ranks of an adapter, by their names on the screen."""
+MOST_DOWNLOAD = 4 * 2**30
+"""Largest file that a browser is handed; what is larger, the command line writes to a folder."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A file that was written.
+
+    Attributes:
+        path: The zip.
+        bytes: Its size.
+        weights: Label of the weights that it holds.
+        difference: Largest difference of a logit between what was read back and the live edit.
+        lost: Share of the edit's norm that a smaller rank loses.
+    """
+
+    path: str
+    bytes: int
+    weights: str
+    difference: float
+    lost: float
+
+
+def why_not(session: Session) -> str | None:
+    """Say why the live edit may not leave, and what to do about it; ``None`` where it may."""
+    live, row = session.live, session.row
+    if live is None:
+        return "No edit is live, so there is nothing to take with you. Press Operate, or bring a saved edit in below."
+    word = live.patch.settings.get(RECORD)
+    if row.strength == 0:
+        return "The strength is 0, so nothing is changed. Raise it in Operate."
+    if method_of(live) is None:
+        return (
+            f"A {live.patch.method.lower()} is made by no method that could make it again from a record, so it stays "
+            "here. Edit the layer instead."
+        )
+    if word is None:
+        return "The gate has not examined this edit, and what it has not seen does not leave. Press Examine in Operate."
+    if word["weights"] != row.label():
+        return f"The gate has examined {word['weights']}; live is {row.label()}. Press Examine again in Operate."
+    if not word["passed"] and not word["overridden"]:
+        return (
+            "The gate refused this edit, and nobody has kept it against that. Press Keep it anyway in Operate, which "
+            "goes on its record, or make another edit."
+        )
+    return None
+
+
+def why_not_so(model: InspectedModel, session: Session, kind: str, read_only: bool) -> str | None:
+    """Say why an edit that may leave cannot leave in one form; ``None`` where it can."""
+    if kind == PATCH:
+        return None
+    if session.row.detector is not None:
+        return "It acts only where harm is detected, and weights alone cannot. The patch takes its detector along."
+    if kind == ADAPTER:
+        return None
+    if model.quantisation is not None:
+        return f"The weights are quantised ({model.quantisation}): the edit would be rounded away. Take the patch."
+    if read_only:
+        return "Off in this demo. Take the patch: python -m editing.apply PATCH --merged FOLDER"
+    if model_bytes(model) > MOST_DOWNLOAD:
+        return "Too large for a browser. Take the patch: python -m editing.apply PATCH --merged FOLDER"
+    return None
+
+
+def method_of(edit: LiveEdit) -> str | None:
+    """Return the key of the method that made an edit, by its settings; ``None`` for a knock-out."""
+    return next((key for key, method in METHODS.items() if type(edit.result.settings) is method.settings), None)
+
+
+def record_for(model: InspectedModel, session: Session, exam: ExamResult | None) -> EditRecord:
+    """Write the live edit's record, with the scores of a stress test of these very weights.
+
+    Raises:
+        PatchError: The edit may not leave.
+    """
+    refused, live = why_not(session), session.live
+    if refused is not None or live is None:
+        raise PatchError(str(refused))
+    scored = exam is not None and exam.weights == session.row.label()
+    scores = score_table(exam.replies, exam.judge) if scored and exam is not None else ()
+    key = method_of(live)
+    assert key is not None
+    return record_of(model, live.case, live.result, session.row, method=key, scores=scores)
+
+
+def write(
+    model: InspectedModel,
+    session: Session,
+    kind: str,
+    rank: str = "exact",
+    *,
+    exam: ExamResult | None = None,
+    read_only: bool = False,
+) -> Saved:
+    """Write the live edit as a zip of one form, after it was read back and compared with the live edit.
+
+    Args:
+        kind: :data:`PATCH`, :data:`ADAPTER` or :data:`MODEL`.
+        rank: Of an adapter, one of :data:`RANKS`.
+        exam: The visitor's last stress test.
+
+    Raises:
+        PatchError: The edit may not leave, not in this form, or what was written is another edit.
+        OutOfMemory: The check of a merged model needs a second one in memory.
+    """
+    record = record_for(model, session, exam)
+    if refused := why_not_so(model, session, kind, read_only):
+        raise PatchError(refused)
+    if rank not in RANKS:
+        raise PatchError(f"Unknown rank '{rank}'. Choose one of: {', '.join(RANKS)}.")
+    row = session.row
+    folder = session.new_folder(kind)
+    need = 3 * size(model, row, kind, rank)  # the files, the zip, and the copy that the server hands out
+    if shutil.disk_usage(folder).free < need:
+        raise PatchError(f"This needs {shown_bytes(need)} of disk space for a while. Make room, or take the patch.")
+    name = f"{record.method}-layer{record.block}-{record.identifier}"
+    whole = folder / name
+    made: Callable[[], Written] = {
+        PATCH: lambda: written_patch(model, row, record, whole),
+        ADAPTER: lambda: written_adapter(model, row, whole, RANKS[rank], record),
+        MODEL: lambda: written_model(model, row, whole, record),
+    }[kind]
+    try:
+        written = made()
+        # The merged model is loaded by its folder; an edit's two files lie in the zip without one.
+        suffix = "" if kind == PATCH else f"-{kind.split()[0]}"
+        target = folder / f"{name}{suffix}.zip"
+        _zip(whole, target)
+    except OSError as error:
+        raise PatchError(f"The {kind} cannot be written ({error}). Make room on the disk.") from error
+    finally:
+        shutil.rmtree(whole, ignore_errors=True)
+    return Saved(str(target), target.stat().st_size, row.label(), written.difference, written.lost)
+
+
+def size(model: InspectedModel, row: Row, kind: str, rank: str = "exact") -> int:
+    """Return about how many bytes a form of some weights takes."""
+    if kind == MODEL:
+        return model_bytes(model)
+    if row.patch is None:
+        return 0
+    if kind == PATCH:
+        return row.patch.bytes
+    most = RANKS.get(rank)
+    count = 0
+    for delta in row.patch.deltas:
+        outer, inner = delta.shape
+        ranked = min(outer, inner) if delta.right is None else delta.right.shape[0]
+        count += (ranked if most is None else min(ranked, most)) * (outer + inner)
+    return 4 * count
+
+
+def model_bytes(model: InspectedModel) -> int:
+    """Return the size of the model's weights."""
+    return sum(bytes_of(model.network).values())
+
+
+def shown_bytes(count: int) -> str:
+    """Return a size for people."""
+    for unit, one in (("GB", 1e9), ("MB", 1e6)):
+        if count >= one:
+            return f"{count / one:.3g} {unit}"
+    return f"{max(1, round(count / 1e3))} kB"
+
+
+def _zip(folder: Path, target: Path) -> None:
+    # Weights do not get smaller by packing them.
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            archive.write(file, file.relative_to(folder))

@@ -1,0 +1,186 @@
+"""What the view says: what is live, what a file holds, the rows; everything that a person wrote is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from dashboard.kit.html import number, reading, weights_badge
+from dashboard.kit.session import Session
+from dashboard.steps.keep.asking import Asked
+from dashboard.steps.keep.history import GONE, REFUSED, UNSEEN, Kept, Waiting
+from dashboard.steps.keep.ledger import Entry
+from dashboard.steps.keep.saving import ADAPTER, MODEL, PATCH, Saved, shown_bytes
+from editing.gate import RECORD
+from editing.progress import STOP_TEXT
+from inspector.model import VANILLA
+
+HEADING = "<h2>Keep<small>take the live edit with you, bring a saved one in, look back at what you made</small></h2>"
+THIS_EDIT = "<h3>This edit<small>as a file, read back before you get it</small></h3>"
+INCOMING = "<h3>Bring one in<small>checked whole, then held to the gate like your own</small></h3>"
+HISTORY = "<h3>History<small>every edit of this visit; looking at a row changes nothing</small></h3>"
+BESIDE = "<h3>Side by side<small>two rows and the vanilla weights answer the same text in one batch</small></h3>"
+READ_ONLY = "Bringing edits in is off in this demo."
+TITLES = {PATCH: "Patch", ADAPTER: "Adapter", MODEL: "Merged model"}
+ABOUT = {
+    PATCH: "The change alone with its record: base, method, settings, seed, versions, scores, the gate's word, "
+    "SHA-256. Comes back in here, and by <code>python -m editing.apply</code>.",
+    ADAPTER: "For <code>peft</code> and servers that load adapters beside each other. Exact, or smaller by its largest "
+    "singular values.",
+    MODEL: "Base and edit as one folder that <code>from_pretrained</code> loads, without this program.",
+}
+"""What each form is for."""
+HEADERS = ("No.", "Name", "UTC", "Method", "Layers", "Case", "Gate", "Stress test", "State")
+NOTHING = "Nothing was made yet. Every edit of this visit gets a row here: made, loaded, brought in, refused."
+NO_PAIR_SHORT = "Two rows are needed"
+NO_ANSWER = "(not asked yet)"
+FIRST_SCORES = ("DG-Avg", "DS", "transfer")
+"""What a row shows of a stress test: the first of these that it has."""
+
+
+def this_edit(session: Session, why_not: str | None, waiting: Waiting | None) -> str:
+    """Say what is live, what the gate says of it, and whether it may leave."""
+    lines = []
+    if session.live is not None:
+        word = session.live.patch.settings.get(RECORD)
+        told = "not examined" if word is None else "kept by hand" if word["overridden"] else ""
+        lines.append(weights_badge(session.row, told))
+        if why_not is None and word is not None:
+            lines.append(reading(f"Gate: {word['reason']}"))
+    if why_not is not None:
+        lines.append(reading(why_not, "" if session.live is None else "warn"))
+    if waiting is not None:
+        patch = waiting.made.edit.patch
+        lines.append(
+            reading(
+                f"Another edit waits at the gate: {patch.method}, {patch.where()}, patch {patch.identifier}. It is not "
+                "live, so it is in no file."
+            )
+        )
+    return "".join(lines)
+
+
+def card(kind: str, size: int, why_not: str | None) -> str:
+    """Say what a form is for and how large it is, or why there is none."""
+    note = f"About {shown_bytes(size)}." if why_not is None and size else ""
+    said = f'<p class="reading warn">{escape(why_not)}</p>' if why_not else f'<p class="reading">{note}</p>'
+    return f'<div class="keep-card"><b>{TITLES[kind]}</b><p>{ABOUT[kind]}</p>{said}</div>'
+
+
+def saved_line(saved: Saved | None, live: str) -> str:
+    """Say how what was written compares with the live edit, and whose it is if that is no longer live."""
+    if saved is None:
+        return ""
+    apart = "no logit differs" if saved.difference == 0 else f"logits differ by at most {number(saved.difference)}"
+    lost = f" The smaller rank loses {saved.lost:.1%} of the edit." if saved.lost else ""
+    said = reading(f"Written, read back and asked: {apart} from the live edit's.{lost}")
+    if saved.weights != live:
+        said = reading(f"This file is of {saved.weights}. Live is {live}: write it anew for that.", "warn")
+    return said
+
+
+def cells(rows: Sequence[Entry], in_memory: Collection[int], undo: Collection[str]) -> list[list[str]]:
+    """Return the table's lines, the newest first.
+
+    Args:
+        in_memory: Numbers of those whose patch is in memory.
+        undo: Patches that Undo goes back to.
+    """
+    return [
+        [
+            str(row.number),
+            row.name or "–",
+            row.seen[11:16],
+            row.method,
+            row.where.removeprefix("layers ").removeprefix("layer "),
+            row.case,
+            row.gate,
+            tested(row.scores),
+            state(row, in_memory, undo),
+        ]
+        for row in reversed(rows)
+    ]
+
+
+def tested(scores: Mapping[str, tuple[float | None, float | None, int]]) -> str:
+    """Return a stress test in one score."""
+    for name in FIRST_SCORES:
+        vanilla, edited, _ = scores.get(name, (None, None, 0))
+        if vanilla is not None and edited is not None:
+            return f"{name} {vanilla:.0f} → {edited:.0f} %"
+    return "–"
+
+
+def state(row: Entry, in_memory: Collection[int], undo: Collection[str]) -> str:
+    """Say where a row's edit is."""
+    if row.live:
+        return "live"
+    if row.number not in in_memory:
+        return "not in memory"
+    if not row.was_live and row.gate in (REFUSED, UNSEEN):
+        return "held back"
+    return "under Undo" if row.patch in undo else "in memory"
+
+
+def details(row: Entry | None, in_memory: bool) -> str:
+    """Say everything of a row that its line has no room for."""
+    if row is None:
+        return ""
+    how = ", only where harm is detected" if row.routed else ""
+    ended = dict(STOP_TEXT).get(row.stopped, row.stopped)  # type: ignore[call-overload]
+    said = (
+        f"Patch {row.patch}, {row.origin}: {row.updates} update{'' if row.updates == 1 else 's'} in "
+        f"{row.seconds:.1f} s; {ended}. Strength {row.strength:g}{how}."
+    )
+    lines = [reading(said)]
+    if row.reason:
+        lines.append(reading(f"Gate: {row.reason}"))
+    if not in_memory:
+        lines.append(reading(f"{GONE}.", "warn"))
+    named = {**row.settings, **{f"score: {name}": _score(values) for name, values in row.scores.items()}}
+    table = "".join(
+        f'<tr><th scope="row">{escape(str(name).replace("_", " "))}</th><td>{escape(_value(value))}</td></tr>'
+        for name, value in named.items()
+    )
+    lines.append(
+        '<details class="keep-settings"><summary>All settings and scores</summary><div class="score-wrap">'
+        f'<table class="scores"><tbody>{table}</tbody></table></div></details>'
+    )
+    return "".join(lines)
+
+
+def _score(values: tuple[float | None, float | None, int]) -> str:
+    vanilla, edited = ("–" if value is None else number(value) for value in values[:2])
+    return f"{vanilla} → {edited} (n = {values[2]})"
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_value(one)}" for name, one in value.items())
+    return str(value)
+
+
+def trouble(kept: Kept) -> str:
+    """Say why the ledger could not be written; nothing where it was."""
+    return reading(kept.trouble, "warn") if kept.trouble else ""
+
+
+def heads(asked: Asked) -> tuple[str, str, str]:
+    """Return what stands above the three answers."""
+    made = []
+    for place, (name, label, note) in enumerate(zip(("", "A: ", "B: "), asked.labels, asked.notes, strict=True)):
+        kind = "vanilla" if label == VANILLA.label() else "edited"
+        verdict, told = "", "" if asked.verdicts is not None else "not judged"
+        if asked.verdicts is not None:
+            mark = asked.verdicts[place]
+            verdict = f'<span class="badge verdict {mark.label}" title="{escape(mark.reason)}">{mark.label}</span>'
+            told = mark.judge
+        notes = " · ".join(filter(None, (told, note)))
+        made.append(
+            f'<div class="answer-head"><span class="badge {kind}">{escape(name + label)}</span>{verdict}'
+            f'<span class="badge-note">{escape(notes)}</span></div>'
+        )
+    return made[0], made[1], made[2]

@@ -1,0 +1,76 @@
+"""Keep: the live edit as a file, a saved one in, the history of the visit, two edits side by side."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from dashboard.kit.bus import News, Update, Values
+from dashboard.kit.room import Context, Room
+from dashboard.kit.run import CANCEL_OFF
+from dashboard.kit.session import Session
+from dashboard.steps.keep import texts as words
+from dashboard.steps.keep.beside_part import BesidePart
+from dashboard.steps.keep.desk import Desk
+from dashboard.steps.keep.history_part import HistoryPart
+from dashboard.steps.keep.incoming_part import IncomingPart
+from dashboard.steps.keep.save_part import SavePart
+
+
+class KeepRoom(Room):
+    """Take edits out and in, and look back at them."""
+
+    name = "keep"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.desk = Desk(context)
+        self.saving = SavePart(context, self.desk)
+        self.incoming = IncomingPart(context, self.desk)
+        self.history = HistoryPart(context, self.desk)
+        self.beside = BesidePart(context, self.desk)
+
+    def build(self) -> None:
+        """Lay the parts out, one below the other."""
+        gr.HTML(words.HEADING)
+        with gr.Row(elem_id="keep-top"):
+            self.clock = self.desk.clock = gr.HTML("", elem_id="keep-clock")
+            self.cancel = gr.Button(
+                CANCEL_OFF, variant="stop", interactive=False, size="sm", min_width=100, elem_id="keep-cancel"
+            )
+        with gr.Row(elem_id="keep-files", equal_height=True):
+            with gr.Column(scale=3, min_width=420):
+                self.saving.build()
+            with gr.Column(scale=1, min_width=250):
+                self.incoming.build()
+        self.history.build()
+        self.beside.build()
+
+    def hear(self) -> None:
+        """Follow every run: what it has made is written down, then shown."""
+        self.context.cancels(self.cancel)
+        rows = [*self.saving.parts, *self.history.parts, *self.beside.parts]
+        for news in (News.ENDED, News.EXAMPLE):
+            self.bus.hear(news, self.on_ended, outputs=rows)
+        for part in (self.saving, self.incoming, self.history, self.beside):  # after it: they look at the rows
+            part.hear()
+        self.bus.hear(News.BACK, self.on_back, outputs=[*self.beside.trio.parts])
+
+    def connect(self) -> None:
+        """Wire the parts."""
+        for part in (self.saving, self.incoming, self.history, self.beside):
+            part.connect()
+
+    def on_ended(self, session: Session, _values: Values) -> Update:
+        """Show what there is now."""
+        if session.own:
+            self.desk.note(session)
+        rows = self.desk.rows(session)
+        return {
+            **self.saving.drawn(session),
+            **self.history.drawn(session, rows),
+            **self.beside.drawn(session, rows),
+        }
+
+    def on_back(self, session: Session, _values: Values) -> Update:
+        """Show the last comparison on a page that opens anew."""
+        return self.beside.back(session)

@@ -1,0 +1,93 @@
+"""An edit in the form that somebody takes away: written, read back, and compared with the live edit by its logits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from editing.saved.adapter import of_rank, read_adapter, save_adapter
+from editing.saved.checking import largest_difference, probes
+from editing.saved.files import load_edit, save_edit
+from editing.saved.merged import save_merged
+from editing.saved.record import EditRecord
+from inspector.errors import PatchError
+from inspector.model import InspectedModel, Row
+
+EXACT = 1e-3
+"""Largest difference of a logit that counts as the same edit, as a share of the logits' own spread."""
+BESIDE = "dinm-edit.json"
+"""The record beside an adapter and in a merged model; whoever loads those passes over it."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written.
+
+    Attributes:
+        path: The record of a patch, or the folder of an adapter or a model.
+        difference: The largest difference of a logit between what was read back and the live edit, in logits.
+        lost: Frobenius norm of what a smaller rank loses, as a share of the edit's, 0 to 1.
+    """
+
+    path: Path
+    difference: float
+    lost: float = 0.0
+
+
+def written_patch(model: InspectedModel, row: Row, record: EditRecord, folder: Path) -> Written:
+    """Write a patch and its record, and read both back.
+
+    Raises:
+        PatchError: The folder cannot be written, or what was written is another edit.
+    """
+    path = save_edit(row, record, folder)
+    back, _ = load_edit(path, model)
+    routed = (None if one.detector is None else one.detector.record() for one in (row, back))
+    difference, spread = largest_difference(model, row.always(), back.always(), probes(model))
+    if len(set(map(str, routed))) > 1 or not difference <= EXACT * spread:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".safetensors").unlink(missing_ok=True)
+        raise PatchError(f"The patch in {folder} is another edit than the live one ({difference:.3g}). Write it anew.")
+    return Written(path, difference)
+
+
+def written_adapter(
+    model: InspectedModel, row: Row, folder: Path, rank: int | None = None, record: EditRecord | None = None
+) -> Written:
+    """Write an adapter for peft and read it back; an exact one has to answer as the live edit does.
+
+    Args:
+        rank: Most rank of its matrices; ``None`` for exact.
+        record: Put beside it, if given.
+
+    Raises:
+        PatchError: The edit acts only where a detector fires, the rank is below 1, or what was written is another edit.
+    """
+    if row.detector is not None:
+        raise PatchError(
+            "An edit that acts only where harm is detected is no adapter alone. Save it as a patch with its detector."
+        )
+    if row.patch is None:
+        raise PatchError("There is no patch to write as an adapter. Make an edit that changes weights.")
+    patch, lost = (row.patch, 0.0) if rank is None else of_rank(row.patch, rank)
+    save_adapter(model, patch, folder, row.strength)
+    difference, spread = largest_difference(model, row, Row(read_adapter(model, folder)), probes(model))
+    if rank is None and not difference <= EXACT * spread:
+        raise PatchError(
+            f"The adapter in {folder} answers otherwise than the live edit ({difference:.3g}). Write it anew."
+        )
+    _put_beside(record, folder)
+    return Written(folder, difference, lost)
+
+
+def written_model(model: InspectedModel, row: Row, folder: Path, record: EditRecord | None = None) -> Written:
+    """Write base and edit as one model folder and load it again; see :func:`editing.saved.merged.save_merged`."""
+    difference = save_merged(model, row, folder)
+    _put_beside(record, folder)
+    return Written(folder, difference)
+
+
+def _put_beside(record: EditRecord | None, folder: Path) -> None:
+    if record is not None:
+        (folder / BESIDE).write_text(json.dumps(record.json(), indent=1), encoding="utf-8")

@@ -1,0 +1,183 @@
+"""A saved edit that comes from outside: unpacked within bounds, checked whole, and refused where it lowers safety."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from editing.guard import check_case, refuse_harm
+from editing.measured import measured_step
+from editing.methods.registry import METHODS
+from editing.objectives import harmless_answers
+from editing.progress import STOP_TEXT, EditResult, Step, run
+from editing.saved.files import MOST_RECORD_BYTES, load_edit, most_bytes
+from editing.saved.record import EditRecord
+from editing.training import encode_pair
+from inspector.errors import PatchError
+from inspector.model import VANILLA, InspectedModel, Row
+from inspector.validated import read_record
+
+PATCH, RECORD = ".safetensors", ".json"
+WANTED = "Give the .zip that this page has written, or a .safetensors file, with or without its .json."
+HARMLESS, TOKENS = 4, 12
+"""Harmless prompts on which the vital signs of an edit that came in are measured, and tokens of each answer."""
+_PIECE = 2**20
+
+
+def most_upload(model: InspectedModel) -> int:
+    """Return the size of the largest file that is taken: the largest patch, its record and the zip's own lists."""
+    return most_bytes(model) + MOST_RECORD_BYTES + 2**16
+
+
+def unpack(files: Sequence[Path], model: InspectedModel, folder: Path) -> Path:
+    """Put a patch and its record, if there is one, into a folder under names of their own.
+
+    Args:
+        files: One zip, or a patch, a record or both.
+        folder: Empty, private.
+
+    Returns:
+        What :func:`editing.saved.files.load_edit` is to read.
+
+    Raises:
+        PatchError: A file is of another kind or too large, a zip is damaged, holds a path or something else.
+    """
+    found: dict[str, tuple[str, Path]] = {}
+    for file in files:
+        if file.suffix == ".zip":
+            _unzip(file, model, folder, found)
+        else:
+            with file.open("rb") as source:
+                _put(file.name, file.stat().st_size, source, model, folder, found)
+    if PATCH not in found:
+        missing = "no patch" if found else "nothing"
+        raise PatchError(f"There is {missing} in what was given. {WANTED}")
+    patch = found[PATCH][1]
+    if RECORD not in found:
+        return patch
+    record = found[RECORD][1]
+    # The record names its patch; a browser may have named the file anew, as it does with a second download.
+    wanted = _named(record)
+    if wanted is not None and wanted != patch.name:
+        patch = patch.rename(folder / wanted)
+    return record
+
+
+def take_in(files: Sequence[Path], model: InspectedModel, folder: Path) -> tuple[Row, EditRecord, EditResult]:
+    """Read a saved edit from outside; nothing is handed out before all of it was found to be right.
+
+    Returns:
+        The weights as they were saved, their record, and the edit as the page holds edits: its vital signs are
+        measured anew, before and after.
+
+    Raises:
+        PatchError: Something is missing, cut, too large, of another base or version, or not what its record says.
+        CaseError: The answers of its case look exchanged.
+        RefusedEdit: The unsafe answer gains on the safe one.
+    """
+    row, record = load_edit(unpack(files, model, folder), model)
+    detector = row.detector
+    if detector is not None and (
+        max(detector.blocks) >= model.blocks or detector.weights.shape[1] != model.architecture.d_model
+    ):
+        raise PatchError("The detector of this edit does not fit the model. Choose another file.")
+    known = record.method in METHODS and record.stop_reason in STOP_TEXT
+    if not known or not 0 <= record.block < model.blocks or record.updates < 1:
+        raise PatchError("The record names a method, a layer or an end of the edit that there is not. Choose another.")
+    try:
+        settings: Any = read_record(METHODS[record.method].settings, record.settings)
+    except ValueError as error:
+        raise PatchError(
+            f"The settings of this edit are not those of this version ({error}). Use the version it was made with."
+        ) from error
+    trace = refuse_harmful(model, row, record)
+    assert row.patch is not None
+    return (
+        row,
+        record,
+        EditResult(
+            patch=row.patch,
+            trace=trace,
+            kept=record.updates,
+            stop_reason=record.stop_reason,
+            block=record.block,
+            settings=settings,
+            seconds=record.seconds,
+        ),
+    )
+
+
+def refuse_harmful(model: InspectedModel, row: Row, record: EditRecord) -> tuple[Step, Step]:
+    """Refuse an edit under which the unsafe answer of its own case gains on the safe one, as knock-outs are.
+
+    Returns:
+        The vital signs of the vanilla and of the edited weights, at the strength that the edit was saved with.
+
+    Raises:
+        CaseError: The answers look exchanged.
+        RefusedEdit: It gains.
+    """
+    assert row.patch is not None
+    check_case(record.case)
+    pair = encode_pair(model, record.case, row.patch.format)
+    own = run(harmless_answers(model, record.case, HARMLESS, TOKENS, row.patch.format)) or []
+    kept = record.updates
+    before, after = (
+        measured_step(model, pair, own, one, step, kept) for one, step in ((VANILLA, 0), (row.always(), kept))
+    )
+    refuse_harm("This edit", before, after, "Choose another file.")
+    return before, after
+
+
+def _unzip(file: Path, model: InspectedModel, folder: Path, found: dict[str, tuple[str, Path]]) -> None:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            if len(entries) > 2:
+                raise PatchError(f"{file.name} holds {len(entries)} files, and an edit is two. {WANTED}")
+            for entry in entries:
+                if entry.is_dir() or PurePosixPath(entry.filename).name != entry.filename or "\\" in entry.filename:
+                    raise PatchError(f"{file.name} holds a path, '{entry.filename}', and not just files. {WANTED}")
+                with archive.open(entry) as source:
+                    _put(entry.filename, entry.file_size, source, model, folder, found)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise PatchError(f"{file.name} cannot be unpacked ({error}): it was cut or is no zip. Copy it anew.") from error
+
+
+def _put(
+    name: str, size: int, source: IO[bytes], model: InspectedModel, folder: Path, found: dict[str, tuple[str, Path]]
+) -> None:
+    """Write one file under a name of our own; what it says of its size is not believed."""
+    kind = PurePosixPath(name).suffix
+    if kind not in (PATCH, RECORD):
+        raise PatchError(f"'{name}' is neither a patch nor its record. {WANTED}")
+    if kind in found:
+        raise PatchError(f"'{found[kind][0]}' and '{name}' are two of a kind. Give one edit at a time.")
+    most = most_bytes(model) if kind == PATCH else MOST_RECORD_BYTES
+    left = most
+    target = folder / f"edit{kind}"
+    with target.open("wb") as file:
+        while piece := source.read(min(_PIECE, left + 1)):
+            left -= len(piece)
+            if left < 0 or size > most:
+                raise PatchError(
+                    f"'{name}' is larger than any {'edit of this model' if kind == PATCH else 'record'} "
+                    f"({most:,} bytes). Choose another file."
+                )
+            file.write(piece)
+    found[kind] = (name, target)
+
+
+def _named(record: Path) -> str | None:
+    """Return the name that a record gives its patch if it is a plain one; what else is wrong is told by the reader."""
+    try:
+        told = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    name = told.get("name") if isinstance(told, dict) else None
+    if not isinstance(name, str) or Path(name).name != name or not name.endswith(PATCH) or len(name) > 200:
+        return None
+    return name

@@ -1,0 +1,143 @@
+"""The ledger: rows come back as they were, end with their visit, and outlast a program that is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dashboard.steps.keep.ledger import Entry, Ledger, LedgerError
+from inspector.safeedit import bundled_cases
+
+CASE = bundled_cases()[8]
+ENTRY = Entry(
+    number=1,
+    patch="0123abcd",
+    name="",
+    seen="2026-01-02T03:04:05+00:00",
+    origin="made here",
+    method="DINM",
+    where="layer 2",
+    case="bundled case 9",
+    settings={"steps": 3, "target": None, "format": {"chat": True}},
+    updates=3,
+    stopped="step limit",
+    seconds=1.5,
+    strength=0.5,
+    routed=True,
+    gate="passed",
+    reason="Passed: all of it.",
+    scores={"DS": (0.0, 100.0, 5), "DL": (None, 80.0, 5)},
+    live=True,
+    was_live=True,
+)
+WRITER = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, "tests/dashboard/steps")
+from test_ledger import CASE, ENTRY
+from dashboard.steps.keep.ledger import Ledger
+ledger = Ledger(Path(sys.argv[1]), prompts=True)
+for number in range(1, 100_000):
+    ledger.put("visit", replace(ENTRY, number=number, reason="x" * 5000), CASE)
+    print(number, flush=True)
+"""
+
+
+def stored(path: Path) -> bytes:
+    """Return all that is on disk of a ledger."""
+    return b"".join(file.read_bytes() for file in path.parent.iterdir())
+
+
+def test_a_row_comes_back_as_it_was_and_only_to_its_own_visit():
+    ledger = Ledger()
+    ledger.put("one", ENTRY, CASE)
+    ledger.put("one", replace(ENTRY, number=2, live=False))
+    ledger.put("two", replace(ENTRY, method="FT-L"))
+    assert ledger.entries("one") == [ENTRY, replace(ENTRY, number=2, live=False)]
+    ledger.put("one", replace(ENTRY, live=False))
+    ledger.rename("one", 2, "mine")
+    assert [(row.name, row.live) for row in ledger.entries("one")] == [("", False), ("mine", False)]
+    ledger.delete("one", 1)
+    assert [row.number for row in ledger.entries("one")] == [2] and len(ledger.entries("two")) == 1
+
+
+def test_rows_in_memory_end_with_their_visit_and_hold_no_prompt():
+    ledger = Ledger(prompts=True)
+    ledger.put("one", ENTRY, CASE)
+    ledger.put("two", ENTRY, CASE)
+    assert ledger._store.execute("SELECT count(prompts) FROM edits").fetchone() == (0,)
+    ledger.ended("one")
+    assert ledger.entries("one") == [] and ledger.entries("two") == [ENTRY]
+
+
+@pytest.mark.parametrize("prompts", [True, False])
+def test_a_file_keeps_rows_of_ended_visits_and_prompts_only_where_it_is_told_to(tmp_path, prompts):
+    path = tmp_path / "new" / "ledger.sqlite"
+    ledger = Ledger(path, prompts)
+    ledger.put("one", ENTRY, CASE)
+    ledger.ended("one")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600, "nobody else reads it"
+    assert (CASE.question.encode() in stored(path)) is prompts
+    ledger.close()
+    again = Ledger(path, prompts)
+    assert again.entries("one") == [replace(ENTRY, live=False)]
+    (texts,) = again._store.execute("SELECT prompts FROM edits").fetchone()
+    assert (json.loads(texts)["question"] if prompts else texts) == (CASE.question if prompts else None)
+    again.close()
+
+
+def test_what_is_no_ledger_is_refused_and_left_as_it_was(tmp_path):
+    text, other, later = tmp_path / "text", tmp_path / "other", tmp_path / "later"
+    text.write_text("Not a database, but a long enough text to be looked at as one." * 20)
+    sqlite3.connect(other).executescript("CREATE TABLE mine (a);")
+    Ledger(later).close()
+    with sqlite3.connect(later) as store:
+        store.execute("PRAGMA user_version = 99")
+    before = [path.read_bytes() for path in (text, other)]
+    for path, match in ((text, "cannot be opened"), (other, "is no ledger"), (later, "of this version")):
+        with pytest.raises(LedgerError, match=match):
+            Ledger(path)
+    with pytest.raises(LedgerError, match="Name another file"):
+        Ledger(tmp_path)
+    assert [path.read_bytes() for path in (text, other)] == before
+
+
+def test_a_program_that_is_killed_while_it_writes_leaves_every_row_that_it_has_told_of(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    command = [sys.executable, "-c", WRITER, str(path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([".", "tests"])}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as writer:
+        assert writer.stdout is not None
+        told = 0
+        while told < 40:
+            told = int(writer.stdout.readline())
+        writer.send_signal(signal.SIGKILL)
+        rest = writer.stdout.read().split("\n")
+    whole = [int(line) for line in rest[:-1] if line]
+    ledger = Ledger(path, prompts=True)
+    assert ledger._store.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    rows = ledger.entries("visit")
+    assert [row.number for row in rows] == list(range(1, len(rows) + 1)) and len(rows) >= max([told, *whole])
+    assert rows[-1] == replace(ENTRY, number=len(rows), reason="x" * 5000, live=False), "its last row is whole"
+    ledger.put("visit", replace(ENTRY, number=len(rows) + 1))
+    assert len(ledger.entries("visit")) == len(rows) + 1
+    ledger.close()
+
+
+def test_a_ledger_that_cannot_be_written_says_so_and_names_the_remedy(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    ledger._store.execute("PRAGMA max_page_count = 2")
+    with pytest.raises(LedgerError, match="Make room"):
+        for number in range(1, 50):
+            ledger.put("one", replace(ENTRY, number=number, reason="x" * 4000))
+    ledger.close()
