@@ -102,6 +102,7 @@ class Page:
     def roles(self) -> dict[str, Any]:
         """Its components by role: a step's own name for it, after the step's where several steps use the same."""
         found: dict[str, Any] = {"live": self.house.badge.live, "notice": self.house.visit.notice}
+        found["link"] = self.house.linking.box
         for name, room in self.house.rooms.items():
             parts = [part for part in vars(room).values() if isinstance(part, Room)]
             for holder in (room, getattr(room, "inside", None), *parts):
