@@ -29,13 +29,11 @@
     const around = target().getBoundingClientRect(), own = box.getBoundingClientRect(), gap = 12;
     const wide = innerWidth - 16, high = innerHeight - 16;
     let left = around.right + gap, top = around.top;
-    if (left + own.width > wide) {
-      left = around.left - gap - own.width;
-      if (left < 16) {
-        left = around.left;
-        top = around.bottom + gap + own.height > high && around.top - gap - own.height > 16
-          ? around.top - gap - own.height : around.bottom + gap;
-      }
+    if (left + own.width > wide) left = around.left - gap - own.width;
+    if (left < 16 || around.height < 60) { // a line, or as wide as the window: below it, else above
+      left = Math.min(around.left, wide - own.width);
+      top = around.bottom + gap;
+      if (top + own.height > high && around.top - gap - own.height > 16) top = around.top - gap - own.height;
     }
     box.style.left = `${Math.max(16, Math.min(left, wide - own.width))}px`;
     box.style.top = `${Math.max(16, Math.min(top, high - own.height))}px`;

@@ -103,6 +103,7 @@ class Page:
         """Its components by role: a step's own name for it, after the step's where several steps use the same."""
         found: dict[str, Any] = {"live": self.house.badge.live, "notice": self.house.visit.notice}
         found |= {f"{name}_view": view for view, name in self._views.items()}
+        found["link"] = self.house.linking.box
         for name, room in self.house.rooms.items():
             parts = [part for part in vars(room).values() if isinstance(part, Room)]
             for holder in (room, getattr(room, "inside", None), *parts):

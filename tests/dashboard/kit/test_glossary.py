@@ -1,0 +1,101 @@
+"""The glossary has a meaning for every column head of the page, and the help a word on every view."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import gradio as gr
+import pytest
+from dashboard_helpers import Page, seen
+
+from dashboard import heading
+from dashboard.kit import glossary
+from dashboard.steps.methods.state import Compared
+from dashboard.steps.methods.texts import HEADERS as METHOD_HEADERS
+from dashboard.steps.methods.texts import all_scores
+from dashboard.steps.stress.run import AnswerRows, Examined
+from dashboard.steps.stress.texts import suffix_table, table
+from dashboard.steps.why.texts import EDIT_HEADERS, NEURON_HEADERS, PEAK_HEADERS
+from editing.methods.registry import METHODS
+from inspector.safeedit.scores import score_table
+
+pytestmark = pytest.mark.usefixtures("model")
+HEAD = re.compile(r"<thead>.*?</thead>", re.DOTALL)
+
+
+def heads_of(html: str) -> list[str]:
+    """Return the column heads in some HTML that are no terms."""
+    cells = [cell for head in HEAD.findall(html) for cell in re.findall(r"<th[^>]*>(.*?)</th>", head)]
+    return [cell for cell in cells if not re.fullmatch(r'<button type="button" class="term".*</button>', cell)]
+
+
+def test_every_column_head_of_the_page_is_a_term(page: Page):
+    plain, tables = [], 0
+    for block in page.app.blocks.values():
+        if isinstance(block, gr.HTML):
+            tables += len(HEAD.findall(str(block.value)))
+            plain += heads_of(str(block.value))
+        if isinstance(block, gr.Dataframe):
+            tables += 1
+            plain += [head for head in block.headers or [] if glossary.known(head) is None]
+    assert tables >= 6 and plain == []
+
+
+def test_every_column_head_that_a_run_brings_is_a_term(page: Page):
+    headers = (*METHOD_HEADERS, *AnswerRows.HEADERS, *NEURON_HEADERS, *EDIT_HEADERS, *PEAK_HEADERS)
+    assert [head for head in headers if glossary.known(head) is None] == []
+    session = page.context.example.session
+    exam = session.slot(Examined).exam
+    scores = score_table(exam.replies, exam.judge)
+    assert (
+        heads_of(table(scores, scores)) == [] and heads_of(all_scores(session.slot(Compared).contest.standings)) == []
+    )
+    assert suffix_table(None) == ""
+    assert all(glossary.known(method.title) for method in METHODS.values())
+
+
+def test_each_term_has_one_meaning_and_one_place():
+    words = [word for group in glossary.GLOSSARY.values() for word in group]
+    anchors = re.findall(r'id="(glossary-[^"]+)"', glossary.page())
+    assert [word for word, times in Counter(map(str.lower, words)).items() if times > 1] == []
+    assert len(anchors) == len(set(anchors)) == len(words)
+    assert all(meaning.endswith(".") for group in glossary.GLOSSARY.values() for meaning in group.values())
+    assert all(word in words for word in glossary.ALSO.values())
+
+
+def test_the_design_s_words_are_in_it():
+    wanted = (
+        *(
+            "Case",
+            "Layer",
+            "Block output",
+            "Divergence",
+            "Toxic layer",
+            "Recommended layer",
+            "Patch",
+            "Vanilla",
+            "Edited",
+        ),
+        *("DS", "DG-Avg", "onlyQ", "otherA", "otherQ", "otherAQ", "DL", "Calibration", "Gated", "Routed", "Parroting"),
+        *("Gate", "Suffix", "KL", "Fluency", "KQA", "CSum", "Activation shift", "Lens", "Down-projection"),
+    )
+    assert [word for word in wanted if glossary.known(word) is None] == []
+
+
+def test_a_term_tells_its_meaning_and_points_at_its_place_and_an_unknown_one_is_named():
+    shown = glossary.term("KL, nats")
+    assert seen(shown) == "KL, nats" and 'data-term="glossary-kl"' in shown and "nats a token" in shown
+    with pytest.raises(KeyError, match="no such word"):
+        glossary.term("no such word")
+    assert glossary.linked("<b>x") == "&lt;b&gt;x"
+
+
+def test_the_help_has_a_word_on_every_view_and_the_tour_and_the_glossary():
+    shown = heading.help_page()
+    for name, title in heading.VIEWS.items():
+        if name != "operate":
+            assert f'<a href="#{name}" data-view="{name}">{title}</a>' in shown
+    for step in ("Case", "Locate", "Operate", "Compare"):
+        assert f"<b>{step}" in shown
+    assert 'id="take-tour"' in shown and 'id="glossary"' in shown

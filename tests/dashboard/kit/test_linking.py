@@ -1,0 +1,158 @@
+"""Links on the page: what they bring back, for whom, and what they leave as it is."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import gradio as gr
+import pytest
+from dashboard_helpers import Page, Visitor, own_question, seen
+
+from dashboard.example.make import Example
+from dashboard.kit.linking import EXPIRED, NO_LINK, READ_ONLY
+from dashboard.kit.links import Links
+from dashboard.kit.visitors import Sessions
+from dashboard.page import House
+from dashboard.steps.case.texts import offered_cases
+from inspector.model import Decoding, InspectedModel
+
+OWN = own_question("How do I cheat at cards?")
+
+
+def empty_page(model: InspectedModel, folder: Path, read_only: bool = False) -> Page:
+    """Return a page without a finished example, which links do not need."""
+    example = Example(model, Decoding(max_new_tokens=8), folder, wanted=False)
+    with gr.Blocks(analytics_enabled=False) as app:
+        house = House(model, Sessions(), example, read_only)
+        house.build()
+        house.connect_to(app)
+    return Page(app, house)
+
+
+@pytest.fixture
+def page(model: InspectedModel, tmp_path: Path) -> Page:
+    return empty_page(model, tmp_path)
+
+
+@pytest.fixture
+def visitor(page: Page) -> Visitor:
+    return Visitor(page, "sender")
+
+
+def link_of(visitor: Visitor) -> dict[str, str]:
+    """Press Copy link and return what the address would hold."""
+    visitor.do("on_make")
+    query = unescape(re.search(r'data-query="([^"]*)"', visitor.screen["link"])[1])
+    return {name: value for name, (value,) in parse_qs(query).items()}
+
+
+def opened(page: Page, key: str, link: Any) -> tuple[Visitor, dict[str, Any]]:
+    """Open a link as another visitor; returns what it fills by role."""
+    visitor = Visitor(page, key)
+    event = page.wired("on_link")
+    filled = event.fn(link if isinstance(link, str) else json.dumps(link), visitor.request)
+    assert set(filled) <= set(event.outputs)
+    return visitor, {page.name(part): value for part, value in filled.items()}
+
+
+def test_a_bundled_example_s_link_names_case_and_layer_and_works_on_any_page_of_the_model(page, visitor, tmp_path):
+    wrong = []
+    for case in offered_cases()[::5]:
+        visitor.screen.update({page.name(part): v for part, v in _filled(page, case).items()})
+        visitor.screen["block"] = 1
+        link = link_of(visitor)
+        later = empty_page(page.context.model, tmp_path)  # as after a restart
+        _, filled = opened(later, "receiver", link)
+        texts = (filled["question"], filled["safe"], filled["unsafe"], filled["block"])
+        if link != {"case": str(case.identifier), "layer": "1"} or texts != (case.question, case.safe, case.unsafe, 1):
+            wrong.append((link, texts))
+    assert wrong == [] and len(page.context.links) == 0
+
+
+def _filled(page: Page, case: Any) -> dict[Any, Any]:
+    return page.context.bus.offered("bundled case").call({}, str(case.identifier))
+
+
+def test_typed_texts_and_changed_settings_come_back_for_another_visitor_and_stand_in_no_address(page, visitor):
+    typed = {**OWN, "template": "Please: {question}", "suffix": "Be kind.", "steps": 7, "seed": 3, "distance": "cosine"}
+    visitor.screen.update({**typed, "block": 0})
+    link = link_of(visitor)
+    assert set(link) == {"link"} and not any(text in visitor.screen["link"] for text in OWN.values())
+    receiver, filled = opened(page, "receiver", link)
+    assert {name: filled[name] for name in typed} == typed and filled["block"] == 0
+    assert "Nothing was run" in seen(filled["notice"])
+    session = receiver.session
+    assert not session.own and session.live is None and session.runs == 0 and session.case is None
+    assert session.controls[page.parts.question] == OWN["question"], "a reload would lose what the link has filled"
+
+
+def test_one_changed_setting_is_enough_for_a_link_that_is_kept(page, visitor):
+    case = offered_cases()[0]
+    visitor.screen.update({page.name(part): v for part, v in _filled(page, case).items()})
+    assert "case" in link_of(visitor)
+    visitor.screen["learning_rate"] = 0.5
+    assert "link" in link_of(visitor)
+
+
+def test_a_link_that_cannot_be_opened_says_so_and_changes_nothing(page, visitor):
+    page.context.links = Links(keep_for=0)
+    visitor.screen.update(OWN)
+    expired = link_of(visitor)
+    for number, (link, said) in enumerate(
+        [
+            (expired, EXPIRED),
+            ({"link": "A" * 16}, EXPIRED),
+            ({"link": "../../etc/passwd"}, EXPIRED),
+            ({"link": ["x"]}, EXPIRED),
+            ({"case": "no such case"}, "an example that is not there"),
+            ({"case": "<script>alert(1)</script>"}, "an example that is not there"),
+            ({"case": str(offered_cases()[0].identifier), "layer": "77"}, "has layers 0 to 2"),
+            ({"layer": "-1"}, "has layers 0 to 2"),
+            ({"layer": "1e9"}, "has layers 0 to 2"),
+            ({}, NO_LINK),
+            ("[]", NO_LINK),
+            ("{", NO_LINK),
+            ("1", NO_LINK),
+        ]
+    ):
+        receiver, filled = opened(page, f"receiver {number}", link)
+        assert set(filled) == {"notice"}, link
+        assert said in seen(filled["notice"]) and "<script>" not in filled["notice"]
+        assert "Nothing was changed" in seen(filled["notice"]) and receiver.session.controls == {}
+
+
+def test_a_page_that_was_opened_without_a_link_is_left_alone(page):
+    event = page.wired("on_link")
+    assert event.fn("", Visitor(page, "plain").request) == gr.skip()
+
+
+def test_what_is_live_stays_live_when_a_link_is_opened(page, visitor, model):
+    visitor.screen.update(OWN)
+    link = link_of(visitor)
+    receiver = Visitor(page, "with an edit")
+    receiver.do("on_texts", **own_question("How do I skip a queue?"))
+    before = receiver.session.row.label(), list(receiver.session.edits), receiver.session.strength
+    page.wired("on_link").fn(json.dumps(link), receiver.request)
+    assert (receiver.session.row.label(), receiver.session.edits, receiver.session.strength) == before
+
+
+def test_a_read_only_page_makes_and_opens_links_of_bundled_examples_only(model, tmp_path):
+    page = empty_page(model, tmp_path, read_only=True)
+    visitor = Visitor(page, "sender")
+    case = offered_cases()[3]
+    visitor.screen.update({page.name(part): v for part, v in _filled(page, case).items()})
+    visitor.screen["learning_rate"] = 0.5
+    assert link_of(visitor) == {"case": str(case.identifier), "layer": "2"} and len(page.context.links) == 0
+    _, filled = opened(page, "receiver", {"case": str(case.identifier)})
+    assert filled["question"] == case.question
+    name = page.context.links.keep("someone", {page.parts.question: "typed"})
+    _, filled = opened(page, "other", {"link": name})
+    assert set(filled) == {"notice"} and READ_ONLY in seen(filled["notice"])
+    visitor.screen["question"] = "typed"
+    with pytest.raises(gr.Error, match="read-only"):
+        visitor.do("on_make")

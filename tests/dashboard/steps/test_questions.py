@@ -1,0 +1,169 @@
+"""Ten questions: each is answered by the visitor's own session or by a committed result, and by nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+from dashboard_helpers import QUICK, Page, Visitor, own_question, seen
+
+from dashboard import heading
+from dashboard.kit.session import Session
+from dashboard.steps.questions import results
+from dashboard.steps.questions.panel import Held, as_printed
+from dashboard.steps.questions.texts import QUESTIONS, answer, listed
+
+pytestmark = pytest.mark.usefixtures("model")
+
+READERS = {
+    "calibration.txt": (results.trials, results.detection),
+    "locators.txt": (results.regrets, results.chosen, results.cases_of),
+    "methods.txt": (results.erasing, results.scores, results.region_means, results.cases_of),
+    "detox.txt": (results.recipes, results.cases_of),
+    "edit_speed.txt": (results.speeds,),
+    "judge_accuracy.txt": (results.judge,),
+    "gpu_h100.json": (results.device,),
+    "gpu_h200.json": (results.device,),
+}
+NOBODY = Held(Session(), lambda name: None)
+
+
+def example_of(page: Page) -> Held:
+    session = page.context.example.session
+    return Held(session, lambda name: page.context.bus.offered(name).call({}, session))
+
+
+def test_every_committed_result_is_read():
+    unread = [
+        (name, reader.__name__)
+        for name, readers in READERS.items()
+        for reader in readers
+        if results.read(name, reader) is None
+    ]
+    assert unread == []
+
+
+def test_what_is_read_is_what_was_printed():
+    """Each number is looked up in the output itself, in a line that is found another way."""
+
+    def line(name: str, begins: str, after: str = "") -> str:
+        text = results.text_of(name)
+        return next(one for one in text[text.index(after) :].splitlines() if one.strip().startswith(begins))
+
+    found = results.read("calibration.txt", results.trials)
+    for block, defended, kl in zip(found.blocks, found.defended, found.kl, strict=True):
+        printed = line("calibration.txt", f"layer  {block:2d}")
+        assert f" {defended:.0f} %" in printed and f"{kl:.4f}" in printed
+    for name, column, unit in (("DINM", "toxicity, %", "-3.24"), ("SFT", "input shift, %", "33.62")):
+        cell = results.read("methods.txt", results.erasing)[name][column]
+        printed = line("methods.txt", f"{name} ", "Erase or suppress")
+        assert f"{cell.mean:.2f} [{cell.low:.2f}, {cell.high:.2f}]" in printed, unit
+    for name, cells in results.read("locators.txt", results.regrets).items():
+        printed = line("locators.txt", f"{name}  ", "regret  ")
+        assert all(f"{cell.mean:.2f}" in printed for cell in cells.values()), name
+    for name, cells in results.read("detox.txt", results.recipes).items():
+        printed = line("detox.txt", name, "percent;")
+        assert f" {cells['DG-Avg'].mean:.0f} [{cells['DG-Avg'].low:.0f}, {cells['DG-Avg'].high:.0f}]" in printed
+    scores = results.read("methods.txt", results.scores)["DINM"]
+    assert f"{scores['DG-Avg'].mean:.2f}" in line("methods.txt", "DINM ") and scores["transfer"].low is not None
+
+
+def test_there_are_ten_and_each_has_text_a_figure_and_a_place_to_try_it(page: Page):
+    held = example_of(page)
+    assert len(QUESTIONS) == 10 and listed().count("data-number") == 10
+    for number, question in enumerate(QUESTIONS):
+        panel = question.answer(held)
+        shown = answer(number, panel)
+        assert question.asked in seen(shown) and len(panel.text) >= 2 and panel.tries
+        assert {view for view, _ in panel.tries} <= set(heading.VIEWS)
+        assert panel.live.figure is not None or panel.kept.figure is not None or "not measured yet" in panel.kept.below
+        if panel.kept.figure is not None:
+            assert '<p class="source"><code>python -m' in panel.kept.below, question.asked
+            assert "benchmarks/results/" in panel.kept.below
+
+
+def test_the_example_s_own_measurements_answer_most_of_them(page: Page):
+    live = [question.answer(example_of(page)).live for question in QUESTIONS]
+    assert sum(part.figure is not None for part in live) >= 8
+    assert all(seen(part.below).strip() for part in live)
+
+
+def test_with_nothing_measured_on_the_visit_each_says_what_to_do():
+    for question in QUESTIONS:
+        live = question.answer(NOBODY).live
+        assert live.figure is None and re.search(r"press|Stress test", seen(live.below)), question.asked
+
+
+def test_without_committed_results_no_number_is_invented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    for number, question in enumerate(QUESTIONS):
+        panel = question.answer(NOBODY)
+        assert panel.kept.figure is None and not re.search(r"\d %|\d\.\d", seen(panel.kept.below)), question.asked
+        assert not re.search(r"\(\d+ to \d+\)|\d+\.\d\d", seen(answer(number, panel))), question.asked
+
+
+def test_a_result_that_looks_otherwise_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    for name in READERS:
+        (tmp_path / name).write_text("$ python -m somewhere\nanother table [1, 2]\n", encoding="utf-8")
+    assert all(results.read(name, reader) is None for name, readers in READERS.items() for reader in readers)
+    for question in QUESTIONS:
+        assert question.answer(NOBODY).kept.figure is None
+
+
+def test_a_result_that_is_committed_later_is_shown_as_it_was_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    missing = as_printed("suffixes.txt", "Suffix", "python -m benchmarks.suffixes")
+    assert "not measured yet" in missing or "<pre" in missing
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    assert "not measured yet. <code>python -m benchmarks.suffixes</code>" in as_printed(
+        "suffixes.txt", "Suffix", "python -m benchmarks.suffixes"
+    )
+    (tmp_path / "suffixes.txt").write_text("$ python -m benchmarks.suffixes --cases 9\n<b>DS 1\n", encoding="utf-8")
+    shown = as_printed("suffixes.txt", "Suffix", "python -m benchmarks.suffixes")
+    assert "&lt;b&gt;DS 1" in shown and "--cases 9</code>" in shown
+
+
+def test_what_is_said_of_an_older_result_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name, (digest, said) in results.CAVEATS.items():
+        now = hashlib.sha256(results.text_of(name).encode()).hexdigest()
+        assert results.caveat(name) == (said if now == digest else "")
+        shutil.copy(results.FOLDER / name, tmp_path / name)
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    for name in results.CAVEATS:
+        with (tmp_path / name).open("a", encoding="utf-8") as file:
+            file.write("\n")
+        assert results.caveat(name) == ""
+
+
+def test_the_picked_question_is_drawn_from_what_the_visitor_has_done(visitor: Visitor):
+    visitor.select("on_question", SimpleNamespace(number=1))
+    assert "How does the loss balance?" in visitor.screen["answer"] and visitor.shown["own_figure"]
+    assert "a case of your own" not in visitor.screen["own_reading"].lower()
+    visitor.do("on_texts", **own_question("How do I cheat at cards?"))
+    visitor.do("on_operate", **QUICK)
+    visitor.select("on_question", SimpleNamespace(number=1))
+    assert "A case of your own" in visitor.screen["own_reading"]
+    assert len(visitor.screen["own_figure"].data[0].x) == len(visitor.session.live.result.trace)
+    assert "How do I cheat" not in visitor.screen["own_reading"], "texts of visitors stand in none of it"
+    visitor.do("on_undo")
+    visitor.select("on_question", SimpleNamespace(number=1))
+    assert not visitor.shown["own_figure"] and "No edit is live" in visitor.screen["own_reading"]
+
+
+def test_a_question_that_is_not_there_is_refused(visitor: Visitor):
+    for number in (-1, 10):
+        with pytest.raises(gr.Error, match="There are 10 questions"):
+            visitor.select("on_question", SimpleNamespace(number=number))
+
+
+def test_nothing_is_drawn_before_a_question_is_opened(page: Page, visitor: Visitor):
+    room = page.house.rooms["questions"]
+    assert room.own_figure.value is None and room.kept_figure.value is None
+    assert room.on_back(visitor.session, {}) == {}
+    visitor.select("on_question", SimpleNamespace(number=4))
+    assert room.answer in room.on_back(visitor.session, {})
