@@ -14,6 +14,7 @@ from dashboard.kit.bus import Bus, News, Update, Values
 from dashboard.kit.controls import is_control, remember
 from dashboard.kit.doors import is_from_before, key_of
 from dashboard.kit.html import message, reading
+from dashboard.kit.parts import Reporter
 from dashboard.kit.queue import Line
 from dashboard.kit.run import CANCEL, CANCEL_OFF, QUIET, SENT, shown_to_user, stop_line
 from dashboard.kit.session import Session
@@ -348,6 +349,8 @@ class Room:
     """
 
     name = ""
+    reports: Reporter | None = None
+    """What the step adds to a report of a visit; nothing by default."""
 
     def __init__(self, context: Context) -> None:
         self.context = context

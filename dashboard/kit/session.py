@@ -56,7 +56,7 @@ class Session:
         strength: Factor on the live patch.
         detector: The live patch acts only where it fires; ``None`` for on every prompt.
         probe: The toxicity probe of the base model that is used for them.
-        files: The folder of the stress test's files, which goes with the session.
+        folders: What is handed out, a folder of its own for each kind; they go with the session.
         cancelled: Set to end the visitor's running work.
         started: Whether the session has its first content.
         own: Whether the visitor has run anything: the example is not shown over it any more.
@@ -79,7 +79,7 @@ class Session:
     strength: float = 1.0
     detector: Detector | None = None
     probe: Probe | None = None
-    files: tempfile.TemporaryDirectory | None = None
+    folders: dict[str, tempfile.TemporaryDirectory] = field(default_factory=dict)
     cancelled: threading.Event = field(default_factory=threading.Event)
     started: bool = False
     own: bool = False
@@ -162,8 +162,8 @@ class Session:
     def close(self) -> None:
         """End what runs and delete what is on disk."""
         self.cancelled.set()
-        if self.files is not None:
-            self.files.cleanup()
+        for folder in list(self.folders.values()):
+            folder.cleanup()
 
     def add(self, edit: LiveEdit) -> None:
         """Make an edit the live one, at strength 1; one that was live before comes up again and is not kept twice."""
@@ -172,12 +172,17 @@ class Session:
             self.edits = self.edits[1:]
         self._other_weights()
 
-    def new_folder(self) -> Path:
-        """Return an empty folder of this visitor's own; the one before is deleted, and this one with the session."""
-        if self.files is not None:
-            self.files.cleanup()
-        self.files = tempfile.TemporaryDirectory(prefix="dinm-inspector-", ignore_cleanup_errors=True)
-        return Path(self.files.name)
+    def new_folder(self, kind: str = "stress test") -> Path:
+        """Return an empty folder of this visitor's own.
+
+        The one before of its kind is deleted, and this one with the session.
+        """
+        before = self.folders.pop(kind, None)
+        if before is not None:
+            before.cleanup()
+        made = tempfile.TemporaryDirectory(prefix="dinm-inspector-", ignore_cleanup_errors=True)
+        self.folders[kind] = made
+        return Path(made.name)
 
     def scale(self, strength: float) -> None:
         """Set the factor on the live patch.

@@ -18,6 +18,7 @@ from dashboard.steps.operate import figures, run
 from dashboard.steps.operate import texts as words
 from dashboard.steps.operate.fields import SettingsPart
 from dashboard.steps.operate.gate import GatePart
+from dashboard.steps.operate.report import parts
 from dashboard.steps.operate.settings import to_be_routed
 from editing import Preparation, Step, preset
 
@@ -26,6 +27,7 @@ class OperateRoom(Room):
     """Fill the settings, edit live, cancel."""
 
     name = "operate"
+    reports = staticmethod(parts)
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
