@@ -7,7 +7,7 @@ from html import escape
 from dashboard.kit.html import progress_bar, reading
 from inspector.model import InspectedModel
 
-VIEWS = {"operate": "Operate", "stress": "Stress test", "why": "Why this layer", "methods": "Methods"}
+VIEWS = {"operate": "Operate", "stress": "Stress test", "why": "Why this layer", "methods": "Methods", "keep": "Keep"}
 """The views of the page by the names in its address: the only list of them; the operation comes first."""
 
 
@@ -47,7 +47,8 @@ recommended layer (or of the toxic one, where they part most), and lets both wei
 <li><b>Locate</b> and <b>Edit layer</b> do one part each; a click on a bar picks another layer. Cancel stops within one
 step and leaves nothing behind. <b>Undo</b> is exact.</li>
 <li><b>Strength</b> scales the edit; <b>Ask both</b> asks other prompts of the case, or your own text.</li>
-<li><b>Stress test, Why this layer, Methods</b> are views of the same page, above.</li></ol>
+<li><b>Stress test, Why this layer, Methods</b> are views of the same page, above; <b>Keep</b> writes a report of what
+you did, and code that repeats it.</li></ol>
 <p>The base weights are never written: an edit is a patch that acts for your visit alone. Answers stay blurred until
 they are judged safe or you click them.</p></div>"""
 

@@ -26,6 +26,7 @@ from dashboard.steps.compare.view import CompareRoom
 from dashboard.steps.locate.view import LocateRoom
 from dashboard.steps.methods.view import MethodsRoom
 from dashboard.steps.operate.view import OperateRoom
+from dashboard.steps.report.view import ReportRoom
 from dashboard.steps.stress.view import StressRoom
 from dashboard.steps.why.view import WhyRoom
 from editing.calibration import Calibration, calibration_of
@@ -84,9 +85,20 @@ def build_app(
     return app
 
 
-STEPS: tuple[type[Room], ...] = (CaseRoom, LocateRoom, OperateRoom, CompareRoom, StressRoom, WhyRoom, MethodsRoom)
+STEPS: tuple[type[Room], ...] = (
+    CaseRoom,
+    LocateRoom,
+    OperateRoom,
+    CompareRoom,
+    StressRoom,
+    WhyRoom,
+    MethodsRoom,
+    ReportRoom,
+)
 """The steps in the order of the page; a new one is a folder of its own and its name here."""
-LATER = {"stress": ("stress",), "why": ("why",), "methods": ("methods",)}
+REPORTERS = tuple(kind.reports for kind in STEPS if kind.reports is not None)
+"""What the steps add to a report, in their order."""
+LATER = {"stress": ("stress",), "why": ("why",), "methods": ("methods",), "keep": ("report",)}
 """The views beside the operation (``heading.VIEWS``), and the steps that stand in each, one below the other."""
 
 
@@ -116,6 +128,7 @@ class House:
         self.badge, self.visit = LiveBadge(self.context), Visit(self.context)
         self.arriving = Arriving(self.context)
         self.rooms: dict[str, Any] = {kind.name: kind(self.context) for kind in STEPS}
+        self.context.reporters = REPORTERS
 
     def build(self) -> None:
         """Lay the page out and wire it."""

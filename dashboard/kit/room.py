@@ -55,6 +55,7 @@ class Context:
         self.read_only = read_only
         self.bus = Bus()
         self.line = Line()
+        self.reporters: tuple[Reporter, ...] = ()
         self.notice: Any = None
         self.controls: dict[Any, None] = {}
         self.detector: Detector | None = None

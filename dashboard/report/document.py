@@ -22,6 +22,10 @@ from inspector.model import InspectedModel
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 NOTHING = "Nothing was measured or edited yet, so there is nothing to report. Press Operate first."
+LEAST_HEIGHT = 190
+"""Pixels: the page's lowest figures stand side by side there, and in a report over its whole width."""
+MANY_PAIRS, MANY_COLUMNS = 12, 9
+"""Lines of names and values from which they stand side by side; columns from which a table is written small."""
 # A report asks nobody for anything: what is not in it is not loaded, whatever it says.
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; "
@@ -150,9 +154,10 @@ def _text(text: Text, html: str, covered: bool) -> str:
 
 def _figure(name: str, figure: Figure) -> str:
     # No tag can begin inside the JSON, whatever a token of a label is.
-    drawn = figure.drawn.to_plotly_json()
-    content = json.dumps(json.loads(figure.drawn.to_json()), ensure_ascii=False).replace("<", "\\u003c")
-    height = int(drawn["layout"].get("height") or 300)
+    drawn = json.loads(figure.drawn.to_json())
+    height = max(LEAST_HEIGHT, int(drawn["layout"].get("height") or 300))
+    drawn["layout"]["height"] = height
+    content = json.dumps(drawn, ensure_ascii=False).replace("<", "\\u003c")
     return (
         f'<figure data-title="{escape(figure.title)}"><h3>{escape(figure.title)}</h3>'
         f'<div class="drawn" id="figure-{name}" style="height:{height}px"></div>'
@@ -162,13 +167,17 @@ def _figure(name: str, figure: Figure) -> str:
 
 
 def _table(table: Table) -> str:
+    if len(table.head) == 2 and len(table.rows) > MANY_PAIRS:
+        pairs = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in table.rows)
+        return f'<h3>{escape(table.title)}</h3><dl class="pairs">{pairs}</dl>'
     head = "".join(f"<th>{escape(name)}</th>" for name in table.head)
     lines = "".join(
         f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
         for row in table.rows
     )
     rows = f"<thead><tr>{head}</tr></thead><tbody>{lines}</tbody>"
-    whole = f'<div class="score-wrap"><table class="scores">{rows}</table></div>'
+    kind = "scores wide" if len(table.head) > MANY_COLUMNS else "scores"
+    whole = f'<div class="score-wrap"><table class="{kind}">{rows}</table></div>'
     title = escape(table.title)
     if table.folded:
         return f"<details><summary>{title}, {len(table.rows)} lines</summary>{whole}</details>"

@@ -9,7 +9,7 @@ from typing import Any
 
 from dashboard.kit.parts import Hidden, Part, Table
 from dashboard.kit.session import Session
-from dashboard.report.again import bundled, changes_of, method_key, why_not_again
+from dashboard.report.again import bundled, changes_of, is_rounded, method_key, why_not_again
 from editing.gate import RECORD
 from editing.saved.record import digest_of
 from editing.versions import versions
@@ -29,7 +29,7 @@ def provenance(model: InspectedModel, session: Session, facts: Mapping[str, Any]
     """
     rows = [
         ("Model", model.name),
-        ("Fingerprint of the base weights", model.fingerprint),
+        ("Its fingerprint", model.fingerprint),
         ("Data type", model.dtype_name),
         ("Layers", f"{model.blocks}, numbered from 0"),
         ("Devices", ", ".join(map(str, model.devices))),
@@ -49,7 +49,7 @@ def provenance(model: InspectedModel, session: Session, facts: Mapping[str, Any]
         how = facts["decoding"]
         kind = "greedy" if how.temperature == 0 else f"sampled at temperature {how.temperature:g}, seed {how.seed}"
         rows.append(("Answers decoded", f"{kind}, at most {how.max_new_tokens} tokens"))
-    rows += [(f"Version of {name}", version) for name, version in versions().items()]
+    rows.append(("Software", ", ".join(f"{name} {version}" for name, version in versions().items())))
     rows.append(("Report made", made.isoformat(timespec="seconds")))
     return Part("Where the numbers come from", tables=(Table("The run", ("What", "Value"), tuple(rows)),))
 
@@ -91,8 +91,10 @@ def commands(
     out = ["--out", "runs/edits"]
     edit = ["editing.edit", *chosen, *of_case, "--method", key, *preset, *how, *strength, *routed, *by_hand, *out]
     found.append(("Edit, gate, save", _line(*edit)))
-    saved = f"runs/edits/{key}-layer{live.result.block}-{live.patch.identifier}.json"
-    found.append(("The saved edit again: to the bit, or how far off", _line("editing.reproduce", *chosen, saved)))
+    # A finished example's patch was kept in half precision: the one that is saved has another name.
+    name = "*" if is_rounded(live.patch) else live.patch.identifier
+    again = f"{_line('editing.reproduce', *chosen)} runs/edits/{key}-layer{live.result.block}-{name}.json"
+    found.append(("The saved edit again: to the bit, or how far off", again))
     if key == "dinm":
         report = ["dashboard.report", *chosen, *of_case, *preset, *how, *by_hand, "--out", "report.html"]
         found.append(("All of it, and a report like this one", _line(*report)))

@@ -13,6 +13,7 @@ from dashboard.steps.compare import texts as words
 from dashboard.steps.compare.asking import blurred
 from dashboard.steps.compare.changes import FIGURES, READINGS
 from dashboard.steps.compare.run import OWN_PROMPT, Comparison, Measured
+from inspector.likelihood import Likelihood
 from inspector.model import VANILLA, Decoding
 
 
@@ -80,9 +81,10 @@ def facts(session: Session) -> dict[str, Any]:
 
 def without_tokens(measured: Comparison, hidden: Hidden) -> Comparison:
     """Return a comparison whose figures name no token that a report leaves out."""
-    before, after = (
-        tuple(replace(one, tokens=hidden.tokens(one.tokens)) for one in pair)
-        for pair in (measured.before, measured.after)
-    )
+
+    def bare(pair: tuple[Likelihood, Likelihood]) -> tuple[Likelihood, Likelihood]:
+        first, second = (replace(one, tokens=hidden.tokens(one.tokens)) for one in pair)
+        return first, second
+
     shift = replace(measured.shift, tokens=hidden.tokens(measured.shift.tokens))
-    return replace(measured, before=before, after=after, shift=shift)
+    return replace(measured, before=bare(measured.before), after=bare(measured.after), shift=shift)

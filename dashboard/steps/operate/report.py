@@ -38,4 +38,4 @@ def settings_table(settings: Any) -> Table:
     named = [("preset", settings.preset)] if hasattr(settings, "preset") else []
     named += [(name, setting_value(settings, name)) for name in setting_names(settings)]
     rows = tuple((name.replace("_", " "), "none" if value is None else str(value)) for name, value in named)
-    return Table("Settings of the edit", ("Setting", "Value"), rows, folded=True)
+    return Table("Settings of the edit", ("Setting", "Value"), rows)
