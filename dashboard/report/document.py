@@ -180,7 +180,8 @@ def _table(table: Table) -> str:
     whole = f'<div class="score-wrap"><table class="{kind}">{rows}</table></div>'
     title = escape(table.title)
     if table.folded:
-        return f"<details><summary>{title}, {len(table.rows)} lines</summary>{whole}</details>"
+        count = f"{len(table.rows)} line{'' if len(table.rows) == 1 else 's'}"
+        return f"<details><summary>{title}, {count}</summary>{whole}</details>"
     return f"<h3>{title}</h3>{whole}"
 
 

@@ -27,22 +27,27 @@ class ReportRoom(Room):
 
     def build(self) -> None:
         """Lay the room out; nothing is written before somebody asks."""
-        gr.HTML(words.HEADING)
-        gr.HTML(reading(words.ABOUT))
-        with gr.Row(elem_classes="tight", elem_id="report-asked"):
-            self.redact = gr.Checkbox(
-                False,
-                label="Redact prompts and unsafe answers",
-                info="Each leaves the number of its words; the script then has gaps to fill",
-                elem_id="report-redact",
-            )
-            self.make = gr.Button("Make report", variant="primary", elem_id="report-make", min_width=140, scale=0)
-        self.clock = gr.HTML("", elem_id="report-clock")
-        self.state = gr.HTML(words.state(None, self.context.example.session), elem_id="report-state")
-        with gr.Row(elem_classes="tight", elem_id="report-files"):
-            for role, title in FILES:
-                part = gr.DownloadButton(title, size="sm", interactive=False, elem_id=f"report-{role.split('_')[0]}")
-                setattr(self, role, part)
+        with gr.Column(elem_id="report-room"):
+            gr.HTML(words.HEADING)
+            gr.HTML(reading(words.ABOUT))
+            with gr.Row(elem_id="report-asked"):
+                self.make = gr.Button(
+                    "Make report", variant="primary", elem_id="report-make", size="md", min_width=140, scale=0
+                )
+                self.redact = gr.Checkbox(
+                    False,
+                    label="Redact prompts and unsafe answers",
+                    info="Each leaves the number of its words; the script then has gaps to fill",
+                    elem_id="report-redact",
+                )
+            self.clock = gr.HTML("", elem_id="report-clock")
+            self.state = gr.HTML(words.state(None, self.context.example.session), elem_id="report-state")
+            with gr.Row(elem_id="report-files"):
+                for role, title in FILES:
+                    part = gr.DownloadButton(
+                        title, size="md", min_width=120, interactive=False, elem_id=f"report-{role.split('_')[0]}"
+                    )
+                    setattr(self, role, part)
 
     @property
     def _files(self) -> list[Any]:
