@@ -1,5 +1,5 @@
-// Every figure has a name and, in its corner, the table of its numbers. Both come from what plotly draws, so that they
-// follow each update; the table is made when it is opened.
+// Every figure has a name and, in its corner, the table of its numbers, which can be taken away as CSV, and the drawing as
+// SVG or PNG. All come from what plotly draws, so that they follow each update; the table is made when it is opened.
 (() => {
   const ICON = '<svg viewBox="0 0 14 12" width="14" height="12" aria-hidden="true"><path fill="none" stroke="currentColor" d="M.5.5h13v11H.5zM.5 4h13M.5 7.7h13M5 .5v11"/></svg>';
 
@@ -31,44 +31,57 @@
     return titleOf(axisOf(layout, trace, trace.orientation === "h" ? "y" : "x")) || hovered?.[1] || "";
   }
 
+  // Numbers are shown short to readers, and whole in files; there an interval has columns of its own.
+  const READ = { number: shown, of: (value, low, high) => [shown(value) + (low == null ? "" : ` (${shown(low)} to ${shown(high)})`)], names: (name) => [name] };
+  const WHOLE = {
+    number: (value) => (typeof value === "number" ? String(value) : plain(value)),
+    of: (value, low, high, ranged) => [value, ...(ranged ? [low, high] : [])].map((one) => (one == null ? "" : WHOLE.number(one))),
+    names: (name, ranged) => [name, ...(ranged ? [`${name}, low`, `${name}, high`] : [])],
+  };
+  const isRanged = (trace) => Boolean((trace.orientation === "h" ? trace.error_x : trace.error_y)?.array);
+
   // Each point of a trace: where it stands, its value with its interval, and the text beside it.
-  function pointsOf(trace) {
+  function pointsOf(trace, write = READ) {
     const lying = trace.orientation === "h";
     const values = Array.from((lying ? trace.x : trace.y) ?? []);
     const keys = Array.from((lying ? trace.y : trace.x) ?? values.keys());
     const bars = lying ? trace.error_x : trace.error_y;
     return values.map((value, place) => {
       const up = bars?.array?.[place], down = bars?.arrayminus?.[place] ?? up;
-      const interval = up == null || value == null ? "" : ` (${shown(value - down)} to ${shown(value + up)})`;
-      return { key: keys[place], said: shown(value) + interval, text: plain(Array.isArray(trace.text) ? trace.text[place] : "") };
+      const none = up == null || value == null;
+      const said = write.of(value, none ? null : value - down, none ? null : value + up, isRanged(trace));
+      return { key: keys[place], said, text: plain(Array.isArray(trace.text) ? trace.text[place] : "") };
     });
   }
 
-  function heatmapTable(layout, trace) {
+  function heatmapTable(layout, trace, write) {
     const columns = Array.from(trace.x ?? trace.z[0].keys(), plain);
     const rows = Array.from(trace.z, (line, row) => [
       plain(trace.y?.[row] ?? row),
-      ...Array.from(line, (value, place) => [plain(trace.text?.[row]?.[place]), shown(value)].filter(Boolean).join(" ")),
+      ...Array.from(line, (value, place) => [plain(trace.text?.[row]?.[place]), write.number(value)].filter(Boolean).join(" ")),
     ]);
     return { head: [titleOf(axisOf(layout, trace, "y")), ...columns], rows };
   }
 
   // One line a point of the shared axis, one column a trace.
-  function sharedTable(layout, traces) {
-    const lines = new Map();
-    traces.forEach((trace, column) => {
-      for (const point of pointsOf(trace)) {
-        if (!lines.has(point.key)) lines.set(point.key, [[shown(point.key), point.text].filter(Boolean).join(" "), ...traces.map(() => "")]);
-        lines.get(point.key)[column + 1] = point.said;
+  function sharedTable(layout, traces, write) {
+    const lines = new Map(), heads = traces.map((trace) => write.names(nameOf(layout, trace), isRanged(trace)));
+    const empty = heads.flat().map(() => "");
+    let column = 1;
+    traces.forEach((trace, number) => {
+      for (const point of pointsOf(trace, write)) {
+        if (!lines.has(point.key)) lines.set(point.key, [[write.number(point.key), point.text].filter(Boolean).join(" "), ...empty]);
+        lines.get(point.key).splice(column, point.said.length, ...point.said);
       }
+      column += heads[number].length;
     });
-    return { head: [keyName(layout, traces[0]), ...traces.map((trace) => nameOf(layout, trace))], rows: [...lines.values()] };
+    return { head: [keyName(layout, traces[0]), ...heads.flat()], rows: [...lines.values()] };
   }
 
   // One line a point, for clouds.
-  function cloudTable(layout, traces) {
-    const rows = traces.flatMap((trace) => pointsOf(trace).map((point, place) => [
-      trace.name || point.text || hoverName(trace, place), shown(point.key), point.said,
+  function cloudTable(layout, traces, write) {
+    const rows = traces.flatMap((trace) => pointsOf(trace, write).map((point, place) => [
+      trace.name || point.text || hoverName(trace, place), write.number(point.key), ...point.said,
     ]));
     return { head: ["", titleOf(axisOf(layout, traces[0], "x")), titleOf(axisOf(layout, traces[0], "y"))], rows };
   }
@@ -80,11 +93,57 @@
       || kinds.every((keys) => String(keys) === String(kinds[0]) && keys.length > 1);
   }
 
-  function tablesOf(plot) {
+  function tablesOf(plot, write = READ) {
     const maps = plot.data.filter((trace) => trace.type === "heatmap"), others = plot.data.filter((trace) => !maps.includes(trace));
-    const tables = maps.map((trace) => heatmapTable(plot.layout, trace));
-    if (others.length) tables.push((isShared(others) ? sharedTable : cloudTable)(plot.layout, others));
+    const tables = maps.map((trace) => heatmapTable(plot.layout, trace, write));
+    if (others.length) tables.push((isShared(others) ? sharedTable : cloudTable)(plot.layout, others, write));
     return tables;
+  }
+
+  // Labels may be what a model said: one that a spreadsheet would run is quoted.
+  function csvCell(text) {
+    const safe = /^[=+\-@\t\r]/.test(text) && !Number.isFinite(Number(text)) ? `'${text}` : text;
+    return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  }
+  const csvOf = (plot) => tablesOf(plot, WHOLE)
+    .map((table) => [table.head, ...table.rows].map((line) => `${line.map(csvCell).join(",")}\r\n`).join("")).join("\r\n");
+
+  const fileName = (title) => title.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
+  function save(address, name) {
+    const link = document.createElement("a");
+    Object.assign(link, { href: address, download: name });
+    document.body.append(link);
+    link.click();
+    link.remove();
+  }
+
+  // On a white ground in dark ink, whatever theme is on the screen.
+  function picture(plot, kind) {
+    const ink = { color: "#1b2430" }, { data, layout } = plot, { width, height } = plot._fullLayout;
+    const paper = { ...layout, font: { ...layout.font, ...ink }, paper_bgcolor: "#ffffff", plot_bgcolor: "#ffffff" };
+    return window.Plotly.toImage({ data, layout: paper }, { format: kind, width, height, scale: kind === "png" ? 2 : 1 });
+  }
+
+  async function take(frame, kind) {
+    const plot = frame.querySelector(".js-plotly-plot"), name = `${fileName(frame.dataset.figure)}.${kind}`;
+    if (!plot?.data) return;
+    if (kind !== "csv") return save(await picture(plot, kind), name);
+    const address = URL.createObjectURL(new Blob(["\ufeff", csvOf(plot)], { type: "text/csv" }));
+    save(address, name);
+    setTimeout(() => URL.revokeObjectURL(address), 60000);
+  }
+
+  function takers(frame) {
+    const line = document.createElement("div");
+    line.className = "taken";
+    for (const [kind, what] of [["csv", "numbers"], ["svg", "drawing"], ["png", "picture"]]) {
+      const button = cell("button", kind.toUpperCase());
+      button.type = "button";
+      button.title = `Download the ${what} as ${kind.toUpperCase()}`;
+      button.addEventListener("click", () => take(frame, kind));
+      line.append(button);
+    }
+    return line;
   }
 
   function cell(kind, text, scope) {
@@ -109,14 +168,14 @@
     const plot = frame.querySelector(".js-plotly-plot"), numbers = frame.querySelector(":scope > .numbers");
     if (!plot?.data || !numbers?.open) return;
     const tables = tablesOf(plot).map((table) => drawn(table, frame.dataset.figure));
-    numbers.lastElementChild.replaceChildren(...(tables.length ? tables : [cell("p", "Nothing is drawn yet.")]));
+    numbers.lastElementChild.replaceChildren(...(tables.length ? [takers(frame), ...tables] : [cell("p", "Nothing is drawn yet.")]));
   }
 
   function name(frame, title) {
     frame.dataset.figure = title;
     const numbers = document.createElement("details");
     numbers.className = "numbers";
-    numbers.innerHTML = `<summary title="Numbers of this figure">${ICON}</summary><div tabindex="0" role="region"></div>`;
+    numbers.innerHTML = `<summary title="Numbers of this figure; CSV, SVG, PNG">${ICON}</summary><div tabindex="0" role="region"></div>`;
     numbers.firstElementChild.setAttribute("aria-label", `Numbers: ${title}`);
     numbers.lastElementChild.setAttribute("aria-label", `Table: ${title}`);
     numbers.addEventListener("toggle", () => fill(frame));
@@ -130,7 +189,8 @@
 
   new MutationObserver(() => {
     for (const plot of document.querySelectorAll(".js-plotly-plot:not([data-named])")) {
-      const frame = plot.closest(".block"), label = frame?.querySelector('[data-testid="block-label"]')?.textContent.trim();
+      const frame = plot.closest(".block, figure"); // of the page, and of a report
+      const label = frame?.dataset.title ?? frame?.querySelector('[data-testid="block-label"]')?.textContent.trim();
       if (!label || typeof plot.on !== "function") continue;
       plot.dataset.named = "yes";
       plot.setAttribute("role", "img");

@@ -33,6 +33,7 @@ from dashboard.steps.locate.view import LocateRoom
 from dashboard.steps.methods.view import MethodsRoom
 from dashboard.steps.operate.view import OperateRoom
 from dashboard.steps.questions.view import QuestionsRoom
+from dashboard.steps.report.view import ReportRoom
 from dashboard.steps.stress.view import StressRoom
 from dashboard.steps.why.view import WhyRoom
 from editing.calibration import Calibration, calibration_of
@@ -114,14 +115,17 @@ STEPS: tuple[type[Room], ...] = (
     WhyRoom,
     MethodsRoom,
     KeepRoom,
+    ReportRoom,
     QuestionsRoom,
 )
 """The steps in the order of the page; a new one is a folder of its own and its name here."""
+REPORTERS = tuple(kind.reports for kind in STEPS if kind.reports is not None)
+"""What the steps add to a report, in their order."""
 LATER: dict[str, tuple[str, ...]] = {
     "stress": ("stress",),
     "why": ("why",),
     "methods": ("methods",),
-    "keep": ("keep",),
+    "keep": ("keep", "report"),
     "questions": ("questions",),
 }
 """The views beside the operation (``heading.VIEWS``), and the steps that stand in each, one below the other."""
@@ -158,6 +162,7 @@ class House:
         self.arriving = Arriving(self.context)
         self.rooms: dict[str, Any] = {kind.name: kind(self.context) for kind in STEPS}
         self.openers: list[tuple[Any, Any]] = []
+        self.context.reporters = REPORTERS
 
     def build(self) -> None:
         """Lay the page out and wire it."""

@@ -17,6 +17,7 @@ from dashboard.kit.doors import address_of, is_from_before, key_of
 from dashboard.kit.html import message, reading
 from dashboard.kit.limits import Runs
 from dashboard.kit.links import Links
+from dashboard.kit.parts import Reporter
 from dashboard.kit.queue import Line
 from dashboard.kit.run import CANCEL, CANCEL_OFF, QUIET, SENT, shown_to_user, stop_line
 from dashboard.kit.session import Session
@@ -64,6 +65,7 @@ class Context:
         """Called with the session after each of its runs, on the page or of a program, while it is still reserved."""
         self.bus = Bus()
         self.line = Line()
+        self.reporters: tuple[Reporter, ...] = ()
         self.notice: Any = None
         self.controls: dict[Any, None] = {}
         self.carried: dict[Any, bool] = {}
@@ -387,6 +389,8 @@ class Room:
     """
 
     name = ""
+    reports: Reporter | None = None
+    """What the step adds to a report of a visit; nothing by default."""
 
     def __init__(self, context: Context) -> None:
         self.context = context

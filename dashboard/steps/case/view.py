@@ -15,6 +15,7 @@ from dashboard.kit.values import require_bundled
 from dashboard.steps.case import run
 from dashboard.steps.case import texts as words
 from dashboard.steps.case.answers import Answers
+from dashboard.steps.case.report import parts
 from inspector.errors import CaseError, InspectorError
 from inspector.model import PromptFormat
 from inspector.model.prompt_format import has_chat_template
@@ -59,6 +60,7 @@ class CaseRoom(Room):
     """Pick, type and ask; the assembled prompt follows."""
 
     name = "case"
+    reports = staticmethod(parts)
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)

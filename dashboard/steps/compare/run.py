@@ -68,6 +68,8 @@ class Measured:
     Attributes:
         curve: Defence against damage over its strength, if it was asked for.
         asked: What was asked, by its name on the screen.
+        prompt: Its text.
+        decoding: How the answers were decoded.
     """
 
     comparison: Comparison | None = None
@@ -75,10 +77,12 @@ class Measured:
     detected: Detected | None = None
     curve: StrengthCurve | None = None
     asked: str = "Adversarial prompt"
+    prompt: str | None = None
+    decoding: Decoding | None = None
 
     def live_changed(self) -> None:
         """Forget what belongs to other weights."""
-        self.comparison = self.answers = self.detected = self.curve = None
+        self.comparison = self.answers = self.detected = self.curve = self.prompt = self.decoding = None
 
 
 def measure(model: InspectedModel, session: Session) -> Comparison:
@@ -151,9 +155,11 @@ def ask(
     session.limits.require_decoding(decoding)
     session.limits.require_short(text)
     encoded = encode(model, text, None, session.asked_in(otherwise), room=decoding.max_new_tokens)
-    session.slot(Measured).detected = detected(model, session, encoded.prompt, detector)
+    kept = session.slot(Measured)
+    kept.detected = detected(model, session, encoded.prompt, detector)
+    kept.prompt, kept.decoding = text, decoding
     for answers in stream(model, encoded.prompt, (VANILLA, session.row), decoding):
-        session.slot(Measured).answers = answers
+        kept.answers = answers
         yield answers
         if session.cancelled.is_set():
             return

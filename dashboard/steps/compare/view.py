@@ -18,6 +18,7 @@ from dashboard.steps.compare import run
 from dashboard.steps.compare import texts as words
 from dashboard.steps.compare.asking import AskingPart
 from dashboard.steps.compare.changes import ChangesPart
+from dashboard.steps.compare.report import parts
 from dashboard.steps.compare.routing import RoutingPart
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.compare.strength import StrengthPart
@@ -27,6 +28,7 @@ class CompareRoom(Room):
     """Ask both weights, scale the edit, undo it."""
 
     name = "compare"
+    reports = staticmethod(parts)
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)

@@ -15,6 +15,7 @@ from dashboard.kit.run import SHOWN
 from dashboard.kit.session import Session
 from dashboard.steps.locate import figures, run
 from dashboard.steps.locate import texts as words
+from dashboard.steps.locate.report import parts
 from dashboard.steps.locate.run import LocatedCase
 from inspector.divergence import PRESETS
 from inspector.errors import CaseError, InspectorError
@@ -24,6 +25,7 @@ class LocateRoom(Room):
     """Measure, switch the distance, pick a layer."""
 
     name = "locate"
+    reports = staticmethod(parts)
 
     @property
     def _recommended(self) -> int | None:

@@ -20,6 +20,7 @@ from dashboard.kit.values import WAYS
 from dashboard.steps.methods import figures, further, run
 from dashboard.steps.methods import texts as words
 from dashboard.steps.methods.plane import PlanePart
+from dashboard.steps.methods.report import parts
 from dashboard.steps.methods.run import ALONE, SIZES, TITLES, TRAIN_ON
 from dashboard.steps.methods.state import Compared, Contest
 from editing import Preparation
@@ -46,6 +47,7 @@ class MethodsRoom(Room):
     """Run several methods on the case, compare them, load one's patch."""
 
     name = "methods"
+    reports = staticmethod(parts)
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)

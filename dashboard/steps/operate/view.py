@@ -19,6 +19,7 @@ from dashboard.steps.operate import texts as words
 from dashboard.steps.operate.fields import SettingsPart
 from dashboard.steps.operate.gate import GatePart
 from dashboard.steps.operate.gating import Gated
+from dashboard.steps.operate.report import parts
 from dashboard.steps.operate.settings import to_be_routed
 from editing import Preparation, Step, preset
 
@@ -27,6 +28,7 @@ class OperateRoom(Room):
     """Fill the settings, edit live, cancel."""
 
     name = "operate"
+    reports = staticmethod(parts)
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)

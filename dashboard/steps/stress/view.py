@@ -20,6 +20,7 @@ from dashboard.kit.values import WAYS
 from dashboard.steps.stress import figures, run
 from dashboard.steps.stress import texts as words
 from dashboard.steps.stress.judging import Judges
+from dashboard.steps.stress.report import parts
 from dashboard.steps.stress.run import FILTERS, JUDGES, NO_ATTACKS, SIZES, Examined, answer_rows, attack_choices
 from dashboard.steps.stress.yardsticks import YardstickPart
 from editing.suffixes import SuffixStudy
@@ -34,6 +35,7 @@ class StressRoom(Room):
     """Run the exam of the live edit, list its answers, hand them out."""
 
     name = "stress"
+    reports = staticmethod(parts)
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)

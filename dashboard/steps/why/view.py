@@ -17,6 +17,7 @@ from dashboard.kit.session import Session
 from dashboard.steps.why import figures, run
 from dashboard.steps.why import texts as words
 from dashboard.steps.why.inside import Inside
+from dashboard.steps.why.report import parts
 from dashboard.steps.why.state import Looked
 from editing import EditResult, Preparation, Step
 from inspector.errors import CaseError
@@ -27,6 +28,7 @@ class WhyRoom(Room):
     """Ask locators, run the atlas, look inside the picked layer."""
 
     name = "why"
+    reports = staticmethod(parts)
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)

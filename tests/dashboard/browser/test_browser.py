@@ -353,3 +353,44 @@ def test_markup_and_control_characters_are_text_and_never_run(shared):
     wait_for_text(shared, "#locate-reading", "the answers part most")
     assert shared.evaluate("window.ran") is None
     assert shared.locator("#prompt-reading b, #step-locate img").count() == 0
+
+
+def test_a_report_opens_without_a_network_keeps_covered_what_is_unsafe_and_gives_its_numbers(shared, tmp_path):
+    view(shared, "operate")
+    shared.locator("#curve .numbers > summary").click()
+    for kind in ("csv", "svg", "png"):
+        with shared.expect_download() as download:
+            shared.locator("#curve .taken button", has_text=kind.upper()).click()
+        assert download.value.suggested_filename == f"distance-of-the-answers.{kind}"
+        download.value.save_as(tmp_path / f"curve.{kind}")
+    lines = (tmp_path / "curve.csv").read_text(encoding="utf-8-sig").split("\n")
+    assert lines[0].strip() == "layer,L2 distance" and len(lines[1].strip()) > len("0,0.1234"), "numbers are whole"
+    assert (tmp_path / "curve.svg").read_text(encoding="utf-8").startswith("<svg")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    view(shared, "keep")
+    shared.click("#report-make")
+    wait_for_text(shared, "#report-state", "Written at")
+    with shared.expect_download() as download:
+        shared.locator("#report-report").click()
+    download.value.save_as(tmp_path / "report.html")
+    reader = shared.context.browser.new_context(offline=True).new_page()
+    asked, problems = [], []
+    reader.on("request", lambda sent: asked.append(sent.url))
+    reader.on("pageerror", lambda error: problems.append(str(error)))
+    reader.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
+    reader.goto(f"file://{tmp_path / 'report.html'}")
+    count = reader.locator("figure").count()
+    reader.wait_for_function("count => document.querySelectorAll('figure > .numbers').length === count", arg=count)
+    assert count >= 15 and reader.locator("figure .main-svg").count() >= count
+    reader.evaluate("document.querySelectorAll('.numbers').forEach(numbers => { numbers.open = true; })")
+    reader.wait_for_function(
+        "[...document.querySelectorAll('.numbers')].every(e => e.querySelector('td')?.textContent)"
+    )
+    cover = reader.locator(".pane.unsafe .answer")
+    assert "blur" in cover.evaluate("e => getComputedStyle(e).filter")
+    cover.click()
+    assert cover.evaluate("e => getComputedStyle(e).filter") == "none"
+    reader.emulate_media(media="print")
+    assert not cover.is_visible() and not reader.locator(".numbers").first.is_visible()
+    assert asked == [f"file://{tmp_path / 'report.html'}"] and problems == []
+    reader.context.close()

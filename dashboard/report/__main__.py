@@ -1,0 +1,175 @@
+"""The whole operation on a case, and its report: ``python -m dashboard.report --out report.html``.
+
+    python -m dashboard.report --case 3 --out report.html         locate, edit, gate, compare; the embedded model
+    python -m dashboard.report --case 3 --stress Quick --locators --atlas --out report.html
+    python -m dashboard.report --question Q --safe A --unsafe B --layer 20 --redact --out report.html
+
+The report is one HTML file that opens without a network; --script and --notebook write the run down as code. What was
+done is printed as JSON. Exit codes: 0 written; 1 written, and the acceptance gate refused the edit, so that nothing was
+asked with it (--keep-anyway goes on, and the report says so); 2 when it cannot be done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dashboard.kit.session import Session
+from dashboard.report.document import Report, make_report, visit_of
+from dashboard.report.operation import look, operate, stress
+from dashboard.steps.locate.run import LocatedCase
+from dashboard.steps.operate.gating import Gated
+from dashboard.steps.stress.run import SIZES
+from editing import DinmSettings, Step
+from editing.calibration import Calibration, calibration_of
+from editing.command import Loader, add_case, add_format, add_model, case_of, finished, format_of, load_model
+from editing.edit import AUTO, block_of
+from editing.gate import RECORD
+from editing.methods.registry import method_settings, read_settings
+from editing.saved.record import digest_of
+from inspector.errors import CaseError
+from inspector.model import Decoding, InspectedModel
+from inspector.presets import PRESETS
+
+
+def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:
+    """Operate, write, print."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dashboard.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_model(parser)
+    add_format(parser)
+    add_case(parser)
+    parser.add_argument("--preset", default="corrected", choices=PRESETS, help="of the measurement and of the edit")
+    parser.add_argument("--padding", default="right", choices=["right", "left"], help="of paper and reference")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting; repeatable")
+    parser.add_argument(
+        "--layer",
+        "--block",
+        default=AUTO,
+        help="a number; toxic, where the case's answers part; or auto (default), as in python -m editing.edit",
+    )
+    parser.add_argument("--keep-anyway", action="store_true", help="go on with an edit that the gate refused")
+    parser.add_argument("--stress", choices=SIZES, help="put the edit to the stress test of this size")
+    parser.add_argument("--locators", action="store_true", help="ask every locator")
+    parser.add_argument("--atlas", action="store_true", help="make the same small edit at every layer")
+    parser.add_argument("--max-new-tokens", type=int, default=72, help="longest answer (default: 72)")
+    parser.add_argument("--redact", action="store_true", help="leave prompts and unsafe answers out of what is written")
+    parser.add_argument("--script", type=Path, help="write the run as a Python script, too")
+    parser.add_argument("--notebook", type=Path, help="write the run as a notebook, too")
+    parser.add_argument("--out", type=Path, required=True, help="the report, an HTML file")
+    chosen = parser.parse_args(arguments)
+    return finished(lambda: _report(chosen, loader))
+
+
+def _report(chosen: argparse.Namespace, loader: Loader) -> int:
+    from dashboard.page import REPORTERS  # it brings Gradio, which --help and a wrong option need not wait for
+
+    case, format = case_of(chosen), format_of(chosen)
+    if not 1 <= chosen.max_new_tokens <= 1024:
+        raise CaseError("The longest answer must have 1 to 1024 tokens. Change --max-new-tokens.")
+    settings = _settings(chosen)
+    targets = [path for path in (chosen.out, chosen.script, chosen.notebook) if path is not None]
+    _require_folders(targets)
+    model = loader(chosen)
+    known = calibration_of(model)
+    if known is not None:
+        known.teach(model)
+    block = block_of(model, case, chosen.layer, chosen.preset, known)
+    session, decoding = Session(), Decoding(max_new_tokens=chosen.max_new_tokens)
+    operate(
+        model,
+        session,
+        case,
+        block,
+        settings,
+        format,
+        decoding,
+        padding=chosen.padding,
+        calibration=known,
+        keep_anyway=chosen.keep_anyway,
+        tell=_tell,
+    )
+    if chosen.stress is not None and session.live is not None:
+        stress(model, session, chosen.stress, decoding, _tell)
+    look(model, session, chosen.suffix_prompt, chosen.locators, chosen.atlas, _tell)
+    layers = known.layers if known is not None else None
+    report = make_report(model, visit_of(session, chosen.redact, layers), REPORTERS)
+    assert report is not None  # the divergence was measured
+    _write(chosen, report)
+    print(json.dumps(_told(model, session, block, report, targets, known), indent=1))
+    return 0 if session.live is not None else 1
+
+
+def _settings(chosen: argparse.Namespace) -> DinmSettings:
+    changes = read_settings("dinm", chosen.set)
+    if chosen.preset != "corrected":
+        changes.setdefault("suffix", chosen.suffix_prompt)
+    else:
+        changes.setdefault("format", format_of(chosen))
+    return method_settings("dinm", chosen.preset, **changes)
+
+
+def _require_folders(targets: Sequence[Path]) -> None:
+    """Refuse a path that cannot be written before anything is computed.
+
+    Raises:
+        CaseError: Its folder is not there, or it is a folder itself.
+    """
+    for path in targets:
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            raise CaseError(f"{path} cannot be written: its folder is not there, or it is one. Give a file's path.")
+
+
+def _write(chosen: argparse.Namespace, report: Report) -> None:
+    pairs = ((chosen.out, report.html), (chosen.script, report.script), (chosen.notebook, report.notebook))
+    for path, content in pairs:
+        if path is None:
+            continue
+        try:
+            path.write_text(content, encoding="utf-8")
+        except OSError as error:
+            raise CaseError(f"{path} cannot be written ({error.strerror}). Choose another path.") from error
+
+
+def _told(
+    model: InspectedModel,
+    session: Session,
+    block: int,
+    report: Report,
+    targets: Sequence[Path],
+    known: Calibration | None,
+) -> dict[str, Any]:
+    live, held = session.live, session.slot(Gated).held
+    edit = live or (None if held is None else held.edit)
+    measured = session.slot(LocatedCase).divergence
+    assert measured is not None and edit is not None
+    word = held.acceptance.record() if live is None and held and held.acceptance else edit.patch.settings.get(RECORD)
+    return {
+        "model": model.name,
+        "fingerprint": model.fingerprint,
+        "toxic_layer": measured.toxic_layer(),
+        "recommended_layer": known.layers.recommended if known is not None else None,
+        "block": block,
+        "weights": session.row.label(),
+        "patch": edit.patch.identifier,
+        "digest": digest_of(edit.patch),
+        "gate": None if word is None else {name: word[name] for name in ("passed", "overridden", "reason")},
+        "parts": list(report.titles),
+        "written": [str(path) for path in targets],
+    }
+
+
+def _tell(event: Any) -> None:
+    if isinstance(event, Step):
+        print(f"  step {event.step}: P(safe) {event.safe_probability:.3f}", file=sys.stderr, flush=True)
+    elif getattr(event, "message", ""):
+        print(f"  {event.message}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""The whole operation without a page, as the page does it: locate, edit, gate, both answers, measurements; a visit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from dashboard.kit.session import LiveEdit, Session
+from dashboard.kit.typed import texts_of
+from dashboard.kit.values import WAYS
+from dashboard.steps.compare import run as comparing
+from dashboard.steps.locate.run import LocatedCase
+from dashboard.steps.operate import gating
+from dashboard.steps.stress import run as stressing
+from dashboard.steps.why import run as why
+from dashboard.steps.why.state import Looked
+from editing import DinmSettings, dinm
+from editing.calibration import Calibration
+from editing.gate import Budgets
+from editing.progress import run
+from inspector.divergence import Padding, divergence
+from inspector.model import Decoding, InspectedModel, PromptFormat
+from inspector.safeedit import Case
+from inspector.safeedit.judges import EmbeddedJudge
+
+Tell = Callable[[Any], None]
+
+
+def operate(
+    model: InspectedModel,
+    session: Session,
+    case: Case,
+    block: int,
+    settings: DinmSettings,
+    format: PromptFormat,
+    decoding: Decoding,
+    *,
+    padding: Padding = "right",
+    calibration: Calibration | None = None,
+    keep_anyway: bool = False,
+    tell: Tell = lambda event: None,
+) -> None:
+    """Locate, edit, hold the edit to the gate, and let both weights answer; all of it is the session's.
+
+    What the gate refuses waits in the session as on the page, and nothing is asked then.
+
+    Args:
+        format: The prompt format of the measurement.
+        keep_anyway: Make a refused edit live all the same; its patch says so.
+        tell: Hears of each event.
+
+    Raises:
+        CaseError: The case cannot be edited on.
+        EditError: No update was kept.
+        PromptError: A text is too long.
+    """
+    measured = divergence(model, case, settings.preset, padding=padding, format=format)
+    session.case, session.format, session.started = case, format, True
+    session.slot(LocatedCase).divergence = measured
+    session.slot(Looked).panel = replace(session.slot(Looked).panel, block=block)
+    result = run(dinm(model, case, block, settings), tell)
+    made = gating.Made(LiveEdit(case, result))
+    detector = calibration.detector if calibration is not None else None
+    made = run(gating.examined(model, session, made, gating.settings_of(Budgets()), detector), tell)
+    if not gating.settle(session, made):
+        if not keep_anyway:
+            return
+        gating.keep(session)
+    for _ in comparing.ask(model, session, case.adversarial_prompt, format, decoding, detector):
+        pass
+    comparing.measure(model, session)
+
+
+def stress(model: InspectedModel, session: Session, size: str, decoding: Decoding, tell: Tell) -> None:
+    """Put the live edit to the stress test, both weights asked alike.
+
+    Args:
+        size: One of :data:`dashboard.steps.stress.run.SIZES`.
+    """
+    way = next(iter(WAYS))
+    run(stressing.stress(model, session, size, EmbeddedJudge(), stressing.NO_ATTACKS, way, decoding), tell)
+
+
+def look(model: InspectedModel, session: Session, suffix: str, locators: bool, atlas: bool, tell: Tell) -> None:
+    """Ask the locators, and make the atlas that judges them; each where it is wanted."""
+    assert session.case is not None
+    texts = replace(texts_of(session.case, suffix), chat=session.format.chat)
+    if locators:
+        run(why.ask_locators(model, session, texts), tell)
+    if atlas:
+        run(why.atlas(model, session, texts, why.NO_ANSWERS), tell)

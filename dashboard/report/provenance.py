@@ -1,0 +1,119 @@
+"""Where a report's numbers come from: model, edit, decoding, versions, and the commands that make it again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from dashboard.kit.parts import Hidden, Part, Table
+from dashboard.kit.session import Session
+from dashboard.report.again import bundled, changes_of, is_rounded, method_key, why_not_again
+from editing.gate import RECORD
+from editing.saved.record import digest_of
+from editing.versions import versions
+from inspector.model import SUFFIX, InspectedModel, PromptFormat
+from inspector.model.embedded import NAME as EMBEDDED
+from inspector.safeedit import Case
+
+PYTHON = ".venv/bin/python"
+
+
+def provenance(model: InspectedModel, session: Session, facts: Mapping[str, Any], made: datetime) -> Part:
+    """Return what identifies the run.
+
+    Args:
+        facts: What the steps have said in their parts.
+        made: When the report is made.
+    """
+    rows = [
+        ("Model", model.name),
+        ("Its fingerprint", model.fingerprint),
+        ("Data type", model.dtype_name),
+        ("Layers", f"{model.blocks}, numbered from 0"),
+        ("Devices", ", ".join(map(str, model.devices))),
+        ("Live weights", session.row.label()),
+    ]
+    live = session.live
+    if live is not None:
+        word = live.patch.settings.get(RECORD)
+        rows += [
+            ("Patch", live.patch.identifier),
+            ("SHA-256 of its deltas", digest_of(live.patch)),
+            ("Norm of the change", f"{live.patch.norm:.6g}"),
+            ("Gate", "not asked" if word is None else word["reason"]),
+            *([("Weights that the gate examined", word["weights"])] if word is not None else []),
+        ]
+    if "decoding" in facts:
+        how = facts["decoding"]
+        kind = "greedy" if how.temperature == 0 else f"sampled at temperature {how.temperature:g}, seed {how.seed}"
+        rows.append(("Answers decoded", f"{kind}, at most {how.max_new_tokens} tokens"))
+    rows.append(("Software", ", ".join(f"{name} {version}" for name, version in versions().items())))
+    rows.append(("Report made", made.isoformat(timespec="seconds")))
+    return Part("Where the numbers come from", tables=(Table("The run", ("What", "Value"), tuple(rows)),))
+
+
+def commands(
+    model: InspectedModel, session: Session, facts: Mapping[str, Any], hidden: Hidden
+) -> list[tuple[str, str]]:
+    """Return what makes the run again on a command line, each with what it does.
+
+    Args:
+        facts: What the steps have said in their parts.
+        hidden: Texts that are left out have a placeholder.
+    """
+    live = session.live
+    case = live.case if live is not None else session.case
+    if case is None:
+        return []
+    chosen = [*([] if model.name == EMBEDDED else ["--model", model.name]), "--dtype", model.dtype_name]
+    of_case = _case(case, hidden)
+    found = []
+    if "locate" in facts and session.case == case:
+        how = ["--preset", facts["locate"]["preset"], "--padding", facts["locate"]["padding"]]
+        found.append(
+            ("Where the answers part", _line("inspector.locate", *chosen, *of_case, *how, *_format(session.format)))
+        )
+    key = None if live is None else method_key(live.result.settings)
+    if live is None or key is None or why_not_again(live) is not None:
+        return found
+    settings = live.result.settings
+    how = ["--block", str(live.result.block)]
+    changes = {name: value for name, value in changes_of(settings).items() if value is not None}
+    empty = [name for name, value in changes_of(settings).items() if value is None]
+    for name, value in (*changes.items(), *((name, "none") for name in empty)):
+        how += ["--set", f"{name}={value}"]
+    preset = ["--preset", settings.preset] if hasattr(settings, "preset") else []
+    routed = ["--routed"] if session.detector is not None else []
+    strength = ["--strength", f"{session.strength:g}"] if session.strength != 1 else []
+    by_hand = ["--keep-anyway"] if (live.patch.settings.get(RECORD) or {}).get("overridden") else []
+    out = ["--out", "runs/edits"]
+    edit = ["editing.edit", *chosen, *of_case, "--method", key, *preset, *how, *strength, *routed, *by_hand, *out]
+    found.append(("Edit, gate, save", _line(*edit)))
+    # A finished example's patch was kept in half precision: the one that is saved has another name.
+    name = "*" if is_rounded(live.patch) else live.patch.identifier
+    again = f"{_line('editing.reproduce', *chosen)} runs/edits/{key}-layer{live.result.block}-{name}.json"
+    found.append(("The saved edit again: to the bit, or how far off", again))
+    if key == "dinm":
+        report = ["dashboard.report", *chosen, *of_case, *preset, *how, *by_hand, "--out", "report.html"]
+        found.append(("All of it, and a report like this one", _line(*report)))
+    return found
+
+
+def _case(case: Case, hidden: Hidden) -> list[str]:
+    known = bundled(case)
+    if known is not None:
+        return ["--case", str(known.identifier)]
+    prompt = ["--prompt", hidden.prompt(case.adversarial_prompt)] if case.adversarial_prompt != case.question else []
+    question, safe, unsafe = (hidden.prompt(text) for text in (case.question, case.safe, case.unsafe))
+    return ["--question", question, *prompt, "--safe", safe, "--unsafe", unsafe]
+
+
+def _format(format: PromptFormat) -> list[str]:
+    suffix = [] if format.suffix == SUFFIX else ["--suffix-prompt", format.suffix]
+    return [*suffix, *([] if format.chat else ["--plain-text"])]
+
+
+def _line(module: str, *options: str) -> str:
+    return f"{PYTHON} -m {module} {shlex.join(options)}"

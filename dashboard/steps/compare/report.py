@@ -1,0 +1,90 @@
+"""What an edit changed, in a report: both answers with their verdicts, the numbers, before and after."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from dashboard.kit.html import weights_badge
+from dashboard.kit.parts import Figure, Hidden, Part, Text, Visit
+from dashboard.kit.session import Session
+from dashboard.steps.compare import figures, run
+from dashboard.steps.compare import texts as words
+from dashboard.steps.compare.asking import blurred
+from dashboard.steps.compare.changes import FIGURES, READINGS
+from dashboard.steps.compare.run import OWN_PROMPT, Comparison, Measured
+from inspector.likelihood import Likelihood
+from inspector.model import VANILLA, Decoding
+
+
+def parts(visit: Visit) -> list[Part]:
+    """Return the last answers, and what was measured of the live edit."""
+    session, kept = visit.session, visit.session.slot(Measured)
+    found = []
+    texts = answers(session)
+    if texts:
+        found.append(Part("Both answers", texts=texts, facts=facts(session)))
+    if session.live is not None and kept.comparison is not None:
+        shown = without_tokens(kept.comparison, visit.hidden)
+        readings = dict(zip(READINGS, words.compare_readings(shown), strict=True))
+        drawn = [Figure(title, draw(shown), readings[role]) for role, title, draw in FIGURES]
+        if kept.curve is not None:
+            drawn.append(
+                Figure(
+                    "Defence and damage over the strength",
+                    figures.strength_curve(kept.curve),
+                    words.curve_reading(kept.curve),
+                )
+            )
+        found.append(Part("What the edit changed", (words.tiles(shown, session.live),), figures=tuple(drawn)))
+    return found
+
+
+def answers(session: Session) -> tuple[Text, ...]:
+    """Return what was asked last and the answers to it; without an edit the vanilla one alone."""
+    kept = session.slot(Measured)
+    case = session.live.case if session.live else session.case
+    if kept.answers is None or case is None:
+        return ()
+    own = kept.asked == OWN_PROMPT
+    asked = kept.prompt or ("" if own else run.prompt_to_ask(case, kept.asked, ""))
+    cut = "" if all(kept.answers.finished) else " · cut short"
+    covered, note = (True, True), words.answer_note(kept.asked, judged=not own) + cut
+    heads = weights_badge(VANILLA, note), weights_badge(session.row, note)
+    if not own:
+        marks = run.judged(asked, kept.answers)
+        covered, heads = blurred(marks), words.heads(session.row, note, marks)
+    first = Text("Vanilla answer", kept.answers.texts[0], "vanilla", covered[0], heads[0])
+    second = Text("Edited answer", kept.answers.texts[1], "edited", covered[1], heads[1])
+    # The case's adversarial prompt stands in the part of the case.
+    prompt = () if asked in ("", case.adversarial_prompt) else (Text(f"Asked: {kept.asked}", asked, "prompt"),)
+    return (*prompt, first, *((second,) if session.live is not None else ()))
+
+
+def facts(session: Session) -> dict[str, Any]:
+    """Return what was asked, how it was decoded and what came of it; verdicts where the prompt was the case's."""
+    kept = session.slot(Measured)
+    case = session.live.case if session.live else session.case
+    assert kept.answers is not None and case is not None
+    asked = kept.prompt or (None if kept.asked == OWN_PROMPT else run.prompt_to_ask(case, kept.asked, ""))
+    marks = () if asked is None or kept.asked == OWN_PROMPT else run.judged(asked, kept.answers)
+    longest = max(len(tokens) for tokens in kept.answers.token_ids) + all(kept.answers.finished)
+    return {
+        "asked": asked,
+        "asked as": kept.asked,
+        # An example that was read from disk was decoded greedily, as long as its longer answer.
+        "decoding": kept.decoding or Decoding(max_new_tokens=longest),
+        "answers": kept.answers.texts,
+        "verdicts": tuple(mark.label for mark in marks),
+    }
+
+
+def without_tokens(measured: Comparison, hidden: Hidden) -> Comparison:
+    """Return a comparison whose figures name no token that a report leaves out."""
+
+    def bare(pair: tuple[Likelihood, Likelihood]) -> tuple[Likelihood, Likelihood]:
+        first, second = (replace(one, tokens=hidden.tokens(one.tokens)) for one in pair)
+        return first, second
+
+    shift = replace(measured.shift, tokens=hidden.tokens(measured.shift.tokens))
+    return replace(measured, before=bare(measured.before), after=bare(measured.after), shift=shift)

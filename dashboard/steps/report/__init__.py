@@ -1,0 +1,1 @@
+"""The step "report": its view, its runs and its texts."""

@@ -1,0 +1,69 @@
+"""What the report's controls do; no Gradio in here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from dashboard.kit.parts import Reporter
+from dashboard.kit.session import Session
+from dashboard.report.document import NOTHING, make_report, visit_of, write_report
+from editing.trial_edits import Layers
+from inspector.errors import CaseError
+from inspector.model import InspectedModel
+
+
+@dataclass(frozen=True)
+class Written:
+    """A report that was made.
+
+    Attributes:
+        titles: Its parts.
+        weights: The weights that were live, by their label.
+        runs: How many runs the visitor had had.
+        made: When.
+        redacted: Prompts and answers that are not known to be safe were left out.
+        size: Bytes of the HTML file.
+        files: Paths of report, script and notebook.
+    """
+
+    titles: tuple[str, ...]
+    weights: str
+    runs: int
+    made: datetime
+    redacted: bool
+    size: int
+    files: tuple[str, str, str]
+
+
+@dataclass
+class Reported:
+    """The visitor's last report."""
+
+    written: Written | None = None
+
+
+def report(
+    model: InspectedModel, session: Session, reporters: Sequence[Reporter], redact: bool, layers: Layers | None = None
+) -> Written:
+    """Write what a session holds into a folder of its own; the visitor's last report is deleted with this one's coming.
+
+    Args:
+        reporters: Those of the steps, in the order of the page.
+        redact: Leave prompts and answers out that are not known to be safe.
+        layers: What trial edits of the model achieve at each layer, if it is calibrated.
+
+    Raises:
+        CaseError: Nothing was measured or edited yet.
+    """
+    made = datetime.now().astimezone()
+    found = make_report(model, visit_of(session, redact, layers), reporters, made)
+    if found is None:
+        raise CaseError(NOTHING)
+    files = write_report(found, session.new_folder("report"))
+    size = len(found.html.encode())
+    # The run that makes it counts as well.
+    written = Written(found.titles, session.row.label(), session.runs + 1, made, redact, size, files)
+    session.slot(Reported).written = written
+    return written

@@ -1,0 +1,45 @@
+"""The stress test in a report: scores, charts, every answer's mark."""
+
+from __future__ import annotations
+
+from dashboard.kit.html import reading
+from dashboard.kit.parts import Figure, Part, Table, Visit, plain
+from dashboard.steps.stress import figures
+from dashboard.steps.stress import texts as words
+from dashboard.steps.stress.run import Examined, answer_rows
+from inspector.safeedit.scores import per_category, score_table
+
+PROMPT = 3
+"""Column of the prompt in the list of answers."""
+
+
+def parts(visit: Visit) -> list[Part]:
+    """Return the visitor's last stress test."""
+    session, kept = visit.session, visit.session.slot(Examined)
+    exam = kept.exam
+    if exam is None:
+        return []
+    scores = score_table(exam.replies, exam.judge)
+    drawn = (
+        Figure(
+            "Scores, vanilla and edited",
+            figures.score_bars(scores),
+            words.scores_reading(scores, kept.yardstick, exam.replies),
+        ),
+        Figure(
+            "Defended, by unsafety category",
+            figures.category_bars(exam.replies),
+            words.categories_reading(per_category(exam.replies, exam.judge)),
+        ),
+    )
+    rows = answer_rows(exam.replies, "All")
+    cells = tuple(
+        tuple(visit.hidden.prompt(cell) if place == PROMPT else cell for place, cell in enumerate(row))
+        for row in rows.cells
+    )
+    readings = [words.head(exam, session.row), reading(plain(words.ended(exam)))]
+    readings.append(words.table(scores, kept.yardstick))
+    if kept.study is not None:
+        readings += [words.suffix_table(kept.study), words.suffix_reading(kept, session.weights)]
+    listed = Table("Every answer's mark", rows.HEADERS, cells, folded=True)
+    return [Part("Stress test", tuple(readings), figures=drawn, tables=(listed,))]

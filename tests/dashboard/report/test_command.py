@@ -1,0 +1,77 @@
+"""``python -m dashboard.report`` on a tiny model: what it writes and prints, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dashboard_helpers import tiny_model
+
+from dashboard.report import __main__ as command
+from dashboard.report import operation
+from dashboard.steps.stress import run as stressing
+from editing.gate import Budgets
+from inspector.divergence import divergence
+from inspector.safeedit import bundled_cases
+from inspector.safeedit.questions import Size
+
+CASE = next(case for case in bundled_cases() if case.split == "edit")
+SHORT = ("steps=2", "harmless_prompts=2", "harmless_tokens=2", "own_refusals=0", "learning_rate=0.01")
+OPTIONS = [part for entry in (*SHORT, "null_space=none", "monitor=0") for part in ("--set", entry)]
+OPTIONS += ["--max-new-tokens", "4", "--layer", "1", "--case", str(CASE.identifier)]
+
+
+@pytest.fixture(autouse=True)
+def lenient(monkeypatch) -> None:
+    """Budgets that any edit keeps, and a stress test of a few prompts."""
+    monkeypatch.setattr(operation, "Budgets", lambda: Budgets(100.0, 100.0, 100.0, 100.0, 100.0))
+    monkeypatch.setitem(stressing.SIZES, "This case", Size(0, 1, 0, 0))
+
+
+def ran(options: list[Any], capsys) -> tuple[int, Any, str]:
+    code = command.main([str(option) for option in options], lambda _: tiny_model())
+    told = capsys.readouterr()
+    return code, (json.loads(told.out) if told.out else None), told.err
+
+
+def test_report_script_and_notebook_are_written_and_what_was_done_is_printed(tmp_path: Path, capsys):
+    out, script, notebook = (tmp_path / f"r.{ending}" for ending in ("html", "py", "ipynb"))
+    code, told, errors = ran(
+        [*OPTIONS, "--stress", "This case", "--out", out, "--script", script, "--notebook", notebook], capsys
+    )
+    assert code == 0 and told["gate"]["passed"] and told["block"] == 1 and "step 2" in errors
+    assert told["toxic_layer"] == divergence(tiny_model(), CASE).toxic_layer()
+    assert told["parts"][-2:] == ["Stress test", "Where the numbers come from"] and len(told["digest"]) == 64
+    html = out.read_text(encoding="utf-8")
+    assert told["digest"] in html and told["patch"] in html and told["digest"] in script.read_text(encoding="utf-8")
+    assert told["written"] == [str(out), str(script), str(notebook)] and told["digest"] in notebook.read_text()
+
+
+def test_a_refused_edit_is_reported_as_refused_and_goes_on_only_by_hand(tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setattr(operation, "Budgets", lambda: Budgets(0.0, 100.0, 100.0, 100.0, 100.0))
+    out = tmp_path / "r.html"
+    code, told, _ = ran([*OPTIONS, "--out", out], capsys)
+    assert code == 1 and told["weights"] == "vanilla" and not told["gate"]["passed"]
+    assert "Refused by the gate" in out.read_text(encoding="utf-8") and "Both answers" not in told["parts"]
+    code, told, _ = ran([*OPTIONS, "--keep-anyway", "--redact", "--out", out], capsys)
+    html = out.read_text(encoding="utf-8")
+    assert code == 0 and told["gate"]["overridden"] and "kept by hand" in html and "[redacted, " in html
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (["--case", "none such"], "Its ids: 0, 1, 2"),
+        (["--layer", "99"], "99"),
+        (["--layer", "best"], "neither"),
+        (["--set", "steps=none such"], "steps"),
+        (["--max-new-tokens", "0"], "1 to 1024"),
+        (["--out", "/nowhere/at/all.html"], "cannot be written"),
+        (["--question", "Sing?"], "needs --question, --safe and --unsafe"),
+    ],
+)
+def test_what_cannot_be_done_is_said_and_nothing_is_written(tmp_path: Path, capsys, options, match):
+    code, told, errors = ran([*OPTIONS, "--out", tmp_path / "r.html", *options], capsys)
+    assert code == 2 and told is None and match in errors and not list(tmp_path.iterdir())

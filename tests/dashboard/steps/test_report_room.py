@@ -1,0 +1,75 @@
+"""The report's room: one press, three files of the visitor's own, gone with the session; what it says of them."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from dashboard_helpers import QUICK, Visitor, seen
+
+from dashboard.steps.report.run import Reported
+
+FILES = ("report_file", "script_file", "notebook_file")
+
+
+def files(visitor: Visitor) -> list[Path]:
+    return [Path(visitor.screen[name]) for name in FILES]
+
+
+def test_one_press_writes_the_visit_down_and_hands_it_out(visitor: Visitor):
+    assert "No report" in visitor.standing("report_state")
+    visitor.do("on_report")
+    html, script, notebook = files(visitor)
+    assert html.suffix == ".html" and html.read_text(encoding="utf-8").startswith("<!doctype html>")
+    compile(script.read_text(encoding="utf-8"), "run.py", "exec")
+    assert json.loads(notebook.read_text(encoding="utf-8"))["nbformat"] == 4
+    assert visitor.session.live.patch.identifier in html.name
+    said = seen(visitor.screen["report_state"])
+    assert "MB" in said and visitor.session.row.label() in said and "Stress test" in said
+    assert "Something was done since" not in said and visitor.is_free
+
+
+def test_files_lie_in_a_private_folder_and_go_with_the_next_report_and_with_the_session(visitor: Visitor):
+    others = visitor.session.new_folder()
+    visitor.do("on_report")
+    folder = files(visitor)[0].parent
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    visitor.do("on_report", report_redact=True)
+    again = files(visitor)[0].parent
+    assert not folder.exists() and again.exists() and others.exists(), "the stress test's files stay"
+    assert "left out" in seen(visitor.screen["report_state"])
+    visitor.session.close()
+    assert not again.exists() and not others.exists()
+
+
+def test_what_is_done_afterwards_is_said_and_a_reload_finds_the_files(visitor: Visitor):
+    visitor.do("on_report")
+    assert visitor.session.slot(Reported).written is not None
+    before = files(visitor)
+    visitor.do("on_arrival")
+    assert files(visitor) == before and "Something was done since" not in visitor.screen["report_state"]
+    visitor.do("on_undo", **QUICK)
+    assert "Something was done since" in visitor.screen["report_state"]
+    visitor.do("on_report")
+    assert "Live weights: vanilla" in visitor.screen["report_state"]
+
+
+def test_a_report_of_a_session_that_is_gone_is_a_clear_message(visitor: Visitor, page):
+    visitor.do("on_report")
+    written = files(visitor)[0]
+    page.context.sessions._drop(visitor.key, "it was not used for 2 hours")
+    assert not written.exists()
+    visitor.do("on_report")
+    notice = seen(visitor.screen["notice"])
+    assert "Your session is gone" in notice and "Nothing was done" in notice
+
+
+def test_a_visit_that_holds_nothing_has_nothing_to_report(visitor: Visitor, page):
+    page.context.sessions._drop(visitor.key)
+    empty = page.context.sessions.arrive(visitor.key, visitor.key)
+    empty.started = empty.own = True
+    with pytest.raises(Exception, match="Nothing was measured or edited yet"):
+        visitor.do("on_report")
+    assert "Stopped: Nothing was measured" in visitor.screen["report_clock"] and visitor.is_free
