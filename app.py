@@ -10,6 +10,7 @@ import tempfile
 import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,9 @@ def options() -> argparse.ArgumentParser:
         metavar="GB",
         help="what all visitors' edits and results may hold together; the longest unseen go first (default: 4)",
     )
+    server.add_argument(
+        "--mcp", action="store_true", help="also offer what only reads as tools at /gradio_api/mcp/ (PROGRAMS.md)"
+    )
     server.add_argument("--open", action="store_true", help="open a browser")
     return parser
 
@@ -114,6 +118,10 @@ def main(arguments: list[str] | None = None) -> int:
     auth = tuple(chosen.auth.split(":", 1)) if chosen.auth else None
     if auth is not None and (len(auth) != 2 or not all(auth)):
         parser.error("--auth needs USER:PASSWORD")
+    if chosen.mcp and auth is not None:
+        parser.error("--mcp goes with no --auth: programs that use tools cannot log in here")
+    if chosen.mcp and find_spec("mcp") is None:
+        parser.error("--mcp needs the package mcp: python -m pip install -r requirements-mcp.txt")
     open_to_others = chosen.share or chosen.host not in ("127.0.0.1", "localhost", "::1")
     if open_to_others and auth is None:
         print("Warning: others can reach this page and nobody is asked to log in; see --auth.", file=sys.stderr)
@@ -172,6 +180,11 @@ def serve(chosen: argparse.Namespace, paths: dict[str, str], auth: tuple[str, ..
             print(taken, file=sys.stderr)
             return 2
         print(f"DINM Inspector is running at {public or address} (stop it with Ctrl+C)", flush=True)
+        if chosen.mcp:
+            if app.mcp_error:
+                print(f"Error: {app.mcp_error}. Run: python -m pip install -r requirements-mcp.txt", file=sys.stderr)
+                return 2
+            print(f"Its tools are at {(public or address).rstrip('/')}/gradio_api/mcp/", flush=True)
         app.block_thread()
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
@@ -243,7 +256,7 @@ def load_page(
             most_bytes=1e9 * chosen.session_memory,
         )
         opening.say("Opening the page", 0.95)
-        return app, launch_options()
+        return app, launch_options(chosen.mcp)
     except InspectorError as error:
         print(f"Error: {error.user_message()}", file=sys.stderr)
         opening.fail(error.user_message())

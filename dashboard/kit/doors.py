@@ -13,6 +13,7 @@ import re
 import secrets
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
+from urllib.parse import urlsplit
 
 API = "/gradio_api/"
 STARTED = secrets.token_hex(4)
@@ -21,12 +22,17 @@ AGAIN = ".again"
 """Ends the key of a browser that had one of an earlier start."""
 KEEP = 7 * 24 * 3600
 """Seconds for which a browser keeps its key; the server forgets what belongs to it long before."""
+TOOL_HEADER = ("x-gradio-user", "mcp")
+"""Marks what the program's own server of tools asks for."""
+TOOLS = API + "mcp"
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _KEY = re.compile(rf"[0-9a-f]{{8}}\.[A-Za-z0-9_-]{{32}}(?:{re.escape(AGAIN)})?")
 
 DIRECT = (
-    "Direct posts are off: they would go around the queue. Post to /gradio_api/call/NAME, or use gradio_client; "
-    "/gradio_api/info lists the endpoints."
+    "Direct posts are off: they would go around the queue. Post to /gradio_api/call/v2/NAME, or use "
+    "gradio_client; /gradio_api/info lists the endpoints."
 )
+FOREIGN = "Pages of other sites may not use this program's tools; programs without a page may."
 PRIVATE = "There is no such endpoint; /gradio_api/info lists those that there are."
 
 
@@ -44,6 +50,12 @@ def key_of(request: Any) -> str:
     if not _KEY.fullmatch(key):
         return page
     return f"{getattr(request, 'username', None) or ''}:{key}"
+
+
+def is_tool(request: Any) -> bool:
+    """Tell whether a tool asks: it is nobody's in particular, so it gets a session that nobody else has."""
+    asked = getattr(request, "request", None)
+    return asked is not None and asked.headers.get(TOOL_HEADER[0]) == TOOL_HEADER[1]
 
 
 def is_from_before(key: str) -> bool:
@@ -71,12 +83,15 @@ class Doors:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        if TOOLS in scope["path"] and not may_use_tools(headers.get(b"origin")):
+            await _refuse(send, 403, FOREIGN)
+            return
         if scope["method"] == "POST":
             refused = refusal(scope["path"], scope["app"])
             if refused is not None:
                 await _refuse(send, *refused)
                 return
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         wants_page = scope["method"] == "GET" and "text/html" in headers.get(b"accept", "")
 
         async def with_key(message: Any) -> None:
@@ -100,6 +115,21 @@ def refusal(path: str, app: Any) -> tuple[int, str] | None:
         if not any(fn.api_name == name and fn.api_visibility == "public" for fn in fns):
             return 404, PRIVATE
     return None
+
+
+def may_use_tools(origin: str | None) -> bool:
+    """Tell whether a request may use the tools: one of no page, or of a page on this machine.
+
+    A browser says by itself which site a page is of; a name that leads to this machine by a trick is none of
+    its own names.
+
+    Args:
+        origin: The header of that name, ``None`` where there is none.
+    """
+    try:
+        return origin is None or urlsplit(origin).hostname in _LOOPBACK
+    except ValueError:  # no address at all
+        return False
 
 
 async def _refuse(send: Any, status: int, words: str) -> None:
