@@ -13,13 +13,12 @@ JSON. Exit codes: 0; 1 refused by the gate; 2 when it cannot be done.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from editing.command import Loader, add_model, finished, load_model
+from editing.command import Loader, add_model, finished, load_model, tell
 from editing.gate import accept
 from editing.progress import run
 from editing.saved.adapter import of_rank, read_adapter, save_adapter
@@ -57,7 +56,7 @@ def _apply(chosen: argparse.Namespace, loader: Loader) -> int:
         "answers": [],
     }
     if not word.passed and not by_hand:
-        print(json.dumps(told, indent=1))
+        tell(told)
         return 1
     decoding = Decoding(max_new_tokens=chosen.max_new_tokens)
     for text in chosen.ask:
@@ -71,7 +70,7 @@ def _apply(chosen: argparse.Namespace, loader: Loader) -> int:
         }
     if chosen.adapter is not None:
         told["adapter"] = _adapter(model, row, chosen.adapter, chosen.rank)
-    print(json.dumps(told, indent=1))
+    tell(told)
     return 0
 
 

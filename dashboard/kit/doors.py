@@ -29,8 +29,8 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _KEY = re.compile(rf"[0-9a-f]{{8}}\.[A-Za-z0-9_-]{{32}}(?:{re.escape(AGAIN)})?")
 
 DIRECT = (
-    "Direct posts are off: they would go around the queue. Post to /gradio_api/call/v2/NAME, or use "
-    "gradio_client; /gradio_api/info lists the endpoints."
+    "Direct posts are off: they would go around the queue. Post to /gradio_api/call/NAME (all values in their order) "
+    "or /gradio_api/call/v2/NAME (by their names), or use gradio_client; /gradio_api/info lists the endpoints."
 )
 FOREIGN = "Pages of other sites may not use this program's tools; programs without a page may."
 PRIVATE = "There is no such endpoint; /gradio_api/info lists those that there are."
@@ -55,7 +55,7 @@ def key_of(request: Any) -> str:
 def is_tool(request: Any) -> bool:
     """Tell whether a tool asks: it is nobody's in particular, so it gets a session that nobody else has."""
     asked = getattr(request, "request", None)
-    return asked is not None and asked.headers.get(TOOL_HEADER[0]) == TOOL_HEADER[1]
+    return getattr(asked, "headers", {}).get(TOOL_HEADER[0]) == TOOL_HEADER[1]
 
 
 def is_from_before(key: str) -> bool:
