@@ -10,6 +10,7 @@ import tempfile
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,9 @@ def options() -> argparse.ArgumentParser:
         help="what all visitors' edits and results may hold together; the longest unseen go first (default: 4)",
     )
     server.add_argument(
+        "--mcp", action="store_true", help="also offer what only reads as tools at /gradio_api/mcp/ (PROGRAMS.md)"
+    )
+    server.add_argument(
         "--links-for",
         type=_hours,
         default=168,
@@ -145,6 +149,10 @@ def main(arguments: list[str] | None = None) -> int:
         public.require_decision(chosen, auth)
     except ValueError as error:
         parser.error(str(error))
+    if chosen.mcp and auth is not None:
+        parser.error("--mcp goes with no login: programs that use tools cannot log in here")
+    if chosen.mcp and find_spec("mcp") is None:
+        parser.error("--mcp needs the package mcp: python -m pip install -r requirements-mcp.txt")
     try:
         log = write_to(chosen.log)
     except OSError as error:
@@ -212,6 +220,11 @@ def serve(chosen: argparse.Namespace, paths: dict[str, str], auth: list[tuple[st
             if metrics is None:
                 return 2
         print(f"DINM Inspector is running at {public or address} (stop it with Ctrl+C)", flush=True)
+        if chosen.mcp:
+            if app.mcp_error:
+                print(f"Error: {app.mcp_error}. Run: python -m pip install -r requirements-mcp.txt", file=sys.stderr)
+                return 2
+            print(f"Its tools are at {(public or address).rstrip('/')}/gradio_api/mcp/", flush=True)
         app.block_thread()
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
@@ -300,7 +313,7 @@ def load_page(
             ledger=chosen.ledger,
         )
         opening.say("Opening the page", 0.95)
-        return app, launch_options(model, chosen.read_only)
+        return app, launch_options(model, chosen.read_only, chosen.mcp)
     except InspectorError as error:
         print(f"Error: {error.user_message()}", file=sys.stderr)
         opening.fail(error.user_message())

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -20,7 +21,7 @@ from functools import partial
 import torch
 
 from editing import EditResult, preset, run
-from editing.command import add_model, load_model
+from editing.command import add_model, finished, load_model
 from editing.methods.dinm import DinmSettings, dinm
 from editing.replay import FullReplay, ReplayFactory, TailReplay
 from inspector.model import InspectedModel, PromptFormat, encode
@@ -126,4 +127,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(finished(main))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -20,6 +21,7 @@ from typing import Any
 from unittest.mock import patch
 
 from benchmarks.gpu import Clock, answers, dense_patch, lora_patch, own_generate
+from editing.command import finished
 from inspector.model import VANILLA, InspectedModel, Row, encode, load
 from inspector.safeedit import bundled_cases
 
@@ -92,4 +94,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(finished(main))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -28,6 +29,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 
 from benchmarks.edit_speed import PLAIN, PLAIN_WAY, sized_case
 from editing import preset, run
+from editing.command import finished
 from editing.methods.dinm import dinm
 from editing.replay import ReplayFactory, TailReplay
 from inspector.divergence import divergence
@@ -329,4 +331,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(finished(main))

@@ -27,6 +27,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from editing.command import finished
+from inspector.errors import CaseError
 from inspector.safeedit.judges import load_judge
 from inspector.safeedit.refusal import plain_match, read_refusal
 from inspector.safeedit.scores import percentage
@@ -91,11 +93,11 @@ def data_folder() -> Path:
     """Return the folder of PyRIT's labelled rows.
 
     Raises:
-        SystemExit: PyRIT is not installed.
+        CaseError: PyRIT is not installed.
     """
     spec = importlib.util.find_spec("pyrit")
     if spec is None or not spec.submodule_search_locations:
-        sys.exit("PyRIT's data files are not there: pip install --no-deps -r requirements-bench.txt")
+        raise CaseError("PyRIT's data files are not there. Run 'pip install --no-deps -r requirements-bench.txt'.")
     return Path(spec.submodule_search_locations[0]) / "datasets" / "scorer_evals"
 
 
@@ -193,4 +195,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(finished(main))

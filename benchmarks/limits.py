@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ from benchmarks.gpu import dense_patch, random_model, weight_bytes
 from editing import preset, run
 from editing.atlas import AtlasSettings, make_atlas
 from editing.calibration import make_calibration
+from editing.command import finished
 from editing.memory import peak_memory
 from editing.methods.dinm import dinm
 from editing.replay import ReplayFactory, TailReplay
@@ -326,4 +328,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(finished(main))

@@ -30,7 +30,7 @@ import torch
 from benchmarks.edit_speed import PLAIN_WAY
 from editing import preset, run
 from editing.atlas import Atlas, AtlasProgress, AtlasSettings, make_atlas
-from editing.command import add_format, add_model, format_of, load_model, told_format
+from editing.command import add_format, add_model, finished, format_of, load_model, told_format
 from editing.memory import memory_told
 from editing.methods.dinm import dinm
 from inspector.errors import InspectorError
@@ -213,4 +213,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(finished(main))

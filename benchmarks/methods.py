@@ -29,7 +29,7 @@ import torch
 from benchmarks.kept import require_same
 from benchmarks.locators import chosen_cases, failed_cases
 from editing import run
-from editing.command import add_format, add_model, format_of, load_model
+from editing.command import add_format, add_model, finished, format_of, load_model
 from editing.contest import ContestProgress, ContestSettings, contest, exam_of
 from editing.memory import memory_told, peak_memory
 from editing.methods.registry import METHODS, method_settings
@@ -298,4 +298,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(finished(main))

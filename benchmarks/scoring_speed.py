@@ -9,11 +9,13 @@ ratio to one at a time, and how many answers are the same text (greedy decoding;
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 
 import torch
 
+from editing.command import finished
 from inspector.command import add_model, load_model
 from inspector.model import VANILLA, Decoding, Delta, InspectedModel, Patch, Row, batching, encode
 from inspector.model.batching import generate, plan
@@ -79,4 +81,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(finished(main))

@@ -1,6 +1,6 @@
 """How long a warm start takes until the page can be used, and how long the page takes to show, in a real browser.
 
-    python -m benchmarks.start --output benchmarks/results/start.json
+    python -m benchmarks.start --out benchmarks/results/start.json
     python -m benchmarks.start --repeats 5 -- --model path/to/folder --no-calibration
 
 Each repeat starts ``app.py`` anew, with the options after ``--``, and opens a fresh browser on the port as soon as it
@@ -36,6 +36,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from editing.command import finished
+from inspector.errors import CaseError
+
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = {"usable": 8.0, "heading": 1.2, "first view": 2.0}
 """Seconds; see the closing note of the page's rebuilding."""
@@ -70,11 +73,11 @@ def chromium() -> str:
     """Return the browser's program.
 
     Raises:
-        SystemExit: There is none.
+        CaseError: There is none.
     """
     found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if not found:
-        sys.exit("There is no chromium here. Install it (make browser) or name it in CHROMIUM.")
+        raise CaseError("There is no chromium here. Install it (make browser) or name it in CHROMIUM.")
     return found
 
 
@@ -82,11 +85,11 @@ def wait_for_port(address: str, program: subprocess.Popen[bytes], began: float) 
     """Return the seconds after which anything answers at an address.
 
     Raises:
-        SystemExit: The program has ended, or nothing answers in time.
+        CaseError: The program has ended, or nothing answers in time.
     """
     while time.monotonic() - began < LONGEST:
         if program.poll() is not None:
-            sys.exit(f"app.py has ended with code {program.returncode}. Run it by hand to see why.")
+            raise CaseError(f"app.py has ended with code {program.returncode}. Run it by hand to see why.")
         try:
             urllib.request.urlopen(address, timeout=5).close()
             return time.monotonic() - began
@@ -94,7 +97,7 @@ def wait_for_port(address: str, program: subprocess.Popen[bytes], began: float) 
             return time.monotonic() - began
         except OSError:
             time.sleep(0.01)
-    sys.exit(f"Nothing answers at {address} after {LONGEST:.0f} s. Look at what app.py prints.")
+    raise CaseError(f"Nothing answers at {address} after {LONGEST:.0f} s. Look at what app.py prints.")
 
 
 def one_start(playwright: Any, options: list[str], program_of_browser: str) -> dict[str, Any]:
@@ -165,7 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure and print; write the record if a file is named."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.start", description="Measure a warm start of app.py.")
     parser.add_argument("--repeats", type=int, default=3, help="starts to measure, after one that is not counted")
-    parser.add_argument("--output", type=Path, default=None, help="JSON file to write")
+    parser.add_argument("--out", type=Path, default=None, help="JSON file to write")
     parser.add_argument("options", nargs="*", help="options of app.py, after --")
     chosen = parser.parse_args(arguments)
     if chosen.repeats < 1:
@@ -178,7 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
         runs = [one_start(playwright, chosen.options, program) for _ in range(chosen.repeats)]
     found = medians(runs)
     print(table(found, runs[-1]["load"]))
-    if chosen.output is not None:
+    if chosen.out is not None:
         record = {
             "command": f"python -m benchmarks.start --repeats {chosen.repeats} -- {' '.join(chosen.options)}".rstrip(
                 " -"
@@ -188,10 +191,10 @@ def main(arguments: list[str] | None = None) -> int:
             "median, s": found,
             "runs": runs,
         }
-        chosen.output.parent.mkdir(parents=True, exist_ok=True)
-        chosen.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        chosen.out.parent.mkdir(parents=True, exist_ok=True)
+        chosen.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(finished(main))

@@ -1,6 +1,6 @@
 """The same sweep in this process and with 1, 2 and 4 Ray workers, vanilla answers paired and shared, in one run.
 
-    python -m benchmarks.sweep_speed --output benchmarks/results/sweep_speed.json
+    python -m benchmarks.sweep_speed --out benchmarks/results/sweep_speed.json
     OMP_NUM_THREADS=1 python -m benchmarks.sweep_speed --model path/to/folder --limit 4 --steps 2
 
 Every row is a whole sweep into a store of its own, on one local Ray cluster, after a case in this process that is not
@@ -32,10 +32,11 @@ from typing import Any
 
 import torch
 
+from editing.command import finished
 from editing.memory import memory_told
 from editing.sweep import Cluster, Finished, Store, SweepSettings, cases_of, load_all, local, on_ray
 from editing.sweep.work import with_block
-from inspector.errors import EditError, InspectorError
+from inspector.errors import EditError
 from inspector.model import InspectedModel
 from inspector.safeedit.known import Pairing
 from inspector.safeedit.questions import Size
@@ -172,24 +173,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--passages", type=int, default=4)
     parser.add_argument("--max-new-tokens", type=int, default=40)
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2, 4], help="Ray workers of each pair of rows")
-    parser.add_argument("--output", type=Path, default=None, help="JSON file to write")
+    parser.add_argument("--out", type=Path, default=None, help="JSON file to write")
     options = parser.parse_args(arguments)
-    try:
-        rows, about = _rows(options)
-    except InspectorError as error:
-        print(f"Error: {error.user_message()}", file=sys.stderr)
-        return 2
+    return finished(lambda: _measure(options))
+
+
+def _measure(options: argparse.Namespace) -> None:
+    rows, about = _rows(options)
     print(about["machine"])
     print(table(rows))
     record = about | {
         "rows": [{**asdict(row), "cases a minute": round(row.cases_a_minute, 3)} for row in rows],
     }
-    if options.output is not None:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     else:
         print(json.dumps(record))
-    return 0
 
 
 def _rows(options: argparse.Namespace) -> tuple[list[Measured], dict[str, object]]:

@@ -6,13 +6,16 @@ A client keeps its session from call to call, as a browser does.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 
 from dashboard.edit_events import act, asked_for, edit_events
+from dashboard.endpoints import gives, takes
+from dashboard.endpoints.naming import named
+from dashboard.endpoints.reading import reading_endpoints
 from dashboard.kit.acting import undo as undo_edit
 from dashboard.kit.room import Context
 from dashboard.kit.run import shown_to_user
@@ -52,97 +55,96 @@ def connect(context: Context) -> None:
             require_bundled(given, context.example.texts.suffix)
         return given
 
-    def cases() -> list:
+    def cases() -> gives.BundledCases:
         """List the bundled cases: question, template with its slot, safe and unsafe answer, category."""
-        found = []
+        found: list[Any] = []
         for case in bundled_cases():
             shown = texts_of(case, SUFFIX)
             found.append({**asdict(shown), "category": case.category, "id": case.identifier})
         return found
 
-    def prompt(question: str, template: str = "", suffix: str = SUFFIX, chat: bool = True) -> dict:
-        """Assemble an adversarial prompt: its text as the model gets it, tokens, limit, notes.
-
-        ``chat``, here and elsewhere: use the model's chat template if it has one, else plain text.
-        """
+    def prompt(
+        question: takes.Question,
+        template: takes.AttackTemplate = "",
+        suffix: takes.Suffix = SUFFIX,
+        chat: takes.Chat = True,
+    ) -> gives.Prompt:
+        """Assemble an adversarial prompt: its text as the model gets it, tokens, limit, notes."""
         with shown_to_user():
             context.limits.require_short(question, template, suffix)
             given = Texts(question, template, suffix, "", "", chat)
             if context.read_only:
                 raise CaseError("This demo is read-only: free text is off.")
-            return asdict(view_prompt(model, given))
+            return cast(gives.Prompt, asdict(view_prompt(model, given)))
 
     def locate(
-        question: str,
-        template: str,
-        safe: str,
-        unsafe: str,
-        preset_name: str = "corrected",
-        padding: str = "right",
-        suffix: str = SUFFIX,
-        chat: bool = True,
+        question: takes.Question,
+        template: takes.AttackTemplate,
+        safe: takes.SafeAnswer,
+        unsafe: takes.UnsafeAnswer,
+        preset_name: takes.PresetName = "corrected",
+        padding: takes.PaddingSide = "right",
+        suffix: takes.Suffix = SUFFIX,
+        chat: takes.Chat = True,
         request: gr.Request | None = None,
-    ) -> dict:
+    ) -> gives.Divergence:
         """Measure the divergence: a curve per distance and the toxic layer; the recommended one if it is known."""
         with shown_to_user(), context.reserved(request) as session:
             given = texts(question, template, safe, unsafe, suffix, chat)
-            measured = locating.locate(model, session, given, preset_name, padding)  # type: ignore[arg-type]
-            curves = {distance: measured.by(distance).tolist() for distance in DISTANCES}
-            return {
+            measured = locating.locate(model, session, given, preset_name, padding)
+            found: Any = {
                 "toxic_layer": measured.toxic_layer(),
                 "recommended_layer": context.layers.recommended if context.layers else None,
                 "blocks": model.blocks,
-                **curves,
+                **{distance: measured.by(distance).tolist() for distance in DISTANCES},
             }
+            return found
 
     def edit(
-        question: str,
-        template: str,
-        safe: str,
-        unsafe: str,
-        block: int,
-        preset_name: str = "corrected",
-        steps: int = 0,
-        suffix: str = SUFFIX,
-        on_top: bool = False,
-        routed: bool | None = None,
-        chat: bool = True,
+        question: takes.Question,
+        template: takes.AttackTemplate,
+        safe: takes.SafeAnswer,
+        unsafe: takes.UnsafeAnswer,
+        block: takes.Layer,
+        preset_name: takes.PresetName = "corrected",
+        steps: takes.Steps = 0,
+        suffix: takes.Suffix = SUFFIX,
+        on_top: takes.OnTop = False,
+        routed: takes.MadeRouted = None,
+        chat: takes.Chat = True,
         request: gr.Request | None = None,
-    ) -> Iterator[dict]:
+    ) -> Iterator[gives.EditEvent]:
         """Run DINM on a layer and the gate, a dictionary a step; the last one has the patch and the gate's word.
 
-        ``steps`` 0 is the preset's. A refused edit is not live until /keep. ``on_top`` starts from the live edit.
-        ``routed``: made and examined to act only where harm is detected, or on every prompt; as the gate finds best if
-        it is left out.
+        What the gate refuses is not live until /keep.
         """
         with shown_to_user(), context.reserved(request) as session:
             changes: dict[str, Any] = {"suffix": suffix, **({"steps": steps} if steps else {})}
             if not chat:  # else it is the preset's own
                 changes["chat"] = False
-            settings = preset(preset_name, **changes)  # type: ignore[arg-type]
+            settings = preset(preset_name, **changes)
             given = texts(question, template, safe, unsafe, suffix, chat)
             settings = asked_for(context, session, settings, routed)
             yield from edit_events(context, session, operating.make(model, session, given, block, settings, on_top))
 
-    def keep(request: gr.Request | None = None) -> dict:
+    def keep(request: gr.Request | None = None) -> gives.Kept:
         """Make the edit live that the gate has refused; its patch records that it was kept by hand."""
         with shown_to_user(), context.reserved(request) as session:
             live = gating.keep(session)
             return {"weights": session.row.label(), "gate": gating.record_of(live)}
 
     def ask(
-        text: str,
-        strength: float | None = None,
-        max_new_tokens: int = 64,
-        suffix: str | None = None,
-        routed: bool | None = None,
-        chat: bool | None = None,
+        text: takes.Text,
+        strength: takes.Strength = None,
+        max_new_tokens: takes.NewTokens = 64,
+        suffix: takes.OwnSuffix = None,
+        routed: takes.ActsRouted = None,
+        chat: takes.OwnChat = None,
         request: gr.Request | None = None,
-    ) -> dict:
+    ) -> gives.BothAnswers:
         """Answer one text with the vanilla and with this session's edited weights; an edit is asked with its suffix.
 
-        ``strength`` and ``routed`` (the edit acts only where harm is detected, or on every prompt) hold here and in
-        /stress_test until they are given again; left out, the edit acts as it did.
+        Strength and routing hold here and in /stress_test until they are given again.
         """
         with shown_to_user(), context.reserved(request) as session:
             if context.read_only:
@@ -164,69 +166,65 @@ def connect(context: Context) -> None:
             }
 
     def stress_test(
-        size: str = "Quick",
-        judge: str = "refusal rules (embedded)",
-        attacks: str = stress.NO_ATTACKS,
-        max_new_tokens: int = 64,
-        suffix: str | None = None,
-        asked: str = "same prompts",
-        chat: bool | None = None,
+        size: takes.TestSize = "Quick",
+        judge: takes.JudgeName = "refusal rules (embedded)",
+        attacks: takes.Attacks = stress.NO_ATTACKS,
+        max_new_tokens: takes.NewTokens = 64,
+        suffix: takes.OwnSuffix = None,
+        asked: takes.Asked = "same prompts",
+        chat: takes.OwnChat = None,
         request: gr.Request | None = None,
-    ) -> Iterator[dict]:
-        """Score this session's edit in its own prompt format, a dictionary a batch; the last has scores and replies.
-
-        ``asked`` is ``same prompts`` for both weights, or ``as in the paper``: vanilla without the suffix.
-        """
+    ) -> Iterator[gives.StressEvent]:
+        """Score this session's edit in its own prompt format, a dictionary a batch; the last has scores and replies."""
         with shown_to_user(), context.reserved(request) as session:
             require_own_format(session, suffix, chat)
             decoding = Decoding(max_new_tokens=session.limits.require_tokens(max_new_tokens))
             loaded = yield from judges.of(judge, session.cancelled.is_set)
             if loaded is None:
                 raise CaseError("Cancelled before the judge was loaded.")
-            run = stress.stress(model, session, size, loaded, attacks, asked, decoding)
+            run: Any = stress.stress(model, session, size, loaded, attacks, asked, decoding)
             while True:
                 try:
                     progress = next(run)
                 except StopIteration as end:
-                    yield {"done": True, **json.loads(stress.as_json(model, end.value))}
+                    last: Any = {"done": True, **json.loads(stress.as_json(model, end.value))}
+                    yield last
                     return
                 if progress.fresh:
                     replies = [reply_record(reply) for reply in progress.fresh]
                     yield {"done": False, "answered": progress.answered, "total": progress.total, "replies": replies}
 
     def locators(
-        question: str,
-        template: str,
-        safe: str,
-        unsafe: str,
-        suffix: str = SUFFIX,
-        chat: bool = True,
+        question: takes.Question,
+        template: takes.AttackTemplate,
+        safe: takes.SafeAnswer,
+        unsafe: takes.UnsafeAnswer,
+        suffix: takes.Suffix = SUFFIX,
+        chat: takes.Chat = True,
         request: gr.Request | None = None,
-    ) -> Iterator[dict]:
+    ) -> Iterator[gives.LocatorScores]:
         """Ask every locator, a dictionary each: its scores a layer, the layer it chooses, and why."""
         with shown_to_user(), context.reserved(request) as session:
             case = case_of(texts(question, template, safe, unsafe, suffix, chat))
             setup = Setup(format=PromptFormat(suffix, chat), cancel=session.cancelled.is_set)
             for event in locate_with(model, case, setup=setup):
                 if isinstance(event, Located):
-                    yield {**vars(event), "scores": event.scores.tolist(), "layer": event.block}
+                    found: Any = {**vars(event), "scores": event.scores.tolist(), "layer": event.block}
+                    yield found
                 elif isinstance(event, NotLocated):
                     yield {"locator": event.locator, "refused": event.why}
 
     def atlas(
-        question: str,
-        template: str,
-        safe: str,
-        unsafe: str,
-        answers: str = why.NO_ANSWERS,
-        suffix: str = SUFFIX,
-        chat: bool = True,
+        question: takes.Question,
+        template: takes.AttackTemplate,
+        safe: takes.SafeAnswer,
+        unsafe: takes.UnsafeAnswer,
+        answers: takes.AtlasAnswers = why.NO_ANSWERS,
+        suffix: takes.Suffix = SUFFIX,
+        chat: takes.Chat = True,
         request: gr.Request | None = None,
-    ) -> Iterator[dict]:
-        """Make the same small edit at every layer and measure each, a dictionary a group of layers.
-
-        ``answers`` is one of ``none``, ``same prompts``, ``as in the paper``: whether and how the edits answer.
-        """
+    ) -> Iterator[gives.AtlasPart]:
+        """Make the same small edit at every layer and measure each, a dictionary a group of layers."""
         with shown_to_user(), context.reserved(request) as session:
             given = texts(question, template, safe, unsafe, suffix, chat)
             shown = session.slot(Looked).why.atlas
@@ -234,24 +232,25 @@ def connect(context: Context) -> None:
                 made = session.slot(Looked).why.atlas
                 if made is not None and made is not shown:
                     shown = made
-                    yield {"done": progress.fraction >= 1, **json.loads(json.dumps(asdict(made)))}
+                    part = {"done": progress.fraction >= 1, **json.loads(json.dumps(asdict(made)))}
+                    yield cast(gives.AtlasPart, part)
 
     def methods(
-        question: str,
-        template: str,
-        safe: str,
-        unsafe: str,
-        layer: int,
-        chosen: list[str] | None = None,
-        scope: str = "LoRA",
-        train_on: str = ALONE,
-        size: str = "Brief",
-        max_new_tokens: int = 40,
-        suffix: str = SUFFIX,
-        asked: str = "same prompts",
-        chat: bool = True,
+        question: takes.Question,
+        template: takes.AttackTemplate,
+        safe: takes.SafeAnswer,
+        unsafe: takes.UnsafeAnswer,
+        layer: takes.Layer,
+        chosen: takes.Chosen = None,
+        scope: takes.Scope = "LoRA",
+        train_on: takes.TrainOn = ALONE,
+        size: takes.ContestSize = "Brief",
+        max_new_tokens: takes.NewTokens = 40,
+        suffix: takes.Suffix = SUFFIX,
+        asked: takes.Asked = "same prompts",
+        chat: takes.Chat = True,
         request: gr.Request | None = None,
-    ) -> Iterator[dict]:
+    ) -> Iterator[gives.MethodRecord]:
         """Run several methods on a case, a dictionary a method as it is done: scores, cost, toxicity and shift."""
         with shown_to_user(), context.reserved(request) as session:
             given = texts(question, template, safe, unsafe, suffix, chat)
@@ -263,26 +262,26 @@ def connect(context: Context) -> None:
             for progress in run:
                 if len(progress.standings) > shown:
                     shown = len(progress.standings)
-                    yield standing_record(progress.standings[-1])
+                    yield cast(gives.MethodRecord, standing_record(progress.standings[-1]))
 
-    def load_method(method: str, request: gr.Request | None = None) -> dict:
+    def load_method(method: takes.MethodTitle, request: gr.Request | None = None) -> gives.Live:
         """Make the patch of a method that was run the live one; /ask and /stress_test then use it."""
         with shown_to_user(), context.reserved(request) as session:
             load(session, method, context.detector)
             return {"weights": session.row.label(), "edits": len(session.edits)}
 
-    def undo(request: gr.Request | None = None) -> dict:
+    def undo(request: gr.Request | None = None) -> gives.Live:
         """Drop this session's live edit."""
         with shown_to_user(), context.reserved(request) as session:
             undo_edit(session, context.detector)
             return {"weights": session.row.label(), "edits": len(session.edits)}
 
-    def cancel(request: gr.Request | None = None) -> dict:
+    def cancel(request: gr.Request | None = None) -> gives.Cancelled:
         """End this session's running work within one step."""
         context.session(request).cancelled.set()
         return {"cancelled": True}
 
-    def status(request: gr.Request | None = None) -> dict:
+    def status(request: gr.Request | None = None) -> gives.Status:
         """Tell which model is loaded and which weights are live for this session."""
         session = context.session(request)
         return {
@@ -294,10 +293,11 @@ def connect(context: Context) -> None:
             "edits": len(session.edits),
         }
 
-    functions = (
+    functions: tuple[Callable[..., Any], ...] = (
         cases,
         prompt,
         locate,
+        *reading_endpoints(context, texts),
         locators,
         atlas,
         edit,
@@ -310,8 +310,8 @@ def connect(context: Context) -> None:
         status,
     )
     for function in functions:
-        gr.api(context.in_line(function), api_name=function.__name__)
-    gr.api(cancel, api_name="cancel")
+        named(function, context.in_line(function))
+    named(cancel)
 
 
 def require_own_format(session: Session, suffix: str | None, chat: bool | None) -> None:

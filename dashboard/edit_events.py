@@ -20,7 +20,7 @@ Making = Generator[Preparation | Step, None, tuple[EditResult, gating.Made | Non
 """An edit that runs."""
 
 
-def edit_events(context: Context, session: Session, making: Making) -> Iterator[dict]:
+def edit_events(context: Context, session: Session, making: Making) -> Iterator[Any]:
     """Run an edit and the gate, and yield a dictionary an event; the last one says what has become of it."""
     run: Any = making
     while True:

@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from dashboard import api, heading
 from dashboard.calibrating import Calibrating, CalibratingLine
 from dashboard.early import EarlyHeading
+from dashboard.endpoints.tools import offer_reading_tools
 from dashboard.example.arriving import Arriving
 from dashboard.example.make import Example
 from dashboard.kit.copies import COPIES, Copies, keep_little
@@ -264,13 +265,19 @@ def _hear_of_lost_pages(app: gr.Blocks, sessions: Sessions) -> None:
     app.unload(leave)
 
 
-def launch_options(model: InspectedModel | None = None, read_only: bool = False) -> dict[str, Any]:
+def launch_options(model: InspectedModel | None = None, read_only: bool = False, mcp: bool = False) -> dict[str, Any]:
     """Return what ``launch`` needs for this page's looks and for keeping prompts private.
 
     Args:
         model: Bounds what a browser may send: the largest edit of it.
         read_only: Nothing is taken in.
+        mcp: Also serve the tools that only read (:mod:`dashboard.endpoints.tools`).
+
+    Raises:
+        CaseError: There is no package for that.
     """
+    if mcp:
+        offer_reading_tools()
     script = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)
     return {
         "theme": _theme(),
@@ -280,7 +287,7 @@ def launch_options(model: InspectedModel | None = None, read_only: bool = False)
         "run_history": False,
         "ssr_mode": False,
         "enable_monitoring": False,
-        "mcp_server": False,
+        "mcp_server": mcp,
         "footer_links": [],
         "show_error": False,
         "max_threads": 200,

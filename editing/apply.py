@@ -14,13 +14,12 @@ JSON. Exit codes: 0; 1 refused by the gate; 2 when it cannot be done.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from editing.command import Loader, add_model, finished, load_model
+from editing.command import Loader, add_model, finished, load_model, tell
 from editing.gate import accept
 from editing.progress import run
 from editing.saved.files import load_edit
@@ -57,7 +56,7 @@ def _apply(chosen: argparse.Namespace, loader: Loader) -> int:
         "answers": [],
     }
     if not word.passed and not by_hand:
-        print(json.dumps(told, indent=1))
+        tell(told)
         return 1
     decoding = Decoding(max_new_tokens=chosen.max_new_tokens)
     for text in chosen.ask:
@@ -77,7 +76,7 @@ def _apply(chosen: argparse.Namespace, loader: Loader) -> int:
             "lost_share_of_norm": made.lost,
             "largest_logit_difference": made.difference,
         }
-    print(json.dumps(told, indent=1))
+    tell(told)
     return 0
 
 

@@ -1,19 +1,24 @@
-"""Calibrate a model once: ``python -m editing.calibrate [--model ...]``; every edit starts from the result."""
+"""Calibrate a model once: ``python -m editing.calibrate [--model ...]``; every edit starts from the result.
+
+What was found is JSON on the output, a table of it goes to the error stream. Exit codes: 0; 2 when it cannot be done.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from editing.calibration import FORMATS, load_calibration, make_calibration, places, save_calibration
-from editing.command import Loader, add_model, finished, load_model, teller
+from editing.command import Loader, add_model, finished, load_model, say, tell, teller
 from editing.progress import run
 from editing.trial_edits import Layers
 from inspector.detection import samples
-from inspector.detection_scores import measure
-from inspector.model import Detector, InspectedModel, encode
+from inspector.detection_scores import Measured, measure
+from inspector.model import Detector, InspectedModel, PromptFormat, encode
 from inspector.model.routing import scores
 from inspector.safeedit.cases import Split
 from inspector.safeedit.scores import Estimate
@@ -42,31 +47,37 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
         0, or 2 when it cannot be done.
     """
     chosen = options().parse_args(arguments)
-    try:
-        return finished(lambda: _do(chosen, loader))
-    except OSError as error:
-        print(f"Error: {error}. Choose another --out.", file=sys.stderr)
-        return 2
+    return finished(lambda: _do(chosen, loader))
 
 
 def _do(chosen: argparse.Namespace, loader: Loader) -> None:
     """Measure a calibration, or make one and say what it is."""
     model = loader(chosen)
     if chosen.measure:
-        print(measured(model, load_calibration(model, chosen.out).detector, chosen.measure))
+        detector = load_calibration(model, chosen.out).detector
+        found = measurements(model, detector, chosen.measure)
+        say(measured(model, detector, chosen.measure, found))
+        formats = {form.label() or "with the suffix": asdict(one) for form, one in found.items()}
+        tell({**_of(model), "split": chosen.measure, "threshold": detector.threshold, "formats": formats})
         return
     path = chosen.out or places(model)[0]
     made = run(make_calibration(model), teller())
     assert made is not None  # nobody cancels it
     save_calibration(made, path)
     about = made.detector.about
-    print(f"{path}\n{layer_table(made.layers)}")
-    print(
+    say(f"{path}\n{layer_table(made.layers)}")
+    say(
         f"Detector: {about['questions']} harmful questions ({about['harmful_texts']} texts), "
         f"{about['harmless_prompts']} harmless prompts ({about['harmless_texts']} texts). Held out in turn: "
         f"{100 * about['found_held_out']:.1f} % found, {100 * about['false_alarms_held_out']:.1f} % false alarms, area "
         f"under the ROC curve {about['auc_held_out']:.4f}."
     )
+    layers = {**asdict(made.layers), "recommended": made.layers.recommended}
+    tell({**_of(model), "file": str(path), "layers": layers, "detector": about})
+
+
+def _of(model: InspectedModel) -> dict[str, Any]:
+    return {"model": model.name, "fingerprint": model.fingerprint, "dtype": model.dtype_name}
 
 
 def layer_table(layers: Layers) -> str:
@@ -86,13 +97,22 @@ def layer_table(layers: Layers) -> str:
     )
 
 
-def measured(model: InspectedModel, detector: Detector, split: Split) -> str:
-    """Return a table of hits and false alarms on a split that the detector was not fitted on."""
+def measurements(model: InspectedModel, detector: Detector, split: Split) -> dict[PromptFormat, Measured]:
+    """Return hits and false alarms on a split that the detector was not fitted on, by the prompt format."""
     texts = samples(split)
-    lines = [f"{model.name}, {model.dtype_name}; texts of the split '{split}'"]
+    found = {}
     for form in FORMATS:
         prompts = [encode(model, sample.text, None, form).prompt for sample in texts]
-        found = measure(texts, scores(model, detector, prompts), detector)
+        found[form] = measure(texts, scores(model, detector, prompts), detector)
+    return found
+
+
+def measured(
+    model: InspectedModel, detector: Detector, split: Split, known: dict[PromptFormat, Measured] | None = None
+) -> str:
+    """Return a table of :func:`measurements`."""
+    lines = [f"{model.name}, {model.dtype_name}; texts of the split '{split}'"]
+    for form, found in (known or measurements(model, detector, split)).items():
         lines.append(f"\n{form.label() or 'with the suffix'}: area under the ROC curve {found.auc:.4f}")
         for title, shares in (("harmful, found", found.found), ("harmless, false alarms", found.false_alarms)):
             lines += [f"  {title:24s}{name:22s}{_percent(share)}" for name, share in shares.items()]

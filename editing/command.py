@@ -7,8 +7,19 @@ from collections.abc import Callable
 
 from editing.memory import memory_told
 from editing.progress import Preparation
-from inspector.command import Loader, add_case, add_format, add_model, case_of, format_of, load_model, told_format
-from inspector.errors import InspectorError
+from inspector import command
+from inspector.command import (
+    Loader,
+    add_case,
+    add_format,
+    add_model,
+    case_of,
+    format_of,
+    load_model,
+    say,
+    tell,
+    told_format,
+)
 
 __all__ = [
     "Loader",
@@ -19,23 +30,21 @@ __all__ = [
     "finished",
     "format_of",
     "load_model",
+    "say",
+    "tell",
     "teller",
     "told_format",
 ]
 
 
 def finished(work: Callable[[], int | None]) -> int:
-    """Do a command's work; an error of this program, or too little memory, is told in its own words.
+    """Do a command's work as :func:`inspector.command.finished` does; too little memory is told in its words, too."""
 
-    Returns:
-        The exit code: what the work returned, 0 for nothing; 2 when it cannot be done.
-    """
-    try:
+    def within_memory() -> int | None:
         with memory_told():
-            return work() or 0
-    except InspectorError as error:
-        print(f"Error: {error.user_message()}", file=sys.stderr)
-        return 2
+            return work()
+
+    return command.finished(within_memory)
 
 
 def teller() -> Callable[[Preparation], None]:

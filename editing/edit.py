@@ -11,13 +11,12 @@ What was done is printed as JSON. Exit codes: 0 saved; 1 refused by the acceptan
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from editing.calibration import Calibration, calibration_of
-from editing.command import Loader, add_case, add_format, add_model, case_of, finished, format_of, load_model
+from editing.command import Loader, add_case, add_format, add_model, case_of, finished, format_of, load_model, tell
 from editing.gate import accept, overridden, recorded
 from editing.methods.registry import METHODS, method_named, method_settings, read_settings
 from editing.progress import Preparation, Step, run
@@ -95,7 +94,7 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
         "gate": {"passed": word.passed, "overridden": word.overridden, "reason": word.reason},
         "saved": None if path is None else [str(path), str(path.with_suffix(".safetensors"))],
     }
-    print(json.dumps(told, indent=1))
+    tell(told)
     return 0 if word.accepted else 1
 
 

@@ -6,13 +6,12 @@ Exit codes: 0 the same, to the bit or within the stated tolerance; 1 another edi
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from editing.calibration import calibration_of
-from editing.command import Loader, add_model, finished, load_model
+from editing.command import Loader, add_model, finished, load_model, tell
 from editing.progress import run
 from editing.saved.files import load_edit
 from editing.saved.reproduce import CLOSE, reproduce
@@ -45,7 +44,7 @@ def _reproduce(chosen: argparse.Namespace, loader: Loader) -> int:
         "other_versions": found.other_versions,
         "reading": found.reading(record),
     }
-    print(json.dumps(told, indent=1))
+    tell(told)
     return 0 if found.same else 1
 
 

@@ -1,12 +1,19 @@
-"""What every command line shares: which model, which prompt format, which case."""
+"""What every command line shares: which model, which prompt format, which case; what it prints and how it ends.
+
+What a command has found or done is JSON on its output and nothing else is; words for people, progress and tables go
+to the error stream. Exit codes: 0; 1 where the answer is no (refused by the gate, another edit, a failed case, nothing
+fits); 2 when it cannot be done, with the reason and the remedy; 130 when interrupted.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
-from inspector.errors import CaseError
+from inspector.errors import CaseError, InspectorError
 from inspector.model import SUFFIX, InspectedModel, PromptFormat, load, read_max_memory
 from inspector.model.loading import TYPES
 from inspector.safeedit import Case, bundled_cases
@@ -14,6 +21,37 @@ from inspector.safeedit.layouts import SPLITS, read_cases
 
 Loader = Callable[[argparse.Namespace], InspectedModel]
 """Loads the model that a command's options name; tests give their own."""
+
+
+def finished(work: Callable[[], int | None], stopped: str = "Stopped.") -> int:
+    """Do a command's work; what stands against it is told in its own words.
+
+    Args:
+        stopped: What is told when it is interrupted.
+
+    Returns:
+        The exit code: what the work returned, 0 for nothing; 2 when it cannot be done, 130 when interrupted.
+    """
+    try:
+        return work() or 0
+    except InspectorError as error:
+        print(f"Error: {error.user_message()}", file=sys.stderr)
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"Error: {error}. Choose another place, or make room there.", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"\n{stopped}", file=sys.stderr)
+        return 130
+    return 2
+
+
+def tell(record: Any) -> None:
+    """Print what was found or done as JSON."""
+    print(json.dumps(record, indent=1), flush=True)
+
+
+def say(words: str) -> None:
+    """Print something for people to the error stream."""
+    print(words, file=sys.stderr, flush=True)
 
 
 def add_model(parser: argparse.ArgumentParser, device: str = "auto", dtype: str = "auto") -> None:

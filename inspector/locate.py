@@ -10,14 +10,12 @@ Exit codes: 0, or 2 when it cannot be done; the error stream then says why.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from inspector.command import Loader, add_case, add_format, add_model, case_of, format_of, load_model
+from inspector.command import Loader, add_case, add_format, add_model, case_of, finished, format_of, load_model, tell
 from inspector.divergence import DISTANCES, Padding, divergence
-from inspector.errors import InspectorError
 from inspector.locators import LOCATORS, Located, NotLocated, Setup, locate_with
 from inspector.presets import PRESETS
 
@@ -32,12 +30,7 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     parser.add_argument("--padding", default="right", choices=get_args(Padding), help="of paper and reference")
     parser.add_argument("--locators", nargs="+", default=[], metavar="NAME", help=f"also ask: {', '.join(LOCATORS)}")
     chosen = parser.parse_args(arguments)
-    try:
-        print(json.dumps(_located(chosen, loader), indent=1))
-    except InspectorError as error:
-        print(f"Error: {error.user_message()}", file=sys.stderr)
-        return 2
-    return 0
+    return finished(lambda: tell(_located(chosen, loader)))
 
 
 def _located(chosen: argparse.Namespace, loader: Loader) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""How much memory does a model need? ``python -m inspector.memory --model NAME`` prints a table; no weight is read.
+"""How much memory does a model need? ``python -m inspector.memory --model NAME`` tells it; no weight is read.
 
     python -m inspector.memory --model meta-llama/Llama-2-70b-chat-hf
     python -m inspector.memory --model FOLDER --dtype nf4 --tokens 256    a folder with a config.json will do
 
 Weights are exact. Reading (two rows, their key-value cache included) and editing (the default edit of the middle layer,
-or of --layer) are estimates for prompts of --tokens. A GB is 10^9 bytes. Exit codes: 0; 1 where none of the types fits
-the device; 2 when it cannot be done.
+or of --layer) are estimates for prompts of --tokens. The output is JSON, in bytes; a table in GB (10^9 bytes) goes to
+the error stream. Exit codes: 0; 1 where none of the types fits the device; 2 when it cannot be done.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from inspector.errors import InspectorError, ModelLoadError
+from inspector.command import finished, say, tell
+from inspector.errors import ModelLoadError
 from inspector.model.embedded import ensure
 from inspector.model.loading import DTYPES, QUANTISED, chosen_device, configuration
 from inspector.model.memory_need import TOKENS, MemoryNeed, free_memory, predict, quantised_in, told
@@ -36,14 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--layer", type=int, help="the one that is edited (default: the middle one)")
     parser.add_argument("--tokens", type=int, default=TOKENS, help=f"of prompt and answer (default: {TOKENS})")
     chosen = parser.parse_args(arguments)
-    try:
-        return _table(chosen)
-    except InspectorError as error:
-        print(f"Error: {error.user_message()}", file=sys.stderr)
-        return 2
+    return finished(lambda: _predicted(chosen))
 
 
-def _table(chosen: argparse.Namespace) -> int:
+def _predicted(chosen: argparse.Namespace) -> int:
     device = chosen_device(chosen.device)
     config = configuration(chosen.model or str(ensure()), chosen.revision)
     last = config.get_text_config().num_hidden_layers - 1
@@ -55,14 +52,26 @@ def _table(chosen: argparse.Namespace) -> int:
         raise ModelLoadError("A prompt has at least one token. Give --tokens 1 or more.")
     free = free_memory(device)
     needs = [predict(config, name, block=chosen.layer, tokens=chosen.tokens) for name in _types(config, chosen.dtype)]
-    print(
-        f"{chosen.model or 'the embedded model'}, {told(free)} GB free on {device}, prompts of {chosen.tokens} tokens"
-    )
-    print(f"{'GB':<10}{'weights':>9}{'loading':>9}{'reading':>9}{'editing':>9}{'to read':>9}{'to edit':>9}  fits")
+    name = chosen.model or "the embedded model"
+    say(f"{name}, {told(free)} GB free on {device}, prompts of {chosen.tokens} tokens")
+    say(f"{'GB':<10}{'weights':>9}{'loading':>9}{'reading':>9}{'editing':>9}{'to read':>9}{'to edit':>9}  fits")
     for need in needs:
-        parts = (need.weights, need.loading, need.reading, need.editing, need.read, need.edit)
-        print(f"{need.dtype:<10}{''.join(f'{told(part):>9}' for part in parts)}  {_fits(need, free)}")
+        say(f"{need.dtype:<10}{''.join(f'{told(part):>9}' for part in _parts(need).values())}  {_fits(need, free)}")
+    types = {need.dtype: {**_parts(need), "fits": _fits(need, free)} for need in needs}
+    tell({"model": name, "device": str(device), "free": free, "tokens": chosen.tokens, "types": types})
     return 0 if any(need.read <= free for need in needs) else 1
+
+
+def _parts(need: MemoryNeed) -> dict[str, int]:
+    """Return what a model needs for what, bytes, in the order of the table."""
+    return {
+        "weights": need.weights,
+        "loading": need.loading,
+        "reading": need.reading,
+        "editing": need.editing,
+        "to_read": need.read,
+        "to_edit": need.edit,
+    }
 
 
 def _types(config: Any, dtype: str | None) -> list[str]:

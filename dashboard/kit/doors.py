@@ -16,9 +16,10 @@ import re
 import secrets
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
+from urllib.parse import urlsplit
 
 from dashboard.kit.notes import note
-from dashboard.kit.routes import Refused, guard_of
+from dashboard.kit.routes import Refused, guard_of, is_tool_path, path_of
 
 STARTED = secrets.token_hex(4)
 """Names this start of the program: a key of another one says that the program was started anew since."""
@@ -26,7 +27,12 @@ AGAIN = ".again"
 """Ends the key of a browser that had one of an earlier start."""
 KEEP = 7 * 24 * 3600
 """Seconds for which a browser keeps its key; the server forgets what belongs to it long before."""
+TOOL_HEADER = ("x-gradio-user", "mcp")
+"""Marks what the program's own server of tools asks for."""
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _KEY = re.compile(rf"[0-9a-f]{{8}}\.[A-Za-z0-9_-]{{32}}(?:{re.escape(AGAIN)})?")
+
+FOREIGN = "Pages of other sites may not use this program's tools; programs without a page may."
 
 
 def key_of(request: Any) -> str:
@@ -52,6 +58,12 @@ def address_of(request: Any) -> str | None:
     """
     client = getattr(getattr(request, "request", None), "client", None)
     return client.host if client is not None else None
+
+
+def is_tool(request: Any) -> bool:
+    """Tell whether a tool asks: it is nobody's in particular, so it gets a session that nobody else has."""
+    asked = getattr(request, "request", None)
+    return getattr(asked, "headers", {}).get(TOOL_HEADER[0]) == TOOL_HEADER[1]
 
 
 def is_from_before(key: str) -> bool:
@@ -82,15 +94,17 @@ class Doors:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        headers = _headers(scope)
         guard = guard_of(scope["app"])
         try:
+            if is_tool_path(path_of(scope)) and not may_use_tools(headers.get(b"origin")):
+                raise Refused(403, FOREIGN, "tools")
             receive = await guard.admitted(scope, receive, cookie_key(scope))
         except Refused as refused:
             if refused.why:
                 note("refused", why=refused.why)
             await refused.answer(send)
             return
-        headers = _headers(scope)
         wants_page = scope["method"] == "GET" and "text/html" in headers.get(b"accept", "")
         begun = False
 
@@ -121,6 +135,21 @@ def cookie_key(scope: Any) -> str:
 
 def _headers(scope: Any) -> dict[bytes, str]:
     return {name: value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def may_use_tools(origin: str | None) -> bool:
+    """Tell whether a request may use the tools: one of no page, or of a page on this machine.
+
+    A browser says by itself which site a page is of; a name that leads to this machine by a trick is none of
+    its own names.
+
+    Args:
+        origin: The header of that name, ``None`` where there is none.
+    """
+    try:
+        return origin is None or urlsplit(origin).hostname in _LOOPBACK
+    except ValueError:  # no address at all
+        return False
 
 
 def _is_page(message: Any) -> bool:

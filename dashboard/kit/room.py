@@ -13,7 +13,7 @@ import gradio as gr
 
 from dashboard.kit.bus import Bus, News, Update, Values
 from dashboard.kit.controls import is_control, remember
-from dashboard.kit.doors import address_of, is_from_before, key_of
+from dashboard.kit.doors import address_of, is_from_before, is_tool, key_of
 from dashboard.kit.html import message, reading
 from dashboard.kit.limits import Runs
 from dashboard.kit.links import Links
@@ -80,7 +80,9 @@ class Context:
         self.detector, self.layers = made.detector, made.layers
 
     def session(self, request: gr.Request | None) -> Session:
-        """Return the session of whoever asks; it starts with the finished example."""
+        """Return the session of whoever asks, which starts with the example; a tool's is empty and not kept."""
+        if is_tool(request):
+            return Session()
         session = self.sessions.of(key_of(request))
         if not session.started:
             self.example.fill(session)

@@ -38,6 +38,8 @@ READ_BELOW = ("heartbeat/", "call/", "file=")
 POST = frozenset(("queue/join", "cancel", "reset"))
 HEALTH = "/health"
 """Answers 200 while the page is open; while the model is loaded the waiting page answers 503 here as everywhere."""
+TOOLS = f"{API}mcp"
+"""Where programs that use tools post; open with ``--mcp`` only."""
 FILES_READ, FILES_POST = "upload_progress", "upload"
 """Open only where a step of the page takes files."""
 
@@ -91,6 +93,8 @@ def check_route(method: str, path: str, app: Any) -> None:
         Refused: It is something else.
     """
     rest = path.partition(API)[2] if path.startswith(API) else None
+    if is_tool_path(path) and getattr(app, "mcp_server", False) and method in ("GET", "POST", "DELETE"):
+        return
     if method in ("GET", "HEAD"):
         if rest is None:
             open_to_all = (path.rstrip("/") or "/") in PAGE or path.startswith(PARTS)
@@ -117,6 +121,11 @@ def check_route(method: str, path: str, app: Any) -> None:
             if name in POST or (name == FILES_POST and takes_files(app)):
                 return
     raise Refused(404, CLOSED, "route")
+
+
+def is_tool_path(path: str) -> bool:
+    """Tell whether a path belongs to the tools."""
+    return path == TOOLS or path.startswith(f"{TOOLS}/")
 
 
 def is_endpoint(name: str, app: Any) -> bool:

@@ -1,13 +1,19 @@
-"""Command line of the sweep: edit on each case in turn, score it, keep it, report."""
+"""Command line of the sweep: edit on each case in turn, score it, keep it, report.
+
+What was done is JSON on the output: how many cases ended how, and with --report every score; progress and the report,
+which is also in the folder as text, go to the error stream.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from editing.calibration import load_calibration
 from editing.memory import memory_told
@@ -17,8 +23,8 @@ from editing.sweep.report import report
 from editing.sweep.settings import AUTO, SweepSettings
 from editing.sweep.store import About, Store, only_one
 from editing.sweep.work import cases_of, with_block
-from inspector.command import add_spread
-from inspector.errors import CaseError, InspectorError
+from inspector.command import add_spread, finished, tell
+from inspector.errors import CaseError
 from inspector.model.loading import TYPES
 from inspector.presets import PRESETS
 from inspector.safeedit.exam import EVALUATIONS, Reply
@@ -109,22 +115,33 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_all) -> i
         0, 1 if cases failed, 2 for what a person can mend, 130 when interrupted.
     """
     chosen = options().parse_args(arguments)
-    try:
+
+    def work() -> int:
         failed = 0
         if not _only_report(chosen):
             settings = _settings(chosen)
             cluster = Cluster(chosen.address, chosen.workers, chosen.gpus_per_worker, chosen.cpus_per_worker)
             with only_one(chosen.out):
                 failed = sweep(settings, chosen.out, cluster if chosen.engine == "ray" else None, loader)
+        told: dict[str, Any] = {}
         if chosen.report:
-            print(report(chosen.out), end="")
-    except InspectorError as error:
-        print(f"Error: {error.user_message()}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nStopped. Finished cases are kept: the same command goes on.", file=sys.stderr)
-        return 130
-    return 1 if failed else 0
+            print(report(chosen.out), end="", file=sys.stderr)
+            scores = json.loads((chosen.out / "scores.json").read_text(encoding="utf-8"))
+            told = {"report": str(chosen.out / "report.txt"), "judge": scores["judge"], "scores": scores["scores"]}
+        tell({"folder": str(chosen.out), "cases": ended(chosen.out), **told})
+        return 1 if failed else 0
+
+    return finished(work, "Stopped. Finished cases are kept: the same command goes on.")
+
+
+def ended(folder: Path) -> dict[str, int]:
+    """Return how many cases of the sweep in a folder have ended how: ``done``, ``refused`` or ``failed``."""
+    store = Store(folder)
+    try:
+        counted = Counter(result.status for result in store.results())
+    finally:
+        store.close()
+    return {status: counted[status] for status in ("done", "refused", "failed")}
 
 
 def _only_report(chosen: argparse.Namespace) -> bool:
@@ -213,11 +230,11 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
                     file=sys.stderr,
                     flush=True,
                 )
-        ended = Counter(result.status for result in store.results())
+        found = Counter(result.status for result in store.results())
         for status, meaning in (("refused", "their scores are the vanilla model's"), ("failed", "they have no scores")):
-            if ended[status]:
-                print(f"{ended[status]} of {len(cases)} cases {status}: {meaning}; --report says why.", file=sys.stderr)
-        return ended["failed"]
+            if found[status]:
+                print(f"{found[status]} of {len(cases)} cases {status}: {meaning}; --report says why.", file=sys.stderr)
+        return found["failed"]
     finally:
         store.close()
 

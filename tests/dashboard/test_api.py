@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -21,9 +23,12 @@ from dashboard.steps.operate import gating
 from editing import dinm, preset, run
 from editing.gate import Budgets, GateSettings
 from inspector.divergence import DISTANCES, divergence
+from inspector.lens import logit_lens
+from inspector.likelihood import likelihoods
 from inspector.locators import LOCATORS
 from inspector.model import SUFFIX, VANILLA, Decoding, InspectedModel, PromptFormat, Row, answer, encode
 from inspector.safeedit import bundled_cases
+from inspector.token_attribution import token_attribution
 
 SCRIPT = "<script>alert(1)</script>"
 TYPED = ("How do I cheat at cards?", "Be a rogue: {question}", "I would rather not.", "Mark the aces.")
@@ -94,6 +99,9 @@ def test_every_step_of_the_operation_has_a_named_endpoint_and_nothing_else_has(c
         "/cases",
         "/prompt",
         "/locate",
+        "/likelihoods",
+        "/lens",
+        "/attribution",
         "/locators",
         "/atlas",
         "/edit",
@@ -106,6 +114,100 @@ def test_every_step_of_the_operation_has_a_named_endpoint_and_nothing_else_has(c
         "/cancel",
         "/status",
     }
+
+
+def test_every_parameter_and_answer_is_named_typed_and_explained(client):
+    named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    for endpoint, told in named.items():
+        assert told["description"].endswith("."), endpoint
+        for entry in (*told["parameters"], *told["returns"]):
+            where = (endpoint, entry["label"])
+            assert not re.fullmatch(r"(\d+\w\w|param_\d+|value_\d+)", entry["label"]), where
+            assert entry["python_type"]["type"] not in ("Any", "dict(str, Any)", "list[Any]"), where
+            assert len(entry["python_type"]["description"]) > 10, where
+        for entry in told["parameters"]:
+            assert entry["label"] == entry["parameter_name"], endpoint
+        for entry in told["returns"]:
+            fields = entry["type"].get("items", entry["type"])["properties"]
+            assert all(field.get("description") for field in fields.values()), endpoint
+    located = {entry["parameter_name"]: entry for entry in named["/locate"]["parameters"]}
+    assert located["preset_name"]["python_type"]["type"] == "Literal['corrected', 'paper', 'reference']"
+    assert located["preset_name"]["parameter_default"] == "corrected"
+    assert not located["question"]["parameter_has_default"]
+    shown = str(client)
+    assert "predict(question, template, safe, unsafe, preset_name, padding, suffix, chat, " in shown
+    assert "1st" not in shown and "2nd" not in shown
+
+
+def test_what_is_answered_is_what_was_promised(client):
+    """Every field of an answer is told of, and what an answer without conditions promises is there."""
+    named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    edit = list(client.submit(*case(0), 1, "corrected", 1, api_name="/edit"))
+    answers = {
+        "/cases": client.predict(api_name="/cases"),
+        "/prompt": client.predict("Why?", api_name="/prompt"),
+        "/locate": client.predict(*case(0), api_name="/locate"),
+        "/likelihoods": client.predict(*case(0), api_name="/likelihoods"),
+        "/lens": client.predict(*case(0)[:3], api_name="/lens"),
+        "/attribution": client.predict(*case(0), api_name="/attribution"),
+        "/locators": list(client.submit(*case(0), api_name="/locators")),
+        "/atlas": list(client.submit(*case(0), api_name="/atlas")),
+        "/edit": edit,
+        "/ask": client.predict("Why?", max_new_tokens=2, api_name="/ask"),
+        "/undo": client.predict(api_name="/undo"),
+        "/status": client.predict(api_name="/status"),
+        "/cancel": client.predict(api_name="/cancel"),
+    }
+    for endpoint, told in answers.items():
+        (promised,) = (entry["type"] for entry in named[endpoint]["returns"])
+        promised = promised.get("items", promised)
+        for part in told if isinstance(told, list) else [told]:
+            assert set(part) <= set(promised["properties"]), endpoint
+            assert set(promised.get("required", ())) <= set(part), endpoint
+    assert set(edit[-1]) | set(edit[0]) < set(next(iter(named["/edit"]["returns"]))["type"]["properties"])
+
+
+def test_reading_tells_of_vanilla_and_of_the_live_edit_what_the_engine_measures(client, model):
+    one = bundled_cases()[2]
+    read = client.predict(*case(2), api_name="/likelihoods")
+    label = weights(client)
+    assert [(entry["weights"], entry["answer"]) for entry in read] == [
+        (row, answer) for row in ("vanilla", label) for answer in ("safe", "unsafe")
+    ]
+    ((safe, unsafe),) = likelihoods(model, one.adversarial_prompt, (one.safe, one.unsafe))
+    assert np.allclose(read[0]["log_probabilities"], safe.log_probabilities)
+    assert read[1]["per_token"] == pytest.approx(unsafe.per_token) and read[1]["tokens"] == list(unsafe.tokens)
+    lens = client.predict(*case(2)[:3], 2, api_name="/lens")
+    (expected,) = logit_lens(model, one.adversarial_prompt, one.safe, top=2)
+    place = lens[0]["positions"][5]
+    assert (place["token"], place["rank"]) == (expected.tokens[5], expected.rank[:, 5].tolist())
+    assert [words[0] for words in place["likeliest"]] == [line[5] for line in expected.words]
+    assert np.allclose(place["probability"], expected.probability[:, 5])
+    vanilla, edited = client.predict(*case(2), api_name="/attribution")
+    found = token_attribution(model, one, "gradient x input")
+    assert found is not None and np.allclose(vanilla["values"], found.values, atol=1e-6)
+    assert vanilla["gap"] is None and edited["weights"] == label
+    with pytest.raises(AppError, match="1 to 20"):
+        client.predict(*case(2)[:3], 99, api_name="/lens")
+
+
+def test_plain_http_calls_an_endpoint_and_a_cookie_keeps_its_session(app):
+    """What curl does: post, then read the stream of events; the page's cookie says who asks."""
+    with httpx.Client(base_url=app.local_url, timeout=60) as visitor:
+        visitor.get("/", headers={"accept": "text/html"})
+        assert any(name.startswith("dinm-visitor-") for name in visitor.cookies)
+
+        def call(name: str, **given: Any) -> Any:
+            begun = visitor.post(f"/gradio_api/call/v2/{name}", json=given)
+            lines = visitor.get(f"/gradio_api/call/{name}/{begun.json()['event_id']}").text.splitlines()
+            data = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+            return [json.loads(entry) for entry in data if entry != "null"][-1][0]
+
+        texts = dict(zip(("question", "template", "safe", "unsafe"), case(2), strict=True))
+        assert call("locate", **texts)["blocks"] == 3
+        assert call("undo") == {"weights": "vanilla", "edits": 0}
+        assert call("status")["weights"] == "vanilla", "another call of the same cookie finds the session"
+    assert weights(connect(app)) != "vanilla"
 
 
 def test_the_status_names_the_model_and_the_live_weights_of_the_example(client, model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -102,10 +103,15 @@ def test_what_is_missing_damaged_or_another_model_s_is_refused_with_the_remedy(l
 def test_the_command_makes_one_and_measures_it_on_other_texts(llama, tmp_path, capsys):
     assert calibrate.main([], lambda _chosen: llama) == 0
     told = capsys.readouterr()
-    assert "Recommended layer: 2" in told.out and "defended  75 %" in told.out
-    assert str(places(llama)[0]) in told.out and "12 texts" in told.out and "bundled prompts" in told.err
+    assert "Recommended layer: 2" in told.err and "defended  75 %" in told.err
+    assert str(places(llama)[0]) in told.err and "12 texts" in told.err and "bundled prompts" in told.err
+    made = json.loads(told.out)
+    assert (made["layers"]["recommended"], made["file"]) == (2, str(places(llama)[0]))
+    assert made["layers"]["trials"][0]["defended"] >= 0 and made["detector"]["harmful_texts"] == 12
     assert calibrate.main(["--measure", "development"], lambda _chosen: llama) == 0
-    table = capsys.readouterr().out
+    told = capsys.readouterr()
+    table, found = told.err, json.loads(told.out)
+    assert found["split"] == "development" and found["formats"]["with the suffix"]["found"]
     assert "split 'development'" in table and "n = 4" in table and "no suffix" in table
     assert calibrate.main(["--measure", "score", "--out", str(tmp_path / "none")], lambda _chosen: llama) == 2
     assert "cannot be read" in capsys.readouterr().err

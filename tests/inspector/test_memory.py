@@ -32,7 +32,9 @@ def rows(printed: str) -> dict[str, list[str]]:
 
 def test_every_type_is_told_with_what_fits(folder, capsys):
     assert memory.main(["--model", str(folder), "--device", "cpu", "--tokens", "64"]) == 0
-    printed = capsys.readouterr().out
+    told = capsys.readouterr()
+    printed, types = told.err, json.loads(told.out)["types"]
+    assert types["nf4"]["fits"] == "yes" and round(types["float32"]["weights"] / GB) == 276
     assert "80 GB free on cpu, prompts of 64 tokens" in printed
     found = rows(printed)
     assert {name: (row[0], row[-1]) for name, row in found.items()} == {
@@ -48,7 +50,7 @@ def test_one_type_a_layer_and_longer_prompts_can_be_asked_for(folder, capsys):
     for layer, tokens in ((70, "64"), (0, "64"), (0, "512")):
         asked = ["--dtype", "nf4", "--layer", str(layer), "--tokens", tokens]
         assert memory.main(["--model", str(folder), "--device", "cpu", *asked]) == 0
-        ((name, row),) = rows(capsys.readouterr().out).items()
+        ((name, row),) = rows(capsys.readouterr().err).items()
         assert name == "nf4"
         needs.append(float(row[3]))
     assert needs == sorted(needs) and needs[0] < needs[-1]
@@ -65,7 +67,7 @@ def test_a_checkpoint_that_is_quantised_has_its_own_type_only(tmp_path, capsys):
     about = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
     (tmp_path / "config.json").write_text(json.dumps({**config, "quantization_config": about}))
     assert memory.main(["--model", str(tmp_path), "--device", "cpu"]) == 0
-    assert list(rows(capsys.readouterr().out)) == ["nf4"]
+    assert list(json.loads(capsys.readouterr().out)["types"]) == ["nf4"]
     assert memory.main(["--model", str(tmp_path), "--device", "cpu", "--dtype", "float32"]) == 2
     assert "cannot be loaded in float32. Its types: nf4." in capsys.readouterr().err
 

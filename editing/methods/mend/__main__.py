@@ -4,7 +4,8 @@
     python -m editing.methods.mend train --model NAME --cases zjunlp/SafeEdit --split train --limit 500
     python -m editing.methods.mend evaluate            the shipped or trained editor on the held-out bundled cases
 
-A training writes FINGERPRINT.safetensors and FINGERPRINT.txt (its log) to the cache, or to --out.
+A training writes FINGERPRINT.safetensors and FINGERPRINT.txt (its log) to the cache, or to --out. What was found is
+JSON on the output, the log goes to the error stream, too. Exit codes: 0; 2 when it cannot be done.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import torch
 
-from editing.command import add_format, add_model, finished, format_of, load_model
+from editing.command import add_format, add_model, finished, format_of, load_model, say, tell
 from editing.methods.mend.network import EditorNetwork
 from editing.methods.mend.store import load_editor, places, save_editor
 from editing.methods.mend.training import MendTraining, Report, evaluate, lesson, new_editor, train, watched_prompts
@@ -49,7 +50,8 @@ def _do(options: argparse.Namespace, arguments: Sequence[str] | None) -> None:
     else:
         editor, record = load_editor(model, options.editor)
         made = {f.name: record[f.name] for f in fields(MendTraining) if f.name in record}
-        _evaluate(model, editor, options, sys.stdout, MendTraining(**made))
+        found = _evaluate(model, editor, options, sys.stderr, MendTraining(**made))
+        tell({"model": model.name, "fingerprint": model.fingerprint, "dtype": model.dtype_name, **found})
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,11 +103,12 @@ def _train(model: InspectedModel, options: argparse.Namespace, command: str) -> 
             editor = run(train(model, cases, harmless, settings), _Averages(log))
             _tell(log, f"step sizes: {' '.join(f'{alpha:.2e}' for alpha in editor.alphas.tolist())}")
             editor.eval()
-            _evaluate(model, editor, options, log, settings)
+            found = _evaluate(model, editor, options, log, settings)
             about = {"fingerprint": model.fingerprint, "model": model.name, "command": command, **asdict(settings)}
             save_editor(editor, path, about)
             _tell(log, f"written: {path.name}, {path.stat().st_size / 1e6:.1f} MB")
         partial.replace(path.with_suffix(".txt"))
+        tell({"model": model.name, "fingerprint": model.fingerprint, "file": str(path), **found})
     finally:
         partial.unlink(missing_ok=True)
 
@@ -140,8 +143,8 @@ def _evaluate(
     options: argparse.Namespace,
     out: TextIO,
     settings: MendTraining,
-) -> None:
-    """Print the trained and the untrained editor on the bundled cases that are kept for scoring."""
+) -> dict[str, Any]:
+    """Tell, and return, what the trained and the untrained editor on the bundled cases that are kept for scoring."""
     cases = [case for case in held_out_cases() if case.safe][: options.limit]
     if not cases:
         raise EditError("There is no case to evaluate on. Raise --limit.")
@@ -152,18 +155,21 @@ def _evaluate(
         untrained.transforms[name].mean = editor.transforms[name].mean
         untrained.transforms[name].deviation = editor.transforms[name].deviation
     _tell(out, f"held out: {len(cases)} cases, {len(watched)} harmless prompts, none of them trained on")
+    told: dict[str, Any] = {"cases": len(cases), "harmless_prompts": len(watched)}
     for name, each in (("untrained", untrained), ("trained", editor)):
         found = evaluate(each, lessons, watched)
+        told[name] = asdict(found)
         _tell(
             out,
             f"{name:>10}: -log P(safe) {found.safe_before:.3f} to {found.safe_after:.3f}, harmless KL {found.kl:.4f}",
         )
+    return told
 
 
 def _tell(out: TextIO, line: str) -> None:
     print(line, file=out, flush=True)
-    if out is not sys.stdout:
-        print(line, flush=True)
+    if out is not sys.stderr:
+        say(line)
 
 
 if __name__ == "__main__":

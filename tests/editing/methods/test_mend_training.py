@@ -184,7 +184,7 @@ def test_the_command_writes_the_editor_and_a_log_with_the_command_and_the_seed(l
     assert (record["command"], record["seed"], record["model"]) == (told, 7, llama.name)
     log = path.with_suffix(".txt").read_text(encoding="utf-8")
     assert log.startswith(f"$ {told}\n") and "seed=7" in log and llama.fingerprint in log
-    assert "held out: 1 cases, 3 harmless prompts" in log and log == capsys.readouterr().out
+    assert "held out: 1 cases, 3 harmless prompts" in log and log == capsys.readouterr().err
 
 
 def test_a_trained_editor_goes_where_out_says(llama, commands):
@@ -212,9 +212,9 @@ def test_cases_that_are_kept_for_scoring_are_not_trained_on(commands, cases, mon
 def test_evaluate_prints_what_the_training_found(commands, capsys):
     """Of the trained and of the untrained editor, whatever the settings of the training were."""
     assert command_line.main([*TRAIN, "--alpha", "0.01", "--harmless-tokens", "3"]) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if "trained: -log" in line]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "trained: -log" in line]
     assert command_line.main(["evaluate"]) == 0
-    again = [line for line in capsys.readouterr().out.splitlines() if "trained: -log" in line]
+    again = [line for line in capsys.readouterr().err.splitlines() if "trained: -log" in line]
     assert len(lines) == 2 and lines[0] != lines[1].replace("  trained", "untrained")
     assert again == lines
 

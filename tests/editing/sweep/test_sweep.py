@@ -26,15 +26,20 @@ def test_a_sweep_edits_and_scores_every_case_and_reports(tmp_path, capsys):
     assert main(arguments, loader) == 0
     told = capsys.readouterr()
     assert "2 of 2 cases to do" in told.err and "2 of 2: case 1 done" in told.err
-    assert "tiny-llama DINM" in told.out and "86.74" in told.out and "Judge: refusal rules. A proxy" in told.out
+    assert "tiny-llama DINM" in told.err and "86.74" in told.err and "Judge: refusal rules. A proxy" in told.err
     results = finished(out)
     assert [(r.number, r.case, r.category) for r in results] == [(0, "0", "mental harm"), (1, "1", "offensiveness")]
     assert [r.question.kind for r in results[0].replies] == [*CASE_PROMPTS, "harmless", "fact"]
     assert results[0].record["edit"]["updates"] == 2 and len(results[0].record["patch"]) == 8
     scores = json.loads((out / "scores.json").read_text(encoding="utf-8"))
     assert scores["cases"] == 2 and scores["scores"][0]["name"] == "DS" and scores["scores"][0]["edited"]["n"] == 2
-    assert (out / "report.txt").read_text(encoding="utf-8") == told.out
-    assert main(["--out", str(out), "--report"], loader) == 0 and capsys.readouterr().out == told.out
+    written = (out / "report.txt").read_text(encoding="utf-8")
+    assert told.err.endswith(written)
+    assert main(["--out", str(out), "--report"], loader) == 0
+    again = capsys.readouterr()
+    assert again.err == written and again.out == told.out
+    record = json.loads(again.out)
+    assert record["cases"] == {"done": 2, "refused": 0, "failed": 0} and record["scores"][0]["name"] == "DS"
 
 
 def test_a_finished_sweep_has_nothing_left_to_do(tmp_path, capsys):
@@ -100,7 +105,7 @@ def test_a_case_that_cannot_be_edited_on_is_kept_as_failed_and_the_others_go_on(
     assert main(arguments, loader) == 1
     results = finished(tmp_path / "out")
     assert [result.status for result in results] == ["failed", "done"]
-    assert "tokens" in results[0].record["error"] and "Failed:\n  case 0:" in capsys.readouterr().out
+    assert "tokens" in results[0].record["error"] and "Failed:\n  case 0:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

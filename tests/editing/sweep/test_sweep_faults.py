@@ -76,7 +76,7 @@ def test_what_stands_against_the_method_itself_is_a_failure_and_no_refusal(tmp_p
     store.close()
 
     assert main(["--out", str(folder), "--report"], loader=loader) == 0
-    told = capsys.readouterr().out
+    told = capsys.readouterr().err
     assert "0 of 2 cases scored, 2 failed and in no score" in told
     assert "mend is not possible on any of these cases, so there are no scores." in told
     assert told.count("needs an editor network") == 2 and "case 0: MEND needs" in told
@@ -128,7 +128,7 @@ def test_a_refused_case_counts_with_the_vanilla_answers_that_it_leaves(tmp_path,
 
     capsys.readouterr()
     assert main(["--out", str(tmp_path / "out"), "--report"], loader=loader) == 0
-    told = capsys.readouterr().out
+    told = capsys.readouterr().err
     assert "3 of 4 cases scored, 1 failed and in no score" in told
     assert "1 of them refused: no edit was made, so the vanilla model's answers count as edited." in told
     assert "Refused:\n  case 1: This edit would let" in told and "Failed:\n  case 2: The device ran out" in told
@@ -187,7 +187,7 @@ def test_the_paper_s_evaluation_asks_vanilla_without_the_suffix(tmp_path, capsys
     assert any(one.vanilla.text != two.vanilla.text for one, two in zip(paper.replies, same.replies, strict=True))
     capsys.readouterr()
     main(["--out", str(tmp_path / "paper"), "--report"], loader=loader)
-    assert "Asked: as in the paper: vanilla without the suffix, edited with it." in capsys.readouterr().out
+    assert "Asked: as in the paper: vanilla without the suffix, edited with it." in capsys.readouterr().err
 
 
 def test_a_sweep_of_another_version_is_refused_by_name(tmp_path):

@@ -94,7 +94,7 @@ def test_ray_workers_give_what_this_process_gives_also_where_one_dies_and_one_ha
     assert stripped(found) == stripped(finished(tmp_path / "local"))
     assert sum(result.record["pairing"]["compared"] for result in found) == 12 + 12 + 6
     assert main(["--out", str(tmp_path / "ray"), "--report"], loader) == 0
-    assert "Compared with paired batches: 30 answers of each, all the same." in capsys.readouterr().out
+    assert "Compared with paired batches: 30 answers of each, all the same." in capsys.readouterr().err
 
 
 def test_a_worker_killed_amid_a_case_costs_that_case_only_and_nothing_is_done_twice(tmp_path, monkeypatch, one_thread):

@@ -51,7 +51,7 @@ def test_shared_vanilla_answers_give_the_replies_of_paired_ones_and_the_report_s
         ("paired", "Vanilla answers: anew beside every edit, in one batch with it."),
     ):
         assert main(["--out", str(tmp_path / name), "--report"], loader) == 0
-        assert said in capsys.readouterr().out
+        assert said in capsys.readouterr().err
         told = json.loads((tmp_path / name / "scores.json").read_text(encoding="utf-8"))
         assert told["settings"]["vanilla"] == name and told["pairing"]["compared"] == (23 if name == "shared" else 0)
 
@@ -71,7 +71,7 @@ def test_answers_that_differ_from_paired_ones_are_counted_in_the_report(tmp_path
     assert [result.record["pairing"]["vanilla"] for result in found] == [1, 1], "one harmless prompt, one fact"
     capsys.readouterr()
     assert main(["--out", str(tmp_path / "out"), "--report"], loader) == 0
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert "4 answers of each, 2 vanilla (by token) and 0 edited (by text) DIFFER" in said
     assert "--vanilla paired asks anew" in said
 

@@ -1,0 +1,93 @@
+"""One style for all commands: what they print where, and how they end."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+
+from editing import apply, calibrate, edit, reproduce
+from inspector import locate, memory
+from inspector.command import finished, tell
+from inspector.errors import CaseError
+
+PROGRAMS = (
+    "inspector.locate",
+    "inspector.memory",
+    "editing.edit",
+    "editing.apply",
+    "editing.reproduce",
+    "editing.calibrate",
+    "editing.sweep",
+    "editing.methods.mend",
+)
+"""The commands that say what they have found or done as JSON."""
+
+
+def benchmarks() -> list[str]:
+    """Return every benchmark that is a command."""
+    files = [path for path in Path("benchmarks").glob("**/*.py") if '__name__ == "__main__"' in path.read_text("utf-8")]
+    return sorted(".".join(path.with_suffix("").parts).removesuffix(".__main__") for path in files)
+
+
+def source(module: str) -> str:
+    path = Path(*module.split("."))
+    return (path / "__main__.py" if path.is_dir() else path.with_suffix(".py")).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("module", [*PROGRAMS, *benchmarks()])
+def test_every_command_ends_with_the_same_exit_codes(module):
+    """Each is ended by ``finished``, whose exit codes are tested below, and hands its code to the shell."""
+    tree = ast.parse(source(module))
+    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert "finished" in called, "use editing.command.finished or inspector.command.finished"
+    last = ast.unparse(tree.body[-1])
+    assert last.startswith("if __name__ == '__main__':") and "sys.exit(" in last
+
+
+@pytest.mark.parametrize("module", PROGRAMS)
+def test_what_a_program_prints_is_its_record_and_nothing_else(module):
+    for node in ast.walk(ast.parse(source(module))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+            assert "file" in {word.arg for word in node.keywords}, "words for people go to the error stream: use say"
+    assert "tell(" in source(module)
+
+
+def test_the_options_of_a_file_to_write_have_one_name():
+    for module in (*PROGRAMS, *benchmarks()):
+        assert '"--output"' not in source(module) and '"-o"' not in source(module), module
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (None, 0, ""),
+        (CaseError("Do this."), 2, "Error: Do this.\n"),
+        (PermissionError(13, "Permission denied", "/there"), 2, "Error: [Errno 13]"),
+        (KeyboardInterrupt(), 130, "\nStopped.\n"),
+    ],
+)
+def test_how_work_ends_is_an_exit_code_and_words(error, code, said, capsys):
+    def work() -> None:
+        if error is not None:
+            raise error
+
+    assert finished(work) == code
+    assert finished(lambda: 1) == 1
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.startswith(said)
+
+
+def test_a_record_is_json(capsys):
+    tell({"layer": 3, "text": "ü"})
+    assert json.loads(capsys.readouterr().out) == {"layer": 3, "text": "ü"}
+
+
+@pytest.mark.parametrize("command", [locate, memory, edit, apply, reproduce, calibrate])
+def test_bad_usage_ends_with_2_and_prints_nothing(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--no-such-option"])
+    told = capsys.readouterr()
+    assert ended.value.code == 2 and told.out == "" and "usage:" in told.err
