@@ -93,7 +93,7 @@ def check_route(method: str, path: str, app: Any) -> None:
         Refused: It is something else.
     """
     rest = path.partition(API)[2] if path.startswith(API) else None
-    if is_tool_path(path) and getattr(app, "mcp_server", False) and method in ("GET", "POST", "DELETE"):
+    if is_tool_path(path) and getattr(app, "mcp_server_obj", None) is not None and method in ("GET", "POST", "DELETE"):
         return
     if method in ("GET", "HEAD"):
         if rest is None:
