@@ -37,6 +37,9 @@ class HistoryPart(Room):
         session = self.context.example.session
         rows = self.desk.rows(session)
         gr.HTML(words.HISTORY)
+        if self.context.ledger is not None:
+            texts = "." if self.context.read_only else " and the texts of your cases."
+            gr.HTML(reading(f"{words.ON_DISK}{texts}", "warn"), elem_id="keep-on-disk")
         self.rows_note = gr.HTML(self._note(session, rows), elem_id="keep-rows-note")
         self.rows_table = gr.Dataframe(
             words.cells(rows, {row.number for row in rows}, ()),

@@ -34,6 +34,7 @@ ABOUT = {
 HEADERS = ("No.", "Name", "UTC", "Method", "Layers", "Case", "Gate", "Stress test", "State")
 NOTHING = "Nothing was made yet. Every edit of this visit gets a row here: made, loaded, brought in, refused."
 NO_PAIR_SHORT = "Two rows are needed"
+ON_DISK = "Whoever runs this page keeps this list on disk, with the names that you give"
 NO_ANSWER = "(not asked yet)"
 FIRST_SCORES = ("DG-Avg", "DS", "transfer")
 """What a row shows of a stress test: the first of these that it has."""

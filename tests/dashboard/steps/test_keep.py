@@ -434,6 +434,8 @@ def test_a_public_demo_takes_nothing_in_hands_no_model_out_and_writes_no_prompt(
     visitor = Visitor(read_only, "guest")
     handlers = {getattr(event.fn, "__name__", "") for event in read_only.app.fns.values()}
     assert "on_take_in" not in handlers and "on_rename_row" not in handlers
+    told = [block.value for block in read_only.app.blocks.values() if getattr(block, "elem_id", "") == "keep-on-disk"]
+    assert len(told) == 1 and "keeps this list on disk" in told[0], "visitors are told"
     edit(visitor)
     assert written(visitor).exists()
     with pytest.raises(gr.Error, match="Off in this demo"):
