@@ -55,8 +55,8 @@ class IncomingPart(Room):
         gr.HTML(
             reading(
                 f"The .zip from here, or its .safetensors and .json, at most {most}. Size, hash, names, base, shapes "
-                "and numbers are checked before anything is touched; then the gate asks it, and it is live or held back "
-                "like an edit made here."
+                "and numbers are checked before anything is touched; then the gate asks it, and it is live or held "
+                "back like an edit made here."
             )
         )
 
