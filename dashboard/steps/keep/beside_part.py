@@ -52,7 +52,9 @@ class BesidePart(Room):
                 elem_id="keep-ask-what",
                 **listed,
             )
-            self.ask_two = gr.Button(words.NO_PAIR_SHORT, interactive=False, min_width=110, elem_id="keep-ask")
+            self.ask_two = gr.Button(
+                words.NO_PAIR_SHORT, size="sm", interactive=False, min_width=110, elem_id="keep-ask"
+            )
         self.ask_two_text = gr.Textbox(
             "",
             label="Your own text",

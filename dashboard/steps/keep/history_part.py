@@ -37,6 +37,9 @@ class HistoryPart(Room):
         session = self.context.example.session
         rows = self.desk.rows(session)
         gr.HTML(words.HISTORY)
+        if self.context.ledger is not None:
+            texts = "." if self.context.read_only else " and the texts of your cases."
+            gr.HTML(reading(f"{words.ON_DISK}{texts}", "warn"), elem_id="keep-on-disk")
         self.rows_note = gr.HTML(self._note(session, rows), elem_id="keep-rows-note")
         self.rows_table = gr.Dataframe(
             words.cells(rows, {row.number for row in rows}, ()),
@@ -61,12 +64,13 @@ class HistoryPart(Room):
                 min_width=220,
                 elem_id="keep-picked",
             )
-            self.again = gr.Button("Make live again", size="sm", min_width=110, elem_id="keep-again")
-            self.undo_edit = gr.Button("Undo", size="sm", min_width=70, elem_id="keep-undo")
-            self.redo_edit = gr.Button(
-                "Nothing to redo", size="sm", interactive=False, min_width=70, elem_id="keep-redo"
-            )
-            self.delete_row = gr.Button("Delete row", size="sm", min_width=90, elem_id="keep-delete")
+            small: dict[str, Any] = {"size": "sm", "min_width": 70}
+            again = "It is live" if rows else "Make live again"
+            self.again = gr.Button(again, interactive=False, elem_id="keep-again", **small)
+            undo = "Undo" if rows else "Nothing to undo"
+            self.undo_edit = gr.Button(undo, interactive=bool(rows), elem_id="keep-undo", **small)
+            self.redo_edit = gr.Button("Nothing to redo", interactive=False, elem_id="keep-redo", **small)
+            self.delete_row = gr.Button("Delete row", interactive=bool(rows), elem_id="keep-delete", **small)
         if not self.context.read_only:
             with gr.Row(elem_id="keep-naming"):
                 self.row_name = gr.Textbox(
@@ -80,7 +84,7 @@ class HistoryPart(Room):
                     min_width=220,
                     elem_id="keep-name",
                 )
-                self.rename_row = gr.Button("Rename", size="sm", min_width=90, elem_id="keep-rename")
+                self.rename_row = gr.Button("Rename", interactive=bool(rows), elem_id="keep-rename", **small)
         picked = rows[-1] if rows else None
         self.row_details = gr.HTML(words.details(picked, True), elem_id="keep-details")
 
@@ -89,9 +93,8 @@ class HistoryPart(Room):
         self.context.lock(self.again, self._state_of_again)
         self.context.lock(self.undo_edit, _state_of_undo)
         self.context.lock(self.redo_edit, self._state_of_redo)
-        self.context.lock(self.delete_row)
-        if not self.context.read_only:
-            self.context.lock(self.rename_row)
+        for button in (self.delete_row, *([] if self.context.read_only else [self.rename_row])):
+            self.context.lock(button, lambda session: gr.Button(interactive=bool(self.desk.rows(session))))
 
     def connect(self) -> None:
         """Wire the table and the buttons."""

@@ -44,18 +44,19 @@ class IncomingPart(Room):
             gr.HTML(reading(words.READ_ONLY), elem_id="keep-incoming-off")
             return
         self.upload = gr.File(
-            label="A saved edit: the .zip from here, or its .safetensors and .json",
+            label="A saved edit",
             file_count="multiple",
             file_types=KINDS,
-            height=132,
+            height=110,
             elem_id="keep-upload",
         )
         self.take_in = gr.Button("Check and take in", size="sm", elem_id="keep-take-in")
         most = shown_bytes(most_upload(self.model))
         gr.HTML(
             reading(
-                f"At most {most}. Size, hash, names, base, shapes and numbers are checked before anything is touched; "
-                "then the gate asks it, and it is live or held back like an edit made here."
+                f"The .zip from here, or its .safetensors and .json, at most {most}. Size, hash, names, base, shapes "
+                "and numbers are checked before anything is touched; then the gate asks it, and it is live or held "
+                "back like an edit made here."
             )
         )
 

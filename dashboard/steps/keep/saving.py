@@ -49,7 +49,7 @@ def why_not(session: Session) -> str | None:
     """Say why the live edit may not leave, and what to do about it; ``None`` where it may."""
     live, row = session.live, session.row
     if live is None:
-        return "No edit is live, so there is nothing to take with you. Press Operate, or bring a saved edit in below."
+        return "No edit is live, so there is nothing to take with you. Press Operate, or bring a saved edit in."
     word = live.patch.settings.get(RECORD)
     if row.strength == 0:
         return "The strength is 0, so nothing is changed. Raise it in Operate."

@@ -16,9 +16,9 @@ from editing.gate import RECORD
 from editing.progress import STOP_TEXT
 from inspector.model import VANILLA
 
-HEADING = "<h2>Keep<small>take the live edit with you, bring a saved one in, look back at what you made</small></h2>"
+HEADING = "<h2>Keep<small>take the edit with you, bring one in, look back</small></h2>"
 THIS_EDIT = "<h3>This edit<small>as a file, read back before you get it</small></h3>"
-INCOMING = "<h3>Bring one in<small>checked whole, then held to the gate like your own</small></h3>"
+INCOMING = "<h3>Bring one in<small>checked, then held to the gate</small></h3>"
 HISTORY = "<h3>History<small>every edit of this visit; looking at a row changes nothing</small></h3>"
 BESIDE = "<h3>Side by side<small>two rows and the vanilla weights answer the same text in one batch</small></h3>"
 READ_ONLY = "Bringing edits in is off in this demo."
@@ -34,6 +34,7 @@ ABOUT = {
 HEADERS = ("No.", "Name", "UTC", "Method", "Layers", "Case", "Gate", "Stress test", "State")
 NOTHING = "Nothing was made yet. Every edit of this visit gets a row here: made, loaded, brought in, refused."
 NO_PAIR_SHORT = "Two rows are needed"
+ON_DISK = "Whoever runs this page keeps this list on disk, with the names that you give"
 NO_ANSWER = "(not asked yet)"
 FIRST_SCORES = ("DG-Avg", "DS", "transfer")
 """What a row shows of a stress test: the first of these that it has."""

@@ -31,8 +31,8 @@ class KeepRoom(Room):
 
     def build(self) -> None:
         """Lay the parts out, one below the other."""
-        gr.HTML(words.HEADING)
         with gr.Row(elem_id="keep-top"):
+            gr.HTML(words.HEADING)
             self.clock = self.desk.clock = gr.HTML("", elem_id="keep-clock")
             self.cancel = gr.Button(
                 CANCEL_OFF, variant="stop", interactive=False, size="sm", min_width=100, elem_id="keep-cancel"

@@ -14,15 +14,17 @@ import pytest
 import torch
 from dashboard_helpers import QUICK, Page, Visitor, own_question, tiny_model
 
+from app import options
 from dashboard.example.make import Example
 from dashboard.kit.session import Session
 from dashboard.kit.visitors import Sessions
-from dashboard.page import House
+from dashboard.page import House, launch_options
 from dashboard.steps.keep.history import Kept
 from dashboard.steps.keep.ledger import LedgerError
 from dashboard.steps.operate.gating import Gated
 from editing.gate import RECORD
 from editing.saved import load_edit
+from editing.saved.incoming import most_upload
 from inspector.model import VANILLA, Decoding, answer, encode
 
 pytestmark = pytest.mark.usefixtures("model")
@@ -435,6 +437,8 @@ def test_a_public_demo_takes_nothing_in_hands_no_model_out_and_writes_no_prompt(
     visitor = Visitor(read_only, "guest")
     handlers = {getattr(event.fn, "__name__", "") for event in read_only.app.fns.values()}
     assert "on_take_in" not in handlers and "on_rename_row" not in handlers
+    told = [block.value for block in read_only.app.blocks.values() if getattr(block, "elem_id", "") == "keep-on-disk"]
+    assert len(told) == 1 and "keeps this list on disk" in told[0], "visitors are told"
     edit(visitor)
     assert written(visitor).exists()
     with pytest.raises(gr.Error, match="Off in this demo"):
@@ -447,6 +451,12 @@ def test_a_public_demo_takes_nothing_in_hands_no_model_out_and_writes_no_prompt(
     live = visitor.session.live
     assert live.patch.identifier.encode() in stored
     assert live.case.question.encode() not in stored and live.case.safe.encode() not in stored
+
+
+def test_a_browser_can_send_no_more_than_the_largest_edit_and_nothing_to_a_public_demo():
+    sent = [launch_options(tiny_model(), read_only)["max_file_size"] for read_only in (False, True)]
+    assert sent == [most_upload(tiny_model()), 1]
+    assert options().parse_args(["--ledger", "edits.sqlite"]).ledger == Path("edits.sqlite")
 
 
 def test_the_example_s_session_is_never_noted(page):
