@@ -16,7 +16,7 @@ from dashboard.steps.report import run
 from dashboard.steps.report import texts as words
 from dashboard.steps.report.run import Reported
 
-FILES = (("report_file", "Report (HTML)"), ("script_file", "Python script"), ("notebook_file", "Notebook"))
+FILES = (("html_file", "Report (HTML)"), ("script_file", "Python script"), ("notebook_file", "Notebook"))
 """The downloads: role, and what stands on each."""
 
 

@@ -371,7 +371,7 @@ def test_a_report_opens_without_a_network_keeps_covered_what_is_unsafe_and_gives
     shared.click("#report-make")
     wait_for_text(shared, "#report-state", "Written at")
     with shared.expect_download() as download:
-        shared.locator("#report-report").click()
+        shared.locator("#report-html").click()
     download.value.save_as(tmp_path / "report.html")
     reader = shared.context.browser.new_context(offline=True).new_page()
     asked, problems = [], []
@@ -383,9 +383,8 @@ def test_a_report_opens_without_a_network_keeps_covered_what_is_unsafe_and_gives
     reader.wait_for_function("count => document.querySelectorAll('figure > .numbers').length === count", arg=count)
     assert count >= 15 and reader.locator("figure .main-svg").count() >= count
     reader.evaluate("document.querySelectorAll('.numbers').forEach(numbers => { numbers.open = true; })")
-    reader.wait_for_function(
-        "[...document.querySelectorAll('.numbers')].every(e => e.querySelector('td')?.textContent)"
-    )
+    filled = "[...document.querySelectorAll('.numbers')].every(numbers => numbers.querySelector('td')?.textContent)"
+    reader.wait_for_function(filled)
     cover = reader.locator(".pane.unsafe .answer")
     assert "blur" in cover.evaluate("e => getComputedStyle(e).filter")
     cover.click()

@@ -11,7 +11,7 @@ from dashboard_helpers import QUICK, Visitor, seen
 
 from dashboard.steps.report.run import Reported
 
-FILES = ("report_file", "script_file", "notebook_file")
+FILES = ("report_html_file", "report_script_file", "report_notebook_file")
 
 
 def files(visitor: Visitor) -> list[Path]:
