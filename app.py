@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -140,7 +141,9 @@ def _gigabytes(text: str) -> float:
 def main(arguments: list[str] | None = None) -> int:
     """Run the dashboard until it is interrupted."""
     parser = options()
-    chosen = parser.parse_args(arguments)
+    # A Space starts this file without options, and lets its owner set variables.
+    before = shlex.split(os.environ.get("INSPECTOR_OPTIONS", ""))
+    chosen = parser.parse_args([*before, *(sys.argv[1:] if arguments is None else arguments)])
     if any("=" not in entry for entry in chosen.path):
         parser.error("--path needs NAME=DOTTED.PATH")
     paths = dict(entry.partition("=")[::2] for entry in chosen.path)

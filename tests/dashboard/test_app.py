@@ -41,6 +41,7 @@ NAMES = (
     "session-memory",
     *("public", "auth-file", "allow-source", "max-tokens", "max-steps", "max-prompts", "runs-an-hour"),
     *("visitor-memory", "max-upload", "log", "metrics"),
+    "mcp",
 )
 
 Serve = Callable[..., gr.Blocks]
@@ -115,6 +116,18 @@ def test_by_default_only_this_machine_can_reach_the_page_and_nothing_is_shared()
     chosen = app.options().parse_args([])
     assert chosen.host == "127.0.0.1" and not chosen.share and not chosen.open and chosen.auth is None
     assert chosen.model is None and (chosen.device, chosen.dtype) == ("auto", "auto")
+
+
+def test_options_of_the_environment_stand_before_those_of_the_command_line(monkeypatch):
+    asked: list[Any] = []
+
+    def serve(chosen: Any, *_: Any) -> int:
+        asked.append((chosen.read_only, chosen.keep_for))
+        return 0
+
+    monkeypatch.setattr(app, "serve", serve)
+    monkeypatch.setenv("INSPECTOR_OPTIONS", "--read-only --keep-for 20")
+    assert app.main([]) == app.main(["--keep-for", "30"]) == 0 and asked == [(True, 20), (True, 30)]
 
 
 def test_a_model_is_calibrated_behind_its_page_unless_one_says_no(monkeypatch):

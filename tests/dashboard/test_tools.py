@@ -50,7 +50,7 @@ def app() -> Iterator[gr.Blocks]:
     made.launch(prevent_thread_lock=True, quiet=True, server_port=free_port(), **launch_options(mcp=True))
     yield made
     made.close(verbose=False)
-    gradio.mcp.GradioMCPServer = gradios  # type: ignore[misc]
+    gradio.mcp.GradioMCPServer = gradios
 
 
 def address(app: gr.Blocks) -> str:

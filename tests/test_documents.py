@@ -1,0 +1,196 @@
+"""The examples of README and PROGRAMS run: Python on a tiny model, requests on its page, commands by their parsers."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import gradio.mcp
+import pytest
+import torch
+from dashboard_helpers import SHORT_GATE, free_port, model_at_rest, short_examples, tiny_model
+
+from dashboard.example.make import make_example
+from dashboard.page import build_app, launch_options
+from dashboard.steps.operate import gating
+from editing.calibration import Calibration
+from editing.methods.mend.training import MendTraining, new_editor
+from editing.trial_edits import Layers, Trial
+from inspector.model import Detector
+from inspector.safeedit.layouts import read_cases, serves
+from inspector.safeedit.questions import CASE_ONLY
+
+README, PROGRAMS = (Path(name).read_text(encoding="utf-8") for name in ("README.md", "PROGRAMS.md"))
+ADDRESS = "http://127.0.0.1:7860"
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Return the fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(text: str) -> list[list[str]]:
+    """Return the commands of the shell's blocks that start this project's programs, as words without a comment."""
+    lines = [
+        line for block in blocks(text, "sh") if "curl" not in block for line in block.replace("\\\n", " ").splitlines()
+    ]
+    words = [shlex.split(line, comments=True) for line in lines]
+    # What stands before a program are variables of its environment.
+    plain = [line[next((at for at, word in enumerate(line) if "=" not in word), 0) :] for line in words if line]
+    return [line for line in plain if line[0] in (".venv/bin/python", "python", "make")]
+
+
+QUICK: dict[str, Any] = {"steps": 1, "learning_rate": 1e-3, "harmless_prompts": 1, "harmless_tokens": 2}
+QUICK |= {"own_refusals": 0, "null_space": None, "damage_budget": None}
+CHEAP: dict[str, Any] = {
+    "dinm": QUICK,
+    "sft": {"steps": 1, "harmless_prompts": 1, "harmless_tokens": 2},
+    "dpo": {"steps": 1, "harmless_prompts": 1, "harmless_tokens": 2},
+}
+"""What makes edits short."""
+
+
+class Parsed(Exception):
+    """Raised in the place of a command's work."""
+
+
+@pytest.mark.parametrize("line", commands(README) + commands(PROGRAMS), ids=" ".join)
+def test_every_command_is_one_that_its_program_takes(line, monkeypatch):
+    """Each is started as the shell does, and ends when its own parser has taken the options."""
+    if line[0] == "make":
+        targets = re.findall(r"^([a-z]+):", Path("Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+        assert line[1] in targets
+        given = [word.removeprefix("ARGS=") for word in line if word.startswith("ARGS=")]
+        line = [".venv/bin/python", "app.py", *shlex.split(" ".join(given))]
+    if line[1:3] == ["-m", "pip"]:
+        assert line[3] == "install"
+        assert all(Path(word).is_file() for word in line[4:] if word.endswith(".txt"))
+        return
+    plain = argparse.ArgumentParser.parse_args
+
+    def parse(parser: argparse.ArgumentParser, arguments: Any = None, namespace: Any = None) -> Any:
+        plain(parser, arguments, namespace)
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
+    module, given = (line[2], line[3:]) if line[1] == "-m" else (line[1], line[2:])
+    monkeypatch.setattr(sys, "argv", [module, *given])
+    with pytest.raises(SystemExit if "--help" in given else Parsed):
+        if line[1] == "-m":
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(module, run_name="__main__")
+
+
+def test_the_case_of_one_s_own_in_the_readme_can_be_edited_on(tmp_path):
+    (block,) = blocks(README, "json")
+    path = tmp_path / "my.json"
+    path.write_text(block, encoding="utf-8")
+    (case,) = read_cases(str(path)).cases
+    assert "edit" in serves(case) and case.question in case.adversarial_prompt
+
+
+def test_files_and_headings_that_are_linked_are_there():
+    for name, text in (("README.md", README), ("PROGRAMS.md", PROGRAMS)):
+        for path, _, heading in (link.partition("#") for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text)):
+            target = Path(path or name)
+            assert target.exists(), f"{name} links {path}"
+            if heading:
+                titles = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE)
+                assert heading in [title.lower().replace(" ", "-") for title in titles], f"{name} links #{heading}"
+
+
+def short(factory: Any, **always: Any) -> Any:
+    """Return a maker of settings that are quick whatever else is asked for."""
+    return lambda *given, **own: factory(*given, **{**own, **always})
+
+
+def test_the_lines_of_python_in_the_readme_run(monkeypatch, tmp_path, capsys):
+    """One after the other in one program, as they stand; the model is tiny and knows a calibration."""
+    from editing import contest as contest_module
+    from editing import preset
+    from editing.methods.dpo import DpoSettings
+    from inspector.token_attribution import token_attribution
+
+    model = tiny_model()
+    detector = Detector((0,), torch.zeros(1, 32), 0.0, -1.0, model.fingerprint)
+    known = Calibration(Layers((Trial(1, 1.0, 0.1, 1.0),), 0.0, 1, 4), detector)
+    monkeypatch.setattr("inspector.model.load", lambda *_, **__: model)
+    monkeypatch.setattr("editing.calibration.load_calibration", lambda _: known)
+    monkeypatch.setattr("editing.preset", short(preset, **QUICK))
+    monkeypatch.setattr("editing.methods.dpo.DpoSettings", short(DpoSettings, **CHEAP["dpo"]))
+    settings = short(contest_module.ContestSettings, size=CASE_ONLY, max_new_tokens=2, prompts=1, changes=CHEAP)
+    monkeypatch.setattr("editing.contest.ContestSettings", settings)
+    editor = new_editor(model, MendTraining(top_blocks=2, rank=4, alpha=1e-4))
+    monkeypatch.setattr("editing.methods.mend.edit.load_editor", lambda *_: (editor, {}))
+    monkeypatch.setattr("inspector.token_attribution.token_attribution", short(token_attribution, steps=2))
+    written = [(str(Path("runs") / name), str(tmp_path / name)) for name in ("dpo-adapter", "routed.safetensors")]
+    names: dict[str, Any] = {}
+    with model_at_rest():
+        for block in blocks(README, "python"):
+            for there, here in written:
+                block = block.replace(there, here)
+            exec(compile(block, "README.md", "exec"), names)
+    assert names["vanilla"] and names["edited"] and names["result"].patch.norm > 0
+    assert names["row"].detector is not None and (tmp_path / "dpo-adapter" / "adapter_config.json").is_file()
+    assert "DINM" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Iterator[gr.Blocks]:
+    """The tiny model's page, with its tools where the package is there."""
+    folder, gradios = tmp_path_factory.mktemp("example"), gradio.mcp.GradioMCPServer
+    with short_examples(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gating, "EXAM", SHORT_GATE)
+        make_example(tiny_model(), folder=folder)
+        app = build_app(tiny_model(), example_folder=folder)
+        options = launch_options(mcp=has_mcp())
+        app.launch(prevent_thread_lock=True, quiet=True, server_port=free_port(), **options)
+        yield app
+        app.close(verbose=False)
+    gradio.mcp.GradioMCPServer = gradios
+
+
+def has_mcp() -> bool:
+    return find_spec("mcp") is not None
+
+
+def at(page: gr.Blocks, block: str) -> str:
+    return block.replace(ADDRESS, page.local_url.rstrip("/"))
+
+
+@pytest.mark.parametrize("number", range(len(blocks(PROGRAMS, "python"))))
+def test_the_lines_of_python_for_programs_run(page, number, capsys):
+    block = at(page, blocks(PROGRAMS, "python")[number])
+    if "from mcp" in block and not has_mcp():
+        pytest.skip("the package mcp is not installed: pip install -r requirements-mcp.txt")
+    exec(compile(block, "PROGRAMS.md", "exec"), {"__name__": "__main__"})
+    told = capsys.readouterr().out
+    assert ("['cases', 'prompt', 'locate'" if "from mcp" in block else "DINM · layer") in told
+
+
+def test_the_lines_of_curl_run_and_the_cookie_names_one_visitor(page):
+    if shutil.which("curl") is None:
+        pytest.skip("there is no curl here")
+    (block,) = (block for block in blocks(PROGRAMS, "sh") if "curl" in block)
+    ended = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", at(page, block)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "no_proxy": "127.0.0.1"},
+    )
+    assert ended.returncode == 0 and "event: error" not in ended.stdout, ended.stdout + ended.stderr
+    assert ended.stdout.count("event: complete") == 2 and '"per_token"' in ended.stdout
+    assert '"weights": "DINM' in ended.stdout, "the status is that of a visitor who starts with the example"
