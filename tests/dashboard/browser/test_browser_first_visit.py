@@ -1,4 +1,4 @@
-"""A first visit in a real browser: the tour by keyboard, a term's meaning, a question's figures, a link that is sent on."""
+"""A first visit in a real browser: the tour by keyboard, a term, a question's figures, a link that is sent on."""
 
 from __future__ import annotations
 
