@@ -239,7 +239,10 @@ def table(text: str, first: str, after: str = "") -> Table:
         ValueError: There is none.
     """
     lines = text[text.index(after) :].splitlines()
-    start = next(n for n, line in enumerate(lines) if re.search(rf"(^|\s\s){re.escape(first)}(\s\s|$)", line))
+    head = re.compile(rf"(^|\s\s){re.escape(first)}(\s\s|$)")
+    start = next((n for n, line in enumerate(lines) if head.search(line)), None)
+    if start is None:
+        raise ValueError(f"no table that begins with {first}")
     heads = _cut(lines[start])
     heads = heads[heads.index(first) :] if first in heads and first != "regret" else heads[1:]
     found: Table = {}
