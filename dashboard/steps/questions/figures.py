@@ -12,6 +12,7 @@ from dashboard.kit.plots import EDITED, RECOMMENDED, SAFE, UNSAFE, VANILLA, base
 from dashboard.steps.questions.results import Detection, Measured, Trials
 from editing import Step
 
+SYMBOLS = ("circle-open", "square", "diamond", "triangle-up", "cross-thin-open", "x-thin-open")
 PATTERNS = {VANILLA: "", EDITED: "/", SAFE: "", UNSAFE: "x", RECOMMENDED: "."}
 
 
@@ -189,21 +190,25 @@ def trade(points: Mapping[str, tuple[Measured, Measured]], x: str, y: str) -> go
         x: Title of the cost's axis.
         y: Title of the gain's axis.
     """
-    figure = base(270, xaxis_title=x, yaxis_title=y, margin_t=14)
+    figure = base(320, xaxis_title=x, yaxis_title=y, margin={"l": 56, "r": 12, "t": 14, "b": 110}, showlegend=True)
     for number, (name, (cost, gain)) in enumerate(points.items()):
         figure.add_scatter(
             x=[cost.mean],
             y=[gain.mean],
             name=escape(name),
-            mode="markers+text",
-            text=[escape(name)],
-            textposition="top right" if number % 2 == 0 else "bottom right",
+            mode="markers",
             error_x=_whiskers([cost]),
             error_y=_whiskers([gain]),
-            marker={"color": VANILLA if name == "vanilla" else EDITED, "size": 9},
+            marker={
+                "color": VANILLA if name == "vanilla" else EDITED,
+                "symbol": SYMBOLS[number % len(SYMBOLS)],
+                "size": 10,
+                "line": {"width": 2},
+            },
             hovertemplate=f"{escape(name)}<br>{x} %{{x:.3g}}<br>{y} %{{y:.3g}}<extra></extra>",
         )
     highest = max([cost.high or cost.mean for cost, _ in points.values()], default=1.0)
-    figure.update_xaxes(range=[-0.04 * highest, 1.45 * highest])
+    figure.update_xaxes(range=[-0.04 * highest, 1.06 * highest])
     figure.update_yaxes(range=[-4, 108])
+    figure.update_layout(legend={"y": -0.24, "yanchor": "top", "x": 0, "xanchor": "left"})
     return figure

@@ -224,8 +224,11 @@ def scores(text: str) -> Table:
 
 
 def recipes(text: str) -> Table:
-    """Read ``detox.txt``: what each way of detoxifying achieves and costs."""
-    return table(text, "DS")
+    """Read ``detox.txt``: what each way of detoxifying achieves and costs; "the same" is the line above by its name."""
+    found: Table = {}
+    for name, line in table(text, "DS").items():
+        found[name.replace("the same", list(found)[-1], 1) if found else name] = line
+    return found
 
 
 def table(text: str, first: str, after: str = "") -> Table:
