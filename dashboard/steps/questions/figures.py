@@ -148,9 +148,9 @@ def seconds(trace: Sequence[Step]) -> go.Figure:
 
 def budgets(checks: Sequence[Mapping[str, Any]]) -> go.Figure:
     """Draw how much of each of the gate's budgets an edit used, percent of it."""
-    labels = [str(check["meaning"]) for check in checks]
+    labels = [str(check["name"]).replace("_", " ").replace(" kl", " KL") for check in checks]
     used = [100 * max(0.0, check["value"]) / check["limit"] if check["limit"] else None for check in checks]
-    figure = base(70 + 30 * len(labels), xaxis_title="percent of what is allowed", margin={"l": 190, "r": 16, "t": 8})
+    figure = base(70 + 30 * len(labels), xaxis_title="percent of the budget", margin={"l": 100, "r": 16, "t": 8})
     colours = [UNSAFE if share is not None and share > 100 else SAFE for share in used]
     figure.add_bar(
         y=[escape(label) for label in reversed(labels)],
