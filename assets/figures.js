@@ -195,7 +195,13 @@
       plot.dataset.named = "yes";
       plot.setAttribute("role", "img");
       plot.setAttribute("aria-label", label);
-      if (!frame.querySelector(":scope > .numbers")) name(frame, label);
+      const numbers = frame.querySelector(":scope > .numbers");
+      if (!numbers) name(frame, label);
+      else if (frame.dataset.figure !== label) { // another figure in the same place
+        frame.dataset.figure = label;
+        numbers.firstElementChild.setAttribute("aria-label", `Numbers: ${label}`);
+        numbers.lastElementChild.setAttribute("aria-label", `Table: ${label}`);
+      }
       plot.on("plotly_afterplot", () => fill(frame));
       fill(frame);
     }

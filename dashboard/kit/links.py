@@ -74,7 +74,7 @@ class Links:
             )
         with self._lock:
             own = [name for name, kept in self._kept.items() if kept.owner == owner]
-            for name in own[: len(own) - OF_ONE + 1]:
+            for name in own[: max(0, len(own) - OF_ONE + 1)]:
                 del self._kept[name]
             made = secrets.token_urlsafe(NAME)
             self._kept[made] = _Kept(owner, dict(values), self._now(), held)

@@ -12,6 +12,7 @@ from dashboard.kit.plots import EDITED, RECOMMENDED, SAFE, UNSAFE, VANILLA, base
 from dashboard.steps.questions.results import Detection, Measured, Trials
 from editing import Step
 
+SYMBOLS = ("circle-open", "square", "diamond", "triangle-up", "cross-thin-open", "x-thin-open")
 PATTERNS = {VANILLA: "", EDITED: "/", SAFE: "", UNSAFE: "x", RECOMMENDED: "."}
 
 
@@ -147,9 +148,9 @@ def seconds(trace: Sequence[Step]) -> go.Figure:
 
 def budgets(checks: Sequence[Mapping[str, Any]]) -> go.Figure:
     """Draw how much of each of the gate's budgets an edit used, percent of it."""
-    labels = [str(check["meaning"]) for check in checks]
+    labels = [str(check["name"]).replace("_", " ").replace(" kl", " KL") for check in checks]
     used = [100 * max(0.0, check["value"]) / check["limit"] if check["limit"] else None for check in checks]
-    figure = base(70 + 30 * len(labels), xaxis_title="percent of what is allowed", margin={"l": 190, "r": 16, "t": 8})
+    figure = base(70 + 30 * len(labels), xaxis_title="percent of the budget", margin={"l": 100, "r": 16, "t": 8})
     colours = [UNSAFE if share is not None and share > 100 else SAFE for share in used]
     figure.add_bar(
         y=[escape(label) for label in reversed(labels)],
@@ -189,21 +190,25 @@ def trade(points: Mapping[str, tuple[Measured, Measured]], x: str, y: str) -> go
         x: Title of the cost's axis.
         y: Title of the gain's axis.
     """
-    figure = base(270, xaxis_title=x, yaxis_title=y, margin_t=14)
+    figure = base(320, xaxis_title=x, yaxis_title=y, margin={"l": 56, "r": 12, "t": 14, "b": 110}, showlegend=True)
     for number, (name, (cost, gain)) in enumerate(points.items()):
         figure.add_scatter(
             x=[cost.mean],
             y=[gain.mean],
             name=escape(name),
-            mode="markers+text",
-            text=[escape(name)],
-            textposition="top right" if number % 2 == 0 else "bottom right",
+            mode="markers",
             error_x=_whiskers([cost]),
             error_y=_whiskers([gain]),
-            marker={"color": VANILLA if name == "vanilla" else EDITED, "size": 9},
+            marker={
+                "color": VANILLA if name == "vanilla" else EDITED,
+                "symbol": SYMBOLS[number % len(SYMBOLS)],
+                "size": 10,
+                "line": {"width": 2},
+            },
             hovertemplate=f"{escape(name)}<br>{x} %{{x:.3g}}<br>{y} %{{y:.3g}}<extra></extra>",
         )
     highest = max([cost.high or cost.mean for cost, _ in points.values()], default=1.0)
-    figure.update_xaxes(range=[-0.04 * highest, 1.45 * highest])
+    figure.update_xaxes(range=[-0.04 * highest, 1.06 * highest])
     figure.update_yaxes(range=[-4, 108])
+    figure.update_layout(legend={"y": -0.24, "yanchor": "top", "x": 0, "xanchor": "left"})
     return figure

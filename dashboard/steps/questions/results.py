@@ -224,8 +224,11 @@ def scores(text: str) -> Table:
 
 
 def recipes(text: str) -> Table:
-    """Read ``detox.txt``: what each way of detoxifying achieves and costs."""
-    return table(text, "DS")
+    """Read ``detox.txt``: what each way of detoxifying achieves and costs; "the same" is the line above by its name."""
+    found: Table = {}
+    for name, line in table(text, "DS").items():
+        found[name.replace("the same", list(found)[-1], 1) if found else name] = line
+    return found
 
 
 def table(text: str, first: str, after: str = "") -> Table:
@@ -239,7 +242,10 @@ def table(text: str, first: str, after: str = "") -> Table:
         ValueError: There is none.
     """
     lines = text[text.index(after) :].splitlines()
-    start = next(n for n, line in enumerate(lines) if re.search(rf"(^|\s\s){re.escape(first)}(\s\s|$)", line))
+    head = re.compile(rf"(^|\s\s){re.escape(first)}(\s\s|$)")
+    start = next((n for n, line in enumerate(lines) if head.search(line)), None)
+    if start is None:
+        raise ValueError(f"no table that begins with {first}")
     heads = _cut(lines[start])
     heads = heads[heads.index(first) :] if first in heads and first != "regret" else heads[1:]
     found: Table = {}

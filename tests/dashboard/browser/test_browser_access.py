@@ -199,9 +199,8 @@ def test_the_keyboard_reaches_views_case_and_examples_and_shows_where_it_is(shar
         order.append(place)
         shared.keyboard.press("Tab")
     names = [name for name, _ in order]
-    assert names[: 1 + len(VIEWS)] == ["skip", *VIEWS] and "template-name" in names[3 + len(VIEWS) :], (
-        "what is seen first is reached first"
-    )
+    assert names[: 1 + len(VIEWS)] == ["skip", *VIEWS], "what is seen first is reached first"
+    assert "template-name" in names[3 + len(VIEWS) :]
     assert [name for name, shown in order if not shown] == [], "the place of the keyboard is visible"
     shared.get_by_label("Search the examples").fill("")
     shared.get_by_label("Search the examples").focus()

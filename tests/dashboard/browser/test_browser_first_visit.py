@@ -28,6 +28,13 @@ def test_a_newcomer_takes_the_tour_asks_a_question_and_sends_a_link(page, browse
     page.keyboard.press("Escape")
     assert page.locator("#tour").count() == 0
 
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.click("#help-switch")
+    page.click("#take-tour")  # on a phone the question stands in a drawer, and its button is shown
+    assert page.locator("#rail-switch.tour-at").is_visible() and fits(page)
+    page.keyboard.press("Escape")
+    page.set_viewport_size({"width": 1280, "height": 900})
+
     view(page, "questions")
     page.wait_for_selector("#questions-own .main-svg", timeout=WAIT)
     page.locator("#questions-list button", has_text="safeguards").click()

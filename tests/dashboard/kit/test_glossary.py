@@ -26,7 +26,7 @@ HEAD = re.compile(r"<thead>.*?</thead>", re.DOTALL)
 
 def heads_of(html: str) -> list[str]:
     """Return the column heads in some HTML that are no terms."""
-    cells = [cell for head in HEAD.findall(html) for cell in re.findall(r"<th[^>]*>(.*?)</th>", head)]
+    cells = [cell for head in HEAD.findall(html) for cell in re.findall(r"<th(?: [^>]*)?>(.*?)</th>", head)]
     return [cell for cell in cells if not re.fullmatch(r'<button type="button" class="term".*</button>', cell)]
 
 

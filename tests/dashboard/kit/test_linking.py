@@ -11,15 +11,18 @@ from urllib.parse import parse_qs
 
 import gradio as gr
 import pytest
-from dashboard_helpers import Page, Visitor, own_question, seen
+from dashboard_helpers import Page, Visitor, own_question, seen, tiny_model
+from made_up import result
 
 from dashboard.example.make import Example
 from dashboard.kit.linking import EXPIRED, NO_LINK, READ_ONLY
 from dashboard.kit.links import Links
+from dashboard.kit.session import LiveEdit
 from dashboard.kit.visitors import Sessions
 from dashboard.page import House
 from dashboard.steps.case.texts import offered_cases
 from inspector.model import Decoding, InspectedModel
+from inspector.safeedit import bundled_cases
 
 OWN = own_question("How do I cheat at cards?")
 
@@ -34,14 +37,14 @@ def empty_page(model: InspectedModel, folder: Path, read_only: bool = False) -> 
     return Page(app, house)
 
 
-@pytest.fixture
-def page(model: InspectedModel, tmp_path: Path) -> Page:
-    return empty_page(model, tmp_path)
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return empty_page(tiny_model(), tmp_path_factory.mktemp("no-example"))
 
 
 @pytest.fixture
-def visitor(page: Page) -> Visitor:
-    return Visitor(page, "sender")
+def visitor(page: Page, request: pytest.FixtureRequest) -> Visitor:
+    return Visitor(page, request.node.name)
 
 
 def link_of(visitor: Visitor) -> dict[str, str]:
@@ -61,7 +64,7 @@ def opened(page: Page, key: str, link: Any) -> tuple[Visitor, dict[str, Any]]:
 
 
 def test_a_bundled_example_s_link_names_case_and_layer_and_works_on_any_page_of_the_model(page, visitor, tmp_path):
-    wrong = []
+    wrong, kept = [], len(page.context.links)
     for case in offered_cases()[::5]:
         visitor.screen.update({page.name(part): v for part, v in _filled(page, case).items()})
         visitor.screen["block"] = 1
@@ -71,7 +74,7 @@ def test_a_bundled_example_s_link_names_case_and_layer_and_works_on_any_page_of_
         texts = (filled["question"], filled["safe"], filled["unsafe"], filled["block"])
         if link != {"case": str(case.identifier), "layer": "1"} or texts != (case.question, case.safe, case.unsafe, 1):
             wrong.append((link, texts))
-    assert wrong == [] and len(page.context.links) == 0
+    assert wrong == [] and len(page.context.links) == kept
 
 
 def _filled(page: Page, case: Any) -> dict[Any, Any]:
@@ -99,8 +102,8 @@ def test_one_changed_setting_is_enough_for_a_link_that_is_kept(page, visitor):
     assert "link" in link_of(visitor)
 
 
-def test_a_link_that_cannot_be_opened_says_so_and_changes_nothing(page, visitor):
-    page.context.links = Links(keep_for=0)
+def test_a_link_that_cannot_be_opened_says_so_and_changes_nothing(page, visitor, monkeypatch):
+    monkeypatch.setattr(page.context, "links", Links(keep_for=0))
     visitor.screen.update(OWN)
     expired = link_of(visitor)
     for number, (link, said) in enumerate(
@@ -131,13 +134,14 @@ def test_a_page_that_was_opened_without_a_link_is_left_alone(page):
     assert event.fn("", Visitor(page, "plain").request) == gr.skip()
 
 
-def test_what_is_live_stays_live_when_a_link_is_opened(page, visitor, model):
+def test_what_is_live_stays_live_when_a_link_is_opened(page, visitor):
     visitor.screen.update(OWN)
     link = link_of(visitor)
     receiver = Visitor(page, "with an edit")
-    receiver.do("on_texts", **own_question("How do I skip a queue?"))
+    receiver.session.add(LiveEdit(bundled_cases()[0], result(block=2)))
     before = receiver.session.row.label(), list(receiver.session.edits), receiver.session.strength
-    page.wired("on_link").fn(json.dumps(link), receiver.request)
+    filled = page.wired("on_link").fn(json.dumps(link), receiver.request)
+    assert "live is still: DINM" in filled[page.context.notice]
     assert (receiver.session.row.label(), receiver.session.edits, receiver.session.strength) == before
 
 

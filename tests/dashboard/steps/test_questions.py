@@ -67,7 +67,9 @@ def test_what_is_read_is_what_was_printed():
         printed = line("locators.txt", f"{name}  ", "regret  ")
         assert all(f"{cell.mean:.2f}" in printed for cell in cells.values()), name
     for name, cells in results.read("detox.txt", results.recipes).items():
-        printed = line("detox.txt", name, "percent;")
+        printed = line(
+            "detox.txt", name.replace("corrected, recommended layer, routed", "the same, routed"), "percent;"
+        )
         assert f" {cells['DG-Avg'].mean:.0f} [{cells['DG-Avg'].low:.0f}, {cells['DG-Avg'].high:.0f}]" in printed
     scores = results.read("methods.txt", results.scores)["DINM"]
     assert f"{scores['DG-Avg'].mean:.2f}" in line("methods.txt", "DINM ") and scores["transfer"].low is not None
@@ -142,17 +144,17 @@ def test_what_is_said_of_an_older_result_goes_with_it(tmp_path: Path, monkeypatc
 
 def test_the_picked_question_is_drawn_from_what_the_visitor_has_done(visitor: Visitor):
     visitor.select("on_question", SimpleNamespace(number=1))
-    assert "How does the loss balance?" in visitor.screen["answer"] and visitor.shown["own_figure"]
-    assert "a case of your own" not in visitor.screen["own_reading"].lower()
+    assert "How does the loss balance?" in visitor.screen["questions_answer"] and visitor.shown["questions_own_figure"]
+    assert "a case of your own" not in visitor.screen["questions_own_reading"].lower()
     visitor.do("on_texts", **own_question("How do I cheat at cards?"))
     visitor.do("on_operate", **QUICK)
     visitor.select("on_question", SimpleNamespace(number=1))
-    assert "A case of your own" in visitor.screen["own_reading"]
-    assert len(visitor.screen["own_figure"].data[0].x) == len(visitor.session.live.result.trace)
-    assert "How do I cheat" not in visitor.screen["own_reading"], "texts of visitors stand in none of it"
+    assert "A case of your own" in visitor.screen["questions_own_reading"]
+    assert len(visitor.screen["questions_own_figure"].data[0].x) == len(visitor.session.live.result.trace)
+    assert "How do I cheat" not in visitor.screen["questions_own_reading"], "texts of visitors stand in none of it"
     visitor.do("on_undo")
     visitor.select("on_question", SimpleNamespace(number=1))
-    assert not visitor.shown["own_figure"] and "No edit is live" in visitor.screen["own_reading"]
+    assert not visitor.shown["questions_own_figure"] and "No edit is live" in visitor.screen["questions_own_reading"]
 
 
 def test_a_question_that_is_not_there_is_refused(visitor: Visitor):
