@@ -120,6 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         auth = public.logins(chosen)
         public.require_decision(chosen, auth)
+        chosen.asks_login = auth is not None
     except ValueError as error:
         parser.error(str(error))
     try:
@@ -272,7 +273,7 @@ def load_page(
             example=chosen.example,
             grace=60 * chosen.keep_for,
             most_bytes=1e9 * chosen.session_memory,
-            limits=public.limits_of(chosen),
+            limits=public.limits_of(chosen, chosen.asks_login),
         )
         opening.say("Opening the page", 0.95)
         return app, launch_options()
