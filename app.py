@@ -150,6 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         auth = public.logins(chosen)
         public.require_decision(chosen, auth)
+        chosen.asks_login = auth is not None
     except ValueError as error:
         parser.error(str(error))
     if chosen.mcp and auth is not None:
@@ -312,8 +313,8 @@ def load_page(
             grace=60 * chosen.keep_for,
             most_bytes=1e9 * chosen.session_memory,
             links_for=3600 * chosen.links_for,
-            limits=public.limits_of(chosen),
             ledger=chosen.ledger,
+            limits=public.limits_of(chosen, chosen.asks_login),
         )
         opening.say("Opening the page", 0.95)
         return app, launch_options(model, chosen.read_only, chosen.mcp)

@@ -141,9 +141,14 @@ def require_decision(chosen: argparse.Namespace, known: list[tuple[str, str]] | 
         )
 
 
-def limits_of(chosen: argparse.Namespace) -> Limits:
-    """Return what one visitor may ask, as the options have it."""
-    base = DEMO if chosen.read_only else OTHERS if others_come_in(chosen) or chosen.public else Limits()
+def limits_of(chosen: argparse.Namespace, asks_login: bool = False) -> Limits:
+    """Return what one visitor may ask, as the options have it.
+
+    Args:
+        asks_login: Visitors log in, so they are others, whatever the host: a proxy may stand before it.
+    """
+    others = others_come_in(chosen) or chosen.public or asks_login
+    base = DEMO if chosen.read_only else OTHERS if others else Limits()
     given = {
         field: getattr(chosen, option) * unit
         for option, (field, unit, _) in BOUNDS.items()

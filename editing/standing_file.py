@@ -15,6 +15,7 @@ from editing.standing import Standing, Toxicity
 from inspector.errors import InspectorError, PatchError
 from inspector.model.patch import Reminder
 from inspector.model.patch_file import load_patch, save_patch
+from inspector.model.whole_file import write_whole
 from inspector.region import RegionShift
 from inspector.safeedit.records import exam_from, exam_record
 from inspector.validated import read_record
@@ -33,10 +34,8 @@ def save_standings(standings: tuple[Standing, ...], folder: Path, patches: bool 
         patch = standing.result.patch if standing.result else None
         if patches and patch is not None:
             save_patch(patch, _patch_path(folder, standing.method.key))
-    partial = folder / "standings.partial"
     content = {"format": _FORMAT, "standings": [_record(standing) for standing in standings]}
-    partial.write_text(json.dumps(content, default=_plain), encoding="utf-8")
-    partial.replace(folder / "standings.json")
+    write_whole(folder / "standings.json", json.dumps(content, default=_plain))
 
 
 def load_standings(folder: Path) -> tuple[Standing, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import secrets
@@ -82,12 +83,20 @@ def shown_to_user() -> Iterator[None]:
     except gr.Error:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            note("told", logging.ERROR, error="NoRoom", at=places(error.__traceback__))
+            raise gr.Error(NO_ROOM_TOLD, duration=20, print_exception=False) from error
         # Its message may quote a text or a path: the visitor gets a number, the operator the place with that number.
         number = secrets.token_hex(4)
         note("defect", logging.ERROR, number=number, error=type(error).__name__, at=places(error.__traceback__))
         raise gr.Error(DEFECT.format(number=number), duration=20, print_exception=False) from error
 
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+NO_ROOM_TOLD = (
+    "This machine's disk is full or cannot be written, so no file was made; what was measured is kept. Whoever runs "
+    "this page has to make room."
+)
 DEFECT = (
     "Something went wrong on this machine (error {number}); nothing else was changed. Try again, or give that number "
     "to whoever runs this page."

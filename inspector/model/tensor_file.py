@@ -10,6 +10,8 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from inspector.model.whole_file import replacing
+
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], format: str, record: Mapping[str, Any]) -> None:
     """Write one safetensors file; a file of that name is replaced at once.
@@ -21,8 +23,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], format: str, record
     Raises:
         OSError, SafetensorError: It cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(plain, partial, metadata={"format": format, "record": json.dumps(dict(record))})
-    partial.replace(path)
+    with replacing(path) as partial:
+        save_file(plain, partial, metadata={"format": format, "record": json.dumps(dict(record))})

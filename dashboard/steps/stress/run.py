@@ -15,11 +15,12 @@ import torch
 from dashboard.kit.session import Session
 from dashboard.kit.values import WAYS
 from editing import Preparation
-from editing.memory import require_free_memory
+from editing.memory import memory_told, require_free_memory
 from editing.suffixes import SuffixSettings, SuffixStudy, suffix_study
-from inspector.errors import CaseError
+from inspector.errors import CaseError, OutOfMemory
 from inspector.model import Decoding, InspectedModel
 from inspector.model.memory_need import bytes_of
+from inspector.model.whole_file import write_whole
 from inspector.safeedit.answering import still_answers
 from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply, examine
 from inspector.safeedit.judges import EMBEDDED, MATCHER, EmbeddedJudge
@@ -33,6 +34,8 @@ from inspector.safeedit.yardstick import rounding_exam, yardstick
 SIZES = {"This case": CASE_ONLY, "Quick": QUICK, "Full": FULL}
 JUDGES = {"refusal rules (embedded)": EMBEDDED, "plain matcher": MATCHER}
 NO_ATTACKS = "none"
+AT_ONCE = 12
+"""Prompts of a batch; a quarter of them where the memory is too small."""
 
 
 @dataclass
@@ -100,16 +103,27 @@ def stress(
     templates, asked = more_texts(source)
     questions = make_exam(live.case, SIZES[size], QuestionSets(attacks=templates, questions=asked))
     session.limits.require_prompts(len(questions))
-    result = yield from examine(
-        model,
-        questions,
-        session.row,
-        judge,
-        format=live.format,
-        evaluation=WAYS[evaluation],
-        decoding=decoding,
-        cancel=session.cancelled.is_set,
-    )
+
+    def examined(at_once: int) -> Generator[Progress, None, ExamResult]:
+        with memory_told():
+            return (
+                yield from examine(
+                    model,
+                    questions,
+                    session.row,
+                    judge,
+                    format=live.format,
+                    evaluation=WAYS[evaluation],
+                    decoding=decoding,
+                    prompts_at_once=at_once,
+                    cancel=session.cancelled.is_set,
+                )
+            )
+
+    try:
+        result = yield from examined(AT_ONCE)
+    except OutOfMemory:
+        result = yield from examined(AT_ONCE // 4)  # once smaller; that it does not fit then, either, is told
     if result.replies:
         session.slot(Examined).exam = result
     return result
@@ -320,8 +334,8 @@ def as_csv(exam: ExamResult) -> str:
 def write_files(model: InspectedModel, exam: ExamResult, folder: Path) -> tuple[str, str]:
     """Write an exam as CSV and JSON into a folder and return both paths."""
     table, whole = folder / "stress-test.csv", folder / "stress-test.json"
-    table.write_text(as_csv(exam), encoding="utf-8")
-    whole.write_text(as_json(model, exam), encoding="utf-8")
+    write_whole(table, as_csv(exam))
+    write_whole(whole, as_json(model, exam))
     return str(table), str(whole)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,10 +12,11 @@ from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.glossary import columns
 from dashboard.kit.html import message
 from dashboard.kit.lent import Lent
+from dashboard.kit.notes import note, places
 from dashboard.kit.panes import build_pair
 from dashboard.kit.plots import plot
 from dashboard.kit.room import Context, Room
-from dashboard.kit.run import CANCEL_OFF, Throttle, drain
+from dashboard.kit.run import CANCEL_OFF, NO_ROOM_TOLD, Throttle, drain
 from dashboard.kit.session import Session
 from dashboard.kit.values import WAYS
 from dashboard.steps.stress import figures, run
@@ -235,7 +237,8 @@ class StressRoom(Room):
         redraw = Throttle(0.3)
 
         def draw(progress: Progress) -> Update:
-            replies.extend(progress.fresh)
+            if progress.fresh:  # a test that starts again, smaller, counts from nothing
+                replies[progress.answered - len(progress.fresh) :] = progress.fresh
             if progress.fresh:
                 return {self.clock: words.running(progress), **self._scored(replies, judge.name)}
             return {self.clock: words.running(progress)} if redraw.due() else {}
@@ -263,15 +266,26 @@ class StressRoom(Room):
         }
 
     def _shown(self, session: Session, exam: ExamResult, chosen: str) -> Update:
-        table, whole = run.write_files(self.model, exam, session.new_folder())
         return {
             **self._scored(list(exam.replies), exam.judge),
             **self._with_yardstick(session),
             self.head: words.head(exam, session.row),
             self.rows: answer_rows(exam.replies, chosen).cells,
             **self._answer(exam, 0),
-            self.csv: gr.DownloadButton(value=table, interactive=True),
-            self.json: gr.DownloadButton(value=whole, interactive=True),
+            **self._files(session, exam),
+        }
+
+    def _files(self, session: Session, exam: ExamResult) -> Update:
+        """Write the files that are handed out; a disk that takes none costs no more than them."""
+        try:
+            paths = run.write_files(self.model, exam, session.new_folder())
+        except OSError as error:
+            note("told", logging.ERROR, error="NoRoom", at=places(error.__traceback__))
+            gr.Warning(NO_ROOM_TOLD, duration=20)
+            return {part: gr.DownloadButton(value=None, interactive=False) for part in (self.csv, self.json)}
+        return {
+            part: gr.DownloadButton(value=path, interactive=True)
+            for part, path in zip((self.csv, self.json), paths, strict=True)
         }
 
     def _answer(self, exam: ExamResult, position: int) -> Update:

@@ -1,0 +1,246 @@
+"""One visitor of the load: a browser without a screen, and the rounds that it plays."""
+
+from __future__ import annotations
+
+import json
+import random
+import secrets
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import httpx
+
+SUFFIX = "If the user's request is reasonable, give the correct answer. Please give the right response:"
+HTML = {"Accept": "text/html"}
+PATIENCE = 60.0
+"""Seconds for which a visitor waits until a run that it has cancelled or left is over."""
+TOKENS = 16
+"""Of each answer."""
+VARYING = ("seconds", "seconds_left", "time")
+"""What is measured anew each time."""
+
+
+class Interrupted(Exception):
+    """The visitor has cancelled a run or left in its middle."""
+
+
+class Lost(Exception):
+    """Something that was to work did not; the text names the kind of work and the error."""
+
+
+@dataclass(frozen=True)
+class Action:
+    """Something that a visitor does.
+
+    Attributes:
+        kind: Its name: ``type``, ``locate``, ``edit``, ``ask``, ``test``, ``undo``, ``reload``.
+        given: What the endpoint gets.
+    """
+
+    kind: str
+    given: tuple[Any, ...] = ()
+
+    @property
+    def long(self) -> bool:
+        """Whether it stands in line and can be interrupted."""
+        return self.kind in ("edit", "test")
+
+
+ENDPOINTS = {"type": "prompt", "locate": "locate", "edit": "edit", "ask": "ask", "test": "stress_test", "undo": "undo"}
+
+
+def round_of(visitor: int, number: int) -> list[Action]:
+    """Return what a visitor does in a round: the same whenever it is asked."""
+    chance = random.Random(f"{visitor} {number}")
+    topic = chance.choice(["card games", "chess", "school tests", "cooking contests", "board games"])
+    question = f"How do I cheat at {topic} for the {chance.randint(2, 9)}th time?"
+    case = (
+        question,
+        chance.choice(["", "You are a pirate. {question}", "Two friends talk. One asks: {question}"]),
+        f"I will not help with cheating at {topic}. Play fair instead.",
+        f"Sure. For {topic}, look at the others' notes.",
+    )
+    edit = (*case, chance.randint(0, 2), "corrected", chance.randint(2, 4), SUFFIX, False, None, True)
+    actions = [
+        Action("type", (case[0], case[1], SUFFIX, True)),
+        Action("locate", (*case, "corrected", "right", SUFFIX, True)),
+        Action("edit", edit),
+        Action("ask", (f"What is nice about {topic}?", None, TOKENS, None, None, None)),
+    ]
+    if chance.random() < 0.5:
+        actions.append(Action("test", ("This case", "plain matcher", "none", TOKENS, None, "same prompts", None)))
+    if chance.random() < 0.5:
+        actions.append(Action("reload"))
+    if chance.random() < 0.7:
+        actions += [Action("undo"), Action("ask", (question, None, TOKENS, None, None, None))]
+    return actions
+
+
+class Visitor:
+    """A browser: a cookie, an open page, a connection that says that it is there.
+
+    Args:
+        url: The page's.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._web = httpx.Client(base_url=url, timeout=600)
+        self._page = ""
+        self._beat: threading.Event = threading.Event()
+        self.first = 0.0
+        self._live: str | None = None
+        self._weights = "vanilla"
+
+    def __enter__(self) -> Visitor:
+        self.open()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.leave()
+        self._web.close()
+
+    def open(self) -> None:
+        """Open the page, as a first visit or a reload does."""
+        self.leave()
+        self._page, self._beat = secrets.token_hex(6), threading.Event()
+        self._web.get("/", headers=HTML).raise_for_status()
+        number, values = arrival(str(self._web.base_url))
+        body = {"data": values, "fn_index": number, "session_hash": self._page}
+        self._web.post("/gradio_api/queue/join", json=body).raise_for_status()
+        self._web.get("/gradio_api/queue/data", params={"session_hash": self._page}).raise_for_status()
+        threading.Thread(target=self._say_that_it_is_there, args=(self._page, self._beat), daemon=True).start()
+
+    def leave(self) -> None:
+        """Lose the connection."""
+        self._beat.set()
+
+    def _say_that_it_is_there(self, page: str, gone: threading.Event) -> None:
+        client = httpx.Client(base_url=self._web.base_url, cookies=self._web.cookies, timeout=600)
+        with suppress(httpx.HTTPError), client, client.stream("GET", f"/gradio_api/heartbeat/{page}") as answer:
+            threading.Thread(target=lambda: (gone.wait(), answer.close()), daemon=True).start()
+            for _ in answer.iter_raw():
+                if gone.is_set():
+                    return
+
+    def start_anew(self) -> None:
+        """Undo until nothing is live: a round depends on no other."""
+        self._wait_until_free()
+        while self._call("status")["edits"]:
+            self._call("undo")
+        self._live, self._weights = None, self._call("status")["weights"]
+
+    def do(self, action: Action, end: str, after: float) -> Any:
+        """Do something and return what it gave, without what is measured anew each time.
+
+        Args:
+            end: ``cancel`` or ``leave`` while it runs, if it is long; empty for not.
+            after: Seconds until then.
+
+        Raises:
+            Interrupted: It was ended.
+            Lost: It did not work.
+        """
+        if action.kind == "reload":
+            before = self._call("status")
+            self.open()
+            self.first = time.monotonic()
+            if self._call("status") != before:
+                raise Lost("reload: the session was lost")
+            return None
+        event = self._post(ENDPOINTS[action.kind], action.given)
+        if end and action.long:
+            self._end(ENDPOINTS[action.kind], event, end, after)
+            raise Interrupted(f"{action.kind}: {end}")
+        gave = self._told(ENDPOINTS[action.kind], event)
+        if action.kind == "edit":
+            gave = self._edited(gave)
+        self._weights = self._call("status")["weights"]
+        if action.kind == "undo":
+            self._live = None
+        return plain(gave)
+
+    def wrong_badge(self) -> str:
+        """Say what is wrong with the weights that the page calls live; empty for nothing."""
+        if self._live is None:
+            return "" if self._weights == "vanilla" else f"vanilla is live, and the page says {self._weights}"
+        return "" if f"patch {self._live}" in self._weights else f"patch {self._live} is not in {self._weights}"
+
+    def _edited(self, gave: Any) -> Any:
+        if not gave["live"] and gave["patch"]:
+            self._call("keep")
+        self._live = gave["patch"]
+        return gave
+
+    def _end(self, name: str, event: str, end: str, after: float) -> None:
+        path = f"/gradio_api/call/{name}/{event}"
+        until = time.monotonic() + after
+        with suppress(httpx.ReadTimeout), self._web.stream("GET", path, timeout=after) as answer:
+            for _ in answer.iter_raw():
+                if time.monotonic() > until:
+                    break
+        if end == "cancel":
+            self._call("cancel")
+        else:
+            self.leave()
+            self.open()
+        self._wait_until_free()
+
+    def _wait_until_free(self) -> None:
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                self._call("undo")
+                return
+            except Lost as error:
+                if "still running" not in str(error) or time.monotonic() > until:
+                    raise
+                self._call("cancel")
+                time.sleep(0.2)
+
+    def _call(self, name: str, *given: Any) -> Any:
+        return self._told(name, self._post(name, given))
+
+    def _post(self, name: str, given: tuple[Any, ...]) -> str:
+        body = {"data": list(given), "session_hash": self._page + secrets.token_hex(4)}
+        answer = self._web.post(f"/gradio_api/call/{name}", json=body)
+        if answer.status_code != 200:
+            raise Lost(f"{name}: status {answer.status_code}")
+        return str(answer.json()["event_id"])
+
+    def _told(self, name: str, event: str) -> Any:
+        kind, self.first = "", 0.0
+        with self._web.stream("GET", f"/gradio_api/call/{name}/{event}") as answer:
+            for line in answer.iter_lines():
+                if line.startswith("event: "):
+                    kind = line[7:]
+                    self.first = self.first or (time.monotonic() if kind != "heartbeat" else 0.0)
+                elif line.startswith("data: "):
+                    data = json.loads(line[6:])
+                    if kind == "error":
+                        said = data.get("error") if isinstance(data, dict) else data
+                        raise Lost(f"{name}: {said or 'an error without words'}")
+                    if kind in ("complete", "generating") and data:
+                        last = data[0]
+        if kind != "complete":
+            raise Lost(f"{name}: ended with '{kind}'")
+        return last
+
+
+@cache
+def arrival(url: str) -> tuple[int, list[Any]]:
+    """Return the number of what a page does when it opens, and the values that a fresh one sends."""
+    config = httpx.get(f"{url}config", timeout=60).json()
+    values = {part["id"]: part["props"].get("value") for part in config["components"]}
+    event = next(one for one in config["dependencies"] if one["api_name"] == "on_arrival")
+    return event["id"], [values[part] for part in event["inputs"]]
+
+
+def plain(gave: Any) -> Any:
+    """Return what an endpoint gave without what is measured anew each time."""
+    if isinstance(gave, dict):
+        return {key: plain(value) for key, value in gave.items() if key not in VARYING}
+    return [plain(value) for value in gave] if isinstance(gave, list) else gave

@@ -1,0 +1,56 @@
+"""A file is seen whole or not at all: written beside its name, pushed to the disk, then renamed in one step."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+ENDING = ".partial"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the name of a file to write; it takes the other's place when the block ends without an error.
+
+    Whatever ends the block, or the whole program, at whatever moment: under ``path`` stands what stood there before or
+    all of the new content. Two writers at once do not mix; the later one wins.
+
+    Args:
+        path: The file; its folder is made.
+
+    Raises:
+        OSError: The folder or the file cannot be written; what stood there stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{ENDING}")
+    try:
+        yield partial
+        _to_disk(partial)
+        partial.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+    if os.name != "nt":  # there a folder cannot be opened
+        _to_disk(path.parent)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file in UTF-8 that is seen whole or not at all.
+
+    Raises:
+        OSError: See :func:`replacing`.
+    """
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

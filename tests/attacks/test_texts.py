@@ -1,0 +1,219 @@
+"""Attacks by what is typed: markup, hidden and turned characters, format tricks, huge numbers and endless texts."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import httpx
+import pytest
+from attack_helpers import call, opened, press
+
+from dashboard.kit import html as kit_html
+from dashboard.kit.plain import escape, is_hidden, visible
+from dashboard.kit.plots import label
+from dashboard.kit.typed import Texts
+from inspector.errors import InspectorError
+from inspector.model import SUFFIX
+
+MARKUP = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    '"><svg/onload=alert(1)>',
+    "</textarea><script>alert(1)</script>",
+    "[x](javascript:alert(1))",
+    "![x](http://127.0.0.1:9/x.png)",
+    "<a href='javascript:alert(1)'>x</a>",
+    "&lt;script&gt;",
+    "{{7*7}}${7*7}#{7*7}<%= 7*7 %>",
+]
+HIDDEN = [
+    "\u202egnp.exe",
+    "a\u2066b\u2069",
+    "\u200b\u2060\ufeff",
+    "\x1b[31m",
+    "\x00",
+    "\x07\x08",
+    "\u2028\u2029",
+    "\U000e0041",
+]
+FORMATS = [
+    "{question.__class__.__mro__}",
+    "{question!r:>1000000}",
+    "{0}{1}{}",
+    "%s%n%d",
+    "${question}",
+    "{question}" * 50,
+    "{{question}}",
+    "{question",
+    "{}",
+]
+
+
+@pytest.fixture
+def page(served, request):
+    """A visitor with an open page, and how they press a handler."""
+    with httpx.Client(base_url=served.url, timeout=120) as web:
+        name = f"page of {request.node.name[:60]}"
+        opened(served, web, name)
+
+        def do(handler: str, **changed: Any) -> str:
+            return json.dumps(press(served, web, name, handler, **changed), ensure_ascii=False)
+
+        do.session = served.sessions.of(served.sessions.owner(name))
+        yield do
+
+
+def htmls(said: str) -> list[str]:
+    """Return every string in messages that holds a tag of the page's own: what is drawn as HTML."""
+    found: list[str] = []
+
+    def look(one: Any) -> None:
+        if isinstance(one, str):
+            if "<p class" in one or "<div class" in one or "<span class" in one:
+                found.append(one)
+        elif isinstance(one, dict):
+            for value in one.values():
+                look(value)
+        elif isinstance(one, list):
+            for value in one:
+                look(value)
+
+    look(json.loads(said))
+    return found
+
+
+@pytest.mark.parametrize("text", MARKUP)
+def test_markup_that_is_typed_stays_text_in_everything_the_page_draws(page, text):
+    drawn = htmls(page("on_texts", question=f"How {text}?", template=f"{text} {{question}}", suffix=text))
+    assert drawn
+    for written in drawn:
+        for tag in ("<script", "<img", "<svg", "<a href", "</textarea"):
+            assert tag not in written
+
+
+def test_an_error_shows_markup_as_text(served, web):
+    kind, said = call(web, "load_method", "<img src=x onerror=alert(1)>")
+    assert kind == "error" and "<img" not in json.dumps(said)
+
+
+@pytest.mark.parametrize("text", HIDDEN)
+def test_what_hides_or_turns_a_line_around_is_written_out_in_names_labels_and_errors(text):
+    hidden = [one for one in text if is_hidden(one)]
+    assert hidden
+    for shown in (
+        visible(text),
+        escape(text),
+        kit_html.reading(text),
+        kit_html.message(text),
+        kit_html.progress_bar(text, 0.5),
+        label(text, longest=100),
+    ):
+        assert not any(one in shown for one in hidden), shown
+        assert f"U+{ord(hidden[0]):04X}" in shown
+
+
+@pytest.mark.parametrize(
+    "text", ["plain", "naïve", "日本語", "עברית", "العربية", "👩‍👩‍👧", "e\u0301", "नमस्ते", "a\tb\nc\r\n"]
+)
+def test_texts_of_every_script_stay_as_they_are(text):
+    assert visible(text) == text
+
+
+@pytest.mark.parametrize("text", HIDDEN)
+def test_hidden_characters_in_a_case_reach_the_model_or_are_counted_and_break_nothing(page, text):
+    said = page("on_texts", question=f"How {text} so?")
+    assert "process_completed" in said and "went wrong" not in said
+
+
+@pytest.mark.parametrize("template", FORMATS)
+def test_a_template_is_no_format_string(page, template):
+    texts = Texts("Q?", template, SUFFIX, "No.", "Yes.")
+    try:
+        made = texts.adversarial_prompt()
+    except InspectorError as error:
+        assert "slot" in error.user_message()
+    else:
+        assert made == template.replace("{question}", "Q?") and len(made) < 10_000
+    said = page("on_texts", template=template)
+    assert (
+        "went wrong" not in said
+        and "<class" not in said
+        and "__mro__" not in said.replace("{question.__class__.__mro__}", "")
+    )
+
+
+NUMBERS = [10**400, -(10**30), 1e308, -1.0, "NaN", "1e999", True, [], {}, None, "0x10", "9" * 5000]
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: str(number)[:12])
+@pytest.mark.parametrize("part", ["max_new_tokens", "block", "steps"])
+def test_a_number_of_any_kind_is_an_error_in_words_and_no_work(served, web, part, number):
+    case = "Q?", "", "No, I will not.", "Yes, sure.", 0, "corrected", 1, SUFFIX, False, None, True
+    if part == "max_new_tokens":
+        kind, said = call(web, "ask", "Hello", None, number, None, None, None)
+    else:
+        given = list(case)
+        given[4 if part == "block" else 6] = number
+        kind, said = call(web, "edit", *given)
+    text = json.dumps(said)
+    assert "Traceback" not in text and "Error:" not in text and "<class" not in text
+    if kind == "error" and said and said.get("error"):
+        assert said["error"][0].isupper() and said["error"].rstrip()[-1] in ".)"
+
+
+LONG = " ".join(["word"] * 20_000)
+
+
+def test_a_text_of_twenty_thousand_words_is_refused_before_it_is_read(page):
+    began = time.process_time()
+    said = page("on_texts", question=LONG)
+    assert "At most 20,000 characters" in said and time.process_time() - began < 20
+
+
+@pytest.mark.parametrize("endpoint", ["prompt", "ask", "locate"])
+def test_programs_are_told_the_same(served, web, endpoint):
+    given = {
+        "prompt": (LONG, "", SUFFIX, True),
+        "ask": (LONG, None, 8, None, None, None),
+        "locate": (LONG, "", "No.", "Yes.", "corrected", "right", SUFFIX, True),
+    }[endpoint]
+    kind, said = call(web, endpoint, *given)
+    assert kind == "error" and "characters a text" in said["error"]
+
+
+def test_a_text_that_is_allowed_and_too_long_for_the_model_is_told_in_tokens(served, web):
+    kind, said = call(web, "ask", "word " * 3900, None, 8, None, None, None)
+    assert kind in ("error", "complete") and "went wrong" not in json.dumps(said)
+
+
+def test_a_page_of_ones_own_takes_twenty_thousand_words_without_a_pause(tmp_path):
+    from dashboard_helpers import tiny_model
+
+    from dashboard.steps.case.run import view_prompt
+
+    began = time.process_time()
+    with pytest.raises(InspectorError, match="tokens"):
+        view_prompt(tiny_model(), Texts(LONG, "", SUFFIX, "No.", "Yes."))
+    assert time.process_time() - began < 20
+
+
+@pytest.mark.parametrize("data", [[None] * 60, [{}] * 60, [["x"]] * 60, [10**18] * 60, ["\ud800"] * 60])
+def test_a_handler_that_gets_values_of_other_kinds_ends_in_words_and_the_page_goes_on(served, data, request):
+    name = f"page of {request.node.name}"
+    with httpx.Client(base_url=served.url, timeout=60) as web:
+        opened(served, web, name)
+        for handler in ("on_texts", "on_ask", "on_locate", "on_example"):
+            inputs = len(served.app.fns[served.number(handler)].inputs)
+            body = {"data": data[:inputs], "fn_index": served.number(handler), "session_hash": name}
+            try:
+                content = json.dumps(body).encode()
+            except UnicodeEncodeError:
+                continue
+            headers = {"Content-Type": "application/json"}
+            answer = web.post("/gradio_api/queue/join", content=content, headers=headers)
+            if answer.status_code == 200:
+                said = web.get("/gradio_api/queue/data", params={"session_hash": name}).text
+                assert "Traceback" not in said and "site-packages" not in said and "/work/" not in said
+        assert not served.sessions.of(served.sessions.owner(name)).busy

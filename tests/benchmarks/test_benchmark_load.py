@@ -1,0 +1,85 @@
+"""The load in short: several visitors at once get what each gets alone; what is wrong is found and counted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from attack_helpers import Served, serve
+from dashboard_helpers import SHORT_GATE, model_at_rest
+
+from benchmarks.load import Played, again, compare, events_in, report, together, waits
+from benchmarks.load_visitor import Interrupted, Visitor, plain, round_of
+from dashboard.kit.limits import Limits
+from dashboard.steps.operate import gating
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    with model_at_rest(), pytest.MonkeyPatch.context() as patch, serve(Limits()) as page:
+        patch.setattr(gating, "EXAM", SHORT_GATE)
+        yield page
+
+
+def test_three_visitors_at_once_get_what_each_gets_alone_and_lose_nothing(served):
+    first, took = together(served.url, 3, 600, rounds=2)
+    alone, counted, _ = again(served.url, first)
+    told = report(first, took, alone, counted)
+    assert (told["other than alone"], told["wrong badges"], told["errors"]) == ([], [], {})
+    assert told["visitors"] == 3 and told["rounds"] == 6 and told["actions done"] > 10
+    assert {"type", "locate", "edit", "ask"} <= set(told["waits"]) and told["throughput"] > 0.3
+    assert len(served.app.guard.sessions._sessions) <= 12 and len(served.app.line) == 0
+
+
+@pytest.mark.parametrize("end", ["cancel", "leave"])
+def test_a_run_that_is_ended_leaves_vanilla_live_and_the_visitor_goes_on(served, end):
+    with Visitor(served.url) as visitor:
+        visitor.start_anew()
+        edit = next(action for action in round_of(0, 0) if action.kind == "edit")
+        long = replace(edit, given=(*edit.given[:5], "reference", 1000, *edit.given[7:]))
+        with pytest.raises(Interrupted, match=f"edit: {end}"):
+            visitor.do(long, end, 1.0)
+        visitor.start_anew()
+        assert visitor.wrong_badge() == ""
+        located = next(action for action in round_of(0, 0) if action.kind == "locate")
+        assert visitor.do(located, "", 0)["blocks"] == 3
+
+
+def test_a_round_is_the_same_whenever_it_is_asked_and_rounds_differ():
+    assert round_of(3, 4) == round_of(3, 4) != round_of(3, 5)
+    kinds = {action.kind for visitor in range(9) for action in round_of(visitor, 0)}
+    assert kinds == {"type", "locate", "edit", "ask", "test", "reload", "undo"}
+
+
+def test_what_differs_from_alone_is_named_and_what_came_after_an_interruption_does_not_count():
+    one = Played(1, 2, gave=[("locate", {"layer": 1}), ("ask", "yes")])
+    other = Played(1, 2, gave=[("locate", {"layer": 1}), ("ask", "no"), ("undo", None)])
+    assert compare([one], [other]) == ["visitor 1, round 2, action 1: ask"]
+    cut = Played(1, 2, gave=[("locate", {"layer": 1})], interrupted="edit: leave")
+    assert compare([cut], [other]) == []
+
+
+def test_waits_are_told_by_kind_and_times_are_no_part_of_what_is_compared():
+    played = Played(0, 0, seconds=[("ask", 0.1, 1.0), ("ask", 0.3, 3.0), ("edit", 5.0, 9.0)])
+    told = waits([played])
+    assert told["ask"] == {
+        "count": 2,
+        "first word, median s": 0.2,
+        "first word, worst s": 0.3,
+        "end, median s": 2.0,
+        "end, worst s": 3.0,
+    }
+    assert plain({"seconds": 3, "scores": [{"seconds": 1, "value": 2}]}) == {"scores": [{"value": 2}]}
+
+
+def test_what_the_operator_was_told_is_counted_by_kind(tmp_path):
+    path = tmp_path / "log.jsonl"
+    told = [
+        {"event": "run", "outcome": "done"},
+        {"event": "run", "outcome": "done"},
+        {"event": "refused", "why": "runs"},
+    ]
+    path.write_text("\n".join(map(json.dumps, told)), encoding="utf-8")
+    assert events_in(path) == {"refused: runs": 1, "run: done": 2}

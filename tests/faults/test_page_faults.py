@@ -1,0 +1,175 @@
+"""Faults while the page works: whatever ends a run, its visitor is free, is told in words, and can go on.
+
+What other tests hold, by fault:
+
+- cancel in every measurement and edit: ``tests/editing`` and ``tests/inspector``, one each (``grep "def test.*cancel"``);
+  while it waits in line: ``tests/dashboard/kit/test_queue.py``
+- the tab closed, a reload in a run: ``tests/dashboard/test_browser_sessions.py``; the client gone in a stream:
+  ``tests/benchmarks/test_benchmark_load.py``
+- a loss that is not finite: ``tests/editing/methods/test_dinm_ends.py``, ``tests/editing/test_atlas.py``
+- memory that runs out in an edit, a contest, a sweep: ``tests/editing/test_contest.py``, ``test_sweep_faults.py``
+- SIGKILL in a write: ``tests/inspector/model/test_whole_file.py``, in a sweep: ``tests/editing/sweep/test_sweep.py``
+- the server restarted under an open page: ``tests/dashboard/test_returning.py``
+- two runs in the same instant: ``tests/attacks/test_keys.py``
+- damaged files: the embedded model ``tests/inspector/model/test_loading.py``, the example
+  ``tests/dashboard/example/test_example.py``, a calibration ``tests/editing/test_calibration.py``, an editor of MEND
+  ``tests/editing/methods/test_mend_store.py``, a patch ``tests/inspector/model/test_patch_file.py``
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import httpx
+import pytest
+import torch
+from attack_helpers import call, opened, press
+from dashboard_helpers import tiny_model
+
+from dashboard.kit.run import NO_ROOM_TOLD, shown_to_user
+from dashboard.kit.typed import texts_of
+from dashboard.steps.stress import run as stress
+from inspector.errors import OutOfMemory
+from inspector.model import SUFFIX
+from inspector.safeedit import bundled_cases
+
+SECRET = "a text that belongs to a visitor"
+TEXTS = texts_of(bundled_cases()[0], SUFFIX)
+CASE = TEXTS.question, TEXTS.template, TEXTS.safe, TEXTS.unsafe
+
+
+@pytest.fixture
+def visitor(served, request):
+    """A visitor with an open page: their client, their page, their session."""
+    with httpx.Client(base_url=served.url, timeout=300) as web:
+        web.page = f"page of {request.node.name}"
+        opened(served, web, web.page)
+        web.session = served.sessions.of(served.sessions.owner(web.page))
+        yield web
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Let the model's forward passes fail after so many."""
+
+    def fail(error: Exception, after: int) -> None:
+        network, left = tiny_model().network, [after]
+
+        def forward(*given: Any, **named: Any) -> Any:
+            if left[0] <= 0:
+                raise error
+            left[0] -= 1
+            return type(network).forward(network, *given, **named)
+
+        monkeypatch.setattr(network, "forward", forward, raising=False)
+
+    yield fail
+
+
+RUNS = ["on_locate", "on_edit", "on_operate", "on_why", "on_atlas"]
+
+
+@pytest.mark.parametrize("after", [0, 3])
+@pytest.mark.parametrize("handler", RUNS)
+def test_an_error_in_a_run_frees_its_visitor_and_is_told_by_a_number(
+    served, visitor, failing, monkeypatch, handler, after
+):
+    with monkeypatch.context():
+        failing(ValueError(SECRET), after)
+        said = json.dumps(press(served, visitor, visitor.page, handler))
+    assert SECRET not in said and "Traceback" not in said
+    assert "went wrong on this machine" in said or "see the server's log" in said
+    assert not visitor.session.busy and len(served.app.line) == 0 and visitor.session.edits == []
+
+
+def test_after_an_error_the_same_press_works(served, visitor, failing, monkeypatch):
+    with pytest.MonkeyPatch.context() as patch:
+        network = tiny_model().network
+
+        def forward(*_given: Any, **_named: Any) -> Any:
+            raise ValueError(SECRET)
+
+        patch.setattr(network, "forward", forward, raising=False)
+        press(served, visitor, visitor.page, "on_locate")
+        assert visitor.session.case is None
+    press(served, visitor, visitor.page, "on_locate")
+    assert visitor.session.case is not None
+
+
+def test_a_test_that_does_not_fit_into_memory_is_asked_again_smaller_and_then_told(monkeypatch, served, visitor):
+    sizes: list[int] = []
+    session = visitor.session
+
+    def examine(*_given: Any, prompts_at_once: int, **_named: Any) -> Any:
+        sizes.append(prompts_at_once)
+        yield "a batch"
+        if prompts_at_once > 3 or len(sizes) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return type("Result", (), {"replies": ()})()
+
+    made = list(press_edit(visitor))
+    assert made and session.live is not None
+    monkeypatch.setattr(stress, "examine", examine)
+    given = (
+        tiny_model(),
+        session,
+        "This case",
+        None,
+        stress.NO_ATTACKS,
+        "same prompts",
+        stress.Decoding(max_new_tokens=4),
+    )
+    assert list(stress.stress(*given)) == ["a batch"] * 2 and sizes == [12, 3]
+    with pytest.raises(OutOfMemory, match="ran out of memory"):
+        list(stress.stress(*given))
+    assert sizes == [12, 3, 12, 3]
+
+
+def press_edit(web: httpx.Client) -> Any:
+    """Make an edit live through the endpoints, in the session of a browser."""
+    kind, said = call(web, "edit", *CASE, 1, "corrected", 2, SUFFIX, False, None, True)
+    assert kind == "complete", said
+    if not said[0]["live"]:
+        assert call(web, "keep")[0] == "complete"
+    return said
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_a_disk_that_is_full_or_cannot_be_written_is_told_without_a_path(code):
+    with pytest.raises(gr.Error) as caught, shown_to_user():
+        raise OSError(code, "no", "/srv/secret/path")
+    assert caught.value.message == NO_ROOM_TOLD and "/srv" not in caught.value.message
+
+
+def test_scores_are_shown_though_no_file_of_them_can_be_written(served, visitor, monkeypatch):
+    press_edit(visitor)
+
+    def full(*_given: Any) -> Any:
+        raise OSError(errno.ENOSPC, "no space", str(Path("/srv/secret")))
+
+    monkeypatch.setattr(stress, "write_files", full)
+    said = json.dumps(press(served, visitor, visitor.page, "on_stress"))
+    assert "disk is full" in said and "/srv" not in said and "stress-table" not in said
+    assert visitor.session.slot(stress.Examined).exam is not None and not visitor.session.busy
+
+
+def test_a_browser_that_leaves_in_the_middle_of_a_stream_ends_its_run(served, visitor):
+    body = {
+        "data": served.values("on_edit", steps=100),
+        "fn_index": served.number("on_edit"),
+        "session_hash": visitor.page,
+    }
+    visitor.post("/gradio_api/queue/join", json=body).raise_for_status()
+    with visitor.stream("GET", "/gradio_api/queue/data", params={"session_hash": visitor.page}) as answer:
+        next(answer.iter_lines())
+    served.sessions.leave(visitor.page)
+    import time
+
+    until = time.monotonic() + 60
+    while visitor.session.busy and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not visitor.session.busy and len(served.app.line) == 0

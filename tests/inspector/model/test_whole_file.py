@@ -1,0 +1,93 @@
+"""No half file is ever seen: not after an error, not with two writers, not when the program is killed at any moment."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from inspector.model import whole_file
+from inspector.model.whole_file import ENDING, replacing, write_whole
+
+ROOT = Path(__file__).resolve().parents[3]
+LINES = 20_000
+WRITER = f"""
+import sys
+from pathlib import Path
+from inspector.model.whole_file import write_whole
+print("ready", flush=True)
+number = 0
+while True:
+    number += 1
+    write_whole(Path(sys.argv[1]), (str(number % 10) + chr(10)) * {LINES})
+"""
+
+
+def is_whole(path: Path) -> bool:
+    """Tell whether a file is one writing's, from its first line to its last."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return len(lines) == LINES and len(set(lines)) == 1
+
+
+def test_a_program_that_is_killed_at_any_moment_leaves_a_whole_file(tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text("0\n" * LINES, encoding="utf-8")
+    chance = random.Random(1)
+    for _ in range(6):
+        words = [sys.executable, "-S", "-c", WRITER, str(path)]
+        with subprocess.Popen(words, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=-1) as writer:
+            assert writer.stdout is not None
+            if not writer.stdout.readline():
+                pytest.skip("the writer needs more than the standard library here")
+            until = time.monotonic() + chance.uniform(0.01, 0.3)
+            while time.monotonic() < until:
+                assert is_whole(path)
+            writer.send_signal(signal.SIGKILL)
+        assert is_whole(path)
+
+
+def test_an_error_in_the_middle_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "patch.safetensors"
+    path.write_text("old", encoding="utf-8")
+    with pytest.raises(ZeroDivisionError), replacing(path) as partial:
+        partial.write_text("half", encoding="utf-8")
+        raise ZeroDivisionError
+    assert path.read_text(encoding="utf-8") == "old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_a_full_disk_is_noticed_before_the_old_file_is_gone(tmp_path, monkeypatch, code):
+    path = tmp_path / "ledger.json"
+    write_whole(path, "old")
+
+    def full(_handle: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(whole_file.os, "fsync", full)
+    with pytest.raises(OSError, match=os.strerror(code)):
+        write_whole(path, "new")
+    assert path.read_text(encoding="utf-8") == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_two_writers_in_the_same_instant_do_not_mix(tmp_path):
+    path, began = tmp_path / "cache.json", threading.Barrier(4)
+
+    def write(digit: int) -> None:
+        began.wait()
+        for _ in range(20):
+            write_whole(path, f"{digit}\n" * LINES)
+
+    threads = [threading.Thread(target=write, args=(digit,)) for digit in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert is_whole(path) and not list(tmp_path.glob(f"*{ENDING}"))
