@@ -19,6 +19,7 @@ from inspector.model import InspectedModel, from_parts, load
 from inspector.safeedit import Case, Constraint
 
 TinyFactory = Callable[..., InspectedModel]
+gc.disable()  # until all is imported, see pytest_collection_finish
 
 # rouge-score brings absl's log handler, which would close pytest's capture of stderr as soon as a server starts that
 # sets up logging anew while a test reads its own output.
@@ -48,6 +49,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first; within a file all stays as it is written."""
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the imports have made out of every later collection.
+
+    These are millions of objects that live as long as the process, and the engine collects before it measures memory.
+    """
+    gc.freeze()
+    gc.enable()
 
 
 @cache

@@ -89,8 +89,19 @@ def combined(ways: Mapping[str, Edit]) -> list[tuple[str, str]]:
 
     Of those two one has its head on the last device, the other beside its embeddings, to which it is tied.
     """
+    return [(way, family) for way in ways for family in (FIVE if way == "DINM" else ("llama", "gpt2"))]
+
+
+def placed() -> list[tuple[str, str, int]]:
+    """Return ways that edit one matrix, families and which of two places it lies in.
+
+    DINM is made in both places with all five families. Every other way is made in both places too, each with another
+    family: they find where a matrix lies by the same code.
+    """
     return [
-        (way, family) for way in ways for family in (FIVE if way in ("DINM", "DINM, plain way") else ("llama", "gpt2"))
+        (way, family, place)
+        for way, family in combined(ONE_MATRIX)
+        for place in ((0, 1) if way == "DINM" else (0,) if family == "llama" else (1,))
     ]
 
 
