@@ -19,6 +19,7 @@ from inspector.model import InspectedModel, from_parts, load
 from inspector.safeedit import Case, Constraint
 
 TinyFactory = Callable[..., InspectedModel]
+gc.disable()  # until all is imported, see pytest_collection_finish
 
 # rouge-score brings absl's log handler, which would close pytest's capture of stderr as soon as a server starts that
 # sets up logging anew while a test reads its own output.
@@ -48,6 +49,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first; within a file all stays as it is written."""
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the imports have made out of every later collection.
+
+    These are millions of objects that live as long as the process, and the engine collects before it measures memory.
+    """
+    gc.freeze()
+    gc.enable()
 
 
 @cache
@@ -150,11 +160,14 @@ def embedded() -> InspectedModel:
 
 @pytest.fixture(scope="session", autouse=True)
 def few_harmless_texts():
-    """Let edits of tiny models read few harmless prompts and ask few harmful questions; a default edit asks 200."""
+    """Let edits of tiny models read few harmless prompts and ask few harmful questions; a default edit asks 200, and is
+    held to 96 harmless prompts.
+    """
     from editing import null_space, objectives
 
-    asked = objectives.refusal_texts
+    asked, held_to = objectives.refusal_texts, objectives.harmless_texts
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(objectives, "harmless_texts", lambda case, count: held_to(case, min(count, 24)))
         patch.setattr(null_space, "PROMPTS", 6)
         patch.setattr(objectives, "refusal_texts", lambda count: asked(min(count, 2)))
         yield

@@ -15,6 +15,7 @@ from typing import Any
 
 import by_hand
 import gradio as gr
+import plotly.basedatatypes
 import pytest
 import tiny_models
 import torch
@@ -26,6 +27,7 @@ from dashboard.kit.room import Context, Room
 from dashboard.kit.visitors import Sessions
 from dashboard.page import LATER, House
 from dashboard.steps.stress import run as stress
+from editing import preset
 from editing.calibration import Calibration
 from editing.contest import ContestSettings
 from inspector.model import Decoding, InspectedModel, from_parts
@@ -47,6 +49,10 @@ GENEROUS: dict[str, Any] = {
 QUICK |= GENEROUS
 CONTROLS = ("edit", "ask", "undo", "strength", "cancel")
 """What a run switches off or on."""
+
+
+# plotly takes each property's path apart anew, nearly half of a figure's time; the same path always gives the same.
+plotly.basedatatypes._str_to_dict_path_full = cache(plotly.basedatatypes._str_to_dict_path_full)
 
 
 @dataclass
@@ -139,20 +145,25 @@ class Page:
 
 @contextmanager
 def short_contests() -> Iterator[None]:
-    """Let the methods of examples that are made meanwhile answer in few tokens, and few prompts' shifts be measured."""
+    """Let the methods of examples that are made meanwhile take few steps and answer in few tokens, and few prompts'
+    shifts be measured.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        short = {"max_new_tokens": 8, "prompts": 2}
+        few = {"dinm": {"steps": 6}, "ft-l": {"steps": 6}, "sft": {"steps": 3}}
+        short = {"max_new_tokens": 8, "prompts": 2, "changes": few}
         patch.setattr("dashboard.example.make.ContestSettings", lambda **given: ContestSettings(**{**given, **short}))
         yield
 
 
 @contextmanager
 def short_examples() -> Iterator[None]:
-    """Let the examples that are made meanwhile ask the case's own prompts only and run one method that trains nothing.
+    """Let the examples that are made meanwhile take few steps, ask the case's own prompts only and run one method that
+    trains nothing.
 
     For tests of how an example is made and kept, and of what does not depend on what it has measured.
     """
     with short_contests(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dashboard.example.make.preset", lambda name: preset(name, steps=6, harmless_prompts=8))
         patch.setattr("dashboard.example.make.CONTEST", ("self-reminder",))
         patch.setattr("dashboard.example.make.CONTEST_SIZE", CASE_ONLY)
         patch.setitem(stress.SIZES, "Quick", CASE_ONLY)
@@ -169,6 +180,15 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def served_example(folder: Path) -> Path:
+    """Make one of the short examples for a page that is served, once for all processes; returns its folder."""
+    made = folder / "short"
+    made.mkdir(exist_ok=True)
+    with FileLock(made / ".lock"), short_examples():
+        make_example(tiny_model(), folder=made)
+    return made
 
 
 @cache

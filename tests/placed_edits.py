@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from tiny_models import FIVE
 from training_helpers import SMALL, small
@@ -25,8 +26,10 @@ from inspector.model import Delta, InspectedModel, Patch, Row, encode
 from inspector.safeedit import Case
 
 Edit = Callable[[InspectedModel, Case, int], tuple[Delta, ...]]
-NEVER = {**SMALL, "steps": 3, "target_probability": None, "damage_budget": None}
+NEVER = {**SMALL, "steps": 2, "target_probability": None, "damage_budget": None}
 CORRECTED = preset("corrected", **NEVER)
+PLAIN: dict[str, Any] = {**NEVER, "safe_answers": 1, "own_refusals": 0}
+"""Without what the edit that is called DINM prepares as well."""
 GATES = {
     **NEVER,
     "texts": 30,
@@ -45,9 +48,10 @@ def _patch(running) -> tuple[Delta, ...]:
 
 
 def _stacked(model: InspectedModel, case: Case, block: int) -> tuple[Delta, ...]:
-    first = run(dinm(model, case, block, CORRECTED)).row()
+    settings = preset("corrected", **PLAIN)
+    first = run(dinm(model, case, block, settings)).row()
     above = min(block + 1, model.blocks - 1)
-    return _patch(edit_on_top(model, first, lambda carrying: dinm(carrying, case, above, CORRECTED)))
+    return _patch(edit_on_top(model, first, lambda carrying: dinm(carrying, case, above, settings)))
 
 
 def _mend(model: InspectedModel, case: Case, block: int) -> tuple[Delta, ...]:
@@ -62,11 +66,13 @@ def _monitored(model: InspectedModel, case: Case, block: int) -> tuple[Delta, ..
 
 ONE_MATRIX: dict[str, Edit] = {
     "DINM": lambda model, case, block: _patch(dinm(model, case, block, CORRECTED)),
-    "DINM, plain way": lambda model, case, block: _patch(dinm(model, case, block, CORRECTED, replay=FullReplay)),
+    "DINM, plain way": lambda model, case, block: _patch(
+        dinm(model, case, block, preset("corrected", **PLAIN), replay=FullReplay)
+    ),
     "DINM, monitored": _monitored,
     "DINM, reference": lambda model, case, block: _patch(dinm(model, case, block, preset("reference", steps=2))),
     "DINM, some neurons": lambda model, case, block: _patch(
-        dinm(model, case, block, preset("corrected", **NEVER, neurons_only=5))
+        dinm(model, case, block, preset("corrected", **PLAIN, neurons_only=5))
     ),
     "FT-L": lambda model, case, block: _patch(ft_l(model, case, block, FtLSettings(**NEVER, learning_rate=1e-2))),
     "DELMAN": lambda model, case, block: _patch(delman(model, case, block, DelmanSettings(**NEVER, **DELMAN))),
@@ -89,8 +95,19 @@ def combined(ways: Mapping[str, Edit]) -> list[tuple[str, str]]:
 
     Of those two one has its head on the last device, the other beside its embeddings, to which it is tied.
     """
+    return [(way, family) for way in ways for family in (FIVE if way == "DINM" else ("llama", "gpt2"))]
+
+
+def placed() -> list[tuple[str, str, int]]:
+    """Return ways that edit one matrix, families and which of two places it lies in.
+
+    DINM is made in both places with all five families. Every other way is made in both places too, each with another
+    family: they find where a matrix lies by the same code.
+    """
     return [
-        (way, family) for way in ways for family in (FIVE if way in ("DINM", "DINM, plain way") else ("llama", "gpt2"))
+        (way, family, place)
+        for way, family in combined(ONE_MATRIX)
+        for place in ((0, 1) if way == "DINM" else (0,) if family == "llama" else (1,))
     ]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from functools import cache
 
 import pytest
 import torch
@@ -11,12 +13,22 @@ from benchmarks import generation_speed, gpu, limits
 from inspector.model import encode, load
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope="module", autouse=True)
+def small_vocabulary() -> Iterator[None]:
+    """As many logits as the tokenizer has tokens, and one tokenizer for all: most of the time went there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu, "VOCABULARY", 4096)
+        patch.setattr(gpu, "made_tokenizer", cache(gpu.made_tokenizer))
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> str:
+    path = str(tmp_path_factory.mktemp("model"))
     model = gpu.random_model("tiny", torch.device("cpu"), torch.float32)
-    model.network.save_pretrained(tmp_path / "model")
-    model.tokenizer.save_pretrained(tmp_path / "model")
-    return str(tmp_path / "model")
+    model.network.save_pretrained(path)
+    model.tokenizer.save_pretrained(path)
+    return path
 
 
 def test_a_whole_run_on_a_cpu_has_every_number_and_the_plain_way_s_deltas(tmp_path, monkeypatch):

@@ -6,19 +6,21 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import httpx
 import numpy as np
 import pytest
-from dashboard_helpers import SHORT_GATE, free_port, model_at_rest, short_examples, tiny_model
+from dashboard_helpers import SHORT_GATE, free_port, model_at_rest, served_example, short_examples, tiny_model
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from dashboard.example.make import make_example
 from dashboard.kit.typed import texts_of
 from dashboard.page import build_app, launch_options
+from dashboard.steps.methods import run as methods
 from dashboard.steps.operate import gating
 from editing import dinm, preset, run
 from editing.gate import Budgets, GateSettings
@@ -44,23 +46,18 @@ def model() -> Iterator[InspectedModel]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("example")
+def app(example_folder) -> Iterator[gr.Blocks]:
+    yield from serve(example_folder)
 
 
 @pytest.fixture(scope="module")
-def app(folder) -> Iterator[gr.Blocks]:
-    yield from serve(folder)
+def demo(example_folder) -> Iterator[gr.Blocks]:
+    yield from serve(example_folder, read_only=True)
 
 
-@pytest.fixture(scope="module")
-def demo(folder) -> Iterator[gr.Blocks]:
-    yield from serve(folder, read_only=True)
-
-
-def serve(folder, read_only: bool = False) -> Iterator[gr.Blocks]:
+def serve(example_folder: Path, read_only: bool = False) -> Iterator[gr.Blocks]:
+    folder = served_example(example_folder)
     with short_examples():
-        make_example(tiny_model(), folder=folder)
         app = build_app(tiny_model(), read_only=read_only, example_folder=folder)
     app.launch(prevent_thread_lock=True, quiet=True, server_port=free_port(), **launch_options())
     yield app
@@ -72,15 +69,16 @@ def connect(app: gr.Blocks) -> Client:
     return Client(app.local_url, verbose=False, analytics_enabled=False)
 
 
-@pytest.fixture
-def client(app) -> Client:
+@pytest.fixture(scope="module")
+def connected(app) -> Client:
     return connect(app)
 
 
-@pytest.fixture(scope="module")
-def example(app) -> str:
-    """The weights that every client starts with."""
-    return weights(connect(app))
+@pytest.fixture
+def client(connected) -> Client:
+    """A new visitor; what a client knows of the endpoints, which takes the time, stays the same."""
+    connected.reset_session()
+    return connected
 
 
 def case(number: int) -> tuple[str, str, str, str]:
@@ -425,32 +423,32 @@ def test_a_job_that_its_client_gives_up_frees_the_session(client):
     assert weights(client) == before
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "arguments", "remedy"),
-    [
-        ("/locate", ("", *TYPED[1:]), "Write one or pick an example"),
-        ("/locate", (*TYPED[:3], TYPED[2]), "Change one of them"),
-        ("/locate", (*TYPED[:2], "", TYPED[3]), "The safe answer is empty. Write one"),
-        ("/locate", ("word " * 20_000, *TYPED[1:]), "Shorten it by at least"),
-        ("/locate", (*TYPED, "nonsense"), "Unknown preset 'nonsense'. Valid presets: corrected, paper, reference"),
-        ("/edit", (*TYPED, 99), "blocks 0 to 2. Pick one of those"),
-        ("/edit", (*TYPED, 1, "corrected", -1), "steps = -1 is out of range: it should be greater than or equal to 1"),
-        ("/edit", ("", *TYPED[1:], 1), "Write one or pick an example"),
-        ("/prompt", ("word " * 20_000, ""), "Shorten it by at least"),
-        ("/prompt", ("Why?", "no slot"), "Put the slot where the question belongs"),
-        ("/ask", (" ",), "The prompt is empty. Write a question"),
-        ("/ask", ("Why?", -0.5), "Choose one from 0 to 1.5"),
-        ("/ask", ("word " * 20_000,), "Shorten it by at least"),
-    ],
+REFUSED: tuple[tuple[str, tuple[Any, ...], str], ...] = (
+    ("/locate", ("", *TYPED[1:]), "Write one or pick an example"),
+    ("/locate", (*TYPED[:3], TYPED[2]), "Change one of them"),
+    ("/locate", (*TYPED[:2], "", TYPED[3]), "The safe answer is empty. Write one"),
+    ("/locate", ("word " * 20_000, *TYPED[1:]), "Shorten it by at least"),
+    ("/locate", (*TYPED, "nonsense"), "Unknown preset 'nonsense'. Valid presets: corrected, paper, reference"),
+    ("/edit", (*TYPED, 99), "blocks 0 to 2. Pick one of those"),
+    ("/edit", (*TYPED, 1, "corrected", -1), "steps = -1 is out of range: it should be greater than or equal to 1"),
+    ("/edit", ("", *TYPED[1:], 1), "Write one or pick an example"),
+    ("/prompt", ("word " * 20_000, ""), "Shorten it by at least"),
+    ("/prompt", ("Why?", "no slot"), "Put the slot where the question belongs"),
+    ("/ask", (" ",), "The prompt is empty. Write a question"),
+    ("/ask", ("Why?", -0.5), "Choose one from 0 to 1.5"),
+    ("/ask", ("word " * 20_000,), "Shorten it by at least"),
 )
-def test_what_cannot_be_done_is_refused_with_the_remedy_and_the_server_goes_on(
-    client, example, endpoint, arguments, remedy
-):
-    with pytest.raises(AppError) as caught:
-        client.predict(*arguments, api_name=endpoint)
-    assert remedy in str(caught.value)
-    assert weights(client) == example
-    assert client.predict(*TYPED, api_name="/locate")["blocks"] == 3, "the session is free"
+
+
+def test_what_cannot_be_done_is_refused_with_the_remedy_and_the_server_goes_on(client):
+    example, wrong = weights(client), []
+    for endpoint, arguments, remedy in REFUSED:
+        with pytest.raises(AppError) as caught:
+            client.predict(*arguments, api_name=endpoint)
+        is_free = client.predict(*TYPED, api_name="/locate")["blocks"] == 3
+        if remedy not in str(caught.value) or weights(client) != example or not is_free:
+            wrong.append((endpoint, remedy, str(caught.value)))
+    assert wrong == []
 
 
 def test_the_read_only_demo_refuses_typed_text_and_serves_bundled_cases(demo):
@@ -488,7 +486,8 @@ def test_the_stress_test_streams_replies_and_ends_with_scores(client):
     assert last["judge"] == "refusal rules" and "proxy" in last["judge_note"]
 
 
-def test_methods_stream_a_record_each_and_one_of_them_is_loaded(client):
+def test_methods_stream_a_record_each_and_one_of_them_is_loaded(client, monkeypatch):
+    monkeypatch.setitem(methods.SIZES, "Brief", replace(methods.BRIEF, harmless=2, facts=1, passages=1))
     case = client.predict(api_name="/cases")[0]
     texts = [case[name] for name in ("question", "template", "safe", "unsafe")]
     options = {"chosen": ["FT-L", "Self-Reminder"], "max_new_tokens": 4, "suffix": "", "chat": False}

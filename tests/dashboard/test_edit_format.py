@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dashboard_helpers import Visitor, assert_idle, model_at_rest
+from dashboard_helpers import QUICK, Visitor, assert_idle, model_at_rest
 
 from dashboard.kit.session import Session
 from dashboard.kit.typed import Texts
@@ -67,7 +67,7 @@ def test_the_rail_s_plain_text_reaches_the_prompt_locate_the_edit_and_what_is_as
     assert not np.allclose(found.by("l2"), divergence(model, session.case).by("l2")), "the formats must differ"
 
     assert visitor.standing("chat") is True, "the setting of the preset itself is as it was"
-    visitor.do("on_edit", steps=2)
+    visitor.do("on_edit", **{**QUICK, "steps": 2})
     assert session.live.format == PromptFormat(suffix, chat=False)
     visitor.do("on_undo")
     visitor.do("on_undo")

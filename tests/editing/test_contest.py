@@ -38,6 +38,8 @@ FEW = {"harmless_prompts": 1, "harmless_tokens": 3}
 CHANGES: dict[str, dict[str, Any]] = {
     "dinm": {**FEW, "steps": 2},
     "ft-l": {**FEW, "steps": 2},
+    "gated": {**FEW, "steps": 2, "texts": 30, "longest_text": 400, "false_alarms": 0.5, "further_prompts": 2},
+    "delman": {**FEW, "steps": 2, "contexts": 1},
     "sft": {**FEW, "steps": 2},
     "dpo": {**FEW, "steps": 1, "warm_up": 1},
     "mend": dict(FEW),

@@ -19,9 +19,9 @@ from inspector.shift import activation_shift
 pytestmark = pytest.mark.embedded
 
 BLOCK = 20
-WHOLE: Case = bundled_cases()[8]
+WHOLE: Case = bundled_cases()[19]
 CASE = replace(WHOLE, safe=" ".join(WHOLE.safe.split()[:12]), unsafe=" ".join(WHOLE.unsafe.split()[:10]))
-"""Its answers cut short: what is compared here does not depend on their length, the time does."""
+"""One with a short prompt, its answers cut short: what is compared here does not depend on length, the time does."""
 FEW = {"harmless_prompts": 1, "harmless_tokens": 4, "target_probability": None, "damage_budget": None}
 """The model answers one harmless prompt and no edit ends before its step limit."""
 
@@ -45,8 +45,12 @@ def test_the_edit_makes_the_safe_answer_likelier_to_its_prompt_and_under_another
 
 
 def test_the_patch_gives_the_probability_that_the_trace_reports(embedded):
-    """In an edit without end-of-answer token, which the likelihood does not count; 1 % for rounding."""
-    settings = preset("corrected", steps=1, turn_end=False, watch_unsafe=False, **FEW)
+    """In an edit without end-of-answer token, which the likelihood does not count; 1 % for rounding.
+
+    Of one answer, and nothing is measured before the descent: what the default edit prepares is in the edit above.
+    """
+    plain = {"safe_answers": 1, "own_refusals": 0, "null_space": None, "learning_rate": 1e-3}
+    settings = preset("corrected", steps=1, turn_end=False, watch_unsafe=False, **plain, **FEW)
     short = replace(CASE, adversarial_prompt=CASE.question)
     result = run(dinm(embedded, short, BLOCK, settings))
     ((own,),) = likelihoods(embedded, CASE.question, [CASE.safe], [Row(result.patch)])

@@ -52,8 +52,7 @@ def pair(family, folders):
     by_hand.assert_at_rest(spread, hooks)
 
 
-@pytest.mark.parametrize("where", [0, 1], ids=["in memory", "on disk"])
-@pytest.mark.parametrize(("way", "family"), placed_edits.combined(placed_edits.ONE_MATRIX))
+@pytest.mark.parametrize(("way", "family", "where"), placed_edits.placed())
 def test_an_edit_of_a_block_in_memory_and_of_one_on_disk_is_that_of_the_whole_model(pair, case, way, where):
     block = offloading.blocks_by_place(pair[1])[where]
     one, two = (placed_edits.ONE_MATRIX[way](model, case, block) for model in pair)

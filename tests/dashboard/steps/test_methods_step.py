@@ -19,7 +19,7 @@ from dashboard.steps.methods import texts as methods_texts
 from dashboard.steps.methods.plane import COSINE, WRITTEN
 from dashboard.steps.methods.state import Compared
 from editing.calibration import Calibration
-from editing.contest import ContestProgress
+from editing.contest import ContestProgress, ContestSettings
 from editing.methods.registry import METHODS
 from editing.standing import Standing, Toxicity
 from editing.standing_file import load_standings, save_standings
@@ -39,8 +39,10 @@ pytestmark = pytest.mark.usefixtures("model")
 
 @pytest.fixture(scope="module", autouse=True)
 def small_exam() -> Iterator[None]:
-    """The case's five prompts and two harmless ones are asked, and few prompts' activations compared."""
+    """Methods take few steps, the case's prompts and two harmless ones are asked, few prompts' activations compared."""
+    few = {"ft-l": {"steps": 6}, "sft": {"steps": 3}}
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(methods, "ContestSettings", lambda **given: ContestSettings(**given, changes=few))
         patch.setitem(methods.SIZES, "Brief", replace(methods.BRIEF, harmless=2, facts=0, passages=0))
         patch.setattr("editing.contest.held_out_cases", lambda: held_out_cases()[:3])
         yield
@@ -337,8 +339,8 @@ def is_written(visitor: Visitor) -> bool:
     return shown
 
 
-def test_the_switch_of_the_plane_says_what_it_shows_after_a_cancel_an_error_and_a_run_that_did_nothing(visitor):
-    visitor.do("on_methods", **SHORT)
+def test_the_switch_of_the_plane_says_what_it_shows_after_a_cancel_an_error_and_a_run_that_did_nothing(ran):
+    visitor = ran
     run = visitor.press("on_upright", upright=WRITTEN)
     while "What the region writes with" not in visitor.screen["methods_clock"]:
         next(run)
@@ -358,12 +360,20 @@ def test_the_switch_of_the_plane_says_what_it_shows_after_a_cancel_an_error_and_
     assert_idle(visitor)
 
 
-@pytest.mark.parametrize(("threshold", "fires"), [(1e9, False), (-1e9, True)])
-def test_routed_lines_stand_beside_the_plain_ones_and_load_as_routed(example_folder, request, threshold, fires):
+@pytest.fixture(scope="module")
+def detecting(example_folder) -> tuple[Page, Detector]:
+    """A page on a calibrated model, and its detector, whose threshold a test may set."""
     about = {"questions": 2, "harmless_prompts": 2}
-    made = Detector((1,), torch.ones(1, 32), 0.0, threshold, tiny_model().fingerprint, about=about)
+    made = Detector((1,), torch.ones(1, 32), 0.0, 0.0, tiny_model().fingerprint, about=about)
     layers = Layers((Trial(0, 0.5, 0.1, 1.0), Trial(1, 0.75, 0.1, 1.0)), 0.25, 5, 20)
-    visitor = Visitor(open_page(example_folder, calibration=Calibration(layers, made)), request.node.name)
+    return open_page(example_folder, calibration=Calibration(layers, made)), made
+
+
+@pytest.mark.parametrize(("threshold", "fires"), [(1e9, False), (-1e9, True)])
+def test_routed_lines_stand_beside_the_plain_ones_and_load_as_routed(detecting, request, threshold, fires):
+    page, made = detecting
+    object.__setattr__(made, "threshold", threshold)
+    visitor = Visitor(page, request.node.name)
     visitor.do("on_methods", **{**SHORT, "methods_chosen": ["FT-L", "Self-Reminder"]}, methods_routed=True)
     assert titles(visitor.screen["methods_table"]) == ["FT-L", "Self-Reminder", "FT-L, routed"]
     plain, _, routed = visitor.session.slot(Compared).contest.standings

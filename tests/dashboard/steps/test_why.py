@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import types
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -24,10 +25,17 @@ from inspector.safeedit.exam import EVALUATIONS
 from inspector.token_attribution import TokenAttribution
 from inspector.toxicity import neuron_toxicity
 
+FEW = ("divergence", "logit attribution", "region toxicity")
 PANELS = ("why_locators", "why_atlas", "why_neurons", "why_lens", "why_regions")
 
 
 pytestmark = pytest.mark.usefixtures("model")
+
+
+@pytest.fixture
+def few_locators(monkeypatch) -> None:
+    """Three locators, for what does not depend on how many are asked: the chart of all is drawn after each."""
+    monkeypatch.setattr(why, "locate_with", partial(why.locate_with, names=FEW))
 
 
 def test_the_page_starts_with_every_panel_filled(page, visitor):
@@ -104,6 +112,7 @@ def test_picking_a_layer_moves_every_panel(visitor):
         assert (rect.y0, rect.y1) == (block - 0.5, block + 0.5)
 
 
+@pytest.mark.usefixtures("few_locators")
 @pytest.mark.parametrize("handler", ["on_why", "on_atlas"])
 def test_what_is_picked_while_a_run_lasts_is_what_its_end_shows(visitor, handler):
     run = visitor.press(handler, block=1, why_answers=why.NO_ANSWERS)
@@ -144,6 +153,7 @@ def test_an_error_in_the_middle_of_an_atlas_keeps_the_layers_that_are_done(visit
     assert_idle(visitor)
 
 
+@pytest.mark.usefixtures("few_locators")
 def test_a_locator_that_the_architecture_does_not_allow_is_named_and_the_others_go_on(visitor, monkeypatch):
     def refused(*arguments):
         raise ArchitectureError("No final norm here. Use another locator.")
@@ -153,7 +163,7 @@ def test_a_locator_that_the_architecture_does_not_allow_is_named_and_the_others_
     visitor.do("on_why")
     known = visitor.session.slot(Looked).why
     assert [item.locator for item in known.refused] == ["logit attribution"] and known.activity is not None
-    assert [item.locator for item in known.located] == [name for name in LOCATORS if name != "logit attribution"]
+    assert [item.locator for item in known.located] == ["divergence", "region toxicity"]
     assert "No logit attribution: No final norm here." in visitor.screen["why_locators_reading"]
 
 
@@ -292,6 +302,7 @@ def test_the_lens_counts_no_token_after_the_answer_s_last(visitor):
     assert "puts 100% of" in text and "Edited (edited weights): 100%." in text
 
 
+@pytest.mark.usefixtures("few_locators")
 def test_a_probe_trained_on_other_texts_replaces_the_first(model, visitor, tmp_path):
     path = tmp_path / "texts.csv"
     lines = "".join(f"rude words number {n},1\nkind words number {n},0\n" for n in range(12))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from editing.sweep.crew import Crew, Died
+from editing.sweep.engines import _Worker
+from editing.sweep.settings import SweepSettings
 from inspector.errors import CaseError, EditError, OutOfMemory
 
 ray = pytest.importorskip("ray", reason="ray is not installed (requirements-cluster.txt)")
@@ -148,3 +151,13 @@ def test_what_a_worker_says_is_raised_in_its_own_words(crew_of):
     crew, _ = crew_of(1, (failed(ValueError("a defect")),))
     with pytest.raises(ray.exceptions.RayTaskError):
         done(crew, "a")
+
+
+def test_a_worker_without_the_memory_to_load_says_so_in_an_error_that_another_process_can_read():
+    def short_of_memory(_settings: SweepSettings) -> Any:
+        raise MemoryError
+
+    with pytest.raises(OutOfMemory) as caught:
+        _Worker(SweepSettings(), short_of_memory, None).open()
+    read = pickle.loads(pickle.dumps(caught.value))
+    assert type(read) is OutOfMemory and read.user_message() == caught.value.user_message()

@@ -8,7 +8,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -49,56 +48,18 @@ def test_what_a_ray_worker_cannot_load_is_said_in_its_own_words(tmp_path, capsys
     assert "A worker has base weights" in said and "Traceback" not in said and not finished(tmp_path / "out")
 
 
-def test_a_sweep_none_of_whose_ray_workers_can_load_ends_with_the_remedy(tmp_path, capsys):
-    driver = os.getpid()
-
-    def short_of_memory(settings: SweepSettings):
-        if os.getpid() != driver:
-            raise MemoryError
-        return loader(settings)
-
-    arguments = ["--cases", write_cases(tmp_path, 2), *ENGINE, "--workers", "1", *SHORT]
-    assert main([*arguments, "--out", str(tmp_path / "out")], short_of_memory) == 2
-    said = capsys.readouterr().err
-    assert "Error: No worker has the memory to load the model. Give each worker" in said and "Traceback" not in said
-
-
-def test_ray_workers_give_what_this_process_gives_also_where_one_dies_and_one_has_not_the_memory_to_load(
-    tmp_path, capsys, one_thread
+def test_ray_workers_give_what_this_process_gives_whoever_dies_or_has_not_the_memory_to_load(
+    tmp_path, capsys, monkeypatch, one_thread
 ):
-    """One dies amid a batch of shared vanilla answers: a test of both at once, as every worker loads torch."""
-    driver, lost, amid = os.getpid(), tmp_path / "lost", tmp_path / "amid"
+    """One has not the memory to load, one dies amid a batch of shared answers, one is killed amid its second case.
+
+    A death costs what the worker was at, and nothing is done twice. One sweep for all, as every worker loads torch.
+    """
+    driver, lost, amid, victim, saved = os.getpid(), tmp_path / "lost", tmp_path / "amid", tmp_path / "victim", []
 
     def dying() -> None:
         if (tmp_path / "batches").exists() and is_first(amid):  # another batch is made already
             os._exit(1)
-
-    def deadly(settings: SweepSettings):
-        if os.getpid() != driver:
-            if is_first(lost):
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-            watch(tmp_path, dying, lambda _: None)
-        return loader(settings)
-
-    cases = write_cases(tmp_path, 3)
-    assert main(["--cases", cases, "--out", str(tmp_path / "ray"), *ENGINE, "--workers", "2", *MORE], deadly) == 0
-    said = capsys.readouterr().err
-    assert "A worker has not the memory to load the model and is let go." in said
-    assert "The vanilla weights answer 31 prompts once, for all cases." in said
-    made = Counter(tuple(prompt) for _, *prompt in noted(tmp_path / "batches"))
-    assert sorted(made.values()) == [1, 1, 1], "a batch is made once, whoever died at it"
-    assert main(["--cases", cases, "--out", str(tmp_path / "local"), *MORE], loader) == 0
-    found = finished(tmp_path / "ray")
-    assert [result.status for result in found] == ["done"] * 3
-    assert lost.exists() and amid.exists()
-    assert stripped(found) == stripped(finished(tmp_path / "local"))
-    assert sum(result.record["pairing"]["compared"] for result in found) == 12 + 12 + 6
-    assert main(["--out", str(tmp_path / "ray"), "--report"], loader) == 0
-    assert "Compared with paired batches: 30 answers of each, all the same." in capsys.readouterr().err
-
-
-def test_a_worker_killed_amid_a_case_costs_that_case_only_and_nothing_is_done_twice(tmp_path, monkeypatch, one_thread):
-    driver, victim, saved = os.getpid(), tmp_path / "victim", []
 
     def waiting(begun: int) -> None:
         """Wait to be killed amid the second case of whichever process is first at one."""
@@ -106,9 +67,11 @@ def test_a_worker_killed_amid_a_case_costs_that_case_only_and_nothing_is_done_tw
             note(victim, os.getpid())
             time.sleep(600)
 
-    def watched(settings: SweepSettings):
+    def deadly(settings: SweepSettings):
         if os.getpid() != driver:
-            watch(tmp_path, lambda: None, waiting)
+            if is_first(lost):
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            watch(tmp_path, dying, waiting)
         return loader(settings)
 
     def kill() -> None:
@@ -126,10 +89,16 @@ def test_a_worker_killed_amid_a_case_costs_that_case_only_and_nothing_is_done_tw
     monkeypatch.setattr(Store, "save", save)
     killer = threading.Thread(target=kill)
     killer.start()
-    cases = write_cases(tmp_path, 5)
-    out: Path = tmp_path / "ray"
-    assert main(["--cases", cases, "--out", str(out), *ENGINE, "--workers", "2", *SHORT, *PLAIN], watched) == 0
+    cases, out = write_cases(tmp_path, 4), tmp_path / "ray"
+    assert main(["--cases", cases, "--out", str(out), *ENGINE, "--workers", "3", *MORE], deadly) == 0
     killer.join()
+    said = capsys.readouterr().err
+    assert lost.exists() and said.count("A worker has not the memory to load the model and is let go.") == 1
+    assert "The vanilla weights answer 31 prompts once, for all cases." in said
+    assert amid.exists()
+    made = Counter(tuple(prompt) for _, *prompt in noted(tmp_path / "batches"))
+    assert sorted(made.values()) == [1, 1, 1], "a batch is made once, whoever died at it"
+
     ((killed,),) = noted(victim)
     at: dict[str, list[str]] = {}
     for process, prompt in noted(tmp_path / "cases"):
@@ -138,10 +107,14 @@ def test_a_worker_killed_amid_a_case_costs_that_case_only_and_nothing_is_done_tw
     assert at[finished_before] == [killed], "what it had finished is not done again"
     first, second = at[cut]
     assert first == killed != second, "its case is given to another worker, once"
-    assert [len(processes) for prompt, processes in at.items() if prompt != cut] == [1] * 4
-    assert sorted(saved) == list(range(5)), "each case is written once"
-    assert len(noted(tmp_path / "batches")) == 2, "what it answered as vanilla stays: harmless prompts and facts"
+    assert [len(processes) for prompt, processes in at.items() if prompt != cut] == [1] * 3
+    assert sorted(saved) == list(range(4)), "each case is written once"
+
     monkeypatch.undo()
-    assert main(["--cases", cases, "--out", str(tmp_path / "local"), *SHORT, *PLAIN], loader) == 0
-    assert [result.status for result in finished(out)] == ["done"] * 5
-    assert stripped(finished(out)) == stripped(finished(tmp_path / "local"))
+    assert main(["--cases", cases, "--out", str(tmp_path / "local"), *MORE], loader) == 0
+    found = finished(out)
+    assert [result.status for result in found] == ["done"] * 4
+    assert stripped(found) == stripped(finished(tmp_path / "local"))
+    assert sum(result.record["pairing"]["compared"] for result in found) == 12 + 12 + 6 + 1
+    assert main(["--out", str(out), "--report"], loader) == 0
+    assert "Compared with paired batches: 31 answers of each, all the same." in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import by_hand
 import numpy as np
 import offloading
@@ -96,7 +98,11 @@ def test_vanilla_and_edited_answers_are_the_same(pair, case):
 
 
 def test_measurements_of_a_case_are_the_same(pair, case):
-    """All float32 on the same device in the same order: not one number differs."""
+    """All float32 on the same device in the same order: not one number differs.
+
+    The prompts are short: some ways of attributing take a pass for each of their tokens.
+    """
+    case = replace(case, adversarial_prompt="Be mean?", other_attack="Now be mean?")
     row = Row(by_hand.patch(pair[0], 0, 1))
     weight = torch.randn(2, pair[0].architecture.d_model, generator=torch.Generator().manual_seed(0)).numpy()
 

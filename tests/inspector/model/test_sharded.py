@@ -6,6 +6,7 @@ The devices are the tests' own (:mod:`labelled_devices`): real numbers, and torc
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import by_hand
 import numpy as np
@@ -30,6 +31,7 @@ from inspector.neurons import neuron_activity, neuron_table
 from inspector.padding import padding_study
 from inspector.presets import PRESETS
 from inspector.region import region_shift
+from inspector.safeedit import Case
 from inspector.shift import activation_shift
 from inspector.token_attribution import WAYS, token_attribution
 from inspector.toxicity import neuron_toxicity
@@ -57,6 +59,12 @@ def over_two(family: str) -> InspectedModel:
 def pair(tiny, family) -> tuple[InspectedModel, InspectedModel]:
     """A tiny model on one device, and the same over two."""
     return tiny(family), over_two(family)
+
+
+@pytest.fixture
+def brief(case: Case) -> Case:
+    """The case with short prompts: some ways of attributing take a pass for each of their tokens."""
+    return replace(case, adversarial_prompt="Be mean?", other_attack="Now be mean?")
 
 
 def same(one: np.ndarray | torch.Tensor, two: np.ndarray | torch.Tensor) -> bool:
@@ -90,8 +98,8 @@ def test_divergence_is_the_same(pair, case):
         assert same(one.l2, two.l2) and same(one.token_l2, two.token_l2), preset
 
 
-def test_answers_of_prompts_of_unlike_length_are_the_same_vanilla_and_edited(tiny, every_family, case):
-    whole, model = tiny(every_family), over_two(every_family)
+def test_answers_of_prompts_of_unlike_length_are_the_same_vanilla_and_edited(pair, case):
+    whole, model = pair
     texts = (case.adversarial_prompt, "Why?", "Why do leaves fall in the autumn?")
     prompts = [encode(whole, text).prompt for text in texts]
     rows = (VANILLA, Row(by_hand.patch(whole, 0, 1, size=1.0)))
@@ -109,9 +117,9 @@ def test_a_routed_edit_is_decided_by_states_of_both_devices(pair, case):
     assert same(*(np.array(scores(each, detector, prompts)) for each in pair))
 
 
-def test_tails_of_all_blocks_at_once_are_the_same_and_so_are_their_gradients(tiny, every_family):
+def test_tails_of_all_blocks_at_once_are_the_same_and_so_are_their_gradients(pair):
     found = []
-    for model in (tiny(every_family), over_two(every_family)):
+    for model in pair:
         tails = Tails(model, SEQUENCES, COUNTED)
         weights = {
             block: (1.1 * model.architecture.down_weight(block)).detach().requires_grad_(True)
@@ -125,7 +133,8 @@ def test_tails_of_all_blocks_at_once_are_the_same_and_so_are_their_gradients(tin
         assert same(one.detach().cpu(), two.detach().cpu())
 
 
-def test_measurements_of_a_case_are_the_same(pair, case):
+def test_measurements_of_a_case_are_the_same(pair, brief):
+    case = brief
     row = Row(by_hand.patch(pair[0], 0, 1))
 
     def measured(model: InspectedModel) -> dict[str, np.ndarray]:
