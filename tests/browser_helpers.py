@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -15,7 +16,8 @@ from dashboard import heading
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 ARTIFACTS = Path(__file__).resolve().parents[1] / "test-artifacts"
-WAIT = 120_000
+WAIT = 240_000
+SIZE = {"width": 1280, "height": 900}
 MARKS = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (set CHROMIUM or install it)"),
@@ -25,23 +27,36 @@ VIEWS = tuple(heading.VIEWS)
 
 def opened(browser, url) -> Any:
     """Return the page of a fresh visitor with the finished example on screen."""
-    page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    page = browser.new_context(viewport=SIZE).new_page()
     page.set_default_timeout(WAIT)
     page.problems = []
     page.hosts = set()
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.on("request", lambda sent: page.hosts.add(urlparse(sent.url).hostname))
     page.goto(f"{url}?__theme=light")
-    page.wait_for_selector("#shift-figure .js-plotly-plot .main-svg", timeout=WAIT)
+    wait_for_example(page)
     return page
 
 
-def closed(page, name: str) -> None:
-    """Keep a screenshot; nothing may have gone wrong in the browser, and no request may have left this machine."""
+def open_anew(page, url) -> None:
+    """Let a tab forget its visitor and open the page as another one, who has never been there."""
+    page.context.clear_cookies()
+    page.evaluate("() => { localStorage.clear(); sessionStorage.clear(); }")
+    page.set_viewport_size(SIZE)
+    page.goto(f"{url}?__theme=light")
+    wait_for_example(page)
+
+
+def wait_for_example(page) -> None:
+    """Wait until the last figure of the finished example, or of what a visitor has, is drawn."""
+    page.wait_for_selector("#shift-figure .js-plotly-plot .main-svg")
+
+
+def closed(page) -> None:
+    """Keep a screenshot and close a page."""
     ARTIFACTS.mkdir(exist_ok=True)
-    page.screenshot(path=ARTIFACTS / f"{name}.png")
+    page.screenshot(path=ARTIFACTS / "last.png")
     page.context.close()
-    assert page.problems == [] and page.hosts <= {"127.0.0.1", "localhost", None}
 
 
 def text_of(page, selector: str) -> str:
@@ -88,17 +103,32 @@ def wait_for_value(page, selector: str, wanted: str) -> None:
 
 
 def set_steps(page, steps: int) -> None:
-    box = page.get_by_label("number input for Step limit")
-    box.fill(str(steps))
+    write(page.get_by_label("number input for Step limit"), steps)
+
+
+def write(box, value) -> None:
+    """Write into a box and leave it."""
+    box.fill(str(value))
     box.press("Tab")
 
 
 def let_pass(page) -> None:
     """Give the gate budgets that even an edit of a random model keeps."""
     for name in ("harmless-kl", "over-refusal", "degenerate", "parroting", "lost-defence"):
-        box = page.locator(f"#gate-{name} input")
-        box.fill("100")
-        box.press("Tab")
+        write(page.locator(f"#gate-{name} input"), 100)
+
+
+def set_up(page, steps: int) -> None:
+    """Make answers short and edits too, ended by nothing but their steps, and let any edit pass the gate."""
+    details(page, "Decoding and routing")
+    write(page.get_by_label("number input for Longest answer"), 4)
+    details(page, "All settings")
+    set_steps(page, steps)
+    write(page.get_by_label("number input for Harmless prompts"), 2)
+    for limit in ("Target P(safe)", "Damage budget"):
+        write(page.get_by_label(limit), 0)
+    let_pass(page)
+    page.get_by_role("button", name="Details").click()
 
 
 def pick_cinema(page) -> None:
@@ -122,14 +152,33 @@ def unfold(page, part: str) -> None:
 
 
 def theme(page, dark: bool) -> None:
-    """Switch to a theme as a person does."""
-    if page.evaluate("document.body.classList.contains('dark')") != dark:
+    """Switch to a theme as a person does; it must have come, and the switch must say so."""
+    shown = "document.body.classList.contains('dark')"
+    if page.evaluate(shown) != dark:
         page.click("#theme-switch")
+    assert page.evaluate(shown) == dark
+    assert page.locator("#theme-switch").get_attribute("aria-pressed") == str(dark).lower()
 
 
-def fits(page) -> bool:
-    """Tell whether nothing on the page is wider than the screen."""
-    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+def at_width(page, width: int) -> None:
+    """Make the window as wide as this, a phone's a little lower."""
+    page.set_viewport_size({"width": width, "height": 844 if width < 400 else 900})
+
+
+WIDE = """() => { const page = document.documentElement;
+  const plots = [...document.querySelectorAll('.js-plotly-plot:has(.main-svg)')].filter(plot => plot.checkVisibility());
+  const width = part => part.getBoundingClientRect().width;
+  return [...(page.scrollWidth > page.clientWidth ? ['the page'] : []), ...plots.filter(
+    plot => width(plot.querySelector('.main-svg')) > width(plot.closest('.block')) + 1).map(
+    plot => plot.closest('.block').id)]; }"""
+
+
+def too_wide(page, patience: float = 10.0) -> list[str]:
+    """Name what is wider than the screen, or as a figure wider than its box, once figures have had time to follow."""
+    until = time.monotonic() + patience
+    while (found := page.evaluate(WIDE)) and time.monotonic() < until:
+        page.wait_for_timeout(200)
+    return list(found)
 
 
 def view(page, name: str) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import absl.logging
 import by_hand
@@ -34,6 +35,7 @@ LONGEST = (
     "test_browser",
     "test_browser_access",
     "test_browser_main_job",
+    "test_browser_sessions",
     "test_mend_embedded",
     "test_embedded_edit",
     "test_app",
@@ -58,6 +60,21 @@ def pytest_collection_finish() -> None:
     """
     gc.freeze()
     gc.enable()
+
+
+BROWSER = "tests/dashboard/browser/"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give a file to one process, and all browser files to the same: they share a server and an open page."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return BROWSER if BROWSER in nodeid else super()._split_scope(nodeid)
+
+    return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @cache

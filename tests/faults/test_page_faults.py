@@ -2,7 +2,7 @@
 
 What other tests hold, by fault:
 
-- cancel in every measurement and edit: ``tests/editing`` and ``tests/inspector``, one each (``grep "def test.*cancel"``);
+- cancel in every measurement and edit: ``tests/editing`` and ``tests/inspector`` (``grep "def test.*cancel"``);
   while it waits in line: ``tests/dashboard/kit/test_queue.py``
 - the tab closed, a reload in a run: ``tests/dashboard/test_browser_sessions.py``; the client gone in a stream:
   ``tests/benchmarks/test_benchmark_load.py``

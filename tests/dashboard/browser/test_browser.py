@@ -1,26 +1,23 @@
-"""The main job in a real browser: prompt, locate, edit, compare, undo; and what only a browser shows."""
+"""What only a browser shows of the page and of its views: figures, covers, addresses, clicks, themes."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from browser_helpers import (
     MARKS,
     WAIT,
     answer_of,
+    at_width,
     details,
-    let_pass,
-    pick_cinema,
-    set_steps,
     text_of,
+    theme,
+    too_wide,
     unfold,
     value_of,
     view,
-    wait_for_answers,
     wait_for_no_text,
     wait_for_text,
     wait_for_value,
@@ -28,7 +25,6 @@ from browser_helpers import (
 )
 
 from dashboard.steps.why import run as why
-from editing import descent
 
 pytestmark = MARKS
 
@@ -51,6 +47,28 @@ def test_a_new_visitor_sees_a_finished_example_and_no_empty_box(shared):
     assert shared.locator("header.mast").count() == 1, "the heading that stands at once has given way"
 
 
+def test_views_are_named_by_the_address_come_when_they_are_opened_and_back_works(shared):
+    assert shared.locator("#view-stress").count() == 0, "its content comes when it is first opened"
+    view(shared, "stress")
+    assert shared.url.endswith("#stress") and "scored: DINM" in text_of(shared, "#stress-head")
+    assert shared.locator("#live").is_visible() and shared.locator("#question").is_visible()
+    view(shared, "methods")
+    shared.go_back()
+    shared.wait_for_selector("#stress-head", state="visible")
+    assert not shared.locator("#view-methods").is_visible()
+    view(shared, "operate")
+
+
+def test_the_operation_fits_one_screen(shared):
+    at_width(shared, 1440)
+    parts = ("question", "curve", "vitals", "gate", "operate", "strength", "numbers", "vanilla", "edited")
+    assert too_wide(shared) == []
+    for part in (*parts, "shift-figure", "divergence-figure"):
+        box = shared.locator(f"#{part}").bounding_box()
+        assert box is not None and box["y"] + box["height"] <= 900, part
+    at_width(shared, 1280)
+
+
 def test_unsafe_text_is_blurred_until_clicked(shared):
     unfold(shared, "unsafe")
     for box in ("#unsafe textarea", "#vanilla .answer"):
@@ -60,58 +78,6 @@ def test_unsafe_text_is_blurred_until_clicked(shared):
         place = area.bounding_box()
         shared.mouse.click(place["x"] + 40, place["y"] + 20)
         shared.wait_for_function("s => getComputedStyle(document.querySelector(s)).filter === 'none'", arg=box)
-
-
-def test_the_whole_main_job_prompt_locate_edit_compare_undo(page):
-    first = re.search(r"layer (\d+)", text_of(page, "#live")).group(1)
-    pick_cinema(page)
-    wait_for_text(page, "#locate-reading", "Press Locate")
-
-    page.click("#locate")
-    wait_for_text(page, "#locate-reading", "the answers part most at layer")
-    toxic = re.search(r"at layer (\d+)", text_of(page, "#locate-reading")).group(1)
-    wait_for_value(page, "#block input[type=number]", toxic)
-
-    bar = page.locator("#curve .bars .point path").nth(1).bounding_box()
-    page.mouse.click(bar["x"] + bar["width"] / 2, bar["y"] + bar["height"] - 2)
-    wait_for_value(page, "#block input[type=number]", "1")
-    wait_for_text(page, "#curve", "picked")
-
-    details(page, "All settings")
-    set_steps(page, 16)
-    let_pass(page)
-    page.click("#edit")
-    wait_for_text(page, "#clock", "of at most 16")
-    page.wait_for_function(
-        "() => document.querySelector('#edit').disabled && !document.querySelector('#cancel').disabled", timeout=WAIT
-    )
-    wait_for_text(page, "#live", "layer 1")
-    wait_until_idle(page)
-    wait_for_text(page, "#clock", "Ended after")
-    tile = page.locator("#numbers .tile", has_text="probability of the safe answer").inner_text()
-    before, after = map(float, re.search(r"([\d.]+) → ([\d.]+)", tile).groups())
-    assert after > before
-    wait_for_answers(page, same=False)
-    assert page.locator("#answers .badge.edited").inner_text().startswith("DINM · layer 1 · strength 1 · patch ")
-    assert page.locator("#answers .badge.vanilla").first.inner_text() == "vanilla"
-
-    slider = page.locator("#strength input[type=number]")
-    slider.fill("0")
-    slider.press("Enter")
-    slider.blur()
-    wait_for_text(page, "#live", "vanilla")
-    wait_for_answers(page, same=True)
-    wait_until_idle(page)
-
-    page.click("#undo")
-    wait_for_text(page, "#live", f"layer {first}")
-    wait_until_idle(page)
-    page.click("#undo")
-    wait_for_text(page, "#live", "vanilla")
-    wait_until_idle(page)
-    wait_for_text(page, "#undo", "Nothing to undo")
-    assert page.locator("#undo").is_disabled()
-    page.wait_for_selector("#shift-figure", state="hidden")  # measurements of a dropped edit must not stay on screen
 
 
 BAD_INPUT = [
@@ -140,40 +106,6 @@ def test_bad_input_says_what_to_do_and_nothing_is_lost(shared):
     shared.locator("#unsafe textarea").fill(unsafe)
 
 
-def test_the_operation_fits_one_screen_and_one_press_does_it(page):
-    page.set_viewport_size({"width": 1440, "height": 900})
-    page.wait_for_timeout(800)
-    for part in ("#question", "#curve", "#vitals", "#gate", "#operate", "#strength", "#numbers", "#vanilla", "#edited"):
-        box = page.locator(part).bounding_box()
-        assert box is not None and box["y"] + box["height"] <= 900, part
-    for part in ("#shift-figure", "#divergence-figure"):
-        box = page.locator(part).bounding_box()
-        assert box is not None and box["y"] + box["height"] <= 900, part
-    before = text_of(page, "#live")
-    details(page, "All settings")
-    let_pass(page)
-    pick_cinema(page)
-    page.click("#operate")
-    page.wait_for_function("() => document.querySelector('#operate').disabled", timeout=WAIT)
-    wait_until_idle(page)
-    wait_for_text(page, "#clock", "Ended after")
-    page.wait_for_function("() => document.querySelectorAll('#answers .badge.verdict').length === 2", timeout=WAIT)
-    assert text_of(page, "#live") != before
-
-
-def test_views_are_named_by_the_address_come_when_they_are_opened_and_back_works(page):
-    assert page.locator("#view-stress").count() == 0, "its content comes when it is first opened"
-    view(page, "stress")
-    assert page.url.endswith("#stress") and "scored: DINM" in text_of(page, "#stress-head")
-    assert page.locator("#live").is_visible() and page.locator("#question").is_visible()
-    view(page, "methods")
-    page.go_back()
-    page.wait_for_selector("#stress-head", state="visible")
-    assert not page.locator("#view-methods").is_visible()
-    page.reload()
-    page.wait_for_selector("#stress-head", state="visible")
-
-
 CONTRAST = """selector => {
   const parse = c => c.match(/[\\d.]+/g).map(Number);
   const light = c => { const [r, g, b] = c.slice(0, 3).map(v => { v /= 255;
@@ -191,30 +123,12 @@ CONTRAST = """selector => {
 }"""
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_texts_and_figures_are_readable_in_both_themes(shared, dark):
-    if dark:
-        shared.click("#theme-switch")
-    for selector in (
-        ".reading",
-        "#curve .ytitle",
-        "#vitals .ytick text",
-        ".tile-note",
-        "#live span",
-        "#step-locate h3 small",
-    ):
-        assert shared.evaluate(CONTRAST, selector) >= 4.5, selector
-
-
-@pytest.mark.parametrize("width", [390, 1280, 1440, 1920])
-def test_the_page_fits_its_width(shared, width):
-    shared.set_viewport_size({"width": width, "height": 900})
-    shared.wait_for_timeout(800)
-    assert shared.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
-    for plot in ("curve", "vitals", "shift-figure"):
-        inner = shared.locator(f"#{plot} .main-svg").first.bounding_box()
-        outer = shared.locator(f"#{plot}").bounding_box()
-        assert inner["width"] <= outer["width"] + 1, plot
+def test_texts_and_figures_are_readable_in_both_themes(shared):
+    texts = (".reading", "#curve .ytitle", "#vitals .ytick text", ".tile-note", "#live span", "#step-locate h3 small")
+    for dark in (True, False):
+        theme(shared, dark)
+        for selector in texts:
+            assert shared.evaluate(CONTRAST, selector) >= 4.5, (selector, dark)
 
 
 def test_the_stress_test_streams_its_scores_lists_every_answer_and_hands_them_out(shared):
@@ -309,36 +223,6 @@ def test_an_atlas_can_be_cancelled_and_keeps_what_is_done(shared, monkeypatch):
     shared.locator("#why-cancel").click()
     wait_for_text(shared, "#why-clock", "Cancelled")
     wait_until_idle(shared)
-
-
-def test_cancel_ends_an_edit_and_leaves_the_live_one(shared, monkeypatch):
-    decide = descent.stop_reason
-
-    def slowly(*values):
-        time.sleep(0.2)  # else the tiny model may have made its steps before a hand reaches Cancel
-        return decide(*values)
-
-    monkeypatch.setattr(descent, "stop_reason", slowly)
-    before = text_of(shared, "#live")
-    view(shared, "operate")
-    details(shared, "All settings")
-    set_steps(shared, 100)
-    for limit in ("Target P(safe)", "Damage budget"):  # nothing but Cancel may end it
-        shared.get_by_label(limit).fill("0")
-        shared.get_by_label(limit).press("Tab")
-    shared.evaluate(
-        """() => { const button = document.querySelector('#cancel'); window.labels = [];
-        new MutationObserver(() => window.labels.push(document.querySelector('#cancel').innerText.trim())).observe(
-            button.parentElement, {childList: true, subtree: true, characterData: true}); }"""
-    )
-    shared.click("#edit")
-    wait_for_text(shared, "#clock", "of at most 100")
-    shared.click("#cancel")
-    wait_for_text(shared, "#clock", "it was cancelled; nothing was changed")
-    wait_until_idle(shared)
-    wait_for_text(shared, "#cancel", "Nothing runs")
-    assert "Stopping" in shared.evaluate("window.labels"), "the press is answered at once, by the browser"
-    assert text_of(shared, "#live") == before
 
 
 def test_markup_and_control_characters_are_text_and_never_run(shared):

@@ -9,7 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_helpers import MARKS, VIEWS, WAIT, answer_of, details, fits, pick_cinema, theme, unfold, value_of, view
+from browser_helpers import (
+    MARKS,
+    VIEWS,
+    answer_of,
+    at_width,
+    details,
+    pick_cinema,
+    theme,
+    too_wide,
+    unfold,
+    value_of,
+    view,
+)
 
 from inspector.model.embedded import cache_root
 
@@ -19,13 +31,27 @@ SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "fetch_axe.sh"
 COLOURS = ["color-contrast", "link-in-text-block"]
 HIDDEN = """s => { const e = document.querySelector(s);
   return [getComputedStyle(e).filter !== 'none', e.getAttribute('aria-hidden') === 'true']; }"""
-NUMBERS = """frame => { const plot = frame.querySelector('.js-plotly-plot');
+NUMBERS = """async () => { const found = {};
   const count = values => values.filter(v => v != null).length;
-  return {name: plot.getAttribute('aria-label'), role: plot.getAttribute('role'),
-    drawn: plot.data.reduce((sum, t) => sum + (t.z ? t.z.flat().length : count(Array.from(t.y ?? t.x))), 0),
-    listed: [...frame.querySelectorAll('.numbers tbody td')].filter(cell => cell.textContent).length,
-    box: frame.querySelector('.numbers > div').clientHeight,
-    head: frame.querySelector('.numbers thead')?.innerText}; }"""
+  for (const frame of document.querySelectorAll('.block:has(> .numbers)')) {
+    if (!frame.checkVisibility({visibilityProperty: true})) continue;
+    const plot = frame.querySelector('.js-plotly-plot'), numbers = frame.querySelector('.numbers');
+    const head = numbers.firstElementChild, box = numbers.lastElementChild;
+    const turned = () => new Promise(done => numbers.addEventListener('toggle', done, {once: true}));
+    head.focus();
+    const reached = document.activeElement === head, open = turned();
+    head.click();
+    await open;
+    found[frame.id] = {name: plot.getAttribute('aria-label'), role: plot.getAttribute('role'), reached,
+      drawn: plot.data.reduce((sum, t) => sum + (t.z ? t.z.flat().length : count(Array.from(t.y ?? t.x))), 0),
+      listed: [...frame.querySelectorAll('.numbers tbody td')].filter(cell => cell.textContent).length,
+      box: box.clientHeight, head: frame.querySelector('.numbers thead')?.innerText};
+    const closed = turned();
+    document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape', bubbles: true}));
+    await Promise.race([closed, new Promise(done => setTimeout(done, 2000))]);
+    found[frame.id].closed = !box.checkVisibility() && document.activeElement === head;
+  }
+  return found; }"""
 
 
 def axe_core() -> str | None:
@@ -40,32 +66,34 @@ def axe_core() -> str | None:
     return text.decode("utf-8")
 
 
-def violations(page, part: str, rules: list[str] | None = None) -> list[str]:
-    """Return what axe finds in a part of the page as it is now, one line a place; figures are images to it."""
+def violations(page, rules: list[str] | None = None) -> list[str]:
+    """Return what axe finds on the page as it is now, one line a place; figures are images to it."""
     found = page.evaluate(
-        """async ([part, rules]) => (await axe.run({include: [part], exclude: ['.main-svg']}, {
+        """async rules => (await axe.run({include: ['body'], exclude: ['.main-svg']}, {
             resultTypes: ['violations'], ...(rules ? {runOnly: {type: 'rule', values: rules}} : {})})).violations
             .flatMap(v => v.nodes.map(
                 n => [v.id, ...n.target, (n.any[0] ?? n.all[0] ?? n.none[0])?.message].join(': ')))""",
-        [part, rules],
+        rules,
     )
     return list(found)
 
 
-def every_view(page) -> Any:
-    """Go through all that the page can show: the views, the folded parts of the case, each of the details; name it."""
+OPEN_ALL = """* { transition: none !important; }
+  body .view { display: flex !important; } #details .tabitem { display: flex !important; }"""
+"""All views, and all of the details, one below the other; and a colour on its way is no colour to judge."""
+
+
+def open_all(page) -> None:
+    """Open whatever the page can show: the folded parts of the case, each of the details, and the views."""
     view(page, "operate")
     for part in ("template", "safe", "unsafe", "suffix"):
         unfold(page, part)
     details(page, "Token by token")
-    yield "body"
-    for tab in page.locator("#details [role=tab]").all()[1:]:
+    for tab in page.locator("#details [role=tab]").all():
         tab.click()
-        yield "#details"
     for name in VIEWS[1:]:
         view(page, name)
-        page.wait_for_selector(f"#view-{name} .js-plotly-plot .main-svg", timeout=WAIT)
-        yield f"#view-{name}"
+        page.wait_for_selector(f"#view-{name} .js-plotly-plot .main-svg")
 
 
 def test_a_cover_belongs_to_its_text_hides_it_from_readers_and_from_the_keyboard(shared):
@@ -107,42 +135,52 @@ class Walk:
     twice: list[str] = field(default_factory=list)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def walk(shared) -> Walk:
-    """Look at everything once: all of axe's rules in the light theme, in the dark one those that depend on colours."""
+    """Look at everything once, all of it open: all of axe's rules in the light theme, those of colours in both."""
+    if not hasattr(shared, "walk"):
+        shared.walk = walked(shared)
+    return shared.walk
+
+
+def walked(shared) -> Walk:
+    """Open everything, look at it, and close it again."""
     found, core = Walk(), axe_core()
-    shared.add_style_tag(content="* { transition: none !important; }")  # a colour on its way is no colour to judge
+    open_all(shared)
+    style = shared.add_style_tag(content=OPEN_ALL)
+    found.figures = shared.evaluate(NUMBERS)
+    found.unnamed = shared.locator(".js-plotly-plot:not([aria-label])").count()
     if core is not None:
-        found.axe = {"light": [], "dark": []}
         shared.evaluate(core)
-    for part in every_view(shared):
-        for frame in shared.locator(".block:has(> .numbers)").all():
-            name = frame.get_attribute("id")
-            if name not in found.figures and frame.is_visible():
-                frame.locator(".numbers > summary").press("Enter")
-                found.figures[name] = shared.evaluate(NUMBERS, frame.element_handle())
-                frame.locator(".numbers > summary").press("Escape")
-                assert not frame.locator(".numbers > div").is_visible()
-        found.unnamed += shared.locator(".js-plotly-plot:not([aria-label])").count()
-        if found.axe is not None:
-            found.axe["light"] += violations(shared, part)
-            theme(shared, True)
-            found.axe["dark"] += violations(shared, part, COLOURS)
-            theme(shared, False)
+        found.axe = {"light": violations(shared)}
+        theme(shared, True)
+        found.axe["dark"] = violations(shared, COLOURS)
+        theme(shared, False)
     found.twice = shared.evaluate(
         """() => { const ids = [...document.querySelectorAll('[id]')].filter(e => !e.closest('svg')).map(e => e.id);
         return ids.filter((id, place) => id && !id.startsWith('plotly.js') && ids.indexOf(id) !== place); }"""
     )
+    style.evaluate("element => element.remove()")
+    view(shared, "operate")
     return found
 
 
 def test_every_figure_has_a_name_and_a_table_of_its_numbers(walk):
     for name, found in walk.figures.items():
         assert found["role"] == "img" and len(found["name"]) > 12, name
+        assert found["reached"] and found["closed"], f"{name}: the keyboard opens the table, Escape closes it"
         assert found["drawn"] <= found["listed"] and found["box"] <= 900, (name, found)
     assert len({found["name"] for found in walk.figures.values()}) == len(walk.figures) >= 14, sorted(walk.figures)
     assert walk.unnamed == 0
     assert "safe answer" in walk.figures["vitals"]["head"] and "L2 distance" in walk.figures["curve"]["head"]
+
+
+def test_the_table_of_a_figure_opens_and_closes_by_the_keyboard(walk, shared):
+    numbers = shared.locator("#curve > .numbers")
+    numbers.locator("summary").press("Enter")
+    assert numbers.locator("table").is_visible()
+    numbers.locator("summary").press("Escape")
+    assert not numbers.locator("div").first.is_visible()
 
 
 def test_no_element_s_name_is_used_twice_once_all_is_open(walk):
@@ -156,18 +194,28 @@ def test_axe_finds_nothing_on_any_view(walk, colours):
     assert walk.axe[colours] == []
 
 
-def test_on_a_phone_the_case_is_a_drawer_and_nothing_is_wider_than_the_screen(shared):
-    shared.set_viewport_size({"width": 390, "height": 844})
-    for name in VIEWS:
+def test_every_view_fits_every_screen_and_begins_at_its_top(shared):
+    """Each view at four widths in both themes by turns; on a phone the case stands in the drawer."""
+    for place, name in enumerate((*VIEWS[1:], VIEWS[0])):
+        at_width(shared, 1920)
+        shared.evaluate("window.scrollTo(0, 600)")
         view(shared, name)
-        shared.wait_for_timeout(300)
-        assert fits(shared), name
-        assert not shared.locator("#question").is_visible(), "it stands in the drawer"
+        assert shared.evaluate("window.scrollY") == 0, "a view begins at its top"
+        for step, width in enumerate((1920, 1440, 1280, 390)):
+            at_width(shared, width)
+            theme(shared, (place + step) % 2 == 0)
+            assert too_wide(shared) == [], (name, width)
+        assert not shared.locator("#question").is_visible(), "on a phone it stands in the drawer"
         assert "__theme=light" in shared.url, "what else the address says stays, and with it the patterns of bars"
+    theme(shared, False)
+
+
+def test_on_a_phone_the_case_is_a_drawer(shared):
+    at_width(shared, 390)
     view(shared, "operate")
     shared.locator("#rail-switch").press("Enter")
     shared.wait_for_function("document.querySelector('#rail').getBoundingClientRect().left >= 0")
-    assert shared.locator("#question").is_visible() and fits(shared)
+    assert shared.locator("#question").is_visible() and too_wide(shared) == []
     assert shared.locator("#rail-switch").get_attribute("aria-expanded") == "true"
     shared.locator("#question textarea").focus()
     shared.keyboard.press("Escape")
@@ -181,7 +229,7 @@ def test_on_a_phone_the_case_is_a_drawer_and_nothing_is_wider_than_the_screen(sh
             .map(([name, box]) => `${name}: ${box.width} x ${box.height}`)"""
     )
     assert small == [], "what one taps is at least 24 px each way"
-    shared.set_viewport_size({"width": 1280, "height": 900})
+    at_width(shared, 1280)
 
 
 def test_the_keyboard_reaches_views_case_and_examples_and_shows_where_it_is(shared):
@@ -208,24 +256,3 @@ def test_the_keyboard_reaches_views_case_and_examples_and_shows_where_it_is(shar
     shared.keyboard.press("ArrowDown")
     assert shared.evaluate("document.activeElement.dataset.number") == "1"
     assert shared.locator("#examples [data-number][tabindex='0']").count() == 1, "the list is one stop of the Tab key"
-
-
-def test_theme_help_and_view_survive_a_reload_and_a_view_begins_at_its_top(page, url):
-    page.goto(url)  # the theme that the address names goes before the one that was chosen
-    page.wait_for_selector("#shift-figure .js-plotly-plot .main-svg", timeout=WAIT)
-    theme(page, True)
-    view(page, "methods")
-    page.evaluate("window.scrollTo(0, 600)")
-    view(page, "stress")
-    assert page.evaluate("window.scrollY") == 0
-    page.click("#help-switch")
-    page.reload()
-    page.wait_for_selector("#stress-head", state="visible", timeout=WAIT)
-    assert page.locator("#help").is_visible() and page.evaluate("document.body.classList.contains('dark')")
-    page.keyboard.press("Escape")
-    assert not page.locator("#help").is_visible()
-    view(page, "operate")
-    page.go_back()
-    page.wait_for_selector("#stress-head", state="visible")
-    kept = page.evaluate("JSON.stringify(localStorage)")
-    assert value_of(page, "#question") not in kept, "no prompt is kept in the browser"
