@@ -4,7 +4,7 @@ What other tests hold, by fault:
 
 - cancel in every measurement and edit: ``tests/editing`` and ``tests/inspector`` (``grep "def test.*cancel"``);
   while it waits in line: ``tests/dashboard/kit/test_queue.py``
-- the tab closed, a reload in a run: ``tests/dashboard/test_browser_sessions.py``; the client gone in a stream:
+- the tab closed, a reload in a run: ``tests/dashboard/browser/test_browser_sessions.py``; the client gone in a stream:
   ``tests/benchmarks/test_benchmark_load.py``
 - a loss that is not finite: ``tests/editing/methods/test_dinm_ends.py``, ``tests/editing/test_atlas.py``
 - memory that runs out in an edit, a contest, a sweep: ``tests/editing/test_contest.py``, ``test_sweep_faults.py``
