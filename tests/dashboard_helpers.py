@@ -110,6 +110,7 @@ class Page:
         found: dict[str, Any] = {"live": self.house.badge.live, "notice": self.house.visit.notice}
         found |= {f"{name}_view": view for view, name in self._views.items()}
         found["link"] = self.house.linking.box
+        found["turn"] = self.house.visit.turn
         for name, room in self.house.rooms.items():
             parts = [part for part in vars(room).values() if isinstance(part, Room)]
             for holder in (room, getattr(room, "inside", None), *parts):
@@ -260,6 +261,19 @@ class Visitor:
         if free:
             self.session.end()
         return free
+
+    def reload(self) -> Visitor:
+        """Return the same visitor on a page that was opened anew: what the server draws on it is on its screen."""
+        again = Visitor(self.page, self.key)
+        list(again.arrive())
+        return again
+
+    def arrive(self) -> Iterator[set[str]]:
+        """Open the page; what is drawn for a visitor who was here before comes in an event of its own."""
+        self.do("on_arrival")
+        if "turn" in self.screen:
+            self.screen.pop("turn")
+            yield from self.press("on_return")
 
     def open(self, view: str | None) -> None:
         """Open a view, as the page's script does when the address first names it."""

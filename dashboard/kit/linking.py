@@ -73,6 +73,7 @@ class Linking(Room):
         """Lay out what the chip in the head presses, and the box with the link."""
         self.make = gr.Button("Make a link", elem_id="make-link", elem_classes="opener")
         self.box = gr.HTML("", js_on_load=BOX, elem_id="link-made")
+        self.asked = gr.State("")
 
     def connect(self) -> None:
         """Wire the button."""
@@ -95,7 +96,9 @@ class Linking(Room):
                 remember(self.context.controls, session, filled)
                 return filled
 
-        arrived.then(on_link, self.box, outputs, js=TAKE, **QUIET)
+        # Most pages are opened without a link: what all others are spared is an event with every control in it.
+        arrived.then(lambda taken: taken or gr.skip(), self.box, self.asked, js=TAKE, **QUIET)
+        self.asked.change(on_link, self.asked, outputs, **QUIET)
 
     def on_make(self, session: Session, values: Values) -> Update:
         """Make a link to what the controls say.

@@ -48,6 +48,9 @@ class Visit(Room):
     def build(self) -> None:
         """Lay the line out."""
         self.notice = gr.HTML("", elem_id="notice", js_on_load=WAKING)
+        self.turn = gr.State(0)
+        """Changed for a page that has more to show than a new visitor's: only then is all of it in an event's outputs,
+        which the browser walks through one by one."""
         self.context.notice = self.notice
 
     def hear(self) -> None:
@@ -67,10 +70,16 @@ class Visit(Room):
         inputs = set(self.bus.inputs(*news))
         outputs = list(dict.fromkeys([self.notice, *self.context.controls, *self.bus.outputs(*news)]))
 
-        def on_arrival(values: Values, request: gr.Request) -> Iterator[Any]:
+        def on_arrival(_values: Values, request: gr.Request) -> Any:
             session = self.context.arrive(request)
-            known = session.own or session.controls
-            yield from self.shown(session, values, request, opening=True) if known else [gr.skip()]
+            if session.own or session.controls:
+                return {self.turn: time.monotonic()}
+            said, session.said = session.said, ""
+            return {self.notice: reading(said, "warn")} if said else gr.skip()
+
+        def on_return(values: Values, request: gr.Request) -> Iterator[Any]:
+            session = self.context.arrive(request)
+            yield from self.shown(session, values, request, opening=True)
             said, session.said = session.said, ""
             if said:
                 yield {self.notice: reading(said, "warn")}
@@ -85,7 +94,8 @@ class Visit(Room):
             else:
                 yield gr.skip()
 
-        arrived = app.load(on_arrival, inputs, outputs, **QUIET)
+        arrived = app.load(on_arrival, {self.turn}, [self.turn, self.notice], **QUIET)
+        self.turn.change(on_return, inputs, outputs, **QUIET)
         gr.on([self.notice.change, self.notice.click], on_waking, inputs, outputs, **QUIET)
         return arrived
 

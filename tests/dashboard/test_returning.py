@@ -22,10 +22,7 @@ def mortal(page: Page, monkeypatch) -> Clock:
 
 
 def reloaded(visitor: Visitor) -> Visitor:
-    """Return the same visitor on a page that was opened anew: what the server draws on it is on its screen."""
-    again = Visitor(visitor.page, visitor.key)
-    again.do("on_arrival")
-    return again
+    return visitor.reload()
 
 
 def lost(visitor: Visitor, clock: Clock) -> None:
@@ -112,7 +109,7 @@ def test_a_page_that_is_opened_while_a_run_goes_on_elsewhere_is_locked_until_it_
     run = visitor.press("on_edit", **QUICK)
     next(run)
     again = Visitor(visitor.page, visitor.key)
-    drawn = again.press("on_arrival")
+    drawn = again.arrive()
     next(drawn)
     assert "goes on in another window" in again.screen["notice"] and again.on["cancel"] and not again.on["edit"]
     list(run)

@@ -405,8 +405,7 @@ def test_a_page_that_opens_anew_shows_the_rows_and_the_last_comparison(visitor):
     edit(visitor, block=1)
     visitor.do("on_ask_two", row_a=1, row_b=2, max_new_tokens=8)
     texts = visitor.session.slot(Kept).asked.texts
-    again = Visitor(visitor.page, visitor.key)
-    again.do("on_arrival")
+    again = visitor.reload()
     again.open("keep")
     assert len(again.screen["rows_table"]) == 2 and (again.screen["row_a"], again.screen["row_b"]) == (1, 2)
     assert texts[1].split()[0] in again.screen["pane_a"] and "A: 1" in again.screen["head_a"]

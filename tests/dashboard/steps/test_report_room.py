@@ -48,7 +48,7 @@ def test_what_is_done_afterwards_is_said_and_a_reload_finds_the_files(visitor: V
     visitor.do("on_report")
     assert visitor.session.slot(Reported).written is not None
     before = files(visitor)
-    visitor.do("on_arrival")
+    list(visitor.arrive())
     assert files(visitor) == before and "Something was done since" not in visitor.screen["report_state"]
     visitor.do("on_undo", **QUICK)
     assert "Something was done since" in visitor.screen["report_state"]
