@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dashboard.example.store import ASSETS, NOT_KEPT, PARTS, Store, folder_name, rounded
+from dashboard.example.store import ASSETS, PARTS, Store, folder_name, rounded
 from dashboard.kit.run import run_quietly
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.kit.typed import case_of, texts_of
@@ -56,7 +56,6 @@ _TITLES = {
     "exam": "the stress test",
     "why": "why this layer",
     "probe": "the toxicity probe",
-    "lens": "the logit lens",
     "atlas": "the atlas of layers",
     "contest": "the methods",
 }
@@ -288,14 +287,6 @@ class Example:
             session.probe = run_quietly(kept_probe(self._model, cancel=session.cancelled.is_set))
         yield from ()
 
-    def lens(self, session: Session) -> Iterator[str]:
-        """Read the layers with the logit lens."""
-        looked, format = session.slot(Looked), self.texts.format
-        assert session.case is not None
-        if not looked.why.lenses:
-            looked.learn(session.case, format, **why_run.lenses(self._model, session, session.case, format))
-        yield from ()
-
     def atlas(self, session: Session) -> Iterator[str]:
         """Make the same edit at every layer."""
         for event in why_run.atlas(self._model, session, self.texts, why_run.NO_ANSWERS):
@@ -359,7 +350,7 @@ def ship(model: InspectedModel, folder: Path = ASSETS) -> Path:
         shutil.rmtree(old)
     example = Example(model, folder=folder, calibration=calibration, shipped=folder, patches=False)
     for part in PARTS:
-        if part not in NOT_KEPT and example._is_wanted(part):
+        if example._is_wanted(part):
             example._make(part)
     return made
 

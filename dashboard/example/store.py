@@ -42,12 +42,10 @@ from inspector.validated import read_record
 
 VERSION = 10
 """Raised whenever texts, defaults or measurements of the example change."""
-PARTS = ("located", "edit", "comparison", "exam", "why", "probe", "lens", "atlas", "contest")
+PARTS = ("located", "edit", "comparison", "exam", "why", "probe", "atlas", "contest")
 """The parts in the order in which they are made."""
 OF_THE_MODEL = ("located", "probe", "atlas")
 """Those that do not depend on the edit."""
-NOT_KEPT = ("lens",)
-"""Those that take a second to make and megabytes to keep: log-probabilities of the whole vocabulary."""
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "example"
 """Where examples are that ship with the program."""
 _UNREADABLE = (InspectorError, OSError, SafetensorError, KeyError, IndexError, TypeError, ValueError, AttributeError)
@@ -83,8 +81,6 @@ class Store:
 
     def write(self, part: str, session: Session) -> None:
         """Keep a part; a full disk costs the next start the time, and is told."""
-        if part in NOT_KEPT:
-            return
         path = self.folder / f"{part}.safetensors"
         try:
             if part == "edit":

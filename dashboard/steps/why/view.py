@@ -121,12 +121,13 @@ class WhyRoom(Room):
     def on_arrived(self, session: Session, values: Values) -> Update:
         """Show what the example has measured of the layers."""
         fresh = session.fresh
-        if not fresh & {"edit", "why", "probe", "lens", "atlas"}:
+        if not fresh & {"edit", "why", "probe", "atlas"}:
             return {}
         if "located" in fresh:  # the slider is moved to the example's layer just now
             session.slot(Looked).panel = replace(self.inside.panel(values), block=self.context.example.block)
         else:
             self.inside.read(session, values)
+        self._read_lens(session)
         update = {**self.on_ended(session, values), **self.inside.draw(session)}
         if fresh & {"why", "atlas"}:
             update |= {self.clock: words.clock(words.ON_EXAMPLE, 1.0), **self._overview(session)}
@@ -135,13 +136,25 @@ class WhyRoom(Room):
     def on_back(self, session: Session, values: Values) -> Update:
         """Show what the visitor, or the example, has measured of the layers, or that it is nothing."""
         self.inside.read(session, values)
-        update: Update = {}
         if not session.own:
-            update = self.inside.at_answer(session)
+            self._read_lens(session)
+        update = {} if session.own else self.inside.at_answer(session)
         said = words.clock(words.BACK if session.own else words.ON_EXAMPLE, 1.0)
         if session.slot(Looked).why.case is None:
             said = ""
         return {self.clock: said, **self._overview(session), **self.inside.draw(session), **update}
+
+    def _read_lens(self, session: Session) -> None:
+        """Read the example's layers with the logit lens when somebody first looks; it is too large to be shipped."""
+        kept, shared = session.slot(Looked), self.context.example.session.slot(Looked)
+        case, format = kept.why.case, kept.why.format
+        if case is None or kept.why.lenses:
+            return
+        if not shared.why.lenses:
+            read = run.lenses(self.model, self.context.example.session, case, format)
+            shared.learn(case, format, only_current=True, **read)
+        known = shared.why
+        kept.learn(case, format, only_current=True, lenses=known.lenses, lens_weights=known.lens_weights)
 
     def _press(self, button: Any, work: Any, inputs: Any, outputs: Any, tells: tuple[News, ...] = ()) -> None:
         self.context.press(

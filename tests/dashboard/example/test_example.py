@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from dashboard.example import make as making
 from dashboard.example.make import CASE, Example, make_example, ship
-from dashboard.example.store import NOT_KEPT, PARTS, Store
+from dashboard.example.store import PARTS, Store
 from dashboard.kit.session import Session
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.locate.run import LocatedCase
@@ -67,7 +67,8 @@ def assert_same(one: Example, two: Example) -> None:
     assert dict(first.live.patch.settings) == dict(second.live.patch.settings)
     assert first.live.result.trace == second.live.result.trace
     kept = ("kept", "stop_reason", "block", "settings", "seconds")
-    assert all(getattr(first.live.result, name) == getattr(second.live.result, name) for name in kept)
+    for name in kept:
+        assert getattr(first.live.result, name) == getattr(second.live.result, name), name
     assert (
         first.slot(Measured).answers == second.slot(Measured).answers
         and one.texts == two.texts
@@ -287,11 +288,11 @@ def test_a_part_that_stops_half_way_goes_on_where_it_was_and_nothing_is_made_twi
     monkeypatch.setattr(making.why_run, "atlas", atlas)
     made: list[str] = []
     second = Example(model, SHORT, tmp_path)
-    assert second.parts == done - set(NOT_KEPT) and not second.ended
+    assert second.parts == done and not second.ended
     real = second._make
     monkeypatch.setattr(second, "_make", lambda part: made.append(part) or real(part))
     second.make()
-    assert made == ["lens", "atlas", "contest"] and second.parts == frozenset(PARTS) and second.said == ""
+    assert made == ["atlas", "contest"] and second.parts == frozenset(PARTS) and second.said == ""
     assert second.session.live.patch.identifier == first.session.live.patch.identifier
 
 
@@ -338,9 +339,9 @@ def test_the_shipped_example_is_small_read_without_an_edit_and_dropped_for_anoth
     shipped = tmp_path / "assets"
     folder = ship(model, shipped)
     assert len(edits) == 1 and not list(folder.glob("contest/*.safetensors")), "no patches of the contest"
-    assert {path.stem for path in folder.glob("*.safetensors")} == set(PARTS) - set(NOT_KEPT)
+    assert {path.stem for path in folder.glob("*.safetensors")} == set(PARTS)
     example = Example(model, folder=tmp_path / "cache", shipped=shipped)
-    assert example.parts == frozenset(PARTS) - set(NOT_KEPT)
+    assert example.parts == frozenset(PARTS)
     other = Example(replace(model, fingerprint="0123456789abcdef"), folder=tmp_path / "cache", shipped=shipped)
     assert other.parts == frozenset() and len(edits) == 1
     # Under another model's name it is not believed either.
