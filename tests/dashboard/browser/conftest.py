@@ -110,9 +110,9 @@ def second(second_tab, request) -> Iterator[Any]:
 def ended(page, request) -> None:
     """Look at a page after a test; one that has failed leaves a screenshot and no visitor for the next test."""
     if request.node.stash.get(FAILED, False):
+        page.opened_for = ""
         ARTIFACTS.mkdir(exist_ok=True)
         page.screenshot(path=ARTIFACTS / f"{request.node.name}.png")
-        page.opened_for = ""
     problems, page.problems[:] = list(page.problems), []
     assert problems == [], "nothing may go wrong in the browser"
     assert page.hosts <= {"127.0.0.1", "localhost", None}, "no request may leave this machine"
