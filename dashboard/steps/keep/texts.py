@@ -18,7 +18,7 @@ from inspector.model import VANILLA
 
 HEADING = "<h2>Keep<small>take the edit with you, bring one in, look back</small></h2>"
 THIS_EDIT = "<h3>This edit<small>as a file, read back before you get it</small></h3>"
-INCOMING = "<h3>Bring one in<small>checked, then held to the gate</small></h3>"
+INCOMING = "<h3>Bring one in<small>then the gate asks it</small></h3>"
 HISTORY = "<h3>History<small>every edit of this visit; looking at a row changes nothing</small></h3>"
 BESIDE = "<h3>Side by side<small>two rows and the vanilla weights answer the same text in one batch</small></h3>"
 READ_ONLY = "Bringing edits in is off in this demo."

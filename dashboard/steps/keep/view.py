@@ -37,7 +37,7 @@ class KeepRoom(Room):
             self.cancel = gr.Button(
                 CANCEL_OFF, variant="stop", interactive=False, size="sm", min_width=100, elem_id="keep-cancel"
             )
-        with gr.Row(elem_id="keep-files", equal_height=True):
+        with gr.Row(elem_id="keep-files", equal_height=False):
             with gr.Column(scale=3, min_width=420):
                 self.saving.build()
             with gr.Column(scale=1, min_width=250):

@@ -14,7 +14,6 @@ import pytest
 import torch
 from dashboard_helpers import QUICK, Page, Visitor, own_question, tiny_model
 
-from app import options
 from dashboard.example.make import Example
 from dashboard.kit.session import Session
 from dashboard.kit.visitors import Sessions
@@ -455,7 +454,6 @@ def test_a_public_demo_takes_nothing_in_hands_no_model_out_and_writes_no_prompt(
 def test_a_browser_can_send_no_more_than_the_largest_edit_and_nothing_to_a_public_demo():
     sent = [launch_options(tiny_model(), read_only)["max_file_size"] for read_only in (False, True)]
     assert sent == [most_upload(tiny_model()), 1]
-    assert options().parse_args(["--ledger", "edits.sqlite"]).ledger == Path("edits.sqlite")
 
 
 def test_the_example_s_session_is_never_noted(page):
