@@ -374,6 +374,7 @@ def test_a_report_opens_without_a_network_keeps_covered_what_is_unsafe_and_gives
         shared.locator("#report-html").click()
     download.value.save_as(tmp_path / "report.html")
     reader = shared.context.browser.new_context(offline=True).new_page()
+    reader.set_default_timeout(WAIT)
     asked, problems = [], []
     reader.on("request", lambda sent: asked.append(sent.url))
     reader.on("pageerror", lambda error: problems.append(str(error)))
