@@ -1,4 +1,5 @@
-// Draws the figures of a report. Each one's box is on paper as wide as the paper: the drawing is scaled with it.
+// Draws the figures of a report, one after the other, so that the text can be read at once. On paper each one's box is as
+// wide as the paper: the drawing is scaled with it.
 (() => {
   const config = { displayModeBar: false, responsive: true };
   const scaled = (plot) => {
@@ -7,12 +8,20 @@
     }
     plot.style.setProperty("--shape", `${plot.offsetWidth} / ${plot.offsetHeight}`);
   };
-  for (const told of document.querySelectorAll("script[data-figure]")) {
-    const { data, layout } = JSON.parse(told.textContent), box = document.getElementById(told.dataset.figure);
-    delete layout.width;
-    Plotly.newPlot(box, data, layout, config).then((plot) => {
+  const waiting = [...document.querySelectorAll("script[data-figure]")];
+  function next() {
+    const told = waiting.shift();
+    if (!told) return;
+    const { data, layout } = JSON.parse(told.textContent);
+    Plotly.newPlot(document.getElementById(told.dataset.figure), data, layout, config).then((plot) => {
       plot.on("plotly_afterplot", () => scaled(plot));
       scaled(plot);
     });
   }
+  function inTurn() {
+    next();
+    if (waiting.length) setTimeout(inTurn);
+  }
+  window.addEventListener("beforeprint", () => { while (waiting.length) next(); });
+  setTimeout(inTurn);
 })();

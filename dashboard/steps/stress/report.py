@@ -33,10 +33,9 @@ def parts(visit: Visit) -> list[Part]:
         ),
     )
     rows = answer_rows(exam.replies, "All")
-    cells = tuple(
-        tuple(visit.hidden.prompt(cell) if place == PROMPT else cell for place, cell in enumerate(row))
-        for row in rows.cells
-    )
+    prompts = [visit.hidden.prompt(reply.question.prompt) for reply in exam.replies]
+    shown = [row[PROMPT] for row in rows.cells] if not visit.hidden.texts else prompts
+    cells = tuple((*row[:PROMPT], prompt, *row[PROMPT + 1 :]) for row, prompt in zip(rows.cells, shown, strict=True))
     readings = [words.head(exam, session.row), reading(plain(words.ended(exam)))]
     readings.append(words.table(scores, kept.yardstick))
     if kept.study is not None:

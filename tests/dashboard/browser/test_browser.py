@@ -258,6 +258,7 @@ def test_a_report_opens_without_a_network_keeps_covered_what_is_unsafe_and_gives
         shared.locator("#report-html").click()
     download.value.save_as(tmp_path / "report.html")
     reader = shared.context.browser.new_context(offline=True).new_page()
+    reader.set_default_timeout(WAIT)
     asked, problems = [], []
     reader.on("request", lambda sent: asked.append(sent.url))
     reader.on("pageerror", lambda error: problems.append(str(error)))
@@ -267,7 +268,7 @@ def test_a_report_opens_without_a_network_keeps_covered_what_is_unsafe_and_gives
     reader.wait_for_function("count => document.querySelectorAll('figure > .numbers').length === count", arg=count)
     assert count >= 15 and reader.locator("figure .main-svg").count() >= count
     reader.evaluate("document.querySelectorAll('.numbers').forEach(numbers => { numbers.open = true; })")
-    filled = "[...document.querySelectorAll('.numbers')].every(numbers => numbers.querySelector('td')?.textContent)"
+    filled = "[...document.querySelectorAll('.numbers')].every(e => e.querySelector('tbody td')?.textContent)"
     reader.wait_for_function(filled)
     cover = reader.locator(".pane.unsafe .answer")
     assert "blur" in cover.evaluate("e => getComputedStyle(e).filter")
