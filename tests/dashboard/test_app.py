@@ -39,6 +39,7 @@ NAMES = (
     "open",
     "keep-for",
     "session-memory",
+    "links-for",
 )
 
 Serve = Callable[..., gr.Blocks]
@@ -170,6 +171,7 @@ def test_a_login_without_user_or_password_is_a_usage_error(auth, capsys):
         ["--keep-for", "0"],
         ["--keep-for", "long"],
         ["--session-memory", "-1"],
+        ["--links-for", "0"],
     ],
 )
 def test_what_cannot_be_parsed_is_a_usage_error(arguments, capsys):
