@@ -129,16 +129,16 @@ def test_a_model_is_calibrated_behind_its_page_unless_one_says_no(monkeypatch):
 
 
 def test_how_long_and_how_much_is_kept_of_visitors_reaches_the_page(monkeypatch):
-    asked: list[tuple[float, float]] = []
+    asked: list[tuple[float, float, float]] = []
 
-    def build(_model, *, grace: float, most_bytes: float, **_options: Any):
-        asked.append((grace, most_bytes))
+    def build(_model, *, grace: float, most_bytes: float, links_for: float, **_options: Any):
+        asked.append((grace, most_bytes, links_for))
         raise EditError("Enough.")
 
     monkeypatch.setattr(inspector.model, "load", lambda *_names, **_options: tiny_model())
     monkeypatch.setattr("dashboard.page.build_app", build)
-    assert app.main([]) == app.main(["--keep-for", "30", "--session-memory", "1.5"]) == 2
-    assert asked == [(7200, 4e9), (1800, 1.5e9)]
+    assert app.main([]) == app.main(["--keep-for", "30", "--session-memory", "1.5", "--links-for", "2"]) == 2
+    assert asked == [(7200, 4e9, 604800), (1800, 1.5e9, 7200)]
 
 
 def test_a_space_names_the_address_in_its_environment(monkeypatch):
