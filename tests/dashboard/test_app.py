@@ -43,6 +43,7 @@ NAMES = (
     *("public", "auth-file", "allow-source", "max-tokens", "max-steps", "max-prompts", "runs-an-hour"),
     *("visitor-memory", "max-upload", "log", "metrics"),
     "mcp",
+    "links-for",
 )
 
 Serve = Callable[..., gr.Blocks]
@@ -144,17 +145,17 @@ def test_a_model_is_calibrated_behind_its_page_unless_one_says_no(monkeypatch):
 
 
 def test_how_long_and_how_much_is_kept_of_visitors_reaches_the_page(monkeypatch):
-    asked: list[tuple[float, float, Path | None]] = []
+    asked: list[tuple[float, float, float, Path | None]] = []
 
-    def build(_model, *, grace: float, most_bytes: float, ledger: Path | None, **_options: Any):
-        asked.append((grace, most_bytes, ledger))
+    def build(_model, *, grace: float, most_bytes: float, links_for: float, ledger: Path | None, **_options: Any):
+        asked.append((grace, most_bytes, links_for, ledger))
         raise EditError("Enough.")
 
     monkeypatch.setattr(inspector.model, "load", lambda *_names, **_options: tiny_model())
     monkeypatch.setattr("dashboard.page.build_app", build)
-    chosen = ["--keep-for", "30", "--session-memory", "1.5", "--ledger", "edits.sqlite"]
+    chosen = ["--keep-for", "30", "--session-memory", "1.5", "--links-for", "2", "--ledger", "edits.sqlite"]
     assert app.main([]) == app.main(chosen) == 2
-    assert asked == [(7200, 4e9, None), (1800, 1.5e9, Path("edits.sqlite"))]
+    assert asked == [(7200, 4e9, 604800, None), (1800, 1.5e9, 7200, Path("edits.sqlite"))]
 
 
 def test_a_space_names_the_address_in_its_environment(monkeypatch):
@@ -187,6 +188,7 @@ def test_a_login_without_user_or_password_is_a_usage_error(auth, capsys):
         ["--keep-for", "0"],
         ["--keep-for", "long"],
         ["--session-memory", "-1"],
+        ["--links-for", "0"],
     ],
 )
 def test_what_cannot_be_parsed_is_a_usage_error(arguments, capsys):

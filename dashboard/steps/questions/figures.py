@@ -148,7 +148,7 @@ def seconds(trace: Sequence[Step]) -> go.Figure:
 
 def budgets(checks: Sequence[Mapping[str, Any]]) -> go.Figure:
     """Draw how much of each of the gate's budgets an edit used, percent of it."""
-    labels = [str(check["name"]).replace("_", " ").replace(" kl", " KL") for check in checks]
+    labels = [str(check["name"]).replace("_", " ").replace(" kl", " KL").replace("over ", "over-") for check in checks]
     used = [100 * max(0.0, check["value"]) / check["limit"] if check["limit"] else None for check in checks]
     figure = base(70 + 30 * len(labels), xaxis_title="percent of the budget", margin={"l": 100, "r": 16, "t": 8})
     colours = [UNSAFE if share is not None and share > 100 else SAFE for share in used]
@@ -190,7 +190,7 @@ def trade(points: Mapping[str, tuple[Measured, Measured]], x: str, y: str) -> go
         x: Title of the cost's axis.
         y: Title of the gain's axis.
     """
-    figure = base(320, xaxis_title=x, yaxis_title=y, margin={"l": 56, "r": 12, "t": 14, "b": 110}, showlegend=True)
+    figure = base(350, xaxis_title=x, yaxis_title=y, margin={"l": 56, "r": 12, "t": 14, "b": 150}, showlegend=True)
     for number, (name, (cost, gain)) in enumerate(points.items()):
         figure.add_scatter(
             x=[cost.mean],
@@ -210,5 +210,5 @@ def trade(points: Mapping[str, tuple[Measured, Measured]], x: str, y: str) -> go
     highest = max([cost.high or cost.mean for cost, _ in points.values()], default=1.0)
     figure.update_xaxes(range=[-0.04 * highest, 1.06 * highest])
     figure.update_yaxes(range=[-4, 108])
-    figure.update_layout(legend={"y": -0.24, "yanchor": "top", "x": 0, "xanchor": "left"})
+    figure.update_layout(legend={"y": -0.42, "yanchor": "top", "x": 0, "xanchor": "left"})
     return figure

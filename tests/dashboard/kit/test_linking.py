@@ -65,11 +65,11 @@ def opened(page: Page, key: str, link: Any) -> tuple[Visitor, dict[str, Any]]:
 
 def test_a_bundled_example_s_link_names_case_and_layer_and_works_on_any_page_of_the_model(page, visitor, tmp_path):
     wrong, kept = [], len(page.context.links)
+    later = empty_page(page.context.model, tmp_path)  # as after a restart
     for case in offered_cases()[::5]:
         visitor.screen.update({page.name(part): v for part, v in _filled(page, case).items()})
         visitor.screen["block"] = 1
         link = link_of(visitor)
-        later = empty_page(page.context.model, tmp_path)  # as after a restart
         _, filled = opened(later, "receiver", link)
         texts = (filled["question"], filled["safe"], filled["unsafe"], filled["block"])
         if link != {"case": str(case.identifier), "layer": "1"} or texts != (case.question, case.safe, case.unsafe, 1):
