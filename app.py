@@ -281,7 +281,11 @@ def load_page(
     Returns:
         The page and its options of launching; ``None`` after a failure, which was told.
     """
-    name = "the model" if public.others_come_in(chosen) else chosen.model or "the embedded model, SmolLM2-135M-Instruct"
+    name = (
+        "the model"
+        if chosen.asks_login or public.others_come_in(chosen)
+        else chosen.model or "the embedded model, SmolLM2-135M-Instruct"
+    )
     print(f"Loading {name}. The page is open at http://{chosen.host}:{opening.port}", flush=True)
     if chosen.open:
         webbrowser.open(f"http://{'localhost' if chosen.host == '0.0.0.0' else chosen.host}:{opening.port}")

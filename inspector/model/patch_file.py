@@ -125,5 +125,5 @@ def load_row(path: Path) -> tuple[Row, dict[str, Any]]:
             raise PatchError(f"The patch and the detector in {path} belong to different models. Choose another file.")
         patch = Patch(deltas, record.fingerprint, record.method, record.settings, record.format)
         return Row(patch, detector=detector), record.extra
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise PatchError(f"The patch file {path} cannot be read ({error}). Choose another file.") from error

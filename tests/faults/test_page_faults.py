@@ -2,8 +2,8 @@
 
 What other tests hold, by fault:
 
-- cancel in every measurement and edit: ``tests/editing`` and ``tests/inspector`` (``grep "def test.*cancel"``);
-  while it waits in line: ``tests/dashboard/kit/test_queue.py``
+- cancel in every measurement and edit: ``tests/editing`` and ``tests/inspector``, one each
+  (``grep "def test.*cancel"``); while it waits in line: ``tests/dashboard/kit/test_queue.py``
 - the tab closed, a reload in a run: ``tests/dashboard/browser/test_browser_sessions.py``; the client gone in a stream:
   ``tests/benchmarks/test_benchmark_load.py``
 - a loss that is not finite: ``tests/editing/methods/test_dinm_ends.py``, ``tests/editing/test_atlas.py``
@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import errno
 import json
+import secrets
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +45,10 @@ CASE = TEXTS.question, TEXTS.template, TEXTS.safe, TEXTS.unsafe
 
 
 @pytest.fixture
-def visitor(served, request):
+def visitor(served):
     """A visitor with an open page: their client, their page, their session."""
     with httpx.Client(base_url=served.url, timeout=300) as web:
-        web.page = f"page of {request.node.name}"
+        web.page = secrets.token_hex(6)
         opened(served, web, web.page)
         web.session = served.sessions.of(served.sessions.owner(web.page))
         yield web
@@ -70,23 +72,19 @@ def failing(monkeypatch):
     yield fail
 
 
-RUNS = ["on_locate", "on_edit", "on_operate", "on_why", "on_atlas"]
-
-
-@pytest.mark.parametrize("after", [0, 3])
-@pytest.mark.parametrize("handler", RUNS)
-def test_an_error_in_a_run_frees_its_visitor_and_is_told_by_a_number(
-    served, visitor, failing, monkeypatch, handler, after
-):
-    with monkeypatch.context():
-        failing(ValueError(SECRET), after)
-        said = json.dumps(press(served, visitor, visitor.page, handler))
+@pytest.mark.parametrize(
+    ("handler", "after"),
+    [("on_locate", 0), ("on_edit", 0), ("on_edit", 5), ("on_operate", 5), ("on_why", 3), ("on_atlas", 4)],
+)
+def test_an_error_in_a_run_frees_its_visitor_and_is_told_by_a_number(served, visitor, failing, handler, after):
+    failing(ValueError(SECRET), after)
+    said = json.dumps(press(served, visitor, visitor.page, handler))
     assert SECRET not in said and "Traceback" not in said
     assert "went wrong on this machine" in said or "see the server's log" in said
     assert not visitor.session.busy and len(served.app.line) == 0 and visitor.session.edits == []
 
 
-def test_after_an_error_the_same_press_works(served, visitor, failing, monkeypatch):
+def test_after_an_error_the_same_press_works(served, visitor):
     with pytest.MonkeyPatch.context() as patch:
         network = tiny_model().network
 
@@ -167,8 +165,6 @@ def test_a_browser_that_leaves_in_the_middle_of_a_stream_ends_its_run(served, vi
     with visitor.stream("GET", "/gradio_api/queue/data", params={"session_hash": visitor.page}) as answer:
         next(answer.iter_lines())
     served.sessions.leave(visitor.page)
-    import time
-
     until = time.monotonic() + 60
     while visitor.session.busy and time.monotonic() < until:
         time.sleep(0.05)

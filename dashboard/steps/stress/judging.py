@@ -71,12 +71,12 @@ class Judges:
         return coming.result()
 
     def _key(self, name: str | None) -> str:
-        if name in JUDGES:
-            return JUDGES[name]
+        asked = (name or "").strip()
+        if asked in JUDGES:
+            return JUDGES[asked]
         if self._read_only:
             note("refused", why="read-only")
             raise CaseError(f"This demo is read-only: free text is off. Pick one of the judges {', '.join(JUDGES)}.")
-        asked = (name or "").strip()
         return asked if asked in JUDGES.values() else self._limits.require_source(asked, "judge")
 
     def _fetch(self, key: str, coming: Future[Judge]) -> None:

@@ -266,8 +266,8 @@ def test_an_example_that_cannot_be_kept_is_shown_all_the_same(model, kept, tmp_p
     if what == "folder":
         (tmp_path / "blocked").write_text("a file where the folder should be")
     else:  # a folder where the file should be; a full disk gives the same kind of error
-        partial = file_in(folder).with_suffix(".partial")
-        (tmp_path / "blocked" / partial.parent.name / partial.name).mkdir(parents=True)
+        file = file_in(folder)
+        (tmp_path / "blocked" / file.parent.name / file.name).mkdir(parents=True)
     shown = make_example(model, SHORT, tmp_path / "blocked")
     assert shown.session.live.patch.identifier == made.session.live.patch.identifier
     assert "could not be kept" in capsys.readouterr().err

@@ -144,7 +144,7 @@ def test_what_is_done_is_kept_of_the_new_case_when_the_run_breaks(visitor, monke
 
     monkeypatch.setitem(METHODS, "sft", replace(real, run=broken))
     question = visitor.standing("question") + " Tell me more."
-    with pytest.raises(RuntimeError):
+    with pytest.raises(gr.Error, match="went wrong on this machine"):
         visitor.do("on_methods", **own_question(question), **SHORT)
     known = visitor.session.slot(Compared).contest
     assert known.case.question == question and [s.method.title for s in known.standings] == ["FT-L"]

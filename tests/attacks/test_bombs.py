@@ -1,0 +1,64 @@
+"""Attacks by files: safetensors whose header promises more than there is. An archive that never ends is in
+``tests/inspector/model/test_loading.py``, the only archive that this program reads."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from inspector.errors import InspectorError
+from inspector.model.patch_file import load_patch
+
+RECORD = json.dumps({"fingerprint": "x"})
+
+
+def written(path: Path, header: Any, data: bytes = b"", length: int | None = None) -> Path:
+    """Write a safetensors file with any header."""
+    content = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(content) if length is None else length) + content + data)
+    return path
+
+
+def tensor(shape: list[int], begin: int = 0, end: int = 4) -> dict[str, Any]:
+    return {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
+
+
+BOMBS: dict[str, tuple[Any, bytes, int | None]] = {
+    "a header as long as all memory": (b"{}", b"", 2**62),
+    "a header longer than the file": (b"{}", b"", 10_000),
+    "a tensor of more values than can be counted": ({"0.left": tensor([2**31, 2**31])}, b"1234", None),
+    "a tensor larger than the file": ({"0.left": tensor([2**30], 0, 2**32)}, b"1234", None),
+    "tensors in the same place": ({"0.left": tensor([1]), "0.right": tensor([1])}, b"1234", None),
+    "a place before the file": ({"0.left": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}, b"1234", None),
+    "a kind of number that is none": ({"0.left": {"dtype": "F0", "shape": [1], "data_offsets": [0, 4]}}, b"1234", None),
+    "a record nested without end": (
+        {"__metadata__": {"format": "dinm-inspector patch 2", "record": "[" * 100_000}},
+        b"",
+        None,
+    ),
+    "a record of numbers without end": (
+        {"__metadata__": {"format": "dinm-inspector patch 2", "record": "9" * 100_000}},
+        b"",
+        None,
+    ),
+    "a header nested without end": (b'{"a":' * 50_000, b"", None),
+    "another kind of file": (b"PK\x03\x04", b"", 4),
+    "nothing": (b"", b"", 0),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_file_that_promises_more_than_it_holds_is_refused_at_once_and_takes_no_memory(tmp_path, name):
+    header, data, length = BOMBS[name]
+    path = written(tmp_path / "patch.safetensors", header, data, length)
+    before, began = psutil.Process().memory_info().rss, time.process_time()
+    with pytest.raises(InspectorError) as refused:
+        load_patch(path)
+    assert refused.value.user_message().endswith(".")
+    assert time.process_time() - began < 5 and psutil.Process().memory_info().rss - before < 200e6

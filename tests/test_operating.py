@@ -1,0 +1,90 @@
+"""The container file and the page on operating say what the program understands; neither can be run here."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import app
+from dashboard import public
+from dashboard.kit.limits import DEMO, HOUR, OTHERS, SHARED_BY, Limits
+from dashboard.kit.routes import GUESSES, HEALTH, WITHIN
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCKER = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+PAGE = (ROOT / "OPERATING.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch) -> None:
+    for name in ("GRADIO_SERVER_NAME", public.PASSWORDS, public.PUBLIC):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_container_starts_the_program_with_options_that_it_has_and_with_a_decision_still_to_take():
+    words = json.loads(re.search(r"^ENTRYPOINT (\[.*\])$", DOCKER, re.MULTILINE)[1])
+    assert words[:2] == ["python", "app.py"]
+    chosen = app.options().parse_args(words[2:])
+    assert (chosen.host, chosen.port, chosen.metrics, chosen.log) == ("0.0.0.0", 7860, ("0.0.0.0", 9464), "-")
+    with pytest.raises(ValueError, match="--public"):
+        public.require_decision(chosen, None)
+    assert f"{chosen.port} {chosen.metrics[1]}" in re.search(r"^EXPOSE (.*)$", DOCKER, re.MULTILINE)[1]
+    assert f"127.0.0.1:{chosen.port}{HEALTH}" in DOCKER
+
+
+def test_the_container_copies_what_is_there_and_runs_as_nobody_special():
+    assert (ROOT / "requirements.txt").is_file() and "USER inspector" in DOCKER
+    assert DOCKER.index("USER inspector") < DOCKER.index("ENTRYPOINT")
+    assert (ROOT / "inspector" / "model" / "embedded.py").is_file() and "python -m inspector.model.embedded" in DOCKER
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    assert ".git" in ignored and "assets" not in ignored and "requirements.txt" not in ignored
+
+
+def commands() -> list[str]:
+    return [line for block in re.findall(r"```\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("command", [line for line in commands() if "app.py" in line])
+def test_every_command_of_the_page_is_one_that_the_program_takes(command, monkeypatch):
+    words = shlex.split(command)
+    while "=" in words[0]:
+        name, _, value = words.pop(0).partition("=")
+        monkeypatch.setenv(name, value)
+    assert words[:2] == ["python", "app.py"]
+    chosen = app.options().parse_args(words[2:])
+    known = [("ann", "one")] if chosen.auth_file else public.logins(chosen)
+    public.require_decision(chosen, known)
+
+
+def test_every_option_that_the_page_names_is_one_of_the_program_and_every_variable_is_read():
+    known = {option for action in app.options()._actions for option in action.option_strings}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", re.sub(r"docker .*", "", PAGE)))
+    assert named <= known
+    assert set(re.findall(r"DINM_INSPECTOR_[A-Z]+", PAGE)) == {public.PASSWORDS, public.PUBLIC}
+
+
+def test_the_numbers_in_the_page_s_table_are_those_of_the_code():
+    rows = dict(re.findall(r"^\| `--([a-z-]+)`[^|]*\| (.*) \|$", PAGE, re.MULTILINE))
+    for option, (field, unit, _) in public.BOUNDS.items():
+        own, theirs = rows[option.replace("_", "-")].split(" | ")
+        for limits, said in ((Limits(), own), (OTHERS, theirs)):
+            value = getattr(limits, field)
+            assert said.startswith("any number" if value is None else f"{value // unit:,}"), option
+    assert f"read-only {DEMO.prompts}" in rows["max-prompts"] and (SHARED_BY, HOUR) == (10, 3600)
+    assert "ten times as many from one address" in rows["runs-an-hour"] and (GUESSES, WITHIN) == (10, 300)
+
+
+def test_every_number_for_prometheus_that_the_page_names_is_there():
+    source = (ROOT / "dashboard" / "metrics.py").read_text(encoding="utf-8")
+    for name in re.findall(r"`(dinm_[a-z_]+)`", PAGE):
+        assert f'"{name.removesuffix("_total")}"' in source
+
+
+def test_every_test_that_the_promises_name_is_there():
+    promises = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(tests/[\w/.]+)`", promises))
+    assert len(named) > 10 and [name for name in named if not (ROOT / name).exists()] == []
