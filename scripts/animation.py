@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageChops
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Error, Page, sync_playwright
 
 from editing.command import finished, say, tell
 from inspector.errors import CaseError
@@ -31,6 +31,8 @@ EVERY = 0.25
 """Seconds between two pictures."""
 LONGEST, LAST = 1500, 3000
 """Milliseconds that a frame stands at most, and that the last one stands."""
+PATIENCE = 120_000
+"""Milliseconds that one thing on the page may take."""
 MOST = 1_500_000
 WIDTHS = (960, 800, 640)
 
@@ -58,8 +60,15 @@ def _record(chosen: argparse.Namespace) -> None:
         options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = playwright.chromium.launch(executable_path=program, args=options)
         page = browser.new_page(viewport={"width": SIZE[0], "height": SIZE[1]})
-        shots = operation(page, f"{chosen.url.rstrip('/')}/?__theme={chosen.theme}", chosen.seconds)
-        browser.close()
+        try:
+            shots = operation(page, f"{chosen.url.rstrip('/')}/?__theme={chosen.theme}", chosen.seconds)
+        except Error as error:
+            told = error.message.splitlines()[0]
+            raise CaseError(
+                f"The page could not be recorded ({told}). Look whether it runs at {chosen.url}."
+            ) from error
+        finally:
+            browser.close()
     frames = merged(shots)
     size, width = written(frames, chosen.out, chosen.most)
     say(f"{len(shots)} pictures, {len(frames)} frames of {width} pixels, {size / 1e6:.2f} MB")
@@ -68,10 +77,10 @@ def _record(chosen: argparse.Namespace) -> None:
 
 def operation(page: Page, url: str, seconds: float) -> list[Image.Image]:
     """Press Operate on the page that opens and return pictures until it is done."""
-    page.goto(url)
+    page.goto(url, timeout=PATIENCE)
     operate = page.locator("#operate")
-    operate.wait_for(timeout=60_000)
-    page.wait_for_function("() => !document.querySelector('#operate').disabled", timeout=120_000)
+    operate.wait_for(timeout=PATIENCE)
+    page.wait_for_function("() => !document.querySelector('#operate').disabled", timeout=PATIENCE)
     page.wait_for_timeout(1500)  # figures are drawn
     shots = [_shot(page)]
     operate.click()
@@ -90,7 +99,7 @@ def operation(page: Page, url: str, seconds: float) -> list[Image.Image]:
 
 
 def _shot(page: Page) -> Image.Image:
-    return Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    return Image.open(io.BytesIO(page.screenshot(timeout=PATIENCE))).convert("RGB")
 
 
 def merged(shots: Sequence[Image.Image], every: float = EVERY) -> list[tuple[Image.Image, int]]:
