@@ -26,9 +26,16 @@ LINK = (
 
 
 def view_rules() -> str:
-    """Return the style rules that show the view which the page's script has named on ``body``, else the first."""
+    """Return the style rules that show the view which the page's script has named on ``body``, else the first.
+
+    One that was never opened has to come from the server: until then its place says so.
+    """
     named = [f'body[data-view="{name}"] #view-{name}' for name in VIEWS]
-    return f"{', '.join([*named, 'body:not([data-view]) #view-operate'])} {{ display: flex !important; }}"
+    coming = [f'body[data-view="{name}"] #main:not(:has(#view-{name}))::before' for name in VIEWS]
+    return (
+        f"{', '.join([*named, 'body:not([data-view]) #view-operate'])} {{ display: flex !important; }}\n"
+        f"{', '.join(coming)} {{ content: 'Opening this view'; padding: 24px; color: var(--muted); }}"
+    )
 
 
 def header(model: InspectedModel) -> str:

@@ -45,6 +45,14 @@ class Hearing:
     outputs: tuple[Any, ...]
     room: str = ""
 
+    def answered(self, session: Session, values: Values) -> Iterator[Update]:
+        """Yield what it changes."""
+        answer = self.answer(session, values)
+        if isinstance(answer, dict):
+            yield answer
+        else:
+            yield from answer
+
 
 @dataclass(frozen=True)
 class Offer:
@@ -128,11 +136,7 @@ class Bus:
         for heard in self._of((news,), rooms):
             if heard.answer == but:
                 continue
-            answered = heard.answer(session, values)
-            if isinstance(answered, dict):
-                yield answered
-            else:
-                yield from answered
+            yield from heard.answered(session, values)
 
     def told(self, news: News, session: Session, values: Values, rooms: Collection[str] | None = None) -> Update:
         """Tell news, to all steps or to some, and return all that changes as one update."""

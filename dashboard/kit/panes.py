@@ -10,6 +10,7 @@ import gradio as gr
 
 from dashboard.kit.answers import answer, both_answers
 from dashboard.kit.bus import Update
+from inspector.safeedit.verdict import Verdict
 
 _NUMBERS = itertools.count()
 
@@ -123,6 +124,11 @@ def build_trio(prefix: str, text: str) -> Trio:
                     (above, gr.HTML(answer(text), apply_default_css=False, elem_id=f"{prefix}{part}", elem_classes=own))
                 )
     return Trio(tuple(above for above, _ in made), tuple(pane for _, pane in made))
+
+
+def unless_safe(vanilla: Verdict | None, edited: Verdict | None) -> tuple[bool, bool]:
+    """Tell which of two answers are covered until they are clicked: all that are not judged safe."""
+    return vanilla is None or not vanilla.safe, edited is None or not edited.safe
 
 
 def build_pair(

@@ -100,7 +100,7 @@ class Visit(Room):
         return arrived
 
     def opens(self, opener: Any, view: Any, steps: Collection[str], name: str) -> None:
-        """Show a view, drawn from the session, when its opener is pressed.
+        """Show a view, drawn from the session, when its opener is pressed; what has to be measured for it comes after.
 
         Args:
             opener: The button that the page's script presses.
@@ -110,17 +110,23 @@ class Visit(Room):
         """
         news, bus = (News.BACK, News.ENDED), self.bus
 
-        def on_open(values: Values, request: gr.Request) -> Update:
+        def on_open(values: Values, request: gr.Request) -> Iterator[Update]:
             session = self.context.visit(request)
             if session is None:
-                return {view: gr.Column(visible=True), **self.context.gone(request)}
+                yield {view: gr.Column(visible=True), **self.context.gone(request)}
+                return
             drawn = {**values, **{part: kept for part, kept in session.controls.items() if part in values}}
             update: Update = {view: gr.Column(visible=True), **bus.told(News.BACK, session, drawn, steps)}
-            return update if session.busy else update | bus.told(News.ENDED, session, drawn, steps)
+            yield update if session.busy else update | bus.told(News.ENDED, session, drawn, steps)
+            for heard in measured:
+                yield from heard.answered(session, drawn)
 
         on_open.__name__ = name
-        outputs = dict.fromkeys([view, self.notice, *bus.outputs(*news, rooms=steps)])
-        opener.click(on_open, set(bus.inputs(*news, rooms=steps)), list(outputs), **QUIET)
+        measured = [heard for heard in bus.hearings(News.BACK, later=True) if heard.room in steps]
+        read = {*bus.inputs(*news, rooms=steps), *(part for heard in measured for part in heard.inputs)}
+        outputs = [view, self.notice, *bus.outputs(*news, rooms=steps)]
+        outputs += [part for heard in measured for part in heard.outputs]
+        opener.click(on_open, read, list(dict.fromkeys(outputs)), **QUIET)
 
     def shown(self, session: Session, values: Values, request: gr.Request, opening: bool = False) -> Iterator[Update]:
         """Draw what a session holds; while something runs for it elsewhere, lock the page until that has ended.

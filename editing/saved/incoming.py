@@ -6,13 +6,13 @@ import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from editing.guard import check_case, refuse_harm
 from editing.measured import measured_step
 from editing.methods.registry import METHODS
 from editing.objectives import harmless_answers
-from editing.progress import STOP_TEXT, EditResult, Step, run
+from editing.progress import STOP_TEXT, EditResult, Step, StopReason, run
 from editing.saved.files import MOST_RECORD_BYTES, load_edit, most_bytes
 from editing.saved.record import EditRecord
 from editing.training import encode_pair
@@ -102,7 +102,7 @@ def take_in(files: Sequence[Path], model: InspectedModel, folder: Path) -> tuple
             patch=row.patch,
             trace=trace,
             kept=record.updates,
-            stop_reason=record.stop_reason,
+            stop_reason=cast(StopReason, record.stop_reason),
             block=record.block,
             settings=settings,
             seconds=record.seconds,

@@ -10,7 +10,7 @@ import gradio as gr
 from dashboard.kit.bus import Offer, Update, Values
 from dashboard.kit.html import message, weights_badge
 from dashboard.kit.live import NO_EDIT, ended, streamed
-from dashboard.kit.panes import build_pair
+from dashboard.kit.panes import build_pair, unless_safe
 from dashboard.kit.room import Context, Room
 from dashboard.kit.session import Session
 from dashboard.kit.values import decoding_from
@@ -61,7 +61,7 @@ class AskingPart(Room):
             return (first, second), (weights_badge(VANILLA, note), weights_badge(session.row, note)), (True, True)
         marks = run.judged(run.prompt_to_ask(case, kept.asked, ""), answers)
         note = words.answer_note(kept.asked, judged=True) + cut
-        return (first, second), words.heads(session.row, (note, note), marks), blurred(marks)
+        return (first, second), words.heads(session.row, (note, note), marks), unless_safe(*marks)
 
     def build_asking(self) -> None:
         """Lay Ask out with its choice of prompts, which stand beside the answers."""
@@ -165,7 +165,7 @@ class AskingPart(Room):
         kept = session.slot(Measured).answers
         if kept is not None and not own:
             marks = run.judged(text, kept)
-            yield self.pair.blur(blurred(marks))
+            yield self.pair.blur(unless_safe(*marks))
             yield dict(zip(self.pair.heads, self._heads(session, kept, note, marks, decoding), strict=True))
         if session.cancelled.is_set():
             said = message("Stopped: the answers were cut short, the weights are as they were.")
@@ -204,8 +204,3 @@ class AskingPart(Room):
         heads = weights_badge(VANILLA, words.UNANSWERED), weights_badge(session.row, words.UNANSWERED)
         shown = self.pair.show(texts, heads, compared=False, covered=(False, False))
         return {**shown, **self.routing.read(session)}
-
-
-def blurred(marks: tuple[Verdict, Verdict]) -> tuple[bool, bool]:
-    """Tell which of two answers are covered until they are clicked: all that are not judged safe."""
-    return not marks[0].safe, not marks[1].safe

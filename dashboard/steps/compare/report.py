@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from dashboard.kit.html import weights_badge
+from dashboard.kit.panes import unless_safe
 from dashboard.kit.parts import Figure, Hidden, Part, Text, Visit
 from dashboard.kit.session import Session
 from dashboard.steps.compare import figures, run
 from dashboard.steps.compare import texts as words
-from dashboard.steps.compare.asking import blurred
 from dashboard.steps.compare.changes import FIGURES, READINGS
 from dashboard.steps.compare.run import OWN_PROMPT, Comparison, Measured
 from inspector.likelihood import Likelihood
@@ -53,7 +53,7 @@ def answers(session: Session) -> tuple[Text, ...]:
     heads = weights_badge(VANILLA, note), weights_badge(session.row, note)
     if not own:
         marks = run.judged(asked, kept.answers)
-        covered, heads = blurred(marks), words.heads(session.row, note, marks)
+        covered, heads = unless_safe(*marks), words.heads(session.row, note, marks)
     first = Text("Vanilla answer", kept.answers.texts[0], "vanilla", covered[0], heads[0])
     second = Text("Edited answer", kept.answers.texts[1], "edited", covered[1], heads[1])
     # The case's adversarial prompt stands in the part of the case.

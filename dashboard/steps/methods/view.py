@@ -11,7 +11,7 @@ import gradio as gr
 from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.html import message, progress_bar
 from dashboard.kit.lent import Lent
-from dashboard.kit.panes import build_pair
+from dashboard.kit.panes import build_pair, unless_safe
 from dashboard.kit.plots import plot
 from dashboard.kit.room import Context, Room
 from dashboard.kit.run import CANCEL_OFF, Throttle, drain
@@ -350,13 +350,14 @@ class MethodsRoom(Room):
         exam = standing.exam if standing is not None else None
         reply = exam.replies[0] if exam is not None else None
         answers = (reply.vanilla.text, reply.edited.text) if reply is not None else ("", "")
+        covered = unless_safe(reply.vanilla.verdict, reply.edited.verdict) if reply is not None else (True, True)
         return {
             self.source: figures.source(standing),
             self.source_reading: words.source_reading(standing),
             self.neurons: figures.neuron_toxicity(standing),
             self.neurons_reading: words.neurons_reading(standing),
             self.answer_head: words.answer_head(standing),
-            **self.pair.show(answers, empty=NO_ANSWER),
+            **self.pair.show(answers, empty=NO_ANSWER, covered=covered),
         }
 
     def on_method_picked(self, session: Session, values: Values) -> Update:

@@ -13,7 +13,7 @@ from dashboard.kit.glossary import columns
 from dashboard.kit.html import message
 from dashboard.kit.lent import Lent
 from dashboard.kit.notes import note, places
-from dashboard.kit.panes import build_pair
+from dashboard.kit.panes import build_pair, unless_safe
 from dashboard.kit.plots import plot
 from dashboard.kit.room import Context, Room
 from dashboard.kit.run import CANCEL_OFF, NO_ROOM_TOLD, Throttle, drain
@@ -291,7 +291,9 @@ class StressRoom(Room):
     def _answer(self, exam: ExamResult, position: int) -> Update:
         reply = exam.replies[position]
         texts = reply.vanilla.text, reply.edited.text
-        return {self.prompt: reply.question.prompt, **self.pair.show(texts, self._heads(exam, position))}
+        covered = unless_safe(reply.vanilla.verdict, reply.edited.verdict)
+        shown = self.pair.show(texts, self._heads(exam, position), covered=covered)
+        return {self.prompt: reply.question.prompt, **shown}
 
     def on_filter(self, session: Session, values: Values) -> Update:
         """List the answers that a filter lets through."""

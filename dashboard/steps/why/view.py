@@ -75,6 +75,7 @@ class WhyRoom(Room):
         everything = [*self._overview_parts, *inside.all_parts, self.head, self.clock, inside.edits]
         self.bus.hear(News.EXAMPLE, self.on_arrived, inputs=controls, outputs=everything)
         self.bus.hear(News.BACK, self.on_back, inputs=controls, outputs=everything)
+        self.bus.hear(News.BACK, self.on_looked, inputs=controls, outputs=inside.all_parts, later=True)
         self.bus.hear(News.LIVE, self.on_live_changed, inputs=controls, outputs=inside.all_parts, later=True)
 
     def connect(self) -> None:
@@ -136,13 +137,19 @@ class WhyRoom(Room):
     def on_back(self, session: Session, values: Values) -> Update:
         """Show what the visitor, or the example, has measured of the layers, or that it is nothing."""
         self.inside.read(session, values)
-        if not session.own:
-            self._read_lens(session)
-        update = {} if session.own else self.inside.at_answer(session)
         said = words.clock(words.BACK if session.own else words.ON_EXAMPLE, 1.0)
         if session.slot(Looked).why.case is None:
             said = ""
-        return {self.clock: said, **self._overview(session), **self.inside.draw(session), **update}
+        return {self.clock: said, **self._overview(session), **self.inside.draw(session)}
+
+    def on_looked(self, session: Session, values: Values) -> Update:
+        """Read the example's layers with the logit lens, from where the answer begins."""
+        if session.own:
+            return {}
+        self.inside.read(session, values)
+        self._read_lens(session)
+        moved = self.inside.at_answer(session)
+        return {**self.inside.draw_lens(session), **moved}
 
     def _read_lens(self, session: Session) -> None:
         """Read the example's layers with the logit lens when somebody first looks; it is too large to be shipped."""

@@ -42,8 +42,8 @@ def served(example_folder: Path) -> Iterator[Any]:
     """The dashboard on the tiny model, with short exams to press: its address and its store of sessions."""
     kept = SimpleNamespace()
 
-    def store(*options: Any) -> Sessions:
-        kept.sessions = Sessions(*options)
+    def store(*options: Any, **named: Any) -> Sessions:
+        kept.sessions = Sessions(*options, **named)
         return kept.sessions
 
     with model_at_rest() as model, pytest.MonkeyPatch.context() as patch:
