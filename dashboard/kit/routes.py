@@ -235,7 +235,7 @@ def _bounded(scope: Any, receive: Any, most: int) -> Any:
 
 
 async def _whole(receive: Any) -> bytes:
-    parts = []
+    parts: list[bytes] = []
     while True:
         message = await receive()
         if message["type"] != "http.request":  # the client has gone
