@@ -38,8 +38,8 @@ class Judges:
 
     def of(
         self, name: str | None, cancelled: Callable[[], bool] = lambda: False, said: Any = None
-    ) -> Generator[Elsewhere, None, Judge | None]:
-        """Return a judge, waiting until it is loaded; whoever stands in line behind goes first meanwhile.
+    ) -> Generator[Any, None, Judge | None]:
+        """Return a judge, yielding :class:`Elsewhere` until it is loaded: whoever stands in line behind goes first.
 
         Args:
             cancelled: Whether to wait no longer: what is being fetched is kept for the next one who asks.
