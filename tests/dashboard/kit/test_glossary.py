@@ -7,10 +7,11 @@ from collections import Counter
 
 import gradio as gr
 import pytest
-from dashboard_helpers import Page, seen
+from dashboard_helpers import Page, Visitor, seen
 
 from dashboard import heading
 from dashboard.kit import glossary
+from dashboard.page import LATER
 from dashboard.steps.methods.state import Compared
 from dashboard.steps.methods.texts import HEADERS as METHOD_HEADERS
 from dashboard.steps.methods.texts import all_scores
@@ -32,10 +33,15 @@ def heads_of(html: str) -> list[str]:
 
 def test_every_column_head_of_the_page_is_a_term(page: Page):
     plain, tables = [], 0
+    visitor = Visitor(page, "heads")
+    for view in LATER:
+        visitor.open(view)
+    drawn = {getattr(page.parts, name): value for name, value in visitor.screen.items()}
     for block in page.app.blocks.values():
         if isinstance(block, gr.HTML):
-            tables += len(HEAD.findall(str(block.value)))
-            plain += heads_of(str(block.value))
+            html = str(drawn.get(block, block.value))
+            tables += len(HEAD.findall(html))
+            plain += heads_of(html)
         if isinstance(block, gr.Dataframe):
             tables += 1
             plain += [head for head in block.headers or [] if glossary.known(head) is None]
