@@ -102,7 +102,7 @@ def take_in(files: Sequence[Path], model: InspectedModel, folder: Path) -> tuple
             patch=row.patch,
             trace=trace,
             kept=record.updates,
-            stop_reason=record.stop_reason,
+            stop_reason=record.stop_reason,  # type: ignore[arg-type]
             block=record.block,
             settings=settings,
             seconds=record.seconds,
