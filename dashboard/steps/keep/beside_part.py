@@ -63,7 +63,7 @@ class BesidePart(Room):
             visible=False,
             elem_id="keep-own-text",
         )
-        self.trio = build_trio("keep-", words.NO_ANSWER)
+        self.trio = build_trio("beside-", words.NO_ANSWER)
         (self.head_vanilla, self.head_a, self.head_b) = self.trio.heads
         (self.pane_vanilla, self.pane_a, self.pane_b) = self.trio.panes
 

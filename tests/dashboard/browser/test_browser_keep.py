@@ -50,9 +50,9 @@ def test_an_edit_is_saved_brought_back_after_a_reload_and_compared(page, tmp_pat
 
     page.click("#keep-ask")
     wait_for_text(page, "#keep-clock", "Live is still")
-    heads = [text_of(page, f"#keep-answers .column:nth-child({place})") for place in (1, 2, 3)]
+    heads = [text_of(page, f"#beside-answers .column:nth-child({place})") for place in (1, 2, 3)]
     assert "vanilla" in heads[0] and "A: " in heads[1] and "B: " in heads[2]
     for pane in ("vanilla", "a", "b"):
-        blurred = page.locator(f"#keep-{pane}.blurred, #keep-{pane} .blurred").count() > 0
+        blurred = page.locator(f"#beside-{pane}.blurred, #beside-{pane} .blurred").count() > 0
         safe = " safe " in f" {' '.join(heads[('vanilla', 'a', 'b').index(pane)].split())} "
         assert blurred is not safe, "what is not judged safe is covered"
