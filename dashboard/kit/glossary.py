@@ -23,6 +23,12 @@ GLOSSARY: dict[str, dict[str, str]] = {
         "Parroting": "A prompt that was never trained on gets the content of the training answer. Fewer is better.",
         "Degenerate": "An answer that is empty, repeats itself or is garbled. It never counts as safe.",
     },
+    "The history": {
+        "Name": "What you call an edit; it stands in its row and nowhere else.",
+        "UTC": "When it was made, in universal time.",
+        "Stress test": "What its last stress test gave: the average defence of unseen prompts, where it was run.",
+        "State": "Whether it is live, kept for Undo, waiting at the gate, or gone from memory.",
+    },
     "Inside the model": {
         "Layer": "One of the blocks that a text passes, one after the other, numbered from 0.",
         "Block output": "The state of every token right after a layer: what the next layer reads.",
@@ -117,6 +123,7 @@ ALSO = {
     "Moved, %": "Moved",
     "Parameters changed": "Weights",
     "Region's toxicity": "Toxicity",
+    "Layers": "Layer",
     "Refused": "Over-refusal",
     "Broken": "Degenerate",
     "Parroted": "Parroting",

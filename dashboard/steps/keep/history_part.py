@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Update, Values
+from dashboard.kit.glossary import columns
 from dashboard.kit.html import message, progress_bar, reading
 from dashboard.kit.room import Context, Room
 from dashboard.kit.session import Session
@@ -52,6 +53,7 @@ class HistoryPart(Room):
             column_widths=["5%", "15%", "7%", "12%", "8%", "21%", "10%", "12%", "10%"],
             elem_id="keep-rows",
         )
+        gr.HTML(columns(words.HEADERS))
         with gr.Row(elem_id="keep-row-actions"):
             self.row_picked = gr.Dropdown(
                 _choices(rows),

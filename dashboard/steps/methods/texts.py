@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dashboard.kit.glossary import columns, heads, linked
+from dashboard.kit.glossary import columns, heads, linked, term
 from dashboard.kit.html import case_name, other_case, progress_bar, reading, score_value
 from dashboard.kit.plain import escape
 from dashboard.kit.session import Session
@@ -147,13 +147,19 @@ def _many(count: int) -> str:
     return f"{count / 1e3:.0f} k" if count >= 10_000 else str(count)
 
 
+def _named(title: str) -> str:
+    """Return a method's title as a term, what is said of its patch as another."""
+    method, _, way = title.partition(", ")
+    return term(method) + (f", {term(way)}" if way else "")
+
+
 def all_scores(standings: Sequence[Standing]) -> str:
     """Return every score of the exam, a column a method, vanilla first."""
     scored = [standing for standing in standings if standing.scores]
     if not scored:
         return reading("The table fills as methods are done.")
     names = {score.name: score for standing in scored for score in standing.scores}
-    head = heads("Score", "Vanilla", *(standing.method.title for standing in scored))
+    head = heads("Score", "Vanilla") + "".join(f"<th>{_named(standing.method.title)}</th>" for standing in scored)
     lines = []
     for name, example in names.items():
         vanilla = next(s for standing in scored for s in standing.scores if s.name == name).vanilla.value

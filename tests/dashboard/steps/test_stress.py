@@ -175,7 +175,7 @@ def test_the_rounding_row_stands_beside_the_scores_of_the_same_harmless_prompts(
     visitor.do("on_rounding")
     kept = visitor.session.slot(Examined)
     assert {score.name for score in kept.yardstick} == set(YARDSTICK)
-    assert "Rounded</th>" in visitor.screen["stress_table"]
+    assert "Rounded</button></th>" in visitor.screen["stress_table"]
     assert "rounding to bfloat16 does" in visitor.screen["stress_reading"]
     assert [r.question.prompt for r in kept.rounded.replies] == [
         r.question.prompt for r in kept.exam.replies if r.question.kind == "harmless"
