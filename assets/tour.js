@@ -12,7 +12,7 @@
     { at: ["#answers", "#vanilla"], title: "Before and after",
       text: "Both weights answer the same prompt, side by side. Strength scales the edit, Undo takes it away exactly. Unsafe text stays covered until you click it." },
     { at: ["nav.views"], title: "More views of the same case",
-      text: "Score the edit, ask why this layer, compare methods, read ten questions. Words with dots under them tell their meaning; ? has the help." },
+      text: "Score the edit, ask why this layer, compare methods, keep the edit and a report of the visit, read ten questions. Words with dots under them tell their meaning; ? has the help." },
   ];
   const SEEN = "dinm-inspector-tour";
   const find = (selector) => document.querySelector(selector);

@@ -76,7 +76,9 @@ HELP_OF = {
     "stress": ("asks the edit prompts that it has never seen, harmless ones too, and scores both weights.",),
     "why": ("asks every way to choose a layer, tries all layers, and looks inside the picked one.",),
     "methods": ("runs DINM and others on the same case, in one table and one plane.",),
-    "keep": ("saves the live edit as a file, takes one in, and compares the edits of your visit.",),
+    "keep": (
+        "saves the live edit as a file, takes one in, compares the edits of your visit, and writes a report of it.",
+    ),
     "questions": ("what readers of the paper ask, each answered by your own case or by a committed measurement.",),
 }
 """What the help says of each view: the steps of the operation, one sentence for each of the others."""

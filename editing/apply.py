@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def _apply(chosen: argparse.Namespace, loader: Loader) -> int:
     if not word.passed and not by_hand:
         tell(told)
         return 1
+    record = replace(record, gate=replace(word, overridden=not word.passed).record())
     decoding = Decoding(max_new_tokens=chosen.max_new_tokens)
     for text in chosen.ask:
         prompt = encode(model, text, None, row.patch.format, room=decoding.max_new_tokens).prompt

@@ -21,6 +21,7 @@ import pytest
 import torch
 from dashboard_helpers import SHORT_GATE, free_port, model_at_rest, short_examples, tiny_model
 
+import app
 from dashboard.example.make import make_example
 from dashboard.page import build_app, launch_options
 from dashboard.steps.operate import gating
@@ -38,6 +39,13 @@ ADDRESS = "http://127.0.0.1:7860"
 def blocks(text: str, language: str) -> list[str]:
     """Return the fenced blocks of a language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def variables(text: str) -> dict[str, str]:
+    """Return the variables of the environment that stand before this project's programs."""
+    lines = [shlex.split(line, comments=True) for block in blocks(text, "sh") for line in block.splitlines()]
+    words = [word for line in lines for word in line if re.match(r"[A-Z_]+=", word)]
+    return dict(word.split("=", 1) for word in words)
 
 
 def commands(text: str) -> list[list[str]]:
@@ -194,3 +202,12 @@ def test_the_lines_of_curl_run_and_the_cookie_names_one_visitor(page):
     assert ended.returncode == 0 and "event: error" not in ended.stdout, ended.stdout + ended.stderr
     assert ended.stdout.count("event: complete") == 2 and '"per_token"' in ended.stdout
     assert '"weights": "DINM' in ended.stdout, "the status is that of a visitor who starts with the example"
+
+
+def test_the_options_of_the_space_in_the_readme_let_it_start(monkeypatch):
+    """A Space listens on every address, so its options have to say that others may come in."""
+    monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")
+    served: list[Any] = []
+    monkeypatch.setattr(app, "serve", lambda chosen, *_: served.append(chosen) or 0)
+    monkeypatch.setenv("INSPECTOR_OPTIONS", variables(README)["INSPECTOR_OPTIONS"])
+    assert app.main([]) == 0 and served[0].read_only

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from html import escape
 
+from dashboard.kit.plain import escape
 from editing.methods.registry import METHODS
 
 GLOSSARY: dict[str, dict[str, str]] = {

@@ -12,7 +12,6 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any
 from urllib.parse import urlencode
 
@@ -21,6 +20,7 @@ import gradio as gr
 from dashboard.kit.bus import Update, Values
 from dashboard.kit.controls import remember
 from dashboard.kit.html import reading
+from dashboard.kit.plain import escape
 from dashboard.kit.room import Context, Room
 from dashboard.kit.run import QUIET, shown_to_user
 from dashboard.kit.session import Session

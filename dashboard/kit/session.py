@@ -196,7 +196,7 @@ class Session:
             note("refused", why="stored")
             raise CaseError(
                 f"Your edits and results take {self.bytes / 2**20:,.0f} MiB, {self.limits.stored / 2**20:,.0f} MiB are "
-                "allowed here. Press Undo until enough is free."
+                "allowed here. Press Undo, or delete rows in Keep, until enough is free."
             )
 
     def new_folder(self, kind: str = "stress test") -> Path:

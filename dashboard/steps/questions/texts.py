@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from html import escape
 
+from dashboard.kit.plain import escape
 from dashboard.steps.questions import editing, judging, locating
 from dashboard.steps.questions.panel import Held, Panel, Part
 

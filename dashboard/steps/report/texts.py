@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from dashboard.kit.html import reading
+from dashboard.kit.plain import escape
 from dashboard.kit.session import Session
 from dashboard.steps.report.run import Written
 
