@@ -105,5 +105,9 @@ DEFECT = (
 
 def stop_line(error: Exception) -> str:
     """Return what a clock says of a run that an error has ended."""
-    said = error.user_message() if isinstance(error, InspectorError) else "an error; see the server's log."
+    said = (
+        error.user_message()
+        if isinstance(error, InspectorError)
+        else "an error of this program; the message beside has its number."
+    )
     return f"Stopped: {said}"

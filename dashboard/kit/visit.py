@@ -11,7 +11,7 @@ import gradio as gr
 from dashboard.kit.bus import News, Update, Values
 from dashboard.kit.html import reading
 from dashboard.kit.room import Context, Room
-from dashboard.kit.run import QUIET
+from dashboard.kit.run import QUIET, shown_to_user
 from dashboard.kit.session import Session
 
 WAKING = """
@@ -71,28 +71,31 @@ class Visit(Room):
         outputs = list(dict.fromkeys([self.notice, *self.context.controls, *self.bus.outputs(*news)]))
 
         def on_arrival(_values: Values, request: gr.Request) -> Any:
-            session = self.context.arrive(request)
-            if session.own or session.controls:
-                return {self.turn: time.monotonic()}
-            said, session.said = session.said, ""
-            return {self.notice: reading(said, "warn")} if said else gr.skip()
+            with shown_to_user():
+                session = self.context.arrive(request)
+                if session.own or session.controls:
+                    return {self.turn: time.monotonic()}
+                said, session.said = session.said, ""
+                return {self.notice: reading(said, "warn")} if said else gr.skip()
 
         def on_return(values: Values, request: gr.Request) -> Iterator[Any]:
-            session = self.context.arrive(request)
-            yield from self.shown(session, values, request, opening=True)
-            said, session.said = session.said, ""
-            if said:
-                yield {self.notice: reading(said, "warn")}
+            with shown_to_user():
+                session = self.context.arrive(request)
+                yield from self.shown(session, values, request, opening=True)
+                said, session.said = session.said, ""
+                if said:
+                    yield {self.notice: reading(said, "warn")}
 
         def on_waking(values: Values, request: gr.Request) -> Iterator[Any]:
-            session = self.context.visit(request)
-            if session is None:
-                yield self.context.gone(request)
-            elif session.emptied or self.context.sessions.is_stale(request.session_hash or "", session):
-                session.emptied = False
-                yield from self.shown(session, values, request)
-            else:
-                yield gr.skip()
+            with shown_to_user():
+                session = self.context.visit(request)
+                if session is None:
+                    yield self.context.gone(request)
+                elif session.emptied or self.context.sessions.is_stale(request.session_hash or "", session):
+                    session.emptied = False
+                    yield from self.shown(session, values, request)
+                else:
+                    yield gr.skip()
 
         arrived = app.load(on_arrival, {self.turn}, [self.turn, self.notice], **QUIET)
         self.turn.change(on_return, inputs, outputs, **QUIET)
@@ -116,10 +119,16 @@ class Visit(Room):
                 yield {view: gr.Column(visible=True), **self.context.gone(request)}
                 return
             drawn = {**values, **{part: kept for part, kept in session.controls.items() if part in values}}
-            update: Update = {view: gr.Column(visible=True), **bus.told(News.BACK, session, drawn, steps)}
-            yield update if session.busy else update | bus.told(News.ENDED, session, drawn, steps)
-            for heard in measured:
-                yield from heard.answered(session, drawn)
+            shown: Update = {view: gr.Column(visible=True)}
+            with shown_to_user():
+                try:
+                    update = shown | bus.told(News.BACK, session, drawn, steps)
+                    yield update if session.busy else update | bus.told(News.ENDED, session, drawn, steps)
+                except Exception:  # an empty view in which one can press is more than a page that waits for it
+                    yield shown
+                    raise
+                for heard in measured:
+                    yield from heard.answered(session, drawn)
 
         on_open.__name__ = name
         measured = [heard for heard in bus.hearings(News.BACK, later=True) if heard.room in steps]
