@@ -16,7 +16,7 @@ from dashboard import heading
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 ARTIFACTS = Path(__file__).resolve().parents[1] / "test-artifacts"
-WAIT = 240_000
+WAIT = 120_000
 SIZE = {"width": 1280, "height": 900}
 MARKS = [
     pytest.mark.browser,
