@@ -23,6 +23,7 @@ from dashboard.kit.links import KEEP, Links
 from dashboard.kit.live import LiveBadge
 from dashboard.kit.room import Context, Room
 from dashboard.kit.routes import Guard
+from dashboard.kit.uploads import PIECES, watch
 from dashboard.kit.visit import Visit
 from dashboard.kit.visitors import GRACE, MOST_BYTES, Sessions
 from dashboard.steps.case.view import CaseRoom
@@ -98,7 +99,9 @@ def build_app(
     app.guard = Guard(sessions, sessions.limits)
     app.line = house.context.line
     sessions.forget = Copies(app).forget
+    sessions.tidy = PIECES.sweep
     keep_little()
+    watch()
     shown.give_way = house.context.line.give_way
     shown.start()
     sessions.sweep_in_background()
