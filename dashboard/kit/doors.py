@@ -112,6 +112,8 @@ class Doors:
         async def with_key(message: Any) -> None:
             nonlocal begun
             begun = True
+            if message["type"] == "http.response.start":
+                guard.answered(scope, message["status"])
             if wants_page and message["type"] == "http.response.start" and _is_page(message):
                 cookie = _cookie(scope, headers.get(b"cookie", ""))
                 message = {**message, "headers": [*message["headers"], (b"set-cookie", cookie.encode())]}

@@ -23,7 +23,7 @@ POSTED = 2**20
 UPLOADED = 4
 """Files of the largest size that all that visitors have sent may take together."""
 GUESSES, WITHIN = 10, 300.0
-"""Passwords that one address may try in so many seconds."""
+"""Wrong passwords that one address may send in so many seconds."""
 ADDRESSES = 10_000
 
 PAGE = frozenset(
@@ -38,6 +38,7 @@ READ = frozenset(
 """What is read of the interface for programs and pages."""
 READ_BELOW = ("heartbeat/", "call/", "file=")
 POST = frozenset(("queue/join", "cancel", "reset"))
+LOGIN = "/login"
 HEALTH = "/health"
 """Answers 200 while the page is open; while the model is loaded the waiting page answers 503 here as everywhere."""
 FILE = "gradio.FileData"
@@ -58,7 +59,7 @@ NO_EVENT = "This is no event."
 FETCHES = "This page fetches nothing from other addresses. Send the file itself."
 TOO_LARGE = "That is more than this page takes."
 FULL = "The room for files that visitors send is full. Try again later."
-TOO_OFTEN = "Too many passwords were tried. Try again in some minutes."
+TOO_OFTEN = "Too many wrong passwords were tried. Try again in some minutes."
 
 
 class Refused(Exception):
@@ -177,8 +178,8 @@ class Guard:
             self._check_page(_page_asked(scope, path), key)
             _check_file(path, scope["app"].uploaded_file_dir)
             return receive
-        if path.rstrip("/") == "/login":
-            self._guess((scope.get("client") or ("",))[0])
+        if path.rstrip("/") == LOGIN:
+            self._guess(_client(scope))
         if path.rstrip("/").endswith(f"{API}{FILES_POST}"):
             # On a thread: each file's size is asked of the disk, and the loop serves everyone.
             await anyio.to_thread.run_sync(self._check_room, list(app.upload_file_set))
@@ -201,6 +202,18 @@ class Guard:
 
         return again
 
+    def answered(self, scope: Any, status: int) -> None:
+        """Hear how a request was answered: a password that was right was no guess.
+
+        Args:
+            status: HTTP's.
+        """
+        if status < 400 and scope["method"] == "POST" and path_of(scope).rstrip("/") == LOGIN:
+            with self._lock:
+                times = self._guesses.get(_client(scope))
+                if times:
+                    times.pop()
+
     def _check_page(self, page: Any, key: str) -> None:
         if not isinstance(page, str) or self.sessions is None:
             return
@@ -221,6 +234,10 @@ class Guard:
             times.append(now)
             while len(self._guesses) > ADDRESSES:
                 self._guesses.popitem(last=False)
+
+
+def _client(scope: Any) -> str:
+    return (scope.get("client") or ("",))[0]
 
 
 def guard_of(server: Any) -> Guard:

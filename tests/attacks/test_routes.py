@@ -15,8 +15,11 @@ import gradio as gr
 import httpx
 import pytest
 from attack_helpers import HTML, call, opened, press, serve
+from dashboard_helpers import free_port
+from starlette.middleware import Middleware
 
 from dashboard.kit import routes
+from dashboard.kit.doors import Doors
 from dashboard.kit.limits import DEMO
 from dashboard.kit.routes import GUESSES, POSTED, UPLOADED, Guard, Refused, check_route
 from dashboard.kit.uploads import PIECES, taken
@@ -235,9 +238,36 @@ def test_passwords_cannot_be_tried_without_end():
     guard = Guard()
     for _ in range(GUESSES):
         guard._guess("1.2.3.4")
-    with pytest.raises(Refused, match="Too many passwords"):
+    with pytest.raises(Refused, match="Too many wrong passwords"):
         guard._guess("1.2.3.4")
     guard._guess("5.6.7.8")
+
+
+def test_a_password_that_is_right_is_no_guess():
+    with gr.Blocks() as page:
+        gr.Textbox()
+    page.launch(
+        prevent_thread_lock=True,
+        quiet=True,
+        server_port=free_port(),
+        auth=("ann", "right"),
+        app_kwargs={"middleware": [Middleware(Doors)]},
+    )
+    try:
+        with httpx.Client(base_url=page.local_url, timeout=60) as web:
+
+            def tried(password: str) -> int:
+                return web.post("/login", data={"username": "ann", "password": password}).status_code
+
+            assert {tried("right") for _ in range(GUESSES + 2)} == {200}
+            assert [tried("wrong"), tried("right"), *(tried("wrong") for _ in range(GUESSES - 1))] == [
+                400,
+                200,
+                *[400] * (GUESSES - 1),
+            ], "one that is right forgives none that was wrong"
+            assert tried("right") == tried("wrong") == 429
+    finally:
+        page.close(verbose=False)
 
 
 def test_a_private_endpoint_is_not_found_by_a_strange_spelling(web):
