@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import gradio as gr
@@ -28,6 +28,8 @@ from editing.memory import memory_told
 from editing.trial_edits import Layers
 from inspector.errors import CaseError
 from inspector.model import Detector, InspectedModel
+
+One = TypeVar("One")
 
 RUNNING = "Something is still running for you. Wait for it, or press Cancel."
 LEFT_LINE = "Cancelled while it waited in line; nothing was changed."
@@ -71,11 +73,23 @@ class Context:
         self.controls: dict[Any, None] = {}
         self.carried: dict[Any, bool] = {}
         self.links = Links()
+        self._ones: dict[type, Any] = {}
         self._passing: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
         self.detector: Detector | None = None
         self.layers: Layers | None = None
         if calibration is not None:
             self.calibrated(calibration)
+
+    def one(self, kind: type[One], make: Callable[[], One]) -> One:
+        """Return what the page has one of for all, for example a step's store of what is costly to load.
+
+        Args:
+            kind: The step's own class of it.
+            make: Makes it on first sight.
+        """
+        if kind not in self._ones:
+            self._ones[kind] = make()
+        return self._ones[kind]
 
     def calibrated(self, made: Calibration) -> None:
         """Use what was learnt about the model from now on."""
