@@ -9,6 +9,8 @@ COPY --chown=inspector . .
 USER inspector
 ENV DINM_INSPECTOR_CACHE=/cache HF_HOME=/cache/hub PYTHONUNBUFFERED=1 OMP_NUM_THREADS=2
 RUN python -m inspector.model.embedded > /dev/null
+# Behind a proxy give FORWARDED_ALLOW_IPS, the proxy's address as the container sees it, or all visitors count as one
+# address (OPERATING.md).
 EXPOSE 7860 9464
 HEALTHCHECK --start-period=120s CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:7860/health')"]
 # Without a login or --public it refuses to start: give DINM_INSPECTOR_AUTH, or add --public to the command.

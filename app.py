@@ -309,6 +309,7 @@ def load_page(
         with no_interrupt_missed():
             from dashboard.page import build_app, launch_options
 
+        limits = public.limits_of(chosen, chosen.asks_login)
         app = build_app(
             model,
             read_only=chosen.read_only,
@@ -318,10 +319,10 @@ def load_page(
             most_bytes=1e9 * chosen.session_memory,
             links_for=3600 * chosen.links_for,
             ledger=chosen.ledger,
-            limits=public.limits_of(chosen, chosen.asks_login),
+            limits=limits,
         )
         opening.say("Opening the page", 0.95)
-        return app, launch_options(model, chosen.read_only, chosen.mcp)
+        return app, launch_options(model, chosen.read_only, chosen.mcp, limits)
     except InspectorError as error:
         print(f"Error: {error.user_message()}", file=sys.stderr)
         opening.fail(error.user_message())

@@ -31,7 +31,7 @@ from dashboard.steps.methods.run import load_method as load
 from dashboard.steps.operate import gating
 from dashboard.steps.operate import run as operating
 from dashboard.steps.stress import run as stress
-from dashboard.steps.stress.judging import Judges
+from dashboard.steps.stress.judging import judges_of
 from dashboard.steps.why import run as why
 from dashboard.steps.why.state import Looked
 from editing import preset
@@ -46,7 +46,7 @@ from inspector.safeedit.records import reply_record
 
 def connect(context: Context) -> None:
     """Register the named endpoints; each one's docstring is its help."""
-    model, judges = context.model, Judges(context.read_only, context.limits)
+    model, judges = context.model, judges_of(context)
 
     def texts(question: str, template: str, safe: str, unsafe: str, suffix: str, chat: bool) -> Texts:
         context.limits.require_short(question, template, suffix, safe, unsafe)

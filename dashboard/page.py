@@ -23,12 +23,13 @@ from dashboard.kit.links import KEEP, Links
 from dashboard.kit.live import LiveBadge
 from dashboard.kit.room import Context, Room
 from dashboard.kit.routes import Guard
+from dashboard.kit.uploads import PIECES, watch
 from dashboard.kit.visit import Visit
 from dashboard.kit.visitors import GRACE, MOST_BYTES, Sessions
 from dashboard.steps.case.view import CaseRoom
 from dashboard.steps.compare.asking import LONGEST_ANSWER
 from dashboard.steps.compare.view import CompareRoom
-from dashboard.steps.keep.incoming_part import largest_upload
+from dashboard.steps.keep.saving import largest_upload
 from dashboard.steps.keep.view import KeepRoom
 from dashboard.steps.locate.view import LocateRoom
 from dashboard.steps.methods.view import MethodsRoom
@@ -98,7 +99,9 @@ def build_app(
     app.guard = Guard(sessions, sessions.limits)
     app.line = house.context.line
     sessions.forget = Copies(app).forget
+    sessions.tidy = PIECES.sweep
     keep_little()
+    watch()
     shown.give_way = house.context.line.give_way
     shown.start()
     sessions.sweep_in_background()
@@ -265,13 +268,16 @@ def _hear_of_lost_pages(app: gr.Blocks, sessions: Sessions) -> None:
     app.unload(leave)
 
 
-def launch_options(model: InspectedModel | None = None, read_only: bool = False, mcp: bool = False) -> dict[str, Any]:
+def launch_options(
+    model: InspectedModel | None = None, read_only: bool = False, mcp: bool = False, limits: Limits | None = None
+) -> dict[str, Any]:
     """Return what ``launch`` needs for this page's looks and for keeping prompts private.
 
     Args:
-        model: Bounds what a browser may send: the largest edit of it.
+        model: Bounds what a browser may send: the largest edit of it, if the limits allow as much.
         read_only: Nothing is taken in.
         mcp: Also serve the tools that only read (:mod:`dashboard.endpoints.tools`).
+        limits: What one visitor may ask: those that the page was built with.
 
     Raises:
         CaseError: There is no package for that.
@@ -292,7 +298,7 @@ def launch_options(model: InspectedModel | None = None, read_only: bool = False,
         "show_error": False,
         "max_threads": 200,
         "state_session_capacity": COPIES,
-        "max_file_size": None if model is None else largest_upload(model, read_only),
+        "max_file_size": None if model is None else largest_upload(model, limits or Limits(), read_only),
         "app_kwargs": {"middleware": [Middleware(Doors), Middleware(EarlyHeading)]},
     }
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+import uvicorn
 
 import app
 from dashboard import public
@@ -76,6 +78,29 @@ def test_the_numbers_in_the_page_s_table_are_those_of_the_code():
             assert said.startswith("any number" if value is None else f"{value // unit:,}"), option
     assert f"read-only {DEMO.prompts}" in rows["max-prompts"] and (SHARED_BY, HOUR) == (10, 3600)
     assert "ten times as many from one address" in rows["runs-an-hour"] and (GUESSES, WITHIN) == (10, 300)
+
+
+@pytest.mark.parametrize("named", ["172.17.0.1", "*"], ids=["the bridge of containers", "all"])
+def test_the_variable_that_names_the_proxy_is_said_for_containers_and_spaces_and_does_what_is_said(monkeypatch, named):
+    for section in ("Behind a proxy with TLS", "In a container", "As a Space"):
+        assert "FORWARDED_ALLOW_IPS" in PAGE.partition(f"## {section}\n")[2].partition("\n## ")[0], section
+    assert "FORWARDED_ALLOW_IPS" in DOCKER
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", named)
+    seen: list[tuple[str, str]] = []
+
+    async def page(scope, receive, send) -> None:
+        seen.append((scope["client"][0], scope["scheme"]))
+
+    config = uvicorn.Config(app=page, log_config=None)
+    config.load()
+    said = [(b"x-forwarded-for", b"9.9.9.9, 5.6.7.8"), (b"x-forwarded-proto", b"https")]
+    for client in ("172.17.0.1", "172.17.0.9"):
+        scope = {"type": "http", "client": (client, 1), "scheme": "http", "headers": said}
+        asyncio.run(config.loaded_app(scope, None, None))
+    if named == "*":
+        assert seen == [("9.9.9.9", "https")] * 2, "the first one is believed, whoever wrote it"
+    else:
+        assert seen == [("5.6.7.8", "https"), ("172.17.0.9", "http")]
 
 
 def test_every_number_for_prometheus_that_the_page_names_is_there():

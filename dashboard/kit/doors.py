@@ -27,8 +27,8 @@ AGAIN = ".again"
 """Ends the key of a browser that had one of an earlier start."""
 KEEP = 7 * 24 * 3600
 """Seconds for which a browser keeps its key; the server forgets what belongs to it long before."""
-TOOL_HEADER = ("x-gradio-user", "mcp")
-"""Marks what the program's own server of tools asks for."""
+TOOL_HEADER = ("x-dinm-tool", secrets.token_urlsafe(24))
+"""Marks what the program's own server of tools asks for; nobody outside this process knows the value."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _KEY = re.compile(rf"[0-9a-f]{{8}}\.[A-Za-z0-9_-]{{32}}(?:{re.escape(AGAIN)})?")
 
@@ -63,7 +63,8 @@ def address_of(request: Any) -> str | None:
 def is_tool(request: Any) -> bool:
     """Tell whether a tool asks: it is nobody's in particular, so it gets a session that nobody else has."""
     asked = getattr(request, "request", None)
-    return getattr(asked, "headers", {}).get(TOOL_HEADER[0]) == TOOL_HEADER[1]
+    said = getattr(asked, "headers", {}).get(TOOL_HEADER[0], "")
+    return secrets.compare_digest(said.encode(), TOOL_HEADER[1].encode())
 
 
 def is_from_before(key: str) -> bool:
@@ -111,6 +112,8 @@ class Doors:
         async def with_key(message: Any) -> None:
             nonlocal begun
             begun = True
+            if message["type"] == "http.response.start":
+                guard.answered(scope, message["status"])
             if wants_page and message["type"] == "http.response.start" and _is_page(message):
                 cookie = _cookie(scope, headers.get(b"cookie", ""))
                 message = {**message, "headers": [*message["headers"], (b"set-cookie", cookie.encode())]}

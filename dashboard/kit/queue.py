@@ -68,7 +68,7 @@ class Elsewhere:
 @dataclass(eq=False)
 class _Run:
     """One run in line: its kind, seconds that it has had in all and in this turn, since when it makes no step, whether
-    it has begun, when it came, and how long it waited for its first turn."""
+    it has begun, when it came, and how long it waited: for its first turn, or until it left without one."""
 
     kind: str
     spent: float = 0.0
@@ -148,8 +148,10 @@ class Line:
             outcome = "left"
             raise
         finally:
-            run.close()
-            self._leave(mine, finished)
+            try:
+                run.close()
+            finally:
+                self._leave(mine, finished)
             note("run", kind=kind, outcome=outcome, waited=round(mine.waited, 3), seconds=round(mine.spent, 3))
 
     def give_way(self, longest: float = 30.0) -> None:
@@ -175,6 +177,8 @@ class Line:
 
     def _leave(self, mine: _Run, finished: bool) -> None:
         with self._changed:
+            if not mine.begun:
+                mine.waited = time.monotonic() - mine.joined
             self._runs.remove(mine)
             self._head_rests()
             if finished:

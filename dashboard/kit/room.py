@@ -7,7 +7,8 @@ import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import gradio as gr
 
@@ -27,6 +28,8 @@ from editing.memory import memory_told
 from editing.trial_edits import Layers
 from inspector.errors import CaseError
 from inspector.model import Detector, InspectedModel
+
+One = TypeVar("One")
 
 RUNNING = "Something is still running for you. Wait for it, or press Cancel."
 LEFT_LINE = "Cancelled while it waited in line; nothing was changed."
@@ -70,10 +73,23 @@ class Context:
         self.controls: dict[Any, None] = {}
         self.carried: dict[Any, bool] = {}
         self.links = Links()
+        self._ones: dict[type, Any] = {}
+        self._passing: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
         self.detector: Detector | None = None
         self.layers: Layers | None = None
         if calibration is not None:
             self.calibrated(calibration)
+
+    def one(self, kind: type[One], make: Callable[[], One]) -> One:
+        """Return what the page has one of for all, for example a step's store of what is costly to load.
+
+        Args:
+            kind: The step's own class of it.
+            make: Makes it on first sight.
+        """
+        if kind not in self._ones:
+            self._ones[kind] = make()
+        return self._ones[kind]
 
     def calibrated(self, made: Calibration) -> None:
         """Use what was learnt about the model from now on."""
@@ -82,7 +98,7 @@ class Context:
     def session(self, request: gr.Request | None) -> Session:
         """Return the session of whoever asks, which starts with the example; a tool's is empty and not kept."""
         if is_tool(request):
-            return Session()
+            return self._passing.setdefault(request, Session(limits=self.limits, passing=True))
         session = self.sessions.of(key_of(request))
         if not session.started:
             self.example.fill(session)
@@ -133,14 +149,14 @@ class Context:
     def reserved(self, request: gr.Request | None) -> Iterator[Session]:
         """Reserve the session of whoever asks for one run at a time."""
         session = self.session(request)
-        if not session.queued:  # what stands in line was counted when it came
+        if not session.waits_for(request):  # what stands in line was counted when it came
             self.runs.begin(key_of(request), address_of(request))
         with self._reserving(session, request):
             yield session
 
     @contextmanager
     def _reserving(self, session: Session, request: gr.Request | None) -> Iterator[None]:
-        if not session.begin():
+        if not session.begin(request):
             raise CaseError(RUNNING)
         session.page, session.broken = request.session_hash if request else None, False
         try:
@@ -150,7 +166,7 @@ class Context:
             raise
         finally:
             try:
-                for look in self.after:
+                for look in () if session.passing else self.after:
                     look(session)
             finally:
                 session.end()
@@ -168,16 +184,15 @@ class Context:
             request = next((one for one in (*arguments, *named.values()) if isinstance(one, gr.Request)), None)
             with shown_to_user():
                 session = self.session(request)
-                if session.busy:
+                if not session.enqueue(request):
                     raise CaseError(RUNNING)
-                self.admit(session, request)
-                session.cancelled.clear()
-                session.queued, session.page = True, request.session_hash if request else None
                 try:
+                    self.admit(session, request)
+                    session.page = request.session_hash if request else None
                     run = endpoint(*arguments, **named)
                     begun = yield from self.line.turns(run, endpoint.__name__, session.cancelled.is_set)
                 finally:
-                    session.queued = False
+                    session.dequeue()
                 if not begun:
                     raise CaseError(LEFT_LINE)
 

@@ -8,20 +8,22 @@ import threading
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import anyio.to_thread
 
 from dashboard.kit.limits import Limits
+from dashboard.kit.uploads import taken
 from dashboard.kit.visitors import Sessions
 
 API = "/gradio_api/"
 POSTED = 2**20
 """Bytes that a post may have: every control of the page and the longest texts fit many times over."""
 UPLOADED = 4
-"""Files of the largest size that all visitors' copies may take together."""
+"""Files of the largest size that all that visitors have sent may take together."""
 GUESSES, WITHIN = 10, 300.0
-"""Passwords that one address may try in so many seconds."""
+"""Wrong passwords that one address may send in so many seconds."""
 ADDRESSES = 10_000
 
 PAGE = frozenset(
@@ -36,8 +38,11 @@ READ = frozenset(
 """What is read of the interface for programs and pages."""
 READ_BELOW = ("heartbeat/", "call/", "file=")
 POST = frozenset(("queue/join", "cancel", "reset"))
+LOGIN = "/login"
 HEALTH = "/health"
 """Answers 200 while the page is open; while the model is loaded the waiting page answers 503 here as everywhere."""
+FILE = "gradio.FileData"
+"""Marks a file in what is posted."""
 TOOLS = f"{API}mcp"
 """Where programs that use tools post; open with ``--mcp`` only."""
 FILES_READ, FILES_POST = "upload_progress", "upload"
@@ -51,9 +56,10 @@ PRIVATE = "There is no such endpoint; /gradio_api/info lists those that there ar
 CLOSED = "This page has no such address."
 NOT_YOURS = "This page was opened elsewhere. Reload it."
 NO_EVENT = "This is no event."
+FETCHES = "This page fetches nothing from other addresses. Send the file itself."
 TOO_LARGE = "That is more than this page takes."
 FULL = "The room for files that visitors send is full. Try again later."
-TOO_OFTEN = "Too many passwords were tried. Try again in some minutes."
+TOO_OFTEN = "Too many wrong passwords were tried. Try again in some minutes."
 
 
 class Refused(Exception):
@@ -172,14 +178,16 @@ class Guard:
             self._check_page(_page_asked(scope, path), key)
             _check_file(path, scope["app"].uploaded_file_dir)
             return receive
-        if path.rstrip("/") == "/login":
-            self._guess((scope.get("client") or ("",))[0])
+        if path.rstrip("/") == LOGIN:
+            self._guess(_client(scope))
         if path.rstrip("/").endswith(f"{API}{FILES_POST}"):
-            self._check_room(Path(scope["app"].uploaded_file_dir))
+            # On a thread: each file's size is asked of the disk, and the loop serves everyone.
+            await anyio.to_thread.run_sync(self._check_room, list(app.upload_file_set))
             return _bounded(scope, receive, self.limits.upload + POSTED)
         body = await _whole(_bounded(scope, receive, POSTED))
         if path.startswith(API):
             said = _object(body)
+            _check_files(said)
             self._check_page(said.get("session_hash"), key)
             if path.rstrip("/") == f"{API}queue/join":
                 _check_event(said, app)
@@ -194,6 +202,18 @@ class Guard:
 
         return again
 
+    def answered(self, scope: Any, status: int) -> None:
+        """Hear how a request was answered: a password that was right was no guess.
+
+        Args:
+            status: HTTP's.
+        """
+        if status < 400 and scope["method"] == "POST" and path_of(scope).rstrip("/") == LOGIN:
+            with self._lock:
+                times = self._guesses.get(_client(scope))
+                if times:
+                    times.pop()
+
     def _check_page(self, page: Any, key: str) -> None:
         if not isinstance(page, str) or self.sessions is None:
             return
@@ -201,9 +221,8 @@ class Guard:
         if owner is not None and owner.partition(":")[2] != key and owner != page:
             raise Refused(404, NOT_YOURS, "page")
 
-    def _check_room(self, folder: Path) -> None:
-        there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        if there > UPLOADED * self.limits.upload:
+    def _check_room(self, whole: list[str]) -> None:
+        if taken(whole) > UPLOADED * self.limits.upload:
             raise Refused(507, FULL, "room")
 
     def _guess(self, address: str) -> None:
@@ -215,6 +234,10 @@ class Guard:
             times.append(now)
             while len(self._guesses) > ADDRESSES:
                 self._guesses.popitem(last=False)
+
+
+def _client(scope: Any) -> str:
+    return (scope.get("client") or ("",))[0]
 
 
 def guard_of(server: Any) -> Guard:
@@ -278,6 +301,38 @@ def _object(body: bytes) -> dict[str, Any]:
     if not isinstance(said, dict):
         raise Refused(422, NO_EVENT, "body")
     return said
+
+
+def _check_files(said: Any) -> None:
+    """Refuse files that the server would have to fetch from an address, however deep they stand in a post.
+
+    The page's own script names, beside the path of a file that it has sent, the address under which this page shows
+    it. Gradio reads only the path; whether that lies in its folder it checks itself.
+    """
+    looked = [said]
+    while looked:
+        one = looked.pop()
+        if isinstance(one, list):
+            looked += one
+        elif isinstance(one, dict):
+            looked += one.values()
+            meta = one.get("meta")
+            if isinstance(meta, dict) and meta.get("_type") == FILE:
+                path, address = one.get("path"), one.get("url")
+                if _is_address(path) or (_is_address(address) and not _is_of_file(str(address), path)):
+                    raise Refused(422, FETCHES, "address")
+
+
+def _is_address(given: Any) -> bool:
+    return isinstance(given, str) and given.strip().lower().startswith(("http:", "https:"))
+
+
+def _is_of_file(address: str, path: Any) -> bool:
+    try:
+        shown = unquote(urlsplit(address).path)
+    except ValueError:  # no address at all
+        return False
+    return isinstance(path, str) and path != "" and shown.endswith(f"{API}file={path}")
 
 
 def _check_event(said: dict[str, Any], app: Any) -> None:

@@ -70,6 +70,7 @@ class Session:
         controls: What stood last in each control that a reload brings back, by component.
         page: The page, by Gradio's hash, that what runs belongs to.
         queued: Whether a program's run stands in line.
+        passing: It is of one call of a tool: nobody finds it again, and nothing is noted of it.
         broken: The last run was ended because its page had gone.
         emptied: It took the place of one that is gone, and its page does not show that yet.
         said: What its page is told when it is opened.
@@ -95,6 +96,7 @@ class Session:
     controls: dict[Any, Any] = field(default_factory=dict)
     page: str | None = None
     queued: bool = False
+    passing: bool = False
     broken: bool = False
     emptied: bool = False
     said: str = ""
@@ -104,6 +106,8 @@ class Session:
     limits: Limits = field(default_factory=Limits)
     _slots: dict[type, Any] = field(default_factory=dict)
     _busy: threading.Lock = field(default_factory=threading.Lock)
+    _gate: threading.Lock = field(default_factory=threading.Lock)
+    _waits: Any = None
 
     def slot(self, kind: type[Slot]) -> Slot:
         """Return what a step keeps of this visitor, new on first sight.
@@ -144,13 +148,43 @@ class Session:
         """Return the format that this visitor's weights are asked in: the live edit's own, else ``otherwise``."""
         return self.live.format if self.live else otherwise
 
-    def begin(self) -> bool:
-        """Reserve this session for one long run; ``False`` if one is running."""
-        if not self._busy.acquire(blocking=False):
-            return False
-        self.cancelled.clear()
-        self.own = True
-        return True
+    def enqueue(self, asked: Any) -> bool:
+        """Let a program's run stand in line; ``False`` if something runs or waits already.
+
+        Args:
+            asked: The request that it runs for: :meth:`begin` lets no other one in before :meth:`dequeue`.
+        """
+        with self._gate:
+            if self.busy:
+                return False
+            self.queued, self._waits = True, asked
+            self.cancelled.clear()
+            return True
+
+    def dequeue(self) -> None:
+        """Hear that the run that stood in line has ended, or has left it."""
+        with self._gate:
+            self.queued, self._waits = False, None
+
+    def waits_for(self, asked: Any) -> bool:
+        """Tell whether it is the run of this request that stands in line."""
+        return self.queued and self._waits is asked
+
+    def begin(self, asked: Any = None) -> bool:
+        """Reserve this session for one long run; ``False`` if one is running, or waits for another request.
+
+        Args:
+            asked: The request that it runs for.
+        """
+        with self._gate:
+            if self.queued and self._waits is not asked:
+                return False
+            if not self._busy.acquire(blocking=False):
+                return False
+            if not self.queued:  # else it was cleared when it came, and may have been cancelled since
+                self.cancelled.clear()
+            self.own = True
+            return True
 
     def end(self) -> None:
         """Release what :meth:`begin` reserved."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import weakref
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from dashboard.kit.limits import Limits
-from dashboard.kit.notes import note
+from dashboard.kit.notes import note, places
 from dashboard.kit.session import Session
 
 GRACE = 2 * 3600.0
@@ -52,6 +53,7 @@ class Sessions:
 
     Attributes:
         forget: Called with each page that goes with its visitor: what others keep of it is to go as well.
+        tidy: Called at each look in the background: what else is too old is to go as well.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Sessions:
         self.grace, self._most_bytes, self._empty_ones, self._now = grace, most_bytes, empty_ones, now
         self.limits, self._most = limits or Limits(), most
         self.forget: Callable[[str], None] = lambda page: None
+        self.tidy: Callable[[], None] = lambda: None
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._pages: dict[str, _Page] = {}
         self._gone: OrderedDict[str, str] = OrderedDict()
@@ -245,6 +248,10 @@ def _sweep(store: weakref.ref[Sessions]) -> None:
         if sessions is None:
             return
         sessions.sweep()
+        try:
+            sessions.tidy()
+        except OSError as error:  # a disk that refuses today is looked at again in a minute
+            note("told", logging.ERROR, error="NoTidying", at=places(error.__traceback__))
         del sessions
 
 

@@ -12,6 +12,7 @@ import pytest
 from attack_helpers import call, opened, press, told
 
 from dashboard.kit.copies import COPIES
+from dashboard.kit.doors import TOOL_HEADER
 from dashboard.kit.typed import texts_of
 from dashboard.kit.visitors import Sessions
 from inspector.model import SUFFIX
@@ -83,6 +84,17 @@ def test_calls_without_a_session_share_nothing(served, web):
     with served.sessions._lock:
         new = {key: served.sessions._sessions[key] for key in set(served.sessions._sessions) - before}
     assert len(new) == 2 and sum(session.case is not None for session in new.values()) == 1
+
+
+@pytest.mark.parametrize("header", [("X-Gradio-User", "mcp"), (TOOL_HEADER[0], "mcp")], ids=["gradio's", "ours"])
+def test_nobody_passes_for_a_tool_to_have_other_limits_and_a_session_for_each_call(served, header):
+    texts = texts_of(bundled_cases()[1], SUFFIX)
+    page = f"no tool {header[0]}"
+    with httpx.Client(base_url=served.url, timeout=60, headers=dict([header])) as web:
+        case = texts.question, texts.template, texts.safe, texts.unsafe
+        assert call(web, "locate", *case, "corrected", "right", SUFFIX, True, session_hash=page)[0] == "complete"
+    session = served.sessions.of(page)
+    assert session.case is not None and session.limits == served.sessions.limits and session.runs == 1
 
 
 def test_a_thousand_keys_that_work_drop_no_visitor_who_holds_something():

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from urllib.parse import quote, urlsplit
 
 import gradio as gr
 import httpx
 import pytest
-from attack_helpers import HTML, call, opened, press
+from attack_helpers import HTML, call, opened, press, serve
+from dashboard_helpers import free_port
+from starlette.middleware import Middleware
 
-from dashboard.kit.routes import GUESSES, POSTED, Guard, Refused, check_route
+from dashboard.kit import routes
+from dashboard.kit.doors import Doors
+from dashboard.kit.limits import DEMO
+from dashboard.kit.routes import GUESSES, POSTED, UPLOADED, Guard, Refused, check_route
+from dashboard.kit.uploads import PIECES, taken
 
 PROMPT = "a prompt that must not be found on any disk"
 
@@ -19,9 +30,6 @@ PROMPT = "a prompt that must not be found on any disk"
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("POST", "/gradio_api/upload"),
-        ("POST", "/gradio_api/upload/"),
-        ("POST", "//gradio_api/upload"),
         ("GET", "/gradio_api/deep_link?session_hash=mine"),
         ("GET", "/gradio_api/file=http://127.0.0.1:22/"),
         ("GET", "/gradio_api/file=HTTPS://example.org/"),
@@ -33,7 +41,6 @@ PROMPT = "a prompt that must not be found on any disk"
         ("GET", "/gradio_api/run-history/buckets"),
         ("GET", "/gradio_api/vibe-code"),
         ("GET", "/gradio_api/profiling/traces"),
-        ("GET", "/gradio_api/upload_progress?upload_id=1"),
         ("GET", "/monitoring"),
         ("GET", "/monitoring/summary"),
         ("GET", "/docs"),
@@ -54,6 +61,77 @@ PROMPT = "a prompt that must not be found on any disk"
 def test_a_route_that_the_page_does_not_use_is_closed(web, method, path):
     answer = web.request(method, path)
     assert answer.status_code in (403, 404) and "detail" in answer.json()
+
+
+@pytest.fixture(scope="module")
+def demo():
+    """A read-only page, which takes no files, on a server."""
+    with serve(DEMO, read_only=True) as page, httpx.Client(base_url=page.url, timeout=60) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/gradio_api/upload"),
+        ("POST", "/gradio_api/upload/"),
+        ("POST", "/gradio_api/upload?upload_id=1"),
+        ("GET", "/gradio_api/upload_progress?upload_id=1"),
+    ],
+)
+def test_a_page_without_a_part_that_takes_files_has_no_route_for_them(demo, web, method, path):
+    answer = demo.request(method, path, **({"files": {"files": b"a file"}} if method == "POST" else {}))
+    assert answer.status_code == 404 and "no such address" in answer.json()["detail"]
+    if method == "POST":
+        assert web.post("/gradio_api/upload", files={"files": b"a file"}).status_code == 200, "Keep takes files"
+    assert web.post("//gradio_api/upload", files={"files": b"a file"}).status_code == 404
+
+
+def file_of(**named: str) -> dict:
+    return {"meta": {"_type": "gradio.FileData"}, **named}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        file_of(path="{url}/a"),
+        file_of(path=" {URL}/a"),
+        file_of(path="", url="{url}/a"),
+        file_of(path="/tmp/own", url="{url}/gradio_api/file=/tmp/other"),
+        file_of(path="/tmp/own", url="{url}/a?/gradio_api/file=/tmp/own"),
+        file_of(path="/tmp/own", url="http://[/gradio_api/file=/tmp/own"),
+        [[{"deep": file_of(path="{url}/a")}]],
+        {"path": "a", "meta": {"_type": "gradio.FileData", "more": file_of(path="{url}/a")}},
+    ],
+)
+@pytest.mark.parametrize("route", ["queue/join", "call/status", "call/v2/status"])
+def test_nothing_is_fetched_that_a_post_names_as_a_file(served, web, given, route):
+    asked: list[str] = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+    with HTTPServer(("127.0.0.1", 0), Elsewhere) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{other.server_port}"
+        text = json.dumps(given).replace("{url}", url).replace("{URL}", url.upper())
+        data = [json.loads(text)] * len(served.app.fns[served.number("on_texts")].inputs)
+        body = {"data": data, "fn_index": served.number("on_texts"), "session_hash": "fetches"}
+        answer = web.post(f"/gradio_api/{route}", json=body)
+        other.shutdown()
+    assert answer.status_code == 422 and "fetches nothing" in answer.json()["detail"] and asked == []
+
+
+def test_a_file_that_was_sent_to_this_page_is_taken_under_its_address_here(web):
+    (path,) = web.post("/gradio_api/upload", files={"files": ("ä b.json", b"{}")}).json()
+    for shown in (path, quote(path)):
+        routes._check_files({"data": [[file_of(path=path, url=f"https://page.example/root/gradio_api/file={shown}")]]})
+    routes._check_files({"data": [file_of(path=path), {"path": "http://a text of a visitor"}, "http://too"]})
 
 
 @pytest.mark.parametrize(
@@ -105,22 +183,91 @@ def test_a_part_that_takes_files_opens_upload_up_to_its_limit_and_as_long_as_the
         check_route("POST", "/gradio_api/upload", plain)
     check_route("POST", "/gradio_api/upload", takes)
     check_route("GET", "/gradio_api/upload_progress", takes)
-    guard = Guard()
-    (tmp_path / "one").write_bytes(b"1")
-    guard._check_room(tmp_path)
-    with (tmp_path / "large").open("wb") as file:
+    guard, one, large = Guard(), tmp_path / "one", tmp_path / "large"
+    one.write_bytes(b"1")
+    with large.open("wb") as file:
         file.truncate(4 * guard.limits.upload + 1)
+    guard._check_room([str(one), str(tmp_path / "gone")])
     with pytest.raises(Refused, match="room"):
-        guard._check_room(tmp_path)
+        guard._check_room([str(one), str(large)])
+
+
+def test_what_is_handed_out_does_not_close_the_way_in(served, web):
+    folder = Path(served.app.app.uploaded_file_dir)
+    with (folder / "merged model.zip").open("wb") as file:
+        file.truncate(UPLOADED * served.sessions.limits.upload + 1)
+    sent = web.post("/gradio_api/upload", files={"files": ("edit.json", b"{}")})
+    (folder / "merged model.zip").unlink()
+    assert sent.status_code == 200 and Path(sent.json()[0]).read_bytes() == b"{}"
+    with Path(sent.json()[0]).open("wb") as file:  # of theirs, it does
+        file.truncate(UPLOADED * served.sessions.limits.upload + 1)
+    refused = web.post("/gradio_api/upload", files={"files": ("edit.json", b"{}")})
+    Path(sent.json()[0]).unlink()
+    assert refused.status_code == 507 and "room" in refused.json()["detail"]
+
+
+def test_a_piece_of_a_file_that_was_broken_off_counts_and_is_deleted_later(served, tmp_path):
+    before = PIECES.names()
+    address = urlsplit(served.url)
+    head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 200000\r\n"
+    with socket.create_connection((address.hostname, address.port)) as line:
+        line.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n".encode())
+        line.sendall(b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.zip"\r\n\r\n' + b"1" * 90_000)
+        until(lambda: PIECES.names() - before)
+    (piece,) = PIECES.names() - before
+    until(lambda: taken([]) >= 80_000)
+    other = tmp_path / "tmpabcdefgh"
+    other.write_bytes(b"somebody else's")
+    PIECES.sweep()
+    assert Path(piece).exists(), "it may still come in"
+    os.utime(piece, (time.time() - 3600,) * 2)
+    os.utime(other, (time.time() - 3600,) * 2)
+    PIECES.sweep()
+    assert not Path(piece).exists() and other.exists() and PIECES.names() == before
+
+
+def until(look) -> None:
+    for _ in range(500):
+        if look():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come")
 
 
 def test_passwords_cannot_be_tried_without_end():
     guard = Guard()
     for _ in range(GUESSES):
         guard._guess("1.2.3.4")
-    with pytest.raises(Refused, match="Too many passwords"):
+    with pytest.raises(Refused, match="Too many wrong passwords"):
         guard._guess("1.2.3.4")
     guard._guess("5.6.7.8")
+
+
+def test_a_password_that_is_right_is_no_guess():
+    with gr.Blocks() as page:
+        gr.Textbox()
+    page.launch(
+        prevent_thread_lock=True,
+        quiet=True,
+        server_port=free_port(),
+        auth=("ann", "right"),
+        app_kwargs={"middleware": [Middleware(Doors)]},
+    )
+    try:
+        with httpx.Client(base_url=page.local_url, timeout=60) as web:
+
+            def tried(password: str) -> int:
+                return web.post("/login", data={"username": "ann", "password": password}).status_code
+
+            assert {tried("right") for _ in range(GUESSES + 2)} == {200}
+            assert [tried("wrong"), tried("right"), *(tried("wrong") for _ in range(GUESSES - 1))] == [
+                400,
+                200,
+                *[400] * (GUESSES - 1),
+            ], "one that is right forgives none that was wrong"
+            assert tried("right") == tried("wrong") == 429
+    finally:
+        page.close(verbose=False)
 
 
 def test_a_private_endpoint_is_not_found_by_a_strange_spelling(web):

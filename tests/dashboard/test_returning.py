@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+import time
 from typing import Any
 
 import gradio as gr
 import pytest
 from dashboard_helpers import QUICK, Clock, Page, Visitor, assert_idle, own_question, seen
+from starlette.requests import Request
 
+from dashboard.kit.doors import TOOL_HEADER
 from dashboard.kit.visitors import Sessions
+from inspector.errors import CaseError
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -206,3 +212,60 @@ def test_a_program_s_long_runs_stand_in_the_same_line(page, visitor):
     assert list(endpoint_in_line(request=request)) == [{"done": True}] and begun == ["begun"]
     assert page.context.in_line(len) is len, "short work does not stand in line"
     assert len(page.context.line) == 0 and not page.context.session(request).busy
+
+
+def test_while_a_program_s_run_waits_its_other_calls_are_refused_and_counted(page, monkeypatch):
+    context, counted = page.context, []
+    monkeypatch.setattr(context.runs, "begin", lambda visitor, address: counted.append(visitor))
+    first, second = gr.Request(session_hash="waits"), gr.Request(session_hash="waits")
+
+    def endpoint(request: Any) -> Any:
+        with context.reserved(request):
+            yield "begun"
+
+    ahead = context.line.turns(iter_of("ahead"), "edit")
+    assert next(ahead) == "ahead"
+    monkeypatch.setattr(context.line, "rest", 60)
+    waiting = context.in_line(endpoint)(request=first)
+    kept: list[Any] = []
+    thread = threading.Thread(target=lambda: kept.extend(waiting))
+    thread.start()
+    session = context.sessions.of("waits")
+    while not session.queued:
+        time.sleep(0.01)
+    with pytest.raises(CaseError, match="still running"), context.reserved(second):
+        pass
+    assert counted == ["waits", "waits"], "the run in line, and the call that was refused"
+    with pytest.raises(gr.Error, match="still running"):
+        next(context.in_line(endpoint)(request=second))
+    ahead.close()
+    thread.join(10)
+    assert kept == ["begun"] and counted == ["waits", "waits"] and not session.busy
+
+
+def iter_of(*events: str) -> Any:
+    yield from events
+    yield "more"
+
+
+def tool_request(header: tuple[str, str]) -> gr.Request:
+    headers = [(header[0].encode(), header[1].encode())]
+    asked = Request({"type": "http", "headers": headers, "server": ("127.0.0.1", 7860), "client": ("1.2.3.4", 5)})
+    return gr.Request(request=asked, session_hash="of the tools")
+
+
+def test_a_tool_s_call_has_one_session_with_this_page_s_limits_and_leaves_nothing(page, monkeypatch):
+    context, noted = page.context, []
+    monkeypatch.setattr(context, "after", [noted.append])
+    first, second = tool_request(TOOL_HEADER), tool_request(TOOL_HEADER)
+    session = context.session(first)
+    assert context.session(first) is session and context.session(second) is not session
+    assert session.limits is context.limits and session.case is None
+    with context.reserved(first) as reserved:
+        assert reserved is session
+    assert noted == [] and context.sessions.owner("of the tools") is None
+    for guess in (("x-gradio-user", "mcp"), (TOOL_HEADER[0], "mcp"), (TOOL_HEADER[0], "")):
+        assert context.session(tool_request(guess)) is context.sessions.of("of the tools")
+    del session, reserved, first, second
+    gc.collect()
+    assert len(context._passing) == 0

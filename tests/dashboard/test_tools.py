@@ -41,11 +41,16 @@ VISITORS: list[Sessions] = []
 """Those of the page that is served."""
 
 
+def _kept(*given: Any, **named: Any) -> Sessions:
+    VISITORS.append(Sessions(*given, **named))
+    return VISITORS[-1]
+
+
 @pytest.fixture(scope="module")
 def app() -> Iterator[gr.Blocks]:
     gradios = gradio.mcp.GradioMCPServer
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dashboard.page.Sessions", lambda *given: VISITORS.append(Sessions(*given)) or VISITORS[-1])
+        patch.setattr("dashboard.page.Sessions", _kept)
         made = build_app(tiny_model(), example=False)
     made.launch(prevent_thread_lock=True, quiet=True, server_port=free_port(), **launch_options(mcp=True))
     yield made
@@ -162,4 +167,4 @@ def test_tools_go_with_no_login_because_they_would_go_around_it():
     ended = subprocess.run(
         [sys.executable, "app.py", "--mcp", "--auth", "a:b"], capture_output=True, text=True, check=False
     )
-    assert ended.returncode == 2 and "goes with no --auth" in ended.stderr
+    assert ended.returncode == 2 and "goes with no login" in ended.stderr

@@ -15,10 +15,9 @@ from dashboard.kit.session import LiveEdit, Session
 from dashboard.steps.keep import texts as words
 from dashboard.steps.keep.desk import Desk
 from dashboard.steps.keep.history import Kept
-from dashboard.steps.keep.saving import shown_bytes
-from editing.saved.incoming import most_upload, take_in
+from dashboard.steps.keep.saving import largest_upload, shown_bytes
+from editing.saved.incoming import take_in
 from inspector.errors import CaseError
-from inspector.model import InspectedModel
 
 KINDS = [".zip", ".safetensors", ".json"]
 
@@ -51,7 +50,7 @@ class IncomingPart(Room):
             elem_id="keep-upload",
         )
         self.take_in = gr.Button("Check and take in", size="sm", elem_id="keep-take-in")
-        most = shown_bytes(most_upload(self.model))
+        most = shown_bytes(largest_upload(self.model, self.context.limits))
         gr.HTML(
             reading(
                 f"The .zip from here, or its .safetensors and .json, at most {most}. Size, hash, names, base, shapes "
@@ -105,8 +104,3 @@ class IncomingPart(Room):
             else f"Whole, but held back by the gate: {session.row.label()} stays live. Its word stands in Operate."
         )
         yield {self.desk.clock: progress_bar(said, 1.0)}
-
-
-def largest_upload(model: InspectedModel, read_only: bool) -> int:
-    """Return how many bytes a browser may send at most; one where nothing is taken."""
-    return 1 if read_only else most_upload(model)

@@ -136,9 +136,15 @@ class SavePart(Room):
             return {self.lines[kind]: "", self.files[kind]: gr.DownloadButton(value=None, visible=False)}
         label = f"Download {saving.shown_bytes(made.bytes)}"
         return {
-            self.lines[kind]: words.saved_line(made, session.row.label()),
+            self.lines[kind]: words.saved_line(made, session.row.label()) + self._one_way(kind, made.bytes),
             self.files[kind]: gr.DownloadButton(label, value=made.path, visible=True),
         }
+
+    def _one_way(self, kind: str, size: int) -> str:
+        """Say that a patch is too large to be brought in again, where that is so."""
+        most = saving.largest_upload(self.model, self.context.limits)
+        comes_back = kind != PATCH or self.context.read_only or size <= most
+        return "" if comes_back else words.one_way(size, most)
 
     def _card(self, session: Session, kind: str) -> str:
         refused = saving.why_not_so(self.model, session, kind, self.context.read_only) if session.live else None

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dashboard.kit.limits import Limits
 from dashboard.kit.session import LiveEdit, Session
 from editing.gate import RECORD
 from editing.methods.registry import METHODS
 from editing.saved import EditRecord, record_of
 from editing.saved.handed_out import Written, written_adapter, written_model, written_patch
+from editing.saved.incoming import most_upload
 from inspector.errors import PatchError
 from inspector.model import InspectedModel, Row
 from inspector.model.memory_need import bytes_of
@@ -178,6 +180,16 @@ def size(model: InspectedModel, row: Row, kind: str, rank: str = "exact") -> int
 def model_bytes(model: InspectedModel) -> int:
     """Return the size of the model's weights."""
     return sum(bytes_of(model.network).values())
+
+
+def largest_upload(model: InspectedModel, limits: Limits, read_only: bool = False) -> int:
+    """Return how many bytes of a file a browser may send at most; one where nothing is taken.
+
+    Args:
+        limits: What its visitor may ask.
+        read_only: Nothing is taken in.
+    """
+    return 1 if read_only else min(most_upload(model), limits.upload)
 
 
 def shown_bytes(count: int) -> str:

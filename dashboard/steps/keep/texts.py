@@ -81,6 +81,20 @@ def saved_line(saved: Saved | None, live: str) -> str:
     return said
 
 
+def one_way(size: int, most: int) -> str:
+    """Say that a file cannot be brought in here again.
+
+    Args:
+        size: Its bytes.
+        most: Those of the largest file that is taken in.
+    """
+    return reading(
+        f"It cannot be brought in here again: it has {shown_bytes(size)}, this page takes {shown_bytes(most)} "
+        "(--max-upload). Unpack it, then: python -m editing.apply RECORD.json",
+        "warn",
+    )
+
+
 def cells(rows: Sequence[Entry], in_memory: Collection[int], undo: Collection[str]) -> list[list[str]]:
     """Return the table's lines, the newest first.
 

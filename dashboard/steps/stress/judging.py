@@ -11,6 +11,7 @@ from typing import Any
 from dashboard.kit.limits import Limits
 from dashboard.kit.notes import note
 from dashboard.kit.queue import Elsewhere
+from dashboard.kit.room import Context
 from dashboard.steps.stress.run import JUDGES
 from inspector.errors import CaseError
 from inspector.safeedit.judges import load_judge
@@ -20,6 +21,11 @@ KEPT = 2
 """Model judges that stay loaded; the longest unused goes first, and is freed when no test uses it any more."""
 AT_ONCE = 2
 """Judges that may be fetched at a time, those that nobody waits for any more among them."""
+
+
+def judges_of(context: Context) -> Judges:
+    """Return the judges of a page, for what is pressed on it and for its programs alike."""
+    return context.one(Judges, lambda: Judges(context.read_only, context.limits))
 
 
 class Judges:

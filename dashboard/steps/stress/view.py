@@ -21,7 +21,7 @@ from dashboard.kit.session import Session
 from dashboard.kit.values import WAYS
 from dashboard.steps.stress import figures, run
 from dashboard.steps.stress import texts as words
-from dashboard.steps.stress.judging import Judges
+from dashboard.steps.stress.judging import judges_of
 from dashboard.steps.stress.report import parts
 from dashboard.steps.stress.run import FILTERS, JUDGES, NO_ATTACKS, SIZES, Examined, answer_rows, attack_choices
 from dashboard.steps.stress.yardsticks import YardstickPart
@@ -147,7 +147,7 @@ class StressRoom(Room):
         self.context.cancels(self.cancel)
         self.bus.offer("shown categories", Offer(call=self.lent))
         self.bus.offer("suffixes", Offer(call=self.studied))
-        self.judges = Judges(self.context.read_only, self.context.limits)
+        self.judges = judges_of(self.context)
         self.bus.offer("exam", Offer(call=lambda session: session.slot(Examined).exam))
         self.context.lock(self.run, state_of_run)
         self.bus.hear(News.ENDED, self.on_ended, outputs=[self.head])

@@ -218,3 +218,34 @@ def test_what_is_done_in_the_background_gives_way_until_the_line_is_empty_or_its
     threading.Timer(0.05, run.close).start()
     line.give_way(20)
     assert time.monotonic() - began < 10
+
+
+def test_a_run_that_leaves_before_its_turn_tells_how_long_it_waited(monkeypatch):
+    told_of: list[dict[str, Any]] = []
+    monkeypatch.setattr("dashboard.kit.queue.note", lambda event, **fields: told_of.append(fields))
+    line, cancelled = Line(rest=60), threading.Event()
+    first = line.turns(steps("a", 2), "edit")
+    next(first)
+    waits = line.turns(steps("b", 1), "edit", cancelled.is_set, told)
+    next(waits)
+    time.sleep(0.2)
+    cancelled.set()
+    assert list(waits) == [] and told_of[0]["outcome"] == "cancelled" and told_of[0]["waited"] >= 0.2
+    assert told_of[0]["seconds"] == 0
+    first.close()
+    assert len(line) == 0
+
+
+def test_a_run_that_fails_as_it_is_closed_leaves_the_line_all_the_same():
+    def stubborn() -> Generator[str, None, None]:
+        try:
+            yield "begun"
+        finally:
+            raise CaseError("It does not close.")
+
+    line = Line()
+    run = line.turns(stubborn(), "edit")
+    assert next(run) == "begun"
+    with pytest.raises(CaseError, match="does not close"):
+        run.close()
+    assert len(line) == 0

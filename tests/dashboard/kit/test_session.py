@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -252,3 +253,33 @@ def test_locate_keeps_case_and_divergence_and_a_refused_one_changes_neither(mode
     with pytest.raises(CaseError):
         locating.locate(model, session, replace(TYPED, unsafe=TYPED.safe), "corrected", "right")
     assert session.slot(LocatedCase).divergence is measured and session.case.unsafe == TYPED.unsafe
+
+
+def test_a_session_in_line_lets_in_the_run_that_waits_and_no_other():
+    session, mine, other = Session(), object(), object()
+    assert session.enqueue(mine) and not session.enqueue(other) and not session.enqueue(mine)
+    assert session.waits_for(mine) and not session.waits_for(other)
+    assert not session.begin(other) and not session.begin()
+    session.cancelled.set()
+    assert session.begin(mine) and session.cancelled.is_set(), "who cancelled it while it waited is heard"
+    session.end()
+    session.dequeue()
+    assert not session.busy and not session.waits_for(mine) and session.begin(other)
+    assert not session.enqueue(mine), "something runs"
+    session.end()
+
+
+def test_of_many_that_come_in_the_same_instant_one_stands_in_line():
+    session, began = Session(), threading.Barrier(8)
+    came: list[bool] = []
+
+    def come() -> None:
+        began.wait()
+        came.append(session.enqueue(object()))
+
+    threads = [threading.Thread(target=come) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(came) == [False] * 7 + [True]

@@ -15,10 +15,12 @@ import torch
 from dashboard_helpers import QUICK, Page, Visitor, own_question, tiny_model
 
 from dashboard.example.make import Example
+from dashboard.kit.limits import Limits
 from dashboard.kit.session import Session
 from dashboard.kit.visitors import Sessions
 from dashboard.page import House, launch_options
 from dashboard.steps.keep.history import Kept
+from dashboard.steps.keep.incoming_part import IncomingPart
 from dashboard.steps.keep.ledger import LedgerError
 from dashboard.steps.operate.gating import Gated
 from editing.gate import RECORD
@@ -454,6 +456,23 @@ def test_a_public_demo_takes_nothing_in_hands_no_model_out_and_writes_no_prompt(
 def test_a_browser_can_send_no_more_than_the_largest_edit_and_nothing_to_a_public_demo():
     sent = [launch_options(tiny_model(), read_only)["max_file_size"] for read_only in (False, True)]
     assert sent == [most_upload(tiny_model()), 1]
+
+
+def test_one_number_bounds_what_is_sent_whoever_says_it_and_a_patch_beyond_it_says_so(page, visitor, monkeypatch):
+    small = Limits(upload=2_000)
+    assert launch_options(tiny_model(), limits=small)["max_file_size"] == 2_000
+    assert launch_options(tiny_model(), limits=Limits())["max_file_size"] == most_upload(tiny_model())
+    edit(visitor)
+    written(visitor)
+    assert "brought in here again" not in str(visitor.screen["line_patch"])
+    monkeypatch.setattr(page.context, "limits", small)
+    written(visitor)
+    assert "cannot be brought in here again: it has" in str(visitor.screen["line_patch"])
+    written(visitor, "adapter")
+    assert "brought in" not in str(visitor.screen["line_adapter"])
+    with gr.Blocks(analytics_enabled=False) as app:
+        IncomingPart(page.context, page.house.rooms["keep"].desk).build()
+    assert "at most 2 kB" in str([getattr(block, "value", "") for block in app.blocks.values()])
 
 
 def test_the_example_s_session_is_never_noted(page):

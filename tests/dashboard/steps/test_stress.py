@@ -14,9 +14,11 @@ import pytest
 import torch
 from dashboard_helpers import Page, Visitor, open_page
 
+from dashboard import api
 from dashboard.steps.stress import figures as stress_figures
 from dashboard.steps.stress import run as stress
 from dashboard.steps.stress import texts as stress_texts
+from dashboard.steps.stress.judging import Judges, judges_of
 from dashboard.steps.stress.run import Examined
 from inspector.model.memory_need import bytes_of
 from inspector.safeedit.exam import ExamResult, Marked, Reply
@@ -258,3 +260,11 @@ def test_the_reading_counts_what_a_routed_edit_s_detector_held_back():
     said = stress_texts.scores_reading(score_table(replies, "hand"), replies=replies)
     assert "act on 1 of 2 harmful prompts, 0 of 1 harmless prompts" in said
     assert "detector" not in stress_texts.scores_reading(score_table(replies[:1], "hand"), replies=replies[:1])
+
+
+def test_a_page_and_its_programs_share_the_judges_that_are_loaded(page, monkeypatch):
+    made: list[Judges] = []
+    monkeypatch.setattr(api, "judges_of", lambda context: made.append(judges_of(context)) or made[-1])
+    with gr.Blocks(analytics_enabled=False):
+        api.connect(page.context)
+    assert made == [page.house.rooms["stress"].judges]
