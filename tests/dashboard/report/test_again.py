@@ -201,6 +201,7 @@ def test_a_redacted_script_leaves_the_constraint_s_texts_out(loaded, known):
 
 def test_a_model_of_a_revision_is_named_with_it_wherever_the_run_is_made_again(loaded, known, monkeypatch):
     monkeypatch.setattr(loaded, "revision", "v1.2")
+    assert load(loaded.name, device="cpu", dtype="float32", revision="v1.2").revision == "v1.2"
     report = written(loaded, known)
     assert "revision='v1.2')" in report.script and "Its revision" in report.html
     lines = [line for line in report.html.split("<pre>") if " -m " in line.split("</pre>")[0]]
