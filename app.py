@@ -324,7 +324,7 @@ def load_page(
         opening.say("Opening the page", 0.95)
         return app, launch_options(model, chosen.read_only, chosen.mcp, limits)
     except InspectorError as error:
-        print(f"Error: {error.user_message()}", file=sys.stderr)
+        print(f"Error: {error.operator_message()}", file=sys.stderr)
         opening.fail(error.user_message())
         return None
     except Exception:

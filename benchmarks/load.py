@@ -24,7 +24,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,11 +33,23 @@ from typing import Any
 import httpx
 
 from benchmarks.load_visitor import Interrupted, Lost, Visitor, round_of
+from inspector.command import finished, tell
+from inspector.errors import InspectorError
+from inspector.model.whole_file import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "load.json"
 MEMORY, THROUGHPUT = 1.05, 0.9
 """What the issue asks for: memory back within 5 %, at least so much of the work done alone."""
+
+
+BROKEN = (httpx.HTTPError, httpx.StreamError, OSError, ValueError, KeyError, IndexError, TypeError)
+"""What a page that answers otherwise than it should raises in its visitor: no answer, none in time, another than JSON,
+another shape of it."""
+
+
+class NotMeasured(InspectorError):
+    """A number that the result needs is not there."""
 
 
 @dataclass
@@ -64,8 +76,8 @@ def play(url: str, visitor: int, number: int, disturbed: bool, known: Visitor | 
     actions = round_of(visitor, number)
     chance = random.Random(f"disturbed {visitor} {number}")
     with ExitStack() as left:
-        one = known or left.enter_context(Visitor(url))
         try:
+            one = known or left.enter_context(Visitor(url))
             one.start_anew()
             for action in actions:
                 end = chance.choices(["", "cancel", "leave"], [0.86, 0.08, 0.06])[0] if disturbed else ""
@@ -80,6 +92,8 @@ def play(url: str, visitor: int, number: int, disturbed: bool, known: Visitor | 
             played.interrupted = str(ended)
         except Lost as error:
             played.errors.append(str(error))
+        except BROKEN as error:
+            played.errors.append(f"{type(error).__name__}: {error}")
     return played
 
 
@@ -89,11 +103,18 @@ def together(url: str, visitors: int, seconds: float, rounds: int | None = None)
     played: list[Played] = []
 
     def visit(number: int) -> None:
-        with Visitor(url) as one:
-            count = 0
-            while time.monotonic() < until and (rounds is None or count < rounds):
-                played.append(play(url, number, count, True, one))
-                count += 1
+        count = 0
+        try:
+            with Visitor(url) as one:
+                while time.monotonic() < until and (rounds is None or count < rounds):
+                    done = play(url, number, count, True, one)
+                    played.append(done)
+                    count += 1
+                    if done.errors:  # a page that does not answer at all is not asked without end
+                        time.sleep(1)
+        except (Lost, *BROKEN) as error:  # the page cannot be opened or left
+            said = f"{type(error).__name__}: {error}"
+            played.append(Played(number, count, errors=[said]))
 
     threads = [threading.Thread(target=visit, args=(number,)) for number in range(visitors)]
     for thread in threads:
@@ -194,17 +215,27 @@ def _free() -> int:
 
 
 def number(metrics: str, name: str) -> float:
-    """Read one number of the page."""
-    found = re.search(rf"^{name} (\S+)", httpx.get(metrics).text, re.MULTILINE)
-    return float(found[1]) if found else float("nan")
+    """Read one number of the page.
+
+    Raises:
+        NotMeasured: The page does not answer, or tells none of that name.
+    """
+    try:
+        told = httpx.get(metrics).raise_for_status().text
+    except httpx.HTTPError as error:
+        raise NotMeasured(f"{metrics} does not answer. Look at the page's own words, then measure again.") from error
+    found = re.search(rf"^{name} (\S+)", told, re.MULTILINE)
+    if found is None:
+        raise NotMeasured(f"{metrics} tells no {name}. Serve the page of this version of the program.")
+    return float(found[1])
 
 
-def settled(metrics: str, longest: float = 300) -> float:
-    """Wait until the page has let its visitors go, and return its memory, bytes."""
+def settled(metrics: str, longest: float = 300, pause: float = 5) -> tuple[float, bool]:
+    """Wait until the page has let its visitors go; return its memory, bytes, and whether it has let all of them go."""
     until = time.monotonic() + longest
-    while number(metrics, "dinm_sessions") > 0 and time.monotonic() < until:
-        time.sleep(5)
-    return number(metrics, "dinm_resident_bytes")
+    while (left := number(metrics, "dinm_sessions")) > 0 and time.monotonic() < until:
+        time.sleep(pause)
+    return number(metrics, "dinm_resident_bytes"), left == 0
 
 
 def events_in(log: Path) -> dict[str, int]:
@@ -220,26 +251,37 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", default=None, help="hub id or folder; the embedded model by default")
     parser.add_argument("--visitors", type=int, default=20)
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS)
     chosen = parser.parse_args(arguments)
+    return finished(lambda: _measure(chosen, arguments))
+
+
+def _measure(chosen: argparse.Namespace, arguments: list[str] | None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.jsonl"
         with page(chosen.model, log) as (url, metrics, _):
             together(url, 2, 60, rounds=1)  # what is loaded at first use is loaded
-            start = settled(metrics)
+            start, settled_before = settled(metrics)
             first, took = together(url, chosen.visitors, 60 * chosen.minutes)
-            end = settled(metrics)
+            end, settled_after = settled(metrics)
             alone, counted, _ = again(url, first)
         result = report(first, took, alone, counted)
+        result["not settled"] = [
+            when for when, done in (("at the start", settled_before), ("at the end", settled_after)) if not done
+        ]
         result["memory at the start, MiB"] = round(start / 2**20, 1)
         result["memory at the end, MiB"] = round(end / 2**20, 1)
         result["memory, end over start"] = round(end / start, 3)
         result["told to the operator"] = events_in(log)
     result["command"] = f"python -m benchmarks.load {' '.join(arguments or sys.argv[1:])}".strip()
-    chosen.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=1))
-    wrong = result["other than alone"] or result["wrong badges"] or result["errors"]
-    return int(bool(wrong) or end > MEMORY * start or result["throughput"] < THROUGHPUT)
+    write_whole(chosen.out, json.dumps(result, indent=1) + "\n")
+    tell(result)
+    return int(bool(wrong_in(result)) or end > MEMORY * start or result["throughput"] < THROUGHPUT)
+
+
+def wrong_in(result: Mapping[str, Any]) -> list[str]:
+    """Return what must be empty in a result and is not."""
+    return [name for name in ("other than alone", "wrong badges", "errors", "not settled") if result[name]]
 
 
 if __name__ == "__main__":

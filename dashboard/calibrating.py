@@ -78,7 +78,8 @@ class Calibrating:
         except InspectorError as error:
             self._said = f"This model could not be calibrated: {error.user_message()}"
         except (OSError, SafetensorError) as error:  # the latter for a full disk
-            self._said += f" It could not be kept ({error}) and will be made again at the next start."
+            self._said += " It could not be kept and will be made again at the next start."
+            print(f"Warning: the calibration could not be kept: {error}", file=sys.stderr)
         except Exception:
             self._said = "This model could not be calibrated: an error, see the server's log."
             raise

@@ -254,7 +254,7 @@ def _calibration(model: InspectedModel) -> Calibration | None:
     try:
         found = calibration_of(model)
     except EditError as error:
-        print(f"Warning: {error.user_message()}", file=sys.stderr)
+        print(f"Warning: {error.operator_message()}", file=sys.stderr)
         return None
     if found is not None:
         found.teach(model)

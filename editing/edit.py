@@ -14,6 +14,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from editing.calibration import Calibration, calibration_of
 from editing.command import Loader, add_case, add_format, add_model, case_of, finished, format_of, load_model, tell
@@ -56,12 +57,7 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
 def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     case = case_of(chosen)
     method = method_named(chosen.method)
-    changes = read_settings(chosen.method, chosen.set)
-    if chosen.method == "dinm" and chosen.preset != "corrected":
-        changes.setdefault("suffix", chosen.suffix_prompt)
-    else:
-        changes.setdefault("format", format_of(chosen))
-    settings = method_settings(chosen.method, chosen.preset, **changes)
+    settings = settings_of(chosen, chosen.method)
     model = loader(chosen)
     known = calibration_of(model)
     if known is not None:
@@ -81,7 +77,7 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
         word = overridden(word)
     assert row.patch is not None
     row = Row(recorded(row.patch, word), row.strength, detector=row.detector)
-    record = record_of(model, case, result, row, method=method.key, acceptance=word, revision=chosen.revision)
+    record = record_of(model, case, result, row, method=method.key, acceptance=word)
     path = save_edit(row, record, chosen.out) if word.accepted else None
     told = {
         "weights": row.label(),
@@ -96,6 +92,20 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     }
     tell(told)
     return 0 if word.accepted else 1
+
+
+def settings_of(chosen: argparse.Namespace, method: str) -> Any:
+    """Return a method's settings as ``--preset``, ``--set`` and the options of the prompt format give them.
+
+    Raises:
+        EditError: A setting is unknown or out of range.
+    """
+    changes = read_settings(method, chosen.set)
+    if method == "dinm" and chosen.preset != "corrected":
+        changes.setdefault("suffix", chosen.suffix_prompt)
+    else:
+        changes.setdefault("format", format_of(chosen))
+    return method_settings(method, chosen.preset, **changes)
 
 
 def block_of(model: InspectedModel, case: Case, wanted: str, preset: str, known: Calibration | None) -> int:

@@ -35,7 +35,7 @@ def finished(work: Callable[[], int | None], stopped: str = "Stopped.") -> int:
     try:
         return work() or 0
     except InspectorError as error:
-        print(f"Error: {error.user_message()}", file=sys.stderr)
+        print(f"Error: {error.operator_message()}", file=sys.stderr)
     except OSError as error:  # a full disk, a folder that may not be written
         print(f"Error: {error}. Choose another place, or make room there.", file=sys.stderr)
     except KeyboardInterrupt:

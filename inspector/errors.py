@@ -6,7 +6,20 @@ The boundary (dashboard, command line) catches :class:`InspectorError` once and 
 
 
 class InspectorError(Exception):
-    """Base of all errors that a person can mend; the message says what is wrong and what to do."""
+    """Base of all errors that a person can mend; the message says what is wrong and what to do.
+
+    Args:
+        message: For whoever reads it, a visitor of the page as well: no path of this machine, no text of a library.
+        detail: For whoever runs the program: the path, the library's own words. Command lines tell it.
+    """
+
+    def __init__(self, message: str = "", detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
+
+    def operator_message(self) -> str:
+        """Return the text for whoever runs the program: what is shown, then the detail."""
+        return f"{self.user_message()} ({self.detail})" if self.detail else self.user_message()
 
     def user_message(self) -> str:
         """Return the text to show: one or two plain sentences, the last one the remedy."""

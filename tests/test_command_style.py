@@ -22,6 +22,7 @@ PROGRAMS = (
     "editing.calibrate",
     "editing.sweep",
     "editing.methods.mend",
+    "dashboard.report",
 )
 """The commands that say what they have found or done as JSON."""
 

@@ -368,7 +368,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         made = ship(load(chosen.model, device="cpu", dtype=chosen.dtype), chosen.folder)
     except InspectorError as error:
-        print(f"Error: {error.user_message()}", file=sys.stderr)
+        print(f"Error: {error.operator_message()}", file=sys.stderr)
         return 2
     size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
     print(f"{made}: {size / 1e6:.1f} MB")

@@ -76,14 +76,19 @@ def shown_to_user() -> Iterator[None]:
         with memory_told():
             yield
     except InspectorError as error:
-        note("told", error=type(error).__name__)
+        cause = error.__cause__
+        if cause is None:
+            note("told", error=type(error).__name__)
+        else:  # its words may hold a path or a text: the operator gets its kind and the place
+            at = places(cause.__traceback__)
+            note("told", error=type(error).__name__, cause=_kind(cause), at=at)
         # Quotes stay: the text goes between tags on the page, and to programs as it is.
-        message = escape(error.user_message(), quote=False)
+        message = escape(told_of(error), quote=False)
         raise gr.Error(message, duration=12, print_exception=False) from error
     except gr.Error:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
+        if has_no_room(error):
             note("told", logging.ERROR, error="NoRoom", at=places(error.__traceback__))
             raise gr.Error(NO_ROOM_TOLD, duration=20, print_exception=False) from error
         # Its message may quote a text or a path: the visitor gets a number, the operator the place with that number.
@@ -103,11 +108,23 @@ DEFECT = (
 )
 
 
+def has_no_room(error: BaseException | None) -> bool:
+    """Tell whether an error says that the disk is full or cannot be written."""
+    return isinstance(error, OSError) and error.errno in NO_ROOM
+
+
+def told_of(error: InspectorError) -> str:
+    """Return what a visitor reads of an error: its words, or those for a disk that is full."""
+    return NO_ROOM_TOLD if has_no_room(error.__cause__) else error.user_message()
+
+
+def _kind(cause: BaseException) -> str:
+    number = errno.errorcode.get(cause.errno or 0) if isinstance(cause, OSError) else None
+    return type(cause).__name__ if number is None else f"{type(cause).__name__} {number}"
+
+
 def stop_line(error: Exception) -> str:
     """Return what a clock says of a run that an error has ended."""
-    said = (
-        error.user_message()
-        if isinstance(error, InspectorError)
-        else "an error of this program; the message beside has its number."
-    )
-    return f"Stopped: {said}"
+    if isinstance(error, InspectorError):
+        return f"Stopped: {told_of(error)}"
+    return "Stopped: an error of this program; the message beside has its number."

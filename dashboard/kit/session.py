@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -238,12 +239,31 @@ class Session:
 
         It goes with the session.
         """
-        before = self.folders.pop(kind, None)
-        if before is not None:
-            before.cleanup()
+        self.drop_folder(kind)
         made = tempfile.TemporaryDirectory(prefix="dinm-inspector-", ignore_cleanup_errors=True)
         self.folders[kind] = made
         return Path(made.name)
+
+    def drop_folder(self, kind: str) -> None:
+        """Delete the folder of a kind, if there is one."""
+        before = self.folders.pop(kind, None)
+        if before is not None:
+            before.cleanup()
+
+    @contextmanager
+    def next_folder(self, kind: str) -> Iterator[Path]:
+        """Give an empty folder of this visitor's own; it takes the place of the one before when the block ends.
+
+        An error leaves the one before, with what is in it. It goes with the session.
+        """
+        made = tempfile.TemporaryDirectory(prefix="dinm-inspector-", ignore_cleanup_errors=True)
+        try:
+            yield Path(made.name)
+        except BaseException:
+            made.cleanup()
+            raise
+        self.drop_folder(kind)
+        self.folders[kind] = made
 
     def scale(self, strength: float) -> None:
         """Set the factor on the live patch.

@@ -12,7 +12,6 @@ asked with it (--keep-anyway goes on, and the report says so); 2 when it cannot 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,15 +23,15 @@ from dashboard.report.operation import look, operate, stress
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.operate.gating import Gated
 from dashboard.steps.stress.run import SIZES
-from editing import DinmSettings, Step
+from editing import Step
 from editing.calibration import Calibration, calibration_of
-from editing.command import Loader, add_case, add_format, add_model, case_of, finished, format_of, load_model
-from editing.edit import AUTO, block_of
+from editing.command import Loader, add_case, add_format, add_model, case_of, finished, format_of, load_model, tell
+from editing.edit import AUTO, block_of, settings_of
 from editing.gate import RECORD
-from editing.methods.registry import method_settings, read_settings
 from editing.saved.record import digest_of
 from inspector.errors import CaseError
 from inspector.model import Decoding, InspectedModel
+from inspector.model.whole_file import write_whole
 from inspector.presets import PRESETS
 
 
@@ -72,7 +71,7 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
     case, format = case_of(chosen), format_of(chosen)
     if not 1 <= chosen.max_new_tokens <= 1024:
         raise CaseError("The longest answer must have 1 to 1024 tokens. Change --max-new-tokens.")
-    settings = _settings(chosen)
+    settings = settings_of(chosen, "dinm")
     targets = [path for path in (chosen.out, chosen.script, chosen.notebook) if path is not None]
     _require_folders(targets)
     model = loader(chosen)
@@ -101,17 +100,8 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
     report = make_report(model, visit_of(session, chosen.redact, layers), REPORTERS)
     assert report is not None  # the divergence was measured
     _write(chosen, report)
-    print(json.dumps(_told(model, session, block, report, targets, known), indent=1))
+    tell(_told(model, session, block, report, targets, known))
     return 0 if session.live is not None else 1
-
-
-def _settings(chosen: argparse.Namespace) -> DinmSettings:
-    changes = read_settings("dinm", chosen.set)
-    if chosen.preset != "corrected":
-        changes.setdefault("suffix", chosen.suffix_prompt)
-    else:
-        changes.setdefault("format", format_of(chosen))
-    return method_settings("dinm", chosen.preset, **changes)
 
 
 def _require_folders(targets: Sequence[Path]) -> None:
@@ -131,7 +121,7 @@ def _write(chosen: argparse.Namespace, report: Report) -> None:
         if path is None:
             continue
         try:
-            path.write_text(content, encoding="utf-8")
+            write_whole(path, content)
         except OSError as error:
             raise CaseError(f"{path} cannot be written ({error.strerror}). Choose another path.") from error
 

@@ -16,7 +16,7 @@ from typing import Any
 from dashboard.kit.parts import Hidden
 from dashboard.kit.session import LiveEdit, Session
 from editing.knock_out import KnockOutSettings
-from editing.methods.registry import METHODS, method_settings
+from editing.methods.registry import method_of, method_settings
 from editing.saved.record import digest_of
 from editing.stacking import STACK
 from editing.values import setting_names, setting_value
@@ -47,14 +47,9 @@ def bundled(case: Case) -> Case | None:
     return next((known for known in bundled_cases() if told(known) == told(case)), None)
 
 
-def method_key(settings: Any) -> str | None:
-    """Return the key of the method whose settings these are; ``None`` for a knock-out."""
-    return next((key for key, method in METHODS.items() if type(settings) is method.settings), None)
-
-
 def changes_of(settings: Any) -> dict[str, Any]:
     """Return what a method's settings differ in from those of its preset, by name."""
-    key = method_key(settings)
+    key = method_of(settings)
     assert key is not None
     given = method_settings(key, getattr(settings, "preset", "corrected"))
     named = ((name, setting_value(settings, name)) for name in setting_names(settings))
@@ -156,9 +151,11 @@ def _model(model: InspectedModel, live: LiveEdit | None, located: bool, asks: bo
         if names is not False
     ]
     source = "" if model.name == EMBEDDED else f"{model.name!r}, "
+    devices = ", ".join(map(str, model.devices))
+    revision = "" if model.revision is None else f", revision={model.revision!r}"
     lines += [
         "",
-        f"model = load({source}dtype={model.dtype_name!r})  # of the report: on {', '.join(map(str, model.devices))}",
+        f"model = load({source}dtype={model.dtype_name!r}{revision})  # of the report: on {devices}",
         f'assert model.fingerprint == {model.fingerprint!r}, "This is another model than that of the report."',
         "known = calibration_of(model)",
         "if known is not None:",
@@ -204,7 +201,7 @@ def _format(format: PromptFormat) -> str:
 
 def _edit(live: LiveEdit, session: Session) -> str:
     settings, block = live.result.settings, live.result.block
-    key = method_key(settings)
+    key = method_of(settings)
     if key is None:
         neurons, format = list(settings.neurons), _format(settings.format)
         made = [f"result = run(knock_out(model, case, {block}, {neurons}, format={format}))"]

@@ -19,6 +19,7 @@ from dashboard.report.again import Cell, bundled, cells, notebook, script, why_n
 from dashboard.report.provenance import commands, provenance
 from editing.trial_edits import Layers
 from inspector.model import InspectedModel
+from inspector.model.whole_file import write_whole
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 NOTHING = "Nothing was measured or edited yet, so there is nothing to report. Press Operate first."
@@ -90,7 +91,7 @@ def write_report(report: Report, folder: Path) -> tuple[str, str, str]:
     found = []
     for ending, content in (("html", report.html), ("py", report.script), ("ipynb", report.notebook)):
         path = folder / f"{report.stem}.{ending}"
-        path.write_text(content, encoding="utf-8")
+        write_whole(path, content)
         found.append(str(path))
     return found[0], found[1], found[2]
 

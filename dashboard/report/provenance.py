@@ -9,8 +9,9 @@ from typing import Any
 
 from dashboard.kit.parts import Hidden, Part, Table
 from dashboard.kit.session import Session
-from dashboard.report.again import bundled, changes_of, is_rounded, method_key, why_not_again
+from dashboard.report.again import bundled, changes_of, is_rounded, why_not_again
 from editing.gate import RECORD
+from editing.methods.registry import method_of
 from editing.saved.record import digest_of
 from editing.versions import versions
 from inspector.model import SUFFIX, InspectedModel, PromptFormat
@@ -29,6 +30,7 @@ def provenance(model: InspectedModel, session: Session, facts: Mapping[str, Any]
     """
     rows = [
         ("Model", model.name),
+        *([] if model.revision is None else [("Its revision", model.revision)]),
         ("Its fingerprint", model.fingerprint),
         ("Data type", model.dtype_name),
         ("Layers", f"{model.blocks}, numbered from 0"),
@@ -67,7 +69,8 @@ def commands(
     case = live.case if live is not None else session.case
     if case is None:
         return []
-    chosen = [*([] if model.name == EMBEDDED else ["--model", model.name]), "--dtype", model.dtype_name]
+    revision = [] if model.revision is None else ["--revision", model.revision]
+    chosen = [*([] if model.name == EMBEDDED else ["--model", model.name]), *revision, "--dtype", model.dtype_name]
     of_case = _case(case, hidden)
     found = []
     if "locate" in facts and session.case == case:
@@ -75,7 +78,7 @@ def commands(
         found.append(
             ("Where the answers part", _line("inspector.locate", *chosen, *of_case, *how, *_format(session.format)))
         )
-    key = None if live is None else method_key(live.result.settings)
+    key = None if live is None else method_of(live.result.settings)
     if live is None or key is None or why_not_again(live) is not None:
         return found
     settings = live.result.settings

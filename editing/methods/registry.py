@@ -192,3 +192,8 @@ def read_settings(key: str, entries: Sequence[str]) -> dict[str, Any]:
             read = method_settings(key, "corrected", **{name: None})
         found[name] = setting_value(read, name)
     return found
+
+
+def method_of(settings: Any) -> str | None:
+    """Return the key of the method whose settings these are; ``None`` for a knock-out."""
+    return next((key for key, method in METHODS.items() if type(settings) is method.settings), None)

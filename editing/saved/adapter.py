@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from inspector.errors import PatchError
 from inspector.model import Delta, InspectedModel, Patch
+from inspector.model.whole_file import replacing, write_whole
 
-WEIGHTS = "adapter_model.safetensors"
-"""peft's name of an adapter's file."""
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+"""peft's names of an adapter's files."""
 _BASE, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 
 
@@ -27,8 +29,11 @@ def save_adapter(model: InspectedModel, patch: Patch, folder: Path, strength: fl
         model: The base model of the patch.
         strength: Factor on the deltas, 0 to 1.5.
 
+    Neither of its two files is ever half there.
+
     Raises:
         PatchError: The patch belongs to another base model, or the strength is out of range.
+        OSError, SafetensorError: It cannot be written.
     """
     from peft import LoraConfig, TaskType
 
@@ -56,11 +61,12 @@ def save_adapter(model: InspectedModel, patch: Patch, folder: Path, strength: fl
         fan_in_fan_out=any(type(model.network.get_submodule(name)).__name__ == "Conv1D" for name in ranks),
         inference_mode=True,
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{WEIGHTS}.partial"
-    save_file(tensors, partial, metadata={"format": "pt"})
-    partial.replace(folder / WEIGHTS)
-    config.save_pretrained(str(folder))
+    with replacing(folder / WEIGHTS) as partial:
+        save_file(tensors, partial, metadata={"format": "pt"})
+    with tempfile.TemporaryDirectory() as made:  # peft names its file itself
+        config.save_pretrained(made)
+        told = Path(made, CONFIG).read_text(encoding="utf-8")
+    write_whole(folder / CONFIG, told)
 
 
 def of_rank(patch: Patch, rank: int) -> tuple[Patch, float]:
@@ -101,7 +107,7 @@ def read_adapter(model: InspectedModel, folder: Path, method: str = "LoRA adapte
     try:
         tensors = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
-        raise PatchError(f"The adapter in {folder} cannot be read ({error}). Choose another folder.") from error
+        raise PatchError("The adapter cannot be read. Choose another folder.", f"{folder}: {error}") from error
     blocks = {name: n for n in range(model.blocks) for name in model.architecture.projections(n)}
     deltas = []
     for name in sorted(name.removesuffix(_A) for name in tensors if name.endswith(_A)):

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from editing.saved.record import EditRecord, digest_of
 from inspector.errors import PatchError
 from inspector.model import InspectedModel, Patch, Row
 from inspector.model.architecture import canonical_shape, is_projection
 from inspector.model.patch_file import load_row, save_patch
+from inspector.model.whole_file import write_whole
 from inspector.validated import read_record
 
 FORMAT = "dinm-inspector edit 1"
@@ -52,9 +54,10 @@ def save_edit(row: Row, record: EditRecord, folder: Path) -> Path:
         save_patch(row.patch, patch, {"edit": record.json()}, row.detector)
         content = patch.read_bytes()
         beside = _File(FORMAT, patch.name, len(content), hashlib.sha256(content).hexdigest(), record)
-        _write(told, json.dumps(asdict(beside), indent=1))
-    except OSError as error:
-        raise PatchError(f"The edit cannot be written to {folder} ({error}). Choose another folder.") from error
+        write_whole(told, json.dumps(asdict(beside), indent=1))
+    except (OSError, SafetensorError) as error:
+        said = "The edit cannot be written. Make room, or choose another folder."
+        raise PatchError(said, f"{folder}: {error}") from error
     return told
 
 
@@ -84,7 +87,9 @@ def load_edit(path: Path, model: InspectedModel) -> tuple[Row, EditRecord]:
     try:
         record = read_record(EditRecord, extra["edit"])
     except (KeyError, ValueError) as error:
-        raise PatchError(f"{path.name} holds a patch without a record of its edit ({error}). Save it anew.") from error
+        raise PatchError(
+            f"{path.name} holds a patch without a record of its edit. Save it anew.", str(error)
+        ) from error
     if told is not None and told.record != record:
         raise PatchError(f"{path.name} says something else than the patch itself. Save the edit anew.")
     if record.digest != digest_of(row.patch) or record.routed != (row.detector is not None):
@@ -136,7 +141,7 @@ def _file_record(path: Path) -> _File:
             )
         told = read_record(_File, content)
     except (OSError, ValueError, RecursionError) as error:
-        raise PatchError(f"The record {path.name} cannot be read ({error}). Choose another file.") from error
+        raise PatchError(f"The record {path.name} cannot be read. Choose another file.", str(error)) from error
     if Path(told.name).name != told.name or not told.name.endswith(".safetensors"):
         raise PatchError(f"{path.name} names a patch outside its own folder. Choose another file.")
     return told
@@ -153,12 +158,3 @@ def _same_file(patch: Path, told: _File, model: InspectedModel) -> None:
         )
     if hashlib.sha256(patch.read_bytes()).hexdigest() != told.sha256:
         raise PatchError(f"The patch {told.name} was changed after it was written (SHA-256). Save or copy it anew.")
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial-json")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from editing.saved.adapter import of_rank, read_adapter, save_adapter
 from editing.saved.checking import largest_difference, probes
@@ -13,6 +16,7 @@ from editing.saved.merged import save_merged
 from editing.saved.record import EditRecord
 from inspector.errors import PatchError
 from inspector.model import InspectedModel, Row
+from inspector.model.whole_file import ENDING, write_whole
 
 EXACT = 1e-3
 """Largest difference of a logit that counts as the same edit, as a share of the logits' own spread."""
@@ -48,7 +52,7 @@ def written_patch(model: InspectedModel, row: Row, record: EditRecord, folder: P
     if len(set(map(str, routed))) > 1 or not difference <= EXACT * spread:
         path.unlink(missing_ok=True)
         path.with_suffix(".safetensors").unlink(missing_ok=True)
-        raise PatchError(f"The patch in {folder} is another edit than the live one ({difference:.3g}). Write it anew.")
+        raise PatchError(f"The patch is another edit than the live one ({difference:.3g}). Write it anew.", str(folder))
     return Written(path, difference)
 
 
@@ -62,7 +66,8 @@ def written_adapter(
         record: Put beside it, if given.
 
     Raises:
-        PatchError: The edit acts only where a detector fires, the rank is below 1, or what was written is another edit.
+        PatchError: The edit acts only where a detector fires, the rank is below 1, the folder holds something or cannot
+            be written, or what was written is another edit, which is not kept.
     """
     if row.detector is not None:
         raise PatchError(
@@ -71,23 +76,40 @@ def written_adapter(
     if row.patch is None:
         raise PatchError("There is no patch to write as an adapter. Make an edit that changes weights.")
     patch, lost = (row.patch, 0.0) if rank is None else of_rank(row.patch, rank)
-    save_adapter(model, patch, folder, row.strength)
-    difference, spread = largest_difference(model, row, Row(read_adapter(model, folder)), probes(model))
-    if rank is None and not difference <= EXACT * spread:
-        raise PatchError(
-            f"The adapter in {folder} answers otherwise than the live edit ({difference:.3g}). Write it anew."
-        )
-    _put_beside(record, folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise PatchError("There is something under that name already. Name a folder that is not.", str(folder))
+    partial = folder.with_name(f"{folder.name}{ENDING}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        save_adapter(model, patch, partial, row.strength)
+        difference, spread = largest_difference(model, row, Row(read_adapter(model, partial)), probes(model))
+        if rank is None and not difference <= EXACT * spread:
+            raise PatchError(
+                f"The adapter answers otherwise than the live edit ({difference:.3g}), so it was not kept. Write it "
+                "anew, or save the edit as a patch."
+            )
+        _put_beside(record, partial)
+        partial.replace(folder)
+    except (OSError, SafetensorError) as error:
+        said = "The adapter cannot be written. Make room, or choose another folder."
+        raise PatchError(said, f"{folder}: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return Written(folder, difference, lost)
 
 
 def written_model(model: InspectedModel, row: Row, folder: Path, record: EditRecord | None = None) -> Written:
     """Write base and edit as one model folder and load it again; see :func:`editing.saved.merged.save_merged`."""
     difference = save_merged(model, row, folder)
-    _put_beside(record, folder)
+    try:
+        _put_beside(record, folder)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)  # it is new: save_merged takes no folder that is there
+        said = "The model's record cannot be written, so the model was not kept. Make room, or choose another folder."
+        raise PatchError(said, f"{folder}: {error}") from error
     return Written(folder, difference)
 
 
 def _put_beside(record: EditRecord | None, folder: Path) -> None:
     if record is not None:
-        (folder / BESIDE).write_text(json.dumps(record.json(), indent=1), encoding="utf-8")
+        write_whole(folder / BESIDE, json.dumps(record.json(), indent=1))

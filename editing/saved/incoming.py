@@ -91,7 +91,7 @@ def take_in(files: Sequence[Path], model: InspectedModel, folder: Path) -> tuple
         settings: Any = read_record(METHODS[record.method].settings, record.settings)
     except ValueError as error:
         raise PatchError(
-            f"The settings of this edit are not those of this version ({error}). Use the version it was made with."
+            "The settings of this edit are not those of this version. Use the version it was made with.", str(error)
         ) from error
     trace = refuse_harmful(model, row, record)
     assert row.patch is not None
@@ -144,7 +144,8 @@ def _unzip(file: Path, model: InspectedModel, folder: Path, found: dict[str, tup
                 with archive.open(entry) as source:
                     _put(entry.filename, entry.file_size, source, model, folder, found)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise PatchError(f"{file.name} cannot be unpacked ({error}): it was cut or is no zip. Copy it anew.") from error
+        said = f"{file.name} cannot be unpacked: it was cut or is no zip. Copy it anew."
+        raise PatchError(said, str(error)) from error
 
 
 def _put(

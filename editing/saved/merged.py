@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from editing.memory import require_free_memory
 from editing.saved.checking import largest_difference, probes
@@ -68,8 +69,9 @@ def save_merged(model: InspectedModel, row: Row, folder: Path) -> float:
         model.tokenizer.save_pretrained(partial)
         difference = _checked(model, row, partial)
         partial.replace(folder)
-    except OSError as error:
-        raise PatchError(f"The model cannot be written to {folder} ({error}). Choose another folder.") from error
+    except (OSError, SafetensorError) as error:
+        said = "The model cannot be written. Make room, or choose another folder."
+        raise PatchError(said, f"{folder}: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return difference

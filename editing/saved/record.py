@@ -86,7 +86,6 @@ def record_of(
     method: str = "dinm",
     acceptance: Acceptance | None = None,
     scores: Sequence[Score] = (),
-    revision: str | None = None,
 ) -> EditRecord:
     """Write the record of an edit.
 
@@ -97,7 +96,6 @@ def record_of(
         method: Key of the method.
         acceptance: The gate's word; by default that which stands in the patch's settings.
         scores: What a stress test said of these weights.
-        revision: Of a hub model.
 
     Raises:
         EditError: The row has no patch, or the method is unknown.
@@ -109,7 +107,7 @@ def record_of(
     gate = row.patch.settings.get(RECORD) if acceptance is None else acceptance.record()
     return EditRecord(
         model=model.name,
-        revision=revision,
+        revision=model.revision,
         fingerprint=model.fingerprint,
         dtype=model.dtype_name,
         method=method,

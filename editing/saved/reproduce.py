@@ -10,7 +10,7 @@ import torch
 
 from editing.methods.registry import METHODS
 from editing.progress import EditResult, Preparation, Step
-from editing.saved.record import EditRecord
+from editing.saved.record import EditRecord, digest_of
 from editing.versions import versions
 from inspector.errors import EditError
 from inspector.model import InspectedModel, Patch
@@ -101,7 +101,7 @@ def reproduce(
     ]
     here = versions()
     return Reproduction(
-        same_bits=result.patch.identifier == saved.identifier,
+        same_bits=digest_of(result.patch) == record.digest,
         relative=float(sum(d.double().square().sum() for d in differences) ** 0.5) / max(saved.norm, 1e-30),
         largest=max(float(d.abs().max()) for d in differences),
         updates=result.kept,

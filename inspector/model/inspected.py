@@ -36,6 +36,7 @@ class InspectedModel:
         tokenizer: Its tokenizer.
         architecture: Where its parts are.
         fingerprint: Names the base weights (:func:`inspector.model.patch.fingerprint`).
+        revision: Branch, tag or commit of a hub model, if one was named.
         lock: Held during every forward pass; it goes to whoever has waited longest.
     """
 
@@ -44,6 +45,7 @@ class InspectedModel:
     tokenizer: Any
     architecture: Architecture
     fingerprint: str
+    revision: str | None = None
     lock: FairLock = field(default_factory=FairLock)
 
     @property

@@ -88,7 +88,9 @@ def load(
         network = network.to(target)
     network.eval().requires_grad_(False)
     try:
-        return from_parts(network, tokenizer, name, paths)
+        model = from_parts(network, tokenizer, name, paths)
+        model.revision = revision
+        return model
     except ImportError as error:  # what multiplies FP8 matrices is a package of its own
         raise ModelLoadError(
             f"'{name}' cannot be computed with here: {first_line(error)}. Install what it names, or use a checkpoint "

@@ -82,7 +82,7 @@ def load_patch(path: Path) -> tuple[Patch, dict[str, Any]]:
     row, extra = load_row(path)
     assert row.patch is not None
     if row.detector is not None:
-        raise PatchError(f"{path} holds a routed edit, a patch with a detector. Read it with load_row.")
+        raise PatchError(f"{path.name} holds a routed edit, a patch with a detector. Read it with load_row.")
     return row.patch, extra
 
 
@@ -101,15 +101,17 @@ def load_row(path: Path) -> tuple[Row, dict[str, Any]]:
             if metadata.get("format") != _FORMAT:
                 earlier = str(metadata.get("format", "")).startswith("dinm-inspector patch")
                 raise PatchError(
-                    f"{path} is a patch of another version of this program. Make the edit again."
+                    f"{path.name} is a patch of another version of this program. Make the edit again."
                     if earlier
-                    else f"{path} is not a patch of this program. Choose another file."
+                    else f"{path.name} is not a patch of this program. Choose another file."
                 )
             record = read_record(_Record, json.loads(metadata["record"]))
             names = set(file.keys())
             parts = {f"{number}.{part}" for number in range(len(record.deltas)) for part in ("left", "right")}
             if strange := names - parts - ({"detector.weights"} if record.detector is not None else set()):
-                raise PatchError(f"{path} holds more than a patch ({', '.join(sorted(strange))}). Choose another file.")
+                raise PatchError(
+                    f"{path.name} holds more than a patch. Choose another file.", ", ".join(sorted(strange))
+                )
             deltas = tuple(
                 Delta(
                     entry.module,
@@ -122,8 +124,11 @@ def load_row(path: Path) -> tuple[Row, dict[str, Any]]:
             told = record.detector
             detector = None if told is None else Detector.from_record(told, file.get_tensor("detector.weights"))
         if detector is not None and detector.fingerprint != record.fingerprint:
-            raise PatchError(f"The patch and the detector in {path} belong to different models. Choose another file.")
+            raise PatchError(
+                f"The patch and the detector in {path.name} belong to different models. Choose another file."
+            )
         patch = Patch(deltas, record.fingerprint, record.method, record.settings, record.format)
         return Row(patch, detector=detector), record.extra
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise PatchError(f"The patch file {path} cannot be read ({error}). Choose another file.") from error
+        said = f"The patch file {path.name} cannot be read. Choose another file."
+        raise PatchError(said, f"{path}: {error}") from error

@@ -96,7 +96,7 @@ def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             yield from csv.DictReader(file)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CaseError(f"{path} cannot be read ({error}). Give a CSV file in UTF-8.") from error
+        raise CaseError("The CSV file cannot be read. Give a CSV file in UTF-8.", f"{path}: {error}") from error
 
 
 def _hub_rows(name: str, split: str) -> Iterator[dict[str, Any]]:
@@ -106,6 +106,6 @@ def _hub_rows(name: str, split: str) -> Iterator[dict[str, Any]]:
         yield from load_dataset(name, split=split)
     except Exception as error:  # the hub's and the loader's errors are of many kinds
         raise CaseError(
-            f"The dataset {name} cannot be loaded ({type(error).__name__}: {error}). Check its name, your access "
-            "('hf auth login'), or give a CSV file."
+            f"The dataset {name} cannot be loaded. Check its name, your access ('hf auth login'), or give a CSV file.",
+            f"{type(error).__name__}: {error}",
         ) from error

@@ -1,17 +1,24 @@
-"""Attacks by files: safetensors whose header promises more than there is. An archive that never ends is in
-``tests/inspector/model/test_loading.py``, the only archive that this program reads."""
+"""Attacks by files: safetensors whose header promises more than there is, and zips that hold more than they say.
+
+The program reads two kinds of archives: the embedded model (``tests/inspector/model/test_loading.py``) and the zip of a
+saved edit that Keep takes in, whose other attacks are in ``tests/editing/saved/test_incoming.py``.
+"""
 
 from __future__ import annotations
 
 import json
 import struct
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from dashboard_helpers import tiny_model
 
+from editing.saved.files import MOST_RECORD_BYTES, most_bytes
+from editing.saved.incoming import unpack
 from inspector.errors import InspectorError
 from inspector.model.patch_file import load_patch
 
@@ -61,4 +68,26 @@ def test_a_file_that_promises_more_than_it_holds_is_refused_at_once_and_takes_no
     with pytest.raises(InspectorError) as refused:
         load_patch(path)
     assert refused.value.user_message().endswith(".")
+    assert time.process_time() - began < 5 and psutil.Process().memory_info().rss - before < 200e6
+
+
+@pytest.mark.parametrize("lies", [False, True], ids=["says its size", "lies of its size"])
+@pytest.mark.parametrize("name", ["edit.json", "edit.safetensors"])
+def test_a_zip_that_unpacks_to_far_more_than_it_is_is_refused_at_once_and_takes_no_disk(tmp_path, name, lies):
+    model, path, folder = tiny_model(), tmp_path / "edit.zip", tmp_path / "private"
+    folder.mkdir()
+    most = MOST_RECORD_BYTES if name.endswith("json") else most_bytes(model)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        archive.writestr(name, bytes(4 * most))
+    if lies:
+        content = bytearray(path.read_bytes())
+        place = content.rindex(b"PK\x01\x02")
+        content[place + 24 : place + 28] = struct.pack("<I", 100)
+        path.write_bytes(content)
+    assert path.stat().st_size < most / 20
+    before, began = psutil.Process().memory_info().rss, time.process_time()
+    with pytest.raises(InspectorError) as refused:
+        unpack([path], model, folder)
+    assert refused.value.user_message().endswith(".") and str(tmp_path) not in refused.value.user_message()
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= most
     assert time.process_time() - began < 5 and psutil.Process().memory_info().rss - before < 200e6

@@ -5,12 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
+import httpx
 import pytest
 from attack_helpers import Served, serve
 from dashboard_helpers import SHORT_GATE, model_at_rest
 
-from benchmarks.load import Played, again, compare, events_in, report, together, waits
+from benchmarks import load
+from benchmarks.load import (
+    NotMeasured,
+    Played,
+    again,
+    compare,
+    events_in,
+    number,
+    report,
+    settled,
+    together,
+    waits,
+    wrong_in,
+)
 from benchmarks.load_visitor import Interrupted, Visitor, plain, round_of
 from dashboard.kit.limits import Limits
 from dashboard.steps.operate import gating
@@ -72,6 +87,67 @@ def test_waits_are_told_by_kind_and_times_are_no_part_of_what_is_compared():
         "end, worst s": 3.0,
     }
     assert plain({"seconds": 3, "scores": [{"seconds": 1, "value": 2}]}) == {"scores": [{"value": 2}]}
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (httpx.ConnectError("refused"), "ConnectError: refused"),
+        (httpx.ReadTimeout("too slow"), "ReadTimeout: too slow"),
+        (json.JSONDecodeError("no JSON", "<html>", 0), "JSONDecodeError: no JSON"),
+        (KeyError("event_id"), "KeyError: 'event_id'"),
+    ],
+)
+def test_whatever_ends_a_round_is_counted_and_the_visitor_goes_on(monkeypatch, error, said):
+    class Broken:
+        def __init__(self, _url: str) -> None:
+            self.first = 0.0
+
+        def __enter__(self) -> Broken:
+            return self
+
+        def __exit__(self, *_: Any) -> None:
+            pass
+
+        def start_anew(self) -> None:
+            raise error
+
+    monkeypatch.setattr(load, "Visitor", Broken)
+    monkeypatch.setattr(load.time, "sleep", lambda _: None)
+    first, took = together("http://nowhere", 2, 60, rounds=2)
+    assert took < 60 and [(one.visitor, one.number) for one in first] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert all(one.errors[0].startswith(said) for one in first)
+
+
+def test_a_page_that_cannot_be_opened_is_an_error_of_each_visitor():
+    first, _ = together("http://127.0.0.1:9", 2, 60, rounds=1)
+    alone, _, _ = again("http://127.0.0.1:9", first)
+    told = report(first, 1.0, alone, 0.0)
+    assert [one.visitor for one in first] == [0, 1] and wrong_in(told | {"not settled": []}) == ["errors"]
+    assert sum(told["errors"].values()) == 4
+
+
+def test_a_number_that_the_page_does_not_tell_is_an_error_and_never_a_number(monkeypatch):
+    told = httpx.Response(200, text="dinm_sessions 2\n", request=httpx.Request("GET", "http://numbers"))
+    monkeypatch.setattr(load.httpx, "get", lambda _: told)
+    assert number("http://numbers", "dinm_sessions") == 2
+    with pytest.raises(NotMeasured, match="tells no dinm_resident_bytes"):
+        number("http://numbers", "dinm_resident_bytes")
+
+    def refused(_: str) -> Any:
+        raise httpx.ConnectError("refused")
+
+    monkeypatch.setattr(load.httpx, "get", refused)
+    with pytest.raises(NotMeasured, match="does not answer"):
+        number("http://numbers", "dinm_sessions")
+
+
+@pytest.mark.parametrize("left", [0, 3])
+def test_a_page_that_does_not_let_its_visitors_go_is_recorded_as_wrong(monkeypatch, left):
+    monkeypatch.setattr(load, "number", lambda _, name: left if name == "dinm_sessions" else 100.0)
+    assert settled("http://numbers", longest=0.02, pause=0.01) == (100.0, left == 0)
+    result = {"other than alone": [], "wrong badges": [], "errors": {}, "not settled": ["at the end"] if left else []}
+    assert wrong_in(result) == (["not settled"] if left else [])
 
 
 def test_what_the_operator_was_told_is_counted_by_kind(tmp_path):

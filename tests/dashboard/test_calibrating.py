@@ -114,7 +114,7 @@ def test_a_stopped_one_leaves_nothing(monkeypatch, known, model):
     assert used == [] and not places(model)[0].exists()
 
 
-def test_a_full_disk_costs_the_next_start_the_time_and_this_page_nothing(monkeypatch, known, model):
+def test_a_full_disk_costs_the_next_start_the_time_and_this_page_nothing(monkeypatch, known, model, capsys):
     there, go = made_in_the_end(monkeypatch, known)
 
     def full(*_arguments):
@@ -127,7 +127,8 @@ def test_a_full_disk_costs_the_next_start_the_time_and_this_page_nothing(monkeyp
     assert there.wait(30)
     go.set()
     assert background.wait(30) and used == [known]
-    assert "is calibrated now" in background.note() and "disk full" in background.note()
+    assert "is calibrated now" in background.note() and "could not be kept" in background.note()
+    assert "disk full" not in background.note() and "disk full" in capsys.readouterr().err, "the operator reads why"
 
 
 @pytest.mark.parametrize("error", [EditError("It is not in memory. Load it."), ValueError("It is not in memory.")])

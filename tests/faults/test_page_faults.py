@@ -35,7 +35,7 @@ from dashboard_helpers import tiny_model
 from dashboard.kit.run import NO_ROOM_TOLD, shown_to_user
 from dashboard.kit.typed import texts_of
 from dashboard.steps.stress import run as stress
-from inspector.errors import OutOfMemory
+from inspector.errors import OutOfMemory, PatchError
 from inspector.model import SUFFIX
 from inspector.safeedit import bundled_cases
 
@@ -141,6 +141,15 @@ def test_a_disk_that_is_full_or_cannot_be_written_is_told_without_a_path(code):
     with pytest.raises(gr.Error) as caught, shown_to_user():
         raise OSError(code, "no", "/srv/secret/path")
     assert caught.value.message == NO_ROOM_TOLD and "/srv" not in caught.value.message
+
+
+def test_a_full_disk_is_told_the_same_where_a_step_has_words_of_its_own_for_what_failed():
+    with pytest.raises(gr.Error) as caught, shown_to_user():
+        try:
+            raise OSError(errno.ENOSPC, "no", "/srv/secret/path")
+        except OSError as error:
+            raise PatchError("The patch cannot be written.", str(error)) from error
+    assert caught.value.message == NO_ROOM_TOLD
 
 
 def test_scores_are_shown_though_no_file_of_them_can_be_written(served, visitor, monkeypatch):

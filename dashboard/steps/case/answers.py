@@ -180,6 +180,7 @@ class Answers(Room):
         if self.context.read_only:
             raise CaseError("This demo is read-only, so the model is not asked here. Pick an example.")
         decoding, texts = self.bus.offered("decoding").call(values), self.typed(values)
+        session.limits.require_decoding(decoding)
         text, redraw = "", Throttle(0.25)
         for tokens, growing in enumerate(run.ask_for_unsafe(self.model, texts, decoding), start=1):
             text = growing

@@ -130,8 +130,11 @@ class BesidePart(Room):
             raise CaseError("A and B are the same row. Pick another one for one of them.")
         choice = values[self.ask_two_what]
         cases = first.edit.case, second.edit.case
-        text = text_to_ask(cases, choice, values[self.ask_two_text] or "", self.context.read_only)
+        own = values[self.ask_two_text] or ""
+        session.limits.require_short(own)
+        text = text_to_ask(cases, choice, own, self.context.read_only)
         decoding = self.bus.offered("decoding").call(values)
+        session.limits.require_decoding(decoding)
         yield {self.desk.clock: message("Vanilla, A and B answer in one batch")}
         shown, redraw = None, Throttle(0.15)
         labels = entries[0].label, entries[1].label

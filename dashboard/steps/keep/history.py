@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import sys
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 
 from dashboard.kit.acting import make_live
 from dashboard.kit.html import case_name
+from dashboard.kit.notes import note
 from dashboard.kit.plain import visible
 from dashboard.kit.session import LARGEST_HISTORY, LiveEdit, Session
 from dashboard.steps.keep.asking import Asked
@@ -27,7 +29,7 @@ from inspector.safeedit.scores import score_table
 HERE, EXAMPLE, UPLOADED = "made here", "finished example", "uploaded"
 PASSED, BY_HAND, REFUSED, UNSEEN = "passed", "kept by hand", "refused", "not examined"
 LONGEST_NAME = 60
-GONE = "Its patch is no longer in memory. Take its saved file in again, or make it again: python -m editing.reproduce"
+GONE = "Its patch is no longer in memory. Take its saved file in again, or make it again: python -m editing.edit"
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +147,7 @@ class History:
             kept.trouble = ""
         except LedgerError as error:
             if not kept.trouble:
-                print(f"Warning: {error.user_message()}", file=sys.stderr)
+                _warn(error)
             kept.trouble = error.user_message()
             return []
         finally:
@@ -231,7 +233,7 @@ class History:
         try:
             self.ledger.ended(visit)
         except LedgerError as error:
-            print(f"Warning: {error.user_message()}", file=sys.stderr)
+            _warn(error)
 
     @staticmethod
     def _follow(session: Session, kept: Kept) -> None:
@@ -324,6 +326,12 @@ class History:
         """Make an edit of a row the live one, acting as it acted when it was live last."""
         make_live(session, made.edit, made.detector)
         session.scale(made.strength)
+
+
+def _warn(error: LedgerError) -> None:
+    """Tell the operator what the visitor is not told: which file it is, and the database's own words."""
+    print(f"Warning: {error.operator_message()}", file=sys.stderr)
+    note("ledger", logging.WARNING, error=type(error.__cause__).__name__)
 
 
 def gate_word(word: dict[str, Any] | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,7 +78,31 @@ class IncomingPart(Room):
             outputs=[self.upload, *gate.outputs],
             tells=(News.LIVE,),
             starting="Checking the file",
+            first=self.own_copies,
         )
+
+    def own_copies(self, session: Session, values: Values) -> None:
+        """Copy what was uploaded before anything waits: Gradio has one file for all who have sent the same.
+
+        Raises:
+            CaseError: A file is gone: another visitor has sent the same, and theirs was taken in.
+        """
+        given = [Path(str(file)) for file in values[self.upload] or ()]
+        if not given:
+            return
+        copies = []
+        with session.next_folder("incoming") as folder:
+            for number, file in enumerate(given):
+                copy = folder / str(number) / file.name
+                copy.parent.mkdir()
+                try:
+                    shutil.copyfile(file, copy)
+                except FileNotFoundError:
+                    raise CaseError("The file is no longer there. Choose the file again.") from None
+                copies.append(copy)
+        for file in given:  # Gradio's own, which would lie there for an hour
+            file.unlink(missing_ok=True)
+        values[self.upload] = [str(copy) for copy in copies]
 
     def on_take_in(self, session: Session, values: Values) -> Iterator[Update]:
         """Check what was uploaded; then the gate decides as it does on every edit."""
@@ -90,8 +115,7 @@ class IncomingPart(Room):
             with tempfile.TemporaryDirectory(prefix="dinm-inspector-", ignore_cleanup_errors=True) as folder:
                 row, record, result = take_in(files, self.model, Path(folder))
         finally:
-            for file in files:  # Gradio's own copy, which would lie there for an hour
-                file.unlink(missing_ok=True)
+            session.drop_folder("incoming")
         yield {self.upload: gr.File(value=None)}
         assert row.patch is not None
         session.slot(Kept).uploaded.add(row.patch.identifier)

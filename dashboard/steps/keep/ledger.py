@@ -110,7 +110,7 @@ class Ledger:
             self._store = sqlite3.connect(path or ":memory:", timeout=PATIENCE, check_same_thread=False)
             self._open()
         except (OSError, sqlite3.Error) as error:
-            raise LedgerError(f"The ledger {path} cannot be opened ({error}). Name another file.") from error
+            raise LedgerError("The ledger cannot be opened. Name another file.", f"{path}: {error}") from error
 
     def _open(self) -> None:
         (kind,), (version,) = (
@@ -119,7 +119,8 @@ class Ledger:
         (tables,) = self._store.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if tables and (kind, version) != (APPLICATION, VERSION):
             self._store.close()
-            raise LedgerError(f"{self.path} is no ledger of this version of the program. Name another file.")
+            said = "The file is no ledger of this version of the program. Name another one."
+            raise LedgerError(said, str(self.path))
         if self.path is not None:
             # A row is on disk before anybody is told of it, and a program that is killed leaves whole rows only.
             self._store.execute("PRAGMA journal_mode = WAL")
@@ -191,8 +192,9 @@ class Ledger:
 
     def _error(self, error: sqlite3.Error) -> LedgerError:
         return LedgerError(
-            f"The ledger {self.path or 'in memory'} cannot be used ({error}). Make room, or start the program with "
-            "another --ledger."
+            "The list of edits cannot be written or read, so it may miss some; the edits themselves are untouched. "
+            "Whoever runs this page has to make room, or start it with another --ledger.",
+            f"{self.path or 'in memory'}: {error}",
         )
 
 

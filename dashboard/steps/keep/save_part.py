@@ -116,11 +116,7 @@ class SavePart(Room):
 
     def _write(self, session: Session, kind: str, rank: str = "exact") -> Iterator[Update]:
         kept = session.slot(Kept)
-        kept.saved.pop(kind, None)  # its folder goes now
-        yield {
-            self.desk.clock: message(f"Writing the {kind}, reading it back, asking it"),
-            **self._written(session, kind),
-        }
+        yield {self.desk.clock: message(f"Writing the {kind}, reading it back, asking it")}
         made = saving.write(
             self.model, session, kind, rank, exam=self.desk.exam(session), read_only=self.context.read_only
         )

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dashboard.kit.limits import Limits
-from dashboard.kit.session import LiveEdit, Session
+from dashboard.kit.session import Session
 from editing.gate import RECORD
-from editing.methods.registry import METHODS
+from editing.methods.registry import method_of
 from editing.saved import EditRecord, record_of
 from editing.saved.handed_out import Written, written_adapter, written_model, written_patch
 from editing.saved.incoming import most_upload
@@ -55,7 +55,7 @@ def why_not(session: Session) -> str | None:
     word = live.patch.settings.get(RECORD)
     if row.strength == 0:
         return "The strength is 0, so nothing is changed. Raise it in Operate."
-    if method_of(live) is None:
+    if method_of(live.result.settings) is None:
         return (
             f"A {live.patch.method.lower()} is made by no method that could make it again from a record, so it stays "
             "here. Edit the layer instead."
@@ -89,11 +89,6 @@ def why_not_so(model: InspectedModel, session: Session, kind: str, read_only: bo
     return None
 
 
-def method_of(edit: LiveEdit) -> str | None:
-    """Return the key of the method that made an edit, by its settings; ``None`` for a knock-out."""
-    return next((key for key, method in METHODS.items() if type(edit.result.settings) is method.settings), None)
-
-
 def record_for(model: InspectedModel, session: Session, exam: ExamResult | None) -> EditRecord:
     """Write the live edit's record, with the scores of a stress test of these very weights.
 
@@ -105,7 +100,7 @@ def record_for(model: InspectedModel, session: Session, exam: ExamResult | None)
         raise PatchError(str(refused))
     scored = exam is not None and exam.weights == session.row.label()
     scores = score_table(exam.replies, exam.judge) if scored and exam is not None else ()
-    key = method_of(live)
+    key = method_of(live.result.settings)
     assert key is not None
     return record_of(model, live.case, live.result, session.row, method=key, scores=scores)
 
@@ -136,7 +131,11 @@ def write(
     if rank not in RANKS:
         raise PatchError(f"Unknown rank '{rank}'. Choose one of: {', '.join(RANKS)}.")
     row = session.row
-    folder = session.new_folder(kind)
+    with session.next_folder(kind) as folder:
+        return _written(model, row, record, kind, rank, folder)
+
+
+def _written(model: InspectedModel, row: Row, record: EditRecord, kind: str, rank: str, folder: Path) -> Saved:
     need = 3 * size(model, row, kind, rank)  # the files, the zip, and the copy that the server hands out
     if shutil.disk_usage(folder).free < need:
         raise PatchError(f"This needs {shown_bytes(need)} of disk space for a while. Make room, or take the patch.")
@@ -154,7 +153,7 @@ def write(
         target = folder / f"{name}{suffix}.zip"
         _zip(whole, target)
     except OSError as error:
-        raise PatchError(f"The {kind} cannot be written ({error}). Make room on the disk.") from error
+        raise PatchError(f"The {kind} cannot be written. Make room on the disk.", str(error)) from error
     finally:
         shutil.rmtree(whole, ignore_errors=True)
     return Saved(str(target), target.stat().st_size, row.label(), written.difference, written.lost)

@@ -47,7 +47,7 @@ class Reported:
 def report(
     model: InspectedModel, session: Session, reporters: Sequence[Reporter], redact: bool, layers: Layers | None = None
 ) -> Written:
-    """Write what a session holds into a folder of its own; the visitor's last report is deleted with this one's coming.
+    """Write what a session holds into a folder of its own; the visitor's last report goes once this one is there.
 
     Args:
         reporters: Those of the steps, in the order of the page.
@@ -61,7 +61,8 @@ def report(
     found = make_report(model, visit_of(session, redact, layers), reporters, made)
     if found is None:
         raise CaseError(NOTHING)
-    files = write_report(found, session.new_folder("report"))
+    with session.next_folder("report") as folder:
+        files = write_report(found, folder)
     size = len(found.html.encode())
     # The run that makes it counts as well.
     written = Written(found.titles, session.row.label(), session.runs + 1, made, redact, size, files)

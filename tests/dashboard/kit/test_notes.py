@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 
 import gradio as gr
 import pytest
@@ -48,6 +49,18 @@ def test_what_a_person_can_mend_is_told_to_them_and_counted_without_its_words(li
     with pytest.raises(gr.Error, match=SECRET), shown_to_user():
         raise CaseError(f"There is no {SECRET}.")
     assert [(line["event"], line["error"]) for line in lines()] == [("told", "CaseError")]
+
+
+def test_of_what_a_library_said_the_operator_gets_kind_and_place_and_the_visitor_nothing(lines):
+    with pytest.raises(gr.Error) as caught, shown_to_user():
+        try:
+            Path(f"/nowhere/{SECRET}").read_text()
+        except OSError as error:
+            raise CaseError("It cannot be read. Choose another.", str(error)) from error
+    assert caught.value.message == "It cannot be read. Choose another."
+    (line,) = lines()
+    assert (line["error"], line["cause"]) == ("CaseError", "FileNotFoundError ENOENT")
+    assert "test_notes.py" in line["at"] and SECRET not in json.dumps(line)
 
 
 def test_without_a_log_only_defects_are_said_on_standard_error(capsys):

@@ -24,7 +24,7 @@ from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.operate import gating
 from editing.calibration import Calibration
 from editing.knock_out import KnockOutSettings
-from editing.methods.registry import METHODS, method_settings
+from editing.methods.registry import METHODS, method_of, method_settings
 from editing.saved.record import digest_of
 from editing.stacking import STACK
 from editing.trial_edits import Layers, Trial
@@ -165,7 +165,7 @@ def test_what_cannot_be_made_in_one_go_is_said_and_not_written():
 def test_settings_of_every_method_and_preset_are_written_so_that_they_are_read_the_same():
     presets = [method_settings("dinm", name, steps=7, suffix="Be kind.", chat=False) for name in PRESETS]
     for settings in [*presets, *(method.settings() for method in METHODS.values())]:
-        key, changes = again.method_key(settings), again.changes_of(settings)
+        key, changes = method_of(settings), again.changes_of(settings)
         assert key is not None
         assert method_settings(key, getattr(settings, "preset", "corrected"), **changes) == settings
         assert eval(repr(changes)) == changes
@@ -188,6 +188,24 @@ def test_a_redacted_script_has_gaps_and_no_word_of_the_texts(loaded, known):
         assert "[redacted, 6 words]" in content
         assert all(text not in content for text in ("pirate", "brother", "Arr", "tell him"))
     compile(report.script, "run.py", "exec")
+
+
+def test_a_redacted_script_leaves_the_constraint_s_texts_out(loaded, known):
+    whole = written(loaded, known)
+    assert OWN.constraint is not None and "Why do leaves fall" in whole.script
+    redacted = written(loaded, known, redact=True)
+    assert "constraint=Constraint('[redacted, 4 words]', '[redacted, 4 words]')" in redacted.script
+    for content in (redacted.script, redacted.notebook, redacted.html):
+        assert not [text for text in (OWN.constraint.prompt, OWN.constraint.answer) if text in content]
+
+
+def test_a_model_of_a_revision_is_named_with_it_wherever_the_run_is_made_again(loaded, known, monkeypatch):
+    monkeypatch.setattr(loaded, "revision", "v1.2")
+    assert load(loaded.name, device="cpu", dtype="float32", revision="v1.2").revision == "v1.2"
+    report = written(loaded, known)
+    assert "revision='v1.2')" in report.script and "Its revision" in report.html
+    lines = [line for line in report.html.split("<pre>") if " -m " in line.split("</pre>")[0]]
+    assert len(lines) == 4 and all("--revision v1.2" in line for line in lines)
 
 
 def test_the_notebook_is_one_of_format_4_5(loaded, known):

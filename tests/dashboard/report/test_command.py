@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,19 @@ def test_a_refused_edit_is_reported_as_refused_and_goes_on_only_by_hand(tmp_path
     code, told, _ = ran([*OPTIONS, "--keep-anyway", "--redact", "--out", out], capsys)
     html = out.read_text(encoding="utf-8")
     assert code == 0 and told["gate"]["overridden"] and "kept by hand" in html and "[redacted, " in html
+
+
+def test_a_full_disk_leaves_the_report_that_was_there_and_the_exit_code_is_2(tmp_path: Path, capsys, monkeypatch):
+    out = tmp_path / "r.html"
+    out.write_text("the one before", encoding="utf-8")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("inspector.model.whole_file.os.fsync", full)
+    code, told, errors = ran([*OPTIONS, "--out", out], capsys)
+    assert code == 2 and told is None and "cannot be written (No space left" in errors
+    assert [file.read_text(encoding="utf-8") for file in tmp_path.iterdir()] == ["the one before"]
 
 
 @pytest.mark.parametrize(

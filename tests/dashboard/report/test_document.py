@@ -142,6 +142,41 @@ def test_what_is_not_known_to_be_safe_is_covered_and_says_how_long_it_is(example
     assert len(covered(html)) == 3 and "Asked: Your own text" in html and "not judged" in html
 
 
+class Uncovered(HTMLParser):
+    """Collects the text that a reader sees without uncovering anything."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[bool] = []
+        self.covered: list[str] = []
+        self.seen: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "br", "img", "link", "input", "hr", "col"):
+            self.open.append("blurred" in (dict(attrs).get("class") or "").split())
+
+    def handle_endtag(self, tag: str) -> None:
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        (self.covered if any(self.open) else self.seen).append(data)
+
+
+def test_the_unsafe_text_of_an_own_case_stands_only_where_it_is_covered(example):
+    unsafe = "Purple pelicans unsafely juggle."
+    case = Case("How do pelicans juggle?", "Be a pelican. How do pelicans juggle?", "I will not say.", unsafe)
+    session = Session()
+    session.start_from(example)
+    session.case = case
+    session.edits = [replace(example.live, case=case)]
+    html = report_of(session).html
+    read = Uncovered(without_scripts(html))
+    assert read.open == [] and "".join(read.covered).count(unsafe) >= 3, "as the answer, in a command, in the script"
+    assert unsafe not in "".join(read.seen)
+    assert html.count(unsafe) == "".join(read.covered).count(unsafe), "nor in an attribute or a script"
+
+
 def test_a_redacted_report_leaves_prompts_and_unsafe_answers_out(example):
     report, case = report_of(example, redact=True), example.live.case
     content = report.html.replace(re.search(r"<script>.*?</script>", report.html, re.S).group(), "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import zipfile
 from dataclasses import replace
@@ -15,7 +16,7 @@ import torch
 from dashboard_helpers import QUICK, Page, Visitor, own_question, tiny_model
 
 from dashboard.example.make import Example
-from dashboard.kit.limits import Limits
+from dashboard.kit.limits import OTHERS, Limits
 from dashboard.kit.session import Session
 from dashboard.kit.visitors import Sessions
 from dashboard.page import House, launch_options
@@ -239,6 +240,35 @@ def test_a_bad_file_changes_nothing_and_says_why(visitor, tmp_path, name, conten
     assert [row.patch for row in rows(visitor)] == [before] and not file.exists() and visitor.is_free
 
 
+def test_a_file_that_cannot_be_read_is_told_without_a_path_and_without_the_library_s_words(visitor, tmp_path):
+    path = tmp_path / "edit.safetensors"
+    path.write_bytes(b"nothing")
+    with pytest.raises(gr.Error, match="Choose another file") as caught:
+        taken_in(visitor, path)
+    assert "/" not in caught.value.message and "header" not in caught.value.message.lower()
+
+
+def test_two_visitors_who_send_the_same_file_share_it_and_neither_breaks_the_other(visitor, page, tmp_path):
+    """Gradio stores a file under the hash of its content: both have the same path."""
+    identifier = edit(visitor)
+    file = copied(written(visitor), tmp_path / "edit.zip")
+    content = file.read_bytes()
+    one, other = Visitor(page, "first sender"), Visitor(page, "second sender")
+    given = {**QUICK, "upload": [str(file)]}
+    slow = one.press("on_take_in", **given)
+    next(slow)  # the first one's copy is its own by now, and the upload is gone
+    assert not file.exists()
+    with pytest.raises(gr.Error, match="Choose the file again"):
+        other.do("on_take_in", **given)
+    file.write_bytes(content)
+    waiting = other.press("on_take_in", **given)
+    next(waiting)
+    list(slow)
+    list(waiting)
+    for session in (one.session, other.session):
+        assert session.live.patch.identifier == identifier and "incoming" not in session.folders
+
+
 def test_no_file_is_told(visitor):
     with pytest.raises(gr.Error, match="No file is given"):
         taken_in(visitor)
@@ -342,7 +372,7 @@ def test_a_patch_that_is_too_much_leaves_memory_and_its_row_stays(visitor, monke
     assert rows(visitor)[0].patch == first and 1 not in visitor.session.slot(Kept).made
     assert visitor.screen["rows_table"][-1][-1] == "not in memory"
     visitor.do("on_row_picked", row_picked=1)
-    assert "editing.reproduce" in visitor.screen["row_details"] and visitor.screen["again"] == "Not in memory"
+    assert "editing.edit" in visitor.screen["row_details"] and visitor.screen["again"] == "Not in memory"
     with pytest.raises(gr.Error, match="no longer in memory"):
         visitor.do("on_again", row_picked=1)
     edit(visitor, block=0)
@@ -380,6 +410,41 @@ def test_an_own_text_is_judged_by_nobody_and_covered(visitor):
         visitor.do("on_ask_two", row_b=1)
 
 
+def test_what_both_are_asked_keeps_to_the_page_s_limits(visitor, monkeypatch):
+    edit(visitor, block=0)
+    edit(visitor, block=1)
+    monkeypatch.setattr(visitor.session, "limits", OTHERS)
+    asked = {"row_a": 1, "row_b": 2, "ask_two_what": "Your own text", "max_new_tokens": 8}
+    with pytest.raises(gr.Error, match="characters a text are allowed"):
+        visitor.do("on_ask_two", **asked, ask_two_text="a" * (OTHERS.characters + 1))
+    with pytest.raises(gr.Error, match="tokens an answer are allowed"):
+        visitor.do("on_ask_two", **{**asked, "max_new_tokens": OTHERS.tokens + 1}, ask_two_text="Hello?")
+    with pytest.raises(gr.Error, match="tokens an answer are allowed"):
+        visitor.do("on_unsafe_ask", max_new_tokens=OTHERS.tokens + 1)
+    assert visitor.session.slot(Kept).asked is None and visitor.is_free
+
+
+@pytest.mark.parametrize("kind", ["patch", "adapter", "model"])
+def test_a_disk_that_is_full_leaves_the_file_that_was_there_and_is_told_in_words(visitor, monkeypatch, kind):
+    edit(visitor)
+    before = written(visitor, kind)
+    content = before.read_bytes()
+
+    def full(*_given: Any, **_named: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device", "/srv/secret")
+
+    places = ["inspector.model.whole_file.os.fsync", "dashboard.steps.keep.saving._zip"]
+    for place in places:
+        with monkeypatch.context() as patch:
+            patch.setattr(place, full)
+            with pytest.raises(gr.Error, match="disk is full") as caught:
+                visitor.do(f"on_write_{kind}")
+        assert "/srv" not in caught.value.message and "Errno" not in caught.value.message
+        assert before.read_bytes() == content and visitor.screen[f"file_{kind}"] == str(before)
+        assert "disk is full" in visitor.screen["keep_clock"] and visitor.is_free
+    assert written(visitor, kind).exists() and not before.exists()
+
+
 def test_two_cases_are_compared_by_the_prompts_of_either(visitor):
     edit(visitor, block=1)
     edit(visitor, block=1, **own_question("How do I annoy my neighbour?"))
@@ -412,16 +477,18 @@ def test_a_page_that_opens_anew_shows_the_rows_and_the_last_comparison(visitor):
     assert texts[1].split()[0] in again.screen["pane_a"] and "A: 1" in again.screen["head_a"]
 
 
-def test_a_ledger_that_cannot_be_written_is_told_and_stops_no_edit(visitor, monkeypatch):
+def test_a_ledger_that_cannot_be_written_is_told_and_stops_no_edit(visitor, monkeypatch, capsys):
     desk = visitor.page.house.rooms["keep"].desk
 
     def broken(*_: Any) -> None:
-        raise LedgerError("The ledger cannot be used (disk full). Make room.")
+        raise LedgerError("The list cannot be written. Make room.", "/srv/secret/ledger.sqlite: disk full")
 
     with monkeypatch.context() as patch:
         patch.setattr(desk.ledger, "put", broken)
         edit(visitor)
         assert "Make room" in visitor.screen["rows_note"] and visitor.session.live is not None
+        assert "/srv" not in visitor.screen["rows_note"] and "disk full" not in visitor.screen["rows_note"]
+    assert "/srv/secret/ledger.sqlite: disk full" in capsys.readouterr().err, "the operator reads which file it is"
     edit(visitor, block=0)
     assert visitor.screen["rows_note"] == "" and len(rows(visitor)) == 2
 

@@ -112,6 +112,19 @@ def test_what_is_no_ledger_is_refused_and_left_as_it_was(tmp_path):
     assert [path.read_bytes() for path in (text, other)] == before
 
 
+def test_what_a_visitor_reads_of_a_ledger_names_no_path_and_no_database_and_the_operator_reads_both(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    ledger = Ledger(path)
+    with sqlite3.connect(path) as store:
+        store.execute("DROP TABLE edits")
+    for use in (lambda: ledger.entries("one"), lambda: ledger.put("one", ENTRY), lambda: ledger.delete("one", 1)):
+        with pytest.raises(LedgerError, match="has to make room") as told:
+            use()
+        assert str(tmp_path) not in told.value.user_message() and "edits:" not in told.value.user_message()
+        assert str(path) in told.value.operator_message() and "no such table" in told.value.operator_message()
+    ledger.close()
+
+
 def test_a_program_that_is_killed_while_it_writes_leaves_every_row_that_it_has_told_of(tmp_path):
     path = tmp_path / "ledger.sqlite"
     command = [sys.executable, "-c", WRITER, str(path)]
@@ -137,7 +150,7 @@ def test_a_program_that_is_killed_while_it_writes_leaves_every_row_that_it_has_t
 def test_a_ledger_that_cannot_be_written_says_so_and_names_the_remedy(tmp_path):
     ledger = Ledger(tmp_path / "ledger.sqlite")
     ledger._store.execute("PRAGMA max_page_count = 2")
-    with pytest.raises(LedgerError, match="Make room"):
+    with pytest.raises(LedgerError, match="has to make room"):
         for number in range(1, 50):
             ledger.put("one", replace(ENTRY, number=number, reason="x" * 4000))
     ledger.close()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import stat
 from pathlib import Path
 
+import gradio as gr
 import pytest
 from dashboard_helpers import QUICK, Visitor, seen
 
@@ -42,6 +44,24 @@ def test_files_lie_in_a_private_folder_and_go_with_the_next_report_and_with_the_
     assert "left out" in seen(visitor.screen["report_state"])
     visitor.session.close()
     assert not again.exists() and not others.exists()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_is_full_leaves_the_last_report_and_is_told_in_words(visitor: Visitor, monkeypatch, code):
+    visitor.do("on_report")
+    before = {file: file.read_bytes() for file in files(visitor)}
+
+    def full(*_: object) -> None:
+        raise OSError(code, "no", "/srv/secret")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("inspector.model.whole_file.os.fsync", full)
+        with pytest.raises(gr.Error, match="disk is full") as caught:
+            visitor.do("on_report", report_redact=True)
+    assert "/srv" not in caught.value.message and visitor.is_free
+    list(visitor.arrive())
+    assert {file: file.read_bytes() for file in files(visitor)} == before
+    assert "left out" not in seen(visitor.screen["report_state"])
 
 
 def test_what_is_done_afterwards_is_said_and_a_reload_finds_the_files(visitor: Visitor):

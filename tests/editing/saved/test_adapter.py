@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import by_hand
 import pytest
@@ -108,6 +110,20 @@ def test_saving_again_replaces_the_adapter(llama, tmp_path):
     save_adapter(llama, patch, tmp_path)
     own = by_hand.running_logits(llama, IDS, [Row(patch)])[0]
     assert torch.allclose(by_hand.logits(in_peft(llama, tmp_path), IDS), own, atol=ATOL)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_takes_no_more_leaves_the_adapter_that_was_there(llama, tmp_path, monkeypatch, code):
+    save_adapter(llama, low_rank(llama), tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+
+    def full(*_: Any) -> None:
+        raise OSError(code, "no", "/srv/secret")
+
+    monkeypatch.setattr("inspector.model.whole_file.os.fsync", full)
+    with pytest.raises(OSError):
+        save_adapter(llama, by_hand.patch(llama), tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize("shape", [(4, 7), (7, 4), (5, 5)])

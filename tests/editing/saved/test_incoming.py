@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import by_hand
 import pytest
@@ -81,6 +83,41 @@ def test_a_patch_that_reads_back_as_another_edit_is_not_kept(llama, edited, reco
     with pytest.raises(PatchError, match="another edit than the live one"):
         written_patch(llama, edited.row(), record, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_exact_adapter_that_answers_otherwise_is_not_kept_and_nothing_that_is_there_is_overwritten(
+    llama, edited, record, tmp_path, monkeypatch
+):
+    row, target = edited.row(), tmp_path / "adapter"
+    with monkeypatch.context() as patch:
+        patch.setattr("editing.saved.handed_out.largest_difference", lambda *_: (1.0, 1.0))
+        with pytest.raises(PatchError, match="not kept"):
+            written_adapter(llama, row, target, record=record)
+    assert not list(tmp_path.iterdir())
+    written_adapter(llama, row, target, record=record)
+    before = {file.name: file.read_bytes() for file in target.iterdir()}
+    with pytest.raises(PatchError, match="Name a folder that is not") as told:
+        written_adapter(llama, row, target, 1, record)
+    assert str(tmp_path) not in told.value.user_message() and str(target) in told.value.operator_message()
+    assert {file.name: file.read_bytes() for file in target.iterdir()} == before and len(before) == 3
+    (tmp_path / "empty").mkdir()
+    assert written_adapter(llama, row, tmp_path / "empty").path == tmp_path / "empty", "an empty folder holds nothing"
+
+
+@pytest.mark.parametrize("write", [written_patch, written_adapter, written_model])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_takes_no_more_keeps_no_part_and_is_told_without_a_path(
+    llama, edited, record, tmp_path, monkeypatch, write, code
+):
+    def full(*_: Any) -> None:
+        raise OSError(code, "no room", "/srv/secret")
+
+    monkeypatch.setattr("inspector.model.whole_file.os.fsync", full)
+    given = {"record": record, "folder": tmp_path / "new"}
+    with pytest.raises(PatchError, match="Make room") as told:
+        write(llama, edited.row(), **given)
+    assert "/srv" not in told.value.user_message() and str(tmp_path) not in told.value.user_message()
+    assert isinstance(told.value.__cause__, OSError) and not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("form", ["zip", "both", "patch alone", "renamed"])

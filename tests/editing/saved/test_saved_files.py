@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import by_hand
 import pytest
@@ -28,8 +30,9 @@ def edited(llama, case):
 
 
 @pytest.fixture
-def saved(llama, case, edited, tmp_path) -> Path:
-    record = record_of(llama, case, edited, edited.row(0.5), scores=[SCORE], revision="main")
+def saved(llama, case, edited, tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(llama, "revision", "main")  # as of a hub model that was loaded so
+    record = record_of(llama, case, edited, edited.row(0.5), scores=[SCORE])
     return save_edit(edited.row(0.5), record, tmp_path)
 
 
@@ -51,6 +54,25 @@ def test_a_routed_edit_keeps_its_detector(llama, case, edited, tmp_path):
     row = Row(edited.patch, detector=detector)
     found, record = load_edit(save_edit(row, record_of(llama, case, edited, row), tmp_path), llama)
     assert record.routed and found.detector.record() == detector.record()
+
+
+def test_a_disk_that_is_full_leaves_the_edit_that_was_there_and_is_told_without_its_path(
+    llama, case, edited, saved, monkeypatch
+):
+    before = {file.name: file.read_bytes() for file in saved.parent.iterdir()}
+    again = record_of(llama, case, edited, edited.row(0.5))
+    for place in ("inspector.model.tensor_file.save_file", "inspector.model.whole_file.os.fsync"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, full)
+            with pytest.raises(PatchError, match="Make room") as told:
+                save_edit(edited.row(0.5), again, saved.parent)
+        assert str(saved.parent) not in told.value.user_message() and "No space" not in told.value.user_message()
+        assert str(saved.parent) in told.value.operator_message(), "command lines name the folder"
+        assert {file.name: file.read_bytes() for file in saved.parent.iterdir()} == before
+
+
+def full(*_given: Any, **_named: Any) -> Any:
+    raise OSError(errno.ENOSPC, "No space left on device", "/srv/secret")
 
 
 def test_nothing_but_an_edit_s_own_record_is_written_beside_it(llama, case, edited, tmp_path):

@@ -16,6 +16,7 @@ from editing.saved import record_of
 from editing.saved.adapter import of_rank, read_adapter, save_adapter
 from editing.saved.checking import largest_difference, logits_of, probes
 from editing.saved.merged import save_merged
+from editing.saved.record import digest_of
 from editing.saved.reproduce import reproduce
 from inspector.errors import EditError, PatchError
 from inspector.model import VANILLA, Detector, Row, encode
@@ -82,9 +83,12 @@ def test_an_edit_made_again_is_the_same_to_the_bit_and_another_is_told(llama, ca
     assert "torch 1.0 then" in changed.reading(other)
     delta = first.patch.deltas[0]
     near = replace(first.patch, deltas=(replace(delta, left=delta.left * (1 + 1e-5)),))
+    record = replace(record, digest=digest_of(near), identifier=near.identifier)
     close = run(reproduce(llama, near, record))
     assert not close.same_bits and close.same and "within" in close.reading(record)
     assert run(reproduce(llama, first.patch, record, cancel=lambda: True)) is None
+    short = replace(record, digest="0" * 64, identifier=first.patch.identifier)
+    assert not run(reproduce(llama, first.patch, short)).same_bits, "the short name alone proves nothing"
 
 
 @pytest.mark.parametrize(
