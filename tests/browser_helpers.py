@@ -168,7 +168,8 @@ def at_width(page, width: int) -> None:
 WIDE = """() => { const page = document.documentElement;
   const plots = [...document.querySelectorAll('.js-plotly-plot:has(.main-svg)')].filter(plot => plot.checkVisibility());
   const width = part => part.getBoundingClientRect().width;
-  return [...(page.scrollWidth > page.clientWidth ? ['the page'] : []), ...plots.filter(
+  const scrolls = plot => getComputedStyle(plot.closest('.block')).overflowX === 'auto';
+  return [...(page.scrollWidth > page.clientWidth ? ['the page'] : []), ...plots.filter(plot => !scrolls(plot)).filter(
     plot => width(plot.querySelector('.main-svg')) > width(plot.closest('.block')) + 1).map(
     plot => plot.closest('.block').id)]; }"""
 

@@ -43,7 +43,11 @@ def blocks(text: str, language: str) -> list[str]:
 
 def variables(text: str) -> dict[str, str]:
     """Return the variables of the environment that stand before this project's programs."""
-    lines = [shlex.split(line, comments=True) for block in blocks(text, "sh") for line in block.splitlines()]
+    lines = [
+        shlex.split(line, comments=True)
+        for block in blocks(text, "sh")
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
     words = [word for line in lines for word in line if re.match(r"[A-Z_]+=", word)]
     return dict(word.split("=", 1) for word in words)
 

@@ -79,7 +79,7 @@ def violations(page, rules: list[str] | None = None) -> list[str]:
 
 
 OPEN_ALL = """* { transition: none !important; }
-  body .view { display: flex !important; } #details .tabitem { display: flex !important; }"""
+  .view.view.view.view.view.view { display: flex !important; } #details .tabitem { display: flex !important; }"""
 """All views, and all of the details, one below the other; and a colour on its way is no colour to judge."""
 
 

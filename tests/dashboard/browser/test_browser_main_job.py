@@ -155,7 +155,6 @@ def step_by_step(page: Any) -> None:
     tile = page.locator("#numbers .tile", has_text="probability of the safe answer").inner_text()
     before, after = map(float, re.search(r"([\d.]+) → ([\d.]+)", tile).groups())
     assert after > before
-    wait_for_answers(page, same=False)
     assert page.locator("#answers .badge.edited").inner_text().startswith("DINM · layer 1 · strength 1 · patch ")
     assert page.locator("#answers .badge.vanilla").first.inner_text() == "vanilla"
 
