@@ -61,7 +61,7 @@ def closed(page) -> None:
 
 def text_of(page, selector: str) -> str:
     """Return an element's text without the time that Gradio writes above it, unseen, while an event is under way."""
-    return re.sub(r"\A[^|\n]*\| [\d./]+s\s*", "", page.locator(selector).inner_text()).strip()
+    return re.sub(r"\A(?:[^|\n]*\| )?[\d./]+s\s*", "", page.locator(selector).inner_text()).strip()
 
 
 def value_of(page, selector: str) -> str:

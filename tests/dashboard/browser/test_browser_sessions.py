@@ -61,7 +61,7 @@ def test_two_visitors_at_once_one_waits_in_line_types_locates_and_both_cancel(sh
     wait_for_text(second, "#locate-reading", "the answers part most")  # short work passes
     before = text_of(second, "#live")
     second.click("#edit")
-    wait_for_text(second, "#clock", "In line, place 2: 1 run is before yours, which starts in about")
+    wait_for_text(second, "#clock", "In line, place 2: 1 run is before yours, which starts in")
     assert second.locator("#cancel").is_enabled() and second.locator("#operate").is_disabled()
     second.locator("#question textarea").fill(OWN)
     wait_for_text(second, "#attack", "cheat at the card game")  # typing never queues
