@@ -57,6 +57,8 @@ def test_two_visitors_at_once_one_waits_in_line_types_locates_and_both_cancel(sh
     first.click("#edit")
     wait_for_text(first, "#clock", "of at most 100")
     assert first.locator("#edit").is_disabled() and first.locator("#cancel").is_enabled()
+    pick_cinema(second)  # else the example's reading would stand there already
+    wait_for_text(second, "#locate-reading", "Press Locate")
     second.click("#locate")
     wait_for_text(second, "#locate-reading", "the answers part most")  # short work passes
     before = text_of(second, "#live")
