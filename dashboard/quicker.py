@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 WRITER, WRITES = "gradio.component_meta", "create_or_modify_pyi"
-"""The module and function that parse each component's source and write a type stub beside it, 60 times an import."""
+"""The module and function that parse the source of every component at import and write a type stub beside it."""
 
 
 class _NoStubs(MetaPathFinder):

@@ -1,7 +1,7 @@
 """Gradio's own copies of what stands on a page: what they hold, how many there may be, that they go with the visitor.
 
 Left alone Gradio keeps every value that was ever shown on 10,000 pages, for links to a page's state, which are off here
-(:mod:`dashboard.kit.routes`); making room for them takes some 0.3 s of its one loop for each page, or for each made-up
+(:mod:`dashboard.kit.routes`); making room for them holds its one loop up for each page, or for each made-up
 name of a page. What remains is what an event has sent until a browser takes it.
 """
 
