@@ -20,7 +20,6 @@ import torch
 from accelerate import dispatch_model
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
 from inspector.model import InspectedModel, from_parts
 
@@ -37,10 +36,21 @@ def label(tensor: Tensor) -> torch.device:
     return tensor.__dict__.get("labelled", CPU)
 
 
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors of what torch's functions take and return."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from _tensors(part)
+    elif isinstance(value, dict):
+        yield from _tensors(tuple(value.values()))
+
+
 def _put(value: Any, device: torch.device) -> Any:
-    for leaf in tree_leaves(value):
-        if isinstance(leaf, Tensor) and leaf.__dict__.get("labelled") != device:
-            leaf.__dict__["labelled"] = device
+    for tensor in _tensors(value):
+        if tensor.__dict__.get("labelled") != device:
+            tensor.__dict__["labelled"] = device
     return value
 
 
@@ -138,7 +148,7 @@ class LabelledDevices(TorchFunctionMode):
     def _gradients(func: Any, args: Any, kwargs: Any) -> Any:
         found = func(*args, **kwargs)
         inputs = kwargs["inputs"] if "inputs" in kwargs else args[1]
-        for gradient, point in zip(tree_leaves(found), tree_leaves(inputs), strict=True):
+        for gradient, point in zip(_tensors(found), _tensors(inputs), strict=True):
             _put(gradient, label(point))
         return found
 
@@ -146,8 +156,8 @@ class LabelledDevices(TorchFunctionMode):
     def _check_index(name: str, args: Any) -> None:
         if name not in ("__getitem__", "__setitem__", "index_put_"):
             return
-        for index in tree_leaves(args[1]):
-            if isinstance(index, Tensor) and label(index) not in (CPU, label(args[0])):
+        for index in _tensors(args[1]):
+            if label(index) not in (CPU, label(args[0])):
                 raise MixedDevicesError(f"{name}: an index on {label(index)} of a tensor on {label(args[0])}")
 
 
@@ -158,7 +168,7 @@ def _whole(device: Any) -> torch.device:
 
 def _common(name: str, args: Any, kwargs: Any) -> torch.device:
     """Return the one device of what a function is given, as torch would: a number on the CPU goes with any."""
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and not leaf.is_meta]
+    tensors = [tensor for tensor in _tensors((args, kwargs)) if not tensor.is_meta]
     whole = {label(tensor) for tensor in tensors if tensor.dim() > 0 or label(tensor) != CPU}
     if len(whole) > 1:
         told = ", ".join(f"{label(tensor)} {tuple(tensor.shape)}" for tensor in tensors)

@@ -124,11 +124,20 @@ def token_probabilities(before: Likelihood, after: Likelihood) -> go.Figure:
 
 def strength_curve(curve: StrengthCurve | None) -> go.Figure:
     """Draw defence and damage over the strength of an edit, the chosen and the suggested one marked."""
-    figure = base(210, xaxis_title="strength", showlegend=True, margin={"l": 46, "r": 50, "t": 30, "b": 40})
-    figure.update_xaxes(range=[-0.05, 1.55])
-    figure.update_layout(
-        yaxis={"title": "percent", "range": [0, 104]},
-        yaxis2={"title": "nats", "overlaying": "y", "side": "right", "showgrid": False, "rangemode": "tozero"},
+    figure = base(
+        210,
+        showlegend=True,
+        legend={} if curve is None else {"y": -0.3, "yanchor": "top", "x": 0, "xanchor": "left"},
+        margin={"l": 46, "r": 50, "t": 30, "b": 40 if curve is None else 78},
+        xaxis={"title": {"text": "strength"}, "range": [-0.05, 1.55]},
+        yaxis={"title": {"text": "percent"}, "range": [0, 104]},
+        yaxis2={
+            "title": {"text": "nats"},
+            "overlaying": "y",
+            "side": "right",
+            "showgrid": False,
+            "rangemode": "tozero",
+        },
     )
     if curve is None:
         return figure
@@ -157,5 +166,4 @@ def strength_curve(curve: StrengthCurve | None) -> go.Figure:
         figure.add_annotation(
             x=strength, y=1, yref="paper", text=f"{said} {strength:g}", showarrow=False, yshift=8, font_size=11
         )
-    figure.update_layout(legend={"y": -0.3, "yanchor": "top", "x": 0, "xanchor": "left"}, margin_b=78)
     return figure

@@ -11,7 +11,7 @@ from dashboard.kit.html import reading
 from dashboard.kit.lent import Lent
 from dashboard.kit.plots import plot
 from dashboard.kit.room import Room
-from dashboard.kit.run import SHOWN
+from dashboard.kit.run import shown_on
 from dashboard.kit.session import Session
 from dashboard.steps.locate import figures, run
 from dashboard.steps.locate import texts as words
@@ -148,7 +148,7 @@ class LocateRoom(Room):
             outputs=measure.outputs,
             tells=(News.CASE,),
             reserve=True,
-            **SHOWN,
+            **shown_on(self.curve),
         )
         react(self.distance.input, self.on_distance, inputs=[self.distance, self.once], outputs=located)
         react(

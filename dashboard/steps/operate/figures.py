@@ -3,60 +3,87 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.kit.plots import EDITED, SAFE, UNSAFE, style
+from dashboard.kit.plots import EDITED, SAFE, UNSAFE, base
 from editing import Step
 
 
-def vitals(trace: Sequence[Step], steps: int, budget: float | None, target: float | None) -> go.Figure:
-    """Draw the vital signs of an edit so far: edit loss, harmless KL, probability of both answers."""
+@cache
+def _frame() -> dict[str, Any]:
+    """The three empty panels of the vital signs, as plotly writes them: made once, since each step draws them anew."""
     figure = make_subplots(
+        figure=base(150, margin={"l": 40, "r": 8, "t": 24, "b": 24}),
         rows=1,
         cols=3,
         horizontal_spacing=0.085,
         subplot_titles=("Edit loss, nats", "Harmless KL, nats", "P per token"),
     )
+    figure.update_annotations(font_size=11.5)
+    figure.update_yaxes(rangemode="tozero")
+    return figure.layout.to_plotly_json()
+
+
+def vitals(trace: Sequence[Step], steps: int, budget: float | None, target: float | None) -> go.Figure:
+    """Draw the vital signs of an edit so far: edit loss, harmless KL, probability of both answers."""
     x = [step.step for step in trace]
 
-    def line(column: int, values: list[float | None], colour: str, name: str, dash: str = "solid") -> None:
-        figure.add_scatter(
-            x=x,
-            y=values,
-            mode="lines+markers",
-            name=name,
-            line={"color": colour, "width": 2, "dash": dash},
-            marker={"size": 4},
-            row=1,
-            col=column,
-            hovertemplate=f"{name}<br>step %{{x}}: %{{y:.4g}}<extra></extra>",
-        )
+    def line(column: int, values: list[float | None], colour: str, name: str, dash: str = "solid") -> dict[str, Any]:
+        return {
+            "type": "scatter",
+            "x": x,
+            "y": values,
+            "mode": "lines+markers",
+            "name": name,
+            "line": {"color": colour, "width": 2, "dash": dash},
+            "marker": {"size": 4},
+            "hovertemplate": f"{name}<br>step %{{x}}: %{{y:.4g}}<extra></extra>",
+            **_axes(column),
+        }
 
-    line(1, [s.edit_loss for s in trace], SAFE, "edit loss")
-    line(2, [max(0.0, s.constraint_kl) for s in trace], EDITED, "KL")
-    line(3, [s.safe_probability for s in trace], SAFE, "safe answer")
+    def threshold(column: int, value: float, colour: str) -> dict[str, Any]:
+        named = _axes(column)
+        across = {
+            "x0": 0,
+            "x1": 1,
+            "xref": f"{named['xaxis']} domain",
+            "y0": value,
+            "y1": value,
+            "yref": named["yaxis"],
+        }
+        return {"type": "line", "line": {"color": colour, "dash": "dash", "width": 1}, **across}
+
+    lines = [
+        line(1, [s.edit_loss for s in trace], SAFE, "edit loss"),
+        line(2, [max(0.0, s.constraint_kl) for s in trace], EDITED, "KL"),
+        line(3, [s.safe_probability for s in trace], SAFE, "safe answer"),
+    ]
     if any(s.unsafe_probability is not None for s in trace):
-        line(3, [s.unsafe_probability for s in trace], UNSAFE, "unsafe answer", "dot")
-    style(figure, 150, margin={"l": 40, "r": 8, "t": 24, "b": 24})
-    figure.update_annotations(font_size=11.5)
-    figure.update_xaxes(range=[-0.5, steps + 0.5])
-    figure.update_yaxes(rangemode="tozero")
-    figure.update_yaxes(range=[0, 1.02], row=1, col=3)
-    if target is not None:
-        figure.add_hline(y=target, line={"color": SAFE, "dash": "dash", "width": 1}, row=1, col=3)
+        lines.append(line(3, [s.unsafe_probability for s in trace], UNSAFE, "unsafe answer", "dot"))
     highest = max([s.constraint_kl for s in trace], default=0.0)
-    figure.update_yaxes(range=[0, max(0.02, highest * 1.25)], row=1, col=2)
+    shapes = [] if target is None else [threshold(3, target, SAFE)]
     if budget is not None and budget <= highest * 1.25:
-        figure.add_hline(y=budget, line={"color": UNSAFE, "dash": "dash", "width": 1}, row=1, col=2)
-    if trace:
-        _name_lines(figure, trace[-1], steps)
-    return figure
+        shapes.append(threshold(2, budget, UNSAFE))
+    frame = dict(_frame())
+    for axis in ("xaxis", "xaxis2", "xaxis3"):
+        frame[axis] = {**frame[axis], "range": [-0.5, steps + 0.5]}
+    for axis, shown in (("yaxis2", max(0.02, highest * 1.25)), ("yaxis3", 1.02)):
+        frame[axis] = {**frame[axis], "range": [0, shown]}
+    names = _line_names(trace[-1], steps) if trace else []
+    layout = {**frame, "shapes": shapes, "annotations": [*frame["annotations"], *names]}
+    return go.Figure({"data": lines, "layout": layout})
 
 
-def _name_lines(figure: go.Figure, last: Step, steps: int) -> None:
+def _axes(column: int) -> dict[str, str]:
+    number = "" if column == 1 else str(column)
+    return {"xaxis": f"x{number}", "yaxis": f"y{number}"}
+
+
+def _line_names(last: Step, steps: int) -> list[dict[str, Any]]:
     """Write each line's name at its end, so that colour is not the only key."""
     side = "right" if last.step > steps * 0.6 else "left"
     values = [(last.safe_probability, "safe")]
@@ -64,20 +91,12 @@ def _name_lines(figure: go.Figure, last: Step, steps: int) -> None:
         values.append((last.unsafe_probability, "unsafe"))
     # Lines that lie on each other have their names side by side.
     close = len(values) == 2 and abs(values[0][0] - values[1][0]) < 0.15
-    for number, (value, name) in enumerate(values):
-        aside = (-32 if side == "right" else 32) * number if close else 0
-        figure.add_annotation(
-            x=last.step,
-            y=value,
-            text=name,
-            xanchor=side,
-            xshift=aside,
-            yshift=9,
-            showarrow=False,
-            font_size=11,
-            row=1,
-            col=3,
-        )
+    aside = (-32 if side == "right" else 32) if close else 0
+    looks = {"showarrow": False, "font": {"size": 11}, "xanchor": side, "yshift": 9, "xref": "x3", "yref": "y3"}
+    return [
+        {"x": last.step, "y": value, "text": name, "xshift": aside * number, **looks}
+        for number, (value, name) in enumerate(values)
+    ]
 
 
 def vitals_of(trace: Sequence[Step], settings: Any) -> go.Figure:

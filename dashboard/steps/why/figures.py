@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dashboard.kit.plain import escape
-from dashboard.kit.plots import EDITED, PICKED, SAFE, UNSAFE, VANILLA, base, label, style
+from dashboard.kit.plots import EDITED, PICKED, SAFE, UNSAFE, VANILLA, base, label
 from dashboard.steps.why.run import RegionCurve
 from editing.atlas import Atlas
 from inspector.lens import Lens
@@ -41,7 +41,12 @@ def locators(located: Sequence[Located], picked: int | None) -> go.Figure:
     rows = -(-count // COLUMNS)
     titles = [f"{escape(item.locator)}: <b>{item.block}</b>" for item in located] or ["no locator was asked yet"]
     figure = make_subplots(
-        rows=rows, cols=COLUMNS, subplot_titles=titles, horizontal_spacing=0.075, vertical_spacing=0.34 / rows
+        figure=base(60 + 118 * rows, margin={"l": 40, "r": 8, "t": 26, "b": 28}, bargap=0.12),
+        rows=rows,
+        cols=COLUMNS,
+        subplot_titles=titles,
+        horizontal_spacing=0.075,
+        vertical_spacing=0.34 / rows,
     )
     for number, item in enumerate(located):
         unit = f" {item.unit}" if item.unit else ""
@@ -53,7 +58,6 @@ def locators(located: Sequence[Located], picked: int | None) -> go.Figure:
             row=number // COLUMNS + 1,
             col=number % COLUMNS + 1,
         )
-    style(figure, 60 + 118 * rows, margin={"l": 40, "r": 8, "t": 26, "b": 28}, bargap=0.12)
     figure.update_annotations(font_size=12)
     figure.update_yaxes(nticks=4, tickfont_size=10)
     figure.update_xaxes(tickfont_size=10)
@@ -80,7 +84,8 @@ def atlas(made: Atlas | None, picked: int | None) -> go.Figure:
         figure.update_yaxes(visible=False)
         return figure
     names = [name for name in ATLAS_CURVES if name not in ANSWERED or made.truth == "defended"]
-    figure = make_subplots(rows=len(names), cols=1, shared_xaxes=True, vertical_spacing=0.05)
+    frame = base(40 + 104 * len(names), margin={"l": 66, "r": 12, "t": 12, "b": 40}, bargap=0.18)
+    figure = make_subplots(figure=frame, rows=len(names), cols=1, shared_xaxes=True, vertical_spacing=0.05)
     for number, name in enumerate(names, start=1):
         title, colour = ATLAS_CURVES[name]
         values = made.curve(name) * (100 if name in ANSWERED else 1)
@@ -97,7 +102,6 @@ def atlas(made: Atlas | None, picked: int | None) -> go.Figure:
         figure.update_yaxes(title_text=title.replace(", ", "<br>"), row=number, col=1)
         if name in ANSWERED:
             figure.update_yaxes(range=[0, 104], row=number, col=1)
-    style(figure, 40 + 104 * len(names), margin={"l": 66, "r": 12, "t": 12, "b": 40}, bargap=0.18)
     figure.update_yaxes(nticks=4, title_font_size=11, tickfont_size=10)
     figure.update_yaxes(type="log", row=2, col=1)
     figure.update_xaxes(dtick=max(1, made.blocks // 15))
@@ -181,7 +185,11 @@ def padding(study: PaddingStudy | None) -> go.Figure:
         for masked in (False, True)
     ]
     figure = make_subplots(
-        rows=1, cols=5, subplot_titles=[*titles, "norm of a state<br>first ━ others ┅"], horizontal_spacing=0.045
+        figure=base(250, margin={"l": 40, "r": 12, "t": 46, "b": 40}, bargap=0.12),
+        rows=1,
+        cols=5,
+        subplot_titles=[*titles, "norm of a state<br>first ━ others ┅"],
+        horizontal_spacing=0.045,
     )
     if study is not None:
         for column, ((_side, _masked), measured) in enumerate(study.curves.items(), start=1):
@@ -209,7 +217,6 @@ def padding(study: PaddingStudy | None) -> go.Figure:
                 row=1,
                 col=5,
             )
-    style(figure, 250, margin={"l": 40, "r": 12, "t": 46, "b": 40}, bargap=0.12)
     figure.update_annotations(font_size=11)
     figure.update_xaxes(title_text="layer", tickfont_size=10, title_font_size=11)
     figure.update_yaxes(nticks=5, tickfont_size=10)
