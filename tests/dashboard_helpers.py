@@ -344,8 +344,9 @@ class Visitor:
         for component, value in update.items():
             assert component in event.outputs, f"{self.page.name(component)} is no output of this event"
             name = self.page.name(component)
-            if isinstance(value, gr.blocks.Block):
-                changes = value.constructor_args
+            changed = isinstance(value, dict) and "__type__" in value
+            if changed or isinstance(value, gr.blocks.Block):
+                changes = value if changed else value.constructor_args
                 if name in CONTROLS and "interactive" in changes:
                     self.on[name] = changes["interactive"]
                 for key, kept in (("visible", self.shown), ("info", self.info), ("elem_classes", self.classes)):
@@ -353,7 +354,7 @@ class Visitor:
                         kept[name] = changes[key]
                 if "value" in changes:
                     self.screen[name] = changes["value"]
-            elif not (isinstance(value, dict) and "__type__" in value):
+            else:
                 self.screen[name] = value
         return {self.page.name(component) for component in update}
 

@@ -212,18 +212,19 @@ class Context:
         Args:
             idle: What it is afterwards; on, if nothing is given.
         """
-        kind = type(component)
-        self.bus.hear(News.BEGAN, lambda *_: {component: kind(interactive=False)}, outputs=[component])
+        off, on = gr.update(interactive=False), gr.update(interactive=True)
+        self.bus.hear(News.BEGAN, lambda *_: {component: off}, outputs=[component])
 
-        def on(session: Session, _values: Values) -> Update:
-            return {component: idle(session) if idle else kind(interactive=True)}
+        def ended(session: Session, _values: Values) -> Update:
+            return {component: idle(session) if idle else on}
 
-        self.bus.hear(News.ENDED, on, outputs=[component])
+        self.bus.hear(News.ENDED, ended, outputs=[component])
 
     def cancels(self, button: Any) -> None:
         """Let a button end the visitor's running work."""
-        self.bus.hear(News.BEGAN, lambda *_: {button: gr.Button(CANCEL, interactive=True)}, outputs=[button])
-        self.bus.hear(News.ENDED, lambda *_: {button: gr.Button(CANCEL_OFF, interactive=False)}, outputs=[button])
+        began, ended = gr.update(value=CANCEL, interactive=True), gr.update(value=CANCEL_OFF, interactive=False)
+        self.bus.hear(News.BEGAN, lambda *_: {button: began}, outputs=[button])
+        self.bus.hear(News.ENDED, lambda *_: {button: ended}, outputs=[button])
 
         def on_cancel(request: gr.Request) -> None:
             session = self.visit(request)

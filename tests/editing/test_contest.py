@@ -308,6 +308,7 @@ def test_toxicity_of_a_patch_elsewhere_is_forced_to_stay(one, probe):
     assert not toxicity_of(one, probe, Row(by_hand.patch(one, BLOCK)), BLOCK).forced
 
 
+@pytest.mark.usefixtures("honest_peaks")
 def test_peak_memory_sees_what_was_made_and_freed_inside_and_nothing_of_before():
     """The watcher looks every 20 ms: the block is read until it has looked, at most some hundred times."""
     mebibyte, threads = 2**20 // 8, threading.active_count()

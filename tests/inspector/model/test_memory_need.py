@@ -82,6 +82,7 @@ def within(what: str, predicted: int, measured: float) -> bool:
     return measured / FACTOR[what] <= predicted / 2**20 <= FACTOR[what] * measured
 
 
+@pytest.mark.usefixtures("honest_peaks")
 def test_the_peak_of_a_default_edit_is_within_the_stated_factor(middling, case, monkeypatch):
     """It is held to fewer harmless prompts than the default, for speed, and the prediction is told."""
     monkeypatch.setattr(memory, "HARMLESS", 24)
@@ -93,6 +94,7 @@ def test_the_peak_of_a_default_edit_is_within_the_stated_factor(middling, case, 
     assert within("editing", need.editing, peak.mebibytes), (need.editing / 2**20, peak.mebibytes)
 
 
+@pytest.mark.usefixtures("honest_peaks")
 def test_the_peak_of_reading_is_within_the_stated_factor(middling, case):
     with peak_memory(torch.device("cpu")) as peak:
         divergence(middling, long(case, middling, 400))
