@@ -148,7 +148,7 @@ class LocateRoom(Room):
             outputs=measure.outputs,
             tells=(News.CASE,),
             reserve=True,
-            **shown_on(self.curve),
+            **shown_on(self.locate_reading),
         )
         react(self.distance.input, self.on_distance, inputs=[self.distance, self.once], outputs=located)
         react(
