@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,26 @@ def benchmarks() -> list[str]:
 def source(module: str) -> str:
     path = Path(*module.split("."))
     return (path / "__main__.py" if path.is_dir() else path.with_suffix(".py")).read_text(encoding="utf-8")
+
+
+def test_no_package_imports_its_own_commands_so_that_python_warns_of_none():
+    """``python -m`` warns (RuntimeWarning) of a module that the packages around it have imported before it runs."""
+    names = (*PROGRAMS, "inspector.model.embedded", *benchmarks())
+    commands = {f"{name}.__main__" if Path(*name.split(".")).is_dir() else name for name in names}
+    around: dict[str, list[str]] = {}
+    for command in commands:
+        around.setdefault(command.rpartition(".")[0], []).append(command)
+    # In this order no package imports one that comes later, so each finds its commands as a shell would.
+    order = [
+        name
+        for root in ("inspector", "editing", "dashboard", "benchmarks")
+        for name in sorted(around)
+        if name.split(".")[0] == root
+    ]
+    looks = (f"import {package}; print(*set({around[package]}) & set(sys.modules))" for package in order)
+    lines = "\n".join(["import sys", *looks])
+    ended = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, check=True)
+    assert len(order) == len(around) >= 6 and ended.stdout.split() == []
 
 
 @pytest.mark.parametrize("module", [*PROGRAMS, *benchmarks()])

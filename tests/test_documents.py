@@ -98,6 +98,9 @@ def test_every_command_is_one_that_its_program_takes(line, monkeypatch):
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
     module, given = (line[2], line[3:]) if line[1] == "-m" else (line[1], line[2:])
     monkeypatch.setattr(sys, "argv", [module, *given])
+    # Another test may have imported it; a shell starts each one new.
+    run = f"{module}.__main__" if Path(*module.split(".")).is_dir() else module
+    monkeypatch.delitem(sys.modules, run, raising=False)
     with pytest.raises(SystemExit if "--help" in given else Parsed):
         if line[1] == "-m":
             runpy.run_module(module, run_name="__main__", alter_sys=True)
