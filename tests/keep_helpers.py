@@ -12,7 +12,7 @@ from dashboard_helpers import QUICK, Page, Visitor, tiny_model
 from dashboard.example.make import Example
 from dashboard.kit.visitors import Sessions
 from dashboard.page import House
-from dashboard.steps.keep.history import Kept
+from dashboard.steps.keep.kept import Kept
 from inspector.model import Decoding
 
 STRICT = {**QUICK, "allowed_harmless_kl": 0}

@@ -8,7 +8,7 @@ from dashboard_helpers import own_question
 from keep_helpers import edit, rows
 
 from dashboard.kit.limits import OTHERS
-from dashboard.steps.keep.history import Kept
+from dashboard.steps.keep.kept import Kept
 from inspector.model import VANILLA, Decoding, answer, encode
 
 pytestmark = pytest.mark.usefixtures("model")

@@ -11,7 +11,8 @@ import pytest
 from dashboard_helpers import QUICK, Visitor
 from keep_helpers import STRICT, edit, rows
 
-from dashboard.steps.keep.history import Kept
+from dashboard.kit.session import Session
+from dashboard.steps.keep.kept import Kept
 from dashboard.steps.keep.ledger import LedgerError
 from dashboard.steps.operate.gating import Gated
 
@@ -148,3 +149,17 @@ def test_a_ledger_that_cannot_be_written_is_told_and_stops_no_edit(visitor, monk
     assert "/srv/secret/ledger.sqlite: disk full" in capsys.readouterr().err, "the operator reads which file it is"
     edit(visitor, block=0)
     assert visitor.screen["rows_note"] == "" and len(rows(visitor)) == 2
+
+
+def test_a_session_that_starts_as_a_copy_of_another_shares_nothing_that_is_kept_in_it():
+    done, one, other = Session(), Session(), Session()
+    done.slot(Kept)
+    for session in (one, other):
+        session.start_from(done)
+    one.slot(Kept).deleted.add("01234567")
+    one.slot(Kept).picks["row"] = 1
+    assert not other.slot(Kept).deleted and not other.slot(Kept).picks and not done.slot(Kept).deleted
+
+
+def test_the_example_s_session_is_never_noted(page):
+    assert page.context.example.session.slot(Kept).visit == "" and isinstance(page.context.example.session, Session)

@@ -12,8 +12,7 @@ import pytest
 import torch
 from keep_helpers import STRICT, edit, rows, unpacked, written
 
-from dashboard.kit.session import Session
-from dashboard.steps.keep.history import Kept
+from dashboard.steps.keep.kept import Kept
 from editing.gate import RECORD
 from editing.saved import load_edit
 from inspector.model import encode
@@ -140,7 +139,3 @@ def test_a_disk_that_is_full_leaves_the_file_that_was_there_and_is_told_in_words
         assert before.read_bytes() == content and visitor.screen[f"file_{kind}"] == str(before)
         assert "disk is full" in visitor.screen["keep_clock"] and visitor.is_free
     assert written(visitor, kind).exists() and not before.exists()
-
-
-def test_the_example_s_session_is_never_noted(page):
-    assert page.context.example.session.slot(Kept).visit == "" and isinstance(page.context.example.session, Session)
