@@ -62,6 +62,9 @@ def connect_files(context: Context) -> None:
         Only an edit leaves that the gate has passed as it acts now, or that was kept against it on the record.
         """
         with shown_to_user(), context.reserved(request) as session:
+            whole = form == MODEL  # which stands in line on the page as well: its check loads a second model
+            if whole:
+                session.require_room()
             made = []
 
             def writing() -> Iterator[None]:
@@ -69,8 +72,7 @@ def connect_files(context: Context) -> None:
                 yield
 
             run: Any = writing()
-            # On the page a merged model stands in line as well: its check loads a second one.
-            for _ in context.line.turns(run, "save", session.cancelled.is_set) if form == MODEL else run:
+            for _ in context.line.turns(run, "save", session.cancelled.is_set) if whole else run:
                 pass
             if not made:
                 raise CaseError(LEFT_LINE)

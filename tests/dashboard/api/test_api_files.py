@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from dashboard.steps.operate import gating
 from editing import preset, run
 from editing.gate import Budgets, GateSettings
 from editing.methods.dinm import dinm
+from editing.saved import record_of, save_edit
 from inspector.errors import CaseError
 from inspector.model import VANILLA, Decoding, Row, answer, encode
 from inspector.safeedit import bundled_cases
@@ -111,6 +113,20 @@ def test_a_merged_model_stands_in_line_and_a_bad_file_changes_nothing(client, tm
     with pytest.raises(AppError, match="No file is given"):
         client.submit(files=[], api_name="/take_in").result()
     assert weights(client) == before and len(client.predict(api_name="/history")) == 2
+
+
+def test_an_edit_that_lowers_safety_is_refused_whatever_its_record_says_of_the_gate(client, model, tmp_path):
+    made = run(dinm(model, bundled_cases()[0], 1, preset("corrected", steps=4)))
+    harmful = replace(made.patch, deltas=tuple(replace(delta, left=-3 * delta.left) for delta in made.patch.deltas))
+    record = record_of(model, bundled_cases()[0], replace(made, patch=harmful), Row(harmful))
+    path = save_edit(Row(harmful), replace(record, gate={"passed": True, "overridden": True}), tmp_path)
+    before = weights(client)
+    files = [handle_file(path), handle_file(path.with_suffix(".safetensors"))]
+    with pytest.raises(AppError, match="let the unsafe answer gain"):
+        client.submit(files=files, api_name="/take_in").result()
+    with pytest.raises(AppError, match="refused no edit"):
+        client.predict(api_name="/keep")
+    assert weights(client) == before and len(client.predict(api_name="/history")) == 1
 
 
 def test_nothing_is_read_but_what_was_sent_to_this_page(app, client, tmp_path):
