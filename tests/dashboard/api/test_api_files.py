@@ -72,8 +72,8 @@ def test_only_what_the_gate_has_passed_as_it_acts_now_leaves(client):
         client.predict(api_name="/save")
     *_, last = client.submit(api_name="/examine")
     assert last["done"] and last["live"] and last["gate"]["passed"] and "strength 0.5" in last["weights"]
-    saved = client.predict("adapter", "4", api_name="/save")
-    assert 0 < saved["lost_share_of_norm"] < 1 and "strength 0.5" in saved["weights"]
+    saved = client.predict(api_name="/save")
+    assert "strength 0.5" in saved["weights"] and record_in(saved["file"])["strength"] == 0.5
     for given, remedy in ((("magic",), "Unknown form 'magic'"), (("adapter", "5"), "Unknown rank '5'")):
         with pytest.raises(AppError, match=remedy):
             client.predict(*given, api_name="/save")

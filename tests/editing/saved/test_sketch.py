@@ -45,10 +45,10 @@ GOLDEN = (6.0, -28.0, -40.0, 43.0)
 
 @pytest.mark.parametrize("rank", [1, 8])
 def test_the_estimate_is_right_on_average_and_no_wider_than_is_told(rank):
-    """Of 300 differences of one norm, those of rank 1 being the hardest."""
+    """Of many differences of one norm, those of rank 1 being the hardest."""
     made = torch.Generator().manual_seed(0)
     estimates = []
-    for number in range(300):
+    for number in range(150):
         one, two = (torch.randn(8, 10, generator=made) for _ in range(2))
         planted = torch.randn(8, rank, generator=made) @ torch.randn(rank, 10, generator=made)
         pair = [Delta(f"a{number}", 0, one), Delta(f"b{number}", 1, two)]
@@ -58,7 +58,7 @@ def test_the_estimate_is_right_on_average_and_no_wider_than_is_told(rank):
         estimates.append(told * sketch.norm / float(planted.norm()))
         assert sketch.changed(sketch_of(patch_of(*away))) == (f"a{number}",)
     found = torch.tensor(estimates, dtype=torch.float64)
-    assert float(found.square().mean()) == pytest.approx(1.0, abs=0.06)
+    assert float(found.square().mean()) == pytest.approx(1.0, abs=0.09)
     assert STANDARD_ERROR / 3 < float(found.std()) < STANDARD_ERROR
     assert float(((found - 1).abs() < 2 * STANDARD_ERROR).double().mean()) > 0.95
 
