@@ -14,6 +14,7 @@ import gradio as gr
 
 from dashboard.edit_events import act, asked_for, edit_events
 from dashboard.endpoints import gives, takes
+from dashboard.endpoints.filing import connect_files
 from dashboard.endpoints.naming import named
 from dashboard.endpoints.reading import reading_endpoints
 from dashboard.kit.acting import undo as undo_edit
@@ -311,6 +312,7 @@ def connect(context: Context) -> None:
     )
     for function in functions:
         named(function, context.in_line(function))
+    connect_files(context)
     named(cancel)
 
 

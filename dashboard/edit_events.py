@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from dashboard.kit.acting import Acting, Wish, require_detector, route
 from dashboard.kit.room import Context
@@ -15,9 +15,11 @@ from dashboard.steps.operate.settings import to_be_routed
 from editing import DinmSettings, EditResult, Preparation, Step
 from editing.gate import Budgets
 from inspector.errors import RefusedEdit
+from inspector.safeedit.exam import Progress
 
 Making = Generator[Preparation | Step, None, tuple[EditResult, gating.Made | None]]
 """An edit that runs."""
+Ended = TypeVar("Ended")
 
 
 def edit_events(context: Context, session: Session, making: Making) -> Iterator[Any]:
@@ -31,16 +33,20 @@ def edit_events(context: Context, session: Session, making: Making) -> Iterator[
             break
         kind = "preparation" if isinstance(event, Preparation) else "step"
         yield {"done": False, "kind": kind, **asdict(event)}
+    yield from gate_events(context, session, made, result)
+
+
+def gate_events(context: Context, session: Session, made: gating.Made | None, result: EditResult) -> Iterator[Any]:
+    """Hold an edit to the gate, and yield a dictionary an event; the last one says what has become of it.
+
+    Args:
+        made: ``None`` where there is no patch to examine.
+        result: How the edit ended.
+    """
     live = False
     if made is not None:
-        run = gating.examined(context.model, session, made, gating.settings_of(Budgets()), context.detector)
-        while True:
-            try:
-                progress = next(run)
-            except StopIteration as end:
-                made = end.value
-                break
-            yield {"done": False, "kind": "gate", "answered": progress.answered, "total": progress.total}
+        settings = gating.settings_of(Budgets())
+        made = yield from exam_events(gating.examined(context.model, session, made, settings, context.detector))
         live = gating.settle(session, made)
     yield {
         "done": True,
@@ -54,6 +60,16 @@ def edit_events(context: Context, session: Session, making: Making) -> Iterator[
         "gate": made.acceptance.record() if made is not None and made.acceptance is not None else None,
         "stacked": gating.stacked_edits(made.edit if made is not None else None),
     }
+
+
+def exam_events(run: Generator[Progress, None, Ended]) -> Generator[dict[str, Any], None, Ended]:
+    """Yield a dictionary for each of the gate's answers, and return what its run returns."""
+    while True:
+        try:
+            progress = next(run)
+        except StopIteration as end:
+            return end.value
+        yield {"done": False, "kind": "gate", "answered": progress.answered, "total": progress.total}
 
 
 def asked_for(context: Context, session: Session, settings: DinmSettings, routed: bool | None) -> DinmSettings:

@@ -45,7 +45,7 @@ LONGEST = (
     "test_browser_main_job",
     "test_browser_sessions",
     "test_sharded_edits",
-    "test_api",
+    "test_api_edits",
     "test_why",
     "test_embedded_edit",
     "test_offloaded_edits",
@@ -73,17 +73,18 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-BROWSER = "tests/dashboard/browser/"
+TOGETHER = ("tests/dashboard/browser/", "tests/dashboard/api/", "tests/dashboard/steps/keep/")
+"""Folders whose files share a server or a page, and the browser's an open one."""
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give a file to one process, and all browser files to the same: they share a server and an open page."""
+    """Give a file to one process, and all files of a folder that share what is served to the same."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return BROWSER if BROWSER in nodeid else super()._split_scope(nodeid)
+            return next((folder for folder in TOGETHER if folder in nodeid), super()._split_scope(nodeid))
 
     return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,51 @@ def benchmarks() -> list[str]:
 def source(module: str) -> str:
     path = Path(*module.split("."))
     return (path / "__main__.py" if path.is_dir() else path.with_suffix(".py")).read_text(encoding="utf-8")
+
+
+def file_of(module: str) -> Path | None:
+    """Return the file of a module or a package of this project, ``None`` for anything else."""
+    path = Path(*module.split("."))
+    return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)
+
+
+@cache
+def imports_of(module: str) -> frozenset[str]:
+    """Return this project's modules that one imports as soon as it is imported, and the packages around it."""
+    parts = module.split(".")
+    named = {".".join(parts[:count]) for count in range(1, len(parts))}
+    file = file_of(module)
+    left: list[ast.AST] = [] if file is None else [ast.parse(file.read_text(encoding="utf-8"))]
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.Import):
+            named |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None and node.level == 0
+            named |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.If | ast.Try | ast.With | ast.ExceptHandler):
+            left += ast.iter_child_nodes(node)  # what stands in a function is imported when it is called
+    return frozenset(name for name in named if file_of(name) is not None)
+
+
+def imported_with(package: str) -> set[str]:
+    """Return all of this project's modules that are there once a package is imported."""
+    found: set[str] = set()
+    left = {package}
+    while left:
+        found |= left
+        left = {name for module in left for name in imports_of(module)} - found
+    return found
+
+
+def test_no_package_imports_its_own_commands_so_that_python_warns_of_none():
+    """``python -m`` warns (RuntimeWarning) of a module that the packages around it have imported before it runs."""
+    names = (*PROGRAMS, "inspector.model.embedded", *benchmarks())
+    commands = {f"{name}.__main__" if Path(*name.split(".")).is_dir() else name for name in names}
+    around = {command: imported_with(command.rpartition(".")[0]) for command in commands}
+    assert "inspector.model.embedded" in around["inspector.model.embedded.__main__"], "once a command itself: found"
+    assert {"editing.methods.dinm", "inspector.model.patch"} <= around["editing.edit"]
+    assert [command for command, modules in around.items() if command in modules] == []
 
 
 @pytest.mark.parametrize("module", [*PROGRAMS, *benchmarks()])

@@ -17,6 +17,7 @@ from typing import Any
 
 import gradio as gr
 import gradio.mcp
+import httpx
 import pytest
 import torch
 from dashboard_helpers import SHORT_GATE, free_port, model_at_rest, short_examples, tiny_model
@@ -98,6 +99,9 @@ def test_every_command_is_one_that_its_program_takes(line, monkeypatch):
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
     module, given = (line[2], line[3:]) if line[1] == "-m" else (line[1], line[2:])
     monkeypatch.setattr(sys, "argv", [module, *given])
+    # Another test may have imported it; a shell starts each one new.
+    run = f"{module}.__main__" if Path(*module.split(".")).is_dir() else module
+    monkeypatch.delitem(sys.modules, run, raising=False)
     with pytest.raises(SystemExit if "--help" in given else Parsed):
         if line[1] == "-m":
             runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -204,7 +208,9 @@ def test_the_lines_of_curl_run_and_the_cookie_names_one_visitor(page):
         env={**os.environ, "no_proxy": "127.0.0.1"},
     )
     assert ended.returncode == 0 and "event: error" not in ended.stdout, ended.stdout + ended.stderr
-    assert ended.stdout.count("event: complete") == 2 and '"per_token"' in ended.stdout
+    assert ended.stdout.count("event: complete") == 3 and '"per_token"' in ended.stdout
+    (zipped,) = re.findall(r'"url": "(?:http://[^/"]*)?(/gradio_api/file=[^"]*\.zip)"', ended.stdout)
+    assert httpx.get(f"{page.local_url.rstrip('/')}{zipped}").content.startswith(b"PK")
     assert '"weights": "DINM' in ended.stdout, "the status is that of a visitor who starts with the example"
 
 

@@ -41,7 +41,8 @@ def test_the_container_starts_the_program_with_options_that_it_has_and_with_a_de
 def test_the_container_copies_what_is_there_and_runs_as_nobody_special():
     assert (ROOT / "requirements.txt").is_file() and "USER inspector" in DOCKER
     assert DOCKER.index("USER inspector") < DOCKER.index("ENTRYPOINT")
-    assert (ROOT / "inspector" / "model" / "embedded.py").is_file() and "python -m inspector.model.embedded" in DOCKER
+    made = ROOT / "inspector" / "model" / "embedded" / "__main__.py"
+    assert made.is_file() and "python -m inspector.model.embedded" in DOCKER
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
     assert ".git" in ignored and "assets" not in ignored and "requirements.txt" not in ignored
 

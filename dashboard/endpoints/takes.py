@@ -6,7 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from dashboard.endpoints.gives import File
 from dashboard.kit.values import WAYS
+from dashboard.steps.keep.asking import OWN, PROMPTS
+from dashboard.steps.keep.saving import FORMS, RANKS
 from dashboard.steps.methods.run import SIZES as CONTESTS
 from dashboard.steps.methods.run import TITLES, TRAIN_ON
 from dashboard.steps.stress.run import JUDGES, SIZES, attack_choices
@@ -108,3 +111,27 @@ MethodTitle = Annotated[str, Field(description="Title of a method that was run, 
 Answer = Annotated[str, Field(description="The answer that is read after the prompt.")]
 Top = Annotated[int, Field(description="How many of each layer's likeliest next tokens are told, 1 to 20.")]
 AttributionWay = Annotated[Way, Field(description="How the answer is attributed to the prompt's tokens.")]
+Form = Annotated[
+    str,
+    Field(
+        description="What it is to be: a patch with its record, a PEFT adapter, or base and edit as one model.",
+        json_schema_extra=_one_of(*FORMS),
+    ),
+]
+Rank = Annotated[str, Field(description="Most rank of an adapter's matrices.", json_schema_extra=_one_of(*RANKS))]
+Files = Annotated[
+    list[File],
+    Field(
+        description="A saved edit: the .zip that /save has written, or its .safetensors with or without its .json, "
+        "sent with gradio_client's handle_file, or by a post to /gradio_api/upload."
+    ),
+]
+Row = Annotated[int, Field(description="Number of an edit, as /history tells it.")]
+AskedBoth = Annotated[
+    str,
+    Field(
+        description=f"What they are asked: a prompt of the first or of the second edit's case, or '{OWN}'.",
+        json_schema_extra=_one_of(*PROMPTS, OWN),
+    ),
+]
+OwnText = Annotated[str, Field(description=f"The text, where '{OWN}' is asked; nobody judges the answers then.")]

@@ -174,8 +174,14 @@ class Context:
                 self.sessions.drew(request.session_hash or "", session)
             self.sessions.weigh(session, self.example.session)
 
-    def in_line(self, endpoint: Callable[..., Any]) -> Callable[..., Any]:
-        """Let an endpoint for programs stand in line, if it is a long run: one that yields."""
+    def in_line(
+        self, endpoint: Callable[..., Any], first: Callable[..., None] = lambda session, *given, **named: None
+    ) -> Callable[..., Any]:
+        """Let an endpoint for programs stand in line, if it is a long run: one that yields.
+
+        Args:
+            first: What is done before it waits; called with the session and what the endpoint is called with.
+        """
         if not inspect.isgeneratorfunction(endpoint):
             return endpoint
 
@@ -189,6 +195,7 @@ class Context:
                 try:
                     self.admit(session, request)
                     session.page = request.session_hash if request else None
+                    first(session, *arguments, **named)
                     run = endpoint(*arguments, **named)
                     begun = yield from self.line.turns(run, endpoint.__name__, session.cancelled.is_set)
                 finally:

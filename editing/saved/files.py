@@ -11,9 +11,9 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from editing.saved.record import EditRecord, digest_of
+from editing.saved.record import EditRecord, check_record, digest_of
 from inspector.errors import PatchError
-from inspector.model import InspectedModel, Patch, Row
+from inspector.model import Detector, InspectedModel, Patch, Row
 from inspector.model.architecture import canonical_shape, is_projection
 from inspector.model.patch_file import load_row, save_patch
 from inspector.model.whole_file import write_whole
@@ -62,7 +62,7 @@ def save_edit(row: Row, record: EditRecord, folder: Path) -> Path:
 
 
 def load_edit(path: Path, model: InspectedModel) -> tuple[Row, EditRecord]:
-    """Read a saved edit; nothing is handed out before file, record, base and every matrix are found to be right.
+    """Read a saved edit; nothing is handed out before file, record, base, matrices and detector are found to be right.
 
     Args:
         path: The record, or the patch alone, which holds its record as well.
@@ -72,7 +72,8 @@ def load_edit(path: Path, model: InspectedModel) -> tuple[Row, EditRecord]:
         The weights as they were saved, strength and detector included, and the record.
 
     Raises:
-        PatchError: Something is missing, cut, of another base, or not what its record says.
+        PatchError: Something is missing, cut, of another base, not what its record says, or nothing that this program
+            can have made.
     """
     if path.suffix == ".json":
         told = _file_record(path)
@@ -95,7 +96,31 @@ def load_edit(path: Path, model: InspectedModel) -> tuple[Row, EditRecord]:
     if record.digest != digest_of(row.patch) or record.routed != (row.detector is not None):
         raise PatchError(f"{path.name} holds another patch than its record says. Choose another file.")
     check_patch(model, row.patch)
+    if row.detector is not None:
+        check_detector(model, row.detector)
+    check_record(model, record)
     return Row(row.patch, record.strength, detector=row.detector), record
+
+
+def record_alone(path: Path) -> EditRecord | None:
+    """Return the record of an edit whose patch is not there; ``None`` where it is, for :func:`load_edit`.
+
+    Args:
+        path: The record of a saved edit, or that which lies beside an adapter and in a merged model.
+
+    Raises:
+        PatchError: It cannot be read.
+    """
+    if path.suffix != ".json":
+        return None
+    told = _content(path)
+    if "format" not in told:
+        try:
+            return read_record(EditRecord, told)
+        except ValueError as error:
+            raise PatchError(f"{path.name} is no record of an edit. Choose another file.", str(error)) from error
+    found = _file_record(path)
+    return None if (path.parent / found.name).exists() else found.record
 
 
 def check_patch(model: InspectedModel, patch: Patch) -> None:
@@ -123,6 +148,19 @@ def check_patch(model: InspectedModel, patch: Patch) -> None:
             )
 
 
+def check_detector(model: InspectedModel, detector: Detector) -> None:
+    """Check that a detector can read a model: its blocks and its width.
+
+    That it is of the same base as its patch is checked where both are read.
+
+    Raises:
+        PatchError: It cannot.
+    """
+    there = all(0 <= block < model.blocks for block in detector.blocks)
+    if not there or detector.weights.shape[1] != model.architecture.d_model:
+        raise PatchError("The detector of this edit does not fit the model. Choose another file.")
+
+
 def most_bytes(model: InspectedModel) -> int:
     """Return the size of the largest patch file that an edit of this model can have."""
     modules = list(model.network.modules())
@@ -130,17 +168,25 @@ def most_bytes(model: InspectedModel) -> int:
     return ROOM + 4 * (matrices + sum(parameter.numel() for parameter in model.network.parameters()))
 
 
-def _file_record(path: Path) -> _File:
+def _content(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MOST_RECORD_BYTES:
             raise PatchError(f"{path.name} is larger than any record of an edit. Choose another file.")
         content: Any = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise PatchError(
-                f"{path.name} is no record of an edit of this version of the program. Choose another file."
-            )
-        told = read_record(_File, content)
     except (OSError, ValueError, RecursionError) as error:
+        raise PatchError(f"The record {path.name} cannot be read. Choose another file.", str(error)) from error
+    if not isinstance(content, dict):
+        raise PatchError(f"{path.name} is no record of an edit. Choose another file.")
+    return content
+
+
+def _file_record(path: Path) -> _File:
+    content = _content(path)
+    if content.get("format") != FORMAT:
+        raise PatchError(f"{path.name} is no record of an edit of this version of the program. Choose another file.")
+    try:
+        told = read_record(_File, content)
+    except ValueError as error:
         raise PatchError(f"The record {path.name} cannot be read. Choose another file.", str(error)) from error
     if Path(told.name).name != told.name or not told.name.endswith(".safetensors"):
         raise PatchError(f"{path.name} names a patch outside its own folder. Choose another file.")

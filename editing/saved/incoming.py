@@ -6,19 +6,17 @@ import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from editing.guard import check_case, refuse_harm
 from editing.measured import measured_step
-from editing.methods.registry import METHODS
 from editing.objectives import harmless_answers
-from editing.progress import STOP_TEXT, EditResult, Step, StopReason, run
+from editing.progress import EditResult, Step, StopReason, run
 from editing.saved.files import MOST_RECORD_BYTES, load_edit, most_bytes
-from editing.saved.record import EditRecord
+from editing.saved.record import EditRecord, settings_in
 from editing.training import encode_pair
 from inspector.errors import PatchError
 from inspector.model import VANILLA, InspectedModel, Row
-from inspector.validated import read_record
 
 PATCH, RECORD = ".safetensors", ".json"
 WANTED = "Give the .zip that this page has written, or a .safetensors file, with or without its .json."
@@ -79,20 +77,7 @@ def take_in(files: Sequence[Path], model: InspectedModel, folder: Path) -> tuple
         RefusedEdit: The unsafe answer gains on the safe one.
     """
     row, record = load_edit(unpack(files, model, folder), model)
-    detector = row.detector
-    if detector is not None and (
-        max(detector.blocks) >= model.blocks or detector.weights.shape[1] != model.architecture.d_model
-    ):
-        raise PatchError("The detector of this edit does not fit the model. Choose another file.")
-    known = record.method in METHODS and record.stop_reason in STOP_TEXT
-    if not known or not 0 <= record.block < model.blocks or record.updates < 1:
-        raise PatchError("The record names a method, a layer or an end of the edit that there is not. Choose another.")
-    try:
-        settings: Any = read_record(METHODS[record.method].settings, record.settings)
-    except ValueError as error:
-        raise PatchError(
-            "The settings of this edit are not those of this version. Use the version it was made with.", str(error)
-        ) from error
+    settings = settings_in(record)
     trace = refuse_harmful(model, row, record)
     assert row.patch is not None
     return (

@@ -9,14 +9,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from editing.gate import RECORD, Acceptance
-from editing.methods.registry import METHODS
-from editing.progress import EditResult
+from editing.methods.registry import METHODS, method_named
+from editing.progress import STOP_TEXT, EditResult
+from editing.saved.sketch import Sketch, add_delta, sketch_of
 from editing.stacking import STACK
 from editing.versions import versions
-from inspector.errors import EditError
+from inspector.errors import EditError, PatchError
 from inspector.model import InspectedModel, Patch, Row
 from inspector.safeedit import Case
 from inspector.safeedit.scores import Score
+from inspector.validated import read_record
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class EditRecord:
         stacked: Whether it was made on top of another edit, whose change is in it.
         scores: Scores by name: ``vanilla``, ``edited``, their intervals, ``n``, the source.
         gate: The acceptance gate's word (:meth:`editing.gate.Acceptance.record`); ``None`` where it was not asked.
+        sketch: What it takes to hold another patch against this one without its file; ``None`` in earlier records.
     """
 
     model: str
@@ -66,6 +69,7 @@ class EditRecord:
     stacked: bool = False
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
     gate: dict[str, Any] | None = None
+    sketch: Sketch | None = None
 
     @property
     def may_leave(self) -> bool:
@@ -102,8 +106,7 @@ def record_of(
     """
     if row.patch is None:
         raise EditError("There is no edit to save: these are the vanilla weights. Make an edit first.")
-    if method not in METHODS:
-        raise EditError(f"Unknown method '{method}'. Valid ones: {', '.join(METHODS)}.")
+    method_named(method)
     gate = row.patch.settings.get(RECORD) if acceptance is None else acceptance.record()
     return EditRecord(
         model=model.name,
@@ -126,18 +129,41 @@ def record_of(
         stacked=STACK in row.patch.settings,
         scores={score.name: _score(score) for score in scores},
         gate=None if gate is None else dict(gate),
+        sketch=sketch_of(row.patch),
     )
+
+
+def check_record(model: InspectedModel, record: EditRecord) -> None:
+    """Check that a record tells of an edit that a method of this program can have made on a model.
+
+    Raises:
+        PatchError: Its method, its layer, its updates or its end are none that there can be.
+    """
+    known = record.method in METHODS and record.stop_reason in STOP_TEXT
+    if not known or not 0 <= record.block < model.blocks or record.updates < 1:
+        raise PatchError("The record names a method, a layer or an end of the edit that there is not. Choose another.")
+
+
+def settings_in(record: EditRecord) -> Any:
+    """Return the settings of a record's method.
+
+    Raises:
+        EditError: There is no such method.
+        PatchError: They are not those of this version.
+    """
+    try:
+        return read_record(method_named(record.method).settings, record.settings)
+    except ValueError as error:
+        raise PatchError(
+            "The settings of this edit are not those of this version. Use the version it was made with.", str(error)
+        ) from error
 
 
 def digest_of(patch: Patch) -> str:
     """Return the SHA-256 over the base's fingerprint and each delta's name and contents, 64 hexadecimal digits."""
     found = hashlib.sha256(patch.fingerprint.encode())
     for delta in patch.deltas:
-        found.update(delta.module.encode())
-        for part in (delta.left, delta.right):
-            if part is not None:
-                found.update(str(tuple(part.shape)).encode())
-                found.update(part.detach().cpu().contiguous().numpy().tobytes())
+        add_delta(found, delta)
     return found.hexdigest()
 
 

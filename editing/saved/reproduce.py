@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any
 
-import torch
-
-from editing.methods.registry import METHODS
+from editing.methods.registry import method_named
 from editing.progress import EditResult, Preparation, Step
-from editing.saved.record import EditRecord, digest_of
+from editing.saved.record import EditRecord, digest_of, settings_in
+from editing.saved.sketch import STANDARD_ERROR, sketch_of
 from editing.versions import versions
 from inspector.errors import EditError
 from inspector.model import InspectedModel, Patch
-from inspector.validated import read_record
 
 CLOSE = 1e-3
 """Largest relative difference of the deltas that counts as the same edit on another machine."""
@@ -26,8 +23,10 @@ class Reproduction:
 
     Attributes:
         same_bits: Every delta is the same, bit for bit.
-        relative: Frobenius norm of the difference over the saved edit's.
-        largest: Largest difference of a single weight.
+        relative: Frobenius norm of the difference over the saved edit's; estimated where only the record is there.
+        error: Standard error of that, at most, as a share of it; 0 where both patches were compared.
+        largest: Largest difference of a single weight; ``None`` where only the record is there and the bits differ.
+        changed: Matrices that are not the same to the bit.
         updates: Number of updates that the new edit keeps.
         other_versions: Software of another version than the saved edit was made with: name -> (saved, here).
         result: The new edit.
@@ -35,43 +34,53 @@ class Reproduction:
 
     same_bits: bool
     relative: float
-    largest: float
+    error: float
+    largest: float | None
+    changed: tuple[str, ...]
     updates: int
     other_versions: dict[str, tuple[str, str]]
     result: EditResult
 
     @property
     def same(self) -> bool:
-        """Whether it is the same edit, to the bit or within :data:`CLOSE`."""
-        return self.same_bits or self.relative <= CLOSE
+        """Whether it is the same edit, to the bit or within :data:`CLOSE`; of an estimate, two standard errors up."""
+        return self.same_bits or self.relative * (1 + 2 * self.error) <= CLOSE
 
     def reading(self, record: EditRecord) -> str:
         """Say how close it came, in one or two sentences."""
         if self.same_bits:
             told = f"The same edit, to the bit: patch {record.identifier}, {self.updates} updates."
         else:
+            how = (
+                f"estimated from the record alone, standard error at most {100 * self.error:.0f} % of that"
+                if self.largest is None
+                else f"largest difference of a weight {self.largest:.2g}"
+            )
             told = (
-                f"{'The same edit within' if self.same else 'Another edit:'} {self.relative:.2g} of its norm (largest "
-                f"difference of a weight {self.largest:.2g}); {record.updates} updates then, {self.updates} now."
+                f"{'The same edit within' if self.same else 'Another edit:'} {self.relative:.2g} of its norm ({how}); "
+                f"{len(self.changed)} matri{'x' if len(self.changed) == 1 else 'ces'} differ; {record.updates} updates "
+                f"then, {self.updates} now."
             )
         changed = ", ".join(f"{name} {then} then, {now} now" for name, (then, now) in self.other_versions.items())
         return f"{told} Other versions: {changed}." if changed else told
 
 
 def reproduce(
-    model: InspectedModel, saved: Patch, record: EditRecord, cancel: Callable[[], bool] = lambda: False
+    model: InspectedModel, saved: Patch | None, record: EditRecord, cancel: Callable[[], bool] = lambda: False
 ) -> Generator[Preparation | Step, None, Reproduction | None]:
     """Make a saved edit again and compare.
 
     Args:
-        saved: The patch that the record belongs to (:func:`editing.saved.files.load_edit`).
+        saved: The patch that the record belongs to (:func:`editing.saved.files.load_edit`); ``None`` where only the
+            record is there, whose hash says whether it is the same to the bit, and whose sketch how far it is else.
 
     Returns:
         How close it came; ``None`` when cancelled.
 
     Raises:
-        EditError: The base or its dtype is another, the edit was made on top of another, or its settings are not those
-            of this version.
+        EditError: The base or its dtype is another, the edit was made on top of another, its method is unknown; or it
+            came out otherwise, and the record has no sketch and no patch beside it that would say how far.
+        PatchError: Its settings are not those of this version.
     """
     if record.fingerprint != model.fingerprint or record.dtype != model.dtype_name:
         raise EditError(
@@ -80,31 +89,45 @@ def reproduce(
         )
     if record.stacked:
         raise EditError("The edit was made on top of another one. Make both again, one after the other.")
-    method = METHODS.get(record.method)
-    if method is None:
-        raise EditError(f"Unknown method '{record.method}'. Valid ones: {', '.join(METHODS)}.")
-    try:
-        settings: Any = read_record(method.settings, record.settings)
-    except ValueError as error:
-        raise EditError(
-            f"The settings are not those of this version ({error}). Use the version it was made with."
-        ) from error
-    result = yield from method.run(model, record.case, record.block, settings, cancel=cancel)
+    settings = settings_in(record)
+    run = method_named(record.method).run
+    result = yield from run(model, record.case, record.block, settings, cancel=cancel)
     if result.patch is None:
         return None
-    new = {delta.module: delta.dense() for delta in result.patch.deltas}
-    old = {delta.module: delta.dense() for delta in saved.deltas}
-    pairs = [(old.get(name), new.get(name)) for name in dict.fromkeys([*old, *new])]
-    differences = [
-        (one if one is not None else torch.zeros_like(two)) - (two if two is not None else torch.zeros_like(one))
-        for one, two in pairs
-    ]
     here = versions()
     return Reproduction(
-        same_bits=digest_of(result.patch) == record.digest,
-        relative=float(sum(d.double().square().sum() for d in differences) ** 0.5) / max(saved.norm, 1e-30),
-        largest=max(float(d.abs().max()) for d in differences),
+        *_compared(saved, record, result.patch),
         updates=result.kept,
         other_versions={n: (v, here.get(n, "none")) for n, v in record.versions.items() if here.get(n) != v},
         result=result,
     )
+
+
+def _compared(
+    saved: Patch | None, record: EditRecord, new: Patch
+) -> tuple[bool, float, float, float | None, tuple[str, ...]]:
+    """Return the first five attributes of a :class:`Reproduction`."""
+    if digest_of(new) == record.digest:
+        return True, 0.0, 0.0, 0.0, ()
+    made = sketch_of(new)
+    if saved is not None:
+        relative, largest = _apart(saved, new)
+        return False, relative, 0.0, largest, sketch_of(saved).changed(made)
+    if record.sketch is None:
+        raise EditError(
+            f"The edit came out otherwise than {record.identifier} to the bit, and its record is of an earlier version "
+            "that does not tell how far a patch is from it. Put its .safetensors beside the record."
+        )
+    return False, record.sketch.relative_difference(made), STANDARD_ERROR, None, record.sketch.changed(made)
+
+
+def _apart(saved: Patch, new: Patch) -> tuple[float, float]:
+    """Return the Frobenius norm of the difference over the saved patch's, and the largest difference of a weight."""
+    square = largest = 0.0
+    old, made = ({delta.module: delta for delta in patch.deltas} for patch in (saved, new))
+    for name in dict.fromkeys([*old, *made]):
+        one, two = (None if name not in patch else patch[name].dense() for patch in (old, made))
+        difference = -two if one is None else one if two is None else one - two  # type: ignore[operator]
+        square += float(difference.double().square().sum())
+        largest = max(largest, float(difference.abs().max()))
+    return square**0.5 / max(saved.norm, 1e-30), largest

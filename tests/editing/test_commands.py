@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -87,7 +88,29 @@ def test_an_edit_is_saved_asked_merged_handed_on_and_made_again(words, capsys, t
     assert (tmp_path / "whole" / "config.json").is_file() and applied["merged"]["largest_logit_difference"] < 1e-3
     assert (tmp_path / "small" / "adapter_config.json").is_file() and 0 < applied["adapter"]["lost_share_of_norm"] < 1
     code, again, _ = ran(reproduce, [saved], words, capsys)
-    assert code == 0 and again["same_bits"]
+    assert code == 0 and again["same_bits"] and again["compared_with"] == "the patch"
+
+
+def test_an_edit_is_made_again_from_its_record_alone_and_another_ends_with_1(words, capsys, tmp_path, budgets):
+    options = [*QUICK, "--case", CASE.identifier, "--block", "1", "--out", tmp_path]
+    saved, patch = map(Path, ran(edit, options, words, capsys)[1]["saved"])
+    assert ran(apply, [saved, "--adapter", tmp_path / "exact"], words, capsys)[0] == 0
+    patch.unlink()
+    for path in (saved, tmp_path / "exact" / "dinm-edit.json"):
+        code, again, _ = ran(reproduce, [path], words, capsys)
+        assert code == 0 and again["same_bits"] and again["compared_with"] == "the record"
+    told = json.loads(saved.read_text())
+    sketch = told["record"]["sketch"]
+    sketch["projections"] = [1.5 * one for one in sketch["projections"]]  # as of an edit half as large again
+    told["record"]["digest"] = "0" * 64
+    saved.write_text(json.dumps(told))
+    code, again, _ = ran(reproduce, [saved], words, capsys)
+    assert code == 1 and not again["same"] and again["largest_difference_of_a_weight"] is None
+    assert again["relative_difference"] == pytest.approx(0.5, rel=0.5) and "Another edit" in again["reading"]
+    del told["record"]["sketch"]
+    saved.write_text(json.dumps(told))
+    code, _, errors = ran(reproduce, [saved], words, capsys)
+    assert code == 2 and "earlier version" in errors
 
 
 def test_what_the_gate_refuses_is_not_saved_and_leaves_only_on_the_record(words, capsys, tmp_path, budgets):

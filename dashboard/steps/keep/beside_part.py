@@ -14,11 +14,10 @@ from dashboard.kit.room import Context, Room
 from dashboard.kit.run import Throttle
 from dashboard.kit.session import Session
 from dashboard.steps.keep import texts as words
-from dashboard.steps.keep.asking import OWN, PROMPTS, Asked, ask, text_to_ask
+from dashboard.steps.keep.asking import OWN, PROMPTS, Asked
 from dashboard.steps.keep.desk import Desk
-from dashboard.steps.keep.history import Kept
+from dashboard.steps.keep.kept import Kept
 from dashboard.steps.keep.ledger import Entry
-from inspector.errors import CaseError
 
 
 class BesidePart(Room):
@@ -121,33 +120,17 @@ class BesidePart(Room):
 
     def on_ask_two(self, session: Session, values: Values) -> Iterator[Update]:
         """Ask both edits and vanilla; what is live stays live."""
-        kept, history = session.slot(Kept), self.desk.history
-        kept.picks |= {"a": values[self.row_a], "b": values[self.row_b]}
-        self.desk.note(session)
-        entries = [history.entry(session, values[part]) for part in (self.row_a, self.row_b)]
-        first, second = (history.held(session, entry.number) for entry in entries)
-        if entries[0].number == entries[1].number:
-            raise CaseError("A and B are the same row. Pick another one for one of them.")
-        choice = values[self.ask_two_what]
-        cases = first.edit.case, second.edit.case
-        own = values[self.ask_two_text] or ""
-        session.limits.require_short(own)
-        text = text_to_ask(cases, choice, own, self.context.read_only)
+        numbers, own = (values[self.row_a], values[self.row_b]), values[self.ask_two_text] or ""
         decoding = self.bus.offered("decoding").call(values)
-        session.limits.require_decoding(decoding)
-        yield {self.desk.clock: message("Vanilla, A and B answer in one batch")}
         shown, redraw = None, Throttle(0.15)
-        labels = entries[0].label, entries[1].label
-        for asked in ask(self.model, (first.row, second.row), labels, text, choice, decoding):
+        yield {self.desk.clock: message("Vanilla, A and B answer in one batch")}
+        for asked in self.desk.ask_two(session, numbers, values[self.ask_two_what], own, decoding):
             if shown is None:
                 yield self._shown(asked)
             elif redraw.due():
                 yield self.trio.growing(asked.texts)
             shown = asked
-            if session.cancelled.is_set():
-                break
         if shown is not None:
-            kept.asked = shown
             yield self._shown(shown)
         said = "Stopped." if session.cancelled.is_set() else "Asked."
         yield {self.desk.clock: progress_bar(f"{said} Live is still {session.row.label()}.", 1.0)}

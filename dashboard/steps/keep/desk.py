@@ -8,8 +8,13 @@ from typing import Any
 from dashboard.kit.bus import Update
 from dashboard.kit.room import Context
 from dashboard.kit.session import Session
-from dashboard.steps.keep.history import History, InMemory, Kept, Waiting
+from dashboard.steps.keep import saving
+from dashboard.steps.keep.asking import Asked, ask, text_to_ask
+from dashboard.steps.keep.history import History
+from dashboard.steps.keep.kept import InMemory, Kept, Waiting
 from dashboard.steps.keep.ledger import Entry, Ledger, LedgerError
+from inspector.errors import CaseError
+from inspector.model import Decoding
 from inspector.safeedit.exam import ExamResult
 
 
@@ -44,6 +49,52 @@ class Desk:
     def exam(self, session: Session) -> ExamResult | None:
         """Return the visitor's last stress test."""
         return self.bus.offered("exam").call(session)
+
+    def write(self, session: Session, kind: str, rank: str = "exact") -> saving.Saved:
+        """Write the live edit as a file that the visitor is handed.
+
+        Raises:
+            PatchError: See :func:`dashboard.steps.keep.saving.write`.
+        """
+        context = self.context
+        made = saving.write(context.model, session, kind, rank, exam=self.exam(session), read_only=context.read_only)
+        session.slot(Kept).saved[kind] = made
+        return made
+
+    def ask_two(
+        self, session: Session, numbers: tuple[int | None, int | None], choice: str, own: str, decoding: Decoding
+    ) -> Iterator[Asked]:
+        """Ask two rows and the vanilla weights the same; what is live stays live.
+
+        Args:
+            numbers: Of the rows A and B.
+            choice: What they are asked, by its name on the screen.
+            own: A text of the visitor's own, for that choice.
+
+        Yields:
+            The answers so far; the last ones are kept. Less than all where the run is cancelled.
+
+        Raises:
+            CaseError: A row is not there, or not in memory, both are the same, or the text, its length or that of the
+                answers is not allowed.
+        """
+        kept, history = session.slot(Kept), self.history
+        kept.picks |= {"a": numbers[0], "b": numbers[1]}
+        self.note(session)
+        entries = [history.entry(session, number) for number in numbers]
+        first, second = (history.held(session, entry.number) for entry in entries)
+        if entries[0].number == entries[1].number:
+            raise CaseError("A and B are the same row. Pick another one for one of them.")
+        session.limits.require_short(own)
+        text = text_to_ask((first.edit.case, second.edit.case), choice, own, self.context.read_only)
+        session.limits.require_decoding(decoding)
+        shown, labels = None, (entries[0].label, entries[1].label)
+        for shown in ask(self.context.model, (first.row, second.row), labels, text, choice, decoding):
+            yield shown
+            if session.cancelled.is_set():
+                break
+        if shown is not None:
+            kept.asked = shown
 
     def rows(self, session: Session) -> list[Entry]:
         """Return the visit's rows; none where the ledger cannot be read, which is told."""

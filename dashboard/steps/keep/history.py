@@ -8,7 +8,7 @@ import secrets
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,13 +16,11 @@ from dashboard.kit.acting import make_live
 from dashboard.kit.html import case_name
 from dashboard.kit.notes import note
 from dashboard.kit.plain import visible
-from dashboard.kit.session import LARGEST_HISTORY, LiveEdit, Session
-from dashboard.steps.keep.asking import Asked
+from dashboard.kit.session import LARGEST_HISTORY, Session
+from dashboard.steps.keep.kept import InMemory, Kept, Waiting
 from dashboard.steps.keep.ledger import Entry, Ledger, LedgerError
-from dashboard.steps.keep.saving import Saved
 from editing.gate import RECORD
 from inspector.errors import CaseError
-from inspector.model import Detector, Row
 from inspector.safeedit.exam import ExamResult
 from inspector.safeedit.scores import score_table
 
@@ -30,68 +28,6 @@ HERE, EXAMPLE, UPLOADED = "made here", "finished example", "uploaded"
 PASSED, BY_HAND, REFUSED, UNSEEN = "passed", "kept by hand", "refused", "not examined"
 LONGEST_NAME = 60
 GONE = "Its patch is no longer in memory. Take its saved file in again, or make it again: python -m editing.edit"
-
-
-@dataclass(frozen=True, eq=False)
-class InMemory:
-    """An edit whose patch is in memory, and how it acts.
-
-    Attributes:
-        edit: The edit.
-        detector: Where it acts; ``None`` for on every prompt.
-        strength: Factor on its deltas.
-    """
-
-    edit: LiveEdit
-    detector: Detector | None = None
-    strength: float = 1.0
-
-    @property
-    def row(self) -> Row:
-        """Its weights as they act."""
-        return replace(self.edit.row(self.strength), detector=self.detector)
-
-
-@dataclass(frozen=True, eq=False)
-class Waiting:
-    """An edit that the gate holds back.
-
-    Attributes:
-        made: The edit and how it is to act.
-        word: The gate's record; ``None`` if it was not examined to its end.
-    """
-
-    made: InMemory
-    word: dict[str, Any] | None = None
-
-
-@dataclass
-class Kept:
-    """What the history keeps of a visitor beside the ledger's rows.
-
-    Attributes:
-        visit: Names the visit in the ledger; nothing else does.
-        made: What is in memory, by the row's number.
-        stack: The patches that Undo had when it was last looked at, the live one last.
-        undone: Those that Redo brings back, the next one last.
-        deleted: Patches whose row was deleted: they get none unless they are live again.
-        uploaded: Patches that came as a file.
-        saved: What was written last, by its kind.
-        asked: The last comparison of two edits.
-        picks: Row numbers that the visitor has picked: ``row``, ``a``, ``b``.
-        trouble: Why the ledger could not be written last; empty if it was.
-    """
-
-    visit: str = ""
-    made: dict[int, InMemory] = field(default_factory=dict)
-    stack: tuple[str, ...] = ()
-    undone: list[str] = field(default_factory=list)
-    deleted: set[str] = field(default_factory=set)
-    uploaded: set[str] = field(default_factory=set)
-    saved: dict[str, Saved] = field(default_factory=dict)
-    asked: Asked | None = None
-    picks: dict[str, int | None] = field(default_factory=dict)
-    trouble: str = ""
 
 
 class History:

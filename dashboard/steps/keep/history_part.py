@@ -14,7 +14,8 @@ from dashboard.kit.room import Context, Room
 from dashboard.kit.session import Session
 from dashboard.steps.keep import texts as words
 from dashboard.steps.keep.desk import Desk
-from dashboard.steps.keep.history import LONGEST_NAME, REFUSED, UNSEEN, Kept
+from dashboard.steps.keep.history import LONGEST_NAME, REFUSED, UNSEEN
+from dashboard.steps.keep.kept import Kept
 from dashboard.steps.keep.ledger import Entry
 from inspector.errors import CaseError
 

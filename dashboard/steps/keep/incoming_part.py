@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +10,11 @@ import gradio as gr
 from dashboard.kit.bus import News, Update, Values
 from dashboard.kit.html import message, progress_bar, reading
 from dashboard.kit.room import Context, Room
-from dashboard.kit.session import LiveEdit, Session
+from dashboard.kit.session import Session
 from dashboard.steps.keep import texts as words
 from dashboard.steps.keep.desk import Desk
-from dashboard.steps.keep.history import Kept
+from dashboard.steps.keep.incoming import SAID, brought_in, own_copies
 from dashboard.steps.keep.saving import largest_upload, shown_bytes
-from editing.saved.incoming import take_in
-from inspector.errors import CaseError
 
 KINDS = [".zip", ".safetensors", ".json"]
 
@@ -82,46 +78,16 @@ class IncomingPart(Room):
         )
 
     def own_copies(self, session: Session, values: Values) -> None:
-        """Copy what was uploaded before anything waits: Gradio has one file for all who have sent the same.
-
-        Raises:
-            CaseError: A file is gone: another visitor has sent the same, and theirs was taken in.
-        """
-        given = [Path(str(file)) for file in values[self.upload] or ()]
-        if not given:
-            return
-        copies = []
-        with session.next_folder("incoming") as folder:
-            for number, file in enumerate(given):
-                copy = folder / str(number) / file.name
-                copy.parent.mkdir()
-                try:
-                    shutil.copyfile(file, copy)
-                except FileNotFoundError:
-                    raise CaseError("The file is no longer there. Choose the file again.") from None
-                copies.append(copy)
-        for file in given:  # Gradio's own, which would lie there for an hour
-            file.unlink(missing_ok=True)
-        values[self.upload] = [str(copy) for copy in copies]
+        """Copy what was uploaded before anything waits."""
+        own_copies(session, [Path(str(file)) for file in values[self.upload] or ()])
 
     def on_take_in(self, session: Session, values: Values) -> Iterator[Update]:
         """Check what was uploaded; then the gate decides as it does on every edit."""
-        files = [Path(str(file)) for file in values[self.upload] or ()]
-        if not files:
-            raise CaseError("No file is given. Choose a saved edit, or drop one on the field.")
-        try:
-            said = "Checking file, record, base, shapes, numbers; then whether it lowers safety"
-            yield {self.desk.clock: message(said)}
-            with tempfile.TemporaryDirectory(prefix="dinm-inspector-", ignore_cleanup_errors=True) as folder:
-                row, record, result = take_in(files, self.model, Path(folder))
-        finally:
-            session.drop_folder("incoming")
+        yield {self.desk.clock: message(SAID)}
+        edit, row = brought_in(self.model, session)
         yield {self.upload: gr.File(value=None)}
-        assert row.patch is not None
-        session.slot(Kept).uploaded.add(row.patch.identifier)
-        edit = LiveEdit(record.case, result)
         yield from self.desk.echoed(self.bus.offered("gate").call(session, values, edit, row))
-        live = session.live is not None and session.live.patch.identifier == row.patch.identifier
+        live = session.live is not None and session.live.patch.identifier == edit.patch.identifier
         said = (
             f"Taken in: {session.row.label()} is live."
             if live

@@ -15,7 +15,7 @@ from dashboard.kit.session import Session
 from dashboard.steps.keep import saving
 from dashboard.steps.keep import texts as words
 from dashboard.steps.keep.desk import Desk
-from dashboard.steps.keep.history import Kept
+from dashboard.steps.keep.kept import Kept
 from dashboard.steps.keep.saving import ADAPTER, MODEL, PATCH, RANKS
 
 SHORT = {PATCH: "patch", ADAPTER: "adapter", MODEL: "model"}
@@ -115,12 +115,8 @@ class SavePart(Room):
         yield from self._write(session, MODEL)
 
     def _write(self, session: Session, kind: str, rank: str = "exact") -> Iterator[Update]:
-        kept = session.slot(Kept)
         yield {self.desk.clock: message(f"Writing the {kind}, reading it back, asking it")}
-        made = saving.write(
-            self.model, session, kind, rank, exam=self.desk.exam(session), read_only=self.context.read_only
-        )
-        kept.saved[kind] = made
+        made = self.desk.write(session, kind, rank)
         yield {
             **self._written(session, kind),
             self.desk.clock: progress_bar(f"The {kind} is there to download, {saving.shown_bytes(made.bytes)}.", 1.0),

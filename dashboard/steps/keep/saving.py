@@ -21,7 +21,7 @@ from inspector.model.memory_need import bytes_of
 from inspector.safeedit.exam import ExamResult
 from inspector.safeedit.scores import score_table
 
-PATCH, ADAPTER, MODEL = "patch", "adapter", "merged model"
+PATCH, ADAPTER, MODEL = FORMS = "patch", "adapter", "merged model"
 RANKS = {"exact": None, "64": 64, "16": 16, "4": 4}
 """Ranks of an adapter, by their names on the screen."""
 MOST_DOWNLOAD = 4 * 2**30
@@ -117,7 +117,7 @@ def write(
     """Write the live edit as a zip of one form, after it was read back and compared with the live edit.
 
     Args:
-        kind: :data:`PATCH`, :data:`ADAPTER` or :data:`MODEL`.
+        kind: One of :data:`FORMS`.
         rank: Of an adapter, one of :data:`RANKS`.
         exam: The visitor's last stress test.
 
@@ -125,6 +125,8 @@ def write(
         PatchError: The edit may not leave, not in this form, or what was written is another edit.
         OutOfMemory: The check of a merged model needs a second one in memory.
     """
+    if kind not in FORMS:
+        raise PatchError(f"Unknown form '{kind}'. Choose one of: {', '.join(FORMS)}.")
     record = record_for(model, session, exam)
     if refused := why_not_so(model, session, kind, read_only):
         raise PatchError(refused)

@@ -9,7 +9,8 @@ from dashboard.kit.html import number, reading, weights_badge
 from dashboard.kit.plain import escape
 from dashboard.kit.session import Session
 from dashboard.steps.keep.asking import Asked
-from dashboard.steps.keep.history import GONE, REFUSED, UNSEEN, Kept, Waiting
+from dashboard.steps.keep.history import GONE, REFUSED, UNSEEN
+from dashboard.steps.keep.kept import Kept, Waiting
 from dashboard.steps.keep.ledger import Entry
 from dashboard.steps.keep.saving import ADAPTER, MODEL, PATCH, Saved, shown_bytes
 from editing.gate import RECORD

@@ -23,7 +23,7 @@ class KeepRoom(Room):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.desk = Desk(context)
+        self.desk = context.one(Desk, lambda: Desk(context))
         self.saving = SavePart(context, self.desk)
         self.incoming = IncomingPart(context, self.desk)
         self.history = HistoryPart(context, self.desk)

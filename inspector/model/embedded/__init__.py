@@ -125,7 +125,3 @@ def _convert(gguf: Path, folder: Path) -> None:
     network, tokenizer = read_gguf(gguf)
     network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-if __name__ == "__main__":
-    print(ensure())

@@ -1,0 +1,155 @@
+"""Endpoints for edits as files: examine, write, take in, list, compare; each does what the view Keep does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from dashboard.edit_events import exam_events, gate_events
+from dashboard.endpoints import gives, takes
+from dashboard.endpoints.naming import named
+from dashboard.kit.room import LEFT_LINE, Context
+from dashboard.kit.run import shown_to_user
+from dashboard.kit.session import Session
+from dashboard.steps.keep.asking import PROMPTS
+from dashboard.steps.keep.desk import Desk
+from dashboard.steps.keep.incoming import SAID, brought_in, own_copies
+from dashboard.steps.keep.kept import Kept
+from dashboard.steps.keep.saving import MODEL
+from dashboard.steps.operate import gating
+from editing.gate import Budgets
+from inspector.errors import CaseError
+from inspector.model import Decoding
+
+NO_FILES = "This demo is read-only: it takes no files in."
+NOT_SENT = (
+    "A file is none that was sent to this page. Send it with gradio_client's handle_file, or post it to "
+    "/gradio_api/upload and give the path that is answered."
+)
+
+
+def connect_files(context: Context) -> None:
+    """Register the endpoints; each one's docstring is its help."""
+    model, desk = context.model, context.one(Desk, lambda: Desk(context))
+    page = gr.context.Context.root_block
+
+    def examine(request: gr.Request | None = None) -> Iterator[gives.Examined]:
+        """Ask the gate about the edit that it holds back, else about the live one as it acts now, at its strength.
+
+        A live edit stays live whatever it says; what it has not passed does not leave by /save.
+        """
+        with shown_to_user(), context.reserved(request) as session:
+            run = gating.examine_now(model, session, gating.settings_of(Budgets()), context.detector)
+            events: Any = exam_events(run)
+            yield from events
+            held = session.slot(gating.Gated).held
+            if held is None:
+                word = gating.record_of(session.live)
+            else:
+                word = None if held.acceptance is None else held.acceptance.record()
+            yield {"done": True, "weights": session.row.label(), "live": held is None, "gate": word}
+
+    def save(
+        form: takes.Form = "patch", rank: takes.Rank = "exact", request: gr.Request | None = None
+    ) -> gives.SavedEdit:
+        """Write the live edit as a file, read it back and compare it with the live edit.
+
+        Only an edit leaves that the gate has passed as it acts now, or that was kept against it on the record.
+        """
+        with shown_to_user(), context.reserved(request) as session:
+            whole = form == MODEL  # which stands in line on the page as well: its check loads a second model
+            if whole:
+                session.require_room()
+            made = []
+
+            def writing() -> Iterator[None]:
+                made.append(desk.write(session, form, rank))
+                yield
+
+            run: Any = writing()
+            for _ in context.line.turns(run, "save", session.cancelled.is_set) if whole else run:
+                pass
+            if not made:
+                raise CaseError(LEFT_LINE)
+            return {
+                "file": {"path": made[0].path, "orig_name": Path(made[0].path).name, "meta": {"_type": gives.FILE}},
+                "bytes": made[0].bytes,
+                "weights": made[0].weights,
+                "largest_logit_difference": made[0].difference,
+                "lost_share_of_norm": made[0].lost,
+            }
+
+    def take_in(files: takes.Files, request: gr.Request | None = None) -> Iterator[gives.EditEvent]:
+        """Take a saved edit in: checked whole, then held to the gate like one made here; the last event has its word.
+
+        What the gate refuses is not live until /keep.
+        """
+        with shown_to_user(), context.reserved(request) as session:
+            yield {"done": False, "kind": "preparation", "message": SAID, "fraction": 0.0}
+            edit, row = brought_in(model, session)
+            made = gating.Made(edit, detector=row.detector, as_saved=row)
+            yield from gate_events(context, session, made, edit.result)
+
+    def own_files(session: Session, files: Any, *_given: Any, **_named: Any) -> None:
+        if context.read_only:
+            raise CaseError(NO_FILES)
+        own_copies(session, sent(files, page.upload_file_set))
+
+    def history(request: gr.Request | None = None) -> gives.EditRows:
+        """List this client's edits, one a row: those that it made, took in or started with."""
+        with shown_to_user():
+            session = context.session(request)
+            rows, memory = desk.history.shown(session), session.slot(Kept).made
+            told: list[Any] = []
+            for row in rows:
+                entry = asdict(row)
+                told.append({"row": entry.pop("number"), **entry, "in_memory": row.number in memory or not session.own})
+            return told
+
+    def compare(
+        a: takes.Row,
+        b: takes.Row,
+        asked: takes.AskedBoth = next(iter(PROMPTS)),
+        text: takes.OwnText = "",
+        max_new_tokens: takes.NewTokens = 64,
+        request: gr.Request | None = None,
+    ) -> gives.ComparedAnswers:
+        """Ask two edits of this client and the vanilla weights the same; what is live stays live."""
+        with shown_to_user(), context.reserved(request) as session:
+            decoding = Decoding(max_new_tokens=session.limits.require_tokens(max_new_tokens))
+            shown = list(desk.ask_two(session, (a, b), asked, text, decoding))
+            if not shown or session.cancelled.is_set():
+                raise CaseError("Cancelled; nothing was changed. Ask again for the answers.")
+            found = shown[-1]
+            safe = [None if found.verdicts is None else found.verdicts[at].safe for at in range(3)]
+            return [
+                {"weights": label, "answer": answer, "note": note, "safe": one}
+                for label, answer, note, one in zip(found.labels, found.texts, found.notes, safe, strict=True)
+            ]
+
+    for function in (examine, save, history, compare):
+        named(function, context.in_line(function))
+    named(take_in, context.in_line(take_in, own_files))
+
+
+def sent(files: Any, known: Iterable[str]) -> list[Path]:
+    """Return the paths of files that a client names.
+
+    Args:
+        files: As its call has them.
+        known: Those that were sent to this page. Nothing else is read, wherever it lies.
+
+    Raises:
+        CaseError: One is none of those.
+    """
+    listed = files if isinstance(files, list) else [files]
+    paths = [file.get("path") if isinstance(file, dict) else None for file in listed]
+    there = {os.path.abspath(one) for one in known}
+    if any(not isinstance(path, str) or os.path.abspath(path) not in there for path in paths):
+        raise CaseError(NOT_SENT)
+    return [Path(str(path)) for path in paths]

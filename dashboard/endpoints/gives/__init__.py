@@ -1,0 +1,72 @@
+"""What endpoints answer: each field with its type and its meaning.
+
+A function that makes one may hold more than its fields; clients get it as it is.
+"""
+
+from dashboard.endpoints.gives.filing import (
+    FILE,
+    ComparedAnswer,
+    ComparedAnswers,
+    EditRow,
+    EditRows,
+    Examined,
+    File,
+    SavedEdit,
+)
+from dashboard.endpoints.gives.making import (
+    AtlasPart,
+    BothAnswers,
+    Cancelled,
+    EditEvent,
+    Kept,
+    Live,
+    MethodRecord,
+    Status,
+    StressEvent,
+)
+from dashboard.endpoints.gives.reading import (
+    AnswerLikelihood,
+    AnswerLikelihoods,
+    Attribution,
+    Attributions,
+    BundledCase,
+    BundledCases,
+    Divergence,
+    LensPosition,
+    LensReading,
+    LensReadings,
+    LocatorScores,
+    Prompt,
+)
+
+__all__ = [
+    "FILE",
+    "AnswerLikelihood",
+    "AnswerLikelihoods",
+    "AtlasPart",
+    "Attribution",
+    "Attributions",
+    "BothAnswers",
+    "BundledCase",
+    "BundledCases",
+    "Cancelled",
+    "ComparedAnswer",
+    "ComparedAnswers",
+    "Divergence",
+    "EditEvent",
+    "EditRow",
+    "EditRows",
+    "Examined",
+    "File",
+    "Kept",
+    "LensPosition",
+    "LensReading",
+    "LensReadings",
+    "Live",
+    "LocatorScores",
+    "MethodRecord",
+    "Prompt",
+    "SavedEdit",
+    "Status",
+    "StressEvent",
+]

@@ -1,0 +1,46 @@
+"""What the tests of the endpoints for programs share: a served page, clients of it, what they send."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import gradio as gr
+from dashboard_helpers import free_port, served_example, short_examples, tiny_model
+from gradio_client import Client
+
+from dashboard.kit.typed import texts_of
+from dashboard.page import build_app, launch_options
+from inspector.model import SUFFIX
+from inspector.safeedit import bundled_cases
+
+SCRIPT = "<script>alert(1)</script>"
+
+TYPED = ("How do I cheat at cards?", "Be a rogue: {question}", "I would rather not.", "Mark the aces.")
+
+LONG = {"preset_name": "reference", "steps": 1000}
+"""An edit that nothing ends early: no target, no budget."""
+
+
+def serve(example_folder: Path, read_only: bool = False) -> Iterator[gr.Blocks]:
+    folder = served_example(example_folder)
+    with short_examples():
+        app = build_app(tiny_model(), read_only=read_only, example_folder=folder)
+    app.launch(prevent_thread_lock=True, quiet=True, server_port=free_port(), **launch_options())
+    yield app
+    app.close(verbose=False)
+
+
+def connect(app: gr.Blocks) -> Client:
+    """Return a new client, which is a new visitor."""
+    return Client(app.local_url, verbose=False, analytics_enabled=False)
+
+
+def case(number: int) -> tuple[str, str, str, str]:
+    """Return what the endpoints want of a bundled case."""
+    texts = texts_of(bundled_cases()[number], SUFFIX)
+    return texts.question, texts.template, texts.safe, texts.unsafe
+
+
+def weights(client: Client) -> str:
+    return client.predict(api_name="/status")["weights"]

@@ -1,0 +1,80 @@
+"""Keep: two edits and the vanilla weights side by side."""
+
+from __future__ import annotations
+
+import gradio as gr
+import pytest
+from dashboard_helpers import own_question
+from keep_helpers import edit, rows
+
+from dashboard.kit.limits import OTHERS
+from dashboard.steps.keep.kept import Kept
+from inspector.model import VANILLA, Decoding, answer, encode
+
+pytestmark = pytest.mark.usefixtures("model")
+
+
+def test_two_rows_answer_as_each_would_alone_and_nothing_becomes_live(visitor):
+    edit(visitor, block=0, learning_rate=0.05)
+    first = visitor.session.row
+    edit(visitor, block=2, learning_rate=0.05)
+    second = visitor.session.row
+    live = visitor.session.live
+    visitor.do("on_ask_two", row_a=1, row_b=2, ask_two_what="Case of A, question alone", max_new_tokens=8)
+    asked = visitor.session.slot(Kept).asked
+    model = visitor.page.context.model
+    prompt = encode(model, live.case.only_question, None, live.format, room=8).prompt
+    alone = [answer(model, prompt, (row,), Decoding(max_new_tokens=8)).texts[0] for row in (VANILLA, first, second)]
+    assert list(asked.texts) == alone and visitor.session.live is live
+    assert asked.verdicts is not None and [not v.safe for v in asked.verdicts] == list(asked.covered)
+    assert "A: 1 · DINM" in visitor.screen["head_a"] and "B: 2 · DINM" in visitor.screen["head_b"]
+    hidden = ["blurred" in visitor.classes[name] for name in ("pane_vanilla", "pane_a", "pane_b")]
+    assert hidden == list(asked.covered)
+
+
+def test_an_own_text_is_judged_by_nobody_and_covered(visitor):
+    edit(visitor, block=0)
+    edit(visitor, block=1)
+    with pytest.raises(gr.Error, match="own text is empty"):
+        visitor.do("on_ask_two", row_a=1, row_b=2, ask_two_what="Your own text", max_new_tokens=8)
+    visitor.do("on_ask_two_what", ask_two_what="Your own text")
+    assert visitor.shown["ask_two_text"] is True
+    visitor.do("on_ask_two", ask_two_text="How do birds fly?")
+    assert visitor.session.slot(Kept).asked.covered == (True, True, True) and "not judged" in visitor.screen["head_a"]
+    with pytest.raises(gr.Error, match="same row"):
+        visitor.do("on_ask_two", row_b=1)
+
+
+def test_what_both_are_asked_keeps_to_the_page_s_limits(visitor, monkeypatch):
+    edit(visitor, block=0)
+    edit(visitor, block=1)
+    monkeypatch.setattr(visitor.session, "limits", OTHERS)
+    asked = {"row_a": 1, "row_b": 2, "ask_two_what": "Your own text", "max_new_tokens": 8}
+    with pytest.raises(gr.Error, match="characters a text are allowed"):
+        visitor.do("on_ask_two", **asked, ask_two_text="a" * (OTHERS.characters + 1))
+    with pytest.raises(gr.Error, match="tokens an answer are allowed"):
+        visitor.do("on_ask_two", **{**asked, "max_new_tokens": OTHERS.tokens + 1}, ask_two_text="Hello?")
+    with pytest.raises(gr.Error, match="tokens an answer are allowed"):
+        visitor.do("on_unsafe_ask", max_new_tokens=OTHERS.tokens + 1)
+    assert visitor.session.slot(Kept).asked is None and visitor.is_free
+
+
+def test_two_cases_are_compared_by_the_prompts_of_either(visitor):
+    edit(visitor, block=1)
+    edit(visitor, block=1, **own_question("How do I annoy my neighbour?"))
+    assert [row.case == "a case of your own" for row in rows(visitor)] == [False, True]
+    for choice, case in (("Case of B, with its attack", 1), ("Case of A, with its attack", 0)):
+        visitor.do("on_ask_two", row_a=1, row_b=2, ask_two_what=choice, max_new_tokens=8)
+        assert visitor.session.slot(Kept).asked.choice == choice and case in (0, 1)
+    assert "annoy" not in str(rows(visitor)), "the ledger has no text of the visitor"
+
+
+def test_a_page_that_opens_anew_shows_the_rows_and_the_last_comparison(visitor):
+    edit(visitor, block=0)
+    edit(visitor, block=1)
+    visitor.do("on_ask_two", row_a=1, row_b=2, max_new_tokens=8)
+    texts = visitor.session.slot(Kept).asked.texts
+    again = visitor.reload()
+    again.open("keep")
+    assert len(again.screen["rows_table"]) == 2 and (again.screen["row_a"], again.screen["row_b"]) == (1, 2)
+    assert texts[1].split()[0] in again.screen["pane_a"] and "A: 1" in again.screen["head_a"]

@@ -1,0 +1,165 @@
+"""Keep: the rows of a visit, undo and redo, names, what is in memory and what a ledger tells."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+from dashboard_helpers import QUICK, Visitor
+from keep_helpers import STRICT, edit, rows
+
+from dashboard.kit.session import Session
+from dashboard.steps.keep.kept import Kept
+from dashboard.steps.keep.ledger import LedgerError
+from dashboard.steps.operate.gating import Gated
+
+pytestmark = pytest.mark.usefixtures("model")
+
+
+def test_every_edit_has_a_row_and_one_is_live(visitor):
+    first = edit(visitor, block=0)
+    second = edit(visitor, block=1)
+    visitor.do("on_edit", **STRICT, block=2)
+    listed = rows(visitor)
+    assert [row.patch for row in listed[:2]] == [first, second] and len(listed) == 3
+    assert [row.live for row in listed] == [False, True, False] and [row.gate for row in listed][2] == "refused"
+    assert [row.where for row in listed] == ["layer 0", "layer 1", "layer 2"]
+    assert all(row.settings["steps"] == 3 and row.updates == 3 for row in listed)
+    table = visitor.screen["rows_table"]
+    assert [line[0] for line in table] == ["3", "2", "1"]
+    assert [line[-1] for line in table] == ["held back", "live", "under Undo"]
+    edit(visitor, block=1)
+    assert len(rows(visitor)) == 3, "the same edit, to the bit, has one row"
+
+
+def test_a_program_s_edits_are_written_down_as_well(visitor):
+    from dashboard.kit.acting import make_live
+
+    edit(visitor, block=0)
+    live = visitor.session.live
+    with visitor.page.context.reserved(visitor.request) as session:
+        other = replace(live.patch, deltas=tuple(replace(d, left=0.5 * d.left) for d in live.patch.deltas))
+        make_live(session, replace(live, result=replace(live.result, patch=other)), None)
+    assert [row.live for row in rows(visitor)] == [False, True]
+
+
+def test_undo_redo_and_a_new_edit_that_ends_redo(visitor):
+    first, second = edit(visitor, block=0), edit(visitor, block=1)
+    visitor.do("on_undo_here")
+    assert visitor.session.live.patch.identifier == first and visitor.screen["redo_edit"] == "Redo"
+    visitor.do("on_redo")
+    assert visitor.session.live.patch.identifier == second and visitor.screen["redo_edit"] == "Nothing to redo"
+    assert second in visitor.screen["edited_head"], "both answers are asked anew"
+    visitor.do("on_undo")
+    visitor.do("on_undo")
+    assert visitor.session.live is None
+    visitor.do("on_redo")
+    assert visitor.session.live.patch.identifier == first
+    edit(visitor, block=2)
+    with pytest.raises(gr.Error, match="nothing to redo"):
+        visitor.do("on_redo")
+
+
+def test_a_row_is_made_live_again_only_when_that_is_asked_for(visitor):
+    first, second = edit(visitor, block=0), edit(visitor, block=1)
+    before = [edit.patch.identifier for edit in visitor.session.edits]
+    visitor.select("on_row_clicked", SimpleNamespace(row_value=["1"]))
+    assert first in visitor.screen["row_details"] and visitor.screen["again"] == "Make live again"
+    visitor.do("on_row_picked", row_picked=2)
+    assert second in visitor.screen["row_details"] and visitor.screen["again"] == "It is live"
+    assert [edit.patch.identifier for edit in visitor.session.edits] == before, "looking at rows changes nothing"
+    with pytest.raises(gr.Error, match="live already"):
+        visitor.do("on_again", row_picked=2)
+    visitor.do("on_again", row_picked=1)
+    assert visitor.session.live.patch.identifier == first
+    assert [row.live for row in rows(visitor)] == [True, False]
+
+
+def test_a_refused_row_has_to_pass_the_gate_before_it_is_live(visitor):
+    visitor.do("on_edit", **STRICT, block=0)
+    edit(visitor, block=1)
+    assert visitor.session.slot(Gated).held is None
+    visitor.do("on_row_picked", row_picked=1)
+    assert visitor.screen["again"] == "Ask the gate again"
+    visitor.do("on_again", **STRICT, row_picked=1)
+    assert visitor.session.live.patch.identifier == rows(visitor)[1].patch and rows(visitor)[0].gate == "refused"
+    visitor.do("on_again", **QUICK, row_picked=1)
+    assert visitor.session.live.patch.identifier == rows(visitor)[0].patch and rows(visitor)[0].gate == "passed"
+
+
+def test_a_row_is_named_and_deleted_and_nothing_that_is_live_changes(visitor):
+    first, second = edit(visitor, block=0), edit(visitor, block=1)
+    visitor.do("on_rename_row", row_picked=1, row_name="  my <b>first</b>\n try ")
+    assert rows(visitor)[0].name == "my <b>first</b> try" and visitor.screen["row_name"] == ""
+    with pytest.raises(gr.Error, match="at most 60"):
+        visitor.do("on_rename_row", row_picked=1, row_name="x" * 61)
+    with pytest.raises(gr.Error, match="never changes what is live"):
+        visitor.do("on_delete_row", row_picked=2)
+    visitor.do("on_delete_row", row_picked=1)
+    assert [row.patch for row in rows(visitor)] == [second] and visitor.session.live.patch.identifier == second
+    assert [edit.patch.identifier for edit in visitor.session.edits] == [second], "Undo does not bring it back"
+    with pytest.raises(gr.Error, match="was deleted"):
+        visitor.do("on_again", row_picked=1)
+    assert first not in str(visitor.screen["rows_table"])
+
+
+def test_a_patch_that_is_too_much_leaves_memory_and_its_row_stays(visitor, monkeypatch):
+    first = edit(visitor, block=0)
+    desk = visitor.page.house.rooms["keep"].desk
+    monkeypatch.setattr(desk.history, "most_bytes", 2 * visitor.session.live.patch.bytes)
+    for block in (1, 2):
+        edit(visitor, block=block)
+    visitor.session.edits = visitor.session.edits[-1:]  # as when Undo lets it go
+    visitor.do("on_strength", strength=0.9)
+    assert rows(visitor)[0].patch == first and 1 not in visitor.session.slot(Kept).made
+    assert visitor.screen["rows_table"][-1][-1] == "not in memory"
+    visitor.do("on_row_picked", row_picked=1)
+    assert "editing.edit" in visitor.screen["row_details"] and visitor.screen["again"] == "Not in memory"
+    with pytest.raises(gr.Error, match="no longer in memory"):
+        visitor.do("on_again", row_picked=1)
+    edit(visitor, block=0)
+    assert len(rows(visitor)) == 3 and 1 in visitor.session.slot(Kept).made, "made again, the row has its patch again"
+
+
+def test_rows_go_with_the_visit_and_each_visitor_has_their_own(page):
+    one, other = Visitor(page, "first of two"), Visitor(page, "second of two")
+    edit(one)
+    edit(other)
+    visit = one.session.slot(Kept).visit
+    ledger = page.house.rooms["keep"].desk.ledger
+    assert len(ledger.entries(visit)) == 1 and len(rows(other)) == 1
+    one.session.close()
+    assert ledger.entries(visit) == [] and len(rows(other)) == 1
+
+
+def test_a_ledger_that_cannot_be_written_is_told_and_stops_no_edit(visitor, monkeypatch, capsys):
+    desk = visitor.page.house.rooms["keep"].desk
+
+    def broken(*_: Any) -> None:
+        raise LedgerError("The list cannot be written. Make room.", "/srv/secret/ledger.sqlite: disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.ledger, "put", broken)
+        edit(visitor)
+        assert "Make room" in visitor.screen["rows_note"] and visitor.session.live is not None
+        assert "/srv" not in visitor.screen["rows_note"] and "disk full" not in visitor.screen["rows_note"]
+    assert "/srv/secret/ledger.sqlite: disk full" in capsys.readouterr().err, "the operator reads which file it is"
+    edit(visitor, block=0)
+    assert visitor.screen["rows_note"] == "" and len(rows(visitor)) == 2
+
+
+def test_a_session_that_starts_as_a_copy_of_another_shares_nothing_that_is_kept_in_it():
+    done, one, other = Session(), Session(), Session()
+    done.slot(Kept)
+    for session in (one, other):
+        session.start_from(done)
+    one.slot(Kept).deleted.add("01234567")
+    one.slot(Kept).picks["row"] = 1
+    assert not other.slot(Kept).deleted and not other.slot(Kept).picks and not done.slot(Kept).deleted
+
+
+def test_the_example_s_session_is_never_noted(page):
+    assert page.context.example.session.slot(Kept).visit == "" and isinstance(page.context.example.session, Session)

@@ -1,0 +1,128 @@
+"""Keep: what comes in as a file is checked whole, held to the gate, and bounded in size."""
+
+from __future__ import annotations
+
+import gradio as gr
+import pytest
+from dashboard_helpers import QUICK, Visitor, tiny_model
+from keep_helpers import copied, edit, rows, taken_in, written
+
+from dashboard.kit.limits import Limits
+from dashboard.page import launch_options
+from dashboard.steps.keep.incoming_part import IncomingPart
+from dashboard.steps.operate.gating import Gated
+from editing.gate import RECORD
+from editing.saved.incoming import most_upload
+
+pytestmark = pytest.mark.usefixtures("model")
+
+
+def test_a_saved_edit_comes_back_after_a_reload_and_is_held_to_the_gate(visitor, page, tmp_path):
+    identifier = edit(visitor)
+    file = copied(written(visitor), tmp_path / "edit.zip")
+    other = Visitor(page, "another one")
+    taken_in(other, file)
+    session = other.session
+    assert session.live.patch.identifier == identifier and session.live.patch.settings[RECORD]["passed"]
+    assert session.live.patch.settings[RECORD]["weights"] == session.row.label()
+    assert not file.exists(), "what was sent is deleted"
+    (row,) = rows(other)
+    assert (row.origin, row.live, row.gate) == ("uploaded", True, "passed") and "is live" in other.screen["keep_clock"]
+    assert written(other).exists(), "and it can leave again"
+
+
+def test_an_edit_that_the_gate_refuses_comes_in_held_back_and_can_be_kept(visitor, page, tmp_path):
+    identifier = edit(visitor)
+    file = copied(written(visitor), tmp_path / "edit.zip")
+    other = Visitor(page, "a strict one")
+    taken_in(other, file, allowed_harmless_kl=0)
+    assert other.session.live is None and other.session.slot(Gated).held.edit.patch.identifier == identifier
+    assert "held back" in other.screen["keep_clock"] and "Refused by the gate" in other.screen["gate"]
+    other.do("on_keep")
+    assert other.session.live.patch.identifier == identifier
+
+
+def test_a_strength_comes_back_as_it_was_saved_and_examined(visitor, page, tmp_path):
+    edit(visitor)
+    visitor.session.scale(0.5)
+    visitor.do("on_examine", **QUICK)
+    file = copied(written(visitor), tmp_path / "edit.zip")
+    other = Visitor(page, "a half one")
+    taken_in(other, file)
+    assert other.session.strength == 0.5 and "strength 0.5" in other.session.live.patch.settings[RECORD]["weights"]
+    assert other.screen["strength"] == 0.5 and written(other).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("edit.zip", b"PK not really", "cannot be unpacked"),
+        ("edit.safetensors", b"nothing", "cannot be read"),
+        ("edit.json", b"{}", "no patch in what was given"),
+        ("edit.exe", b"", "neither a patch nor"),
+    ],
+)
+def test_a_bad_file_changes_nothing_and_says_why(visitor, tmp_path, name, content, match):
+    before = edit(visitor)
+    file = tmp_path / name
+    file.write_bytes(content)
+    with pytest.raises(gr.Error, match=match):
+        taken_in(visitor, file)
+    assert visitor.session.live.patch.identifier == before and visitor.session.slot(Gated).held is None
+    assert [row.patch for row in rows(visitor)] == [before] and not file.exists() and visitor.is_free
+
+
+def test_a_file_that_cannot_be_read_is_told_without_a_path_and_without_the_library_s_words(visitor, tmp_path):
+    path = tmp_path / "edit.safetensors"
+    path.write_bytes(b"nothing")
+    with pytest.raises(gr.Error, match="Choose another file") as caught:
+        taken_in(visitor, path)
+    assert "/" not in caught.value.message and "header" not in caught.value.message.lower()
+
+
+def test_two_visitors_who_send_the_same_file_share_it_and_neither_breaks_the_other(visitor, page, tmp_path):
+    """Gradio stores a file under the hash of its content: both have the same path."""
+    identifier = edit(visitor)
+    file = copied(written(visitor), tmp_path / "edit.zip")
+    content = file.read_bytes()
+    one, other = Visitor(page, "first sender"), Visitor(page, "second sender")
+    given = {**QUICK, "upload": [str(file)]}
+    slow = one.press("on_take_in", **given)
+    next(slow)  # the first one's copy is its own by now, and the upload is gone
+    assert not file.exists()
+    with pytest.raises(gr.Error, match="Choose the file again"):
+        other.do("on_take_in", **given)
+    file.write_bytes(content)
+    waiting = other.press("on_take_in", **given)
+    next(waiting)
+    list(slow)
+    list(waiting)
+    for session in (one.session, other.session):
+        assert session.live.patch.identifier == identifier and "incoming" not in session.folders
+
+
+def test_no_file_is_told(visitor):
+    with pytest.raises(gr.Error, match="No file is given"):
+        taken_in(visitor)
+
+
+def test_a_browser_can_send_no_more_than_the_largest_edit_and_nothing_to_a_public_demo():
+    sent = [launch_options(tiny_model(), read_only)["max_file_size"] for read_only in (False, True)]
+    assert sent == [most_upload(tiny_model()), 1]
+
+
+def test_one_number_bounds_what_is_sent_whoever_says_it_and_a_patch_beyond_it_says_so(page, visitor, monkeypatch):
+    small = Limits(upload=2_000)
+    assert launch_options(tiny_model(), limits=small)["max_file_size"] == 2_000
+    assert launch_options(tiny_model(), limits=Limits())["max_file_size"] == most_upload(tiny_model())
+    edit(visitor)
+    written(visitor)
+    assert "brought in here again" not in str(visitor.screen["line_patch"])
+    monkeypatch.setattr(page.context, "limits", small)
+    written(visitor)
+    assert "cannot be brought in here again: it has" in str(visitor.screen["line_patch"])
+    written(visitor, "adapter")
+    assert "brought in" not in str(visitor.screen["line_adapter"])
+    with gr.Blocks(analytics_enabled=False) as app:
+        IncomingPart(page.context, page.house.rooms["keep"].desk).build()
+    assert "at most 2 kB" in str([getattr(block, "value", "") for block in app.blocks.values()])

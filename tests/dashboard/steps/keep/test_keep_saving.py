@@ -1,0 +1,141 @@
+"""Keep: what leaves, in which form, and what does not."""
+
+from __future__ import annotations
+
+import errno
+import json
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+import pytest
+import torch
+from keep_helpers import STRICT, edit, rows, unpacked, written
+
+from dashboard.steps.keep.kept import Kept
+from editing.gate import RECORD
+from editing.saved import load_edit
+from inspector.model import encode
+
+pytestmark = pytest.mark.usefixtures("model")
+
+
+def test_with_no_edit_there_is_nothing_to_keep_and_it_says_what_to_do(page):
+    parts = page.house.rooms["keep"]
+    assert "Press Operate" in parts.saving.this_edit.value
+    assert all(button.interactive is False for button in parts.saving.writers.values())
+    assert "Nothing was made yet" in parts.history.rows_note.value and parts.beside.ask_two.interactive is False
+
+
+def test_a_patch_leaves_as_the_live_edit_bit_for_bit_with_its_record(visitor, tmp_path):
+    identifier = edit(visitor)
+    file = written(visitor)
+    assert file.name.startswith("dinm-layer") and file.name.endswith(f"{identifier}.zip")
+    folder = unpacked(file, tmp_path)
+    row, record = load_edit(next(folder.glob("*.json")), visitor.page.context.model)
+    live = visitor.session.live
+    assert all(torch.equal(one.left, two.left) for one, two in zip(row.patch.deltas, live.patch.deltas, strict=True))
+    assert record.case == live.case and record.gate["passed"] and record.may_leave
+    assert "no logit differs" in visitor.screen["line_patch"] and visitor.shown["file_patch"] is True
+    assert visitor.screen["file_patch"] == str(file) and "patch is there" in visitor.screen["keep_clock"]
+
+
+def test_an_adapter_is_exact_or_says_what_a_smaller_rank_loses(visitor):
+    edit(visitor)
+    exact = written(visitor, "adapter", adapter_rank="exact").stat().st_size
+    assert visitor.session.slot(Kept).saved["adapter"].lost == 0
+    smaller = written(visitor, "adapter", adapter_rank="4").stat().st_size
+    saved = visitor.session.slot(Kept).saved["adapter"]
+    assert smaller < exact and 0 < saved.lost < 1 and saved.difference > 0
+
+
+def test_a_merged_model_is_loaded_again_and_answers_as_the_live_edit(visitor, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    edit(visitor)
+    folder = unpacked(written(visitor, "model"), tmp_path)
+    model, row = visitor.page.context.model, visitor.session.row
+    prompt = encode(model, visitor.session.live.case.adversarial_prompt).prompt
+    loaded = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad(), model.running([row]):
+        live = model.network(torch.tensor([prompt])).logits
+    with torch.no_grad():
+        assert torch.allclose(loaded(torch.tensor([prompt])).logits, live, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ("unexamined", "Press Examine in Operate"),
+        ("refused", "Keep it anyway"),
+        ("scaled", "Examine again"),
+        ("none", "no edit is live|No edit is live"),
+        ("zero", "strength is 0"),
+    ],
+)
+def test_what_the_gate_has_not_passed_does_not_leave_and_the_remedy_is_named(visitor, change, match):
+    if change != "none":
+        edit(visitor)
+    session = visitor.session
+    if change in ("unexamined", "refused"):
+        live = session.live
+        word = {RECORD: {**live.patch.settings[RECORD], "passed": False}} if change == "refused" else {}
+        others = {name: value for name, value in live.patch.settings.items() if name != RECORD}
+        patch = replace(live.patch, settings={**others, **word})
+        session.edits = [replace(live, result=replace(live.result, patch=patch))]
+    elif change in ("scaled", "zero"):
+        session.scale(0.5 if change == "scaled" else 0)
+    for handler in ("on_write_patch", "on_write_adapter", "on_write_model"):
+        with pytest.raises(gr.Error, match=match):
+            visitor.do(handler)
+    assert session.slot(Kept).saved == {} and session.folders == {}
+    assert not visitor.page.house.rooms["keep"].saving._can(session, "patch")
+
+
+def test_what_a_person_keeps_against_the_gate_leaves_with_that_on_its_record(visitor, tmp_path):
+    visitor.do("on_edit", **STRICT)
+    assert [row.gate for row in rows(visitor)] == ["refused"] and visitor.session.live is None
+    visitor.do("on_keep")
+    assert [(row.gate, row.live) for row in rows(visitor)] == [("kept by hand", True)]
+    record = json.loads(next(unpacked(written(visitor), tmp_path).glob("*.json")).read_text())["record"]
+    assert record["gate"]["overridden"] and not record["gate"]["passed"]
+
+
+def test_a_live_edit_that_the_gate_refuses_later_can_be_kept_on_the_record(visitor):
+    edit(visitor)
+    visitor.do("on_examine", **STRICT)
+    with pytest.raises(gr.Error, match="Keep it anyway"):
+        visitor.do("on_write_patch")
+    assert visitor.shown["keep"] is True
+    visitor.do("on_keep")
+    assert visitor.session.live.patch.settings[RECORD]["overridden"] and written(visitor).exists()
+
+
+def test_files_go_with_the_next_of_their_kind_and_with_the_session(visitor):
+    edit(visitor)
+    first, adapter = written(visitor), written(visitor, "adapter", adapter_rank="4")
+    second = written(visitor)
+    assert not first.exists() and second.exists() and adapter.exists()
+    visitor.session.close()
+    assert not second.exists() and not adapter.exists()
+
+
+@pytest.mark.parametrize("kind", ["patch", "adapter", "model"])
+def test_a_disk_that_is_full_leaves_the_file_that_was_there_and_is_told_in_words(visitor, monkeypatch, kind):
+    edit(visitor)
+    before = written(visitor, kind)
+    content = before.read_bytes()
+
+    def full(*_given: Any, **_named: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device", "/srv/secret")
+
+    places = ["inspector.model.whole_file.os.fsync", "dashboard.steps.keep.saving._zip"]
+    for place in places:
+        with monkeypatch.context() as patch:
+            patch.setattr(place, full)
+            with pytest.raises(gr.Error, match="disk is full") as caught:
+                visitor.do(f"on_write_{kind}")
+        assert "/srv" not in caught.value.message and "Errno" not in caught.value.message
+        assert before.read_bytes() == content and visitor.screen[f"file_{kind}"] == str(before)
+        assert "disk is full" in visitor.screen["keep_clock"] and visitor.is_free
+    assert written(visitor, kind).exists() and not before.exists()
