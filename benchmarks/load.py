@@ -6,33 +6,34 @@
 The page is served on loopback by ``app.py`` in a process of its own. Each visitor is a browser in all but its screen: a
 cookie, a page that it opens, an open connection that it sometimes loses. It works in rounds that it draws by its
 number: it types a case, locates, edits, lets both weights answer, tests, undoes, reloads; now and then it cancels a run
-or leaves in its middle, which ends the round. Afterwards every round is played again with nobody else there, and what
-it gave must be the same, word for word and number for number. Throughput is the time that the actions take alone, one
-after the other, over the time that they took together, where what was cancelled counts as nothing.
+or leaves in its middle, which ends the round. When the time is up nobody begins anything more, and what still runs
+after :data:`DRAIN` seconds is cancelled. Afterwards each different round is played with nobody else there, and what it
+gave in it must be what it gave each visitor, word for word and number for number. Throughput is the time that the
+actions take alone, one after the other, over the time that they took together, where what was cancelled counts as
+nothing. What is known so far is written every few seconds: a run that is cut loses no more than that.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 
-from benchmarks.load_visitor import Interrupted, Lost, Visitor, round_of
+from benchmarks.load_result import Kept, Played, counted, report, telling, wrong_in
+from benchmarks.load_visitor import Interrupted, Lost, Visitor, place_of, round_of
 from inspector.command import finished, tell
 from inspector.errors import InspectorError
 from inspector.model.whole_file import write_whole
@@ -41,7 +42,9 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "load.json"
 MEMORY, THROUGHPUT = 1.05, 0.9
 """What the issue asks for: memory back within 5 %, at least so much of the work done alone."""
-
+DRAIN = 120.0
+"""Seconds after the time is up within which what runs may end."""
+UP = "the time was up"
 
 BROKEN = (httpx.HTTPError, httpx.StreamError, OSError, ValueError, KeyError, IndexError, TypeError)
 """What a page that answers otherwise than it should raises in its visitor: no answer, none in time, another than JSON,
@@ -52,37 +55,43 @@ class NotMeasured(InspectorError):
     """A number that the result needs is not there."""
 
 
-@dataclass
-class Played:
-    """One round of one visitor: what it was, what each action gave, what went wrong, seconds by kind."""
-
-    visitor: int
-    number: int
-    gave: list[tuple[str, Any]] = field(default_factory=list)
-    interrupted: str = ""
-    errors: list[str] = field(default_factory=list)
-    badges: list[str] = field(default_factory=list)
-    seconds: list[tuple[str, float, float]] = field(default_factory=list)
-
-
-def play(url: str, visitor: int, number: int, disturbed: bool, known: Visitor | None = None) -> Played:
+def play(
+    url: str,
+    visitor: int,
+    number: int,
+    disturbed: bool,
+    known: Visitor | None = None,
+    until: float = math.inf,
+    most: int | None = None,
+) -> Played:
     """Play a round.
 
     Args:
         disturbed: Runs may be cancelled or left; else the round is played to its end.
         known: Who plays it; someone new by default.
+        until: Nothing begins after this time of the clock, and what runs :data:`DRAIN` seconds later is cancelled.
+        most: Actions that are played; all by default.
     """
     played = Played(visitor, number)
-    actions = round_of(visitor, number)
+    actions = round_of(visitor, number)[:most]
     chance = random.Random(f"disturbed {visitor} {number}")
     with ExitStack() as left:
         try:
             one = known or left.enter_context(Visitor(url))
             one.start_anew()
+            if until < math.inf:
+                late = threading.Timer(max(0.0, until + DRAIN - time.monotonic()), _stopped, (one,))
+                late.daemon = True
+                late.start()
+                left.callback(late.cancel)
             for action in actions:
+                if time.monotonic() > until:
+                    raise Interrupted(UP)
                 end = chance.choices(["", "cancel", "leave"], [0.86, 0.08, 0.06])[0] if disturbed else ""
                 began = time.monotonic()
                 gave = one.do(action, end, chance.uniform(0.05, 2.0))
+                if time.monotonic() > until + DRAIN:
+                    raise Interrupted(f"{action.kind}: {UP}")
                 played.gave.append((action.kind, gave))
                 played.seconds.append((action.kind, one.first - began, time.monotonic() - began))
                 wrong = one.wrong_badge()
@@ -90,24 +99,37 @@ def play(url: str, visitor: int, number: int, disturbed: bool, known: Visitor | 
                     played.badges.append(wrong)
         except Interrupted as ended:
             played.interrupted = str(ended)
-        except Lost as error:
-            played.errors.append(str(error))
-        except BROKEN as error:
-            played.errors.append(f"{type(error).__name__}: {error}")
+        except (Lost, *BROKEN) as error:
+            said = str(error) if isinstance(error, Lost) else f"{type(error).__name__}: {error}"
+            if time.monotonic() > until + DRAIN and "ancelled" in said:  # what was cancelled in line is told so
+                played.interrupted = UP
+            else:
+                played.errors.append(said)
     return played
 
 
-def together(url: str, visitors: int, seconds: float, rounds: int | None = None) -> tuple[list[Played], float]:
-    """Let visitors play at once until the time is up, or so many rounds each; returns them and the seconds it took."""
+def _stopped(visitor: Visitor) -> None:
+    with suppress(Lost, *BROKEN):
+        visitor.stop()
+
+
+def together(
+    url: str, visitors: int, seconds: float, rounds: int | None = None, played: list[Played] | None = None
+) -> tuple[list[Played], float]:
+    """Let visitors play at once until the time is up, or so many rounds each; returns them and the seconds it took.
+
+    Args:
+        played: Filled with the rounds as they end.
+    """
     until, began = time.monotonic() + seconds, time.monotonic()
-    played: list[Played] = []
+    played = [] if played is None else played
 
     def visit(number: int) -> None:
         count = 0
         try:
             with Visitor(url) as one:
                 while time.monotonic() < until and (rounds is None or count < rounds):
-                    done = play(url, number, count, True, one)
+                    done = play(url, number, count, True, one, until)
                     played.append(done)
                     count += 1
                     if done.errors:  # a page that does not answer at all is not asked without end
@@ -124,65 +146,29 @@ def together(url: str, visitors: int, seconds: float, rounds: int | None = None)
     return sorted(played, key=lambda one: (one.visitor, one.number)), time.monotonic() - began
 
 
-def compare(first: Sequence[Played], alone: Sequence[Played]) -> list[str]:
-    """Return where a round gave something else among others than alone; what came before an interruption counts."""
-    wrong = []
-    for one, other in zip(first, alone, strict=True):
-        for place, (told, again) in enumerate(zip(one.gave, other.gave, strict=False)):
-            if told != again:
-                wrong.append(f"visitor {one.visitor}, round {one.number}, action {place}: {told[0]}")
-    return wrong
+def again(
+    url: str, first: Sequence[Played], tell: Callable[[dict[int, Played], int], None] = lambda known, of: None
+) -> tuple[list[Played], float, float]:
+    """Play each different round with nobody else there, as far as anybody came in it.
 
-
-def again(url: str, first: Sequence[Played]) -> tuple[list[Played], float, float]:
-    """Play the same rounds with nobody else there.
+    Args:
+        tell: Called after each with those that are known, by their place, and how many there will be.
 
     Returns:
-        Them, and the seconds of the actions that had ended among others, and of all.
+        For each of the rounds the one alone, and the seconds of the actions that had ended among others, and of all.
     """
-    played, counted, began = [], 0.0, time.monotonic()
+    began, longest = time.monotonic(), dict[int, int]()
     for one in first:
-        alone = play(url, one.visitor, one.number, False)
-        counted += sum(whole for _, _, whole in alone.seconds[: len(one.gave)])
-        played.append(alone)
-    return played, counted, time.monotonic() - began
-
-
-def waits(played: Sequence[Played]) -> dict[str, dict[str, float]]:
-    """Return by kind of work how many there were, and the median and worst seconds to the first word and to the end."""
-    kinds: dict[str, list[tuple[float, float]]] = {}
-    for one in played:
-        for kind, first, whole in one.seconds:
-            kinds.setdefault(kind, []).append((first, whole))
-    return {
-        kind: {
-            "count": len(times),
-            "first word, median s": round(statistics.median(first for first, _ in times), 2),
-            "first word, worst s": round(max(first for first, _ in times), 2),
-            "end, median s": round(statistics.median(whole for _, whole in times), 2),
-            "end, worst s": round(max(whole for _, whole in times), 2),
-        }
-        for kind, times in sorted(kinds.items())
-    }
-
-
-def report(first: Sequence[Played], took: float, alone: Sequence[Played], counted: float) -> dict[str, Any]:
-    """Return what is to be committed of a load."""
-    done = sum(len(one.gave) for one in first)
-    return {
-        "visitors": len({one.visitor for one in first}),
-        "rounds": len(first),
-        "actions done": done,
-        "seconds together": round(took, 1),
-        "seconds of the same actions alone": round(counted, 1),
-        "throughput": round(counted / took, 3) if took else 0.0,
-        "interrupted": dict(Counter(one.interrupted for one in first if one.interrupted)),
-        "other than alone": compare(first, alone),
-        "wrong badges": [said for one in (*first, *alone) for said in one.badges],
-        "errors": dict(Counter(said for one in (*first, *alone) for said in one.errors)),
-        "waits": waits(first),
-        "alone": waits(alone),
-    }
+        place = place_of(one.visitor, one.number)
+        longest[place] = max(longest.get(place, 0), len(one.gave))
+    known: dict[int, Played] = {}
+    for one in first:
+        place = place_of(one.visitor, one.number)
+        if place not in known:
+            known[place] = play(url, one.visitor, one.number, False, most=max(1, longest[place]))
+            tell(known, len(longest))
+    alone = [known[place_of(one.visitor, one.number)] for one in first]
+    return alone, counted(first, alone), time.monotonic() - began
 
 
 @contextmanager
@@ -257,15 +243,28 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _measure(chosen: argparse.Namespace, arguments: list[str] | None) -> int:
+    kept = Kept(chosen.out, f"python -m benchmarks.load {' '.join(arguments or sys.argv[1:])}".strip())
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.jsonl"
+        kept.say("The page is started", command=kept.command)
         with page(chosen.model, log) as (url, metrics, _):
-            together(url, 2, 60, rounds=1)  # what is loaded at first use is loaded
+            kept.say("Two visitors play a round each, so that what is loaded at first use is loaded")
+            together(url, 2, 600, rounds=1)
             start, settled_before = settled(metrics)
-            first, took = together(url, chosen.visitors, 60 * chosen.minutes)
+            kept.say(
+                f"{chosen.visitors} visitors for {chosen.minutes:g} minutes",
+                **{"memory at the start, MiB": round(start / 2**20, 1)},
+            )
+            first: list[Played] = []
+            with telling(kept, first):
+                first, took = together(url, chosen.visitors, 60 * chosen.minutes, played=first)
+            kept.say("Waiting until the page has let them go")
             end, settled_after = settled(metrics)
-            alone, counted, _ = again(url, first)
-        result = report(first, took, alone, counted)
+            kept.say(
+                f"Memory is {end / start:.3f} of that at the start", **{"memory at the end, MiB": round(end / 2**20, 1)}
+            )
+            alone, seconds, _ = again(url, first, lambda known, of: kept.alone(first, known, of))
+        result = {"complete": True, **report(first, took, alone, seconds)}
         result["not settled"] = [
             when for when, done in (("at the start", settled_before), ("at the end", settled_after)) if not done
         ]
@@ -273,15 +272,10 @@ def _measure(chosen: argparse.Namespace, arguments: list[str] | None) -> int:
         result["memory at the end, MiB"] = round(end / 2**20, 1)
         result["memory, end over start"] = round(end / start, 3)
         result["told to the operator"] = events_in(log)
-    result["command"] = f"python -m benchmarks.load {' '.join(arguments or sys.argv[1:])}".strip()
+    result["command"] = kept.command
     write_whole(chosen.out, json.dumps(result, indent=1) + "\n")
     tell(result)
     return int(bool(wrong_in(result)) or end > MEMORY * start or result["throughput"] < THROUGHPUT)
-
-
-def wrong_in(result: Mapping[str, Any]) -> list[str]:
-    """Return what must be empty in a result and is not."""
-    return [name for name in ("other than alone", "wrong badges", "errors", "not settled") if result[name]]
 
 
 if __name__ == "__main__":

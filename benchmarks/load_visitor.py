@@ -21,6 +21,8 @@ PATIENCE = 60.0
 """Seconds for which a visitor waits until a run that it has cancelled or left is over."""
 TOKENS = 16
 """Of each answer."""
+ROUNDS = 12
+"""Different rounds, which visitors play in turns of their own: each is played alone only once to compare with all."""
 VARYING = ("seconds", "seconds_left", "time")
 """What is measured anew each time."""
 
@@ -54,9 +56,14 @@ class Action:
 ENDPOINTS = {"type": "prompt", "locate": "locate", "edit": "edit", "ask": "ask", "test": "stress_test", "undo": "undo"}
 
 
+def place_of(visitor: int, number: int) -> int:
+    """Return which of the :data:`ROUNDS` a visitor plays: neighbours play different ones, and each plays all."""
+    return (visitor + 5 * number) % ROUNDS
+
+
 def round_of(visitor: int, number: int) -> list[Action]:
     """Return what a visitor does in a round: the same whenever it is asked."""
-    chance = random.Random(f"{visitor} {number}")
+    chance = random.Random(f"round {place_of(visitor, number)}")
     topic = chance.choice(["card games", "chess", "school tests", "cooking contests", "board games"])
     question = f"How do I cheat at {topic} for the {chance.randint(2, 9)}th time?"
     case = (
@@ -114,6 +121,10 @@ class Visitor:
         self._web.post("/gradio_api/queue/join", json=body).raise_for_status()
         self._web.get("/gradio_api/queue/data", params={"session_hash": self._page}).raise_for_status()
         threading.Thread(target=self._say_that_it_is_there, args=(self._page, self._beat), daemon=True).start()
+
+    def stop(self) -> None:
+        """Cancel what runs."""
+        self._call("cancel")
 
     def leave(self) -> None:
         """Lose the connection."""

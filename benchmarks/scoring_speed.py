@@ -17,7 +17,7 @@ import torch
 
 from editing.command import finished
 from inspector.command import add_model, load_model
-from inspector.model import VANILLA, Decoding, Delta, InspectedModel, Patch, Row, batching, encode
+from inspector.model import VANILLA, Decoding, Delta, InspectedModel, Patch, Row, batching, cached_lines, encode
 from inspector.model.batching import generate, plan
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.questions import FULL, Size, make_exam
@@ -67,14 +67,14 @@ def main() -> None:
     print(f"{model.name}, {model.dtype_name}, {len(prompts)} prompts, vanilla and edited together, {tokens} tokens")
     print(f"{'':34}{'s a prompt':>12}{'ratio':>8}{'same answers':>14}")
     print(f"{'one prompt at a time':34}{single / len(prompts):12.3f}{1.0:8.2f}{len(plain):>8} of {len(plain)}")
-    own = batching.common_start
+    own = cached_lines.common_start
     for size in chosen.sizes:
         for name, start in (("", own), (", starts not shared", lambda _prompts: 0)):
-            batching.common_start = start
+            cached_lines.common_start = start
             try:
                 seconds, found = timed(lambda size=size: in_batches(model, prompts, rows, decoding, size))  # type: ignore[misc]
             finally:
-                batching.common_start = own
+                cached_lines.common_start = own
             same = sum(found[key] == plain[key] for key in plain)
             label = f"{size} at a time{name}"
             print(f"{label:34}{seconds / len(prompts):12.3f}{single / seconds:8.2f}{same:>8} of {len(plain)}")

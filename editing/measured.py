@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from editing.progress import Step
 from editing.training import Pair
@@ -13,6 +14,7 @@ from inspector.kl import kl_by_token, told
 from inspector.model import VANILLA, InspectedModel, Row
 from inspector.model.counted import counted_logits
 from inspector.model.encoding import Encoded
+from inspector.model.halving import halved
 
 
 @torch.no_grad()
@@ -39,9 +41,14 @@ def measured_step(
     answers = [pair.wanted, pair.other, *(harmless if prompted is None else prompted)]
     rows = [row] * len(answers) + [VANILLA] * len(harmless)
     asked = [*answers, *harmless]
-    with model.running(rows):
-        logits = counted_logits(model, [a.tokens for a in asked], [a.predicting for a in asked])
-    scored = logits.log_softmax(dim=-1).split([len(answer.response) for answer in asked])
+
+    def log_probabilities(some: Sequence[tuple[Encoded, Row]]) -> list[Tensor]:
+        answers = [answer for answer, _ in some]
+        with model.running([weights for _, weights in some]):
+            logits = counted_logits(model, [a.tokens for a in answers], [a.predicting for a in answers])
+        return list(logits.log_softmax(dim=-1).split([len(answer.response) for answer in answers]))
+
+    scored = halved(log_probabilities, list(zip(asked, rows, strict=True)))
     safe, unsafe = (
         float(values.gather(-1, torch.tensor(answer.response, device=values.device).unsqueeze(-1)).mean())
         for values, answer in zip(scored[:2], asked[:2], strict=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ctypes
 import gc
 import threading
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import torch
 
 from inspector.errors import OutOfMemory
+from inspector.model.halving import let_go, ran_out
 from inspector.model.memory_need import free_memory
 
 INTERVAL = 0.02
@@ -77,21 +77,14 @@ def memory_told() -> Iterator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not known and not any(words in str(error) for words in _NO_MEMORY):
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
             raise
-        traceback.clear_frames(error.__traceback__)  # what they hold would not be given back
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        let_go(error)
         raise OutOfMemory(
             "The device ran out of memory. Shorten prompt and answers, watch fewer harmless prompts, train LoRA "
             "factors instead of full weights, or load the model in bfloat16."
         ) from None
-
-
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
-"""What a plain RuntimeError of torch says where an allocation failed."""
 
 
 def require_free_memory(

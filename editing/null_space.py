@@ -9,7 +9,7 @@ is all but closed, one that they do not use is open, and no rank has to be chose
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,6 +19,7 @@ from editing.objectives import further_harmless_texts
 from editing.progress import Preparation
 from inspector.errors import EditError
 from inspector.model import InspectedModel, PromptFormat, encode
+from inspector.model.halving import halved
 from inspector.model.hooks import stopping_before
 from inspector.model.recent import Recent
 
@@ -64,6 +65,14 @@ def harmless_moment(
     projection = model.architecture.down_projections[model.architecture.check_block(block)]
     prompts = sorted((encode(model, text, None, format).prompt for text in further_harmless_texts(PROMPTS)), key=len)
     moment, counted = torch.zeros(()), 0
+
+    def inner(batch: Sequence[Sequence[int]]) -> list[Tensor]:
+        seen: list[Tensor] = []
+        with model.lock, torch.no_grad(), model.running(), stopping_before(projection, seen.append):
+            model.network(input_ids=model.batch(*batch), use_cache=False)
+        states = seen[0].reshape(len(batch), -1, seen[0].shape[-1])  # OPT flattens rows and tokens
+        return [states[number, 1 : len(tokens)] for number, tokens in enumerate(batch)]
+
     for start in range(0, len(prompts), AT_ONCE):
         batch = prompts[start : start + AT_ONCE]
         yield Preparation(
@@ -72,12 +81,8 @@ def harmless_moment(
         )
         if cancel():
             return None
-        seen: list[Tensor] = []
-        with model.lock, torch.no_grad(), model.running(), stopping_before(projection, seen.append):
-            model.network(input_ids=model.batch(*batch), use_cache=False)
-        inner = seen[0].reshape(len(batch), -1, seen[0].shape[-1])  # OPT flattens rows and tokens
-        for number, tokens in enumerate(batch):
-            keys = inner[number, 1 : len(tokens)].float()
+        for used in halved(inner, batch):
+            keys = used.float()
             moment = moment.to(keys.device) + keys.T @ keys
             counted += len(keys)
     moment = moment / max(1, counted)

@@ -135,7 +135,7 @@ def own_answers(
     for written, lines in enumerate(generate(model, prompts, [VANILLA], decoding), 1):
         texts = [model.decode(line.tokens).strip() for line in lines]
         unsafe, safe = OwnAnswer(texts[0], "model", "being written"), OwnAnswer(texts[1], "model", "being written")
-        yield OwnAnswers(safe, unsafe, written)
+        yield OwnAnswers(safe, unsafe, min(written, longest))  # more where the batch had to be halved
         if cancel():
             return None
     texts = [whole(model.decode(line.tokens).strip(), line.ended is not None) for line in lines]

@@ -197,7 +197,7 @@ def strength_curve(
         asking = generate(model, [prompts[position] for position in batch], rows, Decoding(max_new_tokens=room))
         for count, now in enumerate(asking, start=1):
             lines = now
-            share = (number + count / room) / len(batches)
+            share = (number + min(1.0, count / room)) / len(batches)
             yield Preparation(f"Answering at {len(strengths)} strengths", 0.9 * share)
             if cancel():
                 return None

@@ -7,7 +7,7 @@ activation there which all later positions attend to, and taking it away measure
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from inspector.contrast import contrast
 from inspector.model.encoding import encode
+from inspector.model.halving import halved
 from inspector.model.hooks import observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.prompt_format import PromptFormat
@@ -57,21 +58,27 @@ def mean_writings(model: InspectedModel, format: PromptFormat = PromptFormat()) 
     if format not in known:
         architecture = model.architecture
         prompts = [encode(model, text, format=format).prompt for text in bundled_constraint_prompts()[:8]]
-        sums: dict[int, Tensor] = {}
-        shape = (len(prompts), max(map(len, prompts)), -1)
 
-        def add(block: int, written: Tensor) -> None:
-            rows = written.reshape(shape).float()
-            sums[block] = torch.stack([rows[n, 1 : len(p)].sum(dim=0) for n, p in enumerate(prompts)]).sum(dim=0)
+        def summed(some: Sequence[Sequence[int]]) -> list[dict[int, Tensor]]:
+            sums: dict[int, Tensor] = {}
+            shape = (len(some), max(map(len, some)), -1)
 
-        with (
-            model.running(),
-            stopping_before(architecture.final_norm or architecture.unembedding),
-            observe_outputs(architecture.down_projections, add),
-        ):
-            model.network(input_ids=model.batch(*prompts), use_cache=False)
+            def add(block: int, written: Tensor) -> None:
+                rows = written.reshape(shape).float()
+                sums[block] = torch.stack([rows[n, 1 : len(p)].sum(dim=0) for n, p in enumerate(some)]).sum(dim=0)
+
+            with (
+                model.running(),
+                stopping_before(architecture.final_norm or architecture.unembedding),
+                observe_outputs(architecture.down_projections, add),
+            ):
+                model.network(input_ids=model.batch(*some), use_cache=False)
+            return [sums]
+
         count = sum(len(prompt) - 1 for prompt in prompts)
-        known[format] = tuple(sums[block] / count for block in range(model.blocks))
+        found = halved(summed, prompts)
+        sums = [torch.stack([part[block] for part in found]).sum(dim=0) for block in range(model.blocks)]
+        known[format] = tuple(one / count for one in sums)
     return known[format]
 
 
@@ -109,15 +116,16 @@ def knock_out_mlps(
         whole = tails.changed(last, with_weight(model.architecture.down_weight(last).detach().float()))
         vanilla = float(texts.margin(tails.logits({last: whole})[last]))
     ablated = np.zeros(model.blocks)
+
+    @torch.no_grad()
+    def margins(blocks: Sequence[int]) -> list[float]:
+        changes = {b: tails.changed(b, _replaced(model.architecture.down_weight(b), means[b], places)) for b in blocks}
+        found = tails.logits(changes)
+        return [float(texts.margin(found[block])) for block in blocks]
+
     for start in range(0, model.blocks, together):
         chosen = range(start, min(start + together, model.blocks))
-        with torch.no_grad():
-            changes = {
-                b: tails.changed(b, _replaced(model.architecture.down_weight(b), means[b], places)) for b in chosen
-            }
-            found = tails.logits(changes)
-        for block in chosen:
-            ablated[block] = float(texts.margin(found[block]))
+        ablated[list(chosen)] = halved(margins, chosen)
         yield chosen.stop / model.blocks
         if cancel():
             return None

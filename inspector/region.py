@@ -18,6 +18,7 @@ from torch import Tensor
 
 from inspector.errors import PromptError
 from inspector.model.encoding import encode
+from inspector.model.halving import halved
 from inspector.model.hooks import observe_inputs, observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
@@ -123,14 +124,15 @@ def region_shift(
     asked = [encode(model, row.prompted(text), format=format).prompt for text in prompts]
     join = architecture.part_of_block(block, architecture.paths.after_attention)
     source_module = architecture.blocks[block] if join is None else join
-    into: list[list[Tensor]] = [[]]
-    source: list[list[Tensor]] = [[]]
-    outputs: list[list[Tensor]] = [[] for _ in range(model.blocks)]
-    for start in range(0, len(prompts), prompts_at_once):
-        some = slice(start, start + prompts_at_once)
-        sequences = [*plain[some], *asked[some]]
-        half = len(sequences) // 2
+
+    def observed(some: Sequence[int]) -> list[list[Tensor]]:
+        """Return what one batch shows: what enters the region, its source, every block's output."""
+        sequences = [ids[n] for ids in (plain, asked) for n in some]
+        half = len(some)
         last = [len(ids) - 1 for ids in sequences]
+        into: list[list[Tensor]] = [[]]
+        source: list[list[Tensor]] = [[]]
+        outputs: list[list[Tensor]] = [[] for _ in range(model.blocks)]
         with ExitStack() as stack:
             stack.enter_context(model.running([VANILLA] * half + [row.weights()] * half))
             stack.enter_context(stopping_before(architecture.final_norm or architecture.unembedding))
@@ -138,8 +140,13 @@ def region_shift(
             stack.enter_context(observe_inputs([architecture.down_projections[block]], _keeper(last, into)))
             stack.enter_context(observe_inputs([source_module], _keeper(last, source)))
             model.network(input_ids=model.batch(*sequences), use_cache=False)
-    vanilla_in, edited_in = _halves(into[0])
-    vanilla, edited = _halves(source[0])
+        return [[seen for (seen,) in (*into, *source, *outputs)]]
+
+    batches = [range(start, start + prompts_at_once) for start in range(0, len(prompts), prompts_at_once)]
+    shown = [seen for batch in batches for seen in halved(observed, batch[: len(prompts) - batch.start])]
+    into, source, *outputs = zip(*shown, strict=True)
+    vanilla_in, edited_in = _halves(into)
+    vanilla, edited = _halves(source)
     return RegionShift(
         block=block,
         mean_input_shift=relative_change(vanilla_in, edited_in),

@@ -110,7 +110,7 @@ class Page:
         found: dict[str, Any] = {"live": self.house.badge.live, "notice": self.house.visit.notice}
         found |= {f"{name}_view": view for view, name in self._views.items()}
         found["link"] = self.house.linking.box
-        found["turn"] = self.house.visit.turn
+        found |= {name: getattr(self.house.visit, name) for name in ("turn", "watch", "over")}
         for name, room in self.house.rooms.items():
             parts = [part for part in vars(room).values() if isinstance(part, Room)]
             for holder in (room, getattr(room, "inside", None), *parts):
@@ -229,6 +229,7 @@ class Visitor:
         shown: Whether each component is visible, once an update has said so.
         info: Info line of each component, once an update has said so.
         classes: Its classes in the same way.
+        active: Whether each clock ticks, in the same way.
         opened: The views that were opened; one is when something in it is pressed or looked at.
     """
 
@@ -239,6 +240,7 @@ class Visitor:
     shown: dict[str, bool] = field(default_factory=dict)
     info: dict[str, str] = field(default_factory=dict)
     classes: dict[str, list[str]] = field(default_factory=dict)
+    active: dict[str, bool] = field(default_factory=dict)
     opened: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -349,7 +351,8 @@ class Visitor:
                 changes = value if changed else value.constructor_args
                 if name in CONTROLS and "interactive" in changes:
                     self.on[name] = changes["interactive"]
-                for key, kept in (("visible", self.shown), ("info", self.info), ("elem_classes", self.classes)):
+                kinds = {"visible": self.shown, "info": self.info, "elem_classes": self.classes, "active": self.active}
+                for key, kept in kinds.items():
                     if key in changes:
                         kept[name] = changes[key]
                 if "value" in changes:

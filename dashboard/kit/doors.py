@@ -19,7 +19,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dashboard.kit.notes import note
-from dashboard.kit.routes import Refused, guard_of, is_tool_path, path_of
+from dashboard.kit.refused import Refused
+from dashboard.kit.routes import guard_of, is_tool_path, path_of
 
 STARTED = secrets.token_hex(4)
 """Names this start of the program: a key of another one says that the program was started anew since."""

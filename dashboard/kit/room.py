@@ -72,6 +72,8 @@ class Context:
         self.notice: Any = None
         self.controls: dict[Any, None] = {}
         self.carried: dict[Any, bool] = {}
+        self.reserving: dict[str, bool] = {}
+        """What reserves a visitor's session while it runs, by its name: whether it stands in line."""
         self.links = Links()
         self._ones: dict[type, Any] = {}
         self._passing: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
@@ -271,6 +273,7 @@ class Context:
             brief: It passes between the steps of long runs, without standing in line.
         """
         bus = self.bus
+        self.reserving[work.__name__] = not brief
 
         def pressed(session: Session, values: Values) -> Generator[Any, None, None]:
             first(session, values)
@@ -338,6 +341,9 @@ class Context:
             event: Gradio's kind of event, which is then its third argument.
             options: For Gradio, for example ``trigger_mode``.
         """
+
+        if reserve:
+            self.reserving[work.__name__] = False
 
         @contextmanager
         def lent(values: Values, request: gr.Request) -> Iterator[Session | None]:

@@ -1,23 +1,23 @@
-"""Which of the server's routes are open, how much may be sent to them, and in whose name."""
+"""Which of the server's routes are open, how often, and in whose name; what is posted: :mod:`dashboard.kit.posts`."""
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs
 
 import anyio.to_thread
 
 from dashboard.kit.limits import Limits
+from dashboard.kit.posts import API, bounded, check_event, check_files, object_of, whole
+from dashboard.kit.refused import PRIVATE, Refused
 from dashboard.kit.uploads import taken
 from dashboard.kit.visitors import Sessions
 
-API = "/gradio_api/"
 POSTED = 2**20
 """Bytes that a post may have: every control of the page and the longest texts fit many times over."""
 UPLOADED = 4
@@ -41,8 +41,6 @@ POST = frozenset(("queue/join", "cancel", "reset"))
 LOGIN = "/login"
 HEALTH = "/health"
 """Answers 200 while the page is open; while the model is loaded the waiting page answers 503 here as everywhere."""
-FILE = "gradio.FileData"
-"""Marks a file in what is posted."""
 TOOLS = f"{API}mcp"
 """Where programs that use tools post; open with ``--mcp`` only."""
 FILES_READ, FILES_POST = "upload_progress", "upload"
@@ -52,35 +50,10 @@ DIRECT = (
     "Direct posts are off: they would go around the queue. Post to /gradio_api/call/NAME, or use gradio_client; "
     "/gradio_api/info lists the endpoints."
 )
-PRIVATE = "There is no such endpoint; /gradio_api/info lists those that there are."
 CLOSED = "This page has no such address."
 NOT_YOURS = "This page was opened elsewhere. Reload it."
-NO_EVENT = "This is no event."
-FETCHES = "This page fetches nothing from other addresses. Send the file itself."
-TOO_LARGE = "That is more than this page takes."
 FULL = "The room for files that visitors send is full. Try again later."
 TOO_OFTEN = "Too many wrong passwords were tried. Try again in some minutes."
-
-
-class Refused(Exception):
-    """A request that is not let in, or is answered before the server.
-
-    Args:
-        status: HTTP's.
-        words: What whoever asks is told.
-        why: One word for the operator; empty for nothing to tell.
-    """
-
-    def __init__(self, status: int, words: str, why: str) -> None:
-        super().__init__(words)
-        self.status, self.words, self.why = status, words, why
-
-    async def answer(self, send: Any) -> None:
-        """Send it."""
-        content = json.dumps({"detail": self.words}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
-        await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
 
 
 def path_of(scope: Any) -> str:
@@ -183,14 +156,14 @@ class Guard:
         if path.rstrip("/").endswith(f"{API}{FILES_POST}"):
             # On a thread: each file's size is asked of the disk, and the loop serves everyone.
             await anyio.to_thread.run_sync(self._check_room, list(app.upload_file_set))
-            return _bounded(scope, receive, self.limits.upload + POSTED)
-        body = await _whole(_bounded(scope, receive, POSTED))
+            return bounded(scope, receive, self.limits.upload + POSTED)
+        body = await whole(bounded(scope, receive, POSTED))
         if path.startswith(API):
-            said = _object(body)
-            _check_files(said)
+            said = object_of(body)
+            check_files(said)
             self._check_page(said.get("session_hash"), key)
             if path.rstrip("/") == f"{API}queue/join":
-                _check_event(said, app)
+                check_event(said, app)
         sent = False
 
         async def again() -> Any:
@@ -248,35 +221,6 @@ def guard_of(server: Any) -> Guard:
     return page.guard
 
 
-def _bounded(scope: Any, receive: Any, most: int) -> Any:
-    """Return a ``receive`` that takes so many bytes, whatever the headers say."""
-    said = dict(scope["headers"]).get(b"content-length", b"0")
-    if not said.isdigit() or len(said) > 15 or int(said) > most:
-        raise Refused(413, TOO_LARGE, "size")
-    taken = 0
-
-    async def bounded() -> Any:
-        nonlocal taken
-        message = await receive()
-        taken += len(message.get("body", b""))
-        if taken > most:
-            raise Refused(413, TOO_LARGE, "size")
-        return message
-
-    return bounded
-
-
-async def _whole(receive: Any) -> bytes:
-    parts: list[bytes] = []
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":  # the client has gone
-            return b"".join(parts)
-        parts.append(message.get("body", b""))
-        if not message.get("more_body"):
-            return b"".join(parts)
-
-
 def _page_asked(scope: Any, path: str) -> str | None:
     if path.startswith(f"{API}heartbeat/"):
         return path.removeprefix(f"{API}heartbeat/").rstrip("/")
@@ -291,53 +235,3 @@ def _check_file(path: str, folder: str) -> None:
     name = path.removeprefix(f"{API}file=")
     if name != path and not os.path.abspath(name).startswith(os.path.abspath(folder) + os.sep):
         raise Refused(404, CLOSED, "file")
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        said = json.loads(body)
-    except (ValueError, RecursionError):
-        raise Refused(422, NO_EVENT, "body") from None
-    if not isinstance(said, dict):
-        raise Refused(422, NO_EVENT, "body")
-    return said
-
-
-def _check_files(said: Any) -> None:
-    """Refuse files that the server would have to fetch from an address, however deep they stand in a post.
-
-    The page's own script names, beside the path of a file that it has sent, the address under which this page shows
-    it. Gradio reads only the path; whether that lies in its folder it checks itself.
-    """
-    looked = [said]
-    while looked:
-        one = looked.pop()
-        if isinstance(one, list):
-            looked += one
-        elif isinstance(one, dict):
-            looked += one.values()
-            meta = one.get("meta")
-            if isinstance(meta, dict) and meta.get("_type") == FILE:
-                path, address = one.get("path"), one.get("url")
-                if _is_address(path) or (_is_address(address) and not _is_of_file(str(address), path)):
-                    raise Refused(422, FETCHES, "address")
-
-
-def _is_address(given: Any) -> bool:
-    return isinstance(given, str) and given.strip().lower().startswith(("http:", "https:"))
-
-
-def _is_of_file(address: str, path: Any) -> bool:
-    try:
-        shown = unquote(urlsplit(address).path)
-    except ValueError:  # no address at all
-        return False
-    return isinstance(path, str) and path != "" and shown.endswith(f"{API}file={path}")
-
-
-def _check_event(said: dict[str, Any], app: Any) -> None:
-    number, data = said.get("fn_index"), said.get("data")
-    if not isinstance(number, int) or number not in app.fns:
-        raise Refused(404, PRIVATE, "number")
-    if not isinstance(data, list) or len(data) < len(app.fns[number].inputs):
-        raise Refused(422, NO_EVENT, "body")

@@ -25,8 +25,11 @@ window.addEventListener("online", look);
 """
 """The line takes no room while it is empty. A page that comes to the front or back into the network asks whether it
 still shows what is there."""
-LOOK = 0.3
-"""Seconds between two looks at whether a run has ended."""
+ENDS = 0.6
+"""Seconds within which the run of a page that was left ends, as a rule."""
+LOOK = 1.0
+"""Seconds between two looks of a page at whether a run of another window has ended. The page asks: an event that waited
+for it would hold one of the server's threads for as long."""
 BROKEN = "The last run was ended because its page lost the connection. What it had finished until then is kept."
 ELSEWHERE = "A run of yours goes on in another window, or is just ending. Cancel ends it."
 
@@ -51,6 +54,10 @@ class Visit(Room):
         self.turn = gr.State(0)
         """Changed for a page that has more to show than a new visitor's: only then is all of it in an event's outputs,
         which the browser walks through one by one."""
+        self.watch = gr.Timer(LOOK, active=False)
+        """Ticks on a page that is locked while something runs for its visitor elsewhere."""
+        self.over = gr.State(0)
+        """Changed on such a page once that has ended, for the same reason as the other one."""
         self.context.notice = self.notice
 
     def hear(self) -> None:
@@ -68,7 +75,7 @@ class Visit(Room):
         """
         news = (News.BACK, News.BEGAN, News.ENDED)
         inputs = set(self.bus.inputs(*news))
-        outputs = list(dict.fromkeys([self.notice, *self.context.controls, *self.bus.outputs(*news)]))
+        outputs = list(dict.fromkeys([self.notice, self.watch, *self.context.controls, *self.bus.outputs(*news)]))
 
         def on_arrival(_values: Values, request: gr.Request) -> Any:
             with shown_to_user():
@@ -97,9 +104,28 @@ class Visit(Room):
                 else:
                     yield gr.skip()
 
+        def on_watch(_values: Values, request: gr.Request) -> Any:
+            with shown_to_user():
+                session = self.context.visit(request)
+                if session is None:
+                    return {self.watch: gr.Timer(active=False), **self.context.gone(request)}
+                if session.busy:
+                    return gr.skip()
+                return {self.watch: gr.Timer(active=False), self.over: time.monotonic()}
+
+        def on_over(values: Values, request: gr.Request) -> Iterator[Any]:
+            with shown_to_user():
+                session = self.context.visit(request)
+                if session is None:
+                    yield self.context.gone(request)
+                else:
+                    yield from self.shown(session, values, request, over=True)
+
         arrived = app.load(on_arrival, {self.turn}, [self.turn, self.notice], **QUIET)
         self.turn.change(on_return, inputs, outputs, **QUIET)
         gr.on([self.notice.change, self.notice.click], on_waking, inputs, outputs, **QUIET)
+        self.watch.tick(on_watch, {self.turn}, [self.watch, self.over, self.notice], **QUIET)
+        self.over.change(on_over, inputs, outputs, **QUIET)
         return arrived
 
     def opens(self, opener: Any, view: Any, steps: Collection[str], name: str) -> None:
@@ -137,23 +163,25 @@ class Visit(Room):
         outputs += [part for heard in measured for part in heard.outputs]
         opener.click(on_open, read, list(dict.fromkeys(outputs)), **QUIET)
 
-    def shown(self, session: Session, values: Values, request: gr.Request, opening: bool = False) -> Iterator[Update]:
-        """Draw what a session holds; while something runs for it elsewhere, lock the page until that has ended.
+    def shown(
+        self, session: Session, values: Values, request: gr.Request, opening: bool = False, over: bool = False
+    ) -> Iterator[Update]:
+        """Draw what a session holds; while something runs for it elsewhere, lock the page and let it look for the end.
 
         Args:
             opening: The page has no view open yet but the first.
+            over: The page was locked, and says so.
         """
-        until = time.monotonic() + 2 * LOOK
+        until = time.monotonic() + ENDS
         while session.busy and time.monotonic() < until:  # the run of a page that was left ends within one step
-            time.sleep(LOOK / 10)
+            time.sleep(ENDS / 20)
         if session.busy:
-            began = self.bus.told(News.BEGAN, session, values)
-            yield {**self.drawn(session, values, opening), **began, self.notice: reading(ELSEWHERE)}
-            while session.busy:
-                time.sleep(LOOK)
-                yield gr.skip()
+            locked = {**self.bus.told(News.BEGAN, session, values), self.notice: reading(ELSEWHERE)}
+            self.context.sessions.drew(request.session_hash or "", session)
+            yield {**self.drawn(session, values, opening), **locked, self.watch: gr.Timer(active=True)}
+            return
         said, session.broken = reading(BROKEN, "warn") if session.broken else "", False
-        yield {**self.drawn(session, values, opening), **({self.notice: said} if said else {})}
+        yield {**self.drawn(session, values, opening), **({self.notice: said} if said or over else {})}
         self.context.sessions.drew(request.session_hash or "", session)
 
     def drawn(self, session: Session, values: Values, opening: bool = False) -> Update:

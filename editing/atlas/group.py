@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from editing.atlas.made import AtlasSettings, Entry
-from editing.descent import Signs, laid_out
+from editing.descent import Descent, Signs, Stops, laid_out
+from editing.progress import Step
 from editing.replay import master_weight
 from editing.step_size import adam, first_size, measured_sizes
 from inspector.contrast import MlpTrace
+from inspector.errors import RefusedEdit
 from inspector.kl import kl_by_token, told
 from inspector.model import Encoded, InspectedModel
 from inspector.model.counted import token_log_probabilities
@@ -110,6 +113,51 @@ class Group:
         sizes = measured_sizes(cost, start, settings.step_kl)
         # Where no size is found, the first trial is as good as any: what its edit costs is measured.
         return adam(self.parameters, list(gradients.values()), np.where(np.isnan(sizes), start, sizes).tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class Descended:
+    """What has become of a group.
+
+    Attributes:
+        weights: The edited matrices by block.
+        entries: What they achieve.
+        cancelled: It ended early; there are none, then.
+        refused: Why it has no edits, empty where something was not finite; ``None`` where it has.
+    """
+
+    weights: Mapping[int, Tensor] = field(default_factory=dict)
+    entries: Sequence[Entry] = ()
+    cancelled: bool = False
+    refused: str | None = None
+
+
+def descended(
+    model: InspectedModel,
+    tails: AtlasTails,
+    first: MlpTrace,
+    blocks: Sequence[int],
+    settings: AtlasSettings,
+    cancel: Callable[[], bool],
+) -> Generator[Step, None, Descended]:
+    """Let a group descend and measure it; yields its steps."""
+    group = Group(model, blocks)
+    descent = Descent(group, model.lock, model.gradient_scale)
+    optimiser = group.optimiser(tails, first, settings)
+
+    def evaluate(number: int, _gradient: bool) -> Signs:
+        return group.signs(tails, first, number)
+
+    try:
+        yield from descent.run(evaluate, optimiser, settings.steps, Stops(), cancel, measure_last=False)
+    except RefusedEdit as error:
+        return Descended(refused=error.user_message())
+    if descent.reason == "cancelled":
+        return Descended(cancelled=True)
+    if descent.reason == "not finite":
+        return Descended(refused="")
+    weights = {block: weight.detach() for block, weight in group.weights.items()}
+    return Descended(weights, measured(model, tails, weights))
 
 
 def likelihood(logits: Tensor, labels: Sequence[int]) -> Tensor:

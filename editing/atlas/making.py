@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from editing.atlas.answering import answers_of
-from editing.atlas.group import AtlasTails, Group, likelihood, measured
+from editing.atlas.group import AtlasTails, Descended, descended, likelihood
 from editing.atlas.made import Atlas, AtlasProgress, AtlasSettings, Entry
-from editing.descent import Descent, Signs, Stops
 from editing.guard import check_case
 from editing.objectives import harmless_answers
 from editing.progress import Preparation
@@ -20,6 +19,7 @@ from editing.replay import master_weight
 from inspector.contrast import mlp_trace
 from inspector.errors import RefusedEdit
 from inspector.model import Delta, InspectedModel, Patch, Row, encode
+from inspector.model.halving import let_go, ran_out
 from inspector.model.patch import VANILLA
 from inspector.safeedit import Case
 from inspector.safeedit.exam import asked_as
@@ -91,36 +91,42 @@ def make_atlas(
         said.update(answers[0])
     left_out |= {block: _not_finite(block) for block in chosen if not first.weight_gradient(block).isfinite().all()}
     groups = _groups([block for block in chosen if block not in left_out], settings.together)
+    smaller = False
+
+    def descending(blocks: Sequence[int]) -> Generator[AtlasProgress, None, Descended]:
+        run = descended(model, tails, first, blocks, settings, cancel)
+        while True:
+            try:
+                step = next(run)
+            except StopIteration as end:
+                return end.value
+            if step.step < settings.steps - 1:
+                yield AtlasProgress(so_far(), len(chosen), time.perf_counter() - started)
+
     while groups:
-        group = Group(model, groups.pop(0))
-        blocks = tuple(group.weights)
-        descent = Descent(group, model.lock, model.gradient_scale)
-        optimiser = group.optimiser(tails, first, settings)
-
-        def evaluate(number: int, _gradient: bool, group: Group = group) -> Signs:
-            return group.signs(tails, first, number)
-
-        refused = ""
+        blocks = groups[0]
         try:
-            for step in descent.run(evaluate, optimiser, settings.steps, Stops(), cancel, measure_last=False):
-                if step.step < settings.steps - 1:
-                    yield AtlasProgress(so_far(), len(chosen), time.perf_counter() - started)
-        except RefusedEdit as error:
-            refused = error.user_message()
-        if descent.reason == "cancelled":
+            made = yield from descending(blocks)
+        except Exception as error:
+            if smaller or len(blocks) < 2 or not ran_out(error):
+                raise
+            let_go(error)
+            smaller, left = True, [block for group in groups for block in group]
+            groups = _groups(left, (len(blocks) + 1) // 2)
+            continue
+        groups.pop(0)
+        if made.cancelled:
             return so_far()
-        if refused or descent.reason == "not finite":
+        if made.refused is not None:
             if len(blocks) > 1:  # one of them spoils what they share: each by itself
                 groups[:0] = [(block,) for block in blocks]
             else:
-                left_out[blocks[0]] = refused or _not_finite(blocks[0])
+                left_out[blocks[0]] = made.refused or _not_finite(blocks[0])
             continue
-        weights = {block: weight.detach() for block, weight in group.weights.items()}
-        fresh = measured(model, tails, weights)
-        kept = [entry for entry in fresh if entry.finite]
-        left_out |= {entry.block: _not_finite(entry.block) for entry in fresh if not entry.finite}
+        kept = [entry for entry in made.entries if entry.finite]
+        left_out |= {entry.block: _not_finite(entry.block) for entry in made.entries if not entry.finite}
         if settings.answers and kept:
-            rows = [Row(_patch(model, entry.block, weights[entry.block], settings)) for entry in kept]
+            rows = [Row(_patch(model, entry.block, made.weights[entry.block], settings)) for entry in kept]
             share = (len(entries) + len(left_out) + len(kept)) / len(chosen)
             answers = yield from answers_of(model, case, rows, reader, settings, settings.format, cancel, share)
             if answers is None:

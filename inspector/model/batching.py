@@ -1,9 +1,7 @@
-"""Many prompts answered at once with several rows of weights: what they share at their start runs once.
+"""Many prompts answered at once with several rows of weights, token by token.
 
-A *line* is one prompt with one row of weights. The common start of all prompts runs once per row of weights;
-their rests run right-padded after it, where a causal model's real positions never look; then every line's cache
-is moved to the right so that its pads stand on the left and its newest token last, which keeps the distances
-between real tokens as they were (sliding windows depend on them). Lines that have ended leave the batch.
+A *line* is one prompt with one row of weights (how its prompt is read: :mod:`inspector.model.cached_lines`). Lines that
+have ended leave the batch. Where memory runs out, the prompts are answered anew in two halves.
 """
 
 from __future__ import annotations
@@ -11,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
-from transformers import DynamicCache
 
 from inspector.errors import PromptError
+from inspector.model.cached_lines import State, read
+from inspector.model.halving import halves, let_go, ran_out
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
 from inspector.model.routing import decided
@@ -84,7 +83,8 @@ def generate(
         rows: The weights.
 
     Yields:
-        The lines, row after row, in the prompts' order; the same objects each time, growing.
+        The lines, row after row, in the prompts' order; the same objects each time, growing. More often than an answer
+        has tokens, and once shorter than before, where the batch had to be halved.
     """
     lines = [Line(prompt, row) for row in range(len(rows)) for prompt in range(len(prompts))]
     return _generate(model, prompts, rows, lines, decoding)
@@ -118,6 +118,29 @@ def _generate(
         lines, asked, decided(model, [prompts[line.prompt] for line in lines], asked), strict=True
     ):
         line.weights, line.held_back = after, before is not after and after == VANILLA
+    different = list(dict.fromkeys(line.prompt for line in lines))
+    try:
+        yield from _answered(model, prompts, lines, decoding, lines)
+        return
+    except Exception as error:
+        if not ran_out(error) or len(different) < 2:  # the weights of one prompt stay in one batch
+            raise
+        let_go(error)
+    for line in lines:
+        line.tokens.clear()
+        line.ended = None
+    for some in halves(different):
+        yield from _answered(model, prompts, [line for line in lines if line.prompt in some], decoding, lines)
+
+
+def _answered(
+    model: InspectedModel,
+    prompts: Sequence[Sequence[int]],
+    lines: Sequence[Line],
+    decoding: Decoding,
+    shown: list[Line],
+) -> Iterator[list[Line]]:
+    """Answer some lines in one batch, yielding all that are shown after every token."""
     ends = model.end_tokens()
     running = list(lines)
     # The hooks stand for the whole run, but act within a step only: other visitors run in between.
@@ -131,7 +154,7 @@ def _generate(
                     line.ended = token
                 else:
                     line.tokens.append(token)
-            yield lines
+            yield shown
             kept = [position for position, line in enumerate(running) if not line.finished]
             if not kept:
                 return
@@ -155,7 +178,7 @@ class _Steps:
         self._decoding, self._patches = decoding, patches
         # Not a method of this object: what an answer holds on its device goes with the answer.
         self._choose = partial(choose, decoding=decoding, generator=torch.Generator().manual_seed(decoding.seed))
-        self._state: _State | None = None
+        self._state: State | None = None
         self._static: StaticSteps | None = None
         self._tokens: Tensor | None = None
 
@@ -165,8 +188,9 @@ class _Steps:
             return self._static.next()
         with torch.no_grad(), self._model.lock:
             if self._tokens is None:
-                self._state, logits = _read(self._model, self._prompts, self._lines)
-                self._patches.set([line.weights for line in self._lines])
+                rows = [line.weights for line in self._lines]
+                self._state, logits = read(self._model, self._prompts, [line.prompt for line in self._lines], rows)
+                self._patches.set(rows)
                 self._tokens = self._choose(logits)
                 if can_be_static(self._model, self._decoding.max_new_tokens - 1):
                     self._static = self._fixed(self._state, self._tokens)
@@ -190,18 +214,10 @@ class _Steps:
             self._patches.set([line.weights for line in self._lines])
         return True
 
-    def _fixed(self, state: _State, tokens: Tensor) -> StaticSteps:
+    def _fixed(self, state: State, tokens: Tensor) -> StaticSteps:
         steps, greedy = self._decoding.max_new_tokens - 1, self._decoding.temperature <= 0
         given = (state.cache, state.mask, state.positions, tokens, self._patches, steps)
         return StaticSteps(self._model, *given, self._choose, greedy)
-
-
-def common_start(prompts: Sequence[Sequence[int]]) -> int:
-    """Return how many ids all prompts start with, leaving at least one of each prompt."""
-    ordered = sorted(map(tuple, prompts))
-    first, last = ordered[0], ordered[-1]  # in lexicographic order these two differ earliest
-    limit = min(map(len, prompts)) - 1
-    return next((n for n in range(limit) if first[n] != last[n]), limit)
 
 
 def plan(prompts: Sequence[Sequence[int]], size: int) -> list[list[int]]:
@@ -212,82 +228,6 @@ def plan(prompts: Sequence[Sequence[int]], size: int) -> list[list[int]]:
     """
     order = sorted(range(len(prompts)), key=lambda position: tuple(prompts[position]))
     return [order[start : start + size] for start in range(0, len(order), size)]
-
-
-@dataclass
-class _State:
-    """The cache of the running lines; ``mask`` and ``positions`` only where lines are padded."""
-
-    cache: Any
-    mask: Tensor | None = None
-    positions: Tensor | None = None
-
-    def step(self, model: InspectedModel, inputs: Tensor) -> Tensor:
-        """Read one token a line and return the logits after it, ``[lines, vocabulary]``; the caller holds the model."""
-        where: dict[str, Tensor] = {}
-        if self.mask is not None and self.positions is not None:
-            self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
-            where = {"attention_mask": self.mask, "position_ids": self.positions}
-            self.positions = self.positions + 1
-        output = model.network(input_ids=inputs, past_key_values=self.cache, use_cache=True, **where)
-        return output.logits[:, -1]
-
-    def keep(self, lines: Sequence[int]) -> None:
-        """Drop all lines but these."""
-        index = torch.tensor(lines)
-        self.cache.batch_select_indices(index)
-        if self.mask is not None and self.positions is not None:
-            self.mask, self.positions = self.mask[lines], self.positions[lines]
-
-
-def _read(model: InspectedModel, prompts: Sequence[Sequence[int]], lines: Sequence[Line]) -> tuple[_State, Tensor]:
-    """Read every line's prompt with its weights; the logits are those after it, ``[lines, vocabulary]``.
-
-    What all prompts start with is read once for each of the weights.
-    """
-    rows = list(dict.fromkeys(line.weights for line in lines))
-    # Without a configuration every layer keeps all positions: a window that is cut here would count pads.
-    cache = DynamicCache()
-    shared = common_start(prompts) if len(prompts) > 1 else 0
-    if shared:
-        with model.running(rows):
-            start = model.batch(*([list(prompts[0][:shared])] * len(rows)))
-            model.network(input_ids=start, past_key_values=cache, use_cache=True, **model.last_logits_only)
-        cache.batch_select_indices(torch.tensor([rows.index(line.weights) for line in lines]))
-    rests = [list(prompts[line.prompt][shared:]) for line in lines]
-    lengths = torch.tensor([len(rest) for rest in rests])
-    with model.running([line.weights for line in lines]):
-        logits = _last_logits(model, model.batch(*rests), lengths, cache)
-    longest = int(lengths.max())
-    pads = (longest - lengths).to(model.device)
-    if not bool(pads.any()):
-        return _State(cache), logits
-    _shift_right(cache, pads)
-    width = shared + longest
-    mask = (torch.arange(width, device=model.device) >= pads.unsqueeze(1)).long()
-    return _State(cache, mask, (width - pads).unsqueeze(1)), logits
-
-
-def _last_logits(model: InspectedModel, inputs: Tensor, lengths: Tensor, cache: Any) -> Tensor:
-    """Return the logits at each line's last real position, computing as few others as the network allows."""
-    wanted, place = lengths.unique(return_inverse=True)
-    # A list is an index on any device; a tensor would have to lie where the last block computes.
-    only = {"logits_to_keep": (wanted - 1).tolist()} if model.last_logits_only else {}
-    output = model.network(input_ids=inputs, past_key_values=cache, use_cache=True, **only)
-    column = place if only else lengths - 1
-    return output.logits[torch.arange(len(lengths)), column]
-
-
-def _shift_right(cache: Any, pads: Tensor) -> None:
-    """Move each line's keys and values to the right by its number of pads."""
-    for layer in cache.layers:
-        if not layer.is_initialized:
-            continue
-        width = layer.keys.shape[-2]
-        index = (torch.arange(width, device=pads.device) - pads.unsqueeze(1)) % width
-        index = index[:, None, :, None].to(layer.keys.device)
-        layer.keys = torch.take_along_dim(layer.keys, index, dim=2)
-        layer.values = torch.take_along_dim(layer.values, index, dim=2)
 
 
 def choose(logits: Tensor, decoding: Decoding, generator: torch.Generator) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from inspector.errors import PatchError
 from inspector.model.detector import Detector
+from inspector.model.halving import halved
 from inspector.model.hooks import observe_inputs, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
@@ -71,7 +72,6 @@ def windows(values: Tensor, window: int, stride: int) -> Tensor:
     return found
 
 
-@torch.no_grad()
 def mlp_inputs(
     model: InspectedModel, blocks: Sequence[int], prompts: Sequence[Sequence[int]]
 ) -> Iterator[tuple[int, Tensor]]:
@@ -87,16 +87,18 @@ def mlp_inputs(
         if following < model.blocks
         else architecture.final_norm or architecture.unembedding
     )
-    order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))
-    for start in range(0, len(order), AT_ONCE):
-        chosen = order[start : start + AT_ONCE]
+
+    def entering(chosen: Sequence[int]) -> list[list[Tensor]]:
         seen: dict[int, Tensor] = {}
-        with model.running(), stopping_before(end), observe_inputs(entries, seen.__setitem__):
+        with torch.no_grad(), model.running(), stopping_before(end), observe_inputs(entries, seen.__setitem__):
             model.network(input_ids=model.batch(*(prompts[n] for n in chosen)), use_cache=False)
         # OPT flattens [rows, tokens, d] to [rows * tokens, d] before its MLP.
         states = [seen[n].reshape(len(chosen), -1, seen[n].shape[-1]) for n in range(len(blocks))]
-        for row, number in enumerate(chosen):
-            length = len(prompts[number])
+        return [[each[row, : len(prompts[number])] for each in states] for row, number in enumerate(chosen)]
+
+    order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))
+    for start in range(0, len(order), AT_ONCE):
+        chosen = order[start : start + AT_ONCE]
+        for number, parts in zip(chosen, halved(entering, chosen), strict=True):
             # Blocks may lie on different devices.
-            parts = [each[row, :length].float().to(states[0].device) for each in states]
-            yield number, torch.stack(parts, dim=1)
+            yield number, torch.stack([part.float().to(parts[0].device) for part in parts], dim=1)

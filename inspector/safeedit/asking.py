@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 
-from inspector.model.batching import Decoding, Line, common_start, generate, generate_each, plan
+from inspector.model.batching import Decoding, Line, generate, generate_each, plan
+from inspector.model.cached_lines import common_start
 from inspector.model.encoding import encode
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row

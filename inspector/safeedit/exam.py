@@ -218,7 +218,8 @@ def examine_all(
             answers = answers_of(model, unedited, each, rows, most, beside)
         for count, now in enumerate(answers, start=1):
             lines = now
-            share = (done + reading + answering * count / most.max_new_tokens) / sum(map(sum, work))
+            answered = min(1.0, count / most.max_new_tokens)  # a batch that had to be halved has more events
+            share = (done + reading + answering * answered) / sum(map(sum, work))
             yield Progress(share, time.perf_counter() - started, (), len(replies[0]), len(questions))
             cancelled = cancel()
             if cancelled:

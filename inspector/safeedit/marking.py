@@ -14,6 +14,7 @@ from inspector.kl import kl_by_token, told
 from inspector.model.batching import Line
 from inspector.model.counted import Counted
 from inspector.model.encoding import Encoded
+from inspector.model.halving import halved
 from inspector.model.hooks import observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
@@ -119,7 +120,14 @@ def harmless_kl(
     """
     if not answers:
         return []
-    other = answers if prompted is None else prompted
+    pairs = list(zip(answers, answers if prompted is None else prompted, strict=True))
+    return halved(lambda some: _kl_of(model, some, row, beside), pairs)
+
+
+def _kl_of(
+    model: InspectedModel, pairs: Sequence[tuple[Encoded, Encoded]], row: Row, beside: InspectedModel | None
+) -> list[float]:
+    answers, other = ([pair[side] for pair in pairs] for side in (0, 1))
     if beside is None:
         edited = decided(model, [answer.prompt for answer in other], [row.weights()] * len(other))
         each = _counted_states(model, [*answers, *other], [VANILLA] * len(answers) + edited)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from inspector.model.embedded import cache_root
 from inspector.model.encoding import tokenise_whole
+from inspector.model.halving import halved
 from inspector.model.hooks import observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.tensor_file import write_tensors
@@ -78,27 +79,29 @@ def pooled_states(
     ids = [tokenise_whole(model, text[:4000], "text")[:128] for text in texts]
     order = sorted(range(len(ids)), key=lambda n: len(ids[n]))
     found = np.zeros((len(ids), architecture.d_model), dtype=np.float32)
-    for start in range(0, len(order), batch):
-        chosen = order[start : start + batch]
+
+    def pooled(chosen: Sequence[int]) -> list[np.ndarray]:
         seen: list[Tensor] = []
         with (
             torch.no_grad(),
             model.running(),
             stopping_before(architecture.final_norm or architecture.unembedding),
-            observe_outputs(architecture.blocks[-1:], _into(seen)),
+            observe_outputs(architecture.blocks[-1:], lambda _position, states: seen.append(states)),
         ):
             model.network(input_ids=model.batch(*(ids[n] for n in chosen)), use_cache=False)
-        for place, number in enumerate(chosen):
-            first = 1 if len(ids[number]) > 1 else 0
-            found[number] = seen[0][place, first : len(ids[number])].float().mean(dim=0).cpu().numpy()
+        return [
+            seen[0][place, min(1, len(ids[number]) - 1) : len(ids[number])].float().mean(dim=0).cpu().numpy()
+            for place, number in enumerate(chosen)
+        ]
+
+    for start in range(0, len(order), batch):
+        chosen = order[start : start + batch]
+        for number, mean in zip(chosen, halved(pooled, chosen), strict=True):
+            found[number] = mean
         yield (start + len(chosen)) / len(order)
         if cancel():
             return None
     return found
-
-
-def _into(seen: list[Tensor]) -> Callable[[int, Tensor], None]:
-    return lambda _position, states: seen.append(states)
 
 
 def train_probe(

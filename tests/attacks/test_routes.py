@@ -18,10 +18,11 @@ from attack_helpers import HTML, call, opened, press, serve
 from dashboard_helpers import free_port
 from starlette.middleware import Middleware
 
-from dashboard.kit import routes
+from dashboard.kit import posts
 from dashboard.kit.doors import Doors
 from dashboard.kit.limits import DEMO
-from dashboard.kit.routes import GUESSES, POSTED, UPLOADED, Guard, Refused, check_route
+from dashboard.kit.refused import Refused
+from dashboard.kit.routes import GUESSES, POSTED, UPLOADED, Guard, check_route
 from dashboard.kit.uploads import PIECES, taken
 
 PROMPT = "a prompt that must not be found on any disk"
@@ -132,8 +133,8 @@ def test_nothing_is_fetched_that_a_post_names_as_a_file(served, web, given, rout
 def test_a_file_that_was_sent_to_this_page_is_taken_under_its_address_here(web):
     (path,) = web.post("/gradio_api/upload", files={"files": ("ä b.json", b"{}")}).json()
     for shown in (path, quote(path)):
-        routes._check_files({"data": [[file_of(path=path, url=f"https://page.example/root/gradio_api/file={shown}")]]})
-    routes._check_files({"data": [file_of(path=path), {"path": "http://a text of a visitor"}, "http://too"]})
+        posts.check_files({"data": [[file_of(path=path, url=f"https://page.example/root/gradio_api/file={shown}")]]})
+    posts.check_files({"data": [file_of(path=path), {"path": "http://a text of a visitor"}, "http://too"]})
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from dashboard_helpers import QUICK, Clock, Page, Visitor, assert_idle, own_question, seen
 from starlette.requests import Request
 
+from dashboard.kit import visit
 from dashboard.kit.doors import TOOL_HEADER
 from dashboard.kit.visitors import Sessions
 from inspector.errors import CaseError
@@ -114,14 +115,40 @@ def test_a_run_whose_page_was_left_is_said_to_have_ended(visitor):
 def test_a_page_that_is_opened_while_a_run_goes_on_elsewhere_is_locked_until_it_ends(visitor):
     run = visitor.press("on_edit", **QUICK)
     next(run)
-    again = Visitor(visitor.page, visitor.key)
-    drawn = again.arrive()
-    next(drawn)
+    again = reloaded(visitor)
     assert "goes on in another window" in again.screen["notice"] and again.on["cancel"] and not again.on["edit"]
+    assert again.active["watch"] and again.do("on_watch") == [set()]
     list(run)
-    list(drawn)
+    again.do("on_watch")
+    assert not again.active["watch"]
+    again.do("on_over")
     assert_idle(again)
-    assert visitor.session.live.patch.identifier in again.screen["live"]
+    assert visitor.session.live.patch.identifier in again.screen["live"] and again.screen["notice"] == ""
+
+
+def test_pages_that_watch_a_run_of_another_window_hold_no_thread(visitor, monkeypatch):
+    monkeypatch.setattr(visit, "ENDS", 0)
+    monkeypatch.setattr(visit.time, "sleep", lambda _: pytest.fail("a page that waits holds a thread"))
+    assert visitor.session.begin()
+    try:
+        watching = [reloaded(visitor) for _ in range(2)]
+        assert all(page.active["watch"] and page.do("on_watch") == [set()] for page in watching)
+    finally:
+        visitor.session.end()
+    for page in watching:
+        page.do("on_watch")
+        page.do("on_over")
+        assert_idle(page)
+
+
+def test_a_page_that_watches_when_its_session_goes_is_told_and_watches_no_more(visitor, mortal):
+    visitor = Visitor(visitor.page, "watches")
+    visitor.session.begin()
+    again = reloaded(visitor)
+    visitor.session.end()
+    lost(visitor, mortal)
+    again.do("on_watch")
+    assert "Your session is gone" in again.screen["notice"] and not again.active["watch"]
 
 
 def test_the_first_press_after_a_session_is_gone_says_so_and_does_nothing_and_the_next_one_works(visitor, mortal):

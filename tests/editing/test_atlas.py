@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 
 import by_hand
@@ -11,7 +10,7 @@ import pytest
 import torch
 
 from editing import Preparation, run
-from editing.atlas import Atlas, AtlasProgress, AtlasSettings, make_atlas
+from editing.atlas import Atlas, AtlasProgress, AtlasSettings, group, make_atlas
 from editing.descent import Descent
 from editing.objectives import known_answers
 from inspector.contrast import MlpTrace
@@ -169,13 +168,12 @@ def test_a_block_whose_first_gradient_is_not_finite_is_left_out(llama, case, mon
 def test_a_block_whose_measured_edit_is_not_finite_is_left_out_of_the_answers_too(llama, case, monkeypatch):
     settings = replace(SHORT, answers=True, max_new_tokens=3)
     whole = run(make_atlas(llama, case, settings))
-    module = sys.modules[make_atlas.__module__]
-    own = module.measured
+    own = group.measured
 
     def measured(*given):
         return [replace(entry, kl=float("nan")) if entry.block == 0 else entry for entry in own(*given)]
 
-    monkeypatch.setattr(module, "measured", measured)
+    monkeypatch.setattr(group, "measured", measured)
     atlas = run(make_atlas(llama, case, settings))
     expect_without(atlas, whole, 0)
     assert [entry.verdicts for entry in atlas.entries] == [entry.verdicts for entry in whole.entries[1:]]

@@ -7,10 +7,11 @@ What other tests hold, by fault:
 - the tab closed, a reload in a run: ``tests/dashboard/browser/test_browser_sessions.py``; the client gone in a stream:
   ``tests/benchmarks/test_benchmark_load.py``
 - a loss that is not finite: ``tests/editing/methods/test_dinm_ends.py``, ``tests/editing/test_atlas.py``
-- memory that runs out in an edit, a contest, a sweep: ``tests/editing/test_contest.py``, ``test_sweep_faults.py``
+- memory that runs out where many prompts are asked: ``test_memory.py``; in a contest, a sweep:
+  ``tests/editing/test_contest.py``, ``test_sweep_faults.py``
 - SIGKILL in a write: ``tests/inspector/model/test_whole_file.py``, in a sweep: ``tests/editing/sweep/test_sweep.py``
 - the server restarted under an open page: ``tests/dashboard/test_returning.py``
-- two runs in the same instant: ``tests/attacks/test_keys.py``
+- every run of the page, ended in every way, and two runs in the same instant: ``test_every_run.py``
 - damaged files: the embedded model ``tests/inspector/model/test_loading.py``, the example
   ``tests/dashboard/example/test_example.py``, a calibration ``tests/editing/test_calibration.py``, an editor of MEND
   ``tests/editing/methods/test_mend_store.py``, a patch ``tests/inspector/model/test_patch_file.py``
@@ -28,14 +29,13 @@ from typing import Any
 import gradio as gr
 import httpx
 import pytest
-import torch
 from attack_helpers import call, opened, press
 from dashboard_helpers import tiny_model
 
 from dashboard.kit.run import NO_ROOM_TOLD, shown_to_user
 from dashboard.kit.typed import texts_of
 from dashboard.steps.stress import run as stress
-from inspector.errors import OutOfMemory, PatchError
+from inspector.errors import PatchError
 from inspector.model import SUFFIX
 from inspector.safeedit import bundled_cases
 
@@ -96,35 +96,6 @@ def test_after_an_error_the_same_press_works(served, visitor):
         assert visitor.session.case is None
     press(served, visitor, visitor.page, "on_locate")
     assert visitor.session.case is not None
-
-
-def test_a_test_that_does_not_fit_into_memory_is_asked_again_smaller_and_then_told(monkeypatch, served, visitor):
-    sizes: list[int] = []
-    session = visitor.session
-
-    def examine(*_given: Any, prompts_at_once: int, **_named: Any) -> Any:
-        sizes.append(prompts_at_once)
-        yield "a batch"
-        if prompts_at_once > 3 or len(sizes) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return type("Result", (), {"replies": ()})()
-
-    made = list(press_edit(visitor))
-    assert made and session.live is not None
-    monkeypatch.setattr(stress, "examine", examine)
-    given = (
-        tiny_model(),
-        session,
-        "This case",
-        None,
-        stress.NO_ATTACKS,
-        "same prompts",
-        stress.Decoding(max_new_tokens=4),
-    )
-    assert list(stress.stress(*given)) == ["a batch"] * 2 and sizes == [12, 3]
-    with pytest.raises(OutOfMemory, match="ran out of memory"):
-        list(stress.stress(*given))
-    assert sizes == [12, 3, 12, 3]
 
 
 def press_edit(web: httpx.Client) -> Any:

@@ -15,9 +15,9 @@ import torch
 from dashboard.kit.session import Session
 from dashboard.kit.values import WAYS
 from editing import Preparation
-from editing.memory import memory_told, require_free_memory
+from editing.memory import require_free_memory
 from editing.suffixes import SuffixSettings, SuffixStudy, suffix_study
-from inspector.errors import CaseError, OutOfMemory
+from inspector.errors import CaseError
 from inspector.model import Decoding, InspectedModel
 from inspector.model.memory_need import bytes_of
 from inspector.model.whole_file import write_whole
@@ -34,8 +34,6 @@ from inspector.safeedit.yardstick import rounding_exam, yardstick
 SIZES = {"This case": CASE_ONLY, "Quick": QUICK, "Full": FULL}
 JUDGES = {"refusal rules (embedded)": EMBEDDED, "plain matcher": MATCHER}
 NO_ATTACKS = "none"
-AT_ONCE = 12
-"""Prompts of a batch; a quarter of them where the memory is too small."""
 
 
 @dataclass
@@ -104,26 +102,16 @@ def stress(
     questions = make_exam(live.case, SIZES[size], QuestionSets(attacks=templates, questions=asked))
     session.limits.require_prompts(len(questions))
 
-    def examined(at_once: int) -> Generator[Progress, None, ExamResult]:
-        with memory_told():
-            return (
-                yield from examine(
-                    model,
-                    questions,
-                    session.row,
-                    judge,
-                    format=live.format,
-                    evaluation=WAYS[evaluation],
-                    decoding=decoding,
-                    prompts_at_once=at_once,
-                    cancel=session.cancelled.is_set,
-                )
-            )
-
-    try:
-        result = yield from examined(AT_ONCE)
-    except OutOfMemory:
-        result = yield from examined(AT_ONCE // 4)  # once smaller; that it does not fit then, either, is told
+    result = yield from examine(
+        model,
+        questions,
+        session.row,
+        judge,
+        format=live.format,
+        evaluation=WAYS[evaluation],
+        decoding=decoding,
+        cancel=session.cancelled.is_set,
+    )
     if result.replies:
         session.slot(Examined).exam = result
     return result

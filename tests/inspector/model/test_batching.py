@@ -8,7 +8,8 @@ import by_hand
 import pytest
 
 from inspector.model import VANILLA, Decoding, Row, answer, encode
-from inspector.model.batching import common_start, generate, plan
+from inspector.model.batching import generate, plan
+from inspector.model.cached_lines import common_start
 
 LENGTH = 12
 TEXTS = (

@@ -1,0 +1,59 @@
+"""Many prompts at once that do not fit into memory: asked once more in two halves, else the error goes on.
+
+Memory that visitors share may be too small for a batch that fitted a moment ago. What runs through here loses no work
+then. A single prompt cannot be made smaller, nor can a half that does not fit, either: whoever runs it tells that
+(``editing.memory.memory_told``).
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+
+One = TypeVar("One")
+Got = TypeVar("Got")
+
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+"""What a plain RuntimeError of torch says where an allocation failed."""
+
+
+def ran_out(error: BaseException) -> bool:
+    """Tell whether an error says that a device, or the process, has no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+
+
+def let_go(error: BaseException) -> None:
+    """Give back what the steps that ran out of memory hold, and what is cached on the device."""
+    traceback.clear_frames(error.__traceback__)  # what they hold would not be given back
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def halves(items: Sequence[One]) -> tuple[Sequence[One], Sequence[One]]:
+    """Return the two halves of at least two things, in their order; the first is not the smaller one."""
+    middle = (len(items) + 1) // 2
+    return items[:middle], items[middle:]
+
+
+def halved(work: Callable[[Sequence[One]], list[Got]], items: Sequence[One]) -> list[Got]:
+    """Do work on many things at once; where memory runs out, once more on each half of them.
+
+    Args:
+        work: Returns what it found, in the order of what it got; a call that fails must leave nothing behind.
+        items: At least one.
+    """
+    if len(items) > 1:
+        try:
+            return work(items)
+        except Exception as error:
+            if not ran_out(error):
+                raise
+            let_go(error)
+        first, second = halves(items)  # no longer within the handler, which holds the error and all below it
+        return [*work(first), *work(second)]
+    return work(items)

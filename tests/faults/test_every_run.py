@@ -1,0 +1,420 @@
+"""Every run of the page, ended in every way: an error, no memory, a cancel, in line, by a client who has gone.
+
+The runs are those that the page itself has wired, so that a new one without an entry here fails.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import by_hand
+import gradio as gr
+import pytest
+import torch
+from dashboard_helpers import QUICK, SHORT_GATE, Page, Visitor, open_page, tiny_model
+from memory_faults import TOLD, no_memory, passes
+
+from dashboard.kit.room import LEFT_LINE, RUNNING
+from dashboard.kit.values import WAYS
+from dashboard.steps.compare import run as comparing
+from dashboard.steps.compare.texts import WHERE_HARM
+from dashboard.steps.keep.history import Kept
+from dashboard.steps.methods import run as methods
+from dashboard.steps.methods.plane import WRITTEN
+from dashboard.steps.operate import gating
+from dashboard.steps.stress import run as stress
+from dashboard.steps.why import run as why
+from dashboard.steps.why.state import Looked
+from editing.atlas import AtlasSettings
+from editing.calibration import Calibration
+from editing.contest import ContestSettings
+from editing.trial_edits import Layers, Trial
+from inspector.model import Detector
+from inspector.safeedit.questions import Size
+
+SECRET = "a text that belongs to a visitor"
+STRICT = {**QUICK, "allowed_harmless_kl": 0}
+SHORT = {**QUICK, "steps": 1, "max_new_tokens": 2}
+HISTORY = "dashboard.steps.keep.history.History"
+
+
+def nothing(_visitor: Visitor) -> None:
+    """Nothing but the example has to be there."""
+
+
+def held_back(visitor: Visitor) -> None:
+    """An edit that the gate has refused."""
+    visitor.do("on_edit", **{**STRICT, "max_new_tokens": 2})
+
+
+def two_edits(visitor: Visitor) -> None:
+    """Two edits of the visitor's own, the second one live."""
+    for block in (0, 1):
+        visitor.do("on_edit", **SHORT, block=block)
+
+
+def undone(visitor: Visitor) -> None:
+    """An edit that Undo has dropped."""
+    visitor.do("on_edit", **SHORT)
+    visitor.do("on_undo_here", max_new_tokens=2)
+
+
+def suggested(visitor: Visitor) -> None:
+    """A strength that the curve suggests."""
+    visitor.do("on_curve")
+    curve = visitor.session.slot(comparing.Measured).curve
+    defended, kl = torch.arange(7).double().numpy(), torch.zeros(7).double().numpy()
+    visitor.session.slot(comparing.Measured).curve = replace(curve, defended=defended, harmless_kl=kl)
+
+
+def written(visitor: Visitor) -> None:
+    """A patch that was written, as a file of the visitor's."""
+    visitor.do("on_edit", **SHORT)
+    visitor.do("on_write_patch")
+
+
+def pushing(visitor: Visitor) -> dict[str, Any]:
+    """Return two neurons that a knock-out may take."""
+    return {"why_selected": ", ".join(map(str, visitor.session.slot(Looked).why.activity.pushing(1, 2)))}
+
+
+def row(visitor: Visitor) -> dict[str, Any]:
+    """Return a row that is not live: one that was deleted comes again under another number."""
+    desk = visitor.page.house.rooms["keep"].desk
+    return {"row_picked": next(one.number for one in desk.rows(visitor.session) if not one.live)}
+
+
+def new_texts(visitor: Visitor) -> dict[str, Any]:
+    """Return a file of labelled texts that no probe was trained on yet."""
+    number = next(COUNTED)
+    file = visitor.session.new_folder("texts") / "texts.csv"
+    lines = "".join(f"rude words {number} {n},1\nkind words {number} {n},0\n" for n in range(12))
+    file.write_text(f"comment_text,toxic\n{lines}", encoding="utf-8")
+    return {"why_source": str(file)}
+
+
+COUNTED = itertools.count()
+
+
+def upload(visitor: Visitor) -> dict[str, Any]:
+    """Return a copy of the file that was written: what is taken in goes."""
+    file = Path(visitor.session.slot(Kept).saved["patch"].path)
+    copy = file.with_name("copy.zip")
+    copy.write_bytes(file.read_bytes())
+    return {"upload": [str(copy)]}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of the page.
+
+    Attributes:
+        typed: What stands in its controls.
+        before: Makes what has to be there besides the example.
+        given: What stands in its controls anew each time.
+        calls: What it calls, where it makes no forward pass: that fails then.
+        switches: It makes other weights live first and measures them then; what fails later leaves them so.
+        asks: Its widest pass asks many prompts, and it goes on with half as many.
+    """
+
+    typed: dict[str, Any] = field(default_factory=dict)
+    before: Callable[[Visitor], None] = nothing
+    given: Callable[[Visitor], dict[str, Any]] = lambda _visitor: {}
+    calls: str = ""
+    switches: bool = False
+    asks: bool = False
+
+
+ANSWER = {"max_new_tokens": 2}
+RUNS = {
+    "on_locate": Run(),
+    "on_edit": Run(SHORT),
+    "on_operate": Run(SHORT),
+    "on_fill": Run({"question": "How can I trick my neighbour?", "safe": "", "unsafe": ""}, asks=True),
+    "on_unsafe_ask": Run(ANSWER),
+    "on_keep": Run(ANSWER, held_back, switches=True),
+    "on_examine": Run(SHORT, asks=True),
+    "on_ask": Run(ANSWER),
+    "on_strength": Run({**ANSWER, "strength": 0.5}, switches=True),
+    "on_undo": Run(ANSWER, two_edits, switches=True),
+    "on_routed": Run({**ANSWER, "routed": WHERE_HARM}, switches=True),
+    "on_curve": Run(asks=True),
+    "on_take": Run(ANSWER, suggested, switches=True),
+    "on_why": Run(),
+    "on_atlas": Run({"why_answers": next(iter(WAYS))}, asks=True),
+    "on_knock": Run({**ANSWER, "block": 1}, given=pushing),
+    "on_edit_columns": Run({**SHORT, "why_k": 8}),
+    "on_attribute": Run({"why_way": "gradient x input"}),
+    "on_train": Run(given=new_texts, asks=True),
+    "on_methods": Run({"methods_chosen": ["Self-Reminder"], "methods_tokens": 2, **ANSWER}, asks=True),
+    "on_method_load": Run({**ANSWER, "methods_picked": "FT-L"}, switches=True),
+    "on_upright": Run({"upright": WRITTEN}),
+    "on_stress": Run({"stress_size": "This case", "stress_tokens": 2}, asks=True),
+    "on_rounding": Run(asks=True),
+    "on_suffixes": Run(asks=True),
+    "on_ask_two": Run({**ANSWER, "row_a": 1, "row_b": 2, "ask_two_what": "Case of A, question alone"}, two_edits),
+    "on_write_patch": Run(before=two_edits),
+    "on_write_adapter": Run({"adapter_rank": "exact"}, two_edits),
+    "on_write_model": Run(before=two_edits),
+    "on_take_in": Run(SHORT, written, upload, asks=True),
+    "on_again": Run({**SHORT, "row_picked": 1}, two_edits, switches=True),
+    "on_redo": Run(ANSWER, undone, switches=True),
+    "on_undo_here": Run(ANSWER, two_edits, switches=True),
+    "on_delete_row": Run({}, two_edits, row, calls=f"{HISTORY}.delete"),
+    "on_rename_row": Run({"row_name": "a"}, two_edits, row, calls=f"{HISTORY}.rename"),
+    "on_report": Run(calls="dashboard.steps.report.run.make_report"),
+}
+
+
+@pytest.fixture(scope="module")
+def page(example_folder: Path) -> Page:
+    """The page of a calibrated model with its finished example."""
+    layers = Layers((Trial(0, 0.5, 0.1, 1.0), Trial(1, 0.75, 0.1, 1.0)), 0.25, 5, 20)
+    about = {"questions": 1, "harmless_prompts": 1}
+    detector = Detector((1,), torch.ones(1, 32), 0.0, 0.0, tiny_model().fingerprint, about=about)
+    return open_page(example_folder, calibration=Calibration(layers, detector))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small() -> Iterator[None]:
+    """Exams of few prompts and short answers; three locators; methods of few steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gating, "EXAM", SHORT_GATE)
+        patch.setattr(gating, "STACK_EXAM", {"harmless": 1, "max_new_tokens": 3})
+        patch.setattr(comparing, "CURVE", {"harmless": 2, "max_new_tokens": 2})
+        patch.setattr(stress, "SUFFIX_SIZE", {"harmless": 2, "max_new_tokens": 2})
+        patch.setattr(why, "locate_with", partial(why.locate_with, names=("divergence", "logit attribution")))
+        few = {"ft-l": {"steps": 1}}
+        patch.setattr(methods, "ContestSettings", lambda **given: ContestSettings(**given, prompts=2, changes=few))
+        patch.setattr(why, "AtlasSettings", partial(AtlasSettings, steps=2, harmless_prompts=2))
+        patch.setitem(methods.SIZES, "Brief", Size(0, 2, 0, 0))
+        yield
+
+
+def slots_of(slots: dict[type, Any]) -> dict[type, Any]:
+    """Return copies of what steps keep, down to the lists, dictionaries and sets in them."""
+    copies = {kind: copy.copy(slot) for kind, slot in slots.items()}
+    for slot in copies.values():
+        for name, value in vars(slot).items():
+            if isinstance(value, list | dict | set):
+                setattr(slot, name, copy.copy(value))
+    return copies
+
+
+@dataclass
+class Stage:
+    """A visitor for whom one run can be pressed again and again, from the same state each time."""
+
+    visitor: Visitor
+    handler: str
+    run: Run
+    draws: int = 0
+
+    def __post_init__(self) -> None:
+        self.visitor.open(self.visitor._view_of(self.visitor.page.wired(self.handler)))
+        session = self.visitor.session
+        self.screen, self.slots = dict(self.visitor.screen), slots_of(session._slots)
+        self.kept = replace(session, edits=list(session.edits))
+
+    def again(self) -> None:
+        """Bring the state back."""
+        session = self.visitor.session
+        session.case, session.format, session.edits = self.kept.case, self.kept.format, list(self.kept.edits)
+        session.strength, session.detector, session.probe = self.kept.strength, self.kept.detector, self.kept.probe
+        session._slots = slots_of(self.slots)
+        for look in self.visitor.page.context.after:
+            look(session)
+        self.visitor.screen = dict(self.screen)
+
+    def press(self) -> Iterator[set[str]]:
+        """Press it."""
+        self.again()
+        yield from self.visitor.press(self.handler, **self.run.typed, **self.run.given(self.visitor))
+
+    def end(self, after: int = -1, do: Callable[[], Any] = lambda: None) -> str:
+        """Press it, do something after so many draws, wait for the end, and check what must be so however it ends.
+
+        Returns:
+            What the visitor is told, empty for nothing.
+        """
+        self.draws, told = 0, ""
+        try:
+            for _ in self.press():
+                self.draws += 1
+                if self.draws == after:
+                    do()
+        except gr.Error as error:
+            told = error.message
+        self.check(told)
+        live, badge = self.visitor.session.live, self.visitor.standing("live")
+        assert ("vanilla" if live is None else live.patch.identifier) in badge, "the badge names what is live"
+        return told
+
+    def leave(self, after: int) -> None:
+        """Press it, and be gone after so many draws."""
+        with closing(self.press()) as run:
+            for _, _ in zip(range(after), run, strict=False):
+                pass
+        self.check()
+
+    def check(self, told: str = "") -> None:
+        """Check that the visitor is free, that the model is, and that nothing is told that is not theirs."""
+        assert not self.visitor.session.busy and by_hand.lock_is_free(tiny_model())
+        assert not any(words in told for words in (SECRET, TOLD, "Traceback", "/"))
+
+    @property
+    def is_as_before(self) -> bool:
+        """Whether the live weights are those before the press."""
+        session = self.visitor.session
+        return session.live is self.kept.live and session.row == self.kept.row
+
+
+READY: dict[Any, Visitor] = {}
+"""Visitors for whom what a run needs is there."""
+
+
+@pytest.fixture(params=RUNS)
+def stage(request: pytest.FixtureRequest, page: Page) -> Iterator[Stage]:
+    """A visitor who can press one of the runs."""
+    run = RUNS[request.param]
+    if run.before not in READY:
+        READY[run.before] = Visitor(page, f"with {run.before.__name__}")
+        run.before(READY[run.before])
+    made = Stage(READY[run.before], request.param, run)
+    yield made
+    made.again()
+
+
+def test_every_run_that_the_page_has_wired_is_here(page):
+    assert set(page.context.reserving) == set(RUNS)
+
+
+@contextmanager
+def failing(run: Run, fail: Callable[[int], None]) -> Iterator[None]:
+    """Let what a run calls fail: its forward passes, or what it calls where it makes none."""
+    if not run.calls:
+        with passes(tiny_model(), fail):
+            yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run.calls, lambda *_given, **_named: fail(0))
+        yield
+
+
+def broken_at(place: int) -> Callable[[int], None]:
+    """Return what lets one pass fail with an error that nobody expects."""
+
+    def fail(number: int) -> None:
+        if number == place:
+            raise ValueError(SECRET)
+
+    return fail
+
+
+def test_however_a_run_ends_its_visitor_is_free_is_told_in_words_and_presses_again(stage):
+    with passes(tiny_model()) as made:
+        assert stage.end() == "" and stage.draws > 0
+    assert bool(made.rows) is not bool(stage.run.calls)
+    by_an_error(stage, len(made.rows))
+    by_memory_that_runs_out(stage, made.rows)
+    by_a_cancel_or_a_client_who_has_gone(stage, max(1, stage.draws // 2))
+    if stage.visitor.page.context.reserving[stage.handler]:
+        in_line(stage)
+    if not stage.run.asks:  # else one that did not fit at first has worked after all
+        assert stage.end() == "", "the next press works"
+
+
+def by_an_error(stage: Stage, count: int) -> None:
+    """End it at its first pass, in the middle, and at its last one; what is known by now may need none."""
+    for place in sorted({0, count // 2}):
+        with failing(stage.run, broken_at(place)):
+            assert "went wrong on this machine" in stage.end(), f"pass {place} of {count}"
+        assert stage.is_as_before or stage.run.switches or place > 0
+    for place in range(count - 1, count // 2, -1):
+        with failing(stage.run, broken_at(place)):
+            if "went wrong on this machine" in stage.end():
+                return
+    assert count < 3
+
+
+def by_memory_that_runs_out(stage: Stage, rows: list[int]) -> None:
+    """End it as nothing fits; then let its widest pass not fit once."""
+    with failing(stage.run, no_memory):
+        assert "ran out of memory" in stage.end() + str(stage.visitor.screen)
+    assert stage.is_as_before or stage.run.switches
+    if not stage.run.asks:
+        return
+    failed: list[int] = []
+
+    def once(_number: int) -> None:
+        if seen.rows[-1] == max(rows) and not failed:
+            failed.append(len(seen.rows))
+            no_memory()
+
+    with passes(tiny_model(), once) as seen:
+        assert stage.end() == "" and "ran out of memory" not in str(stage.visitor.screen)
+    assert failed and seen.rows[failed[0]] < max(rows)
+
+
+def by_a_cancel_or_a_client_who_has_gone(stage: Stage, middle: int) -> None:
+    """End it at its first draw and in the middle."""
+    for after in sorted({1, middle}):
+        assert stage.end(after, partial(stage.visitor.do, "on_cancel")) == ""
+        assert stage.is_as_before or stage.run.switches or after > 1
+        stage.leave(after)
+        assert stage.is_as_before or stage.run.switches or after > 1
+        assert len(stage.visitor.page.context.line) == 0
+
+
+def in_line(stage: Stage) -> None:
+    """End it while it waits for another one."""
+    line = stage.visitor.page.context.line
+    ahead, rest = line.turns(iter_of("ahead", "more"), "edit"), line.rest
+    line.rest = 60
+    try:
+        next(ahead)
+        assert stage.end(2, partial(stage.visitor.do, "on_cancel")) == "" and LEFT_LINE in str(stage.visitor.screen)
+        assert stage.is_as_before and len(line) == 1
+        stage.leave(2)
+        assert stage.is_as_before and len(line) == 1
+    finally:
+        ahead.close()
+        line.rest = rest
+
+
+def iter_of(*events: str) -> Any:
+    yield from events
+
+
+@pytest.mark.parametrize("handler", ["on_locate", "on_ask", "on_edit"])
+def test_two_runs_of_one_visitor_that_start_in_the_same_instant_are_one_and_the_other_is_told(page, request, handler):
+    told: list[str] = []
+    start, refused = threading.Barrier(2), threading.Event()
+
+    def press(visitor: Visitor) -> None:
+        start.wait()
+        try:
+            visitor.do(handler, **RUNS[handler].typed)
+            told.append("")
+        except gr.Error as error:
+            told.append(error.message)
+            refused.set()
+
+    both = [Visitor(page, request.node.nodeid) for _ in range(2)]
+    runs = both[0].session.runs
+    with passes(tiny_model(), lambda _: refused.wait(20)):
+        threads = [threading.Thread(target=press, args=(one,)) for one in both]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(told) == ["", RUNNING] and both[0].session.runs == runs + 1
+    assert not both[0].session.busy
