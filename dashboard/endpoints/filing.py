@@ -13,7 +13,8 @@ import gradio as gr
 from dashboard.edit_events import exam_events, gate_events
 from dashboard.endpoints import gives, takes
 from dashboard.endpoints.naming import named
-from dashboard.kit.room import LEFT_LINE, Context
+from dashboard.kit.reserving import LEFT_LINE
+from dashboard.kit.room import Context
 from dashboard.kit.run import shown_to_user
 from dashboard.kit.session import Session
 from dashboard.steps.keep.asking import PROMPTS

@@ -11,7 +11,8 @@ from typing import Any
 import gradio as gr
 
 from dashboard.endpoints import gives, takes
-from dashboard.kit.room import LEFT_LINE, Context
+from dashboard.kit.reserving import LEFT_LINE
+from dashboard.kit.room import Context
 from dashboard.kit.run import shown_to_user
 from dashboard.kit.session import Session
 from dashboard.kit.typed import Texts, case_of

@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 import gradio as gr
 
 from dashboard.kit.bus import Bus, News, Update, Values
 from dashboard.kit.controls import is_control, remember
-from dashboard.kit.doors import address_of, is_from_before, is_tool, key_of
-from dashboard.kit.html import message, reading
-from dashboard.kit.limits import Runs
+from dashboard.kit.doors import address_of, key_of
+from dashboard.kit.html import message
 from dashboard.kit.links import Links
 from dashboard.kit.parts import Reporter
-from dashboard.kit.queue import Line
+from dashboard.kit.reserving import LEFT_LINE, Reserving
 from dashboard.kit.run import CANCEL, CANCEL_OFF, QUIET, SENT, shown_to_user, stop_line
 from dashboard.kit.session import Session
 from dashboard.kit.visitors import Sessions
 from editing.calibration import Calibration
 from editing.memory import memory_told
 from editing.trial_edits import Layers
-from inspector.errors import CaseError
 from inspector.model import Detector, InspectedModel
 
 One = TypeVar("One")
 
-RUNNING = "Something is still running for you. Wait for it, or press Cancel."
-LEFT_LINE = "Cancelled while it waited in line; nothing was changed."
-STARTED_ANEW = "the program was started anew since"
 
-
-class Context:
+class Context(Reserving):
     """One page on one model.
 
     Args:
@@ -57,26 +49,18 @@ class Context:
         calibration: Calibration | None = None,
         ledger: Path | None = None,
     ) -> None:
+        super().__init__(sessions, example)
         self.model = model
-        self.sessions = sessions
-        self.example = example
         self.read_only = read_only
-        self.limits = sessions.limits
-        self.runs = Runs(self.limits.runs_an_hour)
         self.ledger = ledger
-        self.after: list[Callable[[Session], None]] = []
-        """Called with the session after each of its runs, on the page or of a program, while it is still reserved."""
         self.bus = Bus()
-        self.line = Line()
         self.reporters: tuple[Reporter, ...] = ()
-        self.notice: Any = None
         self.controls: dict[Any, None] = {}
         self.carried: dict[Any, bool] = {}
         self.reserving: dict[str, bool] = {}
         """What reserves a visitor's session while it runs, by its name: whether it stands in line."""
         self.links = Links()
         self._ones: dict[type, Any] = {}
-        self._passing: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
         self.detector: Detector | None = None
         self.layers: Layers | None = None
         if calibration is not None:
@@ -96,116 +80,6 @@ class Context:
     def calibrated(self, made: Calibration) -> None:
         """Use what was learnt about the model from now on."""
         self.detector, self.layers = made.detector, made.layers
-
-    def session(self, request: gr.Request | None) -> Session:
-        """Return the session of whoever asks, which starts with the example; a tool's is empty and not kept."""
-        if is_tool(request):
-            return self._passing.setdefault(request, Session(limits=self.limits, passing=True))
-        session = self.sessions.of(key_of(request))
-        if not session.started:
-            self.example.fill(session)
-        return session
-
-    def arrive(self, request: gr.Request) -> Session:
-        """Return the session of a visitor whose page has just opened; what was lost since is in its ``said``."""
-        key = key_of(request)
-        session = self.sessions.arrive(request.session_hash or "", key)
-        if not session.started:
-            self.example.fill(session)
-            why = self.sessions.why_gone(key) or (STARTED_ANEW if is_from_before(key) else None)
-            if why is not None:
-                session.said = f"What you did here before is gone: {why}. The page is as for a new visitor."
-        if not session.own:
-            session.seen = self.example.drawn
-        return session
-
-    def visit(self, request: gr.Request) -> Session | None:
-        """Return the session that an open page shows; ``None`` if it is gone."""
-        return self.sessions.at(request.session_hash or "", key_of(request))
-
-    def gone(self, request: gr.Request) -> Update:
-        """Give a page whose session is gone an empty one, and say so; the page is drawn anew after that."""
-        key = key_of(request)
-        why = self.sessions.why_gone(key) or STARTED_ANEW
-        session = self.sessions.arrive(request.session_hash or "", key)
-        if not session.started:
-            session.started = session.own = True
-        session.emptied = True
-        said = (
-            f"Your session is gone: {why}. Live now: {session.row.label()}. Nothing was done; your texts are still in "
-            "the rail, so press again to go on."
-        )
-        gr.Warning(said, duration=20)
-        return {self.notice: reading(said, "warn")}
-
-    def admit(self, session: Session, request: gr.Request | None) -> None:
-        """Count a run of whoever asks.
-
-        Raises:
-            CaseError: They have had all that they may, or hold all that they may.
-        """
-        self.runs.begin(key_of(request), address_of(request))
-        session.require_room()
-
-    @contextmanager
-    def reserved(self, request: gr.Request | None) -> Iterator[Session]:
-        """Reserve the session of whoever asks for one run at a time."""
-        session = self.session(request)
-        if not session.waits_for(request):  # what stands in line was counted when it came
-            self.runs.begin(key_of(request), address_of(request))
-        with self._reserving(session, request):
-            yield session
-
-    @contextmanager
-    def _reserving(self, session: Session, request: gr.Request | None) -> Iterator[None]:
-        if not session.begin(request):
-            raise CaseError(RUNNING)
-        session.page, session.broken = request.session_hash if request else None, False
-        try:
-            yield
-        except GeneratorExit:  # nobody takes what it yields any more
-            session.broken = True
-            raise
-        finally:
-            try:
-                for look in () if session.passing else self.after:
-                    look(session)
-            finally:
-                session.end()
-            if request:
-                self.sessions.drew(request.session_hash or "", session)
-            self.sessions.weigh(session, self.example.session)
-
-    def in_line(
-        self, endpoint: Callable[..., Any], first: Callable[..., None] = lambda session, *given, **named: None
-    ) -> Callable[..., Any]:
-        """Let an endpoint for programs stand in line, if it is a long run: one that yields.
-
-        Args:
-            first: What is done before it waits; called with the session and what the endpoint is called with.
-        """
-        if not inspect.isgeneratorfunction(endpoint):
-            return endpoint
-
-        @functools.wraps(endpoint)
-        def in_line(*arguments: Any, **named: Any) -> Iterator[Any]:
-            request = next((one for one in (*arguments, *named.values()) if isinstance(one, gr.Request)), None)
-            with shown_to_user():
-                session = self.session(request)
-                if not session.enqueue(request):
-                    raise CaseError(RUNNING)
-                try:
-                    self.admit(session, request)
-                    session.page = request.session_hash if request else None
-                    first(session, *arguments, **named)
-                    run = endpoint(*arguments, **named)
-                    begun = yield from self.line.turns(run, endpoint.__name__, session.cancelled.is_set)
-                finally:
-                    session.dequeue()
-                if not begun:
-                    raise CaseError(LEFT_LINE)
-
-        return in_line
 
     def carry(self, *parts: Any, settings: bool = True) -> None:
         """Let links bring controls back.

@@ -22,7 +22,7 @@ import torch
 from dashboard_helpers import QUICK, SHORT_GATE, Page, Visitor, open_page, tiny_model
 from memory_faults import TOLD, no_memory, passes
 
-from dashboard.kit.room import LEFT_LINE, RUNNING
+from dashboard.kit.reserving import LEFT_LINE, RUNNING
 from dashboard.kit.values import WAYS
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.compare.texts import WHERE_HARM

@@ -53,7 +53,7 @@ def served(example_folder: Path) -> Iterator[Any]:
         patch.setitem(methods.SIZES, "Brief", Size(0, 1, 1, 0))
         patch.setattr(case, "own_answers", partial(own_answers, longest=8))
         patch.setattr("dashboard.page.Sessions", store)
-        patch.setattr("dashboard.kit.room.Line", lambda: Line(slice=600.0))  # how turns end has tests of its own
+        patch.setattr("dashboard.kit.reserving.Line", lambda: Line(slice=600.0))  # how turns end has tests of its own
         app = build_app(model, example_folder=example_folder)
         _, kept.url, _ = app.launch(prevent_thread_lock=True, quiet=True, server_port=None, **launch_options())
         yield kept

@@ -1,0 +1,156 @@
+"""Whose session a request is about, what is said where it is gone, and one run at a time for each visitor."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import gradio as gr
+
+from dashboard.kit.bus import Update
+from dashboard.kit.doors import address_of, is_from_before, is_tool, key_of
+from dashboard.kit.html import reading
+from dashboard.kit.limits import Runs
+from dashboard.kit.queue import Line
+from dashboard.kit.run import shown_to_user
+from dashboard.kit.session import Session
+from dashboard.kit.visitors import Sessions
+from inspector.errors import CaseError
+
+RUNNING = "Something is still running for you. Wait for it, or press Cancel."
+LEFT_LINE = "Cancelled while it waited in line; nothing was changed."
+STARTED_ANEW = "the program was started anew since"
+
+
+class Reserving:
+    """The sessions of one page, each lent to one run at a time.
+
+    Args:
+        sessions: All visitors.
+        example: What a new visitor starts with.
+    """
+
+    def __init__(self, sessions: Sessions, example: Any) -> None:
+        self.sessions = sessions
+        self.example = example
+        self.limits = sessions.limits
+        self.runs = Runs(self.limits.runs_an_hour)
+        self.after: list[Callable[[Session], None]] = []
+        """Called with the session after each of its runs, on the page or of a program, while it is still reserved."""
+        self.line = Line()
+        self.notice: Any = None
+        self._passing: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
+
+    def session(self, request: gr.Request | None) -> Session:
+        """Return the session of whoever asks, which starts with the example; a tool's is empty and not kept."""
+        if is_tool(request):
+            return self._passing.setdefault(request, Session(limits=self.limits, passing=True))
+        session = self.sessions.of(key_of(request))
+        if not session.started:
+            self.example.fill(session)
+        return session
+
+    def arrive(self, request: gr.Request) -> Session:
+        """Return the session of a visitor whose page has just opened; what was lost since is in its ``said``."""
+        key = key_of(request)
+        session = self.sessions.arrive(request.session_hash or "", key)
+        if not session.started:
+            self.example.fill(session)
+            why = self.sessions.why_gone(key) or (STARTED_ANEW if is_from_before(key) else None)
+            if why is not None:
+                session.said = f"What you did here before is gone: {why}. The page is as for a new visitor."
+        if not session.own:
+            session.seen = self.example.drawn
+        return session
+
+    def visit(self, request: gr.Request) -> Session | None:
+        """Return the session that an open page shows; ``None`` if it is gone."""
+        return self.sessions.at(request.session_hash or "", key_of(request))
+
+    def gone(self, request: gr.Request) -> Update:
+        """Give a page whose session is gone an empty one, and say so; the page is drawn anew after that."""
+        key = key_of(request)
+        why = self.sessions.why_gone(key) or STARTED_ANEW
+        session = self.sessions.arrive(request.session_hash or "", key)
+        if not session.started:
+            session.started = session.own = True
+        session.emptied = True
+        said = (
+            f"Your session is gone: {why}. Live now: {session.row.label()}. Nothing was done; your texts are still in "
+            "the rail, so press again to go on."
+        )
+        gr.Warning(said, duration=20)
+        return {self.notice: reading(said, "warn")}
+
+    def admit(self, session: Session, request: gr.Request | None) -> None:
+        """Count a run of whoever asks.
+
+        Raises:
+            CaseError: They have had all that they may, or hold all that they may.
+        """
+        self.runs.begin(key_of(request), address_of(request))
+        session.require_room()
+
+    @contextmanager
+    def reserved(self, request: gr.Request | None) -> Iterator[Session]:
+        """Reserve the session of whoever asks for one run at a time."""
+        session = self.session(request)
+        if not session.waits_for(request):  # what stands in line was counted when it came
+            self.runs.begin(key_of(request), address_of(request))
+        with self._reserving(session, request):
+            yield session
+
+    @contextmanager
+    def _reserving(self, session: Session, request: gr.Request | None) -> Iterator[None]:
+        if not session.begin(request):
+            raise CaseError(RUNNING)
+        session.page, session.broken = request.session_hash if request else None, False
+        try:
+            yield
+        except GeneratorExit:  # nobody takes what it yields any more
+            session.broken = True
+            raise
+        finally:
+            try:
+                for look in () if session.passing else self.after:
+                    look(session)
+            finally:
+                session.end()
+            if request:
+                self.sessions.drew(request.session_hash or "", session)
+            self.sessions.weigh(session, self.example.session)
+
+    def in_line(
+        self, endpoint: Callable[..., Any], first: Callable[..., None] = lambda session, *given, **named: None
+    ) -> Callable[..., Any]:
+        """Let an endpoint for programs stand in line, if it is a long run: one that yields.
+
+        Args:
+            first: What is done before it waits; called with the session and what the endpoint is called with.
+        """
+        if not inspect.isgeneratorfunction(endpoint):
+            return endpoint
+
+        @functools.wraps(endpoint)
+        def in_line(*arguments: Any, **named: Any) -> Iterator[Any]:
+            request = next((one for one in (*arguments, *named.values()) if isinstance(one, gr.Request)), None)
+            with shown_to_user():
+                session = self.session(request)
+                if not session.enqueue(request):
+                    raise CaseError(RUNNING)
+                try:
+                    self.admit(session, request)
+                    session.page = request.session_hash if request else None
+                    first(session, *arguments, **named)
+                    run = endpoint(*arguments, **named)
+                    begun = yield from self.line.turns(run, endpoint.__name__, session.cancelled.is_set)
+                finally:
+                    session.dequeue()
+                if not begun:
+                    raise CaseError(LEFT_LINE)
+
+        return in_line
