@@ -12,6 +12,7 @@ VIEWS = {
     "stress": "Stress test",
     "why": "Why this layer",
     "methods": "Methods",
+    "models": "Two models",
     "keep": "Keep",
     "questions": "Ten questions",
 }
@@ -76,6 +77,10 @@ HELP_OF = {
     "stress": ("asks the edit prompts that it has never seen, harmless ones too, and scores both weights.",),
     "why": ("asks every way to choose a layer, tries all layers, and looks inside the picked one.",),
     "methods": ("runs DINM and others on the same case, in one table and one plane.",),
+    "models": (
+        "holds two models of the operator's list beside each other: where the answers of your case part, and both "
+        "answers. The list is made when the page is started (<code>--model A --model B</code>).",
+    ),
     "keep": (
         "saves the live edit as a file, takes one in, compares the edits of your visit, and writes a report of it.",
     ),

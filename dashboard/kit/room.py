@@ -22,6 +22,7 @@ from dashboard.kit.parts import Reporter
 from dashboard.kit.queue import Line
 from dashboard.kit.run import CANCEL, CANCEL_OFF, QUIET, SENT, shown_to_user, stop_line
 from dashboard.kit.session import Session
+from dashboard.kit.shelf import Shelf
 from dashboard.kit.visitors import Sessions
 from editing.calibration import Calibration
 from editing.memory import memory_told
@@ -73,6 +74,7 @@ class Context:
         self.controls: dict[Any, None] = {}
         self.carried: dict[Any, bool] = {}
         self.links = Links()
+        self.shelf = Shelf(model)
         self._ones: dict[type, Any] = {}
         self._passing: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
         self.detector: Detector | None = None
