@@ -5,6 +5,7 @@ from __future__ import annotations
 from dashboard.kit import glossary
 from dashboard.kit.html import progress_bar, reading
 from dashboard.kit.plain import escape
+from dashboard.kit.shelf import label_of
 from inspector.model import InspectedModel
 
 VIEWS = {
@@ -42,7 +43,7 @@ def view_rules() -> str:
 def header(model: InspectedModel) -> str:
     """Return the page's name and the chip of the model."""
     about = f"{model.blocks} layers · {escape(model.dtype_name)} · {escape(' + '.join(map(str, model.devices)))}"
-    chip = f"<b>{escape(model.name)}</b> · {about}"
+    chip = f"<b>{escape(label_of(model.name))}</b> · {about}"
     return (
         '<header class="mast"><button type="button" class="chip chip-button" id="skip">Skip the case</button>'
         '<button type="button" class="chip chip-button" id="rail-switch" aria-expanded="false">Case</button>'
