@@ -144,7 +144,7 @@ class Shelf:
                         if cancelled():
                             return None
                         seconds = int(time.monotonic() - began)
-                        yield waiting(f"Loading {coming[0]}, {seconds} s. Cancel waits no longer")
+                        yield waiting(f"Loading {coming[0]}, {seconds} s")
                     if coming[0] == label:
                         coming[1].result()
             with self._lock:

@@ -23,10 +23,8 @@ HEIGHT = 280
 LONGEST = 40
 
 
-def curves(beside: Beside | None, distance: Distance = "relative") -> go.Figure:
+def curves(beside: Beside, distance: Distance = "relative") -> go.Figure:
     """Draw both distances over the share of the layers that a text has passed; both toxic layers are marked."""
-    if beside is None:
-        return base(HEIGHT, xaxis={"visible": False}, yaxis={"visible": False})
     figure = base(HEIGHT, yaxis_title=TITLES[distance], xaxis_title="share of the layers passed", showlegend=True)
     highest = lowest = 0.0
     for side, (colour, dash, symbol, shift) in zip(beside.sides, STYLES, strict=True):

@@ -7,7 +7,11 @@ from dashboard.kit.html import case_name, number, reading
 from dashboard.kit.plain import escape
 from dashboard.steps.models.run import Beside, Side
 
-HEADING = "<h2>Two models<small>vanilla weights; a folder edited elsewhere is listed with --model</small></h2>"
+HEADING = "<h2>Two models<small>the same case, vanilla weights</small></h2>"
+ABOUT = (
+    '<p class="reading">Both run their vanilla weights: what is live here acts in neither. A folder edited elsewhere '
+    "is listed with <code>--model</code>; one that is not in memory is loaded when it is compared.</p>"
+)
 ALONE = (
     '<div class="models-alone"><p>Only one model is listed, so there is nothing to hold beside it. List a second one '
     "when the page is started:</p><p><code>python app.py --model A --model B</code></p>"

@@ -53,17 +53,19 @@ class ModelsRoom(Room):
             self.left = gr.Dropdown(labels, value=labels[0], label="Left", elem_id="models-left", **listed)
             self.right = gr.Dropdown(labels, value=labels[1], label="Right", elem_id="models-right", **listed)
             self.compare = gr.Button(COMPARE, variant="primary", size="sm", min_width=130, elem_id="models-compare")
-        with gr.Row(elem_id="models-curve-head"):
-            gr.HTML(words.CURVES)
-            self.distance = gr.Radio(
-                list(DISTANCES),
-                value=next(iter(DISTANCES)),
-                label="Distance of both models",
-                show_label=False,
-                container=False,
-                elem_id="models-distance",
-            )
-        self.curves = plot(figures.curves(None), "models-curves", "Distance of the answers in two models")
+        gr.HTML(words.ABOUT)
+        with gr.Column(visible=False, elem_id="models-measured") as self.measured:
+            with gr.Row(elem_id="models-curve-head"):
+                gr.HTML(words.CURVES)
+                self.distance = gr.Radio(
+                    list(DISTANCES),
+                    value=next(iter(DISTANCES)),
+                    label="Distance of both models",
+                    show_label=False,
+                    container=False,
+                    elem_id="models-distance",
+                )
+            self.curves = plot(None, "models-curves", "Distance of the answers in two models")
         self.reading = gr.HTML(words.compared(None), elem_id="models-reading")
         self.table = gr.HTML("", elem_id="models-table")
         gr.HTML(words.ANSWERS)
@@ -73,7 +75,7 @@ class ModelsRoom(Room):
 
     @property
     def _drawn(self) -> list[Any]:
-        return [self.curves, self.reading, self.table, *self.pair.parts]
+        return [self.measured, self.curves, self.reading, self.table, *self.pair.parts]
 
     def hear(self) -> None:
         """Show the last comparison on a page that opens anew; links bring the choice back."""
@@ -104,7 +106,8 @@ class ModelsRoom(Room):
 
     def on_models_distance(self, session: Session, values: Values) -> Update:
         """Draw the curves of another distance of the same measurement."""
-        return {self.curves: self._curves(session.slot(Kept).beside, values)}
+        beside = session.slot(Kept).beside
+        return {} if beside is None else {self.curves: self._curves(beside, values)}
 
     def on_compare_models(self, session: Session, values: Values) -> Iterator[Update]:
         """Borrow both models, measure and ask them; an error or Cancel leaves what was there before."""
@@ -148,19 +151,17 @@ class ModelsRoom(Room):
 
         return draw
 
-    def _curves(self, beside: Beside | None, values: Values) -> Any:
+    def _curves(self, beside: Beside, values: Values) -> Any:
         return figures.curves(beside, DISTANCES.get(values[self.distance], "relative"))
 
     def _shown(self, session: Session, values: Values) -> Update:
         beside = session.slot(Kept).beside
-        told = {
-            self.curves: self._curves(beside, values),
-            self.reading: words.compared(beside),
-            self.table: words.table(beside),
-        }
+        told = {self.reading: words.compared(beside), self.table: words.table(beside)}
         if beside is None:
             nothing = words.NO_ANSWER, words.NO_ANSWER
-            return {**told, **self.pair.show(nothing, ("", ""), compared=False, covered=(False, False))}
+            shown = self.pair.show(nothing, ("", ""), compared=False, covered=(False, False))
+            return {self.measured: gr.Column(visible=False), **told, **shown}
+        told |= {self.measured: gr.Column(visible=True), self.curves: self._curves(beside, values)}
         first, second = beside.sides
         covered = unless_safe(first.verdict, second.verdict)
         return {**told, **self.pair.show((first.answer, second.answer), words.heads(beside), covered=covered)}

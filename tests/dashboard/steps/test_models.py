@@ -122,8 +122,14 @@ def test_the_distance_is_chosen_afterwards_and_a_reload_shows_the_last_compariso
     again = compared.reload()
     assert again.standing("models_distance") == "L2" and len(again.standing("models_curves").data) == 2
     assert beside.sides[1].answer in seen(again.standing("models_right_answer"))
-    for drawn in (figures.curves(beside, "cosine"), figures.curves(None)):
-        assert drawn.layout.height == figures.HEIGHT
+    assert list(figures.curves(beside, "cosine").data[1].y) == beside.sides[1].divergence.cosine.tolist()
+
+
+def test_nothing_that_only_a_comparison_makes_useful_is_shown_before_it(visitor: Visitor):
+    visitor.open("models")
+    assert not visitor.shown["models_measured"] and "Nothing is compared yet" in visitor.screen["models_reading"]
+    visitor.do("on_models_distance", models_distance="L2")
+    assert "models_curves" not in visitor.screen and visitor.screen["models_table"] == ""
 
 
 def test_what_cannot_be_compared_is_told_by_name_and_leaves_the_last_comparison(compared: Visitor, folder: Path):
