@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from dashboard.kit import glossary
 from dashboard.kit.html import progress_bar, reading
 from dashboard.kit.plain import escape
@@ -43,7 +45,8 @@ def view_rules() -> str:
 def header(model: InspectedModel) -> str:
     """Return the page's name and the chip of the model."""
     about = f"{model.blocks} layers · {escape(model.dtype_name)} · {escape(' + '.join(map(str, model.devices)))}"
-    chip = f"<b>{escape(label_of(model.name))}</b> · {about}"
+    name = label_of(model.name) if os.path.exists(os.path.expanduser(model.name)) else model.name
+    chip = f"<b>{escape(name)}</b> · {about}"
     return (
         '<header class="mast"><button type="button" class="chip chip-button" id="skip">Skip the case</button>'
         '<button type="button" class="chip chip-button" id="rail-switch" aria-expanded="false">Case</button>'
