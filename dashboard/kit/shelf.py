@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from dashboard.kit.notes import note
+from dashboard.kit.notes import note, places
 from dashboard.kit.queue import Elsewhere
 from editing.memory import give_back_free_memory, memory_told
 from inspector.errors import CaseError, InspectorError, ModelLoadError, OutOfMemory
@@ -248,7 +248,9 @@ class Shelf:
 
     def _told(self, one: Listed, error: BaseException) -> BaseException:
         """Return an error as visitors may read it; the operator is told the whole."""
-        if not isinstance(error, InspectorError):
+        if not isinstance(error, InspectorError):  # a defect; who waits is told a number, and perhaps nobody does
+            why, at = type(error).__name__, places(error.__traceback__)
+            note("model", logging.ERROR, label=one.label, outcome="failed", why=why, at=at)
             return error
         note("model", logging.ERROR, label=one.label, outcome="failed", why=error.operator_message())
         if isinstance(error, OutOfMemory):

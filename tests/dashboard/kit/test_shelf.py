@@ -39,6 +39,8 @@ class Loads:
             assert self.let.wait(20)
             if "broken" in source:
                 raise ModelLoadError(f"The folder '{source}' holds no model: no file in {source}/config.json. Look.")
+            if "defect" in source:
+                raise IndexError("a secret")
             if "heavy" in source:
                 raise OutOfMemory("The device ran out of memory. Shorten the prompt.")
             return from_parts(tiny_models.network("llama"), tiny_models.tokenizer(), source)
@@ -169,7 +171,7 @@ def test_one_is_loaded_at_a_time_and_all_who_want_it_get_the_same(loads):
 
 def test_a_load_that_fails_is_told_without_a_path_and_leaves_everything_as_it_was(loads, caplog):
     source = "/home/operator/private models/broken"
-    shelf = shelf_of("b", source, "/srv/heavy")
+    shelf = shelf_of("b", source, "/srv/heavy", "defect")
     lent(shelf, "b")
     for _ in range(2):  # it is tried anew
         with pytest.raises(ModelLoadError) as error:
@@ -178,7 +180,9 @@ def test_a_load_that_fails_is_told_without_a_path_and_leaves_everything_as_it_wa
         assert "home" not in error.value.user_message() and source in error.value.operator_message()
     with pytest.raises(ModelLoadError, match=r"^heavy does not fit into the memory that is left. Choose another"):
         ended(shelf.lend(["heavy"]))
-    assert shelf.loaded == ["b"] and loads.names == ["b", source, source, "/srv/heavy"]
+    with pytest.raises(IndexError):  # the page gives it a number
+        ended(shelf.lend(["defect"]))
+    assert shelf.loaded == ["b"] and loads.names == ["b", source, source, "/srv/heavy", "defect"]
     assert any(source in record.told.get("why", "") for record in caplog.records if hasattr(record, "told"))
     with ended(shelf.lend(["b"])):
         assert shelf._lent["b"] == 1 and shelf._lent["broken"] == 0
