@@ -35,7 +35,14 @@ def options() -> argparse.ArgumentParser:
         description="See where a model's safe and unsafe answers part, edit it there with DINM, and compare.",
     )
     model = parser.add_argument_group("model")
-    model.add_argument("--model", default=None, help="hub id, folder or .gguf file (default: embedded SmolLM2-135M)")
+    model.add_argument(
+        "--model",
+        action="append",
+        default=None,
+        metavar="NAME",
+        help="hub id, folder or .gguf file (default: embedded SmolLM2-135M); repeat it to list more, which are loaded "
+        "as the first one is when somebody chooses them under Two models",
+    )
     model.add_argument("--revision", default=None, help="branch, tag or commit of a hub model")
     model.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
     model.add_argument(
@@ -143,7 +150,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = options()
     # A Space starts this file without options, and lets its owner set variables.
     before = shlex.split(os.environ.get("INSPECTOR_OPTIONS", ""))
-    chosen = parser.parse_args([*before, *(sys.argv[1:] if arguments is None else arguments)])
+    given = sys.argv[1:] if arguments is None else arguments
+    chosen = parser.parse_args([*before, *given])
+    # A list of models on the command line takes the place of the environment's.
+    chosen.model = parser.parse_args(given).model or chosen.model
     if any("=" not in entry for entry in chosen.path):
         parser.error("--path needs NAME=DOTTED.PATH")
     paths = dict(entry.partition("=")[::2] for entry in chosen.path)
@@ -281,10 +291,11 @@ def load_page(
     Returns:
         The page and its options of launching; ``None`` after a failure, which was told.
     """
+    listed: list[str | None] = chosen.model or [None]
     name = (
         "the model"
         if chosen.asks_login or public.others_come_in(chosen)
-        else chosen.model or "the embedded model, SmolLM2-135M-Instruct"
+        else listed[0] or "the embedded model, SmolLM2-135M-Instruct"
     )
     print(f"Loading {name}. The page is open at http://{chosen.host}:{opening.port}", flush=True)
     if chosen.open:
@@ -296,17 +307,18 @@ def load_page(
 
     opening.say(f"Loading {name}", 0.3)
     try:
-        model = load(
-            chosen.model,
-            device=chosen.device,
-            dtype=chosen.dtype,
-            revision=chosen.revision,
-            device_map=chosen.device_map,
-            max_memory=read_max_memory(chosen.max_memory),
-            paths=paths or None,
-        )
+        how: dict[str, Any] = {
+            "device": chosen.device,
+            "dtype": chosen.dtype,
+            "revision": chosen.revision,
+            "device_map": chosen.device_map,
+            "max_memory": read_max_memory(chosen.max_memory),
+            "paths": paths or None,
+        }
+        model = load(listed[0], **how)
         opening.say("Building the page", 0.6)
         with no_interrupt_missed():
+            from dashboard.kit.shelf import Shelf
             from dashboard.page import build_app, launch_options
 
         limits = public.limits_of(chosen, chosen.asks_login)
@@ -320,6 +332,7 @@ def load_page(
             links_for=3600 * chosen.links_for,
             ledger=chosen.ledger,
             limits=limits,
+            shelf=Shelf(model, listed, how),
         )
         opening.say("Opening the page", 0.95)
         return app, launch_options(model, chosen.read_only, chosen.mcp, limits)

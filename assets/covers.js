@@ -53,13 +53,15 @@
         if (covered) text.setAttribute("aria-hidden", "true");
         else text.removeAttribute("aria-hidden");
       }
+      if (covered && !pane.hasAttribute("aria-label")) { // Gradio takes it away when it writes other classes
+        const what = pane.querySelector("textarea") ? "The unsafe answer" : "An answer that is not judged safe";
+        pane.setAttribute("aria-label", `${what} is covered. Press Enter to show it.`);
+      }
       if (covered === (pane.dataset.cover === "yes")) continue;
       pane.dataset.cover = covered ? "yes" : "no";
       if (covered) {
-        const what = pane.querySelector("textarea") ? "The unsafe answer" : "An answer that is not judged safe";
         pane.tabIndex = 0;
         pane.setAttribute("role", "button");
-        pane.setAttribute("aria-label", `${what} is covered. Press Enter to show it.`);
       } else {
         for (const name of ["role", "aria-label"]) pane.removeAttribute(name);
         if (pane.querySelector("textarea")) pane.removeAttribute("tabindex");

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from dashboard.kit import glossary
 from dashboard.kit.html import progress_bar, reading
 from dashboard.kit.plain import escape
+from dashboard.kit.shelf import label_of
 from inspector.model import InspectedModel
 
 VIEWS = {
@@ -12,6 +15,7 @@ VIEWS = {
     "stress": "Stress test",
     "why": "Why this layer",
     "methods": "Methods",
+    "models": "Two models",
     "keep": "Keep",
     "questions": "Ten questions",
 }
@@ -41,7 +45,8 @@ def view_rules() -> str:
 def header(model: InspectedModel) -> str:
     """Return the page's name and the chip of the model."""
     about = f"{model.blocks} layers · {escape(model.dtype_name)} · {escape(' + '.join(map(str, model.devices)))}"
-    chip = f"<b>{escape(model.name)}</b> · {about}"
+    name = label_of(model.name) if os.path.exists(os.path.expanduser(model.name)) else model.name
+    chip = f"<b>{escape(name)}</b> · {about}"
     return (
         '<header class="mast"><button type="button" class="chip chip-button" id="skip">Skip the case</button>'
         '<button type="button" class="chip chip-button" id="rail-switch" aria-expanded="false">Case</button>'
@@ -76,6 +81,10 @@ HELP_OF = {
     "stress": ("asks the edit prompts that it has never seen, harmless ones too, and scores both weights.",),
     "why": ("asks every way to choose a layer, tries all layers, and looks inside the picked one.",),
     "methods": ("runs DINM and others on the same case, in one table and one plane.",),
+    "models": (
+        "holds two models of the operator's list beside each other: where the answers of your case part, and both "
+        "answers. The list is made when the page is started (<code>--model A --model B</code>).",
+    ),
     "keep": (
         "saves the live edit as a file, takes one in, compares the edits of your visit, and writes a report of it.",
     ),

@@ -23,6 +23,7 @@ from dashboard.kit.links import KEEP, Links
 from dashboard.kit.live import LiveBadge
 from dashboard.kit.room import Context, Room
 from dashboard.kit.routes import Guard
+from dashboard.kit.shelf import Shelf
 from dashboard.kit.uploads import PIECES, watch
 from dashboard.kit.visit import Visit
 from dashboard.kit.visitors import GRACE, MOST_BYTES, Sessions
@@ -33,6 +34,7 @@ from dashboard.steps.keep.saving import largest_upload
 from dashboard.steps.keep.view import KeepRoom
 from dashboard.steps.locate.view import LocateRoom
 from dashboard.steps.methods.view import MethodsRoom
+from dashboard.steps.models.view import ModelsRoom
 from dashboard.steps.operate.view import OperateRoom
 from dashboard.steps.questions.view import QuestionsRoom
 from dashboard.steps.report.view import ReportRoom
@@ -60,6 +62,7 @@ def build_app(
     links_for: float = KEEP,
     limits: Limits | None = None,
     ledger: Path | None = None,
+    shelf: Shelf | None = None,
 ) -> gr.Blocks:
     """Build the dashboard for one model; what is there of the finished example is read, the rest made behind the page.
 
@@ -74,6 +77,7 @@ def build_app(
         links_for: Seconds for which a link to what a page shows is kept.
         limits: What one visitor may ask; as for a page of one's own by default, less where it is read-only.
         ledger: File of all visits' edits; in memory by default.
+        shelf: The models that visitors may choose beside it; none by default.
 
     Raises:
         LedgerError: The file cannot be opened, or is something else.
@@ -88,6 +92,7 @@ def build_app(
         line = CalibratingLine(background) if background is not None else None
         house = House(model, sessions, shown, read_only, calibration, line, ledger)
         house.context.links = Links(links_for)
+        house.context.shelf = shelf or house.context.shelf
         house.build()
         house.connect_to(app)
         api.connect(house.context)
@@ -118,6 +123,7 @@ STEPS: tuple[type[Room], ...] = (
     StressRoom,
     WhyRoom,
     MethodsRoom,
+    ModelsRoom,
     KeepRoom,
     ReportRoom,
     QuestionsRoom,
@@ -129,6 +135,7 @@ LATER: dict[str, tuple[str, ...]] = {
     "stress": ("stress",),
     "why": ("why",),
     "methods": ("methods",),
+    "models": ("models",),
     "keep": ("keep", "report"),
     "questions": ("questions",),
 }

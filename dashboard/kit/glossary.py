@@ -105,6 +105,14 @@ GLOSSARY: dict[str, dict[str, str]] = {
         "Rounded": "What merely rounding the weights to bfloat16 does to the same answers: a yardstick.",
         "What acts": "The suffix alone, the edited weights alone, both, or neither.",
     },
+    "Two models": {
+        "Model": "One of the models that whoever runs this page has listed, with its vanilla weights.",
+        "Parameters": "How many numbers a model has learnt; B are thousand millions.",
+        "Data type": "How its numbers are stored.",
+        "Largest distance": "L2 distance of the two answers at the toxic layer, in the model's own units.",
+        "Relative distance": "That distance over the length of the states there, 0 to 2: it compares between models.",
+        "Seconds": "Time of a model's own measurement and answer.",
+    },
     "Safeguards": {
         "Gate": "A small exam after an edit: what breaks a budget becomes live only if a person keeps it.",
         "Damage budget": "How much harm to harmless behaviour is allowed.",

@@ -22,10 +22,12 @@ class Pair:
     Attributes:
         heads: What stands above, vanilla first.
         panes: The answers, vanilla first.
+        names: Of the elements and their classes.
     """
 
     heads: tuple[Any, Any]
     panes: tuple[Any, Any]
+    names: tuple[str, str] = ("vanilla", "edited")
 
     @property
     def parts(self) -> list[Any]:
@@ -49,7 +51,7 @@ class Pair:
         written = both_answers(texts, empty, compared)
         update: Update = {
             pane: gr.HTML(value=html, elem_classes=classes)
-            for pane, html, classes in zip(self.panes, written, _classes(covered), strict=True)
+            for pane, html, classes in zip(self.panes, written, _classes(covered, self.names), strict=True)
         }
         for head, said in zip(self.heads, heads or (), strict=heads is not None):
             update[head] = said
@@ -57,14 +59,18 @@ class Pair:
 
     def blur(self, covered: tuple[bool, bool]) -> Update:
         """Cover the answers that are not known to be safe, and no others."""
-        classes = _classes(covered)
+        classes = _classes(covered, self.names)
         return {pane: gr.HTML(elem_classes=own) for pane, own in zip(self.panes, classes, strict=True)}
 
+    def growing(self, texts: tuple[str, str]) -> Update:
+        """Show longer answers in the same panes."""
+        return {pane: answer(f"{text} ▍") for pane, text in zip(self.panes, texts, strict=True)}
 
-def _classes(covered: tuple[bool, bool]) -> tuple[list[str], list[str]]:
+
+def _classes(covered: tuple[bool, bool], names: tuple[str, str]) -> tuple[list[str], list[str]]:
     """Return the classes of both panes; a new one each time, so that one that was revealed is covered again."""
     number = next(_NUMBERS)
-    return _class_names("vanilla", number, covered[0]), _class_names("edited", number, covered[1])
+    return _class_names(names[0], number, covered[0]), _class_names(names[1], number, covered[1])
 
 
 def _class_names(name: str, number: int, hide: bool) -> list[str]:
@@ -138,19 +144,21 @@ def build_pair(
     *,
     empty: str = "(empty answer)",
     blurred: tuple[bool, bool] = (True, True),
+    names: tuple[str, str] = ("vanilla", "edited"),
 ) -> Pair:
     """Lay both panes out side by side.
 
     Args:
         prefix: Of the elements' names, for example ``stress-``.
         blurred: Which of them are covered until they are clicked.
+        names: Of the elements and their classes.
     """
     made: list[tuple[Any, Any]] = []
-    written, classes = both_answers(texts, empty), _classes(blurred)
+    written, classes = both_answers(texts, empty), _classes(blurred, names)
     with gr.Row(equal_height=True, elem_id=f"{prefix}answers", elem_classes="answers"):
-        for name, html, head, own in zip(("vanilla", "edited"), written, heads, classes, strict=True):
+        for name, html, head, own in zip(names, written, heads, classes, strict=True):
             with gr.Column(min_width=280, elem_classes="box"):
                 above = gr.HTML(head)
                 pane = gr.HTML(html, apply_default_css=False, elem_id=f"{prefix}{name}", elem_classes=own)
                 made.append((above, pane))
-    return Pair((made[0][0], made[1][0]), (made[0][1], made[1][1]))
+    return Pair((made[0][0], made[1][0]), (made[0][1], made[1][1]), names)

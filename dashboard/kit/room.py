@@ -19,6 +19,7 @@ from dashboard.kit.parts import Reporter
 from dashboard.kit.reserving import LEFT_LINE, Reserving
 from dashboard.kit.run import CANCEL, CANCEL_OFF, QUIET, SENT, shown_to_user, stop_line
 from dashboard.kit.session import Session
+from dashboard.kit.shelf import Shelf
 from dashboard.kit.visitors import Sessions
 from editing.calibration import Calibration
 from editing.memory import memory_told
@@ -60,6 +61,7 @@ class Context(Reserving):
         self.reserving: dict[str, bool] = {}
         """What reserves a visitor's session while it runs, by its name: whether it stands in line."""
         self.links = Links()
+        self.shelf = Shelf(model)
         self._ones: dict[type, Any] = {}
         self.detector: Detector | None = None
         self.layers: Layers | None = None

@@ -15,7 +15,7 @@ from inspector.model import embedded
 from inspector.model.architecture import resolve
 from inspector.model.gguf_file import first_line, read_gguf, require_all_weights
 from inspector.model.inspected import InspectedModel
-from inspector.model.memory_need import free_memory, quantised_in, require_room
+from inspector.model.memory_need import MemoryNeed, free_memory, predict, quantised_in, require_room
 from inspector.model.patch import fingerprint
 from inspector.model.quantised import REQUIREMENTS, prepare, quantisation_of
 
@@ -199,6 +199,22 @@ def configuration(name_or_path: str | Path, revision: str | None = None) -> Any:
         return AutoConfig.from_pretrained(where, trust_remote_code=False, **options)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError) as error:
         raise ModelLoadError(_explain(where, revision, error)) from error
+
+
+def predicted(config: Any, where: str, *, device: str = "auto", dtype: str = "auto") -> MemoryNeed:
+    """Predict what :func:`load` takes on one device from a model's configuration; no weight is read.
+
+    Args:
+        config: From :func:`configuration`.
+        where: Names the model in an error.
+
+    Raises:
+        ModelLoadError: It cannot be had in that type, or there is no such device.
+    """
+    target = chosen_device(device)
+    plain = str(_dtype(dtype, target)).removeprefix("torch.")
+    stored = _quantised(where, config, dtype if dtype in QUANTISED else None, target)
+    return predict(config, stored or plain, plain)
 
 
 def _fetching(where: str, revision: str | None) -> dict[str, Any]:

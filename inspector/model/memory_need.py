@@ -179,16 +179,25 @@ def require_room(config: Any, dtype: str, rest: str, device: torch.device) -> No
     need, free = predict(config, dtype, rest), free_memory(device)
     if need.read <= free:
         return
+    raise ModelLoadError(
+        f"The model in {dtype} needs {told(need.read)} GB on {device.type}, {told(free)} free: use "
+        f"{' or '.join(remedies(config, dtype, free))}. python -m inspector.memory has the table."
+    )
+
+
+def remedies(config: Any, dtype: str, free: int) -> list[str]:
+    """Return the options of a command line with which a model that does not fit would.
+
+    Args:
+        dtype: In which it does not.
+        free: Bytes that are free.
+    """
     ways = []
     if dtype not in _QUANTISED:
         types = ("bfloat16", "nf4") if dtype == "float32" else ("nf4",)
         fits = [name for name in types if predict(config, name).read <= free]
         ways = [f"--dtype {fits[0]}"] if fits else []
-    ways.append("--device-map auto")
-    raise ModelLoadError(
-        f"The model in {dtype} needs {told(need.read)} GB on {device.type}, {told(free)} free: use "
-        f"{' or '.join(ways)}. python -m inspector.memory has the table."
-    )
+    return [*ways, "--device-map auto"]
 
 
 def told(size: int) -> str:

@@ -238,6 +238,29 @@ def test_the_page_is_served_to_this_machine_and_says_where(serve, capsys):
     }
 
 
+def test_models_that_are_named_after_the_first_are_listed_and_cost_nothing_at_the_start(monkeypatch):
+    asked: list[Any] = []
+    loaded: list[Any] = []
+
+    def build(_model, *, shelf: Any, **_options: Any):
+        asked.append((shelf.labels, shelf.loaded, shelf._options["dtype"]))
+        raise EditError("Enough.")
+
+    monkeypatch.setattr(inspector.model, "load", lambda name, **_options: loaded.append(name) or tiny_model())
+    monkeypatch.setattr("dashboard.page.build_app", build)
+    several = ["--model", "org/first", "--model", "/nowhere/second", "--model", "org/third", "--dtype", "float32"]
+    assert app.main(several) == app.main([]) == 2
+    monkeypatch.setenv("INSPECTOR_OPTIONS", "--model org/a --model org/b --dtype bfloat16")
+    assert app.main([]) == app.main(["--model", "org/c"]) == 2
+    assert loaded == ["org/first", None, "org/a", "org/c"]
+    assert asked == [
+        (["org/first", "second", "org/third"], [], "float32"),
+        (["SmolLM2-135M-Instruct"], [], "auto"),
+        (["org/a", "org/b"], [], "bfloat16"),
+        (["org/c"], [], "bfloat16"),
+    ]
+
+
 def test_gradio_s_copies_lie_where_only_this_user_reads_them_and_go_with_the_program(monkeypatch):
     monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
     handler = signal.getsignal(signal.SIGTERM)

@@ -17,6 +17,7 @@ from browser_helpers import ARTIFACTS, CHROMIUM, closed, open_anew, opened
 from dashboard_helpers import SHORT_GATE, finished_example, model_at_rest
 
 from dashboard.kit.queue import Line
+from dashboard.kit.shelf import Shelf
 from dashboard.kit.visitors import Sessions
 from dashboard.page import build_app, launch_options
 from dashboard.steps.case import run as case
@@ -54,7 +55,8 @@ def served(example_folder: Path) -> Iterator[Any]:
         patch.setattr(case, "own_answers", partial(own_answers, longest=8))
         patch.setattr("dashboard.page.Sessions", store)
         patch.setattr("dashboard.kit.reserving.Line", lambda: Line(slice=600.0))  # how turns end has tests of its own
-        app = build_app(model, example_folder=example_folder)
+        # A second model is listed, so that its view has what there is to press; nobody loads it.
+        app = build_app(model, example_folder=example_folder, shelf=Shelf(model, [model.name, "org/second"]))
         _, kept.url, _ = app.launch(prevent_thread_lock=True, quiet=True, server_port=None, **launch_options())
         yield kept
         app.close()

@@ -83,6 +83,10 @@ OPEN_ALL = """* { transition: none !important; }
 """All views, and all of the details, one below the other; and a colour on its way is no colour to judge."""
 
 
+DRAWN = {"keep": "#keep-rows", "models": "#models-compare"}
+"""What shows that a view is there, where it is no figure."""
+
+
 def open_all(page) -> None:
     """Open whatever the page can show: the folded parts of the case, each of the details, and the views."""
     view(page, "operate")
@@ -93,7 +97,7 @@ def open_all(page) -> None:
         tab.click()
     for name in VIEWS[1:]:
         view(page, name)
-        page.wait_for_selector("#keep-rows" if name == "keep" else f"#view-{name} .js-plotly-plot .main-svg")
+        page.wait_for_selector(DRAWN.get(name, f"#view-{name} .js-plotly-plot .main-svg"))
 
 
 def test_a_cover_belongs_to_its_text_hides_it_from_readers_and_from_the_keyboard(shared):

@@ -101,9 +101,11 @@ def test_a_patch_s_method_is_escaped_on_both_badges(session):
         assert "<script" not in html and MARKUP in seen(html)
 
 
-def test_the_header_names_model_layers_and_number_type():
+def test_the_header_names_model_layers_and_number_type(tmp_path):
     with model_at_rest() as model:
         text = seen(heading.header(model))
+        of_a_folder = seen(heading.header(replace(model, name=str(tmp_path))))
+    assert tmp_path.name in of_a_folder and str(tmp_path.parent) not in of_a_folder
     assert "tiny-llama" in text and "3 layers" in text and "float32" in text and "cpu" in text
 
 

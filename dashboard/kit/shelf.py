@@ -1,0 +1,299 @@
+"""The models that the operator has listed: the page's own, and others that are loaded when somebody chooses them.
+
+Visitors choose by label and never name a source. A label is a hub id or the last part of a path; what an error says of
+a path goes to the operator. At most :data:`KEPT` models stay beside the page's own; one that is lent is never let go.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dashboard.kit.notes import note, places
+from dashboard.kit.queue import Elsewhere
+from editing.memory import give_back_free_memory, memory_told
+from inspector.errors import CaseError, InspectorError, ModelLoadError, OutOfMemory
+from inspector.model import InspectedModel, embedded, load
+from inspector.model.loading import chosen_device, configuration, predicted
+from inspector.model.memory_need import bytes_of, free_memory, remedies, told
+
+KEPT = 2
+"""Models that stay loaded beside the page's own: as many as one comparison may need."""
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+PATH = re.compile(r"(?<![\w/\\.:~-])(?:~|\.{1,2}|[A-Za-z]:)?[/\\][^\s'\"(),;:]+")
+"""What looks like a path of this machine in a library's words."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One model of the operator's list.
+
+    Attributes:
+        label: What visitors read and choose.
+        source: As on the command line; ``None`` for the embedded model.
+    """
+
+    label: str
+    source: str | None
+
+
+class Loan:
+    """Models that are lent until the block ends; the shelf lets none of them go meanwhile.
+
+    Args:
+        models: In the order in which they were asked for.
+        end: Gives them back.
+    """
+
+    def __init__(self, models: Sequence[InspectedModel], end: Callable[[], None]) -> None:
+        self._models, self._end = tuple(models), end
+
+    def __enter__(self) -> tuple[InspectedModel, ...]:
+        return self._models
+
+    def __exit__(self, *_error: object) -> None:
+        self._models = ()
+        self._end()
+
+
+class Shelf:
+    """Lends listed models by their labels; one is loaded at a time.
+
+    Args:
+        own: The page's model, which is always there.
+        sources: All that are listed, the page's own first; that one alone by default.
+        options: How each of them is loaded, for :func:`inspector.model.load`.
+        kept: See :data:`KEPT`.
+    """
+
+    def __init__(
+        self,
+        own: InspectedModel,
+        sources: Sequence[str | None] = (),
+        options: Mapping[str, Any] | None = None,
+        kept: int = KEPT,
+    ) -> None:
+        self._own, self._options, self._most = own, dict(options or {}), kept
+        self._listed = {one.label: one for one in listed(sources or (own.name,))}
+        self._loaded: OrderedDict[str, InspectedModel] = OrderedDict()
+        self._lent: Counter[str] = Counter()
+        self._coming: tuple[str, Future[None]] | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def labels(self) -> list[str]:
+        """What can be chosen, the page's own model first."""
+        return list(self._listed)
+
+    @property
+    def loaded(self) -> list[str]:
+        """Which models are in memory beside the page's own, the one unused longest first."""
+        with self._lock:
+            return list(self._loaded)
+
+    def lend(
+        self, labels: Sequence[Any], cancelled: Callable[[], bool] = lambda: False, say: Callable[[str], Any] = str
+    ) -> Generator[Any, None, Loan | None]:
+        """Lend models, loading what is not there.
+
+        Yields :class:`Elsewhere` until they are: whoever stands in line behind goes first.
+
+        Places for all of them are taken at once, so that no two runs wait for each other.
+
+        Args:
+            labels: From :attr:`labels`.
+            cancelled: Whether to wait no longer: what is being loaded stays on the shelf for the next one who asks.
+            say: Turns how far it is into what is shown.
+
+        Returns:
+            ``None`` if it was cancelled.
+
+        Raises:
+            CaseError: One of them is not listed.
+            ModelLoadError: One cannot be loaded, or does not fit. Nothing else has changed.
+        """
+        asked = [self._require_listed(label) for label in labels]
+        others = {label for label in asked if label != self.labels[0]}
+        last = ""
+
+        def waiting(text: str) -> Elsewhere:
+            nonlocal last
+            fresh, last = text != last, text
+            return Elsewhere(say(text) if fresh else None)
+
+        while not self._take(others):
+            if cancelled():
+                return None
+            yield waiting("Other runs use the models that are loaded; waiting until one is free")
+        lent = False
+        try:
+            for label in sorted(others, key=asked.index):
+                began = time.monotonic()
+                while (coming := self._start(label)) is not None:
+                    while not coming[1].done():
+                        if cancelled():
+                            return None
+                        seconds = int(time.monotonic() - began)
+                        yield waiting(f"Loading {coming[0]}, {seconds} s")
+                    if coming[0] == label:
+                        coming[1].result()
+            with self._lock:
+                models = [self._own if label not in others else self._loaded[label] for label in asked]
+            lent = True
+            return Loan(models, lambda: self._give_back(others))
+        finally:
+            if not lent:
+                self._give_back(others)
+
+    def _require_listed(self, label: Any) -> str:
+        if not isinstance(label, str) or label not in self._listed:
+            note("refused", why="model")
+            raise CaseError(f"This page has no such model. Choose one of its list: {', '.join(self.labels)}.")
+        return label
+
+    def _take(self, labels: set[str]) -> bool:
+        """Take places for models unless too many others are lent or on their way."""
+        with self._lock:
+            held = {label for label, times in self._lent.items() if times} | labels
+            if self._coming is not None:
+                held.add(self._coming[0])
+            if len(held) > self._most:
+                return False
+            self._lent.update(labels)
+            return True
+
+    def _give_back(self, labels: set[str]) -> None:
+        with self._lock:
+            self._lent.subtract(labels)
+
+    def _start(self, label: str) -> tuple[str, Future[None]] | None:
+        """Return what is being loaded, this model if none is; ``None`` once it is there."""
+        with self._lock:
+            if label in self._loaded:
+                self._loaded.move_to_end(label)
+                return None
+            if self._coming is None:
+                self._coming = label, Future()
+                threading.Thread(target=self._load, args=self._coming, name="model", daemon=True).start()
+            return self._coming
+
+    def _load(self, label: str, coming: Future[None]) -> None:
+        began = time.monotonic()
+        try:
+            with memory_told():
+                model = self._read(self._listed[label])
+        except BaseException as error:  # told to everyone who waits for it
+            with self._lock:
+                self._coming = None
+            coming.set_exception(self._told(self._listed[label], error))
+            return
+        with self._lock:
+            self._loaded[label], self._coming = model, None
+            idle = [one for one in self._loaded if not self._lent[one] and one != label]
+            gone = [self._loaded.pop(one) for one in idle[: max(0, len(self._loaded) - self._most)]]
+        note("model", label=label, outcome="loaded", seconds=round(time.monotonic() - began, 1))
+        if gone:
+            gone.clear()
+            _give_back_memory()
+        coming.set_result(None)
+
+    def _read(self, one: Listed) -> InspectedModel:
+        """Load a model that fits, beside what is in use.
+
+        Raises:
+            ModelLoadError: It does not fit, or cannot be loaded.
+        """
+        source = one.source
+        if source is not None and not source.lower().endswith(".gguf") and not self._options.get("device_map"):
+            self._make_room(
+                one, source
+            )  # a .gguf file is measured where it is read, a spread model takes what there is
+        return load(source, **self._options)
+
+    def _make_room(self, one: Listed, source: str) -> None:
+        how = {name: self._options.get(name, "auto") for name in ("device", "dtype")}
+        where = str(embedded.ensure()) if source == "embedded" else source
+        config = configuration(where, self._options.get("revision"))
+        need, device = predicted(config, where, **how), chosen_device(how["device"])
+        while need.read > free_memory(device):
+            if not self._let_one_go(device, need.read - free_memory(device)):
+                free = free_memory(device)
+                ways = " or ".join(remedies(config, need.dtype, free))
+                raise ModelLoadError(
+                    f"{one.label} in {need.dtype} needs {told(need.read)} GB on {device.type}, {told(free)} are free "
+                    f"beside what is loaded. Choose another model of the list, or start the page with {ways}."
+                )
+
+    def _let_one_go(self, device: torch.device, wanted: int) -> bool:
+        """Let the model go that is unused longest, if all that nobody uses would make enough room."""
+        with self._lock:
+            idle = [label for label in self._loaded if not self._lent[label]]
+            held = sum(bytes_of(self._loaded[label].network).get(device, 0) for label in idle)
+            if not idle or held < wanted:
+                return False
+            del self._loaded[idle[0]]
+        note("model", label=idle[0], outcome="released", seconds=0.0)
+        _give_back_memory()
+        return True
+
+    def _told(self, one: Listed, error: BaseException) -> BaseException:
+        """Return an error as visitors may read it; the operator is told the whole."""
+        if not isinstance(error, InspectorError):  # a defect; who waits is told a number, and perhaps nobody does
+            why, at = type(error).__name__, places(error.__traceback__)
+            note("model", logging.ERROR, label=one.label, outcome="failed", why=why, at=at)
+            return error
+        note("model", logging.ERROR, label=one.label, outcome="failed", why=error.operator_message())
+        if isinstance(error, OutOfMemory):
+            said = f"{one.label} does not fit into the memory that is left. Choose another model of the list."
+        else:
+            said = without_paths(error.user_message(), one)
+            said = said if one.label in said else f"{one.label} was not loaded. {said}"
+        made = ModelLoadError(said, error.operator_message())
+        made.__cause__ = error
+        return made
+
+
+def _give_back_memory() -> None:
+    give_back_free_memory()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def listed(sources: Sequence[str | None]) -> list[Listed]:
+    """Return the list that visitors choose from: each source once, labels that are its own."""
+    found: dict[str, Listed] = {}
+    for source in dict.fromkeys(sources):
+        name, number = label_of(source), 2
+        label = name
+        while label in found:
+            label, number = f"{name} ({number})", number + 1
+        found[label] = Listed(label, source)
+    return list(found.values())
+
+
+def label_of(source: str | None) -> str:
+    """Return what visitors read of a source: a hub id, or the last part of a path."""
+    if source is None or source == "embedded":
+        return embedded.NAME
+    if HUB_ID.fullmatch(source) and not os.path.exists(source):
+        return source
+    return os.path.basename(os.path.abspath(os.path.expanduser(source))) or "a model"
+
+
+def without_paths(text: str, one: Listed) -> str:
+    """Return a text of an error with the model's label where its source stands, and no other path of this machine."""
+    if one.source is not None and one.source != one.label:
+        given = os.path.expanduser(one.source)
+        for path in sorted({one.source, given, os.path.abspath(given), os.path.realpath(given)}, key=len, reverse=True):
+            text = re.sub(rf"(?<![\w./\\-]){re.escape(path)}(?![\w/\\-])", lambda _: one.label, text)
+    return PATH.sub("(a path)", text)
