@@ -348,7 +348,9 @@ class Visitor:
             name = self.page.name(component)
             changed = isinstance(value, dict) and "__type__" in value
             if changed or isinstance(value, gr.blocks.Block):
-                changes = value if changed else value.constructor_args
+                changes = dict(value) if changed else value.constructor_args
+                if changed:
+                    value.clear()  # Gradio takes things out of an update, so that the same one cannot be given twice
                 if name in CONTROLS and "interactive" in changes:
                     self.on[name] = changes["interactive"]
                 kinds = {"visible": self.shown, "info": self.info, "elem_classes": self.classes, "active": self.active}

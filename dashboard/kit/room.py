@@ -97,19 +97,23 @@ class Context(Reserving):
         Args:
             idle: What it is afterwards; on, if nothing is given.
         """
-        off, on = gr.update(interactive=False), gr.update(interactive=True)
-        self.bus.hear(News.BEGAN, lambda *_: {component: off}, outputs=[component])
+        # An update is made anew each time: Gradio takes things out of what it is given.
+        self.bus.hear(News.BEGAN, lambda *_: {component: gr.update(interactive=False)}, outputs=[component])
 
         def ended(session: Session, _values: Values) -> Update:
-            return {component: idle(session) if idle else on}
+            return {component: idle(session) if idle else gr.update(interactive=True)}
 
         self.bus.hear(News.ENDED, ended, outputs=[component])
 
     def cancels(self, button: Any) -> None:
         """Let a button end the visitor's running work."""
-        began, ended = gr.update(value=CANCEL, interactive=True), gr.update(value=CANCEL_OFF, interactive=False)
-        self.bus.hear(News.BEGAN, lambda *_: {button: began}, outputs=[button])
-        self.bus.hear(News.ENDED, lambda *_: {button: ended}, outputs=[button])
+
+        def says(text: str, on: bool) -> None:
+            news = News.BEGAN if on else News.ENDED
+            self.bus.hear(news, lambda *_: {button: gr.update(value=text, interactive=on)}, outputs=[button])
+
+        says(CANCEL, True)
+        says(CANCEL_OFF, False)
 
         def on_cancel(request: gr.Request) -> None:
             session = self.visit(request)
