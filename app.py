@@ -318,9 +318,11 @@ def load_page(
         model = load(listed[0], **how)
         opening.say("Building the page", 0.6)
         with no_interrupt_missed():
-            from dashboard.kit.shelf import Shelf
+            from dashboard.kit.shelf import Shelf, label_of
             from dashboard.page import build_app, launch_options
 
+        if chosen.asks_login or public.others_come_in(chosen):
+            model.name = label_of(listed[0])  # a folder's path is the operator's: it stands in records and reports
         limits = public.limits_of(chosen, chosen.asks_login)
         app = build_app(
             model,

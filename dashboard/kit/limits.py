@@ -176,25 +176,27 @@ class Runs:
         """
         if self._most is None:
             return
-        asked = [(f"visitor {visitor}", self._most)]
+        asked = [(f"visitor {visitor}", self._most, "you have had them")]
         if address is not None:
-            asked.append((f"address {address}", SHARED_BY * self._most))
+            asked.append(
+                (f"address {address}", SHARED_BY * self._most, "your address has had those of all who share it")
+            )
         with self._lock:
-            now, counted = self._now(), []
-            for key, most in asked:
-                times = self._known.setdefault(key, deque())
-                self._known.move_to_end(key)
+            now, counted = self._now(), {}
+            for key, most, said in asked:
+                times = counted[key] = self._known.get(key, deque())  # kept below, so that a refusal keeps nothing
                 while times and now - times[0] >= HOUR:
                     times.popleft()
                 if len(times) >= most:
                     note("refused", why="runs")
                     wait = max(1, round((HOUR - (now - times[0])) / 60))
                     raise CaseError(
-                        f"{self._most} runs an hour are allowed here, and you have had them. The next one is possible "
-                        f"in {wait} min."
+                        f"{self._most} runs an hour are allowed here, and {said}. The next one is possible in "
+                        f"{wait} min."
                     )
-                counted.append(times)
-            for times in counted:
+            for key, times in counted.items():
                 times.append(now)
+                self._known[key] = times
+                self._known.move_to_end(key)
             while len(self._known) > KNOWN:
                 self._known.popitem(last=False)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,22 @@ def test_how_long_and_how_much_is_kept_of_visitors_reaches_the_page(monkeypatch)
     chosen = ["--keep-for", "30", "--session-memory", "1.5", "--links-for", "2", "--ledger", "edits.sqlite"]
     assert app.main([]) == app.main(chosen) == 2
     assert asked == [(7200, 4e9, 604800, None), (1800, 1.5e9, 7200, Path("edits.sqlite"))]
+
+
+def test_a_folder_s_path_is_told_on_a_page_of_one_s_own_only(monkeypatch, tmp_path):
+    names: list[str] = []
+
+    def build(model, **_options):
+        names.append(model.name)
+        raise EditError("Enough.")
+
+    monkeypatch.setattr(inspector.model, "load", lambda name, **_options: replace(tiny_model(), name=name))
+    monkeypatch.setattr("dashboard.page.build_app", build)
+    folder = tmp_path / "my-model"
+    folder.mkdir()
+    others = ["--host", "0.0.0.0", "--public"]
+    assert app.main(["--model", str(folder)]) == app.main(["--model", str(folder), *others]) == 2
+    assert names == [str(folder), "my-model"]
 
 
 def test_a_space_names_the_address_in_its_environment(monkeypatch):

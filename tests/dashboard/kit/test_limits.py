@@ -39,6 +39,11 @@ def test_many_keys_of_one_address_have_no_more_than_a_few_visitors_have():
             runs.begin(f"key {number}", "1.2.3.4")
             had += 1
     assert had == 3 * SHARED_BY
+    kept = len(runs._known)
+    for number in range(100):
+        with pytest.raises(CaseError, match="your address has had those of all who share it"):
+            runs.begin(f"another key {number}", "1.2.3.4")
+    assert len(runs._known) == kept, "a refusal keeps nothing"
     runs.begin("key 5", "5.6.7.8")
 
 
