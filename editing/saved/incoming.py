@@ -23,6 +23,9 @@ WANTED = "Give the .zip that this page has written, or a .safetensors file, with
 HARMLESS, TOKENS = 4, 12
 """Harmless prompts on which the vital signs of an edit that came in are measured, and tokens of each answer."""
 _PIECE = 2**20
+_BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Compressions of which :mod:`zipfile` unpacks no more at once than it is asked for; of bzip2 and LZMA it unpacks all
+that a piece of the file holds."""
 
 
 def most_upload(model: InspectedModel) -> int:
@@ -126,6 +129,8 @@ def _unzip(file: Path, model: InspectedModel, folder: Path, found: dict[str, tup
             for entry in entries:
                 if entry.is_dir() or PurePosixPath(entry.filename).name != entry.filename or "\\" in entry.filename:
                     raise PatchError(f"{file.name} holds a path, '{entry.filename}', and not just files. {WANTED}")
+                if entry.compress_type not in _BOUNDED:
+                    raise PatchError(f"{file.name} is compressed in another way than by Deflate. {WANTED}")
                 with archive.open(entry) as source:
                     _put(entry.filename, entry.file_size, source, model, folder, found)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:

@@ -91,3 +91,15 @@ def test_a_zip_that_unpacks_to_far_more_than_it_is_is_refused_at_once_and_takes_
     assert refused.value.user_message().endswith(".") and str(tmp_path) not in refused.value.user_message()
     assert sum(file.stat().st_size for file in folder.iterdir()) <= most
     assert time.process_time() - began < 5 and psutil.Process().memory_info().rss - before < 200e6
+
+
+@pytest.mark.parametrize("way", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA], ids=["bzip2", "LZMA"])
+def test_a_zip_whose_compression_is_unpacked_without_a_bound_is_refused_before_anything_of_it_is(tmp_path, way):
+    path, folder = tmp_path / "edit.zip", tmp_path / "private"
+    folder.mkdir()
+    with zipfile.ZipFile(path, "w", way) as archive:
+        archive.writestr("edit.json", bytes(2**24))
+    assert path.stat().st_size < 2**24 / 1000
+    with pytest.raises(InspectorError, match="compressed in another way than by Deflate"):
+        unpack([path], tiny_model(), folder)
+    assert not list(folder.iterdir())
