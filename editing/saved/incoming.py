@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
@@ -133,8 +134,8 @@ def _unzip(file: Path, model: InspectedModel, folder: Path, found: dict[str, tup
                     raise PatchError(f"{file.name} is compressed in another way than by Deflate. {WANTED}")
                 with archive.open(entry) as source:
                     _put(entry.filename, entry.file_size, source, model, folder, found)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
-        said = f"{file.name} cannot be unpacked: it was cut or is no zip. Copy it anew."
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
+        said = f"{file.name} cannot be unpacked: it was cut or damaged, or is no zip. Copy it anew."
         raise PatchError(said, str(error)) from error
 
 

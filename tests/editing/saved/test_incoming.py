@@ -149,6 +149,7 @@ def damaged(path: Path, change) -> Path:
 BAD = {
     "another base": (lambda s, p: p, "another base model"),
     "a cut zip": (lambda s, p: cut(zipped(p.with_suffix(".zip"), {p.name: p.read_bytes()})), "cannot be unpacked"),
+    "a damaged zip": (lambda s, p: damaged_zip(p), "cannot be unpacked"),
     "a cut patch": (lambda s, p: cut(p), "cannot be read"),
     "a cut patch with its record": (lambda s, p: [s, cut(p)], "cut or changed"),
     "a wrong hash": (lambda s, p: [s, flipped(p)], "SHA-256"),
@@ -171,6 +172,17 @@ BAD = {
 def cut(path: Path) -> Path:
     path.write_bytes(path.read_bytes()[:-8])
     return path
+
+
+def damaged_zip(path: Path) -> Path:
+    """Return a compressed zip of a file in which the first byte of what is compressed names no kind of block."""
+    target = path.with_suffix(".zip")
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(path, path.name)
+    whole = bytearray(target.read_bytes())
+    whole[30 + len(path.name)] |= 0b110
+    target.write_bytes(whole)
+    return target
 
 
 def flipped(path: Path) -> Path:
