@@ -98,7 +98,7 @@ def load_edit(path: Path, model: InspectedModel) -> tuple[Row, EditRecord]:
     check_patch(model, row.patch)
     if row.detector is not None:
         check_detector(model, row.detector)
-    check_record(model, record)
+    check_record(model, record, row.patch)
     return Row(row.patch, record.strength, detector=row.detector), record
 
 
@@ -124,7 +124,7 @@ def record_alone(path: Path) -> EditRecord | None:
 
 
 def check_patch(model: InspectedModel, patch: Patch) -> None:
-    """Check that a patch can act on a model: base, names of the matrices, their shapes.
+    """Check that a patch can act on a model: base, matrices of the layers that it names, their shapes.
 
     That its values are finite numbers is checked where a delta is made.
 
@@ -136,11 +136,14 @@ def check_patch(model: InspectedModel, patch: Patch) -> None:
             f"Patch {patch.identifier} was made for another base model ({patch.fingerprint}, this is "
             f"{model.fingerprint}). Load that model or edit anew."
         )
-    modules = dict(model.network.named_modules())
     for delta in patch.deltas:
-        if delta.module not in modules:
-            raise PatchError(f"This model has no part '{delta.module}' that the patch changes. Choose another file.")
-        shape = canonical_shape(modules[delta.module])
+        there = model.architecture.projections(delta.block) if 0 <= delta.block < model.blocks else {}
+        if delta.module not in there:
+            raise PatchError(
+                f"This model has no part '{delta.module}' in layer {delta.block}, which the patch changes. Choose "
+                "another file."
+            )
+        shape = canonical_shape(there[delta.module])
         if shape != delta.shape:
             raise PatchError(
                 f"The patch changes {delta.module} by a matrix of {delta.shape[0]} x {delta.shape[1]}, and the model's "

@@ -235,10 +235,16 @@ def test_an_edit_that_lowers_safety_is_refused_and_so_are_exchanged_answers(llam
         ({"updates": 0}, "names a method"),
         ({"block": 99}, "names a method, a layer"),
         ({"stop_reason": "tired"}, "names a method, a layer"),
+        ({"block": 0}, "another layer, method or edit"),
+        ({"method": "ft-l"}, "another layer, method or edit"),
+        ({"method": "sft"}, "another layer, method or edit"),
+        ({"identifier": "00000000"}, "another layer, method or edit"),
+        ({"fingerprint": "0" * 16}, "another layer, method or edit"),
+        ({"stacked": True}, "another layer, method or edit"),
         ({"settings": {"strange": 1}}, "not those of this version"),
     ],
 )
-def test_a_record_that_no_method_here_can_have_written_is_refused(
+def test_a_record_that_no_method_here_can_have_written_of_the_patch_is_refused(
     llama, edited, record, folder, tmp_path, changes, match
 ):
     other = replace(record, **changes)
