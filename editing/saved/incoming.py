@@ -133,7 +133,7 @@ def _unzip(file: Path, model: InspectedModel, folder: Path, found: dict[str, tup
             entries = archive.infolist()
             _check_count(file, len(entries))
             for entry in entries:
-                if entry.is_dir() or PurePosixPath(entry.filename).name != entry.filename or "\\" in entry.filename:
+                if PurePosixPath(entry.filename).name != entry.filename or "\\" in entry.filename:
                     raise PatchError(f"{file.name} holds a path, '{entry.filename}', and not just files. {WANTED}")
                 if entry.compress_type not in _BOUNDED:
                     raise PatchError(f"{file.name} is compressed in another way than by Deflate. {WANTED}")

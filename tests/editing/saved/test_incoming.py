@@ -160,6 +160,8 @@ BAD = {
     "a path of another system": (lambda s, p: zipped(p.with_suffix(".zip"), {"..\\a.json": b"{}"}), "holds a path"),
     "a path in the record": (lambda s, p: [told(s, name="../a.safetensors"), p], "outside its own folder"),
     "many files": (lambda s, p: zipped(p.with_suffix(".zip"), {f"{n}.json": b"" for n in range(3)}), "holds 3 files"),
+    "a file without a name": (lambda s, p: nameless(p), "'' is neither a patch nor"),
+    "a folder": (lambda s, p: zipped(p.with_suffix(".zip"), {"a.json/": b""}), "holds a path"),
     "a program": (lambda s, p: zipped(p.with_suffix(".zip"), {"run.py": b"print()"}), "neither a patch nor"),
     "a pickle": (lambda s, p: p.rename(p.with_suffix(".bin")), "neither a patch nor"),
     "two patches": (lambda s, p: [p, p], "two of a kind"),
@@ -182,6 +184,13 @@ def damaged_zip(path: Path) -> Path:
     whole = bytearray(target.read_bytes())
     whole[30 + len(path.name)] |= 0b110
     target.write_bytes(whole)
+    return target
+
+
+def nameless(path: Path) -> Path:
+    """Return a zip of one file whose name begins with a zero, at which names are cut off."""
+    target = zipped(path.with_suffix(".zip"), {"a.json": b"{}"})
+    target.write_bytes(target.read_bytes().replace(b"a.json", b"\0.json"))
     return target
 
 
