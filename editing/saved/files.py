@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from editing.saved.record import EditRecord, check_record, digest_of
+from editing.saved.sketch import sketch_of
 from inspector.errors import PatchError
 from inspector.model import Detector, InspectedModel, Patch, Row
 from inspector.model.architecture import canonical_shape, is_projection
@@ -99,6 +100,8 @@ def load_edit(path: Path, model: InspectedModel) -> tuple[Row, EditRecord]:
     if row.detector is not None:
         check_detector(model, row.detector)
     check_record(model, record, row.patch)
+    if record.sketch is not None and not record.sketch.same_patch(sketch_of(row.patch)):
+        raise PatchError(f"The sketch in {path.name} is of another patch than it holds. Choose another file.")
     return Row(row.patch, record.strength, detector=row.detector), record
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from editing.gate import RECORD, Acceptance
 from editing.methods.registry import METHODS, method_named
 from editing.progress import STOP_TEXT, EditResult
-from editing.saved.sketch import Sketch, add_delta, sketch_of
+from editing.saved.sketch import ReadSketch, add_delta, sketch_of
 from editing.stacking import STACK
 from editing.versions import versions
 from inspector.errors import EditError, PatchError
@@ -69,7 +69,7 @@ class EditRecord:
     stacked: bool = False
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
     gate: dict[str, Any] | None = None
-    sketch: Sketch | None = None
+    sketch: ReadSketch | None = None
 
     @property
     def may_leave(self) -> bool:
