@@ -33,6 +33,7 @@ class Method:
         settings: Class of its settings.
         run: ``run(model, case, block, settings, companions=, cancel=)``, a generator of steps.
         learns_from_companions: It trains on further cases where some are given.
+        one_layer: It changes matrices of the layer that is named, and of no other.
     """
 
     key: str
@@ -42,6 +43,7 @@ class Method:
     settings: type
     run: Callable[..., EditEvents]
     learns_from_companions: bool = False
+    one_layer: bool = True
 
 
 def _dinm(model: Any, case: Any, block: int, settings: DinmSettings, *, companions: Any = (), **options: Any):
@@ -98,6 +100,7 @@ METHODS: dict[str, Method] = {
             SftSettings,
             sft,
             True,
+            one_layer=False,
         ),
         Method(
             "dpo",
@@ -108,6 +111,7 @@ METHODS: dict[str, Method] = {
             DpoSettings,
             dpo,
             True,
+            one_layer=False,
         ),
         Method(
             "mend",
@@ -117,6 +121,7 @@ METHODS: dict[str, Method] = {
             "Mitchell et al. 2022, arXiv 2110.11309",
             MendSettings,
             mend,
+            one_layer=False,
         ),
         Method(
             "ext-sub",
@@ -127,6 +132,7 @@ METHODS: dict[str, Method] = {
             ExtSubSettings,
             ext_sub,
             True,
+            one_layer=False,
         ),
         Method(
             "self-reminder",

@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from editing.saved.record import EditRecord, check_record, digest_of
+from editing.saved.sketch import sketch_of
 from inspector.errors import PatchError
 from inspector.model import Detector, InspectedModel, Patch, Row
 from inspector.model.architecture import canonical_shape, is_projection
@@ -98,7 +99,9 @@ def load_edit(path: Path, model: InspectedModel) -> tuple[Row, EditRecord]:
     check_patch(model, row.patch)
     if row.detector is not None:
         check_detector(model, row.detector)
-    check_record(model, record)
+    check_record(model, record, row.patch)
+    if record.sketch is not None and not record.sketch.same_patch(sketch_of(row.patch)):
+        raise PatchError(f"The sketch in {path.name} is of another patch than it holds. Choose another file.")
     return Row(row.patch, record.strength, detector=row.detector), record
 
 
@@ -124,7 +127,7 @@ def record_alone(path: Path) -> EditRecord | None:
 
 
 def check_patch(model: InspectedModel, patch: Patch) -> None:
-    """Check that a patch can act on a model: base, names of the matrices, their shapes.
+    """Check that a patch can act on a model: base, matrices of the layers that it names, their shapes.
 
     That its values are finite numbers is checked where a delta is made.
 
@@ -136,11 +139,14 @@ def check_patch(model: InspectedModel, patch: Patch) -> None:
             f"Patch {patch.identifier} was made for another base model ({patch.fingerprint}, this is "
             f"{model.fingerprint}). Load that model or edit anew."
         )
-    modules = dict(model.network.named_modules())
     for delta in patch.deltas:
-        if delta.module not in modules:
-            raise PatchError(f"This model has no part '{delta.module}' that the patch changes. Choose another file.")
-        shape = canonical_shape(modules[delta.module])
+        there = model.architecture.projections(delta.block) if 0 <= delta.block < model.blocks else {}
+        if delta.module not in there:
+            raise PatchError(
+                f"This model has no part '{delta.module}' in layer {delta.block}, which the patch changes. Choose "
+                "another file."
+            )
+        shape = canonical_shape(there[delta.module])
         if shape != delta.shape:
             raise PatchError(
                 f"The patch changes {delta.module} by a matrix of {delta.shape[0]} x {delta.shape[1]}, and the model's "

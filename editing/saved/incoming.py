@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
@@ -23,6 +25,13 @@ WANTED = "Give the .zip that this page has written, or a .safetensors file, with
 HARMLESS, TOKENS = 4, 12
 """Harmless prompts on which the vital signs of an edit that came in are measured, and tokens of each answer."""
 _PIECE = 2**20
+_BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Compressions of which :mod:`zipfile` unpacks no more at once than it is asked for; of bzip2 and LZMA it unpacks all
+that a piece of the file holds."""
+_LONGEST_LIST = 2**12
+"""Bytes of a zip's list of two files, with their names; zip programs write some hundred."""
+_END, _LOCATOR, _END64 = (struct.Struct(f"<4s{rest}") for rest in ("4H2LH", "LQL", "Q2H2L4Q"))
+"""What stands at a zip's end: its record and, before that in a zip64, that record's place and the record."""
 
 
 def most_upload(model: InspectedModel) -> int:
@@ -119,18 +128,52 @@ def refuse_harmful(model: InspectedModel, row: Row, record: EditRecord) -> tuple
 
 def _unzip(file: Path, model: InspectedModel, folder: Path, found: dict[str, tuple[str, Path]]) -> None:
     try:
+        _check_list(file)
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
-            if len(entries) > 2:
-                raise PatchError(f"{file.name} holds {len(entries)} files, and an edit is two. {WANTED}")
+            _check_count(file, len(entries))
             for entry in entries:
-                if entry.is_dir() or PurePosixPath(entry.filename).name != entry.filename or "\\" in entry.filename:
+                if PurePosixPath(entry.filename).name != entry.filename or "\\" in entry.filename:
                     raise PatchError(f"{file.name} holds a path, '{entry.filename}', and not just files. {WANTED}")
+                if entry.compress_type not in _BOUNDED:
+                    raise PatchError(f"{file.name} is compressed in another way than by Deflate. {WANTED}")
                 with archive.open(entry) as source:
                     _put(entry.filename, entry.file_size, source, model, folder, found)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
-        said = f"{file.name} cannot be unpacked: it was cut or is no zip. Copy it anew."
-        raise PatchError(said, str(error)) from error
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
+        said = "cannot be unpacked: it was cut or damaged, has a comment, or is no zip. Copy or zip it anew."
+        raise PatchError(f"{file.name} {said}", str(error)) from error
+
+
+def _check_list(file: Path) -> None:
+    """Refuse a zip that lists more than two files before :mod:`zipfile` makes objects of the list; its end is read.
+
+    So that :mod:`zipfile` goes by the same record, it has to be the last bytes, and a zip64's to stand right before.
+
+    Raises:
+        PatchError: It tells of more files, or of a longer list than two files need.
+        BadZipFile: It is not there.
+    """
+    most = _END64.size + _LOCATOR.size + _END.size
+    with file.open("rb") as source:
+        start = max(0, source.seek(0, 2) - most)
+        source.seek(start)
+        tail = source.read()
+    end, locator = tail[-_END.size :], tail[-_END.size - _LOCATOR.size : -_END.size]
+    if len(end) < _END.size or not end.startswith(b"PK\5\6") or not end.endswith(b"\0\0"):
+        raise zipfile.BadZipFile("no record at the end, or a comment behind it")
+    *_, count, length, _, _ = _END.unpack(end)
+    if locator.startswith(b"PK\6\7") and len(locator) == _LOCATOR.size:
+        if len(tail) < most or not tail.startswith(b"PK\6\6") or _LOCATOR.unpack(locator)[2] != start:
+            raise zipfile.BadZipFile("the zip64 record is not where it should be")
+        *_, count, length, _ = _END64.unpack(tail[: _END64.size])
+    _check_count(file, count)
+    if length > _LONGEST_LIST:
+        raise PatchError(f"{file.name} has a longer list of files than two files need. {WANTED}")
+
+
+def _check_count(file: Path, count: int) -> None:
+    if count > 2:
+        raise PatchError(f"{file.name} holds {count} files, and an edit is two. {WANTED}")
 
 
 def _put(

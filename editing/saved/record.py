@@ -11,7 +11,7 @@ from typing import Any
 from editing.gate import RECORD, Acceptance
 from editing.methods.registry import METHODS, method_named
 from editing.progress import STOP_TEXT, EditResult
-from editing.saved.sketch import Sketch, add_delta, sketch_of
+from editing.saved.sketch import ReadSketch, add_delta, sketch_of
 from editing.stacking import STACK
 from editing.versions import versions
 from inspector.errors import EditError, PatchError
@@ -69,7 +69,7 @@ class EditRecord:
     stacked: bool = False
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
     gate: dict[str, Any] | None = None
-    sketch: Sketch | None = None
+    sketch: ReadSketch | None = None
 
     @property
     def may_leave(self) -> bool:
@@ -133,15 +133,23 @@ def record_of(
     )
 
 
-def check_record(model: InspectedModel, record: EditRecord) -> None:
-    """Check that a record tells of an edit that a method of this program can have made on a model.
+def check_record(model: InspectedModel, record: EditRecord, patch: Patch) -> None:
+    """Check that a record tells of an edit that a method of this program can have made on a model, and of this patch.
+
+    A method that changes one layer can have changed no other, but where its edit stands on top of another one.
 
     Raises:
-        PatchError: Its method, its layer, its updates or its end are none that there can be.
+        PatchError: Its method, its layer, its updates or its end are none that there can be, or not those of the patch.
     """
     known = record.method in METHODS and record.stop_reason in STOP_TEXT
     if not known or not 0 <= record.block < model.blocks or record.updates < 1:
         raise PatchError("The record names a method, a layer or an end of the edit that there is not. Choose another.")
+    method, stacked = METHODS[record.method], STACK in patch.settings
+    same = (record.identifier, record.fingerprint, record.stacked) == (patch.identifier, patch.fingerprint, stacked)
+    named = patch.method.rpartition(" + ")[2] if stacked else patch.method
+    there = not method.one_layer or (record.block in patch.blocks if stacked else patch.blocks == (record.block,))
+    if not same or named != method.title or not there:
+        raise PatchError("The record tells of another layer, method or edit than its patch. Choose another file.")
 
 
 def settings_in(record: EditRecord) -> Any:

@@ -12,12 +12,13 @@ rank; in exchange the estimate is wider: as ``E[y_k^4] <= 9 |D|^4``, the standar
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from inspector.model import Delta, Patch
@@ -25,6 +26,13 @@ from inspector.model import Delta, Patch
 PROJECTIONS = 64
 STANDARD_ERROR = 0.5 * (8 / PROJECTIONS) ** 0.5
 """Most that a norm estimated from the numbers is off, one standard deviation, as a share of it: 0.18."""
+MOST_NORM = 1e12
+"""Largest norm of a matrix that is believed where a sketch is read: no edit comes near, and its powers stay finite."""
+SHARES = 1 - 4 * STANDARD_ERROR, 1 + 12 * STANDARD_ERROR
+"""Least and most that a norm estimated from the numbers can be of the one that is told beside them; products of signs
+stray further up than down."""
+_ROUNDING = 1e-6
+"""What sums made in another order can change of a norm or a number, as a share of the patch's norm."""
 _Number = Annotated[float, Field(allow_inf_nan=False)]
 _PIECE = 2**22
 """Weights of a dense matrix that are read in float64 at a time."""
@@ -44,7 +52,7 @@ class Matrix:
     module: str
     shape: tuple[int, int]
     sha256: str
-    norm: _Number
+    norm: Annotated[float, Field(ge=0, le=MOST_NORM, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -67,15 +75,40 @@ class Sketch:
     def relative_difference(self, other: Sketch) -> float:
         """Estimate the Frobenius norm of the difference to another patch over this one's norm.
 
-        Its standard error is at most :data:`STANDARD_ERROR` of it.
+        Its standard error is at most :data:`STANDARD_ERROR` of it. It is never below what the matrices' norms alone
+        are apart.
         """
         apart = np.subtract(self.projections, other.projections)
-        return float(np.sqrt(np.mean(apart**2))) / max(self.norm, 1e-30)
+        mine, theirs = ({one.module: one.norm for one in sketch.matrices} for sketch in (self, other))
+        least = math.hypot(*(mine.get(name, 0.0) - theirs.get(name, 0.0) for name in dict.fromkeys([*mine, *theirs])))
+        return max(float(np.sqrt(np.mean(apart**2))), least) / max(self.norm, 1e-30)
+
+    def same_patch(self, other: Sketch) -> bool:
+        """Whether both are of one patch: its matrices the same to the bit, and what was summed up to rounding."""
+        mine, theirs = ([replace(one, norm=0.0) for one in sketch.matrices] for sketch in (self, other))
+        one, two = ([*(part.norm for part in sketch.matrices), *sketch.projections] for sketch in (self, other))
+        return mine == theirs and np.allclose(one, two, rtol=0, atol=_ROUNDING * other.norm)
 
     def changed(self, other: Sketch) -> tuple[str, ...]:
         """Name the matrices that are not the same to the bit in both, those that one of them lacks among them."""
         mine, theirs = ({one.module: one.sha256 for one in sketch.matrices} for sketch in (self, other))
         return tuple(name for name in dict.fromkeys([*mine, *theirs]) if mine.get(name) != theirs.get(name))
+
+
+def believed(sketch: Sketch) -> Sketch:
+    """Return a sketch that was read if its numbers can be those of a patch of its norm.
+
+    Raises:
+        ValueError: They cannot.
+    """
+    estimate, (least, most) = math.hypot(*sketch.projections) / PROJECTIONS**0.5, SHARES
+    if not least * sketch.norm <= estimate <= most * sketch.norm:
+        raise ValueError(f"the numbers are of a norm of about {estimate:.3g}, and it says {sketch.norm:.3g}")
+    return sketch
+
+
+ReadSketch = Annotated[Sketch, AfterValidator(believed)]
+"""A sketch that is held against itself where it is read (:func:`inspector.validated.read_record`)."""
 
 
 def sketch_of(patch: Patch) -> Sketch:

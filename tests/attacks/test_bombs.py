@@ -91,3 +91,62 @@ def test_a_zip_that_unpacks_to_far_more_than_it_is_is_refused_at_once_and_takes_
     assert refused.value.user_message().endswith(".") and str(tmp_path) not in refused.value.user_message()
     assert sum(file.stat().st_size for file in folder.iterdir()) <= most
     assert time.process_time() - began < 5 and psutil.Process().memory_info().rss - before < 200e6
+
+
+@pytest.mark.parametrize("way", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA], ids=["bzip2", "LZMA"])
+def test_a_zip_whose_compression_is_unpacked_without_a_bound_is_refused_before_anything_of_it_is(tmp_path, way):
+    path, folder = tmp_path / "edit.zip", tmp_path / "private"
+    folder.mkdir()
+    with zipfile.ZipFile(path, "w", way) as archive:
+        archive.writestr("edit.json", bytes(2**23))
+    assert path.stat().st_size < 2**23 / 1000
+    with pytest.raises(InspectorError, match="compressed in another way than by Deflate"):
+        unpack([path], tiny_model(), folder)
+    assert not list(folder.iterdir())
+
+
+def listing(told: int, zip64: bool = False, place: int | None = None, comment: bytes = b"") -> bytes:
+    """Return a zip's list of 200,000 files without a name, and at its end the record that tells of some number."""
+    entries = (b"PK\x01\x02" + bytes(42)) * 200_000
+    size, first = len(entries), b""
+    if zip64:
+        first = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, told, told, size, 0)
+        first += struct.pack("<4sLQL", b"PK\x06\x07", 0, size if place is None else place, 1)
+        told, size = 2, 92
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, told, told, size, 0, len(comment))
+    return entries + first + end + comment
+
+
+FAR_TOO_MANY: dict[str, tuple[dict[str, Any], str]] = {
+    "says their number": ({"told": 60_000}, "holds 60000 files"),
+    "says it in a zip64's record alone": ({"told": 200_000, "zip64": True}, "holds 200000 files"),
+    "lies of their number": ({"told": 2}, "longer list of files than two files need"),
+    "lies of it in both records": ({"told": 2, "zip64": True}, "longer list of files than two files need"),
+    "has a zip64's record elsewhere": ({"told": 2, "zip64": True, "place": 0}, "cannot be unpacked"),
+    "has another record in a comment": ({"told": 60_000, "comment": b"PK\x05\x06" + bytes(19)}, "cannot be unpacked"),
+}
+
+
+@pytest.mark.parametrize("name", FAR_TOO_MANY)
+def test_a_zip_of_very_many_files_is_refused_before_its_list_is_read(tmp_path, monkeypatch, name):
+    made, match = FAR_TOO_MANY[name]
+    path = tmp_path / "edit.zip"
+    path.write_bytes(listing(**made))
+
+    def opened(*_: Any) -> None:
+        raise AssertionError("an object was made of every file")
+
+    monkeypatch.setattr(zipfile, "ZipFile", opened)
+    with pytest.raises(InspectorError, match=match):
+        unpack([path], tiny_model(), tmp_path)
+
+
+def test_a_zip64_of_two_files_is_unpacked(tmp_path, monkeypatch):
+    path, folder = tmp_path / "edit.zip", tmp_path / "private"
+    folder.mkdir()
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("edit.json", b"{}")
+        archive.writestr("edit.safetensors", b"weights")
+    assert b"PK\x06\x06" in path.read_bytes()
+    assert unpack([path], tiny_model(), folder).read_bytes() == b"{}"

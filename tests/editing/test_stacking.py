@@ -14,6 +14,7 @@ from editing import EditResult, dinm, preset, run
 from editing.gate import small_exam
 from editing.methods.self_reminder import SelfReminderSettings, self_reminder
 from editing.methods.sft import SftSettings, sft
+from editing.saved.record import check_record, record_of
 from editing.stacking import carrying, edit_on_top, edits_in, examine_stack, scaled, stacked
 from inspector.errors import EditError, PatchError
 from inspector.likelihood import likelihoods
@@ -118,8 +119,15 @@ def test_low_rank_deltas_stay_low_rank_while_that_is_smaller(llama):
 
 def test_a_stack_names_its_edits_and_can_be_kept_and_stacked_on(llama, case, tmp_path):
     first = run(dinm(llama, case, BLOCK, SETTINGS)).patch
-    second = run(on_top(llama, Row(first), other(case))).patch
-    third = run(edit_on_top(llama, Row(second), lambda carried: sft(carried, case, BLOCK, small(SftSettings)))).patch
+    on_it = run(on_top(llama, Row(first), other(case)))
+    second = on_it.patch
+    above = run(edit_on_top(llama, Row(second), lambda carried: sft(carried, case, BLOCK, small(SftSettings))))
+    third = above.patch
+    for method, result in (("dinm", on_it), ("sft", above)):
+        record = record_of(llama, case, result, result.row(), method=method)
+        check_record(llama, record, result.patch)
+        with pytest.raises(PatchError, match="another layer, method or edit"):
+            check_record(llama, replace(record, stacked=False), result.patch)
     assert [edits_in(patch) for patch in (None, first, second, third)] == [0, 1, 2, 3]
     assert third.method == "DINM + DINM + SFT"
     identifiers = [part["identifier"] for part in third.settings["stack"]]

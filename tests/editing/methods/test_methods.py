@@ -12,6 +12,8 @@ from training_helpers import IDS, SMALL
 
 from editing import Preparation, Step, run
 from editing.methods.registry import METHODS, method_named, method_settings
+from editing.saved.files import check_patch
+from editing.saved.record import check_record, record_of
 from editing.values import setting_names, setting_value
 from inspector.errors import EditError, InspectorError
 from inspector.model import PromptFormat, Row
@@ -146,6 +148,9 @@ def test_all_methods_start_from_the_same_vital_signs_and_end_with_a_patch_or_a_r
             assert result.row().label().startswith(method.title)
             if result.patch is not None:
                 assert (result.patch.method, result.patch.settings["block"]) == (method.title, BLOCK)
+                check_patch(model, result.patch)
+                check_record(model, record_of(model, case, result, result.row(), method=key), result.patch)
+                assert method.one_layer == (result.patch.blocks == (BLOCK,))
                 edited = by_hand.running_logits(model, IDS, [Row(result.patch)])[0]
                 assert (edited - before).abs().max() > 1e-4
         for first in starts.values():

@@ -149,6 +149,7 @@ def damaged(path: Path, change) -> Path:
 BAD = {
     "another base": (lambda s, p: p, "another base model"),
     "a cut zip": (lambda s, p: cut(zipped(p.with_suffix(".zip"), {p.name: p.read_bytes()})), "cannot be unpacked"),
+    "a damaged zip": (lambda s, p: damaged_zip(p), "cannot be unpacked"),
     "a cut patch": (lambda s, p: cut(p), "cannot be read"),
     "a cut patch with its record": (lambda s, p: [s, cut(p)], "cut or changed"),
     "a wrong hash": (lambda s, p: [s, flipped(p)], "SHA-256"),
@@ -159,6 +160,8 @@ BAD = {
     "a path of another system": (lambda s, p: zipped(p.with_suffix(".zip"), {"..\\a.json": b"{}"}), "holds a path"),
     "a path in the record": (lambda s, p: [told(s, name="../a.safetensors"), p], "outside its own folder"),
     "many files": (lambda s, p: zipped(p.with_suffix(".zip"), {f"{n}.json": b"" for n in range(3)}), "holds 3 files"),
+    "a file without a name": (lambda s, p: nameless(p), "'' is neither a patch nor"),
+    "a folder": (lambda s, p: zipped(p.with_suffix(".zip"), {"a.json/": b""}), "holds a path"),
     "a program": (lambda s, p: zipped(p.with_suffix(".zip"), {"run.py": b"print()"}), "neither a patch nor"),
     "a pickle": (lambda s, p: p.rename(p.with_suffix(".bin")), "neither a patch nor"),
     "two patches": (lambda s, p: [p, p], "two of a kind"),
@@ -171,6 +174,24 @@ BAD = {
 def cut(path: Path) -> Path:
     path.write_bytes(path.read_bytes()[:-8])
     return path
+
+
+def damaged_zip(path: Path) -> Path:
+    """Return a compressed zip of a file in which the first byte of what is compressed names no kind of block."""
+    target = path.with_suffix(".zip")
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(path, path.name)
+    whole = bytearray(target.read_bytes())
+    whole[30 + len(path.name)] |= 0b110
+    target.write_bytes(whole)
+    return target
+
+
+def nameless(path: Path) -> Path:
+    """Return a zip of one file whose name begins with a zero, at which names are cut off."""
+    target = zipped(path.with_suffix(".zip"), {"a.json": b"{}"})
+    target.write_bytes(target.read_bytes().replace(b"a.json", b"\0.json"))
+    return target
 
 
 def flipped(path: Path) -> Path:
@@ -223,10 +244,16 @@ def test_an_edit_that_lowers_safety_is_refused_and_so_are_exchanged_answers(llam
         ({"updates": 0}, "names a method"),
         ({"block": 99}, "names a method, a layer"),
         ({"stop_reason": "tired"}, "names a method, a layer"),
+        ({"block": 0}, "another layer, method or edit"),
+        ({"method": "ft-l"}, "another layer, method or edit"),
+        ({"method": "sft"}, "another layer, method or edit"),
+        ({"identifier": "00000000"}, "another layer, method or edit"),
+        ({"fingerprint": "0" * 16}, "another layer, method or edit"),
+        ({"stacked": True}, "another layer, method or edit"),
         ({"settings": {"strange": 1}}, "not those of this version"),
     ],
 )
-def test_a_record_that_no_method_here_can_have_written_is_refused(
+def test_a_record_that_no_method_here_can_have_written_of_the_patch_is_refused(
     llama, edited, record, folder, tmp_path, changes, match
 ):
     other = replace(record, **changes)

@@ -148,13 +148,17 @@ def test_further_tensors_and_what_is_no_number_are_refused(llama, saved):
         load_edit(patch, llama)
 
 
-def test_a_patch_of_another_base_name_or_shape_is_refused(llama):
+def test_a_patch_of_another_base_name_layer_or_shape_is_refused(llama):
     patch = by_hand.patch(llama, 1)
     delta = patch.deltas[0]
     with pytest.raises(PatchError, match="another base model"):
         check_patch(llama, replace(patch, fingerprint="0" * 16))
     for wrong, match in (
         (Delta("model.nowhere", 1, delta.left), "no part"),
+        (replace(delta, block=0), "no part"),
+        (replace(delta, block=999), "no part"),
+        (replace(delta, block=-2), "no part"),
+        (Delta("lm_head", 1, torch.ones(llama.architecture.vocabulary, 32)), "no part"),
         (Delta(delta.module, 1, delta.left[:, :-1].contiguous()), "by a matrix of"),
     ):
         with pytest.raises(PatchError, match=match):

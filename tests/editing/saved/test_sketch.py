@@ -11,11 +11,11 @@ import torch
 from training_helpers import small
 
 from editing import DinmSettings, dinm, run
-from editing.saved import record_of, save_edit
+from editing.saved import load_edit, record_of, save_edit
 from editing.saved.files import record_alone
 from editing.saved.record import EditRecord, digest_of
 from editing.saved.reproduce import reproduce
-from editing.saved.sketch import PROJECTIONS, STANDARD_ERROR, Sketch, sketch_of
+from editing.saved.sketch import MOST_NORM, PROJECTIONS, SHARES, STANDARD_ERROR, Sketch, sketch_of
 from inspector.errors import EditError, PatchError
 from inspector.model import Delta, Patch
 from inspector.validated import read_record
@@ -60,6 +60,7 @@ def test_the_estimate_is_right_on_average_and_no_wider_than_is_told(rank):
     found = torch.tensor(estimates, dtype=torch.float64)
     assert float(found.square().mean()) == pytest.approx(1.0, abs=0.09)
     assert STANDARD_ERROR / 3 < float(found.std()) < STANDARD_ERROR
+    assert SHARES[0] < float(found.min()) and float(found.max()) < SHARES[1]
     assert float(((found - 1).abs() < 2 * STANDARD_ERROR).double().mean()) > 0.95
 
 
@@ -133,3 +134,45 @@ def test_a_sketch_that_was_cut_or_holds_no_numbers_is_refused():
     for wrong in (told["projections"][1:], [*told["projections"][1:], float("nan")]):
         with pytest.raises(ValueError, match="projections"):
             read_record(Sketch, {**told, "projections": wrong})
+    for norm in (-1.0, float("nan"), float("inf"), 2 * MOST_NORM, 1e300):
+        with pytest.raises(ValueError, match="norm"):
+            read_record(Sketch, {**told, "matrices": [{**told["matrices"][0], "norm": norm}]})
+
+
+def test_a_sketch_whose_numbers_are_of_another_norm_than_it_says_is_refused_where_it_is_read(llama, case, tmp_path):
+    first = run(dinm(llama, case, 1, SETTINGS))
+    record = record_of(llama, case, first, first.row())
+    path = tmp_path / "dinm-edit.json"
+    for size in (0.0, 0.1, 10.0, 1e30):
+        numbers = tuple(size * one for one in record.sketch.projections)
+        told = replace(record, sketch=replace(record.sketch, projections=numbers))
+        path.write_text(json.dumps(told.json()), encoding="utf-8")
+        with pytest.raises(PatchError, match="no record of an edit") as refused:
+            record_alone(path)
+        assert "of a norm of about" in str(refused.value.operator_message())
+
+
+def test_a_norm_that_is_told_too_large_makes_no_other_edit_the_same(llama, case):
+    """Within what the numbers leave open."""
+    first = run(dinm(llama, case, 1, SETTINGS))
+    record = record_of(llama, case, first, first.row())
+    larger = replace(record.sketch.matrices[0], norm=2 * record.sketch.norm)
+    told = replace(record, digest="0" * 64, sketch=replace(record.sketch, matrices=(larger,)))
+    found = run(reproduce(llama, None, told))
+    assert not found.same and found.relative == pytest.approx(0.5)
+
+
+def test_a_record_whose_sketch_is_of_another_patch_is_not_taken_with_its_own(llama, case, tmp_path):
+    first = run(dinm(llama, case, 1, SETTINGS))
+    record = record_of(llama, case, first, first.row())
+    own, other = record.sketch, sketch_of(by_hand.patch(llama, 1))
+    stray = replace(own, projections=tuple(1.01 * one for one in own.projections))
+    longer = replace(own, matrices=(replace(own.matrices[0], norm=1.01 * own.norm),))
+    rounded = replace(own, projections=tuple((1 + 1e-12) * one for one in own.projections))
+    for number, sketch in enumerate((own, rounded, None)):
+        load_edit(save_edit(first.row(), replace(record, sketch=sketch), tmp_path / str(number)), llama)
+    for number, sketch in enumerate((other, stray, longer)):
+        path = save_edit(first.row(), replace(record, sketch=sketch), tmp_path / f"wrong {number}")
+        for given in (path, path.with_suffix(".safetensors")):
+            with pytest.raises(PatchError, match=r"sketch in .* is of another patch"):
+                load_edit(given, llama)
