@@ -128,7 +128,7 @@ class SavePart(Room):
             return {self.lines[kind]: "", self.files[kind]: gr.DownloadButton(value=None, visible=False)}
         label = f"Download {saving.shown_bytes(made.bytes)}"
         return {
-            self.lines[kind]: words.saved_line(made, session.row.label()) + self._one_way(kind, made.bytes),
+            self.lines[kind]: words.saved_line(made, session.row) + self._one_way(kind, made.bytes),
             self.files[kind]: gr.DownloadButton(label, value=made.path, visible=True),
         }
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dashboard.kit.limits import Limits
 from dashboard.kit.session import Session
-from editing.gate import RECORD
+from editing.gate import RECORD, is_of
 from editing.methods.registry import method_of
 from editing.saved import EditRecord, record_of
 from editing.saved.handed_out import Written, written_adapter, written_model, written_patch
@@ -38,6 +38,7 @@ class Saved:
         weights: Label of the weights that it holds.
         difference: Largest difference of a logit between what was read back and the live edit.
         lost: Share of the edit's norm that a smaller rank loses.
+        detector: Digest of the detector that it holds; empty for none.
     """
 
     path: str
@@ -45,6 +46,7 @@ class Saved:
     weights: str
     difference: float
     lost: float
+    detector: str = ""
 
 
 def why_not(session: Session) -> str | None:
@@ -62,8 +64,9 @@ def why_not(session: Session) -> str | None:
         )
     if word is None:
         return "The gate has not examined this edit, and what it has not seen does not leave. Press Examine in Operate."
-    if word["weights"] != row.label():
-        return f"The gate has examined {word['weights']}; live is {row.label()}. Press Examine again in Operate."
+    if not is_of(word, row):
+        live_is = f"live is {row.label()}" if word["weights"] != row.label() else "it acts by another detector now"
+        return f"The gate has examined {word['weights']}; {live_is}. Press Examine again in Operate."
     if not word["passed"] and not word["overridden"]:
         return (
             "The gate refused this edit, and nobody has kept it against that. Press Keep it anyway in Operate, which "
@@ -98,7 +101,7 @@ def record_for(model: InspectedModel, session: Session, exam: ExamResult | None)
     refused, live = why_not(session), session.live
     if refused is not None or live is None:
         raise PatchError(str(refused))
-    scored = exam is not None and exam.weights == session.row.label()
+    scored = exam is not None and exam.key == session.row.key
     scores = score_table(exam.replies, exam.judge) if scored and exam is not None else ()
     key = method_of(live.result.settings)
     assert key is not None
@@ -158,7 +161,8 @@ def _written(model: InspectedModel, row: Row, record: EditRecord, kind: str, ran
         raise PatchError(f"The {kind} cannot be written. Make room on the disk.", str(error)) from error
     finally:
         shutil.rmtree(whole, ignore_errors=True)
-    return Saved(str(target), target.stat().st_size, row.label(), written.difference, written.lost)
+    label, detector = row.key
+    return Saved(str(target), target.stat().st_size, label, written.difference, written.lost, detector)
 
 
 def size(model: InspectedModel, row: Row, kind: str, rank: str = "exact") -> int:
