@@ -115,7 +115,7 @@ class Acceptance:
         checks: Each budget.
         exam: The marked small exam.
         settings: The gate's settings.
-        overridden: A person took the edit although the gate refused it, now or at an earlier exam.
+        overridden: A person took the edit although the gate refused it, now or at an earlier exam of these weights.
         choice: Why these weights were taken and not the same patch acting elsewhere, where there was a choice.
     """
 
