@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dashboard.kit.handing import handed_out, require_disk
 from dashboard.kit.limits import Limits
 from dashboard.kit.session import Session
 from editing.gate import RECORD, is_of
@@ -126,6 +127,7 @@ def write(
 
     Raises:
         PatchError: The edit may not leave, not in this form, or what was written is another edit.
+        CaseError: It is more than the visitor may have within an hour, or than the disk has room for.
         OutOfMemory: The check of a merged model needs a second one in memory.
     """
     if kind not in FORMS:
@@ -137,13 +139,14 @@ def write(
         raise PatchError(f"Unknown rank '{rank}'. Choose one of: {', '.join(RANKS)}.")
     row = session.row
     with session.next_folder(kind) as folder:
-        return _written(model, row, record, kind, rank, folder)
+        about = size(model, row, kind, rank)
+        require_disk(session, folder, about, 3 * about)  # the files, the zip, and the copy that the server hands out
+        made = _written(model, row, record, kind, rank, folder)
+    handed_out(session, made.bytes)
+    return made
 
 
 def _written(model: InspectedModel, row: Row, record: EditRecord, kind: str, rank: str, folder: Path) -> Saved:
-    need = 3 * size(model, row, kind, rank)  # the files, the zip, and the copy that the server hands out
-    if shutil.disk_usage(folder).free < need:
-        raise PatchError(f"This needs {shown_bytes(need)} of disk space for a while. Make room, or take the patch.")
     name = f"{record.method}-layer{record.block}-{record.identifier}"
     whole = folder / name
     made: Callable[[], Written] = {
@@ -195,14 +198,6 @@ def largest_upload(model: InspectedModel, limits: Limits, read_only: bool = Fals
         read_only: Nothing is taken in.
     """
     return 1 if read_only else min(most_upload(model), limits.upload)
-
-
-def shown_bytes(count: int) -> str:
-    """Return a size for people."""
-    for unit, one in (("GB", 1e9), ("MB", 1e6)):
-        if count >= one:
-            return f"{count / one:.3g} {unit}"
-    return f"{max(1, round(count / 1e3))} kB"
 
 
 def _zip(folder: Path, target: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from dashboard.kit.handing import shown_bytes
 from dashboard.kit.html import number, reading, weights_badge
 from dashboard.kit.plain import escape
 from dashboard.kit.session import Session
@@ -12,7 +13,7 @@ from dashboard.steps.keep.asking import Asked
 from dashboard.steps.keep.history import GONE, REFUSED, UNSEEN
 from dashboard.steps.keep.kept import Kept, Waiting
 from dashboard.steps.keep.ledger import Entry
-from dashboard.steps.keep.saving import ADAPTER, MODEL, PATCH, Saved, shown_bytes
+from dashboard.steps.keep.saving import ADAPTER, MODEL, PATCH, Saved
 from editing.gate import RECORD
 from editing.progress import STOP_TEXT
 from inspector.model import VANILLA, Row

@@ -159,6 +159,20 @@ def test_files_go_with_the_next_of_their_kind_and_with_the_session(visitor):
     assert not second.exists() and not adapter.exists()
 
 
+def test_what_is_written_counts_and_is_refused_where_it_is_too_much(visitor, monkeypatch):
+    edit(visitor)
+    session = visitor.session
+    first = written(visitor)
+    monkeypatch.setattr(session, "limits", replace(session.limits, files=first.stat().st_size))
+    with pytest.raises(gr.Error, match="files an hour are allowed here"):
+        visitor.do("on_write_patch")
+    assert first.exists() and visitor.is_free, "the one before stays"
+    monkeypatch.setattr(session, "limits", replace(session.limits, files=None, free=2**60))
+    with pytest.raises(gr.Error, match="stay free"):
+        visitor.do("on_write_model")
+    assert list(session.folders) == ["patch"]
+
+
 @pytest.mark.parametrize("kind", ["patch", "adapter", "model"])
 def test_a_disk_that_is_full_leaves_the_file_that_was_there_and_is_told_in_words(visitor, monkeypatch, kind):
     edit(visitor)
