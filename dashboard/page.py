@@ -104,7 +104,7 @@ def build_app(
     app.guard = Guard(sessions, sessions.limits)
     app.line = house.context.line
     sessions.forget = Copies(app).forget
-    sessions.tidy = PIECES.sweep
+    sessions.tidy = lambda: _tidy(house.context)
     keep_little()
     watch()
     shown.give_way = house.context.line.give_way
@@ -113,6 +113,12 @@ def build_app(
     # Long runs stand in a line of our own (kit/queue), so Gradio lets everything through at once: typing never waits.
     app.queue(default_concurrency_limit=None, max_size=1024, api_open=False)
     return app
+
+
+def _tidy(context: Context) -> None:
+    """Let go what nobody uses any more: files that came in by half, models beside the page's own."""
+    context.shelf.sweep()
+    PIECES.sweep()
 
 
 STEPS: tuple[type[Room], ...] = (

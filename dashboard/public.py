@@ -22,6 +22,8 @@ BOUNDS = {
     "runs_an_hour": ("runs_an_hour", 1, "runs of one visitor an hour"),
     "visitor_memory": ("stored", 2**20, "MiB that a visitor's edits and results may take"),
     "max_upload": ("upload", 2**20, "MiB of one file, where the page takes files"),
+    "files_an_hour": ("files", 2**20, "MiB of saved edits that are written for a visitor an hour"),
+    "free_disk": ("free", 2**20, "MiB of the disk that stay free when saved edits are written"),
 }
 """Options that bound a visitor: the field of :class:`Limits`, its unit, what it is."""
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from editing.command import Loader, add_model, finished, load_model, tell
-from editing.gate import accept
+from editing.gate import accept, is_of
 from editing.progress import run
 from editing.saved.files import load_edit
 from editing.saved.handed_out import written_adapter, written_model
@@ -50,7 +50,8 @@ def _apply(chosen: argparse.Namespace, loader: Loader) -> int:
     refuse_harmful(model, row, record)
     word = run(accept(model, row, record.case))
     assert word is not None and row.patch is not None  # nobody cancels it
-    by_hand = chosen.keep_anyway or bool(record.gate and record.gate.get("overridden"))
+    kept = record.gate is not None and record.gate.get("overridden") and is_of(record.gate, row)
+    by_hand = chosen.keep_anyway or bool(kept)
     told: dict[str, Any] = {
         "weights": row.label(),
         "gate": {"passed": word.passed, "overridden": not word.passed and by_hand, "reason": word.reason},

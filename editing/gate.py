@@ -6,7 +6,7 @@ the stress test and the split ``score`` ask others. A person may override a refu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
@@ -115,7 +115,7 @@ class Acceptance:
         checks: Each budget.
         exam: The marked small exam.
         settings: The gate's settings.
-        overridden: A person took the edit although the gate refused it, now or at an earlier exam.
+        overridden: A person took the edit although the gate refused it, now or at an earlier exam of these weights.
         choice: Why these weights were taken and not the same patch acting elsewhere, where there was a choice.
     """
 
@@ -160,6 +160,7 @@ class Acceptance:
             "reason": self.reason,
             "checks": [asdict(check) for check in self.checks],
             "weights": self.exam.weights,
+            "detector": self.exam.detector,
             "asked": self.exam.asked,
             "choice": self.choice,
         }
@@ -279,6 +280,14 @@ def overridden(acceptance: Acceptance) -> Acceptance:
 def recorded(patch: Patch, acceptance: Acceptance) -> Patch:
     """Return the patch, its deltas and identifier the same, with the gate's word among its settings."""
     return replace(patch, settings={**patch.settings, RECORD: acceptance.record()})
+
+
+def is_of(word: Mapping[str, Any], row: Row) -> bool:
+    """Tell whether a record of the gate is its word on just these weights: patch, strength, and where they act.
+
+    A record of an earlier version names no detector, so it is no word on weights that are routed by one.
+    """
+    return (word.get("weights"), word.get("detector", "")) == row.key
 
 
 def _shown(value: float, sign: str = "") -> str:

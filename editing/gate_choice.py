@@ -93,7 +93,7 @@ def routed_acceptance(model: InspectedModel, plain: Acceptance, row: Row) -> Acc
         PatchError: The detector was made for another base model.
     """
     exam = plain.exam
-    if row.detector is None or row.always().label() != exam.weights:
+    if row.detector is None or row.always().key != exam.key:
         raise EditError(
             f"The exam is that of {exam.weights}, so it tells nothing of {row.label()}. Examine those weights."
         )
@@ -101,7 +101,8 @@ def routed_acceptance(model: InspectedModel, plain: Acceptance, row: Row) -> Acc
     fires = [row.detector.fires(score) for score in scores(model, row.detector, prompts)]
     replies = routed_replies(exam.replies, fires)
     checks = checks_of(replies, plain.settings.budgets)
-    return Acceptance(checks, replace(exam, replies=replies, weights=row.label()), plain.settings)
+    label, detector = row.key
+    return Acceptance(checks, replace(exam, replies=replies, weights=label, detector=detector), plain.settings)
 
 
 def routed_replies(replies: Sequence[Reply], fires: Sequence[bool]) -> tuple[Reply, ...]:

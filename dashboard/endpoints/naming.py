@@ -7,13 +7,18 @@ for a meaning. Both are read here from the hints: ``Annotated[str, Field(descrip
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, get_args, get_origin, get_type_hints
 
 import gradio as gr
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import is_typeddict
+
+from dashboard.kit.run import shown_to_user
+from inspector.errors import CaseError
 
 _ATTRIBUTE = re.compile(r"^(\w+): (.*)$")
 
@@ -25,7 +30,8 @@ def named(function: Callable[..., Any], served: Callable[..., Any] | None = None
         function: Its hints and docstring are what clients are told.
         served: What runs, if it is not the function itself but wraps it.
     """
-    made = gr.api(served or function, api_name=function.__name__, api_description=told(function.__doc__ or "")[0])
+    checked = _checked(function, served or function)
+    made = gr.api(checked, api_name=function.__name__, api_description=told(function.__doc__ or "")[0])
     blocks = gr.context.Context.root_block
     assert blocks is not None
     endpoint = blocks.fns[made["id"]]
@@ -34,6 +40,66 @@ def named(function: Callable[..., Any], served: Callable[..., Any] | None = None
         _tell(part, "input", name, {**schema, "additional_description": about})
     for part, schema in zip(endpoint.outputs, [answer(function)], strict=True):
         _tell(part, "output", schema.pop("title", "answer"), schema)
+
+
+def _checked(function: Callable[..., Any], served: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an endpoint that looks at each value's type before anything is done: Gradio hands on whatever came."""
+    signature = inspect.signature(function)
+    hints = get_type_hints(function, include_extras=True)
+    looks = {
+        name: TypeAdapter(hints[name])
+        for name in signature.parameters
+        if not _is_gradios(hints[name]) and not _is_of_files(hints[name])
+    }
+
+    def values_of(arguments: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
+        given = signature.bind(*arguments, **named).arguments
+        for name, look in looks.items():
+            if name in given:
+                given[name] = _looked_at(name, look, given[name])
+        return given
+
+    if inspect.isgeneratorfunction(served):
+
+        @functools.wraps(served)
+        def checked_stream(*arguments: Any, **named: Any) -> Iterator[Any]:
+            with shown_to_user():
+                given = values_of(arguments, named)
+            yield from served(**given)
+
+        return checked_stream
+
+    @functools.wraps(served)
+    def checked(*arguments: Any, **named: Any) -> Any:
+        with shown_to_user():
+            given = values_of(arguments, named)
+        return served(**given)
+
+    return checked
+
+
+def _looked_at(name: str, look: TypeAdapter[Any], value: Any) -> Any:
+    """Return a value as what its parameter is.
+
+    Raises:
+        CaseError: It is of another type; one of the right type that is none of those that there are is told elsewhere.
+    """
+    try:
+        return look.validate_python(value)
+    except ValidationError as error:
+        (first, *_) = error.errors(include_url=False, include_input=False, include_context=False)
+        if first["type"] == "literal_error" and isinstance(value, str):
+            return value
+        place = "".join(f", entry {at}" for at in first["loc"] if isinstance(at, int))
+        said = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+        raise CaseError(
+            f"The value of '{name}'{place} is of the wrong type ({type(value).__name__}): {said}. See view_api()."
+        ) from None
+
+
+def _is_of_files(hint: Any) -> bool:
+    """Tell whether files are given: whoever takes them in looks at what came."""
+    return any(is_typeddict(one) for part in get_args(hint) for one in get_args(part))
 
 
 def _tell(part: Any, side: str, name: str, schema: dict[str, Any]) -> None:

@@ -34,6 +34,8 @@ class Limits:
         runs_an_hour: Runs an hour; ``None`` for any number.
         stored: Bytes that the edits kept for Undo and the results may take together.
         upload: Bytes of one file, where a step of the page takes files.
+        files: Bytes of the edits that are written for them to take along within an hour; ``None`` for any number.
+        free: Bytes of the disk that stay free whatever is written for anybody.
         sources: Judges and datasets that a visitor may name: hub ids, files, folders; ``None`` for any.
         packages: Attack texts of other packages may be asked.
     """
@@ -45,6 +47,8 @@ class Limits:
     runs_an_hour: int | None = None
     stored: int = 4 * 2**30
     upload: int = 256 * 2**20
+    files: int | None = None
+    free: int = 2**30
     sources: frozenset[str] | None = None
     packages: bool = True
 
@@ -138,6 +142,8 @@ OTHERS = Limits(
     runs_an_hour=60,
     stored=2**29,
     upload=32 * 2**20,
+    files=4 * 2**30,
+    free=4 * 2**30,
     sources=frozenset(),
 )
 """Where others can reach the page."""

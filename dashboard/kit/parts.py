@@ -17,8 +17,9 @@ import plotly.graph_objects as go
 from dashboard.kit.session import Session
 from editing.trial_edits import Layers
 
-Role = Literal["prompt", "suffix", "safe", "unsafe", "vanilla", "edited"]
-"""What a text is: what was asked, the suffix prompt, an answer of the case, or an answer of some weights."""
+Role = Literal["prompt", "suffix", "safe", "unsafe", "vanilla", "edited", "second"]
+"""What a text is: what was asked, the suffix prompt, an answer of the case, or an answer of some weights; ``second`` is
+another model's."""
 REPEATED = 4
 """Words in a row that an answer shares with a prompt, from which it gives the prompt away."""
 NO_TOKEN = "·"
@@ -86,6 +87,9 @@ class Part:
         texts: What was asked and answered.
         figures: Its figures.
         tables: Its tables.
+        beside: Two more, side by side; where there are none, what the vanilla and the edited weights answered is.
+        prompts: What its answers were asked, in each form; shown among the texts or not, no answer may repeat it where
+            prompts are left out.
         facts: What whoever makes the run again has to know, by name; not shown by itself.
     """
 
@@ -94,6 +98,8 @@ class Part:
     texts: tuple[Text, ...] = ()
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()
+    beside: tuple[Text, ...] = ()
+    prompts: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 

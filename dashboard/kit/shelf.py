@@ -1,7 +1,8 @@
 """The models that the operator has listed: the page's own, and others that are loaded when somebody chooses them.
 
 Visitors choose by label and never name a source. A label is a hub id or the last part of a path; what an error says of
-a path goes to the operator. At most :data:`KEPT` models stay beside the page's own; one that is lent is never let go.
+a path goes to the operator. At most :data:`KEPT` models stay beside the page's own, until nobody has used them for
+:data:`IDLE` or memory runs out; one that is lent is never let go.
 """
 
 from __future__ import annotations
@@ -24,11 +25,16 @@ from dashboard.kit.queue import Elsewhere
 from editing.memory import give_back_free_memory, memory_told
 from inspector.errors import CaseError, InspectorError, ModelLoadError, OutOfMemory
 from inspector.model import InspectedModel, embedded, load
+from inspector.model.halving import when_memory_runs_out
 from inspector.model.loading import chosen_device, configuration, predicted
 from inspector.model.memory_need import bytes_of, free_memory, remedies, told
 
 KEPT = 2
 """Models that stay loaded beside the page's own: as many as one comparison may need."""
+IDLE = 20 * 60.0
+"""Seconds for which a model that nobody uses stays."""
+RESERVE = 2**30
+"""Bytes that a model leaves free where it is loaded, for the runs beside it."""
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 PATH = re.compile(r"(?<![\w/\\.:~-])(?:~|\.{1,2}|[A-Za-z]:)?[/\\][^\s'\"(),;:]+")
 """What looks like a path of this machine in a library's words."""
@@ -74,6 +80,7 @@ class Shelf:
         sources: All that are listed, the page's own first; that one alone by default.
         options: How each of them is loaded, for :func:`inspector.model.load`.
         kept: See :data:`KEPT`.
+        now: The clock, seconds.
     """
 
     def __init__(
@@ -82,13 +89,16 @@ class Shelf:
         sources: Sequence[str | None] = (),
         options: Mapping[str, Any] | None = None,
         kept: int = KEPT,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._own, self._options, self._most = own, dict(options or {}), kept
         self._listed = {one.label: one for one in listed(sources or (own.name,))}
         self._loaded: OrderedDict[str, InspectedModel] = OrderedDict()
         self._lent: Counter[str] = Counter()
+        self._used: dict[str, float] = {}
         self._coming: tuple[str, Future[None]] | None = None
-        self._lock = threading.Lock()
+        self._lock, self._now = threading.Lock(), now
+        when_memory_runs_out(self.let_idle_go)
 
     @property
     def labels(self) -> list[str]:
@@ -100,6 +110,26 @@ class Shelf:
         """Which models are in memory beside the page's own, the one unused longest first."""
         with self._lock:
             return list(self._loaded)
+
+    def sweep(self) -> None:
+        """Let the models go that nobody has used for :data:`IDLE`."""
+        self.let_idle_go(IDLE)
+
+    def let_idle_go(self, unused: float = 0.0) -> None:
+        """Let the models go that nobody uses.
+
+        Args:
+            unused: Seconds for which nobody has used them.
+        """
+        with self._lock:
+            since = self._now() - unused
+            idle = [label for label in self._loaded if not self._lent[label] and self._used.get(label, since) <= since]
+            for label in idle:
+                del self._loaded[label]
+        for label in idle:
+            note("model", label=label, outcome="released", seconds=0.0)
+        if idle:
+            _give_back_memory()
 
     def lend(
         self, labels: Sequence[Any], cancelled: Callable[[], bool] = lambda: False, say: Callable[[str], Any] = str
@@ -175,6 +205,7 @@ class Shelf:
     def _give_back(self, labels: set[str]) -> None:
         with self._lock:
             self._lent.subtract(labels)
+            self._used |= dict.fromkeys(labels, self._now())
 
     def _start(self, label: str) -> tuple[str, Future[None]] | None:
         """Return what is being loaded, this model if none is; ``None`` once it is there."""
@@ -198,7 +229,7 @@ class Shelf:
             coming.set_exception(self._told(self._listed[label], error))
             return
         with self._lock:
-            self._loaded[label], self._coming = model, None
+            self._loaded[label], self._coming, self._used[label] = model, None, self._now()
             idle = [one for one in self._loaded if not self._lent[one] and one != label]
             gone = [self._loaded.pop(one) for one in idle[: max(0, len(self._loaded) - self._most)]]
         note("model", label=label, outcome="loaded", seconds=round(time.monotonic() - began, 1))
@@ -225,13 +256,14 @@ class Shelf:
         where = str(embedded.ensure()) if source == "embedded" else source
         config = configuration(where, self._options.get("revision"))
         need, device = predicted(config, where, **how), chosen_device(how["device"])
-        while need.read > free_memory(device):
-            if not self._let_one_go(device, need.read - free_memory(device)):
-                free = free_memory(device)
+        while (wanted := need.read + RESERVE - free_memory(device)) > 0:
+            if not self._let_one_go(device, wanted):
+                free = max(0, free_memory(device) - RESERVE)
                 ways = " or ".join(remedies(config, need.dtype, free))
                 raise ModelLoadError(
                     f"{one.label} in {need.dtype} needs {told(need.read)} GB on {device.type}, {told(free)} are free "
-                    f"beside what is loaded. Choose another model of the list, or start the page with {ways}."
+                    "beside what is loaded and what runs need. Choose another model of the list, or start the page "
+                    f"with {ways}."
                 )
 
     def _let_one_go(self, device: torch.device, wanted: int) -> bool:

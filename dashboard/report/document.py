@@ -20,6 +20,7 @@ from dashboard.report.provenance import commands, provenance
 from editing.trial_edits import Layers
 from inspector.model import InspectedModel
 from inspector.model.whole_file import write_whole
+from inspector.safeedit import Case
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 NOTHING = "Nothing was measured or edited yet, so there is nothing to report. Press Operate first."
@@ -78,7 +79,7 @@ def make_report(
     title = f"{model.name}: {where}, a run of {made:%d %B %Y} with DINM Inspector"
     stem = f"report-{'vanilla' if session.live is None else session.live.patch.identifier}"
     whole = script(title, written)
-    prompts = [] if case is None else [case.question, case.adversarial_prompt]
+    prompts = _prompts(parts, *(one for one in (case, session.case) if one is not None))
     own = case is not None and bundled(case) is None and not visit.hidden.texts
     again = _again(commands(model, session, facts, visit.hidden), whole, written, why_not_again(session.live), own)
     body = [_section(number, part, visit.hidden, prompts) for number, part in enumerate(parts)]
@@ -125,19 +126,28 @@ def _title(visit: Visit, facts: Mapping[str, Any]) -> str:
     return f"{line[0].upper()}{line[1:]}"
 
 
+def _prompts(parts: Sequence[Part], *cases: Case) -> list[str]:
+    """Return every prompt of a visit: an answer of one part may repeat what another one has asked."""
+    found = [prompt for case in cases for prompt in (case.question, case.adversarial_prompt)]
+    found += [text.text for part in parts for text in part.texts if text.role == "prompt"]
+    found += [prompt for part in parts for prompt in part.prompts]
+    return list(dict.fromkeys(found))
+
+
 def _section(number: int, part: Part, hidden: Hidden, prompts: Sequence[str]) -> str:
     figures = "".join(_figure(f"{number}-{place}", figure) for place, figure in enumerate(part.figures))
     return (
         f'<section id="part-{number}"><h2>{escape(part.title)}</h2>{"".join(part.readings)}'
-        f"{_texts(part.texts, hidden, prompts)}{figures}{''.join(map(_table, part.tables))}</section>"
+        f"{_texts(part, hidden, prompts)}{figures}{''.join(map(_table, part.tables))}</section>"
     )
 
 
-def _texts(texts: Sequence[Text], hidden: Hidden, prompts: Sequence[str]) -> str:
-    """Return texts, those of both weights side by side with their differences marked."""
+def _texts(part: Part, hidden: Hidden, prompts: Sequence[str]) -> str:
+    """Return a part's texts, those of both weights or of two models side by side with their differences marked."""
+    texts = (*part.texts, *part.beside)
     shown = {one: hidden.text(one, prompts) for one in texts}
-    by_role = {one.role: one for one in texts}
-    pair = [by_role[role] for role in ("vanilla", "edited") if role in by_role]
+    by_role = {one.role: one for one in part.texts}
+    pair = list(part.beside) or [by_role[role] for role in ("vanilla", "edited") if role in by_role]
     covered = {one: one.covered and shown[one] == one.text for one in texts}
     others = "".join(_text(one, answer(shown[one]), covered[one]) for one in texts if one not in pair)
     if not pair:
@@ -150,7 +160,7 @@ def _texts(texts: Sequence[Text], hidden: Hidden, prompts: Sequence[str]) -> str
 def _text(text: Text, html: str, covered: bool) -> str:
     cover = f' blurred" data-words="{len(text.text.split())} words, covered' if covered else ""
     head = text.head or f"<h3>{escape(text.title)}</h3>"
-    kind = f"{text.role}-pane" if text.role in ("vanilla", "edited") else text.role
+    kind = f"{text.role}-pane" if text.role in ("vanilla", "edited", "second") else text.role
     return f'<div class="told">{head}<div class="pane {kind}{cover}">{html}</div></div>'
 
 

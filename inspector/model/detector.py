@@ -6,9 +6,12 @@ reads the prompts and decides for each.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -70,6 +73,14 @@ class Detector:
             raise PatchError("The detector holds values that are not finite numbers. Make it again.")
         if self.window < 1 or self.stride < 1:
             raise PatchError("The detector's windows must have at least one token. Make it again.")
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that name all that decides for which prompts it fires."""
+        numbers = [list(self.blocks), self.bias, self.threshold, self.window, self.stride, self.fingerprint]
+        found = hashlib.sha256(json.dumps(numbers).encode())
+        found.update(self.weights.detach().cpu().float().contiguous().numpy().tobytes())
+        return found.hexdigest()[:16]
 
     def record(self) -> dict[str, Any]:
         """Return everything but the weights as JSON can hold it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Sequence
 from typing import TypeVar
+from weakref import WeakMethod
 
 import torch
 
@@ -27,9 +28,26 @@ def ran_out(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
+_GIVERS: list[WeakMethod[Callable[[], None]]] = []
+
+
+def when_memory_runs_out(give: Callable[[], None]) -> None:
+    """Have something called wherever memory runs out, which gives back what nobody uses just now.
+
+    Args:
+        give: A bound method, called in any thread; what it belongs to may go at any time.
+    """
+    _GIVERS[:] = [one for one in _GIVERS if one() is not None]
+    _GIVERS.append(WeakMethod(give))
+
+
 def let_go(error: BaseException) -> None:
-    """Give back what the steps that ran out of memory hold, and what is cached on the device."""
+    """Give back what the steps that ran out of memory hold, what nobody uses, and what is cached on the device."""
     traceback.clear_frames(error.__traceback__)  # what they hold would not be given back
+    for giver in list(_GIVERS):
+        give = giver()
+        if give is not None:
+            give()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

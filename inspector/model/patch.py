@@ -269,6 +269,14 @@ class Row:
         routed = "" if self.detector is None else " · only where harm is detected"
         return f"{patch.method} · {patch.where()} · strength {self.strength:g} · patch {patch.identifier}{routed}"
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells whether a measurement is of these weights: the label, and the digest of the detector, if any.
+
+        The label alone does not: one detector fires where another is silent.
+        """
+        return self.label(), "" if self.detector is None else self.detector.digest
+
 
 VANILLA = Row()
 

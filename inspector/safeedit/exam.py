@@ -87,6 +87,7 @@ class ExamResult:
         max_new_tokens: Longest answer.
         cancelled: Whether it ended early.
         seconds: Duration.
+        detector: Digest of the detector by which these weights acted; empty for on every prompt.
     """
 
     replies: tuple[Reply, ...]
@@ -98,6 +99,12 @@ class ExamResult:
     max_new_tokens: int
     cancelled: bool
     seconds: float
+    detector: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The :attr:`inspector.model.Row.key` of the weights that answered as edited."""
+        return self.weights, self.detector
 
     @property
     def asked(self) -> str:
@@ -249,6 +256,7 @@ def examine_all(
             max_new_tokens=decoding.max_new_tokens,
             cancelled=cancelled,
             seconds=time.perf_counter() - started,
+            detector=row.key[1],
         )
         for row, found in zip(rows, replies, strict=True)
     )

@@ -86,7 +86,7 @@ def ask(
         CaseError: Both are the same weights.
         PromptError: The text is too long.
     """
-    if rows[0].label() == rows[1].label():
+    if rows[0].key == rows[1].key:
         raise CaseError("A and B are the same weights. Pick another row for one of them.")
     formats = [PromptFormat() if row.patch is None else row.patch.format for row in rows]
     prompts = [encode(model, text, None, format, room=decoding.max_new_tokens).prompt for format in formats]

@@ -79,9 +79,9 @@ class Desk:
                 answers is not allowed.
         """
         kept, history = session.slot(Kept), self.history
-        kept.picks |= {"a": numbers[0], "b": numbers[1]}
         self.note(session)
         entries = [history.entry(session, number) for number in numbers]
+        kept.picks |= {"a": entries[0].number, "b": entries[1].number}
         first, second = (history.held(session, entry.number) for entry in entries)
         if entries[0].number == entries[1].number:
             raise CaseError("A and B are the same row. Pick another one for one of them.")

@@ -140,7 +140,7 @@ class History:
                 gate=UNSEEN,
                 reason="",
             )
-        scored = exam is not None and exam.weights == made.row.label()
+        scored = exam is not None and exam.key == made.row.key
         return replace(
             before,
             strength=made.strength,

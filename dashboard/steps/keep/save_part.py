@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import Update, Values
+from dashboard.kit.handing import shown_bytes
 from dashboard.kit.html import message, progress_bar
 from dashboard.kit.room import Context, Room
 from dashboard.kit.session import Session
@@ -119,16 +120,16 @@ class SavePart(Room):
         made = self.desk.write(session, kind, rank)
         yield {
             **self._written(session, kind),
-            self.desk.clock: progress_bar(f"The {kind} is there to download, {saving.shown_bytes(made.bytes)}.", 1.0),
+            self.desk.clock: progress_bar(f"The {kind} is there to download, {shown_bytes(made.bytes)}.", 1.0),
         }
 
     def _written(self, session: Session, kind: str) -> Update:
         made = session.slot(Kept).saved.get(kind)
         if made is None:
             return {self.lines[kind]: "", self.files[kind]: gr.DownloadButton(value=None, visible=False)}
-        label = f"Download {saving.shown_bytes(made.bytes)}"
+        label = f"Download {shown_bytes(made.bytes)}"
         return {
-            self.lines[kind]: words.saved_line(made, session.row.label()) + self._one_way(kind, made.bytes),
+            self.lines[kind]: words.saved_line(made, session.row) + self._one_way(kind, made.bytes),
             self.files[kind]: gr.DownloadButton(label, value=made.path, visible=True),
         }
 

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dashboard.kit.handing import handed_out, require_disk
 from dashboard.kit.limits import Limits
 from dashboard.kit.session import Session
-from editing.gate import RECORD
+from editing.gate import RECORD, is_of
 from editing.methods.registry import method_of
 from editing.saved import EditRecord, record_of
 from editing.saved.handed_out import Written, written_adapter, written_model, written_patch
@@ -38,6 +39,7 @@ class Saved:
         weights: Label of the weights that it holds.
         difference: Largest difference of a logit between what was read back and the live edit.
         lost: Share of the edit's norm that a smaller rank loses.
+        detector: Digest of the detector that it holds; empty for none.
     """
 
     path: str
@@ -45,6 +47,7 @@ class Saved:
     weights: str
     difference: float
     lost: float
+    detector: str = ""
 
 
 def why_not(session: Session) -> str | None:
@@ -62,8 +65,9 @@ def why_not(session: Session) -> str | None:
         )
     if word is None:
         return "The gate has not examined this edit, and what it has not seen does not leave. Press Examine in Operate."
-    if word["weights"] != row.label():
-        return f"The gate has examined {word['weights']}; live is {row.label()}. Press Examine again in Operate."
+    if not is_of(word, row):
+        live_is = f"live is {row.label()}" if word["weights"] != row.label() else "it acts by another detector now"
+        return f"The gate has examined {word['weights']}; {live_is}. Press Examine again in Operate."
     if not word["passed"] and not word["overridden"]:
         return (
             "The gate refused this edit, and nobody has kept it against that. Press Keep it anyway in Operate, which "
@@ -98,7 +102,7 @@ def record_for(model: InspectedModel, session: Session, exam: ExamResult | None)
     refused, live = why_not(session), session.live
     if refused is not None or live is None:
         raise PatchError(str(refused))
-    scored = exam is not None and exam.weights == session.row.label()
+    scored = exam is not None and exam.key == session.row.key
     scores = score_table(exam.replies, exam.judge) if scored and exam is not None else ()
     key = method_of(live.result.settings)
     assert key is not None
@@ -123,6 +127,7 @@ def write(
 
     Raises:
         PatchError: The edit may not leave, not in this form, or what was written is another edit.
+        CaseError: It is more than the visitor may have within an hour, or than the disk has room for.
         OutOfMemory: The check of a merged model needs a second one in memory.
     """
     if kind not in FORMS:
@@ -134,13 +139,14 @@ def write(
         raise PatchError(f"Unknown rank '{rank}'. Choose one of: {', '.join(RANKS)}.")
     row = session.row
     with session.next_folder(kind) as folder:
-        return _written(model, row, record, kind, rank, folder)
+        about = size(model, row, kind, rank)
+        require_disk(session, folder, about, 3 * about)  # the files, the zip, and the copy that the server hands out
+        made = _written(model, row, record, kind, rank, folder)
+    handed_out(session, made.bytes)
+    return made
 
 
 def _written(model: InspectedModel, row: Row, record: EditRecord, kind: str, rank: str, folder: Path) -> Saved:
-    need = 3 * size(model, row, kind, rank)  # the files, the zip, and the copy that the server hands out
-    if shutil.disk_usage(folder).free < need:
-        raise PatchError(f"This needs {shown_bytes(need)} of disk space for a while. Make room, or take the patch.")
     name = f"{record.method}-layer{record.block}-{record.identifier}"
     whole = folder / name
     made: Callable[[], Written] = {
@@ -158,7 +164,8 @@ def _written(model: InspectedModel, row: Row, record: EditRecord, kind: str, ran
         raise PatchError(f"The {kind} cannot be written. Make room on the disk.", str(error)) from error
     finally:
         shutil.rmtree(whole, ignore_errors=True)
-    return Saved(str(target), target.stat().st_size, row.label(), written.difference, written.lost)
+    label, detector = row.key
+    return Saved(str(target), target.stat().st_size, label, written.difference, written.lost, detector)
 
 
 def size(model: InspectedModel, row: Row, kind: str, rank: str = "exact") -> int:
@@ -191,14 +198,6 @@ def largest_upload(model: InspectedModel, limits: Limits, read_only: bool = Fals
         read_only: Nothing is taken in.
     """
     return 1 if read_only else min(most_upload(model), limits.upload)
-
-
-def shown_bytes(count: int) -> str:
-    """Return a size for people."""
-    for unit, one in (("GB", 1e9), ("MB", 1e6)):
-        if count >= one:
-            return f"{count / one:.3g} {unit}"
-    return f"{max(1, round(count / 1e3))} kB"
 
 
 def _zip(folder: Path, target: Path) -> None:

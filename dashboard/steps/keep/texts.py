@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from dashboard.kit.handing import shown_bytes
 from dashboard.kit.html import number, reading, weights_badge
 from dashboard.kit.plain import escape
 from dashboard.kit.session import Session
@@ -12,10 +13,10 @@ from dashboard.steps.keep.asking import Asked
 from dashboard.steps.keep.history import GONE, REFUSED, UNSEEN
 from dashboard.steps.keep.kept import Kept, Waiting
 from dashboard.steps.keep.ledger import Entry
-from dashboard.steps.keep.saving import ADAPTER, MODEL, PATCH, Saved, shown_bytes
+from dashboard.steps.keep.saving import ADAPTER, MODEL, PATCH, Saved
 from editing.gate import RECORD
 from editing.progress import STOP_TEXT
-from inspector.model import VANILLA
+from inspector.model import VANILLA, Row
 
 HEADING = "<h2>Keep<small>take the edit with you, bring one in, look back</small></h2>"
 THIS_EDIT = "<h3>This edit<small>as a file, read back before you get it</small></h3>"
@@ -70,15 +71,16 @@ def card(kind: str, size: int, why_not: str | None) -> str:
     return f'<div class="keep-card"><b>{TITLES[kind]}</b><p>{ABOUT[kind]}</p>{said}</div>'
 
 
-def saved_line(saved: Saved | None, live: str) -> str:
+def saved_line(saved: Saved | None, live: Row) -> str:
     """Say how what was written compares with the live edit, and whose it is if that is no longer live."""
     if saved is None:
         return ""
     apart = "no logit differs" if saved.difference == 0 else f"logits differ by at most {number(saved.difference)}"
     lost = f" The smaller rank loses {saved.lost:.1%} of the edit." if saved.lost else ""
     said = reading(f"Written, read back and asked: {apart} from the live edit's.{lost}")
-    if saved.weights != live:
-        said = reading(f"This file is of {saved.weights}. Live is {live}: write it anew for that.", "warn")
+    if (saved.weights, saved.detector) != live.key:
+        other = "the same patch by another detector" if saved.weights == live.label() else live.label()
+        said = reading(f"This file is of {saved.weights}. Live is {other}: write it anew for that.", "warn")
     return said
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from dashboard.kit.acting import make_live, require_detector, wish_of
 from dashboard.kit.session import LiveEdit, Session
 from editing import Preparation
-from editing.gate import RECORD, Acceptance, Budgets, GateSettings, accept, overridden, recorded
+from editing.gate import RECORD, Acceptance, Budgets, GateSettings, accept, is_of, overridden, recorded
 from editing.gate_choice import Chosen, accept_where_best
 from editing.stacking import StackExam, edits_in, examine_stack
 from inspector.errors import CaseError
@@ -168,7 +168,8 @@ def examine_now(
     """Ask the gate about the edit that waits, else about the live one as it acts now, at its strength.
 
     A live edit stays live whatever the gate says: it was made live by hand, and Undo is beside it. That it was kept
-    against a refusal stays on its record.
+    against a refusal stays on its record where it is examined as it was then; at another strength, on other prompts or
+    by another detector nobody has kept it yet.
 
     Args:
         detector: The model's.
@@ -187,7 +188,8 @@ def examine_now(
         raise CaseError("No edit is live and none waits, so there is nothing to examine. Press Operate first.")
     word = yield from accept(model, session.row, live.case, settings, cancel=session.cancelled.is_set)
     if word is not None:
-        by_hand = bool((record_of(live) or {}).get("overridden"))
+        before = record_of(live)
+        by_hand = before is not None and before["overridden"] and is_of(before, session.row)
         session.edits = [*session.edits[:-1], _with_word(live, replace(word, overridden=by_hand))]
     return False
 

@@ -11,6 +11,7 @@ from dashboard.kit.plain import escape
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.steps.operate.gating import Gated, Made, record_of, stacked_edits
 from editing import EditResult, Preparation, Step
+from editing.gate import is_of
 from editing.progress import STOP_TEXT
 from inspector.model import Row
 from inspector.safeedit.exam import Progress
@@ -81,10 +82,11 @@ def _live_line(record: Mapping[str, Any], row: Row, named: str) -> str:
     chips, told = _chips(record["checks"]), escape(named)
     choice = f"<em>{escape(record['choice'])}</em>" if record.get("choice") else ""
     word = "passed" if record["passed"] else "refused"
-    if record["weights"] != row.label():
+    if not is_of(record, row):
+        live_is = row.label() if record["weights"] != row.label() else "the same patch by another detector"
         return (
             f'<p class="gate"><b>{told}Not examined as it acts now</b> {chips} <em>The gate {word} '
-            f"{escape(record['weights'])}; live is {escape(row.label())}. Press Examine again.</em></p>"
+            f"{escape(record['weights'])}; live is {escape(live_is)}. Press Examine again.</em></p>"
         )
     if record["passed"]:
         before = "<em>Kept by hand against an earlier refusal.</em>" if record["overridden"] else ""

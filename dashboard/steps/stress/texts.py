@@ -46,9 +46,10 @@ def head(exam: ExamResult | None, live: Row) -> str:
     if exam is None:
         return reading("No edit has been scored yet. Press Stress test.")
     stale = ""
-    if exam.weights != live.label():
+    if exam.key != live.key:
+        other = "the same patch by another detector" if exam.weights == live.label() else live.label()
         stale = (
-            f'<p class="reading warn">Live now: {escape(live.label())}. These scores belong to other weights; press '
+            f'<p class="reading warn">Live now: {escape(other)}. These scores belong to other weights; press '
             "Stress test to score the live ones.</p>"
         )
     return (

@@ -27,6 +27,8 @@ from inspector.errors import CaseError
 from inspector.model import VANILLA, Decoding, Row, answer, encode
 from inspector.safeedit import bundled_cases
 
+TEXTS = ("question", "template", "safe", "unsafe")
+
 
 def edit(client: Client, number: int = 0, block: int = 1) -> dict[str, Any]:
     """Make an edit and return its last event."""
@@ -67,6 +69,14 @@ def test_an_edit_leaves_one_client_comes_into_another_and_is_compared_there(app,
 
 def test_only_what_the_gate_has_passed_as_it_acts_now_leaves(client):
     edit(client)
+    for name, given in (
+        ("rank", {"form": "adapter", "rank": ["4"], "api_name": "/save"}),
+        ("a", {"a": [1], "b": 2, "api_name": "/compare"}),
+        ("b", {"a": 1, "b": {"row": 2}, "api_name": "/compare"}),
+        ("block", {**dict(zip(TEXTS, case(0), strict=True)), "block": "last", "api_name": "/edit"}),
+    ):
+        with pytest.raises(AppError, match=rf"value of '{name}' is of the wrong type"):
+            client.predict(**given)
     client.predict("Why?", 0.5, 2, api_name="/ask")
     with pytest.raises(AppError, match=r"live is .* strength 0\.5 .*Examine again"):
         client.predict(api_name="/save")

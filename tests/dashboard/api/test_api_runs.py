@@ -10,6 +10,8 @@ import pytest
 from api_helpers import LONG, TYPED, case, connect, weights
 from gradio_client.exceptions import AppError
 
+from dashboard.kit.shelf import Shelf
+
 
 def test_a_cancelled_edit_ends_without_a_patch_and_the_edit_before_stays_live(client):
     before = weights(client)
@@ -112,3 +114,10 @@ def test_the_read_only_demo_refuses_typed_text_and_serves_bundled_cases(demo):
         with pytest.raises(AppError, match="read-only"):
             client.predict(*arguments, api_name=endpoint)
     assert client.predict(api_name="/undo")["edits"] == 1
+
+
+def test_the_look_for_what_nobody_uses_any_more_includes_the_models_beside_the_page_s_own(app, monkeypatch):
+    swept: list[Shelf] = []
+    monkeypatch.setattr(Shelf, "sweep", lambda shelf: swept.append(shelf))
+    app.guard.sessions.tidy()
+    assert len(swept) == 1

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 from dashboard_helpers import Clock
 
+from dashboard.kit.handing import handed_out, require_disk
 from dashboard.kit.limits import HOUR, KNOWN, OTHERS, SHARED_BY, Limits, Runs
 from dashboard.kit.session import Session
 from inspector.errors import CaseError
@@ -52,6 +56,30 @@ def test_what_is_remembered_of_visitors_is_bounded():
     for number in range(KNOWN + 100):
         runs.begin(f"key {number}", f"address {number}")
     assert len(runs._known) == KNOWN
+
+
+def test_files_are_bounded_by_the_hour_and_leave_some_of_the_disk_free(tmp_path, monkeypatch):
+    limits = replace(OTHERS, files=10 * 10**6, free=10**9)
+    session, clock, room = Session(limits=limits), Clock(), SimpleNamespace(free=10**10)
+    monkeypatch.setattr("dashboard.kit.handing.shutil.disk_usage", lambda folder: room)
+
+    def ask(size: int, of: Session = session) -> None:
+        require_disk(of, tmp_path, size, 3 * size, clock)
+
+    with pytest.raises(CaseError, match=r"This file has 11 MB; 10 MB of files an hour .* Take a smaller form"):
+        ask(11 * 10**6)
+    ask(6 * 10**6)
+    handed_out(session, 6 * 10**6, clock)
+    clock.seconds += 600
+    with pytest.raises(CaseError, match=r"6 MB of which you have had. Take .* patch, or try again in 50 min"):
+        ask(6 * 10**6)
+    ask(6 * 10**6, Session(limits=limits))  # another visitor, as long as the disk has room
+    ask(4 * 10**6)
+    clock.seconds += HOUR - 600
+    ask(6 * 10**6)
+    room.free = 10**9 + 17 * 10**6
+    with pytest.raises(CaseError, match=r"needs 18 MB of disk space for a while, of a disk of which 1 GB stay free"):
+        ask(6 * 10**6, Session(limits=limits))
 
 
 def test_who_holds_all_that_they_may_is_told_what_gives_room():

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import tiny_models
-from dashboard_helpers import tiny_model
+from dashboard_helpers import Clock, tiny_model
 
 from dashboard.kit import shelf as module
 from dashboard.kit.queue import Elsewhere, Line
 from dashboard.kit.shelf import Shelf, label_of, listed, without_paths
+from editing.memory import memory_told
 from inspector.errors import CaseError, ModelLoadError, OutOfMemory
 from inspector.model import InspectedModel, embedded, from_parts
 from inspector.model.memory_need import MemoryNeed
@@ -56,6 +57,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loads]:
     monkeypatch.setattr(module, "predicted", lambda *_, **__: MemoryNeed("float32", stand_in.need, 0, 0, 0))
     monkeypatch.setattr(module, "remedies", lambda *_: ["--dtype bfloat16", "--device-map auto"])
     monkeypatch.setattr(module, "free_memory", lambda _: stand_in.free)
+    monkeypatch.setattr(module, "RESERVE", 0)
     monkeypatch.setattr(module, "_give_back_memory", lambda: None)  # it collects, which has tests elsewhere
     yield stand_in
     stand_in.let.set()
@@ -208,10 +210,39 @@ def test_what_does_not_fit_is_refused_by_name_with_the_remedy_before_it_is_loade
     with pytest.raises(ModelLoadError) as error:
         ended(shelf.lend(["b"]))
     assert error.value.user_message() == (
-        "b in float32 needs 5 GB on cpu, 3 are free beside what is loaded. Choose another model of the list, or start "
-        "the page with --dtype bfloat16 or --device-map auto."
+        "b in float32 needs 5 GB on cpu, 3 are free beside what is loaded and what runs need. Choose another model of "
+        "the list, or start the page with --dtype bfloat16 or --device-map auto."
     )
     assert loads.names == []
+
+
+def test_a_model_leaves_room_for_the_runs_beside_it(loads, monkeypatch):
+    shelf = shelf_of("b")
+    monkeypatch.setattr(module, "RESERVE", 91)
+    with pytest.raises(ModelLoadError, match=r"^b in float32 needs .* and what runs need"):
+        ended(shelf.lend(["b"]))
+    monkeypatch.setattr(module, "RESERVE", 90)
+    lent(shelf, "b")
+    assert shelf.loaded == ["b"]
+
+
+def test_what_nobody_uses_goes_after_some_minutes_and_where_memory_runs_out(loads):
+    clock = Clock()
+    shelf = Shelf(tiny_model(), ["own/model", "b", "c"], now=clock)
+    with ended(shelf.lend(["b"])):
+        clock.seconds += module.IDLE + 1
+        shelf.sweep()
+        assert shelf.loaded == ["b"], "it is lent"
+    clock.seconds += module.IDLE - 1
+    shelf.sweep()
+    assert shelf.loaded == ["b"]
+    lent(shelf, "c")
+    clock.seconds += 1
+    shelf.sweep()
+    assert shelf.loaded == ["c"]
+    with ended(shelf.lend(["b"])), pytest.raises(OutOfMemory), memory_told():
+        raise MemoryError
+    assert shelf.loaded == ["b"], "the one that is lent stays"
 
 
 def test_what_nobody_uses_goes_first_where_that_makes_enough_room(loads, monkeypatch):

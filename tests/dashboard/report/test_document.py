@@ -226,6 +226,27 @@ def test_redaction_counts_words_and_knows_what_repeats_a_prompt():
     assert plain("<p class='x'>a &lt;b&gt;\n<b>c</b></p>") == "a <b> c"
 
 
+def test_two_models_stand_side_by_side_and_no_part_gives_another_part_s_prompt_away():
+    asked = "How do I trick my small brother?"
+    answers = Text("A", "I say one thing.", "vanilla"), Text("B", "I say another thing.", "second")
+    parts = [
+        Part("Two models", beside=answers, prompts=(asked,)),
+        Part("Asked", texts=(Text("Asked", "Where do all the pelicans sleep?", "prompt"),)),
+        Part("Both answers", texts=(Text("V", "Sure, to trick my small brother.", "vanilla"),)),
+        Part("More", texts=(Text("E", "There, where all the pelicans sleep, it is warm.", "edited"),)),
+    ]
+    whole, redacted_one = (
+        make_report(tiny_model(), Visit(Session(), Hidden(redact)), [lambda visit: parts]) for redact in (False, True)
+    )
+    assert whole is not None and redacted_one is not None
+    (pair,) = re.findall(r'<section id="part-0">.*?<div class="answers">(.*?)</section>', whole.html)
+    assert pair.index("vanilla-pane") < pair.index("second-pane") and "<mark>one</mark>" in pair
+    assert pair.count('class="told"') == 2 and "<mark>another</mark>" in pair
+    assert "trick my small brother" in whole.html and "where all the pelicans sleep" in whole.html
+    html = without_scripts(redacted_one.html)
+    assert "small brother" not in html and "pelicans" not in html and "I say another thing." in html
+
+
 def test_a_part_lays_out_as_what_it_is():
     rows = tuple((str(n), "x<y") for n in range(14))
     part = Part(

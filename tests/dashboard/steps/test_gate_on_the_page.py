@@ -163,6 +163,18 @@ def test_examining_a_kept_edit_again_leaves_it_on_record_that_it_was_kept_by_han
     assert "Gate passed" in visitor.screen["gate"] and "earlier refusal" in visitor.screen["gate"]
 
 
+def test_what_was_kept_by_hand_is_not_kept_at_another_strength(visitor):
+    refused(visitor)
+    visitor.do("on_keep")
+    visitor.do("on_strength", strength=0.5)
+    visitor.do("on_examine", allowed_harmless_kl=0)
+    record = visitor.session.live.patch.settings[RECORD]
+    assert (record["passed"], record["overridden"]) == (False, False) and "loaded by hand" in visitor.screen["gate"]
+    assert visitor.shown["keep"] is True
+    visitor.do("on_keep")
+    assert visitor.session.live.patch.settings[RECORD]["overridden"] is True
+
+
 def test_the_gate_s_word_is_no_word_on_another_strength(visitor):
     visitor.do("on_edit", **QUICK)
     assert "Gate passed" in visitor.screen["gate"]

@@ -188,8 +188,11 @@ def test_the_report_has_both_and_leaves_out_what_it_is_to_leave_out(compared: Vi
     (part,) = (part for make in REPORTERS for part in make(Visit(compared.session)) if part.title == "Two models")
     assert part.tables[0].head[-1] == "Fingerprint" and [row[0] for row in part.tables[0].rows] == [OWN, DEEPER]
     assert len(part.figures[0].drawn.data) == 2
-    prompt, first, _ = part.texts
-    side = compared.session.slot(Kept).beside.sides[0]
+    (prompt,), (first, second) = part.texts, part.beside
+    beside = compared.session.slot(Kept).beside
+    side = beside.sides[0]
+    assert second.text == beside.sides[1].answer and second.role == "second"
+    assert part.prompts == (beside.case.question, beside.case.adversarial_prompt)
     assert prompt.role == "prompt" and first.text == side.answer and first.covered == (not side.verdict.safe)
     assert "redacted" in Hidden(texts=True).text(prompt)
 

@@ -124,3 +124,14 @@ def test_a_detector_of_another_model_or_with_broken_numbers_is_refused(llama):
         Detector((0,), torch.ones(1, 32), 0.0, 0.0, "").fires(float("nan"))
     with pytest.raises(PatchError, match="routes a patch"):
         Row(detector=Detector((0,), torch.ones(1, 32), 0.0, 0.0, ""))
+
+
+def test_whatever_decides_where_a_detector_fires_is_in_its_digest_and_nothing_else():
+    given = {"blocks": (0, 2), "weights": torch.ones(2, 4), "bias": 0.5, "threshold": 0.0, "fingerprint": "base"}
+    made = Detector(**given)
+    other = {"weights": torch.full((2, 4), 1.001), "blocks": (0, 1), "bias": 0.4, "threshold": 1e-9, "window": 11}
+    other |= {"stride": 2, "fingerprint": "another"}
+    digests = {Detector(**{**given, name: value}).digest for name, value in other.items()}
+    assert len(digests | {made.digest}) == len(other) + 1
+    again = Detector.from_record({**made.record(), "about": {"questions": 3}}, made.weights)
+    assert again.digest == made.digest

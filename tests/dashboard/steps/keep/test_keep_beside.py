@@ -9,6 +9,7 @@ from keep_helpers import edit, rows
 
 from dashboard.kit.limits import OTHERS
 from dashboard.steps.keep.kept import Kept
+from inspector.errors import CaseError
 from inspector.model import VANILLA, Decoding, answer, encode
 
 pytestmark = pytest.mark.usefixtures("model")
@@ -43,6 +44,15 @@ def test_an_own_text_is_judged_by_nobody_and_covered(visitor):
     assert visitor.session.slot(Kept).asked.covered == (True, True, True) and "not judged" in visitor.screen["head_a"]
     with pytest.raises(gr.Error, match="same row"):
         visitor.do("on_ask_two", row_b=1)
+
+
+def test_only_rows_that_are_there_are_remembered_as_picked(visitor):
+    edit(visitor, block=0)
+    desk, session = visitor.page.house.rooms["keep"].desk, visitor.session
+    for wrong in (99, None, "1"):
+        with pytest.raises(CaseError, match="No row is picked"):
+            list(desk.ask_two(session, (1, wrong), "Your own text", "Hello?", Decoding(max_new_tokens=2)))
+    assert session.slot(Kept).picks == {}
 
 
 def test_what_both_are_asked_keeps_to_the_page_s_limits(visitor, monkeypatch):

@@ -10,12 +10,20 @@ from typing import Any
 import gradio as gr
 import pytest
 import torch
+from dashboard_helpers import QUICK, tiny_model
 from keep_helpers import STRICT, edit, rows, unpacked, written
 
+from dashboard.kit.acting import route
 from dashboard.steps.keep.kept import Kept
-from editing.gate import RECORD
+from dashboard.steps.keep.saving import record_for
+from dashboard.steps.keep.texts import saved_line
+from dashboard.steps.operate.texts import _live_line
+from dashboard.steps.stress.texts import head
+from editing.gate import RECORD, small_exam
 from editing.saved import load_edit
-from inspector.model import encode
+from inspector.model import Decoding, Detector, encode
+from inspector.safeedit.exam import examine, run_exam
+from inspector.safeedit.judges import EmbeddedJudge
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -92,6 +100,37 @@ def test_what_the_gate_has_not_passed_does_not_leave_and_the_remedy_is_named(vis
     assert not visitor.page.house.rooms["keep"].saving._can(session, "patch")
 
 
+def reading(threshold: float) -> Detector:
+    """Return a detector of the tiny model that differs from others in its threshold alone."""
+    return Detector((1,), torch.ones(1, 32), 0.0, threshold, tiny_model().fingerprint)
+
+
+def test_the_gate_s_word_and_a_stress_test_s_scores_are_those_of_one_detector(visitor):
+    edit(visitor)
+    session, model = visitor.session, visitor.page.context.model
+    route(session, reading(1e9))  # never fires, as a file may bring it
+    visitor.do("on_examine", **QUICK)
+    word = session.live.patch.settings[RECORD]
+    assert word["passed"] and word["detector"] == reading(1e9).digest
+    decoding, asked = Decoding(max_new_tokens=2), small_exam(session.live.case, 2, 1)
+    exam = run_exam(examine(model, asked, session.row, EmbeddedJudge(), decoding=decoding))
+    assert record_for(model, session, exam).scores and exam.key == session.row.key
+    written(visitor)
+    history = visitor.page.house.rooms["keep"].desk.history
+    assert history.note(session, exam=exam)[0].scores
+    label = session.row.label()
+    route(session, reading(-1e9))
+    assert session.row.label() == label, "what people read is the same"
+    with pytest.raises(gr.Error, match="another detector now"):
+        visitor.do("on_write_patch")
+    assert "another detector" in _live_line(word, session.row, "") and "another detector" in head(exam, session.row)
+    assert "another detector" in saved_line(session.slot(Kept).saved["patch"], session.row)
+    visitor.do("on_examine", **QUICK)
+    assert record_for(model, session, exam).scores == {} and written(visitor).exists()
+    session.slot(Kept).visit = ""
+    assert history.note(session, exam=exam)[0].scores == {}
+
+
 def test_what_a_person_keeps_against_the_gate_leaves_with_that_on_its_record(visitor, tmp_path):
     visitor.do("on_edit", **STRICT)
     assert [row.gate for row in rows(visitor)] == ["refused"] and visitor.session.live is None
@@ -118,6 +157,20 @@ def test_files_go_with_the_next_of_their_kind_and_with_the_session(visitor):
     assert not first.exists() and second.exists() and adapter.exists()
     visitor.session.close()
     assert not second.exists() and not adapter.exists()
+
+
+def test_what_is_written_counts_and_is_refused_where_it_is_too_much(visitor, monkeypatch):
+    edit(visitor)
+    session = visitor.session
+    first = written(visitor)
+    monkeypatch.setattr(session, "limits", replace(session.limits, files=first.stat().st_size))
+    with pytest.raises(gr.Error, match="files an hour are allowed here"):
+        visitor.do("on_write_patch")
+    assert first.exists() and visitor.is_free, "the one before stays"
+    monkeypatch.setattr(session, "limits", replace(session.limits, files=None, free=2**60))
+    with pytest.raises(gr.Error, match="stay free"):
+        visitor.do("on_write_model")
+    assert list(session.folders) == ["patch"]
 
 
 @pytest.mark.parametrize("kind", ["patch", "adapter", "model"])
