@@ -80,23 +80,23 @@ def gate_line(session: Session, detector: bool = False) -> str:
 def _live_line(record: Mapping[str, Any], row: Row, named: str) -> str:
     """Say what the gate says of the live edit; a word on other weights, by strength or place, is no word on these."""
     chips, told = _chips(record["checks"]), escape(named)
-    choice = f"<em>{escape(record['choice'])}</em>" if record.get("choice") else ""
+    choice = _folded(record.get("choice") or "")
     word = "passed" if record["passed"] else "refused"
     if not is_of(record, row):
         live_is = row.label() if record["weights"] != row.label() else "the same patch by another detector"
         return (
-            f'<p class="gate"><b>{told}Not examined as it acts now</b> {chips} <em>The gate {word} '
-            f"{escape(record['weights'])}; live is {escape(live_is)}. Press Examine again.</em></p>"
+            f'<div class="gate"><b>{told}Not examined as it acts now</b> {chips} <em>The gate {word} '
+            f"{escape(record['weights'])}; live is {escape(live_is)}. Press Examine again.</em></div>"
         )
     if record["passed"]:
         before = "<em>Kept by hand against an earlier refusal.</em>" if record["overridden"] else ""
-        return f'<p class="gate passed"><b>{told}Gate passed</b> {chips} {choice} {before}</p>'
+        return f'<div class="gate passed"><b>{told}Gate passed</b> {chips} {choice} {before}</div>'
     how = (
         "kept by hand"
         if record["overridden"]
         else "live all the same, since it was loaded by hand; Undo takes it back, Keep it anyway records it"
     )
-    return f'<p class="gate refused"><b>{told}Refused by the gate</b> {chips} <em>{how}.</em> {choice}</p>'
+    return f'<div class="gate refused"><b>{told}Refused by the gate</b> {chips} <em>{how}.</em> {choice}</div>'
 
 
 def _held_line(held: Made, live: Row, detector: bool) -> str:
@@ -104,18 +104,22 @@ def _held_line(held: Made, live: Row, detector: bool) -> str:
     stays = f"It is not live: {escape(live.label())} stays live, and the edit waits here until you make another."
     if held.acceptance is None:
         return (
-            f'<p class="gate refused"><b>{named}Not examined</b> <em>The gate was stopped before its end. '
-            f"{stays} Press Examine.</em></p>"
+            f'<div class="gate refused"><b>{named}Not examined</b> <em>The gate was stopped before its end. '
+            f"{stays} Press Examine.</em></div>"
         )
     broken = "; ".join(check.sentence() for check in held.acceptance.checks if not check.passed)
     chips = _chips([asdict(check) for check in held.acceptance.checks])
     tried = held.detector is not None or bool(held.acceptance.choice)
     routed = " To try it where harm is detected only, set the switch and press Examine." if detector else ""
-    more = escape(f" {held.acceptance.choice}") if tried else routed
     return (
-        f'<p class="gate refused"><b>{named}Refused by the gate:</b> {escape(broken)}. {chips} '
-        f"<em>{stays}{more}</em></p>"
+        f'<div class="gate refused"><b>{named}Refused by the gate:</b> {escape(broken)}. {chips} '
+        f"<em>{stays}{'' if tried else routed}</em>{_folded(held.acceptance.choice) if tried else ''}</div>"
     )
+
+
+def _folded(choice: str) -> str:
+    """Return how the gate chose where an edit acts, folded: the answers stand below it."""
+    return f"<details><summary>How the gate chose where it acts</summary>{escape(choice)}</details>" if choice else ""
 
 
 def _chips(checks: Sequence[Mapping[str, Any]]) -> str:
@@ -148,11 +152,11 @@ def budget_line(result: EditResult, named: str = "") -> str:
     unseen = "<em>Not examined by the gate yet.</em>"
     if budget is None:
         said = f"{escape(named)}No damage budget was set: harmless KL {number(harm)} nats a token."
-        return f'<p class="gate">{said} {unseen}</p>'
+        return f'<div class="gate">{said} {unseen}</div>'
     kind, said = ("passed", "Within budget") if harm <= budget else ("refused", "Beyond budget")
     return (
-        f'<p class="gate {kind}"><b>{escape(named)}{said}</b> '
-        f"<span>harmless KL {number(harm)} of {number(budget)} nats a token</span> {unseen}</p>"
+        f'<div class="gate {kind}"><b>{escape(named)}{said}</b> '
+        f"<span>harmless KL {number(harm)} of {number(budget)} nats a token</span> {unseen}</div>"
     )
 
 

@@ -193,6 +193,6 @@ def test_a_waiting_edit_stands_beside_the_live_one_each_by_its_name(visitor):
     visitor.do("on_edit", **STRICT, block=2)
     held = visitor.session.slot(Gated).held.edit
     said = visitor.screen["gate"]
-    waiting, now = said.split("</p>")[:2]
+    waiting, now = said.split("</div>")[:2]
     assert f"Waiting, layer 2, patch {held.patch.identifier}: Refused by the gate" in waiting
     assert f"Live, layer 0, patch {live.patch.identifier}: Gate passed" in now
