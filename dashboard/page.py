@@ -104,7 +104,8 @@ def build_app(
     app.guard = Guard(sessions, sessions.limits)
     app.line = house.context.line
     sessions.forget = Copies(app).forget
-    sessions.tidy = PIECES.sweep
+    sent = app.upload_file_set
+    sessions.tidy = lambda: PIECES.sweep(sent)
     keep_little()
     watch()
     shown.give_way = house.context.line.give_way
