@@ -32,7 +32,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.load_result import Kept, Played, counted, report, telling, wrong_in
+from benchmarks.load_result import Kept, Played, counted, defects_in, kinds_of, report, telling, wrong_in
 from benchmarks.load_visitor import Interrupted, Lost, Visitor, place_of, round_of
 from inspector.command import finished, tell
 from inspector.errors import InspectorError
@@ -249,7 +249,7 @@ def _measure(chosen: argparse.Namespace, arguments: list[str] | None) -> int:
         kept.say("The page is started", command=kept.command)
         with page(chosen.model, log) as (url, metrics, _):
             kept.say("Two visitors play a round each, so that what is loaded at first use is loaded")
-            together(url, 2, 600, rounds=1)
+            warm, _ = together(url, 2, 600, rounds=1)
             start, settled_before = settled(metrics)
             kept.say(
                 f"{chosen.visitors} visitors for {chosen.minutes:g} minutes",
@@ -271,7 +271,9 @@ def _measure(chosen: argparse.Namespace, arguments: list[str] | None) -> int:
         result["memory at the start, MiB"] = round(start / 2**20, 1)
         result["memory at the end, MiB"] = round(end / 2**20, 1)
         result["memory, end over start"] = round(end / start, 3)
+        result["errors in the warm-up"] = kinds_of(said for one in warm for said in one.errors)
         result["told to the operator"] = events_in(log)
+        result["defects"] = defects_in(result["told to the operator"])
     result["command"] = kept.command
     write_whole(chosen.out, json.dumps(result, indent=1) + "\n")
     tell(result)

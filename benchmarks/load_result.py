@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,11 @@ from inspector.model.whole_file import write_whole
 
 EVERY = 15.0
 """Seconds between two words on how far it is, and between two writings of the result."""
+
+WRONG = ("other than alone", "wrong badges", "errors", "errors in the warm-up", "defects", "not settled")
+"""What must be empty in a result."""
+_NUMBER = re.compile(r"\b(?:0x)?[0-9a-f]{8,}\b")
+_PATH = re.compile(r"(?:/[\w.+-]+){2,}")
 
 
 @dataclass
@@ -68,6 +74,22 @@ def waits(played: Sequence[Played]) -> dict[str, dict[str, float]]:
     }
 
 
+def kinds_of(errors: Iterable[str]) -> dict[str, int]:
+    """Count errors by kind: numbers of errors, hashes and paths, which are others each time, tell none."""
+    plain = (_PATH.sub("PATH", _NUMBER.sub("NUMBER", said)) for said in errors)
+    return dict(sorted(Counter(plain).items()))
+
+
+def defects_in(told: Mapping[str, int]) -> dict[str, int]:
+    """Return what the operator was told that must not be: errors of the program, visitors who lost what they had.
+
+    Args:
+        told: By kind. A session that was not used for its time is one that was let go as it should be.
+    """
+    lost = {said for said in told if said.startswith("lost session:") and "not used for" not in said}
+    return {said: count for said, count in told.items() if said.startswith("defect:") or said in lost}
+
+
 def report(first: Sequence[Played], took: float, alone: Sequence[Played], seconds: float) -> dict[str, Any]:
     """Return what is to be committed of a load."""
     done = sum(len(one.gave) for one in first)
@@ -82,7 +104,7 @@ def report(first: Sequence[Played], took: float, alone: Sequence[Played], second
         "interrupted": dict(Counter(one.interrupted for one in first if one.interrupted)),
         "other than alone": compare(first, alone) if alone else [],
         "wrong badges": [said for one in (*first, *different) for said in one.badges],
-        "errors": dict(Counter(said for one in (*first, *different) for said in one.errors)),
+        "errors": kinds_of(said for one in (*first, *different) for said in one.errors),
         "waits": waits(first),
         "alone": waits(different),
     }
@@ -90,7 +112,7 @@ def report(first: Sequence[Played], took: float, alone: Sequence[Played], second
 
 def wrong_in(result: Mapping[str, Any]) -> list[str]:
     """Return what must be empty in a result and is not."""
-    return [name for name in ("other than alone", "wrong badges", "errors", "not settled") if result[name]]
+    return [name for name in WRONG if result.get(name)]
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import secrets
 import socket
@@ -163,11 +164,18 @@ class Visitor:
             if self._call("status") != before:
                 raise Lost("reload: the session was lost")
             return None
-        event = self._post(ENDPOINTS[action.kind], action.given)
-        if end and action.long:
-            self._end(ENDPOINTS[action.kind], event, end, after)
-            raise Interrupted(f"{action.kind}: {end}")
-        gave = self._told(ENDPOINTS[action.kind], event)
+        name = ENDPOINTS[action.kind]
+        if not action.long or not end:
+            self.first, gave = self._heard(name, self._post(name, action.given))
+        else:
+            event, gave = self._post(name, action.given, self._page), None
+            if end == "cancel":
+                gave = self._cancelled(action, event, after)
+            else:
+                self._left(name, event, after)
+            if gave is None:
+                self._wait_until_free(cancel=False)
+                raise Interrupted(f"{action.kind}: {end}")
         if action.kind == "edit":
             gave = self._edited(gave)
         self._weights = self._call("status")["weights"]
@@ -187,21 +195,44 @@ class Visitor:
         self._live = gave["patch"]
         return gave
 
-    def _end(self, name: str, event: str, end: str, after: float) -> None:
-        path = f"/gradio_api/call/{name}/{event}"
-        until = time.monotonic() + after
-        with suppress(httpx.ReadTimeout), self._web.stream("GET", path, timeout=after) as answer:
-            for _ in answer.iter_raw():
-                if time.monotonic() > until:
-                    break
-        if end == "cancel":
-            self._call("cancel")
-        else:
-            self.leave()
-            self.open()
-        self._wait_until_free()
+    def _cancelled(self, action: Action, event: str, after: float) -> Any:
+        """Press Cancel after a while, and hear the run to its end; return what it gave if that came before."""
+        pressed = threading.Event()
 
-    def _wait_until_free(self) -> None:
+        def press() -> None:
+            pressed.set()
+            with suppress(Lost, httpx.HTTPError):  # what it should have ended is then told as not ended
+                self.stop()
+
+        timer = threading.Timer(after, press)
+        timer.start()
+        try:
+            until = time.monotonic() + after + PATIENCE
+            self.first, gave = self._heard(ENDPOINTS[action.kind], event, until)
+        except Lost as error:
+            if not pressed.is_set() or "ancelled" not in str(error):
+                raise
+            return None
+        finally:
+            timer.cancel()
+            timer.join()
+        return None if pressed.is_set() and (action.kind == "test" or is_cancelled(gave)) else gave
+
+    def _left(self, name: str, event: str, after: float) -> None:
+        """Close the window in the middle of a run, with all its connections, and open the page anew."""
+        path, until = f"/gradio_api/call/{name}/{event}", time.monotonic() + after
+        waits = httpx.Timeout(600, read=after)
+        with suppress(httpx.ReadTimeout), self._web.stream("GET", path, timeout=waits) as answer:
+            try:
+                for _ in answer.iter_raw():
+                    if time.monotonic() > until:
+                        break
+            finally:
+                self.leave()
+        self.open()
+
+    def _wait_until_free(self, cancel: bool = True) -> None:
+        """Wait until nothing runs; what a page has left has to end without a press of Cancel."""
         until = time.monotonic() + PATIENCE
         while True:
             try:
@@ -210,26 +241,31 @@ class Visitor:
             except Lost as error:
                 if "still running" not in str(error) or time.monotonic() > until:
                     raise
-                self._call("cancel")
+                if cancel:
+                    self.stop()
                 time.sleep(0.2)
 
     def _call(self, name: str, *given: Any) -> Any:
-        return self._told(name, self._post(name, given))
+        return self._heard(name, self._post(name, given))[1]
 
-    def _post(self, name: str, given: tuple[Any, ...]) -> str:
-        body = {"data": list(given), "session_hash": self._page + secrets.token_hex(4)}
+    def _post(self, name: str, given: tuple[Any, ...], page: str = "") -> str:
+        """Call an endpoint, in a page's name if one is given; return the number of the event."""
+        body = {"data": list(given), "session_hash": page or self._page + secrets.token_hex(4)}
         answer = self._web.post(f"/gradio_api/call/{name}", json=body)
         if answer.status_code != 200:
             raise Lost(f"{name}: status {answer.status_code}")
         return str(answer.json()["event_id"])
 
-    def _told(self, name: str, event: str) -> Any:
-        kind, last, self.first = "", None, 0.0
+    def _heard(self, name: str, event: str, until: float = math.inf) -> tuple[float, Any]:
+        """Hear an event to its end; return when its first word came, and its last."""
+        kind, last, first = "", None, 0.0
         with self._web.stream("GET", f"/gradio_api/call/{name}/{event}") as answer:
             for line in answer.iter_lines():
                 if line.startswith("event: "):
                     kind = line[7:]
-                    self.first = self.first or (time.monotonic() if kind != "heartbeat" else 0.0)
+                    first = first or (time.monotonic() if kind != "heartbeat" else 0.0)
+                    if time.monotonic() > until:
+                        raise Lost(f"{name}: it did not end after a press of Cancel")
                 elif line.startswith("data: "):
                     data = json.loads(line[6:])
                     if kind == "error":
@@ -239,7 +275,7 @@ class Visitor:
                         last = data[0]
         if kind != "complete":
             raise Lost(f"{name}: ended with '{kind}'")
-        return last
+        return first, last
 
 
 @cache
@@ -249,6 +285,11 @@ def arrival(url: str) -> tuple[int, list[Any]]:
     values = {part["id"]: part["props"].get("value") for part in config["components"]}
     event = next(one for one in config["dependencies"] if one["api_name"] == "on_arrival")
     return event["id"], [values[part] for part in event["inputs"]]
+
+
+def is_cancelled(gave: Any) -> bool:
+    """Tell whether an edit was cancelled: in its steps, or in the gate, which then gives no word."""
+    return gave["stop_reason"] == "cancelled" or (bool(gave["patch"]) and gave["gate"] is None)
 
 
 def plain(gave: Any) -> Any:

@@ -104,7 +104,8 @@ def build_app(
     app.guard = Guard(sessions, sessions.limits)
     app.line = house.context.line
     sessions.forget = Copies(app).forget
-    sessions.tidy = lambda: _tidy(house.context)
+    sent = app.upload_file_set
+    sessions.tidy = lambda: _tidy(house.context, sent)
     keep_little()
     watch()
     shown.give_way = house.context.line.give_way
@@ -115,10 +116,14 @@ def build_app(
     return app
 
 
-def _tidy(context: Context) -> None:
-    """Let go what nobody uses any more: files that came in by half, models beside the page's own."""
+def _tidy(context: Context, sent: set[str]) -> None:
+    """Let go what nobody uses any more: models beside the page's own, files that came in and that nobody reads.
+
+    Args:
+        sent: The files that came in whole, by their paths.
+    """
     context.shelf.sweep()
-    PIECES.sweep()
+    PIECES.sweep(sent)
 
 
 STEPS: tuple[type[Room], ...] = (

@@ -23,7 +23,7 @@ from inspector.errors import EditError, PatchError
 from inspector.model import SUFFIX, Detector, Encoded, InspectedModel, PromptFormat
 from inspector.model.embedded import NAME as EMBEDDED_NAME
 from inspector.model.embedded import cache_root
-from inspector.model.tensor_file import write_tensors
+from inspector.model.tensor_file import check_unchanged, write_tensors
 from inspector.safeedit import bundled_cases
 from inspector.validated import read_record
 
@@ -185,6 +185,7 @@ def load_calibration(model: InspectedModel, path: Path | None = None) -> Calibra
                     if found != there[-1]:  # kept by an earlier version of the program
                         continue
                     raise EditError(f"{found} is no calibration of this version of the program. Make it again.")
+                check_unchanged(file)
                 record = read_record(_Record, json.loads(metadata["record"]))
                 detector = Detector.from_record(record.detector, file.get_tensor("detector.weights"))
                 moment = _whole(file.get_tensor("moment")) if "moment" in set(file.keys()) else None

@@ -77,7 +77,7 @@ def memory_told() -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, OSError) as error:
         if not ran_out(error):
             raise
         let_go(error)

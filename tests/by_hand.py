@@ -6,6 +6,7 @@ import copy
 import hashlib
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -153,3 +154,10 @@ def prompt(model: InspectedModel, text: str, suffix: str = SUFFIX) -> list[int]:
 def response(model: InspectedModel, text: str) -> list[int]:
     """Return the ids of an answer that follows :func:`prompt`, without end-of-answer id."""
     return bytes_of(model, text if model.tokenizer.chat_template else " " + text)
+
+
+def flip_bit(path: Path) -> None:
+    """Change one bit of a safetensors file: the lowest of the last four bytes, which are a tensor's."""
+    content = bytearray(path.read_bytes())
+    content[-4] ^= 1
+    path.write_bytes(bytes(content))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from inspector.model.tensor_file import write_tensors
+from inspector.model.tensor_file import check_unchanged, write_tensors
 
 _ARRAY, _RANGE = "$array", "$range"
 _KINDS = "biuf"
@@ -76,12 +76,13 @@ def read_record_file(path: Path, kind: str) -> Any:
 
     Raises:
         OSError, SafetensorError: It cannot be read.
-        ValueError: It is of another kind or version.
+        ValueError: It is of another kind or version, or was changed since.
         KeyError: Something is missing in it.
     """
-    with safe_open(path, framework="np") as file:
+    with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         if metadata.get("format") != kind:
             raise ValueError(f"{path.name} is of another version")
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no iterator
+        check_unchanged(file)
+        arrays = {name: file.get_tensor(name).numpy().copy() for name in file.keys()}  # noqa: SIM118, no iterator
     return whole(json.loads(metadata["record"])["content"], arrays)

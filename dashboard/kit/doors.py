@@ -126,6 +126,8 @@ class Doors:
             note("refused", why=refused.why)
             if not begun:
                 await refused.answer(send)
+        finally:
+            guard.ended(scope)
 
 
 def cookie_key(scope: Any) -> str:

@@ -15,13 +15,11 @@ import anyio.to_thread
 from dashboard.kit.limits import Limits
 from dashboard.kit.posts import API, bounded, check_event, check_files, object_of, whole
 from dashboard.kit.refused import PRIVATE, Refused
-from dashboard.kit.uploads import taken
+from dashboard.kit.upload_room import Coming, UploadRoom
 from dashboard.kit.visitors import Sessions
 
 POSTED = 2**20
 """Bytes that a post may have: every control of the page and the longest texts fit many times over."""
-UPLOADED = 4
-"""Files of the largest size that all that visitors have sent may take together."""
 GUESSES, WITHIN = 10, 300.0
 """Wrong passwords that one address may send in so many seconds."""
 ADDRESSES = 10_000
@@ -45,6 +43,8 @@ TOOLS = f"{API}mcp"
 """Where programs that use tools post; open with ``--mcp`` only."""
 FILES_READ, FILES_POST = "upload_progress", "upload"
 """Open only where a step of the page takes files."""
+COMING = "dinm.coming"
+"""Where a request keeps what it brings."""
 
 DIRECT = (
     "Direct posts are off: they would go around the queue. Post to /gradio_api/call/NAME, or use gradio_client; "
@@ -52,7 +52,6 @@ DIRECT = (
 )
 CLOSED = "This page has no such address."
 NOT_YOURS = "This page was opened elsewhere. Reload it."
-FULL = "The room for files that visitors send is full. Try again later."
 TOO_OFTEN = "Too many wrong passwords were tried. Try again in some minutes."
 
 
@@ -127,10 +126,12 @@ class Guard:
     Attributes:
         sessions: Its visitors; ``None`` for a page without.
         limits: What one of them may ask.
+        room: For files that they send.
     """
 
     sessions: Sessions | None = None
     limits: Limits = field(default_factory=Limits)
+    room: UploadRoom = field(default_factory=UploadRoom)
     _guesses: OrderedDict[str, deque[float]] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -154,9 +155,7 @@ class Guard:
         if path.rstrip("/") == LOGIN:
             self._guess(_client(scope))
         if path.rstrip("/").endswith(f"{API}{FILES_POST}"):
-            # On a thread: each file's size is asked of the disk, and the loop serves everyone.
-            await anyio.to_thread.run_sync(self._check_room, list(app.upload_file_set))
-            return bounded(scope, receive, self.limits.upload + POSTED)
+            return await self._files(scope, bounded(scope, receive, self.limits.upload + POSTED), app)
         body = await whole(bounded(scope, receive, POSTED))
         if path.startswith(API):
             said = object_of(body)
@@ -187,6 +186,12 @@ class Guard:
                 if times:
                     times.pop()
 
+    def ended(self, scope: Any) -> None:
+        """Hear that a request has ended, answered or not: what was kept free for its files is free again."""
+        coming: Coming | None = scope.pop(COMING, None)
+        if coming is not None:
+            self.room.end(coming)
+
     def _check_page(self, page: Any, key: str) -> None:
         if not isinstance(page, str) or self.sessions is None:
             return
@@ -194,9 +199,14 @@ class Guard:
         if owner is not None and owner.partition(":")[2] != key and owner != page:
             raise Refused(404, NOT_YOURS, "page")
 
-    def _check_room(self, whole: list[str]) -> None:
-        if taken(whole) > UPLOADED * self.limits.upload:
-            raise Refused(507, FULL, "room")
+    async def _files(self, scope: Any, receive: Any, app: Any) -> Any:
+        headers, most = dict(scope["headers"]), self.limits.upload
+        said = headers.get(b"content-length", b"")
+        size = int(said) if said.isdigit() and b"transfer-encoding" not in headers else most
+        # On a thread: each file's size is asked of the disk, and the loop serves everyone.
+        coming = await anyio.to_thread.run_sync(self.room.begin, _client(scope), size, most, list(app.upload_file_set))
+        scope[COMING] = coming
+        return coming.counted(receive)
 
     def _guess(self, address: str) -> None:
         with self._lock:

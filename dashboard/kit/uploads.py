@@ -16,7 +16,7 @@ from typing import Any
 import gradio.route_utils
 
 PIECE_FOR = 600.0
-"""Seconds after the last byte after which a piece of a file is deleted: whoever sent it is gone."""
+"""Seconds after the last byte after which a piece of a file, or a file that nobody has read, is deleted."""
 
 
 class Pieces:
@@ -39,17 +39,18 @@ class Pieces:
             self._names = {name for name in self._names if os.path.exists(name)}
             return set(self._names)
 
-    def sweep(self, older: float = PIECE_FOR) -> None:
-        """Delete those to which nothing was added for some time.
+    def sweep(self, whole: Iterable[str] = (), older: float = PIECE_FOR) -> None:
+        """Delete those to which nothing was added for some time, and files that nobody has read for as long.
 
         Args:
+            whole: Names of the files that have come in: what is read is deleted at once.
             older: Seconds.
         """
-        for name in self.names():
+        for name in self.names().union(list(whole)):
             try:
                 if time.time() - os.stat(name).st_mtime > older:
                     os.unlink(name)
-            except FileNotFoundError:  # it has just come in whole
+            except FileNotFoundError:  # it has just come in whole, or was read
                 continue
 
 

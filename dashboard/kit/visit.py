@@ -181,17 +181,21 @@ class Visit(Room):
             yield {**self.drawn(session, values, opening), **locked, self.watch: gr.Timer(active=True)}
             return
         said, session.broken = reading(BROKEN, "warn") if session.broken else "", False
-        yield {**self.drawn(session, values, opening), **({self.notice: said} if said or over else {})}
+        yield {**self.drawn(session, values, opening, over), **({self.notice: said} if said or over else {})}
         self.context.sessions.drew(request.session_hash or "", session)
 
-    def drawn(self, session: Session, values: Values, opening: bool = False) -> Update:
-        """Return the whole page as its session has it, without what is drawn when a view is opened if none is yet."""
+    def drawn(self, session: Session, values: Values, opening: bool = False, over: bool = False) -> Update:
+        """Return the whole page as its session has it, without what is drawn when a view is opened if none is yet.
+
+        A page that was locked hears of the end in any case: what waited may have been cancelled before it did anything.
+        """
         kept: Update = dict(session.controls)
         values = {**values, **kept}
-        if not session.own:
+        if not (session.own or over):
             return kept
         rooms = self.bus.rooms - set(self.later) if opening else None
-        told = self.bus.told(News.BACK, session, values, rooms) | self.bus.told(News.ENDED, session, values)
+        told: Update = self.bus.told(News.BACK, session, values, rooms) if session.own else {}
+        told |= self.bus.told(News.ENDED, session, values)
         return kept | {part: with_value(value, kept[part]) if part in kept else value for part, value in told.items()}
 
 

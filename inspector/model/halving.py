@@ -7,6 +7,7 @@ then. A single prompt cannot be made smaller, nor can a half that does not fit, 
 
 from __future__ import annotations
 
+import errno
 import traceback
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -17,15 +18,21 @@ import torch
 One = TypeVar("One")
 Got = TypeVar("Got")
 
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
-"""What a plain RuntimeError of torch says where an allocation failed."""
+_NO_MEMORY = (
+    *("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory"),
+    *("alloc_failed", "bad_alloc", "failed to allocate memory"),
+)
+"""What a plain error of torch, of CUDA, of C++ or of the system says, in small letters, where an allocation failed."""
 
 
 def ran_out(error: BaseException) -> bool:
     """Tell whether an error says that a device, or the process, has no memory left."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    said = str(error).lower() if isinstance(error, RuntimeError | OSError) else ""
+    return any(words in said for words in _NO_MEMORY)
 
 
 _GIVERS: list[WeakMethod[Callable[[], None]]] = []

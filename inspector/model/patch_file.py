@@ -14,7 +14,7 @@ from inspector.errors import PatchError
 from inspector.model.detector import Detector
 from inspector.model.patch import Delta, Patch, Row
 from inspector.model.prompt_format import PromptFormat
-from inspector.model.tensor_file import write_tensors
+from inspector.model.tensor_file import Changed, check_unchanged, write_tensors
 from inspector.validated import read_record
 
 _FORMAT = "dinm-inspector patch 2"
@@ -105,6 +105,7 @@ def load_row(path: Path) -> tuple[Row, dict[str, Any]]:
                     if earlier
                     else f"{path.name} is not a patch of this program. Choose another file."
                 )
+            check_unchanged(file)
             record = read_record(_Record, json.loads(metadata["record"]))
             names = set(file.keys())
             parts = {f"{number}.{part}" for number in range(len(record.deltas)) for part in ("left", "right")}
@@ -129,6 +130,9 @@ def load_row(path: Path) -> tuple[Row, dict[str, Any]]:
             )
         patch = Patch(deltas, record.fingerprint, record.method, record.settings, record.format)
         return Row(patch, detector=detector), record.extra
+    except Changed as error:
+        said = f"The patch {path.name} was changed after it was written (SHA-256). Save or copy it anew."
+        raise PatchError(said, str(path)) from error
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         said = f"The patch file {path.name} cannot be read. Choose another file."
         raise PatchError(said, f"{path}: {error}") from error

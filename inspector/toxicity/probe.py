@@ -22,7 +22,7 @@ from inspector.model.encoding import tokenise_whole
 from inspector.model.halving import halved
 from inspector.model.hooks import observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
-from inspector.model.tensor_file import write_tensors
+from inspector.model.tensor_file import check_unchanged, write_tensors
 from inspector.safeedit.scores import Estimate, percentage
 from inspector.toxicity.labelled import Labelled, bundled_texts
 from inspector.validated import read_record
@@ -193,9 +193,11 @@ class _KeptProbe:
 
 
 def _read_probe(path: Path) -> Probe:
-    with safe_open(path, framework="numpy") as file:
+    with safe_open(path, framework="pt") as file:
         about = file.metadata() or {}
         if about.get("format") != _FORMAT:
             raise ValueError("another version of this program wrote it")
+        check_unchanged(file)
         record = read_record(_KeptProbe, json.loads(about["record"]))
-        return Probe(weight=file.get_tensor("weight"), bias=file.get_tensor("bias"), **vars(record))
+        weight, bias = (file.get_tensor(name).numpy().copy() for name in ("weight", "bias"))
+        return Probe(weight=weight, bias=bias, **vars(record))

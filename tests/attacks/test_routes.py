@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import gradio as gr
 import httpx
@@ -22,8 +20,7 @@ from dashboard.kit import posts
 from dashboard.kit.doors import Doors
 from dashboard.kit.limits import DEMO
 from dashboard.kit.refused import Refused
-from dashboard.kit.routes import GUESSES, POSTED, UPLOADED, Guard, check_route
-from dashboard.kit.uploads import PIECES, taken
+from dashboard.kit.routes import GUESSES, POSTED, Guard
 
 PROMPT = "a prompt that must not be found on any disk"
 
@@ -175,66 +172,6 @@ def test_a_post_of_any_size_is_cut_off_whatever_its_headers_say(web, honest):
 def test_a_post_that_is_no_event_is_refused_and_the_page_goes_on(web, body):
     answer = web.post("/gradio_api/queue/join", content=body, headers={"Content-Type": "application/json"})
     assert 400 <= answer.status_code < 500 and call(web, "status")[0] == "complete"
-
-
-def test_a_part_that_takes_files_opens_upload_up_to_its_limit_and_as_long_as_there_is_room(tmp_path):
-    with gr.Blocks() as plain:
-        gr.Textbox()
-    with gr.Blocks() as takes:
-        gr.UploadButton()
-    with pytest.raises(Refused, match="no such address"):
-        check_route("POST", "/gradio_api/upload", plain)
-    check_route("POST", "/gradio_api/upload", takes)
-    check_route("GET", "/gradio_api/upload_progress", takes)
-    guard, one, large = Guard(), tmp_path / "one", tmp_path / "large"
-    one.write_bytes(b"1")
-    with large.open("wb") as file:
-        file.truncate(4 * guard.limits.upload + 1)
-    guard._check_room([str(one), str(tmp_path / "gone")])
-    with pytest.raises(Refused, match="room"):
-        guard._check_room([str(one), str(large)])
-
-
-def test_what_is_handed_out_does_not_close_the_way_in(served, web):
-    folder = Path(served.app.app.uploaded_file_dir)
-    with (folder / "merged model.zip").open("wb") as file:
-        file.truncate(UPLOADED * served.sessions.limits.upload + 1)
-    sent = web.post("/gradio_api/upload", files={"files": ("edit.json", b"{}")})
-    (folder / "merged model.zip").unlink()
-    assert sent.status_code == 200 and Path(sent.json()[0]).read_bytes() == b"{}"
-    with Path(sent.json()[0]).open("wb") as file:  # of theirs, it does
-        file.truncate(UPLOADED * served.sessions.limits.upload + 1)
-    refused = web.post("/gradio_api/upload", files={"files": ("edit.json", b"{}")})
-    Path(sent.json()[0]).unlink()
-    assert refused.status_code == 507 and "room" in refused.json()["detail"]
-
-
-def test_a_piece_of_a_file_that_was_broken_off_counts_and_is_deleted_later(served, tmp_path):
-    before = PIECES.names()
-    address = urlsplit(served.url)
-    head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 200000\r\n"
-    with socket.create_connection((address.hostname, address.port)) as line:
-        line.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n".encode())
-        line.sendall(b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.zip"\r\n\r\n' + b"1" * 90_000)
-        until(lambda: PIECES.names() - before)
-    (piece,) = PIECES.names() - before
-    until(lambda: taken([]) >= 80_000)
-    other = tmp_path / "tmpabcdefgh"
-    other.write_bytes(b"somebody else's")
-    PIECES.sweep()
-    assert Path(piece).exists(), "it may still come in"
-    os.utime(piece, (time.time() - 3600,) * 2)
-    os.utime(other, (time.time() - 3600,) * 2)
-    PIECES.sweep()
-    assert not Path(piece).exists() and other.exists() and PIECES.names() == before
-
-
-def until(look) -> None:
-    for _ in range(500):
-        if look():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it did not come")
 
 
 def test_passwords_cannot_be_tried_without_end():

@@ -15,8 +15,8 @@ from dashboard_helpers import SHORT_GATE, model_at_rest
 
 from benchmarks import load
 from benchmarks.load import NotMeasured, again, events_in, number, play, settled, together
-from benchmarks.load_result import Kept, Played, compare, report, telling, waits, wrong_in
-from benchmarks.load_visitor import ROUNDS, Action, Interrupted, Visitor, place_of, plain, round_of
+from benchmarks.load_result import Kept, Played, compare, defects_in, kinds_of, report, telling, waits, wrong_in
+from benchmarks.load_visitor import ROUNDS, Action, Interrupted, Lost, Visitor, place_of, plain, round_of
 from dashboard.kit.limits import Limits
 from dashboard.steps.operate import gating
 
@@ -39,10 +39,14 @@ def test_three_visitors_at_once_get_what_each_gets_alone_and_lose_nothing(served
     assert len(served.app.guard.sessions._sessions) <= 12 and len(served.app.line) == 0
 
 
-def test_what_still_runs_after_the_time_is_up_is_cancelled_and_nothing_more_begins(served, monkeypatch):
+def long_edit() -> Action:
+    """An edit that takes longer than anybody waits."""
     edit = next(action for action in round_of(0, 0) if action.kind == "edit")
-    long = replace(edit, given=(*edit.given[:5], "reference", 1000, *edit.given[7:]))
-    monkeypatch.setattr(load, "round_of", lambda *_: [long, Action("undo")])
+    return replace(edit, given=(*edit.given[:5], "reference", 1000, *edit.given[7:]))
+
+
+def test_what_still_runs_after_the_time_is_up_is_cancelled_and_nothing_more_begins(served, monkeypatch):
+    monkeypatch.setattr(load, "round_of", lambda *_: [long_edit(), Action("undo")])
     monkeypatch.setattr(load, "DRAIN", 0.5)
     with Visitor(served.url) as one:
         one.start_anew()
@@ -56,13 +60,13 @@ def test_what_still_runs_after_the_time_is_up_is_cancelled_and_nothing_more_begi
 
 
 @pytest.mark.parametrize("end", ["cancel", "leave"])
-def test_a_run_that_is_ended_leaves_vanilla_live_and_the_visitor_goes_on(served, end):
+def test_a_run_that_is_ended_leaves_vanilla_live_and_the_visitor_goes_on(served, end, monkeypatch):
     with Visitor(served.url) as visitor:
         visitor.start_anew()
-        edit = next(action for action in round_of(0, 0) if action.kind == "edit")
-        long = replace(edit, given=(*edit.given[:5], "reference", 1000, *edit.given[7:]))
+        if end == "leave":  # the server hears of it by itself
+            monkeypatch.setattr(visitor, "stop", lambda: pytest.fail("Cancel was pressed"))
         with pytest.raises(Interrupted, match=f"edit: {end}"):
-            visitor.do(long, end, 1.0)
+            visitor.do(long_edit(), end, 1.0)
         visitor.start_anew()
         assert visitor.wrong_badge() == ""
         located = next(action for action in round_of(0, 0) if action.kind == "locate")
@@ -197,3 +201,38 @@ def test_what_the_operator_was_told_is_counted_by_kind(tmp_path):
     ]
     path.write_text("\n".join(map(json.dumps, told)), encoding="utf-8")
     assert events_in(path) == {"refused: runs": 1, "run: done": 2}
+
+
+@pytest.mark.parametrize(
+    ("told", "wrong"),
+    [
+        ({"run: done": 9, "refused: runs": 1, "lost session: it was not used for 2 minutes": 3}, {}),
+        ({"defect: KeyError": 2, "run: done": 9}, {"defect: KeyError": 2}),
+        ({"lost session: its place was needed for other visitors": 1}, None),
+        ({"lost session: its memory was needed for other visitors": 1}, None),
+    ],
+)
+def test_a_defect_and_a_session_lost_in_use_are_wrong_even_if_no_visitor_was_told(told, wrong):
+    assert defects_in(told) == (told if wrong is None else wrong)
+    assert wrong_in({"defects": defects_in(told)}) == ([] if wrong == {} else ["defects"])
+    assert wrong_in({"errors in the warm-up": {"edit: no": 1}}) == ["errors in the warm-up"]
+
+
+def test_errors_that_differ_by_a_number_or_a_path_alone_are_of_one_kind():
+    said = ("edit: Something went wrong on this machine (error {}); try again", "OSError: [Errno 2] no file: '{}'")
+    errors = [said[0].format(number) for number in ("00c0ffee", "12345678")]
+    errors += [said[1].format(path) for path in ("/tmp/a/1", "/b/2")]
+    assert kinds_of([*errors, "test: no"]) == {said[1].format("PATH"): 2, said[0].format("NUMBER"): 2, "test: no": 1}
+
+
+def test_a_run_that_goes_on_after_a_press_of_cancel_is_told(served, monkeypatch):
+    monkeypatch.setattr("benchmarks.load_visitor.PATIENCE", 0.3)
+    with Visitor(served.url) as visitor:
+        visitor.start_anew()
+        with monkeypatch.context() as patch:
+            patch.setattr(visitor, "stop", lambda: None)
+            with pytest.raises(Lost, match="did not end after a press of Cancel"):
+                visitor.do(long_edit(), "cancel", 0.1)
+        monkeypatch.undo()
+        visitor.start_anew()
+        assert visitor.wrong_badge() == ""

@@ -126,6 +126,20 @@ def test_a_page_that_is_opened_while_a_run_goes_on_elsewhere_is_locked_until_it_
     assert visitor.session.live.patch.identifier in again.screen["live"] and again.screen["notice"] == ""
 
 
+def test_a_page_that_a_run_in_line_has_locked_is_free_when_that_is_cancelled_before_it_began(page, monkeypatch):
+    monkeypatch.setattr(visit, "ENDS", 0)
+    visitor = Visitor(page, "in line")
+    assert visitor.session.enqueue("a program's first run") and not visitor.session.own
+    visitor.session.controls[page.parts.question] = "Why?"
+    watching = reloaded(visitor)
+    assert watching.on["cancel"] and not watching.on["edit"]
+    visitor.session.dequeue()
+    watching.do("on_watch")
+    watching.do("on_over")
+    assert not visitor.session.own
+    assert_idle(watching)
+
+
 def test_pages_that_watch_a_run_of_another_window_hold_no_thread(visitor, monkeypatch):
     monkeypatch.setattr(visit, "ENDS", 0)
     monkeypatch.setattr(visit.time, "sleep", lambda _: pytest.fail("a page that waits holds a thread"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import by_hand
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -91,6 +92,9 @@ def test_what_is_missing_damaged_or_another_model_s_is_refused_with_the_remedy(l
     assert load_calibration(llama).detector.fingerprint == llama.fingerprint
     with pytest.raises(EditError, match="another base model"):
         load_calibration(replace(llama, fingerprint="0" * 16), path)
+    by_hand.flip_bit(path)
+    with pytest.raises(EditError, match=r"cannot be read .*changed after it was written.* Make it again"):
+        load_calibration(llama)
     for content in (whole[:-40], b"", b"text"):
         path.write_bytes(content)
         with pytest.raises(EditError, match=r"cannot be read .* Make it again"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ import by_hand
 import numpy as np
 import pytest
 import torch
-from memory_faults import no_memory, once_at, passes
+from memory_faults import TOLD, no_memory, once_at, passes
 
 from editing import run
 from editing.atlas import AtlasSettings, group, make_atlas
@@ -24,7 +25,7 @@ from inspector.detection import Sample, readings_of
 from inspector.errors import OutOfMemory
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row, encode
 from inspector.model.batching import generate, generate_each
-from inspector.model.halving import halved, halves
+from inspector.model.halving import halved, halves, ran_out
 from inspector.model.tails import Tails
 from inspector.region import region_shift
 from inspector.safeedit import Case
@@ -203,3 +204,34 @@ def test_another_error_is_no_reason_to_try_again_and_a_single_thing_has_no_halve
     with pytest.raises(MemoryError):
         halved(work, [1])
     assert tried == [3, 1] and halves([1, 2, 3]) == ([1, 2], [3])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError(TOLD),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: 12"),
+        RuntimeError("unable to mmap 4096 bytes from file </tmp/x>: Cannot allocate memory (12)"),
+        RuntimeError("std::bad_alloc"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        OSError("Cannot allocate memory (os error 12)"),
+    ],
+    ids=str,
+)
+def test_every_way_of_saying_that_there_is_no_memory_is_told_with_the_remedy(error):
+    assert ran_out(error)
+    with pytest.raises(OutOfMemory, match=r"ran out of memory\. Shorten"), memory_told():
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("a shape does not fit"), ValueError("bad")]
+)
+def test_another_error_is_told_as_what_it_is(error):
+    assert not ran_out(error)
+    with pytest.raises(type(error)) as raised, memory_told():
+        raise error
+    assert raised.value is error

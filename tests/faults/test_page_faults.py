@@ -4,8 +4,8 @@ What other tests hold, by fault:
 
 - cancel in every measurement and edit: ``tests/editing`` and ``tests/inspector``, one each
   (``grep "def test.*cancel"``); while it waits in line: ``tests/dashboard/kit/test_queue.py``
-- the tab closed, a reload in a run: ``tests/dashboard/browser/test_browser_sessions.py``; the client gone in a stream:
-  ``tests/benchmarks/test_benchmark_load.py``
+- the tab closed, a reload in a run: ``tests/dashboard/browser/test_browser_sessions.py``; a page gone in the middle of
+  a run, with its stream and its connection: ``tests/benchmarks/test_benchmark_load.py``
 - a loss that is not finite: ``tests/editing/methods/test_dinm_ends.py``, ``tests/editing/test_atlas.py``
 - memory that runs out where many prompts are asked: ``test_memory.py``; in a contest, a sweep:
   ``tests/editing/test_contest.py``, ``test_sweep_faults.py``

@@ -13,7 +13,7 @@ from editing.methods.mend.network import EditorNetwork, EditorShape
 from inspector.errors import EditError
 from inspector.model import InspectedModel
 from inspector.model.embedded import cache_root
-from inspector.model.tensor_file import write_tensors
+from inspector.model.tensor_file import check_unchanged, write_tensors
 from inspector.validated import read_record
 
 SHIPPED = Path(__file__).resolve().parents[3] / "assets" / "mend"
@@ -52,6 +52,7 @@ def load_editor(model: InspectedModel, path: Path | None = None) -> tuple[Editor
             metadata = file.metadata() or {}
             if metadata.get("format") != _FORMAT:
                 raise EditError(f"{found} is no editor network of this program. Choose another file.")
+            check_unchanged(file)
             record = json.loads(metadata["record"])
             editor = EditorNetwork(read_record(EditorShape, record["shape"]))
             names = list(file.keys())

@@ -97,7 +97,7 @@ def test_a_cut_a_changed_and_a_missing_file_are_told_apart(llama, saved):
     patch.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(PatchError, match="SHA-256"):
         load_edit(saved, llama)
-    with pytest.raises(PatchError, match="another patch than its record says"):
+    with pytest.raises(PatchError, match="changed after it was written"):
         load_edit(patch, llama)
     patch.unlink()
     with pytest.raises(PatchError, match="not beside its record"):
@@ -139,9 +139,13 @@ def test_further_tensors_and_what_is_no_number_are_refused(llama, saved):
 
     with safe_open(patch, framework="pt") as file:
         metadata = file.metadata()
+    metadata.pop("sha256")  # of an earlier version
     tensors = load_file(patch)
     save_file({**tensors, "more": torch.ones(2)}, patch, metadata=metadata)
     with pytest.raises(PatchError, match="holds more than a patch"):
+        load_edit(patch, llama)
+    save_file({**tensors, "0.left": tensors["0.left"] * 2}, patch, metadata=metadata)
+    with pytest.raises(PatchError, match="another patch than its record says"):
         load_edit(patch, llama)
     save_file({**tensors, "0.left": tensors["0.left"] * float("nan")}, patch, metadata=metadata)
     with pytest.raises(PatchError, match="not finite"):

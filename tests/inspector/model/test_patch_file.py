@@ -7,6 +7,7 @@ from dataclasses import replace
 import by_hand
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from inspector.errors import PatchError
@@ -95,8 +96,27 @@ def test_a_patch_file_with_values_that_are_not_finite_is_refused(llama, tmp_path
     path = tmp_path / "edit.safetensors"
     patch = by_hand.patch(llama, 1)
     save_patch(patch, path)
-    content = bytearray(path.read_bytes())
-    content[-4:] = b"\x00\x00\xc0\x7f"  # the last value becomes NaN
-    path.write_bytes(bytes(content))
+    with safe_open(path, framework="pt") as file:
+        tensor, said = file.get_tensor("0.left").clone(), file.metadata()
+    tensor[-1, -1] = float("nan")
+    said.pop("sha256")  # of an earlier version
+    save_file({"0.left": tensor}, path, metadata=said)
     with pytest.raises(PatchError, match="not finite"):
         load_patch(path)
+
+
+def test_one_bit_that_was_changed_since_is_refused_and_a_patch_of_an_earlier_version_is_read(llama, tmp_path):
+    path, patch = tmp_path / "edit.safetensors", mixed(llama)
+    save_patch(patch, path, {"layer": 3})
+    with safe_open(path, framework="pt") as file:
+        tensors, said = {name: file.get_tensor(name).clone() for name in list(file.keys())}, file.metadata()
+    for change in ("a tensor", "the record"):
+        if change == "a tensor":
+            by_hand.flip_bit(path)
+        else:
+            save_file(tensors, path, {**said, "record": said["record"] + " "})
+        with pytest.raises(PatchError, match=r"edit\.safetensors was changed after it was written .*copy it anew"):
+            load_patch(path)
+    del said["sha256"]
+    save_file(tensors, path, said)
+    assert load_patch(path)[0].identifier == patch.identifier

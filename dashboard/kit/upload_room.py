@@ -1,0 +1,126 @@
+"""The room for files that visitors send: it is promised before a file comes, for all together and for each address."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dashboard.kit.refused import Refused
+from dashboard.kit.uploads import PIECE_FOR, taken
+
+UPLOADED = 4
+"""Files of the largest size that all that visitors have sent, or are sending, may take together."""
+OF_ONE = 2
+"""Files of the largest size that may come from one address in :data:`dashboard.kit.uploads.PIECE_FOR` seconds."""
+ADDRESSES = 10_000
+"""Addresses of which it is known what came from them."""
+COUNTED_BY = 30.0
+"""Seconds whose bytes are counted together."""
+
+FULL = "The room for files that visitors send is full. Try again later."
+TOO_MUCH = "More was sent from your address than this page takes in ten minutes. Try again later."
+TOO_SLOW = "The file came too slowly. Send it again."
+
+
+class Coming:
+    """One post of files on its way.
+
+    Args:
+        address: Where it comes from.
+        size: Bytes that are kept free for it.
+        now: The clock, seconds.
+    """
+
+    def __init__(self, address: str, size: int, now: Callable[[], float]) -> None:
+        self.address, self.size, self._now = address, size, now
+        self.began, self.came = now(), 0
+
+    @property
+    def late(self) -> bool:
+        """Whether it has taken longer than any file may."""
+        return self._now() - self.began > PIECE_FOR
+
+    @property
+    def missing(self) -> int:
+        """Bytes that are kept free for it and have not come: those that have are on the disk."""
+        return 0 if self.late else max(0, self.size - self.came)
+
+    def counted(self, receive: Any) -> Any:
+        """Return a ``receive`` that counts what comes and takes nothing any more once it is late."""
+
+        async def hearing() -> Any:
+            message = await receive()
+            self.came += len(message.get("body", b""))
+            if self.late:
+                raise Refused(408, TOO_SLOW, "room")
+            return message
+
+        return hearing
+
+
+class UploadRoom:
+    """What may still come.
+
+    Args:
+        now: The clock, seconds.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._coming: set[Coming] = set()
+        self._came: OrderedDict[str, list[tuple[float, int]]] = OrderedDict()
+        """By address, what came in each :data:`COUNTED_BY` seconds, with their beginning."""
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Return how many posts of files are on their way."""
+        return len(self._coming)
+
+    def begin(self, address: str, size: int, most: int, whole: Sequence[str]) -> Coming:
+        """Keep room for a post of files; asks the disk.
+
+        Args:
+            address: Where it comes from.
+            size: Bytes that it may bring.
+            most: Those of the largest file.
+            whole: Names of the files that have come in.
+
+        Raises:
+            Refused: There is none.
+        """
+        size = min(size, most)  # what is posted beside a file of the largest size is no file
+        with self._lock:
+            if taken(whole) + sum(one.missing for one in self._coming) + size > UPLOADED * most:
+                raise Refused(507, FULL, "room")
+            begun = sum(one.size for one in self._coming if one.address == address and not one.late)
+            if self._lately(address) + begun + size > OF_ONE * most:
+                raise Refused(429, TOO_MUCH, "room")
+            coming = Coming(address, size, self._now)
+            self._coming.add(coming)
+            return coming
+
+    def end(self, coming: Coming) -> None:
+        """Hear that a post has ended, whole or broken off: only what came of it counts from now on."""
+        with self._lock:
+            self._coming.discard(coming)
+            came = min(coming.came, coming.size)
+            now, entries = self._now(), self._came.setdefault(coming.address, [])
+            if entries and now - entries[-1][0] < COUNTED_BY:
+                entries[-1] = entries[-1][0], entries[-1][1] + came
+            else:
+                entries.append((now, came))
+            self._came.move_to_end(coming.address)
+            while len(self._came) > ADDRESSES:
+                self._came.popitem(last=False)
+
+    def _lately(self, address: str) -> int:
+        since = self._now() - PIECE_FOR
+        left = [entry for entry in self._came.get(address, []) if entry[0] > since]
+        if left:
+            self._came[address] = left
+        else:
+            self._came.pop(address, None)
+        return sum(came for _, came in left)

@@ -1,0 +1,147 @@
+"""Attacks by uploads: more than there is room for, by one or by many at once, broken off, slow, or never read."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import gradio as gr
+import pytest
+from dashboard_helpers import Clock
+
+from dashboard.kit.refused import Refused
+from dashboard.kit.routes import check_route
+from dashboard.kit.upload_room import OF_ONE, UPLOADED, UploadRoom
+from dashboard.kit.uploads import PIECE_FOR, PIECES, taken
+
+
+def test_a_part_that_takes_files_opens_upload_up_to_its_limit_and_as_long_as_there_is_room(tmp_path):
+    with gr.Blocks() as plain:
+        gr.Textbox()
+    with gr.Blocks() as takes:
+        gr.UploadButton()
+    with pytest.raises(Refused, match="no such address"):
+        check_route("POST", "/gradio_api/upload", plain)
+    check_route("POST", "/gradio_api/upload", takes)
+    check_route("GET", "/gradio_api/upload_progress", takes)
+    room, most, one, large = UploadRoom(), 2**20, tmp_path / "one", tmp_path / "large"
+    one.write_bytes(b"1")
+    with large.open("wb") as file:
+        file.truncate(UPLOADED * most)
+    room.end(room.begin("1.2.3.4", 10, most, [str(one), str(tmp_path / "gone")]))
+    with pytest.raises(Refused, match="room"):
+        room.begin("1.2.3.4", 10, most, [str(one), str(large)])
+
+
+def test_what_is_handed_out_does_not_close_the_way_in(served, web):
+    folder = Path(served.app.app.uploaded_file_dir)
+    with (folder / "merged model.zip").open("wb") as file:
+        file.truncate(UPLOADED * served.sessions.limits.upload + 1)
+    sent = web.post("/gradio_api/upload", files={"files": ("edit.json", b"{}")})
+    (folder / "merged model.zip").unlink()
+    assert sent.status_code == 200 and Path(sent.json()[0]).read_bytes() == b"{}"
+    with Path(sent.json()[0]).open("wb") as file:  # of theirs, it does
+        file.truncate(UPLOADED * served.sessions.limits.upload + 1)
+    refused = web.post("/gradio_api/upload", files={"files": ("edit.json", b"{}")})
+    Path(sent.json()[0]).unlink()
+    assert refused.status_code == 507 and "room" in refused.json()["detail"]
+
+
+def test_a_piece_of_a_file_that_was_broken_off_counts_and_is_deleted_later(served, tmp_path):
+    before = PIECES.names()
+    address = urlsplit(served.url)
+    head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 200000\r\n"
+    with socket.create_connection((address.hostname, address.port)) as line:
+        line.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n".encode())
+        line.sendall(b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.zip"\r\n\r\n' + b"1" * 90_000)
+        until(lambda: PIECES.names() - before)
+    (piece,) = PIECES.names() - before
+    until(lambda: taken([]) >= 80_000)
+    other = tmp_path / "tmpabcdefgh"
+    other.write_bytes(b"somebody else's")
+    PIECES.sweep()
+    assert Path(piece).exists(), "it may still come in"
+    os.utime(piece, (time.time() - 3600,) * 2)
+    os.utime(other, (time.time() - 3600,) * 2)
+    PIECES.sweep()
+    assert not Path(piece).exists() and other.exists() and PIECES.names() == before
+
+
+def test_many_uploads_that_begin_in_the_same_instant_get_no_more_room_than_there_is(monkeypatch):
+    monkeypatch.setattr("dashboard.kit.upload_room.taken", lambda _: 0)
+    room, began = UploadRoom(), threading.Barrier(12)
+    found: list[Any] = []
+
+    def begin(number: int) -> None:
+        began.wait()
+        try:
+            found.append(room.begin(f"10.0.0.{number}", 100, 100, []))
+        except Refused as refused:
+            found.append(refused.status)
+
+    threads = [threading.Thread(target=begin, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found.count(507) == 12 - UPLOADED and len(room) == UPLOADED
+    coming = next(one for one in found if one != 507)
+    coming.came = 100  # on the disk now, where it counts
+    room.begin("10.0.1.1", 100, 100, [])
+    with pytest.raises(Refused, match="room"):
+        room.begin("10.0.1.2", 1, 100, [])
+
+
+def test_one_address_cannot_take_all_the_room_and_has_its_own_again_later(monkeypatch):
+    monkeypatch.setattr("dashboard.kit.upload_room.taken", lambda _: 0)
+    clock = Clock()
+    room = UploadRoom(now=clock)
+    for _ in range(OF_ONE):
+        coming = room.begin("1.2.3.4", 90, 100, [])
+        coming.came = 90
+        room.end(coming)
+    with pytest.raises(Refused, match="your address"):
+        room.begin("1.2.3.4", 90, 100, [])
+    room.end(room.begin("1.2.3.4", 20, 100, []))  # broken off before its first byte: it costs nothing
+    room.begin("5.6.7.8", 100, 100, [])
+    clock.seconds += PIECE_FOR + 1
+    slow = room.begin("1.2.3.4", 100, 100, [])
+    assert room.begin("1.2.3.4", 100, 100, []).missing == 100
+    clock.seconds += PIECE_FOR + 1
+    assert slow.late and slow.missing == 0, "who sends a byte a minute keeps no room"
+
+
+def test_what_was_announced_and_does_not_come_holds_room_only_while_its_connection_stands(served, web, monkeypatch):
+    guard, address = served.app.guard, urlsplit(served.url)
+    monkeypatch.setattr(guard, "room", UploadRoom())  # nothing came from here yet
+    head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: {guard.limits.upload}\r\n"
+    with ExitStack() as open_lines:
+        for _ in range(OF_ONE):
+            line = open_lines.enter_context(socket.create_connection((address.hostname, address.port)))
+            line.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n".encode())
+        until(lambda: len(guard.room) == OF_ONE)
+        refused = web.post("/gradio_api/upload", files={"files": ("edit.json", b"{}")})
+        assert refused.status_code == 429 and "your address" in refused.json()["detail"]
+    until(lambda: not len(guard.room))
+    assert web.post("/gradio_api/upload", files={"files": ("edit.json", b"{}")}).status_code == 200
+
+
+def test_a_file_that_nobody_has_read_is_deleted_after_ten_minutes(served, web):
+    old, new = (Path(web.post("/gradio_api/upload", files={"files": (n, n.encode())}).json()[0]) for n in "ab")
+    os.utime(old, (time.time() - PIECE_FOR - 60,) * 2)
+    served.sessions.tidy()
+    assert not old.exists() and new.exists()
+
+
+def until(look) -> None:
+    for _ in range(500):
+        if look():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come")
