@@ -31,7 +31,7 @@ absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 # Each client of httpx reads all certificates of the web anew, and no test leaves this machine.
 ssl.create_default_context = cache(ssl.create_default_context)
 
-# Before each peak that is measured: a third of a second, in a process as large as this one.
+# Done before each peak that is measured, and slow in a process as large as this one.
 _give_back_free_memory, memory.give_back_free_memory = memory.give_back_free_memory, lambda: None
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores: one thread each, and in their children

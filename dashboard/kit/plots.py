@@ -53,7 +53,7 @@ def label(token: str, longest: int = 14) -> str:
 
 
 def base(height: int, **layout) -> go.Figure:
-    """Return an empty figure. What is given when it is made is checked once; set later, it costs four times that."""
+    """Return an empty figure. What is given when it is made is checked once; what is set later, each for itself."""
     return go.Figure(layout={"template": TEMPLATE, "height": height, **layout})
 
 

@@ -27,7 +27,7 @@ QUIET: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": [], "api
 """How events look: without Gradio's own progress, and without the browser counting it.
 
 Hidden alone, it is still kept for every output of every event, and all that was ever kept is written anew into its
-component at each answer: a third of what a run cost the page's thread.
+component at each answer, which the page's one thread has to do.
 """
 
 
