@@ -45,6 +45,11 @@
     if (opener && !opened.has(view)) {
       opened.add(view);
       opener.click(); // its content comes now
+      setTimeout(() => {
+        if (find(`#view-${view}`)) return;
+        opened.delete(view); // the press was lost on its way
+        if (document.body.dataset.view === view) show();
+      }, 30000);
     }
     if (turned) window.scrollTo(0, 0);
     window.dispatchEvent(new Event("resize")); // figures take the width that they have now
