@@ -321,8 +321,7 @@ def load_page(
             from dashboard.kit.shelf import Shelf, label_of
             from dashboard.page import build_app, launch_options
 
-        others = chosen.asks_login or public.others_come_in(chosen)
-        if others and os.path.exists(os.path.expanduser(model.name)):
+        if chosen.asks_login or public.others_come_in(chosen):
             model.name = label_of(model.name)  # a folder's path is the operator's: it stands in records and reports
         limits = public.limits_of(chosen, chosen.asks_login)
         app = build_app(
