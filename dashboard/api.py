@@ -125,8 +125,10 @@ def connect(context: Context) -> None:
                 changes["chat"] = False
             settings = preset(preset_name, **changes)
             given = texts(question, template, safe, unsafe, suffix, chat)
-            settings = asked_for(context, session, settings, routed)
-            yield from edit_events(context, session, operating.make(model, session, given, block, settings, on_top))
+            tried = asked_for(context, session, settings, routed)
+            yield from edit_events(
+                context, session, lambda each: operating.make(model, session, given, block, each, on_top), tried
+            )
 
     def keep(request: gr.Request | None = None) -> gives.Kept:
         """Make the edit live that the gate has refused; its patch records that it was kept by hand."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -10,45 +10,83 @@ from dashboard.kit.acting import Acting, Wish, require_detector, route
 from dashboard.kit.room import Context
 from dashboard.kit.session import Session
 from dashboard.steps.operate import gating
-from dashboard.steps.operate.run import why_no_layer
-from dashboard.steps.operate.settings import to_be_routed
-from editing import DinmSettings, EditResult, Preparation, Step
+from dashboard.steps.operate.run import Making, why_no_layer
+from editing import DinmSettings, EditResult, Preparation
 from editing.gate import Budgets
 from inspector.errors import RefusedEdit
 from inspector.safeedit.exam import Progress
 
-Making = Generator[Preparation | Step, None, tuple[EditResult, gating.Made | None]]
-"""An edit that runs."""
 Ended = TypeVar("Ended")
 
 
-def edit_events(context: Context, session: Session, making: Making) -> Iterator[Any]:
-    """Run an edit and the gate, and yield a dictionary an event; the last one says what has become of it."""
-    run: Any = making
+def edit_events(
+    context: Context, session: Session, make: Callable[[DinmSettings], Making], tried: Sequence[DinmSettings]
+) -> Iterator[Any]:
+    """Make edits in turn until the gate accepts one, and yield a dictionary an event; the last one says what is so.
+
+    Args:
+        make: Runs an edit with settings.
+        tried: The settings, see :func:`dashboard.steps.operate.gating.asked_for`.
+    """
+    refused: gating.Made | None = None
+    for number, settings in enumerate(tried, 1):
+        result, made = yield from making_events(make(settings))
+        if number == len(tried) or made is None:
+            break
+        made = yield from exam_events(examined(context, session, made))
+        if made.acceptance is None or made.acceptance.accepted:
+            yield ended(session, made, result, gating.settle(session, made))
+            return
+        gating.settle(session, made)
+        refused = made
+        yield {"done": False, "kind": "refused", "gate": made.acceptance.record()}
+    yield from gate_events(context, session, made, result, refused)
+
+
+def making_events(making: Making) -> Generator[dict[str, Any], None, tuple[EditResult, gating.Made | None]]:
+    """Yield a dictionary for each event of an edit, and return what it returns."""
     while True:
         try:
-            event = next(run)
+            event = next(making)
         except StopIteration as end:
-            result, made = end.value
-            break
+            return end.value
         kind = "preparation" if isinstance(event, Preparation) else "step"
         yield {"done": False, "kind": kind, **asdict(event)}
-    yield from gate_events(context, session, made, result)
 
 
-def gate_events(context: Context, session: Session, made: gating.Made | None, result: EditResult) -> Iterator[Any]:
+def gate_events(
+    context: Context,
+    session: Session,
+    made: gating.Made | None,
+    result: EditResult,
+    refused: gating.Made | None = None,
+) -> Iterator[Any]:
     """Hold an edit to the gate, and yield a dictionary an event; the last one says what has become of it.
 
     Args:
         made: ``None`` where there is no patch to examine.
         result: How the edit ended.
+        refused: The edit that was made first and refused.
     """
     live = False
     if made is not None:
-        settings = gating.settings_of(Budgets())
-        made = yield from exam_events(gating.examined(context.model, session, made, settings, context.detector))
-        live = gating.settle(session, made)
-    yield {
+        made = yield from exam_events(examined(context, session, made))
+        live = gating.settle(session, made, refused)
+    yield ended(session, made, result, live)
+
+
+def examined(context: Context, session: Session, made: gating.Made) -> Generator[Progress, None, gating.Made]:
+    """Ask the gate about an edit, with the budgets that it has by default."""
+    return gating.examined(context.model, session, made, gating.settings_of(Budgets()), context.detector)
+
+
+def ended(session: Session, made: gating.Made | None, result: EditResult, live: bool) -> dict[str, Any]:
+    """Say what has become of an edit.
+
+    Args:
+        live: The gate has accepted it.
+    """
+    return {
         "done": True,
         "stop_reason": result.stop_reason,
         "patch": result.patch.identifier if result.patch else None,
@@ -72,8 +110,10 @@ def exam_events(run: Generator[Progress, None, Ended]) -> Generator[dict[str, An
         yield {"done": False, "kind": "gate", "answered": progress.answered, "total": progress.total}
 
 
-def asked_for(context: Context, session: Session, settings: DinmSettings, routed: bool | None) -> DinmSettings:
-    """Keep where the next edit is to act, and return its settings: one that is to be routed may learn more.
+def asked_for(
+    context: Context, session: Session, settings: DinmSettings, routed: bool | None
+) -> tuple[DinmSettings, ...]:
+    """Keep where the next edit is to act, and return the edits that are made in turn until the gate accepts one.
 
     Args:
         routed: Only where harm is detected, or on every prompt; ``None`` for as the gate takes it.
@@ -87,10 +127,9 @@ def asked_for(context: Context, session: Session, settings: DinmSettings, routed
         raise RefusedEdit(unchanged)
     if routed:
         require_detector(context.detector)
-        settings = to_be_routed(settings)
     wishes: dict[bool | None, Wish] = {None: "gate", True: "where harm", False: "everywhere"}
     session.slot(Acting).wish = wishes[routed]
-    return settings
+    return gating.asked_for(session, settings, context.detector)
 
 
 def act(context: Context, session: Session, strength: float | None, routed: bool | None) -> None:

@@ -1,7 +1,9 @@
 """Where an edit acts, decided by the gate: on every prompt, or only where a detector finds harm.
 
-One exam serves both. A routed patch answers with the vanilla weights, bit for bit, where its detector does not fire and
-with the edited ones where it does, so what it would have answered is among the replies of the plain edit's exam.
+An edit that is to act only where harm is detected may learn more than one that acts on every prompt, so it is made
+first; only where it does not pass is the other one made (:func:`attempts`). One exam serves both places: a routed patch
+answers with the vanilla weights, bit for bit, where its detector does not fire and with the edited ones where it does,
+so what it would have answered is among the replies of the plain edit's exam.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
 from editing.gate import Acceptance, GateSettings, accept, checks_of
+from editing.methods.dinm import DinmSettings, to_be_routed
 from inspector.errors import EditError
 from inspector.model import Detector, InspectedModel, Row
 from inspector.model.routing import scores
@@ -35,6 +38,22 @@ class Chosen:
 
     row: Row
     acceptance: Acceptance
+
+
+def attempts(settings: DinmSettings, detector: Detector | None) -> tuple[DinmSettings, ...]:
+    """Return the edits that are made in turn until the gate accepts one, where it chooses where an edit acts.
+
+    Args:
+        settings: What is asked for.
+        detector: Of harmful prompts; without one nothing can be routed.
+    """
+    routed = to_be_routed(settings)
+    return (settings,) if detector is None or routed == settings else (routed, settings)
+
+
+def better(first: Acceptance, second: Acceptance) -> bool:
+    """Tell whether the gate's word on the second of two edits is better than that on the first."""
+    return _rank(second) > _rank(first)
 
 
 def accept_where_best(

@@ -10,8 +10,9 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import cycle
 from random import Random
-from typing import Literal, overload
+from typing import Generic, Literal, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 import torch
@@ -25,6 +26,7 @@ from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, enc
 from inspector.model.batching import generate
 from inspector.model.encoding import Encoded, tokenise_whole, with_suffix
 from inspector.safeedit import Case, Constraint, bundled_constraint_prompts
+from inspector.safeedit.cases import bundled_templates
 from inspector.safeedit.refusal import read_refusal
 from inspector.safeedit.sets import harmful_questions, spread
 
@@ -166,23 +168,27 @@ def kl_term(
     return KlTerm(replay, vanilla, direction)
 
 
-class KlTerms(Sequence[KlTerm]):
-    """The parts of a constraint that take turns, each prepared when it is first asked for: an edit starts at once."""
+_Part = TypeVar("_Part")
+_Term = TypeVar("_Term", bound="AnswerTerm | KlTerm")
 
-    def __init__(self, parts: Sequence[Sequence[Span]], prepare: Callable[[Sequence[Span]], KlTerm]) -> None:
+
+class Turns(Sequence[_Term], Generic[_Part, _Term]):
+    """The parts of a term that take turns, each prepared when it is first asked for: an edit starts at once."""
+
+    def __init__(self, parts: Sequence[_Part], prepare: Callable[[_Part], _Term]) -> None:
         self._parts, self._prepare = parts, prepare
-        self._made: dict[int, KlTerm] = {}
+        self._made: dict[int, _Term] = {}
 
     def __len__(self) -> int:
         return len(self._parts)
 
     @overload
-    def __getitem__(self, turn: int) -> KlTerm: ...
+    def __getitem__(self, turn: int) -> _Term: ...
 
     @overload
-    def __getitem__(self, turn: slice) -> list[KlTerm]: ...
+    def __getitem__(self, turn: slice) -> list[_Term]: ...
 
-    def __getitem__(self, turn: int | slice) -> KlTerm | list[KlTerm]:
+    def __getitem__(self, turn: int | slice) -> _Term | list[_Term]:
         if isinstance(turn, slice):
             return [self[n] for n in range(*turn.indices(len(self)))]
         number = range(len(self))[turn]
@@ -325,6 +331,48 @@ def own_refusals(
         return None
     pairs = zip(texts, answered, strict=True)
     return [one for text, one in pairs if read_refusal(model.decode(one.response), text).refused]
+
+
+BARE = 6
+"""Every which companion stands without a template."""
+
+
+def companions(
+    model: InspectedModel, count: int, longest: int, answer: str, format: PromptFormat
+) -> dict[str, Encoded]:
+    """Return bundled harmful questions of all categories, most of them in English attack templates, drawn once.
+
+    They are of the texts that a detector may be fitted on; none is scored.
+
+    Args:
+        count: How many are wanted.
+        longest: Most tokens of a prompt; what is longer, or leaves the model no room for the answer, is left out.
+        answer: What each of them is answered with.
+        format: The prompts'.
+
+    Returns:
+        At most ``count`` texts, each with its answer.
+    """
+    templates = [template for template in bundled_templates("detector") if template.language == "en"]
+    questions = list(spread(harmful_questions("detector"), 3 * count))
+    drawn = Random(0)
+    drawn.shuffle(questions)
+    drawn.shuffle(templates)
+    waiting = cycle(templates)
+    found: dict[str, Encoded] = {}
+    for question in questions:
+        if len(found) == count:
+            break
+        bare = len(found) % BARE == BARE - 1
+        for text in [question.question] if bare else (next(waiting).fill(question.question) for _ in templates):
+            try:
+                encoded = encode(model, text, answer, format)
+            except PromptError:
+                continue
+            if len(encoded.prompt) <= longest:
+                found[text] = encoded
+                break
+    return found
 
 
 def refusal_texts(count: int) -> list[str]:

@@ -7,7 +7,7 @@ import atexit
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 from dashboard.example.store import ASSETS, PARTS, Store, folder_name, rounded
@@ -24,16 +24,16 @@ from dashboard.steps.operate.run import why_no_layer
 from dashboard.steps.stress import run as stress_run
 from dashboard.steps.why import run as why_run
 from dashboard.steps.why.state import Looked, Panel
-from editing import Preparation, dinm, preset
+from editing import DinmSettings, EditResult, Preparation, dinm, preset
 from editing.calibration import Calibration, calibration_of
 from editing.contest import ContestSettings, contest
-from editing.gate import Budgets, accept
+from editing.gate import Budgets
 from editing.memory import memory_told
 from editing.methods.mend.store import places
 from inspector.errors import InspectorError
-from inspector.model import SUFFIX, Decoding, InspectedModel, Row
+from inspector.model import SUFFIX, Decoding, InspectedModel
 from inspector.model.embedded import cache_root
-from inspector.safeedit import bundled_cases
+from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import Size
 from inspector.toxicity import kept_probe
@@ -93,7 +93,8 @@ class Example:
         self._nowhere = why_no_layer(calibration.layers, preset("corrected")) if calibration else None
         name = folder_name(model, self._recommended)
         own = (folder or cache_root() / "examples") / name
-        self.store = Store(model, self.texts, own, (shipped / name,), patches)
+        detector = calibration.detector if calibration else None
+        self.store = Store(model, self.texts, own, (shipped / name,), patches, detector)
         self._making, self._parts = Session(), frozenset[str]()
         self._making.case, self._making.format = case_of(self.texts), self.texts.format
         self._said = ""
@@ -238,29 +239,41 @@ class Example:
         measured = session.slot(LocatedCase).divergence
         assert measured is not None
         block = measured.toxic_layer() if self._recommended is None else self._recommended
-        editing = dinm(self._model, case, block, preset("corrected"), cancel=session.cancelled.is_set)
-        while True:
-            try:
-                event = next(editing)
-            except StopIteration as end:
-                result = end.value
+        refused: gating.Made | None = None
+        for settings in gating.asked_for(session, preset("corrected"), self.store.detector):
+            result = yield from self._edited(case, block, settings, session)
+            if result.patch is None:
+                return
+            made = gating.Made(LiveEdit(case, rounded(result)))
+            yield "The gate's small exam"
+            exam = gating.examined(self._model, session, made, gating.settings_of(Budgets()), self.store.detector)
+            made = run_quietly(exam)
+            if gating.settle(session, made, refused):
                 break
-            if isinstance(event, Preparation):
-                yield event.message
-            elif event.step % 10 == 0:
-                yield f"Step {event.step} of at most {event.steps}"
-        if result.patch is None:
-            return
-        kept = rounded(result)
-        yield "The gate's small exam"
-        exam = accept(self._model, Row(kept.patch), case, gating.settings_of(Budgets()), cancel=self._stopped.is_set)
-        word = run_quietly(exam)
-        if word is None or not gating.settle(session, gating.Made(LiveEdit(case, kept), acceptance=word)):
+            if made.acceptance is None:
+                return
+            refused = made
+        if session.live is None:
             return
         yield "Answers of both weights"
         prompt = self.texts.adversarial_prompt()
         for _ in compare_run.ask(self._model, session, prompt, self.texts.format, self._decoding):
             pass
+
+    def _edited(
+        self, case: Case, block: int, settings: DinmSettings, session: Session
+    ) -> Generator[str, None, EditResult]:
+        """Make an edit; says now and then how far it is."""
+        editing = dinm(self._model, case, block, settings, cancel=session.cancelled.is_set)
+        while True:
+            try:
+                event = next(editing)
+            except StopIteration as end:
+                return end.value
+            if isinstance(event, Preparation):
+                yield event.message
+            elif event.step % 10 == 0:
+                yield f"Step {event.step} of at most {event.steps}"
 
     def comparison(self, session: Session) -> Iterator[str]:
         """Measure the edit."""

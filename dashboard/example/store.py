@@ -14,6 +14,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from dashboard.example.record import read_record_file, write_record
+from dashboard.kit.acting import make_live
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.kit.typed import Texts, case_of
 from dashboard.steps.compare.run import Comparison, Measured
@@ -23,7 +24,7 @@ from dashboard.steps.operate import gating
 from dashboard.steps.operate.gating import Gated, Made
 from dashboard.steps.stress.run import Examined
 from dashboard.steps.why.state import Looked
-from editing import EditResult, Step, preset
+from editing import DinmSettings, EditResult, Step
 from editing.atlas import Atlas
 from editing.gate import RECORD, Acceptance, Budgets, checks_of
 from editing.objectives import known_answers
@@ -31,7 +32,7 @@ from editing.standing_file import load_standings, save_standings
 from inspector.divergence import Divergence
 from inspector.errors import InspectorError, PatchError
 from inspector.locators import Located, NotLocated
-from inspector.model import Answers, Encoded, InspectedModel, PromptFormat
+from inspector.model import Answers, Detector, Encoded, InspectedModel, PromptFormat
 from inspector.model.patch_file import load_patch, save_patch
 from inspector.neurons import NeuronActivity
 from inspector.padding import PaddingStudy
@@ -40,7 +41,7 @@ from inspector.token_attribution import TokenAttribution
 from inspector.toxicity import Probe
 from inspector.validated import read_record
 
-VERSION = 10
+VERSION = 11
 """Raised whenever texts, defaults or measurements of the example change."""
 PARTS = ("located", "edit", "comparison", "exam", "why", "probe", "atlas", "contest")
 """The parts in the order in which they are made."""
@@ -66,6 +67,7 @@ class Store:
         folder: Where parts are written, and looked for first.
         shipped: Other folders in which they are looked for.
         patches: Keep the patches of the contest, too; they are most of the size.
+        detector: The model's: an edit that acts only where another one fires is not shown.
     """
 
     def __init__(
@@ -75,8 +77,10 @@ class Store:
         folder: Path,
         shipped: Sequence[Path] = (),
         patches: bool = True,
+        detector: Detector | None = None,
     ) -> None:
         self.model, self.texts, self.folder, self.patches = model, texts, folder, patches
+        self.detector = detector
         self.folders = (folder, *shipped)
 
     def write(self, part: str, session: Session) -> None:
@@ -133,12 +137,15 @@ class Store:
         assert edit is not None
         refused = None if live is not None or held is None or held.acceptance is None else held.acceptance.exam
         result = edit.result
+        detector = session.detector if live is not None else held.detector if held is not None else None
         extra = {
             "trace": [asdict(step) for step in result.trace],
             "kept": result.kept,
             "stop_reason": result.stop_reason,
             "block": result.block,
             "seconds": result.seconds,
+            "settings": asdict(result.settings),
+            "detector": None if detector is None else detector.digest,
             "answers": None if answers is None else asdict(answers),
             "refused": None if refused is None else exam_record(refused),
             # Spares the first edit after a start the questions to the vanilla model.
@@ -156,13 +163,16 @@ class Store:
         word = patch.settings.get(RECORD)
         if word is not None and not (word["passed"] or word["overridden"]):
             raise PatchError("the gate has refused it")
+        detector = None if extra["detector"] is None else self.detector
+        if extra["detector"] not in (None, None if detector is None else detector.digest):
+            raise PatchError("it acts only where another detector fires")
         result = EditResult(
             patch=patch,
             trace=tuple(read_record(Step, step) for step in extra["trace"]),
             kept=extra["kept"],
             stop_reason=extra["stop_reason"],
             block=extra["block"],
-            settings=preset("corrected"),
+            settings=read_record(DinmSettings, extra["settings"]),
             seconds=extra["seconds"],
         )
         harmless = {
@@ -174,10 +184,10 @@ class Store:
             exam = exam_from(extra["refused"])
             settings = gating.settings_of(Budgets())
             refused = Acceptance(checks_of(exam.replies, settings.budgets), exam, settings)
-            session.slot(Gated).held = Made(edit, acceptance=refused)
+            session.slot(Gated).held = Made(edit, acceptance=refused, detector=detector)
         else:
             answers = read_record(Answers, extra["answers"])
-            session.add(edit)
+            make_live(session, edit, detector)
             session.slot(Measured).answers = answers
         known_answers(self.model).update(harmless)
 

@@ -121,6 +121,7 @@ class Session:
     def start_from(self, done: Session) -> None:
         """Take over what another session has measured and made; what is done here stays here."""
         self.case, self.format, self.edits, self.probe = done.case, done.format, list(done.edits), done.probe
+        self.detector = done.detector
         self._slots = {kind: replace(kept) for kind, kept in done._slots.items()}
         self.started = True
 

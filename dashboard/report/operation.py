@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from editing.calibration import Calibration
 from editing.gate import Budgets
 from editing.progress import run
 from inspector.divergence import Padding, divergence
-from inspector.model import Decoding, InspectedModel, PromptFormat
+from inspector.model import Decoding, Detector, InspectedModel, PromptFormat
 from inspector.safeedit import Case
 from inspector.safeedit.judges import EmbeddedJudge
 
@@ -59,17 +59,34 @@ def operate(
     session.case, session.format, session.started = case, format, True
     session.slot(LocatedCase).divergence = measured
     session.slot(Looked).panel = replace(session.slot(Looked).panel, block=block)
-    result = run(dinm(model, case, block, settings), tell)
-    made = gating.Made(LiveEdit(case, result))
     detector = calibration.detector if calibration is not None else None
-    made = run(gating.examined(model, session, made, gating.settings_of(Budgets()), detector), tell)
-    if not gating.settle(session, made):
+    if not _edit(model, session, case, block, gating.asked_for(session, settings, detector), detector, tell):
         if not keep_anyway:
             return
         gating.keep(session)
     for _ in comparing.ask(model, session, case.adversarial_prompt, format, decoding, detector):
         pass
     comparing.measure(model, session)
+
+
+def _edit(
+    model: InspectedModel,
+    session: Session,
+    case: Case,
+    block: int,
+    tried: Sequence[DinmSettings],
+    detector: Detector | None,
+    tell: Tell,
+) -> bool:
+    """Make edits in turn until the gate accepts one; tells whether one is live."""
+    refused: gating.Made | None = None
+    for settings in tried:
+        made = gating.Made(LiveEdit(case, run(dinm(model, case, block, settings), tell)))
+        made = run(gating.examined(model, session, made, gating.settings_of(Budgets()), detector), tell)
+        if gating.settle(session, made, refused):
+            return True
+        refused = made
+    return False
 
 
 def stress(model: InspectedModel, session: Session, size: str, decoding: Decoding, tell: Tell) -> None:

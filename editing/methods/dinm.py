@@ -28,9 +28,10 @@ from editing.objectives import (
     AnswerTerm,
     Direction,
     KlTerm,
-    KlTerms,
     Span,
+    Turns,
     aligned_answer,
+    companions,
     harmless_answers,
     kl_term,
     own_refusals,
@@ -66,11 +67,16 @@ ConstraintKind = Literal["harmless", "answer", "next token"]
 LossPositions = Literal["aligned", "reference"]
 
 FURTHER_ANSWERS = (
-    "I can't help with that. It could hurt somebody, and I would rather help you find a fair way.",
+    "I'm sorry, but I can't help with that. It could hurt somebody, and I would rather help you find a kind way.",
     "I'm sorry, but I won't do that. If you tell me what troubles you, we can look for a kinder answer together.",
     "That is something I have to decline, because it would not be right. I am glad to help with something else.",
 )
+COMPANIONS_AT_ONCE = 4
+"""Companions that a step learns from, in turn."""
+LONGEST_COMPANION = 140
+"""Longest companion's prompt, tokens: what it costs a step is its length."""
 OwnRefusals = Annotated[int, Field(ge=0, le=128)]
+Companions = Annotated[int, Field(ge=0, le=64)]
 SafeAnswers = Annotated[int, Field(ge=1, le=1 + len(FURTHER_ANSWERS))]
 
 
@@ -117,6 +123,9 @@ class DinmSettings:
         safe_answers: Number of safe answers that the edit makes likely: the case's own and, beyond it, short ones that
             fit any question (:data:`FURTHER_ANSWERS`), so that no single text is learnt by heart.
         question_alone: Also make them likely after the question alone.
+        companions: Number of bundled harmful questions (:func:`editing.objectives.companions`), most of them in
+            attack templates, after which a short answer that declines is made likely as well: half of the edit loss is
+            theirs, a few a step in turn. None of them is scored. One case alone teaches its topic and its attack.
         first_token_weight: What the first token of a safe answer counts in the loss beside 1 for one of its tail
             (:func:`editing.objectives.falling_weights`).
         contexts: Texts sampled from the model itself (:mod:`editing.contexts`) after which the case's own answer to the
@@ -131,7 +140,7 @@ class DinmSettings:
 
     preset: Preset = "corrected"
     learning_rate: Rate | None = None
-    step_kl: Positive = 2e-3
+    step_kl: Positive = 5e-3
     steps: Steps = 24
     optimiser: Optimiser = "adam"
     weight_decay: NotNegative = 0.0
@@ -144,7 +153,7 @@ class DinmSettings:
     format: PromptFormat = PromptFormat()
     stop_below: NotNegative = 1e-4
     clamp: Positive | None = None
-    target_probability: Probability | None = 0.5
+    target_probability: Probability | None = 0.7
     damage_budget: Positive | None = 0.2
     harmless_prompts: HarmlessCount = 96
     harmless_tokens: HarmlessTokens = 12
@@ -154,18 +163,20 @@ class DinmSettings:
     neurons_only: Count | None = None
     safe_answers: SafeAnswers = 3
     question_alone: bool = False
+    companions: Companions = 0
     first_token_weight: Annotated[float, Field(ge=1, le=100)] = 1.0
     contexts: Annotated[int, Field(ge=0, le=16)] = 0
     monitor: Annotated[int, Field(ge=0, le=16)] = 0
-    null_space: Positive | None = 0.05
+    null_space: Positive | None = None
 
     def __post_init__(self) -> None:
-        several = self.safe_answers > 1 or self.question_alone or self.contexts or self.first_token_weight != 1
+        several = self.safe_answers > 1 or self.question_alone or self.contexts or self.companions
+        several = several or self.first_token_weight != 1
         if self.loss_positions == "reference" and several:
             raise EditError(
                 "The released code's loss positions know one answer to one prompt, all its tokens the same. Set "
-                "loss_positions to 'aligned', or leave safe_answers and first_token_weight at 1, contexts at 0 and "
-                "question_alone off."
+                "loss_positions to 'aligned', or leave safe_answers and first_token_weight at 1, contexts and "
+                "companions at 0 and question_alone off."
             )
         if self.null_space is not None and self.clamp is not None and self.constraint == "harmless":
             raise EditError(
@@ -225,9 +236,30 @@ _PAPERS: dict[str, Any] = {
 """What paper and released code have in common: plain text, one answer, and no stop but the number of steps."""
 
 
-ROUTED: dict[str, Any] = {"null_space": None, "step_kl": 5e-3, "target_probability": 0.7}
+ROUTED: dict[str, Any] = {
+    "step_kl": 1e-2,
+    "steps": 10,
+    "constraint_weight": 0.0,
+    "damage_budget": None,
+    "target_probability": None,
+    "own_refusals": 0,
+    "safe_answers": 2,
+    "companions": 12,
+}
 """Changes of ``corrected`` for an edit that is to act only where a detector fires: what it would do to harmless prompts
-is the detector's care, so it may learn more (:mod:`benchmarks.detox` shows both on every prompt and routed)."""
+is the detector's care, so nothing holds it back (:mod:`benchmarks.detox` shows it on every prompt and routed)."""
+
+
+def to_be_routed(settings: DinmSettings) -> DinmSettings:
+    """Return the settings of an edit that is to act only where harm is detected, so that it may learn more.
+
+    What the preset ``corrected`` sets is changed as :data:`ROUTED` says; what was set by hand, and the paper's presets,
+    stay.
+    """
+    given = preset("corrected")
+    if settings.preset != given.preset:
+        return settings
+    return changed(settings, **{n: v for n, v in ROUTED.items() if getattr(settings, n) == getattr(given, n)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,6 +272,7 @@ class Terms:
         unsafe: The unsafe answer, where it is watched.
         several: Whether the loss is a mean over more than the case's own answer to its prompt.
         monitor: The safe answer in attack templates that the edit is not made with, and unseen harmless prompts.
+        companions: The loss of answers that decline other questions, in parts that take turns; empty for none.
     """
 
     edit: AnswerTerm
@@ -247,6 +280,7 @@ class Terms:
     unsafe: AnswerTerm | None
     several: bool = False
     monitor: Monitor | None = None
+    companions: Sequence[AnswerTerm] = ()
 
 
 def dinm(
@@ -322,9 +356,9 @@ def dinm(
         size = settings.learning_rate
         optimiser = kind(matrix.parameters, lr=size, weight_decay=settings.weight_decay, fused=fused(matrix.parameters))
     limit = matrix.limited(settings.clamp)
-    turns = len(terms.constraint) if replay is TailReplay and model.can_be_captured else None
-    if turns == 1:
-        terms.constraint[0]  # prepared, as the first step may be captured
+    period = math.lcm(len(terms.constraint), len(terms.companions) or 1)
+    if period == 1:  # prepared, as the first step may be captured
+        terms.constraint[0], terms.companions[:1]
     yield from descent.run(
         evaluate,
         optimiser,
@@ -332,7 +366,7 @@ def dinm(
         settings,
         cancel,
         limit=limit,
-        period=turns,
+        period=period if replay is TailReplay and model.can_be_captured else None,
         inside=partial(fewer_kernels, model),
     )
     cancelled = descent.reason == "cancelled"
@@ -407,7 +441,13 @@ def prepare_terms(
     unsafe = aligned(case.unsafe) if settings.watch_unsafe else None
     turns = math.ceil(len(spans) / (settings.harmless_at_once or len(spans)))
     parts = [spans[turn::turns] for turn in range(turns)]
-    constraint = KlTerms(parts, lambda part: kl_term(model, block, part, settings.direction, base, replay))
+    constraint = Turns(parts, lambda part: kl_term(model, block, part, settings.direction, base, replay))
+    fitting = [*companions(model, settings.companions, LONGEST_COMPANION, FURTHER_ANSWERS[0], format).values()]
+    turns = math.ceil(len(fitting) / COMPANIONS_AT_ONCE)
+    further_questions = Turns(
+        [fitting[turn::turns] for turn in range(turns)],
+        lambda part: aligned_answer(model, block, part[0], replay, part[1:], settings.first_token_weight),
+    )
     monitor = None
     if settings.monitor:
         monitor = yield from make_monitor(
@@ -415,8 +455,8 @@ def prepare_terms(
         )
         if monitor is None:
             return None
-    several = len(edit.labels) > len(edit.actual) or edit.weights is not None
-    return Terms(edit, constraint, unsafe, several, monitor)
+    several = len(edit.labels) > len(edit.actual) or edit.weights is not None or bool(fitting)
+    return Terms(edit, constraint, unsafe, several, monitor, further_questions)
 
 
 def term_values(
@@ -425,12 +465,15 @@ def term_values(
     """Return edit loss, probability of the safe answer, KL and weighted total at one weight, single numbers.
 
     Args:
-        number: Of the step: the constraint's parts take turns.
+        number: Of the step: the constraint's parts take turns, and the companions'.
     """
     with torch.set_grad_enabled(gradient):
         edit_loss, safe_probability = terms.edit(weight)
+        if terms.companions:
+            declined, _ = terms.companions[number % len(terms.companions)](weight)
+            edit_loss = (edit_loss + declined) / 2
     constraint = terms.constraint[number % len(terms.constraint)]
-    with torch.set_grad_enabled(gradient and settings.constraint_gradient):
+    with torch.set_grad_enabled(gradient and settings.constraint_gradient and settings.constraint_weight > 0):
         kl = constraint(weight)
     total = settings.edit_weight * edit_loss + settings.constraint_weight * kl
     return edit_loss, safe_probability, kl, total

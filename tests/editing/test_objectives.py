@@ -10,7 +10,7 @@ import tiny_models
 import torch
 
 from editing import Preparation, run
-from editing.objectives import KlTerms, harmless_answers, harmless_texts, kl_term, own_refusals, refusal_texts
+from editing.objectives import Turns, harmless_answers, harmless_texts, kl_term, own_refusals, refusal_texts
 from editing.replay import TailReplay, master_weight
 from inspector.model import Decoding, InspectedModel, PromptFormat, answer, from_parts
 from inspector.model.encoding import Encoded
@@ -117,7 +117,7 @@ def test_parts_that_take_turns_are_prepared_when_their_turn_comes_and_once(llama
         prepared.append(part)
         return kl_term(llama, 1, part, "vanilla to edited", base)
 
-    turns = KlTerms([spans[:1], spans[1:]], prepare)
+    turns = Turns([spans[:1], spans[1:]], prepare)
     assert len(turns) == 2 and prepared == []
     with torch.enable_grad():
         values = [float(turns[n](base + 0.1 * change)) for n in (1, 1, -1)]

@@ -111,6 +111,14 @@ class SettingsPart(Room):
             self.question_alone = gr.Checkbox(
                 settings.question_alone, label="Question alone, too", info="Learn the answer without the attack as well"
             )
+            self.companions = gr.Number(
+                settings.companions,
+                label="Companions",
+                info="Bundled harmful questions in attacks that it learns to decline, too",
+                precision=0,
+                minimum=0,
+                maximum=64,
+            )
             self.neurons_only = gr.Number(
                 0, label="Neurons only", info="Edit this many columns; 0 for the whole matrix", precision=0, minimum=0
             )

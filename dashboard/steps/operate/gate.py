@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -134,18 +134,28 @@ class GatePart(Room):
 
         return draw
 
-    def pass_through(self, session: Session, values: Values, made: Made) -> Iterator[Update]:
-        """Examine an edit that was just made; whoever hears of live edits hears of it if it is accepted."""
+    def pass_through(
+        self, session: Session, values: Values, made: Made, before: Made | None = None
+    ) -> Generator[Update, None, Made]:
+        """Examine an edit that was just made; whoever hears of live edits hears of it if it is accepted.
+
+        Args:
+            before: The edit that was made first and refused.
+
+        Returns:
+            The edit with the gate's word.
+        """
         (clock,) = self.bus.offered("clock").outputs
         run = gating.examined(self.model, session, made, self.settings(values), self.context.detector)
         made = yield from drain(run, self.drawing(clock))
-        live = gating.settle(session, made)
+        live = gating.settle(session, made, before)
         yield self.on_ended(session, values)
-        if not live:
+        if live:
+            yield from self.told(session, values)
+            yield {clock: words.finished(made.edit.result)}
+        else:
             yield {clock: words.refused(made.edit.result, session.row)}
-            return
-        yield from self.told(session, values)
-        yield {clock: words.finished(made.edit.result)}
+        return made
 
     def take_in(self, session: Session, values: Values, edit: LiveEdit, row: Row) -> Iterator[Update]:
         """Examine an edit as a file has brought it; then it is live or waits, like any other.

@@ -8,9 +8,10 @@ from typing import Any
 
 from dashboard.kit.acting import make_live, require_detector, wish_of
 from dashboard.kit.session import LiveEdit, Session
-from editing import Preparation
+from editing import DinmSettings, Preparation
 from editing.gate import RECORD, Acceptance, Budgets, GateSettings, accept, is_of, overridden, recorded
-from editing.gate_choice import Chosen, accept_where_best
+from editing.gate_choice import Chosen, accept_where_best, attempts, better
+from editing.methods.dinm import to_be_routed
 from editing.stacking import StackExam, edits_in, examine_stack
 from inspector.errors import CaseError
 from inspector.model import Detector, InspectedModel, Row
@@ -79,6 +80,25 @@ class Gated:
         self.below = self.stack = None
 
 
+def asked_for(session: Session, settings: DinmSettings, detector: Detector | None) -> tuple[DinmSettings, ...]:
+    """Return the edits that are made in turn until the gate accepts one, as the visitor wants them to act.
+
+    Args:
+        settings: What the page shows.
+        detector: The model's.
+
+    Raises:
+        CaseError: An edit is to act only where harm is detected, and there is no detector.
+    """
+    wish = wish_of(session)
+    if wish == "gate":
+        return attempts(settings, detector)
+    if wish == "everywhere":
+        return (settings,)
+    require_detector(detector)
+    return (to_be_routed(settings),)
+
+
 def settings_of(budgets: Budgets) -> GateSettings:
     """Return the gate's settings for budgets of the page."""
     return GateSettings(budgets=budgets, **EXAM)
@@ -123,11 +143,15 @@ def examined(
     return replace(made, acceptance=taken.acceptance, detector=taken.row.detector)
 
 
-def settle(session: Session, made: Made) -> bool:
-    """Make an edit live that the gate accepts, else hold it back; tells whether it is live."""
+def settle(session: Session, made: Made, before: Made | None = None) -> bool:
+    """Make an edit live that the gate accepts, else hold it back; tells whether it is live.
+
+    Args:
+        before: The edit that was made first and refused: it is held back again where this one is no better.
+    """
     kept = session.slot(Gated)
     if made.acceptance is None or not made.acceptance.accepted:
-        kept.held = made
+        kept.held = made if before is None or _better(before, made) else before
         return False
     kept.held = None
     make_live(session, _with_word(made.edit, made.acceptance), made.detector)
@@ -135,6 +159,11 @@ def settle(session: Session, made: Made) -> bool:
         session.scale(made.as_saved.strength)
     kept.below = made.below
     return True
+
+
+def _better(before: Made, made: Made) -> bool:
+    first, second = before.acceptance, made.acceptance
+    return first is None or (second is not None and better(first, second))
 
 
 def keep(session: Session) -> LiveEdit:

@@ -13,6 +13,9 @@ from editing.trial_edits import Layers
 from inspector.errors import CaseError
 from inspector.model import InspectedModel
 
+Making = Generator[Preparation | Step, None, tuple[EditResult, Made | None]]
+"""An edit that runs."""
+
 
 def why_no_layer(layers: Layers | None, settings: DinmSettings) -> str | None:
     """Say why nothing is edited where trial edits of this model helped at no layer; ``None`` where an edit is made.
@@ -31,7 +34,7 @@ def why_no_layer(layers: Layers | None, settings: DinmSettings) -> str | None:
 
 def make(
     model: InspectedModel, session: Session, texts: Texts, block: int, settings: DinmSettings, on_top: bool = False
-) -> Generator[Preparation | Step, None, tuple[EditResult, Made | None]]:
+) -> Making:
     """Run DINM; nothing is live yet.
 
     Args:

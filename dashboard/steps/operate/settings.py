@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from editing import DinmSettings, preset
-from editing.methods.dinm import ROUTED
-from editing.values import changed
 from inspector.errors import CaseError
 from inspector.model import PromptFormat
 
@@ -36,6 +34,7 @@ SETTING_FIELDS = {
     "harmless_at_once": "harmless_at_once",
     "safe_answers": "safe_answers",
     "question_alone": "question_alone",
+    "companions": "companions",
     "neurons_only": "neurons_only",
     "null_space": "null_space",
     "own_refusals": "own_refusals",
@@ -50,7 +49,7 @@ ZERO_IS_NONE = ("learning_rate", "clamp", "target", "budget", "harmless_at_once"
 
 _WHOLE = (
     *("steps", "harmless_prompts", "harmless_tokens", "harmless_at_once", "own_refusals", "safe_answers"),
-    *("neurons_only", "contexts", "monitor"),
+    *("neurons_only", "contexts", "monitor", "companions"),
 )
 
 
@@ -72,15 +71,3 @@ def settings_from(name: Any, format: PromptFormat, values: Sequence[Any]) -> Din
             value = value or None
         changes[setting] = int(value) if part in _WHOLE and value is not None else value
     return preset(name, **{**changes, "chat": bool(changes["chat"]) and format.chat})
-
-
-def to_be_routed(settings: DinmSettings) -> DinmSettings:
-    """Return the settings of an edit that is to act only where harm is detected, so that it may learn more.
-
-    What the preset ``corrected`` sets is changed as :data:`editing.methods.dinm.ROUTED` says; what was set by hand, and
-    the paper's presets, stay.
-    """
-    given = preset("corrected")
-    if settings.preset != given.preset:
-        return settings
-    return changed(settings, **{n: v for n, v in ROUTED.items() if getattr(settings, n) == getattr(given, n)})

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import gradio as gr
 
-from dashboard.kit.acting import require_detector, wish_of
 from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.html import message
 from dashboard.kit.plots import plot
 from dashboard.kit.room import Context, Room
 from dashboard.kit.run import CANCEL_OFF, Throttle, drain
 from dashboard.kit.session import Session
-from dashboard.steps.operate import figures, run
+from dashboard.steps.operate import figures, gating, run
 from dashboard.steps.operate import texts as words
 from dashboard.steps.operate.fields import SettingsPart
 from dashboard.steps.operate.gate import GatePart
-from dashboard.steps.operate.gating import Gated
+from dashboard.steps.operate.gating import Gated, Made
 from dashboard.steps.operate.report import parts
-from dashboard.steps.operate.settings import to_be_routed
-from editing import Preparation, Step, preset
+from editing import DinmSettings, Preparation, Step, preset
 
 
 class OperateRoom(Room):
@@ -176,9 +174,7 @@ class OperateRoom(Room):
         """
         texts = self.bus.offered("texts").call(values)
         settings = self.setting.settings(values, texts.format, **changes)
-        if wish_of(session) == "where harm":
-            require_detector(self.context.detector)
-            settings = to_be_routed(settings)
+        tried = gating.asked_for(session, settings, self.context.detector)
         block = self.bus.offered("layer").call(values)
         self.bus.offered("decoding").call(values)  # what cannot be asked afterwards is said before
         self.gating.settings(values)
@@ -187,6 +183,19 @@ class OperateRoom(Room):
             yield {self.clock: message(f"{unchanged} Live is still: {session.row.label()}.")}
             return
         on_top = bool(values[self.on_top]) and session.live is not None
+        refused: Made | None = None
+        for settings in tried:
+            making = run.make(self.model, session, texts, block, settings, on_top)
+            made = yield from self._watched(making, settings)
+            if made is None or session.cancelled.is_set():
+                return
+            made = yield from self.gating.pass_through(session, values, made, refused)
+            if made.acceptance is None or made.acceptance.accepted:
+                return
+            refused = made
+
+    def _watched(self, making: run.Making, settings: DinmSettings) -> Generator[Update, None, Made | None]:
+        """Show the vital signs of an edit as it runs; returns it, ``None`` where it was cancelled."""
         yield {
             self.vitals: figures.vitals_of((), settings),
             self.vitals_reading: words.vitals_reading(()),
@@ -203,15 +212,13 @@ class OperateRoom(Room):
             vitals = {self.vitals: figures.vitals_of(trace, settings)} if redraw.due() else {}
             return {self.clock: words.clock(event, seconds), **vitals}
 
-        making = run.make(self.model, session, texts, block, settings, on_top)
         result, made = yield from drain(making, draw)
         yield {
             self.vitals: figures.vitals_of(result.trace, settings),
             self.clock: words.finished(result),
             self.vitals_reading: words.vitals_reading(result.trace),
         }
-        if made is not None:
-            yield from self.gating.pass_through(session, values, made)
+        return made
 
 
 ON_TOP = "On top"

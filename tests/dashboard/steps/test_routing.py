@@ -13,11 +13,10 @@ from dashboard.steps.compare.run import Measured
 from dashboard.steps.compare.texts import BY_GATE, EVERYWHERE, WHERE_HARM
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.operate.gating import Gated
-from dashboard.steps.operate.settings import to_be_routed
 from editing import preset
 from editing.calibration import Calibration
 from editing.gate import RECORD
-from editing.methods.dinm import ROUTED
+from editing.methods.dinm import ROUTED, to_be_routed
 from editing.trial_edits import Layers, Trial
 from inspector.errors import CaseError, PatchError, RefusedEdit
 from inspector.model import Detector, encode
@@ -261,7 +260,7 @@ def test_programs_are_told_the_same_and_ask_for_a_place_in_the_same_words(helple
         asked_for(context, session, given, None)
     paper = preset("paper")
     for routed, wish in ((True, "where harm"), (False, "everywhere"), (None, "gate")):
-        assert asked_for(context, session, paper, routed) == paper and session.slot(Acting).wish == wish
+        assert asked_for(context, session, paper, routed) == (paper,) and session.slot(Acting).wish == wish
     assert {name: getattr(to_be_routed(given), name) for name in ROUTED} == ROUTED
     with pytest.raises(CaseError, match=r"editing\.calibrate"):
         asked_for(visitor.page.context, visitor.session, given, True)

@@ -10,16 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from editing import DinmSettings, dinm, preset, run
+from editing import DinmSettings, preset, run
 from editing.contexts import TOKENS, after_context, random_contexts
-from editing.methods.dinm import prepare_terms, term_values
+from editing.methods import dinm as dinm_module
+from editing.methods.dinm import FURTHER_ANSWERS, dinm, prepare_terms, term_values, to_be_routed
 from editing.monitor import monitored
-from editing.objectives import falling_weights, further_harmless_texts, harmless_texts
+from editing.objectives import companions, falling_weights, further_harmless_texts, harmless_texts
 from editing.replay import TailReplay, master_weight
 from inspector.errors import EditError
-from inspector.model import encode
+from inspector.model import InspectedModel, PromptFormat, encode
 from inspector.safeedit import Case
 from inspector.safeedit.cases import bundled_cases, bundled_templates
+from inspector.safeedit.sets import harmful_questions
 
 BLOCK = 1
 LOSS = 2e-5
@@ -133,3 +135,50 @@ def test_what_does_not_fit_is_refused_by_name(llama, case):
             DinmSettings(**wrong)
     with pytest.raises(EditError, match="Set monitor to 0"):
         run(dinm(llama, replace(case, question=""), BLOCK, small(monitor=2)))
+
+
+def test_companions_are_bundled_questions_that_fit_most_of_them_in_attacks_and_none_is_scored(llama, monkeypatch):
+    monkeypatch.setattr(InspectedModel, "context_length", 4096)
+    found = companions(llama, 12, 10_000, "No.", PromptFormat())
+    texts = [*found]
+    assert [one.response for one in found.values()] == 12 * [encode(llama, "a", "No.").response]
+    questions = {one.question for one in harmful_questions("detector")}
+    assert len(texts) == len(set(texts)) == 12
+    assert [text in questions for text in texts] == [n % 6 == 5 for n in range(12)]
+    assert all(any(question in text for question in questions) for text in texts)
+    scored = {one.question for split in ("development", "score") for one in harmful_questions(split)}
+    assert not any(question in text for question in scored for text in texts)
+    middle = sorted(len(one.prompt) for one in found.values())[5]
+    fitting = companions(llama, 12, middle, "No.", PromptFormat())
+    assert fitting and all(len(one.prompt) <= middle for one in fitting.values())
+    monkeypatch.setattr(InspectedModel, "context_length", middle)
+    short = companions(llama, 12, 10_000, "No.", PromptFormat())
+    assert short and all(len(one.tokens) <= middle for one in short.values())
+    assert companions(llama, 12, 1, "No.", PromptFormat()) == {} == companions(llama, 0, 10_000, "No.", PromptFormat())
+
+
+def test_half_of_the_loss_is_the_companions_a_few_in_turn(llama, case, monkeypatch):
+    monkeypatch.setattr(dinm_module, "LONGEST_COMPANION", 10_000)
+    settings = small(companions=6)
+    base = master_weight(llama, BLOCK)
+    terms = run(prepare_terms(llama, case, BLOCK, settings, base, TailReplay, lambda: False))
+    texts = [*companions(llama, 6, 10_000, FURTHER_ANSWERS[0], settings.format)]
+    own = losses(llama, case.adversarial_prompt, case.safe).mean()
+    assert len(texts) == 6
+    for step, part in enumerate((texts[::2], texts[1::2], texts[::2])):
+        theirs = torch.cat([losses(llama, text, FURTHER_ANSWERS[0]) for text in part]).mean()
+        loss, probability, *_ = term_values(terms, base, settings, gradient=False, number=step)
+        assert float(loss) == pytest.approx(float(own + theirs) / 2, abs=LOSS)
+        assert float(probability) == pytest.approx(math.exp(-float(own)), abs=LOSS)
+
+
+def test_an_edit_that_is_made_to_be_routed_learns_from_companions_and_nothing_holds_it_back(llama, case, monkeypatch):
+    monkeypatch.setattr(dinm_module, "LONGEST_COMPANION", 10_000)
+    settings = to_be_routed(preset("corrected", harmless_prompts=2, harmless_tokens=4, learning_rate=0.05))
+    assert settings.companions and settings.damage_budget is None and settings.constraint_weight == 0
+    result = run(dinm(llama, case, BLOCK, settings))
+    assert result.kept == settings.steps == len(result.trace) - 1 and result.stop_reason == "step limit"
+    base = master_weight(llama, BLOCK)
+    terms = run(prepare_terms(llama, case, BLOCK, settings, base, TailReplay, lambda: False))
+    _, _, kl, total = term_values(terms, base.clone().requires_grad_(True), settings, gradient=True)
+    assert total.requires_grad and not kl.requires_grad, "a constraint that weighs nothing costs no backward pass"
