@@ -1,7 +1,8 @@
 # The page in a container. Behind a proxy with TLS: see OPERATING.md. It was written without a container engine at hand:
 # tests check its options, nobody has built it yet.
 FROM python:3.11-slim
-RUN useradd --create-home inspector && mkdir -p /cache && chown inspector /cache
+# A Space runs it as user 1000.
+RUN useradd --create-home --uid 1000 inspector && mkdir -p /cache && chown inspector /cache
 WORKDIR /app
 COPY requirements.txt .
 RUN pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu -r requirements.txt

@@ -172,11 +172,18 @@ def again(
 
 
 @contextmanager
-def page(model: str | None, log: Path) -> Iterator[tuple[str, str, int]]:
-    """Serve the page in a process of its own: its address, that of its numbers, and its process."""
-    ports = [_free(), _free()]
+def page(
+    model: str | None, log: Path, *more: str, ports: tuple[int, int] | None = None
+) -> Iterator[tuple[str, str, int]]:
+    """Serve the page in a process of its own: its address, that of its numbers, and its process.
+
+    Args:
+        more: Further options of ``app.py``.
+        ports: Of both; free ones by default.
+    """
+    ports = ports or (_free(), _free())
     words = [sys.executable, "app.py", "--port", str(ports[0]), "--metrics", str(ports[1]), "--keep-for", "1"]
-    words += ["--no-example", "--no-calibration", "--log", str(log), *(["--model", model] if model else [])]
+    words += ["--no-example", "--no-calibration", "--log", str(log), *(["--model", model] if model else []), *more]
     server = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{ports[0]}"
     try:

@@ -48,7 +48,8 @@ def test_the_container_copies_what_is_there_and_runs_as_nobody_special():
 
 
 def commands() -> list[str]:
-    return [line for block in re.findall(r"```\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    return [line for language, block in blocks if not language for line in block.splitlines()]
 
 
 @pytest.mark.parametrize("command", [line for line in commands() if "app.py" in line])
@@ -102,6 +103,30 @@ def test_the_variable_that_names_the_proxy_is_said_for_containers_and_spaces_and
         assert seen == [("9.9.9.9", "https")] * 2, "the first one is believed, whoever wrote it"
     else:
         assert seen == [("5.6.7.8", "https"), ("172.17.0.9", "http")]
+
+
+def head(text: str) -> dict[str, str]:
+    """Return the entries of the first head of a Space in a text."""
+    found = re.search(r"^---\n(.*?)^---$", text, re.MULTILINE | re.DOTALL)
+    return dict(line.split(": ", 1) for line in found[1].splitlines())
+
+
+def test_a_docker_space_gets_a_head_that_names_the_container_s_port_and_nothing_of_gradio_s(monkeypatch):
+    gradio, docker = head((ROOT / "README.md").read_text(encoding="utf-8")), head(PAGE.partition("## As a Space")[2])
+    words = json.loads(re.search(r"^ENTRYPOINT (\[.*\])$", DOCKER, re.MULTILINE)[1])[2:]
+    assert (gradio["sdk"], docker["sdk"]) == ("gradio", "docker")
+    assert int(docker["app_port"]) == app.options().parse_args(words).port
+    only_gradio = {"sdk_version", "python_version", "app_file"}
+    shared = {name: value for name, value in gradio.items() if name not in only_gradio}
+    assert only_gradio <= set(gradio) and docker == {**shared, "sdk": "docker", "app_port": docker["app_port"]}
+    assert all(f"`{name}`" in PAGE for name in only_gradio) and "useradd --create-home --uid 1000" in DOCKER
+    served = []
+    monkeypatch.setattr(app, "serve", lambda chosen, *_: served.append(chosen) or 0)
+    monkeypatch.setenv("INSPECTOR_OPTIONS", re.search(r"`(--read-only --keep-for[^`]*)`", PAGE)[1])
+    monkeypatch.setenv(public.PUBLIC, "1")
+    for given in ([], words):
+        assert app.main(given) == 0 and served[-1].read_only and served[-1].keep_for == 20
+    assert served[-1].host == "0.0.0.0"
 
 
 def test_every_number_for_prometheus_that_the_page_names_is_there():

@@ -13,6 +13,7 @@ import gradio as gr
 from dashboard.edit_events import exam_events, gate_events
 from dashboard.endpoints import gives, takes
 from dashboard.endpoints.naming import named
+from dashboard.kit.doors import address_of
 from dashboard.kit.reserving import LEFT_LINE
 from dashboard.kit.room import Context
 from dashboard.kit.run import shown_to_user
@@ -73,7 +74,9 @@ def connect_files(context: Context) -> None:
                 yield
 
             run: Any = writing()
-            for _ in context.line.turns(run, "save", session.cancelled.is_set) if whole else run:
+            if whole:
+                run = context.line.turns(run, "save", session.cancelled.is_set, address=address_of(request))
+            for _ in run:
                 pass
             if not made:
                 raise CaseError(LEFT_LINE)

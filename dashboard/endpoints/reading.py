@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from dashboard.endpoints import gives, takes
+from dashboard.kit.doors import address_of
 from dashboard.kit.reserving import LEFT_LINE
 from dashboard.kit.room import Context
 from dashboard.kit.run import shown_to_user
@@ -117,8 +118,8 @@ def reading_endpoints(context: Context, texts: Given) -> tuple[Callable[..., Any
                     )
                     yield
 
-            turns: Any = context.line.turns(measuring(), "attribution", cancelled)  # type: ignore[arg-type]
-            for _ in turns:
+            run: Any = measuring()
+            for _ in context.line.turns(run, "attribution", cancelled, address=address_of(request)):
                 pass
             if not made:
                 raise CaseError(LEFT_LINE)

@@ -32,6 +32,8 @@ class Limits:
         prompts: Prompts of one exam.
         characters: Characters of one text.
         runs_an_hour: Runs an hour; ``None`` for any number.
+        in_line: Long runs that may stand in line at once, of all visitors who come from one address; ``None`` for any
+            number.
         stored: Bytes that the edits kept for Undo and the results may take together.
         upload: Bytes of one file, where a step of the page takes files.
         files: Bytes of the edits that are written for them to take along within an hour; ``None`` for any number.
@@ -45,6 +47,7 @@ class Limits:
     prompts: int = 100_000
     characters: int = 200_000
     runs_an_hour: int | None = None
+    in_line: int | None = None
     stored: int = 4 * 2**30
     upload: int = 256 * 2**20
     files: int | None = None
@@ -140,6 +143,7 @@ OTHERS = Limits(
     prompts=200,
     characters=20_000,
     runs_an_hour=60,
+    in_line=SHARED_BY,
     stored=2**29,
     upload=32 * 2**20,
     files=4 * 2**30,

@@ -67,10 +67,12 @@ class Elsewhere:
 
 @dataclass(eq=False)
 class _Run:
-    """One run in line: its kind, seconds that it has had in all and in this turn, since when it makes no step, whether
-    it has begun, when it came, and how long it waited: for its first turn, or until it left without one."""
+    """One run in line: its kind, the address that it comes from, seconds that it has had in all and in this turn, since
+    when it makes no step, whether it has begun, when it came, and how long it waited: for its first turn, or until it
+    left without one."""
 
     kind: str
+    address: str | None = None
     spent: float = 0.0
     turn: float = 0.0
     resting: float | None = None
@@ -86,10 +88,13 @@ class Line:
     Args:
         slice: See :data:`SLICE`.
         rest: See :data:`REST`.
+        of_one: Runs of one address that may stand in it (:attr:`dashboard.kit.limits.Limits.in_line`); ``None`` for any
+            number.
     """
 
     slice: float = SLICE
     rest: float = REST
+    of_one: int | None = None
     _runs: deque[_Run] = field(default_factory=deque)
     _took: dict[str, deque[float]] = field(default_factory=dict)
     _changed: threading.Condition = field(default_factory=threading.Condition)
@@ -100,6 +105,7 @@ class Line:
         kind: str,
         cancelled: Callable[[], bool] = lambda: False,
         tell: Callable[[Place], Event] | None = None,
+        address: str | None = None,
     ) -> Generator[Event, None, bool]:
         """Run something step by step whenever it is its turn.
 
@@ -109,14 +115,15 @@ class Line:
             cancelled: Whether it is to end: it leaves the line if it has not begun, else goes on
                 at once and ends itself.
             tell: What is yielded at once and every second while it waits; nothing by default.
+            address: Where it comes from; ``None`` for nowhere, as for calls inside this program.
 
         Returns:
             Whether it has begun.
 
         Raises:
-            CaseError: The line is full.
+            CaseError: The line is full, or holds as many runs of that address as it may.
         """
-        mine = self._join(kind)
+        mine = self._join(kind, address)
         finished, outcome = False, "failed"
         try:
             patience = 0.0 if tell else LOOK
@@ -166,12 +173,19 @@ class Line:
     def __len__(self) -> int:
         return len(self._runs)
 
-    def _join(self, kind: str) -> _Run:
+    def _join(self, kind: str, address: str | None) -> _Run:
         with self._changed:
+            of_them = sum(run.address == address for run in self._runs) if address is not None else 0
+            if self.of_one is not None and of_them >= self.of_one:
+                note("refused", why="line of one address")
+                raise CaseError(
+                    f"{of_them} runs from your address stand in line already, and more are not allowed here. Try again "
+                    "when one of them has ended; whoever runs this page can allow more (--runs-in-line)."
+                )
             if len(self._runs) >= PLACES:
                 note("refused", why="line")
                 raise CaseError(f"{PLACES} runs stand in line already. Try again in some minutes.")
-            mine = _Run(kind, resting=time.monotonic())
+            mine = _Run(kind, address, resting=time.monotonic())
             self._runs.append(mine)
             return mine
 

@@ -41,7 +41,7 @@ class Reserving:
         self.runs = Runs(self.limits.runs_an_hour)
         self.after: list[Callable[[Session], None]] = []
         """Called with the session after each of its runs, on the page or of a program, while it is still reserved."""
-        self.line = Line()
+        self.line = Line(of_one=self.limits.in_line)
         self.notice: Any = None
         self._passing: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
 
@@ -147,7 +147,9 @@ class Reserving:
                     session.page = request.session_hash if request else None
                     first(session, *arguments, **named)
                     run = endpoint(*arguments, **named)
-                    begun = yield from self.line.turns(run, endpoint.__name__, session.cancelled.is_set)
+                    begun = yield from self.line.turns(
+                        run, endpoint.__name__, session.cancelled.is_set, address=address_of(request)
+                    )
                 finally:
                     session.dequeue()
                 if not begun:

@@ -155,26 +155,26 @@ class Context(Reserving):
         bus = self.bus
         self.reserving[work.__name__] = not brief
 
-        def pressed(session: Session, values: Values) -> Generator[Any, None, None]:
+        def pressed(session: Session, values: Values, address: str | None) -> Generator[Any, None, None]:
             first(session, values)
             began = bus.told(News.BEGAN, session, values)
             yield {**began, clock: message(starting)} if starting else began
             try:
                 with memory_told():
-                    yield from running(session, values)
+                    yield from running(session, values, address)
             except Exception as error:  # whatever it was, the page must be usable again
                 yield {**bus.told(News.ENDED, session, values), clock: message(stop_line(error))}
                 raise
             yield bus.told(News.ENDED, session, values)
 
-        def running(session: Session, values: Values) -> Iterator[Update]:
+        def running(session: Session, values: Values, address: str | None) -> Iterator[Update]:
             run: Any = work(session, values)
             if brief:
                 yield from run
                 return
             cancelled = session.cancelled.is_set
             begun = yield from self.line.turns(
-                run, work.__name__, cancelled, lambda place: {clock: message(place.text())}
+                run, work.__name__, cancelled, lambda place: {clock: message(place.text())}, address
             )
             if not begun:
                 yield {clock: message(LEFT_LINE)}
@@ -193,7 +193,7 @@ class Context(Reserving):
                     self.runs.begin(key_of(request), address_of(request))
                     if not brief:
                         session.require_room()
-                    with closing(pressed(session, values)) as run:
+                    with closing(pressed(session, values, address_of(request))) as run:
                         for update in run:
                             remember(self.controls, session, update)
                             yield update

@@ -11,12 +11,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from editing.saved.files import check_adapter
 from inspector.errors import PatchError
 from inspector.model import Delta, InspectedModel, Patch
 from inspector.model.whole_file import replacing, write_whole
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 """peft's names of an adapter's files."""
+BESIDE = "dinm-edit.json"
+"""The record beside an adapter and in a merged model; whoever loads those passes over it."""
 _BASE, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 
 
@@ -102,8 +105,10 @@ def read_adapter(model: InspectedModel, folder: Path, method: str = "LoRA adapte
     """Return an adapter that was written by :func:`save_adapter` as a patch; its strength is in its deltas.
 
     Raises:
-        PatchError: The file cannot be read, or names a part that the model lacks.
+        PatchError: The file cannot be read, is another than the record beside it tells of, or names a part that the
+            model lacks.
     """
+    check_adapter(folder / WEIGHTS, folder / BESIDE)
     try:
         tensors = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:

@@ -1,4 +1,7 @@
-"""A saved edit on disk: the patch (safetensors) and its record (JSON), read only after everything was checked."""
+"""A saved edit on disk: the patch (safetensors) and its record (JSON), read only after everything was checked.
+
+The record that lies beside an adapter has the adapter's hash in the same way.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from inspector.model.patch_file import load_row, save_patch
 from inspector.model.whole_file import write_whole
 from inspector.validated import read_record
 
-FORMAT = "dinm-inspector edit 1"
+FORMAT, ADAPTER = "dinm-inspector edit 1", "dinm-inspector adapter 1"
 MOST_RECORD_BYTES = 4 * 2**20
 """Largest record that is read."""
 ROOM = 4 * 2**20
@@ -29,7 +32,7 @@ ROOM = 4 * 2**20
 
 @dataclass(frozen=True)
 class _File:
-    """What the record says of the file of the patch."""
+    """What the record says of the file of the patch, or of an adapter's tensors."""
 
     format: str
     name: str
@@ -53,13 +56,25 @@ def save_edit(row: Row, record: EditRecord, folder: Path) -> Path:
     patch, told = folder / f"{stem}.safetensors", folder / f"{stem}.json"
     try:
         save_patch(row.patch, patch, {"edit": record.json()}, row.detector)
-        content = patch.read_bytes()
-        beside = _File(FORMAT, patch.name, len(content), hashlib.sha256(content).hexdigest(), record)
-        write_whole(told, json.dumps(asdict(beside), indent=1))
+        write_beside(told, patch, record)
     except (OSError, SafetensorError) as error:
         said = "The edit cannot be written. Make room, or choose another folder."
         raise PatchError(said, f"{folder}: {error}") from error
     return told
+
+
+def write_beside(told: Path, file: Path, record: EditRecord, format: str = FORMAT) -> None:
+    """Write the record of an edit with name, size and SHA-256 of the file that holds it.
+
+    Args:
+        told: The record's path, in the file's folder.
+        format: Of a patch, or :data:`ADAPTER`.
+
+    Raises:
+        OSError: The file cannot be read, or the record not written.
+    """
+    beside = _File(format, file.name, file.stat().st_size, _sha256(file), record)
+    write_whole(told, json.dumps(asdict(beside), indent=1))
 
 
 def load_edit(path: Path, model: InspectedModel) -> tuple[Row, EditRecord]:
@@ -79,7 +94,7 @@ def load_edit(path: Path, model: InspectedModel) -> tuple[Row, EditRecord]:
     if path.suffix == ".json":
         told = _file_record(path)
         patch = path.parent / told.name
-        _same_file(patch, told, model)
+        _same_file(patch, told, most_bytes(model))
         row, extra = load_row(patch)
     else:
         if path.is_file() and path.stat().st_size > most_bytes(model):
@@ -112,7 +127,7 @@ def record_alone(path: Path) -> EditRecord | None:
         path: The record of a saved edit, or that which lies beside an adapter and in a merged model.
 
     Raises:
-        PatchError: It cannot be read.
+        PatchError: It cannot be read, or an adapter beside it was changed.
     """
     if path.suffix != ".json":
         return None
@@ -122,8 +137,23 @@ def record_alone(path: Path) -> EditRecord | None:
             return read_record(EditRecord, told)
         except ValueError as error:
             raise PatchError(f"{path.name} is no record of an edit. Choose another file.", str(error)) from error
+    if told["format"] == ADAPTER:
+        adapter = _file_record(path, ADAPTER)
+        if (path.parent / adapter.name).exists():
+            _same_file(path.parent / adapter.name, adapter)
+        return adapter.record
     found = _file_record(path)
     return None if (path.parent / found.name).exists() else found.record
+
+
+def check_adapter(tensors: Path, beside: Path) -> None:
+    """Check an adapter's tensors against the record beside them; where none has their hash, they pass.
+
+    Raises:
+        PatchError: The record cannot be read, or the tensors were cut or changed after it was written.
+    """
+    if beside.exists() and "format" in _content(beside):
+        _same_file(tensors, _file_record(beside, ADAPTER))
 
 
 def check_patch(model: InspectedModel, patch: Patch) -> None:
@@ -186,9 +216,9 @@ def _content(path: Path) -> dict[str, Any]:
     return content
 
 
-def _file_record(path: Path) -> _File:
+def _file_record(path: Path, format: str = FORMAT) -> _File:
     content = _content(path)
-    if content.get("format") != FORMAT:
+    if content.get("format") != format:
         raise PatchError(f"{path.name} is no record of an edit of this version of the program. Choose another file.")
     try:
         told = read_record(_File, content)
@@ -199,14 +229,20 @@ def _file_record(path: Path) -> _File:
     return told
 
 
-def _same_file(patch: Path, told: _File, model: InspectedModel) -> None:
-    if not patch.is_file():
-        raise PatchError(f"The patch {told.name} is not beside its record. Put both files into one folder.")
-    size = patch.stat().st_size
-    if size != told.bytes or size > most_bytes(model):
+def _same_file(file: Path, told: _File, most: int | None = None) -> None:
+    what = "adapter" if told.format == ADAPTER else "patch"
+    if not file.is_file():
+        raise PatchError(f"The {what} {told.name} is not beside its record. Put both files into one folder.")
+    size = file.stat().st_size
+    if size != told.bytes or (most is not None and size > most):
         raise PatchError(
-            f"The patch {told.name} has {size:,} bytes and its record says {told.bytes:,}: it was cut or changed. "
+            f"The {what} {told.name} has {size:,} bytes and its record says {told.bytes:,}: it was cut or changed. "
             "Save or copy it anew."
         )
-    if hashlib.sha256(patch.read_bytes()).hexdigest() != told.sha256:
-        raise PatchError(f"The patch {told.name} was changed after it was written (SHA-256). Save or copy it anew.")
+    if _sha256(file) != told.sha256:
+        raise PatchError(f"The {what} {told.name} was changed after it was written (SHA-256). Save or copy it anew.")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from editing.saved.adapter import of_rank, read_adapter, save_adapter
+from editing.saved.adapter import BESIDE, WEIGHTS, of_rank, read_adapter, save_adapter
 from editing.saved.checking import largest_difference, probes
-from editing.saved.files import load_edit, save_edit
+from editing.saved.files import ADAPTER, load_edit, save_edit, write_beside
 from editing.saved.merged import save_merged
 from editing.saved.record import EditRecord
 from inspector.errors import PatchError
@@ -20,8 +20,6 @@ from inspector.model.whole_file import ENDING, write_whole
 
 EXACT = 1e-3
 """Largest difference of a logit that counts as the same edit, as a share of the logits' own spread."""
-BESIDE = "dinm-edit.json"
-"""The record beside an adapter and in a merged model; whoever loads those passes over it."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def written_adapter(
 
     Args:
         rank: Most rank of its matrices; ``None`` for exact.
-        record: Put beside it, if given.
+        record: Put beside it, if given, with the SHA-256 of its tensors.
 
     Raises:
         PatchError: The edit acts only where a detector fires, the rank is below 1, the folder holds something or cannot
@@ -82,13 +80,14 @@ def written_adapter(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         save_adapter(model, patch, partial, row.strength)
+        if record is not None:
+            write_beside(partial / BESIDE, partial / WEIGHTS, record, ADAPTER)
         difference, spread = largest_difference(model, row, Row(read_adapter(model, partial)), probes(model))
         if rank is None and not difference <= EXACT * spread:
             raise PatchError(
                 f"The adapter answers otherwise than the live edit ({difference:.3g}), so it was not kept. Write it "
                 "anew, or save the edit as a patch."
             )
-        _put_beside(record, partial)
         partial.replace(folder)
     except (OSError, SafetensorError) as error:
         said = "The adapter cannot be written. Make room, or choose another folder."
@@ -102,14 +101,10 @@ def written_model(model: InspectedModel, row: Row, folder: Path, record: EditRec
     """Write base and edit as one model folder and load it again; see :func:`editing.saved.merged.save_merged`."""
     difference = save_merged(model, row, folder)
     try:
-        _put_beside(record, folder)
+        if record is not None:
+            write_whole(folder / BESIDE, json.dumps(record.json(), indent=1))
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)  # it is new: save_merged takes no folder that is there
         said = "The model's record cannot be written, so the model was not kept. Make room, or choose another folder."
         raise PatchError(said, f"{folder}: {error}") from error
     return Written(folder, difference)
-
-
-def _put_beside(record: EditRecord | None, folder: Path) -> None:
-    if record is not None:
-        write_whole(folder / BESIDE, json.dumps(record.json(), indent=1))

@@ -42,7 +42,7 @@ NAMES = (
     "keep-for",
     "session-memory",
     *("public", "auth-file", "allow-source", "max-tokens", "max-steps", "max-prompts", "runs-an-hour"),
-    *("visitor-memory", "max-upload", "files-an-hour", "free-disk", "log", "metrics"),
+    *("runs-in-line", "visitor-memory", "max-upload", "files-an-hour", "free-disk", "log", "metrics"),
     "mcp",
     "links-for",
 )

@@ -255,6 +255,32 @@ def test_a_program_s_long_runs_stand_in_the_same_line(page, visitor):
     assert len(page.context.line) == 0 and not page.context.session(request).busy
 
 
+def test_runs_of_one_address_have_so_many_places_in_line_whether_a_page_or_a_program_asks(page, monkeypatch):
+    context, begun = page.context, []
+    monkeypatch.setattr(context.line, "of_one", 1)
+
+    def endpoint(request: Any) -> Any:
+        begun.append(request)
+        yield "begun"
+
+    def asks(key: str, address: str) -> gr.Request:
+        asked = Request({"type": "http", "headers": [], "server": ("127.0.0.1", 7860), "client": (address, 5)})
+        return gr.Request(request=asked, session_hash=key)
+
+    ahead = context.line.turns(iter_of("ahead"), "edit", address="1.2.3.4")
+    assert next(ahead) == "ahead"
+    with pytest.raises(gr.Error, match="1 runs from your address stand in line"):
+        next(context.in_line(endpoint)(request=asks("a program of theirs", "1.2.3.4")))
+    visitor = Visitor(page, "a page of theirs")
+    monkeypatch.setattr(Visitor, "request", property(lambda self: asks(self.key, "1.2.3.4")))
+    with pytest.raises(gr.Error, match="from your address"):
+        visitor.do("on_edit", **QUICK)
+    assert "from your address" in seen(visitor.screen["clock"]) and not begun
+    assert_idle(visitor)
+    ahead.close()
+    assert list(context.in_line(endpoint)(request=asks("a program of theirs", "1.2.3.4"))) == ["begun"]
+
+
 def test_while_a_program_s_run_waits_its_other_calls_are_refused_and_counted(page, monkeypatch):
     context, counted = page.context, []
     monkeypatch.setattr(context.runs, "begin", lambda visitor, address: counted.append(visitor))

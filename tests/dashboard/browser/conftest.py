@@ -54,7 +54,9 @@ def served(example_folder: Path) -> Iterator[Any]:
         patch.setitem(methods.SIZES, "Brief", Size(0, 1, 1, 0))
         patch.setattr(case, "own_answers", partial(own_answers, longest=8))
         patch.setattr("dashboard.page.Sessions", store)
-        patch.setattr("dashboard.kit.reserving.Line", lambda: Line(slice=600.0))  # how turns end has tests of its own
+        patch.setattr(
+            "dashboard.kit.reserving.Line", lambda **given: Line(slice=600.0, **given)
+        )  # how turns end has tests of its own
         # A second model is listed, so that its view has what there is to press; nobody loads it.
         app = build_app(model, example_folder=example_folder, shelf=Shelf(model, [model.name, "org/second"]))
         _, kept.url, _ = app.launch(prevent_thread_lock=True, quiet=True, server_port=None, **launch_options())

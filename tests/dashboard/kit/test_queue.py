@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dashboard.kit.limits import OTHERS, Limits
 from dashboard.kit.queue import PLACES, Line, Place
 from inspector.errors import CaseError
 
@@ -204,6 +205,37 @@ def test_a_full_line_is_refused_with_the_remedy():
     with pytest.raises(CaseError, match=r"stand in line already. Try again"):
         next(line.turns(steps("c", 1), "edit"))
     for run in [*waiting, first]:
+        run.close()
+
+
+def test_one_address_has_no_more_than_its_places_and_others_still_come_in():
+    line, cancelled = Line(rest=60, of_one=2), threading.Event()
+
+    def ask(address: str | None) -> Generator[Any, None, bool]:
+        return line.turns(steps("a", 2), "edit", cancelled.is_set, told, address)
+
+    standing = [ask("1.2.3.4") for _ in range(2)]
+    for run in standing:
+        next(run)
+    with pytest.raises(CaseError, match=r"^2 runs from your address .* Try again when one .*--runs-in-line"):
+        next(ask("1.2.3.4"))
+    standing += [ask("5.6.7.8"), *(ask(None) for _ in range(3))]  # nobody in particular is no address
+    for run in standing[2:]:
+        assert isinstance(next(run), Place)
+    standing.pop(1).close()  # who leaves gives the place to another one of theirs
+    standing.append(ask("1.2.3.4"))
+    assert isinstance(next(standing[-1]), Place) and len(line) == 6
+    for run in reversed(standing):
+        run.close()
+    assert len(line) == 0
+
+
+def test_on_a_page_of_ones_own_an_address_may_fill_the_line():
+    line = Line(rest=60, of_one=Limits().in_line)
+    standing = [line.turns(steps("a", 2), "edit", tell=told, address="127.0.0.1") for _ in range(OTHERS.in_line + 1)]
+    for run in standing:
+        next(run)
+    for run in reversed(standing):
         run.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import zipfile
 from dataclasses import replace
@@ -19,7 +20,9 @@ from training_helpers import small
 from editing import DinmSettings, dinm, run
 from editing.saved import incoming as module
 from editing.saved import record_of, save_edit
-from editing.saved.handed_out import BESIDE, written_adapter, written_model, written_patch
+from editing.saved.adapter import BESIDE, WEIGHTS, read_adapter
+from editing.saved.files import record_alone
+from editing.saved.handed_out import written_adapter, written_model, written_patch
 from editing.saved.incoming import refuse_harmful, take_in, unpack
 from inspector.errors import CaseError, InspectorError, PatchError, RefusedEdit
 from inspector.model import Detector, Row
@@ -64,7 +67,30 @@ def test_each_form_is_read_back_and_answers_as_the_live_edit_does(llama, edited,
     whole = written_model(llama, row, tmp_path / "whole", record)
     assert patch.difference == 0 and exact.difference < 1e-4 and whole.difference < 1e-4
     assert 0 < small_one.lost < 1 and exact.lost == 0
-    assert json.loads((whole.path / BESIDE).read_text()) == json.loads((exact.path / BESIDE).read_text())
+    assert json.loads((whole.path / BESIDE).read_text()) == json.loads((exact.path / BESIDE).read_text())["record"]
+
+
+def test_an_adapter_that_was_cut_or_changed_since_is_told_by_the_hash_beside_it(llama, edited, record, tmp_path):
+    folder = written_adapter(llama, edited.row(), tmp_path / "adapter", record=record).path
+    tensors, beside = folder / WEIGHTS, folder / BESIDE
+    whole, told = tensors.read_bytes(), json.loads(beside.read_text())
+    assert told["sha256"] == hashlib.sha256(whole).hexdigest() and told["bytes"] == len(whole)
+    assert read_adapter(llama, folder).norm == pytest.approx(edited.patch.norm) and record_alone(beside) == record
+    for content, match in ((whole[:-8], "cut or changed"), (whole[:-1] + bytes([whole[-1] ^ 1]), "SHA-256")):
+        tensors.write_bytes(content)
+        for read in (lambda: read_adapter(llama, folder), lambda: record_alone(beside)):
+            with pytest.raises(PatchError, match=f"The adapter {WEIGHTS} .*{match}.*Save or copy it anew"):
+                read()
+    beside.write_text(json.dumps(told["record"]))  # as earlier versions wrote it: nothing to hold the tensors against
+    assert read_adapter(llama, folder).norm and record_alone(beside) == record
+    beside.write_text(json.dumps({**told, "name": "../a.safetensors"}))
+    with pytest.raises(PatchError, match="outside its own folder"):
+        read_adapter(llama, folder)
+    beside.write_text(json.dumps(told))
+    tensors.unlink()
+    assert record_alone(beside) == record, "an edit is made again without its file"
+    with pytest.raises(PatchError, match="not beside its record"):
+        read_adapter(llama, folder)
 
 
 def test_a_routed_edit_leaves_as_a_patch_with_its_detector_and_in_no_other_form(llama, case, edited, tmp_path):
