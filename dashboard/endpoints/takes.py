@@ -9,6 +9,7 @@ from pydantic import Field
 from dashboard.endpoints.gives import File
 from dashboard.kit.values import WAYS
 from dashboard.steps.keep.asking import OWN, PROMPTS
+from dashboard.steps.keep.history import LONGEST_NAME
 from dashboard.steps.keep.saving import FORMS, RANKS
 from dashboard.steps.methods.run import SIZES as CONTESTS
 from dashboard.steps.methods.run import TITLES, TRAIN_ON
@@ -127,6 +128,9 @@ Files = Annotated[
     ),
 ]
 Row = Annotated[int, Field(description="Number of an edit, as /history tells it.")]
+RowName = Annotated[
+    str, Field(description=f"What this client calls it, at most {LONGEST_NAME} characters; empty for nothing.")
+]
 AskedBoth = Annotated[
     str,
     Field(
