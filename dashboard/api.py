@@ -17,6 +17,7 @@ from dashboard.endpoints import gives, takes
 from dashboard.endpoints.filing import connect_files
 from dashboard.endpoints.naming import named
 from dashboard.endpoints.reading import reading_endpoints
+from dashboard.endpoints.sharing import sharing_endpoints
 from dashboard.kit.acting import undo as undo_edit
 from dashboard.kit.room import Context
 from dashboard.kit.run import shown_to_user
@@ -309,6 +310,7 @@ def connect(context: Context) -> None:
         load_method,
         undo,
         status,
+        *sharing_endpoints(context, texts),
     )
     for function in functions:
         named(function, context.in_line(function))

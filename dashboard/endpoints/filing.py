@@ -78,7 +78,7 @@ def connect_files(context: Context) -> None:
             if not made:
                 raise CaseError(LEFT_LINE)
             return {
-                "file": {"path": made[0].path, "orig_name": Path(made[0].path).name, "meta": {"_type": gives.FILE}},
+                "file": as_file(made[0].path),
                 "bytes": made[0].bytes,
                 "weights": made[0].weights,
                 "largest_logit_difference": made[0].difference,
@@ -158,6 +158,11 @@ def connect_files(context: Context) -> None:
     for function in (examine, save, history, compare, redo, rename, delete):
         named(function, context.in_line(function))
     named(take_in, context.in_line(take_in, own_files))
+
+
+def as_file(path: str) -> gives.File:
+    """Return a file of this machine as clients are handed it."""
+    return {"path": path, "orig_name": Path(path).name, "meta": {"_type": gives.FILE}}
 
 
 def sent(files: Any, known: Iterable[str]) -> list[Path]:

@@ -128,6 +128,9 @@ Files = Annotated[
     ),
 ]
 Row = Annotated[int, Field(description="Number of an edit, as /history tells it.")]
+Redact = Annotated[bool, Field(description="Leave prompts, and answers that are not known to be safe, out.")]
+LinkedLayer = Annotated[int | None, Field(description="Number of the layer, counted from 0; none if left out.")]
+Link = Annotated[str, Field(description="The link: its whole address, what stands after the ? in it, or its name.")]
 RowName = Annotated[
     str, Field(description=f"What this client calls it, at most {LONGEST_NAME} characters; empty for nothing.")
 ]

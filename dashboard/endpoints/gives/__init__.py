@@ -38,6 +38,7 @@ from dashboard.endpoints.gives.reading import (
     LocatorScores,
     Prompt,
 )
+from dashboard.endpoints.gives.sharing import MadeLink, OpenedLink, WrittenReport
 
 __all__ = [
     "FILE",
@@ -64,9 +65,12 @@ __all__ = [
     "LensReadings",
     "Live",
     "LocatorScores",
+    "MadeLink",
     "MethodRecord",
+    "OpenedLink",
     "Prompt",
     "SavedEdit",
     "Status",
     "StressEvent",
+    "WrittenReport",
 ]
