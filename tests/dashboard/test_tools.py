@@ -121,7 +121,7 @@ def test_nothing_else_can_be_called_whether_listed_or_not(app):
     public = {fn.api_name for fn in app.fns.values() if fn.api_visibility == "public"}
     others = sorted(public - set(tools.READING))
     assert {"edit", "keep", "undo", "ask", "load_method", "methods", "stress_test", "cancel"} <= set(others)
-    assert {"report", "make_link", "redo", "rename", "delete", "save"} <= set(others)
+    assert {"report", "make_link", "compare_models", "redo", "rename", "delete", "save"} <= set(others)
 
     async def each(talk: Any) -> list[Any]:
         return [await talk.call_tool(name, CASE) for name in others]

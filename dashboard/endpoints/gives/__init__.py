@@ -39,6 +39,7 @@ from dashboard.endpoints.gives.reading import (
     Prompt,
 )
 from dashboard.endpoints.gives.sharing import MadeLink, OpenedLink, WrittenReport
+from dashboard.endpoints.gives.two_models import ComparedModels, OneOfTwo
 
 __all__ = [
     "FILE",
@@ -53,6 +54,7 @@ __all__ = [
     "Cancelled",
     "ComparedAnswer",
     "ComparedAnswers",
+    "ComparedModels",
     "Divergence",
     "EditEvent",
     "EditRow",
@@ -67,6 +69,7 @@ __all__ = [
     "LocatorScores",
     "MadeLink",
     "MethodRecord",
+    "OneOfTwo",
     "OpenedLink",
     "Prompt",
     "SavedEdit",

@@ -129,6 +129,10 @@ def test_each_of_them_counts_as_a_run_of_its_visitor(client, monkeypatch):
         ("/rename", (1, "mine")),
         ("/undo", ()),
         ("/redo", ()),
+        ("/compare_models", (*TYPED, "tiny-llama", "tiny-llama")),
     ):
-        client.predict(*given, api_name=endpoint)
-    assert counted == [client.session_hash] * 5
+        try:
+            client.submit(*given, api_name=endpoint).result()
+        except AppError as error:
+            assert endpoint == "/compare_models" and "same model" in str(error)
+    assert counted == [client.session_hash] * 6
