@@ -17,6 +17,8 @@ from dashboard.endpoints import gives, takes
 from dashboard.endpoints.filing import connect_files
 from dashboard.endpoints.naming import named
 from dashboard.endpoints.reading import reading_endpoints
+from dashboard.endpoints.sharing import sharing_endpoints
+from dashboard.endpoints.two_models import model_endpoints
 from dashboard.kit.acting import undo as undo_edit
 from dashboard.kit.room import Context
 from dashboard.kit.run import shown_to_user
@@ -289,6 +291,7 @@ def connect(context: Context) -> None:
         session = context.session(request)
         return {
             "model": model.name,
+            "models": context.shelf.labels,
             "fingerprint": model.fingerprint,
             "blocks": model.blocks,
             "dtype": model.dtype_name,
@@ -311,6 +314,8 @@ def connect(context: Context) -> None:
         load_method,
         undo,
         status,
+        *sharing_endpoints(context, texts),
+        *model_endpoints(context, texts),
     )
     for function in functions:
         named(function, context.in_line(function))

@@ -180,7 +180,7 @@ class House:
         self.context = Context(model, sessions, example, read_only, calibration, ledger)
         later = frozenset(step for steps in LATER.values() for step in steps)
         self.badge, self.visit = LiveBadge(self.context), Visit(self.context, later)
-        self.linking = Linking(self.context)
+        self.linking = self.context.one(Linking, lambda: Linking(self.context))
         self.arriving = Arriving(self.context)
         self.rooms: dict[str, Any] = {kind.name: kind(self.context) for kind in STEPS}
         self.openers: list[tuple[Any, Any]] = []

@@ -9,6 +9,7 @@ import gradio as gr
 from dashboard_helpers import free_port, served_example, short_examples, tiny_model
 from gradio_client import Client
 
+from dashboard.kit.shelf import Shelf
 from dashboard.kit.typed import texts_of
 from dashboard.page import build_app, launch_options
 from inspector.model import SUFFIX
@@ -22,10 +23,10 @@ LONG = {"preset_name": "reference", "steps": 1000}
 """An edit that nothing ends early: no target, no budget."""
 
 
-def serve(example_folder: Path, read_only: bool = False) -> Iterator[gr.Blocks]:
+def serve(example_folder: Path, read_only: bool = False, shelf: Shelf | None = None) -> Iterator[gr.Blocks]:
     folder = served_example(example_folder)
     with short_examples():
-        app = build_app(tiny_model(), read_only=read_only, example_folder=folder)
+        app = build_app(tiny_model(), read_only=read_only, example_folder=folder, shelf=shelf)
     app.launch(prevent_thread_lock=True, quiet=True, server_port=free_port(), **launch_options())
     yield app
     app.close(verbose=False)

@@ -82,6 +82,17 @@ def tiny_model() -> InspectedModel:
     return from_parts(network, tokenizer, "tiny-llama")
 
 
+def save_listed(folder: Path, name: str, layers: int, context: int = CONTEXT) -> str:
+    """Save another tiny model, which has no chat template, for the list of a page, and return its source."""
+    _, options = tiny_models.CONFIGS["llama"]
+    sizes = {"num_hidden_layers": layers, "max_position_embeddings": context}
+    config = LlamaConfig(**{**options, **sizes, "vocab_size": tiny_model().architecture.vocabulary})
+    tiny_models.random_network(config, seed=1).save_pretrained(folder / name)
+    tiny_model().tokenizer.save_pretrained(folder / name)
+    (folder / name / "chat_template.jinja").unlink()
+    return str(folder / name)
+
+
 @contextmanager
 def model_at_rest() -> Iterator[InspectedModel]:
     """Lend the tiny model; afterwards it must have its parameters bit for bit, no hook left and a free lock."""

@@ -20,10 +20,11 @@ import gradio.mcp
 import httpx
 import pytest
 import torch
-from dashboard_helpers import SHORT_GATE, free_port, model_at_rest, short_examples, tiny_model
+from dashboard_helpers import SHORT_GATE, free_port, model_at_rest, save_listed, short_examples, tiny_model
 
 import app
 from dashboard.example.make import make_example
+from dashboard.kit.shelf import Shelf
 from dashboard.page import build_app, launch_options
 from dashboard.steps.operate import gating
 from editing.calibration import Calibration
@@ -170,7 +171,9 @@ def page(tmp_path_factory) -> Iterator[gr.Blocks]:
     with short_examples(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(gating, "EXAM", SHORT_GATE)
         make_example(tiny_model(), folder=folder)
-        app = build_app(tiny_model(), example_folder=folder)
+        deeper = save_listed(tmp_path_factory.mktemp("listed"), "deeper", 5)
+        shelf = Shelf(tiny_model(), ["tiny-llama", deeper], {"device": "cpu"})
+        app = build_app(tiny_model(), example_folder=folder, shelf=shelf)
         options = launch_options(mcp=has_mcp())
         app.launch(prevent_thread_lock=True, quiet=True, server_port=free_port(), **options)
         yield app

@@ -1,4 +1,4 @@
-"""Endpoints for edits as files: examine, write, take in, list, compare; each does what the view Keep does."""
+"""Endpoints for edits as files and rows: examine, write, take in, list, compare, redo, name, delete; as Keep does."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def connect_files(context: Context) -> None:
             if not made:
                 raise CaseError(LEFT_LINE)
             return {
-                "file": {"path": made[0].path, "orig_name": Path(made[0].path).name, "meta": {"_type": gives.FILE}},
+                "file": as_file(made[0].path),
                 "bytes": made[0].bytes,
                 "weights": made[0].weights,
                 "largest_logit_difference": made[0].difference,
@@ -107,13 +107,15 @@ def connect_files(context: Context) -> None:
     def history(request: gr.Request | None = None) -> gives.EditRows:
         """List this client's edits, one a row: those that it made, took in or started with."""
         with shown_to_user():
-            session = context.session(request)
-            rows, memory = desk.history.shown(session), session.slot(Kept).made
-            told: list[Any] = []
-            for row in rows:
-                entry = asdict(row)
-                told.append({"row": entry.pop("number"), **entry, "in_memory": row.number in memory or not session.own})
-            return told
+            return rows_of(context.session(request))
+
+    def rows_of(session: Session) -> gives.EditRows:
+        memory = session.slot(Kept).made
+        told: list[Any] = []
+        for row in desk.history.shown(session):
+            entry = asdict(row)
+            told.append({"row": entry.pop("number"), **entry, "in_memory": row.number in memory or not session.own})
+        return told
 
     def compare(
         a: takes.Row,
@@ -136,9 +138,34 @@ def connect_files(context: Context) -> None:
                 for label, answer, note, one in zip(found.labels, found.texts, found.notes, safe, strict=True)
             ]
 
-    for function in (examine, save, history, compare):
+    def redo(request: gr.Request | None = None) -> gives.Live:
+        """Make the edit live again that /undo has dropped last, acting as it acted; another edit ends that."""
+        with shown_to_user(), context.reserved(request) as session:
+            desk.redo(session)
+            return {"weights": session.row.label(), "edits": len(session.edits)}
+
+    def rename(row: takes.Row, name: takes.RowName, request: gr.Request | None = None) -> gives.EditRows:
+        """Name an edit of this client, and list its edits as /history does."""
+        with shown_to_user(), context.reserved(request) as session:
+            if context.read_only:
+                raise CaseError("This demo is read-only: free text is off.")
+            desk.history.rename(session, row, name)
+            return rows_of(session)
+
+    def delete(row: takes.Row, request: gr.Request | None = None) -> gives.EditRows:
+        """Take an edit's row and its patch away, and list what is left; the live one has to be undone first."""
+        with shown_to_user(), context.reserved(request) as session:
+            desk.history.delete(session, row)
+            return rows_of(session)
+
+    for function in (examine, save, history, compare, redo, rename, delete):
         named(function, context.in_line(function))
     named(take_in, context.in_line(take_in, own_files))
+
+
+def as_file(path: str) -> gives.File:
+    """Return a file of this machine as clients are handed it."""
+    return {"path": path, "orig_name": Path(path).name, "meta": {"_type": gives.FILE}}
 
 
 def sent(files: Any, known: Iterable[str]) -> list[Path]:

@@ -9,6 +9,7 @@ from pydantic import Field
 from dashboard.endpoints.gives import File
 from dashboard.kit.values import WAYS
 from dashboard.steps.keep.asking import OWN, PROMPTS
+from dashboard.steps.keep.history import LONGEST_NAME
 from dashboard.steps.keep.saving import FORMS, RANKS
 from dashboard.steps.methods.run import SIZES as CONTESTS
 from dashboard.steps.methods.run import TITLES, TRAIN_ON
@@ -127,6 +128,13 @@ Files = Annotated[
     ),
 ]
 Row = Annotated[int, Field(description="Number of an edit, as /history tells it.")]
+Redact = Annotated[bool, Field(description="Leave prompts, and answers that are not known to be safe, out.")]
+LinkedLayer = Annotated[int | None, Field(description="Number of the layer, counted from 0; none if left out.")]
+Link = Annotated[str, Field(description="The link: its whole address, what stands after the ? in it, or its name.")]
+ModelLabel = Annotated[str, Field(description="A model of the operator's list, by its name there: see /status.")]
+RowName = Annotated[
+    str, Field(description=f"What this client calls it, at most {LONGEST_NAME} characters; empty for nothing.")
+]
 AskedBoth = Annotated[
     str,
     Field(

@@ -17,8 +17,8 @@ from gradio.mcp import GradioMCPServer
 from dashboard.kit.doors import TOOL_HEADER
 from inspector.errors import CaseError
 
-READING = ("cases", "prompt", "locate", "likelihoods", "lens", "attribution", "status")
-"""The endpoints that are tools: none of them edits, keeps, asks with an edit or loads one."""
+READING = ("cases", "prompt", "locate", "likelihoods", "lens", "attribution", "status", "open_link")
+"""The endpoints that are tools: none of them edits, keeps, writes, asks with an edit or loads one."""
 REMEDY = "Run: python -m pip install -r requirements-mcp.txt"
 
 

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import gradio as gr
 
@@ -24,13 +24,16 @@ from dashboard.kit.plain import escape
 from dashboard.kit.room import Context, Room
 from dashboard.kit.run import QUIET, shown_to_user
 from dashboard.kit.session import Session
+from dashboard.kit.typed import Texts
+from editing import DinmSettings
 from inspector.errors import CaseError, InspectorError
+from inspector.model import Decoding
 
 EXPIRED = (
     "This link has expired, or was made before the program was started anew. Nothing was changed. Ask whoever sent it "
     "for a new one."
 )
-NO_LINK = "This is no link of this page. Nothing was changed."
+NO_LINK = "This is no link of this page. Nothing was changed. Copy the whole address again."
 READ_ONLY = "This demo is read-only, so only links of bundled examples work here. Nothing was changed."
 TAKE = "() => window.dinmLink?.() ?? ''"
 """What the browser hands over once the page stands: what ``assets/page.js`` has taken out of the address."""
@@ -51,6 +54,28 @@ const fill = () => {
 new MutationObserver(fill).observe(element, { childList: true, subtree: true });
 """
 """Completes the address with where the page stands, shows it and copies it."""
+
+
+PARTS = ("link", "case", "layer")
+"""What of an address belongs to a link, see ``assets/page.js``."""
+_NAME = re.compile(r"[\w-]{8,64}")
+
+
+@dataclass(frozen=True)
+class Meant:
+    """What a link stands for.
+
+    Attributes:
+        texts: Its case.
+        layer: The layer; ``None`` for none.
+        settings: Those of an edit.
+        decoding: How both weights answer.
+    """
+
+    texts: Texts
+    layer: int | None
+    settings: DinmSettings
+    decoding: Decoding
 
 
 @dataclass(frozen=True)
@@ -104,19 +129,13 @@ class Linking(Room):
         """Make a link to what the controls say.
 
         Raises:
-            CaseError: The texts are too long, or are no bundled ones in a read-only demo.
+            CaseError: See :meth:`query`.
         """
-        (layer,) = self.bus.offered("layer").inputs
-        identifier = self.bus.offered("bundled").call(values)
-        free = not self.context.read_only
-        if not free and identifier is None:
-            raise CaseError(READ_ONLY)
-        if identifier is not None and (not free or not self._changed(values)):
-            query = {"case": identifier, **({} if values[layer] is None else {"layer": int(values[layer])})}
+        query = self.query(session, values)
+        if "case" in query:
             note = "It works for everyone, also after a restart: the example and the layer are named in it."
-            note += "" if free else " Settings are not part of links of a read-only demo."
+            note += " Settings are not part of links of a read-only demo." if self.context.read_only else ""
         else:
-            query = {"link": self.context.links.keep(session.slot(Linked).owner, values)}
             note = (
                 f"Case, layer and settings are kept in this server's memory for {_days(self.context.links.keep_for)}, "
                 "or "
@@ -128,6 +147,65 @@ class Linking(Room):
             '<label>Link to this view<input type="text" readonly></label>'
             f'<p role="status"></p><p class="note">{escape(note)}</p></div>'
         }
+
+    def query(self, session: Session, values: Values) -> dict[str, Any]:
+        """Return what stands in the address of a link: ``case`` and ``layer``, or the random name of what is kept.
+
+        Args:
+            values: What the controls that links bring back say.
+
+        Raises:
+            CaseError: The texts are too long, or are no bundled ones in a read-only demo.
+        """
+        (layer,) = self.bus.offered("layer").inputs
+        identifier = self.bus.offered("bundled").call(values)
+        free = not self.context.read_only
+        if not free and identifier is None:
+            raise CaseError(READ_ONLY)
+        if identifier is not None and (not free or not self._changed(values)):
+            return {"case": identifier, **({} if values[layer] is None else {"layer": int(values[layer])})}
+        kept = {part: value for part, value in values.items() if part is not layer or value is not None}
+        return {"link": self.context.links.keep(session.slot(Linked).owner, kept)}
+
+    def values_of(self, texts: Texts, layer: int | None, preset: str, **changes: Any) -> Values:
+        """Return what the controls say on a new page once a case, a layer and settings are filled in.
+
+        Args:
+            preset: That of the edit's settings.
+            changes: Others of them than the preset's, by their names.
+
+        Raises:
+            ArchitectureError: The model has no such layer.
+            CaseError, EditError: A setting is not one that the page's controls can have.
+        """
+        (picked,) = self.bus.offered("layer").inputs
+        if layer is not None:
+            self.model.architecture.check_block(layer)
+        filled = {**self.bus.offered("filled case").call({}, texts), picked: layer}
+        return self._standing({**filled, **self.bus.offered("filled settings").call({}, preset, **changes)})
+
+    def meant(self, given: Mapping[str, Any]) -> Meant:
+        """Return what a link stands for.
+
+        Args:
+            given: Its parts.
+
+        Raises:
+            CaseError: It has expired, or is no link of this page, or names no case.
+        """
+        if not {"link", "case"} & set(given):
+            raise CaseError(NO_LINK)
+        filled, _ = self._filled(given)
+        (picked,) = self.bus.offered("layer").inputs
+        values = self._standing(filled)
+        texts = self.bus.offered("typed").call(values)
+        settings = self.bus.offered("settings").call(values, texts.format)
+        layer = filled.get(picked)
+        return Meant(texts, layer if layer is None else int(layer), settings, self.bus.offered("decoding").call(values))
+
+    def _standing(self, filled: Update) -> Values:
+        """Return what stands in the controls of a new page, with some of them filled in."""
+        return {part: part.value for part in self.context.carried} | filled
 
     def _changed(self, values: Values) -> bool:
         """Tell whether a setting is another one than on a new page."""
@@ -145,18 +223,21 @@ class Linking(Room):
             given = json.loads(asked)
             if not isinstance(given, Mapping):
                 raise CaseError(NO_LINK)
-            filled, what = self._kept(given) if "link" in given else self._bundled(given)
+            filled, what = self._filled(given)
         except (ValueError, CaseError) as error:
             said = error.user_message() if isinstance(error, InspectorError) else NO_LINK
             return {notice: reading(said, "warn")}
         said = f"From a link: {what}. Nothing was run; live is still: {session.row.label()}."
         return {**filled, notice: reading(said)}
 
+    def _filled(self, given: Mapping[str, Any]) -> tuple[Update, str]:
+        return self._kept(given) if "link" in given else self._bundled(given)
+
     def _kept(self, given: Mapping[str, Any]) -> tuple[Update, str]:
         if self.context.read_only:
             raise CaseError(READ_ONLY)
         name = str(given["link"])
-        found = self.context.links.find(name) if re.fullmatch(r"[\w-]{8,64}", name) else None
+        found = self.context.links.find(name) if _NAME.fullmatch(name) else None
         if found is None:
             raise CaseError(EXPIRED)
         return dict(found), "case, layer and settings are filled in"
@@ -180,6 +261,16 @@ class Linking(Room):
         if not filled:
             raise CaseError(NO_LINK)
         return filled, " and ".join(told)
+
+
+def parts_of(link: str) -> dict[str, str]:
+    """Return the parts of a link that somebody was sent: its name alone, what stands after the ``?``, or all of it."""
+    said = link.strip()
+    if _NAME.fullmatch(said):
+        return {"link": said}
+    address = said.partition("#")[0]
+    query = address.partition("?")[2] or address
+    return {name: value for name, value in parse_qsl(query) if name in PARTS}
 
 
 def _days(seconds: float) -> str:

@@ -40,7 +40,8 @@ class Reserving:
         self.limits = sessions.limits
         self.runs = Runs(self.limits.runs_an_hour)
         self.after: list[Callable[[Session], None]] = []
-        """Called with the session after each of its runs, on the page or of a program, while it is still reserved."""
+        """Called with the session after each of its runs, on the page or of a program, while it is still reserved, and
+        before its first one: what it started with is known then."""
         self.line = Line(of_one=self.limits.in_line)
         self.notice: Any = None
         self._passing: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
@@ -109,14 +110,17 @@ class Reserving:
         if not session.begin(request):
             raise CaseError(RUNNING)
         session.page, session.broken = request.session_hash if request else None, False
+        looks = () if session.passing else tuple(self.after)
         try:
+            for look in looks if not session.runs else ():
+                look(session)
             yield
         except GeneratorExit:  # nobody takes what it yields any more
             session.broken = True
             raise
         finally:
             try:
-                for look in () if session.passing else self.after:
+                for look in looks:
                     look(session)
             finally:
                 session.end()

@@ -23,7 +23,7 @@ from inspector.model.whole_file import write_whole
 from inspector.safeedit import Case
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
-NOTHING = "Nothing was measured or edited yet, so there is nothing to report. Press Operate first."
+NOTHING = "Nothing was measured or edited yet, so there is nothing to report. Locate or edit a case first."
 LEAST_HEIGHT = 190
 """Pixels: the page's lowest figures stand side by side there, and in a report over its whole width."""
 MANY_PAIRS, MANY_COLUMNS = 12, 9

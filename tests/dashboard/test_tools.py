@@ -113,12 +113,15 @@ def test_a_tool_tells_what_the_function_measures(app):
         assert np.allclose(safe["log_probabilities"], measured.log_probabilities)
         assert called(app, "cases")[2]["question"] == case.question
         assert called(app, "status")["weights"] == "vanilla"
+        opened = called(app, "open_link", link=f"?case={case.identifier}&layer=1")
+        assert (opened["question"], opened["layer"]) == (case.question, 1)
 
 
 def test_nothing_else_can_be_called_whether_listed_or_not(app):
     public = {fn.api_name for fn in app.fns.values() if fn.api_visibility == "public"}
     others = sorted(public - set(tools.READING))
     assert {"edit", "keep", "undo", "ask", "load_method", "methods", "stress_test", "cancel"} <= set(others)
+    assert {"report", "make_link", "compare_models", "redo", "rename", "delete", "save"} <= set(others)
 
     async def each(talk: Any) -> list[Any]:
         return [await talk.call_tool(name, CASE) for name in others]

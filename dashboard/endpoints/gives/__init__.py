@@ -38,6 +38,8 @@ from dashboard.endpoints.gives.reading import (
     LocatorScores,
     Prompt,
 )
+from dashboard.endpoints.gives.sharing import MadeLink, OpenedLink, WrittenReport
+from dashboard.endpoints.gives.two_models import ComparedModels, OneOfTwo
 
 __all__ = [
     "FILE",
@@ -52,6 +54,7 @@ __all__ = [
     "Cancelled",
     "ComparedAnswer",
     "ComparedAnswers",
+    "ComparedModels",
     "Divergence",
     "EditEvent",
     "EditRow",
@@ -64,9 +67,13 @@ __all__ = [
     "LensReadings",
     "Live",
     "LocatorScores",
+    "MadeLink",
     "MethodRecord",
+    "OneOfTwo",
+    "OpenedLink",
     "Prompt",
     "SavedEdit",
     "Status",
     "StressEvent",
+    "WrittenReport",
 ]

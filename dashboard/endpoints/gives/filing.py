@@ -77,7 +77,7 @@ class EditRow(TypedDict):
     """One edit of this client.
 
     Attributes:
-        row: Its number, for /compare.
+        row: Its number, for /compare, /rename and /delete.
         patch: The patch's identifier.
         name: What its visitor calls it; empty for nothing.
         seen: When it was first seen, UTC.

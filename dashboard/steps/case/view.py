@@ -166,6 +166,7 @@ class CaseRoom(Room):
         self.bus.offer("typed", Offer(self._fields, call=self.typed))
         self.bus.offer("bundled", Offer(self._fields, call=self.bundled))
         self.bus.offer("bundled case", Offer(outputs=(*self._fields, self.template_name), call=self.filled))
+        self.bus.offer("filled case", Offer(outputs=(*self._fields, self.template_name), call=self.shown))
         self.context.carry(*self._fields, self.template_name, self.answers.kept, settings=False)
         self.bus.offer("format", Offer((self.suffix, self.form), call=self._format))
         self.answers.fields = self._fields
@@ -217,15 +218,22 @@ class CaseRoom(Room):
             raise CaseError(
                 f"The link names an example that is not there: {name[:20]}. Nothing was changed; pick one in the rail."
             )
-        chat = CHAT_TEMPLATE if self.context.example.texts.chat else PLAIN_TEXT
-        return {**self._filled(case, self.context.example.texts.suffix), self.form: chat}
+        example = self.context.example.texts
+        return {**self._filled(case, example.suffix), self.form: _form(example)}
+
+    def shown(self, _values: Values, texts: Texts) -> Update:
+        """Return what stands in the rail with some texts in it."""
+        known = {"": NO_TEMPLATE, **{template.text: template.name for template in bundled_templates()}}
+        return {**self._rail(texts, known.get(texts.template, OWN_TEMPLATE)), self.form: _form(texts)}
 
     def _filled(self, case: Case, suffix: str) -> Update:
-        texts = texts_of(case, suffix)
+        return self._rail(texts_of(case, suffix), case.attack_name)
+
+    def _rail(self, texts: Texts, attack: str) -> Update:
         return {
             self.suffix: texts.suffix,
             self.question: texts.question,
-            self.template_name: case.attack_name,
+            self.template_name: attack,
             self.template: texts.template,
             self.answers.safe: texts.safe,
             self.answers.unsafe: texts.unsafe,
@@ -253,3 +261,7 @@ class CaseRoom(Room):
             return {self.prompt_reading: reading(error.user_message(), "warn"), **said}
         told = self.bus.told(News.TYPED, session, values)
         return {self.prompt: view.text, self.prompt_reading: words.prompt_reading(view), **said, **told}
+
+
+def _form(texts: Texts) -> str:
+    return CHAT_TEMPLATE if texts.chat else PLAIN_TEXT

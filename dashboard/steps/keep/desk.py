@@ -96,6 +96,18 @@ class Desk:
         if shown is not None:
             kept.asked = shown
 
+    def redo(self, session: Session) -> Entry:
+        """Make the edit live again that Undo has dropped last, acting as it acted, and return its row.
+
+        Raises:
+            CaseError: There is none, or its patch is no longer in memory.
+        """
+        entry = self.history.next_redo(session, self.rows(session))
+        if entry is None:
+            raise CaseError("There is nothing to redo. Redo brings back what Undo has dropped, until the next edit.")
+        self.history.make_live(session, self.history.held(session, entry.number))
+        return entry
+
     def rows(self, session: Session) -> list[Entry]:
         """Return the visit's rows; none where the ledger cannot be read, which is told."""
         try:

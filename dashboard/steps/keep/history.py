@@ -27,6 +27,10 @@ from inspector.safeedit.scores import score_table
 HERE, EXAMPLE, UPLOADED = "made here", "finished example", "uploaded"
 PASSED, BY_HAND, REFUSED, UNSEEN = "passed", "kept by hand", "refused", "not examined"
 LONGEST_NAME = 60
+NO_ROW = (
+    "No row is picked, or it was deleted, or it is of another visit. Pick one in the table; a program takes a number "
+    "that /history tells it."
+)
 GONE = "Its patch is no longer in memory. Take its saved file in again, or make it again: python -m editing.edit"
 
 
@@ -208,7 +212,7 @@ class History:
         """
         rows = {entry.number: entry for entry in self.ledger.entries(session.slot(Kept).visit)}
         if number is None or number not in rows:
-            raise CaseError("No row is picked, or it was deleted. Pick one in the table.")
+            raise CaseError(NO_ROW)
         return rows[number]
 
     def held(self, session: Session, number: int | None) -> InMemory:

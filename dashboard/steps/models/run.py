@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from dashboard.kit.session import Session
+from dashboard.kit.shelf import Shelf
+from dashboard.kit.typed import Texts, case_of
 from inspector.divergence import Divergence, divergence
 from inspector.errors import CaseError, PromptError
 from inspector.model import VANILLA, Answers, Decoding, InspectedModel, PromptFormat, encode, stream
@@ -19,6 +22,10 @@ from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.verdict import Verdict, verdicts
 
 ANSWERING = "Both models answer"
+ALONE = (
+    "Only one model is listed, so there is nothing to hold beside it. Whoever runs this page lists a second one: "
+    "python app.py --model A --model B"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +119,49 @@ def require_two(labels: Sequence[str]) -> None:
     """
     if len(set(labels)) < 2:
         raise CaseError("Both are the same model. Choose another one for one of them.")
+
+
+def compare_listed(
+    shelf: Shelf,
+    session: Session,
+    labels: tuple[Any, Any],
+    texts: Texts,
+    decoding: Decoding,
+    say: Callable[[str], Any],
+) -> Generator[Any, None, Beside | None]:
+    """Borrow two models of the list and compare them on a case; the session keeps what was measured.
+
+    An error or a cancelled run leaves what was kept before.
+
+    Args:
+        labels: Their names on the list.
+        texts: The case.
+        say: Turns how far a model that is loaded is into what is shown.
+
+    Yields:
+        What :meth:`Shelf.lend` does until both are there, then what :func:`compare` does.
+
+    Returns:
+        ``None`` if it was cancelled.
+
+    Raises:
+        CaseError: One of them is not listed, both are the same, or the case or the answers' length is refused.
+        ModelLoadError: One cannot be loaded, or does not fit.
+        PromptError: See :func:`compare`.
+    """
+    if len(shelf.labels) < 2:
+        raise CaseError(ALONE)
+    require_two(labels)
+    session.limits.require_decoding(decoding)
+    case, cancelled = case_of(texts), session.cancelled.is_set
+    loan = yield from shelf.lend(labels, cancelled, say)
+    if loan is None:
+        return None
+    with loan as models:
+        beside = yield from compare(models, labels, case, texts.format, decoding, cancelled)
+    if beside is not None:
+        session.slot(Kept).beside = beside
+    return beside
 
 
 def compare(

@@ -24,7 +24,6 @@ ANSWERS = "<h3>Both answers<small>the same prompt, each in its own chat template
 NOTHING = "Nothing is compared yet. Press Compare models: both are measured and asked the case in the rail."
 NO_ANSWER = "(not asked yet)"
 STOPPED = "Stopped; nothing was changed."
-CANCELLED_BEFORE = "Cancelled before both models were there; nothing was changed."
 SAME_SHORT = "Choose two models"
 HEADERS = (
     "Model",

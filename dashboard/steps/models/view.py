@@ -11,10 +11,10 @@ from dashboard.kit.bus import News, Update, Values
 from dashboard.kit.html import message, progress_bar
 from dashboard.kit.panes import build_pair, unless_safe
 from dashboard.kit.plots import plot
+from dashboard.kit.queue import Elsewhere
 from dashboard.kit.room import Room
 from dashboard.kit.run import CANCEL_OFF, Throttle, drain
 from dashboard.kit.session import Session
-from dashboard.kit.typed import case_of
 from dashboard.steps.models import figures, run
 from dashboard.steps.models import texts as words
 from dashboard.steps.models.figures import DISTANCES
@@ -112,41 +112,35 @@ class ModelsRoom(Room):
     def on_compare_models(self, session: Session, values: Values) -> Iterator[Update]:
         """Borrow both models, measure and ask them; an error or Cancel leaves what was there before."""
         labels = values[self.left], values[self.right]
-        run.require_two(labels)
-        texts = self.bus.offered("texts").call(values)
-        decoding = self.bus.offered("decoding").call(values)
-        session.limits.require_decoding(decoding)
-        case, cancelled = case_of(texts), session.cancelled.is_set
-        loan = yield from self.context.shelf.lend(labels, cancelled, lambda said: {self.clock: message(said)})
-        if loan is None:
-            yield {self.clock: message(words.CANCELLED_BEFORE)}
-            return
+        texts, decoding = self.bus.offered("texts").call(values), self.bus.offered("decoding").call(values)
+
+        def say(said: str) -> Update:
+            return {self.clock: message(said)}
+
+        comparing = run.compare_listed(self.context.shelf, session, labels, texts, decoding, say)
         try:
-            with loan as models:
-                beside = yield from drain(
-                    run.compare(models, labels, case, texts.format, decoding, cancelled), self._growing(labels)
-                )
+            beside = yield from drain(comparing, self._growing(labels))
         except Exception:
             yield self._shown(session, values)
             raise
-        if beside is not None:
-            session.slot(Kept).beside = beside
         yield self._shown(session, values)
         yield {self.clock: message(words.STOPPED) if beside is None else progress_bar(words.done(beside), 1.0)}
 
     def _growing(self, labels: tuple[str, str]) -> Any:
         """Return what draws a comparison that goes on."""
-        redraw, heads = Throttle(0.15), words.growing_heads(labels)
+        redraw = Throttle(0.15)
         begun = False
 
-        def draw(event: Growing) -> Update | None:
+        def draw(event: Growing | Elsewhere) -> Any:
             nonlocal begun
+            if isinstance(event, Elsewhere):  # a model is waited for: others go first
+                return event
             clock = {self.clock: progress_bar(event.doing, event.fraction)}
             if event.doing != run.ANSWERING:
                 return clock
             if not begun:
                 begun = True
-                return {**clock, **self.pair.show(event.texts, heads, empty="…", compared=False)}
+                return {**clock, **self.pair.show(event.texts, words.growing_heads(labels), empty="…", compared=False)}
             return {**clock, **self.pair.growing(event.texts)} if redraw.due() else None
 
         return draw

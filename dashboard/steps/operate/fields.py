@@ -13,7 +13,9 @@ from dashboard.steps.operate.settings import SETTING_FIELDS, ZERO_IS_NONE, setti
 from editing import DinmSettings, preset
 from editing.values import setting_value
 from inspector.divergence import PRESETS
+from inspector.errors import CaseError
 from inspector.model import PromptFormat
+from inspector.presets import Preset
 
 
 class SettingsPart(Room):
@@ -181,7 +183,26 @@ class SettingsPart(Room):
 
     def on_preset(self, _session: Session, values: Values) -> Update:
         """Fill every setting from a preset."""
-        settings = preset(values[self.edit_preset])
+        return self._of(preset(values[self.edit_preset]))
+
+    def shown(self, _values: Values, name: Preset, **changes: Any) -> Update:
+        """Return what stands in every field with a preset in it.
+
+        Args:
+            name: The preset's.
+            changes: Other settings than the preset's, by their names.
+
+        Raises:
+            EditError: There is no such preset, or a setting is out of range.
+            CaseError: The page cannot show it.
+        """
+        settings = preset(name, **changes)
+        if settings.steps > self.steps.maximum:
+            most = f"{self.steps.maximum:.0f}"
+            raise CaseError(f"The page's settings have at most {most} steps, {settings.steps} were given. Give fewer.")
+        return {self.edit_preset: name, **self._of(settings)}
+
+    def _of(self, settings: DinmSettings) -> Update:
         shown = {part: setting_value(settings, name) for part, name in SETTING_FIELDS.items()}
         return {
             getattr(self, part): 0.0 if part in ZERO_IS_NONE and value is None else value

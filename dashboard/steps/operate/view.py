@@ -67,6 +67,9 @@ class OperateRoom(Room):
         """Offer the clock and the edit; show the vital signs of whatever edit becomes live."""
         self.context.cancels(self.cancel)
         self.bus.offer("clock", Offer(outputs=(self.clock,)))
+        fields = tuple(self.setting.fields)
+        self.bus.offer("settings", Offer(fields, call=self.setting.settings))
+        self.bus.offer("filled settings", Offer(outputs=fields, call=self.setting.shown))
         self.context.carry(*self.setting.fields, *self.gating.fields)
         own = [*self.setting.fields, self.on_top, *self.gating.fields]
         read = [*self.bus.offered("texts").inputs, *self.bus.offered("layer").inputs, *own]

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import gradio as gr
 import pytest
 from api_helpers import connect, serve
-from dashboard_helpers import model_at_rest
+from dashboard_helpers import model_at_rest, save_listed, tiny_model
 from gradio_client import Client
 
+from dashboard.kit.shelf import Shelf
 from inspector.model import InspectedModel
 
 
@@ -21,8 +22,11 @@ def model() -> Iterator[InspectedModel]:
 
 
 @pytest.fixture(scope="session")
-def app(example_folder) -> Iterator[gr.Blocks]:
-    yield from serve(example_folder)
+def app(example_folder, tmp_path_factory) -> Iterator[gr.Blocks]:
+    """The page, with a second model on its list that nobody has chosen yet."""
+    deeper = save_listed(tmp_path_factory.mktemp("listed"), "deeper", 5)
+    options = {"device": "cpu", "dtype": "float32"}
+    yield from serve(example_folder, shelf=Shelf(tiny_model(), ["tiny-llama", deeper], options))
 
 
 @pytest.fixture(scope="session")

@@ -101,6 +101,42 @@ def test_asking_routed_needs_a_detector_and_unrouted_answers_say_that_nothing_wa
         client.predict(*case(0), 1, "corrected", 2, routed=True, api_name="/edit")
 
 
+def test_redo_brings_back_what_undo_has_dropped_as_it_acted_until_the_next_edit(app, client):
+    """Also the example's edit, whose visitor has done nothing else yet."""
+    example = weights(client)
+    assert client.predict(api_name="/undo")["weights"] == "vanilla"
+    assert client.predict(api_name="/redo") == {"weights": example, "edits": 1}
+    list(client.submit(*case(0), 1, "corrected", 2, api_name="/edit"))
+    half = client.predict("Why?", 0.5, 2, api_name="/ask")["weights"]
+    assert client.predict(api_name="/undo")["weights"] == example
+    assert client.predict(api_name="/redo") == {"weights": half, "edits": 2}
+    client.predict(api_name="/undo")
+    list(client.submit(*case(1), 0, "corrected", 2, api_name="/edit"))
+    for one in (client, connect(app)):
+        with pytest.raises(AppError, match="Redo brings back what Undo has dropped"):
+            one.predict(api_name="/redo")
+
+
+def test_a_row_is_named_and_deleted_by_its_own_client_and_what_is_live_stays_live(app, client):
+    named = client.predict(1, "  the <b>first</b>\n one ", api_name="/rename")
+    assert [(row["row"], row["name"], row["live"]) for row in named] == [(1, "the <b>first</b> one", True)]
+    list(client.submit(*case(0), 1, "corrected", 2, api_name="/edit"))
+    live, other = weights(client), connect(app)
+    for given, endpoint, remedy in (
+        ((1, "x" * 61), "/rename", "has 61 characters. Choose one of at most 60"),
+        ((9, "mine"), "/rename", "deleted, or it is of another visit.*that /history tells"),
+        ((2,), "/delete", "never changes what is live. Press Undo first"),
+        ((0,), "/delete", "that /history tells"),
+    ):
+        with pytest.raises(AppError, match=remedy):
+            client.predict(*given, api_name=endpoint)
+    with pytest.raises(AppError, match="that /history tells"):
+        other.predict(2, api_name="/delete")
+    assert [row["row"] for row in client.predict(1, api_name="/delete")] == [2] and weights(client) == live
+    assert client.predict(api_name="/history")[0]["live"] and len(other.predict(api_name="/history")) == 1
+    assert client.predict(api_name="/undo") == {"weights": "vanilla", "edits": 0}, "Undo does not bring it back"
+
+
 def test_undo_goes_back_to_the_example_and_then_to_vanilla(client):
     example = weights(client)
     list(client.submit(*case(1), 0, "corrected", 2, api_name="/edit"))

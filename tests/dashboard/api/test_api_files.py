@@ -188,4 +188,6 @@ def test_the_read_only_demo_takes_nothing_in_hands_no_model_out_and_compares_no_
     assert httpx.post(f"{demo.local_url}gradio_api/upload", files={"files": b"PK"}).status_code == 404
     with pytest.raises(AppError, match="free text is off"):
         client.predict(1, 2, "Your own text", "How do birds fly?", api_name="/compare")
+    with pytest.raises(AppError, match="free text is off"):
+        client.predict(1, "mine", api_name="/rename")
     assert len(client.predict(1, 2, max_new_tokens=2, api_name="/compare")) == 3

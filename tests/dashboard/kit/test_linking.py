@@ -15,12 +15,14 @@ from dashboard_helpers import Page, Visitor, own_question, seen, tiny_model
 from made_up import result
 
 from dashboard.example.make import Example
-from dashboard.kit.linking import EXPIRED, NO_LINK, READ_ONLY
+from dashboard.kit.linking import EXPIRED, NO_LINK, READ_ONLY, Linking
 from dashboard.kit.links import Links
 from dashboard.kit.session import LiveEdit
+from dashboard.kit.typed import Texts
 from dashboard.kit.visitors import Sessions
 from dashboard.page import House
 from dashboard.steps.case.texts import offered_cases
+from dashboard.steps.case.view import OWN_TEMPLATE, PLAIN_TEXT
 from inspector.model import Decoding, InspectedModel
 from inspector.safeedit import bundled_cases
 
@@ -127,6 +129,21 @@ def test_a_link_that_cannot_be_opened_says_so_and_changes_nothing(page, visitor,
         assert set(filled) == {"notice"}, link
         assert said in seen(filled["notice"]) and "<script>" not in filled["notice"]
         assert "Nothing was changed" in seen(filled["notice"]) and receiver.session.controls == {}
+
+
+def test_a_link_of_a_program_fills_a_page_and_a_link_of_a_page_tells_a_program(page, visitor):
+    linking = page.house.linking
+    assert linking is page.context.one(Linking, lambda: Linking(page.context)), "endpoints have the page's own"
+    texts = Texts("Why?", "Please: {question}", "Be kind.", "I would rather not.", "Sure.", False)
+    values = linking.values_of(texts, 2, "reference", steps=9)
+    _, filled = opened(page, "receiver of a program", linking.query(visitor.session, values))
+    assert (filled["question"], filled["form"], filled["block"]) == ("Why?", PLAIN_TEXT, 2)
+    assert (filled["edit_preset"], filled["steps"], filled["template_name"]) == ("reference", 9, OWN_TEMPLATE)
+    assert not filled["constraint_gradient"], "the preset's own settings come with it"
+    visitor.screen.update({**OWN, "template": "", "block": 0, "steps": 7, "seed": 3})
+    meant = linking.meant(link_of(visitor))
+    assert (meant.texts.question, meant.layer, meant.settings.steps) == (OWN["question"], 0, 7)
+    assert meant.settings.preset == "corrected" and meant.decoding.seed == 3
 
 
 def test_a_page_that_was_opened_without_a_link_is_left_alone(page):

@@ -72,6 +72,14 @@ def test_undo_twice_ends_at_vanilla_with_nothing_left_to_measure(visitor):
     assert_idle(visitor)
 
 
+def test_what_a_visit_starts_with_can_be_redone_after_an_undo_that_is_the_first_thing_done(visitor):
+    example = visitor.session.row.label()
+    visitor.do("on_undo_here", max_new_tokens=8)
+    assert visitor.session.live is None and visitor.standing("redo_edit") == "Redo"
+    visitor.do("on_redo")
+    assert visitor.session.row.label() == example
+
+
 def test_after_undo_to_vanilla_both_answers_would_be_the_same(visitor):
     visitor.do("on_undo", max_new_tokens=4)
     assert visitor.session.slot(Measured).answers.texts[0] == visitor.session.slot(Measured).answers.texts[1]

@@ -9,9 +9,7 @@ from typing import Any
 import by_hand
 import gradio as gr
 import pytest
-import tiny_models
-from dashboard_helpers import CONTEXT, Page, Visitor, own_question, seen, tiny_model
-from transformers import LlamaConfig
+from dashboard_helpers import Page, Visitor, own_question, save_listed, seen, tiny_model
 
 from dashboard import heading
 from dashboard.example.make import Example
@@ -35,14 +33,8 @@ OWN, DEEPER = "tiny-llama", "deeper"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of five layers without a chat template, one that reads few tokens, and a folder that holds none."""
     made = tmp_path_factory.mktemp("models")
-    own = tiny_model()
-    for name, layers, context in ((DEEPER, 5, CONTEXT), ("forgetful", 1, 16)):
-        _, options = tiny_models.CONFIGS["llama"]
-        sizes = {"num_hidden_layers": layers, "max_position_embeddings": context}
-        config = LlamaConfig(**{**options, **sizes, "vocab_size": own.architecture.vocabulary})
-        tiny_models.random_network(config, seed=1).save_pretrained(made / name)
-        own.tokenizer.save_pretrained(made / name)
-        (made / name / "chat_template.jinja").unlink()
+    save_listed(made, DEEPER, 5)
+    save_listed(made, "forgetful", 1, 16)
     (made / "broken").mkdir()
     return made
 

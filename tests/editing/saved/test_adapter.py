@@ -90,6 +90,29 @@ def test_an_adapter_has_the_strength_that_it_was_saved_with(tiny, tmp_path, stre
         assert torch.allclose(by_hand.logits(in_peft(model, tmp_path / name), IDS), own, atol=ATOL)
 
 
+def test_two_adapters_side_by_side_on_one_network_each_give_their_own_patch_s_logits(tiny, tmp_path):
+    """They share a matrix and have others of their own; the chosen one acts alone, and with none it is vanilla."""
+    for name in ("llama", "gpt2"):
+        model = tiny(name)
+        patches = {"first": mixed(model), "second": low_rank(model)}
+        for label, patch in patches.items():
+            save_adapter(model, patch, tmp_path / name / label)
+        loaded = in_peft(model, tmp_path / name / "first")
+        loaded.load_adapter(str(tmp_path / name / "second"), adapter_name="second")
+        own = {"default": patches["first"], "second": patches["second"]}
+        for label in ("second", "default", "second"):
+            loaded.set_adapter(label)
+            expected = by_hand.running_logits(model, IDS, [Row(own[label])])[0]
+            assert torch.allclose(by_hand.logits(loaded, IDS), expected, atol=ATOL), (name, label)
+        vanilla = by_hand.vanilla_logits(model, IDS)
+        both = [by_hand.running_logits(model, IDS, [Row(patch)])[0] for patch in patches.values()]
+        assert (
+            min((one - other).abs().max() for one, other in ((*both,), (both[0], vanilla), (both[1], vanilla))) > 1e-2
+        )
+        with loaded.disable_adapter():
+            assert torch.equal(by_hand.logits(loaded, IDS), vanilla)
+
+
 def test_an_adapter_keeps_low_ranks_in_float32_and_nothing_else_in_its_folder(llama, tmp_path):
     patch = mixed(llama)
     save_adapter(llama, patch, tmp_path / "deep" / "folder")

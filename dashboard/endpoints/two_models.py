@@ -1,0 +1,79 @@
+"""The endpoint for two of the models that the operator has listed, side by side; as the view Two models does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+import gradio as gr
+
+from dashboard.endpoints import gives, takes
+from dashboard.endpoints.reading import Given
+from dashboard.kit.queue import Elsewhere
+from dashboard.kit.room import Context
+from dashboard.kit.run import drain, shown_to_user
+from dashboard.steps.models.run import Growing, Side, compare_listed
+from inspector.divergence import DISTANCES
+from inspector.errors import CaseError
+from inspector.model import SUFFIX, Decoding
+
+
+def model_endpoints(context: Context, texts: Given) -> tuple[Callable[..., Any], ...]:
+    """Return the endpoint; its docstring is its help."""
+
+    def compare_models(
+        question: takes.Question,
+        template: takes.AttackTemplate,
+        safe: takes.SafeAnswer,
+        unsafe: takes.UnsafeAnswer,
+        first: takes.ModelLabel,
+        second: takes.ModelLabel,
+        max_new_tokens: takes.NewTokens = 64,
+        suffix: takes.Suffix = SUFFIX,
+        chat: takes.Chat = True,
+        request: gr.Request | None = None,
+    ) -> Iterator[gives.ComparedModels]:
+        """Ask two models of the list in /status the same case: where the answers part in each, and both answers.
+
+        Both run their vanilla weights, each in its own chat template; what is live stays live. One that is not in
+        memory is loaded first.
+        """
+        with shown_to_user(), context.reserved(request) as session:
+            given = texts(question, template, safe, unsafe, suffix, chat)
+            decoding = Decoding(max_new_tokens=session.limits.require_tokens(max_new_tokens))
+            run = compare_listed(context.shelf, session, (first, second), given, decoding, _waiting)
+            events: Any = drain(run, _event)
+            beside = yield from events
+            if beside is None:
+                raise CaseError("Cancelled; nothing was changed. Ask again for both models.")
+            yield {"done": True, "models": [_told(side) for side in beside.sides]}
+
+    return (compare_models,)
+
+
+def _waiting(said: str) -> gives.ComparedModels:
+    return {"done": False, "doing": said, "fraction": 0.0}
+
+
+def _event(event: Growing | Elsewhere) -> Any:
+    if isinstance(event, Elsewhere):
+        return event
+    return {"done": False, "doing": event.doing, "fraction": event.fraction, "answers": list(event.texts)}
+
+
+def _told(side: Side) -> gives.OneOfTwo:
+    return {
+        "model": side.label,
+        "fingerprint": side.fingerprint,
+        "parameters": side.parameters,
+        "dtype": side.dtype,
+        "templated": side.templated,
+        "blocks": side.blocks,
+        "toxic_layer": side.toxic,
+        "distances": {distance: side.divergence.by(distance).tolist() for distance in DISTANCES},
+        "answer": side.answer,
+        "finished": side.finished,
+        "verdict": asdict(side.verdict),
+        "seconds": side.seconds,
+    }
