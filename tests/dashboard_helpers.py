@@ -175,8 +175,7 @@ def short_examples() -> Iterator[None]:
     For tests of how an example is made and kept, and of what does not depend on what it has measured.
     """
     with short_contests(), pytest.MonkeyPatch.context() as patch:
-        for module in ("make", "store"):  # what is read back says with which settings it was made
-            patch.setattr(f"dashboard.example.{module}.preset", lambda name: preset(name, steps=6, harmless_prompts=8))
+        patch.setattr("dashboard.example.make.preset", lambda name: preset(name, steps=6, harmless_prompts=8))
         patch.setattr("dashboard.example.make.CONTEST", ("self-reminder",))
         patch.setattr("dashboard.example.make.CONTEST_SIZE", CASE_ONLY)
         patch.setitem(stress.SIZES, "Quick", CASE_ONLY)
