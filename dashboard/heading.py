@@ -73,8 +73,10 @@ HELP_OF = {
         "<b>Case.</b> Write a question on the left or pick an example; attack, answers and suffix are folded below it.",
         "<b>Locate</b> shows where the safe and the unsafe answer part. A click on a bar picks another layer.",
         "<b>Operate</b> does the whole thing: it locates, edits one matrix of the recommended layer (or of the toxic "
-        "one, where the answers part most), asks the gate, and lets both weights answer. <b>Edit layer</b> does its "
-        "part alone; Cancel stops within one step and leaves nothing behind.",
+        "one, where the answers part most), asks the gate, and lets both weights answer. Where the model has a "
+        "detector, the first edit is one that acts only where harm is detected, with nothing to hold it back; if the "
+        "gate refuses it, one that is held to harmless prompts follows. <b>Edit layer</b> does its part alone; Cancel "
+        "stops within one step and leaves nothing behind.",
         "<b>Compare.</b> Both answers stand side by side. <b>Strength</b> scales the edit, <b>Ask both</b> asks other "
         "prompts of the case or your own text, <b>Undo</b> is exact.",
     ),

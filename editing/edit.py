@@ -19,6 +19,7 @@ from typing import Any
 from editing.calibration import Calibration, calibration_of
 from editing.command import Loader, add_case, add_format, add_model, case_of, finished, format_of, load_model, tell
 from editing.gate import accept, overridden, recorded
+from editing.methods.dinm import DinmSettings, to_be_routed
 from editing.methods.registry import METHODS, method_named, method_settings, read_settings
 from editing.progress import Preparation, Step, run
 from editing.saved import record_of, save_edit
@@ -47,7 +48,11 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
         "where the model is calibrated, else as toxic",
     )
     parser.add_argument("--strength", type=float, default=1.0, help="factor on the edit, 0 to 1.5 (default: 1)")
-    parser.add_argument("--routed", action="store_true", help="let it act only where the model's detector fires")
+    parser.add_argument(
+        "--routed",
+        action="store_true",
+        help="let it act only where the model's detector fires; DINM's corrected then learns more",
+    )
     parser.add_argument("--keep-anyway", action="store_true", help="save an edit that the gate refused; recorded")
     parser.add_argument("--out", type=Path, required=True, help="folder of the saved edit")
     chosen = parser.parse_args(arguments)
@@ -58,6 +63,8 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     case = case_of(chosen)
     method = method_named(chosen.method)
     settings = settings_of(chosen, chosen.method)
+    if chosen.routed and isinstance(settings, DinmSettings):
+        settings = to_be_routed(settings)
     model = loader(chosen)
     known = calibration_of(model)
     if known is not None:

@@ -114,6 +114,7 @@ GLOSSARY: dict[str, dict[str, str]] = {
         "Seconds": "Time of a model's own measurement and answer.",
     },
     "Safeguards": {
+        "Companions": "Bundled harmful questions that an edit learns to decline beside its own case; none is scored.",
         "Gate": "A small exam after an edit: what breaks a budget becomes live only if a person keeps it.",
         "Damage budget": "How much harm to harmless behaviour is allowed.",
         "Routed": "The patch acts only on prompts where the detector finds harm; others get the vanilla weights.",
