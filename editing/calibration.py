@@ -13,9 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from editing.harmless import fitting_texts, harmless_answers, known_answers, own_refusals, refusal_texts
 from editing.methods.dinm import DinmSettings
 from editing.null_space import harmless_moment, known_moments
-from editing.objectives import fitting_texts, harmless_answers, known_answers, own_refusals, refusal_texts
 from editing.progress import Preparation, part_of
 from editing.trial_edits import Layers, try_layers
 from inspector.detection import DEPTH, fit, readings_of, samples

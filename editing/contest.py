@@ -14,9 +14,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from editing.guard import check_case
+from editing.harmless import harmless_answers
 from editing.memory import memory_told, peak_memory
 from editing.methods.registry import METHODS, Method, method_named, method_settings
-from editing.objectives import harmless_answers
 from editing.progress import EditResult, Preparation, Step
 from editing.standing import Standing, toxicity_of
 from editing.trainee import Scope

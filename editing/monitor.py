@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from editing.objectives import AnswerTerm, Direction, KlTerm, aligned_answer, kl_term, unseen_answers
+from editing.harmless import unseen_answers
+from editing.objectives import AnswerTerm, Direction, KlTerm, aligned_answer, kl_term
 from editing.progress import Preparation
 from editing.replay import ReplayFactory, master_weight
 from inspector.errors import EditError, PromptError

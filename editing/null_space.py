@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from editing.objectives import further_harmless_texts
+from editing.harmless import further_harmless_texts
 from editing.progress import Preparation
 from inspector.errors import EditError
 from inspector.model import InspectedModel, PromptFormat, encode

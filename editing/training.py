@@ -13,7 +13,7 @@ from torch import Tensor
 
 from editing.descent import Descent, Signs, Stops
 from editing.guard import check_case
-from editing.objectives import harmless_answers
+from editing.harmless import harmless_answers
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.trainee import Alpha, Rank, Scope, TrainedScope, Trainee, trainee
 from editing.values import HarmlessCount, HarmlessTokens, NotNegative, Positive, Probability, Rate, Steps

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from editing import EditResult, Step, run
+from editing.harmless import harmless_answers, harmless_texts
 from editing.measured import measured_step
-from editing.objectives import harmless_answers, harmless_texts
 from editing.training import encode_pair
 from inspector.model import Decoding, InspectedModel, Patch, Row, answer
 from inspector.safeedit import Case

@@ -27,7 +27,7 @@ from dashboard.steps.why.state import Looked
 from editing import DinmSettings, EditResult, Step
 from editing.atlas import Atlas
 from editing.gate import RECORD, Acceptance, Budgets, checks_of
-from editing.objectives import known_answers
+from editing.harmless import known_answers
 from editing.standing_file import load_standings, save_standings
 from inspector.divergence import Divergence
 from inspector.errors import InspectorError, PatchError

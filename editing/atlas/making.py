@@ -13,7 +13,7 @@ from editing.atlas.answering import answers_of
 from editing.atlas.group import AtlasTails, Descended, descended, likelihood
 from editing.atlas.made import Atlas, AtlasProgress, AtlasSettings, Entry
 from editing.guard import check_case
-from editing.objectives import harmless_answers
+from editing.harmless import harmless_answers
 from editing.progress import Preparation
 from editing.replay import master_weight
 from inspector.contrast import mlp_trace

@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from editing.contexts import after_context, random_contexts
 from editing.descent import Descent, Signs, Stops
 from editing.guard import refuse_harm
+from editing.harmless import harmless_answers
 from editing.matrix import Matrix
 from editing.measured import measured_step
 from editing.null_space import harmless_moment
-from editing.objectives import harmless_answers
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.replay import master_weight
 from editing.training import encode_pair

@@ -21,6 +21,7 @@ from torch import Tensor
 from editing.contexts import after_context, random_contexts
 from editing.descent import Descent, Signs
 from editing.guard import check_case
+from editing.harmless import companions, harmless_answers, own_refusals
 from editing.matrix import Matrix
 from editing.monitor import Monitor, make_monitor
 from editing.null_space import harmless_moment, soft_null_space
@@ -31,10 +32,7 @@ from editing.objectives import (
     Span,
     Turns,
     aligned_answer,
-    companions,
-    harmless_answers,
     kl_term,
-    own_refusals,
     paper_constraint,
     reference_answer,
     reference_constraint,
@@ -123,7 +121,7 @@ class DinmSettings:
         safe_answers: Number of safe answers that the edit makes likely: the case's own and, beyond it, short ones that
             fit any question (:data:`FURTHER_ANSWERS`), so that no single text is learnt by heart.
         question_alone: Also make them likely after the question alone.
-        companions: Number of bundled harmful questions (:func:`editing.objectives.companions`), most of them in
+        companions: Number of bundled harmful questions (:func:`editing.harmless.companions`), most of them in
             attack templates, after which a short answer that declines is made likely as well: half of the edit loss is
             theirs, a few a step in turn. None of them is scored. One case alone teaches its topic and its attack.
         first_token_weight: What the first token of a safe answer counts in the loss beside 1 for one of its tail

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
+from editing.harmless import fitting_texts, harmless_answers, known_answers
 from editing.measured import measured_step
-from editing.objectives import fitting_texts, harmless_answers, known_answers
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.training import encode_pair
 from editing.values import HarmlessCount, HarmlessTokens

@@ -12,7 +12,7 @@ import torch
 from editing import Preparation, run
 from editing.atlas import Atlas, AtlasProgress, AtlasSettings, group, make_atlas
 from editing.descent import Descent
-from editing.objectives import known_answers
+from editing.harmless import known_answers
 from inspector.contrast import MlpTrace
 from inspector.errors import ArchitectureError, EditError, RefusedEdit
 from inspector.likelihood import likelihoods

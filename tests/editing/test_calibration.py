@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 
 from editing import calibrate
 from editing.calibration import FORMATS, Calibration, load_calibration, make_calibration, places, save_calibration
+from editing.harmless import known_answers
 from editing.methods.dinm import DinmSettings
 from editing.null_space import harmless_moment, known_moments
-from editing.objectives import known_answers
 from editing.progress import Preparation
 from editing.trial_edits import Layers, Trial
 from inspector.detection import samples

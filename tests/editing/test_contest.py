@@ -15,12 +15,12 @@ import torch
 
 from editing import run
 from editing.contest import ContestSettings, contest
+from editing.harmless import known_answers
 from editing.memory import peak_memory
 from editing.methods.mend import MendTraining
 from editing.methods.mend.store import places, save_editor
 from editing.methods.mend.training import new_editor
 from editing.methods.registry import METHODS
-from editing.objectives import known_answers
 from editing.standing import Standing, toxicity_of
 from inspector.errors import ArchitectureError, CaseError, EditError, PromptError
 from inspector.model import VANILLA, Decoding, InspectedModel, Patch, PromptFormat, Row, from_parts

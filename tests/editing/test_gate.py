@@ -11,7 +11,7 @@ from word_models import loud_patch, random_patch, word_model
 
 from editing import run
 from editing.gate import Budgets, GateSettings, accept, checks_of, overridden, recorded, small_exam
-from editing.objectives import harmless_texts
+from editing.harmless import harmless_texts
 from inspector.errors import EditError
 from inspector.model import VANILLA, Detector, InspectedModel, Row
 from inspector.model.patch_file import load_patch, save_patch

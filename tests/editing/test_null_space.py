@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from editing import dinm, preset, run
+from editing.harmless import further_harmless_texts, harmless_texts
 from editing.matrix import Matrix
 from editing.methods.dinm import DinmSettings
 from editing.null_space import PROMPTS, harmless_moment, soft_null_space
-from editing.objectives import further_harmless_texts, harmless_texts
 from inspector.errors import EditError
 from inspector.model import PromptFormat, encode
 from inspector.model.hooks import observe_inputs

@@ -10,7 +10,8 @@ import tiny_models
 import torch
 
 from editing import Preparation, run
-from editing.objectives import Turns, harmless_answers, harmless_texts, kl_term, own_refusals, refusal_texts
+from editing.harmless import harmless_answers, harmless_texts, own_refusals, refusal_texts
+from editing.objectives import Turns, kl_term
 from editing.replay import TailReplay, master_weight
 from inspector.model import Decoding, InspectedModel, PromptFormat, answer, from_parts
 from inspector.model.encoding import Encoded
@@ -54,7 +55,7 @@ def test_what_the_model_declines_by_itself_is_kept_in_its_own_words(fresh, monke
     declined = read_refusal("I can't help with that.", texts[1])
     assert declined.refused
     monkeypatch.setattr(
-        "editing.objectives.read_refusal",
+        "editing.harmless.read_refusal",
         lambda said, asked: declined if asked == texts[1] else read_refusal("Gladly.", asked),
     )
     (own,) = run(own_refusals(fresh, 2, 4, PromptFormat()))

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from editing.descent import Descent, Signs
 from editing.guard import check_case
+from editing.harmless import harmless_answers
 from editing.matrix import Matrix
 from editing.measured import measured_step
 from editing.methods.dinm import FURTHER_ANSWERS, SafeAnswers
@@ -34,7 +35,7 @@ from editing.methods.gated.neurons import (
 )
 from editing.methods.gated.reading import Reading, token_reading
 from editing.null_space import harmless_moment
-from editing.objectives import AnswerTerm, KlTerm, aligned_answer, harmless_answers
+from editing.objectives import AnswerTerm, KlTerm, aligned_answer
 from editing.progress import EditEvents, EditResult, Preparation
 from editing.replay import TailReplay, master_weight
 from editing.stacking import carrying

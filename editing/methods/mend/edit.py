@@ -12,11 +12,11 @@ import torch
 from pydantic import Field
 
 from editing.guard import refuse_harm
+from editing.harmless import harmless_answers
 from editing.measured import measured_step
 from editing.methods.mend.network import EditorNetwork
 from editing.methods.mend.store import load_editor
 from editing.methods.mend.top import TopBlocks, gradient_factors
-from editing.objectives import harmless_answers
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.training import encode_pair
 from editing.values import HarmlessCount, HarmlessTokens

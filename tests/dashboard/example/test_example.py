@@ -30,7 +30,7 @@ from dashboard.steps.stress.run import Examined
 from dashboard.steps.why.state import Looked
 from editing.calibration import Calibration
 from editing.gate import Budgets, GateSettings
-from editing.objectives import known_answers
+from editing.harmless import known_answers
 from editing.standing_file import load_standings
 from editing.trial_edits import Layers, Trial
 from inspector.errors import EditError, PatchError

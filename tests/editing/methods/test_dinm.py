@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from editing import DinmSettings, EditResult, Step, dinm, preset, run
+from editing.harmless import harmless_answers, harmless_texts
 from editing.methods.dinm import FURTHER_ANSWERS, prepare_terms, term_values
-from editing.objectives import harmless_answers, harmless_texts
 from editing.replay import FullReplay, TailReplay, master_weight
 from inspector.errors import EditError
 from inspector.likelihood import likelihoods

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from editing import DinmSettings, preset, run
 from editing.contexts import TOKENS, after_context, random_contexts
+from editing.harmless import companions, further_harmless_texts, harmless_texts
 from editing.methods import dinm as dinm_module
 from editing.methods.dinm import FURTHER_ANSWERS, dinm, prepare_terms, term_values, to_be_routed
 from editing.monitor import monitored
-from editing.objectives import companions, falling_weights, further_harmless_texts, harmless_texts
+from editing.objectives import falling_weights
 from editing.replay import TailReplay, master_weight
 from inspector.errors import EditError
 from inspector.model import InspectedModel, PromptFormat, encode

@@ -1,0 +1,232 @@
+"""What an edit meets beside its case: harmless prompts, what the model declines by itself, further harmful questions.
+
+The harmless prompts come with the vanilla model's own answers, which are kept per model. None of all these texts is
+scored.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from functools import cache
+from itertools import cycle
+from random import Random
+from weakref import WeakKeyDictionary
+
+from editing.progress import Preparation
+from inspector.errors import PromptError
+from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, encode
+from inspector.model.batching import generate
+from inspector.model.encoding import Encoded
+from inspector.safeedit import Case, bundled_constraint_prompts
+from inspector.safeedit.cases import bundled_templates
+from inspector.safeedit.refusal import read_refusal
+from inspector.safeedit.sets import harmful_questions, spread
+
+MOST_KNOWN = 4096
+"""Answers that are kept for a model; the oldest go first."""
+ASKED_AT_ONCE = 8
+"""Harmless prompts that are answered in one batch."""
+_Asked = tuple[str, int, PromptFormat]
+_OWN_ANSWERS: WeakKeyDictionary[InspectedModel, dict[_Asked, Encoded]] = WeakKeyDictionary()
+
+
+def known_answers(model: InspectedModel) -> dict[_Asked, Encoded]:
+    """Return the model's own answers to harmless prompts made so far, by (prompt, tokens, open format)."""
+    return _OWN_ANSWERS.setdefault(model, {})
+
+
+def harmless_texts(case: Case, count: int) -> list[str]:
+    """Return at most ``count`` harmless prompts that edits on a case may be constrained on.
+
+    The case's own comes first, then the bundled ones, look-alikes among them, in an order drawn once. None of them
+    stands in an attack template: such prompts teach an edit to tell this question from others in its template, and
+    what it then defends is little but this question. Harmless prompts in
+    attack templates are what the detector is for (:mod:`inspector.detection`).
+    """
+    prompts = [case.constraint.prompt] if case.constraint else []
+    return [*prompts, *(prompt for prompt in _drawn() if prompt not in prompts)][:count]
+
+
+def further_harmless_texts(count: int) -> list[str]:
+    """Return ``count`` harmless prompts that are none of the first ones that :func:`harmless_texts` returns."""
+    return list(_drawn()[-count:])
+
+
+@cache
+def _drawn() -> tuple[str, ...]:
+    """Return the bundled harmless prompts in the order in which edits use them, from both ends."""
+    prompts = list(bundled_constraint_prompts())
+    Random(0).shuffle(prompts)
+    return tuple(prompts)
+
+
+def harmless_answers(
+    model: InspectedModel,
+    case: Case,
+    count: int,
+    tokens: int,
+    format: PromptFormat,
+    cancel: Callable[[], bool] = lambda: False,
+) -> Generator[Preparation, None, list[Encoded] | None]:
+    """Let the vanilla model answer harmless prompts; answers are kept per model.
+
+    The prompts are the case's own knowledge constraint and bundled requests made for this, so that the
+    harmless prompts that edits are *scored* on stay unseen.
+
+    Yields:
+        One message before each batch of prompts that have to be answered.
+
+    Returns:
+        At most ``count`` prompts with the model's own answers, each with the id that ended it; ``None`` when cancelled.
+    """
+    texts = fitting_texts(model, case, count, tokens, format)
+    return (yield from _answered(model, texts, tokens, format, cancel, "harmless prompts"))
+
+
+def unseen_answers(
+    model: InspectedModel,
+    count: int,
+    tokens: int,
+    format: PromptFormat,
+    cancel: Callable[[], bool] = lambda: False,
+) -> Generator[Preparation, None, list[Encoded] | None]:
+    """Let the vanilla model answer harmless prompts that no edit is constrained on (:func:`further_harmless_texts`).
+
+    Yields:
+        One message before each batch of prompts that have to be answered.
+
+    Returns:
+        Those that leave room for an answer, with the model's; ``None`` when cancelled.
+
+    Raises:
+        PromptError: None does.
+    """
+    texts = _fitting(model, further_harmless_texts(count), tokens, format)
+    return (yield from _answered(model, texts, tokens, format, cancel, "harmless prompts"))
+
+
+def own_refusals(
+    model: InspectedModel,
+    count: int,
+    tokens: int,
+    format: PromptFormat,
+    cancel: Callable[[], bool] = lambda: False,
+) -> Generator[Preparation, None, list[Encoded] | None]:
+    """Let the vanilla model answer harmful questions without an attack; what it declines by itself is to stay.
+
+    An edit that changes how a model declines may unlearn what it already does right.
+
+    Args:
+        count: Number of bundled questions to ask; none of them is scored.
+
+    Yields:
+        One message before each batch of questions that have to be answered.
+
+    Returns:
+        The declined questions with the model's answers; ``None`` when cancelled.
+    """
+    texts = refusal_texts(count)
+    answered = yield from _answered(model, texts, tokens, format, cancel, "harmful questions")
+    if answered is None:
+        return None
+    pairs = zip(texts, answered, strict=True)
+    return [one for text, one in pairs if read_refusal(model.decode(one.response), text).refused]
+
+
+BARE = 6
+"""Every which companion stands without a template."""
+
+
+def companions(
+    model: InspectedModel, count: int, longest: int, answer: str, format: PromptFormat
+) -> dict[str, Encoded]:
+    """Return bundled harmful questions of all categories, most of them in English attack templates, drawn once.
+
+    They are of the texts that a detector may be fitted on; none is scored.
+
+    Args:
+        count: How many are wanted.
+        longest: Most tokens of a prompt; what is longer, or leaves the model no room for the answer, is left out.
+        answer: What each of them is answered with.
+        format: The prompts'.
+
+    Returns:
+        At most ``count`` texts, each with its answer.
+    """
+    templates = [template for template in bundled_templates("detector") if template.language == "en"]
+    questions = list(spread(harmful_questions("detector"), 3 * count))
+    drawn = Random(0)
+    drawn.shuffle(questions)
+    drawn.shuffle(templates)
+    waiting = cycle(templates)
+    found: dict[str, Encoded] = {}
+    for question in questions:
+        if len(found) == count:
+            break
+        bare = len(found) % BARE == BARE - 1
+        for text in [question.question] if bare else (next(waiting).fill(question.question) for _ in templates):
+            try:
+                encoded = encode(model, text, answer, format)
+            except PromptError:
+                continue
+            if len(encoded.prompt) <= longest:
+                found[text] = encoded
+                break
+    return found
+
+
+def refusal_texts(count: int) -> list[str]:
+    """Return the questions that :func:`own_refusals` asks, of all categories."""
+    return [question.question for question in spread(harmful_questions("detector"), count)]
+
+
+def _answered(
+    model: InspectedModel,
+    texts: Sequence[str],
+    tokens: int,
+    format: PromptFormat,
+    cancel: Callable[[], bool],
+    what: str,
+) -> Generator[Preparation, None, list[Encoded] | None]:
+    known = known_answers(model)
+    keys = [(text, tokens, format.open()) for text in texts]
+    missing = [key for key in keys if key not in known]
+    for start in range(0, len(missing), ASKED_AT_ONCE):
+        batch = missing[start : start + ASKED_AT_ONCE]
+        yield Preparation(
+            f"Asking the vanilla model {what} {start + 1} to {start + len(batch)} of {len(missing)}",
+            start / len(missing),
+        )
+        if cancel():
+            return None
+        prompts = [encode(model, text, None, format, room=tokens).prompt for text, _, _ in batch]
+        answered = deque(generate(model, prompts, (VANILLA,), Decoding(max_new_tokens=tokens)), maxlen=1)[0]
+        for key, prompt, line in zip(batch, prompts, answered, strict=True):
+            end = () if line.ended is None else (line.ended,)
+            known[key] = Encoded(prompt, (*line.tokens, *end))
+        while len(known) > MOST_KNOWN:
+            known.pop(next(key for key in known if key not in keys))
+    return [known[key] for key in keys]
+
+
+def fitting_texts(model: InspectedModel, case: Case, count: int, tokens: int, format: PromptFormat) -> list[str]:
+    """Return :func:`harmless_texts` without those that leave no room for an answer, such as one in a long attack.
+
+    Raises:
+        PromptError: None does.
+    """
+    return _fitting(model, harmless_texts(case, count), tokens, format)
+
+
+def _fitting(model: InspectedModel, texts: Sequence[str], tokens: int, format: PromptFormat) -> list[str]:
+    found, wrong = [], None
+    for text in texts:
+        try:
+            encode(model, text, None, format, room=tokens)
+            found.append(text)
+        except PromptError as error:
+            wrong = error
+    if wrong is not None and not found:
+        raise wrong
+    return found
