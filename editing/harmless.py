@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from functools import cache
-from itertools import cycle
+from itertools import cycle, islice
 from random import Random
 from weakref import WeakKeyDictionary
 
@@ -136,6 +136,8 @@ def own_refusals(
 
 BARE = 6
 """Every which companion stands without a template."""
+TEMPLATES_TRIED = 8
+"""Most templates that are tried around a question before it is left out as too long in each."""
 
 
 def companions(
@@ -165,7 +167,8 @@ def companions(
         if len(found) == count:
             break
         bare = len(found) % BARE == BARE - 1
-        for text in [question.question] if bare else (next(waiting).fill(question.question) for _ in templates):
+        tried = () if bare else islice(waiting, TEMPLATES_TRIED)
+        for text in [question.question] if bare else (template.fill(question.question) for template in tried):
             try:
                 encoded = encode(model, text, answer, format)
             except PromptError:

@@ -198,11 +198,11 @@ def few_harmless_texts():
     """Let edits of tiny models read few harmless prompts and ask few harmful questions; a default edit asks 200, and is
     held to 96 harmless prompts.
     """
-    from editing import null_space, objectives
+    from editing import harmless, null_space
 
-    asked, held_to = objectives.refusal_texts, objectives.harmless_texts
+    asked, held_to = harmless.refusal_texts, harmless.harmless_texts
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(objectives, "harmless_texts", lambda case, count: held_to(case, min(count, 24)))
+        patch.setattr(harmless, "harmless_texts", lambda case, count: held_to(case, min(count, 24)))
         patch.setattr(null_space, "PROMPTS", 6)
-        patch.setattr(objectives, "refusal_texts", lambda count: asked(min(count, 2)))
+        patch.setattr(harmless, "refusal_texts", lambda count: asked(min(count, 2)))
         yield

@@ -13,7 +13,6 @@ from torch import Tensor
 from editing import DinmSettings, preset, run
 from editing.contexts import TOKENS, after_context, random_contexts
 from editing.harmless import companions, further_harmless_texts, harmless_texts
-from editing.methods import dinm as dinm_module
 from editing.methods.dinm import FURTHER_ANSWERS, dinm, prepare_terms, term_values, to_be_routed
 from editing.monitor import monitored
 from editing.objectives import falling_weights
@@ -159,7 +158,7 @@ def test_companions_are_bundled_questions_that_fit_most_of_them_in_attacks_and_n
 
 
 def test_half_of_the_loss_is_the_companions_a_few_in_turn(llama, case, monkeypatch):
-    monkeypatch.setattr(dinm_module, "LONGEST_COMPANION", 10_000)
+    monkeypatch.setattr("editing.methods.dinm.terms.LONGEST_COMPANION", 10_000)
     settings = small(companions=6)
     base = master_weight(llama, BLOCK)
     terms = run(prepare_terms(llama, case, BLOCK, settings, base, TailReplay, lambda: False))
@@ -174,7 +173,7 @@ def test_half_of_the_loss_is_the_companions_a_few_in_turn(llama, case, monkeypat
 
 
 def test_an_edit_that_is_made_to_be_routed_learns_from_companions_and_nothing_holds_it_back(llama, case, monkeypatch):
-    monkeypatch.setattr(dinm_module, "LONGEST_COMPANION", 10_000)
+    monkeypatch.setattr("editing.methods.dinm.terms.LONGEST_COMPANION", 10_000)
     settings = to_be_routed(preset("corrected", harmless_prompts=2, harmless_tokens=4, learning_rate=0.05))
     assert settings.companions and settings.damage_budget is None and settings.constraint_weight == 0
     result = run(dinm(llama, case, BLOCK, settings))
