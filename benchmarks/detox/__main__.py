@@ -2,6 +2,7 @@
 
     python -m benchmarks.detox                       the embedded model, 18 cases, texts of the development split
     python -m benchmarks.detox --split score         texts that no setting was chosen on; to be looked at once
+    python -m benchmarks.detox --try "null_space=0.05 steps=12"    other settings, in rows of their own
 
 Rows: vanilla without and with the suffix S, the same weights rounded to bfloat16 as the yardstick of harm, the
 released code and `paper` at DINM's toxic layer, `corrected` as it was before, at the toxic and at the recommended
@@ -31,7 +32,7 @@ from typing import Any
 import torch
 
 from benchmarks.detox.asked import asked_of, unseen_cases
-from benchmarks.detox.rows import EDITS, ROUNDING, SUFFIX_ALONE
+from benchmarks.detox.rows import EDITS, ROUNDING, SUFFIX_ALONE, TRIED, edit_of
 from benchmarks.detox.run import Outcome, outcome_from, outcomes_of
 from benchmarks.detox.table import print_table
 from benchmarks.kept import require_same
@@ -61,6 +62,14 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     parser.add_argument("--facts", type=int, default=3, help="fact questions an edit")
     parser.add_argument("--passages", type=int, default=1, help="passages to summarise an edit")
     parser.add_argument("--rows", nargs="+", default=list(NAMES), choices=NAMES, metavar="ROW", help=", ".join(NAMES))
+    parser.add_argument(
+        "--try",
+        action="append",
+        default=[],
+        dest="tried",
+        metavar="'NAME=VALUE ...'",
+        help="a further row: corrected at the recommended layer with these settings, everywhere and routed; repeatable",
+    )
     parser.add_argument("--max-new-tokens", type=int, default=40)
     ways = "; ".join(f"{name}: {meaning}" for name, meaning in EVALUATIONS.items())
     parser.add_argument("--evaluation", default="same", choices=EVALUATIONS, help=ways)
@@ -72,6 +81,8 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
 
 def _finished(options: argparse.Namespace, loader: Loader) -> list[dict[str, Outcome]]:
     """Return what every case gave; those that are not kept are run unless only the table is wanted."""
+    rows = [*options.rows, *(TRIED + " ".join(text.split()) for text in options.tried)]
+    names = {name: _settings_of(name, format_of(options)) for name in rows}  # what is wrong is told before the model
     model, format = loader(options), format_of(options)
     calibration = load_calibration(model)
     calibration.teach(model)
@@ -84,7 +95,7 @@ def _finished(options: argparse.Namespace, loader: Loader) -> list[dict[str, Out
         "size": asdict(size),
         "max_new_tokens": options.max_new_tokens,
         "evaluation": options.evaluation,
-        "rows": {name: _settings_of(name, format) for name in options.rows},
+        "rows": names,
         "layer": calibration.layers.recommended,
     }
     folder = options.out / options.split
@@ -99,7 +110,7 @@ def _finished(options: argparse.Namespace, loader: Loader) -> list[dict[str, Out
             begun = time.perf_counter()
             questions = asked_of(case, options.split, size, number, len(cases))
             outcomes = outcomes_of(
-                model, case, questions, calibration, options.rows, options.max_new_tokens, format, options.evaluation
+                model, case, questions, calibration, rows, options.max_new_tokens, format, options.evaluation
             )
             partial = path.with_suffix(".partial")
             partial.write_text(json.dumps({name: one.record() for name, one in outcomes.items()}), encoding="utf-8")
@@ -119,7 +130,8 @@ def _finished(options: argparse.Namespace, loader: Loader) -> list[dict[str, Out
 
 
 def _settings_of(name: str, format: PromptFormat) -> Any:
-    return vars(EDITS[name].settings(format)) if name in EDITS else vars(format)
+    edit = edit_of(name)
+    return vars(format if edit is None else edit.settings(format))
 
 
 if __name__ == "__main__":

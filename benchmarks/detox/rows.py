@@ -9,7 +9,7 @@ from typing import Any
 from editing import run
 from editing.calibration import Calibration
 from editing.methods.dinm import ROUTED
-from editing.methods.registry import METHODS, method_settings
+from editing.methods.registry import METHODS, method_settings, read_settings
 from editing.progress import EditResult
 from inspector.divergence import divergence
 from inspector.errors import EditError
@@ -79,3 +79,21 @@ EDITS: dict[str, Edit] = {
     **{method.title: Edit(key, recommended=key != "ft-l") for key, method in METHODS.items() if key != "dinm"},
 }
 """Every row that is an edit, by its name, in the order of the table. FT-L takes the toxic layer, as DINM does."""
+TRIED = "corrected with "
+"""How the rows begin that ``--try`` adds."""
+
+
+def edit_of(name: str) -> Edit | None:
+    """Return the edit of a row by its name; ``None`` for a row without one.
+
+    Raises:
+        EditError: A tried setting is unknown or out of range.
+    """
+    if name.startswith(TRIED):
+        return Edit("dinm", recommended=True, changes=read_settings("dinm", name.removeprefix(TRIED).split()))
+    return EDITS.get(name)
+
+
+def routed_name(name: str) -> str | None:
+    """Return the name of the same edit where it acts only where the detector fires; ``None`` where that is no row."""
+    return DETECTED if name == TO_ROUTE else f"{name}, routed" if name.startswith(TRIED) else None

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from benchmarks.detox.rows import DETECTED, EDITS, ROUNDING, SUFFIX_ALONE, TO_ROUTE
+from benchmarks.detox.rows import ROUNDING, SUFFIX_ALONE, edit_of, routed_name
 from editing import run
 from editing.calibration import Calibration
 from editing.memory import memory_told
@@ -62,22 +62,23 @@ def edits_of(
     """Make the edits of the named rows; the routed row comes with the edit that it routes."""
     made: dict[str, Made] = {}
     for name in names:
-        if name not in EDITS:
+        edit = edit_of(name)
+        if edit is None:
             continue
         begun, refused, row = time.perf_counter(), "", VANILLA
         try:
             with memory_told():
-                result = EDITS[name].make(model, case, calibration, format)
+                result = edit.make(model, case, calibration, format)
                 begun, row = time.perf_counter() - result.seconds, result.row()
         except InspectorError as error:
             refused = error.user_message()
         seconds = time.perf_counter() - begun
-        made[name] = Made(row, EDITS[name].settings(format).format, refused, seconds)
+        made[name] = Made(row, edit.settings(format).format, refused, seconds)
         told = f": {refused}" if refused else ""
         print(f"case {case.identifier}, {name}: {seconds:.0f} s{told}", file=sys.stderr, flush=True)
-        if name == TO_ROUTE:
+        if (beside := routed_name(name)) is not None:
             routed = row if row.patch is None else replace(row, detector=calibration.detector)
-            made[DETECTED] = replace(made[name], row=routed)
+            made[beside] = replace(made[name], row=routed)
     return made
 
 

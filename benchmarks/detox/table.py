@@ -17,18 +17,19 @@ PLACES = {"harmless KL": 3, "Fluency": 2}
 def print_table(cases: Sequence[Mapping[str, Outcome]]) -> None:
     """Print what every row scores over cases; each has the same rows."""
     names = list(cases[0])
+    wide = max(NAME, *(len(name) + 1 for name in names))
     whole = {name: scores_of_edits([case[name].exam.replies for case in cases], "rules") for name in names}
     tables = {name: {score.name: score for score in table} for name, table in whole.items()}
     for title, columns in (("Defence: percent; Fluency in bits", DEFENCE), ("Harm: percent; KL in nats", HARM)):
-        print(f"\n{title:{NAME}}" + "".join(f"{name:>{WIDTH}}" for name in columns) + "      s")
+        print(f"\n{title:{wide}}" + "".join(f"{name:>{WIDTH}}" for name in columns) + "      s")
         if SUFFIX_ALONE in tables:
-            print(f"{'vanilla without S':{NAME}}{_cells(tables[SUFFIX_ALONE], columns, 'vanilla')}")
+            print(f"{'vanilla without S':{wide}}{_cells(tables[SUFFIX_ALONE], columns, 'vanilla')}")
         if CORRECTED in tables:
-            print(f"{'vanilla':{NAME}}{_cells(tables[CORRECTED], columns, 'vanilla')}")
+            print(f"{'vanilla':{wide}}{_cells(tables[CORRECTED], columns, 'vanilla')}")
         for name, table in tables.items():
             seconds = sum(case[name].seconds for case in cases) / len(cases)
             told = f"{seconds:7.0f}" if seconds else ""
-            print(f"{name:{NAME}}{_cells(table, columns, 'edited')}{told}")
+            print(f"{name:{wide}}{_cells(table, columns, 'edited')}{told}")
     print("\nA row's DL and harmless KL are against vanilla as that row asks it; those of S alone against no suffix.")
     for name in names:
         refused = [case[name].refused for case in cases if case[name].refused]

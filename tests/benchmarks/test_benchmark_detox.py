@@ -11,7 +11,7 @@ from word_models import word_model
 from benchmarks.detox import __main__ as command
 from benchmarks.detox import run as running
 from benchmarks.detox.asked import asked_of, share_of, unseen_cases
-from benchmarks.detox.rows import CORRECTED, DETECTED, EDITS, ROUNDING, SUFFIX_ALONE, TO_ROUTE, Edit
+from benchmarks.detox.rows import CORRECTED, DETECTED, EDITS, ROUNDING, SUFFIX_ALONE, TO_ROUTE, TRIED, Edit
 from editing import preset
 from editing.calibration import Calibration
 from editing.trial_edits import Layers, Trial, trial_cases
@@ -106,18 +106,23 @@ def test_finished_cases_are_kept_and_those_of_other_settings_refused(quick, monk
     monkeypatch.setattr(command, "load_calibration", lambda model: known)
     short = ["--cases", "2", "--transfer", "1", "--harmless", "2", "--facts", "1", "--passages", "0"]
     rows = ["--rows", SUFFIX_ALONE, ROUNDING, CORRECTED, TO_ROUTE]
-    options = [*short, "--max-new-tokens", "4", "--out", str(tmp_path), *rows]
+    tried = ["--try", " ".join(f"{name}={value}" for name, value in QUICK.items())]
+    options = [*short, "--max-new-tokens", "4", "--out", str(tmp_path), *rows, *tried]
+    named = f"{TRIED}{tried[1]}"
     assert command.main(options, lambda _: model) == 0
     first = capsys.readouterr().out
     for name in ("vanilla without S", SUFFIX_ALONE, ROUNDING, CORRECTED, DETECTED):
         assert f"\n{name}" in first
     assert "2 of 2 cases" in first and "The detector fires for 100.0 % of 2 harmful prompts" in first
     kept = json.loads(next((tmp_path / "development").glob("[0-9]*.json")).read_text(encoding="utf-8"))
-    assert list(kept) == [SUFFIX_ALONE, ROUNDING, CORRECTED, TO_ROUTE, DETECTED]
+    assert list(kept) == [SUFFIX_ALONE, ROUNDING, CORRECTED, TO_ROUTE, DETECTED, named, f"{named}, routed"]
+    assert kept[named] == kept[CORRECTED] | {"seconds": kept[named]["seconds"]}, "the same settings, by another way"
     monkeypatch.setattr(command, "outcomes_of", lambda *_: pytest.fail("a kept case was run again"))
     assert command.main(options, lambda _: model) == 0 and capsys.readouterr().out == first
     assert command.main([*options, "--max-new-tokens", "5"], lambda _: model) == 2
     assert "other settings" in capsys.readouterr().err
+    assert command.main([*options, "--try", "steps=none"], lambda _: pytest.fail("the model was loaded first")) == 2
+    assert "steps" in capsys.readouterr().err
 
 
 def test_without_a_recommended_layer_there_is_no_edit_there(llama, case):

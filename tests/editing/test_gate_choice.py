@@ -8,9 +8,18 @@ import pytest
 import torch
 from word_models import loud_patch, random_patch, word_model
 
-from editing import run
+from editing import preset, run
 from editing.gate import Acceptance, Budgets, GateSettings, accept, checks_of, small_exam
-from editing.gate_choice import accept_where_best, choose, defended, routed_acceptance, routed_replies
+from editing.gate_choice import (
+    accept_where_best,
+    attempts,
+    better,
+    choose,
+    defended,
+    routed_acceptance,
+    routed_replies,
+)
+from editing.methods.dinm import to_be_routed
 from inspector.errors import EditError, PatchError
 from inspector.model import VANILLA, Detector, InspectedModel, PromptFormat, Row
 from inspector.model.routing import scores
@@ -152,3 +161,18 @@ def test_what_was_not_examined_is_not_told(words):
     foreign = replace(made, fingerprint="0" * 16)
     with pytest.raises(PatchError, match="another base model"):
         routed_acceptance(words, plain, Row(patch, detector=foreign))
+
+
+def test_the_edit_that_nothing_holds_back_is_made_first_where_there_is_a_detector(words):
+    given, made = preset("corrected"), detector(words, 0.0)
+    assert attempts(given, made) == (to_be_routed(given), given) and attempts(given, None) == (given,)
+    by_hand_set = preset("corrected", steps=3, companions=2)
+    first, second = attempts(by_hand_set, made)
+    assert second == by_hand_set and (first.steps, first.companions) == (3, 2) and first.damage_budget is None
+    assert attempts(preset("reference"), made) == (preset("reference"),)
+
+
+def test_of_two_refused_edits_the_one_that_breaks_fewer_budgets_is_the_better_one():
+    strict = Budgets(harmless_kl=0.0, lost_defence=0.0)
+    one, harmless = by_hand("us", 0.1, budgets=strict), by_hand("us", 0.0, budgets=strict)
+    assert better(one, harmless) and not better(harmless, one) and not better(one, one)

@@ -12,21 +12,25 @@ from dashboard.kit.acting import Acting
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.compare.texts import BY_GATE, EVERYWHERE, WHERE_HARM
 from dashboard.steps.locate.run import LocatedCase
+from dashboard.steps.operate import gating
 from dashboard.steps.operate.gating import Gated
 from editing import preset
 from editing.calibration import Calibration
-from editing.gate import RECORD
+from editing.gate import RECORD, Acceptance, Check
+from editing.gate_choice import Chosen
 from editing.methods.dinm import ROUTED, to_be_routed
 from editing.trial_edits import Layers, Trial
 from inspector.errors import CaseError, PatchError, RefusedEdit
-from inspector.model import Detector, encode
+from inspector.model import Detector, PromptFormat, encode
 from inspector.model.routing import scores
+from inspector.safeedit.exam import ExamResult
 
 pytestmark = pytest.mark.usefixtures("model")
 EFFECTIVE = {**QUICK, "steps": 30, "budget": 0, "learning_rate": 0.05, "block": 1}
 """An edit that changes answers."""
 
 
+NO_EXAM = ExamResult((), "", "rules", "", PromptFormat(), "same", 1, False, 0.0)
 ABOUT = {"questions": 189, "harmless_prompts": 315}
 
 
@@ -155,6 +159,29 @@ def test_an_edit_that_passes_in_no_place_waits_and_says_both_results(detecting, 
     assert "set the switch" not in visitor.screen["gate"]
     visitor.do("on_keep")
     assert visitor.session.live is not before and visitor.session.detector is None
+
+
+@pytest.mark.parametrize(("first", "second", "lives"), [(0.9, 0.1, 2), (0.1, 0.9, 1), (0.9, 0.5, 0), (0.5, 0.9, 0)])
+def test_the_edit_made_to_be_routed_comes_first_and_the_held_one_only_where_the_gate_refuses_it(
+    detecting, request, monkeypatch, first, second, lives
+):
+    def word(_model, row, _case, settings, **_further):
+        kl = first if row.patch.settings["companions"] else second
+        said = Acceptance((Check("harmless_kl", "harmless KL", "nats a token", kl, 0.2, 4),), NO_EXAM, settings)
+        yield from ()
+        return Chosen(row, said)
+
+    monkeypatch.setattr(gating, "accept_where_best", word)
+    visitor = Visitor(detecting[0], request.node.name)
+    before, settings = visitor.session.live, {**QUICK, "companions": 0}
+    visitor.do("on_edit", **settings)
+    held, live = visitor.session.slot(Gated).held, visitor.session.live
+    assert (live is before) is (lives == 0)
+    taken = live if lives else held.edit
+    made_first = taken.patch.settings["companions"] == ROUTED["companions"]
+    assert made_first is (lives == 1 if lives else first < second), "of two refused ones the better one waits"
+    assert (held is None) is (lives > 0)
+    assert_idle(visitor)
 
 
 def test_an_edit_that_is_asked_for_routed_is_made_with_settings_of_its_own_and_examined_so(detecting, request):
