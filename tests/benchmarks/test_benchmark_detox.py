@@ -81,7 +81,7 @@ def test_each_row_is_the_edit_that_it_is_called(llama, case, known, quick):
     assert paper.patch.settings["preset"] == "paper" and old.patch.settings["safe_answers"] == 1
     assert toxic.patch.blocks == (divergence(llama, case).toxic_layer(),) and best.patch.blocks == (2,)
     assert routed.patch is free.patch and routed.detector is known.detector and free.detector is None
-    assert free.patch.settings["null_space"] is None and best.patch.settings["null_space"] is not None
+    assert free.patch.settings["companions"] > 0 and best.patch.settings["companions"] == 0
     assert [one.format.chat for one in made.values()] == [False, False, True, True, True, True, True]
     plain = running.edits_of(llama, case, known, names, PromptFormat("", chat=False))
     assert all(
@@ -116,7 +116,7 @@ def test_finished_cases_are_kept_and_those_of_other_settings_refused(quick, monk
     assert "2 of 2 cases" in first and "The detector fires for 100.0 % of 2 harmful prompts" in first
     kept = json.loads(next((tmp_path / "development").glob("[0-9]*.json")).read_text(encoding="utf-8"))
     assert list(kept) == [SUFFIX_ALONE, ROUNDING, CORRECTED, TO_ROUTE, DETECTED, named, f"{named}, routed"]
-    assert kept[named] == kept[CORRECTED] | {"seconds": kept[named]["seconds"]}, "the same settings, by another way"
+    assert kept[named]["exam"]["replies"] == kept[CORRECTED]["exam"]["replies"], "the same settings, by another way"
     monkeypatch.setattr(command, "outcomes_of", lambda *_: pytest.fail("a kept case was run again"))
     assert command.main(options, lambda _: model) == 0 and capsys.readouterr().out == first
     assert command.main([*options, "--max-new-tokens", "5"], lambda _: model) == 2

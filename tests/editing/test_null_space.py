@@ -13,6 +13,7 @@ from editing.null_space import PROMPTS, harmless_moment, soft_null_space
 from inspector.errors import EditError
 from inspector.model import PromptFormat, encode
 from inspector.model.hooks import observe_inputs
+from inspector.presets import PRESETS
 
 FORMAT = PromptFormat("Be good.")
 TEXTS = ("How are you?", "Sing.", "What is the largest river?")
@@ -97,8 +98,8 @@ def test_an_edit_in_the_null_space_writes_less_for_harmless_prompts(llama, case,
     assert share_written(llama, held) < 0.7 * share_written(llama, free)
 
 
-def test_paper_and_released_code_have_no_null_space_and_a_clamp_would_leave_it():
-    assert preset("paper").null_space is None and preset("reference").null_space is None
+def test_no_preset_has_a_null_space_and_a_clamp_would_leave_it():
+    assert all(preset(name).null_space is None for name in PRESETS)
     with pytest.raises(EditError, match="null_space to none"):
-        DinmSettings(clamp=0.1)
-    assert DinmSettings(clamp=0.1, null_space=None).clamp == 0.1
+        DinmSettings(clamp=0.1, null_space=0.05)
+    assert DinmSettings(clamp=0.1).clamp == 0.1

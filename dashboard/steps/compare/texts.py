@@ -229,6 +229,7 @@ def heads(row: Row, notes: str | tuple[str, str], marks: tuple[Verdict, Verdict]
 def numbers(comparison: Comparison, live: LiveEdit) -> str:
     """Return the four numbers that matter of an edit."""
     kept = next(s for s in live.result.trace if s.step == live.result.kept)
+    held = getattr(live.result.settings, "constraint_weight", 1)
     shift = comparison.shift
     largest = int(shift.by_block.argmax())
     cells = [
@@ -244,7 +245,12 @@ def numbers(comparison: Comparison, live: LiveEdit) -> str:
             "unsafe",
             "vanilla → edited",
         ),
-        ("harmless answers moved by", number(max(0.0, kept.constraint_kl)), "", "KL, nats a token, at strength 1"),
+        (
+            "harmless answers moved by" if held else "harmless answers, were it to act on them",
+            number(max(0.0, kept.constraint_kl)),
+            "",
+            "KL, nats a token, at strength 1",
+        ),
         ("largest activation shift", f"{shift.by_block[largest]:.1%}", "edited", f"output of layer {largest}"),
     ]
     return '<div class="tiles four">' + "".join(_tile(*cell) for cell in cells) + "</div>"

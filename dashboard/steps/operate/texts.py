@@ -37,16 +37,30 @@ def finished(result: EditResult) -> str:
     return progress_bar(f"Ended after {result.seconds:.1f} s: {STOP_TEXT[result.stop_reason]}; {kept}.", 1.0)
 
 
-def vitals_reading(trace: Sequence[Step]) -> str:
-    """Read the vital signs in one line."""
+def vitals_reading(trace: Sequence[Step], settings: Any = None) -> str:
+    """Read the vital signs in one line.
+
+    Args:
+        settings: The edit's, of whichever method; they say which limits the charts show.
+    """
     if not trace:
         return reading("The charts fill while the edit runs.")
     first, last = trace[0], trace[-1]
     count = f"{last.step} update{'' if last.step == 1 else 's'}"
+    moved = number(max(0.0, last.constraint_kl))
+    limits = [
+        word
+        for word, name in (("target", "target_probability"), ("budget", "damage_budget"))
+        if getattr(settings, name, None) is not None
+    ]
+    dashed = f" Dashed: {' and '.join(limits)}." if limits else ""
+    if getattr(settings, "constraint_weight", 1):
+        said = f"harmless answers moved by {moved} nats a token."
+    else:
+        said = f"nothing held it back, so harmless answers would move by {moved} nats a token where it acts on them."
     return reading(
         f"The safe answer went from {probability(first.safe_probability)} to "
-        f"{probability(last.safe_probability)} per token in {count}; harmless answers moved by "
-        f"{number(max(0.0, last.constraint_kl))} nats a token. Dashed lines are target and budget."
+        f"{probability(last.safe_probability)} per token in {count}; {said}{dashed}"
     )
 
 

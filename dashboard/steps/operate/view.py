@@ -42,7 +42,7 @@ class OperateRoom(Room):
         self.clock = gr.HTML(words.clock(None) if result is None else words.finished(result), elem_id="clock")
         settings = preset("corrected") if result is None else result.settings
         self.vitals = plot(figures.vitals_of(trace, settings), "vitals", "Vital signs of the edit, step by step")
-        self.vitals_reading = gr.HTML(words.vitals_reading(trace), elem_id="vitals-reading")
+        self.vitals_reading = gr.HTML(words.vitals_reading(trace, settings), elem_id="vitals-reading")
         self.gating.build()
 
     def build_operate(self) -> None:
@@ -144,7 +144,7 @@ class OperateRoom(Room):
         return {
             self.clock: words.finished(result),
             self.vitals: figures.vitals_of(result.trace, result.settings),
-            self.vitals_reading: words.vitals_reading(result.trace),
+            self.vitals_reading: words.vitals_reading(result.trace, result.settings),
             **said,
         }
 
@@ -219,7 +219,7 @@ class OperateRoom(Room):
         yield {
             self.vitals: figures.vitals_of(result.trace, settings),
             self.clock: words.finished(result),
-            self.vitals_reading: words.vitals_reading(result.trace),
+            self.vitals_reading: words.vitals_reading(result.trace, result.settings),
         }
         return made
 

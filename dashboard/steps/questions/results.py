@@ -12,10 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 CAVEATS = {
-    "detox.txt": (
-        "3e3fe9a0c00b4ba345707df2d0286c1e22f77769140f9316fed89c4fba0421d4",
-        "Measured with an earlier version of our preset.",
-    ),
     "locators.txt": (
         "b52a657ebdde30696cc963a5e8447d554c06e3aa7de8f735a19454d2989a462c",
         "Measured before the calibration chose layer and step size.",
@@ -225,9 +221,10 @@ def scores(text: str) -> Table:
 
 def recipes(text: str) -> Table:
     """Read ``detox.txt``: what each way of detoxifying achieves and costs; "the same" is the line above by its name."""
+    costs = table(text, "DL", "Harm: ")
     found: Table = {}
-    for name, line in table(text, "DS").items():
-        found[name.replace("the same", list(found)[-1], 1) if found else name] = line
+    for name, line in table(text, "DS", "Defence: ").items():
+        found[name.replace("the same", list(found)[-1], 1) if found else name] = {**line, **costs[name]}
     return found
 
 

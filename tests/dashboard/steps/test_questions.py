@@ -70,10 +70,9 @@ def test_what_is_read_is_what_was_printed():
         printed = line("locators.txt", f"{name}  ", "regret  ")
         assert all(f"{cell.mean:.2f}" in printed for cell in cells.values()), name
     for name, cells in results.read("detox.txt", results.recipes).items():
-        printed = line(
-            "detox.txt", name.replace("corrected, recommended layer, routed", "the same, routed"), "percent;"
-        )
-        assert f" {cells['DG-Avg'].mean:.0f} [{cells['DG-Avg'].low:.0f}, {cells['DG-Avg'].high:.0f}]" in printed
+        for score, after in (("DG-Avg", "Defence: "), ("degenerate", "Harm: ")):
+            printed = line("detox.txt", f"{name.replace('made to be routed, routed', 'the same, routed')}  ", after)
+            assert f" {cells[score].mean:.0f} [{cells[score].low:.0f}, {cells[score].high:.0f}]" in printed
     scores = results.read("methods.txt", results.scores)["DINM"]
     assert f"{scores['DG-Avg'].mean:.2f}" in line("methods.txt", "DINM ") and scores["transfer"].low is not None
 

@@ -192,7 +192,7 @@ def test_an_edit_that_is_asked_for_routed_is_made_with_settings_of_its_own_and_e
     settings = {**QUICK, "target": preset("corrected").target_probability}
     visitor.do("on_edit", **settings)
     found = visitor.session.live.result.settings
-    assert {name: getattr(found, name) for name in ROUTED} == ROUTED
+    assert {name: getattr(found, name) for name in ROUTED} == {**ROUTED, "steps": QUICK["steps"]}, "set by hand"
     assert "only where harm is detected" in visitor.session.live.patch.settings[RECORD]["weights"]
     assert visitor.session.live.patch.settings[RECORD]["choice"] == "", "there was none"
     visitor.do("on_edit", **{**settings, "step_kl": 1e-3})
