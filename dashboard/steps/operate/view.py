@@ -190,7 +190,7 @@ class OperateRoom(Room):
         for settings in tried:
             making = run.make(self.model, session, texts, block, settings, on_top)
             made = yield from self._watched(making, settings)
-            if made is None or session.cancelled.is_set():
+            if made is None:
                 return
             made = yield from self.gating.pass_through(session, values, made, refused)
             if made.acceptance is None or made.acceptance.accepted:
