@@ -81,7 +81,10 @@ def why_not_so(model: InspectedModel, session: Session, kind: str, read_only: bo
     if kind == PATCH:
         return None
     if session.row.detector is not None:
-        return "It acts only where harm is detected, and weights alone cannot. The patch takes its detector along."
+        return (
+            "It acts only where harm is detected, and weights alone cannot; the patch takes its detector along. For "
+            "weights, make an edit that acts on every prompt: the switch below Operate."
+        )
     if kind == ADAPTER:
         return None
     if model.quantisation is not None:
