@@ -39,7 +39,8 @@ class EditEvent(TypedDict, total=False):
 
     Attributes:
         done: Whether this is the last event.
-        kind: preparation (message, fraction), step (the vital signs) or gate (answered, total); not in the last event.
+        kind: preparation (message, fraction), step (the vital signs), gate (answered, total) or refused (gate: its word
+            on an edit that another one follows); not in the last event.
         message: What is being prepared.
         fraction: How far, 0 to 1.
         step: Updates made so far.

@@ -7,13 +7,14 @@ import pytest
 import torch
 from dashboard_helpers import QUICK, Page, Visitor, assert_idle, open_page, tiny_model
 
-from dashboard.edit_events import act, asked_for
+from dashboard.edit_events import act, asked_for, edit_events
 from dashboard.kit.acting import Acting
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.compare.texts import BY_GATE, EVERYWHERE, WHERE_HARM
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.operate import gating
 from dashboard.steps.operate.gating import Gated
+from dashboard.steps.operate.run import make
 from editing import preset
 from editing.calibration import Calibration
 from editing.gate import RECORD, Acceptance, Check
@@ -161,20 +162,26 @@ def test_an_edit_that_passes_in_no_place_waits_and_says_both_results(detecting, 
     assert visitor.session.live is not before and visitor.session.detector is None
 
 
-@pytest.mark.parametrize(("first", "second", "lives"), [(0.9, 0.1, 2), (0.1, 0.9, 1), (0.9, 0.5, 0), (0.5, 0.9, 0)])
-def test_the_edit_made_to_be_routed_comes_first_and_the_held_one_only_where_the_gate_refuses_it(
-    detecting, request, monkeypatch, first, second, lives
-):
+def gate_that_says(first: float, second: float):
+    """Return a gate that finds one harmless KL for edits with companions and another one for the others."""
+
     def word(_model, row, _case, settings, **_further):
         kl = first if row.patch.settings["companions"] else second
         said = Acceptance((Check("harmless_kl", "harmless KL", "nats a token", kl, 0.2, 4),), NO_EXAM, settings)
         yield from ()
         return Chosen(row, said)
 
-    monkeypatch.setattr(gating, "accept_where_best", word)
+    return word
+
+
+@pytest.mark.parametrize(("first", "second", "lives"), [(0.9, 0.1, 2), (0.1, 0.9, 1), (0.9, 0.5, 0), (0.5, 0.9, 0)])
+def test_the_edit_made_to_be_routed_comes_first_and_the_held_one_only_where_the_gate_refuses_it(
+    detecting, request, monkeypatch, first, second, lives
+):
+    monkeypatch.setattr(gating, "accept_where_best", gate_that_says(first, second))
     visitor = Visitor(detecting[0], request.node.name)
-    before, settings = visitor.session.live, {**QUICK, "companions": 0}
-    visitor.do("on_edit", **settings)
+    before = visitor.session.live
+    visitor.do("on_edit", **QUICK)
     held, live = visitor.session.slot(Gated).held, visitor.session.live
     assert (live is before) is (lives == 0)
     taken = live if lives else held.edit
@@ -182,6 +189,21 @@ def test_the_edit_made_to_be_routed_comes_first_and_the_held_one_only_where_the_
     assert made_first is (lives == 1 if lives else first < second), "of two refused ones the better one waits"
     assert (held is None) is (lives > 0)
     assert_idle(visitor)
+
+
+def test_programs_hear_of_the_refused_edit_before_the_one_that_follows(detecting, request, monkeypatch):
+    monkeypatch.setattr(gating, "accept_where_best", gate_that_says(0.9, 0.1))
+    page, session = detecting[0], Visitor(detecting[0], request.node.name).session
+    short = preset("corrected", steps=2, harmless_prompts=2, harmless_tokens=2, learning_rate=0.01)
+    texts = page.context.example.texts
+    tried = asked_for(page.context, session, short, None)
+    events = [*edit_events(page.context, session, lambda each: make(tiny_model(), session, texts, 1, each), tried)]
+    (refused,) = [number for number, event in enumerate(events) if event.get("kind") == "refused"]
+    assert not events[refused]["gate"]["passed"] and [n for n, event in enumerate(events) if event["done"]] == [
+        len(events) - 1
+    ]
+    assert any(event.get("kind") == "step" for event in events[refused:])
+    assert events[-1]["live"] and events[-1]["gate"]["passed"] and session.live.patch.settings["companions"] == 0
 
 
 def test_an_edit_that_is_asked_for_routed_is_made_with_settings_of_its_own_and_examined_so(detecting, request):
