@@ -28,19 +28,21 @@ def edit_events(
         make: Runs an edit with settings.
         tried: The settings, see :func:`dashboard.steps.operate.gating.asked_for`.
     """
-    refused: gating.Made | None = None
-    for number, settings in enumerate(tried, 1):
+    live, refused = False, None
+    for settings in tried:
         result, made = yield from making_events(make(settings))
-        if number == len(tried) or made is None:
+        if made is None:
             break
         made = yield from exam_events(examined(context, session, made))
-        if made.acceptance is None or made.acceptance.accepted:
-            yield ended(session, made, result, gating.settle(session, made))
-            return
-        gating.settle(session, made)
+        live = gating.settle(session, made, refused)
+        if live or made.acceptance is None or settings is tried[-1]:
+            break
         refused = made
         yield {"done": False, "kind": "refused", "gate": made.acceptance.record()}
-    yield from gate_events(context, session, made, result, refused)
+    if made is not None and not live:  # of two refused ones the better one waits, and /keep is about that
+        made = session.slot(gating.Gated).held or made
+        result = made.edit.result
+    yield ended(session, made, result, live)
 
 
 def making_events(making: Making) -> Generator[dict[str, Any], None, tuple[EditResult, gating.Made | None]]:
@@ -54,25 +56,14 @@ def making_events(making: Making) -> Generator[dict[str, Any], None, tuple[EditR
         yield {"done": False, "kind": kind, **asdict(event)}
 
 
-def gate_events(
-    context: Context,
-    session: Session,
-    made: gating.Made | None,
-    result: EditResult,
-    refused: gating.Made | None = None,
-) -> Iterator[Any]:
+def gate_events(context: Context, session: Session, made: gating.Made, result: EditResult) -> Iterator[Any]:
     """Hold an edit to the gate, and yield a dictionary an event; the last one says what has become of it.
 
     Args:
-        made: ``None`` where there is no patch to examine.
         result: How the edit ended.
-        refused: The edit that was made first and refused.
     """
-    live = False
-    if made is not None:
-        made = yield from exam_events(examined(context, session, made))
-        live = gating.settle(session, made, refused)
-    yield ended(session, made, result, live)
+    made = yield from exam_events(examined(context, session, made))
+    yield ended(session, made, result, gating.settle(session, made))
 
 
 def examined(context: Context, session: Session, made: gating.Made) -> Generator[Progress, None, gating.Made]:

@@ -191,8 +191,11 @@ def test_the_edit_made_to_be_routed_comes_first_and_the_held_one_only_where_the_
     assert_idle(visitor)
 
 
-def test_programs_hear_of_the_refused_edit_before_the_one_that_follows(detecting, request, monkeypatch):
-    monkeypatch.setattr(gating, "accept_where_best", gate_that_says(0.9, 0.1))
+@pytest.mark.parametrize(("first", "second"), [(0.9, 0.1), (0.5, 0.9)])
+def test_programs_hear_of_the_refused_edit_before_the_one_that_follows_and_at_the_end_of_what_is_so(
+    detecting, request, monkeypatch, first, second
+):
+    monkeypatch.setattr(gating, "accept_where_best", gate_that_says(first, second))
     page, session = detecting[0], Visitor(detecting[0], request.node.name).session
     short = preset("corrected", steps=2, harmless_prompts=2, harmless_tokens=2, learning_rate=0.01)
     texts = page.context.example.texts
@@ -203,7 +206,10 @@ def test_programs_hear_of_the_refused_edit_before_the_one_that_follows(detecting
         len(events) - 1
     ]
     assert any(event.get("kind") == "step" for event in events[refused:])
-    assert events[-1]["live"] and events[-1]["gate"]["passed"] and session.live.patch.settings["companions"] == 0
+    held, lives = session.slot(Gated).held, second <= 0.2
+    what = session.live if lives else held.edit
+    assert events[-1]["live"] is lives is events[-1]["gate"]["passed"] and events[-1]["patch"] == what.patch.identifier
+    assert (what.patch.settings["companions"] == 0) is lives, "of two refused ones the better one waits"
 
 
 def test_an_edit_that_is_asked_for_routed_is_made_with_settings_of_its_own_and_examined_so(detecting, request):
