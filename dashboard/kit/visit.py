@@ -98,7 +98,7 @@ class Visit(Room):
                 session = self.context.visit(request)
                 if session is None:
                     yield self.context.gone(request)
-                elif session.emptied or self.context.sessions.is_stale(request.session_hash or "", session):
+                elif session.emptied or self.changed_elsewhere(session, request):
                     session.emptied = False
                     yield from self.shown(session, values, request)
                 else:
@@ -123,7 +123,8 @@ class Visit(Room):
 
         arrived = app.load(on_arrival, {self.turn}, [self.turn, self.notice], **QUIET)
         self.turn.change(on_return, inputs, outputs, **QUIET)
-        gr.on([self.notice.change, self.notice.click], on_waking, inputs, outputs, **QUIET)
+        woken = [self.notice.change, self.notice.click]
+        gr.on(woken, on_waking, inputs, outputs, trigger_mode="always_last", **QUIET)  # a look under way is no answer
         self.watch.tick(on_watch, {self.turn}, [self.watch, self.over, self.notice], **QUIET)
         self.over.change(on_over, inputs, outputs, **QUIET)
         return arrived
@@ -175,14 +176,18 @@ class Visit(Room):
         until = time.monotonic() + ENDS
         while session.busy and time.monotonic() < until:  # the run of a page that was left ends within one step
             time.sleep(ENDS / 20)
+        self.context.sessions.drew(request.session_hash or "", session)  # before, else what changes meanwhile is lost
         if session.busy:
             locked = {**self.bus.told(News.BEGAN, session, values), self.notice: reading(ELSEWHERE)}
-            self.context.sessions.drew(request.session_hash or "", session)
             yield {**self.drawn(session, values, opening), **locked, self.watch: gr.Timer(active=True)}
             return
         said, session.broken = reading(BROKEN, "warn") if session.broken else "", False
         yield {**self.drawn(session, values, opening, over), **({self.notice: said} if said or over else {})}
-        self.context.sessions.drew(request.session_hash or "", session)
+
+    def changed_elsewhere(self, session: Session, request: gr.Request) -> bool:
+        """Tell whether another window of the visitor has run something since this one was drawn, or is running it."""
+        page = request.session_hash or ""
+        return self.context.sessions.is_stale(page, session) or (session.busy and session.page not in (None, page))
 
     def drawn(self, session: Session, values: Values, opening: bool = False, over: bool = False) -> Update:
         """Return the whole page as its session has it, without what is drawn when a view is opened if none is yet.

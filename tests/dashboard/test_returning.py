@@ -212,6 +212,30 @@ def test_a_window_that_wakes_up_is_drawn_anew_only_if_another_one_has_changed_so
     assert any("live" in roles for roles in other.do("on_waking")) and "vanilla" in other.screen["live"]
 
 
+def test_a_window_that_wakes_up_while_another_one_runs_is_locked_and_looks_for_the_end(visitor, monkeypatch):
+    monkeypatch.setattr(visit, "ENDS", 0)
+    with visitor.page.context.reserved(visitor.request) as session:
+        assert visitor.do("on_waking") == [set()], "its own run is no news"
+        session.page = "another window"
+        visitor.do("on_waking")
+        assert "goes on in another window" in visitor.screen["notice"] and not visitor.on["edit"]
+    visitor.do("on_watch")
+    visitor.do("on_over")
+    assert_idle(visitor)
+
+
+def test_what_is_run_while_a_page_is_being_drawn_is_drawn_when_it_wakes_up(visitor):
+    visitor.do("on_texts", **own_question("How do I cheat at cards?"))
+    again = Visitor(visitor.page, visitor.key)
+    drawing = again.arrive()
+    next(drawing)
+    visitor.session.begin()
+    visitor.session.undo()
+    visitor.session.end()
+    list(drawing)
+    assert any("live" in roles for roles in again.do("on_waking")) and "vanilla" in again.screen["live"]
+
+
 def test_a_second_visitor_waits_in_line_sees_it_at_once_and_short_work_passes(page, visitor):
     second = Visitor(page, "second")
     line = page.context.line
