@@ -16,8 +16,7 @@ from editing.calibration import FORMATS, load_calibration, make_calibration, pla
 from editing.command import Loader, add_model, finished, load_model, say, tell, teller
 from editing.progress import run
 from editing.trial_edits import Layers
-from inspector.detection import samples
-from inspector.detection_scores import Measured, measure
+from inspector.detection import Measured, measure, samples
 from inspector.model import Detector, InspectedModel, PromptFormat, encode
 from inspector.model.routing import scores
 from inspector.safeedit.cases import Split

@@ -17,12 +17,14 @@ from inspector.detection import (
     WINDOW,
     Reading,
     Sample,
+    area,
     drawn,
     fit,
+    frontier,
+    measure,
     readings_of,
     samples,
 )
-from inspector.detection_scores import area, frontier, measure
 from inspector.model import Detector, PromptFormat, encode
 from inspector.model.routing import mlp_inputs, windows
 

@@ -12,7 +12,7 @@ from inspector.model import Detector
 from inspector.safeedit.intervals import Estimate, percentage
 
 if TYPE_CHECKING:
-    from inspector.detection import Sample
+    from inspector.detection.texts import Sample
 
 SHORT, LONG = 200, 450
 """Characters up to which a prompt is short, and from which it is long."""

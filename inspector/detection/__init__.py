@@ -1,0 +1,23 @@
+"""The detector of harmful prompts: its texts, its fit, and how it does on others."""
+
+from inspector.detection.fitting import DEPTH, FALSE_ALARMS, STRIDE, WINDOW, Reading, fit, readings_of
+from inspector.detection.scores import Measured, area, frontier, measure
+from inspector.detection.texts import FOLDS, Sample, drawn, samples
+
+__all__ = [
+    "DEPTH",
+    "FALSE_ALARMS",
+    "FOLDS",
+    "STRIDE",
+    "WINDOW",
+    "Measured",
+    "Reading",
+    "Sample",
+    "area",
+    "drawn",
+    "fit",
+    "frontier",
+    "measure",
+    "readings_of",
+    "samples",
+]

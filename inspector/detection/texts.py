@@ -1,0 +1,81 @@
+"""The labelled prompts that a detector is fitted on and measured with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from inspector.model import PromptFormat
+from inspector.safeedit.cases import Split, Template, bundled_constraint_prompts, bundled_templates
+from inspector.safeedit.sets import false_alarm_prompts, harmful_questions
+
+FOLDS = 5
+"""Groups of texts, with templates of their own, that are held out in turn."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled prompt.
+
+    Attributes:
+        text: The user's text.
+        harmful: Whether the question in it is.
+        bare: The question without a template: texts that share it are held out together.
+        category: Unsafety category of a harmful question.
+        look_alike: A harmless prompt that sounds like a harmful one.
+        language: Of the template; empty for a bare question.
+        fold: Texts of one fold share neither question nor template with those of another.
+    """
+
+    text: str
+    harmful: bool
+    bare: str
+    category: str = ""
+    look_alike: bool = False
+    language: str = ""
+    fold: int = 0
+
+    @property
+    def wrapped(self) -> bool:
+        """Whether it stands in an attack template."""
+        return self.text != self.bare
+
+
+def samples(split: Split) -> tuple[Sample, ...]:
+    """Return the labelled prompts of a split.
+
+    To fit, each text stands in one form, every third bare and the others in a template of its fold, taken in turn:
+    another question teaches more than another template around the same one. To measure, each stands bare and in two
+    templates.
+
+    Args:
+        split: ``detector`` to fit, ``development`` to choose settings, ``score`` to measure.
+    """
+    templates = bundled_templates(split)
+    if split == "detector":
+        templates = (*bundled_templates("edit"), *templates)
+        bare = [Sample(text, False, text) for text in bundled_constraint_prompts()]
+    else:
+        bare = [Sample(h.prompt, False, h.prompt, look_alike=h.look_alike) for h in false_alarm_prompts(split)]
+    harmful = [Sample(q.question, True, q.question, q.category) for q in harmful_questions(split)]
+    return tuple(sample for part in (harmful, bare) for sample in _in_form(part, templates, split == "detector"))
+
+
+def _in_form(bare: Sequence[Sample], templates: Sequence[Template], one: bool) -> list[Sample]:
+    found = []
+    for number, sample in enumerate(bare):
+        turn, fold = divmod(number, FOLDS)
+        own = templates[fold::FOLDS]
+        forms: list[Sample] = [replace(sample, fold=fold)]
+        for wrap in range(2):
+            template = own[(2 * turn + wrap) % len(own)]
+            forms.append(replace(sample, text=template.fill(sample.bare), language=template.language, fold=fold))
+        found += forms[turn % 3 : turn % 3 + 1] if one else forms
+    return found
+
+
+def drawn(texts: Sequence[Sample], formats: Sequence[PromptFormat]) -> list[PromptFormat]:
+    """Return each text's format, drawn with a fixed seed: taken in turn it would tell bare texts from wrapped ones."""
+    return [formats[number] for number in np.random.default_rng(0).integers(len(formats), size=len(texts))]
