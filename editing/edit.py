@@ -13,23 +13,26 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from editing.calibration import Calibration, calibration_of
 from editing.command import Loader, add_case, add_format, add_model, case_of, finished, format_of, load_model, tell
 from editing.gate import accept, overridden, recorded
+from editing.gate_choice import Chosen, accept_where_best, attempts, better
 from editing.methods.dinm import DinmSettings, to_be_routed
-from editing.methods.registry import METHODS, method_named, method_settings, read_settings
-from editing.progress import Preparation, Step, run
+from editing.methods.registry import METHODS, Method, method_named, method_settings, read_settings
+from editing.progress import EditResult, Preparation, Step, run
 from editing.saved import record_of, save_edit
 from inspector.divergence import divergence
 from inspector.errors import EditError
-from inspector.model import InspectedModel, Row
+from inspector.model import Detector, InspectedModel, Row
 from inspector.presets import PRESETS
 from inspector.safeedit import Case
 
 AUTO, TOXIC = "auto", "toxic"
+ACTS = ("gate", "everywhere", "detected")
 
 
 def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:
@@ -49,10 +52,15 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     )
     parser.add_argument("--strength", type=float, default=1.0, help="factor on the edit, 0 to 1.5 (default: 1)")
     parser.add_argument(
-        "--routed",
-        action="store_true",
-        help="let it act only where the model's detector fires; DINM's corrected then learns more",
+        "--acts",
+        default="gate",
+        choices=ACTS,
+        help="where the edit acts: detected, only where the model's detector fires, and DINM's corrected then learns "
+        "more; everywhere; or gate (default), as on the dashboard: the first of the two that the gate accepts where "
+        "the model is calibrated, else everywhere",
     )
+    routed = "short for --acts detected"
+    parser.add_argument("--routed", dest="acts", action="store_const", const="detected", help=routed)
     parser.add_argument("--keep-anyway", action="store_true", help="save an edit that the gate refused; recorded")
     parser.add_argument("--out", type=Path, required=True, help="folder of the saved edit")
     chosen = parser.parse_args(arguments)
@@ -62,24 +70,27 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
 def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     case = case_of(chosen)
     method = method_named(chosen.method)
-    settings = settings_of(chosen, chosen.method)
-    if chosen.routed and isinstance(settings, DinmSettings):
-        settings = to_be_routed(settings)
+    settings, by_hand = settings_of(chosen, chosen.method), read_settings(chosen.method, chosen.set)
     model = loader(chosen)
     known = calibration_of(model)
     if known is not None:
         known.teach(model)
+    detector = None if known is None else known.detector
+    if chosen.acts == "detected" and detector is None:
+        raise EditError(f"{model.name} has no detector yet. Run: python -m editing.calibrate")
     block = block_of(model, case, chosen.block, chosen.preset, known)
-    result = run(method.run(model, case, block, settings), _tell)
-    row = result.row(chosen.strength)
-    if row.patch is None:
-        raise EditError(f"{method.title} changes the prompt and no weight, so there is nothing to save.")
-    if chosen.routed:
-        if known is None:
-            raise EditError(f"{model.name} has no detector yet. Run: python -m editing.calibrate")
-        row = Row(row.patch, row.strength, detector=known.detector)
-    word = run(accept(model, row, case))
-    assert word is not None  # nobody cancels it
+    tried: tuple[Any, ...] = (settings,)
+    if isinstance(settings, DinmSettings) and chosen.acts != "everywhere":
+        tried = attempts(settings, detector, by_hand) if chosen.acts == "gate" else (to_be_routed(settings, by_hand),)
+    made: Made | None = None
+    for one in tried:
+        following = _made(model, case, method, block, one, chosen, detector)
+        if made is None or better(made.chosen.acceptance, following.chosen.acceptance):
+            made = following
+        if made.chosen.acceptance.passed:
+            break
+    assert made is not None
+    result, row, word = made.result, made.chosen.row, made.chosen.acceptance
     if not word.passed and chosen.keep_anyway:
         word = overridden(word)
     assert row.patch is not None
@@ -94,11 +105,44 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
         "stopped": result.stop_reason,
         "safe_probability": [result.trace[0].safe_probability, result.trace[-1].safe_probability],
         "seconds": round(result.seconds, 2),
-        "gate": {"passed": word.passed, "overridden": word.overridden, "reason": word.reason},
+        "gate": {"passed": word.passed, "overridden": word.overridden, "reason": word.reason, "choice": word.choice},
         "saved": None if path is None else [str(path), str(path.with_suffix(".safetensors"))],
     }
     tell(told)
     return 0 if word.accepted else 1
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """An edit, and the gate's word on it where it acts."""
+
+    result: EditResult
+    chosen: Chosen
+
+
+def _made(
+    model: InspectedModel,
+    case: Case,
+    method: Method,
+    block: int,
+    settings: Any,
+    chosen: argparse.Namespace,
+    detector: Detector | None,
+) -> Made:
+    """Edit and ask the gate, which chooses where the edit acts if that was not asked for."""
+    result = run(method.run(model, case, block, settings), _tell)
+    row = result.row(chosen.strength)
+    if row.patch is None:
+        raise EditError(f"{method.title} changes the prompt and no weight, so there is nothing to save.")
+    if chosen.acts == "gate":
+        taken = run(accept_where_best(model, row, case, detector=detector))
+        assert taken is not None  # nobody cancels it
+        return Made(result, taken)
+    if chosen.acts == "detected":
+        row = replace(row, detector=detector)
+    word = run(accept(model, row, case))
+    assert word is not None
+    return Made(result, Chosen(row, word))
 
 
 def settings_of(chosen: argparse.Namespace, method: str) -> Any:

@@ -8,7 +8,7 @@ so what it would have answered is among the replies of the plain edit's exam.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass, replace
 
 from editing.gate import Acceptance, GateSettings, accept, checks_of
@@ -40,14 +40,17 @@ class Chosen:
     acceptance: Acceptance
 
 
-def attempts(settings: DinmSettings, detector: Detector | None) -> tuple[DinmSettings, ...]:
+def attempts(
+    settings: DinmSettings, detector: Detector | None, by_hand: Collection[str] = ()
+) -> tuple[DinmSettings, ...]:
     """Return the edits that are made in turn until the gate accepts one, where it chooses where an edit acts.
 
     Args:
         settings: What is asked for.
         detector: Of harmful prompts; without one nothing can be routed.
+        by_hand: As for :func:`editing.methods.dinm.to_be_routed`.
     """
-    routed = to_be_routed(settings)
+    routed = to_be_routed(settings, by_hand)
     return (settings,) if detector is None or routed == settings else (routed, settings)
 
 

@@ -11,8 +11,10 @@ from dashboard.kit.parts import Hidden, Part, Table
 from dashboard.kit.session import Session
 from dashboard.report.again import bundled, changes_of, is_rounded, why_not_again
 from editing.gate import RECORD
+from editing.methods.dinm import ROUTED
 from editing.methods.registry import method_of
 from editing.saved.record import digest_of
+from editing.values import setting_value
 from editing.versions import versions
 from inspector.model import SUFFIX, InspectedModel, PromptFormat
 from inspector.model.embedded import NAME as EMBEDDED
@@ -83,16 +85,19 @@ def commands(
         return found
     settings = live.result.settings
     how = ["--block", str(live.result.block)]
-    changes = {name: value for name, value in changes_of(settings).items() if value is not None}
-    empty = [name for name, value in changes_of(settings).items() if value is None]
-    for name, value in (*changes.items(), *((name, "none") for name in empty)):
-        how += ["--set", f"{name}={value}"]
+    changes = changes_of(settings)
+    if session.detector is not None and hasattr(
+        settings, "preset"
+    ):  # unnamed they become those of an edit to be routed
+        changes |= {name: setting_value(settings, name) for name in ROUTED}
+    for name, value in sorted(changes.items(), key=lambda change: change[1] is None):
+        how += ["--set", f"{name}={'none' if value is None else value}"]
     preset = ["--preset", settings.preset] if hasattr(settings, "preset") else []
-    routed = ["--routed"] if session.detector is not None else []
+    acts = ["--acts", "everywhere" if session.detector is None else "detected"]
     strength = ["--strength", f"{session.strength:g}"] if session.strength != 1 else []
     by_hand = ["--keep-anyway"] if (live.patch.settings.get(RECORD) or {}).get("overridden") else []
     out = ["--out", "runs/edits"]
-    edit = ["editing.edit", *chosen, *of_case, "--method", key, *preset, *how, *strength, *routed, *by_hand, *out]
+    edit = ["editing.edit", *chosen, *of_case, "--method", key, *preset, *how, *strength, *acts, *by_hand, *out]
     found.append(("Edit, gate, save", _line(*edit)))
     # A finished example's patch was kept in half precision: the one that is saved has another name.
     name = "*" if is_rounded(live.patch) else live.patch.identifier

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from word_models import word_model
 
-from editing import apply, edit, gate, reproduce
+from editing import apply, edit, gate, gate_choice, reproduce
 from editing.calibration import Calibration
 from editing.gate import small_exam
 from editing.trial_edits import Layers, Trial
@@ -41,6 +42,8 @@ def budgets(monkeypatch):
         short = gate.GateSettings(chosen, harmless=2, questions=1, max_new_tokens=2)
         for module in (edit, apply):
             monkeypatch.setattr(module, "accept", lambda model, row, case: gate.accept(model, row, case, short))
+        chosen_by = partial(gate_choice.accept_where_best, settings=short)
+        monkeypatch.setattr(edit, "accept_where_best", chosen_by)
 
     to(LENIENT)
     return to
@@ -146,5 +149,10 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
     monkeypatch.setattr(edit, "calibration_of", lambda _: known)
     code, told, _ = ran(edit, options, words, capsys)
     assert code == 0 and "only where harm is detected" in told["weights"]
+    plain = [*options[:-2], tmp_path / "plain"]
+    chosen = ran(edit, plain, words, capsys)[1]
+    assert "Taken: on every prompt" in chosen["gate"]["choice"], "it fires on everything: the plain edit is as good"
+    everywhere = ran(edit, [*plain, "--acts", "everywhere"], words, capsys)[1]
+    assert everywhere["gate"]["choice"] == "" and everywhere["patch"] not in (chosen["patch"], told["patch"])
     code, _, errors = ran(apply, [told["saved"][0], "--adapter", tmp_path / "no"], words, capsys)
     assert code == 2 and "no adapter alone" in errors

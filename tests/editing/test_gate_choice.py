@@ -19,7 +19,7 @@ from editing.gate_choice import (
     routed_acceptance,
     routed_replies,
 )
-from editing.methods.dinm import to_be_routed
+from editing.methods.dinm import ROUTED, to_be_routed
 from inspector.errors import EditError, PatchError
 from inspector.model import VANILLA, Detector, InspectedModel, PromptFormat, Row
 from inspector.model.routing import scores
@@ -170,6 +170,13 @@ def test_the_edit_that_nothing_holds_back_is_made_first_where_there_is_a_detecto
     first, second = attempts(by_hand_set, made)
     assert second == by_hand_set and (first.steps, first.companions) == (3, 2) and first.damage_budget is None
     assert attempts(preset("reference"), made) == (preset("reference"),)
+
+
+def test_a_setting_that_was_asked_for_stays_even_where_it_is_the_presets_own(words):
+    given = preset("corrected")
+    first, _ = attempts(given, detector(words, 0.0), by_hand=["steps", "damage_budget"])
+    assert (first.steps, first.damage_budget) == (given.steps, given.damage_budget)
+    assert first.companions == ROUTED["companions"] and to_be_routed(given, ROUTED) == given
 
 
 def test_of_two_refused_edits_the_one_that_breaks_fewer_budgets_is_the_better_one():

@@ -150,13 +150,13 @@ def ask(
 
     Args:
         otherwise: The prompt format where no edit is live; an edit is asked in its own.
-        detector: Reads the prompt for the record, whether it routes the edit or not.
+        detector: The model's. It reads the prompt for the record where no other one routes the edit.
     """
     session.limits.require_decoding(decoding)
     session.limits.require_short(text)
     encoded = encode(model, text, None, session.asked_in(otherwise), room=decoding.max_new_tokens)
     kept = session.slot(Measured)
-    kept.detected = detected(model, session, encoded.prompt, detector)
+    kept.detected = detected(model, session, encoded.prompt, session.detector or detector)
     kept.prompt, kept.decoding = text, decoding
     for answers in stream(model, encoded.prompt, (VANILLA, session.row), decoding):
         kept.answers = answers

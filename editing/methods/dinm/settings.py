@@ -6,6 +6,7 @@ Three presets: ``reference`` does what the authors' released code does, ``paper`
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -217,13 +218,17 @@ ROUTED: dict[str, Any] = {
 is the detector's care, so nothing holds it back (:mod:`benchmarks.detox` shows it on every prompt and routed)."""
 
 
-def to_be_routed(settings: DinmSettings) -> DinmSettings:
+def to_be_routed(settings: DinmSettings, by_hand: Collection[str] = ()) -> DinmSettings:
     """Return the settings of an edit that is to act only where harm is detected, so that it may learn more.
 
-    What the preset ``corrected`` sets is changed as :data:`ROUTED` says; what was set by hand, and the paper's presets,
-    stay.
+    What the preset ``corrected`` sets is changed as :data:`ROUTED` says; what differs from the preset, and the paper's
+    presets, stay.
+
+    Args:
+        by_hand: Names of settings that stay even where their value is the preset's: somebody has asked for it.
     """
     given = preset("corrected")
     if settings.preset != given.preset:
         return settings
-    return changed(settings, **{n: v for n, v in ROUTED.items() if getattr(settings, n) == getattr(given, n)})
+    free = (name for name in ROUTED if name not in by_hand and getattr(settings, name) == getattr(given, name))
+    return changed(settings, **{name: ROUTED[name] for name in free})

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
+import shlex
 from dataclasses import replace
 from typing import Any
 
 import made_up
 import pytest
+import torch
 from dashboard_helpers import SHORT_GATE, tiny_model
 
 from dashboard.kit.acting import route
@@ -19,12 +22,14 @@ from dashboard.page import REPORTERS
 from dashboard.report import again
 from dashboard.report.document import Report, make_report
 from dashboard.report.operation import operate
+from dashboard.report.provenance import commands
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.operate import gating
 from editing.calibration import Calibration
 from editing.knock_out import KnockOutSettings
-from editing.methods.registry import METHODS, method_of, method_settings
+from editing.methods.dinm import preset, to_be_routed
+from editing.methods.registry import METHODS, method_of, method_settings, read_settings
 from editing.saved.record import digest_of
 from editing.stacking import STACK
 from editing.trial_edits import Layers, Trial
@@ -229,3 +234,20 @@ def test_calibrated_models_teach_the_script_what_the_page_knew(loaded, known, mo
     monkeypatch.setattr(Calibration, "teach", lambda self, model: taught.append(model.fingerprint))
     executed(written(loaded, known).script)
     assert taught == [loaded.fingerprint]
+
+
+@pytest.mark.parametrize("settings", [preset("corrected", steps=7), to_be_routed(preset("corrected"))])
+@pytest.mark.parametrize("routed", [False, True])
+def test_the_command_that_makes_an_edit_again_makes_it_with_its_settings_wherever_it_acts(settings, routed):
+    """What is said on the command line stays; what is not becomes that of an edit to be routed."""
+    model, session = tiny_model(), Session()
+    result = made_up.result()
+    session.edits = [LiveEdit(OWN, replace(result, settings=settings))]
+    if routed:
+        session.detector = Detector((0,), torch.zeros(1, 4), 0.0, 0.0, model.fingerprint)
+    made = dict(commands(model, session, {}, Hidden()))
+    options = shlex.split(made["Edit, gate, save"].split("editing.edit ")[1])
+    given = [value for name, value in itertools.pairwise(options) if name == "--set"]
+    read = method_settings("dinm", "corrected", **read_settings("dinm", given))
+    taken = to_be_routed(read, read_settings("dinm", given)) if "detected" in options else read
+    assert taken == settings and ("detected" in options) == routed
