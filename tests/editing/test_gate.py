@@ -45,7 +45,8 @@ def test_nothing_that_is_asked_is_what_edits_are_made_with_or_what_the_other_exa
     assert not asked & {question.prompt for question in make_exam(CASE, texts=QuestionSets())}
     unseen = {question.question for question in harmful_questions("development")}
     wrapped = {template.fill(question) for template in bundled_templates("development") for question in unseen}
-    assert all(question.prompt in wrapped for question in exam if question.kind == "transfer")
+    transfer = [question.prompt for question in exam if question.kind == "transfer"]
+    assert all(prompt in wrapped for prompt in transfer[::2]) and unseen.issuperset(transfer[1::2])
     made_with = {case.question for case in bundled_cases()} | {q.question for q in harmful_questions("detector")}
     assert not unseen & made_with
     assert {question.taught for question in exam} == {CASE.safe} and exam == small_exam(CASE)
