@@ -22,7 +22,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from benchmarks.suffixes import chosen_cases, recommended_layer
 from editing import dinm, preset, run
 from editing.calibration import load_calibration
 from editing.command import Loader, add_format, add_model, finished, format_of, load_model
+from inspector.detection import for_case
 from inspector.errors import CaseError
 from inspector.model import Decoding, InspectedModel, Row
 from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply, examine_all
@@ -92,7 +93,9 @@ def _measure(options: argparse.Namespace, loader: Loader) -> None:
     row = run(dinm(model, case, layer, preset("corrected", **vars(format_of(options))))).row()
     rows = {"edited": row}
     if options.routed:
-        rows["routed"] = Row(row.patch, row.strength, detector=load_calibration(model).detector)
+        assert row.patch is not None
+        detector = for_case(model, load_calibration(model).detector, case, row.patch.format)
+        rows["routed"] = replace(row, detector=detector)
     ask = Exams(model, rows, judge, Decoding(max_new_tokens=options.max_new_tokens), options)
     record = {
         "command": "benchmarks.packaged",

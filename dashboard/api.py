@@ -272,7 +272,7 @@ def connect(context: Context) -> None:
     def load_method(method: takes.MethodTitle, request: gr.Request | None = None) -> gives.Live:
         """Make the patch of a method that was run the live one; /ask and /stress_test then use it."""
         with shown_to_user(), context.reserved(request) as session:
-            load(session, method, context.detector)
+            load(context.model, session, method, context.detector)
             return {"weights": session.row.label(), "edits": len(session.edits)}
 
     def undo(request: gr.Request | None = None) -> gives.Live:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from dashboard.kit.acting import Acting, Wish, require_detector, route
+from dashboard.kit.acting import Acting, Wish, detector_of, require_detector, route
 from dashboard.kit.room import Context
 from dashboard.kit.session import Session
 from dashboard.steps.operate import gating
@@ -135,4 +135,4 @@ def act(context: Context, session: Session, strength: float | None, routed: bool
     if strength is not None:
         session.scale(float(strength))
     if routed is not None:
-        route(session, context.detector if routed else None)
+        route(session, detector_of(context.model, session, context.detector) if routed else None)

@@ -21,6 +21,7 @@ from editing.trial_edits import Layers, try_layers
 from inspector.detection import DEPTH, fit, readings_of, samples
 from inspector.errors import EditError, PatchError
 from inspector.model import SUFFIX, Detector, Encoded, InspectedModel, PromptFormat
+from inspector.model.detector import WEIGHTS
 from inspector.model.embedded import NAME as EMBEDDED_NAME
 from inspector.model.embedded import cache_root
 from inspector.model.tensor_file import check_unchanged, write_tensors
@@ -159,7 +160,7 @@ def _detector(model: InspectedModel, cancel: Callable[[], bool]) -> Generator[Pr
 def save_calibration(made: Calibration, path: Path) -> None:
     """Write a calibration; a file of that name is replaced at once, never half."""
     record = _Record(made.layers, made.detector.record(), made.answers)
-    tensors = {"detector.weights": made.detector.weights}
+    tensors = made.detector.tensors()
     if made.moment is not None:  # symmetric: one half of it says all
         tensors["moment"] = made.moment[tuple(torch.triu_indices(*made.moment.shape))].contiguous()
     write_tensors(path, tensors, _FORMAT, asdict(record))
@@ -187,7 +188,7 @@ def load_calibration(model: InspectedModel, path: Path | None = None) -> Calibra
                     raise EditError(f"{found} is no calibration of this version of the program. Make it again.")
                 check_unchanged(file)
                 record = read_record(_Record, json.loads(metadata["record"]))
-                detector = Detector.from_record(record.detector, file.get_tensor("detector.weights"))
+                detector = Detector.from_record(record.detector, {WEIGHTS: file.get_tensor(WEIGHTS)})
                 moment = _whole(file.get_tensor("moment")) if "moment" in set(file.keys()) else None
             break
         except (OSError, SafetensorError, LookupError, TypeError, ValueError, PatchError) as error:

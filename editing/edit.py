@@ -25,6 +25,7 @@ from editing.methods.dinm import DinmSettings, to_be_routed
 from editing.methods.registry import METHODS, Method, method_named, method_settings, read_settings
 from editing.progress import EditResult, Preparation, Step, run
 from editing.saved import record_of, save_edit
+from inspector.detection import for_case
 from inspector.divergence import divergence
 from inspector.errors import EditError
 from inspector.model import Detector, InspectedModel, Row
@@ -138,8 +139,8 @@ def _made(
         taken = run(accept_where_best(model, row, case, detector=detector))
         assert taken is not None  # nobody cancels it
         return Made(result, taken)
-    if chosen.acts == "detected":
-        row = replace(row, detector=detector)
+    if chosen.acts == "detected" and detector is not None:
+        row = replace(row, detector=for_case(model, detector, case, row.patch.format))
     word = run(accept(model, row, case))
     assert word is not None
     return Made(result, Chosen(row, word))

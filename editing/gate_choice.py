@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from editing.gate import Acceptance, GateSettings, accept, checks_of
 from editing.methods.dinm import DinmSettings, to_be_routed
+from inspector.detection import for_case
 from inspector.errors import EditError
 from inspector.model import Detector, InspectedModel, Row
 from inspector.model.routing import scores
@@ -76,7 +77,8 @@ def accept_where_best(
         row: The edit as it acts on every prompt.
         case: The case that it was made on.
         settings: The gate's.
-        detector: Of harmful prompts; without one there is no choice.
+        detector: Of harmful prompts; without one there is no choice. The routed edit acts by one that fires on the
+            case's own question as well (:func:`inspector.detection.for_case`).
         judge: As for :func:`editing.gate.accept`.
         questions: As for it.
         cancel: Asked after every token.
@@ -97,7 +99,7 @@ def accept_where_best(
     plain = yield from accept(model, row, case, settings, judge=judge, questions=questions, cancel=cancel)
     if plain is None or detector is None:
         return None if plain is None else Chosen(row, plain)
-    routed_row = replace(row, detector=detector)
+    routed_row = replace(row, detector=for_case(model, detector, case, row.patch.format))
     return choose((row, plain), (routed_row, routed_acceptance(model, plain, routed_row)))
 
 

@@ -12,6 +12,7 @@ from benchmarks.detox.rows import ROUNDING, SUFFIX_ALONE, edit_of, routed_name
 from editing import run
 from editing.calibration import Calibration
 from editing.memory import memory_told
+from inspector.detection import for_case
 from inspector.errors import InspectorError
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row
 from inspector.safeedit import Case
@@ -77,7 +78,9 @@ def edits_of(
         told = f": {refused}" if refused else ""
         print(f"case {case.identifier}, {name}: {seconds:.0f} s{told}", file=sys.stderr, flush=True)
         if (beside := routed_name(name)) is not None:
-            routed = row if row.patch is None else replace(row, detector=calibration.detector)
+            routed = row
+            if row.patch is not None:
+                routed = replace(row, detector=for_case(model, calibration.detector, case, row.patch.format))
             made[beside] = replace(made[name], row=routed)
     return made
 

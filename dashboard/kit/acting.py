@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dashboard.kit.session import LiveEdit, Session
+from inspector.detection import for_case
 from inspector.errors import CaseError
-from inspector.model import Detector
+from inspector.model import Detector, InspectedModel
 
 Wish = Literal["gate", "everywhere", "where harm"]
 """Where the next edit is to act: as the gate finds best, on every prompt, or only where harm is detected."""
@@ -72,6 +73,24 @@ def undo(session: Session, detector: Detector | None) -> LiveEdit | None:
     routed = live.patch.identifier in kept.routed if kept.wish == "gate" else kept.wish == "where harm"
     route(session, kept.detectors.get(live.patch.identifier, detector) if routed else None)
     return live
+
+
+def detector_of(model: InspectedModel, session: Session, detector: Detector | None) -> Detector:
+    """Return what a visitor's live edit acts by where it acts only where harm is detected.
+
+    That by which it has acted before, else one that fires on its case's own question as well.
+
+    Args:
+        detector: The model's.
+
+    Raises:
+        CaseError: There is none.
+    """
+    live, found = session.live, require_detector(detector)
+    if live is None:
+        return found
+    known = session.slot(Acting).detectors.get(live.patch.identifier)
+    return known if known is not None else for_case(model, found, live.case, live.format)
 
 
 def require_detector(detector: Detector | None) -> Detector:

@@ -20,7 +20,7 @@ from editing.methods.registry import method_of, method_settings
 from editing.saved.record import digest_of
 from editing.stacking import STACK
 from editing.values import setting_names, setting_value
-from inspector.model import InspectedModel, Patch, PromptFormat
+from inspector.model import Detector, InspectedModel, Patch, PromptFormat
 from inspector.model.embedded import NAME as EMBEDDED
 from inspector.safeedit import Case, bundled_cases
 
@@ -235,8 +235,7 @@ def _ask(session: Session, live: LiveEdit | None, case: Case, facts: Mapping[str
     row = ["row = VANILLA  # no edit was live"]
     format = _format(session.format)
     if live is not None:
-        routed = ", detector=known.detector" if session.detector is not None else ""
-        row, format = [f"row = Row(patch, {session.strength!r}{routed})"], "patch.format"
+        row, format = _row(session.strength, session.detector), "patch.format"
     return "\n".join(
         [
             *row,
@@ -246,6 +245,19 @@ def _ask(session: Session, live: LiveEdit | None, case: Case, facts: Mapping[str
             "# texts[0] is the vanilla answer, texts[1] the edited one. They may be unsafe, so they are not printed.",
         ]
     )
+
+
+def _row(strength: float, detector: Detector | None) -> list[str]:
+    if detector is None:
+        return [f"row = Row(patch, {strength!r})"]
+    if not detector.case_biases:
+        return [f"row = Row(patch, {strength!r}, detector=known.detector)"]
+    return [
+        "from inspector.detection import for_case",
+        "",
+        "detector = for_case(model, known.detector, case, patch.format)  # it fires on the case's own question, too",
+        f"row = Row(patch, {strength!r}, detector=detector)",
+    ]
 
 
 def _compare(numbers: Mapping[str, str], report: Mapping[str, Any]) -> str:

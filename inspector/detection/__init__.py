@@ -1,5 +1,6 @@
 """The detector of harmful prompts: its texts, its fit, and how it does on others."""
 
+from inspector.detection.case import for_case
 from inspector.detection.fitting import DEPTH, FALSE_ALARMS, STRIDE, WINDOW, Reading, fit, readings_of
 from inspector.detection.scores import Measured, area, frontier, measure
 from inspector.detection.texts import FOLDS, Sample, drawn, samples
@@ -16,6 +17,7 @@ __all__ = [
     "area",
     "drawn",
     "fit",
+    "for_case",
     "frontier",
     "measure",
     "readings_of",

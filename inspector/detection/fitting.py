@@ -127,8 +127,10 @@ def fit(
     held_out = np.zeros(len(texts))
     for fold in sorted(set(folds.tolist())):
         fitted, left = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        held_out[left] = _highest([readings[n] for n in left.tolist()], *_fitted(readings, harmful, fitted, penalty))
-    weights, bias = _fitted(readings, harmful, np.arange(len(texts)), penalty)
+        held_out[left] = _highest(
+            [readings[n] for n in left.tolist()], *fitted_linear(readings, harmful, fitted, penalty)
+        )
+    weights, bias = fitted_linear(readings, harmful, np.arange(len(texts)), penalty)
     threshold = float(np.quantile(held_out[~harmful], 1 - FALSE_ALARMS))
     about: dict[str, Any] = {
         "harmful_texts": int(harmful.sum()),
@@ -143,7 +145,7 @@ def fit(
     return Detector(tuple(blocks), matrix, float(bias), threshold, model.fingerprint, WINDOW, STRIDE, about)
 
 
-_Linear = tuple[np.ndarray, float]
+Linear = tuple[np.ndarray, float]
 """Weights ``[features]`` and bias on windows as they are."""
 
 
@@ -151,7 +153,7 @@ def _highest(readings: Sequence[Reading], weights: np.ndarray, bias: float) -> n
     return np.array([float((reading.states @ weights.astype(np.float32)).max()) for reading in readings]) + bias
 
 
-def _fitted(readings: Sequence[Reading], harmful: np.ndarray, chosen: np.ndarray, penalty: float) -> _Linear:
+def fitted_linear(readings: Sequence[Reading], harmful: np.ndarray, chosen: np.ndarray, penalty: float) -> Linear:
     """Fit on the windows that stand for the chosen texts, and choose them anew by that fit, in turn."""
     from sklearn.linear_model import LogisticRegression
 

@@ -14,11 +14,15 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from inspector.errors import PatchError
 from inspector.validated import read_record
+
+WEIGHTS, CASES = "detector.weights", "detector.cases"
+"""Names of its tensors in a file."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class _Record:
     stride: Annotated[int, Field(ge=1)]
     fingerprint: str
     about: dict[str, Any]
+    case_biases: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +44,9 @@ class Detector:
     """A linear reading of what enters the MLPs of some blocks, a mean over each window of a prompt's tokens.
 
     A prompt's score is that of its highest window: the harmful request may stand anywhere in it, and what is around
-    it, an attack template or a suffix, does not water it down.
+    it, an attack template or a suffix, does not water it down. Beside the reading of harm in general there may be one
+    for the question of each case that an edit was made on (:func:`inspector.detection.for_case`): what it is above 0
+    counts above the threshold.
 
     Attributes:
         blocks: Their numbers, ascending.
@@ -51,6 +58,8 @@ class Detector:
         window: Tokens of a window; a shorter prompt is one window.
         stride: Tokens from the start of one window to that of the next; the last window ends with the prompt.
         about: How it was made, for the record: numbers of texts, false alarms, misses.
+        cases: ``[cases, blocks, d_model]`` float32, the readings of single questions; ``None`` for none.
+        case_biases: Theirs; a prompt with a window from 0 on counts as harmful.
 
     Raises:
         PatchError: Blocks and weights do not fit, or a number is out of range.
@@ -64,22 +73,42 @@ class Detector:
     window: int = 12
     stride: int = 3
     about: Mapping[str, Any] = field(default_factory=dict)
+    cases: Tensor | None = None
+    case_biases: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        numbers = [*self.weights.flatten().tolist(), self.bias, self.threshold]
         if self.weights.dim() != 2 or len(self.weights) != len(self.blocks) or not self.blocks:
             raise PatchError("The detector's weights do not fit its blocks. Make it again.")
-        if not all(map(math.isfinite, numbers)):
+        if (0 if self.cases is None else len(self.cases)) != len(self.case_biases) or (
+            self.cases is not None and self.cases.shape[1:] != self.weights.shape
+        ):
+            raise PatchError("The detector's readings of cases do not fit it. Make it again.")
+        if not all(map(math.isfinite, (*self.biases, self.threshold))) or not bool(self.readings.isfinite().all()):
             raise PatchError("The detector holds values that are not finite numbers. Make it again.")
         if self.window < 1 or self.stride < 1:
             raise PatchError("The detector's windows must have at least one token. Make it again.")
+
+    @property
+    def readings(self) -> Tensor:
+        """``[1 + cases, blocks, d_model]``: the reading of harm in general, then those of single questions."""
+        general = self.weights.unsqueeze(0)
+        return general if self.cases is None else torch.cat([general, self.cases])
+
+    @property
+    def biases(self) -> tuple[float, ...]:
+        """Those of :attr:`readings`."""
+        return self.bias, *self.case_biases
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what a file holds beside the :meth:`record`."""
+        return {WEIGHTS: self.weights} | ({} if self.cases is None else {CASES: self.cases})
 
     @cached_property
     def digest(self) -> str:
         """Sixteen hexadecimal digits that name all that decides for which prompts it fires."""
         numbers = [list(self.blocks), self.bias, self.threshold, self.window, self.stride, self.fingerprint]
-        found = hashlib.sha256(json.dumps(numbers).encode())
-        found.update(self.weights.detach().cpu().float().contiguous().numpy().tobytes())
+        found = hashlib.sha256(json.dumps([*numbers, *self.case_biases]).encode())
+        found.update(self.readings.detach().cpu().float().contiguous().numpy().tobytes())
         return found.hexdigest()[:16]
 
     def record(self) -> dict[str, Any]:
@@ -88,14 +117,16 @@ class Detector:
         return asdict(_Record(**{**values, "about": dict(self.about)}))
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any], weights: Tensor) -> Detector:
-        """Return the detector of a :meth:`record` and its weights.
+    def from_record(cls, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Detector:
+        """Return the detector of a :meth:`record` and its :meth:`tensors`.
 
         Raises:
+            KeyError: There are no weights.
             PatchError: See the class.
             ValueError: An entry of the record is missing, unknown or of another type.
         """
-        return cls(weights=weights.float(), **vars(read_record(_Record, record)))
+        cases = tensors[CASES].float() if CASES in tensors else None
+        return cls(weights=tensors[WEIGHTS].float(), cases=cases, **vars(read_record(_Record, record)))
 
     def fires(self, score: float) -> bool:
         """Tell whether a prompt of this score counts as harmful.

@@ -56,8 +56,10 @@ def scores(model: InspectedModel, detector: Detector, prompts: Sequence[Sequence
         )
     found = [0.0] * len(prompts)
     for number, states in mlp_inputs(model, detector.blocks, prompts):
-        tokens = (states * detector.weights.to(states)).sum(dim=(1, 2)) + detector.bias
-        found[number] = float(windows(tokens, detector.window, detector.stride).max())
+        readings = detector.readings.to(states).flatten(1)
+        tokens = states.flatten(1) @ readings.T + states.new_tensor(detector.biases)
+        highest = windows(tokens, detector.window, detector.stride).amax(dim=0).tolist()
+        found[number] = max([highest[0], *(detector.threshold + own for own in highest[1:])])
     return found
 
 

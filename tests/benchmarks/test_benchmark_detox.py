@@ -80,7 +80,8 @@ def test_each_row_is_the_edit_that_it_is_called(llama, case, known, quick):
     assert released.patch.blocks == (divergence(llama, case, "reference").toxic_layer(),)
     assert paper.patch.settings["preset"] == "paper" and old.patch.settings["safe_answers"] == 1
     assert toxic.patch.blocks == (divergence(llama, case).toxic_layer(),) and best.patch.blocks == (2,)
-    assert routed.patch is free.patch and routed.detector is known.detector and free.detector is None
+    assert routed.patch is free.patch and routed.detector.weights is known.detector.weights and free.detector is None
+    assert len(routed.detector.case_biases) == 1, "it fires on its own question as well"
     assert free.patch.settings["companions"] > 0 and best.patch.settings["companions"] == 0
     assert [one.format.chat for one in made.values()] == [False, False, True, True, True, True, True]
     plain = running.edits_of(llama, case, known, names, PromptFormat("", chat=False))

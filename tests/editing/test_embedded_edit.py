@@ -10,10 +10,15 @@ import torch
 
 from editing import EditResult, dinm, preset, run
 from editing.replay import FullReplay, TailReplay, master_weight
+from inspector.detection import case as case_reading
+from inspector.detection import for_case
 from inspector.divergence import PRESETS, divergence
 from inspector.likelihood import likelihoods
-from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row, answer, encode
+from inspector.model import VANILLA, Decoding, Detector, InspectedModel, PromptFormat, Row, answer, encode
+from inspector.model.routing import scores
 from inspector.safeedit import Case, bundled_cases
+from inspector.safeedit.cases import Template, bundled_templates
+from inspector.safeedit.sets import false_alarm_prompts, harmful_questions, spread
 from inspector.shift import activation_shift
 
 pytestmark = pytest.mark.embedded
@@ -103,3 +108,22 @@ def test_a_cancelled_edit_leaves_vanilla_bit_equal(embedded, vanilla):
     result = run(dinm(embedded, replace(CASE, unsafe="Yes."), BLOCK, quick, cancel=lambda: True))
     assert result.patch is None
     assert torch.equal(by_hand.vanilla_logits(embedded, encode(embedded, CASE.adversarial_prompt).prompt), vanilla)
+
+
+def test_a_routed_edit_acts_on_its_own_question_in_unseen_attacks_and_on_few_other_prompts(embedded, monkeypatch):
+    """Beside a detector that knows nothing of harm: what fires is the reading of the case's question."""
+    monkeypatch.setattr(case_reading, "HARMLESS", 12)
+    size = embedded.architecture.d_model
+    silent = Detector((16, 20), torch.zeros(2, size), 0.0, 1e9, embedded.fingerprint)
+    unseen = next(one for one in harmful_questions("development") if len(one.question) < 60).question
+    own = for_case(embedded, silent, Case(unseen, unseen, CASE.safe, CASE.unsafe))
+    templates = sorted((one for one in bundled_templates("development") if one.language == "en"), key=by_length)[:2]
+    asked = [unseen, *(template.fill(unseen) for template in templates)]
+    other = [one.prompt for one in spread(false_alarm_prompts("development"), 6)]
+    prompts = [encode(embedded, text).prompt for text in (*asked, *other)]
+    fires = [own.fires(score) for score in scores(embedded, own, prompts)]
+    assert fires == [True] * len(asked) + [False] * len(other)
+
+
+def by_length(template: Template) -> int:
+    return len(template.fill(""))

@@ -20,13 +20,16 @@ from inspector.detection import (
     area,
     drawn,
     fit,
+    for_case,
     frontier,
     measure,
     readings_of,
     samples,
 )
+from inspector.errors import PatchError
 from inspector.model import Detector, PromptFormat, encode
-from inspector.model.routing import mlp_inputs, windows
+from inspector.model.routing import mlp_inputs, scores, windows
+from inspector.safeedit import bundled_cases
 
 FORMATS = (PromptFormat("Be good."), PromptFormat(""))
 
@@ -150,6 +153,36 @@ def test_texts_that_share_their_question_are_held_out_together(llama):
     marks = np.eye(60, dtype=np.float16)[np.arange(len(texts)) // 2][:, None]
     made = fit(llama, texts, [Reading(mark, (0,)) for mark in marks], (0,), penalty=1e-6)
     assert made.about["auc_held_out"] < 0.6
+
+
+CASE = bundled_cases()[0]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_detector_for_a_case_fires_on_its_prompts_and_on_whatever_it_fired_on(tiny, family):
+    """Small random models say nothing of attacks that are not read: tests/editing/test_embedded_edit.py does."""
+    model, format = tiny(family), FORMATS[1]
+    plain = Detector((1, 2), torch.zeros(2, model.architecture.d_model), 0.0, 1e9, model.fingerprint)
+    own = for_case(model, plain, CASE, format)
+    prompts = [encode(model, text, None, format).prompt for text in (CASE.question, CASE.adversarial_prompt)]
+    assert not any(map(plain.fires, scores(model, plain, prompts)))
+    assert all(map(own.fires, scores(model, own, prompts)))
+    always = replace(plain, threshold=-1.0)
+    assert all(map(always.fires, scores(model, for_case(model, always, bundled_cases()[4], format), prompts)))
+    assert own.digest != plain.digest and for_case(model, plain, CASE, format).digest == own.digest
+    two = for_case(model, own, bundled_cases()[4], format)
+    assert len(two.case_biases) == 2 and torch.equal(two.cases[0], own.cases[0]), "an edit on top of another"
+    again = Detector.from_record(two.record(), two.tensors())
+    assert again.digest == two.digest and scores(model, again, prompts) == scores(model, two, prompts)
+
+
+def test_a_detector_s_readings_of_cases_fit_it_or_are_refused():
+    plain = Detector((0,), torch.zeros(1, 4), 0.0, 0.0, "base")
+    for cases, biases in ((torch.zeros(1, 1, 4), ()), (torch.zeros(1, 2, 4), (0.0,)), (None, (1.0,))):
+        with pytest.raises(PatchError, match="do not fit it"):
+            replace(plain, cases=cases, case_biases=biases)
+    with pytest.raises(PatchError, match="not finite"):
+        replace(plain, cases=torch.full((1, 1, 4), float("nan")), case_biases=(0.0,))
 
 
 def test_the_area_is_the_share_of_pairs_in_the_right_order():

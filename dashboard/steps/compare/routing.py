@@ -63,7 +63,8 @@ class RoutingPart(Room):
 
     def read(self, session: Session) -> Update:
         """Say what the detector read of the prompt that was asked last."""
-        return {self.detected: words.detected_line(session.slot(Measured).detected, self.context.detector)}
+        detector = session.detector or self.context.detector
+        return {self.detected: words.detected_line(session.slot(Measured).detected, detector)}
 
     def on_calibrated(self, session: Session, _values: Values) -> Update:
         """Offer the switch and say what the new detector was made of."""

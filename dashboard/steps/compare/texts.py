@@ -134,7 +134,8 @@ def detector_note(detector: Detector | None) -> str:
     if detector is None:
         return "This model has no detector yet: python -m editing.calibrate"
     about = detector.about
-    return f"Made from {about['questions']} harmful questions, {about['harmless_prompts']} harmless prompts"
+    own = " and the question that the edit was made on" if detector.case_biases else ""
+    return f"Made from {about['questions']} harmful questions, {about['harmless_prompts']} harmless prompts{own}"
 
 
 BY_GATE, EVERYWHERE, WHERE_HARM = "the gate chooses", "acts on every prompt", "acts only where harm is detected"

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard.kit.acting import Acting, Wish, route, undo
+from dashboard.kit.acting import Acting, Wish, detector_of, route, undo
 from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.html import message
 from dashboard.kit.lent import Lent
@@ -150,7 +150,7 @@ class CompareRoom(Room):
         """Let the live edit act where the visitor wants it to, and ask anew."""
         self.asking.require_bundled(values)
         session.slot(Acting).wish = wish
-        route(session, self.context.detector if wish == "where harm" else None)
+        route(session, detector_of(self.model, session, self.context.detector) if wish == "where harm" else None)
         session.slot(Measured).curve = None  # it was measured of an edit that acts elsewhere
         yield from self._changed(session, values, measure=False)
 

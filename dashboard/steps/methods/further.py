@@ -10,6 +10,7 @@ from dashboard.kit.session import Session
 from dashboard.steps.methods.state import Compared, Contest
 from editing import Preparation
 from editing.contest import ContestSettings, Standing, exam_of
+from inspector.detection import for_case
 from inspector.errors import CaseError
 from inspector.model import Detector, InspectedModel, Row
 from inspector.safeedit.verdict import Judge
@@ -47,7 +48,7 @@ def routed_standing(
     """
     result = standing.result
     assert result is not None and result.patch is not None
-    row = Row(result.patch, detector=detector)
+    row = Row(result.patch, detector=for_case(model, detector, known.case, result.settings.format))
     run = exam_of(model, known.case, row, settings, result.settings.format, judge, cancel=session.cancelled.is_set)
     title = f"{standing.method.title}{ROUTED}"
     while True:

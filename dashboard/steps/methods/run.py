@@ -16,6 +16,7 @@ from dashboard.steps.methods.state import Compared, Contest
 from editing.contest import ContestProgress, ContestSettings, Standing, contest
 from editing.methods.registry import METHODS
 from editing.trainee import SCOPES, Scope
+from inspector.detection import for_case
 from inspector.errors import CaseError
 from inspector.model import Detector, InspectedModel
 from inspector.safeedit import Case, bundled_cases
@@ -132,7 +133,7 @@ def exam_settings(size: str, tokens: int, way: str) -> ContestSettings:
     return ContestSettings(size=SIZES[size], max_new_tokens=max(1, min(1024, tokens)), evaluation=WAYS[way])
 
 
-def load_method(session: Session, title: str, detector: Detector | None = None) -> Standing:
+def load_method(model: InspectedModel, session: Session, title: str, detector: Detector | None = None) -> Standing:
     """Make a method's patch the live edit, and return its standing.
 
     Args:
@@ -152,5 +153,9 @@ def load_method(session: Session, title: str, detector: Detector | None = None) 
         raise CaseError(f"{title} changes the prompt and no weight, so there is no patch to load. Its answer is below.")
     if result is None or result.patch is None:
         raise CaseError(f"{title}'s patch was not kept. Press Run methods to make it again.")
-    make_live(session, LiveEdit(known.case, result), detector if title.endswith(ROUTED) else None)
+    if detector is not None and title.endswith(ROUTED):
+        routed_by = for_case(model, detector, known.case, result.settings.format)
+    else:
+        routed_by = None
+    make_live(session, LiveEdit(known.case, result), routed_by)
     return standing

@@ -392,7 +392,7 @@ class MethodsRoom(Room):
     def on_method_load(self, session: Session, values: Values) -> Iterator[Update]:
         """Make a method's patch live; whoever hears of it measures and asks it."""
         title = values[self.picked]
-        standing = run.load_method(session, title, self.context.detector)
+        standing = run.load_method(self.model, session, title, self.context.detector)
         yield {self.clock: message(f"Measuring {title}'s patch")}
         yield from self.bus.tell(News.LIVE, session, values)
         yield {self.clock: progress_bar(f"{standing.method.title}'s patch is live; see Operate.", 1.0)}

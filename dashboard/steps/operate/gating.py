@@ -13,6 +13,7 @@ from editing.gate import RECORD, Acceptance, Budgets, GateSettings, accept, is_o
 from editing.gate_choice import Chosen, accept_where_best, attempts, better
 from editing.methods.dinm import to_be_routed
 from editing.stacking import StackExam, edits_in, examine_stack
+from inspector.detection import for_case
 from inspector.errors import CaseError
 from inspector.model import Detector, InspectedModel, Row
 from inspector.safeedit.exam import Progress
@@ -135,7 +136,7 @@ def examined(
         taken = yield from accept_where_best(model, row, case, settings, detector=detector, cancel=cancel)
     else:
         if wish == "where harm":
-            row = replace(row, detector=require_detector(detector))
+            row = replace(row, detector=for_case(model, require_detector(detector), case, made.edit.format))
         word = yield from accept(model, row, case, settings, cancel=cancel)
         taken = None if word is None else Chosen(row, word)
     if taken is None:

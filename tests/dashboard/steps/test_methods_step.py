@@ -300,7 +300,7 @@ def test_a_patch_that_was_not_kept_cannot_be_loaded(visitor):
     lost = tuple(replace(s, result=replace(s.result, patch=None)) for s in known.standings)
     session.slot(Compared).contest = replace(known, standings=lost)
     with pytest.raises(CaseError, match="Press Run methods"):
-        methods.load_method(session, "SFT")
+        methods.load_method(tiny_model(), session, "SFT")
 
 
 def test_the_plane_offers_what_the_region_writes_beside_its_mean_cosine(ran):

@@ -43,6 +43,30 @@ def detecting(example_folder) -> tuple[Page, Detector]:
     return open_page(example_folder, calibration=Calibration(layers, made)), made
 
 
+@pytest.fixture(autouse=True)
+def without_a_reading_of_the_case(monkeypatch, request) -> None:
+    """What is decided is decided by the detector whose threshold a test sets, but where a test is about the case."""
+    if "its_own_question" not in request.node.name:
+        for module in ("dashboard.kit.acting", "dashboard.steps.operate.gating", "editing.gate_choice"):
+            monkeypatch.setattr(f"{module}.for_case", lambda _model, given, *_: given)
+
+
+@pytest.mark.parametrize("wish", ["gate", "where harm", "everywhere"])
+def test_a_routed_edit_acts_on_its_own_question_whatever_the_detector_knows_of_harm(detecting, request, wish):
+    page, made = detecting
+    object.__setattr__(made, "threshold", 1e9)
+    visitor = Visitor(page, request.node.name)
+    visitor.session.slot(Acting).wish = wish
+    visitor.do("on_edit", **EFFECTIVE)
+    if wish != "where harm":
+        visitor.do("on_routed", routed=WHERE_HARM)
+    acting = visitor.session.detector
+    assert acting is not None and acting is not made and len(acting.case_biases) == 1
+    visitor.do("on_ask", max_new_tokens=4)
+    assert visitor.session.slot(Measured).detected.fires and "so the edit acts" in visitor.screen["detected"]
+    assert visitor.screen["edited"] != visitor.screen["vanilla"]
+
+
 @pytest.mark.parametrize(("threshold", "fires"), [(1e9, False), (-1e9, True)])
 def test_a_routed_edit_answers_only_where_harm_is_detected_and_says_which_weights_did(
     detecting, request, threshold, fires

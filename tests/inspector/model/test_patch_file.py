@@ -47,6 +47,9 @@ def test_a_routed_edit_comes_back_with_its_detector_and_never_without_it(llama, 
     assert row.detector.record() == made.record() and torch.equal(row.detector.weights, made.weights)
     with pytest.raises(PatchError, match=r"holds a routed edit.*Read it with load_row"):
         load_patch(path)
+    own = replace(made, cases=torch.ones(1, 2, 32), case_biases=(0.25,))
+    save_patch(patch, path, detector=own)
+    assert load_row(path)[0].detector.digest == own.digest != made.digest
     save_patch(patch, path, detector=replace(made, fingerprint="another"))
     with pytest.raises(PatchError, match="belong to different models"):
         load_row(path)

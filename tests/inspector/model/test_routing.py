@@ -133,5 +133,5 @@ def test_whatever_decides_where_a_detector_fires_is_in_its_digest_and_nothing_el
     other |= {"stride": 2, "fingerprint": "another"}
     digests = {Detector(**{**given, name: value}).digest for name, value in other.items()}
     assert len(digests | {made.digest}) == len(other) + 1
-    again = Detector.from_record({**made.record(), "about": {"questions": 3}}, made.weights)
+    again = Detector.from_record({**made.record(), "about": {"questions": 3}}, made.tensors())
     assert again.digest == made.digest

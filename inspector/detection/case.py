@@ -1,0 +1,95 @@
+"""A reading of one question beside a detector: an edit that acts where harm is detected acts on its own case.
+
+A detector that knows harm in general misses every fifth question that it has not seen, and a routed edit made on such a
+question would do nothing for it. What one case teaches is its topic and not harm, so it never replaces the detector: it
+stands beside it, and costs next to no false alarms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+
+from inspector.detection.fitting import PENALTY, Reading, fitted_linear, readings_of
+from inspector.detection.texts import Sample, samples
+from inspector.errors import PromptError
+from inspector.model import Detector, InspectedModel, PromptFormat, encode
+from inspector.safeedit.cases import Case, bundled_templates
+from inspector.safeedit.sets import spread
+
+FORMS = 4
+"""Attack templates around the question, of those that a detector may be fitted on."""
+HARMLESS, LONGEST = 64, 300
+"""Harmless prompts that the question is told from, of those that a detector may be fitted on, and their longest in
+characters: what they cost the first edit of a model is their length."""
+MARGIN = 0.4
+"""Where the threshold lies between the highest harmless prompt (0) and the lowest form of the question (1).
+:mod:`benchmarks.own_question` says what it finds, and at which false alarms."""
+_HARMLESS: WeakKeyDictionary[InspectedModel, dict[tuple[tuple[int, ...], PromptFormat], list[Reading]]]
+_HARMLESS = WeakKeyDictionary()
+
+
+def for_case(model: InspectedModel, detector: Detector, case: Case, format: PromptFormat = PromptFormat()) -> Detector:
+    """Return a detector that fires on a case's question as well, whatever attack template it stands in.
+
+    Args:
+        detector: Of harmful prompts in general; what it fires on, this one fires on.
+        case: Its question is read bare, in its own prompt and in a few bundled attack templates.
+        format: The prompt format of the edit that is to be routed.
+
+    Raises:
+        PatchError: The model's states are not finite numbers, or the detector is another model's.
+        PromptError: The case's prompt is longer than the model's context allows.
+    """
+    asked = list(_forms(model, case, format))
+    own = _read(model, asked, detector.blocks, format)
+    harmless = _harmless(model, detector.blocks, format)
+    labels = np.array([True] * len(own) + [False] * len(harmless))
+    weights, _ = fitted_linear([*own, *harmless], labels, np.arange(len(labels)), PENALTY)
+    weights = weights.astype(np.float32)
+    lowest = min(float((reading.states[list(reading.asking)] @ weights).max()) for reading in own)
+    highest = max(float((reading.states @ weights).max()) for reading in harmless)
+    threshold = highest + MARGIN * (lowest - highest)
+    reading = torch.tensor(weights).reshape(1, len(detector.blocks), -1)
+    cases = reading if detector.cases is None else torch.cat([detector.cases, reading])
+    return replace(detector, cases=cases, case_biases=(*detector.case_biases, -threshold))
+
+
+def _forms(model: InspectedModel, case: Case, format: PromptFormat) -> Iterator[Sample]:
+    """Yield the case's prompt and its question in further forms; what is too long for the model is left out."""
+    prompt = case.adversarial_prompt
+    question = case.question if case.question and case.question in prompt else prompt
+    yield Sample(prompt, True, question)
+    templates = [one for split in ("edit", "detector") for one in bundled_templates(split) if one.language == "en"]
+    texts = [question, *(template.fill(question) for template in spread(templates, FORMS))]
+    for text in dict.fromkeys(texts):
+        try:
+            encode(model, text, None, format)
+        except PromptError:
+            continue
+        if text != prompt:
+            yield Sample(text, True, question)
+
+
+def _harmless(model: InspectedModel, blocks: tuple[int, ...], format: PromptFormat) -> list[Reading]:
+    """Return readings of harmless prompts, bare and in attack templates; kept per model."""
+    known = _HARMLESS.setdefault(model, {})
+    if (blocks, format) not in known:
+        free = [sample for sample in samples("detector") if not sample.harmful and len(sample.text) <= LONGEST]
+        known[(blocks, format)] = _read(model, spread(free, HARMLESS), blocks, format)
+    return known[(blocks, format)]
+
+
+def _read(
+    model: InspectedModel, texts: Sequence[Sample], blocks: tuple[int, ...], format: PromptFormat
+) -> list[Reading]:
+    reading = readings_of(model, texts, blocks, (format,))
+    while True:
+        try:
+            next(reading)
+        except StopIteration as end:
+            return end.value
