@@ -111,6 +111,7 @@ class EditResult:
         settings: The method's settings.
         seconds: Duration of all steps and the preparation.
         reminder: What a prompt-only method puts around prompts.
+        smaller: Memory ran out, and it was made once more with half as many texts at once (:mod:`editing.smaller`).
     """
 
     patch: Patch | None
@@ -121,6 +122,7 @@ class EditResult:
     settings: Any
     seconds: float
     reminder: Reminder | None = None
+    smaller: bool = False
 
     def row(self, strength: float = 1.0) -> Row:
         """Return what answers as edited: the patch's weights, or the reminder around the prompt."""

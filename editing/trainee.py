@@ -11,6 +11,7 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Literal, get_args
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from editing.memory import require_free_memory
 from editing.replay import require_in_memory
+from editing.smaller import parts_of, together
 from inspector.errors import EditError
 from inspector.model import Delta, InspectedModel
 from inspector.model.architecture import canonical_shape, canonical_weight
@@ -65,10 +67,17 @@ class Trainee:
         parameters: What an optimiser trains.
     """
 
-    def __init__(self, model: InspectedModel, network: nn.Module, matrices: dict[str, tuple[int, nn.Module]]) -> None:
+    def __init__(
+        self,
+        model: InspectedModel,
+        network: nn.Module,
+        matrices: dict[str, tuple[int, nn.Module]],
+        smaller: bool = False,
+    ) -> None:
         self._model = model
         self._network = network
         self._matrices = matrices
+        self._smaller = smaller
         self.parameters: list[nn.Parameter] = [
             p for _, module in matrices.values() for p in module.parameters() if p.requires_grad
         ]
@@ -80,7 +89,13 @@ class Trainee:
             sequences: Token ids; shorter ones are padded on the right, where no real position looks.
             counted: Positions of each sequence.
         """
-        return counted_logits(self._model, sequences, counted, self._network)
+
+        def whole(sequences: Sequence[Sequence[int]], counted: Sequence[Sequence[int]]) -> Tensor:
+            return counted_logits(self._model, sequences, counted, self._network)
+
+        if not self._smaller:
+            return whole(sequences, counted)
+        return together([partial(whole, *part) for part in parts_of(sequences, counted)])
 
     @torch.no_grad()
     def deltas(self) -> tuple[Delta, ...]:
@@ -111,8 +126,11 @@ class Trainee:
             parameter.copy_(value)
 
 
-def trainee(model: InspectedModel, trained: TrainedScope = TrainedScope()) -> Trainee:
+def trainee(model: InspectedModel, trained: TrainedScope = TrainedScope(), smaller: bool = False) -> Trainee:
     """Copy a model so that its matrices can be trained.
+
+    Args:
+        smaller: Half of what it gets at once is in memory at a time (:mod:`editing.smaller`).
 
     Raises:
         EditError: A weight is offloaded or, for full training, quantised, or that needs more memory than is free.
@@ -138,9 +156,11 @@ def trainee(model: InspectedModel, trained: TrainedScope = TrainedScope()) -> Tr
     with model.lock:  # no hook of a running measurement is copied
         network = shared_copy(model.network)
     if trained.scope == "full":
-        return Trainee(model, network, {name: (block, _Master.put(network, name)) for name, block in names.items()})
+        put = {name: (block, _Master.put(network, name)) for name, block in names.items()}
+        return Trainee(model, network, put, smaller)
     _inject_lora(network, list(names), trained)
-    return Trainee(model, network, {name: (block, network.get_submodule(name)) for name, block in names.items()})
+    put = {name: (block, network.get_submodule(name)) for name, block in names.items()}
+    return Trainee(model, network, put, smaller)
 
 
 def shared_copy(network: nn.Module) -> nn.Module:

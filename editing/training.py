@@ -15,6 +15,7 @@ from editing.descent import Descent, Signs, Stops
 from editing.guard import check_case
 from editing.harmless import harmless_answers
 from editing.progress import EditEvents, EditResult, Preparation, Step
+from editing.smaller import once_smaller
 from editing.trainee import Alpha, Rank, Scope, TrainedScope, Trainee, trainee
 from editing.values import HarmlessCount, HarmlessTokens, NotNegative, Positive, Probability, Rate, Steps
 from inspector.errors import EditError
@@ -247,11 +248,29 @@ def trained_edit(
     Raises:
         EditError: The settings do not allow it, the loss is not finite at the start, or no update is kept.
     """
+
+    def edit(smaller: bool) -> EditEvents:
+        return _trained_edit(model, case, companions, block, settings, method, phases, cancel, smaller)
+
+    return (yield from once_smaller(edit))
+
+
+def _trained_edit(
+    model: InspectedModel,
+    case: Case,
+    companions: Sequence[Case],
+    block: int,
+    settings: TrainingSettings,
+    method: str,
+    phases: Callable[[Training, Callable[[], bool]], Generator[Step, None, None]],
+    cancel: Callable[[], bool],
+    smaller: bool,
+) -> EditEvents:
     started = time.perf_counter()
     model.architecture.check_block(block)
     pairs = [encode_pair(model, each, settings.format) for each in (case, *companions)]
     yield Preparation("Copying the module tree; the weights are shared", 0.0)
-    student = trainee(model, settings.trained())
+    student = trainee(model, settings.trained(), smaller)
     harmless = yield from watch_harmless(model, student, case, settings, cancel)
     if harmless is None:
         return EditResult(None, (), 0, "cancelled", block, settings, time.perf_counter() - started)

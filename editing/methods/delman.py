@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -31,6 +32,7 @@ from editing.measured import measured_step
 from editing.null_space import harmless_moment
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.replay import master_weight
+from editing.smaller import once_smaller, parts_of, together
 from editing.training import encode_pair
 from editing.values import HarmlessCount, HarmlessTokens, NotNegative, Positive, Probability, Steps
 from inspector.errors import EditError, RefusedEdit
@@ -134,6 +136,22 @@ def delman(
         CaseError: See :func:`editing.guard.check_case`.
         PromptError: A text is empty or too long.
     """
+
+    def edit(smaller: bool) -> EditEvents:
+        return _delman(model, case, block, settings, companions, cancel, smaller)
+
+    return (yield from once_smaller(edit))
+
+
+def _delman(
+    model: InspectedModel,
+    case: Case,
+    block: int,
+    settings: DelmanSettings,
+    companions: Sequence[Case],
+    cancel: Callable[[], bool],
+    smaller: bool,
+) -> EditEvents:
     started = time.perf_counter()
     model.architecture.check_block(block)
     cases = (case, *companions)
@@ -152,7 +170,8 @@ def delman(
         contexts = ["", *random_contexts(model, settings.contexts)]
         found: list[tuple[Tensor, Tensor]] = []
         for number, each in enumerate(cases):
-            search = _Search(model, block, keyed_prompts(model, each, contexts, settings), base, settings)
+            keyed = keyed_prompts(model, each, contexts, settings)
+            search = _Search(model, block, keyed, base, settings, smaller)
             unsafe = pairs[0].other if number == 0 else None
             for step in search.run(unsafe, cancel):
                 if number == 0:
@@ -237,16 +256,24 @@ class _Search:
     """
 
     def __init__(
-        self, model: InspectedModel, block: int, keyed: Sequence[Keyed], base: Tensor, settings: DelmanSettings
+        self,
+        model: InspectedModel,
+        block: int,
+        keyed: Sequence[Keyed],
+        base: Tensor,
+        settings: DelmanSettings,
+        smaller: bool,
     ) -> None:
         self._model, self._block, self._base, self._settings = model, block, base, settings
         encoded = [each.encoded for each in keyed]
         self._places = [each.place for each in keyed]
         self._first = len(encoded[0].response)
         self._labels = torch.tensor([token for each in encoded for token in each.response])
-        self._tails = self._tails_of(encoded)
-        rows = list(range(len(keyed)))
-        self.keys = self._tails.inner(block)[rows, self._places].float().T
+        split = parts_of(encoded, self._places) if smaller else [(encoded, self._places)]
+        parts = [(self._tails_of(texts), places) for texts, places in split]
+        self._parts, self._smaller = [partial(self._logits, *part) for part in parts], smaller
+        keys = [tails.inner(block)[list(range(len(places))), places] for tails, places in parts]
+        self.keys = torch.cat(keys).float().T
         written = base @ self.keys
         self._size = float(written.norm(dim=0).mean()) or 1.0
         self._vector = Matrix(torch.zeros(len(base), 1, device=base.device))
@@ -268,14 +295,14 @@ class _Search:
 
         def evaluate(_number: int, gradient: bool) -> Signs:
             added = vector.weight()
-            scored = token_log_probabilities(self._logits(self._tails, added, self._places), self._labels)
+            scored = token_log_probabilities(self._scores(added), self._labels)
             loss = -scored.mean()
             own = scored[: self._first].detach().mean()
             other = None
             if self._unsafe is not None:
                 with torch.no_grad():
                     tails, labels = self._unsafe
-                    there = token_log_probabilities(self._logits(tails, added, self._places[:1]), labels)
+                    there = token_log_probabilities(self._logits(tails, self._places[:1], added), labels)
                     other = there.mean().exp()
             decay = settings.weight_decay * added.square().sum() / self._size**2
             total = loss + decay.to(loss.device)
@@ -306,7 +333,10 @@ class _Search:
             counted_only=False,
         )
 
-    def _logits(self, tails: Tails, added: Tensor, places: Sequence[int]) -> Tensor:
+    def _scores(self, added: Tensor) -> Tensor:
+        return together(self._parts, added) if self._smaller else self._parts[0](added)
+
+    def _logits(self, tails: Tails, places: Sequence[int], added: Tensor) -> Tensor:
         """Return the logits with a vector added to what the region writes at one position of each sequence."""
 
         def change(module: nn.Module, inputs: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from editing.guard import refuse_harm
 from editing.measured import measured_step
 from editing.progress import EditEvents, EditResult, Preparation, Step
+from editing.smaller import once_smaller
 from editing.trainee import trainee
 from editing.training import (
     HarmlessKl,
@@ -109,15 +110,31 @@ def ext_sub(
         CaseError: See :func:`editing.guard.check_case`.
         PromptError: A text is empty or too long.
     """
+
+    def edit(smaller: bool) -> EditEvents:
+        return _ext_sub(model, case, block, settings, companions, cancel, smaller)
+
+    return (yield from once_smaller(edit))
+
+
+def _ext_sub(
+    model: InspectedModel,
+    case: Case,
+    block: int,
+    settings: ExtSubSettings,
+    companions: Sequence[Case],
+    cancel: Callable[[], bool],
+    smaller: bool,
+) -> EditEvents:
     started = time.perf_counter()
     model.architecture.check_block(block)
     cases = (case, *companions)
     pairs = [encode_pair(model, each, settings.format) for each in cases]
     swapped = [encode_pair(model, each, settings.format, anti=True) for each in cases]
-    anti = yield from _anti_expert(model, swapped, settings, cancel)
+    anti = yield from _anti_expert(model, swapped, settings, cancel, smaller)
     expert: tuple[Training, HarmlessKl] | None = None
     if anti is not None:
-        expert = yield from _expert(model, case, pairs, settings, cancel)
+        expert = yield from _expert(model, case, pairs, settings, cancel, smaller)
     trace: list[Step] = [] if expert is None else list(expert[0].descent.trace)
     patch = None
     if anti is not None and expert is not None and not cancel():
@@ -163,12 +180,12 @@ def _check(before: Step, after: Step, settings: ExtSubSettings) -> None:
 
 
 def _anti_expert(
-    model: InspectedModel, pairs: Sequence[Pair], settings: ExtSubSettings, cancel: Callable[[], bool]
+    model: InspectedModel, pairs: Sequence[Pair], settings: ExtSubSettings, cancel: Callable[[], bool], smaller: bool
 ) -> Generator[Preparation, None, tuple[Delta, ...] | None]:
     yield Preparation("Copying the module tree; the weights are shared", 0.0)
     # It has no target of its own: it learns for as many updates as it is given.
     own = replace(settings, target_probability=None, damage_budget=None)
-    training = Training(model, trainee(model, settings.trained()), pairs, None, own)
+    training = Training(model, trainee(model, settings.trained(), smaller), pairs, None, own)
     for step in training.run(sft_objective, settings.anti_steps, cancel):
         yield Preparation(
             f"Training the anti-expert, update {step.step} of {settings.anti_steps}", step.step / settings.anti_steps
@@ -185,8 +202,9 @@ def _expert(
     pairs: Sequence[Pair],
     settings: ExtSubSettings,
     cancel: Callable[[], bool],
+    smaller: bool,
 ) -> Generator[Preparation | Step, None, tuple[Training, HarmlessKl] | None]:
-    student = trainee(model, settings.trained())
+    student = trainee(model, settings.trained(), smaller)
     harmless = yield from watch_harmless(model, student, case, settings, cancel)
     if harmless is None:
         return None

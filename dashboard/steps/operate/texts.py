@@ -34,7 +34,8 @@ def clock(event: Preparation | Step | None, seconds_per_step: float = 0.0) -> st
 def finished(result: EditResult) -> str:
     """Return the step clock of an ended edit."""
     kept = "nothing was changed" if result.patch is None else f"{updates(result)} kept"
-    return progress_bar(f"Ended after {result.seconds:.1f} s: {STOP_TEXT[result.stop_reason]}; {kept}.", 1.0)
+    smaller = " Memory ran out, so it was made once more, smaller." if result.smaller else ""
+    return progress_bar(f"Ended after {result.seconds:.1f} s: {STOP_TEXT[result.stop_reason]}; {kept}.{smaller}", 1.0)
 
 
 def vitals_reading(trace: Sequence[Step], settings: Any = None) -> str:

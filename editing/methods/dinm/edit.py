@@ -19,6 +19,7 @@ from editing.methods.dinm.terms import prepare_terms, term_values
 from editing.null_space import harmless_moment, soft_null_space
 from editing.progress import EditEvents, EditResult, Preparation
 from editing.replay import ReplayFactory, TailReplay, master_weight
+from editing.smaller import HalvedReplay, once_smaller
 from editing.step_size import fused, measured_optimiser
 from inspector.kl import not_negative
 from inspector.model import Delta, InspectedModel, Patch
@@ -56,6 +57,21 @@ def dinm(
         PromptError: A text is empty or too long.
         ArchitectureError: The block does not exist.
     """
+
+    def edit(smaller: bool) -> EditEvents:
+        return _dinm(model, case, block, settings, cancel, partial(HalvedReplay, way=replay) if smaller else replay)
+
+    return (yield from once_smaller(edit))
+
+
+def _dinm(
+    model: InspectedModel,
+    case: Case,
+    block: int,
+    settings: DinmSettings,
+    cancel: Callable[[], bool],
+    replay: ReplayFactory,
+) -> EditEvents:
     started = time.perf_counter()
     model.architecture.check_block(block)
     check_case(case)

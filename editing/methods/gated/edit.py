@@ -37,7 +37,8 @@ from editing.methods.gated.reading import Reading, token_reading
 from editing.null_space import harmless_moment
 from editing.objectives import AnswerTerm, KlTerm, aligned_answer
 from editing.progress import EditEvents, EditResult, Preparation
-from editing.replay import TailReplay, master_weight
+from editing.replay import ReplayFactory, TailReplay, master_weight
+from editing.smaller import HalvedReplay, once_smaller
 from editing.stacking import carrying
 from editing.training import encode_pair
 from editing.values import (
@@ -147,6 +148,23 @@ def gated(
         CaseError: See :func:`editing.guard.check_case`.
         PromptError: A text is empty or too long.
     """
+
+    def edit(smaller: bool) -> EditEvents:
+        replay = HalvedReplay if smaller else TailReplay
+        return _gated(model, case, block, settings, companions, cancel, replay)
+
+    return (yield from once_smaller(edit))
+
+
+def _gated(
+    model: InspectedModel,
+    case: Case,
+    block: int,
+    settings: GatedSettings,
+    companions: Sequence[Case],
+    cancel: Callable[[], bool],
+    replay: ReplayFactory,
+) -> EditEvents:
     started = time.perf_counter()
     model.architecture.check_block(block)
     check_case(case)
@@ -165,7 +183,7 @@ def gated(
     yield Preparation("Computing the states that enter the gates", 0.9)
     if cancel():
         return EditResult(None, tuple(trace), 0, "cancelled", block, settings, time.perf_counter() - started)
-    terms = _terms(model, case, companions, block, built, settings, own)
+    terms = _terms(model, case, companions, block, built, settings, own, replay)
     base = master_weight(built.carrying, block)
     size = len(built.neurons)
     # Both neurons of a gate write the same direction, one with the other sign.
@@ -312,6 +330,7 @@ def _terms(
     built: _Built,
     settings: GatedSettings,
     own: Sequence[Encoded],
+    replay: ReplayFactory,
 ) -> _Terms:
     """Make what is minimised and watched; vanilla is the model itself, not the one whose neurons are taken."""
     gates, format = built.carrying, settings.format
@@ -322,7 +341,7 @@ def _terms(
     turns = max(1, math.ceil(len(further) / settings.further_at_once))
     heavier = settings.first_token_weight
     learnt = [
-        aligned_answer(gates, block, first[0], TailReplay, (*first[1:], *further[turn::turns]), heavier)
+        aligned_answer(gates, block, first[0], replay, (*first[1:], *further[turn::turns]), heavier)
         for turn in range(turns)
     ]
     parts = math.ceil(len(own) / settings.harmless_at_once)
@@ -332,8 +351,8 @@ def _terms(
         with model.running(), torch.no_grad():
             vanilla = counted_logits(model, sequences, places).log_softmax(dim=-1)
         vanilla = vanilla.to(model.architecture.head_device)  # where a tail's logits are
-        harmless.append(KlTerm(TailReplay(gates, block, sequences, places), vanilla, "vanilla to edited"))
-    unsafe = aligned_answer(gates, block, encode(model, case.adversarial_prompt, case.unsafe, format))
+        harmless.append(KlTerm(replay(gates, block, sequences, places), vanilla, "vanilla to edited"))
+    unsafe = aligned_answer(gates, block, encode(model, case.adversarial_prompt, case.unsafe, format), replay)
     return _Terms(learnt, harmless, unsafe)
 
 
