@@ -20,6 +20,7 @@ from dashboard.endpoints.reading import reading_endpoints
 from dashboard.endpoints.sharing import sharing_endpoints
 from dashboard.endpoints.two_models import model_endpoints
 from dashboard.kit.acting import undo as undo_edit
+from dashboard.kit.bus import News
 from dashboard.kit.room import Context
 from dashboard.kit.run import shown_to_user
 from dashboard.kit.session import Session
@@ -267,6 +268,7 @@ def connect(context: Context) -> None:
             for progress in run:
                 if len(progress.standings) > shown:
                     shown = len(progress.standings)
+                    context.bus.told(News.MADE, session, {})
                     yield cast(gives.MethodRecord, standing_record(progress.standings[-1]))
 
     def load_method(method: takes.MethodTitle, request: gr.Request | None = None) -> gives.Live:
