@@ -20,6 +20,8 @@ from dashboard.endpoints.reading import reading_endpoints
 from dashboard.endpoints.sharing import sharing_endpoints
 from dashboard.endpoints.two_models import model_endpoints
 from dashboard.kit.acting import undo as undo_edit
+from dashboard.kit.bus import News
+from dashboard.kit.doors import key_of
 from dashboard.kit.room import Context
 from dashboard.kit.run import shown_to_user
 from dashboard.kit.session import Session
@@ -267,6 +269,7 @@ def connect(context: Context) -> None:
             for progress in run:
                 if len(progress.standings) > shown:
                     shown = len(progress.standings)
+                    context.bus.told(News.MADE, session, {})
                     yield cast(gives.MethodRecord, standing_record(progress.standings[-1]))
 
     def load_method(method: takes.MethodTitle, request: gr.Request | None = None) -> gives.Live:
@@ -283,12 +286,13 @@ def connect(context: Context) -> None:
 
     def cancel(request: gr.Request | None = None) -> gives.Cancelled:
         """End this session's running work within one step."""
-        context.session(request).cancelled.set()
+        context.sessions.of(key_of(request)).cancelled.set()
         return {"cancelled": True}
 
     def status(request: gr.Request | None = None) -> gives.Status:
         """Tell which model is loaded and which weights are live for this session."""
-        session = context.session(request)
+        with shown_to_user():
+            session = context.asking(request)
         return {
             "model": model.name,
             "models": context.shelf.labels,

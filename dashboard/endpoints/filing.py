@@ -105,9 +105,9 @@ def connect_files(context: Context) -> None:
         own_copies(session, sent(files, page.upload_file_set))
 
     def history(request: gr.Request | None = None) -> gives.EditRows:
-        """List this client's edits, one a row: those that it made, took in or started with."""
+        """List this client's edits, one a row: those that it made, ran in /methods, took in or started with."""
         with shown_to_user():
-            return rows_of(context.session(request))
+            return rows_of(context.asking(request))
 
     def rows_of(session: Session) -> gives.EditRows:
         memory = session.slot(Kept).made

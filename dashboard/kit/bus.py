@@ -22,6 +22,7 @@ class News(Enum):
     TYPED = "the texts of the case were changed"
     CASE = "a case was measured"
     LIVE = "the live weights changed"
+    MADE = "one of several edits of a run is finished, and not live"
     BEGAN = "a long run began"
     ENDED = "a long run ended"
     CALIBRATED = "the model was calibrated behind the open page"

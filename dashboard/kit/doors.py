@@ -73,6 +73,12 @@ def is_from_before(key: str) -> bool:
     return key.endswith(AGAIN)
 
 
+def has_earlier_key(request: Any) -> bool:
+    """Tell whether who asks goes on with the key that a page of an earlier start of the program has given."""
+    key = key_of(request)
+    return key != (getattr(request, "session_hash", None) or "") and not key.rpartition(":")[2].startswith(STARTED)
+
+
 def _name(scope: Any) -> str:
     # Browsers send the cookies of one port to all ports of a host.
     return f"dinm-visitor-{(scope.get('server') or (None, 0))[1]}"

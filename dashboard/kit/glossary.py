@@ -26,8 +26,8 @@ GLOSSARY: dict[str, dict[str, str]] = {
     "The history": {
         "Name": "What you call an edit; it stands in its row and nowhere else.",
         "UTC": "When it was made, in universal time.",
-        "Stress test": "What its last stress test gave: the average defence of unseen prompts, where it was run.",
-        "State": "Whether it is live, kept for Undo, waiting at the gate, or gone from memory.",
+        "Stress test": "What its last exam, there or in Methods, gave: the average defence of unseen prompts, if run.",
+        "State": "Whether it is live, not live yet, kept for Undo, waiting at the gate, or gone from memory.",
     },
     "Inside the model": {
         "Layer": "One of the blocks that a text passes, one after the other, numbered from 0.",

@@ -12,18 +12,22 @@ from weakref import WeakKeyDictionary
 import gradio as gr
 
 from dashboard.kit.bus import Update
-from dashboard.kit.doors import address_of, is_from_before, is_tool, key_of
+from dashboard.kit.doors import address_of, has_earlier_key, is_from_before, is_tool, key_of
 from dashboard.kit.html import reading
 from dashboard.kit.limits import Runs
 from dashboard.kit.queue import Line
 from dashboard.kit.run import shown_to_user
 from dashboard.kit.session import Session
-from dashboard.kit.visitors import Sessions
+from dashboard.kit.visitors import Gone, Sessions
 from inspector.errors import CaseError
 
 RUNNING = "Something is still running for you. Wait for it, or press Cancel."
 LEFT_LINE = "Cancelled while it waited in line; nothing was changed."
 STARTED_ANEW = "the program was started anew since"
+MAKE_AGAIN = (
+    "What it had edited went with it, and nothing was done. Make the edit again (/edit), or take in the patch that you "
+    "have saved (/take_in); whatever is called from now on goes on with the vanilla weights."
+)
 
 
 class Reserving:
@@ -53,6 +57,29 @@ class Reserving:
         session = self.sessions.of(key_of(request))
         if not session.started:
             self.example.fill(session)
+        return session
+
+    def asking(self, request: gr.Request | None) -> Session:
+        """Return the session of a program that asks for what its edits decide.
+
+        In the place of one that is gone with its edits it gets an empty one, not the example's: else other weights than
+        its own would answer without a word.
+
+        Raises:
+            CaseError: That is so; said once.
+        """
+        key = key_of(request)
+        if is_tool(request) or self.sessions.of(key).started:
+            return self.session(request)
+        gone = self.sessions.gone(key)
+        if gone is None and has_earlier_key(request):  # nobody knows any more whether it had edits
+            gone = Gone(STARTED_ANEW, edited=True)
+        if gone is None or not (gone.edited or gone.began_empty):
+            return self.session(request)
+        session = self.sessions.of(key)
+        session.started = session.own = session.began_empty = True
+        if gone.edited:
+            raise CaseError(f"Your session is gone: {gone.why}. {MAKE_AGAIN}")
         return session
 
     def arrive(self, request: gr.Request) -> Session:
@@ -99,7 +126,7 @@ class Reserving:
     @contextmanager
     def reserved(self, request: gr.Request | None) -> Iterator[Session]:
         """Reserve the session of whoever asks for one run at a time."""
-        session = self.session(request)
+        session = self.asking(request)
         if not session.waits_for(request):  # what stands in line was counted when it came
             self.runs.begin(key_of(request), address_of(request))
         with self._reserving(session, request):
@@ -110,7 +137,7 @@ class Reserving:
         if not session.begin(request):
             raise CaseError(RUNNING)
         session.page, session.broken = request.session_hash if request else None, False
-        looks = () if session.passing else tuple(self.after)
+        looks, weights = () if session.passing else tuple(self.after), session.row.key
         try:
             for look in looks if not session.runs else ():
                 look(session)
@@ -119,6 +146,7 @@ class Reserving:
             session.broken = True
             raise
         finally:
+            session.edited = session.edited or session.row.key != weights
             try:
                 for look in looks:
                     look(session)
@@ -143,7 +171,7 @@ class Reserving:
         def in_line(*arguments: Any, **named: Any) -> Iterator[Any]:
             request = next((one for one in (*arguments, *named.values()) if isinstance(one, gr.Request)), None)
             with shown_to_user():
-                session = self.session(request)
+                session = self.asking(request)
                 if not session.enqueue(request):
                     raise CaseError(RUNNING)
                 try:

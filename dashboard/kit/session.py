@@ -74,6 +74,8 @@ class Session:
         passing: It is of one call of a tool: nobody finds it again, and nothing is noted of it.
         broken: The last run was ended because its page had gone.
         emptied: It took the place of one that is gone, and its page does not show that yet.
+        began_empty: It took the place of a program's that is gone, and began with nothing.
+        edited: A run of it has changed what is live.
         said: What its page is told when it is opened.
         runs: How many runs it has had.
         last_seen: When its visitor was last there, by the clock of the store.
@@ -100,6 +102,8 @@ class Session:
     passing: bool = False
     broken: bool = False
     emptied: bool = False
+    began_empty: bool = False
+    edited: bool = False
     said: str = ""
     runs: int = 0
     last_seen: float = 0.0

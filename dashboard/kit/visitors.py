@@ -71,7 +71,7 @@ class Sessions:
         self.tidy: Callable[[], None] = lambda: None
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._pages: dict[str, _Page] = {}
-        self._gone: OrderedDict[str, str] = OrderedDict()
+        self._gone: OrderedDict[str, Gone] = OrderedDict()
         self._shared: tuple[Session | None, dict[int, int]] = None, {}
         self._lock = threading.RLock()
 
@@ -143,7 +143,13 @@ class Sessions:
     def why_gone(self, key: str) -> str | None:
         """Return why a visitor's session is gone, once; ``None`` if none is known to be."""
         with self._lock:
-            return self._gone.pop(key, None)
+            gone = self._gone.pop(key, None)
+            return None if gone is None else gone.why
+
+    def gone(self, key: str) -> Gone | None:
+        """Return what is known of a visitor's session that is gone; unlike :meth:`why_gone` as often as it is asked."""
+        with self._lock:
+            return self._gone.get(key)
 
     def weigh(self, session: Session, but: Session) -> None:
         """Count again what a session holds, and let others go if all hold too much.
@@ -221,9 +227,24 @@ class Sessions:
         if session.own:
             note("lost session", why=why)
         if why and session.own:
-            self._gone[key] = why
+            self._gone[key] = Gone(why, session.edited, session.began_empty)
             while len(self._gone) > TOMBSTONES:
                 self._gone.popitem(last=False)
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A session that is gone.
+
+    Attributes:
+        why: Why, in words.
+        edited: A run of it had changed what was live.
+        began_empty: It had begun with nothing, in the place of another one that was gone.
+    """
+
+    why: str
+    edited: bool
+    began_empty: bool = False
 
 
 @dataclass

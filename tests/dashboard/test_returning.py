@@ -13,7 +13,8 @@ from dashboard_helpers import QUICK, Clock, Page, Visitor, assert_idle, own_ques
 from starlette.requests import Request
 
 from dashboard.kit import visit
-from dashboard.kit.doors import TOOL_HEADER
+from dashboard.kit.doors import STARTED, TOOL_HEADER
+from dashboard.kit.reserving import STARTED_ANEW
 from dashboard.kit.visitors import Sessions
 from inspector.errors import CaseError
 
@@ -332,6 +333,29 @@ def test_while_a_program_s_run_waits_its_other_calls_are_refused_and_counted(pag
     ahead.close()
     thread.join(10)
     assert kept == ["begun"] and counted == ["waits", "waits"] and not session.busy
+
+
+def program_request(page: Page, key: str) -> gr.Request:
+    """Return what a program asks with that sends a cookie of the page."""
+    headers = [(b"cookie", f"dinm-visitor-7860={key}".encode())]
+    asked = Request({"type": "http", "headers": headers, "server": ("127.0.0.1", 7860), "client": ("1.2.3.4", 5)})
+    return gr.Request(request=asked, session_hash=f"one call with {key}")
+
+
+def test_a_program_with_the_cookie_of_an_earlier_start_is_told_once_and_one_of_this_start_is_not(page, mortal):
+    context, random = page.context, "x" * 32
+    earlier, new = (program_request(page, f"{start}.{random}") for start in ("0" * 8, STARTED))
+    for asked in (new, gr.Request(session_hash="without a cookie")):
+        with context.reserved(asked) as session:
+            assert session.live is context.example.session.live
+    with pytest.raises(CaseError, match=f"{STARTED_ANEW}.*take in the patch"), context.reserved(earlier):
+        pass
+    for _ in range(2):
+        with context.reserved(earlier) as session:
+            assert session.live is None and session.own
+        mortal.seconds += 25 * 3600
+        context.sessions.sweep()
+    assert len(context.sessions) == 0
 
 
 def iter_of(*events: str) -> Any:

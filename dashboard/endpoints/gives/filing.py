@@ -81,7 +81,7 @@ class EditRow(TypedDict):
         patch: The patch's identifier.
         name: What its visitor calls it; empty for nothing.
         seen: When it was first seen, UTC.
-        origin: made here, finished example or uploaded.
+        origin: made here, run in Methods, finished example or uploaded.
         method: The method.
         where: The layers that it changes.
         case: The case, named without its text.
@@ -93,7 +93,7 @@ class EditRow(TypedDict):
         routed: Whether it acts only where harm is detected.
         gate: passed, kept by hand, refused or not examined.
         reason: The gate's, in a sentence.
-        scores: Of the last stress test: vanilla, edited and the number of answers, by score.
+        scores: Of the last stress test or its exam in /methods: vanilla, edited and the number of answers, by score.
         live: Whether it is live now.
         was_live: Whether it is, or was once.
         in_memory: Whether its patch is still there to be compared.

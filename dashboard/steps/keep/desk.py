@@ -36,7 +36,8 @@ class Desk:
     def note(self, session: Session) -> None:
         """Write down what has become of the visitor's edits."""
         if session is not self.context.example.session:
-            self.history.note(session, self.waiting(session), self.exam(session))
+            several = self.bus.offered("several edits").call(session)
+            self.history.note(session, self.waiting(session), self.exam(session), several)
 
     def waiting(self, session: Session) -> Waiting | None:
         """Return the edit that the gate holds back."""

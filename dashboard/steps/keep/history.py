@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from typing import Any
 
 from dashboard.kit.acting import make_live
-from dashboard.kit.html import case_name
 from dashboard.kit.notes import note
 from dashboard.kit.plain import visible
-from dashboard.kit.session import LARGEST_HISTORY, Session
+from dashboard.kit.session import LARGEST_HISTORY, LiveEdit, Session
+from dashboard.steps.keep.entries import EXAMPLE, HERE, IN_METHODS, UPLOADED, first_entry, gate_word, with_scores
 from dashboard.steps.keep.kept import InMemory, Kept, Waiting
 from dashboard.steps.keep.ledger import Entry, Ledger, LedgerError
 from editing.gate import RECORD
 from inspector.errors import CaseError
 from inspector.safeedit.exam import ExamResult
-from inspector.safeedit.scores import score_table
 
-HERE, EXAMPLE, UPLOADED = "made here", "finished example", "uploaded"
-PASSED, BY_HAND, REFUSED, UNSEEN = "passed", "kept by hand", "refused", "not examined"
+Examined = tuple[LiveEdit, ExamResult | None]
+"""An edit that is not live, with the exam that its own run gave it, if it came to that."""
 LONGEST_NAME = 60
 NO_ROW = (
     "No row is picked, or it was deleted, or it is of another visit. Pick one in the table; a program takes a number "
@@ -47,17 +44,26 @@ class History:
         self.ledger, self.example, self.most_bytes = ledger, example, most_bytes
         self._lock = threading.Lock()
 
-    def note(self, session: Session, waiting: Waiting | None = None, exam: ExamResult | None = None) -> list[Entry]:
+    def note(
+        self,
+        session: Session,
+        waiting: Waiting | None = None,
+        exam: ExamResult | None = None,
+        several: Sequence[Examined] = (),
+    ) -> list[Entry]:
         """Write down what has changed since it was last asked, and return the visit's rows.
 
         Args:
             waiting: What the gate holds back.
             exam: The visitor's last stress test.
+            several: What the visitor's last run of several methods has made so far.
         """
         with self._lock:
-            return self._noted(session, waiting, exam)
+            return self._noted(session, waiting, exam, several)
 
-    def _noted(self, session: Session, waiting: Waiting | None, exam: ExamResult | None) -> list[Entry]:
+    def _noted(
+        self, session: Session, waiting: Waiting | None, exam: ExamResult | None, several: Sequence[Examined]
+    ) -> list[Entry]:
         kept = session.slot(Kept)
         if not kept.visit:
             kept.visit = visit = secrets.token_hex(8)
@@ -78,6 +84,7 @@ class History:
                 if entry != before:
                     self.ledger.put(kept.visit, entry, made.edit.case)
                 known[patch] = entry
+            self._note_several(kept, several, known, number)
             now = "" if session.live is None else session.live.patch.identifier
             for patch, entry in known.items():
                 if entry.live and patch != now:
@@ -120,41 +127,38 @@ class History:
         live: bool,
         exam: ExamResult | None,
     ) -> Entry:
-        patch, result = made.edit.patch, made.edit.result
-        shared = any(patch.deltas is edit.patch.deltas for edit in self.example.edits)
-        origin = EXAMPLE if shared else UPLOADED if patch.identifier in kept.uploaded else HERE
-        settings = asdict(result.settings)
         if before is None:
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            before = Entry(
-                number=number,
-                patch=patch.identifier,
-                name="",
-                seen=now,
-                origin=origin,
-                method=patch.method,
-                where=patch.where(),
-                case=case_name(made.edit.case),
-                settings=_plain(settings),
-                updates=result.kept,
-                stopped=result.stop_reason,
-                seconds=result.seconds,
-                strength=made.strength,
-                routed=made.detector is not None,
-                gate=UNSEEN,
-                reason="",
-            )
-        scored = exam is not None and exam.key == made.row.key
-        return replace(
+            patch = made.edit.patch
+            shared = any(patch.deltas is edit.patch.deltas for edit in self.example.edits)
+            origin = EXAMPLE if shared else UPLOADED if patch.identifier in kept.uploaded else HERE
+            before = first_entry(made, number, origin)
+        entry = replace(
             before,
             strength=made.strength,
             routed=made.detector is not None,
             gate=gate_word(word),
             reason="" if word is None else str(word["reason"]),
-            scores=_scores(exam) if scored and exam is not None else before.scores,
             live=live,
             was_live=before.was_live or live,
         )
+        return with_scores(entry, exam if exam is not None and exam.key == made.row.key else None)
+
+    def _note_several(self, kept: Kept, several: Sequence[Examined], known: dict[str, Entry], number: int) -> None:
+        """Give each edit of a run of several its row once: one that had a row already gets the scores alone."""
+        for edit, exam in several:
+            if any(edit.result is noted for noted in kept.noted):
+                continue
+            patch = edit.patch.identifier
+            before = known.get(patch)
+            if before is None:
+                number += 1
+            kept.deleted.discard(patch)
+            entry = with_scores(before or first_entry(InMemory(edit), number, IN_METHODS), exam)
+            kept.made.setdefault(entry.number, InMemory(edit))
+            if entry != before:
+                self.ledger.put(kept.visit, entry, edit.case)
+            known[patch] = entry
+        kept.noted = tuple(edit.result for edit, _ in several)
 
     def shown(self, session: Session) -> list[Entry]:
         """Return the visit's rows as they are; of a page that nobody has used yet, the finished example's.
@@ -272,22 +276,3 @@ def _warn(error: LedgerError) -> None:
     """Tell the operator what the visitor is not told: which file it is, and the database's own words."""
     print(f"Warning: {error.operator_message()}", file=sys.stderr)
     note("ledger", logging.WARNING, error=type(error.__cause__).__name__)
-
-
-def gate_word(word: dict[str, Any] | None) -> str:
-    """Return the gate's word in two words at most."""
-    if word is None:
-        return UNSEEN
-    return BY_HAND if word["overridden"] and not word["passed"] else PASSED if word["passed"] else REFUSED
-
-
-def _scores(exam: ExamResult) -> dict[str, tuple[float | None, float | None, int]]:
-    return {
-        score.name: (score.vanilla.value, score.edited.value, score.edited.n)
-        for score in score_table(exam.replies, exam.judge)
-    }
-
-
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings as JSON gives them back, so that a row that was read equals the one that was written."""
-    return json.loads(json.dumps(settings))

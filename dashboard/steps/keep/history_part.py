@@ -14,7 +14,8 @@ from dashboard.kit.room import Context, Room
 from dashboard.kit.session import Session
 from dashboard.steps.keep import texts as words
 from dashboard.steps.keep.desk import Desk
-from dashboard.steps.keep.history import LONGEST_NAME, REFUSED, UNSEEN
+from dashboard.steps.keep.entries import UNSEEN, was_accepted
+from dashboard.steps.keep.history import LONGEST_NAME
 from dashboard.steps.keep.kept import Kept
 from dashboard.steps.keep.ledger import Entry
 from inspector.errors import CaseError
@@ -163,7 +164,7 @@ class HistoryPart(Room):
         made = self.desk.history.held(session, entry.number)
         if entry.live:
             raise CaseError("This edit is live already. Pick another row.")
-        if not entry.was_live and entry.gate in (REFUSED, UNSEEN):
+        if not was_accepted(entry):
             yield from self.desk.echoed(self.bus.offered("gate").call(session, values, made.edit, made.row))
             live = session.live is not None and session.live.patch.identifier == entry.patch
             if not live:
@@ -217,8 +218,8 @@ class HistoryPart(Room):
             return gr.Button("It is live" if picked else "Make live again", interactive=False)
         if picked.number not in session.slot(Kept).made:
             return gr.Button("Not in memory", interactive=False)
-        asked = not picked.was_live and picked.gate in (REFUSED, UNSEEN)
-        return gr.Button("Ask the gate again" if asked else "Make live again", interactive=True)
+        asks = "Ask the gate" if picked.gate == UNSEEN else "Ask the gate again"
+        return gr.Button("Make live again" if was_accepted(picked) else asks, interactive=True)
 
     def _state_of_redo(self, session: Session) -> Any:
         entry = self.desk.history.next_redo(session, self.desk.rows(session)) if session.own else None

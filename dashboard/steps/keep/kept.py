@@ -10,6 +10,7 @@ from typing import Any
 from dashboard.kit.session import LiveEdit
 from dashboard.steps.keep.asking import Asked
 from dashboard.steps.keep.saving import Saved
+from editing import EditResult
 from inspector.model import Detector, Row
 
 
@@ -57,6 +58,7 @@ class Kept:
         undone: Those that Redo brings back, the next one last.
         deleted: Patches whose row was deleted: they get none unless they are live again.
         uploaded: Patches that came as a file.
+        noted: The edits of the last run of several that have had their row.
         incoming: Copies of what the visitor has just sent.
         saved: What was written last, by its kind.
         asked: The last comparison of two edits.
@@ -70,6 +72,7 @@ class Kept:
     undone: list[str] = field(default_factory=list)
     deleted: set[str] = field(default_factory=set)
     uploaded: set[str] = field(default_factory=set)
+    noted: tuple[EditResult, ...] = ()
     incoming: list[Path] = field(default_factory=list)
     saved: dict[str, Saved] = field(default_factory=dict)
     asked: Asked | None = None

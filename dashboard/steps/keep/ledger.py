@@ -35,7 +35,7 @@ class Entry:
         patch: Eight digits that name its deltas.
         name: What the visitor calls it; empty for nothing.
         seen: When it was first seen, UTC.
-        origin: ``made here``, ``finished example`` or ``uploaded``.
+        origin: ``made here``, ``run in Methods``, ``finished example`` or ``uploaded``.
         method: The method, as its patch has it.
         where: The layers that it changes.
         case: The case, named without its text.
@@ -47,7 +47,7 @@ class Entry:
         routed: It acts only where a detector fires.
         gate: ``passed``, ``kept by hand``, ``refused`` or ``not examined``.
         reason: The gate's, in a sentence.
-        scores: Of the last stress test: vanilla, edited and the number of samples, by score.
+        scores: Of the last stress test, or of its exam in Methods: vanilla, edited and the number of samples, by score.
         live: It is live now.
         was_live: It is, or was once.
     """

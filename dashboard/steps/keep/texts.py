@@ -10,7 +10,8 @@ from dashboard.kit.html import number, reading, weights_badge
 from dashboard.kit.plain import escape
 from dashboard.kit.session import Session
 from dashboard.steps.keep.asking import Asked
-from dashboard.steps.keep.history import GONE, REFUSED, UNSEEN
+from dashboard.steps.keep.entries import IN_METHODS, UNSEEN, was_accepted
+from dashboard.steps.keep.history import GONE
 from dashboard.steps.keep.kept import Kept, Waiting
 from dashboard.steps.keep.ledger import Entry
 from dashboard.steps.keep.saving import ADAPTER, MODEL, PATCH, Saved
@@ -34,7 +35,7 @@ ABOUT = {
 }
 """What each form is for."""
 HEADERS = ("No.", "Name", "UTC", "Method", "Layers", "Case", "Gate", "Stress test", "State")
-NOTHING = "Nothing was made yet. Every edit of this visit gets a row here: made, loaded, brought in, refused."
+NOTHING = "Nothing was made yet. Every edit of this visit gets a row here: made, run in Methods, brought in, refused."
 NO_PAIR_SHORT = "Two rows are needed"
 ON_DISK = "Whoever runs this page keeps this list on disk, with the names that you give"
 NO_ANSWER = "(not asked yet)"
@@ -136,8 +137,8 @@ def state(row: Entry, in_memory: Collection[int], undo: Collection[str]) -> str:
         return "live"
     if row.number not in in_memory:
         return "not in memory"
-    if not row.was_live and row.gate in (REFUSED, UNSEEN):
-        return "held back"
+    if not was_accepted(row):
+        return "not live yet" if row.origin == IN_METHODS and row.gate == UNSEEN else "held back"
     return "under Undo" if row.patch in undo else "in memory"
 
 

@@ -53,7 +53,9 @@ class KeepRoom(Room):
             self.bus.hear(news, self.on_ended, outputs=rows)
         for part in (self.saving, self.incoming, self.history, self.beside):  # after it: they look at the rows
             part.hear()
-        self.bus.hear(News.BACK, self.on_back, outputs=[*self.beside.trio.parts])
+        listed = [*self.history.parts, *self.beside.parts]
+        self.bus.hear(News.MADE, self.on_made, outputs=listed)
+        self.bus.hear(News.BACK, self.on_back, outputs=[*listed, *self.beside.trio.parts])
 
     def connect(self) -> None:
         """Wire the parts."""
@@ -64,13 +66,17 @@ class KeepRoom(Room):
         """Show what there is now."""
         if session.own:
             self.desk.note(session)
-        rows = self.desk.rows(session)
-        return {
-            **self.saving.drawn(session),
-            **self.history.drawn(session, rows),
-            **self.beside.drawn(session, rows),
-        }
+        return {**self.saving.drawn(session), **self._listed(session)}
+
+    def on_made(self, session: Session, _values: Values) -> Update:
+        """Give an edit of a run that goes on its row."""
+        self.desk.note(session)
+        return self._listed(session)
 
     def on_back(self, session: Session, _values: Values) -> Update:
-        """Show the last comparison on a page that opens anew."""
-        return self.beside.back(session)
+        """Show the rows, which a run may add to just now, and the last comparison on a page that opens anew."""
+        return {**self._listed(session), **self.beside.back(session)}
+
+    def _listed(self, session: Session) -> Update:
+        rows = self.desk.rows(session)
+        return {**self.history.drawn(session, rows), **self.beside.drawn(session, rows)}

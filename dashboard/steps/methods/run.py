@@ -11,7 +11,7 @@ from dashboard.kit.run import run_quietly
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.kit.typed import Texts, case_of
 from dashboard.kit.values import WAYS
-from dashboard.steps.methods.further import ROUTED
+from dashboard.steps.methods.further import ROUTED, can_be_routed
 from dashboard.steps.methods.state import Compared, Contest
 from editing.contest import ContestProgress, ContestSettings, Standing, contest
 from editing.methods.registry import METHODS
@@ -20,6 +20,7 @@ from inspector.detection import for_case
 from inspector.errors import CaseError
 from inspector.model import Detector, InspectedModel
 from inspector.safeedit import Case, bundled_cases
+from inspector.safeedit.exam import ExamResult
 from inspector.safeedit.questions import FULL, QUICK, Size
 from inspector.safeedit.verdict import Judge
 from inspector.toxicity import kept_probe
@@ -102,6 +103,24 @@ def run_contest(
             made = session.slot(Compared).contest = Contest(case, texts.format, block, event.standings)
         yield event
     return made
+
+
+def edits_of(session: Session, example: Session) -> tuple[tuple[LiveEdit, ExamResult | None], ...]:
+    """Return the edits of the visitor's last run of several methods, in their order, each with its exam.
+
+    Args:
+        example: The finished example's session: what it has run is no visitor's.
+    """
+    known, shown = session.slot(Compared).contest, example.slot(Compared).contest
+    if known is None:
+        return ()
+    others = [standing.result for standing in shown.standings] if shown is not None else []
+    made = [standing for standing in known.standings if can_be_routed(standing)]  # a routed line is the same patch
+    return tuple(
+        (LiveEdit(known.case, standing.result), standing.exam)
+        for standing in made
+        if standing.result is not None and all(standing.result is not other for other in others)
+    )
 
 
 def standing_record(standing: Standing) -> dict[str, Any]:

@@ -166,6 +166,8 @@ class MethodsRoom(Room):
         """Say whether the table is that of the case in the rail."""
         self.context.cancels(self.cancel)
         self.bus.offer("shown methods", Offer(call=self.lent))
+        example = self.context.example.session
+        self.bus.offer("several edits", Offer(call=lambda session: run.edits_of(session, example)))
         for button in (self.run, self.load):
             self.context.lock(button)
         self.plane.hear()
@@ -240,6 +242,7 @@ class MethodsRoom(Room):
             clock=self.clock,
             inputs=[*read, *chosen],
             outputs=[*table, *of_picked],
+            tells=(News.MADE,),
         )
         self.plane.wire(self.clock, self.picked)
         react(self.picked.input, self.on_method_picked, inputs=[self.picked], outputs=of_picked)
@@ -289,6 +292,7 @@ class MethodsRoom(Room):
                 done = len(event.standings)
                 kept.forget_writing()  # it was measured of the methods before
                 update |= {self.head: words.head(session), **self._compared(session)}
+                update |= self.bus.told(News.MADE, session, values)
             return update
 
         made: Contest = yield from drain(contest, draw)

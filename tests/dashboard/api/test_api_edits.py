@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from api_helpers import case, connect, weights
@@ -135,6 +137,31 @@ def test_a_row_is_named_and_deleted_by_its_own_client_and_what_is_live_stays_liv
     assert [row["row"] for row in client.predict(1, api_name="/delete")] == [2] and weights(client) == live
     assert client.predict(api_name="/history")[0]["live"] and len(other.predict(api_name="/history")) == 1
     assert client.predict(api_name="/undo") == {"weights": "vanilla", "edits": 0}, "Undo does not bring it back"
+
+
+def test_a_client_whose_edits_are_gone_is_told_once_and_goes_on_without_and_nobody_else_is(app, client, monkeypatch):
+    sessions = app.guard.sessions
+
+    def after_the_grace() -> None:
+        with monkeypatch.context() as later:
+            later.setattr(sessions, "_now", lambda: time.monotonic() + sessions.grace + 60)
+            sessions.sweep()
+
+    example = weights(client)
+    client.predict("Why?", max_new_tokens=2, api_name="/ask")
+    after_the_grace()
+    assert weights(client) == weights(connect(app)) == example, "it has changed nothing, and a new one neither"
+    calls = {"/ask": ("Why?", None, 2), "/locators": case(0), "/history": (), "/status": (), "/undo": ()}
+    for endpoint, given in calls.items():
+        client.reset_session()
+        client.predict("Why?", 0.5, 2, api_name="/ask")
+        after_the_grace()
+        assert client.predict(api_name="/cancel") == {"cancelled": True}
+        with pytest.raises(AppError, match=r"session is gone: it was not used for 2 hours\. .*/edit.*/take_in"):
+            client.submit(*given, api_name=endpoint).result()
+        assert client.predict("Why?", max_new_tokens=2, api_name="/ask")["weights"] == "vanilla", endpoint
+    after_the_grace()
+    assert weights(client) == "vanilla" and client.predict(api_name="/history") == [], "it had none to lose"
 
 
 def test_undo_goes_back_to_the_example_and_then_to_vanilla(client):

@@ -106,8 +106,12 @@ def test_methods_stream_a_record_each_and_one_of_them_is_loaded(client, monkeypa
     assert tuned["parameters_changed"] == 32 * 48 and tuned["updates"] == 25 and tuned["toxicity_change"] != 0
     assert {score["name"] for score in tuned["scores"]} >= {"DS", "DG-Avg", "DL", "KQA", "CSum", "harmless KL"}
     assert (reminded["patch"], reminded["parameters_changed"], reminded["toxicity_forced"]) == (None, 0, True)
+    (row,) = (row for row in client.predict(api_name="/history") if row["patch"] == tuned["patch"])
+    assert (row["origin"], row["live"], row["in_memory"]) == ("run in Methods", False, True) and row["scores"]["DS"]
     loaded = client.predict("FT-L", api_name="/load_method")
     assert loaded["weights"] == f"FT-L · layer 1 · strength 1 · patch {tuned['patch']}"
+    listed = [known for known in client.predict(api_name="/history") if known["patch"] == tuned["patch"]]
+    assert listed == [{**row, "live": True, "was_live": True}], "its row has become the live one"
     with pytest.raises(AppError, match="no patch to load"):
         client.predict("Self-Reminder", api_name="/load_method")
     with pytest.raises(AppError, match="Choose some of: DINM"):

@@ -10,9 +10,12 @@ import gradio as gr
 import numpy as np
 import pytest
 import torch
-from dashboard_helpers import Page, Visitor, assert_idle, open_page, own_question, seen, tiny_model
+from dashboard_helpers import GENEROUS, Page, Visitor, assert_idle, open_page, own_question, seen, tiny_model
 
 from dashboard.kit.session import LARGEST_HISTORY, LiveEdit, Session
+from dashboard.steps.keep.entries import IN_METHODS, UNSEEN
+from dashboard.steps.keep.kept import Kept
+from dashboard.steps.keep.ledger import Entry
 from dashboard.steps.methods import figures as methods_figures
 from dashboard.steps.methods import run as methods
 from dashboard.steps.methods import texts as methods_texts
@@ -84,10 +87,16 @@ def test_the_page_starts_with_the_quick_methods_run_on_the_example(visitor):
 
 def test_running_methods_fills_the_table_one_by_one_on_the_case_in_the_rail(visitor):
     question = visitor.standing("question") + " Tell me more."
-    seen = []
+    visitor.open("keep")
+    live, seen, rows = visitor.session.live, [], []
     for changed in visitor.press("on_methods", **own_question(question), **SHORT):
         if "methods_table" in changed:
             seen.append(titles(visitor.screen["methods_table"]))
+            rows.append([(line[3], line[-1]) for line in visitor.screen["rows_table"]])
+    of_example = ("DINM", "live")  # what the example has run of several methods has no row here
+    tuned, trained = ("FT-L", "not live yet"), ("SFT", "not live yet")
+    assert rows[0] == [tuned, of_example] and rows[1] == rows[2] == rows[-1] == [trained, tuned, of_example]
+    assert visitor.session.live is live
     assert seen[0] == ["FT-L"] and seen[-1] == SHORT["methods_chosen"] and sorted(seen, key=len) == seen
     known = visitor.session.slot(Compared).contest
     assert known.case.question == question and "Locate shows another case" in visitor.screen["methods_head"]
@@ -114,6 +123,61 @@ def test_a_method_s_patch_is_loaded_into_compare_and_the_reminder_has_none(ran):
         visitor.do("on_method_load", methods_picked="DPO")
     assert visitor.session.live is live
     assert_idle(visitor)
+
+
+@pytest.fixture
+def listed(ran: Visitor) -> Visitor:
+    """The same in a visit of its own: its rows are the example's edit, FT-L's and SFT's."""
+    ran.session._slots.pop(Kept)
+    ran.do("on_strength", strength=1.0)
+    return ran
+
+
+def rows_of(visitor: Visitor) -> list[Entry]:
+    return visitor.page.house.rooms["keep"].desk.rows(visitor.session)
+
+
+def test_an_edit_of_the_run_has_its_row_which_becomes_the_live_one_when_it_is_loaded(listed):
+    visitor = listed
+    standings = visitor.session.slot(Compared).contest.standings
+    rows = rows_of(visitor)
+    assert [(row.method, row.live, row.was_live) for row in rows[1:]] == [("FT-L", False, False), ("SFT", False, False)]
+    for row, standing in zip(rows[1:], standings, strict=False):
+        assert (row.patch, row.seconds) == (standing.result.patch.identifier, standing.result.seconds)
+        assert {"steps", "learning_rate"} <= set(row.settings) and (row.origin, row.gate) == (IN_METHODS, UNSEEN)
+        assert {name: values[:2] for name, values in row.scores.items()} == {
+            score.name: (score.vanilla.value, score.edited.value) for score in standing.scores
+        }
+    assert rows[2].settings["seed"] == standings[1].result.settings.seed
+    visitor.do("on_method_load", methods_picked="SFT")
+    assert rows_of(visitor) == [replace(rows[0], live=False), rows[1], replace(rows[2], live=True, was_live=True)]
+    visitor.do("on_delete_row", row_picked=2)
+    visitor.do("on_strength", strength=0.5)
+    assert [row.number for row in rows_of(visitor)] == [1, 3], "what is deleted stays so"
+
+
+def test_two_edits_of_the_run_are_compared_and_one_passes_the_gate_before_it_is_live(listed):
+    visitor = listed
+    live, rows = visitor.session.live, rows_of(visitor)
+    visitor.do("on_row_picked", row_picked=3)
+    assert rows[2].patch in visitor.screen["row_details"] and visitor.screen["again"] == "Ask the gate"
+    visitor.do("on_ask_two", row_a=2, row_b=3, ask_two_what="Case of A, question alone", max_new_tokens=4)
+    assert visitor.session.slot(Kept).asked.labels[1:] == (rows[1].label, rows[2].label)
+    assert visitor.session.live is live and rows_of(visitor) == rows, "reading changes nothing"
+    visitor.do("on_again", row_picked=3, **GENEROUS)
+    assert visitor.session.live.patch.identifier == rows[2].patch
+    assert [(row.live, row.gate) for row in rows_of(visitor)[1:]] == [(False, UNSEEN), (True, "passed")]
+
+
+def test_a_patch_of_the_run_that_is_too_much_leaves_memory_and_its_row_stays(ran, monkeypatch):
+    visitor, history = ran, ran.page.house.rooms["keep"].desk.history
+    visitor.session._slots.pop(Kept)
+    standings = visitor.session.slot(Compared).contest.standings
+    monkeypatch.setattr(history, "most_bytes", visitor.session.live.patch.bytes + standings[1].result.patch.bytes)
+    for strength in (0.5, 1.0):
+        visitor.do("on_strength", strength=strength)
+        assert [row.method for row in rows_of(visitor)[1:]] == ["FT-L", "SFT"]
+        assert set(visitor.session.slot(Kept).made) == {1, 3}, "the oldest that nothing needs has gone"
 
 
 def test_picking_a_method_moves_the_figures_and_its_answer(ran):

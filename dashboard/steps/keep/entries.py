@@ -1,0 +1,72 @@
+"""What a row of the ledger says of an edit: where it comes from, the gate's word, its scores; no Gradio."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from dashboard.kit.html import case_name
+from dashboard.steps.keep.kept import InMemory
+from dashboard.steps.keep.ledger import Entry
+from inspector.safeedit.exam import ExamResult
+from inspector.safeedit.scores import score_table
+
+HERE, IN_METHODS, EXAMPLE, UPLOADED = "made here", "run in Methods", "finished example", "uploaded"
+PASSED, BY_HAND, REFUSED, UNSEEN = "passed", "kept by hand", "refused", "not examined"
+
+
+def first_entry(made: InMemory, number: int, origin: str) -> Entry:
+    """Return the row of an edit that has none yet: it is not live, and nobody has examined it.
+
+    Args:
+        origin: One of :data:`HERE`, :data:`IN_METHODS`, :data:`EXAMPLE`, :data:`UPLOADED`.
+    """
+    patch, result = made.edit.patch, made.edit.result
+    return Entry(
+        number=number,
+        patch=patch.identifier,
+        name="",
+        seen=datetime.now(UTC).isoformat(timespec="seconds"),
+        origin=origin,
+        method=patch.method,
+        where=patch.where(),
+        case=case_name(made.edit.case),
+        settings=_plain(asdict(result.settings)),
+        updates=result.kept,
+        stopped=result.stop_reason,
+        seconds=result.seconds,
+        strength=made.strength,
+        routed=made.detector is not None,
+        gate=UNSEEN,
+        reason="",
+    )
+
+
+def with_scores(entry: Entry, exam: ExamResult | None) -> Entry:
+    """Return a row with the scores of an exam, where there is one."""
+    if exam is None:
+        return entry
+    scores = {
+        score.name: (score.vanilla.value, score.edited.value, score.edited.n)
+        for score in score_table(exam.replies, exam.judge)
+    }
+    return replace(entry, scores=scores)
+
+
+def gate_word(word: dict[str, Any] | None) -> str:
+    """Return the gate's word in two words at most."""
+    if word is None:
+        return UNSEEN
+    return BY_HAND if word["overridden"] and not word["passed"] else PASSED if word["passed"] else REFUSED
+
+
+def was_accepted(entry: Entry) -> bool:
+    """Tell whether an edit may be live without being asked by the gate: it was live once, or the gate has passed it."""
+    return entry.was_live or entry.gate not in (REFUSED, UNSEEN)
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings as JSON gives them back, so that a row that was read equals the one that was written."""
+    return json.loads(json.dumps(settings))
