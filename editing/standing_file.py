@@ -71,6 +71,7 @@ class _KeptEdit:
     settings: dict[str, Any]
     seconds: float
     reminder: Reminder | None
+    smaller: bool = False
 
 
 @dataclass(frozen=True)
