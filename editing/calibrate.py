@@ -15,7 +15,7 @@ from typing import Any
 from editing.calibration import FORMATS, load_calibration, make_calibration, places, save_calibration
 from editing.command import Loader, add_model, finished, load_model, say, tell, teller
 from editing.progress import run
-from editing.trial_edits import Layers
+from editing.trial_edits import Layers, Trial
 from inspector.detection import Measured, measure, samples
 from inspector.model import Detector, InspectedModel, PromptFormat, encode
 from inspector.model.routing import scores
@@ -86,6 +86,7 @@ def layer_table(layers: Layers) -> str:
         f"{100 * layers.vanilla:.0f} % by itself:",
         *(
             f"  layer {trial.block:3d}  defended {100 * trial.defended:3.0f} %  harmless KL {trial.kl:.4f} nats a token"
+            + _surely(layers, trial)
             for trial in layers.trials
         ),
     ]
@@ -93,6 +94,18 @@ def layer_table(layers: Layers) -> str:
     best = layers.recommended
     return "\n".join(
         [*lines, "No layer defends more than the model." if best is None else f"Recommended layer: {best}."]
+    )
+
+
+def _surely(layers: Layers, trial: Trial) -> str:
+    """Return the interval of what a layer's edits defend, what it was resampled from, and vanilla on these prompts."""
+    if not trial.edits:
+        return ""
+    found, count = layers.defended_of(trial), len(trial.edits)
+    span = "" if found.low is None else f"{found.low:.0f} to {found.high:.0f} %, "
+    return (
+        f"  ({span}n = {found.n} of {count} edit{'' if count == 1 else 's'}; vanilla "
+        f"{100 * layers.vanilla_of(trial):.0f} %)"
     )
 
 
