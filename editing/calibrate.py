@@ -20,7 +20,7 @@ from inspector.detection import Measured, measure, samples
 from inspector.model import Detector, InspectedModel, PromptFormat, encode
 from inspector.model.routing import scores
 from inspector.safeedit.cases import Split
-from inspector.safeedit.scores import Estimate
+from inspector.safeedit.intervals import RESAMPLES, Estimate
 
 
 def options() -> argparse.ArgumentParser:
@@ -123,7 +123,11 @@ def measured(
     model: InspectedModel, detector: Detector, split: Split, known: dict[PromptFormat, Measured] | None = None
 ) -> str:
     """Return a table of :func:`measurements`."""
-    lines = [f"{model.name}, {model.dtype_name}; texts of the split '{split}'"]
+    lines = [
+        f"{model.name}, {model.dtype_name}; texts of the split '{split}'",
+        f"95 % intervals: all forms of a question together, {RESAMPLES:,} resamples of questions where one stands in "
+        "several forms; else Wilson's.",
+    ]
     for form, found in (known or measurements(model, detector, split)).items():
         lines.append(f"\n{form.label() or 'with the suffix'}: area under the ROC curve {found.auc:.4f}")
         for title, shares in (("harmful, found", found.found), ("harmless, false alarms", found.false_alarms)):
@@ -138,7 +142,9 @@ def measured(
 def _percent(share: Estimate) -> str:
     if share.value is None:
         return "none"
-    return f"{share.value:5.1f} %  ({share.low:.1f} to {share.high:.1f}, n = {share.n})"
+    known = () if share.low is None else (f"{share.low:.1f} to {share.high:.1f}",)
+    parts = (*known, f"n = {share.n}", *filter(None, (share.resampled,)))
+    return f"{share.value:5.1f} %  ({', '.join(parts)})"
 
 
 if __name__ == "__main__":

@@ -117,6 +117,7 @@ def test_the_command_makes_one_and_measures_it_on_other_texts(llama, tmp_path, c
     table, found = told.err, json.loads(told.out)
     assert found["split"] == "development" and found["formats"]["with the suffix"]["found"]
     assert "split 'development'" in table and "n = 4" in table and "no suffix" in table
+    assert "all forms of a question together" in table and " questions)" in table
     assert calibrate.main(["--measure", "score", "--out", str(tmp_path / "none")], lambda _chosen: llama) == 2
     assert "cannot be read" in capsys.readouterr().err
 
