@@ -25,7 +25,7 @@ from editing.progress import Preparation, Step, run
 from editing.saved import record_of, save_edit
 from inspector.divergence import divergence
 from inspector.errors import EditError
-from inspector.model import InspectedModel, Row
+from inspector.model import InspectedModel, PromptFormat, Row
 from inspector.presets import PRESETS
 from inspector.safeedit import Case
 
@@ -69,7 +69,7 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     known = calibration_of(model)
     if known is not None:
         known.teach(model)
-    block = block_of(model, case, chosen.block, chosen.preset, known)
+    block = block_of(model, case, chosen.block, chosen.preset, known, settings.format)
     result = run(method.run(model, case, block, settings), _tell)
     row = result.row(chosen.strength)
     if row.patch is None:
@@ -115,8 +115,18 @@ def settings_of(chosen: argparse.Namespace, method: str) -> Any:
     return method_settings(method, chosen.preset, **changes)
 
 
-def block_of(model: InspectedModel, case: Case, wanted: str, preset: str, known: Calibration | None) -> int:
+def block_of(
+    model: InspectedModel,
+    case: Case,
+    wanted: str,
+    preset: str,
+    known: Calibration | None,
+    format: PromptFormat = PromptFormat(),
+) -> int:
     """Return the block that ``--block`` names.
+
+    Args:
+        format: The edit's prompt format, in which its case is located.
 
     Raises:
         EditError: It is neither a word nor a number, or no layer of a calibrated model is recommended.
@@ -130,7 +140,7 @@ def block_of(model: InspectedModel, case: Case, wanted: str, preset: str, known:
         if known.layers.recommended is None:
             raise EditError("No layer defends more than this model does by itself. Name one with --block.")
         return known.layers.recommended
-    return divergence(model, case, preset).toxic_layer()  # type: ignore[arg-type]
+    return divergence(model, case, preset, format=format).toxic_layer()  # type: ignore[arg-type]
 
 
 def _tell(event: Preparation | Step) -> None:
