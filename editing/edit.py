@@ -4,8 +4,9 @@
     python -m editing.edit --method ft-l --set steps=10 --out F   another method, a changed setting
     python -m editing.edit --question Q --safe A --unsafe B --out F
 
-What was done is printed as JSON. Exit codes: 0 saved; 1 refused by the acceptance gate, and nothing saved
-(--keep-anyway saves it, and the record says so); 2 when it cannot be done.
+What was done is printed as JSON, with both marks of the layers: the toxic layer, where the case's answers part, and the
+recommended layer, where trial edits of the calibrated model work. Exit codes: 0 saved; 1 refused by the acceptance
+gate, and nothing saved (--keep-anyway saves it, and the record says so); 2 when it cannot be done.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     if known is not None:
         known.teach(model)
     block = block_of(model, case, chosen.block, chosen.preset, known, settings.format)
+    toxic = divergence(model, case, chosen.preset, format=settings.format).toxic_layer()
     result = run(method.run(model, case, block, settings), _tell)
     row = result.row(chosen.strength)
     if row.patch is None:
@@ -89,6 +91,8 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     told = {
         "weights": row.label(),
         "block": block,
+        "toxic_layer": toxic,
+        "recommended_layer": None if known is None else known.layers.recommended,
         "patch": record.identifier,
         "updates": result.kept,
         "stopped": result.stop_reason,

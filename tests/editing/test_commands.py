@@ -153,5 +153,6 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
     monkeypatch.setattr(edit, "calibration_of", lambda _: known)
     code, told, _ = ran(edit, options, words, capsys)
     assert code == 0 and "only where harm is detected" in told["weights"]
+    assert (told["toxic_layer"], told["recommended_layer"]) == (divergence(words, CASE).toxic_layer(), 1)
     code, _, errors = ran(apply, [told["saved"][0], "--adapter", tmp_path / "no"], words, capsys)
     assert code == 2 and "no adapter alone" in errors
