@@ -29,11 +29,13 @@ class Below:
 
     Attributes:
         edit: The edit.
-        row: Its weights, at the strength at which it was live.
+        row: Its weights, at the strength at which it was live: what the other one started from.
+        detector: What it acted on when it was live; ``None`` for on every prompt.
     """
 
     edit: LiveEdit
     row: Row
+    detector: Detector | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,15 +226,18 @@ def examine_now(
 
 
 def stack_exam(model: InspectedModel, session: Session) -> Generator[Preparation, None, StackExam | None]:
-    """Measure what the live edit, made on top of another, does to that one's scores; kept with the visitor."""
+    """Measure what the live edit, made on top of another, does to that one's scores; kept with the visitor.
+
+    Each is asked as it acts, or acted, when it is live: at its strength, and where its detector fires if it has one.
+    """
     kept, live = session.slot(Gated), session.live
     if kept.below is None or live is None:
         raise CaseError("The live edit was made on top of no other, so there is nothing to compare.")
     run = examine_stack(
         model,
         (kept.below.edit.case, live.case),
-        kept.below.row,
-        live.row(),
+        replace(kept.below.row, detector=kept.below.detector),
+        session.row,
         cancel=session.cancelled.is_set,
         **STACK_EXAM,
     )
