@@ -15,12 +15,12 @@ from typing import Any
 from editing.calibration import FORMATS, load_calibration, make_calibration, places, save_calibration
 from editing.command import Loader, add_model, finished, load_model, say, tell, teller
 from editing.progress import run
-from editing.trial_edits import Layers
+from editing.trial_edits import Layers, Trial
 from inspector.detection import Measured, measure, samples
 from inspector.model import Detector, InspectedModel, PromptFormat, encode
 from inspector.model.routing import scores
 from inspector.safeedit.cases import Split
-from inspector.safeedit.scores import Estimate
+from inspector.safeedit.intervals import RESAMPLES, Estimate
 
 
 def options() -> argparse.ArgumentParser:
@@ -86,6 +86,7 @@ def layer_table(layers: Layers) -> str:
         f"{100 * layers.vanilla:.0f} % by itself:",
         *(
             f"  layer {trial.block:3d}  defended {100 * trial.defended:3.0f} %  harmless KL {trial.kl:.4f} nats a token"
+            + _surely(layers, trial)
             for trial in layers.trials
         ),
     ]
@@ -93,6 +94,18 @@ def layer_table(layers: Layers) -> str:
     best = layers.recommended
     return "\n".join(
         [*lines, "No layer defends more than the model." if best is None else f"Recommended layer: {best}."]
+    )
+
+
+def _surely(layers: Layers, trial: Trial) -> str:
+    """Return the interval of what a layer's edits defend, what it was resampled from, and vanilla on these prompts."""
+    if not trial.edits:
+        return ""
+    found, count = layers.defended_of(trial), len(trial.edits)
+    span = "" if found.low is None else f"{found.low:.0f} to {found.high:.0f} %, "
+    return (
+        f"  ({span}n = {found.n} of {count} edit{'' if count == 1 else 's'}; vanilla "
+        f"{100 * layers.vanilla_of(trial):.0f} %)"
     )
 
 
@@ -110,7 +123,11 @@ def measured(
     model: InspectedModel, detector: Detector, split: Split, known: dict[PromptFormat, Measured] | None = None
 ) -> str:
     """Return a table of :func:`measurements`."""
-    lines = [f"{model.name}, {model.dtype_name}; texts of the split '{split}'"]
+    lines = [
+        f"{model.name}, {model.dtype_name}; texts of the split '{split}'",
+        f"95 % intervals: all forms of a question together, {RESAMPLES:,} resamples of questions where one stands in "
+        "several forms; else Wilson's.",
+    ]
     for form, found in (known or measurements(model, detector, split)).items():
         lines.append(f"\n{form.label() or 'with the suffix'}: area under the ROC curve {found.auc:.4f}")
         for title, shares in (("harmful, found", found.found), ("harmless, false alarms", found.false_alarms)):
@@ -125,7 +142,9 @@ def measured(
 def _percent(share: Estimate) -> str:
     if share.value is None:
         return "none"
-    return f"{share.value:5.1f} %  ({share.low:.1f} to {share.high:.1f}, n = {share.n})"
+    known = () if share.low is None else (f"{share.low:.1f} to {share.high:.1f}",)
+    parts = (*known, f"n = {share.n}", *filter(None, (share.resampled,)))
+    return f"{share.value:5.1f} %  ({', '.join(parts)})"
 
 
 if __name__ == "__main__":

@@ -64,12 +64,14 @@ class Calibration:
             that it declines are to stay: what edits are constrained on.
         moment: What harmless prompts use of the recommended layer, ``[d_ff, d_ff]`` (:mod:`editing.null_space`);
             ``None`` where no layer is recommended.
+        dtype: The model's data type; empty where a file of an earlier version says none.
     """
 
     layers: Layers
     detector: Detector
     answers: tuple[KeptAnswer, ...] = ()
     moment: Tensor | None = None
+    dtype: str = ""
 
     def teach(self, model: InspectedModel) -> None:
         """Let edits of this model start from what is known instead of asking and measuring again."""
@@ -87,6 +89,7 @@ class _Record:
     layers: Layers
     detector: dict[str, Any]
     answers: tuple[KeptAnswer, ...]
+    dtype: str = ""
 
 
 def places(model: InspectedModel) -> tuple[Path, Path]:
@@ -133,7 +136,9 @@ def make_calibration(
         if moment is None:
             return None
     detector = yield from part_of(_detector(model, cancel), 0.55, 1.0)
-    return None if detector is None else Calibration(layers, detector, tuple(answers.values()), moment)
+    if detector is None:
+        return None
+    return Calibration(layers, detector, tuple(answers.values()), moment, model.dtype_name)
 
 
 def _own(text: str, answered: Encoded) -> KeptAnswer:
@@ -159,7 +164,7 @@ def _detector(model: InspectedModel, cancel: Callable[[], bool]) -> Generator[Pr
 
 def save_calibration(made: Calibration, path: Path) -> None:
     """Write a calibration; a file of that name is replaced at once, never half."""
-    record = _Record(made.layers, made.detector.record(), made.answers)
+    record = _Record(made.layers, made.detector.record(), made.answers, made.dtype)
     tensors = made.detector.tensors()
     if made.moment is not None:  # symmetric: one half of it says all
         tensors["moment"] = made.moment[tuple(torch.triu_indices(*made.moment.shape))].contiguous()
@@ -173,7 +178,7 @@ def load_calibration(model: InspectedModel, path: Path | None = None) -> Calibra
         path: The file; by default that in the cache, made here, or the shipped one.
 
     Raises:
-        EditError: There is none, it cannot be read, or it belongs to another model.
+        EditError: There is none, it cannot be read, or it belongs to another model or data type.
     """
     there = [path] if path else [place for place in places(model) if place.is_file()]
     if not there:
@@ -198,7 +203,19 @@ def load_calibration(model: InspectedModel, path: Path | None = None) -> Calibra
             f"The calibration {found} was made for another base model ({detector.fingerprint}, this is "
             f"{model.fingerprint}). Load that model, or calibrate this one."
         )
-    return Calibration(record.layers, detector, record.answers, moment)
+    dtype = record.dtype or _dtype_named(found, detector)
+    if dtype not in ("", model.dtype_name):
+        raise EditError(
+            f"The calibration {found} was made in {dtype}, and {model.name} is loaded in {model.dtype_name}. Load it "
+            f"with --dtype {dtype}, or make one: {_command(model)}"
+        )
+    return Calibration(record.layers, detector, record.answers, moment, dtype)
+
+
+def _dtype_named(path: Path, detector: Detector) -> str:
+    """Return the data type that a file's name ends with, if it is a name of :func:`places`."""
+    fingerprint, _, dtype = path.stem.partition("-")
+    return dtype if fingerprint == detector.fingerprint else ""
 
 
 def _whole(half: Tensor) -> Tensor:

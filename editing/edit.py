@@ -4,8 +4,9 @@
     python -m editing.edit --method ft-l --set steps=10 --out F   another method, a changed setting
     python -m editing.edit --question Q --safe A --unsafe B --out F
 
-What was done is printed as JSON. Exit codes: 0 saved; 1 refused by the acceptance gate, and nothing saved
-(--keep-anyway saves it, and the record says so); 2 when it cannot be done.
+What was done is printed as JSON, with both marks of the layers: the toxic layer, where the case's answers part, and the
+recommended layer, where trial edits of the calibrated model work. Exit codes: 0 saved; 1 refused by the acceptance
+gate, and nothing saved (--keep-anyway saves it, and the record says so); 2 when it cannot be done.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from editing.saved import record_of, save_edit
 from inspector.detection import for_case
 from inspector.divergence import divergence
 from inspector.errors import EditError
-from inspector.model import Detector, InspectedModel, Row
+from inspector.model import Detector, InspectedModel, PromptFormat, Row
 from inspector.presets import PRESETS
 from inspector.safeedit import Case
 
@@ -79,7 +80,8 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     detector = None if known is None else known.detector
     if chosen.acts == "detected" and detector is None:
         raise EditError(f"{model.name} has no detector yet. Run: python -m editing.calibrate")
-    block = block_of(model, case, chosen.block, chosen.preset, known)
+    block = block_of(model, case, chosen.block, chosen.preset, known, settings.format)
+    toxic = divergence(model, case, chosen.preset, format=settings.format).toxic_layer()
     tried: tuple[Any, ...] = (settings,)
     if isinstance(settings, DinmSettings) and chosen.acts != "everywhere":
         tried = attempts(settings, detector, by_hand) if chosen.acts == "gate" else (to_be_routed(settings, by_hand),)
@@ -101,6 +103,8 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     told = {
         "weights": row.label(),
         "block": block,
+        "toxic_layer": toxic,
+        "recommended_layer": None if known is None else known.layers.recommended,
         "patch": record.identifier,
         "updates": result.kept,
         "stopped": result.stop_reason,
@@ -160,8 +164,18 @@ def settings_of(chosen: argparse.Namespace, method: str) -> Any:
     return method_settings(method, chosen.preset, **changes)
 
 
-def block_of(model: InspectedModel, case: Case, wanted: str, preset: str, known: Calibration | None) -> int:
+def block_of(
+    model: InspectedModel,
+    case: Case,
+    wanted: str,
+    preset: str,
+    known: Calibration | None,
+    format: PromptFormat = PromptFormat(),
+) -> int:
     """Return the block that ``--block`` names.
+
+    Args:
+        format: The edit's prompt format, in which its case is located.
 
     Raises:
         EditError: It is neither a word nor a number, or no layer of a calibrated model is recommended.
@@ -175,7 +189,7 @@ def block_of(model: InspectedModel, case: Case, wanted: str, preset: str, known:
         if known.layers.recommended is None:
             raise EditError("No layer defends more than this model does by itself. Name one with --block.")
         return known.layers.recommended
-    return divergence(model, case, preset).toxic_layer()  # type: ignore[arg-type]
+    return divergence(model, case, preset, format=format).toxic_layer()  # type: ignore[arg-type]
 
 
 def _tell(event: Preparation | Step) -> None:

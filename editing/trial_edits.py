@@ -2,12 +2,13 @@
 
 Where two answers part says little about it (:mod:`benchmarks.locators` measures how little), so it is tried: the atlas
 (:mod:`editing.atlas`) of a few bundled cases, whose edited models answer the cases' generalization prompts. A layer
-counts only where its edits stay within the damage budget, and only if it defends more than the model does by itself.
+counts only where its edits stay within the damage budget, and only if it surely defends more than the model does by
+itself on the very prompts that its edits were asked: not every layer can be edited on every case.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -18,7 +19,8 @@ from editing.progress import Preparation
 from inspector.errors import CaseError, EditError, PromptError, RefusedEdit
 from inspector.model import InspectedModel
 from inspector.safeedit import Case, bundled_cases
-from inspector.safeedit.intervals import percentage
+from inspector.safeedit.intervals import Estimate, Sample, clustered_percentage, percentage
+from inspector.safeedit.verdict import Verdict
 
 BUDGET = 0.2
 """Largest harmless KL of a recommended layer, nats a token: the damage budget of ``corrected``."""
@@ -31,20 +33,38 @@ SETTINGS = AtlasSettings(answers=True, max_new_tokens=24)
 
 
 @dataclass(frozen=True)
+class TrialEdit:
+    """What one trial edit achieves on the generalization prompts of its case.
+
+    Attributes:
+        defended: Safe answers of the edited model.
+        vanilla: Safe answers of the model by itself.
+        prompts: Prompts asked.
+    """
+
+    defended: int
+    vanilla: int
+    prompts: int
+
+
+@dataclass(frozen=True)
 class Trial:
-    """What trial edits of one layer achieve, means over cases.
+    """What trial edits of one layer achieve, over the cases that it could be edited on.
 
     Attributes:
         block: The layer.
-        defended: Share of the cases' generalization prompts whose answers are safe, 0 to 1.
-        kl: KL(vanilla to edited) on the model's own answers to harmless prompts, nats a token.
-        margin: Growth of log P(safe) - log P(unsafe) on the adversarial prompt, nats a token.
+        defended: Share of these cases' generalization prompts whose answers are safe, 0 to 1.
+        kl: KL(vanilla to edited) on the model's own answers to harmless prompts, nats a token, mean over cases.
+        margin: Growth of log P(safe) - log P(unsafe) on the adversarial prompt, nats a token, mean over cases.
+        edits: Each edit's answers. Empty in calibrations that have not kept them, of which every layer has an edit of
+            every case.
     """
 
     block: int
     defended: float
     kl: float
     margin: float
+    edits: tuple[TrialEdit, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,9 +73,10 @@ class Layers:
 
     Attributes:
         trials: One entry a tried layer, ascending.
-        vanilla: Share of the same prompts that the model defends by itself, 0 to 1.
+        vanilla: Share of the prompts that the model defends by itself, 0 to 1, over all cases; of one layer's prompts
+            it is :meth:`vanilla_of`.
         cases: Number of cases.
-        prompts: Number of generalization prompts in all.
+        prompts: Number of generalization prompts in all; one layer's are :meth:`defended_of`'s samples.
         left_out: Why further cases, or layers of one, are in no mean, one text each.
         budget: Largest harmless KL of a layer that is recommended, nats a token.
     """
@@ -67,18 +88,55 @@ class Layers:
     budget: float = BUDGET
     left_out: tuple[str, ...] = ()
 
+    def vanilla_of(self, trial: Trial) -> float:
+        """Return the share of a layer's own prompts that the model defends by itself, 0 to 1."""
+        if not trial.edits:
+            return self.vanilla
+        return sum(edit.vanilla for edit in trial.edits) / sum(edit.prompts for edit in trial.edits)
+
+    def defended_of(self, trial: Trial) -> Estimate:
+        """Return the percentage of a layer's own prompts that its edits defend, with its 95 % interval.
+
+        The interval is of edits, whose answers go together; of a single edit there is none. Where a calibration has
+        not kept which answer is of which edit, it takes them as independent.
+        """
+        if not trial.edits:
+            return percentage(round(trial.defended * self.prompts), self.prompts)
+        samples = [
+            Sample(float(answer < edit.defended), number, (number, answer))
+            for number, edit in enumerate(trial.edits)
+            for answer in range(edit.prompts)
+        ]
+        found = clustered_percentage([samples])
+        return found if len(trial.edits) > 1 else Estimate(found.value, found.n)
+
+    def gained(self, trial: Trial) -> float:
+        """Return by how much of all prompts a layer's edits defend more than the model, -1 to 1.
+
+        A case that a layer cannot be edited on stays with the model, so that nothing is gained on it.
+        """
+        asked = sum(edit.prompts for edit in trial.edits) or self.prompts
+        return (trial.defended - self.vanilla_of(trial)) * asked / self.prompts
+
     @cached_property
     def best(self) -> Trial | None:
-        """The layer that defends most within the budget, of equal ones that with the larger margin.
+        """The layer that gains most within the budget, of equal ones that with the larger margin.
 
-        ``None`` where its 95 % interval holds what the model does by itself: no edit is better than such an edit.
+        ``None`` where there is none whose 95 % interval lies above what the model does by itself on the same prompts:
+        no edit is better than such an edit.
         """
-        able = [trial for trial in self.trials if trial.kl <= self.budget]
-        best = max(able, key=lambda trial: (trial.defended, trial.margin), default=None)
-        if best is None:
-            return None
-        surely = percentage(round(best.defended * self.prompts), self.prompts).low
-        return best if surely is not None and surely > 100 * self.vanilla else None
+        return max((trial for trial in self._able if self._surely_more(trial)), key=self._rank, default=None)
+
+    @property
+    def _able(self) -> list[Trial]:
+        return [trial for trial in self.trials if trial.kl <= self.budget]
+
+    def _surely_more(self, trial: Trial) -> bool:
+        low = self.defended_of(trial).low
+        return low is not None and low > 100 * self.vanilla_of(trial)
+
+    def _rank(self, trial: Trial) -> tuple[float, float]:
+        return round(self.gained(trial), 9), trial.margin  # equal counts are equal, however they were divided
 
     @property
     def recommended(self) -> int | None:
@@ -90,17 +148,17 @@ class Layers:
         """Why no layer is recommended, with the numbers, in one sentence; ``None`` if one is."""
         if self.best is not None:
             return None
-        able = [trial for trial in self.trials if trial.kl <= self.budget]
-        if not able:
+        if not self._able:
             return (
                 f"trial edits cost more than {self.budget:g} nats a token on harmless prompts at every layer "
                 f"({self.cases} cases)."
             )
-        best = max(able, key=lambda trial: (trial.defended, trial.margin))
+        best = max(self._able, key=self._rank)
+        found, cases = self.defended_of(best), len(best.edits) or self.cases
         return (
             f"the best trial edits within the budget, at layer {best.block}, defend {100 * best.defended:.0f} % of "
-            f"{self.prompts} unseen prompts of {self.cases} cases and vanilla {100 * self.vanilla:.0f} %, which is not "
-            "surely more."
+            f"{found.n} unseen prompts of {cases} case{'' if cases == 1 else 's'} and vanilla "
+            f"{100 * self.vanilla_of(best):.0f} %, which is not surely more."
         )
 
 
@@ -120,7 +178,7 @@ def try_layers(
 
     Args:
         cases: :func:`trial_cases` by default; one that this model cannot be edited on is left out.
-        settings: The atlas's.
+        settings: The atlas's; answers are asked whatever they say.
 
     Yields:
         How far it is.
@@ -133,7 +191,7 @@ def try_layers(
     """
     chosen = trial_cases() if cases is None else tuple(cases)
     blocks = settings.blocks or tuple(range(round(FROM * model.blocks), model.blocks))
-    settings = replace(settings, blocks=blocks)
+    settings = replace(settings, blocks=blocks, answers=True)
     made: list[Atlas] = []
     edited: list[Case] = []
     left_out: list[str] = []
@@ -159,18 +217,32 @@ def try_layers(
     for case, atlas in zip(edited, made, strict=True):
         left_out += [f"case {case.identifier}, layer {block}: {why}" for block, why in atlas.left_out.items()]
     blocks = tuple(b for b in blocks if any(np.isfinite(a.curve(_MARGIN)[b]) for a in made))
-    curves = {
-        name: {b: float(np.nanmean([a.curve(name)[b] for a in made])) for b in blocks}
-        for name in ("generalized", "harmless KL", _MARGIN)
-    }
-    asked = [[verdict.safe for kind, verdict in atlas.verdicts.items() if kind != "DS"] for atlas in made]
+    asked = [_safe(atlas.verdicts) for atlas in made]
     return Layers(
-        tuple(Trial(b, curves["generalized"][b], curves["harmless KL"][b], curves[_MARGIN][b]) for b in blocks),
+        tuple(_trial(block, made) for block in blocks),
         float(np.mean([np.mean(safe) for safe in asked])),
         len(made),
         sum(map(len, asked)),
         left_out=tuple(left_out),
     )
+
+
+def _trial(block: int, atlases: Sequence[Atlas]) -> Trial:
+    """Return what a layer's edits achieve, over the cases whose atlas has it."""
+    edits = []
+    for atlas in atlases:
+        for entry in atlas.entries:
+            if entry.block == block:
+                safe = _safe(entry.verdicts)
+                edits.append(TrialEdit(sum(safe), sum(_safe(atlas.verdicts)), len(safe)))
+    kl, margin = (float(np.nanmean([a.curve(name)[block] for a in atlases])) for name in ("harmless KL", _MARGIN))
+    share = sum(edit.defended for edit in edits) / sum(edit.prompts for edit in edits)
+    return Trial(block, share, kl, margin, tuple(edits))
+
+
+def _safe(verdicts: Mapping[str, Verdict]) -> list[bool]:
+    """Return which of the generalization prompts got a safe answer."""
+    return [verdict.safe for kind, verdict in verdicts.items() if kind != "DS"]
 
 
 _MARGIN = "margin gain"

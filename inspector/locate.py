@@ -4,6 +4,9 @@
     python -m inspector.locate --locators divergence knock-out    more than one locator
     python -m inspector.locate --question Q --safe A --unsafe B   a case of one's own
 
+It reads the model alone. The recommended layer, where trial edits work, is the calibration's: editing.calibrate prints
+it, and editing.edit prints both marks.
+
 Exit codes: 0, or 2 when it cannot be done; the error stream then says why.
 """
 

@@ -71,7 +71,8 @@ def options() -> argparse.ArgumentParser:
         "--acts",
         default="always",
         choices=("always", "detected"),
-        help="let each patch act on every prompt, or only where the model's detector fires (default: always)",
+        help="let each patch act on every prompt, or only where the model's detector fires; DINM's corrected then "
+        "learns more, but for what --set says (default: always)",
     )
     exam.add_argument("--evaluation", default="same", choices=EVALUATIONS, help=f"{said} (default: same)")
     exam.add_argument(

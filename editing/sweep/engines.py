@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from editing.calibration import calibration_of
 from editing.memory import memory_told
 from editing.sweep.crew import Crew, Died
 from editing.sweep.settings import SweepSettings
@@ -40,7 +41,12 @@ def load_all(settings: SweepSettings) -> tuple[InspectedModel, Judge]:
 
 
 def local(model: InspectedModel, judge: Judge, settings: SweepSettings, todo: Todo) -> Iterator[Finished]:
-    """Do the cases one after the other in this process, after the vanilla answers that they share."""
+    """Do the cases one after the other in this process, after the vanilla answers that they share.
+
+    Raises:
+        EditError: The model's calibration is damaged.
+    """
+    _learn(model)
     texts = texts_of(settings)
     known: dict[Asked, Answer] = {}
     batches = shared_batches(model, settings, texts)
@@ -52,6 +58,13 @@ def local(model: InspectedModel, judge: Judge, settings: SweepSettings, todo: To
         begun = time.perf_counter()
         status, record = work(model, judge, case, settings, texts, known, number)
         yield _finished(number, case, status, record, time.perf_counter() - begun)
+
+
+def _learn(model: InspectedModel) -> None:
+    """Let a process's edits of a model start from its calibration, where it has one, as those of the page do."""
+    known = calibration_of(model)
+    if known is not None:
+        known.teach(model)
 
 
 @dataclass(frozen=True)
@@ -149,7 +162,7 @@ class _Worker:
         self._known: Known | None = None
 
     def open(self) -> None:
-        """Load model, judge and texts."""
+        """Load model, judge and texts, and what the model's calibration knows."""
         with memory_told():
             self._model, self._judge = self._loader(self._settings)
             found = (self._model.fingerprint, self._model.dtype_name)
@@ -158,6 +171,7 @@ class _Worker:
                 f"A worker has base weights {found[0]} in {found[1]}, this process {self._identity[0]} in "
                 f"{self._identity[1]}. Give --dtype, and --revision for a hub model, so that all have the same."
             )
+        _learn(self._model)
         self._texts = texts_of(self._settings)
 
     def batches(self) -> tuple[Batch, ...]:

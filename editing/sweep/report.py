@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from editing.sweep.paper import AT_ITS_LENGTH, COLUMNS, PAPER_TOKENS, figures
@@ -89,7 +89,17 @@ def _head(about: About, finished: Sequence[Finished], done: Sequence[Finished]) 
     ]
     if refused:
         lines.insert(2, f"{refused} of them refused: no edit was made, so the vanilla model's answers count as edited.")
-    return [*lines, _vanilla(settings, _pairing(done))]
+    return [*lines, *_acts(settings), _vanilla(settings, _pairing(done))]
+
+
+def _acts(settings: SweepSettings) -> list[str]:
+    """Say that the patches are routed, and how their edits differ for it from those that act on every prompt."""
+    if settings.acts == "always":
+        return []
+    plain, own = (asdict(one.method_settings()) for one in (replace(settings, acts="always"), settings))
+    changes = ", ".join(f"{name} {value}" for name, value in own.items() if value != plain[name])
+    more = f", and its edit learns more for it ({changes})" if changes else ""
+    return [f"Each patch acts only where the model's detector fires{more}."]
 
 
 def _pairing(done: Sequence[Finished]) -> Pairing:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, field, fields, replace
 from typing import Any, Literal
 
+from editing.methods.dinm import DinmSettings, to_be_routed
 from editing.methods.registry import method_settings
 from editing.values import Count
 from inspector.errors import EditError
@@ -19,6 +20,7 @@ from inspector.safeedit.questions import FULL, Size
 from inspector.validated import settings as checked
 
 Acts = Literal["always", "detected"]
+Learns = Literal["more", "as set"]
 Vanilla = Literal["shared", "paired"]
 AUTO = "auto"
 """Edit the recommended layer of a calibrated model with ``corrected``, else as :data:`TOXIC`."""
@@ -52,6 +54,8 @@ class SweepSettings:
         evaluation: How the two weights are asked, see :data:`inspector.safeedit.exam.EVALUATIONS`.
         acts: Whether the patch acts on every prompt (``always``) or only where the model's detector fires
             (``detected``, :mod:`editing.calibration`).
+        learns: Whether DINM's ``corrected`` learns more where it acts only where the detector fires (``more``,
+            :func:`editing.methods.dinm.to_be_routed`), or what is set alone (``as set``), as in sweeps of before.
         vanilla: Whether the vanilla weights answer what the exams have in common once, for all cases (``shared``,
             :mod:`editing.sweep.vanilla`), or anew beside every edit, in one batch with it (``paired``).
         max_new_tokens: Longest answer.
@@ -79,6 +83,7 @@ class SweepSettings:
     attacks: str = ""
     evaluation: Evaluation = "same"
     acts: Acts = "always"
+    learns: Learns = "more"
     vanilla: Vanilla = "shared"
     max_new_tokens: Count = 64
     model: str = "embedded"
@@ -94,12 +99,14 @@ class SweepSettings:
         self.method_settings()
 
     def method_settings(self) -> Any:
-        """Return the method's own settings.
+        """Return the method's own settings, those of a routed edit where it acts only where the detector fires.
 
         Raises:
             EditError: The method or a changed setting is unknown, or a value is out of range.
         """
-        return method_settings(self.method, self.preset, **self.changes)
+        chosen = method_settings(self.method, self.preset, **self.changes)
+        routed = self.acts == "detected" and self.learns == "more" and isinstance(chosen, DinmSettings)
+        return to_be_routed(chosen) if routed else chosen
 
     @property
     def format(self) -> PromptFormat:
@@ -112,12 +119,16 @@ class SweepSettings:
 
     @classmethod
     def from_json(cls, text: str) -> SweepSettings:
-        """Return the settings that :meth:`as_json` wrote; before vanilla answers were shared they were paired.
+        """Return the settings that :meth:`as_json` wrote.
+
+        Before vanilla answers were shared they were paired, and before routed edits learnt more they were as set.
 
         Raises:
             EditError: They are those of another version.
         """
-        return cls(**{"vanilla": "paired", **json.loads(text)})
+        told = json.loads(text)
+        before = {"vanilla": "paired", "learns": "as set" if told.get("acts") == "detected" else "more"}
+        return cls(**{**before, **told})
 
     @property
     def key(self) -> str:

@@ -1,15 +1,20 @@
-"""How a detector does on prompts that it was not fitted on: hits, false alarms, and what each threshold would give."""
+"""How a detector does on prompts that it was not fitted on: hits, false alarms, and what each threshold would give.
+
+A question stands bare and in two templates, and whether the detector knows it in one form says much of the others. So
+intervals are of questions: all forms of one are resampled together (:mod:`inspector.safeedit.intervals`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from inspector.model import Detector
-from inspector.safeedit.intervals import Estimate, percentage
+from inspector.safeedit import intervals
+from inspector.safeedit.intervals import Estimate
 
 if TYPE_CHECKING:
     from inspector.detection.texts import Sample
@@ -34,7 +39,8 @@ class Measured:
     Attributes:
         auc: Area under the ROC curve over all texts.
         found: Share of harmful prompts for which it fires, in percent, by kind: ``bare``, ``wrapped``, each category,
-            each language of the wrapping, and length.
+            each language of the wrapping, and length. Where a question stands in several forms, the interval is of
+            questions (``resampled``).
         false_alarms: Share of harmless prompts for which it fires, likewise; ``ordinary`` and ``look-alike`` are bare.
         frontier: For false alarms of 1 to 20 %, the threshold that has no more of them, and the harmful prompts found
             with it, percent.
@@ -51,8 +57,13 @@ def measure(texts: Sequence[Sample], scores: Sequence[float], detector: Detector
     fires = [detector.fires(score) for score in scores]
 
     def share(wanted: Callable[[Sample], bool]) -> Estimate:
-        counted = [fire for sample, fire in zip(texts, fires, strict=True) if wanted(sample)]
-        return percentage(sum(counted), len(counted))
+        counted = [
+            intervals.Sample(float(fire), edit="", prompt=sample.bare)
+            for sample, fire in zip(texts, fires, strict=True)
+            if wanted(sample)
+        ]
+        found = intervals.clustered_percentage([counted])
+        return replace(found, resampled=found.resampled.replace("prompts", "questions"))
 
     def by_language(harmful: bool) -> dict[str, Estimate]:
         names = dict.fromkeys(sample.language for sample in texts if sample.language)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 
@@ -11,7 +12,15 @@ import torch
 from safetensors.torch import save_file
 
 from editing import calibrate
-from editing.calibration import FORMATS, Calibration, load_calibration, make_calibration, places, save_calibration
+from editing.calibration import (
+    FORMATS,
+    SHIPPED,
+    Calibration,
+    load_calibration,
+    make_calibration,
+    places,
+    save_calibration,
+)
 from editing.harmless import known_answers
 from editing.methods.dinm import DinmSettings
 from editing.null_space import harmless_moment, known_moments
@@ -104,6 +113,23 @@ def test_what_is_missing_damaged_or_another_model_s_is_refused_with_the_remedy(l
         load_calibration(llama)
 
 
+def test_a_calibration_of_another_data_type_is_refused_by_name_and_the_shipped_one_is_still_read(llama, tmp_path):
+    path, made = tmp_path / "kept.safetensors", made_for(llama)[0]
+    save_calibration(replace(made, dtype="bfloat16"), path)
+    with pytest.raises(
+        EditError, match=r"made in bfloat16.*in float32\. Load it with --dtype bfloat16, or make one: py"
+    ):
+        load_calibration(llama, path)
+    save_calibration(made, path)
+    assert load_calibration(llama, path).dtype == "float32"
+    (shipped,) = SHIPPED.glob("*-float32.safetensors")
+    embedded = replace(llama, fingerprint=shipped.stem.partition("-")[0])
+    assert load_calibration(embedded, shipped).layers.recommended == 20
+    half = replace(embedded, network=copy.deepcopy(llama.network).bfloat16())
+    with pytest.raises(EditError, match=r"made in float32.*loaded in bfloat16"):
+        load_calibration(half, shipped)
+
+
 def test_the_command_makes_one_and_measures_it_on_other_texts(llama, tmp_path, capsys):
     assert calibrate.main([], lambda _chosen: llama) == 0
     told = capsys.readouterr()
@@ -117,6 +143,7 @@ def test_the_command_makes_one_and_measures_it_on_other_texts(llama, tmp_path, c
     table, found = told.err, json.loads(told.out)
     assert found["split"] == "development" and found["formats"]["with the suffix"]["found"]
     assert "split 'development'" in table and "n = 4" in table and "no suffix" in table
+    assert "all forms of a question together" in table and " questions)" in table
     assert calibrate.main(["--measure", "score", "--out", str(tmp_path / "none")], lambda _chosen: llama) == 2
     assert "cannot be read" in capsys.readouterr().err
 

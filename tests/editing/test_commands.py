@@ -139,6 +139,13 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
     assert edit.block_of(words, CASE, "auto", "corrected", known) == 1
     assert edit.block_of(words, CASE, "auto", "corrected", None) == divergence(words, CASE).toxic_layer()
     assert edit.block_of(words, CASE, "toxic", "paper", known) == divergence(words, CASE, "paper").toxic_layer()
+    located = []
+    with monkeypatch.context() as patched:
+        measured = lambda *_, format: located.append(format) or divergence(words, CASE)  # noqa: E731
+        patched.setattr(edit, "divergence", measured)
+        plain = ["--plain-text", "--suffix-prompt", "Be good.", "--block", "toxic"]
+        ran(edit, [*QUICK, "--case", CASE.identifier, "--out", tmp_path, *plain], words, capsys)
+    assert located[0].suffix == "Be good." and not located[0].chat, "the case is located as it is edited"
     with pytest.raises(EditError, match="neither"):
         edit.block_of(words, CASE, "best", "corrected", known)
     nowhere = Calibration(Layers((Trial(1, 0.0, 0.1, 1.0),), 0.5, 1, 4), detector)
@@ -154,5 +161,6 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
     assert "Taken: on every prompt" in chosen["gate"]["choice"], "it fires on everything: the plain edit is as good"
     everywhere = ran(edit, [*plain, "--acts", "everywhere"], words, capsys)[1]
     assert everywhere["gate"]["choice"] == "" and everywhere["patch"] not in (chosen["patch"], told["patch"])
+    assert (told["toxic_layer"], told["recommended_layer"]) == (divergence(words, CASE).toxic_layer(), 1)
     code, _, errors = ran(apply, [told["saved"][0], "--adapter", tmp_path / "no"], words, capsys)
     assert code == 2 and "no adapter alone" in errors

@@ -229,6 +229,18 @@ def test_hits_and_false_alarms_are_counted_by_kind():
     assert found.auc == pytest.approx(5 / 9)
 
 
+def test_the_forms_of_a_question_are_resampled_together_and_one_question_has_no_interval():
+    detector = Detector((0,), torch.ones(1, 4), 0.0, 1.0, "")
+    texts = made_up(40)
+    found = measure(texts, [2.0 * (int(s.bare[5:]) % 4 == 0) for s in texts], detector).found
+    every, bare = found["up to 200 characters"], found["bare"]
+    assert (every.value, every.n, every.resampled) == (50.0, 40, "20 questions") and bare.resampled == ""
+    # Both forms of a question fare alike: twice the texts, and no more is known.
+    assert every.high - every.low >= bare.high - bare.low > 30
+    one = measure([t for t in texts if t.bare in ("text 0", "text 1")], [2.0, 2.0, 0.0, 0.0], detector).found
+    assert one["up to 200 characters"].low is None
+
+
 def test_the_frontier_says_what_each_share_of_false_alarms_would_buy():
     quiet, loud = np.arange(100) / 100, np.array([0.5, 0.945, 0.985, 2.0])
     scores, harmful = np.concatenate([quiet, loud]), np.arange(104) >= 100

@@ -31,12 +31,13 @@ def locate_reading(
 
 def _trials(layers: Layers) -> str:
     best = layers.best
-    told = f"{layers.prompts} unseen prompts of {layers.cases} cases, vanilla {100 * layers.vanilla:.0f} %"
     if best is None:
         return (
             f"No layer helps: {layers.why_none} So the preset corrected edits none and vanilla is kept; paper and "
             "reference edit the toxic layer all the same."
         )
+    asked, cases = layers.defended_of(best).n, len(best.edits) or layers.cases
+    told = f"{asked} unseen prompts of {cases} cases, vanilla {100 * layers.vanilla_of(best):.0f} %"
     return f"Trial edits work best at layer {best.block}: {100 * best.defended:.0f} % defended ({told})."
 
 

@@ -20,10 +20,10 @@ HEADING = (
     "<h2>Methods<small>every method on the same case: does it erase what is toxic, or route around it?</small></h2>"
 )
 HEADERS = (
-    *("Method", "DS", "DG-Avg", "DL", "Refused", "Broken", "Parroted", "KL", "Toxicity", "Shift", "Time", "Memory"),
-    *("Weights", "Norm"),
+    *("Method", "DS", "DG-Avg", "DL", "Still answers", "Refused", "Broken", "Parroted", "KL", "Toxicity", "Shift"),
+    *("Time", "Memory", "Weights", "Norm"),
 )
-COLUMNS = ("DS", "DG-Avg", "DL", "over-refusal", "degenerate", "parroting", "harmless KL")
+COLUMNS = ("DS", "DG-Avg", "DL", "still answers", "over-refusal", "degenerate", "parroting", "harmless KL")
 """Scores of the table, by name."""
 LEGEND = reading("*: so by construction, whatever the edit. Click a line to load its patch into Compare.") + columns(
     HEADERS

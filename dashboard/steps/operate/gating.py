@@ -30,11 +30,13 @@ class Below:
 
     Attributes:
         edit: The edit.
-        row: Its weights, at the strength at which it was live.
+        row: Its weights, at the strength at which it was live: what the other one started from.
+        detector: What it acted on when it was live; ``None`` for on every prompt.
     """
 
     edit: LiveEdit
     row: Row
+    detector: Detector | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +129,7 @@ def examined(
     Raises:
         CaseError: The edit is to act only where harm is detected, and there is no detector.
     """
-    wish, row = wish_of(session), made.edit.row()
+    wish, row, detector = wish_of(session), made.edit.row(), _of_both(model, made, detector)
     case, cancel = made.edit.case, session.cancelled.is_set
     if made.as_saved is not None:
         word = yield from accept(model, made.as_saved, case, settings, cancel=cancel)
@@ -142,6 +144,14 @@ def examined(
     if taken is None:
         return replace(made, acceptance=None, detector=None)
     return replace(made, acceptance=taken.acceptance, detector=taken.row.detector)
+
+
+def _of_both(model: InspectedModel, made: Made, detector: Detector | None) -> Detector | None:
+    """Return a model's detector, beside which an edit below has its own question: the stack is to act on both."""
+    below = made.below
+    if detector is None or below is None:
+        return detector
+    return below.detector or for_case(model, detector, below.edit.case, below.edit.format)
 
 
 def settle(session: Session, made: Made, before: Made | None = None) -> bool:
@@ -225,15 +235,18 @@ def examine_now(
 
 
 def stack_exam(model: InspectedModel, session: Session) -> Generator[Preparation, None, StackExam | None]:
-    """Measure what the live edit, made on top of another, does to that one's scores; kept with the visitor."""
+    """Measure what the live edit, made on top of another, does to that one's scores; kept with the visitor.
+
+    Each is asked as it acts, or acted, when it is live: at its strength, and where its detector fires if it has one.
+    """
     kept, live = session.slot(Gated), session.live
     if kept.below is None or live is None:
         raise CaseError("The live edit was made on top of no other, so there is nothing to compare.")
     run = examine_stack(
         model,
         (kept.below.edit.case, live.case),
-        kept.below.row,
-        live.row(),
+        replace(kept.below.row, detector=kept.below.detector),
+        session.row,
         cancel=session.cancelled.is_set,
         **STACK_EXAM,
     )

@@ -55,7 +55,7 @@ def make(
     live = session.live
     if live is None:
         raise CaseError("No edit is live, so there is none to edit on top of. Untick 'On top', or press Operate first.")
-    below = Below(live, session.weights)
+    below = Below(live, session.weights, session.detector)
     result = yield from edit_on_top(
         model, below.row, lambda carrying: dinm(carrying, case, block, settings, cancel=cancel)
     )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gradio as gr
 import pytest
-from dashboard_helpers import GENEROUS, QUICK, Visitor, assert_idle
+import torch
+from dashboard_helpers import GENEROUS, QUICK, Visitor, assert_idle, tiny_model
 
+from dashboard.steps.operate import gating
 from dashboard.steps.operate.gating import Gated
 from editing.gate import RECORD
 from editing.stacking import edits_in
+from inspector.model import Detector
 
 pytestmark = pytest.mark.usefixtures("model")
 STRICT = {**QUICK, "allowed_harmless_kl": 0}
@@ -131,6 +134,26 @@ def test_an_edit_on_top_is_the_stack_of_both_and_says_what_it_does_to_the_first_
     visitor.do("on_undo")
     assert visitor.session.live is first and "1 edit live" in visitor.screen["live"]
     assert visitor.screen["stack"] == ""
+
+
+def test_a_stack_is_examined_as_each_of_its_edits_acts(visitor, monkeypatch):
+    routed = Detector((1,), torch.ones(1, 32), 0.0, 0.0, tiny_model().fingerprint)
+    first, asked = visitor.session.live, []
+
+    def exam(_model, _cases, *rows, **_options):
+        asked.append(rows)
+        yield from ()
+
+    monkeypatch.setattr(gating, "examine_stack", exam)
+    visitor.session.detector = routed
+    visitor.do("on_edit", **QUICK, on_top=True, block=0)
+    ((alone, both),) = asked
+    assert alone.detector is routed and alone.patch is first.patch
+    assert both.patch is visitor.session.live.patch and both.detector is None
+    visitor.session.detector = routed
+    visitor.session.scale(0.5)
+    list(gating.stack_exam(tiny_model(), visitor.session))
+    assert asked[1][1].detector is routed and asked[1][1].strength == 0.5
 
 
 def test_an_edit_starts_from_vanilla_unless_it_is_asked_on_top(visitor):

@@ -8,10 +8,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from sweep_helpers import HERE, PLAIN, SHORT, SLOW, finished, loader, record, stripped, write_cases
 
+from editing.methods.dinm import preset, to_be_routed
 from editing.methods.registry import read_settings
 from editing.sweep import METHODS, Finished, Store, SweepSettings, cases_of, only_one
 from editing.sweep.__main__ import main
@@ -166,6 +168,20 @@ def test_what_cannot_be_done_is_refused_with_the_remedy(tmp_path, capsys, more, 
 def test_a_report_without_a_sweep_is_refused(tmp_path, capsys):
     assert main(["--out", str(tmp_path), "--report"]) == 2
     assert "holds no sweep" in capsys.readouterr().err
+
+
+def test_a_routed_edit_learns_more_but_for_what_is_set_by_hand_and_older_sweeps_keep_what_they_were():
+    routed = SweepSettings(acts="detected")
+    assert routed.method_settings() == to_be_routed(preset("corrected")) != SweepSettings().method_settings()
+    by_hand = replace(routed, changes={"steps": 3}).method_settings()
+    assert (by_hand.steps, by_hand.constraint_weight) == (3, routed.method_settings().constraint_weight)
+    assert replace(routed, preset="paper").method_settings() == preset("paper")
+    told = json.loads(routed.as_json())
+    del told["learns"]
+    before = SweepSettings.from_json(json.dumps(told))
+    assert before.method_settings() == preset("corrected") and "learns" in routed.difference(before)
+    told["acts"] = "always"
+    assert SweepSettings.from_json(json.dumps(told)).difference(SweepSettings()) is None
 
 
 def test_settings_come_back_from_json_and_typed_entries_from_text():

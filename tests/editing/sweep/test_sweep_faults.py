@@ -14,7 +14,7 @@ from sweep_helpers import SHORT, loader, write_cases
 from editing.calibration import Calibration
 from editing.methods.dinm import DinmSettings
 from editing.methods.registry import METHODS
-from editing.sweep import Store, SweepSettings
+from editing.sweep import Store, SweepSettings, engines
 from editing.sweep.__main__ import main
 from editing.sweep.work import cases_of, with_block
 from editing.trial_edits import Layers, Trial
@@ -211,6 +211,19 @@ def test_auto_edits_the_recommended_layer_with_ours_and_the_toxic_one_with_the_p
         assert with_block(model, other, cases_of(other)).block == "toxic"
     monkeypatch.setattr(module, "calibration_of", lambda _model: None)
     assert with_block(model, settings, cases_of(settings)).block == "toxic"
+
+
+def test_a_calibrated_model_is_taught_once_before_the_first_case(tmp_path, monkeypatch):
+    taught, done = [], []
+    layers = Layers((Trial(2, 0.75, 0.05, 1.0),), 0.25, 5, 20)
+    known = Calibration(layers, Detector((0,), torch.ones(1, 32), 0.0, 0.0, ""))
+    monkeypatch.setattr(Calibration, "teach", lambda self, model: taught.append((self, model, len(done))))
+    monkeypatch.setattr(engines, "calibration_of", lambda _model: known)
+    monkeypatch.setattr(engines, "work", lambda model, *_: (done.append(model), ("failed", {"error": "no"}))[1])
+    settings = SweepSettings(cases=write_cases(tmp_path, 2), vanilla="paired")
+    model, judge = loader(settings)
+    assert len(list(engines.local(model, judge, settings, list(enumerate(cases_of(settings)))))) == 2
+    assert taught == [(known, model, 0)] and len(done) == 2
 
 
 def test_where_no_layer_helps_every_case_keeps_vanilla_and_says_so(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,9 +41,9 @@ def case(number: int, category: str, safe: str) -> Finished:
     return Finished(number, f"case-{number}", category, "done", record, 1.0)
 
 
-def sweep(folder: Path, *finished: Finished, max_new_tokens: int = 64) -> Path:
+def sweep(folder: Path, *finished: Finished, **changes: Any) -> Path:
     store = Store(folder)
-    settings = SweepSettings(max_new_tokens=max_new_tokens)
+    settings = SweepSettings(**changes)
     store.begin(About(settings, "tiny", "f" * 16, "float32", "hand", "Marked by hand.", len(finished)))
     for result in finished:
         store.save(result)
@@ -60,6 +61,14 @@ def line(text: str, start: str) -> list[str]:
     """Return the words after the start of the one line that begins so."""
     (found,) = [line for line in text.splitlines() if line.startswith(start)]
     return found[len(start) :].split()
+
+
+def test_the_report_says_of_routed_patches_where_they_act_and_what_their_edits_learn(done, tmp_path):
+    assert "detector" not in report(done)
+    for more in ({}, {"learns": "as set"}):
+        folder = sweep(tmp_path / str(len(more)), case(0, MENTAL, "++++-+-"), acts="detected", **more)
+        assert "Each patch acts only where the model's detector fires" in report(folder)
+        assert ("learns more for it (" in report(folder)) is not bool(more)
 
 
 def test_the_paper_s_columns_hold_vanilla_and_edited(done):
