@@ -19,8 +19,7 @@ import torch
 from editing.calibration import load_calibration
 from editing.command import Loader, add_model, finished, load_model
 from editing.progress import run
-from inspector.detection import Sample, for_case, readings_of, samples
-from inspector.detection.fitting import Reading
+from inspector.detection import Reading, Sample, for_case, readings_of, samples
 from inspector.model import Detector, InspectedModel, PromptFormat
 from inspector.safeedit import Case
 from inspector.safeedit.cases import bundled_templates
@@ -83,12 +82,7 @@ def _measured(model: InspectedModel, count: int, most_harmless: int) -> int:
 
 def fired(detector: Detector, readings: Sequence[Reading]) -> list[bool]:
     """Tell for each reading whether a detector fires."""
-    own, biases = detector.readings.flatten(1), torch.tensor(detector.biases)
-    found = []
-    for reading in readings:
-        general, *cases = (torch.tensor(reading.states).float() @ own.T + biases).amax(dim=0).tolist()
-        found.append(detector.fires(general) or any(case >= 0 for case in cases))
-    return found
+    return [detector.fires(detector.score(torch.tensor(reading.states).float())) for reading in readings]
 
 
 def _print(name: str, rows: Sequence[Fired], wrapped: Sequence[bool]) -> None:

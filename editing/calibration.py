@@ -21,7 +21,7 @@ from editing.trial_edits import Layers, try_layers
 from inspector.detection import DEPTH, fit, readings_of, samples
 from inspector.errors import EditError, PatchError
 from inspector.model import SUFFIX, Detector, Encoded, InspectedModel, PromptFormat
-from inspector.model.detector import WEIGHTS
+from inspector.model.detector import TENSORS
 from inspector.model.embedded import NAME as EMBEDDED_NAME
 from inspector.model.embedded import cache_root
 from inspector.model.tensor_file import check_unchanged, write_tensors
@@ -158,8 +158,13 @@ def _detector(model: InspectedModel, cancel: Callable[[], bool]) -> Generator[Pr
         yield Preparation(f"Reading {len(texts)} bundled prompts for the detector", 0.9 * share)
     if found is None:
         return None
-    yield Preparation("Fitting the detector", 0.92)
-    return fit(model, texts, found, blocks)
+    fitting = fit(model, texts, found, blocks, cancel)
+    while True:
+        try:
+            share = next(fitting)
+        except StopIteration as end:
+            return end.value
+        yield Preparation("Fitting the detector", 0.9 + 0.1 * share)
 
 
 def save_calibration(made: Calibration, path: Path) -> None:
@@ -193,8 +198,10 @@ def load_calibration(model: InspectedModel, path: Path | None = None) -> Calibra
                     raise EditError(f"{found} is no calibration of this version of the program. Make it again.")
                 check_unchanged(file)
                 record = read_record(_Record, json.loads(metadata["record"]))
-                detector = Detector.from_record(record.detector, {WEIGHTS: file.get_tensor(WEIGHTS)})
-                moment = _whole(file.get_tensor("moment")) if "moment" in set(file.keys()) else None
+                names = set(file.keys())
+                tensors = {name: file.get_tensor(name) for name in names.intersection(TENSORS)}
+                detector = Detector.from_record(record.detector, tensors)
+                moment = _whole(file.get_tensor("moment")) if "moment" in names else None
             break
         except (OSError, SafetensorError, LookupError, TypeError, ValueError, PatchError) as error:
             raise EditError(f"The calibration {found} cannot be read ({error}). Make it again.") from error

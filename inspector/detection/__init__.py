@@ -1,7 +1,8 @@
 """The detector of harmful prompts: its texts, its fit, and how it does on others."""
 
 from inspector.detection.case import for_case
-from inspector.detection.fitting import DEPTH, FALSE_ALARMS, STRIDE, WINDOW, Reading, fit, readings_of
+from inspector.detection.fitting import DEPTH, FALSE_ALARMS, fit
+from inspector.detection.reading import STRIDE, WINDOW, Reading, readings_of
 from inspector.detection.scores import Measured, area, frontier, measure
 from inspector.detection.texts import FOLDS, Sample, drawn, samples
 

@@ -14,7 +14,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from inspector.detection.fitting import PENALTY, Reading, fitted_linear, readings_of
+from inspector.detection.linear import PENALTY, fitted_linear
+from inspector.detection.reading import Reading, readings_of
 from inspector.detection.texts import Sample, samples
 from inspector.errors import PromptError
 from inspector.model import Detector, InspectedModel, PromptFormat, encode

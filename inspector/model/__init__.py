@@ -1,6 +1,6 @@
 """The model under inspection: loading, architecture map, encoding, hooks, patches, generation."""
 
-from inspector.model.detector import Detector
+from inspector.model.detector import Detector, Hidden
 from inspector.model.encoding import Encoded, encode
 from inspector.model.generation import Answers, Decoding, answer, stream
 from inspector.model.inspected import InspectedModel
@@ -16,6 +16,7 @@ __all__ = [
     "Delta",
     "Detector",
     "Encoded",
+    "Hidden",
     "InspectedModel",
     "Patch",
     "PromptFormat",

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from inspector.errors import PatchError
-from inspector.model.detector import CASES, WEIGHTS, Detector
+from inspector.model.detector import TENSORS, Detector
 from inspector.model.patch import Delta, Patch, Row
 from inspector.model.prompt_format import PromptFormat
 from inspector.model.tensor_file import Changed, check_unchanged, write_tensors
@@ -109,7 +109,7 @@ def load_row(path: Path) -> tuple[Row, dict[str, Any]]:
             record = read_record(_Record, json.loads(metadata["record"]))
             names = set(file.keys())
             parts = {f"{number}.{part}" for number in range(len(record.deltas)) for part in ("left", "right")}
-            if strange := names - parts - ({WEIGHTS, CASES} if record.detector is not None else set()):
+            if strange := names - parts - (set(TENSORS) if record.detector is not None else set()):
                 raise PatchError(
                     f"{path.name} holds more than a patch. Choose another file.", ", ".join(sorted(strange))
                 )
@@ -123,7 +123,7 @@ def load_row(path: Path) -> tuple[Row, dict[str, Any]]:
                 for number, entry in enumerate(record.deltas)
             )
             told = record.detector
-            read = {name: file.get_tensor(name) for name in names & {WEIGHTS, CASES}}
+            read = {name: file.get_tensor(name) for name in names.intersection(TENSORS)}
             detector = None if told is None else Detector.from_record(told, read)
         if detector is not None and detector.fingerprint != record.fingerprint:
             raise PatchError(

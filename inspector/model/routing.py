@@ -56,10 +56,7 @@ def scores(model: InspectedModel, detector: Detector, prompts: Sequence[Sequence
         )
     found = [0.0] * len(prompts)
     for number, states in mlp_inputs(model, detector.blocks, prompts):
-        readings = detector.readings.to(states).flatten(1)
-        tokens = states.flatten(1) @ readings.T + states.new_tensor(detector.biases)
-        highest = windows(tokens, detector.window, detector.stride).amax(dim=0).tolist()
-        found[number] = max([highest[0], *(detector.threshold + own for own in highest[1:])])
+        found[number] = detector.score(windows(states, detector.window, detector.stride).flatten(1))
     return found
 
 

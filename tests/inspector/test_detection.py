@@ -26,8 +26,10 @@ from inspector.detection import (
     readings_of,
     samples,
 )
+from inspector.detection.linear import PENALTY, fitted_linear
+from inspector.detection.network import UNITS, components_of, fitted, side_by_side, windows_read
 from inspector.errors import PatchError
-from inspector.model import Detector, PromptFormat, encode
+from inspector.model import Detector, Hidden, PromptFormat, encode
 from inspector.model.routing import mlp_inputs, scores, windows
 from inspector.safeedit import bundled_cases
 
@@ -134,16 +136,17 @@ def read(random: np.random.Generator, harmful: bool) -> Reading:
 
 
 def test_a_fit_finds_the_direction_and_lets_few_held_out_harmless_texts_over_the_threshold(llama):
-    texts, random = made_up(400), np.random.default_rng(0)
-    made = fit(llama, texts, [read(random, sample.harmful) for sample in texts], (0, 2))
+    texts, random = made_up(200), np.random.default_rng(0)
+    made = end_of(fit(llama, texts, [read(random, sample.harmful) for sample in texts], (0, 2)))
     scale = made.weights.numpy().ravel() * SCALE
     assert np.abs(scale).argmax() == 37 and (made.window, made.stride, made.blocks) == (WINDOW, STRIDE, (0, 2))
+    assert made.hidden.weights.shape == (FOLDS * UNITS, 2, 32) and made.hidden.outer.abs().max() > 0
     others = [read(random, harmful) for harmful in (True, False) for _ in range(400)]
-    found = np.array([(one.states @ made.weights.numpy().ravel()).max() for one in others]) + made.bias
-    assert (found[400:] >= made.threshold).mean() <= 0.13 and (found[:400] >= made.threshold).mean() > 0.97
+    found = np.array([made.score(torch.tensor(one.states).float()) for one in others])
+    assert (found[400:] >= made.threshold).mean() <= 0.17 and (found[:400] >= made.threshold).mean() > 0.97
     told = dict(made.about)
-    assert (told["harmful_texts"], told["harmless_texts"], told["questions"]) == (400, 400, 200)
-    assert told["false_alarms_held_out"] == pytest.approx(FALSE_ALARMS, abs=1 / 400)
+    assert (told["harmful_texts"], told["harmless_texts"], told["questions"]) == (200, 200, 100)
+    assert told["false_alarms_held_out"] == pytest.approx(FALSE_ALARMS, abs=1 / 200)
     assert told["auc_held_out"] > 0.99 and made.fingerprint == llama.fingerprint
 
 
@@ -151,8 +154,34 @@ def test_texts_that_share_their_question_are_held_out_together(llama):
     """Each question alone carries a mark of its own, so a fit that had seen it would find it again."""
     texts = made_up(60)
     marks = np.eye(60, dtype=np.float16)[np.arange(len(texts)) // 2][:, None]
-    made = fit(llama, texts, [Reading(mark, (0,)) for mark in marks], (0,), penalty=1e-6)
+    made = end_of(fit(llama, texts, [Reading(mark, (0,)) for mark in marks], (0,)))
     assert made.about["auc_held_out"] < 0.6
+
+
+def test_networks_find_what_no_line_separates_and_read_the_same_as_one_hidden_layer():
+    """Harm lies on both sides of what is harmless; the mean of the networks is one layer on the states."""
+    random, harmful = np.random.default_rng(0), np.arange(300) % 2 == 0
+    states = random.normal(size=(300, 4))
+    states[:, 1] = np.where(harmful, 3 * random.choice([-1, 1], 300), 0) + 0.3 * states[:, 1]
+    readings = [Reading(one[None].astype(np.float16), (0,)) for one in states]
+    components = components_of(readings, 1)
+    inputs = [components.of(one.states) for one in readings]
+    fits = (fitted(inputs, readings, harmful, np.arange(200), seed, 16, epochs) for seed, epochs in ((0, 80), (1, 1)))
+    networks = [end_of(one) for one in fits]
+    each = np.array([[windows_read(network, one)[0] for one in inputs] for network in networks])
+    weights, _ = fitted_linear(readings, harmful, np.arange(200), PENALTY)
+    line = np.array([float((one.states @ weights).max()) for one in readings])
+    assert area(line[200:], harmful[200:]) < 0.65 and area(each[0, 200:], harmful[200:]) > 0.8
+    read = each.mean(axis=0)
+    layer, bias = side_by_side(networks, components, 1)
+    again = layer.of(torch.tensor(np.concatenate([one.states for one in readings])).float()) + bias
+    assert again.numpy() == pytest.approx(read, abs=2e-2)
+
+
+def test_a_fit_that_is_cancelled_makes_nothing(llama):
+    texts, random = made_up(20), np.random.default_rng(0)
+    fitting = fit(llama, texts, [read(random, sample.harmful) for sample in texts], (0, 2), cancel=lambda: True)
+    assert end_of(fitting) is None
 
 
 CASE = bundled_cases()[0]
@@ -181,6 +210,11 @@ def test_a_detector_s_readings_of_cases_fit_it_or_are_refused():
     for cases, biases in ((torch.zeros(1, 1, 4), ()), (torch.zeros(1, 2, 4), (0.0,)), (None, (1.0,))):
         with pytest.raises(PatchError, match="do not fit it"):
             replace(plain, cases=cases, case_biases=biases)
+    for weights, biases in ((torch.zeros(3, 1, 5), torch.zeros(3)), (torch.zeros(3, 1, 4), torch.zeros(2))):
+        with pytest.raises(PatchError, match="hidden layer does not fit"):
+            replace(plain, hidden=Hidden(weights, biases, torch.zeros(3)))
+    with pytest.raises(PatchError, match="not finite"):
+        replace(plain, hidden=Hidden(torch.zeros(3, 1, 4), torch.full((3,), float("inf")), torch.zeros(3)))
     with pytest.raises(PatchError, match="not finite"):
         replace(plain, cases=torch.full((1, 1, 4), float("nan")), case_biases=(0.0,))
 

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from inspector.errors import PatchError
-from inspector.model import Delta, Detector, Patch, Row
+from inspector.model import Delta, Detector, Hidden, Patch, Row
 from inspector.model.patch_file import load_patch, load_row, save_patch
 
 LACKING = '{"deltas": [{"module": "part", "block": 0}]}'
@@ -47,7 +47,8 @@ def test_a_routed_edit_comes_back_with_its_detector_and_never_without_it(llama, 
     assert row.detector.record() == made.record() and torch.equal(row.detector.weights, made.weights)
     with pytest.raises(PatchError, match=r"holds a routed edit.*Read it with load_row"):
         load_patch(path)
-    own = replace(made, cases=torch.ones(1, 2, 32), case_biases=(0.25,))
+    layer = Hidden(torch.full((3, 2, 32), 0.1), torch.ones(3), torch.ones(3))  # 0.1 is no half-precision number
+    own = replace(made, cases=torch.ones(1, 2, 32), case_biases=(0.25,), hidden=layer)
     save_patch(patch, path, detector=own)
     assert load_row(path)[0].detector.digest == own.digest != made.digest
     save_patch(patch, path, detector=replace(made, fingerprint="another"))
