@@ -33,7 +33,7 @@ from inspector.divergence import Divergence
 from inspector.errors import InspectorError, PatchError
 from inspector.locators import Located, NotLocated
 from inspector.model import Answers, Detector, Encoded, InspectedModel, PromptFormat
-from inspector.model.patch_file import load_patch, save_patch
+from inspector.model.patch_file import load_row, save_patch
 from inspector.neurons import NeuronActivity
 from inspector.padding import PaddingStudy
 from inspector.safeedit.records import exam_from, exam_record
@@ -41,7 +41,7 @@ from inspector.token_attribution import TokenAttribution
 from inspector.toxicity import Probe
 from inspector.validated import read_record
 
-VERSION = 11
+VERSION = 12
 """Raised whenever texts, defaults or measurements of the example change."""
 PARTS = ("located", "edit", "comparison", "exam", "why", "probe", "atlas", "contest")
 """The parts in the order in which they are made."""
@@ -145,7 +145,6 @@ class Store:
             "block": result.block,
             "seconds": result.seconds,
             "settings": asdict(result.settings),
-            "detector": None if detector is None else detector.digest,
             "answers": None if answers is None else asdict(answers),
             "refused": None if refused is None else exam_record(refused),
             # Spares the first edit after a start the questions to the vanilla model.
@@ -154,18 +153,21 @@ class Store:
                 for (text, tokens, format), own in known_answers(self.model).items()
             ],
         }
-        save_patch(edit.patch, path, extra, half=True)
+        save_patch(edit.patch, path, extra, detector, half=True)
 
     def _read_edit(self, path: Path, session: Session) -> None:
-        patch, extra = load_patch(path)
+        row, extra = load_row(path)
+        patch, detector = row.patch, row.detector
+        assert patch is not None
         if patch.fingerprint != self.model.fingerprint:
             raise PatchError("it belongs to another model")
         word = patch.settings.get(RECORD)
         if word is not None and not (word["passed"] or word["overridden"]):
             raise PatchError("the gate has refused it")
-        detector = None if extra["detector"] is None else self.detector
-        if extra["detector"] not in (None, None if detector is None else detector.digest):
-            raise PatchError("it acts only where another detector fires")
+        if detector is not None:
+            if self.detector is None or detector.general().digest != self.detector.digest:
+                raise PatchError("it acts only where another detector fires")
+            detector = replace(self.detector, cases=detector.cases, case_biases=detector.case_biases)
         result = EditResult(
             patch=patch,
             trace=tuple(read_record(Step, step) for step in extra["trace"]),

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -132,6 +132,10 @@ class Detector:
             return highest
         own = means @ self.cases.to(means).flatten(1).T + means.new_tensor(self.case_biases)
         return max(highest, self.threshold + float(own.max())) if not math.isnan(highest) else highest
+
+    def general(self) -> Detector:
+        """Return the detector without its readings of single questions."""
+        return replace(self, cases=None, case_biases=())
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a file holds beside the :meth:`record`, by the names of :data:`TENSORS`."""

@@ -9,7 +9,7 @@ and edited rows can therefore share one batch, and the vanilla rows are untouche
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -284,20 +284,29 @@ VANILLA = Row()
 def fingerprint(model: nn.Module) -> str:
     """Name a base model by its parameters: 16 hexadecimal digits.
 
-    Up to 256 evenly spaced values of each parameter count, rounded to bfloat16, with its name and
-    shape, so that the same checkpoint has one fingerprint in float32 and in bfloat16 and a large
-    model is named in well under a second. Values of one byte, which quantised weights are made of, count as they are,
-    with their scales and the way they are quantised: the same checkpoint in 4 bits is another base model.
-    Offloaded ones are fetched for it, one at a time.
+    Of each parameter its name and shape count, some 256 evenly spaced values, and of a matrix two whole rows and two
+    whole columns: a few rewritten neurons, which are a row of one matrix and a column of another, make another model.
+    Values are rounded to bfloat16, so that the same checkpoint has one fingerprint in float32 and in bfloat16, and few
+    enough that a large model is named in well under a second. Values of one byte, which quantised weights are made of,
+    count as they are, with their scales and the way they are quantised: the same checkpoint in 4 bits is another base
+    model. Offloaded ones are fetched for it, one at a time.
     """
     digest = hashlib.sha256(str(model.config.model_type).encode())
     for name, parameter in named_weights(model):
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
         if parameter.device.type == "meta":
             continue
-        flat = parameter.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // 256)]
-        digest.update(sample.to(torch.bfloat16).view(torch.int16).cpu().numpy().tobytes())
+        for sample in _sampled(parameter.detach()):
+            digest.update(sample.to(torch.bfloat16).view(torch.int16).cpu().numpy().tobytes())
     for part in name_bytes(model):
         digest.update(part)
     return digest.hexdigest()[:16]
+
+
+def _sampled(values: Tensor) -> Iterator[Tensor]:
+    flat = values.reshape(-1)
+    yield flat[:: max(1, flat.numel() // 256)]
+    if values.dim() == 2 and min(values.shape) > 1:
+        for third in (1, 2):
+            yield values[third * len(values) // 3]
+            yield values[:, third * values.shape[1] // 3].contiguous()

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from dashboard.example import make as making
 from dashboard.example.make import CASE, Example, make_example, ship
 from dashboard.example.store import PARTS, Store
+from dashboard.kit.acting import route
 from dashboard.kit.session import Session
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.locate.run import LocatedCase
@@ -33,6 +34,7 @@ from editing.gate import Budgets, GateSettings
 from editing.harmless import known_answers
 from editing.standing_file import load_standings
 from editing.trial_edits import Layers, Trial
+from inspector.detection import for_case
 from inspector.errors import EditError, PatchError
 from inspector.model import Decoding, Detector
 from inspector.safeedit import bundled_cases
@@ -220,6 +222,22 @@ def test_every_damage_of_the_file_is_seen_and_told(model, kept, capsys):
             unseen.append(name)
         path.write_bytes(whole)
     assert unseen == []
+
+
+def test_a_routed_edit_comes_back_acting_by_the_models_detector_and_its_own_question(model, kept, tmp_path, capsys):
+    made, _ = kept
+    general = Detector((1,), torch.ones(1, model.architecture.d_model), 0.0, 0.5, model.fingerprint)
+    session = Session(edits=list(made.session.edits), case=made.session.case)
+    live = session.live
+    route(session, for_case(model, general, live.case, live.format))
+    session.slot(Measured).answers = made.session.slot(Measured).answers
+    Store(model, made.texts, tmp_path, detector=general).write("edit", session)
+    again = Session(case=made.session.case)
+    assert Store(model, made.texts, tmp_path, detector=general).read("edit", again)
+    assert again.detector.digest == session.detector.digest and again.detector.weights is general.weights
+    other = replace(general, threshold=0.75)
+    assert not Store(model, made.texts, tmp_path, detector=other).read("edit", Session(case=made.session.case))
+    assert "another detector fires" in capsys.readouterr().err
 
 
 def test_one_bit_of_any_part_is_seen(model, kept, capsys):

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.embedded
 
 CASES = [case for case in held_out_cases() if case.safe][:2]
 HARMLESS = bundled_harmless()[:1]
-FILE = SHIPPED / "769318042b7ba48a.safetensors"
+FILE = SHIPPED / "509c357ec3d2497f.safetensors"
 
 
 @pytest.fixture(scope="module")

@@ -177,6 +177,20 @@ def test_the_fingerprint_is_the_same_in_bfloat16_and_differs_for_other_weights(e
     assert fingerprint(tiny_models.network(every_family, seed=1)) != fingerprint(network)
 
 
+def test_one_rewritten_neuron_is_another_model_whichever_it_is():
+    """As a merged gated edit or a neuron that was taken away has it: a row before the activation, or a column after."""
+    network = tiny_models.network("llama")
+    mlp, vanilla = network.model.layers[1].mlp, fingerprint(network)
+    with torch.no_grad():
+        for number in range(mlp.down_proj.in_features):
+            for values in (mlp.gate_proj.weight[number], mlp.down_proj.weight[:, number]):
+                kept = values.clone()
+                values.zero_()
+                assert fingerprint(network) != vanilla, number
+                values.copy_(kept)
+    assert fingerprint(network) == vanilla
+
+
 def test_the_badge_names_method_layer_strength_and_patch(llama):
     patch = by_hand.patch(llama, 1)
     label = Row(patch, 0.5).label()
