@@ -118,7 +118,7 @@ GLOSSARY: dict[str, dict[str, str]] = {
         "Gate": "A small exam after an edit: what breaks a budget becomes live only if a person keeps it.",
         "Damage budget": "How much harm to harmless behaviour is allowed.",
         "Routed": "The patch acts only on prompts where the detector finds harm; others get the vanilla weights.",
-        "Detector": "A linear reading of the vanilla model's states that tells harmful prompts from harmless ones.",
+        "Detector": "A small reading of the vanilla model's states that tells harmful prompts from harmless ones.",
     },
     "Methods": {method.title: method.card for method in METHODS.values()},
 }

@@ -7,6 +7,7 @@ without one group of texts, read as one: their hidden layers stand side by side.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from inspector.model import Hidden
 
 COMPONENTS = 192
 """Largest components of each block's states that a network sees."""
+MOST_BYTES = 2**30
+"""Size of the states that they are found from: every third window, fewer of a large model."""
 UNITS = 64
 """Hidden units of a network."""
 EPOCHS, AT_ONCE = 12, 64
@@ -52,7 +55,9 @@ def components_of(readings: Sequence[Reading], blocks: int, count: int = COMPONE
         blocks: Number of blocks that were read.
         count: Most components of a block.
     """
-    some = np.concatenate([reading.states[::3] for reading in readings]).astype(np.float32)
+    size = 4 * sum(reading.states[::3].size for reading in readings)
+    step = 3 * math.ceil(size / MOST_BYTES)
+    some = np.concatenate([reading.states[::step] for reading in readings]).astype(np.float32)
     mean, scale = some.mean(axis=0), some.std(axis=0) + 1e-3
     size = len(mean) // blocks
     parts = []

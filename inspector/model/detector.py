@@ -1,4 +1,4 @@
-"""A detector of harmful prompts: a linear reading of the vanilla model's states, window by window of a prompt.
+"""A detector of harmful prompts: a small reading of the vanilla model's states, window by window of a prompt.
 
 A *routed* edit is a patch beside a detector (:class:`~inspector.model.patch.Row`); :mod:`inspector.model.routing`
 reads the prompts and decides for each.
