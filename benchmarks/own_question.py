@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     return finished(lambda: _measured(loader(chosen), chosen.questions, chosen.harmless))
 
 
-def _measured(model: InspectedModel, count: int, most_harmless: int) -> int:
+def _measured(model: InspectedModel, count: int, most_harmless: int) -> None:
     general, format = load_calibration(model).detector, PromptFormat()
     templates = [one for one in bundled_templates("development") if one.language == "en"]
     questions = [one.question for one in spread(harmful_questions("development"), count)]
@@ -77,7 +77,6 @@ def _measured(model: InspectedModel, count: int, most_harmless: int) -> int:
     _print("the detector alone", alone, wrapped)
     _print("and the case's question", beside, wrapped)
     print(f"{seconds / len(questions):.1f} s a case, the first one's reading of harmless prompts included")
-    return 0
 
 
 def fired(detector: Detector, readings: Sequence[Reading]) -> list[bool]:
@@ -99,4 +98,4 @@ def _print(name: str, rows: Sequence[Fired], wrapped: Sequence[bool]) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())
