@@ -57,7 +57,7 @@ def plane(
     else:
         ys = [writing_reduction(written[s.method.title]) for s in shown]
     right = 1.25 * max([*xs, 1.0])
-    top = 1.35 * max([*ys, 1.0])
+    top = max(1.35 * max([*ys, 1.0]), -0.3 * min([*ys, 0.0]))  # room for the names of what lies near 0
     bottom = min(1.35 * min([*ys, 0.0]), -0.4 * top)
     figure = base(
         360,
