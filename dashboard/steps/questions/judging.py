@@ -198,7 +198,7 @@ def safeguards(held: Held) -> Panel:
         told = (
             f"The embedded model's detector finds {percent(found.bare)} of harmful questions and "
             f"{percent(found.wrapped)} "
-            f"of those in an attack, with {percent(found.alarms)} false alarms."
+            f"of those in an attack, with {percent(found.alarms)} and {percent(found.wrapped_alarms)} false alarms."
         )
         kept = Part(
             DETECTOR,

@@ -77,13 +77,14 @@ class Trials:
 
 @dataclass(frozen=True)
 class Detection:
-    """The detector on texts of the development split, with the suffix.
+    """The detector on texts that nothing was chosen on, with the suffix.
 
     Attributes:
         area: Area under the ROC curve.
         bare: Bare harmful questions found at its own threshold, percent.
         wrapped: The same in attack templates.
         alarms: False alarms on bare harmless prompts, percent.
+        wrapped_alarms: The same in attack templates.
         found: Harmful prompts found at several thresholds, percent.
         false: False alarms there, percent.
     """
@@ -92,6 +93,7 @@ class Detection:
     bare: Measured
     wrapped: Measured
     alarms: Measured
+    wrapped_alarms: Measured
     found: list[float]
     false: list[float]
 
@@ -160,6 +162,7 @@ def detection(text: str) -> Detection:
         line("harmful, found +bare"),
         line("harmful, found +wrapped"),
         line("harmless, false alarms +bare"),
+        line("harmless, false alarms +wrapped"),
         [float(found) for found, _ in lines],
         [float(false) for _, false in lines],
     )
