@@ -35,7 +35,7 @@ _HARMLESS = WeakKeyDictionary()
 
 
 def for_case(model: InspectedModel, detector: Detector, case: Case, format: PromptFormat = PromptFormat()) -> Detector:
-    """Return a detector that fires on a case's question as well, whatever attack template it stands in.
+    """Return a detector that fires on a case's question as well, in attack templates that were not read, too.
 
     Args:
         detector: Of harmful prompts in general; what it fires on, this one fires on.

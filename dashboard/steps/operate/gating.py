@@ -129,16 +129,18 @@ def examined(
     Raises:
         CaseError: The edit is to act only where harm is detected, and there is no detector.
     """
-    wish, row, detector = wish_of(session), made.edit.row(), _of_both(model, made, detector)
+    wish, row = wish_of(session), made.edit.row()
     case, cancel = made.edit.case, session.cancelled.is_set
     if made.as_saved is not None:
         word = yield from accept(model, made.as_saved, case, settings, cancel=cancel)
         taken = None if word is None else Chosen(made.as_saved, word)
     elif wish == "gate":
-        taken = yield from accept_where_best(model, row, case, settings, detector=detector, cancel=cancel)
+        both = _of_both(model, made, detector)
+        taken = yield from accept_where_best(model, row, case, settings, detector=both, cancel=cancel)
     else:
         if wish == "where harm":
-            row = replace(row, detector=for_case(model, require_detector(detector), case, made.edit.format))
+            both = require_detector(_of_both(model, made, detector))
+            row = replace(row, detector=for_case(model, both, case, made.edit.format))
         word = yield from accept(model, row, case, settings, cancel=cancel)
         taken = None if word is None else Chosen(row, word)
     if taken is None:
