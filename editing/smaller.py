@@ -7,9 +7,11 @@ rounding. An edit that does not fit like that, either, is told (:func:`editing.m
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from typing import ParamSpec
 
 import torch
 from torch import Tensor
@@ -20,34 +22,41 @@ from editing.replay import Replay, ReplayFactory, TailReplay
 from inspector.model import InspectedModel
 from inspector.model.halving import halves, let_go, ran_out
 
+_Given = ParamSpec("_Given")
 
-def once_smaller(edit: Callable[[bool], EditEvents]) -> EditEvents:
-    """Make an edit; where memory runs out, once more from its start and smaller, which :attr:`EditResult.smaller` says.
+
+def once_smaller(edit: Callable[_Given, EditEvents]) -> Callable[_Given, EditEvents]:
+    """Let a method make an edit once more, from its start and smaller, where memory runs out (a decorator).
+
+    :attr:`EditResult.smaller` says that it did. Steps that were told before memory ran out are not told again.
 
     Args:
-        edit: Makes it, given whether it is to be smaller; an edit that fails must leave nothing behind.
-
-    Yields:
-        The events of the edit. Steps that were told before memory ran out are not told again.
+        edit: Makes the edit, with the keyword ``smaller`` that says how; one that fails must leave nothing behind.
     """
-    started, told = time.perf_counter(), 0
-    try:
-        events = edit(False)
-        while True:
-            try:
-                event = next(events)
-            except StopIteration as end:
-                return end.value
-            told += isinstance(event, Step)
-            yield event
-    except Exception as error:
-        if not ran_out(error):
-            raise
-        let_go(error)
-    # No longer within the handler, which holds the error and all below it.
-    yield Preparation("Memory ran out: making the edit once more, with half as many texts at once", 0.0)
-    result = yield from _again(edit(True), told)
-    return replace(result, smaller=True, seconds=time.perf_counter() - started)
+
+    @functools.wraps(edit)
+    def made(*given: _Given.args, **named: _Given.kwargs) -> EditEvents:
+        started, told = time.perf_counter(), 0
+        try:
+            events = edit(*given, **named)
+            while True:
+                try:
+                    event = next(events)
+                except StopIteration as end:
+                    return end.value
+                told += isinstance(event, Step)
+                yield event
+        except Exception as error:
+            if not ran_out(error):
+                raise
+            let_go(error)
+        # No longer within the handler, which holds the error and all below it.
+        yield Preparation("Memory ran out: making the edit once more, with half as many texts at once", 0.0)
+        named["smaller"] = True
+        result = yield from _again(edit(*given, **named), told)
+        return replace(result, smaller=True, seconds=time.perf_counter() - started)
+
+    return made
 
 
 def _again(events: EditEvents, told: int) -> Generator[Preparation | Step, None, EditResult]:

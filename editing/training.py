@@ -233,6 +233,7 @@ class Training:
         yield from self.descent.run(evaluate, optimiser, steps, stops, cancel, measure_last=not warm_up, of=of)
 
 
+@once_smaller
 def trained_edit(
     model: InspectedModel,
     case: Case,
@@ -242,30 +243,16 @@ def trained_edit(
     method: str,
     phases: Callable[[Training, Callable[[], bool]], Generator[Step, None, None]],
     cancel: Callable[[], bool],
+    smaller: bool = False,
 ) -> EditEvents:
     """Make a student, train it in one or more phases, and return its change as a patch.
+
+    Args:
+        smaller: See :func:`editing.smaller.once_smaller`, which asks for it where memory runs out.
 
     Raises:
         EditError: The settings do not allow it, the loss is not finite at the start, or no update is kept.
     """
-
-    def edit(smaller: bool) -> EditEvents:
-        return _trained_edit(model, case, companions, block, settings, method, phases, cancel, smaller)
-
-    return (yield from once_smaller(edit))
-
-
-def _trained_edit(
-    model: InspectedModel,
-    case: Case,
-    companions: Sequence[Case],
-    block: int,
-    settings: TrainingSettings,
-    method: str,
-    phases: Callable[[Training, Callable[[], bool]], Generator[Step, None, None]],
-    cancel: Callable[[], bool],
-    smaller: bool,
-) -> EditEvents:
     started = time.perf_counter()
     model.architecture.check_block(block)
     pairs = [encode_pair(model, each, settings.format) for each in (case, *companions)]

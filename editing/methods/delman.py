@@ -113,6 +113,7 @@ def closed_form(keys: Tensor, wanted: Tensor, moment: Tensor, context_weight: fl
     return (wanted.double() @ solved.T).float()
 
 
+@once_smaller
 def delman(
     model: InspectedModel,
     case: Case,
@@ -121,6 +122,7 @@ def delman(
     *,
     companions: Sequence[Case] = (),
     cancel: Callable[[], bool] = lambda: False,
+    smaller: bool = False,
 ) -> EditEvents:
     """Edit one block's down-projection in closed form; a generator like :func:`editing.dinm`.
 
@@ -128,6 +130,7 @@ def delman(
 
     Args:
         companions: Further cases, whose keys and values are written together with this one's.
+        smaller: See :func:`editing.smaller.once_smaller`, which asks for it where memory runs out.
 
     Raises:
         EditError: The settings or the case do not allow it.
@@ -136,22 +139,6 @@ def delman(
         CaseError: See :func:`editing.guard.check_case`.
         PromptError: A text is empty or too long.
     """
-
-    def edit(smaller: bool) -> EditEvents:
-        return _delman(model, case, block, settings, companions, cancel, smaller)
-
-    return (yield from once_smaller(edit))
-
-
-def _delman(
-    model: InspectedModel,
-    case: Case,
-    block: int,
-    settings: DelmanSettings,
-    companions: Sequence[Case],
-    cancel: Callable[[], bool],
-    smaller: bool,
-) -> EditEvents:
     started = time.perf_counter()
     model.architecture.check_block(block)
     cases = (case, *companions)

@@ -88,6 +88,7 @@ def subtracted(expert: Delta, anti: Delta, strength: float = 1.0) -> Delta:
     return Delta(expert.module, expert.block, left, torch.cat([expert.right, anti.right]))
 
 
+@once_smaller
 def ext_sub(
     model: InspectedModel,
     case: Case,
@@ -96,6 +97,7 @@ def ext_sub(
     *,
     companions: Sequence[Case] = (),
     cancel: Callable[[], bool] = lambda: False,
+    smaller: bool = False,
 ) -> EditEvents:
     """Train expert and anti-expert and subtract; a generator like :func:`editing.dinm`.
 
@@ -104,28 +106,13 @@ def ext_sub(
     Args:
         block: The block whose region is looked at afterwards; the modules stand in all.
         companions: Further cases that both are trained on.
+        smaller: See :func:`editing.smaller.once_smaller`, which asks for it where memory runs out.
 
     Raises:
         EditError: The settings do not allow it, or the result would let the unsafe answer gain on the safe one.
         CaseError: See :func:`editing.guard.check_case`.
         PromptError: A text is empty or too long.
     """
-
-    def edit(smaller: bool) -> EditEvents:
-        return _ext_sub(model, case, block, settings, companions, cancel, smaller)
-
-    return (yield from once_smaller(edit))
-
-
-def _ext_sub(
-    model: InspectedModel,
-    case: Case,
-    block: int,
-    settings: ExtSubSettings,
-    companions: Sequence[Case],
-    cancel: Callable[[], bool],
-    smaller: bool,
-) -> EditEvents:
     started = time.perf_counter()
     model.architecture.check_block(block)
     cases = (case, *companions)

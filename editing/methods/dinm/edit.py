@@ -28,6 +28,7 @@ from inspector.neurons import column_delta, neuron_activity
 from inspector.safeedit import Case
 
 
+@once_smaller
 def dinm(
     model: InspectedModel,
     case: Case,
@@ -36,6 +37,7 @@ def dinm(
     *,
     cancel: Callable[[], bool] = lambda: False,
     replay: ReplayFactory = TailReplay,
+    smaller: bool = False,
 ) -> EditEvents:
     """Edit one block's down-projection on one case.
 
@@ -49,6 +51,7 @@ def dinm(
         block: The layer to edit: the recommended one (:mod:`editing.calibration`), or the toxic one, as the paper does.
         cancel: Asked after every event; ``True`` ends the edit within one step, without a patch.
         replay: How logits are computed; :class:`~editing.replay.FullReplay` is the plain way.
+        smaller: See :func:`editing.smaller.once_smaller`, which asks for it where memory runs out.
 
     Raises:
         EditError: The settings or the case do not allow this edit.
@@ -57,21 +60,8 @@ def dinm(
         PromptError: A text is empty or too long.
         ArchitectureError: The block does not exist.
     """
-
-    def edit(smaller: bool) -> EditEvents:
-        return _dinm(model, case, block, settings, cancel, partial(HalvedReplay, way=replay) if smaller else replay)
-
-    return (yield from once_smaller(edit))
-
-
-def _dinm(
-    model: InspectedModel,
-    case: Case,
-    block: int,
-    settings: DinmSettings,
-    cancel: Callable[[], bool],
-    replay: ReplayFactory,
-) -> EditEvents:
+    if smaller:
+        replay = partial(HalvedReplay, way=replay)
     started = time.perf_counter()
     model.architecture.check_block(block)
     check_case(case)

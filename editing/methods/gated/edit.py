@@ -125,6 +125,7 @@ class GatedSettings:
     harmless_tokens: HarmlessTokens = 12
 
 
+@once_smaller
 def gated(
     model: InspectedModel,
     case: Case,
@@ -133,6 +134,7 @@ def gated(
     *,
     companions: Sequence[Case] = (),
     cancel: Callable[[], bool] = lambda: False,
+    smaller: bool = False,
 ) -> EditEvents:
     """Rewrite neurons of one block as gates; a generator like :func:`editing.dinm`.
 
@@ -140,6 +142,7 @@ def gated(
 
     Args:
         companions: Further cases whose safe answers are made likely, in turn.
+        smaller: See :func:`editing.smaller.once_smaller`, which asks for it where memory runs out.
 
     Raises:
         EditError: The settings do not allow it, the MLP cannot hold a gate, or too few texts fit the model.
@@ -148,23 +151,7 @@ def gated(
         CaseError: See :func:`editing.guard.check_case`.
         PromptError: A text is empty or too long.
     """
-
-    def edit(smaller: bool) -> EditEvents:
-        replay = HalvedReplay if smaller else TailReplay
-        return _gated(model, case, block, settings, companions, cancel, replay)
-
-    return (yield from once_smaller(edit))
-
-
-def _gated(
-    model: InspectedModel,
-    case: Case,
-    block: int,
-    settings: GatedSettings,
-    companions: Sequence[Case],
-    cancel: Callable[[], bool],
-    replay: ReplayFactory,
-) -> EditEvents:
+    replay = HalvedReplay if smaller else TailReplay
     started = time.perf_counter()
     model.architecture.check_block(block)
     check_case(case)
