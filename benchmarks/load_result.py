@@ -111,8 +111,8 @@ def report(first: Sequence[Played], took: float, alone: Sequence[Played], second
 
 
 def wrong_in(result: Mapping[str, Any]) -> list[str]:
-    """Return what must be empty in a result and is not."""
-    return [name for name in WRONG if result.get(name)]
+    """Return what must be empty in a result and is not; a result of no action at all shows nothing."""
+    return [name for name in WRONG if result.get(name)] + ["nothing was done"] * (result.get("actions done") == 0)
 
 
 @dataclass

@@ -97,7 +97,8 @@ class Visitor:
     """
 
     def __init__(self, url: str) -> None:
-        self._web = httpx.Client(base_url=url, timeout=600)
+        self._url = url.rstrip("/") + "/"
+        self._web = httpx.Client(base_url=self._url, timeout=600)
         self._page = ""
         self._beat: threading.Event = threading.Event()
         self.first = 0.0
@@ -117,7 +118,7 @@ class Visitor:
         self.leave()
         self._page, self._beat = secrets.token_hex(6), threading.Event()
         self._web.get("/", headers=HTML).raise_for_status()
-        number, values = arrival(str(self._web.base_url))
+        number, values = arrival(self._url)
         body = {"data": values, "fn_index": number, "session_hash": self._page}
         self._web.post("/gradio_api/queue/join", json=body).raise_for_status()
         self._web.get("/gradio_api/queue/data", params={"session_hash": self._page}).raise_for_status()

@@ -165,8 +165,24 @@ def test_a_page_that_cannot_be_opened_is_an_error_of_each_visitor():
     first, _ = together("http://127.0.0.1:9", 2, 60, rounds=1)
     alone, _, _ = again("http://127.0.0.1:9", first)
     told = report(first, 1.0, alone, 0.0)
-    assert [one.visitor for one in first] == [0, 1] and wrong_in(told | {"not settled": []}) == ["errors"]
+    assert [one.visitor for one in first] == [0, 1]
+    assert wrong_in(told | {"not settled": []}) == ["errors", "nothing was done"]
     assert sum(told["errors"].values()) == 4
+
+
+def test_a_visitor_that_is_itself_at_fault_is_an_error_and_not_a_visitor_less(monkeypatch):
+    def broken(_url: str) -> Any:
+        raise RuntimeError("a defect of the measurement")
+
+    monkeypatch.setattr(load, "Visitor", broken)
+    first, _ = together("http://nowhere", 2, 60, rounds=1)
+    assert [one.errors for one in first] == [["RuntimeError: a defect of the measurement"]] * 2
+
+
+def test_an_address_opens_with_and_without_a_slash_at_its_end(served):
+    for url in (served.url.rstrip("/"), served.url.rstrip("/") + "/"):
+        with Visitor(url) as visitor:
+            assert visitor.wrong_badge() == ""
 
 
 def test_a_number_that_the_page_does_not_tell_is_an_error_and_never_a_number(monkeypatch):
