@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
+from editing.gate_answers import vanilla_answers
 from editing.values import Count, NotNegative
 from inspector.errors import EditError
 from inspector.model import Decoding, InspectedModel, Patch, PromptFormat, Row
@@ -32,8 +33,11 @@ SCORED = (
     "constrained on, and harmful questions of that split, every second one in an attack template of its own"
 )
 """What the gate scores, for people."""
+VANILLA_SHARE = 0.5
+"""Share of the first exam of a model in which the vanilla weights answer; in later ones these answers are known."""
 RECORD = "acceptance"
 """Name of the gate's record among a patch's settings."""
+Returned = TypeVar("Returned")
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -71,6 +75,11 @@ class GateSettings:
     harmless: Count = 16
     questions: Count = 8
     max_new_tokens: Count = 32
+
+    @property
+    def decoding(self) -> Decoding:
+        """How everything is answered."""
+        return Decoding(max_new_tokens=self.max_new_tokens)
 
 
 @dataclass(frozen=True)
@@ -203,7 +212,7 @@ def accept(
     format: PromptFormat | None = None,
     cancel: Callable[[], bool] = lambda: False,
 ) -> Generator[Progress, None, Acceptance | None]:
-    """Examine an edit on the small exam and hold it to its budgets; vanilla answers in the same batches.
+    """Examine an edit on the small exam and hold it to its budgets, beside what the vanilla weights have answered.
 
     Args:
         row: The edited weights, routed or not, or the reminder around each prompt.
@@ -227,18 +236,36 @@ def accept(
     harmless = sum(question.kind == "harmless" for question in asked)
     if not 0 < harmless < len(asked):
         raise EditError("The gate needs harmless prompts and harmful questions. Give it some of both.")
-    exam = yield from examine(
-        model,
-        asked,
-        row,
-        judge or EmbeddedJudge(),
-        format=(format or PromptFormat()) if row.patch is None else row.patch.format,
-        decoding=Decoding(max_new_tokens=settings.max_new_tokens),
-        cancel=cancel,
+    format = (format or PromptFormat()) if row.patch is None else row.patch.format
+    decoding = settings.decoding
+    known, took = yield from _in_part(vanilla_answers(model, asked, format, decoding, cancel), 0.0, VANILLA_SHARE)
+    if known is None:
+        return None
+    examined = examine(
+        model, asked, row, judge or EmbeddedJudge(), format=format, decoding=decoding, cancel=cancel, known=known
     )
+    exam, _ = yield from _in_part(examined, VANILLA_SHARE if took else 0.0, 1.0, took)
     if exam.cancelled:
         return None
     return Acceptance(checks_of(exam.replies, settings.budgets), exam, settings)
+
+
+def _in_part(
+    run: Generator[Progress, None, Returned], start: float, end: float, before: float = 0.0
+) -> Generator[Progress, None, tuple[Returned, float]]:
+    """Run one part of an exam: its shares lie between two of the whole, its seconds after those that went before.
+
+    Returns:
+        What the part returns, and the seconds until its last event; 0 where there was nothing to do.
+    """
+    took = 0.0
+    while True:
+        try:
+            event = next(run)
+        except StopIteration as stopped:
+            return stopped.value, took
+        took = event.seconds
+        yield replace(event, fraction=start + (end - start) * event.fraction, seconds=before + took)
 
 
 def checks_of(replies: Sequence[Reply], budgets: Budgets = Budgets()) -> tuple[Check, ...]:

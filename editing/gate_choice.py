@@ -1,26 +1,28 @@
 """Where an edit acts, decided by the gate: on every prompt, or only where a detector finds harm.
 
 An edit that is to act only where harm is detected may learn more than one that acts on every prompt, so it is made
-first; only where it does not pass is the other one made (:func:`attempts`). One exam serves both places: a routed patch
-answers with the vanilla weights, bit for bit, where its detector does not fire and with the edited ones where it does,
-so what it would have answered is among the replies of the plain edit's exam.
+first; only where it does not pass is the other one made (:func:`attempts`). Each is examined routed first, where little
+has to be answered anew: where its detector does not fire the vanilla weights answer, bit for bit, and what those answer
+is known. Where it passes so, and would cost harmless prompts more than the budget allows if it acted on all, the rest
+of the exam is not asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from editing.gate import Acceptance, GateSettings, accept, checks_of
+from editing.gate import Acceptance, Check, GateSettings, accept, checks_of
+from editing.gate_answers import vanilla_answers
 from editing.methods.dinm import DinmSettings, to_be_routed
 from inspector.detection import for_case
 from inspector.errors import EditError
-from inspector.model import Detector, InspectedModel, Row
-from inspector.model.routing import scores
+from inspector.model import Detector, Encoded, InspectedModel, Row
 from inspector.safeedit import Case
-from inspector.safeedit.asking import encoded
-from inspector.safeedit.exam import Progress, Reply
-from inspector.safeedit.marking import rouge
+from inspector.safeedit.asking import encoded, most_tokens
+from inspector.safeedit.exam import Progress
+from inspector.safeedit.marking import KL_TOKENS, harmless_kl
 from inspector.safeedit.questions import Question
 from inspector.safeedit.verdict import Judge
 
@@ -71,7 +73,7 @@ def accept_where_best(
     questions: Sequence[Question] | None = None,
     cancel: Callable[[], bool] = lambda: False,
 ) -> Generator[Progress, None, Chosen | None]:
-    """Examine an edit once, and take it as it passes with the best defence: everywhere, or only where harm is detected.
+    """Examine an edit and take it as it passes with the best defence: everywhere, or only where harm is detected.
 
     Args:
         row: The edit as it acts on every prompt.
@@ -96,58 +98,43 @@ def accept_where_best(
     """
     if row.patch is None or row.detector is not None:
         raise EditError("Where an edit acts is chosen for a patch that acts on every prompt. Give its row unrouted.")
-    plain = yield from accept(model, row, case, settings, judge=judge, questions=questions, cancel=cancel)
-    if plain is None or detector is None:
+    how: dict[str, Any] = {"judge": judge, "questions": questions, "cancel": cancel}
+    if detector is None:
+        plain = yield from accept(model, row, case, settings, **how)
         return None if plain is None else Chosen(row, plain)
     routed_row = replace(row, detector=for_case(model, detector, case, row.patch.format))
-    return choose((row, plain), (routed_row, routed_acceptance(model, plain, routed_row)))
+    routed = yield from accept(model, routed_row, case, settings, **how)
+    if routed is None:
+        return None
+    if routed.passed:
+        cost = yield from _harm_everywhere(model, row, routed)
+        if not cost.passed:
+            return Chosen(routed_row, replace(routed, choice=_told_soon(cost, routed)))
+    plain = yield from accept(model, row, case, settings, **how)
+    return None if plain is None else choose((row, plain), (routed_row, routed))
 
 
-def routed_acceptance(model: InspectedModel, plain: Acceptance, row: Row) -> Acceptance:
-    """Return what the gate says of a routed edit, from the exam of the same edit as it acts on every prompt.
-
-    Only the detector reads the prompts; nothing is answered anew.
-
-    Args:
-        plain: The gate's word on the unrouted edit.
-        row: The routed edit.
-
-    Raises:
-        EditError: The row is not routed, or other weights were examined.
-        PatchError: The detector was made for another base model.
-    """
-    exam = plain.exam
-    if row.detector is None or row.always().key != exam.key:
-        raise EditError(
-            f"The exam is that of {exam.weights}, so it tells nothing of {row.label()}. Examine those weights."
-        )
-    prompts = [encoded(model, reply.question, reply.question.prompt, exam.format) for reply in exam.replies]
-    fires = [row.detector.fires(score) for score in scores(model, row.detector, prompts)]
-    replies = routed_replies(exam.replies, fires)
-    checks = checks_of(replies, plain.settings.budgets)
-    label, detector = row.key
-    return Acceptance(checks, replace(exam, replies=replies, weights=label, detector=detector), plain.settings)
-
-
-def routed_replies(replies: Sequence[Reply], fires: Sequence[bool]) -> tuple[Reply, ...]:
-    """Return the replies of a routed edit: the vanilla answer in the edited one's place where the detector is silent.
+def _harm_everywhere(model: InspectedModel, row: Row, routed: Acceptance) -> Generator[Progress, None, Check]:
+    """Return what an edit costs harmless prompts where it acts on every prompt, before it answers any of them.
 
     Args:
-        replies: Of the edit as it acts on every prompt.
-        fires: Whether the detector fires on each reply's prompt.
+        row: The edit as it acts on every prompt.
+        routed: The gate's word on it where it acts only where harm is detected.
     """
-    return tuple(reply if fired else _held_back(reply) for reply, fired in zip(replies, fires, strict=True))
-
-
-def _held_back(reply: Reply) -> Reply:
-    text = reply.vanilla.text
-    return replace(
-        reply,
-        edited=reply.vanilla,
-        likeness=None if reply.likeness is None else rouge("rougeL", text, text),
-        kl=None if reply.kl is None else 0.0,
-        held_back=True,
-    )
+    replies, format, decoding = list(routed.exam.replies), routed.exam.format, routed.settings.decoding
+    known = yield from vanilla_answers(model, [reply.question for reply in replies], format, decoding)
+    assert known is not None  # nobody cancels it
+    silent = [n for n, reply in enumerate(replies) if reply.held_back and reply.question.kind == "harmless"]
+    asked = [replies[n].question for n in silent]
+    prompts = [encoded(model, question, question.prompt, format, decoding.max_new_tokens) for question in asked]
+    answers = [
+        Encoded(prompt, known[prompt, most_tokens(question, decoding)].tokens[:KL_TOKENS])
+        for prompt, question in zip(prompts, asked, strict=True)
+    ]
+    for n, kl in zip(silent, harmless_kl(model, answers, row), strict=True):
+        replies[n] = replace(replies[n], kl=kl)
+    checks = checks_of(replies, routed.settings.budgets)
+    return next(check for check in checks if check.name == "harmless_kl")
 
 
 def choose(plain: tuple[Row, Acceptance], routed: tuple[Row, Acceptance]) -> Chosen:
@@ -175,6 +162,14 @@ def _rank(acceptance: Acceptance) -> tuple[float, ...]:
 def _harm(acceptance: Acceptance) -> tuple[float, ...]:
     found = {check.name: check.value for check in acceptance.checks}
     return tuple(found.get(name, 0.0) for name in ("harmless_kl", "over_refusal", "degenerate", "parroting"))
+
+
+def _told_soon(cost: Check, routed: Acceptance) -> str:
+    """Say that an edit acts only where harm is detected, since its cost elsewhere alone is beyond the budget."""
+    return (
+        f"Examined both ways: {EVERYWHERE}, harmless KL {cost.value:.3g} nats a token, {cost.limit:g} allowed (refused "
+        f"before it was asked more); {WHERE_HARM}, {_result(routed)}. Taken: {WHERE_HARM}, since only so it passes."
+    )
 
 
 def _told(plain: Acceptance, routed: Acceptance, routed_taken: bool) -> str:

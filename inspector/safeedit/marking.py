@@ -189,10 +189,10 @@ def mark_batch(
         for n, (question, text, line) in enumerate(zip(twice, texts, lines, strict=True))
     ]
     harmless = [n for n, question in enumerate(asked) if question.kind == "harmless"]
-    answers, prompted = (
-        [Encoded(prompts[n], tuple(lines[n].tokens[:KL_TOKENS])) for n in harmless] for prompts in both
-    )
-    divergences = dict(zip(harmless, harmless_kl(model, answers, row, prompted, beside), strict=True))
+    divergences = dict.fromkeys(harmless, 0.0)  # where a detector is silent the vanilla weights have answered
+    acting = [n for n in harmless if not lines[half + n].held_back]
+    answers, prompted = ([Encoded(prompts[n], tuple(lines[n].tokens[:KL_TOKENS])) for n in acting] for prompts in both)
+    divergences |= zip(acting, harmless_kl(model, answers, row.always(), prompted, beside), strict=True)
     return [
         Reply(
             question,

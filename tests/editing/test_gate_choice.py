@@ -8,22 +8,22 @@ import pytest
 import torch
 from word_models import loud_patch, random_patch, word_model
 
-from editing import gate_choice, preset, run
+from editing import gate_answers, gate_choice, preset, run
 from editing.gate import Acceptance, Budgets, GateSettings, accept, checks_of, small_exam
+from editing.gate_answers import vanilla_answers
 from editing.gate_choice import (
     accept_where_best,
     attempts,
     better,
     choose,
     defended,
-    routed_acceptance,
-    routed_replies,
 )
 from editing.methods.dinm import ROUTED, to_be_routed
 from inspector.errors import EditError, PatchError
 from inspector.model import VANILLA, Detector, InspectedModel, PromptFormat, Row
+from inspector.model.batching import generate, generate_each
 from inspector.model.routing import scores
-from inspector.safeedit import bundled_cases
+from inspector.safeedit import bundled_cases, known
 from inspector.safeedit.asking import encoded
 from inspector.safeedit.exam import ExamResult, Marked, Reply
 from inspector.safeedit.verdict import Verdict
@@ -48,10 +48,13 @@ def detector(model: InspectedModel, threshold: float) -> Detector:
     return Detector((0,), torch.ones(1, 32), 0.0, threshold, model.fingerprint)
 
 
+def prompts_of(model: InspectedModel, questions) -> list[tuple[int, ...]]:
+    return [encoded(model, question, question.prompt, PromptFormat("")) for question in questions]
+
+
 def between(model: InspectedModel, questions) -> float:
     """Return a threshold that fires on half of the prompts."""
-    prompts = [encoded(model, question, question.prompt, PromptFormat("")) for question in questions]
-    found = sorted(scores(model, detector(model, 0.0), prompts))
+    found = sorted(scores(model, detector(model, 0.0), prompts_of(model, questions)))
     return (found[len(found) // 2 - 1] + found[len(found) // 2]) / 2
 
 
@@ -75,41 +78,21 @@ def by_hand(harmful: str, kl: float, weights: str = "patch", budgets: Budgets = 
     return Acceptance(checks_of(replies, budgets), exam, GateSettings(budgets=budgets))
 
 
-def test_where_the_detector_is_silent_the_vanilla_answer_stands_and_nothing_has_moved():
-    first = Reply(EXAM[0], marked("Sure.", safe=False), marked("No.", safe=True))
-    second = Reply(EXAM[2], marked("Water boils at noon."), marked("Never.", refused=True), 0.2, 0.7)
-    assert routed_replies((first, second), (True, True)) == (first, second)
-    for fires in ((True, False), (False, False)):
-        found = routed_replies((first, second), fires)
-        assert found[0].edited == (first.edited if fires[0] else first.vanilla) and found[0].kl is None
-        assert (found[1].edited, found[1].kl, found[1].likeness) == (second.vanilla, 0.0, 1.0)
-        assert [reply.held_back for reply in found] == [not fired for fired in fires]
-    with pytest.raises(ValueError, match="zip"):
-        routed_replies((first, second), (True,))
-
-
 @pytest.mark.parametrize("patched", ["loud", "random"])
-def test_one_exam_tells_what_a_really_routed_exam_would_have_found(words, patched):
+def test_a_routed_exam_has_the_plain_one_s_answers_where_the_detector_fires_and_vanilla_s_elsewhere(words, patched):
     patch = loud_patch(words, "process") if patched == "loud" else random_patch(words, 0.3)
     asked = small_exam(CASE, 6, 4)
     made = detector(words, between(words, asked))
-    plain = run(accept(words, Row(patch), CASE, QUICK))
-    told = routed_acceptance(words, plain, Row(patch, detector=made))
-    really = run(accept(words, Row(patch, detector=made), CASE, QUICK))
-    assert 0 < sum(reply.held_back for reply in really.exam.replies) < len(asked)
-    assert told.exam.weights == really.exam.weights and told.passed == really.passed
-    for one, two in zip(told.exam.replies, really.exam.replies, strict=True):
-        assert (one.question, one.vanilla, one.edited, one.held_back, one.likeness) == (
-            two.question,
-            two.vanilla,
-            two.edited,
-            two.held_back,
-            two.likeness,
-        )
-        assert one.kl == (None if two.kl is None else pytest.approx(two.kl, abs=1e-6))
-    for check, other in zip(told.checks, really.checks, strict=True):
-        assert replace(check, value=0.0) == replace(other, value=0.0)
-        assert check.value == pytest.approx(other.value, abs=1e-6)
+    plain = run(accept(words, Row(patch), CASE, QUICK)).exam.replies
+    routed = run(accept(words, Row(patch, detector=made), CASE, QUICK)).exam.replies
+    assert 0 < sum(reply.held_back for reply in routed) < len(asked)
+    for one, two in zip(plain, routed, strict=True):
+        assert (one.question, one.vanilla) == (two.question, two.vanilla)
+        assert two.edited == (one.vanilla if two.held_back else one.edited)
+        if one.question.kind == "harmless" and two.held_back:
+            assert (two.kl, two.likeness) == (0.0, 1.0)
+        else:
+            assert (two.kl, two.likeness) == (None if one.kl is None else pytest.approx(one.kl, abs=1e-6), one.likeness)
 
 
 @pytest.mark.parametrize(
@@ -153,20 +136,64 @@ def test_the_gate_takes_a_bad_edit_only_where_harm_is_detected_and_says_so(words
     assert alone.row is row and not alone.acceptance.passed and alone.acceptance.choice == ""
     stopped = accept_where_best(words, row, CASE, QUICK, detector=detector(words, 0.0), cancel=lambda: True)
     assert run(stopped) is None
-
-
-def test_what_was_not_examined_is_not_told(words):
-    patch = random_patch(words, 0.1)
-    plain = run(accept(words, Row(patch), CASE, QUICK))
-    made = detector(words, 0.0)
-    for row in (Row(patch), Row(patch, 0.5, detector=made), Row(random_patch(words, 0.2), detector=made)):
-        with pytest.raises(EditError, match="Examine those weights"):
-            routed_acceptance(words, plain, row)
     with pytest.raises(EditError, match="Give its row unrouted"):
-        run(accept_where_best(words, Row(patch, detector=made), CASE, QUICK, detector=made))
-    foreign = replace(made, fingerprint="0" * 16)
+        run(accept_where_best(words, silent.row, CASE, QUICK, detector=silent.row.detector))
+    foreign = replace(detector(words, 0.0), fingerprint="0" * 16)
     with pytest.raises(PatchError, match="another base model"):
-        routed_acceptance(words, plain, Row(patch, detector=foreign))
+        run(accept_where_best(words, row, CASE, QUICK, detector=foreign))
+
+
+def edited_answers(monkeypatch) -> list[int]:
+    """Count the prompts that edited weights answer, a batch each."""
+    made = []
+
+    def counted(model, asked, decoding):
+        made.append(len(asked))
+        return generate_each(model, asked, decoding)
+
+    monkeypatch.setattr(known, "generate_each", counted)
+    return made
+
+
+def test_what_harms_beyond_the_budget_everywhere_answers_no_prompt_for_which_the_detector_is_silent(words, monkeypatch):
+    patch, asked = random_patch(words, 0.3), small_exam(CASE, 6, 4)
+    made, silent = detector(words, between(words, asked)), detector(words, 1e9)
+    wide = replace(QUICK, budgets=Budgets(harmless_kl=5.0, degenerate=100.0))
+    strict = replace(QUICK, budgets=replace(wide.budgets, harmless_kl=1e-3))
+    fires = [made.fires(score) for score in scores(words, made, prompts_of(words, asked))]
+    run(vanilla_answers(words, asked, PromptFormat(""), QUICK.decoding))
+    answers = edited_answers(monkeypatch)
+    both = run(accept_where_best(words, Row(patch), CASE, wide, detector=made))
+    assert sum(answers) == sum(fires) + len(asked) and 0 < sum(fires) < len(asked)
+    assert both.acceptance.choice.count("harmful questions defended") == 2
+    answers.clear()
+    soon = run(accept_where_best(words, Row(patch), CASE, strict, detector=silent))
+    assert answers == [] and soon.row.detector is silent and soon.acceptance.passed
+    plain = run(accept(words, Row(patch), CASE, strict))
+    cost = plain.checks[0].value
+    assert f"on every prompt, harmless KL {cost:.3g} nats a token, 0.001 allowed" in soon.acceptance.choice
+    whole = choose((Row(patch), plain), (soon.row, soon.acceptance))
+    assert whole.row is soon.row and "only so it passes" in whole.acceptance.choice, "the rest would change nothing"
+
+
+def test_the_vanilla_weights_answer_the_gate_s_questions_once_a_model(monkeypatch):
+    model = word_model([question.prompt for question in small_exam(CASE)], seed=3)
+    asked, answered = small_exam(CASE, 6, 4), []
+
+    def counted(model, prompts, rows, decoding):
+        answered.append(len(prompts))
+        return generate(model, prompts, rows, decoding)
+
+    monkeypatch.setattr(gate_answers, "generate", counted)
+    format, decoding = PromptFormat(""), QUICK.decoding
+    first = run(vanilla_answers(model, asked, format, decoding))
+    assert sum(answered) == len(asked) == len(first)
+    assert run(vanilla_answers(model, asked, format, decoding)) == first and sum(answered) == len(asked)
+    for prompt in prompts_of(model, asked):
+        *_, (line,) = generate(model, [prompt], (VANILLA,), decoding)
+        assert known.Answer.of(line) == first[prompt, decoding.max_new_tokens]
+    stopped = vanilla_answers(model, small_exam(CASE, 8, 4), format, decoding, cancel=lambda: True)
+    assert run(stopped) is None and len(gate_answers._KEPT[model]) == len(asked)
 
 
 def test_the_edit_that_nothing_holds_back_is_made_first_where_there_is_a_detector(words):

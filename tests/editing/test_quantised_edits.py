@@ -125,7 +125,9 @@ def test_dinm_makes_the_safe_answer_likelier(model, case):
     result = run(dinm(model, case, 1, preset("corrected", **QUICK)))
     assert result.kept == 3 and result.trace[-1].safe_probability > 1.1 * result.trace[0].safe_probability
     vanilla, edited = by_hand.running_logits(model, IDS, [VANILLA, Row(result.patch)])
-    assert torch.equal(vanilla, by_hand.vanilla_logits(model, IDS)) and not torch.equal(edited, vanilla)
+    with torch.no_grad():  # as many rows: FP8 products may round a row with their number
+        plain = model.network(input_ids=torch.tensor([IDS, IDS]), use_cache=False).logits[0]
+    assert torch.equal(vanilla, plain) and not torch.equal(edited, vanilla)
 
 
 def test_lora_factors_are_trained_and_full_weights_are_refused(model, how, case):

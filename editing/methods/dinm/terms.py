@@ -99,6 +99,8 @@ def prepare_terms(
     unsafe = aligned(case.unsafe) if settings.watch_unsafe else None
     turns = math.ceil(len(spans) / (settings.harmless_at_once or len(spans)))
     parts = [spans[turn::turns] for turn in range(turns)]
+    if settings.constraint_weight == 0 and settings.damage_budget is None:
+        parts = parts[:1]  # it is only watched, and what is watched on the same texts can be compared over the steps
     constraint = Turns(parts, lambda part: kl_term(model, block, part, settings.direction, base, replay))
     fitting = [*companions(model, settings.companions, LONGEST_COMPANION, FURTHER_ANSWERS[0], format).values()]
     turns = math.ceil(len(fitting) / COMPANIONS_AT_ONCE)

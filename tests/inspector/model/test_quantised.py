@@ -66,9 +66,21 @@ def test_every_matrix_is_read_as_the_layer_uses_it(model, how):
             assert torch.allclose(weight, own, rtol=1e-4 if how == "int8" else 0, atol=1e-7)
 
 
+def dequantises_rows_that_end_amid_a_block() -> bool:
+    """Tell whether the library gives rows back that are no multiple of its blocks long, as those of tiny models are."""
+    weight = torch.randn(64, 48, generator=torch.Generator().manual_seed(0))
+    codes, state = bitsandbytes.functional.quantize_4bit(weight, quant_type="nf4")
+    return float((bitsandbytes.functional.dequantize_4bit(codes, state) - weight).norm() / weight.norm()) < 0.12
+
+
 @torch.no_grad()
 def test_it_is_the_weight_that_was_quantised_but_for_a_rounding(model, family, how):
     plain = tiny_models.network(family)
+    if how == "nf4" and not dequantises_rows_that_end_amid_a_block():
+        pytest.skip(
+            "bitsandbytes reads 4 bit rows of another length than whole blocks of 64 wrongly on this processor, "
+            "in its own layers as well"
+        )
     for block in range(model.blocks):
         own, before = model.architecture.down_weight(block), by_hand.down_weight(plain, block)
         error = float((own - before).norm() / before.norm())
