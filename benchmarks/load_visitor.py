@@ -9,6 +9,7 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -42,7 +43,7 @@ class Action:
 
     Attributes:
         kind: Its name: ``type``, ``locate``, ``edit``, ``ask``, ``test``, ``undo``, ``reload``.
-        given: What the endpoint gets.
+        given: What the endpoint gets; an edit's layer is counted from the last one, which is 1.
     """
 
     kind: str
@@ -54,6 +55,8 @@ class Action:
         return self.kind in ("edit", "test")
 
 
+LAYER = 4
+"""Place of the layer in what an edit is given."""
 ENDPOINTS = {"type": "prompt", "locate": "locate", "edit": "edit", "ask": "ask", "test": "stress_test", "undo": "undo"}
 
 
@@ -73,7 +76,7 @@ def round_of(visitor: int, number: int) -> list[Action]:
         f"I will not help with cheating at {topic}. Play fair instead.",
         f"Sure. For {topic}, look at the others' notes.",
     )
-    edit = (*case, chance.randint(0, 2), "corrected", chance.randint(2, 4), SUFFIX, False, None, True)
+    edit = (*case, chance.randint(1, 3), "corrected", chance.randint(2, 4), SUFFIX, False, None, True)
     actions = [
         Action("type", (case[0], case[1], SUFFIX, True)),
         Action("locate", (*case, "corrected", "right", SUFFIX, True)),
@@ -165,11 +168,13 @@ class Visitor:
             if self._call("status") != before:
                 raise Lost("reload: the session was lost")
             return None
-        name = ENDPOINTS[action.kind]
+        name, given = ENDPOINTS[action.kind], list(action.given)
+        if action.kind == "edit":
+            given[LAYER] = layers(self._url) - given[LAYER]
         if not action.long or not end:
-            self.first, gave = self._heard(name, self._post(name, action.given))
+            self.first, gave = self._heard(name, self._post(name, given))
         else:
-            event, gave = self._post(name, action.given, self._page), None
+            event, gave = self._post(name, given, self._page), None
             if end == "cancel":
                 gave = self._cancelled(action, event, after)
             else:
@@ -249,7 +254,7 @@ class Visitor:
     def _call(self, name: str, *given: Any) -> Any:
         return self._heard(name, self._post(name, given))[1]
 
-    def _post(self, name: str, given: tuple[Any, ...], page: str = "") -> str:
+    def _post(self, name: str, given: Sequence[Any], page: str = "") -> str:
         """Call an endpoint, in a page's name if one is given; return the number of the event."""
         body = {"data": list(given), "session_hash": page or self._page + secrets.token_hex(4)}
         answer = self._web.post(f"/gradio_api/call/{name}", json=body)
@@ -280,9 +285,22 @@ class Visitor:
 
 
 @cache
+def _config(url: str) -> dict[str, Any]:
+    return httpx.get(f"{url}config", timeout=60).json()
+
+
+def layers(url: str) -> int:
+    """Return how many layers the page's model has."""
+    return (
+        1
+        + next(one for one in _config(url)["components"] if one["props"].get("elem_id") == "block")["props"]["maximum"]
+    )
+
+
+@cache
 def arrival(url: str) -> tuple[int, list[Any]]:
     """Return the number of what a page does when it opens, and the values that a fresh one sends."""
-    config = httpx.get(f"{url}config", timeout=60).json()
+    config = _config(url)
     values = {part["id"]: part["props"].get("value") for part in config["components"]}
     event = next(one for one in config["dependencies"] if one["api_name"] == "on_arrival")
     return event["id"], [values[part] for part in event["inputs"]]
