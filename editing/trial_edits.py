@@ -125,7 +125,8 @@ class Layers:
         ``None`` where there is none whose 95 % interval lies above what the model does by itself on the same prompts:
         no edit is better than such an edit.
         """
-        return max((trial for trial in self._able if self._surely_more(trial)), key=self._rank, default=None)
+        in_turn = sorted(self._able, key=self._rank, reverse=True)  # of few an interval is needed
+        return next((trial for trial in in_turn if self._surely_more(trial)), None)
 
     @property
     def _able(self) -> list[Trial]:
