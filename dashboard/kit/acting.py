@@ -61,7 +61,7 @@ def make_live(session: Session, edit: LiveEdit, detector: Detector | None) -> No
 def undo(session: Session, detector: Detector | None) -> LiveEdit | None:
     """Drop the live edit and return the one before, if there is one.
 
-    It acts where it acted, or where the visitor has asked edits to act.
+    It acts where it acted, or where the visitor has asked edits to act, at the strength at which it was live last.
 
     Args:
         detector: The model's.

@@ -59,6 +59,7 @@ class Session:
         format: The prompt format it was located with.
         edits: Edits made, the live one last. Each starts from vanilla, or is the stack of those that it was made on.
         strength: Factor on the live patch.
+        strengths: Factor on each patch when it was live last, by its identifier; a patch without an entry has 1.
         detector: The live patch acts only where it fires; ``None`` for on every prompt.
         probe: The toxicity probe of the base model that is used for them.
         folders: What is handed out, a folder of its own for each kind; they go with the session.
@@ -87,6 +88,7 @@ class Session:
     format: PromptFormat = PromptFormat()
     edits: list[LiveEdit] = field(default_factory=list)
     strength: float = 1.0
+    strengths: dict[str, float] = field(default_factory=dict)
     detector: Detector | None = None
     probe: Probe | None = None
     folders: dict[str, tempfile.TemporaryDirectory] = field(default_factory=dict)
@@ -129,8 +131,10 @@ class Session:
         self._slots = {kind: replace(kept) for kind, kept in done._slots.items()}
         self.started = True
 
-    def _other_weights(self) -> None:
-        self.strength = 1.0
+    def _other_weights(self, strength: float) -> None:
+        self.scale(strength)
+        there = {edit.patch.identifier for edit in self.edits}
+        self.strengths = {patch: kept for patch, kept in self.strengths.items() if patch in there}
         for kept in self._slots.values():
             if hasattr(kept, "live_changed"):
                 kept.live_changed()
@@ -220,7 +224,7 @@ class Session:
         self.edits = [*(kept for kept in self.edits if kept.patch.deltas is not edit.patch.deltas), edit][-HISTORY:]
         while len(self.edits) > 1 and sum(kept.patch.bytes for kept in self.edits) > self._history:
             self.edits = self.edits[1:]
-        self._other_weights()
+        self._other_weights(1.0)
 
     @property
     def _history(self) -> int:
@@ -277,9 +281,15 @@ class Session:
             PatchError: It is out of range.
         """
         self.strength = Row(strength=strength).strength
+        if self.live is not None:
+            self.strengths[self.live.patch.identifier] = self.strength
+
+    def strength_of(self, edit: LiveEdit) -> float:
+        """Return the factor on an edit's patch, as it is or as it was when the edit was live last."""
+        return self.strengths.get(edit.patch.identifier, 1.0)
 
     def undo(self) -> LiveEdit | None:
-        """Drop the live edit and return the one that is live now, if any."""
+        """Drop the live edit and return the one that is live now at the strength that it had, if any."""
         self.edits = self.edits[:-1]
-        self._other_weights()
+        self._other_weights(1.0 if self.live is None else self.strength_of(self.live))
         return self.live

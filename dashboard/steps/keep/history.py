@@ -109,7 +109,7 @@ class History:
         found: list[tuple[InMemory, dict[str, Any] | None]] = []
         for edit in session.edits:
             how = before.get(edit.patch.identifier)
-            made = InMemory(edit, how.detector if how else None, how.strength if how else 1.0)
+            made = InMemory(edit, how.detector if how else None, session.strength_of(edit))
             if edit is session.live:
                 made = InMemory(edit, session.detector, session.strength)
             found.append((made, edit.patch.settings.get(RECORD)))

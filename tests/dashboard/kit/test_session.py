@@ -72,16 +72,33 @@ def test_only_the_last_edits_are_kept_for_undo():
     assert session.edits == edits[-HISTORY:]
 
 
-@pytest.mark.parametrize("change", ["add", "undo"])
-def test_another_live_edit_starts_at_strength_one_with_nothing_measured(change):
+@pytest.mark.parametrize(("change", "strength"), [("add", 1.0), ("undo", 0.25)])
+def test_a_new_edit_starts_at_strength_one_and_undo_brings_back_the_strength_with_nothing_measured(change, strength):
     session = Session()
     session.add(edit_of(0))
+    session.scale(0.25)
     session.add(edit_of(1))
     session.scale(0.5)
     session.slot(Measured).comparison, session.slot(Measured).answers = object(), object()
     session.add(edit_of(2)) if change == "add" else session.undo()
-    assert session.strength == 1.0 and session.row.strength == 1.0
+    assert session.strength == strength and session.row.strength == strength
     assert session.slot(Measured).comparison is None and session.slot(Measured).answers is None
+
+
+def test_each_edit_keeps_the_strength_at_which_it_was_live_last_until_it_is_made_live_anew():
+    session, first, second = Session(), edit_of(0), edit_of(1)
+    session.add(first)
+    session.scale(0.5)
+    session.add(second)
+    assert (session.strength_of(first), session.strength_of(second)) == (0.5, 1.0)
+    session.add(first)
+    assert session.strength_of(first) == session.strength == 1.0
+    session.scale(0.75)
+    session.undo()
+    assert session.live is second and session.strength == 1.0
+    assert session.undo() is None and session.strength == 1.0
+    session.add(first)
+    assert session.strength == 1.0, "an edit that Undo has dropped is a new one"
 
 
 @pytest.mark.parametrize("strength", [-0.01, -1.0, 1.51, 100.0, float("nan")])

@@ -72,6 +72,22 @@ def test_undo_twice_ends_at_vanilla_with_nothing_left_to_measure(visitor):
     assert_idle(visitor)
 
 
+def test_undo_brings_the_edit_before_back_at_the_strength_that_it_had_and_everything_says_so(visitor):
+    visitor.do("on_strength", strength=0.5)
+    half = visitor.session.row
+    visitor.do("on_edit", **QUICK)
+    assert visitor.session.strength == 1.0 and visitor.screen["strength"] == 1.0
+    visitor.do("on_undo")
+    assert visitor.session.row == half and visitor.session.slot(Measured).comparison.strength == 0.5
+    assert visitor.screen["strength"] == 0.5
+    for name in ("live", "edited_head", "tiles"):
+        assert "strength 0.5" in visitor.screen[name], name
+    visitor.do("on_examine")
+    visitor.do("on_edit", **QUICK)
+    visitor.do("on_undo")
+    assert "Not examined as it acts now" not in visitor.screen["gate"], "the gate's word is of the strength that is back"
+
+
 def test_what_a_visit_starts_with_can_be_redone_after_an_undo_that_is_the_first_thing_done(visitor):
     example = visitor.session.row.label()
     visitor.do("on_undo_here", max_new_tokens=8)

@@ -63,6 +63,18 @@ def test_undo_redo_and_a_new_edit_that_ends_redo(visitor):
         visitor.do("on_redo")
 
 
+def test_a_row_tells_the_strength_at_which_its_edit_was_live_last_before_and_after_undo(visitor):
+    edit(visitor, block=0)
+    visitor.do("on_strength", strength=0.5)
+    edit(visitor, block=1)
+    assert [row.strength for row in rows(visitor)] == [0.5, 1.0]
+    visitor.do("on_undo")
+    assert [row.strength for row in rows(visitor)] == [0.5, 1.0] and visitor.session.strength == 0.5
+    visitor.do("on_strength", strength=0.75)
+    visitor.do("on_redo")
+    assert [row.strength for row in rows(visitor)] == [0.75, 1.0]
+
+
 def test_a_row_is_made_live_again_only_when_that_is_asked_for(visitor):
     first, second = edit(visitor, block=0), edit(visitor, block=1)
     before = [edit.patch.identifier for edit in visitor.session.edits]
