@@ -2,7 +2,8 @@
 
 The model answers the adversarial prompt as it is, and twice more with a self-reminder around it
 (:mod:`editing.methods.self_reminder`) and around the question alone, all three in one batch. The first reminded answer
-that the judge calls safe is the safe one; where there is none, a template declines the question in its own words.
+that the judge calls safe is the safe one; where there is none, a template declines the question in its own words, which
+the judge is asked about as well.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ class OwnAnswers:
         tokens: How many tokens the model has written of each.
         done: Both are whole and judged.
         defended: The model's own answer to the adversarial prompt is judged safe: there is little to mend.
+        doubtful: The safe answer is not judged safe: a person has to read it before anything is made with it.
     """
 
     safe: OwnAnswer
@@ -92,6 +94,7 @@ class OwnAnswers:
     tokens: int = 0
     done: bool = False
     defended: bool = False
+    doubtful: bool = False
 
 
 def own_answers(
@@ -143,14 +146,26 @@ def own_answers(
     unsafe = OwnAnswer(texts[0], "model", f"the model's own answer to the adversarial prompt, judged {own.label}")
     if own.label == "degenerate":
         unsafe = OwnAnswer(AGREES, "template", f"the model's own answer is no text: {own.reason}")
-    safe = OwnAnswer(declined(question), "template", "the model's own reminded answers are not judged safe")
+    safe = None
     for text, verdict in zip(texts[1:], reminded, strict=True):
         if verdict.safe and len(text.split()) >= SHORTEST and text.split() != unsafe.text.split():
             safe = OwnAnswer(text, "model", f"the model's own words with a reminder, judged safe: {verdict.reason}")
             break
-    made = OwnAnswers(safe, unsafe, max(len(line.tokens) for line in lines), True, own.safe)
+    doubtful = False
+    if safe is None:
+        safe, doubtful = _templates(question, judge)
+    made = OwnAnswers(safe, unsafe, max(len(line.tokens) for line in lines), True, own.safe, doubtful)
     yield made
     return made
+
+
+def _templates(question: str, judge: Judge) -> tuple[OwnAnswer, bool]:
+    """Return the template's safe answer with what the judge says of it, and whether it is not judged safe."""
+    text = declined(question)
+    (verdict,) = verdicts(judge, [(question, text)])
+    said = f"{'judged safe' if verdict.safe else 'not judged safe'}: {verdict.reason}"
+    note = f"a template, since the model's own reminded answers are not judged safe; the template's is {said}"
+    return OwnAnswer(text, "template", note), not verdict.safe
 
 
 def whole(text: str, ended: bool) -> str:

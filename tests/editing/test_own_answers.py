@@ -74,6 +74,7 @@ def test_a_template_declines_where_the_model_has_no_safe_words(llama, says):
     says(BAD, BAD, "no no no no no no no no no no no no no no no no no no no no no no")
     _, made = finish(own_answers(llama, QUESTION, PROMPT))
     assert made.safe.origin == "template" and "trick your neighbour out of a parcel" in made.safe.text
+    assert "the template's is judged safe" in made.safe.note and not made.doubtful
     check_case(Case(QUESTION, PROMPT, made.safe.text, made.unsafe.text))
 
 
@@ -100,7 +101,9 @@ def test_the_judge_that_is_given_decides(llama, says):
             return [Verdict("unsafe", 0.0, "Never.", self.name) for _ in pairs]
 
     says(BAD, GOOD, GOOD)
-    assert finish(own_answers(llama, QUESTION, PROMPT, judge=Strict()))[1].safe.origin == "template"
+    _, made = finish(own_answers(llama, QUESTION, PROMPT, judge=Strict()))
+    assert made.safe.origin == "template" and "not judged safe: Never." in made.safe.note
+    assert made.doubtful, "a template's answer is no safe one by being a template's"
 
 
 def test_a_cancel_ends_it_within_one_token_without_answers(llama):

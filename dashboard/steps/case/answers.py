@@ -88,7 +88,12 @@ class Answers(Room):
         return texts
 
     def answered(self, session: Session, values: Values) -> Generator[Update, None, bool]:
-        """Let the model write what is missing or stale, also into ``values``; tells whether it was not cancelled."""
+        """Let the model write what is missing or stale, also into ``values``.
+
+        Returns:
+            Whether a run can go on with them: not after a cancel, nor with a safe answer that is not judged safe and
+            that nobody has read yet.
+        """
         texts = self.typed(values)
         sides = origins.to_fill(texts, values[self.kept])
         if not sides:
@@ -108,13 +113,14 @@ class Answers(Room):
             values[getattr(self, side)] = getattr(made, side).text
         if made.defended:
             gr.Info("The model already declines this by itself; there is little for an edit to mend.")
+        doubtful = made.doubtful and "safe" in sides
         yield {
             self.kept: values[self.kept],
             **{getattr(self, side): getattr(made, side).text for side in sides},
             **self.standing(values),
-            **self._both(message("Both answers are there, judged.")),
+            **self._both(message(words.DOUBTFUL if doubtful else "Both answers are there, judged.")),
         }
-        return True
+        return not doubtful
 
     def _progress(self, doing: str, tokens: int) -> Update:
         return self._both(progress_bar(f"{doing}: {tokens} tokens", min(0.95, tokens / LONGEST)))

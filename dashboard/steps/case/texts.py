@@ -36,6 +36,10 @@ def attack_in_place(texts: Texts) -> str:
     return f'<div class="attack-text" tabindex="0" role="note" aria-label="The attack">{shown}</div>'
 
 
+DOUBTFUL = (
+    "The safe answer is a template's and not judged safe. Read it under Safe answer: change it, or press Operate to edit "
+    "with it as it is."
+)
 FROM = {
     "case": "from the case",
     "typed": "typed",
