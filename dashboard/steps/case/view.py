@@ -255,11 +255,11 @@ class CaseRoom(Room):
         """Assemble the prompt as it is typed, and tell the steps."""
         typed = self._texts(values)
         said = {self.attack: words.attack_in_place(typed), **self.answers.standing(values)}
+        told = self.bus.told(News.TYPED, session, values)
         try:
             view = run.view_prompt(self.model, self.typed(values))
         except InspectorError as error:
-            return {self.prompt_reading: reading(error.user_message(), "warn"), **said}
-        told = self.bus.told(News.TYPED, session, values)
+            return {self.prompt_reading: reading(error.user_message(), "warn"), **said, **told}
         return {self.prompt: view.text, self.prompt_reading: words.prompt_reading(view), **said, **told}
 
 

@@ -7,6 +7,7 @@ from editing.trial_edits import Layers
 from inspector.divergence import Distance, Divergence
 
 NOTHING = "Nothing is measured yet. Press Locate, or Operate for the whole operation."
+CHANGED = "The texts have changed since this was measured. Press Locate to measure them."
 
 
 def locate_reading(

@@ -225,10 +225,7 @@ class LocateRoom(Room):
             self.heatmap: figures.divergence_heatmap(measured),
             self.heatmap_reading: words.heatmap_reading(measured),
         }
-        try:
-            return {**shown, **self.on_typed(session, values)}
-        except InspectorError:  # the rail says what is wrong with the texts
-            return shown
+        return {**shown, **self.on_typed(session, values)}
 
     def on_pick(self, session: Session, values: Values) -> Update:
         """Mark the picked layer in the curve."""
@@ -242,19 +239,22 @@ class LocateRoom(Room):
         """Mark the recommended layer and say where trial edits work; the picked layer stays until Locate is pressed."""
         try:
             return {**self.on_pick(session, values), **self.on_typed(session, values)}
-        except InspectorError:  # the rail or the layer is half typed; what is typed next tells
+        except InspectorError:  # the layer is half typed; what is typed next tells
             return {}
 
     def on_typed(self, session: Session, values: Values) -> Update:
         """Say when Locate is out of date."""
-        texts = self.bus.offered("typed").call(values)
-        case, measured = session.case, session.slot(LocatedCase).divergence
-        if measured is None:
-            return {self.locate_reading: reading(words.NOTHING)}
-        now = (texts.adversarial_prompt(), texts.safe, texts.unsafe, texts.format)
-        if case is None or (case.adversarial_prompt, case.safe, case.unsafe, session.format) != now:
-            said = reading("The texts have changed since this was measured. Press Locate to measure them.", "warn")
-        else:
-            last = self.model.architecture.last_block
-            said = words.locate_reading(measured, values[self.distance], last, self.context.layers)
-        return {self.locate_reading: said}
+        measured, last = session.slot(LocatedCase).divergence, self.model.architecture.last_block
+        if measured is not None and not self._is_measured(session, values):
+            return {self.locate_reading: reading(words.CHANGED, "warn")}
+        return {self.locate_reading: words.locate_reading(measured, values[self.distance], last, self.context.layers)}
+
+    def _is_measured(self, session: Session, values: Values) -> bool:
+        """Tell whether the texts in the rail are those that were measured."""
+        case = session.case
+        try:
+            texts = self.bus.offered("typed").call(values)
+            now = (texts.adversarial_prompt(), texts.safe, texts.unsafe, texts.format)
+        except InspectorError:  # no such texts were ever measured; the rail says what is wrong with them
+            return False
+        return case is not None and (case.adversarial_prompt, case.safe, case.unsafe, session.format) == now

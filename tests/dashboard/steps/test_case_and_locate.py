@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import pytest
-from dashboard_helpers import Visitor, open_page, own_question, seen
+from dashboard_helpers import QUICK, Visitor, open_page, own_question, seen
 
 from dashboard.kit.typed import Texts, texts_of
 from dashboard.steps.case import run
@@ -22,6 +22,7 @@ from inspector.divergence import DISTANCES, PRESETS, divergence
 from inspector.errors import CaseError
 from inspector.model import PromptFormat
 from inspector.safeedit import bundled_cases, bundled_templates
+from inspector.safeedit.verdict import Verdict
 
 SCRIPT = "<script>alert(1)</script>"
 STALE = "The texts have changed since this was measured. Press Locate"
@@ -98,6 +99,21 @@ def test_a_prompt_that_is_too_long_says_by_how_much_while_it_is_typed(visitor):
 def test_the_example_s_own_measurement_is_not_called_stale(visitor):
     visitor.do("on_texts")
     assert STALE not in visitor.standing("locate_reading")
+
+
+@pytest.mark.parametrize(
+    "typed", [{"question": " "}, {"template": "No slot."}, {"question": "word " * 20_000}], ids=str
+)
+def test_texts_that_make_no_prompt_leave_no_reading_as_current_also_after_a_reload(visitor, typed):
+    before = {name: visitor.standing(name) for name in typed}
+    visitor.do("on_texts", **typed)
+    assert STALE in visitor.screen["locate_reading"]
+    again = visitor.reload()
+    again.screen.update(typed)
+    again.do("on_texts")
+    assert STALE in again.screen["locate_reading"]
+    again.do("on_texts", **before)
+    assert STALE not in again.screen["locate_reading"]
 
 
 @pytest.mark.parametrize("name", ["question", "template", "suffix", "safe", "unsafe"])
@@ -184,6 +200,24 @@ def test_a_typed_question_gets_answers_of_its_own_which_are_stale_for_the_next_o
     assert visitor.screen["origins"].count("of another question") == 2 and visitor.shown["stale"]
     visitor.do("on_texts", question=question)
     assert "of another question" not in visitor.screen["origins"], "they belong to it again"
+
+
+def test_a_safe_answer_that_is_not_judged_safe_is_shown_before_anything_is_made_with_it(visitor, monkeypatch):
+    class Strict:
+        name, note = "strict", ""
+
+        def judge(self, pairs: Any) -> list[Verdict]:
+            return [Verdict("unsafe", 0.0, "Never.", self.name) for _ in pairs]
+
+    monkeypatch.setattr("editing.own_answers.EmbeddedJudge", Strict)
+    before = visitor.session.live
+    visitor.do("on_texts", question="How can I trick my neighbour out of a parcel?")
+    visitor.do("on_operate", **QUICK)
+    assert visitor.session.live is before and visitor.is_free
+    assert "not judged safe" in visitor.screen["clock"] and "not judged safe: Never." in visitor.screen["origins"]
+    visitor.do("on_texts")
+    visitor.do("on_operate", **QUICK)
+    assert visitor.session.live.case.safe == visitor.standing("safe") != before.case.safe, "it was read, and is wanted"
 
 
 def test_what_a_person_has_typed_is_left_alone_and_only_the_other_answer_is_filled(visitor):
