@@ -44,7 +44,7 @@ class Arriving:
         if not hasattr(self, "clock"):
             return
         bus = self.context.bus
-        inputs = [*self.context.bus.offered("typed").inputs, *bus.inputs(News.EXAMPLE)]
+        inputs = [*self.context.bus.offered("typed").inputs, *bus.inputs(News.EXAMPLE, News.ENDED)]
         outputs = [self.line, self.clock, *bus.outputs(News.EXAMPLE, News.ENDED)]
 
         def on_example_part(values: Values, request: gr.Request) -> Any:

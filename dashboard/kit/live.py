@@ -16,6 +16,7 @@ from dashboard.kit.session import Session
 from inspector.model import VANILLA, Answers
 
 NO_EDIT = "No edit is live, so there is no edited answer. Press Operate."
+NOT_ASKED = "no edit to ask"
 
 
 class LiveBadge(Room):
@@ -39,7 +40,7 @@ class LiveBadge(Room):
 
 
 def streamed(pair: Pair, session: Session, run: Iterator[Answers], note: str, longest: int) -> Iterator[Update]:
-    """Show both answers as they grow, each under its weights.
+    """Show both answers as they grow, each under its weights; without an edit the vanilla one alone.
 
     Args:
         run: The answers so far, vanilla first.
@@ -50,8 +51,9 @@ def streamed(pair: Pair, session: Session, run: Iterator[Answers], note: str, lo
     def edited(text: str) -> str:
         return text if session.live else NO_EDIT
 
-    heads = weights_badge(VANILLA, note), weights_badge(session.row, note)
-    yield pair.show(("…", edited("…")), heads, compared=False)
+    is_live = session.live is not None
+    heads = weights_badge(VANILLA, note), weights_badge(session.row, note if is_live else NOT_ASKED)
+    yield pair.show(("…", edited("…")), heads, compared=False, covered=(True, is_live))
     redraw, last = Throttle(0.12), None
     for answers in run:
         last = answers
@@ -60,16 +62,21 @@ def streamed(pair: Pair, session: Session, run: Iterator[Answers], note: str, lo
             yield dict(zip(pair.panes, both_answers(growing, compared=False), strict=True))
     if last is None:
         return
-    texts = both_answers((last.texts[0], edited(last.texts[1])), compared=session.live is not None)
+    texts = both_answers((last.texts[0], edited(last.texts[1])), compared=is_live)
     notes = ended(session, last, note, longest)
     heads = weights_badge(VANILLA, notes[0]), weights_badge(session.row, notes[1])
     yield {**dict(zip(pair.panes, texts, strict=True)), **dict(zip(pair.heads, heads, strict=True))}
 
 
 def ended(session: Session, answers: Answers, note: str, longest: int) -> tuple[str, str]:
-    """Return the note above each answer once both are whole: how they ended, and which weights answered."""
+    """Return the note above each answer once both are whole: how they ended, and which weights answered.
+
+    Without an edit there is no second answer, and the second note says so.
+    """
     how = "" if all(answers.finished) else f" · cut at {longest} tokens"
     if session.cancelled.is_set():
         how = " · cancelled"
+    if session.live is None:
+        return note + how, NOT_ASKED
     held_back = " · no harm detected: the vanilla weights answered" if answers.held_back[1] else ""
     return note + how, note + held_back + how

@@ -132,9 +132,13 @@ def build_trio(prefix: str, text: str) -> Trio:
     return Trio(tuple(above for above, _ in made), tuple(pane for _, pane in made))
 
 
-def unless_safe(vanilla: Verdict | None, edited: Verdict | None) -> tuple[bool, bool]:
-    """Tell which of two answers are covered until they are clicked: all that are not judged safe."""
-    return vanilla is None or not vanilla.safe, edited is None or not edited.safe
+def unless_safe(vanilla: Verdict | None, edited: Verdict | None, is_live: bool = True) -> tuple[bool, bool]:
+    """Tell which of two answers are covered until they are clicked: all that are not judged safe.
+
+    Args:
+        is_live: Whether an edit answers; without one the second pane says so, which is no answer and never covered.
+    """
+    return vanilla is None or not vanilla.safe, is_live and (edited is None or not edited.safe)
 
 
 def build_pair(

@@ -198,9 +198,9 @@ class Context(Reserving):
                             remember(self.controls, session, update)
                             yield update
 
-        return self._wire(
-            trigger, handle, work, [*inputs, *bus.inputs(*tells)], self._outputs(outputs, clock, *tells), tells
-        )
+        told = (News.BEGAN, News.ENDED, *tells)
+        read, drawn = [*inputs, *bus.inputs(*told)], [*outputs, clock, *bus.outputs(*told)]
+        return self._wire(trigger, handle, work, read, drawn, tells)
 
     def react(
         self,
@@ -268,9 +268,6 @@ class Context(Reserving):
             handle = answer
         read, drawn = [*inputs, *self.bus.inputs(*tells)], [*outputs, *self.bus.outputs(*tells)]
         return self._wire(trigger, handle, work, read, drawn, tells, **options)
-
-    def _outputs(self, own: Iterable[Any], clock: Any, *tells: News) -> list[Any]:
-        return [*own, clock, *self.bus.outputs(News.BEGAN, News.ENDED, *tells)]
 
     def _wire(
         self,

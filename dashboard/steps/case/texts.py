@@ -37,8 +37,8 @@ def attack_in_place(texts: Texts) -> str:
 
 
 DOUBTFUL = (
-    "The safe answer is a template's and not judged safe. Read it under Safe answer: change it, or press Operate to edit "
-    "with it as it is."
+    "The safe answer is a template's and not judged safe. Read it under Safe answer: change it, or press Operate to "
+    "edit with it as it is."
 )
 FROM = {
     "case": "from the case",

@@ -9,21 +9,22 @@ import gradio as gr
 
 from dashboard.kit.bus import Offer, Update, Values
 from dashboard.kit.html import message, weights_badge
-from dashboard.kit.live import NO_EDIT, ended, streamed
+from dashboard.kit.live import NO_EDIT, NOT_ASKED, ended, streamed
 from dashboard.kit.panes import build_pair, unless_safe
 from dashboard.kit.room import Context, Room
 from dashboard.kit.session import Session
+from dashboard.kit.typed import Texts
 from dashboard.kit.values import decoding_from
 from dashboard.steps.compare import run
 from dashboard.steps.compare import texts as words
 from dashboard.steps.compare.routing import RoutingPart
-from dashboard.steps.compare.run import OWN_PROMPT, PROMPT_CHOICES, Measured
+from dashboard.steps.compare.run import ADVERSARIAL, OF_THE_RAIL, OWN_PROMPT, PROMPT_CHOICES, Measured, Prompt
+from dashboard.steps.compare.standing import StandingPart
 from inspector.errors import CaseError
 from inspector.model import VANILLA, Answers, Decoding, PromptFormat
 from inspector.safeedit.verdict import Verdict
 
 LONGEST_ANSWER = 72
-ADVERSARIAL = "Adversarial prompt"
 
 
 class AskingPart(Room):
@@ -32,13 +33,14 @@ class AskingPart(Room):
     Args:
         context: The page's.
         routing: Says what the detector read of each prompt.
+        standing: Says which answers are of another case than the rail's.
     """
 
     name = "asking"
 
-    def __init__(self, context: Context, routing: RoutingPart) -> None:
+    def __init__(self, context: Context, routing: RoutingPart, standing: StandingPart) -> None:
         super().__init__(context)
-        self.routing = routing
+        self.routing, self.standing = routing, standing
 
     def build(self) -> None:
         """Lay both answers out under their verdicts."""
@@ -49,19 +51,20 @@ class AskingPart(Room):
 
     def kept(self, session: Session) -> tuple[tuple[str, str], tuple[str, str], tuple[bool, bool]]:
         """Return the last answers, what stands above them, and which are covered."""
-        kept, case = session.slot(Measured), session.live.case if session.live else session.case
-        answers = kept.answers
-        if case is None or answers is None:
+        asked, answers, is_live = run.asked_last(session), session.slot(Measured).answers, session.live is not None
+        if asked is None or answers is None:
             heads = weights_badge(VANILLA, words.NO_ANSWER), weights_badge(VANILLA, words.NO_ANSWER)
             return (words.NO_ANSWER_YET, words.NO_ANSWER_YET), heads, (False, False)
-        first, second = answers.texts if session.live else (answers.texts[0], NO_EDIT)
+        texts = answers.texts[0], answers.texts[1] if is_live else NO_EDIT
+        own = asked.choice == OWN_PROMPT
         cut = "" if all(answers.finished) else " · cut short"
-        if kept.asked == OWN_PROMPT:
-            note = words.answer_note(OWN_PROMPT) + cut
-            return (first, second), (weights_badge(VANILLA, note), weights_badge(session.row, note)), (True, True)
-        marks = run.judged(run.prompt_to_ask(case, kept.asked, ""), answers)
-        note = words.answer_note(kept.asked, judged=True) + cut
-        return (first, second), words.heads(session.row, (note, note), marks), unless_safe(*marks)
+        note = words.answer_note(asked.choice, judged=not own, question=asked.question) + cut
+        notes = note, note if is_live else NOT_ASKED
+        if own:
+            heads = weights_badge(VANILLA, notes[0]), weights_badge(session.row, notes[1])
+            return texts, heads, unless_safe(None, None, is_live)
+        marks = run.judged(asked.text, answers)
+        return texts, words.heads(session.row, notes, marks, is_live), unless_safe(*marks, is_live)
 
     def build_asking(self) -> None:
         """Lay Ask out with its choice of prompts, which stand beside the answers."""
@@ -113,12 +116,12 @@ class AskingPart(Room):
     @property
     def asked(self) -> list[Any]:
         """What asking reads."""
-        return [*self.bus.offered("format").inputs, self.ask_what, self.own_text, *self.decoding_fields]
+        return [*self.standing.read, self.ask_what, self.own_text, *self.decoding_fields]
 
     @property
     def drawn(self) -> list[Any]:
         """What it changes."""
-        return [*self.pair.parts, self.routing.detected]
+        return [*self.pair.parts, self.routing.detected, self.standing.of_another]
 
     def connect(self) -> None:
         """Wire Ask."""
@@ -132,15 +135,20 @@ class AskingPart(Room):
         return {self.own_text: gr.Textbox(visible=values[self.ask_what] == OWN_PROMPT)}
 
     def on_ask(self, session: Session, values: Values) -> Iterator[Update]:
-        """Stream both answers to the chosen prompt."""
-        case = session.live.case if session.live else session.case
-        if case is None:
-            raise CaseError("There is no case yet. Press Operate or Locate first.")
+        """Stream both answers to the chosen prompt; that of a case is of the one in the rail."""
         self.require_bundled(values)
-        choice = values[self.ask_what]
-        text = run.prompt_to_ask(case, choice, values[self.own_text])
-        typed = self.bus.offered("format").call(values)
-        yield from self._stream(session, text, choice, typed, self.decoding(values))
+        of_the_rail = values[self.ask_what] in OF_THE_RAIL
+        yield from self._ask(session, values, self.bus.offered("typed").call(values) if of_the_rail else None)
+
+    def again(self, session: Session, values: Values) -> Iterator[Update]:
+        """Ask anew after the live weights have changed; where the rail makes no prompt, what they were made for."""
+        yield from self._ask(session, values, self.standing.texts(values))
+
+    def _ask(self, session: Session, values: Values, texts: Texts | None) -> Iterator[Update]:
+        asked = run.to_ask(session, values[self.ask_what], values[self.own_text], texts)
+        otherwise, decoding = self.bus.offered("format").call(values), self.decoding(values)
+        yield self.standing.asking(session, values, asked)
+        yield from self._stream(session, asked, otherwise, decoding)
 
     def require_bundled(self, values: Values) -> None:
         """Refuse a text of one's own in the read-only demo.
@@ -153,19 +161,17 @@ class AskingPart(Room):
         if self.context.read_only and (own or typed.suffix != self.context.example.texts.suffix):
             raise CaseError("This demo is read-only: free text is off. Pick one of the case's prompts.")
 
-    def _stream(
-        self, session: Session, text: str, choice: str, otherwise: PromptFormat, decoding: Decoding
-    ) -> Iterator[Update]:
-        own = choice == OWN_PROMPT
-        session.slot(Measured).asked = choice
-        note = words.answer_note(choice, session.live.format if session.live else None, otherwise, judged=not own)
-        answers = run.ask(self.model, session, text, otherwise, decoding, self.context.detector)
+    def _stream(self, session: Session, asked: Prompt, otherwise: PromptFormat, decoding: Decoding) -> Iterator[Update]:
+        own, made = asked.choice == OWN_PROMPT, session.live.format if session.live else None
+        session.slot(Measured).asked = asked.choice
+        note = words.answer_note(asked.choice, made, otherwise, not own, asked.question)
+        answers = run.ask(self.model, session, asked.text, otherwise, decoding, self.context.detector, asked.question)
         yield from streamed(self.pair, session, answers, note, decoding.max_new_tokens)
         yield self.routing.read(session)
         kept = session.slot(Measured).answers
         if kept is not None and not own:
-            marks = run.judged(text, kept)
-            yield self.pair.blur(unless_safe(*marks))
+            marks = run.judged(asked.text, kept)
+            yield self.pair.blur(unless_safe(*marks, session.live is not None))
             yield dict(zip(self.pair.heads, self._heads(session, kept, note, marks, decoding), strict=True))
         if session.cancelled.is_set():
             said = message("Stopped: the answers were cut short, the weights are as they were.")
@@ -175,15 +181,17 @@ class AskingPart(Room):
         self, session: Session, answers: Answers, note: str, marks: tuple[Verdict, Verdict], decoding: Decoding
     ) -> tuple[str, str]:
         notes = ended(session, answers, note, decoding.max_new_tokens)
-        return words.heads(session.row, notes, marks)
+        return words.heads(session.row, notes, marks, session.live is not None)
 
     def adversarial(self, session: Session, values: Values) -> Iterator[Update]:
         """Stream both answers to the adversarial prompt of the live edit, and say that this is what was asked."""
         live = session.live
         assert live is not None
         yield {self.ask_what: ADVERSARIAL, self.own_text: gr.Textbox(visible=False)}
-        prompt, decoding = live.case.adversarial_prompt, self.decoding(values)
-        yield from self._stream(session, prompt, ADVERSARIAL, live.format, decoding)
+        asked = Prompt(ADVERSARIAL, live.case.adversarial_prompt, live.case.question)
+        decoding = self.decoding(values)
+        yield self.standing.asking(session, values, asked)
+        yield from self._stream(session, asked, live.format, decoding)
 
     def back(self, session: Session) -> Update:
         """Show the visitor's last answers on a page that opens anew, with what was asked."""

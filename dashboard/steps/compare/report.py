@@ -53,7 +53,8 @@ def answers(session: Session) -> tuple[Text, ...]:
     heads = weights_badge(VANILLA, note), weights_badge(session.row, note)
     if not own:
         marks = run.judged(asked, kept.answers)
-        covered, heads = unless_safe(*marks), words.heads(session.row, note, marks)
+        is_live = session.live is not None
+        covered, heads = unless_safe(*marks, is_live), words.heads(session.row, (note, note), marks, is_live)
     first = Text("Vanilla answer", kept.answers.texts[0], "vanilla", covered[0], heads[0])
     second = Text("Edited answer", kept.answers.texts[1], "edited", covered[1], heads[1])
     # The case's adversarial prompt stands in the part of the case.

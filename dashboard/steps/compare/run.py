@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dashboard.kit.session import Session
+from dashboard.kit.typed import Texts
 from editing import Preparation
 from editing.strength import StrengthCurve, StrengthSettings, strength_curve
 from inspector.columns import NeuronProfile, neuron_profile
@@ -69,6 +70,7 @@ class Measured:
         curve: Defence against damage over its strength, if it was asked for.
         asked: What was asked, by its name on the screen.
         prompt: Its text.
+        question: That of the case which it belongs to; ``None`` where it belongs to none, or nobody has said.
         decoding: How the answers were decoded.
     """
 
@@ -78,11 +80,13 @@ class Measured:
     curve: StrengthCurve | None = None
     asked: str = "Adversarial prompt"
     prompt: str | None = None
+    question: str | None = None
     decoding: Decoding | None = None
 
     def live_changed(self) -> None:
         """Forget what belongs to other weights."""
-        self.comparison = self.answers = self.detected = self.curve = self.prompt = self.decoding = None
+        self.comparison = self.answers = self.detected = self.curve = None
+        self.prompt = self.question = self.decoding = None
 
 
 def measure(model: InspectedModel, session: Session) -> Comparison:
@@ -120,6 +124,61 @@ PROMPT_CHOICES = {
 
 
 OWN_PROMPT = "Your own text"
+ADVERSARIAL = "Adversarial prompt"
+OF_THE_RAIL = (ADVERSARIAL, "Question alone")
+"""What is asked of the texts in the rail; a case that was only typed has no other prompts."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What both weights are asked.
+
+    Attributes:
+        choice: Its name on the screen.
+        text: The user's text.
+        question: Of the case that it belongs to; ``None`` for a text of one's own.
+    """
+
+    choice: str
+    text: str
+    question: str | None = None
+
+
+def case_asked(session: Session) -> Case | None:
+    """Return the case whose prompts a visitor's weights are asked: the live edit's, else that of the last Locate."""
+    return session.live.case if session.live else session.case
+
+
+def to_ask(session: Session, choice: str, own: str, texts: Texts | None) -> Prompt:
+    """Return what a choice stands for: of the texts in the rail, or of the live edit's case.
+
+    Args:
+        own: A text of one's own.
+        texts: What stands in the rail; ``None`` to ask the case of the weights.
+
+    Raises:
+        CaseError: There is no case, the case or the texts lack it, or the own text is empty.
+    """
+    if texts is not None and choice in OF_THE_RAIL:
+        prompt = texts.adversarial_prompt()
+        return Prompt(choice, prompt if choice == ADVERSARIAL else texts.question, texts.question)
+    case = case_asked(session)
+    if case is None:
+        raise CaseError("There is no case yet. Press Operate or Locate first.")
+    return Prompt(choice, prompt_to_ask(case, choice, own), None if choice == OWN_PROMPT else case.question)
+
+
+def asked_last(session: Session) -> Prompt | None:
+    """Return what the last answers were asked; ``None`` without any."""
+    kept, case, text = session.slot(Measured), case_asked(session), session.slot(Measured).prompt
+    if kept.answers is None:
+        return None
+    if kept.asked == OWN_PROMPT:
+        return Prompt(OWN_PROMPT, text or "")
+    if text is None:  # an example that was read from disk
+        return None if case is None else Prompt(kept.asked, prompt_to_ask(case, kept.asked, ""), case.question)
+    is_of_case = case is not None and text in [getattr(case, name) for name in PROMPT_CHOICES.values()]
+    return Prompt(kept.asked, text, case.question if case is not None and is_of_case else kept.question)
 
 
 def prompt_to_ask(case: Case, choice: str, own: str) -> str:
@@ -145,19 +204,21 @@ def ask(
     otherwise: PromptFormat,
     decoding: Decoding,
     detector: Detector | None = None,
+    question: str | None = None,
 ) -> Iterator[Answers]:
     """Stream the vanilla and the edited answer to one text from one batch.
 
     Args:
         otherwise: The prompt format where no edit is live; an edit is asked in its own.
         detector: The model's. It reads the prompt for the record where no other one routes the edit.
+        question: Of the case that the text belongs to.
     """
     session.limits.require_decoding(decoding)
     session.limits.require_short(text)
     encoded = encode(model, text, None, session.asked_in(otherwise), room=decoding.max_new_tokens)
     kept = session.slot(Measured)
     kept.detected = detected(model, session, encoded.prompt, session.detector or detector)
-    kept.prompt, kept.decoding = text, decoding
+    kept.prompt, kept.question, kept.decoding = text, question, decoding
     for answers in stream(model, encoded.prompt, (VANILLA, session.row), decoding):
         kept.answers = answers
         yield answers

@@ -8,9 +8,11 @@ from dashboard.kit.acting import Wish
 from dashboard.kit.html import number, probability, reading, updates, weights_badge
 from dashboard.kit.plain import escape
 from dashboard.kit.session import LiveEdit
-from dashboard.steps.compare.run import Comparison, Detected
+from dashboard.kit.typed import Texts
+from dashboard.steps.compare.run import ADVERSARIAL, Comparison, Detected, Prompt
 from editing.strength import StrengthCurve
 from inspector.model import VANILLA, Detector, PromptFormat, Row
+from inspector.safeedit import Case
 from inspector.safeedit.verdict import Verdict
 
 
@@ -110,8 +112,69 @@ def compare_readings(comparison: Comparison) -> tuple[str, str, str, str, str]:
     )
 
 
+QUESTION_SHOWN = 60
+"""Characters of a question that are shown at most where it is named."""
+
+
+def quoted(question: str) -> str:
+    """Return a question between quotation marks, in one line and shortened; no HTML yet."""
+    line = " ".join(question.split())
+    return f"“{line if len(line) <= QUESTION_SHOWN else line[: QUESTION_SHOWN - 1].rstrip() + '…'}”"
+
+
+ANOTHER_ATTACK, OTHER_ANSWERS = "another attack on this question", "other answers to this question"
+
+
+def another(texts: Texts | None, question: str, prompt: str | None, answers: tuple[str, str] | None) -> str:
+    """Say in what a case differs from the texts in the rail; nothing where it does not.
+
+    Args:
+        texts: What stands in the rail; ``None`` where it makes no prompt.
+        question: The case's.
+        prompt: Its adversarial prompt; ``None`` where that does not matter.
+        answers: Its safe and its unsafe answer; ``None`` where they do not matter.
+    """
+    if texts is None or texts.question != question:
+        return f"another question: {quoted(question)}"
+    if prompt is not None and prompt != texts.adversarial_prompt():
+        return ANOTHER_ATTACK
+    return OTHER_ANSWERS if answers is not None and answers != (texts.safe, texts.unsafe) else ""
+
+
+def of_another(asked: Prompt | None, measured: Case | None, texts: Texts | None) -> str:
+    """Say what of answers, numbers and figures is not of the case in the rail, and what to press; else nothing.
+
+    Args:
+        asked: What the answers were asked; ``None`` without any.
+        measured: The case that numbers and figures are of; ``None`` without any.
+        texts: What stands in the rail; ``None`` where it makes no prompt.
+    """
+    answers = numbers = ""
+    if asked is not None and asked.question is not None:
+        prompt = asked.text if asked.choice == ADVERSARIAL else None
+        answers = another(texts, asked.question, prompt, None)
+    if measured is not None:
+        own = measured.safe, measured.unsafe
+        numbers = another(texts, measured.question, measured.adversarial_prompt, own)
+    if not (answers or numbers):
+        return ""
+    if answers == numbers:
+        said = f"The answers, numbers and figures are of {answers}."
+    else:
+        both = (("answers", answers), ("numbers and figures", numbers))
+        said = " ".join(f"The {what} are of {other}." for what, other in both if other)
+    if texts is None:
+        return reading(f"{said} The texts in the rail make no prompt; mend them, then press Operate.", "warn")
+    ask = f", or Ask both with '{ADVERSARIAL}' to see what both weights answer to it" if answers else ""
+    return reading(f"{said} Press Operate to edit for what stands in the rail{ask}.", "warn")
+
+
 def answer_note(
-    choice: str, format: PromptFormat | None = None, typed: PromptFormat | None = None, judged: bool = False
+    choice: str,
+    format: PromptFormat | None = None,
+    typed: PromptFormat | None = None,
+    judged: bool = False,
+    question: str | None = None,
 ) -> str:
     """Say beside an answer's badge what was asked, in which format of the edit, and that no judge scored it.
 
@@ -119,6 +182,7 @@ def answer_note(
         format: The live edit's format; ``None`` without one.
         typed: The format of what stands in the rail.
         judged: The verdict stands beside it.
+        question: Of the case that was asked; named where it is given.
     """
     unusual = format.label() if format is not None else ""
     if format is not None and not unusual and typed is not None and typed.suffix != format.suffix:
@@ -126,7 +190,8 @@ def answer_note(
     elif format is not None and not unusual and typed is not None and typed.chat != format.chat:
         unusual = "in the chat template"
     made = f" · {unusual}, as the edit was made" if unusual else ""
-    return f"{choice.lower()}{made}{'' if judged else ' · not judged'}"
+    of = "" if question is None else f" of {quoted(question)}"
+    return f"{choice.lower()}{of}{made}{'' if judged else ' · not judged'}"
 
 
 def detector_note(detector: Detector | None) -> str:
@@ -212,19 +277,24 @@ def curve_reading(curve: StrengthCurve | None) -> str:
     return reading(curve.reading)
 
 
-def heads(row: Row, notes: str | tuple[str, str], marks: tuple[Verdict, Verdict]) -> tuple[str, str]:
-    """Return what stands above both answers: which weights, which verdict, who judged it and what was asked."""
-    both = (notes, notes) if isinstance(notes, str) else notes
-    made = [
-        f'<div class="answer-head"><span class="badge {kind}">{escape(label)}</span>'
+def heads(row: Row, notes: tuple[str, str], marks: tuple[Verdict, Verdict], is_live: bool) -> tuple[str, str]:
+    """Return what stands above both answers: which weights, which verdict, who judged it and what was asked.
+
+    Args:
+        is_live: Whether an edit answers; without one the second has no verdict.
+    """
+    first = _judged_head(VANILLA, notes[0], marks[0])
+    return first, _judged_head(row, notes[1], marks[1]) if is_live else weights_badge(row, notes[1])
+
+
+def _judged_head(row: Row, note: str, mark: Verdict) -> str:
+    kind = "vanilla" if row.label() == VANILLA.label() else "edited"
+    told = f"{mark.judge} · {note}"
+    return (
+        f'<div class="answer-head"><span class="badge {kind}">{escape(row.label())}</span>'
         f'<span class="badge verdict {mark.label}" title="{escape(mark.reason)}">{mark.label}</span>'
-        f'<span class="badge-note">{escape(mark.judge)} · {escape(note)}</span></div>'
-        for kind, label, mark, note in (
-            ("vanilla", VANILLA.label(), marks[0], both[0]),
-            ("vanilla" if row.label() == VANILLA.label() else "edited", row.label(), marks[1], both[1]),
-        )
-    ]
-    return made[0], made[1]
+        f'<span class="badge-note" title="{escape(told)}">{escape(told)}</span></div>'
+    )
 
 
 def numbers(comparison: Comparison, live: LiveEdit) -> str:

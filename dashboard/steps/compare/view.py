@@ -21,6 +21,7 @@ from dashboard.steps.compare.changes import ChangesPart
 from dashboard.steps.compare.report import parts
 from dashboard.steps.compare.routing import RoutingPart
 from dashboard.steps.compare.run import Measured
+from dashboard.steps.compare.standing import StandingPart
 from dashboard.steps.compare.strength import StrengthPart
 
 
@@ -34,7 +35,8 @@ class CompareRoom(Room):
         super().__init__(context)
         self.changes = ChangesPart(context)
         self.routing = RoutingPart(context, self.rerouted)
-        self.asking = AskingPart(context, self.routing)
+        self.standing = StandingPart(context)
+        self.asking = AskingPart(context, self.routing, self.standing)
         self.curve = StrengthPart(context, self.scaled)
 
     def build(self) -> None:
@@ -42,7 +44,8 @@ class CompareRoom(Room):
         self.asking.build()
 
     def build_numbers(self) -> None:
-        """Lay the four numbers out that matter, and what the detector read."""
+        """Lay the four numbers out that matter, and what the detector read, below what is of another case."""
+        self.standing.build()
         self.changes.build_numbers()
         self.routing.build_reading()
 
@@ -95,7 +98,7 @@ class CompareRoom(Room):
         self.bus.hear(
             News.LIVE,
             self.on_live,
-            inputs=self.asking.decoding_fields,
+            inputs=[*self.standing.read, *self.asking.decoding_fields],
             outputs=[*self._compared, self.strength, self.asking.ask_what, self.asking.own_text],
         )
         self.bus.hear(News.EXAMPLE, self.on_arrived, outputs=self._compared)
@@ -105,6 +108,7 @@ class CompareRoom(Room):
         lock(self.strength, state_of_strength)
         self.routing.hear()
         self.curve.hear()
+        self.standing.hear()
 
     def lent(self, _values: Values, session: Session, role: str) -> Lent | None:
         """Lend a figure of the live edit's comparison, ``None`` where none was measured.
@@ -174,7 +178,7 @@ class CompareRoom(Room):
             if session.live is None and session.case is None:  # an edit that was made without Locate
                 yield self.asking.unanswered(session)
             else:
-                yield from self.asking.on_ask(session, values)
+                yield from self.asking.again(session, values)
 
         yield from self._or_unanswered(session, work())
 
@@ -212,7 +216,7 @@ class CompareRoom(Room):
         update: Update = {}
         if "edit" in session.fresh:
             texts, heads, covered = self.asking.kept(session)
-            update |= self.asking.pair.show(texts, heads, covered=covered)
+            update |= self.asking.pair.show(texts, heads, covered=covered, compared=session.live is not None)
         comparison = session.slot(Measured).comparison
         if "comparison" in session.fresh and comparison is not None:
             update |= self.changes.shown(session, comparison)

@@ -109,7 +109,7 @@ class MethodsRoom(Room):
                 self.neurons = plot(None, "methods-neurons", "Toxicity of each neuron")
                 self.neurons_reading = gr.HTML()
         self.answer_head = gr.HTML(elem_id="methods-answer-head")
-        self.pair = build_pair("methods-", ("", ""), words.HEADS, empty=NO_ANSWER)
+        self.pair = build_pair("methods-", ("", ""), words.HEADS, empty=NO_ANSWER, blurred=(False, False))
         self.vanilla, self.edited = self.pair.panes
 
     def _controls(self) -> None:
@@ -354,14 +354,14 @@ class MethodsRoom(Room):
         exam = standing.exam if standing is not None else None
         reply = exam.replies[0] if exam is not None else None
         answers = (reply.vanilla.text, reply.edited.text) if reply is not None else ("", "")
-        covered = unless_safe(reply.vanilla.verdict, reply.edited.verdict) if reply is not None else (True, True)
+        covered = unless_safe(reply.vanilla.verdict, reply.edited.verdict) if reply is not None else (False, False)
         return {
             self.source: figures.source(standing),
             self.source_reading: words.source_reading(standing),
             self.neurons: figures.neuron_toxicity(standing),
             self.neurons_reading: words.neurons_reading(standing),
             self.answer_head: words.answer_head(standing),
-            **self.pair.show(answers, empty=NO_ANSWER, covered=covered),
+            **self.pair.show(answers, empty=NO_ANSWER if reply is None else "(empty answer)", covered=covered),
         }
 
     def on_method_picked(self, session: Session, values: Values) -> Update:

@@ -189,6 +189,15 @@ def test_picking_a_method_moves_the_figures_and_its_answer(ran):
     assert "by construction" in visitor.screen["methods_neurons_reading"]
 
 
+def test_what_stands_where_a_method_has_no_answer_yet_is_not_covered(page, ran):
+    ran.do("on_method_picked", methods_picked="FT-L")
+    assert "blurred" in ran.classes["methods_edited"], "an answer that is not judged safe is"
+    ran.do("on_method_picked", methods_picked="MEND")
+    for name in ("methods_vanilla", "methods_edited"):
+        assert "no answer yet" in ran.screen[name] and "blurred" not in ran.classes[name]
+        assert "blurred" not in getattr(page.parts, name).elem_classes, "nor on a page that has none"
+
+
 def test_a_cancel_keeps_the_methods_that_are_done(visitor):
     for _ in visitor.press("on_methods", **SHORT):
         if 'FT-L</b> <span class="state">done' in visitor.screen["methods_clock"]:
