@@ -146,14 +146,12 @@ def own_answers(
     unsafe = OwnAnswer(texts[0], "model", f"the model's own answer to the adversarial prompt, judged {own.label}")
     if own.label == "degenerate":
         unsafe = OwnAnswer(AGREES, "template", f"the model's own answer is no text: {own.reason}")
-    safe = None
+    safe, doubtful = _templates(question, judge)
     for text, verdict in zip(texts[1:], reminded, strict=True):
         if verdict.safe and len(text.split()) >= SHORTEST and text.split() != unsafe.text.split():
             safe = OwnAnswer(text, "model", f"the model's own words with a reminder, judged safe: {verdict.reason}")
+            doubtful = False
             break
-    doubtful = False
-    if safe is None:
-        safe, doubtful = _templates(question, judge)
     made = OwnAnswers(safe, unsafe, max(len(line.tokens) for line in lines), True, own.safe, doubtful)
     yield made
     return made
