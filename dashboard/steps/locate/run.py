@@ -13,10 +13,21 @@ from inspector.presets import Preset
 
 @dataclass
 class LocatedCase:
-    """What a visitor has measured: the vanilla divergence of their case; the first case's layer, if chosen once."""
+    """What a visitor has measured, and which layer was picked.
+
+    Attributes:
+        divergence: The vanilla divergence of their case.
+        first_layer: The first case's layer, if it is chosen once.
+        by_hand: The layer that the visitor has picked themselves since Locate was pressed.
+        picked: The layer that was picked last, by whom ever.
+        why: Why it was, where that is no matter of course; a sentence.
+    """
 
     divergence: Divergence | None = None
     first_layer: int | None = None
+    by_hand: int | None = None
+    picked: int | None = None
+    why: str = ""
 
 
 def locate(model: InspectedModel, session: Session, texts: Texts, preset: Preset, padding: Padding) -> Divergence:

@@ -10,10 +10,30 @@ NOTHING = "Nothing is measured yet. Press Locate, or Operate for the whole opera
 CHANGED = "The texts have changed since this was measured. Press Locate to measure them."
 
 
+def by_hand(block: int) -> str:
+    """Say that a layer is edited because a person has picked it."""
+    return f"Layer {block} is picked by hand and is the one that is edited, until Locate picks anew."
+
+
+def chosen_once(block: int) -> str:
+    """Say that a layer is picked because an earlier case had it."""
+    return f"Layer {block} stays picked: the layer is chosen once."
+
+
+def edits_toxic(block: int, preset: str, recommended: int | None) -> str:
+    """Say that Operate has picked the toxic layer because of the edit's preset."""
+    spared = "" if recommended in (None, block) else f", and not the recommended layer {recommended}"
+    return f"Layer {block} is picked: the edit's preset {preset} edits the toxic layer{spared}."
+
+
 def locate_reading(
-    measured: Divergence | None, distance: Distance, last_block: int, layers: Layers | None = None
+    measured: Divergence | None, distance: Distance, last_block: int, layers: Layers | None = None, why: str = ""
 ) -> str:
-    """Read the divergence curve in plain words, and say where trial edits work where they were made."""
+    """Read the divergence curve in plain words, and say where trial edits work where they were made.
+
+    Args:
+        why: Why the layer is picked that is, a sentence.
+    """
     if measured is None:
         return reading(NOTHING)
     toxic = measured.toxic_layer(distance)
@@ -27,7 +47,7 @@ def locate_reading(
         )
     if measured.preset == "paper":
         text += f" Paper preset: answers alone, {measured.padding} padding sets how their tokens are aligned."
-    return reading(f"{text} {_trials(layers)}" if layers is not None else text)
+    return reading(" ".join(part for part in (text, "" if layers is None else _trials(layers), why) if part))
 
 
 def _trials(layers: Layers) -> str:

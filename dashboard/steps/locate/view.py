@@ -17,8 +17,9 @@ from dashboard.steps.locate import figures, run
 from dashboard.steps.locate import texts as words
 from dashboard.steps.locate.report import parts
 from dashboard.steps.locate.run import LocatedCase
-from inspector.divergence import PRESETS
+from inspector.divergence import PRESETS, Distance
 from inspector.errors import CaseError, InspectorError
+from inspector.presets import Preset
 
 
 class LocateRoom(Room):
@@ -110,7 +111,7 @@ class LocateRoom(Room):
         """Offer the picked layer; say when what is shown is out of date."""
         self.bus.offer("layer", Offer((self.block,), call=self.layer))
         texts, drawn = self.bus.offered("texts").inputs, self._drawn
-        read = (*texts, self.locate_preset, self.distance, self.padding, self.once)
+        read = (*texts, self.locate_preset, self.distance, self.padding, self.once, self.block)
         self.bus.offer("locate", Offer(read, drawn, self.measure))
         self.context.carry(self.block, settings=False)
         self.context.carry(self.locate_preset, self.distance, self.padding, self.once)
@@ -120,7 +121,7 @@ class LocateRoom(Room):
         shown = [*self.bus.offered("typed").inputs, self.distance, self.block]
         self.bus.hear(News.CALIBRATED, self.on_calibrated, inputs=shown, outputs=[self.curve, self.locate_reading])
         self.bus.hear(News.BACK, self.on_back, inputs=shown, outputs=drawn)
-        self.bus.hear(News.TYPED, self.on_typed, inputs=[self.distance], outputs=[self.locate_reading])
+        self.bus.hear(News.TYPED, self.on_typed, inputs=[self.distance, self.block], outputs=[self.locate_reading])
 
     def lent(self, _values: Values, session: Session) -> Lent | None:
         """Lend the curve of the visitor's case, ``None`` where nothing was measured."""
@@ -151,13 +152,11 @@ class LocateRoom(Room):
             **shown_on(self.locate_reading),
         )
         react(self.distance.input, self.on_distance, inputs=[self.distance, self.once], outputs=located)
-        react(
-            self.block.change,
-            self.on_pick,
-            inputs=[self.distance, self.block],
-            outputs=[self.curve],
-            trigger_mode="always_last",
-        )
+        shown = [*self.bus.offered("typed").inputs, self.distance, self.block]
+        drawn = [self.curve, self.locate_reading]
+        react(self.block.change, self.on_pick, inputs=shown, outputs=drawn, trigger_mode="always_last")
+        # A change can be Locate's, Operate's or a link's; an input is a person's, at the slider or at a bar.
+        react(self.block.input, self.on_hand, inputs=shown, outputs=drawn, trigger_mode="always_last")
 
     def on_locate_preset(self, _session: Session, values: Values) -> Update:
         """Let the padding side be chosen where it matters."""
@@ -167,12 +166,17 @@ class LocateRoom(Room):
         """Measure the divergence; pick the recommended layer, or the toxic one for the paper's presets."""
         return self.measure(values, session)
 
-    def measure(self, values: Values, session: Session) -> Update:
-        """Measure, draw, pick a layer and tell the steps; the picked layer is the value of its component."""
+    def measure(self, values: Values, session: Session, edits_by: Preset | None = None) -> Update:
+        """Measure, draw, pick a layer and tell the steps; the picked layer is the value of its component.
+
+        Args:
+            edits_by: The preset of the edit that comes next, by which the layer is picked unless a person has picked
+                one; by Locate's own preset where no edit is asked for.
+        """
         texts = self.bus.offered("texts").call(values)
         measured = run.locate(self.model, session, texts, values[self.locate_preset], values[self.padding])
         return {
-            **self._located(session, values),
+            **self._located(session, values, edits_by),
             self.heatmap: figures.divergence_heatmap(measured),
             self.heatmap_reading: words.heatmap_reading(measured),
             **self.bus.told(News.CASE, session, values),
@@ -182,23 +186,37 @@ class LocateRoom(Room):
         """Redraw the curve with another distance of the same measurement."""
         return self._located(session, values)
 
-    def _located(self, session: Session, values: Values) -> Update:
-        kept, distance, once = session.slot(LocatedCase), values[self.distance], values[self.once]
-        measured, recommended = kept.divergence, self._recommended
-        if measured is None:
+    def _located(self, session: Session, values: Values, edits_by: Preset | None = None) -> Update:
+        kept, distance = session.slot(LocatedCase), values[self.distance]
+        if kept.divergence is None:
             raise CaseError(words.NOTHING)
-        picked = measured.toxic_layer(distance)
-        if measured.preset == "corrected" and recommended is not None:
-            picked = recommended
-        if once and kept.first_layer is not None:
-            picked = kept.first_layer
-        kept.first_layer = picked if once else None
-        last = self.model.architecture.last_block
+        if edits_by is not None and kept.by_hand is not None and kept.by_hand == values[self.block]:
+            picked, kept.why = kept.by_hand, words.by_hand(kept.by_hand)
+        else:
+            picked, kept.why = self._pick(kept, distance, values[self.once], edits_by)
+            kept.first_layer = picked if values[self.once] else None
+            kept.by_hand = None
+        kept.picked = picked
         return {
-            self.curve: figures.curve(measured, distance, picked, recommended),
+            self.curve: figures.curve(kept.divergence, distance, picked, self._recommended),
             self.block: picked,
-            self.locate_reading: words.locate_reading(measured, distance, last, self.context.layers),
+            self.locate_reading: self._reading(kept, distance, picked),
         }
+
+    def _pick(self, kept: LocatedCase, distance: Distance, once: bool, edits_by: Preset | None) -> tuple[int, str]:
+        """Return the layer that is picked, and why where that is no matter of course."""
+        assert kept.divergence is not None
+        if once and kept.first_layer is not None:
+            return kept.first_layer, words.chosen_once(kept.first_layer)
+        toxic, recommended = kept.divergence.toxic_layer(distance), self._recommended
+        if (edits_by or kept.divergence.preset) == "corrected":
+            return (toxic if recommended is None else recommended), ""
+        return toxic, "" if edits_by is None else words.edits_toxic(toxic, edits_by, recommended)
+
+    def _reading(self, kept: LocatedCase, distance: Distance, block: int | None) -> str:
+        """Read the curve; of the picked layer it says why where it is still the one that is picked."""
+        last, why = self.model.architecture.last_block, kept.why if kept.picked == block else ""
+        return words.locate_reading(kept.divergence, distance, last, self.context.layers, why)
 
     def on_arrived(self, session: Session, values: Values) -> Update:
         """Show what the example has measured, and its layer."""
@@ -216,38 +234,46 @@ class LocateRoom(Room):
 
     def on_back(self, session: Session, values: Values) -> Update:
         """Show what the visitor has measured, and whether it is out of date."""
-        measured, distance = session.slot(LocatedCase).divergence, values[self.distance]
+        measured = session.slot(LocatedCase).divergence
         block = self.context.example.block if values[self.block] is None else self.layer(values)
-        last = self.model.architecture.last_block
-        shown = {
-            self.curve: figures.curve(measured, distance, block, self._recommended),
-            self.locate_reading: words.locate_reading(measured, distance, last, self.context.layers),
+        return {
+            self.curve: figures.curve(measured, values[self.distance], block, self._recommended),
             self.heatmap: figures.divergence_heatmap(measured),
             self.heatmap_reading: words.heatmap_reading(measured),
+            **self.on_typed(session, values),
         }
-        return {**shown, **self.on_typed(session, values)}
 
     def on_pick(self, session: Session, values: Values) -> Update:
-        """Mark the picked layer in the curve."""
+        """Mark the picked layer in the curve, and say no longer why another one was picked."""
         measured = session.slot(LocatedCase).divergence
         if measured is None or values[self.block] is None:
             return {}
         block = self.model.architecture.check_block(self.layer(values))
-        return {self.curve: figures.curve(measured, values[self.distance], block, self._recommended)}
+        curve = figures.curve(measured, values[self.distance], block, self._recommended)
+        return {self.curve: curve, **self.on_typed(session, values)}
+
+    def on_hand(self, session: Session, values: Values) -> Update:
+        """Keep that a person has picked the layer: Operate edits it, too."""
+        if values[self.block] is None:
+            return {}
+        kept, block = session.slot(LocatedCase), self.model.architecture.check_block(self.layer(values))
+        kept.by_hand = kept.picked = block
+        kept.why = words.by_hand(block)
+        return self.on_pick(session, values)
 
     def on_calibrated(self, session: Session, values: Values) -> Update:
         """Mark the recommended layer and say where trial edits work; the picked layer stays until Locate is pressed."""
         try:
-            return {**self.on_pick(session, values), **self.on_typed(session, values)}
+            return {**self.on_typed(session, values), **self.on_pick(session, values)}
         except InspectorError:  # the layer is half typed; what is typed next tells
             return {}
 
     def on_typed(self, session: Session, values: Values) -> Update:
         """Say when Locate is out of date."""
-        measured, last = session.slot(LocatedCase).divergence, self.model.architecture.last_block
-        if measured is not None and not self._is_measured(session, values):
+        kept = session.slot(LocatedCase)
+        if kept.divergence is not None and not self._is_measured(session, values):
             return {self.locate_reading: reading(words.CHANGED, "warn")}
-        return {self.locate_reading: words.locate_reading(measured, values[self.distance], last, self.context.layers)}
+        return {self.locate_reading: self._reading(kept, values[self.distance], values[self.block])}
 
     def _is_measured(self, session: Session, values: Values) -> bool:
         """Tell whether the texts in the rail are those that were measured."""

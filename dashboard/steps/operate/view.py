@@ -118,11 +118,14 @@ class OperateRoom(Room):
         return {} if block is None else {self.edit: gr.Button(edit_words(int(block)))}
 
     def on_operate(self, session: Session, values: Values) -> Iterator[Update]:
-        """Write answers that are missing or stale, locate, edit the layer that this picks, tell whoever compares."""
+        """Write answers that are missing or stale, locate, edit the layer that this picks, tell whoever compares.
+
+        The edit's preset says which layer that is, unless a person has picked one.
+        """
         if not (yield from self.bus.offered("answers").call(session, values)):
             return
         yield {self.clock: message("Locating where the answers part")}
-        located = self.bus.offered("locate").call(values, session)
+        located = self.bus.offered("locate").call(values, session, values[self.setting.edit_preset])
         yield located
         if session.cancelled.is_set():
             yield {self.clock: message("Cancelled after Locate; nothing was changed.")}

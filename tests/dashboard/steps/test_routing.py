@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import unescape
+
 import gradio as gr
 import pytest
 import torch
@@ -147,6 +149,41 @@ def test_locate_picks_the_layer_where_trial_edits_work_and_the_paper_s_presets_t
     assert any("recommended, picked" in text for text in said) and any("toxic layer" in text for text in said)
     visitor.do("on_locate", locate_preset="reference")
     assert visitor.screen["block"] == visitor.session.slot(LocatedCase).divergence.toxic_layer()
+
+
+@pytest.mark.parametrize("name", ["paper", "reference"])
+def test_operate_picks_the_layer_by_the_edit_s_preset_unless_a_person_has_picked_one(detecting, request, name):
+    visitor = Visitor(detecting[0], request.node.name)
+    visitor.session.slot(Acting).wish = "everywhere"
+
+    def operated(preset_name: str) -> int:
+        visitor.do("on_operate", **QUICK, edit_preset=preset_name, loss_positions="aligned")
+        block = visitor.session.live.result.block
+        assert visitor.screen["block"] == block and visitor.session.live.patch.blocks == (block,)
+        return block
+
+    assert operated("corrected") == 1 and "is picked" not in visitor.screen["locate_reading"]
+    toxic = visitor.session.slot(LocatedCase).divergence.toxic_layer()
+    assert operated(name) == toxic != 1, "whatever preset Locate has"
+    assert f"Layer {toxic} is picked: the edit's preset {name} edits the toxic" in unescape(
+        visitor.screen["locate_reading"]
+    )
+    visitor.do("on_hand", block=0)
+    assert "Layer 0 is picked by hand" in visitor.screen["locate_reading"]
+    assert operated(name) == operated("corrected") == 0 and "by hand" in visitor.reload().screen["locate_reading"]
+    visitor.do("on_pick", block=2)
+    assert "by hand" not in visitor.screen["locate_reading"], "another layer came there from elsewhere"
+    assert operated("corrected") == 1
+    visitor.do("on_hand", block=0)
+    visitor.do("on_locate")
+    assert operated("corrected") == 1, "Locate picks anew"
+
+
+def test_a_layer_that_is_chosen_once_stays_and_says_so(detecting, request):
+    visitor = Visitor(detecting[0], request.node.name)
+    visitor.do("on_locate", once=True)
+    visitor.do("on_locate", locate_preset="reference")
+    assert visitor.screen["block"] == 1 and "Layer 1 stays picked" in visitor.screen["locate_reading"]
 
 
 @pytest.mark.parametrize(("threshold", "routed"), [(1e9, True), (-1e9, False)])
