@@ -42,37 +42,35 @@ def parts(visit: Visit) -> list[Part]:
 
 def answers(session: Session) -> tuple[Text, ...]:
     """Return what was asked last and the answers to it; without an edit the vanilla one alone."""
-    kept = session.slot(Measured)
-    case = session.live.case if session.live else session.case
-    if kept.answers is None or case is None:
+    given, asked, case = session.slot(Measured).answers, run.asked_last(session), run.case_asked(session)
+    if given is None or asked is None:
         return ()
-    own = kept.asked == OWN_PROMPT
-    asked = kept.prompt or ("" if own else run.prompt_to_ask(case, kept.asked, ""))
-    cut = "" if all(kept.answers.finished) else " · cut short"
-    covered, note = (True, True), words.answer_note(kept.asked, judged=not own) + cut
+    own = asked.choice == OWN_PROMPT
+    cut = "" if all(given.finished) else " · cut short"
+    # The question is not named here: a report may have to leave it out.
+    covered, note = (True, True), words.answer_note(asked.choice, judged=not own) + cut
     heads = weights_badge(VANILLA, note), weights_badge(session.row, note)
     if not own:
-        marks = run.judged(asked, kept.answers)
+        marks = run.judged(asked.text, given)
         is_live = session.live is not None
         covered, heads = unless_safe(*marks, is_live), words.heads(session.row, (note, note), marks, is_live)
-    first = Text("Vanilla answer", kept.answers.texts[0], "vanilla", covered[0], heads[0])
-    second = Text("Edited answer", kept.answers.texts[1], "edited", covered[1], heads[1])
+    first = Text("Vanilla answer", given.texts[0], "vanilla", covered[0], heads[0])
+    second = Text("Edited answer", given.texts[1], "edited", covered[1], heads[1])
     # The case's adversarial prompt stands in the part of the case.
-    prompt = () if asked in ("", case.adversarial_prompt) else (Text(f"Asked: {kept.asked}", asked, "prompt"),)
+    told = {"", None if case is None else case.adversarial_prompt}
+    prompt = () if asked.text in told else (Text(f"Asked: {asked.choice}", asked.text, "prompt"),)
     return (*prompt, first, *((second,) if session.live is not None else ()))
 
 
 def facts(session: Session) -> dict[str, Any]:
     """Return what was asked, how it was decoded and what came of it; verdicts where the prompt was the case's."""
-    kept = session.slot(Measured)
-    case = session.live.case if session.live else session.case
-    assert kept.answers is not None and case is not None
-    asked = kept.prompt or (None if kept.asked == OWN_PROMPT else run.prompt_to_ask(case, kept.asked, ""))
-    marks = () if asked is None or kept.asked == OWN_PROMPT else run.judged(asked, kept.answers)
+    kept, asked = session.slot(Measured), run.asked_last(session)
+    assert kept.answers is not None and asked is not None
+    marks = () if asked.choice == OWN_PROMPT else run.judged(asked.text, kept.answers)
     longest = max(len(tokens) for tokens in kept.answers.token_ids) + all(kept.answers.finished)
     return {
-        "asked": asked,
-        "asked as": kept.asked,
+        "asked": asked.text or None,
+        "asked as": asked.choice,
         # An example that was read from disk was decoded greedily, as long as its longer answer.
         "decoding": kept.decoding or Decoding(max_new_tokens=longest),
         "answers": kept.answers.texts,
