@@ -72,10 +72,12 @@ def test_the_main_job_with_a_typed_question_a_reload_in_the_middle_and_every_und
     page.locator("#question textarea").fill(QUESTION)
     wait_for_text(page, "#origins", "of another question")
     page.keyboard.press("Escape")
+    wait_for_text(page, "#of-another", "The answers, numbers and figures are of another question")
     page.click("#operate")
     page.wait_for_function("() => document.querySelector('#operate').disabled", timeout=WAIT)
     wait_until_idle(page)
     wait_for_text(page, "#clock", "Ended after")
+    page.wait_for_selector("#of-another", state="hidden")
     origins = page.locator("#origins").text_content()
     assert "safe answer: from a template" in origins and "unsafe answer: " in origins
     assert "of another question" not in origins and "from the case" not in origins
@@ -145,6 +147,7 @@ def step_by_step(page: Any) -> None:
     page.mouse.click(bar["x"] + bar["width"] / 2, bar["y"] + bar["height"] - 2)
     wait_for_value(page, "#block input[type=number]", "1")
     wait_for_text(page, "#curve", "picked")
+    wait_for_text(page, "#locate-reading", "Layer 1 is picked by hand")
 
     at_width(page, 1440)
     theme(page, False)
