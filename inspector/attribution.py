@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from inspector.contrast import contrast, embedded_tokens
 from inspector.errors import ArchitectureError
+from inspector.gradients import backed_off
 from inspector.model.architecture import Architecture
 from inspector.model.counted import Counted, only_counted
 from inspector.model.hooks import observe_inputs, observe_outputs
@@ -141,6 +142,7 @@ def direct_logit_attribution(
         CaseError: An answer is empty, or both have the same tokens.
         PromptError: A text is empty or too long.
         ArchitectureError: The final norm cannot be held fixed.
+        NotFinite: A state or a logit is not a finite number.
     """
     texts = contrast(model, case, format=replace(format, turn_end=True))
     shared = texts.parting
@@ -150,6 +152,7 @@ def direct_logit_attribution(
     states: dict[int, Tensor] = {}
     written: dict[int, Tensor] = {}
     entering: list[Tensor] = []
+    uncapped: list[Tensor] = []  # a cap rounds logits near it to itself in half precision, and cannot be undone then
 
     def last(tensor: Tensor) -> Tensor:
         return tensor.reshape(-1, tensor.shape[-1])[-1].float()
@@ -159,13 +162,11 @@ def direct_logit_attribution(
         observe_inputs(architecture.blocks[:1], lambda _n, x: entering.append(last(x))),
         observe_outputs(architecture.blocks, lambda n, x: states.__setitem__(n, last(x))),
         observe_outputs(mlp_writers(architecture), lambda n, x: written.__setitem__(n, last(x))),
+        observe_outputs([architecture.unembedding], lambda _n, x: uncapped.append(last(x))),
     ):
-        logits = (
-            model.network(input_ids=model.batch(ids), use_cache=False, **model.last_logits_only).logits[0, -1].float()
-        )
-    if architecture.logit_softcap is not None:
-        logits = architecture.logit_softcap * torch.atanh(logits / architecture.logit_softcap)
-    difference = float(logits[safe] - logits[unsafe])
+        model.network(input_ids=model.batch(ids), use_cache=False, **model.last_logits_only)
+    difference = float(uncapped[0][safe] - uncapped[0][unsafe])
+    model.require_finite("logit attribution", [difference, *entering, *states.values(), *written.values()])
     with model.lock:
         frozen = freeze_norm(architecture.final_norm, states[architecture.last_block].to(architecture.head_device))
     direction = unembedding_direction(model, safe, unsafe)
@@ -205,15 +206,24 @@ def block_attribution(
     Raises:
         CaseError: An answer is empty, or both are the same.
         PromptError: A text is empty or too long.
+        NotFinite: A gradient is not a finite number, in float16 whatever scale it is given.
     """
     from captum.attr import LayerGradientXActivation  # it takes a second to import, and only this asks for it
 
     texts = contrast(model, case, format=format.open())
     embeddings = embedded_tokens(model, texts.sequences)
+    writers = mlp_writers(model.architecture)
 
-    def margin(embedded: Tensor) -> Tensor:
-        logits = model.network(inputs_embeds=embedded, use_cache=False).logits
-        return model.gradient_scale * texts.margin(logits).reshape(1)
+    def attributed(scale: float) -> tuple[Tensor, ...]:
+        def margin(embedded: Tensor) -> Tensor:
+            logits = model.network(inputs_embeds=embedded, use_cache=False).logits
+            return scale * texts.margin(logits).reshape(1)
+
+        found: dict[nn.Module, Tensor] = {}
+        for group in _by_device(writers):
+            for writer, part in zip(group, LayerGradientXActivation(margin, group).attribute(embeddings), strict=True):
+                found[writer] = (part[0] if isinstance(part, tuple) else part).detach()
+        return tuple(found[writer] for writer in writers)
 
     counted = Counted(texts.counted)
     with (
@@ -221,15 +231,9 @@ def block_attribution(
         only_counted(model.architecture.unembedding, counted),
         torch.enable_grad(),
     ):
-        found: dict[nn.Module, Tensor] = {}
-        for writers in _by_device(mlp_writers(model.architecture)):
-            for writer, part in zip(
-                writers, LayerGradientXActivation(margin, writers).attribute(embeddings), strict=True
-            ):
-                found[writer] = part[0] if isinstance(part, tuple) else part
-    parts = [found[writer] for writer in mlp_writers(model.architecture)]
+        scale, parts = backed_off(attributed, model.gradient_scale)
     model.require_finite("attribution", parts)
-    return np.array([float(part.detach().float().sum()) / model.gradient_scale for part in parts])
+    return np.array([float(part.float().sum()) / scale for part in parts])
 
 
 def _by_device(modules: Sequence[nn.Module]) -> list[list[nn.Module]]:

@@ -162,13 +162,17 @@ def divergence(
     Raises:
         CaseError: An answer is empty, both are the same, or the preset is unknown.
         PromptError: The prompt is empty, or it or an answer is too long.
+        NotFinite: A distance is not a finite number, so that no layer can be told from it.
     """
     case.require_answers()
     if preset == "corrected":
-        return _corrected(model, case, row, format.open())
-    if preset in ("paper", "reference"):
-        return _answers_alone(model, case, preset, row, padding, masked)
-    raise CaseError(f"Unknown preset '{preset}'. Valid presets: {', '.join(PRESETS)}.")
+        found = _corrected(model, case, row, format.open())
+    elif preset in ("paper", "reference"):
+        found = _answers_alone(model, case, preset, row, padding, masked)
+    else:
+        raise CaseError(f"Unknown preset '{preset}'. Valid presets: {', '.join(PRESETS)}.")
+    model.require_finite("divergence", (*map(found.by, DISTANCES), found.token_l2, found.token_relative))
+    return found
 
 
 def _corrected(model: InspectedModel, case: Case, row: Row, format: PromptFormat) -> Divergence:

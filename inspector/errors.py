@@ -38,6 +38,10 @@ class PromptError(InspectorError):
     """A prompt or answer cannot be given to the model as it stands."""
 
 
+class NotFinite(PromptError):
+    """A measurement left the finite numbers of the model's type: other texts, or a type of more range, may do."""
+
+
 class CaseError(InspectorError):
     """A case lacks what the asked-for measurement needs, or a case file is broken."""
 

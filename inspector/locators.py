@@ -19,7 +19,7 @@ from inspector.attribution import block_attribution, direct_logit_attribution, m
 from inspector.causal import knock_out_mlps
 from inspector.contrast import contrast, mlp_trace
 from inspector.divergence import Padding, divergence
-from inspector.errors import ArchitectureError, CaseError
+from inspector.errors import ArchitectureError, CaseError, NotFinite
 from inspector.model.counted import token_log_probabilities
 from inspector.model.encoding import encode
 from inspector.model.hooks import observe_outputs, stopping_before
@@ -94,7 +94,7 @@ class Located:
 
 @dataclass(frozen=True)
 class NotLocated:
-    """A locator that this model's architecture does not allow.
+    """A locator that this model's architecture does not allow, or whose scores its type cannot hold.
 
     Attributes:
         locator: Its name.
@@ -166,6 +166,11 @@ def toxic_writing(
 
     Mean over the answer's tokens of what the MLP adds to the residual stream, projected on the probe's direction,
     in the model's activation units.
+
+    Raises:
+        CaseError: An answer is empty, or both are the same.
+        PromptError: A text is empty or too long.
+        NotFinite: A score is not a finite number.
     """
     texts = contrast(model, case, format=format.open())
     shape = (2, max(map(len, texts.sequences)), -1)
@@ -185,6 +190,7 @@ def toxic_writing(
         observe_outputs(mlp_writers(architecture), on_written),
     ):
         model.network(input_ids=model.batch(*texts.sequences), use_cache=False)
+    model.require_finite("toxic writing", [scores])
     return scores
 
 
@@ -279,7 +285,9 @@ def locate_with(
                     scores = end.value
                     break
                 yield name, share
-        except ArchitectureError as error:
+            if scores is not None:
+                model.require_finite(f"score of '{name}'", [scores])
+        except (ArchitectureError, NotFinite) as error:
             yield NotLocated(name, error.user_message())
             continue
         if scores is None or setup.cancel():

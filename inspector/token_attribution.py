@@ -23,6 +23,7 @@ from torch import Tensor
 
 from inspector.contrast import Contrast, contrast
 from inspector.errors import PromptError
+from inspector.gradients import backed_off
 from inspector.model.counted import Counted, only_counted
 from inspector.model.encoding import encode, tokenise
 from inspector.model.inspected import InspectedModel
@@ -110,6 +111,7 @@ def token_attribution(
     Raises:
         CaseError: An answer is empty, or both are the same.
         PromptError: A text is empty or too long, or the way is unknown.
+        NotFinite: A value is not a finite number, in float16 whatever scale its gradient is given.
     """
     if way not in WAYS:
         raise PromptError(f"Unknown way '{way}'. Choose one of: {', '.join(WAYS)}.")
@@ -133,23 +135,35 @@ def token_attribution(
             values = _ablation(run, prompt, empty, user)
             with torch.no_grad():
                 difference = (float(run.of_ids(prompt)) - float(run.of_ids(empty))) / run.scale
+            model.require_finite("attribution", [values, difference])
         elif way == "gradient x input":
-            found = InputXGradient(run.of_embeddings).attribute(embedded)
-            model.require_finite("attribution", [found])
-            values = found.detach().float().sum(dim=-1)[0].cpu().numpy()
+            values = _by_gradient(run, lambda: InputXGradient(run.of_embeddings).attribute(embedded))
         else:
             method = IntegratedGradients(run.of_embeddings)
-            found = method.attribute(
-                embedded, baselines=embedded_empty, n_steps=steps, method="gausslegendre", internal_batch_size=1
+            values = _by_gradient(
+                run,
+                lambda: method.attribute(
+                    embedded, baselines=embedded_empty, n_steps=steps, method="gausslegendre", internal_batch_size=1
+                ),
             )
-            model.require_finite("attribution", [found])
-            values = found.detach().float().sum(dim=-1)[0].cpu().numpy()
             with torch.no_grad():
                 whole = float(run.of_embeddings(embedded)) - float(run.of_embeddings(embedded_empty))
                 difference = whole / run.scale
     except Cancelled:
         return None
     return TokenAttribution(way, model.token_texts(texts.prompt), values / run.scale, user, difference, run.done)
+
+
+def _by_gradient(run: _Run, attribute: Callable[[], Tensor]) -> np.ndarray:
+    """Return ``[tokens]`` what a way that needs a gradient attributes, times the run's scale."""
+
+    def attributed(scale: float) -> tuple[Tensor, ...]:
+        run.begin(scale)
+        return (attribute().detach(),)
+
+    _, found = backed_off(attributed, run.scale)
+    run.model.require_finite("attribution", found)
+    return found[0].float().sum(dim=-1)[0].cpu().numpy()
 
 
 def _ablation(run: _Run, prompt: Tensor, empty: Tensor, user: range) -> np.ndarray:
@@ -177,8 +191,9 @@ class _Run:
         progress: Callable[[float], None],
         cancel: Callable[[], bool],
     ) -> None:
-        self._model, self._texts, self._row = model, texts, row
-        self._planned, self._progress, self._cancel = planned, progress, cancel
+        self.model, self._texts, self._row = model, texts, row
+        self._each, self._progress, self._cancel = planned, progress, cancel
+        self._planned = planned
         self.done = 0
         self.scale = model.gradient_scale
         self._counted = Counted(texts.counted)
@@ -190,22 +205,26 @@ class _Run:
         with torch.no_grad():
             self._answers = embed(padded).detach()
 
+    def begin(self, scale: float) -> None:
+        """Start to measure at a scale; what an earlier one took stays counted."""
+        self.scale, self._planned = scale, self.done + self._each
+
     def of_embeddings(self, prompts: Tensor) -> Tensor:
         """Return log P(unsafe) - log P(safe) ``[prompts]`` for embedded prompts ``[prompts, tokens, width]``."""
         return torch.stack([self._of(prompt) for prompt in prompts])
 
     def of_ids(self, prompts: Tensor) -> Tensor:
         """The same for prompts given as token ids ``[prompts, tokens]``."""
-        embed = self._model.network.get_input_embeddings()
+        embed = self.model.network.get_input_embeddings()
         return torch.stack([self._of(embed(prompt)) for prompt in prompts])
 
     def _of(self, prompt: Tensor) -> Tensor:
         if self._cancel():
             raise Cancelled
         both = torch.cat([prompt.unsqueeze(0).expand(2, -1, -1), self._answers.to(prompt.dtype)], dim=1)
-        unembedding = self._model.architecture.unembedding
-        with self._model.running([self._row, self._row]), only_counted(unembedding, self._counted):
-            logits = self._model.network(inputs_embeds=both, use_cache=False).logits
+        unembedding = self.model.architecture.unembedding
+        with self.model.running([self._row, self._row]), only_counted(unembedding, self._counted):
+            logits = self.model.network(inputs_embeds=both, use_cache=False).logits
         self.done += 1
         self._progress(min(1.0, self.done / self._planned))
         return -self.scale * self._texts.margin(logits)

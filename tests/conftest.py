@@ -97,6 +97,20 @@ def _build(family: str, chat: bool, begin: bool) -> tuple[InspectedModel, str]:
 
 
 @pytest.fixture
+def overflowing() -> InspectedModel:
+    """A float16 model whose states leave its type's range; changed once it is loaded, where that is checked as well."""
+    model = from_parts(tiny_models.network("llama").half(), tiny_models.tokenizer(), "overflowing")
+    tiny_models.out_of_range(model.network)
+    return model
+
+
+@pytest.fixture
+def too_large(monkeypatch) -> None:
+    """A first scale at which every gradient leaves float16's range, as the usual one does in some models."""
+    monkeypatch.setattr(InspectedModel, "gradient_scale", property(lambda model: float(2**30)))
+
+
+@pytest.fixture
 def tiny() -> Iterator[TinyFactory]:
     """A factory ``tiny(family, chat=True, begin=True)`` of tiny models, each built once per session.
 

@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from inspector.errors import ArchitectureError
+from inspector.errors import ArchitectureError, ModelLoadError
 from inspector.model.hooks import observe_inputs, observe_outputs
 from inspector.model.offloaded import held, place
 from inspector.model.quantised import dequantised, quantisation, shape_of
@@ -236,6 +236,7 @@ def resolve(model: nn.Module, overrides: Mapping[str, str] | None = None) -> Arc
     Raises:
         ArchitectureError: Unknown family, mixture of experts, a path that leads nowhere, shapes
             that disagree, or hooks that do not reproduce the model's own states.
+        ModelLoadError: The model's own states are not finite numbers in its data type.
     """
     config = model.config.get_text_config()
     family = str(model.config.model_type)
@@ -362,10 +363,28 @@ def _check_against_forward(model: nn.Module, architecture: Architecture) -> None
 
 
 def _require_close(hooked: Tensor, own: Tensor, what: str) -> None:
+    """Compare states ``[..., values]`` position by position: one may be a thousand times longer than the others.
+
+    Raises:
+        ModelLoadError: What the model reports is not finite, so that nothing can be compared.
+        ArchitectureError: The two differ.
+    """
+    kind = str(own.dtype).removeprefix("torch.")
     own = own.to(hooked.device).float()
     hooked = hooked.float()
-    scale = own.abs().max().clamp(min=1e-6)
-    if hooked.shape != own.shape or not ((hooked - own).abs().max() <= 1e-3 * scale):
+    if not bool(torch.isfinite(own).all()):
+        raise ModelLoadError(
+            f"{what} is not a finite number in {kind}. "
+            + (
+                "The weights are damaged: get the model's files anew."
+                if kind == "float32"
+                else "This model leaves the range of that type, or its weights are damaged. Load it with --dtype "
+                "bfloat16 or float32."
+            )
+        )
+    if hooked.shape != own.shape or not bool(
+        ((hooked - own).abs().amax(dim=-1) <= 1e-3 * own.abs().amax(dim=-1).clamp(min=1e-6)).all()
+    ):
         raise ArchitectureError(
             f"{what} is not what the model itself reports (shapes {tuple(hooked.shape)} and "
             f"{tuple(own.shape)}). The architecture map does not fit this model: give the right "

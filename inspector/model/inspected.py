@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from inspector.errors import PromptError
+from inspector.errors import NotFinite, PromptError
 from inspector.model.architecture import Architecture
 from inspector.model.offloaded import place
 from inspector.model.patch import Row
@@ -133,17 +134,17 @@ class InspectedModel:
         """
         return 1024.0 if self.dtype == torch.float16 else 1.0
 
-    def require_finite(self, what: str, tensors: Iterable[Tensor]) -> None:
-        """Check what was differentiated: float16 has little range, whatever it is scaled by.
+    def require_finite(self, what: str, values: Iterable[Tensor | np.ndarray | float]) -> None:
+        """Check what was measured or differentiated: float16 has little range, whatever it is scaled by.
 
         Args:
             what: What it is, for the message: ``gradient``.
 
         Raises:
-            PromptError: An entry is not a finite number.
+            NotFinite: An entry is not a finite number.
         """
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
-            raise PromptError(
+        if not all(bool(torch.isfinite(torch.as_tensor(value)).all()) for value in values):
+            raise NotFinite(
                 f"The {what} of these texts is not a finite number in {self.dtype_name}. Load the model in float32 "
                 "(--dtype float32) or shorten the texts."
             )

@@ -114,6 +114,9 @@ def train_probe(
 
     Returns:
         The probe; ``None`` when cancelled.
+
+    Raises:
+        NotFinite: A state is not a finite number.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GroupKFold, cross_val_predict
@@ -124,6 +127,7 @@ def train_probe(
     states = yield from pooled_states(model, labelled.texts, cancel=cancel)
     if states is None:
         return None
+    model.require_finite("toxicity probe's reading", [states])
     labels = np.array(labelled.toxic)
     learner = make_pipeline(StandardScaler(), LogisticRegression(C=_C, max_iter=2000))
     guessed = cross_val_predict(learner, states, labels, groups=labelled.groups, cv=GroupKFold(5))

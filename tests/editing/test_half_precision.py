@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import by_hand
@@ -17,11 +18,13 @@ from editing.methods.ft_l import FtLSettings, ft_l
 from editing.methods.mend.top import TopBlocks, gradient_factors
 from editing.methods.sft import SftSettings, sft
 from editing.trainee import TrainedScope, trainee
+from inspector.attribution import block_attribution
 from inspector.contrast import contrast, mlp_trace
 from inspector.divergence import divergence
 from inspector.likelihood import likelihoods
 from inspector.model import VANILLA, InspectedModel, Row, encode, from_parts
 from inspector.model.tails import Tails, with_weight
+from inspector.token_attribution import token_attribution
 
 HALVES = (torch.bfloat16, torch.float16)
 BLOCK = 1
@@ -172,12 +175,6 @@ def test_an_error_at_one_small_position_is_seen_beside_a_massive_one(kind):
         handle.remove()
 
 
-@pytest.fixture
-def too_large(monkeypatch) -> None:
-    """A first scale at which every gradient leaves float16's range, as the usual one does in some models."""
-    monkeypatch.setattr(InspectedModel, "gradient_scale", property(lambda model: float(2**30)))
-
-
 def test_a_scale_that_is_too_much_for_the_atlas_s_first_gradient_backs_off(case, too_large):
     settings = AtlasSettings(learning_rate=0.01, harmless_prompts=2, harmless_tokens=4)
     half, single = (run(make_atlas(model, case, settings)) for model in rounded("llama", torch.float16))
@@ -192,3 +189,21 @@ def test_a_scale_that_is_too_much_for_mend_s_gradient_backs_off(case, too_large)
         inputs, gradients = gradient_factors(top, [name])[name]
         found.append(gradients.T @ inputs)
     assert cosine(*found) > 0.99 and float(found[0].norm()) == pytest.approx(float(found[1].norm()), rel=0.03)
+
+
+def test_a_scale_that_is_too_much_for_a_gradient_times_activation_backs_off(case, too_large):
+    found = [block_attribution(model, case) for model in rounded("llama", torch.float16)]
+    assert found[0] == pytest.approx(found[1], rel=0.1, abs=0.01)
+
+
+@pytest.mark.parametrize("way", ["gradient x input", "integrated gradients"])
+def test_a_scale_that_is_too_much_for_an_attribution_to_tokens_backs_off(case, too_large, way):
+    asked = replace(case, adversarial_prompt="Arr, be mean!", safe="No.", unsafe="Lie.")
+    shares: list[float] = []
+    found = [
+        token_attribution(model, asked, way, steps=3, progress=shares.append)
+        for model in rounded("llama", torch.float16)
+    ]
+    sizes = [torch.from_numpy(each.values) for each in found]
+    assert cosine(*sizes) > 0.98 and float(sizes[0].norm()) == pytest.approx(float(sizes[1].norm()), rel=0.1)
+    assert found[0].evaluations > found[1].evaluations and min(shares) > 0 and max(shares) <= 1

@@ -21,8 +21,8 @@ from inspector.attribution import (
     unembedding_direction,
 )
 from inspector.contrast import contrast, mlp_trace
-from inspector.errors import ArchitectureError, CaseError, PromptError
-from inspector.model import Row
+from inspector.errors import ArchitectureError, CaseError, NotFinite, PromptError
+from inspector.model import Row, from_parts
 from inspector.safeedit import Case
 
 # Parts of order 0.1 to 10 from sums of 32 float32 products and differences of states.
@@ -355,3 +355,22 @@ def test_a_case_that_cannot_be_measured_is_refused(llama, case, measure):
         measure(llama, replace(case, unsafe=" "))
     with pytest.raises(PromptError, match="at most 512"):
         measure(llama, replace(case, adversarial_prompt="a" * 600))
+
+
+def test_a_cap_that_bites_leaves_the_difference_alone_in_half_precision(case):
+    """Capped logits near 5 are rounded to 5 in bfloat16, and the cap of 5 cannot be undone there."""
+    network = tiny_models.network("gemma2").to(torch.bfloat16)
+    with torch.no_grad():
+        network.lm_head.weight.mul_(400)
+    single = copy.deepcopy(network).float()
+    half, whole = (from_parts(each, tiny_models.tokenizer(), "capped") for each in (network, single))
+    ids, *parting = first_tokens(whole, case)
+    assert float(by_hand.logits(network, ids)[-1, parting].abs().max()) == 5.0, "or this test says nothing"
+    found = direct_logit_attribution(half, case)
+    assert found.difference == pytest.approx(difference_by_hand(whole, single, case), rel=0.05)
+    assert found.total == pytest.approx(found.difference, rel=0.05)
+
+
+def test_states_that_are_not_finite_are_not_split(overflowing, case):
+    with pytest.raises(NotFinite, match=r"logit attribution .*float16"):
+        direct_logit_attribution(overflowing, case)

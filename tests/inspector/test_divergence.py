@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from inspector.divergence import DISTANCES, PRESETS, Divergence, divergence
-from inspector.errors import CaseError, PromptError
+from inspector.errors import CaseError, NotFinite, PromptError
 from inspector.model import PromptFormat, Row
 
 # Distances here are of order 0.1 to 10. Prompt cache, batching and right padding change the order of
@@ -221,3 +221,9 @@ def test_an_answer_longer_than_the_context_is_refused(tiny, case, preset, longer
 def test_control_characters_in_answers_do_not_reach_the_model(llama, case, preset):
     dirty = replace(case, safe=f"\x00{case.safe}\x07", unsafe=f"{case.unsafe}\u202e")
     assert np.array_equal(divergence(llama, dirty, preset).l2, divergence(llama, case, preset).l2)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_layer_is_not_read_off_states_that_left_the_type_s_range(overflowing, case, preset):
+    with pytest.raises(NotFinite, match=r"divergence .*not a finite number in float16.*--dtype float32"):
+        divergence(overflowing, case, preset)

@@ -17,8 +17,8 @@ import pytest
 import tiny_models
 import torch
 
-from inspector.errors import CaseError
-from inspector.locators import LOCATORS, Located, Setup, agreement, locate_with
+from inspector.errors import CaseError, NotFinite
+from inspector.locators import LOCATORS, Located, NotLocated, Setup, agreement, locate_with, toxic_writing
 from inspector.model import PromptFormat
 from inspector.safeedit import Case
 from inspector.toxicity import Labelled, Probe, kept_probe
@@ -424,3 +424,16 @@ def test_two_blocks_are_too_few_for_a_correlation():
 def test_an_atlas_without_a_block_is_refused():
     with pytest.raises(CaseError, match="no block yet"):
         agreement(located(1, 2), np.array([np.nan, np.nan]))
+
+
+def test_a_locator_whose_scores_are_not_finite_says_so_and_the_others_go_on(overflowing, llama, case):
+    probe = probe_of(llama)
+    for setup in (SETUP, Setup(probe=probe)):  # a probe that has to be learnt of such states, and one that is there
+        found = [answer for answer in locate_with(overflowing, case, setup=setup) if not isinstance(answer, tuple)]
+        by_name = {answer.locator: answer for answer in found}
+        assert list(by_name) == list(LOCATORS)
+        if setup.probe is not None:
+            assert isinstance(by_name.pop("region toxicity"), Located), "it reads weights alone"
+        assert all(isinstance(one, NotLocated) and "not a finite number" in one.why for one in by_name.values())
+    with pytest.raises(NotFinite, match="toxic writing"):
+        toxic_writing(overflowing, case, probe)

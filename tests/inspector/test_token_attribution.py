@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig
 
-from inspector.errors import CaseError, PromptError
+from inspector.errors import CaseError, NotFinite, PromptError
 from inspector.model import PromptFormat, Row, from_parts
 from inspector.safeedit import Case
 from inspector.token_attribution import WAYS, neutral_token, token_attribution, user_tokens
@@ -298,3 +298,9 @@ def test_captum_s_wrapper_for_language_models_is_right_only_for_whole_sequences(
     assert torch.allclose(whole, expected, rtol=0, atol=1e-4)
     assert torch.allclose(uncached, expected, rtol=0, atol=1e-4)
     assert (default - expected).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_not_finite_is_attributed_to_no_token(overflowing, short, way):
+    with pytest.raises(NotFinite, match=r"attribution .*float16"):
+        token_attribution(overflowing, short, way, steps=2)

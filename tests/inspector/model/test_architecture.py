@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, MixtralConfig, OlmoConfig
 
-from inspector.errors import ArchitectureError
+from inspector.errors import ArchitectureError, ModelLoadError
 from inspector.model import from_parts
-from inspector.model.architecture import OVERRIDES, canonical_weight, resolve
+from inspector.model.architecture import OVERRIDES, _require_close, canonical_weight, resolve
 
 IDS = (1, 40, 80, 120, 160, 200, 240, 30)
 
@@ -164,3 +164,20 @@ def test_checking_a_model_leaves_no_hook_of_ours():
     before = by_hand.hooks(network)
     resolve(network)
     assert by_hand.hooks(network) == before
+
+
+def test_states_that_are_not_finite_at_load_name_the_type_and_not_the_map():
+    network = tiny_models.out_of_range(tiny_models.network("llama"))
+    assert resolve(network).family == "llama"
+    with pytest.raises(ModelLoadError, match=r"not a finite number in float16.*--dtype bfloat16 or float32"):
+        resolve(network.half())
+
+
+def test_a_wrong_state_at_one_position_is_seen_beside_a_massive_one():
+    """The first token's state is a thousand times longer than all others, as models have it."""
+    own = torch.ones(1, 2, 4) * torch.tensor([1000.0, 1.0])[None, :, None]
+    _require_close(own + 5e-4, own, "The state")
+    wrong = own.clone()
+    wrong[0, 1, 2] += 0.1
+    with pytest.raises(ArchitectureError, match="The state is not what the model itself reports"):
+        _require_close(wrong, own, "The state")
