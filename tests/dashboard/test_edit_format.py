@@ -27,7 +27,7 @@ OTHER = PromptFormat("Be brief.")
 def test_an_edit_is_compared_in_its_own_prompt_format(chat):
     with model_at_rest() as model:
         session = Session()
-        changes = {"chat": chat, "suffix": TEXTS.suffix, "turn_end": False}
+        changes = {"chat": chat, "suffix": TEXTS.suffix, "turn_end": False, "constraint": "next token"}
         settings = preset("reference", steps=2, watch_unsafe=False, loss_positions="aligned", **changes)
         assert session.asked_in(OTHER) == OTHER
         run(operating.edit(model, session, TEXTS, 1, settings))

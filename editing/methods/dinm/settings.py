@@ -66,11 +66,12 @@ class DinmSettings:
         edit_weight: Weight of the edit loss, the paper's c_edit = 0.1.
         constraint_weight: Weight of the constraint's KL, 1 in paper and released code.
         constraint: Where the KL is measured: ``answer`` positions of the case's knowledge constraint (released
-            code), ``next token`` after it (the paper's equation), or several ``harmless`` prompts with the
-            model's own answers (ours).
+            code, in plain text alone), ``next token`` after it (the paper's equation), or several ``harmless``
+            prompts with the model's own answers (ours).
         constraint_gradient: Whether the KL has a gradient; the released code only logs it.
         direction: KL(P_W0 to P_W), ``vanilla to edited`` (released code), or the reverse (the paper).
-        loss_positions: ``aligned``, or ``reference`` for the released code's labels and positions.
+        loss_positions: ``aligned``, or ``reference`` for the released code's labels and positions, which are in plain
+            text without the end of a turn.
         format: Suffix prompt S, chat template (the released code uses plain text), and whether the edit also learns to
             end the turn after the safe answer.
         stop_below: Stop when the total loss is below this (released code: 1e-4).
@@ -145,6 +146,17 @@ class DinmSettings:
                 "The released code's loss positions know one answer to one prompt, all its tokens the same. Set "
                 "loss_positions to 'aligned', or leave safe_answers and first_token_weight at 1, contexts and "
                 "companions at 0 and question_alone off."
+            )
+        if self.loss_positions == "reference" and (self.format.chat or self.format.turn_end):
+            raise EditError(
+                "The released code's loss positions are those of plain text and learn no end of a turn, so the edit "
+                "would be asked in another format than it was made in. Set chat and turn_end to false, or "
+                "loss_positions to 'aligned'."
+            )
+        if self.constraint == "answer" and self.format.chat:
+            raise EditError(
+                "The constraint 'answer' is measured in plain text, as in the released code, and the edit would be "
+                "made in the chat template. Set chat to false, or constraint to 'harmless' or 'next token'."
             )
         if self.null_space is not None and self.clamp is not None and self.constraint == "harmless":
             raise EditError(

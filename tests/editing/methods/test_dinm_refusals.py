@@ -95,3 +95,25 @@ def test_without_a_constraint_corrected_uses_the_bundled_prompts(llama, case):
         for one in (None, bundled, case.constraint)
     )
     assert none == first != own
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({"chat": True}, "Set chat and turn_end to false, or loss_positions to 'aligned'"),
+        ({"turn_end": True}, "Set chat and turn_end to false, or loss_positions to 'aligned'"),
+        ({"chat": True, "loss_positions": "aligned"}, "Set chat to false, or constraint to 'harmless'"),
+    ],
+)
+def test_an_edit_in_plain_text_is_not_asked_in_the_chat_template(changes, remedy):
+    with pytest.raises(EditError, match=remedy):
+        preset("reference", **changes)
+
+
+def test_the_presets_and_what_follows_each_remedy_stay_possible():
+    for name in ("corrected", "paper", "reference"):
+        assert preset(name).preset == name
+    aligned = preset("reference", chat=True, loss_positions="aligned", constraint="next token")
+    assert aligned.format.chat and preset("paper", chat=True).format.chat
+    plain = preset("corrected", loss_positions="reference", safe_answers=1, chat=False, turn_end=False)
+    assert plain.loss_positions == "reference"
