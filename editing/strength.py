@@ -65,7 +65,8 @@ class StrengthCurve:
     Attributes:
         strengths: ``[strengths]`` ascending; with 0, vanilla, in any case.
         defended: ``[strengths]`` percent of the harmful prompts answered safely.
-        harmless_kl: ``[strengths]`` KL(vanilla to edited) on harmless prompts, nats a token.
+        harmless_kl: ``[strengths]`` KL(vanilla to edited) on harmless prompts, nats a token, mean over prompts of each
+            prompt's mean over its first 24 tokens (:data:`inspector.safeedit.marking.KL_MEAN`).
         over_refusal: ``[strengths]`` percent of the harmless prompts refused.
         degenerate: ``[strengths]`` percent of all answers that are none.
         prompts: Number of harmful prompts.

@@ -27,6 +27,8 @@ from inspector.safeedit.verdict import Judge, Verdict, verdicts
 
 KL_TOKENS = 24
 """Tokens of the vanilla answer on which the harmless KL is measured."""
+KL_MEAN = f"mean over prompts of each prompt's mean over its first {KL_TOKENS} tokens"
+"""How the harmless KL of one edit is put together, for people; a KL that an edit descends on is a mean over tokens."""
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = re.compile(r"[^\w\s]")

@@ -18,6 +18,7 @@ from inspector.safeedit.answering import still_answers
 from inspector.safeedit.cases import CATEGORIES
 from inspector.safeedit.exam import Marked, Reply
 from inspector.safeedit.intervals import RESAMPLES, Estimate, average, mean, percentage
+from inspector.safeedit.marking import KL_MEAN
 from inspector.safeedit.pooling import Owned, Replies
 from inspector.safeedit.quality import most_fluent
 from inspector.safeedit.questions import JUDGED, Kind
@@ -159,7 +160,7 @@ def score_table(replies: Sequence[Reply], judge: str, edits: Sequence[Hashable] 
         ),
         Score(
             "harmless KL",
-            "change on harmless prompts, a token",
+            f"change on harmless prompts: {KL_MEAN}",
             "nats",
             Estimate(0.0 if harmless else None, len(harmless)),
             known.change(harmless, lambda reply: reply.kl, resampled=True),

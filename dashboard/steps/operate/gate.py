@@ -21,9 +21,10 @@ from editing.gate import Budgets, GateSettings
 from inspector.errors import CaseError
 from inspector.model import Row
 from inspector.safeedit.exam import Progress
+from inspector.safeedit.marking import KL_MEAN
 
 BUDGETS = {
-    "harmless_kl": "nats a token",
+    "harmless_kl": f"nats a token, {KL_MEAN}",
     "over_refusal": "points above vanilla",
     "degenerate": "points above vanilla",
     "parroting": "percent of answers",

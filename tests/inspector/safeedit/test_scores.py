@@ -135,6 +135,7 @@ def test_what_an_edit_does_to_harmless_prompts():
     assert (table["over-refusal"].vanilla.value, table["over-refusal"].edited.value) == (0.0, 50.0)
     assert (table["look-alikes"].edited.value, table["look-alikes"].edited.n) == (0.0, 1)
     assert (table["harmless KL"].vanilla.value, table["harmless KL"].edited.value) == (0.0, 0.5)
+    assert "mean over prompts of each prompt's mean over its first 24 tokens" in table["harmless KL"].meaning
 
 
 def test_parroting_is_counted_over_prompts_about_something_else():
