@@ -17,7 +17,7 @@ from torch import Tensor
 
 from editing.harmless import further_harmless_texts
 from editing.progress import Preparation
-from inspector.errors import EditError
+from inspector.errors import RefusedEdit
 from inspector.model import InspectedModel, PromptFormat, encode
 from inspector.model.halving import halved
 from inspector.model.hooks import stopping_before
@@ -41,13 +41,19 @@ def known_moments(model: InspectedModel) -> dict[tuple[int, PromptFormat], Tenso
 
 
 def harmless_moment(
-    model: InspectedModel, block: int, format: PromptFormat, cancel: Callable[[], bool] = lambda: False
+    model: InspectedModel,
+    block: int,
+    format: PromptFormat,
+    cancel: Callable[[], bool] = lambda: False,
+    *,
+    instead: str = "",
 ) -> Generator[Preparation, None, Tensor | None]:
     """Measure which directions of a region's input harmless prompts use.
 
     Args:
         block: The block whose down-projection is meant.
         format: The prompts'.
+        instead: What else mends it where the states are not finite, for the message: ``, or set ... to none``.
 
     Yields:
         A message before each batch; none where the same was measured before.
@@ -57,7 +63,7 @@ def harmless_moment(
         activations of another size; ``None`` when cancelled.
 
     Raises:
-        EditError: The states are not finite numbers.
+        RefusedEdit: The states are not finite numbers.
     """
     kept, key = known_moments(model), (block, format.open())
     if key in kept:
@@ -87,8 +93,9 @@ def harmless_moment(
             counted += len(keys)
     moment = moment / max(1, counted)
     if not bool(torch.isfinite(moment).all()):
-        raise EditError(
-            "What harmless prompts use is not finite. Load the model in float32, or set null_space to none."
+        raise RefusedEdit(
+            f"What harmless prompts use of layer {block} is not a finite number in {model.dtype_name}. Load the model "
+            f"in float32 (--dtype float32){instead}."
         )
     kept[key] = moment = moment.cpu()  # as large as d_ff squared
     while len(kept) > MOST_KEPT:

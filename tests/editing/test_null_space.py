@@ -10,7 +10,7 @@ from editing.harmless import further_harmless_texts, harmless_texts
 from editing.matrix import Matrix
 from editing.methods.dinm import DinmSettings
 from editing.null_space import PROMPTS, harmless_moment, soft_null_space
-from inspector.errors import EditError
+from inspector.errors import EditError, RefusedEdit
 from inspector.model import PromptFormat, encode
 from inspector.model.hooks import observe_inputs
 from inspector.presets import PRESETS
@@ -103,3 +103,12 @@ def test_no_preset_has_a_null_space_and_a_clamp_would_leave_it():
     with pytest.raises(EditError, match="null_space to none"):
         DinmSettings(clamp=0.1, null_space=0.05)
     assert DinmSettings(clamp=0.1).clamp == 0.1
+
+
+def test_what_is_not_finite_refuses_the_edit_and_names_a_setting_only_where_there_is_one(overflowing, case):
+    above = overflowing.architecture.last_block
+    with pytest.raises(RefusedEdit, match=r"layer 2 is not a finite number in float16.*--dtype float32\)\.$"):
+        run(harmless_moment(overflowing, above, FORMAT))
+    quick = {"steps": 1, "harmless_prompts": 1, "harmless_tokens": 2, "own_refusals": 0}
+    with pytest.raises(RefusedEdit, match=r"\(--dtype float32\), or set null_space to none"):
+        run(dinm(overflowing, case, above, preset("corrected", null_space=0.01, **quick)))

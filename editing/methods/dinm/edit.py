@@ -55,7 +55,8 @@ def dinm(
 
     Raises:
         EditError: The settings or the case do not allow this edit.
-        RefusedEdit: The loss is not finite at the start, no step of the wanted cost was found, or no update was kept.
+        RefusedEdit: The loss, or what harmless prompts use, is not finite at the start, no step of the wanted cost was
+            found, or no update was kept.
         CaseError: See :func:`editing.guard.check_case`.
         PromptError: A text is empty or too long.
         ArchitectureError: The block does not exist.
@@ -72,7 +73,9 @@ def dinm(
     columns = yield from _columns(model, case, block, settings)
     projection = None
     if settings.null_space is not None and settings.constraint == "harmless":
-        moment = yield from harmless_moment(model, block, settings.format, cancel)
+        moment = yield from harmless_moment(
+            model, block, settings.format, cancel, instead=", or set null_space to none"
+        )
         if moment is None:
             return EditResult(None, (), 0, "cancelled", block, settings, time.perf_counter() - started)
         moment = moment if columns is None else moment[columns][:, columns]

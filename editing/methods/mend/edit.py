@@ -20,7 +20,7 @@ from editing.methods.mend.top import TopBlocks, gradient_factors
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.training import encode_pair
 from editing.values import HarmlessCount, HarmlessTokens
-from inspector.errors import EditError
+from inspector.errors import EditError, NotFinite, RefusedEdit
 from inspector.model import VANILLA, Delta, InspectedModel, Patch, PromptFormat, Row
 from inspector.model.encoding import Encoded
 from inspector.safeedit import Case
@@ -65,7 +65,8 @@ def mend(
         companions: Not used: MEND edits on one case.
 
     Raises:
-        EditError: There is no editor for this model, or its edit would let the unsafe answer gain on the safe one.
+        EditError: There is no editor for this model.
+        RefusedEdit: Its edit would let the unsafe answer gain on the safe one, or the gradient is not finite.
         CaseError: See :func:`editing.guard.check_case`.
         PromptError: A text is empty or too long.
     """
@@ -83,7 +84,10 @@ def mend(
         yield trace[-1]
     if own is not None and not cancel():
         yield Preparation("Turning the gradient into an edit", 0.9)
-        deltas = editor_deltas(model, editor, pair.wanted, settings.scale)
+        try:
+            deltas = editor_deltas(model, editor, pair.wanted, settings.scale)
+        except NotFinite as error:
+            raise RefusedEdit(error.user_message()) from error
         about = {**asdict(settings), "block": block, "updates": 1}
         patch = Patch(deltas, model.fingerprint, "MEND", about, settings.format)
         trace.append(measured_step(model, pair, own, Row(patch), 1, 1))

@@ -20,7 +20,7 @@ from editing.methods.mend.store import places, save_editor
 from editing.methods.mend.top import TopBlocks, adding, gradient_factors
 from editing.methods.mend.training import new_editor
 from editing.progress import EditResult
-from inspector.errors import EditError
+from inspector.errors import EditError, RefusedEdit
 from inspector.model import Encoded, InspectedModel, Patch, Row, encode
 
 BLOCK = 1
@@ -289,3 +289,9 @@ def test_vanilla_logits_are_bit_equal_at_every_step_of_an_edit(llama, case):
     result = run(mend(llama, case, BLOCK, QUICK), lambda _: seen.append(by_hand.vanilla_logits(llama, prompt)))
     assert len(seen) >= 3 and all(torch.equal(each, vanilla) for each in seen)
     assert not torch.equal(by_hand.running_logits(llama, prompt, [result.row()])[0], vanilla)
+
+
+def test_a_gradient_that_is_not_finite_refuses_the_edit(overflowing, case):
+    keep(overflowing, editor_of(overflowing))
+    with pytest.raises(RefusedEdit, match=r"gradient .*not a finite number in float16"):
+        run(mend(overflowing, case, BLOCK, QUICK))
