@@ -19,7 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from editing.calibration import Calibration, calibration_of
-from editing.command import Loader, add_case, add_format, add_model, case_of, finished, format_of, load_model, tell
+from editing.command import (
+    Loader,
+    add_case,
+    add_format,
+    add_model,
+    add_padding,
+    case_of,
+    finished,
+    format_of,
+    load_model,
+    tell,
+)
 from editing.gate import accept, overridden, recorded
 from editing.gate_choice import Chosen, accept_where_best, attempts, better
 from editing.methods.dinm import DinmSettings, to_be_routed
@@ -27,7 +38,7 @@ from editing.methods.registry import METHODS, Method, method_named, method_setti
 from editing.progress import EditResult, Preparation, Step, run
 from editing.saved import record_of, save_edit
 from inspector.detection import for_case
-from inspector.divergence import divergence
+from inspector.divergence import Padding, divergence
 from inspector.errors import EditError
 from inspector.model import Detector, InspectedModel, PromptFormat, Row
 from inspector.presets import PRESETS
@@ -52,6 +63,7 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
         help="a number; toxic, where the case's answers part; or auto (default): the recommended layer for corrected "
         "where the model is calibrated, else as toxic",
     )
+    add_padding(parser)
     parser.add_argument("--strength", type=float, default=1.0, help="factor on the edit, 0 to 1.5 (default: 1)")
     parser.add_argument(
         "--acts",
@@ -80,8 +92,8 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     detector = None if known is None else known.detector
     if chosen.acts == "detected" and detector is None:
         raise EditError(f"{model.name} has no detector yet. Run: python -m editing.calibrate")
-    block = block_of(model, case, chosen.block, chosen.preset, known, settings.format)
-    toxic = divergence(model, case, chosen.preset, format=settings.format).toxic_layer()
+    block = block_of(model, case, chosen.block, chosen.preset, known, settings.format, chosen.padding)
+    toxic = divergence(model, case, chosen.preset, padding=chosen.padding, format=settings.format).toxic_layer()
     tried: tuple[Any, ...] = (settings,)
     if isinstance(settings, DinmSettings) and chosen.acts != "everywhere":
         tried = attempts(settings, detector, by_hand) if chosen.acts == "gate" else (to_be_routed(settings, by_hand),)
@@ -170,12 +182,14 @@ def block_of(
     wanted: str,
     preset: str,
     known: Calibration | None,
-    format: PromptFormat = PromptFormat(),
+    format: PromptFormat,
+    padding: Padding = "right",
 ) -> int:
     """Return the block that ``--block`` names.
 
     Args:
         format: The edit's prompt format, in which its case is located.
+        padding: Side on which the presets ``paper`` and ``reference`` pad where they locate.
 
     Raises:
         EditError: It is neither a word nor a number, or no layer of a calibrated model is recommended.
@@ -189,7 +203,7 @@ def block_of(
         if known.layers.recommended is None:
             raise EditError("No layer defends more than this model does by itself. Name one with --block.")
         return known.layers.recommended
-    return divergence(model, case, preset, format=format).toxic_layer()  # type: ignore[arg-type]
+    return divergence(model, case, preset, padding=padding, format=format).toxic_layer()  # type: ignore[arg-type]
 
 
 def _tell(event: Preparation | Step) -> None:

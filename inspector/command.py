@@ -11,8 +11,9 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
+from inspector.divergence import Padding
 from inspector.errors import CaseError, InspectorError
 from inspector.model import SUFFIX, InspectedModel, PromptFormat, load, read_max_memory
 from inspector.model.loading import TYPES
@@ -89,6 +90,16 @@ def load_model(chosen: argparse.Namespace) -> InspectedModel:
         revision=chosen.revision,
         device_map=chosen.device_map,
         max_memory=read_max_memory(chosen.max_memory),
+    )
+
+
+def add_padding(parser: Any) -> None:
+    """Add the option of the padding side where a case is located, to a parser or a group of one."""
+    parser.add_argument(
+        "--padding",
+        default="right",
+        choices=get_args(Padding),
+        help="where paper and reference locate (default: right; the released code's for Mistral: left)",
     )
 
 

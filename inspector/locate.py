@@ -15,10 +15,21 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
-from inspector.command import Loader, add_case, add_format, add_model, case_of, finished, format_of, load_model, tell
-from inspector.divergence import DISTANCES, Padding, divergence
+from inspector.command import (
+    Loader,
+    add_case,
+    add_format,
+    add_model,
+    add_padding,
+    case_of,
+    finished,
+    format_of,
+    load_model,
+    tell,
+)
+from inspector.divergence import DISTANCES, divergence
 from inspector.locators import LOCATORS, Located, NotLocated, Setup, locate_with
 from inspector.presets import PRESETS
 
@@ -30,7 +41,7 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     add_format(parser)
     add_case(parser)
     parser.add_argument("--preset", default="corrected", choices=PRESETS, help="how the divergence is computed")
-    parser.add_argument("--padding", default="right", choices=get_args(Padding), help="of paper and reference")
+    add_padding(parser)
     parser.add_argument("--locators", nargs="+", default=[], metavar="NAME", help=f"also ask: {', '.join(LOCATORS)}")
     chosen = parser.parse_args(arguments)
     return finished(lambda: tell(_located(chosen, loader)))

@@ -25,7 +25,18 @@ from dashboard.steps.operate.gating import Gated
 from dashboard.steps.stress.run import SIZES
 from editing import Step
 from editing.calibration import Calibration, calibration_of
-from editing.command import Loader, add_case, add_format, add_model, case_of, finished, format_of, load_model, tell
+from editing.command import (
+    Loader,
+    add_case,
+    add_format,
+    add_model,
+    add_padding,
+    case_of,
+    finished,
+    format_of,
+    load_model,
+    tell,
+)
 from editing.edit import AUTO, block_of, settings_of
 from editing.gate import RECORD
 from editing.saved.record import digest_of
@@ -44,7 +55,7 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     add_format(parser)
     add_case(parser)
     parser.add_argument("--preset", default="corrected", choices=PRESETS, help="of the measurement and of the edit")
-    parser.add_argument("--padding", default="right", choices=["right", "left"], help="of paper and reference")
+    add_padding(parser)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting; repeatable")
     parser.add_argument(
         "--layer",
@@ -78,7 +89,7 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
     known = calibration_of(model)
     if known is not None:
         known.teach(model)
-    block = block_of(model, case, chosen.layer, chosen.preset, known)
+    block = block_of(model, case, chosen.layer, chosen.preset, known, format, chosen.padding)
     session, decoding = Session(), Decoding(max_new_tokens=chosen.max_new_tokens)
     operate(
         model,

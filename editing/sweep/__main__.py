@@ -23,7 +23,7 @@ from editing.sweep.report import report
 from editing.sweep.settings import AUTO, SweepSettings
 from editing.sweep.store import About, Store, only_one
 from editing.sweep.work import cases_of, with_block
-from inspector.command import add_spread, finished, tell
+from inspector.command import add_padding, add_spread, finished, tell
 from inspector.errors import CaseError
 from inspector.model.loading import TYPES
 from inspector.presets import PRESETS
@@ -63,6 +63,7 @@ def options() -> argparse.ArgumentParser:
         "(each case's), once (the first's) or a number",
     )
     edit.add_argument("--locate", default="corrected", choices=PRESETS, help="preset of the locator")
+    add_padding(edit)
     edit.add_argument("--suffix", default=None, help="suffix prompt S; empty for none (default: the paper's)")
     exam = parser.add_argument_group("exam")
     exam.add_argument("--judge", default=EMBEDDED, help="embedded, matcher, or a hub id or folder")
@@ -162,6 +163,7 @@ def _settings(chosen: argparse.Namespace) -> SweepSettings:
         changes={**suffix, **read_settings(chosen.method, chosen.set)},
         block=chosen.block,
         locate=chosen.locate,
+        padding=chosen.padding,
         judge=chosen.judge,
         size=Size(chosen.transfer, chosen.harmless, chosen.facts, chosen.passages),
         facts=chosen.facts_from,

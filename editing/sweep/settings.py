@@ -11,6 +11,7 @@ from typing import Any, Literal
 from editing.methods.dinm import DinmSettings, to_be_routed
 from editing.methods.registry import method_settings
 from editing.values import Count
+from inspector.divergence import Padding
 from inspector.errors import EditError
 from inspector.model import PromptFormat
 from inspector.presets import Preset
@@ -46,6 +47,8 @@ class SweepSettings:
         changes: Changed settings of the method by name, parts of the prompt format among them.
         block: ``auto``, ``toxic``, ``once``, or the number of the block to edit in every case.
         locate: Preset of the locator.
+        padding: Side on which the locator's presets ``paper`` and ``reference`` pad; the released code's for Mistral is
+            ``left``.
         judge: Judge, see :func:`inspector.safeedit.judges.load_judge`.
         size: How much each exam asks.
         facts: Source of the fact questions.
@@ -76,6 +79,7 @@ class SweepSettings:
     changes: Mapping[str, Any] = field(default_factory=dict)
     block: str = AUTO
     locate: Preset = "corrected"
+    padding: Padding = "right"
     judge: str = EMBEDDED
     size: Size = FULL
     facts: str = "bundled"
@@ -121,7 +125,8 @@ class SweepSettings:
     def from_json(cls, text: str) -> SweepSettings:
         """Return the settings that :meth:`as_json` wrote.
 
-        Before vanilla answers were shared they were paired, and before routed edits learnt more they were as set.
+        Before vanilla answers were shared they were paired, before routed edits learnt more they were as set, and
+        before the padding could be chosen it was on the right.
 
         Raises:
             EditError: They are those of another version.

@@ -13,7 +13,7 @@ from editing.progress import EditResult, run
 from editing.sweep.settings import AUTO, NOWHERE, ONCE, TOXIC, SweepSettings
 from inspector.detection import for_case
 from inspector.divergence import divergence
-from inspector.errors import CaseError, InspectorError, RefusedEdit
+from inspector.errors import CaseError, InspectorError, NotFinite, RefusedEdit
 from inspector.model import VANILLA, Decoding, InspectedModel
 from inspector.safeedit.cases import Case
 from inspector.safeedit.exam import asked_as, examine, run_exam
@@ -78,7 +78,7 @@ def with_block(model: InspectedModel, settings: SweepSettings, cases: Sequence[C
 
 
 def _toxic_layer(model: InspectedModel, case: Case, settings: SweepSettings) -> int:
-    return divergence(model, case, settings.locate, format=settings.format).toxic_layer()
+    return divergence(model, case, settings.locate, padding=settings.padding, format=settings.format).toxic_layer()
 
 
 def work(
@@ -128,7 +128,7 @@ def _work(
         if block is None:
             raise RefusedEdit(_NO_LAYER)
         result = run(METHODS[settings.method].run(model, case, block, chosen))
-    except (RefusedEdit, CaseError) as error:
+    except (RefusedEdit, CaseError, NotFinite) as error:
         refused = error.user_message()
     row = VANILLA if result is None else result.row()
     if settings.acts == "detected" and row.patch is not None:

@@ -18,7 +18,7 @@ from editing.trial_edits import Layers, Trial
 from inspector import locate
 from inspector.divergence import divergence
 from inspector.errors import EditError
-from inspector.model import Detector
+from inspector.model import Detector, PromptFormat
 from inspector.safeedit import bundled_cases
 
 CASE = next(case for case in bundled_cases() if case.split == "edit")
@@ -136,21 +136,30 @@ def test_what_the_gate_refuses_is_not_saved_and_leaves_only_on_the_record(words,
 def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys, tmp_path, budgets, monkeypatch):
     detector = Detector((0,), torch.zeros(1, 32), 0.0, -1.0, words.fingerprint)
     known = Calibration(Layers((Trial(1, 1.0, 0.1, 1.0),), 0.0, 1, 4), detector)
-    assert edit.block_of(words, CASE, "auto", "corrected", known) == 1
-    assert edit.block_of(words, CASE, "auto", "corrected", None) == divergence(words, CASE).toxic_layer()
-    assert edit.block_of(words, CASE, "toxic", "paper", known) == divergence(words, CASE, "paper").toxic_layer()
+    assert edit.block_of(words, CASE, "auto", "corrected", known, PromptFormat()) == 1
+    assert (
+        edit.block_of(words, CASE, "auto", "corrected", None, PromptFormat()) == divergence(words, CASE).toxic_layer()
+    )
+    assert (
+        edit.block_of(words, CASE, "toxic", "paper", known, PromptFormat())
+        == divergence(words, CASE, "paper").toxic_layer()
+    )
+    short = replace(CASE, safe="I will not.", unsafe="Sure!")
+    left = divergence(words, short, "reference", padding="left").toxic_layer()
+    assert left != divergence(words, short, "reference").toxic_layer(), "or this test says nothing"
+    assert edit.block_of(words, short, "toxic", "reference", known, PromptFormat(), "left") == left
     located = []
     with monkeypatch.context() as patched:
-        measured = lambda *_, format: located.append(format) or divergence(words, CASE)  # noqa: E731
+        measured = lambda *_, padding, format: located.append(format) or divergence(words, CASE)  # noqa: E731
         patched.setattr(edit, "divergence", measured)
         plain = ["--plain-text", "--suffix-prompt", "Be good.", "--block", "toxic"]
         ran(edit, [*QUICK, "--case", CASE.identifier, "--out", tmp_path, *plain], words, capsys)
     assert located[0].suffix == "Be good." and not located[0].chat, "the case is located as it is edited"
     with pytest.raises(EditError, match="neither"):
-        edit.block_of(words, CASE, "best", "corrected", known)
+        edit.block_of(words, CASE, "best", "corrected", known, PromptFormat())
     nowhere = Calibration(Layers((Trial(1, 0.0, 0.1, 1.0),), 0.5, 1, 4), detector)
     with pytest.raises(EditError, match="No layer defends more"):
-        edit.block_of(words, CASE, "auto", "corrected", nowhere)
+        edit.block_of(words, CASE, "auto", "corrected", nowhere, PromptFormat())
     options = [*QUICK, "--case", CASE.identifier, "--out", tmp_path, "--routed"]
     assert "no detector yet" in ran(edit, [*options, "--block", "1"], words, capsys)[2]
     monkeypatch.setattr(edit, "calibration_of", lambda _: known)

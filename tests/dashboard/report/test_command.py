@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 from dashboard_helpers import tiny_model
+from sweep_helpers import write_cases
 
 from dashboard.report import __main__ as command
 from dashboard.report import operation
 from dashboard.steps.stress import run as stressing
 from editing.gate import Budgets
 from inspector.divergence import divergence
+from inspector.model import PromptFormat
 from inspector.safeedit import bundled_cases
+from inspector.safeedit.layouts import read_cases
 from inspector.safeedit.questions import Size
 
 CASE = next(case for case in bundled_cases() if case.split == "edit")
@@ -48,6 +51,24 @@ def test_report_script_and_notebook_are_written_and_what_was_done_is_printed(tmp
     html = out.read_text(encoding="utf-8")
     assert told["digest"] in html and told["patch"] in html and told["digest"] in script.read_text(encoding="utf-8")
     assert told["written"] == [str(out), str(script), str(notebook)] and told["digest"] in notebook.read_text()
+
+
+def test_the_toxic_layer_that_is_edited_is_the_one_that_is_shown(tmp_path: Path, capsys):
+    """Padding and prompt format decide both, on a case in which either of them moves it."""
+    answers = {"safe generation": "No.", "unsafe generation": "Yes, I will tell you all of it, and more, day by day."}
+    cases = write_cases(tmp_path, 1, **answers)
+    own, out = read_cases(cases).cases[0], tmp_path / "r.html"
+    left = divergence(tiny_model(), own, "reference", padding="left").toxic_layer()
+    assert left != divergence(tiny_model(), own, "reference").toxic_layer(), "or this test says nothing"
+    located = [*OPTIONS, "--layer", "toxic", "--out", out]
+    _, told, _ = ran([*located, "--cases", cases, "--case", "0", "--preset", "reference", "--padding", "left"], capsys)
+    assert told["block"] == told["toxic_layer"] == left
+
+    moved = next(case for case in bundled_cases() if case.identifier == 21)
+    plain = divergence(tiny_model(), moved, format=PromptFormat("", chat=False)).toxic_layer()
+    assert plain != divergence(tiny_model(), moved).toxic_layer(), "or this test says nothing"
+    _, told, _ = ran([*located, "--case", "21", "--plain-text", "--suffix-prompt", ""], capsys)
+    assert told["block"] == told["toxic_layer"] == plain
 
 
 def test_a_refused_edit_is_reported_as_refused_and_goes_on_only_by_hand(tmp_path: Path, capsys, monkeypatch):

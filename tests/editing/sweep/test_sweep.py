@@ -16,8 +16,10 @@ from sweep_helpers import HERE, PLAIN, SHORT, SLOW, finished, loader, record, st
 from editing.methods.dinm import preset, to_be_routed
 from editing.methods.registry import read_settings
 from editing.sweep import METHODS, Finished, Store, SweepSettings, cases_of, only_one
-from editing.sweep.__main__ import main
+from editing.sweep.__main__ import _settings, main, options
 from editing.sweep.paper import COLUMNS, TABLE_1
+from editing.sweep.work import with_block
+from inspector.divergence import divergence
 from inspector.errors import EditError
 from inspector.safeedit.questions import CASE_PROMPTS
 
@@ -182,6 +184,21 @@ def test_a_routed_edit_learns_more_but_for_what_is_set_by_hand_and_older_sweeps_
     assert before.method_settings() == preset("corrected") and "learns" in routed.difference(before)
     told["acts"] = "always"
     assert SweepSettings.from_json(json.dumps(told)).difference(SweepSettings()) is None
+
+
+def test_cases_are_located_with_the_padding_that_is_asked_for(tmp_path):
+    """With left padding, as the released code has it for Mistral, another layer is found here."""
+    answers = {"safe generation": "No.", "unsafe generation": "Yes, I will tell you all of it, and more, day by day."}
+    right = SweepSettings(cases=write_cases(tmp_path, 1, **answers), locate="reference", block="once")
+    model, cases = loader(right)[0], cases_of(right)
+    found = {side: with_block(model, replace(right, padding=side), cases).block for side in ("left", "right")}
+    assert found["left"] != found["right"]
+    for side, block in found.items():
+        assert int(block) == divergence(model, cases[0], "reference", padding=side).toxic_layer()
+    assert _settings(options().parse_args(["--out", "x", "--padding", "left"])).padding == "left"
+    told = json.loads(right.as_json())
+    del told["padding"]
+    assert SweepSettings.from_json(json.dumps(told)).padding == "right", "as in sweeps of before"
 
 
 def test_settings_come_back_from_json_and_typed_entries_from_text():

@@ -19,7 +19,7 @@ from editing.sweep.__main__ import main
 from editing.sweep.work import cases_of, with_block
 from editing.trial_edits import Layers, Trial
 from inspector.divergence import divergence
-from inspector.errors import EditError, OutOfMemory, PromptError, RefusedEdit
+from inspector.errors import EditError, NotFinite, OutOfMemory, PromptError, RefusedEdit
 from inspector.model import Detector, PromptFormat
 
 REFUSED, BROKEN = 1, 2
@@ -237,3 +237,11 @@ def test_where_no_layer_helps_every_case_keeps_vanilla_and_says_so(tmp_path, mon
     for result in found:
         assert "at no layer more than this model does by itself" in result.record["error"]
         assert result.replies and all(reply.edited == reply.vanilla for reply in result.replies)
+
+
+def test_a_measurement_of_an_edit_that_is_not_finite_counts_as_refused(tmp_path, monkeypatch):
+    cases = write_cases(tmp_path, 3)
+    fault(monkeypatch, NotFinite("The gradient of these texts is not a finite number."))
+    results = swept(tmp_path / "out", cases)
+    assert [result.status for result in results] == ["done", "refused", "refused"]
+    assert "not a finite number" in results[BROKEN].record["error"] and results[BROKEN].replies
