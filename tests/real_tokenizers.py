@@ -58,6 +58,13 @@ FALCON = (
 )
 """No marker at all."""
 
+THINKING = (
+    "{% for message in messages %}"
+    "{{ '<start_of_turn>' + message['role'] + '\\n' + message['content'] + '<end_of_turn>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>assistant\\n<think>\\n' }}{% endif %}"
+)
+"""The generation prompt begins a thought that answers of earlier turns do not have."""
+
 LOUD = "{% for message in messages %}{{ message['content'] | upper }}{% endfor %}"
 """Writes answers anew."""
 
@@ -65,6 +72,10 @@ STRICT = "{{ raise_exception('Conversation roles must start with a system messag
 
 MARKERS = ("<start_of_turn>", "<end_of_turn>")
 """Special tokens that no attribute of the tokenizer names."""
+
+
+MERGES = (("\u0120", "I"), ("\u010a", "I"))
+"""A space and a line break with the letter after them: tokens that can span where a prompt and its answer meet."""
 
 
 def sentencepiece(template: str | None = None) -> PreTrainedTokenizerFast:
@@ -85,12 +96,12 @@ def sentencepiece(template: str | None = None) -> PreTrainedTokenizerFast:
 def byte_level(template: str | None = None) -> PreTrainedTokenizerFast:
     """Return a byte-level tokenizer whose words carry their space, as Llama 3, Qwen and SmolLM have it."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    special = ["<unk>", "<s>", "</s>", "<pad>", *MARKERS]
-    # The 256 bytes do not fit beside the markers: those that no text of the tests has are left out.
-    bytes_used = [c for c in alphabet if ord(c) < 0x17F]
-    vocabulary = {token: n for n, token in enumerate([*special, *bytes_used])}
-    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    special, merged = ["<unk>", "<s>", "</s>", "<pad>", *MARKERS], ["".join(pair) for pair in MERGES]
+    # The 256 bytes do not fit beside these: the last ones, which no text of the tests has, are left out.
+    bytes_used = alphabet[: tiny_models.VOCABULARY - len(special) - len(merged)]
+    vocabulary = {token: n for n, token in enumerate([*special, *bytes_used, *merged])}
+    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=list(MERGES), unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     inner.decoder = decoders.ByteLevel()
     inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return _wrapped(inner, template)

@@ -90,7 +90,8 @@ def encode(
         room: Tokens that must remain free for an answer to be generated.
 
     Raises:
-        PromptError: Empty text, empty response, or more tokens than the model's context.
+        PromptError: Empty text, empty response, more tokens than the model's context, or a chat template after whose
+            prompt no answer can stand.
     """
     in_template = templated(model, format)
     asked = prompt_text(model, text, format)
@@ -102,6 +103,11 @@ def encode(
     if not response:
         raise PromptError("An answer is empty. Write one, take it from a case, or ask the model for it.")
     turn = model.turn if in_template else None
+    if turn is not None and not turn.follows:
+        raise PromptError(
+            "The model's chat template asks for an answer otherwise than it shows one, for example with a thought "
+            "begun, so no answer can be put after its prompt. Turn the chat template off."
+        )
     own_space = "" if asked[-1].isspace() else " "  # plain text: one space, or what the prompt ends with already
     before, after = (turn.before, turn.after) if turn is not None else (own_space, "")
     ids = _continued(model, asked, prompt, before + response + (after if format.turn_end else ""), not in_template)

@@ -60,11 +60,14 @@ class Turn:
         after: Text after the answer up to and with the first special marker, for example ``<end_of_turn>``; empty
             where the template puts none there.
         marker: That marker's id; ``None`` without one.
+        follows: Whether an answer stands right after the generation prompt. A template that opens a thought there
+            (``<think>``) and shows answers without one has no place for an answer that is not the model's own.
     """
 
     before: str
     after: str
     marker: int | None
+    follows: bool = True
 
 
 def has_chat_template(tokenizer: Any) -> bool:
@@ -113,15 +116,19 @@ def read_turn(tokenizer: Any) -> Turn:
             "chat template off, or load a tokenizer whose template does."
         )
     before = told[len(asked) : place] if told.startswith(asked) else ""
+    # What the generation prompt ends with stands before the answer as well, blanks and earlier markers aside.
+    shown = told[:place]
+    shared = next((n for n, (one, other) in enumerate(zip(asked, shown, strict=False)) if one != other), len(shown))
+    follows = shown.rstrip().endswith(asked[shared:].rstrip())
     rest = told[place + len(_STAND_IN) :]
     added = {str(token): number for number, token in getattr(tokenizer, "added_tokens_decoder", {}).items()}
     # Runs of spaces and line breaks are added tokens, too, in some vocabularies.
     markers = {text: number for text, number in added.items() if text.strip(" \u2581\n\t")} | special_tokens(tokenizer)
     found = [(rest.index(text), -len(text), text) for text in markers if text and text in rest]
     if not found:
-        return Turn(before, "", None)
+        return Turn(before, "", None, follows)
     start, _, text = min(found)
-    return Turn(before, rest[: start + len(text)], markers[text])
+    return Turn(before, rest[: start + len(text)], markers[text], follows)
 
 
 def special_tokens(tokenizer: Any) -> dict[str, int]:

@@ -77,9 +77,15 @@ def built(kind: str, template: str | None, text: str, safe: str, unsafe: str) ->
             [{"role": "user", "content": asked}], tokenize=False, add_generation_prompt=True, enable_thinking=False
         )
         prompt = tokenizer(shown, add_special_tokens=False)["input_ids"]
-    answers = [whole(answer) for answer in (safe, unsafe)]
-    assert all(ids[: len(prompt)] == prompt for ids in answers)
-    return Setting(model, prompt, answers[0][len(prompt) :], answers[1][len(prompt) :], end)
+
+    def following(answer: str) -> list[int]:
+        ids = whole(answer)
+        if ids[: len(prompt)] == prompt:
+            return ids[len(prompt) :]
+        # A token spans where they meet, and generation reads the prompt alone.
+        return tokenizer(answer + ENDS[template], add_special_tokens=False)["input_ids"]
+
+    return Setting(model, prompt, following(safe), following(unsafe), end)
 
 
 PLACES = [
@@ -87,6 +93,7 @@ PLACES = [
     ("sentencepiece", "GEMMA"),
     ("sentencepiece", "LLAMA_2"),
     ("sentencepiece", "PHI_3"),
+    ("byte level", None),
     ("byte level", "GEMMA"),
     ("byte level", "QWEN_3"),
 ]
@@ -110,7 +117,7 @@ def mean(network, prompt: list[int], answer: list[int]) -> float:
 
 def test_the_answer_starts_with_no_bare_space_and_ends_with_the_template_s_own_token(setting):
     pieces = setting.model.tokenizer.convert_ids_to_tokens(setting.safe)
-    assert setting.safe[-1] == setting.end and pieces[0] != real_tokenizers.SPACE
+    assert setting.safe[-1] == setting.end and pieces[0].strip(real_tokenizers.SPACE + "\u0120").startswith("I")
     assert setting.model.tokenizer.eos_token_id == tiny_models.END
 
 

@@ -100,6 +100,20 @@ def test_the_prompt_is_the_same_whatever_answer_follows(kind):
         assert all(encode(model, "How?", text).prompt == alone for text in ("I'm", "1", "(no)", "\u00e4", "So"))
 
 
+def test_a_token_that_would_span_prompt_and_answer_is_split_where_they_meet():
+    """Generation reads the prompt alone, so a line break or a space at its end stays a token of its own."""
+    for template, text, end in (("GEMMA", "How?", "\u010a"), (None, "How? ", "\u0120")):
+        model, format = model_with("byte level", template), PromptFormat("", turn_end=False)
+        together = model.tokenizer(prompt_text(model, text, format) + "I'm.", add_special_tokens=False)["input_ids"]
+        assert pieces(model, together)[-4:] == [end + "I", "'", "m", "."], "one token would span both"
+        encoded = encode(model, text, "I'm.", format)
+        assert encoded.prompt == encode(model, text, None, format).prompt
+        assert pieces(model, encoded.prompt)[-1] == end and pieces(model, encoded.response) == ["I", "'", "m", "."]
+    joined = encode(model, "How?", "I'm.", format)
+    assert pieces(model, joined.response) == ["\u0120I", "'", "m", "."]
+    assert joined.response[0] == tiny_models.VOCABULARY - 2, "the first of the two merged tokens"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_turn_s_own_marker_ends_an_answer(kind):
     """The network is made to say the marker at once, in both formats."""
@@ -132,6 +146,16 @@ def test_a_template_that_writes_answers_anew_is_refused_and_not_guessed_at():
     model = model_with("byte level", "LOUD")
     with pytest.raises(PromptError, match=r"does not show the answer as it is.*Turn the chat template off"):
         encode(model, "How?", "So.")
+    assert encode(model, "How?", "So.", PromptFormat(chat=False)).response
+
+
+def test_no_answer_is_put_into_a_thought_that_the_generation_prompt_begins():
+    model = model_with("byte level", "THINKING")
+    asked = encode(model, "How?")
+    assert model.tokenizer.decode(asked.prompt).endswith("assistant\n<think>\n")
+    with pytest.raises(PromptError, match=r"no answer can be put after its prompt. Turn the chat template off"):
+        encode(model, "How?", "So.")
+    assert model.turn == Turn("", "<end_of_turn>", 5, follows=False) and 5 in model.end_tokens()
     assert encode(model, "How?", "So.", PromptFormat(chat=False)).response
 
 
