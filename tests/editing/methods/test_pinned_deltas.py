@@ -21,8 +21,8 @@ from inspector.safeedit import Case, Constraint
 
 PINNED = Path(__file__).with_suffix(".json")
 TOLERANCE = 0.01
-"""Share of the change's norm. Other processors and thread counts sum in another order, which Adam's first steps make
-larger: some 1e-4 of the norm. A setting that differs by a tenth moves it by several percent."""
+"""Share of the change's norm. Sums in another order (two threads instead of one) moved it by 3e-6; an edit weight that
+is a tenth larger moves `corrected` by 3 % and `paper` by 11 % (not `reference`: Adam, and no second term)."""
 BLOCK, STEPS = 1, 4
 SHORT = {"harmless_prompts": 2, "harmless_tokens": 4, "own_refusals": 0}
 CASE = Case(
