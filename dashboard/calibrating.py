@@ -126,13 +126,7 @@ class CalibratingLine:
             return self.look(context.session(request), values)
 
         for event in (app.load, self.clock.tick):
-            event(
-                on_calibrating,
-                set(context.bus.inputs(News.CALIBRATED)),
-                list(dict.fromkeys(outputs)),
-                queue=False,
-                **QUIET,
-            )
+            event(on_calibrating, set(context.bus.inputs(News.CALIBRATED)), list(dict.fromkeys(outputs)), **QUIET)
 
     def look(self, session: Session, values: Values) -> Update:
         """Return what changes on a visitor's page: the line, and what the steps say of a model that is calibrated."""

@@ -103,9 +103,10 @@ def build_app(
         _hear_of_lost_pages(app, sessions)
     app.guard = Guard(sessions, sessions.limits)
     app.line = house.context.line
-    sessions.forget = Copies(app).forget
+    copies = Copies(app)
+    sessions.forget = copies.forget
     sent = app.upload_file_set
-    sessions.tidy = lambda: _tidy(house.context, sent)
+    sessions.tidy = lambda: _tidy(house.context, sent, copies)
     keep_little()
     watch()
     shown.give_way = house.context.line.give_way
@@ -116,12 +117,15 @@ def build_app(
     return app
 
 
-def _tidy(context: Context, sent: set[str]) -> None:
-    """Let go what nobody uses any more: models beside the page's own, files that came in and that nobody reads.
+def _tidy(context: Context, sent: set[str], copies: Copies) -> None:
+    """Let go what nobody uses any more: models beside the page's own, files that came in and that nobody reads,
+    answers that nobody takes.
 
     Args:
         sent: The files that came in whole, by their paths.
+        copies: What Gradio keeps.
     """
+    copies.tidy()
     context.shelf.sweep()
     PIECES.sweep(sent)
 

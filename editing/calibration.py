@@ -195,7 +195,9 @@ def load_calibration(model: InspectedModel, path: Path | None = None) -> Calibra
                 if metadata.get("format") != _FORMAT:
                     if found != there[-1]:  # kept by an earlier version of the program
                         continue
-                    raise EditError(f"{found} is no calibration of this version of the program. Make it again.")
+                    raise EditError(
+                        "The file is no calibration of this version of the program. Make it again.", str(found)
+                    )
                 check_unchanged(file)
                 record = read_record(_Record, json.loads(metadata["record"]))
                 names = set(file.keys())
@@ -204,17 +206,19 @@ def load_calibration(model: InspectedModel, path: Path | None = None) -> Calibra
                 moment = _whole(file.get_tensor("moment")) if "moment" in names else None
             break
         except (OSError, SafetensorError, LookupError, TypeError, ValueError, PatchError) as error:
-            raise EditError(f"The calibration {found} cannot be read ({error}). Make it again.") from error
+            raise EditError("The calibration cannot be read. Make it again.", f"{found}: {error}") from error
     if detector.fingerprint != model.fingerprint:
         raise EditError(
-            f"The calibration {found} was made for another base model ({detector.fingerprint}, this is "
-            f"{model.fingerprint}). Load that model, or calibrate this one."
+            f"The calibration was made for another base model ({detector.fingerprint}, this is {model.fingerprint}). "
+            "Load that model, or calibrate this one.",
+            str(found),
         )
     dtype = record.dtype or _dtype_named(found, detector)
     if dtype not in ("", model.dtype_name):
         raise EditError(
-            f"The calibration {found} was made in {dtype}, and {model.name} is loaded in {model.dtype_name}. Load it "
-            f"with --dtype {dtype}, or make one: {_command(model)}"
+            f"The calibration was made in {dtype}, and {model.name} is loaded in {model.dtype_name}. Load it with "
+            f"--dtype {dtype}, or make one: {_command(model)}",
+            str(found),
         )
     return Calibration(record.layers, detector, record.answers, moment, dtype)
 

@@ -48,12 +48,12 @@ def load_standings(folder: Path) -> tuple[Standing, ...]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.get("format") != _FORMAT:
-            raise PatchError(f"{path} holds no standings of this program. Choose another folder.")
+            raise PatchError("The file holds no standings of this program. Choose another folder.", str(path))
         return tuple(_standing(record, folder) for record in content["standings"])
     except PatchError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, InspectorError) as error:
-        raise PatchError(f"The standings in {folder} cannot be read ({error}). Run the contest again.") from error
+        raise PatchError("The standings cannot be read. Run the contest again.", f"{folder}: {error}") from error
 
 
 def _patch_path(folder: Path, key: str) -> Path:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 import weakref
+from collections.abc import Callable
 from copy import copy
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +26,10 @@ from dashboard.kit.notes import note, places
 
 COPIES = 500
 """Pages whose parts Gradio keeps; those that no visitor has opened go first, made-up names and calls of programs."""
+
+
+UNASKED = 600.0
+"""Seconds after which what was answered to a page that no visitor has, and that nobody has taken, goes."""
 
 
 class BareState(SessionState):
@@ -86,10 +92,13 @@ class Copies:
 
     Args:
         app: Gradio's ``Blocks``.
+        now: The clock, seconds.
     """
 
-    def __init__(self, app: Any) -> None:
-        self._app = weakref.ref(app)
+    def __init__(self, app: Any, now: Callable[[], float] = time.monotonic) -> None:
+        self._app, self._now = weakref.ref(app), now
+        self._put_off: set[str] = set()
+        self._unasked: dict[str, float] = {}
 
     def forget(self, page: str) -> None:
         """Delete what Gradio keeps of a page: its values, messages that nobody has taken, the names of its events.
@@ -106,6 +115,26 @@ class Copies:
             holder.time_last_used.pop(page, None)
         queue = app._queue
         if any(event.session_hash == page for event in list(queue.event_ids_to_events.values())):
-            return  # something still runs that will want to tell its end
+            self._put_off.add(page)  # something still runs that will want to tell its end
+            return
         queue.pending_messages_per_session.pop(page, None)
         queue.pending_event_ids_session.pop(page, None)
+
+    def tidy(self) -> None:
+        """Forget what still ran when it was to be forgotten, and calls of no visitor whose answers nobody takes."""
+        app = self._app()
+        sessions = getattr(getattr(app, "guard", None), "sessions", None)
+        if app is None or sessions is None:
+            return
+        again, self._put_off = self._put_off, set()
+        for page in again:
+            if not sessions.knows(page):
+                self.forget(page)
+        queue, now = app._queue, self._now()
+        running = {event.session_hash for event in list(queue.event_ids_to_events.values())}
+        kept = {*list(queue.pending_messages_per_session), *list(queue.pending_event_ids_session)}
+        nobodys = [page for page in kept - running if not sessions.knows(page)]
+        self._unasked = {page: self._unasked.get(page, now) for page in nobodys}
+        for page, since in self._unasked.items():
+            if now - since >= UNASKED:
+                self.forget(page)

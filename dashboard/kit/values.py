@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dashboard.kit.limits import Limits
 from dashboard.kit.typed import Texts
 from inspector.errors import CaseError
 from inspector.model import Decoding
 from inspector.safeedit import bundled_cases, bundled_templates
 from inspector.safeedit.exam import Evaluation
+from inspector.safeedit.questions import CASE_PROMPTS, Size, common_questions
 
 WAYS: dict[str, Evaluation] = {"same prompts": "same", "as in the paper": "paper"}
 """How the two weights are asked, by its name on the screen: see :data:`inspector.safeedit.exam.EVALUATIONS`."""
@@ -29,6 +31,15 @@ def decoding_from(values: Sequence[Any]) -> Decoding:
     if abs(int(seed or 0)) >= 2**63:
         raise CaseError("The seed must be a number of at most 18 digits. Change it under Decoding.")
     return Decoding(max_new_tokens=int(longest), temperature=float(temperature), seed=int(seed or 0))
+
+
+def sizes_within(sizes: Mapping[str, Size], limits: Limits) -> list[str]:
+    """Return the names of the exams that a visitor may ask for: no larger than their limit of prompts.
+
+    Args:
+        sizes: Exams beside a case's own prompts, by their names on the screen.
+    """
+    return [n for n, size in sizes.items() if len(CASE_PROMPTS) + len(common_questions(size)) <= limits.prompts]
 
 
 def require_bundled(texts: Texts, suffix: str) -> None:

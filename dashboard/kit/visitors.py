@@ -114,6 +114,10 @@ class Sessions:
         known = self._pages.get(page)
         return known.key if known is not None else None
 
+    def knows(self, page: str) -> bool:
+        """Tell whether a page, or a program that is known by it, is some visitor's."""
+        return page in self._pages or page in self._sessions
+
     def leave(self, page: str) -> None:
         """Hear that a page has lost its connection: what runs for it ends, all else is kept for the grace."""
         with self._lock:
@@ -268,11 +272,15 @@ def _sweep(store: weakref.ref[Sessions]) -> None:
         sessions = store()
         if sessions is None:
             return
-        sessions.sweep()
-        try:
-            sessions.tidy()
-        except OSError as error:  # a disk that refuses today is looked at again in a minute
-            note("told", logging.ERROR, error="NoTidying", at=places(error.__traceback__))
+        for look in (sessions.sweep, sessions.tidy):
+            try:
+                look()
+            except (
+                Exception
+            ) as error:  # whatever it was, a disk that refuses for example: it is tried again in a minute
+                note(
+                    "told", logging.ERROR, error="NoTidying", cause=type(error).__name__, at=places(error.__traceback__)
+                )
         del sessions
 
 

@@ -45,7 +45,7 @@ def save_merged(model: InspectedModel, row: Row, folder: Path) -> float:
     if row.patch is None:
         raise PatchError("There is no patch to merge. Make an edit that changes weights.")
     if folder.exists():
-        raise PatchError(f"{folder} is there already. Name a folder that is not.")
+        raise PatchError("The folder is there already. Name one that is not.", str(folder))
     if model.quantisation is not None:
         raise PatchError(
             f"The weights of this model are quantised ({model.quantisation}), and an edit added to them would be "

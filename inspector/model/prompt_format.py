@@ -93,8 +93,9 @@ def render(tokenizer: Any, text: str, answer: str | None = None) -> str:
         )
     except Exception as error:  # templates raise errors of their own, of any kind
         raise PromptError(
-            f"The model's chat template refuses a user's question ({type(error).__name__}: {error}). Turn the chat "
-            "template off, or load a tokenizer whose template takes one."
+            "The model's chat template refuses a user's question. Turn the chat template off, or load a tokenizer "
+            "whose template takes one.",
+            f"{type(error).__name__}: {error}",
         ) from error
 
 

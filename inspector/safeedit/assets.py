@@ -24,4 +24,6 @@ def read_asset(name: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CaseError(f"The bundled file {path} cannot be read ({error}). Restore it from the repository.") from None
+        raise CaseError(
+            f"The bundled file {name} cannot be read. Restore it from the repository.", f"{path}: {error}"
+        ) from error

@@ -83,7 +83,7 @@ def harmful_prompts(name: str) -> tuple[HarmfulPrompt, ...]:
         prompts = tuple(wanted.read(found))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CaseError(
-            f"{wanted.title} of {found.version} cannot be read ({error}). {remedy(wanted.package)}"
+            f"{wanted.title} of {found.version} cannot be read. {remedy(wanted.package)}", str(error)
         ) from error
     if len(prompts) != wanted.count:
         raise CaseError(f"{wanted.title} has {len(prompts)} prompts, not {wanted.count}. {remedy(wanted.package)}")

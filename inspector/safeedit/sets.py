@@ -163,8 +163,8 @@ def _from_hub(source: str, limit: int, **options: Any) -> list[dict[str, Any]]:
         rows = load_dataset(source, streaming=True, **options).take(limit)
         return list(rows)
     except Exception as error:  # whatever the transport or the data set's own loader calls it
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CaseError(
-            f"The data set '{source}' cannot be had from the hub ({first}). Check the name and the connection, run "
-            "'hf auth login' for a private one, or use 'bundled'."
+            f"The data set '{source}' cannot be had from the hub. Check the name and the connection, run 'hf auth "
+            "login' for a private one, or use 'bundled'.",
+            f"{type(error).__name__}: {error}",
         ) from error

@@ -69,7 +69,7 @@ def load_source(name: str) -> Source:
         else:
             templates, questions = list(_pyrit_templates(found)), list(_pyrit_questions(found))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CaseError(f"A file of {name} {found.version} cannot be read ({error}). {_remedy(name)}") from error
+        raise CaseError(f"A file of {name} {found.version} cannot be read. {_remedy(name)}", str(error)) from error
     if not templates:
         raise CaseError(f"{name} {found.version} has no templates where they are expected. {_remedy(name)}")
     kept: dict[str, Template] = {}

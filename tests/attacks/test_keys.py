@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -149,6 +150,40 @@ def test_gradios_copies_of_a_page_go_with_its_visitor(served):
     assert "brief page" not in served.app.state_holder.session_data
     assert "brief page" not in served.app._queue.pending_messages_per_session
     assert served.sessions.owner("brief page") is None
+
+
+def test_calls_that_know_no_session_leave_nothing_once_nobody_has_taken_their_answers(served, victim, monkeypatch):
+    queue = served.app._queue
+    with ThreadPoolExecutor(4) as pool, httpx.Client(base_url=served.url, timeout=60) as web:
+        body = {"data": ["A question?", "", SUFFIX, True]}
+        posts = list(pool.map(lambda _: web.post("/gradio_api/call/prompt", json=body), range(300)))
+    events = {post.json()["event_id"] for post in posts}
+    assert len(events) == 300
+    while queue.event_ids_to_events:
+        time.sleep(0.01)
+    assert events <= set(queue.pending_event_ids_session) and events <= set(queue.pending_messages_per_session)
+    served.sessions.tidy()
+    assert events <= set(queue.pending_event_ids_session), "who asked may still come for the answer"
+    monkeypatch.setattr("dashboard.kit.copies.UNASKED", 0.0)
+    served.sessions.tidy()
+    for kept in (queue.pending_event_ids_session, queue.pending_messages_per_session):
+        assert not events & set(kept)
+    assert victim.page in served.app.state_holder.session_data
+
+
+def test_what_cannot_be_forgotten_while_it_runs_is_forgotten_afterwards(served):
+    with httpx.Client(base_url=served.url, timeout=60) as web:
+        opened(served, web, "page of a run")
+    queue, event = served.app._queue, SimpleNamespace(session_hash="page of a run")
+    queue.event_ids_to_events["running"] = event
+    try:
+        with served.sessions._lock:
+            served.sessions._drop(served.sessions.owner("page of a run"))
+        assert "page of a run" in queue.pending_messages_per_session
+    finally:
+        del queue.event_ids_to_events["running"]
+    served.sessions.tidy()
+    assert "page of a run" not in queue.pending_messages_per_session
 
 
 def test_one_visitor_opens_a_thousand_pages_and_few_are_remembered():

@@ -5,18 +5,29 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
+from attack_helpers import Served, call, opened, press, serve
+from dashboard_helpers import Clock, tiny_model
 
+from dashboard.kit.fetching import AT_ONCE, LONGEST, Fetching
 from dashboard.kit.limits import DEMO, OTHERS, Limits
 from dashboard.kit.queue import Elsewhere, Line
-from dashboard.kit.session import Session
+from dashboard.kit.session import LiveEdit, Session
+from dashboard.kit.typed import texts_of
+from dashboard.steps.methods.run import TITLES
 from dashboard.steps.stress import judging
-from dashboard.steps.stress.judging import AT_ONCE, KEPT, Judges
-from dashboard.steps.stress.run import JUDGES
+from dashboard.steps.stress.judging import KEPT, Judges
+from dashboard.steps.stress.run import JUDGES, NO_ATTACKS
+from editing import dinm, preset, run
 from inspector.errors import CaseError, ModelLoadError
+from inspector.model import SUFFIX
+from inspector.safeedit import bundled_cases
 from inspector.safeedit.judges import MatcherJudge
+from inspector.toxicity import labelled_texts
 
 STRANGE = [
     "zjunlp/SafeEdit-Safety-Classifier",
@@ -110,6 +121,47 @@ def test_one_visitors_download_stops_nobody_elses_test(loader):
     assert [event for event in first if event != "loading"][-1] == 0 and len(line) == 0
 
 
+def test_one_visitors_dataset_stops_nobody_elses_run_and_can_be_cancelled(served, web, monkeypatch):
+    begun, let, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(source: str = "bundled") -> Any:
+        if source != "bundled":
+            begun.set()
+            let.wait(20)
+            ended.set()
+        return labelled_texts()
+
+    monkeypatch.setattr("dashboard.steps.why.view.labelled_texts", slow)
+    opened(served, web, "page with a dataset")
+    mine = served.sessions.of(served.sessions.owner("page with a dataset"))
+    mine.limits = Limits()
+    body = {"fn_index": served.number("on_train"), "data": served.values("on_train", why_source="someone/texts")}
+    web.post("/gradio_api/queue/join", json={**body, "session_hash": "page with a dataset"}).raise_for_status()
+    assert begun.wait(20)
+    with httpx.Client(base_url=served.url, timeout=60) as other:
+        opened(served, other, "other page")
+        assert "Probe trained" in str(press(served, other, "other page", "on_train"))
+    assert not ended.is_set(), "nobody waited for it"
+    said = str(press(served, web, "page with a dataset", "on_cancel"))
+    assert "Cancelled before the texts were there" in said and not ended.is_set() and mine.probe is None
+    let.set()
+
+
+def test_what_never_comes_keeps_its_place_for_half_an_hour_and_no_longer():
+    clock, let = Clock(), threading.Event()
+    fetching: Fetching[str] = Fetching("judges", clock)
+    hanging = [fetching.get(f"slow {n}", lambda: let.wait(30) and "late", said="loading") for n in range(AT_ONCE)]
+    assert [isinstance(next(run), Elsewhere) for run in hanging] == [True] * AT_ONCE
+    clock.seconds = LONGEST - 1
+    with pytest.raises(CaseError, match="Other judges are being loaded"):
+        next(fetching.get("quick", lambda: "there"))
+    clock.seconds = LONGEST
+    with pytest.raises(CaseError, match="has not come"):
+        next(hanging[0])
+    assert ended(fetching.get("quick", lambda: "there"))[1] == "there"
+    let.set()
+
+
 def test_a_judge_that_many_want_at_once_is_loaded_once_and_few_are_kept(loader):
     judges = Judges(False)
     found: list[Any] = []
@@ -168,3 +220,78 @@ def test_more_than_one_visitor_may_have_is_refused_with_what_is_allowed(ask, wor
 
 def test_fewer_than_one_token_is_one():
     assert OTHERS.require_tokens(-5) == OTHERS.require_tokens(0) == 1 and OTHERS.require_tokens("12") == 12
+
+
+CASE = texts_of(bundled_cases()[0], SUFFIX)
+TYPED = CASE.question, CASE.template, CASE.safe, CASE.unsafe
+EDIT = SUFFIX, False, None, True
+TEST = next(iter(JUDGES)), NO_ATTACKS, 8, None, "same prompts", None
+CONTEST = "LoRA", "this case", "Brief", 40, SUFFIX, "same prompts", True
+
+
+def with_an_edit(page: Served, web: httpx.Client, key: str) -> Session:
+    """Return the session of a program in which an edit is live."""
+    assert call(web, "status", session_hash=key)[0] == "complete"
+    session, case = page.sessions.of(key), bundled_cases()[0]
+    session.add(LiveEdit(case, run(dinm(tiny_model(), case, 1, preset("corrected", steps=2)))))
+    assert session.live is not None
+    return session
+
+
+def test_an_edit_of_more_steps_than_one_visitor_may_have_is_not_made(served, web):
+    kind, said = call(web, "edit", *TYPED, 1, "corrected", 101, *EDIT, session_hash="many steps")
+    assert kind == "error" and "At most 100 steps an edit" in said["error"]
+    assert served.sessions.of("many steps").edits == []
+
+
+def test_a_test_of_more_prompts_than_one_visitor_may_have_asks_none(served, web):
+    session = with_an_edit(served, web, "many prompts")
+    session.limits = replace(OTHERS, prompts=41)
+    kind, said = call(web, "stress_test", "Quick", *TEST, session_hash="many prompts")
+    assert kind == "error" and "At most 41 prompts a test" in said["error"]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [({"prompts": 16}, "At most 16 prompts"), ({"steps": 19}, "At most 19 steps"), ({"tokens": 39}, "At most 39")],
+)
+def test_several_methods_are_held_to_the_same_bounds(served, web, bounds, words):
+    assert call(web, "status", session_hash=str(bounds))[0] == "complete"
+    session = served.sessions.of(str(bounds))
+    session.limits = replace(OTHERS, **bounds)
+    kind, said = call(web, "methods", *TYPED, 1, list(TITLES), *CONTEST, session_hash=str(bounds))
+    assert kind == "error" and words in said["error"] and session.runs == 1
+
+
+def test_a_dataset_that_is_not_allowed_is_not_read_by_who_trains_a_probe(served, web, monkeypatch):
+    read: list[str] = []
+    monkeypatch.setattr("dashboard.steps.why.view.labelled_texts", lambda *source: read.append(source))
+    opened(served, web, "page of a trainer")
+    said = str(press(served, web, "page of a trainer", "on_train", why_source="someone/texts"))
+    assert "reads no dataset that a visitor names" in said and read == []
+
+
+@pytest.fixture(scope="module")
+def demo():
+    """A read-only page on a server."""
+    with serve(DEMO, read_only=True) as page:
+        yield page
+
+
+def test_a_read_only_page_asks_no_texts_of_other_packages(demo, monkeypatch):
+    read: list[str] = []
+    monkeypatch.setattr("dashboard.steps.stress.run.more_texts", lambda name: read.append(name) or ((), ()))
+    with httpx.Client(base_url=demo.url, timeout=60) as web:
+        with_an_edit(demo, web, "with packages")
+        judge, _, *others = TEST
+        kind, said = call(web, "stress_test", "This case", judge, "garak", *others, session_hash="with packages")
+    assert kind == "error" and "Attacks of other packages are off" in said["error"] and read == []
+
+
+def test_a_read_only_page_offers_the_sizes_that_are_possible_there(demo, served):
+    def offered(page: Served) -> list[list[str]]:
+        radios = [part for part in page.app.blocks.values() if getattr(part, "label", "") in ("Exam", "Size")]
+        return [[name for name, _ in part.choices] for part in radios]
+
+    assert sorted(offered(demo)) == [["Brief", "Quick"], ["This case", "Quick"]]
+    assert sorted(offered(served)) == [["Brief", "Quick", "Full"], ["This case", "Quick", "Full"]]

@@ -7,8 +7,10 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 import torch
+from attack_helpers import opened, press, serve
 from dashboard_helpers import Visitor, open_page, tiny_model
 
 from dashboard import calibrating
@@ -85,6 +87,27 @@ def test_an_open_page_learns_that_its_model_is_calibrated_without_being_loaded_a
     assert "Made from 1 harmful questions" in update["routing-note"] and "Detector:" in update["detected"]
     assert update["methods-routed"].interactive and "only where harm" in update["methods-routed"].info
     assert "Press Locate" in update["locate-reading"], "nothing is measured on this page"
+
+
+def test_no_event_of_a_page_asks_for_the_route_that_the_doors_refuse_and_the_line_is_answered(monkeypatch, known):
+    there, go = made_in_the_end(monkeypatch, known)
+    ends: list[Calibrating] = []
+    real = Calibrating.start
+    monkeypatch.setattr(Calibrating, "start", lambda self, done: ends.append(self) or real(self, done))
+    with serve(calibrate=True) as page, httpx.Client(base_url=page.url, timeout=60) as web:
+        opened(page, web, "calibrating page")
+        events = web.get("/config").json()["dependencies"]
+        asked = [event for event in events if event["backend_fn"]]
+        assert sum(event["id"] == page.number("on_calibrating") for event in asked) == 1
+        # Gradio's script posts what does not queue to /run, and a direct post is refused.
+        assert [event["id"] for event in asked if event["queue"] is False] == []
+        assert there.wait(30)
+        said = str(press(page, web, "calibrating page", "on_calibrating"))
+        assert "Trial edits on case 1 of 2, 25 %" in said and "process_completed" in said
+        go.set()
+        assert ends[0].wait(30)
+        said = str(press(page, web, "calibrating page", "on_calibrating"))
+        assert "is calibrated now" in said and "Made from 1 harmful questions" in said
 
 
 def test_a_located_case_gets_its_recommended_layer_marked_and_what_is_picked_stays(known, example_folder):

