@@ -134,7 +134,9 @@ def together(
                     count += 1
                     if done.errors:  # a page that does not answer at all is not asked without end
                         time.sleep(1)
-        except Exception as error:  # the page cannot be opened or left, or the visitor itself is wrong: counted, not lost
+        except (
+            Exception
+        ) as error:  # the page cannot be opened or left, or the visitor itself is wrong: counted, not lost
             said = f"{type(error).__name__}: {error}"
             played.append(Played(number, count, errors=[said]))
 
