@@ -14,6 +14,7 @@ from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
+from starlette.routing import Mount as Mounted
 
 from dashboard.kit.notes import note
 from dashboard.kit.refused import page_answer
@@ -87,7 +88,8 @@ class Mount:
         around = FastAPI()
         root = (first.root_path or "").rstrip("/") + path
         gr.mount_gradio_app(around, page, path, root_path=root, mcp_server=False, **taken)
-        self.server: Any = around.routes[-1].app
+        (mounted,) = (route for route in around.routes if isinstance(route, Mounted))
+        self.server: Any = mounted.app
         server = first.server_app
         # One log-in for all pages: whoever has given the password on one of them has given it.
         self.server.auth, self.server.tokens, self.server.cookie_id = server.auth, server.tokens, server.cookie_id
@@ -117,6 +119,10 @@ class Mount:
                 self.server.stop_event.set()
                 self.page._queue.close()
                 self.page.is_running = False
+            # FastAPI remembers the routes of servers that are gone, so what the page's events hold is let go by hand.
+            self.page.clear()
+            self.page._queue.process_time_per_fn.clear()
+            self.server.state_holder.session_data.clear()
         except Exception as error:
             if not begun.done():
                 begun.set_exception(error)

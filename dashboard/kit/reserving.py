@@ -46,11 +46,11 @@ class Reserving:
         self.sessions = sessions
         self.example = example
         self.limits = sessions.limits
-        self.runs = beside.runs if beside is not None else Runs(self.limits.runs_an_hour)
+        self.runs: Runs = beside.runs if beside is not None else Runs(self.limits.runs_an_hour)
         self.after: list[Callable[[Session], None]] = []
         """Called with the session after each of its runs, on the page or of a program, while it is still reserved, and
         before its first one: what it started with is known then."""
-        self.line = beside.line if beside is not None else Line(of_one=self.limits.in_line)
+        self.line: Line = beside.line if beside is not None else Line(of_one=self.limits.in_line)
         self._shared: dict[type, Any] = beside._shared if beside is not None else {}
         self.notice: Any = None
         self._passing: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()

@@ -65,7 +65,7 @@ class Context(Reserving):
         self.reserving: dict[str, bool] = {}
         """What reserves a visitor's session while it runs, by its name: whether it stands in line."""
         self.links = Links()
-        self.shelf = beside.shelf if beside is not None else Shelf(model)
+        self.shelf: Shelf = beside.shelf if beside is not None else Shelf(model)
         self._label = label
         self._ones: dict[type, Any] = {}
         self.detector: Detector | None = None

@@ -76,7 +76,7 @@ class Sessions:
         self._pages: dict[str, _Page] = {}
         self._gone: OrderedDict[str, Gone] = OrderedDict()
         self._shared: tuple[Session | None, dict[int, int]] = None, {}
-        self._lock = beside._lock if beside is not None else threading.RLock()
+        self._lock: Any = beside._lock if beside is not None else threading.RLock()
         self.stores: list[Sessions] = beside.stores if beside is not None else []
         self.stores.append(self)
         self._made = now()
@@ -214,6 +214,7 @@ class Sessions:
             for key in list(self._sessions):
                 self._drop(key, "its model's page was closed")
             self.stores.remove(self)
+            self.tidy = lambda: None
 
     def sweep_in_background(self) -> None:
         """Look for what is too old every minute, as long as this store is there."""
