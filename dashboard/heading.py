@@ -43,12 +43,16 @@ def view_rules() -> str:
     )
 
 
-LONGEST_NAME = 26
-"""Characters of a model's name in the head; of a longer one the middle is left out."""
+LONGEST_NAME = 22
+"""Characters of a model's name in the head."""
 
 
 def shortened(name: str, longest: int = LONGEST_NAME) -> str:
-    """Return a name with its middle left out where it is longer than that: both ends tell models apart."""
+    """Return a name that is short enough: without whose it is on the hub, then without its middle.
+
+    Both ends stay, since either tells models of one family apart.
+    """
+    name = name if len(name) <= longest else name.rpartition("/")[2]
     if len(name) <= longest:
         return name
     head = (longest - 1) // 2

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from dashboard.kit.building import built_apart
 from dashboard.kit.links import Links
 from dashboard.kit.notes import note
 from dashboard.kit.queue import Elsewhere
@@ -164,9 +165,9 @@ class ModelPages:
         began = time.monotonic()
         if label not in self._links:
             self._links[label] = Links(self._links_for)
-        made = self._make(label, model, self._links[label])
+        made = built_apart(lambda: self._make(label, model, self._links[label]))
         try:
-            self.mounts.open(self.slugs[label], made.app, self._options(model))
+            built_apart(lambda: self.mounts.open(self.slugs[label], made.app, self._options(model)))
         except BaseException:
             made.stop()
             made.context.sessions.end()

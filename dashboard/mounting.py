@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 from fastapi import FastAPI
@@ -89,7 +89,7 @@ class Mount:
         root = (first.root_path or "").rstrip("/") + path
         gr.mount_gradio_app(around, page, path, root_path=root, mcp_server=False, **taken)
         (mounted,) = (route for route in around.routes if isinstance(route, Mounted))
-        self.server: Any = mounted.app
+        self.server = cast(Any, mounted.app)
         server = first.server_app
         # One log-in for all pages: whoever has given the password on one of them has given it.
         self.server.auth, self.server.tokens, self.server.cookie_id = server.auth, server.tokens, server.cookie_id

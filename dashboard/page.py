@@ -17,6 +17,7 @@ from dashboard.early import EarlyHeading
 from dashboard.endpoints.tools import offer_reading_tools
 from dashboard.example.arriving import Arriving
 from dashboard.example.make import Example
+from dashboard.kit.building import keep_apart
 from dashboard.kit.copies import COPIES, Copies, keep_little
 from dashboard.kit.doors import Doors
 from dashboard.kit.limits import DEMO, Limits
@@ -146,6 +147,7 @@ def build_page(
     Raises:
         LedgerError: The ledger's file cannot be opened, or is something else.
     """
+    keep_apart()
     calibration = _calibration(model)
     decoding = Decoding(max_new_tokens=LONGEST_ANSWER)
     shown = Example(model, decoding, options.example_folder, calibration, wanted=options.example)
