@@ -108,7 +108,7 @@ def build_app(
             links_for,
         )
         first.app.mounts = pages.mounts
-        first.context.shared(ModelPages, lambda: pages)
+        first.app.model_pages = first.context.shared(ModelPages, lambda: pages)
     return first.app
 
 

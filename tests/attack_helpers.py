@@ -49,10 +49,16 @@ class Served:
 
 
 @contextmanager
-def serve(limits: Limits = OTHERS, **options: Any) -> Iterator[Served]:
-    """Serve the page on the tiny model, without an example."""
+def serve(limits: Limits = OTHERS, launched: dict[str, Any] | None = None, **options: Any) -> Iterator[Served]:
+    """Serve the page on the tiny model, without an example.
+
+    Args:
+        launched: Further options of launching.
+        options: Further options of building.
+    """
     app = build_app(tiny_model(), example=False, limits=limits, **options)
-    app.launch(prevent_thread_lock=True, quiet=True, server_port=free_port(), **launch_options())
+    launched = {**launch_options(), **(launched or {})}
+    app.launch(prevent_thread_lock=True, quiet=True, server_port=free_port(), **launched)
     try:
         yield Served(app, app.local_url)
     finally:
