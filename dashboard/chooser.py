@@ -107,7 +107,7 @@ class Chooser(Room):
             chosen.then,
             self.on_open_model,
             clock=self.clock,
-            inputs=typed.inputs,
+            inputs=[*typed.inputs, *_rail(self.context)],
             starting="Opening the model's page",
             when=lambda session, _values: bool(session.slot(Chosen).label),
         )
@@ -176,14 +176,21 @@ class Chooser(Room):
         if key is None:
             return
         try:
-            texts = self.bus.offered("typed").call(values)
+            self.bus.offered("typed").call(values)
         except InspectorError:  # the other page could not use it either
             return
         theirs = there.sessions.of(key)
         if not theirs.started:
             there.example.fill(theirs)
         if not theirs.own:
-            remember(there.controls, theirs, there.bus.offered("filled case").call({}, texts))
+            case = zip(_rail(there), (values[part] for part in _rail(self.context)), strict=True)
+            remember(there.controls, theirs, dict(case))
+
+
+def _rail(context: Context) -> list[Any]:
+    """Return the controls of the case: what links bring back beside settings and the layer, which is the model's."""
+    (layer,) = context.bus.offered("layer").inputs
+    return [part for part, is_setting in context.carried.items() if not is_setting and part is not layer]
 
 
 def _no_pages() -> ModelPages:

@@ -17,6 +17,35 @@ from dashboard.kit.visitors import Sessions
 from dashboard.page import build_app, launch_options
 
 HTML = {"Accept": "text/html"}
+CLOSED = [
+    ("GET", "/gradio_api/deep_link?session_hash=mine"),
+    ("GET", "/gradio_api/file=http://127.0.0.1:22/"),
+    ("GET", "/gradio_api/file=HTTPS://example.org/"),
+    ("GET", "/gradio_api/file/http://example.org/"),
+    ("GET", "/gradio_api/proxy=http://127.0.0.1/"),
+    ("GET", "/gradio_api/custom_component/x/client/component/index.js"),
+    ("GET", "/gradio_api/dev/reload"),
+    ("GET", "/gradio_api/runs"),
+    ("GET", "/gradio_api/run-history/buckets"),
+    ("GET", "/gradio_api/vibe-code"),
+    ("GET", "/gradio_api/profiling/traces"),
+    ("GET", "/monitoring"),
+    ("GET", "/monitoring/summary"),
+    ("GET", "/docs"),
+    ("GET", "/openapi.json"),
+    ("POST", "/gradio_api/component_server"),
+    ("POST", "/gradio_api/process_recording"),
+    ("POST", "/gradio_api/vibe-edit"),
+    ("POST", "/gradio_api/vibe-code"),
+    ("POST", "/gradio_api/stream/1"),
+    ("POST", "/gradio_api/stream/1/close"),
+    ("POST", "/"),
+    ("PUT", "/"),
+    ("DELETE", "/config"),
+    ("TRACE", "/"),
+    ("PATCH", "/gradio_api/queue/join"),
+]
+"""What Gradio's server has and no page uses."""
 
 
 @dataclass

@@ -329,7 +329,7 @@ def test_the_head_names_the_model_within_its_room_and_offers_the_others():
     alone = header(tiny_model())
     assert "<details" not in alone and "tiny-llama" in alone and f"fingerprint {tiny_model().fingerprint}" in alone
     menu = header(tiny_model(), OWN, [OWN, '<b>"x"'])
-    assert menu.count("<button type=\"button\" data-model=") == 1 and "&lt;b&gt;" in menu and '<b>"x"' not in menu
+    assert menu.count('<button type="button" data-model=') == 1 and "&lt;b&gt;" in menu and '<b>"x"' not in menu
     assert 'aria-current="true"' in menu
 
 
