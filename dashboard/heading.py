@@ -90,7 +90,8 @@ def _menu(inside: str, told: str, own: str, labels: Sequence[str]) -> str:
         for label in labels
     )
     return (
-        f'<details class="models"><summary class="chip model" title="{told}"><span class="unseen">Model of this page, '
+        f'<details class="models"><summary class="chip model" id="model-switch" title="{told}">'
+        '<span class="unseen">Model of this page, '
         f'choose another: </span>{inside}</summary><div class="menu"><p>Choose the model to work on</p><ul>{lines}</ul>'
         "<p>Each has a page of its own. One that is not in memory is loaded first. What you have done here stays "
         "here.</p></div></details>"
