@@ -41,7 +41,7 @@ def options() -> argparse.ArgumentParser:
         default=None,
         metavar="NAME",
         help="hub id, folder or .gguf file (default: embedded SmolLM2-135M); repeat it to list more, which are loaded "
-        "as the first one is when somebody chooses them under Two models",
+        "as the first one is when somebody chooses them in the head of the page, or under Two models",
     )
     model.add_argument("--revision", default=None, help="branch, tag or commit of a hub model")
     model.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
@@ -321,7 +321,8 @@ def load_page(
             from dashboard.kit.shelf import Shelf, label_of
             from dashboard.page import build_app, launch_options
 
-        if chosen.asks_login or public.others_come_in(chosen):
+        others = chosen.asks_login or public.others_come_in(chosen)
+        if others:
             model.name = label_of(model.name)  # a folder's path is the operator's: it stands in records and reports
         limits = public.limits_of(chosen, chosen.asks_login)
         app = build_app(
@@ -334,7 +335,7 @@ def load_page(
             links_for=3600 * chosen.links_for,
             ledger=chosen.ledger,
             limits=limits,
-            shelf=Shelf(model, listed, how),
+            shelf=Shelf(model, listed, how, named=others),
         )
         opening.say("Opening the page", 0.95)
         return app, launch_options(model, chosen.read_only, chosen.mcp, limits)

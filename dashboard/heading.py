@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from dashboard.kit import glossary
 from dashboard.kit.html import progress_bar, reading
@@ -42,16 +43,58 @@ def view_rules() -> str:
     )
 
 
-def header(model: InspectedModel) -> str:
-    """Return the page's name and the chip of the model."""
+LONGEST_NAME = 22
+"""Characters of a model's name in the head."""
+
+
+def shortened(name: str, longest: int = LONGEST_NAME) -> str:
+    """Return a name that is short enough: without whose it is on the hub, then without its middle.
+
+    Both ends stay, since either tells models of one family apart.
+    """
+    name = name if len(name) <= longest else name.rpartition("/")[2]
+    if len(name) <= longest:
+        return name
+    head = (longest - 1) // 2
+    return f"{name[:head]}…{name[len(name) - (longest - 1 - head) :]}"
+
+
+def header(model: InspectedModel, own: str = "", labels: Sequence[str] = ()) -> str:
+    """Return the page's name and the chip of the model; the chip is a menu where more than one is listed.
+
+    Args:
+        own: The model's label on the list.
+        labels: All that are listed.
+    """
     about = f"{model.blocks} layers · {escape(model.dtype_name)} · {escape(' + '.join(map(str, model.devices)))}"
     name = label_of(model.name) if os.path.exists(os.path.expanduser(model.name)) else model.name
-    chip = f"<b>{escape(name)}</b> · {about}"
+    told = f"{escape(own or name)} · {about} · fingerprint {escape(model.fingerprint)}"
+    inside = f'<b>{escape(shortened(own or name))}</b><span class="about"> · {about}</span>'
+    chip = f'<span class="chip model" title="{told}">{inside}</span>'
+    if len(labels) > 1:
+        chip = _menu(inside, told, own, labels)
     return (
         '<header class="mast"><button type="button" class="chip chip-button" id="skip">Skip the case</button>'
         '<button type="button" class="chip chip-button" id="rail-switch" aria-expanded="false">Case</button>'
         "<h1>DINM Inspector</h1>"
-        f'<span class="chip model" title="fingerprint {escape(model.fingerprint)}">{chip}</span></header>'
+        f"{chip}</header>"
+    )
+
+
+def _menu(inside: str, told: str, own: str, labels: Sequence[str]) -> str:
+    """Return the chip as a menu of the listed models; the page's own one can be seen and not pressed."""
+    lines = "".join(
+        f'<li aria-current="true"><b>{escape(label)}</b><span>this page</span></li>'
+        if label == own
+        else f'<li><button type="button" data-model="{escape(label)}">{escape(label)}</button></li>'
+        for label in labels
+    )
+    return (
+        f'<details class="models"><summary class="chip model" id="model-switch" title="{told}">'
+        '<span class="unseen">Model of this page, '
+        f'choose another: </span>{inside}</summary><div class="menu"><p>Choose the model to work on</p><ul>{lines}</ul>'
+        "<p>Each has a page of its own. One that is not in memory is loaded first. What you have done here stays "
+        "here.</p></div></details>"
     )
 
 

@@ -43,8 +43,12 @@ class Metrics(logging.Handler):
         process = psutil.Process()
         for name, words, look in (
             ("dinm_line_runs", "Runs that stand in line, the one whose turn it is among them", lambda: len(page.line)),
-            ("dinm_sessions", "Visitors whose session is kept", lambda: len(page.guard.sessions)),
-            ("dinm_session_bytes", "What their edits and results hold", lambda: page.guard.sessions.bytes),
+            ("dinm_sessions", "Visitors whose session is kept", lambda: sum(map(len, page.guard.sessions.stores))),
+            (
+                "dinm_session_bytes",
+                "What their edits and results hold",
+                lambda: sum(store.bytes for store in page.guard.sessions.stores),
+            ),
             ("dinm_resident_bytes", "Memory of the whole program", lambda: process.memory_info().rss),
         ):
             Gauge(name, words, registry=self.registry).set_function(look)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from starlette.middleware import Middleware
 
 from dashboard import api, heading
 from dashboard.calibrating import Calibrating, CalibratingLine
+from dashboard.chooser import Chooser
 from dashboard.early import EarlyHeading
 from dashboard.endpoints.tools import offer_reading_tools
 from dashboard.example.arriving import Arriving
 from dashboard.example.make import Example
+from dashboard.kit.building import keep_apart
 from dashboard.kit.copies import COPIES, Copies, keep_little
 from dashboard.kit.doors import Doors
 from dashboard.kit.limits import DEMO, Limits
@@ -27,6 +30,8 @@ from dashboard.kit.shelf import Shelf
 from dashboard.kit.uploads import PIECES, watch
 from dashboard.kit.visit import Visit
 from dashboard.kit.visitors import GRACE, MOST_BYTES, Sessions
+from dashboard.model_pages import ModelPage, ModelPages
+from dashboard.mounting import OtherPages
 from dashboard.steps.case.view import CaseRoom
 from dashboard.steps.compare.asking import LONGEST_ANSWER
 from dashboard.steps.compare.view import CompareRoom
@@ -82,17 +87,79 @@ def build_app(
     Raises:
         LedgerError: The file cannot be opened, or is something else.
     """
+    shelf = shelf or Shelf(model)
+    made = PageOptions(
+        read_only,
+        example_folder,
+        calibrate,
+        example,
+        grace,
+        most_bytes,
+        limits or (DEMO if read_only else Limits()),
+        ledger,
+    )
+    first = build_page(shelf.labels[0], model, made, shelf, Links(links_for))
+    if len(shelf.labels) > 1:
+        pages = ModelPages(
+            first,
+            shelf,
+            lambda label, other, links: build_page(label, other, made, shelf, links, first),
+            lambda other: launch_options(other, read_only, limits=made.limits),
+            links_for,
+        )
+        first.app.mounts = pages.mounts
+        first.app.model_pages = first.context.shared(ModelPages, lambda: pages)
+    return first.app
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """What all pages of one program are built with, see :func:`build_app`."""
+
+    read_only: bool
+    example_folder: Path | None
+    calibrate: bool
+    example: bool
+    grace: float
+    most_bytes: float
+    limits: Limits
+    ledger: Path | None
+
+
+def build_page(
+    label: str,
+    model: InspectedModel,
+    options: PageOptions,
+    shelf: Shelf,
+    links: Links,
+    first: ModelPage | None = None,
+) -> ModelPage:
+    """Build one model's page.
+
+    Args:
+        label: The model's, on the operator's list.
+        options: Those of all pages.
+        shelf: The models of the list.
+        links: Where links to this page are kept.
+        first: The first page, where this is another one: limits, the line of long runs, memory and the ledger are those
+            of both together.
+
+    Raises:
+        LedgerError: The ledger's file cannot be opened, or is something else.
+    """
+    keep_apart()
     calibration = _calibration(model)
     decoding = Decoding(max_new_tokens=LONGEST_ANSWER)
-    shown = Example(model, decoding, example_folder, calibration, wanted=example)
-    sessions = Sessions(grace, most_bytes, limits=limits or (DEMO if read_only else Limits()))
+    shown = Example(model, decoding, options.example_folder, calibration, wanted=options.example)
+    before = None if first is None else first.context
+    others = None if before is None else before.sessions
+    sessions = Sessions(options.grace, options.most_bytes, limits=options.limits, beside=others)
     # Gradio copies what can be downloaded, answers among it: its copies are deleted when they are an hour old.
     with gr.Blocks(title="DINM Inspector", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as app:
-        background = Calibrating(model) if calibrate and calibration is None else None
+        background = Calibrating(model) if options.calibrate and calibration is None else None
         line = CalibratingLine(background) if background is not None else None
-        house = House(model, sessions, shown, read_only, calibration, line, ledger)
-        house.context.links = Links(links_for)
-        house.context.shelf = shelf or house.context.shelf
+        house = House(model, sessions, shown, options.read_only, calibration, line, options.ledger, before, label)
+        house.context.links, house.context.shelf = links, shelf
         house.build()
         house.connect_to(app)
         api.connect(house.context)
@@ -101,12 +168,13 @@ def build_app(
             background.give_way = house.context.line.give_way
             background.start(house.context.calibrated)
         _hear_of_lost_pages(app, sessions)
-    app.guard = Guard(sessions, sessions.limits)
+    app.guard = Guard(sessions, sessions.limits) if first is None else first.app.guard.beside(sessions)
+    app.guard.sent.append(app.upload_file_set)
     app.line = house.context.line
     copies = Copies(app)
     sessions.forget = copies.forget
     sent = app.upload_file_set
-    sessions.tidy = lambda: _tidy(house.context, sent, copies)
+    sessions.tidy = lambda: _tidy(house, sent, copies)
     keep_little()
     watch()
     shown.give_way = house.context.line.give_way
@@ -114,19 +182,26 @@ def build_app(
     sessions.sweep_in_background()
     # Long runs stand in a line of our own (kit/queue), so Gradio lets everything through at once: typing never waits.
     app.queue(default_concurrency_limit=None, max_size=1024, api_open=False)
-    return app
+
+    def stop() -> None:
+        shown.stop()
+        if background is not None:
+            background.stop()
+        app.guard.sent.remove(sent)
+
+    return ModelPage(label, app, house.context, stop)
 
 
-def _tidy(context: Context, sent: set[str], copies: Copies) -> None:
-    """Let go what nobody uses any more: models beside the page's own, files that came in and that nobody reads,
-    answers that nobody takes.
+def _tidy(house: House, sent: set[str], copies: Copies) -> None:
+    """Let go what nobody uses: other models' pages, their models, files that nobody reads, answers that nobody takes.
 
     Args:
         sent: The files that came in whole, by their paths.
         copies: What Gradio keeps.
     """
     copies.tidy()
-    context.shelf.sweep()
+    house.chooser.tidy()
+    house.context.shelf.sweep()
     PIECES.sweep(sent)
 
 
@@ -168,6 +243,8 @@ class House:
         calibration: The model's, if it is calibrated.
         line: What says how far the calibration behind the page is, if one is made.
         ledger: File of all visits' edits.
+        beside: Another page of the same program.
+        label: The model's, on the operator's list.
     """
 
     def __init__(
@@ -179,11 +256,14 @@ class House:
         calibration: Calibration | None = None,
         line: CalibratingLine | None = None,
         ledger: Path | None = None,
+        beside: Context | None = None,
+        label: str = "",
     ) -> None:
         self.line = line
-        self.context = Context(model, sessions, example, read_only, calibration, ledger)
+        self.context = Context(model, sessions, example, read_only, calibration, ledger, beside, label)
         later = frozenset(step for steps in LATER.values() for step in steps)
         self.badge, self.visit = LiveBadge(self.context), Visit(self.context, later)
+        self.chooser = self.context.one(Chooser, lambda: Chooser(self.context))
         self.linking = self.context.one(Linking, lambda: Linking(self.context))
         self.arriving = Arriving(self.context)
         self.rooms: dict[str, Any] = {kind.name: kind(self.context) for kind in STEPS}
@@ -193,11 +273,12 @@ class House:
     def build(self) -> None:
         """Lay the page out and wire it."""
         with gr.Row(elem_id="top"):
-            gr.HTML(heading.header(self.context.model), elem_id="header")
+            self.chooser.build()
             self.badge.build()
             gr.HTML(heading.views(), elem_id="views")
         gr.HTML(heading.help_page(), elem_id="help")
         self.visit.build()
+        self.chooser.build_line()
         self.linking.build()
         with gr.Column(elem_id="behind"):
             self.arriving.build()
@@ -212,7 +293,7 @@ class House:
                     self._operation()
                 for name, steps in LATER.items():
                     self._later(name, steps)
-        rooms = [self.visit, self.badge, *self.rooms.values(), self.linking]
+        rooms = [self.visit, self.badge, *self.rooms.values(), self.linking, self.chooser]
         for room in rooms:
             self.context.bus.speaker = room.name
             room.hear()
@@ -321,7 +402,7 @@ def launch_options(
         "max_threads": 200,
         "state_session_capacity": COPIES,
         "max_file_size": None if model is None else largest_upload(model, limits or Limits(), read_only),
-        "app_kwargs": {"middleware": [Middleware(Doors), Middleware(EarlyHeading)]},
+        "app_kwargs": {"middleware": [Middleware(OtherPages), Middleware(Doors), Middleware(EarlyHeading)]},
     }
 
 

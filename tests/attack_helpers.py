@@ -17,6 +17,35 @@ from dashboard.kit.visitors import Sessions
 from dashboard.page import build_app, launch_options
 
 HTML = {"Accept": "text/html"}
+CLOSED = [
+    ("GET", "/gradio_api/deep_link?session_hash=mine"),
+    ("GET", "/gradio_api/file=http://127.0.0.1:22/"),
+    ("GET", "/gradio_api/file=HTTPS://example.org/"),
+    ("GET", "/gradio_api/file/http://example.org/"),
+    ("GET", "/gradio_api/proxy=http://127.0.0.1/"),
+    ("GET", "/gradio_api/custom_component/x/client/component/index.js"),
+    ("GET", "/gradio_api/dev/reload"),
+    ("GET", "/gradio_api/runs"),
+    ("GET", "/gradio_api/run-history/buckets"),
+    ("GET", "/gradio_api/vibe-code"),
+    ("GET", "/gradio_api/profiling/traces"),
+    ("GET", "/monitoring"),
+    ("GET", "/monitoring/summary"),
+    ("GET", "/docs"),
+    ("GET", "/openapi.json"),
+    ("POST", "/gradio_api/component_server"),
+    ("POST", "/gradio_api/process_recording"),
+    ("POST", "/gradio_api/vibe-edit"),
+    ("POST", "/gradio_api/vibe-code"),
+    ("POST", "/gradio_api/stream/1"),
+    ("POST", "/gradio_api/stream/1/close"),
+    ("POST", "/"),
+    ("PUT", "/"),
+    ("DELETE", "/config"),
+    ("TRACE", "/"),
+    ("PATCH", "/gradio_api/queue/join"),
+]
+"""What Gradio's server has and no page uses."""
 
 
 @dataclass
@@ -49,10 +78,16 @@ class Served:
 
 
 @contextmanager
-def serve(limits: Limits = OTHERS, **options: Any) -> Iterator[Served]:
-    """Serve the page on the tiny model, without an example."""
+def serve(limits: Limits = OTHERS, launched: dict[str, Any] | None = None, **options: Any) -> Iterator[Served]:
+    """Serve the page on the tiny model, without an example.
+
+    Args:
+        launched: Further options of launching.
+        options: Further options of building.
+    """
     app = build_app(tiny_model(), example=False, limits=limits, **options)
-    app.launch(prevent_thread_lock=True, quiet=True, server_port=free_port(), **launch_options())
+    launched = {**launch_options(), **(launched or {})}
+    app.launch(prevent_thread_lock=True, quiet=True, server_port=free_port(), **launched)
     try:
         yield Served(app, app.local_url)
     finally:

@@ -1,4 +1,4 @@
-"""The endpoint for two of the models that the operator has listed, side by side; as the view Two models does."""
+"""The endpoints for the operator's list of models: two of them side by side, and the page of another one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from dashboard.chooser import Chooser
 from dashboard.endpoints import gives, takes
 from dashboard.endpoints.reading import Given
 from dashboard.kit.queue import Elsewhere
@@ -20,7 +21,8 @@ from inspector.model import SUFFIX, Decoding
 
 
 def model_endpoints(context: Context, texts: Given) -> tuple[Callable[..., Any], ...]:
-    """Return the endpoint; its docstring is its help."""
+    """Return the endpoints; each one's docstring is its help."""
+    chooser = context.one(Chooser, lambda: Chooser(context))
 
     def compare_models(
         question: takes.Question,
@@ -49,7 +51,24 @@ def model_endpoints(context: Context, texts: Given) -> tuple[Callable[..., Any],
                 raise CaseError("Cancelled; nothing was changed. Ask again for both models.")
             yield {"done": True, "models": [_told(side) for side in beside.sides]}
 
-    return (compare_models,)
+    def open_model(model: takes.ModelLabel, request: gr.Request | None = None) -> Iterator[gives.OpenedPage]:
+        """Open the page of a model of the list in /status, which has all endpoints at an address of its own.
+
+        One that is not in memory is loaded first. A client of that address has a session of its own there; the page is
+        closed again when nobody has been there for a while.
+        """
+        with shown_to_user(), context.reserved(request) as session:
+            opening: Any = drain(chooser.opened(session, model, _loading), lambda event: event)
+            page = yield from opening
+            if page is None:
+                raise CaseError("Cancelled; nothing was changed. Ask again for the model.")
+            yield {"done": True, "model": page.label, "address": f"/{chooser.address(page.label)}"}
+
+    return compare_models, open_model
+
+
+def _loading(said: str) -> gives.OpenedPage:
+    return {"done": False, "doing": said}
 
 
 def _waiting(said: str) -> gives.ComparedModels:

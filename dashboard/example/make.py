@@ -178,6 +178,7 @@ class Example:
             raise
         finally:
             self._ended.set()
+            atexit.unregister(self._leave)  # which would keep the model of a page that is closed
 
     def _tell(self, said: str) -> None:
         if said and said != self._said:

@@ -164,7 +164,9 @@ class Linking(Room):
             raise CaseError(READ_ONLY)
         if identifier is not None and (not free or not self._changed(values)):
             return {"case": identifier, **({} if values[layer] is None else {"layer": int(values[layer])})}
-        kept = {part: value for part, value in values.items() if part is not layer or value is not None}
+        # By its place: the page of a model is built anew where it was closed meanwhile, and its links still work.
+        places = {part: place for place, part in enumerate(self.context.carried)}
+        kept = {places[part]: value for part, value in values.items() if part is not layer or value is not None}
         return {"link": self.context.links.keep(session.slot(Linked).owner, kept)}
 
     def values_of(self, texts: Texts, layer: int | None, preset: str, **changes: Any) -> Values:
@@ -240,7 +242,8 @@ class Linking(Room):
         found = self.context.links.find(name) if _NAME.fullmatch(name) else None
         if found is None:
             raise CaseError(EXPIRED)
-        return dict(found), "case, layer and settings are filled in"
+        parts = list(self.context.carried)
+        return {parts[place]: value for place, value in found.items()}, "case, layer and settings are filled in"
 
     def _bundled(self, given: Mapping[str, Any]) -> tuple[Update, str]:
         filled: Update = {}

@@ -60,7 +60,7 @@ class Links:
 
         Args:
             owner: The visitor's key.
-            values: By component.
+            values: By the control's place among those that links bring back.
 
         Raises:
             CaseError: It is too large.

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import gradio as gr
@@ -20,6 +20,8 @@ from dashboard.kit.run import shown_to_user
 from dashboard.kit.session import Session
 from dashboard.kit.visitors import Gone, Sessions
 from inspector.errors import CaseError
+
+One = TypeVar("One")
 
 RUNNING = "Something is still running for you. Wait for it, or press Cancel."
 LEFT_LINE = "Cancelled while it waited in line; nothing was changed."
@@ -36,19 +38,33 @@ class Reserving:
     Args:
         sessions: All visitors.
         example: What a new visitor starts with.
+        beside: Another page of the same program: all its pages have one line of long runs, and count a visitor's runs
+            together.
     """
 
-    def __init__(self, sessions: Sessions, example: Any) -> None:
+    def __init__(self, sessions: Sessions, example: Any, beside: Reserving | None = None) -> None:
         self.sessions = sessions
         self.example = example
         self.limits = sessions.limits
-        self.runs = Runs(self.limits.runs_an_hour)
+        self.runs: Runs = beside.runs if beside is not None else Runs(self.limits.runs_an_hour)
         self.after: list[Callable[[Session], None]] = []
         """Called with the session after each of its runs, on the page or of a program, while it is still reserved, and
         before its first one: what it started with is known then."""
-        self.line = Line(of_one=self.limits.in_line)
+        self.line: Line = beside.line if beside is not None else Line(of_one=self.limits.in_line)
+        self._shared: dict[type, Any] = beside._shared if beside is not None else {}
         self.notice: Any = None
         self._passing: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
+
+    def shared(self, kind: type[One], make: Callable[[], One]) -> One:
+        """Return what all pages of the program have one of, for example the file of all visits' edits.
+
+        Args:
+            kind: The step's own class of it.
+            make: Makes it on first sight.
+        """
+        if kind not in self._shared:
+            self._shared[kind] = make()
+        return self._shared[kind]
 
     def session(self, request: gr.Request | None) -> Session:
         """Return the session of whoever asks, which starts with the example; a tool's is empty and not kept."""

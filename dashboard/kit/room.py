@@ -39,6 +39,8 @@ class Context(Reserving):
         read_only: Only bundled texts are allowed.
         calibration: What was learnt about the model, if it is calibrated.
         ledger: The file of all visits' edits, if the operator wants one.
+        beside: Another page of the same program, on another model of its list.
+        label: The model's on that list; the first one by default.
     """
 
     def __init__(
@@ -49,8 +51,10 @@ class Context(Reserving):
         read_only: bool,
         calibration: Calibration | None = None,
         ledger: Path | None = None,
+        beside: Context | None = None,
+        label: str = "",
     ) -> None:
-        super().__init__(sessions, example)
+        super().__init__(sessions, example, beside)
         self.model = model
         self.read_only = read_only
         self.ledger = ledger
@@ -61,12 +65,18 @@ class Context(Reserving):
         self.reserving: dict[str, bool] = {}
         """What reserves a visitor's session while it runs, by its name: whether it stands in line."""
         self.links = Links()
-        self.shelf = Shelf(model)
+        self.shelf: Shelf = beside.shelf if beside is not None else Shelf(model)
+        self._label = label
         self._ones: dict[type, Any] = {}
         self.detector: Detector | None = None
         self.layers: Layers | None = None
         if calibration is not None:
             self.calibrated(calibration)
+
+    @property
+    def label(self) -> str:
+        """The model's label on the operator's list."""
+        return self._label or self.shelf.labels[0]
 
     def one(self, kind: type[One], make: Callable[[], One]) -> One:
         """Return what the page has one of for all, for example a step's store of what is costly to load.

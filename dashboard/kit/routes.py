@@ -127,13 +127,23 @@ class Guard:
         sessions: Its visitors; ``None`` for a page without.
         limits: What one of them may ask.
         room: For files that they send.
+        sent: The files that have come in whole, by their paths, of each page of the program.
     """
 
     sessions: Sessions | None = None
     limits: Limits = field(default_factory=Limits)
     room: UploadRoom = field(default_factory=UploadRoom)
+    sent: list[set[str]] = field(default_factory=list)
     _guesses: OrderedDict[str, deque[float]] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def beside(self, sessions: Sessions) -> Guard:
+        """Return the guard of another page of the same program: who has tried passwords or sent files here has there.
+
+        Args:
+            sessions: That page's visitors.
+        """
+        return Guard(sessions, self.limits, self.room, self.sent, self._guesses, self._lock)
 
     async def admitted(self, scope: Any, receive: Any, key: str) -> Any:
         """Return what the server may receive of a request.
@@ -204,7 +214,8 @@ class Guard:
         said = headers.get(b"content-length", b"")
         size = int(said) if said.isdigit() and b"transfer-encoding" not in headers else most
         # On a thread: each file's size is asked of the disk, and the loop serves everyone.
-        coming = await anyio.to_thread.run_sync(self.room.begin, _client(scope), size, most, list(app.upload_file_set))
+        came = list(app.upload_file_set.union(*map(set.copy, self.sent)))
+        coming = await anyio.to_thread.run_sync(self.room.begin, _client(scope), size, most, came)
         scope[COMING] = coming
         return coming.counted(receive)
 

@@ -81,6 +81,7 @@ class Shelf:
         options: How each of them is loaded, for :func:`inspector.model.load`.
         kept: See :data:`KEPT`.
         now: The clock, seconds.
+        named: What is loaded bears its label: where others come in, a path is the operator's.
     """
 
     def __init__(
@@ -90,11 +91,14 @@ class Shelf:
         options: Mapping[str, Any] | None = None,
         kept: int = KEPT,
         now: Callable[[], float] = time.monotonic,
+        named: bool = False,
     ) -> None:
+        self._named = named
         self._own, self._options, self._most = own, dict(options or {}), kept
         self._listed = {one.label: one for one in listed(sources or (own.name,))}
         self._loaded: OrderedDict[str, InspectedModel] = OrderedDict()
         self._lent: Counter[str] = Counter()
+        self._held: Counter[str] = Counter()
         self._used: dict[str, float] = {}
         self._coming: tuple[str, Future[None]] | None = None
         self._lock, self._now = threading.Lock(), now
@@ -132,7 +136,11 @@ class Shelf:
             _give_back_memory()
 
     def lend(
-        self, labels: Sequence[Any], cancelled: Callable[[], bool] = lambda: False, say: Callable[[str], Any] = str
+        self,
+        labels: Sequence[Any],
+        cancelled: Callable[[], bool] = lambda: False,
+        say: Callable[[str], Any] = str,
+        hold: bool = False,
     ) -> Generator[Any, None, Loan | None]:
         """Lend models, loading what is not there.
 
@@ -144,6 +152,8 @@ class Shelf:
             labels: From :attr:`labels`.
             cancelled: Whether to wait no longer: what is being loaded stays on the shelf for the next one who asks.
             say: Turns how far it is into what is shown.
+            hold: For long, as a page of their own does: they take no place of those who compare, whoever asks bounds
+                them.
 
         Returns:
             ``None`` if it was cancelled.
@@ -152,7 +162,7 @@ class Shelf:
             CaseError: One of them is not listed.
             ModelLoadError: One cannot be loaded, or does not fit. Nothing else has changed.
         """
-        asked = [self._require_listed(label) for label in labels]
+        asked = [self.require_listed(label) for label in labels]
         others = {label for label in asked if label != self.labels[0]}
         last = ""
 
@@ -161,7 +171,7 @@ class Shelf:
             fresh, last = text != last, text
             return Elsewhere(say(text) if fresh else None)
 
-        while not self._take(others):
+        while not self._take(others, hold):
             if cancelled():
                 return None
             yield waiting("Other runs use the models that are loaded; waiting until one is free")
@@ -180,31 +190,38 @@ class Shelf:
             with self._lock:
                 models = [self._own if label not in others else self._loaded[label] for label in asked]
             lent = True
-            return Loan(models, lambda: self._give_back(others))
+            return Loan(models, lambda: self._give_back(others, hold))
         finally:
             if not lent:
-                self._give_back(others)
+                self._give_back(others, hold)
 
-    def _require_listed(self, label: Any) -> str:
+    def require_listed(self, label: Any) -> str:
+        """Return the label of a model that is listed.
+
+        Raises:
+            CaseError: It is not.
+        """
         if not isinstance(label, str) or label not in self._listed:
             note("refused", why="model")
             raise CaseError(f"This page has no such model. Choose one of its list: {', '.join(self.labels)}.")
         return label
 
-    def _take(self, labels: set[str]) -> bool:
+    def _take(self, labels: set[str], hold: bool) -> bool:
         """Take places for models unless too many others are lent or on their way."""
         with self._lock:
-            held = {label for label, times in self._lent.items() if times} | labels
+            places = {label for label, times in self._lent.items() if times} | labels
             if self._coming is not None:
-                held.add(self._coming[0])
-            if len(held) > self._most:
+                places.add(self._coming[0])
+            if not hold and len(places - set(+self._held)) > self._most:
                 return False
             self._lent.update(labels)
+            self._held.update(labels if hold else ())
             return True
 
-    def _give_back(self, labels: set[str]) -> None:
+    def _give_back(self, labels: set[str], hold: bool) -> None:
         with self._lock:
             self._lent.subtract(labels)
+            self._held.subtract(labels if hold else ())
             self._used |= dict.fromkeys(labels, self._now())
 
     def _start(self, label: str) -> tuple[str, Future[None]] | None:
@@ -231,7 +248,8 @@ class Shelf:
         with self._lock:
             self._loaded[label], self._coming, self._used[label] = model, None, self._now()
             idle = [one for one in self._loaded if not self._lent[one] and one != label]
-            gone = [self._loaded.pop(one) for one in idle[: max(0, len(self._loaded) - self._most)]]
+            most = self._most + len(+self._held)
+            gone = [self._loaded.pop(one) for one in idle[: max(0, len(self._loaded) - most)]]
         note("model", label=label, outcome="loaded", seconds=round(time.monotonic() - began, 1))
         if gone:
             gone.clear()
@@ -249,7 +267,10 @@ class Shelf:
             self._make_room(
                 one, source
             )  # a .gguf file is measured where it is read, a spread model takes what there is
-        return load(source, **self._options)
+        model = load(source, **self._options)
+        if self._named:
+            model.name = one.label
+        return model
 
     def _make_room(self, one: Listed, source: str) -> None:
         how = {name: self._options.get(name, "auto") for name in ("device", "dtype")}

@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -50,8 +50,10 @@ class Sessions:
         now: The clock, seconds.
         limits: What one visitor may ask.
         most: See :data:`MOST`.
+        beside: The visitors of another page of the same program: what all hold together is bounded, not what each does.
 
     Attributes:
+        stores: The visitors of all its pages, these among them.
         forget: Called with each page that goes with its visitor: what others keep of it is to go as well.
         tidy: Called at each look in the background: what else is too old is to go as well.
     """
@@ -64,6 +66,7 @@ class Sessions:
         now: Callable[[], float] = time.monotonic,
         limits: Limits | None = None,
         most: int = MOST,
+        beside: Sessions | None = None,
     ) -> None:
         self.grace, self._most_bytes, self._empty_ones, self._now = grace, most_bytes, empty_ones, now
         self.limits, self._most = limits or Limits(), most
@@ -73,7 +76,10 @@ class Sessions:
         self._pages: dict[str, _Page] = {}
         self._gone: OrderedDict[str, Gone] = OrderedDict()
         self._shared: tuple[Session | None, dict[int, int]] = None, {}
-        self._lock = threading.RLock()
+        self._lock: Any = beside._lock if beside is not None else threading.RLock()
+        self.stores: list[Sessions] = beside.stores if beside is not None else []
+        self.stores.append(self)
+        self._made = now()
 
     def of(self, key: str) -> Session:
         """Return a visitor's session, new on first sight."""
@@ -167,7 +173,8 @@ class Sessions:
         weight = sum(size for place, size in storages(session).items() if place not in shared)
         with self._lock:
             session.bytes = weight
-            self.sweep()
+            for store in list(self.stores):
+                store.sweep()
 
     def sweep(self) -> None:
         """Let go what is too old or too much."""
@@ -193,14 +200,32 @@ class Sessions:
                 for _, _, _, key in left[: len(self._sessions) - self._most]:
                     self._drop(key, TOO_MANY)
             for own, _, _, key in waiting:
-                if sum(session.bytes for session in self._sessions.values()) <= self._most_bytes:
+                if sum(store.bytes for store in self.stores) <= self._most_bytes:
                     return
                 if own and key in self._sessions:
                     self._drop(key, "its memory was needed for other visitors")
 
+    def unused(self) -> float:
+        """Return for how many seconds nobody has been there; 0 while a page is open, something runs or is kept."""
+        with self._lock:
+            if any(page.open for page in self._pages.values()) or any(one.busy or one.own for one in self):
+                return 0.0
+            return self._now() - max((one.last_seen for one in self), default=self._made)
+
+    def end(self) -> None:
+        """Let all go: their page is closed."""
+        with self._lock:
+            for key in list(self._sessions):
+                self._drop(key, "its model's page was closed")
+            self.stores.remove(self)
+            self.tidy = lambda: None
+
     def sweep_in_background(self) -> None:
         """Look for what is too old every minute, as long as this store is there."""
         threading.Thread(target=_sweep, args=(weakref.ref(self),), name="visitors", daemon=True).start()
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(list(self._sessions.values()))
 
     def __len__(self) -> int:
         return len(self._sessions)

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import gradio as gr
 import httpx
 import pytest
-from attack_helpers import HTML, call, opened, press, serve
+from attack_helpers import CLOSED, HTML, call, opened, press, serve
 from dashboard_helpers import free_port
 from starlette.middleware import Middleware
 
@@ -27,37 +27,7 @@ PROMPT = "a prompt that must not be found on any disk"
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("GET", "/gradio_api/deep_link?session_hash=mine"),
-        ("GET", "/gradio_api/file=http://127.0.0.1:22/"),
-        ("GET", "/gradio_api/file=HTTPS://example.org/"),
-        ("GET", "/gradio_api/file/http://example.org/"),
-        ("GET", "/gradio_api/proxy=http://127.0.0.1/"),
-        ("GET", "/gradio_api/custom_component/x/client/component/index.js"),
-        ("GET", "/gradio_api/dev/reload"),
-        ("GET", "/gradio_api/runs"),
-        ("GET", "/gradio_api/run-history/buckets"),
-        ("GET", "/gradio_api/vibe-code"),
-        ("GET", "/gradio_api/profiling/traces"),
-        ("GET", "/monitoring"),
-        ("GET", "/monitoring/summary"),
-        ("GET", "/docs"),
-        ("GET", "/openapi.json"),
-        ("POST", "/gradio_api/component_server"),
-        ("POST", "/gradio_api/process_recording"),
-        ("POST", "/gradio_api/vibe-edit"),
-        ("POST", "/gradio_api/vibe-code"),
-        ("POST", "/gradio_api/stream/1"),
-        ("POST", "/gradio_api/stream/1/close"),
-        ("POST", "/"),
-        ("PUT", "/"),
-        ("DELETE", "/config"),
-        ("TRACE", "/"),
-        ("PATCH", "/gradio_api/queue/join"),
-    ],
-)
+@pytest.mark.parametrize(("method", "path"), CLOSED)
 def test_a_route_that_the_page_does_not_use_is_closed(web, method, path):
     answer = web.request(method, path)
     assert answer.status_code in (403, 404) and "detail" in answer.json()

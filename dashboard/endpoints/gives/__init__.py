@@ -39,7 +39,7 @@ from dashboard.endpoints.gives.reading import (
     Prompt,
 )
 from dashboard.endpoints.gives.sharing import MadeLink, OpenedLink, WrittenReport
-from dashboard.endpoints.gives.two_models import ComparedModels, OneOfTwo
+from dashboard.endpoints.gives.two_models import ComparedModels, OneOfTwo, OpenedPage
 
 __all__ = [
     "FILE",
@@ -71,6 +71,7 @@ __all__ = [
     "MethodRecord",
     "OneOfTwo",
     "OpenedLink",
+    "OpenedPage",
     "Prompt",
     "SavedEdit",
     "Status",

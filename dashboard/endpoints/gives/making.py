@@ -212,7 +212,7 @@ class Status(TypedDict):
 
     Attributes:
         model: Its name.
-        models: What /compare_models can be asked for: the names on the operator's list, the page's own model first.
+        models: What /compare_models and /open_model can be asked for: the names on the operator's list.
         fingerprint: Of its weights: what patches and calibrations belong to.
         blocks: How many layers it has.
         dtype: Type of its weights.

@@ -1,4 +1,4 @@
-"""What the endpoint for two models answers."""
+"""What the endpoints for the list of models answer."""
 
 from __future__ import annotations
 
@@ -55,3 +55,19 @@ class ComparedModels(TypedDict, total=False):
     fraction: float
     answers: list[str]
     models: list[OneOfTwo]
+
+
+class OpenedPage(TypedDict, total=False):
+    """How far the page of a model is; the last one, with done, says where it is.
+
+    Attributes:
+        done: Whether this is the last event.
+        doing: What goes on, in plain words; not in the last event.
+        model: The model's name on the operator's list.
+        address: Where its page is, below this program's own address.
+    """
+
+    done: bool
+    doing: str
+    model: str
+    address: str

@@ -28,7 +28,7 @@ class Desk:
     def __init__(self, context: Context) -> None:
         self.context, self.bus = context, context.bus
         # Texts of visitors go to disk only into the file that the operator has named, and never in a public demo.
-        self.ledger = Ledger(context.ledger, prompts=not context.read_only)
+        self.ledger = context.shared(Ledger, lambda: Ledger(context.ledger, prompts=not context.read_only))
         self.history = History(self.ledger, context.example.session)
         self.clock: Any = None
         context.after.append(self.note)

@@ -50,8 +50,10 @@ class ModelsRoom(Room):
         labels = self.context.shelf.labels
         with gr.Row(elem_id="models-choice"):
             listed: dict[str, Any] = {"interactive": True, "min_width": 200}
-            self.left = gr.Dropdown(labels, value=labels[0], label="Left", elem_id="models-left", **listed)
-            self.right = gr.Dropdown(labels, value=labels[1], label="Right", elem_id="models-right", **listed)
+            own = self.context.label
+            other = next(label for label in labels if label != own)
+            self.left = gr.Dropdown(labels, value=own, label="Left", elem_id="models-left", **listed)
+            self.right = gr.Dropdown(labels, value=other, label="Right", elem_id="models-right", **listed)
             self.compare = gr.Button(COMPARE, variant="primary", size="sm", min_width=130, elem_id="models-compare")
         gr.HTML(words.ABOUT)
         with gr.Column(visible=False, elem_id="models-measured") as self.measured:

@@ -22,7 +22,7 @@ KEPT = 2
 
 def judges_of(context: Context) -> Judges:
     """Return the judges of a page, for what is pressed on it and for its programs alike."""
-    return context.one(Judges, lambda: Judges(context.read_only, context.limits))
+    return context.shared(Judges, lambda: Judges(context.read_only, context.limits))
 
 
 class Judges:

@@ -243,7 +243,7 @@ def test_the_keyboard_reaches_views_case_and_examples_and_shows_where_it_is(shar
     shared.keyboard.press("Tab")
     shared.keyboard.press("Shift+Tab")
     order = []
-    for _ in range(15 + len(VIEWS)):
+    for _ in range(16 + len(VIEWS)):
         place = shared.evaluate(
             """() => { const e = document.activeElement;
             return [e.id || e.dataset.view || e.closest('[id]')?.id, getComputedStyle(e).outlineStyle !== 'none']; }"""
@@ -251,8 +251,8 @@ def test_the_keyboard_reaches_views_case_and_examples_and_shows_where_it_is(shar
         order.append(place)
         shared.keyboard.press("Tab")
     names = [name for name, _ in order]
-    assert names[: 1 + len(VIEWS)] == ["skip", *VIEWS], "what is seen first is reached first"
-    assert "template-name" in names[3 + len(VIEWS) :]
+    assert names[: 2 + len(VIEWS)] == ["skip", "model-switch", *VIEWS], "what is seen first is reached first"
+    assert "template-name" in names[4 + len(VIEWS) :]
     assert [name for name, shown in order if not shown] == [], "the place of the keyboard is visible"
     shared.get_by_label("Search the examples").fill("")
     shared.get_by_label("Search the examples").focus()

@@ -1,0 +1,338 @@
+"""Pages of the listed models: each works on its own model alone, and closes with nothing of it left."""
+
+from __future__ import annotations
+
+import gc
+import json
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import by_hand
+import gradio as gr
+import httpx
+import pytest
+from attack_helpers import HTML, Served, call, opened, press, serve, told
+from dashboard_helpers import SHORT_GATE, model_at_rest, save_listed, tiny_model
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from dashboard.heading import header, shortened
+from dashboard.kit.building import built_apart, keep_apart
+from dashboard.kit.limits import Limits
+from dashboard.kit.shelf import IDLE, Shelf
+from dashboard.kit.visitors import Sessions
+from dashboard.model_pages import ModelPage, ModelPages, slugs_of
+from dashboard.steps.operate import gating
+from inspector.errors import CaseError, ModelLoadError
+from inspector.model import InspectedModel
+
+OWN, DEEPER, OTHER, BROKEN = "tiny-llama", "deeper", "Other one", "broken"
+TYPED = ("How do I cheat at cards?", "", "I would rather not.", "Mark the aces.")
+
+
+@pytest.fixture(autouse=True)
+def model() -> Iterator[InspectedModel]:
+    """The first page's model, which nothing that is done on another page may change."""
+    with model_at_rest() as lent, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gating, "EXAM", SHORT_GATE)
+        yield lent
+
+
+def pages_of(served: Served) -> ModelPages:
+    """Return all pages of a program that is served."""
+    return served.app.model_pages
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A page with three models and a folder that holds none, of which one further page may be open."""
+    folder = tmp_path_factory.mktemp("listed")
+    sources = [OWN, *(save_listed(folder, name, layers) for name, layers in ((DEEPER, 5), (OTHER, 2)))]
+    (folder / BROKEN).mkdir()
+    shelf = Shelf(tiny_model(), [*sources, str(folder / BROKEN)], {"device": "cpu", "dtype": "float32"}, named=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("copies")))
+        with serve(Limits(), shelf=shelf) as page:
+            pages_of(page)._most = 1
+            yield page
+
+
+def open_page(served: Served, label: str) -> ModelPage:
+    """Open the page of a model and return it."""
+    run = pages_of(served).opened(label)
+    try:
+        while True:
+            next(run)
+    except StopIteration as end:
+        return end.value
+
+
+@pytest.fixture
+def deeper(served: Served) -> Iterator[Served]:
+    """The second model's page; afterwards its model is as it was, and the page is closed."""
+    page = open_page(served, DEEPER)
+    network = page.context.model.network
+    checksum, hooks = by_hand.checksum(network), by_hand.hooks(network)
+    yield Served(page.app, f"{served.url}model/deeper/")
+    by_hand.assert_at_rest(page.context.model, hooks)
+    assert by_hand.checksum(network) == checksum
+    pages_of(served).close_all()
+    pages_of(served)._links.clear()
+
+
+@pytest.fixture(autouse=True)
+def alone(served: Served) -> Iterator[None]:
+    """No other page is open before a test and after it."""
+    yield
+    pages_of(served)._most = 1
+    pages_of(served).close_all()
+
+
+@pytest.fixture
+def web(served: Served) -> Iterator[httpx.Client]:
+    """A browser on the first page."""
+    with httpx.Client(base_url=served.url, timeout=60) as client:
+        yield client
+
+
+def choose(served: Served, web: httpx.Client, page: str, label: Any, **typed: Any) -> list[dict[str, Any]]:
+    """Choose a model in the head of a page, as a browser does; returns what the run of it has said."""
+    number = served.number("on_model")
+    body = {"data": [], "fn_index": number, "session_hash": page, "event_data": {"model": label}}
+    web.post("/gradio_api/queue/join", json=body).raise_for_status()
+    told(web, page)
+    return press(served, web, page, "on_open_model", **typed)
+
+
+def client_of(url: str) -> Client:
+    return Client(url, verbose=False, analytics_enabled=False)
+
+
+def weights(client: Client) -> str:
+    return client.predict(api_name="/status")["weights"]
+
+
+def test_an_edit_on_one_model_s_page_acts_on_that_model_alone(served, deeper, model):
+    first, second = client_of(served.url), client_of(deeper.url)
+    status = second.predict(api_name="/status")
+    assert (status["model"], status["blocks"]) == (DEEPER, 5) and first.predict(api_name="/status")["blocks"] == 3
+    before = first.predict("Why do leaves fall?", None, 6, api_name="/ask")
+    *_, last = second.submit(*TYPED, 4, "reference", 2, api_name="/edit")
+    second.predict(api_name="/keep") if weights(second) == "vanilla" else None
+    assert last["done"] and "layer 4" in weights(second) and weights(first) == "vanilla"
+    edited = second.predict("Why do leaves fall?", None, 6, api_name="/ask")
+    after = first.predict("Why do leaves fall?", None, 6, api_name="/ask")
+    assert after["vanilla"] == after["edited"] == before["vanilla"] and edited["weights"] != "vanilla"
+    with pytest.raises(AppError, match="blocks 0 to 2"):
+        first.submit(*TYPED, 4, "reference", 2, api_name="/edit").result()
+
+
+def test_a_program_opens_a_page_and_is_told_of_what_it_cannot_have(served):
+    client = client_of(served.url)
+    *events, last = client.submit(DEEPER, api_name="/open_model")
+    assert last == {"done": True, "model": DEEPER, "address": "/model/deeper/"}
+    assert events[-1] == {"done": False, "doing": "Building the page of deeper"}
+    assert client_of(served.url + last["address"].lstrip("/")).predict(api_name="/status")["blocks"] == 5
+    for wrong, words in (("org/unlisted", "no such model. Choose one of its list"), (BROKEN, "holds no model")):
+        with pytest.raises(AppError, match=words):
+            client.submit(wrong, api_name="/open_model").result()
+
+
+def test_the_case_goes_along_the_first_time_and_each_page_keeps_what_was_done_on_it(served, web):
+    opened(served, web, "one")
+    said = choose(served, web, "one", DEEPER, question="How do I sneak in?")
+    assert "Going to the page of deeper" in json.dumps(said) and pages_of(served).open == [DEEPER]
+    said = press(served, web, "one", "on_opened")
+    assert 'data-page=\\"model/deeper/\\"' in json.dumps(said) and "sneak" not in json.dumps(said)
+    first, there = pages_of(served).first.context, pages_of(served)._open[DEEPER].context
+    (key,) = {first.sessions.owner("one")}
+    theirs, question = there.sessions.of(key), there.bus.offered("typed").inputs[0]
+    assert theirs.controls[question] == "How do I sneak in?" and not theirs.own and theirs.live is None
+    other = Served(pages_of(served)._open[DEEPER].app, f"{served.url}model/deeper/")
+    with httpx.Client(base_url=other.url, timeout=60, cookies=dict(web.cookies)) as browser:
+        opened(other, browser, "two")
+        assert there.sessions.owner("two") == key, "one visitor has one key on all pages"
+        own = {"question": TYPED[0], "safe": TYPED[2], "unsafe": TYPED[3]}
+        press(other, browser, "two", "on_locate", **own)
+        assert theirs.case.question == TYPED[0] and first.sessions.of(key).case is None
+    choose(served, web, "one", DEEPER, question="Another one?")
+    assert theirs.controls[question] == TYPED[0], "where something was run all is as it was left"
+
+
+def test_what_cannot_be_chosen_is_told_and_changes_nothing(served, web):
+    opened(served, web, "wrong")
+    session = served.sessions.of(served.sessions.owner("wrong"))
+    for label, words in ((BROKEN, "holds no model that can be loaded"), ("/etc", "no such model"), (7, "no such")):
+        assert words in json.dumps(choose(served, web, "wrong", label)), label
+        assert pages_of(served).open == [] and not session.busy
+    shelf = pages_of(served)._shelf
+    assert +shelf._lent == {} and +shelf._held == {} and len(pages_of(served).first.context.line) == 0
+    said = json.dumps(choose(served, web, "wrong", OWN))
+    assert "Going" not in said, "it is this page's"
+    open_page(served, DEEPER)
+    served.sessions.stores[-1].of("somebody").own = True
+    with pytest.raises(CaseError, match=r"Other one cannot be chosen now: deeper are open beside tiny-llama"):
+        open_page(served, OTHER)
+    with pytest.raises(ModelLoadError):
+        pages_of(served)._most = 2
+        open_page(served, BROKEN)
+    assert pages_of(served).open == [DEEPER]
+
+
+def test_a_page_stays_while_something_is_kept_there_and_gives_its_model_back_when_it_closes(served, monkeypatch):
+    page = open_page(served, DEEPER)
+    shelf, sessions = pages_of(served)._shelf, page.context.sessions
+    clock = sessions._now()
+    session = sessions.of("somebody")
+    session.own = True
+    monkeypatch.setattr(sessions, "_now", lambda: clock + IDLE + 1)
+    pages_of(served).sweep()
+    shelf.let_idle_go()
+    assert pages_of(served).open == [DEEPER] and shelf.loaded == [DEEPER]
+    session.own = False
+    pages_of(served).sweep(2 * IDLE)
+    assert pages_of(served).open == [DEEPER]
+    held = weakref.ref(page.context.model)
+    pages_of(served).sweep()
+    assert pages_of(served).open == [] and sessions not in served.sessions.stores
+    assert httpx.get(f"{served.url}model/deeper/config").status_code == 404
+    monkeypatch.undo()
+    shelf.let_idle_go()
+    del page, session, sessions
+    for _ in range(200):  # its streams end in the server's loop
+        gc.collect()
+        if held() is None:
+            break
+        threading.Event().wait(0.05)
+    assert held() is None, "a page that is closed must not keep its model in memory"
+
+
+def test_whoever_asks_for_another_page_gets_the_place_of_one_that_nobody_uses(served):
+    open_page(served, DEEPER)
+    assert open_page(served, OTHER).label == OTHER and pages_of(served).open == [OTHER]
+    assert pages_of(served).address(OTHER) == "model/other-one/"
+
+
+def test_comparing_finds_a_place_while_pages_hold_theirs(served, deeper):
+    shelf = pages_of(served)._shelf
+    run = shelf.lend([DEEPER, OTHER])
+    try:
+        while True:
+            assert "waiting" not in str(next(run).update)
+    except StopIteration as end:
+        with end.value as models:
+            assert [one.name for one in models] == [DEEPER, OTHER], "where others come in none bears a path"
+    assert shelf._lent[DEEPER] == 1 and shelf._held[DEEPER] == 1
+
+
+def test_all_pages_share_the_line_the_runs_of_an_hour_and_the_memory(served, deeper):
+    first, second = pages_of(served).first.context, pages_of(served)._open[DEEPER].context
+    assert second.line is first.line and second.runs is first.runs and second.shelf is first.shelf
+    assert second.sessions is not first.sessions and second.sessions.stores == [first.sessions, second.sessions]
+    small = Sessions(most_bytes=10)
+    other = Sessions(most_bytes=10, beside=small)
+    for store, key in ((small, "a"), (small, "b"), (other, "c"), (other, "d")):
+        store.of(key).own = True
+        store.of(key).bytes = 4
+    small.sweep()
+    held = sum(store.bytes for store in small.stores)
+    assert (len(small), len(other), held) == (1, 1, 8), "all together; whoever was seen last on a page stays"
+
+
+def test_an_address_without_a_page_names_the_way_back(served, deeper, web):
+    answer = web.get("/model/nothing/?link=abc", headers=HTML)
+    assert answer.status_code == 404 and 'href="/"' in answer.text and "choose the model in its head" in answer.text
+    assert web.get("/model/nothing/gradio_api/info").json()["detail"] == web.get("/model/../x").json().get(
+        "none", web.get("/model/nothing/").json()["detail"]
+    )
+    for where in ("/model/", "/model", "/model//", "/model/deeper/model/deeper/nothing"):
+        assert web.get(where).status_code == 404, where
+    moved = web.get("/model/deeper?case=3")
+    assert (moved.status_code, moved.headers["location"]) == (307, "/model/deeper/?case=3")
+    assert web.get("/model/deeper/config").json()["root"] == f"{served.url}model/deeper"
+
+
+def test_a_link_opens_on_the_page_of_its_model_also_after_that_was_closed(served):
+    def made(client: Client) -> dict[str, Any]:
+        return client.predict(*TYPED, 4, "corrected", 0, api_name="/make_link")
+
+    open_page(served, DEEPER)
+    link = made(client_of(f"{served.url}model/deeper/"))["address"]
+    pages_of(served).close_all()
+    open_page(served, DEEPER)
+    found = client_of(f"{served.url}model/deeper/").predict(link, api_name="/open_link")
+    assert found["question"] == TYPED[0] and found["layer"] == 4
+    with pytest.raises(AppError, match="has expired"):
+        client_of(served.url).predict(link, api_name="/open_link")
+
+
+def test_who_has_logged_in_on_one_page_has_on_all(tmp_path: Path):
+    shelf = Shelf(tiny_model(), [OWN, save_listed(tmp_path, DEEPER, 5)], {"device": "cpu", "dtype": "float32"})
+    with serve(Limits(), launched={"auth": [("ann", "right")]}, shelf=shelf) as page:
+        open_page(page, DEEPER)
+        with httpx.Client(base_url=page.url, timeout=60) as web:
+            assert web.get("/model/deeper/config").status_code == 401
+            assert call_status(web, "/model/deeper") == 401
+            assert web.post("/login", data={"username": "ann", "password": "right"}).status_code == 200
+            assert web.get("/model/deeper/config").status_code == 200 and call_status(web, "/model/deeper") == 200
+
+
+def call_status(web: httpx.Client, below: str) -> int:
+    return web.post(f"{below}/gradio_api/call/status", json={"data": []}).status_code
+
+
+def test_what_an_event_makes_while_a_page_is_built_is_not_on_that_page():
+    keep_apart()
+    begun, go_on, made = threading.Event(), threading.Event(), []
+
+    def build() -> gr.Blocks:
+        with gr.Blocks(analytics_enabled=False) as page:
+            gr.Button("one")
+            begun.set()
+            assert go_on.wait(20)
+            gr.Button("two")
+        return page
+
+    thread = threading.Thread(target=lambda: made.append(built_apart(build)))
+    thread.start()
+    assert begun.wait(20)
+    update = gr.Button("an update")
+    go_on.set()
+    thread.join(20)
+    (page,) = made
+    assert [block.value for block in page.blocks.values() if isinstance(block, gr.Button)] == ["one", "two"]
+    assert update.parent is None
+    with pytest.raises(ZeroDivisionError):
+        built_apart(lambda: 1 / 0)
+
+
+def test_addresses_hold_nothing_but_plain_letters_and_are_told_apart():
+    labels = ["org/Model 1", "org-model-1", "../..", "ü", "a b", "A/b"]
+    slugs = slugs_of(labels)
+    assert slugs == {
+        "org/Model 1": "org-model-1",
+        "org-model-1": "org-model-1-2",
+        "../..": "model",
+        "ü": "model-2",
+        "a b": "a-b",
+        "A/b": "a-b-2",
+    }
+
+
+def test_the_head_names_the_model_within_its_room_and_offers_the_others():
+    assert shortened("HuggingFaceTB/SmolLM2-135M-Instruct") == "SmolLM2-135M-Instruct"
+    assert shortened("a-very-long-name-of-a-model-7b-chat", 21) == "a-very-lon…el-7b-chat"
+    assert shortened("org/b") == "org/b"
+    alone = header(tiny_model())
+    assert "<details" not in alone and "tiny-llama" in alone and f"fingerprint {tiny_model().fingerprint}" in alone
+    menu = header(tiny_model(), OWN, [OWN, '<b>"x"'])
+    assert menu.count('<button type="button" data-model=') == 1 and "&lt;b&gt;" in menu and '<b>"x"' not in menu
+    assert 'aria-current="true"' in menu
+
+
+def test_the_first_page_still_answers_programs_while_another_is_open(served, deeper, web):
+    kind, said = call(web, "status")
+    assert kind == "complete" and said[0]["model"] == OWN and said[0]["models"][1] == DEEPER
