@@ -64,7 +64,7 @@ def live_badge(session: Session) -> str:
     live = "1 edit live" if stacked == 1 else f"{stacked} edits stacked"
     word = session.live.patch.settings.get(RECORD, {})
     how = "passed under looser budgets, kept by hand" if word.get("loosened") else "kept against the gate's refusal"
-    by_hand = f'<b class="refused">{escape(how)}</b> · ' if word.get("overridden") else ""
+    by_hand = f'<b class="refused">{how}</b> · ' if word.get("overridden") else ""
     return (
         f'<div class="live"><span class="badge edited">live weights: {escape(row.label())}</span><span>{by_hand}'
         f"{live} · {made} kept for Undo</span></div>"
