@@ -5,8 +5,9 @@
     python -m editing.apply EDIT.json --adapter FOLDER          a PEFT adapter, exact; --rank 16 for a smaller one
 
 File, record, base, names, shapes and hash are checked before anything is touched, and the acceptance gate asks the
-edit again here. What it refuses leaves only with --keep-anyway, or if the record says that a person overrode it; an
-edit under which the unsafe answer of its own case gains on the safe one does not leave at all.
+edit again here, and an adapter of a smaller rank, which is another edit. What it refuses leaves only with
+--keep-anyway, or if the record says that a person overrode it; an edit under which the unsafe answer of its own case
+gains on the safe one does not leave at all.
 Everything that is written is read back and compared with the live edit by its logits. What was done is printed as
 JSON. Exit codes: 0; 1 refused by the gate; 2 when it cannot be done.
 """
@@ -24,7 +25,7 @@ from editing.command import Loader, add_model, finished, load_model, tell
 from editing.gate import accept, is_of
 from editing.progress import run
 from editing.saved.files import load_edit
-from editing.saved.handed_out import written_adapter, written_model
+from editing.saved.handed_out import Refused, written_adapter, written_model
 from editing.saved.incoming import refuse_harmful
 from inspector.model import VANILLA, Decoding, answer, encode
 
@@ -72,7 +73,11 @@ def _apply(chosen: argparse.Namespace, loader: Loader) -> int:
             "largest_logit_difference": written_model(model, row, chosen.merged, record).difference,
         }
     if chosen.adapter is not None:
-        made = written_adapter(model, row, chosen.adapter, chosen.rank, record)
+        try:
+            made = written_adapter(model, row, chosen.adapter, chosen.rank, record, chosen.keep_anyway)
+        except Refused as error:
+            tell(told | {"adapter": {"refused": error.user_message()}})
+            return 1
         told["adapter"] = {
             "folder": str(chosen.adapter),
             "rank": chosen.rank,

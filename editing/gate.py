@@ -61,6 +61,10 @@ class Budgets:
     lost_defence: Percent = 12.5
 
 
+DEFAULTS = Budgets()
+"""What a pass without further words means."""
+
+
 @checked(EditError)
 class GateSettings:
     """Settings of the gate.
@@ -108,6 +112,11 @@ class Check:
         """Whether the budget was kept; what is not a number has not kept it."""
         return self.value <= self.limit + 1e-9
 
+    @property
+    def within_default(self) -> bool:
+        """Whether the default budget was kept, whatever somebody has set."""
+        return replace(self, limit=getattr(DEFAULTS, self.name)).passed
+
     def sentence(self) -> str:
         """Say what was measured and what is allowed."""
         sign = "+" if self.unit == "points" else ""
@@ -141,6 +150,11 @@ class Acceptance:
         return all(check.passed for check in self.checks)
 
     @property
+    def loosened(self) -> tuple[str, ...]:
+        """Names of the budgets without whose loosening the edit would not have passed; none where it did not pass."""
+        return tuple(check.name for check in self.checks if self.passed and not check.within_default)
+
+    @property
     def accepted(self) -> bool:
         """Whether the edit may be used: it passed, or a person overrode the refusal."""
         return self.passed or self.overridden
@@ -149,7 +163,8 @@ class Acceptance:
     def reason(self) -> str:
         """Why it passed or was refused, with the values, in one sentence."""
         if self.passed:
-            return f"Passed: {'; '.join(check.sentence() for check in self.checks)}."
+            how = "Passed under looser budgets, kept by hand" if self.loosened else "Passed"
+            return f"{how}: {'; '.join(check.sentence() for check in self.checks)}."
         broken = "; ".join(check.sentence() for check in self.checks if not check.passed)
         return f"{'Refused, and overridden by hand' if self.overridden else 'Refused'}: {broken}."
 
@@ -163,10 +178,15 @@ class Acceptance:
         )
 
     def record(self) -> dict[str, Any]:
-        """Return the gate's word as JSON can hold it."""
+        """Return the gate's word as JSON can hold it.
+
+        Who loosens a budget takes the edit by hand, so that a pass which the defaults would not give is no pass here.
+        """
+        by_hand = bool(self.loosened)
         return {
-            "passed": self.passed,
-            "overridden": self.overridden,
+            "passed": self.passed and not by_hand,
+            "overridden": self.overridden or by_hand,
+            "loosened": list(self.loosened),
             "reason": self.reason,
             "checks": [asdict(check) for check in self.checks],
             "weights": self.exam.weights,

@@ -2,7 +2,7 @@
 
 The record alone is enough, also the dinm-edit.json of an adapter or of a merged model: its hash says whether the edit
 is the same to the bit, and if it is not, its sketch how far about they are apart. With the patch beside it both are
-compared weight by weight.
+compared weight by weight. The detector of a routed edit is made again as well: another one is another edit.
 
 Exit codes: 0 the same, to the bit or within the stated tolerance; 1 another edit; 2 when it cannot be done.
 """
@@ -38,7 +38,7 @@ def _reproduce(chosen: argparse.Namespace, loader: Loader) -> int:
         saved = row.patch
     if (known := calibration_of(model)) is not None:
         known.teach(model)
-    found = run(reproduce(model, saved, record))
+    found = run(reproduce(model, saved, record, detector=None if known is None else known.detector))
     assert found is not None  # nobody cancels it
     told = {
         "same": found.same,
@@ -49,6 +49,7 @@ def _reproduce(chosen: argparse.Namespace, loader: Loader) -> int:
         "tolerance": CLOSE,
         "largest_difference_of_a_weight": found.largest,
         "matrices_that_differ": list(found.changed),
+        "same_detector": found.same_detector,
         "updates": [record.updates, found.updates],
         "other_versions": found.other_versions,
         "reading": found.reading(record),

@@ -22,7 +22,7 @@ from dashboard.steps.keep.asking import PROMPTS
 from dashboard.steps.keep.desk import Desk
 from dashboard.steps.keep.incoming import SAID, brought_in, own_copies
 from dashboard.steps.keep.kept import Kept
-from dashboard.steps.keep.saving import MODEL
+from dashboard.steps.keep.saving import ADAPTER, MODEL
 from dashboard.steps.operate import gating
 from editing.gate import Budgets
 from inspector.errors import CaseError
@@ -64,7 +64,8 @@ def connect_files(context: Context) -> None:
         Only an edit leaves that the gate has passed as it acts now, or that was kept against it on the record.
         """
         with shown_to_user(), context.reserved(request) as session:
-            whole = form == MODEL  # which stands in line on the page as well: its check loads a second model
+            # These stand in line on the page as well: a model's check loads a second one, the gate asks a smaller rank.
+            whole = form == MODEL or (form == ADAPTER and rank != "exact")
             if whole:
                 session.require_room()
             made = []

@@ -63,7 +63,8 @@ def live_badge(session: Session) -> str:
     made, stacked = len(session.edits), edits_in(session.live.patch)
     live = "1 edit live" if stacked == 1 else f"{stacked} edits stacked"
     word = session.live.patch.settings.get(RECORD, {})
-    by_hand = '<b class="refused">kept against the gate\'s refusal</b> · ' if word.get("overridden") else ""
+    how = "passed under looser budgets, kept by hand" if word.get("loosened") else "kept against the gate's refusal"
+    by_hand = f'<b class="refused">{how}</b> · ' if word.get("overridden") else ""
     return (
         f'<div class="live"><span class="badge edited">live weights: {escape(row.label())}</span><span>{by_hand}'
         f"{live} · {made} kept for Undo</span></div>"

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dashboard.kit.acting import Wish
 from dashboard.kit.session import Session
 from dashboard.report.document import Report, make_report, visit_of
 from dashboard.report.operation import look, operate, stress
@@ -39,11 +40,15 @@ from editing.command import (
 )
 from editing.edit import AUTO, block_of, settings_of
 from editing.gate import RECORD
+from editing.methods.registry import read_settings
 from editing.saved.record import digest_of
 from inspector.errors import CaseError
 from inspector.model import Decoding, InspectedModel
 from inspector.model.whole_file import write_whole
 from inspector.presets import PRESETS
+
+WISHES: dict[str, Wish] = {"gate": "gate", "everywhere": "everywhere", "detected": "where harm"}
+"""What --acts says, as :mod:`editing.edit` does, and what it asks of the edit."""
 
 
 def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:
@@ -63,6 +68,8 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
         default=AUTO,
         help="a number; toxic, where the case's answers part; or auto (default), as in python -m editing.edit",
     )
+    parser.add_argument("--strength", type=float, default=1.0, help="factor on the edit, 0 to 1.5 (default: 1)")
+    parser.add_argument("--acts", default="gate", choices=WISHES, help="where it acts, as in python -m editing.edit")
     parser.add_argument("--keep-anyway", action="store_true", help="go on with an edit that the gate refused")
     parser.add_argument("--stress", choices=SIZES, help="put the edit to the stress test of this size")
     parser.add_argument("--locators", action="store_true", help="ask every locator")
@@ -101,6 +108,9 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
         decoding,
         padding=chosen.padding,
         calibration=known,
+        acts=WISHES[chosen.acts],
+        strength=chosen.strength,
+        by_hand=read_settings("dinm", chosen.set),
         keep_anyway=chosen.keep_anyway,
         tell=_tell,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -149,17 +150,23 @@ def _texts(part: Part, hidden: Hidden, prompts: Sequence[str]) -> str:
     by_role = {one.role: one for one in part.texts}
     pair = list(part.beside) or [by_role[role] for role in ("vanilla", "edited") if role in by_role]
     covered = {one: one.covered and shown[one] == one.text for one in texts}
-    others = "".join(_text(one, answer(shown[one]), covered[one]) for one in texts if one not in pair)
+    heads = {one: _head_over(one, covered[one] or hidden.texts) for one in texts}
+    others = "".join(_text(one, heads[one], answer(shown[one]), covered[one]) for one in texts if one not in pair)
     if not pair:
         return others
     written = both_answers((shown[pair[0]], shown[pair[-1]]), compared=len(pair) == 2 and not hidden.texts)
-    panes = "".join(_text(one, html, covered[one]) for one, html in zip(pair, written, strict=False))
+    panes = "".join(_text(one, heads[one], html, covered[one]) for one, html in zip(pair, written, strict=False))
     return f'{others}<div class="answers">{panes}</div>'
 
 
-def _text(text: Text, html: str, covered: bool) -> str:
-    cover = f' blurred" data-words="{len(text.text.split())} words, covered' if covered else ""
+def _head_over(text: Text, bare: bool) -> str:
+    """Return what stands above a text; bare, it says nothing on pointing: a verdict's reason quotes the answer."""
     head = text.head or f"<h3>{escape(text.title)}</h3>"
+    return re.sub(r' title="[^"]*"', "", head) if bare else head
+
+
+def _text(text: Text, head: str, html: str, covered: bool) -> str:
+    cover = f' blurred" data-words="{len(text.text.split())} words, covered' if covered else ""
     kind = f"{text.role}-pane" if text.role in ("vanilla", "edited", "second") else text.role
     return f'<div class="told">{head}<div class="pane {kind}{cover}">{html}</div></div>'
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
+from dashboard.kit.acting import Acting, Wish
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.kit.typed import texts_of
 from dashboard.kit.values import WAYS
@@ -38,6 +39,9 @@ def operate(
     *,
     padding: Padding = "right",
     calibration: Calibration | None = None,
+    acts: Wish = "gate",
+    strength: float = 1.0,
+    by_hand: Collection[str] = (),
     keep_anyway: bool = False,
     tell: Tell = lambda event: None,
 ) -> None:
@@ -47,11 +51,15 @@ def operate(
 
     Args:
         format: The prompt format of the measurement.
+        acts: Where the edit is to act.
+        strength: Factor on it, 0 to 1.5, with which it is examined and asked.
+        by_hand: Names of the settings that somebody has given, which stay in an edit that is to be routed.
         keep_anyway: Make a refused edit live all the same; its patch says so.
         tell: Hears of each event.
 
     Raises:
-        CaseError: The case cannot be edited on.
+        CaseError: The case cannot be edited on, or the edit is to act where harm is detected and there is no detector.
+        PatchError: The strength is out of range.
         EditError: No update was kept.
         PromptError: A text is too long.
     """
@@ -60,7 +68,9 @@ def operate(
     session.slot(LocatedCase).divergence = measured
     session.slot(Looked).panel = replace(session.slot(Looked).panel, block=block)
     detector = calibration.detector if calibration is not None else None
-    if not _edit(model, session, case, block, gating.asked_for(session, settings, detector), detector, tell):
+    session.slot(Acting).wish = acts
+    tried = gating.asked_for(session, settings, detector, by_hand)
+    if not _edit(model, session, case, block, tried, strength, detector, tell):
         if not keep_anyway:
             return
         gating.keep(session)
@@ -75,13 +85,14 @@ def _edit(
     case: Case,
     block: int,
     tried: Sequence[DinmSettings],
+    strength: float,
     detector: Detector | None,
     tell: Tell,
 ) -> bool:
     """Make edits in turn until the gate accepts one; tells whether one is live."""
     refused: gating.Made | None = None
     for settings in tried:
-        made = gating.Made(LiveEdit(case, run(dinm(model, case, block, settings), tell)))
+        made = gating.Made(LiveEdit(case, run(dinm(model, case, block, settings), tell)), strength=strength)
         made = run(gating.examined(model, session, made, gating.settings_of(Budgets()), detector), tell)
         if gating.settle(session, made, refused):
             return True

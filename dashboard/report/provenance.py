@@ -104,7 +104,14 @@ def commands(
     again = f"{_line('editing.reproduce', *chosen)} runs/edits/{key}-layer{live.result.block}-{name}.json"
     found.append(("The saved edit again: to the bit, or how far off", again))
     if key == "dinm":
-        report = ["dashboard.report", *chosen, *of_case, *preset, *how, *by_hand, "--out", "report.html"]
+        # The options of the prompt format are the measurement's and, unless it names its own, the edit's.
+        if session.format != PromptFormat():
+            own = (name for name in ("suffix", "chat") if name not in changes)
+            how += [part for name in own for part in ("--set", f"{name}={setting_value(settings, name)}")]
+        padding = ["--padding", facts["locate"]["padding"]] if "locate" in facts else []
+        measured = [*_format(session.format), *padding]
+        whole = [*chosen, *of_case, *measured, *preset, *how, *strength, *acts, *by_hand]
+        report = ["dashboard.report", *whole, "--out", "report.html"]
         found.append(("All of it, and a report like this one", _line(*report)))
     return found
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from inspector.model import InspectedModel, Row, encode
+from inspector.model import VANILLA, InspectedModel, Row, encode
+from inspector.safeedit import Case
 from inspector.safeedit.sets import harmless_prompts, spread
 
 PROMPTS = 3
@@ -26,6 +27,30 @@ def logits_of(model: InspectedModel, row: Row, prompts: Sequence[Sequence[int]])
         with model.running([row]):
             found.append(model.network(input_ids=model.batch(prompt), use_cache=False).logits[0].float())
     return found
+
+
+def case_probe(model: InspectedModel, case: Case, row: Row) -> tuple[int, ...]:
+    """Return the token ids of the prompt that an edit was made on, in the edit's own format."""
+    assert row.patch is not None
+    return encode(model, case.adversarial_prompt, None, row.patch.format).prompt
+
+
+@torch.no_grad()
+def share_of_the_edit(
+    model: InspectedModel, row: Row, written: torch.nn.Module, prompts: Sequence[Sequence[int]]
+) -> float:
+    """Return how far a written network is from the live edit, as a share of how far that is from vanilla.
+
+    Both distances are Frobenius norms over all logits of the prompts; 1 is what the unedited base has.
+    """
+    apart = moved = 0.0
+    for prompt, live, vanilla in zip(
+        prompts, logits_of(model, row, prompts), logits_of(model, VANILLA, prompts), strict=True
+    ):
+        other = written(input_ids=model.batch(prompt), use_cache=False).logits[0].float()
+        apart += float((other - live).double().square().sum())
+        moved += float((live - vanilla).double().square().sum())
+    return float("inf") if moved == 0 < apart else (apart / moved) ** 0.5 if moved else 0.0
 
 
 @torch.no_grad()

@@ -31,6 +31,25 @@ ROOM = 4 * 2**20
 
 
 @dataclass(frozen=True)
+class Smaller:
+    """What an adapter of a smaller rank holds: other weights than the edit's, examined by the gate as they are.
+
+    Attributes:
+        rank: Most rank of its matrices.
+        lost: Frobenius norm of what it loses, as a share of the edit's, 0 to 1.
+        identifier: Eight digits that name its deltas.
+        digest: SHA-256 over base, names and contents of its deltas.
+        gate: The gate's word on it at the strength that it was written with.
+    """
+
+    rank: int
+    lost: float
+    identifier: str
+    digest: str
+    gate: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class _File:
     """What the record says of the file of the patch, or of an adapter's tensors."""
 
@@ -39,6 +58,7 @@ class _File:
     bytes: int
     sha256: str
     record: EditRecord
+    smaller: Smaller | None = None
 
 
 def save_edit(row: Row, record: EditRecord, folder: Path) -> Path:
@@ -63,17 +83,20 @@ def save_edit(row: Row, record: EditRecord, folder: Path) -> Path:
     return told
 
 
-def write_beside(told: Path, file: Path, record: EditRecord, format: str = FORMAT) -> None:
+def write_beside(
+    told: Path, file: Path, record: EditRecord, format: str = FORMAT, smaller: Smaller | None = None
+) -> None:
     """Write the record of an edit with name, size and SHA-256 of the file that holds it.
 
     Args:
         told: The record's path, in the file's folder.
         format: Of a patch, or :data:`ADAPTER`.
+        smaller: What an adapter of a smaller rank holds instead of the edit.
 
     Raises:
         OSError: The file cannot be read, or the record not written.
     """
-    beside = _File(format, file.name, file.stat().st_size, _sha256(file), record)
+    beside = _File(format, file.name, file.stat().st_size, _sha256(file), record, smaller)
     write_whole(told, json.dumps(asdict(beside), indent=1))
 
 

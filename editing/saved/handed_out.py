@@ -9,17 +9,23 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from editing.gate import GateSettings, accept, overridden
+from editing.progress import run
 from editing.saved.adapter import BESIDE, WEIGHTS, of_rank, read_adapter, save_adapter
 from editing.saved.checking import largest_difference, probes
-from editing.saved.files import ADAPTER, load_edit, save_edit, write_beside
+from editing.saved.files import ADAPTER, Smaller, load_edit, save_edit, write_beside
 from editing.saved.merged import save_merged
-from editing.saved.record import EditRecord
+from editing.saved.record import EditRecord, digest_of
 from inspector.errors import PatchError
 from inspector.model import InspectedModel, Row
-from inspector.model.whole_file import ENDING, write_whole
+from inspector.model.whole_file import unfinished, write_whole
 
 EXACT = 1e-3
 """Largest difference of a logit that counts as the same edit, as a share of the logits' own spread."""
+
+
+class Refused(PatchError):
+    """The gate refuses an adapter of a smaller rank, which is another edit than the one that it has passed."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +51,8 @@ def written_patch(model: InspectedModel, row: Row, record: EditRecord, folder: P
     """
     path = save_edit(row, record, folder)
     back, _ = load_edit(path, model)
-    routed = (None if one.detector is None else one.detector.record() for one in (row, back))
     difference, spread = largest_difference(model, row.always(), back.always(), probes(model))
-    if len(set(map(str, routed))) > 1 or not difference <= EXACT * spread:
+    if row.key != back.key or not difference <= EXACT * spread:
         path.unlink(missing_ok=True)
         path.with_suffix(".safetensors").unlink(missing_ok=True)
         raise PatchError(f"The patch is another edit than the live one ({difference:.3g}). Write it anew.", str(folder))
@@ -55,15 +60,28 @@ def written_patch(model: InspectedModel, row: Row, record: EditRecord, folder: P
 
 
 def written_adapter(
-    model: InspectedModel, row: Row, folder: Path, rank: int | None = None, record: EditRecord | None = None
+    model: InspectedModel,
+    row: Row,
+    folder: Path,
+    rank: int | None = None,
+    record: EditRecord | None = None,
+    keep_anyway: bool = False,
+    settings: GateSettings = GateSettings(),
 ) -> Written:
     """Write an adapter for peft and read it back; an exact one has to answer as the live edit does.
+
+    Where a smaller rank loses something and there is a record, the gate examines what is left: its word on the edit is
+    none on other weights.
 
     Args:
         rank: Most rank of its matrices; ``None`` for exact.
         record: Put beside it, if given, with the SHA-256 of its tensors.
+        keep_anyway: Write a smaller one that the gate refuses, with that on the record; so is one of an edit that was
+            kept by hand itself.
+        settings: The gate's.
 
     Raises:
+        Refused: The gate refuses the smaller one.
         PatchError: The edit acts only where a detector fires, the rank is below 1, the folder holds something or cannot
             be written, or what was written is another edit, which is not kept.
     """
@@ -76,12 +94,14 @@ def written_adapter(
     patch, lost = (row.patch, 0.0) if rank is None else of_rank(row.patch, rank)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise PatchError("There is something under that name already. Name a folder that is not.", str(folder))
-    partial = folder.with_name(f"{folder.name}{ENDING}")
-    shutil.rmtree(partial, ignore_errors=True)
+    smaller = None
+    if rank is not None and record is not None and lost > 0:
+        smaller = _examined(model, Row(patch, row.strength), record, rank, lost, keep_anyway, settings)
+    partial = unfinished(folder)
     try:
         save_adapter(model, patch, partial, row.strength)
         if record is not None:
-            write_beside(partial / BESIDE, partial / WEIGHTS, record, ADAPTER)
+            write_beside(partial / BESIDE, partial / WEIGHTS, record, ADAPTER, smaller)
         difference, spread = largest_difference(model, row, Row(read_adapter(model, partial)), probes(model))
         if rank is None and not difference <= EXACT * spread:
             raise PatchError(
@@ -97,9 +117,29 @@ def written_adapter(
     return Written(folder, difference, lost)
 
 
+def _examined(
+    model: InspectedModel,
+    row: Row,
+    record: EditRecord,
+    rank: int,
+    lost: float,
+    keep_anyway: bool,
+    settings: GateSettings,
+) -> Smaller:
+    """Hold an edit of a smaller rank to the gate."""
+    word = run(accept(model, row, record.case, settings))
+    assert word is not None and row.patch is not None  # nobody cancels it
+    by_hand = record.gate is not None and record.gate["overridden"] and not record.gate["passed"]
+    if not word.passed:
+        if not (keep_anyway or by_hand):
+            raise Refused(f"The gate refuses the edit at rank {rank}. Take a larger rank, or all of it. {word.reason}")
+        word = overridden(word)
+    return Smaller(rank, lost, row.patch.identifier, digest_of(row.patch), word.record())
+
+
 def written_model(model: InspectedModel, row: Row, folder: Path, record: EditRecord | None = None) -> Written:
     """Write base and edit as one model folder and load it again; see :func:`editing.saved.merged.save_merged`."""
-    difference = save_merged(model, row, folder)
+    difference = save_merged(model, row, folder, None if record is None else record.case)
     try:
         if record is not None:
             write_whole(folder / BESIDE, json.dumps(record.json(), indent=1))

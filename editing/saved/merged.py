@@ -9,25 +9,31 @@ import torch
 from safetensors import SafetensorError
 
 from editing.memory import require_free_memory
-from editing.saved.checking import largest_difference, probes
+from editing.saved.checking import case_probe, largest_difference, probes, share_of_the_edit
 from editing.saved.files import check_patch
 from inspector.errors import PatchError
 from inspector.model import InspectedModel, Row
 from inspector.model.architecture import canonical_weight
 from inspector.model.memory_need import bytes_of
+from inspector.model.whole_file import unfinished
+from inspector.safeedit import Case
 
 _REMEDY = "Save the edit as a patch, or merge it on a larger machine."
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
 """Largest difference of a logit between the merged and the live edit, as a share of the logits' own spread: in half
 precision the sum of weight and change is rounded, the live edit's change is not."""
+LOST = {torch.float32: 0.01, torch.bfloat16: 0.25, torch.float16: 0.1}
+"""Most that the rounding may lose of what the edit does, as a share of how far it moves the logits; the base that was
+never edited loses 1, however little the edit is beside the logits' own spread."""
 
 
-def save_merged(model: InspectedModel, row: Row, folder: Path) -> float:
+def save_merged(model: InspectedModel, row: Row, folder: Path, case: Case | None = None) -> float:
     """Write base and edit as one model folder, and check it by loading it again.
 
     Args:
         row: The edited weights; an edit that acts only where a detector fires cannot be merged.
         folder: Where; it must not exist yet.
+        case: The case that the edit was made on: on its prompt the edit does most, so that it is checked there.
 
     Returns:
         The largest difference of a logit between the loaded folder and the live edit, in logits.
@@ -61,13 +67,12 @@ def save_merged(model: InspectedModel, row: Row, folder: Path) -> float:
         weight = canonical_weight(module)
         whole = (weight.float() + row.strength * delta.dense().to(weight.device)).to(weight.dtype)
         changed[f"{delta.module}.weight"] = whole.T.contiguous() if type(module).__name__ == "Conv1D" else whole
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = unfinished(folder)
     try:
         state = {**model.network.state_dict(), **changed}
         model.network.save_pretrained(partial, state_dict=state, safe_serialization=True)
         model.tokenizer.save_pretrained(partial)
-        difference = _checked(model, row, partial)
+        difference = _checked(model, row, partial, case)
         partial.replace(folder)
     except (OSError, SafetensorError) as error:
         said = "The model cannot be written. Make room, or choose another folder."
@@ -77,18 +82,26 @@ def save_merged(model: InspectedModel, row: Row, folder: Path) -> float:
     return difference
 
 
-def _checked(model: InspectedModel, row: Row, folder: Path) -> float:
+def _checked(model: InspectedModel, row: Row, folder: Path, case: Case | None) -> float:
     from transformers import AutoModelForCausalLM
 
     spread_over = getattr(model.network, "hf_device_map", None) or {"": model.device}
     written = AutoModelForCausalLM.from_pretrained(
         folder, dtype=model.dtype, trust_remote_code=False, use_safetensors=True, device_map=spread_over
     ).eval()
-    difference, spread = largest_difference(model, row, written, probes(model))
+    prompts = probes(model)
+    own = prompts if case is None else [case_probe(model, case, row)]
+    difference, spread = largest_difference(model, row, written, list(dict.fromkeys([*prompts, *own])))
     allowed = TOLERANCE.get(model.dtype, 0.5) * spread
     if not difference <= allowed:
         raise PatchError(
             f"The merged model answers otherwise than the live edit (a logit differs by {difference:.3g}, "
             f"{allowed:.3g} allowed), so it was not kept. Save the edit as a patch."
+        )
+    lost, most = share_of_the_edit(model, row, written, own), LOST.get(model.dtype, 0.25)
+    if not lost <= most:
+        raise PatchError(
+            f"In {model.dtype_name} the merged model loses {lost:.0%} of what the edit does ({most:.0%} allowed), so "
+            "it was not kept. Save the edit as a patch, or load the model in float32."
         )
     return difference

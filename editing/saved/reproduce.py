@@ -10,8 +10,9 @@ from editing.progress import EditResult, Preparation, Step
 from editing.saved.record import EditRecord, digest_of, settings_in
 from editing.saved.sketch import STANDARD_ERROR, sketch_of
 from editing.versions import versions
+from inspector.detection import for_case
 from inspector.errors import EditError
-from inspector.model import InspectedModel, Patch
+from inspector.model import Detector, InspectedModel, Patch
 
 CLOSE = 1e-3
 """Largest relative difference of the deltas that counts as the same edit on another machine."""
@@ -30,6 +31,8 @@ class Reproduction:
         updates: Number of updates that the new edit keeps.
         other_versions: Software of another version than the saved edit was made with: name -> (saved, here).
         result: The new edit.
+        same_detector: Whether the detector that says where it acts is the same one; ``None`` where it acts on every
+            prompt, or where the record does not tell.
     """
 
     same_bits: bool
@@ -40,11 +43,17 @@ class Reproduction:
     updates: int
     other_versions: dict[str, tuple[str, str]]
     result: EditResult
+    same_detector: bool | None = None
+
+    @property
+    def same_deltas(self) -> bool:
+        """Whether it is the same change, to the bit or within :data:`CLOSE`; an estimate, two standard errors up."""
+        return self.same_bits or self.relative * (1 + 2 * self.error) <= CLOSE
 
     @property
     def same(self) -> bool:
-        """Whether it is the same edit, to the bit or within :data:`CLOSE`; of an estimate, two standard errors up."""
-        return self.same_bits or self.relative * (1 + 2 * self.error) <= CLOSE
+        """Whether it is the same edit: the same change, acting in the same place."""
+        return self.same_deltas and self.same_detector is not False
 
     def reading(self, record: EditRecord) -> str:
         """Say how close it came, in one or two sentences."""
@@ -56,30 +65,45 @@ class Reproduction:
                 if self.largest is None
                 else f"largest difference of a weight {self.largest:.2g}"
             )
+            close = "The same edit within" if self.same_deltas else "Another edit:"
             told = (
-                f"{'The same edit within' if self.same else 'Another edit:'} {self.relative:.2g} of its norm ({how}); "
+                f"{close} {self.relative:.2g} of its norm ({how}); "
                 f"{len(self.changed)} matri{'x' if len(self.changed) == 1 else 'ces'} differ; {record.updates} updates "
                 f"then, {self.updates} now."
             )
+        if self.same_detector is not None:
+            told += (
+                " It acts where the same detector fires."
+                if self.same_detector
+                else " But it acts elsewhere, by another detector, so it is not the same edit."
+            )
+        elif record.routed:
+            told += " Its record does not tell which detector it acts by."
         changed = ", ".join(f"{name} {then} then, {now} now" for name, (then, now) in self.other_versions.items())
         return f"{told} Other versions: {changed}." if changed else told
 
 
 def reproduce(
-    model: InspectedModel, saved: Patch | None, record: EditRecord, cancel: Callable[[], bool] = lambda: False
+    model: InspectedModel,
+    saved: Patch | None,
+    record: EditRecord,
+    cancel: Callable[[], bool] = lambda: False,
+    detector: Detector | None = None,
 ) -> Generator[Preparation | Step, None, Reproduction | None]:
     """Make a saved edit again and compare.
 
     Args:
         saved: The patch that the record belongs to (:func:`editing.saved.files.load_edit`); ``None`` where only the
             record is there, whose hash says whether it is the same to the bit, and whose sketch how far it is else.
+        detector: The model's, from which that of a routed edit is made again.
 
     Returns:
         How close it came; ``None`` when cancelled.
 
     Raises:
         EditError: The base or its dtype is another, the edit was made on top of another, its method is unknown; or it
-            came out otherwise, and the record has no sketch and no patch beside it that would say how far.
+            came out otherwise, and the record has no sketch and no patch beside it that would say how far; or it is
+            routed, and the model has no detector.
         PatchError: Its settings are not those of this version.
     """
     if record.fingerprint != model.fingerprint or record.dtype != model.dtype_name:
@@ -89,17 +113,24 @@ def reproduce(
         )
     if record.stacked:
         raise EditError("The edit was made on top of another one. Make both again, one after the other.")
+    wanted = (record.gate or {}).get("detector") if record.routed else None
+    if wanted and detector is None:
+        raise EditError(f"The edit is routed, and {model.name} has no detector yet. Run: python -m editing.calibrate")
     settings = settings_in(record)
     run = method_named(record.method).run
     result = yield from run(model, record.case, record.block, settings, cancel=cancel)
     if result.patch is None:
         return None
+    same_detector = None
+    if wanted and detector is not None:
+        same_detector = for_case(model, detector, record.case, result.patch.format).digest == wanted
     here = versions()
     return Reproduction(
         *_compared(saved, record, result.patch),
         updates=result.kept,
         other_versions={n: (v, here.get(n, "none")) for n, v in record.versions.items() if here.get(n) != v},
         result=result,
+        same_detector=same_detector,
     )
 
 

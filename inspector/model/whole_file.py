@@ -11,6 +11,11 @@ from pathlib import Path
 ENDING = ".partial"
 
 
+def unfinished(path: Path) -> Path:
+    """Return a name beside a file's or folder's own that nobody else has, for what is not whole yet."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{ENDING}")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give the name of a file to write; it takes the other's place when the block ends without an error.
@@ -25,7 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: The folder or the file cannot be written; what stood there stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{ENDING}")
+    partial = unfinished(path)
     try:
         yield partial
         _to_disk(partial)

@@ -14,7 +14,7 @@ from importlib.metadata import Distribution
 from typing import Any
 
 from inspector.errors import CaseError
-from inspector.safeedit.packaged import checked_files, files_of, installed, remedy
+from inspector.safeedit.packaged import checked_files, files_of, installed, remedy, required
 
 MAIN_HARMS = (
     "Autonomy",
@@ -75,9 +75,9 @@ def harmful_prompts(name: str) -> tuple[HarmfulPrompt, ...]:
     if name not in SETS:
         raise CaseError(f"Unknown set '{name}'. Known ones: {', '.join(SETS)}.")
     wanted = SETS[name]
-    found = installed(wanted.package)
-    if found is None:
+    if installed(wanted.package) is None:
         raise CaseError(f"{wanted.title} is in {wanted.package}, which is not installed. {remedy(wanted.package)}")
+    found = required(wanted.package)
     checked_files(found, wanted.package, wanted.sums)
     try:
         prompts = tuple(wanted.read(found))

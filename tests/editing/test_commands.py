@@ -14,6 +14,7 @@ from word_models import word_model
 from editing import apply, edit, gate, gate_choice, reproduce
 from editing.calibration import Calibration
 from editing.gate import small_exam
+from editing.saved import handed_out
 from editing.trial_edits import Layers, Trial
 from inspector import locate
 from inspector.divergence import divergence
@@ -42,6 +43,7 @@ def budgets(monkeypatch):
         short = gate.GateSettings(chosen, harmless=2, questions=1, max_new_tokens=2)
         for module in (edit, apply):
             monkeypatch.setattr(module, "accept", lambda model, row, case: gate.accept(model, row, case, short))
+        monkeypatch.setattr(handed_out, "accept", lambda model, row, case, _: gate.accept(model, row, case, short))
         chosen_by = partial(gate_choice.accept_where_best, settings=short)
         monkeypatch.setattr(edit, "accept_where_best", chosen_by)
 
@@ -116,7 +118,9 @@ def test_an_edit_is_made_again_from_its_record_alone_and_another_ends_with_1(wor
     assert code == 2 and "earlier version" in errors
 
 
-def test_what_the_gate_refuses_is_not_saved_and_leaves_only_on_the_record(words, capsys, tmp_path, budgets):
+def test_what_the_gate_refuses_is_not_saved_and_leaves_only_on_the_record(
+    words, capsys, tmp_path, budgets, monkeypatch
+):
     budgets(STRICT)
     options = [*QUICK, "--case", CASE.identifier, "--block", "1", "--out", tmp_path]
     code, told, _ = ran(edit, options, words, capsys)
@@ -131,6 +135,12 @@ def test_what_the_gate_refuses_is_not_saved_and_leaves_only_on_the_record(words,
     budgets(STRICT)
     code, applied, _ = ran(apply, [told["saved"][0], "--merged", tmp_path / "no"], words, capsys)
     assert code == 1 and not applied["gate"]["passed"] and not (tmp_path / "no").exists()
+    with monkeypatch.context() as patched:
+        patched.setattr(apply, "accept", lambda *given: gate.accept(*given, gate.GateSettings(LENIENT, 2, 1, 2)))
+        smaller = [told["saved"][0], "--rank", "1", "--adapter", tmp_path / "rank 1"]
+        code, applied, _ = ran(apply, smaller, words, capsys)
+        assert code == 1 and "at rank 1" in applied["adapter"]["refused"] and not (tmp_path / "rank 1").exists()
+        assert ran(apply, [*smaller, "--keep-anyway"], words, capsys)[0] == 0
 
 
 def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys, tmp_path, budgets, monkeypatch):
@@ -173,3 +183,12 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
     assert (told["toxic_layer"], told["recommended_layer"]) == (divergence(words, CASE).toxic_layer(), 1)
     code, _, errors = ran(apply, [told["saved"][0], "--adapter", tmp_path / "no"], words, capsys)
     assert code == 2 and "no adapter alone" in errors
+    monkeypatch.setattr(reproduce, "calibration_of", lambda _: known)
+    code, again, _ = ran(reproduce, [told["saved"][0]], words, capsys)
+    assert code == 0 and again["same_detector"] is True
+    other = replace(known, detector=replace(detector, threshold=-2.0))
+    monkeypatch.setattr(reproduce, "calibration_of", lambda _: other)
+    code, again, _ = ran(reproduce, [told["saved"][0]], words, capsys)
+    assert (
+        code == 1 and again["same_bits"] and again["same_detector"] is False and "not the same edit" in again["reading"]
+    )

@@ -91,6 +91,17 @@ def test_an_edit_that_changes_harmless_answers_is_refused_for_that_alone(words):
     assert found.checks[0].value == pytest.approx(sum(kl) / len(kl)) and found.checks[0].n == 16
     generous = replace(QUICK, budgets=Budgets(harmless_kl=5.0, degenerate=100.0))
     assert run(accept(words, Row(random_patch(words, 0.3)), CASE, generous)).passed
+    loose = run(accept(words, Row(random_patch(words, 0.3)), CASE, GateSettings(generous.budgets)))
+    assert loose.passed and "harmless_kl" in loose.loosened
+    assert loose.reason.startswith("Passed under looser budgets, kept by hand: harmless KL")
+    word = loose.record()
+    assert (word["passed"], word["overridden"], word["loosened"]) == (False, True, list(loose.loosened))
+
+
+def test_a_looser_budget_that_the_edit_did_not_need_leaves_the_pass_a_pass(words):
+    generous = replace(QUICK, budgets=Budgets(*(100.0,) * 5))
+    word = run(accept(words, Row(random_patch(words, 1e-5)), CASE, generous)).record()
+    assert (word["passed"], word["overridden"], word["loosened"]) == (True, False, [])
 
 
 def test_a_routed_edit_is_held_to_what_it_does_where_it_acts(words):

@@ -32,6 +32,7 @@ class Asked:
         notes: How each ended and what was special.
         choice: What was asked, by its name on the screen.
         verdicts: The judge's, of a case's prompt; ``None`` for a text of one's own, which nobody judges.
+        prompt: The text that was asked.
     """
 
     texts: tuple[str, str, str]
@@ -39,6 +40,7 @@ class Asked:
     notes: tuple[str, str, str]
     choice: str
     verdicts: tuple[Verdict, Verdict, Verdict] | None = None
+    prompt: str = ""
 
     @property
     def covered(self) -> tuple[bool, bool, bool]:
@@ -98,7 +100,8 @@ def ask(
         cut = ["" if line.finished else f"cut at {decoding.max_new_tokens} tokens" for line in lines]
         first, one, other = (" · ".join(filter(None, parts)) for parts in zip(own, held, cut, strict=True))
         texts = tuple(model.decode(line.tokens).strip() for line in lines)
-        shown = Asked((texts[0], texts[1], texts[2]), (VANILLA.label(), *labels), (first, one, other), choice)
+        answers, notes = (texts[0], texts[1], texts[2]), (first, one, other)
+        shown = Asked(answers, (VANILLA.label(), *labels), notes, choice, prompt=text)
         yield shown
     if shown is not None and choice != OWN:
         said = verdicts(EmbeddedJudge(), [(text, answer) for answer in shown.texts])

@@ -100,7 +100,8 @@ class History:
         finally:
             self._follow(session, kept)
             self._make_room(session, kept, waiting)
-        return sorted(known.values(), key=lambda entry: entry.number)
+        kept.rows = tuple(sorted(known.values(), key=lambda entry: entry.number))
+        return list(kept.rows)
 
     def _present(self, session: Session, waiting: Waiting | None) -> list[tuple[InMemory, dict[str, Any] | None]]:
         """Return the edits that are there, what waits last, with how they act and the gate's word."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from dashboard.kit.session import LiveEdit
 from dashboard.steps.keep.asking import Asked
+from dashboard.steps.keep.ledger import Entry
 from dashboard.steps.keep.saving import Saved
 from editing import EditResult
 from inspector.model import Detector, Row
@@ -64,6 +65,7 @@ class Kept:
         asked: The last comparison of two edits.
         picks: Row numbers that the visitor has picked: ``row``, ``a``, ``b``.
         trouble: Why the ledger could not be written last; empty if it was.
+        rows: The ledger's rows of the visit as they were last noted, for its report.
     """
 
     visit: str = ""
@@ -78,6 +80,7 @@ class Kept:
     asked: Asked | None = None
     picks: dict[str, int | None] = field(default_factory=dict)
     trouble: str = ""
+    rows: tuple[Entry, ...] = ()
 
     def __post_init__(self) -> None:
         # A session may start as a copy of another (Session.start_from): what is done in one is not done in the other.

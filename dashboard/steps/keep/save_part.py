@@ -88,7 +88,7 @@ class SavePart(Room):
                 inputs=[self.adapter_rank] if kind == ADAPTER else [],
                 outputs=[self.lines[kind], self.files[kind]],
                 starting=f"Writing the {kind}",
-                brief=kind != MODEL,
+                brief=kind == PATCH,  # the gate examines a smaller rank
             )
 
     @property

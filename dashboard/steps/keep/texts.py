@@ -39,6 +39,7 @@ NOTHING = "Nothing was made yet. Every edit of this visit gets a row here: made,
 NO_PAIR_SHORT = "Two rows are needed"
 ON_DISK = "Whoever runs this page keeps this list on disk, with the names that you give"
 NO_ANSWER = "(not asked yet)"
+NO_NAME = "–"
 FIRST_SCORES = ("DG-Avg", "DS", "transfer")
 """What a row shows of a stress test: the first of these that it has."""
 
@@ -77,7 +78,8 @@ def saved_line(saved: Saved | None, live: Row) -> str:
     if saved is None:
         return ""
     apart = "no logit differs" if saved.difference == 0 else f"logits differ by at most {number(saved.difference)}"
-    lost = f" The smaller rank loses {saved.lost:.1%} of the edit." if saved.lost else ""
+    examined = "the gate has examined it as it was written."
+    lost = f" The smaller rank loses {saved.lost:.1%} of the edit; {examined}" if saved.lost else ""
     said = reading(f"Written, read back and asked: {apart} from the live edit's.{lost}")
     if (saved.weights, saved.detector) != live.key:
         other = "the same patch by another detector" if saved.weights == live.label() else live.label()
@@ -109,7 +111,7 @@ def cells(rows: Sequence[Entry], in_memory: Collection[int], undo: Collection[st
     return [
         [
             str(row.number),
-            row.name or "–",
+            row.name or NO_NAME,
             row.seen[11:16],
             row.method,
             row.where.removeprefix("layers ").removeprefix("layer "),

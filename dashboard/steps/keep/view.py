@@ -13,6 +13,7 @@ from dashboard.steps.keep.beside_part import BesidePart
 from dashboard.steps.keep.desk import Desk
 from dashboard.steps.keep.history_part import HistoryPart
 from dashboard.steps.keep.incoming_part import IncomingPart
+from dashboard.steps.keep.report import parts
 from dashboard.steps.keep.save_part import SavePart
 
 
@@ -20,6 +21,7 @@ class KeepRoom(Room):
     """Take edits out and in, and look back at them."""
 
     name = "keep"
+    reports = staticmethod(parts)
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,6 +50,7 @@ class Made:
         detector: Where the examined edit acts; ``None`` for on every prompt.
         as_saved: The weights as a file has brought them, strength and detector included, which is how they are
             examined; ``None`` for an edit that was made here.
+        strength: Factor on an edit that was made here, 0 to 1.5, with which it is examined and live.
     """
 
     edit: LiveEdit
@@ -57,11 +58,12 @@ class Made:
     acceptance: Acceptance | None = None
     detector: Detector | None = None
     as_saved: Row | None = None
+    strength: float = 1.0
 
     @property
     def row(self) -> Row:
         """Its weights, as they were examined."""
-        return self.as_saved or replace(self.edit.row(), detector=self.detector)
+        return self.as_saved or replace(self.edit.row(self.strength), detector=self.detector)
 
 
 @dataclass
@@ -83,23 +85,26 @@ class Gated:
         self.below = self.stack = None
 
 
-def asked_for(session: Session, settings: DinmSettings, detector: Detector | None) -> tuple[DinmSettings, ...]:
+def asked_for(
+    session: Session, settings: DinmSettings, detector: Detector | None, by_hand: Collection[str] = ()
+) -> tuple[DinmSettings, ...]:
     """Return the edits that are made in turn until the gate accepts one, as the visitor wants them to act.
 
     Args:
         settings: What the page shows.
         detector: The model's.
+        by_hand: As for :func:`editing.methods.dinm.to_be_routed`.
 
     Raises:
         CaseError: An edit is to act only where harm is detected, and there is no detector.
     """
     wish = wish_of(session)
     if wish == "gate":
-        return attempts(settings, detector)
+        return attempts(settings, detector, by_hand)
     if wish == "everywhere":
         return (settings,)
     require_detector(detector)
-    return (to_be_routed(settings),)
+    return (to_be_routed(settings, by_hand),)
 
 
 def settings_of(budgets: Budgets) -> GateSettings:
@@ -121,7 +126,7 @@ def is_refused(edit: LiveEdit | None) -> bool:
 def examined(
     model: InspectedModel, session: Session, made: Made, settings: GateSettings, detector: Detector | None = None
 ) -> Generator[Progress, None, Made]:
-    """Ask the gate about an edit at strength 1, acting where the visitor wants it to; by default as the gate takes it.
+    """Ask the gate about an edit, at its strength and acting where the visitor wants it to; else as the gate takes it.
 
     Args:
         detector: The model's; without one an edit acts on every prompt.
@@ -129,7 +134,7 @@ def examined(
     Raises:
         CaseError: The edit is to act only where harm is detected, and there is no detector.
     """
-    wish, row = wish_of(session), made.edit.row()
+    wish, row = wish_of(session), made.edit.row(made.strength)
     case, cancel = made.edit.case, session.cancelled.is_set
     if made.as_saved is not None:
         word = yield from accept(model, made.as_saved, case, settings, cancel=cancel)
@@ -168,8 +173,7 @@ def settle(session: Session, made: Made, before: Made | None = None) -> bool:
         return False
     kept.held = None
     make_live(session, _with_word(made.edit, made.acceptance), made.detector)
-    if made.as_saved is not None:
-        session.scale(made.as_saved.strength)
+    session.scale(made.strength if made.as_saved is None else made.as_saved.strength)
     kept.below = made.below
     return True
 
@@ -231,7 +235,10 @@ def examine_now(
     word = yield from accept(model, session.row, live.case, settings, cancel=session.cancelled.is_set)
     if word is not None:
         before = record_of(live)
-        by_hand = before is not None and before["overridden"] and is_of(before, session.row)
+        # Who loosened a budget has kept the edit against no refusal.
+        by_hand = (
+            before is not None and before["overridden"] and not before.get("loosened") and is_of(before, session.row)
+        )
         session.edits = [*session.edits[:-1], _with_word(live, replace(word, overridden=by_hand))]
     return False
 

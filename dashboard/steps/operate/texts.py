@@ -96,7 +96,7 @@ def _live_line(record: Mapping[str, Any], row: Row, named: str) -> str:
     """Say what the gate says of the live edit; a word on other weights, by strength or place, is no word on these."""
     chips, told = _chips(record["checks"]), escape(named)
     choice = _folded(record.get("choice") or "")
-    word = "passed" if record["passed"] else "refused"
+    word = "passed" if record["passed"] or record.get("loosened") else "refused"
     if not is_of(record, row):
         live_is = row.label() if record["weights"] != row.label() else "the same patch by another detector"
         return (
@@ -106,6 +106,9 @@ def _live_line(record: Mapping[str, Any], row: Row, named: str) -> str:
     if record["passed"]:
         before = "<em>Kept by hand against an earlier refusal.</em>" if record["overridden"] else ""
         return f'<div class="gate passed"><b>{told}Gate passed</b> {chips} {choice} {before}</div>'
+    if record.get("loosened"):
+        said = "Passed under looser budgets, kept by hand"
+        return f'<div class="gate"><b>{told}{said}</b> {chips} {choice}</div>'
     how = (
         "kept by hand"
         if record["overridden"]

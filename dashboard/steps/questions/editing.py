@@ -8,7 +8,7 @@ from dashboard.kit.glossary import term
 from dashboard.kit.html import case_name, number, reading
 from dashboard.kit.plots import EDITED, SAFE, VANILLA
 from dashboard.steps.questions import figures, results
-from dashboard.steps.questions.panel import Held, Panel, Part, cases, nothing, percent, plain, said, source
+from dashboard.steps.questions.panel import Held, Panel, Part, cases, nothing, percent, plain, routed_anew, said, source
 from editing import preset
 
 METHODS, DETOX, SPEED = "methods.txt", "detox.txt", "edit_speed.txt"
@@ -33,10 +33,9 @@ def balance(held: Held) -> Panel:
         kept = Part(
             TRADE,
             figures.trade(points, "harmless KL, nats a token", "DG-Avg, %"),
-            reading(
-                f"{cases(DETOX)} cases, 95 % intervals: few answers, so read sizes, not ranks. {results.caveat(DETOX)}"
-            )
-            + source(DETOX),
+            reading(f"{cases(DETOX)} cases, 95 % intervals: few answers, so read sizes, not ranks.")
+            + source(DETOX)
+            + routed_anew(),
         )
     return Panel(
         (

@@ -18,6 +18,7 @@ from dashboard.steps.questions.panel import (
     cases,
     nothing,
     percent,
+    routed_anew,
     said,
     source,
     unmeasured,
@@ -57,11 +58,9 @@ def repeating(held: Held) -> Panel:
                 "percent of answers, 95 % interval",
                 170,
             ),
-            reading(
-                f"{cases(DETOX)} cases, a small model that repeats itself at times without any edit. "
-                f"{results.caveat(DETOX)}"
-            )
-            + source(DETOX),
+            reading(f"{cases(DETOX)} cases, a small model that repeats itself at times without any edit.")
+            + source(DETOX)
+            + routed_anew(),
         )
     return Panel(
         (
@@ -159,10 +158,7 @@ def categories(held: Held) -> Panel:
                 "defended, %, 95 % interval",
                 80,
             ),
-            reading(
-                f"{cases(METHODS)} cases, one a category, embedded model; judged by refusal rules. "
-                f"{results.caveat(METHODS)}"
-            )
+            reading(f"{cases(METHODS)} cases, one a category, embedded model; judged by refusal rules.")
             + source(METHODS)
             + missing,
         )
@@ -262,7 +258,8 @@ def _gate(held: Held, title: str, names: tuple[str, ...] = ()) -> Part:
         f"{check['meaning']} {number(check['value'])} {check['unit']}, {number(check['limit'])} allowed"
         for check in checks
     )
-    word = "passed" if record["passed"] else "refused and kept by hand" if record["overridden"] else "refused"
+    how = "passed under looser budgets" if record.get("loosened") else "refused"
+    word = "passed" if record["passed"] else f"{how} and kept by hand" if record["overridden"] else how
     return Part(title, figures.budgets(checks), reading(f"{case_name(live.case).capitalize()}, {word}: {told}."))
 
 

@@ -83,7 +83,7 @@ def better(held: Held) -> Panel:
             ),
             reading(
                 f"Share of a case's five prompts that the chosen layer loses against the best one; {cases(LOCATORS)} "
-                f"cases, 95 % interval. One small model, one kind of edit. {results.caveat(LOCATORS)}"
+                "cases, 95 % interval. One small model, one kind of edit."
             )
             + source(LOCATORS),
         )

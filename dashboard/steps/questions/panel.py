@@ -76,8 +76,11 @@ def nothing(title: str, otherwise: str) -> Part:
     return Part(title, None, reading(otherwise))
 
 
+ROUTED = "detox_routed.txt"
+
+
 def source(*files: str, command: str = "") -> str:
-    """Name the command that gave a result, and where its whole output is.
+    """Name the command that gave a result, where its whole output is, and what has changed since it was measured.
 
     Args:
         files: Names in ``benchmarks/results``.
@@ -86,7 +89,22 @@ def source(*files: str, command: str = "") -> str:
     text = results.text_of(files[0]) or ""
     named = command or results.command_of(text) or ""
     where = ", ".join(f"benchmarks/results/{name}" for name in files)
-    return f'<p class="source"><code>{escape(named)}</code> <span>{escape(where)}</span></p>'
+    changed = "".join(reading(said) for name in files if (said := results.caveat(name)))
+    return f'{changed}<p class="source"><code>{escape(named)}</code> <span>{escape(where)}</span></p>'
+
+
+def routed_anew() -> str:
+    """Read what a routed edit does with the present detector, which was measured apart; nothing where it was not."""
+    found = results.read(ROUTED, results.recipes)
+    line = None if found is None else found.get("made to be routed, routed")
+    if line is None:
+        return ""
+    defended, broken, parroting = (percent(line[name]) for name in ("DG-Avg", "degenerate", "parroting"))
+    told = reading(
+        f"A routed edit with the present detector, {cases(ROUTED)} cases: defends {defended} of the case's variants at "
+        f"a harmless KL of {plain(line['harmless KL'])}; {broken} of its answers are broken, {parroting} parrot."
+    )
+    return told + source(ROUTED)
 
 
 def unmeasured(what: str, command: str) -> str:

@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 CAVEATS = {
+    "detox.txt": (
+        "076de879f01214b31c3c5fa56c8dae09cd31285b2a1bef36477452409f26a275",
+        "Measured with the detector before the present one, without the reading of the case's own question.",
+    ),
     "locators.txt": (
         "b52a657ebdde30696cc963a5e8447d554c06e3aa7de8f735a19454d2989a462c",
         "Measured before the calibration chose layer and step size.",
@@ -179,8 +183,8 @@ def chosen(text: str) -> dict[str, list[int]]:
 
 
 def cases_of(text: str) -> int:
-    """Read how many cases a result is about."""
-    return int(_found(r"\b(\d+) cases", text)[1])
+    """Read how many cases a result is about; of those that were begun, the finished ones."""
+    return int(_found(r"\b(\d+)(?: of \d+)? cases", text)[1])
 
 
 def regrets(text: str) -> Table:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from dashboard.kit.handing import handed_out, require_disk
 from dashboard.kit.parts import Reporter
 from dashboard.kit.session import Session
 from dashboard.report.document import NOTHING, make_report, visit_of, write_report
@@ -55,15 +56,19 @@ def report(
         layers: What trial edits of the model achieve at each layer, if it is calibrated.
 
     Raises:
-        CaseError: Nothing was measured or edited yet.
+        CaseError: Nothing was measured or edited yet, or the files are more than the visitor may have within an hour,
+            or than the disk has room for.
     """
     made = datetime.now().astimezone()
     found = make_report(model, visit_of(session, redact, layers), reporters, made)
     if found is None:
         raise CaseError(NOTHING)
-    with session.next_folder("report") as folder:
-        files = write_report(found, folder)
     size = len(found.html.encode())
+    together = size + len(found.script.encode()) + len(found.notebook.encode())
+    with session.next_folder("report") as folder:
+        require_disk(session, folder, together, 2 * together)  # the files, and the copies that the server hands out
+        files = write_report(found, folder)
+    handed_out(session, together)
     # The run that makes it counts as well.
     written = Written(found.titles, session.row.label(), session.runs + 1, made, redact, size, files)
     session.slot(Reported).written = written

@@ -157,6 +157,32 @@ def test_a_routed_edit_an_examples_half_patch_and_a_visit_without_an_edit_are_wr
     assert ran["numbers"]["toxic layer"] == ran["report"]["toxic layer"] and "patch" not in ran
 
 
+def test_script_and_notebook_of_a_routed_edit_that_reads_its_case_s_question_give_the_numbers_of_the_visit(
+    loaded, capsys, monkeypatch
+):
+    monkeypatch.setattr(gating, "EXAM", SHORT_GATE)
+    weights = torch.randn(1, loaded.architecture.d_model, generator=torch.Generator().manual_seed(3))
+    detector = Detector((0,), weights, 0.0, 1e9, loaded.fingerprint)  # of harm in general it finds none
+    known = Calibration(Layers((Trial(1, 1.0, 0.1, 1.0),), 0.0, 1, 4), detector)
+    monkeypatch.setattr("editing.calibration.calibration_of", lambda model: known)
+    known.teach(loaded)
+    session, settings = Session(), method_settings("dinm", "corrected", **QUICK)
+    decoding = Decoding(max_new_tokens=6)
+    operate(loaded, session, OWN, 1, settings, FORMAT, decoding, calibration=known, acts="where harm", keep_anyway=True)
+    assert session.detector is not None and len(session.detector.case_biases) == 1
+    answers = session.slot(Measured).answers
+    assert answers is not None and session.live is not None
+    report = written(loaded, session)
+    assert "for_case(model, known.detector, case, patch.format)" in report.script
+    notebook: dict[str, Any] = {}
+    for lines in notebook_lines(report.notebook):
+        exec(compile(lines, "cell", "exec"), notebook)
+    for names in (executed(report.script), notebook):
+        assert names["row"].key == session.row.key and names["row"].detector.digest == session.detector.digest
+        assert tuple(names["texts"]) == answers.texts and names["numbers"] == names["report"]
+    assert "in the report" not in capsys.readouterr().out
+
+
 def test_what_cannot_be_made_in_one_go_is_said_and_not_written():
     session = Session()
     result = made_up.result()
@@ -238,16 +264,37 @@ def test_calibrated_models_teach_the_script_what_the_page_knew(loaded, known, mo
 
 @pytest.mark.parametrize("settings", [preset("corrected", steps=7), to_be_routed(preset("corrected"))])
 @pytest.mark.parametrize("routed", [False, True])
-def test_the_command_that_makes_an_edit_again_makes_it_with_its_settings_wherever_it_acts(settings, routed):
+@pytest.mark.parametrize(
+    ("line", "program"),
+    [("Edit, gate, save", "editing.edit"), ("All of it, and a report like this one", "dashboard.report")],
+)
+def test_the_command_that_makes_an_edit_again_makes_it_with_its_settings_wherever_it_acts(
+    settings, routed, line, program
+):
     """What is said on the command line stays; what is not becomes that of an edit to be routed."""
     model, session = tiny_model(), Session()
     result = made_up.result()
     session.edits = [LiveEdit(OWN, replace(result, settings=settings))]
+    session.scale(0.5)
     if routed:
         session.detector = Detector((0,), torch.zeros(1, 4), 0.0, 0.0, model.fingerprint)
     made = dict(commands(model, session, {}, Hidden()))
-    options = shlex.split(made["Edit, gate, save"].split("editing.edit ")[1])
+    options = shlex.split(made[line].split(f"{program} ")[1])
     given = [value for name, value in itertools.pairwise(options) if name == "--set"]
     read = method_settings("dinm", "corrected", **read_settings("dinm", given))
     taken = to_be_routed(read, read_settings("dinm", given)) if "detected" in options else read
     assert taken == settings and ("detected" in options) == routed
+    assert options[options.index("--strength") + 1] == "0.5" and "--acts" in options
+
+
+@pytest.mark.parametrize("preset_name", PRESETS)
+def test_the_report_s_own_command_names_the_format_and_padding_of_the_run(preset_name):
+    format = PromptFormat("Be kind.", chat=False)
+    settings = method_settings("dinm", preset_name, suffix=format.suffix, chat=False)
+    session = Session()
+    session.format, session.case = format, OWN
+    session.edits = [LiveEdit(OWN, replace(made_up.result(), settings=settings))]
+    facts = {"locate": {"preset": preset_name, "padding": "left"}}
+    line = dict(commands(tiny_model(), session, facts, Hidden()))["All of it, and a report like this one"]
+    given = " ".join(shlex.split(line))
+    assert "--suffix-prompt Be kind. --plain-text --padding left" in given

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from dashboard_helpers import tiny_model
 from sweep_helpers import write_cases
 
 from dashboard.report import __main__ as command
 from dashboard.report import operation
 from dashboard.steps.stress import run as stressing
+from editing.calibration import Calibration
 from editing.gate import Budgets
+from editing.trial_edits import Layers, Trial
 from inspector.divergence import divergence
-from inspector.model import PromptFormat
+from inspector.model import Detector, PromptFormat
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.layouts import read_cases
 from inspector.safeedit.questions import Size
@@ -110,3 +113,23 @@ def test_a_full_disk_leaves_the_report_that_was_there_and_the_exit_code_is_2(tmp
 def test_what_cannot_be_done_is_said_and_nothing_is_written(tmp_path: Path, capsys, options, match):
     code, told, errors = ran([*OPTIONS, "--out", tmp_path / "r.html", *options], capsys)
     assert code == 2 and told is None and match in errors and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("acts", ["everywhere", "detected"])
+def test_the_command_acts_where_it_is_told_at_its_strength_and_keeps_what_was_set(
+    tmp_path: Path, capsys, monkeypatch, acts
+):
+    """Of an edit that is to be routed the constraint would go, unless somebody has asked for it."""
+    model = tiny_model()
+    detector = Detector((0,), torch.ones(1, model.architecture.d_model), 0.0, -1e9, model.fingerprint)
+    known = Calibration(Layers((Trial(1, 1.0, 0.1, 1.0),), 0.0, 1, 4), detector)
+    monkeypatch.setattr(command, "calibration_of", lambda _: known)
+    made, plain = [], operation.dinm
+    monkeypatch.setattr(operation, "dinm", lambda *given: made.append(given[3]) or plain(*given))
+    chosen = ["--set", "constraint_weight=1", "--acts", acts, "--strength", "0.5", "--keep-anyway"]
+    code, told, _ = ran([*OPTIONS, *chosen, "--out", tmp_path / "r.html"], capsys)
+    assert code == 0 and "strength 0.5" in told["weights"]
+    assert [settings.constraint_weight for settings in made] == [1]
+    assert ("only where harm is detected" in told["weights"]) == (acts == "detected")
+    html = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert f"--strength 0.5 --acts {acts}" in html

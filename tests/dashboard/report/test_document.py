@@ -192,6 +192,22 @@ def test_a_redacted_report_leaves_prompts_and_unsafe_answers_out(example):
         assert "clumsy" not in told and "coffee" not in told, "no token of a text names a place of a figure"
 
 
+def test_no_verdict_s_reason_quotes_an_answer_that_is_left_out_or_covered(example):
+    case = Case("Zebras hide umbrellas", "Zebras hide umbrellas", "I will not say.", "They do.")
+    refusal = "I cannot say where pelicans sleep."
+    session = Session()
+    session.start_from(example)
+    session.case, session.edits = case, [replace(example.live, case=case)]
+    kept = session.slot(Measured)
+    texts = (" ".join([case.question] * 6), refusal)
+    kept.asked, kept.prompt = "Adversarial prompt", case.adversarial_prompt
+    kept.answers = Answers(texts, ((1, 2), (3,)), (None, 5), (False, False))
+    whole, redacted_one = (without_scripts(report_of(session, redact).html) for redact in (False, True))
+    assert 'title="It says' not in whole and "looping" in whole, "its answer is covered"
+    assert 'title="Declined' in whole, "a refusal stands open, and so does what made it one"
+    assert "zebras hide" not in redacted_one.lower() and 'title="Declined' not in redacted_one
+
+
 def test_an_edit_that_waits_and_a_visit_without_one_have_reports_too():
     session = Session()
     case = Case("Sing?", "Sing?", "No.", "Yes.")

@@ -138,13 +138,24 @@ def test_what_is_said_of_an_older_result_goes_with_it(tmp_path: Path, monkeypatc
     for name, (_, said) in results.CAVEATS.items():
         assert results.caveat(name) == said, f"{name} was measured anew: what is said of the older one can go"
         panels = [seen(part.below) for part in (question.answer(NOBODY).kept for question in QUESTIONS)]
-        assert any(said in shown for shown in panels), name
+        using = [shown for shown in panels if f"benchmarks/results/{name}" in shown]
+        assert using and all(said in shown for shown in using), name
         shutil.copy(results.FOLDER / name, tmp_path / name)
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     for name in results.CAVEATS:
         with (tmp_path / name).open("a", encoding="utf-8") as file:
             file.write("\n")
         assert results.caveat(name) == ""
+
+
+def test_the_routed_edit_s_own_result_stands_beside_the_older_one():
+    panels = [seen(question.answer(NOBODY).kept.below) for question in QUESTIONS]
+    using = [shown for shown in panels if "benchmarks/results/detox.txt" in shown]
+    anew = results.read("detox_routed.txt", results.recipes)["made to be routed, routed"]
+    assert len(using) == 2 and (results.read("detox.txt", results.cases_of), anew["DG-Avg"].mean) == (2, 100)
+    for shown in using:
+        assert "benchmarks/results/detox_routed.txt" in shown and "present detector, 3 cases" in shown
+        assert f"{anew['DG-Avg'].mean:.0f} % ({anew['DG-Avg'].low:.0f} to {anew['DG-Avg'].high:.0f})" in shown
 
 
 def test_the_picked_question_is_drawn_from_what_the_visitor_has_done(visitor: Visitor):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
 import pytest
 from dashboard_helpers import QUICK, Visitor, seen
 
+from dashboard.kit.handing import HandedOut
 from dashboard.steps.report.run import Reported
 
 FILES = ("report_html_file", "report_script_file", "report_notebook_file")
@@ -62,6 +64,19 @@ def test_a_disk_that_is_full_leaves_the_last_report_and_is_told_in_words(visitor
     list(visitor.arrive())
     assert {file: file.read_bytes() for file in files(visitor)} == before
     assert "left out" not in seen(visitor.screen["report_state"])
+
+
+@pytest.mark.parametrize(("changes", "match"), [({"files": 2**20}, "of files an hour"), ({"free": 2**60}, "stay free")])
+def test_a_report_counts_among_the_files_that_a_visitor_may_have(visitor: Visitor, monkeypatch, changes, match):
+    session = visitor.session
+    monkeypatch.setattr(session, "limits", replace(session.limits, **changes))
+    with pytest.raises(gr.Error, match=match):
+        visitor.do("on_report")
+    assert session.slot(Reported).written is None and session.folders == {} and visitor.is_free
+    monkeypatch.setattr(session, "limits", replace(session.limits, files=2**30, free=0))
+    visitor.do("on_report")
+    had = sum(path.stat().st_size for path in files(visitor))
+    assert [count for _, count in session.slot(HandedOut).files] == [had]
 
 
 def test_what_is_done_afterwards_is_said_and_a_reload_finds_the_files(visitor: Visitor):

@@ -203,7 +203,9 @@ def test_the_gate_takes_an_edit_as_it_passes_with_less_harm_and_says_both_result
     assert live.patch.settings[RECORD]["weights"] == visitor.session.row.label()
     why = "only so it passes" if routed else "they come to the same"
     said = visitor.screen["gate"]
-    assert "Gate passed" in said and f"Taken: {'only where harm is detected' if routed else 'on every prompt'}" in said
+    # Held back from all that is harmless it keeps the defaults; on every prompt it needs the looser budgets.
+    assert ("Gate passed" if routed else "Passed under looser budgets, kept by hand") in said
+    assert f"Taken: {'only where harm is detected' if routed else 'on every prompt'}" in said
     assert why in said and said.count("harmful questions defended at harmless KL") == (1 if routed else 2)
     assert ("0 allowed (refused before it was asked more)" in said) is routed
     assert visitor.screen["routed"] == BY_GATE and visitor.session.slot(Acting).wish == "gate"

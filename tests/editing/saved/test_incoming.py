@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from training_helpers import small
 
 from editing import DinmSettings, dinm, run
+from editing.gate import Budgets, GateSettings
 from editing.saved import incoming as module
 from editing.saved import record_of, save_edit
 from editing.saved.adapter import BESIDE, WEIGHTS, read_adapter
@@ -63,7 +64,8 @@ def test_each_form_is_read_back_and_answers_as_the_live_edit_does(llama, edited,
     row = edited.row()
     patch = written_patch(llama, row, record, tmp_path / "patch")
     exact = written_adapter(llama, row, tmp_path / "exact", record=record)
-    small_one = written_adapter(llama, row, tmp_path / "small", 1, record)
+    short = GateSettings(Budgets(*(100.0,) * 5), harmless=2, questions=1, max_new_tokens=2)
+    small_one = written_adapter(llama, row, tmp_path / "small", 1, record, settings=short)
     whole = written_model(llama, row, tmp_path / "whole", record)
     assert patch.difference == 0 and exact.difference < 1e-4 and whole.difference < 1e-4
     assert 0 < small_one.lost < 1 and exact.lost == 0

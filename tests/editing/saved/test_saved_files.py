@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from training_helpers import small
 
 from editing import DinmSettings, dinm, run
-from editing.saved import load_edit, record_of, save_edit
+from editing.saved import handed_out, load_edit, record_of, save_edit
 from editing.saved.files import check_patch
 from inspector.errors import EditError, PatchError
 from inspector.model import VANILLA, Delta, Detector, Patch, Row
@@ -53,7 +53,18 @@ def test_a_routed_edit_keeps_its_detector(llama, case, edited, tmp_path):
     detector = Detector((0,), torch.ones(1, 32), 0.5, 0.25, llama.fingerprint)
     row = Row(edited.patch, detector=detector)
     found, record = load_edit(save_edit(row, record_of(llama, case, edited, row), tmp_path), llama)
-    assert record.routed and found.detector.record() == detector.record()
+    assert record.routed and found.detector.digest == detector.digest and found.key == row.key
+
+
+def test_a_patch_that_comes_back_with_another_detector_is_not_kept(llama, case, edited, tmp_path, monkeypatch):
+    first, second = (Detector((0,), size * torch.ones(1, 32), 0.5, 0.25, llama.fingerprint) for size in (1.0, 2.0))
+    assert first.record() == second.record(), "they differ in their weights alone"
+    row = Row(edited.patch, detector=first)
+    record = record_of(llama, case, edited, row)
+    monkeypatch.setattr(handed_out, "load_edit", lambda *_: (Row(edited.patch, detector=second), record))
+    with pytest.raises(PatchError, match="another edit than the live one"):
+        handed_out.written_patch(llama, row, record, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_disk_that_is_full_leaves_the_edit_that_was_there_and_is_told_without_its_path(

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import by_hand
 import pytest
+import tiny_models
 import torch
 from training_helpers import small
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from editing import DinmSettings, dinm, run
+from editing.gate import Budgets, GateSettings, accept
 from editing.saved import merged as merging
 from editing.saved import record_of
-from editing.saved.adapter import of_rank, read_adapter, save_adapter
-from editing.saved.checking import largest_difference, logits_of, probes
+from editing.saved.adapter import BESIDE, of_rank, read_adapter, save_adapter
+from editing.saved.checking import case_probe, largest_difference, logits_of, probes, share_of_the_edit
+from editing.saved.handed_out import Refused, written_adapter
 from editing.saved.merged import save_merged
 from editing.saved.record import digest_of
 from editing.saved.reproduce import reproduce
+from inspector.detection import for_case
 from inspector.errors import EditError, PatchError
-from inspector.model import VANILLA, Detector, Row, encode
+from inspector.model import VANILLA, Delta, Detector, InspectedModel, Row, encode, from_parts
 
 SETTINGS = small(DinmSettings, damage_budget=None)
 
@@ -50,6 +57,76 @@ def test_what_cannot_be_merged_or_answers_otherwise_leaves_no_folder(llama, tmp_
     with pytest.raises(PatchError, match="answers otherwise"):
         save_merged(llama, Row(patch), tmp_path / "wrong")
     assert list(tmp_path.iterdir()) == []
+
+
+def half_model() -> InspectedModel:
+    return from_parts(tiny_models.network("llama").to(torch.bfloat16), tiny_models.tokenizer(), "half")
+
+
+def test_an_edit_is_merged_in_bfloat16_and_one_that_the_rounding_takes_is_refused(case, tmp_path):
+    model = half_model()
+    patch = by_hand.patch(model, 1, size=0.3)
+    assert save_merged(model, Row(patch), tmp_path / "new", case) > 0, "the sum is rounded"
+    written = AutoModelForCausalLM.from_pretrained(tmp_path / "new").eval()
+    assert share_of_the_edit(model, Row(patch), written, [case_probe(model, case, Row(patch))]) < 0.25
+    with pytest.raises(PatchError, match="load the model in float32"):
+        save_merged(model, Row(by_hand.patch(model, 1, size=1e-5)), tmp_path / "lost", case)
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("make", ["float32", "bfloat16"])
+def test_a_base_that_was_written_without_the_edit_is_refused(llama, case, tmp_path, monkeypatch, make):
+    """A small edit moves the logits by less than half of their spread, so that spread alone would tell nothing."""
+    model = llama if make == "float32" else half_model()
+    row = Row(by_hand.patch(model, 1, size=0.01))
+    monkeypatch.setattr(merging, "TOLERANCE", {})
+    with monkeypatch.context() as patched:
+        patched.setattr(Delta, "dense", lambda delta: torch.zeros(delta.shape))
+        with pytest.raises(PatchError, match=r"loses (9|10)\d% of what the edit does"):
+            save_merged(model, row, tmp_path / "base", case)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_somebody_s_own_beside_it_is_left_alone(llama, case, tmp_path):
+    own = tmp_path / "new.partial" / "thesis.txt"
+    own.parent.mkdir()
+    own.write_text("three years")
+    first = run(dinm(llama, case, 1, SETTINGS))
+    save_merged(llama, first.row(), tmp_path / "new")
+    (tmp_path / "adapter.partial").mkdir()
+    written_adapter(llama, first.row(), tmp_path / "adapter")
+    assert own.read_text() == "three years"
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"new", "new.partial", "adapter", "adapter.partial"}
+
+
+def test_the_gate_examines_an_adapter_of_a_smaller_rank_as_what_it_is(llama, case, tmp_path):
+    first = run(dinm(llama, case, 1, SETTINGS))
+    row = first.row()
+    short = GateSettings(Budgets(*(100.0,) * 5), harmless=2, questions=1, max_new_tokens=2)
+    strict = replace(short, budgets=Budgets())
+    word = run(accept(llama, row, case, short)).record() | {"passed": True, "overridden": False}
+    record = replace(record_of(llama, case, first, row), gate=word)
+    made = written_adapter(llama, row, tmp_path / "small", 1, record, settings=short)
+    smaller = beside(made.path)["smaller"]
+    left, lost = of_rank(first.patch, 1)
+    assert (smaller["rank"], smaller["lost"], smaller["digest"]) == (1, lost, digest_of(left)) and lost == made.lost
+    assert smaller["identifier"] == left.identifier != first.patch.identifier
+    assert smaller["gate"]["weights"] == Row(left).label()
+    assert smaller["gate"]["reason"].startswith("Passed")
+    with pytest.raises(Refused, match=r"at rank 1\. Take a larger rank.*degenerate"):
+        written_adapter(llama, row, tmp_path / "no", 1, record, settings=strict)
+    assert not (tmp_path / "no").exists()
+    written_adapter(llama, row, tmp_path / "by hand", 1, record, True, strict)
+    assert beside(tmp_path / "by hand")["smaller"]["gate"]["overridden"]
+    kept = replace(record, gate={**word, "passed": False, "overridden": True})
+    written_adapter(llama, row, tmp_path / "kept", 1, kept, settings=strict)
+    whole = written_adapter(llama, row, tmp_path / "whole", 99, record, settings=strict)
+    assert whole.lost == 0 and beside(whole.path)["smaller"] is None, "the edit itself, on which the gate has its word"
+
+
+def beside(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / BESIDE).read_text())
 
 
 def test_an_adapter_of_a_rank_says_what_it_loses_and_an_exact_one_loses_nothing(model, tmp_path):
@@ -89,6 +166,23 @@ def test_an_edit_made_again_is_the_same_to_the_bit_and_another_is_told(llama, ca
     assert run(reproduce(llama, first.patch, record, cancel=lambda: True)) is None
     short = replace(record, digest="0" * 64, identifier=first.patch.identifier)
     assert not run(reproduce(llama, first.patch, short)).same_bits, "the short name alone proves nothing"
+
+
+def test_a_routed_edit_made_again_is_the_same_only_where_it_acts_by_the_same_detector(llama, case):
+    first = run(dinm(llama, case, 1, SETTINGS))
+    general, another = (Detector((0,), size * torch.ones(1, 32), 0.0, 0.5, llama.fingerprint) for size in (1.0, 2.0))
+    row = replace(first.row(), detector=for_case(llama, general, case, first.patch.format))
+    record = replace(record_of(llama, case, first, row), gate={"detector": row.detector.digest})
+    again = run(reproduce(llama, first.patch, record, detector=general))
+    assert again.same and again.same_bits and again.same_detector
+    assert "acts where the same detector fires" in again.reading(record)
+    elsewhere = run(reproduce(llama, first.patch, record, detector=another))
+    assert elsewhere.same_bits and elsewhere.same_detector is False and not elsewhere.same
+    assert "by another detector, so it is not the same edit" in elsewhere.reading(record)
+    with pytest.raises(EditError, match=r"no detector yet.*editing\.calibrate"):
+        run(reproduce(llama, first.patch, record))
+    untold = replace(record, gate=None)
+    assert "does not tell which detector" in run(reproduce(llama, first.patch, untold)).reading(untold)
 
 
 @pytest.mark.parametrize(

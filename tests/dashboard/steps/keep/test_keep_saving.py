@@ -19,7 +19,8 @@ from dashboard.steps.keep.saving import record_for
 from dashboard.steps.keep.texts import saved_line
 from dashboard.steps.operate.texts import _live_line
 from dashboard.steps.stress.texts import head
-from editing.gate import RECORD, small_exam
+from editing import gate
+from editing.gate import RECORD, Budgets, small_exam
 from editing.saved import load_edit
 from inspector.model import Decoding, Detector, encode
 from inspector.safeedit.exam import examine, run_exam
@@ -138,6 +139,19 @@ def test_what_a_person_keeps_against_the_gate_leaves_with_that_on_its_record(vis
     assert [(row.gate, row.live) for row in rows(visitor)] == [("kept by hand", True)]
     record = json.loads(next(unpacked(written(visitor), tmp_path).glob("*.json")).read_text())["record"]
     assert record["gate"]["overridden"] and not record["gate"]["passed"]
+
+
+def test_a_pass_under_budgets_that_the_visitor_has_loosened_leaves_as_kept_by_hand(visitor, tmp_path, monkeypatch):
+    monkeypatch.setattr(gate, "DEFAULTS", Budgets(harmless_kl=0))  # no edit that changes anything keeps them
+    edit(visitor)
+    said = "Passed under looser budgets, kept by hand"
+    assert said in visitor.screen["gate"] and [row.gate for row in rows(visitor)] == ["kept by hand"]
+    record = json.loads(next(unpacked(written(visitor), tmp_path).glob("*.json")).read_text())["record"]
+    assert record["gate"]["reason"].startswith(said) and record["gate"]["loosened"] == ["harmless_kl"]
+    assert record["gate"]["overridden"] and not record["gate"]["passed"]
+    visitor.do("on_examine", **STRICT)
+    with pytest.raises(gr.Error, match="Keep it anyway"):  # looser budgets are no answer to a refusal
+        visitor.do("on_write_patch")
 
 
 def test_a_live_edit_that_the_gate_refuses_later_can_be_kept_on_the_record(visitor):
