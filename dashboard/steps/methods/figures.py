@@ -144,14 +144,14 @@ def _name_places(xs: Sequence[float], ys: Sequence[float], names: Sequence[str],
     taken += [(x - 8, y - 8, x + 8, y + 8) for x, y in points]
     places = []
     for (x, y), name in zip(points, names, strict=True):
-        boxes = {side: _name_box(x, y, name, *signs) for side, signs in SIDES.items()}
+        boxes = {side: name_box(x, y, name, *signs) for side, signs in SIDES.items()}
         place = min(boxes, key=lambda side: _outside(boxes[side]) + sum(_shared(boxes[side], one) for one in taken))
         taken.append(boxes[place])
         places.append(place)
     return places
 
 
-def _name_box(x: float, y: float, name: str, right: int, above: int) -> Box:
+def name_box(x: float, y: float, name: str, right: int, above: int) -> Box:
     """Return the pixels that a name takes beside its point: left, bottom, right, top."""
     width, height, gap = 7.0 * len(name), 14.0, 8.0
     left = x + gap if right > 0 else x - gap - width if right < 0 else x - width / 2
