@@ -56,7 +56,7 @@ def plane(
         ys = [-100 * s.toxicity.region.change for s in shown if s.toxicity is not None]
     else:
         ys = [writing_reduction(written[s.method.title]) for s in shown]
-    across, up = (-0.06 * max([*xs, 1.0]), 1.3 * max([*xs, 1.0])), _upright(ys)
+    across, up = (-0.1 * max([*xs, 1.0]), 1.3 * max([*xs, 1.0])), _upright(ys)
     names = [standing.method.title + ("*" if forced_zero(standing) else "") for standing in shown]
     places = _name_places(xs, ys, names, across, up)
     figure = base(
