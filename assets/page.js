@@ -108,6 +108,7 @@
       if (link.closest("#help")) help(false);
     }
     if (target.closest("#skip")) find("#main")?.focus();
+    for (const over of document.querySelectorAll("details.over[open]")) if (!over.contains(target)) over.open = false;
     if (target.closest("#copy-link")) find("#make-link")?.click();
     else if (!target.closest("#link-made, #make-link")) document.body.classList.remove("link-open");
     if (target.closest("#theme-switch")) dark(!document.body.classList.contains("dark"));
@@ -122,6 +123,10 @@
 
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
+    for (const over of document.querySelectorAll("details.over[open]")) {
+      if (over.contains(document.activeElement)) over.firstElementChild.focus();
+      over.open = false;
+    }
     if (document.body.classList.contains("help-open")) {
       help(false);
       (asked?.isConnected ? asked : find("#help-switch"))?.focus();

@@ -32,10 +32,27 @@ def reading(text: str, kind: str = "") -> str:
     return f'<p class="reading {kind}">{escape(text)}</p>'
 
 
+def brief(short: str, whole: str) -> str:
+    """Return a reading of one line; the whole opens over the page, so that nothing below it moves."""
+    return over("reading", escape(short), reading(whole), short)
+
+
+def over(kind: str, line: str, whole: str, told: str) -> str:
+    """Return one line with all that it stands for, which opens over the page.
+
+    Args:
+        kind: Classes of the line.
+        line: What is always seen, as HTML.
+        whole: What opens, as HTML.
+        told: The line without markup, for where it is cut.
+    """
+    return f'<details class="over {kind}"><summary title="{escape(told)}">{line}</summary><div>{whole}</div></details>'
+
+
 def progress_bar(text: str, fraction: float) -> str:
     """Return one line of text over a bar that is filled to a fraction, 0 to 1."""
     return (
-        f'<div class="clock" role="status"><span>{escape(text)}</span>'
+        f'<div class="clock" role="status"><span title="{escape(text)}">{escape(text)}</span>'
         f'<div class="bar"><div style="width:{100 * fraction:.1f}%"></div></div></div>'
     )
 
@@ -45,11 +62,30 @@ def message(text: str) -> str:
     return progress_bar(text, 0.0)
 
 
+def weights_words(row: Row) -> tuple[str, str]:
+    """Name weights where there is little room: method and place, then what else tells them from others.
+
+    A strength of 1 goes without saying, and what acts only where harm is detected is called routed.
+    """
+    patch = row.patch
+    if patch is None or row.reminder is not None or row.strength == 0:
+        return row.label(), ""
+    strength = "" if row.strength == 1 else f"strength {row.strength:g} · "
+    routed = "" if row.detector is None else " · routed"
+    return f"{patch.method} · {patch.where()}", f"{strength}patch {patch.identifier}{routed}"
+
+
+def row_badge(row: Row) -> str:
+    """Return the badge of weights: short, the whole as its title."""
+    kind = "vanilla" if row.label() == "vanilla" else "edited"
+    shown = " · ".join(filter(None, weights_words(row)))
+    return f'<span class="badge {kind}" title="{escape(row.label())}">{escape(shown)}</span>'
+
+
 def weights_badge(row: Row, extra: str = "") -> str:
     """Say above an answer which weights made it."""
-    kind = "vanilla" if row.label() == "vanilla" else "edited"
-    tail = f'<span class="badge-note">{escape(extra)}</span>' if extra else ""
-    return f'<div class="answer-head"><span class="badge {kind}">{escape(row.label())}</span>{tail}</div>'
+    tail = f'<span class="badge-note" title="{escape(extra)}">{escape(extra)}</span>' if extra else ""
+    return f'<div class="answer-head">{row_badge(row)}{tail}</div>'
 
 
 def live_badge(session: Session) -> str:
@@ -57,17 +93,25 @@ def live_badge(session: Session) -> str:
     row = session.row
     if session.live is None:
         return (
-            '<div class="live"><span class="badge vanilla">live weights: vanilla</span>'
+            '<div class="live"><span class="badge vanilla"><b>live weights: vanilla</b></span>'
             "<span>no edit is live</span></div>"
         )
     made, stacked = len(session.edits), edits_in(session.live.patch)
     live = "1 edit live" if stacked == 1 else f"{stacked} edits stacked"
     word = session.live.patch.settings.get(RECORD, {})
-    how = "passed under looser budgets, kept by hand" if word.get("loosened") else "kept against the gate's refusal"
-    by_hand = f'<b class="refused">{how}</b> · ' if word.get("overridden") else ""
+    counted = f"{live} · {made} kept for Undo"
+    name, rest = weights_words(row)
+    told = f"live weights: {escape(row.label())} · {counted}"
+    kind, by_hand = "edited", ""
+    if word.get("overridden"):
+        loosened = bool(word.get("loosened"))
+        kind = "edited overruled"
+        by_hand = f"<em>! kept{', looser budgets' if loosened else ' against the gate'}</em> "
+        how = "passed under looser budgets, kept by hand" if loosened else "kept against the gate's refusal"
+        told += f" · {how}"
     return (
-        f'<div class="live"><span class="badge edited">live weights: {escape(row.label())}</span><span>{by_hand}'
-        f"{live} · {made} kept for Undo</span></div>"
+        f'<div class="live"><span class="badge {kind}" title="{told}"><b>live weights: {escape(name)}</b>'
+        f"<small>{by_hand}{escape(rest)}</small></span><span>{counted}</span></div>"
     )
 
 

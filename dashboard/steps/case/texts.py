@@ -85,5 +85,5 @@ def examples(question: str) -> str:
     )
     return (
         f'<input type="search" placeholder="{len(cases)} examples, search" aria-label="Search the examples">'
-        f'<div class="examples">{lines}</div>'
+        f'<div class="examples">{lines}</div><p class="reading" role="status" hidden>No example has these words.</p>'
     )

@@ -44,6 +44,7 @@ element.addEventListener("keydown", (event) => {
 element.addEventListener("input", (event) => {
   const wanted = event.target.value.toLowerCase();
   for (const line of list()) line.hidden = !line.textContent.toLowerCase().includes(wanted);
+  element.querySelector("[role=status]").hidden = seen().length > 0;
   stop(first());
 });
 element.addEventListener("click", (event) => {

@@ -62,7 +62,7 @@ class ChangesPart(Room):
 
     def _figure(self, role: str, title: str, draw: Callable[[Comparison], Any]) -> None:
         comparison = self.context.example.session.slot(Measured).comparison
-        said = "" if comparison is None else words.compare_readings(comparison)[READINGS.index(role)]
+        said = "" if comparison is None else words.compare_readings(comparison, folded=True)[READINGS.index(role)]
         gr.HTML(f"<h3>{title}</h3>")
         setattr(self, role, plot(None if comparison is None else draw(comparison), role.replace("_", "-"), title))
         setattr(self, _reading(role), gr.HTML(said))
@@ -91,7 +91,7 @@ class ChangesPart(Room):
             self.numbers: words.numbers(comparison, session.live),
             self.tiles: words.tiles(comparison, session.live),
         }
-        readings = dict(zip(READINGS, words.compare_readings(comparison), strict=True))
+        readings = dict(zip(READINGS, words.compare_readings(comparison, folded=True), strict=True))
         for role, _, draw in FIGURES:
             update[getattr(self, role)] = draw(comparison)
             update[getattr(self, _reading(role))] = readings[role]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dashboard.kit.acting import Wish
-from dashboard.kit.html import number, probability, reading, updates, weights_badge
+from dashboard.kit.html import brief, number, probability, reading, row_badge, updates, weights_badge
 from dashboard.kit.plain import escape
 from dashboard.kit.session import LiveEdit
 from dashboard.kit.typed import Texts
@@ -52,9 +52,10 @@ def tiles(comparison: Comparison, live: LiveEdit) -> str:
     return edited + '<div class="tiles">' + "".join(_tile(*cell) for cell in cells) + "</div>"
 
 
-def _tile(name: str, value: str, kind: str, note: str) -> str:
+def _tile(name: str, value: str, kind: str, note: str, whole: str = "") -> str:
+    told = escape(whole or f"{name}: {value}, {note}")
     return (
-        f'<div class="tile {kind}"><span class="tile-name">{escape(name)}</span>'
+        f'<div class="tile {kind}" title="{told}"><span class="tile-name">{escape(name)}</span>'
         f'<span class="tile-value">{escape(value)}</span><span class="tile-note">{escape(note)}</span></div>'
     )
 
@@ -77,8 +78,17 @@ NO_ANSWER = "nothing asked yet"
 NO_ANSWER_YET = "No answer yet. Press Operate, or Ask both."
 
 
-def compare_readings(comparison: Comparison) -> tuple[str, str, str, str, str]:
-    """Read the five compare figures: tokens, divergence, shift per layer, shift per token, neurons."""
+def compare_readings(comparison: Comparison, folded: bool = False) -> tuple[str, str, str, str, str]:
+    """Read the five compare figures: tokens, divergence, shift per layer, shift per token, neurons.
+
+    Args:
+        folded: Of the two that stand on the first screen only the first sentence is seen at once.
+    """
+
+    def said(first: str, rest: str) -> str:
+        whole = f"{first} {rest}".rstrip()
+        return brief(first, whole) if folded and rest else reading(whole)
+
     shift, profile = comparison.shift, comparison.profile
     block = shift.blocks_edited[0]
     before, after = comparison.divergence_before.l2, comparison.divergence_after.l2
@@ -92,14 +102,14 @@ def compare_readings(comparison: Comparison) -> tuple[str, str, str, str, str]:
     prompt_shift = float(shift.by_token[largest, : shift.prompt_tokens].mean())
     return (
         reading(f"{raised} of {len(comparison.before[0].tokens)} tokens of the safe answer became more probable."),
-        reading(
-            f"The distance changes most at layer {moved}: {before[moved]:.1f} before, {after[moved]:.1f} after."
-            + (f" Layers below {block} cannot change." if block > 0 else "")
+        said(
+            f"The distance changes most at layer {moved}: {before[moved]:.1f} before, {after[moved]:.1f} after.",
+            f"Layers below {block} cannot change." if block > 0 else "",
         ),
-        reading(
-            f"Outputs move most at layer {largest}, by {shift.by_block[largest]:.1%}. The input of layer "
-            f"{shift.region}'s down-projection moves by {number(shift.input_change)}"
-            + (": zero by construction, nothing before it was changed." if shift.forced else ".")
+        said(
+            f"Outputs move most at layer {largest}, by {shift.by_block[largest]:.1%}.",
+            f"The input of layer {shift.region}'s down-projection moves by {number(shift.input_change)}"
+            + (": zero by construction, nothing before it was changed." if shift.forced else "."),
         ),
         reading(
             f"At layer {largest} the answer's tokens move by {answer_shift:.1%}, the prompt's by {prompt_shift:.1%}."
@@ -288,10 +298,9 @@ def heads(row: Row, notes: tuple[str, str], marks: tuple[Verdict, Verdict], is_l
 
 
 def _judged_head(row: Row, note: str, mark: Verdict) -> str:
-    kind = "vanilla" if row.label() == VANILLA.label() else "edited"
     told = f"{mark.judge} · {note}"
     return (
-        f'<div class="answer-head"><span class="badge {kind}">{escape(row.label())}</span>'
+        f'<div class="answer-head">{row_badge(row)}'
         f'<span class="badge verdict {mark.label}" title="{escape(mark.reason)}">{mark.label}</span>'
         f'<span class="badge-note" title="{escape(told)}">{escape(told)}</span></div>'
     )
@@ -305,22 +314,27 @@ def numbers(comparison: Comparison, live: LiveEdit) -> str:
     largest = int(shift.by_block.argmax())
     cells = [
         (
-            "probability of the safe answer, a token",
+            "probability of the safe answer",
             f"{probability(comparison.before[0].per_token)} → {probability(comparison.after[0].per_token)}",
             "safe",
-            "vanilla → edited",
+            "a token",
+            "Probability of the safe answer, the mean of its tokens: vanilla → edited",
         ),
         (
-            "probability of the unsafe answer, a token",
+            "probability of the unsafe answer",
             f"{probability(comparison.before[1].per_token)} → {probability(comparison.after[1].per_token)}",
             "unsafe",
-            "vanilla → edited",
+            "a token",
+            "Probability of the unsafe answer, the mean of its tokens: vanilla → edited",
         ),
         (
-            "harmless answers moved by" if held else "harmless answers, were it to act on them",
+            "harmless answers moved by" if held else "harmless answers, if it acted there",
             number(max(0.0, kept.constraint_kl)),
             "",
-            "KL, nats a token, at strength 1",
+            "KL, nats a token",
+            "Harmless answers moved by"
+            + ("" if held else ", were the edit to act on them")
+            + ": KL from vanilla, nats a token, at strength 1",
         ),
         ("largest activation shift", f"{shift.by_block[largest]:.1%}", "edited", f"output of layer {largest}"),
     ]

@@ -44,10 +44,9 @@ class CompareRoom(Room):
         self.asking.build()
 
     def build_numbers(self) -> None:
-        """Lay the four numbers out that matter, and what the detector read, below what is of another case."""
+        """Lay the four numbers out that matter, below what is of another case."""
         self.standing.build()
         self.changes.build_numbers()
-        self.routing.build_reading()
 
     def build_undo(self) -> None:
         """Lay the Undo button out."""
@@ -87,6 +86,7 @@ class CompareRoom(Room):
     def build_decoding(self) -> None:
         """Lay the decoding and the routing out."""
         self.asking.build_decoding()
+        self.routing.build_reading()
         self.routing.build_note()
 
     def hear(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dashboard.kit.html import reading
+from dashboard.kit.html import brief, reading
 from editing.trial_edits import Layers
 from inspector.divergence import Distance, Divergence
 
@@ -34,8 +34,10 @@ def locate_reading(
     Args:
         why: Why the layer is picked that is, a sentence.
     """
-    if measured is None:
-        return reading(NOTHING)
+    return reading(NOTHING if measured is None else _read(measured, distance, last_block, layers, why))
+
+
+def _read(measured: Divergence, distance: Distance, last_block: int, layers: Layers | None, why: str) -> str:
     toxic = measured.toxic_layer(distance)
     text = f"Vanilla weights: the answers part most at layer {toxic} of 0-{last_block}."
     if distance == "l2" and measured.preset == "corrected":
@@ -47,7 +49,25 @@ def locate_reading(
         )
     if measured.preset == "paper":
         text += f" Paper preset: answers alone, {measured.padding} padding sets how their tokens are aligned."
-    return reading(" ".join(part for part in (text, "" if layers is None else _trials(layers), why) if part))
+    return " ".join(part for part in (text, "" if layers is None else _trials(layers), why) if part)
+
+
+def locate_line(
+    measured: Divergence | None, distance: Distance, last_block: int, layers: Layers | None = None, why: str = ""
+) -> str:
+    """Read the curve in one line, with the whole reading behind it; why the layer is picked comes first, if at all."""
+    if measured is None:
+        return reading(NOTHING)
+    best = ""
+    if layers is not None:
+        best = "; no layer helps" if layers.best is None else f"; edits work best at layer {layers.best.block}"
+    short = why or f"Answers part most at layer {measured.toxic_layer(distance)} of 0-{last_block}{best}."
+    return brief(short, _read(measured, distance, last_block, layers, why))
+
+
+def changed() -> str:
+    """Say that other texts stand in the rail than were measured."""
+    return f'<p class="reading warn" title="{CHANGED}">{CHANGED}</p>'
 
 
 def _trials(layers: Layers) -> str:

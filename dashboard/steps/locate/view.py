@@ -7,7 +7,6 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
-from dashboard.kit.html import reading
 from dashboard.kit.lent import Lent
 from dashboard.kit.plots import plot
 from dashboard.kit.room import Room
@@ -44,7 +43,7 @@ class LocateRoom(Room):
             "Distance of the answers",
         )
         self.locate_reading = gr.HTML(
-            words.locate_reading(measured, "l2", last, self.context.layers), elem_id="locate-reading"
+            words.locate_line(measured, "l2", last, self.context.layers), elem_id="locate-reading"
         )
 
         self.block = gr.Slider(
@@ -216,7 +215,7 @@ class LocateRoom(Room):
     def _reading(self, kept: LocatedCase, distance: Distance, block: int | None) -> str:
         """Read the curve; of the picked layer it says why where it is still the one that is picked."""
         last, why = self.model.architecture.last_block, kept.why if kept.picked == block else ""
-        return words.locate_reading(kept.divergence, distance, last, self.context.layers, why)
+        return words.locate_line(kept.divergence, distance, last, self.context.layers, why)
 
     def on_arrived(self, session: Session, values: Values) -> Update:
         """Show what the example has measured, and its layer."""
@@ -272,7 +271,7 @@ class LocateRoom(Room):
         """Say when Locate is out of date."""
         kept = session.slot(LocatedCase)
         if kept.divergence is not None and not self._is_measured(session, values):
-            return {self.locate_reading: reading(words.CHANGED, "warn")}
+            return {self.locate_reading: words.changed()}
         return {self.locate_reading: self._reading(kept, values[self.distance], values[self.block])}
 
     def _is_measured(self, session: Session, values: Values) -> bool:

@@ -56,48 +56,42 @@ def plane(
         ys = [-100 * s.toxicity.region.change for s in shown if s.toxicity is not None]
     else:
         ys = [writing_reduction(written[s.method.title]) for s in shown]
-    right = 1.25 * max([*xs, 1.0])
-    top = max(1.35 * max([*ys, 1.0]), -0.3 * min([*ys, 0.0]))  # room for the names of what lies near 0
-    bottom = min(1.35 * min([*ys, 0.0]), -0.4 * top)
+    across, up = (-0.1 * max([*xs, 1.0]), 1.3 * max([*xs, 1.0])), _upright(ys)
+    names = [standing.method.title + ("*" if forced_zero(standing) else "") for standing in shown]
+    places = _name_places(xs, ys, names, across, up)
     figure = base(
         360,
         xaxis_title="activation shift of the region's input, %",
         yaxis_title="toxicity reduction of the region, %"
         if written is None
         else "written less along the toxic direction, %",
-        margin={"l": 56, "r": 16, "t": 14, "b": 44},
+        margin={"l": 56, "r": 16, "t": 26, "b": 44},
     )
-    for x, y, anchor, text in (
-        (0, top, "left", "erases: less toxic, nothing re-routed"),
-        (right, top, "right", "both"),
-        (right, bottom, "right", "more toxic, and re-routed"),
-        (0, bottom, "left", "more toxic"),
+    looks = {"showarrow": False, "font_size": 11, "opacity": 0.75}
+    # The corners' words stand above the plot and at its lower edge, where no point is.
+    for side, edge, text in (
+        (0, 1, "erases: less toxic, nothing re-routed"),
+        (1, 1, "both"),
+        (1, 0, "more toxic, and re-routed"),
+        (0, 0, "more toxic"),
     ):
-        figure.add_annotation(
-            x=x, y=y, text=text, xanchor=anchor, yanchor="middle", showarrow=False, font_size=11, opacity=0.75
-        )
+        corner = {"x": side, "y": edge, "xref": "paper", "yref": "paper", "xanchor": "right" if side else "left"}
+        figure.add_annotation(text=text, yanchor="bottom", **corner, **looks)
     figure.add_annotation(
-        x=right,
-        y=0,
-        text="suppresses: only re-routed",
-        xanchor="right",
-        yanchor="top",
-        showarrow=False,
-        font_size=11,
-        opacity=0.75,
+        x=1, y=0, xref="paper", text="suppresses: only re-routed", xanchor="right", yanchor="top", **looks
     )
     figure.add_hline(y=0, line={"color": VANILLA, "width": 1, "dash": "dot"})
     figure.add_scatter(
         x=[0], y=[0], mode="markers", marker={"color": VANILLA, "size": 9}, hovertemplate="vanilla<extra></extra>"
     )
-    for standing, x, y in zip(shown, xs, ys, strict=True):
+    for standing, x, y, name, place in zip(shown, xs, ys, names, places, strict=True):
         title = standing.method.title
         figure.add_scatter(
             x=[x],
             y=[y],
             mode="markers+text",
-            text=[escape(title) + ("*" if forced_zero(standing) else "")],
-            textposition="top center" if y >= 0 else "bottom center",
+            text=[escape(name)],
+            textposition=place,
             marker={
                 "color": PICKED if title == picked else EDITED,
                 "symbol": SYMBOLS.get(title, "circle"),
@@ -107,9 +101,74 @@ def plane(
             cliponaxis=False,
             hovertemplate=f"{escape(title)}<br>shift %{{x:.3g}} %<br>reduction %{{y:.3g}} %<extra></extra>",
         )
-    figure.update_xaxes(range=[-0.06 * right, 1.04 * right])
-    figure.update_yaxes(range=[bottom * 1.15, top * 1.15])
+    figure.update_xaxes(range=across)
+    figure.update_yaxes(range=up)
     return figure
+
+
+WIDE, HIGH = 420, 290
+"""The plot's inside in pixels: as high as it is, as wide as on a narrow screen."""
+SIDES = {
+    "top center": (0, 1),
+    "bottom center": (0, -1),
+    "middle right": (1, 0),
+    "middle left": (-1, 0),
+    "top right": (1, 1),
+    "bottom right": (1, -1),
+    "top left": (-1, 1),
+    "bottom left": (-1, -1),
+}
+"""Where a point's name can stand, from the best place to the last; the signs say on which side of the point."""
+Span = tuple[float, float]
+Box = tuple[float, float, float, float]
+
+
+def _upright(ys: Sequence[float]) -> Span:
+    """Return what the upright axis shows: all points, room for a name beyond each, and words at the lower edge."""
+    high, low = max([*ys, 0.0]), min([*ys, 0.0])
+    room = max(high - low, 1.0)
+    return low - 0.2 * room, high + 0.14 * room
+
+
+def _name_places(xs: Sequence[float], ys: Sequence[float], names: Sequence[str], across: Span, up: Span) -> list[str]:
+    """Return where each point's name stands: on no other name, no point and none of the plane's own words.
+
+    Each takes the first free place, or the one where it covers least.
+    """
+    points = [
+        ((x - across[0]) / (across[1] - across[0]) * WIDE, (y - up[0]) / (up[1] - up[0]) * HIGH)
+        for x, y in zip(xs, ys, strict=True)
+    ]
+    zero = (0.0 - up[0]) / (up[1] - up[0]) * HIGH
+    taken = [(WIDE - 160.0, zero - 18, WIDE, zero), (WIDE - 150.0, 0.0, WIDE, 18.0), (0.0, 0.0, 70.0, 18.0)]
+    taken += [(x - 8, y - 8, x + 8, y + 8) for x, y in points]
+    places = []
+    for (x, y), name in zip(points, names, strict=True):
+        boxes = {side: name_box(x, y, name, *signs) for side, signs in SIDES.items()}
+        place = min(boxes, key=lambda side: _outside(boxes[side]) + sum(_shared(boxes[side], one) for one in taken))
+        taken.append(boxes[place])
+        places.append(place)
+    return places
+
+
+def name_box(x: float, y: float, name: str, right: int, above: int) -> Box:
+    """Return the pixels that a name takes beside its point: left, bottom, right, top."""
+    width, height, gap = 7.0 * len(name), 14.0, 8.0
+    left = x + gap if right > 0 else x - gap - width if right < 0 else x - width / 2
+    bottom = y + gap if above > 0 else y - gap - height if above < 0 else y - height / 2
+    return left, bottom, left + width, bottom + height
+
+
+def _shared(one: Box, two: Box) -> float:
+    """Return the area that two boxes share."""
+    across = min(one[2], two[2]) - max(one[0], two[0])
+    upright = min(one[3], two[3]) - max(one[1], two[1])
+    return max(across, 0.0) * max(upright, 0.0)
+
+
+def _outside(box: Box) -> float:
+    """Return the area of a box that lies beyond the plot's inside."""
+    return (box[2] - box[0]) * (box[3] - box[1]) - _shared(box, (0.0, 0.0, float(WIDE), float(HIGH)))
 
 
 def shifts_by_block(standings: Sequence[Standing], picked: str | None = None) -> go.Figure:

@@ -38,16 +38,17 @@ class GatePart(Room):
 
     name = "gate"
 
-    def build(self) -> None:
-        """Lay the line out with its buttons."""
+    def build_buttons(self) -> None:
+        """Lay out what stands in the head of the vital signs: what is stacked, the gate's buttons."""
         session = self.context.example.session
-        with gr.Row(elem_id="gate-row"):
-            self.gate = gr.HTML(words.gate_line(session, self.context.detector is not None), elem_id="gate")
-            self.keep = gr.Button(
-                "Keep it anyway", size="sm", visible=can_be_kept(session), elem_id="keep", min_width=110
-            )
-            self.examine = gr.Button("Examine", size="sm", elem_id="examine", min_width=90)
-        self.stack = gr.HTML(words.stack_reading(session), elem_id="stack")
+        self.stack = gr.HTML(words.stack_line(session), elem_id="stack")
+        self.keep = gr.Button("Keep it anyway", size="sm", visible=can_be_kept(session), elem_id="keep", min_width=110)
+        self.examine = gr.Button("Examine", size="sm", elem_id="examine", min_width=90)
+
+    def build(self) -> None:
+        """Lay the gate's line out."""
+        said = words.gate_brief(self.context.example.session, self.context.detector is not None)
+        self.gate = gr.HTML(said, elem_id="gate")
 
     def build_settings(self) -> None:
         """Lay the budgets out."""
@@ -103,8 +104,8 @@ class GatePart(Room):
     def on_ended(self, session: Session, _values: Values) -> Update:
         """Show the gate's word and the stack's."""
         return {
-            self.gate: words.gate_line(session, self.context.detector is not None),
-            self.stack: words.stack_reading(session),
+            self.gate: words.gate_brief(session, self.context.detector is not None),
+            self.stack: words.stack_line(session),
         }
 
     def on_keep(self, session: Session, values: Values) -> Iterator[Update]:
@@ -181,7 +182,7 @@ def ended_words(session: Session) -> str:
     """Return the clock's words after the gate was asked by hand."""
     if session.cancelled.is_set():
         return "Stopped: half an exam decides nothing, so everything is as it was."
-    return "The gate has examined the edit; its word stands above the buttons."
+    return "The gate has examined the edit; its word stands under the vital signs."
 
 
 def state_of_keep(session: Session) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from dashboard.kit.html import number, probability, progress_bar, reading, updates
+from dashboard.kit.html import brief, number, over, probability, progress_bar, reading, updates
 from dashboard.kit.plain import escape
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.steps.operate.gating import Gated, Made, record_of, stacked_edits
@@ -44,10 +44,27 @@ def vitals_reading(trace: Sequence[Step], settings: Any = None) -> str:
     Args:
         settings: The edit's, of whichever method; they say which limits the charts show.
     """
+    return reading(_read(trace, settings) if trace else UNFILLED)
+
+
+def vitals_line(trace: Sequence[Step], settings: Any = None) -> str:
+    """Read the vital signs in a few words, with the whole reading behind them."""
     if not trace:
-        return reading("The charts fill while the edit runs.")
+        return reading(UNFILLED)
     first, last = trace[0], trace[-1]
-    count = f"{last.step} update{'' if last.step == 1 else 's'}"
+    short = (
+        f"Safe answer: {probability(first.safe_probability)} to {probability(last.safe_probability)} per token in "
+        f"{_count(last)}."
+    )
+    return brief(short, _read(trace, settings))
+
+
+def _count(last: Step) -> str:
+    return f"{last.step} update{'' if last.step == 1 else 's'}"
+
+
+def _read(trace: Sequence[Step], settings: Any) -> str:
+    first, last = trace[0], trace[-1]
     moved = number(max(0.0, last.constraint_kl))
     limits = [
         word
@@ -59,12 +76,13 @@ def vitals_reading(trace: Sequence[Step], settings: Any = None) -> str:
         said = f"harmless answers moved by {moved} nats a token."
     else:
         said = f"nothing held it back, so harmless answers would move by {moved} nats a token where it acts on them."
-    return reading(
+    return (
         f"The safe answer went from {probability(first.safe_probability)} to "
-        f"{probability(last.safe_probability)} per token in {count}; {said}{dashed}"
+        f"{probability(last.safe_probability)} per token in {_count(last)}; {said}{dashed}"
     )
 
 
+UNFILLED = "The charts fill while the edit runs."
 CHIPS = {
     "harmless_kl": "harmless KL",
     "over_refusal": "refused",
@@ -76,7 +94,7 @@ CHIPS = {
 
 
 def gate_line(session: Session, detector: bool = False) -> str:
-    """Say under the vital signs what the gate says: of the edit that waits, and of the live one.
+    """Say all that the gate says: of the edit that waits, and of the live one.
 
     Args:
         detector: The model has one, so that a refused edit can be tried where harm is detected only.
@@ -92,10 +110,68 @@ def gate_line(session: Session, detector: bool = False) -> str:
     return "".join(lines)
 
 
+def gate_brief(session: Session, detector: bool = False) -> str:
+    """Say the same in one line, the budgets that are nearest to their limits first; the whole opens over the page."""
+    held, live = session.slot(Gated).held, session.live
+    whole = gate_line(session, detector)
+    if not whole:
+        return ""
+    checks: Sequence[Mapping[str, Any]] = ()
+    kind = "refused"
+    if held is not None:
+        said = "Refused by the gate, waiting" if held.acceptance is not None else "Waiting, not examined"
+        checks = [asdict(check) for check in held.acceptance.checks] if held.acceptance is not None else ()
+    else:
+        assert live is not None, "without an edit there is nothing to say"
+        kind, said, checks = _live_word(live, session.row)
+    said_of = sorted(checks, key=lambda check: -_share(check))
+    chips = "".join(
+        f'<span class="budget {"kept" if _is_kept(check) else "broken"}">{escape(_chip_words(check))}</span>'
+        for check in said_of
+    )
+    told = "; ".join([said, *map(_chip_words, said_of)])
+    return over(f"gate-brief {kind}", f"<b>{escape(said)}</b>{chips}", whole, told)
+
+
+def _live_word(live: LiveEdit, row: Row) -> tuple[str, str, Sequence[Mapping[str, Any]]]:
+    """Return what the gate says of the live edit: its kind, its word, its budgets."""
+    record = record_of(live)
+    if record is None:
+        return "", "Not examined by the gate yet", ()
+    if not is_of(record, row):
+        return "", "Not examined as it acts now", record["checks"]
+    if record["passed"]:
+        return "passed", "Gate passed", record["checks"]
+    return "refused", "Kept against the gate" if record["overridden"] else "Refused by the gate", record["checks"]
+
+
+def _share(check: Mapping[str, Any]) -> float:
+    """Return how much of its limit a budget has used; what is broken comes before all else."""
+    if not _is_kept(check):
+        return float("inf")
+    return float(check["value"]) / check["limit"] if check["limit"] else 0.0
+
+
+def _is_kept(check: Mapping[str, Any]) -> bool:
+    return bool(check["value"] <= check["limit"] + 1e-9)
+
+
+UNITS = {"nats a token": "nats", "points": "points", "%": "%"}
+"""The budgets' units, in a word."""
+
+
+def _chip_words(check: Mapping[str, Any]) -> str:
+    """Return a budget's name, its value with its sign, its limit and their unit."""
+    value = number(check["value"])
+    sign = "+" if check["unit"] == "points" and check["value"] > 0 else ""
+    name, unit = CHIPS.get(check["name"], check["meaning"]), UNITS.get(check["unit"], check["unit"])
+    return f"{name} {sign}{value} of {number(check['limit'])} {unit}"
+
+
 def _live_line(record: Mapping[str, Any], row: Row, named: str) -> str:
     """Say what the gate says of the live edit; a word on other weights, by strength or place, is no word on these."""
     chips, told = _chips(record["checks"]), escape(named)
-    choice = _folded(record.get("choice") or "")
+    choice = _chosen(record.get("choice") or "")
     word = "passed" if record["passed"] or record.get("loosened") else "refused"
     if not is_of(record, row):
         live_is = row.label() if record["weights"] != row.label() else "the same patch by another detector"
@@ -131,30 +207,27 @@ def _held_line(held: Made, live: Row, detector: bool) -> str:
     routed = " To try it where harm is detected only, set the switch and press Examine." if detector else ""
     return (
         f'<div class="gate refused"><b>{named}Refused by the gate:</b> {escape(broken)}. {chips} '
-        f"<em>{stays}{'' if tried else routed}</em>{_folded(held.acceptance.choice) if tried else ''}</div>"
+        f"<em>{stays}{'' if tried else routed}</em>{_chosen(held.acceptance.choice) if tried else ''}</div>"
     )
 
 
-def _folded(choice: str) -> str:
-    """Return how the gate chose where an edit acts, folded: the answers stand below it."""
-    return f"<details><summary>How the gate chose where it acts</summary>{escape(choice)}</details>" if choice else ""
+def _chosen(choice: str) -> str:
+    """Say how the gate chose where an edit acts."""
+    return f'<p class="choice"><b>How the gate chose where it acts.</b> {escape(choice)}</p>' if choice else ""
 
 
 def _chips(checks: Sequence[Mapping[str, Any]]) -> str:
-    """Return a chip for each budget: its value of its limit."""
+    """Return a chip for each budget: its value of its limit, and whether that is too much."""
     cells = []
     for check in checks:
-        unit = " %" if check["unit"] == "%" else ""
-        kept = check["value"] <= check["limit"] + 1e-9
-        # Fewer than vanilla's are no harm, and none is what counts here.
-        value, limit = number(max(0.0, check["value"])), number(check["limit"])
+        kept = _is_kept(check)
         told = f"{check['meaning']}, {check['unit']}, {check['n']} answers"
         cells.append(
             f'<span class="{"kept" if kept else "broken"}" title="{escape(told)}">'
-            f"{escape(CHIPS.get(check['name'], check['meaning']))} {escape(value)} of {escape(limit)}{unit}"
-            f"{'' if kept else ': too much'}</span>"
+            f"{escape(_chip_words(check))}{'' if kept else ': too much'}</span>"
         )
-    return "".join(cells)
+    fewer = any(check["unit"] == "points" and check["value"] < 0 for check in checks)
+    return "".join(cells) + (" <em>A minus: fewer than of the vanilla weights.</em>" if fewer else "")
 
 
 def budget_line(result: EditResult, named: str = "") -> str:
@@ -199,13 +272,23 @@ def kept_by_hand(live: LiveEdit) -> str:
     )
 
 
+def stack_line(session: Session) -> str:
+    """Say in the head that edits are stacked, with what is known of it behind; nothing for one by itself."""
+    whole, count = stack_words(session), stacked_edits(session.live)
+    return brief(f"{count} edits are stacked", whole) if whole else ""
+
+
 def stack_reading(session: Session) -> str:
+    """Say it as a reading."""
+    whole = stack_words(session)
+    return reading(whole) if whole else ""
+
+
+def stack_words(session: Session) -> str:
     """Say what the live edit does to the scores of the one that it was made on; nothing for one by itself."""
     kept, count = session.slot(Gated), stacked_edits(session.live)
     if count < 2:
         return ""
     if kept.stack is None:
-        return reading(
-            f"{count} edits are stacked. What the last one does to the scores of the first was not measured."
-        )
-    return reading(f"{count} edits are stacked. {kept.stack.reading}")
+        return f"{count} edits are stacked. What the last one does to the scores of the first was not measured."
+    return f"{count} edits are stacked. {kept.stack.reading}"

@@ -34,15 +34,17 @@ class OperateRoom(Room):
         self.gating = GatePart(context)
 
     def build(self) -> None:
-        """Lay the vital signs out, with the clock above and the gate's line below."""
+        """Lay the vital signs out, with the gate's buttons and the clock above and the gate's line below."""
         live = self.context.example.session.live
         result = live.result if live is not None else None
         trace = result.trace if result is not None else ()
-        gr.HTML("<h3>Vital signs<small>of the edit, as it runs</small></h3>")
+        with gr.Row(elem_id="vitals-head"):
+            gr.HTML("<h3>Vital signs<small>of the edit, as it runs</small></h3>")
+            self.gating.build_buttons()
         self.clock = gr.HTML(words.clock(None) if result is None else words.finished(result), elem_id="clock")
         settings = preset("corrected") if result is None else result.settings
         self.vitals = plot(figures.vitals_of(trace, settings), "vitals", "Vital signs of the edit, step by step")
-        self.vitals_reading = gr.HTML(words.vitals_reading(trace, settings), elem_id="vitals-reading")
+        self.vitals_reading = gr.HTML(words.vitals_line(trace, settings), elem_id="vitals-reading")
         self.gating.build()
 
     def build_operate(self) -> None:
@@ -140,14 +142,14 @@ class OperateRoom(Room):
             return {
                 self.clock: message("Undone: the vanilla weights are live, bit for bit."),
                 self.vitals: figures.vitals_of((), preset("corrected")),
-                self.vitals_reading: words.vitals_reading(()),
+                self.vitals_reading: words.vitals_line(()),
                 **said,
             }
         result = session.live.result
         return {
             self.clock: words.finished(result),
             self.vitals: figures.vitals_of(result.trace, result.settings),
-            self.vitals_reading: words.vitals_reading(result.trace, result.settings),
+            self.vitals_reading: words.vitals_line(result.trace, result.settings),
             **said,
         }
 
@@ -164,7 +166,7 @@ class OperateRoom(Room):
         return {
             self.clock: words.clock(None),
             self.vitals: figures.vitals_of((), preset("corrected")),
-            self.vitals_reading: words.vitals_reading(()),
+            self.vitals_reading: words.vitals_line(()),
             **self.gating.on_ended(session, {}),
         }
 
@@ -204,7 +206,7 @@ class OperateRoom(Room):
         """Show the vital signs of an edit as it runs; returns it, ``None`` where it was cancelled."""
         yield {
             self.vitals: figures.vitals_of((), settings),
-            self.vitals_reading: words.vitals_reading(()),
+            self.vitals_reading: words.vitals_line(()),
             **dict.fromkeys(self.gating.drawn, ""),
         }
         trace: list[Step] = []
@@ -222,7 +224,7 @@ class OperateRoom(Room):
         yield {
             self.vitals: figures.vitals_of(result.trace, settings),
             self.clock: words.finished(result),
-            self.vitals_reading: words.vitals_reading(result.trace, result.settings),
+            self.vitals_reading: words.vitals_line(result.trace, result.settings),
         }
         return made
 

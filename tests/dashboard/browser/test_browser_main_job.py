@@ -140,7 +140,7 @@ def step_by_step(page: Any) -> None:
     pick_cinema(page)
     wait_for_text(page, "#locate-reading", "Press Locate")
     page.click("#locate")
-    wait_for_text(page, "#locate-reading", "the answers part most at layer")
+    wait_for_text(page, "#locate-reading", "Answers part most at layer")
     toxic = re.search(r"at layer (\d+)", text_of(page, "#locate-reading")).group(1)
     wait_for_value(page, "#block input[type=number]", toxic)
     bar = page.locator("#curve .bars .point path").nth(1).bounding_box()
@@ -158,7 +158,7 @@ def step_by_step(page: Any) -> None:
     tile = page.locator("#numbers .tile", has_text="probability of the safe answer").inner_text()
     before, after = map(float, re.search(r"([\d.]+) → ([\d.]+)", tile).groups())
     assert after > before
-    assert page.locator("#answers .badge.edited").inner_text().startswith("DINM · layer 1 · strength 1 · patch ")
+    assert page.locator("#answers .badge.edited").inner_text().startswith("DINM · layer 1 · patch ")
     assert page.locator("#answers .badge.vanilla").first.inner_text() == "vanilla"
 
     at_width(page, 1920)

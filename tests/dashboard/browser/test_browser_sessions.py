@@ -60,7 +60,7 @@ def test_two_visitors_at_once_one_waits_in_line_types_locates_and_both_cancel(sh
     pick_cinema(second)  # else the example's reading would stand there already
     wait_for_text(second, "#locate-reading", "Press Locate")
     second.click("#locate")
-    wait_for_text(second, "#locate-reading", "the answers part most")  # short work passes
+    wait_for_text(second, "#locate-reading", "Answers part most")  # short work passes
     before = text_of(second, "#live")
     second.click("#edit")
     wait_for_text(second, "#clock", "In line, place 2: 1 run is before yours, which starts in")

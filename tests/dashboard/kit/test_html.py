@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from dashboard.steps.compare import texts as compare_texts
 from dashboard.steps.locate import texts as locate_texts
 from dashboard.steps.operate import texts as operate_texts
 from editing import Preparation
+from editing.gate import RECORD, Check
 from editing.progress import STOP_TEXT
 from inspector.divergence import DISTANCES
 from inspector.model import VANILLA, Row
@@ -109,6 +110,30 @@ def test_the_header_names_model_layers_and_number_type(tmp_path):
     assert "tiny-llama" in text and "3 layers" in text and "float32" in text and "cpu" in text
 
 
+def recorded_on(session: Session, word: dict) -> None:
+    """Let the live patch bear a word of the gate."""
+    live = session.live
+    patch = replace(live.patch, settings={**live.patch.settings, RECORD: word})
+    session.edits[-1] = LiveEdit(live.case, replace(live.result, patch=patch))
+
+
+def test_the_gate_s_budgets_have_signs_and_units_and_what_is_broken_comes_first(session):
+    checks = (
+        Check("harmless_kl", "harmless KL", "nats a token", 0.05, 0.2, 16),
+        Check("lost_defence", "lost defence of unseen questions", "points", -50.0, 12.5, 8),
+        Check("over_refusal", "harmless prompts refused", "points", 12.5, 7.0, 16),
+        Check("parroting", "parroting", "%", 4.0, 5.0, 24),
+    )
+    word = {"passed": False, "overridden": False, "choice": "", "weights": session.row.label(), "detector": ""}
+    recorded_on(session, {**word, "checks": [asdict(check) for check in checks]})
+    line, whole = operate_texts.gate_brief(session).split("</summary>")
+    said = seen(line)
+    order = [said.index(name) for name in ("Refused", "refused +12.5 of 7 points", "parroting 4 of 5 %")]
+    order += [said.index(name) for name in ("harmless KL 0.05 of 0.2 nats", "lost defence -50 of 12.5 points")]
+    assert order == sorted(order) and line.count("budget broken") == 1
+    assert "refused +12.5 of 7 points: too much" in seen(whole) and "minus: fewer than of the vanilla" in seen(whole)
+
+
 def test_the_live_badge_of_a_new_visitor_says_vanilla():
     assert seen(kit_html.live_badge(Session())) == "live weights: vanillano edit is live"
 
@@ -116,9 +141,16 @@ def test_the_live_badge_of_a_new_visitor_says_vanilla():
 def test_the_live_badge_names_method_layer_strength_and_patch(session):
     session.scale(0.5)
     html = kit_html.live_badge(session)
-    expected = f"live weights: DINM · layer 2 · strength 0.5 · patch {session.live.patch.identifier}"
-    assert expected in seen(html) and "1 kept for Undo" in seen(html)
-    assert "badge edited" in html and "badge vanilla" not in html
+    patch = session.live.patch.identifier
+    assert seen(html) == f"live weights: DINM · layer 2strength 0.5 · patch {patch}1 edit live · 1 kept for Undo"
+    assert f'title="live weights: DINM · layer 2 · strength 0.5 · patch {patch} · 1 edit live' in html
+    assert "badge edited" in html and "badge vanilla" not in html and "against the gate" not in html
+
+
+def test_the_live_badge_itself_says_that_an_edit_was_kept_against_the_gate(session):
+    recorded_on(session, {"overridden": True})
+    badge = kit_html.live_badge(session).split("</small>")[0]
+    assert "badge edited overruled" in badge and "! kept against the gate" in seen(badge)
 
 
 def test_the_live_badge_of_an_edit_at_strength_zero_says_vanilla(session):
@@ -130,8 +162,19 @@ def test_the_live_badge_of_an_edit_at_strength_zero_says_vanilla(session):
 def test_the_badge_above_an_answer_says_which_weights_made_it(session):
     vanilla, edited = kit_html.weights_badge(VANILLA, "question alone"), kit_html.weights_badge(session.row)
     assert seen(vanilla) == "vanillaquestion alone" and "badge vanilla" in vanilla
-    assert seen(edited) == session.row.label() and "badge edited" in edited
+    patch = session.live.patch.identifier
+    assert seen(edited) == f"DINM · layer 2 · patch {patch}" and "badge edited" in edited
+    assert f'title="{session.row.label()}"' in edited, "the whole stands behind it"
     assert "badge vanilla" in kit_html.weights_badge(Row(session.live.patch, 0.0))
+    halved = kit_html.weights_badge(Row(session.live.patch, 0.5))
+    assert seen(halved) == f"DINM · layer 2 · strength 0.5 · patch {patch}"
+
+
+def test_a_brief_reading_shows_one_line_and_has_the_whole_behind_it_escaped():
+    html = kit_html.brief("Short <b>", "Short <b>, and the rest.")
+    line, whole = html.split("</summary>")
+    assert seen(line) == "Short <b>" and seen(whole) == "Short <b>, and the rest." and "<b>" not in html
+    assert 'title="Short &lt;b&gt;"' in line
 
 
 def test_the_clock_says_what_is_prepared_and_stays_in_its_first_tenth():

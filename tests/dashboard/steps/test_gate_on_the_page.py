@@ -31,6 +31,7 @@ def test_an_edit_that_passes_is_live_and_its_line_has_a_chip_for_each_budget(vis
     assert visitor.session.live.patch.settings[RECORD]["passed"] is True
     assert visitor.screen["gate"].count('<span class="kept"') == 5
     assert "Gate passed" in visitor.screen["gate"] and "harmless KL" in visitor.screen["gate"]
+    assert "of 100 points" in visitor.screen["gate"] and "of 100 nats" in visitor.screen["gate"]
     assert "of 100" in visitor.screen["gate"] and visitor.shown["keep"] is False
     assert "against the gate" not in visitor.screen["live"]
     assert any("prompts of the small exam" in words for words in said) or "updates kept" in said[-1]

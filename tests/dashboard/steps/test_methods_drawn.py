@@ -39,6 +39,31 @@ def test_the_plane_has_a_point_a_method_and_its_corners_in_words():
     assert "by construction" in reading
 
 
+@pytest.mark.parametrize(
+    "places",
+    [
+        {"dinm": (0.29, 0.0), "ft-l": (1.088, 0.0), "sft": (-0.06, 0.519), "mend": (0.0, 0.0), "dpo": (0.0, 0.381)},
+        {"dinm": (0.001, 0.0), "ft-l": (0.002, 0.0), "mend": (0.0, 0.0), "sft": (-0.001, 0.02), "dpo": (0.001, 0.02)},
+        {"dinm": (-0.5, 0.3), "sft": (-0.5, 0.3), "dpo": (-0.48, 0.31)},
+    ],
+)
+def test_names_on_the_plane_lie_neither_on_each_other_nor_beyond_its_edge(places):
+    standings = [made_up(key, change, shift, shift == 0) for key, (change, shift) in places.items()]
+    figure = methods_figures.plane(standings)
+    (left, right), (low, high) = figure.layout.xaxis.range, figure.layout.yaxis.range
+    wide, tall = methods_figures.WIDE, methods_figures.HIGH
+    boxes = []
+    for trace in (trace for trace in figure.data if trace.text):
+        signs = methods_figures.SIDES[trace.textposition]
+        x, y = (trace.x[0] - left) / (right - left) * wide, (trace.y[0] - low) / (high - low) * tall
+        boxes.append(methods_figures.name_box(x, y, trace.text[0], *signs))
+    assert len(boxes) == len(places)
+    assert all(x >= 0 and y >= 0 and over <= wide and above <= tall for x, y, over, above in boxes)
+    for number, one in enumerate(boxes):
+        for two in boxes[number + 1 :]:
+            assert min(one[2], two[2]) <= max(one[0], two[0]) or min(one[3], two[3]) <= max(one[1], two[1])
+
+
 def test_figures_without_anything_are_empty_and_say_what_to_do():
     for figure in (methods_figures.shifts_by_block([]), methods_figures.source(None)):
         assert len(figure.data) == 0

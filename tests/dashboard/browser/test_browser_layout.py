@@ -1,0 +1,133 @@
+"""What only a browser shows of the first screen's layout: it fits, it stays still during a run, nothing is cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from browser_helpers import MARKS, WAIT, at_width, details, set_up, text_of, wait_for_text, wait_until_idle, write
+
+pytestmark = MARKS
+
+FIRST_SCREEN = (
+    "#top",
+    "#question",
+    "#curve",
+    "#locate-reading",
+    "#vitals",
+    "#vitals-reading",
+    "#gate",
+    "#operate",
+    "#numbers",
+    "#vanilla",
+    "#edited",
+    "#shift-figure",
+    "#divergence-figure",
+    "#figures",
+    "#details",
+)
+"""What is seen without scrolling; ``#figures`` ends with the readings of the two that stand in it."""
+
+CUT = """() => ['.live .badge', '.live .badge > *', '.tiles.four .tile-name', '.tiles.four .tile-note',
+    '.tiles.four .tile-value', '#answers .badge', '#answers .badge-note', '.gate-brief b', '.gate-brief .budget']
+  .flatMap(s => [...document.querySelectorAll(s)]).filter(e => e.checkVisibility())
+  .filter(e => e.scrollWidth > e.clientWidth && getComputedStyle(e).display !== 'inline')
+  .map(e => `${e.className}: ${e.innerText}`)"""
+
+STILL = ("#operate", "#numbers", "#vanilla", "#edited")
+WATCH = """names => { window.places = {}; const look = () => {
+    for (const name of names) { const e = document.querySelector(name);
+      if (e?.checkVisibility()) (window.places[name] ??= new Set()).add(
+        Math.round(e.getBoundingClientRect().top + window.scrollY)); }
+    window.looking = requestAnimationFrame(look); }; look(); }"""
+SEEN = (
+    "() => { cancelAnimationFrame(window.looking); return Object.entries(window.places).map(([k, v]) => [k, [...v]]); }"
+)
+
+
+def assert_on_first_screen(page: Any) -> None:
+    """Check that all of the operation stands within 1440 x 900, and that the page itself is no longer than that."""
+    at_width(page, 1440)
+    page.evaluate("window.scrollTo(0, 0)")
+    for part in FIRST_SCREEN:
+        box = page.locator(part).bounding_box()
+        assert box is not None and box["y"] + box["height"] <= 900, (part, box)
+    assert page.evaluate("document.documentElement.scrollHeight") <= 900
+
+
+def assert_nothing_is_cut(page: Any) -> None:
+    """Check names and badges at both widths; where something may be cut, all of it is the title."""
+    for width in (1280, 1440):
+        at_width(page, width)
+        page.wait_for_function(f"({CUT})().length === 0", timeout=5000)
+    titled = page.locator(".live .badge, .tiles.four .tile, #answers .answer-head > *, .over > summary").all()
+    assert titled and all(one.get_attribute("title") for one in titled)
+
+
+def operated(page: Any) -> None:
+    """Operate, and wait until it has ended."""
+    page.click("#operate")
+    page.wait_for_function("() => document.querySelector('#operate').disabled", timeout=WAIT)
+    wait_until_idle(page)
+
+
+def test_the_first_screen_fits_with_its_readings_and_the_line_of_details(shared):
+    assert_on_first_screen(shared)
+    assert_nothing_is_cut(shared)
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_nothing_moves_while_something_runs(shared, width):
+    if width == 1440:
+        set_up(shared, 4)
+    at_width(shared, width)
+    shared.wait_for_timeout(500)  # figures follow the width
+    shared.evaluate(WATCH, list(STILL))
+    operated(shared)
+    wait_for_text(shared, "#clock", "Ended after")
+    places = dict(shared.evaluate(SEEN))
+    assert {name: len(seen) for name, seen in places.items()} == dict.fromkeys(STILL, 1), places
+
+
+def test_it_fits_after_an_operation_too_and_the_gate_s_word_opens_over_the_page(shared):
+    assert "Gate passed" in text_of(shared, "#gate")
+    assert_on_first_screen(shared)
+    assert_nothing_is_cut(shared)
+    at_width(shared, 1440)
+    line, whole = shared.locator("#gate summary"), shared.locator("#gate .over > div")
+    line.click()
+    assert whole.is_visible() and whole.locator(".kept").count() == 5
+    assert_on_first_screen(shared)
+    shared.keyboard.press("Escape")
+    assert not whole.is_visible()
+    line.press("Enter")
+    assert whole.is_visible()
+    shared.locator("#numbers").click()
+    assert not whole.is_visible()
+
+
+def test_it_fits_where_the_gate_has_refused_and_the_head_names_what_is_kept_all_the_same(shared):
+    set_up(shared, 4)
+    details(shared, "All settings")
+    write(shared.locator("#gate-harmless-kl input"), 0)
+    shared.get_by_role("button", name="Details").click()
+    operated(shared)
+    wait_for_text(shared, "#gate", "Refused by the gate, waiting")
+    assert "too much" in (shared.locator("#gate").text_content() or "")
+    assert_on_first_screen(shared)
+    assert_nothing_is_cut(shared)
+    shared.click("#keep")
+    wait_for_text(shared, "#live", "! kept against the gate")
+    wait_until_idle(shared)
+    assert shared.locator("#live .badge.overruled").is_visible()
+    assert_on_first_screen(shared)
+    assert_nothing_is_cut(shared)
+
+
+def test_a_search_that_finds_nothing_says_so(shared):
+    search, told = shared.get_by_label("Search the examples"), shared.get_by_text("No example has these words")
+    search.fill("zebra crossing")
+    assert told.is_visible() and shared.locator("#examples [data-number]:visible").count() == 0
+    search.fill("cinema")
+    assert not told.is_visible() and shared.locator("#examples [data-number]:visible").count() > 0
+    search.fill("")
