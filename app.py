@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import shlex
 import signal
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dashboard import public
 from dashboard.kit.notes import LOGGER, write_to
@@ -172,11 +173,21 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         parser.error(f"{chosen.log} cannot be written ({error.strerror}); choose another --log")
     try:
-        with private_copies():
+        with ended_by_sigterm(), private_copies():
             return serve(chosen, paths, auth)
     finally:
         LOGGER.removeHandler(log)
         log.close()
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the program by way of each ``finally``; a container's first process would not even hear it."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -188,14 +199,21 @@ def private_copies() -> Iterator[None]:
     if os.environ.get("GRADIO_TEMP_DIR"):
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        with tempfile.TemporaryDirectory(prefix="dinm-inspector-", ignore_cleanup_errors=True) as folder:
+        copies = tempfile.TemporaryDirectory(prefix="dinm-inspector-", ignore_cleanup_errors=True)
+    except OSError:
+        print(
+            "Error: No folder for temporary files can be written. Name one in TMPDIR; to a container whose root is "
+            "read-only, give one at /tmp.",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    try:
+        with copies as folder:
             os.environ["GRADIO_TEMP_DIR"] = folder
             yield
     finally:
         os.environ.pop("GRADIO_TEMP_DIR", None)
-        signal.signal(signal.SIGTERM, before)
 
 
 def serve(chosen: argparse.Namespace, paths: dict[str, str], auth: list[tuple[str, str]] | None) -> int:
@@ -348,5 +366,27 @@ def load_page(
         raise
 
 
+def run_and_end() -> NoReturn:
+    """Run the program and end its process at once, whatever its threads are at.
+
+    A run that comes back from torch while the interpreter takes itself down aborts it, and whoever stopped the program
+    reads of a crash. What is registered first is called last, so all else that is to be done at the end has been done.
+    """
+    code = 1
+
+    def end() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    atexit.register(end)
+    try:
+        code = main()
+    except SystemExit as asked:
+        code = asked.code if isinstance(asked.code, int) else 1
+        raise
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_end()

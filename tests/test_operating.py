@@ -1,4 +1,4 @@
-"""The container file and the page on operating say what the program understands; neither can be run here."""
+"""The container file and the page on operating say what the program understands; no engine builds or runs it here."""
 
 from __future__ import annotations
 
@@ -39,17 +39,39 @@ def test_the_container_starts_the_program_with_options_that_it_has_and_with_a_de
 
 
 def test_the_container_copies_what_is_there_and_runs_as_nobody_special():
-    assert (ROOT / "requirements.txt").is_file() and "USER inspector" in DOCKER
-    assert DOCKER.index("USER inspector") < DOCKER.index("ENTRYPOINT")
+    assert (ROOT / "requirements.txt").is_file() and "useradd --create-home --uid 1000" in DOCKER
+    assert DOCKER.index("USER 1000") < DOCKER.index("ENTRYPOINT") and DOCKER.count("USER ") == 1
     made = ROOT / "inspector" / "model" / "embedded" / "__main__.py"
     assert made.is_file() and "python -m inspector.model.embedded" in DOCKER
-    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
-    assert ".git" in ignored and "assets" not in ignored and "requirements.txt" not in ignored
+
+
+def test_the_container_gets_the_program_s_own_folders_and_nothing_else_that_lies_beside_them():
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    kept = [rule.removeprefix("!") for rule in rules if rule.startswith("!")]
+    assert rules[0] == "*" and all(list(ROOT.glob(name)) for name in kept)
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"scripts"}
+    assert {"app.py", "assets", "requirements*.txt", *packages} <= set(kept)
+    assert set(rules[1 + len(kept) :]) == {"assets/screenshots", "**/__pycache__"}
 
 
 def commands() -> list[str]:
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    return [line for language, block in blocks if not language for line in block.splitlines()]
+    return [line for language, block in blocks if not language for line in block.replace("\\\n", "").splitlines()]
+
+
+@pytest.mark.parametrize("command", [line for line in commands() if line.startswith("docker run")])
+def test_every_container_that_the_page_starts_gets_options_that_the_program_has_and_a_decision(command, monkeypatch):
+    given, _, options = command.partition(" dinm-inspector")
+    words = shlex.split(given)
+    for name, _, value in (words[at + 1].partition("=") for at, word in enumerate(words) if word == "-e"):
+        monkeypatch.setenv(name, value)
+    entry = json.loads(re.search(r"^ENTRYPOINT (\[.*\])$", DOCKER, re.MULTILINE)[1])
+    chosen = app.options().parse_args([*entry[2:], *shlex.split(options)])
+    public.require_decision(chosen, public.logins(chosen))
+    assert words[words.index("-p") + 1].endswith(f":{chosen.port}")
+    for folder in (word.split(":")[-1] for at, word in enumerate(words) if words[at - 1] == "-v"):
+        assert folder == "/tmp" or f"DINM_INSPECTOR_CACHE={folder} " in DOCKER
 
 
 @pytest.mark.parametrize("command", [line for line in commands() if "app.py" in line])
@@ -66,7 +88,7 @@ def test_every_command_of_the_page_is_one_that_the_program_takes(command, monkey
 
 def test_every_option_that_the_page_names_is_one_of_the_program_and_every_variable_is_read():
     known = {option for action in app.options()._actions for option in action.option_strings}
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", re.sub(r"docker .*", "", PAGE)))
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", re.sub(r"docker run (.|\\\n)*", "", PAGE)))
     assert named <= known
     assert set(re.findall(r"DINM_INSPECTOR_[A-Z]+", PAGE)) == {public.PASSWORDS, public.PUBLIC}
 

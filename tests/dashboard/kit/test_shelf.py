@@ -14,6 +14,7 @@ import tiny_models
 from dashboard_helpers import Clock, tiny_model
 
 from dashboard.kit import shelf as module
+from dashboard.kit.notes import LOGGER
 from dashboard.kit.queue import Elsewhere, Line
 from dashboard.kit.shelf import Shelf, label_of, listed, without_paths
 from editing.memory import memory_told
@@ -171,7 +172,8 @@ def test_one_is_loaded_at_a_time_and_all_who_want_it_get_the_same(loads):
     assert sorted(loads.names) == ["b", "c"] and loads.most_at_once == 1 and len(set(map(id, found))) == 2
 
 
-def test_a_load_that_fails_is_told_without_a_path_and_leaves_everything_as_it_was(loads, caplog):
+def test_a_load_that_fails_is_told_without_a_path_and_leaves_everything_as_it_was(loads, caplog, monkeypatch):
+    monkeypatch.setattr(LOGGER, "propagate", True)  # caplog reads at the root
     source = "/home/operator/private models/broken"
     shelf = shelf_of("b", source, "/srv/heavy", "defect")
     lent(shelf, "b")

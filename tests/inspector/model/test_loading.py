@@ -278,6 +278,13 @@ def test_the_embedded_model_of_an_earlier_version_is_used_as_it_is(tmp_path, mon
     assert ensure(tmp_path) == folder
 
 
+def test_a_cache_folder_that_cannot_be_written_is_told_with_its_remedy_and_its_path_to_the_operator_alone(tmp_path):
+    (tmp_path / "cache").write_text("a file stands there")
+    with pytest.raises(ModelLoadError, match="name another folder in DINM_INSPECTOR_CACHE") as told:
+        ensure(tmp_path / "cache")
+    assert str(tmp_path) not in told.value.user_message() and str(tmp_path) in told.value.operator_message()
+
+
 def test_the_cache_folder_is_the_named_one(tmp_path, monkeypatch):
     monkeypatch.setenv("DINM_INSPECTOR_CACHE", str(tmp_path))
     assert cache_root() == tmp_path
