@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 # Processes of the tests, each with one thread of torch.
-PROCESSES ?= 2
+PROCESSES ?= 3
 
 .PHONY: demo test check format model browser clean
 
