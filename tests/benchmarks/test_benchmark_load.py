@@ -234,6 +234,14 @@ def test_a_defect_and_a_session_lost_in_use_are_wrong_even_if_no_visitor_was_tol
     assert wrong_in({"errors in the warm-up": {"edit: no": 1}}) == ["errors in the warm-up"]
 
 
+def test_a_result_misses_what_it_promises_where_memory_stays_or_too_little_is_done():
+    fine = {"actions done": 3, "memory, end over start": 1.05, "throughput": 0.9}
+    assert load.missed_in(fine) == []
+    assert load.missed_in(fine | {"memory, end over start": 1.051}) == ["memory"]
+    assert load.missed_in(fine | {"throughput": 0.899}) == ["throughput"]
+    assert load.missed_in(fine | {"errors": {"edit: no": 1}, "throughput": 0.0}) == ["errors", "throughput"]
+
+
 def test_errors_that_differ_by_a_number_or_a_path_alone_are_of_one_kind():
     said = ("edit: Something went wrong on this machine (error {}); try again", "OSError: [Errno 2] no file: '{}'")
     errors = [said[0].format(number) for number in ("00c0ffee", "12345678")]

@@ -7,11 +7,11 @@ import io
 import json
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
+from dashboard.kit.handing import handed_out, require_disk
 from dashboard.kit.session import Session
 from dashboard.kit.values import WAYS
 from editing import Preparation
@@ -319,11 +319,20 @@ def as_csv(exam: ExamResult) -> str:
     return written.getvalue()
 
 
-def write_files(model: InspectedModel, exam: ExamResult, folder: Path) -> tuple[str, str]:
-    """Write an exam as CSV and JSON into a folder and return both paths."""
+def write_files(model: InspectedModel, exam: ExamResult, session: Session) -> tuple[str, str]:
+    """Write an exam as CSV and JSON into a new folder of the visitor's and return both paths.
+
+    Raises:
+        CaseError: They are more than the visitor may have within an hour, or than the disk has room for.
+        OSError: They cannot be written.
+    """
+    folder, texts = session.new_folder(), (as_csv(exam), as_json(model, exam))
+    size = sum(len(text.encode()) for text in texts)
+    require_disk(session, folder, size, 2 * size)  # the files, and the copies that the server hands out
     table, whole = folder / "stress-test.csv", folder / "stress-test.json"
-    write_whole(table, as_csv(exam))
-    write_whole(whole, as_json(model, exam))
+    for path, text in zip((table, whole), texts, strict=True):
+        write_whole(path, text)
+    handed_out(session, size)
     return str(table), str(whole)
 
 

@@ -26,6 +26,7 @@ from dashboard.steps.stress.report import parts
 from dashboard.steps.stress.run import FILTERS, JUDGES, NO_ATTACKS, SIZES, Examined, answer_rows, attack_choices
 from dashboard.steps.stress.yardsticks import YardstickPart
 from editing.suffixes import SuffixStudy
+from inspector.errors import CaseError
 from inspector.model import Decoding
 from inspector.safeedit.exam import ExamResult, Progress, Reply
 from inspector.safeedit.scores import per_category, score_table
@@ -279,12 +280,17 @@ class StressRoom(Room):
         }
 
     def _files(self, session: Session, exam: ExamResult) -> Update:
-        """Write the files that are handed out; a disk that takes none costs no more than them."""
+        """Write the files that are handed out; where that cannot be, it costs no more than them."""
+        told = ""
         try:
-            paths = run.write_files(self.model, exam, session.new_folder())
+            paths = run.write_files(self.model, exam, session)
+        except CaseError as error:
+            told = error.user_message()
         except OSError as error:
             note("told", logging.ERROR, error="NoRoom", at=places(error.__traceback__))
-            gr.Warning(NO_ROOM_TOLD, duration=20)
+            told = NO_ROOM_TOLD
+        if told:
+            gr.Warning(told, duration=20)
             return {part: gr.DownloadButton(value=None, interactive=False) for part in (self.csv, self.json)}
         return {
             part: gr.DownloadButton(value=path, interactive=True)

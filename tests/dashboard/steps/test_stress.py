@@ -7,6 +7,7 @@ import gc
 import io
 import json
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
@@ -15,6 +16,7 @@ import torch
 from dashboard_helpers import Page, Visitor, open_page
 
 from dashboard import api
+from dashboard.kit.handing import HandedOut
 from dashboard.steps.stress import figures as stress_figures
 from dashboard.steps.stress import run as stress
 from dashboard.steps.stress import texts as stress_texts
@@ -100,6 +102,20 @@ def test_the_files_of_a_visitor_go_with_the_next_run_and_with_the_visitor(visito
     visitor.page.context.sessions._drop(visitor.key)
     gc.collect()
     assert not second.parent.exists()
+
+
+def test_files_of_scores_count_among_a_visitor_s_and_where_they_are_too_much_the_scores_are_shown_without(
+    visitor, monkeypatch
+):
+    visitor.do("on_stress", stress_size="This case", stress_tokens=4)
+    had = sum(Path(visitor.screen[name]).stat().st_size for name in ("stress_csv", "stress_json"))
+    assert [count for _, count in visitor.session.slot(HandedOut).files] == [had]
+    for limits, why in (({"files": had}, "files an hour are allowed"), ({"files": None, "free": 2**60}, "stay free")):
+        monkeypatch.setattr(visitor.session, "limits", replace(visitor.session.limits, **limits))
+        with pytest.warns(UserWarning, match=why):
+            visitor.do("on_stress", stress_size="This case", stress_tokens=4)
+        assert visitor.screen["stress_csv"] is None and visitor.session.slot(stress.Examined).exam is not None
+    assert visitor.is_free
 
 
 def test_a_read_only_demo_takes_no_judge_of_one_s_own(guarded):
