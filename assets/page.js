@@ -172,7 +172,7 @@
   // gr.Plot has no click event, and every update draws a new plot: bind to each one once.
   new MutationObserver(() => {
     if (find("#header h1")) find("#early")?.remove(); // it stood in the page before its scripts
-    if (!started && find("nav.views a") && find(".opener") && find("#rail")) {
+    if (!started && find("nav.views a") && find("#main .opener") && find("#rail")) {
       started = true;
       start();
     }

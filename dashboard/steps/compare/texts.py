@@ -122,14 +122,14 @@ def compare_readings(comparison: Comparison, folded: bool = False) -> tuple[str,
     )
 
 
-QUESTION_SHOWN = 60
-"""Characters of a question that are shown at most where it is named."""
+QUESTION_SHOWN, QUESTION_BESIDE = 60, 18
+"""Characters of a question that are shown at most where it is named, and beside an answer's badges."""
 
 
-def quoted(question: str) -> str:
+def quoted(question: str, most: int = QUESTION_SHOWN) -> str:
     """Return a question between quotation marks, in one line and shortened; no HTML yet."""
     line = " ".join(question.split())
-    return f"“{line if len(line) <= QUESTION_SHOWN else line[: QUESTION_SHOWN - 1].rstrip() + '…'}”"
+    return f"“{line if len(line) <= most else line[: most - 1].rstrip() + '…'}”"
 
 
 ANOTHER_ATTACK, OTHER_ANSWERS = "another attack on this question", "other answers to this question"
@@ -200,7 +200,7 @@ def answer_note(
     elif format is not None and not unusual and typed is not None and typed.chat != format.chat:
         unusual = "in the chat template"
     made = f" · {unusual}, as the edit was made" if unusual else ""
-    of = "" if question is None else f" of {quoted(question)}"
+    of = "" if question is None else f" of {quoted(question, QUESTION_BESIDE)}"
     return f"{choice.lower()}{of}{made}{'' if judged else ' · not judged'}"
 
 

@@ -17,6 +17,7 @@ def test_every_step_of_the_operation_has_a_named_endpoint_and_nothing_else_has(c
     named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert set(named) == {
         "/cases",
+        "/open_model",
         "/prompt",
         "/locate",
         "/likelihoods",

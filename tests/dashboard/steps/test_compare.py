@@ -17,7 +17,7 @@ from dashboard.report import again
 from dashboard.steps.compare import report
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.compare.run import ADVERSARIAL, OWN_PROMPT, PROMPT_CHOICES, Measured, Prompt
-from dashboard.steps.compare.texts import answer_note, heads, of_another, quoted
+from dashboard.steps.compare.texts import QUESTION_BESIDE, answer_note, heads, of_another, quoted
 from inspector.errors import PatchError
 from inspector.model import VANILLA, InspectedModel
 from inspector.safeedit.verdict import Verdict
@@ -162,7 +162,7 @@ def test_the_own_text_is_asked_as_it_is_and_the_badge_says_what_was_asked(visito
     for choice, name in PROMPT_CHOICES.items():
         visitor.do("on_ask", ask_what=choice)
         assert asked[-1] == getattr(visitor.session.live.case, name), "the rail holds the live case"
-        assert quoted(visitor.session.live.case.question) in seen(visitor.screen["edited_head"])
+        assert quoted(visitor.session.live.case.question, QUESTION_BESIDE) in seen(visitor.screen["edited_head"])
 
 
 def test_a_question_that_is_typed_makes_what_is_shown_that_of_another_until_it_is_asked_and_edited_for(visitor, asked):
@@ -176,12 +176,14 @@ def test_a_question_that_is_typed_makes_what_is_shown_that_of_another_until_it_i
     visitor.do("on_ask", max_new_tokens=2)
     assert QUESTION in asked[-1] and asked[-1] != live.case.adversarial_prompt and visitor.session.live is live
     for head in ("vanilla_head", "edited_head"):
-        assert quoted(QUESTION) in seen(visitor.screen[head]) and "<b>" not in visitor.screen[head]
+        assert quoted(QUESTION, QUESTION_BESIDE) in seen(visitor.screen[head]) and "<b>" not in visitor.screen[head]
     assert seen(visitor.screen["of_another"]).startswith("The numbers and figures are of another question: “")
     visitor.do("on_ask", ask_what="Question alone")
     assert asked[-1] == QUESTION
     visitor.do("on_ask", ask_what="Other attack")
-    assert asked[-1] == live.case.other_attack and quoted(live.case.question) in seen(visitor.screen["edited_head"])
+    assert asked[-1] == live.case.other_attack and quoted(live.case.question, QUESTION_BESIDE) in seen(
+        visitor.screen["edited_head"]
+    )
     visitor.do("on_edit", **QUICK)
     assert visitor.session.live.case.question == QUESTION and visitor.screen["of_another"] == ""
     visitor.do("on_undo", ask_what=ADVERSARIAL)
@@ -219,7 +221,7 @@ def test_a_typed_question_that_was_asked_is_named_judged_and_reported_after_a_re
     monkeypatch.setattr(comparing, "verdicts", lambda judge, pairs: read.append(pairs) or real(judge, pairs))
     reloaded = visitor.reload()
     assert QUESTION in prompt and {text for text, _ in read[-1]} == {prompt}, "the judge reads what was asked"
-    assert quoted(QUESTION) in seen(reloaded.screen["edited_head"])
+    assert quoted(QUESTION, QUESTION_BESIDE) in seen(reloaded.screen["edited_head"])
     assert seen(reloaded.screen["of_another"]).startswith("The numbers and figures are of another question")
     shown = report.answers(visitor.session)
     assert (shown[0].text, shown[0].role) == (prompt, "prompt") and not any(QUESTION in one.head for one in shown)

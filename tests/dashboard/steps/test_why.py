@@ -67,7 +67,7 @@ def test_asking_fills_the_charts_one_by_one_and_measures_the_case_in_the_rail(vi
     assert known.case.question == question and known.atlas is None and known.refused == ()
     assert "a case of your own" in visitor.screen["why_head"] and "Locate shows another" in visitor.screen["why_head"]
     assert "press Run atlas" in visitor.screen["why_atlas"].layout.annotations[0].text
-    assert visitor.screen["why_clock"].count("Asked.") == 1
+    assert visitor.screen["why_clock"].count(">Asked.<") == 1
     assert_idle(visitor)
 
 
@@ -279,7 +279,7 @@ def test_attributing_can_be_cancelled(visitor):
     next(run)
     visitor.do("on_cancel")
     list(run)
-    assert visitor.session.slot(Looked).why.tokens == before and visitor.screen["why_clock"].count("Cancelled.") == 1
+    assert visitor.session.slot(Looked).why.tokens == before and visitor.screen["why_clock"].count(">Cancelled.<") == 1
     assert_idle(visitor)
 
 
