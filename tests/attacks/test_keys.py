@@ -5,17 +5,23 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from attack_helpers import call, opened, press, told
+from dashboard_helpers import tiny_model
+from gradio import route_utils
 
 from dashboard.kit.copies import COPIES
 from dashboard.kit.doors import TOOL_HEADER
+from dashboard.kit.session import LiveEdit
 from dashboard.kit.typed import texts_of
-from dashboard.kit.visitors import Sessions
+from dashboard.kit.visitors import EMPTY_ONES, Sessions
+from editing import dinm, preset, run
 from inspector.model import SUFFIX
 from inspector.safeedit import bundled_cases
 
@@ -117,10 +123,16 @@ def test_a_thousand_keys_that_work_drop_no_visitor_who_holds_something():
     assert sessions.at("their page", "someone at work") is with_edit
 
 
-def test_a_thousand_keys_over_the_server_leave_the_victims_case_and_page_and_few_copies(served, victim, monkeypatch):
-    holder = served.app.state_holder
+def test_more_keys_over_the_server_than_are_kept_leave_the_victims_edit_and_page_and_few_copies(
+    served, victim, monkeypatch
+):
+    """210 plain posts, ten times as many as empty sessions are kept, once dropped every visitor's edits."""
+    holder, sessions = served.app.state_holder, served.sessions
     monkeypatch.setattr(holder, "capacity", 50)
-    assert COPIES >= 50
+    monkeypatch.setattr(sessions, "_empty_ones", 20)
+    assert COPIES >= 50 and EMPTY_ONES >= 20
+    edit = LiveEdit(victim.session.case, run(dinm(tiny_model(), victim.session.case, 1, preset("corrected", steps=2))))
+    victim.session.add(edit)
     began = time.process_time()
 
     def attack(number: int) -> int:
@@ -128,11 +140,44 @@ def test_a_thousand_keys_over_the_server_leave_the_victims_case_and_page_and_few
         return client.post("/gradio_api/call/status", json=body).status_code
 
     with ThreadPoolExecutor(4) as pool, httpx.Client(base_url=served.url, timeout=60) as client:
-        assert set(pool.map(attack, range(90))) == {200}
-    assert served.sessions.of(served.sessions.owner(victim.page)) is victim.session
-    assert victim.session.case is not None
+        assert set(pool.map(attack, range(210))) == {200}
+    while any(
+        event.session_hash.startswith("attacker") for event in list(served.app._queue.event_ids_to_events.values())
+    ):
+        time.sleep(0.01)
+    kept = [number for number in range(210) if sessions.knows(f"attacker {number}")]
+    assert 0 < len(kept) <= 21, "most of the attackers' own sessions are gone"
+    assert sessions.of(sessions.owner(victim.page)) is victim.session and victim.session.live is edit
+    kind, said = call(victim, "status")
+    assert kind == "complete" and said[0]["edits"] == 1 and edit.patch.identifier in said[0]["weights"]
     assert len(holder.session_data) <= 51 and victim.page in holder.session_data
     assert time.process_time() - began < 60, "each costs a moment, not a third of a second"
+
+
+def test_gradios_copies_of_files_go_at_the_latest_seventy_minutes_after_they_were_handed_out(
+    served, victim, monkeypatch
+):
+    often, age = served.app.delete_cache
+    assert often + age == 70 * 60
+    kind, said = call(victim, "report", True)
+    assert kind == "complete", said
+    copy = Path(said[0]["file"]["path"])
+    own = [Path(folder.name) for folder in victim.session.folders.values()]
+    assert copy.exists() and not any(copy.is_relative_to(folder) for folder in own), "it is Gradio's, not ours"
+
+    class Later(datetime):
+        passed = timedelta(seconds=age - 60)
+
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(tz) + cls.passed
+
+    monkeypatch.setattr(route_utils, "datetime", Later)
+    route_utils.delete_files_created_by_app(served.app, age)
+    assert copy.exists()
+    Later.passed = timedelta(seconds=age + 1)
+    route_utils.delete_files_created_by_app(served.app, age)  # what its schedule calls
+    assert not copy.exists()
 
 
 def test_gradios_copies_of_a_page_go_with_its_visitor(served):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import gradio as gr
 import httpx
@@ -117,6 +118,17 @@ def test_all_that_a_browser_loads_with_the_page_is_open(web):
     found = {part.split('"')[0] for part in page.split('src="')[1:] + page.split('href="')[1:]}
     paths = [part.lstrip(".") for part in found if part.startswith(("./assets", "/assets", "./static", "/static"))]
     assert paths and {web.get(path).status_code for path in paths} == {200}
+
+
+def test_nothing_that_a_browser_loads_with_the_page_comes_from_elsewhere_no_font_either(served, web):
+    page, config = web.get("/", headers=HTML).text, web.get("/config").json()
+    loaded = re.findall(r"<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)=\"([^\"]*)\"", page)
+    here = [urlsplit(one).netloc in ("", urlsplit(served.url).netloc) for one in loaded]
+    assert len(loaded) > 3 and all(here), loaded
+    assert config["stylesheets"] == []
+    for sheet in (web.get("/theme.css").text, config["css"]):
+        assert len(sheet) > 100 and "@import" not in sheet
+        assert not re.search(r"url\(\s*[\"']?(?:https?:)?//", sheet)
 
 
 def test_the_state_of_a_page_is_not_written_to_disk(served, web):

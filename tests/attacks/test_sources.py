@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
-from attack_helpers import Served, call, opened, press, serve
+from attack_helpers import Served, call, opened, press, serve, told
 from dashboard_helpers import Clock, tiny_model
 
 from dashboard.kit.fetching import AT_ONCE, LONGEST, Fetching
@@ -147,11 +148,36 @@ def test_one_visitors_dataset_stops_nobody_elses_run_and_can_be_cancelled(served
     let.set()
 
 
+def test_two_datasets_are_fetched_at_a_time_and_who_wants_another_is_told(served, monkeypatch):
+    let, begun = threading.Event(), threading.Semaphore(0)
+
+    def slow(_source: str) -> Any:
+        begun.release()
+        let.wait(30)
+        return labelled_texts()
+
+    monkeypatch.setattr("dashboard.steps.why.view.labelled_texts", slow)
+    with ExitStack() as stack:
+        stack.callback(let.set)
+        for number in range(3):
+            web, page = stack.enter_context(httpx.Client(base_url=served.url, timeout=60)), f"wants dataset {number}"
+            opened(served, web, page)
+            served.sessions.of(served.sessions.owner(page)).limits = Limits()
+            values = served.values("on_train", why_source=f"someone/texts {number}")
+            body = {"fn_index": served.number("on_train"), "data": values, "session_hash": page}
+            web.post("/gradio_api/queue/join", json=body).raise_for_status()
+            if number < 2:
+                assert begun.acquire(timeout=20)
+        assert "Other texts are being loaded just now" in str(told(web, page))
+        assert not begun.acquire(blocking=False), "nothing was begun for it"
+
+
 def test_what_never_comes_keeps_its_place_for_half_an_hour_and_no_longer():
     clock, let = Clock(), threading.Event()
     fetching: Fetching[str] = Fetching("judges", clock)
     hanging = [fetching.get(f"slow {n}", lambda: let.wait(30) and "late", said="loading") for n in range(AT_ONCE)]
     assert [isinstance(next(run), Elsewhere) for run in hanging] == [True] * AT_ONCE
+    assert LONGEST == 30 * 60
     clock.seconds = LONGEST - 1
     with pytest.raises(CaseError, match="Other judges are being loaded"):
         next(fetching.get("quick", lambda: "there"))
@@ -173,12 +199,13 @@ def test_a_judge_that_many_want_at_once_is_loaded_once_and_few_are_kept(loader):
     assert loader["names"] == ["one"] and len(set(map(id, found))) == 1
     for number in range(5):
         ended(judges.of(f"judge {number}"))
-    assert len(judges._known) == KEPT and "one" not in judges._known
+    assert len(judges._known) == KEPT == 2 and "one" not in judges._known
 
 
 def test_a_wait_for_a_judge_can_be_cancelled_and_too_many_are_refused(loader):
     judges, session = Judges(False), Session()
     waiting = []
+    assert AT_ONCE == 2, "what SECURITY.md promises"
     for number in range(AT_ONCE):
         loader["slow"].add(f"slow {number}")
         run = judges.of(f"slow {number}", session.cancelled.is_set)

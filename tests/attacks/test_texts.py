@@ -11,11 +11,14 @@ from typing import Any
 import httpx
 import pytest
 from attack_helpers import call, opened, press
+from dashboard_helpers import tiny_model
+from memory_faults import passes
 
 from dashboard.kit import html as kit_html
 from dashboard.kit.plain import escape, is_hidden, visible
 from dashboard.kit.plots import label
 from dashboard.kit.typed import Texts
+from dashboard.steps.keep.asking import PROMPTS
 from inspector.errors import InspectorError
 from inspector.model import SUFFIX
 
@@ -148,20 +151,47 @@ def test_a_template_with_tricks_is_drawn_as_it_was_typed(page):
 
 
 NUMBERS = [10**400, 1e308, "NaN", [], None, "9" * 5000]
+OWN_CASE = "Q?", "", "No, I will not.", "Yes, sure."
+
+
+def asked_with(part: str, number: Any) -> tuple[str, list[Any]]:
+    """Return the endpoint that takes a number, and what it is given with that one in its place."""
+    return {
+        "max_new_tokens": ("ask", ["Hello", None, number, None, None, None]),
+        "strength": ("ask", ["Hello", number, 2, None, None, None]),
+        "block": ("edit", [*OWN_CASE, number, "corrected", 1, SUFFIX, False, None, True]),
+        "steps": ("edit", [*OWN_CASE, 1, "corrected", number, SUFFIX, False, None, True]),
+        "top": ("lens", [*OWN_CASE[:3], number, SUFFIX, True]),
+        "row a": ("compare", [number, 1, next(iter(PROMPTS)), "", 2]),
+        "row b": ("compare", [1, number, next(iter(PROMPTS)), "", 2]),
+        "row to name": ("rename", [number, "mine"]),
+        "row to delete": ("delete", [number]),
+        "layer of a link": ("make_link", [*OWN_CASE, number, "corrected", 0, SUFFIX, True]),
+        "steps of a link": ("make_link", [*OWN_CASE, 1, "corrected", number, SUFFIX, True]),
+    }[part]
+
+
+MAY_BE_LEFT_OUT = ("strength", "layer of a link")
 
 
 @pytest.mark.parametrize("number", NUMBERS, ids=lambda number: str(number)[:12])
-@pytest.mark.parametrize("part", ["max_new_tokens", "block"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        *("max_new_tokens", "strength", "block", "steps", "top", "row a", "row b", "row to name", "row to delete"),
+        *("layer of a link", "steps of a link"),
+    ],
+)
 def test_a_number_of_any_kind_is_an_error_in_words_and_no_work(web, part, number):
-    if part == "max_new_tokens":
-        kind, said = call(web, "ask", "Hello", None, number, None, None, None)
-    else:
-        given: list[Any] = ["Q?", "", "No, I will not.", "Yes, sure.", 0, "corrected", 1, SUFFIX, False, None, True]
-        given[4] = number
-        kind, said = call(web, "edit", *given)
+    if number is None and part in MAY_BE_LEFT_OUT:
+        pytest.skip("left out it means something")
+    endpoint, given = asked_with(part, number)
+    with passes(tiny_model()) as made:
+        kind, said = call(web, endpoint, *given)
     text = json.dumps(said)
     assert kind == "error" and "Traceback" not in text and "Error:" not in text and "<class" not in text
-    assert said["error"] is None or said["error"].rstrip()[-1] in ".)"
+    assert said["error"].rstrip()[-1] in ".)" and "went wrong" not in said["error"]
+    assert made.rows == []
 
 
 LONG = " ".join(["word"] * 20_000)
@@ -190,8 +220,6 @@ def test_a_text_that_is_allowed_and_too_long_for_the_model_is_told_in_tokens(ser
 
 
 def test_a_page_of_ones_own_takes_twenty_thousand_words_without_a_pause(tmp_path):
-    from dashboard_helpers import tiny_model
-
     from dashboard.steps.case.run import view_prompt
 
     began = time.process_time()

@@ -123,6 +123,7 @@ class Run:
         calls: What it calls, where it makes no forward pass: that fails then.
         switches: It makes other weights live first and measures them then; what fails later leaves them so.
         asks: Its widest pass asks many prompts, and it goes on with half as many.
+        at_once: It makes its passes in one go: a cancel comes too late for them.
     """
 
     typed: dict[str, Any] = field(default_factory=dict)
@@ -131,11 +132,12 @@ class Run:
     calls: str = ""
     switches: bool = False
     asks: bool = False
+    at_once: bool = False
 
 
 ANSWER = {"max_new_tokens": 2}
 RUNS = {
-    "on_locate": Run(),
+    "on_locate": Run(at_once=True),
     "on_edit": Run(SHORT),
     "on_operate": Run(SHORT),
     "on_fill": Run({"question": "How can I trick my neighbour?", "safe": "", "unsafe": ""}, asks=True),
@@ -161,9 +163,9 @@ RUNS = {
     "on_rounding": Run(asks=True),
     "on_suffixes": Run(asks=True),
     "on_ask_two": Run({**ANSWER, "row_a": 1, "row_b": 2, "ask_two_what": "Case of A, question alone"}, two_edits),
-    "on_write_patch": Run(before=two_edits),
-    "on_write_adapter": Run({"adapter_rank": "exact"}, two_edits),
-    "on_write_model": Run(before=two_edits),
+    "on_write_patch": Run(before=two_edits, at_once=True),
+    "on_write_adapter": Run({"adapter_rank": "exact"}, two_edits, at_once=True),
+    "on_write_model": Run(before=two_edits, at_once=True),
     "on_take_in": Run(SHORT, written, upload, asks=True),
     "on_again": Run({**SHORT, "row_picked": 1}, two_edits, switches=True),
     "on_redo": Run(ANSWER, undone, switches=True),
@@ -325,7 +327,7 @@ def test_however_a_run_ends_its_visitor_is_free_is_told_in_words_and_presses_aga
     assert bool(made.rows) is not bool(stage.run.calls)
     by_an_error(stage, len(made.rows))
     by_memory_that_runs_out(stage, made.rows)
-    by_a_cancel_or_a_client_who_has_gone(stage, max(1, stage.draws // 2))
+    by_a_cancel_or_a_client_who_has_gone(stage)
     if stage.visitor.page.context.reserving[stage.handler]:
         in_line(stage)
     if not stage.run.asks:  # else one that did not fit at first has worked after all
@@ -364,10 +366,15 @@ def by_memory_that_runs_out(stage: Stage, rows: list[int]) -> None:
     assert failed and seen.rows[failed[0]] < max(rows)
 
 
-def by_a_cancel_or_a_client_who_has_gone(stage: Stage, middle: int) -> None:
-    """End it at its first draw and in the middle."""
-    for after in sorted({1, middle}):
-        assert stage.end(after, partial(stage.visitor.do, "on_cancel")) == ""
+def by_a_cancel_or_a_client_who_has_gone(stage: Stage) -> None:
+    """End it at its first draw, when nearly all of its passes are still to come, and in the middle."""
+    with passes(tiny_model()) as whole:  # once more: what is known by now needs no passes
+        assert stage.end() == ""
+    for after in sorted({1, max(1, stage.draws // 2)}):
+        with passes(tiny_model()) as made:
+            assert stage.end(after, partial(stage.visitor.do, "on_cancel")) == ""
+        if after == 1 and not stage.run.calls:
+            assert (len(made.rows) < len(whole.rows)) is not stage.run.at_once, "a cancel ends it before its end"
         assert stage.is_as_before or stage.run.switches or after > 1
         stage.leave(after)
         assert stage.is_as_before or stage.run.switches or after > 1
