@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+STOPPED = 128 + signal.SIGTERM
+"""Exit code of a program that SIGTERM has ended."""
+
 
 def options() -> argparse.ArgumentParser:
     """Return the command line's options."""
@@ -180,10 +183,18 @@ def main(arguments: list[str] | None = None) -> int:
         log.close()
 
 
+class Stopped(SystemExit):
+    """The program was asked to end by SIGTERM."""
+
+
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
     """Let SIGTERM end the program by way of each ``finally``; a container's first process would not even hear it."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+    def stop(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise Stopped(STOPPED)
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:
@@ -367,7 +378,7 @@ def load_page(
 
 
 def run_and_end() -> NoReturn:
-    """Run the program and end its process at once, whatever its threads are at.
+    """Run the program and, once it was stopped or has ended, end its process at once, whatever its threads are at.
 
     A run that comes back from torch while the interpreter takes itself down aborts it, and whoever stopped the program
     reads of a crash. What is registered first is called last, so all else that is to be done at the end has been done.
@@ -382,8 +393,11 @@ def run_and_end() -> NoReturn:
     atexit.register(end)
     try:
         code = main()
-    except SystemExit as asked:
-        code = asked.code if isinstance(asked.code, int) else 1
+    except Stopped:
+        code = STOPPED
+        raise
+    except BaseException:  # it has not begun, or this is a defect: nothing runs that would have to be left behind
+        atexit.unregister(end)
         raise
     sys.exit(code)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -316,9 +317,9 @@ def test_a_root_that_cannot_be_written_is_told_with_its_remedy(monkeypatch, tmp_
 
 
 ENDED_AMID_A_RUN = """
-import sys, threading, app
+import os, signal, threading, time, app
 
-def main():
+def serve(*_):
     import torch
 
     begun = threading.Event()
@@ -332,9 +333,10 @@ def main():
     threading.Thread(target=run, daemon=True).start()
     begun.wait()
     print("stopped", end="")
-    sys.exit(143)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(10)  # the signal ends it
 
-app.main = main
+app.serve = serve
 app.run_and_end()
 """
 
@@ -344,6 +346,17 @@ def test_a_program_that_is_stopped_amid_a_run_ends_as_it_was_asked_to_and_does_n
         [sys.executable, "-c", ENDED_AMID_A_RUN], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (143, "stopped", "")
+
+
+def test_a_program_that_has_not_begun_ends_as_any_other(monkeypatch):
+    left: list[Callable[[], None]] = []
+    monkeypatch.setattr(atexit, "register", left.append)
+    monkeypatch.setattr(atexit, "unregister", left.remove)
+    for given, code in ((["--help"], 0), (["--port", "none"], 2)):
+        monkeypatch.setattr(sys, "argv", ["app.py", *given])
+        with pytest.raises(SystemExit) as ended:
+            app.run_and_end()
+        assert ended.value.code == code and left == []
 
 
 def test_a_folder_for_copies_that_is_named_in_the_environment_is_used(monkeypatch, tmp_path):
