@@ -64,6 +64,8 @@ def assert_nothing_is_cut(page: Any) -> None:
         with suppress(api.TimeoutError):
             page.wait_for_function(f"({CUT})().length === 0", timeout=5000)
         assert page.evaluate(CUT) == [], width
+        last = page.locator("#help-switch").bounding_box()
+        assert last is not None and last["x"] + last["width"] <= width, "the head is cut at its end"
     titled = page.locator(".live .badge, .tiles.four .tile, #answers .answer-head > *, .over > summary").all()
     assert titled and all(one.get_attribute("title") for one in titled)
 
