@@ -1,7 +1,10 @@
-"""The line of long runs over all steps: one at a time, first come first served, in slices.
+"""The line of long runs over all steps: one at a time, in slices, so that brief runs end soon and long ones in turn.
 
-Whoever waits is told at once how many are ahead and for how long at most. Short work does not stand in line: it passes
-between the steps of the run whose turn it is, at the model's lock.
+Slices go in turn to a run that has not begun and to the oldest that has: whoever comes is served soon, and runs that
+take many slices end one after the other instead of all at the very end. A run that is likely to need more than one
+slice begins only where few others are under way, as each of those holds memory for its edit. Whoever waits is told at
+once how many are ahead and for how long. Brief work does not stand in line: it passes between the steps of the run
+whose turn it is, at the model's lock.
 """
 
 from __future__ import annotations
@@ -9,8 +12,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from dashboard.kit.notes import note
@@ -19,7 +22,9 @@ from inspector.errors import CaseError
 Event = TypeVar("Event")
 
 SLICE = 15.0
-"""Seconds of a turn while others wait; then the run goes on behind them."""
+"""Seconds of a turn while others wait."""
+UNDER_WAY = 4
+"""Runs that may be under way at a time; beyond these only such begin as are known to end within a slice."""
 LOOK = 1.0
 """Seconds between two words to whoever waits."""
 NAP = 0.1
@@ -28,6 +33,8 @@ REST = 2.0
 """Seconds for which a run may leave its turn unused while others wait: who asked for it may be gone."""
 PLACES = 100
 """Runs that may stand in line."""
+FORESEEN = 300
+"""Turns ahead of which a wait is foreseen at most."""
 REMEMBERED = 8
 """Runs of a kind by whose mean its length is expected."""
 
@@ -38,7 +45,7 @@ class Place:
 
     Attributes:
         ahead: Runs before it, the one whose turn it is among them.
-        seconds: How long it waits at most, from what such runs have taken so far.
+        seconds: How long it is likely to wait, from what such runs have taken so far.
         begun: It has had a turn already, and goes on.
     """
 
@@ -68,8 +75,8 @@ class Elsewhere:
 @dataclass(eq=False)
 class _Run:
     """One run in line: its kind, the address that it comes from, seconds that it has had in all and in this turn, since
-    when it makes no step, whether it has begun, when it came, and how long it waited: for its first turn, or until it
-    left without one."""
+    when it makes no step, whether it has begun, when it came and was last heard of, and how long it waited: for its
+    first turn, or until it left without one."""
 
     kind: str
     address: str | None = None
@@ -78,6 +85,7 @@ class _Run:
     resting: float | None = None
     begun: bool = False
     joined: float = field(default_factory=time.monotonic)
+    heard: float = field(default_factory=time.monotonic)
     waited: float = 0.0
 
 
@@ -95,7 +103,8 @@ class Line:
     slice: float = SLICE
     rest: float = REST
     of_one: int | None = None
-    _runs: deque[_Run] = field(default_factory=deque)
+    _runs: list[_Run] = field(default_factory=list)
+    _now: _Run | None = None
     _took: dict[str, deque[float]] = field(default_factory=dict)
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
@@ -187,16 +196,21 @@ class Line:
                 raise CaseError(f"{PLACES} runs stand in line already. Try again in some minutes.")
             mine = _Run(kind, address, resting=time.monotonic())
             self._runs.append(mine)
+            if self._now is None:
+                self._pass_on()
             return mine
 
     def _leave(self, mine: _Run, finished: bool) -> None:
         with self._changed:
             if not mine.begun:
                 mine.waited = time.monotonic() - mine.joined
-            self._runs.remove(mine)
-            self._head_rests()
             if finished:
                 self._took.setdefault(mine.kind, deque(maxlen=REMEMBERED)).append(mine.spent)
+            if self._now is mine:
+                self._pass_on(passing=mine)
+            self._runs.remove(mine)
+            if not self._runs:
+                self._now = None
             self._changed.notify_all()
 
     def _wait(self, mine: _Run, patience: float, cancelled: Callable[[], bool]) -> bool:
@@ -204,6 +218,7 @@ class Line:
         until = time.monotonic() + patience
         with self._changed:
             while True:
+                mine.heard = time.monotonic()
                 if self._turn_of(mine):
                     if not mine.begun:
                         mine.waited = time.monotonic() - mine.joined
@@ -217,41 +232,79 @@ class Line:
                 self._changed.wait(min(left, NAP))
 
     def _turn_of(self, mine: _Run) -> bool:
-        head = self._runs[0]
-        now = time.monotonic()
-        others = len(self._runs) > 1
-        unused = head is not mine and head.resting is not None and now - head.resting > self.rest
-        if others and (unused or (head is mine and head.turn >= self.slice)):
-            head.turn = 0.0
-            self._runs.rotate(-1)
-            self._head_rests()
+        now, others = self._now, len(self._runs) > 1
+        assert now is not None  # somebody's turn it is as long as anybody is in line
+        unused = now is not mine and now.resting is not None and time.monotonic() - now.resting > self.rest
+        if others and (unused or (now is mine and now.turn >= self.slice)):
+            self._pass_on(passing=now if unused else None)
             self._changed.notify_all()
-        return self._runs[0] is mine
+        return self._now is mine
 
-    def _head_rests(self) -> None:
-        if self._runs:
-            self._runs[0].resting = time.monotonic()
+    def _pass_on(self, passing: _Run | None = None) -> None:
+        """Give the turn to the next; to one that passes only if nobody else is there."""
+        late = time.monotonic() - self.rest
+        others = [run for run in self._runs if run is not passing]
+        there = [run for run in others if run.heard >= late] or others or self._runs
+        self._now = self._next(there, self._now is _oldest(self._runs))
+        self._now.turn, self._now.resting = 0.0, time.monotonic()
+
+    def _next(self, runs: Sequence[_Run], newcomers: bool) -> _Run:
+        """Choose whose turn is next.
+
+        Args:
+            runs: Those who can have it, one at least.
+            newcomers: It is theirs, the oldest run has had one.
+        """
+        oldest = _oldest(runs)
+        room = sum(run.begun for run in runs) < UNDER_WAY
+        newcomer = next((run for run in runs if not run.begun and (room or self._brief(run))), None)
+        if newcomer is not None and (newcomers or oldest is None):
+            return newcomer
+        return oldest or newcomer or runs[0]
+
+    def _brief(self, run: _Run) -> bool:
+        """Tell whether a run is known to end within a slice, from those of its kind."""
+        took = self._took.get(run.kind, ())
+        return len(took) > 0 and sum(took) / len(took) <= self.slice
+
+    def _left(self, run: _Run) -> float:
+        """Return how much time a run is likely to need, seconds; a slice where nothing is known of its kind."""
+        took = self._took.get(run.kind)
+        return max(sum(took) / len(took) - run.spent, 1.0) if took else max(self.slice - run.turn, 0.0)
 
     def _stepped(self, mine: _Run, seconds: float) -> None:
         with self._changed:
             mine.spent, mine.turn = mine.spent + seconds, mine.turn + seconds
-            mine.resting = time.monotonic()
+            mine.heard = mine.resting = time.monotonic()
 
     def _let_pass(self, mine: _Run) -> None:
         with self._changed:
-            if self._runs[0] is mine and len(self._runs) > 1:
-                mine.turn = 0.0
-                self._runs.rotate(-1)
-                self._head_rests()
+            if self._now is mine and len(self._runs) > 1:
+                self._pass_on(passing=mine)
                 self._changed.notify_all()
 
     def _place(self, mine: _Run) -> Place:
+        """Foresee the turns until it is this one's, if nobody else comes and each takes what such runs have taken."""
         with self._changed:
-            ahead = self._runs.index(mine)
-            wait = 0.0
-            for run in list(self._runs)[:ahead]:
-                took = self._took.get(run.kind)
-                # Nobody has more than one slice while others wait, so that is the most where nothing was measured.
-                rest = max(sum(took) / len(took) - run.spent, 1.0) if took else self.slice
-                wait += min(rest, max(self.slice - run.turn, 0.0))
-            return Place(ahead, wait, mine.begun)
+            copies = {id(run): replace(run) for run in self._runs}
+            now, me, runs = copies[id(self._now)], copies[id(mine)], list(copies.values())
+            ahead, seconds = set[int](), 0.0
+            for _ in range(FORESEEN):
+                if now is me:
+                    break
+                took = min(self._left(now), max(self.slice - now.turn, 0.0))
+                ended = took >= self._left(now)
+                seconds, now.spent = seconds + took, now.spent + took
+                ahead.add(id(now))
+                now.begun = True
+                newcomers = now is _oldest(runs)
+                if ended:
+                    runs.remove(now)
+                now = self._next(runs, newcomers)
+                now.turn = 0.0
+            return Place(len(ahead), seconds, mine.begun)
+
+
+def _oldest(runs: Sequence[_Run]) -> _Run | None:
+    """Return the run that came first of those that have begun."""
+    return next((run for run in runs if run.begun), None)

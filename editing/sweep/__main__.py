@@ -234,7 +234,7 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
                     flush=True,
                 )
         found = Counter(result.status for result in store.results())
-        for status, meaning in (("refused", "their scores are the vanilla model's"), ("failed", "they have no scores")):
+        for status, meaning in (("refused", "the vanilla weights' answers count"), ("failed", "they have no scores")):
             if found[status]:
                 print(f"{found[status]} of {len(cases)} cases {status}: {meaning}; --report says why.", file=sys.stderr)
         return found["failed"]

@@ -88,7 +88,10 @@ def _head(about: About, finished: Sequence[Finished], done: Sequence[Finished]) 
         f"Asked: {asked}. Judge: {about.judge}. {about.judge_note}",
     ]
     if refused:
-        lines.insert(2, f"{refused} of them refused: no edit was made, so the vanilla model's answers count as edited.")
+        how = "" if settings.evaluation == "same" else ", asked with the suffix as an edited model is,"
+        lines.insert(
+            2, f"{refused} of them refused: no edit was made, so the vanilla weights' answers{how} count as edited."
+        )
     return [*lines, *_acts(settings), _vanilla(settings, _pairing(done))]
 
 

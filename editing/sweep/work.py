@@ -26,7 +26,7 @@ from inspector.safeedit.sources import more_texts
 from inspector.safeedit.verdict import Judge
 
 Status = Literal["done", "refused", "failed"]
-"""How a case ended: edited and scored; refused, so that its scores are the vanilla model's; or without scores."""
+"""How a case ended: edited and scored; refused, so that the vanilla weights count as edited; or without scores."""
 
 
 def cases_of(settings: SweepSettings) -> tuple[Case, ...]:

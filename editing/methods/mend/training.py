@@ -191,14 +191,15 @@ def train(
         harmless: Harmless prompts that the edits should leave alone.
 
     Raises:
-        EditError: No case or no harmless prompt with an answer is given, or the settings do not fit the model.
+        EditError: The model is in float16, no case or no harmless prompt with an answer is given, or the settings do
+            not fit the model.
     """
     started = time.perf_counter()
+    if model.dtype == torch.float16:
+        raise EditError("An editor network is not trained in float16. Load the model in float32 or bfloat16.")
     editor = new_editor(model, settings)
     lessons = [lesson(model, case, editor, settings) for case in cases]
     watched = watched_prompts(model, harmless, editor, settings) if harmless else []
-    if model.dtype == torch.float16:
-        raise EditError("An editor network is not trained in float16. Load the model in float32 or bfloat16.")
     if not lessons or not watched:
         raise EditError("MEND needs cases and harmless prompts to learn from. Give at least one of each.")
     editor.normalise_by([item.factors for item in lessons])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
 
 from dashboard.kit.limits import OTHERS, Limits
-from dashboard.kit.queue import PLACES, Line, Place
+from dashboard.kit.queue import PLACES, UNDER_WAY, Line, Place
 from inspector.errors import CaseError
 
 Told = list[Any]
@@ -82,7 +83,7 @@ def test_first_come_is_first_served():
     assert order == list(range(5))
 
 
-def test_a_long_run_lets_others_have_their_turn_after_its_slice_and_goes_on_behind_them():
+def test_a_long_run_lets_others_have_their_turn_after_its_slice_and_goes_on_after_them():
     line, long_one, short_one = Line(slice=0.2, rest=60), [], []
     runs = (
         line.turns(steps("long", 30, 0.02), "atlas", tell=told),
@@ -109,6 +110,103 @@ def test_a_long_run_lets_others_have_their_turn_after_its_slice_and_goes_on_behi
     assert any(isinstance(event, Place) and event.begun for event in long_one), (
         "it was told that others have their turn"
     )
+
+
+def all_at_once(line: Line, runs: dict[str, tuple[int, str]]) -> list[str]:
+    """Put runs of so many steps and of a kind in line before any makes a step; return all steps in order."""
+    order: list[str] = []
+
+    def one(name: str, count: int) -> Generator[str, None, None]:
+        for number in range(count):
+            order.append(f"{name}{number}")
+            yield f"{name}{number}"
+
+    ahead = line.turns(steps("ahead", 2), "ahead")
+    next(ahead)
+    threads = []
+    for name, (count, kind) in runs.items():
+        run = line.turns(one(name, count), kind, tell=told)
+        next(run)
+        threads.append(taking(run, []))
+    ahead.close()
+    for thread in threads:
+        thread.join(30)
+    assert len(line) == 0
+    return order
+
+
+def test_long_runs_end_one_after_the_other_and_few_are_under_way_at_a_time():
+    order = all_at_once(Line(slice=1e-9, rest=60), dict.fromkeys("abcdefgh", (8, "edit")))
+    ends = [step[0] for step in order if step.endswith("7")]
+    assert ends == list("abcdefgh"), "not all of them at the very end"
+    under_way, most = set[str](), 0
+    for step in order:
+        under_way.add(step[0])
+        most = max(most, len(under_way))
+        if step.endswith("7"):
+            under_way.remove(step[0])
+    assert most == UNDER_WAY
+    assert order[:8] == ["a0", "b0", "a1", "c0", "a2", "d0", "a3", "a4"], "newcomers have every other slice"
+
+
+def test_a_run_that_is_known_to_be_brief_begins_though_as_many_as_may_are_under_way():
+    line = Line(slice=1e-9, rest=60)
+    line._took["locate"] = deque([0.0])
+    runs = dict.fromkeys("abcdef", (6, "edit"))
+    order = all_at_once(line, {**runs, "z": (1, "locate")})
+    assert order.index("z0") < order.index("a5") < order.index("e0"), "the fifth long one waits for an end"
+
+
+def test_who_leaves_the_line_does_not_end_the_turn_of_a_run_in_the_middle_of_a_step():
+    line, going, order = Line(rest=0.1), threading.Event(), []
+
+    def slow() -> Generator[str, None, None]:
+        going.set()
+        time.sleep(0.8)
+        order.append("slow")
+        yield "slow"
+
+    taking(line.turns(slow(), "edit", tell=told), [])
+    going.wait(10)
+    leaving, other = (line.turns(steps(name, 1), "edit", tell=told) for name in "bc")
+    next(leaving)
+    next(other)
+
+    def take() -> None:
+        for event in other:
+            if isinstance(event, str):
+                order.append(event)
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    leaving.close()
+    thread.join(20)
+    assert order == ["slow", "c0"], "one run at a time"
+
+
+def test_who_stays_away_does_not_keep_others_from_beginning():
+    line = Line(slice=1e-9, rest=0.05)
+    away = [line.turns(steps("away", 3), "edit", tell=told) for _ in range(UNDER_WAY)]
+    for run in away:
+        assert until(run, str) == "away0"
+        time.sleep(0.1)
+    assert list(line.turns(steps("mine", 2), "edit"))[-1] == "mine1"
+    for run in away:
+        run.close()
+
+
+def test_the_wait_is_foreseen_as_the_turns_will_come():
+    line = Line(slice=10, rest=60)
+    for kind, seconds in (("edit", 30.0), ("locate", 4.0)):
+        line._took[kind] = deque([seconds])
+    first = line.turns(steps("a", 3), "edit")
+    next(first)
+    second, brief = line.turns(steps("b", 1), "edit", tell=told), line.turns(steps("c", 1), "locate", tell=told)
+    assert (place := next(second)).ahead == 1 and place.seconds == pytest.approx(10, abs=0.5)
+    # The first's slice, the second's, the first's next, then it.
+    assert (place := next(brief)).ahead == 2 and place.seconds == pytest.approx(30, abs=0.5)
+    for run in (brief, second, first):
+        run.close()
 
 
 def test_the_wait_is_expected_from_what_such_runs_took_and_never_more_than_a_slice_each():

@@ -11,7 +11,7 @@ import by_hand
 import pytest
 import torch
 
-from editing.methods.mend import MendTraining
+from editing.methods.mend import MendTraining, training
 from editing.methods.mend import __main__ as command_line
 from editing.methods.mend.edit import editor_deltas
 from editing.methods.mend.network import EditorNetwork, EditorShape
@@ -185,6 +185,12 @@ def test_the_command_writes_the_editor_and_a_log_with_the_command_and_the_seed(l
     log = path.with_suffix(".txt").read_text(encoding="utf-8")
     assert log.startswith(f"$ {told}\n") and "seed=7" in log and llama.fingerprint in log
     assert "held out: 1 cases, 3 harmless prompts" in log and log == capsys.readouterr().err
+
+
+def test_float16_is_refused_before_any_lesson_is_prepared(overflowing, cases, monkeypatch):
+    monkeypatch.setattr(training, "lesson", lambda *given: pytest.fail("a lesson was prepared"))
+    with pytest.raises(EditError, match=r"not trained in float16\. Load the model in float32 or bfloat16"):
+        next(train(overflowing, cases, HARMLESS, SHORT))
 
 
 def test_a_trained_editor_goes_where_out_says(llama, commands):

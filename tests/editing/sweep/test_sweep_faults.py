@@ -50,6 +50,12 @@ def fault(monkeypatch, error: BaseException) -> None:
     monkeypatch.setitem(METHODS, "dinm", method.__class__(**{**vars(method), "run": run}))
 
 
+def refusing(*given, **options):
+    """Refuse every edit; a generator as every method's run is."""
+    raise RefusedEdit("This edit would let the unsafe answer gain. Choose another layer.")
+    yield
+
+
 MEMORY = {
     "CUDA": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     "CPU": RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
@@ -104,6 +110,21 @@ def test_a_failed_case_is_tried_again_when_the_sweep_goes_on(tmp_path, monkeypat
     assert [a.record for a, b in zip(first, again, strict=True) if a.record != b.record] == [first[BROKEN].record]
 
 
+def test_a_refused_case_of_the_paper_s_evaluation_is_asked_as_edited_ones_are_and_the_report_says_so(
+    tmp_path, monkeypatch, capsys
+):
+    """The vanilla weights are asked without the suffix, then with it, as an edit's would be."""
+    cases, paper = write_cases(tmp_path, 2), ("--evaluation", "paper", "--suffix", " Be kind.")
+    monkeypatch.setitem(METHODS, "dinm", replace(METHODS["dinm"], run=refusing))
+    (_, refused) = swept(tmp_path / "out", cases, *paper)
+    assert any(reply.edited.text != reply.vanilla.text for reply in refused.replies), "the suffix says something"
+    capsys.readouterr()
+    assert main(["--out", str(tmp_path / "out"), "--report"], loader=loader) == 0
+    told = capsys.readouterr().err
+    said = "so the vanilla weights' answers, asked with the suffix as an edited model is, count as edited."
+    assert f"2 of them refused: no edit was made, {said}" in told
+
+
 def test_another_error_is_a_defect_and_ends_the_sweep_with_what_is_finished_kept(tmp_path, monkeypatch):
     fault(monkeypatch, RuntimeError("shapes do not fit"))
     with pytest.raises(RuntimeError, match="shapes do not fit"):
@@ -130,7 +151,7 @@ def test_a_refused_case_counts_with_the_vanilla_answers_that_it_leaves(tmp_path,
     assert main(["--out", str(tmp_path / "out"), "--report"], loader=loader) == 0
     told = capsys.readouterr().err
     assert "3 of 4 cases scored, 1 failed and in no score" in told
-    assert "1 of them refused: no edit was made, so the vanilla model's answers count as edited." in told
+    assert "1 of them refused: no edit was made, so the vanilla weights' answers count as edited." in told
     assert "Refused:\n  case 1: This edit would let" in told and "Failed:\n  case 2: The device ran out" in told
     scores = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert (scores["cases"], scores["refused"], scores["failed"]) == (3, 1, 1)
