@@ -159,8 +159,8 @@ def planted(text: str, fault: Fault) -> str:
     """
     if text.count(fault.right) != 1:
         raise EditError(
-            f"'{fault.what}' cannot be planted: {fault.file} has {fault.right!r} {text.count(fault.right)} times. Adapt "
-            "benchmarks/planted_faults.py."
+            f"'{fault.what}' cannot be planted: {fault.file} has {fault.right!r} {text.count(fault.right)} times. "
+            "Adapt benchmarks/planted_faults.py."
         )
     return text.replace(fault.right, fault.wrong)
 
