@@ -2,7 +2,7 @@
 (() => {
   const STOPS = [
     { at: ["#question", "#rail-switch"], title: "Start with a question",
-      text: "Write one of your own, or pick one of the mild examples below it. Attack, both answers and suffix are folded under it." },
+      text: "Write one of your own, or pick one of the mild examples below it. Attack, both answers and suffix are folded under it. The head names the model; where several are listed, its name opens a menu." },
     { at: ["#step-locate"], title: "Where the answers part",
       text: "One bar a layer: how far apart the model is after it when it gives the safe and the unsafe answer. Click a bar to pick a layer." },
     { at: ["#operate"], title: "Operate does all of it",

@@ -24,6 +24,7 @@ from editing import EditResult, preset, run
 from editing.command import add_model, finished, load_model
 from editing.methods.dinm import DinmSettings, dinm
 from editing.replay import FullReplay, ReplayFactory, TailReplay
+from inspector.command import add_layer
 from inspector.model import InspectedModel, PromptFormat, encode
 from inspector.model.encoding import tokenise
 from inspector.safeedit import Case, bundled_cases
@@ -87,7 +88,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model(parser, "cpu")
-    parser.add_argument("--blocks", type=int, nargs="+", default=[0, 8, 15, 22, 28, 29])
+    add_layer(parser, several=True, type=int, nargs="+", default=[0, 8, 15, 22, 28, 29])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--prompt-tokens", type=int, default=103)
     parser.add_argument("--answer-tokens", type=int, default=68)
@@ -106,8 +107,8 @@ def main() -> None:
         print(f"\n{model.name}, base {dtype}, {prompt} + {target} tokens, {options.steps} steps")
         print(f"matrix products of this machine in {dtype}: {rate:.0f} GFLOP/s (unembedding's shape)")
         print("block   plain s   tail s   ratio   ratio to float32 plain   largest |difference|   cosine   of the rate")
-        edit(model, case, options.blocks[-1], replace(settings, steps=1), TailReplay)  # warm up
-        for block in options.blocks:
+        edit(model, case, options.layers[-1], replace(settings, steps=1), TailReplay)  # warm up
+        for block in options.layers:
             tail, tail_seconds = edit(model, case, block, settings, TailReplay)
             plain, plain_seconds = edit(model, case, block, settings, PLAIN_WAY)
             plain_float32.setdefault(block, (plain, plain_seconds))

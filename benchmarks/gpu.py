@@ -32,6 +32,7 @@ from editing import preset, run
 from editing.command import finished
 from editing.methods.dinm import dinm
 from editing.replay import ReplayFactory, TailReplay
+from inspector.command import add_layer
 from inspector.divergence import divergence
 from inspector.model import SUFFIX, VANILLA, Decoding, Delta, InspectedModel, Patch, Row, encode, from_parts
 from inspector.model.batching import generate
@@ -221,7 +222,7 @@ def measure(shape: str, device: torch.device, dtype: torch.dtype, options: argpa
         found[f"locate ({name}), s"] = located
         found[f"locate ({name}), forward passes"] = located / plain_pass
     say({key: value for key, value in found.items() if "locate" in key or "forward" in key})
-    found["edits"] = [_edits(clock, model, case, block, options) for block in options.blocks or _blocks(model)]
+    found["edits"] = [_edits(clock, model, case, block, options) for block in options.layers or _blocks(model)]
     found["answers"] = _answers(clock, model, list(prompt), found["limits"]["copy, GB/s"], options)
     if device.type == "cuda":
         found["peak memory, GiB"] = torch.cuda.max_memory_allocated(device) / 2**30
@@ -313,7 +314,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--shape", default="7b", choices=SHAPES)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default=None, choices=("bfloat16", "float32"), help="bfloat16 on CUDA, else float32")
-    parser.add_argument("--blocks", type=int, nargs="+", default=None, help="the middle one and 28 of 32 by default")
+    add_layer(parser, several=True, type=int, nargs="+", default=None, help="the middle one and 28 of 32 by default")
     parser.add_argument("--prompt-tokens", type=int, default=103)
     parser.add_argument("--answer-tokens", type=int, default=68)
     parser.add_argument("--steps", type=int, default=10)

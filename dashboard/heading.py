@@ -138,6 +138,12 @@ HELP_OF = {
 """What the help says of each view: the steps of the operation, one sentence for each of the others."""
 
 
+MODEL_MENU = (
+    "<b>Model.</b> The head names the model of this page. Where several are listed the name is a menu: choose another "
+    "one, and its own page opens; what you have done here stays here."
+)
+
+
 def help_page() -> str:
     """Return the help: every step in the order in which one meets it, the tour, and the glossary."""
     steps = "".join(f"<li>{step}</li>" for step in HELP_OF["operate"])
@@ -148,7 +154,8 @@ def help_page() -> str:
     )
     return (
         f'<div class="help"><button type="button" class="chip chip-button" id="take-tour">Take the tour</button>'
-        f"<ol>{steps}</ol><p>The base weights are never written: an edit is a patch that acts for your visit alone. "
+        f"<ol>{steps}</ol><p>{MODEL_MENU}</p>"
+        "<p>The base weights are never written: an edit is a patch that acts for your visit alone. "
         "Answers stay blurred until they are judged safe or you click them. Words with dots under them tell their "
         f"meaning.</p>{glossary.page()}</div>"
     )

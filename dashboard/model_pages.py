@@ -71,6 +71,7 @@ class ModelPages:
         self.mounts = Mounts(first.app)
         self.mounts.at_end = self.close_all
         self.slugs = slugs_of(shelf.labels)
+        self.mounts.listed = frozenset(self.slugs.values())
         self._links: dict[str, Links] = {}
         self._links_for = links_for
         self._open: dict[str, ModelPage] = {}

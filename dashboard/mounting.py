@@ -30,6 +30,12 @@ NOT_OPEN = (
 )
 
 
+CLOSED = (
+    "The page of this model is closed: nobody was there for a while, or the program was started anew. Go to the first "
+    "page and choose the model in its head: its page opens again, at this same address. Programs call /open_model."
+)
+
+
 class Mounts:
     """The pages that are served beside the first one, by what stands in their addresses.
 
@@ -40,6 +46,8 @@ class Mounts:
     def __init__(self, first: gr.Blocks) -> None:
         self._first = first
         self._mounts: dict[str, Mount] = {}
+        self.listed: frozenset[str] = frozenset()
+        """What stands in the addresses of all pages that can be opened."""
         self.loop: asyncio.AbstractEventLoop | None = None
         self.at_end: Callable[[], None] = lambda: None
         """Called when the server ends."""
@@ -166,7 +174,8 @@ class OtherPages:
         server = mounts.at(slug)
         if server is None:
             note("refused", why="no such page")
-            await page_answer(scope, send, 404, NOT_OPEN, f"{scope.get('root_path', '')}/")
+            words = CLOSED if slug in mounts.listed else NOT_OPEN
+            await page_answer(scope, send, 404, words, f"{scope.get('root_path', '')}/")
         elif not slash:
             query = scope.get("query_string", b"").decode("latin-1")
             where = f"{scope.get('root_path', '')}{BELOW}{slug}/{'?' if query else ''}{query}"

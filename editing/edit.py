@@ -37,6 +37,7 @@ from editing.methods.dinm import DinmSettings, to_be_routed
 from editing.methods.registry import METHODS, Method, method_named, method_settings, read_settings
 from editing.progress import EditResult, Preparation, Step, run
 from editing.saved import record_of, save_edit
+from inspector.command import add_layer
 from inspector.detection import for_case
 from inspector.divergence import Padding, divergence
 from inspector.errors import EditError
@@ -57,8 +58,8 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     parser.add_argument("--method", default="dinm", help=f"one of {', '.join(METHODS)} (default: dinm)")
     parser.add_argument("--preset", default="corrected", choices=PRESETS, help="preset of DINM")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting; repeatable")
-    parser.add_argument(
-        "--block",
+    add_layer(
+        parser,
         default=AUTO,
         help="a number; toxic, where the case's answers part; or auto (default): the recommended layer for corrected "
         "where the model is calibrated, else as toxic",
@@ -92,7 +93,7 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     detector = None if known is None else known.detector
     if chosen.acts == "detected" and detector is None:
         raise EditError(f"{model.name} has no detector yet. Run: python -m editing.calibrate")
-    block = block_of(model, case, chosen.block, chosen.preset, known, settings.format, chosen.padding)
+    block = block_of(model, case, chosen.layer, chosen.preset, known, settings.format, chosen.padding)
     toxic = divergence(model, case, chosen.preset, padding=chosen.padding, format=settings.format).toxic_layer()
     tried: tuple[Any, ...] = (settings,)
     if isinstance(settings, DinmSettings) and chosen.acts != "everywhere":
@@ -185,7 +186,7 @@ def block_of(
     format: PromptFormat,
     padding: Padding = "right",
 ) -> int:
-    """Return the block that ``--block`` names.
+    """Return the block that ``--layer`` names.
 
     Args:
         format: The edit's prompt format, in which its case is located.
@@ -198,10 +199,10 @@ def block_of(
     if wanted.isdecimal():
         return model.architecture.check_block(int(wanted))
     if wanted not in (AUTO, TOXIC):
-        raise EditError(f"The block '{wanted}' is neither '{AUTO}', '{TOXIC}' nor a number.")
+        raise EditError(f"The layer '{wanted}' is neither '{AUTO}', '{TOXIC}' nor a number.")
     if wanted == AUTO and preset == "corrected" and known is not None:
         if known.layers.recommended is None:
-            raise EditError("No layer defends more than this model does by itself. Name one with --block.")
+            raise EditError("No layer defends more than this model does by itself. Name one with --layer.")
         return known.layers.recommended
     return divergence(model, case, preset, padding=padding, format=format).toxic_layer()  # type: ignore[arg-type]
 

@@ -93,6 +93,21 @@ def load_model(chosen: argparse.Namespace) -> InspectedModel:
     )
 
 
+def add_layer(parser: Any, several: bool = False, **option: Any) -> None:
+    """Add the option of the layer, to a parser or a group of one.
+
+    Commands said ``--block`` once; what was written down then still runs, and help does not tell of it.
+
+    Args:
+        several: It takes layers, ``--layers``.
+        option: What else ``add_argument`` takes.
+    """
+    name = "layers" if several else "layer"
+    parser.add_argument(f"--{name}", **option)
+    option |= {"dest": name, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+    parser.add_argument("--blocks" if several else "--block", **option)
+
+
 def add_padding(parser: Any) -> None:
     """Add the option of the padding side where a case is located, to a parser or a group of one."""
     parser.add_argument(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import json
+import sys
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from editing import apply, calibrate, edit, reproduce
 from inspector import locate, memory
-from inspector.command import finished, tell
+from inspector.command import add_layer, finished, tell
 from inspector.errors import CaseError
 
 PROGRAMS = (
@@ -105,6 +109,49 @@ def test_what_a_program_prints_is_its_record_and_nothing_else(module):
 def test_the_options_of_a_file_to_write_have_one_name():
     for module in (*PROGRAMS, *benchmarks()):
         assert '"--output"' not in source(module) and '"-o"' not in source(module), module
+
+
+class Built(Exception):
+    """Raised with a command's parser in the place of its work."""
+
+
+def parsers_of(module: str) -> list[argparse.ArgumentParser]:
+    """Return the parser of a command and those of its own commands."""
+    run = import_module(f"{module}.__main__" if Path(*module.split(".")).is_dir() else module)
+
+    def built(parser: argparse.ArgumentParser, *_: Any) -> None:
+        raise Built(parser)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Built) as caught:
+        patch.setattr(argparse.ArgumentParser, "parse_args", built)
+        patch.setattr(sys, "argv", [module])
+        run.main()
+    found, left = [], [caught.value.args[0]]
+    while left:
+        found.append(left.pop())
+        groups = [action for action in found[-1]._actions if isinstance(action, argparse._SubParsersAction)]
+        left += [one for group in groups for one in group.choices.values()]
+    return found
+
+
+@pytest.mark.parametrize("module", ["app", *PROGRAMS, *benchmarks()])
+def test_every_command_says_layer_and_an_old_block_is_a_hidden_other_name_of_it(module):
+    for parser in parsers_of(module):
+        by_name = {name: action for action in parser._actions for name in action.option_strings}
+        for name, action in by_name.items():
+            if name.startswith("--block"):
+                assert action.help == argparse.SUPPRESS, f"{module} tells of {name}"
+                assert by_name[name.replace("block", "layer")].dest == action.dest
+        assert "--block" not in parser.format_help()
+
+
+def test_what_was_written_with_block_still_names_the_layer():
+    parser = argparse.ArgumentParser()
+    add_layer(parser, default="auto")
+    add_layer(parser, several=True, type=int, nargs="+")
+    assert parser.parse_args([]).layer == "auto"
+    assert parser.parse_args(["--block", "3"]).layer == parser.parse_args(["--layer", "3"]).layer == "3"
+    assert parser.parse_args(["--blocks", "1", "2"]).layers == [1, 2]
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ GLOSSARY: dict[str, dict[str, str]] = {
         "What acts": "The suffix alone, the edited weights alone, both, or neither.",
     },
     "Two models": {
-        "Model": "One of the models that whoever runs this page has listed, with its vanilla weights.",
+        "Model": "One of those that whoever runs this page has listed; an edit belongs to the one that it was made on.",
         "Parameters": "How many numbers a model has learnt; B are thousand millions.",
         "Data type": "How its numbers are stored.",
         "Largest distance": "L2 distance of the two answers at the toxic layer, in the model's own units.",

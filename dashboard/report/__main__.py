@@ -42,6 +42,7 @@ from editing.edit import AUTO, block_of, settings_of
 from editing.gate import RECORD
 from editing.methods.registry import read_settings
 from editing.saved.record import digest_of
+from inspector.command import add_layer
 from inspector.errors import CaseError
 from inspector.model import Decoding, InspectedModel
 from inspector.model.whole_file import write_whole
@@ -62,9 +63,8 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     parser.add_argument("--preset", default="corrected", choices=PRESETS, help="of the measurement and of the edit")
     add_padding(parser)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting; repeatable")
-    parser.add_argument(
-        "--layer",
-        "--block",
+    add_layer(
+        parser,
         default=AUTO,
         help="a number; toxic, where the case's answers part; or auto (default), as in python -m editing.edit",
     )

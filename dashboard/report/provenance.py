@@ -84,7 +84,7 @@ def commands(
     if live is None or key is None or why_not_again(live) is not None:
         return found
     settings = live.result.settings
-    how = ["--block", str(live.result.block)]
+    how = ["--layer", str(live.result.block)]
     changes = changes_of(settings)
     if session.detector is not None and hasattr(
         settings, "preset"

@@ -23,7 +23,7 @@ from editing.sweep.report import report
 from editing.sweep.settings import AUTO, SweepSettings
 from editing.sweep.store import About, Store, only_one
 from editing.sweep.work import cases_of, with_block
-from inspector.command import add_padding, add_spread, finished, tell
+from inspector.command import add_layer, add_padding, add_spread, finished, tell
 from inspector.errors import CaseError
 from inspector.model.loading import TYPES
 from inspector.presets import PRESETS
@@ -56,8 +56,8 @@ def options() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="change a setting, for example learning_rate=1e-5 (the released code's for Mistral); repeatable",
     )
-    edit.add_argument(
-        "--block",
+    add_layer(
+        edit,
         default=AUTO,
         help="auto (default: the recommended layer for corrected where the model is calibrated, else as toxic), toxic "
         "(each case's), once (the first's) or a number",
@@ -161,7 +161,7 @@ def _settings(chosen: argparse.Namespace) -> SweepSettings:
         method=chosen.method,
         preset=chosen.preset,
         changes={**suffix, **read_settings(chosen.method, chosen.set)},
-        block=chosen.block,
+        block=chosen.layer,
         locate=chosen.locate,
         padding=chosen.padding,
         judge=chosen.judge,

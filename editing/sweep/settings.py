@@ -99,7 +99,7 @@ class SweepSettings:
 
     def __post_init__(self) -> None:
         if self.block not in (AUTO, NOWHERE, TOXIC, ONCE) and not self.block.isdecimal():
-            raise EditError(f"The block '{self.block}' is neither '{AUTO}', '{TOXIC}', '{ONCE}' nor a number.")
+            raise EditError(f"The layer '{self.block}' is neither '{AUTO}', '{TOXIC}', '{ONCE}' nor a number.")
         self.method_settings()
 
     def method_settings(self) -> Any:

@@ -163,7 +163,7 @@ def _work(
 
 
 _NO_LAYER = (
-    "Trial edits defend at no layer more than this model does by itself, so it is left as it is. Choose --block toxic "
+    "Trial edits defend at no layer more than this model does by itself, so it is left as it is. Choose --layer toxic "
     "or a number to edit it all the same."
 )
 

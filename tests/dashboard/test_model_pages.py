@@ -242,6 +242,18 @@ def test_all_pages_share_the_line_the_runs_of_an_hour_and_the_memory(served, dee
     assert (len(small), len(other), held) == (1, 1, 8), "all together; whoever was seen last on a page stays"
 
 
+def test_the_address_of_a_closed_page_says_so_with_the_way_back_and_programs_read_the_same_words(served):
+    open_page(served, DEEPER)
+    pages_of(served).close_all()
+    shown = httpx.get(f"{served.url}model/deeper/", headers=HTML)
+    said = httpx.get(f"{served.url}model/deeper/gradio_api/info").json()["detail"]
+    assert shown.status_code == 404 and "<title>DINM Inspector</title>" in shown.text and 'href="/"' in shown.text
+    assert said in shown.text and "is closed: nobody was there" in said and "/open_model" in said
+    assert "is closed" not in httpx.get(f"{served.url}model/nothing/", headers=HTML).text, "it was never there"
+    open_page(served, DEEPER)
+    assert httpx.get(f"{served.url}model/deeper/", headers=HTML).status_code == 200, "its address works again"
+
+
 def test_an_address_without_a_page_names_the_way_back(served, deeper, web):
     answer = web.get("/model/nothing/?link=abc", headers=HTML)
     assert answer.status_code == 404 and 'href="/"' in answer.text and "choose the model in its head" in answer.text

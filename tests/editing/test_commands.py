@@ -82,7 +82,7 @@ def test_locate_says_what_is_wrong(words, capsys, options, match):
 
 
 def test_an_edit_is_saved_asked_merged_handed_on_and_made_again(words, capsys, tmp_path, budgets):
-    options = [*QUICK, "--case", CASE.identifier, "--block", "1", "--out", tmp_path]
+    options = [*QUICK, "--case", CASE.identifier, "--layer", "1", "--out", tmp_path]
     code, told, errors = ran(edit, options, words, capsys)
     assert code == 0 and told["block"] == 1 and told["gate"]["passed"] and "step 1" in errors
     saved = told["saved"][0]
@@ -97,7 +97,7 @@ def test_an_edit_is_saved_asked_merged_handed_on_and_made_again(words, capsys, t
 
 
 def test_an_edit_is_made_again_from_its_record_alone_and_another_ends_with_1(words, capsys, tmp_path, budgets):
-    options = [*QUICK, "--case", CASE.identifier, "--block", "1", "--out", tmp_path]
+    options = [*QUICK, "--case", CASE.identifier, "--layer", "1", "--out", tmp_path]
     saved, patch = map(Path, ran(edit, options, words, capsys)[1]["saved"])
     assert ran(apply, [saved, "--adapter", tmp_path / "exact"], words, capsys)[0] == 0
     patch.unlink()
@@ -122,7 +122,7 @@ def test_what_the_gate_refuses_is_not_saved_and_leaves_only_on_the_record(
     words, capsys, tmp_path, budgets, monkeypatch
 ):
     budgets(STRICT)
-    options = [*QUICK, "--case", CASE.identifier, "--block", "1", "--out", tmp_path]
+    options = [*QUICK, "--case", CASE.identifier, "--layer", "1", "--out", tmp_path]
     code, told, _ = ran(edit, options, words, capsys)
     assert code == 1 and told["saved"] is None and "harmless KL" in told["gate"]["reason"]
     assert not list(tmp_path.iterdir())
@@ -162,7 +162,7 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
     with monkeypatch.context() as patched:
         measured = lambda *_, padding, format: located.append(format) or divergence(words, CASE)  # noqa: E731
         patched.setattr(edit, "divergence", measured)
-        plain = ["--plain-text", "--suffix-prompt", "Be good.", "--block", "toxic"]
+        plain = ["--plain-text", "--suffix-prompt", "Be good.", "--layer", "toxic"]
         ran(edit, [*QUICK, "--case", CASE.identifier, "--out", tmp_path, *plain], words, capsys)
     assert located[0].suffix == "Be good." and not located[0].chat, "the case is located as it is edited"
     with pytest.raises(EditError, match="neither"):
@@ -171,7 +171,7 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
     with pytest.raises(EditError, match="No layer defends more"):
         edit.block_of(words, CASE, "auto", "corrected", nowhere, PromptFormat())
     options = [*QUICK, "--case", CASE.identifier, "--out", tmp_path, "--routed"]
-    assert "no detector yet" in ran(edit, [*options, "--block", "1"], words, capsys)[2]
+    assert "no detector yet" in ran(edit, [*options, "--layer", "1"], words, capsys)[2]
     monkeypatch.setattr(edit, "calibration_of", lambda _: known)
     code, told, _ = ran(edit, options, words, capsys)
     assert code == 0 and "only where harm is detected" in told["weights"]

@@ -79,6 +79,8 @@ class EditRow(TypedDict):
     Attributes:
         row: Its number, for /compare, /rename and /delete.
         patch: The patch's identifier.
+        model: The base model's name on this program's list.
+        fingerprint: The base model's.
         name: What its visitor calls it; empty for nothing.
         seen: When it was first seen, UTC.
         origin: made here, run in Methods, finished example or uploaded.
@@ -101,6 +103,8 @@ class EditRow(TypedDict):
 
     row: int
     patch: str
+    model: str
+    fingerprint: str
     name: str
     seen: str
     origin: str

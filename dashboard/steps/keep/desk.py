@@ -29,7 +29,7 @@ class Desk:
         self.context, self.bus = context, context.bus
         # Texts of visitors go to disk only into the file that the operator has named, and never in a public demo.
         self.ledger = context.shared(Ledger, lambda: Ledger(context.ledger, prompts=not context.read_only))
-        self.history = History(self.ledger, context.example.session)
+        self.history = History(self.ledger, context.example.session, context.label)
         self.clock: Any = None
         context.after.append(self.note)
 

@@ -17,16 +17,19 @@ HERE, IN_METHODS, EXAMPLE, UPLOADED = "made here", "run in Methods", "finished e
 PASSED, BY_HAND, REFUSED, UNSEEN = "passed", "kept by hand", "refused", "not examined"
 
 
-def first_entry(made: InMemory, number: int, origin: str) -> Entry:
+def first_entry(made: InMemory, number: int, origin: str, model: str) -> Entry:
     """Return the row of an edit that has none yet: it is not live, and nobody has examined it.
 
     Args:
         origin: One of :data:`HERE`, :data:`IN_METHODS`, :data:`EXAMPLE`, :data:`UPLOADED`.
+        model: The base model's label.
     """
     patch, result = made.edit.patch, made.edit.result
     return Entry(
         number=number,
         patch=patch.identifier,
+        model=model,
+        fingerprint=patch.fingerprint,
         name="",
         seen=datetime.now(UTC).isoformat(timespec="seconds"),
         origin=origin,

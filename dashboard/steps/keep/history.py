@@ -37,11 +37,12 @@ class History:
     Args:
         ledger: Where the rows are.
         example: The finished example's session, whose edit nobody has made; nothing is ever noted of it.
+        model: The label of the page's model, which all of these edits are of.
         most_bytes: What the patches of one visit's rows may take together.
     """
 
-    def __init__(self, ledger: Ledger, example: Session, most_bytes: int = LARGEST_HISTORY) -> None:
-        self.ledger, self.example, self.most_bytes = ledger, example, most_bytes
+    def __init__(self, ledger: Ledger, example: Session, model: str, most_bytes: int = LARGEST_HISTORY) -> None:
+        self.ledger, self.example, self.model, self.most_bytes = ledger, example, model, most_bytes
         self._lock = threading.Lock()
 
     def note(
@@ -132,7 +133,7 @@ class History:
             patch = made.edit.patch
             shared = any(patch.deltas is edit.patch.deltas for edit in self.example.edits)
             origin = EXAMPLE if shared else UPLOADED if patch.identifier in kept.uploaded else HERE
-            before = first_entry(made, number, origin)
+            before = first_entry(made, number, origin, self.model)
         entry = replace(
             before,
             strength=made.strength,
@@ -154,7 +155,8 @@ class History:
             if before is None:
                 number += 1
             kept.deleted.discard(patch)
-            entry = with_scores(before or first_entry(InMemory(edit), number, IN_METHODS), exam)
+            first = before or first_entry(InMemory(edit), number, IN_METHODS, self.model)
+            entry = with_scores(first, exam)
             kept.made.setdefault(entry.number, InMemory(edit))
             if entry != before:
                 self.ledger.put(kept.visit, entry, edit.case)

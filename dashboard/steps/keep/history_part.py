@@ -52,7 +52,7 @@ class HistoryPart(Room):
             wrap=True,
             show_label=False,
             buttons=[],
-            column_widths=["5%", "15%", "7%", "12%", "8%", "21%", "10%", "12%", "10%"],
+            column_widths=["5%", "13%", "6%", "13%", "11%", "7%", "16%", "9%", "11%", "9%"],
             elem_id="keep-rows",
         )
         gr.HTML(columns(words.HEADERS))

@@ -15,7 +15,9 @@ from typing import Any
 from inspector.errors import InspectorError
 from inspector.safeedit import Case
 
-VERSION = 1
+VERSION = 2
+ADDED_SINCE = {1: ("model", "fingerprint")}
+"""Columns that files of an earlier version lack; they are added when one is opened, empty in the rows it has."""
 APPLICATION = 0x44494E4D
 """Names files of this kind (``PRAGMA application_id``): DINM."""
 PATIENCE = 10.0
@@ -33,6 +35,8 @@ class Entry:
     Attributes:
         number: Counts the visit's edits from 1.
         patch: Eight digits that name its deltas.
+        model: The base model's label on the operator's list; empty in a row of a file that did not keep it.
+        fingerprint: The base model's; empty there as well.
         name: What the visitor calls it; empty for nothing.
         seen: When it was first seen, UTC.
         origin: ``made here``, ``run in Methods``, ``finished example`` or ``uploaded``.
@@ -54,6 +58,8 @@ class Entry:
 
     number: int
     patch: str
+    model: str
+    fingerprint: str
     name: str
     seen: str
     origin: str
@@ -117,7 +123,7 @@ class Ledger:
             self._store.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
         )
         (tables,) = self._store.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables and (kind, version) != (APPLICATION, VERSION):
+        if tables and (kind != APPLICATION or version not in (*ADDED_SINCE, VERSION)):
             self._store.close()
             said = "The file is no ledger of this version of the program. Name another one."
             raise LedgerError(said, str(self.path))
@@ -127,9 +133,12 @@ class Ledger:
             self._store.execute("PRAGMA synchronous = FULL")
         self._store.execute("PRAGMA secure_delete = ON")
         with self._store:
+            self._store.execute("BEGIN IMMEDIATE")  # a program that is killed leaves the file as it was
             self._store.execute(f"PRAGMA application_id = {APPLICATION}")
             self._store.execute(f"PRAGMA user_version = {VERSION}")
             self._store.execute(_TABLE)
+            for name in ADDED_SINCE.get(version, ()):
+                self._store.execute(f"ALTER TABLE edits ADD COLUMN \"{name}\" TEXT NOT NULL DEFAULT ''")
             self._store.execute("UPDATE edits SET live = 0")  # of an earlier start nothing is
 
     def put(self, visit: str, entry: Entry, case: Case | None = None) -> None:

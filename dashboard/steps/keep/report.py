@@ -30,7 +30,8 @@ def parts(visit: Visit) -> list[Part]:
         if reasons:
             heads = ("No.", "Patch", "Strength", "The gate's reason")
             tables.append(Table("What the gate said", heads, reasons, folded=True))
-        found.append(Part("History", tables=tuple(tables)))
+        bases = dict.fromkeys(words.base(row) for row in kept.rows)
+        found.append(Part("History", tuple(reading(f"Edits of {base}.") for base in bases), tables=tuple(tables)))
     if kept.asked is not None:
         found.append(_beside(kept.asked, visit.hidden))
     return found

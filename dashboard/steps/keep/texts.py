@@ -34,7 +34,7 @@ ABOUT = {
     MODEL: "Base and edit as one folder that <code>from_pretrained</code> loads, without this program.",
 }
 """What each form is for."""
-HEADERS = ("No.", "Name", "UTC", "Method", "Layers", "Case", "Gate", "Stress test", "State")
+HEADERS = ("No.", "Name", "UTC", "Model", "Method", "Layers", "Case", "Gate", "Stress test", "State")
 NOTHING = "Nothing was made yet. Every edit of this visit gets a row here: made, run in Methods, brought in, refused."
 NO_PAIR_SHORT = "Two rows are needed"
 ON_DISK = "Whoever runs this page keeps this list on disk, with the names that you give"
@@ -113,6 +113,7 @@ def cells(rows: Sequence[Entry], in_memory: Collection[int], undo: Collection[st
             str(row.number),
             row.name or NO_NAME,
             row.seen[11:16],
+            row.model or NO_NAME,
             row.method,
             row.where.removeprefix("layers ").removeprefix("layer "),
             row.case,
@@ -151,7 +152,7 @@ def details(row: Entry | None, in_memory: bool) -> str:
     how = ", only where harm is detected" if row.routed else ""
     ended = dict(STOP_TEXT).get(row.stopped, row.stopped)  # type: ignore[call-overload]
     said = (
-        f"Patch {row.patch}, {row.origin}: {row.updates} update{'' if row.updates == 1 else 's'} in "
+        f"Patch {row.patch} of {base(row)}, {row.origin}: {row.updates} update{'' if row.updates == 1 else 's'} in "
         f"{row.seconds:.1f} s; {ended}. Strength {row.strength:g}{how}."
     )
     lines = [reading(said)]
@@ -169,6 +170,11 @@ def details(row: Entry | None, in_memory: bool) -> str:
         f'<table class="scores"><tbody>{table}</tbody></table></div></details>'
     )
     return "".join(lines)
+
+
+def base(row: Entry) -> str:
+    """Return the model that an edit belongs to, with its fingerprint."""
+    return f"{row.model}, fingerprint {row.fingerprint}" if row.model else "a model that was not noted"
 
 
 def _score(values: tuple[float | None, float | None, int]) -> str:

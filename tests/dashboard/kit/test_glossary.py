@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from pathlib import Path
 
 import gradio as gr
 import pytest
@@ -105,3 +106,6 @@ def test_the_help_has_a_word_on_every_view_and_the_tour_and_the_glossary():
     for step in ("Case", "Locate", "Operate", "Compare"):
         assert f"<b>{step}" in shown
     assert 'id="take-tour"' in shown and 'id="glossary"' in shown
+    assert "Where several are listed the name is a menu" in shown
+    tour = Path("assets/tour.js").read_text(encoding="utf-8")
+    assert "where several are listed, its name opens a menu" in tour

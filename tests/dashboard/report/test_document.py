@@ -87,7 +87,7 @@ def test_a_report_says_where_its_numbers_come_from(example, whole):
         *versions().values(),
         "Passed: harmless KL",
         "python -m inspector.locate --model tiny-llama --dtype float32 --case 3 --preset corrected --padding right",
-        "python -m editing.edit --model tiny-llama --dtype float32 --case 3 --method dinm --preset corrected --block",
+        "python -m editing.edit --model tiny-llama --dtype float32 --case 3 --method dinm --preset corrected --layer",
         "python -m editing.reproduce",
         "python -m dashboard.report",
     ):

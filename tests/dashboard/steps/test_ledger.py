@@ -14,13 +14,17 @@ from pathlib import Path
 
 import pytest
 
+from dashboard.steps.keep import ledger as ledger_module
 from dashboard.steps.keep.ledger import Entry, Ledger, LedgerError
+from dashboard.steps.keep.texts import base
 from inspector.safeedit import bundled_cases
 
 CASE = bundled_cases()[8]
 ENTRY = Entry(
     number=1,
     patch="0123abcd",
+    model="tiny-llama",
+    fingerprint="89efcdab",
     name="",
     seen="2026-01-02T03:04:05+00:00",
     origin="made here",
@@ -51,6 +55,22 @@ for number in range(1, 100_000):
     ledger.put("visit", replace(ENTRY, number=number, reason="x" * 5000), CASE)
     print(number, flush=True)
 """
+
+
+FIRST_VERSION = """
+CREATE TABLE edits (visit TEXT NOT NULL, "number" INTEGER NOT NULL, "patch" TEXT NOT NULL, "name" TEXT NOT NULL,
+"seen" TEXT NOT NULL, "origin" TEXT NOT NULL, "method" TEXT NOT NULL, "where" TEXT NOT NULL, "case" TEXT NOT NULL,
+"settings" TEXT NOT NULL, "updates" INTEGER NOT NULL, "stopped" TEXT NOT NULL, "seconds" REAL NOT NULL,
+"strength" REAL NOT NULL, "routed" INTEGER NOT NULL, "gate" TEXT NOT NULL, "reason" TEXT NOT NULL,
+"scores" TEXT NOT NULL, "live" INTEGER NOT NULL, "was_live" INTEGER NOT NULL, prompts TEXT,
+PRIMARY KEY (visit, number)) WITHOUT ROWID;
+INSERT INTO edits VALUES ('one', 1, '0123abcd', 'mine', '2026-01-02T03:04:05+00:00', 'made here', 'DINM', 'layer 2',
+'bundled case 9', '{"steps": 3}', 3, 'step limit', 1.5, 0.5, 1, 'passed', 'Passed: all of it.',
+'{"DS": [0.0, 100.0, 5]}', 1, 1, '{"question": "What?"}');
+PRAGMA application_id = 1145654861;
+PRAGMA user_version = 1;
+"""
+"""A ledger's file as the first version of the program wrote it, with one row."""
 
 
 def stored(path: Path) -> bytes:
@@ -94,6 +114,40 @@ def test_a_file_keeps_rows_of_ended_visits_and_prompts_only_where_it_is_told_to(
     (texts,) = again._store.execute("SELECT prompts FROM edits").fetchone()
     assert (json.loads(texts)["question"] if prompts else texts) == (CASE.question if prompts else None)
     again.close()
+
+
+def test_a_file_of_the_first_version_opens_with_its_rows_and_takes_new_ones(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    with sqlite3.connect(path) as store:
+        store.executescript(FIRST_VERSION)
+    store.close()
+    ledger = Ledger(path)
+    (old,) = ledger.entries("one")
+    assert (old.patch, old.name, old.scores, old.live) == ("0123abcd", "mine", {"DS": (0.0, 100.0, 5)}, False)
+    assert (old.model, old.fingerprint) == ("", "") and "not noted" in base(old)
+    ledger.put("two", ENTRY)
+    ledger.close()
+    again = Ledger(path)
+    assert again.entries("one") == [old] and again.entries("two") == [replace(ENTRY, live=False)]
+    assert again._store.execute("SELECT prompts FROM edits WHERE visit = 'one'").fetchone() == (
+        '{"question": "What?"}',
+    )
+    assert base(ENTRY) == "tiny-llama, fingerprint 89efcdab"
+    again.close()
+
+
+def test_a_file_of_the_first_version_that_cannot_be_brought_up_to_date_stays_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "ledger.sqlite"
+    with sqlite3.connect(path) as store:
+        store.executescript(FIRST_VERSION)
+    store.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger_module, "ADDED_SINCE", {1: ("model", "model")})
+        with pytest.raises(LedgerError, match="Name another file"):
+            Ledger(path)
+    ledger = Ledger(path)
+    assert [row.patch for row in ledger.entries("one")] == ["0123abcd"]
+    ledger.close()
 
 
 def test_what_is_no_ledger_is_refused_and_left_as_it_was(tmp_path):

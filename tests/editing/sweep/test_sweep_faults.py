@@ -93,7 +93,7 @@ def test_what_stands_against_the_method_itself_is_a_failure_and_no_refusal(tmp_p
 @pytest.mark.parametrize("preset", ["reference", "paper"])
 def test_a_case_without_the_constraint_that_a_preset_needs_counts_with_the_vanilla_answers(tmp_path, preset):
     cases = write_cases(tmp_path, 1, **{"knowledge constrain": None})
-    options = ("--preset", preset, "--block", "1")
+    options = ("--preset", preset, "--layer", "1")
     (result,) = swept(tmp_path / "out", cases, *options)
     assert result.status == "refused" and "no knowledge constraint" in result.record["error"]
     assert result.replies and all(reply.edited == reply.vanilla for reply in result.replies)
@@ -172,9 +172,9 @@ def test_the_layer_of_the_first_case_serves_all_where_it_is_located_once(tmp_pat
     first = cases_of(settings)[0]
     expected = divergence(model, first, "reference").toxic_layer()
     assert with_block(model, settings, cases_of(settings)).block == str(expected)
-    found = swept(tmp_path / "out", cases, "--block", "once", "--preset", "reference", "--locate", "reference")
+    found = swept(tmp_path / "out", cases, "--layer", "once", "--preset", "reference", "--locate", "reference")
     assert [result.record["block"] for result in found] == [expected] * 3
-    same = swept(tmp_path / "out", cases, "--block", "once", "--preset", "reference", "--locate", "reference")
+    same = swept(tmp_path / "out", cases, "--layer", "once", "--preset", "reference", "--locate", "reference")
     assert [result.record["patch"] for result in same] == [result.record["patch"] for result in found], "it resumes"
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from dashboard_helpers import QUICK, Visitor
+from dashboard_helpers import QUICK, Visitor, seen
 from keep_helpers import STRICT, edit, rows
 
 from dashboard.kit.session import Session
 from dashboard.steps.keep.kept import Kept
 from dashboard.steps.keep.ledger import LedgerError
+from dashboard.steps.keep.texts import HEADERS
 from dashboard.steps.operate.gating import Gated
 
 pytestmark = pytest.mark.usefixtures("model")
@@ -33,6 +34,15 @@ def test_every_edit_has_a_row_and_one_is_live(visitor):
     assert [line[-1] for line in table] == ["held back", "live", "under Undo"]
     edit(visitor, block=1)
     assert len(rows(visitor)) == 3, "the same edit, to the bit, has one row"
+
+
+def test_every_row_names_the_base_model_and_its_fingerprint(visitor):
+    edit(visitor, block=0)
+    model = visitor.page.context.model
+    (row,) = rows(visitor)
+    assert (row.model, row.fingerprint) == (visitor.page.context.label, model.fingerprint)
+    assert visitor.screen["rows_table"][0][HEADERS.index("Model")] == row.model
+    assert f"of {row.model}, fingerprint {model.fingerprint}" in seen(visitor.screen["row_details"])
 
 
 def test_a_program_s_edits_are_written_down_as_well(visitor):

@@ -30,8 +30,13 @@ def test_every_row_is_in_the_report_as_on_the_page_and_none_that_was_deleted(vis
     assert [line[:2] for line in table.rows] == [("2", "–"), ("1", "the shallow one")]
     noted = {str(row.number): row for row in rows(visitor)}
     for line in table.rows:
-        assert (line[3], line[6]) == (noted[line[0]].method, noted[line[0]].gate)
+        told = tuple(line[HEADERS.index(head)] for head in ("Method", "Gate", "Model"))
+        assert told == (noted[line[0]].method, noted[line[0]].gate, visitor.page.context.label)
     assert table.rows[1][-1] == "live", "Undo went back to it"
+    model = visitor.page.context.model
+    assert [seen(one) for one in history.readings] == [
+        f"Edits of {visitor.page.context.label}, fingerprint {model.fingerprint}."
+    ]
     reasons = history.tables[1]
     assert reasons.folded and [line[3] for line in reasons.rows] == [noted[line[0]].reason for line in reasons.rows]
     visitor.do("on_delete_row", row_picked=2)
