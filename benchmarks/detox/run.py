@@ -116,7 +116,15 @@ def outcomes_of(
         exams = run(examine_all(model, questions, rows, judge, prompts_at_once=AT_ONCE, **asked))
         for name, exam in zip(group, exams, strict=True):
             found[name] = Outcome(exam, made[name].refused, made[name].seconds)
-    return {name: found[name] for name in (*names[:2], *made) if name in found}
+    return {name: found[name] for name in _with_routed(names) if name in found}
+
+
+def _with_routed(names: Sequence[str]) -> Iterator[str]:
+    """Yield rows in the order in which they were named, each with its routed one after it."""
+    for name in names:
+        yield name
+        if (beside := routed_name(name)) is not None:
+            yield beside
 
 
 AT_ONCE = 6
