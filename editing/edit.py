@@ -32,12 +32,11 @@ from editing.command import (
     tell,
 )
 from editing.gate import accept, overridden, recorded
-from editing.gate_choice import Chosen, accept_where_best, attempts, better
+from editing.gate_choice import Chosen, accept_where_best, acts_by, attempts, better
 from editing.methods.dinm import DinmSettings, to_be_routed
 from editing.methods.registry import METHODS, Method, method_named, method_settings, read_settings
 from editing.progress import EditResult, Preparation, Step, run
 from editing.saved import record_of, save_edit
-from inspector.detection import for_case
 from inspector.divergence import Padding, divergence
 from inspector.errors import EditError
 from inspector.model import Detector, InspectedModel, PromptFormat, Row
@@ -156,7 +155,7 @@ def _made(
         assert taken is not None  # nobody cancels it
         return Made(result, taken)
     if chosen.acts == "detected" and detector is not None:
-        row = replace(row, detector=for_case(model, detector, case, row.patch.format))
+        row = replace(row, detector=run(acts_by(model, detector, case, row.patch.format)))
     word = run(accept(model, row, case))
     assert word is not None
     return Made(result, Chosen(row, word))

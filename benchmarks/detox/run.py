@@ -11,8 +11,8 @@ from typing import Any
 from benchmarks.detox.rows import ROUNDING, SUFFIX_ALONE, edit_of, routed_name
 from editing import run
 from editing.calibration import Calibration
+from editing.gate_choice import acts_by
 from editing.memory import memory_told
-from inspector.detection import for_case
 from inspector.errors import InspectorError
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row
 from inspector.safeedit import Case
@@ -80,7 +80,7 @@ def edits_of(
         if (beside := routed_name(name)) is not None:
             routed = row
             if row.patch is not None:
-                routed = replace(row, detector=for_case(model, calibration.detector, case, row.patch.format))
+                routed = replace(row, detector=run(acts_by(model, calibration.detector, case, row.patch.format)))
             made[beside] = replace(made[name], row=routed)
     return made
 

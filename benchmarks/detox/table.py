@@ -46,9 +46,13 @@ def _asked_alike(names: Sequence[str]) -> str | None:
 
     Released code and paper are asked in plain text, and the suffix alone is compared with none.
     """
-    edits = {name: edit for name in names if (edit := edit_of(name)) is not None}
-    alike = [name for name, edit in edits.items() if edit.preset == "corrected"]
-    return next((name for name in (CORRECTED, *alike, ROUNDING) if name in names), None)
+    if CORRECTED in names:
+        return CORRECTED
+    for name in names:  # a routed row comes after its edit
+        edit = edit_of(name)
+        if edit is not None and edit.preset == "corrected":
+            return name
+    return ROUNDING if ROUNDING in names else None
 
 
 def _detector(routed: Sequence[Outcome]) -> None:
