@@ -105,7 +105,7 @@ def test_a_routed_edit_answers_only_where_harm_is_detected_and_says_which_weight
 def test_setting_the_switch_says_how_far_it_is_and_a_cancel_leaves_the_edit_acting_where_it_did(
     detecting, request, monkeypatch
 ):
-    page, made = detecting
+    page = detecting[0]
     visitor = Visitor(page, request.node.name)
     visitor.session.slot(Acting).wish = "everywhere"
     visitor.do("on_edit", **QUICK)
