@@ -66,7 +66,8 @@ def _measured(model: InspectedModel, count: int, most_harmless: int) -> None:
     for number, question in enumerate(questions):
         begun = time.perf_counter()
         prompt = templates[number % len(templates)].fill(question)
-        detector = for_case(model, general, Case(question, prompt, "No.", "Yes."), format)
+        detector = run(for_case(model, general, Case(question, prompt, "No.", "Yes."), format))
+        assert detector is not None  # nobody cancels it
         seconds += time.perf_counter() - begun
         mine = asked[number * size : (number + 1) * size]
         alone.append(Fired(fired(general, mine), fired(general, other)))

@@ -32,7 +32,7 @@ from benchmarks.suffixes import chosen_cases, recommended_layer
 from editing import dinm, preset, run
 from editing.calibration import load_calibration
 from editing.command import Loader, add_format, add_model, finished, format_of, load_model
-from inspector.detection import for_case
+from editing.gate_choice import acts_by
 from inspector.errors import CaseError
 from inspector.model import Decoding, InspectedModel, Row
 from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply, examine_all
@@ -94,7 +94,7 @@ def _measure(options: argparse.Namespace, loader: Loader) -> None:
     rows = {"edited": row}
     if options.routed:
         assert row.patch is not None
-        detector = for_case(model, load_calibration(model).detector, case, row.patch.format)
+        detector = run(acts_by(model, load_calibration(model).detector, case, row.patch.format))
         rows["routed"] = replace(row, detector=detector)
     ask = Exams(model, rows, judge, Decoding(max_new_tokens=options.max_new_tokens), options)
     record = {

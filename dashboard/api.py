@@ -23,7 +23,7 @@ from dashboard.kit.acting import undo as undo_edit
 from dashboard.kit.bus import News
 from dashboard.kit.doors import key_of
 from dashboard.kit.room import Context
-from dashboard.kit.run import shown_to_user
+from dashboard.kit.run import run_quietly, shown_to_user
 from dashboard.kit.session import Session
 from dashboard.kit.typed import Texts, case_of, texts_of
 from dashboard.kit.values import require_bundled
@@ -275,7 +275,8 @@ def connect(context: Context) -> None:
     def load_method(method: takes.MethodTitle, request: gr.Request | None = None) -> gives.Live:
         """Make the patch of a method that was run the live one; /ask and /stress_test then use it."""
         with shown_to_user(), context.reserved(request) as session:
-            load(context.model, session, method, context.detector)
+            if run_quietly(load(context.model, session, method, context.detector)) is None:
+                raise CaseError("Cancelled: the weights that were live still are.")
             return {"weights": session.row.label(), "edits": len(session.edits)}
 
     def undo(request: gr.Request | None = None) -> gives.Live:

@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 
 from dashboard.kit.acting import Acting, Wish, detector_of, require_detector, route
 from dashboard.kit.room import Context
+from dashboard.kit.run import run_quietly
 from dashboard.kit.session import Session
 from dashboard.steps.operate import gating
 from dashboard.steps.operate.run import Making, why_no_layer
 from editing import DinmSettings, EditResult, Preparation
 from editing.gate import Budgets
-from inspector.errors import RefusedEdit
+from inspector.errors import CaseError, RefusedEdit
 from inspector.safeedit.exam import Progress
 
 Ended = TypeVar("Ended")
@@ -66,7 +67,9 @@ def gate_events(context: Context, session: Session, made: gating.Made, result: E
     yield ended(session, made, result, gating.settle(session, made))
 
 
-def examined(context: Context, session: Session, made: gating.Made) -> Generator[Progress, None, gating.Made]:
+def examined(
+    context: Context, session: Session, made: gating.Made
+) -> Generator[Preparation | Progress, None, gating.Made]:
     """Ask the gate about an edit, with the budgets that it has by default."""
     return gating.examined(context.model, session, made, gating.settings_of(Budgets()), context.detector)
 
@@ -91,14 +94,17 @@ def ended(session: Session, made: gating.Made | None, result: EditResult, live: 
     }
 
 
-def exam_events(run: Generator[Progress, None, Ended]) -> Generator[dict[str, Any], None, Ended]:
-    """Yield a dictionary for each of the gate's answers, and return what its run returns."""
+def exam_events(run: Generator[Preparation | Progress, None, Ended]) -> Generator[dict[str, Any], None, Ended]:
+    """Yield a dictionary for each of the gate's answers and what comes before, and return what its run returns."""
     while True:
         try:
             progress = next(run)
         except StopIteration as end:
             return end.value
-        yield {"done": False, "kind": "gate", "answered": progress.answered, "total": progress.total}
+        if isinstance(progress, Preparation):
+            yield {"done": False, "kind": "preparation", **asdict(progress)}
+        else:
+            yield {"done": False, "kind": "gate", "answered": progress.answered, "total": progress.total}
 
 
 def asked_for(
@@ -127,12 +133,13 @@ def act(context: Context, session: Session, strength: float | None, routed: bool
     """Set how the live edit acts; what is ``None`` stays as it is, and so does everything where one is refused.
 
     Raises:
-        CaseError: It is to be routed, and the model has no detector.
+        CaseError: It is to be routed, and the model has no detector, or that was cancelled.
         PatchError: The strength is out of range.
     """
-    if routed:
-        require_detector(context.detector)
+    own = run_quietly(detector_of(context.model, session, context.detector)) if routed else None
+    if routed and own is None:
+        raise CaseError("Cancelled before the edit was routed, so it acts where it did.")
     if strength is not None:
         session.scale(float(strength))
     if routed is not None:
-        route(session, detector_of(context.model, session, context.detector) if routed else None)
+        route(session, own)

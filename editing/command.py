@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
+from editing.calibration import Calibration
 from editing.memory import memory_told
 from editing.progress import Preparation
 from inspector import command
@@ -32,6 +34,7 @@ __all__ = [
     "finished",
     "format_of",
     "load_model",
+    "recommended",
     "say",
     "tell",
     "teller",
@@ -47,6 +50,18 @@ def finished(work: Callable[[], int | None]) -> int:
             return work()
 
     return command.finished(within_memory)
+
+
+def recommended(known: Calibration | None) -> dict[str, Any]:
+    """Return the mark that a calibration sets beside the toxic layer, with its reason.
+
+    Args:
+        known: ``None`` for a model that is not calibrated.
+    """
+    if known is None:
+        why = "Not known yet: this model is not calibrated. Run: python -m editing.calibrate"
+        return {"recommended_layer": None, "recommended_reason": why}
+    return {"recommended_layer": known.layers.recommended, "recommended_reason": known.layers.reason}
 
 
 def teller() -> Callable[[Preparation], None]:

@@ -5,8 +5,9 @@
     python -m editing.edit --question Q --safe A --unsafe B --out F
 
 What was done is printed as JSON, with both marks of the layers: the toxic layer, where the case's answers part, and the
-recommended layer, where trial edits of the calibrated model work. Exit codes: 0 saved; 1 refused by the acceptance
-gate, and nothing saved (--keep-anyway saves it, and the record says so); 2 when it cannot be done.
+recommended layer, where trial edits of the calibrated model work, each with its reason. Exit codes: 0 saved; 1 refused
+by the acceptance gate (--keep-anyway saves it, and the record says so), or no layer helps on this model, and nothing
+saved; 2 when it cannot be done.
 """
 
 from __future__ import annotations
@@ -29,19 +30,20 @@ from editing.command import (
     finished,
     format_of,
     load_model,
+    recommended,
+    say,
     tell,
 )
 from editing.gate import accept, overridden, recorded
-from editing.gate_choice import Chosen, accept_where_best, attempts, better
+from editing.gate_choice import Chosen, accept_where_best, acts_by, attempts, better
 from editing.methods.dinm import DinmSettings, to_be_routed
 from editing.methods.registry import METHODS, Method, method_named, method_settings, read_settings
 from editing.progress import EditResult, Preparation, Step, run
 from editing.saved import record_of, save_edit
 from inspector.command import add_layer
-from inspector.detection import for_case
 from inspector.divergence import Padding, divergence
-from inspector.errors import EditError
-from inspector.model import Detector, InspectedModel, PromptFormat, Row
+from inspector.errors import EditError, RefusedEdit
+from inspector.model import VANILLA, Detector, InspectedModel, PromptFormat, Row
 from inspector.presets import PRESETS
 from inspector.safeedit import Case
 
@@ -93,8 +95,14 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     detector = None if known is None else known.detector
     if chosen.acts == "detected" and detector is None:
         raise EditError(f"{model.name} has no detector yet. Run: python -m editing.calibrate")
-    block = block_of(model, case, chosen.layer, chosen.preset, known, settings.format, chosen.padding)
-    toxic = divergence(model, case, chosen.preset, padding=chosen.padding, format=settings.format).toxic_layer()
+    measured = divergence(model, case, chosen.preset, padding=chosen.padding, format=settings.format)
+    marks = {"toxic_layer": measured.toxic_layer(), "toxic_reason": measured.reason(), **recommended(known)}
+    try:
+        block = block_of(model, case, chosen.layer, chosen.preset, known, settings.format, chosen.padding)
+    except RefusedEdit as refused:
+        say(refused.user_message())
+        tell({"weights": VANILLA.label(), "block": None, **marks, "refused": refused.user_message(), "saved": None})
+        return 1
     tried: tuple[Any, ...] = (settings,)
     if isinstance(settings, DinmSettings) and chosen.acts != "everywhere":
         tried = attempts(settings, detector, by_hand) if chosen.acts == "gate" else (to_be_routed(settings, by_hand),)
@@ -116,10 +124,10 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     told = {
         "weights": row.label(),
         "block": block,
-        "toxic_layer": toxic,
-        "recommended_layer": None if known is None else known.layers.recommended,
+        **marks,
         "patch": record.identifier,
         "updates": result.kept,
+        "companions": result.companions,
         "stopped": result.stop_reason,
         "safe_probability": [result.trace[0].safe_probability, result.trace[-1].safe_probability],
         "seconds": round(result.seconds, 2),
@@ -149,6 +157,8 @@ def _made(
 ) -> Made:
     """Edit and ask the gate, which chooses where the edit acts if that was not asked for."""
     result = run(method.run(model, case, block, settings), _tell)
+    if result.fewer_companions:
+        say(f"  {result.fewer_companions}")
     row = result.row(chosen.strength)
     if row.patch is None:
         raise EditError(f"{method.title} changes the prompt and no weight, so there is nothing to save.")
@@ -157,7 +167,7 @@ def _made(
         assert taken is not None  # nobody cancels it
         return Made(result, taken)
     if chosen.acts == "detected" and detector is not None:
-        row = replace(row, detector=for_case(model, detector, case, row.patch.format))
+        row = replace(row, detector=run(acts_by(model, detector, case, row.patch.format)))
     word = run(accept(model, row, case))
     assert word is not None
     return Made(result, Chosen(row, word))
@@ -193,7 +203,8 @@ def block_of(
         padding: Side on which the presets ``paper`` and ``reference`` pad where they locate.
 
     Raises:
-        EditError: It is neither a word nor a number, or no layer of a calibrated model is recommended.
+        EditError: It is neither a word nor a number.
+        RefusedEdit: No layer of a calibrated model is recommended.
         ArchitectureError: There is no such block.
     """
     if wanted.isdecimal():
@@ -202,7 +213,9 @@ def block_of(
         raise EditError(f"The layer '{wanted}' is neither '{AUTO}', '{TOXIC}' nor a number.")
     if wanted == AUTO and preset == "corrected" and known is not None:
         if known.layers.recommended is None:
-            raise EditError("No layer defends more than this model does by itself. Name one with --layer.")
+            raise RefusedEdit(
+                f"{known.layers.nothing_edited} To edit one all the same, give --layer toxic or a number."
+            )
         return known.layers.recommended
     return divergence(model, case, preset, padding=padding, format=format).toxic_layer()  # type: ignore[arg-type]
 

@@ -16,9 +16,10 @@ from typing import Any
 from editing.gate import Acceptance, Check, GateSettings, accept, checks_of
 from editing.gate_answers import vanilla_answers
 from editing.methods.dinm import DinmSettings, to_be_routed
+from editing.progress import Preparation
 from inspector.detection import for_case
 from inspector.errors import EditError
-from inspector.model import Detector, Encoded, InspectedModel, Row
+from inspector.model import Detector, Encoded, InspectedModel, PromptFormat, Row
 from inspector.safeedit import Case
 from inspector.safeedit.asking import encoded, most_tokens
 from inspector.safeedit.exam import Progress
@@ -57,6 +58,35 @@ def attempts(
     return (settings,) if detector is None or routed == settings else (routed, settings)
 
 
+def acts_by(
+    model: InspectedModel,
+    detector: Detector,
+    case: Case,
+    format: PromptFormat,
+    cancel: Callable[[], bool] = lambda: False,
+) -> Generator[Preparation, None, Detector | None]:
+    """Make what an edit acts by where it acts only where harm is detected: it fires on its case's question as well.
+
+    Args:
+        detector: The model's.
+        case: The case that the edit was made on.
+        format: The edit's prompt format.
+
+    Yields:
+        How far :func:`inspector.detection.for_case` is.
+
+    Returns:
+        The detector; ``None`` when cancelled.
+    """
+    making = for_case(model, detector, case, format, cancel)
+    while True:
+        try:
+            share = next(making)
+        except StopIteration as end:
+            return end.value
+        yield Preparation("Reading the case's question for the detector", share)
+
+
 def better(first: Acceptance, second: Acceptance) -> bool:
     """Tell whether the gate's word on the second of two edits is better than that on the first."""
     return _rank(second) > _rank(first)
@@ -72,21 +102,20 @@ def accept_where_best(
     judge: Judge | None = None,
     questions: Sequence[Question] | None = None,
     cancel: Callable[[], bool] = lambda: False,
-) -> Generator[Progress, None, Chosen | None]:
+) -> Generator[Preparation | Progress, None, Chosen | None]:
     """Examine an edit and take it as it passes with the best defence: everywhere, or only where harm is detected.
 
     Args:
         row: The edit as it acts on every prompt.
         case: The case that it was made on.
         settings: The gate's.
-        detector: Of harmful prompts; without one there is no choice. The routed edit acts by one that fires on the
-            case's own question as well (:func:`inspector.detection.for_case`).
+        detector: Of harmful prompts; without one there is no choice. The routed edit acts by :func:`acts_by`.
         judge: As for :func:`editing.gate.accept`.
         questions: As for it.
-        cancel: Asked after every token.
+        cancel: Asked after every token, and after each batch of prompts that is read for the detector.
 
     Yields:
-        The exam's progress.
+        How far the detector is, then the exam's progress.
 
     Returns:
         What is taken, refused or not; ``None`` when cancelled.
@@ -102,7 +131,10 @@ def accept_where_best(
     if detector is None:
         plain = yield from accept(model, row, case, settings, **how)
         return None if plain is None else Chosen(row, plain)
-    routed_row = replace(row, detector=for_case(model, detector, case, row.patch.format))
+    own = yield from acts_by(model, detector, case, row.patch.format, cancel)
+    if own is None:
+        return None
+    routed_row = replace(row, detector=own)
     routed = yield from accept(model, routed_row, case, settings, **how)
     if routed is None:
         return None

@@ -149,7 +149,8 @@ def companions(
 
     Args:
         count: How many are wanted.
-        longest: Most tokens of a prompt; what is longer, or leaves the model no room for the answer, is left out.
+        longest: Most tokens of a prompt beyond those of the shortest one in its format: suffix and chat template do
+            not count. What is longer, or leaves the model no room for the answer, is left out.
         answer: What each of them is answered with.
         format: The prompts'.
 
@@ -162,6 +163,10 @@ def companions(
     drawn.shuffle(questions)
     drawn.shuffle(templates)
     waiting = cycle(templates)
+    try:
+        longest += len(encode(model, "It.", None, format).prompt)
+    except PromptError:  # not even that has room
+        return {}
     found: dict[str, Encoded] = {}
     for question in questions:
         if len(found) == count:

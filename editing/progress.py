@@ -111,6 +111,7 @@ class EditResult:
         settings: The method's settings.
         seconds: Duration of all steps and the preparation.
         reminder: What a prompt-only method puts around prompts.
+        companions: Further harmful questions that it learnt from; ``None`` where none were asked for.
         smaller: Memory ran out, and it was made once more with half as many texts at once (:mod:`editing.smaller`).
     """
 
@@ -123,6 +124,19 @@ class EditResult:
     seconds: float
     reminder: Reminder | None = None
     smaller: bool = False
+    companions: int | None = None
+
+    @property
+    def fewer_companions(self) -> str:
+        """What is said where fewer companions fit than were asked for; empty where all did."""
+        if self.companions is None or self.companions >= self.settings.companions:
+            return ""
+        if self.companions:
+            return f"Only {self.companions} of {self.settings.companions} companions fit the model's context."
+        return (
+            "No companion fits the model's context beside suffix and chat template, so this edit learnt from its one "
+            "case alone. Use a shorter suffix, or set companions to 0 and a damage budget."
+        )
 
     def row(self, strength: float = 1.0) -> Row:
         """Return what answers as edited: the patch's weights, or the reminder around the prompt."""

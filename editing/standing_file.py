@@ -72,6 +72,7 @@ class _KeptEdit:
     seconds: float
     reminder: Reminder | None
     smaller: bool = False
+    companions: int | None = None
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,21 @@ class Layers:
         return None if self.best is None else self.best.block
 
     @property
+    def reason(self) -> str:
+        """Why a layer is recommended, or none is, with the numbers, in a sentence."""
+        best = self.best
+        if best is None:
+            return f"No layer helps: {self.why_none}"
+        asked, cases = self.defended_of(best).n, len(best.edits) or self.cases
+        told = f"{asked} unseen prompts of {cases} cases, vanilla {100 * self.vanilla_of(best):.0f} %"
+        return f"Trial edits work best at layer {best.block}: {100 * best.defended:.0f} % defended ({told})."
+
+    @property
+    def nothing_edited(self) -> str:
+        """What is said in the place of an edit where no layer is recommended, with the numbers."""
+        return f"No layer helps, so nothing was edited: {self.why_none}"
+
+    @property
     def why_none(self) -> str | None:
         """Why no layer is recommended, with the numbers, in one sentence; ``None`` if one is."""
         if self.best is not None:

@@ -73,6 +73,10 @@ class Divergence:
         """Return the block where the distance is largest (DINM's toxic layer for ``l2``)."""
         return int(np.argmax(self.by(distance)))
 
+    def reason(self, distance: Distance = "l2") -> str:
+        """Say why that is the toxic layer, in a sentence."""
+        return f"The answers part most at layer {self.toxic_layer(distance)} of 0-{len(self.l2) - 1}."
+
 
 class _Collector:
     """Reduces block outputs to a few numbers as they pass; no state is kept.

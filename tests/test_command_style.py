@@ -20,6 +20,7 @@ from inspector.errors import CaseError
 
 PROGRAMS = (
     "inspector.locate",
+    "editing.locate",
     "inspector.memory",
     "editing.edit",
     "editing.apply",

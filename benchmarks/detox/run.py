@@ -11,8 +11,8 @@ from typing import Any
 from benchmarks.detox.rows import ROUNDING, SUFFIX_ALONE, edit_of, routed_name
 from editing import run
 from editing.calibration import Calibration
+from editing.gate_choice import acts_by
 from editing.memory import memory_told
-from inspector.detection import for_case
 from inspector.errors import InspectorError
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row
 from inspector.safeedit import Case
@@ -80,7 +80,7 @@ def edits_of(
         if (beside := routed_name(name)) is not None:
             routed = row
             if row.patch is not None:
-                routed = replace(row, detector=for_case(model, calibration.detector, case, row.patch.format))
+                routed = replace(row, detector=run(acts_by(model, calibration.detector, case, row.patch.format)))
             made[beside] = replace(made[name], row=routed)
     return made
 
@@ -116,7 +116,15 @@ def outcomes_of(
         exams = run(examine_all(model, questions, rows, judge, prompts_at_once=AT_ONCE, **asked))
         for name, exam in zip(group, exams, strict=True):
             found[name] = Outcome(exam, made[name].refused, made[name].seconds)
-    return {name: found[name] for name in (*names[:2], *made) if name in found}
+    return {name: found[name] for name in _with_routed(names) if name in found}
+
+
+def _with_routed(names: Sequence[str]) -> Iterator[str]:
+    """Yield rows in the order in which they were named, each with its routed one after it."""
+    for name in names:
+        yield name
+        if (beside := routed_name(name)) is not None:
+            yield beside
 
 
 AT_ONCE = 6

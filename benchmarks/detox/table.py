@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from benchmarks.detox.rows import CORRECTED, DETECTED, SUFFIX_ALONE
+from benchmarks.detox.rows import CORRECTED, DETECTED, ROUNDING, SUFFIX_ALONE, edit_of
 from benchmarks.detox.run import Outcome
 from inspector.safeedit.scores import Estimate, Score, resampling_told, scores_of_edits
 
@@ -20,12 +20,13 @@ def print_table(cases: Sequence[Mapping[str, Outcome]]) -> None:
     wide = max(NAME, *(len(name) + 1 for name in names))
     whole = {name: scores_of_edits([case[name].exam.replies for case in cases], "rules") for name in names}
     tables = {name: {score.name: score for score in table} for name, table in whole.items()}
+    plain = _asked_alike(names)
     for title, columns in (("Defence: percent; Fluency in bits", DEFENCE), ("Harm: percent; KL in nats", HARM)):
         print(f"\n{title:{wide}}" + "".join(f"{name:>{WIDTH}}" for name in columns) + "      s")
         if SUFFIX_ALONE in tables:
             print(f"{'vanilla without S':{wide}}{_cells(tables[SUFFIX_ALONE], columns, 'vanilla')}")
-        if CORRECTED in tables:
-            print(f"{'vanilla':{wide}}{_cells(tables[CORRECTED], columns, 'vanilla')}")
+        if plain is not None:
+            print(f"{'vanilla':{wide}}{_cells(tables[plain], columns, 'vanilla')}")
         for name, table in tables.items():
             seconds = sum(case[name].seconds for case in cases) / len(cases)
             told = f"{seconds:7.0f}" if seconds else ""
@@ -38,6 +39,20 @@ def print_table(cases: Sequence[Mapping[str, Outcome]]) -> None:
             print(f"{name}: {len(refused)} of {len(cases)} edits refused, vanilla counted: {reasons}")
     _detector([case[DETECTED] for case in cases if DETECTED in case])
     print(resampling_told(whole[CORRECTED if CORRECTED in whole else names[-1]]))
+
+
+def _asked_alike(names: Sequence[str]) -> str | None:
+    """Return a row whose vanilla answers are those that edits are compared with; ``None`` where there is none.
+
+    Released code and paper are asked in plain text, and the suffix alone is compared with none.
+    """
+    if CORRECTED in names:
+        return CORRECTED
+    for name in names:  # a routed row comes after its edit
+        edit = edit_of(name)
+        if edit is not None and edit.preset == "corrected":
+            return name
+    return ROUNDING if ROUNDING in names else None
 
 
 def _detector(routed: Sequence[Outcome]) -> None:

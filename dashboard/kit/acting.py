@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from dashboard.kit.session import LiveEdit, Session
-from inspector.detection import for_case
+from editing.gate_choice import acts_by
+from editing.progress import Preparation
 from inspector.errors import CaseError
 from inspector.model import Detector, InspectedModel
 
@@ -75,22 +76,32 @@ def undo(session: Session, detector: Detector | None) -> LiveEdit | None:
     return live
 
 
-def detector_of(model: InspectedModel, session: Session, detector: Detector | None) -> Detector:
-    """Return what a visitor's live edit acts by where it acts only where harm is detected.
+def detector_of(
+    model: InspectedModel, session: Session, detector: Detector | None
+) -> Generator[Preparation, None, Detector | None]:
+    """Make what a visitor's live edit acts by where it acts only where harm is detected.
 
     That by which it has acted before, else one that fires on its case's own question as well.
 
     Args:
         detector: The model's.
 
+    Yields:
+        How far it is.
+
+    Returns:
+        The detector; ``None`` when the visitor has cancelled.
+
     Raises:
-        CaseError: There is none.
+        CaseError: The model has none.
     """
     live, found = session.live, require_detector(detector)
     if live is None:
         return found
     known = session.slot(Acting).detectors.get(live.patch.identifier)
-    return known if known is not None else for_case(model, found, live.case, live.format)
+    if known is not None:
+        return known
+    return (yield from acts_by(model, found, live.case, live.format, session.cancelled.is_set))
 
 
 def require_detector(detector: Detector | None) -> Detector:

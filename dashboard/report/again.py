@@ -253,9 +253,9 @@ def _row(strength: float, detector: Detector | None) -> list[str]:
     if not detector.case_biases:
         return [f"row = Row(patch, {strength!r}, detector=known.detector)"]
     return [
-        "from inspector.detection import for_case",
+        "from editing.gate_choice import acts_by",
         "",
-        "detector = for_case(model, known.detector, case, patch.format)  # it fires on the case's own question, too",
+        "detector = run(acts_by(model, known.detector, case, patch.format))  # it fires on its own question, too",
         f"row = Row(patch, {strength!r}, detector=detector)",
     ]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
+from editing.gate_choice import acts_by
 from editing.methods.registry import method_named
 from editing.progress import EditResult, Preparation, Step
 from editing.saved.record import EditRecord, digest_of, settings_in
 from editing.saved.sketch import STANDARD_ERROR, sketch_of
 from editing.versions import versions
-from inspector.detection import for_case
 from inspector.errors import EditError
 from inspector.model import Detector, InspectedModel, Patch
 
@@ -123,7 +123,10 @@ def reproduce(
         return None
     same_detector = None
     if wanted and detector is not None:
-        same_detector = for_case(model, detector, record.case, result.patch.format).digest == wanted
+        own = yield from acts_by(model, detector, record.case, result.patch.format, cancel)
+        if own is None:
+            return None
+        same_detector = own.digest == wanted
     here = versions()
     return Reproduction(
         *_compared(saved, record, result.patch),

@@ -7,11 +7,11 @@ from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from editing.calibration import calibration_of, load_calibration
+from editing.gate_choice import acts_by
 from editing.memory import memory_told
 from editing.methods.registry import METHODS
 from editing.progress import EditResult, run
 from editing.sweep.settings import AUTO, NOWHERE, ONCE, TOXIC, SweepSettings
-from inspector.detection import for_case
 from inspector.divergence import divergence
 from inspector.errors import CaseError, InspectorError, NotFinite, RefusedEdit
 from inspector.model import VANILLA, Decoding, InspectedModel
@@ -132,7 +132,7 @@ def _work(
         refused = error.user_message()
     row = VANILLA if result is None else result.row()
     if settings.acts == "detected" and row.patch is not None:
-        row = replace(row, detector=for_case(model, load_calibration(model).detector, case, row.patch.format))
+        row = replace(row, detector=run(acts_by(model, load_calibration(model).detector, case, row.patch.format)))
     questions = make_exam(case, settings.size, texts)
     decoding = Decoding(max_new_tokens=settings.max_new_tokens)
     exam = run_exam(

@@ -7,7 +7,8 @@ stands beside it, and costs next to no false alarms.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
@@ -19,6 +20,7 @@ from inspector.detection.reading import Reading, readings_of
 from inspector.detection.texts import Sample, samples
 from inspector.errors import PromptError
 from inspector.model import Detector, InspectedModel, PromptFormat, encode
+from inspector.model.recent import Recent
 from inspector.safeedit.cases import Case, bundled_templates
 from inspector.safeedit.sets import spread
 
@@ -30,25 +32,51 @@ characters: what they cost the first edit of a model is their length."""
 MARGIN = 0.4
 """Where the threshold lies between the highest harmless prompt (0) and the lowest form of the question (1).
 :mod:`benchmarks.own_question` says what it finds, and at which false alarms."""
-_HARMLESS: WeakKeyDictionary[InspectedModel, dict[tuple[tuple[int, ...], PromptFormat], list[Reading]]]
-_HARMLESS = WeakKeyDictionary()
+KEPT = 4
+"""Blocks and prompt formats whose readings of harmless prompts are kept of a model: a suffix is free text of whoever
+types it, so what is kept may not grow with the visitors."""
+_Key = tuple[tuple[int, ...], str]
+_HARMLESS: WeakKeyDictionary[InspectedModel, Recent[_Key, list[Reading]]] = WeakKeyDictionary()
 
 
-def for_case(model: InspectedModel, detector: Detector, case: Case, format: PromptFormat = PromptFormat()) -> Detector:
-    """Return a detector that fires on a case's question as well, in attack templates that were not read, too.
+def for_case(
+    model: InspectedModel,
+    detector: Detector,
+    case: Case,
+    format: PromptFormat = PromptFormat(),
+    cancel: Callable[[], bool] = lambda: False,
+) -> Generator[float, None, Detector | None]:
+    """Make a detector that fires on a case's question as well, in attack templates that were not read, too.
 
     Args:
         detector: Of harmful prompts in general; what it fires on, this one fires on.
         case: Its question is read bare, in its own prompt and in a few bundled attack templates.
         format: The prompt format of the edit that is to be routed.
+        cancel: Asked after each batch of prompts.
+
+    Yields:
+        The share that is done.
+
+    Returns:
+        The detector; ``None`` when cancelled.
 
     Raises:
         PatchError: The model's states are not finite numbers, or the detector is another model's.
         PromptError: The case's prompt is longer than the model's context allows.
     """
-    asked = list(_forms(model, case, format))
-    own = _read(model, asked, detector.blocks, format)
-    harmless = _harmless(model, detector.blocks, format)
+    known = _HARMLESS.setdefault(model, Recent(KEPT))
+    key = detector.blocks, hashlib.sha256(repr(format).encode()).hexdigest()  # its suffix may be a visitor's text
+    asked, harmless = list(_forms(model, case, format)), known.get(key)
+    others = _harmless() if harmless is None else []
+    own_share = len(asked) / (len(asked) + len(others))
+    own = yield from _part(readings_of(model, asked, detector.blocks, (format,), cancel), 0.0, own_share)
+    if own is None:
+        return None
+    if harmless is None:
+        harmless = yield from _part(readings_of(model, others, detector.blocks, (format,), cancel), own_share, 1.0)
+    if harmless is None:
+        return None
+    known[key] = harmless
     labels = np.array([True] * len(own) + [False] * len(harmless))
     weights, _ = fitted_linear([*own, *harmless], labels, np.arange(len(labels)), PENALTY)
     weights = weights.astype(np.float32)
@@ -76,21 +104,19 @@ def _forms(model: InspectedModel, case: Case, format: PromptFormat) -> Iterator[
             yield Sample(text, True, question)
 
 
-def _harmless(model: InspectedModel, blocks: tuple[int, ...], format: PromptFormat) -> list[Reading]:
-    """Return readings of harmless prompts, bare and in attack templates; kept per model."""
-    known = _HARMLESS.setdefault(model, {})
-    if (blocks, format) not in known:
-        free = [sample for sample in samples("detector") if not sample.harmful and len(sample.text) <= LONGEST]
-        known[(blocks, format)] = _read(model, spread(free, HARMLESS), blocks, format)
-    return known[(blocks, format)]
+def _harmless() -> list[Sample]:
+    """Return the harmless prompts that a question is told from, bare and in attack templates."""
+    free = [sample for sample in samples("detector") if not sample.harmful and len(sample.text) <= LONGEST]
+    return list(spread(free, HARMLESS))
 
 
-def _read(
-    model: InspectedModel, texts: Sequence[Sample], blocks: tuple[int, ...], format: PromptFormat
-) -> list[Reading]:
-    reading = readings_of(model, texts, blocks, (format,))
+def _part(
+    reading: Generator[float, None, list[Reading] | None], start: float, end: float
+) -> Generator[float, None, list[Reading] | None]:
+    """Read between two shares of the whole."""
     while True:
         try:
-            next(reading)
-        except StopIteration as end:
-            return end.value
+            share = next(reading)
+        except StopIteration as done:
+            return done.value
+        yield start + (end - start) * share

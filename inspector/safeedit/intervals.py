@@ -150,8 +150,9 @@ def clustered_percentage(parts: Sequence[Sequence[Sample]]) -> Estimate:
 def clustered_mean(samples: Sequence[Sample], factor: float = 1.0) -> Estimate:
     """Return a mean, times a factor, with the percentile interval of resampled clusters.
 
-    It never leaves the range of the samples: that of a KL does not reach below zero. From few clusters it is too
-    narrow.
+    Resamples of few clusters spread too little, as do their percentiles: each limit is moved from the mean by Student's
+    quantile for the number of clusters over the normal one, as percentages are. Where no sample is negative the
+    interval does not reach below zero, as that of a KL, and of shares not above the factor.
 
     Args:
         samples: Their values of any size.
@@ -163,9 +164,16 @@ def clustered_mean(samples: Sequence[Sample], factor: float = 1.0) -> Estimate:
     clusters = _Clusters([samples])
     if clusters.count < 2 or not math.isfinite(centre):  # what is not a number has no interval
         return Estimate(centre, len(samples))
-    low, high = np.percentile(factor * clusters.means([samples]), (2.5, 97.5))
+    found = np.percentile(factor * clusters.means([samples]), (2.5, 97.5))
+    wider = _student(clusters.count - 1)[1] / _NORMAL
+    low, high = (centre + wider * (float(limit) - centre) for limit in found)
+    values = [sample.value for sample in samples]
+    if min(values) >= 0:
+        low = max(0.0, low)
+        if max(values) <= 1 < factor:
+            high = min(factor, high)
     # Resamples of equal values differ by rounding.
-    return Estimate(centre, len(samples), min(float(low), centre), max(float(high), centre), clusters.told)
+    return Estimate(centre, len(samples), min(low, centre), max(high, centre), clusters.told)
 
 
 def _centre(parts: Sequence[Sequence[Sample]]) -> float:

@@ -189,11 +189,12 @@ def resampling_told(table: Sequence[Score]) -> str:
     if not clusters:
         return (
             "95 % intervals of one edit's answers, taken as independent; that of the harmless KL is of its prompts, "
-            f"resampled {RESAMPLES:,} times."
+            f"resampled {RESAMPLES:,} times, widened by Student's quantile for their number."
         )
     return (
         f"95 % intervals of edited answers: clusters resampled {RESAMPLES:,} times, all answers of an edit together "
-        f"and all to a prompt that several edits were asked ({'; '.join(clusters)}). Few clusters say little."
+        f"and all to a prompt that several edits were asked ({'; '.join(clusters)}); widened by Student's "
+        "quantile for the number of clusters, so few give wide ones."
     )
 
 

@@ -126,6 +126,29 @@ def test_finished_cases_are_kept_and_those_of_other_settings_refused(quick, monk
     assert "steps" in capsys.readouterr().err
 
 
+def test_rows_come_in_the_order_in_which_they_are_named_and_vanilla_with_any_that_is_asked_alike(
+    quick, monkeypatch, tmp_path, capsys
+):
+    model = word_model([case.adversarial_prompt for case in unseen_cases(1)])
+    detector = Detector((0,), torch.zeros(1, 32), 0.0, -1.0, model.fingerprint)
+    known = Calibration(Layers((Trial(1, 1.0, 0.1, 1.0),), 0.0, 1, 4), detector)
+    monkeypatch.setattr(command, "load_calibration", lambda model: known)
+    short = ["--cases", "1", "--transfer", "1", "--harmless", "2", "--facts", "0", "--passages", "0"]
+    released = next(iter(EDITS))
+
+    def rows_of(*names: str) -> list[str]:
+        out = ["--max-new-tokens", "4", "--out", str(tmp_path / str(len(names))), "--rows", *names]
+        assert command.main([*short, *out], lambda _: model) == 0
+        told = capsys.readouterr().out.partition("\nHarm:")[0]
+        found = [name for name in ("vanilla  ", *names, DETECTED) if f"\n{name}" in told]
+        return sorted(found, key=lambda name: told.index(f"\n{name}"))
+
+    every = (released, TO_ROUTE, ROUNDING, SUFFIX_ALONE)
+    assert rows_of(*every) == ["vanilla  ", released, TO_ROUTE, DETECTED, ROUNDING, SUFFIX_ALONE]
+    assert rows_of(released, ROUNDING) == ["vanilla  ", released, ROUNDING]
+    assert rows_of(released) == [released], "its vanilla answers are to plain text"
+
+
 def test_without_a_recommended_layer_there_is_no_edit_there(llama, case):
     nowhere = Calibration(Layers((Trial(2, 0.0, 0.1, 1.0),), 0.5, 1, 4), None)
     with pytest.raises(EditError, match="No layer defends more"):

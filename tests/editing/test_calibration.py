@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import replace
+from functools import partial
 
 import by_hand
 import pytest
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from editing import calibrate
+from editing.atlas import AtlasSettings
 from editing.calibration import (
     FORMATS,
     SHIPPED,
@@ -25,7 +27,7 @@ from editing.harmless import known_answers
 from editing.methods.dinm import DinmSettings
 from editing.null_space import harmless_moment, known_moments
 from editing.progress import Preparation
-from editing.trial_edits import Layers, Trial
+from editing.trial_edits import Layers, Trial, try_layers
 from inspector.detection import samples
 from inspector.errors import EditError
 from inspector.model import InspectedModel, encode
@@ -86,6 +88,19 @@ def test_a_calibration_is_made_for_every_family_and_comes_back_as_it_was(model, 
     own = known_answers(model)[(again.answers[0].text, 3, again.answers[0].format)]
     assert (own.prompt, own.response) == (again.answers[0].prompt, again.answers[0].response)
     assert two.about["harmful_texts"] == two.about["harmless_texts"] == 12
+
+
+def test_the_layers_of_a_calibration_are_those_of_real_trial_edits_in_every_family(model, case, monkeypatch):
+    """Every other test here has made-up ones."""
+    settings = AtlasSettings(
+        max_new_tokens=2, steps=1, harmless_prompts=1, harmless_tokens=2, step_kl=0.02, blocks=(model.blocks - 1,)
+    )
+    monkeypatch.setattr("editing.calibration.try_layers", partial(try_layers, cases=[case], settings=settings))
+    made, told = made_for(model)
+    (trial,) = made.layers.trials
+    assert trial.block == model.blocks - 1 and (made.layers.cases, made.layers.prompts) == (1, 4)
+    assert trial.kl == pytest.approx(settings.step_kl, rel=0.2), "its one update was measured to cost just this"
+    assert trial.margin > 0 and any("Trial edits on case 1 of 1" in event.message for event in told)
 
 
 def test_a_cancel_leaves_nothing(llama):

@@ -12,6 +12,7 @@ import torch
 from word_models import word_model
 
 from editing import apply, edit, gate, gate_choice, reproduce
+from editing import locate as locate_both
 from editing.calibration import Calibration
 from editing.gate import small_exam
 from editing.saved import handed_out
@@ -65,6 +66,19 @@ def test_locate_prints_the_curve_the_toxic_layer_and_further_locators(words, cap
     assert [one["layer"] for one in told["locators"]] == [plain.toxic_layer(), plain.toxic_layer("growth")]
     own = ["--question", "Sing?", "--safe", "No.", "--unsafe", "Yes I will."]
     assert ran(locate, own, words, capsys)[1]["case"] is None
+
+
+def test_both_marks_are_printed_with_their_reasons_where_the_model_is_calibrated(words, capsys, monkeypatch):
+    detector = Detector((0,), torch.zeros(1, 32), 0.0, -1.0, words.fingerprint)
+    known = Calibration(Layers((Trial(1, 1.0, 0.1, 1.0),), 0.25, 1, 4), detector)
+    plain = ran(locate, ["--case", CASE.identifier], words, capsys)[1]
+    monkeypatch.setattr(locate_both, "calibration_of", lambda _: known)
+    code, told, _ = ran(locate_both, ["--case", CASE.identifier], words, capsys)
+    assert code == 0 and plain.items() <= told.items() and f"at layer {told['toxic_layer']} of" in told["toxic_reason"]
+    assert told["recommended_layer"] == 1 and "vanilla 25 %" in told["recommended_reason"]
+    monkeypatch.setattr(locate_both, "calibration_of", lambda _: None)
+    told = ran(locate_both, ["--case", CASE.identifier], words, capsys)[1]
+    assert told["recommended_layer"] is None and "python -m editing.calibrate" in told["recommended_reason"]
 
 
 @pytest.mark.parametrize(
@@ -168,8 +182,12 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
     with pytest.raises(EditError, match="neither"):
         edit.block_of(words, CASE, "best", "corrected", known, PromptFormat())
     nowhere = Calibration(Layers((Trial(1, 0.0, 0.1, 1.0),), 0.5, 1, 4), detector)
-    with pytest.raises(EditError, match="No layer defends more"):
-        edit.block_of(words, CASE, "auto", "corrected", nowhere, PromptFormat())
+    with monkeypatch.context() as patched:
+        patched.setattr(edit, "calibration_of", lambda _: nowhere)
+        code, told, errors = ran(edit, [*QUICK, "--case", CASE.identifier, "--out", tmp_path / "none"], words, capsys)
+    assert code == 1 and told["saved"] is None and told["block"] is None and not (tmp_path / "none").exists()
+    assert "No layer helps, so nothing was edited: the best trial edits" in errors and "vanilla 50 %" in errors
+    assert "give --block toxic or a number" in told["refused"] and "vanilla 50 %" in told["recommended_reason"]
     options = [*QUICK, "--case", CASE.identifier, "--out", tmp_path, "--routed"]
     assert "no detector yet" in ran(edit, [*options, "--layer", "1"], words, capsys)[2]
     monkeypatch.setattr(edit, "calibration_of", lambda _: known)
@@ -181,6 +199,8 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
     everywhere = ran(edit, [*plain, "--acts", "everywhere"], words, capsys)[1]
     assert everywhere["gate"]["choice"] == "" and everywhere["patch"] not in (chosen["patch"], told["patch"])
     assert (told["toxic_layer"], told["recommended_layer"]) == (divergence(words, CASE).toxic_layer(), 1)
+    assert told["toxic_reason"] == f"The answers part most at layer {told['toxic_layer']} of 0-{words.blocks - 1}."
+    assert told["recommended_reason"].startswith("Trial edits work best at layer 1: 100 % defended (4 unseen prompts")
     code, _, errors = ran(apply, [told["saved"][0], "--adapter", tmp_path / "no"], words, capsys)
     assert code == 2 and "no adapter alone" in errors
     monkeypatch.setattr(reproduce, "calibration_of", lambda _: known)

@@ -116,7 +116,7 @@ def test_a_routed_edit_acts_on_its_own_question_in_unseen_attacks_and_on_few_oth
     size = embedded.architecture.d_model
     silent = Detector((16, 20), torch.zeros(2, size), 0.0, 1e9, embedded.fingerprint)
     unseen = next(one for one in harmful_questions("development") if len(one.question) < 60).question
-    own = for_case(embedded, silent, Case(unseen, unseen, CASE.safe, CASE.unsafe))
+    own = run(for_case(embedded, silent, Case(unseen, unseen, CASE.safe, CASE.unsafe)))
     templates = sorted((one for one in bundled_templates("development") if one.language == "en"), key=by_length)[:2]
     asked = [unseen, *(template.fill(unseen) for template in templates)]
     other = [one.prompt for one in spread(false_alarm_prompts("development"), 6)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
@@ -26,11 +27,13 @@ from inspector.detection import (
     readings_of,
     samples,
 )
+from inspector.detection import case as case_reading
+from inspector.detection.case import HARMLESS, KEPT
 from inspector.detection.linear import PENALTY, fitted_linear
 from inspector.detection.network import UNITS, components_of, fitted, side_by_side, windows_read
 from inspector.errors import PatchError
 from inspector.model import Detector, Hidden, PromptFormat, encode
-from inspector.model.routing import mlp_inputs, scores, windows
+from inspector.model.routing import AT_ONCE, mlp_inputs, scores, windows
 from inspector.safeedit import bundled_cases
 
 FORMATS = (PromptFormat("Be good."), PromptFormat(""))
@@ -192,17 +195,41 @@ def test_a_detector_for_a_case_fires_on_its_prompts_and_on_whatever_it_fired_on(
     """Small random models say nothing of attacks that are not read: tests/editing/test_embedded_edit.py does."""
     model, format = tiny(family), FORMATS[1]
     plain = Detector((1, 2), torch.zeros(2, model.architecture.d_model), 0.0, 1e9, model.fingerprint)
-    own = for_case(model, plain, CASE, format)
+    own = end_of(for_case(model, plain, CASE, format))
     prompts = [encode(model, text, None, format).prompt for text in (CASE.question, CASE.adversarial_prompt)]
     assert not any(map(plain.fires, scores(model, plain, prompts)))
     assert all(map(own.fires, scores(model, own, prompts)))
     always = replace(plain, threshold=-1.0)
-    assert all(map(always.fires, scores(model, for_case(model, always, bundled_cases()[4], format), prompts)))
-    assert own.digest != plain.digest and for_case(model, plain, CASE, format).digest == own.digest
-    two = for_case(model, own, bundled_cases()[4], format)
+    assert all(map(always.fires, scores(model, end_of(for_case(model, always, bundled_cases()[4], format)), prompts)))
+    assert own.digest != plain.digest and end_of(for_case(model, plain, CASE, format)).digest == own.digest
+    two = end_of(for_case(model, own, bundled_cases()[4], format))
     assert len(two.case_biases) == 2 and torch.equal(two.cases[0], own.cases[0]), "an edit on top of another"
     again = Detector.from_record(two.record(), two.tensors())
     assert again.digest == two.digest and scores(model, again, prompts) == scores(model, two, prompts)
+
+
+def test_a_detector_for_a_case_says_how_far_it_is_and_a_cancel_keeps_nothing(llama, monkeypatch):
+    monkeypatch.setattr(case_reading, "_HARMLESS", WeakKeyDictionary())
+    plain = Detector((1,), torch.zeros(1, llama.architecture.d_model), 0.0, 1e9, llama.fingerprint)
+    making, asked = for_case(llama, plain, CASE, cancel=lambda: True), []
+    with pytest.raises(StopIteration) as end:
+        while True:
+            asked.append(next(making))
+    assert end.value.value is None and len(asked) == 1, "it is over after the first batch"
+    shares = list(for_case(llama, plain, CASE))
+    assert len(shares) > HARMLESS / AT_ONCE and shares == sorted(shares)
+    assert 0 < shares[0] < 0.2 and shares[-1] == 1.0
+    assert list(for_case(llama, plain, CASE)) == [1.0], "the harmless prompts are read once a format"
+
+
+def test_however_many_suffixes_are_typed_little_is_kept_and_none_of_their_words(llama, monkeypatch):
+    known = WeakKeyDictionary()
+    monkeypatch.setattr(case_reading, "_HARMLESS", known)
+    monkeypatch.setattr(case_reading, "HARMLESS", 2)
+    plain = Detector((1,), torch.zeros(1, llama.architecture.d_model), 0.0, 1e9, llama.fingerprint)
+    digests = {end_of(for_case(llama, plain, CASE, PromptFormat(f"Typed {n}."))).digest for n in range(3 * KEPT)}
+    assert len(digests) == 3 * KEPT and len(known[llama]) == KEPT
+    assert "Typed" not in repr(list(known[llama]))
 
 
 def test_a_detector_s_readings_of_cases_fit_it_or_are_refused():

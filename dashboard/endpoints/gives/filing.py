@@ -38,7 +38,9 @@ class Examined(TypedDict, total=False):
 
     Attributes:
         done: Whether this is the last event.
-        kind: gate; not in the last event.
+        kind: preparation (message, fraction) or gate (answered, total); not in the last event.
+        message: What is being prepared.
+        fraction: How far, 0 to 1.
         answered: Answers of its exam so far.
         total: How many it has.
         weights: What is live now.
@@ -48,6 +50,8 @@ class Examined(TypedDict, total=False):
 
     done: bool
     kind: str
+    message: str
+    fraction: float
     answered: int
     total: int
     weights: str

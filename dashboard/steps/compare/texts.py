@@ -273,7 +273,9 @@ def detected_line(found: Detected | None, detector: Detector | None) -> str:
     if found.routed:
         then = "so the edit acts" if found.fires else "so the vanilla weights answer, bit for bit"
     else:
-        then = "the edit acts on every prompt" + ("" if found.fires else "; routed, it would not act here")
+        then = "the edit acts on every prompt"
+        if not found.fires:  # this is the model's detector; a routed edit has a reading of its own question beside it
+            then += "; routed, it would act where this detector finds harm and on its own question"
     verdict = "harm detected" if found.fires else "no harm detected"
     return reading(
         f"Detector: score {found.score:.3f} on this prompt, threshold {found.threshold:.3f}: {verdict}, {then}. {made}."

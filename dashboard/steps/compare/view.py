@@ -10,9 +10,10 @@ import gradio as gr
 
 from dashboard.kit.acting import Acting, Wish, detector_of, route, undo
 from dashboard.kit.bus import News, Offer, Update, Values
-from dashboard.kit.html import message
+from dashboard.kit.html import message, progress_bar
 from dashboard.kit.lent import Lent
 from dashboard.kit.room import Context, Room
+from dashboard.kit.run import drain
 from dashboard.kit.session import Session
 from dashboard.steps.compare import run
 from dashboard.steps.compare import texts as words
@@ -153,8 +154,16 @@ class CompareRoom(Room):
     def rerouted(self, session: Session, values: Values, wish: Wish) -> Iterator[Update]:
         """Let the live edit act where the visitor wants it to, and ask anew."""
         self.asking.require_bundled(values)
+        own = None
+        if wish == "where harm":
+            clock = self.bus.offered("clock").outputs[0]
+            making = detector_of(self.model, session, self.context.detector)
+            own = yield from drain(making, lambda event: {clock: progress_bar(event.message, event.fraction)})
+            if own is None:
+                yield {clock: message("Cancelled: the edit acts where it did.")}
+                return
         session.slot(Acting).wish = wish
-        route(session, detector_of(self.model, session, self.context.detector) if wish == "where harm" else None)
+        route(session, own)
         session.slot(Measured).curve = None  # it was measured of an edit that acts elsewhere
         yield from self._changed(session, values, measure=False)
 

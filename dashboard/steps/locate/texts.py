@@ -71,15 +71,12 @@ def changed() -> str:
 
 
 def _trials(layers: Layers) -> str:
-    best = layers.best
-    if best is None:
-        return (
-            f"No layer helps: {layers.why_none} So the preset corrected edits none and vanilla is kept; paper and "
-            "reference edit the toxic layer all the same."
-        )
-    asked, cases = layers.defended_of(best).n, len(best.edits) or layers.cases
-    told = f"{asked} unseen prompts of {cases} cases, vanilla {100 * layers.vanilla_of(best):.0f} %"
-    return f"Trial edits work best at layer {best.block}: {100 * best.defended:.0f} % defended ({told})."
+    if layers.best is not None:
+        return layers.reason
+    return (
+        f"{layers.reason} So the preset corrected edits none and vanilla is kept; paper and reference edit the toxic "
+        "layer all the same."
+    )
 
 
 def heatmap_reading(measured: Divergence | None) -> str:

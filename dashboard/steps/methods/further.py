@@ -10,7 +10,7 @@ from dashboard.kit.session import Session
 from dashboard.steps.methods.state import Compared, Contest
 from editing import Preparation
 from editing.contest import ContestSettings, Standing, exam_of
-from inspector.detection import for_case
+from editing.gate_choice import acts_by
 from inspector.errors import CaseError
 from inspector.model import Detector, InspectedModel, Row
 from inspector.safeedit.verdict import Judge
@@ -48,8 +48,11 @@ def routed_standing(
     """
     result = standing.result
     assert result is not None and result.patch is not None
-    row = Row(result.patch, detector=for_case(model, detector, known.case, result.settings.format))
-    run = exam_of(model, known.case, row, settings, result.settings.format, judge, cancel=session.cancelled.is_set)
+    format, cancel = result.settings.format, session.cancelled.is_set
+    own = yield from acts_by(model, detector, known.case, format, cancel)
+    if own is None:
+        return None
+    run = exam_of(model, known.case, Row(result.patch, detector=own), settings, format, judge, cancel=cancel)
     title = f"{standing.method.title}{ROUTED}"
     while True:
         try:

@@ -13,10 +13,11 @@ from dashboard.kit.typed import Texts, case_of
 from dashboard.kit.values import WAYS
 from dashboard.steps.methods.further import ROUTED, can_be_routed
 from dashboard.steps.methods.state import Compared, Contest
+from editing import Preparation
 from editing.contest import ContestProgress, ContestSettings, Standing, contest
+from editing.gate_choice import acts_by
 from editing.methods.registry import METHODS
 from editing.trainee import SCOPES, Scope
-from inspector.detection import for_case
 from inspector.errors import CaseError
 from inspector.model import Detector, InspectedModel
 from inspector.safeedit import Case, bundled_cases
@@ -159,11 +160,19 @@ def exam_settings(size: str, tokens: int, way: str) -> ContestSettings:
     return ContestSettings(size=SIZES[size], max_new_tokens=max(1, min(1024, tokens)), evaluation=WAYS[way])
 
 
-def load_method(model: InspectedModel, session: Session, title: str, detector: Detector | None = None) -> Standing:
-    """Make a method's patch the live edit, and return its standing.
+def load_method(
+    model: InspectedModel, session: Session, title: str, detector: Detector | None = None
+) -> Generator[Preparation, None, Standing | None]:
+    """Make a method's patch the live edit.
 
     Args:
         detector: Routes it where the routed line was picked; a plain line's patch acts on every prompt.
+
+    Yields:
+        How far what it acts by is.
+
+    Returns:
+        Its standing; ``None`` when cancelled, and nothing has changed then.
 
     Raises:
         CaseError: It was not run, has no edit, or makes none.
@@ -179,9 +188,11 @@ def load_method(model: InspectedModel, session: Session, title: str, detector: D
         raise CaseError(f"{title} changes the prompt and no weight, so there is no patch to load. Its answer is below.")
     if result is None or result.patch is None:
         raise CaseError(f"{title}'s patch was not kept. Press Run methods to make it again.")
+    routed_by = None
     if detector is not None and title.endswith(ROUTED):
-        routed_by = for_case(model, detector, known.case, result.settings.format)
-    else:
-        routed_by = None
+        cancel = session.cancelled.is_set
+        routed_by = yield from acts_by(model, detector, known.case, result.settings.format, cancel)
+        if routed_by is None:
+            return None
     make_live(session, LiveEdit(known.case, result), routed_by)
     return standing

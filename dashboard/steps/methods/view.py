@@ -396,7 +396,11 @@ class MethodsRoom(Room):
     def on_method_load(self, session: Session, values: Values) -> Iterator[Update]:
         """Make a method's patch live; whoever hears of it measures and asks it."""
         title = values[self.picked]
-        standing = run.load_method(self.model, session, title, self.context.detector)
+        loading = run.load_method(self.model, session, title, self.context.detector)
+        standing = yield from drain(loading, lambda event: {self.clock: progress_bar(event.message, event.fraction)})
+        if standing is None:
+            yield {self.clock: message("Cancelled: the weights that were live still are.")}
+            return
         yield {self.clock: message(f"Measuring {title}'s patch")}
         yield from self.bus.tell(News.LIVE, session, values)
         yield {self.clock: progress_bar(f"{standing.method.title}'s patch is live; see Operate.", 1.0)}

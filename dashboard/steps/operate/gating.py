@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator
+from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,10 +10,9 @@ from dashboard.kit.acting import make_live, require_detector, wish_of
 from dashboard.kit.session import LiveEdit, Session
 from editing import DinmSettings, Preparation
 from editing.gate import RECORD, Acceptance, Budgets, GateSettings, accept, is_of, overridden, recorded
-from editing.gate_choice import Chosen, accept_where_best, attempts, better
+from editing.gate_choice import Chosen, accept_where_best, acts_by, attempts, better
 from editing.methods.dinm import to_be_routed
 from editing.stacking import StackExam, edits_in, examine_stack
-from inspector.detection import for_case
 from inspector.errors import CaseError
 from inspector.model import Detector, InspectedModel, Row
 from inspector.safeedit.exam import Progress
@@ -125,7 +124,7 @@ def is_refused(edit: LiveEdit | None) -> bool:
 
 def examined(
     model: InspectedModel, session: Session, made: Made, settings: GateSettings, detector: Detector | None = None
-) -> Generator[Progress, None, Made]:
+) -> Generator[Preparation | Progress, None, Made]:
     """Ask the gate about an edit, at its strength and acting where the visitor wants it to; else as the gate takes it.
 
     Args:
@@ -140,25 +139,43 @@ def examined(
         word = yield from accept(model, made.as_saved, case, settings, cancel=cancel)
         taken = None if word is None else Chosen(made.as_saved, word)
     elif wish == "gate":
-        both = _of_both(model, made, detector)
+        both = yield from _of_both(model, made, detector, cancel)
+        if both is None and detector is not None:
+            return _not_examined(made)
         taken = yield from accept_where_best(model, row, case, settings, detector=both, cancel=cancel)
     else:
         if wish == "where harm":
-            both = require_detector(_of_both(model, made, detector))
-            row = replace(row, detector=for_case(model, both, case, made.edit.format))
+            both = yield from _of_both(model, made, require_detector(detector), cancel)
+            own = None if both is None else (yield from acts_by(model, both, case, made.edit.format, cancel))
+            if own is None:
+                return _not_examined(made)
+            row = replace(row, detector=own)
         word = yield from accept(model, row, case, settings, cancel=cancel)
         taken = None if word is None else Chosen(row, word)
     if taken is None:
-        return replace(made, acceptance=None, detector=None)
+        return _not_examined(made)
     return replace(made, acceptance=taken.acceptance, detector=taken.row.detector)
 
 
-def _of_both(model: InspectedModel, made: Made, detector: Detector | None) -> Detector | None:
-    """Return a model's detector, beside which an edit below has its own question: the stack is to act on both."""
+def _not_examined(made: Made) -> Made:
+    """Return an edit whose exam was cancelled."""
+    return replace(made, acceptance=None, detector=None)
+
+
+def _of_both(
+    model: InspectedModel, made: Made, detector: Detector | None, cancel: Callable[[], bool]
+) -> Generator[Preparation, None, Detector | None]:
+    """Make a model's detector, beside which an edit below has its own question: the stack is to act on both.
+
+    Returns:
+        ``None`` without a detector, or when cancelled.
+    """
     below = made.below
     if detector is None or below is None:
         return detector
-    return below.detector or for_case(model, detector, below.edit.case, below.edit.format)
+    if below.detector is not None:
+        return below.detector
+    return (yield from acts_by(model, detector, below.edit.case, below.edit.format, cancel))
 
 
 def settle(session: Session, made: Made, before: Made | None = None) -> bool:
@@ -210,7 +227,7 @@ def keep(session: Session) -> LiveEdit:
 
 def examine_now(
     model: InspectedModel, session: Session, settings: GateSettings, detector: Detector | None = None
-) -> Generator[Progress, None, bool]:
+) -> Generator[Preparation | Progress, None, bool]:
     """Ask the gate about the edit that waits, else about the live one as it acts now, at its strength.
 
     A live edit stays live whatever the gate says: it was made live by hand, and Undo is beside it. That it was kept

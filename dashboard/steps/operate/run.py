@@ -26,10 +26,7 @@ def why_no_layer(layers: Layers | None, settings: DinmSettings) -> str | None:
     """
     if layers is None or layers.why_none is None or settings.preset != "corrected":
         return None
-    return (
-        f"No layer helps, so nothing was edited: {layers.why_none} To edit the toxic layer all the same, choose the "
-        "preset paper or reference."
-    )
+    return f"{layers.nothing_edited} To edit the toxic layer all the same, choose the preset paper or reference."
 
 
 def make(

@@ -35,7 +35,10 @@ def finished(result: EditResult) -> str:
     """Return the step clock of an ended edit."""
     kept = "nothing was changed" if result.patch is None else f"{updates(result)} kept"
     smaller = " Memory ran out, so it was made once more, smaller." if result.smaller else ""
-    return progress_bar(f"Ended after {result.seconds:.1f} s: {STOP_TEXT[result.stop_reason]}; {kept}.{smaller}", 1.0)
+    fewer = f" {result.fewer_companions}" if result.fewer_companions else ""
+    return progress_bar(
+        f"Ended after {result.seconds:.1f} s: {STOP_TEXT[result.stop_reason]}; {kept}.{smaller}{fewer}", 1.0
+    )
 
 
 def vitals_reading(trace: Sequence[Step], settings: Any = None) -> str:

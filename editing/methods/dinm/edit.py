@@ -126,13 +126,16 @@ def dinm(
     if not cancelled:
         descent.require_update("DINM")
     return EditResult(
-        patch=None if cancelled else _patch(model, block, settings, matrix, descent.updates, size),
+        patch=None
+        if cancelled
+        else _patch(model, block, settings, matrix, descent.updates, size, terms.companion_texts),
         trace=tuple(descent.trace),
         kept=0 if cancelled else descent.updates,
         stop_reason=descent.reason,
         block=block,
         settings=settings,
         seconds=time.perf_counter() - started,
+        companions=terms.companion_texts if settings.companions else None,
     )
 
 
@@ -148,10 +151,18 @@ def _columns(
 
 
 def _patch(
-    model: InspectedModel, block: int, settings: DinmSettings, matrix: Matrix, updates: int, size: float
+    model: InspectedModel,
+    block: int,
+    settings: DinmSettings,
+    matrix: Matrix,
+    updates: int,
+    size: float,
+    companions: int,
 ) -> Patch:
     name, change = model.architecture.down_projection_names[block], matrix.change()
     about = {**asdict(settings), "learning_rate": size, "block": block, "updates": updates}
+    if settings.companions:
+        about["companions_used"] = companions
     if matrix.columns is None:
         delta = Delta(name, block, change)
     else:

@@ -42,6 +42,7 @@ class Terms:
         several: Whether the loss is a mean over more than the case's own answer to its prompt.
         monitor: The safe answer in attack templates that the edit is not made with, and unseen harmless prompts.
         companions: The loss of answers that decline other questions, in parts that take turns; empty for none.
+        companion_texts: How many such questions there are.
     """
 
     edit: AnswerTerm
@@ -50,6 +51,7 @@ class Terms:
     several: bool = False
     monitor: Monitor | None = None
     companions: Sequence[AnswerTerm] = ()
+    companion_texts: int = 0
 
 
 def prepare_terms(
@@ -116,7 +118,7 @@ def prepare_terms(
         if monitor is None:
             return None
     several = len(edit.labels) > len(edit.actual) or edit.weights is not None or bool(fitting)
-    return Terms(edit, constraint, unsafe, several, monitor, further_questions)
+    return Terms(edit, constraint, unsafe, several, monitor, further_questions, len(fitting))
 
 
 def term_values(

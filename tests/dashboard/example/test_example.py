@@ -29,6 +29,7 @@ from dashboard.steps.operate.gating import Gated, keep
 from dashboard.steps.operate.texts import gate_line
 from dashboard.steps.stress.run import Examined
 from dashboard.steps.why.state import Looked
+from editing import run
 from editing.calibration import Calibration
 from editing.gate import Budgets, GateSettings
 from editing.harmless import known_answers
@@ -229,7 +230,7 @@ def test_a_routed_edit_comes_back_acting_by_the_models_detector_and_its_own_ques
     general = Detector((1,), torch.ones(1, model.architecture.d_model), 0.0, 0.5, model.fingerprint)
     session = Session(edits=list(made.session.edits), case=made.session.case)
     live = session.live
-    route(session, for_case(model, general, live.case, live.format))
+    route(session, run(for_case(model, general, live.case, live.format)))
     session.slot(Measured).answers = made.session.slot(Measured).answers
     Store(model, made.texts, tmp_path, detector=general).write("edit", session)
     again = Session(case=made.session.case)

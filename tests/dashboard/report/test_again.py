@@ -173,7 +173,7 @@ def test_script_and_notebook_of_a_routed_edit_that_reads_its_case_s_question_giv
     answers = session.slot(Measured).answers
     assert answers is not None and session.live is not None
     report = written(loaded, session)
-    assert "for_case(model, known.detector, case, patch.format)" in report.script
+    assert "run(acts_by(model, known.detector, case, patch.format))" in report.script
     notebook: dict[str, Any] = {}
     for lines in notebook_lines(report.notebook):
         exec(compile(lines, "cell", "exec"), notebook)

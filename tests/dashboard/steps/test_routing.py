@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html import unescape
 
 import gradio as gr
@@ -45,12 +46,17 @@ def detecting(example_folder) -> tuple[Page, Detector]:
     return open_page(example_folder, calibration=Calibration(layers, made)), made
 
 
+def as_given(_model, detector, *_further):
+    """In the place of :func:`inspector.detection.for_case`: the detector without a reading of the case's question."""
+    yield from ()
+    return detector
+
+
 @pytest.fixture(autouse=True)
 def without_a_reading_of_the_case(monkeypatch, request) -> None:
     """What is decided is decided by the detector whose threshold a test sets, but where a test is about the case."""
     if "its_own_question" not in request.node.name:
-        for module in ("dashboard.kit.acting", "dashboard.steps.operate.gating", "editing.gate_choice"):
-            monkeypatch.setattr(f"{module}.for_case", lambda _model, given, *_: given)
+        monkeypatch.setattr("editing.gate_choice.for_case", as_given)
 
 
 @pytest.mark.parametrize("wish", ["gate", "where harm", "everywhere"])
@@ -60,6 +66,11 @@ def test_a_routed_edit_acts_on_its_own_question_whatever_the_detector_knows_of_h
     visitor = Visitor(page, request.node.name)
     visitor.session.slot(Acting).wish = wish
     visitor.do("on_edit", **EFFECTIVE)
+    if visitor.session.detector is None:
+        visitor.do("on_ask", max_new_tokens=4)
+        said = visitor.screen["detected"]
+        assert "no harm detected, the edit acts on every prompt; routed, it would act where this detector" in said
+        assert "and on its own question" in said, "which was asked: the model's detector alone does not know it"
     if wish != "where harm":
         visitor.do("on_routed", routed=WHERE_HARM)
     acting = visitor.session.detector
@@ -91,6 +102,45 @@ def test_a_routed_edit_answers_only_where_harm_is_detected_and_says_which_weight
     assert visitor.screen["edited"] == always and "detected" not in visitor.screen["live"]
 
 
+def test_setting_the_switch_says_how_far_it_is_and_a_cancel_leaves_the_edit_acting_where_it_did(
+    detecting, request, monkeypatch
+):
+    page = detecting[0]
+    visitor = Visitor(page, request.node.name)
+    visitor.session.slot(Acting).wish = "everywhere"
+    visitor.do("on_edit", **QUICK)
+    shares = []
+
+    def slow(_model, detector, _case, _format, cancel):
+        for share in (0.25, 0.75):
+            shares.append(share)
+            yield share
+            if cancel():
+                return None
+        return replace(detector, cases=torch.zeros(1, 1, 32), case_biases=(-1.0,))
+
+    monkeypatch.setattr("editing.gate_choice.for_case", slow)
+    clocks = []
+    for changed in visitor.press("on_routed", routed=WHERE_HARM):
+        if "clock" in changed:
+            clocks.append(visitor.screen["clock"])
+            visitor.session.cancelled.set()
+    assert shares == [0.25] and "Reading the case's question" in unescape(clocks[0])
+    assert "Cancelled: the edit acts where it did" in visitor.screen["clock"]
+    assert visitor.session.detector is None and visitor.session.slot(Acting).wish == "everywhere"
+    assert visitor.screen["routed"] == EVERYWHERE
+    assert_idle(visitor)
+    monkeypatch.setattr("editing.gate_choice.for_case", cancelled)
+    with pytest.raises(CaseError, match="Cancelled before the edit was routed"):
+        act(page.context, visitor.session, 0.5, True)
+    assert visitor.session.strength == 1.0, "nor is it scaled"
+
+
+def cancelled(*_given):
+    """In the place of :func:`inspector.detection.for_case`, cancelled."""
+    yield from ()
+
+
 def test_the_switch_says_what_the_detector_was_made_of_or_how_to_make_one(detecting, visitor):
     parts = detecting[0].parts
     assert parts.routed.interactive and "Made from 189 harmful questions, 315 harmless prompts" in parts.note.value
@@ -114,7 +164,9 @@ def test_each_prompt_asked_shows_the_detector_s_score_and_threshold_whether_the_
     assert [found.score] == scores(tiny_model(), made, [prompt]) and found.fires is fires and not found.routed
     said = visitor.screen["detected"]
     assert f"score {found.score:.3f} on this prompt, threshold {threshold:.3f}" in said
-    assert ("routed, it would not act here" in said) is not fires and "189 harmful questions" in said
+    assert (
+        "routed, it would act where this detector finds harm" in said
+    ) is not fires and "189 harmful questions" in said
     visitor.do("on_routed", routed=WHERE_HARM)
     expected = "harm detected, so the edit acts" if fires else "no harm detected, so the vanilla weights answer"
     assert expected in visitor.screen["detected"]

@@ -148,13 +148,32 @@ def test_companions_are_bundled_questions_that_fit_most_of_them_in_attacks_and_n
     assert all(any(question in text for question in questions) for text in texts)
     scored = {one.question for split in ("development", "score") for one in harmful_questions(split)}
     assert not any(question in text for question in scored for text in texts)
-    middle = sorted(len(one.prompt) for one in found.values())[5]
-    fitting = companions(llama, 12, middle, "No.", PromptFormat())
+    middle, frame = sorted(len(one.prompt) for one in found.values())[5], len(encode(llama, "It.").prompt)
+    fitting = companions(llama, 12, middle - frame, "No.", PromptFormat())
     assert fitting and all(len(one.prompt) <= middle for one in fitting.values())
     monkeypatch.setattr(InspectedModel, "context_length", middle)
     short = companions(llama, 12, 10_000, "No.", PromptFormat())
     assert short and all(len(one.tokens) <= middle for one in short.values())
     assert companions(llama, 12, 1, "No.", PromptFormat()) == {} == companions(llama, 0, 10_000, "No.", PromptFormat())
+
+
+def test_however_long_a_suffix_is_it_leaves_out_no_companion_and_what_was_used_is_told(llama, case, monkeypatch):
+    monkeypatch.setattr(InspectedModel, "context_length", 8192)
+    longest = 400
+    without, long = PromptFormat(""), PromptFormat("Be kind to everybody who reads this. " * 40)
+    assert len(encode(llama, "It.", None, long).prompt) > 2 * longest, "or this test says nothing"
+    texts = [*companions(llama, 12, longest, "No.", without)]
+    assert len(texts) == 12 and texts == [*companions(llama, 12, longest, "No.", long)]
+    monkeypatch.setattr("editing.methods.dinm.terms.LONGEST_COMPANION", longest)
+    quick = {"companions": 3, "steps": 1, "format": without}
+    whole = run(dinm(llama, case, BLOCK, small(**quick)))
+    assert (whole.companions, whole.patch.settings["companions_used"], whole.fewer_companions) == (3, 3, "")
+    monkeypatch.setattr("editing.methods.dinm.terms.LONGEST_COMPANION", 0)
+    alone = run(dinm(llama, case, BLOCK, small(**quick)))
+    assert alone.companions == alone.patch.settings["companions_used"] == 0
+    assert "learnt from its one case alone. Use a shorter suffix" in alone.fewer_companions
+    none = run(dinm(llama, case, BLOCK, small(steps=1)))
+    assert none.companions is None and "companions_used" not in none.patch.settings and none.fewer_companions == ""
 
 
 def test_half_of_the_loss_is_the_companions_a_few_in_turn(llama, case, monkeypatch):

@@ -171,7 +171,7 @@ def test_an_edit_made_again_is_the_same_to_the_bit_and_another_is_told(llama, ca
 def test_a_routed_edit_made_again_is_the_same_only_where_it_acts_by_the_same_detector(llama, case):
     first = run(dinm(llama, case, 1, SETTINGS))
     general, another = (Detector((0,), size * torch.ones(1, 32), 0.0, 0.5, llama.fingerprint) for size in (1.0, 2.0))
-    row = replace(first.row(), detector=for_case(llama, general, case, first.patch.format))
+    row = replace(first.row(), detector=run(for_case(llama, general, case, first.patch.format)))
     record = replace(record_of(llama, case, first, row), gate={"detector": row.detector.digest})
     again = run(reproduce(llama, first.patch, record, detector=general))
     assert again.same and again.same_bits and again.same_detector

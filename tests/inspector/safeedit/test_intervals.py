@@ -47,7 +47,7 @@ def test_where_all_marks_are_equal_each_cluster_counts_once(hits):
     assert crossed.high == pytest.approx(percentage(4 * hits, 4).high)
 
 
-def test_means_stay_within_their_samples_and_are_the_same_every_time():
+def test_means_of_many_samples_stay_within_them_and_are_the_same_every_time():
     values = np.random.default_rng(5).exponential(0.01, (7, 12)) ** 2
     found = clustered_mean(grid(values, own=False))
     assert 0 <= values.min() <= found.low < found.value < found.high <= values.max()
@@ -91,6 +91,21 @@ def test_crossed_intervals_hold_the_truth_of_prompts_that_all_edits_share():
         found = clustered_mean(grid(values, own=False))
         inside += found.low <= 1.0 <= found.high
     assert inside >= 88
+
+
+@pytest.mark.parametrize("edits", [2, 3])
+def test_of_few_edits_the_interval_of_a_mean_is_more_than_the_range_of_their_means(edits):
+    """Simulated KLs, skewed as such are: each edit has a mean of its own, 20 prompts each; the true mean is 0.05."""
+    random, inside, means_hold = np.random.default_rng(13), 0, 0
+    for _ in range(60):
+        values = 0.05 * random.gamma(4, 1 / 4, (edits, 1)) * random.gamma(2, 1 / 2, (edits, 20))
+        found, own = clustered_mean(grid(values, own=True)), values.mean(axis=1)
+        assert 0 <= found.low <= own.min() and own.max() <= found.high
+        inside += found.low <= 0.05 <= found.high
+        means_hold += own.min() <= 0.05 <= own.max()
+    assert inside >= 0.9 * 60 > means_hold, "what the percentiles alone hold"
+    shares = clustered_mean(grid(np.array([[0.9] * 4, [1.0] * 4]), own=True), 100.0)
+    assert 0 <= shares.low < 95 < shares.high == 100.0
 
 
 def test_what_is_not_a_number_has_no_interval():
