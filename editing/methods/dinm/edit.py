@@ -22,7 +22,7 @@ from editing.replay import ReplayFactory, TailReplay, master_weight
 from editing.smaller import HalvedReplay, once_smaller
 from editing.step_size import fused, measured_optimiser
 from inspector.kl import not_negative
-from inspector.model import Delta, InspectedModel, Patch
+from inspector.model import Delta, InspectedModel, Patch, Taught
 from inspector.model.fewer_kernels import fewer_kernels
 from inspector.neurons import column_delta, neuron_activity
 from inspector.safeedit import Case
@@ -126,7 +126,7 @@ def dinm(
     if not cancelled:
         descent.require_update("DINM")
     return EditResult(
-        patch=None if cancelled else _patch(model, block, settings, matrix, descent.updates, size),
+        patch=None if cancelled else _patch(model, block, settings, matrix, descent.updates, size, terms.taught),
         trace=tuple(descent.trace),
         kept=0 if cancelled else descent.updates,
         stop_reason=descent.reason,
@@ -148,7 +148,13 @@ def _columns(
 
 
 def _patch(
-    model: InspectedModel, block: int, settings: DinmSettings, matrix: Matrix, updates: int, size: float
+    model: InspectedModel,
+    block: int,
+    settings: DinmSettings,
+    matrix: Matrix,
+    updates: int,
+    size: float,
+    taught: tuple[Taught, ...],
 ) -> Patch:
     name, change = model.architecture.down_projection_names[block], matrix.change()
     about = {**asdict(settings), "learning_rate": size, "block": block, "updates": updates}
@@ -157,4 +163,4 @@ def _patch(
     else:
         delta = column_delta(name, block, change, matrix.columns, matrix.base.shape[1])
         about["neurons"] = matrix.columns.tolist()
-    return Patch((delta,), model.fingerprint, "DINM", about, settings.format)
+    return Patch((delta,), model.fingerprint, "DINM", about, settings.format, taught)
