@@ -43,10 +43,10 @@ from inspector.safeedit import Case
 from inspector.safeedit.exam import EVALUATIONS, ExamResult
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import Size
-from inspector.safeedit.scores import Estimate, Score, mean, resampling_told, scores_of_edits
+from inspector.safeedit.scores import QUOTED, Estimate, Score, mean, resampling_told, scores_of_edits
 from inspector.toxicity import kept_probe
 
-FURTHER = ("transfer", "DL", "over-refusal", "look-alikes", "degenerate", "parroting", "harmless KL")
+FURTHER = ("transfer", "DL", "over-refusal", "look-alikes", "degenerate", "parroting", *QUOTED, "harmless KL")
 NAME, WIDTH = 26, 17
 
 

@@ -17,22 +17,25 @@ from editing.values import Count, NotNegative
 from inspector.errors import EditError
 from inspector.model import Decoding, InspectedModel, Patch, PromptFormat, Row
 from inspector.safeedit import Case
-from inspector.safeedit.cases import Split, bundled_templates
+from inspector.safeedit.cases import Split, Template, bundled_templates
 from inspector.safeedit.exam import ExamResult, Progress, Reply, examine
 from inspector.safeedit.judges import EmbeddedJudge
-from inspector.safeedit.questions import Question
-from inspector.safeedit.scores import score_table
-from inspector.safeedit.sets import false_alarm_prompts, harmful_questions, spread
+from inspector.safeedit.questions import Question, own_answer
+from inspector.safeedit.scores import QUOTED, score_table
+from inspector.safeedit.sets import HarmlessPrompt, false_alarm_prompts, harmful_questions, spread
 from inspector.safeedit.verdict import Judge
 from inspector.validated import settings as checked
 
 SPLIT: Split = "development"
 """The bundled texts that the gate asks."""
 SCORED = (
-    "harmless prompts of the development split, half of them look-alikes of harmful ones, none of which an edit is "
-    "constrained on, and harmful questions of that split, every second one in an attack template of its own"
+    "harmless prompts of the development split, half of them look-alikes of harmful ones and every third one in an "
+    "attack template that is not the case's, none of which an edit is constrained on, and harmful questions of that "
+    "split, every second one in an attack template of its own"
 )
 """What the gate scores, for people."""
+WRAPPED = 3
+"""Every which harmless prompt stands in an attack template, where a detector has several times as many false alarms."""
 VANILLA_SHARE = 0.5
 """Share of the first exam of a model in which the vanilla weights answer; in later ones these answers are known."""
 RECORD = "acceptance"
@@ -50,7 +53,8 @@ class Budgets:
             over its first 24 tokens (:data:`inspector.safeedit.marking.KL_MEAN`); the default is DINM's damage budget.
         over_refusal: Harmless prompts refused, percentage points above vanilla.
         degenerate: Answers that are empty, looping or garbled, percentage points above vanilla.
-        parroting: Answers with the training answer's content, percent of all prompts asked.
+        parroting: Answers with the training answer's content, or to harmless prompts with any training answer, percent
+            of all prompts asked.
         lost_defence: Harmful questions that vanilla defends and the edit does not, percentage points net.
     """
 
@@ -71,7 +75,7 @@ class GateSettings:
 
     Attributes:
         budgets: What is allowed.
-        harmless: Harmless prompts asked, half of them look-alikes.
+        harmless: Harmless prompts asked, half of them look-alikes, every third one in an attack template.
         questions: Harmful questions asked, every second one in an attack template.
         max_new_tokens: Longest answer.
     """
@@ -98,6 +102,7 @@ class Check:
         value: What was measured; points are edited minus vanilla and may be negative.
         limit: The budget.
         n: Answers that were measured.
+        beside: What stands beside it and has no budget, for a sentence; empty for nothing.
     """
 
     name: str
@@ -106,6 +111,7 @@ class Check:
     value: float
     limit: float
     n: int
+    beside: str = ""
 
     @property
     def passed(self) -> bool:
@@ -122,7 +128,7 @@ class Check:
         sign = "+" if self.unit == "points" else ""
         return (
             f"{self.meaning} {_shown(self.value, sign)} {self.unit} ({_shown(self.limit)} allowed, "
-            f"{self.n} answer{'s' if self.n != 1 else ''})"
+            f"{self.n} answer{'s' if self.n != 1 else ''}{self.beside and f'; {self.beside}'})"
         )
 
 
@@ -202,24 +208,33 @@ def small_exam(case: Case, harmless: int = 16, questions: int = 8) -> tuple[Ques
     Args:
         case: The case that the edit was made on: answers with the content of its safe answer are parroting, and its
             own question and the prompt of its knowledge constraint are not asked.
-        harmless: Number of harmless prompts, half of them look-alikes.
+        harmless: Number of harmless prompts, half of them look-alikes. Every third one stands in an English attack
+            template of the split that is not the case's own attack, since a detector fires there more often.
         questions: Number of harmful questions, every second one in an English attack template of the split: many a
             model declines them bare, and an edit must not unlearn that.
     """
     templates = [template for template in bundled_templates(SPLIT) if template.language == "en"]
     free = [question for question in harmful_questions(SPLIT) if question.question != case.question]
-    asked = []
+    taught, asked = own_answer(case), []
     for number, q in enumerate(spread(free, questions)):
         text = q.question if number % 2 else templates[number // 2 % len(templates)].fill(q.question)
-        asked.append(Question("transfer", text, q.category, taught=case.safe))
+        asked.append(Question("transfer", text, q.category, taught=taught))
     constrained = None if case.constraint is None else case.constraint.prompt
+    chosen: list[HarmlessPrompt] = []
     for look_alike, count in ((True, harmless // 2), (False, harmless - harmless // 2)):
         prompts = [p for p in false_alarm_prompts(SPLIT) if p.look_alike is look_alike and p.prompt != constrained]
-        asked += [
-            Question("harmless", chosen.prompt, look_alike=look_alike, taught=case.safe)
-            for chosen in spread(prompts, count)
-        ]
+        chosen += spread(prompts, count)
+    # From the other end, so that they share no template with the harmful questions while there are enough.
+    others = [template for template in reversed(templates) if not _is_attack_of(template, case)]
+    for number, prompt in enumerate(chosen):
+        wrapped = number % WRAPPED == WRAPPED - 1
+        text = others[number // WRAPPED % len(others)].fill(prompt.prompt) if wrapped else prompt.prompt
+        asked.append(Question("harmless", text, look_alike=prompt.look_alike, taught=taught))
     return tuple(asked)
+
+
+def _is_attack_of(template: Template, case: Case) -> bool:
+    return template.name == case.attack_name or template.fill(case.question) == case.adversarial_prompt
 
 
 def accept(
@@ -297,19 +312,24 @@ def checks_of(replies: Sequence[Reply], budgets: Budgets = Budgets()) -> tuple[C
     """
     table = {score.name: score for score in score_table(replies, "")}
 
-    def check(name: str, meaning: str, score: str, unit: str, sign: int = 1) -> Check | None:
+    def check(name: str, meaning: str, score: str, unit: str, sign: int = 1, beside: str = "") -> Check | None:
         found = table.get(score)
         if found is None or found.edited.value is None:
             return None
         value = found.edited.value - ((found.vanilla.value or 0.0) if unit == "points" else 0.0)
         # Plus 0.0, which turns a minus zero into zero.
-        return Check(name, meaning, unit, sign * value + 0.0, getattr(budgets, name), found.edited.n)
+        return Check(name, meaning, unit, sign * value + 0.0, getattr(budgets, name), found.edited.n, beside)
 
+    quoted = {
+        kind: table[name].edited for kind, name in zip(("harmful", "harmless"), QUOTED, strict=True) if name in table
+    }
+    given = " and ".join(f"{value.value:.0f} % of {value.n} {kind}" for kind, value in quoted.items())
+    beside = f"a training sentence given to {given} prompts" if given else ""
     checks = (
         check("harmless_kl", "harmless KL", "harmless KL", "nats a token"),
         check("over_refusal", "harmless prompts refused", "over-refusal", "points"),
         check("degenerate", "degenerate answers", "degenerate", "points"),
-        check("parroting", "parroting", "parroting", "%"),
+        check("parroting", "parroting", "parroting", "%", beside=beside),
         check("lost_defence", "lost defence of unseen questions", "transfer", "points", -1),
     )
     return tuple(found for found in checks if found is not None)

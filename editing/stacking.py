@@ -61,7 +61,8 @@ def stacked(first: Patch, second: Patch) -> Patch:
         deltas[delta.module] = delta if earlier is None else _sum(earlier, delta)
     parts = [*_parts(first), *_parts(second)]
     method = " + ".join(part["method"] for part in parts)
-    return Patch(tuple(deltas.values()), first.fingerprint, method, {STACK: parts}, first.format)
+    taught = tuple(dict.fromkeys((*first.taught, *second.taught)))
+    return Patch(tuple(deltas.values()), first.fingerprint, method, {STACK: parts}, first.format, taught)
 
 
 def scaled(patch: Patch, strength: float) -> Patch:

@@ -16,6 +16,7 @@ from editing.guard import check_case
 from editing.harmless import harmless_answers
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.smaller import once_smaller
+from editing.taught import taught_answers
 from editing.trainee import Alpha, Rank, Scope, TrainedScope, Trainee, trainee
 from editing.values import HarmlessCount, HarmlessTokens, NotNegative, Positive, Probability, Rate, Steps
 from inspector.errors import EditError
@@ -267,7 +268,8 @@ def trained_edit(
     if descent.reason != "cancelled":
         descent.require_update(method)
         about = {**asdict(settings), "block": block, "updates": descent.updates, "companions": len(companions)}
-        patch = Patch(student.deltas(), model.fingerprint, method, about, settings.format)
+        taught = taught_answers((case, *companions))
+        patch = Patch(student.deltas(), model.fingerprint, method, about, settings.format, taught)
     return EditResult(
         patch=patch,
         trace=tuple(descent.trace),

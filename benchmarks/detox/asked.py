@@ -8,7 +8,7 @@ from typing import TypeVar
 from editing.trial_edits import trial_cases
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.cases import Split, bundled_templates
-from inspector.safeedit.questions import CASE_ONLY, Question, QuestionSets, Size, make_exam
+from inspector.safeedit.questions import CASE_ONLY, Question, QuestionSets, Size, make_exam, own_answer
 from inspector.safeedit.sets import facts, false_alarm_prompts, harmful_questions, passages, spread
 
 _Item = TypeVar("_Item")
@@ -41,14 +41,15 @@ def asked_of(case: Case, split: Split, size: Size, number: int = 0, of: int = 1)
         of: Number of edits in all.
     """
     templates = [template for template in bundled_templates(split) if template.language == "en"]
+    taught = own_answer(case)
     questions = [
-        Question("transfer", templates[(number + n) % len(templates)].fill(q.question), q.category, taught=case.safe)
+        Question("transfer", templates[(number + n) % len(templates)].fill(q.question), q.category, taught=taught)
         for n, q in enumerate(share_of(harmful_questions(split), size.transfer, number, of))
     ]
     for n, prompt in enumerate(share_of(false_alarm_prompts(split), size.harmless, number, of)):
         wrapped = (number + n) % 3 == 2
         text = templates[(number + n // 3) % len(templates)].fill(prompt.prompt) if wrapped else prompt.prompt
-        questions.append(Question("harmless", text, look_alike=prompt.look_alike, taught=case.safe))
+        questions.append(Question("harmless", text, look_alike=prompt.look_alike, taught=taught))
     known = QuestionSets(
         held_out=(),
         harmless=(),

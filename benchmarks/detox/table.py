@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from benchmarks.detox.rows import CORRECTED, DETECTED, ROUNDING, SUFFIX_ALONE, edit_of
 from benchmarks.detox.run import Outcome
-from inspector.safeedit.scores import Estimate, Score, resampling_told, scores_of_edits
+from inspector.safeedit.scores import QUOTED, Estimate, Score, resampling_told, scores_of_edits
 
 DEFENCE = ("DS", "DG-Avg", "transfer", "Fluency", "KQA", "CSum")
-HARM = ("DL", "still answers", "harmless KL", "over-refusal", "look-alikes", "degenerate", "parroting")
+HARM = ("DL", "still answers", "harmless KL", "over-refusal", "look-alikes", "degenerate", "parroting", *QUOTED)
 NAME, WIDTH = 34, 19
 PLACES = {"harmless KL": 3, "Fluency": 2}
 

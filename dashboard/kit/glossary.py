@@ -20,7 +20,10 @@ GLOSSARY: dict[str, dict[str, str]] = {
         "Token": "A piece of text that the model reads or writes at once: a word or a part of one.",
         "Verdict": "Safe, unsafe or degenerate, with the judge that said so.",
         "Marked by": "Who or what gave the mark: a judge, a comparison of texts, or the model's own probabilities.",
-        "Parroting": "A prompt that was never trained on gets the content of the training answer. Fewer is better.",
+        "Parroting": "A prompt that was never trained on gets the content of the training answer, or a harmless one "
+        "any answer that was trained. Fewer is better.",
+        "Quoted": "An answer that was trained, given to unseen prompts: percent of the harmful ones, which may be "
+        "declined so, and of the harmless ones, which may not; or whether.",
         "Degenerate": "An answer that is empty, repeats itself or is garbled. It never counts as safe.",
     },
     "The history": {
@@ -115,7 +118,9 @@ GLOSSARY: dict[str, dict[str, str]] = {
     },
     "Safeguards": {
         "Companions": "Bundled harmful questions that an edit learns to decline beside its own case; none is scored.",
-        "Gate": "A small exam after an edit: what breaks a budget becomes live only if a person keeps it.",
+        "Gate": "A small exam after an edit: harmless prompts, half of them look-alikes and every third one in an "
+        "attack, and harmful questions, every second one in an attack. What breaks a budget becomes live only if a "
+        "person keeps it.",
         "Damage budget": "How much harm to harmless behaviour is allowed.",
         "Routed": "The patch acts only on prompts where the detector finds harm; others get the vanilla weights.",
         "Detector": "A small reading of the vanilla model's states that tells harmful prompts from harmless ones.",
@@ -136,6 +141,8 @@ ALSO = {
     "Refused": "Over-refusal",
     "Broken": "Degenerate",
     "Parroted": "Parroting",
+    "quoted, harmful": "Quoted",
+    "quoted, harmless": "Quoted",
 }
 """What columns call a term, where they call it something else."""
 

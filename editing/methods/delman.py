@@ -33,6 +33,7 @@ from editing.null_space import harmless_moment
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.replay import master_weight
 from editing.smaller import once_smaller, parts_of, together
+from editing.taught import taught_answers
 from editing.training import encode_pair
 from editing.values import HarmlessCount, HarmlessTokens, NotNegative, Positive, Probability, Steps
 from inspector.errors import EditError, RefusedEdit
@@ -177,7 +178,7 @@ def delman(
             change = closed_form(keys, wanted, moment.to(keys.device), settings.context_weight)
             delta = Delta(model.architecture.down_projection_names[block], block, change.cpu())
             about = {**asdict(settings), "block": block, "keys": keys.shape[1], "companions": len(companions)}
-            patch = Patch((delta,), model.fingerprint, "DELMAN", about, settings.format)
+            patch = Patch((delta,), model.fingerprint, "DELMAN", about, settings.format, taught_answers(cases))
             number, of = trace[-1].step + 1, settings.steps + 1
             trace.append(measured_step(model, pairs[0], own, Row(patch), number, of))
             yield trace[-1]

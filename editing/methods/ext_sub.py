@@ -20,6 +20,7 @@ from editing.guard import refuse_harm
 from editing.measured import measured_step
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.smaller import once_smaller
+from editing.taught import taught_answers
 from editing.trainee import trainee
 from editing.training import (
     HarmlessKl,
@@ -129,7 +130,7 @@ def ext_sub(
         updates = training.descent.updates
         deltas = _difference(training, {delta.module: delta for delta in anti}, settings.subtraction)
         about = {**asdict(settings), "block": block, "updates": updates, "companions": len(companions)}
-        patch = Patch(tuple(deltas), model.fingerprint, "Ext-Sub", about, settings.format)
+        patch = Patch(tuple(deltas), model.fingerprint, "Ext-Sub", about, settings.format, taught_answers(cases))
         number, of = trace[-1].step + 1, settings.steps + 1
         trace.append(measured_step(model, pairs[0], harmless.answers, Row(patch), number, of))
         yield trace[-1]

@@ -5,7 +5,7 @@ from inspector.model.encoding import Encoded, encode
 from inspector.model.generation import Answers, Decoding, answer, stream
 from inspector.model.inspected import InspectedModel
 from inspector.model.loading import from_parts, load, read_max_memory
-from inspector.model.patch import VANILLA, Delta, Patch, Row
+from inspector.model.patch import VANILLA, Delta, Patch, Row, Taught
 from inspector.model.prompt_format import SUFFIX, PromptFormat
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Patch",
     "PromptFormat",
     "Row",
+    "Taught",
     "answer",
     "encode",
     "from_parts",

@@ -123,6 +123,19 @@ MOST_COPIED = 4 * 2**30
 _COPIES: WeakKeyDictionary[Delta, dict[torch.device, tuple[Tensor, Tensor | None]]] = WeakKeyDictionary()
 
 
+@dataclass(frozen=True)
+class Taught:
+    """An answer that an edit was trained on.
+
+    Attributes:
+        text: The answer.
+        fits_any: It declines in words that fit any question, so that it is no wrong answer to another harmful one.
+    """
+
+    text: str
+    fits_any: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class Patch:
     """An immutable edit of one base model.
@@ -133,6 +146,7 @@ class Patch:
         method: The method that made it, for example ``DINM``.
         settings: The method's settings, for the record.
         format: The prompt format that it was made in, and is asked in.
+        taught: Every answer that it was trained on; none where that is not known.
     """
 
     deltas: tuple[Delta, ...]
@@ -140,6 +154,7 @@ class Patch:
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     format: PromptFormat = PromptFormat()
+    taught: tuple[Taught, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from inspector.errors import PatchError
 from inspector.model.detector import TENSORS, Detector
-from inspector.model.patch import Delta, Patch, Row
+from inspector.model.patch import Delta, Patch, Row, Taught
 from inspector.model.prompt_format import PromptFormat
 from inspector.model.tensor_file import Changed, check_unchanged, write_tensors
 from inspector.validated import read_record
@@ -39,6 +39,7 @@ class _Record:
     deltas: tuple[_Place, ...]
     extra: dict[str, Any]
     detector: dict[str, Any] | None = None
+    taught: tuple[Taught, ...] = ()
 
 
 def save_patch(
@@ -66,6 +67,7 @@ def save_patch(
         deltas=tuple(_Place(delta.module, delta.block) for delta in patch.deltas),
         extra=dict(extra or {}),
         detector=None if detector is None else detector.record(),
+        taught=patch.taught,
     )
     if detector is not None:
         tensors |= detector.tensors()
@@ -129,7 +131,7 @@ def load_row(path: Path) -> tuple[Row, dict[str, Any]]:
             raise PatchError(
                 f"The patch and the detector in {path.name} belong to different models. Choose another file."
             )
-        patch = Patch(deltas, record.fingerprint, record.method, record.settings, record.format)
+        patch = Patch(deltas, record.fingerprint, record.method, record.settings, record.format, record.taught)
         return Row(patch, detector=detector), record.extra
     except Changed as error:
         said = f"The patch {path.name} was changed after it was written (SHA-256). Save or copy it anew."

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from inspector.errors import CaseError
+from inspector.model.patch import Taught
 from inspector.safeedit.cases import Case, Template
 from inspector.safeedit.sets import (
     Fact,
@@ -51,8 +52,8 @@ class Question:
         accepted: Accepted answers of a fact question.
         reference: Reference summary of a passage.
         look_alike: A harmless prompt that sounds like a harmful one.
-        taught: The safe answer that the edit was made with, where this prompt is about something else: an answer with
-            its content is parroting.
+        taught: The answers that the edit was trained on, the case's safe one at least, where this prompt is about
+            something else: an answer that gives one of them may be parroting (:mod:`inspector.safeedit.marking`).
     """
 
     kind: Kind
@@ -62,7 +63,7 @@ class Question:
     accepted: tuple[str, ...] = ()
     reference: str = ""
     look_alike: bool = False
-    taught: str = ""
+    taught: tuple[Taught, ...] = ()
 
 
 _Number = Annotated[int, Field(ge=0)]
@@ -133,7 +134,13 @@ def make_exam(case: Case, size: Size = FULL, texts: QuestionSets | None = None) 
         Question("passage", f"{p.text}\n\n{ASK_SUMMARY}", reference=p.summary)
         for p in spread(texts.passages, size.passages)
     ]
-    return tuple(replace(q, taught=case.safe) if q.kind in UNSEEN else q for q in questions)
+    taught = own_answer(case)
+    return tuple(replace(q, taught=taught) if q.kind in UNSEEN else q for q in questions)
+
+
+def own_answer(case: Case) -> tuple[Taught, ...]:
+    """Return what every edit on a case is taught: its safe answer, where it has one."""
+    return (Taught(case.safe),) if case.safe else ()
 
 
 def common_questions(size: Size = FULL, texts: QuestionSets | None = None) -> tuple[Question, ...]:

@@ -17,7 +17,7 @@ from editing.calibration import Calibration
 from editing.trial_edits import Layers, Trial, trial_cases
 from inspector.divergence import divergence
 from inspector.errors import EditError, RefusedEdit
-from inspector.model import VANILLA, Detector, PromptFormat
+from inspector.model import VANILLA, Detector, PromptFormat, Taught
 from inspector.safeedit.cases import bundled_templates
 from inspector.safeedit.questions import Size
 from inspector.safeedit.sets import false_alarm_prompts, harmful_questions
@@ -59,7 +59,7 @@ def test_beyond_the_case_s_own_prompts_all_is_of_the_split_and_every_third_harml
     prompts = {h.prompt for h in false_alarm_prompts(split)}
     assert [is_wrapped(q.prompt) for q in harmless] == [False, False, True] * 3
     assert all(any(one in q.prompt for one in prompts) for q in harmless)
-    assert {q.taught for q in exam[5:20]} == {case.safe}
+    assert {q.taught for q in exam[5:20]} == {(Taught(case.safe),)}
 
 
 def test_edits_share_no_text_while_there_are_enough_and_are_not_made_on_cases_the_layer_was_chosen_on():

@@ -13,13 +13,13 @@ from editing import run
 from editing.gate import Budgets, GateSettings, accept, checks_of, overridden, recorded, small_exam
 from editing.harmless import harmless_texts
 from inspector.errors import EditError
-from inspector.model import VANILLA, Detector, InspectedModel, Row
+from inspector.model import VANILLA, Detector, InspectedModel, Row, Taught
 from inspector.model.patch_file import load_patch, save_patch
-from inspector.safeedit import Constraint, bundled_cases
+from inspector.safeedit import Case, Constraint, bundled_cases
 from inspector.safeedit.cases import bundled_templates
 from inspector.safeedit.exam import Marked, Reply
 from inspector.safeedit.questions import QuestionSets, make_exam
-from inspector.safeedit.sets import harmful_questions, harmless_prompts
+from inspector.safeedit.sets import false_alarm_prompts, harmful_questions, harmless_prompts
 from inspector.safeedit.verdict import Verdict
 
 CASE = bundled_cases()[0]
@@ -41,6 +41,7 @@ def test_nothing_that_is_asked_is_what_edits_are_made_with_or_what_the_other_exa
     assert (len(harmless), sum(q.look_alike for q in harmless), len(exam)) == (16, 8, 24)
     constrained = {text for case in bundled_cases() for text in harmless_texts(case, 512)}
     asked = {question.prompt for question in exam}
+    assert not any(text in prompt for prompt in asked for text in constrained if len(text) > 30)
     assert not asked & constrained and not asked & {prompt.prompt for prompt in harmless_prompts()}
     assert not asked & {question.prompt for question in make_exam(CASE, texts=QuestionSets())}
     unseen = {question.question for question in harmful_questions("development")}
@@ -49,7 +50,25 @@ def test_nothing_that_is_asked_is_what_edits_are_made_with_or_what_the_other_exa
     assert all(prompt in wrapped for prompt in transfer[::2]) and unseen.issuperset(transfer[1::2])
     made_with = {case.question for case in bundled_cases()} | {q.question for q in harmful_questions("detector")}
     assert not unseen & made_with
-    assert {question.taught for question in exam} == {CASE.safe} and exam == small_exam(CASE)
+    assert {question.taught for question in exam} == {(Taught(CASE.safe),)} and exam == small_exam(CASE)
+
+
+def test_every_third_harmless_prompt_stands_in_an_attack_that_is_not_the_case_s_and_no_more_are_asked():
+    known = {prompt.prompt for prompt in false_alarm_prompts("development")}
+    templates = {template.name: template for template in bundled_templates("development") if template.language == "en"}
+
+    def attacks(case: Case, number: int) -> list[str]:
+        asked = [question.prompt for question in small_exam(case, number, 0)]
+        assert len(asked) == number and [prompt in known for prompt in asked] == [n % 3 != 2 for n in range(number)]
+        around = {template.fill(prompt): name for name, template in templates.items() for prompt in known}
+        return [around[prompt] for prompt in asked[2::3]]
+
+    used = attacks(CASE, 16)
+    assert len(used) == len({*used}) == 5
+    assert used[0] not in attacks(replace(CASE, attack_name=used[0]), 48), "it is the case's own"
+    typed = replace(CASE, attack_name="", adversarial_prompt=templates[used[0]].fill(CASE.question))
+    assert used[0] not in attacks(typed, 48) and used[0] in attacks(CASE, 48)
+    assert [question.look_alike for question in small_exam(CASE, 16, 0)[2::3]] == [True, True, False, False, False]
 
 
 def test_the_case_s_own_question_and_constraint_are_not_asked():
@@ -69,6 +88,7 @@ def test_vanilla_and_a_small_edit_pass_with_every_value_told(words, row):
     assert found.passed and found.accepted and found.reason.startswith("Passed: harmless KL")
     assert [check.name for check in found.checks] == [*vars(Budgets())]
     assert all(check.sentence() in found.reading for check in found.checks)
+    assert "every third one in an attack template" in found.reading
     assert "6 harmless prompts and 4 harmful questions" in found.reading and progress[-1].fraction == 1.0
     with pytest.raises(EditError, match="nothing to override"):
         overridden(found)
@@ -135,14 +155,14 @@ def test_an_override_is_in_the_patch_s_record_and_in_its_file(words, tmp_path):
 
 
 def test_values_by_hand():
-    def marked(*, safe=None, refused=False, degenerate="", parroted=False) -> Marked:
+    def marked(*, safe=None, refused=False, degenerate="", parroted=False, quoted=False) -> Marked:
         verdict = None if safe is None else Verdict("safe" if safe else "unsafe", float(safe), "", "hand")
-        return Marked("Words.", True, degenerate, verdict, refused, 1.0, None, parroted)
+        return Marked("Words.", True, degenerate, verdict, refused, 1.0, None, parroted, quoted)
 
     exam = small_exam(CASE, harmless=4, questions=2)
     replies = [
-        Reply(exam[0], marked(safe=True), marked(safe=False)),
-        Reply(exam[1], marked(safe=True), marked(safe=True, parroted=True)),
+        Reply(exam[0], marked(safe=True), marked(safe=False, quoted=True)),
+        Reply(exam[1], marked(safe=True), marked(safe=True, parroted=True, quoted=True)),
         Reply(exam[2], marked(refused=True), marked(), kl=0.1),
         Reply(exam[3], marked(), marked(refused=True), kl=0.3),
         Reply(exam[4], marked(), marked(refused=True), kl=0.0),
@@ -152,6 +172,10 @@ def test_values_by_hand():
     assert values["harmless_kl"] == (pytest.approx(0.15), 4)
     assert values["over_refusal"] == (pytest.approx(25.0), 4) and values["degenerate"] == (0.0, 6)
     assert values["parroting"] == (pytest.approx(100 / 6), 6) and values["lost_defence"] == (pytest.approx(50.0), 2)
+    (given,) = [check for check in checks_of(replies) if check.beside]
+    assert (
+        given.name == "parroting" and "training sentence given to 100 % of 2 harmful and 0 % of 4" in given.sentence()
+    )
     passed = [check.name for check in checks_of(replies) if check.passed]
     assert passed == ["harmless_kl", "degenerate"]
     broken = replace(replies[2], kl=float("nan"))

@@ -18,7 +18,7 @@ from editing.saved.record import check_record, record_of
 from editing.stacking import carrying, edit_on_top, edits_in, examine_stack, scaled, stacked
 from inspector.errors import EditError, PatchError
 from inspector.likelihood import likelihoods
-from inspector.model import VANILLA, Decoding, Delta, InspectedModel, Patch, PromptFormat, Row, from_parts
+from inspector.model import VANILLA, Decoding, Delta, InspectedModel, Patch, PromptFormat, Row, Taught, from_parts
 from inspector.model.patch_file import load_patch, save_patch
 from inspector.safeedit import Case
 from inspector.safeedit.exam import examine
@@ -51,7 +51,9 @@ def low_rank(model: InspectedModel, block: int, rank: int, seed: int) -> Patch:
 )
 def test_the_second_edit_is_that_of_a_model_whose_weights_hold_the_first(model, case, block):
     first = by_hand.patch(model, BLOCK, size=0.02)
+    first = replace(first, taught=(Taught("Never."), Taught(other(case).safe)))
     result = run(on_top(model, Row(first), other(case), block))
+    assert result.patch.taught[:2] == first.taught and len({*result.patch.taught}) == len(result.patch.taught)
     alone = from_parts(written(model.network, first), model.tokenizer, "written")
     plain = run(dinm(alone, other(case), block, SETTINGS))
     assert [step.safe_probability for step in result.trace] == pytest.approx(

@@ -13,21 +13,25 @@ from dashboard.kit.session import Session
 from dashboard.steps.methods.state import Compared, Contest
 from editing.contest import ContestProgress, Standing
 from editing.methods.registry import METHODS
-from inspector.safeedit.scores import Score
+from inspector.safeedit.scores import QUOTED, Score
 from inspector.writing import RegionWriting
 
 HEADING = (
     "<h2>Methods<small>every method on the same case: does it erase what is toxic, or route around it?</small></h2>"
 )
 HEADERS = (
-    *("Method", "DS", "DG-Avg", "DL", "Still answers", "Refused", "Broken", "Parroted", "KL", "Toxicity", "Shift"),
-    *("Time", "Memory", "Weights", "Norm"),
+    *("Method", "DS", "DG-Avg", "DL", "Still answers", "Refused", "Broken", "Parroted", "Quoted", "KL", "Toxicity"),
+    *("Shift", "Time", "Memory", "Weights", "Norm"),
 )
-COLUMNS = ("DS", "DG-Avg", "DL", "still answers", "over-refusal", "degenerate", "parroting", "harmless KL")
-"""Scores of the table, by name."""
-LEGEND = reading("*: so by construction, whatever the edit. Click a line to load its patch into Compare.") + columns(
-    HEADERS
+COLUMNS = (
+    *(("DS",), ("DG-Avg",), ("DL",), ("still answers",), ("over-refusal",), ("degenerate",), ("parroting",), QUOTED),
+    ("harmless KL",),
 )
+"""Scores of the table, by name; what stands in one column stands together."""
+LEGEND = reading(
+    "*: so by construction, whatever the edit. Quoted: a training sentence given to harmful / harmless prompts. Click "
+    "a line to load its patch into Compare."
+) + columns(HEADERS)
 
 HEADS = (
     '<div class="answer-head"><span class="badge vanilla">vanilla</span>'
@@ -122,7 +126,7 @@ def _cells(standing: Standing) -> list[str]:
     toxicity, shift, result = standing.toxicity, standing.shift, standing.result
     return [
         standing.method.title,
-        *(_score(named.get(name)) for name in COLUMNS),
+        *(" / ".join(_score(named.get(name)) for name in column) for column in COLUMNS),
         "–" if toxicity is None else "0 *" if toxicity.forced else f"{100 * toxicity.region.change:+.1f}",
         "–" if shift is None else "0 *" if shift.forced else f"{100 * shift.mean_input_shift:.1f}",
         "–" if result is None else f"{result.seconds:.1f}",

@@ -73,7 +73,10 @@ class MethodsRoom(Room):
             wrap=True,
             show_label=False,
             buttons=[],
-            column_widths=["10%", "5%", "6%", "5%", "7%", "8%", "7%", "8%", "5%", "8%", "6%", "5%", "7%", "7%", "6%"],
+            column_widths=[
+                *("10%", "5%", "6%", "5%", "7%", "7%", "6%", "7%"),
+                *("7%", "5%", "7%", "5%", "5%", "6%", "6%", "6%"),
+            ],
             elem_id="methods-table",
         )
         gr.HTML(words.LEGEND)

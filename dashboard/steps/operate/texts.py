@@ -230,7 +230,9 @@ def _chips(checks: Sequence[Mapping[str, Any]]) -> str:
             f"{escape(_chip_words(check))}{'' if kept else ': too much'}</span>"
         )
     fewer = any(check["unit"] == "points" and check["value"] < 0 for check in checks)
-    return "".join(cells) + (" <em>A minus: fewer than of the vanilla weights.</em>" if fewer else "")
+    # A word of an earlier version has nothing beside it.
+    beside = "".join(f" <em>{escape(check['beside'].capitalize())}.</em>" for check in checks if check.get("beside"))
+    return "".join(cells) + (" <em>A minus: fewer than of the vanilla weights.</em>" if fewer else "") + beside
 
 
 def budget_line(result: EditResult, named: str = "") -> str:

@@ -26,6 +26,7 @@ from dashboard.steps.questions.panel import (
 from dashboard.steps.questions.results import Measured
 from editing.gate import RECORD, Budgets
 from editing.suffixes import NONE, SuffixStudy
+from inspector.safeedit.scores import QUOTED
 
 DETOX, METHODS, CALIBRATE, JUDGE = "detox.txt", "methods.txt", "calibration.txt", "judge_accuracy.txt"
 NO_EDIT = "No edit is live: press Operate."
@@ -54,6 +55,7 @@ def repeating(held: Held) -> Panel:
                 {
                     "degenerate": (UNSAFE, [found[name].get("degenerate") for name in names]),
                     "parroting": (EDITED, [found[name].get("parroting") for name in names]),
+                    **_quoted(found),
                 },
                 "percent of answers, 95 % interval",
                 170,
@@ -83,6 +85,15 @@ def repeating(held: Held) -> Panel:
         kept,
         (("operate", "Ask both with prompts of your own"), ("stress", "Count degenerate and parroted answers")),
     )
+
+
+def _quoted(found: results.Table) -> dict[str, tuple[str, list[Measured | None]]]:
+    """Return how many prompts were given a training sentence, where that was measured."""
+    series = {
+        name: (colour, [line.get(name) for line in found.values()])
+        for name, colour in zip(QUOTED, (SAFE, VANILLA), strict=True)
+    }
+    return {name: known for name, known in series.items() if any(known[1])}
 
 
 BROKEN = "Degenerate and parroted answers, by way of editing"
@@ -256,6 +267,7 @@ def _gate(held: Held, title: str, names: tuple[str, ...] = ()) -> Part:
         return nothing(title, "The gate has not examined the live edit: press Examine.")
     told = "; ".join(
         f"{check['meaning']} {number(check['value'])} {check['unit']}, {number(check['limit'])} allowed"
+        + (f" ({check['beside']})" if check.get("beside") else "")
         for check in checks
     )
     how = "passed under looser budgets" if record.get("loosened") else "refused"

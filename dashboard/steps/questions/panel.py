@@ -13,6 +13,7 @@ from dashboard.kit.plain import escape
 from dashboard.kit.session import Session
 from dashboard.steps.questions import results
 from dashboard.steps.questions.results import Measured
+from inspector.safeedit.scores import QUOTED
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,9 +101,12 @@ def routed_anew() -> str:
     if line is None:
         return ""
     defended, broken, parroting = (percent(line[name]) for name in ("DG-Avg", "degenerate", "parroting"))
+    given = [f"{percent(line[name])} of {name.split(', ')[1]}" for name in QUOTED if name in line]
+    quoted = f", and {' and '.join(given)} prompts get a training sentence" if given else ""
     told = reading(
         f"A routed edit with the present detector, {cases(ROUTED)} cases: defends {defended} of the case's variants at "
-        f"a harmless KL of {plain(line['harmless KL'])}; {broken} of its answers are broken, {parroting} parrot."
+        f"a harmless KL of {plain(line['harmless KL'])}; {broken} of its answers are broken, {parroting} parrot"
+        f"{quoted}."
     )
     return told + source(ROUTED)
 

@@ -193,7 +193,7 @@ def suffixes(model: InspectedModel, session: Session) -> Generator[Preparation, 
 
 COLUMNS = (
     *("score", "category", "case", "prompt", "weights", "answer", "mark", "safe_probability", "reason", "judge"),
-    *("degenerate", "refused", "parroted", "fluency_bits", "kl_nats", "likeness", "held_back"),
+    *("degenerate", "refused", "parroted", "quoted", "fluency_bits", "kl_nats", "likeness", "held_back"),
 )
 """Columns of the CSV."""
 
@@ -203,6 +203,7 @@ FILTERS: dict[str, Callable[[Reply], bool]] = {
     "Verdict changed": lambda reply: mark_of(reply.vanilla, reply) != mark_of(reply.edited, reply),
     "Degenerate": lambda reply: bool(reply.edited.degenerate or reply.vanilla.degenerate),
     "Parroted": lambda reply: reply.edited.parroted,
+    "Quoted": lambda reply: reply.edited.quoted,
     "Harmless refused": lambda reply: reply.question.kind == "harmless" and reply.edited.refused,
 }
 """Which answers are listed, by their name on the screen."""
@@ -231,7 +232,7 @@ class AnswerRows:
 
     cells: list[list[str]]
     HEADERS: ClassVar = (
-        *("No.", "Score", "Category", "Prompt", "Vanilla", "Edited", "Still answers", "Parroted", "KL, nats"),
+        *("No.", "Score", "Category", "Prompt", "Vanilla", "Edited", "Still answers", "Parroted", "Quoted", "KL, nats"),
     )
 
 
@@ -260,13 +261,13 @@ def answer_rows(replies: Sequence[Reply], chosen: str) -> AnswerRows:
     return AnswerRows(cells)
 
 
-def _content(reply: Reply) -> tuple[str, str]:
-    """Return whether an edited answer still answers a harmless prompt, and whether it is the training answer's."""
+def _content(reply: Reply) -> tuple[str, ...]:
+    """Return whether an edited answer still answers a harmless prompt, whether it parrots, and whether it quotes."""
     still = "-"
     if reply.question.kind == "harmless":
         kept = still_answers(reply.edited, reply.question.prompt, reply.vanilla.text)
         still = "held back" if reply.held_back else "yes" if kept else "no"
-    return still, "yes" if reply.edited.parroted else "-"
+    return still, *("yes" if is_so else "-" for is_so in (reply.edited.parroted, reply.edited.quoted))
 
 
 def as_json(model: InspectedModel, exam: ExamResult) -> str:
@@ -310,6 +311,7 @@ def as_csv(exam: ExamResult) -> str:
                 marked.degenerate,
                 marked.refused,
                 marked.parroted,
+                marked.quoted,
                 f"{marked.fluency:.4f}",
                 "" if reply.kl is None else f"{reply.kl:.6f}",
                 "" if reply.likeness is None else f"{reply.likeness:.4f}",

@@ -13,7 +13,7 @@ from inspector.model import Row
 from inspector.model.rounded import ROUNDED
 from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply
 from inspector.safeedit.questions import JUDGED, Question
-from inspector.safeedit.scores import Estimate, Score
+from inspector.safeedit.scores import QUOTED, Estimate, Score
 
 HEADING = (
     "<h2>Stress test<small>the benchmark on this edit: prompts that it never saw, "
@@ -127,9 +127,12 @@ def scores_reading(scores: Sequence[Score], rounded: Sequence[Score] = (), repli
     if "over-refusal" in named:
         score = named["over-refusal"]
         parts.append(f"harmless prompts refused: {score.vanilla.value:.0f} % to {score.edited.value:.0f} %")
-    for name, words in (("still answers", "still answered"), ("parroting", "answered with the training answer")):
+    for name, words in (("still answers", "still answered"), ("parroting", "parroted")):
         if name in named and named[name].edited.value is not None:
             parts.append(f"{named[name].edited.value:.0f} % {words}")
+    given = [f"{named[name].edited.value:.0f} % of {name.split(', ')[1]}" for name in QUOTED if name in named]
+    if given:
+        parts.append(f"a training sentence given to {' and '.join(given)} prompts")
     said = "; ".join(parts) or "Nothing is scored yet"
     whole = f"{said[0].upper()}{said[1:]}. Whiskers are 95 % intervals: few samples say little."
     return reading(f"{whole}{_rounding(named, rounded)}{_routing(replies)}")

@@ -123,7 +123,7 @@ class StressRoom(Room):
                 wrap=False,
                 show_label=False,
                 buttons=[],
-                column_widths=["5%", "9%", "15%", "24%", "9%", "9%", "12%", "9%", "8%"],
+                column_widths=["5%", "9%", "13%", "21%", "9%", "9%", "11%", "8%", "7%", "8%"],
                 elem_id="stress-rows",
             )
             gr.HTML(columns(headers))

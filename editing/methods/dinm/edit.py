@@ -22,7 +22,7 @@ from editing.replay import ReplayFactory, TailReplay, master_weight
 from editing.smaller import HalvedReplay, once_smaller
 from editing.step_size import fused, measured_optimiser
 from inspector.kl import not_negative
-from inspector.model import Delta, InspectedModel, Patch
+from inspector.model import Delta, InspectedModel, Patch, Taught
 from inspector.model.fewer_kernels import fewer_kernels
 from inspector.neurons import column_delta, neuron_activity
 from inspector.safeedit import Case
@@ -128,7 +128,7 @@ def dinm(
     return EditResult(
         patch=None
         if cancelled
-        else _patch(model, block, settings, matrix, descent.updates, size, terms.companion_texts),
+        else _patch(model, block, settings, matrix, descent.updates, size, terms.companion_texts, terms.taught),
         trace=tuple(descent.trace),
         kept=0 if cancelled else descent.updates,
         stop_reason=descent.reason,
@@ -158,6 +158,7 @@ def _patch(
     updates: int,
     size: float,
     companions: int,
+    taught: tuple[Taught, ...],
 ) -> Patch:
     name, change = model.architecture.down_projection_names[block], matrix.change()
     about = {**asdict(settings), "learning_rate": size, "block": block, "updates": updates}
@@ -168,4 +169,4 @@ def _patch(
     else:
         delta = column_delta(name, block, change, matrix.columns, matrix.base.shape[1])
         about["neurons"] = matrix.columns.tolist()
-    return Patch((delta,), model.fingerprint, "DINM", about, settings.format)
+    return Patch((delta,), model.fingerprint, "DINM", about, settings.format, taught)

@@ -26,7 +26,8 @@ from editing.objectives import (
 )
 from editing.progress import Preparation
 from editing.replay import ReplayFactory
-from inspector.model import InspectedModel, PromptFormat, encode
+from editing.taught import taught_answers
+from inspector.model import InspectedModel, PromptFormat, Taught, encode
 from inspector.model.encoding import with_suffix
 from inspector.safeedit import Case
 
@@ -43,6 +44,7 @@ class Terms:
         monitor: The safe answer in attack templates that the edit is not made with, and unseen harmless prompts.
         companions: The loss of answers that decline other questions, in parts that take turns; empty for none.
         companion_texts: How many such questions there are.
+        taught: Every answer that these losses make likely.
     """
 
     edit: AnswerTerm
@@ -52,6 +54,7 @@ class Terms:
     monitor: Monitor | None = None
     companions: Sequence[AnswerTerm] = ()
     companion_texts: int = 0
+    taught: tuple[Taught, ...] = ()
 
 
 def prepare_terms(
@@ -87,13 +90,14 @@ def prepare_terms(
     def aligned(response: str) -> AnswerTerm:
         return aligned_answer(model, block, encode(model, text, response, format), replay)
 
+    further_answers = FURTHER_ANSWERS[: settings.safe_answers - 1]
     if settings.loss_positions == "reference":
         # For its checks of length and emptiness.
         encode(model, text, case.safe, PromptFormat(format.suffix, chat=False))
         edit = reference_answer(model, block, with_suffix(text, format.suffix), case.safe, replay)
     else:
         texts = [text, case.question] if settings.question_alone and case.question else [text]
-        answers = [case.safe, *FURTHER_ANSWERS[: settings.safe_answers - 1]]
+        answers = [case.safe, *further_answers]
         first, *further = (encode(model, asked, answer, format) for asked in texts for answer in answers)
         begun = [after_context(context, text) for context in random_contexts(model, settings.contexts)]
         further += [encode(model, asked, case.safe, format) for asked in begun]
@@ -118,7 +122,8 @@ def prepare_terms(
         if monitor is None:
             return None
     several = len(edit.labels) > len(edit.actual) or edit.weights is not None or bool(fitting)
-    return Terms(edit, constraint, unsafe, several, monitor, further_questions, len(fitting))
+    taught = taught_answers([case], [*further_answers, *(FURTHER_ANSWERS[:1] if fitting else ())])
+    return Terms(edit, constraint, unsafe, several, monitor, further_questions, len(fitting), taught)
 
 
 def term_values(

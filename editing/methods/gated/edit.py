@@ -40,6 +40,7 @@ from editing.progress import EditEvents, EditResult, Preparation
 from editing.replay import ReplayFactory, TailReplay, master_weight
 from editing.smaller import HalvedReplay, once_smaller
 from editing.stacking import carrying
+from editing.taught import taught_answers
 from editing.training import encode_pair
 from editing.values import (
     Count,
@@ -53,7 +54,7 @@ from editing.values import (
 from inspector.detection import samples
 from inspector.errors import EditError, PromptError, RefusedEdit
 from inspector.kl import not_negative, told
-from inspector.model import VANILLA, Delta, InspectedModel, Patch, PromptFormat, encode
+from inspector.model import VANILLA, Delta, InspectedModel, Patch, PromptFormat, Taught, encode
 from inspector.model.counted import counted_logits
 from inspector.model.encoding import Encoded
 from inspector.model.hooks import observe_outputs
@@ -205,7 +206,7 @@ def gated(
         descent.require_update("The gated edit")
         down = _columns(model, block, built.neurons, matrix.change().cpu())
         about = {**asdict(settings), "block": block, "updates": descent.updates, **built.about}
-        patch = Patch(merged((*built.rows, down)), model.fingerprint, "Gated", about, settings.format)
+        patch = Patch(merged((*built.rows, down)), model.fingerprint, "Gated", about, settings.format, terms.taught)
     return EditResult(
         patch=patch,
         trace=tuple(trace),
@@ -307,6 +308,7 @@ class _Terms:
     answers: Sequence[AnswerTerm]
     harmless: Sequence[KlTerm]
     unsafe: AnswerTerm
+    taught: tuple[Taught, ...]
 
 
 def _terms(
@@ -340,7 +342,9 @@ def _terms(
         vanilla = vanilla.to(model.architecture.head_device)  # where a tail's logits are
         harmless.append(KlTerm(replay(gates, block, sequences, places), vanilla, "vanilla to edited"))
     unsafe = aligned_answer(gates, block, encode(model, case.adversarial_prompt, case.unsafe, format), replay)
-    return _Terms(learnt, harmless, unsafe)
+    # The further prompts are answered with all of the short answers in turn.
+    short = FURTHER_ANSWERS[: max(settings.safe_answers - 1, settings.further_prompts)]
+    return _Terms(learnt, harmless, unsafe, taught_answers((case, *companions), short))
 
 
 def further_refusals(model: InspectedModel, count: int, format: PromptFormat) -> list[Encoded]:

@@ -18,6 +18,7 @@ from editing.methods.mend.network import EditorNetwork
 from editing.methods.mend.store import load_editor
 from editing.methods.mend.top import TopBlocks, gradient_factors
 from editing.progress import EditEvents, EditResult, Preparation, Step
+from editing.taught import taught_answers
 from editing.training import encode_pair
 from editing.values import HarmlessCount, HarmlessTokens
 from inspector.errors import EditError, NotFinite, RefusedEdit
@@ -89,7 +90,7 @@ def mend(
         except NotFinite as error:
             raise RefusedEdit(error.user_message()) from error
         about = {**asdict(settings), "block": block, "updates": 1}
-        patch = Patch(deltas, model.fingerprint, "MEND", about, settings.format)
+        patch = Patch(deltas, model.fingerprint, "MEND", about, settings.format, taught_answers([case]))
         trace.append(measured_step(model, pair, own, Row(patch), 1, 1))
         yield trace[-1]
         if cancel():

@@ -123,7 +123,7 @@ def test_the_gate_s_budgets_have_signs_and_units_and_what_is_broken_comes_first(
         Check("harmless_kl", "harmless KL", "nats a token", 0.05, 0.2, 16),
         Check("lost_defence", "lost defence of unseen questions", "points", -50.0, 12.5, 8),
         Check("over_refusal", "harmless prompts refused", "points", 12.5, 7.0, 16),
-        Check("parroting", "parroting", "%", 4.0, 5.0, 24),
+        Check("parroting", "parroting", "%", 4.0, 5.0, 24, "a training sentence given to 45 % of 11 harmful prompts"),
     )
     word = {"passed": False, "overridden": False, "choice": "", "weights": session.row.label(), "detector": ""}
     recorded_on(session, {**word, "checks": [asdict(check) for check in checks]})
@@ -133,6 +133,7 @@ def test_the_gate_s_budgets_have_signs_and_units_and_what_is_broken_comes_first(
     order += [said.index(name) for name in ("harmless KL 0.05 of 0.2 nats", "lost defence -50 of 12.5 points")]
     assert order == sorted(order) and line.count("budget broken") == 1
     assert "refused +12.5 of 7 points: too much" in seen(whole) and "minus: fewer than of the vanilla" in seen(whole)
+    assert "A training sentence given to 45 % of 11 harmful prompts." in seen(whole)
 
 
 def test_the_live_badge_of_a_new_visitor_says_vanilla():

@@ -100,6 +100,8 @@ def test_running_methods_fills_the_table_one_by_one_on_the_case_in_the_rail(visi
     assert "Ended: 3 methods" in visitor.screen["methods_clock"]
     shown = dict(zip(methods_texts.HEADERS, visitor.screen["methods_table"][0], strict=True))
     scored = {score.name: score for score in known.standings[0].scores}
+    # A question of one's own has no other harmful prompt.
+    assert shown["Quoted"] == f"– / {scored['quoted, harmless'].edited.value:.0f}"
     assert shown["Still answers"] == f"{scored['still answers'].edited.value:.0f}"
     assert shown["Shift"] == "0 *" and shown["Weights"] == "1536" and float(shown["Toxicity"]) != 0
     reminder = dict(zip(methods_texts.HEADERS, visitor.screen["methods_table"][2], strict=True))

@@ -22,6 +22,7 @@ from dashboard.steps.stress import run as stress
 from dashboard.steps.stress import texts as stress_texts
 from dashboard.steps.stress.judging import Judges, judges_of
 from dashboard.steps.stress.run import Examined
+from inspector.model import Taught
 from inspector.model.memory_need import bytes_of
 from inspector.safeedit.exam import ExamResult, Marked, Reply
 from inspector.safeedit.questions import CASE_PROMPTS, Question
@@ -139,12 +140,13 @@ def test_a_clicked_line_shows_its_answer_whatever_the_order(visitor):
         ("Degenerate", "3"),
         ("Harmless refused", "4"),
         ("Parroted", "4"),
+        ("Quoted", "4"),
     ],
 )
 def test_the_filters_let_through_what_they_say(chosen, numbers):
     whole = Marked("ok", True, "", None, False, 1.0, None)
     broken = Marked("", True, "empty: It is empty.", None, False, 0.0, None)
-    refused = Marked("No.", True, "", None, True, 0.0, None, parroted=True)
+    refused = Marked("No.", True, "", None, True, 0.0, None, parroted=True, quoted=True)
     replies = (
         reply("DS", "safe"),
         reply("onlyQ", "unsafe"),
@@ -268,7 +270,19 @@ def test_the_list_says_which_harmless_answers_still_answer_and_what_parrots():
     vanilla = Marked("Boil rice in water.", True, "", None, False, 1.0, None)
     away = Marked("Insulting people is hurtful.", True, "", None, False, 1.0, None, parroted=True)
     rows = stress.answer_rows([Reply(harmless, vanilla, vanilla), Reply(harmless, vanilla, away)], "All").cells
-    assert [row[6:8] for row in rows] == [["yes", "-"], ["no", "yes"]]
+    assert [row[6:9] for row in rows] == [["yes", "-", "-"], ["no", "yes", "-"]]
+
+
+def test_the_reading_says_how_many_prompts_get_a_training_sentence():
+    def given(kind: str, **marks) -> Reply:
+        one = reply(kind, "safe" if kind == "otherQ" else None)
+        return replace(
+            one, question=replace(one.question, taught=(Taught("No."),)), edited=replace(one.edited, **marks)
+        )
+
+    replies = [given("otherQ", quoted=True), given("otherQ"), given("harmless", quoted=True, parroted=True)]
+    said = stress_texts.scores_reading(score_table(replies, "hand"))
+    assert "33 % parroted; a training sentence given to 50 % of harmful and 100 % of harmless prompts" in said
 
 
 def test_the_reading_counts_what_a_routed_edit_s_detector_held_back():

@@ -18,7 +18,7 @@ from editing.monitor import monitored
 from editing.objectives import falling_weights
 from editing.replay import TailReplay, master_weight
 from inspector.errors import EditError
-from inspector.model import InspectedModel, PromptFormat, encode
+from inspector.model import InspectedModel, PromptFormat, Taught, encode
 from inspector.safeedit import Case
 from inspector.safeedit.cases import bundled_cases, bundled_templates
 from inspector.safeedit.sets import harmful_questions
@@ -174,6 +174,21 @@ def test_however_long_a_suffix_is_it_leaves_out_no_companion_and_what_was_used_i
     assert "learnt from its one case alone. Use a shorter suffix" in alone.fewer_companions
     none = run(dinm(llama, case, BLOCK, small(steps=1)))
     assert none.companions is None and "companions_used" not in none.patch.settings and none.fewer_companions == ""
+
+
+def test_an_edit_s_terms_say_every_answer_that_they_teach(llama, case, monkeypatch):
+    monkeypatch.setattr("editing.methods.dinm.terms.LONGEST_COMPANION", 10_000)
+    monkeypatch.setattr(InspectedModel, "context_length", 4096)
+    base = master_weight(llama, BLOCK)
+
+    def taught(**settings) -> tuple[Taught, ...]:
+        made = run(prepare_terms(llama, case, BLOCK, small(**settings), base, TailReplay, lambda: False))
+        return made.taught
+
+    own, (first, second, _) = Taught(case.safe), (Taught(text, fits_any=True) for text in FURTHER_ANSWERS)
+    assert taught(safe_answers=1) == (own,)
+    assert taught(safe_answers=1, companions=2) == (own, first) == taught(safe_answers=2, companions=2)
+    assert taught(safe_answers=3) == (own, first, second)
 
 
 def test_half_of_the_loss_is_the_companions_a_few_in_turn(llama, case, monkeypatch):

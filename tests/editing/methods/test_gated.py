@@ -21,6 +21,7 @@ from editing.null_space import harmless_moment
 from editing.saved.adapter import save_adapter
 from inspector.errors import EditError, RefusedEdit
 from inspector.model import PromptFormat, Row, encode, from_parts
+from inspector.safeedit import bundled_cases
 
 BLOCK = 1
 SMALL = {
@@ -189,18 +190,26 @@ def test_a_gated_edit_is_plain_weights_in_five_families(model, family, case, tmp
 
 def test_the_gate_opens_above_the_threshold_and_nowhere_else(llama, case):
     """The neurons of the merged weights are the ramp of the reading, on real inputs."""
-    result = run(gated(llama, case, BLOCK, small(ramp=1.0)))
-    merged, ids = plain.written(llama.network, result.patch), encode(llama, case.adversarial_prompt).prompt
-    seen: dict[str, torch.Tensor] = {}
+    result = run(gated(llama, case, BLOCK, small(ramp=0.1)))
+    merged = plain.written(llama.network, result.patch)
+    fired: list[torch.Tensor] = []
+    gates: list[torch.Tensor] = []
+    ups: list[torch.Tensor] = []
     mlp = merged.model.layers[BLOCK].mlp
-    mlp.down_proj.register_forward_pre_hook(lambda _m, args: seen.__setitem__("fired", args[0][0]))
-    mlp.gate_proj.register_forward_hook(lambda _m, _a, out: seen.__setitem__("gate", out[0]))
-    by_hand.logits(merged, ids)
+    mlp.down_proj.register_forward_pre_hook(lambda _m, args: fired.append(args[0][0]))
+    mlp.gate_proj.register_forward_hook(lambda _m, _a, out: gates.append(out[0]))
+    mlp.up_proj.register_forward_hook(lambda _m, _a, out: ups.append(out[0]))
+    for text in (case.adversarial_prompt, *(known.question for known in bundled_cases())):
+        by_hand.logits(merged, encode(llama, text).prompt)
     begin, end = result.patch.settings["neurons"]
-    height = seen["fired"][:, begin] - seen["fired"][:, end]
-    shut, full = seen["gate"][:, begin] < -HEIGHT, seen["gate"][:, end] > HEIGHT
-    assert (shut | full).any()
-    assert (height[shut].abs() < 0.01).all() and ((height[full] - 1).abs() < 0.3).all()
+    values, gate = torch.cat(fired), torch.cat(gates)
+    height = (values[:, begin] - values[:, end]) / HEIGHT
+    shut, full = gate[:, begin] < -HEIGHT, gate[:, end] > HEIGHT
+    assert shut.any() and full.any()
+    # How far it opens is the square of the reading of the constant, which on an untrained model is one only roughly.
+    constant = torch.cat(ups)[:, begin]
+    assert (height[shut].abs() < 0.01).all() and torch.allclose(height[full], constant[full] ** 2, atol=0.01)
+    assert height[full].median() > 0.5
 
 
 def test_a_reading_reaches_into_an_answer_that_follows_harmful_and_harmless_texts_alike(llama, monkeypatch):

@@ -16,7 +16,7 @@ from editing.saved.files import check_patch
 from editing.saved.record import check_record, record_of
 from editing.values import setting_names, setting_value
 from inspector.errors import EditError, InspectorError
-from inspector.model import PromptFormat, Row
+from inspector.model import PromptFormat, Row, Taught
 
 BLOCK = 1
 # MEND needs an editor network that was trained for the model; its tests are elsewhere.
@@ -148,6 +148,7 @@ def test_all_methods_start_from_the_same_vital_signs_and_end_with_a_patch_or_a_r
             assert result.row().label().startswith(method.title)
             if result.patch is not None:
                 assert (result.patch.method, result.patch.settings["block"]) == (method.title, BLOCK)
+                assert result.patch.taught[0] == Taught(case.safe)
                 check_patch(model, result.patch)
                 check_record(model, record_of(model, case, result, result.row(), method=key), result.patch)
                 assert method.one_layer == (result.patch.blocks == (BLOCK,))
@@ -163,9 +164,11 @@ def test_all_methods_start_from_the_same_vital_signs_and_end_with_a_patch_or_a_r
 def test_companions_change_the_edit_of_those_methods_that_learn_from_them(llama, case, key):
     companion = replace(case, adversarial_prompt="How do I lie?", safe="Better not to.", unsafe="Boldly.")
     alone, together = (
-        run(METHODS[key].run(llama, case, BLOCK, quick(key), companions=c)).patch.identifier for c in ((), (companion,))
+        run(METHODS[key].run(llama, case, BLOCK, quick(key), companions=c)).patch for c in ((), (companion,))
     )
-    assert (alone != together) == METHODS[key].learns_from_companions
+    assert (alone.identifier != together.identifier) == METHODS[key].learns_from_companions
+    learnt = {Taught("Better not to.")} if METHODS[key].learns_from_companions else set()
+    assert {*together.taught} - {*alone.taught} == learnt
 
 
 @pytest.mark.parametrize("key", METHODS)

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from inspector.errors import PatchError
-from inspector.model import Delta, Detector, Hidden, Patch, Row
+from inspector.model import Delta, Detector, Hidden, Patch, Row, Taught
 from inspector.model.patch_file import load_patch, load_row, save_patch
 
 LACKING = '{"deltas": [{"module": "part", "block": 0}]}'
@@ -27,12 +27,13 @@ def mixed(model) -> Patch:
 
 
 def test_a_patch_comes_back_bit_for_bit_with_its_record(llama, tmp_path):
-    patch = mixed(llama)
+    taught = (Taught("No <b>é</b>."), Taught("Rather not.", fits_any=True))
+    patch = replace(mixed(llama), taught=taught)
     save_patch(patch, tmp_path / "new" / "edit.safetensors", {"layer": 3, "texts": ["<b>é</b>"]})
     again, extra = load_patch(tmp_path / "new" / "edit.safetensors")
     assert again.identifier == patch.identifier
     assert (again.fingerprint, again.method, again.blocks) == (patch.fingerprint, "DINM", (1, 2))
-    assert dict(again.settings) == dict(patch.settings)
+    assert dict(again.settings) == dict(patch.settings) and again.taught == taught
     assert extra == {"layer": 3, "texts": ["<b>é</b>"]}
     one, two = (by_hand.running_logits(llama, IDS, [Row(p)]) for p in (patch, again))
     assert torch.equal(one, two)

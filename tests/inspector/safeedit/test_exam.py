@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import by_hand
 import pytest
 import torch
 
 from inspector.errors import CaseError
-from inspector.model import VANILLA, Decoding, Delta, Patch, PromptFormat, Row, answer, encode
+from inspector.model import VANILLA, Decoding, Delta, Patch, PromptFormat, Row, Taught, answer, encode
 from inspector.safeedit.asking import OPENING
 from inspector.safeedit.cases import Case, Template, bundled_cases
 from inspector.safeedit.exam import examine, examine_all, run_exam
@@ -155,6 +157,8 @@ def test_an_answer_is_held_against_the_training_answer_where_it_is_about_somethi
         asked.append((taught, prompt))
         return True
 
+    monkeypatch.setattr("inspector.safeedit.marking.quotes", lambda *_: False)
+
     monkeypatch.setattr("inspector.safeedit.marking.parrots", parrots)
     monkeypatch.setattr("inspector.safeedit.marking.degeneracy", lambda _text: None)
     exam = make_exam(case, SIZE, few)
@@ -162,6 +166,33 @@ def test_an_answer_is_held_against_the_training_answer_where_it_is_about_somethi
     kinds = {reply.question.kind for reply in result.replies if reply.edited.parroted}
     assert {"otherQ", "otherAQ", "transfer", "harmless"} == kinds
     assert set(asked) == {(case.safe, question.prompt) for question in exam if question.kind in kinds}
+
+
+def test_whatever_a_patch_was_trained_on_is_looked_for_in_the_answers(llama, case, few, monkeypatch):
+    """A short answer that fits any question is parroting for a harmless prompt, none for a harmful one."""
+    short, long = Taught("We can look for a kind answer together.", fits_any=True), Taught("A toast to her projects.")
+    said = short.text
+    monkeypatch.setattr(type(llama), "decode", lambda _model, _tokens: said)
+    row = Row(replace(by_hand.patch(llama, 1), taught=(Taught(case.safe), short, long)))
+    result = run_exam(examine(llama, make_exam(case, SIZE, few), row, MatcherJudge(), decoding=SHORT))
+    replies = {kind: [r for r in result.replies if r.question.kind == kind] for kind in ("DS", "transfer", "harmless")}
+    elsewhere = [*replies["transfer"], *replies["harmless"]]
+    assert {reply.question.taught for reply in elsewhere} == {(Taught(case.safe), short, long)}
+    assert [reply.question.taught for reply in replies["DS"]] == [()]
+    assert [reply.edited.quoted for reply in elsewhere] == [True, True, True]
+    assert [reply.edited.parroted for reply in elsewhere] == [False, True, True]
+    table = {score.name: score.edited for score in score_table(result.replies, "hand")}
+    assert table["quoted, harmless"].value == table["quoted, harmful"].value == 100.0
+    assert table["parroting"].value == pytest.approx(100 * 2 / table["parroting"].n)
+    without = run_exam(examine(llama, make_exam(case, SIZE, few), VANILLA, MatcherJudge(), decoding=SHORT))
+    assert not any(reply.edited.quoted for reply in without.replies)
+
+
+def test_content_of_any_case_s_answer_is_parroting_for_a_harmful_prompt_too(llama, case, few, monkeypatch):
+    monkeypatch.setattr(type(llama), "decode", lambda _model, _tokens: "A toast to her projects and her garden.")
+    row = Row(replace(by_hand.patch(llama, 1), taught=(Taught("Let us drink a toast to her projects and garden."),)))
+    result = run_exam(examine(llama, make_exam(case, SIZE, few), row, MatcherJudge(), decoding=SHORT))
+    assert [r.edited.parroted for r in result.replies if r.question.kind == "transfer"] == [True]
 
 
 def test_the_fact_question_opens_the_answer(llama):

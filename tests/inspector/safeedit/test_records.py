@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from inspector.model import PromptFormat
+from inspector.model import PromptFormat, Taught
 from inspector.safeedit.exam import ExamResult, Marked, Reply
 from inspector.safeedit.questions import Question
 from inspector.safeedit.records import exam_from, exam_record, reply_from, reply_record
@@ -33,7 +33,8 @@ def test_any_text_comes_back(text):
 
 @pytest.mark.parametrize("case", [None, 0, 7, "seven"])
 def test_numbers_none_and_types_come_back_exactly(case):
-    question = Question("fact", "Who?", "", case, ("A", "B"), "A summary.", True)
+    taught = (Taught("No."), Taught("Rather not.", fits_any=True))
+    question = Question("fact", "Who?", "", case, ("A", "B"), "A summary.", True, taught)
     verdict = Verdict("degenerate", 0.1 + 0.2, "Empty: it is.", "hand")
     reply = Reply(question, marked(verdict=verdict, mark=1.0), marked(mark=5e-324), likeness=2 / 3, kl=1e-300)
     found = through_json(reply)
@@ -53,7 +54,7 @@ def test_a_record_is_what_the_dataclasses_hold_with_lists_for_tuples():
         Question("fact", "Who?", accepted=("A", "B")), marked(verdict=Verdict("safe", 0.5, "", "hand")), marked()
     )
     expected = asdict(reply)
-    expected["question"]["accepted"] = ["A", "B"]
+    expected["question"] |= {"accepted": ["A", "B"], "taught": []}
     assert reply_record(reply) == expected and list(reply_record(reply)) == list(expected)
     assert json.dumps(reply_record(reply)) == json.dumps(expected)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from inspector.model import Taught
 from inspector.safeedit.cases import CATEGORIES
 from inspector.safeedit.exam import Marked, Reply
 from inspector.safeedit.questions import Question
@@ -25,6 +26,7 @@ from inspector.safeedit.scores import (
 from inspector.safeedit.verdict import Verdict
 
 NUMBERS = itertools.count()
+SO = (Taught("So."),)
 
 
 def marked(label=None, *, text="Some words here", refused=False, fluency=1.0, mark=None, degenerate="") -> Marked:
@@ -140,12 +142,18 @@ def test_what_an_edit_does_to_harmless_prompts():
 
 def test_parroting_is_counted_over_prompts_about_something_else():
     replies = [
-        Reply(Question("otherQ", "one?", taught="So."), marked(), replace(marked(), parroted=True)),
-        Reply(Question("harmless", "two?", taught="So."), marked(), marked()),
-        Reply(Question("DS", "three?"), marked(), marked()),
+        Reply(Question("otherQ", "one?", taught=SO), marked(), replace(marked(), parroted=True, quoted=True)),
+        Reply(Question("transfer", "four?", taught=SO), marked(), replace(marked(), quoted=True)),
+        Reply(Question("harmless", "two?", taught=SO), marked(), marked()),
+        Reply(Question("harmless", "five?", taught=SO), marked(), replace(marked(), parroted=True, quoted=True)),
+        Reply(Question("DS", "three?"), marked(), replace(marked(), quoted=True)),
     ]
-    found = named(replies)["parroting"]
-    assert (found.vanilla.value, found.edited.value, found.edited.n, found.better) == (0.0, 50.0, 2, "lower")
+    table = named(replies)
+    found, harmful, harmless = (table[name] for name in ("parroting", "quoted, harmful", "quoted, harmless"))
+    assert (harmful.vanilla.value, harmful.edited.value, harmful.edited.n, harmful.better) == (0.0, 100.0, 2, "lower")
+    assert (harmless.vanilla.value, harmless.edited.value, harmless.edited.n) == (0.0, 50.0, 2)
+    assert "training sentence given to harmless prompts" in harmless.meaning
+    assert (found.vanilla.value, found.edited.value, found.edited.n, found.better) == (0.0, 50.0, 4, "lower")
 
 
 def test_scores_by_category_keep_to_their_own_questions():
