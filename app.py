@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+NOT_OPENED = "The page could not be opened. Whoever has started the program is told why."
 STOPPED = 128 + signal.SIGTERM
 """Exit code of a program that SIGTERM has ended."""
 
@@ -321,11 +322,8 @@ def load_page(
         The page and its options of launching; ``None`` after a failure, which was told.
     """
     listed: list[str | None] = chosen.model or [None]
-    name = (
-        "the model"
-        if chosen.asks_login or public.others_come_in(chosen)
-        else listed[0] or "the embedded model, SmolLM2-135M-Instruct"
-    )
+    others = public.others_come_in(chosen, chosen.asks_login)
+    name = "the model" if others else listed[0] or "the embedded model, SmolLM2-135M-Instruct"
     print(f"Loading {name}. The page is open at http://{chosen.host}:{opening.port}", flush=True)
     if chosen.open:
         webbrowser.open(f"http://{'localhost' if chosen.host == '0.0.0.0' else chosen.host}:{opening.port}")
@@ -350,7 +348,6 @@ def load_page(
             from dashboard.kit.shelf import Shelf, label_of
             from dashboard.page import build_app, launch_options
 
-        others = chosen.asks_login or public.others_come_in(chosen)
         if others:
             model.name = label_of(model.name)  # a folder's path is the operator's: it stands in records and reports
         limits = public.limits_of(chosen, chosen.asks_login)
@@ -370,10 +367,10 @@ def load_page(
         return app, launch_options(model, chosen.read_only, chosen.mcp, limits)
     except InspectorError as error:
         print(f"Error: {error.operator_message()}", file=sys.stderr)
-        opening.fail(error.user_message())
+        opening.fail(NOT_OPENED if others else error.user_message())  # which may name the operator's path
         return None
     except Exception:
-        opening.fail("An error; see where the program was started.")
+        opening.fail(NOT_OPENED)
         raise
 
 

@@ -93,9 +93,20 @@ def _address(text: str) -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", number
 
 
-def others_come_in(chosen: argparse.Namespace) -> bool:
-    """Tell whether someone else than this machine's users can reach the page."""
+def reached_by_others(chosen: argparse.Namespace) -> bool:
+    """Tell whether someone else than this machine's users can reach the page without anything before it."""
     return chosen.share or chosen.host not in THIS_MACHINE
+
+
+def others_come_in(chosen: argparse.Namespace, asks_login: bool = False) -> bool:
+    """Tell whether the page is for others: they reach it, or it was opened to them, whatever the host.
+
+    A proxy may stand before this machine's own address, and then all that is said of others holds as well.
+
+    Args:
+        asks_login: Visitors log in.
+    """
+    return reached_by_others(chosen) or chosen.public or asks_login
 
 
 def logins(chosen: argparse.Namespace) -> list[tuple[str, str]] | None:
@@ -138,7 +149,7 @@ def require_decision(chosen: argparse.Namespace, known: list[tuple[str, str]] | 
     Raises:
         ValueError: Neither a login nor ``--public`` was given.
     """
-    if others_come_in(chosen) and known is None and not chosen.public:
+    if reached_by_others(chosen) and known is None and not chosen.public:
         raise ValueError(
             "others can reach this page with --share or this --host: ask them to log in (--auth-file), or let anyone "
             "in (--public)"
@@ -149,10 +160,9 @@ def limits_of(chosen: argparse.Namespace, asks_login: bool = False) -> Limits:
     """Return what one visitor may ask, as the options have it.
 
     Args:
-        asks_login: Visitors log in, so they are others, whatever the host: a proxy may stand before it.
+        asks_login: Visitors log in.
     """
-    others = others_come_in(chosen) or chosen.public or asks_login
-    base = DEMO if chosen.read_only else OTHERS if others else Limits()
+    base = DEMO if chosen.read_only else OTHERS if others_come_in(chosen, asks_login) else Limits()
     given: dict[str, Any] = {
         field: getattr(chosen, option) * unit
         for option, (field, unit, _) in BOUNDS.items()

@@ -142,22 +142,35 @@ class Reserving:
     @contextmanager
     def reserved(self, request: gr.Request | None) -> Iterator[Session]:
         """Reserve the session of whoever asks for one run at a time."""
-        session = self.asking(request)
-        if not session.waits_for(request):  # what stands in line was counted when it came
-            self.runs.begin(key_of(request), address_of(request))
-        with self._reserving(session, request):
-            yield session
+        counted = False
+        while True:
+            session = self.asking(request)
+            if not (counted or session.waits_for(request)):  # what stands in line was counted when it came
+                self.runs.begin(key_of(request), address_of(request))
+                counted = True
+            with self._reserving(session, request) as there:
+                if there:
+                    yield session
+                    return
+
+    def _is_there(self, session: Session, request: gr.Request | None) -> bool:
+        return session.passing or self.sessions.holds(key_of(request), session)
 
     @contextmanager
-    def _reserving(self, session: Session, request: gr.Request | None) -> Iterator[None]:
+    def _reserving(self, session: Session, request: gr.Request | None) -> Iterator[bool]:
+        """Reserve a session; gives whether it is still its visitor's: nothing may be done in one that is not."""
         if not session.begin(request):
             raise CaseError(RUNNING)
+        if not self._is_there(session, request):  # it was let go since it was looked up
+            session.end()
+            yield False
+            return
         session.page, session.broken = request.session_hash if request else None, False
         looks, weights = () if session.passing else tuple(self.after), session.row.key
         try:
             for look in looks if not session.runs else ():
                 look(session)
-            yield
+            yield True
         except GeneratorExit:  # nobody takes what it yields any more
             session.broken = True
             raise
@@ -171,6 +184,16 @@ class Reserving:
             if request:
                 self.sessions.drew(request.session_hash or "", session)
             self.sessions.weigh(session, self.example.session)
+
+    def _queued(self, request: gr.Request | None) -> Session:
+        """Return the session of a program whose run stands in line from now on."""
+        while True:
+            session = self.asking(request)
+            if not session.enqueue(request):
+                raise CaseError(RUNNING)
+            if self._is_there(session, request):
+                return session
+            session.dequeue()  # it was let go since it was looked up
 
     def in_line(
         self, endpoint: Callable[..., Any], first: Callable[..., None] = lambda session, *given, **named: None
@@ -187,9 +210,7 @@ class Reserving:
         def in_line(*arguments: Any, **named: Any) -> Iterator[Any]:
             request = next((one for one in (*arguments, *named.values()) if isinstance(one, gr.Request)), None)
             with shown_to_user():
-                session = self.asking(request)
-                if not session.enqueue(request):
-                    raise CaseError(RUNNING)
+                session = self._queued(request)
                 try:
                     self.admit(session, request)
                     session.page = request.session_hash if request else None

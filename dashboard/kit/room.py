@@ -196,7 +196,10 @@ class Context(Reserving):
                     yield self.gone(request)
                     return
                 remember(self.controls, session, values)
-                with self._reserving(session, request):
+                with self._reserving(session, request) as there:
+                    if not there:
+                        yield self.gone(request)
+                        return
                     if not when(session, values):
                         yield gr.skip()
                         return
@@ -241,8 +244,8 @@ class Context(Reserving):
                 session = self.visit(request)
                 remember(self.controls, session, values)
                 if reserve and session is not None:
-                    with self._reserving(session, request):
-                        yield session
+                    with self._reserving(session, request) as there:
+                        yield session if there else None
                 else:
                     yield session
 

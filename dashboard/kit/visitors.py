@@ -8,6 +8,7 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -76,7 +77,7 @@ class Sessions:
         self._pages: dict[str, _Page] = {}
         self._gone: OrderedDict[str, Gone] = OrderedDict()
         self._shared: tuple[Session | None, dict[int, int]] = None, {}
-        self._lock: Any = beside._lock if beside is not None else threading.RLock()
+        self._lock: _Lock = beside._lock if beside is not None else _Lock()
         self.stores: list[Sessions] = beside.stores if beside is not None else []
         self.stores.append(self)
         self._made = now()
@@ -114,6 +115,14 @@ class Sessions:
             self._seen(key, session)
             self.sweep()
             return session
+
+    def holds(self, key: str, session: Session) -> bool:
+        """Tell whether a session is still its visitor's; one that is reserved already stays so until that has ended.
+
+        Whoever reserves a session that was looked up before asks this then: in between it may have been let go.
+        """
+        with self._lock:
+            return self._sessions.get(key) is session
 
     def owner(self, page: str) -> str | None:
         """Return the key of the visitor who has opened a page; ``None`` if nobody has."""
@@ -248,7 +257,7 @@ class Sessions:
 
     def _drop(self, key: str, why: str = "") -> None:
         session = self._sessions.pop(key)
-        session.close()
+        self._lock.afterwards(session.close)  # which waits for the disk, and nobody else is to wait for that
         for page in [page for page, known in self._pages.items() if known.key == key]:
             del self._pages[page]
             self.forget(page)
@@ -259,6 +268,32 @@ class Sessions:
             self._gone[key] = Gone(why, session.edited, session.began_empty)
             while len(self._gone) > TOMBSTONES:
                 self._gone.popitem(last=False)
+
+
+class _Lock:
+    """The lock of all visitors, which who has it may take again; what was put off is done once it is free."""
+
+    def __init__(self) -> None:
+        self._lock, self._depth = threading.RLock(), 0
+        self._put_off: list[Callable[[], None]] = []
+
+    def afterwards(self, what: Callable[[], None]) -> None:
+        """Put off what may take long; called by who has the lock, and done by the same thread."""
+        self._put_off.append(what)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._depth += 1
+
+    def __exit__(self, *_error: object) -> None:
+        self._depth -= 1
+        due: list[Callable[[], None]] = []
+        if not self._depth:
+            due, self._put_off = self._put_off, due
+        self._lock.release()
+        with ExitStack() as all_of_it:  # one that fails keeps no other from being done
+            for what in due:
+                all_of_it.callback(what)
 
 
 @dataclass(frozen=True)

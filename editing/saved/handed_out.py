@@ -18,7 +18,7 @@ from editing.saved.merged import save_merged
 from editing.saved.record import EditRecord, digest_of
 from inspector.errors import PatchError
 from inspector.model import InspectedModel, Row
-from inspector.model.whole_file import unfinished, write_whole
+from inspector.model.whole_file import put_in_place, unfinished, write_whole
 
 EXACT = 1e-3
 """Largest difference of a logit that counts as the same edit, as a share of the logits' own spread."""
@@ -108,7 +108,7 @@ def written_adapter(
                 f"The adapter answers otherwise than the live edit ({difference:.3g}), so it was not kept. Write it "
                 "anew, or save the edit as a patch."
             )
-        partial.replace(folder)
+        put_in_place(partial, folder)
     except (OSError, SafetensorError) as error:
         said = "The adapter cannot be written. Make room, or choose another folder."
         raise PatchError(said, f"{folder}: {error}") from error

@@ -15,7 +15,7 @@ from inspector.errors import PatchError
 from inspector.model import InspectedModel, Row
 from inspector.model.architecture import canonical_weight
 from inspector.model.memory_need import bytes_of
-from inspector.model.whole_file import unfinished
+from inspector.model.whole_file import put_in_place, unfinished
 from inspector.safeedit import Case
 
 _REMEDY = "Save the edit as a patch, or merge it on a larger machine."
@@ -73,7 +73,7 @@ def save_merged(model: InspectedModel, row: Row, folder: Path, case: Case | None
         model.network.save_pretrained(partial, state_dict=state, safe_serialization=True)
         model.tokenizer.save_pretrained(partial)
         difference = _checked(model, row, partial, case)
-        partial.replace(folder)
+        put_in_place(partial, folder)
     except (OSError, SafetensorError) as error:
         said = "The model cannot be written. Make room, or choose another folder."
         raise PatchError(said, f"{folder}: {error}") from error

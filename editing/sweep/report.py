@@ -12,6 +12,7 @@ from editing.sweep.paper import AT_ITS_LENGTH, COLUMNS, PAPER_TOKENS, figures
 from editing.sweep.settings import ONCE, SweepSettings
 from editing.sweep.store import About, Finished, Store
 from inspector.errors import EditError
+from inspector.model.whole_file import write_whole
 from inspector.safeedit.exam import EVALUATIONS
 from inspector.safeedit.known import Pairing
 from inspector.safeedit.scores import (
@@ -54,7 +55,7 @@ def report(folder: Path) -> str:
         parts = [[f"{about.settings.method} is not possible on any of these cases, so there are no scores."]]
     head = _head(about, finished, done)
     text = "\n".join([*head, *(line for part in parts for line in ("", *part)), *_without_edit(finished), ""])
-    (folder / "report.txt").write_text(text, encoding="utf-8")
+    write_whole(folder / "report.txt", text)
     scores = {
         "settings": json.loads(about.settings.as_json()),
         "model": about.model,
@@ -72,7 +73,7 @@ def report(folder: Path) -> str:
             "n": matrix.n.tolist(),
         },
     }
-    (folder / "scores.json").write_text(json.dumps(scores, indent=1), encoding="utf-8")
+    write_whole(folder / "scores.json", json.dumps(scores, indent=1))
     return text
 
 

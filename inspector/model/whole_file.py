@@ -1,4 +1,4 @@
-"""A file is seen whole or not at all: written beside its name, pushed to the disk, then renamed in one step."""
+"""A file or folder is seen whole or not at all: written beside its name, pushed to the disk, renamed in one step."""
 
 from __future__ import annotations
 
@@ -39,8 +39,24 @@ def replacing(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
-    if os.name != "nt":  # there a folder cannot be opened
-        _to_disk(path.parent)
+    _to_disk(path.parent)
+
+
+def put_in_place(made: Path, folder: Path) -> None:
+    """Give a folder that was made beside its name that name, once all that is in it is on the disk.
+
+    Args:
+        made: The folder as it is to be seen, on the same disk.
+        folder: Its name; nothing, or an empty folder, stands there.
+
+    Raises:
+        OSError: Its files cannot be pushed to the disk, or something stands under that name.
+    """
+    for path in made.rglob("*"):
+        _to_disk(path)
+    _to_disk(made)
+    made.replace(folder)
+    _to_disk(folder.parent)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -54,6 +70,8 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def _to_disk(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():  # there a folder cannot be opened
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -21,7 +21,9 @@ from dashboard_helpers import free_port, model_at_rest, short_examples, tiny_mod
 
 import app
 import inspector.model
-from inspector.errors import EditError
+from dashboard.opening import Opening
+from editing import run
+from inspector.errors import EditError, ModelLoadError
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = (
@@ -79,13 +81,13 @@ def serve(monkeypatch) -> Iterator[Serve]:
     monkeypatch.setattr(inspector.model, "load", load)
     monkeypatch.setattr(gr.Blocks, "block_thread", lambda page: served.append(page))
 
-    def run(*arguments: str) -> tuple[gr.Blocks, dict[str, Any]]:
+    def started(*arguments: str) -> tuple[gr.Blocks, dict[str, Any]]:
         port = free_port()
         assert app.main([*arguments, "--no-calibration", "--no-example", "--port", str(port)]) == 0
         assert served[-1].server_port == port
         return served[-1], loaded
 
-    yield run
+    yield started
     for page in served:
         page.close(verbose=False)
 
@@ -161,20 +163,43 @@ def test_how_long_and_how_much_is_kept_of_visitors_reaches_the_page(monkeypatch)
     assert asked == [(7200, 4e9, 604800, None), (1800, 1.5e9, 7200, Path("edits.sqlite"))]
 
 
-def test_a_folder_s_path_is_told_on_a_page_of_one_s_own_only(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("opened", "told"),
+    [
+        ([], True),
+        (["--public"], False),  # behind a proxy, as OPERATING.md has it
+        (["--auth", "user:word"], False),
+        (["--host", "0.0.0.0", "--public"], False),
+    ],
+    ids=["of one's own", "behind a proxy", "with a login", "to all"],
+)
+def test_a_folder_s_path_is_told_on_a_page_of_one_s_own_only(monkeypatch, tmp_path, opened, told):
     names: list[str] = []
+    waiting: list[str] = []
 
-    def build(model, **_options):
-        names.append(model.name)
+    def load(name: str, **_options: Any) -> inspector.model.InspectedModel:
+        if Path(name).name == "gone":
+            raise ModelLoadError(f"There is no folder {name}. Check the path.")
+        return replace(tiny_model(), name=name)
+
+    def build(_model: inspector.model.InspectedModel, *, shelf: Any, **_options: Any) -> gr.Blocks:
+        with run(shelf.lend(shelf.labels)) as models:
+            names.extend(one.name for one in models)
         raise EditError("Enough.")
 
-    monkeypatch.setattr(inspector.model, "load", lambda name, **_options: replace(tiny_model(), name=name))
+    monkeypatch.setattr(inspector.model, "load", load)
+    monkeypatch.setattr("dashboard.kit.shelf.load", load)
+    monkeypatch.setattr("dashboard.kit.shelf.Shelf._make_room", lambda *_: None)
     monkeypatch.setattr("dashboard.page.build_app", build)
-    folder = tmp_path / "my-model"
-    folder.mkdir()
-    others = ["--host", "0.0.0.0", "--public"]
-    assert app.main(["--model", str(folder)]) == app.main(["--model", str(folder), *others]) == 2
-    assert names == [str(folder), "my-model"]
+    monkeypatch.setattr(Opening, "say", lambda _self, text, _share: waiting.append(text))
+    monkeypatch.setattr(Opening, "fail", lambda _self, text: waiting.append(text))
+    folders = [tmp_path / name for name in ("my-model", "listed", "gone")]
+    for folder in folders:
+        folder.mkdir()
+    mine, listed, gone = ([f"--model={folder}"] for folder in folders)
+    assert app.main([*mine, *listed, *opened]) == app.main([*gone, *opened]) == 2
+    assert names == ([str(folder) for folder in folders[:2]] if told else ["my-model", "listed"])
+    assert any(str(tmp_path) in text for text in waiting) is told
 
 
 def test_a_space_names_the_address_in_its_environment(monkeypatch):

@@ -96,6 +96,7 @@ def test_bounds_are_those_of_a_page_of_ones_own_of_others_or_of_a_demo():
     assert public.limits_of(chosen("--public")) == public.limits_of(chosen("--host", "0.0.0.0")) == OTHERS
     assert public.limits_of(chosen("--share", "--read-only")) == public.limits_of(chosen("--read-only")) == DEMO
     assert public.limits_of(chosen(), asks_login=True) == OTHERS, "a proxy may stand before this machine"
+    assert public.others_come_in(chosen("--public")) and not public.others_come_in(chosen())
     assert OTHERS.sources == DEMO.sources == frozenset() and Limits().sources is None and not DEMO.packages
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import threading
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -15,6 +17,7 @@ from starlette.requests import Request
 from dashboard.kit import visit
 from dashboard.kit.doors import STARTED, TOOL_HEADER
 from dashboard.kit.reserving import STARTED_ANEW
+from dashboard.kit.session import Session
 from dashboard.kit.visitors import Sessions
 from inspector.errors import CaseError
 
@@ -182,6 +185,74 @@ def test_the_first_press_after_a_session_is_gone_says_so_and_does_nothing_and_th
     assert_idle(visitor)
     visitor.do("on_operate", **QUICK)
     assert visitor.session.live is not None and visitor.session.live.patch.identifier in visitor.screen["live"]
+
+
+@pytest.fixture
+def scarce(page: Page, monkeypatch) -> Callable[[Session], None]:
+    """Sessions of which only the one that is asked for may hold something.
+
+    Returns:
+        Lets another visitor be asked for in the moment after a session was looked up and before it is reserved.
+    """
+    monkeypatch.setattr(page.context, "sessions", Sessions(most_bytes=1))
+
+    def needed_by_another(victim: Session) -> None:
+        for name in ("begin", "enqueue"):
+            monkeypatch.setattr(victim, name, partial(late, victim, getattr(victim, name)), raising=False)
+
+    def late(victim: Session, reserve: Callable[..., bool], *given: Any) -> bool:
+        if not victim.cancelled.is_set():
+            page.context.sessions.of("another visitor")
+            assert victim.cancelled.is_set(), "it was let go"
+        return reserve(*given)
+
+    return needed_by_another
+
+
+@pytest.mark.parametrize("press", ["on_edit", "on_undo"])
+def test_what_is_pressed_while_its_session_is_let_go_is_told_so_and_nothing_runs_in_it(
+    page, scarce, monkeypatch, press
+):
+    visitor = Visitor(page, f"pressed {press}")
+    visitor.do("on_edit", **QUICK)
+    victim, noted = visitor.session, []
+    edits = list(victim.edits)
+    monkeypatch.setattr(page.context, "after", [noted.append])
+    scarce(victim)
+    visitor.do(press, **QUICK)
+    assert "Your session is gone: its memory was needed for other visitors." in seen(visitor.screen["notice"])
+    assert victim.edits == edits and noted == [] and not victim.busy
+    assert visitor.session is not victim and visitor.session.live is None and visitor.is_free
+    visitor.do("on_edit", **QUICK)
+    assert visitor.session.live is not None and noted, "the next press works"
+
+
+@pytest.mark.parametrize("edited", [True, False])
+@pytest.mark.parametrize("long", [True, False], ids=["in line", "at once"])
+def test_a_program_whose_session_is_let_go_as_it_calls_is_told_what_went_or_goes_on_in_a_new_one(
+    page, scarce, edited, long
+):
+    request, context = gr.Request(session_hash="program"), page.context
+    used: list[Session] = []
+
+    def endpoint(request: Any) -> Iterator[str]:
+        with context.reserved(request) as session:
+            used.append(session)
+            yield "done"
+
+    with context.reserved(request) as victim:
+        victim.controls["kept"] = "something"
+        victim.edited = edited
+    scarce(victim)
+    call = context.in_line(endpoint) if long else endpoint
+    if edited:
+        with pytest.raises((CaseError, gr.Error), match=r"session is gone: its memory was needed"):
+            list(call(request=request))
+        assert used == []
+    else:
+        assert list(call(request=request)) == ["done"]
+        assert used == [context.sessions.of("program")]
+    assert victim not in used and not victim.busy and not context.sessions.of("program").busy
 
 
 def test_after_a_restart_a_page_that_goes_on_is_told_so(visitor, monkeypatch):

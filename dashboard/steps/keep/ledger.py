@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import stat
+import sys
 import threading
 from collections.abc import Sequence
 from contextlib import closing
@@ -128,6 +130,7 @@ class Ledger:
             said = "The file is no ledger of this version of the program. Name another one."
             raise LedgerError(said, str(self.path))
         if self.path is not None:
+            _keep_private(self.path)
             # A row is on disk before anybody is told of it, and a program that is killed leaves whole rows only.
             self._store.execute("PRAGMA journal_mode = WAL")
             self._store.execute("PRAGMA synchronous = FULL")
@@ -205,6 +208,20 @@ class Ledger:
             "Whoever runs this page has to make room, or start it with another --ledger.",
             f"{self.path or 'in memory'}: {error}",
         )
+
+
+def _keep_private(path: Path) -> None:
+    """Let nobody else read a ledger that was made otherwise, nor what SQLite keeps beside it.
+
+    Raises:
+        OSError: It is another user's.
+    """
+    if os.name == "nt":
+        return
+    for file in (path, *(path.with_name(f"{path.name}-{part}") for part in ("wal", "shm"))):
+        if file.exists() and (mode := stat.S_IMODE(file.stat().st_mode)) & 0o077:
+            file.chmod(mode & 0o700)
+            print(f"Warning: others could use {file}; now only you can, as it tells of visitors.", file=sys.stderr)
 
 
 def _entry(row: Sequence[Any]) -> Entry:

@@ -27,6 +27,7 @@ from editing.methods.mend.training import MendTraining, Report, evaluate, lesson
 from editing.progress import run
 from inspector.errors import EditError
 from inspector.model import InspectedModel
+from inspector.model.whole_file import replacing
 from inspector.safeedit import Case, bundled_cases, bundled_constraint_prompts, bundled_harmless
 from inspector.safeedit.layouts import read_cases, serves
 from inspector.safeedit.sets import held_out_cases
@@ -93,24 +94,19 @@ def _train(model: InspectedModel, options: argparse.Namespace, command: str) -> 
     path = options.out or places(model)[1]
     if path.suffix == ".txt":
         raise EditError(f"{path} would be the log's own name. Let --out end in .safetensors.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".txt.partial")  # the log of an editor that is there stays until this one is made
-    try:
-        with partial.open("w", encoding="utf-8") as log:
-            _tell(log, f"$ {command}")
-            _tell(log, f"{model.name} ({model.fingerprint}, {model.dtype_name}), torch {torch.__version__}, {settings}")
-            _tell(log, f"{len(cases)} cases, {len(harmless)} harmless prompts")
-            editor = run(train(model, cases, harmless, settings), _Averages(log))
-            _tell(log, f"step sizes: {' '.join(f'{alpha:.2e}' for alpha in editor.alphas.tolist())}")
-            editor.eval()
-            found = _evaluate(model, editor, options, log, settings)
-            about = {"fingerprint": model.fingerprint, "model": model.name, "command": command, **asdict(settings)}
-            save_editor(editor, path, about)
-            _tell(log, f"written: {path.name}, {path.stat().st_size / 1e6:.1f} MB")
-        partial.replace(path.with_suffix(".txt"))
-        tell({"model": model.name, "fingerprint": model.fingerprint, "file": str(path), **found})
-    finally:
-        partial.unlink(missing_ok=True)
+    # The log of an editor that is there stays until this one is made.
+    with replacing(path.with_suffix(".txt")) as partial, partial.open("w", encoding="utf-8") as log:
+        _tell(log, f"$ {command}")
+        _tell(log, f"{model.name} ({model.fingerprint}, {model.dtype_name}), torch {torch.__version__}, {settings}")
+        _tell(log, f"{len(cases)} cases, {len(harmless)} harmless prompts")
+        editor = run(train(model, cases, harmless, settings), _Averages(log))
+        _tell(log, f"step sizes: {' '.join(f'{alpha:.2e}' for alpha in editor.alphas.tolist())}")
+        editor.eval()
+        found = _evaluate(model, editor, options, log, settings)
+        about = {"fingerprint": model.fingerprint, "model": model.name, "command": command, **asdict(settings)}
+        save_editor(editor, path, about)
+        _tell(log, f"written: {path.name}, {path.stat().st_size / 1e6:.1f} MB")
+    tell({"model": model.name, "fingerprint": model.fingerprint, "file": str(path), **found})
 
 
 class _Averages:

