@@ -58,5 +58,9 @@ class OutOfMemory(EditError):
     """The device's memory is full; the work that asked for it is lost, nothing else."""
 
 
+class NoRoom(ModelLoadError, OutOfMemory):
+    """A model, or a judge that is one, does not fit into the memory that is left."""
+
+
 class RefusedEdit(EditError):
     """An edit that ran and is not handed out: it keeps no update, or would lower safety or exceed its budget."""

@@ -280,11 +280,11 @@ class Shelf:
         while (wanted := need.read + RESERVE - free_memory(device)) > 0:
             if not self._let_one_go(device, wanted):
                 free = max(0, free_memory(device) - RESERVE)
-                ways = " or ".join(remedies(config, need.dtype, free))
+                ways = remedies(config, need.dtype, free, device)
+                started = f", or start the page with {' or '.join(ways)}" if ways else ""
                 raise ModelLoadError(
                     f"{one.label} in {need.dtype} needs {told(need.read)} GB on {device.type}, {told(free)} are free "
-                    "beside what is loaded and what runs need. Choose another model of the list, or start the page "
-                    f"with {ways}."
+                    f"beside what is loaded and what runs need. Choose another model of the list{started}."
                 )
 
     def _let_one_go(self, device: torch.device, wanted: int) -> bool:

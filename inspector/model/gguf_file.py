@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from inspector.errors import ModelLoadError
+from inspector.errors import ModelLoadError, NoRoom
+from inspector.model.halving import ran_out
 from inspector.model.memory_need import free_memory, told
 
 
@@ -33,6 +34,8 @@ def read_gguf(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]
         )
         tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name, trust_remote_code=False)
     except (ValueError, KeyError, IndexError, OSError, RuntimeError, NotImplementedError) as error:
+        if ran_out(error):
+            raise
         raise ModelLoadError(
             f"The GGUF file {path.name} could not be read: {first_line(error)}. Use a file of a "
             "supported family, or the same model as safetensors."
@@ -63,7 +66,7 @@ def _check_gguf(path: Path, dtype: torch.dtype) -> None:
     needed, free = count * torch.empty((), dtype=dtype).element_size(), free_memory(torch.device("cpu"))
     if needed > free:
         name = str(dtype).removeprefix("torch.")
-        raise ModelLoadError(
+        raise NoRoom(
             f"{path.name} in {name} needs {told(needed)} GB on cpu, {told(free)} free: use "
             f"{'--dtype bfloat16' if dtype == torch.float32 else 'the same model as safetensors with --dtype nf4'}."
         )

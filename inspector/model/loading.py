@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
-from inspector.errors import ModelLoadError
+from inspector.errors import ModelLoadError, NoRoom
 from inspector.model import embedded
 from inspector.model.architecture import resolve
 from inspector.model.gguf_file import first_line, read_gguf, require_all_weights
+from inspector.model.halving import ran_out
 from inspector.model.inspected import InspectedModel
-from inspector.model.memory_need import MemoryNeed, free_memory, predict, quantised_in, require_room
+from inspector.model.memory_need import MemoryNeed, free_memory, predict, quantised_in, require_room, room_told
 from inspector.model.patch import fingerprint
 from inspector.model.quantised import REQUIREMENTS, prepare, quantisation_of
 
@@ -26,6 +27,8 @@ QUANTISED = ("nf4", "fp4", "int8", "fp8")
 """Types of quantised weights: made while loading (not FP8), or as a checkpoint has them already."""
 TYPES = ", ".join(("auto", *DTYPES, *QUANTISED[:-1])) + " or fp8"
 """All that :func:`load` takes, for a line of help."""
+_NOT_WHOLE = "Some modules are dispatched on the CPU or the disk"
+"""What transformers says where a part of quantised weights would be beside the cards."""
 
 
 def load(
@@ -57,8 +60,9 @@ def load(
             :data:`inspector.model.architecture.OVERRIDES`.
 
     Raises:
-        ModelLoadError: The model does not exist, is out of reach, broken, larger than what is free, or of a kind
-            that cannot be loaded safely; the message says what to do.
+        ModelLoadError: The model does not exist, is out of reach, broken, or of a kind that cannot be loaded safely;
+            the message says what to do.
+        NoRoom: It is larger than what is free.
         ArchitectureError: Its parts are not where the map says.
     """
     target = chosen_device(device)
@@ -70,7 +74,8 @@ def load(
         name, source = str(name_or_path), Path(str(name_or_path)).expanduser()
 
     how = dtype if dtype in QUANTISED else None
-    if source.suffix.lower() == ".gguf":
+    gguf = source.suffix.lower() == ".gguf"
+    if gguf:
         if not source.is_file():
             raise ModelLoadError(f"There is no file {source}. Check the path.")
         if how is not None:
@@ -80,12 +85,14 @@ def load(
                 "A .gguf file is read whole and cannot be spread over devices. Give the model's folder or hub id, or "
                 "leave the device map out."
             )
-        network, tokenizer = read_gguf(source, weight_type)
-    else:
-        where = str(source) if source.is_dir() else name
-        network, tokenizer = _read_pretrained(where, weight_type, revision, spread, how, target)
-    if not spread and quantisation_of(network) is None:  # quantised weights are where they belong
-        network = network.to(target)
+    with room_told(f"'{name}'"):
+        if gguf:
+            network, tokenizer = read_gguf(source, weight_type)
+        else:
+            where = str(source) if source.is_dir() else name
+            network, tokenizer = _read_pretrained(where, weight_type, revision, spread, how, target)
+        if not spread and quantisation_of(network) is None:  # quantised weights are where they belong
+            network = network.to(target)
     network.eval().requires_grad_(False)
     try:
         model = from_parts(network, tokenizer, name, paths)
@@ -177,6 +184,14 @@ def _read_pretrained(
             f"The weights in '{where}' are damaged or cut short ({first_line(error)}). Download them again."
         ) from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError) as error:
+        if ran_out(error):
+            raise
+        if _NOT_WHOLE in str(error):
+            raise NoRoom(
+                f"Quantised weights of '{where}' have to be on cards, or all in CPU memory, and fit on neither. Allow "
+                "more (--max-memory), use more cards, take 4 bit for 8 (--dtype nf4), or plain weights (--dtype "
+                "bfloat16), which are spread over cards, CPU memory and disk."
+            ) from error
         raise ModelLoadError(_explain(where, revision, error)) from error
     require_all_weights(where, report["missing_keys"])
     return network, tokenizer

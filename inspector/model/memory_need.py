@@ -10,13 +10,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from inspector.errors import ModelLoadError
+from inspector.errors import ModelLoadError, NoRoom
+from inspector.model.container import left_in_container
+from inspector.model.halving import let_go, ran_out
 from inspector.model.quantised import beside_parameters
 
 GB = 10**9
@@ -102,13 +105,32 @@ def bytes_of(network: nn.Module) -> dict[torch.device, int]:
     return dict(found)
 
 
+def bytes_in(value: Any) -> int:
+    """Return the bytes that tensors within tuples, lists and dictionaries hold in memory, shared ones once."""
+    storages = {storage.data_ptr(): storage.nbytes() for storage in map(Tensor.untyped_storage, _tensors(value))}
+    return sum(storages.values())
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | list | dict):
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(entry)
+
+
 def free_memory(device: torch.device) -> int:
-    """Return the bytes that can still be allocated on a device."""
+    """Return the bytes that can still be allocated on a device.
+
+    On CUDA what torch has reserved and nobody uses is among them; elsewhere a container has what its limits leave.
+    """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
     import psutil
 
-    return psutil.virtual_memory().available
+    left, container = psutil.virtual_memory().available, left_in_container()
+    return left if container is None else min(left, container)
 
 
 def quantised_in(config: Any) -> str | None:
@@ -168,36 +190,62 @@ def predict(
 
 
 _QUANTISED = ("nf4", "fp4", "int8", "fp8")
+_SMALLER = {"float32": ("bfloat16", "nf4"), "bfloat16": ("nf4",), "float16": ("nf4",), "int8": ("nf4",)}
+"""Types that take less, the one that rounds least first."""
 
 
 def require_room(config: Any, dtype: str, rest: str, device: torch.device) -> None:
     """Check that a model fits before anything of it is loaded; the first two types as for :func:`predict`.
 
     Raises:
-        ModelLoadError: It does not; the message has what is needed, what is free and what would do.
+        NoRoom: It does not; the message has what is needed, what is free and what would do.
     """
     need, free = predict(config, dtype, rest), free_memory(device)
     if need.read <= free:
         return
-    raise ModelLoadError(
-        f"The model in {dtype} needs {told(need.read)} GB on {device.type}, {told(free)} free: use "
-        f"{' or '.join(remedies(config, dtype, free))}. python -m inspector.memory has the table."
+    ways = " or ".join(remedies(config, dtype, free, device)) or "a smaller model or a larger machine"
+    raise NoRoom(
+        f"The model in {dtype} needs {told(need.read)} GB on {device.type}, {told(free)} free: use {ways}. "
+        "python -m inspector.memory has the table."
     )
 
 
-def remedies(config: Any, dtype: str, free: int) -> list[str]:
-    """Return the options of a command line with which a model that does not fit would.
+def remedies(config: Any, dtype: str, free: int, device: torch.device) -> list[str]:
+    """Return the options of a command line with which a model that does not fit would; none where none is known.
+
+    Quantised weights are spread over cards only: neither CPU memory nor the disk takes what a card does not hold.
 
     Args:
         dtype: In which it does not.
         free: Bytes that are free.
+        device: On what.
     """
-    ways = []
-    if dtype not in _QUANTISED:
-        types = ("bfloat16", "nf4") if dtype == "float32" else ("nf4",)
-        fits = [name for name in types if predict(config, name).read <= free]
-        ways = [f"--dtype {fits[0]}"] if fits else []
-    return [*ways, "--device-map auto"]
+    smaller = _SMALLER.get(dtype, ()) if quantised_in(config) is None else ()  # a checkpoint's own type stays
+    fits = [name for name in smaller if predict(config, name).read <= free]
+    spread = dtype not in _QUANTISED or (device.type == "cuda" and torch.cuda.device_count() > 1)
+    return [*(f"--dtype {name}" for name in fits[:1]), *(["--device-map auto"] if spread else [])]
+
+
+@contextmanager
+def room_told(name: str) -> Iterator[None]:
+    """Turn running out of memory while a model is loaded into an error of this program's family.
+
+    Args:
+        name: Of the model, for the error.
+
+    Raises:
+        NoRoom: The device or the process has no memory left; what was cached on the device is given back.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not ran_out(error):
+            raise
+        let_go(error)
+        raise NoRoom(
+            f"The memory ran out while {name} was loaded. Load it in a smaller type (--dtype bfloat16 or nf4), choose "
+            "a smaller one, or use a larger machine."
+        ) from None
 
 
 def told(size: int) -> str:

@@ -20,6 +20,7 @@ from transformers import Cache, DynamicCache
 
 from inspector.model.fewer_kernels import fewer_kernels
 from inspector.model.graphs import Graph
+from inspector.model.halving import let_go, ran_out
 from inspector.model.hooks import observe_inputs, observe_outputs, record_calls, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.memory_need import free_memory
@@ -122,6 +123,9 @@ def replayed(model: InspectedModel, ids: Tensor) -> Observed | None:
         try:
             kept[shape] = _Pass(model, ids)
         except RuntimeError as error:
+            if ran_out(error):  # this time, and perhaps not the next
+                let_go(error)
+                return None
             first = str(error).strip().splitlines()[0]
             warnings.warn(f"Passes of this model cannot be captured and run launch by launch ({first}).", stacklevel=2)
             model.can_be_captured = False

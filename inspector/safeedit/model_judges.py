@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from inspector.errors import ModelLoadError
-from inspector.model.halving import halved
+from inspector.model.halving import halved, ran_out
+from inspector.model.memory_need import room_told
 from inspector.safeedit.verdict import Label, Verdict
 
 _SAFE_NAMES = ("safe", "non-toxic", "non_toxic", "nontoxic", "not toxic", "neutral", "benign", "harmless", "ok", "no")
@@ -164,7 +165,13 @@ def load_model_judge(name: str, *, device: str = "auto", revision: str | None = 
 
     Raises:
         ModelLoadError: It cannot be had, or is neither a sequence classifier nor a causal language model.
+        NoRoom: It does not fit into the memory that is left.
     """
+    with room_told(f"the judge '{name}'"):
+        return _loaded(name, device, revision)
+
+
+def _loaded(name: str, device: str, revision: str | None) -> ClassifierJudge | GuardJudge:
     from transformers import (
         AutoConfig,
         AutoModelForCausalLM,
@@ -185,6 +192,8 @@ def load_model_judge(name: str, *, device: str = "auto", revision: str | None = 
             network = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, **options)
             return GuardJudge(network.to(target), tokenizer, name)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        if ran_out(error):
+            raise
         raise ModelLoadError(
             f"The judge '{name}' cannot be loaded. Check the name and your access, use a revision with safetensors "
             "weights, or take the judge 'embedded'.",

@@ -23,7 +23,7 @@ import torch
 from editing.command import add_format, add_model, finished, format_of, load_model, say, tell
 from editing.methods.mend.network import EditorNetwork
 from editing.methods.mend.store import load_editor, places, save_editor
-from editing.methods.mend.training import MendTraining, Report, evaluate, lesson, new_editor, train, watched_prompts
+from editing.methods.mend.training import MendTraining, Report, evaluate, lessons_of, new_editor, train, watched_prompts
 from editing.progress import run
 from inspector.errors import EditError
 from inspector.model import InspectedModel
@@ -144,7 +144,7 @@ def _evaluate(
     cases = [case for case in held_out_cases() if case.safe][: options.limit]
     if not cases:
         raise EditError("There is no case to evaluate on. Raise --limit.")
-    lessons = [lesson(model, case, editor, settings) for case in cases]
+    lessons = lessons_of(model, cases, editor, settings)
     watched = watched_prompts(model, bundled_harmless()[:WATCHED], editor, settings)
     untrained = new_editor(model, replace(settings, top_blocks=model.blocks - editor.shape.first))
     for name in untrained.transforms:

@@ -43,6 +43,11 @@ class TopBlocks:
             model.network(input_ids=model.batch(*(answer.tokens for answer in answers)), use_cache=False)
         self._calls = calls
 
+    @property
+    def kept(self) -> object:
+        """All that is kept of the pass: the arguments of each block's call."""
+        return self._calls
+
     def logits(self, rewrites: Mapping[str, Rewrite]) -> Tensor:
         """Return float32 logits ``[response tokens, vocabulary]`` with the named matrices' outputs rewritten."""
         architecture = self.model.architecture

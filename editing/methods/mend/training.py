@@ -7,17 +7,20 @@ another one with the same question. Only the blocks from the lowest edited one o
 
 from __future__ import annotations
 
+import math
 import random
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from itertools import chain
+from typing import Annotated, Any, TypeVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from editing.guard import check_case
+from editing.memory import require_free_memory
 from editing.methods.mend.network import EditorNetwork, EditorShape, Factors
 from editing.methods.mend.top import TopBlocks, adding, gradient_factors
 from editing.values import Count, HarmlessTokens, NotNegative, Positive, Rate
@@ -27,8 +30,13 @@ from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, enc
 from inspector.model.architecture import canonical_shape
 from inspector.model.batching import generate
 from inspector.model.encoding import Encoded
+from inspector.model.memory_need import bytes_in
+from inspector.model.waiting import read
 from inspector.safeedit import Case
 from inspector.validated import settings as checked
+
+_From = TypeVar("_From")
+_Made = TypeVar("_Made", "Lesson", "Watched")
 
 
 @checked(EditError)
@@ -80,6 +88,11 @@ class Lesson:
     asked: list[TopBlocks]
     unsafe: TopBlocks
 
+    @property
+    def kept(self) -> tuple[Any, ...]:
+        """All tensors that stay in memory for it."""
+        return self.factors, [top.kept for top in self.asked], self.unsafe.kept
+
 
 @dataclass(frozen=True, eq=False)
 class Watched:
@@ -87,6 +100,11 @@ class Watched:
 
     top: TopBlocks
     vanilla: Tensor
+
+    @property
+    def kept(self) -> tuple[Any, ...]:
+        """All tensors that stay in memory for it."""
+        return self.top.kept, self.vanilla
 
 
 @dataclass(frozen=True)
@@ -149,19 +167,56 @@ def lesson(model: InspectedModel, case: Case, editor: EditorNetwork, settings: M
     return Lesson(gradient_factors(asked[0], names), asked, run(case.adversarial_prompt, case.unsafe))
 
 
+def lessons_of(
+    model: InspectedModel, cases: Sequence[Case], editor: EditorNetwork, settings: MendTraining
+) -> list[Lesson]:
+    """Prepare cases.
+
+    Raises:
+        CaseError: One lacks an answer.
+        OutOfMemory: As large as the first, all do not fit into the memory that is left.
+    """
+    return _all_of(
+        cases, lambda case: lesson(model, case, editor, settings), editor, "A lesson of each case", "Lower --limit."
+    )
+
+
+def _all_of(
+    items: Sequence[_From], make: Callable[[_From], _Made], editor: EditorNetwork, what: str, remedy: str
+) -> list[_Made]:
+    """Make something of each item; once the first is made, ask whether as much for each of the others is free."""
+    found: list[_Made] = []
+    for item in items:
+        found.append(make(item))
+        if len(found) == 1:
+            require_free_memory(editor.device, (len(items) - 1) * bytes_in(found[0].kept), what, remedy)
+    return found
+
+
 def watched_prompts(
     model: InspectedModel, texts: Sequence[str], editor: EditorNetwork, settings: MendTraining
 ) -> list[Watched]:
-    """Let the vanilla model answer harmless prompts and keep its distributions there, the end of an answer left out."""
+    """Let the vanilla model answer harmless prompts and keep its distributions there, the end of an answer left out.
+
+    Raises:
+        OutOfMemory: As large as the first, all do not fit into the memory that is left.
+    """
     prompts = [encode(model, text, None, settings.format).prompt for text in texts]
     *_, lines = generate(model, prompts, (VANILLA,), Decoding(max_new_tokens=settings.harmless_tokens))
-    found = []
-    for prompt, line in zip(prompts, lines, strict=True):
-        if line.tokens:
-            top = TopBlocks(model, [Encoded(prompt, tuple(line.tokens))], editor.shape.first)
-            with torch.no_grad():
-                found.append(Watched(top, top.logits({}).log_softmax(dim=-1)))
-    return found
+    answered = [Encoded(prompt, tuple(line.tokens)) for prompt, line in zip(prompts, lines, strict=True) if line.tokens]
+
+    def watched(answer: Encoded) -> Watched:
+        top = TopBlocks(model, [answer], editor.shape.first)
+        with torch.no_grad():
+            return Watched(top, top.logits({}).log_softmax(dim=-1))
+
+    return _all_of(
+        answered,
+        watched,
+        editor,
+        "A harmless prompt's distributions, for each of them,",
+        "Lower --harmless-tokens, or give fewer harmless prompts.",
+    )
 
 
 def _meta_loss(
@@ -193,18 +248,20 @@ def train(
     Raises:
         EditError: The model is in float16, no case or no harmless prompt with an answer is given, or the settings do
             not fit the model.
+        OutOfMemory: See :func:`lessons_of`.
     """
     started = time.perf_counter()
     if model.dtype == torch.float16:
         raise EditError("An editor network is not trained in float16. Load the model in float32 or bfloat16.")
     editor = new_editor(model, settings)
-    lessons = [lesson(model, case, editor, settings) for case in cases]
+    lessons = lessons_of(model, cases, editor, settings)
     watched = watched_prompts(model, harmless, editor, settings) if harmless else []
     if not lessons or not watched:
         raise EditError("MEND needs cases and harmless prompts to learn from. Give at least one of each.")
     editor.normalise_by([item.factors for item in lessons])
+    every = [asked for item in lessons for asked in item.asked]
     with torch.no_grad():
-        before = {id(asked): float(asked.loss({})) for item in lessons for asked in item.asked}
+        before = dict(zip(map(id, every), read([asked.loss({}) for asked in every]), strict=True))
     order = random.Random(settings.seed)
     network = [parameter for name, parameter in editor.named_parameters() if name != "alphas"]
     optimiser = torch.optim.Adam(
@@ -215,25 +272,25 @@ def train(
     )
     for step in range(settings.steps):
         optimiser.zero_grad()
-        totals = {"loss": 0.0, "before": 0.0, "after": 0.0, "kl": 0.0}
+        terms: list[tuple[Tensor, Tensor, Tensor]] = []
+        safe_before = 0.0
         for _ in range(settings.cases_at_once):
             item = order.choice(lessons)
             asked = order.choice(item.asked)
             some = order.sample(watched, min(settings.harmless_at_once, len(watched)))
             loss, safe, kl = _meta_loss(editor, item, asked, some, settings.edit_weight)
             (loss / settings.cases_at_once).backward()
-            for name, value in (("loss", loss), ("after", safe), ("kl", kl)):
-                totals[name] += float(value.detach()) / settings.cases_at_once
-            totals["before"] += before[id(asked)] / settings.cases_at_once
-        if not torch.nn.utils.clip_grad_norm_(network, settings.clip).isfinite():
+            terms.append((loss.detach(), safe.detach(), kl.detach()))
+            safe_before += before[id(asked)] / settings.cases_at_once
+        norm, *numbers = read([torch.nn.utils.clip_grad_norm_(network, settings.clip), *chain(*terms)])
+        if not math.isfinite(norm):
             raise EditError(
                 f"The training left the finite numbers at step {step}, and the network was not kept. Lower its "
                 "learning_rate, or load the model in float32."
             )
         optimiser.step()
-        yield Report(
-            step, totals["loss"], totals["before"], totals["after"], totals["kl"], time.perf_counter() - started
-        )
+        means = [sum(each / settings.cases_at_once for each in numbers[term::3]) for term in range(3)]
+        yield Report(step, means[0], safe_before, means[1], means[2], time.perf_counter() - started)
     return editor
 
 
@@ -250,6 +307,6 @@ def evaluate(
         raise EditError("An evaluation needs cases and harmless prompts with answers. Give at least one of each.")
     begun = time.perf_counter()
     found = [_meta_loss(editor, item, item.asked[0], harmless, edit_weight) for item in lessons]
-    before = [float(item.asked[0].loss({})) for item in lessons]
-    loss, safe, kl = (float(torch.stack(values).mean()) for values in zip(*found, strict=True))
+    means = [torch.stack(values).mean() for values in zip(*found, strict=True)]
+    loss, safe, kl, *before = read([*means, *(item.asked[0].loss({}) for item in lessons)])
     return Report(0, loss, sum(before) / len(before), safe, kl, time.perf_counter() - begun)

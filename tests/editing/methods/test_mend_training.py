@@ -10,6 +10,7 @@ from pathlib import Path
 import by_hand
 import pytest
 import torch
+from waits import counted_waits
 
 from editing.methods.mend import MendTraining, training
 from editing.methods.mend import __main__ as command_line
@@ -17,9 +18,10 @@ from editing.methods.mend.edit import editor_deltas
 from editing.methods.mend.network import EditorNetwork, EditorShape
 from editing.methods.mend.store import load_editor
 from editing.methods.mend.top import adding
-from editing.methods.mend.training import Report, evaluate, lesson, new_editor, train, watched_prompts
-from inspector.errors import CaseError, EditError
+from editing.methods.mend.training import Report, evaluate, lesson, lessons_of, new_editor, train, watched_prompts
+from inspector.errors import CaseError, EditError, OutOfMemory
 from inspector.model import Encoded, InspectedModel, PromptFormat, encode
+from inspector.model.memory_need import bytes_in
 from inspector.safeedit import Case
 
 SHORT = MendTraining(
@@ -158,6 +160,35 @@ def test_a_training_without_a_case_or_a_harmless_prompt_is_refused(llama, cases)
 def test_more_blocks_than_the_model_has_are_refused(llama, cases, top_blocks):
     with pytest.raises(EditError, match=f"top_blocks = {top_blocks} (does not fit|is out of range)"):
         trained(llama, cases, replace(SHORT, top_blocks=top_blocks))
+
+
+def test_lessons_that_do_not_all_fit_are_refused_after_the_first(llama, cases, monkeypatch):
+    editor = new_editor(llama, SHORT)
+    first = bytes_in(lesson(llama, cases[0], editor, SHORT).kept)
+    assert first > 4 * len(cases[0].adversarial_prompt) * llama.architecture.d_model, "each token's states are kept"
+    made: list[Case] = []
+    own = training.lesson
+    monkeypatch.setattr(training, "lesson", lambda model, case, *rest: (made.append(case), own(model, case, *rest))[1])
+    monkeypatch.setattr("editing.memory.free_memory", lambda _device: 2 * first - 1)
+    with pytest.raises(OutOfMemory, match=r"A lesson of each case takes about .* are free\. Lower --limit\."):
+        trained(llama, [cases[0]] * 3)
+    assert made == [cases[0]]
+    monkeypatch.setattr("editing.memory.free_memory", lambda _device: 2 * first)
+    assert len(lessons_of(llama, [cases[0]] * 3, editor, SHORT)) == 3
+
+
+def test_harmless_distributions_that_do_not_all_fit_are_refused(llama, monkeypatch):
+    monkeypatch.setattr("editing.memory.free_memory", lambda _device: 1000)
+    with pytest.raises(OutOfMemory, match=r"harmless prompt's distributions.*Lower --harmless-tokens"):
+        watched_prompts(llama, HARMLESS, new_editor(llama, SHORT), SHORT)
+
+
+def test_an_update_waits_for_its_device_once(llama, cases, monkeypatch):
+    with counted_waits(monkeypatch) as waits:
+        each = []
+        for _ in train(llama, cases, HARMLESS, SHORT):
+            each.append(waits.since())
+    assert len(each) == SHORT.steps and set(each[1:]) == {1}, "before the first update the lessons are prepared"
 
 
 @pytest.fixture

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import quantised_models
 
 from editing.sweep.crew import Crew, Died
-from editing.sweep.engines import _Worker
+from editing.sweep.engines import _Worker, load_all
 from editing.sweep.settings import SweepSettings
-from inspector.errors import CaseError, EditError, OutOfMemory
+from inspector.errors import CaseError, EditError, ModelLoadError, OutOfMemory
+from inspector.model import memory_need
 
 ray = pytest.importorskip("ray", reason="ray is not installed (requirements-cluster.txt)")
 
@@ -161,3 +163,13 @@ def test_a_worker_without_the_memory_to_load_says_so_in_an_error_that_another_pr
         _Worker(SweepSettings(), short_of_memory, None).open()
     read = pickle.loads(pickle.dumps(caught.value))
     assert type(read) is OutOfMemory and read.user_message() == caught.value.user_message()
+
+
+def test_a_worker_whose_machine_has_not_the_room_for_the_real_model_is_let_go_as_well(crew_of, tmp_path, monkeypatch):
+    """What the loader finds before it reads a weight; it goes to the driver as Ray sends it."""
+    monkeypatch.setattr(memory_need, "free_memory", lambda _device: 1000)
+    settings = SweepSettings(model=str(quantised_models.saved("llama", tmp_path)), device="cpu")
+    with pytest.raises(ModelLoadError, match="needs") as caught:
+        _Worker(settings, load_all, None).open()
+    crew, hired = crew_of(2, (failed(pickle.loads(pickle.dumps(caught.value))), None))
+    assert set(done(crew, "ab")) == {"a", "b"} and hired[0].killed and hired[1].done == ["a", "b"]

@@ -18,8 +18,9 @@ import pytest
 import tiny_models
 import torch
 from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM
 
-from inspector.errors import ArchitectureError, ModelLoadError
+from inspector.errors import ArchitectureError, ModelLoadError, NoRoom
 from inspector.model import embedded as embedded_model
 from inspector.model import load
 from inspector.model.embedded import GGUF_BYTES, GGUF_SHA256, _extract, cache_root, ensure
@@ -113,6 +114,22 @@ def test_code_that_comes_with_a_model_is_not_run(tmp_path):
     with pytest.raises(ModelLoadError, match="no model that can be loaded safely"):
         load(tmp_path, device="cpu")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("DefaultCPUAllocator: not enough memory")]
+)
+@pytest.mark.parametrize("place", ["reading", "moving"])
+def test_memory_that_runs_out_while_a_model_is_loaded_is_no_bad_path(tmp_path, monkeypatch, error, place):
+    def no_memory(*_given, **_named):
+        raise error
+
+    if place == "reading":
+        monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", no_memory)
+    else:
+        monkeypatch.setattr(torch.nn.Module, "to", no_memory)
+    with pytest.raises(NoRoom, match=r"memory ran out while .* was loaded\. Load it in a smaller type"):
+        load(saved(tmp_path), device="cpu")
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])

@@ -14,10 +14,10 @@ from transformers import AutoConfig, LlamaConfig
 from editing import dinm, preset, run
 from editing.memory import peak_memory
 from inspector.divergence import divergence
-from inspector.errors import ModelLoadError
+from inspector.errors import ModelLoadError, NoRoom
 from inspector.model import from_parts, load
 from inspector.model import memory_need as memory
-from inspector.model.memory_need import GB, bytes_of, predict, require_room, told
+from inspector.model.memory_need import GB, bytes_in, bytes_of, predict, require_room, room_told, told
 
 FACTOR = {"editing": 2.0, "reading": 3.0}
 """Most by which a predicted peak may be off a measured one, up or down: reading a small model is a few MiB."""
@@ -121,7 +121,7 @@ def test_what_does_not_fit_is_refused_before_a_weight_is_read(tmp_path, monkeypa
         with pytest.raises(ModelLoadError, match=words):
             load(tmp_path, device="cpu", dtype=dtype)
     monkeypatch.setattr(memory, "free_memory", lambda _device: 24 * GB)
-    with pytest.raises(ModelLoadError, match=r"in nf4 needs 41 GB on cpu, 24 free: use --device-map auto\."):
+    with pytest.raises(NoRoom, match=r"in nf4 needs 41 GB on cpu, 24 free: use a smaller model or a larger machine\."):
         require_room(LLAMA_70B, "nf4", "bfloat16", torch.device("cpu"))
 
 
@@ -135,6 +135,41 @@ def test_a_type_that_halves_is_offered_before_one_that_rounds(monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda _device: 150 * GB)
     with pytest.raises(ModelLoadError, match="use --dtype bfloat16 or --device-map auto"):
         require_room(LLAMA_70B, "float32", "float32", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("cards", [1, 2])
+def test_quantised_weights_are_spread_over_several_cards_only(monkeypatch, cards):
+    monkeypatch.setattr(memory, "free_memory", lambda _device: 24 * GB)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    ways = memory.remedies(LLAMA_70B, "nf4", 24 * GB, torch.device("cuda"))
+    assert ways == (["--device-map auto"] if cards == 2 else [])
+    assert memory.remedies(LLAMA_70B, "nf4", 24 * GB, torch.device("cpu")) == []
+    assert memory.remedies(LLAMA_70B, "bfloat16", 24 * GB, torch.device("cuda")) == ["--device-map auto"]
+
+
+def test_4_bit_is_offered_for_8_where_the_checkpoint_is_not_8_bit_itself():
+    def ways(config: LlamaConfig) -> list[str]:
+        return memory.remedies(config, "int8", 48 * GB, torch.device("cpu"))
+
+    assert ways(LLAMA_70B) == ["--dtype nf4"]
+    own = LlamaConfig(**{**LLAMA_70B.to_dict(), "quantization_config": {"quant_method": "bitsandbytes"}})
+    assert memory.quantised_in(own) == "int8" and ways(own) == []
+
+
+def test_tensors_are_counted_by_their_storage_once():
+    whole = torch.zeros(6, 4)
+    shared = {"a": (whole, [whole[1:3], None]), "b": torch.zeros(3, dtype=torch.bfloat16)}
+    assert bytes_in(shared) == 6 * 4 * 4 + 3 * 2
+    assert bytes_in((torch.zeros(4)[:1], 7, "text")) == 4 * 4, "a slice keeps the whole in memory"
+
+
+def test_what_runs_out_while_loading_is_told_and_any_other_error_goes_on():
+    for error in (MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("std::bad_alloc")):
+        with pytest.raises(NoRoom, match=r"memory ran out while 'mine' was loaded\. .*--dtype bfloat16"):  # noqa: SIM117
+            with room_told("'mine'"):
+                raise error
+    with pytest.raises(RuntimeError, match="another"), room_told("'mine'"):
+        raise RuntimeError("another")
 
 
 @pytest.mark.parametrize(("size", "words"), [(39_500_000_000, "40"), (1_230_000_000, "1.2"), (54_000_000, "0.054")])

@@ -6,6 +6,7 @@ Without a CUDA device a stand-in for the graph runs the captured work again: all
 from __future__ import annotations
 
 import copy
+import warnings
 
 import by_hand
 import pytest
@@ -94,6 +95,23 @@ def test_passes_are_kept_for_a_few_shapes_only(llama, capturing):
     for length in range(1, 1 + passes.ROUNDED * (passes.KEPT + 2), passes.ROUNDED):
         Tails(llama, [[5] * length], [[0]], [1])
     assert capturing.captured == passes.KEPT + 2 and len(passes._KEPT[llama]) == passes.KEPT
+
+
+def test_a_capture_without_the_memory_for_it_leaves_later_ones_as_they_are(llama, capturing, monkeypatch):
+    plain = tails_logits(llama)
+    passes._KEPT.clear()
+
+    def no_memory(*_given):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with monkeypatch.context() as full, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        full.setattr(passes, "Graph", no_memory)
+        found = tails_logits(llama)
+    assert all(torch.equal(found[block], logits) for block, logits in plain.items())
+    made = capturing.captured
+    tails_logits(llama)
+    assert capturing.captured == made + 1
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2"])

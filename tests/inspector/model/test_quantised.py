@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from inspector.divergence import divergence
-from inspector.errors import ArchitectureError, ModelLoadError, PatchError
+from inspector.errors import ArchitectureError, ModelLoadError, NoRoom, PatchError
 from inspector.model import VANILLA, Decoding, Delta, Patch, Row, answer, encode, from_parts, load
 from inspector.model.architecture import canonical_shape, canonical_weight, is_projection
 from inspector.model.rounded import rounded
@@ -305,3 +305,10 @@ def test_fp8_without_what_multiplies_it_is_refused_with_the_remedy(tmp_path, mon
     monkeypatch.setattr("inspector.model.loading._read_pretrained", lambda *_: read)
     with pytest.raises(ModelLoadError, match=r"cannot be computed with here: .*kernel.* Install what it names"):
         load(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("how", ["nf4", "int8"])
+def test_quantised_weights_that_would_be_on_disk_are_refused_with_what_would_do(tmp_path, how):
+    folder = quantised_models.saved("llama", tmp_path)
+    with pytest.raises(NoRoom, match=r"^Quantised weights of .* fit on neither\. .*--dtype nf4.*--dtype bfloat16"):
+        load(folder, device="cpu", dtype=how, device_map="auto", max_memory={"cpu": 60_000})

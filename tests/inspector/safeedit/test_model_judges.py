@@ -7,9 +7,9 @@ import types
 import pytest
 import tiny_models
 import torch
-from transformers import LlamaConfig, LlamaForSequenceClassification
+from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedModel
 
-from inspector.errors import CaseError, ModelLoadError
+from inspector.errors import CaseError, ModelLoadError, NoRoom
 from inspector.safeedit.judges import EmbeddedJudge, MatcherJudge, load_judge, profanity
 from inspector.safeedit.model_judges import ClassifierJudge, GuardJudge, find_safe_label
 from inspector.safeedit.verdict import Verdict, verdicts
@@ -121,6 +121,22 @@ def test_models_come_from_a_folder_and_what_is_neither_kind_is_refused(tmp_path)
         load_judge(str(tmp_path / "nothing"))
     with pytest.raises(CaseError, match="no name"):
         load_judge(" ")
+
+
+@pytest.mark.parametrize("kind", ["classifier", "guard"])
+@pytest.mark.parametrize("place", ["reading", "moving"])
+def test_a_judge_without_the_memory_to_load_says_so(tmp_path, monkeypatch, kind, place):
+    network = classifier() if kind == "classifier" else tiny_models.network("llama")
+    network.save_pretrained(tmp_path)
+    tiny_models.tokenizer().save_pretrained(tmp_path)
+
+    def no_memory(*_given, **_named):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    where = (PreTrainedModel, "from_pretrained") if place == "reading" else (torch.nn.Module, "to")
+    monkeypatch.setattr(*where, no_memory)
+    with pytest.raises(NoRoom, match=r"memory ran out while the judge .* was loaded"):
+        load_judge(str(tmp_path))
 
 
 class Counting:
