@@ -329,9 +329,11 @@ def load_page(
         webbrowser.open(f"http://{'localhost' if chosen.host == '0.0.0.0' else chosen.host}:{opening.port}")
     opening.say("Loading the program", 0.05)
     with no_interrupt_missed():
+        from editing.memory import keep_few_pools
         from inspector.errors import InspectorError
         from inspector.model import load, read_max_memory
 
+    keep_few_pools()
     opening.say(f"Loading {name}", 0.3)
     try:
         how: dict[str, Any] = {

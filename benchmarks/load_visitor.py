@@ -196,6 +196,8 @@ class Visitor:
         return "" if f"patch {self._live}" in self._weights else f"patch {self._live} is not in {self._weights}"
 
     def _edited(self, gave: Any) -> Any:
+        if gave["patch"] and not gave["live"] and gave["gate"] is None:
+            raise Interrupted("edit: the gate was cancelled")
         if not gave["live"] and gave["patch"]:
             self._call("keep")
         self._live = gave["patch"]

@@ -110,7 +110,27 @@ def require_free_memory(
 
 
 def give_back_free_memory() -> None:
-    """Ask the C library to return free memory to the system; does nothing where it cannot (not glibc)."""
+    """Collect what nothing refers to, then :func:`trim`."""
     gc.collect()
+    trim()
+
+
+def trim() -> None:
+    """Ask the C library to return free memory to the system; does nothing where it cannot (not glibc)."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def keep_few_pools() -> bool:
+    """Let all threads of this process share two pools of memory; tells whether the C library does so (glibc).
+
+    By itself glibc gives each of many threads a pool of its own, up to eight a core, and keeps what is freed there: a
+    page with many visitors grew to more than twice its memory.
+    """
+    with suppress(OSError, AttributeError):
+        return bool(ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2))
+    return False
+
+
+_M_ARENA_MAX = -8
+"""The number of that setting in glibc's malloc.h."""

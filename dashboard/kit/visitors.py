@@ -18,6 +18,7 @@ import torch
 from dashboard.kit.limits import Limits
 from dashboard.kit.notes import note, places
 from dashboard.kit.session import Session
+from editing.memory import trim
 
 GRACE = 2 * 3600.0
 """Seconds for which a visitor's session is kept after they were last there."""
@@ -332,7 +333,7 @@ def _sweep(store: weakref.ref[Sessions]) -> None:
         sessions = store()
         if sessions is None:
             return
-        for look in (sessions.sweep, sessions.tidy):
+        for look in (sessions.sweep, sessions.tidy, trim):
             try:
                 look()
             except (
