@@ -36,6 +36,8 @@ from dashboard.steps.why.state import Looked
 from editing.atlas import AtlasSettings
 from editing.calibration import Calibration
 from editing.contest import ContestSettings
+from editing.gate import GateSettings, accept
+from editing.saved import handed_out
 from editing.trial_edits import Layers, Trial
 from inspector.model import Detector
 from inspector.safeedit.questions import Size
@@ -136,7 +138,7 @@ class Run:
 
 
 ANSWER = {"max_new_tokens": 2}
-RUNS = {
+RUNS = {  # by their handler, with what they are about where one has two
     "on_locate": Run(at_once=True),
     "on_edit": Run(SHORT),
     "on_operate": Run(SHORT),
@@ -164,8 +166,9 @@ RUNS = {
     "on_suffixes": Run(asks=True),
     "on_ask_two": Run({**ANSWER, "row_a": 1, "row_b": 2, "ask_two_what": "Case of A, question alone"}, two_edits),
     "on_write_patch": Run(before=two_edits, at_once=True),
-    "on_write_adapter": Run({"adapter_rank": "exact"}, two_edits, at_once=True),
-    "on_write_model": Run(before=two_edits, at_once=True),
+    "on_write_adapter": Run({"adapter_rank": "exact"}, two_edits),
+    "on_write_adapter, rank 4": Run({"adapter_rank": "4"}, two_edits, asks=True),
+    "on_write_model": Run(before=two_edits),
     "on_take_in": Run(SHORT, written, upload, asks=True),
     "on_again": Run({**SHORT, "row_picked": 1}, two_edits, switches=True),
     "on_redo": Run(ANSWER, undone, switches=True),
@@ -174,6 +177,11 @@ RUNS = {
     "on_rename_row": Run({"row_name": "a"}, two_edits, row, calls=f"{HISTORY}.rename"),
     "on_report": Run(calls="dashboard.steps.report.run.make_report"),
 }
+
+
+def handler_of(name: str) -> str:
+    """Return the handler of a run."""
+    return name.partition(",")[0]
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +198,8 @@ def small() -> Iterator[None]:
     """Exams of few prompts and short answers; three locators; methods of few steps."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gating, "EXAM", SHORT_GATE)
+        brief = GateSettings(**SHORT_GATE)
+        patch.setattr(handed_out, "accept", lambda *given, cancel: accept(*given[:3], brief, cancel=cancel))
         patch.setattr(gating, "STACK_EXAM", {"harmless": 1, "max_new_tokens": 3})
         patch.setattr(comparing, "CURVE", {"harmless": 2, "max_new_tokens": 2})
         patch.setattr(stress, "SUFFIX_SIZE", {"harmless": 2, "max_new_tokens": 2})
@@ -290,13 +300,13 @@ def stage(request: pytest.FixtureRequest, page: Page) -> Iterator[Stage]:
     if run.before not in READY:
         READY[run.before] = Visitor(page, f"with {run.before.__name__}")
         run.before(READY[run.before])
-    made = Stage(READY[run.before], request.param, run)
+    made = Stage(READY[run.before], handler_of(request.param), run)
     yield made
     made.again()
 
 
 def test_every_run_that_the_page_has_wired_is_here(page):
-    assert set(page.context.reserving) == set(RUNS)
+    assert set(page.context.reserving) == set(map(handler_of, RUNS))
 
 
 @contextmanager
