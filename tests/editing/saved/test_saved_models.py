@@ -112,7 +112,7 @@ def test_what_cannot_be_pushed_to_the_disk_gets_no_name(llama, tmp_path, monkeyp
 
     monkeypatch.setattr("inspector.model.whole_file._to_disk", full)
     with pytest.raises(PatchError, match="Make room"):
-        save_merged(llama, row, folder) if kind == "merged" else written_adapter(llama, row, folder)
+        run(save_merged(llama, row, folder) if kind == "merged" else written_adapter(llama, row, folder))
     assert list(tmp_path.iterdir()) == []
 
 
