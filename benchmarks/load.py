@@ -16,6 +16,7 @@ nothing. What is known so far is written every few seconds: a run that is cut lo
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import random
@@ -56,6 +57,13 @@ class NotMeasured(InspectorError):
     """A number that the result needs is not there."""
 
 
+def disturbances(visitor: int, number: int) -> Iterator[tuple[str, float]]:
+    """Yield for each action of a round how it is ended, empty for not, and after how many seconds: always the same."""
+    chance = random.Random(f"disturbed {visitor} {number}")
+    while True:
+        yield chance.choices(["", "cancel", "leave"], [0.86, 0.08, 0.06])[0], chance.uniform(0.05, 2.0)
+
+
 def play(
     url: str,
     visitor: int,
@@ -75,7 +83,7 @@ def play(
     """
     played = Played(visitor, number)
     actions = round_of(visitor, number)[:most]
-    chance = random.Random(f"disturbed {visitor} {number}")
+    ends = disturbances(visitor, number) if disturbed else itertools.repeat(("", 0.0))
     with ExitStack() as left:
         try:
             one = known or left.enter_context(Visitor(url))
@@ -85,12 +93,11 @@ def play(
                 late.daemon = True
                 late.start()
                 left.callback(late.cancel)
-            for action in actions:
+            for action, (end, after) in zip(actions, ends, strict=False):
                 if time.monotonic() > until:
                     raise Interrupted(UP)
-                end = chance.choices(["", "cancel", "leave"], [0.86, 0.08, 0.06])[0] if disturbed else ""
                 began = time.monotonic()
-                gave = one.do(action, end, chance.uniform(0.05, 2.0))
+                gave = one.do(action, end, after)
                 if time.monotonic() > until + DRAIN:
                     raise Interrupted(f"{action.kind}: {UP}")
                 played.gave.append((action.kind, gave))

@@ -68,13 +68,13 @@ def _apply(chosen: argparse.Namespace, loader: Loader) -> int:
         said = answer(model, prompt, (VANILLA, row), decoding).texts
         told["answers"].append({"prompt": text, "vanilla": said[0], "edited": said[1]})
     if chosen.merged is not None:
-        told["merged"] = {
-            "folder": str(chosen.merged),
-            "largest_logit_difference": written_model(model, row, chosen.merged, record).difference,
-        }
+        merged = run(written_model(model, row, chosen.merged, record))
+        assert merged is not None  # nobody cancels it
+        told["merged"] = {"folder": str(chosen.merged), "largest_logit_difference": merged.difference}
     if chosen.adapter is not None:
         try:
-            made = written_adapter(model, row, chosen.adapter, chosen.rank, record, chosen.keep_anyway)
+            made = run(written_adapter(model, row, chosen.adapter, chosen.rank, record, chosen.keep_anyway))
+            assert made is not None
         except Refused as error:
             tell(told | {"adapter": {"refused": error.user_message()}})
             return 1

@@ -23,6 +23,7 @@ from dashboard.steps.keep.desk import Desk
 from dashboard.steps.keep.incoming import SAID, brought_in, own_copies
 from dashboard.steps.keep.kept import Kept
 from dashboard.steps.keep.saving import ADAPTER, MODEL
+from dashboard.steps.keep.texts import NOT_WRITTEN
 from dashboard.steps.operate import gating
 from editing.gate import Budgets
 from inspector.errors import CaseError
@@ -68,11 +69,10 @@ def connect_files(context: Context) -> None:
             whole = form == MODEL or (form == ADAPTER and rank != "exact")
             if whole:
                 session.require_room()
-            made = []
+            made: list[Any] = []
 
-            def writing() -> Iterator[None]:
-                made.append(desk.write(session, form, rank))
-                yield
+            def writing() -> Iterator[Any]:
+                made.append((yield from desk.write(session, form, rank)))
 
             run: Any = writing()
             if whole:
@@ -81,6 +81,8 @@ def connect_files(context: Context) -> None:
                 pass
             if not made:
                 raise CaseError(LEFT_LINE)
+            if made[0] is None:
+                raise CaseError(f"{NOT_WRITTEN} Call /save again for the file.")
             return {
                 "file": as_file(made[0].path),
                 "bytes": made[0].bytes,

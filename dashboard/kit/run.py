@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import re
 import secrets
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import gradio as gr
+from safetensors import SafetensorError
 
 from dashboard.kit.bus import Update
 from dashboard.kit.notes import note, places
@@ -117,7 +119,10 @@ DEFECT = (
 
 
 def has_no_room(error: BaseException | None) -> bool:
-    """Tell whether an error says that the disk is full or cannot be written."""
+    """Tell whether an error says that the disk is full or cannot be written, in the system's words or safetensors'."""
+    if isinstance(error, SafetensorError):
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        return number is not None and int(number[1]) in NO_ROOM
     return isinstance(error, OSError) and error.errno in NO_ROOM
 
 

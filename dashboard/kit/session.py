@@ -263,7 +263,8 @@ class Session:
     def next_folder(self, kind: str) -> Iterator[Path]:
         """Give an empty folder of this visitor's own; it takes the place of the one before when the block ends.
 
-        An error leaves the one before, with what is in it. It goes with the session.
+        An error leaves the one before, with what is in it, and so does a block that puts nothing into the new one. It
+        goes with the session.
         """
         made = tempfile.TemporaryDirectory(prefix="dinm-inspector-", ignore_cleanup_errors=True)
         try:
@@ -271,6 +272,9 @@ class Session:
         except BaseException:
             made.cleanup()
             raise
+        if not any(Path(made.name).iterdir()):
+            made.cleanup()
+            return
         self.drop_folder(kind)
         self.folders[kind] = made
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from editing.gate import GateSettings, accept, overridden
-from editing.progress import run
+from editing.gate import Acceptance, GateSettings, accept, overridden
+from editing.progress import Preparation, part_of
 from editing.saved.adapter import BESIDE, WEIGHTS, of_rank, read_adapter, save_adapter
 from editing.saved.checking import largest_difference, probes
 from editing.saved.files import ADAPTER, Smaller, load_edit, save_edit, write_beside
@@ -22,6 +23,8 @@ from inspector.model.whole_file import put_in_place, unfinished, write_whole
 
 EXACT = 1e-3
 """Largest difference of a logit that counts as the same edit, as a share of the logits' own spread."""
+EXAMINED = 0.8
+"""Share of the work on an adapter of a smaller rank that the gate's exam takes."""
 
 
 class Refused(PatchError):
@@ -67,7 +70,8 @@ def written_adapter(
     record: EditRecord | None = None,
     keep_anyway: bool = False,
     settings: GateSettings = GateSettings(),
-) -> Written:
+    cancel: Callable[[], bool] = lambda: False,
+) -> Generator[Preparation, None, Written | None]:
     """Write an adapter for peft and read it back; an exact one has to answer as the live edit does.
 
     Where a smaller rank loses something and there is a record, the gate examines what is left: its word on the edit is
@@ -79,6 +83,13 @@ def written_adapter(
         keep_anyway: Write a smaller one that the gate refuses, with that on the record; so is one of an edit that was
             kept by hand itself.
         settings: The gate's.
+        cancel: Asked after every token of the gate's exam, and between two stages of the writing.
+
+    Yields:
+        What is done, the gate's exam answer by answer.
+
+    Returns:
+        What was written; ``None`` when cancelled, and then nothing stays.
 
     Raises:
         Refused: The gate refuses the smaller one.
@@ -96,12 +107,23 @@ def written_adapter(
         raise PatchError("There is something under that name already. Name a folder that is not.", str(folder))
     smaller = None
     if rank is not None and record is not None and lost > 0:
-        smaller = _examined(model, Row(patch, row.strength), record, rank, lost, keep_anyway, settings)
+        left = Row(patch, row.strength)
+        exam = accept(model, left, record.case, settings, cancel=cancel)
+        word = yield from part_of(exam, 0.0, EXAMINED, f"The gate asks the edit at rank {rank}")
+        if word is None:
+            return None
+        smaller = _smaller(left, record, rank, lost, word, keep_anyway)
     partial = unfinished(folder)
     try:
+        yield Preparation("Writing the adapter", 0.0 if smaller is None else EXAMINED)
+        if cancel():
+            return None
         save_adapter(model, patch, partial, row.strength)
         if record is not None:
             write_beside(partial / BESIDE, partial / WEIGHTS, record, ADAPTER, smaller)
+        yield Preparation("Reading the adapter back and asking it", 0.9)
+        if cancel():
+            return None
         difference, spread = largest_difference(model, row, Row(read_adapter(model, partial)), probes(model))
         if rank is None and not difference <= EXACT * spread:
             raise PatchError(
@@ -117,29 +139,28 @@ def written_adapter(
     return Written(folder, difference, lost)
 
 
-def _examined(
-    model: InspectedModel,
-    row: Row,
-    record: EditRecord,
-    rank: int,
-    lost: float,
-    keep_anyway: bool,
-    settings: GateSettings,
-) -> Smaller:
-    """Hold an edit of a smaller rank to the gate."""
-    word = run(accept(model, row, record.case, settings))
-    assert word is not None and row.patch is not None  # nobody cancels it
+def _smaller(row: Row, record: EditRecord, rank: int, lost: float, word: Acceptance, keep_anyway: bool) -> Smaller:
+    """Hold an edit of a smaller rank to the gate's word on it."""
     by_hand = record.gate is not None and record.gate["overridden"] and not record.gate["passed"]
     if not word.passed:
         if not (keep_anyway or by_hand):
             raise Refused(f"The gate refuses the edit at rank {rank}. Take a larger rank, or all of it. {word.reason}")
         word = overridden(word)
+    assert row.patch is not None
     return Smaller(rank, lost, row.patch.identifier, digest_of(row.patch), word.record())
 
 
-def written_model(model: InspectedModel, row: Row, folder: Path, record: EditRecord | None = None) -> Written:
+def written_model(
+    model: InspectedModel,
+    row: Row,
+    folder: Path,
+    record: EditRecord | None = None,
+    cancel: Callable[[], bool] = lambda: False,
+) -> Generator[Preparation, None, Written | None]:
     """Write base and edit as one model folder and load it again; see :func:`editing.saved.merged.save_merged`."""
-    difference = save_merged(model, row, folder, None if record is None else record.case)
+    difference = yield from save_merged(model, row, folder, None if record is None else record.case, cancel)
+    if difference is None:
+        return None
     try:
         if record is not None:
             write_whole(folder / BESIDE, json.dumps(record.json(), indent=1))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 
 from editing.memory import require_free_memory
+from editing.progress import Preparation
 from editing.saved.checking import case_probe, largest_difference, probes, share_of_the_edit
 from editing.saved.files import check_patch
 from inspector.errors import PatchError
@@ -27,16 +29,29 @@ LOST = {torch.float32: 0.01, torch.bfloat16: 0.25, torch.float16: 0.1}
 never edited loses 1, however little the edit is beside the logits' own spread."""
 
 
-def save_merged(model: InspectedModel, row: Row, folder: Path, case: Case | None = None) -> float:
+def save_merged(
+    model: InspectedModel,
+    row: Row,
+    folder: Path,
+    case: Case | None = None,
+    cancel: Callable[[], bool] = lambda: False,
+) -> Generator[Preparation, None, float | None]:
     """Write base and edit as one model folder, and check it by loading it again.
+
+    However it ends, no half of it stays: what is not checked to the end has another name, and goes.
 
     Args:
         row: The edited weights; an edit that acts only where a detector fires cannot be merged.
         folder: Where; it must not exist yet.
         case: The case that the edit was made on: on its prompt the edit does most, so that it is checked there.
+        cancel: Asked between two of its stages.
+
+    Yields:
+        What is done next.
 
     Returns:
-        The largest difference of a logit between the loaded folder and the live edit, in logits.
+        The largest difference of a logit between the loaded folder and the live edit, in logits; ``None`` when
+        cancelled.
 
     Raises:
         PatchError: The edit cannot be merged, the folder exists or cannot be written, or what was written does not
@@ -69,11 +84,15 @@ def save_merged(model: InspectedModel, row: Row, folder: Path, case: Case | None
         changed[f"{delta.module}.weight"] = whole.T.contiguous() if type(module).__name__ == "Conv1D" else whole
     partial = unfinished(folder)
     try:
+        yield Preparation("Writing the model", 0.0)
+        if cancel():
+            return None
         state = {**model.network.state_dict(), **changed}
         model.network.save_pretrained(partial, state_dict=state, safe_serialization=True)
         model.tokenizer.save_pretrained(partial)
-        difference = _checked(model, row, partial, case)
-        put_in_place(partial, folder)
+        difference = yield from _checked(model, row, partial, case, cancel)
+        if difference is not None:
+            put_in_place(partial, folder)
     except (OSError, SafetensorError) as error:
         said = "The model cannot be written. Make room, or choose another folder."
         raise PatchError(said, f"{folder}: {error}") from error
@@ -82,13 +101,22 @@ def save_merged(model: InspectedModel, row: Row, folder: Path, case: Case | None
     return difference
 
 
-def _checked(model: InspectedModel, row: Row, folder: Path, case: Case | None) -> float:
+def _checked(
+    model: InspectedModel, row: Row, folder: Path, case: Case | None, cancel: Callable[[], bool]
+) -> Generator[Preparation, None, float | None]:
+    """Load what was written and hold it against the live edit; returns as :func:`save_merged` does."""
     from transformers import AutoModelForCausalLM
 
+    yield Preparation("Loading the model that was written", 0.4)
+    if cancel():
+        return None
     spread_over = getattr(model.network, "hf_device_map", None) or {"": model.device}
     written = AutoModelForCausalLM.from_pretrained(
         folder, dtype=model.dtype, trust_remote_code=False, use_safetensors=True, device_map=spread_over
     ).eval()
+    yield Preparation("Asking it and the live edit the same", 0.7)
+    if cancel():
+        return None
     prompts = probes(model)
     own = prompts if case is None else [case_probe(model, case, row)]
     difference, spread = largest_difference(model, row, written, list(dict.fromkeys([*prompts, *own])))
@@ -98,6 +126,9 @@ def _checked(model: InspectedModel, row: Row, folder: Path, case: Case | None) -
             f"The merged model answers otherwise than the live edit (a logit differs by {difference:.3g}, "
             f"{allowed:.3g} allowed), so it was not kept. Save the edit as a patch."
         )
+    yield Preparation("Comparing how far both are from vanilla", 0.9)
+    if cancel():
+        return None
     lost, most = share_of_the_edit(model, row, written, own), LOST.get(model.dtype, 0.25)
     if not lost <= most:
         raise PatchError(

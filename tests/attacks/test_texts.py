@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from attack_helpers import call, opened, press
-from dashboard_helpers import tiny_model
+from dashboard_helpers import CONTEXT, tiny_model
 from memory_faults import passes
 
 from dashboard.kit import html as kit_html
@@ -215,8 +216,11 @@ def test_programs_are_told_the_same(served, web, endpoint):
 
 
 def test_a_text_that_is_allowed_and_too_long_for_the_model_is_told_in_tokens(served, web):
-    kind, said = call(web, "ask", "word " * 3900, None, 8, None, None, None)
-    assert kind in ("error", "complete") and "went wrong" not in json.dumps(said)
+    text = "\u2603 " * 4500  # the tokenizer knows no such sign, and takes it byte by byte
+    assert len(text) < 20_000
+    kind, said = call(web, "ask", text, None, 8, None, None, None)
+    told = re.search(r"has ([\d,]+) tokens.* reads at most ([\d,]+)\. Shorten it", said["error"])
+    assert kind == "error" and told and [int(one.replace(",", "")) > CONTEXT for one in told.groups()] == [True, False]
 
 
 def test_a_page_of_ones_own_takes_twenty_thousand_words_without_a_pause(tmp_path):

@@ -6,18 +6,21 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import repeat
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from attack_helpers import Served, serve
-from dashboard_helpers import SHORT_GATE, model_at_rest
+from dashboard_helpers import SHORT_GATE, free_port, model_at_rest
 
 from benchmarks import load
 from benchmarks.load import NotMeasured, again, events_in, number, play, settled, together
 from benchmarks.load_result import Kept, Played, compare, defects_in, kinds_of, report, telling, waits, wrong_in
 from benchmarks.load_visitor import ROUNDS, Action, Interrupted, Lost, Visitor, place_of, plain, round_of
 from dashboard.kit.limits import Limits
+from dashboard.metrics import serve_metrics
 from dashboard.steps.operate import gating
 
 
@@ -28,14 +31,29 @@ def served() -> Iterator[Served]:
         yield page
 
 
-def test_three_visitors_at_once_get_what_each_gets_alone_and_lose_nothing(served):
-    first, took = together(served.url, 3, 600, rounds=2)
+def test_three_visitors_at_once_get_what_each_gets_alone_and_lose_nothing(served, monkeypatch):
+    """One of them cancels and one leaves in their second round, at the latest in an edit that nobody waits for."""
+    ends = {0: ("cancel", 0.2), 1: ("leave", 0.2)}
+    longer = {(0, 1): [long_edit()], (1, 1): [long_edit()]}
+    monkeypatch.setattr(load, "round_of", lambda *of: [*round_of(*of), *longer.get(of, [])])
+    monkeypatch.setattr(load, "disturbances", lambda who, n: repeat(ends[who] if (who, n) in longer else ("", 0.0)))
+    port = free_port()
+    end_of_metrics, metrics = serve_metrics(served.app, "127.0.0.1", port), f"http://127.0.0.1:{port}/metrics"
+    try:
+        before = number(metrics, "dinm_resident_bytes")
+        first, took = together(served.url, 3, 600, rounds=2)
+        after = number(metrics, "dinm_resident_bytes")
+    finally:
+        end_of_metrics()
     alone, counted, _ = again(served.url, first)
     told = report(first, took, alone, counted)
     assert (told["other than alone"], told["wrong badges"], told["errors"]) == ([], [], {})
     assert told["visitors"] == 3 and told["rounds"] == 6 and told["actions done"] > 10
     assert {"type", "locate", "edit", "ask"} <= set(told["waits"])
-    assert told["throughput"] > 0, "what is made on first use counts here, and a machine may be busy"
+    assert {said.partition(": ")[2] for said in told["interrupted"]} == {"cancel", "leave"}
+    assert sum(told["interrupted"].values()) == 2, "whoever is to cancel or leave has"
+    resident = psutil.Process().memory_info().rss  # the page is served by this very process
+    assert all(0.5 * resident < read < 2 * resident for read in (before, after)) and after < 1.25 * before
     assert len(served.app.guard.sessions._sessions) <= 12 and len(served.app.line) == 0
 
 

@@ -44,7 +44,9 @@ def budgets(monkeypatch):
         short = gate.GateSettings(chosen, harmless=2, questions=1, max_new_tokens=2)
         for module in (edit, apply):
             monkeypatch.setattr(module, "accept", lambda model, row, case: gate.accept(model, row, case, short))
-        monkeypatch.setattr(handed_out, "accept", lambda model, row, case, _: gate.accept(model, row, case, short))
+        monkeypatch.setattr(
+            handed_out, "accept", lambda model, row, case, _, cancel: gate.accept(model, row, case, short)
+        )
         chosen_by = partial(gate_choice.accept_where_best, settings=short)
         monkeypatch.setattr(edit, "accept_where_best", chosen_by)
 

@@ -101,7 +101,7 @@ def test_training_every_matrix_of_a_model_that_lies_partly_on_disk_is_refused_wi
 def test_an_edit_is_merged_into_weights_on_disk_and_loads_whole(pair, tmp_path):
     whole, spread = pair
     row = Row(by_hand.patch(whole, *offloading.blocks_by_place(spread)))
-    assert save_merged(spread, row, tmp_path / "merged") < 1e-3
+    assert run(save_merged(spread, row, tmp_path / "merged")) < 1e-3
     merged = load(tmp_path / "merged", device="cpu", dtype="float32")
     live = by_hand.running_logits(whole, IDS, (VANILLA, row))[1]
     assert torch.allclose(by_hand.logits(merged.network, IDS), live, rtol=1e-4, atol=2e-5)

@@ -158,7 +158,7 @@ def test_an_adapter_that_peft_puts_on_the_same_quantised_base_answers_as_the_liv
 
 def test_merging_into_quantised_weights_is_refused(model, how, tmp_path):
     with pytest.raises(PatchError, match=rf"quantised \({how}\).*as a patch or as an adapter"):
-        save_merged(model, Row(patch_of(model)), tmp_path / "merged")
+        run(save_merged(model, Row(patch_of(model)), tmp_path / "merged"))
     assert not (tmp_path / "merged").exists()
 
 

@@ -23,6 +23,7 @@ import errno
 import json
 import secrets
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ import httpx
 import pytest
 from attack_helpers import call, opened, press
 from dashboard_helpers import tiny_model
+from safetensors import SafetensorError
 
 from dashboard.kit.run import NO_ROOM_TOLD, shown_to_user
 from dashboard.kit.typed import texts_of
@@ -108,9 +110,11 @@ def press_edit(web: httpx.Client) -> Any:
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
-def test_a_disk_that_is_full_or_cannot_be_written_is_told_without_a_path(code):
+@pytest.mark.parametrize("of", ["the system", "safetensors"])
+def test_a_disk_that_is_full_or_cannot_be_written_is_told_without_a_path(code, of):
+    said = f'Error while serializing: I/O error: no (os error {code}) at path "/srv/secret/path"'
     with pytest.raises(gr.Error) as caught, shown_to_user():
-        raise OSError(code, "no", "/srv/secret/path")
+        raise OSError(code, "no", "/srv/secret/path") if of == "the system" else SafetensorError(said)
     assert caught.value.message == NO_ROOM_TOLD and "/srv" not in caught.value.message
 
 
@@ -135,17 +139,31 @@ def test_scores_are_shown_though_no_file_of_them_can_be_written(served, visitor,
     assert visitor.session.slot(stress.Examined).exam is not None and not visitor.session.busy
 
 
-def test_a_browser_that_leaves_in_the_middle_of_a_stream_ends_its_run(served, visitor):
+@pytest.mark.parametrize("lost", ["heartbeat", "all"])
+def test_a_browser_that_leaves_in_the_middle_of_a_stream_ends_its_run(served, visitor, monkeypatch, lost):
+    """What it has open is its stream of answers, and the heartbeat by which Gradio tells the page that it has gone."""
+    left: list[str] = []
+    leave = served.sessions.leave
+    monkeypatch.setattr(served.sessions, "leave", lambda page: (leave(page), left.append(page)))
     body = {
-        "data": served.values("on_edit", steps=100),
+        "data": served.values("on_edit", steps=100_000, target=0),
         "fn_index": served.number("on_edit"),
         "session_hash": visitor.page,
     }
-    visitor.post("/gradio_api/queue/join", json=body).raise_for_status()
-    with visitor.stream("GET", "/gradio_api/queue/data", params={"session_hash": visitor.page}) as answer:
-        next(answer.iter_lines())
-    served.sessions.leave(visitor.page)
-    until = time.monotonic() + 60
-    while visitor.session.busy and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not visitor.session.busy and len(served.app.line) == 0
+    with ExitStack() as heart, ExitStack() as stream:
+        beats = heart.enter_context(visitor.stream("GET", f"/gradio_api/heartbeat/{visitor.page}")).iter_lines()
+        next(beats)  # who lets go of the lines lets go of the connection
+        visitor.post("/gradio_api/queue/join", json=body).raise_for_status()
+        asked = {"session_hash": visitor.page}
+        told = stream.enter_context(visitor.stream("GET", "/gradio_api/queue/data", params=asked)).iter_lines()
+        next(line for line in told if "process_generating" in line)
+        assert visitor.session.busy and not visitor.session.cancelled.is_set() and left == []
+        heart.close()
+        if lost == "all":
+            stream.close()
+        until = time.monotonic() + 60
+        while (visitor.session.busy or not left) and time.monotonic() < until:
+            time.sleep(0.05)
+    assert left == [visitor.page] and not visitor.session.busy and len(served.app.line) == 0
+    # With its stream Gradio itself takes no more of the run, which may end it first.
+    assert visitor.session.cancelled.is_set() or lost == "all"

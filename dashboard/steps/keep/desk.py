@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from dashboard.kit.bus import Update
@@ -13,6 +13,7 @@ from dashboard.steps.keep.asking import Asked, ask, text_to_ask
 from dashboard.steps.keep.history import History
 from dashboard.steps.keep.kept import InMemory, Kept, Waiting
 from dashboard.steps.keep.ledger import Entry, Ledger, LedgerError
+from editing.progress import Preparation
 from inspector.errors import CaseError
 from inspector.model import Decoding
 from inspector.safeedit.exam import ExamResult
@@ -51,15 +52,18 @@ class Desk:
         """Return the visitor's last stress test."""
         return self.bus.offered("exam").call(session)
 
-    def write(self, session: Session, kind: str, rank: str = "exact") -> saving.Saved:
-        """Write the live edit as a file that the visitor is handed.
+    def write(
+        self, session: Session, kind: str, rank: str = "exact"
+    ) -> Generator[Preparation, None, saving.Saved | None]:
+        """Write the live edit as a file that the visitor is handed; ``None`` when cancelled.
 
         Raises:
             PatchError: See :func:`dashboard.steps.keep.saving.write`.
         """
-        context = self.context
-        made = saving.write(context.model, session, kind, rank, exam=self.exam(session), read_only=context.read_only)
-        session.slot(Kept).saved[kind] = made
+        model, read_only = self.context.model, self.context.read_only
+        made = yield from saving.write(model, session, kind, rank, exam=self.exam(session), read_only=read_only)
+        if made is not None:
+            session.slot(Kept).saved[kind] = made
         return made
 
     def ask_two(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -12,12 +13,14 @@ from dashboard.kit.bus import Update, Values
 from dashboard.kit.handing import shown_bytes
 from dashboard.kit.html import message, progress_bar
 from dashboard.kit.room import Context, Room
+from dashboard.kit.run import Throttle, drain
 from dashboard.kit.session import Session
 from dashboard.steps.keep import saving
 from dashboard.steps.keep import texts as words
 from dashboard.steps.keep.desk import Desk
 from dashboard.steps.keep.kept import Kept
 from dashboard.steps.keep.saving import ADAPTER, MODEL, PATCH, RANKS
+from editing.progress import Preparation
 
 SHORT = {PATCH: "patch", ADAPTER: "adapter", MODEL: "model"}
 """Names of the forms in the names of elements."""
@@ -117,7 +120,16 @@ class SavePart(Room):
 
     def _write(self, session: Session, kind: str, rank: str = "exact") -> Iterator[Update]:
         yield {self.desk.clock: message(f"Writing the {kind}, reading it back, asking it")}
-        made = self.desk.write(session, kind, rank)
+        redraw: defaultdict[str, Throttle] = defaultdict(lambda: Throttle(0.2))
+
+        def draw(event: Preparation) -> Update:
+            due = redraw[event.message].due()  # the first word of each stage is
+            return {self.desk.clock: progress_bar(event.message, event.fraction)} if due else {}
+
+        made = yield from drain(self.desk.write(session, kind, rank), draw)
+        if made is None:
+            yield {self.desk.clock: message(words.NOT_WRITTEN)}
+            return
         yield {
             **self._written(session, kind),
             self.desk.clock: progress_bar(f"The {kind} is there to download, {shown_bytes(made.bytes)}.", 1.0),

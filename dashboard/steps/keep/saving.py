@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from dashboard.kit.handing import handed_out, require_disk
 from dashboard.kit.limits import Limits
 from dashboard.kit.session import Session
 from editing.gate import RECORD, is_of
 from editing.methods.registry import method_of
+from editing.progress import Preparation
 from editing.saved import EditRecord, record_of
 from editing.saved.handed_out import Written, written_adapter, written_model, written_patch
 from editing.saved.incoming import most_upload
@@ -120,16 +123,25 @@ def write(
     *,
     exam: ExamResult | None = None,
     read_only: bool = False,
-) -> Saved:
+) -> Generator[Preparation, None, Saved | None]:
     """Write the live edit as a zip of one form, after it was read back and compared with the live edit.
+
+    The visitor's Cancel is asked between two of its stages, in the gate's exam after every token.
 
     Args:
         kind: One of :data:`FORMS`.
         rank: Of an adapter, one of :data:`RANKS`.
         exam: The visitor's last stress test.
 
+    Yields:
+        What is done.
+
+    Returns:
+        The file; ``None`` when cancelled, and then that of before stays.
+
     Raises:
-        PatchError: The edit may not leave, not in this form, or what was written is another edit.
+        PatchError: The edit may not leave, not in this form, the disk does not take it, or what was written is
+            another edit.
         CaseError: It is more than the visitor may have within an hour, or than the disk has room for.
         OutOfMemory: The check of a merged model needs a second one in memory.
     """
@@ -144,27 +156,43 @@ def write(
     with session.next_folder(kind) as folder:
         about = size(model, row, kind, rank)
         require_disk(session, folder, about, 3 * about)  # the files, the zip, and the copy that the server hands out
-        made = _written(model, row, record, kind, rank, folder)
-    handed_out(session, made.bytes)
+        made = yield from _written(model, row, record, kind, rank, folder, session.cancelled.is_set)
+    if made is not None:
+        handed_out(session, made.bytes)
     return made
 
 
-def _written(model: InspectedModel, row: Row, record: EditRecord, kind: str, rank: str, folder: Path) -> Saved:
+def _written(
+    model: InspectedModel,
+    row: Row,
+    record: EditRecord,
+    kind: str,
+    rank: str,
+    folder: Path,
+    cancel: Callable[[], bool],
+) -> Generator[Preparation, None, Saved | None]:
     name = f"{record.method}-layer{record.block}-{record.identifier}"
     whole = folder / name
-    made: Callable[[], Written] = {
-        PATCH: lambda: written_patch(model, row, record, whole),
-        ADAPTER: lambda: written_adapter(model, row, whole, RANKS[rank], record),
-        MODEL: lambda: written_model(model, row, whole, record),
-    }[kind]
     try:
-        written = made()
+        written: Written | None
+        if kind == PATCH:
+            written = written_patch(model, row, record, whole)
+        elif kind == ADAPTER:
+            written = yield from written_adapter(model, row, whole, RANKS[rank], record, cancel=cancel)
+        else:
+            written = yield from written_model(model, row, whole, record, cancel)
+        if written is None:
+            return None
         # The merged model is loaded by its folder; an edit's two files lie in the zip without one.
         suffix = "" if kind == PATCH else f"-{kind.split()[0]}"
         target = folder / f"{name}{suffix}.zip"
         _zip(whole, target)
-    except OSError as error:
-        raise PatchError(f"The {kind} cannot be written. Make room on the disk.", str(error)) from error
+    except (OSError, SafetensorError, PatchError) as error:
+        cause = error.__cause__ if isinstance(error, PatchError) else error
+        if not isinstance(cause, OSError | SafetensorError):
+            raise
+        said = f"The {kind} cannot be written on this machine. Whoever runs this page has to look at its disk."
+        raise PatchError(said, str(cause)) from cause
     finally:
         shutil.rmtree(whole, ignore_errors=True)
     label, detector = row.key

@@ -24,6 +24,7 @@ THIS_EDIT = "<h3>This edit<small>as a file, read back before you get it</small><
 INCOMING = "<h3>Bring one in<small>then the gate asks it</small></h3>"
 HISTORY = "<h3>History<small>every edit of this visit; looking at a row changes nothing</small></h3>"
 BESIDE = "<h3>Side by side<small>two rows and the vanilla weights answer the same text in one batch</small></h3>"
+NOT_WRITTEN = "Cancelled; nothing was written, and a file that was there before stays."
 READ_ONLY = "Bringing edits in is off in this demo."
 TITLES = {PATCH: "Patch", ADAPTER: "Adapter", MODEL: "Merged model"}
 ABOUT = {

@@ -35,7 +35,7 @@ SETTINGS = small(DinmSettings, damage_budget=None)
 
 def test_a_merged_model_loads_without_this_program_and_answers_as_the_live_edit(model, tmp_path):
     row = Row(by_hand.patch(model, 1, size=0.3), 0.5)
-    difference = save_merged(model, row, tmp_path / "new")
+    difference = run(save_merged(model, row, tmp_path / "new"))
     network = AutoModelForCausalLM.from_pretrained(tmp_path / "new", trust_remote_code=False).eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "new")
     prompt = encode(model, "How do I bake bread?").prompt
@@ -45,19 +45,19 @@ def test_a_merged_model_loads_without_this_program_and_answers_as_the_live_edit(
     assert torch.allclose(written, live, atol=1e-4) and not torch.allclose(written, vanilla, atol=1e-2)
     assert 0 <= difference < 1e-4 and tokenizer.vocab_size == model.tokenizer.vocab_size
     with pytest.raises(PatchError, match="there already"):
-        save_merged(model, row, tmp_path / "new")
+        run(save_merged(model, row, tmp_path / "new"))
 
 
 def test_what_cannot_be_merged_or_answers_otherwise_leaves_no_folder(llama, tmp_path, monkeypatch):
     patch = by_hand.patch(llama, 1)
     detector = Detector((0,), torch.ones(1, 32), 0.0, 0.0, llama.fingerprint)
     with pytest.raises(PatchError, match="no change of weights alone"):
-        save_merged(llama, Row(patch, detector=detector), tmp_path / "routed")
+        run(save_merged(llama, Row(patch, detector=detector), tmp_path / "routed"))
     with pytest.raises(PatchError, match="no patch to merge"):
-        save_merged(llama, VANILLA, tmp_path / "vanilla")
+        run(save_merged(llama, VANILLA, tmp_path / "vanilla"))
     monkeypatch.setattr(merging, "largest_difference", lambda *_: (1.0, 1.0))
     with pytest.raises(PatchError, match="answers otherwise"):
-        save_merged(llama, Row(patch), tmp_path / "wrong")
+        run(save_merged(llama, Row(patch), tmp_path / "wrong"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -68,11 +68,11 @@ def half_model() -> InspectedModel:
 def test_an_edit_is_merged_in_bfloat16_and_one_that_the_rounding_takes_is_refused(case, tmp_path):
     model = half_model()
     patch = by_hand.patch(model, 1, size=0.3)
-    assert save_merged(model, Row(patch), tmp_path / "new", case) > 0, "the sum is rounded"
+    assert run(save_merged(model, Row(patch), tmp_path / "new", case)) > 0, "the sum is rounded"
     written = AutoModelForCausalLM.from_pretrained(tmp_path / "new").eval()
     assert share_of_the_edit(model, Row(patch), written, [case_probe(model, case, Row(patch))]) < 0.25
     with pytest.raises(PatchError, match="load the model in float32"):
-        save_merged(model, Row(by_hand.patch(model, 1, size=1e-5)), tmp_path / "lost", case)
+        run(save_merged(model, Row(by_hand.patch(model, 1, size=1e-5)), tmp_path / "lost", case))
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
@@ -85,7 +85,7 @@ def test_a_base_that_was_written_without_the_edit_is_refused(llama, case, tmp_pa
     with monkeypatch.context() as patched:
         patched.setattr(Delta, "dense", lambda delta: torch.zeros(delta.shape))
         with pytest.raises(PatchError, match=r"loses (9|10)\d% of what the edit does"):
-            save_merged(model, row, tmp_path / "base", case)
+            run(save_merged(model, row, tmp_path / "base", case))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -94,9 +94,9 @@ def test_a_folder_of_somebody_s_own_beside_it_is_left_alone(llama, case, tmp_pat
     own.parent.mkdir()
     own.write_text("three years")
     first = run(dinm(llama, case, 1, SETTINGS))
-    save_merged(llama, first.row(), tmp_path / "new")
+    run(save_merged(llama, first.row(), tmp_path / "new"))
     (tmp_path / "adapter.partial").mkdir()
-    written_adapter(llama, first.row(), tmp_path / "adapter")
+    run(written_adapter(llama, first.row(), tmp_path / "adapter"))
     assert own.read_text() == "three years"
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"new", "new.partial", "adapter", "adapter.partial"}
@@ -112,7 +112,7 @@ def test_what_cannot_be_pushed_to_the_disk_gets_no_name(llama, tmp_path, monkeyp
 
     monkeypatch.setattr("inspector.model.whole_file._to_disk", full)
     with pytest.raises(PatchError, match="Make room"):
-        save_merged(llama, row, folder) if kind == "merged" else written_adapter(llama, row, folder)
+        run(save_merged(llama, row, folder) if kind == "merged" else written_adapter(llama, row, folder))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -123,7 +123,7 @@ def test_the_gate_examines_an_adapter_of_a_smaller_rank_as_what_it_is(llama, cas
     strict = replace(short, budgets=Budgets())
     word = run(accept(llama, row, case, short)).record() | {"passed": True, "overridden": False}
     record = replace(record_of(llama, case, first, row), gate=word)
-    made = written_adapter(llama, row, tmp_path / "small", 1, record, settings=short)
+    made = run(written_adapter(llama, row, tmp_path / "small", 1, record, settings=short))
     smaller = beside(made.path)["smaller"]
     left, lost = of_rank(first.patch, 1)
     assert (smaller["rank"], smaller["lost"], smaller["digest"]) == (1, lost, digest_of(left)) and lost == made.lost
@@ -131,13 +131,13 @@ def test_the_gate_examines_an_adapter_of_a_smaller_rank_as_what_it_is(llama, cas
     assert smaller["gate"]["weights"] == Row(left).label()
     assert smaller["gate"]["reason"].startswith("Passed")
     with pytest.raises(Refused, match=r"at rank 1\. Take a larger rank.*degenerate"):
-        written_adapter(llama, row, tmp_path / "no", 1, record, settings=strict)
+        run(written_adapter(llama, row, tmp_path / "no", 1, record, settings=strict))
     assert not (tmp_path / "no").exists()
-    written_adapter(llama, row, tmp_path / "by hand", 1, record, True, strict)
+    run(written_adapter(llama, row, tmp_path / "by hand", 1, record, True, strict))
     assert beside(tmp_path / "by hand")["smaller"]["gate"]["overridden"]
     kept = replace(record, gate={**word, "passed": False, "overridden": True})
-    written_adapter(llama, row, tmp_path / "kept", 1, kept, settings=strict)
-    whole = written_adapter(llama, row, tmp_path / "whole", 99, record, settings=strict)
+    run(written_adapter(llama, row, tmp_path / "kept", 1, kept, settings=strict))
+    whole = run(written_adapter(llama, row, tmp_path / "whole", 99, record, settings=strict))
     assert whole.lost == 0 and beside(whole.path)["smaller"] is None, "the edit itself, on which the gate has its word"
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from dashboard_helpers import QUICK, tiny_model
 from keep_helpers import STRICT, edit, rows, unpacked, written
+from safetensors import SafetensorError
 
 from dashboard.kit.acting import route
 from dashboard.steps.keep.kept import Kept
@@ -187,19 +188,59 @@ def test_what_is_written_counts_and_is_refused_where_it_is_too_much(visitor, mon
     assert list(session.folders) == ["patch"]
 
 
+WRITES_TENSORS = {
+    "patch": "inspector.model.tensor_file.save_file",
+    "adapter": "editing.saved.adapter.save_file",
+    "model": "transformers.modeling_utils.safe_save_file",
+}
+"""Where safetensors writes each form; a full disk is an error of its own there."""
+
+
+def test_another_fault_of_the_disk_is_told_with_a_remedy_that_is_not_the_visitor_s(visitor, monkeypatch):
+    edit(visitor)
+
+    def broken(*_given: Any, **_named: Any) -> Any:
+        raise SafetensorError("Error while serializing: I/O error: Input/output error (os error 5)")
+
+    monkeypatch.setattr(WRITES_TENSORS["adapter"], broken)
+    with pytest.raises(gr.Error, match="Whoever runs this page has to look at its disk") as caught:
+        visitor.do("on_write_adapter", adapter_rank="exact")
+    assert "folder" not in caught.value.message and "os error" not in caught.value.message
+
+
+@pytest.mark.parametrize("kind", ["adapter", "model"])
+def test_a_file_whose_writing_is_cancelled_leaves_the_one_that_was_there(visitor, kind):
+    edit(visitor)
+    before = written(visitor, kind)
+    content = before.read_bytes()
+    for _ in visitor.press(f"on_write_{kind}"):
+        if "Writing the" not in visitor.screen["keep_clock"]:  # it is written, and is to be read back
+            visitor.do("on_cancel")
+    assert "Cancelled; nothing was written" in visitor.screen["keep_clock"]
+    assert before.read_bytes() == content and visitor.screen[f"file_{kind}"] == str(before) and visitor.is_free
+    assert [path.name for path in before.parent.iterdir()] == [before.name]
+
+
 @pytest.mark.parametrize("kind", ["patch", "adapter", "model"])
 def test_a_disk_that_is_full_leaves_the_file_that_was_there_and_is_told_in_words(visitor, monkeypatch, kind):
     edit(visitor)
     before = written(visitor, kind)
     content = before.read_bytes()
 
-    def full(*_given: Any, **_named: Any) -> Any:
-        raise OSError(errno.ENOSPC, "No space left on device", "/srv/secret")
+    system = OSError(errno.ENOSPC, "No space left on device", "/srv/secret")
+    tensors = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    places = ["inspector.model.whole_file.os.fsync", "dashboard.steps.keep.saving._zip"]
-    for place in places:
+    def full(error: Exception) -> Any:
+        def write(*_given: Any, **_named: Any) -> Any:
+            raise error
+
+        return write
+
+    errors = {"inspector.model.whole_file.os.fsync": system, "dashboard.steps.keep.saving._zip": system}
+    errors[WRITES_TENSORS[kind]] = tensors
+    for place, error in errors.items():
         with monkeypatch.context() as patch:
-            patch.setattr(place, full)
+            patch.setattr(place, full(error))
             with pytest.raises(gr.Error, match="disk is full") as caught:
                 visitor.do(f"on_write_{kind}")
         assert "/srv" not in caught.value.message and "Errno" not in caught.value.message
