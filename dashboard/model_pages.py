@@ -165,7 +165,7 @@ class ModelPages:
     def _built(self, label: str, model: InspectedModel, stack: ExitStack) -> ModelPage:
         began = time.monotonic()
         if label not in self._links:
-            self._links[label] = Links(self._links_for)
+            self._links[label] = Links(self._links_for, beside=self.first.context.links)
         made = built_apart(lambda: self._make(label, model, self._links[label]))
         try:
             built_apart(lambda: self.mounts.open(self.slugs[label], made.app, self._options(model)))

@@ -18,7 +18,7 @@ from dashboard.endpoints.tools import offer_reading_tools
 from dashboard.example.arriving import Arriving
 from dashboard.example.make import Example
 from dashboard.kit.building import keep_apart
-from dashboard.kit.copies import COPIES, Copies, keep_little
+from dashboard.kit.copies import COPIES, FILES_FOR, NEVER, Copies, keep_little
 from dashboard.kit.doors import Doors
 from dashboard.kit.limits import DEMO, Limits
 from dashboard.kit.linking import Linking
@@ -154,8 +154,9 @@ def build_page(
     before = None if first is None else first.context
     others = None if before is None else before.sessions
     sessions = Sessions(options.grace, options.most_bytes, limits=options.limits, beside=others)
-    # Gradio copies what can be downloaded, answers among it: its copies are deleted when they are an hour old.
-    with gr.Blocks(title="DINM Inspector", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as app:
+    # Gradio copies what can be downloaded, answers among it: it deletes its copies at its end, old ones go here.
+    kept_for = NEVER, int(FILES_FOR)
+    with gr.Blocks(title="DINM Inspector", analytics_enabled=False, fill_width=True, delete_cache=kept_for) as app:
         background = Calibrating(model) if options.calibrate and calibration is None else None
         line = CalibratingLine(background) if background is not None else None
         house = House(model, sessions, shown, options.read_only, calibration, line, options.ledger, before, label)
@@ -174,7 +175,13 @@ def build_page(
     copies = Copies(app)
     sessions.forget = copies.forget
     sent = app.upload_file_set
-    sessions.tidy = lambda: _tidy(house, sent, copies)
+    sessions.tidy = (
+        copies.tidy,
+        house.chooser.tidy,
+        lambda: house.context.shelf.sweep(),
+        lambda: PIECES.sweep(sent.copy()),
+        copies.drop_old,
+    )
     keep_little()
     watch()
     shown.give_way = house.context.line.give_way
@@ -190,19 +197,6 @@ def build_page(
         app.guard.sent.remove(sent)
 
     return ModelPage(label, app, house.context, stop)
-
-
-def _tidy(house: House, sent: set[str], copies: Copies) -> None:
-    """Let go what nobody uses: other models' pages, their models, files that nobody reads, answers that nobody takes.
-
-    Args:
-        sent: The files that came in whole, by their paths.
-        copies: What Gradio keeps.
-    """
-    copies.tidy()
-    house.chooser.tidy()
-    house.context.shelf.sweep()
-    PIECES.sweep(sent)
 
 
 STEPS: tuple[type[Room], ...] = (

@@ -20,7 +20,7 @@ from dashboard.kit.run import shown_to_user
 from dashboard.kit.session import Session
 from dashboard.steps.keep.asking import PROMPTS
 from dashboard.steps.keep.desk import Desk
-from dashboard.steps.keep.incoming import SAID, brought_in, own_copies
+from dashboard.steps.keep.incoming import SAID, brought_in, not_read, own_copies
 from dashboard.steps.keep.kept import Kept
 from dashboard.steps.keep.saving import ADAPTER, MODEL
 from dashboard.steps.keep.texts import NOT_WRITTEN
@@ -163,7 +163,7 @@ def connect_files(context: Context) -> None:
 
     for function in (examine, save, history, compare, redo, rename, delete):
         named(function, context.in_line(function))
-    named(take_in, context.in_line(take_in, own_files))
+    named(take_in, context.in_line(take_in, own_files, not_read))
 
 
 def as_file(path: str) -> gives.File:
@@ -183,7 +183,7 @@ def sent(files: Any, known: Iterable[str]) -> list[Path]:
     """
     listed = files if isinstance(files, list) else [files]
     paths = [file.get("path") if isinstance(file, dict) else None for file in listed]
-    there = {os.path.abspath(one) for one in known}
+    there = {os.path.abspath(one) for one in list(known)}  # a copy: files come in meanwhile
     if any(not isinstance(path, str) or os.path.abspath(path) not in there for path in paths):
         raise CaseError(NOT_SENT)
     return [Path(str(path)) for path in paths]

@@ -8,28 +8,37 @@ name of a page. What remains is what an event has sent until a browser takes it.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from copy import copy
 from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
 import gradio.queueing
+import gradio.route_utils
 import gradio.routes
 import gradio.state_holder
 from gradio.state_holder import SessionState
+from gradio.utils import get_upload_folder
 
 from dashboard.kit.notes import note, places
+from dashboard.kit.uploads import drop_gone
 
 COPIES = 500
 """Pages whose parts Gradio keeps; those that no visitor has opened go first, made-up names and calls of programs."""
-
-
 UNASKED = 600.0
 """Seconds after which what was answered to a page that no visitor has, and that nobody has taken, goes."""
+
+
+FILES_FOR = 3600.0
+"""Seconds after which a copy of a file goes, since it was handed out last."""
+NEVER = 10**9
+"""Seconds between two looks of Gradio's own for old files: one error would end them (:meth:`Copies.drop_old`)."""
 
 
 class BareState(SessionState):
@@ -58,13 +67,46 @@ class BareState(SessionState):
 
 
 def keep_little() -> None:
-    """Let Gradio keep no values of pages, and tell of an error by its place alone.
+    """Let Gradio keep no values of pages, tell of an error by its place alone, and delete files at its end as here.
 
     Its own messages quote what a visitor has sent.
     """
+    gradio.route_utils.delete_files_created_by_app = delete_files
     gradio.state_holder.SessionState = BareState
     gradio.state_holder.StateHolder.update = _make_room
     gradio.queueing.traceback = gradio.routes.traceback = SimpleNamespace(print_exc=_told)
+
+
+def delete_files(app: Any, age: float | None) -> None:
+    """Delete the copies of files that an app has handed out or was sent; what is gone leaves no name and no folder.
+
+    It takes the place of Gradio's own, which reads sets that events change meanwhile, fails then, and keeps the names
+    of files that somebody else has deleted. Each file lies in a folder named after its content. Whoever is sent the
+    same content in the very moment in which that is deleted is told that the file is gone.
+
+    Args:
+        app: Gradio's ``Blocks``.
+        age: Seconds; ``None`` for files of any age.
+    """
+    kept: set[str] = set().union(*(getattr(part, "keep_in_cache", ()) for part in list(app.blocks.values())))
+    root, now = os.path.abspath(get_upload_folder()), time.time()
+    for names in list(app.temp_file_sets):
+        known = names.copy()
+        for name in known - kept:
+            try:
+                if age is None or now - os.lstat(name).st_ctime > age:
+                    os.unlink(name)
+            except FileNotFoundError:
+                continue
+            except OSError as error:  # the others go nevertheless; this one is tried again
+                note(
+                    "told", logging.ERROR, error="NoTidying", cause=type(error).__name__, at=places(error.__traceback__)
+                )
+        for name in known - drop_gone(names):
+            folder = os.path.dirname(os.path.abspath(name))
+            if os.path.dirname(folder) == root:
+                with suppress(OSError):  # another file of the same content lies there, or it went with another name
+                    os.rmdir(folder)
 
 
 def _make_room(holder: Any, page: str) -> None:
@@ -119,6 +161,12 @@ class Copies:
             return
         queue.pending_messages_per_session.pop(page, None)
         queue.pending_event_ids_session.pop(page, None)
+
+    def drop_old(self) -> None:
+        """Delete the copies of files that are too old."""
+        app = self._app()
+        if app is not None:
+            delete_files(app, FILES_FOR)
 
     def tidy(self) -> None:
         """Forget what still ran when it was to be forgotten, and calls of no visitor whose answers nobody takes."""

@@ -53,11 +53,26 @@ def require_disk(
             f"This file has {shown_bytes(size)}; {shown_bytes(limits.files)} of files an hour are allowed here, "
             f"{share}. Take a smaller form, such as the patch{wait}."
         )
-    if shutil.disk_usage(folder).free - need < limits.free:
+    instead = "Take a smaller form, such as the patch, or try again in an hour, when older files are gone."
+    require_free(session, folder, need, instead)
+
+
+def require_free(session: Session, folder: Path, need: int, instead: str) -> None:
+    """Refuse what leaves too little of the disk free.
+
+    Args:
+        folder: Where it is to be written.
+        need: Bytes of the disk that it takes for a while, copies included.
+        instead: What the error says can be done.
+
+    Raises:
+        CaseError: It does.
+    """
+    if shutil.disk_usage(folder).free - need < session.limits.free:
         note("refused", why="disk")
         raise CaseError(
-            f"This needs {shown_bytes(need)} of disk space for a while, of a disk of which {shown_bytes(limits.free)} "
-            "stay free. Take a smaller form, such as the patch, or try again in an hour, when older files are gone."
+            f"This needs {shown_bytes(need)} of disk space for a while, of a disk of which "
+            f"{shown_bytes(session.limits.free)} stay free. {instead}"
         )
 
 

@@ -28,6 +28,7 @@ NAME = 12
 
 @dataclass(frozen=True)
 class _Kept:
+    page: Links
     owner: str
     values: Mapping[Any, Any]
     made: float
@@ -35,13 +36,14 @@ class _Kept:
 
 
 class Links:
-    """All links, by name.
+    """All links of one page, by name.
 
     Args:
         keep_for: See :data:`KEEP`.
         most: See :data:`MOST`.
         most_bytes: What all of them may hold together.
         now: The clock, seconds.
+        beside: Another page's of the same program: what all pages keep together is bounded, not what each one does.
     """
 
     def __init__(
@@ -50,10 +52,11 @@ class Links:
         most: int = MOST,
         most_bytes: float = MOST_BYTES,
         now: Callable[[], float] = time.monotonic,
+        beside: Links | None = None,
     ) -> None:
         self.keep_for, self._most, self._most_bytes, self._now = keep_for, most, most_bytes, now
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, _Kept] = OrderedDict() if beside is None else beside._kept
+        self._lock: threading.Lock = threading.Lock() if beside is None else beside._lock
 
     def keep(self, owner: str, values: Mapping[Any, Any]) -> str:
         """Keep what a page's controls say and return the link's name.
@@ -77,7 +80,7 @@ class Links:
             for name in own[: max(0, len(own) - OF_ONE + 1)]:
                 del self._kept[name]
             made = secrets.token_urlsafe(NAME)
-            self._kept[made] = _Kept(owner, dict(values), self._now(), held)
+            self._kept[made] = _Kept(self, owner, dict(values), self._now(), held)
             self._sweep()
         return made
 
@@ -86,9 +89,10 @@ class Links:
         with self._lock:
             self._sweep()
             kept = self._kept.get(name)
-            return None if kept is None else kept.values
+            return None if kept is None or kept.page is not self else kept.values
 
     def __len__(self) -> int:
+        """Return how many are kept, those of pages beside this one among them."""
         return len(self._kept)
 
     def _sweep(self) -> None:

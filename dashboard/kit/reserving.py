@@ -196,12 +196,16 @@ class Reserving:
             session.dequeue()  # it was let go since it was looked up
 
     def in_line(
-        self, endpoint: Callable[..., Any], first: Callable[..., None] = lambda session, *given, **named: None
+        self,
+        endpoint: Callable[..., Any],
+        first: Callable[..., None] = lambda session, *given, **named: None,
+        last: Callable[[Session], None] = lambda session: None,
     ) -> Callable[..., Any]:
         """Let an endpoint for programs stand in line, if it is a long run: one that yields.
 
         Args:
             first: What is done before it waits; called with the session and what the endpoint is called with.
+            last: What is done when it has ended, also where it has never begun.
         """
         if not inspect.isgeneratorfunction(endpoint):
             return endpoint
@@ -220,7 +224,10 @@ class Reserving:
                         run, endpoint.__name__, session.cancelled.is_set, address=address_of(request)
                     )
                 finally:
-                    session.dequeue()
+                    try:
+                        last(session)
+                    finally:
+                        session.dequeue()
                 if not begun:
                     raise CaseError(LEFT_LINE)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -146,6 +146,7 @@ class Context(Reserving):
         starting: str = "Starting",
         when: Callable[[Session, Values], bool] = lambda session, values: True,
         first: Callable[[Session, Values], None] = lambda session, values: None,
+        last: Callable[[Session], None] = lambda session: None,
         brief: bool = False,
     ) -> Any:
         """Wire a run: the session is reserved, buttons are locked, it waits its turn, errors are told, hearers redraw.
@@ -160,6 +161,7 @@ class Context(Reserving):
             starting: First words of the clock; empty for none.
             when: Whether there is anything to run; nothing changes if not.
             first: What is done before anything else can be pressed, for example keeping what the controls say.
+            last: What is done when it has ended, also where the run itself never began.
             brief: It passes between the steps of long runs, without standing in line.
         """
         bus = self.bus
@@ -206,7 +208,9 @@ class Context(Reserving):
                     self.runs.begin(key_of(request), address_of(request))
                     if not brief:
                         session.require_room()
-                    with closing(pressed(session, values, address_of(request))) as run:
+                    ended = ExitStack()
+                    ended.callback(last, session)
+                    with ended, closing(pressed(session, values, address_of(request))) as run:
                         for update in run:
                             remember(self.controls, session, update)
                             yield update

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 from collections import OrderedDict, deque
@@ -16,6 +17,7 @@ from dashboard.kit.limits import Limits
 from dashboard.kit.posts import API, bounded, check_event, check_files, object_of, whole
 from dashboard.kit.refused import PRIVATE, Refused
 from dashboard.kit.upload_room import Coming, UploadRoom
+from dashboard.kit.uploads import COMING_NOW, still_there
 from dashboard.kit.visitors import Sessions
 
 POSTED = 2**20
@@ -213,10 +215,18 @@ class Guard:
         headers, most = dict(scope["headers"]), self.limits.upload
         said = headers.get(b"content-length", b"")
         size = int(said) if said.isdigit() and b"transfer-encoding" not in headers else most
+        folder = scope["app"].uploaded_file_dir
+
+        def begin() -> Coming:
+            came = still_there([app.upload_file_set, *self.sent])
+            os.makedirs(folder, exist_ok=True)
+            spare = shutil.disk_usage(folder).free - self.limits.free
+            return self.room.begin(_client(scope), size, most, came, spare)
+
         # On a thread: each file's size is asked of the disk, and the loop serves everyone.
-        came = list(app.upload_file_set.union(*map(set.copy, self.sent)))
-        coming = await anyio.to_thread.run_sync(self.room.begin, _client(scope), size, most, came)
+        coming = await anyio.to_thread.run_sync(begin)
         scope[COMING] = coming
+        COMING_NOW.set(coming)
         return coming.counted(receive)
 
     def _guess(self, address: str) -> None:

@@ -70,6 +70,7 @@ class Session:
         seen: The parts of the example that the visitor's page shows.
         fresh: Those that have just come.
         controls: What stood last in each control that a reload brings back, by component.
+        typed: Bytes that these take, counted where they are kept.
         page: The page, by Gradio's hash, that what runs belongs to.
         queued: Whether a program's run stands in line.
         passing: It is of one call of a tool: nobody finds it again, and nothing is noted of it.
@@ -80,7 +81,7 @@ class Session:
         said: What its page is told when it is opened.
         runs: How many runs it has had.
         last_seen: When its visitor was last there, by the clock of the store.
-        bytes: What it holds that nobody else does, as last weighed.
+        bytes: What it holds beside the controls and nobody else does, as last weighed.
         limits: What its visitor may ask.
     """
 
@@ -99,6 +100,7 @@ class Session:
     seen: frozenset[str] = frozenset()
     fresh: frozenset[str] = frozenset()
     controls: dict[Any, Any] = field(default_factory=dict)
+    typed: int = 0
     page: str | None = None
     queued: bool = False
     passing: bool = False

@@ -57,7 +57,7 @@ class Sessions:
     Attributes:
         stores: The visitors of all its pages, these among them.
         forget: Called with each page that goes with its visitor: what others keep of it is to go as well.
-        tidy: Called at each look in the background: what else is too old is to go as well.
+        tidy: Called one after the other at each look in the background: what else is too old is to go as well.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Sessions:
         self.grace, self._most_bytes, self._empty_ones, self._now = grace, most_bytes, empty_ones, now
         self.limits, self._most = limits or Limits(), most
         self.forget: Callable[[str], None] = lambda page: None
-        self.tidy: Callable[[], None] = lambda: None
+        self.tidy: tuple[Callable[[], None], ...] = ()
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._pages: dict[str, _Page] = {}
         self._gone: OrderedDict[str, Gone] = OrderedDict()
@@ -212,7 +212,7 @@ class Sessions:
             for own, _, _, key in waiting:
                 if sum(store.bytes for store in self.stores) <= self._most_bytes:
                     return
-                if own and key in self._sessions:
+                if key in self._sessions and (own or self._sessions[key].typed):
                     self._drop(key, "its memory was needed for other visitors")
 
     def unused(self) -> float:
@@ -228,7 +228,21 @@ class Sessions:
             for key in list(self._sessions):
                 self._drop(key, "its model's page was closed")
             self.stores.remove(self)
-            self.tidy = lambda: None
+            self.tidy = ()
+
+    def look(self) -> None:
+        """Let go whatever is too old, here and elsewhere, and give back the memory that this leaves free.
+
+        A look that fails is told to the operator, and ends no other.
+
+        Whatever it was, a disk that refuses for example: it is tried again at the next look.
+        """
+        for look in (self.sweep, *self.tidy, trim):
+            try:
+                look()
+            except Exception as error:
+                at = places(error.__traceback__)
+                note("told", logging.ERROR, error="NoTidying", cause=type(error).__name__, at=at)
 
     def sweep_in_background(self) -> None:
         """Look for what is too old every minute, as long as this store is there."""
@@ -242,9 +256,9 @@ class Sessions:
 
     @property
     def bytes(self) -> int:
-        """What all sessions hold together, as last weighed."""
+        """What all sessions hold together, as last weighed, and what stands in their controls."""
         with self._lock:
-            return sum(session.bytes for session in self._sessions.values())
+            return sum(session.bytes + session.typed for session in self._sessions.values())
 
     def _seen(self, key: str, session: Session) -> None:
         session.last_seen = self._now()
@@ -333,15 +347,7 @@ def _sweep(store: weakref.ref[Sessions]) -> None:
         sessions = store()
         if sessions is None:
             return
-        for look in (sessions.sweep, sessions.tidy, trim):
-            try:
-                look()
-            except (
-                Exception
-            ) as error:  # whatever it was, a disk that refuses for example: it is tried again in a minute
-                note(
-                    "told", logging.ERROR, error="NoTidying", cause=type(error).__name__, at=places(error.__traceback__)
-                )
+        sessions.look()
         del sessions
 
 
@@ -379,7 +385,7 @@ def storages(held: Any) -> dict[int, int]:
         elif isinstance(one, list | tuple | set | frozenset):
             looked += one
         elif isinstance(one, Session):
-            looked += [one.case, one.edits, one.detector, one.probe, one.controls, one.slots]
+            looked += [one.case, one.edits, one.detector, one.probe, one.slots]
         elif is_dataclass(one) and not isinstance(one, type):
             looked += [getattr(one, entry.name) for entry in fields(one)]
     return found

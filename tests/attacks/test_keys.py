@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,13 +13,12 @@ import httpx
 import pytest
 from attack_helpers import call, opened, press, told
 from dashboard_helpers import tiny_model
-from gradio import route_utils
 
-from dashboard.kit.copies import COPIES
+from dashboard.kit.copies import COPIES, FILES_FOR
 from dashboard.kit.doors import TOOL_HEADER
 from dashboard.kit.session import LiveEdit
 from dashboard.kit.typed import texts_of
-from dashboard.kit.visitors import EMPTY_ONES, Sessions
+from dashboard.kit.visitors import EMPTY_ONES, SWEEP, Sessions
 from editing import dinm, preset, run
 from inspector.model import SUFFIX
 from inspector.safeedit import bundled_cases
@@ -157,27 +155,18 @@ def test_more_keys_over_the_server_than_are_kept_leave_the_victims_edit_and_page
 def test_gradios_copies_of_files_go_at_the_latest_seventy_minutes_after_they_were_handed_out(
     served, victim, monkeypatch
 ):
-    often, age = served.app.delete_cache
-    assert often + age == 70 * 60
+    assert FILES_FOR + SWEEP < 70 * 60
     kind, said = call(victim, "report", True)
     assert kind == "complete", said
     copy = Path(said[0]["file"]["path"])
     own = [Path(folder.name) for folder in victim.session.folders.values()]
     assert copy.exists() and not any(copy.is_relative_to(folder) for folder in own), "it is Gradio's, not ours"
 
-    class Later(datetime):
-        passed = timedelta(seconds=age - 60)
-
-        @classmethod
-        def now(cls, tz: Any = None) -> datetime:
-            return datetime.now(tz) + cls.passed
-
-    monkeypatch.setattr(route_utils, "datetime", Later)
-    route_utils.delete_files_created_by_app(served.app, age)
-    assert copy.exists()
-    Later.passed = timedelta(seconds=age + 1)
-    route_utils.delete_files_created_by_app(served.app, age)  # what its schedule calls
-    assert not copy.exists()
+    aged = copy.lstat().st_ctime
+    for passed, there in ((FILES_FOR - 60, True), (FILES_FOR + 1, False)):
+        monkeypatch.setattr("dashboard.kit.copies.time", SimpleNamespace(time=lambda now=aged + passed: now))
+        served.sessions.tidy[-1]()  # what the look of each minute calls last
+        assert copy.exists() == there
 
 
 def test_gradios_copies_of_a_page_go_with_its_visitor(served):
@@ -207,10 +196,10 @@ def test_calls_that_know_no_session_leave_nothing_once_nobody_has_taken_their_an
     while queue.event_ids_to_events:
         time.sleep(0.01)
     assert events <= set(queue.pending_event_ids_session) and events <= set(queue.pending_messages_per_session)
-    served.sessions.tidy()
+    served.sessions.look()
     assert events <= set(queue.pending_event_ids_session), "who asked may still come for the answer"
     monkeypatch.setattr("dashboard.kit.copies.UNASKED", 0.0)
-    served.sessions.tidy()
+    served.sessions.look()
     for kept in (queue.pending_event_ids_session, queue.pending_messages_per_session):
         assert not events & set(kept)
     assert victim.page in served.app.state_holder.session_data
@@ -227,7 +216,7 @@ def test_what_cannot_be_forgotten_while_it_runs_is_forgotten_afterwards(served):
         assert "page of a run" in queue.pending_messages_per_session
     finally:
         del queue.event_ids_to_events["running"]
-    served.sessions.tidy()
+    served.sessions.look()
     assert "page of a run" not in queue.pending_messages_per_session
 
 

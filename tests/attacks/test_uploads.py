@@ -8,17 +8,21 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
 import gradio as gr
 import pytest
-from dashboard_helpers import Clock
+from dashboard_helpers import Clock, tiny_model
 
+from dashboard.kit.copies import delete_files
 from dashboard.kit.refused import Refused
 from dashboard.kit.routes import check_route
-from dashboard.kit.upload_room import OF_ONE, UPLOADED, UploadRoom
-from dashboard.kit.uploads import PIECE_FOR, PIECES, taken
+from dashboard.kit.shelf import Shelf
+from dashboard.kit.upload_room import AT_ONCE, FILES_OF_ONE, MOST_FILES, OF_ONE, UPLOADED, UploadRoom
+from dashboard.kit.uploads import PIECE_FOR, PIECES, drop_gone, taken
+from dashboard.page import build_app
 
 
 def test_a_part_that_takes_files_opens_upload_up_to_its_limit_and_as_long_as_there_is_room(tmp_path):
@@ -62,7 +66,7 @@ def test_a_piece_of_a_file_that_was_broken_off_counts_and_is_deleted_later(serve
         line.sendall(b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.zip"\r\n\r\n' + b"1" * 90_000)
         until(lambda: PIECES.names() - before)
     (piece,) = PIECES.names() - before
-    until(lambda: taken([]) >= 80_000)
+    until(lambda: taken([])[0] >= 80_000)
     other = tmp_path / "tmpabcdefgh"
     other.write_bytes(b"somebody else's")
     PIECES.sweep()
@@ -74,7 +78,7 @@ def test_a_piece_of_a_file_that_was_broken_off_counts_and_is_deleted_later(serve
 
 
 def test_many_uploads_that_begin_in_the_same_instant_get_no_more_room_than_there_is(monkeypatch):
-    monkeypatch.setattr("dashboard.kit.upload_room.taken", lambda _: 0)
+    monkeypatch.setattr("dashboard.kit.upload_room.taken", lambda _: (0, 0))
     room, began = UploadRoom(), threading.Barrier(12)
     found: list[Any] = []
 
@@ -99,7 +103,7 @@ def test_many_uploads_that_begin_in_the_same_instant_get_no_more_room_than_there
 
 
 def test_one_address_cannot_take_all_the_room_and_has_its_own_again_later(monkeypatch):
-    monkeypatch.setattr("dashboard.kit.upload_room.taken", lambda _: 0)
+    monkeypatch.setattr("dashboard.kit.upload_room.taken", lambda _: (0, 0))
     clock = Clock()
     room = UploadRoom(now=clock)
     for _ in range(OF_ONE):
@@ -135,8 +139,122 @@ def test_what_was_announced_and_does_not_come_holds_room_only_while_its_connecti
 def test_a_file_that_nobody_has_read_is_deleted_after_ten_minutes(served, web):
     old, new = (Path(web.post("/gradio_api/upload", files={"files": (n, n.encode())}).json()[0]) for n in "ab")
     os.utime(old, (time.time() - PIECE_FOR - 60,) * 2)
-    served.sessions.tidy()
+    served.sessions.look()
     assert not old.exists() and new.exists()
+
+
+def test_many_tiny_files_are_bounded_by_post_by_address_and_for_all(tmp_path):
+    room, clock = UploadRoom(), Clock()
+    coming = room.begin("1.2.3.4", 10, 2**20, [])
+    for _ in range(AT_ONCE):
+        coming.file()
+    with pytest.raises(Refused, match="at once"):
+        coming.file()
+    room = UploadRoom(now=clock)
+    for _ in range(FILES_OF_ONE // AT_ONCE):
+        coming = room.begin("1.2.3.4", 10, 2**20, [])
+        coming.files = AT_ONCE
+        room.end(coming)
+    with pytest.raises(Refused, match="your address"):
+        room.begin("1.2.3.4", 10, 2**20, [])
+    clock.seconds += PIECE_FOR + 1
+    room.end(room.begin("1.2.3.4", 10, 2**20, []))
+    lying = [tmp_path / str(number) for number in range(MOST_FILES - AT_ONCE + 1)]
+    for file in lying:
+        file.touch()
+    with pytest.raises(Refused, match="is full"):
+        room.begin("5.6.7.8", 10, 2**20, [str(file) for file in lying])
+    lying[0].unlink()
+    room.begin("5.6.7.8", 10, 2**20, [str(file) for file in lying])
+
+
+def test_a_post_of_many_files_is_refused_by_the_server_and_its_pieces_go(served, web, monkeypatch):
+    monkeypatch.setattr(served.app.guard, "room", UploadRoom())
+    before = PIECES.names()
+    many = [("files", (f"{number}.json", b"{}")) for number in range(AT_ONCE + 1)]
+    refused = web.post("/gradio_api/upload", files=many)
+    assert refused.status_code == 413 and "at once" in refused.json()["detail"]
+    for piece in PIECES.names() - before:
+        os.utime(piece, (time.time() - PIECE_FOR - 60,) * 2)
+    served.sessions.look()
+    assert PIECES.names() == before
+    assert web.post("/gradio_api/upload", files=many[:AT_ONCE]).status_code == 200
+
+
+def test_what_comes_leaves_as_much_of_the_disk_free_as_the_operator_wants(served, web, monkeypatch):
+    free = served.app.guard.limits.free
+    monkeypatch.setattr(served.app.guard, "room", UploadRoom())
+    monkeypatch.setattr("dashboard.kit.routes.shutil", SimpleNamespace(disk_usage=lambda _: SimpleNamespace(free=free)))
+    refused = web.post("/gradio_api/upload", files={"files": ("edit.json", b"{}")})
+    assert refused.status_code == 507 and "disk" in refused.json()["detail"]
+    monkeypatch.undo()
+    assert web.post("/gradio_api/upload", files={"files": ("edit.json", b"{}")}).status_code == 200
+
+
+def test_a_file_that_was_read_leaves_neither_its_name_nor_its_folder(served, web, monkeypatch):
+    monkeypatch.setattr(served.app.guard, "room", UploadRoom())
+    read, kept = (Path(web.post("/gradio_api/upload", files={"files": (n, n.encode())}).json()[0]) for n in "cd")
+    read.unlink()
+    served.sessions.look()
+    assert str(read) not in served.app.upload_file_set and not read.parent.exists()
+    assert str(kept) in served.app.upload_file_set and kept.exists()
+
+
+def test_a_file_that_comes_in_again_while_its_name_is_taken_out_stays_known(tmp_path, monkeypatch):
+    file, asked = tmp_path / "edit.zip", []
+
+    def exists(name: str) -> bool:
+        asked.append(name)
+        there = Path(name).exists()
+        if len(asked) == 1:
+            file.touch()  # it comes in now, and its name is there already
+        return there
+
+    monkeypatch.setattr("dashboard.kit.uploads.os.path", SimpleNamespace(exists=exists))
+    names = {str(file)}
+    assert drop_gone(names) == names == {str(file)}
+
+
+def test_old_files_are_deleted_while_others_come_in(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    names: set[str] = set()
+    for number in range(3):
+        file = tmp_path / f"hash{number}" / "edit.zip"
+        file.parent.mkdir()
+        file.touch()
+        names.add(str(file))
+    looked = os.lstat
+
+    def while_one_comes(name: Any) -> Any:
+        names.add(f"{name} comes now")
+        return looked(name)
+
+    monkeypatch.setattr("dashboard.kit.copies.os.lstat", while_one_comes)
+    delete_files(SimpleNamespace(blocks={}, temp_file_sets=[names]), None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_schedule_deletes_old_files_and_goes_on_after_a_fault(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setattr("dashboard.kit.visitors.SWEEP", 0.01)
+    monkeypatch.setattr("dashboard.kit.copies.FILES_FOR", -1.0)
+    faults = []
+
+    def broken(_shelf: Any) -> None:
+        faults.append(1)
+        raise RuntimeError("Set changed size during iteration")
+
+    monkeypatch.setattr(Shelf, "sweep", broken)
+    app = build_app(tiny_model(), example=False)
+    for number in range(2):
+        file = tmp_path / f"hash{number}" / "edit.zip"
+        file.parent.mkdir()
+        file.touch()
+        before = len(faults)
+        app.upload_file_set.add(str(file))
+        until(lambda before=before: len(faults) > before and not app.upload_file_set)
+        assert not file.parent.exists()
+    app.guard.sessions.end()
 
 
 def until(look) -> None:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from dashboard.kit.handing import require_free
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.steps.keep.kept import Kept
 from editing.saved.incoming import take_in
@@ -24,7 +25,8 @@ def own_copies(session: Session, given: Sequence[Path]) -> None:
     The copies are the visitor's until :func:`brought_in` has read them; what was sent is deleted.
 
     Raises:
-        CaseError: A file is gone: another visitor has sent the same, and theirs was taken in.
+        CaseError: A file is gone: another visitor has sent the same, and theirs was taken in. Or too little of the
+            disk is free for the copies and for what is unpacked from them.
     """
     copies: list[Path] = []
     session.slot(Kept).incoming = copies
@@ -35,12 +37,21 @@ def own_copies(session: Session, given: Sequence[Path]) -> None:
             copy = folder / str(number) / file.name
             copy.parent.mkdir()
             try:
+                require_free(
+                    session, folder, 2 * file.stat().st_size, "Try again in an hour, when older files are gone."
+                )
                 shutil.copyfile(file, copy)
             except FileNotFoundError:
                 raise CaseError("The file is no longer there. Choose the file again.") from None
             copies.append(copy)
     for file in given:  # Gradio's own, which would lie there for an hour
         file.unlink(missing_ok=True)
+
+
+def not_read(session: Session) -> None:
+    """Drop copies that no run has read: it was cancelled in line, or has met an error before that."""
+    session.slot(Kept).incoming = []
+    session.drop_folder(_KIND)
 
 
 def brought_in(model: InspectedModel, session: Session) -> tuple[LiveEdit, Row]:

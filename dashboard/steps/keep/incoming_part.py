@@ -14,7 +14,7 @@ from dashboard.kit.room import Context, Room
 from dashboard.kit.session import Session
 from dashboard.steps.keep import texts as words
 from dashboard.steps.keep.desk import Desk
-from dashboard.steps.keep.incoming import SAID, brought_in, own_copies
+from dashboard.steps.keep.incoming import SAID, brought_in, not_read, own_copies
 from dashboard.steps.keep.saving import largest_upload
 
 KINDS = [".zip", ".safetensors", ".json"]
@@ -76,6 +76,7 @@ class IncomingPart(Room):
             tells=(News.LIVE,),
             starting="Checking the file",
             first=self.own_copies,
+            last=not_read,
         )
 
     def own_copies(self, session: Session, values: Values) -> None:

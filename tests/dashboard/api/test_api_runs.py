@@ -119,5 +119,5 @@ def test_the_read_only_demo_refuses_typed_text_and_serves_bundled_cases(demo):
 def test_the_look_for_what_nobody_uses_any_more_includes_the_models_beside_the_page_s_own(app, monkeypatch):
     swept: list[Shelf] = []
     monkeypatch.setattr(Shelf, "sweep", lambda shelf: swept.append(shelf))
-    app.guard.sessions.tidy()
+    app.guard.sessions.look()
     assert len(swept) == 1

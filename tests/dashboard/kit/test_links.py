@@ -43,6 +43,15 @@ def test_all_links_together_are_bounded_in_number_and_bytes():
     assert len(small) == 2 and small.find(names[-1]) is not None
 
 
+def test_what_links_of_all_pages_hold_together_is_bounded_and_each_page_opens_its_own():
+    first = Links(most_bytes=2500)
+    second = Links(most_bytes=2500, beside=first)
+    old = first.keep("a", {"text": "x" * 1000})
+    names = [second.keep(str(number), {"text": "x" * 1000}) for number in range(2)]
+    assert first.find(old) is None and len(first) == len(second) == 2
+    assert second.find(names[0]) is not None and first.find(names[0]) is None
+
+
 def test_texts_that_are_too_long_are_refused_and_nothing_is_kept():
     links = Links()
     with pytest.raises(CaseError, match="too long for a link"):

@@ -13,6 +13,8 @@ from dashboard_helpers import Clock
 from made_up import result
 
 from dashboard.kit import visitors
+from dashboard.kit.controls import remember
+from dashboard.kit.limits import Limits
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.kit.visitors import Sessions, storages
 from inspector.safeedit import bundled_cases
@@ -136,10 +138,12 @@ def test_what_goes_wrong_at_one_look_is_noted_and_there_is_another(monkeypatch, 
             twice.set()
         raise KeyError("a text of somebody's")
 
-    store.sessions.tidy = tidy
+    gone_on: list[int] = []
+    store.sessions.tidy = (tidy, lambda: gone_on.append(1))
     with caplog.at_level("ERROR", logger="dinm_inspector"):
         store.sessions.sweep_in_background()
         assert twice.wait(20)
+    assert gone_on, "what one look meets ends no other one"
     (first, *_) = [record.told for record in caplog.records]
     assert (first["error"], first["cause"]) == ("NoTidying", "KeyError") and "tidy" in first["at"]
     assert "somebody" not in str(first)
@@ -253,3 +257,30 @@ def test_arrays_tensors_and_texts_are_counted_once_however_they_are_held():
     tensor, array = torch.zeros(100), np.zeros(50)
     held = {"a": [tensor, tensor[:10], array], ("b",): (array, "text" * 25), "model": torch.nn.Linear(9, 9)}
     assert sum(storages(held).values()) == 400 + 400 + 100 + len("a") + len("b") + len("model")
+
+
+def test_texts_that_are_too_long_are_not_kept_and_those_that_are_kept_are_counted_where_they_are_kept():
+    sessions = Sessions(limits=Limits(characters=100))
+    session, part, other = sessions.of("types"), object(), object()
+    both = (part, other)
+    remember(both, session, {part: "a" * 100, other: {"safe": ("b" * 100, "typed")}})
+    assert session.controls == {part: "a" * 100, other: {"safe": ("b" * 100, "typed")}}
+    assert 200 <= session.typed == sessions.bytes, "nothing was run"
+    held = session.typed
+    remember(both, session, {part: "a" * 101})
+    assert part not in session.controls, "a reload must not bring an older text back in its place"
+    assert session.typed < held
+    remember(both, session, {other: ["b" * 100] * 100})
+    assert session.controls == {} and session.typed == 0
+
+
+def test_visitors_who_only_type_go_first_where_memory_is_short():
+    sessions, part = Sessions(most_bytes=1000), object()
+    worked = sessions.of("worked")
+    worked.begin()
+    worked.end()
+    worked.bytes = 900
+    for number in range(3):
+        remember([part], sessions.of(f"types {number}"), {part: "a" * 500})
+    sessions.of("last")
+    assert sessions.of("worked") is worked and sessions.bytes <= 1000

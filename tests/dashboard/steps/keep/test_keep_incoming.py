@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import gradio as gr
 import pytest
 from dashboard_helpers import QUICK, Visitor, tiny_model
@@ -10,6 +13,7 @@ from keep_helpers import copied, edit, rows, taken_in, written
 from dashboard.kit.limits import Limits
 from dashboard.page import launch_options
 from dashboard.steps.keep.incoming_part import IncomingPart
+from dashboard.steps.keep.kept import Kept
 from dashboard.steps.operate.gating import Gated
 from editing.gate import RECORD
 from editing.saved.incoming import most_upload
@@ -99,6 +103,37 @@ def test_two_visitors_who_send_the_same_file_share_it_and_neither_breaks_the_oth
     list(waiting)
     for session in (one.session, other.session):
         assert session.live.patch.identifier == identifier and "incoming" not in session.folders
+
+
+def test_a_file_whose_run_never_began_does_not_stay(visitor, page, tmp_path, monkeypatch):
+    def cancelled(*_given, **_named):
+        yield from ()
+        return False
+
+    edit(visitor)
+    file = copied(written(visitor), tmp_path / "edit.zip")
+    monkeypatch.setattr(page.context.line, "turns", cancelled)
+    other = Visitor(page, "one who leaves the line")
+    run = other.press("on_take_in", **QUICK, upload=[str(file)])
+    next(run)
+    folder = Path(other.session.folders["incoming"].name)
+    assert list(folder.rglob("*.zip"))
+    list(run)
+    assert "incoming" not in other.session.folders and not folder.exists()
+    assert other.session.slot(Kept).incoming == [] and other.is_free
+
+
+def test_a_file_is_copied_only_where_enough_of_the_disk_stays_free(visitor, tmp_path, monkeypatch):
+    file = tmp_path / "edit.zip"
+    file.write_bytes(b"1" * 1000)
+    room = SimpleNamespace(free=visitor.session.limits.free + 1999)
+    monkeypatch.setattr("dashboard.kit.handing.shutil", SimpleNamespace(disk_usage=lambda _: room))
+    with pytest.raises(gr.Error, match="disk space") as caught:
+        taken_in(visitor, file)
+    assert "smaller form" not in caught.value.message and "incoming" not in visitor.session.folders
+    room.free += 1
+    with pytest.raises(gr.Error, match="cannot be unpacked"):
+        taken_in(visitor, file)
 
 
 def test_no_file_is_told(visitor):
