@@ -233,8 +233,8 @@ class Sessions:
     def look(self) -> None:
         """Let go whatever is too old, here and elsewhere, and give back the memory that this leaves free.
 
-        A look that fails, whatever it was, a disk that refuses for example, is told to the operator and ends no other; it
-        is tried again at the next one.
+        A look that fails, of a disk that refuses for example, is told to the operator, ends no other and is tried again
+        at the next one.
         """
         for look in (self.sweep, *self.tidy, trim):
             try:
