@@ -246,15 +246,17 @@ def test_the_schedule_deletes_old_files_and_goes_on_after_a_fault(tmp_path, monk
 
     monkeypatch.setattr(Shelf, "sweep", broken)
     app = build_app(tiny_model(), example=False)
-    for number in range(2):
-        file = tmp_path / f"hash{number}" / "edit.zip"
-        file.parent.mkdir()
-        file.touch()
-        before = len(faults)
-        app.upload_file_set.add(str(file))
-        until(lambda before=before: len(faults) > before and not app.upload_file_set)
-        assert not file.parent.exists()
-    app.guard.sessions.end()
+    try:
+        for number in range(2):
+            file = tmp_path / f"hash{number}" / "edit.zip"
+            file.parent.mkdir()
+            file.touch()
+            before = len(faults)
+            app.upload_file_set.add(str(file))
+            until(lambda before=before: len(faults) > before and not app.upload_file_set)
+            assert not file.parent.exists()
+    finally:
+        app.guard.sessions.end()
 
 
 def until(look) -> None:

@@ -9,9 +9,11 @@ import gradio as gr
 import pytest
 from dashboard_helpers import QUICK, Visitor, tiny_model
 from keep_helpers import copied, edit, rows, taken_in, written
+from starlette.requests import Request
 
 from dashboard.kit.limits import Limits
 from dashboard.page import launch_options
+from dashboard.steps.keep.incoming import not_read, own_copies
 from dashboard.steps.keep.incoming_part import IncomingPart
 from dashboard.steps.keep.kept import Kept
 from dashboard.steps.operate.gating import Gated
@@ -121,6 +123,25 @@ def test_a_file_whose_run_never_began_does_not_stay(visitor, page, tmp_path, mon
     list(run)
     assert "incoming" not in other.session.folders and not folder.exists()
     assert other.session.slot(Kept).incoming == [] and other.is_free
+
+
+def test_nor_does_that_of_a_program(page, tmp_path, monkeypatch):
+    def cancelled(*_given, **_named):
+        assert session.slot(Kept).incoming[0].exists()
+        yield from ()
+        return False
+
+    def take_in(request):
+        yield request
+
+    monkeypatch.setattr(page.context.line, "turns", cancelled)
+    asked = gr.Request(request=Request({"type": "http", "headers": []}), session_hash="a program that leaves the line")
+    session, file = page.context.session(asked), tmp_path / "edit.zip"
+    file.write_bytes(b"an edit")
+    run = page.context.in_line(take_in, lambda session, *_given: own_copies(session, [file]), not_read)
+    with pytest.raises(gr.Error, match="waited in line"):
+        list(run(asked))
+    assert "incoming" not in session.folders and session.slot(Kept).incoming == [] and not session.busy
 
 
 def test_a_file_is_copied_only_where_enough_of_the_disk_stays_free(visitor, tmp_path, monkeypatch):
