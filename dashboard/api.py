@@ -195,10 +195,10 @@ def connect(context: Context) -> None:
                     progress = next(run)
                 except StopIteration as end:
                     last: Any = {"done": True, **json.loads(stress.as_json(model, end.value))}
-                    yield last
+                    yield {**last, "replies": [_in_text(reply) for reply in last["replies"]]}
                     return
                 if progress.fresh:
-                    replies = [reply_record(reply) for reply in progress.fresh]
+                    replies = [_in_text(reply_record(reply)) for reply in progress.fresh]
                     yield {"done": False, "answered": progress.answered, "total": progress.total, "replies": replies}
 
     def locators(
@@ -345,3 +345,14 @@ def require_own_format(session: Session, suffix: str | None, chat: bool | None) 
     if chat is not None and chat != made.chat:
         way = "in the chat template" if made.chat else "in plain text"
         raise CaseError(f"The live edit was made {way} and is asked so. Leave 'chat' out, or edit anew with yours.")
+
+
+def _in_text(reply: dict[str, Any]) -> dict[str, Any]:
+    """Return a reply's record with the lists of its question as text, a line each.
+
+    Gradio sends what has changed since the message before, and loses count where lists within a list became shorter.
+    """
+    question = dict(reply["question"])
+    question["accepted"] = "\n".join(question["accepted"])
+    question["taught"] = "\n".join(answer["text"] for answer in question["taught"])
+    return {**reply, "question": question}

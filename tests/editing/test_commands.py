@@ -189,7 +189,7 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
         code, told, errors = ran(edit, [*QUICK, "--case", CASE.identifier, "--out", tmp_path / "none"], words, capsys)
     assert code == 1 and told["saved"] is None and told["block"] is None and not (tmp_path / "none").exists()
     assert "No layer helps, so nothing was edited: the best trial edits" in errors and "vanilla 50 %" in errors
-    assert "give --block toxic or a number" in told["refused"] and "vanilla 50 %" in told["recommended_reason"]
+    assert "give --layer toxic or a number" in told["refused"] and "vanilla 50 %" in told["recommended_reason"]
     options = [*QUICK, "--case", CASE.identifier, "--out", tmp_path, "--routed"]
     assert "no detector yet" in ran(edit, [*options, "--layer", "1"], words, capsys)[2]
     monkeypatch.setattr(edit, "calibration_of", lambda _: known)

@@ -89,7 +89,7 @@ def test_running_methods_fills_the_table_one_by_one_on_the_case_in_the_rail(visi
     for changed in visitor.press("on_methods", **own_question(question), **SHORT):
         if "methods_table" in changed:
             seen.append(titles(visitor.screen["methods_table"]))
-            rows.append([(line[3], line[-1]) for line in visitor.screen["rows_table"]])
+            rows.append([(line[4], line[-1]) for line in visitor.screen["rows_table"]])
     of_example = ("DINM", "live")  # what the example has run of several methods has no row here
     tuned, trained = ("FT-L", "not live yet"), ("SFT", "not live yet")
     assert rows[0] == [tuned, of_example] and rows[1] == rows[2] == rows[-1] == [trained, tuned, of_example]

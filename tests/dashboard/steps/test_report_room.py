@@ -94,7 +94,8 @@ def test_what_is_done_afterwards_is_said_and_a_reload_finds_the_files(visitor: V
 def test_a_report_of_a_session_that_is_gone_is_a_clear_message(visitor: Visitor, page):
     visitor.do("on_report")
     written = files(visitor)[0]
-    page.context.sessions._drop(visitor.key, "it was not used for 2 hours")
+    with page.context.sessions._lock:
+        page.context.sessions._drop(visitor.key, "it was not used for 2 hours")
     assert not written.exists()
     visitor.do("on_report")
     notice = seen(visitor.screen["notice"])
@@ -102,7 +103,8 @@ def test_a_report_of_a_session_that_is_gone_is_a_clear_message(visitor: Visitor,
 
 
 def test_a_visit_that_holds_nothing_has_nothing_to_report(visitor: Visitor, page):
-    page.context.sessions._drop(visitor.key)
+    with page.context.sessions._lock:
+        page.context.sessions._drop(visitor.key)
     empty = page.context.sessions.arrive(visitor.key, visitor.key)
     empty.started = empty.own = True
     with pytest.raises(Exception, match="Nothing was measured or edited yet"):

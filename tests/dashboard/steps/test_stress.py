@@ -100,7 +100,8 @@ def test_the_files_of_a_visitor_go_with_the_next_run_and_with_the_visitor(visito
     visitor.do("on_stress", stress_size="This case", stress_tokens=4)
     second = Path(visitor.screen["stress_json"])
     assert second.is_file() and not first.parent.exists()
-    visitor.page.context.sessions._drop(visitor.key)
+    with visitor.page.context.sessions._lock:
+        visitor.page.context.sessions._drop(visitor.key)
     gc.collect()
     assert not second.parent.exists()
 
