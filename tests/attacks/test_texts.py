@@ -6,22 +6,28 @@ import json
 import re
 import secrets
 import time
+from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import httpx
+import plotly.graph_objects as go
 import pytest
 from attack_helpers import call, opened, press
-from dashboard_helpers import CONTEXT, tiny_model
+from dashboard_helpers import CONTEXT, QUICK, Visitor, tiny_model
+from keep_helpers import page_of
 from memory_faults import passes
 
 from dashboard.kit import html as kit_html
 from dashboard.kit.plain import escape, is_hidden, visible
 from dashboard.kit.plots import label
 from dashboard.kit.typed import Texts
-from dashboard.steps.keep.asking import PROMPTS
+from dashboard.steps.compare.asking import OWN_PROMPT
+from dashboard.steps.keep.asking import OWN, PROMPTS
 from inspector.errors import InspectorError
-from inspector.model import SUFFIX
+from inspector.model import SUFFIX, InspectedModel
 
 MARKUP = [
     "<script>alert(1)</script>",
@@ -99,6 +105,73 @@ def test_markup_that_is_typed_stays_text_in_everything_the_page_draws(page):
     for written in drawn:
         for tag in ("<script", "<img", "<svg", "<a href", "</textarea"):
             assert tag not in written
+
+
+class Markup(HTMLParser):
+    """Collects what a browser would make of some HTML that no text may make: tags, handlers, addresses that run."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in ("script", "img", "x-typed"):
+            self.found.append(tag)
+        self.found += [f"{tag} {name}" for name, _ in attrs if name.startswith("on")]
+        self.found += [f"{tag} {value}" for _, value in attrs if value and value.strip().startswith("javascript:")]
+
+
+def strings_in(value: Any) -> Iterator[str]:
+    """Yield the strings of what a component shows, a figure's among them."""
+    if isinstance(value, go.Figure):
+        value = value.to_plotly_json()
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from strings_in(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from strings_in(one)
+
+
+TYPED = f"{' '.join(MARKUP)} <x-typed a=1>"
+CASE = {"question": f"How {TYPED}?", "safe": f"No. {TYPED}", "unsafe": f"Sure: {TYPED}", "suffix": TYPED}
+BRIEF = {**QUICK, "steps": 1, "max_new_tokens": 2}
+PRESSED: dict[str, dict[str, Any]] = {
+    "on_texts": {**CASE, "template": f"{TYPED} {{question}}"},
+    "on_locate": {},
+    "on_edit": {**BRIEF, "block": 0},
+    "on_ask": {"ask_what": OWN_PROMPT, "own_text": f"Why {TYPED}?", "max_new_tokens": 2},
+    "on_why": {},
+    "on_attribute": {"why_way": "gradient x input"},
+    "on_methods": {"methods_chosen": ["Self-Reminder"], "methods_tokens": 2},
+    "on_stress": {"stress_size": "This case", "stress_tokens": 2},
+    "on_rename_row": {"row_picked": 1, "row_name": f"<x-typed> {MARKUP[1]}"},
+    "on_ask_two": {"row_a": 1, "row_b": 2, "ask_two_what": OWN, "ask_two_text": f"Why {TYPED}?"},
+}
+"""What a visitor presses, and what they have typed for it."""
+
+
+def test_markup_of_visitor_and_model_stays_text_in_what_every_view_draws(tmp_path, monkeypatch):
+    """The model answers in markup as well, and each of its tokens is some: answers, tables, tokens in figures."""
+    monkeypatch.setattr(InspectedModel, "decode", lambda *_: f"Well {TYPED}.")
+    monkeypatch.setattr(
+        InspectedModel, "token_texts", lambda _, tokens: ("<img src=x onerror=alert(1)>",) * len(tokens)
+    )
+    visitor, showing = Visitor(page_of(tmp_path), "markup"), set[str]()
+    for handler, typed in PRESSED.items():
+        if handler == "on_ask_two":
+            visitor.do("on_edit", **BRIEF, block=1)
+        changed = set().union(*visitor.do(handler, **typed))
+        for name in changed & set(visitor.screen):
+            part = visitor.page.roles[name]
+            for shown in strings_in(visitor.screen[name]) if isinstance(part, gr.HTML | gr.Markdown | gr.Plot) else ():
+                assert Markup(shown).found == [], (handler, name)
+                if "alert(1)" in shown or "x-typed" in shown:
+                    showing.add(handler)
+    assert showing == set(PRESSED), "each of them has shown some"
 
 
 def test_an_error_shows_markup_as_text(served, web):

@@ -22,7 +22,7 @@ from dashboard.steps.operate import gating
 from editing import preset, run
 from editing.gate import Budgets, GateSettings
 from editing.methods.dinm import dinm
-from editing.saved import record_of, save_edit
+from editing.saved import handed_out, record_of, save_edit
 from inspector.errors import CaseError
 from inspector.model import VANILLA, Decoding, Row, answer, encode
 from inspector.safeedit import bundled_cases
@@ -123,6 +123,21 @@ def test_a_merged_model_stands_in_line_and_a_bad_file_changes_nothing(client, tm
     with pytest.raises(AppError, match="No file is given"):
         client.submit(files=[], api_name="/take_in").result()
     assert weights(client) == before and len(client.predict(api_name="/history")) == 2
+
+
+def test_a_file_that_is_cancelled_while_it_is_written_is_told_and_not_handed_out(client, monkeypatch):
+    edit(client)
+    own = handed_out.save_adapter
+
+    def then_cancel(*given: Any) -> None:
+        own(*given)
+        client.predict(api_name="/cancel")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(handed_out, "save_adapter", then_cancel)
+        with pytest.raises(AppError, match=r"Cancelled; nothing was written.*Call /save again"):
+            client.predict("adapter", api_name="/save")
+    assert client.predict("adapter", api_name="/save")["bytes"] > 0
 
 
 def test_an_edit_that_lowers_safety_is_refused_whatever_its_record_says_of_the_gate(client, model, tmp_path):
