@@ -62,28 +62,28 @@ FAULTS = (
         "inspector/model/encoding.py",
         '(turn.before, turn.after) if turn is not None else (own_space, "")',
         '(turn.before, "") if turn is not None else (own_space, "")',
-        "tests/inspector/model/test_turns.py",
+        "tests/inspector/model/test_prompt_format.py",
     ),
     Fault(
         "an answer is tokenised apart from its prompt, with a second space",
         "inspector/model/encoding.py",
         "return whole[len(prompt) :]",
         "return tokenise(model, more, special=False)",
-        "tests/inspector/model/test_encoding.py",
+        "tests/editing/test_tokenizers.py",
     ),
     Fault(
         "LoRA factors keep the base's data type",
         "editing/trainee.py",
         "        layer.lora_A.float()\n        layer.lora_B.float()\n",
         "        layer.lora_A\n        layer.lora_B\n",
-        "tests/editing/test_trainee.py",
+        "tests/editing/test_half_precision.py",
     ),
     Fault(
         "a tail is compared by its largest activation instead of position by position",
         "inspector/model/tails.py",
         "(error <= _TOLERANCE.get(own.dtype, 1e-4) * size).all()",
         "(error <= _TOLERANCE.get(own.dtype, 1e-4) * size.amax()).all()",
-        "tests/inspector/model/test_tails.py",
+        "tests/editing/test_half_precision.py",
     ),
     Fault(
         "counted positions are one too early",
@@ -146,7 +146,7 @@ FAULTS = (
         "inspector/safeedit/exam.py",
         'format.without_suffix() if evaluation == "paper" else format',
         "format",
-        "tests/inspector/safeedit/test_exam.py",
+        "tests/editing/sweep/test_sweep_faults.py",
     ),
 )
 
