@@ -108,9 +108,9 @@ FAULTS = (
     ),
     Fault(
         "memory that runs out ends a whole sweep",
-        "editing/memory.py",
-        "        if not ran_out(error):\n            raise\n        let_go(error)\n        raise OutOfMemory(",
-        "        raise\n        let_go(error)\n        raise OutOfMemory(",
+        "inspector/model/halving.py",
+        "        if ran_out(error):\n            let_go(error)\n            raise told from None\n",
+        "",
         "tests/editing/sweep/test_sweep_faults.py",
     ),
     Fault(

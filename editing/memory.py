@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 import torch
 
 from inspector.errors import OutOfMemory
-from inspector.model.halving import let_go, ran_out
+from inspector.model.halving import running_out_as
 from inspector.model.memory_need import free_memory
 
 INTERVAL = 0.02
@@ -75,16 +75,12 @@ def memory_told() -> Iterator[None]:
     Raises:
         OutOfMemory: The device or the process has no memory left; what was cached on the device is given back.
     """
-    try:
+    told = OutOfMemory(
+        "The device ran out of memory. Shorten prompt and answers, watch fewer harmless prompts, train LoRA "
+        "factors instead of full weights, or load the model in bfloat16."
+    )
+    with running_out_as(told):
         yield
-    except (MemoryError, RuntimeError, OSError) as error:
-        if not ran_out(error):
-            raise
-        let_go(error)
-        raise OutOfMemory(
-            "The device ran out of memory. Shorten prompt and answers, watch fewer harmless prompts, train LoRA "
-            "factors instead of full weights, or load the model in bfloat16."
-        ) from None
 
 
 def require_free_memory(

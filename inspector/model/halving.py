@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import errno
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 from weakref import WeakMethod
 
 import torch
+
+from inspector.errors import InspectorError
 
 One = TypeVar("One")
 Got = TypeVar("Got")
@@ -57,6 +60,18 @@ def let_go(error: BaseException) -> None:
             give()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+@contextmanager
+def running_out_as(told: InspectorError) -> Iterator[None]:
+    """Turn running out of memory, on any device, into another error; what was cached on the device is given back."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if ran_out(error):
+            let_go(error)
+            raise told from None
+        raise
 
 
 def halves(items: Sequence[One]) -> tuple[Sequence[One], Sequence[One]]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from inspector.errors import ModelLoadError, NoRoom
 from inspector.model.container import left_in_container
-from inspector.model.halving import let_go, ran_out
+from inspector.model.halving import running_out_as
 from inspector.model.quantised import beside_parameters
 
 GB = 10**9
@@ -236,16 +236,12 @@ def room_told(name: str) -> Iterator[None]:
     Raises:
         NoRoom: The device or the process has no memory left; what was cached on the device is given back.
     """
-    try:
+    told = NoRoom(
+        f"The memory ran out while {name} was loaded. Load it in a smaller type (--dtype bfloat16 or nf4), choose "
+        "a smaller one, or use a larger machine."
+    )
+    with running_out_as(told):
         yield
-    except (MemoryError, RuntimeError, OSError) as error:
-        if not ran_out(error):
-            raise
-        let_go(error)
-        raise NoRoom(
-            f"The memory ran out while {name} was loaded. Load it in a smaller type (--dtype bfloat16 or nf4), choose "
-            "a smaller one, or use a larger machine."
-        ) from None
 
 
 def told(size: int) -> str:
