@@ -92,11 +92,31 @@ def round_of(visitor: int, number: int) -> list[Action]:
     return actions
 
 
+def every_kind() -> list[tuple[int, int]]:
+    """Return few rounds, visitor and number, in which each kind of action and each layer comes that any has."""
+    rounds = {(visitor, 0): {_kind(action) for action in round_of(visitor, 0)} for visitor in range(ROUNDS)}
+    missing, found = set().union(*rounds.values()), list[tuple[int, int]]()
+    while missing:
+        best = max(rounds, key=lambda one: len(rounds[one] & missing))
+        found.append(best)
+        missing -= rounds[best]
+    return found
+
+
+def _kind(action: Action) -> tuple[str, int | None]:
+    return action.kind, action.given[LAYER] if action.kind == "edit" else None
+
+
 class Visitor:
     """A browser: a cookie, an open page, a connection that says that it is there.
 
     Args:
         url: The page's.
+
+    Attributes:
+        first: When the first word of its last action came.
+        begun: Whether a word of the action under way has come: what waits in line has said nothing yet.
+        stopped: Whether the time was up and what it did was cancelled for that.
     """
 
     def __init__(self, url: str) -> None:
@@ -105,6 +125,7 @@ class Visitor:
         self._page = ""
         self._beat: threading.Event = threading.Event()
         self.first = 0.0
+        self.begun = self.stopped = False
         self._live: str | None = None
         self._weights = "vanilla"
 
@@ -169,6 +190,7 @@ class Visitor:
                 raise Lost("reload: the session was lost")
             return None
         name, given = ENDPOINTS[action.kind], list(action.given)
+        self.begun = False
         if action.kind == "edit":
             given[LAYER] = layers(self._url) - given[LAYER]
         if not action.long or not end:
@@ -272,6 +294,7 @@ class Visitor:
                 if line.startswith("event: "):
                     kind = line[7:]
                     first = first or (time.monotonic() if kind != "heartbeat" else 0.0)
+                    self.begun = self.begun or first > 0
                     if time.monotonic() > until:
                         raise Lost(f"{name}: it did not end after a press of Cancel")
                 elif line.startswith("data: "):

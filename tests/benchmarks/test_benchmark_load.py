@@ -18,7 +18,18 @@ from dashboard_helpers import SHORT_GATE, free_port, model_at_rest
 from benchmarks import load
 from benchmarks.load import NotMeasured, again, events_in, number, play, settled, together
 from benchmarks.load_result import Kept, Played, compare, defects_in, kinds_of, report, telling, waits, wrong_in
-from benchmarks.load_visitor import ROUNDS, Action, Interrupted, Lost, Visitor, place_of, plain, round_of
+from benchmarks.load_visitor import (
+    LAYER,
+    ROUNDS,
+    Action,
+    Interrupted,
+    Lost,
+    Visitor,
+    every_kind,
+    place_of,
+    plain,
+    round_of,
+)
 from dashboard.kit.limits import Limits
 from dashboard.metrics import serve_metrics
 from dashboard.steps.operate import gating
@@ -75,6 +86,51 @@ def test_what_still_runs_after_the_time_is_up_is_cancelled_and_nothing_more_begi
             assert play(served.url, 0, 0, False, one, until=0).interrupted == load.UP
         one.start_anew()
         assert one.wrong_badge() == ""
+
+
+class Working:
+    """A visitor whose action has begun and ends after the time is up."""
+
+    begun, stopped, first, pressed = True, False, 0.0, 0
+
+    def start_anew(self) -> None:
+        self.until = time.monotonic() + 0.2
+
+    def do(self, *_: Any) -> str:
+        while time.monotonic() < self.until + 0.2:
+            time.sleep(0.02)
+        return "done"
+
+    def stop(self) -> None:
+        self.pressed += 1
+
+    def wrong_badge(self) -> str:
+        return ""
+
+
+def test_when_the_time_is_up_what_has_begun_ends_and_nothing_more_begins():
+    one: Any = Working()
+    played = play("http://nowhere", 0, 0, False, one, until=time.monotonic() + 0.2)
+    assert len(played.gave) == 1 and played.gave[0][1] == "done"
+    assert (played.interrupted, played.errors, one.pressed) == (load.UP, [], 0)
+
+
+def test_when_the_time_is_up_what_waits_for_its_first_turn_is_cancelled():
+    waiting, working = Working(), Working()
+    waiting.begun = False
+    for visitor in (waiting, working):
+        load._stopped(visitor, False)
+    assert (waiting.pressed, waiting.stopped, working.pressed, working.stopped) == (1, True, 0, False)
+    load._stopped(working, True)
+    assert (working.pressed, working.stopped) == (1, True)
+
+
+def test_the_warm_up_has_every_kind_of_action_and_every_layer():
+    known = [action for visitor, number in every_kind() for action in round_of(visitor, number)]
+    every = [action for visitor in range(ROUNDS) for action in round_of(visitor, 0)]
+    for had in (lambda one: one.kind, lambda one: one.given[LAYER] if one.kind == "edit" else None):
+        assert {had(action) for action in known} == {had(action) for action in every}
+    assert len(every_kind()) < ROUNDS / 2
 
 
 @pytest.mark.parametrize("end", ["cancel", "leave"])
