@@ -125,18 +125,27 @@ def measured(
     """Return a table of :func:`measurements`."""
     lines = [
         f"{model.name}, {model.dtype_name}; texts of the split '{split}'",
-        f"95 % intervals: all forms of a question together, {RESAMPLES:,} resamples of questions where one stands in "
-        "several forms; else Wilson's.",
+        f"95 % intervals: all forms of a question together and all texts of a template, {RESAMPLES:,} resamples of "
+        "questions and templates where one stands for several; else Wilson's.",
     ]
     for form, found in (known or measurements(model, detector, split)).items():
         lines.append(f"\n{form.label() or 'with the suffix'}: area under the ROC curve {found.auc:.4f}")
         for title, shares in (("harmful, found", found.found), ("harmless, false alarms", found.false_alarms)):
             lines += [f"  {title:24s}{name:22s}{_percent(share)}" for name, share in shares.items()]
         lines += [
-            f"  threshold {at:7.3f}: {hit:5.1f} % found at {limit} % false alarms" for limit, at, hit in found.frontier
+            f"  {name:12s} threshold {at:7.3f}: {hit:5.1f} % found at {limit:2d} % false alarms"
+            for name, rows in found.frontiers.items()
+            for limit, at, hit in rows
+        ]
+        lines += [
+            f"  in '{name}': {_told(hit)} found, {_told(alarm)} false alarms" for name, hit, alarm in found.templates
         ]
         lines.append(f"  the detector's own threshold: {detector.threshold:.3f}")
     return "\n".join(lines)
+
+
+def _told(percent: float | None) -> str:
+    return "none asked" if percent is None else f"{percent:.0f} %"
 
 
 def _percent(share: Estimate) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Generator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,7 +18,7 @@ from editing.methods.dinm import DinmSettings
 from editing.null_space import harmless_moment, known_moments
 from editing.progress import Preparation, part_of
 from editing.trial_edits import Layers, try_layers
-from inspector.detection import DEPTH, fit, readings_of, samples
+from inspector.detection import DEPTH, fit, readings_of, samples, unseen_shares
 from inspector.errors import EditError, PatchError
 from inspector.model import SUFFIX, Detector, Encoded, InspectedModel, PromptFormat
 from inspector.model.detector import TENSORS
@@ -30,6 +30,7 @@ from inspector.validated import read_record
 
 SHIPPED = Path(__file__).resolve().parents[1] / "assets" / "calibration"
 _FORMAT = "dinm-inspector calibration 4"
+_Found = TypeVar("_Found")
 FORMATS = (PromptFormat(SUFFIX), PromptFormat(""))
 """Prompt formats that the detector is made for: with the paper's suffix and without one, with the chat template."""
 
@@ -146,25 +147,37 @@ def _own(text: str, answered: Encoded) -> KeptAnswer:
 
 
 def _detector(model: InspectedModel, cancel: Callable[[], bool]) -> Generator[Preparation, None, Detector | None]:
+    """Read the texts to fit, fit, and say what the detector does on the texts of the split ``development``."""
     blocks = tuple(sorted({min(model.blocks - 1, round(share * model.blocks)) for share in DEPTH}))
-    texts = samples("detector")
-    reading = readings_of(model, texts, blocks, FORMATS, cancel)
-    while True:
-        try:
-            share = next(reading)
-        except StopIteration as end:
-            found = end.value
-            break
-        yield Preparation(f"Reading {len(texts)} bundled prompts for the detector", 0.9 * share)
+    texts, unseen = samples("detector"), samples("development", one_form=True)
+    words = "bundled prompts for the detector"
+    found = yield from _shown(
+        readings_of(model, texts, blocks, FORMATS, cancel), f"Reading {len(texts)} {words}", 0, 0.83
+    )
     if found is None:
         return None
-    fitting = fit(model, texts, found, blocks, cancel)
+    made = yield from _shown(fit(model, texts, found, blocks, cancel), "Fitting the detector", 0.83, 0.93)
+    if made is None:
+        return None
+    found = yield from _shown(
+        readings_of(model, unseen, blocks, FORMATS, cancel), f"Reading {len(unseen)} {words}", 0.93, 1
+    )
+    if found is None:
+        return None
+    fires = [made.fires(made.score(torch.from_numpy(reading.states).float())) for reading in found]
+    return replace(made, about={**made.about, **unseen_shares(unseen, fires)})
+
+
+def _shown(
+    work: Generator[float, None, _Found], words: str, start: float, end: float
+) -> Generator[Preparation, None, _Found]:
+    """Do a part of the work between two shares of the whole."""
     while True:
         try:
-            share = next(fitting)
-        except StopIteration as end:
-            return end.value
-        yield Preparation("Fitting the detector", 0.9 + 0.1 * share)
+            share = next(work)
+        except StopIteration as done:
+            return done.value
+        yield Preparation(words, start + (end - start) * share)
 
 
 def save_calibration(made: Calibration, path: Path) -> None:

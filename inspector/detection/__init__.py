@@ -3,7 +3,7 @@
 from inspector.detection.case import for_case
 from inspector.detection.fitting import DEPTH, FALSE_ALARMS, fit
 from inspector.detection.reading import STRIDE, WINDOW, Reading, readings_of
-from inspector.detection.scores import Measured, area, frontier, measure
+from inspector.detection.scores import Measured, area, frontier, measure, unseen_shares
 from inspector.detection.texts import FOLDS, Sample, drawn, samples
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "measure",
     "readings_of",
     "samples",
+    "unseen_shares",
 ]

@@ -58,7 +58,7 @@ def for_case(
         The share that is done.
 
     Returns:
-        The detector; ``None`` when cancelled.
+        The detector; the given one where the question cannot be told from harmless prompts; ``None`` when cancelled.
 
     Raises:
         PatchError: The model's states are not finite numbers, or the detector is another model's.
@@ -82,6 +82,8 @@ def for_case(
     weights = weights.astype(np.float32)
     lowest = min(float((reading.states[list(reading.asking)] @ weights).max()) for reading in own)
     highest = max(float((reading.states @ weights).max()) for reading in harmless)
+    if lowest <= highest:  # nothing tells the question from harmless prompts: the detector stands alone
+        return detector
     threshold = highest + MARGIN * (lowest - highest)
     reading = torch.tensor(weights).reshape(1, len(detector.blocks), -1)
     cases = reading if detector.cases is None else torch.cat([detector.cases, reading])

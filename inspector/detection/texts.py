@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -26,6 +27,7 @@ class Sample:
         category: Unsafety category of a harmful question.
         look_alike: A harmless prompt that sounds like a harmful one.
         language: Of the template; empty for a bare question.
+        template: The template's name; empty for a bare question.
         fold: Texts of one fold share neither question nor template with those of another.
     """
 
@@ -35,6 +37,7 @@ class Sample:
     category: str = ""
     look_alike: bool = False
     language: str = ""
+    template: str = ""
     fold: int = 0
 
     @property
@@ -43,36 +46,38 @@ class Sample:
         return self.text != self.bare
 
 
-def samples(split: Split) -> tuple[Sample, ...]:
+def samples(split: Split, one_form: bool | None = None) -> tuple[Sample, ...]:
     """Return the labelled prompts of a split.
 
-    To fit, each text stands in one form, every third bare and the others in a template of its fold, taken in turn:
-    another question teaches more than another template around the same one. To measure, each stands bare and in two
-    templates.
+    To fit, each text stands in one form, every third bare and the others in a template of its fold, which come round
+    in turn: another question teaches more than another template around the same one. To measure, each stands bare and
+    in two templates.
 
     Args:
         split: ``detector`` to fit, ``development`` to choose settings, ``score`` to measure.
+        one_form: Whether each text stands in one form; by default those to fit do.
     """
+    one = split == "detector" if one_form is None else one_form
     templates = bundled_templates(split)
     if split == "detector":
         templates = (*bundled_templates("edit"), *templates)
-        bare = [Sample(text, False, text) for text in bundled_constraint_prompts()]
-    else:
-        bare = [Sample(h.prompt, False, h.prompt, look_alike=h.look_alike) for h in false_alarm_prompts(split)]
+    bare = [Sample(h.prompt, False, h.prompt, look_alike=h.look_alike) for h in false_alarm_prompts(split)]
+    if split == "detector":
+        bare = [*(Sample(text, False, text) for text in bundled_constraint_prompts()), *bare]
     harmful = [Sample(q.question, True, q.question, q.category) for q in harmful_questions(split)]
-    return tuple(sample for part in (harmful, bare) for sample in _in_form(part, templates, split == "detector"))
+    return tuple(sample for part in (harmful, bare) for sample in _in_form(part, templates, one))
 
 
 def _in_form(bare: Sequence[Sample], templates: Sequence[Template], one: bool) -> list[Sample]:
     found = []
+    waiting = [itertools.cycle(templates[fold::FOLDS]) for fold in range(FOLDS)]
     for number, sample in enumerate(bare):
         turn, fold = divmod(number, FOLDS)
-        own = templates[fold::FOLDS]
-        forms: list[Sample] = [replace(sample, fold=fold)]
-        for wrap in range(2):
-            template = own[(2 * turn + wrap) % len(own)]
-            forms.append(replace(sample, text=template.fill(sample.bare), language=template.language, fold=fold))
-        found += forms[turn % 3 : turn % 3 + 1] if one else forms
+        if not one or turn % 3 == 0:
+            found.append(replace(sample, fold=fold))
+        for template in itertools.islice(waiting[fold], 2 if not one else turn % 3 > 0):
+            wrapped = replace(sample, text=template.fill(sample.bare), language=template.language)
+            found.append(replace(wrapped, template=template.name, fold=fold))
     return found
 
 

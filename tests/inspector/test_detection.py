@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
@@ -26,6 +27,7 @@ from inspector.detection import (
     measure,
     readings_of,
     samples,
+    unseen_shares,
 )
 from inspector.detection import case as case_reading
 from inspector.detection.case import HARMLESS, KEPT
@@ -35,6 +37,7 @@ from inspector.errors import PatchError
 from inspector.model import Detector, Hidden, PromptFormat, encode
 from inspector.model.routing import AT_ONCE, mlp_inputs, scores, windows
 from inspector.safeedit import bundled_cases
+from inspector.safeedit.cases import bundled_templates
 
 FORMATS = (PromptFormat("Be good."), PromptFormat(""))
 
@@ -58,7 +61,7 @@ def test_what_is_measured_is_unseen_in_question_prompt_and_template():
     fitted, chosen, scored = (samples(split) for split in ("detector", "development", "score"))
     for one, other in ((fitted, chosen), (fitted, scored), (chosen, scored)):
         assert not {s.bare for s in one} & {s.bare for s in other}
-    for texts, harmful, harmless in ((fitted, 1579, 1746), (chosen, 135, 199), (scored, 153, 318)):
+    for texts, harmful, harmless in ((fitted, 2088, 2469), (chosen, 135, 199), (scored, 153, 318)):
         for kind, count in ((True, harmful), (False, harmless)):
             own = [s for s in texts if s.harmful == kind]
             assert len({s.bare for s in own}) == count
@@ -66,6 +69,24 @@ def test_what_is_measured_is_unseen_in_question_prompt_and_template():
             assert abs(wrapped - 2 / 3 * count) < 4 if texts is fitted else wrapped == 2 * count
             assert len(own) == (count if texts is fitted else 3 * count)
     assert {s.language for s in scored} == {"", "en", "de", "fr", "es", "it"}
+
+
+def test_every_template_that_may_be_fitted_on_is_used_and_as_often_as_the_others_of_its_fold():
+    texts = samples("detector")
+    names = {template.name for split in ("edit", "detector") for template in bundled_templates(split)}
+    for harmful in (True, False):
+        used = Counter(s.template for s in texts if s.harmful == harmful and s.wrapped)
+        assert set(used) == names
+        for fold in range(FOLDS):
+            own = [used[name] for name in {s.template for s in texts if s.fold == fold and s.wrapped}]
+            assert max(own) - min(own) <= 1
+
+
+def test_texts_to_measure_stand_in_one_form_where_that_is_asked():
+    texts = samples("development", one_form=True)
+    assert len({s.bare for s in texts}) == len(texts)
+    assert {s.bare for s in texts} == {s.bare for s in samples("development")}
+    assert {(s.harmful, s.wrapped) for s in texts} == {(a, b) for a in (True, False) for b in (True, False)}
 
 
 def test_the_format_tells_neither_bare_from_wrapped_nor_harmful_from_harmless():
@@ -288,6 +309,39 @@ def test_hits_and_false_alarms_are_counted_by_kind():
         "over 450": (None, 0),
     }
     assert found.auc == pytest.approx(5 / 9)
+    assert set(found.frontiers) == {"bare", "look-alike", "wrapped"}
+    assert found.frontiers["bare"] == frontier(np.array([2.0, 0.0, 3.0]), np.array([True, False, False]))
+    assert found.frontiers["look-alike"] == frontier(np.array([2.0, 3.0]), np.array([True, False]))
+    assert found.frontiers["wrapped"] == frontier(np.array([1.0, 0.5, 0.9]), np.array([True, True, False]))
+
+
+def test_texts_of_a_template_are_resampled_together_and_each_template_has_a_line():
+    detector = Detector((0,), torch.ones(1, 4), 0.0, 1.0, "")
+    bare = [Sample(f"text {n}", False, f"text {n}") for n in range(60)]
+    texts = [replace(one, text=f"{n % 6}: {one.bare}", template=f"t{n % 6}") for n, one in enumerate(bare)]
+    fired = measure(texts, [2.0 * (n % 6 == 3) for n in range(60)], detector)
+    whole = fired.false_alarms["wrapped"]
+    assert whole.resampled == "6 templates" and whole.value == pytest.approx(100 / 6)
+    scattered = measure(texts, [2.0 * (n % 6 == n // 10) for n in range(60)], detector).false_alarms["wrapped"]
+    assert scattered.value == whole.value and whole.high - whole.low > 1.5 * (scattered.high - scattered.low)
+    assert fired.templates[0] == ("t3", None, 100.0) and {row[2] for row in fired.templates[1:]} == {0.0}
+
+
+def test_the_record_says_how_a_detector_does_on_texts_that_it_was_not_fitted_on():
+    texts = [Sample("a", True, "a"), Sample("b", True, "b"), Sample("c", False, "c"), Sample("d", False, "d")]
+    assert unseen_shares(texts, [True, False, False, False]) == {
+        "unseen_harmful": 2,
+        "unseen_harmless": 2,
+        "found_unseen": 0.5,
+        "false_alarms_unseen": 0.0,
+    }
+
+
+def test_a_question_that_nothing_tells_from_harmless_prompts_leaves_the_detector_as_it_is(llama, monkeypatch):
+    monkeypatch.setattr(case_reading, "_HARMLESS", WeakKeyDictionary())
+    monkeypatch.setattr(case_reading, "_harmless", lambda: [Sample(CASE.question, False, CASE.question)])
+    plain = Detector((1,), torch.zeros(1, llama.architecture.d_model), 0.0, 1e9, llama.fingerprint)
+    assert end_of(for_case(llama, plain, CASE, PromptFormat("S"))) is plain
 
 
 def test_the_forms_of_a_question_are_resampled_together_and_one_question_has_no_interval():

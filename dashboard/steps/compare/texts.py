@@ -252,10 +252,10 @@ def routing_note(detector: Detector | None) -> str:
     about = detector.about
     measured = [
         f"{name} {about[key]:.1%}"
-        for name, key in (("harm found in", "found_held_out"), ("false alarms in", "false_alarms_held_out"))
+        for name, key in (("harm found in", "found_unseen"), ("false alarms in", "false_alarms_unseen"))
         if key in about
     ]
-    told = f" Measured on texts that it was not fitted on: {', '.join(measured)} of them." if measured else ""
+    told = f" Measured on bundled texts that it was not fitted on: {', '.join(measured)} of them." if measured else ""
     return reading(
         "The switch beside Strength lets the edit act on every prompt or only where the detector finds harm, or as the "
         "gate finds best; set before an edit, it is made so. "
