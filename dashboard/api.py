@@ -23,7 +23,7 @@ from dashboard.kit.acting import undo as undo_edit
 from dashboard.kit.bus import News
 from dashboard.kit.doors import key_of
 from dashboard.kit.room import Context
-from dashboard.kit.run import run_quietly, shown_to_user
+from dashboard.kit.run import drain, shown_to_user
 from dashboard.kit.session import Session
 from dashboard.kit.typed import Texts, case_of, texts_of
 from dashboard.kit.values import require_bundled
@@ -40,11 +40,13 @@ from dashboard.steps.stress.judging import judges_of
 from dashboard.steps.why import run as why
 from dashboard.steps.why.state import Looked
 from editing import preset
+from editing.progress import run as run_quietly
 from inspector.divergence import DISTANCES
 from inspector.errors import CaseError
 from inspector.locators import Located, NotLocated, Setup, locate_with
 from inspector.model import SUFFIX, Decoding, PromptFormat
 from inspector.safeedit import bundled_cases
+from inspector.safeedit.exam import Progress
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.records import reply_record
 
@@ -189,17 +191,17 @@ def connect(context: Context) -> None:
             loaded = yield from judges.of(judge, session.cancelled.is_set)
             if loaded is None:
                 raise CaseError("Cancelled before the judge was loaded.")
-            run: Any = stress.stress(model, session, size, loaded, attacks, asked, decoding)
-            while True:
-                try:
-                    progress = next(run)
-                except StopIteration as end:
-                    last: Any = {"done": True, **json.loads(stress.as_json(model, end.value))}
-                    yield {**last, "replies": [_in_text(reply) for reply in last["replies"]]}
-                    return
-                if progress.fresh:
-                    replies = [_in_text(reply_record(reply)) for reply in progress.fresh]
-                    yield {"done": False, "answered": progress.answered, "total": progress.total, "replies": replies}
+
+            def answered(progress: Progress) -> gives.StressEvent | None:
+                if not progress.fresh:
+                    return None
+                replies = [_in_text(reply_record(reply)) for reply in progress.fresh]
+                return {"done": False, "answered": progress.answered, "total": progress.total, "replies": replies}
+
+            run = stress.stress(model, session, size, loaded, attacks, asked, decoding)
+            exam = yield from drain(run, answered)
+            last: Any = {"done": True, **json.loads(stress.as_json(model, exam))}
+            yield {**last, "replies": [_in_text(reply) for reply in last["replies"]]}
 
     def locators(
         question: takes.Question,

@@ -15,8 +15,10 @@ from dashboard.kit.bus import News, Update, Values
 from dashboard.kit.room import Context
 from dashboard.kit.run import QUIET
 from dashboard.kit.session import Session
+from editing import Preparation
 from editing.calibration import Calibration, make_calibration, places, save_calibration
 from editing.memory import memory_told
+from editing.progress import run as run_quietly
 from inspector.errors import InspectorError
 from inspector.model import InspectedModel
 
@@ -88,14 +90,11 @@ class Calibrating:
             self._ended.set()
 
     def _made(self) -> Calibration | None:
-        making = make_calibration(self._model, self._stopped.is_set)
-        while True:
-            try:
-                event = next(making)
-            except StopIteration as end:
-                return end.value
+        def heard(event: Preparation) -> None:
             self._said, self._share = event.message, event.fraction
             self.give_way()
+
+        return run_quietly(make_calibration(self._model, self._stopped.is_set), heard)
 
 
 EVERY = 3.0

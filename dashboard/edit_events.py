@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 
 from dashboard.kit.acting import Acting, Wish, detector_of, require_detector, route
 from dashboard.kit.room import Context
-from dashboard.kit.run import run_quietly
+from dashboard.kit.run import drain
 from dashboard.kit.session import Session
 from dashboard.steps.operate import gating
 from dashboard.steps.operate.run import Making, why_no_layer
-from editing import DinmSettings, EditResult, Preparation
+from editing import DinmSettings, EditResult, Preparation, Step
 from editing.gate import Budgets
+from editing.progress import run as run_quietly
 from inspector.errors import CaseError, RefusedEdit
 from inspector.safeedit.exam import Progress
 
@@ -48,13 +49,12 @@ def edit_events(
 
 def making_events(making: Making) -> Generator[dict[str, Any], None, tuple[EditResult, gating.Made | None]]:
     """Yield a dictionary for each event of an edit, and return what it returns."""
-    while True:
-        try:
-            event = next(making)
-        except StopIteration as end:
-            return end.value
+
+    def told(event: Preparation | Step) -> dict[str, Any]:
         kind = "preparation" if isinstance(event, Preparation) else "step"
-        yield {"done": False, "kind": kind, **asdict(event)}
+        return {"done": False, "kind": kind, **asdict(event)}
+
+    return (yield from drain(making, told))
 
 
 def gate_events(context: Context, session: Session, made: gating.Made, result: EditResult) -> Iterator[Any]:
@@ -96,15 +96,13 @@ def ended(session: Session, made: gating.Made | None, result: EditResult, live: 
 
 def exam_events(run: Generator[Preparation | Progress, None, Ended]) -> Generator[dict[str, Any], None, Ended]:
     """Yield a dictionary for each of the gate's answers and what comes before, and return what its run returns."""
-    while True:
-        try:
-            progress = next(run)
-        except StopIteration as end:
-            return end.value
-        if isinstance(progress, Preparation):
-            yield {"done": False, "kind": "preparation", **asdict(progress)}
-        else:
-            yield {"done": False, "kind": "gate", "answered": progress.answered, "total": progress.total}
+
+    def told(event: Preparation | Progress) -> dict[str, Any]:
+        if isinstance(event, Preparation):
+            return {"done": False, "kind": "preparation", **asdict(event)}
+        return {"done": False, "kind": "gate", "answered": event.answered, "total": event.total}
+
+    return (yield from drain(run, told))
 
 
 def asked_for(

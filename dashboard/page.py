@@ -1,4 +1,4 @@
-"""The page as a Gradio app: layout, events, endpoints, theme."""
+"""The page as a Gradio app: the house with its endpoints and what goes on behind it; theme and launch."""
 
 from __future__ import annotations
 
@@ -12,39 +12,23 @@ from starlette.middleware import Middleware
 
 from dashboard import api, heading
 from dashboard.calibrating import Calibrating, CalibratingLine
-from dashboard.chooser import Chooser
 from dashboard.early import EarlyHeading
 from dashboard.endpoints.tools import offer_reading_tools
-from dashboard.example.arriving import Arriving
 from dashboard.example.make import Example
+from dashboard.house import House
 from dashboard.kit.building import keep_apart
 from dashboard.kit.copies import COPIES, FILES_FOR, NEVER, Copies, keep_little
 from dashboard.kit.doors import Doors
 from dashboard.kit.limits import DEMO, Limits
-from dashboard.kit.linking import Linking
 from dashboard.kit.links import KEEP, Links
-from dashboard.kit.live import LiveBadge
-from dashboard.kit.room import Context, Room
 from dashboard.kit.routes import Guard
 from dashboard.kit.shelf import Shelf
 from dashboard.kit.uploads import PIECES, watch
-from dashboard.kit.visit import Visit
 from dashboard.kit.visitors import GRACE, MOST_BYTES, Sessions
 from dashboard.model_pages import ModelPage, ModelPages
 from dashboard.mounting import OtherPages
-from dashboard.steps.case.view import CaseRoom
 from dashboard.steps.compare.asking import LONGEST_ANSWER
-from dashboard.steps.compare.view import CompareRoom
 from dashboard.steps.keep.saving import largest_upload
-from dashboard.steps.keep.view import KeepRoom
-from dashboard.steps.locate.view import LocateRoom
-from dashboard.steps.methods.view import MethodsRoom
-from dashboard.steps.models.view import ModelsRoom
-from dashboard.steps.operate.view import OperateRoom
-from dashboard.steps.questions.view import QuestionsRoom
-from dashboard.steps.report.view import ReportRoom
-from dashboard.steps.stress.view import StressRoom
-from dashboard.steps.why.view import WhyRoom
 from editing.calibration import Calibration, calibration_of
 from inspector.errors import EditError
 from inspector.model import Decoding, InspectedModel
@@ -197,153 +181,6 @@ def build_page(
         app.guard.sent.remove(sent)
 
     return ModelPage(label, app, house.context, stop)
-
-
-STEPS: tuple[type[Room], ...] = (
-    CaseRoom,
-    LocateRoom,
-    OperateRoom,
-    CompareRoom,
-    StressRoom,
-    WhyRoom,
-    MethodsRoom,
-    ModelsRoom,
-    KeepRoom,
-    ReportRoom,
-    QuestionsRoom,
-)
-"""The steps in the order of the page; a new one is a folder of its own and its name here."""
-REPORTERS = tuple(kind.reports for kind in STEPS if kind.reports is not None)
-"""What the steps add to a report, in their order."""
-LATER: dict[str, tuple[str, ...]] = {
-    "stress": ("stress",),
-    "why": ("why",),
-    "methods": ("methods",),
-    "models": ("models",),
-    "keep": ("keep", "report"),
-    "questions": ("questions",),
-}
-"""The views beside the operation (``heading.VIEWS``), and the steps that stand in each, one below the other."""
-
-
-class House:
-    """The rooms of one page.
-
-    Args:
-        model: The shared model.
-        sessions: All visitors.
-        example: What a new visitor starts with.
-        read_only: Allow bundled texts only.
-        calibration: The model's, if it is calibrated.
-        line: What says how far the calibration behind the page is, if one is made.
-        ledger: File of all visits' edits.
-        beside: Another page of the same program.
-        label: The model's, on the operator's list.
-    """
-
-    def __init__(
-        self,
-        model: InspectedModel,
-        sessions: Sessions,
-        example: Example,
-        read_only: bool,
-        calibration: Calibration | None = None,
-        line: CalibratingLine | None = None,
-        ledger: Path | None = None,
-        beside: Context | None = None,
-        label: str = "",
-    ) -> None:
-        self.line = line
-        self.context = Context(model, sessions, example, read_only, calibration, ledger, beside, label)
-        later = frozenset(step for steps in LATER.values() for step in steps)
-        self.badge, self.visit = LiveBadge(self.context), Visit(self.context, later)
-        self.chooser = self.context.one(Chooser, lambda: Chooser(self.context))
-        self.linking = self.context.one(Linking, lambda: Linking(self.context))
-        self.arriving = Arriving(self.context)
-        self.rooms: dict[str, Any] = {kind.name: kind(self.context) for kind in STEPS}
-        self.openers: list[tuple[Any, Any]] = []
-        self.context.reporters = REPORTERS
-
-    def build(self) -> None:
-        """Lay the page out and wire it."""
-        with gr.Row(elem_id="top"):
-            self.chooser.build()
-            self.badge.build()
-            gr.HTML(heading.views(), elem_id="views")
-        gr.HTML(heading.help_page(), elem_id="help")
-        self.visit.build()
-        self.chooser.build_line()
-        self.linking.build()
-        with gr.Column(elem_id="behind"):
-            self.arriving.build()
-            if self.line is not None:
-                self.line.build()
-        with gr.Row(elem_id="frame"):
-            with gr.Column(elem_id="rail"):
-                self.rooms["case"].build()
-            with gr.Column(elem_id="main"):
-                with gr.Column(elem_id="view-operate", elem_classes="view"):
-                    gr.HTML("<h2>Operate</h2>", elem_classes="unseen")
-                    self._operation()
-                for name, steps in LATER.items():
-                    self._later(name, steps)
-        rooms = [self.visit, self.badge, *self.rooms.values(), self.linking, self.chooser]
-        for room in rooms:
-            self.context.bus.speaker = room.name
-            room.hear()
-        for room in rooms:
-            room.connect()
-        for (name, steps), (opener, view) in zip(LATER.items(), self.openers, strict=True):
-            self.visit.opens(opener, view, steps, f"on_open_{name}")
-
-    def connect_to(self, app: gr.Blocks) -> None:
-        """Wire what happens when the page opens.
-
-        Args:
-            app: The page.
-        """
-        self.linking.connect_to(self.visit.connect_to(app))
-        self.arriving.connect(app)
-
-    def _operation(self) -> None:
-        """The operation on one screen, its details folded below it."""
-        case, locate, operate, compare = (self.rooms[name] for name in ("case", "locate", "operate", "compare"))
-        with gr.Row(elem_classes="pair"):
-            with gr.Column(elem_classes="box", elem_id="step-locate", min_width=280):
-                locate.build()
-            with gr.Column(elem_classes="box", elem_id="step-operate", min_width=280):
-                operate.build()
-        with gr.Row(elem_id="actions"):
-            operate.build_operate()
-            locate.build_button()
-            operate.build_buttons()
-            compare.build_undo()
-            operate.build_cancel()
-            compare.build_asking()
-        compare.build_own_text()
-        compare.build_numbers()
-        compare.build()
-        compare.build_shifts()
-        folded = gr.Accordion("Details: token by token, neurons, prompt, settings", open=False, elem_id="details")
-        with folded, gr.Tabs():
-            for title, lay_out in (
-                ("Token by token", locate.build_detail),
-                ("What the edit changed", compare.build_details),
-                ("Prompt", case.build_prompt),
-                ("Layer and distance", locate.build_settings),
-                ("All settings", operate.build_settings),
-                ("Decoding and routing", compare.build_decoding),
-            ):
-                with gr.Tab(title):
-                    lay_out()
-
-    def _later(self, name: str, steps: tuple[str, ...]) -> None:
-        """A view that the browser gets, drawn, when it is first opened; the page's script presses the button then."""
-        with gr.Column(visible=False, elem_id=f"view-{name}", elem_classes=["view", "step"]) as view:
-            for step in steps:
-                self.rooms[step].build()
-        opener = gr.Button(f"Open {name}", elem_id=f"open-{name}", elem_classes="opener")
-        self.openers.append((opener, view))
 
 
 def _calibration(model: InspectedModel) -> Calibration | None:

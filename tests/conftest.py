@@ -50,7 +50,6 @@ LONGEST = (
     "test_embedded_edit",
     "test_offloaded_edits",
     "test_sweep_vanilla",
-    "test_returning",
     "test_example",
     "test_mend_embedded",
     "test_sweep_ray",

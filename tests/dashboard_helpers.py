@@ -23,9 +23,9 @@ from filelock import FileLock
 from transformers import LlamaConfig
 
 from dashboard.example.make import Example, make_example
+from dashboard.house import LATER, House
 from dashboard.kit.room import Context, Room
 from dashboard.kit.visitors import Sessions
-from dashboard.page import LATER, House
 from dashboard.steps.stress import run as stress
 from editing import preset
 from editing.calibration import Calibration

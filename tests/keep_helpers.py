@@ -10,8 +10,8 @@ import gradio as gr
 from dashboard_helpers import QUICK, Page, Visitor, tiny_model
 
 from dashboard.example.make import Example
+from dashboard.house import House
 from dashboard.kit.visitors import Sessions
-from dashboard.page import House
 from dashboard.steps.keep.kept import Kept
 from inspector.model import Decoding
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 from dashboard.example.store import ASSETS, PARTS, Store, folder_name, rounded
-from dashboard.kit.run import run_quietly
+from dashboard.kit.run import drain
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.kit.typed import case_of, texts_of
 from dashboard.kit.values import WAYS
@@ -24,12 +24,13 @@ from dashboard.steps.operate.run import why_no_layer
 from dashboard.steps.stress import run as stress_run
 from dashboard.steps.why import run as why_run
 from dashboard.steps.why.state import Looked, Panel
-from editing import DinmSettings, EditResult, Preparation, dinm, preset
+from editing import DinmSettings, EditResult, Preparation, Step, dinm, preset
 from editing.calibration import Calibration, calibration_of
 from editing.contest import ContestSettings, contest
 from editing.gate import Budgets
 from editing.memory import memory_told
 from editing.methods.mend.store import places
+from editing.progress import run as run_quietly
 from inspector.errors import InspectorError
 from inspector.model import SUFFIX, Decoding, InspectedModel
 from inspector.model.embedded import cache_root
@@ -265,16 +266,14 @@ class Example:
         self, case: Case, block: int, settings: DinmSettings, session: Session
     ) -> Generator[str, None, EditResult]:
         """Make an edit; says now and then how far it is."""
-        editing = dinm(self._model, case, block, settings, cancel=session.cancelled.is_set)
-        while True:
-            try:
-                event = next(editing)
-            except StopIteration as end:
-                return end.value
+
+        def told(event: Preparation | Step) -> str | None:
             if isinstance(event, Preparation):
-                yield event.message
-            elif event.step % 10 == 0:
-                yield f"Step {event.step} of at most {event.steps}"
+                return event.message
+            return None if event.step % 10 else f"Step {event.step} of at most {event.steps}"
+
+        editing = dinm(self._model, case, block, settings, cancel=session.cancelled.is_set)
+        return (yield from drain(editing, told))
 
     def comparison(self, session: Session) -> Iterator[str]:
         """Measure the edit."""
@@ -316,14 +315,8 @@ class Example:
             methods=keys, size=CONTEST_SIZE, max_new_tokens=40, format=self.texts.format, prompts=8
         )
         running = contest(model, session.case, block, settings, probe=session.probe, cancel=session.cancelled.is_set)
-        while True:
-            try:
-                event = next(running)
-            except StopIteration as end:
-                made = Contest(session.case, self.texts.format, block, end.value)
-                session.slot(Compared).contest = made
-                return
-            yield event.method.title
+        standings = yield from drain(running, lambda event: event.method.title)
+        session.slot(Compared).contest = Contest(session.case, self.texts.format, block, standings)
 
 
 _MAKERS: dict[str, Callable[[Example, Session], Iterator[str]]] = {part: getattr(Example, part) for part in PARTS}

@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 import gradio as gr
 from safetensors import SafetensorError
 
-from dashboard.kit.bus import Update
 from dashboard.kit.notes import note, places
 from dashboard.kit.plain import escape
 from editing.memory import memory_told
 from inspector.errors import InspectorError
 
 Result = TypeVar("Result")
+Drawn = TypeVar("Drawn")
 CANCEL, CANCEL_SENT, CANCEL_OFF = "Cancel", "Stopping", "Nothing runs"
 SENT = f"() => {json.dumps(CANCEL_SENT)}"
 """What the browser does at a press of Cancel: an answer of the server could come after the run's last word and stay."""
@@ -38,7 +38,7 @@ def shown_on(component: Any) -> dict[str, Any]:
     return {"show_progress": "minimal", "show_progress_on": component}
 
 
-def drain(run: Generator[Any, None, Result], draw: Callable[[Any], Update | None]) -> Generator[Update, None, Result]:
+def drain(run: Generator[Any, None, Result], draw: Callable[[Any], Drawn | None]) -> Generator[Drawn, None, Result]:
     """Run something to its end, draw each of its events that is worth it, and return its result."""
     while True:
         try:
@@ -48,15 +48,6 @@ def drain(run: Generator[Any, None, Result], draw: Callable[[Any], Update | None
         update = draw(event)
         if update:
             yield update
-
-
-def run_quietly(run: Generator[Any, None, Result]) -> Result:
-    """Run something to its end and return its result."""
-    while True:
-        try:
-            next(run)
-        except StopIteration as end:
-            return end.value
 
 
 class Throttle:

@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
 
 
 def _report(chosen: argparse.Namespace, loader: Loader) -> int:
-    from dashboard.page import REPORTERS  # it brings Gradio, which --help and a wrong option need not wait for
+    from dashboard.house import REPORTERS  # it brings Gradio, which --help and a wrong option need not wait for
 
     case, format = case_of(chosen), format_of(chosen)
     if not 1 <= chosen.max_new_tokens <= 1024:

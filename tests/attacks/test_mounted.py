@@ -12,8 +12,8 @@ from dashboard_helpers import save_listed, tiny_model
 from dashboard.kit.limits import DEMO
 from dashboard.kit.refused import Refused
 from dashboard.kit.routes import GUESSES, POSTED
-from dashboard.kit.run import run_quietly
 from dashboard.kit.shelf import Shelf
+from editing.progress import run as run_quietly
 
 DEEPER = "deeper"
 PROMPT = "a prompt that is nobody else's"

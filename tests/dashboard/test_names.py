@@ -13,8 +13,8 @@ from dashboard_helpers import Page, finished_example, short_examples, tiny_model
 
 from dashboard.calibrating import CalibratingLine
 from dashboard.example.make import Example
+from dashboard.house import House
 from dashboard.kit.visitors import Sessions
-from dashboard.page import House
 from inspector.model import Decoding
 
 

@@ -10,7 +10,7 @@ What other tests hold, by fault:
 - memory that runs out where many prompts are asked: ``test_memory.py``; in a contest, a sweep:
   ``tests/editing/test_contest.py``, ``test_sweep_faults.py``
 - SIGKILL in a write: ``tests/inspector/model/test_whole_file.py``, in a sweep: ``tests/editing/sweep/test_sweep.py``
-- the server killed and started again: ``test_restart.py``; what its page shows: ``tests/dashboard/test_returning.py``
+- the server killed and started again: ``test_restart.py``; on its page: ``tests/dashboard/kit/test_reserving.py``
 - every run of the page, ended in every way, and two runs in the same instant: ``test_every_run.py``
 - damaged files: the embedded model ``tests/inspector/model/test_loading.py``, the example
   ``tests/dashboard/example/test_example.py``, a calibration ``tests/editing/test_calibration.py``, an editor of MEND

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import replace
 
-from dashboard.kit.run import run_quietly
+from dashboard.kit.run import drain
 from dashboard.kit.session import Session
 from dashboard.steps.methods.state import Compared, Contest
 from editing import Preparation
 from editing.contest import ContestSettings, Standing, exam_of
 from editing.gate_choice import acts_by
+from editing.progress import run as run_quietly
 from inspector.errors import CaseError
 from inspector.model import Detector, InspectedModel, Row
+from inspector.safeedit.exam import Progress
 from inspector.safeedit.verdict import Judge
 from inspector.toxicity import kept_probe
 from inspector.writing import RegionWriting, region_writing
@@ -54,13 +56,11 @@ def routed_standing(
         return None
     run = exam_of(model, known.case, Row(result.patch, detector=own), settings, format, judge, cancel=cancel)
     title = f"{standing.method.title}{ROUTED}"
-    while True:
-        try:
-            progress = next(run)
-        except StopIteration as end:
-            exam = end.value
-            break
-        yield Preparation(f"{title}: {progress.answered} of {progress.total} prompts answered", progress.fraction)
+
+    def told(progress: Progress) -> Preparation:
+        return Preparation(f"{title}: {progress.answered} of {progress.total} prompts answered", progress.fraction)
+
+    exam = yield from drain(run, told)
     if exam.cancelled:
         return None
     method = replace(standing.method, title=title)

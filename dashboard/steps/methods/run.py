@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any, cast
 
 from dashboard.kit.acting import make_live
-from dashboard.kit.run import run_quietly
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.kit.typed import Texts, case_of
 from dashboard.kit.values import WAYS
@@ -17,6 +16,7 @@ from editing import Preparation
 from editing.contest import ContestProgress, ContestSettings, Standing, contest
 from editing.gate_choice import acts_by
 from editing.methods.registry import METHODS
+from editing.progress import run as run_quietly
 from editing.trainee import SCOPES, Scope
 from inspector.errors import CaseError
 from inspector.model import Detector, InspectedModel

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from dashboard.kit.acting import make_live, wish_of
-from dashboard.kit.run import run_quietly
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.kit.typed import Texts, case_of
 from dashboard.kit.values import WAYS
@@ -19,6 +18,7 @@ from dashboard.steps.why.state import Looked, Why
 from editing import EditResult, Preparation, Step
 from editing.atlas import AtlasSettings, make_atlas
 from editing.knock_out import knock_out
+from editing.progress import run as run_quietly
 from inspector.columns import neuron_profile
 from inspector.divergence import Padding
 from inspector.errors import CaseError

@@ -11,8 +11,8 @@ import pytest
 from dashboard_helpers import Page, Visitor, own_question, short_examples, tiny_model
 
 from dashboard.example.make import Example, make_example
+from dashboard.house import LATER, House
 from dashboard.kit.visitors import Sessions
-from dashboard.page import LATER, House
 from inspector.errors import EditError
 from inspector.model import Decoding
 

@@ -11,8 +11,8 @@ import pytest
 from dashboard_helpers import Page, Visitor, seen
 
 from dashboard import heading
+from dashboard.house import LATER
 from dashboard.kit import glossary
-from dashboard.page import LATER
 from dashboard.steps.methods.state import Compared
 from dashboard.steps.methods.texts import HEADERS as METHOD_HEADERS
 from dashboard.steps.methods.texts import all_scores

@@ -15,12 +15,12 @@ from dashboard_helpers import Page, Visitor, own_question, seen, tiny_model
 from made_up import result
 
 from dashboard.example.make import Example
+from dashboard.house import House
 from dashboard.kit.linking import EXPIRED, NO_LINK, READ_ONLY, Linking
 from dashboard.kit.links import Links
 from dashboard.kit.session import LiveEdit
 from dashboard.kit.typed import Texts
 from dashboard.kit.visitors import Sessions
-from dashboard.page import House
 from dashboard.steps.case.texts import offered_cases
 from dashboard.steps.case.view import OWN_TEMPLATE, PLAIN_TEXT
 from inspector.model import Decoding, InspectedModel

@@ -15,10 +15,10 @@ import pytest
 import torch
 from dashboard_helpers import SHORT_GATE, tiny_model
 
+from dashboard.house import REPORTERS
 from dashboard.kit.acting import route
 from dashboard.kit.parts import Hidden, Visit
 from dashboard.kit.session import LiveEdit, Session
-from dashboard.page import REPORTERS
 from dashboard.report import again
 from dashboard.report.document import Report, make_report
 from dashboard.report.operation import operate

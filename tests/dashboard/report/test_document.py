@@ -14,9 +14,9 @@ import plotly.graph_objects as go
 import pytest
 from dashboard_helpers import Visitor, seen, tiny_model
 
+from dashboard.house import REPORTERS, STEPS
 from dashboard.kit.parts import Figure, Hidden, Part, Table, Text, Visit, plain, redacted, repeats
 from dashboard.kit.session import LiveEdit, Session
-from dashboard.page import REPORTERS, STEPS
 from dashboard.report.document import Report, make_report
 from dashboard.steps.compare.run import OWN_PROMPT, Measured
 from dashboard.steps.locate.run import LocatedCase

@@ -13,11 +13,11 @@ from dashboard_helpers import Page, Visitor, own_question, save_listed, seen, ti
 
 from dashboard import heading
 from dashboard.example.make import Example
+from dashboard.house import LATER, REPORTERS, House
 from dashboard.kit.parts import Hidden, Visit
 from dashboard.kit.room import Context
 from dashboard.kit.shelf import Shelf
 from dashboard.kit.visitors import Sessions
-from dashboard.page import LATER, REPORTERS, House
 from dashboard.steps.models import figures, texts
 from dashboard.steps.models.run import Kept
 from dashboard.steps.models.view import ModelsRoom

@@ -1,0 +1,160 @@
+"""A page that opens again, is locked or wakes up: what its visitor sees of their session."""
+
+from __future__ import annotations
+
+import pytest
+from dashboard_helpers import QUICK, Visitor, assert_idle, own_question
+
+from dashboard.kit import visit
+
+pytestmark = pytest.mark.usefixtures("model")
+
+
+def test_a_new_visitor_s_page_is_as_it_was_built(visitor):
+    again = visitor.reload()
+    assert again.screen == {} and not visitor.session.own
+
+
+def test_a_reload_draws_texts_settings_badge_answers_and_measurements_of_the_visitor(visitor):
+    visitor.do("on_texts", **own_question("How do I cheat at cards?"))
+    visitor.do("on_operate", **QUICK)
+    again = visitor.reload()
+    for name in ("question", "safe", "unsafe", "steps", "block", "kept"):
+        assert again.screen[name] == visitor.standing(name), name
+    for name in ("live", "clock", "vanilla", "edited", "numbers", "tiles", "vitals_reading", "gate", "head"):
+        if name in again.screen and name in visitor.screen:
+            assert again.screen[name] == visitor.screen[name], name
+    for name in (
+        "live",
+        "numbers",
+        "vanilla",
+        "edited",
+        "curve",
+        "vitals",
+        "shift_figure",
+    ):
+        assert name in again.screen, name
+    for name in ("why_atlas", "plane"):
+        assert name not in again.screen and again.standing(name) is not None, f"{name} is drawn when its view is opened"
+    assert visitor.session.live.patch.identifier in again.screen["live"]
+    assert_idle(again)
+
+
+def test_a_reload_after_undo_shows_the_vanilla_weights_and_their_answer(visitor):
+    visitor.do("on_undo", max_new_tokens=4)
+    assert visitor.session.live is None
+    again = visitor.reload()
+    assert "vanilla" in again.screen["live"] and again.shown["figures"] is False
+    assert again.screen["vanilla"] == visitor.screen["vanilla"] and "No edit is live" in again.screen["edited"]
+    assert "No edit is live" in again.screen["numbers"]
+    assert_idle(again)
+
+
+def test_what_was_asked_last_is_named_after_a_reload(visitor):
+    visitor.do("on_ask", ask_what="Question alone", max_new_tokens=4)
+    again = visitor.reload()
+    assert again.screen["ask_what"] == "Question alone" and "question alone" in again.screen["vanilla_head"]
+    visitor.do("on_ask", ask_what="Your own text", own_text="Why?")
+    again = visitor.reload()
+    assert (
+        "not judged" in again.screen["edited_head"] and again.shown["own_text"] and again.screen["own_text"] == "Why?"
+    )
+
+
+def test_a_preset_and_the_settings_that_it_has_set_come_back_together(visitor):
+    visitor.do("on_preset", edit_preset="reference")
+    again = visitor.reload()
+    assert again.screen["edit_preset"] == "reference"
+    assert again.screen["chat"] is False and again.screen["steps"] == visitor.screen["steps"]
+
+
+def test_a_run_whose_page_was_left_is_said_to_have_ended(visitor):
+    run = visitor.press("on_edit", **QUICK)
+    next(run)
+    next(run)
+    visitor.page.context.sessions.leave(visitor.key)
+    assert visitor.session.cancelled.is_set()
+    run.close()
+    again = visitor.reload()
+    assert "ended because its page lost the connection" in again.screen["notice"]
+    assert_idle(again)
+    assert "notice" not in visitor.reload().screen, "it is said once"
+    again.do("on_edit", **QUICK)
+    assert again.screen["notice"] == "", "the next run takes the line away"
+
+
+def test_a_page_that_is_opened_while_a_run_goes_on_elsewhere_is_locked_until_it_ends(visitor):
+    run = visitor.press("on_edit", **QUICK)
+    next(run)
+    again = visitor.reload()
+    assert "goes on in another window" in again.screen["notice"] and again.on["cancel"] and not again.on["edit"]
+    assert again.active["watch"] and again.do("on_watch") == [set()]
+    list(run)
+    again.do("on_watch")
+    assert not again.active["watch"]
+    again.do("on_over")
+    assert_idle(again)
+    assert visitor.session.live.patch.identifier in again.screen["live"] and again.screen["notice"] == ""
+
+
+def test_a_page_that_a_run_in_line_has_locked_is_free_when_that_is_cancelled_before_it_began(page, monkeypatch):
+    monkeypatch.setattr(visit, "ENDS", 0)
+    visitor = Visitor(page, "in line")
+    assert visitor.session.enqueue("a program's first run") and not visitor.session.own
+    visitor.session.controls[page.parts.question] = "Why?"
+    watching = visitor.reload()
+    assert watching.on["cancel"] and not watching.on["edit"]
+    visitor.session.dequeue()
+    watching.do("on_watch")
+    watching.do("on_over")
+    assert not visitor.session.own
+    assert_idle(watching)
+
+
+def test_pages_that_watch_a_run_of_another_window_hold_no_thread(visitor, monkeypatch):
+    monkeypatch.setattr(visit, "ENDS", 0)
+    monkeypatch.setattr(visit.time, "sleep", lambda _: pytest.fail("a page that waits holds a thread"))
+    assert visitor.session.begin()
+    try:
+        watching = [visitor.reload() for _ in range(2)]
+        assert all(page.active["watch"] and page.do("on_watch") == [set()] for page in watching)
+    finally:
+        visitor.session.end()
+    for page in watching:
+        page.do("on_watch")
+        page.do("on_over")
+        assert_idle(page)
+
+
+def test_a_window_that_wakes_up_is_drawn_anew_only_if_another_one_has_changed_something(visitor):
+    other = Visitor(visitor.page, visitor.key)
+    visitor.page.context.sessions._pages["other"] = visitor.page.context.sessions._pages[visitor.key]
+    assert visitor.do("on_waking") == [set()]
+    visitor.session.begin()
+    visitor.session.undo()
+    visitor.session.end()
+    assert any("live" in roles for roles in other.do("on_waking")) and "vanilla" in other.screen["live"]
+
+
+def test_a_window_that_wakes_up_while_another_one_runs_is_locked_and_looks_for_the_end(visitor, monkeypatch):
+    monkeypatch.setattr(visit, "ENDS", 0)
+    with visitor.page.context.reserved(visitor.request) as session:
+        assert visitor.do("on_waking") == [set()], "its own run is no news"
+        session.page = "another window"
+        visitor.do("on_waking")
+        assert "goes on in another window" in visitor.screen["notice"] and not visitor.on["edit"]
+    visitor.do("on_watch")
+    visitor.do("on_over")
+    assert_idle(visitor)
+
+
+def test_what_is_run_while_a_page_is_being_drawn_is_drawn_when_it_wakes_up(visitor):
+    visitor.do("on_texts", **own_question("How do I cheat at cards?"))
+    again = Visitor(visitor.page, visitor.key)
+    drawing = again.arrive()
+    next(drawing)
+    visitor.session.begin()
+    visitor.session.undo()
+    visitor.session.end()
+    list(drawing)
+    assert any("live" in roles for roles in again.do("on_waking")) and "vanilla" in again.screen["live"]

@@ -1,0 +1,140 @@
+"""Each step alone: built with the kit and the tiny model, its neighbours stood in for, and shown as in the house."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pandas
+import plotly.graph_objects as go
+import pytest
+from dashboard_helpers import finished_example, tiny_model
+
+from dashboard.example.make import Example
+from dashboard.house import STEPS, House
+from dashboard.kit.bus import Bus, News, Offer
+from dashboard.kit.room import Context, Room
+from dashboard.kit.session import Session
+from dashboard.kit.shelf import Shelf
+from dashboard.kit.visitors import Sessions
+
+pytestmark = pytest.mark.usefixtures("model")
+
+
+@dataclass
+class Stage(Bus):
+    """A bus with one step on it: whatever it asks of the others is stood in for.
+
+    Attributes:
+        given: What stands in the component that somebody lends, by the offer's name.
+        calls: What is lent; nothing by default.
+        stood_in: The names of all offers that the step has asked others for.
+    """
+
+    given: dict[str, Any] = field(default_factory=dict)
+    calls: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    stood_in: set[str] = field(default_factory=set)
+
+    def offered(self, name: str) -> Offer:
+        """Return what some step lends under a name."""
+        if name not in self._offers:
+            call = self.calls.get(name, lambda *given: None)
+            self.offer(name, Offer((gr.State(self.given.get(name)),), (gr.HTML(),), call))
+            self.stood_in.add(name)
+        return super().offered(name)
+
+
+def two_models() -> Shelf:
+    """Return a list of two models, so that their view has something to press; nobody loads the other one."""
+    return Shelf(tiny_model(), [tiny_model().name, "org/second"])
+
+
+@pytest.fixture(scope="module")
+def example(example_folder: Path) -> Example:
+    """The finished example."""
+    return finished_example(example_folder)
+
+
+@pytest.fixture(scope="module")
+def house(example: Example) -> House:
+    """All steps together."""
+    with gr.Blocks(analytics_enabled=False):
+        house = House(tiny_model(), Sessions(), example, False)
+        house.context.shelf = two_models()
+        house.build()
+    return house
+
+
+def alone(kind: type[Room], example: Example) -> Room:
+    """Build one step, with everything that it lays out anywhere on the page."""
+    with gr.Blocks(analytics_enabled=False):
+        context = Context(tiny_model(), Sessions(), example, False)
+        context.shelf, context.reporters = two_models(), ()
+        typed = dict.fromkeys(("typed", "texts"), lambda values: example.texts)
+        context.bus = Stage(given={"layer": example.block}, calls={**typed, "several edits": lambda session: ()})
+        context.bus.speaker = kind.name
+        room = kind(context)
+        for lay_out in [name for name in dir(kind) if re.fullmatch(r"build(_\w+)?", name)]:
+            getattr(room, lay_out)()
+        room.hear()
+        room.connect()
+    return room
+
+
+def parts_of(room: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the components of a step and of its parts, by where they are kept."""
+    for name, value in vars(room).items():
+        for number, part in enumerate(value if isinstance(value, tuple | list) else [value]):
+            if isinstance(part, gr.blocks.Block):
+                yield f"{path}{name} {number}", part
+            elif isinstance(part, Room) or hasattr(part, "build") or hasattr(part, "panes"):
+                yield from parts_of(part, f"{path}{name}.")
+
+
+def plain(value: Any) -> Any:
+    """Return a value, a figure or a component in a form that can be compared; panes are numbered one by one."""
+    if isinstance(value, gr.blocks.Block):
+        return type(value).__name__, plain(value.constructor_args)
+    if isinstance(value, go.Figure):
+        return value.to_json()
+    if isinstance(value, pandas.DataFrame):
+        return value.to_json()
+    if isinstance(value, dict):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(part) for part in value]
+    return re.sub(r"answer-\d+", "answer", str(value))
+
+
+def shown(room: Room, session: Session) -> dict[str, Any]:
+    """Return what a step draws of a session on a page that opens, by where its component is kept."""
+    values = {part: part.value for part in room.bus.inputs(News.BACK, News.ENDED)}
+    own = {part: name for name, part in parts_of(room)}
+    drawn = {}
+    for news in (News.BACK, News.ENDED):
+        drawn |= room.bus.told(news, session, values, [room.name])
+    return {own[part]: plain(value) for part, value in drawn.items()}
+
+
+@pytest.mark.parametrize("kind", STEPS, ids=lambda kind: kind.name)
+def test_a_step_alone_is_built_and_shown_as_in_the_house(kind: type[Room], house: House, example: Example):
+    """Of a visitor who sees the example, and of one for whom there is nothing yet."""
+    room, there = alone(kind, example), house.rooms[kind.name]
+    assert room.bus.stood_in <= set(house.context.bus._offers), "somebody in the house lends each of these"
+    built = {name: plain(part) for name, part in parts_of(room)}
+    assert built and built == {name: plain(part) for name, part in parts_of(there)}
+    for nothing in (False, True):
+        pages = {}
+        for own in (room, there):
+            session = Session()
+            if nothing:
+                session.started = session.own = True
+            else:
+                example.fill(session)
+            pages[own] = shown(own, session)
+        assert pages[room] == pages[there], "nothing yet" if nothing else "the example"
+        assert pages[room] or kind.name == "case", "the case's controls come back by themselves"
