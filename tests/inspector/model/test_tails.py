@@ -185,6 +185,29 @@ def test_blocks_below_the_lowest_changed_one_do_not_run_again(model):
     assert 0 not in ran
 
 
+@pytest.mark.parametrize("block", [0, 1])
+def test_making_tails_computes_nothing_above_the_highest_block(model, block):
+    """Of the blocks above, what they are called with is kept, and it is what they get in a whole pass."""
+    ran: set[int] = set()
+    handles = [
+        projection.register_forward_hook(lambda _m, _a, _o, number=number: ran.add(number))
+        for number, projection in enumerate(model.architecture.down_projections)
+    ]
+    hooks = by_hand.hooks(model.network)
+    try:
+        tails = Tails(model, SEQUENCES, COUNTED, blocks=[block])
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert ran == set(range(block + 1))
+    assert by_hand.hooks(model.network) == hooks and all("forward" not in vars(b) for b in model.architecture.blocks)
+    weight = changed_weight(model, block)
+    found = group(tails, {block: weight})[block]
+    assert torch.equal(
+        found, group(Tails(model, SEQUENCES, COUNTED, blocks=[block, model.blocks - 1]), {block: weight})[block]
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "paths"),
     [
