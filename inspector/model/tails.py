@@ -101,7 +101,7 @@ class Tails:
         known: dict[int, Tensor] = {}
         shown = observed(self._model, ids, self.blocks) if seen is None else seen
         needed = range(self._lowest, self._model.blocks)
-        self._calls = {number: shown.calls[number] for number in needed}
+        self._calls = {number: _without_states(shown.calls[number]) for number in needed}
         inner = {block: shown.inner[block] for block in self.blocks}
         self._residual = {block: shown.residual[block] for block in self.blocks if shown.residual}
         if seen is not None:
@@ -109,6 +109,10 @@ class Tails:
         self._inner = {block: states.reshape(*ids.shape, -1) for block, states in inner.items()}
         resumes = architecture.paths.after_attention is not None
         self._resumes = resumes and all(self._confirms(block, shown.outputs[block]) for block in self.blocks)
+        self._entering: dict[int, Tensor] = {}
+        if not self._resumes:
+            entering = {block: _states(shown.calls[block]) for block in self.blocks}
+            self._entering = entering if seen is None else copied(entering, known)
         self._mlp = self._separate_mlp() if self._resumes else None
         last = architecture.last_block
         self._gathers_last = counted_only and self._resumes and last in self.blocks
@@ -162,8 +166,7 @@ class Tails:
 
         args, kwargs = self._calls[block]
         with self._model.lock, rewrite_output(projection, rewrite):
-            entering = args[0] if args else kwargs["hidden_states"]
-            return call_block(self._model.architecture.blocks[block], entering, args, kwargs)
+            return call_block(self._model.architecture.blocks[block], self._entering[block], args, kwargs)
 
     def logits(self, changed: Mapping[int, Tensor]) -> dict[int, Tensor]:
         """Run the tails above changed block outputs in one batch.
@@ -219,7 +222,7 @@ class Tails:
         return list(self._counted.of_shares(shares))
 
     def _repeated(self, number: int, states: Tensor) -> tuple[tuple, dict]:
-        """Return the recorded arguments of a block's call for as many changes as share the batch."""
+        """Return the recorded arguments beside the states of a block's call, for as many changes as share the batch."""
         args, kwargs = self._calls[number]
         times = len(states) // self._sequences
         if times == 1 or self._sequences == 1:  # a batch of one broadcasts
@@ -235,6 +238,18 @@ def _tile(value: Any, rows: int, times: int) -> Any:
     if isinstance(value, dict):
         return {key: _tile(entry, rows, times) for key, entry in value.items()}
     return value
+
+
+def _states(call: tuple[tuple, dict]) -> Tensor:
+    """Return the states that a block was called with."""
+    args, kwargs = call
+    return args[0] if args else kwargs["hidden_states"]
+
+
+def _without_states(call: tuple[tuple, dict]) -> tuple[tuple, dict]:
+    """Return a block's call with nothing in the place of its states, the largest of what it was called with."""
+    args, kwargs = call
+    return ((None, *args[1:]), kwargs) if args else ((), {**kwargs, "hidden_states": None})
 
 
 def call_block(block: nn.Module, states: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

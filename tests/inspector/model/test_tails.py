@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 
 import by_hand
 import pytest
@@ -223,6 +224,31 @@ def test_a_wrong_place_to_resume_costs_time_only(name, paths):
     found = group(Tails(model, SEQUENCES, COUNTED), weights)
     for block, weight in weights.items():
         assert torch.allclose(found[block], by_copies(model, block, weight), **CLOSE)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+def test_tails_keep_no_state_that_enters_a_block_above_the_changed_one(tiny, family):
+    """Of a block that is resumed none at all; GPT-NeoX's are run whole, from what enters the changed one on."""
+    model, entered = tiny(family), {}
+
+    def hook_for(number: int):
+        def hook(_module, args, kwargs):
+            entered[number] = weakref.ref(args[0] if args else kwargs["hidden_states"])
+
+        return hook
+
+    handles = [
+        block.register_forward_pre_hook(hook_for(number), with_kwargs=True)
+        for number, block in enumerate(model.architecture.blocks)
+    ]
+    try:
+        tails = Tails(model, SEQUENCES, COUNTED, blocks=[1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    kept = {number for number, states in entered.items() if states() is not None}
+    assert kept == ({1} if family == "gpt_neox" else set())
+    assert set(entered) == set(range(model.blocks)) and tails.blocks == (1,)
 
 
 @pytest.mark.parametrize("block", [-1, 3, 17])
