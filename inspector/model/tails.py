@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,9 @@ Change = Callable[[nn.Module, Tensor], Tensor]
 
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 """Largest difference of a resumed state from the block's own, as a share of the position's size: a few roundings."""
+
+_CONFIRMED: WeakKeyDictionary[InspectedModel, set[int]] = WeakKeyDictionary()
+"""Blocks that can be resumed at their down-projection, by model."""
 
 
 def with_weight(weight: Tensor) -> Change:
@@ -108,7 +112,7 @@ class Tails:
             self._calls, inner, self._residual = copied((self._calls, inner, self._residual), known)
         self._inner = {block: states.reshape(*ids.shape, -1) for block, states in inner.items()}
         resumes = architecture.paths.after_attention is not None
-        self._resumes = resumes and all(self._confirms(block, shown.outputs[block]) for block in self.blocks)
+        self._resumes = resumes and all(self._confirmed(block, shown.outputs[block]) for block in self.blocks)
         self._entering: dict[int, Tensor] = {}
         if not self._resumes:
             entering = {block: _states(shown.calls[block]) for block in self.blocks}
@@ -120,6 +124,13 @@ class Tails:
             self._inner[last] = self._counted.of(self._inner[last])
             self._residual[last] = self._counted.of(self._residual[last])
         self._counted.place(architecture.head_device)
+
+    def _confirmed(self, block: int, own: Tensor) -> bool:
+        """Tell whether a block is resumed: what was confirmed once for its weights, which never change, is."""
+        found = _CONFIRMED.setdefault(self._model, set())
+        if block not in found and self._confirms(block, own):
+            found.add(block)
+        return block in found
 
     def _confirms(self, block: int, own: Tensor) -> bool:
         """Tell whether resuming at the down-projection gives the block's own output, position by position.

@@ -251,6 +251,23 @@ def test_tails_keep_no_state_that_enters_a_block_above_the_changed_one(tiny, fam
     assert set(entered) == set(range(model.blocks)) and tails.blocks == (1,)
 
 
+def test_where_a_block_can_be_resumed_is_confirmed_once_for_a_model(monkeypatch):
+    """Another model of the same shape has its own; a block that was never asked for has none."""
+    asked: list[int] = []
+    own = Tails._confirms
+
+    def confirms(tails: Tails, block: int, output: torch.Tensor) -> bool:
+        asked.append(block)
+        return own(tails, block, output)
+
+    monkeypatch.setattr(Tails, "_confirms", confirms)
+    for _ in range(2):
+        model = from_parts(tiny_models.network("llama"), tiny_models.tokenizer(), "llama")
+        for blocks in ([1], [1, 2], [0, 1, 2]):
+            Tails(model, SEQUENCES, COUNTED, blocks=blocks)
+    assert asked == [1, 2, 0] * 2
+
+
 @pytest.mark.parametrize("block", [-1, 3, 17])
 def test_a_block_out_of_range_is_refused(llama, block):
     with pytest.raises(ArchitectureError, match="0 to 2"):
