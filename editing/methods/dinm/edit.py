@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 
 import torch
@@ -112,10 +112,9 @@ def dinm(
         return cancelled()
     if descent.ended:
         descent.require_update("DINM")
-    constraint = yield from prepare_constraint(model, case, block, settings, base, replay, cancel)
-    if constraint is None:
+    terms = yield from prepare_constraint(answers, model, case, block, settings, base, replay, cancel)
+    if terms is None:
         return cancelled()
-    terms = replace(answers, constraint=constraint)
 
     def evaluate(number: int, gradient: bool) -> Signs:
         weight = matrix.weight()
@@ -125,8 +124,7 @@ def dinm(
     yield Preparation("Computing what the constraint is measured from, and how large a step may be", 0.95)
     if cancel():
         return cancelled()
-    # Made here, as the first step may be captured.
-    first = constraint[0]
+    first = terms.constraint[0]  # made here, as the first step may be captured
     if not bool(torch.isfinite(first.vanilla.sum())):
         raise RefusedEdit(NOT_FINITE)
     if settings.constraint_gradient and settings.constraint_weight > 0:
@@ -134,7 +132,7 @@ def dinm(
         descent.add(lambda: settings.constraint_weight * first(matrix.weight()))
     if settings.learning_rate is None:
         optimiser, size = measured_optimiser(
-            matrix, model.lock, first, settings.optimiser, settings.step_kl, settings.weight_decay
+            matrix, model.lock, terms.trials[0], settings.optimiser, settings.step_kl, settings.weight_decay
         )
     else:
         kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.SGD
@@ -147,7 +145,7 @@ def dinm(
         settings,
         cancel,
         limit=matrix.limited(settings.clamp),
-        period=math.lcm(len(constraint), len(terms.companions) or 1)
+        period=math.lcm(len(terms.constraint), len(terms.companions) or 1)
         if replay is TailReplay and model.can_be_captured
         else None,
         inside=partial(fewer_kernels, model),

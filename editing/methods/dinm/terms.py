@@ -30,6 +30,10 @@ from editing.taught import taught_answers
 from inspector.model import InspectedModel, PromptFormat, Taught, encode
 from inspector.model.encoding import with_suffix
 from inspector.safeedit import Case
+from inspector.safeedit.sets import spread
+
+WATCHED = 2
+"""Harmless prompts, of unlike length, that a step measures where nothing depends on what it finds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +43,8 @@ class Terms:
     Attributes:
         edit: The loss of the safe answer, or of several.
         unsafe: The unsafe answer, where it is watched.
-        constraint: Its parts, which take turns; empty until they are prepared (:func:`prepare_constraint`).
+        constraint: What every step is measured on, in parts that take turns; empty until :func:`prepare_constraint`.
+        trials: What a step size is measured on, in its first part: the constraint, or more of it than a step watches.
         several: Whether the loss is a mean over more than the case's own answer to its prompt.
         monitor: The safe answer in attack templates that the edit is not made with, and unseen harmless prompts.
         companions: The loss of answers that decline other questions, in parts that take turns; empty for none.
@@ -50,6 +55,7 @@ class Terms:
     edit: AnswerTerm
     unsafe: AnswerTerm | None
     constraint: Sequence[KlTerm] = ()
+    trials: Sequence[KlTerm] = ()
     several: bool = False
     monitor: Monitor | None = None
     companions: Sequence[AnswerTerm] = ()
@@ -70,8 +76,7 @@ def prepare_terms(
     terms = yield from prepare_answers(model, case, block, settings, replay, cancel)
     if terms is None:
         return None
-    constraint = yield from prepare_constraint(model, case, block, settings, base, replay, cancel)
-    return None if constraint is None else replace(terms, constraint=constraint)
+    return (yield from prepare_constraint(terms, model, case, block, settings, base, replay, cancel))
 
 
 def prepare_answers(
@@ -132,6 +137,7 @@ def prepare_answers(
 
 
 def prepare_constraint(
+    terms: Terms,
     model: InspectedModel,
     case: Case,
     block: int,
@@ -139,10 +145,11 @@ def prepare_constraint(
     base: Tensor,
     replay: ReplayFactory,
     cancel: Callable[[], bool],
-) -> Generator[Preparation, None, Sequence[KlTerm] | None]:
-    """Make the constraint's parts, each when it is first asked for; returns ``None`` when cancelled.
+) -> Generator[Preparation, None, Terms | None]:
+    """Add the constraint to the terms, each of its parts made when it is first asked for; ``None`` when cancelled.
 
     Args:
+        terms: The others (:func:`prepare_answers`).
         base: The vanilla down-projection.
     """
     spans = _own_constraint(model, case, settings)
@@ -158,9 +165,17 @@ def prepare_constraint(
         spans = [(encoded.tokens, encoded.predicting) for encoded in own]
     turns = math.ceil(len(spans) / (settings.harmless_at_once or len(spans)))
     parts = [spans[turn::turns] for turn in range(turns)]
+    watched: Sequence[Sequence[Span]] = parts
     if settings.constraint_weight == 0 and settings.damage_budget is None:
         parts = parts[:1]  # it is only watched, and what is watched on the same texts can be compared over the steps
-    return Turns(parts, lambda part: kl_term(model, block, part, settings.direction, base, replay))
+        few = settings.harmless_at_once is not None and len(parts[0]) > WATCHED
+        watched = [spread(parts[0], WATCHED)] if few else parts
+
+    def of(spans: Sequence[Span]) -> KlTerm:
+        return kl_term(model, block, spans, settings.direction, base, replay)
+
+    trials = Turns(parts, of)
+    return replace(terms, constraint=trials if watched is parts else Turns(watched, of), trials=trials)
 
 
 def _own_constraint(model: InspectedModel, case: Case, settings: DinmSettings) -> list[Span]:

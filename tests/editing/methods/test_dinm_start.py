@@ -28,11 +28,13 @@ class Counting(TailReplay):
     """A replay that is counted, and each of its evaluations; a subclass a test."""
 
     evaluated: list[int]
+    texts: list[list[tuple[int, ...]]]
 
-    def __init__(self, *given) -> None:
-        super().__init__(*given)
+    def __init__(self, model, block, sequences, counted) -> None:
+        super().__init__(model, block, sequences, counted)
         self._number = len(self.evaluated)
         self.evaluated.append(0)
+        self.texts.append([tuple(tokens) for tokens in sequences])
 
     def logits(self, weight: torch.Tensor) -> torch.Tensor:
         self.evaluated[self._number] += 1
@@ -40,7 +42,7 @@ class Counting(TailReplay):
 
 
 def counting() -> type[Counting]:
-    return type("Counted", (Counting,), {"evaluated": []})
+    return type("Counted", (Counting,), {"evaluated": [], "texts": []})
 
 
 def test_the_unedited_weights_are_told_before_a_harmless_text_is_asked_or_read(case):
@@ -66,6 +68,26 @@ def test_every_weight_is_evaluated_once_and_the_unedited_one_is_no_exception(lla
     assert safe == unsafe == 5
     steps, from_vanilla, trials = 2, 1, first - 3 - (weight > 0)
     assert 1 <= trials <= 6 and second == from_vanilla + steps
+
+
+def test_where_nothing_depends_on_the_constraint_a_step_watches_two_texts_and_the_edit_is_the_same(
+    llama, case, monkeypatch
+):
+    """The step size is measured on all of a part, as ever; an edit with a budget measures all of it at every step."""
+    free = small(steps=3, constraint_weight=0.0, harmless_at_once=4)
+    replay = counting()
+    few = run(dinm(llama, case, BLOCK, free, replay=replay))
+    assert [len(texts) for texts in replay.texts[2:]] == [2, 4] and set(replay.texts[2]) < set(replay.texts[3])
+    assert replay.evaluated[2] == 1 + free.steps, "what it is measured from, and every step but that of vanilla"
+    monkeypatch.setattr("editing.methods.dinm.terms.WATCHED", 4)
+    every = run(dinm(llama, case, BLOCK, free))
+    assert few.patch.identifier == every.patch.identifier
+    assert few.trace[-1].constraint_kl != every.trace[-1].constraint_kl > 0
+    monkeypatch.setattr("editing.methods.dinm.terms.WATCHED", 2)
+    for kept in ({"damage_budget": 1e3}, {"harmless_at_once": None}, {"constraint_weight": 0.1}):
+        replay = counting()
+        run(dinm(llama, case, BLOCK, replace(free, **kept), replay=replay))
+        assert [len(texts) for texts in replay.texts[2:]] == [4]
 
 
 @pytest.mark.parametrize(
