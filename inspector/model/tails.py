@@ -16,10 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inspector.model.counted import Counted
+from inspector.model.halving import when_memory_runs_out
 from inspector.model.hooks import block_output, rewrite_output, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.offloaded import held
 from inspector.model.passes import batch_of, copied, observed, replayed
+from inspector.model.recent import Recent
 
 Change = Callable[[nn.Module, Tensor], Tensor]
 """From a down-projection and its input ``[..., d_ff]`` to its new output ``[..., d_model]``."""
@@ -30,6 +32,14 @@ _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 
 _CONFIRMED: WeakKeyDictionary[InspectedModel, set[int]] = WeakKeyDictionary()
 """Blocks that can be resumed at their down-projection, by model."""
+_Call = tuple[tuple, dict]
+_ByBlock = dict[int, Tensor]
+_Shown = tuple[dict[int, _Call], _ByBlock, _ByBlock, _ByBlock]
+"""Of one pass: calls, what enters down-projections, what is added to their output, what enters blocks run whole."""
+MOST_KEPT = 8
+"""Passes that are kept for a model, those used last."""
+_KEPT: WeakKeyDictionary[InspectedModel, Recent[tuple, _Shown]] = WeakKeyDictionary()
+when_memory_runs_out(_KEPT.clear)
 
 
 def with_weight(weight: Tensor) -> Change:
@@ -79,6 +89,7 @@ class Tails:
         counted: Positions of each sequence whose logits are wanted.
         blocks: The blocks that may be changed; all by default.
         counted_only: A change at the last block sees the counted positions only: nothing looks at the others.
+        keep: Keep what the pass shows for later tails of the same texts, positions and blocks: many edits meet them.
     """
 
     def __init__(
@@ -88,6 +99,7 @@ class Tails:
         counted: Sequence[Sequence[int]],
         blocks: Sequence[int] | None = None,
         counted_only: bool = True,
+        keep: bool = False,
     ) -> None:
         architecture = model.architecture
         self._model = model
@@ -95,11 +107,24 @@ class Tails:
         self._lowest = self.blocks[0]
         self._counted = Counted(counted)
         self._sequences = len(sequences)
+        asked = (self.blocks, counted_only, *(tuple(map(tuple, each)) for each in (sequences, counted)))
         with model.lock:
-            self._capture(batch_of(model, sequences), counted_only)
+            known = _KEPT.setdefault(model, Recent(MOST_KEPT))
+            shown = known[asked] if asked in known else self._capture(batch_of(model, sequences), counted_only)
+            if keep:
+                known[asked] = shown
+        self._calls: dict[int, _Call]
+        self._inner: _ByBlock
+        self._residual: _ByBlock
+        self._entering: _ByBlock
+        self._calls, self._inner, self._residual, self._entering = shown
+        self._resumes = not self._entering
+        self._mlp = self._separate_mlp() if self._resumes else None
+        self._gathers_last = counted_only and self._resumes and architecture.last_block in self.blocks
+        self._counted.place(architecture.head_device)
 
     @torch.no_grad()
-    def _capture(self, ids: Tensor, counted_only: bool) -> None:
+    def _capture(self, ids: Tensor, counted_only: bool) -> _Shown:
         architecture = self._model.architecture
         seen = replayed(self._model, ids)
         known: dict[int, Tensor] = {}
@@ -113,17 +138,15 @@ class Tails:
         self._inner = {block: states.reshape(*ids.shape, -1) for block, states in inner.items()}
         resumes = architecture.paths.after_attention is not None
         self._resumes = resumes and all(self._confirmed(block, shown.outputs[block]) for block in self.blocks)
-        self._entering: dict[int, Tensor] = {}
+        self._entering = {}
         if not self._resumes:
             entering = {block: _states(shown.calls[block]) for block in self.blocks}
             self._entering = entering if seen is None else copied(entering, known)
-        self._mlp = self._separate_mlp() if self._resumes else None
         last = architecture.last_block
-        self._gathers_last = counted_only and self._resumes and last in self.blocks
-        if self._gathers_last:
+        if counted_only and self._resumes and last in self.blocks:
             self._inner[last] = self._counted.of(self._inner[last])
             self._residual[last] = self._counted.of(self._residual[last])
-        self._counted.place(architecture.head_device)
+        return self._calls, self._inner, self._residual, self._entering
 
     def _confirmed(self, block: int, own: Tensor) -> bool:
         """Tell whether a block is resumed: what was confirmed once for its weights, which never change, is."""

@@ -25,7 +25,7 @@ from editing.objectives import (
     reference_constraint,
 )
 from editing.progress import Preparation, part_of
-from editing.replay import ReplayFactory
+from editing.replay import ReplayFactory, kept
 from editing.taught import taught_answers
 from inspector.model import InspectedModel, PromptFormat, Taught, encode
 from inspector.model.encoding import with_suffix
@@ -114,7 +114,7 @@ def prepare_answers(
     turns = math.ceil(len(fitting) / COMPANIONS_AT_ONCE)
     further_questions = Turns(
         [fitting[turn::turns] for turn in range(turns)],
-        lambda part: aligned_answer(model, block, part[0], replay, part[1:], settings.first_token_weight),
+        lambda part: aligned_answer(model, block, part[0], kept(replay), part[1:], settings.first_token_weight),
     )
     monitor = None
     if settings.monitor:
@@ -172,7 +172,7 @@ def prepare_constraint(
         watched = [spread(parts[0], WATCHED)] if few else parts
 
     def of(spans: Sequence[Span]) -> KlTerm:
-        return kl_term(model, block, spans, settings.direction, base, replay)
+        return kl_term(model, block, spans, settings.direction, base, kept(replay))
 
     trials = Turns(parts, of)
     return replace(terms, constraint=trials if watched is parts else Turns(watched, of), trials=trials)

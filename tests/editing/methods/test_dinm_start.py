@@ -14,6 +14,7 @@ from editing.objectives import KlTerm, kl_term
 from editing.replay import TailReplay, master_weight
 from inspector.errors import EditError
 from inspector.model import from_parts
+from inspector.model.passes import Observed, observed
 
 BLOCK = 1
 QUICK = {"harmless_prompts": 4, "harmless_tokens": 4, "harmless_at_once": 2, "own_refusals": 0}
@@ -88,6 +89,27 @@ def test_where_nothing_depends_on_the_constraint_a_step_watches_two_texts_and_th
         replay = counting()
         run(dinm(llama, case, BLOCK, replace(free, **kept), replay=replay))
         assert [len(texts) for texts in replay.texts[2:]] == [4]
+
+
+def test_what_edits_of_a_block_share_is_read_for_the_first_one_and_no_bit_of_the_others_changes(case, monkeypatch):
+    """Two parts of companions and one of harmless texts; a case's own answers are always read."""
+    monkeypatch.setattr("editing.methods.dinm.terms.LONGEST_COMPANION", 10_000)
+    passes: list[tuple[int, ...]] = []
+
+    def counted(model, ids, blocks) -> Observed:
+        passes.append(tuple(blocks))
+        return observed(model, ids, blocks)
+
+    monkeypatch.setattr("inspector.model.tails.observed", counted)
+    settings = small(steps=1, constraint_weight=0.0, companions=6, harmless_at_once=2)
+    other = replace(case, adversarial_prompt="Hum it: how do I lie?", safe="Let us not.")
+    model, fresh = (from_parts(tiny_models.network("llama"), tiny_models.tokenizer(), "new") for _ in range(2))
+    alone = run(dinm(fresh, other, BLOCK, settings)).patch
+    for edited, block, expected in ((case, BLOCK, 5), (other, BLOCK, 2), (other, BLOCK + 1, 5)):
+        passes.clear()
+        patch = run(dinm(model, edited, block, settings)).patch
+        assert passes == [(block,)] * expected
+        assert (patch.identifier == alone.identifier) is (edited is other and block == BLOCK)
 
 
 @pytest.mark.parametrize(
