@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from editing.harmless import fitting_texts, harmless_answers, known_answers, own_refusals, refusal_texts
+from editing.harmless import answers_by_text, known_answers, own_refusals, refusal_texts
 from editing.methods.dinm import DinmSettings
 from editing.null_space import harmless_moment, known_moments
 from editing.progress import Preparation, part_of
@@ -116,14 +116,10 @@ def make_calibration(
     asked = DinmSettings().harmless_prompts, DinmSettings().harmless_tokens
     # Every edit asks its own case's harmless prompt first, then the same bundled ones.
     cases = [case for case in bundled_cases() if case.split == "edit"]
-    answers: dict[str, KeptAnswer] = {}
-    for number, case in enumerate(cases):
-        start, end = (0.45 + 0.05 * n / len(cases) for n in (number, number + 1))
-        own = yield from part_of(harmless_answers(model, case, *asked, FORMATS[0], cancel), start, end)
-        if own is None:
-            return None
-        for text, encoded in zip(fitting_texts(model, case, *asked, FORMATS[0]), own, strict=True):
-            answers[text] = _own(text, encoded)
+    own = yield from part_of(answers_by_text(model, cases, *asked, FORMATS[0], cancel), 0.45, 0.5)
+    if own is None:
+        return None
+    answers = {text: _own(text, encoded) for text, encoded in own.items()}
     declined = yield from part_of(
         own_refusals(model, DinmSettings().own_refusals, asked[1], FORMATS[0], cancel), 0.5, 0.5
     )

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -79,6 +79,7 @@ class Descent:
         trace: Every step so far.
         updates: Number of updates that the tensors hold.
         reason: Why the last phase ended.
+        ended: :meth:`begin` has found that nothing is to be done.
     """
 
     trained: Trained
@@ -87,7 +88,48 @@ class Descent:
     trace: list[Step] = field(default_factory=list)
     updates: int = 0
     reason: StopReason = "step limit"
+    ended: bool = False
     _before: Sequence[Tensor] | None = None
+    _begun: bool = False
+
+    def begin(self, evaluate: Evaluate, steps: int, stops: StopSettings) -> Step:
+        """Evaluate the weights before the first update, and before what :meth:`run` needs is made; takes the lock.
+
+        :meth:`run` goes on with the first update. The gradient stays in the tensors: a step size may be measured by it.
+
+        Args:
+            evaluate: The terms, or those that say something of unedited weights (:meth:`add`).
+            steps: Step limit that is reported.
+            stops: When there is nothing to do: :attr:`ended`.
+
+        Raises:
+            RefusedEdit: The loss or its gradient is not finite.
+        """
+        begun = time.perf_counter()
+        with self.lock, self._beside(), torch.enable_grad():
+            said, stop = self._measured(evaluate, 0, False, stops, 0)
+        if stop == "not finite":
+            raise RefusedEdit(NOT_FINITE)
+        self._begun, self.ended = True, stop is not None
+        if stop is not None:
+            self.reason = stop
+        return self._told(said, 0, steps, not self.ended, begun)
+
+    def add(self, part: Callable[[], Tensor]) -> None:
+        """Add the gradient of a part of the loss to that which :meth:`begin` has put into the tensors; takes the lock.
+
+        Raises:
+            RefusedEdit: It is not finite.
+        """
+        first = [tensor.grad for tensor in self.trained.parameters]
+        with self.lock, self._beside(), torch.enable_grad():
+            while not math.isfinite(float(self._put(part()))):
+                if self.scale == 1:
+                    raise RefusedEdit(NOT_FINITE)
+                self.scale = smaller_scale(self.scale)
+            for tensor, before in zip(self.trained.parameters, first, strict=True):
+                if before is not None:
+                    tensor.grad = before if tensor.grad is None else before + tensor.grad
 
     def run(
         self,
@@ -104,6 +146,8 @@ class Descent:
         inside: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> Generator[Step, None, None]:
         """Make up to ``steps`` updates, evaluating before each and, if ``measure_last``, after the last.
+
+        What :meth:`begin` has evaluated and told is neither evaluated nor told again.
 
         Args:
             evaluate: The terms.
@@ -127,11 +171,17 @@ class Descent:
         device = self.trained.parameters[0].device
         captures = self._goes_ahead and period is not None and steps >= PAYS * period
         turns = period or 1
-        first = 0 if turns == 1 and device.type == "cuda" and warm(device) else turns
-        for number in range(steps + 1 if measure_last else steps):
+        begun_before, self._begun = self._begun, False
+        # What is captured has run before, and begin's terms need not be all.
+        first = 0 if turns == 1 and device.type == "cuda" and warm(device) else turns + begun_before
+        if begun_before:
+            if self.ended:
+                return
+            self._update(optimiser, limit)
+        for number in range(int(begun_before), steps + 1 if measure_last else steps):
             last = number == steps
             begun = time.perf_counter()
-            side = beside(device) if captures and device.type == "cuda" else nullcontext()
+            side = self._beside() if captures else nullcontext()
             with self.lock, side, torch.set_grad_enabled(not last):
                 said, stop = None, None
                 if captures and number >= first:
@@ -149,37 +199,50 @@ class Descent:
                 if said is None:
                     said, stop = self._measured(evaluate, number, last, stops, start + number)
             if stop == "not finite" and start + number == 0:
-                raise RefusedEdit(_NOT_FINITE)
-            step = Step(
-                step=start + number,
-                steps=steps if of is None else of,
-                edit_loss=said.edit_loss,
-                constraint_kl=said.kl,
-                total_loss=said.loss,
-                safe_probability=said.safe_probability,
-                unsafe_probability=said.unsafe_probability,
-                gradient_norm=None if stop is not None or last else said.gradient_norm,
-                delta_norm=said.delta_norm,
-                seconds=0.0,
-            )
+                raise RefusedEdit(NOT_FINITE)
             if stop in ("not finite", "damage budget"):
                 assert self._before is not None  # perhaps of the phase before this one
                 self.trained.restore(self._before)
                 self.updates = start + number - 1
             elif stop is None and not last:
-                self._before = self.trained.kept()
-                optimiser.step()
-                if limit is not None:
-                    limit()
-                self.updates = start + number + 1
-            self.trace.append(replace(step, seconds=time.perf_counter() - begun))
-            yield self.trace[-1]
+                self._update(optimiser, limit)
+            yield self._told(said, start + number, steps if of is None else of, stop is None and not last, begun)
             if cancel():
                 self.reason = "cancelled"
                 return
             if stop is not None:
                 self.reason = stop
                 return
+
+    def _update(self, optimiser: torch.optim.Optimizer, limit: Callable[[], None] | None) -> None:
+        self._before = self.trained.kept()
+        optimiser.step()
+        if limit is not None:
+            limit()
+        self.updates += 1
+
+    def _beside(self) -> AbstractContextManager[Any]:
+        """Stay off the stream of all others on a device that captures."""
+        device = self.trained.parameters[0].device
+        return beside(device) if device.type == "cuda" else nullcontext()
+
+    def _told(self, said: Said, number: int, steps: int, goes_on: bool, begun: float) -> Step:
+        """Write a step into the trace and return it."""
+        self.trace.append(
+            Step(
+                step=number,
+                steps=steps,
+                edit_loss=said.edit_loss,
+                constraint_kl=said.kl,
+                total_loss=said.loss,
+                safe_probability=said.safe_probability,
+                unsafe_probability=said.unsafe_probability,
+                gradient_norm=said.gradient_norm if goes_on else None,
+                delta_norm=said.delta_norm,
+                seconds=time.perf_counter() - begun,
+            )
+        )
+        return self.trace[-1]
 
     def _measured(
         self, evaluate: Evaluate, number: int, last: bool, stops: StopSettings, updates: int
@@ -227,38 +290,33 @@ class Descent:
         """
         return self.trained.parameters[0].device.type == "cuda"
 
-    def gradient(self, evaluate: Evaluate) -> list[Tensor]:
-        """Return the gradient in each of the tensors as they are; the caller holds the lock.
-
-        Raises:
-            RefusedEdit: It is not finite.
-        """
-        with torch.enable_grad():
-            while not math.isfinite(float(self._backward(evaluate(0, True)))):
-                if self.scale == 1:
-                    raise RefusedEdit(_NOT_FINITE)
-                self.scale = smaller_scale(self.scale)
-        found = [torch.zeros_like(t) if t.grad is None else t.grad.clone() for t in self.trained.parameters]
-        for tensor in self.trained.parameters:
-            tensor.grad = None
-        return found
-
     def _backward(self, signs: Signs) -> Tensor:
         """Put the gradient into the tensors and return its norm, which is not finite if any entry is not."""
+        if signs.backward is None:
+            return self._put(signs.loss)
+        self._forget()
+        signs.backward()
+        return self._norm()
+
+    def _put(self, loss: Tensor) -> Tensor:
+        """Put a loss's own gradient into the tensors and return its norm."""
+        self._forget()
         tensors = self.trained.parameters
-        for tensor in tensors:
+        found = torch.autograd.grad(loss if self.scale == 1 else loss * self.scale, list(tensors), allow_unused=True)
+        for tensor, gradient in zip(tensors, found, strict=True):
+            if gradient is not None and self.scale != 1:
+                gradient /= self.scale
+            tensor.grad = None if gradient is None else laid_out(gradient, tensor)
+        return self._norm()
+
+    def _forget(self) -> None:
+        for tensor in self.trained.parameters:
             tensor.grad = None
-        if signs.backward is not None:
-            signs.backward()
-        else:
-            scaled = signs.loss if self.scale == 1 else signs.loss * self.scale
-            found = torch.autograd.grad(scaled, list(tensors), allow_unused=True)
-            for tensor, gradient in zip(tensors, found, strict=True):
-                if gradient is not None and self.scale != 1:
-                    gradient /= self.scale
-                tensor.grad = None if gradient is None else laid_out(gradient, tensor)
+
+    def _norm(self) -> Tensor:
         # In float64: the squares of finite float32 numbers need not be finite in float32.
-        norms = [torch.linalg.vector_norm(t.grad, dtype=torch.float64) for t in tensors if t.grad is not None]
+        gradients = [tensor.grad for tensor in self.trained.parameters if tensor.grad is not None]
+        norms = [torch.linalg.vector_norm(gradient, dtype=torch.float64) for gradient in gradients]
         return torch.stack([norm.to(norms[0].device) for norm in norms]).norm()
 
     def require_update(self, method: str) -> None:
@@ -290,7 +348,7 @@ def laid_out(gradient: Tensor, tensor: Tensor) -> Tensor:
     return gradient if gradient.stride() == tensor.stride() else torch.empty_like(tensor).copy_(gradient)
 
 
-_NOT_FINITE = (
+NOT_FINITE = (
     "The loss is not a finite number before the first step. Load the model in float32 (--dtype float32) or shorten the "
     "answers."
 )

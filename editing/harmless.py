@@ -80,8 +80,33 @@ def harmless_answers(
     Returns:
         At most ``count`` prompts with the model's own answers, each with the id that ended it; ``None`` when cancelled.
     """
-    texts = fitting_texts(model, case, count, tokens, format)
-    return (yield from _answered(model, texts, tokens, format, cancel, "harmless prompts"))
+    answers = yield from answers_by_text(model, [case], count, tokens, format, cancel)
+    return None if answers is None else [*answers.values()]
+
+
+def answers_by_text(
+    model: InspectedModel,
+    cases: Sequence[Case],
+    count: int,
+    tokens: int,
+    format: PromptFormat,
+    cancel: Callable[[], bool] = lambda: False,
+) -> Generator[Preparation, None, dict[str, Encoded] | None]:
+    """Let the vanilla model answer the harmless prompts of several cases, what they share once.
+
+    Yields:
+        As :func:`harmless_answers` does.
+
+    Returns:
+        Prompts with the model's own answers by their text, case after case, without those that leave no room for an
+        answer, such as one in a long attack; ``None`` when cancelled.
+
+    Raises:
+        PromptError: None does.
+    """
+    texts = _fitting(model, [text for case in cases for text in harmless_texts(case, count)], tokens, format)
+    answered = yield from _answered(model, texts, tokens, format, cancel, "harmless prompts")
+    return None if answered is None else dict(zip(texts, answered, strict=True))
 
 
 def unseen_answers(
@@ -218,18 +243,10 @@ def _answered(
     return [known[key] for key in keys]
 
 
-def fitting_texts(model: InspectedModel, case: Case, count: int, tokens: int, format: PromptFormat) -> list[str]:
-    """Return :func:`harmless_texts` without those that leave no room for an answer, such as one in a long attack.
-
-    Raises:
-        PromptError: None does.
-    """
-    return _fitting(model, harmless_texts(case, count), tokens, format)
-
-
 def _fitting(model: InspectedModel, texts: Sequence[str], tokens: int, format: PromptFormat) -> list[str]:
+    """Return the texts, each once, that leave room for an answer."""
     found, wrong = [], None
-    for text in texts:
+    for text in dict.fromkeys(texts):
         try:
             encode(model, text, None, format, room=tokens)
             found.append(text)

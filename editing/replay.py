@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -101,18 +102,31 @@ class FullReplay:
 class TailReplay:
     """Only what the edited matrix can change: its own product, the blocks above, the counted logits.
 
-    Args: as for :class:`FullReplay`.
+    Args: as for :class:`FullReplay`, and
+
+        keep: Other edits of the block meet these texts as well: keep what enters the matrix.
     """
 
     def __init__(
-        self, model: InspectedModel, block: int, sequences: Sequence[Sequence[int]], counted: Sequence[Sequence[int]]
+        self,
+        model: InspectedModel,
+        block: int,
+        sequences: Sequence[Sequence[int]],
+        counted: Sequence[Sequence[int]],
+        *,
+        keep: bool = False,
     ) -> None:
         self._block = model.architecture.check_block(block)
         self._model = model
-        self._tails = Tails(model, sequences, counted, [block])
+        self._tails = Tails(model, sequences, counted, [block], keep=keep)
 
     def logits(self, weight: Tensor) -> Tensor:
         """See :class:`Replay`."""
         with self._model.lock:
             changed = self._tails.changed(self._block, with_weight(weight))
             return self._tails.logits({self._block: changed})[self._block]
+
+
+def kept(replay: ReplayFactory) -> ReplayFactory:
+    """Return a way of replaying texts that other edits of the block meet as well."""
+    return partial(TailReplay, keep=True) if replay is TailReplay else replay

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from contextlib import AbstractContextManager
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from editing.descent import Descent, Evaluate
 from editing.matrix import Matrix
 from editing.objectives import KlTerm
 from inspector.errors import RefusedEdit
@@ -76,8 +76,7 @@ def fused(tensors: Sequence[Tensor]) -> bool | None:
 
 def measured_optimiser(
     matrix: Matrix,
-    descent: Descent,
-    evaluate: Evaluate,
+    lock: AbstractContextManager[Any],
     constraint: KlTerm,
     kind: Optimiser,
     step_kl: float,
@@ -85,9 +84,10 @@ def measured_optimiser(
 ) -> tuple[torch.optim.Optimizer, float]:
     """Return the optimiser whose first update costs a wanted KL on the constraint's prompts, and its step size.
 
-    The lock is held for one evaluation at a time.
+    The matrix holds its gradient (:meth:`editing.descent.Descent.begin`).
 
     Args:
+        lock: The model's; held for one evaluation at a time.
         kind: Adam, or plain gradient descent.
         step_kl: What the first update may cost, nats a token.
         weight_decay: The optimiser's.
@@ -95,14 +95,14 @@ def measured_optimiser(
     Raises:
         RefusedEdit: There is no such size.
     """
-    with descent.lock:
-        (gradient,) = descent.gradient(evaluate)
+    (gradient,) = (tensor.grad for tensor in matrix.parameters)
+    assert gradient is not None
     unit = 1.0 if kind == "adam" else float(gradient.abs().mean()) or 1.0
     way = gradient.sign() if kind == "adam" else gradient / unit
 
     @torch.no_grad()
     def cost(sizes: np.ndarray) -> np.ndarray:
-        with descent.lock:
+        with lock:
             return np.array([float(constraint(matrix.weight(-float(size) * way))) for size in sizes])
 
     size = first_size(matrix.base)

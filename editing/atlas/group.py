@@ -15,7 +15,6 @@ from editing.descent import Descent, Signs, Stops, laid_out
 from editing.progress import Step
 from editing.replay import master_weight
 from editing.step_size import adam, first_size, measured_sizes
-from inspector.contrast import MlpTrace
 from inspector.errors import RefusedEdit
 from inspector.kl import kl_by_token, told
 from inspector.model import Encoded, InspectedModel
@@ -58,10 +57,15 @@ class Group:
     """The down-projections of neighbouring blocks that descend side by side (:class:`~editing.descent.Trained`).
 
     Their losses are summed up, so that each gets the gradient of its own.
+
+    Args:
+        value: The loss of the unedited weights.
+        gradients: Its gradient in each of the matrices, by block; emptied with the first update, when they are used.
     """
 
-    def __init__(self, model: InspectedModel, blocks: Sequence[int]) -> None:
-        self.weights = {block: master_weight(model, block).requires_grad_(True) for block in blocks}
+    def __init__(self, model: InspectedModel, value: float, gradients: dict[int, Tensor]) -> None:
+        self.weights = {block: master_weight(model, block).requires_grad_(True) for block in gradients}
+        self._value, self._gradients = value, gradients
         self.parameters = list(self.weights.values())
 
     def delta_norm(self) -> float:
@@ -78,9 +82,10 @@ class Group:
         for weight, value in zip(self.parameters, kept, strict=True):
             weight.copy_(value)
 
-    def signs(self, tails: AtlasTails, first: MlpTrace, number: int) -> Signs:
+    def signs(self, tails: AtlasTails, number: int) -> Signs:
         """Evaluate all of them; before the first update they are all vanilla and one backward pass serves them all."""
         if number > 0:
+            self._gradients.clear()
             found = _run(tails.safe, self.weights)
             loss = torch.stack([-likelihood(logits, tails.safe_labels) for logits in found.values()]).sum()
             mean = loss.detach() / len(self.weights)
@@ -88,16 +93,16 @@ class Group:
 
         def put() -> None:
             for block, weight in self.weights.items():
-                weight.grad = laid_out(first.weight_gradient(block).to(weight.device), weight)
+                weight.grad = laid_out(self._gradients[block].to(weight.device), weight)
 
-        loss = torch.tensor(first.value * len(self.weights))
-        return Signs(loss, first.value, 0.0, first.value, math.exp(-first.value), backward=put)
+        loss = torch.tensor(self._value * len(self.weights))
+        return Signs(loss, self._value, 0.0, self._value, math.exp(-self._value), backward=put)
 
-    def optimiser(self, tails: AtlasTails, first: MlpTrace, settings: AtlasSettings) -> torch.optim.Optimizer:
+    def optimiser(self, tails: AtlasTails, settings: AtlasSettings) -> torch.optim.Optimizer:
         """Return Adam with the settings' step size, or with the size of each block that is measured."""
         if settings.learning_rate is not None:
             return torch.optim.Adam(self.parameters, lr=settings.learning_rate)
-        gradients = {b: first.weight_gradient(b).to(weight.device) for b, weight in self.weights.items()}
+        gradients = {block: self._gradients[block].to(weight.device) for block, weight in self.weights.items()}
 
         @torch.no_grad()
         def cost(sizes: np.ndarray) -> np.ndarray:
@@ -135,18 +140,21 @@ class Descended:
 def descended(
     model: InspectedModel,
     tails: AtlasTails,
-    first: MlpTrace,
-    blocks: Sequence[int],
+    value: float,
+    gradients: dict[int, Tensor],
     settings: AtlasSettings,
     cancel: Callable[[], bool],
 ) -> Generator[Step, None, Descended]:
-    """Let a group descend and measure it; yields its steps."""
-    group = Group(model, blocks)
+    """Let a group descend and measure it; yields its steps.
+
+    Args: ``value`` and ``gradients`` as for :class:`Group`.
+    """
+    group = Group(model, value, gradients)
     descent = Descent(group, model.lock, model.gradient_scale)
-    optimiser = group.optimiser(tails, first, settings)
+    optimiser = group.optimiser(tails, settings)
 
     def evaluate(number: int, _gradient: bool) -> Signs:
-        return group.signs(tails, first, number)
+        return group.signs(tails, number)
 
     try:
         yield from descent.run(evaluate, optimiser, settings.steps, Stops(), cancel, measure_last=False)

@@ -89,12 +89,11 @@ def make_atlas(
         if answers is None:
             return so_far()
         said.update(answers[0])
-    left_out |= {block: _not_finite(block) for block in chosen if not first.weight_gradient(block).isfinite().all()}
-    groups = _groups([block for block in chosen if block not in left_out], settings.together)
-    smaller = False
+    together = settings.together
+    groups, smaller = _groups(chosen, together), False
 
-    def descending(blocks: Sequence[int]) -> Generator[AtlasProgress, None, Descended]:
-        run = descended(model, tails, first, blocks, settings, cancel)
+    def descending(gradients: dict[int, Tensor]) -> Generator[AtlasProgress, None, Descended]:
+        run = descended(model, tails, first.value, gradients, settings, cancel)
         while True:
             try:
                 step = next(run)
@@ -104,15 +103,22 @@ def make_atlas(
                 yield AtlasProgress(so_far(), len(chosen), time.perf_counter() - started)
 
     while groups:
-        blocks = groups[0]
+        blocks, left = groups[0], [block for group in groups for block in group]
+        gradients = {block: first.weight_gradient(block) for block in blocks}
+        broken = [block for block, gradient in gradients.items() if not gradient.isfinite().all()]
+        if broken:
+            left_out |= {block: _not_finite(block) for block in broken}
+            groups = _groups([block for block in left if block not in broken], together)
+            continue
         try:
-            made = yield from descending(blocks)
+            made = yield from descending(gradients)
         except Exception as error:
             if smaller or len(blocks) < 2 or not ran_out(error):
                 raise
             let_go(error)
-            smaller, left = True, [block for group in groups for block in group]
-            groups = _groups(left, (len(blocks) + 1) // 2)
+            gradients.clear()
+            smaller, together = True, (len(blocks) + 1) // 2
+            groups = _groups(left, together)
             continue
         groups.pop(0)
         if made.cancelled:

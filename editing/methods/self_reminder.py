@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-from editing.harmless import fitting_texts, harmless_answers, known_answers
+from editing.harmless import answers_by_text
 from editing.measured import measured_step
 from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.training import encode_pair
@@ -81,15 +81,16 @@ def self_reminder(
     model.architecture.check_block(block)
     reminded = replace(case, adversarial_prompt=settings.reminder.wrap(case.adversarial_prompt))
     pairs = [encode_pair(model, each, settings.format) for each in (case, reminded)]
-    own = yield from harmless_answers(
-        model, case, settings.harmless_prompts, settings.harmless_tokens, settings.format, cancel
+    own = yield from answers_by_text(
+        model, [case], settings.harmless_prompts, settings.harmless_tokens, settings.format, cancel
     )
     trace: list[Step] = []
     if own is not None:
-        prompted = _prompted(model, case, settings)
+        vanilla = [*own.values()]
+        prompted = [_prompted(model, text, answered, settings) for text, answered in own.items()]
         yield Preparation("Scoring both answers with and without the reminder", 0.9)
-        for number, (pair, answers) in enumerate(zip(pairs, (own, prompted), strict=True)):
-            trace.append(measured_step(model, pair, own, VANILLA, number, 1, answers))
+        for number, (pair, answers) in enumerate(zip(pairs, (vanilla, prompted), strict=True)):
+            trace.append(measured_step(model, pair, vanilla, VANILLA, number, 1, answers))
             yield trace[-1]
     cancelled = len(trace) < 2 or cancel()
     return EditResult(
@@ -104,11 +105,6 @@ def self_reminder(
     )
 
 
-def _prompted(model: InspectedModel, case: Case, settings: SelfReminderSettings) -> list[Encoded]:
-    """Return the vanilla model's own answers to harmless prompts, after those prompts with the reminder around them."""
-    found = []
-    for text in fitting_texts(model, case, settings.harmless_prompts, settings.harmless_tokens, settings.format):
-        own = known_answers(model)[(text, settings.harmless_tokens, settings.format.open())]
-        wrapped = encode(model, settings.reminder.wrap(text), None, settings.format)
-        found.append(Encoded(wrapped.prompt, own.response))
-    return found
+def _prompted(model: InspectedModel, text: str, own: Encoded, settings: SelfReminderSettings) -> Encoded:
+    """Return the vanilla model's own answer to a harmless prompt, after that prompt with the reminder around it."""
+    return Encoded(encode(model, settings.reminder.wrap(text), None, settings.format).prompt, own.response)

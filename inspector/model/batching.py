@@ -1,7 +1,8 @@
 """Many prompts answered at once with several rows of weights, token by token.
 
-A *line* is one prompt with one row of weights (how its prompt is read: :mod:`inspector.model.cached_lines`). Lines that
-have ended leave the batch. Where memory runs out, the prompts are answered anew in two halves.
+A *line* is one prompt with one row of weights (how its prompt is read: :mod:`inspector.model.cached_lines`). Lines of
+the same prompt and weights are answered once, and lines that have ended leave the batch. Where memory runs out, the
+prompts are answered anew in two halves.
 """
 
 from __future__ import annotations
@@ -118,29 +119,38 @@ def _generate(
         lines, asked, decided(model, [prompts[line.prompt] for line in lines], asked), strict=True
     ):
         line.weights, line.held_back = after, before is not after and after == VANILLA
-    different = list(dict.fromkeys(line.prompt for line in lines))
+    # What a detector holds back is answered by the vanilla weights, most often beside those: once for both.
+    first: dict[tuple[tuple[int, ...], Row], Line] = {}
+    twins = [(line, first.setdefault((tuple(prompts[line.prompt]), line.weights), line)) for line in lines]
+    different = list(first.values())
+
+    def shown() -> list[Line]:
+        for line, twin in twins:
+            if line is not twin:
+                line.tokens[:], line.ended = twin.tokens, twin.ended
+        return lines
+
+    numbers = list(dict.fromkeys(line.prompt for line in different))
     try:
-        yield from _answered(model, prompts, lines, decoding, lines)
+        for _ in _answered(model, prompts, different, decoding):
+            yield shown()
         return
     except Exception as error:
-        if not ran_out(error) or len(different) < 2:  # the weights of one prompt stay in one batch
+        if not ran_out(error) or len(numbers) < 2:  # the weights of one prompt stay in one batch
             raise
         let_go(error)
-    for line in lines:
+    for line in different:
         line.tokens.clear()
         line.ended = None
-    for some in halves(different):
-        yield from _answered(model, prompts, [line for line in lines if line.prompt in some], decoding, lines)
+    for some in halves(numbers):
+        for _ in _answered(model, prompts, [line for line in different if line.prompt in some], decoding):
+            yield shown()
 
 
 def _answered(
-    model: InspectedModel,
-    prompts: Sequence[Sequence[int]],
-    lines: Sequence[Line],
-    decoding: Decoding,
-    shown: list[Line],
-) -> Iterator[list[Line]]:
-    """Answer some lines in one batch, yielding all that are shown after every token."""
+    model: InspectedModel, prompts: Sequence[Sequence[int]], lines: Sequence[Line], decoding: Decoding
+) -> Iterator[None]:
+    """Answer some lines in one batch, token by token."""
     ends = model.end_tokens()
     running = list(lines)
     # The hooks stand for the whole run, but act within a step only: other visitors run in between.
@@ -154,7 +164,7 @@ def _answered(
                     line.ended = token
                 else:
                     line.tokens.append(token)
-            yield shown
+            yield
             kept = [position for position, line in enumerate(running) if not line.finished]
             if not kept:
                 return

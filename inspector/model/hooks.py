@@ -5,6 +5,7 @@
 - :func:`record_calls` keeps the arguments that each module was called with.
 - :func:`rewrite_output` replaces the output of one module.
 - :func:`stopping_before` ends a forward pass where the rest of it is not needed.
+- :func:`passing_through` skips what blocks compute, where only what they are called with is needed.
 
 Modules are any sequence; callbacks get the position in that sequence. Blocks return a tensor or a
 tuple whose first entry is the residual stream, which :func:`block_output` hides.
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest.mock import patch
 
 from torch import Tensor, nn
 
@@ -107,3 +109,27 @@ def stopping_before(module: nn.Module, callback: Callable[[Tensor], Any] | None 
         pass
     finally:
         handle.remove()
+
+
+@contextmanager
+def passing_through(blocks: Sequence[nn.Module], below: nn.Module) -> Iterator[None]:
+    """Let blocks return the states that they get, in the form in which the block below them returns its own.
+
+    Hooks that a block has run as ever; offloaded weights are not fetched.
+
+    Args:
+        blocks: Blocks that follow each other.
+        below: The block before them.
+    """
+    form: list[Any] = []
+
+    def passed(*args: Any, **kwargs: Any) -> Any:
+        states = args[0] if args else kwargs["hidden_states"]
+        return (states, *form[-1][1:]) if isinstance(form[-1], tuple) else states
+
+    with ExitStack() as stack:
+        if blocks:
+            stack.callback(below.register_forward_hook(lambda _module, _args, output: form.append(output)).remove)
+        for block in blocks:
+            stack.enter_context(patch.object(block, "forward", passed))
+        yield

@@ -21,7 +21,7 @@ from transformers import Cache, DynamicCache
 from inspector.model.fewer_kernels import fewer_kernels
 from inspector.model.graphs import Graph
 from inspector.model.halving import let_go, ran_out
-from inspector.model.hooks import observe_inputs, observe_outputs, record_calls, stopping_before
+from inspector.model.hooks import observe_inputs, observe_outputs, passing_through, record_calls, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.memory_need import free_memory
 from inspector.model.recent import Recent
@@ -58,14 +58,15 @@ class Observed:
 def observed(model: InspectedModel, ids: Tensor, blocks: Sequence[int], cached: bool | None = None) -> Observed:
     """Run the vanilla model over token ids ``[sequences, tokens]`` and keep what chosen blocks got and gave.
 
-    The caller holds the lock. Calls are kept of all blocks from the lowest chosen one on.
+    The caller holds the lock. Calls are kept of all blocks from the lowest chosen one on. Blocks above the highest one
+    compute nothing: the states in their calls are those that it gave.
 
     Args:
         cached: Give the pass a cache: without one transformers looks for packed sequences, for which it waits for the
             device. On CUDA by default.
     """
     architecture = model.architecture
-    found, lowest = Observed(), min(blocks)
+    found, lowest, highest = Observed(), min(blocks), max(blocks)
     joins = [architecture.part_of_block(block, architecture.paths.after_attention) for block in blocks]
 
     def keep(store: dict[int, Tensor]) -> Callable[[int, Tensor], None]:
@@ -75,6 +76,7 @@ def observed(model: InspectedModel, ids: Tensor, blocks: Sequence[int], cached: 
         stack.enter_context(model.running())
         stack.enter_context(stopping_before(architecture.final_norm or architecture.unembedding))
         calls = stack.enter_context(record_calls(architecture.blocks[lowest:]))
+        stack.enter_context(passing_through(architecture.blocks[highest + 1 :], architecture.blocks[highest]))
         chosen = [architecture.down_projections[block] for block in blocks]
         stack.enter_context(observe_inputs(chosen, keep(found.inner)))
         stack.enter_context(observe_outputs([architecture.blocks[b] for b in blocks], keep(found.outputs)))
@@ -119,7 +121,7 @@ def replayed(model: InspectedModel, ids: Tensor) -> Observed | None:
             kept.popitem(last=False)
         if free_memory(ids.device) < ROOM * _bytes_of(model, ids.numel()):
             return None
-        observed(model, ids, [0])  # what is made on first use has to be there
+        observed(model, ids, [model.blocks - 1])  # what is made on first use has to be there
         try:
             kept[shape] = _Pass(model, ids)
         except RuntimeError as error:

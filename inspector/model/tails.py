@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inspector.model.counted import Counted
+from inspector.model.halving import when_memory_runs_out
 from inspector.model.hooks import block_output, rewrite_output, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.offloaded import held
 from inspector.model.passes import batch_of, copied, observed, replayed
+from inspector.model.recent import Recent
 
 Change = Callable[[nn.Module, Tensor], Tensor]
 """From a down-projection and its input ``[..., d_ff]`` to its new output ``[..., d_model]``."""
@@ -26,6 +29,17 @@ Change = Callable[[nn.Module, Tensor], Tensor]
 
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 """Largest difference of a resumed state from the block's own, as a share of the position's size: a few roundings."""
+
+_CONFIRMED: WeakKeyDictionary[InspectedModel, set[int]] = WeakKeyDictionary()
+"""Blocks that can be resumed at their down-projection, by model."""
+_Call = tuple[tuple, dict]
+_ByBlock = dict[int, Tensor]
+_Shown = tuple[dict[int, _Call], _ByBlock, _ByBlock, _ByBlock]
+"""Of one pass: calls, what enters down-projections, what is added to their output, what enters blocks run whole."""
+MOST_KEPT = 8
+"""Passes that are kept for a model, those used last."""
+_KEPT: WeakKeyDictionary[InspectedModel, Recent[tuple, _Shown]] = WeakKeyDictionary()
+when_memory_runs_out(_KEPT.clear)
 
 
 def with_weight(weight: Tensor) -> Change:
@@ -75,6 +89,7 @@ class Tails:
         counted: Positions of each sequence whose logits are wanted.
         blocks: The blocks that may be changed; all by default.
         counted_only: A change at the last block sees the counted positions only: nothing looks at the others.
+        keep: Keep what the pass shows for later tails of the same texts, positions and blocks: many edits meet them.
     """
 
     def __init__(
@@ -84,6 +99,7 @@ class Tails:
         counted: Sequence[Sequence[int]],
         blocks: Sequence[int] | None = None,
         counted_only: bool = True,
+        keep: bool = False,
     ) -> None:
         architecture = model.architecture
         self._model = model
@@ -91,31 +107,53 @@ class Tails:
         self._lowest = self.blocks[0]
         self._counted = Counted(counted)
         self._sequences = len(sequences)
+        asked = (self.blocks, counted_only, *(tuple(map(tuple, each)) for each in (sequences, counted)))
         with model.lock:
-            self._capture(batch_of(model, sequences), counted_only)
+            known = _KEPT.setdefault(model, Recent(MOST_KEPT))
+            shown = known[asked] if asked in known else self._capture(batch_of(model, sequences), counted_only)
+            if keep:
+                known[asked] = shown
+        self._calls: dict[int, _Call]
+        self._inner: _ByBlock
+        self._residual: _ByBlock
+        self._entering: _ByBlock
+        self._calls, self._inner, self._residual, self._entering = shown
+        self._resumes = not self._entering
+        self._mlp = self._separate_mlp() if self._resumes else None
+        self._gathers_last = counted_only and self._resumes and architecture.last_block in self.blocks
+        self._counted.place(architecture.head_device)
 
     @torch.no_grad()
-    def _capture(self, ids: Tensor, counted_only: bool) -> None:
+    def _capture(self, ids: Tensor, counted_only: bool) -> _Shown:
         architecture = self._model.architecture
         seen = replayed(self._model, ids)
         known: dict[int, Tensor] = {}
         shown = observed(self._model, ids, self.blocks) if seen is None else seen
         needed = range(self._lowest, self._model.blocks)
-        self._calls = {number: shown.calls[number] for number in needed}
+        self._calls = {number: _without_states(shown.calls[number]) for number in needed}
         inner = {block: shown.inner[block] for block in self.blocks}
         self._residual = {block: shown.residual[block] for block in self.blocks if shown.residual}
         if seen is not None:
             self._calls, inner, self._residual = copied((self._calls, inner, self._residual), known)
         self._inner = {block: states.reshape(*ids.shape, -1) for block, states in inner.items()}
         resumes = architecture.paths.after_attention is not None
-        self._resumes = resumes and all(self._confirms(block, shown.outputs[block]) for block in self.blocks)
-        self._mlp = self._separate_mlp() if self._resumes else None
+        self._resumes = resumes and all(self._confirmed(block, shown.outputs[block]) for block in self.blocks)
+        self._entering = {}
+        if not self._resumes:
+            entering = {block: _states(shown.calls[block]) for block in self.blocks}
+            self._entering = entering if seen is None else copied(entering, known)
         last = architecture.last_block
-        self._gathers_last = counted_only and self._resumes and last in self.blocks
-        if self._gathers_last:
+        if counted_only and self._resumes and last in self.blocks:
             self._inner[last] = self._counted.of(self._inner[last])
             self._residual[last] = self._counted.of(self._residual[last])
-        self._counted.place(architecture.head_device)
+        return self._calls, self._inner, self._residual, self._entering
+
+    def _confirmed(self, block: int, own: Tensor) -> bool:
+        """Tell whether a block is resumed: what was confirmed once for its weights, which never change, is."""
+        found = _CONFIRMED.setdefault(self._model, set())
+        if block not in found and self._confirms(block, own):
+            found.add(block)
+        return block in found
 
     def _confirms(self, block: int, own: Tensor) -> bool:
         """Tell whether resuming at the down-projection gives the block's own output, position by position.
@@ -162,8 +200,7 @@ class Tails:
 
         args, kwargs = self._calls[block]
         with self._model.lock, rewrite_output(projection, rewrite):
-            entering = args[0] if args else kwargs["hidden_states"]
-            return call_block(self._model.architecture.blocks[block], entering, args, kwargs)
+            return call_block(self._model.architecture.blocks[block], self._entering[block], args, kwargs)
 
     def logits(self, changed: Mapping[int, Tensor]) -> dict[int, Tensor]:
         """Run the tails above changed block outputs in one batch.
@@ -219,7 +256,7 @@ class Tails:
         return list(self._counted.of_shares(shares))
 
     def _repeated(self, number: int, states: Tensor) -> tuple[tuple, dict]:
-        """Return the recorded arguments of a block's call for as many changes as share the batch."""
+        """Return the recorded arguments beside the states of a block's call, for as many changes as share the batch."""
         args, kwargs = self._calls[number]
         times = len(states) // self._sequences
         if times == 1 or self._sequences == 1:  # a batch of one broadcasts
@@ -235,6 +272,18 @@ def _tile(value: Any, rows: int, times: int) -> Any:
     if isinstance(value, dict):
         return {key: _tile(entry, rows, times) for key, entry in value.items()}
     return value
+
+
+def _states(call: tuple[tuple, dict]) -> Tensor:
+    """Return the states that a block was called with."""
+    args, kwargs = call
+    return args[0] if args else kwargs["hidden_states"]
+
+
+def _without_states(call: tuple[tuple, dict]) -> tuple[tuple, dict]:
+    """Return a block's call with nothing in the place of its states, the largest of what it was called with."""
+    args, kwargs = call
+    return ((None, *args[1:]), kwargs) if args else ((), {**kwargs, "hidden_states": None})
 
 
 def call_block(block: nn.Module, states: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

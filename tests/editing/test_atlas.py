@@ -165,6 +165,21 @@ def test_a_block_whose_first_gradient_is_not_finite_is_left_out(llama, case, mon
     expect_without(run(make_atlas(llama, case, SHORT)), whole, 2)
 
 
+@pytest.mark.parametrize("rate", [0.01, None])
+def test_a_block_s_first_gradient_is_computed_once(llama, case, monkeypatch, rate):
+    """To see that it is finite, to measure a step size, and for the first update."""
+    asked: list[int] = []
+    own = MlpTrace.weight_gradient
+
+    def gradient(self, block):
+        asked.append(block)
+        return own(self, block)
+
+    monkeypatch.setattr(MlpTrace, "weight_gradient", gradient)
+    atlas = run(make_atlas(llama, case, replace(SHORT, learning_rate=rate)))
+    assert asked == [entry.block for entry in atlas.entries] == list(range(llama.blocks))
+
+
 def test_a_block_whose_measured_edit_is_not_finite_is_left_out_of_the_answers_too(llama, case, monkeypatch):
     settings = replace(SHORT, answers=True, max_new_tokens=3)
     whole = run(make_atlas(llama, case, settings))

@@ -158,9 +158,9 @@ def test_an_error_at_one_small_position_is_seen_beside_a_massive_one(kind):
     """The first token's state is a thousand times longer than all others, as models have it."""
     network = tiny_models.network("llama").to(kind)
     network.get_input_embeddings().weight.data[tiny_models.BEGIN] *= 1000
-    model = from_parts(network, tiny_models.tokenizer(), "massive")
+    model, other = (from_parts(network, tiny_models.tokenizer(), "massive") for _ in range(2))
     ids, counted = [(tiny_models.BEGIN, 40, 80, 120, 160, 200)], [range(3, 6)]
-    assert Tails(model, ids, counted, [1])._resumes
+    assert Tails(other, ids, counted, [1])._resumes
 
     def unlike(_module, _args, output):
         states = (output[0] if isinstance(output, tuple) else output).clone()

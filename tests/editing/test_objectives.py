@@ -10,10 +10,10 @@ import tiny_models
 import torch
 
 from editing import Preparation, run
-from editing.harmless import harmless_answers, harmless_texts, own_refusals, refusal_texts
+from editing.harmless import answers_by_text, harmless_answers, harmless_texts, own_refusals, refusal_texts
 from editing.objectives import Turns, kl_term
 from editing.replay import TailReplay, master_weight
-from inspector.model import Decoding, InspectedModel, PromptFormat, answer, from_parts
+from inspector.model import Decoding, InspectedModel, PromptFormat, answer, encode, from_parts
 from inspector.model.encoding import Encoded
 from inspector.safeedit import Constraint, bundled_constraint_prompts
 from inspector.safeedit.refusal import read_refusal
@@ -48,6 +48,27 @@ def test_every_prompt_is_asked_once_per_model_and_announced(fresh, case):
     assert silence == [] and again == first
     _, longer = asked(fresh, case, tokens=5)
     assert len(longer) == 1, "answers of another length are other answers"
+
+
+def test_what_cases_share_is_encoded_and_asked_once_and_answered_as_for_each_alone(fresh, case, monkeypatch):
+    """A calibration asks for many cases; one whose own prompt leaves no room goes without it, as when it is alone."""
+    long = replace(case, constraint=Constraint("Why? " * 200, "So."))
+    cases = [case, replace(case, constraint=Constraint("Why is it cold?", "It snows.")), long]
+    other = from_parts(tiny_models.network("llama"), tiny_models.tokenizer(), "other")
+    alone = {tuple(one.prompt): one.response for each in cases for one in asked(other, each)[0]}
+    encoded: list[str] = []
+
+    def counted(model, text, *given, **named):
+        encoded.append(text)
+        return encode(model, text, *given, **named)
+
+    monkeypatch.setattr("editing.harmless.encode", counted)
+    messages: list[Preparation] = []
+    found = run(answers_by_text(fresh, cases, 3, 4, PromptFormat()), messages.append)
+    assert [*found] == [text for text in dict.fromkeys(encoded) if text != long.constraint.prompt]
+    assert all(encoded.count(text) == 2 for text in found), "to see that it fits, and when it is asked"
+    assert {tuple(one.prompt): one.response for one in found.values()} == alone and len(messages) == 1
+    assert [*found][:3] == harmless_texts(case, 3) and "Why is it cold?" in found
 
 
 def test_what_the_model_declines_by_itself_is_kept_in_its_own_words(fresh, monkeypatch):

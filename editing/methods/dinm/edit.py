@@ -11,16 +11,17 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from editing.descent import Descent, Signs
+from editing.descent import NOT_FINITE, Descent, Signs
 from editing.guard import check_case
 from editing.matrix import Matrix
 from editing.methods.dinm.settings import DinmSettings
-from editing.methods.dinm.terms import prepare_terms, term_values
+from editing.methods.dinm.terms import answer_values, prepare_answers, prepare_constraint, term_values
 from editing.null_space import harmless_moment, soft_null_space
-from editing.progress import EditEvents, EditResult, Preparation
+from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.replay import ReplayFactory, TailReplay, master_weight
 from editing.smaller import HalvedReplay, once_smaller
 from editing.step_size import fused, measured_optimiser
+from inspector.errors import RefusedEdit
 from inspector.kl import not_negative
 from inspector.model import Delta, InspectedModel, Patch, Taught
 from inspector.model.fewer_kernels import fewer_kernels
@@ -67,9 +68,14 @@ def dinm(
     model.architecture.check_block(block)
     check_case(case)
     base = master_weight(model, block)
-    terms = yield from prepare_terms(model, case, block, settings, base, replay, cancel)
-    if terms is None:
-        return EditResult(None, (), 0, "cancelled", block, settings, time.perf_counter() - started)
+    trace: list[Step] = []
+
+    def cancelled() -> EditResult:
+        return EditResult(None, tuple(trace), 0, "cancelled", block, settings, time.perf_counter() - started)
+
+    answers = yield from prepare_answers(model, case, block, settings, replay, cancel)
+    if answers is None:
+        return cancelled()
     columns = yield from _columns(model, case, block, settings)
     projection = None
     if settings.null_space is not None and settings.constraint == "harmless":
@@ -77,60 +83,80 @@ def dinm(
             model, block, settings.format, cancel, instead=", or set null_space to none"
         )
         if moment is None:
-            return EditResult(None, (), 0, "cancelled", block, settings, time.perf_counter() - started)
+            return cancelled()
         moment = moment if columns is None else moment[columns][:, columns]
         projection = soft_null_space(moment.to(base.device), settings.null_space)
     matrix = Matrix(base, columns, projection)
-    descent = Descent(matrix, model.lock, model.gradient_scale)
+    descent = Descent(matrix, model.lock, model.gradient_scale, trace)
+
+    def signs(weight: Tensor, edit_loss: Tensor, safe_probability: Tensor, total: Tensor, cost: Tensor | None) -> Signs:
+        unsafe_probability = None
+        if answers.unsafe is not None:
+            with torch.no_grad():
+                unsafe_probability = answers.unsafe(weight)[1]
+        nll = edit_loss.detach()
+        own = None if answers.several else nll
+        if answers.monitor is not None:
+            own, there = answers.monitor(weight)
+            cost = None if cost is None else torch.maximum(cost, there.to(cost.device))
+        return Signs(total, nll, 0.0 if cost is None else cost, own, safe_probability, unsafe_probability)
+
+    def unedited(_number: int, gradient: bool) -> Signs:
+        """Evaluate the weights that every KL is measured from, which leaves none of it."""
+        weight = matrix.weight()
+        edit_loss, safe_probability = answer_values(answers, weight, gradient)
+        return signs(weight, edit_loss, safe_probability, settings.edit_weight * edit_loss, None)
+
+    yield descent.begin(unedited, settings.steps, settings)
+    if cancel():
+        return cancelled()
+    if descent.ended:
+        descent.require_update("DINM")
+    terms = yield from prepare_constraint(answers, model, case, block, settings, base, replay, cancel)
+    if terms is None:
+        return cancelled()
 
     def evaluate(number: int, gradient: bool) -> Signs:
         weight = matrix.weight()
         edit_loss, safe_probability, kl, total = term_values(terms, weight, settings, gradient, number)
-        unsafe_probability = None
-        if terms.unsafe is not None:
-            with torch.no_grad():
-                unsafe_probability = terms.unsafe(weight)[1]
-        nll = edit_loss.detach()
-        own, cost = None if terms.several else nll, not_negative(kl)
-        if terms.monitor is not None:
-            own, there = terms.monitor(weight)
-            cost = torch.maximum(cost, there.to(cost.device))
-        return Signs(total, nll, cost, own, safe_probability, unsafe_probability)
+        return signs(weight, edit_loss, safe_probability, total, not_negative(kl))
 
+    yield Preparation("Computing what the constraint is measured from, and how large a step may be", 0.95)
+    if cancel():
+        return cancelled()
+    first = terms.constraint[0]  # made here, as the first step may be captured
+    if not bool(torch.isfinite(first.vanilla.sum())):
+        raise RefusedEdit(NOT_FINITE)
+    if settings.constraint_gradient and settings.constraint_weight > 0:
+        # Its gradient at unedited weights is rounding alone, but Adam's steps are as large for small gradients.
+        descent.add(lambda: settings.constraint_weight * first(matrix.weight()))
     if settings.learning_rate is None:
-        yield Preparation("Measuring how large a step may be", 0.97)
-        if cancel():
-            return EditResult(None, (), 0, "cancelled", block, settings, time.perf_counter() - started)
         optimiser, size = measured_optimiser(
-            matrix, descent, evaluate, terms.constraint[0], settings.optimiser, settings.step_kl, settings.weight_decay
+            matrix, model.lock, terms.trials[0], settings.optimiser, settings.step_kl, settings.weight_decay
         )
     else:
         kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.SGD
         size = settings.learning_rate
         optimiser = kind(matrix.parameters, lr=size, weight_decay=settings.weight_decay, fused=fused(matrix.parameters))
-    limit = matrix.limited(settings.clamp)
-    period = math.lcm(len(terms.constraint), len(terms.companions) or 1)
-    if period == 1:  # prepared, as the first step may be captured
-        terms.constraint[0], terms.companions[:1]
     yield from descent.run(
         evaluate,
         optimiser,
         settings.steps,
         settings,
         cancel,
-        limit=limit,
-        period=period if replay is TailReplay and model.can_be_captured else None,
+        limit=matrix.limited(settings.clamp),
+        period=math.lcm(len(terms.constraint), len(terms.companions) or 1)
+        if replay is TailReplay and model.can_be_captured
+        else None,
         inside=partial(fewer_kernels, model),
     )
-    cancelled = descent.reason == "cancelled"
-    if not cancelled:
-        descent.require_update("DINM")
+    if descent.reason == "cancelled":
+        return cancelled()
+    descent.require_update("DINM")
     return EditResult(
-        patch=None
-        if cancelled
-        else _patch(model, block, settings, matrix, descent.updates, size, terms.companion_texts, terms.taught),
-        trace=tuple(descent.trace),
-        kept=0 if cancelled else descent.updates,
+        patch=_patch(model, block, settings, matrix, descent.updates, size, terms.companion_texts, terms.taught),
+        trace=tuple(trace),
+        kept=descent.updates,
         stop_reason=descent.reason,
         block=block,
         settings=settings,

@@ -82,7 +82,8 @@ class DinmSettings:
         damage_budget: Largest KL in nats per token on the prompts of a step; a step beyond it is undone and the edit
             ends.
         harmless_prompts: Number of harmless prompts of the ``harmless`` constraint.
-        harmless_at_once: How many of them a step measures, in turn; ``None`` for all.
+        harmless_at_once: How many of them a step measures, in turn; ``None`` for all. Where the constraint has no
+            weight and no budget, a step size is measured on so many, and a step, for the screen, on two of these.
         harmless_tokens: Most tokens of the model's own answer to each.
         own_refusals: Number of bundled harmful questions that the model is asked without an attack; its answers to
             those that it declines by itself are kept like those to harmless prompts.

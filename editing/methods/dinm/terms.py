@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,12 +24,16 @@ from editing.objectives import (
     reference_answer,
     reference_constraint,
 )
-from editing.progress import Preparation
-from editing.replay import ReplayFactory
+from editing.progress import Preparation, part_of
+from editing.replay import ReplayFactory, kept
 from editing.taught import taught_answers
 from inspector.model import InspectedModel, PromptFormat, Taught, encode
 from inspector.model.encoding import with_suffix
 from inspector.safeedit import Case
+from inspector.safeedit.sets import spread
+
+WATCHED = 2
+"""Harmless prompts, of unlike length, that a step measures where nothing depends on what it finds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +42,9 @@ class Terms:
 
     Attributes:
         edit: The loss of the safe answer, or of several.
-        constraint: Its parts, which take turns.
         unsafe: The unsafe answer, where it is watched.
+        constraint: What every step is measured on, in parts that take turns; empty until :func:`prepare_constraint`.
+        trials: What a step size is measured on, in its first part: the constraint, or more of it than a step watches.
         several: Whether the loss is a mean over more than the case's own answer to its prompt.
         monitor: The safe answer in attack templates that the edit is not made with, and unseen harmless prompts.
         companions: The loss of answers that decline other questions, in parts that take turns; empty for none.
@@ -48,8 +53,9 @@ class Terms:
     """
 
     edit: AnswerTerm
-    constraint: Sequence[KlTerm]
     unsafe: AnswerTerm | None
+    constraint: Sequence[KlTerm] = ()
+    trials: Sequence[KlTerm] = ()
     several: bool = False
     monitor: Monitor | None = None
     companions: Sequence[AnswerTerm] = ()
@@ -67,23 +73,24 @@ def prepare_terms(
     cancel: Callable[[], bool],
 ) -> Generator[Preparation, None, Terms | None]:
     """Make the terms that an edit minimises and watches; returns ``None`` when cancelled."""
+    terms = yield from prepare_answers(model, case, block, settings, replay, cancel)
+    if terms is None:
+        return None
+    return (yield from prepare_constraint(terms, model, case, block, settings, base, replay, cancel))
+
+
+def prepare_answers(
+    model: InspectedModel,
+    case: Case,
+    block: int,
+    settings: DinmSettings,
+    replay: ReplayFactory,
+    cancel: Callable[[], bool],
+) -> Generator[Preparation, None, Terms | None]:
+    """Make all terms but the constraint, which says nothing of unedited weights; returns ``None`` when cancelled."""
     text, format = case.adversarial_prompt, settings.format
-    if settings.constraint == "harmless":
-        own = yield from harmless_answers(
-            model, case, settings.harmless_prompts, settings.harmless_tokens, format, cancel
-        )
-        declined = yield from own_refusals(model, settings.own_refusals, settings.harmless_tokens, format, cancel)
-        if own is None or declined is None:
-            return None
-        own = [*own, *declined]
-        if settings.harmless_at_once is not None:
-            own = sorted(own, key=lambda encoded: len(encoded.tokens))  # and dealt: a step meets short and long ones
-        spans: list[Span] = [(encoded.tokens, encoded.predicting) for encoded in own]
-    elif settings.constraint == "answer":
-        spans = [reference_constraint(model, case, format.suffix)]
-    else:
-        spans = [paper_constraint(model, case, format)]
-    yield Preparation("Computing the states that enter the edited matrix", 0.9)
+    _own_constraint(model, case, settings)  # for its checks
+    yield Preparation("Computing the states that enter the edited matrix", 0.1)
     if cancel():
         return None
 
@@ -103,16 +110,11 @@ def prepare_terms(
         further += [encode(model, asked, case.safe, format) for asked in begun]
         edit = aligned_answer(model, block, first, replay, further, settings.first_token_weight)
     unsafe = aligned(case.unsafe) if settings.watch_unsafe else None
-    turns = math.ceil(len(spans) / (settings.harmless_at_once or len(spans)))
-    parts = [spans[turn::turns] for turn in range(turns)]
-    if settings.constraint_weight == 0 and settings.damage_budget is None:
-        parts = parts[:1]  # it is only watched, and what is watched on the same texts can be compared over the steps
-    constraint = Turns(parts, lambda part: kl_term(model, block, part, settings.direction, base, replay))
     fitting = [*companions(model, settings.companions, LONGEST_COMPANION, FURTHER_ANSWERS[0], format).values()]
     turns = math.ceil(len(fitting) / COMPANIONS_AT_ONCE)
     further_questions = Turns(
         [fitting[turn::turns] for turn in range(turns)],
-        lambda part: aligned_answer(model, block, part[0], replay, part[1:], settings.first_token_weight),
+        lambda part: aligned_answer(model, block, part[0], kept(replay), part[1:], settings.first_token_weight),
     )
     monitor = None
     if settings.monitor:
@@ -123,7 +125,80 @@ def prepare_terms(
             return None
     several = len(edit.labels) > len(edit.actual) or edit.weights is not None or bool(fitting)
     taught = taught_answers([case], [*further_answers, *(FURTHER_ANSWERS[:1] if fitting else ())])
-    return Terms(edit, constraint, unsafe, several, monitor, further_questions, len(fitting), taught)
+    return Terms(
+        edit,
+        unsafe,
+        several=several,
+        monitor=monitor,
+        companions=further_questions,
+        companion_texts=len(fitting),
+        taught=taught,
+    )
+
+
+def prepare_constraint(
+    terms: Terms,
+    model: InspectedModel,
+    case: Case,
+    block: int,
+    settings: DinmSettings,
+    base: Tensor,
+    replay: ReplayFactory,
+    cancel: Callable[[], bool],
+) -> Generator[Preparation, None, Terms | None]:
+    """Add the constraint to the terms, each of its parts made when it is first asked for; ``None`` when cancelled.
+
+    Args:
+        terms: The others (:func:`prepare_answers`).
+        base: The vanilla down-projection.
+    """
+    spans = _own_constraint(model, case, settings)
+    if not spans:
+        count, tokens, format = settings.harmless_prompts, settings.harmless_tokens, settings.format
+        own = yield from part_of(harmless_answers(model, case, count, tokens, format, cancel), 0.1, 0.6)
+        declined = yield from part_of(own_refusals(model, settings.own_refusals, tokens, format, cancel), 0.6, 0.9)
+        if own is None or declined is None:
+            return None
+        own = [*own, *declined]
+        if settings.harmless_at_once is not None:
+            own = sorted(own, key=lambda encoded: len(encoded.tokens))  # and dealt: a step meets short and long ones
+        spans = [(encoded.tokens, encoded.predicting) for encoded in own]
+    turns = math.ceil(len(spans) / (settings.harmless_at_once or len(spans)))
+    parts = [spans[turn::turns] for turn in range(turns)]
+    watched: Sequence[Sequence[Span]] = parts
+    if settings.constraint_weight == 0 and settings.damage_budget is None:
+        parts = parts[:1]  # it is only watched, and what is watched on the same texts can be compared over the steps
+        few = settings.harmless_at_once is not None and len(parts[0]) > WATCHED
+        watched = [spread(parts[0], WATCHED)] if few else parts
+
+    def of(spans: Sequence[Span]) -> KlTerm:
+        return kl_term(model, block, spans, settings.direction, base, kept(replay))
+
+    trials = Turns(parts, of)
+    return replace(terms, constraint=trials if watched is parts else Turns(watched, of), trials=trials)
+
+
+def _own_constraint(model: InspectedModel, case: Case, settings: DinmSettings) -> list[Span]:
+    """Return what the case's own knowledge constraint asks for; nothing where harmless prompts stand in its place."""
+    if settings.constraint == "harmless":
+        return []
+    if settings.constraint == "answer":
+        return [reference_constraint(model, case, settings.format.suffix)]
+    return [paper_constraint(model, case, settings.format)]
+
+
+def answer_values(terms: Terms, weight: Tensor, gradient: bool, number: int = 0) -> tuple[Tensor, Tensor]:
+    """Return edit loss and probability of the safe answer at one weight, single numbers.
+
+    Args:
+        number: Of the step: the companions' parts take turns.
+    """
+    with torch.set_grad_enabled(gradient):
+        edit_loss, safe_probability = terms.edit(weight)
+        if terms.companions:
+            declined, _ = terms.companions[number % len(terms.companions)](weight)
+            edit_loss = (edit_loss + declined) / 2
+    return edit_loss, safe_probability
 
 
 def term_values(
@@ -134,11 +209,7 @@ def term_values(
     Args:
         number: Of the step: the constraint's parts take turns, and the companions'.
     """
-    with torch.set_grad_enabled(gradient):
-        edit_loss, safe_probability = terms.edit(weight)
-        if terms.companions:
-            declined, _ = terms.companions[number % len(terms.companions)](weight)
-            edit_loss = (edit_loss + declined) / 2
+    edit_loss, safe_probability = answer_values(terms, weight, gradient, number)
     constraint = terms.constraint[number % len(terms.constraint)]
     with torch.set_grad_enabled(gradient and settings.constraint_gradient and settings.constraint_weight > 0):
         kl = constraint(weight)

@@ -12,7 +12,7 @@ import pytest
 import tiny_models
 import torch
 
-from editing import DinmSettings, Preparation, Step, dinm, preset, run
+from editing import DinmSettings, Step, dinm, preset, run
 from editing.replay import TailReplay
 from inspector.errors import EditError
 from inspector.model import from_parts
@@ -52,17 +52,18 @@ def test_a_cancelled_edit_ends_within_the_step_without_a_patch(model, case, numb
 
 
 def test_an_edit_cancelled_in_its_preparation_ends_there_and_the_next_one_is_not_harmed(case):
-    """The model is new, so that its answers to harmless prompts have to be made."""
+    """The model is new, so that its answers to harmless prompts have to be made; step 0 is told before they are."""
     model = from_parts(tiny_models.network("llama"), tiny_models.tokenizer(), "new")
     for asked in itertools.count(1):
         events: list = []
         cancel = lambda events=events, asked=asked: len(events) >= asked  # noqa: E731
         result = run(dinm(model, case, BLOCK, small(steps=2), cancel=cancel), events.append)
-        if not isinstance(events[-1], Preparation):
+        told = [event for event in events if isinstance(event, Step)]
+        if len(told) > 1:
             break
         assert len(events) == asked
-        assert (result.patch, result.trace, result.stop_reason) == (None, (), "cancelled")
-    assert asked > 2, "there must have been a preparation to cancel"
+        assert (result.patch, list(result.trace), result.stop_reason) == (None, told, "cancelled")
+    assert asked > 3 and told[0].step == 0, "there must have been preparations to cancel before and after step 0"
     fresh = from_parts(tiny_models.network("llama"), tiny_models.tokenizer(), "fresh")
     one, two = (run(dinm(m, case, BLOCK, small(steps=2))).patch for m in (model, fresh))
     assert one.identifier == two.identifier

@@ -17,6 +17,7 @@ from editing.descent import Descent
 from inspector.divergence import divergence
 from inspector.model import passes
 from inspector.model.fewer_kernels import _REPLACED, fewer_kernels
+from inspector.model.hooks import passing_through, record_calls
 from inspector.model.tails import Tails, with_weight
 
 FAMILIES = ["llama", "qwen2", "qwen3", "gpt2", "gpt_neox", "opt"]
@@ -197,3 +198,19 @@ def test_what_would_change_a_bit_is_left_as_it_is(tiny):
     with fewer_kernels(gemma):
         assert not any(name == "forward" for _, name, _ in _REPLACED[gemma])
     by_hand.assert_at_rest(gemma, hooks)
+
+
+def test_blocks_that_are_passed_through_return_what_they_get_as_the_block_below_returns_its_own():
+    """Older families return a tuple; an override of a block's own, such as accelerate's, is back afterwards."""
+    blocks = [torch.nn.Identity() for _ in range(4)]
+    own = blocks[2].forward = lambda states: states + 1
+    hidden = torch.zeros(2)
+    for form, further in ((lambda states: (states * 1, "bias"), ("bias",)), (lambda states: states * 1, None)):
+        blocks[1].forward = form
+        with passing_through(blocks[2:], blocks[1]), record_calls(blocks) as calls:
+            blocks[1](hidden)
+            returned = blocks[2](hidden, mask=3), blocks[3](hidden_states=hidden)
+        for found in returned:
+            assert found is hidden if further is None else (found[0] is hidden and found[1:] == further)
+        assert calls[2][0][0] is hidden and calls[2][1] == {"mask": 3}
+    assert vars(blocks[2])["forward"] is own and "forward" not in vars(blocks[3])

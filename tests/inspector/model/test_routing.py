@@ -11,7 +11,7 @@ import torch
 from inspector.errors import PatchError
 from inspector.likelihood import likelihoods
 from inspector.model import VANILLA, Decoding, Detector, Row, answer, encode
-from inspector.model.batching import generate
+from inspector.model.batching import generate, generate_each
 from inspector.model.encoding import Encoded
 from inspector.model.routing import decided, mlp_inputs, scores, windows
 from inspector.safeedit.marking import harmless_kl
@@ -80,6 +80,36 @@ def test_each_prompt_of_a_batch_gets_its_own_decision(model, prompts):
     assert [line.held_back for line in lines] == [False] * 4 + [True, False]
     assert lines[1].tokens == lines[4].tokens and lines[0].tokens != lines[3].tokens
     assert answer(model, prompts[1], (VANILLA, routed), decoding).held_back == (False, True)
+
+
+def test_what_a_detector_holds_back_is_not_run_beside_the_vanilla_weights_again(llama):
+    """A batch has a line for each prompt and the weights that answer it; what is shown is as when each has its own."""
+    prompts = [encode(llama, text).prompt for text in TEXTS]
+    patch = by_hand.patch(llama, size=0.5)
+    routed = Row(patch, detector=detector(llama, prompts, (0,)))
+    sizes: list[int] = []
+    embeddings = llama.network.get_input_embeddings()
+    shown: dict[Row, list[list[list[int]]]] = {}
+    for row, wide in ((routed, 4), (Row(patch), 6)):
+        sizes.clear()
+        handle = embeddings.register_forward_pre_hook(lambda _module, args: sizes.append(len(args[0])))
+        try:
+            steps = generate(llama, prompts, (VANILLA, row), Decoding(8))
+            shown[row] = [[list(line.tokens) for line in lines] for lines in steps]
+        finally:
+            handle.remove()
+        assert max(sizes) == wide
+    for step, (found, every) in enumerate(zip(*shown.values(), strict=False)):
+        assert found[:4] == every[:4] and found[4:] == found[1:3], f"token {step}"
+    assert shown[routed][-1][0] != shown[routed][-1][3], "the patch must act where the detector fires"
+
+
+def test_lines_of_the_same_prompt_and_weights_grow_together_and_keep_lists_of_their_own(llama):
+    prompt = encode(llama, TEXTS[0]).prompt
+    asked = [(prompt, VANILLA), (list(prompt), VANILLA), (prompt, Row(by_hand.patch(llama, size=0.5)))]
+    for lines in generate_each(llama, asked, Decoding(6)):
+        assert lines[0].tokens == lines[1].tokens and lines[0].tokens is not lines[1].tokens
+    assert lines[0].ended == lines[1].ended and lines[0].tokens != lines[2].tokens
 
 
 def test_an_undetected_prompt_s_numbers_are_vanilla_s_bit_for_bit_and_a_detected_one_s_the_patch_s(model, prompts):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
+from weakref import WeakKeyDictionary
 
 import by_hand
 import pytest
@@ -11,7 +14,10 @@ import torch
 
 from inspector.errors import ArchitectureError
 from inspector.model import from_parts
-from inspector.model.tails import Tails, with_weight
+from inspector.model import tails as tails_module
+from inspector.model.halving import let_go
+from inspector.model.passes import observed
+from inspector.model.tails import MOST_KEPT, Tails, with_weight
 
 # Three sequences of unlike length, so that two are padded, longer than the sliding window; of one nothing counts.
 SEQUENCES = ([1, *range(20, 60)], [1, *range(100, 125)], [1, *range(200, 232)])
@@ -185,6 +191,29 @@ def test_blocks_below_the_lowest_changed_one_do_not_run_again(model):
     assert 0 not in ran
 
 
+@pytest.mark.parametrize("block", [0, 1])
+def test_making_tails_computes_nothing_above_the_highest_block(model, block):
+    """Of the blocks above, what they are called with is kept, and it is what they get in a whole pass."""
+    ran: set[int] = set()
+    handles = [
+        projection.register_forward_hook(lambda _m, _a, _o, number=number: ran.add(number))
+        for number, projection in enumerate(model.architecture.down_projections)
+    ]
+    hooks = by_hand.hooks(model.network)
+    try:
+        tails = Tails(model, SEQUENCES, COUNTED, blocks=[block])
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert ran == set(range(block + 1))
+    assert by_hand.hooks(model.network) == hooks and all("forward" not in vars(b) for b in model.architecture.blocks)
+    weight = changed_weight(model, block)
+    found = group(tails, {block: weight})[block]
+    assert torch.equal(
+        found, group(Tails(model, SEQUENCES, COUNTED, blocks=[block, model.blocks - 1]), {block: weight})[block]
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "paths"),
     [
@@ -200,6 +229,90 @@ def test_a_wrong_place_to_resume_costs_time_only(name, paths):
     found = group(Tails(model, SEQUENCES, COUNTED), weights)
     for block, weight in weights.items():
         assert torch.allclose(found[block], by_copies(model, block, weight), **CLOSE)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+def test_tails_keep_no_state_that_enters_a_block_above_the_changed_one(tiny, family):
+    """Of a block that is resumed none at all; GPT-NeoX's are run whole, from what enters the changed one on."""
+    model, entered = tiny(family), {}
+
+    def hook_for(number: int):
+        def hook(_module, args, kwargs):
+            entered[number] = weakref.ref(args[0] if args else kwargs["hidden_states"])
+
+        return hook
+
+    handles = [
+        block.register_forward_pre_hook(hook_for(number), with_kwargs=True)
+        for number, block in enumerate(model.architecture.blocks)
+    ]
+    try:
+        tails = Tails(model, SEQUENCES, COUNTED, blocks=[1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    kept = {number for number, states in entered.items() if states() is not None}
+    assert kept == ({1} if family == "gpt_neox" else set())
+    assert set(entered) == set(range(model.blocks)) and tails.blocks == (1,)
+
+
+def test_tails_of_texts_that_are_kept_read_them_once_and_give_the_same_bits(model, monkeypatch):
+    passed: list[int] = []
+    monkeypatch.setattr(tails_module, "observed", lambda *given: (passed.append(1), observed(*given))[1])
+    monkeypatch.setattr(tails_module, "_KEPT", WeakKeyDictionary())
+    last = model.blocks - 1
+    for block in (1, last):
+        weight = changed_weight(model, block)
+        wanted = group(Tails(model, SEQUENCES, COUNTED, [block]), {block: weight})[block]
+        passed.clear()
+        for keep in (True, True, False):
+            found = Tails(model, SEQUENCES, COUNTED, [block], keep=keep)
+            assert torch.equal(group(found, {block: weight})[block], wanted)
+        assert len(passed) == 1
+        for other in ((SEQUENCES[::-1], COUNTED[::-1], [block]), (SEQUENCES, COUNTED[1:] + COUNTED[:1], [block])):
+            Tails(model, *other)
+        Tails(model, SEQUENCES, COUNTED, [block], counted_only=False)
+        assert len(passed) == 4, "other texts, other positions, and all of them"
+
+
+def test_few_texts_are_kept_those_used_last_and_no_longer_than_their_model(llama, monkeypatch):
+    kept = WeakKeyDictionary()
+    monkeypatch.setattr(tails_module, "_KEPT", kept)
+    for token in range(3, 3 + MOST_KEPT + 2):
+        Tails(llama, [[1, token]], [[0]], [1], keep=True)
+        Tails(llama, [[1, 3]], [[0]], [1], keep=True)
+        Tails(llama, [[2, token]], [[0]], [1])
+    assert len(kept[llama]) == MOST_KEPT and any(asked[2] == ((1, 3),) for asked in kept[llama])
+    made = from_parts(tiny_models.network("llama"), tiny_models.tokenizer(), "goes")
+    Tails(made, [[1, 3]], [[0]], [1], keep=True)
+    assert len(kept) == 2
+    del made
+    gc.collect()
+    assert len(kept) == 1, "what is kept does not keep its model"
+
+
+def test_where_memory_runs_out_kept_texts_are_let_go(llama):
+    Tails(llama, [[1, 3]], [[0]], [1], keep=True)
+    assert tails_module._KEPT[llama]
+    let_go(MemoryError())
+    assert llama not in tails_module._KEPT
+
+
+def test_where_a_block_can_be_resumed_is_confirmed_once_for_a_model(monkeypatch):
+    """Another model of the same shape has its own; a block that was never asked for has none."""
+    asked: list[int] = []
+    own = Tails._confirms
+
+    def confirms(tails: Tails, block: int, output: torch.Tensor) -> bool:
+        asked.append(block)
+        return own(tails, block, output)
+
+    monkeypatch.setattr(Tails, "_confirms", confirms)
+    for _ in range(2):
+        model = from_parts(tiny_models.network("llama"), tiny_models.tokenizer(), "llama")
+        for blocks in ([1], [1, 2], [0, 1, 2]):
+            Tails(model, SEQUENCES, COUNTED, blocks=blocks)
+    assert asked == [1, 2, 0] * 2
 
 
 @pytest.mark.parametrize("block", [-1, 3, 17])
