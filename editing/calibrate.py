@@ -10,17 +10,20 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from editing.calibration import FORMATS, load_calibration, make_calibration, places, save_calibration
 from editing.command import Loader, add_model, finished, load_model, say, tell, teller
 from editing.progress import run
 from editing.trial_edits import Layers, Trial
-from inspector.detection import Measured, measure, samples
+from inspector.detection import Measured, measure, packaged_samples, samples
 from inspector.model import Detector, InspectedModel, PromptFormat, encode
 from inspector.model.routing import scores
 from inspector.safeedit.cases import Split
 from inspector.safeedit.intervals import RESAMPLES, Estimate
+
+PACKAGED = "packaged"
+"""Collections of others, in place of a split."""
 
 
 def options() -> argparse.ArgumentParser:
@@ -33,8 +36,9 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="file to write; in the cache by default")
     parser.add_argument(
         "--measure",
-        choices=("development", "score"),
-        help="measure the model's calibration on bundled texts that it was not made with, instead of making one",
+        choices=("development", "score", PACKAGED),
+        help="measure the model's calibration on bundled texts that it was not made with, or on those of other "
+        "packages (requirements-bench.txt), instead of making one",
     )
     return parser
 
@@ -109,9 +113,13 @@ def _surely(layers: Layers, trial: Trial) -> str:
     )
 
 
-def measurements(model: InspectedModel, detector: Detector, split: Split) -> dict[PromptFormat, Measured]:
-    """Return hits and false alarms on a split that the detector was not fitted on, by the prompt format."""
-    texts = samples(split)
+def measurements(model: InspectedModel, detector: Detector, split: str) -> dict[PromptFormat, Measured]:
+    """Return hits and false alarms on texts that the detector was not fitted on, by the prompt format.
+
+    Args:
+        split: A split of the bundled texts, or :data:`PACKAGED`.
+    """
+    texts = packaged_samples() if split == PACKAGED else samples(cast(Split, split))
     found = {}
     for form in FORMATS:
         prompts = [encode(model, sample.text, None, form).prompt for sample in texts]
@@ -120,7 +128,7 @@ def measurements(model: InspectedModel, detector: Detector, split: Split) -> dic
 
 
 def measured(
-    model: InspectedModel, detector: Detector, split: Split, known: dict[PromptFormat, Measured] | None = None
+    model: InspectedModel, detector: Detector, split: str, known: dict[PromptFormat, Measured] | None = None
 ) -> str:
     """Return a table of :func:`measurements`."""
     lines = [

