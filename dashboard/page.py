@@ -15,7 +15,7 @@ from dashboard.calibrating import Calibrating, CalibratingLine
 from dashboard.early import EarlyHeading
 from dashboard.endpoints.tools import offer_reading_tools
 from dashboard.example.make import Example
-from dashboard.house import House
+from dashboard.house import VIEWS, House
 from dashboard.kit.building import keep_apart
 from dashboard.kit.copies import COPIES, FILES_FOR, NEVER, Copies, keep_little
 from dashboard.kit.doors import Doors
@@ -223,7 +223,7 @@ def launch_options(
     script = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)
     return {
         "theme": _theme(),
-        "css": heading.view_rules(),
+        "css": heading.view_rules(VIEWS),
         "css_paths": [ASSETS / "style.css"],
         "head": f"<script>{script}</script>",
         "run_history": False,
