@@ -8,7 +8,7 @@ PROCESSES ?= 3
 
 .PHONY: demo test check format model browser clean
 
-demo: $(VENV)/.ready model
+demo: $(VENV)/.ready
 	$(BIN)/python app.py --open $(ARGS)
 
 test: $(VENV)/.ready-dev model browser

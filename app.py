@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 import tempfile
+import threading
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import gradio
 
     from dashboard.opening import Opening
+    from inspector.model import InspectedModel
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -254,6 +256,7 @@ def serve(chosen: argparse.Namespace, paths: dict[str, str], auth: list[tuple[st
                 server_port=opening.port,
                 share=chosen.share,
                 auth=auth,
+                _frontend=False,  # else the page is put together once for a look at whether it can be
                 **options,
             )
         except OSError:
@@ -269,7 +272,8 @@ def serve(chosen: argparse.Namespace, paths: dict[str, str], auth: list[tuple[st
                 print(f"Error: {app.mcp_error}. Run: python -m pip install -r requirements-mcp.txt", file=sys.stderr)
                 return 2
             print(f"Its tools are at {(public or address).rstrip('/')}/gradio_api/mcp/", flush=True)
-        app.block_thread()
+        with judge_imported_later():
+            app.block_thread()
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
@@ -278,6 +282,24 @@ def serve(chosen: argparse.Namespace, paths: dict[str, str], auth: list[tuple[st
         if metrics is not None:
             metrics()
     return 0
+
+
+LATER = 15.0
+"""Seconds after which the first page has long been drawn."""
+
+
+@contextmanager
+def judge_imported_later() -> Iterator[None]:
+    """Import the judge's words while nobody waits for it: that takes half a second, which else the first answer has."""
+    from inspector.safeedit.judges import profanity
+
+    later = threading.Timer(LATER, profanity, (["."],))
+    later.daemon = True
+    later.start()
+    try:
+        yield
+    finally:
+        later.cancel()
 
 
 def open_metrics(page: gradio.Blocks, host: str, port: int) -> Callable[[], None] | None:
@@ -316,7 +338,8 @@ def load_page(
 ) -> tuple[gradio.Blocks, dict[str, Any]] | None:
     """Load the model and build its page while the waiting page says how far that is.
 
-    Gradio and torch are imported here, after their settings are in place and behind the open port.
+    Gradio and torch are imported here, after their settings are in place and behind the open port. The model is read
+    in a thread of its own while the page's modules are imported by this one, which is the one that hears an interrupt.
 
     Returns:
         The page and its options of launching; ``None`` after a failure, which was told.
@@ -332,9 +355,11 @@ def load_page(
         from editing.memory import keep_few_pools
         from inspector.errors import InspectorError
         from inspector.model import load, read_max_memory
+        from inspector.model.beside import Beside
 
     keep_few_pools()
     opening.say(f"Loading {name}", 0.3)
+    loading: Beside[InspectedModel] | None = None
     try:
         how: dict[str, Any] = {
             "device": chosen.device,
@@ -344,12 +369,18 @@ def load_page(
             "max_memory": read_max_memory(chosen.max_memory),
             "paths": paths or None,
         }
-        model = load(listed[0], **how)
-        opening.say("Building the page", 0.6)
+
+        def tell(text: str, share: float) -> None:
+            if not others:
+                opening.say(text, 0.3 + 0.3 * share)
+
+        loading = Beside(lambda: load(listed[0], tell=tell, **how), "loading")
         with no_interrupt_missed():
             from dashboard.kit.shelf import Shelf, label_of
             from dashboard.page import build_app, launch_options
 
+        model = loading.result()
+        opening.say("Building the page", 0.6)
         if others:
             model.name = label_of(model.name)  # a folder's path is the operator's: it stands in records and reports
         limits = public.limits_of(chosen, chosen.asks_login)
@@ -373,6 +404,8 @@ def load_page(
         return None
     except Exception:
         opening.fail(NOT_OPENED)
+        if loading is not None:
+            loading.wait()  # a thread that is in the middle of torch when Python ends would abort it
         raise
 
 

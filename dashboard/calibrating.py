@@ -122,15 +122,22 @@ class CalibratingLine:
         outputs = [self.line, self.clock, *context.bus.outputs(News.CALIBRATED)]
 
         def on_calibrating(values: Values, request: gr.Request) -> Any:
-            return self.look(context.session(request), values)
+            return self.look(context.visit(request), values)
 
         for event in (app.load, self.clock.tick):
             event(on_calibrating, set(context.bus.inputs(News.CALIBRATED)), list(dict.fromkeys(outputs)), **QUIET)
 
-    def look(self, session: Session, values: Values) -> Update:
-        """Return what changes on a visitor's page: the line, and what the steps say of a model that is calibrated."""
+    def look(self, session: Session | None, values: Values) -> Update:
+        """Return what changes on a visitor's page: the line, and what the steps say of a model that is calibrated.
+
+        Args:
+            session: That of the page. Where it is gone, or the page has just opened, none is begun here: the next press
+                has to find out that it is gone, and the page itself begins one as it arrives.
+        """
         ended = self.background.ended  # asked first: what it says of its end then stands
         update: Update = {self.line: self.background.note()}
+        if session is None:
+            return update
         if self.background.done:
             update |= self.context.bus.told(News.CALIBRATED, session, values)
         if ended:

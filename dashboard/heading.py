@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from dashboard.kit import glossary
 from dashboard.kit.html import progress_bar, reading
 from dashboard.kit.plain import escape
+from dashboard.kit.room import FIRST, Room
 from dashboard.kit.shelf import label_of
 from inspector.model import InspectedModel
-
-VIEWS = {
-    "operate": "Operate",
-    "stress": "Stress test",
-    "why": "Why this layer",
-    "methods": "Methods",
-    "models": "Two models",
-    "keep": "Keep",
-    "questions": "Ten questions",
-}
-"""The views of the page by the names in its address: the only list of them; the operation comes first."""
-
 
 LINK = (
     '<svg viewBox="0 0 16 16" width="14" height="14" aria-hidden="true"><path fill="none" stroke="currentColor" '
@@ -30,15 +19,19 @@ LINK = (
 )
 
 
-def view_rules() -> str:
+def view_rules(names: Iterable[str]) -> str:
     """Return the style rules that show the view which the page's script has named on ``body``, else the first.
 
     One that was never opened has to come from the server: until then its place says so.
+
+    Args:
+        names: Of all views.
     """
-    named = [f'body[data-view="{name}"] #view-{name}' for name in VIEWS]
-    coming = [f'body[data-view="{name}"] #main:not(:has(#view-{name}))::before' for name in VIEWS]
+    views = tuple(names)
+    named = [f'body[data-view="{name}"] #view-{name}' for name in views]
+    coming = [f'body[data-view="{name}"] #main:not(:has(#view-{name}))::before' for name in views]
     return (
-        f"{', '.join([*named, 'body:not([data-view]) #view-operate'])} {{ display: flex !important; }}\n"
+        f"{', '.join([*named, f'body:not([data-view]) #view-{FIRST}'])} {{ display: flex !important; }}\n"
         f"{', '.join(coming)} {{ content: 'Opening this view'; padding: 24px; color: var(--muted); }}"
     )
 
@@ -98,9 +91,13 @@ def _menu(inside: str, told: str, own: str, labels: Sequence[str]) -> str:
     )
 
 
-def views() -> str:
-    """Return the links to the views, the link to copy, the theme switch and the help."""
-    links = "".join(f'<a href="#{name}" data-view="{name}">{title}</a>' for name, title in VIEWS.items())
+def views(titles: Mapping[str, str]) -> str:
+    """Return the links to the views, the link to copy, the theme switch and the help.
+
+    Args:
+        titles: What the views are called, by their names in the address.
+    """
+    links = "".join(f'<a href="#{name}" data-view="{name}">{title}</a>' for name, title in titles.items())
     return (
         f'<nav class="views" aria-label="Views">{links}'
         '<button type="button" class="chip chip-button" id="copy-link" aria-label="Copy link" title="Copy link: view, '
@@ -111,47 +108,19 @@ def views() -> str:
     )
 
 
-HELP_OF = {
-    "operate": (
-        "<b>Case.</b> Write a question on the left or pick an example; attack, answers and suffix are folded below it.",
-        "<b>Locate</b> shows where the safe and the unsafe answer part. A click on a bar picks another layer.",
-        "<b>Operate</b> does the whole thing: it locates, edits one matrix of the recommended layer (or of the toxic "
-        "one, where the answers part most), asks the gate, and lets both weights answer. Where the model has a "
-        "detector, the first edit is one that acts only where harm is detected, with nothing to hold it back; if the "
-        "gate refuses it, one that is held to harmless prompts follows. <b>Edit layer</b> does its part alone; Cancel "
-        "stops within one step and leaves nothing behind.",
-        "<b>Compare.</b> Both answers stand side by side. <b>Strength</b> scales the edit, <b>Ask both</b> asks other "
-        "prompts of the case or your own text, <b>Undo</b> is exact.",
-    ),
-    "stress": ("asks the edit prompts that it has never seen, harmless ones too, and scores both weights.",),
-    "why": ("asks every way to choose a layer, tries all layers, and looks inside the picked one.",),
-    "methods": ("runs DINM and others on the same case, in one table and one plane.",),
-    "models": (
-        "holds two models of the operator's list beside each other: where the answers of your case part, and both "
-        "answers. The list is made when the page is started (<code>--model A --model B</code>).",
-    ),
-    "keep": (
-        "saves the live edit as a file, takes one in, compares the edits of your visit, and writes a report of it.",
-    ),
-    "questions": ("what readers of the paper ask, each answered by your own case or by a committed measurement.",),
-}
-"""What the help says of each view: the steps of the operation, one sentence for each of the others."""
-
-
 MODEL_MENU = (
     "<b>Model.</b> The head names the model of this page. Where several are listed the name is a menu: choose another "
     "one, and its own page opens; what you have done here stays here."
 )
 
 
-def help_page() -> str:
-    """Return the help: every step in the order in which one meets it, the tour, and the glossary."""
-    steps = "".join(f"<li>{step}</li>" for step in HELP_OF["operate"])
-    steps += "".join(
-        f'<li><a href="#{name}" data-view="{name}">{title}</a> {" ".join(HELP_OF[name])}</li>'
-        for name, title in VIEWS.items()
-        if name != "operate"
-    )
+def help_page(rooms: Iterable[type[Room]]) -> str:
+    """Return the help: every step in the order in which one meets it, the tour, and the glossary.
+
+    Args:
+        rooms: The steps.
+    """
+    steps = "".join(f"<li>{_named(room)}{room.help}</li>" for room in rooms if room.help)
     return (
         f'<div class="help"><button type="button" class="chip chip-button" id="take-tour">Take the tour</button>'
         f"<ol>{steps}</ol><p>{MODEL_MENU}</p>"
@@ -159,6 +128,11 @@ def help_page() -> str:
         "Answers stay blurred until they are judged safe or you click them. Words with dots under them tell their "
         f"meaning.</p>{glossary.page()}</div>"
     )
+
+
+def _named(room: type[Room]) -> str:
+    """Name a view beside the operation, as a link to it, before what is said of it."""
+    return "" if room.view == FIRST else f'<a href="#{room.view}" data-view="{room.view}">{room.title}</a> '
 
 
 def calibrating(said: str, share: float, ended: bool) -> str:

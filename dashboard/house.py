@@ -14,7 +14,7 @@ from dashboard.example.arriving import Arriving
 from dashboard.example.make import Example
 from dashboard.kit.linking import Linking
 from dashboard.kit.live import LiveBadge
-from dashboard.kit.room import Context, Room
+from dashboard.kit.room import FIRST, Context, Room
 from dashboard.kit.visit import Visit
 from dashboard.kit.visitors import Sessions
 from dashboard.steps.case.view import CaseRoom
@@ -44,18 +44,14 @@ STEPS: tuple[type[Room], ...] = (
     ReportRoom,
     QuestionsRoom,
 )
-"""The steps in the order of the page; a new one is a folder of its own and its name here."""
+"""The steps in the order of the page; a new one is a folder of its own and its name here: it says itself where it
+stands and what the head and the help say of it."""
 REPORTERS = tuple(kind.reports for kind in STEPS if kind.reports is not None)
 """What the steps add to a report, in their order."""
-LATER: dict[str, tuple[str, ...]] = {
-    "stress": ("stress",),
-    "why": ("why",),
-    "methods": ("methods",),
-    "models": ("models",),
-    "keep": ("keep", "report"),
-    "questions": ("questions",),
-}
-"""The views beside the operation (``heading.VIEWS``), and the steps that stand in each, one below the other."""
+VIEWS = {kind.view: kind.title for kind in STEPS if kind.title}
+"""The views of the page by the names in its address, with what they are called; the operation comes first."""
+LATER = {view: tuple(kind.name for kind in STEPS if kind.view == view) for view in VIEWS if view != FIRST}
+"""The views beside the operation, and the steps that stand in each, one below the other."""
 
 
 class House:
@@ -101,8 +97,8 @@ class House:
         with gr.Row(elem_id="top"):
             self.chooser.build()
             self.badge.build()
-            gr.HTML(heading.views(), elem_id="views")
-        gr.HTML(heading.help_page(), elem_id="help")
+            gr.HTML(heading.views(VIEWS), elem_id="views")
+        gr.HTML(heading.help_page(STEPS), elem_id="help")
         self.visit.build()
         self.chooser.build_line()
         self.linking.build()

@@ -168,7 +168,7 @@ h1 { font-size: 1.4rem; margin: 0 0 1rem; }
 <noscript>The page is being loaded. Reload it in a few seconds.</noscript><script>
 const said = document.querySelector("#said"), bar = document.querySelector("#bar");
 const show = (text) => { if (said.textContent !== text) said.textContent = text; };
-let failed = false, silent = 0;
+let failed = false, near = false, silent = 0;
 async function look() {
   try {
     const answer = await fetch("opening.json", { cache: "no-store" });
@@ -176,6 +176,7 @@ async function look() {
     const now = await answer.json();
     silent = 0;
     failed = now.failed;
+    near = now.share >= 0.95; // the port changes hands next
     document.body.classList.toggle("failed", failed);
     show(failed ? `It could not be loaded. ${now.text}` : now.text);
     document.querySelector("#fill").style.width = `${100 * now.share}%`;
@@ -183,9 +184,9 @@ async function look() {
     document.querySelector("#time").textContent = failed ? "The program has ended." : `${Math.round(now.seconds)} s`;
   } catch {
     silent += 1; // the port changes hands just now, or the program has ended
-    if (silent > 40) show("The program does not answer any more. See where it was started.");
+    if (silent > (near ? 160 : 40)) show("The program does not answer any more. See where it was started.");
   }
-  if (!failed) setTimeout(look, 250);
+  if (!failed) setTimeout(look, near ? 60 : 250);
 }
 look();
 </script></body></html>"""

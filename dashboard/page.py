@@ -15,7 +15,7 @@ from dashboard.calibrating import Calibrating, CalibratingLine
 from dashboard.early import EarlyHeading
 from dashboard.endpoints.tools import offer_reading_tools
 from dashboard.example.make import Example
-from dashboard.house import House
+from dashboard.house import VIEWS, House
 from dashboard.kit.building import keep_apart
 from dashboard.kit.copies import COPIES, FILES_FOR, NEVER, Copies, keep_little
 from dashboard.kit.doors import Doors
@@ -25,8 +25,10 @@ from dashboard.kit.routes import Guard
 from dashboard.kit.shelf import Shelf
 from dashboard.kit.uploads import PIECES, watch
 from dashboard.kit.visitors import GRACE, MOST_BYTES, Sessions
+from dashboard.lighter import LighterBlocks
 from dashboard.model_pages import ModelPage, ModelPages
 from dashboard.mounting import OtherPages
+from dashboard.scripts import Scripts
 from dashboard.steps.compare.asking import LONGEST_ANSWER
 from dashboard.steps.keep.saving import largest_upload
 from editing.calibration import Calibration, calibration_of
@@ -140,7 +142,7 @@ def build_page(
     sessions = Sessions(options.grace, options.most_bytes, limits=options.limits, beside=others)
     # Gradio copies what can be downloaded, answers among it: it deletes its copies at its end, old ones go here.
     kept_for = NEVER, int(FILES_FOR)
-    with gr.Blocks(title="DINM Inspector", analytics_enabled=False, fill_width=True, delete_cache=kept_for) as app:
+    with LighterBlocks(title="DINM Inspector", analytics_enabled=False, fill_width=True, delete_cache=kept_for) as app:
         background = Calibrating(model) if options.calibrate and calibration is None else None
         line = CalibratingLine(background) if background is not None else None
         house = House(model, sessions, shown, options.read_only, calibration, line, options.ledger, before, label)
@@ -221,7 +223,7 @@ def launch_options(
     script = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)
     return {
         "theme": _theme(),
-        "css": heading.view_rules(),
+        "css": heading.view_rules(VIEWS),
         "css_paths": [ASSETS / "style.css"],
         "head": f"<script>{script}</script>",
         "run_history": False,
@@ -233,7 +235,9 @@ def launch_options(
         "max_threads": 200,
         "state_session_capacity": COPIES,
         "max_file_size": None if model is None else largest_upload(model, limits or Limits(), read_only),
-        "app_kwargs": {"middleware": [Middleware(OtherPages), Middleware(Doors), Middleware(EarlyHeading)]},
+        "app_kwargs": {
+            "middleware": [Middleware(OtherPages), Middleware(Doors), Middleware(Scripts), Middleware(EarlyHeading)]
+        },
     }
 
 

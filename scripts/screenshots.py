@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from dashboard.heading import VIEWS
+from dashboard.house import VIEWS
 
 PHONE = (390, 844)
 FOLDER = Path(__file__).resolve().parents[1] / "assets" / "screenshots"

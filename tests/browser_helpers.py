@@ -12,7 +12,7 @@ from urllib.parse import urlparse
 
 import pytest
 
-from dashboard import heading
+from dashboard import house
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 ARTIFACTS = Path(__file__).resolve().parents[1] / "test-artifacts"
@@ -22,7 +22,7 @@ MARKS = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (set CHROMIUM or install it)"),
 ]
-VIEWS = tuple(heading.VIEWS)
+VIEWS = tuple(house.VIEWS)
 
 
 def opened(browser, url) -> Any:

@@ -17,7 +17,7 @@ from dashboard.example.record import read_record_file, write_record
 from dashboard.kit.acting import make_live
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.kit.typed import Texts, case_of
-from dashboard.steps.compare.run import Comparison, Measured
+from dashboard.steps.compare.run import Comparison, Measured, judged, keep_verdicts
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.methods.state import Compared, Contest
 from dashboard.steps.operate import gating
@@ -37,6 +37,7 @@ from inspector.model.patch_file import load_row, save_patch
 from inspector.neurons import NeuronActivity
 from inspector.padding import PaddingStudy
 from inspector.safeedit.records import exam_from, exam_record
+from inspector.safeedit.verdict import Verdict
 from inspector.token_attribution import TokenAttribution
 from inspector.toxicity import Probe
 from inspector.validated import read_record
@@ -136,7 +137,7 @@ class Store:
         edit = live or (held.edit if held is not None else None)
         assert edit is not None
         refused = None if live is not None or held is None or held.acceptance is None else held.acceptance.exam
-        result = edit.result
+        result, prompt = edit.result, edit.case.adversarial_prompt
         detector = session.detector if live is not None else held.detector if held is not None else None
         extra = {
             "trace": [asdict(step) for step in result.trace],
@@ -146,6 +147,7 @@ class Store:
             "seconds": result.seconds,
             "settings": asdict(result.settings),
             "answers": None if answers is None else asdict(answers),
+            "verdicts": None if answers is None else [asdict(one) for one in judged(prompt, answers)],
             "refused": None if refused is None else exam_record(refused),
             # Spares the first edit after a start the questions to the vanilla model.
             "harmless": [
@@ -189,6 +191,9 @@ class Store:
             session.slot(Gated).held = Made(edit, acceptance=refused, detector=detector)
         else:
             answers = read_record(Answers, extra["answers"])
+            if extra.get("verdicts") is not None:
+                vanilla, edited = (read_record(Verdict, one) for one in extra["verdicts"])
+                keep_verdicts(edit.case.adversarial_prompt, answers, (vanilla, edited))
             make_live(session, edit, detector)
             session.slot(Measured).answers = answers
         known_answers(self.model).update(harmless)

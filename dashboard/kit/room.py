@@ -306,6 +306,10 @@ class Context(Reserving):
         return last
 
 
+FIRST = "operate"
+"""The view that a page opens with: the operation."""
+
+
 class Room:
     """A step: it is built, then it says what it hears and offers, then its events are wired.
 
@@ -316,6 +320,12 @@ class Room:
     name = ""
     reports: Reporter | None = None
     """What the step adds to a report of a visit; nothing by default."""
+    view = FIRST
+    """The view in which it stands, by its name in the address."""
+    title = ""
+    """What the view is called, which the step has to itself or opens; empty in a view that another step has named."""
+    help = ""
+    """What the help says of it, as HTML: a sentence that goes on after the title where there is one."""
 
     def __init__(self, context: Context) -> None:
         self.context = context

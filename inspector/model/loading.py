@@ -40,6 +40,7 @@ def load(
     device_map: str | None = None,
     max_memory: MaxMemory | None = None,
     paths: Mapping[str, str] | None = None,
+    tell: embedded.Tell = lambda *_: None,
 ) -> InspectedModel:
     """Load a causal language model for inspection and check its architecture map.
 
@@ -58,6 +59,7 @@ def load(
             what is left stays on disk.
         paths: Dotted paths that complete the architecture map, see
             :data:`inspector.model.architecture.OVERRIDES`.
+        tell: Hears how far the embedded model is where it has to be downloaded and converted.
 
     Raises:
         ModelLoadError: The model does not exist, is out of reach, broken, or of a kind that cannot be loaded safely;
@@ -69,7 +71,9 @@ def load(
     spread = _spread(target, device_map, max_memory)
     weight_type = _dtype(dtype, target)
     if name_or_path is None or str(name_or_path) == "embedded":
-        name, source = embedded.NAME, embedded.ensure()
+        checked = embedded.checking()
+        import_readers()  # while its files are hashed; none of them is read before that has ended
+        name, source = embedded.NAME, embedded.ensure(checked=checked, tell=tell)
     else:
         name, source = str(name_or_path), Path(str(name_or_path)).expanduser()
 
@@ -103,6 +107,11 @@ def load(
             f"'{name}' cannot be computed with here: {first_line(error)}. Install what it names, or use a checkpoint "
             "in plain weights with --dtype nf4."
         ) from error
+
+
+def import_readers() -> None:
+    """Import what reads models with their tokenizers."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 
 
 def from_parts(network: Any, tokenizer: Any, name: str, paths: Mapping[str, str] | None = None) -> InspectedModel:

@@ -11,11 +11,12 @@ import httpx
 import pytest
 import torch
 from attack_helpers import opened, press, serve
-from dashboard_helpers import Visitor, open_page, tiny_model
+from dashboard_helpers import Clock, Visitor, open_page, tiny_model
 
 from dashboard import calibrating
-from dashboard.calibrating import Calibrating
+from dashboard.calibrating import Calibrating, CalibratingLine
 from dashboard.kit.bus import News
+from dashboard.kit.visitors import Sessions
 from dashboard.page import build_app
 from editing.calibration import Calibration, load_calibration, places
 from editing.progress import Preparation
@@ -72,6 +73,8 @@ def test_an_open_page_learns_that_its_model_is_calibrated_without_being_loaded_a
     app = build_app(model, calibrate=True, example=False)
     wired = [event for event in app.fns.values() if getattr(event.fn, "__name__", "") == "on_calibrating"]
     event, request = wired[0], types.SimpleNamespace(session_hash="open")
+    arrival = next(event for event in app.fns.values() if getattr(event.fn, "__name__", "") == "on_arrival")
+    arrival.fn({}, request)
     assert len(wired) == 2, "when the page is opened, and every few seconds"
     values = {component: component.value for component in event.inputs}
     assert there.wait(30)
@@ -87,6 +90,29 @@ def test_an_open_page_learns_that_its_model_is_calibrated_without_being_loaded_a
     assert "Made from 1 harmful questions" in update["routing-note"] and "Detector:" in update["detected"]
     assert update["methods-routed"].interactive and "only where harm" in update["methods-routed"].info
     assert "Press Locate" in update["locate-reading"], "nothing is measured on this page"
+
+
+def test_a_session_that_is_gone_is_not_begun_anew_by_a_page_that_looks_how_far_a_calibration_is(
+    monkeypatch, known, model, example_folder
+):
+    page, clock = open_page(example_folder), Clock()
+    monkeypatch.setattr(page.context, "sessions", Sessions(grace=3600, now=clock))
+    line = CalibratingLine(Calibrating(model))
+    with page.app:
+        line.build()
+        line.connect(page.app, page.context)
+    event, visitor = page.wired("on_calibrating"), Visitor(page, "away")
+    values = {part: part.value for part in event.inputs}
+    visitor.do("on_undo", max_new_tokens=4)
+    assert visitor.session.live is None and page.context.example.session.live is not None
+    page.context.sessions.leave(visitor.key)
+    clock.seconds += 25 * 3600
+    page.context.sessions.sweep()
+    assert set(event.fn(values, visitor.request)) == {line.line}, "it goes on to say how far it is"
+    assert page.context.visit(visitor.request) is None
+    assert visitor.do("on_locate") == [{"notice"}]
+    assert "Your session is gone" in visitor.screen["notice"] and "Live now: vanilla." in visitor.screen["notice"]
+    assert visitor.session.live is None, "never the example's patch"
 
 
 def test_no_event_of_a_page_asks_for_the_route_that_the_doors_refuse_and_the_line_is_answered(monkeypatch, known):

@@ -11,11 +11,14 @@ from functools import partial
 from typing import Any
 
 import gradio as gr
+import gradio.routes
 import httpx
 import pytest
 from dashboard_helpers import SHORT_GATE, free_port, model_at_rest, served_example, short_examples, tiny_model
 from gradio_client import Client
 
+from benchmarks.start import WEIGHTS
+from dashboard import scripts
 from dashboard.early import HEADING
 from dashboard.kit import doors
 from dashboard.kit.doors import AGAIN, STARTED, key_of
@@ -71,10 +74,69 @@ def test_a_browser_gets_a_key_that_scripts_cannot_read_and_keeps_it(web):
 
 
 def test_the_heading_stands_in_the_page_before_its_scripts_and_nowhere_else(web):
-    page = web.get("/", headers=HTML)
+    page = web.get("/", headers={**HTML, "Accept-Encoding": "identity"})
     assert page.text.count(HEADING) == 1 and page.text.index(HEADING) < page.text.index("<gradio-app")
     assert int(page.headers["content-length"]) == len(page.content) and page.text.rstrip().endswith("</html>")
     assert "DINM Inspector</h1>" not in web.get("/theme.css").text
+
+
+def test_the_figures_script_is_asked_for_beside_the_others(web):
+    (name,) = re.findall(r'<link rel="modulepreload" href="\./(assets/PlotlyPlot-[^"]+\.js)">', web.get("/").text)
+    script = web.get(f"/{name}")
+    assert script.status_code == 200 and len(script.text) > 2**20
+
+
+def test_a_page_is_made_once_for_all_who_come_by_the_same_address_and_anew_for_another(web, app, monkeypatch):
+    made: list[Any] = []
+    real = gradio.routes.templates.TemplateResponse
+    monkeypatch.setattr(
+        gradio.routes.templates, "TemplateResponse", lambda **given: made.append(given) or real(**given)
+    )
+    as_it_is = {**HTML, "Accept-Encoding": "identity", "Host": "one.example"}
+    first = web.get("/", headers=as_it_is)
+    packed = web.get("/", headers={**as_it_is, "Accept-Encoding": "gzip, br"})
+    assert len(made) == 1 and packed.headers["content-encoding"] == "gzip" and packed.text == first.text
+    assert cookie_of(first) and int(packed.headers["content-length"]) < len(first.content) / 3
+    assert '"root":"http://one.example' in first.text
+    other = web.get("/", headers={**as_it_is, "Host": "two.example"}).text
+    assert '"root":"http://two.example' in other and "one.example" not in other and len(made) == 2
+    with httpx.Client(base_url=web.base_url) as another:
+        assert cookie_of(another.get("/", headers=as_it_is)) != cookie_of(first), "the key is still each one's own"
+    web.get("/", params={"__theme": "dark"}, headers=as_it_is)
+    assert len(made) == 3, "an address that asks for something may be somebody's own"
+
+
+def test_whoever_may_have_logged_in_gets_a_page_of_their_own(web, app, monkeypatch):
+    monkeypatch.setattr(app.server_app, "auth", {"user": "word"})
+    page = web.get("/", headers={**HTML, "Host": "one.example"})
+    assert '"auth_required":true' in page.text and '"components":[]' in page.text
+
+
+def test_browsers_get_nothing_of_what_only_programs_call_and_programs_all_of_it(web, app):
+    told = json.loads(re.search(r"window\.gradio_config = (.*?);</script>", web.get("/", headers=HTML).text)[1])
+    whole = web.get("/config").json()
+    assert "api" not in {part["type"] for part in told["components"]}
+    assert 'gradio_api_info = {"named_endpoints":{},"unnamed_endpoints":{}};' in web.get("/").text
+    left_out = {event["id"] for event in whole["dependencies"]} - {event["id"] for event in told["dependencies"]}
+    named = {event["api_name"] for event in whole["dependencies"] if event["id"] in left_out}
+    assert named == {name.removeprefix("/") for name in web.get("/gradio_api/info").json()["named_endpoints"]}
+    assert all(event["targets"] for event in told["dependencies"])
+    assert len(told["components"]) <= WEIGHTS["components"], "the first load"
+
+
+def test_a_script_is_compressed_once_and_browsers_may_keep_it(web, monkeypatch):
+    (name,) = re.findall(r'src="\./assets/(index-[^"]+\.js)"', web.get("/", headers=HTML).text)
+    packed: list[str] = []
+    real = scripts._packed
+    monkeypatch.setattr(scripts.Scripts, "packed", {})
+    monkeypatch.setattr(scripts, "_packed", lambda path: packed.append(path.name) or real(path))
+    found = [web.get(f"/assets/{name}", headers={"Accept-Encoding": "gzip, br"}) for _ in range(2)]
+    plain = web.get(f"/assets/{name}", headers={"Accept-Encoding": "identity"})
+    assert packed == [name] and {one.headers["content-encoding"] for one in found} == {"br"}
+    assert {one.text for one in found} == {plain.text} and "content-encoding" not in plain.headers
+    assert "immutable" in found[0].headers["cache-control"]
+    for outside in ("../index.html", "%2e%2e/index.html", "none.js"):
+        assert web.get(f"/assets/{outside}", headers={"Accept-Encoding": "br"}).status_code in (403, 404), outside
 
 
 def test_what_is_no_page_brings_no_key(web):

@@ -112,7 +112,8 @@ def test_a_model_that_cannot_be_loaded_is_told_on_the_page_and_on_the_command_li
         while not told or not told[-1]["failed"]:
             try:
                 told.append(status(port))
-                visited.set()
+                if told[-1]["text"] == "Loading mine":
+                    visited.set()
             except httpx.TransportError:
                 if told:
                     return
@@ -125,6 +126,23 @@ def test_a_model_that_cannot_be_loaded_is_told_on_the_page_and_on_the_command_li
     page.join(10)
     assert "Error: There is no such model. Check the spelling." in capsys.readouterr().err
     assert "Loading mine" in [said["text"] for said in told] and told[-1]["text"].startswith("There is no such model")
+
+
+def test_how_far_the_model_is_that_has_to_be_made_is_told_while_the_page_s_modules_are_imported(monkeypatch):
+    told: list[tuple[str, float]] = []
+    threads: list[threading.Thread] = []
+
+    def load(*_names: Any, tell: Any, **_options: Any) -> None:
+        threads.append(threading.current_thread())
+        tell("Downloading the embedded model: 10 of 93 MB (once)", 0.1)
+        raise ModelLoadError("There is no room.")
+
+    monkeypatch.setattr(Opening, "say", lambda _self, text, share: told.append((text, share)))
+    monkeypatch.setattr(inspector.model, "load", load)
+    assert app.main(["--port", str(free_port())]) == 2
+    shares = [share for _text, share in told]
+    assert ("Downloading the embedded model: 10 of 93 MB (once)", pytest.approx(0.33)) in told
+    assert shares == sorted(shares) and threads != [threading.main_thread()] and not threads[0].is_alive()
 
 
 def test_whoever_must_log_in_is_not_told_which_model_it_is(monkeypatch, capsys):
@@ -183,3 +201,13 @@ def test_ctrl_c_while_loading_ends_it_without_a_traceback():
 def test_an_interrupt_that_an_import_swallows_still_ends_the_program():
     with pytest.raises(KeyboardInterrupt), app.no_interrupt_missed(), contextlib.suppress(BaseException):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_make_demo_starts_the_program_at_once_which_fetches_the_model_behind_its_open_port(tmp_path):
+    (tmp_path / "bin").mkdir()
+    for name in ("bin/python", ".ready"):
+        (tmp_path / name).touch()
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    how: dict[str, Any] = {"cwd": ROOT, "env": alone, "capture_output": True, "text": True}
+    made = subprocess.run(["make", "--dry-run", "demo", f"VENV={tmp_path}", "ARGS=--read-only"], **how)
+    assert made.stdout.splitlines() == [f"{tmp_path}/bin/python app.py --open --read-only"], made.stderr

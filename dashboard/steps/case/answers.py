@@ -87,14 +87,22 @@ class Answers(Room):
         origins.require_fresh(texts, values[self.kept])
         return texts
 
-    def answered(self, session: Session, values: Values) -> Generator[Update, None, bool]:
+    def answered(self, session: Session, values: Values, replaces: bool = False) -> Generator[Update, None, bool]:
         """Let the model write what is missing or stale, also into ``values``.
+
+        Args:
+            replaces: Also what a person has typed for another question: they have asked for that.
 
         Returns:
             Whether a run can go on with them: not after a cancel, nor with a safe answer that is not judged safe and
             that nobody has read yet.
+
+        Raises:
+            CaseError: What a person has typed would be replaced.
         """
         texts = self.typed(values)
+        if not replaces:
+            origins.require_not_typed(texts, values[self.kept])
         sides = origins.to_fill(texts, values[self.kept])
         if not sides:
             return True
@@ -206,7 +214,7 @@ class Answers(Room):
 
     def on_fill(self, session: Session, values: Values) -> Iterator[Update]:
         """Let the model answer the question: what is missing or stale is written."""
-        yield from self.answered(session, values)
+        yield from self.answered(session, values, replaces=True)
 
     def on_keep_answers(self, _session: Session, values: Values) -> Update:
         """Say that the answers belong to the question after all."""

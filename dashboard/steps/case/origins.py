@@ -18,6 +18,10 @@ STALE = (
     "The answers belong to another question, so an edit would teach the wrong thing. Press Answer this question (or "
     "Operate, which does it first), write them yourself, or press Keep these answers."
 )
+WRITTEN = (
+    "An answer that was typed here belongs to another question, and a new one would take its place. Press Keep these "
+    "answers to edit with it, or Answer this question to let the model write another one."
+)
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,20 @@ def require_fresh(texts: Texts, kept: Kept) -> None:
     Raises:
         CaseError: One does.
     """
+    require_not_typed(texts, kept)
     if texts.question.strip() and any(standing(texts, side, kept).stale for side in SIDES):
         raise CaseError(STALE)
+
+
+def require_not_typed(texts: Texts, kept: Kept) -> None:
+    """Refuse to write over an answer that a person has typed for another question; others come back at a press.
+
+    Raises:
+        CaseError: There is one.
+    """
+    found = [standing(texts, side, kept) for side in SIDES]
+    if texts.question.strip() and any(one.stale and one.origin == "typed" for one in found):
+        raise CaseError(WRITTEN)
 
 
 def kept_as(texts: Texts, kept: Kept, side: str, origin: Origin | None = None) -> Kept:

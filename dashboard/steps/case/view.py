@@ -61,6 +61,9 @@ class CaseRoom(Room):
     """Pick, type and ask; the assembled prompt follows."""
 
     name = "case"
+    help = (
+        "<b>Case.</b> Write a question on the left or pick an example; attack, answers and suffix are folded below it."
+    )
     reports = staticmethod(parts)
 
     def __init__(self, context: Context) -> None:

@@ -251,14 +251,27 @@ CURVE: dict[str, Any] = {"harmless": 8, "max_new_tokens": 32}
 """Size of the strength curve on the page."""
 
 
+_KEPT: dict[tuple[str, tuple[str, ...]], tuple[Verdict, Verdict]] = {}
+"""Verdicts that came with a kept example, by the prompt and both answers: the judge, which is asked while the page is
+built, takes half a second to import. What visitors ask is not kept here."""
+
+
 def judged(prompt: str, answers: Answers) -> tuple[Verdict, Verdict]:
     """Judge both answers to a harmful prompt, vanilla first, by the refusal rules.
 
     Args:
         prompt: The user's text that both were asked, as the exams give it to their judges.
     """
+    kept = _KEPT.get((prompt, tuple(answers.texts)))
+    if kept is not None:
+        return kept
     first, second = verdicts(EmbeddedJudge(), [(prompt, text) for text in answers.texts])
     return first, second
+
+
+def keep_verdicts(prompt: str, answers: Answers, given: tuple[Verdict, Verdict]) -> None:
+    """Take the verdicts on two answers as :func:`judged` has given them before."""
+    _KEPT[prompt, tuple(answers.texts)] = given
 
 
 def is_measured(session: Session) -> bool:

@@ -30,6 +30,10 @@ class CompareRoom(Room):
     """Ask both weights, scale the edit, undo it."""
 
     name = "compare"
+    help = (
+        "<b>Compare.</b> Both answers stand side by side. <b>Strength</b> scales the edit, <b>Ask both</b> asks other "
+        "prompts of the case or your own text, <b>Undo</b> is exact."
+    )
     reports = staticmethod(parts)
 
     def __init__(self, context: Context) -> None:

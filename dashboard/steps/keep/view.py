@@ -20,7 +20,9 @@ from dashboard.steps.keep.save_part import SavePart
 class KeepRoom(Room):
     """Take edits out and in, and look back at them."""
 
-    name = "keep"
+    name = view = "keep"
+    title = "Keep"
+    help = "saves the live edit as a file, takes one in, compares the edits of your visit, and writes a report of it."
     reports = staticmethod(parts)
 
     def __init__(self, context: Context) -> None:

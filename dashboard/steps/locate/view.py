@@ -25,6 +25,7 @@ class LocateRoom(Room):
     """Measure, switch the distance, pick a layer."""
 
     name = "locate"
+    help = "<b>Locate</b> shows where the safe and the unsafe answer part. A click on a bar picks another layer."
     reports = staticmethod(parts)
 
     @property

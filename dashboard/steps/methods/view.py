@@ -46,7 +46,9 @@ def quick_one(standings: Sequence[Standing]) -> Standing | None:
 class MethodsRoom(Room):
     """Run several methods on the case, compare them, load one's patch."""
 
-    name = "methods"
+    name = view = "methods"
+    title = "Methods"
+    help = "runs DINM and others on the same case, in one table and one plane."
     reports = staticmethod(parts)
 
     def __init__(self, context: Context) -> None:

@@ -27,7 +27,12 @@ COMPARE = "Compare models"
 class ModelsRoom(Room):
     """Hold two of the operator's models beside each other; what is live, and the case that is located, stay."""
 
-    name = "models"
+    name = view = "models"
+    title = "Two models"
+    help = (
+        "holds two models of the operator's list beside each other: where the answers of your case part, and both "
+        "answers. The list is made when the page is started (<code>--model A --model B</code>)."
+    )
     reports = staticmethod(parts)
 
     @property

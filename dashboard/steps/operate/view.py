@@ -25,7 +25,14 @@ from editing import DinmSettings, Preparation, Step, preset
 class OperateRoom(Room):
     """Fill the settings, edit live, cancel."""
 
-    name = "operate"
+    name, title = "operate", "Operate"
+    help = (
+        "<b>Operate</b> does the whole thing: it locates, edits one matrix of the recommended layer (or of the toxic "
+        "one, where the answers part most), asks the gate, and lets both weights answer. Where the model has a "
+        "detector, the first edit is one that acts only where harm is detected, with nothing to hold it back; if the "
+        "gate refuses it, one that is held to harmless prompts follows. <b>Edit layer</b> does its part alone; Cancel "
+        "stops within one step and leaves nothing behind."
+    )
     reports = staticmethod(parts)
 
     def __init__(self, context: Context) -> None:

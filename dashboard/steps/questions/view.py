@@ -46,7 +46,9 @@ class Opened:
 class QuestionsRoom(Room):
     """Answer the picked question from what the session holds and from committed results."""
 
-    name = "questions"
+    name = view = "questions"
+    title = "Ten questions"
+    help = "what readers of the paper ask, each answered by your own case or by a committed measurement."
 
     def build(self) -> None:
         """Lay the list and one empty answer out."""

@@ -23,7 +23,7 @@ FILES = (("html_file", "Report (HTML)"), ("script_file", "Python script"), ("not
 class ReportRoom(Room):
     """Write the visit down, hand it out."""
 
-    name = "report"
+    name, view = "report", "keep"
 
     def build(self) -> None:
         """Lay the room out; nothing is written before somebody asks."""

@@ -37,7 +37,9 @@ NO_ANSWER = "(no answer yet)"
 class StressRoom(Room):
     """Run the exam of the live edit, list its answers, hand them out."""
 
-    name = "stress"
+    name = view = "stress"
+    title = "Stress test"
+    help = "asks the edit prompts that it has never seen, harmless ones too, and scores both weights."
     reports = staticmethod(parts)
 
     def __init__(self, context: Context) -> None:

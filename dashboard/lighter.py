@@ -1,0 +1,42 @@
+"""A page whose first load holds what browsers use, and whose configuration is put together only when it is whole.
+
+Gradio sends every browser the endpoints for programs with it, their parts' schemas and code to copy in three languages,
+and puts the configuration together, twice, before the page is laid out to its end.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import gradio as gr
+from gradio.components.api_component import Api
+
+
+class LighterBlocks(gr.Blocks):
+    """A page that tells browsers nothing of what only programs call; those are told all of it, where they ask."""
+
+    def get_config_file(self) -> Any:
+        """Return what Gradio tells clients; each page's own list is what a browser gets of it."""
+        if not getattr(self, "exited", True):  # it is laid out still: this is asked for again once that has ended
+            return {"page": {}, "components": [], "dependencies": [], "pages": []}
+        config = cast(Any, super().get_config_file())
+        parts = {number for number, block in self.blocks.items() if isinstance(block, Api)}
+        endpoints = {number for number, event in self.fns.items() if _is_for_programs(event)}
+        for page in config["page"].values():
+            page["components"] = [number for number in page["components"] if number not in parts]
+            page["dependencies"] = [number for number in page["dependencies"] if number not in endpoints]
+        return config
+
+
+def _is_for_programs(event: Any) -> bool:
+    """Tell whether an event is an endpoint of its own: nothing on the page starts it."""
+    return not event.targets and event.api_visibility != "private"
+
+
+def tell_browsers_less(server: Any) -> None:
+    """Let a page's HTML say nothing of its endpoints either; programs ask for them at an address of their own.
+
+    Args:
+        server: The page's.
+    """
+    server.page_api_info["", False] = {"named_endpoints": {}, "unnamed_endpoints": {}}
