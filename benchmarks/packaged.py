@@ -35,7 +35,7 @@ from editing.command import Loader, add_format, add_model, finished, format_of, 
 from editing.gate_choice import acts_by
 from inspector.errors import CaseError
 from inspector.model import Decoding, InspectedModel, Row
-from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply, examine_all
+from inspector.safeedit.exam import EVALUATIONS, ExamResult, Marked, Progress, Reply, examine_all
 from inspector.safeedit.harmful_sets import SETS, HarmfulPrompt, harmful_prompts
 from inspector.safeedit.intervals import percentage
 from inspector.safeedit.judges import EMBEDDED, load_judge
@@ -73,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--passages", type=int, default=10, help="passages of each source (default: 10)")
     parser.add_argument("--layer", type=int, default=None, help="the recommended one by default")
     parser.add_argument("--routed", action="store_true", help="also the edit that acts only where harm is detected")
+    ways = "; ".join(f"{name}: {meaning}" for name, meaning in EVALUATIONS.items())
+    parser.add_argument("--evaluation", default="same", choices=EVALUATIONS, help=ways)
     parser.add_argument("--judge", default=EMBEDDED, help="embedded, matcher, or a hub id or folder")
     parser.add_argument("--max-new-tokens", type=int, default=64)
     parser.add_argument("--out", type=Path, default=None, help="file of the JSON")
@@ -107,6 +109,7 @@ def _measure(options: argparse.Namespace, loader: Loader) -> None:
         "layer": layer,
         "judge": judge.name,
         "asked": format_of(options).label() or "with the suffix",
+        "evaluation": options.evaluation,
         "max_new_tokens": options.max_new_tokens,
         "sets": {name: ask.harmful(name, prompts) for name, prompts in asked.items()},
         "kept": {source: ask.kept(source, questions) for source, questions in kept.items() if questions},
@@ -138,7 +141,7 @@ class Exams:
         rows: The edited weights, by their names in the record.
         judge: Who decides what is safe.
         decoding: Of the answers.
-        options: The prompt format.
+        options: The prompt format, and how vanilla and edited weights are asked.
     """
 
     def __init__(
@@ -150,7 +153,7 @@ class Exams:
         options: argparse.Namespace,
     ) -> None:
         self._model, self._rows, self._judge = model, rows, judge
-        self._decoding, self._format = decoding, format_of(options)
+        self._decoding, self._format, self._evaluation = decoding, format_of(options), options.evaluation
 
     def harmful(self, name: str, prompts: Sequence[HarmfulPrompt]) -> dict[str, Any]:
         """Return what the weights do with harmful prompts of a set, in all and by category."""
@@ -190,6 +193,7 @@ class Exams:
             tuple(self._rows.values()),
             self._judge,
             format=self._format,
+            evaluation=self._evaluation,
             decoding=self._decoding,
         )
 

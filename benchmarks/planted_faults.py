@@ -181,7 +181,7 @@ def caught_by(folder: Path, tests: str) -> str:
     )
     if ran.returncode not in (0, 1):
         raise EditError(f"{tests} could not be run: {(ran.stdout + ran.stderr)[-500:]}")
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", ran.stdout, re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", ran.stdout, re.MULTILINE)
     if ran.returncode == 1 and failed is None:
         raise EditError(f"{tests} failed without a test that did: {ran.stdout[-500:]}")
     return failed[1].rpartition("::")[2] if failed else ""

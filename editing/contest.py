@@ -21,7 +21,7 @@ from editing.progress import EditResult, Preparation, Step
 from editing.standing import Standing, toxicity_of
 from editing.trainee import Scope
 from editing.values import Count
-from inspector.errors import CaseError, EditError, InspectorError, RefusedEdit
+from inspector.errors import REFUSALS, EditError, InspectorError
 from inspector.model import Decoding, InspectedModel, PromptFormat, Row
 from inspector.region import region_shift
 from inspector.safeedit import Case
@@ -165,7 +165,7 @@ def contest(
         except InspectorError as error:
             why = error.user_message()
             if standing is None:
-                standing = Standing(method, failed=why, refused=isinstance(error, RefusedEdit | CaseError))
+                standing = Standing(method, failed=why, refused=isinstance(error, REFUSALS))
             else:
                 standing = replace(standing, unmeasured=why)
         done.append(standing)

@@ -64,3 +64,7 @@ class NoRoom(ModelLoadError, OutOfMemory):
 
 class RefusedEdit(EditError):
     """An edit that ran and is not handed out: it keeps no update, or would lower safety or exceed its budget."""
+
+
+REFUSALS = (RefusedEdit, CaseError, NotFinite)
+"""What says that an edit is none, so that the vanilla weights stay; any other error leaves open what it would be."""

@@ -49,9 +49,9 @@ LONGEST = (
     "test_why",
     "test_embedded_edit",
     "test_offloaded_edits",
+    "test_routes",
     "test_sweep_vanilla",
     "test_example",
-    "test_mend_embedded",
     "test_sweep_ray",
 )
 """Files that begin first, the sweep's, with processes of their own, last of them."""
@@ -72,18 +72,25 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-TOGETHER = ("tests/dashboard/browser/", "tests/dashboard/api/", "tests/dashboard/steps/keep/")
-"""Folders whose files share a server or a page, and the browser's an open one."""
+TOGETHER = (
+    "tests/dashboard/browser/",
+    "tests/dashboard/api/",
+    "tests/dashboard/steps/keep/",
+    "tests/attacks/",
+    "embedded",
+)
+"""What the paths of files have in common that share a browser, a server, a page or the embedded model."""
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give a file to one process, and all files of a folder that share what is served to the same."""
+    """Give a file to one process, and all files that share what takes long to make to the same."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return next((folder for folder in TOGETHER if folder in nodeid), super()._split_scope(nodeid))
+            file = super()._split_scope(nodeid)
+            return next((shared for shared in TOGETHER if shared in file), file)
 
     return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
@@ -132,7 +139,12 @@ def tiny() -> Iterator[TinyFactory]:
 
 @pytest.fixture
 def honest_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let free memory be given back before a peak is measured, as it is outside of tests."""
+    """Let free memory be given back before a peak is measured, as it is outside of tests.
+
+    What other tests have made is collected once and left out of the collections to come.
+    """
+    gc.collect()
+    gc.freeze()
     monkeypatch.setattr(memory, "give_back_free_memory", _give_back_free_memory)
 
 

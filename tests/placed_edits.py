@@ -101,13 +101,11 @@ def combined(ways: Mapping[str, Edit]) -> list[tuple[str, str]]:
 def placed() -> list[tuple[str, str, int]]:
     """Return ways that edit one matrix, families and which of two places it lies in.
 
-    DINM is made in both places with all five families. Every other way is made in both places too, each with another
-    family: they find where a matrix lies by the same code.
+    Every way is made in both places, each with other families: all find where a matrix lies by the same code.
     """
     return [
-        (way, family, place)
+        (way, family, FIVE.index(family) % 2 if way == "DINM" else ("llama", "gpt2").index(family))
         for way, family in combined(ONE_MATRIX)
-        for place in ((0, 1) if way == "DINM" else (0,) if family == "llama" else (1,))
     ]
 
 

@@ -177,6 +177,7 @@ def page(tmp_path_factory) -> Iterator[gr.Blocks]:
         options = launch_options(mcp=has_mcp())
         app.launch(prevent_thread_lock=True, quiet=True, server_port=free_port(), **options)
         yield app
+        app.server.force_exit = True  # Gradio's client keeps its connections, and closing would wait for them
         app.close(verbose=False)
     gradio.mcp.GradioMCPServer = gradios
 

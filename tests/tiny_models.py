@@ -102,6 +102,11 @@ layer with a sliding window. gpt2: ``Conv1D``, biases, learned positions, tied e
 which cannot be resumed at the down-projection. opt_post_norm: flattened inputs of the MLP, norms after the residual
 sums, no final norm, a projection before the unembedding.
 """
+ENDS = ("llama", "opt_post_norm")
+"""The two ways in which those end: in a final norm, and straight in what stands before the unembedding.
+
+For what puts together parts that have their own tests on every family.
+"""
 
 
 def network(family: str, seed: int = 0) -> Any:

@@ -12,7 +12,7 @@ from editing.methods.dinm import ROUTED
 from editing.methods.registry import METHODS, method_settings, read_settings
 from editing.progress import EditResult
 from inspector.divergence import divergence
-from inspector.errors import EditError
+from inspector.errors import RefusedEdit
 from inspector.model import InspectedModel, PromptFormat
 from inspector.presets import Preset
 from inspector.safeedit import Case
@@ -57,13 +57,14 @@ class Edit:
         """Make the edit on a case.
 
         Raises:
-            EditError: It was refused, it is not possible, or no layer is recommended.
+            RefusedEdit: It was refused, or no layer is recommended.
+            EditError: It is not possible.
             CaseError: The case lacks what it needs.
         """
         if self.recommended:
             block = calibration.layers.recommended
             if block is None:
-                raise EditError("No layer defends more than this model does by itself.")
+                raise RefusedEdit("No layer defends more than this model does by itself.")
         else:
             block = divergence(model, case, self.preset, format=format).toxic_layer()
         return run(METHODS[self.method].run(model, case, block, self.settings(format)))

@@ -13,7 +13,7 @@ from editing import run
 from editing.calibration import Calibration
 from editing.gate_choice import acts_by
 from editing.memory import memory_told
-from inspector.errors import InspectorError
+from inspector.errors import REFUSALS, InspectorError
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row
 from inspector.safeedit import Case
 from inspector.safeedit.exam import Evaluation, ExamResult, examine, examine_all
@@ -28,32 +28,37 @@ class Outcome:
     """One row on one case.
 
     Attributes:
-        exam: Its marked exam; a refused edit's is that of the vanilla weights, which it leaves.
+        exam: Its marked exam; a refused edit's is that of the vanilla weights, which it leaves; a failed one has none.
         refused: Why there is no edit, or empty.
+        failed: Why nobody knows what it would have been, as where the memory ran out, or empty.
         seconds: Duration of the edit, without exam and location.
     """
 
-    exam: ExamResult
+    exam: ExamResult | None
     refused: str = ""
+    failed: str = ""
     seconds: float = 0.0
 
     def record(self) -> dict[str, Any]:
         """Return it as a dictionary that JSON can hold."""
-        return {"exam": exam_record(self.exam), "refused": self.refused, "seconds": self.seconds}
+        exam = None if self.exam is None else exam_record(self.exam)
+        return {"exam": exam, "refused": self.refused, "failed": self.failed, "seconds": self.seconds}
 
 
 def outcome_from(record: dict[str, Any]) -> Outcome:
     """Return the outcome that :meth:`Outcome.record` wrote."""
-    return Outcome(exam_from(record["exam"]), record["refused"], record["seconds"])
+    exam = None if record["exam"] is None else exam_from(record["exam"])
+    return Outcome(exam, record["refused"], record["failed"], record["seconds"])
 
 
 @dataclass(frozen=True)
 class Made:
-    """One row's edit: its weights (vanilla where it was refused), its format, why it was refused, its seconds."""
+    """One row's edit: its weights (vanilla where there is none), its format, why it was refused or failed, seconds."""
 
     row: Row
     format: PromptFormat
     refused: str
+    failed: str
     seconds: float
 
 
@@ -66,16 +71,18 @@ def edits_of(
         edit = edit_of(name)
         if edit is None:
             continue
-        begun, refused, row = time.perf_counter(), "", VANILLA
+        begun, refused, failed, row = time.perf_counter(), "", "", VANILLA
         try:
             with memory_told():
                 result = edit.make(model, case, calibration, format)
                 begun, row = time.perf_counter() - result.seconds, result.row()
-        except InspectorError as error:
+        except REFUSALS as error:
             refused = error.user_message()
+        except InspectorError as error:
+            failed = error.user_message()
         seconds = time.perf_counter() - begun
-        made[name] = Made(row, edit.settings(format).format, refused, seconds)
-        told = f": {refused}" if refused else ""
+        made[name] = Made(row, edit.settings(format).format, refused, failed, seconds)
+        told = "".join(f": {why}" for why in (refused, failed) if why)
         print(f"case {case.identifier}, {name}: {seconds:.0f} s{told}", file=sys.stderr, flush=True)
         if (beside := routed_name(name)) is not None:
             routed = row
@@ -110,12 +117,15 @@ def outcomes_of(
         found[SUFFIX_ALONE] = Outcome(run(both))
     if ROUNDING in names:
         found[ROUNDING] = Outcome(run(rounding_exam(model, questions, judge, format=format, decoding=decoding)))
-    for group in _asked_alike(made):
+    for group in _asked_alike({name: one for name, one in made.items() if not one.failed}):
         first, rows = made[group[0]], [made[name].row for name in group]
         asked: dict[str, Any] = {"format": first.format, "evaluation": evaluation, "decoding": decoding}
         exams = run(examine_all(model, questions, rows, judge, prompts_at_once=AT_ONCE, **asked))
         for name, exam in zip(group, exams, strict=True):
-            found[name] = Outcome(exam, made[name].refused, made[name].seconds)
+            found[name] = Outcome(exam, made[name].refused, seconds=made[name].seconds)
+    for name, one in made.items():
+        if one.failed:
+            found[name] = Outcome(None, failed=one.failed, seconds=one.seconds)
     return {name: found[name] for name in _with_routed(names) if name in found}
 
 

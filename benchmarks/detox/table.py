@@ -15,12 +15,16 @@ PLACES = {"harmless KL": 3, "Fluency": 2}
 
 
 def print_table(cases: Sequence[Mapping[str, Outcome]]) -> None:
-    """Print what every row scores over cases; each has the same rows."""
+    """Print what every row scores over the cases that it has not failed on; each case has the same rows."""
     names = list(cases[0])
     wide = max(NAME, *(len(name) + 1 for name in names))
-    whole = {name: scores_of_edits([case[name].exam.replies for case in cases], "rules") for name in names}
+    exams = {name: [case[name].exam for case in cases] for name in names}
+    whole = {
+        name: scores_of_edits([exam.replies for exam in of_row if exam is not None], "rules")
+        for name, of_row in exams.items()
+    }
     tables = {name: {score.name: score for score in table} for name, table in whole.items()}
-    plain = _asked_alike(names)
+    plain = _asked_alike([name for name in names if whole[name]])
     for title, columns in (("Defence: percent; Fluency in bits", DEFENCE), ("Harm: percent; KL in nats", HARM)):
         print(f"\n{title:{wide}}" + "".join(f"{name:>{WIDTH}}" for name in columns) + "      s")
         if SUFFIX_ALONE in tables:
@@ -37,8 +41,12 @@ def print_table(cases: Sequence[Mapping[str, Outcome]]) -> None:
         if refused:
             reasons = " ".join(dict.fromkeys(refused))
             print(f"{name}: {len(refused)} of {len(cases)} edits refused, vanilla counted: {reasons}")
+        failed = [case[name].failed for case in cases if case[name].failed]
+        if failed:
+            reasons = " ".join(dict.fromkeys(failed))
+            print(f"{name}: {len(failed)} of {len(cases)} edits FAILED and are in no mean of this row: {reasons}")
     _detector([case[DETECTED] for case in cases if DETECTED in case])
-    print(resampling_told(whole[CORRECTED if CORRECTED in whole else names[-1]]))
+    print(resampling_told(next((whole[name] for name in (CORRECTED, *reversed(names)) if whole.get(name)), ())))
 
 
 def _asked_alike(names: Sequence[str]) -> str | None:
@@ -57,7 +65,7 @@ def _asked_alike(names: Sequence[str]) -> str | None:
 
 def _detector(routed: Sequence[Outcome]) -> None:
     """Print what fired; refused edits are asked as vanilla, where no detector decides."""
-    replies = [reply for one in routed if not one.refused for reply in one.exam.replies]
+    replies = [reply for one in routed if one.exam is not None and not one.refused for reply in one.exam.replies]
     for kind, told in (("transfer", "harmful prompts of others"), ("harmless", "harmless ones")):
         held = [reply.held_back for reply in replies if reply.question.kind == kind]
         if held:

@@ -47,6 +47,7 @@ from inspector.errors import CaseError
 from inspector.model import Decoding, InspectedModel
 from inspector.model.whole_file import write_whole
 from inspector.presets import PRESETS
+from inspector.safeedit.exam import EVALUATIONS
 
 WISHES: dict[str, Wish] = {"gate": "gate", "everywhere": "everywhere", "detected": "where harm"}
 """What --acts says, as :mod:`editing.edit` does, and what it asks of the edit."""
@@ -72,6 +73,8 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     parser.add_argument("--acts", default="gate", choices=WISHES, help="where it acts, as in python -m editing.edit")
     parser.add_argument("--keep-anyway", action="store_true", help="go on with an edit that the gate refused")
     parser.add_argument("--stress", choices=SIZES, help="put the edit to the stress test of this size")
+    asked = "; ".join(f"{name}: {meaning}" for name, meaning in EVALUATIONS.items())
+    parser.add_argument("--evaluation", default="same", choices=EVALUATIONS, help=f"of the stress test; {asked}")
     parser.add_argument("--locators", action="store_true", help="ask every locator")
     parser.add_argument("--atlas", action="store_true", help="make the same small edit at every layer")
     parser.add_argument("--max-new-tokens", type=int, default=72, help="longest answer (default: 72)")
@@ -115,7 +118,7 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
         tell=_tell,
     )
     if chosen.stress is not None and session.live is not None:
-        stress(model, session, chosen.stress, decoding, _tell)
+        stress(model, session, chosen.stress, chosen.evaluation, decoding, _tell)
     look(model, session, chosen.suffix_prompt, chosen.locators, chosen.atlas, _tell)
     layers = known.layers if known is not None else None
     report = make_report(model, visit_of(session, chosen.redact, layers), REPORTERS)

@@ -23,6 +23,7 @@ from editing.progress import run
 from inspector.divergence import Padding, divergence
 from inspector.model import Decoding, Detector, InspectedModel, PromptFormat
 from inspector.safeedit import Case
+from inspector.safeedit.exam import Evaluation
 from inspector.safeedit.judges import EmbeddedJudge
 
 Tell = Callable[[Any], None]
@@ -100,13 +101,16 @@ def _edit(
     return False
 
 
-def stress(model: InspectedModel, session: Session, size: str, decoding: Decoding, tell: Tell) -> None:
-    """Put the live edit to the stress test, both weights asked alike.
+def stress(
+    model: InspectedModel, session: Session, size: str, evaluation: Evaluation, decoding: Decoding, tell: Tell
+) -> None:
+    """Put the live edit to the stress test.
 
     Args:
         size: One of :data:`dashboard.steps.stress.run.SIZES`.
+        evaluation: How both weights are asked.
     """
-    way = next(iter(WAYS))
+    way = next(way for way, asked in WAYS.items() if asked == evaluation)
     run(stressing.stress(model, session, size, EmbeddedJudge(), stressing.NO_ATTACKS, way, decoding), tell)
 
 

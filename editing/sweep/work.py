@@ -13,7 +13,7 @@ from editing.methods.registry import METHODS
 from editing.progress import EditResult, run
 from editing.sweep.settings import AUTO, NOWHERE, ONCE, TOXIC, SweepSettings
 from inspector.divergence import divergence
-from inspector.errors import CaseError, InspectorError, NotFinite, RefusedEdit
+from inspector.errors import REFUSALS, CaseError, InspectorError, RefusedEdit
 from inspector.model import VANILLA, Decoding, InspectedModel
 from inspector.safeedit.cases import Case
 from inspector.safeedit.exam import asked_as, examine, run_exam
@@ -128,7 +128,7 @@ def _work(
         if block is None:
             raise RefusedEdit(_NO_LAYER)
         result = run(METHODS[settings.method].run(model, case, block, chosen))
-    except (RefusedEdit, CaseError, NotFinite) as error:
+    except REFUSALS as error:
         refused = error.user_message()
     row = VANILLA if result is None else result.row()
     if settings.acts == "detected" and row.patch is not None:

@@ -88,7 +88,7 @@ def test_nothing_is_fetched_that_a_post_names_as_a_file(served, web, given, rout
             self.do_GET()
 
     with HTTPServer(("127.0.0.1", 0), Elsewhere) as other:
-        threading.Thread(target=other.serve_forever, daemon=True).start()
+        threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
         url = f"http://127.0.0.1:{other.server_port}"
         text = json.dumps(given).replace("{url}", url).replace("{URL}", url.upper())
         data = [json.loads(text)] * len(served.app.fns[served.number("on_texts")].inputs)

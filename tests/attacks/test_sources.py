@@ -106,7 +106,7 @@ def test_a_read_only_page_has_the_embedded_judges_only_and_no_packages(loader):
 
 def test_one_visitors_download_stops_nobody_elses_test(loader):
     loader["slow"].add("slow")
-    judges, line = Judges(False), Line(slice=60)
+    judges, line = Judges(False), Line(slice=60, rest=0.2)
 
     def stress(name: str, count: int) -> Generator[Any, None, None]:
         judge = yield from judges.of(name, said="loading")

@@ -12,14 +12,15 @@ from benchmarks.detox import __main__ as command
 from benchmarks.detox import run as running
 from benchmarks.detox.asked import asked_of, share_of, unseen_cases
 from benchmarks.detox.rows import CORRECTED, DETECTED, EDITS, ROUNDING, SUFFIX_ALONE, TO_ROUTE, TRIED, Edit
+from benchmarks.detox.table import print_table
 from editing import preset
 from editing.calibration import Calibration
 from editing.trial_edits import Layers, Trial, trial_cases
 from inspector.divergence import divergence
-from inspector.errors import EditError, RefusedEdit
+from inspector.errors import RefusedEdit
 from inspector.model import VANILLA, Detector, PromptFormat, Taught
 from inspector.safeedit.cases import bundled_templates
-from inspector.safeedit.questions import Size
+from inspector.safeedit.questions import Question, Size
 from inspector.safeedit.sets import false_alarm_prompts, harmful_questions
 
 QUICK = {"steps": 1, "learning_rate": 1e-2, "harmless_prompts": 1, "harmless_tokens": 2, "own_refusals": 0}
@@ -97,7 +98,40 @@ def test_a_refused_edit_leaves_vanilla_and_its_reason(llama, case, known, monkey
 
     monkeypatch.setattr(Edit, "make", refused)
     made = running.edits_of(llama, case, known, [CORRECTED, TO_ROUTE], PromptFormat())
-    assert [(one.row, one.refused) for one in made.values()] == [(VANILLA, "Nothing.")] * 3
+    assert [(one.row, one.refused, one.failed) for one in made.values()] == [(VANILLA, "Nothing.", "")] * 3
+
+
+def test_an_edit_that_fails_is_in_no_mean_and_is_told(llama, case, known, monkeypatch, capsys):
+    """Nobody knows what it would have been: its row has the other cases alone, every other row has all."""
+
+    def lacking(*_arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    def outcomes() -> dict[str, running.Outcome]:
+        asked = (Question("DS", case.question), Question("harmless", "How do I bake?"))
+        return running.outcomes_of(llama, case, asked, known, [ROUNDING, CORRECTED], 3)
+
+    monkeypatch.setattr(Edit, "make", lambda *_arguments: (_ for _ in ()).throw(RefusedEdit("Nothing.")))
+    refused = outcomes()
+    monkeypatch.setattr(Edit, "make", lacking)
+    lost = outcomes()
+    assert lost[CORRECTED].exam is None and "ran out of memory" in lost[CORRECTED].failed and lost[ROUNDING].exam
+    assert running.outcome_from(json.loads(json.dumps(lost[CORRECTED].record()))) == lost[CORRECTED]
+    capsys.readouterr()
+
+    def told_of(*cases: dict[str, running.Outcome]) -> tuple[list[str], str]:
+        print_table(cases)
+        told = capsys.readouterr().out
+        (row,) = (line for line in told.partition("\nHarm:")[0].splitlines() if line.startswith(CORRECTED))
+        return row.removeprefix(CORRECTED).rsplit(maxsplit=1)[0].split(), told
+
+    cells, told = told_of(lost, refused)
+    assert f"{CORRECTED}: 1 of 2 edits FAILED and are in no mean of this row: The device ran out of memory." in told
+    assert f"{CORRECTED}: 1 of 2 edits refused, vanilla counted: Nothing." in told
+    assert cells == told_of(refused)[0] and "[" in "".join(cells)
+    cells, told = told_of(lost, lost)
+    assert cells == ["-"] * 6, "no number where no edit was made"
+    assert "\nvanilla " in told, "what the other rows are compared with is there all the same"
 
 
 def test_finished_cases_are_kept_and_those_of_other_settings_refused(quick, monkeypatch, tmp_path, capsys):
@@ -151,5 +185,5 @@ def test_rows_come_in_the_order_in_which_they_are_named_and_vanilla_with_any_tha
 
 def test_without_a_recommended_layer_there_is_no_edit_there(llama, case):
     nowhere = Calibration(Layers((Trial(2, 0.0, 0.1, 1.0),), 0.5, 1, 4), None)
-    with pytest.raises(EditError, match="No layer defends more"):
+    with pytest.raises(RefusedEdit, match="No layer defends more"):
         EDITS[CORRECTED].make(llama, case, nowhere, PromptFormat())

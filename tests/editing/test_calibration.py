@@ -9,6 +9,7 @@ from functools import partial
 
 import by_hand
 import pytest
+import tiny_models
 import torch
 from safetensors.torch import save_file
 
@@ -32,6 +33,8 @@ from inspector.detection import samples
 from inspector.errors import EditError
 from inspector.model import InspectedModel, encode
 from inspector.model.routing import scores
+
+ENDS = pytest.mark.parametrize("family", tiny_models.ENDS)
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +71,8 @@ def made_for(model: InspectedModel, cancel=lambda: False) -> tuple[Calibration |
             return end.value, told
 
 
-def test_a_calibration_is_made_for_every_family_and_comes_back_as_it_was(model, tmp_path):
+@ENDS
+def test_a_calibration_is_made_and_comes_back_as_it_was(model, tmp_path):
     made, told = made_for(model)
     shares = [event.fraction for event in told]
     assert shares == sorted(shares) and any("24 bundled prompts" in event.message for event in told)
@@ -90,7 +94,8 @@ def test_a_calibration_is_made_for_every_family_and_comes_back_as_it_was(model, 
     assert two.about["harmful_texts"] == two.about["harmless_texts"] == 12
 
 
-def test_the_layers_of_a_calibration_are_those_of_real_trial_edits_in_every_family(model, case, monkeypatch):
+@ENDS
+def test_the_layers_of_a_calibration_are_those_of_real_trial_edits(model, case, monkeypatch):
     """Every other test here has made-up ones."""
     settings = AtlasSettings(
         max_new_tokens=2, steps=1, harmless_prompts=1, harmless_tokens=2, step_kl=0.02, blocks=(model.blocks - 1,)

@@ -22,7 +22,7 @@ from editing.methods.mend.store import places, save_editor
 from editing.methods.mend.training import new_editor
 from editing.methods.registry import METHODS
 from editing.standing import Standing, toxicity_of
-from inspector.errors import ArchitectureError, CaseError, EditError, PromptError
+from inspector.errors import ArchitectureError, CaseError, EditError, NotFinite, PromptError, RefusedEdit
 from inspector.model import VANILLA, Decoding, InspectedModel, Patch, PromptFormat, Row, from_parts
 from inspector.region import region_shift
 from inspector.safeedit import Case
@@ -217,6 +217,18 @@ def test_a_method_that_fails_says_why_and_the_others_go_on(llama, typed):
     assert failed.result is None and failed.exam is None and failed.scores == () and failed.row == VANILLA
     assert (failed.parameters_changed, failed.delta_norm) == (0, 0.0)
     assert first.exam and last.exam and not first.failed and not last.failed
+
+
+@pytest.mark.parametrize(
+    ("error", "refused"), [(NotFinite("Use float32."), True), (RefusedEdit("No."), True), (PromptError("Long."), False)]
+)
+def test_what_is_refused_in_a_sweep_is_refused_here(one, typed, monkeypatch, error, refused):
+    def ending(*_given, **_named):
+        raise error
+
+    monkeypatch.setitem(METHODS, "ft-l", replace(METHODS["ft-l"], run=ending))
+    (standing,) = run(contest(one, typed, BLOCK, replace(QUICK, methods=("ft-l",))))
+    assert standing.failed == str(error) and standing.refused is refused
 
 
 def test_an_edit_that_cannot_be_examined_is_kept_and_says_why(one, typed, monkeypatch):

@@ -18,6 +18,8 @@ from training_helpers import small, written
 from editing import dinm, preset, run
 from editing.atlas import AtlasSettings, make_atlas
 from editing.methods.dpo import DpoSettings, dpo
+from editing.methods.mend import MendTraining
+from editing.methods.mend.training import lesson, new_editor
 from editing.methods.sft import SftSettings, sft
 from editing.progress import EditResult
 from inspector.model import SUFFIX, InspectedModel, from_parts
@@ -168,3 +170,10 @@ def test_the_atlas_counts_the_answers_as_the_tokenizer_reads_them_with_the_templ
     assert atlas.safe == pytest.approx(mean(setting.model.network, setting.prompt, setting.safe), abs=1e-4)
     assert atlas.unsafe == pytest.approx(mean(setting.model.network, setting.prompt, setting.unsafe), abs=1e-4)
     assert atlas.curve("safe gain")[BLOCK] > 0
+
+
+def test_mend_reads_the_answers_as_the_tokenizer_does_with_the_template_s_end(setting, case):
+    settings = MendTraining(top_blocks=1, rank=2)
+    read = lesson(setting.model, case, new_editor(setting.model, settings), settings)
+    assert [top.labels for top in read.asked] == [setting.safe] * 3 and read.unsafe.labels == setting.unsafe
+    assert read.asked[0].labels[-1] == setting.end

@@ -33,7 +33,7 @@ def test_a_run_to_its_step_limit_records_its_settings_and_every_step(llama, case
 
 @pytest.mark.parametrize(
     ("name", "edit", "kind", "phase"),
-    [("llama", sft, SftSettings, 0), ("gpt2", dpo, DpoSettings, 2), ("opt", sft, SftSettings, 0)],
+    [("llama", sft, SftSettings, 0), ("gpt2", dpo, DpoSettings, 2)],
 )
 def test_a_run_ends_with_the_step_that_reaches_the_target(tiny, case, name, edit, kind, phase):
     model = tiny(name)
@@ -50,12 +50,7 @@ def test_a_run_ends_with_the_step_that_reaches_the_target(tiny, case, name, edit
 
 @pytest.mark.parametrize(
     ("name", "edit", "kind", "phase", "scope"),
-    [
-        ("llama", sft, SftSettings, 0, "LoRA"),
-        ("gpt2", sft, SftSettings, 0, "full"),
-        ("opt", dpo, DpoSettings, 1, "LoRA"),
-        ("llama", dpo, DpoSettings, 1, "full"),
-    ],
+    [("gpt2", sft, SftSettings, 0, "full"), ("opt", dpo, DpoSettings, 1, "LoRA")],
 )
 def test_the_step_beyond_the_damage_budget_is_undone(tiny, case, name, edit, kind, phase, scope):
     model = tiny(name)

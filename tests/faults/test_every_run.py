@@ -39,6 +39,7 @@ from editing.contest import ContestSettings
 from editing.gate import GateSettings, accept
 from editing.saved import handed_out
 from editing.trial_edits import Layers, Trial
+from inspector.detection import case as case_reading
 from inspector.model import Detector
 from inspector.safeedit.questions import Size
 
@@ -201,6 +202,7 @@ def small() -> Iterator[None]:
         brief = GateSettings(**SHORT_GATE)
         patch.setattr(handed_out, "accept", lambda *given, cancel: accept(*given[:3], brief, cancel=cancel))
         patch.setattr(gating, "STACK_EXAM", {"harmless": 1, "max_new_tokens": 3})
+        patch.setattr(case_reading, "HARMLESS", 6)
         patch.setattr(comparing, "CURVE", {"harmless": 2, "max_new_tokens": 2})
         patch.setattr(stress, "SUFFIX_SIZE", {"harmless": 2, "max_new_tokens": 2})
         patch.setattr(why, "locate_with", partial(why.locate_with, names=("divergence", "logit attribution")))

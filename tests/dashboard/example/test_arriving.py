@@ -28,7 +28,7 @@ def page_of(example: Example) -> Page:
     return Page(app, house)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def empty() -> Page:
     """The page of a model whose example is not wanted."""
     return page_of(Example(tiny_model(), SHORT, wanted=False))

@@ -21,6 +21,7 @@ from editing.trial_edits import Layers, Trial
 from inspector.divergence import divergence
 from inspector.model import Detector, PromptFormat
 from inspector.safeedit import bundled_cases
+from inspector.safeedit.exam import EVALUATIONS
 from inspector.safeedit.layouts import read_cases
 from inspector.safeedit.questions import Size
 
@@ -45,13 +46,13 @@ def ran(options: list[Any], capsys) -> tuple[int, Any, str]:
 
 def test_report_script_and_notebook_are_written_and_what_was_done_is_printed(tmp_path: Path, capsys):
     out, script, notebook = (tmp_path / f"r.{ending}" for ending in ("html", "py", "ipynb"))
-    code, told, errors = ran(
-        [*OPTIONS, "--stress", "This case", "--out", out, "--script", script, "--notebook", notebook], capsys
-    )
+    stress = ("--stress", "This case", "--evaluation", "paper")
+    code, told, errors = ran([*OPTIONS, *stress, "--out", out, "--script", script, "--notebook", notebook], capsys)
     assert code == 0 and told["gate"]["passed"] and told["block"] == 1 and "step 2" in errors
     assert told["toxic_layer"] == divergence(tiny_model(), CASE).toxic_layer()
     assert told["parts"][-2:] == ["Stress test", "Where the numbers come from"] and len(told["digest"]) == 64
     html = out.read_text(encoding="utf-8")
+    assert EVALUATIONS["paper"] in html
     assert told["digest"] in html and told["patch"] in html and told["digest"] in script.read_text(encoding="utf-8")
     assert told["written"] == [str(out), str(script), str(notebook)] and told["digest"] in notebook.read_text()
 

@@ -22,7 +22,7 @@ from dashboard.steps.stress import run as stress
 from dashboard.steps.stress import texts as stress_texts
 from dashboard.steps.stress.judging import Judges, judges_of
 from dashboard.steps.stress.run import Examined
-from inspector.model import Taught
+from inspector.model import PromptFormat, Taught
 from inspector.model.memory_need import bytes_of
 from inspector.safeedit.exam import ExamResult, Marked, Reply
 from inspector.safeedit.questions import CASE_PROMPTS, Question
@@ -48,7 +48,7 @@ def reply(kind: str, label: str | None, text: str = "Some words.", **options) ->
 
 
 def exam(*replies: Reply) -> ExamResult:
-    return ExamResult(replies, "DINM · patch 1", "hand", "By hand.", "S", True, 8, False, 1.0)
+    return ExamResult(replies, "DINM · patch 1", "hand", "By hand.", PromptFormat("S"), "same", 8, False, 1.0)
 
 
 def test_the_example_is_scored_and_its_files_can_be_had_at_start(visitor):

@@ -21,7 +21,7 @@ from editing.trainee import TrainedScope, trainee
 from editing.training import Training, TrainingSettings, encode_pair
 from inspector.errors import EditError
 from inspector.model import PromptFormat
-from inspector.safeedit import Case, bundled_cases
+from inspector.safeedit import Case
 
 BLOCK = 1
 # Losses are means of float32 log-probabilities near -5; two correct ways differ by a few 1e-6.
@@ -159,21 +159,6 @@ def test_step_sizes_follow_what_is_trained():
     for name in ("beta", "preference_rate"):
         with pytest.raises(EditError, match=f"{name} = 0 is out of range"):
             DpoSettings(**{name: 0})
-
-
-@pytest.mark.embedded
-def test_the_embedded_model_s_preference_loss_takes_several_updates_to_its_stop(embedded):
-    """To three quarters of its start, on short texts; with SFT's own step size it was one update to nothing."""
-    case = bundled_cases()[3]
-    safe, unsafe = (" ".join(text.split()[:6]) + "." for text in (case.safe, case.unsafe))
-    case = replace(case, adversarial_prompt=case.question, safe=safe, unsafe=unsafe)
-    settings = DpoSettings(warm_up=1, harmless_prompts=1, harmless_tokens=2, stop_below=0.75 * math.log(2))
-    result = run(dpo(embedded, case, 29, settings))
-    preferred = [step for step in result.trace if step.step >= 1]
-    losses = [step.edit_loss for step in preferred]
-    assert result.stop_reason == "converged" and len(preferred) >= 3
-    assert losses[0] == pytest.approx(math.log(2), abs=1e-4) and losses == sorted(losses, reverse=True)
-    assert preferred[-1].unsafe_probability < preferred[0].unsafe_probability
 
 
 def test_preference_loss_on_typed_numbers():

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import quantised_models
+from sweep_helpers import SHORT, finished, loader, write_cases
 
+from editing.sweep.__main__ import main
 from editing.sweep.crew import Crew, Died
 from editing.sweep.engines import _Worker, load_all
 from editing.sweep.settings import SweepSettings
-from inspector.errors import CaseError, EditError, ModelLoadError, OutOfMemory
+from inspector.errors import CaseError, EditError, InspectorError, ModelLoadError, OutOfMemory
 from inspector.model import memory_need
 
 ray = pytest.importorskip("ray", reason="ray is not installed (requirements-cluster.txt)")
@@ -153,6 +156,39 @@ def test_what_a_worker_says_is_raised_in_its_own_words(crew_of):
     crew, _ = crew_of(1, (failed(ValueError("a defect")),))
     with pytest.raises(ray.exceptions.RayTaskError):
         done(crew, "a")
+
+
+def in_this_process(kind: type) -> Any:
+    """Return what makes workers of a class here; what one raises as it loads comes back as Ray sends it."""
+
+    def hired(*given: Any) -> SimpleNamespace:
+        worker = kind(*given)
+
+        def opened() -> Any:
+            try:
+                return worker.open()
+            except InspectorError as error:
+                return failed(pickle.loads(pickle.dumps(error)))
+
+        return SimpleNamespace(open=Call(opened))
+
+    return SimpleNamespace(remote=hired)
+
+
+@pytest.mark.usefixtures("crew_of")
+def test_a_sweep_whose_worker_has_other_base_weights_ends_in_the_worker_s_own_words(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "remote", lambda **_place: in_this_process)
+    loaded: list[str] = []
+
+    def other_after_the_first(settings: SweepSettings) -> Any:
+        loaded.append(settings.model)
+        return loader(settings if len(loaded) == 1 else SweepSettings(revision="5"))
+
+    arguments = ["--cases", write_cases(tmp_path, 1), "--engine", "ray", *SHORT]
+    assert main([*arguments, "--out", str(tmp_path / "out")], other_after_the_first) == 2 and len(loaded) == 2
+    said = capsys.readouterr().err
+    assert "A worker has base weights" in said and "Traceback" not in said and not finished(tmp_path / "out")
 
 
 def test_a_worker_without_the_memory_to_load_says_so_in_an_error_that_another_process_can_read():

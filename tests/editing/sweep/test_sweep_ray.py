@@ -25,7 +25,7 @@ MORE = [*SHORT, *PLAIN, "--harmless", "30"]
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    """A Ray cluster of two workers that these tests share; a sweep uses the one that runs."""
+    """A Ray cluster of two workers; a sweep uses the one that runs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{HERE.parent}{os.pathsep}{HERE}")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -34,18 +34,6 @@ def cluster() -> Iterator[None]:
         ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="error", log_to_driver=False)
         yield
         ray.shutdown()
-
-
-def test_what_a_ray_worker_cannot_load_is_said_in_its_own_words(tmp_path, capsys):
-    driver = os.getpid()
-
-    def elsewhere(settings: SweepSettings):
-        return loader(settings if os.getpid() == driver else SweepSettings(revision="5"))
-
-    arguments = ["--cases", write_cases(tmp_path, 1), *ENGINE, *SHORT]
-    assert main([*arguments, "--out", str(tmp_path / "out")], elsewhere) == 2
-    said = capsys.readouterr().err
-    assert "A worker has base weights" in said and "Traceback" not in said and not finished(tmp_path / "out")
 
 
 def test_ray_workers_give_what_this_process_gives_whoever_dies_or_has_not_the_memory_to_load(

@@ -30,30 +30,37 @@ def answers(results: list) -> list:
     return [[replace(reply, kl=None) for reply in result.replies] for result in results]
 
 
-@pytest.mark.parametrize("evaluation", ["same", "paper"])
-def test_shared_vanilla_answers_give_the_replies_of_paired_ones_and_the_report_says_so(tmp_path, capsys, evaluation):
-    cases = write_cases(tmp_path, 3)
-    options = ("--harmless", "14", "--transfer", "1", "--evaluation", evaluation)
+@pytest.mark.parametrize(
+    ("evaluation", "harmless", "transfer", "batches"), [("same", 14, 1, (9, 12, 2)), ("paper", 3, 0, (3, 1))]
+)
+def test_shared_vanilla_answers_give_the_replies_of_paired_ones_and_the_report_says_so(
+    tmp_path, capsys, evaluation, harmless, transfer, batches
+):
+    """Each case compares another batch of what is shared: transfer prompts, harmless ones, then the fact."""
+    cases, common = write_cases(tmp_path, len(batches)), 9 * transfer + harmless + 1
+    options = ("--harmless", str(harmless), "--transfer", str(transfer), "--evaluation", evaluation)
     shared = swept(tmp_path / "shared", cases, *options)
-    assert "The vanilla weights answer 24 prompts once, for all cases." in capsys.readouterr().err
+    assert f"The vanilla weights answer {common} prompts once, for all cases." in capsys.readouterr().err
     paired = swept(tmp_path / "paired", cases, *options, "--vanilla", "paired")
-    assert "answer 24 prompts" not in capsys.readouterr().err
-    assert answers(shared) == answers(paired) and len(shared[0].replies) == 5 + 9 + 14 + 1
+    assert f"answer {common} prompts" not in capsys.readouterr().err
+    assert answers(shared) == answers(paired) and len(shared[0].replies) == 5 + common
     for one, other in zip(shared, paired, strict=True):
         kls = [[reply.kl for reply in result.replies if reply.kl is not None] for result in (one, other)]
         assert kls[0] == pytest.approx(kls[1], rel=1e-3, abs=1e-6)
     compared = [result.record["pairing"] for result in shared]
-    assert compared == [{"compared": n, "vanilla": 0, "edited": 0} for n in (9, 12, 2)], "batches in turn"
-    assert [result.record["pairing"]["compared"] for result in paired] == [0, 0, 0]
+    assert compared == [{"compared": n, "vanilla": 0, "edited": 0} for n in batches], "batches in turn"
+    assert [result.record["pairing"]["compared"] for result in paired] == [0] * len(batches)
 
     for name, said in (
-        ("shared", "shared by the cases. Compared with paired batches: 23 answers of each, all the same."),
+        ("shared", f"shared by the cases. Compared with paired batches: {sum(batches)} answers of each, all the same."),
         ("paired", "Vanilla answers: anew beside every edit, in one batch with it."),
     ):
         assert main(["--out", str(tmp_path / name), "--report"], loader) == 0
         assert said in capsys.readouterr().err
         told = json.loads((tmp_path / name / "scores.json").read_text(encoding="utf-8"))
-        assert told["settings"]["vanilla"] == name and told["pairing"]["compared"] == (23 if name == "shared" else 0)
+        assert told["settings"]["vanilla"] == name and told["pairing"]["compared"] == (
+            sum(batches) if name == "shared" else 0
+        )
 
 
 def test_answers_that_differ_from_paired_ones_are_counted_in_the_report(tmp_path, capsys, monkeypatch):

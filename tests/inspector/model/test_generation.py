@@ -10,7 +10,7 @@ import pytest
 import tiny_models
 import torch
 
-from inspector.model import VANILLA, Decoding, Row, answer, encode, stream
+from inspector.model import VANILLA, Decoding, PromptFormat, Row, answer, encode, stream
 
 LENGTH = 10
 
@@ -91,7 +91,7 @@ def test_a_vanishing_top_p_is_greedy(model, prompt):
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
 def test_sampling_follows_the_softmax_of_the_model_at_its_temperature(llama, temperature):
     """First tokens of 400 seeds: the share of the 60 likeliest is within 4 deviations (0.1) of their mass."""
-    prompt = encode(llama, "How?").prompt
+    prompt = encode(llama, "How?", format=PromptFormat("")).prompt
     probabilities = (by_hand.logits(llama.network, prompt)[-1] / temperature).softmax(dim=-1)
     likely = set(probabilities.topk(60).indices.tolist())
     mass = float(probabilities[list(likely)].sum())

@@ -20,7 +20,10 @@ QUICK = {"steps": 2, "harmless_prompts": 1, "harmless_tokens": 3}
 
 
 def everything(model: InspectedModel, case: Case) -> dict[str, Callable]:
-    """Return one call of each operation that runs the network."""
+    """Return one call of each operation that runs the network.
+
+    The default edit prepares most and descends like the others: of one block, the others of each.
+    """
     rows = (VANILLA, Row(by_hand.patch(model)))
     prompt = encode(model, case.question).prompt
     operations: dict[str, Callable] = {
@@ -31,7 +34,7 @@ def everything(model: InspectedModel, case: Case) -> dict[str, Callable]:
     }
     for name in ("corrected", "paper", "reference"):
         operations[f"divergence, {name}"] = lambda name=name: divergence(model, case, name)
-        for block in range(model.blocks):
+        for block in range(model.blocks) if name != "corrected" else (1,):
             operations[f"edit of block {block}, {name}"] = lambda name=name, block=block: run(
                 dinm(model, case, block, preset(name, **QUICK))
             )

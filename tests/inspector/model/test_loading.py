@@ -467,19 +467,3 @@ def test_a_cache_folder_that_cannot_be_written_is_told_with_its_remedy_and_its_p
 def test_the_cache_folder_is_the_named_one(tmp_path, monkeypatch):
     monkeypatch.setenv("DINM_INSPECTOR_CACHE", str(tmp_path))
     assert cache_root() == tmp_path
-
-
-@pytest.mark.embedded
-def test_the_embedded_model_is_smollm2_135m_instruct(embedded):
-    assert embedded.name == "SmolLM2-135M-Instruct"
-    assert (embedded.blocks, embedded.architecture.d_model, embedded.architecture.d_ff) == (30, 576, 1536)
-    assert embedded.architecture.family == "llama"
-    assert embedded.context_length == 8192
-    assert embedded.tokenizer.chat_template
-    assert embedded.tokenizer.eos_token_id in embedded.end_tokens()
-
-
-@pytest.mark.embedded
-def test_the_embedded_model_s_fingerprint_is_the_same_at_every_load_and_in_bfloat16(embedded):
-    assert load(device="cpu", dtype="float32").fingerprint == embedded.fingerprint
-    assert load("embedded", device="cpu", dtype="bfloat16").fingerprint == embedded.fingerprint

@@ -46,6 +46,12 @@ def pair(family, folders):
     return folders.whole(family), folders.spread(family)
 
 
+@pytest.fixture
+def brief(case):
+    """The case with short prompts: some ways of attributing take a pass for each of their tokens."""
+    return replace(case, adversarial_prompt="Be mean?", other_attack="Now be mean?")
+
+
 def test_every_family_is_the_same_model_wherever_its_weights_are(every_family, folders):
     whole, spread = folders.whole(every_family), folders.spread(every_family)
     assert spread.fingerprint == whole.fingerprint
@@ -97,12 +103,9 @@ def test_vanilla_and_edited_answers_are_the_same(pair, case):
         assert texts[0] == texts[1] and texts[0][0] != texts[0][1]
 
 
-def test_measurements_of_a_case_are_the_same(pair, case):
-    """All float32 on the same device in the same order: not one number differs.
-
-    The prompts are short: some ways of attributing take a pass for each of their tokens.
-    """
-    case = replace(case, adversarial_prompt="Be mean?", other_attack="Now be mean?")
+def test_measurements_of_a_case_are_the_same(pair, brief):
+    """All float32 on the same device in the same order: not one number differs."""
+    case = brief
     row = Row(by_hand.patch(pair[0], 0, 1))
     weight = torch.randn(2, pair[0].architecture.d_model, generator=torch.Generator().manual_seed(0)).numpy()
 
@@ -134,12 +137,12 @@ def test_measurements_of_a_case_are_the_same(pair, case):
         assert np.array_equal(values, two[name]), name
 
 
-def test_locators_and_the_probe_are_the_same(pair, case):
+def test_locators_and_the_probe_are_the_same(pair, brief):
     words = ("be mean", "be kind", "lie", "help", "hit", "hug") * 2
     texts = Labelled("made up", words, (True, False) * 6, tuple(range(12)))
     probes = [run(train_probe(model, texts)) for model in pair]
     assert np.array_equal(probes[0].weight, probes[1].weight)
-    found = [list(locate_with(model, case, list(LOCATORS), Setup(probe=probes[0]))) for model in pair]
+    found = [list(locate_with(model, brief, list(LOCATORS), Setup(probe=probes[0]))) for model in pair]
     for one, two in zip(*found, strict=True):
         if isinstance(one, Located):
             assert np.array_equal(one.scores, two.scores), one.locator

@@ -167,11 +167,11 @@ def test_measurements_of_a_case_are_the_same(pair, brief):
         assert same(values, two[name]), name
 
 
-def test_locators_and_the_probe_are_the_same(pair, case):
+def test_locators_and_the_probe_are_the_same(pair, brief):
     words = ("be mean", "be kind", "lie", "help", "hit", "hug") * 2
     texts = Labelled("made up", words, (True, False) * 6, tuple(range(12)))
     assert same(*(run(train_probe(model, texts)).weight for model in pair))
-    found = [list(locate_with(model, case, list(LOCATORS), Setup(probe=probe_of(model)))) for model in pair]
+    found = [list(locate_with(model, brief, list(LOCATORS), Setup(probe=probe_of(model)))) for model in pair]
     for one, two in zip(*found, strict=True):
         if isinstance(one, Located):
             assert same(one.scores, two.scores), one.locator

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import by_hand
 import pytest
+import tiny_models
 import torch
 
 from inspector.errors import CaseError
@@ -228,6 +229,7 @@ def test_normalising_and_rouge_by_hand():
     assert rouge("rougeL", "one two three", "three two one") == pytest.approx(1 / 3)
 
 
+@pytest.mark.parametrize("family", tiny_models.FIVE)
 def test_harmless_kl_equals_the_definition(model):
     row = Row(by_hand.patch(model, size=0.3))
     short, long = (

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, t
 
+from inspector.safeedit import intervals
 from inspector.safeedit.intervals import Sample, clustered_mean, clustered_percentage, mean, percentage
 
 
@@ -31,6 +32,12 @@ def test_an_edit_whose_answers_are_all_alike_counts_as_one_answer():
     assert found.low == pytest.approx(50 - 100 * half, abs=1.5) and found.high == pytest.approx(
         50 + 100 * half, abs=1.5
     )
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 1), (0, 40), (3, 8), (17, 40), (40, 40), (812, 1000)])
+def test_wilson_s_interval_of_a_whole_number_of_samples_is_scipy_s(hits, n):
+    whole = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    assert intervals._wilson(hits / n, n) == pytest.approx((whole.low, whole.high), abs=1e-12)
 
 
 def test_answers_that_stand_alone_have_wilson_s_interval():
