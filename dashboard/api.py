@@ -289,7 +289,8 @@ def connect(context: Context) -> None:
 
     def cancel(request: gr.Request | None = None) -> gives.Cancelled:
         """End this session's running work within one step."""
-        context.sessions.of(key_of(request)).cancelled.set()
+        with shown_to_user():
+            context.sessions.of(key_of(request)).cancelled.set()
         return {"cancelled": True}
 
     def status(request: gr.Request | None = None) -> gives.Status:

@@ -25,6 +25,10 @@ from dashboard.mounting import BELOW, Mounts
 from inspector.errors import CaseError
 from inspector.model import InspectedModel
 
+ON_THEIR_WAY = 30.0
+"""Seconds within which a browser comes to the page of a model that was chosen: for so long it makes no room for another
+one."""
+
 
 @dataclass(frozen=True, eq=False)
 class ModelPage:
@@ -133,28 +137,33 @@ class ModelPages:
                 return self._built(label, model, stack)
 
     def sweep(self, unused: float = IDLE) -> None:
-        """Close the pages that nobody has open, where nothing is kept for anybody.
+        """Close the pages that nobody has open, where nothing runs and nothing is kept for anybody.
 
         Args:
             unused: Seconds for which nobody has been there.
         """
         for page in list(self._open.values()):
             page.context.sessions.sweep()
-            if page.context.sessions.unused() > unused:
-                self._close(page)
+            self._close(page, unused)
 
     def close_all(self) -> None:
-        """Close every page but the first one."""
+        """Close every page but the first one, whoever is there: the program ends."""
         for page in list(self._open.values()):
             self._close(page)
 
     def _known(self, label: str) -> ModelPage | None:
+        """Return a page that is open, which whoever asks for it is on the way to."""
         with self._lock:
-            return self.first if label == self.first.label else self._open.get(label)
+            if label == self.first.label:
+                return self.first
+            known = self._open.get(label)
+            if known is not None:
+                known.context.sessions.expect()
+            return known
 
     def _require_place(self, label: str) -> None:
         if len(self.open) >= self._most:
-            self.sweep(0.0)
+            self.sweep(ON_THEIR_WAY)
         if len(self.open) >= self._most:
             note("refused", why="model pages")
             raise CaseError(
@@ -175,16 +184,18 @@ class ModelPages:
             raise
         made.loan.push(stack.pop_all())
         self._open[label] = made
+        made.context.sessions.expect()  # building it took its time
         note("model page", label=label, outcome="opened", seconds=round(time.monotonic() - began, 1))
         return made
 
-    def _close(self, page: ModelPage) -> None:
+    def _close(self, page: ModelPage, unused: float | None = None) -> None:
+        """Close a page; see :meth:`Sessions.end` for whom it stays open."""
         with self._lock:
-            if self._open.pop(page.label, None) is None:
+            if self._open.get(page.label) is not page or not page.context.sessions.end(unused):
                 return
+            del self._open[page.label]
+            self.mounts.close(self.slugs[page.label])  # within the lock: a new one may stand there a moment later
         page.stop()
-        self.mounts.close(self.slugs[page.label])
-        page.context.sessions.end()
         page.loan.close()
         note("model page", label=page.label, outcome="closed", seconds=0.0)
 

@@ -140,7 +140,7 @@ def build_page(
     before = None if first is None else first.context
     others = None if before is None else before.sessions
     sessions = Sessions(options.grace, options.most_bytes, limits=options.limits, beside=others)
-    # Gradio copies what can be downloaded, answers among it: it deletes its copies at its end, old ones go here.
+    # Of what visitors send Gradio deletes at its end what is left; old files go here.
     kept_for = NEVER, int(FILES_FOR)
     with LighterBlocks(title="DINM Inspector", analytics_enabled=False, fill_width=True, delete_cache=kept_for) as app:
         background = Calibrating(model) if options.calibrate and calibration is None else None

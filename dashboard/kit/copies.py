@@ -26,7 +26,8 @@ import gradio.state_holder
 from gradio.state_holder import SessionState
 from gradio.utils import get_upload_folder
 
-from dashboard.kit.notes import note, places
+from dashboard.kit.notes import note, places, untidied
+from dashboard.kit.session import FOLDER
 from dashboard.kit.uploads import drop_gone
 
 COPIES = 500
@@ -36,7 +37,7 @@ UNASKED = 600.0
 
 
 FILES_FOR = 3600.0
-"""Seconds after which a copy of a file goes, since it was handed out last."""
+"""Seconds after which a file that was sent, or a copy that Gradio has made, goes."""
 NEVER = 10**9
 """Seconds between two looks of Gradio's own for old files: one error would end them (:meth:`Copies.drop_old`)."""
 
@@ -78,30 +79,31 @@ def keep_little() -> None:
 
 
 def delete_files(app: Any, age: float | None) -> None:
-    """Delete the copies of files that an app has handed out or was sent; what is gone leaves no name and no folder.
+    """Delete the files that an app was sent, or has copied; what is gone leaves no name and no folder.
 
     It takes the place of Gradio's own, which reads sets that events change meanwhile, fails then, and keeps the names
     of files that somebody else has deleted. Each file lies in a folder named after its content. Whoever is sent the
-    same content in the very moment in which that is deleted is told that the file is gone.
+    same content in the very moment in which that is deleted is told that the file is gone. What lies in a visitor's
+    own folder is handed out from there, without a copy, and goes with the visitor.
 
     Args:
         app: Gradio's ``Blocks``.
-        age: Seconds; ``None`` for files of any age.
+        age: Seconds; ``None`` for files of any age, those of visitors among them.
     """
     kept: set[str] = set().union(*(getattr(part, "keep_in_cache", ()) for part in list(app.blocks.values())))
     root, now = os.path.abspath(get_upload_folder()), time.time()
     for names in list(app.temp_file_sets):
         known = names.copy()
         for name in known - kept:
+            if age is not None and os.path.abspath(name).startswith(os.path.join(root, FOLDER)):
+                continue
             try:
                 if age is None or now - os.lstat(name).st_ctime > age:
                     os.unlink(name)
             except FileNotFoundError:
                 continue
             except OSError as error:  # the others go nevertheless; this one is tried again
-                note(
-                    "told", logging.ERROR, error="NoTidying", cause=type(error).__name__, at=places(error.__traceback__)
-                )
+                untidied(error)
         for name in known - drop_gone(names):
             folder = os.path.dirname(os.path.abspath(name))
             if os.path.dirname(folder) == root:

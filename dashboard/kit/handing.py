@@ -1,14 +1,17 @@
 """What is written for visitors to take along: how much one may have within an hour, and what of the disk stays free.
 
-A file goes when its visitor writes the next one of its kind, but the copy that Gradio makes of it to hand it out stays
-for an hour. So the sum of an hour counts, not what a visitor's folders hold.
+A file goes when its visitor writes the next one of its kind, and nobody else can fetch it. What one may have counts by
+the hour nevertheless, not by what a visitor's folders hold: each file costs the disk's time, and the line's to whoever
+fetches it.
 """
 
 from __future__ import annotations
 
 import shutil
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,18 +32,25 @@ class HandedOut:
     files: tuple[tuple[float, int], ...] = ()
 
 
-def require_disk(
+_PROMISED: dict[object, int] = {}
+"""Bytes of the disk that what is being written just now will take, all visitors of all pages together."""
+_LOCK = threading.Lock()
+
+
+@contextmanager
+def room_for_files(
     session: Session, folder: Path, size: int, need: int, now: Callable[[], float] = time.monotonic
-) -> None:
-    """Refuse a file that is more than its visitor may have within an hour, or that leaves too little of the disk free.
+) -> Iterator[None]:
+    """Keep room on the disk for files that the block writes for a visitor, or refuse them.
 
     Args:
-        folder: Where it is to be written.
-        size: Bytes of the file.
-        need: Bytes of the disk that it takes for a while, copies included.
+        folder: Where they are to be written.
+        size: Bytes of the files.
+        need: Bytes of the disk that they take for a while, copies included.
 
     Raises:
-        CaseError: It says what to do instead.
+        CaseError: They are more than the visitor may have within an hour, or leave too little of the disk free. It says
+            what to do instead.
     """
     limits, kept = session.limits, session.slot(HandedOut)
     kept.files = tuple(one for one in kept.files if now() - one[0] < HOUR)
@@ -53,12 +63,17 @@ def require_disk(
             f"This file has {shown_bytes(size)}; {shown_bytes(limits.files)} of files an hour are allowed here, "
             f"{share}. Take a smaller form, such as the patch{wait}."
         )
-    instead = "Take a smaller form, such as the patch, or try again in an hour, when older files are gone."
-    require_free(session, folder, need, instead)
+    instead = "Take a smaller form, such as the patch, or try again later, when files of others are gone."
+    with room_on_disk(session, folder, need, instead):
+        yield
 
 
-def require_free(session: Session, folder: Path, need: int, instead: str) -> None:
-    """Refuse what leaves too little of the disk free.
+@contextmanager
+def room_on_disk(session: Session, folder: Path, need: int, instead: str) -> Iterator[None]:
+    """Keep room on the disk for what the block writes, or refuse it where too little would stay free.
+
+    What others are writing meanwhile counts as taken, all of it: as much of it as lies on the disk already counts
+    twice, so that too much stays free rather than too little.
 
     Args:
         folder: Where it is to be written.
@@ -66,14 +81,28 @@ def require_free(session: Session, folder: Path, need: int, instead: str) -> Non
         instead: What the error says can be done.
 
     Raises:
-        CaseError: It does.
+        CaseError: Too little would.
     """
-    if shutil.disk_usage(folder).free - need < session.limits.free:
-        note("refused", why="disk")
-        raise CaseError(
-            f"This needs {shown_bytes(need)} of disk space for a while, of a disk of which "
-            f"{shown_bytes(session.limits.free)} stay free. {instead}"
-        )
+    mine = object()
+    with _LOCK:
+        if shutil.disk_usage(folder).free - sum(_PROMISED.values()) - need < session.limits.free:
+            note("refused", why="disk")
+            raise CaseError(
+                f"This needs {shown_bytes(need)} of disk space for a while, of a disk of which "
+                f"{shown_bytes(session.limits.free)} stay free. {instead}"
+            )
+        _PROMISED[mine] = need
+    try:
+        yield
+    finally:
+        with _LOCK:
+            del _PROMISED[mine]
+
+
+def promised() -> int:
+    """Return the bytes of the disk that what is being written for visitors just now may still take."""
+    with _LOCK:
+        return sum(_PROMISED.values())
 
 
 def shown_bytes(count: int) -> str:

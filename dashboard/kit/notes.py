@@ -32,6 +32,11 @@ def note(event: str, level: int = logging.INFO, **fields: str | float | bool | N
     LOGGER.log(level, event, extra={"told": fields})
 
 
+def untidied(error: BaseException) -> None:
+    """Tell that something could not be put away: whoever met it did not ask for it, and is not told."""
+    note("told", logging.ERROR, error="NoTidying", cause=type(error).__name__, at=places(error.__traceback__))
+
+
 def places(trace: TracebackType | None) -> str:
     """Return where an error comes from, the innermost place last; without its message, which may quote a text."""
     frames = traceback.extract_tb(trace)[-6:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -51,15 +52,23 @@ def object_of(body: bytes) -> dict[str, Any]:
     """Return what a body holds.
 
     Raises:
-        Refused: It is no JSON object.
+        Refused: It is no JSON object. Python would also read what is no number, or larger than any: no browser sends
+            that, and no control has it.
     """
     try:
-        said = json.loads(body)
+        said = json.loads(body, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError):
         raise Refused(422, NO_EVENT, "body") from None
     if not isinstance(said, dict):
         raise Refused(422, NO_EVENT, "body")
     return said
+
+
+def _finite(written: str) -> float:
+    number = float(written)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
 
 
 def check_files(said: Any) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 
 import anyio.to_thread
 
+from dashboard.kit.handing import promised
 from dashboard.kit.limits import Limits
 from dashboard.kit.posts import API, bounded, check_event, check_files, object_of, whole
 from dashboard.kit.refused import PRIVATE, Refused
@@ -220,7 +221,7 @@ class Guard:
         def begin() -> Coming:
             came = still_there([app.upload_file_set, *self.sent])
             os.makedirs(folder, exist_ok=True)
-            spare = shutil.disk_usage(folder).free - self.limits.free
+            spare = shutil.disk_usage(folder).free - promised() - self.limits.free
             return self.room.begin(_client(scope), size, most, came, spare)
 
         # On a thread: each file's size is asked of the disk, and the loop serves everyone.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,6 +46,8 @@ class LiveEdit:
         return Row(self.patch, strength)
 
 
+FOLDER = "dinm-inspector-"
+"""Names of visitors' folders begin so."""
 HISTORY = 5
 """Edits kept for Undo."""
 LARGEST_HISTORY = 2**30
@@ -216,10 +220,11 @@ class Session:
     def close(self) -> None:
         """End what runs, delete what is on disk, and tell whoever keeps something of it elsewhere."""
         self.cancelled.set()
-        for folder in list(self.folders.values()):
-            folder.cleanup()
-        for tell in self.closing:
-            tell()
+        with ExitStack() as all_of_it:  # what fails keeps nothing else from being done
+            for tell in self.closing:
+                all_of_it.callback(tell)
+            for folder in list(self.folders.values()):
+                all_of_it.callback(folder.cleanup)
 
     def add(self, edit: LiveEdit) -> None:
         """Make an edit the live one, at strength 1; one that was live before comes up again and is not kept twice."""
@@ -251,7 +256,7 @@ class Session:
         It goes with the session.
         """
         self.drop_folder(kind)
-        made = tempfile.TemporaryDirectory(prefix="dinm-inspector-", ignore_cleanup_errors=True)
+        made = _made_folder()
         self.folders[kind] = made
         return Path(made.name)
 
@@ -268,7 +273,7 @@ class Session:
         An error leaves the one before, with what is in it, and so does a block that puts nothing into the new one. It
         goes with the session.
         """
-        made = tempfile.TemporaryDirectory(prefix="dinm-inspector-", ignore_cleanup_errors=True)
+        made = _made_folder()
         try:
             yield Path(made.name)
         except BaseException:
@@ -299,3 +304,16 @@ class Session:
         self.edits = self.edits[:-1]
         self._other_weights(1.0 if self.live is None else self.strength_of(self.live))
         return self.live
+
+
+def _made_folder() -> tempfile.TemporaryDirectory:
+    """Make a folder that only this user can read, under a name that no visitor guesses.
+
+    It lies where the server hands files out as they are: of a file elsewhere Gradio makes a copy, which does not go
+    with the visitor, and makes it within the one loop that serves everyone.
+    """
+    where = os.environ.get("GRADIO_TEMP_DIR")
+    if where:
+        os.makedirs(where, exist_ok=True)
+    name = f"{FOLDER}{secrets.token_urlsafe(18)}-"
+    return tempfile.TemporaryDirectory(prefix=name, dir=where or None, ignore_cleanup_errors=True)

@@ -143,7 +143,8 @@ class Visit(Room):
         def on_open(values: Values, request: gr.Request) -> Iterator[Update]:
             session = self.context.visit(request)
             if session is None:
-                yield {view: gr.Column(visible=True), **self.context.gone(request)}
+                with shown_to_user():
+                    yield {view: gr.Column(visible=True), **self.context.gone(request)}
                 return
             drawn = {**values, **{part: kept for part, kept in session.controls.items() if part in values}}
             shown: Update = {view: gr.Column(visible=True)}

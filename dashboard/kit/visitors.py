@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -16,9 +14,10 @@ import numpy as np
 import torch
 
 from dashboard.kit.limits import Limits
-from dashboard.kit.notes import note, places
+from dashboard.kit.notes import note, untidied
 from dashboard.kit.session import Session
 from editing.memory import trim
+from inspector.errors import CaseError
 
 GRACE = 2 * 3600.0
 """Seconds for which a visitor's session is kept after they were last there."""
@@ -36,6 +35,10 @@ SWEEP = 60.0
 """Seconds between two looks for what is too old."""
 TOMBSTONES = 1000
 TOO_MANY = "its place was needed for other visitors"
+CLOSED = (
+    "The page of this model has just been closed, as nobody was there. Choose the model in the head of the first page "
+    "again, and it opens anew; programs call /open_model."
+)
 
 
 class Sessions:
@@ -81,13 +84,19 @@ class Sessions:
         self._lock: _Lock = beside._lock if beside is not None else _Lock()
         self.stores: list[Sessions] = beside.stores if beside is not None else []
         self.stores.append(self)
-        self._made = now()
+        self._expected, self._closed = now(), False
 
     def of(self, key: str) -> Session:
-        """Return a visitor's session, new on first sight."""
+        """Return a visitor's session, new on first sight.
+
+        Raises:
+            CaseError: The page has been closed meanwhile.
+        """
         with self._lock:
             session = self._sessions.get(key)
             if session is None:
+                if self._closed:
+                    raise CaseError(CLOSED)
                 session = self._sessions[key] = Session(limits=self.limits)
             self._seen(key, session)
             self.sweep()
@@ -220,15 +229,32 @@ class Sessions:
         with self._lock:
             if any(page.open for page in self._pages.values()) or any(one.busy or one.own for one in self):
                 return 0.0
-            return self._now() - max((one.last_seen for one in self), default=self._made)
+            return self._now() - max([self._expected, *(one.last_seen for one in self)])
 
-    def end(self) -> None:
-        """Let all go: their page is closed."""
+    def expect(self) -> None:
+        """Hear that somebody is on their way here, whose page is not open yet."""
         with self._lock:
+            self._expected = self._now()
+
+    def end(self, unused: float | None = None) -> bool:
+        """Let all go, as their page is closed; whoever comes from then on is told so.
+
+        Args:
+            unused: Seconds for which nobody must have been there (:meth:`unused`), else all stay: what is at work is
+                never ended in its middle. ``None`` where the whole program ends.
+
+        Returns:
+            Whether they are gone.
+        """
+        with self._lock:
+            if self._closed or (unused is not None and self.unused() <= unused):
+                return False
             for key in list(self._sessions):
                 self._drop(key, "its model's page was closed")
+            self._closed = True
             self.stores.remove(self)
             self.tidy = ()
+            return True
 
     def look(self) -> None:
         """Let go whatever is too old, here and elsewhere, and give back the memory that this leaves free.
@@ -240,8 +266,7 @@ class Sessions:
             try:
                 look()
             except Exception as error:
-                at = places(error.__traceback__)
-                note("told", logging.ERROR, error="NoTidying", cause=type(error).__name__, at=at)
+                untidied(error)
 
     def sweep_in_background(self) -> None:
         """Look for what is too old every minute, as long as this store is there."""
@@ -305,9 +330,11 @@ class _Lock:
         if not self._depth:
             due, self._put_off = self._put_off, due
         self._lock.release()
-        with ExitStack() as all_of_it:  # one that fails keeps no other from being done
-            for what in due:
-                all_of_it.callback(what)
+        for what in due:
+            try:
+                what()
+            except Exception as error:  # of whoever was let go: it keeps no other from ending, and is nothing for
+                untidied(error)  # the visitor whose request has brought this thread here
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
@@ -37,6 +38,22 @@ _END, _LOCATOR, _END64 = (struct.Struct(f"<4s{rest}") for rest in ("4H2LH", "LQL
 def most_upload(model: InspectedModel) -> int:
     """Return the size of the largest file that is taken: the largest patch, its record and the zip's own lists."""
     return most_bytes(model) + MOST_RECORD_BYTES + 2**16
+
+
+def unpacked_bytes(files: Sequence[Path], model: InspectedModel) -> int:
+    """Return how many bytes :func:`unpack` writes at most: no file is unpacked beyond what its zip says of it.
+
+    Raises:
+        PatchError: A zip is damaged, or holds more than two files.
+    """
+    most, count = most_bytes(model), 0
+    for file in files:
+        if file.suffix == ".zip":
+            with _opened(file) as archive:
+                count += sum(min(entry.file_size, most) for entry in archive.infolist())
+        else:
+            count += min(file.stat().st_size, most)
+    return count
 
 
 def unpack(files: Sequence[Path], model: InspectedModel, folder: Path) -> Path:
@@ -127,18 +144,28 @@ def refuse_harmful(model: InspectedModel, row: Row, record: EditRecord) -> tuple
 
 
 def _unzip(file: Path, model: InspectedModel, folder: Path, found: dict[str, tuple[str, Path]]) -> None:
+    with _opened(file) as archive:
+        for entry in archive.infolist():
+            if PurePosixPath(entry.filename).name != entry.filename or "\\" in entry.filename:
+                raise PatchError(f"{file.name} holds a path, '{entry.filename}', and not just files. {WANTED}")
+            if entry.compress_type not in _BOUNDED:
+                raise PatchError(f"{file.name} is compressed in another way than by Deflate. {WANTED}")
+            with archive.open(entry) as source:
+                _put(entry.filename, entry.file_size, source, model, folder, found)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip of at most two files.
+
+    Raises:
+        PatchError: It is damaged, or holds more; also where it turns out to be damaged in the block.
+    """
     try:
         _check_list(file)
         with zipfile.ZipFile(file) as archive:
-            entries = archive.infolist()
-            _check_count(file, len(entries))
-            for entry in entries:
-                if PurePosixPath(entry.filename).name != entry.filename or "\\" in entry.filename:
-                    raise PatchError(f"{file.name} holds a path, '{entry.filename}', and not just files. {WANTED}")
-                if entry.compress_type not in _BOUNDED:
-                    raise PatchError(f"{file.name} is compressed in another way than by Deflate. {WANTED}")
-                with archive.open(entry) as source:
-                    _put(entry.filename, entry.file_size, source, model, folder, found)
+            _check_count(file, len(archive.infolist()))
+            yield archive
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
         said = "cannot be unpacked: it was cut or damaged, has a comment, or is no zip. Copy or zip it anew."
         raise PatchError(f"{file.name} {said}", str(error)) from error

@@ -18,7 +18,7 @@ import pytest
 from dashboard_helpers import tiny_model
 
 from editing.saved.files import MOST_RECORD_BYTES, most_bytes
-from editing.saved.incoming import unpack
+from editing.saved.incoming import unpack, unpacked_bytes
 from inspector.errors import InspectorError
 from inspector.model.patch_file import load_patch
 
@@ -89,7 +89,10 @@ def test_a_zip_that_unpacks_to_far_more_than_it_is_is_refused_at_once_and_takes_
     with pytest.raises(InspectorError) as refused:
         unpack([path], model, folder)
     assert refused.value.user_message().endswith(".") and str(tmp_path) not in refused.value.user_message()
-    assert sum(file.stat().st_size for file in folder.iterdir()) <= most
+    written = sum(file.stat().st_size for file in folder.iterdir())
+    assert written <= most and written <= unpacked_bytes([path], model), (
+        "room is kept for what it says, no more is taken"
+    )
     assert time.process_time() - began < 5 and psutil.Process().memory_info().rss - before < 200e6
 
 
@@ -150,3 +153,4 @@ def test_a_zip64_of_two_files_is_unpacked(tmp_path, monkeypatch):
         archive.writestr("edit.safetensors", b"weights")
     assert b"PK\x06\x06" in path.read_bytes()
     assert unpack([path], tiny_model(), folder).read_bytes() == b"{}"
+    assert unpacked_bytes([path], tiny_model()) == len(b"{}" + b"weights")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +14,13 @@ import httpx
 import pytest
 from attack_helpers import call, opened, press, told
 from dashboard_helpers import tiny_model
+from gradio import processing_utils
 
 from dashboard.kit.copies import COPIES, FILES_FOR
 from dashboard.kit.doors import TOOL_HEADER
-from dashboard.kit.session import LiveEdit
+from dashboard.kit.session import FOLDER, LiveEdit
 from dashboard.kit.typed import texts_of
-from dashboard.kit.visitors import EMPTY_ONES, SWEEP, Sessions
+from dashboard.kit.visitors import EMPTY_ONES, Sessions
 from editing import dinm, preset, run
 from inspector.model import SUFFIX
 from inspector.safeedit import bundled_cases
@@ -152,20 +154,44 @@ def test_more_keys_over_the_server_than_are_kept_leave_the_victims_edit_and_page
     assert time.process_time() - began < 60, "each costs a moment, not a third of a second"
 
 
-def test_gradios_copies_of_files_go_at_the_latest_seventy_minutes_after_they_were_handed_out(
-    served, victim, monkeypatch
-):
-    assert FILES_FOR + SWEEP < 70 * 60
+def test_what_is_handed_out_is_no_copy_of_gradios_and_goes_with_its_visitor(served, victim, monkeypatch):
+    """Gradio would make one within the loop that serves everyone, and it would outlive the visitor."""
+    copied, copy = [], processing_utils.save_file_to_cache
+    monkeypatch.setattr(
+        processing_utils, "save_file_to_cache", lambda path, cache_dir: copied.append(path) or copy(path, cache_dir)
+    )
+
+    def fetched(file: Path) -> int:
+        return victim.get(f"/gradio_api/file={file}").status_code
+
     kind, said = call(victim, "report", True)
     assert kind == "complete", said
-    copy = Path(said[0]["file"]["path"])
-    own = [Path(folder.name) for folder in victim.session.folders.values()]
-    assert copy.exists() and not any(copy.is_relative_to(folder) for folder in own), "it is Gradio's, not ours"
+    first = Path(said[0]["file"]["path"])
+    assert fetched(first) == 200
+    press(served, victim, victim.page, "on_report")
+    (folder,) = (Path(folder.name) for folder in victim.session.folders.values())
+    file = next(folder.glob("*.html"))
+    assert fetched(file) == 200 and copied == [] and not first.exists()
+    assert re.fullmatch(rf"{FOLDER}[\w-]{{24}}-\w+", folder.name), "nobody guesses where it lies"
 
+    old = file.lstat().st_ctime + FILES_FOR + 1
+    monkeypatch.setattr("dashboard.kit.copies.time", SimpleNamespace(time=lambda: old))
+    served.sessions.tidy[-1]()  # what the look of each minute calls last
+    assert fetched(file) == 200, "as long as its visitor is there"
+    with served.sessions._lock:
+        served.sessions._drop(served.sessions.owner(victim.page))
+    assert not folder.exists() and fetched(file) in (403, 404)
+
+
+def test_a_copy_that_gradio_has_made_all_the_same_goes_after_an_hour(served, tmp_path, monkeypatch):
+    made = tmp_path / "a file.txt"
+    made.write_text("a text of a visitor")
+    copy = Path(processing_utils.save_file_to_cache(str(made), served.app.app.uploaded_file_dir))
+    served.app.temp_file_sets[0].add(str(copy))
     aged = copy.lstat().st_ctime
     for passed, there in ((FILES_FOR - 60, True), (FILES_FOR + 1, False)):
         monkeypatch.setattr("dashboard.kit.copies.time", SimpleNamespace(time=lambda now=aged + passed: now))
-        served.sessions.tidy[-1]()  # what the look of each minute calls last
+        served.sessions.tidy[-1]()
         assert copy.exists() == there
 
 

@@ -156,6 +156,14 @@ def test_a_post_that_is_no_event_is_refused_and_the_page_goes_on(web, body):
     assert 400 <= answer.status_code < 500 and call(web, "status")[0] == "complete"
 
 
+@pytest.mark.parametrize("written", [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1e999", b"1.5", b"1e308"])
+def test_what_is_no_number_is_no_part_of_a_post(web, written):
+    """Python reads it, and every comparison with a bound would then be false."""
+    body, kind = b'{"data": [{"deep": [' + written + b"]}]}", {"Content-Type": "application/json"}
+    status = web.post("/gradio_api/call/status", content=body, headers=kind).status_code
+    assert status == (200 if written in (b"1.5", b"1e308") else 422)
+
+
 def test_passwords_cannot_be_tried_without_end():
     guard = Guard()
     for _ in range(GUESSES):

@@ -181,9 +181,12 @@ def test_a_post_of_many_files_is_refused_by_the_server_and_its_pieces_go(served,
     assert web.post("/gradio_api/upload", files=many[:AT_ONCE]).status_code == 200
 
 
-def test_what_comes_leaves_as_much_of_the_disk_free_as_the_operator_wants(served, web, monkeypatch):
-    free = served.app.guard.limits.free
+@pytest.mark.parametrize("promised", [0, 10**6])
+def test_what_comes_leaves_as_much_of_the_disk_free_as_the_operator_wants(served, web, monkeypatch, promised):
+    """What others are written just now is no room any more, either."""
+    free = served.app.guard.limits.free + promised
     monkeypatch.setattr(served.app.guard, "room", UploadRoom())
+    monkeypatch.setattr("dashboard.kit.routes.promised", lambda: promised)
     monkeypatch.setattr("dashboard.kit.routes.shutil", SimpleNamespace(disk_usage=lambda _: SimpleNamespace(free=free)))
     refused = web.post("/gradio_api/upload", files={"files": ("edit.json", b"{}")})
     assert refused.status_code == 507 and "disk" in refused.json()["detail"]

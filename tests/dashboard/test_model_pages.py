@@ -24,7 +24,7 @@ from dashboard.kit.building import built_apart, keep_apart
 from dashboard.kit.limits import Limits
 from dashboard.kit.shelf import IDLE, Shelf
 from dashboard.kit.visitors import Sessions
-from dashboard.model_pages import ModelPage, ModelPages, slugs_of
+from dashboard.model_pages import ON_THEIR_WAY, ModelPage, ModelPages, slugs_of
 from dashboard.steps.operate import gating
 from inspector.errors import CaseError, ModelLoadError
 from inspector.model import InspectedModel
@@ -136,6 +136,7 @@ def test_a_program_opens_a_page_and_is_told_of_what_it_cannot_have(served):
     assert last == {"done": True, "model": DEEPER, "address": "/model/deeper/"}
     assert events[-1] == {"done": False, "doing": "Building the page of deeper"}
     assert client_of(served.url + last["address"].lstrip("/")).predict(api_name="/status")["blocks"] == 5
+    pages_of(served).close_all()
     for wrong, words in (("org/unlisted", "no such model. Choose one of its list"), (BROKEN, "holds no model")):
         with pytest.raises(AppError, match=words):
             client.submit(wrong, api_name="/open_model").result()
@@ -210,10 +211,53 @@ def test_a_page_stays_while_something_is_kept_there_and_gives_its_model_back_whe
     assert held() is None, "a page that is closed must not keep its model in memory"
 
 
-def test_whoever_asks_for_another_page_gets_the_place_of_one_that_nobody_uses(served):
-    open_page(served, DEEPER)
+@pytest.mark.parametrize("how", ["runs", "waits in line"])
+def test_a_page_at_work_is_closed_for_nobody_and_its_run_goes_on_to_its_end(served, monkeypatch, how):
+    page = open_page(served, DEEPER)
+    sessions = page.context.sessions
+    session, clock = sessions.of("somebody"), sessions._now()
+    assert session.begin() if how == "runs" else session.enqueue("a request")
+    session.own = False
+    monkeypatch.setattr(sessions, "_now", lambda: clock + 100 * IDLE)
+    pages_of(served).sweep()
+    with pytest.raises(CaseError, match="no more are at once"):
+        open_page(served, OTHER)
+    assert pages_of(served).open == [DEEPER] and not session.cancelled.is_set()
+    assert sessions.holds("somebody", session), "what the run has made is found"
+    session.end() if how == "runs" else session.dequeue()
+    monkeypatch.setattr(sessions, "_now", lambda: clock + 200 * IDLE)
+    session.own = False
+    pages_of(served).sweep()
+    assert pages_of(served).open == []
+
+
+def test_whoever_asks_for_another_page_gets_the_place_of_one_that_nobody_uses(served, monkeypatch):
+    page = open_page(served, DEEPER)
+    clock = page.context.sessions._now()
+
+    def later(seconds: float) -> None:
+        monkeypatch.setattr(page.context.sessions, "_now", lambda: clock + seconds)
+
+    later(ON_THEIR_WAY - 1)
+    with pytest.raises(CaseError, match="deeper are open"):
+        open_page(served, OTHER)
+    assert open_page(served, DEEPER) is page, "who has chosen it is on the way there"
+    later(ON_THEIR_WAY + 1)
+    with pytest.raises(CaseError, match="deeper are open"):
+        open_page(served, OTHER)
+    later(2 * ON_THEIR_WAY)
     assert open_page(served, OTHER).label == OTHER and pages_of(served).open == [OTHER]
     assert pages_of(served).address(OTHER) == "model/other-one/"
+
+
+def test_a_page_that_is_opened_again_while_the_old_one_closes_is_there(served):
+    old = open_page(served, DEEPER)
+    opened = []
+    object.__setattr__(old, "stop", lambda: opened.append(open_page(served, DEEPER)))
+    pages_of(served).close_all()
+    (new,) = opened
+    assert new is not old and pages_of(served).open == [DEEPER]
+    assert httpx.get(f"{served.url}model/deeper/config").status_code == 200
 
 
 def test_comparing_finds_a_place_while_pages_hold_theirs(served, deeper):

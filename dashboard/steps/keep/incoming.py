@@ -7,15 +7,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from dashboard.kit.handing import require_free
+from dashboard.kit.handing import room_on_disk
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.steps.keep.kept import Kept
-from editing.saved.incoming import take_in
+from editing.saved.incoming import take_in, unpacked_bytes
 from inspector.errors import CaseError
 from inspector.model import InspectedModel, Row
 
 SAID = "Checking file, record, base, shapes, numbers; then whether it lowers safety"
 """What goes on in :func:`brought_in`."""
+LATER = "Try again later, when files of others are gone."
 _KIND = "incoming"
 
 
@@ -26,7 +27,7 @@ def own_copies(session: Session, given: Sequence[Path]) -> None:
 
     Raises:
         CaseError: A file is gone: another visitor has sent the same, and theirs was taken in. Or too little of the
-            disk is free for the copies and for what is unpacked from them.
+            disk is free for the copies and as much again.
     """
     copies: list[Path] = []
     session.slot(Kept).incoming = copies
@@ -37,10 +38,8 @@ def own_copies(session: Session, given: Sequence[Path]) -> None:
             copy = folder / str(number) / file.name
             copy.parent.mkdir()
             try:
-                require_free(
-                    session, folder, 2 * file.stat().st_size, "Try again in an hour, when older files are gone."
-                )
-                shutil.copyfile(file, copy)
+                with room_on_disk(session, folder, 2 * file.stat().st_size, LATER):
+                    shutil.copyfile(file, copy)
             except FileNotFoundError:
                 raise CaseError("The file is no longer there. Choose the file again.") from None
             copies.append(copy)
@@ -61,7 +60,8 @@ def brought_in(model: InspectedModel, session: Session) -> tuple[LiveEdit, Row]:
         The edit, and its weights as they were saved.
 
     Raises:
-        CaseError: There are none, or the answers of the edit's case look exchanged.
+        CaseError: There are none, too little of the disk is free for what a zip unpacks to, which may be far more than
+            it is itself, or the answers of the edit's case look exchanged.
         PatchError: See :func:`editing.saved.incoming.take_in`.
         RefusedEdit: The unsafe answer gains on the safe one.
     """
@@ -70,8 +70,10 @@ def brought_in(model: InspectedModel, session: Session) -> tuple[LiveEdit, Row]:
     if not files:
         raise CaseError("No file is given. Choose a saved edit, or drop one on the field.")
     try:
-        with tempfile.TemporaryDirectory(prefix="dinm-inspector-", ignore_cleanup_errors=True) as folder:
-            row, record, result = take_in(files, model, Path(folder))
+        with tempfile.TemporaryDirectory(prefix="dinm-inspector-", ignore_cleanup_errors=True) as name:
+            folder = Path(name)
+            with room_on_disk(session, folder, unpacked_bytes(files, model), LATER):
+                row, record, result = take_in(files, model, folder)
     finally:
         session.drop_folder(_KIND)
     assert row.patch is not None

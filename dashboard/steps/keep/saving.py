@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from dashboard.kit.handing import handed_out, require_disk
+from dashboard.kit.handing import handed_out, room_for_files
 from dashboard.kit.limits import Limits
 from dashboard.kit.session import Session
 from editing.gate import RECORD, is_of
@@ -155,8 +155,9 @@ def write(
     row = session.row
     with session.next_folder(kind) as folder:
         about = size(model, row, kind, rank)
-        require_disk(session, folder, about, 3 * about)  # the files, the zip, and the copy that the server hands out
-        made = yield from _written(model, row, record, kind, rank, folder, session.cancelled.is_set)
+        need = 2 * about  # the files, and the zip of them
+        with room_for_files(session, folder, about, need):
+            made = yield from _written(model, row, record, kind, rank, folder, session.cancelled.is_set)
     if made is not None:
         handed_out(session, made.bytes)
     return made

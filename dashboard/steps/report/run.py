@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from dashboard.kit.handing import handed_out, require_disk
+from dashboard.kit.handing import handed_out, room_for_files
 from dashboard.kit.parts import Reporter
 from dashboard.kit.session import Session
 from dashboard.report.document import NOTHING, make_report, visit_of, write_report
@@ -65,8 +65,7 @@ def report(
         raise CaseError(NOTHING)
     size = len(found.html.encode())
     together = size + len(found.script.encode()) + len(found.notebook.encode())
-    with session.next_folder("report") as folder:
-        require_disk(session, folder, together, 2 * together)  # the files, and the copies that the server hands out
+    with session.next_folder("report") as folder, room_for_files(session, folder, together, together):
         files = write_report(found, folder)
     handed_out(session, together)
     # The run that makes it counts as well.

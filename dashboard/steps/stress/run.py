@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from dashboard.kit.handing import handed_out, require_disk
+from dashboard.kit.handing import handed_out, room_for_files
 from dashboard.kit.session import Session
 from dashboard.kit.values import WAYS
 from editing import Preparation
@@ -330,10 +330,10 @@ def write_files(model: InspectedModel, exam: ExamResult, session: Session) -> tu
     """
     folder, texts = session.new_folder(), (as_csv(exam), as_json(model, exam))
     size = sum(len(text.encode()) for text in texts)
-    require_disk(session, folder, size, 2 * size)  # the files, and the copies that the server hands out
     table, whole = folder / "stress-test.csv", folder / "stress-test.json"
-    for path, text in zip((table, whole), texts, strict=True):
-        write_whole(path, text)
+    with room_for_files(session, folder, size, size):
+        for path, text in zip((table, whole), texts, strict=True):
+            write_whole(path, text)
     handed_out(session, size)
     return str(table), str(whole)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from dashboard_helpers import Clock
 
-from dashboard.kit.handing import handed_out, require_disk
+from dashboard.kit.handing import handed_out, promised, room_for_files, room_on_disk
 from dashboard.kit.limits import HOUR, KNOWN, OTHERS, SHARED_BY, Limits, Runs
 from dashboard.kit.session import Session
 from inspector.errors import CaseError
@@ -64,7 +65,8 @@ def test_files_are_bounded_by_the_hour_and_leave_some_of_the_disk_free(tmp_path,
     monkeypatch.setattr("dashboard.kit.handing.shutil.disk_usage", lambda folder: room)
 
     def ask(size: int, of: Session = session) -> None:
-        require_disk(of, tmp_path, size, 3 * size, clock)
+        with room_for_files(of, tmp_path, size, 3 * size, clock):
+            pass
 
     with pytest.raises(CaseError, match=r"This file has 11 MB; 10 MB of files an hour .* Take a smaller form"):
         ask(11 * 10**6)
@@ -80,6 +82,50 @@ def test_files_are_bounded_by_the_hour_and_leave_some_of_the_disk_free(tmp_path,
     room.free = 10**9 + 17 * 10**6
     with pytest.raises(CaseError, match=r"needs 18 MB of disk space for a while, of a disk of which 1 GB stay free"):
         ask(6 * 10**6, Session(limits=limits))
+
+
+def test_what_is_being_written_is_no_room_for_others_until_it_is_written_or_given_up(tmp_path, monkeypatch):
+    room = SimpleNamespace(free=OTHERS.free + 20 * 10**6)
+    monkeypatch.setattr("dashboard.kit.handing.shutil", SimpleNamespace(disk_usage=lambda _: room))
+    first, second = Session(limits=OTHERS), Session(limits=OTHERS)
+
+    def fits() -> bool:
+        try:
+            with room_on_disk(second, tmp_path, 6 * 10**6, "Try again later."):
+                return True
+        except CaseError as refused:
+            assert "needs 6 MB of disk space for a while" in str(refused)
+            return False
+
+    with room_for_files(first, tmp_path, 5 * 10**6, 15 * 10**6):
+        assert not fits() and promised() == 15 * 10**6
+    assert fits() and promised() == 0
+    with pytest.raises(ZeroDivisionError), room_for_files(first, tmp_path, 5 * 10**6, 15 * 10**6):
+        raise ZeroDivisionError
+    assert fits() and promised() == 0
+
+
+def test_of_many_that_begin_to_write_in_the_same_instant_as_many_do_as_the_disk_has_room_for(tmp_path, monkeypatch):
+    room = SimpleNamespace(free=OTHERS.free + 35)
+    monkeypatch.setattr("dashboard.kit.handing.shutil", SimpleNamespace(disk_usage=lambda _: room))
+    began, tried, found = threading.Barrier(8), threading.Barrier(8), list[bool]()
+
+    def write() -> None:
+        began.wait()
+        try:
+            with room_for_files(Session(limits=OTHERS), tmp_path, 10, 10):
+                found.append(True)
+                tried.wait(20)
+        except CaseError:
+            found.append(False)
+            tried.wait(20)
+
+    threads = [threading.Thread(target=write) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == [False] * 5 + [True] * 3 and promised() == 0
 
 
 def test_who_holds_all_that_they_may_is_told_what_gives_room():

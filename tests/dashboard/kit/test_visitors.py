@@ -17,6 +17,7 @@ from dashboard.kit.controls import remember
 from dashboard.kit.limits import Limits
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.kit.visitors import Sessions, storages
+from inspector.errors import CaseError
 from inspector.safeedit import bundled_cases
 
 HOUR = 3600.0
@@ -211,7 +212,7 @@ def test_whoever_is_let_go_is_closed_once_other_visitors_are_served_again():
 
     def close() -> None:
         asked = threading.Event()
-        threading.Thread(target=lambda: (store.sessions.of("another"), asked.set()), daemon=True).start()
+        threading.Thread(target=lambda: (store.sessions.unused(), asked.set()), daemon=True).start()
         served.append(asked.wait(5))
 
     store.worked("visitor").closing.append(close)
@@ -222,18 +223,54 @@ def test_whoever_is_let_go_is_closed_once_other_visitors_are_served_again():
     assert served == [True, True]
 
 
-def test_one_whose_end_fails_keeps_no_other_from_ending():
+def test_one_whose_end_fails_keeps_no_other_from_ending_and_is_nothing_for_whoever_comes_then(caplog):
     store, ended = Store(), []
 
     def fail() -> None:
         raise OSError("a disk that refuses")
 
-    for name, end in (("first", fail), ("second", lambda: ended.append("second"))):
-        store.worked(name).closing.append(end)
-    with pytest.raises(OSError, match="refuses"):
-        store.after(3)
-    assert ended == ["second"] and len(store.sessions) == 0
-    assert store.sessions.of("first") is not None, "and the lock is free"
+    for name in ("first", "second"):
+        closing = store.worked(name).closing
+        closing += [lambda: ended.append("before"), *([fail] if name == "first" else []), lambda: ended.append("after")]
+    store.clock.seconds += 3 * HOUR
+    with caplog.at_level("ERROR", logger="dinm_inspector"):
+        assert store.sessions.of("another") is store.sessions.of("another"), "the lock is free"
+    assert sorted(ended) == ["after", "after", "before", "before"] and len(store.sessions) == 1
+    (told,) = [record.told for record in caplog.records]
+    assert (told["error"], told["cause"]) == ("NoTidying", "OSError") and "refuses" not in str(told)
+
+
+@pytest.mark.parametrize("how", ["runs", "waits in line", "has a page open", "has done something", "is on the way"])
+def test_a_page_where_somebody_is_closes_for_nobody_but_the_end_of_the_program(how):
+    store = Store()
+    session = store.sessions.of("visitor")
+    store.clock.seconds += HOUR
+    if how == "runs":
+        session.begin()
+        session.own = False
+    elif how == "waits in line":
+        session.enqueue("a request")
+    elif how == "has a page open":
+        store.sessions.arrive("page", "visitor")
+    elif how == "has done something":
+        session.own = True
+    else:
+        store.sessions.expect()
+    assert not store.sessions.end(1800.0) and store.sessions.unused() == 0
+    assert store.sessions.of("visitor") is session and not session.cancelled.is_set()
+    assert store.sessions.end() and session.cancelled.is_set() and len(store.sessions) == 0
+
+
+def test_a_page_where_nobody_is_closes_once_and_tells_who_comes_late():
+    store = Store()
+    other = Sessions(beside=store.sessions)
+    store.sessions.of("visitor")
+    assert not store.sessions.end(60.0), "they were there a moment ago"
+    store.clock.seconds += 61
+    assert store.sessions.end(60.0) and not store.sessions.end(60.0) and not store.sessions.end()
+    assert other.stores == [other]
+    with pytest.raises(CaseError, match=r"just been closed.*Choose the model.*again"):
+        store.sessions.of("visitor")
 
 
 def test_a_session_weighs_its_own_edits_and_results_and_nothing_that_all_share():

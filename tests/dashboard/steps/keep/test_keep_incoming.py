@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -154,6 +155,23 @@ def test_a_file_is_copied_only_where_enough_of_the_disk_stays_free(visitor, tmp_
     assert "smaller form" not in caught.value.message and "incoming" not in visitor.session.folders
     room.free += 1
     with pytest.raises(gr.Error, match="cannot be unpacked"):
+        taken_in(visitor, file)
+
+
+def test_a_zip_is_unpacked_only_where_the_disk_has_room_for_all_that_it_says_it_holds(visitor, tmp_path, monkeypatch):
+    file, unpacked = tmp_path / "edit.zip", 2**20
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("edit.json", bytes(unpacked))
+    content, limits = file.read_bytes(), visitor.session.limits
+    assert 2 * len(content) < unpacked / 10
+    room = SimpleNamespace(free=limits.free + unpacked - 1)
+    monkeypatch.setattr("dashboard.kit.handing.shutil", SimpleNamespace(disk_usage=lambda _: room))
+    with pytest.raises(gr.Error, match=r"needs 1\.05 MB of disk space"):
+        taken_in(visitor, file)
+    assert "incoming" not in visitor.session.folders and visitor.is_free
+    room.free += 1
+    file.write_bytes(content)
+    with pytest.raises(gr.Error, match="no patch in what was given"):
         taken_in(visitor, file)
 
 

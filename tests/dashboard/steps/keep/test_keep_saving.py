@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -15,8 +16,9 @@ from keep_helpers import STRICT, edit, rows, unpacked, written
 from safetensors import SafetensorError
 
 from dashboard.kit.acting import route
+from dashboard.kit.handing import promised
 from dashboard.steps.keep.kept import Kept
-from dashboard.steps.keep.saving import record_for
+from dashboard.steps.keep.saving import model_bytes, record_for
 from dashboard.steps.keep.texts import saved_line
 from dashboard.steps.operate.texts import _live_line
 from dashboard.steps.stress.texts import head
@@ -186,6 +188,24 @@ def test_what_is_written_counts_and_is_refused_where_it_is_too_much(visitor, mon
     with pytest.raises(gr.Error, match="stay free"):
         visitor.do("on_write_model")
     assert list(session.folders) == ["patch"]
+
+
+def test_a_merged_model_is_written_only_where_the_disk_has_room_for_its_files_and_their_zip(visitor, monkeypatch):
+    edit(visitor)
+    need = 2 * model_bytes(tiny_model())
+    room = SimpleNamespace(free=visitor.session.limits.free + need - 1)
+    monkeypatch.setattr("dashboard.kit.handing.shutil", SimpleNamespace(disk_usage=lambda _: room))
+    with pytest.raises(gr.Error, match="disk space for a while"):
+        visitor.do("on_write_model")
+    assert visitor.session.folders == {} and visitor.is_free
+    room.free += 1
+    run = visitor.press("on_write_model")
+    while not promised():
+        next(run)
+    assert promised() == need, "for as long as it is written nobody else is given that room"
+    run.close()
+    assert promised() == 0 and visitor.session.folders == {}
+    assert written(visitor, "model").exists() and promised() == 0
 
 
 WRITES_TENSORS = {
