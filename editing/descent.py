@@ -122,14 +122,22 @@ class Descent:
             RefusedEdit: It is not finite.
         """
         first = [tensor.grad for tensor in self.trained.parameters]
+        self.put(part)
+        for tensor, before in zip(self.trained.parameters, first, strict=True):
+            if before is not None:
+                tensor.grad = before if tensor.grad is None else before + tensor.grad
+
+    def put(self, loss: Callable[[], Tensor]) -> None:
+        """Put the gradient of a loss into the tensors, in the place of what :meth:`begin` has; takes the lock.
+
+        Raises:
+            RefusedEdit: It is not finite.
+        """
         with self.lock, self._beside(), torch.enable_grad():
-            while not math.isfinite(float(self._put(part()))):
+            while not math.isfinite(float(self._put(loss()))):
                 if self.scale == 1:
                     raise RefusedEdit(NOT_FINITE)
                 self.scale = smaller_scale(self.scale)
-            for tensor, before in zip(self.trained.parameters, first, strict=True):
-                if before is not None:
-                    tensor.grad = before if tensor.grad is None else before + tensor.grad
 
     def run(
         self,

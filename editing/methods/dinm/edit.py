@@ -129,7 +129,10 @@ def dinm(
         raise RefusedEdit(NOT_FINITE)
     if settings.constraint_gradient and settings.constraint_weight > 0:
         # Its gradient at unedited weights is rounding alone, but Adam's steps are as large for small gradients.
-        descent.add(lambda: settings.constraint_weight * first(matrix.weight()))
+        if projection is None and not terms.companions:
+            descent.add(lambda: settings.constraint_weight * first(matrix.weight()))
+        else:  # a sum of three, or behind a product, is rounded as it is at every other step
+            descent.put(lambda: term_values(terms, matrix.weight(), settings, gradient=True)[3])
     if settings.learning_rate is None:
         optimiser, size = measured_optimiser(
             matrix, model.lock, terms.trials[0], settings.optimiser, settings.step_kl, settings.weight_decay

@@ -9,11 +9,13 @@ import tiny_models
 import torch
 
 from editing import DinmSettings, Preparation, Step, dinm, preset, run
+from editing.matrix import Matrix
 from editing.methods.dinm import prepare_terms, term_values
+from editing.null_space import harmless_moment, soft_null_space
 from editing.objectives import KlTerm, kl_term
 from editing.replay import TailReplay, master_weight
 from inspector.errors import EditError
-from inspector.model import from_parts
+from inspector.model import InspectedModel, from_parts
 from inspector.model.passes import Observed, observed
 
 BLOCK = 1
@@ -40,6 +42,12 @@ class Counting(TailReplay):
     def logits(self, weight: torch.Tensor) -> torch.Tensor:
         self.evaluated[self._number] += 1
         return super().logits(weight)
+
+
+@pytest.fixture
+def gemma2(tiny) -> InspectedModel:
+    """Its norm after the MLP makes another product of the edited matrix's output."""
+    return tiny("gemma2")
 
 
 def counting() -> type[Counting]:
@@ -113,21 +121,34 @@ def test_what_edits_of_a_block_share_is_read_for_the_first_one_and_no_bit_of_the
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"neurons_only": 20}, {"constraint_weight": 0.0}, {"optimiser": "descent", "learning_rate": 3.0}]
+    "changes",
+    [
+        {},
+        {"neurons_only": 20},
+        {"constraint_weight": 0.0},
+        {"optimiser": "descent", "learning_rate": 3.0},
+        {"companions": 3},
+        {"null_space": 0.1},
+    ],
 )
-def test_the_first_update_is_that_of_the_whole_loss_bit_for_bit(model, case, changes):
+def test_the_first_update_is_that_of_the_whole_loss_bit_for_bit(llama, gemma2, case, monkeypatch, changes):
     """Edit loss and constraint are differentiated one after the other, and here together."""
+    monkeypatch.setattr("editing.methods.dinm.terms.LONGEST_COMPANION", 10_000)
     settings = small(**{"steps": 1, "learning_rate": 1e-3, **changes})
-    made = run(dinm(model, case, BLOCK, settings)).patch.deltas[0].dense()
-    base = master_weight(model, BLOCK)
-    terms = run(prepare_terms(model, case, BLOCK, settings, base, TailReplay, lambda: False))
-    weight = base.clone().requires_grad_(True)
-    kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.SGD
-    optimiser = kind([weight], lr=settings.learning_rate)
-    term_values(terms, weight, settings, gradient=True)[3].backward()
-    optimiser.step()
-    moved = made.any(dim=0)
-    assert moved.any() and torch.equal(made[:, moved], (weight.detach() - base)[:, moved])
+    for model in (llama, gemma2):
+        made = run(dinm(model, case, BLOCK, settings)).patch.deltas[0].dense()
+        base = master_weight(model, BLOCK)
+        terms = run(prepare_terms(model, case, BLOCK, settings, base, TailReplay, lambda: False))
+        projection = None
+        if settings.null_space is not None:
+            projection = soft_null_space(run(harmless_moment(model, BLOCK, settings.format)), settings.null_space)
+        matrix = Matrix(base, projection=projection)
+        kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.SGD
+        optimiser = kind(matrix.parameters, lr=settings.learning_rate)
+        term_values(terms, matrix.weight(), settings, gradient=True)[3].backward()
+        optimiser.step()
+        moved = made.any(dim=0)
+        assert moved.any() and torch.equal(made[:, moved], matrix.change()[:, moved])
 
 
 @pytest.mark.parametrize("name", ["corrected", "reference"])

@@ -195,11 +195,11 @@ def test_blocks_below_the_lowest_changed_one_do_not_run_again(model):
 def test_making_tails_computes_nothing_above_the_highest_block(model, block):
     """Of the blocks above, what they are called with is kept, and it is what they get in a whole pass."""
     ran: set[int] = set()
+    hooks = by_hand.hooks(model.network)
     handles = [
         projection.register_forward_hook(lambda _m, _a, _o, number=number: ran.add(number))
         for number, projection in enumerate(model.architecture.down_projections)
     ]
-    hooks = by_hand.hooks(model.network)
     try:
         tails = Tails(model, SEQUENCES, COUNTED, blocks=[block])
     finally:
