@@ -1,15 +1,11 @@
-"""The examples of README and PROGRAMS run: Python on a tiny model, requests on its page, commands by their parsers."""
+"""README and PROGRAMS: Python runs on a tiny model, requests on its page; commands have a file of their own."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
-import runpy
-import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +17,7 @@ import httpx
 import pytest
 import torch
 from dashboard_helpers import SHORT_GATE, free_port, model_at_rest, save_listed, short_examples, tiny_model
+from documents import PROGRAMS, README, blocks, variables
 
 import app
 from dashboard.example.make import make_example
@@ -34,35 +31,7 @@ from inspector.model import Detector
 from inspector.safeedit.layouts import read_cases, serves
 from inspector.safeedit.questions import CASE_ONLY
 
-README, PROGRAMS = (Path(name).read_text(encoding="utf-8") for name in ("README.md", "PROGRAMS.md"))
 ADDRESS = "http://127.0.0.1:7860"
-
-
-def blocks(text: str, language: str) -> list[str]:
-    """Return the fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-
-
-def variables(text: str) -> dict[str, str]:
-    """Return the variables of the environment that stand before this project's programs."""
-    lines = [
-        shlex.split(line, comments=True)
-        for block in blocks(text, "sh")
-        for line in block.replace("\\\n", " ").splitlines()
-    ]
-    words = [word for line in lines for word in line if re.match(r"[A-Z_]+=", word)]
-    return dict(word.split("=", 1) for word in words)
-
-
-def commands(text: str) -> list[list[str]]:
-    """Return the commands of the shell's blocks that start this project's programs, as words without a comment."""
-    lines = [
-        line for block in blocks(text, "sh") if "curl" not in block for line in block.replace("\\\n", " ").splitlines()
-    ]
-    words = [shlex.split(line, comments=True) for line in lines]
-    # What stands before a program are variables of its environment.
-    plain = [line[next((at for at, word in enumerate(line) if "=" not in word), 0) :] for line in words if line]
-    return [line for line in plain if line[0] in (".venv/bin/python", "python", "make")]
 
 
 QUICK: dict[str, Any] = {"steps": 1, "learning_rate": 1e-3, "harmless_prompts": 1, "harmless_tokens": 2}
@@ -73,41 +42,6 @@ CHEAP: dict[str, Any] = {
     "dpo": {"steps": 1, "harmless_prompts": 1, "harmless_tokens": 2},
 }
 """What makes edits short."""
-
-
-class Parsed(Exception):
-    """Raised in the place of a command's work."""
-
-
-@pytest.mark.parametrize("line", commands(README) + commands(PROGRAMS), ids=" ".join)
-def test_every_command_is_one_that_its_program_takes(line, monkeypatch):
-    """Each is started as the shell does, and ends when its own parser has taken the options."""
-    if line[0] == "make":
-        targets = re.findall(r"^([a-z]+):", Path("Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
-        assert line[1] in targets
-        given = [word.removeprefix("ARGS=") for word in line if word.startswith("ARGS=")]
-        line = [".venv/bin/python", "app.py", *shlex.split(" ".join(given))]
-    if line[1:3] == ["-m", "pip"]:
-        assert line[3] == "install"
-        assert all(Path(word).is_file() for word in line[4:] if word.endswith(".txt"))
-        return
-    plain = argparse.ArgumentParser.parse_args
-
-    def parse(parser: argparse.ArgumentParser, arguments: Any = None, namespace: Any = None) -> Any:
-        plain(parser, arguments, namespace)
-        raise Parsed
-
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
-    module, given = (line[2], line[3:]) if line[1] == "-m" else (line[1], line[2:])
-    monkeypatch.setattr(sys, "argv", [module, *given])
-    # Another test may have imported it; a shell starts each one new.
-    run = f"{module}.__main__" if Path(*module.split(".")).is_dir() else module
-    monkeypatch.delitem(sys.modules, run, raising=False)
-    with pytest.raises(SystemExit if "--help" in given else Parsed):
-        if line[1] == "-m":
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
-        else:
-            runpy.run_path(module, run_name="__main__")
 
 
 def test_the_case_of_one_s_own_in_the_readme_can_be_edited_on(tmp_path):
@@ -126,6 +60,22 @@ def test_files_and_headings_that_are_linked_are_there():
             if heading:
                 titles = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE)
                 assert heading in [title.lower().replace(" ", "-") for title in titles], f"{name} links #{heading}"
+
+
+def test_every_program_that_is_named_in_a_sentence_is_there():
+    named = {
+        (name, module)
+        for name in ("README.md", "PROGRAMS.md", "OPERATING.md", "benchmarks/README.md")
+        for module in re.findall(r"`[^`\n]*python -m ([\w.]+)", Path(name).read_text(encoding="utf-8"))
+        if module != "pip"
+    }
+    places = {(name, module): Path(*module.split(".")) for name, module in named}
+    missing = [
+        one
+        for one, path in places.items()
+        if not (path / "__main__.py").is_file() and not path.with_suffix(".py").is_file()
+    ]
+    assert len({module for _, module in named}) >= 15 and missing == []
 
 
 def short(factory: Any, **always: Any) -> Any:

@@ -149,6 +149,31 @@ ALSO = {
 _MEANINGS = {word: meaning for words in GLOSSARY.values() for word, meaning in words.items()}
 _BY_SMALL = {word.lower(): word for word in _MEANINGS} | {also.lower(): word for also, word in ALSO.items()}
 
+IN_COLUMNS = frozenset(
+    (
+        *("Change", "Columns", "Marked by", "Memory", "Model", "Moved", "n", "Name", "No.", "Parameters", "Promotes"),
+        *("Pushes", "Quoted", "Rounded", "Seconds", "Shift", "State", "Stress test", "Suppresses", "Time", "Toxic"),
+        *("UTC", "Weights", "What acts"),
+    )
+)
+"""Words that are terms at the head of a column and plain English, or the name of a view, in a sentence."""
+
+
+def _forms(word: str) -> tuple[str, ...]:
+    """Return how a term stands in a sentence: small where it is no abbreviation, and in a plural that ends in -ies."""
+    small = (word, word[0].lower() + word[1:]) if word[1:2].islower() else (word,)
+    return (*small, *(f"{one[:-1]}ies" for one in small if one.endswith("y")))
+
+
+_BY_FORM = {escape(form): word for word in _MEANINGS if word not in IN_COLUMNS for form in _forms(word)}
+_IN_TEXT = re.compile(
+    # The longest first, as a word of its own, also with an s behind it; what stands in P(safe) is no word.
+    rf"(?<![\w-])(?<!P\()(?:{'|'.join(map(re.escape, sorted(_BY_FORM, key=len, reverse=True)))})(?=s?(?![\w-]))"
+)
+_PIECE = re.compile(r"(<[^>]*>)")
+_CLOSED = re.compile(r"</?(?:a|button|code|pre|summary)\b")
+"""Begins or ends what holds no term: it can be pressed itself, or is no prose."""
+
 
 def known(word: str) -> str | None:
     """Return the term that a word stands for, ``None`` if it is none."""
@@ -167,9 +192,50 @@ def term(word: str) -> str:
     found = known(word)
     if found is None:
         raise KeyError(f"'{word}' is not in the glossary; give it a meaning in dashboard/kit/glossary.py.")
+    return _button(escape(word), found)
+
+
+def _button(shown: str, word: str) -> str:
     return (
-        f'<button type="button" class="term" data-term="{anchor(found)}" title="{escape(_MEANINGS[found])}">'
-        f"{escape(word)}</button>"
+        f'<button type="button" class="term" data-term="{anchor(word)}" title="{escape(_MEANINGS[word])}">'
+        f"{shown}</button>"
+    )
+
+
+def marked(html: str) -> str:
+    """Return HTML in which each term is one where it stands first, as :func:`term` makes it.
+
+    Words of :data:`IN_COLUMNS` stay as they are, and so does what is code, a link or a button.
+
+    Args:
+        html: An escaped text, or HTML of the program's own.
+    """
+    seen, closed = set(re.findall(r'data-term="([^"]*)"', html)), 0
+    made: list[str] = []
+
+    def first(found: re.Match[str]) -> str:
+        word = _BY_FORM[found[0]]
+        if anchor(word) in seen:
+            return found[0]
+        seen.add(anchor(word))
+        return _button(found[0], word)
+
+    for piece in _PIECE.split(html):
+        if not piece.startswith("<"):
+            made.append(piece if closed else _IN_TEXT.sub(first, piece))
+            continue
+        if _CLOSED.match(piece):
+            closed += -1 if piece.startswith("</") else 1
+        made.append(piece)
+    return "".join(made)
+
+
+def alone(html: str) -> str:
+    """Return HTML for where there is no glossary: its terms tell their meaning, and there is nothing to press."""
+    return re.sub(
+        r'<button type="button" class="term" data-term="[^"]*" (title="[^"]*")>(.*?)</button>',
+        r'<span class="term" \1>\2</span>',
+        html,
     )
 
 

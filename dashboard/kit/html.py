@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dashboard.kit.glossary import marked
 from dashboard.kit.plain import escape
 from dashboard.kit.session import Session
 from editing import EditResult
@@ -30,6 +31,18 @@ def probability(value: float) -> str:
 def reading(text: str, kind: str = "") -> str:
     """Return a one-line reading under a figure."""
     return f'<p class="reading {kind}">{escape(text)}</p>'
+
+
+def heading(level: int, title: str, about: str = "") -> str:
+    """Return a heading whose terms open the glossary.
+
+    Args:
+        level: 2 for a view, 3 for a part of it, 4 for a figure beside another.
+        title: Names what stands below it.
+        about: What there is to say of that, in small letters beside the name.
+    """
+    small = f"<small>{marked(escape(about))}</small>" if about else ""
+    return f"<h{level}><span>{marked(escape(title))}</span>{small}</h{level}>"
 
 
 def brief(short: str, whole: str) -> str:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from dashboard.kit.notes import note, places
 from dashboard.kit.plain import escape
 from editing.memory import memory_told
-from inspector.errors import InspectorError
+from inspector.errors import CaseError, InspectorError
 
 Result = TypeVar("Result")
 Drawn = TypeVar("Drawn")
@@ -120,6 +120,19 @@ def has_no_room(error: BaseException | None) -> bool:
 def told_of(error: InspectorError) -> str:
     """Return what a visitor reads of an error: its words, or those for a disk that is full."""
     return NO_ROOM_TOLD if has_no_room(error.__cause__) else error.user_message()
+
+
+def files_or_told(write: Callable[[], Result]) -> Result | None:
+    """Write files of what was measured, which is shown in any case; ``None`` where that cannot be, which is told."""
+    try:
+        return write()
+    except CaseError as error:
+        told = error.user_message()
+    except OSError as error:
+        note("told", logging.ERROR, error="NoRoom", at=places(error.__traceback__))
+        told = NO_ROOM_TOLD
+    gr.Warning(told, duration=20)
+    return None
 
 
 def _kind(cause: BaseException) -> str:

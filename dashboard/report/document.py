@@ -13,6 +13,7 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from dashboard.kit.answers import answer, both_answers
+from dashboard.kit.glossary import alone
 from dashboard.kit.html import reading, weights_badge
 from dashboard.kit.parts import Figure, Hidden, Part, Reporter, Table, Text, Visit
 from dashboard.kit.plain import escape
@@ -138,7 +139,7 @@ def _prompts(parts: Sequence[Part], *cases: Case) -> list[str]:
 def _section(number: int, part: Part, hidden: Hidden, prompts: Sequence[str]) -> str:
     figures = "".join(_figure(f"{number}-{place}", figure) for place, figure in enumerate(part.figures))
     return (
-        f'<section id="part-{number}"><h2>{escape(part.title)}</h2>{"".join(part.readings)}'
+        f'<section id="part-{number}"><h2>{escape(part.title)}</h2>{"".join(map(alone, part.readings))}'
         f"{_texts(part, hidden, prompts)}{figures}{''.join(map(_table, part.tables))}</section>"
     )
 

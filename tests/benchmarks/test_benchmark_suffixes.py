@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import suffixes
+from dashboard.steps.questions import results
 from editing import preset
 from editing.suffixes import SUFFIXES
 from editing.trial_edits import trial_cases
@@ -28,6 +29,9 @@ def test_a_run_prints_every_condition_and_the_reading(llama, case, monkeypatch, 
     )
     rows = [line.split()[0] for line in told.splitlines() if line.startswith(("vanilla  ", "edited  "))]
     assert rows == ["vanilla"] * 4 + ["edited"] * 4 and "by the edited weights alone" in told
+    read = results.suffixes(told)  # as the view Ten questions will, once it is committed
+    assert list(read) == [(weights, name) for weights in rows[::4] for name in (*SUFFIXES, "kind")]
+    assert results.edits_of(told) == 1 and read["vanilla", "none"]["DL"].mean == 100
 
 
 def test_a_suffix_without_a_name_or_a_text_is_an_error_with_the_remedy(llama, capsys):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import by_hand
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from word_models import word_model
 
 from editing import apply, edit, gate, gate_choice, reproduce
@@ -214,3 +218,57 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
     assert (
         code == 1 and again["same_bits"] and again["same_detector"] is False and "not the same edit" in again["reading"]
     )
+
+
+def with_a_path(record: Path, patch: Path) -> Path:
+    record.write_text(json.dumps({**json.loads(record.read_text()), "name": "../elsewhere.safetensors"}))
+    return record
+
+
+def with_more(record: Path, patch: Path) -> Path:
+    rewritten(patch, lambda tensors: {**tensors, "more": torch.ones(2)})
+    return patch
+
+
+def with_gaps(record: Path, patch: Path) -> Path:
+    rewritten(patch, lambda tensors: {**tensors, "0.left": tensors["0.left"] * float("nan")})
+    return patch
+
+
+def rewritten(path: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    with safe_open(path, framework="pt") as file:
+        metadata = {name: value for name, value in file.metadata().items() if name != "sha256"}
+    save_file(change(load_file(path)), path, metadata=metadata)
+
+
+def cut(record: Path, patch: Path) -> Path:
+    patch.write_bytes(patch.read_bytes()[:-8])
+    return record
+
+
+def flipped(record: Path, patch: Path) -> Path:
+    by_hand.flip_bit(patch)
+    return record
+
+
+@pytest.mark.parametrize(
+    ("damage", "match"),
+    [
+        (cut, "cut or changed"),
+        (flipped, "SHA-256"),
+        (with_a_path, "outside its own folder"),
+        (with_more, "holds more than a patch"),
+        (with_gaps, "not finite"),
+        (lambda record, _: record, "another base model"),
+    ],
+    ids=["cut", "wrong hash", "path in the name", "further tensors", "NaN", "another base"],
+)
+def test_a_saved_edit_that_is_not_whole_is_refused_before_anything_is_touched(
+    words, capsys, tmp_path, budgets, damage, match, tiny
+):
+    options = [*QUICK, "--case", CASE.identifier, "--layer", "1", "--out", tmp_path / "saved"]
+    record, patch = map(Path, ran(edit, options, words, capsys)[1]["saved"])
+    base = tiny("mistral") if match.startswith("another base") else words
+    given = [damage(record, patch), "--ask", "Sing?", "--merged", tmp_path / "whole", "--keep-anyway"]
+    code, told, errors = ran(apply, given, base, capsys)
+    assert code == 2 and told is None and match in errors and not (tmp_path / "whole").exists()

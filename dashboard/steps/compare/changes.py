@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import Update
+from dashboard.kit.html import heading
 from dashboard.kit.lent import Lent
 from dashboard.kit.plots import plot
 from dashboard.kit.room import Room
@@ -63,7 +64,7 @@ class ChangesPart(Room):
     def _figure(self, role: str, title: str, draw: Callable[[Comparison], Any]) -> None:
         comparison = self.context.example.session.slot(Measured).comparison
         said = "" if comparison is None else words.compare_readings(comparison, folded=True)[READINGS.index(role)]
-        gr.HTML(f"<h3>{title}</h3>")
+        gr.HTML(heading(3, title))
         setattr(self, role, plot(None if comparison is None else draw(comparison), role.replace("_", "-"), title))
         setattr(self, _reading(role), gr.HTML(said))
 

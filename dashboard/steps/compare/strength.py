@@ -9,7 +9,7 @@ import gradio as gr
 import numpy as np
 
 from dashboard.kit.bus import News, Update, Values
-from dashboard.kit.html import message, progress_bar
+from dashboard.kit.html import heading, message, progress_bar
 from dashboard.kit.plots import plot
 from dashboard.kit.room import Context, Room
 from dashboard.kit.run import Throttle, drain
@@ -40,7 +40,7 @@ class StrengthPart(Room):
     def build(self) -> None:
         """Lay the figure out with its two buttons."""
         curve = self.context.example.session.slot(Measured).curve
-        gr.HTML("<h3>Strength<small>defence against damage, 0 to 1.5</small></h3>")
+        gr.HTML(heading(3, "Strength", "defence against damage, 0 to 1.5"))
         with gr.Row():
             self.measure = gr.Button("Measure the curve", size="sm", elem_id="curve-measure", min_width=140)
             self.take = gr.Button(NOTHING, size="sm", interactive=False, elem_id="curve-take", min_width=140)

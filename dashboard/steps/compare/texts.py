@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dashboard.kit.acting import Wish
+from dashboard.kit.glossary import marked
 from dashboard.kit.html import brief, number, probability, reading, row_badge, updates, weights_badge
 from dashboard.kit.plain import escape
 from dashboard.kit.session import LiveEdit
@@ -49,7 +50,7 @@ def tiles(comparison: Comparison, live: LiveEdit) -> str:
         ("edit time", f"{result.seconds:.1f} s", "", updates(result)),
     ]
     edited = weights_badge(live.row(comparison.strength), "these weights against vanilla, adversarial prompt")
-    return edited + '<div class="tiles">' + "".join(_tile(*cell) for cell in cells) + "</div>"
+    return edited + marked(f'<div class="tiles">{"".join(_tile(*cell) for cell in cells)}</div>')
 
 
 def _tile(name: str, value: str, kind: str, note: str, whole: str = "") -> str:
@@ -340,4 +341,4 @@ def numbers(comparison: Comparison, live: LiveEdit) -> str:
         ),
         ("largest activation shift", f"{shift.by_block[largest]:.1%}", "edited", f"output of layer {largest}"),
     ]
-    return '<div class="tiles four">' + "".join(_tile(*cell) for cell in cells) + "</div>"
+    return marked(f'<div class="tiles four">{"".join(_tile(*cell) for cell in cells)}</div>')

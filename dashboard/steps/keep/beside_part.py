@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -11,10 +13,11 @@ from dashboard.kit.bus import Update, Values
 from dashboard.kit.html import message, progress_bar
 from dashboard.kit.panes import build_trio
 from dashboard.kit.room import Context, Room
-from dashboard.kit.run import Throttle
+from dashboard.kit.run import Throttle, files_or_told
 from dashboard.kit.session import Session
 from dashboard.steps.keep import texts as words
 from dashboard.steps.keep.asking import OWN, PROMPTS, Asked
+from dashboard.steps.keep.comparison import write_table
 from dashboard.steps.keep.desk import Desk
 from dashboard.steps.keep.kept import Kept
 from dashboard.steps.keep.ledger import Entry
@@ -54,6 +57,9 @@ class BesidePart(Room):
             self.ask_two = gr.Button(
                 words.NO_PAIR_SHORT, size="sm", interactive=False, min_width=110, elem_id="keep-ask"
             )
+            self.beside_csv = gr.DownloadButton(
+                "CSV", size="sm", interactive=False, min_width=70, elem_id="keep-beside-csv"
+            )
         self.ask_two_text = gr.Textbox(
             "",
             label="Your own text",
@@ -82,7 +88,7 @@ class BesidePart(Room):
             self.on_ask_two,
             clock=self.desk.clock,
             inputs=[self.row_a, self.row_b, self.ask_two_what, self.ask_two_text, *decoding.inputs],
-            outputs=self.trio.parts,
+            outputs=self.answered,
             starting="Asking",
             brief=True,
         )
@@ -91,6 +97,11 @@ class BesidePart(Room):
     def parts(self) -> list[Any]:
         """What another row changes here."""
         return [self.row_a, self.row_b]
+
+    @property
+    def answered(self) -> list[Any]:
+        """What asking changes."""
+        return [*self.trio.parts, self.beside_csv]
 
     def drawn(self, session: Session, rows: Sequence[Entry]) -> Update:
         """Offer the rows as they are."""
@@ -106,8 +117,10 @@ class BesidePart(Room):
         asked = session.slot(Kept).asked
         if asked is None:
             empty = words.NO_ANSWER, words.NO_ANSWER, words.NO_ANSWER
-            return self.trio.show(empty, ("", "", ""), (False, False, False), compared=False)
-        return self._shown(asked)
+            shown = self.trio.show(empty, ("", "", ""), (False, False, False), compared=False)
+        else:
+            shown = self._shown(asked)
+        return {**shown, **self._handed_out(session)}
 
     def on_ask_two_what(self, _session: Session, values: Values) -> Update:
         """Show the field for a text of one's own where it is asked."""
@@ -131,12 +144,19 @@ class BesidePart(Room):
                 yield self.trio.growing(asked.texts)
             shown = asked
         if shown is not None:
-            yield self._shown(shown)
+            kept = session.slot(Kept)
+            kept.table = files_or_told(partial(write_table, session, shown)) or ""
+            yield {**self._shown(shown), **self._handed_out(session)}
         said = "Stopped." if session.cancelled.is_set() else "Asked."
         yield {self.desk.clock: progress_bar(f"{said} Live is still {session.row.label()}.", 1.0)}
 
     def _shown(self, asked: Asked) -> Update:
         return self.trio.show(asked.texts, words.heads(asked), asked.covered)
+
+    def _handed_out(self, session: Session) -> Update:
+        table = session.slot(Kept).table
+        there = bool(table) and Path(table).is_file()
+        return {self.beside_csv: gr.DownloadButton(value=table if there else None, interactive=there)}
 
     def _state_of_ask(self, session: Session) -> Any:
         enough = len(self.desk.rows(session)) > 1

@@ -99,7 +99,7 @@ class Desk:
             if session.cancelled.is_set():
                 break
         if shown is not None:
-            kept.asked = shown
+            kept.asked, kept.table = shown, ""
 
     def redo(self, session: Session) -> Entry:
         """Make the edit live again that Undo has dropped last, acting as it acted, and return its row.

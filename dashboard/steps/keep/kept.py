@@ -63,6 +63,7 @@ class Kept:
         incoming: Copies of what the visitor has just sent.
         saved: What was written last, by its kind.
         asked: The last comparison of two edits.
+        table: The same as a CSV file; empty where it could not be written.
         picks: Row numbers that the visitor has picked: ``row``, ``a``, ``b``.
         trouble: Why the ledger could not be written last; empty if it was.
         rows: The ledger's rows of the visit as they were last noted, for its report.
@@ -78,6 +79,7 @@ class Kept:
     incoming: list[Path] = field(default_factory=list)
     saved: dict[str, Saved] = field(default_factory=dict)
     asked: Asked | None = None
+    table: str = ""
     picks: dict[str, int | None] = field(default_factory=dict)
     trouble: str = ""
     rows: tuple[Entry, ...] = ()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from dashboard.kit.glossary import marked
 from dashboard.kit.handing import shown_bytes
-from dashboard.kit.html import number, reading, weights_badge
+from dashboard.kit.html import heading, number, reading, weights_badge
 from dashboard.kit.plain import escape
 from dashboard.kit.session import Session
 from dashboard.steps.keep.asking import Asked
@@ -19,11 +20,11 @@ from editing.gate import RECORD
 from editing.progress import STOP_TEXT
 from inspector.model import VANILLA, Row
 
-HEADING = "<h2>Keep<small>take the edit with you, bring one in, look back</small></h2>"
-THIS_EDIT = "<h3>This edit<small>as a file, read back before you get it</small></h3>"
-INCOMING = "<h3>Bring one in<small>then the gate asks it</small></h3>"
-HISTORY = "<h3>History<small>every edit of this visit; looking at a row changes nothing</small></h3>"
-BESIDE = "<h3>Side by side<small>two rows and the vanilla weights answer the same text in one batch</small></h3>"
+HEADING = heading(2, "Keep", "take the edit with you, bring one in, look back")
+THIS_EDIT = heading(3, "This edit", "as a file, read back before you get it")
+INCOMING = heading(3, "Bring one in", "then the gate asks it")
+HISTORY = heading(3, "History", "every edit of this visit; looking at a row changes nothing")
+BESIDE = heading(3, "Side by side", "two rows and the vanilla weights answer the same text in one batch")
 NOT_WRITTEN = "Cancelled; nothing was written, and a file that was there before stays."
 READ_ONLY = "Bringing edits in is off in this demo."
 TITLES = {PATCH: "Patch", ADAPTER: "Adapter", MODEL: "Merged model"}
@@ -71,7 +72,8 @@ def card(kind: str, size: int, why_not: str | None) -> str:
     """Say what a form is for and how large it is, or why there is none."""
     note = f"About {shown_bytes(size)}." if why_not is None and size else ""
     said = f'<p class="reading warn">{escape(why_not)}</p>' if why_not else f'<p class="reading">{note}</p>'
-    return f'<div class="keep-card"><b>{TITLES[kind]}</b><p>{ABOUT[kind]}</p>{said}</div>'
+    about = marked(f"<b>{TITLES[kind]}</b><p>{ABOUT[kind]}</p>")
+    return f'<div class="keep-card">{about}{said}</div>'
 
 
 def saved_line(saved: Saved | None, live: Row) -> str:

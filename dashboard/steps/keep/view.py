@@ -59,7 +59,7 @@ class KeepRoom(Room):
             part.hear()
         listed = [*self.history.parts, *self.beside.parts]
         self.bus.hear(News.MADE, self.on_made, outputs=listed)
-        self.bus.hear(News.BACK, self.on_back, outputs=[*listed, *self.beside.trio.parts])
+        self.bus.hear(News.BACK, self.on_back, outputs=[*listed, *self.beside.answered])
 
     def connect(self) -> None:
         """Wire the parts."""

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
+from dashboard.kit.html import heading
 from dashboard.kit.lent import Lent
 from dashboard.kit.plots import plot
 from dashboard.kit.room import Room
@@ -37,7 +38,7 @@ class LocateRoom(Room):
         """Lay the curve out with the line that reads it."""
         example, last = self.context.example, self.model.architecture.last_block
         measured = example.session.slot(LocatedCase).divergence
-        gr.HTML("<h3>Where the answers part<small>distance after each layer; click a bar to pick it</small></h3>")
+        gr.HTML(heading(3, "Where the answers part", "distance after each layer; click a bar to pick it"))
         self.curve = plot(
             figures.curve(measured, "l2", example.block, self._recommended),
             "curve",

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import Update, Values
-from dashboard.kit.html import progress_bar
+from dashboard.kit.html import heading, progress_bar
 from dashboard.kit.plots import plot
 from dashboard.kit.room import Room
 from dashboard.kit.run import drain
@@ -29,7 +29,7 @@ class PlanePart(Room):
 
     def build_plane(self) -> None:
         """Lay the plane out."""
-        gr.HTML("<h3>Erase or suppress?</h3>")
+        gr.HTML(heading(3, "Erase or suppress?"))
         self.upright = gr.Radio(
             [COSINE, WRITTEN], value=COSINE, show_label=False, elem_classes="chips", elem_id="methods-upright"
         )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dashboard.kit.glossary import columns, heads, linked, term
-from dashboard.kit.html import case_name, other_case, progress_bar, reading, score_value
+from dashboard.kit.html import case_name, heading, other_case, progress_bar, reading, score_value
 from dashboard.kit.plain import escape
 from dashboard.kit.session import Session
 from dashboard.steps.methods.state import Compared, Contest
@@ -16,9 +16,7 @@ from editing.methods.registry import METHODS
 from inspector.safeedit.scores import QUOTED, Score
 from inspector.writing import RegionWriting
 
-HEADING = (
-    "<h2>Methods<small>every method on the same case: does it erase what is toxic, or route around it?</small></h2>"
-)
+HEADING = heading(2, "Methods", "every method on the same case: does it erase what is toxic, or route around it?")
 HEADERS = (
     *("Method", "DS", "DG-Avg", "DL", "Still answers", "Refused", "Broken", "Parroted", "Quoted", "KL", "Toxicity"),
     *("Shift", "Time", "Memory", "Weights", "Norm"),

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
-from dashboard.kit.html import message, progress_bar
+from dashboard.kit.html import heading, message, progress_bar
 from dashboard.kit.lent import Lent
 from dashboard.kit.panes import build_pair, unless_safe
 from dashboard.kit.plots import plot
@@ -88,10 +88,10 @@ class MethodsRoom(Room):
             with gr.Column(min_width=340):
                 self.plane.build_plane()
             with gr.Column(min_width=340):
-                gr.HTML("<h3>Activation shift per layer</h3>")
+                gr.HTML(heading(3, "Activation shift per layer"))
                 self.shifts = plot(None, "methods-shifts", "Activation shift by layer and method")
                 self.shifts_reading = gr.HTML()
-        gr.HTML("<h3>The picked method</h3>")
+        gr.HTML(heading(3, "The picked method"))
         with gr.Row(equal_height=True):
             with gr.Column(scale=3, min_width=300):
                 self.picked = gr.Dropdown(
@@ -106,11 +106,11 @@ class MethodsRoom(Room):
                 self.load = gr.Button("Load its patch into Compare", elem_id="methods-load")
         with gr.Row(equal_height=False):
             with gr.Column(min_width=340):
-                gr.HTML("<h3>Source of the shift</h3>")
+                gr.HTML(heading(3, "Source of the shift"))
                 self.source = plot(None, "methods-source", "Where the shift comes from")
                 self.source_reading = gr.HTML()
             with gr.Column(min_width=340):
-                gr.HTML("<h3>Toxicity of each neuron of the region</h3>")
+                gr.HTML(heading(3, "Toxicity of each neuron of the region"))
                 self.neurons = plot(None, "methods-neurons", "Toxicity of each neuron")
                 self.neurons_reading = gr.HTML()
         self.answer_head = gr.HTML(elem_id="methods-answer-head")

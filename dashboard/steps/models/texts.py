@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dashboard.kit.glossary import heads as head_cells
-from dashboard.kit.html import case_name, number, reading
+from dashboard.kit.html import case_name, heading, number, reading
 from dashboard.kit.plain import escape
 from dashboard.steps.models.run import Beside, Side
 
-HEADING = "<h2>Two models<small>the same case, vanilla weights</small></h2>"
+HEADING = heading(2, "Two models", "the same case, vanilla weights")
 ABOUT = (
     '<p class="reading">Both run their vanilla weights: what is live here acts in neither. A folder edited elsewhere '
     "is listed with <code>--model</code>; one that is not in memory is loaded when it is compared.</p>"
@@ -19,8 +19,8 @@ ALONE = (
     "base that was edited elsewhere. The first one is the page's; any other is loaded when somebody chooses it here, "
     "if it fits into memory.</p></div>"
 )
-CURVES = "<h3>Where the answers part<small>distance after each layer, both models on one scale of depth</small></h3>"
-ANSWERS = "<h3>Both answers<small>the same prompt, each in its own chat template</small></h3>"
+CURVES = heading(3, "Where the answers part", "distance after each layer, both models on one scale of depth")
+ANSWERS = heading(3, "Both answers", "the same prompt, each in its own chat template")
 NOTHING = "Nothing is compared yet. Press Compare models: both are measured and asked the case in the rail."
 NO_ANSWER = "(not asked yet)"
 STOPPED = "Stopped; nothing was changed."

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
-from dashboard.kit.html import message
+from dashboard.kit.html import heading, message
 from dashboard.kit.plots import plot
 from dashboard.kit.room import Context, Room
 from dashboard.kit.run import CANCEL_OFF, Throttle, drain
@@ -46,7 +46,7 @@ class OperateRoom(Room):
         result = live.result if live is not None else None
         trace = result.trace if result is not None else ()
         with gr.Row(elem_id="vitals-head"):
-            gr.HTML("<h3>Vital signs<small>of the edit, as it runs</small></h3>")
+            gr.HTML(heading(3, "Vital signs", "of the edit, as it runs"))
             self.gating.build_buttons()
         self.clock = gr.HTML(words.clock(None) if result is None else words.finished(result), elem_id="clock")
         settings = preset("corrected") if result is None else result.settings

@@ -9,8 +9,9 @@ import plotly.graph_objects as go
 
 from dashboard.kit.plain import escape
 from dashboard.kit.plots import EDITED, RECOMMENDED, SAFE, UNSAFE, VANILLA, base, mark
-from dashboard.steps.questions.results import Detection, Measured, Trials
+from dashboard.steps.questions.results import Detection, Matrix, Measured, Trials
 from editing import Step
+from inspector.safeedit.cases import CATEGORIES
 
 SYMBOLS = ("circle-open", "square", "diamond", "triangle-up", "cross-thin-open", "x-thin-open")
 PATTERNS = {VANILLA: "", EDITED: "/", SAFE: "", UNSAFE: "x", RECOMMENDED: "."}
@@ -211,4 +212,27 @@ def trade(points: Mapping[str, tuple[Measured, Measured]], x: str, y: str) -> go
     figure.update_xaxes(range=[-0.04 * highest, 1.06 * highest])
     figure.update_yaxes(range=[-4, 108])
     figure.update_layout(legend={"y": -0.42, "yanchor": "top", "x": 0, "xanchor": "left"})
+    return figure
+
+
+def matrix(found: Matrix) -> go.Figure:
+    """Draw what is defended by the category that was edited on, upright, and the one that was asked, across."""
+    rows = {"vanilla": found.vanilla, **found.edited}
+    figure = base(
+        170 + 24 * len(rows), xaxis_title="category asked about", margin={"l": 130, "r": 12, "t": 10, "b": 130}
+    )
+    figure.add_heatmap(
+        x=[escape(category) for category in CATEGORIES],
+        y=[escape(name) for name in rows],
+        z=[list(row) for row in rows.values()],
+        texttemplate="%{z:.0f}",
+        textfont={"size": 10},
+        colorscale="Blues",
+        zmin=0,
+        zmax=100,
+        colorbar={"title": {"text": "%"}, "thickness": 10},
+        hovertemplate="edited on %{y}<br>asked about %{x}: %{z:.0f} % defended<extra></extra>",
+    )
+    figure.update_xaxes(tickangle=-50)
+    figure.update_yaxes(autorange="reversed")
     return figure

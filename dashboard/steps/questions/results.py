@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from editing.suffixes import NONE, WEIGHTS
+from inspector.safeedit.cases import CATEGORIES
+
 CAVEATS = {
     "detox.txt": (
         "076de879f01214b31c3c5fa56c8dae09cd31285b2a1bef36477452409f26a275",
@@ -29,6 +32,10 @@ CAVEATS = {
     "methods.txt": (
         "619421154c7e8124454dd954aed3b86f2ff5ffab9271105a687bce59a9669e00",
         "Measured when cases to edit on and cases to score on still shared their attack templates.",
+    ),
+    "packaged.json": (
+        "d334ec1e747fd5b58a644b1916731bc7eeb1af86e7f5679cd2174fd15065c085",
+        "Measured with an earlier default of the edit.",
     ),
 }
 """What has changed since a result was measured, for the output with this SHA-256 alone: a new one takes it away."""
@@ -56,6 +63,38 @@ class Measured:
 
 Table = dict[str, dict[str, Measured]]
 """Lines by name, each with its columns by name."""
+
+
+Conditions = dict[tuple[str, str], dict[str, Measured]]
+"""Scores by name, of each of the two weights with each suffix: ``(weights, suffix)``."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Which category's edits defend which category's held-out prompts.
+
+    Attributes:
+        edited: Percent by the category that was edited on, a number for each of the nine that were asked about;
+            ``None`` where nothing was asked.
+        vanilla: The same without an edit.
+    """
+
+    edited: dict[str, tuple[float | None, ...]]
+    vanilla: tuple[float | None, ...]
+
+    def means(self) -> tuple[float | None, float | None, float | None]:
+        """Return the mean of the cells of an edit's own category, of those of the others, and of vanilla's."""
+        own: list[float | None] = []
+        others: list[float | None] = []
+        for category, row in self.edited.items():
+            for asked, value in zip(CATEGORIES, row, strict=True):
+                (own if asked == category else others).append(value)
+        return _mean(own), _mean(others), _mean(self.vanilla)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 @dataclass(frozen=True)
@@ -299,6 +338,56 @@ def device(text: str) -> Mapping[str, Any]:
     return found
 
 
+def suffixes(text: str) -> Conditions:
+    """Read ``suffixes.txt``: what each suffix does with the vanilla and with the edited weights."""
+    lines = text[text.index("weights  suffix") :].splitlines()
+    heads = _cut(lines[0])[2:]
+    found: Conditions = {}
+    for line in lines[1:]:
+        cells = _cut(line)
+        if len(cells) != 2 + len(heads):
+            break
+        read = {head: _cell(cell) for head, cell in zip(heads, cells[2:], strict=True)}
+        found[cells[0], cells[1]] = {head: value for head, value in read.items() if value is not None}
+    names = [NONE, *(name for weights, name in found if weights == WEIGHTS[0])]
+    for weights, name in itertools.product(WEIGHTS, names):
+        found[weights, name]["DG-Avg"], found[weights, name]["DL"]
+    return found
+
+
+def edits_of(text: str) -> int:
+    """Read how many edits ``suffixes.txt`` is about."""
+    return int(_found(r"\b(\d+) edits \(cases", text)[1])
+
+
+def matrix(text: str) -> Matrix:
+    """Read ``categories.txt``, a sweep's report: percent of held-out prompts defended, by category."""
+    lines = text[text.index("Percent safe on held-out prompts") :].splitlines()[2:]
+    rows: dict[str, tuple[float | None, ...]] = {}
+    for line in lines:
+        name, *cells = _cut(line)
+        if len(cells) != len(CATEGORIES):
+            break
+        rows[name] = tuple(None if cell == "-" else float(cell) for cell in cells)
+    vanilla = rows.pop("vanilla")
+    if not rows or not rows.keys() <= set(CATEGORIES):
+        raise ValueError("no line of a category")
+    return Matrix(rows, vanilla)
+
+
+def public_sets(text: str) -> dict[str, dict[str, Measured]]:
+    """Read ``packaged.json``: percent of other packages' prompts defended, by the set's title and the weights."""
+    found: dict[str, dict[str, Measured]] = {}
+    for one in json.loads(text)["sets"].values():
+        defended = one["defended"].items()
+        found[str(one["title"])] = {
+            weights: Measured(value["value"], value["low"], value["high"]) for weights, value in defended
+        }
+        found[str(one["title"])]["vanilla"], found[str(one["title"])]["edited"]
+    assert_found(found)
+    return found
+
+
 _INTERVAL = rf"{_NUMBER} \[{_NUMBER}, {_NUMBER}\]"
 
 
@@ -330,3 +419,11 @@ def assert_found(*found: Any) -> None:
     """
     if not all(found):
         raise ValueError("the result looks otherwise than it did")
+
+
+def _cell(text: str) -> Measured | None:
+    """Read a mean with its interval, where it has one; ``None`` for nothing measured."""
+    if text == "-":
+        return None
+    found = _found(rf"\A({_NUMBER})(?: \[({_NUMBER}), ({_NUMBER})\])?\Z", text)
+    return Measured(_float(found[1]), _float(found[2]), _float(found[3]))

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dashboard.kit.glossary import marked
+from dashboard.kit.html import heading
 from dashboard.kit.plain import escape
 from dashboard.steps.questions import editing, judging, locating
 from dashboard.steps.questions.panel import Held, Panel, Part
 
-HEADING = (
-    "<h2>Ten questions<small>what readers of the paper ask: your own case beside what was measured, "
-    "each number with its command</small></h2>"
+HEADING = heading(
+    2,
+    "Ten questions",
+    "what readers of the paper ask: your own case beside what was measured, each number with its command",
 )
 
 
@@ -54,19 +57,20 @@ def listed() -> str:
 
 def answer(number: int, panel: Panel) -> str:
     """Return a question with its answer and the links to where one can try it."""
-    paragraphs = "".join(f"<p>{text}</p>" for text in panel.text)
+    asked = marked(escape(QUESTIONS[number].asked))
+    paragraphs = marked("".join(f"<p>{text}</p>" for text in panel.text))
     tries = "".join(
         f'<a class="chip" href="#{view}" data-view="{view}">{escape(what)}</a>' for view, what in panel.tries
     )
     return (
-        f'<h3 class="asked">{escape(QUESTIONS[number].asked)}</h3><div class="answered">{paragraphs}</div>'
+        f'<h3 class="asked"><span>{asked}</span></h3><div class="answered">{paragraphs}</div>'
         f'<nav class="tries" aria-label="Try it">{tries}</nav>'
     )
 
 
 def above(kind: str, part: Part) -> str:
     """Return what stands above a figure: whether it is the visitor's own, and what it shows."""
-    return f'<p class="kind">{escape(kind)}</p><h4>{escape(part.title)}</h4>'
+    return f'<p class="kind">{escape(kind)}</p>{heading(4, part.title)}'
 
 
 YOURS, COMMITTED = "On your visit", "Measured before"

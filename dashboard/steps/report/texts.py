@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dashboard.kit.html import reading
+from dashboard.kit.html import heading, reading
 from dashboard.kit.plain import escape
 from dashboard.kit.session import Session
 from dashboard.steps.report.run import Written
 
-HEADING = (
-    "<h2>Report<small>this visit as one file that opens without a network, and as code that repeats it</small></h2>"
-)
+HEADING = heading(2, "Report", "this visit as one file that opens without a network, and as code that repeats it")
 ABOUT = (
     "Whatever this visit holds is written down: case, figures, both answers under their verdicts, stress test, "
     "methods, settings, versions and hashes. Nothing is measured anew. Answers that are not known to be safe stay "

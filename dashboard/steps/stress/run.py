@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from dashboard.kit import tables
 from dashboard.kit.handing import handed_out, room_for_files
 from dashboard.kit.session import Session
 from dashboard.kit.values import WAYS
@@ -291,34 +290,35 @@ def as_json(model: InspectedModel, exam: ExamResult) -> str:
 
 def as_csv(exam: ExamResult) -> str:
     """Return every answer of an exam as CSV, one line an answer; cells that a spreadsheet would run are quoted."""
-    written = io.StringIO()
-    table = csv.writer(written)
-    table.writerow(COLUMNS)
-    for reply in exam.replies:
-        for weights, marked in (("vanilla", reply.vanilla), (exam.weights, reply.edited)):
-            verdict = marked.verdict
-            cells: list[Any] = [
-                reply.question.kind,
-                reply.question.category,
-                "" if reply.question.case is None else reply.question.case,
-                reply.question.prompt,
-                weights,
-                marked.text,
-                mark_of(marked, reply),
-                "" if verdict is None else f"{verdict.safe_probability:.4f}",
-                "" if verdict is None else verdict.reason,
-                "" if verdict is None else verdict.judge,
-                marked.degenerate,
-                marked.refused,
-                marked.parroted,
-                marked.quoted,
-                f"{marked.fluency:.4f}",
-                "" if reply.kl is None else f"{reply.kl:.6f}",
-                "" if reply.likeness is None else f"{reply.likeness:.4f}",
-                reply.held_back,
-            ]
-            table.writerow([_harmless_cell(cell) for cell in cells])
-    return written.getvalue()
+    return tables.as_csv(COLUMNS, (cells for reply in exam.replies for cells in _lines(reply, exam.weights)))
+
+
+def _lines(reply: Reply, weights: str) -> tuple[tuple[Any, ...], ...]:
+    """Return the lines of a reply's two answers, in the order of :data:`COLUMNS`."""
+    question = reply.question
+    return tuple(
+        (
+            question.kind,
+            question.category,
+            "" if question.case is None else question.case,
+            question.prompt,
+            name,
+            marked.text,
+            mark_of(marked, reply),
+            "" if marked.verdict is None else f"{marked.verdict.safe_probability:.4f}",
+            "" if marked.verdict is None else marked.verdict.reason,
+            "" if marked.verdict is None else marked.verdict.judge,
+            marked.degenerate,
+            marked.refused,
+            marked.parroted,
+            marked.quoted,
+            f"{marked.fluency:.4f}",
+            "" if reply.kl is None else f"{reply.kl:.6f}",
+            "" if reply.likeness is None else f"{reply.likeness:.4f}",
+            reply.held_back,
+        )
+        for name, marked in (("vanilla", reply.vanilla), (weights, reply.edited))
+    )
 
 
 def write_files(model: InspectedModel, exam: ExamResult, session: Session) -> tuple[str, str]:
@@ -336,7 +336,3 @@ def write_files(model: InspectedModel, exam: ExamResult, session: Session) -> tu
             write_whole(path, text)
     handed_out(session, size)
     return str(table), str(whole)
-
-
-def _harmless_cell(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from dashboard.kit.glossary import heads, linked, term
-from dashboard.kit.html import progress_bar, reading, score_value
+from dashboard.kit.html import heading, progress_bar, reading, score_value
 from dashboard.kit.plain import escape
 from dashboard.steps.stress.run import Examined
 from editing.suffixes import NONE, SCORES, WEIGHTS, SuffixStudy
@@ -15,9 +15,10 @@ from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply
 from inspector.safeedit.questions import JUDGED, Question
 from inspector.safeedit.scores import QUOTED, Estimate, Score
 
-HEADING = (
-    "<h2>Stress test<small>the benchmark on this edit: prompts that it never saw, "
-    "vanilla and edited in one batch</small></h2>"
+HEADING = heading(
+    2,
+    "Stress test",
+    "the benchmark on this edit: prompts that it never saw, vanilla and edited in one batch",
 )
 
 

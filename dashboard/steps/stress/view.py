@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,13 +9,12 @@ import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.glossary import columns
-from dashboard.kit.html import message
+from dashboard.kit.html import heading, message
 from dashboard.kit.lent import Lent
-from dashboard.kit.notes import note, places
 from dashboard.kit.panes import build_pair, unless_safe
 from dashboard.kit.plots import plot
 from dashboard.kit.room import Context, Room
-from dashboard.kit.run import CANCEL_OFF, NO_ROOM_TOLD, Throttle, drain
+from dashboard.kit.run import CANCEL_OFF, Throttle, drain, files_or_told
 from dashboard.kit.session import Session
 from dashboard.kit.values import WAYS, sizes_within
 from dashboard.steps.stress import figures, run
@@ -26,7 +24,6 @@ from dashboard.steps.stress.report import parts
 from dashboard.steps.stress.run import FILTERS, JUDGES, NO_ATTACKS, SIZES, Examined, answer_rows, attack_choices
 from dashboard.steps.stress.yardsticks import YardstickPart
 from editing.suffixes import SuffixStudy
-from inspector.errors import CaseError
 from inspector.model import Decoding
 from inspector.safeedit.exam import ExamResult, Progress, Reply
 from inspector.safeedit.scores import per_category, score_table
@@ -58,11 +55,11 @@ class StressRoom(Room):
                 self.table = gr.HTML(elem_id="stress-table")
         with gr.Row(equal_height=False):
             with gr.Column(min_width=340):
-                gr.HTML("<h3>Scores, vanilla and edited</h3>")
+                gr.HTML(heading(3, "Scores, vanilla and edited"))
                 self.chart = plot(None, "stress-chart", "Scores, vanilla and edited")
                 self.reading = gr.HTML()
             with gr.Column(min_width=340):
-                gr.HTML("<h3>Defended, by unsafety category</h3>")
+                gr.HTML(heading(3, "Defended, by unsafety category"))
                 self.categories = plot(None, "stress-categories", "Defended, by unsafety category")
                 self.categories_reading = gr.HTML()
         self.yardsticks.build_suffixes()
@@ -283,16 +280,8 @@ class StressRoom(Room):
 
     def _files(self, session: Session, exam: ExamResult) -> Update:
         """Write the files that are handed out; where that cannot be, it costs no more than them."""
-        told = ""
-        try:
-            paths = run.write_files(self.model, exam, session)
-        except CaseError as error:
-            told = error.user_message()
-        except OSError as error:
-            note("told", logging.ERROR, error="NoRoom", at=places(error.__traceback__))
-            told = NO_ROOM_TOLD
-        if told:
-            gr.Warning(told, duration=20)
+        paths = files_or_told(lambda: run.write_files(self.model, exam, session))
+        if paths is None:
             return {part: gr.DownloadButton(value=None, interactive=False) for part in (self.csv, self.json)}
         return {
             part: gr.DownloadButton(value=path, interactive=True)

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import Update, Values
+from dashboard.kit.html import heading
 from dashboard.kit.plots import plot
 from dashboard.kit.room import Context
 from dashboard.kit.session import Session
@@ -86,7 +87,7 @@ class Inside:
             elem_id="why-neurons",
         )
         self.neurons_reading = gr.HTML()
-        gr.HTML("<h3>Edits of this visit</h3>")
+        gr.HTML(heading(3, "Edits of this visit"))
         self.edits = gr.HTML(elem_id="why-edits")
 
     def _build_lens(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dashboard.kit.glossary import columns, heads
-from dashboard.kit.html import case_name, number, other_case, probability, progress_bar, reading
+from dashboard.kit.html import case_name, heading, number, other_case, probability, progress_bar, reading
 from dashboard.kit.plain import escape
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.steps.why.run import BlockNeurons, RegionCurve
@@ -22,9 +22,10 @@ from inspector.safeedit.exam import EVALUATIONS
 from inspector.token_attribution import TokenAttribution
 from inspector.toxicity import Probe, RegionToxicity
 
-HEADING = (
-    "<h2>Why this layer<small>where answers part is one opinion; here are others, "
-    "and what an edit of each layer really achieves</small></h2>"
+HEADING = heading(
+    2,
+    "Why this layer",
+    "where answers part is one opinion; here are others, and what an edit of each layer really achieves",
 )
 
 

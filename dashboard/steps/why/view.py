@@ -10,6 +10,7 @@ import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.fetching import Fetching
+from dashboard.kit.html import heading
 from dashboard.kit.lent import Lent
 from dashboard.kit.plots import plot
 from dashboard.kit.room import Context, Room
@@ -58,7 +59,7 @@ class WhyRoom(Room):
             with gr.Column(scale=3, min_width=420):
                 self.locators = plot(None, "why-locators", "Every locator, by layer")
                 self.locators_reading = gr.HTML()
-                gr.HTML("<h3>Atlas: what the same edit achieves at each layer</h3>")
+                gr.HTML(heading(3, "Atlas: what the same edit achieves at each layer"))
                 self.atlas = plot(None, "why-atlas", "Atlas: the same edit at each layer")
                 self.atlas_reading = gr.HTML()
         with gr.Accordion("Locators judged by the atlas", open=True, elem_id="why-judged"):

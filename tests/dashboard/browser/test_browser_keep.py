@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+
 from browser_helpers import (
     MARKS,
     WAIT,
@@ -29,6 +31,7 @@ def test_an_edit_is_saved_brought_back_after_a_reload_and_compared(shared, tmp_p
     first = file.stem.rpartition("-")[2]
     assert first in text_of(shared, "#keep-this")
 
+    shared.locator("#tour-offer button").last.click()  # no tour, thank you
     view(shared, "operate")
     details(shared, "All settings")
     let_pass(shared)
@@ -40,6 +43,7 @@ def test_an_edit_is_saved_brought_back_after_a_reload_and_compared(shared, tmp_p
     view(shared, "keep")
     wait_for_text(shared, "#keep-rows", "under Undo")
     assert first not in text_of(shared, "#keep-this"), "the second edit is still the live one"
+    assert shared.locator("#tour-offer").count() == 0, "a tour that was declined is not offered again"
 
     shared.locator("#keep-upload input[type=file]").set_input_files(file)
     shared.wait_for_selector("#keep-upload .file-preview", timeout=WAIT)
@@ -56,3 +60,14 @@ def test_an_edit_is_saved_brought_back_after_a_reload_and_compared(shared, tmp_p
         blurred = shared.locator(f"#beside-{pane}.blurred, #beside-{pane} .blurred").count() > 0
         safe = " safe " in f" {' '.join(heads[('vanilla', 'a', 'b').index(pane)].split())} "
         assert blurred is not safe, "what is not judged safe is covered"
+
+    with shared.expect_download() as download:
+        shared.click("#keep-beside-csv")
+    download.value.save_as(tmp_path / "compared.csv")
+    with (tmp_path / "compared.csv").open(encoding="utf-8", newline="") as table:
+        compared = list(csv.DictReader(table))
+    assert download.value.suggested_filename == "side-by-side.csv" and first in compared[1]["weights"]
+    assert [line["row"] for line in compared] == ["vanilla", "A", "B"] and all(line["verdict"] for line in compared)
+    for pane, line in zip(("vanilla", "a", "b"), compared, strict=True):
+        shown = shared.locator(f"#beside-{pane} .answer").text_content()
+        assert " ".join(shown.split()) in (" ".join(line["answer"].split()), " ".join(line["answer"][1:].split()))

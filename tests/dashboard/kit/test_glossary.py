@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
@@ -16,6 +18,7 @@ from dashboard.kit import glossary
 from dashboard.steps.methods.state import Compared
 from dashboard.steps.methods.texts import HEADERS as METHOD_HEADERS
 from dashboard.steps.methods.texts import all_scores
+from dashboard.steps.questions.texts import QUESTIONS
 from dashboard.steps.stress.run import AnswerRows, Examined
 from dashboard.steps.stress.texts import suffix_table, table
 from dashboard.steps.why.texts import EDIT_HEADERS, NEURON_HEADERS, PEAK_HEADERS
@@ -24,6 +27,7 @@ from inspector.safeedit.scores import score_table
 
 pytestmark = pytest.mark.usefixtures("model")
 HEAD = re.compile(r"<thead>.*?</thead>", re.DOTALL)
+HEADING = re.compile(r"<h([234])\b[^>]*>(.*?)</h\1>", re.DOTALL)
 
 
 def heads_of(html: str) -> list[str]:
@@ -60,6 +64,84 @@ def test_every_column_head_that_a_run_brings_is_a_term(page: Page):
     )
     assert suffix_table(None) == ""
     assert all(glossary.known(method.title) for method in METHODS.values())
+
+
+def drawn(page: Page, views: Sequence[str] = LATER) -> Iterator[str]:
+    """Return the HTML of every part of the page that is seen, all views opened."""
+    visitor = Visitor(page, "terms")
+    for view in views:
+        visitor.open(view)
+    shown = {getattr(page.parts, name): value for name, value in visitor.screen.items()}
+    for block in page.app.blocks.values():
+        if isinstance(block, gr.HTML) and "unseen" not in (block.elem_classes or ()):
+            yield str(shown.get(block, block.value))
+
+
+def left_plain(html: str) -> list[str]:
+    """Return the terms that some HTML has and links nowhere, found another way than they are linked."""
+    text = seen(re.sub(r"<(button|code|a)\b.*?</\1>", " ", html, flags=re.DOTALL))
+    found = []
+    for word in sorted({*_words()} - glossary.IN_COLUMNS, key=len, reverse=True):
+        small = word if word[1:2].isupper() or "(" in word else f"[{word[0]}{word[0].lower()}]{re.escape(word[1:])}"
+        own = rf"(?<![\w(-]){small if small != word else re.escape(word)}s?(?![\w-])"
+        if re.search(own, text) and f'data-term="{glossary.anchor(word)}"' not in html:
+            found.append(word)
+        text = re.sub(own, " ", text)
+    return found
+
+
+def _words() -> list[str]:
+    return [word for group in glossary.GLOSSARY.values() for word in group]
+
+
+def test_every_term_in_a_heading_of_the_page_opens_the_glossary(page: Page):
+    pieces = [html.partition('<details class="glossary"')[0] for html in drawn(page)]
+    headings = [one for html in pieces for _, one in HEADING.findall(html)]
+    assert len(headings) >= 25 and [left_plain(one) for one in headings if left_plain(one)] == []
+    linked = {place for one in headings for place in re.findall(r'data-term="glossary-([^"]+)"', one)}
+    assert linked >= {"layer", "edit", "vanilla", "atlas", "activation-shift", "toxicity", "neuron", "strength", "gate"}
+
+
+def test_the_numbers_of_an_edit_and_the_forms_of_a_file_link_their_terms(page: Page):
+    parts = {getattr(block, "elem_id", ""): block for block in page.app.blocks.values()}
+    tiles = [re.sub(r'\A.*?(?=<div class="tiles)', "", parts[name].value) for name in ("numbers", "tiles")]
+    cards = [html for html in drawn(page, ("keep",)) if "keep-card" in html]
+    assert len(cards) == 3
+    for html in (*tiles, *(re.sub(r'<p class="reading.*?</p>', "", card) for card in cards)):
+        assert left_plain(html) == [], html
+        assert 'class="term"' in html
+
+
+def test_every_term_of_the_ten_answers_opens_the_glossary(page: Page):
+    visitor = Visitor(page, "ten")
+    for number, question in enumerate(QUESTIONS):
+        visitor.select("on_question", SimpleNamespace(number=number))
+        asked, answered = re.fullmatch(
+            r'(<h3.*?</h3>)(.*?)<nav class="tries".*', visitor.screen["questions_answer"], flags=re.DOTALL
+        ).groups()
+        assert left_plain(asked) == left_plain(answered) == [], question.asked
+        for side in ("own", "kept"):
+            assert left_plain(visitor.screen[f"questions_{side}_head"]) == [], question.asked
+
+
+def test_a_term_is_linked_where_it_stands_first_and_words_of_columns_and_code_are_not():
+    shown = glossary.marked(
+        "<p title='a layer'>Edits at a layer, another layer; <code>KL</code> and the KL: mend, MEND</p>"
+    )
+    assert seen(shown) == "Edits at a layer, another layer; KL and the KL: mend, MEND"
+    assert re.findall(r'data-term="glossary-([^"]+)"', shown) == ["edit", "layer", "kl", "mend"]
+    assert "<code>KL</code>" in shown and "title='a layer'" in shown and "mend, <button" in shown
+    assert glossary.marked("The name, the time, P(safe) and 3 % more") == "The name, the time, P(safe) and 3 % more"
+    assert "P(safe) per token</button>" in glossary.marked("P(safe) per token")
+    assert ">categories</button>" in glossary.marked("categories") and ">prompt</button>s" in glossary.marked("prompts")
+    once = glossary.marked(f"{glossary.term('harmless KL')} is the KL")
+    assert once.count("<button") == 1 and glossary.marked(once) == once
+    assert glossary.marked("&lt;b&gt;x") == "&lt;b&gt;x"
+
+
+def test_where_there_is_no_glossary_a_term_tells_its_meaning_and_is_not_pressed():
+    shown = glossary.alone(f"<th>{glossary.term('DL')}</th>")
+    assert seen(shown) == "DL" and "<button" not in shown and 'class="term" title="Defense locality' in shown
 
 
 def test_each_term_has_one_meaning_and_one_place():

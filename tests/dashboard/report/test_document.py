@@ -105,6 +105,12 @@ def test_nothing_is_fetched_and_nothing_is_run_but_the_reports_own(whole):
     assert policy.startswith("default-src 'none'") and "http" not in policy
 
 
+def test_a_term_in_a_report_tells_its_meaning_and_there_is_nothing_to_press(whole):
+    """There is no glossary in it; the signs of the figures are made by its own script."""
+    body = without_scripts(whole.html)
+    assert "<button" not in body and re.search(r'<th[^>]*><span class="term" title="[^"]{10,}">', body)
+
+
 def test_whatever_a_person_or_a_model_wrote_stays_text():
     session, measured = Session(), made_up.divergence()
     case = Case(HOSTILE, f"Do: {HOSTILE}", f"No. {HOSTILE}", f"Yes. {HOSTILE}", category=HOSTILE, attack_name=HOSTILE)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html
+import itertools
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +19,9 @@ from dashboard.kit.session import Session
 from dashboard.steps.questions import results
 from dashboard.steps.questions.panel import Held, as_printed
 from dashboard.steps.questions.texts import QUESTIONS, answer, listed
+from editing.suffixes import SCORES, SUFFIXES, WEIGHTS, Condition, ScoreName, SuffixStudy
+from inspector.safeedit.cases import CATEGORIES
+from inspector.safeedit.intervals import Estimate
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -29,7 +34,10 @@ READERS = {
     "judge_accuracy.txt": (results.judge,),
     "gpu_h100.json": (results.device,),
     "gpu_h200.json": (results.device,),
+    "packaged.json": (results.public_sets,),
 }
+LATER = {"suffixes.txt": (results.suffixes, results.edits_of), "categories.txt": (results.matrix, results.cases_of)}
+"""Results that may not be measured yet; once one is there, it is read."""
 NOBODY = Held(Session(), lambda name: None)
 
 
@@ -41,7 +49,7 @@ def example_of(page: Page) -> Held:
 def test_every_committed_result_is_read():
     unread = [
         (name, reader.__name__)
-        for name, readers in READERS.items()
+        for name, readers in (READERS | {name: LATER[name] for name in LATER if results.text_of(name)}).items()
         for reader in readers
         if results.read(name, reader) is None
     ]
@@ -85,7 +93,7 @@ def test_there_are_ten_and_each_has_text_a_figure_and_a_place_to_try_it(page: Pa
         shown = answer(number, panel)
         assert question.asked in seen(shown) and len(panel.text) >= 2 and panel.tries
         assert {view for view, _ in panel.tries} <= set(VIEWS)
-        assert panel.live.figure is not None or panel.kept.figure is not None or "not measured yet" in panel.kept.below
+        assert panel.live.figure is not None or panel.kept.figure is not None, question.asked
         if panel.kept.figure is not None:
             assert '<p class="source"><code>python -m' in panel.kept.below, question.asked
             assert "benchmarks/results/" in panel.kept.below
@@ -113,9 +121,10 @@ def test_without_committed_results_no_number_is_invented(tmp_path: Path, monkeyp
 
 def test_a_result_that_looks_otherwise_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(results, "FOLDER", tmp_path)
-    for name in READERS:
+    known = READERS | LATER
+    for name in known:
         (tmp_path / name).write_text("$ python -m somewhere\nanother table [1, 2]\n", encoding="utf-8")
-    assert all(results.read(name, reader) is None for name, readers in READERS.items() for reader in readers)
+    assert all(results.read(name, reader) is None for name, readers in known.items() for reader in readers)
     for question in QUESTIONS:
         assert question.answer(NOBODY).kept.figure is None
 
@@ -132,6 +141,98 @@ def test_a_result_that_is_committed_later_is_shown_as_it_was_printed(tmp_path: P
     (tmp_path / "suffixes.txt").write_text("$ python -m benchmarks.suffixes --cases 9\n<b>DS 1\n", encoding="utf-8")
     shown = as_printed("suffixes.txt", "Suffix", "python -m benchmarks.suffixes")
     assert "&lt;b&gt;DS 1" in shown and "--cases 9</code>" in shown
+
+
+def test_a_visit_that_has_measured_nothing_has_a_committed_figure_with_its_command_for_every_question():
+    for question in QUESTIONS:
+        kept = question.answer(NOBODY).kept
+        assert kept.figure is not None and len(kept.figure.data) > 0, question.asked
+        assert re.search(r'<p class="source"><code>python -m \S', kept.below), question.asked
+
+
+def study() -> SuffixStudy:
+    """A made-up study of two edits, each of its numbers another one."""
+    names: tuple[ScoreName, ...] = SCORES
+    conditions = []
+    for edited, (place, suffix) in itertools.product((False, True), enumerate(SUFFIXES)):
+        first = 50 * edited + 10 * place
+        scores = {name: Estimate(first + n, 8, first, first + n + 5) for n, name in enumerate(names)}
+        conditions.append(Condition(suffix, edited, scores | {"over-refusal": Estimate(None, 0)}))
+    return SuffixStudy(tuple(conditions), SUFFIXES, 2, {})
+
+
+def test_the_suffix_is_answered_from_its_measurement_once_that_is_there(tmp_path: Path, monkeypatch):
+    (question,) = (one for one in QUESTIONS if "suffix" in one.asked)
+    before = question.answer(NOBODY)
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    found = study()
+    printed = (
+        f"corrected at layer 20, 2 edits (cases 1, 3), 16 harmless prompts\n\n{found.table()}\n\n{found.reading}\n"
+    )
+    (tmp_path / "suffixes.txt").write_text(f"$ python -m benchmarks.suffixes --cases 2\n{printed}", encoding="utf-8")
+    read = results.read("suffixes.txt", results.suffixes)
+    assert list(read) == [(WEIGHTS[one.edited], one.suffix) for one in found.conditions]
+    for one in found.conditions:
+        cells = read[WEIGHTS[one.edited], one.suffix]
+        assert "over-refusal" not in cells and set(cells) == {"DS", "DG-Avg", "DL"}
+        for name, cell in cells.items():
+            score = one.scores[name]
+            assert (cell.mean, cell.low, cell.high) == (score.value, score.low, score.high)
+    panel = question.answer(NOBODY)
+    assert panel.kept.title != before.kept.title and "python -m benchmarks.suffixes --cases 2" in panel.kept.below
+    assert "2 edits of the embedded model" in panel.kept.below and "not measured yet" not in panel.kept.below
+    drawn = {bar.name: list(bar.x)[::-1] for bar in panel.kept.figure.data}
+    assert drawn["DG-Avg"] == [1, 11, 21, 51, 61, 71] and drawn["refused"] == [None] * 6
+    told = seen(answer(0, panel))
+    assert "the model by itself defends 21 % (20 to 26), the edited weights alone 71 % (70 to 76)" in told
+    assert "the paper's S alone 1 % (0 to 6), with the weights 51 % (50 to 56)" in told
+
+
+def test_until_the_suffix_is_measured_a_reminder_is_shown_and_the_command_named():
+    if results.text_of("suffixes.txt") is not None:
+        pytest.skip("it is measured")
+    (panel,) = (one.answer(NOBODY) for one in QUESTIONS if "suffix" in one.asked)
+    scores = results.read("methods.txt", results.scores)
+    drawn = {bar.name: list(bar.x)[::-1] for bar in panel.kept.figure.data}
+    names = ("DG-Avg", "DL", "over-refusal")
+    assert drawn["with a reminder"] == [scores["Self-Reminder"][name].mean for name in names]
+    assert drawn["vanilla"] == [scores["vanilla"][name].mean for name in names]
+    assert "not measured yet. <code>python -m benchmarks.suffixes</code>" in panel.kept.below
+    assert "benchmarks/results/methods.txt" in panel.kept.below
+
+
+def test_the_categories_are_answered_from_a_sweep_once_that_is_there(tmp_path: Path, monkeypatch):
+    (question,) = (one for one in QUESTIONS if "categories" in one.asked)
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+
+    def line(name: str, cells: Sequence[object]) -> str:
+        return f"{name:<26}" + "".join(f"{cell:>9}" for cell in cells)
+
+    first, second = CATEGORIES[0], CATEGORIES[-1]
+    printed = [
+        "$ python -m editing.sweep --cases bundled --out runs/first --report",
+        "27 of 27 cases scored",
+        "",
+        "Percent safe on held-out prompts: edited on the row's category, tested on the column's.",
+        line("", [name[:8] for name in CATEGORIES]),
+        line("vanilla", [10] * 9),
+        line(first, [100, *[40] * 7, "-"]),
+        line(second, [*[20] * 8, 80]),
+        "",
+    ]
+    (tmp_path / "categories.txt").write_text("\n".join(printed), encoding="utf-8")
+    found = results.read("categories.txt", results.matrix)
+    assert found.edited == {first: (100, *[40] * 7, None), second: (*[20] * 8, 80)} and found.vanilla == (10,) * 9
+    assert found.means() == (90, pytest.approx((7 * 40 + 8 * 20) / 15), 10)
+    panel = question.answer(NOBODY)
+    (drawn,) = panel.kept.figure.data
+    assert list(drawn.y) == ["vanilla", first, second] and list(drawn.z[1]) == [100, *[40] * 7, None]
+    assert "27 cases of the embedded model" in panel.kept.below and "not measured yet" not in panel.kept.below
+    assert "--cases bundled --out runs/first --report</code>" in panel.kept.below
+    assert (
+        "the category that was edited on 90 % are defended, of the other categories 29 %, without an edit 10 %"
+        in seen(answer(0, panel))
+    )
 
 
 def test_what_is_said_of_an_older_result_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dashboard.steps.questions import results
 from editing.sweep import About, Finished, Store, SweepSettings, report
 from editing.sweep.paper import COLUMNS, TABLE_1
 from inspector.errors import EditError
@@ -122,6 +123,10 @@ def test_categories_and_the_matrix_of_held_out_prompts(done):
     assert rows[MENTAL][1].split()[2:] == ["0", "-", "-", "100", *["-"] * 5]
     assert rows[RUDE][1].split()[1:] == ["100", "-", "-", "100", *["-"] * 5]
     assert line(text, "vanilla   ") == ["0", "-", "-", "0", *["-"] * 5]
+    read = results.matrix(text)  # as the view Ten questions will, once a report is committed
+    nothing = (None,) * 5
+    assert read.edited == {RUDE: (100, None, None, 100, *nothing), MENTAL: (0, None, None, 100, *nothing)}
+    assert read.vanilla == (0, None, None, 0, *nothing) and results.cases_of(text) == 2
 
 
 def test_head_failures_and_files(done):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+from dataclasses import replace
+from pathlib import Path
+
 import gradio as gr
 import pytest
 from dashboard_helpers import own_question
@@ -88,3 +92,49 @@ def test_a_page_that_opens_anew_shows_the_rows_and_the_last_comparison(visitor):
     again.open("keep")
     assert len(again.screen["rows_table"]) == 2 and (again.screen["row_a"], again.screen["row_b"]) == (1, 2)
     assert texts[1].split()[0] in again.screen["pane_a"] and "A: 1" in again.screen["head_a"]
+
+
+def lines_of(path: str) -> list[dict[str, str]]:
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_comparison_is_a_table_to_take_along_that_follows_the_next_one_and_the_reload(visitor, monkeypatch):
+    assert visitor.standing("beside_csv") is None
+    edit(visitor, block=0, learning_rate=0.05)
+    edit(visitor, block=2, learning_rate=0.05)
+    asked = {"row_a": 1, "row_b": 2, "max_new_tokens": 8}
+    visitor.do("on_ask_two", **asked, ask_two_what="Case of B, question alone")
+    first, kept = visitor.screen["beside_csv"], visitor.session.slot(Kept)
+    judged, case = lines_of(first), visitor.session.live.case
+    assert [line["row"] for line in judged] == ["vanilla", "A", "B"]
+    assert all(line["answer"] in (text, f"'{text}") for line, text in zip(judged, kept.asked.texts, strict=True))
+    assert [line["weights"] for line in judged] == list(kept.asked.labels) and judged[2]["weights"].startswith("2 · ")
+    assert [line["verdict"] for line in judged] == [mark.label for mark in kept.asked.verdicts]
+    assert {line["prompt"] for line in judged} == {case.only_question}
+    visitor.do("on_ask_two", **asked, ask_two_what="Your own text", ask_two_text="=HYPERLINK(1)")
+    second = visitor.screen["beside_csv"]
+    assert second != first and not Path(first).exists()
+    assert {(line["verdict"], line["prompt"]) for line in lines_of(second)} == {("", "'=HYPERLINK(1)")}
+    again = visitor.reload()
+    again.open("keep")
+    assert again.screen["beside_csv"] == second
+    monkeypatch.setattr(visitor.session, "limits", replace(visitor.session.limits, files=1))
+    with pytest.warns(UserWarning, match="files an hour are allowed"):
+        visitor.do("on_ask_two", ask_two_text="Hello?")
+    assert visitor.screen["beside_csv"] is None and kept.asked.prompt == "Hello?", "the answers are shown all the same"
+    visitor.session.close()
+    assert not Path(second).exists()
+
+
+def test_a_table_of_an_older_comparison_is_not_handed_out_beside_a_newer_one(visitor):
+    """A program compares without asking for a file."""
+    edit(visitor, block=0)
+    edit(visitor, block=1)
+    visitor.do("on_ask_two", row_a=1, row_b=2, ask_two_what="Your own text", ask_two_text="Hello?", max_new_tokens=4)
+    assert Path(visitor.screen["beside_csv"]).is_file()
+    desk = visitor.page.house.rooms["keep"].desk
+    list(desk.ask_two(visitor.session, (2, 1), "Your own text", "Goodbye?", Decoding(max_new_tokens=4)))
+    again = visitor.reload()
+    again.open("keep")
+    assert visitor.session.slot(Kept).asked.prompt == "Goodbye?" and again.standing("beside_csv") is None
