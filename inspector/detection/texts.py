@@ -72,7 +72,7 @@ def samples(split: Split, one_form: bool | None = None) -> tuple[Sample, ...]:
     return tuple(sample for part in (harmful, bare) for sample in _in_form(part, templates, one))
 
 
-def packaged_samples(each: int = 200) -> tuple[Sample, ...]:
+def packaged_samples(each: int = 120) -> tuple[Sample, ...]:
     """Return prompts of others' collections, which no detector was fitted on; for benchmarks alone.
 
     Harmful ones are of HarmBench, Do-Not-Answer and AdvBench, their set is their category; harmless ones are questions
