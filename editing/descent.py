@@ -232,7 +232,7 @@ class Descent:
     def _beside(self) -> AbstractContextManager[Any]:
         """Stay off the stream of all others on a device that captures."""
         device = self.trained.parameters[0].device
-        return beside(device) if device.type == "cuda" else nullcontext()
+        return beside(device) if device.type == "cuda" and torch.cuda.is_available() else nullcontext()
 
     def _told(self, said: Said, number: int, steps: int, goes_on: bool, begun: float) -> Step:
         """Write a step into the trace and return it."""
