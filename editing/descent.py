@@ -148,7 +148,7 @@ class Descent:
                         works.clear()  # they hold the scale that was too large
                 if said is None:
                     said, stop = self._measured(evaluate, number, last, stops, start + number)
-            if stop == "not finite" and start + number == 0:
+            if stop == "not finite" and self._before is None:
                 raise RefusedEdit(_NOT_FINITE)
             step = Step(
                 step=start + number,
@@ -163,8 +163,8 @@ class Descent:
                 seconds=0.0,
             )
             if stop in ("not finite", "damage budget"):
-                assert self._before is not None  # perhaps of the phase before this one
-                self.trained.restore(self._before)
+                if self._before is not None:  # perhaps of the phase before this one
+                    self.trained.restore(self._before)
                 self.updates = start + number - 1
             elif stop is None and not last:
                 self._before = self.trained.kept()
