@@ -206,11 +206,11 @@ class Descent:
                         works.clear()  # they hold the scale that was too large
                 if said is None:
                     said, stop = self._measured(evaluate, number, last, stops, start + number)
-            if stop == "not finite" and start + number == 0:
+            if stop == "not finite" and self._before is None:
                 raise RefusedEdit(NOT_FINITE)
             if stop in ("not finite", "damage budget"):
-                assert self._before is not None  # perhaps of the phase before this one
-                self.trained.restore(self._before)
+                if self._before is not None:  # perhaps of the phase before this one
+                    self.trained.restore(self._before)
                 self.updates = start + number - 1
             elif stop is None and not last:
                 self._update(optimiser, limit)

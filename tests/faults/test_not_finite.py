@@ -1,0 +1,86 @@
+"""Numbers that are none: a model whose logits are no numbers any more, and settings that drive an edit out of them.
+
+What each method does within its descent has tests of its own (``tests/editing/methods/test_dinm_ends.py``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import by_hand
+import gradio as gr
+import pytest
+import tiny_models
+import torch
+from dashboard_helpers import QUICK, Visitor, assert_idle
+from keep_helpers import page_of, rows
+
+from editing import run
+from editing.methods.mend import MendTraining
+from editing.methods.mend.store import places, save_editor
+from editing.methods.mend.training import new_editor
+from editing.methods.registry import METHODS, method_settings
+from inspector.errors import InspectorError
+from inspector.model import InspectedModel, from_parts
+
+FEW: dict[str, Any] = {"harmless_prompts": 1, "harmless_tokens": 3}
+SMALL: dict[str, dict[str, Any]] = {
+    "dinm": {**FEW, "steps": 2},
+    "ft-l": {**FEW, "steps": 2},
+    "gated": {**FEW, "steps": 2, "texts": 30, "longest_text": 400, "false_alarms": 0.5, "further_prompts": 2},
+    "delman": {**FEW, "steps": 2, "contexts": 1},
+    "sft": {**FEW, "steps": 2},
+    "dpo": {**FEW, "steps": 1, "warm_up": 1},
+    "mend": dict(FEW),
+    "ext-sub": {**FEW, "steps": 2, "anti_steps": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory) -> InspectedModel:
+    """A model of which one weight stops being a number once it is loaded, with an editor for MEND."""
+    folder = tmp_path_factory.mktemp("mend")
+    model = from_parts(tiny_models.network("llama", seed=7), tiny_models.tokenizer(), "broken later")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("editing.methods.mend.store.cache_root", lambda: folder)
+        patch.setattr("editing.methods.mend.store.SHIPPED", folder / "shipped")
+        editor = new_editor(model, MendTraining(top_blocks=2, rank=4, alpha=0.01))
+        save_editor(editor, places(model)[1], {"fingerprint": model.fingerprint})
+        model.network.lm_head.weight.data[7] = float("nan")
+        yield model
+
+
+def test_every_method_that_changes_weights_is_here():
+    assert set(SMALL) == set(METHODS) - {"self-reminder"}
+
+
+@pytest.mark.parametrize("key", SMALL)
+def test_a_method_on_a_model_whose_numbers_are_none_makes_no_edit_and_says_what_to_do(broken, case, key):
+    hooks = by_hand.hooks(broken.network)
+    with pytest.raises(InspectorError, match=r"finite.*(float32|Load|Shorten|shorten|another)") as refused:
+        run(METHODS[key].run(broken, case, 1, method_settings(key, **SMALL[key])))
+    assert "nan" not in refused.value.user_message().lower().split()
+    by_hand.assert_at_rest(broken, hooks)
+
+
+@pytest.mark.parametrize("handler", ["on_edit", "on_operate"])
+@pytest.mark.parametrize("weight", [1e37, 1e308])
+def test_settings_that_drive_an_edit_out_of_the_numbers_are_told_and_the_visitor_goes_on(
+    tmp_path: Path, handler: str, weight: float
+):
+    visitor = Visitor(page_of(tmp_path), "out of the numbers")
+    wild = {"edit_weight": weight, "learning_rate": 100.0, "optimiser": "descent"}
+    told = ""
+    try:
+        visitor.do(handler, **{**QUICK, **wild})
+    except gr.Error as error:
+        told = error.message
+    live = visitor.session.live
+    assert "went wrong" not in told and ("finite" in told or "Lower" in told or live is not None), told
+    assert live is None or all(bool(part.isfinite().all()) for delta in live.patch.deltas for part in delta.parts)
+    assert_idle(visitor)
+    plain = {"edit_weight": 0.1, "learning_rate": 0.01, "optimiser": "adam"}
+    visitor.do("on_edit", **{**QUICK, **plain})
+    assert rows(visitor) and torch.isfinite(visitor.session.live.patch.deltas[0].parts[0]).all()
+    assert visitor.session.live.patch.identifier in visitor.screen["live"]
