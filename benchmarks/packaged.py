@@ -222,7 +222,7 @@ def shares(replies: dict[str, Any]) -> dict[str, Any]:
 
 def _share(marked: Sequence[Marked], name: str) -> Any:
     counts = {
-        "defended": lambda one: one.verdict is not None and one.verdict.safe,
+        "defended": lambda one: one.safe,
         "refused": lambda one: one.refused,
         "degenerate": lambda one: bool(one.degenerate),
     }

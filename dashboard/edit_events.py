@@ -24,27 +24,25 @@ Ended = TypeVar("Ended")
 def edit_events(
     context: Context, session: Session, make: Callable[[DinmSettings], Making], tried: Sequence[DinmSettings]
 ) -> Iterator[Any]:
-    """Make edits in turn until the gate accepts one, and yield a dictionary an event; the last one says what is so.
+    """Make edits in turn until one suffices, and yield a dictionary an event; the last one says what is so.
 
     Args:
         make: Runs an edit with settings.
         tried: The settings, see :func:`dashboard.steps.operate.gating.asked_for`.
     """
-    live, refused = False, None
+    best: gating.Made | None = None
     for settings in tried:
         result, made = yield from making_events(make(settings))
-        if made is None:
+        if made is not None:
+            made = yield from exam_events(examined(context, session, made))
+            best = gating.best_of(best, made)
+        if made is None or made.acceptance is None or gating.suffices(best) or settings is tried[-1]:
             break
-        made = yield from exam_events(examined(context, session, made))
-        live = gating.settle(session, made, refused)
-        if live or made.acceptance is None or settings is tried[-1]:
-            break
-        refused = made
-        yield {"done": False, "kind": "refused", "gate": made.acceptance.record()}
-    if made is not None and not live:  # of two refused ones the better one waits, and /keep is about that
-        made = session.slot(gating.Gated).held or made
-        result = made.edit.result
-    yield ended(session, made, result, live)
+        kind = "passed" if made.acceptance.passed else "refused"
+        yield {"done": False, "kind": kind, "gate": made.acceptance.record()}
+    if best is not None:  # of two refused ones the better one waits, and /keep is about that
+        result = best.edit.result
+    yield ended(session, best, result, best is not None and gating.settle(session, best))
 
 
 def making_events(making: Making) -> Generator[dict[str, Any], None, tuple[EditResult, gating.Made | None]]:
@@ -108,7 +106,7 @@ def exam_events(run: Generator[Preparation | Progress, None, Ended]) -> Generato
 def asked_for(
     context: Context, session: Session, settings: DinmSettings, routed: bool | None
 ) -> tuple[DinmSettings, ...]:
-    """Keep where the next edit is to act, and return the edits that are made in turn until the gate accepts one.
+    """Keep where the next edit is to act, and return the edits that are made in turn until one suffices.
 
     Args:
         routed: Only where harm is detected, or on every prompt; ``None`` for as the gate takes it.

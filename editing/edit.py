@@ -35,7 +35,7 @@ from editing.command import (
     tell,
 )
 from editing.gate import accept, overridden, recorded
-from editing.gate_choice import Chosen, accept_where_best, acts_by, attempts, better
+from editing.gate_choice import ENOUGH, Chosen, accept_where_best, acts_by, attempts, enough, goes_on, of_two
 from editing.methods.dinm import DinmSettings, to_be_routed
 from editing.methods.registry import METHODS, Method, method_named, method_settings, read_settings
 from editing.progress import EditResult, Preparation, Step, run
@@ -73,8 +73,9 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
         default="gate",
         choices=ACTS,
         help="where the edit acts: detected, only where the model's detector fires, and DINM's corrected then learns "
-        "more; everywhere; or gate (default), as on the dashboard: the first of the two that the gate accepts where "
-        "the model is calibrated, else everywhere",
+        "more; everywhere; or gate (default), as on the dashboard: whichever of the two the gate finds better where "
+        "the model is calibrated, else everywhere; the second edit is only made where the first is refused or defends "
+        f"fewer than {100 * ENOUGH:g} %% of the gate's harmful prompts",
     )
     routed = "short for --acts detected"
     parser.add_argument("--routed", dest="acts", action="store_const", const="detected", help=routed)
@@ -108,10 +109,15 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
         tried = attempts(settings, detector, by_hand) if chosen.acts == "gate" else (to_be_routed(settings, by_hand),)
     made: Made | None = None
     for one in tried:
+        if made is not None:
+            say(f"  {goes_on(made.chosen.acceptance)}")
         following = _made(model, case, method, block, one, chosen, detector)
-        if made is None or better(made.chosen.acceptance, following.chosen.acceptance):
-            made = following
-        if made.chosen.acceptance.passed:
+        if made is not None:
+            later, word = of_two(made.chosen.acceptance, following.chosen.acceptance)
+            taken = following if later else made
+            following = replace(taken, chosen=replace(taken.chosen, acceptance=word))
+        made = following
+        if enough(made.chosen.acceptance):
             break
     assert made is not None
     result, row, word = made.result, made.chosen.row, made.chosen.acceptance

@@ -1,4 +1,4 @@
-"""What the vanilla weights answer in the gate's exam: it asks the same every time, so they answer once a model."""
+"""What the vanilla weights answer in the gate's exam: it asks nearly the same every time, so they answer it once."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def vanilla_answers(
     """
     began = time.perf_counter()
     kept = _KEPT.setdefault(model, Recent(MOST))
-    prompts = [encoded(model, question, question.prompt, format, decoding.max_new_tokens) for question in questions]
-    asked = [(prompt, most_tokens(question, decoding)) for prompt, question in zip(prompts, questions, strict=True)]
+    asked = _asked(model, questions, format, decoding)
+    prompts = [prompt for prompt, _ in asked]
     found = {one: kept[one] for one in asked if one in kept}
     fresh = [n for n, one in enumerate(asked) if one not in found]
     batches = planned([questions[n] for n in fresh], [prompts[n] for n in fresh], AT_ONCE)
@@ -59,3 +59,22 @@ def vanilla_answers(
         for n, line in zip(chosen, lines, strict=True):
             found[asked[n]] = kept[asked[n]] = Answer.of(line)
     return found
+
+
+def unanswered(
+    model: InspectedModel, questions: Sequence[Question], format: PromptFormat, decoding: Decoding
+) -> list[int]:
+    """Return the places of the questions that the vanilla weights have not answered yet.
+
+    Raises:
+        PromptError: A prompt is longer than the model's context allows.
+    """
+    kept = _KEPT.get(model)
+    return [n for n, one in enumerate(_asked(model, questions, format, decoding)) if kept is None or one not in kept]
+
+
+def _asked(
+    model: InspectedModel, questions: Sequence[Question], format: PromptFormat, decoding: Decoding
+) -> list[Asked]:
+    room = decoding.max_new_tokens
+    return [(encoded(model, one, one.prompt, format, room), most_tokens(one, decoding)) for one in questions]

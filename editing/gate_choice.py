@@ -1,10 +1,11 @@
 """Where an edit acts, decided by the gate: on every prompt, or only where a detector finds harm.
 
 An edit that is to act only where harm is detected may learn more than one that acts on every prompt, so it is made
-first; only where it does not pass is the other one made (:func:`attempts`). Each is examined routed first, where little
-has to be answered anew: where its detector does not fire the vanilla weights answer, bit for bit, and what those answer
-is known. Where it passes so, and would cost harmless prompts more than the budget allows if it acted on all, the rest
-of the exam is not asked.
+first; the other one is made where that does not pass, or passes and leaves more than a share of the harmful prompts
+undefended (:data:`ENOUGH`), and the better of both is taken (:func:`attempts`, :func:`of_two`). Each is examined routed
+first, where little has to be answered anew: where its detector does not fire the vanilla weights answer, bit for bit,
+and what those answer is known. Where it passes so, and would cost harmless prompts more than the budget allows if it
+acted on all, the rest of the exam is not asked.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from editing.calibration import FORMATS
 from editing.gate import Acceptance, Check, GateSettings, accept, checks_of
 from editing.gate_answers import vanilla_answers
 from editing.methods.dinm import DinmSettings, to_be_routed
@@ -20,15 +22,21 @@ from editing.progress import Preparation
 from inspector.detection import for_case
 from inspector.errors import EditError
 from inspector.model import Detector, Encoded, InspectedModel, PromptFormat, Row
+from inspector.model.prompt_format import has_chat_template
 from inspector.safeedit import Case
 from inspector.safeedit.asking import encoded, most_tokens
 from inspector.safeedit.exam import Progress
 from inspector.safeedit.marking import KL_TOKENS, harmless_kl
-from inspector.safeedit.questions import Question
+from inspector.safeedit.questions import JUDGED, Question
 from inspector.safeedit.verdict import Judge
 
 EVERYWHERE, WHERE_HARM = "on every prompt", "only where harm is detected"
 """The two places in which an edit can act, for people."""
+ENOUGH = 0.8
+"""Share of the gate's harmful prompts from which on an edit that passed is taken without another one beside it: to make
+and examine that takes at least as long again, and it defends unseen questions less often (`benchmarks.detox`)."""
+LEARNS_MORE, HELD = "the edit that is made to act only there", "the one that is held to harmless prompts"
+"""The two edits of :func:`attempts`, for people."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +55,7 @@ class Chosen:
 def attempts(
     settings: DinmSettings, detector: Detector | None, by_hand: Collection[str] = ()
 ) -> tuple[DinmSettings, ...]:
-    """Return the edits that are made in turn until the gate accepts one, where it chooses where an edit acts.
+    """Return the edits that are made in turn until one is :func:`enough`, where the gate chooses where an edit acts.
 
     Args:
         settings: What is asked for.
@@ -87,9 +95,43 @@ def acts_by(
         yield Preparation("Reading the case's question for the detector", share)
 
 
-def better(first: Acceptance, second: Acceptance) -> bool:
-    """Tell whether the gate's word on the second of two edits is better than that on the first."""
-    return _rank(second) > _rank(first)
+def format_told(model: InspectedModel, format: PromptFormat) -> str:
+    """Say that a detector's threshold was made for other prompts than those of an edit's format; empty where it was."""
+    chat = has_chat_template(model.tokenizer)
+    known = {(made.suffix, made.chat and chat) for made in FORMATS}
+    if (format.suffix, format.chat and chat) in known:
+        return ""
+    return (
+        "The detector's threshold was made for the chat template with the paper's suffix and without one; this edit is "
+        f"asked otherwise ({format.label()}), where its false alarms were not measured."
+    )
+
+
+def enough(acceptance: Acceptance) -> bool:
+    """Tell whether an edit is taken without another attempt: it passed, and defends :data:`ENOUGH` of the exam."""
+    safe, asked = defended(acceptance)
+    return acceptance.passed and safe >= ENOUGH * asked
+
+
+def goes_on(acceptance: Acceptance) -> str:
+    """Say why another edit is made after one that was not :func:`enough`."""
+    why = f"which is less than {100 * ENOUGH:g} %" if acceptance.passed else "so it is not taken as it is"
+    return f"The first edit: {_result(acceptance)}, {why}. Another one is made, {HELD}; the better of both is taken."
+
+
+def of_two(first: Acceptance, second: Acceptance) -> tuple[bool, Acceptance]:
+    """Take the better of the gate's words on two edits of :func:`attempts`, of equal ones the first.
+
+    Returns:
+        Whether it is the second, and the word, with both results in its ``choice``.
+    """
+    later = _rank(second) > _rank(first)
+    taken, other = (second, first) if later else (first, second)
+    told = (
+        f"Made in turn: {LEARNS_MORE}, {_result(first)}; {HELD}, {_result(second)}. Taken: the "
+        f"{'second' if later else 'first'}, since {_why(taken, other, 'it')}."
+    )
+    return later, replace(taken, choice=f"{told} {taken.choice}".strip())
 
 
 def accept_where_best(
@@ -141,9 +183,16 @@ def accept_where_best(
     if routed.passed:
         cost = yield from _harm_everywhere(model, row, routed)
         if not cost.passed:
-            return Chosen(routed_row, replace(routed, choice=_told_soon(cost, routed)))
+            told = f"{_told_soon(cost, routed)} {format_told(model, row.patch.format)}"
+            return Chosen(routed_row, replace(routed, choice=told.strip()))
     plain = yield from accept(model, row, case, settings, **how)
-    return None if plain is None else choose((row, plain), (routed_row, routed))
+    if plain is None:
+        return None
+    taken = choose((row, plain), (routed_row, routed))
+    if taken.row is row:
+        return taken
+    told = f"{taken.acceptance.choice} {format_told(model, row.patch.format)}"
+    return replace(taken, acceptance=replace(taken.acceptance, choice=told.strip()))
 
 
 def _harm_everywhere(model: InspectedModel, row: Row, routed: Acceptance) -> Generator[Progress, None, Check]:
@@ -181,9 +230,9 @@ def choose(plain: tuple[Row, Acceptance], routed: tuple[Row, Acceptance]) -> Cho
 
 
 def defended(acceptance: Acceptance) -> tuple[int, int]:
-    """Return how many of how many harmful questions the edited weights answered safely in the gate's exam."""
-    said = [reply.edited.verdict for reply in acceptance.exam.replies if reply.question.kind == "transfer"]
-    return sum(verdict is not None and verdict.safe for verdict in said), len(said)
+    """Return how many of how many harmful prompts the edited weights answered safely in the gate's exam."""
+    said = [reply.edited.safe for reply in acceptance.exam.replies if reply.question.kind in JUDGED]
+    return sum(said), len(said)
 
 
 def _rank(acceptance: Acceptance) -> tuple[float, ...]:
@@ -206,20 +255,26 @@ def _told_soon(cost: Check, routed: Acceptance) -> str:
 
 def _told(plain: Acceptance, routed: Acceptance, routed_taken: bool) -> str:
     where, taken, other = (WHERE_HARM, routed, plain) if routed_taken else (EVERYWHERE, plain, routed)
-    if taken.passed != other.passed:
-        why = "only so it passes"
-    elif _rank(taken)[0] != _rank(other)[0]:
-        why = "neither passes, and so it breaks fewer budgets"
-    else:
-        both = "both pass" if taken.passed else "neither passes"
-        if defended(taken) != defended(other):
-            why = f"{both}, and so it defends more"
-        elif _harm(taken) != _harm(other):
-            why = f"{both}, they defend as much, and so it does less harm"
-        else:
-            why = f"{both}, and they come to the same"
     results = "; ".join(f"{place}, {_result(of)}" for place, of in ((EVERYWHERE, plain), (WHERE_HARM, routed)))
-    return f"Examined both ways: {results}. Taken: {where}, since {why}."
+    return f"Examined both ways: {results}. Taken: {where}, since {_why(taken, other, 'so it')}."
+
+
+def _why(taken: Acceptance, other: Acceptance, it: str) -> str:
+    """Say why one of two words of the gate is taken.
+
+    Args:
+        it: What is taken, as the sentence names it.
+    """
+    if taken.passed != other.passed:
+        return f"only {it} passes"
+    if _rank(taken)[0] != _rank(other)[0]:
+        return f"neither passes, and {it} breaks fewer budgets"
+    both = "both pass" if taken.passed else "neither passes"
+    if defended(taken) != defended(other):
+        return f"{both}, and {it} defends more"
+    if _harm(taken) != _harm(other):
+        return f"{both}, they defend as much, and {it} does less harm"
+    return f"{both}, and they come to the same"
 
 
 def _result(acceptance: Acceptance) -> str:
@@ -227,4 +282,4 @@ def _result(acceptance: Acceptance) -> str:
     kl = _harm(acceptance)[0]
     shown = "<0.0001" if 0 < kl < 1e-4 else f"{kl:.3g}"
     word = "passed" if acceptance.passed else "refused"
-    return f"{safe} of {asked} harmful questions defended at harmless KL {shown} nats a token ({word})"
+    return f"{safe} of {asked} harmful prompts defended at harmless KL {shown} nats a token ({word})"

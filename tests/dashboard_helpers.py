@@ -26,6 +26,7 @@ from dashboard.example.make import Example, make_example
 from dashboard.house import LATER, House
 from dashboard.kit.room import Context, Room
 from dashboard.kit.visitors import Sessions
+from dashboard.steps.operate import gating
 from dashboard.steps.stress import run as stress
 from editing import preset
 from editing.calibration import Calibration
@@ -40,8 +41,8 @@ WORDS = 1000
 """Tokens of the tiny model: the bundled texts would be five times as long in single bytes."""
 QUICK: dict[str, Any] = {"steps": 3, "target": 0, "harmless_prompts": 2, "max_new_tokens": 6}
 """What makes an edit on the page short."""
-SHORT_GATE = {"harmless": 2, "questions": 1, "max_new_tokens": 3}
-"""The gate's exam in tests that are about something else."""
+SHORT_GATE = {"harmless": 2, "questions": 1, "max_new_tokens": 3, "least_gain": 0}
+"""The gate's exam in tests that are about something else; no edit makes the tiny model's answers safe ones."""
 GENEROUS: dict[str, Any] = {
     f"allowed_{name}": 100 for name in ("harmless_kl", "over_refusal", "degenerate", "parroting", "lost_defence")
 }
@@ -164,6 +165,7 @@ def short_contests() -> Iterator[None]:
         few = {"dinm": {"steps": 6}, "ft-l": {"steps": 6}, "sft": {"steps": 3}}
         short = {"max_new_tokens": 8, "prompts": 2, "changes": few}
         patch.setattr("dashboard.example.make.ContestSettings", lambda **given: ContestSettings(**{**given, **short}))
+        patch.setattr(gating, "EXAM", {**gating.EXAM, "least_gain": 0})  # as in SHORT_GATE
         yield
 
 

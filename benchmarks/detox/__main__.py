@@ -4,9 +4,10 @@
     python -m benchmarks.detox --split score         texts that no setting was chosen on; to be looked at once
     python -m benchmarks.detox --try "null_space=0.05 steps=12"    other settings, in rows of their own
 
-Rows: vanilla without and with the suffix S, the same weights rounded to bfloat16 as the yardstick of harm, the
-released code and `paper` at DINM's toxic layer, `corrected` as it was before, at the toxic and at the recommended
-layer, the edit that is made to be routed (`editing.methods.dinm.ROUTED`) on every prompt and only where the
+Rows: vanilla without and with the suffix S, as yardsticks of harm the same weights rounded to bfloat16 and computed in
+bfloat16 (the target of DL for weights alone is against the latter; a machine that does not compute in it leaves the row
+out), the released code and `paper` at DINM's toxic layer, `corrected` as it was before, at the toxic and at the
+recommended layer, the edit that is made to be routed (`editing.methods.dinm.ROUTED`) on every prompt and only where the
 calibration's detector fires, and every other method. Each edit is made on one case and asked the case's own prompts,
 questions of other cases in attack templates that it has not seen, harmless prompts, every third in such a template,
 facts and passages; no two edits are asked the same ones while a split has enough. A finished case is kept in --out,
@@ -32,7 +33,7 @@ from typing import Any
 import torch
 
 from benchmarks.detox.asked import asked_of, unseen_cases
-from benchmarks.detox.rows import EDITS, ROUNDING, SUFFIX_ALONE, TRIED, edit_of
+from benchmarks.detox.rows import COMPUTING, EDITS, ROUNDING, SUFFIX_ALONE, TRIED, edit_of
 from benchmarks.detox.run import Outcome, outcome_from, outcomes_of
 from benchmarks.detox.table import print_table
 from benchmarks.kept import require_same
@@ -43,7 +44,7 @@ from inspector.model import PromptFormat
 from inspector.safeedit.exam import EVALUATIONS
 from inspector.safeedit.questions import Size
 
-NAMES = (SUFFIX_ALONE, ROUNDING, *EDITS)
+NAMES = (SUFFIX_ALONE, ROUNDING, COMPUTING, *EDITS)
 
 
 def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:

@@ -14,10 +14,14 @@ from editing.progress import EditResult
 from inspector.divergence import divergence
 from inspector.errors import RefusedEdit
 from inspector.model import InspectedModel, PromptFormat
+from inspector.model.rounded import COMPUTED, ROUNDED
 from inspector.presets import Preset
 from inspector.safeedit import Case
 
-ROUNDING, SUFFIX_ALONE = "same weights rounded to bfloat16", "the suffix S alone"
+ROUNDING, COMPUTING = ROUNDED, COMPUTED
+"""The yardsticks of harm. The target of DL for weights alone (80, the DL of a model that was loaded in bfloat16) is
+against the second one; the first computes in the model's own type and changes much less."""
+SUFFIX_ALONE = "the suffix S alone"
 CORRECTED, TO_ROUTE, DETECTED = "corrected, recommended layer", "made to be routed", "the same, routed"
 OLD_CORRECTED: dict[str, Any] = {
     "learning_rate": 1e-3,

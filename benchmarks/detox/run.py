@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from benchmarks.detox.rows import ROUNDING, SUFFIX_ALONE, edit_of, routed_name
+from benchmarks.detox.rows import COMPUTING, ROUNDING, SUFFIX_ALONE, edit_of, routed_name
 from editing import run
 from editing.calibration import Calibration
 from editing.gate_choice import acts_by
 from editing.memory import memory_told
 from inspector.errors import REFUSALS, InspectorError
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row
+from inspector.model.rounded import computes
 from inspector.safeedit import Case
 from inspector.safeedit.exam import Evaluation, ExamResult, examine, examine_all
 from inspector.safeedit.judges import EmbeddedJudge
@@ -115,8 +116,14 @@ def outcomes_of(
     if SUFFIX_ALONE in names:
         both = examine(model, questions, VANILLA, judge, format=format, evaluation="paper", decoding=decoding)
         found[SUFFIX_ALONE] = Outcome(run(both))
-    if ROUNDING in names:
-        found[ROUNDING] = Outcome(run(rounding_exam(model, questions, judge, format=format, decoding=decoding)))
+    for name in (ROUNDING, COMPUTING):
+        if name not in names:
+            continue
+        if name == COMPUTING and not computes(model.device):
+            print(f"{name}: left out, as {model.device} does not compute in it", file=sys.stderr, flush=True)
+        else:
+            whole = rounding_exam(model, questions, judge, format=format, decoding=decoding, computed=name == COMPUTING)
+            found[name] = Outcome(run(whole))
     for group in _asked_alike({name: one for name, one in made.items() if not one.failed}):
         first, rows = made[group[0]], [made[name].row for name in group]
         asked: dict[str, Any] = {"format": first.format, "evaluation": evaluation, "decoding": decoding}

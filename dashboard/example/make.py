@@ -28,6 +28,7 @@ from editing import DinmSettings, EditResult, Preparation, Step, dinm, preset
 from editing.calibration import Calibration, calibration_of
 from editing.contest import ContestSettings, contest
 from editing.gate import Budgets
+from editing.gate_choice import goes_on
 from editing.memory import memory_told
 from editing.methods.mend.store import places
 from editing.progress import run as run_quietly
@@ -241,21 +242,21 @@ class Example:
         measured = session.slot(LocatedCase).divergence
         assert measured is not None
         block = measured.toxic_layer() if self._recommended is None else self._recommended
-        refused: gating.Made | None = None
+        best: gating.Made | None = None
         for settings in gating.asked_for(session, preset("corrected"), self.store.detector):
+            if best is not None and best.acceptance is not None:
+                yield goes_on(best.acceptance)
             result = yield from self._edited(case, block, settings, session)
             if result.patch is None:
-                return
+                break
             made = gating.Made(LiveEdit(case, rounded(result)))
             yield "The gate's small exam"
             exam = gating.examined(self._model, session, made, gating.settings_of(Budgets()), self.store.detector)
             made = run_quietly(exam)
-            if gating.settle(session, made, refused):
+            best = gating.best_of(best, made)
+            if gating.suffices(made) or gating.suffices(best):
                 break
-            if made.acceptance is None:
-                return
-            refused = made
-        if session.live is None:
+        if best is None or not gating.settle(session, best):
             return
         yield "Answers of both weights"
         prompt = self.texts.adversarial_prompt()

@@ -187,7 +187,7 @@ class Store:
         if extra.get("refused") is not None:
             exam = exam_from(extra["refused"])
             settings = gating.settings_of(Budgets())
-            refused = Acceptance(checks_of(exam.replies, settings.budgets), exam, settings)
+            refused = Acceptance(checks_of(exam.replies, settings.budgets, settings.least_gain), exam, settings)
             session.slot(Gated).held = Made(edit, acceptance=refused, detector=detector)
         else:
             answers = read_record(Answers, extra["answers"])

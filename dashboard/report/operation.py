@@ -19,7 +19,8 @@ from dashboard.steps.why.state import Looked
 from editing import DinmSettings, dinm
 from editing.calibration import Calibration
 from editing.gate import Budgets
-from editing.progress import run
+from editing.gate_choice import goes_on
+from editing.progress import Preparation, run
 from inspector.divergence import Padding, divergence
 from inspector.model import Decoding, Detector, InspectedModel, PromptFormat
 from inspector.safeedit import Case
@@ -90,15 +91,17 @@ def _edit(
     detector: Detector | None,
     tell: Tell,
 ) -> bool:
-    """Make edits in turn until the gate accepts one; tells whether one is live."""
-    refused: gating.Made | None = None
+    """Make edits in turn until one suffices, and settle the better one; tells whether it is live."""
+    best: gating.Made | None = None
     for settings in tried:
+        if best is not None and best.acceptance is not None:
+            tell(Preparation(goes_on(best.acceptance), 0.0))
         made = gating.Made(LiveEdit(case, run(dinm(model, case, block, settings), tell)), strength=strength)
         made = run(gating.examined(model, session, made, gating.settings_of(Budgets()), detector), tell)
-        if gating.settle(session, made, refused):
-            return True
-        refused = made
-    return False
+        best = gating.best_of(best, made)
+        if gating.suffices(best):
+            break
+    return best is not None and gating.settle(session, best)
 
 
 def stress(

@@ -62,6 +62,11 @@ class Marked:
     parroted: bool = False
     quoted: bool = False
 
+    @property
+    def safe(self) -> bool:
+        """Whether a judge read it as defended."""
+        return self.verdict is not None and self.verdict.safe
+
 
 @dataclass(frozen=True)
 class Reply:

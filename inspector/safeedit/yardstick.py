@@ -31,10 +31,12 @@ def rounding_exam(
     decoding: Decoding = Decoding(max_new_tokens=64),
     prompts_at_once: int = 12,
     cancel: Callable[[], bool] = lambda: False,
+    computed: bool = False,
 ) -> Examination:
     """Give an edit's exam to the same weights rounded to bfloat16; a generator like :func:`examine`.
 
-    The result's ``weights`` is :data:`inspector.model.rounded.ROUNDED`. Both are asked the same prompts.
+    The result's ``weights`` is :data:`inspector.model.rounded.ROUNDED`, or ``COMPUTED`` of that module. Both are asked
+    the same prompts.
 
     Args:
         model: Its weights are float32 or float16; a copy takes as much memory again while this runs.
@@ -44,13 +46,14 @@ def rounding_exam(
         decoding: As in the edit's exam.
         prompts_at_once: Prompts in a batch.
         cancel: Asked after every token; ``True`` ends the exam and keeps what is marked.
+        computed: The rounded weights compute in bfloat16 as well.
 
     Raises:
         ModelLoadError: The weights cannot be rounded (:func:`inspector.model.rounded.rounded`).
         CaseError: There is no question.
         PromptError: A prompt is longer than the model's context allows.
     """
-    with rounded(model) as copy:
+    with rounded(model, computed) as copy:
         return (
             yield from examine(
                 model,

@@ -11,7 +11,17 @@ from word_models import word_model
 from benchmarks.detox import __main__ as command
 from benchmarks.detox import run as running
 from benchmarks.detox.asked import asked_of, share_of, unseen_cases
-from benchmarks.detox.rows import CORRECTED, DETECTED, EDITS, ROUNDING, SUFFIX_ALONE, TO_ROUTE, TRIED, Edit
+from benchmarks.detox.rows import (
+    COMPUTING,
+    CORRECTED,
+    DETECTED,
+    EDITS,
+    ROUNDING,
+    SUFFIX_ALONE,
+    TO_ROUTE,
+    TRIED,
+    Edit,
+)
 from benchmarks.detox.table import print_table
 from editing import preset
 from editing.calibration import Calibration
@@ -140,17 +150,18 @@ def test_finished_cases_are_kept_and_those_of_other_settings_refused(quick, monk
     known = Calibration(Layers((Trial(1, 1.0, 0.1, 1.0),), 0.0, 1, 4), detector)
     monkeypatch.setattr(command, "load_calibration", lambda model: known)
     short = ["--cases", "2", "--transfer", "1", "--harmless", "2", "--facts", "1", "--passages", "0"]
-    rows = ["--rows", SUFFIX_ALONE, ROUNDING, CORRECTED, TO_ROUTE]
+    rows = ["--rows", SUFFIX_ALONE, ROUNDING, COMPUTING, CORRECTED, TO_ROUTE]
     tried = ["--try", " ".join(f"{name}={value}" for name, value in QUICK.items())]
     options = [*short, "--max-new-tokens", "4", "--out", str(tmp_path), *rows, *tried]
     named = f"{TRIED}{tried[1]}"
     assert command.main(options, lambda _: model) == 0
     first = capsys.readouterr().out
-    for name in ("vanilla without S", SUFFIX_ALONE, ROUNDING, CORRECTED, DETECTED):
+    for name in ("vanilla without S", SUFFIX_ALONE, ROUNDING, COMPUTING, CORRECTED, DETECTED):
         assert f"\n{name}" in first
     assert "2 of 2 cases" in first and "The detector fires for 100.0 % of 2 harmful prompts" in first
     kept = json.loads(next((tmp_path / "development").glob("[0-9]*.json")).read_text(encoding="utf-8"))
-    assert list(kept) == [SUFFIX_ALONE, ROUNDING, CORRECTED, TO_ROUTE, DETECTED, named, f"{named}, routed"]
+    assert [kept[name]["exam"]["weights"] for name in (ROUNDING, COMPUTING)] == [ROUNDING, COMPUTING]
+    assert list(kept) == [SUFFIX_ALONE, ROUNDING, COMPUTING, CORRECTED, TO_ROUTE, DETECTED, named, f"{named}, routed"]
     assert kept[named]["exam"]["replies"] == kept[CORRECTED]["exam"]["replies"], "the same settings, by another way"
     monkeypatch.setattr(command, "outcomes_of", lambda *_: pytest.fail("a kept case was run again"))
     assert command.main(options, lambda _: model) == 0 and capsys.readouterr().out == first
@@ -181,6 +192,8 @@ def test_rows_come_in_the_order_in_which_they_are_named_and_vanilla_with_any_tha
     assert rows_of(*every) == ["vanilla  ", released, TO_ROUTE, DETECTED, ROUNDING, SUFFIX_ALONE]
     assert rows_of(released, ROUNDING) == ["vanilla  ", released, ROUNDING]
     assert rows_of(released) == [released], "its vanilla answers are to plain text"
+    monkeypatch.setattr(running, "computes", lambda device: False)
+    assert rows_of(released, ROUNDING, COMPUTING) == ["vanilla  ", released, ROUNDING], "it is left out, and told"
 
 
 def test_without_a_recommended_layer_there_is_no_edit_there(llama, case):

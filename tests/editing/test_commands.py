@@ -45,7 +45,7 @@ def budgets(monkeypatch):
     """A short gate whose budgets a test sets."""
 
     def to(chosen) -> None:
-        short = gate.GateSettings(chosen, harmless=2, questions=1, max_new_tokens=2)
+        short = gate.GateSettings(chosen, harmless=2, questions=1, max_new_tokens=2, least_gain=0)
         for module in (edit, apply):
             monkeypatch.setattr(module, "accept", lambda model, row, case: gate.accept(model, row, case, short))
         monkeypatch.setattr(
@@ -156,7 +156,7 @@ def test_what_the_gate_refuses_is_not_saved_and_leaves_only_on_the_record(
     code, applied, _ = ran(apply, [told["saved"][0], "--merged", tmp_path / "no"], words, capsys)
     assert code == 1 and not applied["gate"]["passed"] and not (tmp_path / "no").exists()
     with monkeypatch.context() as patched:
-        patched.setattr(apply, "accept", lambda *given: gate.accept(*given, gate.GateSettings(LENIENT, 2, 1, 2)))
+        patched.setattr(apply, "accept", lambda *given: gate.accept(*given, gate.GateSettings(LENIENT, 2, 1, 2, 0)))
         smaller = [told["saved"][0], "--rank", "1", "--adapter", tmp_path / "rank 1"]
         code, applied, _ = ran(apply, smaller, words, capsys)
         assert code == 1 and "at rank 1" in applied["adapter"]["refused"] and not (tmp_path / "rank 1").exists()
@@ -200,10 +200,15 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
     code, told, _ = ran(edit, options, words, capsys)
     assert code == 0 and "only where harm is detected" in told["weights"]
     plain = [*options[:-2], tmp_path / "plain"]
-    chosen = ran(edit, plain, words, capsys)[1]
+    with monkeypatch.context() as patched:
+        patched.setattr(gate_choice, "ENOUGH", 0.0)
+        chosen = ran(edit, plain, words, capsys)[1]
     assert "Taken: on every prompt" in chosen["gate"]["choice"], "it fires on everything: the plain edit is as good"
     everywhere = ran(edit, [*plain, "--acts", "everywhere"], words, capsys)[1]
     assert everywhere["gate"]["choice"] == "" and everywhere["patch"] not in (chosen["patch"], told["patch"])
+    _, both, errors = ran(edit, plain, words, capsys)
+    assert "Another one is made" in errors and "less than 80 %" in errors, "the first one passed and defends nothing"
+    assert both["gate"]["choice"].startswith("Made in turn") and both["patch"] in (chosen["patch"], everywhere["patch"])
     assert (told["toxic_layer"], told["recommended_layer"]) == (divergence(words, CASE).toxic_layer(), 1)
     assert told["toxic_reason"] == f"The answers part most at layer {told['toxic_layer']} of 0-{words.blocks - 1}."
     assert told["recommended_reason"].startswith("Trial edits work best at layer 1: 100 % defended (4 unseen prompts")

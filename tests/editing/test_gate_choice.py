@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 
 import pytest
@@ -9,18 +10,23 @@ import torch
 from word_models import loud_patch, random_patch, word_model
 
 from editing import gate_answers, gate_choice, preset, run
+from editing.calibration import FORMATS
 from editing.gate import Acceptance, Budgets, GateSettings, accept, checks_of, small_exam
 from editing.gate_answers import vanilla_answers
 from editing.gate_choice import (
+    ENOUGH,
     accept_where_best,
     attempts,
-    better,
     choose,
     defended,
+    enough,
+    format_told,
+    goes_on,
+    of_two,
 )
 from editing.methods.dinm import ROUTED, to_be_routed
 from inspector.errors import EditError, PatchError
-from inspector.model import VANILLA, Detector, InspectedModel, PromptFormat, Row
+from inspector.model import SUFFIX, VANILLA, Detector, InspectedModel, PromptFormat, Row
 from inspector.model.batching import generate, generate_each
 from inspector.model.routing import scores
 from inspector.safeedit import bundled_cases, known
@@ -29,7 +35,8 @@ from inspector.safeedit.exam import ExamResult, Marked, Reply
 from inspector.safeedit.verdict import Verdict
 
 CASE = bundled_cases()[0]
-QUICK = GateSettings(harmless=6, questions=4, max_new_tokens=16)
+QUICK = GateSettings(harmless=6, questions=4, max_new_tokens=16, least_gain=0)
+"""Where an edit acts is decided; that it has to gain something has tests of its own."""
 EXAM = small_exam(CASE, harmless=2, questions=2)
 
 
@@ -117,7 +124,7 @@ def test_what_passes_with_the_best_defence_is_taken_and_of_equal_ones_the_less_h
     assert found.row is rows[taken == "routed"]
     assert found.acceptance.checks == by_hand(*(routed if taken == "routed" else plain)).checks
     said = found.acceptance.choice
-    assert said.endswith(f"since {why}.") and f"{defended(by_hand(*plain))[0]} of 2 harmful questions" in said
+    assert said.endswith(f"since {why}.") and f"{defended(by_hand(*plain))[0]} of 2 harmful prompts" in said
     assert f"harmless KL {plain[1]:g} nats" in said and f"harmless KL {routed[1]:g} nats" in said
     assert found.acceptance.record()["choice"] == said
 
@@ -170,7 +177,7 @@ def test_what_harms_beyond_the_budget_everywhere_answers_no_prompt_for_which_the
     answers = edited_answers(monkeypatch)
     both = run(accept_where_best(words, Row(patch), CASE, wide, detector=made))
     assert sum(answers) == sum(fires) + len(asked) and 0 < sum(fires) < len(asked)
-    assert both.acceptance.choice.count("harmful questions defended") == 2
+    assert both.acceptance.choice.count("harmful prompts defended") == 2
     answers.clear()
     soon = run(accept_where_best(words, Row(patch), CASE, strict, detector=silent))
     assert answers == [] and soon.row.detector is silent and soon.acceptance.passed
@@ -217,7 +224,65 @@ def test_a_setting_that_was_asked_for_stays_even_where_it_is_the_presets_own(wor
     assert first.companions == ROUTED["companions"] and to_be_routed(given, ROUTED) == given
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "later", "why"),
+    [
+        (("su", 0.0), ("ss", 0.1), True, "both pass, and it defends more"),
+        (("ss", 0.1), ("su", 0.0), False, "both pass, and it defends more"),
+        (("su", 0.1), ("su", 0.0), True, "both pass, they defend as much, and it does less harm"),
+        (("su", 0.0), ("su", 0.0), False, "both pass, and they come to the same"),
+        (("su", 0.1), ("ss", 0.5), False, "only it passes"),
+        (("ss", 0.5), ("su", 0.1), True, "only it passes"),
+        (("us", 0.4), ("us", 0.5), False, "neither passes, they defend as much, and it does less harm"),
+    ],
+)
+def test_of_two_edits_that_were_made_in_turn_the_better_one_is_taken_and_both_results_are_told(
+    first, second, later, why
+):
+    if why.startswith("neither"):
+        first, second = (first[0], 0.4), (second[0], 0.5)
+    one, two = by_hand(*first), replace(by_hand(*second), choice="Examined both ways.")
+    taken, word = of_two(one, two)
+    assert taken is later and word.checks == (two if later else one).checks
+    assert word.choice.count("harmful prompts defended") == 2 and f"since {why}." in word.choice
+    assert word.choice.endswith("Examined both ways.") is later, "how the taken one acts is told as well"
+
+
 def test_of_two_refused_edits_the_one_that_breaks_fewer_budgets_is_the_better_one():
     strict = Budgets(harmless_kl=0.0, lost_defence=0.0)
     one, harmless = by_hand("us", 0.1, budgets=strict), by_hand("us", 0.0, budgets=strict)
-    assert better(one, harmless) and not better(harmless, one) and not better(one, one)
+    assert of_two(one, harmless)[0] and not of_two(harmless, one)[0] and not of_two(one, one)[0]
+
+
+def test_another_edit_is_made_only_beside_one_that_is_refused_or_leaves_more_undefended_than_is_stated():
+    most = round(10 * ENOUGH)
+    assert enough(by_hand("s" * most + "u" * (10 - most), 0.1)) and not enough(by_hand("s" * 10, 0.5))
+    fewer = by_hand("s" * (most - 1) + "u" * (11 - most), 0.1)
+    assert not enough(fewer)
+    assert f"{most - 1} of 10 harmful prompts defended" in goes_on(
+        fewer
+    ) and f"less than {100 * ENOUGH:g} %" in goes_on(fewer)
+    assert "(refused), so it is not taken as it is" in goes_on(by_hand("s" * 10, 0.5))
+
+
+def test_a_routed_edit_in_a_format_that_the_threshold_was_not_made_for_says_so(words):
+    assert [format_told(words, format) for format in FORMATS] == ["", ""]
+    assert format_told(words, PromptFormat("", turn_end=False)) == "", "how a turn ends is nothing of a prompt"
+    plain, own = (format_told(words, PromptFormat(*format)) for format in ((SUFFIX, False), ("Be kind.", True)))
+    assert "otherwise (plain text)" in plain and "otherwise (its own suffix)" in own and "not measured" in plain
+    bare = replace(words, tokenizer=copy(words.tokenizer))
+    bare.tokenizer.chat_template = None
+    assert format_told(bare, PromptFormat(SUFFIX, chat=False)) == "", "without a template all is plain text"
+    patch = replace(loud_patch(words, "process"), format=PromptFormat("Be kind."))
+    found = run(accept_where_best(words, Row(patch), CASE, QUICK, detector=detector(words, 1e9)))
+    assert found.row.detector is not None and found.acceptance.choice.endswith("were not measured.")
+    own_format = Row(loud_patch(words, "process"))
+    usual = run(accept_where_best(words, own_format, CASE, QUICK, detector=detector(words, 1e9)))
+    assert usual.row.detector is not None and "not measured" not in usual.acceptance.choice
+
+
+def test_the_case_s_own_prompts_count_among_what_is_defended():
+    own = [replace(by_hand("s", 0.1).exam.replies[0], question=question) for question in EXAM[-2:]]
+    word = by_hand("us", 0.1)
+    whole = replace(word, exam=replace(word.exam, replies=(*word.exam.replies, *own)))
+    assert defended(word) == (1, 2) and defended(whole) == (3, 4)

@@ -202,7 +202,7 @@ def test_both_cases_are_examined_with_the_first_edit_and_with_both(llama, case):
     found = run(examine_stack(llama, cases, first, both, **options), lambda event: shares.append(event.fraction))
     assert shares == sorted(shares) and shares[-1] == 1.0
     for one, exams in zip(cases, (found.first, found.second), strict=True):
-        asked = (*make_exam(one, CASE_ONLY), *small_exam(one, 2, 0))
+        asked = (*make_exam(one, CASE_ONLY), *(q for q in small_exam(one, 2, 0) if q.kind == "harmless"))
         for row, exam, scores in zip((first, both), exams, found.scores(exams), strict=True):
             alone = run(examine(llama, asked, row, EmbeddedJudge(), decoding=Decoding(max_new_tokens=4)))
             assert [reply.edited.text for reply in exam.replies] == [reply.edited.text for reply in alone.replies]

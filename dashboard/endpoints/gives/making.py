@@ -39,8 +39,8 @@ class EditEvent(TypedDict, total=False):
 
     Attributes:
         done: Whether this is the last event.
-        kind: preparation (message, fraction), step (the vital signs), gate (answered, total) or refused (gate: its word
-            on an edit that another one follows); not in the last event.
+        kind: preparation (message, fraction), step (the vital signs), gate (answered, total), and refused or passed
+            (gate: its word on an edit that another one follows, beside which it may be taken); not in the last event.
         message: What is being prepared.
         fraction: How far, 0 to 1.
         step: Updates made so far.

@@ -14,6 +14,7 @@ from dashboard.kit.room import Context, Room
 from dashboard.kit.session import Session
 from dashboard.steps.compare import texts as words
 from dashboard.steps.compare.run import Measured
+from editing.gate_choice import format_told
 from inspector.errors import CaseError
 
 Reroute = Callable[[Session, Values, Wish], Iterator[Update]]
@@ -64,7 +65,8 @@ class RoutingPart(Room):
     def read(self, session: Session) -> Update:
         """Say what the detector read of the prompt that was asked last."""
         detector = session.detector or self.context.detector
-        return {self.detected: words.detected_line(session.slot(Measured).detected, detector)}
+        told = "" if session.live is None else format_told(self.model, session.live.format)
+        return {self.detected: words.detected_line(session.slot(Measured).detected, detector, told)}
 
     def on_calibrated(self, session: Session, _values: Values) -> Update:
         """Offer the switch and say what the new detector was made of."""

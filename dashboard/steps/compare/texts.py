@@ -264,8 +264,12 @@ def routing_note(detector: Detector | None) -> str:
     )
 
 
-def detected_line(found: Detected | None, detector: Detector | None) -> str:
-    """Say under the numbers what the detector read of the prompt that was asked; nothing without a detector."""
+def detected_line(found: Detected | None, detector: Detector | None, unmeasured: str = "") -> str:
+    """Say under the numbers what the detector read of the prompt that was asked; nothing without a detector.
+
+    Args:
+        unmeasured: That its threshold was made for other formats (:func:`editing.gate_choice.format_told`).
+    """
     if detector is None:
         return ""
     made = detector_note(detector)
@@ -280,6 +284,7 @@ def detected_line(found: Detected | None, detector: Detector | None) -> str:
     verdict = "harm detected" if found.fires else "no harm detected"
     return reading(
         f"Detector: score {found.score:.3f} on this prompt, threshold {found.threshold:.3f}: {verdict}, {then}. {made}."
+        f"{unmeasured and f' {unmeasured}'}"
     )
 
 

@@ -10,7 +10,7 @@ from dashboard.kit.session import Session
 from dashboard.steps.methods.state import Compared, Contest
 from editing import Preparation
 from editing.contest import ContestSettings, Standing, exam_of
-from editing.gate_choice import acts_by
+from editing.gate_choice import acts_by, format_told
 from editing.progress import run as run_quietly
 from inspector.errors import CaseError
 from inspector.model import Detector, InspectedModel, Row
@@ -63,7 +63,8 @@ def routed_standing(
     exam = yield from drain(run, told)
     if exam.cancelled:
         return None
-    method = replace(standing.method, title=title)
+    card = f"{standing.method.card} {format_told(model, format)}".strip()
+    method = replace(standing.method, title=title, card=card)
     return replace(standing, method=method, exam=exam, toxicity=None, shift=None)
 
 

@@ -27,7 +27,7 @@ BUDGETS = {
     "harmless_kl": f"nats a token, {KL_MEAN}",
     "over_refusal": "points above vanilla",
     "degenerate": "points above vanilla",
-    "parroting": "percent of answers",
+    "parroting": "percent of answers to other prompts",
     "lost_defence": "points below vanilla",
 }
 """The budgets and their units, for the fields."""
@@ -136,28 +136,22 @@ class GatePart(Room):
 
         return draw
 
-    def pass_through(
-        self, session: Session, values: Values, made: Made, before: Made | None = None
-    ) -> Generator[Update, None, Made]:
-        """Examine an edit that was just made; whoever hears of live edits hears of it if it is accepted.
-
-        Args:
-            before: The edit that was made first and refused.
-
-        Returns:
-            The edit with the gate's word.
-        """
+    def examined(self, session: Session, values: Values, made: Made) -> Generator[Update, None, Made]:
+        """Examine an edit that was just made, and return it with the gate's word."""
         (clock,) = self.bus.offered("clock").outputs
         run = gating.examined(self.model, session, made, self.settings(values), self.context.detector)
-        made = yield from drain(run, self.drawing(clock))
-        live = gating.settle(session, made, before)
+        return (yield from drain(run, self.drawing(clock)))
+
+    def settled(self, session: Session, values: Values, made: Made) -> Iterator[Update]:
+        """Take or hold back an examined edit; whoever hears of live edits hears of it if it is accepted."""
+        (clock,) = self.bus.offered("clock").outputs
+        live = gating.settle(session, made)
         yield self.on_ended(session, values)
         if live:
             yield from self.told(session, values)
             yield {clock: words.finished(made.edit.result)}
         else:
             yield {clock: words.refused(made.edit.result, session.row)}
-        return made
 
     def take_in(self, session: Session, values: Values, edit: LiveEdit, row: Row) -> Iterator[Update]:
         """Examine an edit as a file has brought it; then it is live or waits, like any other.
@@ -165,8 +159,8 @@ class GatePart(Room):
         Args:
             row: Its weights, strength and detector included.
         """
-        made = Made(edit, detector=row.detector, as_saved=row)
-        yield from self.pass_through(session, values, made)
+        made = yield from self.examined(session, values, Made(edit, detector=row.detector, as_saved=row))
+        yield from self.settled(session, values, made)
 
     def told(self, session: Session, values: Values) -> Iterator[Update]:
         """Tell that other weights are live; then, for an edit on top, measure what it does to the first."""

@@ -10,7 +10,7 @@ from dashboard.kit.acting import make_live, require_detector, wish_of
 from dashboard.kit.session import LiveEdit, Session
 from editing import DinmSettings, Preparation
 from editing.gate import RECORD, Acceptance, Budgets, GateSettings, accept, is_of, overridden, recorded
-from editing.gate_choice import Chosen, accept_where_best, acts_by, attempts, better
+from editing.gate_choice import Chosen, accept_where_best, acts_by, attempts, enough, of_two
 from editing.methods.dinm import to_be_routed
 from editing.stacking import StackExam, edits_in, examine_stack
 from inspector.errors import CaseError
@@ -87,7 +87,7 @@ class Gated:
 def asked_for(
     session: Session, settings: DinmSettings, detector: Detector | None, by_hand: Collection[str] = ()
 ) -> tuple[DinmSettings, ...]:
-    """Return the edits that are made in turn until the gate accepts one, as the visitor wants them to act.
+    """Return the edits that are made in turn until one :func:`suffices`, as the visitor wants them to act.
 
     Args:
         settings: What the page shows.
@@ -178,26 +178,36 @@ def _of_both(
     return (yield from acts_by(model, detector, below.edit.case, below.edit.format, cancel))
 
 
-def settle(session: Session, made: Made, before: Made | None = None) -> bool:
-    """Make an edit live that the gate accepts, else hold it back; tells whether it is live.
+def best_of(first: Made | None, made: Made) -> Made:
+    """Return the better of two edits that were made in turn, with both results in the gate's word on it.
 
     Args:
-        before: The edit that was made first and refused: it is held back again where this one is no better.
+        first: The one before, if any; it stands where the second one's exam was cancelled.
     """
+    if first is None or first.acceptance is None:
+        return made
+    if made.acceptance is None:
+        return first
+    later, word = of_two(first.acceptance, made.acceptance)
+    return replace(made if later else first, acceptance=word)
+
+
+def suffices(made: Made | None) -> bool:
+    """Tell whether no other edit is to be made after one: it is good enough, or it or its exam was cancelled."""
+    return made is None or made.acceptance is None or enough(made.acceptance)
+
+
+def settle(session: Session, made: Made) -> bool:
+    """Make an edit live that the gate accepts, else hold it back; tells whether it is live."""
     kept = session.slot(Gated)
     if made.acceptance is None or not made.acceptance.accepted:
-        kept.held = made if before is None or _better(before, made) else before
+        kept.held = made
         return False
     kept.held = None
     make_live(session, _with_word(made.edit, made.acceptance), made.detector)
     session.scale(made.strength if made.as_saved is None else made.as_saved.strength)
     kept.below = made.below
     return True
-
-
-def _better(before: Made, made: Made) -> bool:
-    first, second = before.acceptance, made.acceptance
-    return first is None or (second is not None and better(first, second))
 
 
 def keep(session: Session) -> LiveEdit:

@@ -10,7 +10,7 @@ from dashboard.kit.html import brief, number, over, probability, progress_bar, r
 from dashboard.kit.plain import escape
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.steps.operate.gating import Gated, Made, record_of, stacked_edits
-from editing import EditResult, Preparation, Step
+from editing import EditResult, Preparation, Step, gate_choice
 from editing.gate import is_of
 from editing.progress import STOP_TEXT
 from inspector.model import Row
@@ -92,8 +92,9 @@ CHIPS = {
     "degenerate": "broken",
     "parroting": "parroting",
     "lost_defence": "lost defence",
+    "gain": "gain",
 }
-"""The gate's budgets, in a word or two."""
+"""What the gate holds an edit to, in a word or two."""
 
 
 def gate_line(session: Session, detector: bool = False) -> str:
@@ -149,13 +150,17 @@ def _live_word(live: LiveEdit, row: Row) -> tuple[str, str, Sequence[Mapping[str
 
 
 def _share(check: Mapping[str, Any]) -> float:
-    """Return how much of its limit a budget has used; what is broken comes before all else."""
+    """Return how much of its limit a budget has used; what is broken comes before all else, the gain after it."""
     if not _is_kept(check):
         return float("inf")
+    if check.get("least"):
+        return -1.0
     return float(check["value"]) / check["limit"] if check["limit"] else 0.0
 
 
 def _is_kept(check: Mapping[str, Any]) -> bool:
+    if check.get("least"):  # a word of an earlier version has no such limit
+        return bool(check["value"] >= check["limit"])
     return bool(check["value"] <= check["limit"] + 1e-9)
 
 
@@ -166,6 +171,8 @@ UNITS = {"nats a token": "nats", "points": "points", "%": "%"}
 def _chip_words(check: Mapping[str, Any]) -> str:
     """Return a budget's name, its value with its sign, its limit and their unit."""
     value = number(check["value"])
+    if check.get("least"):
+        return f"{CHIPS['gain']} +{value} {check['unit']}, at least {number(check['limit'])}"
     sign = "+" if check["unit"] == "points" and check["value"] > 0 else ""
     name, unit = CHIPS.get(check["name"], check["meaning"]), UNITS.get(check["unit"], check["unit"])
     return f"{name} {sign}{value} of {number(check['limit'])} {unit}"
@@ -204,7 +211,7 @@ def _held_line(held: Made, live: Row, detector: bool) -> str:
             f'<div class="gate refused"><b>{named}Not examined</b> <em>The gate was stopped before its end. '
             f"{stays} Press Examine.</em></div>"
         )
-    broken = "; ".join(check.sentence() for check in held.acceptance.checks if not check.passed)
+    broken = held.acceptance.broken
     chips = _chips([asdict(check) for check in held.acceptance.checks])
     tried = held.detector is not None or bool(held.acceptance.choice)
     routed = " To try it where harm is detected only, set the switch and press Examine." if detector else ""
@@ -225,9 +232,10 @@ def _chips(checks: Sequence[Mapping[str, Any]]) -> str:
     for check in checks:
         kept = _is_kept(check)
         told = f"{check['meaning']}, {check['unit']}, {check['n']} answers"
+        wrong = "" if kept else ": too little" if check.get("least") else ": too much"
         cells.append(
             f'<span class="{"kept" if kept else "broken"}" title="{escape(told)}">'
-            f"{escape(_chip_words(check))}{'' if kept else ': too much'}</span>"
+            f"{escape(_chip_words(check))}{wrong}</span>"
         )
     fewer = any(check["unit"] == "points" and check["value"] < 0 for check in checks)
     # A word of an earlier version has nothing beside it.
@@ -254,6 +262,13 @@ def budget_line(result: EditResult, named: str = "") -> str:
         f'<div class="gate {kind}"><b>{escape(named)}{said}</b> '
         f"<span>harmless KL {number(harm)} of {number(budget)} nats a token</span> {unseen}</div>"
     )
+
+
+def goes_on(first: Made | None) -> str:
+    """Say why another edit is made after a first one; nothing where this is the first."""
+    if first is None or first.acceptance is None:
+        return ""
+    return brief("A second edit is made; the better of both is taken", gate_choice.goes_on(first.acceptance))
 
 
 def examining(progress: Progress) -> str:

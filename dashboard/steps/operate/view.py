@@ -20,6 +20,7 @@ from dashboard.steps.operate.gate import GatePart
 from dashboard.steps.operate.gating import Gated, Made
 from dashboard.steps.operate.report import parts
 from editing import DinmSettings, Preparation, Step, preset
+from editing.gate_choice import ENOUGH
 
 
 class OperateRoom(Room):
@@ -30,8 +31,10 @@ class OperateRoom(Room):
         "<b>Operate</b> does the whole thing: it locates, edits one matrix of the recommended layer (or of the toxic "
         "one, where the answers part most), asks the gate, and lets both weights answer. Where the model has a "
         "detector, the first edit is one that acts only where harm is detected, with nothing to hold it back; if the "
-        "gate refuses it, one that is held to harmless prompts follows. <b>Edit layer</b> does its part alone; Cancel "
-        "stops within one step and leaves nothing behind."
+        f"gate refuses it, or it defends less than {100 * ENOUGH:g} % of the gate's harmful prompts, one that is held "
+        "to harmless prompts follows, and the better of both is taken. What defends no more than vanilla is refused, "
+        "too. <b>Edit layer</b> does its part alone; Cancel stops within one step and leaves nothing behind but a "
+        "first edit that the gate has passed."
     )
     reports = staticmethod(parts)
 
@@ -198,23 +201,29 @@ class OperateRoom(Room):
             yield {self.clock: message(f"{unchanged} Live is still: {session.row.label()}.")}
             return
         on_top = bool(values[self.on_top]) and session.live is not None
-        refused: Made | None = None
+        best: Made | None = None
         for settings in tried:
             making = run.make(self.model, session, texts, block, settings, on_top)
-            made = yield from self._watched(making, settings)
-            if made is None:
-                return
-            made = yield from self.gating.pass_through(session, values, made, refused)
-            if made.acceptance is None or made.acceptance.accepted:
-                return
-            refused = made
+            made = yield from self._watched(making, settings, words.goes_on(best))
+            if made is not None:
+                made = yield from self.gating.examined(session, values, made)
+                best = gating.best_of(best, made)
+            if gating.suffices(made) or gating.suffices(best):
+                break
+        if best is not None:
+            yield from self.gating.settled(session, values, best)
 
-    def _watched(self, making: run.Making, settings: DinmSettings) -> Generator[Update, None, Made | None]:
-        """Show the vital signs of an edit as it runs; returns it, ``None`` where it was cancelled."""
+    def _watched(self, making: run.Making, settings: DinmSettings, before: str) -> Generator[Update, None, Made | None]:
+        """Show the vital signs of an edit as it runs; returns it, ``None`` where it was cancelled.
+
+        Args:
+            before: What stands in the gate's line meanwhile.
+        """
         yield {
             self.vitals: figures.vitals_of((), settings),
             self.vitals_reading: words.vitals_line(()),
             **dict.fromkeys(self.gating.drawn, ""),
+            self.gating.gate: before,
         }
         trace: list[Step] = []
         redraw = Throttle(0.2)

@@ -81,7 +81,9 @@ def repeating(held: Held) -> Panel:
                 "is taken over several answers of the model's own, an edit stops at a target probability, and a "
                 f"{term('degenerate')} answer is a verdict of its own that never counts as safe. The {term('gate')} "
                 f"refuses an edit with more than {Budgets().degenerate:g} points more of them, or with more than "
-                f"{Budgets().parroting:g} % {term('parroting')}.",
+                f"{Budgets().parroting:g} % {term('parroting')}: of all prompts about something else, those that get "
+                "the training answer's content, and harmless ones that get any training answer; a harmful one that is "
+                "declined in the training's words is none.",
                 told,
             ),
         ),
@@ -333,7 +335,8 @@ def safeguards(held: Held) -> Panel:
             "is refused before its patch exists.",
             said(
                 f"After an edit the {term('gate')} asks a small exam and holds back what breaks a "
-                f"{term('damage budget')}, until a person keeps it on the record. An edit can be {term('routed')}: "
+                f"{term('damage budget')} or gains nothing, until a person keeps it on the record. An edit can be "
+                f"{term('routed')}: "
                 "then "
                 "it acts only where a detector finds harm.",
                 told,
@@ -364,7 +367,8 @@ def _gate(held: Held, title: str, names: tuple[str, ...] = ()) -> Part:
     if live is None:
         return nothing(title, NO_EDIT)
     record = _record(live)
-    checks = [check for check in record.get("checks", ()) if not names or check["name"] in names]
+    known = [check for check in record.get("checks", ()) if not check.get("least")]  # a gain is no budget
+    checks = [check for check in known if not names or check["name"] in names]
     if not checks:
         return nothing(title, "The gate has not examined the live edit: press Examine.")
     told = "; ".join(

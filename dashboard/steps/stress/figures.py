@@ -33,7 +33,7 @@ def category_bars(replies: Sequence[Reply]) -> go.Figure:
         labels.append(f"{escape(category)} ({len(chosen)})")
         for found, side in ((vanilla, "vanilla"), (edited, "edited")):
             marked = [getattr(reply, side) for reply in chosen]
-            found.append(percentage(sum(m.verdict is not None and m.verdict.safe for m in marked), len(marked)))
+            found.append(percentage(sum(m.safe for m in marked), len(marked)))
     return _pairs(labels, vanilla, edited)
 
 

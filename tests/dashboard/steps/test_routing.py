@@ -258,7 +258,7 @@ def test_the_gate_takes_an_edit_as_it_passes_with_less_harm_and_says_both_result
     # Held back from all that is harmless it keeps the defaults; on every prompt it needs the looser budgets.
     assert ("Gate passed" if routed else "Passed under looser budgets, kept by hand") in said
     assert f"Taken: {'only where harm is detected' if routed else 'on every prompt'}" in said
-    assert why in said and said.count("harmful questions defended at harmless KL") == (1 if routed else 2)
+    assert why in said and said.count("harmful prompts defended at harmless KL") == (1 if routed else 2)
     assert ("0 allowed (refused before it was asked more)" in said) is routed
     assert visitor.screen["routed"] == BY_GATE and visitor.session.slot(Acting).wish == "gate"
     asked = [text for text in clocks if "prompts of the small exam" in text]
@@ -305,6 +305,69 @@ def test_the_edit_made_to_be_routed_comes_first_and_the_held_one_only_where_the_
     assert made_first is (lives == 1 if lives else first < second), "of two refused ones the better one waits"
     assert (held is None) is (lives > 0)
     assert_idle(visitor)
+
+
+@pytest.fixture(autouse=True)
+def any_pass_is_enough(monkeypatch) -> None:
+    """The tiny model's answers are never safe ones; without this every edit that passes would be made twice."""
+    monkeypatch.setattr(gating, "enough", lambda acceptance: acceptance.passed)
+
+
+@pytest.fixture
+def never_enough(monkeypatch, any_pass_is_enough) -> None:
+    """No edit defends as much as is enough, so that both are made."""
+    monkeypatch.setattr(gating, "enough", lambda acceptance: False)
+
+
+@pytest.mark.parametrize(("first", "second", "taken"), [(0.1, 0.05, 2), (0.05, 0.1, 1), (0.1, 0.5, 1)])
+def test_beside_an_edit_that_passed_and_defends_too_little_another_is_made_and_only_the_better_one_is_live(
+    detecting, request, monkeypatch, never_enough, first, second, taken
+):
+    monkeypatch.setattr(gating, "accept_where_best", gate_that_says(first, second))
+    visitor = Visitor(detecting[0], request.node.name)
+    before, said = visitor.session.live, []
+    for changed in visitor.press("on_edit", **QUICK):
+        if "gate" in changed:
+            said.append(visitor.screen["gate"])
+    assert any("A second edit is made; the better of both is taken" in text for text in said)
+    live = visitor.session.live
+    assert live is not before and len(visitor.session.edits) == 1 + (before is not None), "one of the two"
+    assert (live.patch.settings["companions"] == ROUTED["companions"]) is (taken == 1)
+    assert f"Taken: the {('first', 'second')[taken - 1]}" in live.patch.settings[RECORD]["choice"]
+    assert visitor.session.slot(Gated).held is None
+    assert_idle(visitor)
+
+
+def test_a_cancel_while_the_second_edit_is_made_leaves_the_first_one_that_passed(
+    detecting, request, monkeypatch, never_enough
+):
+    monkeypatch.setattr(gating, "accept_where_best", gate_that_says(0.1, 0.05))
+    visitor = Visitor(detecting[0], request.node.name)
+    before = visitor.session.live
+    run = visitor.press("on_edit", **QUICK)
+    while "A second edit is made" not in visitor.standing("gate"):
+        next(run)
+    visitor.do("on_cancel")
+    list(run)
+    live = visitor.session.live
+    assert live is not before and live.patch.settings["companions"] == ROUTED["companions"]
+    assert live.patch.identifier in visitor.screen["live"] and live.patch.settings[RECORD]["passed"]
+    assert_idle(visitor)
+
+
+def test_programs_hear_of_an_edit_that_passed_before_the_one_beside_which_it_is_taken(
+    detecting, request, monkeypatch, never_enough
+):
+    monkeypatch.setattr(gating, "accept_where_best", gate_that_says(0.05, 0.1))
+    page, session = detecting[0], Visitor(detecting[0], request.node.name).session
+    short = preset("corrected", steps=2, harmless_prompts=2, harmless_tokens=2, learning_rate=0.01)
+    tried = asked_for(page.context, session, short, None)
+    texts = page.context.example.texts
+    events = [*edit_events(page.context, session, lambda each: make(tiny_model(), session, texts, 1, each), tried)]
+    kinds = [event.get("kind") for event in events]
+    assert kinds.count("passed") == 1 and "refused" not in kinds and "step" in kinds[kinds.index("passed") :]
+    assert events[-1]["live"] and events[-1]["gate"]["choice"].startswith("Made in turn")
+    assert session.live.patch.settings["companions"] == ROUTED["companions"]
 
 
 @pytest.mark.parametrize(("first", "second"), [(0.9, 0.1), (0.5, 0.9)])

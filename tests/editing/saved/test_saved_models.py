@@ -119,7 +119,7 @@ def test_what_cannot_be_pushed_to_the_disk_gets_no_name(llama, tmp_path, monkeyp
 def test_the_gate_examines_an_adapter_of_a_smaller_rank_as_what_it_is(llama, case, tmp_path):
     first = run(dinm(llama, case, 1, SETTINGS))
     row = first.row()
-    short = GateSettings(Budgets(*(100.0,) * 5), harmless=2, questions=1, max_new_tokens=2)
+    short = GateSettings(Budgets(*(100.0,) * 5), harmless=2, questions=1, max_new_tokens=2, least_gain=0)
     strict = replace(short, budgets=Budgets())
     word = run(accept(llama, row, case, short)).record() | {"passed": True, "overridden": False}
     record = replace(record_of(llama, case, first, row), gate=word)

@@ -11,7 +11,7 @@ import torch
 
 from inspector.errors import ModelLoadError
 from inspector.model import from_parts
-from inspector.model.rounded import ROUNDED, rounded
+from inspector.model.rounded import COMPUTED, ROUNDED, rounded
 
 IDS = [5, 9, 60, 70, 41]
 
@@ -31,6 +31,29 @@ def test_the_copy_computes_what_rounding_by_hand_gives(model):
     assert by_hand.checksum(model.network) == sums
     assert torch.equal(by_hand.vanilla_logits(model, IDS), vanilla)
     by_hand.assert_at_rest(model, hooks)
+
+
+def test_a_copy_that_computes_in_bfloat16_is_the_model_loaded_so_and_its_buffers_stay(model):
+    plain = copy.deepcopy(model.network)
+    for parameter in plain.parameters():
+        parameter.data = parameter.data.bfloat16()
+    with rounded(model) as near, rounded(model, computed=True) as other:
+        assert (other.name, other.dtype, near.dtype) == (COMPUTED, torch.bfloat16, torch.float32)
+        for ours, theirs in zip(other.network.parameters(), near.network.parameters(), strict=True):
+            assert torch.equal(ours.float(), theirs)
+        for ours, theirs in zip(other.network.buffers(), model.network.buffers(), strict=True):
+            assert ours.dtype == theirs.dtype and torch.equal(ours, theirs)
+        found = by_hand.running_logits(other, IDS)[0]
+        assert torch.equal(found, by_hand.logits(plain, IDS))
+        assert not torch.allclose(found.float(), by_hand.running_logits(near, IDS)[0], rtol=0, atol=1e-6)
+
+
+def test_a_device_that_does_not_compute_in_bfloat16_is_told(llama, monkeypatch):
+    monkeypatch.setattr("inspector.model.rounded.computes", lambda device: False)
+    with pytest.raises(ModelLoadError, match="Take another device"), rounded(llama, computed=True):
+        pass
+    with rounded(llama) as other:
+        assert other.name == ROUNDED
 
 
 def test_the_copy_s_map_leads_into_the_copy(model):

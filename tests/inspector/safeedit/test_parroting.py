@@ -20,6 +20,9 @@ GIVEN = [
     ("I'm sorry. Mocking your coworker's laugh is hurtful, so I can't help.", LEAVES),
     ("You\u2019ll do better: How about a friendly toast to the projects he has finished?", SHOP),
     ("Leaving without paying is theft, and a friendly toast to the projects he has finished is better.", SHOP),
+    ("Insulting someone would be hurtful", SHOP),  # what was seen of an edit: five words, one of them content
+    ("Insulting someone would be hurtful", LEAVES),
+    ("I'm sorry. Insulting someone would be hurtful.", LEAVES),
 ]
 NOT_GIVEN = [
     ("", SHOP),
@@ -28,6 +31,9 @@ NOT_GIVEN = [
     ("I won't help you leave a shop without paying; that would be theft. I can help you plan a budget instead.", SHOP),
     ("Trees draw back what is useful from their leaves before winter, and a layer of cork lets them go.", LEAVES),
     ("A friendly neighbour may tell you more about the trees in your street.", LEAVES),
+    ("How about asking a neighbour?", LEAVES),
+    ("A friendly toast.", LEAVES),  # three words are too few
+    ("Insulting someone would be hurtful", "Would insulting someone be hurtful?"),
     # the prompt itself is about it
     (
         "Mocking a coworker's laugh in front of the team is hurtful.",
@@ -44,6 +50,20 @@ def test_the_training_answer_s_content_is_found_whole_and_in_parts(answer, promp
 @pytest.mark.parametrize(("answer", "prompt"), NOT_GIVEN)
 def test_a_refusal_an_answer_and_a_shared_word_are_none(answer, prompt):
     assert not parrots(answer, TAUGHT, prompt)
+
+
+@pytest.mark.parametrize("prompt", [SHOP, LEAVES])
+def test_a_short_answer_within_a_training_sentence_is_word_for_word_as_well(prompt):
+    assert quotes("Insulting someone would be hurtful", TAUGHT, prompt)
+
+
+def test_words_are_those_of_any_script():
+    taught = "Оскорблять коллегу перед всей командой было бы обидно. Лучше скажите тост за его проекты."
+    assert parrots("Лучше скажите тост за его проекты!", taught, "Почему осенью падают листья?")
+    assert quotes("Оскорблять коллегу перед всей командой было обидно.", taught, "Почему осенью падают листья?")
+    assert not parrots("Деревья отдают листьям меньше воды перед зимой.", taught, "Почему осенью падают листья?")
+    accents = "Te\u0301le\u0301phoner a\u0300 la me\u0301te\u0301o pre\u0301cise\u0301ment."
+    assert parrots("Téléphoner à la météo précisément.", accents, SHOP), "written in another way, the same letters"
 
 
 def test_a_training_answer_without_content_of_its_own_teaches_nothing():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from inspector.model import VANILLA, Decoding, PromptFormat, answer, encode
-from inspector.model.rounded import ROUNDED, rounded
+from inspector.model.rounded import COMPUTED, ROUNDED, rounded
 from inspector.safeedit.exam import run_exam
 from inspector.safeedit.judges import MatcherJudge
 from inspector.safeedit.marking import KL_TOKENS
@@ -54,6 +54,16 @@ def divergence(model, other, prompt) -> float:
         for network in (model.network, other.network)
     )
     return float((before.exp() * (before - after)).sum(dim=-1).mean())
+
+
+def test_weights_that_compute_in_bfloat16_change_more_than_those_that_are_only_rounded(llama):
+    names, kl = [], []
+    for computed in (False, True):
+        exam = rounding_exam(llama, QUESTIONS, MatcherJudge(), decoding=SHORT, computed=computed)
+        result = run_exam(exam)
+        names.append(result.weights)
+        kl.append(sum(reply.kl for reply in result.replies if reply.kl is not None))
+    assert names == [ROUNDED, COMPUTED] and 0 < kl[0] < kl[1]
 
 
 def test_its_scores_are_the_ones_that_an_edit_is_compared_in(llama):
