@@ -142,7 +142,7 @@ class Page:
     def _views(self) -> dict[Any, str]:
         return {view: name for name, (_opener, view) in zip(LATER, self.house.openers, strict=True)}
 
-    @property
+    @cached_property
     def parts(self) -> Any:
         """The same as attributes."""
         return types.SimpleNamespace(**self.roles)
@@ -153,7 +153,11 @@ class Page:
 
     def name(self, component: Any) -> str:
         """Return the role of a component."""
-        return next(name for name, part in self.roles.items() if part is component)
+        return self._names[component]
+
+    @cached_property
+    def _names(self) -> dict[Any, str]:
+        return {part: name for name, part in reversed(self.roles.items())}  # of several names the first
 
 
 @contextmanager

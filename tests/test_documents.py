@@ -16,11 +16,18 @@ import gradio.mcp
 import httpx
 import pytest
 import torch
-from dashboard_helpers import SHORT_GATE, free_port, model_at_rest, save_listed, short_examples, tiny_model
+from dashboard_helpers import (
+    SHORT_GATE,
+    free_port,
+    model_at_rest,
+    save_listed,
+    served_example,
+    short_examples,
+    tiny_model,
+)
 from documents import PROGRAMS, README, blocks, variables
 
 import app
-from dashboard.example.make import make_example
 from dashboard.kit.shelf import Shelf
 from dashboard.page import build_app, launch_options
 from dashboard.steps.operate import gating
@@ -115,12 +122,11 @@ def test_the_lines_of_python_in_the_readme_run(monkeypatch, tmp_path, capsys):
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory) -> Iterator[gr.Blocks]:
+def page(tmp_path_factory, example_folder) -> Iterator[gr.Blocks]:
     """The tiny model's page, with its tools where the package is there."""
-    folder, gradios = tmp_path_factory.mktemp("example"), gradio.mcp.GradioMCPServer
+    folder, gradios = served_example(example_folder), gradio.mcp.GradioMCPServer
     with short_examples(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(gating, "EXAM", SHORT_GATE)
-        make_example(tiny_model(), folder=folder)
         deeper = save_listed(tmp_path_factory.mktemp("listed"), "deeper", 5)
         shelf = Shelf(tiny_model(), ["tiny-llama", deeper], {"device": "cpu"})
         app = build_app(tiny_model(), example_folder=folder, shelf=shelf)
