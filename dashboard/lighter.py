@@ -25,7 +25,18 @@ class LighterBlocks(gr.Blocks):
         for page in config["page"].values():
             page["components"] = [number for number in page["components"] if number not in parts]
             page["dependencies"] = [number for number in page["dependencies"] if number not in endpoints]
+            # A browser draws nothing at all where a part stands in the layout of which it was told nothing.
+            page["layout"] = {**page["layout"], "children": _without(page["layout"].get("children", []), parts)}
         return config
+
+
+def _without(layout: list[dict[str, Any]], parts: set[int]) -> list[dict[str, Any]]:
+    """Return what stands in a layout without some parts, at whatever depth they are."""
+    return [
+        {**one, "children": _without(one["children"], parts)} if "children" in one else one
+        for one in layout
+        if one["id"] not in parts
+    ]
 
 
 def _is_for_programs(event: Any) -> bool:

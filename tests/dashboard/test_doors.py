@@ -121,6 +121,15 @@ def test_browsers_get_nothing_of_what_only_programs_call_and_programs_all_of_it(
     named = {event["api_name"] for event in whole["dependencies"] if event["id"] in left_out}
     assert named == {name.removeprefix("/") for name in web.get("/gradio_api/info").json()["named_endpoints"]}
     assert all(event["targets"] for event in told["dependencies"])
+    standing, numbers = list(told["layout"]["children"]), set[int]()
+    while standing:
+        one = standing.pop()
+        numbers.add(one["id"])
+        standing += one.get("children", [])
+    known = {part["id"] for part in told["components"]}
+    assert len(numbers) > 100 and numbers <= known, "a browser draws nothing where a part is unknown to it"
+    used = {number for event in told["dependencies"] for number in (*event["inputs"], *event["outputs"])}
+    assert used <= known
     assert len(told["components"]) <= WEIGHTS["components"], "the first load"
 
 
