@@ -169,7 +169,7 @@ def short_contests() -> Iterator[None]:
         few = {"dinm": {"steps": 6}, "ft-l": {"steps": 6}, "sft": {"steps": 3}}
         short = {"max_new_tokens": 8, "prompts": 2, "changes": few}
         patch.setattr("dashboard.example.make.ContestSettings", lambda **given: ContestSettings(**{**given, **short}))
-        patch.setattr(gating, "EXAM", {**gating.EXAM, "least_gain": 0})  # as in SHORT_GATE
+        patch.setattr(gating, "EXAM", {**gating.EXAM, "max_new_tokens": 3, "least_gain": 0})  # as in SHORT_GATE
         yield
 
 

@@ -14,7 +14,7 @@ from inspector.model import InspectedModel
 
 @pytest.fixture(autouse=True)
 def short_gate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the gate ask three prompts; what it says of edits has tests of its own."""
+    """Let the gate ask few prompts; what it says of edits has tests of its own."""
     monkeypatch.setattr(gating, "EXAM", SHORT_GATE)
     monkeypatch.setattr(gating, "STACK_EXAM", {"harmless": 1, "max_new_tokens": 3})
 
