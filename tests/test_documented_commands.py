@@ -113,7 +113,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setattr("inspector.memory.ensure", lambda: "embedded")
         monkeypatch.setattr("inspector.safeedit.layouts._from_hub", lambda *_: [record(0)])
         lenient = gate.Budgets(*(100.0,) * 5)
-        exam = gate.GateSettings(lenient, harmless=2, questions=1, max_new_tokens=2)
+        exam = gate.GateSettings(lenient, harmless=2, questions=1, max_new_tokens=2, least_gain=0)
         for function in (gate.accept, gate_choice.accept_where_best):
             assert function.__defaults__ == (gate.GateSettings(),)
             monkeypatch.setattr(function, "__defaults__", (exam,))
