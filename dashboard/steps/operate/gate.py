@@ -85,7 +85,7 @@ class GatePart(Room):
         empty = next((name for name, value in given.items() if value is None), None)
         if empty is not None:
             raise CaseError(f"The gate's budget '{words.CHIPS[empty]}' is empty. Give it a value under All settings.")
-        return gating.settings_of(Budgets(**{name: float(value) for name, value in given.items()}))
+        return gating.settings_of(Budgets(**given))
 
     def hear(self) -> None:
         """Say after each run what the gate says now."""
