@@ -113,9 +113,8 @@ class InspectedModel:
 
     @cached_property
     def last_logits_only(self) -> dict[str, int]:
-        """Argument that makes a forward pass skip all logits but the last position's, if there is one."""
-        takes = "logits_to_keep" in inspect.signature(self.network.forward).parameters
-        return {"logits_to_keep": 1} if takes else {}
+        """See :func:`only_last_logits`."""
+        return only_last_logits(self.network)
 
     @cached_property
     def turn(self) -> Turn | None:
@@ -193,3 +192,13 @@ class InspectedModel:
             if source is not None:
                 ends.update(source if isinstance(source, list | tuple) else [source])
         return frozenset(ends)
+
+
+def only_last_logits(network: Any) -> dict[str, int]:
+    """Return the argument that makes a forward pass skip all logits but the last position's, if there is one.
+
+    Args:
+        network: A transformers causal language model.
+    """
+    takes = "logits_to_keep" in inspect.signature(network.forward).parameters
+    return {"logits_to_keep": 1} if takes else {}
