@@ -21,6 +21,7 @@ from inspector.model.prompt_format import Turn, has_chat_template, read_turn
 from inspector.model.quantised import quantisation_of
 from inspector.model.standing import StandingPatches, live_patches
 from inspector.model.turns import FairLock
+from inspector.model.waiting import read
 
 
 @dataclass(eq=False)
@@ -142,7 +143,8 @@ class InspectedModel:
         Raises:
             NotFinite: An entry is not a finite number.
         """
-        if not all(bool(torch.isfinite(torch.as_tensor(value)).all()) for value in values):
+        # Read together: a gradient in every block is as many tensors, and each look would wait for the device.
+        if not all(read([torch.isfinite(torch.as_tensor(value)).all() for value in values])):
             raise NotFinite(
                 f"The {what} of these texts is not a finite number in {self.dtype_name}. Load the model in float32 "
                 "(--dtype float32) or shorten the texts."
