@@ -195,8 +195,8 @@ class Patch:
 
     @cached_property
     def norm(self) -> float:
-        """Frobenius norm over all deltas."""
-        return float(sum(delta.square_norm for delta in self.deltas) ** 0.5)
+        """Frobenius norm over all deltas; one wait for their device."""
+        return float(sum(read([square_norm(delta.left, delta.right) for delta in self.deltas])) ** 0.5)
 
     @property
     def parameters_changed(self) -> int:
