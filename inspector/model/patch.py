@@ -81,6 +81,15 @@ class Delta:
         return float(square_norm(self.left, self.right))
 
     @property
+    def column_norms(self) -> Tensor:
+        """``[in]`` norm of each column, float32; from the factors where there are some."""
+        if self.right is None:
+            return self.left.norm(dim=0)
+        right = self.right.double()
+        inner = self.left.T.double() @ self.left.double()
+        return ((inner @ right) * right).sum(dim=0).clamp(min=0).sqrt().float()
+
+    @property
     def parameters_changed(self) -> int:
         """Number of weights that differ from the base: those of all changed columns or, low-rank, of the matrix."""
         if self.right is None:
