@@ -334,14 +334,13 @@ def _reading(shape: Shape, size: int, tokens: int) -> int:
 
 
 def _editing(shape: Shape, size: int, block: int, tokens: int) -> int:
-    """Return what the default edit holds: matrices, the null space, states of the tails, one graph, logits."""
+    """Return what the default edit holds: matrices, states of the tails, vanilla distributions, one graph, logits."""
     above = shape.blocks - block
-    matrix, square = shape.d_model * shape.d_ff, shape.d_ff**2
-    making = 4 * square + 3 * 8 * square  # float64 while the null space is computed
     answers, harmless = SAFE_ANSWERS * tokens, HARMLESS * HARMLESS_TOKENS
-    states = (answers + tokens + harmless) * (above * shape.d_model + shape.d_ff) * size
+    # What enters each block from the edited one on; of that one also what enters its matrix and what that is added to.
+    states = (answers + tokens + harmless) * ((above + 1) * shape.d_model + shape.d_ff) * size
     vanilla = 4 * HARMLESS * HARMLESS_COUNTED * shape.vocabulary
     graph = (answers + HARMLESS_AT_ONCE * HARMLESS_TOKENS) * above
     graph *= (14 * shape.d_model + 4 * shape.d_ff) * size + 4 * shape.heads * tokens
     logits = 4 * 4 * (SAFE_ANSWERS * COUNTED + HARMLESS_AT_ONCE * HARMLESS_COUNTED) * shape.vocabulary
-    return max(making + 4 * matrix, 4 * MASTERS * matrix + 2 * 4 * square + graph + logits) + states + vanilla
+    return 4 * MASTERS * shape.d_model * shape.d_ff + states + vanilla + graph + logits
