@@ -306,18 +306,28 @@ def _shape(config: Any, network: Any, quantised: Sequence[nn.Module]) -> Shape:
     text = config.get_text_config()
     head = network.get_output_embeddings()
     matrices = [module for module in network.modules() if _is_matrix(module) and module is not head]
-    heads = text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // heads
-    whole = getattr(network.config, "_attn_implementation", None) == "eager"
     return Shape(
         d_model=text.hidden_size,
         d_ff=max((max(_sides(module)) for module in _wide(matrices, text.hidden_size)), default=text.hidden_size),
         blocks=text.num_hidden_layers,
-        heads=heads if whole else 0,
-        keys=(getattr(text, "num_key_value_heads", None) or heads) * width,
+        heads=text.num_attention_heads if scores_held_whole(network.config) else 0,
+        keys=key_width(config),
         vocabulary=text.vocab_size,
         largest=max((module.weight.numel() for module in quantised or matrices), default=0),
     )
+
+
+def key_width(config: Any) -> int:
+    """Return the width of a block's keys, and of its values."""
+    text = config.get_text_config()
+    heads = text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    return (getattr(text, "num_key_value_heads", None) or heads) * width
+
+
+def scores_held_whole(config: Any) -> bool:
+    """Tell whether attention scores of all positions are in memory at once, as no fused attention holds them."""
+    return getattr(config, "_attn_implementation", None) == "eager"
 
 
 def _wide(matrices: Sequence[nn.Module], width: int) -> Iterator[nn.Module]:
