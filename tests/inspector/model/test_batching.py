@@ -123,3 +123,15 @@ def test_a_patch_is_multiplied_once_a_token_whatever_the_number_of_its_lines_and
     for _ in running:
         assert products == {delta: 1 for patch in (first, second) for delta in patch.deltas}
         products.clear()
+
+
+def test_prompts_of_many_lengths_are_read_with_one_position_s_logits_each(llama):
+    prompts = [encode(llama, text).prompt for text in TEXTS]
+    assert len(set(map(len, prompts))) == len(prompts)
+    seen: list[tuple[int, ...]] = []
+    handle = llama.network.lm_head.register_forward_hook(lambda _head, _args, logits: seen.append(tuple(logits.shape)))
+    try:
+        next(generate(llama, prompts, (VANILLA, Row(by_hand.patch(llama))), Decoding(1)))
+    finally:
+        handle.remove()
+    assert seen[-1] == (2 * len(prompts), llama.architecture.vocabulary)
