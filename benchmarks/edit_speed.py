@@ -12,10 +12,11 @@ the cosine of the two deltas, and the share of the machine's own matrix-product 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -23,10 +24,12 @@ import torch
 from editing import EditResult, preset, run
 from editing.command import add_model, finished, load_model
 from editing.methods.dinm import DinmSettings, dinm
+from editing.objectives import reference_constraint
 from editing.replay import FullReplay, ReplayFactory, TailReplay
 from inspector.command import add_layer
 from inspector.model import InspectedModel, PromptFormat, encode
-from inspector.model.encoding import tokenise
+from inspector.model.architecture import canonical_shape
+from inspector.model.encoding import tokenise, tokenise_whole, with_suffix
 from inspector.safeedit import Case, bundled_cases
 
 PLAIN_WAY = partial(FullReplay, every_logit=True)
@@ -59,20 +62,67 @@ def matrix_product_rate(dtype: torch.dtype, rows: int, inner: int, columns: int)
     return 2 * rows * inner * columns / best / 1e9
 
 
-def tail_step_gflop(model: InspectedModel, block: int, positions: int, counted: int) -> float:
-    """Return the floating-point work of one tail step's matrix products, forward and backward, in GFLOP."""
+@dataclass(frozen=True)
+class Worked:
+    """How much of a text is worked on.
+
+    Attributes:
+        positions: Positions that run.
+        counted: Those whose logits are computed.
+    """
+
+    positions: int
+    counted: int
+
+
+def worked_on(model: InspectedModel, case: Case) -> tuple[Worked, Worked]:
+    """Return what every step of the preset ``reference`` runs: the prompt with the safe answer, and the constraint."""
+    target = f" {case.safe}"  # with a space of its own and another one before it, as in the released code
+    answer = tokenise_whole(model, f"{with_suffix(case.adversarial_prompt, PLAIN.suffix)} {target}", "answer")
+    tokens, held = reference_constraint(model, case, PLAIN.suffix)
+    return Worked(len(answer), len(tokenise_whole(model, target, "answer"))), Worked(len(tokens), len(held))
+
+
+def tail_gflop(model: InspectedModel, block: int, text: Worked) -> float:
+    """Return the work of the matrix products of one tail evaluation, GFLOP: two flops a weight and position."""
     architecture = model.architecture
     down = architecture.d_model * architecture.d_ff
-    per_block = sum(p.numel() for p in architecture.blocks[-1].parameters() if p.dim() == 2)
-    mlp = 3 * down
-    above = architecture.last_block - block
-    full_blocks = max(0, above - 1) * per_block * positions
-    last_block = ((per_block - mlp) * positions + mlp * counted) if above else 0
-    edited = down * (positions if above else counted)
-    unembedding = architecture.d_model * architecture.vocabulary * counted
-    # Two flops per weight and position forward, two more backward to the states; the edited matrix
-    # needs its own gradient instead of its input's.
-    return 4 * (full_blocks + last_block + edited + unembedding) / 1e9
+    last = architecture.last_block
+    per_block = sum(p.numel() for p in architecture.blocks[last].parameters() if p.dim() == 2)
+    mlp = sum(math.prod(canonical_shape(part)) for part in architecture.mlp_projections(last).values())
+    above = last - block
+    full_blocks = max(0, above - 1) * per_block * text.positions
+    last_block = ((per_block - mlp) * text.positions + mlp * text.counted) if above else 0
+    edited = down * (text.positions if above else text.counted)
+    unembedding = math.prod(canonical_shape(architecture.unembedding)) * text.counted
+    return 2 * (full_blocks + last_block + edited + unembedding) / 1e9
+
+
+def step_gflop(model: InspectedModel, block: int, answer: Worked, constraint: Worked) -> float:
+    """Return the work of one step, GFLOP: the answer forward and backward, the constraint forward alone.
+
+    Backward takes as much as forward: what goes to the states, and in the edited matrix its own gradient instead. The
+    constraint's KL has no gradient in the preset ``reference``.
+    """
+    return 2 * tail_gflop(model, block, answer) + tail_gflop(model, block, constraint)
+
+
+def pass_gflop(model: InspectedModel, positions: int, counted: int) -> float:
+    """Return the work of the matrix products of one forward pass, GFLOP."""
+    architecture = model.architecture
+    blocks = sum(p.numel() for block in architecture.blocks for p in block.parameters() if p.dim() == 2)
+    return 2 * (blocks * positions + math.prod(canonical_shape(architecture.unembedding)) * counted) / 1e9
+
+
+def edit_gflop(model: InspectedModel, block: int, answer: Worked, constraint: Worked, steps: int) -> float:
+    """Return the work of a whole edit of the preset ``reference``, GFLOP.
+
+    One pass over both texts gives the states that enter the edited matrix and the vanilla distributions of the
+    constraint; then there are so many steps, and one more evaluation of what they have made.
+    """
+    prepared = pass_gflop(model, answer.positions + constraint.positions, constraint.counted)
+    last = tail_gflop(model, block, answer) + tail_gflop(model, block, constraint)
+    return prepared + steps * step_gflop(model, block, answer, constraint) + last
 
 
 def edit(
@@ -118,7 +168,7 @@ def main() -> None:
             exact = base_plain.patch.deltas[0].dense()
             cosine = torch.nn.functional.cosine_similarity(ours.flatten(), exact.flatten(), dim=0)
             step = sorted(s.seconds for s in tail.trace[:-1])[len(tail.trace[:-1]) // 2]
-            work = tail_step_gflop(model, block, prompt + target, target)
+            work = step_gflop(model, block, *worked_on(model, case))
             print(
                 f"{block:5d} {plain_seconds:9.2f} {tail_seconds:8.2f} {plain_seconds / tail_seconds:7.2f}"
                 f" {base_seconds / tail_seconds:24.2f} {(ours - theirs).abs().max():22.2e} {cosine:8.4f}"

@@ -1,7 +1,8 @@
 """Vanilla and edited answers together against transformers' own ``generate`` on the same two rows, in one run.
 
-    python -m benchmarks.generation_speed                     the embedded model
+    python -m benchmarks.generation_speed             the embedded model
     python -m benchmarks.generation_speed --model NAME --device cuda --dtype bfloat16
+    python -m benchmarks.generation_speed --model NAME --device auto --dtype bfloat16 --device-map auto
 
 The ways take turns, so that a machine that gets slower meanwhile slows all of them. A token step's time is that of long
 answers minus short ones, without the reading of the prompt. No answer ends before its length is reached.
@@ -21,8 +22,8 @@ from typing import Any
 from unittest.mock import patch
 
 from benchmarks.gpu import Clock, answers, dense_patch, lora_patch, own_generate
-from editing.command import finished
-from inspector.model import VANILLA, InspectedModel, Row, encode, load
+from editing.command import add_model, finished, load_model
+from inspector.model import VANILLA, InspectedModel, Row, encode
 from inspector.safeedit import bundled_cases
 
 
@@ -54,7 +55,6 @@ def measure(model: InspectedModel, tokens: int, rounds: int) -> dict[str, dict[s
     case = bundled_cases()[0]
     prompt = list(encode(model, case.adversarial_prompt, None).prompt)
     clock, short = Clock(model.device, 1), max(2, tokens // 4)
-    model.end_tokens = frozenset  # type: ignore[method-assign]  # so that every answer has its length
     each: dict[str, list[float]] = {}
     for _ in range(rounds):
         for name, way in ways(model, prompt).items():
@@ -75,14 +75,12 @@ def measure(model: InspectedModel, tokens: int, rounds: int) -> dict[str, dict[s
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=None, help="embedded model by default")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32")
+    add_model(parser, "cpu", "float32")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=None, help="a JSON file for the numbers")
     options = parser.parse_args(arguments)
-    model = load(options.model, device=options.device, dtype=options.dtype)
+    model = load_model(options)
     found = measure(model, options.tokens, options.rounds)
     print(f"{model.name}, {model.dtype_name}, {options.tokens} tokens")
     print(f"{'':37s} a token step   of generate's tokens a second   times one row")

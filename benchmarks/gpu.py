@@ -17,7 +17,8 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from editing.replay import ReplayFactory, TailReplay
 from inspector.command import add_layer
 from inspector.divergence import divergence
 from inspector.model import SUFFIX, VANILLA, Decoding, Delta, InspectedModel, Patch, Row, encode, from_parts
+from inspector.model.architecture import canonical_shape
 from inspector.model.batching import generate
 from inspector.model.encoding import tokenise
 from inspector.safeedit import Case, bundled_cases, bundled_constraint_prompts
@@ -116,7 +118,7 @@ class Clock:
 
 
 def limits(clock: Clock, device: torch.device, dtype: torch.dtype) -> dict[str, float]:
-    """Measure the device: matrix products in TFLOP/s, copies in GB/s (bytes read and written), reading in GB/s."""
+    """Measure the device: matrix products in TFLOP/s, copies in GB/s (bytes read and written)."""
     on_gpu = device.type == "cuda"
     size = 8192 if on_gpu else 1024
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
@@ -140,9 +142,13 @@ def edit(model: InspectedModel, case: Case, block: int, way: ReplayFactory, step
 
 
 def weight_bytes(model: InspectedModel) -> int:
-    """Return the bytes that every token step reads: all weights but the embeddings."""
-    embedding = model.network.get_input_embeddings().weight
-    return sum(p.numel() * p.element_size() for p in model.network.parameters() if p is not embedding)
+    """Return the bytes that every token step reads: all weights but embeddings, of which it takes a row.
+
+    Embeddings that are the unembedding as well are read whole, as that.
+    """
+    tables = {id(part.weight) for part in model.network.modules() if isinstance(part, torch.nn.Embedding)}
+    tables -= {id(model.architecture.unembedding.weight)}
+    return sum(p.nbytes for p in model.network.parameters() if id(p) not in tables)
 
 
 def lora_patch(model: InspectedModel) -> Patch:
@@ -155,7 +161,7 @@ def lora_patch(model: InspectedModel) -> Patch:
     deltas = []
     for block in range(model.blocks):
         for name, module in model.architecture.projections(block).items():
-            rows, columns = module.weight.shape
+            rows, columns = canonical_shape(module)
             deltas.append(Delta(name, block, drawn(rows, LORA_RANK), drawn(LORA_RANK, columns)))
     return Patch(tuple(deltas), model.fingerprint, "LoRA")
 
@@ -168,13 +174,21 @@ def dense_patch(model: InspectedModel, block: int) -> Patch:
     return Patch((Delta(name, block, delta),), model.fingerprint, "DINM")
 
 
+@contextmanager
+def endless(model: InspectedModel) -> Iterator[None]:
+    """Let no answer end before its length is reached inside, so that a number of tokens is one of steps."""
+    with patch.object(model, "end_tokens", frozenset):
+        yield
+
+
 def answers(model: InspectedModel, prompt: list[int], rows: list[Row], tokens: int) -> Callable[[], int]:
     """Return what answers a prompt with every row of weights; it returns how many tokens each answer has."""
 
     def ask() -> int:
         last: list[int] = []
-        for lines in generate(model, [prompt], rows, Decoding(tokens)):
-            last = [len(line.tokens) for line in lines]
+        with endless(model):
+            for lines in generate(model, [prompt], rows, Decoding(tokens)):
+                last = [len(line.tokens) for line in lines]
         return max(last)
 
     return ask

@@ -7,9 +7,10 @@
 Everything is measured in one run, so the ratios hold whatever the machine's speed is today. The *plain way* is what the
 same result costs without this program's shortcuts: whole passes with every hidden state, whole forward and backward
 passes at every step, one block's plain edit for every block, one prompt or one row at a time. The *limit* is the time
-that the machine's measured matrix-product rate allows for the products of the work or, where a token step reads every
-weight for one token a line, its copy bandwidth for the weights: ``share`` is the limit over the measured time. Peak is
-the growth of memory while it is done, MiB.
+that the machine's measured matrix-product rate allows for the products of the work (of states with weights; attention's
+own are left out) or, where a token step reads every weight for a few lines and that takes longer, its copy bandwidth
+for the weights: ``share`` is the limit over the measured time. Peak is the growth of memory while it is done, MiB.
+All this is for a CPU; ``python -m benchmarks.gpu`` measures a GPU.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.edit_speed import PLAIN, PLAIN_WAY, matrix_product_rate, sized_case, tail_step_gflop
-from benchmarks.gpu import dense_patch, random_model, weight_bytes
+from benchmarks.edit_speed import PLAIN_WAY, edit_gflop, matrix_product_rate, pass_gflop, sized_case, worked_on
+from benchmarks.gpu import dense_patch, endless, random_model, weight_bytes
 from editing import preset, run
 from editing.atlas import AtlasSettings, make_atlas
 from editing.calibration import make_calibration
@@ -39,8 +40,10 @@ from editing.methods.dinm import dinm
 from editing.replay import ReplayFactory, TailReplay
 from inspector.command import add_model, load_model
 from inspector.divergence import divergence
+from inspector.errors import EditError
 from inspector.model import VANILLA, Decoding, InspectedModel, Row, encode
 from inspector.model.batching import generate, plan
+from inspector.model.cached_lines import common_start
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.questions import FULL, Size, make_exam
 
@@ -94,9 +97,10 @@ class Machine:
         """Return the seconds that products take at best."""
         return gflop / self.rate
 
-    def reading(self, size: int) -> float:
-        """Return the seconds that reading takes at best."""
-        return size / (self.bandwidth * 1e9)
+    def token(self, model: InspectedModel, lines: int) -> float:
+        """Return the seconds that one token a line takes at best: reading all weights, or the products of all lines."""
+        reading = weight_bytes(model) / (self.bandwidth * 1e9)
+        return max(reading, self.products(pass_gflop(model, lines, lines)))
 
 
 def machine(model: InspectedModel, positions: int) -> Machine:
@@ -128,11 +132,9 @@ def with_peak(model: InspectedModel, work: Callable[[], Any]) -> tuple[float, fl
     return seconds, peak.mebibytes
 
 
-def pass_gflop(model: InspectedModel, positions: int, counted: int) -> float:
-    """Return the work of the matrix products of one forward pass, GFLOP."""
-    architecture = model.architecture
-    blocks = sum(p.numel() for block in architecture.blocks for p in block.parameters() if p.dim() == 2)
-    return 2 * (blocks * positions + architecture.d_model * architecture.vocabulary * counted) / 1e9
+def edit_limit(model: InspectedModel, case: Case, block: int, of: Machine) -> float:
+    """Return the seconds that the products of :func:`edited` take at best."""
+    return of.products(edit_gflop(model, block, *worked_on(model, case), STEPS))
 
 
 def edited(model: InspectedModel, case: Case, block: int, way: ReplayFactory) -> Any:
@@ -158,15 +160,14 @@ def locating(model: InspectedModel, case: Case, of: Machine) -> Iterator[Measure
     yield Measured("locate", f"{prompt} prompt tokens", min(seconds, found), median(plain), limit, peak)
 
 
-def editing(model: InspectedModel, case: Case, of: Machine, positions: int, counted: int) -> Iterator[Measured]:
+def editing(model: InspectedModel, case: Case, of: Machine) -> Iterator[Measured]:
     """Edit a low, the middle, a high and the last block."""
     last = model.architecture.last_block
     edited(model, case, last, TailReplay)  # warm
     for block in sorted({0, model.blocks // 2, model.blocks * 28 // 30, last}):
         seconds, peak = with_peak(model, partial(edited, model, case, block, TailReplay))
         plain, _ = timed(partial(edited, model, case, block, PLAIN_WAY))
-        limit = STEPS * of.products(tail_step_gflop(model, block, positions, counted))
-        yield Measured("edit", f"layer {block} of 0-{last}", seconds, plain, limit, peak)
+        yield Measured("edit", f"layer {block} of 0-{last}", seconds, plain, edit_limit(model, case, block, of), peak)
 
 
 def whole_atlas(model: InspectedModel, case: Case) -> Iterator[Measured]:
@@ -184,9 +185,10 @@ def calibrating(model: InspectedModel) -> Iterator[Measured]:
 
 
 def answered(model: InspectedModel, prompts: list[tuple[int, ...]], rows: list[Row], tokens: int, size: int) -> None:
-    """Answer prompts with every row of weights, so many at a time."""
-    for batch in plan(prompts, size):
-        deque(generate(model, [prompts[place] for place in batch], rows, Decoding(tokens)), maxlen=0)
+    """Answer prompts with every row of weights, so many at a time, each in so many tokens."""
+    with endless(model):
+        for batch in plan(prompts, size):
+            deque(generate(model, [prompts[place] for place in batch], rows, Decoding(tokens)), maxlen=0)
 
 
 def token_steps(model: InspectedModel, prompt: tuple[int, ...], rows: list[Row], tokens: int) -> float:
@@ -208,7 +210,7 @@ def paired(model: InspectedModel, case: Case, of: Machine, numbers: tuple[int, .
     for count in numbers:
         rows = [VANILLA, *(Row(patch, (n + 1) / max(numbers)) for n, patch in enumerate(patches[: count - 1]))]
         step = token_steps(model, prompt, rows, 40)
-        yield Measured(name, f"{count} rows, a token", step, count * alone, of.reading(weight_bytes(model)))
+        yield Measured(name, f"{count} rows, a token", step, count * alone, of.token(model, count))
 
 
 def stress(model: InspectedModel, of: Machine) -> Iterator[Measured]:
@@ -218,9 +220,18 @@ def stress(model: InspectedModel, of: Machine) -> Iterator[Measured]:
     batches = plan(prompts, 12)
     seconds, peak = with_peak(model, partial(answered, model, prompts, rows, tokens, 12))
     plain, _ = timed(partial(answered, model, prompts, rows, tokens, 1))
-    steps = len(batches) * (tokens - 1) * of.reading(weight_bytes(model))
-    reading = of.products(sum(pass_gflop(model, len(prompt), 1) for prompt in prompts) * len(rows))
-    yield Measured("stress", f"{len(prompts)} prompts, 2 rows", seconds, plain, steps + reading, peak)
+    limit = 0.0
+    for batch in batches:
+        lines = len(rows) * len(batch)
+        positions = len(rows) * positions_read([prompts[place] for place in batch])
+        limit += of.products(pass_gflop(model, positions, lines)) + (tokens - 1) * of.token(model, lines)
+    yield Measured("stress", f"{len(prompts)} prompts, 2 rows", seconds, plain, limit, peak)
+
+
+def positions_read(prompts: list[tuple[int, ...]]) -> int:
+    """Return how many positions have to run for prompts of one batch: what all of them start with once."""
+    shared = common_start(prompts) if len(prompts) > 1 else 0
+    return shared + sum(len(prompt) - shared for prompt in prompts)
 
 
 def sizes(of: Callable[[InspectedModel], Machine]) -> Iterator[Measured]:
@@ -231,7 +242,7 @@ def sizes(of: Callable[[InspectedModel], Machine]) -> Iterator[Measured]:
         seconds, peak = with_peak(model, partial(edited, model, case, block, TailReplay))
         plain, _ = timed(partial(edited, model, case, block, PLAIN_WAY))
         millions = sum(p.numel() for p in model.network.parameters()) / 1e6
-        limit = STEPS * of(model).products(tail_step_gflop(model, block, 90, 30))
+        limit = edit_limit(model, case, block, of(model))
         yield Measured("size", f"{millions:.0f} M weights, edit", seconds, plain, limit, peak)
 
 
@@ -241,22 +252,20 @@ def lengths(model: InspectedModel, of: Machine, prompts: tuple[int, ...]) -> Ite
         case, block = sized_case(model, length, 40), model.blocks // 2
         seconds, peak = with_peak(model, partial(edited, model, case, block, TailReplay))
         plain, _ = timed(partial(edited, model, case, block, PLAIN_WAY))
-        limit = STEPS * of.products(tail_step_gflop(model, block, length + 40, 40))
+        limit = edit_limit(model, case, block, of)
         yield Measured("length", f"{length} + 40 tokens, edit", seconds, plain, limit, peak)
 
 
 def measure(model: InspectedModel, parts: list[str], options: argparse.Namespace) -> tuple[Machine, list[Measured]]:
     """Measure the chosen parts, printing each as it comes."""
     case = sized_case(model, options.prompt_tokens, options.answer_tokens)
-    counted = options.answer_tokens
-    positions = len(encode(model, case.adversarial_prompt, None, PLAIN).prompt) + counted
-    of = machine(model, counted)
+    of = machine(model, options.answer_tokens)
     print(
         f"{model.name}, {model.dtype_name}; {of.rate:.0f} GFLOP/s, copies {of.bandwidth:.1f} GB/s\n{HEAD}", flush=True
     )
     work: dict[str, Callable[[], Iterator[Measured]]] = {
         "locate": lambda: locating(model, case, of),
-        "edit": lambda: editing(model, case, of, positions, counted),
+        "edit": lambda: editing(model, case, of),
         "atlas": lambda: whole_atlas(model, case),
         "pair": lambda: paired(model, case, of, (2,), "pair"),
         "stress": lambda: stress(model, of),
@@ -302,7 +311,7 @@ def plot(found: list[Measured], path: Path) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print and keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_model(parser, dtype="float32")
+    add_model(parser, "cpu", "float32")
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--prompt-tokens", type=int, default=103)
     parser.add_argument("--answer-tokens", type=int, default=68)
@@ -311,6 +320,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=None, help="path without ending, for .json, .txt and .svg")
     options = parser.parse_args(arguments)
     model = load_model(options)
+    if model.device.type != "cpu":
+        raise EditError("These limits are measured on a CPU. Give --device cpu, or run python -m benchmarks.gpu.")
     of, found = measure(model, options.parts, options)
     if options.out is not None:
         about = {

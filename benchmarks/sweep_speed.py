@@ -36,6 +36,7 @@ from editing.command import finished
 from editing.memory import memory_told
 from editing.sweep import Cluster, Finished, Store, SweepSettings, cases_of, load_all, local, on_ray
 from editing.sweep.work import with_block
+from inspector.command import add_spread
 from inspector.errors import EditError
 from inspector.model import InspectedModel
 from inspector.safeedit.known import Pairing
@@ -164,6 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="embedded", help="hub id, folder or .gguf file")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
+    add_spread(parser)
     parser.add_argument("--cases", default="bundled")
     parser.add_argument("--limit", type=int, default=12, help="cases of each row")
     parser.add_argument("--steps", type=int, default=None, help="most steps of an edit (default: the preset's)")
@@ -203,6 +205,8 @@ def _rows(options: argparse.Namespace) -> tuple[list[Measured], dict[str, object
             model=options.model,
             device=options.device,
             dtype=options.dtype,
+            device_map=options.device_map,
+            max_memory=tuple(options.max_memory),
             vanilla=way,
         )
         for way in ("paired", "shared")

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from editing.progress import Step
 from editing.training import Pair
-from inspector.kl import kl_by_token, told
+from inspector.kl import kl_by_token, not_negative
 from inspector.model import VANILLA, InspectedModel, Row
 from inspector.model.counted import counted_logits
 from inspector.model.encoding import Encoded
 from inspector.model.halving import halved
+from inspector.model.waiting import read
 
 
 @torch.no_grad()
@@ -50,21 +51,22 @@ def measured_step(
 
     scored = halved(log_probabilities, list(zip(asked, rows, strict=True)))
     safe, unsafe = (
-        float(values.gather(-1, torch.tensor(answer.response, device=values.device).unsqueeze(-1)).mean())
+        values.gather(-1, torch.tensor(answer.response, device=values.device).unsqueeze(-1)).mean()
         for values, answer in zip(scored[:2], asked[:2], strict=True)
     )
-    kl = 0.0
+    kl: Tensor | float = 0.0
     if harmless:
         edited, vanilla = torch.cat(scored[2 : 2 + len(harmless)]), torch.cat(scored[2 + len(harmless) :])
-        kl = told(kl_by_token(vanilla, edited))
+        kl = not_negative(kl_by_token(vanilla, edited))
+    likely, *chances, cost = read([safe, safe.exp(), unsafe.exp(), kl])  # one wait for the device
     return Step(
         step=step,
         steps=steps,
-        edit_loss=-safe,
-        constraint_kl=kl,
-        total_loss=-safe,
-        safe_probability=float(torch.tensor(safe).exp()),
-        unsafe_probability=float(torch.tensor(unsafe).exp()),
+        edit_loss=-likely,
+        constraint_kl=cost,
+        total_loss=-likely,
+        safe_probability=chances[0],
+        unsafe_probability=chances[1],
         gradient_norm=None,
         delta_norm=0.0 if row.patch is None else row.patch.norm * row.strength,
         seconds=time.perf_counter() - begun,

@@ -24,6 +24,7 @@ from inspector.model.inspected import InspectedModel
 from inspector.model.offloaded import held, place
 from inspector.model.patch import VANILLA, Row
 from inspector.model.prompt_format import PromptFormat
+from inspector.model.waiting import read
 from inspector.safeedit.cases import Case
 
 
@@ -233,7 +234,7 @@ def block_attribution(
     ):
         scale, parts = backed_off(attributed, model.gradient_scale)
     model.require_finite("attribution", parts)
-    return np.array([float(part.float().sum()) / scale for part in parts])
+    return np.array(read([part.float().sum() for part in parts])) / scale
 
 
 def _by_device(modules: Sequence[nn.Module]) -> list[list[nn.Module]]:

@@ -46,6 +46,6 @@ def neuron_profile(model: InspectedModel, patch: Patch, block: int | None = None
             f"Patch {patch.identifier} does not change the down-projection of block {block}. "
             f"It touches blocks {', '.join(map(str, patch.blocks))}."
         )
-    change = delta.dense().norm(dim=0).cpu()
+    change = delta.column_norms.cpu()
     base = model.architecture.down_weight(block).float().norm(dim=0).cpu()
     return NeuronProfile(block, change.numpy(), (change / base.clamp(min=1e-12)).numpy())

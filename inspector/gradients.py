@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from inspector.model.waiting import read
+
 
 def smaller_scale(scale: float) -> float:
     """Return the next scale to try where one was too much for the type's range, 1 at least."""
@@ -42,6 +44,6 @@ def backed_off(measure: Callable[[float], tuple[Tensor, ...]], scale: float) -> 
     """
     while True:
         found = measure(scale)
-        if scale == 1 or all(bool(torch.isfinite(gradient).all()) for gradient in found):
+        if scale == 1 or all(read([torch.isfinite(gradient).all() for gradient in found])):
             return scale, found
         scale = smaller_scale(scale)

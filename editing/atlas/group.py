@@ -16,10 +16,11 @@ from editing.progress import Step
 from editing.replay import master_weight
 from editing.step_size import adam, first_size, measured_sizes
 from inspector.errors import RefusedEdit
-from inspector.kl import kl_by_token, told
+from inspector.kl import kl_by_token, not_negative
 from inspector.model import Encoded, InspectedModel
 from inspector.model.counted import token_log_probabilities
 from inspector.model.tails import Tails, with_weight
+from inspector.model.waiting import gathered, read
 
 
 class AtlasTails:
@@ -112,7 +113,7 @@ class Group:
             }
             with tails.model.lock:  # for one trial at a time: others take turns
                 found = _run(tails.harmless, stepped)
-            return np.array([float(kl_by_token(tails.vanilla, found[b].log_softmax(dim=-1))) for b in self.weights])
+            return np.array(read([kl_by_token(tails.vanilla, found[b].log_softmax(dim=-1)) for b in self.weights]))
 
         start = np.array([first_size(weight.detach()) for weight in self.parameters])
         sizes = measured_sizes(cost, start, settings.step_kl)
@@ -182,13 +183,13 @@ def measured(model: InspectedModel, tails: AtlasTails, weights: dict[int, Tensor
     """Measure the edits of some blocks; the edited matrices by block."""
     with model.lock:
         safe, unsafe, harmless = (_run(each, weights) for each in (tails.safe, tails.unsafe, tails.harmless))
+    numbers: list[Tensor] = []
+    for block, weight in weights.items():
+        cost = not_negative(kl_by_token(tails.vanilla, harmless[block].log_softmax(dim=-1)))
+        answers = likelihood(safe[block], tails.safe_labels), likelihood(unsafe[block], tails.unsafe_labels)
+        numbers += [*answers, cost, (weight - master_weight(model, block)).norm()]
+    rows = gathered(numbers).view(-1, 4).tolist()  # one wait for the device
     return [
-        Entry(
-            block=block,
-            safe=float(likelihood(safe[block], tails.safe_labels)),
-            unsafe=float(likelihood(unsafe[block], tails.unsafe_labels)),
-            kl=told(kl_by_token(tails.vanilla, harmless[block].log_softmax(dim=-1))),
-            delta_norm=float((weight - master_weight(model, block)).norm()),
-        )
-        for block, weight in weights.items()
+        Entry(block=block, safe=safe, unsafe=unsafe, kl=kl, delta_norm=norm)
+        for block, (safe, unsafe, kl, norm) in zip(weights, rows, strict=True)
     ]

@@ -21,6 +21,7 @@ from inspector.errors import RefusedEdit
 from inspector.model import Delta, InspectedModel, Patch, Row, encode
 from inspector.model.halving import let_go, ran_out
 from inspector.model.patch import VANILLA
+from inspector.model.waiting import read
 from inspector.safeedit import Case
 from inspector.safeedit.exam import asked_as
 from inspector.safeedit.judges import EmbeddedJudge
@@ -56,7 +57,7 @@ def make_atlas(
     """
     started = time.perf_counter()
     check_case(case)
-    chosen = [model.architecture.check_block(b) for b in settings.blocks or range(model.blocks)]
+    chosen = sorted({model.architecture.check_block(b) for b in settings.blocks or range(model.blocks)})
     own = yield from harmless_answers(
         model, case, settings.harmless_prompts, settings.harmless_tokens, settings.format, cancel
     )
@@ -105,7 +106,8 @@ def make_atlas(
     while groups:
         blocks, left = groups[0], [block for group in groups for block in group]
         gradients = {block: first.weight_gradient(block) for block in blocks}
-        broken = [block for block, gradient in gradients.items() if not gradient.isfinite().all()]
+        finite = read([gradient.isfinite().all() for gradient in gradients.values()])
+        broken = [block for block, is_finite in zip(gradients, finite, strict=True) if not is_finite]
         if broken:
             left_out |= {block: _not_finite(block) for block in broken}
             groups = _groups([block for block in left if block not in broken], together)

@@ -300,7 +300,8 @@ class _Search:
         def limit() -> None:
             assert settings.largest is not None
             (tensor,) = vector.parameters
-            tensor.mul_(min(1.0, settings.largest * self._size / max(float(tensor.norm()), 1e-30)))
+            size = tensor.norm().double().clamp(min=1e-30)  # stays on its device, so that no step waits for it
+            tensor.mul_((settings.largest * self._size / size).clamp(max=1.0))
 
         yield from self.descent.run(
             evaluate,

@@ -15,6 +15,7 @@ from editing.sweep.settings import AUTO, NOWHERE, ONCE, TOXIC, SweepSettings
 from inspector.divergence import divergence
 from inspector.errors import REFUSALS, CaseError, InspectorError, RefusedEdit
 from inspector.model import VANILLA, Decoding, InspectedModel
+from inspector.model.batch_size import MOST
 from inspector.safeedit.cases import Case
 from inspector.safeedit.exam import asked_as, examine, run_exam
 from inspector.safeedit.known import NONE_KNOWN, Known, compare
@@ -144,6 +145,7 @@ def _work(
             format=chosen.format,
             evaluation=settings.evaluation,
             decoding=decoding,
+            prompts_at_once=MOST,  # whatever memory is free: the same settings give the same results
             known=known,
         )
     )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from inspector.model.counted import Counted, only_counted
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import Row
 
@@ -81,13 +82,10 @@ def read(
 
 
 def _last_logits(model: InspectedModel, inputs: Tensor, lengths: Tensor, cache: Any) -> Tensor:
-    """Return the logits at each line's last real position, computing as few others as the network allows."""
-    wanted, place = lengths.unique(return_inverse=True)
-    # A list is an index on any device; a tensor would have to lie where the last block computes.
-    only = {"logits_to_keep": (wanted - 1).tolist()} if model.last_logits_only else {}
-    output = model.network(input_ids=inputs, past_key_values=cache, use_cache=True, **only)
-    column = place if only else lengths - 1
-    return output.logits[torch.arange(len(lengths)), column]
+    """Return the logits at each line's last real position; no others are computed."""
+    counted = Counted([[length - 1] for length in lengths.tolist()])
+    with only_counted(model.architecture.unembedding, counted):
+        return model.network(input_ids=inputs, past_key_values=cache, use_cache=True).logits
 
 
 def _shift_right(cache: Any, pads: Tensor) -> None:

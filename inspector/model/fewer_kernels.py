@@ -7,6 +7,7 @@ is compared with the original on random numbers first; where it does not give th
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -70,8 +71,22 @@ def fewer_kernels(model: InspectedModel) -> Iterator[None]:
         # What was made in a capture has no value outside of its graph.
         stack.callback(_SIGNED.clear)
         for owner, name, replacement in _REPLACED[model]:
-            stack.enter_context(patch.object(owner, name, replacement))
+            stack.enter_context(patch.object(owner, name, _in_this_thread(replacement, getattr(owner, name))))
         yield
+
+
+def _in_this_thread(replacement: Callable[..., Any], own: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what is the replacement in the thread that asks for it, and its own in all others.
+
+    A family's module and its functions are shared by all its models, and each has a lock of its own: another thread's
+    pass would keep its signs among those of the capture, which are thrown away with it.
+    """
+    asking = threading.get_ident()
+
+    def chosen(*given: Any, **named: Any) -> Any:
+        return (replacement if threading.get_ident() == asking else own)(*given, **named)
+
+    return chosen
 
 
 _Replacement = tuple[Any, str, Callable[..., Any]]

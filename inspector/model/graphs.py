@@ -9,10 +9,12 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
 import torch
+
+from inspector.model.halving import let_go, ran_out
 
 _Result = TypeVar("_Result")
 
@@ -75,8 +77,11 @@ class Graph(Generic[_Result]):
             self._graph.capture_begin(capture_error_mode="thread_local")
             try:
                 self.result = work()
-            finally:
-                self._graph.capture_end()
+            except BaseException:
+                with suppress(RuntimeError):  # says that the capture has failed; why is the error that goes on
+                    self._graph.capture_end()
+                raise
+            self._graph.capture_end()
         _WARM.add(device)
 
     def replay(self) -> _Result:
@@ -99,4 +104,6 @@ def captured(work: Callable[[], _Result], device: torch.device, what: str) -> Ca
     except RuntimeError as error:
         first = str(error).strip().splitlines()[0]
         warnings.warn(f"{what} cannot be captured as a CUDA graph and runs step by step ({first}).", stacklevel=2)
+        if ran_out(error):
+            let_go(error)  # the work itself has the same memory to run in
         return work

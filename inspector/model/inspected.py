@@ -21,6 +21,7 @@ from inspector.model.prompt_format import Turn, has_chat_template, read_turn
 from inspector.model.quantised import quantisation_of
 from inspector.model.standing import StandingPatches, live_patches
 from inspector.model.turns import FairLock
+from inspector.model.waiting import read
 
 
 @dataclass(eq=False)
@@ -113,9 +114,8 @@ class InspectedModel:
 
     @cached_property
     def last_logits_only(self) -> dict[str, int]:
-        """Argument that makes a forward pass skip all logits but the last position's, if there is one."""
-        takes = "logits_to_keep" in inspect.signature(self.network.forward).parameters
-        return {"logits_to_keep": 1} if takes else {}
+        """See :func:`only_last_logits`."""
+        return only_last_logits(self.network)
 
     @cached_property
     def turn(self) -> Turn | None:
@@ -143,7 +143,8 @@ class InspectedModel:
         Raises:
             NotFinite: An entry is not a finite number.
         """
-        if not all(bool(torch.isfinite(torch.as_tensor(value)).all()) for value in values):
+        # Read together: a gradient in every block is as many tensors, and each look would wait for the device.
+        if not all(read([torch.isfinite(torch.as_tensor(value)).all() for value in values])):
             raise NotFinite(
                 f"The {what} of these texts is not a finite number in {self.dtype_name}. Load the model in float32 "
                 "(--dtype float32) or shorten the texts."
@@ -193,3 +194,13 @@ class InspectedModel:
             if source is not None:
                 ends.update(source if isinstance(source, list | tuple) else [source])
         return frozenset(ends)
+
+
+def only_last_logits(network: Any) -> dict[str, int]:
+    """Return the argument that makes a forward pass skip all logits but the last position's, if there is one.
+
+    Args:
+        network: A transformers causal language model.
+    """
+    takes = "logits_to_keep" in inspect.signature(network.forward).parameters
+    return {"logits_to_keep": 1} if takes else {}

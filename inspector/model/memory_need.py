@@ -306,18 +306,28 @@ def _shape(config: Any, network: Any, quantised: Sequence[nn.Module]) -> Shape:
     text = config.get_text_config()
     head = network.get_output_embeddings()
     matrices = [module for module in network.modules() if _is_matrix(module) and module is not head]
-    heads = text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // heads
-    whole = getattr(network.config, "_attn_implementation", None) == "eager"
     return Shape(
         d_model=text.hidden_size,
         d_ff=max((max(_sides(module)) for module in _wide(matrices, text.hidden_size)), default=text.hidden_size),
         blocks=text.num_hidden_layers,
-        heads=heads if whole else 0,
-        keys=(getattr(text, "num_key_value_heads", None) or heads) * width,
+        heads=text.num_attention_heads if scores_held_whole(network.config) else 0,
+        keys=key_width(config),
         vocabulary=text.vocab_size,
         largest=max((module.weight.numel() for module in quantised or matrices), default=0),
     )
+
+
+def key_width(config: Any) -> int:
+    """Return the width of a block's keys, and of its values."""
+    text = config.get_text_config()
+    heads = text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    return (getattr(text, "num_key_value_heads", None) or heads) * width
+
+
+def scores_held_whole(config: Any) -> bool:
+    """Tell whether attention scores of all positions are in memory at once, as no fused attention holds them."""
+    return getattr(config, "_attn_implementation", None) == "eager"
 
 
 def _wide(matrices: Sequence[nn.Module], width: int) -> Iterator[nn.Module]:
@@ -334,14 +344,13 @@ def _reading(shape: Shape, size: int, tokens: int) -> int:
 
 
 def _editing(shape: Shape, size: int, block: int, tokens: int) -> int:
-    """Return what the default edit holds: matrices, the null space, states of the tails, one graph, logits."""
+    """Return what the default edit holds: matrices, states of the tails, vanilla distributions, one graph, logits."""
     above = shape.blocks - block
-    matrix, square = shape.d_model * shape.d_ff, shape.d_ff**2
-    making = 4 * square + 3 * 8 * square  # float64 while the null space is computed
     answers, harmless = SAFE_ANSWERS * tokens, HARMLESS * HARMLESS_TOKENS
-    states = (answers + tokens + harmless) * (above * shape.d_model + shape.d_ff) * size
+    # What enters each block from the edited one on; of that one also what enters its matrix and what that is added to.
+    states = (answers + tokens + harmless) * ((above + 1) * shape.d_model + shape.d_ff) * size
     vanilla = 4 * HARMLESS * HARMLESS_COUNTED * shape.vocabulary
     graph = (answers + HARMLESS_AT_ONCE * HARMLESS_TOKENS) * above
     graph *= (14 * shape.d_model + 4 * shape.d_ff) * size + 4 * shape.heads * tokens
     logits = 4 * 4 * (SAFE_ANSWERS * COUNTED + HARMLESS_AT_ONCE * HARMLESS_COUNTED) * shape.vocabulary
-    return max(making + 4 * matrix, 4 * MASTERS * matrix + 2 * 4 * square + graph + logits) + states + vanilla
+    return 4 * MASTERS * shape.d_model * shape.d_ff + states + vanilla + graph + logits

@@ -81,6 +81,15 @@ class Delta:
         return float(square_norm(self.left, self.right))
 
     @property
+    def column_norms(self) -> Tensor:
+        """``[in]`` norm of each column, float32; from the factors where there are some."""
+        if self.right is None:
+            return self.left.norm(dim=0)
+        right = self.right.double()
+        inner = self.left.T.double() @ self.left.double()
+        return ((inner @ right) * right).sum(dim=0).clamp(min=0).sqrt().float()
+
+    @property
     def parameters_changed(self) -> int:
         """Number of weights that differ from the base: those of all changed columns or, low-rank, of the matrix."""
         if self.right is None:
@@ -195,8 +204,8 @@ class Patch:
 
     @cached_property
     def norm(self) -> float:
-        """Frobenius norm over all deltas."""
-        return float(sum(delta.square_norm for delta in self.deltas) ** 0.5)
+        """Frobenius norm over all deltas; one wait for their device."""
+        return float(sum(read([square_norm(delta.left, delta.right) for delta in self.deltas])) ** 0.5)
 
     @property
     def parameters_changed(self) -> int:

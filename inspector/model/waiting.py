@@ -23,4 +23,4 @@ def _placed(value: Tensor | float, device: torch.device) -> Tensor:
 
 def read(values: Sequence[Tensor | float]) -> list[float]:
     """Return single numbers as floats; one wait for their device, however many there are."""
-    return gathered(values).tolist()
+    return gathered(values).tolist() if values else []

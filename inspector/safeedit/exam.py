@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from inspector.errors import CaseError
+from inspector.model.batch_size import prompts_that_fit
 from inspector.model.batching import Decoding, Line
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
@@ -124,7 +125,7 @@ def examine(
     format: PromptFormat = PromptFormat(),
     evaluation: Evaluation = "same",
     decoding: Decoding = Decoding(max_new_tokens=64),
-    prompts_at_once: int = 12,
+    prompts_at_once: int | None = None,
     cancel: Callable[[], bool] = lambda: False,
     beside: InspectedModel | None = None,
     known: Known = NONE_KNOWN,
@@ -141,7 +142,8 @@ def examine(
         format: Suffix and chat template; that of the edit, so that it is asked as it was made.
         evaluation: One of :data:`EVALUATIONS`.
         decoding: Fact questions get at most :data:`FACT_TOKENS` tokens.
-        prompts_at_once: Prompts in a batch; it has twice as many lines.
+        prompts_at_once: Prompts in a batch, which has twice as many lines; by default as many as fit into the memory
+            that is free, up to a bound (:mod:`inspector.model.batch_size`).
         cancel: Asked after every token; ``True`` ends the exam and keeps what is marked.
         beside: Another network that answers in the place of the edited weights, in batches of its own; the row is
             vanilla then, and the result's ``weights`` is its name.
@@ -177,7 +179,7 @@ def examine_all(
     format: PromptFormat = PromptFormat(),
     evaluation: Evaluation = "same",
     decoding: Decoding = Decoding(max_new_tokens=64),
-    prompts_at_once: int = 12,
+    prompts_at_once: int | None = None,
     cancel: Callable[[], bool] = lambda: False,
     beside: InspectedModel | None = None,
     known: Known = NONE_KNOWN,
@@ -189,7 +191,7 @@ def examine_all(
 
     Args:
         rows: Edited weights or reminders, all asked in one format.
-        prompts_at_once: Prompts in a batch; it has one line more a prompt than there are rows.
+        prompts_at_once: Prompts in a batch, which has one line more a prompt than there are rows.
     """
     if not questions:
         raise CaseError("The exam has no question. Choose at least one part.")
@@ -203,6 +205,9 @@ def examine_all(
     )
     longest = [most_tokens(question, decoding) for question in questions]
     asked_before = [beside is None and (prompt, most) in known for prompt, most in zip(prompts, longest, strict=True)]
+    if prompts_at_once is None:
+        tokens = max(len(prompt) for each in (prompts, *prompted) for prompt in each) + decoding.max_new_tokens
+        prompts_at_once = prompts_that_fit(model, tokens, 1 + len(rows))
     batches: list[list[int]] = []
     # A batch beside known answers has as many lines as one with vanilla lines of its own.
     for taken, size in ((False, prompts_at_once), (True, prompts_at_once * (1 + len(rows)) // len(rows))):

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from inspector.model.batch_size import MOST
 from inspector.model.batching import Decoding, Line, generate, generate_each
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
@@ -124,7 +125,7 @@ def compare(
     plain: PromptFormat,
     format: PromptFormat,
     decoding: Decoding,
-    prompts_at_once: int = 12,
+    prompts_at_once: int = MOST,
 ) -> Pairing:
     """Ask one batch of a finished exam again as a plain exam does, vanilla beside edited, and count what differs.
 

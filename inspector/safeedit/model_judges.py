@@ -10,6 +10,7 @@ from torch import Tensor
 
 from inspector.errors import ModelLoadError
 from inspector.model.halving import halved, ran_out
+from inspector.model.inspected import only_last_logits
 from inspector.model.memory_need import room_told
 from inspector.safeedit.verdict import Label, Verdict
 
@@ -80,6 +81,7 @@ class GuardJudge:
         self._network, self._tokenizer = network.eval().requires_grad_(False), tokenizer
         self.name = name
         self.note = f"Guard model {name}: reads prompt and response and answers safe or unsafe."
+        self._last_only = only_last_logits(network)
         self._words = {
             word: self._first_tokens(spelling) for word, spelling in (("safe", _SAFE_WORDS), ("unsafe", _UNSAFE_WORDS))
         }
@@ -115,7 +117,12 @@ class GuardJudge:
         said, cache = [""] * len(texts), None
         for _ in range(self.LONGEST):
             output = self._network(
-                input_ids=inputs, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True
+                input_ids=inputs,
+                attention_mask=mask,
+                position_ids=places,
+                past_key_values=cache,
+                use_cache=True,
+                **self._last_only,
             )
             cache, logits = output.past_key_values, output.logits[:, -1].float()
             chosen = logits.argmax(dim=-1)

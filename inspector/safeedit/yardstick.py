@@ -29,7 +29,7 @@ def rounding_exam(
     *,
     format: PromptFormat = PromptFormat(),
     decoding: Decoding = Decoding(max_new_tokens=64),
-    prompts_at_once: int = 12,
+    prompts_at_once: int | None = None,
     cancel: Callable[[], bool] = lambda: False,
     computed: bool = False,
 ) -> Examination:
@@ -44,7 +44,7 @@ def rounding_exam(
         judge: Reads the answers of judged kinds.
         format: Suffix and chat template of the edit.
         decoding: As in the edit's exam.
-        prompts_at_once: Prompts in a batch.
+        prompts_at_once: Prompts in a batch, as for :func:`examine`.
         cancel: Asked after every token; ``True`` ends the exam and keeps what is marked.
         computed: The rounded weights compute in bfloat16 as well.
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from functools import cache
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks import generation_speed, gpu, limits
-from inspector.model import encode, load
+from benchmarks import edit_speed, generation_speed, gpu, limits
+from editing.replay import TailReplay
+from inspector.errors import EditError
+from inspector.model import VANILLA, Decoding, encode, load
+from inspector.model.batching import generate
+from inspector.model.offloaded import is_offloaded
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,10 +84,94 @@ def test_limits_are_written_as_numbers_table_and_plot(folder, tmp_path, monkeypa
     assert out.with_suffix(".svg").read_text().lstrip().startswith("<?xml")
 
 
+D, F, BLOCKS, V = 64, 172, 4, 4096
+"""The shape ``tiny``, with the small vocabulary: a block has four matrices of d by d and three of d by d_ff."""
+
+
 def test_the_work_of_a_pass_is_counted_by_hand(folder):
     model = load(folder, device="cpu", dtype="float32")
-    d, f, blocks = 64, 172, 4
-    by_hand = 2 * (blocks * (4 * d * d + 3 * d * f) * 10 + d * gpu.VOCABULARY * 2) / 1e9
-    assert limits.pass_gflop(model, 10, 2) == pytest.approx(by_hand)
-    assert gpu.weight_bytes(model) == sum(p.nbytes for p in model.network.parameters()) - d * gpu.VOCABULARY * 4
+    by_hand = 2 * (BLOCKS * (4 * D * D + 3 * D * F) * 10 + D * V * 2) / 1e9
+    assert edit_speed.pass_gflop(model, 10, 2) == pytest.approx(by_hand)
+    assert gpu.weight_bytes(model) == sum(p.nbytes for p in model.network.parameters()) - D * V * 4
     assert len(encode(model, "a", None).prompt) > 1
+
+
+def tail(above: int, positions: int, counted: int) -> float:
+    """Return the work of one evaluation with so many blocks above the edited matrix, GFLOP, by hand."""
+    if not above:  # the last block's matrix and the unembedding, on the counted positions alone
+        return 2 * (D * F + D * V) * counted / 1e9
+    whole = (above - 1) * (4 * D * D + 3 * D * F) * positions
+    last = 4 * D * D * positions + 3 * D * F * counted
+    return 2 * (whole + last + D * F * positions + D * V * counted) / 1e9
+
+
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_the_work_of_a_step_and_of_an_edit_is_counted_by_hand(folder, block):
+    """The constraint is evaluated at every step, without a gradient, and all once more after the last one."""
+    model, above = load(folder, device="cpu", dtype="float32"), BLOCKS - 1 - block
+    answer, constraint = edit_speed.Worked(10, 3), edit_speed.Worked(7, 2)
+    assert edit_speed.tail_gflop(model, block, answer) == pytest.approx(tail(above, 10, 3))
+    step = 2 * tail(above, 10, 3) + tail(above, 7, 2)
+    assert edit_speed.step_gflop(model, block, answer, constraint) == pytest.approx(step)
+    whole = edit_speed.pass_gflop(model, 17, 2) + 10 * step + tail(above, 10, 3) + tail(above, 7, 2)
+    assert edit_speed.edit_gflop(model, block, answer, constraint, 10) == pytest.approx(whole)
+
+
+def test_what_is_counted_is_what_an_edit_runs(folder, monkeypatch):
+    model = load(folder, device="cpu", dtype="float32")
+    case, ran = edit_speed.sized_case(model, 60, 20), []
+
+    def noting(model, block, sequences, counted):
+        ran.extend(edit_speed.Worked(len(ids), len(places)) for ids, places in zip(sequences, counted, strict=True))
+        return TailReplay(model, block, sequences, counted)
+
+    gpu.edit(model, case, 2, noting, 1)
+    assert tuple(ran) == edit_speed.worked_on(model, case)
+
+
+def test_an_mlp_of_two_matrices_and_tied_embeddings_are_counted_by_hand(tiny):
+    model, d, f, vocabulary, positions = tiny("gpt2"), 32, 48, 259, 512
+    blocks = 4 * d * d * 10 + 2 * d * f * 3  # of the last one; its MLP on the counted positions alone
+    expected = 2 * (blocks + d * f * 10 + d * vocabulary * 3) / 1e9
+    assert edit_speed.tail_gflop(model, 1, edit_speed.Worked(10, 3)) == pytest.approx(expected)
+    whole = sum(p.nbytes for p in model.network.parameters())  # tied ones once, as a step reads them
+    assert gpu.weight_bytes(model) == whole - 4 * d * positions
+    assert {delta.shape for delta in gpu.lora_patch(model).deltas} == {(96, 32), (32, 32), (48, 32), (32, 48)}
+
+
+def test_a_token_of_many_lines_is_bound_by_products_and_of_few_by_reading(folder):
+    model = load(folder, device="cpu", dtype="float32")
+    machine = limits.Machine(rate=2.0, bandwidth=1.0)
+    assert machine.token(model, 1) == pytest.approx(gpu.weight_bytes(model) / 1e9)
+    assert machine.token(model, 100) == pytest.approx(edit_speed.pass_gflop(model, 100, 100) / 2.0)
+
+
+def test_what_prompts_of_a_batch_start_with_is_counted_once():
+    assert limits.positions_read([(1, 2, 3, 4), (1, 2, 5)]) == 2 + 2 + 1
+    assert limits.positions_read([(1, 2, 3)]) == 3
+
+
+def test_timed_answers_do_not_end_before_their_length(folder):
+    model = load(folder, device="cpu", dtype="float32")
+    prompt = list(encode(model, "How?").prompt)
+    (line,) = list(generate(model, [prompt], [VANILLA], Decoding(6)))[-1]
+    model.network.generation_config.eos_token_id = line.tokens[0]
+    assert len(list(generate(model, [prompt], [VANILLA], Decoding(6)))) == 1
+    assert gpu.answers(model, prompt, [VANILLA], 6)() == 6
+    assert line.tokens[0] in model.end_tokens(), "others' answers end again"
+
+
+def test_limits_of_a_cpu_are_measured_on_one(monkeypatch):
+    monkeypatch.setattr(limits, "load_model", lambda _options: SimpleNamespace(device=torch.device("cuda")))
+    with pytest.raises(EditError, match=r"--device cpu, or run python -m benchmarks\.gpu"):
+        limits.main([])
+
+
+def test_a_model_may_be_spread_for_its_answers_to_be_timed(folder, tmp_path, monkeypatch):
+    out, loaded = tmp_path / "speed.json", []
+    own = generation_speed.measure
+    monkeypatch.setattr(generation_speed, "measure", lambda model, *given: loaded.append(model) or own(model, *given))
+    spread = ["--device-map", "auto", "--max-memory", "cpu=2400KB"]
+    generation_speed.main(["--model", folder, *spread, "--tokens", "4", "--rounds", "1", "--out", str(out)])
+    assert {is_offloaded(part) for part in loaded[0].architecture.down_projections} == {True, False}
+    assert len(json.loads(out.read_text())) == 5

@@ -41,6 +41,16 @@ def test_rows_of_this_process_are_measured_compared_and_written(folder, tmp_path
     assert record["settings"]["model"] == folder and record["settings"]["changes"] == {"steps": 1}
 
 
+def test_the_model_may_be_spread(folder, tmp_path):
+    size = ["--transfer", "0", "--harmless", "1", "--facts", "0", "--passages", "0", "--max-new-tokens", "2"]
+    spread = ["--device-map", "auto", "--max-memory", "cpu=60KB"]
+    asked = ["--model", folder, *spread, "--cases", write_cases(tmp_path, 1), "--steps", "1", "--workers", *size]
+    assert main([*asked, "--out", str(tmp_path / "speed.json")]) == 0
+    record = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
+    assert record["settings"]["device_map"] == "auto" and record["settings"]["max_memory"] == ["cpu=60KB"]
+    assert [row["cases"] for row in record["rows"]] == [1, 1]
+
+
 def test_the_table_has_throughput_and_its_ratio_to_the_first_row():
     rows = [
         Measured("local", 1, "paired", 6, 0.0, 60.0, Pairing(), 240, 240),

@@ -95,6 +95,11 @@ def test_answers_are_judged_with_each_block_s_own_patch(llama, case):
     assert entry.generalized == sum(v.safe for k, v in entry.verdicts.items() if k != "DS") / 4
 
 
+def test_blocks_are_edited_once_and_told_in_order_however_they_are_named(llama, case):
+    atlas = run(make_atlas(llama, case, replace(SHORT, blocks=(2, 0, 2), together=1)))
+    assert [entry.block for entry in atlas.entries] == [0, 2]
+
+
 def test_a_cancel_keeps_the_blocks_that_are_done(llama, case):
     done: list[int] = []
     atlas: Atlas | None = None

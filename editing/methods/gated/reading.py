@@ -233,9 +233,9 @@ def _inputs(
         if cancel():
             return None
         for number, states in mlp_inputs(model, [block], batch):
-            if not bool(torch.isfinite(states).all()):
-                raise EditError("The model's states are not finite numbers. Load it in float32.")
             tokens = states[:, 0].cpu().numpy()
+            if not np.isfinite(tokens).all():
+                raise EditError("The model's states are not finite numbers. Load it in float32.")
             ends.append(tokens[-positions - answer :])
             elsewhere.append(tokens[random.integers(1, len(tokens) - positions - answer, ELSEWHERE)])
             order.append(start + number)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 from sweep_helpers import HERE
 
+from editing import calibration
+from editing.methods.mend import store
 from editing.sweep.__main__ import _settings, options
 
 ROOT = HERE.parent
@@ -68,3 +71,21 @@ def test_other_commands_of_the_readme_that_sweep_are_taken_too():
     assert len(found) >= 5
     for words in found:
         _settings(options().parse_args(words[3:]))
+
+
+def test_each_command_says_in_which_type_all_its_processes_load_a_model():
+    """By itself one with a GPU takes bfloat16 and one without float32, and then no worker may begin."""
+    for words in COMMANDS:
+        if "editing.sweep" in words:
+            chosen = options().parse_args(words[3:])
+            assert (chosen.device, chosen.dtype) in (("cpu", "auto"), ("auto", "bfloat16"))
+            assert chosen.gpus_per_worker >= 1 or chosen.device == "cpu"
+            assert "7b" not in chosen.model.lower() or chosen.dtype == "bfloat16"
+
+
+def test_the_caches_that_it_names_are_where_the_program_looks(llama, monkeypatch):
+    monkeypatch.delenv("DINM_INSPECTOR_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    text = section("On a cluster")
+    for place in (calibration.places(llama)[0], store.places(llama)[1]):
+        assert f"`~/{place.parent.parent.relative_to(Path.home())}`" in text and f"`{place.parent.name}`" in text

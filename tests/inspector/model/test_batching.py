@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 
 import by_hand
 import pytest
 
-from inspector.model import VANILLA, Decoding, Row, answer, encode
+from inspector.model import VANILLA, Decoding, Delta, Row, answer, encode
 from inspector.model.batching import generate, plan
 from inspector.model.cached_lines import common_start
 
@@ -102,3 +102,36 @@ def test_a_plan_holds_every_prompt_once_and_puts_common_starts_together():
     assert sorted(n for batch in batches for n in batch) == list(range(5))
     assert max(map(len, batches)) == 2
     assert batches[0] == [2, 0]
+
+
+def test_a_patch_is_multiplied_once_a_token_whatever_the_number_of_its_lines_and_strengths(llama, monkeypatch):
+    products: Counter[Delta] = Counter()
+    own = Delta.apply
+
+    def counted(delta, inputs):
+        products[delta] += 1
+        return own(delta, inputs)
+
+    monkeypatch.setattr(Delta, "apply", counted)
+    monkeypatch.setattr(type(llama), "end_tokens", lambda _model: frozenset())
+    first, second = by_hand.patch(llama, 0, 1, seed=1), by_hand.patch(llama, 1, seed=2)
+    prompts = [encode(llama, text).prompt for text in TEXTS]
+    rows = (VANILLA, Row(first), Row(first, 0.5), Row(second))
+    running = generate(llama, prompts, rows, Decoding(5))
+    next(running)  # has read the prompts
+    products.clear()
+    for _ in running:
+        assert products == {delta: 1 for patch in (first, second) for delta in patch.deltas}
+        products.clear()
+
+
+def test_prompts_of_many_lengths_are_read_with_one_position_s_logits_each(llama):
+    prompts = [encode(llama, text).prompt for text in TEXTS]
+    assert len(set(map(len, prompts))) == len(prompts)
+    seen: list[tuple[int, ...]] = []
+    handle = llama.network.lm_head.register_forward_hook(lambda _head, _args, logits: seen.append(tuple(logits.shape)))
+    try:
+        next(generate(llama, prompts, (VANILLA, Row(by_hand.patch(llama))), Decoding(1)))
+    finally:
+        handle.remove()
+    assert seen[-1] == (2 * len(prompts), llama.architecture.vocabulary)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import by_hand
+import numpy as np
 import pytest
 import torch
+from waits import counted_waits
 
 from editing import dinm, preset, run
 from editing.replay import FullReplay
+from inspector.contrast import contrast, mlp_trace
 from inspector.divergence import divergence
+from inspector.errors import NotFinite
 from inspector.likelihood import likelihoods
 from inspector.model import VANILLA, Decoding, InspectedModel, Row, answer, encode
 from inspector.safeedit import Case
@@ -91,3 +95,25 @@ def test_markers_are_left_out_of_answers_and_shown_in_token_texts(llama):
     ids = [1, *by_hand.bytes_of(llama, "Hi"), 2]
     assert llama.decode(ids) == "Hi"
     assert llama.token_texts(ids) == ("<s>", "H", "i", "</s>")
+
+
+def test_what_has_to_be_finite_is_looked_at_together(llama, monkeypatch):
+    values = [torch.ones(3), 2.0, np.ones(2), torch.zeros(2, dtype=torch.float16)]
+    with counted_waits(monkeypatch) as waits:
+        llama.require_finite("gradient", values)
+        assert waits.since() == 1
+    llama.require_finite("gradient", [])
+    for broken in (torch.tensor([1.0, float("nan")]), float("inf"), np.array([0.0, -np.inf])):
+        with pytest.raises(NotFinite, match=r"The gradient of these texts .* \(--dtype float32\)"):
+            llama.require_finite("gradient", [*values, broken])
+
+
+def test_what_is_differentiated_in_every_block_is_read_with_the_same_waits_as_in_one(tiny, case, monkeypatch):
+    found = []
+    for family in ("llama", "gemma2"):  # of three and of four blocks
+        model = tiny(family)
+        texts = contrast(model, case)
+        with counted_waits(monkeypatch) as waits:
+            mlp_trace(model, texts.sequences, texts.counted, texts.margin)
+            found.append(waits.since())
+    assert found == [2, 2], "whether all is finite, and the value"

@@ -9,6 +9,7 @@ import pytest
 import quantised_models
 import tiny_models
 import torch
+from allocations import counted_allocations
 from transformers import AutoConfig, LlamaConfig
 
 from editing import dinm, preset, run
@@ -21,6 +22,8 @@ from inspector.model.memory_need import GB, bytes_in, bytes_of, predict, require
 
 FACTOR = {"editing": 2.0, "reading": 3.0}
 """Most by which a predicted peak may be off a measured one, up or down: reading a small model is a few MiB."""
+COUNTED_FACTOR = 1.5
+"""The same where the bytes of every tensor are counted."""
 SHAPE = {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64}
 LLAMA_70B = LlamaConfig(vocab_size=32000, num_key_value_heads=8, tie_word_embeddings=False, **SHAPE)
 """The shape of Llama-2-70B, 68.98 billion weights."""
@@ -92,6 +95,21 @@ def test_the_peak_of_a_default_edit_is_within_the_stated_factor(middling, case, 
         run(dinm(middling, long(case, middling, tokens), 2, settings))
     need = predict(middling.network.config, "float32", block=2, tokens=tokens)
     assert within("editing", need.editing, peak.mebibytes), (need.editing / 2**20, peak.mebibytes)
+
+
+@pytest.mark.parametrize(("width", "inner", "block"), [(32, 4096, 3), (64, 2048, 2), (256, 512, 1)])
+def test_what_a_default_edit_allocates_is_predicted_whatever_the_shape(case, monkeypatch, width, inner, block):
+    """Counted to the byte, so that it sees what a process of hundreds of MiB hides: a matrix of d_ff squared, say."""
+    monkeypatch.setattr(memory, "HARMLESS", 24)
+    shape = {"hidden_size": width, "intermediate_size": inner, "num_hidden_layers": 4}
+    config = LlamaConfig(**{**tiny_models._LLAMA, **shape})
+    model = from_parts(tiny_models.random_network(config), tiny_models.tokenizer(), "wide")
+    settings = preset("corrected", steps=3, target_probability=None, harmless_prompts=22, own_refusals=2)
+    tokens = 200
+    with counted_allocations(model.network) as counted:
+        run(dinm(model, long(case, model, tokens), block, settings))
+    predicted = predict(config, "float32", block=block, tokens=tokens).editing
+    assert 1 / COUNTED_FACTOR <= predicted / counted.peak <= COUNTED_FACTOR, (predicted, counted.peak)
 
 
 @pytest.mark.usefixtures("honest_peaks")

@@ -6,6 +6,8 @@ Without a CUDA device a stand-in for the graph runs the captured work again: all
 from __future__ import annotations
 
 import copy
+import sys
+import threading
 import warnings
 
 import by_hand
@@ -16,7 +18,7 @@ from editing import dinm, preset, run
 from editing.descent import Descent
 from inspector.divergence import divergence
 from inspector.model import passes
-from inspector.model.fewer_kernels import _REPLACED, fewer_kernels
+from inspector.model.fewer_kernels import _REPLACED, _SIGNED, ROTARY, fewer_kernels
 from inspector.model.hooks import passing_through, record_calls
 from inspector.model.tails import Tails, with_weight
 
@@ -214,3 +216,21 @@ def test_blocks_that_are_passed_through_return_what_they_get_as_the_block_below_
             assert found is hidden if further is None else (found[0] is hidden and found[1:] == further)
         assert calls[2][0][0] is hidden and calls[2][1] == {"mask": 3}
     assert vars(blocks[2])["forward"] is own and "forward" not in vars(blocks[3])
+
+
+def test_another_thread_s_pass_has_its_family_s_own_kernels_meanwhile(llama):
+    """Functions of a family's module serve all its models, whose locks are their own."""
+    home = sys.modules[type(llama.architecture.blocks[0]).__module__]
+    own, given = getattr(home, ROTARY), [torch.ones(1, 2, 1, 8), torch.ones(1, 2, 1, 8), *torch.ones(2, 1, 1, 8)]
+
+    def there(kept: list[int]) -> None:
+        getattr(home, ROTARY)(*given)
+        kept.append(len(_SIGNED))
+
+    found: list[int] = []
+    with fewer_kernels(llama):
+        thread = threading.Thread(target=there, args=(found,))
+        thread.start()
+        thread.join()
+        there(found)
+    assert found == [0, 1] and getattr(home, ROTARY) is own

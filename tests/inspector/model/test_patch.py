@@ -8,6 +8,7 @@ import by_hand
 import pytest
 import tiny_models
 import torch
+from waits import counted_waits
 
 from inspector.errors import PatchError
 from inspector.model import VANILLA, Delta, Patch, Row, from_parts
@@ -201,3 +202,25 @@ def test_the_badge_names_method_layer_strength_and_patch(llama):
 def test_a_strength_out_of_range_is_refused_with_the_range(strength):
     with pytest.raises(PatchError, match=r"strength.*0 to 1\.5"):
         Row(None, strength)
+
+
+def test_the_norm_of_a_patch_of_many_matrices_is_read_at_once(llama, monkeypatch):
+    torch.manual_seed(0)
+    names = [by_hand.down_name(llama.network, block) for block in range(llama.blocks)]
+    deltas = [Delta(name, n, torch.randn(32, 2), torch.randn(2, 48)) for n, name in enumerate(names)]
+    patch = Patch(tuple(deltas), llama.fingerprint, "low-rank")
+    with counted_waits(monkeypatch) as waits:
+        norm = patch.norm
+        assert waits.since() == 1
+    assert norm == pytest.approx(sum(float(delta.dense().square().sum()) for delta in deltas) ** 0.5)
+
+
+def test_column_norms_are_those_of_the_dense_delta_and_need_no_dense_delta(monkeypatch):
+    torch.manual_seed(0)
+    left, right = torch.randn(32, 3), torch.randn(3, 48)
+    right[:, 7] = 0.0
+    low_rank, dense = Delta("down", 0, left, right), Delta("down", 0, left @ right)
+    expected = dense.left.norm(dim=0)
+    assert torch.equal(dense.column_norms, expected)
+    monkeypatch.setattr(Delta, "dense", None)
+    assert torch.allclose(low_rank.column_norms, expected, rtol=1e-5) and low_rank.column_norms[7] == 0

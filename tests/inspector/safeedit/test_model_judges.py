@@ -71,11 +71,13 @@ class SpokenNetwork:
     def requires_grad_(self, _on: bool) -> SpokenNetwork:
         return self
 
-    def __call__(self, **_inputs) -> types.SimpleNamespace:
+    def forward(self, **_inputs) -> types.SimpleNamespace:
         logits = torch.zeros(1, 1, tiny_models.VOCABULARY)
         logits[0, 0, self.said[self.place % len(self.said)]] = 4.0
         self.place += 1
         return types.SimpleNamespace(logits=logits, past_key_values=None)
+
+    __call__ = forward
 
 
 @pytest.mark.parametrize(
@@ -107,6 +109,14 @@ def test_a_guard_s_verdicts_do_not_depend_on_what_shares_its_batch():
         [one.safe_probability for one in alone], abs=1e-4
     )
     assert len({one.label for one in alone}) == 2
+
+
+def test_a_guard_computes_the_logits_of_one_position_a_text():
+    """Those of a whole conversation are its largest tensor, and only what follows it is looked at."""
+    network, seen = tiny_models.network("llama"), []
+    network.lm_head.register_forward_pre_hook(lambda _head, args: seen.append(tuple(args[0].shape[:2])))
+    GuardJudge(network, tiny_models.tokenizer(), "guard").judge([("prompt", "answer"), ("another prompt", "no")])
+    assert seen and set(seen) == {(2, 1)}
 
 
 def test_models_come_from_a_folder_and_what_is_neither_kind_is_refused(tmp_path):
