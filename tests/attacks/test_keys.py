@@ -235,6 +235,8 @@ def test_what_cannot_be_forgotten_while_it_runs_is_forgotten_afterwards(served):
     with httpx.Client(base_url=served.url, timeout=60) as web:
         opened(served, web, "page of a run")
     queue, event = served.app._queue, SimpleNamespace(session_hash="page of a run")
+    while queue.event_ids_to_events:  # of its opening
+        time.sleep(0.01)
     queue.event_ids_to_events["running"] = event
     try:
         with served.sessions._lock:

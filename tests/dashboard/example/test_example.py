@@ -137,9 +137,10 @@ def test_a_calibrated_model_s_example_is_edited_at_the_recommended_layer_and_kep
     layers = Layers((Trial(other, 1.0, 0.1, 1.0),), 0.25, 5, 20)
     known = Calibration(layers, Detector((0,), torch.ones(1, 32), 0.0, 0.0, model.fingerprint))
     example = make_example(model, SHORT, folder, known)
-    assert example.block == example.session.live.result.block == other and len(edits) == 1
-    assert make_example(model, SHORT, folder, known).block == other and len(edits) == 1
-    assert make_example(model, SHORT, folder).block == made.block and len(edits) == 1
+    assert example.block == example.session.live.result.block == other and edits
+    attempts = len(edits)  # a second one where the first defends too little
+    assert make_example(model, SHORT, folder, known).block == other and len(edits) == attempts
+    assert make_example(model, SHORT, folder).block == made.block and len(edits) == attempts
 
 
 def test_an_example_s_edit_that_the_gate_refuses_waits_and_is_never_live_not_after_a_restart_either(
