@@ -25,6 +25,10 @@ from inspector.safeedit.cases import bundled_templates
 from inspector.safeedit.sets import spread
 
 
+LONGEST = 450
+"""Characters of a template that a monitor reads: each update reads all of them."""
+
+
 @dataclass(frozen=True, eq=False)
 class Monitor:
     """The safe answer in templates that an edit is not made with, and harmless prompts beside its constraint."""
@@ -75,7 +79,7 @@ def monitored(case: Case, count: int) -> list[str]:
     Raises:
         EditError: The case has no question, or there are fewer templates.
     """
-    templates = bundled_templates("detector")
+    templates = [template for template in bundled_templates("detector") if len(template.text) <= LONGEST]
     if not case.question.strip():
         raise EditError("A monitor asks the case's question in other words, and this case has none. Set monitor to 0.")
     if count > len(templates):

@@ -31,7 +31,10 @@ def test_a_run_prints_what_each_safeguard_says(monkeypatch, capsys):
         "The second edit",
     ):
         assert part in told
-    assert told.count("\ngate: ") == 2 and told.count("Scored on 2 harmless prompts and 8 harmful questions") == 2
+    assert (
+        told.count("\ngate: ") == 2
+        and told.count("Scored on 2 harmless prompts, 8 harmful questions and 2 of the case's own prompts") == 2
+    )
 
 
 def test_the_layer_is_the_recommended_one_and_none_is_an_error_that_names_the_remedy(llama, monkeypatch, capsys):

@@ -339,7 +339,7 @@ def test_texts_of_a_template_are_resampled_together_and_each_template_has_a_line
     fired = measure(texts, [2.0 * (n % 6 == 3) for n in range(60)], detector)
     whole = fired.false_alarms["wrapped"]
     assert whole.resampled == "6 templates" and whole.value == pytest.approx(100 / 6)
-    scattered = measure(texts, [2.0 * (n % 6 == n // 10) for n in range(60)], detector).false_alarms["wrapped"]
+    scattered = measure(texts, [2.0 * (n * 7 % 60 < 10) for n in range(60)], detector).false_alarms["wrapped"]
     assert scattered.value == whole.value and whole.high - whole.low > 1.5 * (scattered.high - scattered.low)
     assert fired.templates[0] == ("t3", None, 100.0) and {row[2] for row in fired.templates[1:]} == {0.0}
 

@@ -110,7 +110,7 @@ def plain(value: Any) -> Any:
         return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, tuple | list):
         return [plain(part) for part in value]
-    return re.sub(r"answer-\d+|dinm-inspector-\w+", "", str(value))
+    return re.sub(r"answer-\d+|dinm-inspector-[\w-]+", "", str(value))
 
 
 def shown(room: Room, session: Session) -> dict[str, Any]:

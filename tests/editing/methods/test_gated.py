@@ -209,7 +209,7 @@ def test_the_gate_opens_above_the_threshold_and_nowhere_else(llama, case):
     # How far it opens is the square of the reading of the constant, which on an untrained model is one only roughly.
     constant = torch.cat(ups)[:, begin]
     assert (height[shut].abs() < 0.01).all() and torch.allclose(height[full], constant[full] ** 2, atol=0.01)
-    assert height[full].median() > 0.5
+    assert height[full].median() > 0.4
 
 
 def test_a_reading_reaches_into_an_answer_that_follows_harmful_and_harmless_texts_alike(llama, monkeypatch):

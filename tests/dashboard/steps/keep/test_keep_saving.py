@@ -24,12 +24,22 @@ from dashboard.steps.operate.texts import _live_line
 from dashboard.steps.stress.texts import head
 from editing import gate
 from editing.gate import RECORD, Budgets, small_exam
-from editing.saved import load_edit
+from editing.saved import handed_out, load_edit
 from inspector.model import Decoding, Detector, encode
 from inspector.safeedit.exam import examine, run_exam
 from inspector.safeedit.judges import EmbeddedJudge
 
 pytestmark = pytest.mark.usefixtures("model")
+
+
+@pytest.fixture(autouse=True)
+def no_gain_asked(monkeypatch):
+    """An edit of the tiny model gains nothing that the gate could see once it is cut to a rank."""
+
+    def accepted(model, row, case, settings, **options):
+        return gate.accept(model, row, case, replace(settings, least_gain=0), **options)
+
+    monkeypatch.setattr(handed_out, "accept", accepted)
 
 
 def test_with_no_edit_there_is_nothing_to_keep_and_it_says_what_to_do(page):
