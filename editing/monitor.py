@@ -24,7 +24,6 @@ from inspector.safeedit import Case
 from inspector.safeedit.cases import bundled_templates
 from inspector.safeedit.sets import spread
 
-
 LONGEST = 450
 """Characters of a template that a monitor reads: each update reads all of them."""
 

@@ -166,18 +166,21 @@ def budgets(checks: Sequence[Mapping[str, Any]]) -> go.Figure:
 
 
 def detection(found: Detection) -> go.Figure:
-    """Draw what the detector finds against its false alarms, a point a threshold."""
+    """Draw what the detector finds against its false alarms, a point a threshold, bare and in attack templates."""
     figure = base(
         230, xaxis_title="harmless prompts taken for harmful, %", yaxis_title="harmful prompts found, %", margin_t=10
     )
-    figure.add_scatter(
-        x=found.false,
-        y=found.found,
-        mode="lines+markers",
-        line={"color": SAFE, "width": 2},
-        marker={"size": 7},
-        hovertemplate="false alarms %{x:.3g} %<br>found %{y:.3g} %<extra></extra>",
-    )
+    for name, key, colour, dash in (("bare", "bare", SAFE, "solid"), ("in an attack", "wrapped", EDITED, "dot")):
+        figure.add_scatter(
+            x=[false for false, _ in found.frontiers[key]],
+            y=[hit for _, hit in found.frontiers[key]],
+            name=name,
+            mode="lines+markers",
+            line={"color": colour, "width": 2, "dash": dash},
+            marker={"size": 7},
+            hovertemplate=f"{name}<br>false alarms %{{x:.3g}} %<br>found %{{y:.3g}} %<extra></extra>",
+        )
+    figure.update_layout(showlegend=True, legend={"y": 0.05, "x": 0.98, "xanchor": "right", "yanchor": "bottom"})
     figure.update_xaxes(rangemode="tozero")
     figure.update_yaxes(range=[0, 104])
     return figure

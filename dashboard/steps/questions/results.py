@@ -135,8 +135,8 @@ class Detection:
         wrapped: The same in attack templates.
         alarms: False alarms on bare harmless prompts, percent.
         wrapped_alarms: The same in attack templates.
-        found: Harmful prompts found at several thresholds, percent.
-        false: False alarms there, percent.
+        frontiers: ``bare`` and ``wrapped``: false alarms at several thresholds and the harmful prompts found there,
+            percent.
     """
 
     area: float
@@ -144,8 +144,7 @@ class Detection:
     wrapped: Measured
     alarms: Measured
     wrapped_alarms: Measured
-    found: list[float]
-    false: list[float]
+    frontiers: dict[str, list[tuple[float, float]]]
 
 
 def read(name: str, reader: Callable[[str], _Read]) -> _Read | None:
@@ -201,8 +200,11 @@ def detection(text: str) -> Detection:
     """Read ``calibration.txt``: what the detector finds and its false alarms."""
     part = text[text.index("with the suffix") : text.index("no suffix")]
     area = _found(r"ROC curve ([\d.]+)", part)
-    lines = re.findall(rf"threshold +{_NUMBER}: +({_NUMBER}) % found at ({_NUMBER}) % false", part)
-    assert_found(lines)
+    frontiers: dict[str, list[tuple[float, float]]] = {}
+    for kind in ("bare", "wrapped"):
+        lines = re.findall(rf"{kind} +threshold +{_NUMBER}: +({_NUMBER}) % found at +({_NUMBER}) % false", part)
+        assert_found(lines)
+        frontiers[kind] = [(float(false), float(hit)) for hit, false in lines]
 
     def line(name: str) -> Measured:
         return _interval(_found(rf"{name} +({_NUMBER}) % +\(({_NUMBER}) to ({_NUMBER})", part).groups())
@@ -213,8 +215,7 @@ def detection(text: str) -> Detection:
         line("harmful, found +wrapped"),
         line("harmless, false alarms +bare"),
         line("harmless, false alarms +wrapped"),
-        [float(found) for found, _ in lines],
-        [float(false) for _, false in lines],
+        frontiers,
     )
 
 
