@@ -96,10 +96,12 @@ def packaged_samples(each: int = 120) -> tuple[Sample, ...]:
     found = []
     for part in (harmful, harmless):
         for number, bare in enumerate(part):
-            template = templates[number % len(templates)]
-            wrapped = replace(bare, text=template.fill(bare.bare), language=template.language, template=template.name)
-            found += [bare, wrapped]
+            found += [bare, _wrapped(bare, templates[number % len(templates)])]
     return tuple(found)
+
+
+def _wrapped(bare: Sample, template: Template) -> Sample:
+    return replace(bare, text=template.fill(bare.bare), language=template.language, template=template.name)
 
 
 def _in_form(bare: Sequence[Sample], templates: Sequence[Template], one: bool) -> list[Sample]:
@@ -110,8 +112,7 @@ def _in_form(bare: Sequence[Sample], templates: Sequence[Template], one: bool) -
         if not one or turn % 3 == 0:
             found.append(replace(sample, fold=fold))
         for template in itertools.islice(waiting[fold], 2 if not one else turn % 3 > 0):
-            wrapped = replace(sample, text=template.fill(sample.bare), language=template.language)
-            found.append(replace(wrapped, template=template.name, fold=fold))
+            found.append(replace(_wrapped(sample, template), fold=fold))
     return found
 
 
