@@ -11,6 +11,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from dashboard import api, heading
+from dashboard.beforehand import Beforehand
 from dashboard.calibrating import Calibrating, CalibratingLine
 from dashboard.early import EarlyHeading
 from dashboard.endpoints.tools import offer_reading_tools
@@ -61,7 +62,8 @@ def build_app(
         model: The shared model.
         read_only: Allow bundled texts only.
         example_folder: Where the example is kept; the cache by default.
-        calibrate: Calibrate a model that is not calibrated yet, in the background.
+        calibrate: Calibrate a model that is not calibrated yet, in the background; where one is, do beforehand there
+            what its first edit would wait for.
         example: Show a finished example, and make it where it is not there.
         grace: Seconds for which what a visitor has done is kept after they were last there.
         most_bytes: What all visitors' sessions may hold together.
@@ -172,14 +174,19 @@ def build_page(
     watch()
     shown.give_way = house.context.line.give_way
     shown.start()
+    ahead = Beforehand(model, calibration.detector) if options.calibrate and calibration is not None else None
+    if ahead is not None:
+        ahead.give_way = house.context.line.give_way
+        ahead.start(shown.wait)
     sessions.sweep_in_background()
     # Long runs stand in a line of our own (kit/queue), so Gradio lets everything through at once: typing never waits.
     app.queue(default_concurrency_limit=None, max_size=1024, api_open=False)
 
     def stop() -> None:
         shown.stop()
-        if background is not None:
-            background.stop()
+        for running in (background, ahead):
+            if running is not None:
+                running.stop()
         app.guard.sent.remove(sent)
 
     return ModelPage(label, app, house.context, stop)
