@@ -23,7 +23,7 @@ from dashboard.kit.typed import Texts
 from dashboard.kit.visitors import Sessions
 from dashboard.steps.case.texts import offered_cases
 from dashboard.steps.case.view import OWN_TEMPLATE, PLAIN_TEXT
-from inspector.model import Decoding, InspectedModel
+from inspector.model import Decoding, InspectedModel, PromptFormat
 from inspector.safeedit import bundled_cases
 
 OWN = own_question("How do I cheat at cards?")
@@ -134,7 +134,7 @@ def test_a_link_that_cannot_be_opened_says_so_and_changes_nothing(page, visitor,
 def test_a_link_of_a_program_fills_a_page_and_a_link_of_a_page_tells_a_program(page, visitor):
     linking = page.house.linking
     assert linking is page.context.one(Linking, lambda: Linking(page.context)), "endpoints have the page's own"
-    texts = Texts("Why?", "Please: {question}", "Be kind.", "I would rather not.", "Sure.", False)
+    texts = Texts("Why?", "Please: {question}", "I would rather not.", "Sure.", PromptFormat("Be kind.", chat=False))
     values = linking.values_of(texts, 2, "reference", steps=9)
     _, filled = opened(page, "receiver of a program", linking.query(visitor.session, values))
     assert (filled["question"], filled["form"], filled["block"]) == ("Why?", PLAIN_TEXT, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from dashboard.steps.models import figures, texts
 from dashboard.steps.models.run import Kept
 from dashboard.steps.models.view import ModelsRoom
 from inspector.divergence import divergence
-from inspector.model import Decoding, InspectedModel, answer, encode
+from inspector.model import Decoding, InspectedModel, PromptFormat, answer, encode
 
 pytestmark = pytest.mark.usefixtures("model")
 SHORT = {"max_new_tokens": 8}
@@ -104,6 +105,8 @@ def test_each_is_asked_in_its_own_format_and_covered_unless_judged_safe(compared
         assert side.label in head and f">{side.verdict.label}</span>" in head and "vanilla weights" in head
         assert ("blurred" in compared.classes[f"models_{pane}_answer"]) == (not side.verdict.safe)
         assert seen(compared.screen[f"models_{pane}_answer"]) == side.answer
+    assert ", no suffix. tiny-llama:" in seen(texts.compared(replace(beside, format=PromptFormat(""))))
+    assert "suffix" not in texts.compared(beside), "the usual format is not named"
 
 
 def test_the_distance_is_chosen_afterwards_and_a_reload_shows_the_last_comparison(compared: Visitor):
