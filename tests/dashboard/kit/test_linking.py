@@ -16,7 +16,7 @@ from made_up import result
 
 from dashboard.example.make import Example
 from dashboard.house import House
-from dashboard.kit.linking import EXPIRED, NO_LINK, READ_ONLY, Linking
+from dashboard.kit.linking import EXPIRED, NO_LINK, READ_ONLY, TOO_LARGE, Linking
 from dashboard.kit.links import Links
 from dashboard.kit.session import LiveEdit
 from dashboard.kit.typed import Texts
@@ -102,6 +102,15 @@ def test_one_changed_setting_is_enough_for_a_link_that_is_kept(page, visitor):
     assert "case" in link_of(visitor)
     visitor.screen["learning_rate"] = 0.5
     assert "link" in link_of(visitor)
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**20), 1e308])
+def test_a_number_that_no_page_could_be_sent_makes_no_link_and_says_so(page, visitor, number):
+    kept = len(page.context.links)
+    visitor.screen["edit_weight"] = number
+    with pytest.raises(gr.Error, match="too large for a link") as told:
+        visitor.do("on_make")
+    assert told.value.message == TOO_LARGE and len(page.context.links) == kept
 
 
 def test_a_link_that_cannot_be_opened_says_so_and_changes_nothing(page, visitor, monkeypatch):
