@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -23,6 +24,8 @@ from inspector.errors import CaseError
 
 One = TypeVar("One")
 
+ARRIVING, LOOK = 2.0, 0.05
+"""Seconds for which the arrival of a page is waited for that asks something before it, and between two looks."""
 RUNNING = "Something is still running for you. Wait for it, or press Cancel."
 LEFT_LINE = "Cancelled while it waited in line; nothing was changed."
 STARTED_ANEW = "the program was started anew since"
@@ -112,8 +115,17 @@ class Reserving:
         return session
 
     def visit(self, request: gr.Request) -> Session | None:
-        """Return the session that an open page shows; ``None`` if it is gone."""
-        return self.sessions.at(request.session_hash or "", key_of(request))
+        """Return the session that an open page shows; ``None`` if it is gone.
+
+        What a page asks as it opens may overtake its arrival, which is waited for then.
+        """
+        page, key = request.session_hash or "", key_of(request)
+        until = time.monotonic() + ARRIVING
+        while True:
+            session = self.sessions.at(page, key)
+            if session is not None or not self.sessions.expects(page, key) or time.monotonic() >= until:
+                return session
+            time.sleep(LOOK)
 
     def gone(self, request: gr.Request) -> Update:
         """Give a page whose session is gone an empty one, and say so; the page is drawn anew after that."""

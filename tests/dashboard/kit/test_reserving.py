@@ -5,6 +5,9 @@ own.
 from __future__ import annotations
 
 import gc
+import threading
+import time
+import types
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -132,6 +135,30 @@ def test_a_program_whose_session_is_let_go_as_it_calls_is_told_what_went_or_goes
         assert list(call(request=request)) == ["done"]
         assert used == [context.sessions.of("program")]
     assert victim not in used and not victim.busy and not context.sessions.of("program").busy
+
+
+def test_what_a_page_asks_before_it_has_arrived_waits_for_its_arrival(visitor):
+    context, asking = visitor.page.context, types.SimpleNamespace(session_hash="reloaded")
+    here = context.sessions.of("reloaded")  # by another window, or before a reload
+    late = threading.Timer(0.2, context.arrive, [asking])
+    late.start()
+    assert context.visit(asking) is here
+    late.join()
+
+
+def test_a_page_that_never_arrives_is_gone_and_one_of_nobody_who_is_here_is_so_at_once(visitor, monkeypatch):
+    context, looks = visitor.page.context, list[float]()
+
+    def look(seconds: float) -> None:
+        looks.append(seconds)
+        threading.Event().wait(seconds)
+
+    monkeypatch.setattr("dashboard.kit.reserving.time", types.SimpleNamespace(monotonic=time.monotonic, sleep=look))
+    monkeypatch.setattr("dashboard.kit.reserving.ARRIVING", 0.2)
+    asking = types.SimpleNamespace(session_hash="never")
+    assert context.visit(asking) is None and looks == []
+    context.sessions.of("never")
+    assert context.visit(asking) is None and looks
 
 
 def test_after_a_restart_a_page_that_goes_on_is_told_so(visitor, monkeypatch):
