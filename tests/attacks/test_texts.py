@@ -15,19 +15,23 @@ import gradio as gr
 import httpx
 import plotly.graph_objects as go
 import pytest
-from attack_helpers import call, opened, press
+from attack_helpers import call, opened, press, told
 from dashboard_helpers import CONTEXT, QUICK, Visitor, tiny_model
 from keep_helpers import page_of
+from made_up import result
 from memory_faults import passes
 
 from dashboard.kit import html as kit_html
+from dashboard.kit.limits import Pace, Runs
 from dashboard.kit.plain import escape, is_hidden, visible
 from dashboard.kit.plots import label
-from dashboard.kit.typed import Texts
+from dashboard.kit.session import LiveEdit
+from dashboard.kit.typed import Texts, texts_of
 from dashboard.steps.compare.asking import OWN_PROMPT
 from dashboard.steps.keep.asking import OWN, PROMPTS
-from inspector.errors import InspectorError
+from inspector.errors import CaseError, InspectorError
 from inspector.model import SUFFIX, InspectedModel
+from inspector.safeedit import bundled_cases
 
 MARKUP = [
     "<script>alert(1)</script>",
@@ -266,6 +270,94 @@ def test_a_number_of_any_kind_is_an_error_in_words_and_no_work(web, part, number
     assert kind == "error" and "Traceback" not in text and "Error:" not in text and "<class" not in text
     assert said["error"].rstrip()[-1] in ".)" and "went wrong" not in said["error"]
     assert made.rows == []
+
+
+SIZES = (10**400, 1e308, -1e308)
+ASKED = "The model was asked."
+READ_NUMBERS = (
+    *("on_locate", "on_pick", "on_hand", "on_layer", "on_texts", "on_edit", "on_operate", "on_examine", "on_keep"),
+    *("on_ask", "on_unsafe_ask", "on_strength", "on_take", "on_routed", "on_undo", "on_live_changed"),
+    *("on_why", "on_why_pick", "on_order", "on_lens", "on_atlas", "on_knock", "on_edit_columns", "on_attribute"),
+    *("on_train", "on_open_why", "on_methods", "on_method_load", "on_stress"),
+    *(
+        "on_again",
+        "on_redo",
+        "on_undo_here",
+        "on_ask_two",
+        "on_take_in",
+        "on_make",
+        "on_return",
+        "on_waking",
+        "on_over",
+    ),
+)
+"""Handlers of every view that read a number; one makes a link of all controls, some draw the page anew with them."""
+
+
+def numbers_of(served: Any, handler: str) -> list[int]:
+    """Return the places of the numbers that a handler reads."""
+    inputs = served.app.fns[served.number(handler)].inputs
+    return [place for place, part in enumerate(inputs) if isinstance(part, gr.Number | gr.Slider)]
+
+
+def test_every_handler_that_reads_a_number_is_here(served):
+    private = {fn.name or "" for fn in served.app.fns.values() if fn.api_visibility == "private"} - {""}
+    assert {name for name in private if numbers_of(served, name)} == set(READ_NUMBERS)
+
+
+@pytest.fixture
+def owner_of_an_edit(served, monkeypatch):
+    """A visitor with an open page, a case and a live edit, who may press as often as they like."""
+    monkeypatch.setattr(Runs, "begin", lambda *_: None)
+    monkeypatch.setattr(served.app.guard, "pace", Pace(None))
+    with httpx.Client(base_url=served.url, timeout=120) as web:
+        web.page = secrets.token_hex(6)
+        opened(served, web, web.page)
+        web.session = served.sessions.of(served.sessions.owner(web.page))
+        web.session.case = bundled_cases()[0]
+        web.session.add(LiveEdit(web.session.case, result()))
+        yield web
+
+
+@pytest.mark.parametrize("handler", READ_NUMBERS)
+def test_a_number_of_any_size_in_any_control_ends_in_words(served, owner_of_an_edit, handler):
+    """Whatever is taken for a number that is possible ends as soon as the model is asked."""
+
+    def asked(_number: int) -> None:
+        raise CaseError(ASKED)
+
+    web, case = owner_of_an_edit, texts_of(bundled_cases()[0])
+    plain = served.values(handler, **{name: getattr(case, name) for name in ("question", "template", "safe", "unsafe")})
+    inputs = served.app.fns[served.number(handler)].inputs
+    with passes(tiny_model(), asked):
+        for place in numbers_of(served, handler):
+            for size in SIZES:
+                data = [size if at == place else value for at, value in enumerate(plain)]
+                body = {"data": data, "fn_index": served.number(handler), "session_hash": web.page}
+                web.post("/gradio_api/queue/join", json=body).raise_for_status()
+                (end,) = (one for one in told(web, web.page) if one["msg"] == "process_completed")
+                said = end["output"].get("error", "")
+                assert end["success"] or (said and "went wrong" not in said), (inputs[place].label, size, said)
+                assert not web.session.busy and "went wrong" not in json.dumps(end)
+
+
+@pytest.mark.parametrize("number", [10**400, 999999999999999900000, 1e308], ids=["beyond all", "of 21 digits", "large"])
+def test_a_page_opens_again_whatever_numbers_stood_on_it(served, owner_of_an_edit, number):
+    """A browser writes numbers beyond 2**53 as they are, and the server cannot send those beyond 2**64 back."""
+    web, question = owner_of_an_edit, bundled_cases()[1].question
+    parts, data = served.app.fns[served.number("on_make")].inputs, served.values("on_make", question=question)
+    unbounded = [place for place in numbers_of(served, "on_make") if parts[place].maximum is None]
+    assert len(unbounded) > 10
+    for place in unbounded:
+        data[place] = number
+    body = {"data": data, "fn_index": served.number("on_make"), "session_hash": web.page}
+    web.post("/gradio_api/queue/join", json=body).raise_for_status()
+    assert "too large for a link" in json.dumps(told(web, web.page))
+    again = secrets.token_hex(6)
+    opened(served, web, again)
+    said = press(served, web, again, "on_return")
+    (end,) = (one for one in said if one["msg"] == "process_completed")
+    assert end["success"] and question in json.dumps(said)
 
 
 LONG = " ".join(["word"] * 20_000)
