@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import plotly.graph_objects as go
 import pytest
 from attack_helpers import call, opened, press, told
 from dashboard_helpers import CONTEXT, QUICK, Visitor, tiny_model
-from keep_helpers import page_of
+from keep_helpers import copied, page_of, written
 from made_up import result
 from memory_faults import passes
 
@@ -29,6 +30,7 @@ from dashboard.kit.session import LiveEdit
 from dashboard.kit.typed import Texts, texts_of
 from dashboard.steps.compare.asking import OWN_PROMPT
 from dashboard.steps.keep.asking import OWN, PROMPTS
+from dashboard.steps.report.run import Reported
 from inspector.errors import CaseError, InspectorError
 from inspector.model import SUFFIX, InspectedModel
 from inspector.safeedit import bundled_cases
@@ -106,9 +108,9 @@ def test_markup_that_is_typed_stays_text_in_everything_the_page_draws(page):
     text = " ".join(MARKUP)
     drawn = htmls(page("on_texts", question=f"How {text}?", template=f"{text} {{question}}", suffix=text))
     assert drawn
-    for written in drawn:
+    for one in drawn:
         for tag in ("<script", "<img", "<svg", "<a href", "</textarea"):
-            assert tag not in written
+            assert tag not in one
 
 
 class Markup(HTMLParser):
@@ -154,6 +156,8 @@ PRESSED: dict[str, dict[str, Any]] = {
     "on_stress": {"stress_size": "This case", "stress_tokens": 2},
     "on_rename_row": {"row_picked": 1, "row_name": f"<x-typed> {MARKUP[1]}"},
     "on_ask_two": {"row_a": 1, "row_b": 2, "ask_two_what": OWN, "ask_two_text": f"Why {TYPED}?"},
+    "on_take_in": {**BRIEF, "max_new_tokens": 2},
+    "on_report": {},
 }
 """What a visitor presses, and what they have typed for it."""
 
@@ -164,10 +168,15 @@ def test_markup_of_visitor_and_model_stays_text_in_what_every_view_draws(tmp_pat
     monkeypatch.setattr(
         InspectedModel, "token_texts", lambda _, tokens: ("<img src=x onerror=alert(1)>",) * len(tokens)
     )
+    # Whether one step on such texts helps the tiny model is not what is asked here.
+    monkeypatch.setattr("editing.saved.incoming.refuse_harm", lambda *_: None)
     visitor, showing = Visitor(page_of(tmp_path), "markup"), set[str]()
     for handler, typed in PRESSED.items():
         if handler == "on_ask_two":
             visitor.do("on_edit", **BRIEF, block=1)
+        if handler == "on_take_in":
+            name = f"{MARKUP[1]}\u202e.zip"
+            typed = {**typed, "upload": [str(copied(written(visitor), tmp_path / name))]}
         changed = set().union(*visitor.do(handler, **typed))
         for name in changed & set(visitor.screen):
             part = visitor.page.roles[name]
@@ -175,7 +184,12 @@ def test_markup_of_visitor_and_model_stays_text_in_what_every_view_draws(tmp_pat
                 assert Markup(shown).found == [], (handler, name)
                 if "alert(1)" in shown or "x-typed" in shown:
                     showing.add(handler)
-    assert showing == set(PRESSED), "each of them has shown some"
+    written_down = visitor.session.slot(Reported).written
+    html = Path(written_down.files[0]).read_text(encoding="utf-8")
+    own = 4 + html.count('<script type="application/json" data-figure="figure-')
+    assert Markup(html).found == ["script"] * own, "those of the report itself"
+    assert TYPED in unescape(html)
+    assert showing | {"on_report"} == set(PRESSED), "each of them has shown some, the report in its file"
 
 
 def test_an_error_shows_markup_as_text(served, web):
