@@ -379,7 +379,7 @@ def sentences() -> Iterator[str]:
     ]
     yield (
         f"{rates[0]} times the tokens a second of transformers' own `generate` on the same two rows, {rates[1]} times "
-        f"without the products for few rows, {rates[2]} with a LoRA patch in every matrix; a pair takes "
+        f"without packed matrices, {rates[2]} with a LoRA patch in every matrix; a pair takes "
         f"{rounded(generated['vanilla and DINM']['times one row'], 2)} times the time of one row"
     )
     edits = [limits_of_edits()[block] for block in ("0", "15", "28", "29")]

@@ -27,6 +27,7 @@ from dashboard.kit.values import WAYS
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.compare.texts import WHERE_HARM
 from dashboard.steps.keep.history import Kept
+from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.methods import run as methods
 from dashboard.steps.methods.plane import WRITTEN
 from dashboard.steps.operate import gating
@@ -380,6 +381,10 @@ def by_memory_that_runs_out(stage: Stage, rows: list[int]) -> None:
     with failing(stage.run, no_memory):
         assert "ran out of memory" in stage.end() + str(stage.visitor.screen)
     assert stage.is_as_before or (stage.is_whole and stage.run.switches)
+    other = Visitor(stage.visitor.page, "another one")
+    other.session.slot(LocatedCase).divergence = None
+    other.do("on_locate")
+    assert other.session.slot(LocatedCase).divergence is not None and other.is_free, "everything else goes on"
     if not stage.run.asks:
         return
     failed: list[int] = []
