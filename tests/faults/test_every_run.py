@@ -457,3 +457,31 @@ def test_two_runs_of_one_visitor_that_start_in_the_same_instant_are_one_and_the_
             thread.join()
     assert sorted(told) == ["", RUNNING] and both[0].session.runs == runs + 1
     assert not both[0].session.busy
+
+
+BESIDE_PASSES = {
+    "the loss's backward pass": "editing.descent.Descent._backward",
+    "the optimiser": "torch.optim.Adam.step",
+    "a figure while it runs": "dashboard.steps.operate.figures.vitals_of",
+    "a figure of what it has made": "dashboard.steps.compare.figures.shift_by_block",
+    "what is done after a run": "dashboard.steps.keep.desk.Desk.note",
+}
+"""What else an edit does beside forward passes, and what it calls there."""
+
+
+@pytest.mark.parametrize("stage", ["on_edit"], indirect=True)
+@pytest.mark.parametrize("called", BESIDE_PASSES.values(), ids=BESIDE_PASSES)
+def test_an_error_beside_the_forward_passes_is_told_and_the_next_press_works(stage, called):
+    assert stage.end() == ""
+    stage.new = stage.visitor.session.row.key
+    with pytest.MonkeyPatch.context() as patch:
+        hit: list[str] = []
+
+        def fail(*_given: Any, **_named: Any) -> Any:
+            hit.append(called)
+            raise ValueError(SECRET)
+
+        patch.setattr(called, fail)
+        assert "went wrong on this machine" in stage.end() and hit
+    assert stage.is_whole or stage.is_passed
+    assert stage.end() == "", "the next press works"
