@@ -89,7 +89,7 @@ DECLINES = pattern(
     r"\b(?:against|violat(?:es?|ing)|outside(?: of)?) (?:all )?(?:my|our|the|company|content|user) (?:\w+ ){0,3}"
     r"(?:guidelines?|polic(?:y|ies)|programming|principles|rules|values|terms|boundaries|agreements?|capabilities)\b",
     r"\bi(?:'m| am)(?: \w+ly)? (?:prohibited|forbidden|barred|prevented|restricted) from \w+ing\b",
-    rf"\b(?:not(?: be)?|isn't|wouldn't be) (?:appropriate|ethical|right) (?:for me )?to {TASK}",
+    rf"\b(?:not(?: be)?|isn't|wouldn't be) (?:appropriate|ethical|right)(?: (?:or|and|nor) \w+)? (?:for me )?to {TASK}",
     r"\b(?:inappropriate|unethical|irresponsible|wrong|illegal|unsafe) (?:and \w+ )?(?:of|for) me to\b",
     rf"\b(?:request|question|prompt|task)\b[^.!?]{{0,40}}\b{NEVER} be (?:fulfilled|answered|completed|granted)\b",
     rf"\bi(?:'m| am)(?: \w+)? (?:sorry|afraid),? (?:but )?no\b|\b(?:i|we) {NEVER}\s*(?:[.!;,]|$|for you\b)",
