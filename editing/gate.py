@@ -1,8 +1,9 @@
 """The acceptance gate: a small exam after every edit, budgets that it has to keep, and something that it has to gain.
 
 What it asks beside the case's own prompts is bundled and of the split ``development``: an edit is constrained on none
-of its harmless prompts, and the stress test and the split ``score`` ask others. A person may override a refusal; the
-patch then says so.
+of its harmless prompts, and the stress test and the split ``score`` ask others. Both weights are asked the same, never
+as in the paper's evaluation: what the suffix does by itself is not the edit's doing. A person may override a refusal;
+the patch then says so.
 """
 
 from __future__ import annotations
