@@ -9,7 +9,8 @@ edit again here, and an adapter of a smaller rank, which is another edit. What i
 --keep-anyway, or if the record says that a person overrode it; an edit under which the unsafe answer of its own case
 gains on the safe one does not leave at all.
 Everything that is written is read back and compared with the live edit by its logits. What was done is printed as
-JSON. Exit codes: 0; 1 refused by the gate; 2 when it cannot be done.
+JSON. Exit codes: 0; 1 refused by the gate; 2 when it cannot be done, and what was written before is printed all the
+same.
 """
 
 from __future__ import annotations
@@ -25,9 +26,12 @@ from editing.command import Loader, add_model, finished, load_model, tell
 from editing.gate import accept, is_of
 from editing.progress import run
 from editing.saved.files import load_edit
-from editing.saved.handed_out import Refused, written_adapter, written_model
+from editing.saved.handed_out import Refused, require_adapter, written_adapter, written_model
 from editing.saved.incoming import refuse_harmful
-from inspector.model import VANILLA, Decoding, answer, encode
+from editing.saved.merged import require_mergeable
+from editing.saved.record import EditRecord
+from inspector.errors import PatchError
+from inspector.model import VANILLA, Decoding, InspectedModel, Row, answer, encode
 
 
 def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:
@@ -49,6 +53,7 @@ def _apply(chosen: argparse.Namespace, loader: Loader) -> int:
     model = loader(chosen)
     row, record = load_edit(chosen.edit, model)
     refuse_harmful(model, row, record)
+    _require_targets(chosen, model, row)
     word = run(accept(model, row, record.case))
     assert word is not None and row.patch is not None  # nobody cancels it
     kept = record.gate is not None and record.gate.get("overridden") and is_of(record.gate, row)
@@ -67,6 +72,34 @@ def _apply(chosen: argparse.Namespace, loader: Loader) -> int:
         prompt = encode(model, text, None, row.patch.format, room=decoding.max_new_tokens).prompt
         said = answer(model, prompt, (VANILLA, row), decoding).texts
         told["answers"].append({"prompt": text, "vanilla": said[0], "edited": said[1]})
+    try:
+        return _write(chosen, model, row, record, told)
+    except BaseException:
+        if "merged" in told:  # it stays, so it is told, whatever has ended the rest
+            tell(told)
+        raise
+
+
+def _require_targets(chosen: argparse.Namespace, model: InspectedModel, row: Row) -> None:
+    """Refuse before anything is asked what could not be written after it.
+
+    Raises:
+        PatchError: There is something under a name already, one folder is in the other, or the edit has no such form.
+    """
+    if chosen.merged is not None:
+        require_mergeable(model, row, chosen.merged)
+    if chosen.adapter is not None:
+        require_adapter(row, chosen.adapter, chosen.rank)
+    if chosen.merged is not None and chosen.adapter is not None:
+        merged, adapter = chosen.merged.resolve(), chosen.adapter.resolve()
+        if merged.is_relative_to(adapter) or adapter.is_relative_to(merged):
+            raise PatchError("One of the two folders is in the other, or is it. Name two that lie apart.", str(adapter))
+
+
+def _write(
+    chosen: argparse.Namespace, model: InspectedModel, row: Row, record: EditRecord, told: dict[str, Any]
+) -> int:
+    """Write what is asked for, add it to what is told, and print that."""
     if chosen.merged is not None:
         merged = run(written_model(model, row, chosen.merged, record))
         assert merged is not None  # nobody cancels it

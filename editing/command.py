@@ -25,6 +25,7 @@ from inspector.command import (
 )
 
 __all__ = [
+    "EVERYWHERE",
     "Loader",
     "add_case",
     "add_format",
@@ -34,12 +35,17 @@ __all__ = [
     "finished",
     "format_of",
     "load_model",
+    "named_layer",
     "recommended",
     "say",
     "tell",
     "teller",
     "told_format",
 ]
+
+
+EVERYWHERE = "everywhere"
+"""What ``--acts`` says of an edit that acts on every prompt; a sweep's own word for it is ``always``."""
 
 
 def finished(work: Callable[[], int | None]) -> int:
@@ -50,6 +56,14 @@ def finished(work: Callable[[], int | None]) -> int:
             return work()
 
     return command.finished(within_memory)
+
+
+def named_layer(layer: int | None) -> dict[str, int | None]:
+    """Return the layer that was edited, ``None`` for none, for a command's JSON.
+
+    Commands said ``block`` once; what reads that still finds it.
+    """
+    return {"layer": layer, "block": layer}
 
 
 def recommended(known: Calibration | None) -> dict[str, Any]:

@@ -4,7 +4,8 @@
     python -m editing.edit --method ft-l --set steps=10 --out F   another method, a changed setting
     python -m editing.edit --question Q --safe A --unsafe B --out F
 
-What was done is printed as JSON, with both marks of the layers: the toxic layer, where the case's answers part, and the
+What is saved is read back and compared with the edit by its logits; what differs does not stay. What was done is
+printed as JSON, with both marks of the layers: the toxic layer, where the case's answers part, and the
 recommended layer, where trial edits of the calibrated model work, each with its reason. Exit codes: 0 saved; 1 refused
 by the acceptance gate (--keep-anyway saves it, and the record says so), or no layer helps on this model, and nothing
 saved; 2 when it cannot be done.
@@ -21,6 +22,7 @@ from typing import Any
 
 from editing.calibration import Calibration, calibration_of
 from editing.command import (
+    EVERYWHERE,
     Loader,
     add_case,
     add_format,
@@ -30,6 +32,7 @@ from editing.command import (
     finished,
     format_of,
     load_model,
+    named_layer,
     recommended,
     say,
     tell,
@@ -39,7 +42,8 @@ from editing.gate_choice import ENOUGH, Chosen, accept_where_best, acts_by, atte
 from editing.methods.dinm import DinmSettings, to_be_routed
 from editing.methods.registry import METHODS, Method, method_named, method_settings, read_settings
 from editing.progress import EditResult, Preparation, Step, run
-from editing.saved import record_of, save_edit
+from editing.saved import record_of
+from editing.saved.handed_out import written_patch
 from inspector.command import add_layer
 from inspector.divergence import Padding, divergence
 from inspector.errors import EditError, RefusedEdit
@@ -48,7 +52,7 @@ from inspector.presets import PRESETS
 from inspector.safeedit import Case
 
 AUTO, TOXIC = "auto", "toxic"
-ACTS = ("gate", "everywhere", "detected")
+ACTS = ("gate", EVERYWHERE, "detected")
 
 
 def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:
@@ -71,11 +75,12 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     parser.add_argument(
         "--acts",
         default="gate",
+        type=acts_word,
         choices=ACTS,
         help="where the edit acts: detected, only where the model's detector fires, and DINM's corrected then learns "
-        "more; everywhere; or gate (default), as on the dashboard: whichever of the two the gate finds better where "
-        "the model is calibrated, else everywhere; the second edit is only made where the first is refused or defends "
-        f"fewer than {100 * ENOUGH:g} %% of the gate's harmful prompts",
+        "more; everywhere (or always, as a sweep says); or gate (default), as on the dashboard: whichever of the two "
+        "the gate finds better where the model is calibrated, else everywhere; the second edit is only made where the "
+        f"first is refused or defends fewer than {100 * ENOUGH:g} %% of the gate's harmful prompts",
     )
     routed = "short for --acts detected"
     parser.add_argument("--routed", dest="acts", action="store_const", const="detected", help=routed)
@@ -102,10 +107,12 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
         block = block_of(model, case, chosen.layer, chosen.preset, known, settings.format, chosen.padding)
     except RefusedEdit as refused:
         say(refused.user_message())
-        tell({"weights": VANILLA.label(), "block": None, **marks, "refused": refused.user_message(), "saved": None})
+        tell(
+            {"weights": VANILLA.label(), **named_layer(None), **marks, "refused": refused.user_message(), "saved": None}
+        )
         return 1
     tried: tuple[Any, ...] = (settings,)
-    if isinstance(settings, DinmSettings) and chosen.acts != "everywhere":
+    if isinstance(settings, DinmSettings) and chosen.acts != EVERYWHERE:
         tried = attempts(settings, detector, by_hand) if chosen.acts == "gate" else (to_be_routed(settings, by_hand),)
     made: Made | None = None
     for one in tried:
@@ -126,10 +133,10 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     assert row.patch is not None
     row = Row(recorded(row.patch, word), row.strength, detector=row.detector)
     record = record_of(model, case, result, row, method=method.key, acceptance=word)
-    path = save_edit(row, record, chosen.out) if word.accepted else None
+    written = written_patch(model, row, record, chosen.out) if word.accepted else None
     told = {
         "weights": row.label(),
-        "block": block,
+        **named_layer(block),
         **marks,
         "patch": record.identifier,
         "updates": result.kept,
@@ -138,7 +145,8 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
         "safe_probability": [result.trace[0].safe_probability, result.trace[-1].safe_probability],
         "seconds": round(result.seconds, 2),
         "gate": {"passed": word.passed, "overridden": word.overridden, "reason": word.reason, "choice": word.choice},
-        "saved": None if path is None else [str(path), str(path.with_suffix(".safetensors"))],
+        "saved": None if written is None else [str(written.path), str(written.path.with_suffix(".safetensors"))],
+        "largest_logit_difference": None if written is None else written.difference,
     }
     tell(told)
     return 0 if word.accepted else 1
@@ -177,6 +185,11 @@ def _made(
     word = run(accept(model, row, case))
     assert word is not None
     return Made(result, Chosen(row, word))
+
+
+def acts_word(word: str) -> str:
+    """Return what ``--acts`` says: a sweep's ``always`` is ``everywhere``."""
+    return EVERYWHERE if word == "always" else word
 
 
 def settings_of(chosen: argparse.Namespace, method: str) -> Any:

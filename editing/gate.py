@@ -410,5 +410,13 @@ def is_of(word: Mapping[str, Any], row: Row) -> bool:
     return (word.get("weights"), word.get("detector", "")) == row.key
 
 
+def reason_for(word: Mapping[str, Any], row: Row) -> str:
+    """Return the reason of a record of the gate; where it is no word on these weights, that and which ones it is of."""
+    if is_of(word, row):
+        return str(word["reason"])
+    examined = word["weights"] if word["weights"] != row.label() else "the same patch by another detector"
+    return f"Not examined as it acts now. Of {examined}: {word['reason']}"
+
+
 def _shown(value: float, sign: str = "") -> str:
     return "<0.0001" if 0 < value < 1e-4 else f"{value:{sign}.3g}"

@@ -15,9 +15,9 @@ from typing import Any, get_args
 
 from inspector.divergence import Padding
 from inspector.errors import CaseError, InspectorError
-from inspector.model import SUFFIX, InspectedModel, PromptFormat, load, read_max_memory
+from inspector.model import SUFFIX, InspectedModel, PromptFormat, load, read_max_memory, read_paths
 from inspector.model.loading import TYPES
-from inspector.safeedit import Case, bundled_cases
+from inspector.safeedit import Case, Constraint, bundled_cases
 from inspector.safeedit.layouts import SPLITS, read_cases
 
 Loader = Callable[[argparse.Namespace], InspectedModel]
@@ -62,6 +62,18 @@ def add_model(parser: argparse.ArgumentParser, device: str = "auto", dtype: str 
     parser.add_argument("--device", default=device, help=f"auto, cpu, cuda or cuda:1 (default: {device})")
     parser.add_argument("--dtype", default=dtype, help=f"{TYPES} (default: {dtype})")
     add_spread(parser)
+    add_path(parser)
+
+
+def add_path(parser: Any) -> None:
+    """Add the option that completes the architecture map, to a parser or a group of one."""
+    parser.add_argument(
+        "--path",
+        action="append",
+        default=[],
+        metavar="NAME=DOTTED.PATH",
+        help="where a part of an unknown model family is, for example blocks=model.layers; repeatable",
+    )
 
 
 def add_spread(parser: Any) -> None:
@@ -90,6 +102,7 @@ def load_model(chosen: argparse.Namespace) -> InspectedModel:
         revision=chosen.revision,
         device_map=chosen.device_map,
         max_memory=read_max_memory(chosen.max_memory),
+        paths=read_paths(chosen.path),
     )
 
 
@@ -146,6 +159,8 @@ def add_case(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", help="the question in its attack (default: the question alone)")
     parser.add_argument("--safe", help="the safe answer to it")
     parser.add_argument("--unsafe", help="the unsafe answer to it")
+    parser.add_argument("--constraint-prompt", help="a harmless question whose answer an edit by the paper has to keep")
+    parser.add_argument("--constraint-answer", help="the answer to that one")
 
 
 def case_of(chosen: argparse.Namespace) -> Case:
@@ -155,10 +170,18 @@ def case_of(chosen: argparse.Namespace) -> Case:
         CaseError: There is no such record, or texts are missing.
     """
     texts = (chosen.question, chosen.safe, chosen.unsafe)
-    if any(text is not None for text in (*texts, chosen.prompt)):
+    kept = (chosen.constraint_prompt, chosen.constraint_answer)
+    if any(text is not None for text in (*texts, chosen.prompt, *kept)):
         if not all(texts):
             raise CaseError("A case of one's own needs --question, --safe and --unsafe. Give all three.")
-        return Case(chosen.question, chosen.prompt or chosen.question, chosen.safe, chosen.unsafe)
+        if any(kept) and not all(kept):
+            raise CaseError(
+                "A constraint is a question with its answer. Give --constraint-prompt and --constraint-answer."
+            )
+        constraint = Constraint(*kept) if all(kept) else None
+        return Case(
+            chosen.question, chosen.prompt or chosen.question, chosen.safe, chosen.unsafe, constraint=constraint
+        )
     if chosen.cases == "bundled" and chosen.case is None:
         return next(case for case in bundled_cases() if case.split == "edit")
     found = read_cases(chosen.cases, chosen.split).cases

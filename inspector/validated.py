@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import field, fields
 from functools import cache
-from typing import Annotated, Any, TypeVar, cast, dataclass_transform
+from typing import Annotated, Any, TypeVar, cast, dataclass_transform, get_type_hints
 
 import numpy as np
 import pydantic
@@ -48,6 +48,27 @@ def settings(error: type[InspectorError], what: str = "setting") -> Callable[[_K
         return checked  # type: ignore[return-value]
 
     return made
+
+
+def read_value(kind: type, name: str, given: Any, error: type[InspectorError], what: str = "setting") -> Any:
+    """Return one value of such a class, by its own type and range alone, whatever it goes together with.
+
+    Args:
+        kind: The class that has it.
+        name: Which one.
+        given: The value, or its text.
+        error: What a wrong value raises, with what the values are called there.
+    """
+    try:
+        return getattr(_one_value(kind, name)(**{name: given}), name)
+    except ValidationError as found:
+        raise error(sentence(found, what)) from None
+
+
+@cache
+def _one_value(kind: type, name: str) -> type[pydantic.BaseModel]:
+    hint = get_type_hints(kind, include_extras=True)[name]
+    return pydantic.create_model(kind.__name__, __config__=_CHECKED, **{name: (hint, ...)})  # type: ignore[call-overload]
 
 
 def read_record(kind: type[_Value], told: Any) -> _Value:

@@ -13,30 +13,34 @@ from typing import Any
 
 import pytest
 
+from dashboard.example import make
 from editing import apply, calibrate, edit, reproduce
+from editing.sweep.__main__ import _settings, options
 from inspector import locate, memory
 from inspector.command import add_layer, finished, tell
-from inspector.errors import CaseError
+from inspector.errors import CaseError, ModelLoadError
+from inspector.model import PromptFormat
+from inspector.model.embedded import __main__ as embedded_command
 
-PROGRAMS = (
-    "inspector.locate",
-    "editing.locate",
-    "inspector.memory",
-    "editing.edit",
-    "editing.apply",
-    "editing.reproduce",
-    "editing.calibrate",
-    "editing.sweep",
-    "editing.methods.mend",
-    "dashboard.report",
-)
+
+def commands_in(package: str) -> list[str]:
+    """Return every module of a package that is a command."""
+    files = [path for path in Path(package).glob("**/*.py") if '__name__ == "__main__"' in path.read_text("utf-8")]
+    return sorted(".".join(path.with_suffix("").parts).removesuffix(".__main__") for path in files)
+
+
+PROGRAMS = tuple(name for package in ("inspector", "editing", "dashboard") for name in commands_in(package))
 """The commands that say what they have found or done as JSON."""
 
 
 def benchmarks() -> list[str]:
     """Return every benchmark that is a command."""
-    files = [path for path in Path("benchmarks").glob("**/*.py") if '__name__ == "__main__"' in path.read_text("utf-8")]
-    return sorted(".".join(path.with_suffix("").parts).removesuffix(".__main__") for path in files)
+    return commands_in("benchmarks")
+
+
+def test_the_commands_are_found():
+    assert {"inspector.locate", "inspector.model.embedded", "editing.edit", "dashboard.report"} < set(PROGRAMS)
+    assert {"editing.methods.mend", "editing.sweep", "dashboard.example.make"} < set(PROGRAMS)
 
 
 def source(module: str) -> str:
@@ -81,7 +85,7 @@ def imported_with(package: str) -> set[str]:
 
 def test_no_package_imports_its_own_commands_so_that_python_warns_of_none():
     """``python -m`` warns (RuntimeWarning) of a module that the packages around it have imported before it runs."""
-    names = (*PROGRAMS, "inspector.model.embedded", *benchmarks())
+    names = (*PROGRAMS, *benchmarks())
     commands = {f"{name}.__main__" if Path(*name.split(".")).is_dir() else name for name in names}
     around = {command: imported_with(command.rpartition(".")[0]) for command in commands}
     assert "inspector.model.embedded" in around["inspector.model.embedded.__main__"], "once a command itself: found"
@@ -144,6 +148,57 @@ def test_every_command_says_layer_and_an_old_block_is_a_hidden_other_name_of_it(
                 assert action.help == argparse.SUPPRESS, f"{module} tells of {name}"
                 assert by_name[name.replace("block", "layer")].dest == action.dest
         assert "--block" not in parser.format_help()
+
+
+def test_a_sweep_takes_the_words_of_the_other_commands_and_they_take_its_own():
+    """``--suffix`` and ``always`` were a sweep's own words, and what was written with them still runs."""
+    swept = ["--out", "x", "--suffix-prompt", "Be good.", "--plain-text", "--acts", "everywhere"]
+    settings = _settings(options().parse_args(swept))
+    assert settings.format == PromptFormat("Be good.", chat=False) and settings.acts == "always"
+    old = _settings(options().parse_args(["--out", "x", "--suffix", "Be good.", "--acts", "always"]))
+    assert old.format == PromptFormat("Be good.") and old.acts == settings.acts
+    for module in ("editing.edit", "dashboard.report"):
+        (parser,) = parsers_of(module)
+        assert parser.parse_args(["--out", "x", "--acts", "always"]).acts == "everywhere"
+
+
+def test_the_embedded_model_s_folder_is_told_as_json_and_an_error_in_its_own_words(monkeypatch, capsys):
+    monkeypatch.setattr(embedded_command, "ensure", lambda: Path("/some/where"))
+    assert embedded_command.main([]) == 0
+    assert json.loads(capsys.readouterr().out)["folder"] == str(Path("/some/where"))
+
+    def unreachable() -> Path:
+        raise ModelLoadError("It cannot be downloaded. Go online.")
+
+    monkeypatch.setattr(embedded_command, "ensure", unreachable)
+    assert embedded_command.main([]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and told.err == "Error: It cannot be downloaded. Go online.\n"
+    with pytest.raises(SystemExit) as ended:
+        embedded_command.main(["--help"])
+    assert ended.value.code == 0 and "Exit codes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(CaseError("Do this."), "Do this."), (PermissionError(13, "Permission denied"), "Errno 13")]
+)
+def test_an_example_is_told_as_json_and_what_stands_against_it_in_words(error, said, monkeypatch, capsys, tmp_path):
+    def shipped(model: Any, folder: Path) -> Path:
+        (folder / "part").write_bytes(b"1" * 200_000)
+        return folder
+
+    monkeypatch.setattr("inspector.model.load", lambda *_, **__: None)
+    monkeypatch.setattr(make, "ship", shipped)
+    assert make.main(["--ship", "--folder", str(tmp_path)]) == 0
+    assert json.loads(capsys.readouterr().out) == {"folder": str(tmp_path), "megabytes": 0.2}
+
+    def refused(*_: Any) -> Path:
+        raise error
+
+    monkeypatch.setattr(make, "ship", refused)
+    assert make.main(["--ship", "--folder", str(tmp_path)]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and said in told.err
 
 
 def test_what_was_written_with_block_still_names_the_layer():

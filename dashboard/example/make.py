@@ -7,7 +7,7 @@ import atexit
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 from dashboard.example.store import ASSETS, PARTS, Store, folder_name, rounded
@@ -26,6 +26,7 @@ from dashboard.steps.why import run as why_run
 from dashboard.steps.why.state import Looked, Panel
 from editing import DinmSettings, EditResult, Preparation, Step, dinm, preset
 from editing.calibration import Calibration, calibration_of
+from editing.command import finished, tell
 from editing.contest import ContestSettings, contest
 from editing.gate import Budgets
 from editing.gate_choice import goes_on
@@ -363,24 +364,23 @@ def ship(model: InspectedModel, folder: Path = ASSETS) -> Path:
     return made
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Make the example of a model and write it where examples ship from."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make the example of a model, write it where examples ship from, and print its folder as JSON."""
     parser = argparse.ArgumentParser(prog="python -m dashboard.example.make", description=main.__doc__)
     parser.add_argument("--ship", action="store_true", required=True, help="write it into assets/example/")
     parser.add_argument("--model", default=None, help="hub id, folder or .gguf file (default: the embedded model)")
     parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16 (default: float32)")
     parser.add_argument("--folder", type=Path, default=ASSETS, help="another folder to write to")
     chosen = parser.parse_args(arguments)
+    return finished(lambda: _ship(chosen))
+
+
+def _ship(chosen: argparse.Namespace) -> None:
     from inspector.model import load
 
-    try:
-        made = ship(load(chosen.model, device="cpu", dtype=chosen.dtype), chosen.folder)
-    except InspectorError as error:
-        print(f"Error: {error.operator_message()}", file=sys.stderr)
-        return 2
+    made = ship(load(chosen.model, device="cpu", dtype=chosen.dtype), chosen.folder)
     size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
-    print(f"{made}: {size / 1e6:.1f} MB")
-    return 0
+    tell({"folder": str(made), "megabytes": round(size / 1e6, 1)})
 
 
 if __name__ == "__main__":

@@ -76,6 +76,12 @@ def undo(session: Session, detector: Detector | None) -> LiveEdit | None:
     return live
 
 
+def acted_by(session: Session, edit: LiveEdit) -> Detector | None:
+    """Return what an edit acted by when it was live last; ``None`` for on every prompt."""
+    kept, patch = session.slot(Acting), edit.patch.identifier
+    return kept.detectors.get(patch) if patch in kept.routed else None
+
+
 def detector_of(
     model: InspectedModel, session: Session, detector: Detector | None
 ) -> Generator[Preparation, None, Detector | None]:

@@ -6,7 +6,7 @@ from dashboard.kit.glossary import marked
 from dashboard.kit.plain import escape
 from dashboard.kit.session import Session
 from editing import EditResult
-from editing.gate import RECORD
+from editing.gate import RECORD, is_of
 from editing.stacking import edits_in
 from inspector.model import Row
 from inspector.safeedit import Case
@@ -119,9 +119,10 @@ def live_badge(session: Session) -> str:
     if word.get("overridden"):
         loosened = bool(word.get("loosened"))
         kind = "edited overruled"
-        by_hand = f"<em>! kept{', looser budgets' if loosened else ' against the gate'}</em> "
+        now = "" if is_of(word, row) else ", not as it acts now"
+        by_hand = f"<em>! kept{', looser budgets' if loosened else ' against the gate'}{now}</em> "
         how = "passed under looser budgets, kept by hand" if loosened else "kept against the gate's refusal"
-        told += f" · {how}"
+        told += f" · {how}{now and '; the gate has not examined it as it acts now'}"
     return (
         f'<div class="live"><span class="badge {kind}" title="{told}"><b>live weights: {escape(name)}</b>'
         f"<small>{by_hand}{escape(rest)}</small></span><span>{counted}</span></div>"

@@ -6,7 +6,8 @@
 
 The report is one HTML file that opens without a network; --script and --notebook write the run down as code. What was
 done is printed as JSON. Exit codes: 0 written; 1 written, and the acceptance gate refused the edit, so that nothing was
-asked with it (--keep-anyway goes on, and the report says so); 2 when it cannot be done.
+asked with it (--keep-anyway goes on, and the report says so), or no layer helps on this model, and nothing written; 2
+when it cannot be done.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from dashboard.steps.stress.run import SIZES
 from editing import Step
 from editing.calibration import Calibration, calibration_of
 from editing.command import (
+    EVERYWHERE,
     Loader,
     add_case,
     add_format,
@@ -36,20 +38,23 @@ from editing.command import (
     finished,
     format_of,
     load_model,
+    named_layer,
+    recommended,
+    say,
     tell,
 )
-from editing.edit import AUTO, block_of, settings_of
+from editing.edit import AUTO, acts_word, block_of, settings_of
 from editing.gate import RECORD
 from editing.methods.registry import read_settings
 from editing.saved.record import digest_of
 from inspector.command import add_layer
-from inspector.errors import CaseError
-from inspector.model import Decoding, InspectedModel
+from inspector.errors import CaseError, RefusedEdit
+from inspector.model import VANILLA, Decoding, InspectedModel
 from inspector.model.whole_file import write_whole
 from inspector.presets import PRESETS
 from inspector.safeedit.exam import EVALUATIONS
 
-WISHES: dict[str, Wish] = {"gate": "gate", "everywhere": "everywhere", "detected": "where harm"}
+WISHES: dict[str, Wish] = {"gate": "gate", EVERYWHERE: "everywhere", "detected": "where harm"}
 """What --acts says, as :mod:`editing.edit` does, and what it asks of the edit."""
 
 
@@ -70,7 +75,9 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
         help="a number; toxic, where the case's answers part; or auto (default), as in python -m editing.edit",
     )
     parser.add_argument("--strength", type=float, default=1.0, help="factor on the edit, 0 to 1.5 (default: 1)")
-    parser.add_argument("--acts", default="gate", choices=WISHES, help="where it acts, as in python -m editing.edit")
+    parser.add_argument(
+        "--acts", default="gate", type=acts_word, choices=WISHES, help="where it acts, as in python -m editing.edit"
+    )
     parser.add_argument("--keep-anyway", action="store_true", help="go on with an edit that the gate refused")
     parser.add_argument("--stress", choices=SIZES, help="put the edit to the stress test of this size")
     asked = "; ".join(f"{name}: {meaning}" for name, meaning in EVALUATIONS.items())
@@ -99,7 +106,12 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
     known = calibration_of(model)
     if known is not None:
         known.teach(model)
-    block = block_of(model, case, chosen.layer, chosen.preset, known, format, chosen.padding)
+    try:
+        block = block_of(model, case, chosen.layer, chosen.preset, known, format, chosen.padding)
+    except RefusedEdit as refused:
+        say(refused.user_message())
+        tell(_told_refused(model, known, refused))
+        return 1
     session, decoding = Session(), Decoding(max_new_tokens=chosen.max_new_tokens)
     operate(
         model,
@@ -168,13 +180,26 @@ def _told(
         "fingerprint": model.fingerprint,
         "toxic_layer": measured.toxic_layer(),
         "recommended_layer": known.layers.recommended if known is not None else None,
-        "block": block,
+        **named_layer(block),
         "weights": session.row.label(),
         "patch": edit.patch.identifier,
         "digest": digest_of(edit.patch),
         "gate": None if word is None else {name: word[name] for name in ("passed", "overridden", "reason")},
         "parts": list(report.titles),
         "written": [str(path) for path in targets],
+    }
+
+
+def _told_refused(model: InspectedModel, known: Calibration | None, refused: RefusedEdit) -> dict[str, Any]:
+    return {
+        "model": model.name,
+        "fingerprint": model.fingerprint,
+        **recommended(known),
+        **named_layer(None),
+        "weights": VANILLA.label(),
+        "patch": None,
+        "refused": refused.user_message(),
+        "written": [],
     }
 
 

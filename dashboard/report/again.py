@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import pprint
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -24,6 +25,10 @@ from editing.values import setting_names, setting_value
 from inspector.model import Detector, InspectedModel, Patch, PromptFormat
 from inspector.model.embedded import NAME as EMBEDDED
 from inspector.safeedit import Case, bundled_cases
+
+LOCATED, EDITED, ASKED = "Where the answers part", "The edit", "Both answers"
+REPEATED = {LOCATED: "the divergence", EDITED: "the patch", ASKED: "both answers"}
+"""What a cell makes again whose result a report has, by the cell's title."""
 
 
 @dataclass(frozen=True)
@@ -87,17 +92,17 @@ def cells(model: InspectedModel, session: Session, facts: Mapping[str, Any], hid
     numbers: dict[str, str] = {}
     report: dict[str, Any] = {}
     if located:
-        made.append(Cell("Where the answers part", _locate(facts["locate"], session.format)))
+        made.append(Cell(LOCATED, _locate(facts["locate"], session.format)))
         numbers |= {
             "toxic layer": "measured.toxic_layer()",
             "divergence": "[round(float(value), 6) for value in measured.l2]",
         }
         report |= {name: facts[name] for name in ("toxic layer", "divergence")}
     if live is not None:
-        made.append(Cell("The edit", _edit(live, session)))
+        made.append(Cell(EDITED, _edit(live, session)))
         numbers["patch"], report["patch"] = "digest_of(patch)", digest_of(live.patch)
     if asks:
-        made.append(Cell("Both answers", _ask(session, live, case, facts, hidden)))
+        made.append(Cell(ASKED, _ask(session, live, case, facts, hidden)))
         numbers["answers"] = "[hashlib.sha256(text.encode()).hexdigest() for text in texts]"
         report["answers"] = [hashlib.sha256(text.encode()).hexdigest() for text in facts["answers"]]
     if numbers:
@@ -105,12 +110,24 @@ def cells(model: InspectedModel, session: Session, facts: Mapping[str, Any], hid
     return made
 
 
+def repeats(made: Sequence[Cell]) -> str:
+    """Say what script and notebook make again, and what of a report they do not."""
+    done = [said for title, said in REPEATED.items() if any(cell.title == title for cell in made)]
+    again = " and ".join(filter(None, (", ".join(done[:-1]), *done[-1:])))
+    what = f"make {again} again and hold them against the report's" if done else "load the model and name the case"
+    return (
+        f"Script and notebook {what}. They repeat neither the gate nor a stress test, locators, atlas, other methods, "
+        "measurements or the history."
+    )
+
+
 def script(title: str, made: list[Cell]) -> str:
     """Return cells as one script."""
     why = "" if made else "\nNothing was measured or edited, so there is nothing to make again."
     # Else a name in it could end the text and go on as code.
     named = visible(title).replace("\\", "\\\\").replace('"', '\\"')
-    head = f'"""{named}\n\nRun it in the folder of DINM Inspector: .venv/bin/python FILE{why}\n"""\n'
+    told = "\n".join(textwrap.wrap(repeats(made), 116)) + "\n" if made else ""
+    head = f'"""{named}\n\nRun it in the folder of DINM Inspector: .venv/bin/python FILE{why}\n{told}"""\n'
     return head + "".join(f"\n# {cell.title}\n{cell.code}\n" for cell in made)
 
 
@@ -120,7 +137,7 @@ def notebook(title: str, made: list[Cell]) -> str:
     def lines(text: str) -> list[str]:
         return text.splitlines(keepends=True)
 
-    said = f"# {escape(title)}\n\nStart Jupyter in the folder of DINM Inspector, with its packages."
+    said = f"# {escape(title)}\n\nStart Jupyter in the folder of DINM Inspector, with its packages.\n\n{repeats(made)}"
     written: list[dict[str, Any]] = [{"cell_type": "markdown", "id": "title", "metadata": {}, "source": lines(said)}]
     for number, cell in enumerate(made, start=1):
         about = {"cell_type": "markdown", "id": f"about-{number}", "metadata": {}, "source": [f"## {cell.title}"]}
@@ -156,9 +173,10 @@ def _model(model: InspectedModel, live: LiveEdit | None, located: bool, asks: bo
     source = "" if model.name == EMBEDDED else f"{model.name!r}, "
     devices = ", ".join(map(str, model.devices))
     revision = "" if model.revision is None else f", revision={model.revision!r}"
+    paths = f", paths={dict(model.paths)!r}" if model.paths else ""
     lines += [
         "",
-        f"model = load({source}dtype={model.dtype_name!r}{revision})  # of the report: on {devices}",
+        f"model = load({source}dtype={model.dtype_name!r}{revision}{paths})  # of the report: on {devices}",
         f'assert model.fingerprint == {model.fingerprint!r}, "This is another model than that of the report."',
         "known = calibration_of(model)",
         "if known is not None:",

@@ -17,7 +17,7 @@ from dashboard.kit.glossary import alone
 from dashboard.kit.html import reading, weights_badge
 from dashboard.kit.parts import Figure, Hidden, Part, Reporter, Table, Text, Visit
 from dashboard.kit.plain import escape
-from dashboard.report.again import Cell, bundled, cells, notebook, script, why_not_again
+from dashboard.report.again import Cell, bundled, cells, notebook, repeats, script, why_not_again
 from dashboard.report.provenance import commands, provenance
 from editing.trial_edits import Layers
 from inspector.model import InspectedModel
@@ -74,6 +74,7 @@ def make_report(
     made = made or datetime.now().astimezone()
     session = visit.session
     facts = {name: value for part in parts for name, value in part.facts.items()}
+    titles = [part.title for part in parts]
     parts.append(provenance(model, session, facts, made))
     written = cells(model, session, facts, visit.hidden)
     case = session.live.case if session.live is not None else session.case
@@ -83,7 +84,8 @@ def make_report(
     whole = script(title, written)
     prompts = _prompts(parts, *(one for one in (case, session.case) if one is not None))
     own = case is not None and bundled(case) is None and not visit.hidden.texts
-    again = _again(commands(model, session, facts, visit.hidden), whole, written, why_not_again(session.live), own)
+    lines = commands(model, session, facts, visit.hidden, titles)
+    again = _again(lines, whole, written, why_not_again(session.live), own)
     body = [_section(number, part, visit.hidden, prompts) for number, part in enumerate(parts)]
     html = _page(title, _head(model, visit, facts, made), [part.title for part in parts], "".join(body) + again)
     return Report(html, whole, notebook(title, written), tuple(part.title for part in parts), stem)
@@ -220,7 +222,10 @@ def _again(
 
     told = "".join(f"<h3>{escape(title)}</h3>{code_of(line, '--unsafe' in line)}" for title, line in lines)
     note = "" if why_not is None else reading(why_not, "warn")
-    code = f"<details><summary>The same in Python, as a script</summary>{code_of(whole, True)}</details>"
+    code = (
+        f"<details><summary>The same in Python, as a script</summary>{code_of(whole, True)}</details>"
+        f"{reading(repeats(written))}"
+    )
     return (
         '<section id="again"><h2>Make it again</h2>'
         f"{reading('In the folder of DINM Inspector, on the same model. What a command prints is JSON.')}{note}"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from dashboard.kit.parts import Hidden, Part, Table
 from dashboard.kit.session import Session
 from dashboard.report.again import bundled, changes_of, is_rounded, why_not_again
-from editing.gate import RECORD
+from dashboard.report.further import further
+from editing.gate import RECORD, reason_for
 from editing.methods.dinm import ROUTED
 from editing.methods.registry import method_of
 from editing.saved.record import digest_of
@@ -34,6 +35,7 @@ def provenance(model: InspectedModel, session: Session, facts: Mapping[str, Any]
         ("Model", model.name),
         *([] if model.revision is None else [("Its revision", model.revision)]),
         ("Its fingerprint", model.fingerprint),
+        *(("Where its parts are", f"{name}: {path}") for name, path in model.paths.items()),
         ("Data type", model.dtype_name),
         ("Layers", f"{model.blocks}, numbered from 0"),
         ("Devices", ", ".join(map(str, model.devices))),
@@ -46,7 +48,7 @@ def provenance(model: InspectedModel, session: Session, facts: Mapping[str, Any]
             ("Patch", live.patch.identifier),
             ("SHA-256 of its deltas", digest_of(live.patch)),
             ("Norm of the change", f"{live.patch.norm:.6g}"),
-            ("Gate", "not asked" if word is None else word["reason"]),
+            ("Gate", "not asked" if word is None else reason_for(word, session.row)),
             *([("Weights that the gate examined", word["weights"])] if word is not None else []),
         ]
     if "decoding" in facts:
@@ -59,20 +61,23 @@ def provenance(model: InspectedModel, session: Session, facts: Mapping[str, Any]
 
 
 def commands(
-    model: InspectedModel, session: Session, facts: Mapping[str, Any], hidden: Hidden
+    model: InspectedModel, session: Session, facts: Mapping[str, Any], hidden: Hidden, titles: Sequence[str] = ()
 ) -> list[tuple[str, str]]:
     """Return what makes the run again on a command line, each with what it does.
 
     Args:
         facts: What the steps have said in their parts.
         hidden: Texts that are left out have a placeholder.
+        titles: Those parts.
     """
     live = session.live
     case = live.case if live is not None else session.case
     if case is None:
         return []
     revision = [] if model.revision is None else ["--revision", model.revision]
-    chosen = [*([] if model.name == EMBEDDED else ["--model", model.name]), *revision, "--dtype", model.dtype_name]
+    paths = [part for name, path in model.paths.items() for part in ("--path", f"{name}={path}")]
+    named = [] if model.name == EMBEDDED else ["--model", model.name]
+    chosen = [*named, *revision, "--dtype", model.dtype_name, *paths]
     of_case = _case(case, hidden)
     found = []
     if "locate" in facts and session.case == case:
@@ -110,9 +115,13 @@ def commands(
             how += [part for name in own for part in ("--set", f"{name}={setting_value(settings, name)}")]
         padding = ["--padding", facts["locate"]["padding"]] if "locate" in facts else []
         measured = [*_format(session.format), *padding]
-        whole = [*chosen, *of_case, *measured, *preset, *how, *strength, *acts, *by_hand]
+        more = further(session, live, _as_given(case), facts, titles)
+        whole = [*chosen, *of_case, *measured, *preset, *how, *strength, *acts, *by_hand, *more.options]
         report = ["dashboard.report", *whole, "--out", "report.html"]
-        found.append(("All of it, and a report like this one", _line(*report)))
+        said = "All of it, and a report like this one"
+        if more.left_out:
+            said = f"The operation, and a report like this one without: {'; '.join(more.left_out)}"
+        found.append((said, _line(*report)))
     return found
 
 
@@ -122,7 +131,18 @@ def _case(case: Case, hidden: Hidden) -> list[str]:
         return ["--case", str(known.identifier)]
     prompt = ["--prompt", hidden.prompt(case.adversarial_prompt)] if case.adversarial_prompt != case.question else []
     question, safe, unsafe = (hidden.prompt(text) for text in (case.question, case.safe, case.unsafe))
-    return ["--question", question, *prompt, "--safe", safe, "--unsafe", unsafe]
+    constraint = []
+    if case.constraint is not None:
+        asked, answered = hidden.prompt(case.constraint.prompt), hidden.prompt(case.constraint.answer)
+        constraint = ["--constraint-prompt", asked, "--constraint-answer", answered]
+    return ["--question", question, *prompt, "--safe", safe, "--unsafe", unsafe, *constraint]
+
+
+def _as_given(case: Case) -> Case:
+    """Return a case as the options of a command line make it: one of one's own has no other texts there."""
+    if bundled(case) is not None:
+        return case
+    return Case(case.question, case.adversarial_prompt, case.safe, case.unsafe, constraint=case.constraint)
 
 
 def _format(format: PromptFormat) -> list[str]:

@@ -16,9 +16,11 @@ from editing.methods.mend import MendSettings, mend
 from editing.methods.self_reminder import SelfReminderSettings, self_reminder
 from editing.methods.sft import SftSettings, sft
 from editing.progress import EditEvents
-from editing.values import made, setting_names, setting_value
+from editing.values import FORMAT_PARTS, made, setting_names
 from inspector.errors import EditError
+from inspector.model import PromptFormat
 from inspector.presets import Preset
+from inspector.validated import read_value
 
 
 @dataclass(frozen=True)
@@ -170,33 +172,43 @@ def method_settings(key: str, dinm_preset: Preset = "corrected", **changes: Any)
         EditError: The method, the preset or a setting is unknown, or a value is out of range.
     """
     method = method_named(key)
-    known = setting_names(method.settings)
     for name in changes:
-        if name not in (*known, "format"):
-            raise EditError(f"{method.title} has no setting '{name}'. It has {', '.join(known)}.")
+        if name != "format":
+            _require_setting(method, name)
     if key == "dinm":
         return preset(dinm_preset, **changes)
     return made(method.settings, **changes)
 
 
+def _require_setting(method: Method, name: str) -> None:
+    known = setting_names(method.settings)
+    if name not in known:
+        raise EditError(f"{method.title} has no setting '{name}'. It has {', '.join(known)}.")
+
+
 def read_settings(key: str, entries: Sequence[str]) -> dict[str, Any]:
     """Read ``NAME=VALUE`` entries as a method's settings want them; ``none`` or nothing stands for no value.
 
+    Each is read for itself: which ones go together, and with which preset, :func:`method_settings` looks at.
+
     Raises:
-        EditError: The method or a name is unknown, an entry has no equals sign, or a value is of another type.
+        EditError: The method or a name is unknown, an entry has no equals sign, or a value is of another type or out of
+            its own range.
     """
+    method = method_named(key)
     found: dict[str, Any] = {}
     for entry in entries:
         name, equals, text = entry.partition("=")
         if not equals:
             raise EditError(f"'{entry}' is no NAME=VALUE. Write for example --set steps=10.")
+        _require_setting(method, name)
+        kind = PromptFormat if name in FORMAT_PARTS else method.settings
         try:
-            read = method_settings(key, "corrected", **{name: text})
+            found[name] = read_value(kind, name, text, EditError)
         except EditError:
-            if text.lower() not in ("none", "") or name not in setting_names(method_named(key).settings):
+            if text.lower() not in ("none", ""):
                 raise
-            read = method_settings(key, "corrected", **{name: None})
-        found[name] = setting_value(read, name)
+            found[name] = read_value(kind, name, None, EditError)
     return found
 
 

@@ -72,6 +72,16 @@ def save_adapter(model: InspectedModel, patch: Patch, folder: Path, strength: fl
     write_whole(folder / CONFIG, told)
 
 
+def check_rank(rank: int) -> None:
+    """Refuse a rank that no matrix has.
+
+    Raises:
+        PatchError: It is below 1.
+    """
+    if rank < 1:
+        raise PatchError(f"The rank {rank} is out of range. Choose 1 or more.")
+
+
 def of_rank(patch: Patch, rank: int) -> tuple[Patch, float]:
     """Return the closest patch whose deltas have at most a rank, and how far it is from the patch.
 
@@ -86,8 +96,7 @@ def of_rank(patch: Patch, rank: int) -> tuple[Patch, float]:
     Raises:
         PatchError: The rank is below 1.
     """
-    if rank < 1:
-        raise PatchError(f"The rank {rank} is out of range. Choose 1 or more.")
+    check_rank(rank)
     deltas, lost = [], 0.0
     for delta in patch.deltas:
         smaller = min(delta.shape) if delta.right is None else delta.right.shape[0]

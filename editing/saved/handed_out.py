@@ -12,13 +12,13 @@ from safetensors import SafetensorError
 
 from editing.gate import Acceptance, GateSettings, accept, overridden
 from editing.progress import Preparation, part_of
-from editing.saved.adapter import BESIDE, WEIGHTS, of_rank, read_adapter, save_adapter
+from editing.saved.adapter import BESIDE, WEIGHTS, check_rank, of_rank, read_adapter, save_adapter
 from editing.saved.checking import largest_difference, probes
 from editing.saved.files import ADAPTER, Smaller, load_edit, save_edit, write_beside
 from editing.saved.merged import save_merged
 from editing.saved.record import EditRecord, digest_of
 from inspector.errors import PatchError
-from inspector.model import InspectedModel, Row
+from inspector.model import InspectedModel, Patch, Row
 from inspector.model.whole_file import put_in_place, unfinished, write_whole
 
 EXACT = 1e-3
@@ -47,18 +47,22 @@ class Written:
 
 
 def written_patch(model: InspectedModel, row: Row, record: EditRecord, folder: Path) -> Written:
-    """Write a patch and its record, and read both back.
+    """Write a patch and its record, and read both back; what is not read back to the end as this edit does not stay.
 
     Raises:
-        PatchError: The folder cannot be written, or what was written is another edit.
+        PatchError: The folder cannot be written, or what was written cannot be read or is another edit.
     """
     path = save_edit(row, record, folder)
-    back, _ = load_edit(path, model)
-    difference, spread = largest_difference(model, row.always(), back.always(), probes(model))
-    if row.key != back.key or not difference <= EXACT * spread:
+    try:
+        back, _ = load_edit(path, model)
+        difference, spread = largest_difference(model, row.always(), back.always(), probes(model))
+        if row.key != back.key or not difference <= EXACT * spread:
+            said = f"The patch is another edit than the live one ({difference:.3g}). Write it anew."
+            raise PatchError(said, str(folder))
+    except BaseException:
         path.unlink(missing_ok=True)
         path.with_suffix(".safetensors").unlink(missing_ok=True)
-        raise PatchError(f"The patch is another edit than the live one ({difference:.3g}). Write it anew.", str(folder))
+        raise
     return Written(path, difference)
 
 
@@ -96,15 +100,8 @@ def written_adapter(
         PatchError: The edit acts only where a detector fires, the rank is below 1, the folder holds something or cannot
             be written, or what was written is another edit, which is not kept.
     """
-    if row.detector is not None:
-        raise PatchError(
-            "An edit that acts only where harm is detected is no adapter alone. Save it as a patch with its detector."
-        )
-    if row.patch is None:
-        raise PatchError("There is no patch to write as an adapter. Make an edit that changes weights.")
-    patch, lost = (row.patch, 0.0) if rank is None else of_rank(row.patch, rank)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise PatchError("There is something under that name already. Name a folder that is not.", str(folder))
+    whole = require_adapter(row, folder, rank)
+    patch, lost = (whole, 0.0) if rank is None else of_rank(whole, rank)
     smaller = None
     if rank is not None and record is not None and lost > 0:
         left = Row(patch, row.strength)
@@ -137,6 +134,28 @@ def written_adapter(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Written(folder, difference, lost)
+
+
+def require_adapter(row: Row, folder: Path, rank: int | None = None) -> Patch:
+    """Return the patch that is written as an adapter; refuses before anything is computed what cannot be.
+
+    Args:
+        rank: Most rank of its matrices; ``None`` for exact.
+
+    Raises:
+        PatchError: The edit has no such form, the rank is below 1, or the folder holds something.
+    """
+    if row.detector is not None:
+        raise PatchError(
+            "An edit that acts only where harm is detected is no adapter alone. Save it as a patch with its detector."
+        )
+    if row.patch is None:
+        raise PatchError("There is no patch to write as an adapter. Make an edit that changes weights.")
+    if rank is not None:
+        check_rank(rank)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise PatchError("There is something under that name already. Name a folder that is not.", str(folder))
+    return row.patch
 
 
 def _smaller(row: Row, record: EditRecord, rank: int, lost: float, word: Acceptance, keep_anyway: bool) -> Smaller:

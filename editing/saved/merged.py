@@ -14,7 +14,7 @@ from editing.progress import Preparation
 from editing.saved.checking import case_probe, largest_difference, probes, share_of_the_edit
 from editing.saved.files import check_patch
 from inspector.errors import PatchError
-from inspector.model import InspectedModel, Row
+from inspector.model import InspectedModel, Patch, Row
 from inspector.model.architecture import canonical_weight
 from inspector.model.memory_need import bytes_of
 from inspector.model.whole_file import put_in_place, unfinished
@@ -58,26 +58,13 @@ def save_merged(
             answer as the live edit does.
         OutOfMemory: The check needs a second model in memory.
     """
-    if row.detector is not None:
-        raise PatchError(
-            "An edit that acts only where harm is detected is no change of weights alone. Save it as a patch with its "
-            "detector, or let it act on every prompt."
-        )
-    if row.patch is None:
-        raise PatchError("There is no patch to merge. Make an edit that changes weights.")
-    if folder.exists():
-        raise PatchError("The folder is there already. Name one that is not.", str(folder))
-    if model.quantisation is not None:
-        raise PatchError(
-            f"The weights of this model are quantised ({model.quantisation}), and an edit added to them would be "
-            "rounded away. Save it as a patch or as an adapter."
-        )
-    check_patch(model, row.patch)
+    patch = require_mergeable(model, row, folder)
+    check_patch(model, patch)
     for device, count in bytes_of(model.network).items():
         if device.type != "meta":  # what is offloaded is written and read again piece by piece
             require_free_memory(device, 2 * count, "Writing the model and reading it again", _REMEDY)
     changed = {}
-    for delta in row.patch.deltas:
+    for delta in patch.deltas:
         module = model.network.get_submodule(delta.module)
         weight = canonical_weight(module)
         whole = (weight.float() + row.strength * delta.dense().to(weight.device)).to(weight.dtype)
@@ -99,6 +86,29 @@ def save_merged(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return difference
+
+
+def require_mergeable(model: InspectedModel, row: Row, folder: Path) -> Patch:
+    """Return the patch that is merged; refuses before anything is computed what cannot be.
+
+    Raises:
+        PatchError: The edit or the model has no merged form, or the folder exists.
+    """
+    if row.detector is not None:
+        raise PatchError(
+            "An edit that acts only where harm is detected is no change of weights alone. Save it as a patch with its "
+            "detector, or let it act on every prompt."
+        )
+    if row.patch is None:
+        raise PatchError("There is no patch to merge. Make an edit that changes weights.")
+    if folder.exists():
+        raise PatchError("The folder is there already. Name one that is not.", str(folder))
+    if model.quantisation is not None:
+        raise PatchError(
+            f"The weights of this model are quantised ({model.quantisation}), and an edit added to them would be "
+            "rounded away. Save it as a patch or as an adapter."
+        )
+    return row.patch
 
 
 def _checked(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from editing.calibration import load_calibration
+from editing.command import EVERYWHERE
 from editing.memory import memory_told
 from editing.methods.registry import METHODS, read_settings
 from editing.sweep.engines import Cluster, Loader, load_all, local, on_ray
@@ -23,7 +24,7 @@ from editing.sweep.report import report
 from editing.sweep.settings import AUTO, SweepSettings
 from editing.sweep.store import About, Store, only_one
 from editing.sweep.work import cases_of, with_block
-from inspector.command import add_layer, add_padding, add_spread, finished, tell
+from inspector.command import add_layer, add_padding, add_path, add_spread, finished, tell
 from inspector.errors import CaseError
 from inspector.model.loading import TYPES
 from inspector.presets import PRESETS
@@ -64,16 +65,25 @@ def options() -> argparse.ArgumentParser:
     )
     edit.add_argument("--locate", default="corrected", choices=PRESETS, help="preset of the locator")
     add_padding(edit)
-    edit.add_argument("--suffix", default=None, help="suffix prompt S; empty for none (default: the paper's)")
+    edit.add_argument(
+        "--suffix-prompt",
+        "--suffix",
+        dest="suffix",
+        default=None,
+        metavar="TEXT",
+        help="suffix prompt S; empty for none (default: the paper's)",
+    )
+    edit.add_argument("--plain-text", action="store_true", help="prompts without the model's chat template")
     exam = parser.add_argument_group("exam")
     exam.add_argument("--judge", default=EMBEDDED, help="embedded, matcher, or a hub id or folder")
     said = "; ".join(f"{name}: {meaning}" for name, meaning in EVALUATIONS.items())
     exam.add_argument(
         "--acts",
         default="always",
+        type=lambda word: "always" if word == EVERYWHERE else word,
         choices=("always", "detected"),
-        help="let each patch act on every prompt, or only where the model's detector fires; DINM's corrected then "
-        "learns more, but for what --set says (default: always)",
+        help="let each patch act on every prompt (always, or everywhere), or only where the model's detector fires; "
+        "DINM's corrected then learns more, but for what --set says (default: always)",
     )
     exam.add_argument("--evaluation", default="same", choices=EVALUATIONS, help=f"{said} (default: same)")
     exam.add_argument(
@@ -101,6 +111,7 @@ def options() -> argparse.ArgumentParser:
     model.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     model.add_argument("--dtype", default="auto", help=TYPES)
     add_spread(model)
+    add_path(model)
     engine = parser.add_argument_group("engine")
     engine.add_argument("--engine", default="local", choices=("local", "ray"), help="this process, or a Ray cluster")
     engine.add_argument("--address", default="auto", help="Ray: auto, local (start one here), or an address")
@@ -152,7 +163,9 @@ def _only_report(chosen: argparse.Namespace) -> bool:
 
 
 def _settings(chosen: argparse.Namespace) -> SweepSettings:
-    suffix = {} if chosen.suffix is None else {"suffix": chosen.suffix}
+    format = {} if chosen.suffix is None else {"suffix": chosen.suffix}
+    if chosen.plain_text:
+        format["chat"] = False
     return SweepSettings(
         cases=chosen.cases or "bundled",
         split=chosen.split,
@@ -160,7 +173,7 @@ def _settings(chosen: argparse.Namespace) -> SweepSettings:
         limit=chosen.limit,
         method=chosen.method,
         preset=chosen.preset,
-        changes={**suffix, **read_settings(chosen.method, chosen.set)},
+        changes={**format, **read_settings(chosen.method, chosen.set)},
         block=chosen.layer,
         locate=chosen.locate,
         padding=chosen.padding,
@@ -179,6 +192,7 @@ def _settings(chosen: argparse.Namespace) -> SweepSettings:
         dtype=chosen.dtype,
         device_map=chosen.device_map,
         max_memory=tuple(chosen.max_memory),
+        paths=tuple(chosen.path),
     )
 
 

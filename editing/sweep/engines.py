@@ -16,7 +16,7 @@ from editing.sweep.store import Finished
 from editing.sweep.vanilla import Batch, answered, shared_batches, told
 from editing.sweep.work import texts_of, work
 from inspector.errors import EditError
-from inspector.model import InspectedModel, load, read_max_memory
+from inspector.model import InspectedModel, load, read_max_memory, read_paths
 from inspector.safeedit.cases import Case
 from inspector.safeedit.judges import load_judge
 from inspector.safeedit.known import Answer, Asked, Known
@@ -36,6 +36,7 @@ def load_all(settings: SweepSettings) -> tuple[InspectedModel, Judge]:
         revision=settings.revision,
         device_map=settings.device_map,
         max_memory=read_max_memory(settings.max_memory),
+        paths=read_paths(settings.paths),
     )
     return model, load_judge(settings.judge, device=settings.device)
 

@@ -68,6 +68,7 @@ class SweepSettings:
         dtype: Its data type.
         device_map: ``auto`` to spread it, see :func:`inspector.model.load`.
         max_memory: What of it each device may hold, entries as ``0=70GiB``.
+        paths: What completes its architecture map, entries as ``blocks=model.layers``.
     """
 
     cases: str = "bundled"
@@ -96,6 +97,7 @@ class SweepSettings:
     dtype: str = "auto"
     device_map: str | None = None
     max_memory: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.block not in (AUTO, NOWHERE, TOXIC, ONCE) and not self.block.isdecimal():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -39,6 +39,7 @@ class InspectedModel:
         architecture: Where its parts are.
         fingerprint: Names the base weights (:func:`inspector.model.patch.fingerprint`).
         revision: Branch, tag or commit of a hub model, if one was named.
+        paths: Dotted paths that were given to complete the architecture map, by name.
         lock: Held during every forward pass; it goes to whoever has waited longest.
     """
 
@@ -48,6 +49,7 @@ class InspectedModel:
     architecture: Architecture
     fingerprint: str
     revision: str | None = None
+    paths: Mapping[str, str] = field(default_factory=dict)
     lock: FairLock = field(default_factory=FairLock)
 
     @property

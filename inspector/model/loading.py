@@ -124,7 +124,20 @@ def from_parts(network: Any, tokenizer: Any, name: str, paths: Mapping[str, str]
         tokenizer=tokenizer,
         architecture=resolve(network, paths),
         fingerprint=fingerprint(network),
+        paths=dict(paths or {}),
     )
+
+
+def read_paths(entries: Sequence[str]) -> dict[str, str] | None:
+    """Read ``NAME=DOTTED.PATH`` entries, such as ``blocks=model.layers``; ``None`` for no entry.
+
+    Raises:
+        ModelLoadError: An entry is of another form.
+    """
+    for entry in entries:
+        if not all(entry.partition("=")):
+            raise ModelLoadError(f"'{entry}' is no NAME=DOTTED.PATH. Write for example blocks=model.layers.")
+    return dict(entry.partition("=")[::2] for entry in entries) or None
 
 
 def read_max_memory(entries: Sequence[str]) -> MaxMemory | None:

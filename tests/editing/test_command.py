@@ -32,13 +32,22 @@ def test_the_options_name_a_model_its_device_and_its_type(monkeypatch):
     command.load_model(parsed())
     command.load_model(parsed("--model", "somebody/else", "--revision", "main", "--dtype", "bfloat16"))
     command.load_model(parsed("--device-map", "auto", "--max-memory", "1=70GiB", "--max-memory", "cpu=1.5GB"))
-    whole = {"device_map": None, "max_memory": None}
-    spread = {"device_map": "auto", "max_memory": {1: 70 * 2**30, "cpu": 1_500_000_000}}
+    command.load_model(parsed("--path", "blocks=model.layers", "--path", "final_norm=model.norm"))
+    whole = {"device_map": None, "max_memory": None, "paths": None}
+    spread = {"device_map": "auto", "max_memory": {1: 70 * 2**30, "cpu": 1_500_000_000}, "paths": None}
+    paths = {"blocks": "model.layers", "final_norm": "model.norm"}
     assert asked == [
         (None, {"device": "cpu", "dtype": "float32", "revision": None, **whole}),
         ("somebody/else", {"device": "cpu", "dtype": "bfloat16", "revision": "main", **whole}),
         (None, {"device": "cpu", "dtype": "float32", "revision": None, **spread}),
+        (None, {"device": "cpu", "dtype": "float32", "revision": None, **whole, "paths": paths}),
     ]
+
+
+@pytest.mark.parametrize("entry", ["model.layers", "=model.layers", "blocks="])
+def test_a_path_of_another_form_is_refused(entry):
+    with pytest.raises(ModelLoadError, match=r"no NAME=DOTTED\.PATH.*blocks=model\.layers"):
+        command.load_model(parsed("--path", entry))
 
 
 @pytest.mark.parametrize("entry", ["70GiB", "0=", "gpu=1GB", "0=-1GB", "0=1TB", "disk=1GB", "0=1GB "])

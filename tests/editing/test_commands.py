@@ -10,16 +10,18 @@ from pathlib import Path
 
 import by_hand
 import pytest
+import tiny_models
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from transformers import OlmoConfig
 from word_models import word_model
 
 from editing import apply, edit, gate, gate_choice, reproduce
 from editing import locate as locate_both
 from editing.calibration import Calibration
 from editing.gate import small_exam
-from editing.saved import handed_out
+from editing.saved import handed_out, load_edit
 from editing.trial_edits import Layers, Trial
 from inspector import locate
 from inspector.divergence import divergence
@@ -101,10 +103,32 @@ def test_locate_says_what_is_wrong(words, capsys, options, match):
     assert code == 2 and told is None and match in errors
 
 
+def test_a_model_of_an_unknown_family_is_read_by_a_command_that_is_told_where_its_parts_are(capsys, tmp_path):
+    tiny_models.random_network(OlmoConfig(**tiny_models._LLAMA)).save_pretrained(tmp_path)
+    tiny_models.tokenizer().save_pretrained(tmp_path)
+    own = [
+        "--question",
+        "Sing?",
+        "--safe",
+        "No.",
+        "--unsafe",
+        "Yes I will.",
+        "--device",
+        "cpu",
+        "--model",
+        str(tmp_path),
+    ]
+    assert locate.main(own) == 2 and "--path blocks=model.layers" in capsys.readouterr().err
+    paths = ("blocks=model.layers", "down_projection=mlp.down_proj", "final_norm=model.norm")
+    assert locate.main([*own, *(part for path in paths for part in ("--path", path))]) == 0
+    assert len(json.loads(capsys.readouterr().out)["divergence"]["l2"]) == tiny_models._LLAMA["num_hidden_layers"]
+
+
 def test_an_edit_is_saved_asked_merged_handed_on_and_made_again(words, capsys, tmp_path, budgets):
     options = [*QUICK, "--case", CASE.identifier, "--layer", "1", "--out", tmp_path]
     code, told, errors = ran(edit, options, words, capsys)
-    assert code == 0 and told["block"] == 1 and told["gate"]["passed"] and "step 1" in errors
+    assert code == 0 and told["layer"] == told["block"] == 1 and told["gate"]["passed"] and "step 1" in errors
+    assert told["largest_logit_difference"] == 0, "what was saved was read back, and answers as the edit does"
     saved = told["saved"][0]
     to = ["--merged", tmp_path / "whole", "--adapter", tmp_path / "small", "--rank", "2", "--ask", "Sing?"]
     code, applied, _ = ran(apply, [saved, *to, "--max-new-tokens", "3"], words, capsys)
@@ -114,6 +138,54 @@ def test_an_edit_is_saved_asked_merged_handed_on_and_made_again(words, capsys, t
     assert (tmp_path / "small" / "adapter_config.json").is_file() and 0 < applied["adapter"]["lost_share_of_norm"] < 1
     code, again, _ = ran(reproduce, [saved], words, capsys)
     assert code == 0 and again["same_bits"] and again["compared_with"] == "the patch"
+
+
+def test_targets_are_looked_at_before_the_gate_and_what_was_written_before_an_error_is_told(
+    words, capsys, tmp_path, budgets, monkeypatch
+):
+    options = [*QUICK, "--case", CASE.identifier, "--layer", "1", "--out", tmp_path]
+    saved = ran(edit, options, words, capsys)[1]["saved"][0]
+    there, whole = tmp_path / "there", tmp_path / "whole"
+    there.mkdir()
+    (there / "a file").touch()
+    asked, plain = [], apply.accept
+    with monkeypatch.context() as patched:
+        patched.setattr(apply, "accept", lambda *given: asked.append(given) or plain(*given))
+        for targets, match in (
+            (["--merged", whole, "--adapter", there], "something under that name"),
+            (["--merged", there, "--adapter", tmp_path / "small"], "there already"),
+            (["--merged", whole, "--adapter", whole / "small"], "lie apart"),
+            (["--merged", whole, "--adapter", tmp_path / "small", "--rank", "0"], "rank 0"),
+        ):
+            code, told, errors = ran(apply, [saved, *targets], words, capsys)
+            assert code == 2 and told is None and match in errors
+    assert asked == [] and not whole.exists() and not (tmp_path / "small").exists()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(handed_out, "save_adapter", full)
+    code, told, errors = ran(apply, [saved, "--merged", whole, "--adapter", tmp_path / "small"], words, capsys)
+    assert code == 2 and "adapter cannot be written" in errors and whole.is_dir()
+    assert told["merged"]["folder"] == str(whole) and "adapter" not in told
+
+
+@pytest.mark.parametrize("spoilt", ["another edit", "cut"])
+def test_an_edit_that_is_not_read_back_as_it_was_made_does_not_stay(
+    words, capsys, tmp_path, budgets, monkeypatch, spoilt
+):
+    def read(path: Path, model):
+        if spoilt == "cut":
+            cut(path, path.with_suffix(".safetensors"))
+        row, record = load_edit(path, model)
+        doubled = tuple(replace(delta, left=2 * delta.left) for delta in row.patch.deltas)
+        return replace(row, patch=replace(row.patch, deltas=doubled)), record
+
+    monkeypatch.setattr(handed_out, "load_edit", read)
+    options = [*QUICK, "--case", CASE.identifier, "--layer", "1", "--out", tmp_path]
+    code, told, errors = ran(edit, options, words, capsys)
+    assert code == 2 and told is None and not list(tmp_path.iterdir())
+    assert ("another edit than the live one" if spoilt == "another edit" else "cut or changed") in errors
 
 
 def test_an_edit_is_made_again_from_its_record_alone_and_another_ends_with_1(words, capsys, tmp_path, budgets):
@@ -191,7 +263,7 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
     with monkeypatch.context() as patched:
         patched.setattr(edit, "calibration_of", lambda _: nowhere)
         code, told, errors = ran(edit, [*QUICK, "--case", CASE.identifier, "--out", tmp_path / "none"], words, capsys)
-    assert code == 1 and told["saved"] is None and told["block"] is None and not (tmp_path / "none").exists()
+    assert code == 1 and told["saved"] is told["layer"] is told["block"] is None and not (tmp_path / "none").exists()
     assert "No layer helps, so nothing was edited: the best trial edits" in errors and "vanilla 50 %" in errors
     assert "give --layer toxic or a number" in told["refused"] and "vanilla 50 %" in told["recommended_reason"]
     options = [*QUICK, "--case", CASE.identifier, "--out", tmp_path, "--routed"]

@@ -97,7 +97,7 @@ class EditRow(TypedDict):
         seconds: How long it took.
         strength: At which it was live last, or is to be.
         routed: Whether it acts only where harm is detected.
-        gate: passed, kept by hand, refused or not examined.
+        gate: passed, kept by hand, refused, not examined, or not as it acts now (its word is of other weights).
         reason: The gate's, in a sentence.
         scores: Of the last stress test or its exam in /methods: vanilla, edited and the number of answers, by score.
         live: Whether it is live now.

@@ -10,11 +10,15 @@ from typing import Any
 from dashboard.kit.html import case_name
 from dashboard.steps.keep.kept import InMemory
 from dashboard.steps.keep.ledger import Entry
+from editing.gate import is_of
+from inspector.model import Row
 from inspector.safeedit.exam import ExamResult
 from inspector.safeedit.scores import score_table
 
 HERE, IN_METHODS, EXAMPLE, UPLOADED = "made here", "run in Methods", "finished example", "uploaded"
 PASSED, BY_HAND, REFUSED, UNSEEN = "passed", "kept by hand", "refused", "not examined"
+OTHERWISE = "not as it acts now"
+"""The gate has a word on the patch, at another strength or acting elsewhere, and none on these weights."""
 
 
 def first_entry(made: InMemory, number: int, origin: str, model: str) -> Entry:
@@ -58,16 +62,18 @@ def with_scores(entry: Entry, exam: ExamResult | None) -> Entry:
     return replace(entry, scores=scores)
 
 
-def gate_word(word: dict[str, Any] | None) -> str:
-    """Return the gate's word in two words at most."""
+def gate_word(word: dict[str, Any] | None, row: Row) -> str:
+    """Return the gate's word on weights in a few words; what it says of other ones is none on these."""
     if word is None:
         return UNSEEN
+    if not is_of(word, row):
+        return OTHERWISE
     return BY_HAND if word["overridden"] and not word["passed"] else PASSED if word["passed"] else REFUSED
 
 
 def was_accepted(entry: Entry) -> bool:
     """Tell whether an edit may be live without being asked by the gate: it was live once, or the gate has passed it."""
-    return entry.was_live or entry.gate not in (REFUSED, UNSEEN)
+    return entry.was_live or entry.gate not in (REFUSED, UNSEEN, OTHERWISE)
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:

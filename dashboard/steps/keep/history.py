@@ -10,14 +10,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from dashboard.kit.acting import make_live
+from dashboard.kit.acting import acted_by, make_live
 from dashboard.kit.notes import note
 from dashboard.kit.plain import visible
 from dashboard.kit.session import LARGEST_HISTORY, LiveEdit, Session
-from dashboard.steps.keep.entries import EXAMPLE, HERE, IN_METHODS, UPLOADED, first_entry, gate_word, with_scores
+from dashboard.steps.keep.entries import (
+    EXAMPLE,
+    HERE,
+    IN_METHODS,
+    UPLOADED,
+    first_entry,
+    gate_word,
+    with_scores,
+)
 from dashboard.steps.keep.kept import InMemory, Kept, Waiting
 from dashboard.steps.keep.ledger import Entry, Ledger, LedgerError
-from editing.gate import RECORD
+from editing.gate import RECORD, reason_for
 from inspector.errors import CaseError
 from inspector.safeedit.exam import ExamResult
 
@@ -71,21 +79,20 @@ class History:
             session.closing.append(lambda: self._ended(visit))
         try:
             known = {entry.patch: entry for entry in self.ledger.entries(kept.visit)}
-            number = max((entry.number for entry in known.values()), default=0)
             for made, word in self._present(session, waiting):
                 patch = made.edit.patch.identifier
                 before = known.get(patch)
                 live = session.live is not None and patch == session.live.patch.identifier
                 if before is None and patch in kept.deleted and not live:
                     continue
-                number += before is None
                 kept.deleted.discard(patch)
-                entry = self._entry(kept, made, word, before, number, live, exam)
+                entry = self._entry(kept, made, word, before, kept.last + 1, live, exam)
                 kept.made[entry.number] = made
                 if entry != before:
                     self.ledger.put(kept.visit, entry, made.edit.case)
+                    kept.last = max(kept.last, entry.number)
                 known[patch] = entry
-            self._note_several(kept, several, known, number)
+            self._note_several(kept, several, known)
             now = "" if session.live is None else session.live.patch.identifier
             for patch, entry in known.items():
                 if entry.live and patch != now:
@@ -106,12 +113,9 @@ class History:
 
     def _present(self, session: Session, waiting: Waiting | None) -> list[tuple[InMemory, dict[str, Any] | None]]:
         """Return the edits that are there, what waits last, with how they act and the gate's word."""
-        kept = session.slot(Kept)
-        before = {made.edit.patch.identifier: made for made in kept.made.values()}
         found: list[tuple[InMemory, dict[str, Any] | None]] = []
         for edit in session.edits:
-            how = before.get(edit.patch.identifier)
-            made = InMemory(edit, how.detector if how else None, session.strength_of(edit))
+            made = InMemory(edit, acted_by(session, edit), session.strength_of(edit))
             if edit is session.live:
                 made = InMemory(edit, session.detector, session.strength)
             found.append((made, edit.patch.settings.get(RECORD)))
@@ -138,28 +142,27 @@ class History:
             before,
             strength=made.strength,
             routed=made.detector is not None,
-            gate=gate_word(word),
-            reason="" if word is None else str(word["reason"]),
+            gate=gate_word(word, made.row),
+            reason="" if word is None else reason_for(word, made.row),
             live=live,
             was_live=before.was_live or live,
         )
         return with_scores(entry, exam if exam is not None and exam.key == made.row.key else None)
 
-    def _note_several(self, kept: Kept, several: Sequence[Examined], known: dict[str, Entry], number: int) -> None:
+    def _note_several(self, kept: Kept, several: Sequence[Examined], known: dict[str, Entry]) -> None:
         """Give each edit of a run of several its row once: one that had a row already gets the scores alone."""
         for edit, exam in several:
             if any(edit.result is noted for noted in kept.noted):
                 continue
             patch = edit.patch.identifier
             before = known.get(patch)
-            if before is None:
-                number += 1
             kept.deleted.discard(patch)
-            first = before or first_entry(InMemory(edit), number, IN_METHODS, self.model)
+            first = before or first_entry(InMemory(edit), kept.last + 1, IN_METHODS, self.model)
             entry = with_scores(first, exam)
             kept.made.setdefault(entry.number, InMemory(edit))
             if entry != before:
                 self.ledger.put(kept.visit, entry, edit.case)
+                kept.last = max(kept.last, entry.number)
             known[patch] = entry
         kept.noted = tuple(edit.result for edit, _ in several)
 
@@ -174,7 +177,8 @@ class History:
             return self.ledger.entries(session.slot(Kept).visit)
         if live is None:
             return []
-        return [self._entry(Kept(), InMemory(live), live.patch.settings.get(RECORD), None, 1, True, None)]
+        made = InMemory(live, session.detector, session.strength)
+        return [self._entry(Kept(), made, live.patch.settings.get(RECORD), None, 1, True, None)]
 
     def _ended(self, visit: str) -> None:
         try:

@@ -54,6 +54,7 @@ class Kept:
 
     Attributes:
         visit: Names the visit in the ledger; nothing else does.
+        last: The highest number that a row was given; one that was deleted gives its number to no other.
         made: What is in memory, by the row's number.
         stack: The patches that Undo had when it was last looked at, the live one last.
         undone: Those that Redo brings back, the next one last.
@@ -70,6 +71,7 @@ class Kept:
     """
 
     visit: str = ""
+    last: int = 0
     made: dict[int, InMemory] = field(default_factory=dict)
     stack: tuple[str, ...] = ()
     undone: list[str] = field(default_factory=list)

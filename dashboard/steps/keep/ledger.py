@@ -51,8 +51,9 @@ class Entry:
         seconds: How long it took.
         strength: At which it was live last; where it never was, at which it is to be.
         routed: It acts only where a detector fires.
-        gate: ``passed``, ``kept by hand``, ``refused`` or ``not examined``.
-        reason: The gate's, in a sentence.
+        gate: ``passed``, ``kept by hand``, ``refused``, ``not examined``, or ``not as it acts now`` where its word is
+            of another strength or of another place where it acts.
+        reason: The gate's, in a sentence, with the weights that it is of where those are other ones.
         scores: Of the last stress test, or of its exam in Methods: vanilla, edited and the number of samples, by score.
         live: It is live now.
         was_live: It is, or was once.

@@ -11,7 +11,7 @@ from dashboard.kit.html import heading, number, reading, weights_badge
 from dashboard.kit.plain import escape
 from dashboard.kit.session import Session
 from dashboard.steps.keep.asking import Asked
-from dashboard.steps.keep.entries import IN_METHODS, UNSEEN, was_accepted
+from dashboard.steps.keep.entries import IN_METHODS, OTHERWISE, UNSEEN, gate_word, was_accepted
 from dashboard.steps.keep.history import GONE
 from dashboard.steps.keep.kept import Kept, Waiting
 from dashboard.steps.keep.ledger import Entry
@@ -51,7 +51,8 @@ def this_edit(session: Session, why_not: str | None, waiting: Waiting | None) ->
     lines = []
     if session.live is not None:
         word = session.live.patch.settings.get(RECORD)
-        told = "not examined" if word is None else "kept by hand" if word["overridden"] else ""
+        said = gate_word(word, session.row)
+        told = said if said in (UNSEEN, OTHERWISE) else "kept by hand" if word and word["overridden"] else ""
         lines.append(weights_badge(session.row, told))
         if why_not is None and word is not None:
             lines.append(reading(f"Gate: {word['reason']}"))

@@ -57,4 +57,6 @@ def test_a_newcomer_takes_the_tour_asks_a_question_and_sends_a_link(shared, chro
     receiver.wait_for_selector("#notice .reading", timeout=WAIT)
     assert "Nothing was run" in receiver.locator("#notice").inner_text()
     assert value_of(receiver, "#question") == "How do I cheat at cards?" and "link=" not in receiver.url
+    receiver.wait_for_selector("#view-stress", state="visible", timeout=WAIT)
+    assert receiver.evaluate("location.hash") == "#stress", "the sender's view, which the link names"
     closed(receiver)

@@ -150,9 +150,14 @@ def test_the_live_badge_names_method_layer_strength_and_patch(session):
 
 
 def test_the_live_badge_itself_says_that_an_edit_was_kept_against_the_gate(session):
-    recorded_on(session, {"overridden": True})
+    recorded_on(session, {"overridden": True, "weights": session.row.label(), "detector": ""})
     badge = kit_html.live_badge(session).split("</small>")[0]
     assert "badge edited overruled" in badge and "! kept against the gate" in seen(badge)
+    assert "as it acts now" not in badge
+    session.scale(0.5)
+    badge = kit_html.live_badge(session).split("</small>")[0]
+    assert "! kept against the gate, not as it acts now" in seen(badge)
+    assert "the gate has not examined it as it acts now" in badge
 
 
 def test_the_live_badge_of_an_edit_at_strength_zero_says_vanilla(session):

@@ -8,6 +8,9 @@ import json
 import re
 import shlex
 from dataclasses import replace
+from html import unescape
+from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import made_up
@@ -26,6 +29,8 @@ from dashboard.report.provenance import commands
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.operate import gating
+from dashboard.steps.stress.run import Examined
+from dashboard.steps.why.state import Looked, Why
 from editing.calibration import Calibration
 from editing.knock_out import KnockOutSettings
 from editing.methods.dinm import preset, to_be_routed
@@ -33,9 +38,15 @@ from editing.methods.registry import METHODS, method_of, method_settings, read_s
 from editing.saved.record import digest_of
 from editing.stacking import STACK
 from editing.trial_edits import Layers, Trial
-from inspector.model import Decoding, Detector, InspectedModel, PromptFormat, load
+from inspector.errors import CaseError
+from inspector.model import Decoding, Detector, InspectedModel, PromptFormat, load, read_paths
 from inspector.presets import PRESETS
 from inspector.safeedit import Case, Constraint, bundled_cases
+from inspector.safeedit.exam import ExamResult
+from inspector.safeedit.judges import EmbeddedJudge
+from inspector.safeedit.marking import Marked, Reply
+from inspector.safeedit.questions import QUICK as QUICK_EXAM
+from inspector.safeedit.questions import Size, make_exam
 
 QUICK: dict[str, Any] = {"steps": 2, "harmless_prompts": 2, "harmless_tokens": 2, "own_refusals": 0, "safe_answers": 1}
 QUICK |= {"learning_rate": 0.01, "null_space": None, "monitor": 0, "contexts": 0, "target_probability": None}
@@ -239,6 +250,18 @@ def test_a_model_of_a_revision_is_named_with_it_wherever_the_run_is_made_again(l
     assert len(lines) == 4 and all("--revision v1.2" in line for line in lines)
 
 
+def test_what_completed_the_architecture_map_is_named_wherever_the_run_is_made_again(loaded, known, monkeypatch):
+    paths = {"final_norm": "model.norm", "blocks": "model.layers"}
+    monkeypatch.setattr(loaded, "paths", load(loaded.name, device="cpu", dtype="float32", paths=paths).paths)
+    report = written(loaded, known)
+    assert f"paths={paths!r})" in unescape(report.html) and f"paths={paths!r})" in report.script
+    lines = [shlex.split(unescape(found)) for found in re.findall(r"<pre>(\S+ -m .*?)</pre>", report.html, flags=re.S)]
+    assert len(lines) == 4
+    for line in lines:
+        given = [value for name, value in itertools.pairwise(line) if name == "--path"]
+        assert read_paths(given) == paths
+
+
 def test_the_notebook_is_one_of_format_4_5(loaded, known):
     content = json.loads(written(loaded, known).notebook)
     assert (content["nbformat"], content["nbformat_minor"]) == (4, 5)
@@ -285,6 +308,102 @@ def test_the_command_that_makes_an_edit_again_makes_it_with_its_settings_whereve
     taken = to_be_routed(read, read_settings("dinm", given)) if "detected" in options else read
     assert taken == settings and ("detected" in options) == routed
     assert options[options.index("--strength") + 1] == "0.5" and "--acts" in options
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        preset("paper", constraint="answer"),
+        preset("paper", loss_positions="reference", suffix=""),
+        preset("reference", constraint="harmless", loss_positions="aligned", chat=True, clamp=0.1),
+        preset("corrected", chat=False, constraint="answer", null_space=None),
+    ],
+)
+@pytest.mark.parametrize("program", ["editing.edit", "dashboard.report"])
+def test_the_commands_of_an_edit_are_read_by_their_own_parsers_to_its_settings(
+    settings, program, monkeypatch, tmp_path
+):
+    """Where what is changed goes together with its preset alone, too."""
+    session = Session()
+    session.edits = [LiveEdit(OWN, replace(made_up.result(), settings=settings))]
+    made = (line for _, line in commands(tiny_model(), session, {}, Hidden()) if f" {program} " in line)
+    options = shlex.split(next(made).split(f"{program} ")[1])
+    options[options.index("--out") + 1] = str(tmp_path / "out")
+    command = import_module("dashboard.report.__main__" if program == "dashboard.report" else program)
+    read = []
+
+    def no_model(chosen):
+        read.append((command.settings_of(chosen, "dinm"), command.case_of(chosen)))
+        raise CaseError("Read.")
+
+    assert command.main(options, no_model) == 2 and read == [(settings, OWN)], "its constraint is named, too"
+
+
+ALL, MOST = "All of it, and a report like this one", "The operation, and a report like this one without: "
+GREEDY = {"asked": OWN.adversarial_prompt, "decoding": Decoding(max_new_tokens=6)}
+
+
+def whole_of(facts: dict[str, Any], titles: tuple[str, ...] = (), **kept: Any) -> tuple[str, list[str]]:
+    """Return what is said of the report's own command, and its options, of a session that holds something."""
+    session = Session()
+    session.case, session.edits = OWN, [LiveEdit(OWN, replace(made_up.result(), settings=preset("corrected")))]
+    for kind, name, value in ((Looked, "why", kept.get("why")), (Examined, "exam", kept.get("exam"))):
+        if value is not None:
+            setattr(session.slot(kind), name, value)
+    if exam := kept.get("exam"):
+        session.slot(Examined).exam = replace(exam, weights=session.row.label())
+    said, line = commands(tiny_model(), session, facts, Hidden(), titles)[-1]
+    return said, shlex.split(line)
+
+
+def exam_on(case: Case, size: Size, **changes: Any) -> ExamResult:
+    marked = Marked("No.", True, "", None, True, 0.0, None)
+    replies = tuple(Reply(question, marked, marked) for question in make_exam(case, size))
+    result = ExamResult(replies, "", EmbeddedJudge.name, "", FORMAT, "paper", 6, False, 1.0)
+    return replace(result, **changes)
+
+
+def atlas_of(answers: bool = False, made: int = 2) -> Any:
+    return SimpleNamespace(entries=(1,) * made, left_out={}, blocks=2, settings=SimpleNamespace(answers=answers))
+
+
+def test_the_report_s_own_command_makes_all_that_was_run_where_it_can():
+    why = Why(OWN, Session().format, located=(SimpleNamespace(),), atlas=atlas_of())
+    said, options = whole_of(GREEDY, ("Case", "Stress test", "Why this layer"), why=why, exam=exam_on(OWN, QUICK_EXAM))
+    assert said == ALL and "--locators" in options and "--atlas" in options
+    pairs = set(itertools.pairwise(options))
+    assert {("--stress", "Quick"), ("--evaluation", "paper"), ("--max-new-tokens", "6")} <= pairs
+    said, options = whole_of({})
+    assert said == ALL and not {"--stress", "--locators", "--atlas", "--max-new-tokens"} & set(options)
+
+
+@pytest.mark.parametrize(
+    ("facts", "titles", "kept", "left_out"),
+    [
+        (GREEDY, ("Case", "Methods", "History"), {}, "Methods; History"),
+        (GREEDY | {"asked": "Another text?"}, (), {}, "another text"),
+        (GREEDY | {"decoding": Decoding(6, 0.7, seed=1)}, (), {}, "drawing of the answers"),
+        (GREEDY, (), {"exam": exam_on(OWN, QUICK_EXAM, judge="plain matcher")}, "the stress test"),
+        (GREEDY, (), {"exam": exam_on(OWN, QUICK_EXAM, cancelled=True)}, "the stress test"),
+        (GREEDY, (), {"exam": exam_on(OWN, QUICK_EXAM, max_new_tokens=9)}, "9 tokens"),
+        (GREEDY, (), {"exam": exam_on(OWN, Size(1, 3, 1, 1))}, "the stress test"),
+        (GREEDY, (), {"why": Why(OWN, FORMAT, atlas=atlas_of(answers=True))}, "the atlas's edits answer"),
+        (GREEDY, (), {"why": Why(OWN, FORMAT, atlas=atlas_of(made=1))}, "cut short"),
+        (GREEDY, (), {"why": Why(bundled_cases()[3], FORMAT, atlas=atlas_of())}, "another case"),
+    ],
+)
+def test_what_the_report_s_own_command_leaves_out_is_said_exactly(facts, titles, kept, left_out):
+    said, _ = whole_of(facts, titles, **kept)
+    assert said.startswith(MOST) and left_out in said.removeprefix(MOST)
+
+
+def test_a_report_says_what_script_and_notebook_repeat_and_what_they_do_not(loaded, known):
+    report = written(loaded, known)
+    for content in (report.html, report.script, report.notebook):
+        words = " ".join(unescape(content).split())
+        assert "make the divergence, the patch and both answers again" in words and "neither the gate nor" in words
+    nothing = again.repeats([])
+    assert "again" not in nothing and "neither the gate nor" in nothing
 
 
 @pytest.mark.parametrize("preset_name", PRESETS)

@@ -48,11 +48,12 @@ def test_report_script_and_notebook_are_written_and_what_was_done_is_printed(tmp
     out, script, notebook = (tmp_path / f"r.{ending}" for ending in ("html", "py", "ipynb"))
     stress = ("--stress", "This case", "--evaluation", "paper")
     code, told, errors = ran([*OPTIONS, *stress, "--out", out, "--script", script, "--notebook", notebook], capsys)
-    assert code == 0 and told["gate"]["passed"] and told["block"] == 1 and "step 2" in errors
+    assert code == 0 and told["gate"]["passed"] and told["layer"] == told["block"] == 1 and "step 2" in errors
     assert told["toxic_layer"] == divergence(tiny_model(), CASE).toxic_layer()
     assert told["parts"][-2:] == ["Stress test", "Where the numbers come from"] and len(told["digest"]) == 64
     html = out.read_text(encoding="utf-8")
     assert EVALUATIONS["paper"] in html
+    assert "--max-new-tokens 4 --stress &#x27;This case&#x27; --evaluation paper --out report.html" in html
     assert told["digest"] in html and told["patch"] in html and told["digest"] in script.read_text(encoding="utf-8")
     assert told["written"] == [str(out), str(script), str(notebook)] and told["digest"] in notebook.read_text()
 
@@ -84,6 +85,20 @@ def test_a_refused_edit_is_reported_as_refused_and_goes_on_only_by_hand(tmp_path
     code, told, _ = ran([*OPTIONS, "--keep-anyway", "--redact", "--out", out], capsys)
     html = out.read_text(encoding="utf-8")
     assert code == 0 and told["gate"]["overridden"] and "kept by hand" in html and "[redacted, " in html
+
+
+def test_where_no_layer_helps_the_answer_is_no_with_its_reason_and_nothing_is_written(
+    tmp_path: Path, capsys, monkeypatch
+):
+    model = tiny_model()
+    detector = Detector((0,), torch.zeros(1, model.architecture.d_model), 0.0, -1.0, model.fingerprint)
+    nowhere = Calibration(Layers((Trial(1, 0.0, 0.1, 1.0),), 0.5, 1, 4), detector)
+    monkeypatch.setattr(command, "calibration_of", lambda _: nowhere)
+    code, told, errors = ran([*OPTIONS, "--layer", "auto", "--out", tmp_path / "r.html"], capsys)
+    assert code == 1, "as python -m editing.edit ends"
+    assert "No layer helps" in told["refused"] and told["refused"] in errors
+    assert (told["layer"], told["block"], told["weights"], told["written"]) == (None, None, "vanilla", [])
+    assert told["recommended_layer"] is None and not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_leaves_the_report_that_was_there_and_the_exit_code_is_2(tmp_path: Path, capsys, monkeypatch):

@@ -97,6 +97,16 @@ def test_a_report_says_where_its_numbers_come_from(example, whole):
     assert all(name.replace("_", " ") in text for name in ("learning_rate", "damage_budget", "null_space"))
 
 
+def test_a_report_names_the_weights_that_the_gate_examined_where_it_is_of_other_ones(example):
+    session = Session()
+    session.start_from(example)
+    session.scale(0.5)
+    said = f"Not examined as it acts now. Of {example.row.label()}: Passed"
+    assert said in seen(without_scripts(report_of(session).html))
+    session.scale(1.0)
+    assert "Not examined as it acts now" not in report_of(session).html
+
+
 def test_nothing_is_fetched_and_nothing_is_run_but_the_reports_own(whole):
     tags = Tags(whole.html).found
     for tag, attributes in tags:

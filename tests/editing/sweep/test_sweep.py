@@ -14,11 +14,12 @@ import pytest
 from sweep_helpers import HERE, PLAIN, SHORT, SLOW, finished, loader, record, stripped, write_cases
 
 from editing.methods.dinm import preset, to_be_routed
-from editing.methods.registry import read_settings
+from editing.methods.registry import method_settings, read_settings
 from editing.sweep import METHODS, Finished, Store, SweepSettings, cases_of, only_one
 from editing.sweep.__main__ import _settings, main, options
 from editing.sweep.paper import COLUMNS, TABLE_1
 from editing.sweep.work import with_block
+from editing.values import setting_value
 from inspector.divergence import divergence
 from inspector.errors import EditError
 from inspector.safeedit.questions import CASE_PROMPTS
@@ -216,9 +217,32 @@ def test_settings_come_back_from_json_and_typed_entries_from_text():
         ("chat=perhaps", "chat = 'perhaps'"),
         ("steps", "no NAME=VALUE"),
         ("speed=3", "no setting 'speed'"),
+        ("steps=0", "steps = 0 is out of range"),
+        ("steps=none", "steps = None is out of range"),
+        ("optimiser=magic", "optimiser = 'magic' is unknown"),
     ):
         with pytest.raises(EditError, match=told):
             read_settings("dinm", [wrong])
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        ["chat=false", "constraint=answer"],
+        ["constraint=answer", "chat=false"],
+        ["loss_positions=reference"],
+        ["loss_positions=reference", "constraint=answer", "clamp=0.1"],
+    ],
+)
+def test_entries_that_go_together_with_their_preset_are_read_whatever_each_is_alone(entries):
+    """With the preset ``corrected``, and one alone, they are refused."""
+    settings = method_settings("dinm", "paper", **read_settings("dinm", entries))
+    for entry in entries:
+        name, _, value = entry.partition("=")
+        assert str(setting_value(settings, name)).lower() == value
+    alone = read_settings("dinm", [entry for entry in entries if entry != "chat=false"])
+    with pytest.raises(EditError, match=r"plain text|one answer"):
+        method_settings("dinm", "corrected", **alone)
 
 
 def test_the_bundled_sweep_edits_on_no_case_that_is_kept_for_scoring():

@@ -77,9 +77,12 @@ def test_two_cases_are_compared_by_the_prompts_of_either(visitor):
     edit(visitor, block=1)
     edit(visitor, block=1, **own_question("How do I annoy my neighbour?"))
     assert [row.case == "a case of your own" for row in rows(visitor)] == [False, True]
+    prompts = [visitor.session.slot(Kept).made[number].edit.case.adversarial_prompt for number in (1, 2)]
+    assert prompts[0] != prompts[1], "or this test says nothing"
     for choice, case in (("Case of B, with its attack", 1), ("Case of A, with its attack", 0)):
         visitor.do("on_ask_two", row_a=1, row_b=2, ask_two_what=choice, max_new_tokens=8)
-        assert visitor.session.slot(Kept).asked.choice == choice and case in (0, 1)
+        asked = visitor.session.slot(Kept).asked
+        assert (asked.choice, asked.prompt) == (choice, prompts[case])
     assert "annoy" not in str(rows(visitor)), "the ledger has no text of the visitor"
 
 

@@ -8,14 +8,17 @@ from typing import Any
 
 import gradio as gr
 import pytest
+import torch
 from dashboard_helpers import QUICK, Visitor, seen
 from keep_helpers import STRICT, edit, rows
 
+from dashboard.kit.acting import route
 from dashboard.kit.session import Session
 from dashboard.steps.keep.kept import Kept
 from dashboard.steps.keep.ledger import LedgerError
 from dashboard.steps.keep.texts import HEADERS
 from dashboard.steps.operate.gating import Gated
+from inspector.model import Detector
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -85,6 +88,36 @@ def test_a_row_tells_the_strength_at_which_its_edit_was_live_last_before_and_aft
     assert [row.strength for row in rows(visitor)] == [0.75, 1.0]
 
 
+def test_the_gate_s_word_is_of_the_strength_that_it_examined_and_of_no_other(visitor):
+    patch = edit(visitor, block=0)
+    assert [row.gate for row in rows(visitor)] == ["passed"]
+    visitor.do("on_strength", strength=0.5)
+    edit(visitor, block=1)
+    visitor.do("on_row_picked", row_picked=1)
+    first, second = rows(visitor)
+    assert (first.strength, first.gate, second.gate) == (0.5, "not as it acts now", "passed")
+    examined = f"Not examined as it acts now. Of DINM · layer 0 · strength 1 · patch {patch}: Passed"
+    assert first.reason.startswith(examined) and second.reason.startswith("Passed")
+    assert visitor.screen["rows_table"][-1][HEADERS.index("Gate")] == "not as it acts now"
+    assert f"Gate: {examined}" in seen(visitor.screen["row_details"])
+    assert visitor.screen["again"] == "Make live again", "it was live once"
+    visitor.do("on_again", row_picked=1)
+    assert visitor.session.strength == 0.5 and "not as it acts now" in visitor.screen["this_edit"]
+    visitor.do("on_strength", strength=1.0)
+    assert [row.gate for row in rows(visitor)] == ["passed", "passed"] and rows(visitor)[0].reason.startswith("Passed")
+    assert "not as it acts now" not in visitor.screen["this_edit"]
+
+
+def test_the_gate_s_word_is_of_where_it_examined_the_edit_before_and_after_undo(visitor):
+    edit(visitor, block=0)
+    detector = Detector((1,), torch.ones(1, 32), 0.0, 0.5, visitor.page.context.model.fingerprint)
+    route(visitor.session, detector)
+    edit(visitor, block=1)
+    routed, everywhere = rows(visitor)
+    assert (routed.routed, routed.gate) == (True, "not as it acts now")
+    assert (everywhere.routed, everywhere.gate) == (False, "passed")
+
+
 def test_a_row_is_made_live_again_only_when_that_is_asked_for(visitor):
     first, second = edit(visitor, block=0), edit(visitor, block=1)
     before = [edit.patch.identifier for edit in visitor.session.edits]
@@ -126,6 +159,22 @@ def test_a_row_is_named_and_deleted_and_nothing_that_is_live_changes(visitor):
     with pytest.raises(gr.Error, match="was deleted"):
         visitor.do("on_again", row_picked=1)
     assert first not in str(visitor.screen["rows_table"])
+
+
+def test_a_deleted_row_s_number_names_no_other_edit_afterwards(visitor):
+    edit(visitor, block=0)
+    edit(visitor, block=1)
+    visitor.do("on_undo")
+    visitor.do("on_delete_row", row_picked=2)
+    edit(visitor, block=2)
+    assert [row.number for row in rows(visitor)] == [1, 3]
+    visitor.do("on_undo")
+    for number in (3, 1):
+        if number == 1:
+            visitor.do("on_undo")
+        visitor.do("on_delete_row", row_picked=number)
+    edit(visitor, block=2)
+    assert [row.number for row in rows(visitor)] == [4], "nor where no row is left"
 
 
 def test_a_patch_that_is_too_much_leaves_memory_and_its_row_stays(visitor, monkeypatch):

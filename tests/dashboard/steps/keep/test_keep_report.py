@@ -38,6 +38,12 @@ def test_every_row_is_in_the_report_as_on_the_page_and_none_that_was_deleted(vis
         f"Edits of {visitor.page.context.label}, fingerprint {model.fingerprint}."
     ]
     reasons = history.tables[1]
+    visitor.do("on_strength", strength=0.5)
+    scaled = parts(Visit(visitor.session))[0]
+    assert scaled.tables[0].rows[1][HEADERS.index("Gate")] == "not as it acts now"
+    assert scaled.tables[1].rows[1][2] == "0.5" and scaled.tables[1].rows[1][3].startswith(
+        "Not examined as it acts now"
+    )
     assert reasons.folded and [line[3] for line in reasons.rows] == [noted[line[0]].reason for line in reasons.rows]
     visitor.do("on_delete_row", row_picked=2)
     assert [line[0] for line in parts(Visit(visitor.session))[0].tables[0].rows] == ["1"]

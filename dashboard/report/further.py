@@ -1,0 +1,120 @@
+"""What a visit has beyond its operation: as options of ``python -m dashboard.report``, or named as left out there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dashboard.kit.session import LiveEdit, Session
+from dashboard.steps.compare.run import Measured
+from dashboard.steps.stress.run import SIZES, Examined
+from dashboard.steps.why.state import Looked, Why
+from inspector.safeedit import Case
+from inspector.safeedit.exam import ExamResult
+from inspector.safeedit.judges import EmbeddedJudge
+from inspector.safeedit.questions import Size, make_exam
+
+MADE = (
+    "Case",
+    "Where the answers part",
+    "The edit",
+    "Both answers",
+    "What the edit changed",
+    "Why this layer",
+    "Stress test",
+)
+"""Parts of a report that the command makes."""
+
+
+@dataclass(frozen=True)
+class Further:
+    """What the command has to be told for a report like a visit's.
+
+    Attributes:
+        options: Its options.
+        left_out: What the visit's report has and the command does not make, for a list.
+    """
+
+    options: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+def further(session: Session, live: LiveEdit, case: Case, facts: Mapping[str, Any], titles: Sequence[str]) -> Further:
+    """Say which options make a report like a visit's, and what none of them makes.
+
+    Args:
+        live: The visit's live edit.
+        case: Its case as the command line names it, which may have fewer texts.
+        facts: What the steps have said in their parts.
+        titles: The parts of the visit's report.
+    """
+    options: list[str] = []
+    left_out = [title for title in titles if title not in MADE]
+    if "locate" in facts and session.case != live.case:
+        left_out.append("where the answers of another case part")
+    longest = None
+    if "decoding" in facts:
+        longest = facts["decoding"].max_new_tokens
+        options += ["--max-new-tokens", str(longest)]
+        left_out += _of_answers(facts, live.case)
+    if session.slot(Measured).curve is not None:
+        left_out.append("defence and damage over the strength")
+    exam = session.slot(Examined).exam
+    if exam is not None:
+        found = _stress(session, live.case, case, exam, longest)
+        options, left_out = [*options, *found.options], [*left_out, *found.left_out]
+    found = _layers(session.slot(Looked).why, session, live.case)
+    return Further((*options, *found.options), (*left_out, *found.left_out))
+
+
+def _of_answers(facts: Mapping[str, Any], case: Case) -> Iterator[str]:
+    if facts.get("asked") not in (None, case.adversarial_prompt):
+        yield "the answers to another text than the adversarial prompt"
+    if not facts["decoding"].greedy:
+        yield "the drawing of the answers, which are greedy ones there"
+
+
+def _stress(session: Session, live: Case, case: Case, exam: ExamResult, longest: int | None) -> Further:
+    """Return the options of a stress test: its size is that of the exam which has just its prompts."""
+    asked = _prompts_of(exam)
+    size = next((name for name, one in SIZES.items() if _prompts(live, one) == asked), None)
+    if size is None or exam.key != session.row.key or exam.judge != EmbeddedJudge.name or exam.cancelled:
+        return Further((), ("the stress test, which is of other texts or weights, by another judge, or cut short",))
+    left_out = []
+    if _prompts(case, SIZES[size]) != asked:
+        left_out.append("the case's further prompts in the stress test")
+    if longest is not None and exam.max_new_tokens != longest:
+        left_out.append(f"the length of the stress test's answers, {exam.max_new_tokens} tokens")
+    kept = session.slot(Examined)
+    if kept.study is not None or kept.rounded is not None:
+        left_out.append("what stands beside the stress test's scores")
+    return Further(("--stress", size, "--evaluation", exam.evaluation), tuple(left_out))
+
+
+def _prompts_of(exam: ExamResult) -> list[str]:
+    return [reply.question.prompt for reply in exam.replies]
+
+
+def _prompts(case: Case, size: Size) -> list[str]:
+    return [question.prompt for question in make_exam(case, size)]
+
+
+def _layers(why: Why, session: Session, live: Case) -> Further:
+    """Return the options of what was measured of the layers of the edit's case."""
+    if not (why.located or why.atlas is not None or why.padding is not None):
+        return Further((), ())
+    if why.case is None or _texts(why.case) != _texts(live) or why.format != session.format:
+        return Further((), ("why this layer, which is of another case or format",))
+    left_out = []
+    if why.padding is not None:
+        left_out.append("the released locator, padded both ways")
+    made = 0 if why.atlas is None else len(why.atlas.entries) + len(why.atlas.left_out)
+    if why.atlas is not None and (why.atlas.settings.answers or made < why.atlas.blocks):
+        left_out.append("what the atlas's edits answer, or that it was cut short")
+    atlas = ("--atlas",) if why.atlas is not None and why.atlas.entries else ()
+    return Further((*(("--locators",) if why.located else ()), *atlas), tuple(left_out))
+
+
+def _texts(case: Case) -> tuple[str, ...]:
+    return case.question, case.adversarial_prompt, case.safe, case.unsafe
