@@ -32,6 +32,7 @@ COLOURS = ["color-contrast", "link-in-text-block"]
 HIDDEN = """s => { const e = document.querySelector(s);
   return [getComputedStyle(e).filter !== 'none', e.getAttribute('aria-hidden') === 'true']; }"""
 NUMBERS = """async () => { const found = {};
+  const read = values => Array.from(values?._inputArray ?? values ?? []);  // plotly's own, of numbers in binary
   const count = values => values.filter(v => v != null).length;
   for (const frame of document.querySelectorAll('.block:has(> .numbers)')) {
     if (!frame.checkVisibility({visibilityProperty: true})) continue;
@@ -43,7 +44,7 @@ NUMBERS = """async () => { const found = {};
     head.click();
     await open;
     found[frame.id] = {name: plot.getAttribute('aria-label'), role: plot.getAttribute('role'), reached,
-      drawn: plot.data.reduce((sum, t) => sum + (t.z ? t.z.flat().length : count(Array.from(t.y ?? t.x))), 0),
+      drawn: plot.data.reduce((sum, t) => sum + (t.z ? read(t.z).flatMap(read).length : count(read(t.y ?? t.x))), 0),
       listed: [...frame.querySelectorAll('.numbers tbody td')].filter(cell => cell.textContent).length,
       box: box.clientHeight, head: frame.querySelector('.numbers thead')?.innerText};
     const closed = turned();

@@ -16,9 +16,11 @@ import torch
 from dashboard_helpers import QUICK, Page, Visitor, own_question, seen
 
 from dashboard.house import VIEWS
+from dashboard.kit.plots import EDITED
 from dashboard.kit.session import Session
-from dashboard.steps.questions import results
+from dashboard.steps.questions import figures, results
 from dashboard.steps.questions.panel import Held, as_printed, percent, source
+from dashboard.steps.questions.results import Measured
 from dashboard.steps.questions.texts import QUESTIONS, answer, listed
 from editing.suffixes import SCORES, SUFFIXES, WEIGHTS, Condition, ScoreName, SuffixStudy
 from inspector.model import Detector, InspectedModel
@@ -301,6 +303,21 @@ def test_one_that_names_no_command_and_one_that_does_have_a_line_each(tmp_path: 
         ("python -m a", "benchmarks/results/a.json, benchmarks/results/c.json"),
         ("python -m b &lt;x&gt;", "benchmarks/results/b.txt"),
     ]
+
+
+def test_a_number_without_an_interval_is_drawn_without_one():
+    one, other = Measured(0.135), Measured(0.27, 0.2, 0.4)
+    plain = figures.bars(["a", "b"], {"single": (EDITED, [one, None])}, "seconds")
+    assert plain.data[0].error_x.array is None and list(plain.data[0].x) == [None, 0.135]
+    mixed = figures.bars(["a", "b"], {"mixed": (EDITED, [one, other])}, "seconds").data[0]
+    assert list(mixed.error_x.array) == [pytest.approx(0.13), None]
+    assert list(mixed.error_x.arrayminus) == [pytest.approx(0.07), None]
+    assert figures.trade({"a": (one, other)}, "cost", "gain").data[0].error_x.array is None
+
+
+def test_the_single_runs_of_one_card_have_no_intervals():
+    (panel,) = (one.answer(NOBODY) for one in QUESTIONS if "cost" in one.asked)
+    assert len(panel.kept.figure.data) == 2 and all(bar.error_x.array is None for bar in panel.kept.figure.data)
 
 
 def anything(model: InspectedModel) -> Detector:
