@@ -178,12 +178,33 @@
     return made;
   }
 
+  // Heads that the page's glossary has, by their small letters; a report has no glossary.
+  let terms = null;
+  function known(head) {
+    const glossary = document.getElementById("glossary");
+    if (!glossary) return undefined;
+    terms ??= new Map([...glossary.querySelectorAll("[data-heads]")].flatMap(
+      (place) => place.dataset.heads.split("|").map((word) => [word, place]),
+    ));
+    const word = head.toLowerCase();
+    return terms.get(word) ?? terms.get(word.replace(/\s*[,(].*$/, "")); // without its unit, or what stands in brackets
+  }
+  function headCell(text) {
+    const made = cell("th", text, "col"), place = known(text);
+    if (!place) return made;
+    const term = cell("button", text);
+    Object.assign(term, { type: "button", className: "term", title: place.querySelector("dd").textContent });
+    term.dataset.term = place.id;
+    made.replaceChildren(term);
+    return made;
+  }
+
   function drawn(table, name) {
     const made = document.createElement("table");
     made.className = "scores";
     made.createCaption().textContent = name;
     const head = made.createTHead().insertRow();
-    for (const text of table.head) head.append(text ? cell("th", text, "col") : cell("td", ""));
+    for (const text of table.head) head.append(text ? headCell(text) : cell("td", ""));
     const body = made.createTBody();
     for (const [first, ...rest] of table.rows) body.insertRow().append(cell("th", first, "row"), ...rest.map((text) => cell("td", text)));
     return made;

@@ -184,6 +184,10 @@ def test_the_table_of_a_figure_opens_and_closes_by_the_keyboard(walk, shared):
     numbers = shared.locator("#curve > .numbers")
     numbers.locator("summary").press("Enter")
     assert numbers.locator("table").is_visible()
+    numbers.locator("thead .term", has_text="L2 distance").press("Enter")
+    assert shared.locator("#glossary-divergence").is_visible(), "a head opens the glossary"
+    shared.keyboard.press("Escape")
+    assert shared.evaluate("document.activeElement.dataset.term") == "glossary-divergence", "and Escape goes back to it"
     numbers.locator("summary").press("Escape")
     assert not numbers.locator("div").first.is_visible()
 

@@ -15,6 +15,7 @@ from browser_helpers import MARKS, WAIT
 from made_up import HOSTILE, divergence, lens, likelihood, profile
 from plotly.offline import get_plotlyjs
 
+from dashboard.kit import glossary
 from dashboard.kit.plots import EDITED, VANILLA
 from dashboard.steps.compare import figures as compare_figures
 from dashboard.steps.locate import figures as locate_figures
@@ -109,3 +110,28 @@ def test_what_has_no_interval_is_given_none_in_the_table_and_in_the_file(shown):
     rows, lines = shown(bars(["a", "b"], {"runs": (EDITED, [one, other])}, "seconds"))
     assert rows[1:] == [["b", "0.3 (0.2 to 0.45)"], ["a", "0.135"]]
     assert lines == [["", "runs", "runs, low", "runs, high"], ["b", "0.3", "0.2", "0.45"], ["a", "0.135", "", ""]]
+
+
+def test_heads_that_the_glossary_has_open_it_and_where_there_is_none_they_are_words(shown, sheet):
+    figure = locate_figures.curve(divergence(), "l2")
+    rows, _ = shown(figure, beside=glossary.page())
+    linked = sheet.locator(".numbers thead button.term")
+    assert rows[0] == ["layer", "L2 distance"] and linked.all_inner_texts() == rows[0]
+    assert linked.evaluate_all("terms => terms.map(term => term.dataset.term)") == [
+        glossary.anchor("Layer"),
+        glossary.anchor("Divergence"),
+    ]
+    assert linked.first.get_attribute("title") == glossary.GLOSSARY["Inside the model"]["Layer"]
+    rows, _ = shown(figure)
+    assert rows[0] == ["layer", "L2 distance"] and linked.count() == 0
+
+
+def test_a_head_links_by_its_name_without_unit_and_brackets_and_one_that_is_no_term_stays_as_it_is(shown, sheet):
+    series = {"harmless KL (right)": VANILLA, "DL, %": EDITED, "less toxic": VANILLA}
+    shown(
+        question_figures.bars(["a"], {name: (colour, [Measured(1)]) for name, colour in series.items()}, "x"),
+        beside=glossary.page(),
+    )
+    heads = sheet.locator(".numbers thead")
+    assert {*heads.locator("th").all_inner_texts()} == {*series}
+    assert {*heads.locator(".term").all_inner_texts()} == {"harmless KL (right)", "DL, %"}
