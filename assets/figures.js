@@ -7,8 +7,11 @@
     const text = String(markup ?? "").replace(/<br\s*\/?>/g, " ");
     return /[<&]/.test(text) ? new DOMParser().parseFromString(text, "text/html").body.textContent : text;
   };
+  // Many numbers come in binary: plotly keeps what it has read of them beside them.
+  const list = (values) => Array.from(values?._inputArray ?? values ?? []);
   const shown = (value) => {
     if (typeof value !== "number") return plain(value);
+    if (!Number.isFinite(value)) return "";
     return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(4)));
   };
   const titleOf = (axis) => plain(axis?.title?.text);
@@ -31,51 +34,73 @@
     return titleOf(axisOf(layout, trace, trace.orientation === "h" ? "y" : "x")) || hovered?.[1] || "";
   }
 
-  // Numbers are shown short to readers, and whole in files; there an interval has columns of its own.
-  const READ = { number: shown, of: (value, low, high) => [shown(value) + (low == null ? "" : ` (${shown(low)} to ${shown(high)})`)], names: (name) => [name] };
+  // As few digits as tell a number of single precision from its neighbours; one of double precision has all of its own.
+  function whole(value) {
+    if (Number.isInteger(value)) return String(value);
+    const short = [6, 7, 8, 9].map((digits) => Number(value.toPrecision(digits))).find((one) => Math.fround(one) === value);
+    return String(short ?? value);
+  }
+  // What an interval's length adds to a value or takes from it, without the last digits that only the sum has.
+  const end = (value) => Number(value.toPrecision(12));
+
+  // Numbers are shown short to readers, and whole in files; there an interval, and a text beside a number, has columns of its own.
+  const READ = {
+    number: shown,
+    of: (value, low, high) => [shown(value) + (low == null ? "" : ` (${shown(low)} to ${shown(high)})`)],
+    names: (name) => [name],
+    both: (one, other) => [[one, other].filter(Boolean).join(" ")],
+    bothNames: (one) => [one],
+  };
   const WHOLE = {
-    number: (value) => (typeof value === "number" ? String(value) : plain(value)),
+    number: (value) => (typeof value !== "number" ? plain(value) : Number.isFinite(value) ? whole(value) : ""),
     of: (value, low, high, ranged) => [value, ...(ranged ? [low, high] : [])].map((one) => (one == null ? "" : WHOLE.number(one))),
     names: (name, ranged) => [name, ...(ranged ? [`${name}, low`, `${name}, high`] : [])],
+    both: (one, other) => [one, other],
+    bothNames: (one, other) => [one, other],
   };
   const isRanged = (trace) => Boolean((trace.orientation === "h" ? trace.error_x : trace.error_y)?.array);
 
   // Each point of a trace: where it stands, its value with its interval, and the text beside it.
   function pointsOf(trace, write = READ) {
     const lying = trace.orientation === "h";
-    const values = Array.from((lying ? trace.x : trace.y) ?? []);
-    const keys = Array.from((lying ? trace.y : trace.x) ?? values.keys());
+    const values = list(lying ? trace.x : trace.y);
+    const keys = list((lying ? trace.y : trace.x) ?? values.keys());
     const bars = lying ? trace.error_x : trace.error_y;
     return values.map((value, place) => {
       const up = bars?.array?.[place], down = bars?.arrayminus?.[place] ?? up;
       const none = up == null || value == null;
-      const said = write.of(value, none ? null : value - down, none ? null : value + up, isRanged(trace));
+      const said = write.of(value, none ? null : end(value - down), none ? null : end(value + up), isRanged(trace));
       return { key: keys[place], said, text: plain(Array.isArray(trace.text) ? trace.text[place] : "") };
     });
   }
 
   function heatmapTable(layout, trace, write) {
-    const columns = Array.from(trace.x ?? trace.z[0].keys(), plain);
-    const rows = Array.from(trace.z, (line, row) => [
-      plain(trace.y?.[row] ?? row),
-      ...Array.from(line, (value, place) => [plain(trace.text?.[row]?.[place]), write.number(value)].filter(Boolean).join(" ")),
-    ]);
-    return { head: [titleOf(axisOf(layout, trace, "y")), ...columns], rows };
+    const lines = list(trace.z), columns = list(trace.x ?? list(lines[0]).keys()).map(plain);
+    const measured = plain(trace.colorbar?.title?.text) || "value";
+    const cells = (row) => (value, place) => {
+      const number = write.number(value);
+      return trace.text ? write.both(plain(trace.text[row]?.[place]), number) : [number];
+    };
+    const heads = columns.flatMap((name) => (trace.text ? write.bothNames(name, `${name}, ${measured}`) : [name]));
+    const rows = lines.map((line, row) => [plain(list(trace.y)[row] ?? row), ...list(line).flatMap(cells(row))]);
+    return { head: [titleOf(axisOf(layout, trace, "y")), ...heads], rows };
   }
 
   // One line a point of the shared axis, one column a trace.
   function sharedTable(layout, traces, write) {
     const lines = new Map(), heads = traces.map((trace) => write.names(nameOf(layout, trace), isRanged(trace)));
-    const empty = heads.flat().map(() => "");
-    let column = 1;
+    const empty = heads.flat().map(() => ""), texted = traces.some((trace) => Array.isArray(trace.text));
+    const key = keyName(layout, traces[0]), first = texted ? write.bothNames(key, `${key}, text`) : [key];
+    const begun = (point) => (texted ? write.both(write.number(point.key), point.text) : [write.number(point.key)]);
+    let column = first.length;
     traces.forEach((trace, number) => {
       for (const point of pointsOf(trace, write)) {
-        if (!lines.has(point.key)) lines.set(point.key, [[write.number(point.key), point.text].filter(Boolean).join(" "), ...empty]);
+        if (!lines.has(point.key)) lines.set(point.key, [...begun(point), ...empty]);
         lines.get(point.key).splice(column, point.said.length, ...point.said);
       }
       column += heads[number].length;
     });
-    return { head: [keyName(layout, traces[0]), ...heads.flat()], rows: [...lines.values()] };
+    return { head: [...first, ...heads.flat()], rows: [...lines.values()] };
   }
 
   // One line a point, for clouds.
@@ -153,12 +178,33 @@
     return made;
   }
 
+  // Heads that the page's glossary has, by their small letters; a report has no glossary.
+  let terms = null;
+  function known(head) {
+    const glossary = document.getElementById("glossary");
+    if (!glossary) return undefined;
+    terms ??= new Map([...glossary.querySelectorAll("[data-heads]")].flatMap(
+      (place) => place.dataset.heads.split("|").map((word) => [word, place]),
+    ));
+    const word = head.toLowerCase();
+    return terms.get(word) ?? terms.get(word.replace(/\s*[,(].*$/, "")); // without its unit, or what stands in brackets
+  }
+  function headCell(text) {
+    const made = cell("th", text, "col"), place = known(text);
+    if (!place) return made;
+    const term = cell("button", text);
+    Object.assign(term, { type: "button", className: "term", title: place.querySelector("dd").textContent });
+    term.dataset.term = place.id;
+    made.replaceChildren(term);
+    return made;
+  }
+
   function drawn(table, name) {
     const made = document.createElement("table");
     made.className = "scores";
     made.createCaption().textContent = name;
     const head = made.createTHead().insertRow();
-    for (const text of table.head) head.append(text ? cell("th", text, "col") : cell("td", ""));
+    for (const text of table.head) head.append(text ? headCell(text) : cell("td", ""));
     const body = made.createTBody();
     for (const [first, ...rest] of table.rows) body.insertRow().append(cell("th", first, "row"), ...rest.map((text) => cell("td", text)));
     return made;

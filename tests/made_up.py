@@ -13,6 +13,7 @@ from dashboard.steps.compare.run import Comparison
 from editing import DinmSettings, EditResult, Step
 from inspector.columns import NeuronProfile
 from inspector.divergence import Divergence
+from inspector.lens import Lens
 from inspector.likelihood import Likelihood
 from inspector.model import Delta, Patch
 from inspector.shift import Shift
@@ -89,3 +90,20 @@ def result(
         change = torch.randn((32, 48), generator=torch.Generator().manual_seed(seed))
         patch = Patch((Delta(f"model.layers.{block}.mlp.down_proj", block, change),), tiny_model().fingerprint, "DINM")
     return EditResult(patch, trace, kept, reason, block, DinmSettings(), seconds=1.5)
+
+
+def lens() -> Lens:
+    """Return what two layers say of two positions: words that a table must not take for anything else."""
+    said = (("<b>x</b>", "=1+1"), (" ", " so"))
+    probability = np.random.default_rng(3).random((2, 2, 1), dtype=np.float32)
+    return Lens(
+        (4, 5),
+        ("<s>", " word"),
+        (" word", ""),
+        np.zeros((2, 2, 1), int),
+        said,
+        probability,
+        np.full((2, 2), -1),
+        np.zeros((2, 4)),
+        4,
+    )

@@ -143,8 +143,18 @@ ALSO = {
     "Parroted": "Parroting",
     "quoted, harmful": "Quoted",
     "quoted, harmless": "Quoted",
+    "L2 distance": "Divergence",
+    "relative L2 distance": "Divergence",
+    "cosine distance": "Divergence",
+    "growth of the L2 distance": "Divergence",
+    "layer that was edited": "Layer",
+    "category asked about": "Category",
+    "norm of the change": "Norm",
+    "harmless refused": "Over-refusal",
+    "safe answer": "P(safe) per token",
+    "unsafe answer": "P(unsafe) per token",
 }
-"""What columns call a term, where they call it something else."""
+"""What columns call a term, where they call it something else; those of the tables behind the figures too."""
 
 _MEANINGS = {word: meaning for words in GLOSSARY.values() for word, meaning in words.items()}
 _BY_SMALL = {word.lower(): word for word in _MEANINGS} | {also.lower(): word for also, word in ALSO.items()}
@@ -157,6 +167,16 @@ IN_COLUMNS = frozenset(
     )
 )
 """Words that are terms at the head of a column and plain English, or the name of a view, in a sentence."""
+
+
+EVERYDAY = frozenset(
+    (
+        *("Adversarial prompt", "Atlas", "Case", "Category", "Edit", "Edited", "Layer", "Live", "Locator", "Method"),
+        *("Neuron", "Norm", "Patch", "Preset", "Prompt", "Safe", "Score", "Still answers", "Strength", "Token"),
+        *("Toxicity", "Unsafe", "Vanilla", "Verdict", *GLOSSARY["Methods"]),
+    )
+)
+"""What the reading under a figure leaves alone: words that nearly every sentence has and headings link, and methods."""
 
 
 def _forms(word: str) -> tuple[str, ...]:
@@ -202,20 +222,21 @@ def _button(shown: str, word: str) -> str:
     )
 
 
-def marked(html: str) -> str:
+def marked(html: str, leaving: frozenset[str] = frozenset()) -> str:
     """Return HTML in which each term is one where it stands first, as :func:`term` makes it.
 
     Words of :data:`IN_COLUMNS` stay as they are, and so does what is code, a link or a button.
 
     Args:
         html: An escaped text, or HTML of the program's own.
+        leaving: Other terms that stay as they are.
     """
     seen, closed = set(re.findall(r'data-term="([^"]*)"', html)), 0
     made: list[str] = []
 
     def first(found: re.Match[str]) -> str:
         word = _BY_FORM[found[0]]
-        if anchor(word) in seen:
+        if word in leaving or anchor(word) in seen:
             return found[0]
         seen.add(anchor(word))
         return _button(found[0], word)
@@ -265,11 +286,18 @@ def anchor(word: str) -> str:
 
 
 def page() -> str:
-    """Return the whole glossary, a list of terms by group."""
+    """Return the whole glossary, a list of terms by group.
+
+    Each says by which heads of columns it goes: the tables behind the figures, made in the browser, link by them.
+    """
+    by_head: dict[str, list[str]] = {}
+    for head, word in _BY_SMALL.items():
+        by_head.setdefault(word, []).append(escape(head))
     groups = "".join(
         f"<h3>{escape(group)}</h3><dl>"
         + "".join(
-            f'<div id="{anchor(word)}" tabindex="-1"><dt>{escape(word)}</dt><dd>{escape(meaning)}</dd></div>'
+            f'<div id="{anchor(word)}" tabindex="-1" data-heads="{"|".join(by_head[word])}">'
+            f"<dt>{escape(word)}</dt><dd>{escape(meaning)}</dd></div>"
             for word, meaning in words.items()
         )
         + "</dl>"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dashboard.kit.glossary import marked
+from dashboard.kit.glossary import EVERYDAY, marked
 from dashboard.kit.plain import escape
 from dashboard.kit.session import Session
 from editing import EditResult
@@ -29,8 +29,8 @@ def probability(value: float) -> str:
 
 
 def reading(text: str, kind: str = "") -> str:
-    """Return a one-line reading under a figure."""
-    return f'<p class="reading {kind}">{escape(text)}</p>'
+    """Return a one-line reading under a figure; its terms open the glossary, but for everyday ones."""
+    return f'<p class="reading {kind}">{marked(escape(text), EVERYDAY)}</p>'
 
 
 def heading(level: int, title: str, about: str = "") -> str:

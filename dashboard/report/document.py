@@ -184,7 +184,7 @@ def _figure(name: str, figure: Figure) -> str:
         f'<figure data-title="{escape(figure.title)}"><h3>{escape(figure.title)}</h3>'
         f'<div class="drawn" id="figure-{name}" style="height:{height}px"></div>'
         f'<script type="application/json" data-figure="figure-{name}">{content}</script>'
-        f"<figcaption>{figure.reading}</figcaption></figure>"
+        f"<figcaption>{alone(figure.reading)}</figcaption></figure>"
     )
 
 
@@ -221,10 +221,10 @@ def _again(
         return f'<div class="pane unsafe blurred" data-words="{said}"><div class="answer">{shown}</div></div>'
 
     told = "".join(f"<h3>{escape(title)}</h3>{code_of(line, '--unsafe' in line)}" for title, line in lines)
-    note = "" if why_not is None else reading(why_not, "warn")
+    note = "" if why_not is None else alone(reading(why_not, "warn"))
     code = (
         f"<details><summary>The same in Python, as a script</summary>{code_of(whole, True)}</details>"
-        f"{reading(repeats(written))}"
+        f"{alone(reading(repeats(written)))}"
     )
     return (
         '<section id="again"><h2>Make it again</h2>'

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import torch
 from attack_helpers import opened, press, serve
-from dashboard_helpers import Clock, Visitor, open_page, tiny_model
+from dashboard_helpers import Clock, Visitor, open_page, seen, tiny_model
 
 from dashboard import calibrating
 from dashboard.calibrating import Calibrating, CalibratingLine
@@ -57,11 +57,11 @@ def test_the_page_says_how_far_it_is_and_uses_the_result_from_then_on(monkeypatc
     assert there.wait(30)
     assert "Trial edits on case 1 of 2, 25 %" in background.note() and not background.wait(0)
     visitor.do("on_locate")
-    assert "Trial edits work best" not in visitor.screen["locate_reading"]
+    assert "Trial edits work best" not in seen(visitor.screen["locate_reading"])
     go.set()
     assert background.wait(30) and "is calibrated now" in background.note()
     visitor.do("on_locate")
-    assert visitor.screen["block"] == 1 and "Trial edits work best at layer 1" in visitor.screen["locate_reading"]
+    assert visitor.screen["block"] == 1 and "Trial edits work best at layer 1" in seen(visitor.screen["locate_reading"])
     assert load_calibration(model).layers == known.layers, "it is kept for the next start"
 
 
@@ -87,7 +87,7 @@ def test_an_open_page_learns_that_its_model_is_calibrated_without_being_loaded_a
     assert ends[0].wait(30)
     update = said()
     assert update["routed"].interactive and len(update["routed"].choices) == 3
-    assert "Made from 1 harmful questions" in update["routing-note"] and "Detector:" in update["detected"]
+    assert "Made from 1 harmful questions" in seen(update["routing-note"]) and "Detector:" in seen(update["detected"])
     assert update["methods-routed"].interactive and "only where harm" in update["methods-routed"].info
     assert "Press Locate" in update["locate-reading"], "nothing is measured on this page"
 
@@ -144,7 +144,7 @@ def test_a_located_case_gets_its_recommended_layer_marked_and_what_is_picked_sta
     page.context.calibrated(known)
     (heard,) = [one for one in page.context.bus.hearings(News.CALIBRATED) if page.parts.locate_reading in one.outputs]
     update = heard.answer(visitor.session, {part: visitor.standing(page.name(part)) for part in heard.inputs})
-    assert "Trial edits work best at layer 1" in update[page.parts.locate_reading]
+    assert "Trial edits work best at layer 1" in seen(update[page.parts.locate_reading])
     notes = [note.text for note in update[page.parts.curve].layout.annotations]
     assert any("recommended" in text for text in notes) and page.parts.block not in update and picked is not None
     empty = {**{part: visitor.standing(page.name(part)) for part in heard.inputs}, page.parts.question: " "}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.kit.plots import EDITED, RECOMMENDED, SAFE, UNSAFE, VANILLA, base, label, mark, short
+from dashboard.kit.plots import EDITED, RECOMMENDED, SAFE, UNSAFE, VANILLA, base, label, mark, single
 from dashboard.steps.compare.run import Comparison
 from editing.strength import StrengthCurve
 from inspector.columns import NeuronProfile
@@ -60,11 +60,11 @@ def shift_heatmap(shift: Shift) -> go.Figure:
     names = [f"{n}: {label(token)}" for n, token in enumerate(shift.tokens)]
     figure.add_heatmap(
         x=names,
-        z=short(values),
+        z=single(values),
         y=[str(n) for n in range(first, first + len(values))],
         colorscale="Magma",
         colorbar={"title": {"text": "relative<br>shift"}, "thickness": 10},
-        hovertemplate="token %{x}<br>layer %{y}<br>relative shift %{z}<extra></extra>",
+        hovertemplate="token %{x}<br>layer %{y}<br>relative shift %{z:.3g}<extra></extra>",
     )
     figure.add_vline(x=shift.prompt_tokens - 0.5, line={"color": "#ffffff", "width": 1.5, "dash": "dot"})
     figure.add_annotation(
@@ -87,7 +87,7 @@ def neurons(profile: NeuronProfile, named: int = 5) -> go.Figure:
         260, xaxis_title=f"neuron of layer {profile.block}", yaxis_title="relative change of its column", margin_t=14
     )
     figure.add_scatter(
-        y=np.round(profile.relative, 4).tolist(),
+        y=single(profile.relative),
         mode="markers",
         marker={"color": EDITED, "size": 3, "opacity": 0.65},
         hovertemplate="neuron %{x}<br>moved by %{y:.1%} of its length<extra></extra>",
@@ -150,7 +150,7 @@ def strength_curve(curve: StrengthCurve | None) -> go.Figure:
     ):
         figure.add_scatter(
             x=x,
-            y=[float(f"{value:.4g}") for value in values],
+            y=values.tolist(),
             name=name,
             yaxis=axis,
             mode="lines+markers",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from dashboard.kit.plots import PICKED, RECOMMENDED, UNSAFE, VANILLA, base, label, mark, short
+from dashboard.kit.plots import PICKED, RECOMMENDED, UNSAFE, VANILLA, base, label, mark, single
 from inspector.divergence import Distance, Divergence
 
 DISTANCE_NAMES: dict[Distance, str] = {
@@ -69,10 +69,10 @@ def divergence_heatmap(measured: Divergence | None) -> go.Figure:
     )
     figure.add_heatmap(
         x=names,
-        z=short(measured.token_relative),
+        z=single(measured.token_relative),
         colorscale="Cividis",
         colorbar={"title": {"text": "relative<br>distance"}, "thickness": 10},
-        hovertemplate="token %{x}<br>layer %{y}<br>relative distance %{z}<extra></extra>",
+        hovertemplate="token %{x}<br>layer %{y}<br>relative distance %{z:.3g}<extra></extra>",
     )
     step = max(1, tokens // 36)
     figure.update_xaxes(

@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from dashboard.kit.plain import escape
-from dashboard.kit.plots import EDITED, PICKED, SAFE, UNSAFE, VANILLA, base
+from dashboard.kit.plots import EDITED, PICKED, SAFE, UNSAFE, VANILLA, base, single
 from editing.contest import Standing
 from inspector.writing import RegionWriting
 
@@ -178,7 +178,7 @@ def shifts_by_block(standings: Sequence[Standing], picked: str | None = None) ->
     for standing in shown:
         assert standing.shift is not None
         title = standing.method.title
-        values = [round(100 * float(value), 3) for value in standing.shift.by_block]
+        values = (100 * standing.shift.by_block).tolist()
         figure.add_scatter(
             x=list(range(len(values))),
             y=values,
@@ -204,10 +204,9 @@ def source(standing: Standing | None) -> go.Figure:
         ("vanilla", found.vanilla, VANILLA, "circle-open"),
         ("edited", found.edited, EDITED, "circle"),
     ):
-        points = np.round(values, 3)
         figure.add_scatter(
-            x=points[:, 0].tolist(),
-            y=points[:, 1].tolist(),
+            x=values[:, 0].tolist(),
+            y=values[:, 1].tolist(),
             mode="markers",
             name=name,
             marker={"color": colour, "symbol": symbol, "size": 9, "line": {"width": 1.5, "color": colour}},
@@ -234,8 +233,8 @@ def neuron_toxicity(standing: Standing | None) -> go.Figure:
         if len(neurons) == 0:
             continue
         figure.add_scattergl(
-            x=np.round(before[neurons], 4).tolist(),
-            y=[float(f"{value:.3g}") for value in change[neurons]],
+            x=single(before[neurons]),
+            y=single(change[neurons]),
             customdata=[[int(n), f"{standing.toxicity.relative[n]:+.1%}"] for n in neurons],
             mode="markers",
             marker={"color": colour, "symbol": symbol, "size": 5, "opacity": 0.65},

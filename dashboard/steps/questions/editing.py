@@ -8,7 +8,19 @@ from dashboard.kit.glossary import term
 from dashboard.kit.html import case_name, number, reading
 from dashboard.kit.plots import EDITED, SAFE, VANILLA
 from dashboard.steps.questions import figures, results
-from dashboard.steps.questions.panel import Held, Panel, Part, cases, nothing, percent, plain, routed_anew, said, source
+from dashboard.steps.questions.panel import (
+    Held,
+    Panel,
+    Part,
+    and_told,
+    cases,
+    nothing,
+    percent,
+    plain,
+    routed_anew,
+    said,
+    source,
+)
 from editing import preset
 
 METHODS, DETOX, SPEED = "methods.txt", "detox.txt", "edit_speed.txt"
@@ -157,7 +169,7 @@ def _erased_live(held: Held) -> Part:
 
 def cost(held: Held) -> Panel:
     """What does it cost, up to billions of parameters?"""
-    runs = [found for name in DEVICES if (found := results.read(name, results.device)) is not None]
+    runs = {name: found for name in DEVICES if (found := results.read(name, results.device)) is not None}
     speeds = results.read(SPEED, results.speeds)
     told, small = None, None
     if speeds is not None:
@@ -169,7 +181,7 @@ def cost(held: Held) -> Panel:
         )
     kept = nothing(GPU, "No committed result can be read.")
     if runs:
-        first = runs[0]
+        first = next(iter(runs.values()))
         best = max(first["edits"], key=lambda edit: edit["block"])
         told = (
             f"On one {first['device']}, a model of Llama 2 7B's shape with random weights in {first['dtype']}: "
@@ -178,11 +190,11 @@ def cost(held: Held) -> Panel:
             f"{best['locate and edit, s']:.3f} s, {best['times faster']:.1f} times less than the plain way; memory at "
             f"its peak {first['peak memory, GiB']:.1f} GiB, of which the weights are {first['weights, GiB']:.1f}."
         )
-        pairs = [(run, edit) for run in runs for edit in run["edits"]]
+        pairs = [(run, edit) for run in runs.values() for edit in run["edits"]]
         labels = [f"{_device(run)}, layer {edit['block']}" for run, edit in pairs]
 
         def times(key: str) -> list[results.Measured | None]:
-            return [results.Measured(round(edit[key], 4)) for _, edit in pairs]
+            return [results.Measured(edit[key]) for _, edit in pairs]
 
         kept = Part(
             GPU,
@@ -196,8 +208,10 @@ def cost(held: Held) -> Panel:
                 130,
             ),
             reading("One run each, random weights of Llama 2 7B's shape, ten updates.")
-            + source(*DEVICES, command="python -m benchmarks.gpu"),
+            + source(*runs, command="python -m benchmarks.gpu"),
         )
+    if small is not None:
+        kept = and_told(kept, source(SPEED))
     return Panel(
         (
             "Locating is one pass over both answers. An edit changes one matrix, so only the layers above it are run "

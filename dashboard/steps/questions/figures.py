@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from dashboard.kit.plain import escape
-from dashboard.kit.plots import EDITED, RECOMMENDED, SAFE, UNSAFE, VANILLA, base, mark
+from dashboard.kit.plots import EDITED, RECOMMENDED, SAFE, UNSAFE, VANILLA, base, mark, whiskers
 from dashboard.steps.questions.results import Detection, Matrix, Measured, Trials
 from editing import Step
 from inspector.safeedit.cases import CATEGORIES
@@ -61,20 +61,11 @@ def _pattern(colour: str) -> dict[str, Any]:
     }
 
 
-def _whiskers(values: Sequence[Measured | None]) -> dict[str, Any]:
-    def reach(value: Measured | None, end: str) -> float:
-        at = None if value is None else getattr(value, end)
-        return 0.0 if value is None or at is None else round(abs(at - value.mean), 4)
-
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [reach(value, "high") for value in values],
-        "arrayminus": [reach(value, "low") for value in values],
-        "color": "rgba(128,128,128,0.9)",
-        "thickness": 1.2,
-        "width": 3,
-    }
+def _whiskers(values: Sequence[Measured | None]) -> dict[str, Any] | None:
+    middles, lows, highs = (
+        [None if value is None else getattr(value, end) for value in values] for end in ("mean", "low", "high")
+    )
+    return whiskers(middles, lows, highs)
 
 
 def trials(found: Trials, toxic: int | None = None) -> go.Figure:
@@ -124,7 +115,7 @@ def balance(trace: Sequence[Step], edit_weight: float, constraint_weight: float)
     ):
         figure.add_scatter(
             x=x,
-            y=[float(f"{value:.5g}") for value in values],
+            y=values,
             mode="lines+markers",
             name=name,
             line={"color": colour, "width": 2, "dash": dash},
@@ -137,10 +128,10 @@ def balance(trace: Sequence[Step], edit_weight: float, constraint_weight: float)
 
 def seconds(trace: Sequence[Step]) -> go.Figure:
     """Draw how long each update took."""
-    figure = base(210, xaxis_title="update", yaxis_title="seconds", bargap=0.2, margin_t=10)
+    figure = base(210, xaxis_title="update", yaxis_title="seconds an update", bargap=0.2, margin_t=10)
     figure.add_bar(
         x=[step.step for step in trace],
-        y=[round(step.seconds, 4) for step in trace],
+        y=[step.seconds for step in trace],
         marker={"color": EDITED, "pattern": _pattern(EDITED)},
         hovertemplate="update %{x}<br>%{y:.3g} s<extra></extra>",
     )
@@ -155,7 +146,7 @@ def budgets(checks: Sequence[Mapping[str, Any]]) -> go.Figure:
     colours = [UNSAFE if share is not None and share > 100 else SAFE for share in used]
     figure.add_bar(
         y=[escape(label) for label in reversed(labels)],
-        x=[None if share is None else round(share, 2) for share in reversed(used)],
+        x=list(reversed(used)),
         orientation="h",
         marker={"color": list(reversed(colours))},
         hovertemplate="%{y}<br>%{x:.3g} % of the budget<extra></extra>",

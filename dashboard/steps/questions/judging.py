@@ -15,6 +15,7 @@ from dashboard.steps.questions.panel import (
     Held,
     Panel,
     Part,
+    and_told,
     as_printed,
     cases,
     nothing,
@@ -24,7 +25,7 @@ from dashboard.steps.questions.panel import (
     source,
 )
 from dashboard.steps.questions.results import Measured
-from editing.gate import RECORD, Budgets
+from editing.gate import RECORD, Budgets, is_of
 from editing.methods.registry import METHODS as METHODS_KNOWN
 from editing.suffixes import NONE, WEIGHTS, SuffixStudy
 from inspector.safeedit.scores import QUOTED
@@ -34,6 +35,7 @@ SUFFIX, CATEGORIES, PACKAGED = "suffixes.txt", "categories.txt", "packaged.json"
 REMINDER = METHODS_KNOWN["self-reminder"].title
 NO_EDIT = "No edit is live: press Operate."
 SUFFIXES, SAFEGUARDS = "python -m benchmarks.suffixes", "python -m benchmarks.safeguards"
+ACCURACY = "python -m benchmarks.judge_accuracy"
 MATRIX = "python -m editing.sweep --cases bundled --out runs/first --report"
 COLLECTIONS = "python -m benchmarks.packaged --routed"
 
@@ -112,7 +114,8 @@ def suffix(held: Held) -> Panel:
     live = nothing(title, "Not asked on this visit: Stress test, Suffix alone, weights alone and both.")
     if found is not None:
         study, weights = found
-        live = Part(title, _conditions(_measured(study)), reading(f"{weights}: {study.reading}"))
+        stale = "" if weights == held.session.weights.label() else " Live now are other weights."
+        live = Part(title, _conditions(_measured(study)), reading(f"{weights}: {study.reading}{stale}"))
     kept, told = _suffixes_measured()
     return Panel(
         (
@@ -317,18 +320,16 @@ def safeguards(held: Held) -> Panel:
             DETECTOR,
             figures.detection(found),
             reading(f"Texts that it has not seen, written much like those it has. Area under the curve {found.area:g}.")
-            + source(CALIBRATE)
+            + source(CALIBRATE, part="--measure")
             + as_printed("safeguards.txt", "Gate, strength and a second edit on top", SAFEGUARDS),
         )
-    trusted = (
-        None
-        if judge is None
-        else (
+    trusted = None
+    if judge is not None:
+        trusted = (
             f"The judge of it all is a set of rules: right on {100 * judge['accuracy'].mean:.1f} % of human labels "
-            "that it was "
-            f"not made from, and of what it calls a refusal {100 * judge['precision'].mean:.0f} % is one."
+            f"that it was not made from, and of what it calls a refusal {100 * judge['precision'].mean:.0f} % is one."
         )
-    )
+        kept = and_told(kept, source(JUDGE, command=ACCURACY))
     return Panel(
         (
             "The base weights are never written; an edit acts for its visitor alone and Undo is exact. Every method "
@@ -369,6 +370,8 @@ def _gate(held: Held, title: str, names: tuple[str, ...] = ()) -> Part:
     if live is None:
         return nothing(title, NO_EDIT)
     record = _record(live)
+    if record and not is_of(record, held.session.row):
+        return nothing(title, "The gate has not examined the live edit as it acts now: press Examine again.")
     known = [check for check in record.get("checks", ()) if not check.get("least")]  # a gain is no budget
     checks = [check for check in known if not names or check["name"] in names]
     if not checks:

@@ -6,10 +6,10 @@ from dashboard.kit.glossary import term
 from dashboard.kit.html import reading
 from dashboard.kit.plots import EDITED, VANILLA
 from dashboard.steps.questions import figures, results
-from dashboard.steps.questions.panel import Held, Panel, Part, cases, nothing, percent, plain, said, source
+from dashboard.steps.questions.panel import Held, Panel, Part, and_told, cases, nothing, percent, plain, said, source
 from inspector.locators import LOCATORS as LOCATORS_KNOWN
 
-CALIBRATE, LOCATORS, METHODS = "calibration.txt", "locators.txt", "methods.txt"
+CALIBRATE, LOCATORS, METHODS, DETOX = "calibration.txt", "locators.txt", "methods.txt", "detox.txt"
 CHANCE = "random block"
 
 
@@ -17,7 +17,7 @@ def located(held: Held) -> Panel:
     """How and why is a layer located?"""
     found, chosen = results.read(CALIBRATE, results.trials), results.read(LOCATORS, results.chosen)
     toxic = None if chosen is None else max(chosen["divergence"], key=chosen["divergence"].count)
-    told = None
+    told, at = None, ""
     if found is not None:
         at = (
             f"layer {toxic}, which the distance names, {found.at(toxic):g} %, "
@@ -40,6 +40,8 @@ def located(held: Held) -> Panel:
             )
             + source(CALIBRATE),
         )
+    if at:
+        kept = and_told(kept, source(LOCATORS))
     return Panel(
         (
             f"DINM reads the same prompt twice, once with the safe and once with the unsafe answer, and measures after "
@@ -87,6 +89,9 @@ def better(held: Held) -> Panel:
             )
             + source(LOCATORS),
         )
+    whole = _whole_edits()
+    if whole is not None:
+        kept = and_told(kept, source(DETOX))
     return Panel(
         (
             f"{len(LOCATORS_KNOWN)} locators were asked, from gradients to knock-outs, and judged by the "
@@ -94,7 +99,7 @@ def better(held: Held) -> Panel:
             said(
                 told,
                 "So the recommended layer is not read off one case at all: it is tried, once a model, on a few cases.",
-                _whole_edits(),
+                whole,
             ),
         ),
         held.part(
@@ -150,6 +155,7 @@ def neurons(held: Held) -> Panel:
             f"{plain(lost['knock-out']['within budget'])}, a layer drawn at random "
             f"{plain(lost[CHANCE]['within budget'])}."
         )
+        kept = and_told(kept, source(LOCATORS))
     return Panel(
         (
             f"A {term('neuron')} writes its column of the {term('down-projection')} when it is active. The table of "
@@ -171,14 +177,14 @@ def neurons(held: Held) -> Panel:
 
 def _whole_edits() -> str | None:
     """Say whether whole edits agree with the trial edits that chose the layer."""
-    found = results.read("detox.txt", results.recipes) or {}
+    found = results.read(DETOX, results.recipes) or {}
     toxic, recommended = found.get("corrected, toxic layer"), found.get("corrected, recommended layer")
     if toxic is None or recommended is None:
         return None
     agree = recommended["DG-Avg"].mean >= toxic["DG-Avg"].mean
     return (
         f"Whole edits {'agree' if agree else 'disagree'} so far: DG-Avg {percent(recommended['DG-Avg'])} at the "
-        f"recommended layer, {percent(toxic['DG-Avg'])} at the toxic one, over {cases('detox.txt')} cases (see the "
+        f"recommended layer, {percent(toxic['DG-Avg'])} at the toxic one, over {cases(DETOX)} cases (see the "
         "question on repeating answers)."
     )
 

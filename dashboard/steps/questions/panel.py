@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import plotly.graph_objects as go
@@ -77,21 +77,31 @@ def nothing(title: str, otherwise: str) -> Part:
     return Part(title, None, reading(otherwise))
 
 
+def and_told(part: Part, *sources: str) -> Part:
+    """Return a part that also names the sources of what the text beside it tells, HTML of :func:`source`."""
+    return replace(part, below=part.below + "".join(sources))
+
+
 ROUTED = "detox_routed.txt"
 
 
-def source(*files: str, command: str = "") -> str:
-    """Name the command that gave a result, where its whole output is, and what has changed since it was measured.
+def source(*files: str, command: str = "", part: str = "") -> str:
+    """Name the commands that gave results, where the whole output is, and what has changed since it was measured.
 
     Args:
-        files: Names in ``benchmarks/results``.
+        files: Names in ``benchmarks/results``; those that one command gave share a line.
         command: Where the files do not name it themselves.
+        part: What stands in the command, where a file names several.
     """
-    text = results.text_of(files[0]) or ""
-    named = command or results.command_of(text) or ""
-    where = ", ".join(f"benchmarks/results/{name}" for name in files)
-    changed = "".join(reading(said) for name in files if (said := results.caveat(name)))
-    return f'{changed}<p class="source"><code>{escape(named)}</code> <span>{escape(where)}</span></p>'
+    by_command: dict[str, list[str]] = {}
+    for name in files:
+        by_command.setdefault(results.command_of(results.text_of(name) or "", part) or command, []).append(name)
+    lines = []
+    for named, names in by_command.items():
+        lines += [reading(f"{name}: {said}") for name in names if (said := results.caveat(name))]
+        where = ", ".join(f"benchmarks/results/{name}" for name in names)
+        lines.append(f'<p class="source"><code>{escape(named)}</code> <span>{escape(where)}</span></p>')
+    return "".join(lines)
 
 
 def routed_anew() -> str:
@@ -123,7 +133,7 @@ def as_printed(name: str, what: str, command: str) -> str:
         return unmeasured(what, command)
     return (
         f'<details class="printed"><summary>{escape(what)}: the whole output</summary>'
-        f'<pre tabindex="0">{escape(text)}</pre></details>{source(name, command=results.command_of(text) or command)}'
+        f'<pre tabindex="0">{escape(text)}</pre></details>{source(name, command=command)}'
     )
 
 

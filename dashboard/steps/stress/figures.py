@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from dashboard.kit.plain import escape
-from dashboard.kit.plots import EDITED, VANILLA, base
+from dashboard.kit.plots import EDITED, VANILLA, base, whiskers
 from inspector.safeedit.cases import CATEGORIES
 from inspector.safeedit.exam import Reply
 from inspector.safeedit.questions import JUDGED
@@ -48,29 +48,16 @@ def _pairs(labels: Sequence[str], vanilla: Sequence[Estimate], edited: Sequence[
     )
     # Bars are stacked from below: edited first, so that vanilla stands above it.
     for name, colour, pattern, values in (("edited", EDITED, "/", edited), ("vanilla", VANILLA, "", vanilla)):
-        heights = [estimate.value or 0.0 for estimate in values]
         figure.add_bar(
             y=list(labels),
-            x=[round(height, 2) for height in heights],
+            x=[estimate.value for estimate in values],
             name=name,
             orientation="h",
             marker={
                 "color": colour,
                 "pattern": {"shape": pattern, "fillmode": "overlay", "fgcolor": "rgba(255,255,255,0.6)", "size": 5},
             },
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": [
-                    round((e.high if e.high is not None else h) - h, 2) for e, h in zip(values, heights, strict=True)
-                ],
-                "arrayminus": [
-                    round(h - (e.low if e.low is not None else h), 2) for e, h in zip(values, heights, strict=True)
-                ],
-                "color": "rgba(128,128,128,0.9)",
-                "thickness": 1.2,
-                "width": 3,
-            },
+            error_x=whiskers(*([getattr(e, end) for e in values] for end in ("value", "low", "high"))),
             hovertemplate="%{y}<br>" + name + " %{x:.1f} %<extra></extra>",
         )
     figure.update_layout(legend={"traceorder": "reversed"})

@@ -43,7 +43,7 @@ class Examined:
         exam: The test.
         rounded: The same weights rounded to bfloat16, asked some test's harmless prompts.
         study: What suffix and weights do alone and together.
-        studied: The weights of the study, by their label.
+        studied: The weights of the study, by their label: they act on every prompt, whichever detector routes them.
     """
 
     exam: ExamResult | None = None

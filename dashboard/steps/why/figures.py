@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dashboard.kit.plain import escape
-from dashboard.kit.plots import EDITED, PICKED, SAFE, UNSAFE, VANILLA, base, label
+from dashboard.kit.plots import EDITED, PICKED, SAFE, UNSAFE, VANILLA, base, label, single
 from dashboard.steps.why.run import RegionCurve
 from editing.atlas import Atlas
 from inspector.lens import Lens
@@ -52,7 +52,7 @@ def locators(located: Sequence[Located], picked: int | None) -> go.Figure:
         unit = f" {item.unit}" if item.unit else ""
         figure.add_bar(
             x=list(range(len(item.scores))),
-            y=[float(f"{value:.4g}") for value in item.scores],
+            y=item.scores.tolist(),
             marker=_bars(item.scores, item.block, picked, VANILLA),
             hovertemplate=f"{escape(item.locator)}<br>layer %{{x}}: %{{y:.4g}}{unit}<extra></extra>",
             row=number // COLUMNS + 1,
@@ -93,7 +93,7 @@ def atlas(made: Atlas | None, picked: int | None) -> go.Figure:
         chosen = made.best if name in (("margin gain",) if made.truth == "margin gain" else ANSWERED) else None
         figure.add_bar(
             x=list(range(made.blocks)),
-            y=[None if np.isnan(value) else float(f"{value:.4g}") for value in values],
+            y=[None if np.isnan(value) else float(value) for value in values],
             marker=_bars(known, chosen, picked, colour),
             hovertemplate=f"layer %{{x}}<br>{title} %{{y:.4g}}<extra></extra>",
             row=number,
@@ -120,7 +120,7 @@ def lens(reading: Lens | None, picked: int | None, place: int) -> go.Figure:
     )
     figure.add_heatmap(
         x=columns,
-        z=np.round(reading.probability[:, :, 0].astype(float), 3).tolist(),
+        z=single(reading.probability[:, :, 0]),
         text=shown,
         texttemplate="%{text}",
         textfont={"size": 9},
@@ -128,7 +128,7 @@ def lens(reading: Lens | None, picked: int | None, place: int) -> go.Figure:
         zmin=0,
         zmax=1,
         colorbar={"title": {"text": "P(top)"}, "thickness": 10},
-        hovertemplate="read %{x}<br>layer %{y} says %{text}, P %{z}<extra></extra>",
+        hovertemplate="read %{x}<br>layer %{y} says %{text}, P %{z:.3f}<extra></extra>",
     )
     answer = next((n for n, p in enumerate(reading.positions) if p >= reading.prompt_tokens), None)
     if answer is not None:
@@ -162,7 +162,7 @@ def regions(curve: RegionCurve | None, picked: int | None) -> go.Figure:
     ):
         figure.add_bar(
             x=x,
-            y=np.round(1000 * values, 4).tolist(),
+            y=(1000 * values).tolist(),
             name=name,
             marker={
                 "color": colour,
@@ -196,7 +196,7 @@ def padding(study: PaddingStudy | None) -> go.Figure:
             toxic = measured.toxic_layer()
             figure.add_bar(
                 x=list(range(len(measured.l2))),
-                y=np.round(measured.l2, 3).tolist(),
+                y=measured.l2.tolist(),
                 marker=_bars(measured.l2, toxic, None, VANILLA),
                 hovertemplate="layer %{x}<br>distance %{y:.4g}<extra></extra>",
                 row=1,
@@ -209,7 +209,7 @@ def padding(study: PaddingStudy | None) -> go.Figure:
         ):
             figure.add_scatter(
                 x=list(range(len(values))),
-                y=np.round(values, 2).tolist(),
+                y=values.tolist(),
                 mode="lines",
                 name=name,
                 line={"color": colour, "dash": dash, "width": 2},

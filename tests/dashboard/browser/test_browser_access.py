@@ -32,6 +32,7 @@ COLOURS = ["color-contrast", "link-in-text-block"]
 HIDDEN = """s => { const e = document.querySelector(s);
   return [getComputedStyle(e).filter !== 'none', e.getAttribute('aria-hidden') === 'true']; }"""
 NUMBERS = """async () => { const found = {};
+  const read = values => Array.from(values?._inputArray ?? values ?? []);  // plotly's own, of numbers in binary
   const count = values => values.filter(v => v != null).length;
   for (const frame of document.querySelectorAll('.block:has(> .numbers)')) {
     if (!frame.checkVisibility({visibilityProperty: true})) continue;
@@ -43,7 +44,7 @@ NUMBERS = """async () => { const found = {};
     head.click();
     await open;
     found[frame.id] = {name: plot.getAttribute('aria-label'), role: plot.getAttribute('role'), reached,
-      drawn: plot.data.reduce((sum, t) => sum + (t.z ? t.z.flat().length : count(Array.from(t.y ?? t.x))), 0),
+      drawn: plot.data.reduce((sum, t) => sum + (t.z ? read(t.z).flatMap(read).length : count(read(t.y ?? t.x))), 0),
       listed: [...frame.querySelectorAll('.numbers tbody td')].filter(cell => cell.textContent).length,
       box: box.clientHeight, head: frame.querySelector('.numbers thead')?.innerText};
     const closed = turned();
@@ -183,6 +184,10 @@ def test_the_table_of_a_figure_opens_and_closes_by_the_keyboard(walk, shared):
     numbers = shared.locator("#curve > .numbers")
     numbers.locator("summary").press("Enter")
     assert numbers.locator("table").is_visible()
+    numbers.locator("thead .term", has_text="L2 distance").press("Enter")
+    assert shared.locator("#glossary-divergence").is_visible(), "a head opens the glossary"
+    shared.keyboard.press("Escape")
+    assert shared.evaluate("document.activeElement.dataset.term") == "glossary-divergence", "and Escape goes back to it"
     numbers.locator("summary").press("Escape")
     assert not numbers.locator("div").first.is_visible()
 

@@ -15,6 +15,7 @@ from dashboard_helpers import Page, Visitor, seen
 from dashboard import heading
 from dashboard.house import LATER, STEPS, VIEWS
 from dashboard.kit import glossary
+from dashboard.kit.html import reading
 from dashboard.steps.methods.state import Compared
 from dashboard.steps.methods.texts import HEADERS as METHOD_HEADERS
 from dashboard.steps.methods.texts import all_scores
@@ -112,7 +113,7 @@ def test_the_numbers_of_an_edit_and_the_forms_of_a_file_link_their_terms(page: P
 
 
 def test_every_term_of_the_ten_answers_opens_the_glossary(page: Page):
-    visitor = Visitor(page, "ten")
+    visitor, told = Visitor(page, "ten"), list[str]()
     for number, question in enumerate(QUESTIONS):
         visitor.select("on_question", SimpleNamespace(number=number))
         asked, answered = re.fullmatch(
@@ -121,6 +122,19 @@ def test_every_term_of_the_ten_answers_opens_the_glossary(page: Page):
         assert left_plain(asked) == left_plain(answered) == [], question.asked
         for side in ("own", "kept"):
             assert left_plain(visitor.screen[f"questions_{side}_head"]) == [], question.asked
+            readings = re.findall(r'<p class="reading.*?</p>', visitor.screen[f"questions_{side}_reading"])
+            assert [left_plain(one) for one in readings if set(left_plain(one)) - glossary.EVERYDAY] == []
+            told += readings
+    assert {"glossary-degenerate", "glossary-kl"} <= set(re.findall(r'data-term="([^"]+)"', "".join(told)))
+
+
+def test_a_reading_links_what_it_is_about_once_and_leaves_everyday_words_and_methods_alone():
+    shown = reading("DINM at layer 3: the <gate> keeps the edit, its KL is 0.1 and a KL of 0.2 is over the budget.")
+    assert (
+        seen(shown) == "DINM at layer 3: the <gate> keeps the edit, its KL is 0.1 and a KL of 0.2 is over the budget."
+    )
+    assert re.findall(r'data-term="glossary-([^"]+)"', shown) == ["gate", "kl"]
+    assert set(glossary.EVERYDAY) <= {*_words()} - glossary.IN_COLUMNS, "each is a term that would be linked"
 
 
 def test_a_term_is_linked_where_it_stands_first_and_words_of_columns_and_code_are_not():

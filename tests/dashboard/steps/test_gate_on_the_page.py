@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 import pytest
 import torch
-from dashboard_helpers import GENEROUS, QUICK, Visitor, assert_idle, tiny_model
+from dashboard_helpers import GENEROUS, QUICK, Visitor, assert_idle, seen, tiny_model
 
 from dashboard.steps.operate import gating
 from dashboard.steps.operate.gating import Gated
@@ -130,7 +130,7 @@ def test_an_edit_on_top_is_the_stack_of_both_and_says_what_it_does_to_the_first_
     assert edits_in(live.patch) == 2 and "2 edits stacked" in visitor.screen["live"]
     modules = {delta.module for delta in live.patch.deltas}
     assert modules > {delta.module for delta in first.patch.deltas} or first.result.block == 0
-    assert "2 edits are stacked. The second edit changes on the first edit&#x27;s case DS" in visitor.screen["stack"]
+    assert "2 edits are stacked. The second edit changes on the first edit's case DS" in seen(visitor.screen["stack"])
     assert_idle(visitor)
     visitor.do("on_undo")
     assert visitor.session.live is first and "1 edit live" in visitor.screen["live"]

@@ -12,14 +12,18 @@ from types import SimpleNamespace
 
 import gradio as gr
 import pytest
+import torch
 from dashboard_helpers import QUICK, Page, Visitor, own_question, seen
 
 from dashboard.house import VIEWS
+from dashboard.kit.plots import EDITED
 from dashboard.kit.session import Session
-from dashboard.steps.questions import results
-from dashboard.steps.questions.panel import Held, as_printed, percent
+from dashboard.steps.questions import figures, results
+from dashboard.steps.questions.panel import Held, as_printed, percent, source
+from dashboard.steps.questions.results import Measured
 from dashboard.steps.questions.texts import QUESTIONS, answer, listed
 from editing.suffixes import SCORES, SUFFIXES, WEIGHTS, Condition, ScoreName, SuffixStudy
+from inspector.model import Detector, InspectedModel
 from inspector.safeedit.cases import CATEGORIES
 from inspector.safeedit.intervals import Estimate
 
@@ -258,13 +262,107 @@ def test_what_is_said_of_an_older_result_goes_with_it(tmp_path: Path, monkeypatc
         assert results.caveat(name) == ""
 
 
+SOURCE = re.compile(r'<p class="source"><code>(.*?)</code> <span>(.*?)</span></p>')
+
+
+@pytest.mark.parametrize("number", range(len(QUESTIONS)))
+def test_every_result_that_an_answer_reads_is_named_with_its_command_and_what_has_changed_since(number, monkeypatch):
+    taken: set[str] = set()
+
+    def recording(name: str, reader):
+        found = read(name, reader)
+        if found is not None:
+            taken.add(name)
+        return found
+
+    read = results.read
+    monkeypatch.setattr(results, "read", recording)
+    shown = QUESTIONS[number].answer(NOBODY).kept.below
+    named = {name: html.unescape(command) for command, names in SOURCE.findall(shown) for name in names.split(", ")}
+    assert taken and {f"benchmarks/results/{name}" for name in taken} <= named.keys()
+    for name in taken:
+        printed = [line[2:] for line in results.text_of(name).splitlines() if line.startswith("$ ")]
+        command = named[f"benchmarks/results/{name}"]
+        assert command in printed if printed else re.fullmatch(r"python -m benchmarks\.\w+( --\w+)?", command), name
+        assert results.caveat(name) in seen(shown), name
+
+
+def test_of_a_file_with_several_commands_the_one_that_gave_the_numbers_is_named():
+    (panel,) = (one.answer(NOBODY) for one in QUESTIONS if "safeguards" in one.asked)
+    text = results.text_of("calibration.txt")
+    (command, _), *_ = SOURCE.findall(panel.kept.below)
+    printed = f"$ {html.unescape(command)}\n"
+    assert text.count(printed) == 1 and "with the suffix: area" in text[text.index(printed) :], "the detector's numbers"
+
+
+def test_one_that_names_no_command_and_one_that_does_have_a_line_each(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    for name, text in (("a.json", "{}"), ("b.txt", "$ python -m b <x>\n"), ("c.json", "{}")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert SOURCE.findall(source("a.json", "b.txt", "c.json", command="python -m a")) == [
+        ("python -m a", "benchmarks/results/a.json, benchmarks/results/c.json"),
+        ("python -m b &lt;x&gt;", "benchmarks/results/b.txt"),
+    ]
+
+
+def test_a_number_without_an_interval_is_drawn_without_one():
+    one, other = Measured(0.135), Measured(0.27, 0.2, 0.4)
+    plain = figures.bars(["a", "b"], {"single": (EDITED, [one, None])}, "seconds")
+    assert plain.data[0].error_x.array is None and list(plain.data[0].x) == [None, 0.135]
+    mixed = figures.bars(["a", "b"], {"mixed": (EDITED, [one, other])}, "seconds").data[0]
+    assert list(mixed.error_x.array) == [pytest.approx(0.13), None]
+    assert list(mixed.error_x.arrayminus) == [pytest.approx(0.07), None]
+    assert figures.trade({"a": (one, other)}, "cost", "gain").data[0].error_x.array is None
+
+
+def test_the_single_runs_of_one_card_have_no_intervals():
+    (panel,) = (one.answer(NOBODY) for one in QUESTIONS if "cost" in one.asked)
+    assert len(panel.kept.figure.data) == 2 and all(bar.error_x.array is None for bar in panel.kept.figure.data)
+
+
+def anything(model: InspectedModel) -> Detector:
+    """Return a detector that finds harm everywhere."""
+    return Detector((0,), torch.ones(1, model.architecture.d_model), 0.0, -1e9, model.fingerprint)
+
+
+@pytest.mark.parametrize("moved", ["strength", "routing"])
+def test_the_gate_s_numbers_of_other_weights_are_not_the_live_edit_s(visitor: Visitor, model, moved: str):
+    asking = [number for number, one in enumerate(QUESTIONS) if re.search("repeat|safeguards", one.asked)]
+    assert len(asking) == 2
+    for number in asking:
+        visitor.select("on_question", SimpleNamespace(number=number))
+        assert visitor.shown["questions_own_figure"] and "allowed" in visitor.screen["questions_own_reading"]
+    if moved == "strength":
+        visitor.do("on_strength", strength=0.5)
+    else:
+        visitor.session.detector = anything(model)
+    for number in asking:
+        visitor.select("on_question", SimpleNamespace(number=number))
+        told = seen(visitor.screen["questions_own_reading"])
+        assert not visitor.shown["questions_own_figure"] and "allowed" not in told
+        assert told == "The gate has not examined the live edit as it acts now: press Examine again."
+
+
+def test_a_suffix_study_of_other_weights_says_so_and_one_of_another_detector_does_not(visitor: Visitor, model):
+    (question,) = (one for one in QUESTIONS if "suffix" in one.asked)
+    session = visitor.session
+    measured = {"suffixes": (study(), session.weights.label())}
+    held = Held(session, measured.get)
+    assert "other weights" not in question.answer(held).live.below
+    session.detector = anything(model)
+    assert "other weights" not in question.answer(held).live.below, "it asks the weights as they act everywhere"
+    session.scale(0.5)
+    assert "Live now are other weights." in question.answer(held).live.below
+
+
 def test_the_routed_edit_s_own_result_stands_beside_the_older_one():
     panels = [seen(question.answer(NOBODY).kept.below) for question in QUESTIONS]
-    using = [shown for shown in panels if "benchmarks/results/detox.txt" in shown]
+    using = [shown for shown in panels if "A routed edit with the present detector" in shown]
     anew = results.read("detox_routed.txt", results.recipes)["made to be routed, routed"]
     assert len(using) == 2 and (results.read("detox.txt", results.cases_of), anew["DG-Avg"].mean) == (2, 100)
     for shown in using:
-        assert "benchmarks/results/detox_routed.txt" in shown and "present detector, 3 cases" in shown
+        assert all(f"benchmarks/results/{name}" in shown for name in ("detox.txt", "detox_routed.txt"))
+        assert "present detector, 3 cases" in shown
         assert f"{anew['DG-Avg'].mean:.0f} % ({anew['DG-Avg'].low:.0f} to {anew['DG-Avg'].high:.0f})" in shown
 
 

@@ -8,7 +8,7 @@ from html import unescape
 import gradio as gr
 import pytest
 import torch
-from dashboard_helpers import QUICK, Page, Visitor, assert_idle, open_page, tiny_model
+from dashboard_helpers import QUICK, Page, Visitor, assert_idle, open_page, seen, tiny_model
 
 from dashboard.edit_events import act, asked_for, edit_events
 from dashboard.kit.acting import Acting
@@ -68,7 +68,7 @@ def test_a_routed_edit_acts_on_its_own_question_whatever_the_detector_knows_of_h
     visitor.do("on_edit", **EFFECTIVE)
     if visitor.session.detector is None:
         visitor.do("on_ask", max_new_tokens=4)
-        said = visitor.screen["detected"]
+        said = seen(visitor.screen["detected"])
         assert "no harm detected, the edit acts on every prompt; routed, it would act where this detector" in said
         assert "and on its own question" in said, "which was asked: the model's detector alone does not know it"
     if wish != "where harm":
@@ -162,14 +162,14 @@ def test_each_prompt_asked_shows_the_detector_s_score_and_threshold_whether_the_
     found, live = visitor.session.slot(Measured).detected, visitor.session.live
     prompt = encode(tiny_model(), live.case.adversarial_prompt, None, live.format).prompt
     assert [found.score] == scores(tiny_model(), made, [prompt]) and found.fires is fires and not found.routed
-    said = visitor.screen["detected"]
+    said = seen(visitor.screen["detected"])
     assert f"score {found.score:.3f} on this prompt, threshold {threshold:.3f}" in said
     assert (
         "routed, it would act where this detector finds harm" in said
     ) is not fires and "189 harmful questions" in said
     visitor.do("on_routed", routed=WHERE_HARM)
     expected = "harm detected, so the edit acts" if fires else "no harm detected, so the vanilla weights answer"
-    assert expected in visitor.screen["detected"]
+    assert expected in seen(visitor.screen["detected"])
     visitor.do("on_undo")
     assert visitor.screen["routed"] == WHERE_HARM, "the next edit is examined as it will act"
 
@@ -196,7 +196,7 @@ def test_locate_picks_the_layer_where_trial_edits_work_and_the_paper_s_presets_t
     visitor = Visitor(detecting[0], request.node.name)
     visitor.do("on_locate", locate_preset="corrected")
     assert visitor.screen["block"] == 1
-    assert "Trial edits work best at layer 1: 75 % defended" in visitor.screen["locate_reading"]
+    assert "Trial edits work best at layer 1: 75 % defended" in seen(visitor.screen["locate_reading"])
     said = [note.text for note in visitor.screen["curve"].layout.annotations]
     assert any("recommended, picked" in text for text in said) and any("toxic layer" in text for text in said)
     visitor.do("on_locate", locate_preset="reference")

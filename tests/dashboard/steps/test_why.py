@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from dashboard_helpers import QUICK, Visitor, assert_idle, open_page, own_question
+from dashboard_helpers import QUICK, Visitor, assert_idle, open_page, own_question, seen
 
 from dashboard.kit import html as kit_html
 from dashboard.kit.values import WAYS
@@ -87,7 +87,7 @@ def test_an_atlas_with_answers_is_judged_by_what_is_defended(visitor, way):
     made = visitor.session.slot(Looked).why.atlas
     assert made.truth == "defended" and made.settings.evaluation == WAYS[way]
     assert "share of five prompts defended" in visitor.screen["why_agreement"]
-    assert EVALUATIONS[WAYS[way]] in visitor.screen["why_atlas_reading"]
+    assert EVALUATIONS[WAYS[way]] in seen(visitor.screen["why_atlas_reading"])
 
 
 @pytest.mark.parametrize("handler", ["on_why", "on_atlas"])
@@ -343,14 +343,14 @@ def test_the_atlas_figure_marks_the_best_layer_and_leaves_unmade_ones_empty():
     gains = figure.data[0]
     assert list(gains.y) == [1.0, 2.0, 0.5, None] and gains.marker.color[1] == why_figures.UNSAFE
     assert figure.layout.yaxis2.type == "log" and len(figure.data) == 3
-    assert "layer 1 lifts" in why_texts.atlas_reading(made_atlas(-2.0, -1.0, -2.5))
-    assert "budget" not in why_texts.atlas_reading(made_atlas(-2.0, -1.0, -2.5))
+    assert "layer 1 lifts" in seen(why_texts.atlas_reading(made_atlas(-2.0, -1.0, -2.5)))
+    assert "budget" not in seen(why_texts.atlas_reading(made_atlas(-2.0, -1.0, -2.5)))
 
 
 def test_a_best_layer_that_does_too_much_harm_is_named_beside_the_best_one_within_the_budget():
     atlas = made_atlas(-2.0, -1.0, -2.5)
     dear = replace(atlas, entries=(*atlas.entries[:1], replace(atlas.entries[1], kl=0.5), *atlas.entries[2:]))
-    assert "within it layer 0 is best, with 1.00 nats" in why_texts.atlas_reading(dear)
+    assert "within it layer 0 is best, with 1.00 nats" in seen(why_texts.atlas_reading(dear))
 
 
 def test_the_table_judges_locators_in_order_of_regret():
@@ -362,9 +362,9 @@ def test_the_table_judges_locators_in_order_of_regret():
     ]
     text = why_texts.agreements(found, atlas)
     assert text.index("good") < text.index("bad &lt;b&gt;") and "<b>" not in text
-    assert "1.50" in text and "0.00" in text and "The atlas has 3 of 4 layers" in text
+    assert "1.50" in text and "0.00" in text and "The atlas has 3 of 4 layers" in seen(text)
     whole = replace(atlas, blocks=3)
-    assert "The atlas has" not in why_texts.agreements(found, whole)
+    assert "The atlas has" not in seen(why_texts.agreements(found, whole))
 
 
 def test_tokens_are_escaped_scaled_and_named():

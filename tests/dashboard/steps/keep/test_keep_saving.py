@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 import pytest
 import torch
-from dashboard_helpers import QUICK, tiny_model
+from dashboard_helpers import QUICK, seen, tiny_model
 from keep_helpers import STRICT, edit, rows, unpacked, written
 from safetensors import SafetensorError
 
@@ -138,7 +138,7 @@ def test_the_gate_s_word_and_a_stress_test_s_scores_are_those_of_one_detector(vi
     with pytest.raises(gr.Error, match="another detector now"):
         visitor.do("on_write_patch")
     assert "another detector" in _live_line(word, session.row, "") and "another detector" in head(exam, session.row)
-    assert "another detector" in saved_line(session.slot(Kept).saved["patch"], session.row)
+    assert "another detector" in seen(saved_line(session.slot(Kept).saved["patch"], session.row))
     visitor.do("on_examine", **QUICK)
     assert record_for(model, session, exam).scores == {} and written(visitor).exists()
     session.slot(Kept).visit = ""

@@ -1,0 +1,137 @@
+"""The tables of figures and their CSV files in a real browser: plotly and the page's script alone, nothing measured."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from browser_helpers import MARKS, WAIT
+from made_up import HOSTILE, divergence, lens, likelihood, profile
+from plotly.offline import get_plotlyjs
+
+from dashboard.kit import glossary
+from dashboard.kit.plots import EDITED, VANILLA
+from dashboard.steps.compare import figures as compare_figures
+from dashboard.steps.locate import figures as locate_figures
+from dashboard.steps.questions import figures as question_figures
+from dashboard.steps.questions.results import Measured
+from dashboard.steps.why import figures as why_figures
+
+pytestmark = MARKS
+
+SCRIPT = Path(__file__).resolve().parents[3] / "assets" / "figures.js"
+Shown = tuple[list[list[str]], list[list[str]]]
+"""What the table says, head first, and what the CSV file does."""
+
+
+@pytest.fixture(scope="module")
+def sheet(chromium: Any) -> Iterator[Any]:
+    """An empty page with plotly and the script."""
+    opened = chromium.new_context(offline=True).new_page()
+    opened.set_default_timeout(WAIT)
+    opened.set_content("<main></main>")
+    opened.add_script_tag(content=get_plotlyjs())
+    opened.add_script_tag(path=SCRIPT)
+    yield opened
+    opened.context.close()
+
+
+@pytest.fixture
+def shown(sheet: Any) -> Callable[[go.Figure], Shown]:
+    """Draws a figure, as a report does, opens its table and takes its CSV file."""
+
+    def draw(figure: go.Figure, beside: str = "") -> Shown:
+        sheet.evaluate(
+            """([figure, beside]) => {
+              document.querySelector("main").innerHTML = `${beside}<figure data-title="Drawn"><div></div></figure>`;
+              const { data, layout } = JSON.parse(figure);
+              return Plotly.newPlot(document.querySelector("figure div"), data, layout).then(() => undefined); }""",
+            [figure.to_json(), beside],
+        )
+        sheet.locator(".numbers > summary").click()
+        sheet.wait_for_selector(".numbers td")
+        rows = sheet.locator(".numbers tr").evaluate_all(
+            "rows => rows.map(row => [...row.cells].map(c => c.innerText))"
+        )
+        with sheet.expect_download() as download:
+            sheet.locator(".taken button", has_text="CSV").click()
+        text = Path(download.value.path()).read_text(encoding="utf-8-sig")
+        return rows, list(csv.reader(io.StringIO(text, newline="")))
+
+    return draw
+
+
+def test_a_heatmap_s_file_has_every_number_as_it_was_measured(shown):
+    measured = divergence(3, len(HOSTILE))
+    rows, (head, *lines) = shown(locate_figures.divergence_heatmap(measured))
+    assert head[0] == "layer" and len(head) == 1 + len(HOSTILE) and [line[0] for line in lines] == ["0", "1", "2"]
+    read = np.array([[float(cell) for cell in line[1:]] for line in lines], dtype=np.float32)
+    assert np.array_equal(read, measured.token_relative), "to the last bit"
+    assert max(len(cell) for line in lines for cell in line[1:]) <= len("0.123456789")
+    assert [float(cell) for cell in rows[1][1:]] == [float(f"{value:.4g}") for value in measured.token_relative[0]]
+
+
+def test_a_lens_s_file_has_words_and_numbers_in_columns_of_their_own(shown):
+    reading = lens()
+    rows, (head, *lines) = shown(why_figures.lens(reading, None, 0))
+    assert head == ["layer", "4: <s>", "4: <s>, P(top)", "5: word", "5: word, P(top)"]
+    assert [line[1::2] for line in lines] == [["<b>x<…", "'=1+1"], ["", "so"]]
+    read = np.array([[float(cell) for cell in line[2::2]] for line in lines], dtype=np.float32)
+    assert np.array_equal(read, reading.probability[:, :, 0])
+    assert rows[0] == ["layer", "4: <s>", "5: word"] and rows[2][2] == f"so {float(f'{read[1, 1]:.4g}'):g}"
+
+
+def test_many_neurons_and_the_tokens_of_a_line_are_whole_too(shown):
+    moved = profile()
+    _, (head, *lines) = shown(compare_figures.neurons(moved))
+    assert head == ["neuron of layer 2", "relative change of its column"]
+    assert [int(place) for place, _ in lines] == list(range(len(moved.relative)))
+    assert np.allclose([float(value) for _, value in lines], moved.relative, rtol=1e-6, atol=0)
+    before, after = likelihood(), likelihood(seed=1)
+    _, (head, *lines) = shown(compare_figures.token_probabilities(before, after))
+    assert head == ["token of the safe answer", "token of the safe answer, text", "vanilla", "edited"]
+    assert [(line[0], line[1]) for line in lines[:2]] == [("0", "<s>"), ("1", "<b>x</b>")]
+    for column, one in ((2, before), (3, after)):
+        assert np.array_equal(np.float32([line[column] for line in lines]), np.exp(one.log_probabilities))
+
+
+def test_what_has_no_interval_is_given_none_in_the_table_and_in_the_file(shown):
+    one, other = Measured(0.135), Measured(0.3, 0.2, 0.45)
+    bars = question_figures.bars
+    rows, lines = shown(bars(["a", "b"], {"single": (EDITED, [one, one]), "other": (VANILLA, [None, one])}, "seconds"))
+    assert ["a", "", "0.135"] in rows and ["b", "0.135", "0.135"] in rows
+    assert sorted(lines[1:]) == [["a", "", "0.135"], ["b", "0.135", "0.135"]]
+    rows, lines = shown(bars(["a", "b"], {"runs": (EDITED, [one, other])}, "seconds"))
+    assert rows[1:] == [["b", "0.3 (0.2 to 0.45)"], ["a", "0.135"]]
+    assert lines == [["", "runs", "runs, low", "runs, high"], ["b", "0.3", "0.2", "0.45"], ["a", "0.135", "", ""]]
+
+
+def test_heads_that_the_glossary_has_open_it_and_where_there_is_none_they_are_words(shown, sheet):
+    figure = locate_figures.curve(divergence(), "l2")
+    rows, _ = shown(figure, beside=glossary.page())
+    linked = sheet.locator(".numbers thead button.term")
+    assert rows[0] == ["layer", "L2 distance"] and linked.all_inner_texts() == rows[0]
+    assert linked.evaluate_all("terms => terms.map(term => term.dataset.term)") == [
+        glossary.anchor("Layer"),
+        glossary.anchor("Divergence"),
+    ]
+    assert linked.first.get_attribute("title") == glossary.GLOSSARY["Inside the model"]["Layer"]
+    rows, _ = shown(figure)
+    assert rows[0] == ["layer", "L2 distance"] and linked.count() == 0
+
+
+def test_a_head_links_by_its_name_without_unit_and_brackets_and_one_that_is_no_term_stays_as_it_is(shown, sheet):
+    series = {"harmless KL (right)": VANILLA, "DL, %": EDITED, "less toxic": VANILLA}
+    shown(
+        question_figures.bars(["a"], {name: (colour, [Measured(1)]) for name, colour in series.items()}, "x"),
+        beside=glossary.page(),
+    )
+    heads = sheet.locator(".numbers thead")
+    assert {*heads.locator("th").all_inner_texts()} == {*series}
+    assert {*heads.locator(".term").all_inner_texts()} == {"harmless KL (right)", "DL, %"}
