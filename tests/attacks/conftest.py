@@ -21,7 +21,7 @@ def model() -> Iterator[Any]:
         yield lent
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def served(tmp_path_factory) -> Iterator[Served]:
     """The page of someone who lets others in, on a server."""
     with pytest.MonkeyPatch.context() as patch:

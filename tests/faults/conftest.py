@@ -21,7 +21,7 @@ def model() -> Iterator[Any]:
         yield lent
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def served() -> Iterator[Served]:
     """The page."""
     with serve(Limits()) as page:

@@ -46,7 +46,8 @@ from inspector.safeedit.questions import Size
 
 SECRET = "a text that belongs to a visitor"
 STRICT = {**QUICK, "allowed_harmless_kl": 0}
-SHORT = {**QUICK, "steps": 1, "max_new_tokens": 2}
+SHORT = {**QUICK, "steps": 1, "max_new_tokens": 2, "template": "", "safe": "I will not help.", "unsafe": "Sure."}
+"""An edit of one step, of the example's question with short answers and without its attack."""
 HISTORY = "dashboard.steps.keep.history.History"
 
 

@@ -5,14 +5,12 @@ What each method does within its descent has tests of its own (``tests/editing/m
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import by_hand
 import gradio as gr
 import pytest
 import tiny_models
 import torch
-from dashboard_helpers import GENEROUS, QUICK, Visitor, assert_idle
+from dashboard_helpers import GENEROUS, QUICK, Page, Visitor, assert_idle
 from keep_helpers import page_of, rows
 from training_helpers import BRIEF
 
@@ -40,6 +38,18 @@ def broken(tmp_path_factory) -> InspectedModel:
         yield model
 
 
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """A page without an example, built once."""
+    return page_of(tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture
+def visitor(page: Page, request: pytest.FixtureRequest) -> Visitor:
+    """A new visitor of it."""
+    return Visitor(page, request.node.nodeid)
+
+
 def test_every_method_that_changes_weights_is_here():
     assert set(BRIEF) == set(METHODS) - {"self-reminder"}
 
@@ -56,9 +66,8 @@ def test_a_method_on_a_model_whose_numbers_are_none_makes_no_edit_and_says_what_
 @pytest.mark.parametrize("handler", ["on_edit", "on_operate"])
 @pytest.mark.parametrize("weight", [1e37, 1e308])
 def test_settings_that_drive_an_edit_out_of_the_numbers_are_told_and_the_visitor_goes_on(
-    tmp_path: Path, handler: str, weight: float
+    visitor: Visitor, handler: str, weight: float
 ):
-    visitor = Visitor(page_of(tmp_path), "out of the numbers")
     wild = {"edit_weight": weight, "learning_rate": 100.0, "optimiser": "descent"}
     told = ""
     try:
@@ -83,14 +92,14 @@ NUMBERS = (*SETTINGS, *GENEROUS, "max_new_tokens", "temperature", "seed")
 
 @pytest.mark.parametrize("size", [1e308, 10**400, 1e-308], ids=["large", "beyond all", "small"])
 def test_an_edit_with_a_number_of_any_size_in_any_setting_is_told_in_words_or_is_of_finite_numbers(
-    tmp_path: Path, size: float
+    visitor: Visitor, size: float
 ):
-    visitor, wrong = Visitor(page_of(tmp_path), "any size"), list[tuple[str, str]]()
+    wrong = list[tuple[str, str]]()
     assert len(SETTINGS) > 15
     for name in NUMBERS:
         told = ""
         try:
-            visitor.do("on_edit", **{**QUICK, "steps": 1, name: size})
+            visitor.do("on_edit", **{**QUICK, "steps": 1, "max_new_tokens": 2, name: size})
         except gr.Error as error:
             told = error.message
         visitor.screen.pop(name)

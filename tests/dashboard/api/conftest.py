@@ -21,7 +21,7 @@ def model() -> Iterator[InspectedModel]:
         yield lent
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def app(example_folder, tmp_path_factory) -> Iterator[gr.Blocks]:
     """The page, with a second model on its list that nobody has chosen yet."""
     deeper = save_listed(tmp_path_factory.mktemp("listed"), "deeper", 5)
@@ -29,12 +29,12 @@ def app(example_folder, tmp_path_factory) -> Iterator[gr.Blocks]:
     yield from serve(example_folder, shelf=Shelf(tiny_model(), ["tiny-llama", deeper], options))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def demo(example_folder) -> Iterator[gr.Blocks]:
     yield from serve(example_folder, read_only=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def connected(app) -> Client:
     return connect(app)
 
