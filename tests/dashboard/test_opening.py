@@ -23,7 +23,9 @@ from dashboard_helpers import free_port, tiny_model
 
 import app
 import inspector.model
-from dashboard.opening import PAGE, Opening
+from dashboard.front_end import content_of, folder_of_scripts, needed_first
+from dashboard.opening import Opening
+from dashboard.opening import page as waiting_page
 from inspector.errors import ModelLoadError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,10 +56,23 @@ def test_it_says_what_is_being_loaded_and_how_far_that_is(opening):
 
 def test_a_browser_gets_the_waiting_page_a_program_gets_a_503_and_nothing_is_cached(opening):
     page = httpx.get(at(opening.port), headers={"Accept": "text/html"})
-    assert page.text == PAGE and page.status_code == 503 and page.headers["cache-control"] == "no-store"
+    assert page.text == waiting_page() and page.status_code == 503 and page.headers["cache-control"] == "no-store"
     asked = httpx.post(at(opening.port, "gradio_api/call/locate"), json={})
     assert asked.status_code == 503 and "still loading" in asked.json()["detail"] and asked.headers["retry-after"]
     assert httpx.head(at(opening.port)).content == b""
+
+
+def test_the_dashboard_s_scripts_can_be_had_meanwhile_as_they_are_later_and_nothing_else(opening):
+    page = httpx.get(at(opening.port), headers={"Accept": "text/html"}).text
+    for name in needed_first():
+        assert f'"{name}"' in page
+        found = httpx.get(at(opening.port, f"assets/{name}"), headers={"Accept-Encoding": "gzip, br"})
+        assert found.status_code == 200 and found.content == content_of(folder_of_scripts() / name)
+        assert found.headers["content-encoding"] == "gzip" and "immutable" in found.headers["cache-control"]
+    plain = httpx.get(at(opening.port, f"assets/{name}"), headers={"Accept-Encoding": "identity"})
+    assert plain.content == found.content and "content-encoding" not in plain.headers
+    for outside in ("none.js", "%2e%2e/index.html", "../index.html", ""):
+        assert httpx.get(at(opening.port, f"assets/{outside}")).status_code == 503, outside
 
 
 def test_the_port_is_free_again_once_it_is_closed_even_after_visits(opening):
