@@ -11,6 +11,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from dashboard import api, heading
+from dashboard.beforehand import Beforehand
 from dashboard.calibrating import Calibrating, CalibratingLine
 from dashboard.early import EarlyHeading
 from dashboard.endpoints.tools import offer_reading_tools
@@ -19,7 +20,7 @@ from dashboard.house import VIEWS, House
 from dashboard.kit.building import keep_apart
 from dashboard.kit.copies import COPIES, FILES_FOR, NEVER, Copies, keep_little
 from dashboard.kit.doors import Doors
-from dashboard.kit.limits import DEMO, Limits
+from dashboard.kit.limits import DEMO, Limits, Pace
 from dashboard.kit.links import KEEP, Links
 from dashboard.kit.routes import Guard
 from dashboard.kit.shelf import Shelf
@@ -61,7 +62,8 @@ def build_app(
         model: The shared model.
         read_only: Allow bundled texts only.
         example_folder: Where the example is kept; the cache by default.
-        calibrate: Calibrate a model that is not calibrated yet, in the background.
+        calibrate: Calibrate a model that is not calibrated yet, in the background; where one is, do beforehand there
+            what its first edit would wait for.
         example: Show a finished example, and make it where it is not there.
         grace: Seconds for which what a visitor has done is kept after they were last there.
         most_bytes: What all visitors' sessions may hold together.
@@ -155,7 +157,10 @@ def build_page(
             background.give_way = house.context.line.give_way
             background.start(house.context.calibrated)
         _hear_of_lost_pages(app, sessions)
-    app.guard = Guard(sessions, sessions.limits) if first is None else first.app.guard.beside(sessions)
+    if first is None:
+        app.guard = Guard(sessions, sessions.limits, pace=Pace(sessions.limits.events))
+    else:
+        app.guard = first.app.guard.beside(sessions)
     app.guard.sent.append(app.upload_file_set)
     app.line = house.context.line
     copies = Copies(app)
@@ -172,14 +177,19 @@ def build_page(
     watch()
     shown.give_way = house.context.line.give_way
     shown.start()
+    ahead = Beforehand(model, calibration.detector) if options.calibrate and calibration is not None else None
+    if ahead is not None:
+        ahead.give_way = house.context.line.give_way
+        ahead.start(shown.wait)
     sessions.sweep_in_background()
     # Long runs stand in a line of our own (kit/queue), so Gradio lets everything through at once: typing never waits.
     app.queue(default_concurrency_limit=None, max_size=1024, api_open=False)
 
     def stop() -> None:
         shown.stop()
-        if background is not None:
-            background.stop()
+        for running in (background, ahead):
+            if running is not None:
+                running.stop()
         app.guard.sent.remove(sent)
 
     return ModelPage(label, app, house.context, stop)

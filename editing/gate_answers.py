@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from weakref import WeakKeyDictionary
 
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat
+from inspector.model.batch_size import MOST_ALONE, prompts_that_fit
 from inspector.model.batching import Line, generate
 from inspector.model.recent import Recent
 from inspector.safeedit.asking import encoded, limited, most_tokens, planned
@@ -14,8 +15,6 @@ from inspector.safeedit.exam import Progress
 from inspector.safeedit.known import Answer, Asked, Known
 from inspector.safeedit.questions import Question
 
-AT_ONCE = 24
-"""Prompts in a batch: as many lines as an exam's batches have with vanilla and edited weights."""
 MOST = 512
 """Answers that are kept of a model: the exams of some ten formats and lengths."""
 _KEPT: WeakKeyDictionary[InspectedModel, Recent[Asked, Answer]] = WeakKeyDictionary()
@@ -45,7 +44,9 @@ def vanilla_answers(
     prompts = [prompt for prompt, _ in asked]
     found = {one: kept[one] for one in asked if one in kept}
     fresh = [n for n, one in enumerate(asked) if one not in found]
-    batches = planned([questions[n] for n in fresh], [prompts[n] for n in fresh], AT_ONCE)
+    tokens = max(map(len, prompts)) + decoding.max_new_tokens
+    size = prompts_that_fit(model, tokens, 1, MOST_ALONE)
+    batches = planned([questions[n] for n in fresh], [prompts[n] for n in fresh], size, mixed=True)
     for number, places in enumerate(batches):
         chosen = [fresh[place] for place in places]
         least = limited(decoding, questions[chosen[0]])

@@ -26,7 +26,7 @@ from inspector.model.prompt_format import has_chat_template
 from inspector.safeedit import Case
 from inspector.safeedit.asking import encoded, most_tokens
 from inspector.safeedit.exam import Progress
-from inspector.safeedit.marking import KL_TOKENS, harmless_kl
+from inspector.safeedit.marking import KL_TOKENS, Reply, harmless_kl
 from inspector.safeedit.questions import JUDGED, Question
 from inspector.safeedit.verdict import Judge
 
@@ -35,6 +35,10 @@ EVERYWHERE, WHERE_HARM = "on every prompt", "only where harm is detected"
 ENOUGH = 0.8
 """Share of the gate's harmful prompts from which on an edit that passed is taken without another one beside it: to make
 and examine that takes at least as long again, and it defends unseen questions less often (`benchmarks.detox`)."""
+KL_AT_ONCE = 4
+"""Harmless prompts on which the cost of an edit that acts on every prompt is measured at a time."""
+AT_LEAST = "at least"
+"""What stands beside a cost that was not measured to its end, as it is beyond the budget anyway."""
 LEARNS_MORE, HELD = "the edit that is made to act only there", "the one that is held to harmless prompts"
 """The two edits of :func:`attempts`, for people."""
 
@@ -198,6 +202,9 @@ def accept_where_best(
 def _harm_everywhere(model: InspectedModel, row: Row, routed: Acceptance) -> Generator[Progress, None, Check]:
     """Return what an edit costs harmless prompts where it acts on every prompt, before it answers any of them.
 
+    As no prompt's KL is below zero, it is not measured on further prompts once it is beyond the budget without them:
+    the value is then the least that it can be.
+
     Args:
         row: The edit as it acts on every prompt.
         routed: The gate's word on it where it acts only where harm is detected.
@@ -206,14 +213,22 @@ def _harm_everywhere(model: InspectedModel, row: Row, routed: Acceptance) -> Gen
     known = yield from vanilla_answers(model, [reply.question for reply in replies], format, decoding)
     assert known is not None  # nobody cancels it
     silent = [n for n, reply in enumerate(replies) if reply.held_back and reply.question.kind == "harmless"]
-    asked = [replies[n].question for n in silent]
-    prompts = [encoded(model, question, question.prompt, format, decoding.max_new_tokens) for question in asked]
-    answers = [
-        Encoded(prompt, known[prompt, most_tokens(question, decoding)].tokens[:KL_TOKENS])
-        for prompt, question in zip(prompts, asked, strict=True)
-    ]
-    for n, kl in zip(silent, harmless_kl(model, answers, row), strict=True):
-        replies[n] = replace(replies[n], kl=kl)
+    cost = _harmless_kl(replies, routed)
+    for start in range(0, len(silent), KL_AT_ONCE):
+        if not cost.passed:
+            return replace(cost, beside=AT_LEAST)
+        some = silent[start : start + KL_AT_ONCE]
+        answers: list[Encoded] = []
+        for question in (replies[n].question for n in some):
+            prompt = encoded(model, question, question.prompt, format, decoding.max_new_tokens)
+            answers.append(Encoded(prompt, known[prompt, most_tokens(question, decoding)].tokens[:KL_TOKENS]))
+        for n, kl in zip(some, harmless_kl(model, answers, row), strict=True):
+            replies[n] = replace(replies[n], kl=kl)
+        cost = _harmless_kl(replies, routed)
+    return cost
+
+
+def _harmless_kl(replies: Sequence[Reply], routed: Acceptance) -> Check:
     checks = checks_of(replies, routed.settings.budgets)
     return next(check for check in checks if check.name == "harmless_kl")
 
@@ -248,8 +263,9 @@ def _harm(acceptance: Acceptance) -> tuple[float, ...]:
 def _told_soon(cost: Check, routed: Acceptance) -> str:
     """Say that an edit acts only where harm is detected, since its cost elsewhere alone is beyond the budget."""
     return (
-        f"Examined both ways: {EVERYWHERE}, harmless KL {cost.value:.3g} nats a token, {cost.limit:g} allowed (refused "
-        f"before it was asked more); {WHERE_HARM}, {_result(routed)}. Taken: {WHERE_HARM}, since only so it passes."
+        f"Examined both ways: {EVERYWHERE}, harmless KL {f'{cost.beside} {cost.value:.3g}'.strip()} nats a token, "
+        f"{cost.limit:g} allowed (refused before it was asked more); {WHERE_HARM}, {_result(routed)}. Taken: "
+        f"{WHERE_HARM}, since only so it passes."
     )
 
 

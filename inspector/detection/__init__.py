@@ -1,6 +1,6 @@
 """The detector of harmful prompts: its texts, its fit, and how it does on others."""
 
-from inspector.detection.case import for_case
+from inspector.detection.case import for_case, read_harmless
 from inspector.detection.fitting import DEPTH, FALSE_ALARMS, fit
 from inspector.detection.reading import STRIDE, WINDOW, Reading, readings_of
 from inspector.detection.scores import Measured, area, frontier, measure, unseen_shares
@@ -22,6 +22,7 @@ __all__ = [
     "frontier",
     "measure",
     "packaged_samples",
+    "read_harmless",
     "readings_of",
     "samples",
     "unseen_shares",

@@ -64,19 +64,14 @@ def for_case(
         PatchError: The model's states are not finite numbers, or the detector is another model's.
         PromptError: The case's prompt is longer than the model's context allows.
     """
-    known = _HARMLESS.setdefault(model, Recent(KEPT))
-    key = detector.blocks, hashlib.sha256(repr(format).encode()).hexdigest()  # its suffix may be a visitor's text
-    asked, harmless = list(_forms(model, case, format)), known.get(key)
-    others = _harmless() if harmless is None else []
-    own_share = len(asked) / (len(asked) + len(others))
-    own = yield from _part(readings_of(model, asked, detector.blocks, (format,), cancel), 0.0, own_share)
+    asked = list(_forms(model, case, format))
+    share = len(asked) / (len(asked) + (0 if _key(detector, format) in _HARMLESS.get(model, ()) else HARMLESS))
+    own = yield from _part(readings_of(model, asked, detector.blocks, (format,), cancel), 0.0, share)
     if own is None:
         return None
-    if harmless is None:
-        harmless = yield from _part(readings_of(model, others, detector.blocks, (format,), cancel), own_share, 1.0)
+    harmless = yield from _part(read_harmless(model, detector, format, cancel), share, 1.0)
     if harmless is None:
         return None
-    known[key] = harmless
     labels = np.array([True] * len(own) + [False] * len(harmless))
     weights, _ = fitted_linear([*own, *harmless], labels, np.arange(len(labels)), PENALTY)
     weights = weights.astype(np.float32)
@@ -88,6 +83,38 @@ def for_case(
     reading = torch.tensor(weights).reshape(1, len(detector.blocks), -1)
     cases = reading if detector.cases is None else torch.cat([detector.cases, reading])
     return replace(detector, cases=cases, case_biases=(*detector.case_biases, -threshold))
+
+
+def read_harmless(
+    model: InspectedModel,
+    detector: Detector,
+    format: PromptFormat = PromptFormat(),
+    cancel: Callable[[], bool] = lambda: False,
+) -> Generator[float, None, list[Reading] | None]:
+    """Read the harmless prompts that every case's question is told from; what is known of a model is not read again.
+
+    Args:
+        detector: Whose blocks are read.
+        format: The prompt format of the edits that are to be routed.
+        cancel: Asked after each batch of prompts.
+
+    Yields:
+        The share that is done.
+
+    Returns:
+        The readings; ``None`` when cancelled.
+    """
+    known, key = _HARMLESS.setdefault(model, Recent(KEPT)), _key(detector, format)
+    harmless = known.get(key)
+    if harmless is None:
+        harmless = yield from readings_of(model, _harmless(), detector.blocks, (format,), cancel)
+    if harmless is not None:
+        known[key] = harmless
+    return harmless
+
+
+def _key(detector: Detector, format: PromptFormat) -> _Key:
+    return detector.blocks, hashlib.sha256(repr(format).encode()).hexdigest()  # its suffix may be a visitor's text
 
 
 def _forms(model: InspectedModel, case: Case, format: PromptFormat) -> Iterator[Sample]:

@@ -14,6 +14,8 @@ from inspector.model.offloaded import place
 MOST = 12
 """Prompts of a batch where memory is no matter: twice as many gain little (``python -m benchmarks.scoring_speed``), and
 a batch of another shape may round differently."""
+MOST_ALONE = 32
+"""The same where each prompt has a single line."""
 SHARE = 0.8
 """Share of what is free that a batch may take; what it takes is an estimate."""
 

@@ -1,8 +1,9 @@
 """Prompts read into one cache for many lines: what they share at their start runs once.
 
 The common start of all prompts runs once per row of weights; their rests run right-padded after it, where a causal
-model's real positions never look; then every line's cache is moved to the right so that its pads stand on the left and
-its newest token last, which keeps the distances between real tokens as they were (sliding windows depend on them).
+model's real positions never look, those of like length in one pass; then every line's cache is moved to the right so
+that its pads stand on the left and its newest token last, which keeps the distances between real tokens as they were
+(sliding windows depend on them).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from inspector.model.by_length import passes_of
 from inspector.model.counted import Counted, only_counted
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import Row
@@ -59,45 +61,86 @@ def read(
         weights: Its weights.
     """
     rows = list(dict.fromkeys(weights))
+    shared = common_start(prompts) if len(prompts) > 1 else 0
+    started = _start(model, prompts[0][:shared], rows) if shared else None
+    rests = [list(prompts[number][shared:]) for number in numbers]
+    lengths = list(map(len, rests))
+    passes = passes_of(lengths, model.device)
+    caches, logits = list[Any](), list[Tensor]()
+    for lines in passes:
+        cache = DynamicCache() if started is None else _selected(started, [rows.index(weights[n]) for n in lines])
+        with model.running([weights[n] for n in lines]):
+            logits.append(_last_logits(model, [rests[n] for n in lines], cache))
+        caches.append(cache)
+    del started
+    back = torch.tensor([n for lines in passes for n in lines]).argsort()
+    cache = _side_by_side(caches, [[lengths[n] for n in lines] for lines in passes])
+    if len(caches) > 1:
+        cache.batch_select_indices(back)
+    read = torch.cat(logits)[back.to(logits[0].device)]
+    width = shared + max(lengths)
+    pads = max(lengths) - torch.tensor(lengths, device=model.device)
+    if not bool(pads.any()):
+        return State(cache), read
+    mask = (torch.arange(width, device=model.device) >= pads.unsqueeze(1)).long()
+    return State(cache, mask, (width - pads).unsqueeze(1)), read
+
+
+def _start(model: InspectedModel, start: Sequence[int], rows: Sequence[Row]) -> Any:
+    """Read what all prompts start with, once for each of the weights."""
     # Without a configuration every layer keeps all positions: a window that is cut here would count pads.
     cache = DynamicCache()
-    shared = common_start(prompts) if len(prompts) > 1 else 0
-    if shared:
-        with model.running(rows):
-            start = model.batch(*([list(prompts[0][:shared])] * len(rows)))
-            model.network(input_ids=start, past_key_values=cache, use_cache=True, **model.last_logits_only)
-        cache.batch_select_indices(torch.tensor([rows.index(row) for row in weights]))
-    rests = [list(prompts[number][shared:]) for number in numbers]
-    lengths = torch.tensor([len(rest) for rest in rests])
-    with model.running(weights):
-        logits = _last_logits(model, model.batch(*rests), lengths, cache)
-    longest = int(lengths.max())
-    pads = (longest - lengths).to(model.device)
-    if not bool(pads.any()):
-        return State(cache), logits
-    _shift_right(cache, pads)
-    width = shared + longest
-    mask = (torch.arange(width, device=model.device) >= pads.unsqueeze(1)).long()
-    return State(cache, mask, (width - pads).unsqueeze(1)), logits
+    with model.running(rows):
+        ids = model.batch(*([list(start)] * len(rows)))
+        model.network(input_ids=ids, past_key_values=cache, use_cache=True, **model.last_logits_only)
+    return cache
 
 
-def _last_logits(model: InspectedModel, inputs: Tensor, lengths: Tensor, cache: Any) -> Tensor:
+def _last_logits(model: InspectedModel, rests: Sequence[Sequence[int]], cache: Any) -> Tensor:
     """Return the logits at each line's last real position; no others are computed."""
-    counted = Counted([[length - 1] for length in lengths.tolist()])
+    counted = Counted([[len(rest) - 1] for rest in rests])
     with only_counted(model.architecture.unembedding, counted):
-        return model.network(input_ids=inputs, past_key_values=cache, use_cache=True).logits
+        return model.network(input_ids=model.batch(*rests), past_key_values=cache, use_cache=True).logits
 
 
-def _shift_right(cache: Any, pads: Tensor) -> None:
-    """Move each line's keys and values to the right by its number of pads."""
-    for layer in cache.layers:
+def _selected(cache: Any, lines: Sequence[int]) -> Any:
+    """Return a cache of its own with these lines of another one."""
+    chosen, index = DynamicCache(), torch.tensor(lines)
+    for number, layer in enumerate(cache.layers):
+        if layer.is_initialized:
+            chosen.update(*(each[index.to(each.device)] for each in (layer.keys, layer.values)), number)
+    return chosen
+
+
+def _side_by_side(caches: Sequence[Any], lengths: Sequence[Sequence[int]]) -> Any:
+    """Join the caches of passes in the first one, each line's real positions at its right end.
+
+    Args:
+        caches: Right-padded, after a start that all have.
+        lengths: Of each line's rest, pass by pass.
+    """
+    longest = max(map(max, lengths))
+    first = caches[0]
+    for number, layer in enumerate(first.layers):
         if not layer.is_initialized:
             continue
-        width = layer.keys.shape[-2]
-        index = (torch.arange(width, device=pads.device) - pads.unsqueeze(1)) % width
-        index = index[:, None, :, None].to(layer.keys.device)
-        layer.keys = torch.take_along_dim(layer.keys, index, dim=2)
-        layer.values = torch.take_along_dim(layer.values, index, dim=2)
+        keys, values = list[Tensor](), list[Tensor]()
+        for cache, own in zip(caches, lengths, strict=True):
+            padded = max(own) - torch.tensor(own)
+            other = cache.layers[number]
+            for held, into in ((other.keys, keys), (other.values, values)):
+                moved = _shifted(held, padded) if bool(padded.any()) else held
+                into.append(torch.nn.functional.pad(moved, (0, 0, longest - max(own), 0)))
+            other.keys = other.values = None
+        layer.keys, layer.values = (each[0] if len(each) == 1 else torch.cat(each) for each in (keys, values))
+    return first
+
+
+def _shifted(held: Tensor, pads: Tensor) -> Tensor:
+    """Return keys or values ``[lines, heads, positions, d]`` with each line moved to the right by its pads."""
+    width, pads = held.shape[-2], pads.to(held.device)
+    index = (torch.arange(width, device=held.device) - pads.unsqueeze(1)) % width
+    return torch.take_along_dim(held, index[:, None, :, None], dim=2)
 
 
 def common_start(prompts: Sequence[Sequence[int]]) -> int:

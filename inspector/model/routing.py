@@ -7,27 +7,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from inspector.errors import PatchError
 from inspector.model.detector import Detector
-from inspector.model.halving import halved
+from inspector.model.halving import halved, when_memory_runs_out
 from inspector.model.hooks import observe_inputs, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
+from inspector.model.recent import Recent
 
 AT_ONCE = 12
 """Prompts of one forward pass."""
+MOST_KEPT = 64
+"""Prompts whose states are kept of a model, those read last: those of the gate's exam in two formats."""
+_KEPT: WeakKeyDictionary[InspectedModel, Recent[tuple, Tensor]] = WeakKeyDictionary()
+when_memory_runs_out(_KEPT.clear)
 
 
-def decided(model: InspectedModel, prompts: Sequence[Sequence[int]], rows: Sequence[Row]) -> list[Row]:
+def decided(
+    model: InspectedModel, prompts: Sequence[Sequence[int]], rows: Sequence[Row], keep: bool = False
+) -> list[Row]:
     """Return the weights that each prompt is answered with: a routed row's patch where its detector fires.
 
     Args:
         prompts: Token ids of each prompt.
         rows: The row that each prompt asks for; those without a detector stay as they are.
+        keep: As for :func:`scores`.
 
     Raises:
         PatchError: A detector was made for another base model, or a score is not a number.
@@ -36,15 +45,20 @@ def decided(model: InspectedModel, prompts: Sequence[Sequence[int]], rows: Seque
     for detector in dict.fromkeys(row.detector for row in rows if row.detector is not None):
         asking = [n for n, row in enumerate(rows) if row.detector is detector]
         different = list(dict.fromkeys(tuple(prompts[n]) for n in asking))
-        scored = dict(zip(different, scores(model, detector, different), strict=True))
+        scored = dict(zip(different, scores(model, detector, different, keep), strict=True))
         for n in asking:
             fires = detector.fires(scored[tuple(prompts[n])])
             found[n] = replace(rows[n], detector=None) if fires else VANILLA
     return found
 
 
-def scores(model: InspectedModel, detector: Detector, prompts: Sequence[Sequence[int]]) -> list[float]:
+def scores(
+    model: InspectedModel, detector: Detector, prompts: Sequence[Sequence[int]], keep: bool = False
+) -> list[float]:
     """Return a detector's score of each prompt, token ids as the model gets them.
+
+    Args:
+        keep: Keep what was read of these prompts, for detectors of the same blocks and windows: others will ask them.
 
     Raises:
         PatchError: The detector was made for another base model.
@@ -54,10 +68,14 @@ def scores(model: InspectedModel, detector: Detector, prompts: Sequence[Sequence
             f"The detector was made for another base model ({detector.fingerprint}, this is {model.fingerprint}). "
             "Calibrate this model."
         )
-    found = [0.0] * len(prompts)
-    for number, states in mlp_inputs(model, detector.blocks, prompts):
-        found[number] = detector.score(windows(states, detector.window, detector.stride).flatten(1))
-    return found
+    of = detector.blocks, detector.window, detector.stride
+    kept = _KEPT.setdefault(model, Recent(MOST_KEPT)) if keep else Recent[tuple, Tensor](0)
+    means = {n: kept[of, tuple(prompt)] for n, prompt in enumerate(prompts) if (of, tuple(prompt)) in kept}
+    fresh = [n for n in range(len(prompts)) if n not in means]
+    for number, states in mlp_inputs(model, detector.blocks, [prompts[n] for n in fresh]):
+        n = fresh[number]
+        means[n] = kept[of, tuple(prompts[n])] = windows(states, detector.window, detector.stride).flatten(1)
+    return [detector.score(means[n]) for n in range(len(prompts))]
 
 
 def windows(values: Tensor, window: int, stride: int) -> Tensor:

@@ -45,16 +45,21 @@ def by_kind(questions: Sequence[Question]) -> list[list[int]]:
 Prompts = Sequence[tuple[int, ...]]
 
 
-def planned(questions: Sequence[Question], prompts: Prompts, size: int) -> list[list[int]]:
+def planned(questions: Sequence[Question], prompts: Prompts, size: int, mixed: bool = False) -> list[list[int]]:
     """Return the batches of an exam as positions: of one kind, those with a long common start together.
 
     Args:
         prompts: Token ids of each question's prompt as the vanilla weights get it.
         size: Most prompts in a batch.
+        mixed: Kinds whose answers may be as long share batches: fewer of them, and no kind comes before another.
     """
+    groups = by_kind(questions)
+    if mixed:
+        facts = {n for n, question in enumerate(questions) if question.kind == "fact"}
+        groups = [same for same in ([n for n in range(len(questions)) if n not in facts], sorted(facts)) if same]
     return [
         [group[position] for position in batch]
-        for group in by_kind(questions)
+        for group in groups
         for batch in plan([prompts[position] for position in group], size)
     ]
 

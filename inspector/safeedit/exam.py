@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from inspector.errors import CaseError
-from inspector.model.batch_size import prompts_that_fit
+from inspector.model.batch_size import MOST_ALONE, prompts_that_fit
 from inspector.model.batching import Decoding, Line
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
@@ -205,14 +205,18 @@ def examine_all(
     )
     longest = [most_tokens(question, decoding) for question in questions]
     asked_before = [beside is None and (prompt, most) in known for prompt, most in zip(prompts, longest, strict=True)]
+    # A batch beside known answers has no vanilla lines of its own.
+    sizes = {False: prompts_at_once or 0, True: (prompts_at_once or 0) * (1 + len(rows)) // len(rows)}
     if prompts_at_once is None:
         tokens = max(len(prompt) for each in (prompts, *prompted) for prompt in each) + decoding.max_new_tokens
-        prompts_at_once = prompts_that_fit(model, tokens, 1 + len(rows))
+        sizes = {
+            False: prompts_that_fit(model, tokens, 1 + len(rows)),
+            True: prompts_that_fit(model, tokens, len(rows), MOST_ALONE),
+        }
     batches: list[list[int]] = []
-    # A batch beside known answers has as many lines as one with vanilla lines of its own.
-    for taken, size in ((False, prompts_at_once), (True, prompts_at_once * (1 + len(rows)) // len(rows))):
+    for taken, size in sizes.items():
         chosen = [position for position, is_known in enumerate(asked_before) if is_known is taken]
-        places = planned([questions[n] for n in chosen], [prompts[n] for n in chosen], size)
+        places = planned([questions[n] for n in chosen], [prompts[n] for n in chosen], size, mixed=taken)
         batches += [[chosen[place] for place in batch] for batch in places]
     work = [cost_of([prompts[p] for p in batch], longest[batch[0]]) for batch in batches]
     replies: list[dict[int, Reply]] = [{} for _ in rows]

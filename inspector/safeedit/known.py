@@ -75,7 +75,7 @@ def beside_known(
     known answer to the same prompt, not made again.
     """
     asked = [(prompt, row.weights()) for prompts, row in zip(edited, rows, strict=True) for prompt in prompts]
-    acting = decided(model, [prompt for prompt, _ in asked], [row for _, row in asked])
+    acting = decided(model, [prompt for prompt, _ in asked], [row for _, row in asked], keep=True)
     size = len(unedited)
     before = [answer.line(n) for n, answer in enumerate(known)]
     after: list[Line] = []

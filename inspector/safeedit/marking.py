@@ -12,6 +12,7 @@ import torch
 
 from inspector.kl import kl_by_token, told
 from inspector.model.batching import Line
+from inspector.model.by_length import passes_of
 from inspector.model.counted import Counted
 from inspector.model.encoding import Encoded
 from inspector.model.halving import halved
@@ -157,15 +158,18 @@ def _kl_of(
 def _counted_states(model: InspectedModel, asked: Sequence[Encoded], rows: Sequence[Row]) -> list[torch.Tensor]:
     """Return the last block's outputs where each answer's tokens are predicted, ``[tokens, d_model]`` an answer."""
     head = model.architecture.final_norm or model.architecture.unembedding
+    found: dict[int, torch.Tensor] = {}
     states: list[torch.Tensor] = []
-    with (
-        model.running(rows),
-        stopping_before(head),
-        observe_outputs(model.architecture.blocks[-1:], lambda _n, output: states.append(output)),
-    ):
-        model.network(input_ids=model.batch(*(answer.tokens for answer in asked)), use_cache=False)
-    counted = Counted([list(answer.predicting) or [len(answer.prompt) - 1] for answer in asked])
-    return list(counted.split(counted.of(states[0])))
+    for some in passes_of([len(answer.tokens) for answer in asked], model.device):
+        with (
+            model.running([rows[n] for n in some]),
+            stopping_before(head),
+            observe_outputs(model.architecture.blocks[-1:], lambda _n, output: states.append(output)),
+        ):
+            model.network(input_ids=model.batch(*(asked[n].tokens for n in some)), use_cache=False)
+        counted = Counted([list(asked[n].predicting) or [len(asked[n].prompt) - 1] for n in some])
+        found |= zip(some, counted.split(counted.of(states.pop())), strict=True)
+    return [found[n] for n in range(len(asked))]
 
 
 def _log_probabilities(model: InspectedModel, states: torch.Tensor) -> torch.Tensor:

@@ -182,10 +182,16 @@ def test_what_harms_beyond_the_budget_everywhere_answers_no_prompt_for_which_the
     soon = run(accept_where_best(words, Row(patch), CASE, strict, detector=silent))
     assert answers == [] and soon.row.detector is silent and soon.acceptance.passed
     plain = run(accept(words, Row(patch), CASE, strict))
-    cost = plain.checks[0].value
-    assert f"on every prompt, harmless KL {cost:.3g} nats a token, 0.001 allowed" in soon.acceptance.choice
+    first = [reply.kl for reply in plain.exam.replies if reply.question.kind == "harmless"][: gate_choice.KL_AT_ONCE]
+    cost = sum(first) / strict.harmless
+    assert len(first) < strict.harmless and 1e-3 < cost < plain.checks[0].value
+    assert f"on every prompt, harmless KL at least {cost:.3g} nats a token, 0.001 allowed" in soon.acceptance.choice
     whole = choose((Row(patch), plain), (soon.row, soon.acceptance))
     assert whole.row is soon.row and "only so it passes" in whole.acceptance.choice, "the rest would change nothing"
+    answers.clear()
+    enough = replace(strict, budgets=replace(strict.budgets, harmless_kl=plain.checks[0].value))
+    run(accept_where_best(words, Row(patch), CASE, enough, detector=silent))
+    assert sum(answers) == len(asked), "where its cost is within the budget all is asked, to the last prompt"
 
 
 def test_the_vanilla_weights_answer_the_gate_s_questions_once_a_model(monkeypatch):

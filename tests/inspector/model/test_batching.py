@@ -7,7 +7,7 @@ from collections import Counter, deque
 import by_hand
 import pytest
 
-from inspector.model import VANILLA, Decoding, Delta, Row, answer, encode
+from inspector.model import VANILLA, Decoding, Delta, Row, answer, by_length, encode
 from inspector.model.batching import generate, plan
 from inspector.model.cached_lines import common_start
 
@@ -36,7 +36,9 @@ def prompts(model) -> list[tuple[int, ...]]:
     return [encode(model, text).prompt for text in TEXTS]
 
 
-def test_each_prompt_is_answered_as_it_is_alone_with_each_row_of_weights(model, prompts):
+@pytest.mark.parametrize("cost", [0, 10**6], ids=["each length in a pass", "all in one pass"])
+def test_each_prompt_is_answered_as_it_is_alone_with_each_row_of_weights(model, prompts, cost, monkeypatch):
+    monkeypatch.setitem(by_length.COST, "cpu", cost)
     rows = (VANILLA, Row(by_hand.patch(model, size=0.3)))
     lines = together(model, prompts, rows)
     assert [(line.row, line.prompt) for line in lines] == [(row, n) for row in (0, 1) for n in range(len(prompts))]
@@ -60,8 +62,9 @@ def test_prompts_that_are_the_same_or_one_inside_the_other_are_answered(llama):
     assert lines[2].tokens == list(answer(llama, long[:-3], decoding=Decoding(LENGTH)).token_ids[0])
 
 
-def test_ended_lines_leave_the_batch_and_the_others_go_on(llama, prompts=None):
+def test_ended_lines_leave_the_batch_and_the_others_go_on(llama, monkeypatch):
     """With every first token of one answer made an end token, that line ends at once."""
+    monkeypatch.setitem(by_length.COST, "cpu", 10**6)
     prompts = [encode(llama, text).prompt for text in TEXTS]
     alone = [answer(llama, prompt, decoding=Decoding(LENGTH)).token_ids[0] for prompt in prompts]
     ends = llama.network.generation_config.eos_token_id
@@ -125,7 +128,9 @@ def test_a_patch_is_multiplied_once_a_token_whatever_the_number_of_its_lines_and
         products.clear()
 
 
-def test_prompts_of_many_lengths_are_read_with_one_position_s_logits_each(llama):
+@pytest.mark.parametrize("cost", [0, 10**6], ids=["each length in a pass", "all in one pass"])
+def test_prompts_of_many_lengths_are_read_with_one_position_s_logits_each(llama, cost, monkeypatch):
+    monkeypatch.setitem(by_length.COST, "cpu", cost)
     prompts = [encode(llama, text).prompt for text in TEXTS]
     assert len(set(map(len, prompts))) == len(prompts)
     seen: list[tuple[int, ...]] = []
@@ -134,4 +139,6 @@ def test_prompts_of_many_lengths_are_read_with_one_position_s_logits_each(llama)
         next(generate(llama, prompts, (VANILLA, Row(by_hand.patch(llama))), Decoding(1)))
     finally:
         handle.remove()
-    assert seen[-1] == (2 * len(prompts), llama.architecture.vocabulary)
+    own = seen[1:]  # after what all start with
+    assert {size for _, size in own} == {llama.architecture.vocabulary}
+    assert [lines for lines, _ in own] == ([2 * len(prompts)] if cost else [2] * len(prompts))

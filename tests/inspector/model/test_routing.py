@@ -59,6 +59,28 @@ def test_a_score_is_that_of_the_highest_window_of_what_enters_the_mlps(model, pr
     assert scores(model, made, prompts) == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
+def test_what_was_read_of_a_prompt_is_read_once_where_it_is_kept(llama):
+    prompts = [encode(llama, text).prompt for text in TEXTS]
+    torch.manual_seed(0)
+    first, other, narrow = (
+        Detector(BLOCKS, torch.randn(2, 32), 0.5, 0.0, llama.fingerprint, window=window) for window in (5, 5, 3)
+    )
+    rows: list[int] = []
+    embeddings = llama.network.get_input_embeddings()
+    handle = embeddings.register_forward_pre_hook(lambda _module, args: rows.append(len(args[0])))
+    try:
+        expected = {made: scores(llama, made, prompts) for made in (first, other, narrow)}
+        rows.clear()
+        assert scores(llama, first, prompts[:2], keep=True) == pytest.approx(expected[first][:2], rel=1e-5)
+        assert scores(llama, first, prompts, keep=True) == pytest.approx(expected[first], rel=1e-5)
+        assert rows == [2, 1], "what is kept is not read again"
+        assert scores(llama, other, prompts, keep=True) == pytest.approx(expected[other], rel=1e-5) and rows == [2, 1]
+        assert scores(llama, narrow, prompts, keep=True) == pytest.approx(expected[narrow], rel=1e-5)
+        assert rows == [2, 1, 3], "other windows are other states"
+    finally:
+        handle.remove()
+
+
 def test_the_last_window_ends_with_the_tokens_and_short_texts_are_one_window():
     values = torch.arange(10.0)
     assert windows(values, 4, 3).tolist() == [1.5, 4.5, 7.5]

@@ -1,0 +1,55 @@
+"""What the first edit needs and no case has a part in, done in the background of an open page that nobody works on."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+
+from editing.beforehand import get_ready
+from editing.memory import memory_told
+from inspector.errors import InspectorError
+from inspector.model import Detector, InspectedModel
+
+
+class Beforehand:
+    """:func:`editing.beforehand.get_ready` in a thread, which gives way to visitors between its steps.
+
+    What fails here costs the first edit its time and nothing else.
+
+    Args:
+        model: The model.
+        detector: Its detector.
+    """
+
+    def __init__(self, model: InspectedModel, detector: Detector | None) -> None:
+        self._model, self._detector = model, detector
+        self._stopped, self._ended = threading.Event(), threading.Event()
+        self.give_way: Callable[[], None] = lambda: None
+
+    def start(self, after: Callable[[], object]) -> None:
+        """Begin; the thread ends with the program.
+
+        Args:
+            after: Waits for what goes first.
+        """
+        threading.Thread(target=self._run, args=(after,), name="beforehand", daemon=True).start()
+
+    def stop(self) -> None:
+        """End it within one step."""
+        self._stopped.set()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for the end; tells whether it has come."""
+        return self._ended.wait(seconds)
+
+    def _run(self, after: Callable[[], object]) -> None:
+        try:
+            after()
+            with memory_told():
+                for _ in get_ready(self._model, self._detector, cancel=self._stopped.is_set):
+                    self.give_way()
+        except InspectorError as error:
+            print(f"Not made ready for the first edit: {error.operator_message()}", file=sys.stderr)
+        finally:
+            self._ended.set()
