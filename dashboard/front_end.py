@@ -58,9 +58,16 @@ def needed_first(folder: Path | None = None) -> tuple[str, ...]:
         Scripts and styles; none where they are of another form than this can read: a browser then finds out itself.
     """
     folder = folder or folder_of_scripts()
+    try:
+        return tuple(name for name in dict.fromkeys(_named(folder)) if (folder / name).is_file())
+    except (OSError, LookupError, UnicodeError):  # a script is not there, or names what its table does not have
+        return ()
+
+
+def _named(folder: Path) -> list[str]:
     start = _START.search((folder.parent / "index.html").read_text(encoding="utf-8"))
     if start is None:
-        return ()
+        return []
     shell = _read(folder, start[1])
     found = [start[1], *_all_of(shell)]
     for name in shell:
@@ -70,8 +77,7 @@ def needed_first(folder: Path | None = None) -> tuple[str, ...]:
             part = re.search(_PART.format(kind) + _LATER.pattern, text)
             wanted += [part[1]] if part else []
         found += _all_of({chunk: later[chunk] for chunk in wanted})
-    found += [path.name for path in folder.glob(FIGURES)]
-    return tuple(name for name in dict.fromkeys(found) if (folder / name).is_file())
+    return found + [path.name for path in folder.glob(FIGURES)]
 
 
 def _all_of(later: dict[str, list[str]]) -> list[str]:

@@ -107,6 +107,10 @@ class _Server(ThreadingHTTPServer):
     allow_reuse_address = os.name != "nt"  # there it would share the port of another program
     opening: Opening
 
+    def __init__(self, *given: Any) -> None:
+        self.packed: dict[Path, bytes] = {}  # of scripts, so that nobody's asking keeps the processor from loading
+        super().__init__(*given)
+
 
 class _Answer(BaseHTTPRequestHandler):
     server: _Server
@@ -131,10 +135,14 @@ class _Answer(BaseHTTPRequestHandler):
 
     def _send_script(self, script: Path) -> None:
         """Send a script or a style, to be kept as what the dashboard's server sends."""
-        content, headers = content_of(script), {"Cache-Control": KEEP, "Vary": "Accept-Encoding"}
-        if "gzip" in self.headers.get("Accept-Encoding", ""):
-            content, headers = _gzip(content), {**headers, "Content-Encoding": "gzip"}
-        self._send(200, KINDS[script.suffix], content, headers)
+        headers = {"Cache-Control": KEEP, "Vary": "Accept-Encoding"}
+        if "gzip" in self.headers.get("Accept-Encoding", "").replace(" ", "").split(","):
+            packed = self.server.packed
+            if script not in packed:
+                packed[script] = _gzip(content_of(script))
+            self._send(200, KINDS[script.suffix], packed[script], {**headers, "Content-Encoding": "gzip"})
+        else:
+            self._send(200, KINDS[script.suffix], content_of(script), headers)
 
     def _send(self, code: int, kind: str, content: bytes, headers: Mapping[str, str] = PASSING) -> None:
         try:
@@ -158,7 +166,7 @@ class _Answer(BaseHTTPRequestHandler):
 @functools.cache
 def _scripts() -> dict[str, Path]:
     """Return Gradio's scripts and styles by their addresses."""
-    return {f"{BELOW}{path.name}": path for path in folder_of_scripts().iterdir() if path.suffix in KINDS}
+    return {f"{BELOW}{path.name}": path for path in folder_of_scripts().glob("*") if path.suffix in KINDS}
 
 
 def _gzip(content: bytes) -> bytes:
@@ -211,6 +219,7 @@ let failed = false, near = false, silent = 0, whole = true;
 const get = (name) => new Promise((resolve, reject) => {
   const link = document.createElement("link"), style = name.endsWith(".css");
   Object.assign(link, style ? { rel: "preload", as: "style", crossOrigin: "" } : { rel: "modulepreload" });
+  if (!link.relList.supports(link.rel)) return reject(); // an older browser, which would never tell of its end
   Object.assign(link, { onload: resolve, onerror: reject, href: `./assets/${name}` });
   document.head.append(link);
 });
@@ -218,9 +227,10 @@ const ready = Promise.all(NEEDED.map((name) => get(name).catch(() => { whole = f
 
 async function takeOver() {
   await ready;
+  if (!whole) return location.reload();
   const answer = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store" });
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  if (!whole || !answer.ok || !page.querySelector("gradio-app")) return location.reload();
+  if (!answer.ok || !page.querySelector("gradio-app")) return location.reload();
   for (const { name, value } of page.documentElement.attributes) document.documentElement.setAttribute(name, value);
   document.head.replaceWith(page.head);
   document.body.replaceWith(page.body);

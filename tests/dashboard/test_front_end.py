@@ -70,8 +70,13 @@ def test_where_the_scripts_are_of_another_form_nothing_is_named_that_is_not_ther
     (folder / "core-3.js").write_text("V={html:()=>import('./html-6.js')}")
     (folder / "a.css").unlink()
     assert set(needed_first(folder)) <= {path.name for path in folder.iterdir()}
+    (folder / "Index-2.js").write_text((folder / "Index-2.js").read_text().replace("[0,2]", "[0,9]"))
+    assert needed_first(folder) == (), "a number that the table does not have"
+    (folder / "Index-2.js").unlink()
+    assert needed_first(folder) == (), "a script that is not there"
     (folder.parent / "index.html").write_text("<p>Another one</p>")
     assert needed_first(folder) == ()
+    assert needed_first(folder / "none") == ()
 
 
 def test_the_installed_gradio_says_what_all_parts_of_the_first_view_need():

@@ -77,6 +77,15 @@ def test_it_is_loaded_anew_where_a_script_could_not_be_had(waiting):
     assert not page.evaluate("window.stayed") and page.locator("#operate").is_visible()
 
 
+def test_a_browser_that_cannot_fetch_a_script_beforehand_loads_it_anew(waiting):
+    waiting.page.add_init_script("""
+      const knows = DOMTokenList.prototype.supports;
+      DOMTokenList.prototype.supports = function (name) { return name !== "modulepreload" && knows.call(this, name); };
+    """)
+    page = waiting.opened()
+    assert not page.evaluate("window.stayed") and page.locator("#operate").is_visible()
+
+
 def test_the_waiting_page_fetches_just_what_the_dashboard_asks_for_when_it_opens(chromium, served):
     page = chromium.new_context(viewport=SIZE).new_page()
     page.set_default_timeout(WAIT)
