@@ -341,11 +341,20 @@ def no_interrupt_missed() -> Iterator[None]:
         missed = True
         signal.default_int_handler(number, frame)
 
+    tell = sys.unraisablehook
+
+    def tell_of_others(dropped: Any) -> None:
+        # Imports end with callbacks of weak references. What is raised in one is printed and dropped by Python.
+        if not isinstance(dropped.exc_value, KeyboardInterrupt):
+            tell(dropped)
+
     before = signal.signal(signal.SIGINT, note)
+    sys.unraisablehook = tell_of_others
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+        sys.unraisablehook = tell
     if missed:
         raise KeyboardInterrupt
 

@@ -7,7 +7,7 @@ Each repeat starts ``app.py`` anew, with the options after ``--``, and opens a f
 listens, as a person would. Times are seconds from the start of the program:
 
 - ``listens``: the port answers, with the waiting page;
-- ``usable``: the dashboard stands in that browser, reloaded by itself, and its button Operate can be pressed.
+- ``usable``: the dashboard stands in that browser, without a hand, and its button Operate can be pressed.
 
 Then a second fresh browser opens the page that is up; its times are seconds from the start of the navigation:
 

@@ -14,8 +14,8 @@ import gzip
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from dashboard.front_end import FIGURES, folder_of_scripts
 from dashboard.lighter import tell_browsers_less
-from dashboard.scripts import folder_of_scripts
 from inspector.model.recent import Recent
 
 HEADING = (
@@ -27,8 +27,6 @@ HEADING = (
 BEFORE = b"<gradio-app"
 """Where the page's own content begins."""
 
-SOON = "PlotlyPlot-*.js"
-"""The script that draws figures, in Gradio's own folder; its name holds a hash."""
 KEPT = 8
 """Addresses, as the browsers of a page name it, for which its HTML is kept."""
 SAYS_WHERE = (b"host", b"x-forwarded-host", b"x-forwarded-proto", b"x-gradio-server")
@@ -50,7 +48,7 @@ class EarlyHeading:
 
     def __init__(self, app: _App) -> None:
         self.app = app
-        files = folder_of_scripts().glob(SOON)
+        files = folder_of_scripts().glob(FIGURES)
         soon = "".join(f'<link rel="modulepreload" href="./assets/{path.name}">' for path in files)
         self.first = (soon + HEADING).encode()
         self._pages: Recent[Any, tuple[_Whole, _Whole]] = Recent(KEPT)  # one loop answers all

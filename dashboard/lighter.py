@@ -1,7 +1,8 @@
-"""A page whose first load holds what browsers use, and whose configuration is put together only when it is whole.
+"""A page whose first load holds what browsers use, and whose configuration and server are made only when it is whole.
 
 Gradio sends every browser the endpoints for programs with it, their parts' schemas and code to copy in three languages,
-and puts the configuration together, twice, before the page is laid out to its end.
+and puts the configuration together, twice, before the page is laid out to its end. It makes three servers, each with
+all of its routes, before the one that a page is served by.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 from typing import Any, cast
 
 import gradio as gr
+import gradio.blocks
 from gradio.components.api_component import Api
+from gradio.routes import App
 
 
 class LighterBlocks(gr.Blocks):
@@ -28,6 +31,18 @@ class LighterBlocks(gr.Blocks):
             # A browser draws nothing at all where a part stands in the layout of which it was told nothing.
             page["layout"] = {**page["layout"], "children": _without(page["layout"].get("children", []), parts)}
         return config
+
+
+class _OnceServed(App):
+    """Makes no server where a page is laid out: launching and mounting, which ask for another class, make the one."""
+
+    @staticmethod
+    def create_app(blocks: gr.Blocks, **named: Any) -> App | None:
+        """Make a page's server, unless nobody would ask for it."""
+        return None if isinstance(blocks, LighterBlocks) else App.create_app(blocks, **named)
+
+
+gradio.blocks.App = _OnceServed
 
 
 def _without(layout: list[dict[str, Any]], parts: set[int]) -> list[dict[str, Any]]:

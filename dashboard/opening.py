@@ -1,26 +1,37 @@
 """The waiting page: the port listens before anything is loaded, and says what is being loaded.
 
 Nothing but the standard library is imported here, so that the port is open a moment after the program starts. The page
-asks how far it is and loads itself anew once the dashboard has taken the port over.
+asks how far it is, and meanwhile lets the browser fetch and compile the dashboard's scripts. Once the dashboard has
+taken the port over, the page puts the dashboard's HTML in its own place: the document stays, and with it those scripts.
+If anything about that goes another way than expected it loads itself anew.
 """
 
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import socket
 import threading
 import time
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+from dashboard.front_end import BELOW, KEEP, KINDS, content_of, folder_of_scripts, needed_first
 
 FIRST_PORT, PORTS = 7860, 100
 """The first port that is tried where none is named, and how many after it, as Gradio does."""
 STATUS = "/opening.json"
 STATE = "X-DINM-Inspector"
 """Header by which the page knows that it is still the waiting page that answers."""
+PASSING = {"Cache-Control": "no-store", "Retry-After": "1"}
+"""Headers of an answer that is right only now."""
+LOADING = json.dumps({"detail": "The dashboard is still loading."}).encode()
 STAYS = 3.0
 """Seconds for which a failure is told to pages that are open."""
 
@@ -96,6 +107,10 @@ class _Server(ThreadingHTTPServer):
     allow_reuse_address = os.name != "nt"  # there it would share the port of another program
     opening: Opening
 
+    def __init__(self, *given: Any) -> None:
+        self.packed: dict[Path, bytes] = {}  # of scripts, so that nobody's asking keeps the processor from loading
+        super().__init__(*given)
+
 
 class _Answer(BaseHTTPRequestHandler):
     server: _Server
@@ -104,28 +119,40 @@ class _Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         if path == STATUS:
-            self._send(200, "application/json", json.dumps(self.server.opening.status()))
+            self._send(200, "application/json", json.dumps(self.server.opening.status()).encode())
+        elif script := _scripts().get(path):
+            self._send_script(script)
         elif self.headers.get("Accept", "*/*").startswith(("text/html", "*/*")):
             # 503, so that a program that asks for the page does not take this one for it.
-            self._send(503, "text/html; charset=utf-8", PAGE)
+            self._send(503, "text/html; charset=utf-8", page().encode())
         else:
-            self._send(503, "application/json", json.dumps({"detail": "The dashboard is still loading."}))
+            self._send(503, "application/json", LOADING)
 
     do_HEAD = do_GET  # noqa: N815
 
     def do_POST(self) -> None:
-        self._send(503, "application/json", json.dumps({"detail": "The dashboard is still loading."}))
+        self._send(503, "application/json", LOADING)
 
-    def _send(self, code: int, kind: str, text: str) -> None:
-        content = text.encode()
+    def _send_script(self, script: Path) -> None:
+        """Send a script or a style, to be kept as what the dashboard's server sends."""
+        headers = {"Cache-Control": KEEP, "Vary": "Accept-Encoding"}
+        if "gzip" in self.headers.get("Accept-Encoding", "").replace(" ", "").split(","):
+            packed = self.server.packed
+            if script not in packed:
+                packed[script] = _gzip(content_of(script))
+            self._send(200, KINDS[script.suffix], packed[script], {**headers, "Content-Encoding": "gzip"})
+        else:
+            self._send(200, KINDS[script.suffix], content_of(script), headers)
+
+    def _send(self, code: int, kind: str, content: bytes, headers: Mapping[str, str] = PASSING) -> None:
         try:
             self.send_response(code)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
-            self.send_header("Cache-Control", "no-store")
-            self.send_header("Retry-After", "1")
             self.send_header("Connection", "close")
             self.send_header(STATE, "opening")
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(content)
@@ -134,6 +161,18 @@ class _Answer(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Write no line for each request."""
+
+
+@functools.cache
+def _scripts() -> dict[str, Path]:
+    """Return Gradio's scripts and styles by their addresses."""
+    return {f"{BELOW}{path.name}": path for path in folder_of_scripts().glob("*") if path.suffix in KINDS}
+
+
+def _gzip(content: bytes) -> bytes:
+    """Compress quickly: the program has better to do, and a browser on this machine needs none of it."""
+    packing = zlib.compressobj(1, wbits=31)
+    return packing.compress(content) + packing.flush()
 
 
 def _listening(host: str, port: int | None) -> _Server:
@@ -151,6 +190,12 @@ def _listening(host: str, port: int | None) -> _Server:
     raise OSError(errno.EADDRINUSE, "no free port")
 
 
+@functools.cache
+def page() -> str:
+    """Return the waiting page."""
+    return PAGE.replace("NEEDED", json.dumps(needed_first()))
+
+
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>DINM Inspector is loading</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>
 :root { color-scheme: light dark; --line: #8a8f98; --fill: #0072b2; }
@@ -165,14 +210,42 @@ h1 { font-size: 1.4rem; margin: 0 0 1rem; }
 <p id="said" role="status" aria-live="polite">Starting</p>
 <div id="bar" role="progressbar" aria-label="Loading" aria-valuemin="0" aria-valuemax="100"><div id="fill"></div></div>
 <p id="time"></p></main>
-<noscript>The page is being loaded. Reload it in a few seconds.</noscript><script>
+<noscript>The page is being loaded. Reload it in a few seconds.</noscript><script type="module">
 const said = document.querySelector("#said"), bar = document.querySelector("#bar");
 const show = (text) => { if (said.textContent !== text) said.textContent = text; };
-let failed = false, near = false, silent = 0;
+let failed = false, near = false, silent = 0, whole = true;
+
+// What the dashboard needs first is fetched, and its scripts are compiled. None runs before the page is there.
+const get = (name) => new Promise((resolve, reject) => {
+  const link = document.createElement("link"), style = name.endsWith(".css");
+  Object.assign(link, style ? { rel: "preload", as: "style", crossOrigin: "" } : { rel: "modulepreload" });
+  if (!link.relList.supports(link.rel)) return reject(); // an older browser, which would never tell of its end
+  Object.assign(link, { onload: resolve, onerror: reject, href: `./assets/${name}` });
+  document.head.append(link);
+});
+const ready = Promise.all(NEEDED.map((name) => get(name).catch(() => { whole = false; })));
+
+async function takeOver() {
+  await ready;
+  if (!whole) return location.reload();
+  const answer = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store" });
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  if (!answer.ok || !page.querySelector("gradio-app")) return location.reload();
+  for (const { name, value } of page.documentElement.attributes) document.documentElement.setAttribute(name, value);
+  document.head.replaceWith(page.head);
+  document.body.replaceWith(page.body);
+  for (const script of document.querySelectorAll("script")) { // none runs that came in this way
+    const again = document.createElement("script");
+    for (const { name, value } of script.attributes) again.setAttribute(name, value);
+    again.textContent = script.textContent;
+    script.replaceWith(again);
+  }
+}
+
 async function look() {
   try {
     const answer = await fetch("opening.json", { cache: "no-store" });
-    if (answer.headers.get("X-DINM-Inspector") !== "opening") return location.reload();
+    if (answer.headers.get("X-DINM-Inspector") !== "opening") return takeOver().catch(() => location.reload());
     const now = await answer.json();
     silent = 0;
     failed = now.failed;
@@ -190,4 +263,4 @@ async function look() {
 }
 look();
 </script></body></html>"""
-"""The waiting page; it needs nothing but itself."""
+"""The waiting page; it needs nothing but itself, and Gradio's files to be quick."""

@@ -7,27 +7,16 @@ the figures alone has 4.6 MB, and a browser asks for sixty of them at once.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
 import brotli
 
+from dashboard.front_end import BELOW, KEEP, KINDS, content_of, folder_of_scripts
 from dashboard.kit.routes import path_of
 
-BELOW = "/assets/"
-"""Their addresses begin so; their names hold a hash of what is in them, so that a browser may keep them."""
-KINDS = {".js": b"text/javascript; charset=utf-8", ".css": b"text/css; charset=utf-8"}
 QUALITY = 5
-KEEP = b"public, max-age=31536000, immutable"
-
-
-def folder_of_scripts() -> Path:
-    """Return the folder in which Gradio has them; Gradio is not imported for that."""
-    spec = find_spec("gradio")
-    assert spec is not None and spec.origin is not None
-    return Path(spec.origin).parent / "templates" / "frontend" / "assets"
 
 
 class Scripts:
@@ -56,10 +45,10 @@ class Scripts:
         if content is None:
             content = self.packed[path.name] = await anyio.to_thread.run_sync(_packed, path)
         headers = [
-            (b"content-type", KINDS[path.suffix]),
+            (b"content-type", KINDS[path.suffix].encode()),
             (b"content-length", str(len(content)).encode()),
             (b"content-encoding", b"br"),
-            (b"cache-control", KEEP),
+            (b"cache-control", KEEP.encode()),
             (b"vary", b"Accept-Encoding"),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -77,4 +66,4 @@ class Scripts:
 
 
 def _packed(path: Path) -> bytes:
-    return bytes(brotli.compress(path.read_bytes(), mode=brotli.MODE_TEXT, quality=QUALITY))
+    return bytes(brotli.compress(content_of(path), mode=brotli.MODE_TEXT, quality=QUALITY))

@@ -20,6 +20,7 @@ from gradio_client import Client
 from benchmarks.start import WEIGHTS
 from dashboard import scripts
 from dashboard.early import HEADING
+from dashboard.front_end import AT_ONCE
 from dashboard.kit import doors
 from dashboard.kit.doors import AGAIN, STARTED, key_of
 from dashboard.kit.typed import texts_of
@@ -141,7 +142,7 @@ def test_a_script_is_compressed_once_and_browsers_may_keep_it(web, monkeypatch):
     found = [web.get(f"/assets/{name}", headers={"Accept-Encoding": "gzip, br"}) for _ in range(2)]
     plain = web.get(f"/assets/{name}", headers={"Accept-Encoding": "identity"})
     assert packed == [name] and {one.headers["content-encoding"] for one in found} == {"br"}
-    assert {one.text for one in found} == {plain.text} and "content-encoding" not in plain.headers
+    assert {one.content for one in found} == {AT_ONCE + plain.content} and "content-encoding" not in plain.headers
     assert "immutable" in found[0].headers["cache-control"]
     for outside in ("../index.html", "%2e%2e/index.html", "none.js"):
         assert web.get(f"/assets/{outside}", headers={"Accept-Encoding": "br"}).status_code in (403, 404), outside

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import gzip
 import os
 import signal
 import socket
@@ -12,7 +13,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from dashboard_helpers import free_port, tiny_model
 
 import app
 import inspector.model
-from dashboard.opening import PAGE, Opening
+from dashboard import opening as waiting
+from dashboard.front_end import content_of, folder_of_scripts, needed_first
+from dashboard.opening import Opening
 from inspector.errors import ModelLoadError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,10 +57,32 @@ def test_it_says_what_is_being_loaded_and_how_far_that_is(opening):
 
 def test_a_browser_gets_the_waiting_page_a_program_gets_a_503_and_nothing_is_cached(opening):
     page = httpx.get(at(opening.port), headers={"Accept": "text/html"})
-    assert page.text == PAGE and page.status_code == 503 and page.headers["cache-control"] == "no-store"
+    assert page.text == waiting.page() and page.status_code == 503 and page.headers["cache-control"] == "no-store"
     asked = httpx.post(at(opening.port, "gradio_api/call/locate"), json={})
     assert asked.status_code == 503 and "still loading" in asked.json()["detail"] and asked.headers["retry-after"]
     assert httpx.head(at(opening.port)).content == b""
+
+
+def test_the_dashboard_s_scripts_can_be_had_meanwhile_as_they_are_later_and_nothing_else(opening):
+    page = httpx.get(at(opening.port), headers={"Accept": "text/html"}).text
+    for name in needed_first():
+        assert f'"{name}"' in page
+        found = httpx.get(at(opening.port, f"assets/{name}"), headers={"Accept-Encoding": "gzip, br"})
+        assert found.status_code == 200 and found.content == content_of(folder_of_scripts() / name)
+        assert found.headers["content-encoding"] == "gzip" and "immutable" in found.headers["cache-control"]
+    for without in ("identity", "br, gzip;q=0"):
+        plain = httpx.get(at(opening.port, f"assets/{name}"), headers={"Accept-Encoding": without})
+        assert plain.content == found.content and "content-encoding" not in plain.headers, without
+    for outside in ("none.js", "%2e%2e/index.html", "../index.html", ""):
+        assert httpx.get(at(opening.port, f"assets/{outside}")).status_code == 503, outside
+
+
+def test_a_script_is_compressed_once_however_often_it_is_asked_for(opening, monkeypatch):
+    packed: list[int] = []
+    monkeypatch.setattr(waiting, "_gzip", lambda content: packed.append(len(content)) or gzip.compress(content, 1))
+    name = needed_first()[0]
+    answers = {httpx.get(at(opening.port, f"assets/{name}")).content for _ in range(3)}
+    assert answers == {content_of(folder_of_scripts() / name)} and len(packed) == 1
 
 
 def test_the_port_is_free_again_once_it_is_closed_even_after_visits(opening):
@@ -203,6 +228,26 @@ def test_ctrl_c_while_loading_ends_it_without_a_traceback():
 def test_an_interrupt_that_an_import_swallows_still_ends_the_program():
     with pytest.raises(KeyboardInterrupt), app.no_interrupt_missed(), contextlib.suppress(BaseException):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_that_python_drops_in_a_callback_ends_the_program_and_only_other_errors_are_printed(monkeypatch):
+    class Gone:
+        """Something that weak references can name."""
+
+    def dropped(raises: Callable[[], object]) -> None:
+        gone = Gone()
+        _weak = weakref.ref(gone, lambda _: raises())
+        del gone
+
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda said: told.append(said.exc_type))
+    with pytest.raises(KeyboardInterrupt), app.no_interrupt_missed():
+        dropped(lambda: signal.raise_signal(signal.SIGINT))
+    assert told == []
+    with app.no_interrupt_missed():
+        dropped(lambda: 1 / 0)
+    dropped(lambda: int("none"))
+    assert told == [ZeroDivisionError, ValueError], "within and after"
 
 
 def test_garbage_is_sought_again_once_the_program_is_loaded_and_what_was_made_meanwhile_is_found():
