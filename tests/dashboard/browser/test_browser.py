@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from axe_helpers import violations_in_both_themes
 from browser_helpers import (
     MARKS,
     WAIT,
@@ -87,6 +88,13 @@ def test_bad_input_says_what_to_do_and_nothing_is_lost(shared):
         assert (text_of(shared, "#live"), answer_of(shared, "#edited"), value_of(shared, box)) == (live, shown, text)
         shared.locator(f"{box} textarea").fill(before)
     wait_for_no_text(shared, "#prompt-reading", said)
+    template = value_of(shared, "#template")
+    shared.locator("#template textarea").fill("No place for it")
+    shared.click("#operate")
+    wait_for_text(shared, "#clock", "Stopped: ")
+    wait_until_idle(shared)
+    assert violations_in_both_themes(shared) == [], "a run that has failed is said so that all can read it"
+    shared.locator("#template textarea").fill(template)
     unsafe = value_of(shared, "#unsafe")
     shared.locator("#unsafe textarea").fill(value_of(shared, "#safe"))
     shared.click("#locate")

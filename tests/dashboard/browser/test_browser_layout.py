@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from axe_helpers import violations_in_both_themes
 from browser_helpers import MARKS, WAIT, at_width, details, set_up, text_of, wait_for_text, wait_until_idle, write
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -122,6 +123,7 @@ def test_it_fits_where_the_gate_has_refused_and_the_head_names_what_is_kept_all_
     assert "too much" in (shared.locator("#gate").text_content() or "")
     assert_on_first_screen(shared)
     assert_nothing_is_cut(shared)
+    assert violations_in_both_themes(shared) == []
     shared.click("#keep")
     wait_for_text(shared, "#live", "! kept against the gate")
     wait_until_idle(shared)
