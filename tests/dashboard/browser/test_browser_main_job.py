@@ -209,7 +209,7 @@ def reload_in_the_middle(two: tuple[Any, Any], width: int) -> None:
         assert not page.locator("#view-stress").is_visible()
         wait_for_value(page, "#question textarea", question_of(width, bool(dark)))
         wait_for_text(page, "#live", patch_in(before[page]["#live"]))
-        wait_for_text(page, "#attack", "out of a parcel")
+        page.wait_for_function("document.querySelector('#attack').textContent.includes('out of a parcel')")  # drawer shut
         wait_for_example(page)
         page.wait_for_selector("#divergence-figure .js-plotly-plot .main-svg")
         assert {part: text_of(page, part) for part in SHOWN} == before[page]
