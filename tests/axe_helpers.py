@@ -21,7 +21,8 @@ OPEN_ALL = (
 """A style that shows all views that were opened, and all of the details, one below the other."""
 ASK = """async rules => {
   const still = document.createElement('style');
-  still.textContent = '* { transition: none !important; }';  // a colour on its way is no colour to judge
+  // A colour on its way is no colour to judge, and what a figure draws is left out.
+  still.textContent = '* { transition: none !important; } .main-svg { display: none !important; }';
   document.head.append(still);
   const found = await axe.run({include: ['body'], exclude: ['.main-svg']}, {
     resultTypes: ['violations'], ...(rules ? {runOnly: {type: 'rule', values: rules}} : {})});

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -99,6 +98,8 @@ def test_bad_input_says_what_to_do_and_nothing_is_lost(shared):
     shared.locator("#unsafe textarea").fill(value_of(shared, "#safe"))
     shared.click("#locate")
     shared.wait_for_selector(".toast-body:has-text('are the same text')")
+    shared.get_by_test_id("toast-close").click()
+    shared.wait_for_selector(".toast-body", state="detached")
     shared.locator("#unsafe textarea").fill(unsafe)
 
 
@@ -208,12 +209,13 @@ def test_an_atlas_can_be_cancelled_and_keeps_what_is_done(shared, monkeypatch):
     view(shared, "why")
     quick = why.atlas
 
-    def slow(*arguments: Any) -> Iterator[Any]:
-        for event in quick(*arguments):
-            time.sleep(0.5)
+    def halting(model: Any, session: Any, *given: Any) -> Iterator[Any]:
+        for event in quick(model, session, *given):
             yield event
+            if "0 of 3 layers" in event.message:
+                session.cancelled.wait(WAIT / 1000)
 
-    monkeypatch.setattr(why, "atlas", slow)
+    monkeypatch.setattr(why, "atlas", halting)
     shared.locator("#why-atlas-run").click()
     wait_for_text(shared, "#why-clock", "0 of 3 layers")
     shared.locator("#why-cancel").click()
