@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import gc
 import os
 import shlex
 import signal
@@ -243,7 +244,8 @@ def serve(chosen: argparse.Namespace, paths: dict[str, str], auth: list[tuple[st
         print(taken, file=sys.stderr)
         return 2
     try:
-        page = load_page(chosen, paths, opening)
+        with no_garbage_sought():
+            page = load_page(chosen, paths, opening)
         if page is None:
             return 2
         app, options = page
@@ -282,6 +284,21 @@ def serve(chosen: argparse.Namespace, paths: dict[str, str], auth: list[tuple[st
         if metrics is not None:
             metrics()
     return 0
+
+
+@contextmanager
+def no_garbage_sought() -> Iterator[None]:
+    """Look for no garbage meanwhile: while a program is loaded hardly anything is, and each look goes through all else.
+
+    What is there at the end counts as old, so that the next looks, which are for young objects, leave it out.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.unfreeze()
+        gc.enable()
 
 
 LATER = 15.0

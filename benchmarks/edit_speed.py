@@ -79,7 +79,7 @@ def worked_on(model: InspectedModel, case: Case) -> tuple[Worked, Worked]:
     """Return what every step of the preset ``reference`` runs: the prompt with the safe answer, and the constraint."""
     target = f" {case.safe}"  # with a space of its own and another one before it, as in the released code
     answer = tokenise_whole(model, f"{with_suffix(case.adversarial_prompt, PLAIN.suffix)} {target}", "answer")
-    tokens, held = reference_constraint(model, case, PLAIN.suffix)
+    tokens, held = reference_constraint(model, case, PLAIN)
     return Worked(len(answer), len(tokenise_whole(model, target, "answer"))), Worked(len(tokens), len(held))
 
 

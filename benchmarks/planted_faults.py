@@ -102,8 +102,8 @@ FAULTS = (
     Fault(
         "an edit that leaves its damage budget keeps the update that did",
         "editing/descent.py",
-        "self.trained.restore(self._before)\n            ",
-        "pass\n            ",
+        "            self.trained.restore(self._before)\n",
+        "",
         "tests/editing/test_descent.py",
     ),
     Fault(

@@ -55,19 +55,19 @@ def connect(context: Context) -> None:
     """Register the named endpoints; each one's docstring is its help."""
     model, judges = context.model, judges_of(context)
 
-    def texts(question: str, template: str, safe: str, unsafe: str, suffix: str, chat: bool) -> Texts:
-        context.limits.require_short(question, template, suffix, safe, unsafe)
-        given = Texts(question, template, suffix, safe, unsafe, chat)
+    def texts(question: str, template: str, safe: str, unsafe: str, format: PromptFormat) -> Texts:
+        context.limits.require_short(question, template, safe, unsafe, format.suffix)
+        given = Texts(question, template, safe, unsafe, format)
         if context.read_only:
-            require_bundled(given, context.example.texts.suffix)
+            require_bundled(given)
         return given
 
     def cases() -> gives.BundledCases:
         """List the bundled cases: question, template with its slot, safe and unsafe answer, category."""
         found: list[Any] = []
         for case in bundled_cases():
-            shown = texts_of(case, SUFFIX)
-            found.append({**asdict(shown), "category": case.category, "id": case.identifier})
+            told = texts_of(case).told()
+            found.append({**told, "category": case.category, "id": case.identifier})
         return found
 
     def prompt(
@@ -79,7 +79,7 @@ def connect(context: Context) -> None:
         """Assemble an adversarial prompt: its text as the model gets it, tokens, limit, notes."""
         with shown_to_user():
             context.limits.require_short(question, template, suffix)
-            given = Texts(question, template, suffix, "", "", chat)
+            given = Texts(question, template, "", "", PromptFormat(suffix, chat))
             if context.read_only:
                 raise CaseError("This demo is read-only: free text is off.")
             return cast(gives.Prompt, asdict(view_prompt(model, given)))
@@ -97,7 +97,7 @@ def connect(context: Context) -> None:
     ) -> gives.Divergence:
         """Measure the divergence: a curve per distance and the toxic layer; the recommended one if it is known."""
         with shown_to_user(), context.reserved(request) as session:
-            given = texts(question, template, safe, unsafe, suffix, chat)
+            given = texts(question, template, safe, unsafe, PromptFormat(suffix, chat))
             measured = locating.locate(model, session, given, preset_name, padding)
             found: Any = {
                 "toxic_layer": measured.toxic_layer(),
@@ -130,7 +130,7 @@ def connect(context: Context) -> None:
             if not chat:  # else it is the preset's own
                 changes["chat"] = False
             settings = preset(preset_name, **changes)
-            given = texts(question, template, safe, unsafe, suffix, chat)
+            given = texts(question, template, safe, unsafe, PromptFormat(suffix, chat))
             tried = asked_for(context, session, settings, routed)
             yield from edit_events(
                 context, session, lambda each: operating.make(model, session, given, block, each, on_top), tried
@@ -158,10 +158,9 @@ def connect(context: Context) -> None:
         with shown_to_user(), context.reserved(request) as session:
             if context.read_only:
                 raise CaseError("This demo is read-only: free text is off.")
-            require_own_format(session, suffix, chat)
+            format = own_format(session, suffix, chat)
             act(context, session, strength, routed)
             decoding = Decoding(max_new_tokens=session.limits.require_tokens(max_new_tokens))
-            format = PromptFormat(SUFFIX if suffix is None else suffix, chat is not False)
             for _ in comparing.ask(model, session, text, format, decoding, context.detector):
                 pass
             measured = session.slot(Measured)
@@ -186,7 +185,7 @@ def connect(context: Context) -> None:
     ) -> Iterator[gives.StressEvent]:
         """Score this session's edit in its own prompt format, a dictionary a batch; the last has scores and replies."""
         with shown_to_user(), context.reserved(request) as session:
-            require_own_format(session, suffix, chat)
+            own_format(session, suffix, chat)  # another one is refused; the exam is asked in the edit's
             decoding = Decoding(max_new_tokens=session.limits.require_tokens(max_new_tokens))
             loaded = yield from judges.of(judge, session.cancelled.is_set)
             if loaded is None:
@@ -214,9 +213,9 @@ def connect(context: Context) -> None:
     ) -> Iterator[gives.LocatorScores]:
         """Ask every locator, a dictionary each: its scores a layer, the layer it chooses, and why."""
         with shown_to_user(), context.reserved(request) as session:
-            case = case_of(texts(question, template, safe, unsafe, suffix, chat))
-            setup = Setup(format=PromptFormat(suffix, chat), cancel=session.cancelled.is_set)
-            for event in locate_with(model, case, setup=setup):
+            given = texts(question, template, safe, unsafe, PromptFormat(suffix, chat))
+            setup = Setup(format=given.format, cancel=session.cancelled.is_set)
+            for event in locate_with(model, case_of(given), setup=setup):
                 if isinstance(event, Located):
                     found: Any = {**vars(event), "scores": event.scores.tolist(), "layer": event.block}
                     yield found
@@ -235,7 +234,7 @@ def connect(context: Context) -> None:
     ) -> Iterator[gives.AtlasPart]:
         """Make the same small edit at every layer and measure each, a dictionary a group of layers."""
         with shown_to_user(), context.reserved(request) as session:
-            given = texts(question, template, safe, unsafe, suffix, chat)
+            given = texts(question, template, safe, unsafe, PromptFormat(suffix, chat))
             shown = session.slot(Looked).why.atlas
             for progress in why.atlas(model, session, given, answers):
                 made = session.slot(Looked).why.atlas
@@ -262,7 +261,7 @@ def connect(context: Context) -> None:
     ) -> Iterator[gives.MethodRecord]:
         """Run several methods on a case, a dictionary a method as it is done: scores, cost, toxicity and shift."""
         with shown_to_user(), context.reserved(request) as session:
-            given = texts(question, template, safe, unsafe, suffix, chat)
+            given = texts(question, template, safe, unsafe, PromptFormat(suffix, chat))
             titles = list(TITLES) if chosen is None else chosen
             run = run_contest(
                 model, session, given, layer, titles, scope, train_on, size, max_new_tokens, EmbeddedJudge(), asked
@@ -331,23 +330,23 @@ def connect(context: Context) -> None:
     named(cancel)
 
 
-def require_own_format(session: Session, suffix: str | None, chat: bool | None) -> None:
-    """Refuse another prompt format than the live edit's: an edit is asked as it was made.
+def own_format(session: Session, suffix: str | None, chat: bool | None) -> PromptFormat:
+    """Return the prompt format that a client asks in: an edit is asked as it was made, and what is left out is so.
 
     Raises:
-        CaseError: Another one was given.
+        CaseError: Another one was given than the live edit's.
     """
-    if session.live is None:
-        return
-    made = session.live.format
-    if suffix is not None and suffix != made.suffix:
+    made = session.asked_in(PromptFormat())
+    given = PromptFormat(made.suffix if suffix is None else suffix, made.chat if chat is None else chat)
+    if session.live is not None and given.suffix != made.suffix:
         raise CaseError(
             f"The live edit was made with the suffix '{made.suffix}' and is asked with it. Leave the suffix out, or "
             "edit anew with yours."
         )
-    if chat is not None and chat != made.chat:
+    if session.live is not None and given.chat != made.chat:
         way = "in the chat template" if made.chat else "in plain text"
         raise CaseError(f"The live edit was made {way} and is asked so. Leave 'chat' out, or edit anew with yours.")
+    return given
 
 
 def _in_text(reply: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from dashboard.house import VIEWS, House
 from dashboard.kit.building import keep_apart
 from dashboard.kit.copies import COPIES, FILES_FOR, NEVER, Copies, keep_little
 from dashboard.kit.doors import Doors
-from dashboard.kit.limits import DEMO, Limits
+from dashboard.kit.limits import DEMO, Limits, Pace
 from dashboard.kit.links import KEEP, Links
 from dashboard.kit.routes import Guard
 from dashboard.kit.shelf import Shelf
@@ -157,7 +157,10 @@ def build_page(
             background.give_way = house.context.line.give_way
             background.start(house.context.calibrated)
         _hear_of_lost_pages(app, sessions)
-    app.guard = Guard(sessions, sessions.limits) if first is None else first.app.guard.beside(sessions)
+    if first is None:
+        app.guard = Guard(sessions, sessions.limits, pace=Pace(sessions.limits.events))
+    else:
+        app.guard = first.app.guard.beside(sessions)
     app.guard.sent.append(app.upload_file_set)
     app.line = house.context.line
     copies = Copies(app)

@@ -21,6 +21,7 @@ BOUNDS = {
     "max_prompts": ("prompts", 1, "prompts of one stress test"),
     "runs_an_hour": ("runs_an_hour", 1, "runs of one visitor an hour"),
     "runs_in_line": ("in_line", 1, "long runs of one address that stand in line at once"),
+    "events_a_minute": ("events", 1, "events of one visitor a minute: what is typed, picked and opened among them"),
     "visitor_memory": ("stored", 2**20, "MiB that a visitor's edits and results may take"),
     "max_upload": ("upload", 2**20, "MiB of one file, where the page takes files"),
     "files_an_hour": ("files", 2**20, "MiB of saved edits that are written for a visitor an hour"),

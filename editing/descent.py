@@ -209,9 +209,7 @@ class Descent:
             if stop == "not finite" and self._before is None:
                 raise RefusedEdit(NOT_FINITE)
             if stop in ("not finite", "damage budget"):
-                if self._before is not None:  # perhaps of the phase before this one
-                    self.trained.restore(self._before)
-                self.updates = start + number - 1
+                self.undo()
             elif stop is None and not last:
                 self._update(optimiser, limit)
             yield self._told(said, start + number, steps if of is None else of, stop is None and not last, begun)
@@ -221,6 +219,16 @@ class Descent:
             if stop is not None:
                 self.reason = stop
                 return
+
+    def undo(self) -> None:
+        """Go back to before the last update, perhaps the one of the phase before; nothing where that is so already.
+
+        :meth:`run` does it by itself, but with an update that is left to others to measure.
+        """
+        if self._before is not None:
+            self.trained.restore(self._before)
+            self.updates -= 1
+            self._before = None
 
     def _update(self, optimiser: torch.optim.Optimizer, limit: Callable[[], None] | None) -> None:
         self._before = self.trained.kept()

@@ -188,13 +188,13 @@ class Turns(Sequence[_Term], Generic[_Part, _Term]):
         return self._made[number]
 
 
-def reference_constraint(model: InspectedModel, case: Case, suffix: str) -> Span:
+def reference_constraint(model: InspectedModel, case: Case, format: PromptFormat) -> Span:
     """Return the released code's constraint: the answer's positions of ``[q_c; S] a_c``.
 
     They are the last ones, as many as the answer has tokens when tokenised alone.
     """
     constraint = _constraint(case)
-    text = f"{with_suffix(constraint.prompt, suffix)} {constraint.answer}"
+    text = f"{with_suffix(constraint.prompt, format.suffix)} {constraint.answer}"
     tokens = tokenise_whole(model, text, "knowledge constraint with its answer")
     length = len(tokenise_whole(model, constraint.answer, "answer of the knowledge constraint"))
     return tokens, range(max(0, len(tokens) - length), len(tokens))

@@ -90,11 +90,18 @@ def sentence(found: ValidationError, what: str = "setting") -> str:
     if kind in ("missing", "missing_argument"):
         return f"The {what} '{name}' is missing. Add it."
     if kind == "literal_error":
-        return f"The {what} {name} = '{value}' is unknown. Valid values: {_listed(first['ctx']['expected'])}."
+        return (
+            f"The {what} {name} = '{_cut(str(value))}' is unknown. Valid values: {_listed(first['ctx']['expected'])}."
+        )
     reason = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
     # A number that came as text is shown as the number that it is.
     shown = value if isinstance(value, str) and not kind.endswith(("_parsing", "_type")) else repr(value)
-    return f"The {what} {name} = {shown} is out of range: it {reason}. Choose another value."
+    return f"The {what} {name} = {_cut(shown)} is out of range: it {reason}. Choose another value."
+
+
+def _cut(shown: str) -> str:
+    """Return a value for a sentence: of one that is long its beginning."""
+    return shown if len(shown) <= 60 else f"{shown[:60]}..."
 
 
 def _listed(expected: str) -> str:

@@ -12,7 +12,6 @@ from gradio_client import Client
 from dashboard.kit.shelf import Shelf
 from dashboard.kit.typed import texts_of
 from dashboard.page import build_app, launch_options
-from inspector.model import SUFFIX
 from inspector.safeedit import bundled_cases
 
 SCRIPT = "<script>alert(1)</script>"
@@ -39,7 +38,7 @@ def connect(app: gr.Blocks) -> Client:
 
 def case(number: int) -> tuple[str, str, str, str]:
     """Return what the endpoints want of a bundled case."""
-    texts = texts_of(bundled_cases()[number], SUFFIX)
+    texts = texts_of(bundled_cases()[number])
     return texts.question, texts.template, texts.safe, texts.unsafe
 
 

@@ -13,8 +13,11 @@ import uvicorn
 
 import app
 from dashboard import public
-from dashboard.kit.limits import DEMO, HOUR, OTHERS, SHARED_BY, Limits
+from dashboard.kit import copies, fetching, links, posts, queue, routes, upload_room, uploads, visitors
+from dashboard.kit.limits import BURST, DEMO, HOUR, MINUTE, OTHERS, SHARED_BY, Limits
 from dashboard.kit.routes import GUESSES, HEALTH, WITHIN
+from dashboard.steps.stress import judging
+from inspector.model.patch import STRONGEST
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCKER = (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -162,6 +165,42 @@ def promises() -> list[str]:
     protected = (ROOT / "SECURITY.md").read_text(encoding="utf-8").partition("## What is protected\n")[2]
     said = re.split(r"\n\n|\n(?=- )", protected.partition("\n## ")[0].strip())
     return [one for one in said if not re.fullmatch(r"\*\*[^*]*\*\*", one)]
+
+
+TOLD = {
+    "strengths": ("below 0 or above 1.5", STRONGEST == 1.5),
+    "prompts": (f"{DEMO.prompts} prompts a test", True),
+    "files": ("goes after an hour", copies.FILES_FOR == HOUR),
+    "sent": ("nobody has read goes after ten minutes", uploads.PIECE_FOR == 600),
+    "slow": ("whole in ten minutes keeps none", uploads.PIECE_FOR == 600),
+    "at once": ("eight files at once", upload_room.AT_ONCE == 8),
+    "room": ("four of the largest files", (upload_room.UPLOADED, upload_room.OF_ONE) == (4, 2)),
+    "kept": (
+        "used for two hours (`--keep-for`), a day at most",
+        (visitors.GRACE, visitors.OPEN_FOR) == (2 * HOUR, 24 * HOUR),
+    ),
+    "pages": (f"the parts of {copies.COPIES} pages", True),
+    "links": ("for a week (`--links-for`)", links.KEEP == 7 * 24 * HOUR),
+    "of one": (f"At most {links.OF_ONE} of a visitor", True),
+    "of all": (f"{links.MOST} and {links.MOST_BYTES // 2**20} MB of all pages", True),
+    "guesses": ("ten wrong tries in five minutes", (GUESSES, WITHIN) == (10, 300)),
+    "post": ("a post has at most 1 MiB", routes.POSTED == 2**20),
+    "name": (f"no longer than {posts.LONGEST_NAME} characters", True),
+    "events": (f"answered {OTHERS.events} times a minute, {OTHERS.events * BURST / MINUTE:.0f} times at once", True),
+    "fetched": ("two of each are fetched at a time", fetching.AT_ONCE == 2),
+    "hanging": ("loses its place after half an hour", fetching.LONGEST == HOUR / 2),
+    "judges": ("two model judges stay loaded", judging.KEPT == 2),
+    "shared": ("by visitor and, tenfold, by address", SHARED_BY == 10),
+    "line": (f"turns of {queue.SLICE:.0f} s in one line of {queue.PLACES} places", True),
+    "places": (f"One address has {OTHERS.in_line} of the places", True),
+}
+"""What SECURITY.md says in numbers, and whether that is so."""
+
+
+@pytest.mark.parametrize("what", TOLD)
+def test_the_numbers_in_what_is_promised_are_those_of_the_code(what):
+    said, true = TOLD[what]
+    assert said in " ".join((ROOT / "SECURITY.md").read_text(encoding="utf-8").split()) and true
 
 
 def holds_tests(where: str, *test: str) -> bool:

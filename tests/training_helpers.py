@@ -20,6 +20,18 @@ from inspector.safeedit import Case
 
 IDS = (1, 40, 80, 120, 160, 200, 240, 30, 77, 5)
 SMALL = {"harmless_prompts": 2, "harmless_tokens": 4}
+FEW: dict[str, Any] = {"harmless_prompts": 1, "harmless_tokens": 3}
+BRIEF: dict[str, dict[str, Any]] = {
+    "dinm": {**FEW, "steps": 2},
+    "ft-l": {**FEW, "steps": 2},
+    "gated": {**FEW, "steps": 2, "texts": 30, "longest_text": 400, "false_alarms": 0.5, "further_prompts": 2},
+    "delman": {**FEW, "steps": 2, "contexts": 1},
+    "sft": {**FEW, "steps": 2},
+    "dpo": {**FEW, "steps": 1, "warm_up": 1},
+    "mend": dict(FEW),
+    "ext-sub": {**FEW, "steps": 2, "anti_steps": 1},
+}
+"""Settings of every method that changes weights, by its key: the shortest edit that has all of its parts."""
 # Logits of order 1 to 5 from float32 sums over 3 or 4 blocks; two correct ways differ by a few 1e-6.
 ATOL = 2e-5
 

@@ -20,12 +20,12 @@ from dashboard.kit.typed import Texts, case_of
 from inspector.errors import CaseError
 from inspector.lens import Lens, logit_lens
 from inspector.likelihood import likelihoods as likelihoods_of
-from inspector.model import SUFFIX, VANILLA, Row
+from inspector.model import SUFFIX, VANILLA, PromptFormat, Row
 from inspector.token_attribution import token_attribution
 
 MOST = 20
 """Likeliest tokens of a layer that the lens tells."""
-Given = Callable[[str, str, str, str, str, bool], Texts]
+Given = Callable[[str, str, str, str, PromptFormat], Texts]
 """Makes texts of what a client gives; the read-only demo refuses those that are not bundled."""
 
 
@@ -44,7 +44,7 @@ def reading_endpoints(context: Context, texts: Given) -> tuple[Callable[..., Any
     ) -> gives.AnswerLikelihoods:
         """Tell how likely the model finds the safe and the unsafe answer, token by token."""
         with shown_to_user(), context.reserved(request) as session:
-            given = texts(question, template, safe, unsafe, suffix, chat)
+            given = texts(question, template, safe, unsafe, PromptFormat(suffix, chat))
             prompt, format, rows = case_of(given).adversarial_prompt, session.asked_in(given.format), weights(session)
             found = likelihoods_of(model, prompt, (safe, unsafe), rows, format=format)
             return [
@@ -75,7 +75,7 @@ def reading_endpoints(context: Context, texts: Given) -> tuple[Callable[..., Any
                 raise CaseError("This demo is read-only: free text is off.")
             if not 1 <= top <= MOST:
                 raise CaseError(f"The lens tells 1 to {MOST} tokens of a layer. Give top one of those numbers.")
-            given, rows = Texts(question, template, suffix, answer, "", chat), weights(session)
+            given, rows = Texts(question, template, answer, "", PromptFormat(suffix, chat)), weights(session)
             read = logit_lens(
                 model, given.adversarial_prompt(), answer, rows, top=int(top), format=session.asked_in(given.format)
             )
@@ -96,7 +96,7 @@ def reading_endpoints(context: Context, texts: Given) -> tuple[Callable[..., Any
     ) -> gives.Attributions:
         """Tell which tokens of the prompt push the model to the unsafe answer."""
         with shown_to_user(), context.reserved(request) as session:
-            given = texts(question, template, safe, unsafe, suffix, chat)
+            given = texts(question, template, safe, unsafe, PromptFormat(suffix, chat))
             case, format, cancelled = case_of(given), session.asked_in(given.format), session.cancelled.is_set
             made: list[gives.Attribution] = []
 

@@ -16,7 +16,7 @@ from dashboard.kit.linking import Linking, parts_of
 from dashboard.kit.room import Context
 from dashboard.kit.run import shown_to_user
 from dashboard.steps.report import run as reporting
-from inspector.model import SUFFIX
+from inspector.model import SUFFIX, PromptFormat
 
 
 def sharing_endpoints(context: Context, texts: Given) -> tuple[Callable[..., Any], ...]:
@@ -59,7 +59,7 @@ def sharing_endpoints(context: Context, texts: Given) -> tuple[Callable[..., Any
         random name. A read-only demo keeps nothing, so its links have a bundled case and a layer only.
         """
         with shown_to_user(), context.reserved(request) as session:
-            given = texts(question, template, safe, unsafe, suffix, chat)
+            given = texts(question, template, safe, unsafe, PromptFormat(suffix, chat))
             values = linking.values_of(given, layer, preset_name, **({"steps": steps} if steps else {}))
             query = linking.query(session, values)
             return {
@@ -78,7 +78,7 @@ def sharing_endpoints(context: Context, texts: Given) -> tuple[Callable[..., Any
             meant = linking.meant(parts_of(link))
             settings = asdict(meant.settings)
             return {
-                **asdict(meant.texts),  # type: ignore[typeddict-item]
+                **meant.texts.told(),  # type: ignore[typeddict-item]
                 "layer": meant.layer,
                 "preset_name": settings.pop("preset"),
                 "settings": settings,

@@ -17,7 +17,7 @@ from dashboard.kit.run import drain, shown_to_user
 from dashboard.steps.models.run import Growing, Side, compare_listed
 from inspector.divergence import DISTANCES
 from inspector.errors import CaseError
-from inspector.model import SUFFIX, Decoding
+from inspector.model import SUFFIX, Decoding, PromptFormat
 
 
 def model_endpoints(context: Context, texts: Given) -> tuple[Callable[..., Any], ...]:
@@ -42,7 +42,7 @@ def model_endpoints(context: Context, texts: Given) -> tuple[Callable[..., Any],
         memory is loaded first.
         """
         with shown_to_user(), context.reserved(request) as session:
-            given = texts(question, template, safe, unsafe, suffix, chat)
+            given = texts(question, template, safe, unsafe, PromptFormat(suffix, chat))
             decoding = Decoding(max_new_tokens=session.limits.require_tokens(max_new_tokens))
             run = compare_listed(context.shelf, session, (first, second), given, decoding, _waiting)
             events: Any = drain(run, _event)

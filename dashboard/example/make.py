@@ -33,7 +33,7 @@ from editing.memory import memory_told
 from editing.methods.mend.store import places
 from editing.progress import run as run_quietly
 from inspector.errors import InspectorError
-from inspector.model import SUFFIX, Decoding, InspectedModel
+from inspector.model import Decoding, InspectedModel
 from inspector.model.embedded import cache_root
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.judges import EmbeddedJudge
@@ -87,7 +87,7 @@ class Example:
         shipped: Path = ASSETS,
         patches: bool = True,
     ) -> None:
-        self.texts = texts_of(bundled_cases()[CASE], SUFFIX)
+        self.texts = texts_of(bundled_cases()[CASE])
         self.session = Session()
         self.drawn: frozenset[str] = frozenset()
         self._model, self._decoding = model, decoding

@@ -16,6 +16,8 @@ KINDS = (gr.Textbox, gr.Number, gr.Slider, gr.Radio, gr.Dropdown, gr.Checkbox, g
 
 TEXTS = 8
 """Texts of the longest allowed that the value of one control may take: answers are kept with where they come from."""
+LARGEST = 2**63
+"""No number as large as this is kept: it could not be sent to a page again."""
 
 
 def is_control(part: Any) -> bool:
@@ -26,8 +28,8 @@ def is_control(part: Any) -> bool:
 def remember(controls: Collection[Any], session: Session | None, values: dict[Any, Any]) -> None:
     """Keep what stands in the controls, as an event has read it or has set it, and count what the session keeps so.
 
-    A text that is longer than is allowed is not kept, nor the one before it: a page that is open goes on showing what
-    stands there, and a reload brings nothing back in its place.
+    A text that is longer than is allowed is not kept, nor a number that is too large, nor what was there before it: a
+    page that is open goes on showing what stands there, and a reload brings nothing back in its place.
 
     Args:
         controls: Which ones are kept.
@@ -45,7 +47,7 @@ def remember(controls: Collection[Any], session: Session | None, values: dict[An
             value = value.get("value", _UNCHANGED)
         if value is _UNCHANGED:
             continue
-        if _is_short(value, session.limits.characters):
+        if _is_short(value, session.limits.characters) and can_be_sent(value):
             session.controls[part] = value
         else:
             session.controls.pop(part, None)
@@ -55,6 +57,11 @@ def remember(controls: Collection[Any], session: Session | None, values: dict[An
 def bytes_of(value: Any) -> int:
     """Return roughly what a control's value takes in memory."""
     return sum(map(sys.getsizeof, _leaves(value)))
+
+
+def can_be_sent(value: Any) -> bool:
+    """Tell whether a page can be sent a control's value: no number in it is too large."""
+    return all(abs(leaf) < LARGEST for leaf in _leaves(value) if isinstance(leaf, int | float))
 
 
 def _is_short(value: Any, most: int) -> bool:

@@ -1,4 +1,4 @@
-"""What is written for visitors to take along: how much one may have within an hour, and what of the disk stays free.
+"""What is written for visitors to take along: how much one may have within an hour; and what of the disk stays free.
 
 A file goes when its visitor writes the next one of its kind, and nobody else can fetch it. What one may have counts by
 the hour nevertheless, not by what a visitor's folders hold: each file costs the disk's time, and the line's to whoever
@@ -32,8 +32,9 @@ class HandedOut:
     files: tuple[tuple[float, int], ...] = ()
 
 
-_PROMISED: dict[object, int] = {}
-"""Bytes of the disk that what is being written just now will take, all visitors of all pages together."""
+_PROMISED: dict[object, Callable[[], int]] = {}
+"""Bytes of the disk that are kept free just now, for what is written for visitors and for what they send, all of them
+together."""
 _LOCK = threading.Lock()
 
 
@@ -73,7 +74,7 @@ def room_on_disk(session: Session, folder: Path, need: int, instead: str) -> Ite
     """Keep room on the disk for what the block writes, or refuse it where too little would stay free.
 
     What others are writing meanwhile counts as taken, all of it: as much of it as lies on the disk already counts
-    twice, so that too much stays free rather than too little.
+    twice, so that too much stays free rather than too little. What they are sending counts until it has come.
 
     Args:
         folder: Where it is to be written.
@@ -84,25 +85,45 @@ def room_on_disk(session: Session, folder: Path, need: int, instead: str) -> Ite
         CaseError: Too little would.
     """
     mine = object()
-    with _LOCK:
-        if shutil.disk_usage(folder).free - sum(_PROMISED.values()) - need < session.limits.free:
-            note("refused", why="disk")
-            raise CaseError(
-                f"This needs {shown_bytes(need)} of disk space for a while, of a disk of which "
-                f"{shown_bytes(session.limits.free)} stay free. {instead}"
-            )
-        _PROMISED[mine] = need
+    if not keep_free(mine, lambda: need, folder, session.limits.free):
+        note("refused", why="disk")
+        raise CaseError(
+            f"This needs {shown_bytes(need)} of disk space for a while, of a disk of which "
+            f"{shown_bytes(session.limits.free)} stay free. {instead}"
+        )
     try:
         yield
     finally:
-        with _LOCK:
-            del _PROMISED[mine]
+        give_back(mine)
+
+
+def keep_free(whose: object, missing: Callable[[], int], folder: Path | str, free: int) -> bool:
+    """Keep room on the disk until :func:`give_back`; ``False``, and nothing is kept, where too little would stay free.
+
+    Args:
+        whose: By which it is given back.
+        missing: Says how many bytes it is, as often as others ask for some.
+        folder: A folder of that disk.
+        free: Bytes that have to stay free.
+    """
+    with _LOCK:
+        held = sum(other() for other in _PROMISED.values())
+        if shutil.disk_usage(folder).free - held - missing() < free:
+            return False
+        _PROMISED[whose] = missing
+        return True
+
+
+def give_back(whose: object) -> None:
+    """Let others have what was kept."""
+    with _LOCK:
+        _PROMISED.pop(whose, None)
 
 
 def promised() -> int:
-    """Return the bytes of the disk that what is being written for visitors just now may still take."""
+    """Return the bytes of the disk that are kept free just now."""
     with _LOCK:
-        return sum(_PROMISED.values())
+        return sum(missing() for missing in _PROMISED.values())
 
 
 def shown_bytes(count: int) -> str:

@@ -18,8 +18,11 @@ if TYPE_CHECKING:  # the options are read before anything large is imported
 HOUR = 3600.0
 SHARED_BY = 10
 """An address may have as many visitors at work as this, each up to the limit: a school's leave by one address."""
+MINUTE = 60.0
+BURST = 12.0
+"""Seconds whose events may come at once."""
 KNOWN = 10_000
-"""Visitors and addresses of whom the runs of the last hour are remembered."""
+"""Visitors and addresses of whom it is remembered how much they have asked."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Limits:
         runs_an_hour: Runs an hour; ``None`` for any number.
         in_line: Long runs that may stand in line at once, of all visitors who come from one address; ``None`` for any
             number.
+        events: Events a minute, what a page asks as something is typed, picked or opened, runs among them; ``None`` for
+            any number.
         stored: Bytes that the edits kept for Undo and the results may take together.
         upload: Bytes of one file, where a step of the page takes files.
         files: Bytes of the edits that are written for them to take along within an hour; ``None`` for any number.
@@ -48,6 +53,7 @@ class Limits:
     characters: int = 200_000
     runs_an_hour: int | None = None
     in_line: int | None = None
+    events: int | None = None
     stored: int = 4 * 2**30
     upload: int = 256 * 2**20
     files: int | None = None
@@ -144,6 +150,7 @@ OTHERS = Limits(
     characters=20_000,
     runs_an_hour=60,
     in_line=SHARED_BY,
+    events=600,
     stored=2**29,
     upload=32 * 2**20,
     files=4 * 2**30,
@@ -210,3 +217,44 @@ class Runs:
                 self._known.move_to_end(key)
             while len(self._known) > KNOWN:
                 self._known.popitem(last=False)
+
+
+class Pace:
+    """Counts events by visitor and by address: so many a minute, and those of :data:`BURST` at once.
+
+    Args:
+        most: See :attr:`Limits.events`.
+        now: The clock, seconds.
+    """
+
+    def __init__(self, most: int | None, now: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._now = most, now
+        self._known: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        """By visitor and address, how many events they had left, and when."""
+        self._lock = threading.Lock()
+
+    def admits(self, visitor: str, address: str) -> bool:
+        """Count an event; ``False`` where it is one too many, which counts nothing.
+
+        Args:
+            visitor: Empty where it is nobody's in particular.
+        """
+        if self._most is None:
+            return True
+        asked = [(f"address {address}", SHARED_BY * self._most)]
+        if visitor:
+            asked.append((f"visitor {visitor}", self._most))
+        with self._lock:
+            now, left = self._now(), {}
+            for key, most in asked:
+                at_once = max(1.0, most * BURST / MINUTE)
+                before, since = self._known.get(key, (at_once, now))
+                left[key] = min(at_once, before + (now - since) * most / MINUTE) - 1
+            if min(left.values()) < 0:
+                return False
+            for key, count in left.items():
+                self._known[key] = count, now
+                self._known.move_to_end(key)
+            while len(self._known) > KNOWN:
+                self._known.popitem(last=False)
+            return True

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlencode
 import gradio as gr
 
 from dashboard.kit.bus import Update, Values
-from dashboard.kit.controls import remember
+from dashboard.kit.controls import can_be_sent, remember
 from dashboard.kit.html import reading
 from dashboard.kit.plain import escape
 from dashboard.kit.room import Context, Room
@@ -34,6 +34,7 @@ EXPIRED = (
     "for a new one."
 )
 NO_LINK = "This is no link of this page. Nothing was changed. Copy the whole address again."
+TOO_LARGE = "A number of the settings is too large for a link. Nothing was changed; give a smaller one under Details."
 READ_ONLY = "This demo is read-only, so only links of bundled examples work here. Nothing was changed."
 TAKE = "() => window.dinmLink?.() ?? ''"
 """What the browser hands over once the page stands: what ``assets/page.js`` has taken out of the address."""
@@ -155,7 +156,7 @@ class Linking(Room):
             values: What the controls that links bring back say.
 
         Raises:
-            CaseError: The texts are too long, or are no bundled ones in a read-only demo.
+            CaseError: The texts are too long or a number too large, or they are no bundled ones in a read-only demo.
         """
         (layer,) = self.bus.offered("layer").inputs
         identifier = self.bus.offered("bundled").call(values)
@@ -167,6 +168,8 @@ class Linking(Room):
         # By its place: the page of a model is built anew where it was closed meanwhile, and its links still work.
         places = {part: place for place, part in enumerate(self.context.carried)}
         kept = {places[part]: value for part, value in values.items() if part is not layer or value is not None}
+        if not can_be_sent(kept):
+            raise CaseError(TOO_LARGE)
         return {"link": self.context.links.keep(session.slot(Linked).owner, kept)}
 
     def values_of(self, texts: Texts, layer: int | None, preset: str, **changes: Any) -> Values:

@@ -13,6 +13,9 @@ API = "/gradio_api/"
 FILE = "gradio.FileData"
 """Marks a file in what is posted."""
 
+LONGEST_NAME = 256
+"""Characters of the name that a page or a program gives itself; Gradio's have up to 36."""
+
 NO_EVENT = "This is no event."
 FETCHES = "This page fetches nothing from other addresses. Send the file itself."
 TOO_LARGE = "That is more than this page takes."
@@ -62,6 +65,18 @@ def object_of(body: bytes) -> dict[str, Any]:
     if not isinstance(said, dict):
         raise Refused(422, NO_EVENT, "body")
     return said
+
+
+def page_of(said: dict[str, Any]) -> str | None:
+    """Return the name by which a page or a program posts; ``None`` without one.
+
+    Raises:
+        Refused: It is longer than any: much is kept under it.
+    """
+    name = said.get("session_hash")
+    if isinstance(name, str) and len(name) > LONGEST_NAME:
+        raise Refused(422, NO_EVENT, "body")
+    return name if isinstance(name, str) else None
 
 
 def _finite(written: str) -> float:

@@ -234,7 +234,7 @@ class Context(Reserving):
         """Wire something short, which never stands in line: it returns an update, or yields several.
 
         Args:
-            reserve: Refuse it while something runs for the visitor.
+            reserve: It asks the model: refuse it while something runs for the visitor, and count it among their runs.
             event: Gradio's kind of event, which is then its third argument.
             options: For Gradio, for example ``trigger_mode``.
         """
@@ -249,6 +249,8 @@ class Context(Reserving):
                 remember(self.controls, session, values)
                 if reserve and session is not None:
                     with self._reserving(session, request) as there:
+                        if there:
+                            self.runs.begin(key_of(request), address_of(request))
                         yield session if there else None
                 else:
                     yield session

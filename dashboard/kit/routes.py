@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 import time
 from collections import OrderedDict, deque
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
 import anyio.to_thread
 
-from dashboard.kit.handing import promised
-from dashboard.kit.limits import Limits
-from dashboard.kit.posts import API, bounded, check_event, check_files, object_of, whole
+from dashboard.kit.handing import give_back, keep_free
+from dashboard.kit.limits import Limits, Pace
+from dashboard.kit.posts import API, bounded, check_event, check_files, object_of, page_of, whole
 from dashboard.kit.refused import PRIVATE, Refused
-from dashboard.kit.upload_room import Coming, UploadRoom
+from dashboard.kit.upload_room import NO_DISK, Coming, UploadRoom
 from dashboard.kit.uploads import COMING_NOW, still_there
 from dashboard.kit.visitors import Sessions
 
@@ -56,6 +56,7 @@ DIRECT = (
 CLOSED = "This page has no such address."
 NOT_YOURS = "This page was opened elsewhere. Reload it."
 TOO_OFTEN = "Too many wrong passwords were tried. Try again in some minutes."
+TOO_FAST = "This page asks more than the server answers in a minute. Wait some seconds, then go on."
 
 
 def path_of(scope: Any) -> str:
@@ -131,22 +132,24 @@ class Guard:
         limits: What one of them may ask.
         room: For files that they send.
         sent: The files that have come in whole, by their paths, of each page of the program.
+        pace: How fast events may come.
     """
 
     sessions: Sessions | None = None
     limits: Limits = field(default_factory=Limits)
     room: UploadRoom = field(default_factory=UploadRoom)
     sent: list[set[str]] = field(default_factory=list)
+    pace: Pace = field(default_factory=lambda: Pace(None))
     _guesses: OrderedDict[str, deque[float]] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def beside(self, sessions: Sessions) -> Guard:
-        """Return the guard of another page of the same program: who has tried passwords or sent files here has there.
+        """Return the guard of another page of the same program: what has come here counts there.
 
         Args:
             sessions: That page's visitors.
         """
-        return Guard(sessions, self.limits, self.room, self.sent, self._guesses, self._lock)
+        return Guard(sessions, self.limits, self.room, self.sent, self.pace, self._guesses, self._lock)
 
     async def admitted(self, scope: Any, receive: Any, key: str) -> Any:
         """Return what the server may receive of a request.
@@ -173,9 +176,13 @@ class Guard:
         if path.startswith(API):
             said = object_of(body)
             check_files(said)
-            self._check_page(said.get("session_hash"), key)
+            page = page_of(said)
+            self._check_page(page, key)
             if path.rstrip("/") == f"{API}queue/join":
                 check_event(said, app)
+            is_event = path.startswith((f"{API}queue/join", f"{API}call/"))
+            if is_event and not self.pace.admits(key or page or "", _client(scope)):
+                raise Refused(429, TOO_FAST, "events")
         sent = False
 
         async def again() -> Any:
@@ -203,10 +210,11 @@ class Guard:
         """Hear that a request has ended, answered or not: what was kept free for its files is free again."""
         coming: Coming | None = scope.pop(COMING, None)
         if coming is not None:
+            give_back(coming)
             self.room.end(coming)
 
-    def _check_page(self, page: Any, key: str) -> None:
-        if not isinstance(page, str) or self.sessions is None:
+    def _check_page(self, page: str | None, key: str) -> None:
+        if page is None or self.sessions is None:
             return
         owner = self.sessions.owner(page)
         if owner is not None and owner.partition(":")[2] != key and owner != page:
@@ -221,8 +229,13 @@ class Guard:
         def begin() -> Coming:
             came = still_there([app.upload_file_set, *self.sent])
             os.makedirs(folder, exist_ok=True)
-            spare = shutil.disk_usage(folder).free - promised() - self.limits.free
-            return self.room.begin(_client(scope), size, most, came, spare)
+            coming = self.room.begin(_client(scope), size, most, came)
+            with ExitStack() as refused:
+                refused.callback(self.room.end, coming)
+                if not keep_free(coming, lambda: coming.missing, folder, self.limits.free):
+                    raise Refused(507, NO_DISK, "disk")
+                refused.pop_all()
+            return coming
 
         # On a thread: each file's size is asked of the disk, and the loop serves everyone.
         coming = await anyio.to_thread.run_sync(begin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from editing.guard import check_case
 from inspector.errors import CaseError
@@ -17,23 +18,27 @@ class Texts:
     Attributes:
         question: The harmful question q.
         template: Attack template with a ``{question}`` slot; empty for the question alone.
-        suffix: Suffix prompt S; empty for none.
         safe: Safe answer.
         unsafe: Unsafe answer.
-        chat: Use the model's chat template if it has one, else plain text.
+        format: Suffix prompt S, and whether the model's chat template is used.
     """
 
     question: str
     template: str
-    suffix: str
     safe: str
     unsafe: str
-    chat: bool = True
+    format: PromptFormat = PromptFormat()
 
-    @property
-    def format(self) -> PromptFormat:
-        """The prompt format of what was typed."""
-        return PromptFormat(self.suffix, self.chat)
+    def told(self) -> dict[str, Any]:
+        """Return them as programs give and take them, suffix and chat template by themselves."""
+        return {
+            "question": self.question,
+            "template": self.template,
+            "suffix": self.format.suffix,
+            "safe": self.safe,
+            "unsafe": self.unsafe,
+            "chat": self.format.chat,
+        }
 
     def adversarial_prompt(self) -> str:
         """Return X, the template with the question in its slot.
@@ -53,10 +58,10 @@ class Texts:
         return self.template.replace(Template.SLOT, self.question)
 
 
-def texts_of(case: Case, suffix: str) -> Texts:
+def texts_of(case: Case, format: PromptFormat = PromptFormat()) -> Texts:
     """Return a bundled case as the rail shows it, the question's slot open in its template."""
     template = case.adversarial_prompt.replace(case.question, Template.SLOT, 1)
-    return Texts(case.question, "" if template == Template.SLOT else template, suffix, case.safe, case.unsafe)
+    return Texts(case.question, "" if template == Template.SLOT else template, case.safe, case.unsafe, format)
 
 
 def case_of(texts: Texts) -> Case:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import OrderedDict
@@ -26,6 +25,9 @@ ADDRESSES = 10_000
 """Addresses of which it is known what came from them."""
 COUNTED_BY = 30.0
 """Seconds whose bytes are counted together."""
+GRACE = 30.0
+"""Seconds for which a file may be behind the pace at which it is whole in
+:data:`dashboard.kit.uploads.PIECE_FOR` seconds."""
 
 FULL = "The room for files that visitors send is full. Try again later."
 NO_DISK = "The disk has no room for files that visitors send. Try again later."
@@ -49,8 +51,9 @@ class Coming:
 
     @property
     def late(self) -> bool:
-        """Whether it has taken longer than any file may."""
-        return self._now() - self.began > PIECE_FOR
+        """Whether it comes too slowly to be whole in time: who announces a file and sends nothing keeps no room."""
+        passed = self._now() - self.began - GRACE
+        return self.came < self.size * min(1.0, passed / PIECE_FOR)
 
     @property
     def missing(self) -> int:
@@ -103,15 +106,14 @@ class UploadRoom:
         """Return how many posts of files are on their way."""
         return len(self._coming)
 
-    def begin(self, address: str, size: int, most: int, whole: Collection[str], spare: float = math.inf) -> Coming:
-        """Keep room for a post of files; asks the disk.
+    def begin(self, address: str, size: int, most: int, whole: Collection[str]) -> Coming:
+        """Keep room for a post of files; asks the disk how much there is.
 
         Args:
             address: Where it comes from.
             size: Bytes that it may bring.
             most: Those of the largest file.
             whole: Names of the files that have come in.
-            spare: Bytes of the disk that may be taken.
 
         Raises:
             Refused: There is none.
@@ -119,16 +121,15 @@ class UploadRoom:
         size = min(size, most)  # what is posted beside a file of the largest size is no file
         with self._lock:
             missing = sum(one.missing for one in self._coming) + size
-            if missing > spare:
-                raise Refused(507, NO_DISK, "disk")
             held, files = taken(whole)
             places = sum(one.missing_files for one in self._coming) + AT_ONCE
             if held + missing > UPLOADED * most or files + places > MOST_FILES:
                 raise Refused(507, FULL, "room")
-            begun = [one for one in self._coming if one.address == address and not one.late]
             came, brought = self._lately(address)
-            too_large = came + sum(one.size for one in begun) + size > OF_ONE * most
-            if too_large or brought + AT_ONCE * (len(begun) + 1) > FILES_OF_ONE:
+            for one in self._coming:
+                if one.address == address:  # what is late holds no more than has come of it
+                    came, brought = came + one.came + one.missing, brought + one.files + one.missing_files
+            if came + size > OF_ONE * most or brought + AT_ONCE > FILES_OF_ONE:
                 raise Refused(429, TOO_MUCH, "room")
             coming = Coming(address, size, self._now)
             self._coming.add(coming)

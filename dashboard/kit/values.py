@@ -8,7 +8,7 @@ from typing import Any
 from dashboard.kit.limits import Limits
 from dashboard.kit.typed import Texts
 from inspector.errors import CaseError
-from inspector.model import Decoding
+from inspector.model import SUFFIX, Decoding
 from inspector.safeedit import bundled_cases, bundled_templates
 from inspector.safeedit.exam import Evaluation
 from inspector.safeedit.questions import CASE_PROMPTS, Size, common_questions
@@ -42,7 +42,7 @@ def sizes_within(sizes: Mapping[str, Size], limits: Limits) -> list[str]:
     return [n for n, size in sizes.items() if len(CASE_PROMPTS) + len(common_questions(size)) <= limits.prompts]
 
 
-def require_bundled(texts: Texts, suffix: str) -> None:
+def require_bundled(texts: Texts) -> None:
     """Refuse texts that are not the project's own; for the read-only demo.
 
     Raises:
@@ -53,6 +53,6 @@ def require_bundled(texts: Texts, suffix: str) -> None:
     if (
         case is None
         or texts.template not in templates
-        or (texts.safe, texts.unsafe, texts.suffix) != (case.safe, case.unsafe, suffix)
+        or (texts.safe, texts.unsafe, texts.format.suffix) != (case.safe, case.unsafe, SUFFIX)
     ):
         raise CaseError("This demo is read-only: free text is off. Pick an example in the case rail.")

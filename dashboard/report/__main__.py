@@ -119,7 +119,7 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
     )
     if chosen.stress is not None and session.live is not None:
         stress(model, session, chosen.stress, chosen.evaluation, decoding, _tell)
-    look(model, session, chosen.suffix_prompt, chosen.locators, chosen.atlas, _tell)
+    look(model, session, chosen.locators, chosen.atlas, _tell)
     layers = known.layers if known is not None else None
     report = make_report(model, visit_of(session, chosen.redact, layers), REPORTERS)
     assert report is not None  # the divergence was measured

@@ -117,10 +117,10 @@ def stress(
     run(stressing.stress(model, session, size, EmbeddedJudge(), stressing.NO_ATTACKS, way, decoding), tell)
 
 
-def look(model: InspectedModel, session: Session, suffix: str, locators: bool, atlas: bool, tell: Tell) -> None:
+def look(model: InspectedModel, session: Session, locators: bool, atlas: bool, tell: Tell) -> None:
     """Ask the locators, and make the atlas that judges them; each where it is wanted."""
     assert session.case is not None
-    texts = replace(texts_of(session.case, suffix), chat=session.format.chat)
+    texts = texts_of(session.case, session.format)
     if locators:
         run(why.ask_locators(model, session, texts), tell)
     if atlas:

@@ -129,7 +129,7 @@ class Descended:
         weights: The edited matrices by block.
         entries: What they achieve.
         cancelled: It ended early; there are none, then.
-        refused: Why it has no edits, empty where something was not finite; ``None`` where it has.
+        refused: Why it has no edits, empty where no update could be kept; ``None`` where it has.
     """
 
     weights: Mapping[int, Tensor] = field(default_factory=dict)
@@ -148,6 +148,9 @@ def descended(
 ) -> Generator[Step, None, Descended]:
     """Let a group descend and measure it; yields its steps.
 
+    A block by itself keeps what any edit keeps: the updates before the one that led out of the finite numbers. Blocks
+    that share their steps keep none then, as one of them has spoilt the others' way.
+
     Args: ``value`` and ``gradients`` as for :class:`Group`.
     """
     group = Group(model, value, gradients)
@@ -163,10 +166,15 @@ def descended(
         return Descended(refused=error.user_message())
     if descent.reason == "cancelled":
         return Descended(cancelled=True)
-    if descent.reason == "not finite":
-        return Descended(refused="")
     weights = {block: weight.detach() for block, weight in group.weights.items()}
-    return Descended(weights, measured(model, tails, weights))
+    if descent.reason != "not finite":
+        entries = measured(model, tails, weights)
+        if all(entry.finite for entry in entries):
+            return Descended(weights, entries)
+    if len(weights) > 1:
+        return Descended(refused="")
+    descent.undo()  # the last update, which nothing has measured on the way down
+    return Descended(weights, measured(model, tails, weights)) if descent.updates else Descended(refused="")
 
 
 def likelihood(logits: Tensor, labels: Sequence[int]) -> Tensor:

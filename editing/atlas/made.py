@@ -100,7 +100,7 @@ class Atlas:
         settings: How it was made.
         blocks: Number of blocks of the model.
         seconds: Duration.
-        left_out: Why there is no entry, by the number of each block whose edit is refused or not finite.
+        left_out: Why there is no entry, by the number of each block whose edit is refused or keeps no update.
     """
 
     entries: tuple[Entry, ...]

@@ -46,7 +46,7 @@ def make_atlas(
         cancel: Asked between steps; ``True`` ends the atlas and keeps the blocks that are done.
 
     Returns:
-        The atlas. A block whose edit is refused or not finite has no entry and is told in :attr:`Atlas.left_out`.
+        The atlas. A block whose edit is refused or keeps no update has no entry: see :attr:`Atlas.left_out`.
 
     Raises:
         EditError: A weight is not in memory.

@@ -19,6 +19,7 @@ import numpy as np
 RESAMPLES, SEED = 2000, 0
 """Number of resamples of a bootstrap, and the seed that they are drawn with."""
 _NORMAL = 1.959963984540054
+"""97.5 % of a standard normal distribution lie below it."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def _centre(parts: Sequence[Sequence[Sample]]) -> float:
 
 
 def _wilson(share: float, n: float) -> tuple[float, float]:
-    """Return Wilson's limits of a share for a number of samples that need not be whole."""
+    """Return Wilson's limits of a share for a number of samples that need not be whole, as scipy's wants it to be."""
     square = _NORMAL**2 / n
     centre = (share + square / 2) / (1 + square)
     half = math.sqrt(share * (1 - share) * square + square**2 / 4) / (1 + square)

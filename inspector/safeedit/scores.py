@@ -1,9 +1,9 @@
 """From marked replies to scores: each for vanilla and edited, with the number of samples and a 95 % interval.
 
-Of one edit, percentages of yes-or-no marks have Wilson's interval, means Student's, both from scipy; DG-Avg, a mean of
-four percentages, has the interval of Zou and Donner (2008), made of their Wilson limits; a KL, which is never negative
-and far from normal, has that of resampled prompts. Of several edits, every interval respects what belongs together
-(:mod:`inspector.safeedit.intervals`).
+Of one edit, percentages of yes-or-no marks have Wilson's interval, means Student's, the numbers of scipy's statistics;
+DG-Avg, a mean of four percentages, has the interval of Zou and Donner (2008), made of their Wilson limits; a KL, which
+is never negative and far from normal, has that of resampled prompts. Of several edits, every interval respects what
+belongs together (:mod:`inspector.safeedit.intervals`).
 """
 
 from __future__ import annotations

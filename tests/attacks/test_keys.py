@@ -82,7 +82,7 @@ def test_a_handler_called_by_number_without_a_page_does_nothing(served, handler)
 
 
 def test_calls_without_a_session_share_nothing(served, web):
-    texts = texts_of(bundled_cases()[1], SUFFIX)
+    texts = texts_of(bundled_cases()[1])
     with served.sessions._lock:
         before = set(served.sessions._sessions)
     case = texts.question, texts.template, texts.safe, texts.unsafe
@@ -95,7 +95,7 @@ def test_calls_without_a_session_share_nothing(served, web):
 
 @pytest.mark.parametrize("header", [("X-Gradio-User", "mcp"), (TOOL_HEADER[0], "mcp")], ids=["gradio's", "ours"])
 def test_nobody_passes_for_a_tool_to_have_other_limits_and_a_session_for_each_call(served, header):
-    texts = texts_of(bundled_cases()[1], SUFFIX)
+    texts = texts_of(bundled_cases()[1])
     page = f"no tool {header[0]}"
     with httpx.Client(base_url=served.url, timeout=60, headers=dict([header])) as web:
         case = texts.question, texts.template, texts.safe, texts.unsafe

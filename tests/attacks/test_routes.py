@@ -13,13 +13,14 @@ from urllib.parse import quote, urlsplit
 import gradio as gr
 import httpx
 import pytest
-from attack_helpers import CLOSED, HTML, call, opened, press, serve
+from attack_helpers import CLOSED, HTML, call, opened, press, serve, told
 from dashboard_helpers import free_port
 from starlette.middleware import Middleware
 
 from dashboard.kit import posts
 from dashboard.kit.doors import Doors
-from dashboard.kit.limits import DEMO
+from dashboard.kit.limits import DEMO, Pace
+from dashboard.kit.posts import LONGEST_NAME
 from dashboard.kit.refused import Refused
 from dashboard.kit.routes import GUESSES, POSTED, Guard
 
@@ -219,6 +220,27 @@ def test_a_flood_of_posts_leaves_the_page_in_a_moment(web):
         web.post("/gradio_api/queue/join", json={"data": [], "fn_index": 10**9, "session_hash": f"flood {number}"})
     kind, said = call(web, "status")
     assert kind == "complete" and said[0]["model"] == "tiny-llama" and time.monotonic() - began < 30
+
+
+def test_who_asks_faster_than_is_allowed_is_refused_in_words_and_others_go_on(served, web, monkeypatch):
+    monkeypatch.setattr(served.app.guard, "pace", Pace(60))
+    opened(served, web, "asks too fast")
+    body = {"data": served.values("on_texts"), "fn_index": served.number("on_texts"), "session_hash": "asks too fast"}
+    answers = [web.post("/gradio_api/queue/join", json=body) for _ in range(40)]
+    assert [answer.status_code for answer in answers].count(200) < 40
+    refused = next(answer for answer in answers if answer.status_code != 200)
+    assert refused.status_code == 429 and "Wait some seconds" in refused.json()["detail"]
+    with httpx.Client(base_url=served.url, timeout=60) as other:
+        opened(served, other, "asks as others do")
+        assert "process_completed" in json.dumps(press(served, other, "asks as others do", "on_texts"))
+    assert "process_completed" in json.dumps(told(web, "asks too fast")), "what was let in is answered"
+
+
+@pytest.mark.parametrize(("longer", "status"), [(0, 200), (1, 422)])
+def test_a_page_or_a_program_with_a_name_of_any_length_is_none(web, longer, status):
+    """Much is kept under its name."""
+    name = "x" * (LONGEST_NAME + longer)
+    assert web.post("/gradio_api/call/status", json={"data": [], "session_hash": name}).status_code == status
 
 
 def test_an_answer_that_is_refused_holds_no_path_and_no_trace(web):

@@ -249,7 +249,7 @@ def test_fewer_than_one_token_is_one():
     assert OTHERS.require_tokens(-5) == OTHERS.require_tokens(0) == 1 and OTHERS.require_tokens("12") == 12
 
 
-CASE = texts_of(bundled_cases()[0], SUFFIX)
+CASE = texts_of(bundled_cases()[0])
 TYPED = CASE.question, CASE.template, CASE.safe, CASE.unsafe
 EDIT = SUFFIX, False, None, True
 TEST = next(iter(JUDGES)), NO_ATTACKS, 8, None, "same prompts", None

@@ -209,7 +209,7 @@ def test_hidden_characters_in_a_case_reach_the_model_or_are_counted_and_break_no
 
 @pytest.mark.parametrize("template", FORMATS)
 def test_a_template_is_no_format_string(template):
-    texts = Texts("Q?", template, SUFFIX, "No.", "Yes.")
+    texts = Texts("Q?", template, "No.", "Yes.")
     try:
         made = texts.adversarial_prompt()
     except InspectorError as error:
@@ -301,7 +301,7 @@ def test_a_page_of_ones_own_takes_twenty_thousand_words_without_a_pause(tmp_path
 
     began = time.process_time()
     with pytest.raises(InspectorError, match="tokens"):
-        view_prompt(tiny_model(), Texts(LONG, "", SUFFIX, "No.", "Yes."))
+        view_prompt(tiny_model(), Texts(LONG, "", "No.", "Yes."))
     assert time.process_time() - began < 20
 
 

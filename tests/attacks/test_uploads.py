@@ -17,12 +17,16 @@ import pytest
 from dashboard_helpers import Clock, tiny_model
 
 from dashboard.kit.copies import delete_files
+from dashboard.kit.handing import give_back, keep_free, promised, room_on_disk
+from dashboard.kit.limits import OTHERS
 from dashboard.kit.refused import Refused
 from dashboard.kit.routes import check_route
+from dashboard.kit.session import Session
 from dashboard.kit.shelf import Shelf
-from dashboard.kit.upload_room import AT_ONCE, FILES_OF_ONE, MOST_FILES, OF_ONE, UPLOADED, UploadRoom
+from dashboard.kit.upload_room import AT_ONCE, FILES_OF_ONE, GRACE, MOST_FILES, OF_ONE, UPLOADED, UploadRoom
 from dashboard.kit.uploads import PIECE_FOR, PIECES, drop_gone, taken
 from dashboard.page import build_app
+from inspector.errors import CaseError
 
 
 def test_a_part_that_takes_files_opens_upload_up_to_its_limit_and_as_long_as_there_is_room(tmp_path):
@@ -136,6 +140,61 @@ def test_what_was_announced_and_does_not_come_holds_room_only_while_its_connecti
     assert web.post("/gradio_api/upload", files={"files": ("edit.json", b"{}")}).status_code == 200
 
 
+def test_what_is_announced_and_does_not_come_holds_its_room_for_half_a_minute(monkeypatch):
+    monkeypatch.setattr("dashboard.kit.upload_room.taken", lambda _: (0, 0))
+    clock, most = Clock(), 6000
+    room = UploadRoom(now=clock)
+    slow, *stalled = [room.begin(f"10.0.0.{number}", most, most, []) for number in range(UPLOADED)]
+    clock.seconds += GRACE
+    with pytest.raises(Refused, match="room"):
+        room.begin("5.6.7.8", 1, most, [])
+    clock.seconds += PIECE_FOR / 10
+    slow.came = most // 10
+    assert not slow.late and slow.missing == most - slow.came, "it is whole in ten minutes"
+    assert [(one.late, one.missing, one.missing_files) for one in stalled] == [(True, 0, 0)] * (UPLOADED - 1)
+    room.begin("5.6.7.8", most, most, [])
+
+
+def test_what_has_come_of_files_that_stall_counts_for_their_address_as_long_as_they_are_open(monkeypatch):
+    monkeypatch.setattr("dashboard.kit.upload_room.taken", lambda _: (0, 0))
+    clock = Clock()
+    room = UploadRoom(now=clock)
+    for _ in range(OF_ONE):
+        room.begin("1.2.3.4", 100, 100, []).came = 95
+    clock.seconds += 2 * PIECE_FOR
+    with pytest.raises(Refused, match="your address"):
+        room.begin("1.2.3.4", 20, 100, [])
+    room.begin("5.6.7.8", 100, 100, [])
+
+
+def test_what_is_announced_is_no_room_on_the_disk_for_what_is_written_until_it_is_given_up(
+    served, web, monkeypatch, tmp_path
+):
+    guard, address = served.app.guard, urlsplit(served.url)
+    most, disk = guard.limits.upload, SimpleNamespace(free=2**50)
+    monkeypatch.setattr(guard, "room", UploadRoom())
+    monkeypatch.setattr("dashboard.kit.handing.shutil", SimpleNamespace(disk_usage=lambda _: disk))
+
+    def fits() -> bool:
+        try:
+            with room_on_disk(Session(limits=OTHERS), tmp_path, 2**20, "Try again later."):
+                return True
+        except CaseError as refused:
+            assert "disk space" in refused.user_message()
+            return False
+
+    head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: {most}\r\n"
+    with socket.create_connection((address.hostname, address.port)) as line:
+        line.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n".encode())
+        until(lambda: most - 100 < promised() < most)
+        disk.free = OTHERS.free + most
+        assert not fits()
+        refused = web.post("/gradio_api/upload", files={"files": ("edit.json", b"1" * 1000)})
+        assert refused.status_code == 507 and "disk" in refused.json()["detail"]
+    until(lambda: not promised())
+    assert fits() and not len(guard.room)
+
+
 def test_a_file_that_nobody_has_read_is_deleted_after_ten_minutes(served, web):
     old, new = (Path(web.post("/gradio_api/upload", files={"files": (n, n.encode())}).json()[0]) for n in "ab")
     os.utime(old, (time.time() - PIECE_FOR - 60,) * 2)
@@ -181,15 +240,20 @@ def test_a_post_of_many_files_is_refused_by_the_server_and_its_pieces_go(served,
     assert web.post("/gradio_api/upload", files=many[:AT_ONCE]).status_code == 200
 
 
-@pytest.mark.parametrize("promised", [0, 10**6])
-def test_what_comes_leaves_as_much_of_the_disk_free_as_the_operator_wants(served, web, monkeypatch, promised):
+@pytest.mark.parametrize("written", [0, 10**6])
+def test_what_comes_leaves_as_much_of_the_disk_free_as_the_operator_wants(served, web, monkeypatch, written):
     """What others are written just now is no room any more, either."""
-    free = served.app.guard.limits.free + promised
+    free = served.app.guard.limits.free + written
     monkeypatch.setattr(served.app.guard, "room", UploadRoom())
-    monkeypatch.setattr("dashboard.kit.routes.promised", lambda: promised)
-    monkeypatch.setattr("dashboard.kit.routes.shutil", SimpleNamespace(disk_usage=lambda _: SimpleNamespace(free=free)))
-    refused = web.post("/gradio_api/upload", files={"files": ("edit.json", b"{}")})
-    assert refused.status_code == 507 and "disk" in refused.json()["detail"]
+    monkeypatch.setattr(
+        "dashboard.kit.handing.shutil", SimpleNamespace(disk_usage=lambda _: SimpleNamespace(free=free))
+    )
+    assert keep_free("what is written", lambda: written, ".", 0)
+    try:
+        refused = web.post("/gradio_api/upload", files={"files": ("edit.json", b"{}")})
+        assert refused.status_code == 507 and "disk" in refused.json()["detail"] and not len(served.app.guard.room)
+    finally:
+        give_back("what is written")
     monkeypatch.undo()
     assert web.post("/gradio_api/upload", files={"files": ("edit.json", b"{}")}).status_code == 200
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
+import torch
 from word_models import word_model
 
 from benchmarks import packaged
-from editing import preset
+from editing import DinmSettings, preset
+from editing.calibration import Calibration
+from editing.methods.dinm import to_be_routed
+from editing.trial_edits import Layers, Trial
+from editing.values import changed
+from inspector.model import Detector, Row
 from inspector.safeedit.exam import Marked, Reply
 from inspector.safeedit.harmful_sets import HarmfulPrompt
 from inspector.safeedit.judges import EmbeddedJudge
@@ -66,6 +73,43 @@ def test_the_numbers_are_json_and_no_text_of_the_sets_is_in_them(quick, capsys, 
     assert capsys.readouterr().out == "" and again["sets"] == {}
     assert again["kept"]["bundled"]["KQA"]["edited"] == record["kept"]["bundled"]["KQA"]["edited"]
     assert ways == ["same", "same", "paper"] and (record["evaluation"], again["evaluation"]) == ("same", "paper")
+
+
+def test_routed_is_the_edit_that_operate_makes_first_beside_the_one_of_weights_alone(quick, capsys, monkeypatch):
+    made: list[DinmSettings] = []
+    plain = packaged.dinm
+
+    def noted(model, case, block, settings):
+        made.append(settings)
+        return plain(model, case, block, changed(settings, companions=0))
+
+    silent = Detector((0,), torch.zeros(1, quick.architecture.d_model), 0.0, 1.0, quick.fingerprint)
+    known = Calibration(Layers((Trial(1, 1.0, 0.1, 1.0),), 0.0, 1, 4), silent)
+    monkeypatch.setattr(packaged, "dinm", noted)
+    monkeypatch.setattr(packaged, "load_calibration", lambda _: known)
+    own = replace(silent, threshold=2.0)
+
+    def reads_its_case(model, detector, case, format):
+        assert detector is silent and (case, format) == (packaged.chosen_cases(1)[0], made[-1].format)
+        return own
+        yield
+
+    monkeypatch.setattr(packaged, "acts_by", reads_its_case)
+    acting: list[tuple[Row, ...]] = []
+    whole = packaged.examine_all
+    monkeypatch.setattr(
+        packaged,
+        "examine_all",
+        lambda model, asked, rows, *more, **how: acting.append(rows) or whole(model, asked, rows, *more, **how),
+    )
+    assert packaged.main(options("--sets", "harmbench", "--kept", "bundled", "--routed"), lambda _: quick) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert len(made) == 2 and made[1] == to_be_routed(made[0]) != made[0]
+    edited, routed = acting[0]
+    assert edited.detector is None and routed.detector is own and edited.patch.identifier != routed.patch.identifier
+    assert record["weights"] == {"edited": edited.label(), "routed": routed.label()}
+    found = record["sets"]["harmbench"]["defended"]
+    assert list(found) == ["vanilla", "edited", "routed"] and found["routed"] == found["vanilla"], "nothing fires here"
 
 
 def test_shares_are_counted_by_the_judge_and_the_rules(quick):

@@ -46,7 +46,16 @@ NAMES = (
     "keep-for",
     "session-memory",
     *("public", "auth-file", "allow-source", "max-tokens", "max-steps", "max-prompts", "runs-an-hour"),
-    *("runs-in-line", "visitor-memory", "max-upload", "files-an-hour", "free-disk", "log", "metrics"),
+    *(
+        "runs-in-line",
+        "events-a-minute",
+        "visitor-memory",
+        "max-upload",
+        "files-an-hour",
+        "free-disk",
+        "log",
+        "metrics",
+    ),
     "mcp",
     "links-for",
 )

@@ -26,7 +26,6 @@ from dashboard.kit.typed import texts_of
 from dashboard.kit.visitors import Sessions
 from dashboard.page import build_app, launch_options
 from dashboard.steps.operate import gating
-from inspector.model import SUFFIX
 from inspector.safeedit import bundled_cases
 
 HTML = {"Accept": "text/html"}
@@ -232,7 +231,7 @@ def result_of(web: httpx.Client, name: str, *data: Any) -> Any:
 def test_named_endpoints_work_through_the_documented_queue_call_and_through_the_client(app, web):
     assert result_of(web, "status")[0]["model"] == "tiny-llama"
     client = Client(app.local_url, verbose=False, analytics_enabled=False)
-    texts = texts_of(bundled_cases()[0], SUFFIX)
+    texts = texts_of(bundled_cases()[0])
     case = texts.question, texts.template, texts.safe, texts.unsafe
     last = list(client.submit(*case, 1, "corrected", 2, api_name="/edit"))[-1]
     if not last["live"]:

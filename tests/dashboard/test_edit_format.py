@@ -18,7 +18,10 @@ from inspector.divergence import divergence
 from inspector.likelihood import likelihoods
 from inspector.model import VANILLA, Decoding, PromptFormat, answer, encode
 
-TEXTS = Texts("How do I be mean?", "You are a pirate. {question}", "Please.", "I will not help.", "Arr, tell lies.")
+SUFFIX = "Please."
+TEXTS = Texts(
+    "How do I be mean?", "You are a pirate. {question}", "I will not help.", "Arr, tell lies.", PromptFormat(SUFFIX)
+)
 OTHER = PromptFormat("Be brief.")
 """What stands in the rail when the edit is asked."""
 
@@ -27,18 +30,18 @@ OTHER = PromptFormat("Be brief.")
 def test_an_edit_is_compared_in_its_own_prompt_format(chat):
     with model_at_rest() as model:
         session = Session()
-        changes = {"chat": chat, "suffix": TEXTS.suffix, "turn_end": False, "constraint": "next token"}
+        changes = {"chat": chat, "suffix": SUFFIX, "turn_end": False, "constraint": "next token"}
         settings = preset("reference", steps=2, watch_unsafe=False, loss_positions="aligned", **changes)
         assert session.asked_in(OTHER) == OTHER
         run(operating.edit(model, session, TEXTS, 1, settings))
-        made_in = PromptFormat(TEXTS.suffix, chat, turn_end=False)
+        made_in = PromptFormat(SUFFIX, chat, turn_end=False)
         assert session.live.format == made_in == session.asked_in(OTHER)
 
         measured = comparing.measure(model, session)
         prompt = TEXTS.adversarial_prompt()
         own, *others = (
             likelihoods(model, prompt, [TEXTS.safe], [VANILLA], format=used)[0][0].per_token
-            for used in (made_in, PromptFormat(TEXTS.suffix, not chat), PromptFormat("", chat))
+            for used in (made_in, PromptFormat(SUFFIX, not chat), PromptFormat("", chat))
         )
         assert measured.before[0].per_token == pytest.approx(own, rel=1e-4)  # another batch rounds differently
         assert all(own != pytest.approx(other, rel=1e-2) for other in others), "the formats must differ for this test"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -157,7 +159,7 @@ def test_the_page_that_was_built_takes_the_port_over(monkeypatch):
     port, seen = free_port(), []
 
     def build(model: Any, **_options: Any) -> gr.Blocks:
-        seen.append(status(port)["text"])
+        seen.extend((status(port)["text"], gc.isenabled()))
         with gr.Blocks() as page:
             gr.Markdown(model.name)
         return page
@@ -166,7 +168,7 @@ def test_the_page_that_was_built_takes_the_port_over(monkeypatch):
     monkeypatch.setattr("dashboard.page.build_app", build)
     served: list[gr.Blocks] = []
     monkeypatch.setattr(gr.Blocks, "block_thread", lambda page: served.append(page))
-    assert app.main(["--port", str(port)]) == 0 and seen == ["Building the page"]
+    assert app.main(["--port", str(port)]) == 0 and seen == ["Building the page", False]
     answer = httpx.get(at(port))
     assert answer.status_code == 200 and "X-DINM-Inspector" not in answer.headers
     assert httpx.get(at(port, "opening.json")).headers.get("X-DINM-Inspector") is None
@@ -201,6 +203,22 @@ def test_ctrl_c_while_loading_ends_it_without_a_traceback():
 def test_an_interrupt_that_an_import_swallows_still_ends_the_program():
     with pytest.raises(KeyboardInterrupt), app.no_interrupt_missed(), contextlib.suppress(BaseException):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_garbage_is_sought_again_once_the_program_is_loaded_and_what_was_made_meanwhile_is_found():
+    class Made:
+        """Part of a circle."""
+
+    with pytest.raises(ValueError, match="not loaded"), app.no_garbage_sought():
+        assert not gc.isenabled()
+        made = Made()
+        made.circle = made
+        raise ValueError("not loaded")
+    found = weakref.ref(made)
+    del made
+    assert gc.isenabled() and gc.get_freeze_count() == 0
+    gc.collect()
+    assert found() is None
 
 
 def test_make_demo_starts_the_program_at_once_which_fetches_the_model_behind_its_open_port(tmp_path):

@@ -102,13 +102,13 @@ def test_bounds_are_those_of_a_page_of_ones_own_of_others_or_of_a_demo():
 
 def test_every_bound_has_an_option_in_its_own_unit():
     given = {"max-tokens": 9, "max-steps": 8, "max-prompts": 7, "runs-an-hour": 6, "visitor-memory": 5, "max-upload": 4}
-    given |= {"files-an-hour": 3, "free-disk": 2, "runs-in-line": 1}
+    given |= {"files-an-hour": 3, "free-disk": 2, "runs-in-line": 1, "events-a-minute": 10}
     assert set(given) == {name.replace("_", "-") for name in public.BOUNDS}
     words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
     made = public.limits_of(chosen("--public", *words, "--allow-source", "a/b", "--allow-source", "c"))
     assert (made.tokens, made.steps, made.prompts, made.runs_an_hour) == (9, 8, 7, 6)
     assert (made.stored, made.upload, made.files, made.free) == (5 * 2**20, 4 * 2**20, 3 * 2**20, 2 * 2**20)
-    assert made.sources == {"a/b", "c"} and made.in_line == 1
+    assert made.sources == {"a/b", "c"} and (made.in_line, made.events) == (1, 10)
 
 
 @pytest.mark.parametrize(

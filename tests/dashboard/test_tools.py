@@ -26,13 +26,12 @@ from dashboard.page import build_app, launch_options
 from inspector.divergence import DISTANCES, divergence
 from inspector.errors import CaseError
 from inspector.likelihood import likelihoods
-from inspector.model import SUFFIX
 from inspector.safeedit import bundled_cases
 
 mcp = pytest.importorskip("mcp", reason="the package mcp is not installed: pip install -r requirements-mcp.txt")
 CASE = {
     name: value
-    for name, value in vars(texts_of(bundled_cases()[2], SUFFIX)).items()
+    for name, value in vars(texts_of(bundled_cases()[2])).items()
     if name in ("question", "template", "safe", "unsafe")
 }
 

@@ -150,6 +150,39 @@ def test_one_block_whose_edit_fails_is_left_out_and_the_others_are_what_they_are
     expect_without(run(make_atlas(llama, case, settings)), whole, 1)
 
 
+@pytest.mark.parametrize("together", [1, 3])
+def test_a_block_keeps_the_updates_before_the_one_that_leaves_the_finite_numbers(llama, case, monkeypatch, together):
+    settings = replace(SHORT, together=together)
+    whole, shorter = (run(make_atlas(llama, case, replace(settings, steps=n))) for n in (3, 1))
+    spoilt(monkeypatch, 1, 2)
+    expect_shorter(run(make_atlas(llama, case, settings)), whole, shorter, 1)
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_the_last_update_is_taken_back_where_what_is_measured_of_it_is_not_finite(llama, case, monkeypatch, together):
+    settings = replace(SHORT, together=together)
+    whole, shorter = (run(make_atlas(llama, case, replace(settings, steps=n))) for n in (3, 2))
+    longest, own = whole.curve("delta norm")[1], group.measured
+
+    def measured(*given):
+        return [
+            replace(entry, kl=float("nan")) if entry.block == 1 and entry.delta_norm > 0.99 * longest else entry
+            for entry in own(*given)
+        ]
+
+    monkeypatch.setattr(group, "measured", measured)
+    expect_shorter(run(make_atlas(llama, case, settings)), whole, shorter, 1)
+
+
+def expect_shorter(atlas: Atlas, whole: Atlas, shorter: Atlas, block: int) -> None:
+    assert not atlas.left_out and [entry.block for entry in atlas.entries] == list(range(atlas.blocks))
+    for name in ("margin gain", "harmless KL", "delta norm"):
+        expected = whole.curve(name).copy()
+        assert expected[block] != pytest.approx(shorter.curve(name)[block], rel=1e-2), "or the test sees nothing"
+        expected[block] = shorter.curve(name)[block]
+        assert atlas.curve(name) == pytest.approx(expected, rel=1e-3), name
+
+
 def expect_without(atlas: Atlas, whole: Atlas, block: int) -> None:
     rest = [n for n in range(whole.blocks) if n != block]
     assert [entry.block for entry in atlas.entries] == rest and atlas.best in rest

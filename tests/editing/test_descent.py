@@ -106,6 +106,17 @@ def test_the_last_update_of_a_phase_is_undone_by_the_next_one_where_it_went_beyo
     assert (descent.updates, descent.reason, float(point.x)) == (1, "damage budget", 4.0)
 
 
+def test_an_update_is_taken_back_once_and_what_the_loop_has_undone_is_not_undone_again(descent, point):
+    went(descent, point, steps=3, measure_last=False)
+    for _ in range(2):
+        descent.undo()
+        assert (descent.updates, float(point.x)) == (2, 2.0)
+    went(descent, point, evaluate=evaluation(point, nan_at=1))
+    assert (descent.updates, descent.reason, float(point.x)) == (2, "not finite", 2.0)
+    descent.undo()
+    assert (descent.updates, float(point.x)) == (2, 2.0)
+
+
 @pytest.mark.parametrize("broken", ["nan_at", "steep_at"])
 def test_the_update_after_which_something_is_no_number_is_undone(descent, point, broken):
     trace = went(descent, point, evaluate=evaluation(point, **{broken: 2}))

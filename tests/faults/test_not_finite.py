@@ -6,7 +6,6 @@ What each method does within its descent has tests of its own (``tests/editing/m
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import by_hand
 import gradio as gr
@@ -15,6 +14,7 @@ import tiny_models
 import torch
 from dashboard_helpers import QUICK, Visitor, assert_idle
 from keep_helpers import page_of, rows
+from training_helpers import BRIEF
 
 from editing import run
 from editing.methods.mend import MendTraining
@@ -23,18 +23,6 @@ from editing.methods.mend.training import new_editor
 from editing.methods.registry import METHODS, method_settings
 from inspector.errors import InspectorError
 from inspector.model import InspectedModel, from_parts
-
-FEW: dict[str, Any] = {"harmless_prompts": 1, "harmless_tokens": 3}
-SMALL: dict[str, dict[str, Any]] = {
-    "dinm": {**FEW, "steps": 2},
-    "ft-l": {**FEW, "steps": 2},
-    "gated": {**FEW, "steps": 2, "texts": 30, "longest_text": 400, "false_alarms": 0.5, "further_prompts": 2},
-    "delman": {**FEW, "steps": 2, "contexts": 1},
-    "sft": {**FEW, "steps": 2},
-    "dpo": {**FEW, "steps": 1, "warm_up": 1},
-    "mend": dict(FEW),
-    "ext-sub": {**FEW, "steps": 2, "anti_steps": 1},
-}
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +40,14 @@ def broken(tmp_path_factory) -> InspectedModel:
 
 
 def test_every_method_that_changes_weights_is_here():
-    assert set(SMALL) == set(METHODS) - {"self-reminder"}
+    assert set(BRIEF) == set(METHODS) - {"self-reminder"}
 
 
-@pytest.mark.parametrize("key", SMALL)
+@pytest.mark.parametrize("key", BRIEF)
 def test_a_method_on_a_model_whose_numbers_are_none_makes_no_edit_and_says_what_to_do(broken, case, key):
     hooks = by_hand.hooks(broken.network)
     with pytest.raises(InspectorError, match=r"finite.*(float32|Load|Shorten|shorten|another)") as refused:
-        run(METHODS[key].run(broken, case, 1, method_settings(key, **SMALL[key])))
+        run(METHODS[key].run(broken, case, 1, method_settings(key, **BRIEF[key])))
     assert "nan" not in refused.value.user_message().lower().split()
     by_hand.assert_at_rest(broken, hooks)
 

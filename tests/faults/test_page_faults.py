@@ -43,7 +43,7 @@ from inspector.model import SUFFIX
 from inspector.safeedit import bundled_cases
 
 SECRET = "a text that belongs to a visitor"
-TEXTS = texts_of(bundled_cases()[0], SUFFIX)
+TEXTS = texts_of(bundled_cases()[0])
 CASE = TEXTS.question, TEXTS.template, TEXTS.safe, TEXTS.unsafe
 
 

@@ -69,7 +69,7 @@ def test_a_visitor_of_a_program_that_was_killed_is_told_so_and_what_they_took_al
         monkeypatch.delenv(name, raising=False)
     ledger, log = tmp_path / "edits.sqlite", tmp_path / "page.jsonl"
     how: dict[str, Any] = {"ports": (free_port(), free_port())}
-    texts = texts_of(bundled_cases()[0], SUFFIX)
+    texts = texts_of(bundled_cases()[0])
     case = texts.question, texts.template, texts.safe, texts.unsafe
     web = httpx.Client(base_url=f"http://127.0.0.1:{how['ports'][0]}", timeout=120)
 

@@ -57,3 +57,10 @@ def test_settings_out_of_range_and_unknown_parts_say_so():
         (name,) = wrong
         with pytest.raises(PromptError, match=name):
             kind(**wrong)
+
+
+def test_of_a_value_that_is_long_an_error_shows_the_beginning():
+    for wrong in ({"max_new_tokens": -(10**400)}, {"top_p": "9" * 20_000}):
+        with pytest.raises(PromptError) as told:
+            Decoding(**wrong)
+        assert next(iter(wrong)) in str(told.value) and len(str(told.value)) < 300

@@ -111,7 +111,7 @@ class CaseRoom(Room):
         self.answers.build_fields(texts, free)
         with gr.Accordion("Suffix", open=False, elem_id="suffix-fold"):
             self.suffix = gr.Textbox(
-                texts.suffix,
+                texts.format.suffix,
                 label="Suffix prompt S",
                 info="Put after every prompt with one space; an edit is asked with the one it was made with",
                 lines=2,
@@ -121,7 +121,7 @@ class CaseRoom(Room):
             )
             self.form = gr.Radio(
                 [CHAT_TEMPLATE, PLAIN_TEXT],
-                value=CHAT_TEMPLATE if texts.chat else PLAIN_TEXT,
+                value=_form(texts.format),
                 label="Prompt format",
                 info="How the model gets every prompt; an edit is asked as it was made",
                 visible=has_chat_template(self.model.tokenizer),
@@ -151,15 +151,16 @@ class CaseRoom(Room):
         return self.question, self.template, self.suffix, self.answers.safe, self.answers.unsafe, self.form
 
     def _texts(self, values: Values) -> Texts:
-        question, template, suffix, safe, unsafe, form = (values[part] or "" for part in self._fields)
-        return Texts(question, template, suffix, safe, unsafe, form != PLAIN_TEXT)
+        parts = self.question, self.template, self.answers.safe, self.answers.unsafe
+        question, template, safe, unsafe = (values[part] or "" for part in parts)
+        return Texts(question, template, safe, unsafe, self._format(values))
 
     def typed(self, values: Values) -> Texts:
         """Return the rail's texts as they stand, refused in a read-only demo if they are not bundled."""
         texts = self._texts(values)
-        self.context.limits.require_short(texts.question, texts.template, texts.suffix, texts.safe, texts.unsafe)
+        self.context.limits.require_short(texts.question, texts.template, texts.safe, texts.unsafe, texts.format.suffix)
         if self.context.read_only:
-            require_bundled(texts, self.context.example.texts.suffix)
+            require_bundled(texts)
         return texts
 
     def _format(self, values: Values) -> PromptFormat:
@@ -180,8 +181,8 @@ class CaseRoom(Room):
         """Wire the rail."""
         self.answers.connect()
         react, answers = self.context.react, self.answers
-        filled = [self.suffix, self.question, self.template_name, self.template, answers.safe, answers.unsafe]
-        react(self.examples.click, self.on_example, inputs=[self.suffix], outputs=filled, event=gr.EventData)
+        format, filled = [self.suffix, self.form], [*self._fields, self.template_name]
+        react(self.examples.click, self.on_example, inputs=format, outputs=filled, event=gr.EventData)
         named = [self.template_name, self.template]
         react(self.template_name.input, self.on_template, inputs=named, outputs=[self.template])
         react(self.template.input, self.on_own_template, outputs=[self.template_name])
@@ -200,12 +201,12 @@ class CaseRoom(Room):
 
     def on_example(self, _session: Session, values: Values, event: gr.EventData) -> Update:
         """Fill the rail with the bundled case whose line was clicked."""
-        return self._filled(words.offered_cases()[int(event.number)], values[self.suffix])
+        return self._filled(words.offered_cases()[int(event.number)], self._format(values))
 
     def bundled(self, values: Values) -> str | None:
         """Return the name of the bundled case that stands in the rail, ``None`` if any of its texts is another."""
-        texts, suffix = self._texts(values), self.context.example.texts.suffix
-        known = (case for case in words.offered_cases() if texts_of(case, suffix) == texts)
+        texts = self._texts(values)
+        known = (case for case in words.offered_cases() if texts_of(case) == texts)
         return next((str(case.identifier) for case in known), None)
 
     def filled(self, _values: Values, name: str) -> Update:
@@ -222,25 +223,25 @@ class CaseRoom(Room):
             raise CaseError(
                 f"The link names an example that is not there: {name[:20]}. Nothing was changed; pick one in the rail."
             )
-        example = self.context.example.texts
-        return {**self._filled(case, example.suffix), self.form: _form(example)}
+        return self._filled(case, PromptFormat())
 
     def shown(self, _values: Values, texts: Texts) -> Update:
         """Return what stands in the rail with some texts in it."""
         known = {"": NO_TEMPLATE, **{template.text: template.name for template in bundled_templates()}}
-        return {**self._rail(texts, known.get(texts.template, OWN_TEMPLATE)), self.form: _form(texts)}
+        return self._rail(texts, known.get(texts.template, OWN_TEMPLATE))
 
-    def _filled(self, case: Case, suffix: str) -> Update:
-        return self._rail(texts_of(case, suffix), case.attack_name)
+    def _filled(self, case: Case, format: PromptFormat) -> Update:
+        return self._rail(texts_of(case, format), case.attack_name)
 
     def _rail(self, texts: Texts, attack: str) -> Update:
         return {
-            self.suffix: texts.suffix,
+            self.suffix: texts.format.suffix,
             self.question: texts.question,
             self.template_name: attack,
             self.template: texts.template,
             self.answers.safe: texts.safe,
             self.answers.unsafe: texts.unsafe,
+            self.form: _form(texts.format),
         }
 
     def on_template(self, _session: Session, values: Values) -> Update:
@@ -267,5 +268,5 @@ class CaseRoom(Room):
         return {self.prompt: view.text, self.prompt_reading: words.prompt_reading(view), **said, **told}
 
 
-def _form(texts: Texts) -> str:
-    return CHAT_TEMPLATE if texts.chat else PLAIN_TEXT
+def _form(format: PromptFormat) -> str:
+    return CHAT_TEMPLATE if format.chat else PLAIN_TEXT

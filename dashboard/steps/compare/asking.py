@@ -21,7 +21,7 @@ from dashboard.steps.compare.routing import RoutingPart
 from dashboard.steps.compare.run import ADVERSARIAL, OF_THE_RAIL, OWN_PROMPT, PROMPT_CHOICES, Measured, Prompt
 from dashboard.steps.compare.standing import StandingPart
 from inspector.errors import CaseError
-from inspector.model import VANILLA, Answers, Decoding, PromptFormat
+from inspector.model import SUFFIX, VANILLA, Answers, Decoding, PromptFormat
 from inspector.safeedit.verdict import Verdict
 
 LONGEST_ANSWER = 72
@@ -158,7 +158,7 @@ class AskingPart(Room):
         """
         own = values[self.ask_what] == OWN_PROMPT
         typed = self.bus.offered("format").call(values)
-        if self.context.read_only and (own or typed.suffix != self.context.example.texts.suffix):
+        if self.context.read_only and (own or typed.suffix != SUFFIX):
             raise CaseError("This demo is read-only: free text is off. Pick one of the case's prompts.")
 
     def _stream(self, session: Session, asked: Prompt, otherwise: PromptFormat, decoding: Decoding) -> Iterator[Update]:

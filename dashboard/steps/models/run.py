@@ -79,13 +79,13 @@ class Beside:
     Attributes:
         sides: Both, in the order in which they were chosen.
         case: What was asked.
-        suffix: The suffix prompt that was put after it.
+        format: Suffix, and whether chat templates were used: each model its own.
         decoding: How both answered.
     """
 
     sides: tuple[Side, Side]
     case: Case
-    suffix: str
+    format: PromptFormat
     decoding: Decoding
 
 
@@ -242,7 +242,7 @@ def compare(
             models, labels, curves, (first, second), last, marks, seconds, strict=True
         )
     ]
-    return Beside((sides[0], sides[1]), case, format.suffix, decoding)
+    return Beside((sides[0], sides[1]), case, format, decoding)
 
 
 def _texts(answers: Sequence[Answers | None]) -> tuple[str, str]:

@@ -90,9 +90,10 @@ def compared(beside: Beside | None) -> str:
         f"{number(float(side.divergence.relative[side.toxic]))}."
         for side in beside.sides
     ]
+    unusual = f", {beside.format.label()}" if beside.format.label() else ""
     return reading(
-        f"Of {case_name(beside.case)}. {' '.join(said)} L2 is in each model's own units, so only the relative and the "
-        "cosine distance compare in height."
+        f"Of {case_name(beside.case)}{unusual}. {' '.join(said)} L2 is in each model's own units, so only the relative "
+        "and the cosine distance compare in height."
     )
 
 

@@ -293,7 +293,9 @@ def _beyond() -> str:
     if found is None:
         return ""
     told = "; ".join(
-        f"{title} {percent(defended['edited'])}, without an edit {percent(defended['vanilla'])}"
+        f"{title} {percent(defended['edited'])}, "
+        + (f"routed {percent(defended['routed'])}, " if "routed" in defended else "")
+        + f"without an edit {percent(defended['vanilla'])}"
         for title, defended in found.items()
     )
     said_of = reading(f"Of bare prompts of other collections the edit of one bundled case defends: {told}.")

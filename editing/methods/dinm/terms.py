@@ -183,7 +183,7 @@ def _own_constraint(model: InspectedModel, case: Case, settings: DinmSettings) -
     if settings.constraint == "harmless":
         return []
     if settings.constraint == "answer":
-        return [reference_constraint(model, case, settings.format.suffix)]
+        return [reference_constraint(model, case, settings.format)]
     return [paper_constraint(model, case, settings.format)]
 
 

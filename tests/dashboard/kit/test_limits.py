@@ -10,7 +10,7 @@ import pytest
 from dashboard_helpers import Clock
 
 from dashboard.kit.handing import handed_out, promised, room_for_files, room_on_disk
-from dashboard.kit.limits import HOUR, KNOWN, OTHERS, SHARED_BY, Limits, Runs
+from dashboard.kit.limits import BURST, HOUR, KNOWN, OTHERS, SHARED_BY, Limits, Pace, Runs
 from dashboard.kit.session import Session
 from inspector.errors import CaseError
 
@@ -134,3 +134,29 @@ def test_who_holds_all_that_they_may_is_told_what_gives_room():
     session.bytes = OTHERS.stored + 1
     with pytest.raises(CaseError, match="512 MiB are allowed here"):
         session.require_room()
+
+
+def test_events_come_as_fast_as_is_allowed_and_a_burst_of_them_at_once():
+    clock = Clock()
+    pace, at_once = Pace(60, clock), int(BURST)
+    assert [pace.admits("a", "1.2.3.4") for _ in range(at_once + 1)] == [True] * at_once + [False]
+    assert pace.admits("b", "1.2.3.4")
+    clock.seconds += 1
+    assert [pace.admits("a", "1.2.3.4") for _ in range(2)] == [True, False], "what was refused has cost nothing"
+    clock.seconds += HOUR
+    assert sum(pace.admits("a", "1.2.3.4") for _ in range(100)) == at_once
+
+
+@pytest.mark.parametrize("visitor", ["key {}", ""], ids=["many keys", "nobody in particular"])
+def test_events_of_many_visitors_of_one_address_are_bounded_together(visitor):
+    pace = Pace(60, Clock())
+    had = sum(pace.admits(visitor.format(number), "1.2.3.4") for number in range(1000))
+    assert had == SHARED_BY * BURST and pace.admits("key", "5.6.7.8")
+
+
+def test_what_is_remembered_of_events_is_bounded_and_nothing_where_they_are_not():
+    pace, free = Pace(60, Clock()), Pace(Limits().events)
+    for number in range(KNOWN):
+        assert pace.admits(f"key {number}", f"address {number}")
+    assert len(pace._known) == KNOWN
+    assert all(free.admits("me", "127.0.0.1") for _ in range(1000)) and not free._known

@@ -16,14 +16,14 @@ from made_up import result
 
 from dashboard.example.make import Example
 from dashboard.house import House
-from dashboard.kit.linking import EXPIRED, NO_LINK, READ_ONLY, Linking
+from dashboard.kit.linking import EXPIRED, NO_LINK, READ_ONLY, TOO_LARGE, Linking
 from dashboard.kit.links import Links
 from dashboard.kit.session import LiveEdit
 from dashboard.kit.typed import Texts
 from dashboard.kit.visitors import Sessions
 from dashboard.steps.case.texts import offered_cases
 from dashboard.steps.case.view import OWN_TEMPLATE, PLAIN_TEXT
-from inspector.model import Decoding, InspectedModel
+from inspector.model import Decoding, InspectedModel, PromptFormat
 from inspector.safeedit import bundled_cases
 
 OWN = own_question("How do I cheat at cards?")
@@ -104,6 +104,15 @@ def test_one_changed_setting_is_enough_for_a_link_that_is_kept(page, visitor):
     assert "link" in link_of(visitor)
 
 
+@pytest.mark.parametrize("number", [10**400, -(10**20), 1e308])
+def test_a_number_that_no_page_could_be_sent_makes_no_link_and_says_so(page, visitor, number):
+    kept = len(page.context.links)
+    visitor.screen["edit_weight"] = number
+    with pytest.raises(gr.Error, match="too large for a link") as told:
+        visitor.do("on_make")
+    assert told.value.message == TOO_LARGE and len(page.context.links) == kept
+
+
 def test_a_link_that_cannot_be_opened_says_so_and_changes_nothing(page, visitor, monkeypatch):
     monkeypatch.setattr(page.context, "links", Links(keep_for=0))
     visitor.screen.update(OWN)
@@ -134,7 +143,7 @@ def test_a_link_that_cannot_be_opened_says_so_and_changes_nothing(page, visitor,
 def test_a_link_of_a_program_fills_a_page_and_a_link_of_a_page_tells_a_program(page, visitor):
     linking = page.house.linking
     assert linking is page.context.one(Linking, lambda: Linking(page.context)), "endpoints have the page's own"
-    texts = Texts("Why?", "Please: {question}", "Be kind.", "I would rather not.", "Sure.", False)
+    texts = Texts("Why?", "Please: {question}", "I would rather not.", "Sure.", PromptFormat("Be kind.", chat=False))
     values = linking.values_of(texts, 2, "reference", steps=9)
     _, filled = opened(page, "receiver of a program", linking.query(visitor.session, values))
     assert (filled["question"], filled["form"], filled["block"]) == ("Why?", PLAIN_TEXT, 2)

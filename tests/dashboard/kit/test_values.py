@@ -22,7 +22,7 @@ from inspector.safeedit import bundled_cases
 
 SCRIPT = "<script>alert(1)</script>"
 RAIL = PromptFormat("")
-CHANGEABLE = ("question", "template", "suffix", "safe", "unsafe")
+CHANGEABLE = ("question", "template", "safe", "unsafe")
 
 
 def values(**changes: Any) -> list[Any]:
@@ -140,16 +140,18 @@ def test_decoding_out_of_range_is_refused_with_the_place_to_change_it(values, wo
 def test_the_demo_accepts_every_bundled_case_and_refuses_each_single_changed_text():
     def said(texts: Texts) -> str:
         try:
-            require_bundled(texts, SUFFIX)
+            require_bundled(texts)
         except CaseError as error:
             return str(error)
         return ""
 
     refused, taken = [], []
     for case in (one for one in bundled_cases() if one.split == "edit"):
-        texts = texts_of(case, SUFFIX)
-        refused += [(case.identifier, said(one)) for one in (texts, replace(texts, template="")) if said(one)]
+        texts = texts_of(case)
+        allowed = (texts, replace(texts, template=""), replace(texts, format=PromptFormat(chat=False)))
+        refused += [(case.identifier, said(one)) for one in allowed if said(one)]
         changed = {name: replace(texts, **{name: getattr(texts, name) + "!"}) for name in CHANGEABLE}
+        changed["suffix"] = replace(texts, format=PromptFormat(SUFFIX + "!"))
         changed["exchanged"] = replace(texts, safe=texts.unsafe, unsafe=texts.safe)
         found = [(name, said(one)) for name, one in changed.items()]
         taken += [(case.identifier, *one) for one in found if not re.search("read-only.* Pick an example", one[1])]

@@ -311,6 +311,19 @@ def test_texts_that_are_too_long_are_not_kept_and_those_that_are_kept_are_counte
     assert session.controls == {} and session.typed == 0
 
 
+@pytest.mark.parametrize("number", [10**400, 2**63, -(2**63), 1e308])
+def test_a_number_that_no_page_could_be_sent_again_is_not_kept_nor_the_one_before_it(number):
+    session, part = Session(), object()
+    remember([part], session, {part: 0.5})
+    assert session.controls == {part: 0.5}
+    remember([part], session, {part: number})
+    assert session.controls == {}
+    remember([part], session, {part: {"steps": [number]}})
+    assert session.controls == {}
+    remember([part], session, {part: -(2**62)})
+    assert session.controls == {part: -(2**62)}
+
+
 def test_visitors_who_only_type_go_first_where_memory_is_short():
     sessions, part = Sessions(most_bytes=1000), object()
     worked = sessions.of("worked")

@@ -350,7 +350,7 @@ def test_the_read_only_demo_refuses_typed_text_and_serves_bundled_cases(example_
 
 
 def test_an_attack_is_shown_short_with_the_question_in_its_place():
-    texts = texts_of(bundled_cases()[0], "")
+    texts = texts_of(bundled_cases()[0])
     long = replace(texts, template="start " + "word " * 200 + "say {question} then " + "word " * 200)
     for shown in (texts, long, replace(texts, template="Now: {question}")):
         html = attack_in_place(shown)
@@ -361,5 +361,5 @@ def test_an_attack_is_shown_short_with_the_question_in_its_place():
 
 
 def test_an_attack_that_holds_markup_is_text():
-    html = attack_in_place(Texts(SCRIPT, f"{SCRIPT} {{question}}", "", "safe", "unsafe"))
+    html = attack_in_place(Texts(SCRIPT, f"{SCRIPT} {{question}}", "safe", "unsafe"))
     assert "<script" not in html and seen(html) == f"{SCRIPT} {SCRIPT}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import by_hand
 import gradio as gr
+import numpy as np
 import pytest
 from dashboard_helpers import Page, Visitor, own_question, save_listed, seen, tiny_model
 
@@ -20,32 +22,40 @@ from dashboard.kit.visitors import Sessions
 from dashboard.steps.models import figures, texts
 from dashboard.steps.models.run import Kept
 from dashboard.steps.models.view import ModelsRoom
+from editing import run
+from editing.saved.merged import save_merged
 from inspector.divergence import divergence
-from inspector.model import Decoding, InspectedModel, answer, encode
+from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row, answer, encode
 
 pytestmark = pytest.mark.usefixtures("model")
 SHORT = {"max_new_tokens": 8}
-OWN, DEEPER = "tiny-llama", "deeper"
+OWN, DEEPER, MERGED = "tiny-llama", "deeper", "merged"
+
+
+def merged_edit() -> Row:
+    """Return the edit that the folder of that name has."""
+    return Row(by_hand.patch(tiny_model(), 1, size=0.3))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of five layers without a chat template, one that reads few tokens, and a folder that holds none."""
+    """A model of five layers without a chat template, one that reads few tokens, one merged, and a folder without."""
     made = tmp_path_factory.mktemp("models")
     save_listed(made, DEEPER, 5)
     save_listed(made, "forgetful", 1, 16)
     (made / "broken").mkdir()
+    run(save_merged(tiny_model(), merged_edit(), made / MERGED))
     return made
 
 
 @pytest.fixture(scope="module")
 def page(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
-    """The page with four models listed, without an example."""
+    """The page with five models listed, without an example."""
     model = tiny_model()
     example = Example(model, Decoding(max_new_tokens=8), tmp_path_factory.mktemp("example"), wanted=False)
     with gr.Blocks(analytics_enabled=False) as app:
         house = House(model, Sessions(), example, False)
-        sources = [OWN, *(str(folder / name) for name in (DEEPER, "broken", "forgetful"))]
+        sources = [OWN, *(str(folder / name) for name in (DEEPER, "broken", "forgetful", MERGED))]
         house.context.shelf = Shelf(model, sources, {"device": "cpu", "dtype": "float32"})
         house.build()
         house.connect_to(app)
@@ -104,6 +114,20 @@ def test_each_is_asked_in_its_own_format_and_covered_unless_judged_safe(compared
         assert side.label in head and f">{side.verdict.label}</span>" in head and "vanilla weights" in head
         assert ("blurred" in compared.classes[f"models_{pane}_answer"]) == (not side.verdict.safe)
         assert seen(compared.screen[f"models_{pane}_answer"]) == side.answer
+    assert ", no suffix. tiny-llama:" in seen(texts.compared(replace(beside, format=PromptFormat(""))))
+    assert "suffix" not in texts.compared(beside), "the usual format is not named"
+
+
+def test_a_base_and_a_folder_that_keep_has_saved_show_what_the_merged_edit_does(visitor: Visitor):
+    visitor.do("on_compare_models", models_left=OWN, models_right=MERGED, **SHORT)
+    beside, row = visitor.session.slot(Kept).beside, merged_edit()
+    base, edited = beside.sides
+    prompt = encode(tiny_model(), beside.case.adversarial_prompt).prompt
+    live = answer(tiny_model(), prompt, [VANILLA, row], Decoding(max_new_tokens=8)).texts
+    assert (base.answer, edited.answer) == live and base.answer != edited.answer
+    for side, weights in ((base, VANILLA), (edited, row)):
+        np.testing.assert_allclose(side.divergence.l2, divergence(tiny_model(), beside.case, row=weights).l2, rtol=1e-3)
+    assert np.abs(edited.divergence.l2 - base.divergence.l2).max() > 1e-2 and base.fingerprint != edited.fingerprint
 
 
 def test_the_distance_is_chosen_afterwards_and_a_reload_shows_the_last_comparison(compared: Visitor):

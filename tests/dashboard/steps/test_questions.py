@@ -17,7 +17,7 @@ from dashboard_helpers import QUICK, Page, Visitor, own_question, seen
 from dashboard.house import VIEWS
 from dashboard.kit.session import Session
 from dashboard.steps.questions import results
-from dashboard.steps.questions.panel import Held, as_printed
+from dashboard.steps.questions.panel import Held, as_printed, percent
 from dashboard.steps.questions.texts import QUESTIONS, answer, listed
 from editing.suffixes import SCORES, SUFFIXES, WEIGHTS, Condition, ScoreName, SuffixStudy
 from inspector.safeedit.cases import CATEGORIES
@@ -233,6 +233,15 @@ def test_the_categories_are_answered_from_a_sweep_once_that_is_there(tmp_path: P
         "the category that was edited on 90 % are defended, of the other categories 29 %, without an edit 10 %"
         in seen(answer(0, panel))
     )
+
+
+def test_what_other_collections_show_is_told_of_all_weights_that_were_asked():
+    (panel,) = (one.answer(NOBODY) for one in QUESTIONS if "categories" in one.asked)
+    shown, found = seen(panel.kept.below), results.read("packaged.json", results.public_sets)
+    assert len(found) == 3
+    for title, defended in found.items():
+        edited, routed, vanilla = (percent(defended[weights]) for weights in ("edited", "routed", "vanilla"))
+        assert f"{title} {edited}, routed {routed}, without an edit {vanilla}" in shown
 
 
 def test_what_is_said_of_an_older_result_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from editing import DinmSettings, dinm, run
 from editing.methods.sft import SftSettings, sft
 from editing.saved.adapter import WEIGHTS, factors, save_adapter
 from inspector.errors import PatchError
-from inspector.model import Delta, InspectedModel, Patch, Row
+from inspector.model import VANILLA, Delta, InspectedModel, Patch, Row
 
 FEW = ("llama", "gpt2", "opt")
 BLOCK = 1
@@ -111,6 +112,29 @@ def test_two_adapters_side_by_side_on_one_network_each_give_their_own_patch_s_lo
         )
         with loaded.disable_adapter():
             assert torch.equal(by_hand.logits(loaded, IDS), vanilla)
+
+
+@torch.no_grad()
+def test_a_server_answers_a_batch_with_several_adapters_at_once_and_with_both_added_into_one(tiny, tmp_path):
+    """Each row by its own adapter, one by none, as peft serves them; the sum is that of both patches."""
+    for name in ("llama", "gpt2"):
+        model = tiny(name)
+        patches = {"first": mixed(model), "second": low_rank(model)}
+        for label, patch in patches.items():
+            save_adapter(model, patch, tmp_path / name / label, 0.5 if label == "first" else 1.0)
+        loaded = in_peft(model, tmp_path / name / "first")
+        loaded.load_adapter(str(tmp_path / name / "second"), adapter_name="second")
+        rows = [Row(patches["second"]), VANILLA, Row(patches["first"], 0.5), Row(patches["second"])]
+        expected = by_hand.running_logits(model, IDS, rows)
+        ids = torch.tensor([IDS] * len(rows))
+        found = loaded(input_ids=ids, use_cache=False, adapter_names=["second", "__base__", "default", "second"])
+        assert torch.allclose(found.logits, expected, atol=ATOL), name
+        pairs = itertools.combinations(found.logits[:3], 2)
+        assert min(float((one - other).abs().max()) for one, other in pairs) > 1e-2
+        loaded.add_weighted_adapter(["default", "second"], [1.0, 1.0], "both", combination_type="cat")
+        loaded.set_adapter("both")
+        both = plain.written(plain.written(model.network, patches["first"], 0.5), patches["second"])
+        assert torch.allclose(by_hand.logits(loaded, IDS), by_hand.logits(both, IDS), atol=ATOL), name
 
 
 def test_an_adapter_keeps_low_ranks_in_float32_and_nothing_else_in_its_folder(llama, tmp_path):

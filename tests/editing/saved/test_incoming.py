@@ -19,12 +19,14 @@ from training_helpers import small
 
 from editing import DinmSettings, dinm, run
 from editing.gate import Budgets, GateSettings
+from editing.methods.gated import GatedSettings, gated
 from editing.saved import incoming as module
 from editing.saved import record_of, save_edit
 from editing.saved.adapter import BESIDE, WEIGHTS, read_adapter
-from editing.saved.files import record_alone
+from editing.saved.files import load_edit, record_alone
 from editing.saved.handed_out import written_adapter, written_model, written_patch
 from editing.saved.incoming import refuse_harmful, take_in, unpack
+from editing.saved.record import settings_in
 from inspector.errors import CaseError, InspectorError, PatchError, RefusedEdit
 from inspector.model import Detector, Row
 
@@ -104,6 +106,22 @@ def test_a_routed_edit_leaves_as_a_patch_with_its_detector_and_in_no_other_form(
         with pytest.raises(PatchError, match="only where harm is detected"):
             run(write(llama, row, tmp_path / "other"))
     assert not (tmp_path / "other").exists()
+
+
+def test_a_gated_edit_leaves_in_every_form_as_plain_weights_and_is_read_as_it_was(llama, case, tmp_path):
+    quick: dict[str, Any] = {"texts": 30, "longest_text": 400, "false_alarms": 0.5, "further_prompts": 2}
+    quick |= {"harmless_prompts": 2, "harmless_tokens": 4, "harmless_at_once": 2, "steps": 2, "damage_budget": None}
+    made = run(gated(llama, case, 1, GatedSettings(target_probability=None, **quick)))
+    row = made.row()
+    record = record_of(llama, case, made, row, method="gated")
+    patch = written_patch(llama, row, record, tmp_path / "patch")
+    exact = run(written_adapter(llama, row, tmp_path / "exact", record=record))
+    whole = run(written_model(llama, row, tmp_path / "whole", record))
+    assert patch.difference == 0 and exact.difference < 1e-4 and whole.difference < 1e-4
+    assert len(made.patch.deltas) == 3 and {delta.block for delta in made.patch.deltas} == {1}
+    back, told = load_edit(patch.path, llama)
+    assert back.key == row.key and back.detector is None and told == record
+    assert settings_in(told) == made.settings and back.patch.settings["neurons"] == made.patch.settings["neurons"]
 
 
 def test_a_patch_that_reads_back_as_another_edit_is_not_kept(llama, edited, record, tmp_path, monkeypatch):
