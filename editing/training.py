@@ -18,7 +18,7 @@ from editing.progress import EditEvents, EditResult, Preparation, Step
 from editing.smaller import once_smaller
 from editing.taught import taught_answers
 from editing.trainee import Alpha, Rank, Scope, TrainedScope, Trainee, trainee
-from editing.values import HarmlessCount, HarmlessTokens, NotNegative, Positive, Probability, Rate, Steps
+from editing.values import Decay, HarmlessCount, HarmlessTokens, Positive, Probability, Rate, Steps
 from inspector.errors import EditError
 from inspector.kl import kl_by_token, not_negative
 from inspector.model import InspectedModel, Patch, PromptFormat, encode
@@ -60,7 +60,7 @@ class TrainingSettings:
     alpha: Alpha = 16
     learning_rate: Rate | None = None
     steps: Steps = 20
-    weight_decay: NotNegative = 0.0
+    weight_decay: Decay = 0.0
     companions_at_once: Annotated[int, Field(ge=1, le=64)] = 3
     target_probability: Probability | None = 0.8
     damage_budget: Positive | None = None

@@ -15,6 +15,8 @@ Steps = Annotated[int, Field(ge=1, le=1000)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+Decay = Annotated[float, Field(ge=0, le=1000)]
+"""Weight decay: an optimiser takes no number beyond those of its tensors."""
 Probability = Annotated[float, Field(gt=0, le=1)]
 HarmlessCount = Annotated[int, Field(ge=1, le=512)]
 HarmlessTokens = Annotated[int, Field(ge=1, le=256)]

@@ -116,6 +116,8 @@ class Neuron:
         return self.unsafe - self.safe
 
 
+KNOCK_OUT = "neuron knock-out"
+"""How a knock-out is called among the methods of edits."""
 ORDERS = ("contribution", "difference", "toxicity", "moved")
 """What the table can be ordered by; all but ``contribution`` by size without sign, toxicity with it."""
 
@@ -227,4 +229,4 @@ def neuron_knock_out(model: InspectedModel, block: int, neurons: Sequence[int]) 
     change = -architecture.down_weight(block)[:, chosen].detach().float()
     name = architecture.down_projection_names[block]
     delta = column_delta(name, block, change, torch.tensor(chosen), architecture.d_ff)
-    return Patch((delta,), model.fingerprint, "neuron knock-out", {"block": block, "neurons": chosen})
+    return Patch((delta,), model.fingerprint, KNOCK_OUT, {"block": block, "neurons": chosen})

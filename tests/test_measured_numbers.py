@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from documents import README
 
+from benchmarks.load import missed_in
+from benchmarks.load_result import WRONG
 from dashboard.steps.questions import results
 
 WHOLE = Path("benchmarks/README.md").read_text(encoding="utf-8")
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?(?![\w]|\.\d)")
-WORDS = {1: "one", 2: "two", 3: "three", 9: "nine"}
+WORDS = {1: "one", 2: "two", 3: "three", 6: "six", 9: "nine", 12: "twelve"}
 
 
 def numbers(text: str) -> list[str]:
@@ -377,7 +379,7 @@ def sentences() -> Iterator[str]:
     ]
     yield (
         f"{rates[0]} times the tokens a second of transformers' own `generate` on the same two rows, {rates[1]} times "
-        f"without the products for few rows, {rates[2]} with a LoRA patch in every matrix; a pair takes "
+        f"without packed matrices, {rates[2]} with a LoRA patch in every matrix; a pair takes "
         f"{rounded(generated['vanilla and DINM']['times one row'], 2)} times the time of one row"
     )
     edits = [limits_of_edits()[block] for block in ("0", "15", "28", "29")]
@@ -421,6 +423,29 @@ def test_the_other_packages_texts_in_their_paragraph_are_those_of_the_result():
 def two(found: dict[str, Any], source: str, score: str, digits: int) -> str:
     vanilla, edited = (rounded(found["kept"][source][score][weights]["value"], digits) for weights in results.WEIGHTS)
     return f"{vanilla} and {edited}"
+
+
+def test_the_load_is_whole_misses_nothing_and_gives_the_numbers_of_its_paragraph():
+    found = json.loads(result("load.json"))
+    assert found["complete"] and found["visitors"] == 20 and set(WRONG) <= set(found) and missed_in(found) == []
+    begins = "`python -m benchmarks.load` lets 20 visitors"
+    paragraph = " ".join(WHOLE[WHOLE.index(begins) :].partition("\n\n")[0].split())
+    among, alone = found["waits"], found["alone"]["edit"]
+    ended, cancelled = among["edit"]["count"], found["interrupted"]["edit: cancel"]
+    waited = among["locate"]["count"] - ended - cancelled  # each round locates, then edits
+    phrases = (
+        f"{found['actions done']} actions of {found['visitors']} visitors, everybody the same as alone",
+        "no wrong badge, no error",
+        f"{found['memory, end over start']} times the memory of the start",
+        f"{found['throughput']} times the throughput of the same work alone",
+        f"an edit with its gate takes {rounded(alone['end, median s'])} s alone and "
+        f"{rounded(among['edit']['end, median s'])} s among twenty ({rounded(among['edit']['end, worst s'])} at worst",
+        f"the {WORDS[ended]} that got through",
+        f"{waited} more still waited",
+        f"{WORDS[cancelled]} were cancelled",
+        f"Locate {rounded(among['locate']['end, median s'], 1)} s",
+    )
+    assert [phrase for phrase in phrases if phrase not in paragraph] == []
 
 
 def test_a_changed_number_and_one_that_nothing_has_measured_are_found():

@@ -5,15 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dashboard.kit.notes import note
 from inspector.errors import CaseError
 
 if TYPE_CHECKING:  # the options are read before anything large is imported
     from inspector.model import Decoding
+
+Counted = TypeVar("Counted")
 
 HOUR = 3600.0
 SHARED_BY = 10
@@ -211,12 +213,9 @@ class Runs:
                         f"{self._most} runs an hour are allowed here, and {said}. The next one is possible in "
                         f"{wait} min."
                     )
-            for key, times in counted.items():
+            for times in counted.values():
                 times.append(now)
-                self._known[key] = times
-                self._known.move_to_end(key)
-            while len(self._known) > KNOWN:
-                self._known.popitem(last=False)
+            _remember(self._known, counted)
 
 
 class Pace:
@@ -252,9 +251,14 @@ class Pace:
                 left[key] = min(at_once, before + (now - since) * most / MINUTE) - 1
             if min(left.values()) < 0:
                 return False
-            for key, count in left.items():
-                self._known[key] = count, now
-                self._known.move_to_end(key)
-            while len(self._known) > KNOWN:
-                self._known.popitem(last=False)
+            _remember(self._known, {key: (count, now) for key, count in left.items()})
             return True
+
+
+def _remember(known: OrderedDict[str, Counted], fresh: Mapping[str, Counted]) -> None:
+    """Keep what was counted of visitors and addresses; those that asked longest ago are forgotten first."""
+    for key, counted in fresh.items():
+        known[key] = counted
+        known.move_to_end(key)
+    while len(known) > KNOWN:
+        known.popitem(last=False)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -23,6 +26,8 @@ from inspector.errors import CaseError
 
 One = TypeVar("One")
 
+ARRIVING, LOOK = 2.0, 0.05
+"""Seconds for which the arrival of a page is waited for that asks something before it, and between two looks."""
 RUNNING = "Something is still running for you. Wait for it, or press Cancel."
 LEFT_LINE = "Cancelled while it waited in line; nothing was changed."
 STARTED_ANEW = "the program was started anew since"
@@ -30,6 +35,32 @@ MAKE_AGAIN = (
     "What it had edited went with it, and nothing was done. Make the edit again (/edit), or take in the patch that you "
     "have saved (/take_in); whatever is called from now on goes on with the vanilla weights."
 )
+
+
+class Places:
+    """Places for those who wait, so that no number of them holds every thread: so many for all and for each.
+
+    Args:
+        of_all: How many there are.
+        of_one: How many each may have.
+    """
+
+    def __init__(self, of_all: int, of_one: int) -> None:
+        self._of_all, self._of_one = of_all, of_one
+        self._taken, self._lock = Counter[str](), threading.Lock()
+
+    @contextmanager
+    def taken(self, who: str) -> Iterator[bool]:
+        """Take a place, and give it back; gives whether there was one."""
+        with self._lock:
+            free = self._taken.total() < self._of_all and self._taken[who] < self._of_one
+            self._taken[who] += free
+        try:
+            yield free
+        finally:
+            with self._lock:
+                self._taken[who] -= free
+                self._taken += Counter()  # those who have none are forgotten
 
 
 class Reserving:
@@ -53,6 +84,7 @@ class Reserving:
         self.line: Line = beside.line if beside is not None else Line(of_one=self.limits.in_line)
         self._shared: dict[type, Any] = beside._shared if beside is not None else {}
         self.notice: Any = None
+        self._overtaking = Places(of_all=16, of_one=4)
         self._passing: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
 
     def shared(self, kind: type[One], make: Callable[[], One]) -> One:
@@ -112,8 +144,20 @@ class Reserving:
         return session
 
     def visit(self, request: gr.Request) -> Session | None:
-        """Return the session that an open page shows; ``None`` if it is gone."""
-        return self.sessions.at(request.session_hash or "", key_of(request))
+        """Return the session that an open page shows; ``None`` if it is gone.
+
+        What a page asks as it opens may overtake its arrival, which is waited for then.
+        """
+        page, key = request.session_hash or "", key_of(request)
+        session = self.sessions.at(page, key)
+        if session is not None or not self.sessions.expects(page, key):
+            return session
+        with self._overtaking.taken(key) as may_wait:
+            until = time.monotonic() + ARRIVING
+            while may_wait and session is None and time.monotonic() < until:
+                time.sleep(LOOK)
+                session = self.sessions.at(page, key)
+        return session
 
     def gone(self, request: gr.Request) -> Update:
         """Give a page whose session is gone an empty one, and say so; the page is drawn anew after that."""

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from dashboard.kit.fetching import LONGEST
 from dashboard.kit.notes import note, places
 from dashboard.kit.queue import Elsewhere
 from editing.memory import give_back_free_memory, memory_told
@@ -35,6 +36,9 @@ IDLE = 20 * 60.0
 """Seconds for which a model that nobody uses stays."""
 RESERVE = 2**30
 """Bytes that a model leaves free where it is loaded, for the runs beside it."""
+LATE = (
+    "{label} has been loading for half an hour and has not come. Choose another model of the list, or try again later."
+)
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 PATH = re.compile(r"(?<![\w/\\.:~-])(?:~|\.{1,2}|[A-Za-z]:)?[/\\][^\s'\"(),;:]+")
 """What looks like a path of this machine in a library's words."""
@@ -51,6 +55,21 @@ class Listed:
 
     label: str
     source: str | None
+
+
+@dataclass(frozen=True)
+class Coming:
+    """A model that is being loaded.
+
+    Attributes:
+        label: Its label.
+        began: When, on the shelf's clock.
+        done: Ends with it, or with its error.
+    """
+
+    label: str
+    began: float
+    done: Future[None]
 
 
 class Loan:
@@ -73,7 +92,7 @@ class Loan:
 
 
 class Shelf:
-    """Lends listed models by their labels; one is loaded at a time.
+    """Lends listed models by their labels; one is loaded at a time, and keeps others waiting for half an hour at most.
 
     Args:
         own: The page's model, which is always there.
@@ -100,7 +119,7 @@ class Shelf:
         self._lent: Counter[str] = Counter()
         self._held: Counter[str] = Counter()
         self._used: dict[str, float] = {}
-        self._coming: tuple[str, Future[None]] | None = None
+        self._coming: Coming | None = None
         self._lock, self._now = threading.Lock(), now
         when_memory_runs_out(self.let_idle_go)
 
@@ -160,7 +179,7 @@ class Shelf:
 
         Raises:
             CaseError: One of them is not listed.
-            ModelLoadError: One cannot be loaded, or does not fit. Nothing else has changed.
+            ModelLoadError: One cannot be loaded, does not fit, or takes too long. Nothing else has changed.
         """
         asked = [self.require_listed(label) for label in labels]
         others = {label for label in asked if label != self.labels[0]}
@@ -180,13 +199,15 @@ class Shelf:
             for label in sorted(others, key=asked.index):
                 began = time.monotonic()
                 while (coming := self._start(label)) is not None:
-                    while not coming[1].done():
+                    while not coming.done.done() and not self._is_late(coming):
                         if cancelled():
                             return None
                         seconds = int(time.monotonic() - began)
-                        yield waiting(f"Loading {coming[0]}, {seconds} s")
-                    if coming[0] == label:
-                        coming[1].result()
+                        yield waiting(f"Loading {coming.label}, {seconds} s")
+                    if coming.label == label:
+                        if not coming.done.done():
+                            raise ModelLoadError(LATE.format(label=label))
+                        coming.done.result()
             with self._lock:
                 models = [self._own if label not in others else self._loaded[label] for label in asked]
             lent = True
@@ -207,11 +228,9 @@ class Shelf:
         return label
 
     def _take(self, labels: set[str], hold: bool) -> bool:
-        """Take places for models unless too many others are lent or on their way."""
+        """Take places for models unless too many others are lent, or on their way to somebody who waits for them."""
         with self._lock:
             places = {label for label, times in self._lent.items() if times} | labels
-            if self._coming is not None:
-                places.add(self._coming[0])
             if not hold and len(places - set(+self._held)) > self._most:
                 return False
             self._lent.update(labels)
@@ -224,37 +243,47 @@ class Shelf:
             self._held.subtract(labels if hold else ())
             self._used |= dict.fromkeys(labels, self._now())
 
-    def _start(self, label: str) -> tuple[str, Future[None]] | None:
+    def _is_late(self, coming: Coming) -> bool:
+        return self._now() - coming.began >= LONGEST
+
+    def _start(self, label: str) -> Coming | None:
         """Return what is being loaded, this model if none is; ``None`` once it is there."""
         with self._lock:
             if label in self._loaded:
                 self._loaded.move_to_end(label)
                 return None
-            if self._coming is None:
-                self._coming = label, Future()
-                threading.Thread(target=self._load, args=self._coming, name="model", daemon=True).start()
+            if self._coming is None or self._is_late(self._coming):
+                self._coming = Coming(label, self._now(), Future())
+                threading.Thread(target=self._load, args=(self._coming,), name="model", daemon=True).start()
             return self._coming
 
-    def _load(self, label: str, coming: Future[None]) -> None:
-        began = time.monotonic()
+    def _load(self, coming: Coming) -> None:
+        label, began = coming.label, time.monotonic()
         try:
             with memory_told():
                 model = self._read(self._listed[label])
         except BaseException as error:  # told to everyone who waits for it
-            with self._lock:
-                self._coming = None
-            coming.set_exception(self._told(self._listed[label], error))
+            self._end(coming)
+            coming.done.set_exception(self._told(self._listed[label], error))
             return
         with self._lock:
+            if self._coming is not coming:  # its place was given away, and nobody waits for it any more
+                note("model", label=label, outcome="late", seconds=round(time.monotonic() - began, 1))
+                return
             self._loaded[label], self._coming, self._used[label] = model, None, self._now()
-            idle = [one for one in self._loaded if not self._lent[one] and one != label]
+            idle = [one for one in self._loaded if not self._lent[one]]  # it is one where nobody waits for it any more
             most = self._most + len(+self._held)
             gone = [self._loaded.pop(one) for one in idle[: max(0, len(self._loaded) - most)]]
         note("model", label=label, outcome="loaded", seconds=round(time.monotonic() - began, 1))
         if gone:
             gone.clear()
             _give_back_memory()
-        coming.set_result(None)
+        coming.done.set_result(None)
+
+    def _end(self, coming: Coming) -> None:
+        with self._lock:
+            if self._coming is coming:  # else its place was given away
+                self._coming = None
 
     def _read(self, one: Listed) -> InspectedModel:
         """Load a model that fits, beside what is in use.

@@ -26,7 +26,7 @@ def decoding_from(values: Sequence[Any]) -> Decoding:
     longest, temperature, seed = values
     if longest is None or not 1 <= int(longest) <= 1024:
         raise CaseError("The longest answer must have 1 to 1024 tokens. Change it under Decoding.")
-    if temperature is None or not 0 <= float(temperature) <= 5:
+    if temperature is None or not 0 <= temperature <= 5:
         raise CaseError("The temperature must be between 0 and 5. Change it under Decoding.")
     if abs(int(seed or 0)) >= 2**63:
         raise CaseError("The seed must be a number of at most 18 digits. Change it under Decoding.")

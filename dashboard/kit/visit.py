@@ -183,7 +183,10 @@ class Visit(Room):
             yield {**self.drawn(session, values, opening), **locked, self.watch: gr.Timer(active=True)}
             return
         said, session.broken = reading(BROKEN, "warn") if session.broken else "", False
-        yield {**self.drawn(session, values, opening, over), **({self.notice: said} if said or over else {})}
+        yield {
+            **self.drawn(session, values, opening, over),
+            **({self.notice: said} if said or over else {}),
+        } or gr.skip()
 
     def changed_elsewhere(self, session: Session, request: gr.Request) -> bool:
         """Tell whether another window of the visitor has run something since this one was drawn, or is running it."""

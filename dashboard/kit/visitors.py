@@ -126,6 +126,11 @@ class Sessions:
             self.sweep()
             return session
 
+    def expects(self, page: str, key: str) -> bool:
+        """Tell whether a page that is not known may be one of a visitor who is here, on its way."""
+        with self._lock:
+            return page not in self._pages and key in self._sessions
+
     def holds(self, key: str, session: Session) -> bool:
         """Tell whether a session is still its visitor's; one that is reserved already stays so until that has ended.
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from dashboard.kit.parts import Hidden
+from dashboard.kit.plain import escape, visible
 from dashboard.kit.session import LiveEdit, Session
 from editing.knock_out import KnockOutSettings
 from editing.methods.registry import method_of, method_settings
@@ -107,7 +108,9 @@ def cells(model: InspectedModel, session: Session, facts: Mapping[str, Any], hid
 def script(title: str, made: list[Cell]) -> str:
     """Return cells as one script."""
     why = "" if made else "\nNothing was measured or edited, so there is nothing to make again."
-    head = f'"""{title}\n\nRun it in the folder of DINM Inspector: .venv/bin/python FILE{why}\n"""\n'
+    # Else a name in it could end the text and go on as code.
+    named = visible(title).replace("\\", "\\\\").replace('"', '\\"')
+    head = f'"""{named}\n\nRun it in the folder of DINM Inspector: .venv/bin/python FILE{why}\n"""\n'
     return head + "".join(f"\n# {cell.title}\n{cell.code}\n" for cell in made)
 
 
@@ -117,7 +120,7 @@ def notebook(title: str, made: list[Cell]) -> str:
     def lines(text: str) -> list[str]:
         return text.splitlines(keepends=True)
 
-    said = f"# {title}\n\nStart Jupyter in the folder of DINM Inspector, with its packages."
+    said = f"# {escape(title)}\n\nStart Jupyter in the folder of DINM Inspector, with its packages."
     written: list[dict[str, Any]] = [{"cell_type": "markdown", "id": "title", "metadata": {}, "source": lines(said)}]
     for number, cell in enumerate(made, start=1):
         about = {"cell_type": "markdown", "id": f"about-{number}", "metadata": {}, "source": [f"## {cell.title}"]}

@@ -51,7 +51,7 @@ def provenance(model: InspectedModel, session: Session, facts: Mapping[str, Any]
         ]
     if "decoding" in facts:
         how = facts["decoding"]
-        kind = "greedy" if how.temperature == 0 else f"sampled at temperature {how.temperature:g}, seed {how.seed}"
+        kind = "greedy" if how.greedy else f"sampled at temperature {how.temperature:g}, seed {how.seed}"
         rows.append(("Answers decoded", f"{kind}, at most {how.max_new_tokens} tokens"))
     rows.append(("Software", ", ".join(f"{name} {version}" for name, version in versions().items())))
     rows.append(("Report made", made.isoformat(timespec="seconds")))

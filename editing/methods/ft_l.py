@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 
 from editing.methods.dinm import DinmSettings, dinm
 from editing.progress import EditEvents
-from editing.values import HarmlessCount, HarmlessTokens, NotNegative, Positive, Probability, Rate, Steps
+from editing.values import Decay, HarmlessCount, HarmlessTokens, Positive, Probability, Rate, Steps
 from inspector.errors import EditError
 from inspector.model import InspectedModel, PromptFormat
 from inspector.safeedit import Case
@@ -37,7 +37,7 @@ class FtLSettings:
 
     learning_rate: Rate = 5e-4
     steps: Steps = 25
-    weight_decay: NotNegative = 0.0
+    weight_decay: Decay = 0.0
     clamp: Positive | None = None
     target_probability: Probability | None = None
     damage_budget: Positive | None = None

@@ -16,9 +16,13 @@ from editing.stacking import STACK
 from editing.versions import versions
 from inspector.errors import EditError, PatchError
 from inspector.model import InspectedModel, Patch, Row
+from inspector.neurons import KNOCK_OUT
 from inspector.safeedit import Case
 from inspector.safeedit.scores import Score
 from inspector.validated import read_record
+
+NAMES = (*(method.title for method in METHODS.values()), KNOCK_OUT)
+"""What the edits of a patch can be called."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,8 @@ def record_of(
 def check_record(model: InspectedModel, record: EditRecord, patch: Patch) -> None:
     """Check that a record tells of an edit that a method of this program can have made on a model, and of this patch.
 
-    A method that changes one layer can have changed no other, but where its edit stands on top of another one.
+    A method that changes one layer can have changed no other, but where its edit stands on top of another one. The
+    names of a stack are those of methods: they stand in what is written of it, a script among that.
 
     Raises:
         PatchError: Its method, its layer, its updates or its end are none that there can be, or not those of the patch.
@@ -146,9 +151,10 @@ def check_record(model: InspectedModel, record: EditRecord, patch: Patch) -> Non
         raise PatchError("The record names a method, a layer or an end of the edit that there is not. Choose another.")
     method, stacked = METHODS[record.method], STACK in patch.settings
     same = (record.identifier, record.fingerprint, record.stacked) == (patch.identifier, patch.fingerprint, stacked)
-    named = patch.method.rpartition(" + ")[2] if stacked else patch.method
+    named = _names(patch)
+    possible = all(name in NAMES for name in named) and " + ".join(named) == patch.method
     there = not method.one_layer or (record.block in patch.blocks if stacked else patch.blocks == (record.block,))
-    if not same or named != method.title or not there:
+    if not same or not possible or named[-1:] != [method.title] or not there:
         raise PatchError("The record tells of another layer, method or edit than its patch. Choose another file.")
 
 
@@ -173,6 +179,14 @@ def digest_of(patch: Patch) -> str:
     for delta in patch.deltas:
         add_delta(found, delta)
     return found.hexdigest()
+
+
+def _names(patch: Patch) -> list[Any]:
+    """Return the method of each edit in a patch, the earliest first; where the patch is from outside, it may be any."""
+    told = patch.settings.get(STACK, [{"method": patch.method}])
+    if not isinstance(told, list):
+        return [None]
+    return [part.get("method") if isinstance(part, Mapping) else None for part in told]
 
 
 def _score(score: Score) -> dict[str, Any]:

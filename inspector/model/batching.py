@@ -27,6 +27,9 @@ from inspector.model.static_steps import StaticSteps, can_be_static
 from inspector.model.thin_products import thin_products
 from inspector.validated import settings as checked
 
+COLDEST = 1e-30
+"""Temperatures below this are greedy: logits over them leave the numbers of float32."""
+
 
 @checked(PromptError, "decoding setting")
 class Decoding:
@@ -43,6 +46,11 @@ class Decoding:
     temperature: Annotated[float, Field(ge=0)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: int = 0
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is always taken."""
+        return self.temperature < COLDEST
 
 
 @dataclass
@@ -225,7 +233,7 @@ class _Steps:
         return True
 
     def _fixed(self, state: State, tokens: Tensor) -> StaticSteps:
-        steps, greedy = self._decoding.max_new_tokens - 1, self._decoding.temperature <= 0
+        steps, greedy = self._decoding.max_new_tokens - 1, self._decoding.greedy
         given = (state.cache, state.mask, state.positions, tokens, self._patches, steps)
         return StaticSteps(self._model, *given, self._choose, greedy)
 
@@ -242,7 +250,7 @@ def plan(prompts: Sequence[Sequence[int]], size: int) -> list[list[int]]:
 
 def choose(logits: Tensor, decoding: Decoding, generator: torch.Generator) -> Tensor:
     """Pick the next token of each line ``[lines]`` from logits ``[lines, vocabulary]``; it stays on their device."""
-    if decoding.temperature <= 0:
+    if decoding.greedy:
         return logits.argmax(dim=-1)
     probabilities = torch.softmax(logits.float() / decoding.temperature, dim=-1)
     ordered, order = probabilities.sort(dim=-1, descending=True)

@@ -1,7 +1,8 @@
 """Memory: what a model needs, predicted from its configuration alone, what is free, and the bytes of what is loaded.
 
 The weights are exact: the network is built on the ``meta`` device, which holds shapes and no numbers, and every
-parameter is counted as it will be stored. What reading and editing take on top is an estimate from those shapes.
+parameter is counted as it will be stored. What reading and editing take on top is an estimate from those shapes. Second
+copies of matrices (:mod:`inspector.model.thin_products`) are not counted: they are made where that memory is free.
 A GB is 10^9 bytes.
 """
 

@@ -13,10 +13,13 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import psutil
 import pytest
-from dashboard_helpers import tiny_model
+from dashboard_helpers import Visitor, tiny_model
+from keep_helpers import page_of, taken_in
 
+from dashboard.kit.plain import is_hidden
 from editing.saved.files import MOST_RECORD_BYTES, most_bytes
 from editing.saved.incoming import unpack, unpacked_bytes
 from inspector.errors import InspectorError
@@ -154,3 +157,40 @@ def test_a_zip64_of_two_files_is_unpacked(tmp_path, monkeypatch):
     assert b"PK\x06\x06" in path.read_bytes()
     assert unpack([path], tiny_model(), folder).read_bytes() == b"{}"
     assert unpacked_bytes([path], tiny_model()) == len(b"{}" + b"weights")
+
+
+HOSTILE = "<img src=x onerror=alert(1)>\u202e\x1b[31m\u2028"
+EDIT = "edit.safetensors"
+SHOWN = "&lt;img src=x onerror=alert(1)&gt;&lt;U+202E&gt;&lt;U+001B&gt;[31m&lt;U+2028&gt;"
+NAMED: dict[str, tuple[str, dict[str, bytes], str, bool]] = {
+    "the name of a zip": (f"{HOSTILE}.zip", {"a.json": b"{}", "b.json": b"{}", "c.json": b"{}"}, "holds 3 files", True),
+    "the name of a file": (f"{HOSTILE}.exe", {}, "neither a patch nor its record", True),
+    "the name of a record": (f"{HOSTILE}.json", {}, "no patch in what was given", False),
+    "an entry of another kind": ("edit.zip", {f"{HOSTILE}.exe": b""}, "neither a patch nor its record", True),
+    "an entry in a folder": ("edit.zip", {f"{HOSTILE}/edit.json": b""}, "holds a path", True),
+    "two entries of a kind": ("edit.zip", {f"{HOSTILE}.json": b"", "edit.json": b""}, "two of a kind", True),
+    "the name that a record gives": ("edit.zip", {EDIT: b"", "edit.json": HOSTILE.encode()}, "cannot be read", False),
+    "the version that a record gives": (
+        "edit.zip",
+        {EDIT: b"", "edit.json": json.dumps({"format": HOSTILE, "name": HOSTILE}).encode()},
+        "of this version",
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_name_of_markup_or_hidden_characters_is_told_as_text_and_nothing_is_taken_in(tmp_path, name):
+    called, entries, match, shown = NAMED[name]
+    visitor, path = Visitor(page_of(tmp_path), "hostile"), tmp_path / called
+    if called.endswith(".zip"):
+        with zipfile.ZipFile(path, "w") as archive:
+            for entry, content in entries.items():
+                archive.writestr(entry, content)
+    else:
+        path.write_bytes(b"{}")
+    with pytest.raises(gr.Error, match=match) as told:
+        taken_in(visitor, path)
+    assert "<img" not in told.value.message and not any(map(is_hidden, told.value.message))
+    assert (SHOWN in told.value.message) is shown
+    assert visitor.session.live is None and not path.exists()

@@ -81,6 +81,17 @@ def test_a_handler_called_by_number_without_a_page_does_nothing(served, handler)
     assert len(done) == 1 and "Traceback" not in str(done)
 
 
+@pytest.mark.parametrize("handler", ["on_return", "on_waking", "on_over"])
+def test_a_page_whose_visitor_has_nothing_is_drawn_anew_without_an_error(served, web, handler):
+    opened(served, web, f"a fresh page, {handler}")
+    (end,) = (
+        message
+        for message in press(served, web, f"a fresh page, {handler}", handler)
+        if message["msg"] == "process_completed"
+    )
+    assert end["success"]
+
+
 def test_calls_without_a_session_share_nothing(served, web):
     texts = texts_of(bundled_cases()[1])
     with served.sessions._lock:

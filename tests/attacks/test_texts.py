@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,24 @@ import gradio as gr
 import httpx
 import plotly.graph_objects as go
 import pytest
-from attack_helpers import call, opened, press
+from attack_helpers import call, opened, press, told
 from dashboard_helpers import CONTEXT, QUICK, Visitor, tiny_model
-from keep_helpers import page_of
+from keep_helpers import copied, page_of, written
+from made_up import result
 from memory_faults import passes
 
 from dashboard.kit import html as kit_html
+from dashboard.kit.limits import Pace, Runs
 from dashboard.kit.plain import escape, is_hidden, visible
 from dashboard.kit.plots import label
-from dashboard.kit.typed import Texts
+from dashboard.kit.session import LiveEdit
+from dashboard.kit.typed import Texts, texts_of
 from dashboard.steps.compare.asking import OWN_PROMPT
 from dashboard.steps.keep.asking import OWN, PROMPTS
-from inspector.errors import InspectorError
+from dashboard.steps.report.run import Reported
+from inspector.errors import CaseError, InspectorError
 from inspector.model import SUFFIX, InspectedModel
+from inspector.safeedit import bundled_cases
 
 MARKUP = [
     "<script>alert(1)</script>",
@@ -102,9 +108,9 @@ def test_markup_that_is_typed_stays_text_in_everything_the_page_draws(page):
     text = " ".join(MARKUP)
     drawn = htmls(page("on_texts", question=f"How {text}?", template=f"{text} {{question}}", suffix=text))
     assert drawn
-    for written in drawn:
+    for one in drawn:
         for tag in ("<script", "<img", "<svg", "<a href", "</textarea"):
-            assert tag not in written
+            assert tag not in one
 
 
 class Markup(HTMLParser):
@@ -150,6 +156,8 @@ PRESSED: dict[str, dict[str, Any]] = {
     "on_stress": {"stress_size": "This case", "stress_tokens": 2},
     "on_rename_row": {"row_picked": 1, "row_name": f"<x-typed> {MARKUP[1]}"},
     "on_ask_two": {"row_a": 1, "row_b": 2, "ask_two_what": OWN, "ask_two_text": f"Why {TYPED}?"},
+    "on_take_in": {**BRIEF, "max_new_tokens": 2},
+    "on_report": {},
 }
 """What a visitor presses, and what they have typed for it."""
 
@@ -160,10 +168,15 @@ def test_markup_of_visitor_and_model_stays_text_in_what_every_view_draws(tmp_pat
     monkeypatch.setattr(
         InspectedModel, "token_texts", lambda _, tokens: ("<img src=x onerror=alert(1)>",) * len(tokens)
     )
+    # Whether one step on such texts helps the tiny model is not what is asked here.
+    monkeypatch.setattr("editing.saved.incoming.refuse_harm", lambda *_: None)
     visitor, showing = Visitor(page_of(tmp_path), "markup"), set[str]()
     for handler, typed in PRESSED.items():
         if handler == "on_ask_two":
             visitor.do("on_edit", **BRIEF, block=1)
+        if handler == "on_take_in":
+            name = f"{MARKUP[1]}\u202e.zip"
+            typed = {**typed, "upload": [str(copied(written(visitor), tmp_path / name))]}
         changed = set().union(*visitor.do(handler, **typed))
         for name in changed & set(visitor.screen):
             part = visitor.page.roles[name]
@@ -171,7 +184,12 @@ def test_markup_of_visitor_and_model_stays_text_in_what_every_view_draws(tmp_pat
                 assert Markup(shown).found == [], (handler, name)
                 if "alert(1)" in shown or "x-typed" in shown:
                     showing.add(handler)
-    assert showing == set(PRESSED), "each of them has shown some"
+    written_down = visitor.session.slot(Reported).written
+    html = Path(written_down.files[0]).read_text(encoding="utf-8")
+    own = 4 + html.count('<script type="application/json" data-figure="figure-')
+    assert Markup(html).found == ["script"] * own, "those of the report itself"
+    assert TYPED in unescape(html)
+    assert showing | {"on_report"} == set(PRESSED), "each of them has shown some, the report in its file"
 
 
 def test_an_error_shows_markup_as_text(served, web):
@@ -266,6 +284,94 @@ def test_a_number_of_any_kind_is_an_error_in_words_and_no_work(web, part, number
     assert kind == "error" and "Traceback" not in text and "Error:" not in text and "<class" not in text
     assert said["error"].rstrip()[-1] in ".)" and "went wrong" not in said["error"]
     assert made.rows == []
+
+
+SIZES = (10**400, 1e308, -1e308)
+ASKED = "The model was asked."
+READ_NUMBERS = (
+    *("on_locate", "on_pick", "on_hand", "on_layer", "on_texts", "on_edit", "on_operate", "on_examine", "on_keep"),
+    *("on_ask", "on_unsafe_ask", "on_strength", "on_take", "on_routed", "on_undo", "on_live_changed"),
+    *("on_why", "on_why_pick", "on_order", "on_lens", "on_atlas", "on_knock", "on_edit_columns", "on_attribute"),
+    *("on_train", "on_open_why", "on_methods", "on_method_load", "on_stress"),
+    *(
+        "on_again",
+        "on_redo",
+        "on_undo_here",
+        "on_ask_two",
+        "on_take_in",
+        "on_make",
+        "on_return",
+        "on_waking",
+        "on_over",
+    ),
+)
+"""Handlers of every view that read a number; one makes a link of all controls, some draw the page anew with them."""
+
+
+def numbers_of(served: Any, handler: str) -> list[int]:
+    """Return the places of the numbers that a handler reads."""
+    inputs = served.app.fns[served.number(handler)].inputs
+    return [place for place, part in enumerate(inputs) if isinstance(part, gr.Number | gr.Slider)]
+
+
+def test_every_handler_that_reads_a_number_is_here(served):
+    private = {fn.name or "" for fn in served.app.fns.values() if fn.api_visibility == "private"} - {""}
+    assert {name for name in private if numbers_of(served, name)} == set(READ_NUMBERS)
+
+
+@pytest.fixture
+def owner_of_an_edit(served, monkeypatch):
+    """A visitor with an open page, a case and a live edit, who may press as often as they like."""
+    monkeypatch.setattr(Runs, "begin", lambda *_: None)
+    monkeypatch.setattr(served.app.guard, "pace", Pace(None))
+    with httpx.Client(base_url=served.url, timeout=120) as web:
+        web.page = secrets.token_hex(6)
+        opened(served, web, web.page)
+        web.session = served.sessions.of(served.sessions.owner(web.page))
+        web.session.case = bundled_cases()[0]
+        web.session.add(LiveEdit(web.session.case, result()))
+        yield web
+
+
+@pytest.mark.parametrize("handler", READ_NUMBERS)
+def test_a_number_of_any_size_in_any_control_ends_in_words(served, owner_of_an_edit, handler):
+    """Whatever is taken for a number that is possible ends as soon as the model is asked."""
+
+    def asked(_number: int) -> None:
+        raise CaseError(ASKED)
+
+    web, case = owner_of_an_edit, texts_of(bundled_cases()[0])
+    plain = served.values(handler, **{name: getattr(case, name) for name in ("question", "template", "safe", "unsafe")})
+    inputs = served.app.fns[served.number(handler)].inputs
+    with passes(tiny_model(), asked):
+        for place in numbers_of(served, handler):
+            for size in SIZES:
+                data = [size if at == place else value for at, value in enumerate(plain)]
+                body = {"data": data, "fn_index": served.number(handler), "session_hash": web.page}
+                web.post("/gradio_api/queue/join", json=body).raise_for_status()
+                (end,) = (one for one in told(web, web.page) if one["msg"] == "process_completed")
+                said = end["output"].get("error", "")
+                assert end["success"] or (said and "went wrong" not in said), (inputs[place].label, size, said)
+                assert not web.session.busy and "went wrong" not in json.dumps(end)
+
+
+@pytest.mark.parametrize("number", [10**400, 999999999999999900000, 1e308], ids=["beyond all", "of 21 digits", "large"])
+def test_a_page_opens_again_whatever_numbers_stood_on_it(served, owner_of_an_edit, number):
+    """A browser writes numbers beyond 2**53 as they are, and the server cannot send those beyond 2**64 back."""
+    web, question = owner_of_an_edit, bundled_cases()[1].question
+    parts, data = served.app.fns[served.number("on_make")].inputs, served.values("on_make", question=question)
+    unbounded = [place for place in numbers_of(served, "on_make") if parts[place].maximum is None]
+    assert len(unbounded) > 10
+    for place in unbounded:
+        data[place] = number
+    body = {"data": data, "fn_index": served.number("on_make"), "session_hash": web.page}
+    web.post("/gradio_api/queue/join", json=body).raise_for_status()
+    assert "too large for a link" in json.dumps(told(web, web.page))
+    again = secrets.token_hex(6)
+    opened(served, web, again)
+    said = press(served, web, again, "on_return")
+    (end,) = (one for one in said if one["msg"] == "process_completed")
+    assert end["success"] and question in json.dumps(said)
 
 
 LONG = " ".join(["word"] * 20_000)

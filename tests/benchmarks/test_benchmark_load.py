@@ -133,6 +133,61 @@ def test_the_warm_up_has_every_kind_of_action_and_every_layer():
     assert len(every_kind()) < ROUNDS / 2
 
 
+LIVE, OTHER = "patch 0123abcd, layer 2", "patch 89efcdab, layer 2"
+
+
+def played_on(monkeypatch: pytest.MonkeyPatch, **says: str) -> Played:
+    """Play a round as a visitor of a page without a model.
+
+    Args:
+        says: The kinds of action of the round, each with what the page calls live after it.
+    """
+    gave = {"undo": {}, "edit": {"patch": "0123abcd", "live": True, "gate": "passed"}}
+    one, said = Visitor("http://nowhere"), {"edits": 0, "weights": "vanilla"}
+    after = dict[str, str]()  # what starts a round anew changes nothing
+
+    def heard(name: str, *_: Any) -> tuple[float, Any]:
+        said.update(weights=after.get(name, said["weights"]))
+        return 0.0, dict(said) if name == "status" else gave[name]
+
+    def anew() -> None:
+        Visitor.start_anew(one)
+        after.update(says)
+
+    known = [action for number in range(ROUNDS) for action in round_of(number, 0)]
+    actions = [next(action for action in known if action.kind == kind) for kind in says]
+    monkeypatch.setattr(one, "_post", lambda *_: "an event")
+    monkeypatch.setattr(one, "_heard", heard)
+    monkeypatch.setattr(one, "open", lambda: said.update(weights=after.get("reload", said["weights"])))
+    monkeypatch.setattr(one, "start_anew", anew)
+    monkeypatch.setattr("benchmarks.load_visitor.layers", lambda _url: 3)
+    monkeypatch.setattr(load, "round_of", lambda *_: actions)
+    return play("http://nowhere", 0, 0, False, one)
+
+
+@pytest.mark.parametrize(
+    ("says", "wrong"),
+    [
+        ({"edit": LIVE, "undo": "vanilla"}, []),
+        ({"edit": OTHER}, [f"patch 0123abcd is not in {OTHER}"]),
+        ({"edit": "vanilla"}, ["patch 0123abcd is not in vanilla"]),
+        ({"edit": LIVE, "undo": LIVE}, [f"vanilla is live, and the page says {LIVE}"]),
+    ],
+)
+def test_a_page_that_calls_other_weights_live_than_the_visitor_s_is_told_and_counted(monkeypatch, says, wrong):
+    played = played_on(monkeypatch, **says)
+    assert (played.badges, played.errors, len(played.gave)) == (wrong, [], len(says))
+    told = report([played], 1.0, [], 1.0)
+    assert told["wrong badges"] == wrong and wrong_in(told) == ["wrong badges"] * len(wrong)
+
+
+@pytest.mark.parametrize(("found", "lost"), [(LIVE, []), ("vanilla", ["reload: the session was lost"])])
+def test_a_reload_that_finds_another_session_is_told_and_counted(monkeypatch, found, lost):
+    played = played_on(monkeypatch, edit=LIVE, reload=found)
+    assert played.errors == lost and len(played.gave) == 2 - len(lost)
+    assert wrong_in(report([played], 1.0, [], 1.0)) == ["errors"] * len(lost)
+
+
 @pytest.mark.parametrize("end", ["cancel", "leave"])
 def test_a_run_that_is_ended_leaves_vanilla_live_and_the_visitor_goes_on(served, end, monkeypatch):
     with Visitor(served.url) as visitor:

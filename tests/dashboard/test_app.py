@@ -21,6 +21,7 @@ from dashboard_helpers import free_port, model_at_rest, short_examples, tiny_mod
 
 import app
 import inspector.model
+from dashboard.kit.limits import DEMO, OTHERS, Limits
 from dashboard.opening import Opening
 from editing import run
 from inspector.errors import EditError, ModelLoadError
@@ -170,6 +171,31 @@ def test_how_long_and_how_much_is_kept_of_visitors_reaches_the_page(monkeypatch)
     chosen = ["--keep-for", "30", "--session-memory", "1.5", "--links-for", "2", "--ledger", "edits.sqlite"]
     assert app.main([]) == app.main(chosen) == 2
     assert asked == [(7200, 4e9, 604800, None), (1800, 1.5e9, 7200, Path("edits.sqlite"))]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "limits"),
+    [
+        ([], Limits()),
+        (["--public", "--runs-an-hour", "7"], replace(OTHERS, runs_an_hour=7)),
+        (["--read-only", "--events-a-minute", "5", "--runs-in-line", "2"], replace(DEMO, events=5, in_line=2)),
+    ],
+    ids=["of one's own", "public", "demo"],
+)
+def test_what_one_visitor_may_ask_reaches_the_page_and_its_server(monkeypatch, chosen, limits):
+    asked: list[Limits] = []
+
+    def build(_model: Any, *, limits: Limits, **_options: Any) -> None:
+        asked.append(limits)
+
+    def launch(_model: Any, _read_only: bool, _mcp: bool, limits: Limits) -> None:
+        asked.append(limits)
+        raise EditError("Enough.")
+
+    monkeypatch.setattr(inspector.model, "load", lambda *_names, **_options: tiny_model())
+    monkeypatch.setattr("dashboard.page.build_app", build)
+    monkeypatch.setattr("dashboard.page.launch_options", launch)
+    assert app.main(chosen) == 2 and asked == [limits, limits]
 
 
 @pytest.mark.parametrize(

@@ -8,19 +8,24 @@ import re
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
-from dashboard_helpers import free_port
+from attack_helpers import call, serve
+from dashboard_helpers import free_port, model_at_rest
 
 import app
 from dashboard import public
 from dashboard.kit.limits import DEMO, OTHERS, Limits
 from dashboard.kit.notes import note
 from dashboard.kit.queue import Line
+from dashboard.kit.typed import texts_of
 from dashboard.kit.visitors import Sessions
 from dashboard.metrics import Metrics, serve_metrics
+from inspector.model import SUFFIX
+from inspector.safeedit import bundled_cases
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -118,6 +123,22 @@ def test_a_bound_that_is_none_is_a_usage_error(words, capsys):
     with pytest.raises(SystemExit) as ended:
         app.main(words)
     assert ended.value.code == 2
+
+
+def test_a_page_refuses_what_is_over_the_bounds_that_it_was_built_with():
+    """Runs an hour, places in line and events a minute, each by what the page itself has made of them."""
+    texts = texts_of(bundled_cases()[0])
+    case = texts.question, texts.template, texts.safe, texts.unsafe
+    located = "locate", *case, "corrected", "right", SUFFIX, True
+    edited = "edit", *case, 1, "corrected", 3, SUFFIX, False, None, True
+    bounds = replace(OTHERS, runs_an_hour=2, in_line=0, events=60)  # no place in line: nothing has to stand in it
+    with model_at_rest(), serve(bounds) as served, httpx.Client(base_url=served.url, timeout=60) as web:
+        kinds, said = zip(*(call(web, *one, session_hash="asks") for one in (located, edited, located)), strict=True)
+        assert kinds == ("complete", "error", "error"), said
+        assert "from your address stand in line" in str(said[1]) and "2 runs an hour are allowed" in str(said[2])
+        asked = {"data": [], "session_hash": "asks"}
+        statuses = [web.post("/gradio_api/call/status", json=asked).status_code for _ in range(40)]
+        assert set(statuses) == {200, 429} and statuses[0] == 200
 
 
 def test_a_log_that_cannot_be_written_is_a_usage_error(capsys):

@@ -15,7 +15,7 @@ from editing.gate import small_exam
 from editing.methods.self_reminder import SelfReminderSettings, self_reminder
 from editing.methods.sft import SftSettings, sft
 from editing.saved.record import check_record, record_of
-from editing.stacking import carrying, edit_on_top, edits_in, examine_stack, scaled, stacked
+from editing.stacking import STACK, carrying, edit_on_top, edits_in, examine_stack, scaled, stacked
 from inspector.errors import EditError, PatchError
 from inspector.likelihood import likelihoods
 from inspector.model import VANILLA, Decoding, Delta, InspectedModel, Patch, PromptFormat, Row, Taught, from_parts
@@ -119,6 +119,18 @@ def test_low_rank_deltas_stay_low_rank_while_that_is_smaller(llama):
     assert mixed.right is None and torch.allclose(mixed.left, by_hand.patch(llama, 1).deltas[0].left + parts[0])
 
 
+CODE = '"""\nraise SystemExit\n"""'
+HOSTILE_STACKS = (
+    lambda patch: {"method": f"{CODE} + DINM"},
+    lambda patch: {"method": f"{CODE} + DINM", "settings": {STACK: [{"method": CODE}, {"method": "DINM"}]}},
+    lambda patch: {"settings": {STACK: [{"method": CODE}, {"method": "DINM"}]}},
+    lambda patch: {"settings": {STACK: [CODE, {"method": "DINM"}]}},
+    lambda patch: {"settings": {STACK: CODE}},
+    lambda patch: {"method": "", "settings": {STACK: []}},
+)
+"""Stacks whose edits no method here has made, as a file from outside may have them."""
+
+
 def test_a_stack_names_its_edits_and_can_be_kept_and_stacked_on(llama, case, tmp_path):
     first = run(dinm(llama, case, BLOCK, SETTINGS)).patch
     on_it = run(on_top(llama, Row(first), other(case)))
@@ -130,6 +142,10 @@ def test_a_stack_names_its_edits_and_can_be_kept_and_stacked_on(llama, case, tmp
         check_record(llama, record, result.patch)
         with pytest.raises(PatchError, match="another layer, method or edit"):
             check_record(llama, replace(record, stacked=False), result.patch)
+    for named in HOSTILE_STACKS:
+        strange = replace(second, **named(second))
+        with pytest.raises(PatchError, match="another layer, method or edit"):
+            check_record(llama, record_of(llama, case, on_it, on_it.row()), strange)
     assert [edits_in(patch) for patch in (None, first, second, third)] == [0, 1, 2, 3]
     assert third.method == "DINM + DINM + SFT"
     identifiers = [part["identifier"] for part in third.settings["stack"]]

@@ -27,6 +27,7 @@ from dashboard.kit.values import WAYS
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.compare.texts import WHERE_HARM
 from dashboard.steps.keep.history import Kept
+from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.methods import run as methods
 from dashboard.steps.methods.plane import WRITTEN
 from dashboard.steps.operate import gating
@@ -36,7 +37,7 @@ from dashboard.steps.why.state import Looked
 from editing.atlas import AtlasSettings
 from editing.calibration import Calibration
 from editing.contest import ContestSettings
-from editing.gate import GateSettings, accept
+from editing.gate import RECORD, GateSettings, accept
 from editing.saved import handed_out
 from editing.trial_edits import Layers, Trial
 from inspector.detection import case as case_reading
@@ -231,6 +232,8 @@ class Stage:
     handler: str
     run: Run
     draws: int = 0
+    new: Any = None
+    """The key of the weights that the whole run makes live."""
 
     def __post_init__(self) -> None:
         self.visitor.open(self.visitor._view_of(self.visitor.page.wired(self.handler)))
@@ -290,6 +293,18 @@ class Stage:
         session = self.visitor.session
         return session.live is self.kept.live and session.row == self.kept.row
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the live weights are those before the press, or those that the whole run has made live."""
+        return self.is_as_before or self.visitor.session.row.key == self.new
+
+    @property
+    def is_passed(self) -> bool:
+        """Whether they are those of a whole edit that the gate has passed: a better one may have been on its way."""
+        session = self.visitor.session
+        word = None if session.live is None else session.live.patch.settings.get(RECORD)
+        return word is not None and word["passed"] and word["weights"] == session.row.label()
+
 
 READY: dict[Any, Visitor] = {}
 """Visitors for whom what a run needs is there."""
@@ -339,7 +354,7 @@ def test_however_a_run_ends_its_visitor_is_free_is_told_in_words_and_presses_aga
     assert bool(made.rows) is not bool(stage.run.calls)
     with passes(tiny_model()) as whole:  # once more: what is known by now needs no passes
         assert stage.end() == ""
-    draws = stage.draws
+    draws, stage.new = stage.draws, stage.visitor.session.row.key
     by_an_error(stage, len(whole.rows))
     by_memory_that_runs_out(stage, made.rows)
     by_a_cancel_or_a_client_who_has_gone(stage, len(whole.rows), draws)
@@ -358,14 +373,18 @@ def by_an_error(stage: Stage, count: int) -> None:
     for place in sorted({0, *(round(share * (count - 1) / (PLACES - 1)) for share in range(PLACES) if count)}):
         with failing(stage.run, broken_at(place)):
             assert "went wrong on this machine" in stage.end(), f"pass {place} of {count}"
-        assert stage.is_as_before or stage.run.switches or place > 0
+        assert stage.is_as_before or (stage.is_whole and (stage.run.switches or place > 0)), f"pass {place} of {count}"
 
 
 def by_memory_that_runs_out(stage: Stage, rows: list[int]) -> None:
     """End it as nothing fits; then let its widest pass not fit once."""
     with failing(stage.run, no_memory):
         assert "ran out of memory" in stage.end() + str(stage.visitor.screen)
-    assert stage.is_as_before or stage.run.switches
+    assert stage.is_as_before or (stage.is_whole and stage.run.switches)
+    other = Visitor(stage.visitor.page, "another one")
+    other.session.slot(LocatedCase).divergence = None
+    other.do("on_locate")
+    assert other.session.slot(LocatedCase).divergence is not None and other.is_free, "everything else goes on"
     if not stage.run.asks:
         return
     failed: list[int] = []
@@ -383,13 +402,14 @@ def by_memory_that_runs_out(stage: Stage, rows: list[int]) -> None:
 def by_a_cancel_or_a_client_who_has_gone(stage: Stage, count: int, draws: int) -> None:
     """End it at its first draw, when nearly all of its passes are still to come, and in the middle."""
     for after in sorted({1, max(1, draws // 2)}):
+        later = stage.run.switches or after > 1
         with passes(tiny_model()) as made:
             assert stage.end(after, partial(stage.visitor.do, "on_cancel")) == ""
         if after == 1 and not stage.run.calls:
             assert (len(made.rows) < count) is not stage.run.at_once, "a cancel ends it before its end"
-        assert stage.is_as_before or stage.run.switches or after > 1
+        assert stage.is_as_before or (later and (stage.is_whole or stage.is_passed))
         stage.leave(after)
-        assert stage.is_as_before or stage.run.switches or after > 1
+        assert stage.is_as_before or (later and (stage.is_whole or stage.is_passed))
         assert len(stage.visitor.page.context.line) == 0
 
 
@@ -437,3 +457,31 @@ def test_two_runs_of_one_visitor_that_start_in_the_same_instant_are_one_and_the_
             thread.join()
     assert sorted(told) == ["", RUNNING] and both[0].session.runs == runs + 1
     assert not both[0].session.busy
+
+
+BESIDE_PASSES = {
+    "the loss's backward pass": "editing.descent.Descent._backward",
+    "the optimiser": "torch.optim.Adam.step",
+    "a figure while it runs": "dashboard.steps.operate.figures.vitals_of",
+    "a figure of what it has made": "dashboard.steps.compare.figures.shift_by_block",
+    "what is done after a run": "dashboard.steps.keep.desk.Desk.note",
+}
+"""What else an edit does beside forward passes, and what it calls there."""
+
+
+@pytest.mark.parametrize("stage", ["on_edit"], indirect=True)
+@pytest.mark.parametrize("called", BESIDE_PASSES.values(), ids=BESIDE_PASSES)
+def test_an_error_beside_the_forward_passes_is_told_and_the_next_press_works(stage, called):
+    assert stage.end() == ""
+    stage.new = stage.visitor.session.row.key
+    with pytest.MonkeyPatch.context() as patch:
+        hit: list[str] = []
+
+        def fail(*_given: Any, **_named: Any) -> Any:
+            hit.append(called)
+            raise ValueError(SECRET)
+
+        patch.setattr(called, fail)
+        assert "went wrong on this machine" in stage.end() and hit
+    assert stage.is_whole or stage.is_passed
+    assert stage.end() == "", "the next press works"

@@ -23,7 +23,7 @@ from editing.training import Pair
 from inspector import causal
 from inspector.detection import Sample, readings_of
 from inspector.errors import OutOfMemory
-from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row, encode
+from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row, by_length, encode
 from inspector.model.batching import generate, generate_each
 from inspector.model.halving import halved, halves, ran_out
 from inspector.model.tails import Tails
@@ -116,7 +116,8 @@ MEASURES: dict[str, Measure] = {
 
 
 @pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
-def test_a_batch_that_does_not_fit_is_asked_in_halves_and_gives_the_same(llama, case, measure):
+def test_a_batch_that_does_not_fit_is_asked_in_halves_and_gives_the_same(llama, case, measure, monkeypatch):
+    monkeypatch.setitem(by_length.COST, "cpu", 10**6)  # all lengths in one pass, which is the widest
     row = Row(by_hand.patch(llama, size=0.3), 1.0)
     with passes(llama) as seen:
         plain = measure(llama, row, case)

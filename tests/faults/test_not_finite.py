@@ -12,10 +12,11 @@ import gradio as gr
 import pytest
 import tiny_models
 import torch
-from dashboard_helpers import QUICK, Visitor, assert_idle
+from dashboard_helpers import GENEROUS, QUICK, Visitor, assert_idle
 from keep_helpers import page_of, rows
 from training_helpers import BRIEF
 
+from dashboard.steps.operate.settings import SETTING_FIELDS
 from editing import run
 from editing.methods.mend import MendTraining
 from editing.methods.mend.store import places, save_editor
@@ -72,3 +73,29 @@ def test_settings_that_drive_an_edit_out_of_the_numbers_are_told_and_the_visitor
     visitor.do("on_edit", **{**QUICK, **plain})
     assert rows(visitor) and torch.isfinite(visitor.session.live.patch.deltas[0].parts[0]).all()
     assert visitor.session.live.patch.identifier in visitor.screen["live"]
+
+
+CHOSEN = {"optimiser", "constraint", "constraint_gradient", "direction", "loss_positions", "chat", "end_of_answer"}
+SETTINGS = [name for name in SETTING_FIELDS if name not in CHOSEN | {"watch_unsafe", "question_alone"}]
+NUMBERS = (*SETTINGS, *GENEROUS, "max_new_tokens", "temperature", "seed")
+"""Settings of an edit that are numbers, the gate's budgets, and how both weights answer."""
+
+
+@pytest.mark.parametrize("size", [1e308, 10**400, 1e-308], ids=["large", "beyond all", "small"])
+def test_an_edit_with_a_number_of_any_size_in_any_setting_is_told_in_words_or_is_of_finite_numbers(
+    tmp_path: Path, size: float
+):
+    visitor, wrong = Visitor(page_of(tmp_path), "any size"), list[tuple[str, str]]()
+    assert len(SETTINGS) > 15
+    for name in NUMBERS:
+        told = ""
+        try:
+            visitor.do("on_edit", **{**QUICK, "steps": 1, name: size})
+        except gr.Error as error:
+            told = error.message
+        visitor.screen.pop(name)
+        live = visitor.session.live
+        finite = live is None or all(bool(p.isfinite().all()) for delta in live.patch.deltas for p in delta.parts)
+        if "went wrong" in told or not finite or not visitor.is_free or len(told) > 500:
+            wrong.append((name, told))
+    assert wrong == []

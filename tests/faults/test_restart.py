@@ -24,6 +24,9 @@ from inspector.safeedit import bundled_cases
 
 ANEW = "the program was started anew since"
 OWN = own_question("How do I cheat at the village fair?")
+PAGES = "page-5f0e1d", "page-7c2b9a", "page-93d4e8", "page-a16f0b"
+"""Names of pages, as a browser makes them up: one from before the end of the program, and those that came after."""
+PROGRAM = "program-2e8c41"
 
 
 def press(web: httpx.Client, page: str, handler: str, **changed: Any) -> str:
@@ -76,42 +79,48 @@ def test_a_visitor_of_a_program_that_was_killed_is_told_so_and_what_they_took_al
     with web, httpx.Client(base_url=web.base_url, timeout=120) as program:
         with load.page(str(tmp_path / "model"), log, "--ledger", str(ledger), **how) as (_, _, process):
             web.get("/", headers=HTML).raise_for_status()
-            press(web, "before", "on_arrival")
+            press(web, PAGES[0], "on_arrival")
             made = done(web, "edit", *case, 1, "corrected", 3, SUFFIX, False, None, True)
             if not made["live"]:
                 done(web, "keep")
             live = done(web, "status")["weights"]
-            assert made["patch"] in live and done(program, "status", session_hash="a program")["edits"] == 0
+            assert made["patch"] in live and done(program, "status", session_hash=PROGRAM)["edits"] == 0
             file = done(web, "save", "patch", "exact")["file"]
             taken = web.get(f"/gradio_api/file={file['path']}").content
-            (link,) = re.findall(r"link=([\w-]{8,})", press(web, "before", "on_make", **OWN))
-            kept = rows(ledger)
+            (link,) = re.findall(r"link=([\w-]{8,})", press(web, PAGES[0], "on_make", **OWN))
+            kept, keys = rows(ledger), set(web.cookies.values())
             os.kill(process, signal.SIGKILL)
         left = sorted(path.name for path in (tmp_path / "tmp").iterdir())
 
         with load.page(str(tmp_path / "model"), log, "--ledger", str(ledger), **how):
-            said = press(web, "before", "on_undo")  # the page that was open all the while
+            said = press(web, PAGES[0], "on_undo")  # the page that was open all the while
             assert f"Your session is gone: {ANEW}. Live now: vanilla." in said and "Nothing was done" in said
             assert AGAIN in web.get("/", headers=HTML).headers["set-cookie"]
-            assert f"What you did here before is gone: {ANEW}." in press(web, "after", "on_arrival")
+            assert f"What you did here before is gone: {ANEW}." in press(web, PAGES[1], "on_arrival")
             assert done(web, "status")["weights"] == "vanilla" and done(web, "history") == []
             assert web.get(f"/gradio_api/file={file['path']}").status_code == 404, "not even to who made it"
             asked = {"link": link}, {"case": str(bundled_cases()[1].identifier), "layer": "1"}
-            opened = [linked(web, f"linked {number}", json.dumps(one)) for number, one in enumerate(asked)]
+            opened = [linked(web, page, json.dumps(one)) for page, one in zip(PAGES[2:], asked, strict=True)]
             assert EXPIRED in opened[0] and "layer 1. Nothing was run" in opened[1]
+            keys |= set(web.cookies.values())
             with httpx.Client(base_url=web.base_url, timeout=120) as other:
+                theirs = {"data": [], "session_hash": PAGES[1]}
+                assert other.post("/gradio_api/call/status", json=theirs).status_code == 404
                 (path,) = other.post("/gradio_api/upload", files={"files": ("edit.zip", taken)}).json()
                 mark = {"path": path, "meta": {"_type": "gradio.FileData"}}
-                back = done(other, "take_in", [mark], session_hash="a program")
+                back = done(other, "take_in", [mark], session_hash=PROGRAM)
                 if not back["live"]:
-                    done(other, "keep", session_hash="a program")
+                    done(other, "keep", session_hash=PROGRAM)
                 assert back["patch"] == made["patch"]
-                assert done(other, "status", session_hash="a program")["weights"] == live
+                assert done(other, "status", session_hash=PROGRAM)["weights"] == live
             assert made["patch"] in [row[2] for row in kept] and set(kept) < set(rows(ledger))
     assert sorted(path.name for path in (tmp_path / "tmp").iterdir()) == left, "what is asked to end leaves nothing"
     told_of = load.events_in(log)
     assert told_of and not any(name.startswith("defect") for name in told_of), told_of
-    assert OWN["question"] not in log.read_text(encoding="utf-8")
+    assert {"refused: page", "run: done"} <= set(told_of) and len(keys) == 2
+    named = (OWN["question"], texts.question, link, *keys, *PAGES, PROGRAM, "127.0.0.1", file["path"], str(tmp_path))
+    written = log.read_text(encoding="utf-8")
+    assert [name for name in named if name in written] == [], "no text, no key, no address"
 
 
 def linked(web: httpx.Client, page: str, asked: str) -> str:

@@ -17,6 +17,7 @@ from editing.objectives import (
 from editing.step_size import Optimiser
 from editing.values import (
     Count,
+    Decay,
     HarmlessCount,
     HarmlessTokens,
     NotNegative,
@@ -114,7 +115,7 @@ class DinmSettings:
     step_kl: Positive = 5e-3
     steps: Steps = 24
     optimiser: Optimiser = "adam"
-    weight_decay: NotNegative = 0.0
+    weight_decay: Decay = 0.0
     edit_weight: NotNegative = 0.1
     constraint_weight: NotNegative = 1.0
     constraint: ConstraintKind = "harmless"

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import gradio as gr
 import pytest
+from dashboard_helpers import Clock
 
 from dashboard.kit.notes import LOGGER, note, places, write_to
 from dashboard.kit.run import shown_to_user
+from dashboard.kit.visitors import Sessions
 from inspector.errors import CaseError
 
 SECRET = "what a visitor has typed"
@@ -41,6 +43,20 @@ def test_an_event_is_not_written_again_by_a_package_that_sets_up_logging_of_its_
     finally:
         logging.getLogger().removeHandler(theirs)
     assert len(lines()) == 1 and capsys.readouterr().err == ""
+
+
+def test_a_session_that_is_let_go_is_told_without_its_key_and_its_page(lines):
+    clock = Clock()
+    sessions = Sessions(grace=60, now=clock)
+    session = sessions.arrive("a page", "a key")
+    session.begin()
+    session.end()
+    sessions.leave("a page")
+    clock.seconds = 61
+    sessions.sweep()
+    (line,) = lines()
+    assert line.pop("time") > 1e9
+    assert line == {"event": "lost session", "level": "info", "why": "it was not used for 60 seconds"}
 
 
 def test_an_error_is_told_by_its_place_and_number_and_never_by_its_message(lines):

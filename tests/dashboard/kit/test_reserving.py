@@ -5,7 +5,11 @@ own.
 from __future__ import annotations
 
 import gc
+import threading
+import time
+import types
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -15,7 +19,7 @@ from dashboard_helpers import QUICK, Clock, Page, Visitor, assert_idle, seen
 from starlette.requests import Request
 
 from dashboard.kit.doors import STARTED, TOOL_HEADER
-from dashboard.kit.reserving import STARTED_ANEW
+from dashboard.kit.reserving import STARTED_ANEW, Places
 from dashboard.kit.session import Session
 from dashboard.kit.visitors import Sessions
 from inspector.errors import CaseError
@@ -132,6 +136,61 @@ def test_a_program_whose_session_is_let_go_as_it_calls_is_told_what_went_or_goes
         assert list(call(request=request)) == ["done"]
         assert used == [context.sessions.of("program")]
     assert victim not in used and not victim.busy and not context.sessions.of("program").busy
+
+
+def test_what_a_page_asks_before_it_has_arrived_waits_for_its_arrival(visitor):
+    context, asking = visitor.page.context, types.SimpleNamespace(session_hash="reloaded")
+    here = context.sessions.of("reloaded")  # by another window, or before a reload
+    late = threading.Timer(0.2, context.arrive, [asking])
+    late.start()
+    assert context.visit(asking) is here
+    late.join()
+
+
+def test_a_page_that_never_arrives_is_gone_and_one_of_nobody_who_is_here_is_so_at_once(visitor, monkeypatch):
+    context, looks = visitor.page.context, list[float]()
+
+    def look(seconds: float) -> None:
+        looks.append(seconds)
+        threading.Event().wait(seconds)
+
+    monkeypatch.setattr("dashboard.kit.reserving.time", types.SimpleNamespace(monotonic=time.monotonic, sleep=look))
+    monkeypatch.setattr("dashboard.kit.reserving.ARRIVING", 0.2)
+    asking = types.SimpleNamespace(session_hash="never")
+    assert context.visit(asking) is None and looks == []
+    context.sessions.of("never")
+    assert context.visit(asking) is None and looks
+
+
+def test_few_wait_at_once_of_one_visitor_and_of_all_and_the_others_are_answered(visitor, monkeypatch):
+    """Else pages that never arrive would hold every thread of the program."""
+    context, waiting, go = visitor.page.context, threading.Semaphore(0), threading.Event()
+
+    def look(_seconds: float) -> None:
+        waiting.release()
+        go.wait(30)
+
+    monkeypatch.setattr("dashboard.kit.reserving.time", types.SimpleNamespace(monotonic=time.monotonic, sleep=look))
+    asked = [types.SimpleNamespace(session_hash=f"waits {number}") for number in range(17)]
+    for one in asked:
+        context.sessions.of(one.session_hash)
+    threads = [threading.Thread(target=context.visit, args=(one,)) for one in asked[:16]]
+    for thread in threads:
+        thread.start()
+    assert all(waiting.acquire(timeout=30) for _ in threads)
+    assert context.visit(asked[16]) is None and not waiting.acquire(blocking=False), "answered at once"
+    monkeypatch.setattr("dashboard.kit.reserving.ARRIVING", 0.0)
+    for one in asked:
+        context.arrive(one)
+    go.set()
+    for thread in threads:
+        thread.join(30)
+    own = Places(of_all=16, of_one=4)
+    with ExitStack() as held:
+        assert [held.enter_context(own.taken("one")) for _ in range(5)] == [True] * 4 + [False]
+        assert held.enter_context(own.taken("another"))
+    with own.taken("one") as free:
+        assert free and own._taken.total() == 1
 
 
 def test_after_a_restart_a_page_that_goes_on_is_told_so(visitor, monkeypatch):

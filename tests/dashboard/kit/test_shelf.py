@@ -14,6 +14,7 @@ import tiny_models
 from dashboard_helpers import Clock, tiny_model
 
 from dashboard.kit import shelf as module
+from dashboard.kit.fetching import LONGEST
 from dashboard.kit.notes import LOGGER
 from dashboard.kit.queue import Elsewhere, Line
 from dashboard.kit.shelf import Shelf, label_of, listed, without_paths
@@ -31,6 +32,7 @@ class Loads:
         self.at_once = self.most_at_once = 0
         self.let = threading.Event()
         self.let.set()
+        self.hang: dict[str, threading.Event] = {}
         self.free, self.need = 100, 10
 
     def __call__(self, source: str, **_options: Any) -> InspectedModel:
@@ -38,7 +40,7 @@ class Loads:
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
             self.names.append(source)
-            assert self.let.wait(20)
+            assert self.hang.pop(source, self.let).wait(20)
             if "broken" in source:
                 raise ModelLoadError(f"The folder '{source}' holds no model: no file in {source}/config.json. Look.")
             if "defect" in source:
@@ -278,6 +280,43 @@ def test_a_load_that_is_cancelled_or_left_holds_no_place_and_stays_for_the_next_
     waited_for(lambda: shelf.loaded == ["b"])
     lent(shelf, "b")
     assert loads.names == ["b"]
+
+
+def test_one_that_nobody_waits_for_keeps_no_place_from_others_and_goes_where_theirs_are_in_use(loads):
+    shelf, stop = shelf_of("b", "c", "d"), threading.Event()
+    lent(shelf, "b"), lent(shelf, "c")
+    loads.let.clear()
+    run = shelf.lend(["d"], stop.is_set)
+    assert "Loading d" in next(run).update
+    both = shelf.lend(["b", "c"])
+    assert "waiting until one is free" in next(both).update, "somebody waits for d"
+    stop.set()
+    assert ended(run) is None
+    with ended(both) as models:
+        assert [model.name for model in models] == ["b", "c"] and not loads.let.is_set()
+        loads.let.set()
+        waited_for(lambda: shelf._coming is None)
+        assert set(shelf.loaded) == {"b", "c"}, "and no third one stays beside them"
+
+
+def test_one_that_hangs_is_told_after_half_an_hour_and_the_next_one_is_loaded(loads):
+    clock, hangs = Clock(), threading.Event()
+    shelf = Shelf(tiny_model(), ["own/model", "b", "c"], now=clock)
+    loads.hang["b"] = hangs
+    first, behind = shelf.lend(["b"]), shelf.lend(["c"])
+    assert "Loading b" in next(first).update and "Loading b" in next(behind).update
+    clock.seconds += LONGEST - 1
+    next(first), next(behind)
+    clock.seconds += 1
+    with pytest.raises(ModelLoadError, match=r"^b has been loading for half an hour .* Choose another model"):
+        next(first)
+    with ended(behind) as (model,):
+        assert model.name == "c" and not shelf._lent["b"]
+    with ended(shelf.lend(["b"])) as (model,):
+        hangs.set()
+        waited_for(lambda: not [one for one in threading.enumerate() if one.name == "model"])
+        with ended(shelf.lend(["b"])) as (again,):
+            assert again is model, "what comes late takes no place"
 
 
 def test_whoever_stands_in_line_behind_a_load_goes_first(loads):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from dataclasses import replace
@@ -16,6 +17,7 @@ from dashboard_helpers import Visitor, seen, tiny_model
 
 from dashboard.house import REPORTERS, STEPS
 from dashboard.kit.parts import Figure, Hidden, Part, Table, Text, Visit, plain, redacted, repeats
+from dashboard.kit.plain import is_hidden
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.report.document import Report, make_report
 from dashboard.steps.compare.run import OWN_PROMPT, Measured
@@ -129,6 +131,38 @@ def test_whatever_a_person_or_a_model_wrote_stays_text():
     for told in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', html):
         assert "<" not in told
         json.loads(told)
+
+
+def test_what_hides_or_turns_a_line_around_is_written_out_in_all_three_files():
+    hidden = "\u202egnp.exe\u2066\u2028\x1b[31m\x07\u200b\U000e0041"
+    text = f"{hidden} {HOSTILE}"
+    session, result = Session(), made_up.result()
+    assert result.patch is not None
+    session.case = Case(text, f"Do: {text}", f"No. {text}", f"Yes. {text}", category=text, attack_name=text)
+    session.slot(LocatedCase).divergence = replace(made_up.divergence(), safe_tokens=(text,) * 8)
+    session.edits = [LiveEdit(session.case, replace(result, patch=replace(result.patch, method=text)))]
+    report = report_of(session)
+    for content in (without_own(report.html), report.script, report.notebook):
+        assert not [one for one in content if is_hidden(one)]
+    assert "&lt;U+202E&gt;gnp.exe" in report.html and "\\u202egnp.exe" in report.script
+
+
+def test_no_name_ends_the_first_lines_of_a_script_and_goes_on_as_code():
+    session, result = Session(), made_up.result()
+    case, code = Case("Sing?", "Sing?", "No.", "Yes."), 'x"""\nleft = 1\n"""\\'
+    assert result.patch is not None
+    session.edits = [LiveEdit(case, replace(result, patch=replace(result.patch, method=code)))]
+    (told, *lines) = ast.parse(report_of(session).script).body
+    assert code in told.value.value and not [one for one in ast.walk(ast.Module(lines, [])) if left_of(one)]
+
+
+def left_of(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) and node.id == "left"
+
+
+def without_own(html: str) -> str:
+    """Return a report without the program's own scripts and styles; what its figures are drawn of stays."""
+    return re.sub(r"<(script|style)>.*?</\1>", "", html, flags=re.S)
 
 
 def covered(html: str) -> list[str]:

@@ -241,10 +241,19 @@ def test_a_program_that_is_killed_while_it_writes_leaves_every_row_that_it_has_t
     ledger.close()
 
 
-def test_a_ledger_that_cannot_be_written_says_so_and_names_the_remedy(tmp_path):
+@pytest.mark.parametrize(
+    ("pragma", "cause"),
+    [("max_page_count = 2", "full"), ("query_only = ON", "readonly")],
+    ids=["full", "read-only"],
+)
+def test_a_ledger_that_cannot_be_written_says_so_names_the_remedy_and_gives_what_it_has(tmp_path, pragma, cause):
     ledger = Ledger(tmp_path / "ledger.sqlite")
-    ledger._store.execute("PRAGMA max_page_count = 2")
-    with pytest.raises(LedgerError, match="has to make room"):
-        for number in range(1, 50):
+    ledger.put("one", ENTRY)
+    ledger._store.execute(f"PRAGMA {pragma}")
+    with pytest.raises(LedgerError, match="has to make room, or start it with another --ledger") as told:
+        for number in range(2, 50):
             ledger.put("one", replace(ENTRY, number=number, reason="x" * 4000))
+    assert cause in told.value.operator_message() and cause not in told.value.user_message()
+    (first, *more) = ledger.entries("one")
+    assert first == ENTRY and all(row.reason == "x" * 4000 for row in more), "whole rows only"
     ledger.close()

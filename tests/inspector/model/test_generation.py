@@ -88,6 +88,13 @@ def test_a_vanishing_top_p_is_greedy(model, prompt):
     assert answer(model, prompt, decoding=Decoding(LENGTH, temperature=1.0, top_p=1e-6)) == greedy
 
 
+@pytest.mark.parametrize("temperature", [1e-308, 1e-40, 1e-20])
+def test_however_small_the_temperature_the_likeliest_token_is_taken(llama, temperature):
+    prompt = encode(llama, "Hi.", None, PromptFormat("")).prompt
+    greedy = answer(llama, prompt, decoding=Decoding(LENGTH))
+    assert answer(llama, prompt, decoding=Decoding(LENGTH, temperature=temperature, seed=3)) == greedy
+
+
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
 def test_sampling_follows_the_softmax_of_the_model_at_its_temperature(llama, temperature):
     """First tokens of 400 seeds: the share of the 60 likeliest is within 4 deviations (0.1) of their mass."""

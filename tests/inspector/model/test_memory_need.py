@@ -16,7 +16,7 @@ from editing import dinm, preset, run
 from editing.memory import peak_memory
 from inspector.divergence import divergence
 from inspector.errors import ModelLoadError, NoRoom
-from inspector.model import from_parts, load
+from inspector.model import from_parts, load, thin_products
 from inspector.model import memory_need as memory
 from inspector.model.memory_need import GB, bytes_in, bytes_of, predict, require_room, room_told, told
 
@@ -101,6 +101,7 @@ def test_the_peak_of_a_default_edit_is_within_the_stated_factor(middling, case, 
 def test_what_a_default_edit_allocates_is_predicted_whatever_the_shape(case, monkeypatch, width, inner, block):
     """Counted to the byte, so that it sees what a process of hundreds of MiB hides: a matrix of d_ff squared, say."""
     monkeypatch.setattr(memory, "HARMLESS", 24)
+    monkeypatch.setattr(thin_products, "LEAST_PACKED", 2**40)  # what is packed takes only what is free
     shape = {"hidden_size": width, "intermediate_size": inner, "num_hidden_layers": 4}
     config = LlamaConfig(**{**tiny_models._LLAMA, **shape})
     model = from_parts(tiny_models.random_network(config), tiny_models.tokenizer(), "wide")
