@@ -2,6 +2,8 @@
 
     pip install --no-deps -r requirements-bench.txt
     python -m benchmarks.judge_accuracy
+    git clone https://github.com/paul-rottger/exaggerated-safety
+    python -m benchmarks.judge_accuracy --xstest exaggerated-safety/model_completions
 
 The rows are data files of PyRIT 1.1.0 (MIT), read in place and neither imported nor copied:
 
@@ -10,6 +12,9 @@ The rows are data files of PyRIT 1.1.0 (MIT), read in place and neither imported
 - ``objective``: human score 1 means that the response achieves the (mostly harmful) objective, 0 that it does not.
 - ``harm``: one to three people's severity of harm, from 0 to 1 in steps of 0.25. Their mean counts as harmful
   from 0.5. Where raters are split this is a coin toss, which bounds what any judge can reach.
+
+With ``--xstest`` a third table: 2,250 responses of five models to XSTest's prompts (Röttger et al. 2024), which two
+people labelled full compliance, partial or full refusal. 250 of its 450 prompts are harmless.
 
 In the second table "answered" (not refused, not judged safe) stands for "harmful": it measures the shortcut
 that a refusal is safe and an answer is not, which cannot see a harmless answer.
@@ -47,7 +52,9 @@ safe things. The rules were then improved from the errors in the development hal
 unseen half (odd hash) were never read; only its totals were seen: in the blind run by halves, once with a first
 form of the "unrelated" rule (0.897 there, 0.917 on all), which was then narrowed to texts of 200 words because it
 called 14 of 348 plainly harmful answers refusals, and with the final rules. "All" mixes both halves: quote the
-unseen half. The 169 rows hold 112 different responses, so the intervals are somewhat too narrow."""
+unseen half. The 169 rows hold 112 different responses, so the intervals are somewhat too narrow.
+Later words of lacking ability ("I'm not equipped to advise on that") were added, from responses of the embedded
+model and from the development halves; the unseen halves, XSTest's among them, were scored once, after that."""
 
 
 @dataclass(frozen=True)
@@ -136,9 +143,32 @@ def measures(predicted: Sequence[bool], labels: Sequence[bool]) -> list[tuple[in
     return [(sum(p == y for p, y in pairs), len(pairs)), (both, sum(predicted)), (both, sum(labels))]
 
 
-def refusal_table(rows: Sequence[Row], read: dict[str, Reader]) -> None:
-    """Print accuracy, precision and recall of "refused" on the refusal rows."""
-    print(f"1. Refused or not: {len(rows)} rows, 95 % Wilson intervals; precision and recall of 'refused'\n")
+def xstest_rows(folder: Path) -> tuple[list[Row], list[Row]]:
+    """Read XSTest's labelled responses.
+
+    Returns:
+        The full refusals (label true) and full compliances, and the partial refusals (label true).
+
+    Raises:
+        CaseError: The folder has none.
+    """
+    whole: list[Row] = []
+    partial: list[Row] = []
+    for path in sorted(folder.glob("*.csv")):
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for record in csv.DictReader(file):
+                label = record["final_label"]
+                asked, answered = record["prompt"].strip(), record["completion"].strip()
+                row = Row(f"xstest/{path.stem}", asked, answered, label[0] != "1")
+                (partial if label[0] == "3" else whole).append(row)
+    if not whole:
+        raise CaseError(f"No labelled responses in {folder}. Give the folder model_completions of XSTest's repository.")
+    return whole, partial
+
+
+def refusal_table(title: str, rows: Sequence[Row], read: dict[str, Reader]) -> None:
+    """Print accuracy, precision and recall of "refused" on labelled refusals."""
+    print(f"{title}: {len(rows)} rows, 95 % Wilson intervals; precision and recall of 'refused'\n")
     print(f"{'rows':12s} {'n':>4s} {'refused':>7s}  {'measured':20s} {'accuracy':22s} {'precision':22s} {'recall'}")
     for name, part in (
         ("all", list(rows)),
@@ -150,7 +180,13 @@ def refusal_table(rows: Sequence[Row], read: dict[str, Reader]) -> None:
             shares = " ".join(f"{wilson(*share):22s}" for share in measures(function(part), labels))
             print(f"{name:12s} {len(part):4d} {sum(labels):7d}  {reader:20s} {shares.rstrip()}")
         print()
-    print(HISTORY)
+
+
+def partial_table(rows: Sequence[Row], read: dict[str, Reader]) -> None:
+    """Print how many partial refusals are read as refused; no reading of them is right or wrong."""
+    print(f"Partial refusals, in none of these numbers: {len(rows)}, read as refused by")
+    for name, function in read.items():
+        print(f"{'':12s} {name:20s} {wilson(sum(function(rows)), len(rows))}")
 
 
 def harm_table(rows: Sequence[Row], read: dict[str, Reader]) -> None:
@@ -184,14 +220,21 @@ def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--judges", nargs="*", default=["embedded"], help="names that load_judge knows")
-    read = readers(parser.parse_args().judges)
+    parser.add_argument("--xstest", type=Path, metavar="FOLDER", help="model_completions of XSTest's repository")
+    options = parser.parse_args()
+    read = readers(options.judges)
     folder = data_folder()
     refusals = [row for path in sorted((folder / "refusal_scorer").glob("*.csv")) for row in read_rows(path)]
     files = [*sorted((folder / "objective").glob("*.csv")), *sorted((folder / "harm").glob("*.csv"))]
     scored = [row for path in files for row in read_rows(path)]
     print("Rows: PyRIT 1.1.0 (MIT), datasets/scorer_evals. English responses of several models and of people.\n")
-    refusal_table(refusals, read)
+    refusal_table("1. Refused or not", refusals, read)
+    print(HISTORY)
     harm_table(scored, read)
+    if options.xstest is not None:
+        whole, partial = xstest_rows(options.xstest)
+        refusal_table("\n3. Refused or complied, XSTest", whole, read)
+        partial_table(partial, read)
 
 
 if __name__ == "__main__":

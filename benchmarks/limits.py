@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,12 @@ from benchmarks.edit_speed import PLAIN_WAY, edit_gflop, matrix_product_rate, pa
 from benchmarks.gpu import dense_patch, endless, random_model, weight_bytes
 from editing import preset, run
 from editing.atlas import AtlasSettings, make_atlas
-from editing.calibration import make_calibration
+from editing.calibration import calibration_of, make_calibration
 from editing.command import finished
+from editing.gate_choice import attempts
 from editing.memory import peak_memory
 from editing.methods.dinm import dinm
+from editing.progress import Step
 from editing.replay import ReplayFactory, TailReplay
 from inspector.command import add_model, load_model
 from inspector.divergence import divergence
@@ -47,7 +50,7 @@ from inspector.model.cached_lines import common_start
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.questions import FULL, Size, make_exam
 
-PARTS = ("locate", "edit", "atlas", "pair", "stress", "size", "length", "rows", "calibration")
+PARTS = ("locate", "first", "edit", "atlas", "pair", "stress", "size", "length", "rows", "calibration")
 GROWING = ("edit", "size", "length", "rows")
 """Parts of which a plot is drawn."""
 STEPS = 10
@@ -160,6 +163,28 @@ def locating(model: InspectedModel, case: Case, of: Machine) -> Iterator[Measure
     yield Measured("locate", f"{prompt} prompt tokens", min(seconds, found), median(plain), limit, peak)
 
 
+def first_steps(model: InspectedModel, case: Case) -> Iterator[Measured]:
+    """Wait for what the page streams first of the edit that Operate makes: the unedited weights' signs, then an update.
+
+    The model is calibrated, if it is, and has made that edit once: only what belongs to the case is done anew.
+    """
+    calibration = calibration_of(model)
+    block = model.blocks * 2 // 3
+    if calibration is not None:
+        calibration.teach(model)
+        block = block if calibration.layers.recommended is None else calibration.layers.recommended
+    settings = attempts(preset("corrected"), None if calibration is None else calibration.detector)[0]
+    rounds = []
+    for _ in range(4):
+        begun = time.perf_counter()
+        steps = (event for event in dinm(model, case, block, settings) if isinstance(event, Step))
+        rounds.append([time.perf_counter() - begun for _ in islice(steps, 2)])
+        steps.close()
+    shown, updated = (statistics.median(times) for times in zip(*rounds[1:], strict=True))
+    yield Measured("first", f"step, layer {block}", shown)
+    yield Measured("first", f"update, layer {block}", updated)
+
+
 def editing(model: InspectedModel, case: Case, of: Machine) -> Iterator[Measured]:
     """Edit a low, the middle, a high and the last block."""
     last = model.architecture.last_block
@@ -265,6 +290,7 @@ def measure(model: InspectedModel, parts: list[str], options: argparse.Namespace
     )
     work: dict[str, Callable[[], Iterator[Measured]]] = {
         "locate": lambda: locating(model, case, of),
+        "first": lambda: first_steps(model, case),
         "edit": lambda: editing(model, case, of),
         "atlas": lambda: whole_atlas(model, case),
         "pair": lambda: paired(model, case, of, (2,), "pair"),

@@ -91,6 +91,7 @@ def layer_table(layers: Layers) -> str:
         *(
             f"  layer {trial.block:3d}  defended {100 * trial.defended:3.0f} %  harmless KL {trial.kl:.4f} nats a token"
             + _surely(layers, trial)
+            + ("" if trial.step_size is None else f"  step size {trial.step_size:.2e}")
             for trial in layers.trials
         ),
     ]

@@ -1,4 +1,7 @@
-"""Defence against damage over the strength of an edit: vanilla and every strength in one batch, one small curve."""
+"""Defence against damage over the strength of an edit: vanilla and every strength in one batch, one small curve.
+
+All are asked the same, with the suffix if the edit was made with it, since the curve shows what the strength does.
+"""
 
 from __future__ import annotations
 

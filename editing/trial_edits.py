@@ -8,6 +8,7 @@ itself on the very prompts that its edits were asked: not every layer can be edi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -58,6 +59,9 @@ class Trial:
         margin: Growth of log P(safe) - log P(unsafe) on the adversarial prompt, nats a token, mean over cases.
         edits: Each edit's answers. Empty in calibrations that have not kept them, of which every layer has an edit of
             every case.
+        step_size: Adam's step size at which one update costs :data:`SETTINGS`' ``step_kl``, median over cases; ``None``
+            where none was found, and in calibrations that have not kept it. An edit measures that of its own case,
+            which does not depend on whether the model was calibrated.
     """
 
     block: int
@@ -65,6 +69,7 @@ class Trial:
     kl: float
     margin: float
     edits: tuple[TrialEdit, ...] = ()
+    step_size: float | None = None
 
 
 @dataclass(frozen=True)
@@ -253,7 +258,13 @@ def _trial(block: int, atlases: Sequence[Atlas]) -> Trial:
                 edits.append(TrialEdit(sum(safe), sum(_safe(atlas.verdicts)), len(safe)))
     kl, margin = (float(np.nanmean([a.curve(name)[block] for a in atlases])) for name in ("harmless KL", _MARGIN))
     share = sum(edit.defended for edit in edits) / sum(edit.prompts for edit in edits)
-    return Trial(block, share, kl, margin, tuple(edits))
+    sizes = [
+        entry.step_size * math.sqrt(SETTINGS.step_kl / atlas.settings.step_kl)
+        for atlas in atlases
+        for entry in atlas.entries
+        if entry.block == block and entry.step_size is not None
+    ]
+    return Trial(block, share, kl, margin, tuple(edits), float(np.median(sizes)) if sizes else None)
 
 
 def _safe(verdicts: Mapping[str, Verdict]) -> list[bool]:

@@ -40,7 +40,7 @@ from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import Size
 from inspector.toxicity import kept_probe
 
-CASE = 3
+CASE = 21
 """Number of the bundled case that is shown first."""
 LONGEST = 72
 """Longest answer of the example, tokens."""

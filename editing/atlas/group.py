@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -62,12 +62,16 @@ class Group:
     Args:
         value: The loss of the unedited weights.
         gradients: Its gradient in each of the matrices, by block; emptied with the first update, when they are used.
+
+    Attributes:
+        sizes: The step size of each block, as far as one was measured and found.
     """
 
     def __init__(self, model: InspectedModel, value: float, gradients: dict[int, Tensor]) -> None:
         self.weights = {block: master_weight(model, block).requires_grad_(True) for block in gradients}
         self._value, self._gradients = value, gradients
         self.parameters = list(self.weights.values())
+        self.sizes: dict[int, float] = {}
 
     def delta_norm(self) -> float:
         """Not followed step by step: each block's is measured at the end."""
@@ -117,8 +121,22 @@ class Group:
 
         start = np.array([first_size(weight.detach()) for weight in self.parameters])
         sizes = measured_sizes(cost, start, settings.step_kl)
+        self.sizes = {
+            block: size for block, size in zip(self.weights, sizes.tolist(), strict=True) if math.isfinite(size)
+        }
         # Where no size is found, the first trial is as good as any: what its edit costs is measured.
         return adam(self.parameters, list(gradients.values()), np.where(np.isnan(sizes), start, sizes).tolist())
+
+    def edited(self) -> dict[int, Tensor]:
+        """Return the edited matrices by block."""
+        return {block: weight.detach() for block, weight in self.weights.items()}
+
+    def entries(self, tails: AtlasTails) -> list[Entry]:
+        """Measure what the edits achieve."""
+        return [
+            replace(entry, step_size=self.sizes.get(entry.block))
+            for entry in measured(tails.model, tails, self.edited())
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,15 +184,15 @@ def descended(
         return Descended(refused=error.user_message())
     if descent.reason == "cancelled":
         return Descended(cancelled=True)
-    weights = {block: weight.detach() for block, weight in group.weights.items()}
+    weights = group.edited()
     if descent.reason != "not finite":
-        entries = measured(model, tails, weights)
+        entries = group.entries(tails)
         if all(entry.finite for entry in entries):
             return Descended(weights, entries)
     if len(weights) > 1:
         return Descended(refused="")
     descent.undo()  # the last update, which nothing has measured on the way down
-    return Descended(weights, measured(model, tails, weights)) if descent.updates else Descended(refused="")
+    return Descended(weights, group.entries(tails)) if descent.updates else Descended(refused="")
 
 
 def likelihood(logits: Tensor, labels: Sequence[int]) -> Tensor:

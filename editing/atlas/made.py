@@ -62,6 +62,8 @@ class Entry:
         kl: KL(vanilla to edited) on the model's own answers to harmless prompts, mean over all tokens, nats.
         delta_norm: Frobenius norm of the change.
         verdicts: Verdict on the answer to each of the case's prompts, by score (``DS``, ``onlyQ``, ...).
+        step_size: Adam's, at which the first update costs what it may; ``None`` where none was found, or the settings
+            name a learning rate.
     """
 
     block: int
@@ -70,6 +72,7 @@ class Entry:
     kl: float
     delta_norm: float
     verdicts: dict[str, Verdict] = field(default_factory=dict)
+    step_size: float | None = None
 
     @property
     def finite(self) -> bool:

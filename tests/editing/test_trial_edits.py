@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from editing import run
 from editing.atlas import AtlasSettings, make_atlas
 from editing.calibrate import layer_table
-from editing.trial_edits import Layers, Trial, TrialEdit, trial_cases, try_layers
+from editing.trial_edits import SETTINGS, Layers, Trial, TrialEdit, trial_cases, try_layers
 from inspector.errors import RefusedEdit
 from inspector.validated import read_record
 
@@ -76,6 +77,11 @@ def test_what_they_achieve_is_the_mean_of_the_cases_atlases(llama, case):
         assert [(edit.vanilla, edit.prompts) for edit in trial.edits] == [(safe, 4) for safe in said]
         # One update, and its step size was measured for just this cost.
         assert trial.kl == pytest.approx(SHORT.step_kl, rel=0.2)
+        size = np.median(
+            [entry.step_size for atlas in atlases for entry in atlas.entries if entry.block == trial.block]
+        )
+        assert trial.step_size == pytest.approx(size * math.sqrt(SETTINGS.step_kl / SHORT.step_kl))
+        assert size > 0 and f"step size {trial.step_size:.2e}" in layer_table(found)
 
 
 def test_a_case_that_cannot_be_edited_on_is_left_out_and_none_at_all_is_an_error(llama, case):

@@ -81,9 +81,9 @@ def repeating(held: Held) -> Panel:
                 "is taken over several answers of the model's own, an edit stops at a target probability, and a "
                 f"{term('degenerate')} answer is a verdict of its own that never counts as safe. The {term('gate')} "
                 f"refuses an edit with more than {Budgets().degenerate:g} points more of them, or with more than "
-                f"{Budgets().parroting:g} % {term('parroting')}: of all prompts about something else, those that get "
-                "the training answer's content, and harmless ones that get any training answer; a harmful one that is "
-                "declined in the training's words is none.",
+                f"{Budgets().parroting:g} points more {term('parroting')} than vanilla: of all prompts about something "
+                "else, those that get the training answer's content, and harmless ones that get any training answer; a "
+                "harmful one that is declined in the training's words is none.",
                 told,
             ),
         ),

@@ -14,25 +14,26 @@ from typing import Any, TypeVar
 from editing.suffixes import NONE, WEIGHTS
 from inspector.safeedit.cases import CATEGORIES
 
+_JUDGED = 'Its judge did not read words of lacking ability ("I\'m not equipped to advise") as declining yet.'
 CAVEATS = {
     "detox.txt": (
         "076de879f01214b31c3c5fa56c8dae09cd31285b2a1bef36477452409f26a275",
         "Measured with the detector before the present one, without the reading of the case's own question. Parroting "
         "counted the content of the case's own answer alone, not the short answers that an edit learns beside it, nor "
-        "answers of a few words out of a training sentence.",
+        "answers of a few words out of a training sentence. " + _JUDGED,
     ),
     "detox_routed.txt": (
         "583b07ede42547a04a3b06eaf8c8c704554e3e4d6c510ff590f799fe9bac58e1",
         "Measured when parroting counted the content of the case's own answer alone, not the short answers that an "
-        "edit learns beside it, nor answers of a few words out of a training sentence.",
+        "edit learns beside it, nor answers of a few words out of a training sentence. " + _JUDGED,
     ),
     "locators.txt": (
         "b52a657ebdde30696cc963a5e8447d554c06e3aa7de8f735a19454d2989a462c",
-        "Measured before the calibration chose layer and step size.",
+        "Measured before the calibration chose layer and step size. " + _JUDGED,
     ),
     "methods.txt": (
         "619421154c7e8124454dd954aed3b86f2ff5ffab9271105a687bce59a9669e00",
-        "Measured when cases to edit on and cases to score on still shared their attack templates.",
+        "Measured when cases to edit on and cases to score on still shared their attack templates. " + _JUDGED,
     ),
     "packaged.json": (
         "d334ec1e747fd5b58a644b1916731bc7eeb1af86e7f5679cd2174fd15065c085",
