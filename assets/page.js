@@ -171,6 +171,10 @@
   let started = false;
   // gr.Plot has no click event, and every update draws a new plot: bind to each one once.
   new MutationObserver(() => {
+    // What closes a message of Gradio's is a button within a button: only the inner one stays one.
+    for (const head of document.querySelectorAll(".toast-header[role=button]")) {
+      for (const name of ["role", "tabindex"]) head.removeAttribute(name);
+    }
     if (find("#header h1")) find("#early")?.remove(); // it stood in the page before its scripts
     if (!started && find("nav.views a") && find("#main .opener") && find("#rail")) {
       started = true;

@@ -33,30 +33,29 @@ def opened(browser, url) -> Any:
     page.hosts = set()
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.on("request", lambda sent: page.hosts.add(urlparse(sent.url).hostname))
+    page.visitor = None
     page.goto(f"{url}?__theme=light")
     wait_for_example(page)
     return page
 
 
 def open_anew(page, url) -> None:
-    """Let a tab forget its visitor and open the page as another one, who has never been there."""
+    """Open the page in a tab as another visitor, who has never been there."""
+    forget_visitor(page)
+    page.goto(f"{url}?__theme=light")
+    wait_for_example(page)
+
+
+def forget_visitor(page) -> None:
+    """Let a tab forget who has used it."""
     page.context.clear_cookies()
     page.evaluate("() => { localStorage.clear(); sessionStorage.clear(); }")
     page.set_viewport_size(SIZE)
-    page.goto(f"{url}?__theme=light")
-    wait_for_example(page)
 
 
 def wait_for_example(page) -> None:
     """Wait until the last figure of the finished example, or of what a visitor has, is drawn."""
     page.wait_for_selector("#shift-figure .js-plotly-plot .main-svg")
-
-
-def closed(page) -> None:
-    """Keep a screenshot and close a page."""
-    ARTIFACTS.mkdir(exist_ok=True)
-    page.screenshot(path=ARTIFACTS / "last.png")
-    page.context.close()
 
 
 def text_of(page, selector: str) -> str:

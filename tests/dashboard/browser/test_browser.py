@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
+from axe_helpers import violations_in_both_themes
 from browser_helpers import (
     MARKS,
     WAIT,
@@ -87,10 +87,19 @@ def test_bad_input_says_what_to_do_and_nothing_is_lost(shared):
         assert (text_of(shared, "#live"), answer_of(shared, "#edited"), value_of(shared, box)) == (live, shown, text)
         shared.locator(f"{box} textarea").fill(before)
     wait_for_no_text(shared, "#prompt-reading", said)
+    template = value_of(shared, "#template")
+    shared.locator("#template textarea").fill("No place for it")
+    shared.click("#operate")
+    wait_for_text(shared, "#clock", "Stopped: ")
+    wait_until_idle(shared)
+    assert violations_in_both_themes(shared) == [], "a run that has failed is said so that all can read it"
+    shared.locator("#template textarea").fill(template)
     unsafe = value_of(shared, "#unsafe")
     shared.locator("#unsafe textarea").fill(value_of(shared, "#safe"))
     shared.click("#locate")
     shared.wait_for_selector(".toast-body:has-text('are the same text')")
+    shared.get_by_test_id("toast-close").click()
+    shared.wait_for_selector(".toast-body", state="detached")
     shared.locator("#unsafe textarea").fill(unsafe)
 
 
@@ -200,12 +209,13 @@ def test_an_atlas_can_be_cancelled_and_keeps_what_is_done(shared, monkeypatch):
     view(shared, "why")
     quick = why.atlas
 
-    def slow(*arguments: Any) -> Iterator[Any]:
-        for event in quick(*arguments):
-            time.sleep(0.5)
+    def halting(model: Any, session: Any, *given: Any) -> Iterator[Any]:
+        for event in quick(model, session, *given):
             yield event
+            if "0 of 3 layers" in event.message:
+                session.cancelled.wait(WAIT / 1000)
 
-    monkeypatch.setattr(why, "atlas", slow)
+    monkeypatch.setattr(why, "atlas", halting)
     shared.locator("#why-atlas-run").click()
     wait_for_text(shared, "#why-clock", "0 of 3 layers")
     shared.locator("#why-cancel").click()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import pytest
+from axe_helpers import NONE_THERE, OPEN_ALL, axe_core, violations_in_both_themes
 from browser_helpers import (
     MARKS,
     VIEWS,
@@ -23,12 +21,8 @@ from browser_helpers import (
     view,
 )
 
-from inspector.model.embedded import cache_root
-
 pytestmark = MARKS
 
-SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "fetch_axe.sh"
-COLOURS = ["color-contrast", "link-in-text-block"]
 HIDDEN = """s => { const e = document.querySelector(s);
   return [getComputedStyle(e).filter !== 'none', e.getAttribute('aria-hidden') === 'true']; }"""
 NUMBERS = """async () => { const found = {};
@@ -53,35 +47,6 @@ NUMBERS = """async () => { const found = {};
     found[frame.id].closed = !box.checkVisibility() && document.activeElement === head;
   }
   return found; }"""
-
-
-def axe_core() -> str | None:
-    """Return axe-core's text, whose checksum must be the script's; ``None`` where it is not there."""
-    script = SCRIPT.read_text(encoding="utf-8")
-    version, wanted = (re.search(rf"^{name}=(\S+)$", script, re.MULTILINE).group(1) for name in ("version", "file_sum"))
-    path = cache_root() / f"axe-{version}.min.js"
-    if not path.is_file():
-        return None
-    text = path.read_bytes()
-    assert sha256(text).hexdigest() == wanted, f"{path} is not the axe-core that was meant; delete it"
-    return text.decode("utf-8")
-
-
-def violations(page, rules: list[str] | None = None) -> list[str]:
-    """Return what axe finds on the page as it is now, one line a place; figures are images to it."""
-    found = page.evaluate(
-        """async rules => (await axe.run({include: ['body'], exclude: ['.main-svg']}, {
-            resultTypes: ['violations'], ...(rules ? {runOnly: {type: 'rule', values: rules}} : {})})).violations
-            .flatMap(v => v.nodes.map(
-                n => [v.id, ...n.target, (n.any[0] ?? n.all[0] ?? n.none[0])?.message].join(': ')))""",
-        rules,
-    )
-    return list(found)
-
-
-OPEN_ALL = """* { transition: none !important; }
-  .view.view.view.view.view.view { display: flex !important; } #details .tabitem { display: flex !important; }"""
-"""All views, and all of the details, one below the other; and a colour on its way is no colour to judge."""
 
 
 DRAWN = {"keep": "#keep-rows", "models": "#models-compare"}
@@ -129,13 +94,13 @@ class Walk:
 
     Attributes:
         figures: By element's name, what a figure draws and what its table lists.
-        axe: What axe finds, by theme; ``None`` without axe.
+        axe: What axe finds in both themes; ``None`` without axe.
         unnamed: Figures without a name.
         twice: Ids that are used more than once.
     """
 
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
-    axe: dict[str, list[str]] | None = None
+    axe: list[str] | None = None
     unnamed: int = 0
     twice: list[str] = field(default_factory=list)
 
@@ -150,17 +115,13 @@ def walk(shared) -> Walk:
 
 def walked(shared) -> Walk:
     """Open everything, look at it, and close it again."""
-    found, core = Walk(), axe_core()
+    found = Walk()
     open_all(shared)
     style = shared.add_style_tag(content=OPEN_ALL)
     found.figures = shared.evaluate(NUMBERS)
     found.unnamed = shared.locator(".js-plotly-plot:not([aria-label])").count()
-    if core is not None:
-        shared.evaluate(core)
-        found.axe = {"light": violations(shared)}
-        theme(shared, True)
-        found.axe["dark"] = violations(shared, COLOURS)
-        theme(shared, False)
+    if axe_core() is not None:
+        found.axe = violations_in_both_themes(shared)
     found.twice = shared.evaluate(
         """() => { const ids = [...document.querySelectorAll('[id]')].filter(e => !e.closest('svg')).map(e => e.id);
         return ids.filter((id, place) => id && !id.startsWith('plotly.js') && ids.indexOf(id) !== place); }"""
@@ -196,11 +157,10 @@ def test_no_element_s_name_is_used_twice_once_all_is_open(walk):
     assert walk.twice == []
 
 
-@pytest.mark.parametrize("colours", ["light", "dark"])
-def test_axe_finds_nothing_on_any_view(walk, colours):
+def test_axe_finds_nothing_on_any_view_in_either_theme(walk):
     if walk.axe is None:
-        pytest.skip("no axe-core in the cache (sh scripts/fetch_axe.sh fetches it)")
-    assert walk.axe[colours] == []
+        pytest.skip(NONE_THERE)
+    assert walk.axe == []
 
 
 def test_every_view_fits_every_screen_and_begins_at_its_top(shared):

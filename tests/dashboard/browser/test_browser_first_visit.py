@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from browser_helpers import MARKS, WAIT, at_width, closed, opened, too_wide, value_of, view
+from browser_helpers import MARKS, WAIT, at_width, forget_visitor, too_wide, value_of, view
 
 pytestmark = MARKS
 
 
-def test_a_newcomer_takes_the_tour_asks_a_question_and_sends_a_link(shared, chromium, served):
+def test_a_newcomer_takes_the_tour_asks_a_question_and_sends_a_link(shared, second_tab):
     """Nothing opens by itself; Tab stays in the tour, Escape ends it for good, and what was opened is at its place."""
     assert shared.locator("#tour").count() == 0 and shared.locator("#operate").is_visible()
     shared.locator("#tour-offer button").first.press("Enter")
@@ -52,11 +52,12 @@ def test_a_newcomer_takes_the_tour_asks_a_question_and_sends_a_link(shared, chro
     shared.wait_for_function("document.querySelector('.link-box input')?.value.includes('link=')", timeout=WAIT)
     link = shared.locator(".link-box input").input_value()
     assert link.endswith("#stress") and "cheat" not in link
-    receiver = opened(chromium, served.url)
+    receiver = second_tab
+    forget_visitor(receiver)
+    receiver.visitor = "of a link"
     receiver.goto(link)
     receiver.wait_for_selector("#notice .reading", timeout=WAIT)
     assert "Nothing was run" in receiver.locator("#notice").inner_text()
     assert value_of(receiver, "#question") == "How do I cheat at cards?" and "link=" not in receiver.url
     receiver.wait_for_selector("#view-stress", state="visible", timeout=WAIT)
     assert receiver.evaluate("location.hash") == "#stress", "the sender's view, which the link names"
-    closed(receiver)

@@ -6,7 +6,19 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from browser_helpers import MARKS, WAIT, at_width, details, set_up, text_of, wait_for_text, wait_until_idle, write
+from axe_helpers import violations_in_both_themes
+from browser_helpers import (
+    MARKS,
+    WAIT,
+    at_width,
+    details,
+    set_up,
+    text_of,
+    too_wide,
+    wait_for_text,
+    wait_until_idle,
+    write,
+)
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = MARKS
@@ -87,7 +99,7 @@ def test_nothing_moves_while_something_runs(shared, width):
     if width == 1440:
         set_up(shared, 4)
     at_width(shared, width)
-    shared.wait_for_timeout(500)  # figures follow the width
+    assert too_wide(shared) == []  # figures have followed the width
     shared.evaluate(WATCH, list(STILL))
     operated(shared)
     wait_for_text(shared, "#clock", "Ended after")
@@ -122,6 +134,7 @@ def test_it_fits_where_the_gate_has_refused_and_the_head_names_what_is_kept_all_
     assert "too much" in (shared.locator("#gate").text_content() or "")
     assert_on_first_screen(shared)
     assert_nothing_is_cut(shared)
+    assert violations_in_both_themes(shared) == []
     shared.click("#keep")
     wait_for_text(shared, "#live", "! kept against the gate")
     wait_until_idle(shared)

@@ -1,8 +1,8 @@
-"""The main job with a typed question of one's own: on a phone and on three screens, light and dark, with a reload.
+"""The main job, whole, at four widths, by two visitors at once: one has the light theme, the other the dark one.
 
-Its steps are pressed at four widths, one after the other: the whole job in one press on a phone (390 px), then step by
-step on screens of 1280, 1440 and 1920 px. What it has made is looked at in both themes at all four widths. Two visitors
-at once and a cancel while waiting are in ``test_browser_sessions.py``.
+Each of them types a question of their own, presses Operate, gets both answers, reloads the page in the middle, cancels
+while the other one's run goes on and theirs stands in line, and undoes every edit. One of them goes on step by step in
+between: whose part that is changes from width to width.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pytest
+from axe_helpers import COLOURS, violations
 from browser_helpers import (
     MARKS,
     WAIT,
@@ -32,141 +34,265 @@ from browser_helpers import (
 
 pytestmark = MARKS
 
-QUESTION = "How can I trick my neighbour at number 390 out of a parcel?"
+WIDTHS = (390, 1280, 1440, 1920)
+JUDGED = (390, 1280)
+"""Widths at which axe looks at each state, and at which a run is cancelled that has begun."""
 SHOWN = ("#live", "#clock", "#vanilla", "#edited", "#numbers", "#vitals-reading", "#gate", "#origins")
 BUTTONS = ("operate", "locate", "edit", "undo", "ask")
+FIRST_STEP = "Step 1 of at most 4"
+RECORD = """() => { const button = document.querySelector('#cancel'); window.labels = [];
+  new MutationObserver(() => window.labels.push(document.querySelector('#cancel').innerText.trim())).observe(
+      button.parentElement, {childList: true, subtree: true, characterData: true}); }"""
 
 
-def look_at_the_answers(page, width: int, dark: bool) -> None:
-    """Check what every screen must show of the finished job: all fits, buttons in reach, verdicts, and their covers."""
-    at_width(page, width)
-    theme(page, dark)
-    assert page.locator("#rail-switch").is_visible() == (width == 390)
-    assert too_wide(page) == [], width
+@pytest.fixture
+def two(shared: Any, second: Any) -> tuple[Any, Any]:
+    """Both visitors: the first one's theme is light, the other's dark; their edits are short and pass the gate."""
+    for page, dark in ((shared, False), (second, True)):
+        if "__theme" in page.url:  # nobody has chosen one yet, nor anything else
+            set_up(page, 4)
+            # The theme that the address names would go before the one that was chosen.
+            page.evaluate("history.replaceState(null, '', location.pathname)")
+            theme(page, not dark)
+            theme(page, dark)
+    return shared, second
+
+
+def question_of(width: int, dark: bool) -> str:
+    """Return a question that no other visit asks."""
+    return f"How can I trick my neighbour at number {width + dark} out of a parcel?"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_whole_job_by_two_visitors_at_once(two, halting, width):
+    """Each edit stops after its first step until it may go on, so that what happens meanwhile depends on no speed."""
+    first, other = two if WIDTHS.index(width) % 2 == 0 else two[::-1]
+    asked = {page: question_of(width, page is two[1]) for page in two}
+    for page in two:
+        at_width(page, width)
+    before = {page: text_of(page, "#live") for page in two}
+
+    type_question(first, asked[first])
+    if width in JUDGED:
+        cancel_what_runs(first, before[first])
+    operate(first)
+    press_and_leave_the_line(other, "#operate", asked[other])
+    assert asked[other] not in value_of(first, "#question"), "nobody sees what another visitor types"
+    assert FIRST_STEP in text_of(first, "#clock"), "the one who runs is not disturbed"
+    assert text_of(other, "#live") == before[other]
+    other.click("#operate")
+    wait_for_text(other, "#clock", "In line, place 2")
+    halting.go_on()
+    ended(first)
+    wait_for_text(other, "#clock", FIRST_STEP)
+
+    own = {first: look_at_the_answers(first, asked[first], before[first])}
+    reload_in_the_middle(first, asked[first])
+    pick_a_layer_of_another_case(first)
+    press_and_leave_the_line(first, "#edit")
+    assert FIRST_STEP in text_of(other, "#clock"), "neither a reload nor what is short disturbs another's run"
+    assert text_of(first, "#live") == own[first]
+    first.click("#edit")
+    wait_for_text(first, "#clock", "In line, place 2")
+    halting.go_on()
+    ended(other)
+    wait_for_text(first, "#clock", FIRST_STEP)
+    halting.go_on()
+    own[other] = look_at_the_answers(other, asked[other], before[other])
+    reload_in_the_middle(other, asked[other])
+    look_at_the_edit(first)
+    switch_off(first)
+
+    undo(first, patch_in(own[first]))
+    for page in two:
+        undo(page, patch_in(before[page]))
+        assert text_of(page, "#live") == before[page]
+        if width == WIDTHS[-1]:
+            undo(page, "vanilla")
+            wait_for_text(page, "#undo", "Nothing to undo")
+            assert page.locator("#undo").is_disabled()
+            page.wait_for_selector("#shift-figure", state="hidden")  # nothing of a dropped edit stays on screen
+
+
+def is_dark(page: Any) -> bool:
+    """Tell which theme is on."""
+    return bool(page.evaluate("document.body.classList.contains('dark')"))
+
+
+def judge(page: Any, state: str) -> None:
+    """Let axe look at a page at the widths where it does; in the dark theme only at what that can break by itself."""
+    if page.viewport_size["width"] in JUDGED:
+        assert violations(page, COLOURS if is_dark(page) else None) == [], state
+
+
+def patch_in(live: str) -> str:
+    """Return the name of the live patch."""
+    return re.search(r"patch (\w+)", live).group(1)
+
+
+def case_of(page: Any) -> None:
+    """Bring the case into sight: on a phone it stands in a drawer."""
+    switch = page.locator("#rail-switch")
+    if switch.is_visible() and switch.get_attribute("aria-expanded") != "true":
+        switch.click()
+        page.wait_for_function("document.querySelector('#rail').getBoundingClientRect().left >= 0")
+
+
+def type_question(page: Any, question: str) -> None:
+    """Type a question of one's own; the page says that what it shows is of another one."""
+    case_of(page)
+    unfold(page, "safe")
+    page.locator("#question textarea").fill(question)
+    wait_for_text(page, "#origins", "of another question")
+    wait_for_text(page, "#attack", question)
+    page.keyboard.press("Escape")
+    wait_for_text(page, "#of-another", "numbers and figures are of another question")
+
+
+def operate(page: Any) -> None:
+    """Press Operate; the run has made its first step then."""
+    page.click("#operate")
+    wait_for_text(page, "#clock", FIRST_STEP)
+    assert page.locator("#edit").is_disabled() and page.locator("#cancel").is_enabled()
+
+
+def cancel_what_runs(page: Any, live: str) -> None:
+    """Cancel a run that has begun: the press is answered at once, by the browser, and nothing has changed then."""
+    page.evaluate(RECORD)
+    operate(page)
+    judge(page, "while it runs")
+    page.click("#cancel")
+    wait_for_text(page, "#clock", "it was cancelled; nothing was changed")
+    wait_until_idle(page)
+    wait_for_text(page, "#cancel", "Nothing runs")
+    assert "Stopping" in page.evaluate("window.labels")
+    assert text_of(page, "#live") == live
+    judge(page, "once it is cancelled")
+
+
+def press_and_leave_the_line(page: Any, button: str, question: str = "") -> None:
+    """Press Operate or Edit while another visitor's run goes on, and cancel while waiting: nothing has changed then.
+
+    Args:
+        question: Typed meanwhile: typing never queues.
+    """
+    page.click(button)
+    wait_for_text(page, "#clock", "In line, place 2: 1 run is before yours, which starts in")
+    assert page.locator("#cancel").is_enabled() and page.locator("#operate").is_disabled()
+    if question:
+        type_question(page, question)
+    judge(page, "while it waits")
+    page.click("#cancel")
+    wait_for_text(page, "#clock", "Cancelled while it waited in line; nothing was changed")
+    wait_until_idle(page)
+    judge(page, "once it has left the line")
+
+
+def ended(page: Any) -> None:
+    """Wait for the end of a run."""
+    wait_until_idle(page)
+    wait_for_text(page, "#clock", "Ended after")
+
+
+def look_at_the_answers(page: Any, question: str, before: str) -> str:
+    """Check what every screen must show of the finished job: all fits, buttons in reach, verdicts, and their covers.
+
+    Returns:
+        What the page says is live.
+    """
+    page.wait_for_selector("#of-another", state="hidden")
+    origins = page.locator("#origins").text_content()
+    assert "safe answer: from a template" in origins and "unsafe answer: " in origins
+    assert "of another question" not in origins and "from the case" not in origins
+    assert re.search(r"\d+", question).group() in value_of(page, "#safe")
+    assert question in page.locator("#attack").text_content()
+    page.wait_for_function("() => document.querySelectorAll('#answers .badge.verdict').length === 2", timeout=WAIT)
+    assert page.locator("#answers .badge.edited").inner_text().startswith("DINM")
+    assert page.locator("#rail-switch").is_visible() == (page.viewport_size["width"] == 390)
+    assert too_wide(page) == []
     for name in BUTTONS:
         page.locator(f"#{name}").click(trial=True)  # in reach, and under nothing else
     verdicts = page.locator("#answers .badge.verdict").all()
     for pane, verdict in zip(("#vanilla", "#edited"), verdicts, strict=True):
         covered = page.locator(f"{pane} .answer").evaluate("e => getComputedStyle(e).filter !== 'none'")
         assert verdict.is_visible() and covered == (verdict.inner_text() != "safe"), "covered unless it is judged safe"
+    live = text_of(page, "#live")
+    assert live != before and live.startswith("live weights: DINM")
+    judge(page, "done")
+    return live
 
 
-def undo(page, left: str) -> None:
-    """Press Undo and wait for what is live then."""
-    page.click("#undo")
-    wait_for_text(page, "#live", left)
-    wait_until_idle(page)
-
-
-def test_the_main_job_with_a_typed_question_a_reload_in_the_middle_and_every_undo(shared):
-    """Operate on a phone; look at all widths in both themes; reload; Locate, Edit, strength and Undo on the screens."""
-    page = shared
-    example = re.search(r"patch (\w+)", text_of(page, "#live")).group(1)
-    set_up(page, 4)
-    unfold(page, "safe")
-
-    # On a phone: a typed question, and the whole job in one press.
-    at_width(page, 390)
-    before = text_of(page, "#live")
-    page.click("#rail-switch")
-    page.locator("#question textarea").fill(QUESTION)
-    wait_for_text(page, "#origins", "of another question")
-    page.keyboard.press("Escape")
-    wait_for_text(page, "#of-another", "The answers, numbers and figures are of another question")
-    page.click("#operate")
-    page.wait_for_function("() => document.querySelector('#operate').disabled", timeout=WAIT)
-    wait_until_idle(page)
-    wait_for_text(page, "#clock", "Ended after")
-    page.wait_for_selector("#of-another", state="hidden")
-    origins = page.locator("#origins").text_content()
-    assert "safe answer: from a template" in origins and "unsafe answer: " in origins
-    assert "of another question" not in origins and "from the case" not in origins
-    assert "390" in value_of(page, "#safe") and QUESTION in page.locator("#attack").text_content()
-    page.wait_for_function("() => document.querySelectorAll('#answers .badge.verdict').length === 2", timeout=WAIT)
-    own = text_of(page, "#live")
-    assert own != before and own.startswith("live weights: DINM")
-    assert page.locator("#answers .badge.edited").inner_text().startswith("DINM")
-
-    for width in (390, 1280, 1440, 1920):
-        for dark in (False, True):
-            look_at_the_answers(page, width, dark)
-
-    reload_in_the_middle(page)
-    step_by_step(page)
-
-    # Every edit is undone, one by one.
-    undo(page, re.search(r"patch (\w+)", own).group(1))
-    at_width(page, 390)
-    theme(page, False)
-    undo(page, example)
-    undo(page, "vanilla")
-    wait_for_text(page, "#undo", "Nothing to undo")
-    assert page.locator("#undo").is_disabled()
-    page.wait_for_selector("#shift-figure", state="hidden")  # measurements of a dropped edit must not stay on screen
-
-
-def reload_in_the_middle(page: Any) -> None:
+def reload_in_the_middle(page: Any, question: str) -> None:
     """All is found again: case, edit, answers, measurements, settings, view, theme, help; no prompt is kept."""
-    at_width(page, 1440)
-    before = {part: text_of(page, part) for part in SHOWN}
-    # The theme that the address names would go before the one that was chosen.
-    page.evaluate("history.replaceState(null, '', location.pathname)")
+    before, dark = {part: text_of(page, part) for part in SHOWN}, is_dark(page)
     view(page, "stress")
     page.click("#help-switch")
     kept = page.evaluate("JSON.stringify(localStorage)")
-    assert "dark" in kept and "parcel" not in kept, "no prompt is kept in the browser"
+    assert "theme" in kept and "parcel" not in kept, "no prompt is kept in the browser"
     page.reload()
     page.wait_for_selector("#stress-head", state="visible")
-    assert page.locator("#help").is_visible() and page.evaluate("document.body.classList.contains('dark')")
+    assert page.locator("#help").is_visible() and is_dark(page) == dark
     page.keyboard.press("Escape")
     assert not page.locator("#help").is_visible()
     page.go_back()
     page.wait_for_selector("#vanilla", state="visible")
     assert not page.locator("#view-stress").is_visible()
-    wait_for_value(page, "#question textarea", QUESTION)
-    wait_for_text(page, "#live", re.search(r"patch (\w+)", before["#live"]).group(1))
-    wait_for_text(page, "#attack", "out of a parcel")
+    wait_for_value(page, "#question textarea", question)
+    wait_for_text(page, "#live", patch_in(before["#live"]))
+    page.wait_for_function("document.querySelector('#attack').textContent.includes('out of a parcel')")  # drawer shut
     wait_for_example(page)
     page.wait_for_selector("#divergence-figure .js-plotly-plot .main-svg")
     assert {part: text_of(page, part) for part in SHOWN} == before
     assert text_of(page, "#notice") == "" and "DINM" in text_of(page, "#answers .badge.edited")
-    details(page, "All settings")
-    assert page.get_by_label("number input for Step limit").input_value() == "4"
+    if page.viewport_size["width"] > 390:  # where the tabs of the details stand in a row
+        details(page, "All settings")
+        assert page.get_by_label("number input for Step limit").input_value() == "4"
+        page.get_by_role("button", name="Details").click()
 
 
-def step_by_step(page: Any) -> None:
-    """Locate, a bar picked, Edit, strength: with a bundled case."""
-    at_width(page, 1280)
+def pick_a_layer_of_another_case(page: Any) -> None:
+    """Locate for a bundled case, which is short and passes while another visitor's edit goes on; pick a bar by hand."""
+    case_of(page)
     pick_cinema(page)
+    page.keyboard.press("Escape")
     wait_for_text(page, "#locate-reading", "Press Locate")
     page.click("#locate")
     wait_for_text(page, "#locate-reading", "Answers part most at layer")
     toxic = re.search(r"at layer (\d+)", text_of(page, "#locate-reading")).group(1)
     wait_for_value(page, "#block input[type=number]", toxic)
-    bar = page.locator("#curve .bars .point path").nth(1).bounding_box()
-    page.mouse.click(bar["x"] + bar["width"] / 2, bar["y"] + bar["height"] - 2)
+    bar = page.locator("#curve .bars .point path").nth(1)
+    bar.scroll_into_view_if_needed()
+    box = bar.bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] - 2)
     wait_for_value(page, "#block input[type=number]", "1")
     wait_for_text(page, "#curve", "picked")
     wait_for_text(page, "#locate-reading", "Layer 1 is picked by hand")
 
-    at_width(page, 1440)
-    theme(page, False)
-    page.click("#edit")
+
+def look_at_the_edit(page: Any) -> None:
+    """Check what an edit of the picked layer has done."""
     wait_for_text(page, "#live", "layer 1")
-    wait_until_idle(page)
-    wait_for_text(page, "#clock", "Ended after")
+    ended(page)
     tile = page.locator("#numbers .tile", has_text="probability of the safe answer").inner_text()
     before, after = map(float, re.search(r"([\d.]+) → ([\d.]+)", tile).groups())
     assert after > before
     assert page.locator("#answers .badge.edited").inner_text().startswith("DINM · layer 1 · patch ")
     assert page.locator("#answers .badge.vanilla").first.inner_text() == "vanilla"
 
-    at_width(page, 1920)
-    theme(page, True)
+
+def switch_off(page: Any) -> None:
+    """Set the strength to nothing: the answers are the vanilla model's then."""
     slider = page.locator("#strength input[type=number]")
     slider.fill("0")
     slider.press("Enter")
     slider.blur()
     wait_for_text(page, "#live", "vanilla")
     wait_for_answers(page, same=True)
+    wait_until_idle(page)
+
+
+def undo(page: Any, left: str) -> None:
+    """Press Undo and wait for what is live then."""
+    page.click("#undo")
+    wait_for_text(page, "#live", left)
     wait_until_idle(page)

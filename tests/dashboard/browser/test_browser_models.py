@@ -6,17 +6,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from axe_helpers import OPEN_ALL, violations_in_both_themes
 from browser_helpers import (
     MARKS,
     SIZE,
+    VIEWS,
     WAIT,
     at_width,
-    closed,
     set_up,
     text_of,
     theme,
     too_wide,
     value_of,
+    view,
     wait_for_text,
     wait_until_idle,
 )
@@ -43,7 +45,7 @@ def two(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any
         page.goto(f"{app.local_url}?__theme=light")
         page.wait_for_selector(MENU)
         yield page
-        closed(page)
+        page.context.close()
         app.close(verbose=False)
 
 
@@ -55,6 +57,15 @@ def choose(page: Any, label: str, where: str) -> None:
     page.wait_for_url(where)
     wait_for_text(page, "#header", label)
     page.wait_for_selector("#edit")
+
+
+def test_axe_finds_nothing_on_any_view_where_nothing_was_done_yet(two):
+    assert "No answer yet" in text_of(two, "#vanilla") and "vanilla" in text_of(two, "#live")
+    for name in (*VIEWS[1:], VIEWS[0]):
+        view(two, name)
+    style = two.add_style_tag(content=OPEN_ALL)
+    assert violations_in_both_themes(two) == []
+    style.evaluate("element => element.remove()")
 
 
 def test_a_model_is_chosen_edited_and_left_and_the_first_page_is_as_it_was(two):

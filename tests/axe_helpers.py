@@ -1,0 +1,72 @@
+"""What the browser tests ask axe-core: whether it is there, and what it finds on a page as that is now."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from browser_helpers import theme
+
+from inspector.model.embedded import cache_root
+
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "fetch_axe.sh"
+COLOURS = ["color-contrast", "link-in-text-block"]
+"""The rules that a theme can break by itself."""
+OPEN_ALL = (
+    """.view.view.view.view.view.view { display: flex !important; } #details .tabitem { display: flex !important; }"""
+)
+"""A style that shows all views that were opened, and all of the details, one below the other."""
+ASK = """async rules => {
+  const still = document.createElement('style');
+  // A colour on its way is no colour to judge, and what a figure draws is left out.
+  still.textContent = '* { transition: none !important; } .main-svg { display: none !important; }';
+  document.head.append(still);
+  const found = await axe.run({include: ['body'], exclude: ['.main-svg']}, {
+    resultTypes: ['violations'], ...(rules ? {runOnly: {type: 'rule', values: rules}} : {})});
+  still.remove();
+  return found.violations.flatMap(v => v.nodes.map(
+    n => [v.id, ...n.target, (n.any[0] ?? n.all[0] ?? n.none[0])?.message].join(': ')));
+}"""
+NONE_THERE = "no axe-core in the cache (sh scripts/fetch_axe.sh fetches it)"
+
+
+@cache
+def axe_core() -> str | None:
+    """Return axe-core's text, whose checksum must be the script's; ``None`` where it is not there."""
+    script = SCRIPT.read_text(encoding="utf-8")
+    version, wanted = (re.search(rf"^{name}=(\S+)$", script, re.MULTILINE).group(1) for name in ("version", "file_sum"))
+    path = cache_root() / f"axe-{version}.min.js"
+    if not path.is_file():
+        return None
+    text = path.read_bytes()
+    assert sha256(text).hexdigest() == wanted, f"{path} is not the axe-core that was meant; delete it"
+    return text.decode("utf-8")
+
+
+def violations(page: Any, rules: list[str] | None = None) -> list[str]:
+    """Return what axe finds on the page as it is now, one line a place; figures are images to it.
+
+    Nothing without axe-core: the tests that are about it alone are skipped then, and say so.
+
+    Args:
+        page: The page.
+        rules: All of axe's rules by default.
+    """
+    core = axe_core()
+    if core is None:
+        return []
+    if page.evaluate("typeof axe === 'undefined'"):
+        page.evaluate(core)
+    return list(page.evaluate(ASK, rules))
+
+
+def violations_in_both_themes(page: Any) -> list[str]:
+    """Return what axe finds in the theme that is on, and of colours in the other one."""
+    found, dark = violations(page), page.evaluate("document.body.classList.contains('dark')")
+    theme(page, not dark)
+    found += violations(page, COLOURS)
+    theme(page, dark)
+    return found
