@@ -15,6 +15,7 @@ import plotly.graph_objects as go
 import pytest
 from dashboard_helpers import Visitor, seen, tiny_model
 
+from dashboard.example.make import CASE
 from dashboard.house import REPORTERS, STEPS
 from dashboard.kit.parts import Figure, Hidden, Part, Table, Text, Visit, plain, redacted, repeats
 from dashboard.kit.plain import is_hidden
@@ -88,8 +89,8 @@ def test_a_report_says_where_its_numbers_come_from(example, whole):
         "float32",
         *versions().values(),
         "Passed: harmless KL",
-        "python -m inspector.locate --model tiny-llama --dtype float32 --case 3 --preset corrected --padding right",
-        "python -m editing.edit --model tiny-llama --dtype float32 --case 3 --method dinm --preset corrected --layer",
+        f"python -m inspector.locate --model tiny-llama --dtype float32 --case {CASE} --preset corrected --padding right",
+        f"python -m editing.edit --model tiny-llama --dtype float32 --case {CASE} --method dinm --preset corrected --layer",
         "python -m editing.reproduce",
         "python -m dashboard.report",
     ):

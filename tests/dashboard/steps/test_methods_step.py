@@ -12,6 +12,7 @@ import pytest
 import torch
 from dashboard_helpers import GENEROUS, Page, Visitor, assert_idle, open_page, own_question, seen, tiny_model
 
+from dashboard.example.make import CASE
 from dashboard.kit.session import LARGEST_HISTORY, LiveEdit, Session
 from dashboard.steps.keep.entries import IN_METHODS, UNSEEN
 from dashboard.steps.keep.kept import Kept
@@ -76,7 +77,7 @@ def test_the_page_starts_with_the_quick_methods_run_on_the_example(visitor):
     table = visitor.standing("methods_table")
     cells = table["data"] if isinstance(table, dict) else table
     assert len(cells) == 4
-    assert "ran on: bundled case 3" in visitor.standing("methods_head")
+    assert f"ran on: bundled case {CASE}" in visitor.standing("methods_head")
     assert "SFT" in visitor.standing("methods_source_reading"), "a method that shifts is picked"
     for method in METHODS.values():
         assert method.card in methods_texts.cards().replace("&#x27;", "'")

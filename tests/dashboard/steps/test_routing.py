@@ -12,6 +12,7 @@ from dashboard_helpers import QUICK, Page, Visitor, assert_idle, open_page, seen
 
 from dashboard.edit_events import act, asked_for, edit_events
 from dashboard.kit.acting import Acting
+from dashboard.kit.typed import texts_of
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.compare.texts import BY_GATE, EVERYWHERE, WHERE_HARM
 from dashboard.steps.locate.run import LocatedCase
@@ -27,6 +28,7 @@ from editing.trial_edits import Layers, Trial
 from inspector.errors import CaseError, PatchError, RefusedEdit
 from inspector.model import Detector, PromptFormat, encode
 from inspector.model.routing import scores
+from inspector.safeedit import bundled_cases
 from inspector.safeedit.exam import ExamResult
 
 pytestmark = pytest.mark.usefixtures("model")
@@ -65,7 +67,8 @@ def test_a_routed_edit_acts_on_its_own_question_whatever_the_detector_knows_of_h
     object.__setattr__(made, "threshold", 1e9)
     visitor = Visitor(page, request.node.name)
     visitor.session.slot(Acting).wish = wish
-    visitor.do("on_edit", **EFFECTIVE)
+    told = texts_of(bundled_cases()[3]).told()  # a question that this model tells from harmless prompts
+    visitor.do("on_edit", **EFFECTIVE, **{name: told[name] for name in ("question", "template", "safe", "unsafe")})
     if visitor.session.detector is None:
         visitor.do("on_ask", max_new_tokens=4)
         said = seen(visitor.screen["detected"])
