@@ -82,6 +82,7 @@ def test_a_report_has_the_parts_of_all_steps_in_their_order(example, whole):
 
 def test_a_report_says_where_its_numbers_come_from(example, whole):
     live, text = example.live, seen(without_scripts(whole.html))
+    of_it = f"--model tiny-llama --dtype float32 --case {CASE}"
     for said in (
         tiny_model().fingerprint,
         live.patch.identifier,
@@ -89,8 +90,8 @@ def test_a_report_says_where_its_numbers_come_from(example, whole):
         "float32",
         *versions().values(),
         "Passed: harmless KL",
-        f"python -m inspector.locate --model tiny-llama --dtype float32 --case {CASE} --preset corrected --padding right",
-        f"python -m editing.edit --model tiny-llama --dtype float32 --case {CASE} --method dinm --preset corrected --layer",
+        f"python -m inspector.locate {of_it} --preset corrected --padding right",
+        f"python -m editing.edit {of_it} --method dinm --preset corrected --layer",
         "python -m editing.reproduce",
         "python -m dashboard.report",
     ):
