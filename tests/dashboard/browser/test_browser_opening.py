@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 import pytest
-from browser_helpers import MARKS, SIZE, WAIT, closed, view, wait_for_example
+from browser_helpers import MARKS, SIZE, WAIT, view, wait_for_example
 
 from dashboard import opening
 from dashboard.front_end import BELOW, needed_first
@@ -55,7 +55,7 @@ def waiting(chromium, served) -> Iterator[Waiting]:
     """A tab that was opened too early."""
     made = Waiting(chromium, served.url)
     yield made
-    closed(made.page)
+    made.page.context.close()
     assert made.problems == []
 
 
@@ -94,4 +94,4 @@ def test_the_waiting_page_fetches_just_what_the_dashboard_asks_for_when_it_opens
     page.goto(served.url)
     wait_for_example(page)
     assert {path for path in asked if path.startswith(BELOW)} == {f"{BELOW}{name}" for name in needed_first()}
-    closed(page)
+    page.context.close()
