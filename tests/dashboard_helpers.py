@@ -15,13 +15,11 @@ from typing import Any
 
 import by_hand
 import gradio as gr
-import gradio.queueing
 import plotly.basedatatypes
 import pytest
 import tiny_models
 import torch
 from filelock import FileLock
-from gradio.queueing import Queue
 from transformers import LlamaConfig
 
 from dashboard.example.make import Example, make_example
@@ -56,20 +54,6 @@ CONTROLS = ("edit", "ask", "undo", "strength", "cancel")
 
 # plotly takes each property's path apart anew, nearly half of a figure's time; the same path always gives the same.
 plotly.basedatatypes._str_to_dict_path_full = cache(plotly.basedatatypes._str_to_dict_path_full)
-
-
-class Unhurried(Queue):
-    """A server's queue that looks for events a hundred times a second.
-
-    Gradio's looks a thousand times, which costs 4% of a core for each server that no test uses any more.
-    """
-
-    def __init__(self, *given: Any, **named: Any) -> None:
-        super().__init__(*given, **named)
-        self.sleep_when_free, self.progress_update_sleep_when_free = 0.01, 0.05
-
-
-gradio.queueing.Queue = Unhurried  # type: ignore[misc]
 
 
 @dataclass

@@ -148,6 +148,10 @@ def test_a_script_is_compressed_once_and_browsers_may_keep_it(web, monkeypatch):
         assert web.get(f"/assets/{outside}", headers={"Accept-Encoding": "br"}).status_code in (403, 404), outside
 
 
+def test_a_page_that_nobody_uses_looks_for_events_a_hundred_times_a_second_and_not_a_thousand(app):
+    assert app._queue.sleep_when_free >= 0.01 and app._queue.progress_update_sleep_when_free >= 0.05
+
+
 def test_what_is_no_page_brings_no_key(web):
     assert "set-cookie" not in web.get("/config").headers
     assert "set-cookie" not in web.get("/", headers={"Accept": "*/*"}).headers
