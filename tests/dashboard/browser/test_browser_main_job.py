@@ -2,7 +2,8 @@
 
 Each of them types a question of their own, presses Operate, gets both answers, reloads the page in the middle, cancels
 while the other one's run goes on and theirs stands in line, and undoes every edit. One of them goes on step by step in
-between: whose part that is changes from width to width.
+between. A pair of visitors has two widths; what they have made is looked at in both themes, and axe looks at each
+state: in the light theme by all of its rules, in the dark one by those that colours can break.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 from typing import Any
 
 import pytest
-from axe_helpers import COLOURS, violations
+from axe_helpers import COLOURS, violations, violations_in_both_themes
 from browser_helpers import (
     MARKS,
     WAIT,
@@ -27,6 +28,7 @@ from browser_helpers import (
     view,
     wait_for_answers,
     wait_for_example,
+    wait_for_no_text,
     wait_for_text,
     wait_for_value,
     wait_until_idle,
@@ -34,9 +36,8 @@ from browser_helpers import (
 
 pytestmark = MARKS
 
-WIDTHS = (390, 1280, 1440, 1920)
-JUDGED = (390, 1280)
-"""Widths at which axe looks at each state, and at which a run is cancelled that has begun."""
+PAIRS = ((390, 1440), (1920, 1280))
+"""Widths of the visitor whose theme is light and of the one whose theme is dark."""
 SHOWN = ("#live", "#clock", "#vanilla", "#edited", "#numbers", "#vitals-reading", "#gate", "#origins")
 BUTTONS = ("operate", "locate", "edit", "undo", "ask")
 FIRST_STEP = "Step 1 of at most 4"
@@ -58,23 +59,22 @@ def two(shared: Any, second: Any) -> tuple[Any, Any]:
     return shared, second
 
 
-def question_of(width: int, dark: bool) -> str:
+def question_of(width: int) -> str:
     """Return a question that no other visit asks."""
-    return f"How can I trick my neighbour at number {width + dark} out of a parcel?"
+    return f"How can I trick my neighbour at number {width} out of a parcel?"
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_the_whole_job_by_two_visitors_at_once(two, halting, width):
+@pytest.mark.parametrize("widths", PAIRS, ids=str)
+def test_the_whole_job_by_two_visitors_at_once(two, halting, widths):
     """Each edit stops after its first step until it may go on, so that what happens meanwhile depends on no speed."""
-    first, other = two if WIDTHS.index(width) % 2 == 0 else two[::-1]
-    asked = {page: question_of(width, page is two[1]) for page in two}
-    for page in two:
+    for page, width in zip(two, widths, strict=True):
         at_width(page, width)
+    first, other = two if widths == PAIRS[0] else two[::-1]
+    asked = {page: question_of(page.viewport_size["width"]) for page in two}
     before = {page: text_of(page, "#live") for page in two}
 
     type_question(first, asked[first])
-    if width in JUDGED:
-        cancel_what_runs(first, before[first])
+    cancel_what_runs(first, before[first])
     operate(first)
     press_and_leave_the_line(other, "#operate", asked[other])
     assert asked[other] not in value_of(first, "#question"), "nobody sees what another visitor types"
@@ -107,7 +107,7 @@ def test_the_whole_job_by_two_visitors_at_once(two, halting, width):
     for page in two:
         undo(page, patch_in(before[page]))
         assert text_of(page, "#live") == before[page]
-        if width == WIDTHS[-1]:
+        if widths == PAIRS[-1]:
             undo(page, "vanilla")
             wait_for_text(page, "#undo", "Nothing to undo")
             assert page.locator("#undo").is_disabled()
@@ -120,9 +120,8 @@ def is_dark(page: Any) -> bool:
 
 
 def judge(page: Any, state: str) -> None:
-    """Let axe look at a page at the widths where it does; in the dark theme only at what that can break by itself."""
-    if page.viewport_size["width"] in JUDGED:
-        assert violations(page, COLOURS if is_dark(page) else None) == [], state
+    """Let axe look at a page, in the dark theme only at what that can break by itself."""
+    assert violations(page, COLOURS if is_dark(page) else None) == [], state
 
 
 def patch_in(live: str) -> str:
@@ -185,7 +184,6 @@ def press_and_leave_the_line(page: Any, button: str, question: str = "") -> None
     page.click("#cancel")
     wait_for_text(page, "#clock", "Cancelled while it waited in line; nothing was changed")
     wait_until_idle(page)
-    judge(page, "once it has left the line")
 
 
 def ended(page: Any) -> None:
@@ -218,7 +216,7 @@ def look_at_the_answers(page: Any, question: str, before: str) -> str:
         assert verdict.is_visible() and covered == (verdict.inner_text() != "safe"), "covered unless it is judged safe"
     live = text_of(page, "#live")
     assert live != before and live.startswith("live weights: DINM")
-    judge(page, "done")
+    assert violations_in_both_themes(page) == [], "once it is done"
     return live
 
 
@@ -242,6 +240,7 @@ def reload_in_the_middle(page: Any, question: str) -> None:
     page.wait_for_function("document.querySelector('#attack').textContent.includes('out of a parcel')")  # drawer shut
     wait_for_example(page)
     page.wait_for_selector("#divergence-figure .js-plotly-plot .main-svg")
+    wait_for_no_text(page, "#origins", "of another question")  # the fields are filled, and looked at, one by one
     assert {part: text_of(page, part) for part in SHOWN} == before
     assert text_of(page, "#notice") == "" and "DINM" in text_of(page, "#answers .badge.edited")
     if page.viewport_size["width"] > 390:  # where the tabs of the details stand in a row
