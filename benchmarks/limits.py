@@ -55,6 +55,8 @@ GROWING = ("edit", "size", "length", "rows")
 """Parts of which a plot is drawn."""
 STEPS = 10
 """Updates of an edit, the paper's number."""
+COPIED = 1 << 26
+"""Numbers that are copied: more than any cache holds."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def machine(model: InspectedModel, positions: int) -> Machine:
     """Measure the machine with products of the model's unembedding and copies larger than any cache."""
     architecture = model.architecture
     rate = matrix_product_rate(model.dtype, positions, architecture.d_model, architecture.vocabulary)
-    source = torch.randn(1 << 26)
+    source = torch.randn(COPIED)
     target = torch.empty_like(source)
     best = min(timed(lambda: target.copy_(source))[0] for _ in range(5))
     return Machine(rate, 2 * source.nbytes / best / 1e9)

@@ -67,11 +67,11 @@ def pytest_collection_finish() -> None:
     """Leave what the imports have made out of every later collection.
 
     These are millions of objects that live as long as the process, and the engine collects before it measures memory.
-    What tests make is looked through a tenth as often: pages are built of many objects, and up to an eighth of the time
-    of their tests went there.
+    What tests make is looked through a thirtieth as often: pages are built of many objects, and up to an eighth of the
+    time of their tests went there.
     """
     gc.freeze()
-    gc.set_threshold(10 * gc.get_threshold()[0])
+    gc.set_threshold(30 * gc.get_threshold()[0])
     gc.enable()
 
 

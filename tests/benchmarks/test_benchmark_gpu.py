@@ -68,6 +68,7 @@ def test_answers_of_both_weights_are_timed_beside_generate(folder, tmp_path):
 
 def test_limits_are_written_as_numbers_table_and_plot(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "STEPS", 2)
+    monkeypatch.setattr(limits, "COPIED", 1 << 16)
     monkeypatch.setattr(limits, "sizes", lambda _of: iter([]))
     out = tmp_path / "limits"
     parts = [part for part in limits.PARTS if part not in ("calibration", "stress")]
