@@ -376,6 +376,7 @@ def sentences() -> Iterator[str]:
     yield from judged()
     yield from categories()
     yield from safeguards()
+    yield from suffixes()
     yield from routed_alone()
     generated = json.loads(result("generation_speed.json"))
     rates = [
@@ -436,6 +437,31 @@ def categories() -> Iterator[str]:
     yield f"DS goes from {ds:.0f} to {ds_edited:.0f} % and DG-Avg from {dg:.0f} to {dg_edited:.0f} %"
     yield f"the edits defend {float(transfer[2]):.0f} % where vanilla has {float(transfer[1]):.0f} "
     yield f"on their own category {sum(own) / len(own):.0f} %, on the eight others {sum(others) / len(others):.0f} %"
+
+
+def suffixes() -> Iterator[str]:
+    text = result("suffixes.txt")
+    found = results.suffixes(text)
+
+    def of(score: str, *asked: tuple[str, str]) -> list[str]:
+        return [f"{found[one][score].mean:.0f}" for one in asked]
+
+    own, suffix = ("vanilla", "none"), ("vanilla", "the paper's S")
+    weights, both = ("edited", "none"), ("edited", "the paper's S")
+    reminder = ("vanilla", "Self-Reminder's"), ("edited", "Self-Reminder's")
+    yield f"{WORDS[results.edits_of(text)]} edits of weights, one a category, and 16 harmless prompts"
+    alone, with_suffix, with_weights, with_both = of("DG-Avg", own, suffix, weights, both)
+    yield (
+        f"DG-Avg is {alone} % by the model itself, {with_suffix} % with the suffix, {with_weights} % with the edited "
+        f"weights, {with_both} % with both"
+    )
+    kept = of("DL", suffix, weights, both)
+    yield f"DL {kept[0]} with the suffix, {kept[1]} with the weights, {kept[2]} with both"
+    defended, refused = of("DG-Avg", *reminder), of("over-refusal", *reminder, own, weights)
+    yield (
+        f"defends {defended[0]} % alone and {defended[1]} % with the weights, and declines {refused[0]} and "
+        f"{refused[1]} % of harmless prompts ({refused[2]} % by the model itself, {refused[3]} % by the weights)"
+    )
 
 
 def safeguards() -> Iterator[str]:

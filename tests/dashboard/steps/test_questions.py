@@ -167,8 +167,8 @@ def study() -> SuffixStudy:
 
 def test_the_suffix_is_answered_from_its_measurement_once_that_is_there(tmp_path: Path, monkeypatch):
     (question,) = (one for one in QUESTIONS if "suffix" in one.asked)
+    without_the_suffixes(tmp_path, monkeypatch)
     before = question.answer(NOBODY)
-    monkeypatch.setattr(results, "FOLDER", tmp_path)
     found = study()
     printed = (
         f"corrected at layer 20, 2 edits (cases 1, 3), 16 harmless prompts\n\n{found.table()}\n\n{found.reading}\n"
@@ -192,9 +192,14 @@ def test_the_suffix_is_answered_from_its_measurement_once_that_is_there(tmp_path
     assert "the paper's S alone 1 % (0 to 6), with the weights 51 % (50 to 56)" in told
 
 
-def test_until_the_suffix_is_measured_a_reminder_is_shown_and_the_command_named():
-    if results.text_of("suffixes.txt") is not None:
-        pytest.skip("it is measured")
+def without_the_suffixes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let results be read from a folder that has those of the methods alone."""
+    shutil.copy(results.FOLDER / "methods.txt", folder)
+    monkeypatch.setattr(results, "FOLDER", folder)
+
+
+def test_until_the_suffix_is_measured_a_reminder_is_shown_and_the_command_named(tmp_path: Path, monkeypatch):
+    without_the_suffixes(tmp_path, monkeypatch)
     (panel,) = (one.answer(NOBODY) for one in QUESTIONS if "suffix" in one.asked)
     scores = results.read("methods.txt", results.scores)
     drawn = {bar.name: list(bar.x)[::-1] for bar in panel.kept.figure.data}
