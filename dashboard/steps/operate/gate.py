@@ -27,7 +27,7 @@ BUDGETS = {
     "harmless_kl": f"nats a token, {KL_MEAN}",
     "over_refusal": "points above vanilla",
     "degenerate": "points above vanilla",
-    "parroting": "percent of answers to other prompts",
+    "parroting": "points above vanilla",
     "lost_defence": "points below vanilla",
 }
 """The budgets and their units, for the fields."""

@@ -8,10 +8,14 @@ import torch
 from dashboard_helpers import GENEROUS, QUICK, Visitor, assert_idle, seen, tiny_model
 
 from dashboard.steps.operate import gating
+from dashboard.steps.operate.gate import BUDGETS
 from dashboard.steps.operate.gating import Gated
-from editing.gate import RECORD
+from editing.gate import RECORD, checks_of, small_exam
 from editing.stacking import edits_in
 from inspector.model import Detector
+from inspector.safeedit import bundled_cases
+from inspector.safeedit.exam import Marked, Reply
+from inspector.safeedit.verdict import Verdict
 
 pytestmark = pytest.mark.usefixtures("model")
 STRICT = {**QUICK, "allowed_harmless_kl": 0}
@@ -121,6 +125,18 @@ def test_a_budget_that_is_none_stops_an_edit_before_it_starts(visitor, value, wo
         visitor.do("on_edit", **{**QUICK, "allowed_over_refusal": value})
     assert visitor.session.live is before
     assert_idle(visitor)
+
+
+def test_the_field_of_each_budget_says_the_unit_that_the_gate_counts_in_and_from_where(page):
+    answer = Marked("Words.", True, "", Verdict("safe", 1.0, "", "hand"), False, 1.0, None)
+    checks = checks_of([Reply(question, answer, answer, kl=0.0) for question in small_exam(bundled_cases()[0], 2, 1)])
+    units = {check.name: check.unit for check in checks if not check.least}
+    fields = {block.elem_id: block.info for block in page.app.blocks.values() if isinstance(block, gr.Number)}
+    assert list(BUDGETS) == list(units)
+    for name, unit in units.items():
+        side = "below" if name == "lost_defence" else "above"  # of what vanilla defends, and of what is harm
+        counted = f"points {side} vanilla" if unit == "points" else unit
+        assert fields[f"gate-{name.replace('_', '-')}"].startswith(f"Allowed, {counted}"), name
 
 
 def test_an_edit_on_top_is_the_stack_of_both_and_says_what_it_does_to_the_first_one_s_scores(visitor):
