@@ -27,7 +27,7 @@
     const place = Number((trace.xaxis ?? "x").slice(1) || 1) - 1, note = layout.annotations?.[place];
     const above = note?.xref === "paper" && note?.yref === "paper" ? plain(note.text) : "";
     const measured = titleOf(axisOf(layout, trace, trace.orientation === "h" ? "x" : "y"));
-    return trace.name || hoverName(trace, 0) || measured || above || "value";
+    return plain(trace.name) || hoverName(trace, 0) || measured || above || "value";
   }
   function keyName(layout, trace) {
     const hovered = /([a-z]+) %\{x\}/.exec(trace.hovertemplate ?? "");
@@ -58,20 +58,27 @@
     both: (one, other) => [one, other],
     bothNames: (one, other) => [one, other],
   };
-  const isRanged = (trace) => Boolean((trace.orientation === "h" ? trace.error_x : trace.error_y)?.array);
+  const isRanged = (trace, letter) => Boolean(trace[`error_${letter}`]?.array);
+  // The letters of the axes along which a trace's points stand and are measured.
+  const axesOf = (trace) => (trace.orientation === "h" ? ["y", "x"] : ["x", "y"]);
+  const valuesOf = (trace, letter) => list(trace[letter] ?? list(trace[letter === "x" ? "y" : "x"]).keys());
+  const textOf = (trace, place) => plain(Array.isArray(trace.text) ? trace.text[place] : "");
+
+  // The cells of each value along an axis, its interval with it; of those without one they are empty where others have one.
+  function saidOf(trace, letter, write, ranged) {
+    const bars = trace[`error_${letter}`];
+    return valuesOf(trace, letter).map((value, place) => {
+      const up = bars?.array?.[place], down = bars?.arrayminus?.[place] ?? up;
+      const none = up == null || value == null;
+      return write.of(value, none ? null : end(value - down), none ? null : end(value + up), ranged);
+    });
+  }
 
   // Each point of a trace: where it stands, its value with its interval, and the text beside it.
   function pointsOf(trace, write = READ) {
-    const lying = trace.orientation === "h";
-    const values = list(lying ? trace.x : trace.y);
-    const keys = list((lying ? trace.y : trace.x) ?? values.keys());
-    const bars = lying ? trace.error_x : trace.error_y;
-    return values.map((value, place) => {
-      const up = bars?.array?.[place], down = bars?.arrayminus?.[place] ?? up;
-      const none = up == null || value == null;
-      const said = write.of(value, none ? null : end(value - down), none ? null : end(value + up), isRanged(trace));
-      return { key: keys[place], said, text: plain(Array.isArray(trace.text) ? trace.text[place] : "") };
-    });
+    const [across, upright] = axesOf(trace), keys = valuesOf(trace, across);
+    const said = saidOf(trace, upright, write, isRanged(trace, upright));
+    return said.map((cells, place) => ({ key: keys[place], said: cells, text: textOf(trace, place) }));
   }
 
   function heatmapTable(layout, trace, write) {
@@ -88,7 +95,7 @@
 
   // One line a point of the shared axis, one column a trace.
   function sharedTable(layout, traces, write) {
-    const lines = new Map(), heads = traces.map((trace) => write.names(nameOf(layout, trace), isRanged(trace)));
+    const lines = new Map(), heads = traces.map((trace) => write.names(nameOf(layout, trace), isRanged(trace, axesOf(trace)[1])));
     const empty = heads.flat().map(() => ""), texted = traces.some((trace) => Array.isArray(trace.text));
     const key = keyName(layout, traces[0]), first = texted ? write.bothNames(key, `${key}, text`) : [key];
     const begun = (point) => (texted ? write.both(write.number(point.key), point.text) : [write.number(point.key)]);
@@ -103,15 +110,21 @@
     return { head: [...first, ...heads.flat()], rows: [...lines.values()] };
   }
 
-  // One line a point, for clouds.
+  // One line a point, for clouds; along either axis an interval has its columns as soon as one trace has it.
   function cloudTable(layout, traces, write) {
-    const rows = traces.flatMap((trace) => pointsOf(trace, write).map((point, place) => [
-      trace.name || point.text || hoverName(trace, place), write.number(point.key), ...point.said,
-    ]));
-    return { head: ["", titleOf(axisOf(layout, traces[0], "x")), titleOf(axisOf(layout, traces[0], "y"))], rows };
+    const axes = ["x", "y"].map((letter) => ({ letter, ranged: traces.some((trace) => isRanged(trace, letter)) }));
+    const heads = axes.flatMap(({ letter, ranged }) => write.names(titleOf(axisOf(layout, traces[0], letter)), ranged));
+    const rows = traces.flatMap((trace) => {
+      const [across, upright] = axes.map(({ letter, ranged }) => saidOf(trace, letter, write, ranged));
+      const nameAt = (place) => plain(trace.name) || textOf(trace, place) || hoverName(trace, place);
+      return across.map((said, place) => [nameAt(place), ...said, ...upright[place]]);
+    });
+    return { head: ["", ...heads], rows };
   }
 
+  // Where a point stands is no line's name if it was measured itself.
   function isShared(traces) {
+    if (traces.some((trace) => isRanged(trace, axesOf(trace)[0]))) return false;
     const kinds = traces.map((trace) => pointsOf(trace).map((point) => point.key));
     if (kinds.some((keys) => new Set(keys).size !== keys.length)) return false;
     return kinds.flat().every((key) => typeof key === "string" || Number.isInteger(key))

@@ -112,6 +112,36 @@ def test_what_has_no_interval_is_given_none_in_the_table_and_in_the_file(shown):
     assert lines == [["", "runs", "runs, low", "runs, high"], ["b", "0.3", "0.2", "0.45"], ["a", "0.135", "", ""]]
 
 
+def test_a_cloud_s_lines_have_both_intervals_and_as_many_cells_as_heads(shown):
+    gain, single = Measured(40.0, 30.0, 55.0), Measured(0.25)
+    points = {
+        "both, <b>": (Measured(0.5, 0.25, 1.0), gain),
+        "the gain's": (single, gain),
+        "none": (single, Measured(20.0)),
+    }
+    rows, lines = shown(question_figures.trade(points, "harmless KL, nats a token", "DG-Avg, %"))
+    assert rows == [
+        ["", "harmless KL, nats a token", "DG-Avg, %"],
+        ["both, <b>", "0.5 (0.25 to 1)", "40 (30 to 55)"],
+        ["the gain's", "0.25", "40 (30 to 55)"],
+        ["none", "0.25", "20"],
+    ]
+    cost, won = ([f"{name}{part}" for part in ("", ", low", ", high")] for name in rows[0][1:])
+    assert lines == [
+        ["", *cost, *won],
+        ["both, <b>", "0.5", "0.25", "1", "40", "30", "55"],
+        ["the gain's", "0.25", "", "", "40", "30", "55"],
+        ["none", "0.25", "", "", "20", "", ""],
+    ]
+
+
+def test_a_measured_place_is_no_line_s_name_though_it_be_a_whole_number(shown):
+    points = {name: (Measured(cost, cost - 0.5, cost + 0.5), Measured(9.0)) for name, cost in (("a", 1.0), ("b", 2.0))}
+    rows, lines = shown(question_figures.trade(points, "cost", "gain"))
+    assert rows == [["", "cost", "gain"], ["a", "1 (0.5 to 1.5)", "9"], ["b", "2 (1.5 to 2.5)", "9"]]
+    assert lines[1:] == [["a", "1", "0.5", "1.5", "9"], ["b", "2", "1.5", "2.5", "9"]]
+
+
 def test_heads_that_the_glossary_has_open_it_and_where_there_is_none_they_are_words(shown, sheet):
     figure = locate_figures.curve(divergence(), "l2")
     rows, _ = shown(figure, beside=glossary.page())
