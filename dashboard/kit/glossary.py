@@ -150,6 +150,7 @@ ALSO = {
     "layer that was edited": "Layer",
     "category asked about": "Category",
     "norm of the change": "Norm",
+    "percent of the budget": "Gate",
     "harmless refused": "Over-refusal",
     "safe answer": "P(safe) per token",
     "unsafe answer": "P(unsafe) per token",

@@ -165,3 +165,11 @@ def test_a_head_links_by_its_name_without_unit_and_brackets_and_one_that_is_no_t
     heads = sheet.locator(".numbers thead")
     assert {*heads.locator("th").all_inner_texts()} == {*series}
     assert {*heads.locator(".term").all_inner_texts()} == {"harmless KL (right)", "DL, %"}
+
+
+def test_the_head_of_what_was_used_of_the_gate_s_budgets_opens_the_gate(shown, sheet):
+    checks = [{"name": "parroting", "value": 1.0, "limit": 5.0}]
+    rows, _ = shown(question_figures.budgets(checks), beside=glossary.page())
+    linked = sheet.locator(".numbers thead .term")
+    assert rows == [["", "percent of the budget"], ["parroting", "20"]]
+    assert linked.all_inner_texts() == rows[0][1:] and linked.get_attribute("data-term") == glossary.anchor("Gate")
