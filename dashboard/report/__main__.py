@@ -21,7 +21,7 @@ from typing import Any
 from dashboard.kit.acting import Wish
 from dashboard.kit.session import Session
 from dashboard.report.document import Report, make_report, visit_of
-from dashboard.report.operation import look, operate, stress
+from dashboard.report.operation import look, operate, several, stress
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.operate.gating import Gated
 from dashboard.steps.stress.run import SIZES
@@ -45,7 +45,7 @@ from editing.command import (
 )
 from editing.edit import AUTO, acts_word, block_of, settings_of
 from editing.gate import RECORD
-from editing.methods.registry import read_settings
+from editing.methods.registry import METHODS, read_settings
 from editing.saved.record import digest_of
 from inspector.command import add_layer
 from inspector.errors import CaseError, RefusedEdit
@@ -81,9 +81,19 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     parser.add_argument("--keep-anyway", action="store_true", help="go on with an edit that the gate refused")
     parser.add_argument("--stress", choices=SIZES, help="put the edit to the stress test of this size")
     asked = "; ".join(f"{name}: {meaning}" for name, meaning in EVALUATIONS.items())
-    parser.add_argument("--evaluation", default="same", choices=EVALUATIONS, help=f"of the stress test; {asked}")
+    parser.add_argument(
+        "--evaluation", default="same", choices=EVALUATIONS, help=f"of the stress test and the methods; {asked}"
+    )
     parser.add_argument("--locators", action="store_true", help="ask every locator")
     parser.add_argument("--atlas", action="store_true", help="make the same small edit at every layer")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=[],
+        choices=METHODS,
+        metavar="METHOD",
+        help=f"run several with their own settings and compare them by the page's brief exam: {', '.join(METHODS)}",
+    )
     parser.add_argument("--max-new-tokens", type=int, default=72, help="longest answer (default: 72)")
     parser.add_argument("--redact", action="store_true", help="leave prompts and unsafe answers out of what is written")
     parser.add_argument("--script", type=Path, help="write the run as a Python script, too")
@@ -132,6 +142,8 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
     if chosen.stress is not None and session.live is not None:
         stress(model, session, chosen.stress, chosen.evaluation, decoding, _tell)
     look(model, session, chosen.locators, chosen.atlas, _tell)
+    if chosen.methods:
+        several(model, session, block, chosen.methods, chosen.evaluation, decoding, _tell)
     layers = known.layers if known is not None else None
     report = make_report(model, visit_of(session, chosen.redact, layers), REPORTERS)
     assert report is not None  # the divergence was measured

@@ -12,14 +12,17 @@ from dashboard.kit.typed import texts_of
 from dashboard.kit.values import WAYS
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.locate.run import LocatedCase
+from dashboard.steps.methods import run as contests
 from dashboard.steps.operate import gating
 from dashboard.steps.stress import run as stressing
 from dashboard.steps.why import run as why
 from dashboard.steps.why.state import Looked
 from editing import DinmSettings, dinm
 from editing.calibration import Calibration
+from editing.contest import ContestSettings
 from editing.gate import Budgets
 from editing.gate_choice import goes_on
+from editing.methods.registry import METHODS
 from editing.progress import Preparation, run
 from inspector.divergence import Padding, divergence
 from inspector.model import Decoding, Detector, InspectedModel, PromptFormat
@@ -115,6 +118,32 @@ def stress(
     """
     way = next(way for way, asked in WAYS.items() if asked == evaluation)
     run(stressing.stress(model, session, size, EmbeddedJudge(), stressing.NO_ATTACKS, way, decoding), tell)
+
+
+def several(
+    model: InspectedModel,
+    session: Session,
+    block: int,
+    methods: Sequence[str],
+    evaluation: Evaluation,
+    decoding: Decoding,
+    tell: Tell,
+) -> None:
+    """Run methods on the visit's case, each with its own defaults, and examine them by the page's brief exam.
+
+    Args:
+        block: The layer whose region is looked at.
+        methods: Keys of :data:`editing.methods.registry.METHODS`.
+        evaluation: How both weights are asked.
+    """
+    assert session.case is not None
+    way = next(way for way, asked in WAYS.items() if asked == evaluation)
+    texts, titles = texts_of(session.case, session.format), [METHODS[key].title for key in methods]
+    scope, tokens, judge = ContestSettings().scope, decoding.max_new_tokens, EmbeddedJudge()
+    running = contests.run_contest(
+        model, session, texts, block, titles, scope, contests.ALONE, "Brief", tokens, judge, way
+    )
+    run(running, tell)
 
 
 def look(model: InspectedModel, session: Session, locators: bool, atlas: bool, tell: Tell) -> None:

@@ -14,6 +14,7 @@ from sweep_helpers import write_cases
 
 from dashboard.report import __main__ as command
 from dashboard.report import operation
+from dashboard.steps.methods import run as contests
 from dashboard.steps.stress import run as stressing
 from editing.calibration import Calibration
 from editing.gate import Budgets
@@ -56,6 +57,20 @@ def test_report_script_and_notebook_are_written_and_what_was_done_is_printed(tmp
     assert "--max-new-tokens 4 --stress &#x27;This case&#x27; --evaluation paper --out report.html" in html
     assert told["digest"] in html and told["patch"] in html and told["digest"] in script.read_text(encoding="utf-8")
     assert told["written"] == [str(out), str(script), str(notebook)] and told["digest"] in notebook.read_text()
+
+
+def test_methods_are_run_on_the_case_and_stand_in_the_report_in_their_order(tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setitem(contests.SIZES, "Brief", Size(0, 1, 0, 0))
+    out = tmp_path / "r.html"
+    code, told, _ = ran([*OPTIONS, "--methods", "self-reminder", "ft-l", "--evaluation", "paper", "--out", out], capsys)
+    assert code == 0 and "Methods" in told["parts"]
+    html = out.read_text(encoding="utf-8")
+    part = html[html.index("Methods on the same case") :]
+    assert part.index("FT-L") < part.index("Self-Reminder"), "in the registry's order"
+    assert 'data-title="Erase or suppress, by method"' in html and EVALUATIONS["paper"] in html
+    with pytest.raises(SystemExit) as ended:
+        ran([*OPTIONS, "--methods", "dinn", "--out", out], capsys)
+    assert ended.value.code == 2
 
 
 def test_the_toxic_layer_that_is_edited_is_the_one_that_is_shown(tmp_path: Path, capsys):
