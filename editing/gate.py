@@ -106,7 +106,7 @@ class Check:
     Attributes:
         name: The budget's name in :class:`Budgets`, or ``gain``.
         meaning: What was measured, for a sentence.
-        unit: ``nats a token``, ``points``, ``%`` or ``prompts``.
+        unit: ``nats a token``, ``points`` or ``prompts``; ``%`` in records of earlier versions.
         value: What was measured; points are edited minus vanilla and may be negative.
         limit: The budget, or the least gain.
         n: Answers that were measured.
