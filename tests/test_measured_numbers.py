@@ -377,6 +377,7 @@ def sentences() -> Iterator[str]:
     yield from categories()
     yield from safeguards()
     yield from suffixes()
+    yield from types()
     yield from routed_alone()
     generated = json.loads(result("generation_speed.json"))
     rates = [
@@ -437,6 +438,21 @@ def categories() -> Iterator[str]:
     yield f"DS goes from {ds:.0f} to {ds_edited:.0f} % and DG-Avg from {dg:.0f} to {dg_edited:.0f} %"
     yield f"the edits defend {float(transfer[2]):.0f} % where vanilla has {float(transfer[1]):.0f} "
     yield f"on their own category {sum(own) / len(own):.0f} %, on the eight others {sum(others) / len(others):.0f} %"
+
+
+def types() -> Iterator[str]:
+    found = json.loads(result("dtypes.json"))
+    whole, half = found["types"]["float32"], found["types"]["bfloat16"]
+    assert whole["toxic layer"] == half["toxic layer"]
+    moved = 100 * half["divergence, largest relative difference"]
+    yield f"{WORDS[found['cases']]} cases in float32 and in bfloat16"
+    yield f"moves by {moved:.1f} % at most"
+    yield f"a cosine of {half['change of the weights, least cosine']:.3f} at least"
+    defended = "harmful prompts defended by the edit, %"
+    yield f"the edits defend {whole[defended]:.0f} and {half[defended]:.0f} %"
+    yield f"An edit takes {half['edit, s'] / whole['edit, s']:.2f} of the time"
+    same, alike = (half[f"harmless answers of vanilla, {what}, %"] for what in ("the same text", "ROUGE-L F1"))
+    yield f"{same:.0f} % stay the same text, at a ROUGE-L F1 of {alike:.0f} %"
 
 
 def suffixes() -> Iterator[str]:
