@@ -275,10 +275,12 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
     with monkeypatch.context() as patched:
         patched.setattr(gate_choice, "ENOUGH", 0.0)
         chosen = ran(edit, plain, words, capsys)[1]
+    # The gate's word on one that is made in turn is another, so that it has another folder.
+    in_turn = [*plain, "--out", tmp_path / "in turn"]
     assert "Taken: on every prompt" in chosen["gate"]["choice"], "it fires on everything: the plain edit is as good"
     everywhere = ran(edit, [*plain, "--acts", "everywhere"], words, capsys)[1]
     assert everywhere["gate"]["choice"] == "" and everywhere["patch"] not in (chosen["patch"], told["patch"])
-    _, both, errors = ran(edit, plain, words, capsys)
+    _, both, errors = ran(edit, in_turn, words, capsys)
     assert "Another one is made" in errors and "less than 80 %" in errors, "the first one passed and defends nothing"
     assert both["gate"]["choice"].startswith("Made in turn") and both["patch"] in (chosen["patch"], everywhere["patch"])
     assert (told["toxic_layer"], told["recommended_layer"]) == (divergence(words, CASE).toxic_layer(), 1)
