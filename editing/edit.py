@@ -43,6 +43,7 @@ from editing.methods.dinm import DinmSettings, to_be_routed
 from editing.methods.registry import METHODS, Method, method_named, method_settings, read_settings
 from editing.progress import EditResult, Preparation, Step, run
 from editing.saved import record_of
+from editing.saved.files import require_folder
 from editing.saved.handed_out import written_patch
 from inspector.command import add_layer
 from inspector.divergence import Padding, divergence
@@ -94,6 +95,8 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     case = case_of(chosen)
     method = method_named(chosen.method)
     settings, by_hand = settings_of(chosen, chosen.method), read_settings(chosen.method, chosen.set)
+    require_folder(chosen.out)
+    Row(strength=chosen.strength)  # it refuses one that is out of range
     model = loader(chosen)
     known = calibration_of(model)
     if known is not None:

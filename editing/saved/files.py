@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,20 @@ def save_edit(row: Row, record: EditRecord, folder: Path) -> Path:
         said = "The edit cannot be written. Make room, or choose another folder."
         raise PatchError(said, f"{folder}: {error}") from error
     return told
+
+
+def require_folder(folder: Path) -> None:
+    """Check, before anything is computed for it, that a folder is one or can be made.
+
+    Raises:
+        PatchError: A file stands in its way, or nothing may be written there.
+    """
+    whole = folder.absolute()
+    there = next(path for path in (whole, *whole.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise PatchError(
+            "No edit can be saved there: it is no folder, or not to be written to. Name another.", str(folder)
+        )
 
 
 def record_path(record: EditRecord, folder: Path) -> Path:

@@ -140,6 +140,24 @@ def test_an_edit_is_saved_asked_merged_handed_on_and_made_again(words, capsys, t
     assert code == 0 and again["same_bits"] and again["compared_with"] == "the patch"
 
 
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (["--out", "file"], "Name another"),
+        (["--out", "file/within"], "Name another"),
+        (["--strength", "2"], "Choose one from 0 to 1.5"),
+        (["--strength", "nan"], "Choose one from 0 to 1.5"),
+    ],
+)
+def test_folder_and_strength_are_looked_at_before_the_model_is_loaded(capsys, tmp_path, monkeypatch, options, match):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("the one before", encoding="utf-8")
+    loaded = []
+    code = edit.main([*QUICK, "--case", str(CASE.identifier), "--layer", "1", "--out", "new", *options], loaded.append)
+    assert code == 2 and match in capsys.readouterr().err and loaded == []
+    assert [file.read_text(encoding="utf-8") for file in tmp_path.iterdir()] == ["the one before"]
+
+
 def test_targets_are_looked_at_before_the_gate_and_what_was_written_before_an_error_is_told(
     words, capsys, tmp_path, budgets, monkeypatch
 ):

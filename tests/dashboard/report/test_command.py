@@ -131,6 +131,24 @@ def test_what_cannot_be_done_is_said_and_nothing_is_written(tmp_path: Path, caps
     assert code == 2 and told is None and match in errors and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (["--strength", "2"], "Choose one from 0 to 1.5"),
+        (["--script", "{}/r.html"], "each its own path"),
+        (["--notebook", "{}/../{name}/r.html"], "each its own path"),
+        (["--script", "{}/r.py", "--notebook", "{}/r.py"], "each its own path"),
+    ],
+)
+def test_strength_and_targets_are_looked_at_before_the_model_is_loaded(tmp_path: Path, capsys, options, match):
+    (tmp_path / "r.html").write_text("the one before", encoding="utf-8")
+    given = [option.format(tmp_path, name=tmp_path.name) for option in options]
+    loaded: list[Any] = []
+    assert command.main([*OPTIONS, "--out", str(tmp_path / "r.html"), *given], loaded.append) == 2  # type: ignore[arg-type]
+    assert match in capsys.readouterr().err and loaded == []
+    assert [file.read_text(encoding="utf-8") for file in tmp_path.iterdir()] == ["the one before"]
+
+
 @pytest.mark.parametrize("acts", ["everywhere", "detected"])
 def test_the_command_acts_where_it_is_told_at_its_strength_and_keeps_what_was_set(
     tmp_path: Path, capsys, monkeypatch, acts
