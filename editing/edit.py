@@ -54,6 +54,18 @@ from inspector.safeedit import Case
 
 AUTO, TOXIC = "auto", "toxic"
 ACTS = ("gate", EVERYWHERE, "detected")
+OF_AN_EDIT = (
+    "patch",
+    "updates",
+    "companions",
+    "stopped",
+    "safe_probability",
+    "seconds",
+    "gate",
+    "saved",
+    "largest_logit_difference",
+)
+"""What is told of an edit; each is ``null`` where no layer helps and none is made."""
 
 
 def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:
@@ -110,9 +122,8 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
         block = block_of(model, case, chosen.layer, chosen.preset, known, settings.format, chosen.padding)
     except RefusedEdit as refused:
         say(refused.user_message())
-        tell(
-            {"weights": VANILLA.label(), **named_layer(None), **marks, "refused": refused.user_message(), "saved": None}
-        )
+        nothing = dict.fromkeys(OF_AN_EDIT)
+        tell({"weights": VANILLA.label(), **named_layer(None), **marks, **nothing, "refused": refused.user_message()})
         return 1
     tried: tuple[Any, ...] = (settings,)
     if isinstance(settings, DinmSettings) and chosen.acts != EVERYWHERE:

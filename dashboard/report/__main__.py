@@ -203,6 +203,9 @@ def _told_refused(model: InspectedModel, known: Calibration | None, refused: Ref
         **named_layer(None),
         "weights": VANILLA.label(),
         "patch": None,
+        "digest": None,
+        "gate": None,
+        "parts": [],
         "refused": refused.user_message(),
         "written": [],
     }

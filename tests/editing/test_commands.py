@@ -284,11 +284,19 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
     assert code == 1 and told["saved"] is told["layer"] is told["block"] is None and not (tmp_path / "none").exists()
     assert "No layer helps, so nothing was edited: the best trial edits" in errors and "vanilla 50 %" in errors
     assert "give --layer toxic or a number" in told["refused"] and "vanilla 50 %" in told["recommended_reason"]
+    nothing = told
     options = [*QUICK, "--case", CASE.identifier, "--out", tmp_path, "--routed"]
     assert "no detector yet" in ran(edit, [*options, "--layer", "1"], words, capsys)[2]
     monkeypatch.setattr(edit, "calibration_of", lambda _: known)
     code, told, _ = ran(edit, options, words, capsys)
     assert code == 0 and "only where harm is detected" in told["weights"]
+    assert nothing.keys() - {"refused"} == told.keys(), "what reads one of both finds the same names"
+    assert {name for name, value in nothing.items() if value is None} == {
+        "layer",
+        "block",
+        "recommended_layer",
+        *edit.OF_AN_EDIT,
+    }
     plain = [*options[:-2], tmp_path / "plain"]
     with monkeypatch.context() as patched:
         patched.setattr(gate_choice, "ENOUGH", 0.0)

@@ -98,6 +98,7 @@ def test_where_no_layer_helps_the_answer_is_no_with_its_reason_and_nothing_is_wr
     assert code == 1, "as python -m editing.edit ends"
     assert "No layer helps" in told["refused"] and told["refused"] in errors
     assert (told["layer"], told["block"], told["weights"], told["written"]) == (None, None, "vanilla", [])
+    assert told["patch"] is told["digest"] is told["gate"] is None and told["parts"] == []
     assert told["recommended_layer"] is None and not list(tmp_path.iterdir())
 
 
