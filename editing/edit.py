@@ -43,6 +43,7 @@ from editing.methods.dinm import DinmSettings, to_be_routed
 from editing.methods.registry import METHODS, Method, method_named, method_settings, read_settings
 from editing.progress import EditResult, Preparation, Step, run
 from editing.saved import record_of
+from editing.saved.files import require_folder
 from editing.saved.handed_out import written_patch
 from inspector.command import add_layer
 from inspector.divergence import Padding, divergence
@@ -53,6 +54,18 @@ from inspector.safeedit import Case
 
 AUTO, TOXIC = "auto", "toxic"
 ACTS = ("gate", EVERYWHERE, "detected")
+OF_AN_EDIT = (
+    "patch",
+    "updates",
+    "companions",
+    "stopped",
+    "safe_probability",
+    "seconds",
+    "gate",
+    "saved",
+    "largest_logit_difference",
+)
+"""What is told of an edit; each is ``null`` where no layer helps and none is made."""
 
 
 def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:
@@ -94,6 +107,8 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     case = case_of(chosen)
     method = method_named(chosen.method)
     settings, by_hand = settings_of(chosen, chosen.method), read_settings(chosen.method, chosen.set)
+    require_folder(chosen.out)
+    Row(strength=chosen.strength)  # it refuses one that is out of range
     model = loader(chosen)
     known = calibration_of(model)
     if known is not None:
@@ -107,9 +122,8 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
         block = block_of(model, case, chosen.layer, chosen.preset, known, settings.format, chosen.padding)
     except RefusedEdit as refused:
         say(refused.user_message())
-        tell(
-            {"weights": VANILLA.label(), **named_layer(None), **marks, "refused": refused.user_message(), "saved": None}
-        )
+        nothing = dict.fromkeys(OF_AN_EDIT)
+        tell({"weights": VANILLA.label(), **named_layer(None), **marks, **nothing, "refused": refused.user_message()})
         return 1
     tried: tuple[Any, ...] = (settings,)
     if isinstance(settings, DinmSettings) and chosen.acts != EVERYWHERE:

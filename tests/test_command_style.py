@@ -139,6 +139,25 @@ def parsers_of(module: str) -> list[argparse.ArgumentParser]:
     return found
 
 
+MODEL = {"--model", "--revision", "--device", "--dtype", "--device-map", "--max-memory", "--path"}
+"""The options of a model that is loaded."""
+
+
+@pytest.mark.parametrize("module", PROGRAMS)
+def test_a_program_that_takes_a_model_takes_all_of_its_options(module):
+    """``inspector.memory`` loads none: where parts are and how they are spread changes nothing of what it tells."""
+    for parser in parsers_of(module):
+        named = {name for action in parser._actions for name in action.option_strings}
+        if "--model" in named:
+            assert named >= (
+                MODEL - {"--path", "--device-map", "--max-memory"} if module == "inspector.memory" else MODEL
+            )
+        shown = {
+            name for action in parser._actions if action.help != argparse.SUPPRESS for name in action.option_strings
+        }
+        assert not shown & {"--output", "-o", "--folder"}, "what is written is named by --out"
+
+
 @pytest.mark.parametrize("module", ["app", *PROGRAMS, *benchmarks()])
 def test_every_command_says_layer_and_an_old_block_is_a_hidden_other_name_of_it(module):
     for parser in parsers_of(module):
@@ -183,20 +202,24 @@ def test_the_embedded_model_s_folder_is_told_as_json_and_an_error_in_its_own_wor
     ("error", "said"), [(CaseError("Do this."), "Do this."), (PermissionError(13, "Permission denied"), "Errno 13")]
 )
 def test_an_example_is_told_as_json_and_what_stands_against_it_in_words(error, said, monkeypatch, capsys, tmp_path):
+    asked: list[argparse.Namespace] = []
+
     def shipped(model: Any, folder: Path) -> Path:
         (folder / "part").write_bytes(b"1" * 200_000)
         return folder
 
-    monkeypatch.setattr("inspector.model.load", lambda *_, **__: None)
+    monkeypatch.setattr(make, "load_model", lambda chosen: asked.append(chosen))
     monkeypatch.setattr(make, "ship", shipped)
-    assert make.main(["--ship", "--folder", str(tmp_path)]) == 0
-    assert json.loads(capsys.readouterr().out) == {"folder": str(tmp_path), "megabytes": 0.2}
+    for folder in ("--out", "--folder"):
+        assert make.main(["--ship", folder, str(tmp_path), "--path", "blocks=model.layers"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"folder": str(tmp_path), "megabytes": 0.2}
+    assert [(one.device, one.dtype, one.path) for one in asked] == [("cpu", "float32", ["blocks=model.layers"])] * 2
 
     def refused(*_: Any) -> Path:
         raise error
 
     monkeypatch.setattr(make, "ship", refused)
-    assert make.main(["--ship", "--folder", str(tmp_path)]) == 2
+    assert make.main(["--ship", "--out", str(tmp_path)]) == 2
     told = capsys.readouterr()
     assert told.out == "" and said in told.err
 

@@ -26,7 +26,7 @@ from dashboard.steps.why import run as why_run
 from dashboard.steps.why.state import Looked, Panel
 from editing import DinmSettings, EditResult, Preparation, Step, dinm, preset
 from editing.calibration import Calibration, calibration_of
-from editing.command import finished, tell
+from editing.command import add_model, finished, load_model, tell
 from editing.contest import ContestSettings, contest
 from editing.gate import Budgets
 from editing.gate_choice import goes_on
@@ -368,17 +368,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Make the example of a model, write it where examples ship from, and print its folder as JSON."""
     parser = argparse.ArgumentParser(prog="python -m dashboard.example.make", description=main.__doc__)
     parser.add_argument("--ship", action="store_true", required=True, help="write it into assets/example/")
-    parser.add_argument("--model", default=None, help="hub id, folder or .gguf file (default: the embedded model)")
-    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16 (default: float32)")
-    parser.add_argument("--folder", type=Path, default=ASSETS, help="another folder to write to")
+    add_model(parser, device="cpu", dtype="float32")
+    parser.add_argument("--out", type=Path, default=ASSETS, help="another folder to write to")
+    # It was --folder once; what was written with it still runs.
+    parser.add_argument("--folder", dest="out", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     return finished(lambda: _ship(chosen))
 
 
 def _ship(chosen: argparse.Namespace) -> None:
-    from inspector.model import load
-
-    made = ship(load(chosen.model, device="cpu", dtype=chosen.dtype), chosen.folder)
+    made = ship(load_model(chosen), chosen.out)
     size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
     tell({"folder": str(made), "megabytes": round(size / 1e6, 1)})
 

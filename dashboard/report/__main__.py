@@ -49,7 +49,7 @@ from editing.methods.registry import METHODS, read_settings
 from editing.saved.record import digest_of
 from inspector.command import add_layer
 from inspector.errors import CaseError, RefusedEdit
-from inspector.model import VANILLA, Decoding, InspectedModel
+from inspector.model import VANILLA, Decoding, InspectedModel, Row
 from inspector.model.whole_file import write_whole
 from inspector.presets import PRESETS
 from inspector.safeedit.exam import EVALUATIONS
@@ -111,7 +111,8 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
         raise CaseError("The longest answer must have 1 to 1024 tokens. Change --max-new-tokens.")
     settings = settings_of(chosen, "dinm")
     targets = [path for path in (chosen.out, chosen.script, chosen.notebook) if path is not None]
-    _require_folders(targets)
+    _require_targets(targets)
+    Row(strength=chosen.strength)  # it refuses one that is out of range
     model = loader(chosen)
     known = calibration_of(model)
     if known is not None:
@@ -152,12 +153,16 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
     return 0 if session.live is not None else 1
 
 
-def _require_folders(targets: Sequence[Path]) -> None:
-    """Refuse a path that cannot be written before anything is computed.
+def _require_targets(targets: Sequence[Path]) -> None:
+    """Refuse a path that cannot be written, or twice, before anything is computed.
 
     Raises:
-        CaseError: Its folder is not there, or it is a folder itself.
+        CaseError: Its folder is not there, it is a folder itself, or another of them is the same file.
     """
+    if len({path.resolve() for path in targets}) < len(targets):
+        raise CaseError(
+            "Report, script and notebook are files of their own. Give --out, --script, --notebook each its own path."
+        )
     for path in targets:
         if path.is_dir() or not path.absolute().parent.is_dir():
             raise CaseError(f"{path} cannot be written: its folder is not there, or it is one. Give a file's path.")
@@ -210,6 +215,9 @@ def _told_refused(model: InspectedModel, known: Calibration | None, refused: Ref
         **named_layer(None),
         "weights": VANILLA.label(),
         "patch": None,
+        "digest": None,
+        "gate": None,
+        "parts": [],
         "refused": refused.user_message(),
         "written": [],
     }

@@ -11,7 +11,7 @@ from dashboard.kit.parts import Hidden, Part, Table
 from dashboard.kit.session import Session
 from dashboard.report.again import bundled, changes_of, is_rounded, why_not_again
 from dashboard.report.further import further
-from editing.gate import RECORD, reason_for
+from editing.gate import RECORD, is_of, reason_for
 from editing.methods.dinm import ROUTED
 from editing.methods.registry import method_of
 from editing.saved.record import digest_of
@@ -100,7 +100,7 @@ def commands(
     preset = ["--preset", settings.preset] if hasattr(settings, "preset") else []
     acts = ["--acts", "everywhere" if session.detector is None else "detected"]
     strength = ["--strength", f"{session.strength:g}"] if session.strength != 1 else []
-    by_hand = ["--keep-anyway"] if (live.patch.settings.get(RECORD) or {}).get("overridden") else []
+    by_hand = [] if _has_passed(session) else ["--keep-anyway"]
     out = ["--out", "runs/edits"]
     edit = ["editing.edit", *chosen, *of_case, "--method", key, *preset, *how, *strength, *acts, *by_hand, *out]
     found.append(("Edit, gate, save", _line(*edit)))
@@ -123,6 +123,12 @@ def commands(
             said = f"The operation, and a report like this one without: {'; '.join(more.left_out)}"
         found.append((said, _line(*report)))
     return found
+
+
+def _has_passed(session: Session) -> bool:
+    """Tell whether the gate passed the live weights as they act; a command goes on with others only when told to."""
+    word = None if session.live is None else session.live.patch.settings.get(RECORD)
+    return word is not None and is_of(word, session.row) and bool(word["passed"])
 
 
 def _case(case: Case, hidden: Hidden) -> list[str]:

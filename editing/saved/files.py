@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+import os
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,18 +69,91 @@ def save_edit(row: Row, record: EditRecord, folder: Path) -> Path:
         The record's path, ``METHOD-layerN-IDENTIFIER.json``; the patch beside it ends in ``.safetensors``.
 
     Raises:
-        PatchError: The record is of another patch, or the folder cannot be written.
+        PatchError: The record is of another patch, the folder holds another edit of its name, or cannot be written.
     """
     if row.patch is None or digest_of(row.patch) != record.digest:
         raise PatchError("The record belongs to another edit. Write it anew with record_of.")
-    stem = f"{record.method}-layer{record.block}-{record.identifier}"
-    patch, told = folder / f"{stem}.safetensors", folder / f"{stem}.json"
+    told = record_path(record, folder)
+    patch = told.with_suffix(".safetensors")
+    require_no_other(record, folder)
     try:
         save_patch(row.patch, patch, {"edit": record.json()}, row.detector)
         write_beside(told, patch, record)
     except (OSError, SafetensorError) as error:
         said = "The edit cannot be written. Make room, or choose another folder."
         raise PatchError(said, f"{folder}: {error}") from error
+    return told
+
+
+def require_folder(folder: Path) -> None:
+    """Check, before anything is computed for it, that a folder is one or can be made.
+
+    Raises:
+        PatchError: A file stands in its way, or nothing may be written there.
+    """
+    whole = folder.absolute()
+    there = next(path for path in (whole, *whole.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise PatchError(
+            "No edit can be saved there: it is no folder, or not to be written to. Name another.", str(folder)
+        )
+
+
+def record_path(record: EditRecord, folder: Path) -> Path:
+    """Return where the record of a saved edit lies in a folder."""
+    return folder / f"{record.method}-layer{record.block}-{record.identifier}.json"
+
+
+def require_no_other(record: EditRecord, folder: Path) -> None:
+    """Check that no other edit is saved under the name of this one, which says nothing of strength, place or gate.
+
+    The same edit, made again, differs in when it was made and how long that took, and takes the other's place.
+
+    Raises:
+        PatchError: There is another one, or something that cannot be read.
+    """
+    told = record_path(record, folder)
+    patch = told.with_suffix(".safetensors")
+    if not told.exists() and not patch.exists():
+        return
+    try:
+        there = _file_record(told).record if told.exists() else read_record(EditRecord, load_row(patch)[1]["edit"])
+    except (KeyError, ValueError, PatchError):
+        there = None
+    if there is None or _lasting(there) != _lasting(record):
+        raise PatchError(
+            f"Another edit is saved as {told.stem} already: of the same change, at another strength, say. Name another "
+            "folder.",
+            str(folder),
+        )
+
+
+def _lasting(record: EditRecord) -> dict[str, Any]:
+    """Return what of a record is the same when the edit is made again, as JSON holds it."""
+    told: dict[str, Any] = json.loads(json.dumps(replace(record, made="", seconds=0.0).json()))
+    return told
+
+
+def put_edit(made: Path, folder: Path) -> Path:
+    """Give a saved edit that was checked under an unfinished name its place; returns its record's path there.
+
+    Args:
+        made: Its record in a folder of its own, on the same disk.
+
+    Raises:
+        OSError: It cannot be put there.
+    """
+    told = folder / made.name
+    patch = told.with_suffix(".safetensors")
+    new = not patch.exists()
+    # The record last: it names its patch, which holds the record as well and is a whole edit alone.
+    made.with_suffix(".safetensors").replace(patch)
+    try:
+        made.replace(told)
+    except BaseException:
+        if new:
+            patch.unlink(missing_ok=True)
+        raise
     return told
 
 

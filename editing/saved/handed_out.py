@@ -14,7 +14,7 @@ from editing.gate import Acceptance, GateSettings, accept, overridden
 from editing.progress import Preparation, part_of
 from editing.saved.adapter import BESIDE, WEIGHTS, check_rank, of_rank, read_adapter, save_adapter
 from editing.saved.checking import largest_difference, probes
-from editing.saved.files import ADAPTER, Smaller, load_edit, save_edit, write_beside
+from editing.saved.files import ADAPTER, Smaller, load_edit, put_edit, require_no_other, save_edit, write_beside
 from editing.saved.merged import save_merged
 from editing.saved.record import EditRecord, digest_of
 from inspector.errors import PatchError
@@ -49,20 +49,27 @@ class Written:
 def written_patch(model: InspectedModel, row: Row, record: EditRecord, folder: Path) -> Written:
     """Write a patch and its record, and read both back; what is not read back to the end as this edit does not stay.
 
+    Until then both lie in an unfinished folder within the one that is named, and an earlier save is as it was.
+
     Raises:
-        PatchError: The folder cannot be written, or what was written cannot be read or is another edit.
+        PatchError: The folder holds another edit of this name or cannot be written, or what was written cannot be read
+            or is another edit.
     """
-    path = save_edit(row, record, folder)
+    require_no_other(record, folder)
+    partial = unfinished(folder / "edit")
     try:
-        back, _ = load_edit(path, model)
+        made = save_edit(row, record, partial)
+        back, _ = load_edit(made, model)
         difference, spread = largest_difference(model, row.always(), back.always(), probes(model))
         if row.key != back.key or not difference <= EXACT * spread:
             said = f"The patch is another edit than the live one ({difference:.3g}). Write it anew."
             raise PatchError(said, str(folder))
-    except BaseException:
-        path.unlink(missing_ok=True)
-        path.with_suffix(".safetensors").unlink(missing_ok=True)
-        raise
+        path = put_edit(made, folder)
+    except OSError as error:
+        said = "The edit cannot be written. Make room, or choose another folder."
+        raise PatchError(said, f"{folder}: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return Written(path, difference)
 
 

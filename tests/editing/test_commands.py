@@ -140,6 +140,24 @@ def test_an_edit_is_saved_asked_merged_handed_on_and_made_again(words, capsys, t
     assert code == 0 and again["same_bits"] and again["compared_with"] == "the patch"
 
 
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (["--out", "file"], "Name another"),
+        (["--out", "file/within"], "Name another"),
+        (["--strength", "2"], "Choose one from 0 to 1.5"),
+        (["--strength", "nan"], "Choose one from 0 to 1.5"),
+    ],
+)
+def test_folder_and_strength_are_looked_at_before_the_model_is_loaded(capsys, tmp_path, monkeypatch, options, match):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("the one before", encoding="utf-8")
+    loaded = []
+    code = edit.main([*QUICK, "--case", str(CASE.identifier), "--layer", "1", "--out", "new", *options], loaded.append)
+    assert code == 2 and match in capsys.readouterr().err and loaded == []
+    assert [file.read_text(encoding="utf-8") for file in tmp_path.iterdir()] == ["the one before"]
+
+
 def test_targets_are_looked_at_before_the_gate_and_what_was_written_before_an_error_is_told(
     words, capsys, tmp_path, budgets, monkeypatch
 ):
@@ -266,19 +284,29 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
     assert code == 1 and told["saved"] is told["layer"] is told["block"] is None and not (tmp_path / "none").exists()
     assert "No layer helps, so nothing was edited: the best trial edits" in errors and "vanilla 50 %" in errors
     assert "give --layer toxic or a number" in told["refused"] and "vanilla 50 %" in told["recommended_reason"]
+    nothing = told
     options = [*QUICK, "--case", CASE.identifier, "--out", tmp_path, "--routed"]
     assert "no detector yet" in ran(edit, [*options, "--layer", "1"], words, capsys)[2]
     monkeypatch.setattr(edit, "calibration_of", lambda _: known)
     code, told, _ = ran(edit, options, words, capsys)
     assert code == 0 and "only where harm is detected" in told["weights"]
+    assert nothing.keys() - {"refused"} == told.keys(), "what reads one of both finds the same names"
+    assert {name for name, value in nothing.items() if value is None} == {
+        "layer",
+        "block",
+        "recommended_layer",
+        *edit.OF_AN_EDIT,
+    }
     plain = [*options[:-2], tmp_path / "plain"]
     with monkeypatch.context() as patched:
         patched.setattr(gate_choice, "ENOUGH", 0.0)
         chosen = ran(edit, plain, words, capsys)[1]
+    # The gate's word on one that is made in turn is another, so that it has another folder.
+    in_turn = [*plain, "--out", tmp_path / "in turn"]
     assert "Taken: on every prompt" in chosen["gate"]["choice"], "it fires on everything: the plain edit is as good"
     everywhere = ran(edit, [*plain, "--acts", "everywhere"], words, capsys)[1]
     assert everywhere["gate"]["choice"] == "" and everywhere["patch"] not in (chosen["patch"], told["patch"])
-    _, both, errors = ran(edit, plain, words, capsys)
+    _, both, errors = ran(edit, in_turn, words, capsys)
     assert "Another one is made" in errors and "less than 80 %" in errors, "the first one passed and defends nothing"
     assert both["gate"]["choice"].startswith("Made in turn") and both["patch"] in (chosen["patch"], everywhere["patch"])
     assert (told["toxic_layer"], told["recommended_layer"]) == (divergence(words, CASE).toxic_layer(), 1)

@@ -31,7 +31,9 @@ from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.operate import gating
 from dashboard.steps.stress.run import Examined
 from dashboard.steps.why.state import Looked, Why
+from editing import run
 from editing.calibration import Calibration
+from editing.gate import RECORD, Budgets, GateSettings
 from editing.knock_out import KnockOutSettings
 from editing.methods.dinm import preset, to_be_routed
 from editing.methods.registry import METHODS, method_of, method_settings, read_settings
@@ -339,6 +341,49 @@ def test_the_commands_of_an_edit_are_read_by_their_own_parsers_to_its_settings(
     assert command.main(options, no_model) == 2 and read == [(settings, OWN)], "its constraint is named, too"
 
 
+def refused_again(model: InspectedModel, session: Session) -> None:
+    """Examine the live edit again under budgets that no edit keeps; it stays live."""
+    settings = GateSettings(Budgets(harmless_kl=0), harmless=2, questions=1, max_new_tokens=3, least_gain=0)
+    run(gating.examine_now(model, session, settings))
+
+
+def with_word(session: Session, **changes: Any) -> None:
+    """Change the gate's word on the live edit; without changes there is none."""
+    live = session.live
+    assert live is not None
+    settings = {name: value for name, value in live.patch.settings.items() if name != RECORD}
+    if changes:
+        settings[RECORD] = {**live.patch.settings[RECORD], **changes}
+    session.edits = [replace(live, result=replace(live.result, patch=replace(live.patch, settings=settings)))]
+
+
+def rerouted(model: InspectedModel, session: Session) -> None:
+    with_word(session, passed=True)
+    route(session, Detector((0,), torch.zeros(1, model.architecture.d_model), 0.0, 0.0, model.fingerprint))
+
+
+@pytest.mark.parametrize(
+    ("comes_live", "told"),
+    [
+        (lambda model, session: with_word(session, passed=True), False),
+        (lambda model, session: None, True),
+        (lambda model, session: (with_word(session, passed=True), session.scale(0.5)), True),
+        (rerouted, True),
+        (lambda model, session: with_word(session), True),
+    ],
+    ids=["passed", "refused when examined again", "scaled by hand", "rerouted by hand", "loaded from Methods"],
+)
+def test_commands_go_on_with_a_live_edit_that_the_gate_has_not_passed_as_it_acts(loaded, again_known, comes_live, told):
+    refused_again(loaded, again_known)
+    live = again_known.live
+    assert live is not None
+    word = live.patch.settings[RECORD]
+    assert not word["passed"] and not word["overridden"]
+    comes_live(loaded, again_known)
+    lines = [line for _, line in commands(loaded, again_known, {}, Hidden()) if "--acts" in line]
+    assert len(lines) == 2 and [("--keep-anyway" in shlex.split(line)) for line in lines] == [told] * 2
+
+
 ALL, MOST = "All of it, and a report like this one", "The operation, and a report like this one without: "
 GREEDY = {"asked": OWN.adversarial_prompt, "decoding": Decoding(max_new_tokens=6)}
 
@@ -377,24 +422,43 @@ def test_the_report_s_own_command_makes_all_that_was_run_where_it_can():
     assert said == ALL and not {"--stress", "--locators", "--atlas", "--max-new-tokens"} & set(options)
 
 
+OTHER_EXAM = "the stress test, which is of other texts or weights, by another judge, or cut short"
+CUT_ATLAS = "what the atlas's edits answer, or that it was cut short"
+
+
 @pytest.mark.parametrize(
     ("facts", "titles", "kept", "left_out"),
     [
-        (GREEDY, ("Case", "Methods", "History"), {}, "Methods; History"),
-        (GREEDY | {"asked": "Another text?"}, (), {}, "another text"),
-        (GREEDY | {"decoding": Decoding(6, 0.7, seed=1)}, (), {}, "drawing of the answers"),
-        (GREEDY, (), {"exam": exam_on(OWN, QUICK_EXAM, judge="plain matcher")}, "the stress test"),
-        (GREEDY, (), {"exam": exam_on(OWN, QUICK_EXAM, cancelled=True)}, "the stress test"),
-        (GREEDY, (), {"exam": exam_on(OWN, QUICK_EXAM, max_new_tokens=9)}, "9 tokens"),
-        (GREEDY, (), {"exam": exam_on(OWN, Size(1, 3, 1, 1))}, "the stress test"),
-        (GREEDY, (), {"why": Why(OWN, FORMAT, atlas=atlas_of(answers=True))}, "the atlas's edits answer"),
-        (GREEDY, (), {"why": Why(OWN, FORMAT, atlas=atlas_of(made=1))}, "cut short"),
-        (GREEDY, (), {"why": Why(bundled_cases()[3], FORMAT, atlas=atlas_of())}, "another case"),
+        (GREEDY, ("Case", "Methods", "History"), {}, ["Methods", "History"]),
+        (GREEDY | {"asked": "Another text?"}, (), {}, ["the answers to another text than the adversarial prompt"]),
+        (
+            GREEDY | {"decoding": Decoding(6, 0.7, seed=1)},
+            (),
+            {},
+            ["the drawing of the answers, which are greedy ones there"],
+        ),
+        (GREEDY, (), {"exam": exam_on(OWN, QUICK_EXAM, judge="plain matcher")}, [OTHER_EXAM]),
+        (GREEDY, (), {"exam": exam_on(OWN, QUICK_EXAM, cancelled=True)}, [OTHER_EXAM]),
+        (
+            GREEDY,
+            (),
+            {"exam": exam_on(OWN, QUICK_EXAM, max_new_tokens=9)},
+            ["the length of the stress test's answers, 9 tokens"],
+        ),
+        (GREEDY, (), {"exam": exam_on(OWN, Size(1, 3, 1, 1))}, [OTHER_EXAM]),
+        (GREEDY, (), {"why": Why(OWN, FORMAT, atlas=atlas_of(answers=True))}, [CUT_ATLAS]),
+        (GREEDY, (), {"why": Why(OWN, FORMAT, atlas=atlas_of(made=1))}, [CUT_ATLAS]),
+        (
+            GREEDY,
+            (),
+            {"why": Why(bundled_cases()[3], FORMAT, atlas=atlas_of())},
+            ["why this layer, which is of another case or format"],
+        ),
     ],
 )
 def test_what_the_report_s_own_command_leaves_out_is_said_exactly(facts, titles, kept, left_out):
     said, _ = whole_of(facts, titles, **kept)
-    assert said.startswith(MOST) and left_out in said.removeprefix(MOST)
+    assert said.startswith(MOST) and said.removeprefix(MOST).split("; ") == left_out
 
 
 def test_a_report_says_what_script_and_notebook_repeat_and_what_they_do_not(loaded, known):

@@ -113,6 +113,7 @@ def test_where_no_layer_helps_the_answer_is_no_with_its_reason_and_nothing_is_wr
     assert code == 1, "as python -m editing.edit ends"
     assert "No layer helps" in told["refused"] and told["refused"] in errors
     assert (told["layer"], told["block"], told["weights"], told["written"]) == (None, None, "vanilla", [])
+    assert told["patch"] is told["digest"] is told["gate"] is None and told["parts"] == []
     assert told["recommended_layer"] is None and not list(tmp_path.iterdir())
 
 
@@ -144,6 +145,24 @@ def test_a_full_disk_leaves_the_report_that_was_there_and_the_exit_code_is_2(tmp
 def test_what_cannot_be_done_is_said_and_nothing_is_written(tmp_path: Path, capsys, options, match):
     code, told, errors = ran([*OPTIONS, "--out", tmp_path / "r.html", *options], capsys)
     assert code == 2 and told is None and match in errors and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (["--strength", "2"], "Choose one from 0 to 1.5"),
+        (["--script", "{}/r.html"], "each its own path"),
+        (["--notebook", "{}/../{name}/r.html"], "each its own path"),
+        (["--script", "{}/r.py", "--notebook", "{}/r.py"], "each its own path"),
+    ],
+)
+def test_strength_and_targets_are_looked_at_before_the_model_is_loaded(tmp_path: Path, capsys, options, match):
+    (tmp_path / "r.html").write_text("the one before", encoding="utf-8")
+    given = [option.format(tmp_path, name=tmp_path.name) for option in options]
+    loaded: list[Any] = []
+    assert command.main([*OPTIONS, "--out", str(tmp_path / "r.html"), *given], loaded.append) == 2  # type: ignore[arg-type]
+    assert match in capsys.readouterr().err and loaded == []
+    assert [file.read_text(encoding="utf-8") for file in tmp_path.iterdir()] == ["the one before"]
 
 
 @pytest.mark.parametrize("acts", ["everywhere", "detected"])

@@ -71,7 +71,7 @@ def test_a_disk_that_is_full_leaves_the_edit_that_was_there_and_is_told_without_
     llama, case, edited, saved, monkeypatch
 ):
     before = {file.name: file.read_bytes() for file in saved.parent.iterdir()}
-    again = record_of(llama, case, edited, edited.row(0.5))
+    again = replace(load_edit(saved, llama)[1], made="2026-01-01T00:00:00+00:00")
     for place in ("inspector.model.tensor_file.save_file", "inspector.model.whole_file.os.fsync"):
         with monkeypatch.context() as patch:
             patch.setattr(place, full)
@@ -80,6 +80,66 @@ def test_a_disk_that_is_full_leaves_the_edit_that_was_there_and_is_told_without_
         assert str(saved.parent) not in told.value.user_message() and "No space" not in told.value.user_message()
         assert str(saved.parent) in told.value.operator_message(), "command lines name the folder"
         assert {file.name: file.read_bytes() for file in saved.parent.iterdir()} == before
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("there", ["both files", "the patch alone", "a record that cannot be read"])
+def test_the_same_change_at_another_strength_does_not_take_the_place_of_a_saved_edit(llama, case, edited, saved, there):
+    if there == "the patch alone":
+        saved.unlink()
+    if there == "a record that cannot be read":
+        saved.write_text("{}")
+    before = content(saved.parent)
+    row = edited.row(0.75)
+    record = record_of(llama, case, edited, row)
+    for write in (lambda: save_edit(row, record, saved.parent), lambda: written(llama, row, record, saved.parent)):
+        with pytest.raises(PatchError, match="Name another folder") as told:
+            write()
+        assert str(saved.parent) not in told.value.user_message()
+        assert content(saved.parent) == before
+
+
+def written(*given: Any) -> Path:
+    return handed_out.written_patch(*given).path
+
+
+@pytest.mark.parametrize("end", [PatchError("It cannot be read. Choose another file."), KeyboardInterrupt()])
+def test_an_edit_that_is_saved_again_takes_its_place_only_once_it_was_read_back(
+    llama, case, edited, tmp_path, monkeypatch, end
+):
+    row, first = edited.row(0.5), record_of(llama, case, edited, edited.row(0.5))
+    path = written(llama, row, first, tmp_path)
+    before = content(tmp_path)
+    later = replace(first, made="2026-01-01T00:00:00+00:00", seconds=first.seconds + 1)
+
+    def ended(*_: Any) -> Any:
+        assert content(tmp_path).items() > before.items(), "the new files lie beside the earlier ones"
+        raise end
+
+    with monkeypatch.context() as patch:
+        patch.setattr(handed_out, "load_edit", ended)
+        with pytest.raises(type(end)):
+            written(llama, row, later, tmp_path)
+    assert content(tmp_path) == before and len(list(tmp_path.iterdir())) == 2
+    assert written(llama, row, later, tmp_path) == path and load_edit(path, llama)[1] == later
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_edit_whose_record_cannot_be_put_in_place_leaves_nothing(llama, case, edited, tmp_path, monkeypatch):
+    plain = Path.replace
+
+    def refused(self: Path, target: Path) -> Path:
+        if target.parent == tmp_path and target.suffix == ".json":
+            full()
+        return plain(self, target)
+
+    monkeypatch.setattr(Path, "replace", refused)
+    with pytest.raises(PatchError, match="Make room"):
+        written(llama, edited.row(), record_of(llama, case, edited, edited.row()), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def full(*_given: Any, **_named: Any) -> Any:
