@@ -12,7 +12,7 @@ import torch
 from dashboard_helpers import QUICK, Visitor, seen
 from keep_helpers import STRICT, edit, rows
 
-from dashboard.kit.acting import route
+from dashboard.kit.acting import Acting, route
 from dashboard.kit.session import Session
 from dashboard.steps.keep.kept import Kept
 from dashboard.steps.keep.ledger import LedgerError
@@ -108,14 +108,37 @@ def test_the_gate_s_word_is_of_the_strength_that_it_examined_and_of_no_other(vis
     assert "not as it acts now" not in visitor.screen["this_edit"]
 
 
+def detector_of(visitor: Visitor) -> Detector:
+    about = {"questions": 4, "harmless_prompts": 6}
+    return Detector((1,), torch.ones(1, 32), 0.0, 0.5, visitor.page.context.model.fingerprint, about=about)
+
+
 def test_the_gate_s_word_is_of_where_it_examined_the_edit_before_and_after_undo(visitor):
     edit(visitor, block=0)
-    detector = Detector((1,), torch.ones(1, 32), 0.0, 0.5, visitor.page.context.model.fingerprint)
+    detector = detector_of(visitor)
     route(visitor.session, detector)
     edit(visitor, block=1)
     routed, everywhere = rows(visitor)
     assert (routed.routed, routed.gate) == (True, "not as it acts now")
     assert (everywhere.routed, everywhere.gate) == (False, "passed")
+    visitor.do("on_undo")
+    routed, everywhere = rows(visitor)
+    assert visitor.session.detector is detector, "it acts as it did when it was live last"
+    assert (routed.routed, routed.gate) == (True, "not as it acts now")
+    assert (everywhere.routed, everywhere.gate) == (False, "passed")
+
+
+def test_an_edit_that_undo_reroutes_has_the_gate_s_word_of_where_it_was_examined(visitor):
+    edit(visitor, block=0)
+    detector = detector_of(visitor)
+    route(visitor.session, detector)
+    edit(visitor, block=1)
+    visitor.session.slot(Acting).wish = "everywhere"
+    assert rows(visitor)[0].gate == "not as it acts now"
+    visitor.do("on_undo")
+    rerouted, second = rows(visitor)
+    assert visitor.session.detector is None and (rerouted.routed, rerouted.gate) == (False, "passed")
+    assert (second.routed, second.gate) == (False, "passed")
 
 
 def test_a_row_is_made_live_again_only_when_that_is_asked_for(visitor):
