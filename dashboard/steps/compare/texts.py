@@ -211,6 +211,8 @@ def detector_note(detector: Detector | None) -> str:
         return "This model has no detector yet: python -m editing.calibrate"
     about = detector.about
     own = " and the question that the edit was made on" if detector.case_biases else ""
+    if not {"questions", "harmless_prompts"} <= about.keys():  # of a file that was written elsewhere
+        return f"Made from texts that it does not name{own}"
     return f"Made from {about['questions']} harmful questions, {about['harmless_prompts']} harmless prompts{own}"
 
 

@@ -14,7 +14,7 @@ from dashboard.edit_events import act, asked_for, edit_events
 from dashboard.kit.acting import Acting
 from dashboard.kit.typed import texts_of
 from dashboard.steps.compare.run import Measured
-from dashboard.steps.compare.texts import BY_GATE, EVERYWHERE, WHERE_HARM
+from dashboard.steps.compare.texts import BY_GATE, EVERYWHERE, WHERE_HARM, detector_note
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.operate import gating
 from dashboard.steps.operate.gating import Gated
@@ -59,6 +59,12 @@ def without_a_reading_of_the_case(monkeypatch, request) -> None:
     """What is decided is decided by the detector whose threshold a test sets, but where a test is about the case."""
     if "its_own_question" not in request.node.name:
         monkeypatch.setattr("editing.gate_choice.for_case", as_given)
+
+
+def test_a_detector_of_a_file_that_does_not_say_what_it_was_made_from_is_told_so(detecting):
+    _, made = detecting
+    assert detector_note(made).startswith(f"Made from {made.about['questions']} harmful questions, ")
+    assert detector_note(replace(made, about={})) == "Made from texts that it does not name"
 
 
 @pytest.mark.parametrize("wish", ["gate", "where harm", "everywhere"])
