@@ -224,9 +224,9 @@ def matrix(found: Matrix) -> go.Figure:
         colorscale="Blues",
         zmin=0,
         zmax=100,
-        colorbar={"title": {"text": "%"}, "thickness": 10},
+        showscale=False,  # each cell says its number, and needs the room
         hovertemplate="edited on %{y}<br>asked about %{x}: %{z:.0f} % defended<extra></extra>",
     )
-    figure.update_xaxes(tickangle=-50)
+    figure.update_xaxes(tickangle=-50, dtick=1)
     figure.update_yaxes(autorange="reversed")
     return figure

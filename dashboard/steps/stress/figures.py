@@ -43,7 +43,7 @@ def _pairs(labels: Sequence[str], vanilla: Sequence[Estimate], edited: Sequence[
         barmode="group",
         bargap=0.25,
         showlegend=True,
-        xaxis_title="percent, with 95 % interval",
+        xaxis_title="percent, 95 % interval",
         margin={"l": 120, "r": 12, "t": 28, "b": 44},
     )
     # Bars are stacked from below: edited first, so that vanilla stands above it.
