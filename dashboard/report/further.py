@@ -24,7 +24,7 @@ MADE = (
     "Why this layer",
     "Stress test",
 )
-"""Parts of a report that the command makes."""
+"""Parts of a report that the command makes as it is written down; methods it runs where ``--methods`` names them."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Further:
 
     Attributes:
         options: Its options.
-        left_out: What the visit's report has and the command does not make, for a list.
+        left_out: What the visit's report has and these options do not make, for a list.
     """
 
     options: tuple[str, ...]
@@ -41,7 +41,7 @@ class Further:
 
 
 def further(session: Session, live: LiveEdit, case: Case, facts: Mapping[str, Any], titles: Sequence[str]) -> Further:
-    """Say which options make a report like a visit's, and what none of them makes.
+    """Say which options make a report like a visit's, and what is not made by them.
 
     Args:
         live: The visit's live edit.

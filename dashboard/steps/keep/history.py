@@ -14,15 +14,7 @@ from dashboard.kit.acting import acted_by, make_live
 from dashboard.kit.notes import note
 from dashboard.kit.plain import visible
 from dashboard.kit.session import LARGEST_HISTORY, LiveEdit, Session
-from dashboard.steps.keep.entries import (
-    EXAMPLE,
-    HERE,
-    IN_METHODS,
-    UPLOADED,
-    first_entry,
-    gate_word,
-    with_scores,
-)
+from dashboard.steps.keep.entries import EXAMPLE, HERE, IN_METHODS, UPLOADED, first_entry, gate_word, with_scores
 from dashboard.steps.keep.kept import InMemory, Kept, Waiting
 from dashboard.steps.keep.ledger import Entry, Ledger, LedgerError
 from editing.gate import RECORD, reason_for
