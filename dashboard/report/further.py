@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.steps.compare.run import Measured
+from dashboard.steps.methods.further import ROUTED
+from dashboard.steps.methods.run import SIZES as METHODS_SIZES
+from dashboard.steps.methods.state import Compared, Contest
 from dashboard.steps.stress.run import SIZES, Examined
 from dashboard.steps.why.state import Looked, Why
+from editing.contest import ContestSettings, Standing
 from inspector.safeedit import Case
 from inspector.safeedit.exam import ExamResult
 from inspector.safeedit.judges import EmbeddedJudge
@@ -23,8 +28,9 @@ MADE = (
     "What the edit changed",
     "Why this layer",
     "Stress test",
+    "Methods",
 )
-"""Parts of a report that the command makes as it is written down; methods it runs where ``--methods`` names them."""
+"""Parts of a report that the command makes."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,12 @@ def further(session: Session, live: LiveEdit, case: Case, facts: Mapping[str, An
         found = _stress(session, live.case, case, exam, longest)
         options, left_out = [*options, *found.options], [*left_out, *found.left_out]
     found = _layers(session.slot(Looked).why, session, live.case)
-    return Further((*options, *found.options), (*left_out, *found.left_out))
+    options, left_out = [*options, *found.options], [*left_out, *found.left_out]
+    contest = session.slot(Compared).contest
+    if contest is not None and contest.standings:
+        found = _methods(contest, session, live, case, options)
+        options, left_out = [*options, *found.options], [*left_out, *found.left_out]
+    return Further(tuple(options), tuple(left_out))
 
 
 def _of_answers(facts: Mapping[str, Any], case: Case) -> Iterator[str]:
@@ -114,6 +125,50 @@ def _layers(why: Why, session: Session, live: Case) -> Further:
         left_out.append("what the atlas's edits answer, or that it was cut short")
     atlas = ("--atlas",) if why.atlas is not None and why.atlas.entries else ()
     return Further((*(("--locators",) if why.located else ()), *atlas), tuple(left_out))
+
+
+def _methods(contest: Contest, session: Session, live: LiveEdit, case: Case, options: Sequence[str]) -> Further:
+    """Return the options of a run of several methods: the command's is of the edit's case, brief, and by the defaults.
+
+    Args:
+        options: Those of the parts before it, which share the length of answers and the way of asking.
+    """
+    made = [one for one in contest.standings if not one.method.title.endswith(ROUTED)]
+    exams = [one.exam for one in made if one.exam is not None]
+    asked = _prompts(case, METHODS_SIZES["Brief"])
+    if not (
+        _texts(contest.case) == _texts(live.case)
+        and contest.format == session.format
+        and contest.block == live.result.block
+        and all(_prompts_of(exam) == asked for exam in exams)
+        and all(exam.judge == EmbeddedJudge.name and not exam.cancelled for exam in exams)
+        and all(map(_by_default, made))
+    ):
+        return Further((), ("the methods, which are of another case, layer, exam or choice, or cut short",))
+    shared = {
+        "--evaluation": {str(exam.evaluation) for exam in exams},
+        "--max-new-tokens": {str(exam.max_new_tokens) for exam in exams},
+    }
+    given, more = dict(pairwise(options)), []
+    for name, ways in shared.items():
+        known = {given[name]} if name in given else ways
+        if ways and (len(known) > 1 or known != ways):
+            return Further((), ("the methods, whose answers were asked for in another way or length than the others",))
+        more += [name, *ways] if name not in given else []
+    left_out = ["the methods that were routed afterwards"] if len(made) < len(contest.standings) else []
+    if session.slot(Compared).written is not None:
+        left_out.append("what the region writes, by method")
+    return Further(("--methods", *(one.method.key for one in made), *more), tuple(left_out))
+
+
+def _by_default(standing: Standing) -> bool:
+    """Tell whether a method ran with its own settings, and learnt from its one case."""
+    if standing.result is None:
+        return True
+    settings, patch = standing.result.settings, standing.result.patch
+    given = ContestSettings(methods=(standing.method.key,), format=settings.format).of(standing.method.key)
+    further = patch.settings.get("companions", 0) if patch is not None and standing.method.learns_from_companions else 0
+    return bool(settings == given and not further)
 
 
 def _texts(case: Case) -> tuple[str, ...]:

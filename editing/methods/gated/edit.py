@@ -205,7 +205,8 @@ def gated(
             descent.updates = 0  # gates that write nothing are no edit
         descent.require_update("The gated edit")
         down = _columns(model, block, built.neurons, matrix.change().cpu())
-        about = {**asdict(settings), "block": block, "updates": descent.updates, **built.about}
+        about = {**asdict(settings), "block": block, "updates": descent.updates, "companions": len(companions)}
+        about |= built.about
         patch = Patch(merged((*built.rows, down)), model.fingerprint, "Gated", about, settings.format, terms.taught)
     return EditResult(
         patch=patch,

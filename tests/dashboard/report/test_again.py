@@ -10,7 +10,6 @@ import shlex
 from dataclasses import replace
 from html import unescape
 from importlib import import_module
-from types import SimpleNamespace
 from typing import Any
 
 import made_up
@@ -29,8 +28,6 @@ from dashboard.report.provenance import commands
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.operate import gating
-from dashboard.steps.stress.run import Examined
-from dashboard.steps.why.state import Looked, Why
 from editing import run
 from editing.calibration import Calibration
 from editing.gate import RECORD, Budgets, GateSettings
@@ -44,11 +41,6 @@ from inspector.errors import CaseError
 from inspector.model import Decoding, Detector, InspectedModel, PromptFormat, load, read_paths
 from inspector.presets import PRESETS
 from inspector.safeedit import Case, Constraint, bundled_cases
-from inspector.safeedit.exam import ExamResult
-from inspector.safeedit.judges import EmbeddedJudge
-from inspector.safeedit.marking import Marked, Reply
-from inspector.safeedit.questions import QUICK as QUICK_EXAM
-from inspector.safeedit.questions import Size, make_exam
 
 QUICK: dict[str, Any] = {"steps": 2, "harmless_prompts": 2, "harmless_tokens": 2, "own_refusals": 0, "safe_answers": 1}
 QUICK |= {"learning_rate": 0.01, "null_space": None, "monitor": 0, "contexts": 0, "target_probability": None}
@@ -382,83 +374,6 @@ def test_commands_go_on_with_a_live_edit_that_the_gate_has_not_passed_as_it_acts
     comes_live(loaded, again_known)
     lines = [line for _, line in commands(loaded, again_known, {}, Hidden()) if "--acts" in line]
     assert len(lines) == 2 and [("--keep-anyway" in shlex.split(line)) for line in lines] == [told] * 2
-
-
-ALL, MOST = "All of it, and a report like this one", "The operation, and a report like this one without: "
-GREEDY = {"asked": OWN.adversarial_prompt, "decoding": Decoding(max_new_tokens=6)}
-
-
-def whole_of(facts: dict[str, Any], titles: tuple[str, ...] = (), **kept: Any) -> tuple[str, list[str]]:
-    """Return what is said of the report's own command, and its options, of a session that holds something."""
-    session = Session()
-    session.case, session.edits = OWN, [LiveEdit(OWN, replace(made_up.result(), settings=preset("corrected")))]
-    for kind, name, value in ((Looked, "why", kept.get("why")), (Examined, "exam", kept.get("exam"))):
-        if value is not None:
-            setattr(session.slot(kind), name, value)
-    if exam := kept.get("exam"):
-        session.slot(Examined).exam = replace(exam, weights=session.row.label())
-    said, line = commands(tiny_model(), session, facts, Hidden(), titles)[-1]
-    return said, shlex.split(line)
-
-
-def exam_on(case: Case, size: Size, **changes: Any) -> ExamResult:
-    marked = Marked("No.", True, "", None, True, 0.0, None)
-    replies = tuple(Reply(question, marked, marked) for question in make_exam(case, size))
-    result = ExamResult(replies, "", EmbeddedJudge.name, "", FORMAT, "paper", 6, False, 1.0)
-    return replace(result, **changes)
-
-
-def atlas_of(answers: bool = False, made: int = 2) -> Any:
-    return SimpleNamespace(entries=(1,) * made, left_out={}, blocks=2, settings=SimpleNamespace(answers=answers))
-
-
-def test_the_report_s_own_command_makes_all_that_was_run_where_it_can():
-    why = Why(OWN, Session().format, located=(SimpleNamespace(),), atlas=atlas_of())
-    said, options = whole_of(GREEDY, ("Case", "Stress test", "Why this layer"), why=why, exam=exam_on(OWN, QUICK_EXAM))
-    assert said == ALL and "--locators" in options and "--atlas" in options
-    pairs = set(itertools.pairwise(options))
-    assert {("--stress", "Quick"), ("--evaluation", "paper"), ("--max-new-tokens", "6")} <= pairs
-    said, options = whole_of({})
-    assert said == ALL and not {"--stress", "--locators", "--atlas", "--max-new-tokens"} & set(options)
-
-
-OTHER_EXAM = "the stress test, which is of other texts or weights, by another judge, or cut short"
-CUT_ATLAS = "what the atlas's edits answer, or that it was cut short"
-
-
-@pytest.mark.parametrize(
-    ("facts", "titles", "kept", "left_out"),
-    [
-        (GREEDY, ("Case", "Methods", "History"), {}, ["Methods", "History"]),
-        (GREEDY | {"asked": "Another text?"}, (), {}, ["the answers to another text than the adversarial prompt"]),
-        (
-            GREEDY | {"decoding": Decoding(6, 0.7, seed=1)},
-            (),
-            {},
-            ["the drawing of the answers, which are greedy ones there"],
-        ),
-        (GREEDY, (), {"exam": exam_on(OWN, QUICK_EXAM, judge="plain matcher")}, [OTHER_EXAM]),
-        (GREEDY, (), {"exam": exam_on(OWN, QUICK_EXAM, cancelled=True)}, [OTHER_EXAM]),
-        (
-            GREEDY,
-            (),
-            {"exam": exam_on(OWN, QUICK_EXAM, max_new_tokens=9)},
-            ["the length of the stress test's answers, 9 tokens"],
-        ),
-        (GREEDY, (), {"exam": exam_on(OWN, Size(1, 3, 1, 1))}, [OTHER_EXAM]),
-        (GREEDY, (), {"why": Why(OWN, FORMAT, atlas=atlas_of(answers=True))}, [CUT_ATLAS]),
-        (GREEDY, (), {"why": Why(OWN, FORMAT, atlas=atlas_of(made=1))}, [CUT_ATLAS]),
-        (
-            GREEDY,
-            (),
-            {"why": Why(bundled_cases()[3], FORMAT, atlas=atlas_of())},
-            ["why this layer, which is of another case or format"],
-        ),
-    ],
-)
-def test_what_the_report_s_own_command_leaves_out_is_said_exactly(facts, titles, kept, left_out):
-    said, _ = whole_of(facts, titles, **kept)
-    assert said.startswith(MOST) and said.removeprefix(MOST).split("; ") == left_out
 
 
 def test_a_report_says_what_script_and_notebook_repeat_and_what_they_do_not(loaded, known):
