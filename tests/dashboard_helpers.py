@@ -265,6 +265,8 @@ class Visitor:
         info: Info line of each component, once an update has said so.
         classes: Its classes in the same way.
         active: Whether each clock ticks, in the same way.
+        takes: What each component was changed to take: its range, its choices.
+        typed: Roles of what a test has typed or picked, which may be wrong on purpose.
         opened: The views that were opened; one is when something in it is pressed or looked at.
     """
 
@@ -276,6 +278,8 @@ class Visitor:
     info: dict[str, str] = field(default_factory=dict)
     classes: dict[str, list[str]] = field(default_factory=dict)
     active: dict[str, bool] = field(default_factory=dict)
+    takes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    typed: set[str] = field(default_factory=set)
     opened: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -338,11 +342,11 @@ class Visitor:
         """
         event = self.page.wired(handler)
         self.open(self._view_of(event))
-        self.screen.update(typed)
+        self._type(typed)
         if handler == "on_cancel":
             event.fn(self.request)
             return
-        values = {component: self._standing(self.page.name(component)) for component in event.inputs}
+        values = self._read(event)
         returned = event.fn(values, self.request)
         try:
             for update in returned if isinstance(returned, Iterator) else [returned] if event.outputs else []:
@@ -363,9 +367,31 @@ class Visitor:
         """
         event = self.page.wired(handler)
         self.open(self._view_of(event))
+        self._type(typed)
+        return self._draw(event, event.fn(self._read(event), self.request, chosen))
+
+    def _type(self, typed: dict[str, Any]) -> None:
         self.screen.update(typed)
+        self.typed |= typed.keys()
+
+    def _read(self, event: Any) -> dict[Any, Any]:
+        """Return what an event reads; a value that the page was sent, and Gradio would refuse, is a defect."""
         values = {component: self._standing(self.page.name(component)) for component in event.inputs}
-        return self._draw(event, event.fn(values, self.request, chosen))
+        for component, value in values.items():
+            name = self.page.name(component)
+            if name in self.typed or value is None or not isinstance(component, gr.Slider | gr.Number | gr.Dropdown):
+                continue
+            takes = {**vars(component), **self.takes.get(name, {})}
+            if isinstance(component, gr.Dropdown):
+                known = [choice[1] if isinstance(choice, tuple) else choice for choice in takes["choices"]]
+                picked = value if isinstance(value, list) else [value]
+                assert takes["allow_custom_value"] or set(picked) <= set(known), f"{name}: {value} is none of {known}"
+            else:
+                low, high = takes["minimum"], takes["maximum"]
+                assert (low is None or value >= low) and (high is None or value <= high), (
+                    f"{name}: {value}, {low}-{high}"
+                )
+        return values
 
     def _view_of(self, event: Any) -> str | None:
         pressed = event.targets[0][0]
@@ -392,10 +418,14 @@ class Visitor:
                 for key, kept in kinds.items():
                     if key in changes:
                         kept[name] = changes[key]
+                known = {key: changes[key] for key in ("minimum", "maximum", "choices") if key in changes}
+                self.takes[name] = self.takes.get(name, {}) | known
                 if "value" in changes:
                     self.screen[name] = changes["value"]
+                    self.typed.discard(name)
             else:
                 self.screen[name] = value
+                self.typed.discard(name)
         return {self.page.name(component) for component in update}
 
 

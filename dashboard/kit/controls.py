@@ -16,6 +16,8 @@ KINDS = (gr.Textbox, gr.Number, gr.Slider, gr.Radio, gr.Dropdown, gr.Checkbox, g
 
 TEXTS = 8
 """Texts of the longest allowed that the value of one control may take: answers are kept with where they come from."""
+SHAPE = ("minimum", "maximum", "choices")
+"""What an event may change of a control: which values it takes."""
 LARGEST = 2**63
 """No number as large as this is kept: it could not be sent to a page again."""
 
@@ -41,17 +43,42 @@ def remember(controls: Collection[Any], session: Session | None, values: dict[An
     for part, value in values.items():
         if part not in controls:
             continue
-        if isinstance(value, gr.blocks.Block):
-            value = value.constructor_args.get("value", _UNCHANGED)
-        elif isinstance(value, dict) and "__type__" in value:
-            value = value.get("value", _UNCHANGED)
+        changed = changed_in(value)
+        if changed is not None:
+            shape = session.shapes.get(part, {}) | {name: changed[name] for name in SHAPE if name in changed}
+            if shape and _is_short(shape, session.limits.characters):
+                session.shapes[part] = shape
+            else:
+                session.shapes.pop(part, None)
+            value = changed.get("value", _UNCHANGED)
         if value is _UNCHANGED:
             continue
         if _is_short(value, session.limits.characters) and can_be_sent(value):
             session.controls[part] = value
         else:
             session.controls.pop(part, None)
-    session.typed = sum(bytes_of(value) for value in list(session.controls.values()))  # a copy: other events write
+    held = [*session.controls.values(), *session.shapes.values()]  # a copy: other events write
+    session.typed = sum(map(bytes_of, held))
+
+
+def brought_back(session: Session) -> dict[Any, Any]:
+    """Return what stood in each control, with the range that it had where an event had set one.
+
+    A page that is sent the value alone would send it back and be refused: it lies outside what a new page's control
+    takes, and its view, which would set the range, may not have been opened.
+    """
+    kept = dict(session.controls)
+    return {
+        part: type(part)(value=kept[part], **session.shapes[part]) if part in session.shapes else kept[part]
+        for part in kept
+    }
+
+
+def changed_in(value: Any) -> Mapping[str, Any] | None:
+    """Return what an event changes of a component, ``None`` where it gives a value alone."""
+    if isinstance(value, gr.blocks.Block):
+        return dict(value.constructor_args)
+    return value if isinstance(value, dict) and "__type__" in value else None
 
 
 def bytes_of(value: Any) -> int:

@@ -74,6 +74,7 @@ class Session:
         seen: The parts of the example that the visitor's page shows.
         fresh: Those that have just come.
         controls: What stood last in each control that a reload brings back, by component.
+        shapes: Which values such a control takes, where an event has set that: its range or its choices.
         typed: Bytes that these take, counted where they are kept.
         page: The page, by Gradio's hash, that what runs belongs to.
         queued: Whether a program's run stands in line.
@@ -104,6 +105,7 @@ class Session:
     seen: frozenset[str] = frozenset()
     fresh: frozenset[str] = frozenset()
     controls: dict[Any, Any] = field(default_factory=dict)
+    shapes: dict[Any, dict[str, Any]] = field(default_factory=dict)
     typed: int = 0
     page: str | None = None
     queued: bool = False

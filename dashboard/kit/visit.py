@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from dashboard.kit.bus import News, Update, Values
+from dashboard.kit.controls import brought_back
 from dashboard.kit.html import reading
 from dashboard.kit.room import Context, Room
 from dashboard.kit.run import QUIET, shown_to_user
@@ -200,12 +201,13 @@ class Visit(Room):
         """
         kept: Update = dict(session.controls)
         values = {**values, **kept}
+        back: Update = brought_back(session)
         if not (session.own or over):
-            return kept
+            return back
         rooms = self.bus.rooms - set(self.later) if opening else None
         told: Update = self.bus.told(News.BACK, session, values, rooms) if session.own else {}
         told |= self.bus.told(News.ENDED, session, values)
-        return kept | {part: with_value(value, kept[part]) if part in kept else value for part, value in told.items()}
+        return back | {part: with_value(value, kept[part]) if part in kept else value for part, value in told.items()}
 
 
 def with_value(changed: Any, value: Any) -> Any:

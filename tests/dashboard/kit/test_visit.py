@@ -158,3 +158,14 @@ def test_what_is_run_while_a_page_is_being_drawn_is_drawn_when_it_wakes_up(visit
     visitor.session.end()
     list(drawing)
     assert any("live" in roles for roles in again.do("on_waking")) and "vanilla" in again.screen["live"]
+
+
+def test_a_control_comes_back_with_the_range_that_it_had_before_its_view_is_drawn(visitor):
+    visitor.do("on_why")
+    at, last = visitor.screen["why_place"], visitor.takes["why_place"]["maximum"]
+    assert 1 < at <= last, "the lens begins at the answer, beyond what a new page's control takes"
+    again = visitor.reload()
+    assert "why_atlas" not in again.screen and again.screen["why_place"] == at
+    again.do("on_lens")
+    again.open("why")
+    assert again.standing("why_place") == at and again.takes["why_place"]["maximum"] == last
