@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from inspector.errors import ModelLoadError, NoRoom
 from inspector.model.halving import ran_out
 from inspector.model.memory_need import free_memory, told
 
+_READING = threading.Lock()
+
 
 def read_gguf(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     """Read network and tokenizer from one GGUF file, dequantised to ``dtype``.
@@ -19,9 +23,13 @@ def read_gguf(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]
     Raises:
         ModelLoadError: The file is not GGUF, cut short, or of an unsupported family.
     """
+    with _READING, _parsed_once(_checked(path, dtype), path):
+        return _read(path, dtype)
+
+
+def _read(path: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    _check_gguf(path, dtype)
     try:
         network, report = AutoModelForCausalLM.from_pretrained(
             str(path.parent),
@@ -44,8 +52,27 @@ def read_gguf(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]
     return network, tokenizer
 
 
-def _check_gguf(path: Path, dtype: torch.dtype) -> None:
-    """Refuse files that are not GGUF, end before their last tensor does, or are larger than what is free."""
+@contextmanager
+def _parsed_once(reader: Any, path: Path) -> Iterator[None]:
+    """Let transformers have what was parsed already: it parses a file three times (configuration, weights, tokenizer),
+    each time every word of the vocabulary on its own, which takes half a minute for 262,144 of them.
+    """
+    import gguf
+
+    own = gguf.GGUFReader
+
+    def parsed(given: Any, *options: Any, **named: Any) -> Any:
+        return reader if Path(given) == path and not (options or named) else own(given, *options, **named)
+
+    gguf.GGUFReader = parsed  # type: ignore[assignment, misc]
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = own  # type: ignore[misc]
+
+
+def _checked(path: Path, dtype: torch.dtype) -> Any:
+    """Parse a file; refuse what is not GGUF, ends before its last tensor does, or is larger than what is free."""
     from gguf import GGUFReader
 
     with path.open("rb") as file:
@@ -70,6 +97,7 @@ def _check_gguf(path: Path, dtype: torch.dtype) -> None:
             f"{path.name} in {name} needs {told(needed)} GB on cpu, {told(free)} free: use "
             f"{'--dtype bfloat16' if dtype == torch.float32 else 'the same model as safetensors with --dtype nf4'}."
         )
+    return reader
 
 
 def first_line(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import by_hand
+import gguf
 import pytest
 import tiny_models
 import torch
@@ -91,6 +92,18 @@ def test_a_gguf_gives_the_network_and_tokenizer_that_it_was_made_of(whole):
     text = "How do I? Grüße"
     assert by_hand.bytes_of(model, text) == tiny_models.tokenizer()(text, add_special_tokens=False)["input_ids"]
     assert load(whole, device="cpu", dtype="bfloat16").fingerprint == model.fingerprint
+
+
+def test_a_gguf_is_parsed_once_and_other_readers_parse_their_own_files(whole, monkeypatch):
+    parsed, own, reader = [], gguf.GGUFReader._build_fields, gguf.GGUFReader
+    monkeypatch.setattr(reader, "_build_fields", lambda self, *given: parsed.append(self) or own(self, *given))
+    load(whole, device="cpu", dtype="float32")
+    assert len(parsed) == 1 and gguf.GGUFReader is reader
+    monkeypatch.chdir(whole.parent)
+    load(whole.name, device="cpu", dtype="float32")
+    assert len(parsed) == 2, "a path of its folder, too"
+    other = reader(str(whole))
+    assert len(parsed) == 3 and parsed[-1] is other
 
 
 def test_a_gguf_can_be_saved_and_loaded_as_safetensors(whole, tmp_path):
