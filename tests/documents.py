@@ -1,4 +1,4 @@
-"""What the tests of README and PROGRAMS share: their blocks and their commands, as a reader would type them."""
+"""What the tests of the documents share: their texts, and their blocks and commands, as a reader would type them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import re
 import shlex
 from pathlib import Path
 
-README, PROGRAMS = (Path(name).read_text(encoding="utf-8") for name in ("README.md", "PROGRAMS.md"))
+README, PROGRAMS, BENCHMARKS = (
+    Path(name).read_text(encoding="utf-8") for name in ("README.md", "PROGRAMS.md", "benchmarks/README.md")
+)
 
 
 def blocks(text: str, language: str) -> list[str]:

