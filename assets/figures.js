@@ -90,7 +90,13 @@
     };
     const heads = columns.flatMap((name) => (trace.text ? write.bothNames(name, `${name}, ${measured}`) : [name]));
     const rows = lines.map((line, row) => [plain(list(trace.y)[row] ?? row), ...list(line).flatMap(cells(row))]);
-    return { head: [titleOf(axisOf(layout, trace, "y")), ...heads], rows };
+    return { over: titleOf(axisOf(layout, trace, "x")), named: true, head: [titleOf(axisOf(layout, trace, "y")), ...heads], rows };
+  }
+
+  // What all traces measure, where their own names do not say it.
+  function sharedTitle(layout, traces) {
+    const [title, ...others] = new Set(traces.map((trace) => titleOf(axisOf(layout, trace, axesOf(trace)[1]))));
+    return others.length || traces.some((trace) => nameOf(layout, trace) === title) ? "" : title;
   }
 
   // One line a point of the shared axis, one column a trace.
@@ -107,7 +113,7 @@
       }
       column += heads[number].length;
     });
-    return { head: [...first, ...heads.flat()], rows: [...lines.values()] };
+    return { over: sharedTitle(layout, traces), head: [...first, ...heads.flat()], rows: [...lines.values()] };
   }
 
   // One line a point, for clouds; along either axis an interval has its columns as soon as one trace has it.
@@ -199,8 +205,9 @@
     terms ??= new Map([...glossary.querySelectorAll("[data-heads]")].flatMap(
       (place) => place.dataset.heads.split("|").map((word) => [word, place]),
     ));
+    // As it is; else without its weight, the layer that it is of, its unit, and what stands in brackets or behind a colon.
     const word = head.toLowerCase();
-    return terms.get(word) ?? terms.get(word.replace(/\s*[,(].*$/, "")); // without its unit, or what stands in brackets
+    return terms.get(word) ?? terms.get(word.replace(/^\S+ × | of layer \d+$|\s*[,(:].*$/g, ""));
   }
   function headCell(text) {
     const made = cell("th", text, "col"), place = known(text);
@@ -216,8 +223,15 @@
     const made = document.createElement("table");
     made.className = "scores";
     made.createCaption().textContent = name;
-    const head = made.createTHead().insertRow();
-    for (const text of table.head) head.append(text ? headCell(text) : cell("td", ""));
+    // Columns of a map go by names, of tokens or categories: the line above them says of what, and opens the glossary.
+    if (table.over) {
+      const over = headCell(table.over);
+      Object.assign(over, { scope: "colgroup", colSpan: table.head.length - 1 });
+      made.createTHead().insertRow().append(cell("td", ""), over);
+    }
+    const head = made.createTHead().insertRow(), [first, ...others] = table.head;
+    head.append(first ? headCell(first) : cell("td", ""));
+    for (const text of others) head.append(table.named ? cell("th", text, "col") : headCell(text));
     const body = made.createTBody();
     for (const [first, ...rest] of table.rows) body.insertRow().append(cell("th", first, "row"), ...rest.map((text) => cell("td", text)));
     return made;

@@ -11,12 +11,16 @@ from dashboard_helpers import tiny_model
 
 from dashboard.steps.compare.run import Comparison
 from editing import DinmSettings, EditResult, Step
+from editing.methods.registry import METHODS
+from editing.standing import Standing, Toxicity
 from inspector.columns import NeuronProfile
 from inspector.divergence import Divergence
 from inspector.lens import Lens
 from inspector.likelihood import Likelihood
 from inspector.model import Delta, Patch
+from inspector.region import RegionShift
 from inspector.shift import Shift
+from inspector.toxicity import RegionToxicity
 
 HOSTILE = ("<s>", "<b>x</b>", "\n", " ", "", "</td><i>y", "&lt;")
 """Tokens that a careless label would swallow, render or break on."""
@@ -90,6 +94,17 @@ def result(
         change = torch.randn((32, 48), generator=torch.Generator().manual_seed(seed))
         patch = Patch((Delta(f"model.layers.{block}.mlp.down_proj", block, change),), tiny_model().fingerprint, "DINM")
     return EditResult(patch, trace, kept, reason, block, DinmSettings(), seconds=1.5)
+
+
+def standing(key: str, change: float, shift: float, forced: bool = False) -> Standing:
+    """Return a method's standing with a known place on the plane."""
+    states = np.random.default_rng(0).random((5, 4))
+    before = np.array([0.1, -0.1, 0.2])
+    return Standing(
+        METHODS[key],
+        toxicity=Toxicity(RegionToxicity(1, 0.1, 0.1 * (1 + change), 0.1), before, before - 0.01, False),
+        shift=RegionShift(1, shift, np.array([0.0, shift]), states, states + shift, "residual stream", forced),
+    )
 
 
 def lens() -> Lens:

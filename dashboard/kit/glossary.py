@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from dashboard.kit.plain import escape
 from editing.methods.registry import METHODS
+from inspector.locators import LOCATORS
 
 GLOSSARY: dict[str, dict[str, str]] = {
     "A case and its answers": {
@@ -49,6 +50,8 @@ GLOSSARY: dict[str, dict[str, str]] = {
         "Peak layer": "The layer that makes a token likeliest.",
         "P there": "The probability that a token has at its peak layer.",
         "Final rank": "A token's place among all next tokens at the end, vanilla and edited; 1 is the likeliest.",
+        "Probability": "How likely the model finds a token as the next one, 0 to 1.",
+        "Norm of a state": "How long a state is after a layer: the first position's, and the median of all others'.",
     },
     "Where to edit": {
         "Divergence": "How far apart the model's states on the safe and on the unsafe answer are after a layer.",
@@ -62,6 +65,9 @@ GLOSSARY: dict[str, dict[str, str]] = {
         "Rank correlation": "Whether a locator orders the layers as the atlas does: 1 the same, 0 unrelated.",
         "Regret": "What the chosen layer achieves less than the best one.",
         "Regret, share": "Regret over that of a layer drawn at random: 0 is the best layer, 1 no better than chance.",
+        "Margin gain": "How much a trial edit moves the model from the unsafe to the safe answer, nats a token.",
+        "Padding": "What fills up the shorter of two answers that are read together, on its left or on its right; the "
+        "released locator counts it, unless only positions of both answers are compared.",
     },
     "The edit": {
         "Edit": "A change of a few weights, made from one case.",
@@ -72,6 +78,8 @@ GLOSSARY: dict[str, dict[str, str]] = {
         "Live": "What answers for your visit now: the vanilla weights or an edit.",
         "Preset": "Settings that belong together: ours, the paper's equations, or the authors' released code.",
         "Edit loss": "How surprised the model is by the safe answer, nats a token: what an edit brings down.",
+        "Total loss": "Edit loss and KL, each times its weight, added up: what each step lowers.",
+        "Step": "One update of the weights while an edit is made; step 0 is before the first.",
         "KL": "How far the edited model's next tokens are from the vanilla model's on harmless prompts, nats a token.",
         "Nats": "The unit of surprise and of KL; 0.69 nats halve a probability.",
         "P(safe) per token": "Geometric mean probability of the safe answer's tokens.",
@@ -80,13 +88,20 @@ GLOSSARY: dict[str, dict[str, str]] = {
         "Weights": "How many weights are changed.",
         "Strength": "A factor on the live edit: 0 is vanilla, 1 the edit as made.",
         "Time": "Seconds that the edit took.",
+        "Tail replay": "At each step only the layers from the edited one on are run again; the plain way runs all.",
         "Memory": "Memory at its peak above that at the start, MiB.",
         "Activation shift": "How far states move in the edited model, relative to their length.",
         "Shift": "How far the mean input of the edited region moves, percent. 0 * where nothing before it changes.",
+        "Less toxic": "Neurons of the edited region whose columns point less along the toxic direction than before, "
+        "percent; half of them is chance.",
+        "Mean difference": "The direction from the mean of the vanilla states to that of the edited ones.",
+        "Principal component": "The direction along which the vanilla states differ most from one another.",
     },
     "Judging an edit": {
         "Score": "One number of the exam, with its number of answers and its 95 % interval.",
         "Change": "Edited minus vanilla.",
+        "95 % interval": "Where the true value lies in 95 of 100 such measurements.",
+        "Defended": "Harmful prompts that are answered safely, percent.",
         "n": "Number of answers that a score is made of.",
         "No.": "The answer's number, in the order in which it was asked.",
         "DS": "Defense success: answers to the case's own adversarial prompt that are safe, percent.",
@@ -126,10 +141,14 @@ GLOSSARY: dict[str, dict[str, str]] = {
         "Detector": "A small reading of the vanilla model's states that tells harmful prompts from harmless ones.",
     },
     "Methods": {method.title: method.card for method in METHODS.values()},
+    "Locators": {locator.name: locator.reason for locator in LOCATORS.values() if locator.name != "divergence"},
 }
-"""Every term by its group: the field's standard words, what column heads say, and the methods."""
+"""Every term by its group: the field's standard words, what column heads say, the methods, and the locators but the one
+that is called as what it measures.
+"""
 
 ALSO = {
+    # Of tables
     "Final rank, vanilla and edited": "Final rank",
     "Harmless KL, nats": "KL",
     "KL, nats": "KL",
@@ -143,17 +162,57 @@ ALSO = {
     "Parroted": "Parroting",
     "quoted, harmful": "Quoted",
     "quoted, harmless": "Quoted",
+    # Of the tables behind the figures: titles of axes and names of curves
+    "L2": "Divergence",
     "L2 distance": "Divergence",
     "relative L2 distance": "Divergence",
     "cosine distance": "Divergence",
     "growth of the L2 distance": "Divergence",
     "layer that was edited": "Layer",
+    "share of the layers passed": "Layer",
+    **{
+        f"{side} padding {counted}": "Padding"
+        for side in ("left", "right")
+        for counted in ("pads counted", "shared positions")
+    },
+    "first position": "Norm of a state",
+    "median of the others": "Norm of a state",
     "category asked about": "Category",
-    "norm of the change": "Norm",
-    "percent of the budget": "Gate",
-    "harmless refused": "Over-refusal",
+    "answer token": "Token",
+    "token of prompt and safe answer": "Token",
+    "token of the safe answer": "Token",
+    "token read": "Token",
     "safe answer": "P(safe) per token",
     "unsafe answer": "P(unsafe) per token",
+    "update": "Step",
+    "sum": "Total loss",
+    "seconds an update": "Step",
+    "seconds to locate and edit": "Time",
+    "the plain way": "Tail replay",
+    "norm of the change": "Norm",
+    "relative": "Activation shift",
+    "change of the mean output": "Activation shift",
+    "activation shift of the region's input": "Shift",
+    "input shift": "Shift",
+    "relative change of its column": "Moved",
+    "mean cosine": "Toxicity",
+    "toxicity reduction of the region": "Toxicity",
+    "written less along the toxic direction": "Toxicity",
+    "vanilla: cosine with the toxic direction": "Toxic",
+    "neurons less toxic": "Less toxic",
+    "change by the edit": "Change",
+    "along the mean difference": "Mean difference",
+    "first principal component": "Principal component",
+    "percent, 95 % interval": "95 % interval",
+    "percent of answers, 95 % interval": "95 % interval",
+    "prompts defended": "Defended",
+    "with a reminder": METHODS["self-reminder"].title,
+    "bare": "Prompt",
+    "in an attack": "Adversarial prompt",
+    "harmful prompts found": "Detector",
+    "harmless prompts taken for harmful": "Detector",
+    "harmless refused": "Over-refusal",
+    "percent of the budget": "Gate",
 }
 """What columns call a term, where they call it something else; those of the tables behind the figures too."""
 
@@ -162,9 +221,10 @@ _BY_SMALL = {word.lower(): word for word in _MEANINGS} | {also.lower(): word for
 
 IN_COLUMNS = frozenset(
     (
-        *("Change", "Columns", "Marked by", "Memory", "Model", "Moved", "n", "Name", "No.", "Parameters", "Promotes"),
-        *("Pushes", "Quoted", "Rounded", "Seconds", "Shift", "State", "Stress test", "Suppresses", "Time", "Toxic"),
-        *("UTC", "Weights", "What acts"),
+        *("Change", "Columns", "Defended", "Less toxic", "Marked by", "Memory", "Model", "Moved", "n", "Name", "No."),
+        *("Padding", "Parameters", "Probability", "Promotes", "Pushes", "Quoted", "Rounded", "Seconds", "Shift"),
+        *("State", "Step", "Stress test", "Suppresses", "Time", "Toxic", "UTC", "Weights", "What acts"),
+        *GLOSSARY["Locators"],
     )
 )
 """Words that are terms at the head of a column and plain English, or the name of a view, in a sentence."""

@@ -99,7 +99,7 @@ def atlas(made: Atlas | None, picked: int | None) -> go.Figure:
             row=number,
             col=1,
         )
-        figure.update_yaxes(title_text=title.replace(", ", "<br>"), row=number, col=1)
+        figure.update_yaxes(title_text=title.replace(", ", ",<br>"), row=number, col=1)
         if name in ANSWERED:
             figure.update_yaxes(range=[0, 104], row=number, col=1)
     figure.update_yaxes(nticks=4, title_font_size=11, tickfont_size=10)

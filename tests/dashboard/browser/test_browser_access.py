@@ -40,6 +40,8 @@ NUMBERS = """async () => { const found = {};
     found[frame.id] = {name: plot.getAttribute('aria-label'), role: plot.getAttribute('role'), reached,
       drawn: plot.data.reduce((sum, t) => sum + (t.z ? read(t.z).flatMap(read).length : count(read(t.y ?? t.x))), 0),
       listed: [...frame.querySelectorAll('.numbers tbody td')].filter(cell => cell.textContent).length,
+      plain: [...frame.querySelectorAll('.numbers thead th')].filter(cell => !cell.querySelector('button.term'))
+        .filter(cell => cell.scope !== 'col' || !plot.data.some(t => t.z)).map(cell => cell.textContent),
       box: box.clientHeight, head: frame.querySelector('.numbers thead')?.innerText};
     const closed = turned();
     document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape', bubbles: true}));
@@ -136,6 +138,7 @@ def test_every_figure_has_a_name_and_a_table_of_its_numbers(walk):
         assert found["role"] == "img" and len(found["name"]) > 12, name
         assert found["reached"] and found["closed"], f"{name}: the keyboard opens the table, Escape closes it"
         assert found["drawn"] <= found["listed"] and found["box"] <= 900, (name, found)
+        assert found["plain"] == [], f"{name}: every head opens the glossary but a map's names of columns"
     assert len({found["name"] for found in walk.figures.values()}) == len(walk.figures) >= 14, sorted(walk.figures)
     assert walk.unnamed == 0
     assert "safe answer" in walk.figures["vitals"]["head"] and "L2 distance" in walk.figures["curve"]["head"]

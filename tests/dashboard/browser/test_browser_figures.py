@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 from browser_helpers import MARKS, WAIT
+from every_figure import every_figure
 from made_up import HOSTILE, divergence, lens, likelihood, profile
 from plotly.offline import get_plotlyjs
 
@@ -70,11 +72,12 @@ def shown(sheet: Any) -> Callable[[go.Figure], Shown]:
 def test_a_heatmap_s_file_has_every_number_as_it_was_measured(shown):
     measured = divergence(3, len(HOSTILE))
     rows, (head, *lines) = shown(locate_figures.divergence_heatmap(measured))
+    assert rows[0] == ["", "answer token (of the safe answer; hover shows both)"]
     assert head[0] == "layer" and len(head) == 1 + len(HOSTILE) and [line[0] for line in lines] == ["0", "1", "2"]
     read = np.array([[float(cell) for cell in line[1:]] for line in lines], dtype=np.float32)
     assert np.array_equal(read, measured.token_relative), "to the last bit"
     assert max(len(cell) for line in lines for cell in line[1:]) <= len("0.123456789")
-    assert [float(cell) for cell in rows[1][1:]] == [float(f"{value:.4g}") for value in measured.token_relative[0]]
+    assert [float(cell) for cell in rows[2][1:]] == [float(f"{value:.4g}") for value in measured.token_relative[0]]
 
 
 def test_a_lens_s_file_has_words_and_numbers_in_columns_of_their_own(shown):
@@ -84,7 +87,8 @@ def test_a_lens_s_file_has_words_and_numbers_in_columns_of_their_own(shown):
     assert [line[1::2] for line in lines] == [["<b>x<…", "'=1+1"], ["", "so"]]
     read = np.array([[float(cell) for cell in line[2::2]] for line in lines], dtype=np.float32)
     assert np.array_equal(read, reading.probability[:, :, 0])
-    assert rows[0] == ["layer", "4: <s>", "5: word"] and rows[2][2] == f"so {float(f'{read[1, 1]:.4g}'):g}"
+    assert rows[:2] == [["", "token read (hover: what follows)"], ["layer", "4: <s>", "5: word"]]
+    assert rows[3][2] == f"so {float(f'{read[1, 1]:.4g}'):g}"
 
 
 def test_many_neurons_and_the_tokens_of_a_line_are_whole_too(shown):
@@ -108,7 +112,7 @@ def test_what_has_no_interval_is_given_none_in_the_table_and_in_the_file(shown):
     assert ["a", "", "0.135"] in rows and ["b", "0.135", "0.135"] in rows
     assert sorted(lines[1:]) == [["a", "", "0.135"], ["b", "0.135", "0.135"]]
     rows, lines = shown(bars(["a", "b"], {"runs": (EDITED, [one, other])}, "seconds"))
-    assert rows[1:] == [["b", "0.3 (0.2 to 0.45)"], ["a", "0.135"]]
+    assert rows == [["", "seconds"], ["", "runs"], ["b", "0.3 (0.2 to 0.45)"], ["a", "0.135"]]
     assert lines == [["", "runs", "runs, low", "runs, high"], ["b", "0.3", "0.2", "0.45"], ["a", "0.135", "", ""]]
 
 
@@ -157,14 +161,21 @@ def test_heads_that_the_glossary_has_open_it_and_where_there_is_none_they_are_wo
 
 
 def test_a_head_links_by_its_name_without_unit_and_brackets_and_one_that_is_no_term_stays_as_it_is(shown, sheet):
-    series = {"harmless KL (right)": VANILLA, "DL, %": EDITED, "less toxic": VANILLA}
-    shown(
-        question_figures.bars(["a"], {name: (colour, [Measured(1)]) for name, colour in series.items()}, "x"),
+    series = {
+        "harmless KL (right)": VANILLA,
+        "DL, %": EDITED,
+        "0.1 × edit loss": VANILLA,
+        "neuron of layer 12": EDITED,
+        "no such word": VANILLA,
+    }
+    rows, lines = shown(
+        question_figures.bars(["a"], {name: (colour, [Measured(1)]) for name, colour in series.items()}, "percent"),
         beside=glossary.page(),
     )
     heads = sheet.locator(".numbers thead")
-    assert {*heads.locator("th").all_inner_texts()} == {*series}
-    assert {*heads.locator(".term").all_inner_texts()} == {"harmless KL (right)", "DL, %"}
+    assert rows[0] == ["", "percent"] and {*rows[1][1:]} == {*series}, "what all measure stands above"
+    assert {*heads.locator(".term").all_inner_texts()} == {*series} - {"no such word"}
+    assert {*lines[0][1:]} == {*series}
 
 
 def test_the_head_of_what_was_used_of_the_gate_s_budgets_opens_the_gate(shown, sheet):
@@ -173,3 +184,45 @@ def test_the_head_of_what_was_used_of_the_gate_s_budgets_opens_the_gate(shown, s
     linked = sheet.locator(".numbers thead .term")
     assert rows == [["", "percent of the budget"], ["parroting", "20"]]
     assert linked.all_inner_texts() == rows[0][1:] and linked.get_attribute("data-term") == glossary.anchor("Gate")
+
+
+HEADS = """([figures, glossary]) => {
+  const main = document.querySelector("main");
+  main.innerHTML = glossary;
+  const drawn = figures.map(figure => {
+    const frame = document.createElement("figure"), { data, layout } = JSON.parse(figure);
+    frame.dataset.title = "Drawn";
+    frame.append(document.createElement("div"));
+    main.append(frame);
+    return Plotly.newPlot(frame.firstElementChild, data, layout, {staticPlot: true}).then(() => frame); });
+  const opened = frame => new Promise(done => {
+    const numbers = frame.querySelector(".numbers");
+    numbers.addEventListener("toggle", done, {once: true});
+    numbers.open = true; });
+  const told = head => head && [head.textContent, head.querySelector("button.term")?.dataset.term ?? null];
+  const read = frame => [...frame.querySelectorAll(".numbers table")].map(table => ({
+    over: told(table.querySelector("th[scope=colgroup]")),
+    heads: [...table.querySelectorAll("thead th[scope=col]")].map(told)}));
+  return Promise.all(drawn)
+    .then(frames => Promise.all(frames.map(opened)).then(() => frames.map(read))); }"""
+"""What stands at the head of each table of some figures, each with the term that it opens."""
+
+
+def test_every_head_of_every_figure_opens_the_glossary_but_names_and_what_they_name_stands_above_them(sheet, tmp_path):
+    figures = every_figure(tmp_path)
+    assert [name for name, drawn in figures.items() if not drawn] == [], "each is looked at"
+    listed = [(name, figure) for name, drawn in figures.items() for figure in drawn]
+    read = sheet.evaluate(HEADS, [[figure.to_json() for _, figure in listed], glossary.page()])
+    words = {glossary.anchor(word) for group in glossary.GLOSSARY.values() for word in group}
+    assert all(place in words for tables in read for table in tables for _, place in table["heads"] if place)
+    plain = []
+    for (name, figure), tables in zip(listed, read, strict=True):
+        assert tables and all(table["heads"] for table in tables), name
+        names = {html.unescape(text) for trace in figure.data if trace.type == "heatmap" for text in trace.x}
+        names |= {trace.name for trace in figure.data if name == "models.curves"}
+        for table in tables:
+            left = [text for text, place in table["heads"] if place is None]
+            plain += [(name, text) for text in left if text not in names]
+            assert table["over"] or not left, (name, left)
+            plain += [(name, table["over"][0])] if table["over"] and table["over"][1] is None else []
+    assert plain == []

@@ -4,37 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
+from made_up import standing
 
 from dashboard.kit.session import Session
 from dashboard.steps.methods import figures as methods_figures
 from dashboard.steps.methods import texts as methods_texts
 from editing.contest import ContestProgress
 from editing.methods.registry import METHODS
-from editing.standing import Standing, Toxicity
-from inspector.region import RegionShift
-from inspector.toxicity import RegionToxicity
-
-
-def made_up(key: str, change: float, shift: float, forced: bool = False) -> Standing:
-    """Return a standing with a known place on the plane."""
-    states = np.random.default_rng(0).random((5, 4))
-    before = np.array([0.1, -0.1, 0.2])
-    return Standing(
-        METHODS[key],
-        toxicity=Toxicity(RegionToxicity(1, 0.1, 0.1 * (1 + change), 0.1), before, before - 0.01, False),
-        shift=RegionShift(1, shift, np.array([0.0, shift]), states, states + shift, "residual stream", forced),
-    )
+from editing.standing import Standing
 
 
 def test_the_plane_has_a_point_a_method_and_its_corners_in_words():
-    figure = methods_figures.plane([made_up("dinm", -0.03, 0.0, True), made_up("sft", 0.01, 0.2)], "SFT")
+    figure = methods_figures.plane([standing("dinm", -0.03, 0.0, True), standing("sft", 0.01, 0.2)], "SFT")
     points = {trace.text[0]: (trace.x[0], trace.y[0]) for trace in figure.data if trace.text}
     assert points["DINM*"] == pytest.approx((0.0, 3.0)) and points["SFT"] == pytest.approx((20.0, -1.0))
     said = " ".join(note.text for note in figure.layout.annotations)
     assert "erases" in said and "suppresses" in said
-    reading = methods_texts.plane_reading([made_up("dinm", -0.03, 0.0, True), made_up("sft", 0.01, 0.2)])
+    reading = methods_texts.plane_reading([standing("dinm", -0.03, 0.0, True), standing("sft", 0.01, 0.2)])
     assert "DINM: less toxic without a shift" in reading and "largest shift: SFT, 20%" in reading
     assert "by construction" in reading
 
@@ -48,7 +35,7 @@ def test_the_plane_has_a_point_a_method_and_its_corners_in_words():
     ],
 )
 def test_names_on_the_plane_lie_neither_on_each_other_nor_beyond_its_edge(places):
-    standings = [made_up(key, change, shift, shift == 0) for key, (change, shift) in places.items()]
+    standings = [standing(key, change, shift, shift == 0) for key, (change, shift) in places.items()]
     figure = methods_figures.plane(standings)
     (left, right), (low, high) = figure.layout.xaxis.range, figure.layout.yaxis.range
     wide, tall = methods_figures.WIDE, methods_figures.HIGH
@@ -84,17 +71,17 @@ def test_a_failed_method_is_a_line_with_its_reason_escaped():
 
 
 def test_an_edit_that_could_not_be_measured_is_done_and_says_why():
-    standing = replace(made_up("sft", 0.0, 0.1), unmeasured="The prompt is too long <b>.", toxicity=None, shift=None)
-    event = ContestProgress(METHODS["dpo"], "edit, step 1", 0.5, 10.0, (standing,))
+    made = replace(standing("sft", 0.0, 0.1), unmeasured="The prompt is too long <b>.", toxicity=None, shift=None)
+    event = ContestProgress(METHODS["dpo"], "edit, step 1", 0.5, 10.0, (made,))
     shown = methods_texts.progress(event, ["SFT", "DPO"])
     assert ">done<" in shown and "not measured: The prompt is too long &lt;b&gt;." in shown
-    assert methods_texts.rows([standing])[0][0] == "SFT"
+    assert methods_texts.rows([made])[0][0] == "SFT"
 
 
 def test_a_neuron_s_change_is_told_relative_to_its_own_size():
     """Cosines 0.1, -0.1 and 0.2 fall by 0.01."""
-    standing = made_up("sft", 0.0, 0.1)
-    assert standing.toxicity.relative == pytest.approx([-0.1, -0.1, -0.05])
-    (trace,) = methods_figures.neuron_toxicity(standing).data
+    made = standing("sft", 0.0, 0.1)
+    assert made.toxicity.relative == pytest.approx([-0.1, -0.1, -0.05])
+    (trace,) = methods_figures.neuron_toxicity(made).data
     assert [list(cell) for cell in trace.customdata] == [[0, "-10.0%"], [1, "-10.0%"], [2, "-5.0%"]]
-    assert "half changed by more than 10.0% of their own cosine" in methods_texts.neurons_reading(standing)
+    assert "half changed by more than 10.0% of their own cosine" in methods_texts.neurons_reading(made)
