@@ -205,9 +205,10 @@
     terms ??= new Map([...glossary.querySelectorAll("[data-heads]")].flatMap(
       (place) => place.dataset.heads.split("|").map((word) => [word, place]),
     ));
-    // As it is; else without its weight, the layer that it is of, its unit, and what stands in brackets or behind a colon.
+    // As it is; else without its weight, its number, the layer that it is of, its unit, and what stands in brackets or
+    // behind a colon.
     const word = head.toLowerCase();
-    return terms.get(word) ?? terms.get(word.replace(/^\S+ × | of layer \d+$|\s*[,(:].*$/g, ""));
+    return terms.get(word) ?? terms.get(word.replace(/^\S+ × | of layer \d+$| \d+(?=,|$)|\s*[,(:].*$/g, ""));
   }
   function headCell(text) {
     const made = cell("th", text, "col"), place = known(text);
