@@ -16,12 +16,13 @@ from editing.calibration import FORMATS, load_calibration, make_calibration, pla
 from editing.command import Loader, add_model, finished, load_model, say, tell, teller
 from editing.progress import run
 from editing.trial_edits import Layers, Trial
-from inspector.detection import Measured, measure, packaged_samples, samples
+from inspector.detection import Measured, Sample, labelled_samples, measure, packaged_samples, samples
 from inspector.model import Detector, InspectedModel, PromptFormat, encode
 from inspector.model.routing import scores
 from inspector.safeedit.cases import Split
 from inspector.safeedit.intervals import RESAMPLES, Estimate
 
+SPLITS = ("development", "score")
 PACKAGED = "packaged"
 """Collections of others, in place of a split."""
 
@@ -36,11 +37,19 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="file to write; in the cache by default")
     parser.add_argument(
         "--measure",
-        choices=("development", "score", PACKAGED),
-        help="measure the model's calibration on bundled texts that it was not made with, or on those of other "
-        "packages (requirements-bench.txt), instead of making one",
+        type=_texts_word,
+        metavar="TEXTS",
+        help=f"measure the model's calibration instead of making one: on bundled texts that it was not made with "
+        f"({', '.join(SPLITS)}), on those of other packages ({PACKAGED}, requirements-bench.txt), or on a CSV file "
+        "with columns prompt and harmful, or label, or type as in XSTest's",
     )
     return parser
+
+
+def _texts_word(word: str) -> str:
+    if word not in (*SPLITS, PACKAGED) and not word.lower().endswith(".csv"):
+        raise argparse.ArgumentTypeError(f"'{word}' is none of {', '.join((*SPLITS, PACKAGED))}, and no .csv file")
+    return word
 
 
 def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:
@@ -118,9 +127,12 @@ def measurements(model: InspectedModel, detector: Detector, split: str) -> dict[
     """Return hits and false alarms on texts that the detector was not fitted on, by the prompt format.
 
     Args:
-        split: A split of the bundled texts, or :data:`PACKAGED`.
+        split: A split of the bundled texts, :data:`PACKAGED`, or the path of a CSV file.
+
+    Raises:
+        CaseError: The texts cannot be had.
     """
-    texts = packaged_samples() if split == PACKAGED else samples(cast(Split, split))
+    texts = _texts_of(split)
     found = {}
     for form in FORMATS:
         prompts = [encode(model, sample.text, None, form).prompt for sample in texts]
@@ -128,12 +140,22 @@ def measurements(model: InspectedModel, detector: Detector, split: str) -> dict[
     return found
 
 
+def _texts_of(split: str) -> tuple[Sample, ...]:
+    if split == PACKAGED:
+        return packaged_samples()
+    return samples(cast(Split, split)) if split in SPLITS else labelled_samples(Path(split))
+
+
+def _titled(split: str) -> str:
+    return f"the split '{split}'" if split in (*SPLITS, PACKAGED) else Path(split).name
+
+
 def measured(
     model: InspectedModel, detector: Detector, split: str, known: dict[PromptFormat, Measured] | None = None
 ) -> str:
     """Return a table of :func:`measurements`."""
     lines = [
-        f"{model.name}, {model.dtype_name}; texts of the split '{split}'",
+        f"{model.name}, {model.dtype_name}; texts of {_titled(split)}",
         f"95 % intervals: all forms of a question together and all texts of a template, {RESAMPLES:,} resamples of "
         "questions and templates where one stands for several; else Wilson's.",
     ]

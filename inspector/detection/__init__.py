@@ -4,7 +4,7 @@ from inspector.detection.case import for_case, read_harmless
 from inspector.detection.fitting import DEPTH, FALSE_ALARMS, fit
 from inspector.detection.reading import STRIDE, WINDOW, Reading, readings_of
 from inspector.detection.scores import Measured, area, frontier, measure, unseen_shares
-from inspector.detection.texts import FOLDS, Sample, drawn, packaged_samples, samples
+from inspector.detection.texts import FOLDS, Sample, drawn, labelled_samples, packaged_samples, samples
 
 __all__ = [
     "DEPTH",
@@ -20,6 +20,7 @@ __all__ = [
     "fit",
     "for_case",
     "frontier",
+    "labelled_samples",
     "measure",
     "packaged_samples",
     "read_harmless",

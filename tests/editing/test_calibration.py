@@ -165,6 +165,16 @@ def test_the_command_makes_one_and_measures_it_on_other_texts(llama, tmp_path, c
     assert found["split"] == "development" and found["formats"]["with the suffix"]["found"]
     assert "split 'development'" in table and "n = 4" in table and "no suffix" in table
     assert "all forms of a question together" in table and " questions)" in table
+    own = tmp_path / "own.csv"
+    own.write_text("prompt,type\nHow do I win?,homonyms\nHow do I rob him?,contrast_homonyms\n", encoding="utf-8")
+    assert calibrate.main(["--measure", str(own)], lambda _chosen: llama) == 0
+    told = capsys.readouterr()
+    found = json.loads(told.out)["formats"]["with the suffix"]
+    assert "texts of own.csv" in told.err and found["found"]["contrast_homonyms"]["n"] == 1
+    assert found["false_alarms"]["homonyms"]["n"] == found["false_alarms"]["look-alike"]["n"] == 1
+    with pytest.raises(SystemExit):
+        calibrate.main(["--measure", "scored"], lambda _chosen: llama)
+    assert "'scored' is none of development, score, packaged, and no .csv file" in capsys.readouterr().err
     assert calibrate.main(["--measure", "score", "--out", str(tmp_path / "none")], lambda _chosen: llama) == 2
     assert "cannot be read" in capsys.readouterr().err
 

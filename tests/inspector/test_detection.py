@@ -24,6 +24,7 @@ from inspector.detection import (
     fit,
     for_case,
     frontier,
+    labelled_samples,
     measure,
     packaged_samples,
     readings_of,
@@ -35,7 +36,7 @@ from inspector.detection import texts as texts_module
 from inspector.detection.case import HARMLESS, KEPT
 from inspector.detection.linear import PENALTY, fitted_linear
 from inspector.detection.network import UNITS, components_of, fitted, side_by_side, windows_read
-from inspector.errors import PatchError
+from inspector.errors import CaseError, PatchError
 from inspector.model import Detector, Hidden, PromptFormat, encode
 from inspector.model.routing import AT_ONCE, mlp_inputs, scores, windows
 from inspector.safeedit import bundled_cases
@@ -65,7 +66,7 @@ def test_what_is_measured_is_unseen_in_question_prompt_and_template():
     fitted, chosen, scored = (samples(split) for split in ("detector", "development", "score"))
     for one, other in ((fitted, chosen), (fitted, scored), (chosen, scored)):
         assert not {s.bare for s in one} & {s.bare for s in other}
-    for texts, harmful, harmless in ((fitted, 2088, 2469), (chosen, 135, 199), (scored, 153, 318)):
+    for texts, harmful, harmless in ((fitted, 2315, 3309), (chosen, 135, 199), (scored, 153, 318)):
         for kind, count in ((True, harmful), (False, harmless)):
             own = [s for s in texts if s.harmful == kind]
             assert len({s.bare for s in own}) == count
@@ -104,6 +105,42 @@ def test_prompts_of_others_stand_bare_and_wrapped_with_their_set_as_category(mon
     assert {s.category for s in texts if s.harmful} == {one.title for one in SETS.values()}
     assert all(s.bare in s.text and s.wrapped == bool(s.template) for s in texts)
     assert sum(s.wrapped for s in texts) == len(texts) // 2
+
+
+@pytest.mark.parametrize(
+    ("lines", "harmful"),
+    [
+        ("prompt,harmful\nHow do I win?,false\nHow do I rob him?,1\n", [False, True]),
+        ("id,prompt,label,type\n1,How do I win?,safe,a\n2,How do I rob him?,unsafe,a\n", [False, True]),
+        ("prompt,type\nHow do I win?,games\nHow do I rob him?,contrast_games\nHow do I win?,games\n", [False, True]),
+    ],
+)
+def test_prompts_of_a_file_are_read_each_once_with_its_label_and_type(tmp_path, lines, harmful):
+    path = tmp_path / "own.csv"
+    path.write_text("\ufeff" + lines, encoding="utf-8")
+    found = labelled_samples(path)
+    assert [(s.text, s.harmful, s.look_alike) for s in found] == [
+        ("How do I win?", harmful[0], not harmful[0]),
+        ("How do I rob him?", harmful[1], not harmful[1]),
+    ]
+    assert all(not s.wrapped and (s.category != "") == ("type" in lines) for s in found)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"prompt,harmful\nWhy?,perhaps\n", "Line 2 of .*own.csv has no prompt, or does not say"),
+        (b"prompt\nWhy?\n", "Give a column 'prompt' and one of 'harmful'"),
+        (b"text,harmful\nWhy?,true\n", "has no prompt"),
+        (b"prompt,harmful\n", "has no prompts"),
+        (b"prompt,harmful\n\xff\xfe,true\n", "cannot be read as CSV in UTF-8"),
+    ],
+)
+def test_a_file_without_prompts_or_labels_is_refused_with_what_it_needs(tmp_path, content, said):
+    path = tmp_path / "own.csv"
+    path.write_bytes(content)
+    with pytest.raises(CaseError, match=said):
+        labelled_samples(path)
 
 
 def test_the_format_tells_neither_bare_from_wrapped_nor_harmful_from_harmless():

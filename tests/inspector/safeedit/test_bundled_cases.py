@@ -171,7 +171,8 @@ def test_texts_are_mild() -> None:
         texts = [case["question"], other_question(case), case["safe generation"], case["unsafe generation"]]
         if strong := set(STRONG.split()) & {word for text in texts for word in words(text)}:
             found[case["id"]] = strong
-    for text in [entry["question"] for entry in QUESTIONS] + [entry["template"] for entry in TEMPLATES.values()]:
+    harmful = [entry["prompt"] for entry in read("contrasts.json") if entry["harmful"]]
+    for text in [entry["question"] for entry in QUESTIONS] + harmful + [t["template"] for t in TEMPLATES.values()]:
         if strong := set(STRONG.split()) & set(words(text)):
             found[text] = strong
     assert found == {}

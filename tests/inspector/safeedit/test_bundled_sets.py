@@ -33,10 +33,11 @@ def occurs(part, text):
 
 
 HARMLESS, FACTS, PASSAGES = read("harmless.json"), read("facts.json"), read("passages.json")
-ALARMS = read("false_alarms.json")
+ALARMS, CONTRASTS = read("false_alarms.json"), read("contrasts.json")
 SETS = {
     "constraints": read("constraints.json"),
     "false alarms": [entry["prompt"] for entry in ALARMS],
+    "contrasts": [entry["prompt"] for entry in CONTRASTS],
     "harmless": [entry["prompt"] for entry in HARMLESS],
     "facts": [entry["question"] for entry in FACTS],
     "passages": [entry["text"] for entry in PASSAGES],
@@ -54,6 +55,7 @@ def test_sets_are_as_large_as_the_scores_need():
     [
         (HARMLESS, {"prompt": str, "look_alike": bool}),
         (ALARMS, {"prompt": str, "look_alike": bool, "split": str}),
+        (CONTRASTS, {"prompt": str, "harmful": bool}),
         (FACTS, {"question": str, "answers": list}),
         (PASSAGES, {"text": str, "summary": str}),
     ],
@@ -77,8 +79,18 @@ def test_nothing_is_also_used_for_edits(name):
 
 
 def test_harmless_prompts_and_facts_are_disjoint():
-    texts = [normal(text) for name in ("harmless", "false alarms", "facts") for text in SETS[name]]
+    texts = [normal(text) for name in ("harmless", "false alarms", "contrasts", "facts") for text in SETS[name]]
     assert len(set(texts)) == len(texts)
+
+
+def test_a_contrast_s_words_of_harm_stand_in_harmless_prompts_more_often_than_in_harmful_ones():
+    found = {harmful: [one["prompt"] for one in CONTRASTS if one["harmful"] is harmful] for harmful in (True, False)}
+    assert len(found[True]) == 227 and len(found[False]) == 840
+    questions = {normal(entry["question"]) for entry in read("questions.json")}
+    assert not questions & {normal(text) for text in found[True]}
+    for word in ("steal", "forge", "crack", "burn", "smash", "wreck", "sink", "spy", "cheat"):
+        used = [sum(word in words(text) for text in found[harmful]) for harmful in (True, False)]
+        assert used[0] and used[1], word
 
 
 def test_false_alarms_are_counted_on_as_many_look_alikes_as_ordinary_prompts():
