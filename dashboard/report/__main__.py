@@ -22,9 +22,11 @@ from dashboard.kit.acting import Wish
 from dashboard.kit.session import Session
 from dashboard.report.document import Report, make_report, visit_of
 from dashboard.report.operation import look, operate, several, stress
+from dashboard.steps.compare import run as comparing
 from dashboard.steps.locate.run import LocatedCase
+from dashboard.steps.methods import run as contests
 from dashboard.steps.operate.gating import Gated
-from dashboard.steps.stress.run import SIZES
+from dashboard.steps.stress import run as stressing
 from editing import Step
 from editing.calibration import Calibration, calibration_of
 from editing.command import (
@@ -56,6 +58,12 @@ from inspector.safeedit.exam import EVALUATIONS
 
 WISHES: dict[str, Wish] = {"gate": "gate", EVERYWHERE: "everywhere", "detected": "where harm"}
 """What --acts says, as :mod:`editing.edit` does, and what it asks of the edit."""
+LONGEST = {
+    "max-new-tokens": ("", comparing.LONGEST_ANSWER),
+    "stress-tokens": (" of the stress test", stressing.LONGEST_ANSWER),
+    "methods-tokens": (" of the methods", contests.LONGEST_ANSWER),
+}
+"""Options of an answer's length, each with whose answers they are and the page's own length."""
 
 
 def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:
@@ -79,7 +87,7 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
         "--acts", default="gate", type=acts_word, choices=WISHES, help="where it acts, as in python -m editing.edit"
     )
     parser.add_argument("--keep-anyway", action="store_true", help="go on with an edit that the gate refused")
-    parser.add_argument("--stress", choices=SIZES, help="put the edit to the stress test of this size")
+    parser.add_argument("--stress", choices=stressing.SIZES, help="put the edit to the stress test of this size")
     asked = "; ".join(f"{name}: {meaning}" for name, meaning in EVALUATIONS.items())
     parser.add_argument(
         "--evaluation", default="same", choices=EVALUATIONS, help=f"of the stress test and the methods; {asked}"
@@ -94,7 +102,9 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
         metavar="METHOD",
         help=f"run several with their own settings and compare them by the page's brief exam: {', '.join(METHODS)}",
     )
-    parser.add_argument("--max-new-tokens", type=int, default=72, help="longest answer (default: 72)")
+    for name, (whose, longest) in LONGEST.items():
+        told = f"longest answer{whose} (default: {longest}, as on the page)"
+        parser.add_argument(f"--{name}", type=int, default=longest, help=told)
     parser.add_argument("--redact", action="store_true", help="leave prompts and unsafe answers out of what is written")
     parser.add_argument("--script", type=Path, help="write the run as a Python script, too")
     parser.add_argument("--notebook", type=Path, help="write the run as a notebook, too")
@@ -107,8 +117,9 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
     from dashboard.house import REPORTERS  # it brings Gradio, which --help and a wrong option need not wait for
 
     case, format = case_of(chosen), format_of(chosen)
-    if not 1 <= chosen.max_new_tokens <= 1024:
-        raise CaseError("The longest answer must have 1 to 1024 tokens. Change --max-new-tokens.")
+    for name in LONGEST:
+        if not 1 <= getattr(chosen, name.replace("-", "_")) <= 1024:
+            raise CaseError(f"The longest answer must have 1 to 1024 tokens. Change --{name}.")
     settings = settings_of(chosen, "dinm")
     targets = [path for path in (chosen.out, chosen.script, chosen.notebook) if path is not None]
     _require_targets(targets)
@@ -123,7 +134,7 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
         say(refused.user_message())
         tell(_told_refused(model, known, refused))
         return 1
-    session, decoding = Session(), Decoding(max_new_tokens=chosen.max_new_tokens)
+    session = Session()
     operate(
         model,
         session,
@@ -131,7 +142,7 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
         block,
         settings,
         format,
-        decoding,
+        Decoding(max_new_tokens=chosen.max_new_tokens),
         padding=chosen.padding,
         calibration=known,
         acts=WISHES[chosen.acts],
@@ -141,10 +152,12 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
         tell=_tell,
     )
     if chosen.stress is not None and session.live is not None:
-        stress(model, session, chosen.stress, chosen.evaluation, decoding, _tell)
+        longest = Decoding(max_new_tokens=chosen.stress_tokens)
+        stress(model, session, chosen.stress, chosen.evaluation, longest, _tell)
     look(model, session, chosen.locators, chosen.atlas, _tell)
     if chosen.methods:
-        several(model, session, block, chosen.methods, chosen.evaluation, decoding, _tell)
+        longest = Decoding(max_new_tokens=chosen.methods_tokens)
+        several(model, session, block, chosen.methods, chosen.evaluation, longest, _tell)
     layers = known.layers if known is not None else None
     report = make_report(model, visit_of(session, chosen.redact, layers), REPORTERS)
     assert report is not None  # the divergence was measured

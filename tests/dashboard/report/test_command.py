@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from dashboard_helpers import tiny_model
+from dashboard_helpers import Page, tiny_model
 from sweep_helpers import write_cases
 
+from dashboard.kit.session import Session
 from dashboard.report import __main__ as command
 from dashboard.report import operation
 from dashboard.steps.methods import run as contests
@@ -20,7 +21,7 @@ from editing.calibration import Calibration
 from editing.gate import Budgets
 from editing.trial_edits import Layers, Trial
 from inspector.divergence import divergence
-from inspector.model import Detector, PromptFormat
+from inspector.model import Decoding, Detector, PromptFormat
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.exam import EVALUATIONS
 from inspector.safeedit.layouts import read_cases
@@ -29,7 +30,8 @@ from inspector.safeedit.questions import Size
 CASE = next(case for case in bundled_cases() if case.split == "edit")
 SHORT = ("steps=2", "harmless_prompts=2", "harmless_tokens=2", "own_refusals=0", "learning_rate=0.01")
 OPTIONS = [part for entry in (*SHORT, "null_space=none", "monitor=0") for part in ("--set", entry)]
-OPTIONS += ["--max-new-tokens", "4", "--layer", "1", "--case", str(CASE.identifier)]
+OPTIONS += ["--max-new-tokens", "4", "--stress-tokens", "5", "--methods-tokens", "3"]
+OPTIONS += ["--layer", "1", "--case", str(CASE.identifier)]
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +56,7 @@ def test_report_script_and_notebook_are_written_and_what_was_done_is_printed(tmp
     assert told["parts"][-2:] == ["Stress test", "Where the numbers come from"] and len(told["digest"]) == 64
     html = out.read_text(encoding="utf-8")
     assert EVALUATIONS["paper"] in html
-    assert "--max-new-tokens 4 --stress &#x27;This case&#x27; --evaluation paper --out report.html" in html
+    assert "--max-new-tokens 4 --stress &#x27;This case&#x27; --evaluation paper --stress-tokens 5 --out" in html
     assert told["digest"] in html and told["patch"] in html and told["digest"] in script.read_text(encoding="utf-8")
     assert told["written"] == [str(out), str(script), str(notebook)] and told["digest"] in notebook.read_text()
 
@@ -68,9 +70,34 @@ def test_methods_are_run_on_the_case_and_stand_in_the_report_in_their_order(tmp_
     part = html[html.index("Methods on the same case") :]
     assert part.index("FT-L") < part.index("Self-Reminder"), "in the registry's order"
     assert 'data-title="Erase or suppress, by method"' in html and EVALUATIONS["paper"] in html
+    assert "--methods ft-l self-reminder --evaluation paper --methods-tokens 3 --out" in html
     with pytest.raises(SystemExit) as ended:
         ran([*OPTIONS, "--methods", "dinn", "--out", out], capsys)
     assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("asked", [[], ["--max-new-tokens", "7", "--stress-tokens", "8", "--methods-tokens", "9"]])
+def test_answers_stress_test_and_methods_each_have_a_length_that_of_the_page_where_none_is_given(
+    tmp_path: Path, capsys, monkeypatch, page: Page, asked
+):
+    """Those of the command and of the page's controls are one."""
+    lengths: dict[str, int] = {}
+
+    def answers(model: Any, session: Session, *given: Any, **how: Any) -> None:
+        lengths["answers"] = given[4].max_new_tokens
+        plain(model, session, *given[:4], Decoding(max_new_tokens=4), **how)
+
+    plain = command.operate
+    monkeypatch.setattr(command, "operate", answers)
+    monkeypatch.setattr(command, "stress", lambda *given: lengths.update(stress=given[4].max_new_tokens))
+    monkeypatch.setattr(command, "several", lambda *given: lengths.update(methods=given[5].max_new_tokens))
+    start = OPTIONS.index("--max-new-tokens")
+    chosen = [*OPTIONS[:start], *OPTIONS[start + 6 :], *asked, "--stress", "This case", "--methods", "ft-l"]
+    code, _, errors = ran([*chosen, "--out", tmp_path / "r.html"], capsys)
+    parts = page.parts
+    own = [part.value for part in (parts.max_new_tokens, parts.stress_tokens, parts.methods_tokens)]
+    assert code == 0, errors
+    assert lengths == dict(zip(("answers", "stress", "methods"), [7, 8, 9] if asked else own, strict=True))
 
 
 def test_the_toxic_layer_that_is_edited_is_the_one_that_is_shown(tmp_path: Path, capsys):
@@ -138,6 +165,8 @@ def test_a_full_disk_leaves_the_report_that_was_there_and_the_exit_code_is_2(tmp
         (["--layer", "best"], "neither"),
         (["--set", "steps=none such"], "steps"),
         (["--max-new-tokens", "0"], "1 to 1024"),
+        (["--stress-tokens", "0"], "Change --stress-tokens"),
+        (["--methods-tokens", "1025"], "Change --methods-tokens"),
         (["--out", "/nowhere/at/all.html"], "cannot be written"),
         (["--question", "Sing?"], "needs --question, --safe and --unsafe"),
     ],
