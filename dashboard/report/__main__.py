@@ -154,7 +154,7 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
     if chosen.stress is not None and session.live is not None:
         longest = Decoding(max_new_tokens=chosen.stress_tokens)
         stress(model, session, chosen.stress, chosen.evaluation, longest, _tell)
-    look(model, session, chosen.locators, chosen.atlas, _tell)
+    look(model, session, chosen.locators, chosen.atlas, _tell, chosen.padding)
     if chosen.methods:
         longest = Decoding(max_new_tokens=chosen.methods_tokens)
         several(model, session, block, chosen.methods, chosen.evaluation, longest, _tell)

@@ -115,19 +115,18 @@ def _prompts(case: Case, size: Size) -> list[str]:
 
 
 def _layers(why: Why, session: Session, live: Case) -> Further:
-    """Return the options of what was measured of the layers of the edit's case."""
-    if not (why.located or why.atlas is not None or why.padding is not None):
+    """Return the options of what was measured of the layers of the edit's case; with the locators goes the padding."""
+    asked = bool(why.located or why.refused or why.padding is not None)
+    if not asked and why.atlas is None:
         return Further((), ())
     if why.case is None or _texts(why.case) != _texts(live) or why.format != session.format:
         return Further((), ("why this layer, which is of another case or format",))
     left_out = []
-    if why.padding is not None:
-        left_out.append("the released locator, padded both ways")
     made = 0 if why.atlas is None else len(why.atlas.entries) + len(why.atlas.left_out)
     if why.atlas is not None and (why.atlas.settings.answers or made < why.atlas.blocks):
         left_out.append("what the atlas's edits answer, or that it was cut short")
     atlas = ("--atlas",) if why.atlas is not None and why.atlas.entries else ()
-    return Further((*(("--locators",) if why.located else ()), *atlas), tuple(left_out))
+    return Further((*(("--locators",) if asked else ()), *atlas), tuple(left_out))
 
 
 def _methods(contest: Contest, session: Session, live: LiveEdit, case: Case, options: Sequence[str]) -> Further:

@@ -100,6 +100,17 @@ def test_answers_stress_test_and_methods_each_have_a_length_that_of_the_page_whe
     assert lengths == dict(zip(("answers", "stress", "methods"), [7, 8, 9] if asked else own, strict=True))
 
 
+def test_locators_pad_where_the_command_says_and_the_padding_study_comes_with_them(tmp_path: Path, capsys, monkeypatch):
+    asked, plain = [], operation.why.ask_locators
+    monkeypatch.setattr(operation.why, "ask_locators", lambda *given: asked.append(given[3]) or plain(*given))
+    monkeypatch.setattr(operation, "Budgets", Budgets)
+    out = tmp_path / "r.html"
+    code, _, _ = ran([*OPTIONS, "--locators", "--padding", "left", "--keep-anyway", "--out", out], capsys)
+    html = out.read_text(encoding="utf-8")
+    assert code == 0 and asked == ["left"] and 'data-title="The released locator, padded both ways"' in html
+    assert "All of it, and a report like this one" in html and "--locators --out report.html" in html
+
+
 def test_the_toxic_layer_that_is_edited_is_the_one_that_is_shown(tmp_path: Path, capsys):
     """Padding and prompt format decide both, on a case in which either of them moves it."""
     answers = {"safe generation": "No.", "unsafe generation": "Yes, I will tell you all of it, and more, day by day."}
