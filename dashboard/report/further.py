@@ -60,6 +60,9 @@ def further(session: Session, live: LiveEdit, case: Case, facts: Mapping[str, An
     left_out = [title for title in titles if title not in MADE]
     if "locate" in facts and session.case != live.case:
         left_out.append("where the answers of another case part")
+    elif "locate" in facts and facts["locate"]["preset"] != live.result.settings.preset:
+        measured = facts["locate"]["preset"]
+        left_out.append(f"where the answers part by the preset {measured}, which is not the edit's")
     if "decoding" in facts:
         options += ["--max-new-tokens", str(facts["decoding"].max_new_tokens)]
         left_out += _of_answers(facts, live.case)

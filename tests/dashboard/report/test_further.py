@@ -82,6 +82,7 @@ def test_the_report_s_own_command_makes_all_that_was_run_where_it_can():
     pairs = set(itertools.pairwise(options))
     assert {("--stress", "Quick"), ("--evaluation", "paper"), ("--max-new-tokens", "6")} <= pairs
     assert "--stress-tokens" not in options
+    assert whole_of(GREEDY | LOCATED, ("Where the answers part",))[0] == ALL
     said, options = whole_of({})
     assert said == ALL and not {"--stress", "--locators", "--atlas", "--max-new-tokens"} & set(options)
 
@@ -142,6 +143,12 @@ CUT_ATLAS = "what the atlas's edits answer, or that it was cut short"
             ["the drawing of the answers, which are greedy ones there"],
         ),
         (GREEDY | LOCATED, (), {"rail": bundled_cases()[3]}, ["where the answers of another case part"]),
+        (
+            GREEDY | {"locate": {"preset": "reference", "padding": "left"}},
+            (),
+            {},
+            ["where the answers part by the preset reference, which is not the edit's"],
+        ),
         (GREEDY, (), {"curve": SimpleNamespace()}, ["defence and damage over the strength"]),
         (
             GREEDY,
