@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +16,7 @@ from dashboard.steps.stress import run as stressing
 from dashboard.steps.stress.run import Examined
 from dashboard.steps.why.state import Looked, Why
 from editing.contest import ContestSettings, Standing
+from editing.gate import DEFAULTS, RECORD
 from inspector.safeedit import Case
 from inspector.safeedit.exam import ExamResult
 from inspector.safeedit.judges import EmbeddedJudge
@@ -63,6 +64,7 @@ def further(session: Session, live: LiveEdit, case: Case, facts: Mapping[str, An
     elif "locate" in facts and facts["locate"]["preset"] != live.result.settings.preset:
         measured = facts["locate"]["preset"]
         left_out.append(f"where the answers part by the preset {measured}, which is not the edit's")
+    left_out += other_budgets(live)
     if "decoding" in facts:
         options += ["--max-new-tokens", str(facts["decoding"].max_new_tokens)]
         left_out += _of_answers(facts, live.case)
@@ -79,6 +81,15 @@ def further(session: Session, live: LiveEdit, case: Case, facts: Mapping[str, An
         found = _methods(contest, session, live, case, options)
         options, left_out = [*options, *found.options], [*left_out, *found.left_out]
     return Further(tuple(options), tuple(left_out))
+
+
+def other_budgets(live: LiveEdit) -> list[str]:
+    """Name the gate's budgets of a visit that are not those which commands have, for a list; nothing where all are."""
+    word, given = live.patch.settings.get(RECORD), asdict(DEFAULTS)
+    checks = [] if word is None else word["checks"]
+    other = [one for one in checks if one["limit"] != given.get(one["name"], one["limit"])]
+    told = ", ".join(f"{one['meaning']} {one['limit']:g} instead of {given[one['name']]:g}" for one in other)
+    return [f"the gate's budgets of this visit, {told}"] if told else []
 
 
 def _of_answers(facts: Mapping[str, Any], case: Case) -> Iterator[str]:

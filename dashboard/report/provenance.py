@@ -10,7 +10,7 @@ from typing import Any
 from dashboard.kit.parts import Hidden, Part, Table
 from dashboard.kit.session import Session
 from dashboard.report.again import bundled, changes_of, is_rounded, why_not_again
-from dashboard.report.further import further
+from dashboard.report.further import further, other_budgets
 from editing.gate import RECORD, is_of, reason_for
 from editing.methods.dinm import ROUTED
 from editing.methods.registry import method_of
@@ -103,7 +103,8 @@ def commands(
     by_hand = [] if _has_passed(session) else ["--keep-anyway"]
     out = ["--out", "runs/edits"]
     edit = ["editing.edit", *chosen, *of_case, "--method", key, *preset, *how, *strength, *acts, *by_hand, *out]
-    found.append(("Edit, gate, save", _line(*edit)))
+    by_default = " by its default budgets" if other_budgets(live) else ""
+    found.append((f"Edit, gate{by_default}, save", _line(*edit)))
     # A finished example's patch was kept in half precision: the one that is saved has another name.
     name = "*" if is_rounded(live.patch) else live.patch.identifier
     again = f"{_line('editing.reproduce', *chosen)} runs/edits/{key}-layer{live.result.block}-{name}.json"

@@ -55,7 +55,8 @@ def test_report_script_and_notebook_are_written_and_what_was_done_is_printed(tmp
     assert told["toxic_layer"] == divergence(tiny_model(), CASE).toxic_layer()
     assert told["parts"][-2:] == ["Stress test", "Where the numbers come from"] and len(told["digest"]) == 64
     html = out.read_text(encoding="utf-8")
-    assert EVALUATIONS["paper"] in html
+    assert EVALUATIONS["paper"] in html and "Edit, gate by its default budgets, save" in html
+    assert "without: the gate&#x27;s budgets of this visit, harmless KL 100 instead of 0.2, " in html
     assert "--max-new-tokens 4 --stress &#x27;This case&#x27; --evaluation paper --stress-tokens 5 --out" in html
     assert told["digest"] in html and told["patch"] in html and told["digest"] in script.read_text(encoding="utf-8")
     assert told["written"] == [str(out), str(script), str(notebook)] and told["digest"] in notebook.read_text()
