@@ -13,6 +13,7 @@ when it cannot be done.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -161,8 +162,12 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
     layers = known.layers if known is not None else None
     report = make_report(model, visit_of(session, chosen.redact, layers), REPORTERS)
     assert report is not None  # the divergence was measured
-    _write(chosen, report)
-    tell(_told(model, session, block, report, targets, known))
+    written: list[Path] = []
+    try:
+        _write(chosen, report, written)
+    finally:
+        if written:  # it stays, so it is told, whatever has ended the rest
+            tell(_told(model, session, block, report, written, known))
     return 0 if session.live is not None else 1
 
 
@@ -170,18 +175,24 @@ def _require_targets(targets: Sequence[Path]) -> None:
     """Refuse a path that cannot be written, or twice, before anything is computed.
 
     Raises:
-        CaseError: Its folder is not there, it is a folder itself, or another of them is the same file.
+        CaseError: Its folder is not there or not to be written to, it is a folder itself, or another of them is the
+            same file.
     """
     if len({path.resolve() for path in targets}) < len(targets):
         raise CaseError(
             "Report, script and notebook are files of their own. Give --out, --script, --notebook each its own path."
         )
     for path in targets:
-        if path.is_dir() or not path.absolute().parent.is_dir():
-            raise CaseError(f"{path} cannot be written: its folder is not there, or it is one. Give a file's path.")
+        folder = path.absolute().parent
+        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise CaseError(
+                f"{path} cannot be written: it is a folder, or its own is not there or not to be written to. "
+                "Give another file's path."
+            )
 
 
-def _write(chosen: argparse.Namespace, report: Report) -> None:
+def _write(chosen: argparse.Namespace, report: Report, written: list[Path]) -> None:
+    """Write what is asked for; each path is added to those that are written as soon as its file is whole."""
     pairs = ((chosen.out, report.html), (chosen.script, report.script), (chosen.notebook, report.notebook))
     for path, content in pairs:
         if path is None:
@@ -190,6 +201,7 @@ def _write(chosen: argparse.Namespace, report: Report) -> None:
             write_whole(path, content)
         except OSError as error:
             raise CaseError(f"{path} cannot be written ({error.strerror}). Choose another path.") from error
+        written.append(path)
 
 
 def _told(
@@ -197,7 +209,7 @@ def _told(
     session: Session,
     block: int,
     report: Report,
-    targets: Sequence[Path],
+    written: Sequence[Path],
     known: Calibration | None,
 ) -> dict[str, Any]:
     live, held = session.live, session.slot(Gated).held
@@ -216,7 +228,7 @@ def _told(
         "digest": digest_of(edit.patch),
         "gate": None if word is None else {name: word[name] for name in ("passed", "overridden", "reason")},
         "parts": list(report.titles),
-        "written": [str(path) for path in targets],
+        "written": [str(path) for path in written],
     }
 
 

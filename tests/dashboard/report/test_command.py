@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,22 @@ def test_a_full_disk_leaves_the_report_that_was_there_and_the_exit_code_is_2(tmp
     assert [file.read_text(encoding="utf-8") for file in tmp_path.iterdir()] == ["the one before"]
 
 
+def test_what_was_written_before_another_file_fails_is_told(tmp_path: Path, capsys, monkeypatch):
+    out, script = tmp_path / "r.html", tmp_path / "r.py"
+    plain = command.write_whole
+
+    def full(path: Path, content: str) -> None:
+        if path == script:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        plain(path, content)
+
+    monkeypatch.setattr(command, "write_whole", full)
+    code, told, errors = ran([*OPTIONS, "--out", out, "--script", script, "--notebook", tmp_path / "r.ipynb"], capsys)
+    assert code == 2 and f"{script} cannot be written (No space left" in errors
+    assert told["written"] == [str(out)] and told["digest"] in out.read_text(encoding="utf-8")
+    assert [file.name for file in tmp_path.iterdir()] == ["r.html"]
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [
@@ -204,6 +221,19 @@ def test_strength_and_targets_are_looked_at_before_the_model_is_loaded(tmp_path:
     assert command.main([*OPTIONS, "--out", str(tmp_path / "r.html"), *given], loaded.append) == 2  # type: ignore[arg-type]
     assert match in capsys.readouterr().err and loaded == []
     assert [file.read_text(encoding="utf-8") for file in tmp_path.iterdir()] == ["the one before"]
+
+
+@pytest.mark.parametrize("option", ["--out", "--script", "--notebook"])
+def test_a_folder_that_may_not_be_written_to_is_refused_before_the_model_is_loaded(
+    tmp_path: Path, capsys, monkeypatch, option
+):
+    closed, may = tmp_path / "closed", os.access
+    closed.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != closed and may(path, mode))
+    loaded: list[Any] = []
+    given = [*OPTIONS, "--out", str(tmp_path / "r.html"), option, str(closed / "file")]
+    assert command.main(given, loaded.append) == 2  # type: ignore[arg-type]
+    assert f"{closed / 'file'} cannot be written" in capsys.readouterr().err and loaded == []
 
 
 @pytest.mark.parametrize("acts", ["everywhere", "detected"])
