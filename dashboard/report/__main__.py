@@ -51,6 +51,7 @@ from editing.gate import RECORD
 from editing.methods.registry import METHODS, read_settings
 from editing.saved.record import digest_of
 from inspector.command import add_layer
+from inspector.divergence import Divergence, divergence
 from inspector.errors import CaseError, RefusedEdit
 from inspector.model import VANILLA, Decoding, InspectedModel, Row
 from inspector.model.whole_file import write_whole
@@ -65,6 +66,16 @@ LONGEST = {
     "methods-tokens": (" of the methods", contests.LONGEST_ANSWER),
 }
 """Options of an answer's length, each with whose answers they are and the page's own length."""
+NOTHING_MADE: dict[str, Any] = {
+    "weights": VANILLA.label(),
+    "patch": None,
+    "digest": None,
+    "gate": None,
+    "parts": [],
+    "refused": None,
+    "written": [],
+}
+"""What is told after the marks of the layers, and stays so where no layer helps and nothing is made."""
 
 
 def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:
@@ -133,7 +144,8 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
         block = block_of(model, case, chosen.layer, chosen.preset, known, format, chosen.padding)
     except RefusedEdit as refused:
         say(refused.user_message())
-        tell(_told_refused(model, known, refused))
+        measured = divergence(model, case, settings.preset, padding=chosen.padding, format=format)
+        tell({**_marks(model, measured, None, known), **NOTHING_MADE, "refused": refused.user_message()})
         return 1
     session = Session()
     operate(
@@ -204,6 +216,18 @@ def _write(chosen: argparse.Namespace, report: Report, written: list[Path]) -> N
         written.append(path)
 
 
+def _marks(model: InspectedModel, measured: Divergence, block: int | None, known: Calibration | None) -> dict[str, Any]:
+    """Return the model, both marks of its layers with their reasons, and the layer that was edited."""
+    return {
+        "model": model.name,
+        "fingerprint": model.fingerprint,
+        "toxic_layer": measured.toxic_layer(),
+        "toxic_reason": measured.reason(),
+        **recommended(known),
+        **named_layer(block),
+    }
+
+
 def _told(
     model: InspectedModel,
     session: Session,
@@ -218,33 +242,14 @@ def _told(
     assert measured is not None and edit is not None
     word = held.acceptance.record() if live is None and held and held.acceptance else edit.patch.settings.get(RECORD)
     return {
-        "model": model.name,
-        "fingerprint": model.fingerprint,
-        "toxic_layer": measured.toxic_layer(),
-        "recommended_layer": known.layers.recommended if known is not None else None,
-        **named_layer(block),
+        **_marks(model, measured, block, known),
+        **NOTHING_MADE,
         "weights": session.row.label(),
         "patch": edit.patch.identifier,
         "digest": digest_of(edit.patch),
         "gate": None if word is None else {name: word[name] for name in ("passed", "overridden", "reason")},
         "parts": list(report.titles),
         "written": [str(path) for path in written],
-    }
-
-
-def _told_refused(model: InspectedModel, known: Calibration | None, refused: RefusedEdit) -> dict[str, Any]:
-    return {
-        "model": model.name,
-        "fingerprint": model.fingerprint,
-        **recommended(known),
-        **named_layer(None),
-        "weights": VANILLA.label(),
-        "patch": None,
-        "digest": None,
-        "gate": None,
-        "parts": [],
-        "refused": refused.user_message(),
-        "written": [],
     }
 
 

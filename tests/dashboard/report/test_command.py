@@ -155,6 +155,11 @@ def test_where_no_layer_helps_the_answer_is_no_with_its_reason_and_nothing_is_wr
     assert (told["layer"], told["block"], told["weights"], told["written"]) == (None, None, "vanilla", [])
     assert told["patch"] is told["digest"] is told["gate"] is None and told["parts"] == []
     assert told["recommended_layer"] is None and not list(tmp_path.iterdir())
+    _, edited, _ = ran([*OPTIONS, "--out", tmp_path / "r.html"], capsys)
+    assert list(told) == list(edited), "one list of names, whatever came of it"
+    marks = ("model", "fingerprint", "toxic_layer", "toxic_reason", "recommended_layer", "recommended_reason")
+    assert [told[name] for name in marks] == [edited[name] for name in marks]
+    assert told["toxic_layer"] == divergence(tiny_model(), CASE).toxic_layer() and edited["refused"] is None
 
 
 def test_a_full_disk_leaves_the_report_that_was_there_and_the_exit_code_is_2(tmp_path: Path, capsys, monkeypatch):
