@@ -31,6 +31,7 @@ from dashboard.steps.case.run import view_prompt
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.locate import run as locating
+from dashboard.steps.methods import run as contests
 from dashboard.steps.methods.run import ALONE, TITLES, run_contest, standing_record
 from dashboard.steps.methods.run import load_method as load
 from dashboard.steps.operate import gating
@@ -177,7 +178,7 @@ def connect(context: Context) -> None:
         size: takes.TestSize = "Quick",
         judge: takes.JudgeName = "refusal rules (embedded)",
         attacks: takes.Attacks = stress.NO_ATTACKS,
-        max_new_tokens: takes.NewTokens = 64,
+        max_new_tokens: takes.NewTokens = stress.LONGEST_ANSWER,
         suffix: takes.OwnSuffix = None,
         asked: takes.Asked = "same prompts",
         chat: takes.OwnChat = None,
@@ -253,7 +254,7 @@ def connect(context: Context) -> None:
         scope: takes.Scope = "LoRA",
         train_on: takes.TrainOn = ALONE,
         size: takes.ContestSize = "Brief",
-        max_new_tokens: takes.NewTokens = 40,
+        max_new_tokens: takes.NewTokens = contests.LONGEST_ANSWER,
         suffix: takes.Suffix = SUFFIX,
         asked: takes.Asked = "same prompts",
         chat: takes.Chat = True,

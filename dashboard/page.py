@@ -30,7 +30,7 @@ from dashboard.lighter import LighterBlocks
 from dashboard.model_pages import ModelPage, ModelPages
 from dashboard.mounting import OtherPages
 from dashboard.scripts import Scripts
-from dashboard.steps.compare.asking import LONGEST_ANSWER
+from dashboard.steps.compare.run import LONGEST_ANSWER
 from dashboard.steps.keep.saving import largest_upload
 from editing.calibration import Calibration, calibration_of
 from inspector.errors import EditError

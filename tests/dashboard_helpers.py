@@ -202,7 +202,7 @@ def short_examples() -> Iterator[None]:
     with short_contests(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("dashboard.example.make.preset", lambda name: preset(name, steps=6, harmless_prompts=8))
         patch.setattr("dashboard.example.make.CONTEST", ("self-reminder",))
-        patch.setattr("dashboard.example.make.CONTEST_SIZE", CASE_ONLY)
+        patch.setattr("dashboard.steps.methods.run.EXAMPLE_SIZE", CASE_ONLY)
         patch.setitem(stress.SIZES, "Quick", CASE_ONLY)
         yield
 

@@ -18,6 +18,7 @@ from dashboard.kit.values import WAYS
 from dashboard.steps.compare import run as compare_run
 from dashboard.steps.locate import run as locate_run
 from dashboard.steps.locate.run import LocatedCase
+from dashboard.steps.methods import run as contest_run
 from dashboard.steps.methods.state import Compared, Contest
 from dashboard.steps.operate import gating
 from dashboard.steps.operate.run import why_no_layer
@@ -38,16 +39,12 @@ from inspector.model import Decoding, InspectedModel
 from inspector.model.embedded import cache_root
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.judges import EmbeddedJudge
-from inspector.safeedit.questions import Size
 from inspector.toxicity import kept_probe
 
 CASE = 21
 """Number of the bundled case that is shown first."""
-LONGEST = 72
-"""Longest answer of the example, tokens."""
 CONTEST = ("dinm", "ft-l", "sft", "mend", "self-reminder")
 """Methods that are run on it: the quick ones. The others are a click away."""
-CONTEST_SIZE = Size(transfer=0, harmless=4, facts=0, passages=0)
 OF_AN_EDIT = ("edit", "comparison", "exam", "contest")
 """The parts that are made by editing: none where trial edits of the model helped at no layer."""
 OF_THE_LIVE_EDIT = ("comparison", "exam")
@@ -80,7 +77,7 @@ class Example:
     def __init__(
         self,
         model: InspectedModel,
-        decoding: Decoding = Decoding(max_new_tokens=LONGEST),
+        decoding: Decoding = Decoding(max_new_tokens=compare_run.LONGEST_ANSWER),
         folder: Path | None = None,
         calibration: Calibration | None = None,
         *,
@@ -314,7 +311,11 @@ class Example:
         block = self.block
         keys = tuple(key for key in CONTEST if key != "mend" or any(place.is_file() for place in places(model)))
         settings = ContestSettings(
-            methods=keys, size=CONTEST_SIZE, max_new_tokens=40, format=self.texts.format, prompts=8
+            methods=keys,
+            size=contest_run.EXAMPLE_SIZE,
+            max_new_tokens=contest_run.LONGEST_ANSWER,
+            format=self.texts.format,
+            prompts=8,
         )
         running = contest(model, session.case, block, settings, probe=session.probe, cancel=session.cancelled.is_set)
         standings = yield from drain(running, lambda event: event.method.title)
@@ -326,7 +327,7 @@ _MAKERS: dict[str, Callable[[Example, Session], Iterator[str]]] = {part: getattr
 
 def make_example(
     model: InspectedModel,
-    decoding: Decoding = Decoding(max_new_tokens=LONGEST),
+    decoding: Decoding = Decoding(max_new_tokens=compare_run.LONGEST_ANSWER),
     folder: Path | None = None,
     calibration: Calibration | None = None,
 ) -> Example:

@@ -13,6 +13,7 @@ when it cannot be done.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,9 +23,11 @@ from dashboard.kit.acting import Wish
 from dashboard.kit.session import Session
 from dashboard.report.document import Report, make_report, visit_of
 from dashboard.report.operation import look, operate, several, stress
+from dashboard.steps.compare import run as comparing
 from dashboard.steps.locate.run import LocatedCase
+from dashboard.steps.methods import run as contests
 from dashboard.steps.operate.gating import Gated
-from dashboard.steps.stress.run import SIZES
+from dashboard.steps.stress import run as stressing
 from editing import Step
 from editing.calibration import Calibration, calibration_of
 from editing.command import (
@@ -48,6 +51,7 @@ from editing.gate import RECORD
 from editing.methods.registry import METHODS, read_settings
 from editing.saved.record import digest_of
 from inspector.command import add_layer
+from inspector.divergence import Divergence, divergence
 from inspector.errors import CaseError, RefusedEdit
 from inspector.model import VANILLA, Decoding, InspectedModel, Row
 from inspector.model.whole_file import write_whole
@@ -56,6 +60,22 @@ from inspector.safeedit.exam import EVALUATIONS
 
 WISHES: dict[str, Wish] = {"gate": "gate", EVERYWHERE: "everywhere", "detected": "where harm"}
 """What --acts says, as :mod:`editing.edit` does, and what it asks of the edit."""
+LONGEST = {
+    "max-new-tokens": ("", comparing.LONGEST_ANSWER),
+    "stress-tokens": (" of the stress test", stressing.LONGEST_ANSWER),
+    "methods-tokens": (" of the methods", contests.LONGEST_ANSWER),
+}
+"""Options of an answer's length, each with whose answers they are and the page's own length."""
+NOTHING_MADE: dict[str, Any] = {
+    "weights": VANILLA.label(),
+    "patch": None,
+    "digest": None,
+    "gate": None,
+    "parts": [],
+    "refused": None,
+    "written": [],
+}
+"""What is told after the marks of the layers, and stays so where no layer helps and nothing is made."""
 
 
 def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) -> int:
@@ -79,7 +99,7 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
         "--acts", default="gate", type=acts_word, choices=WISHES, help="where it acts, as in python -m editing.edit"
     )
     parser.add_argument("--keep-anyway", action="store_true", help="go on with an edit that the gate refused")
-    parser.add_argument("--stress", choices=SIZES, help="put the edit to the stress test of this size")
+    parser.add_argument("--stress", choices=stressing.SIZES, help="put the edit to the stress test of this size")
     asked = "; ".join(f"{name}: {meaning}" for name, meaning in EVALUATIONS.items())
     parser.add_argument(
         "--evaluation", default="same", choices=EVALUATIONS, help=f"of the stress test and the methods; {asked}"
@@ -94,7 +114,9 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
         metavar="METHOD",
         help=f"run several with their own settings and compare them by the page's brief exam: {', '.join(METHODS)}",
     )
-    parser.add_argument("--max-new-tokens", type=int, default=72, help="longest answer (default: 72)")
+    for name, (whose, longest) in LONGEST.items():
+        told = f"longest answer{whose} (default: {longest}, as on the page)"
+        parser.add_argument(f"--{name}", type=int, default=longest, help=told)
     parser.add_argument("--redact", action="store_true", help="leave prompts and unsafe answers out of what is written")
     parser.add_argument("--script", type=Path, help="write the run as a Python script, too")
     parser.add_argument("--notebook", type=Path, help="write the run as a notebook, too")
@@ -107,8 +129,9 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
     from dashboard.house import REPORTERS  # it brings Gradio, which --help and a wrong option need not wait for
 
     case, format = case_of(chosen), format_of(chosen)
-    if not 1 <= chosen.max_new_tokens <= 1024:
-        raise CaseError("The longest answer must have 1 to 1024 tokens. Change --max-new-tokens.")
+    for name in LONGEST:
+        if not 1 <= getattr(chosen, name.replace("-", "_")) <= 1024:
+            raise CaseError(f"The longest answer must have 1 to 1024 tokens. Change --{name}.")
     settings = settings_of(chosen, "dinm")
     targets = [path for path in (chosen.out, chosen.script, chosen.notebook) if path is not None]
     _require_targets(targets)
@@ -121,9 +144,10 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
         block = block_of(model, case, chosen.layer, chosen.preset, known, format, chosen.padding)
     except RefusedEdit as refused:
         say(refused.user_message())
-        tell(_told_refused(model, known, refused))
+        measured = divergence(model, case, settings.preset, padding=chosen.padding, format=format)
+        tell({**_marks(model, measured, None, known), **NOTHING_MADE, "refused": refused.user_message()})
         return 1
-    session, decoding = Session(), Decoding(max_new_tokens=chosen.max_new_tokens)
+    session = Session()
     operate(
         model,
         session,
@@ -131,7 +155,7 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
         block,
         settings,
         format,
-        decoding,
+        Decoding(max_new_tokens=chosen.max_new_tokens),
         padding=chosen.padding,
         calibration=known,
         acts=WISHES[chosen.acts],
@@ -141,15 +165,21 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
         tell=_tell,
     )
     if chosen.stress is not None and session.live is not None:
-        stress(model, session, chosen.stress, chosen.evaluation, decoding, _tell)
-    look(model, session, chosen.locators, chosen.atlas, _tell)
+        longest = Decoding(max_new_tokens=chosen.stress_tokens)
+        stress(model, session, chosen.stress, chosen.evaluation, longest, _tell)
+    look(model, session, chosen.locators, chosen.atlas, _tell, chosen.padding)
     if chosen.methods:
-        several(model, session, block, chosen.methods, chosen.evaluation, decoding, _tell)
+        longest = Decoding(max_new_tokens=chosen.methods_tokens)
+        several(model, session, block, chosen.methods, chosen.evaluation, longest, _tell)
     layers = known.layers if known is not None else None
     report = make_report(model, visit_of(session, chosen.redact, layers), REPORTERS)
     assert report is not None  # the divergence was measured
-    _write(chosen, report)
-    tell(_told(model, session, block, report, targets, known))
+    written: list[Path] = []
+    try:
+        _write(chosen, report, written)
+    finally:
+        if written:  # it stays, so it is told, whatever has ended the rest
+            tell(_told(model, session, block, report, written, known))
     return 0 if session.live is not None else 1
 
 
@@ -157,18 +187,24 @@ def _require_targets(targets: Sequence[Path]) -> None:
     """Refuse a path that cannot be written, or twice, before anything is computed.
 
     Raises:
-        CaseError: Its folder is not there, it is a folder itself, or another of them is the same file.
+        CaseError: Its folder is not there or not to be written to, it is a folder itself, or another of them is the
+            same file.
     """
     if len({path.resolve() for path in targets}) < len(targets):
         raise CaseError(
             "Report, script and notebook are files of their own. Give --out, --script, --notebook each its own path."
         )
     for path in targets:
-        if path.is_dir() or not path.absolute().parent.is_dir():
-            raise CaseError(f"{path} cannot be written: its folder is not there, or it is one. Give a file's path.")
+        folder = path.absolute().parent
+        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise CaseError(
+                f"{path} cannot be written: it is a folder, or its own is not there or not to be written to. "
+                "Give another file's path."
+            )
 
 
-def _write(chosen: argparse.Namespace, report: Report) -> None:
+def _write(chosen: argparse.Namespace, report: Report, written: list[Path]) -> None:
+    """Write what is asked for; each path is added to those that are written as soon as its file is whole."""
     pairs = ((chosen.out, report.html), (chosen.script, report.script), (chosen.notebook, report.notebook))
     for path, content in pairs:
         if path is None:
@@ -177,6 +213,19 @@ def _write(chosen: argparse.Namespace, report: Report) -> None:
             write_whole(path, content)
         except OSError as error:
             raise CaseError(f"{path} cannot be written ({error.strerror}). Choose another path.") from error
+        written.append(path)
+
+
+def _marks(model: InspectedModel, measured: Divergence, block: int | None, known: Calibration | None) -> dict[str, Any]:
+    """Return the model, both marks of its layers with their reasons, and the layer that was edited."""
+    return {
+        "model": model.name,
+        "fingerprint": model.fingerprint,
+        "toxic_layer": measured.toxic_layer(),
+        "toxic_reason": measured.reason(),
+        **recommended(known),
+        **named_layer(block),
+    }
 
 
 def _told(
@@ -184,7 +233,7 @@ def _told(
     session: Session,
     block: int,
     report: Report,
-    targets: Sequence[Path],
+    written: Sequence[Path],
     known: Calibration | None,
 ) -> dict[str, Any]:
     live, held = session.live, session.slot(Gated).held
@@ -193,33 +242,14 @@ def _told(
     assert measured is not None and edit is not None
     word = held.acceptance.record() if live is None and held and held.acceptance else edit.patch.settings.get(RECORD)
     return {
-        "model": model.name,
-        "fingerprint": model.fingerprint,
-        "toxic_layer": measured.toxic_layer(),
-        "recommended_layer": known.layers.recommended if known is not None else None,
-        **named_layer(block),
+        **_marks(model, measured, block, known),
+        **NOTHING_MADE,
         "weights": session.row.label(),
         "patch": edit.patch.identifier,
         "digest": digest_of(edit.patch),
         "gate": None if word is None else {name: word[name] for name in ("passed", "overridden", "reason")},
         "parts": list(report.titles),
-        "written": [str(path) for path in targets],
-    }
-
-
-def _told_refused(model: InspectedModel, known: Calibration | None, refused: RefusedEdit) -> dict[str, Any]:
-    return {
-        "model": model.name,
-        "fingerprint": model.fingerprint,
-        **recommended(known),
-        **named_layer(None),
-        "weights": VANILLA.label(),
-        "patch": None,
-        "digest": None,
-        "gate": None,
-        "parts": [],
-        "refused": refused.user_message(),
-        "written": [],
+        "written": [str(path) for path in written],
     }
 
 

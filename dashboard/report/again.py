@@ -22,7 +22,7 @@ from editing.methods.registry import method_of, method_settings
 from editing.saved.record import digest_of
 from editing.stacking import STACK
 from editing.values import setting_names, setting_value
-from inspector.model import Detector, InspectedModel, Patch, PromptFormat
+from inspector.model import Detector, InspectedModel, Patch, PromptFormat, placing
 from inspector.model.embedded import NAME as EMBEDDED
 from inspector.safeedit import Case, bundled_cases
 
@@ -172,11 +172,12 @@ def _model(model: InspectedModel, live: LiveEdit | None, located: bool, asks: bo
     ]
     source = "" if model.name == EMBEDDED else f"{model.name!r}, "
     devices = ", ".join(map(str, model.devices))
+    placed = "".join(f", {name}={given!r}" for name, given in placing(model).items())
     revision = "" if model.revision is None else f", revision={model.revision!r}"
     paths = f", paths={dict(model.paths)!r}" if model.paths else ""
     lines += [
         "",
-        f"model = load({source}dtype={model.dtype_name!r}{revision}{paths})  # of the report: on {devices}",
+        f"model = load({source}dtype={model.dtype_name!r}{placed}{revision}{paths})  # of the report: on {devices}",
         f'assert model.fingerprint == {model.fingerprint!r}, "This is another model than that of the report."',
         "known = calibration_of(model)",
         "if known is not None:",

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.steps.compare.run import Measured
+from dashboard.steps.methods import run as contests
 from dashboard.steps.methods.further import ROUTED
-from dashboard.steps.methods.run import SIZES as METHODS_SIZES
 from dashboard.steps.methods.state import Compared, Contest
-from dashboard.steps.stress.run import SIZES, Examined
+from dashboard.steps.stress import run as stressing
+from dashboard.steps.stress.run import Examined
 from dashboard.steps.why.state import Looked, Why
 from editing.contest import ContestSettings, Standing
+from editing.gate import DEFAULTS, RECORD
 from inspector.safeedit import Case
 from inspector.safeedit.exam import ExamResult
 from inspector.safeedit.judges import EmbeddedJudge
@@ -59,16 +61,18 @@ def further(session: Session, live: LiveEdit, case: Case, facts: Mapping[str, An
     left_out = [title for title in titles if title not in MADE]
     if "locate" in facts and session.case != live.case:
         left_out.append("where the answers of another case part")
-    longest = None
+    elif "locate" in facts and facts["locate"]["preset"] != live.result.settings.preset:
+        measured = facts["locate"]["preset"]
+        left_out.append(f"where the answers part by the preset {measured}, which is not the edit's")
+    left_out += other_budgets(live)
     if "decoding" in facts:
-        longest = facts["decoding"].max_new_tokens
-        options += ["--max-new-tokens", str(longest)]
+        options += ["--max-new-tokens", str(facts["decoding"].max_new_tokens)]
         left_out += _of_answers(facts, live.case)
     if session.slot(Measured).curve is not None:
         left_out.append("defence and damage over the strength")
     exam = session.slot(Examined).exam
     if exam is not None:
-        found = _stress(session, live.case, case, exam, longest)
+        found = _stress(session, live.case, case, exam)
         options, left_out = [*options, *found.options], [*left_out, *found.left_out]
     found = _layers(session.slot(Looked).why, session, live.case)
     options, left_out = [*options, *found.options], [*left_out, *found.left_out]
@@ -79,6 +83,15 @@ def further(session: Session, live: LiveEdit, case: Case, facts: Mapping[str, An
     return Further(tuple(options), tuple(left_out))
 
 
+def other_budgets(live: LiveEdit) -> list[str]:
+    """Name the gate's budgets of a visit that are not those which commands have, for a list; nothing where all are."""
+    word, given = live.patch.settings.get(RECORD), asdict(DEFAULTS)
+    checks = [] if word is None else word["checks"]
+    other = [one for one in checks if one["limit"] != given.get(one["name"], one["limit"])]
+    told = ", ".join(f"{one['meaning']} {one['limit']:g} instead of {given[one['name']]:g}" for one in other)
+    return [f"the gate's budgets of this visit, {told}"] if told else []
+
+
 def _of_answers(facts: Mapping[str, Any], case: Case) -> Iterator[str]:
     if facts.get("asked") not in (None, case.adversarial_prompt):
         yield "the answers to another text than the adversarial prompt"
@@ -86,21 +99,25 @@ def _of_answers(facts: Mapping[str, Any], case: Case) -> Iterator[str]:
         yield "the drawing of the answers, which are greedy ones there"
 
 
-def _stress(session: Session, live: Case, case: Case, exam: ExamResult, longest: int | None) -> Further:
+def _stress(session: Session, live: Case, case: Case, exam: ExamResult) -> Further:
     """Return the options of a stress test: its size is that of the exam which has just its prompts."""
     asked = _prompts_of(exam)
-    size = next((name for name, one in SIZES.items() if _prompts(live, one) == asked), None)
+    size = next((name for name, one in stressing.SIZES.items() if _prompts(live, one) == asked), None)
     if size is None or exam.key != session.row.key or exam.judge != EmbeddedJudge.name or exam.cancelled:
         return Further((), ("the stress test, which is of other texts or weights, by another judge, or cut short",))
     left_out = []
-    if _prompts(case, SIZES[size]) != asked:
+    if _prompts(case, stressing.SIZES[size]) != asked:
         left_out.append("the case's further prompts in the stress test")
-    if longest is not None and exam.max_new_tokens != longest:
-        left_out.append(f"the length of the stress test's answers, {exam.max_new_tokens} tokens")
     kept = session.slot(Examined)
     if kept.study is not None or kept.rounded is not None:
         left_out.append("what stands beside the stress test's scores")
-    return Further(("--stress", size, "--evaluation", exam.evaluation), tuple(left_out))
+    options = ("--stress", size, "--evaluation", str(exam.evaluation))
+    return Further((*options, *_length("--stress-tokens", exam, stressing.LONGEST_ANSWER)), tuple(left_out))
+
+
+def _length(option: str, exam: ExamResult, default: int) -> tuple[str, ...]:
+    """Return the option of an exam's longest answer where it is not the command's own."""
+    return () if exam.max_new_tokens == default else (option, str(exam.max_new_tokens))
 
 
 def _prompts_of(exam: ExamResult) -> list[str]:
@@ -112,30 +129,31 @@ def _prompts(case: Case, size: Size) -> list[str]:
 
 
 def _layers(why: Why, session: Session, live: Case) -> Further:
-    """Return the options of what was measured of the layers of the edit's case."""
-    if not (why.located or why.atlas is not None or why.padding is not None):
+    """Return the options of what was measured of the layers of the edit's case; with the locators goes the padding."""
+    asked = bool(why.located or why.refused or why.padding is not None)
+    if not asked and why.atlas is None:
         return Further((), ())
     if why.case is None or _texts(why.case) != _texts(live) or why.format != session.format:
         return Further((), ("why this layer, which is of another case or format",))
     left_out = []
-    if why.padding is not None:
-        left_out.append("the released locator, padded both ways")
     made = 0 if why.atlas is None else len(why.atlas.entries) + len(why.atlas.left_out)
     if why.atlas is not None and (why.atlas.settings.answers or made < why.atlas.blocks):
         left_out.append("what the atlas's edits answer, or that it was cut short")
     atlas = ("--atlas",) if why.atlas is not None and why.atlas.entries else ()
-    return Further((*(("--locators",) if why.located else ()), *atlas), tuple(left_out))
+    return Further((*(("--locators",) if asked else ()), *atlas), tuple(left_out))
 
 
 def _methods(contest: Contest, session: Session, live: LiveEdit, case: Case, options: Sequence[str]) -> Further:
     """Return the options of a run of several methods: the command's is of the edit's case, brief, and by the defaults.
 
     Args:
-        options: Those of the parts before it, which share the length of answers and the way of asking.
+        options: Those of the parts before it, which share the way of asking.
     """
     made = [one for one in contest.standings if not one.method.title.endswith(ROUTED)]
     exams = [one.exam for one in made if one.exam is not None]
-    asked = _prompts(case, METHODS_SIZES["Brief"])
+    if exams and all(_prompts_of(exam) == _prompts(contest.case, contests.EXAMPLE_SIZE) for exam in exams):
+        return Further((), ("the methods, which are the finished example's and were asked less than those of a run",))
+    asked = _prompts(case, contests.SIZES["Brief"])
     if not (
         _texts(contest.case) == _texts(live.case)
         and contest.format == session.format
@@ -145,16 +163,12 @@ def _methods(contest: Contest, session: Session, live: LiveEdit, case: Case, opt
         and all(map(_by_default, made))
     ):
         return Further((), ("the methods, which are of another case, layer, exam or choice, or cut short",))
-    shared = {
-        "--evaluation": {str(exam.evaluation) for exam in exams},
-        "--max-new-tokens": {str(exam.max_new_tokens) for exam in exams},
-    }
-    given, more = dict(pairwise(options)), []
-    for name, ways in shared.items():
-        known = {given[name]} if name in given else ways
-        if ways and (len(known) > 1 or known != ways):
-            return Further((), ("the methods, whose answers were asked for in another way or length than the others",))
-        more += [name, *ways] if name not in given else []
+    given, more = dict(pairwise(options)), list[str]()
+    for exam in exams[:1]:  # those of one run are all asked alike
+        if given.get("--evaluation", exam.evaluation) != exam.evaluation:
+            return Further((), ("the methods, whose answers were asked for in another way than the stress test's",))
+        more += [] if "--evaluation" in given else ["--evaluation", str(exam.evaluation)]
+        more += _length("--methods-tokens", exam, contests.LONGEST_ANSWER)
     left_out = ["the methods that were routed afterwards"] if len(made) < len(contest.standings) else []
     if session.slot(Compared).written is not None:
         left_out.append("what the region writes, by method")

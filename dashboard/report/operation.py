@@ -146,11 +146,17 @@ def several(
     run(running, tell)
 
 
-def look(model: InspectedModel, session: Session, locators: bool, atlas: bool, tell: Tell) -> None:
-    """Ask the locators, and make the atlas that judges them; each where it is wanted."""
+def look(
+    model: InspectedModel, session: Session, locators: bool, atlas: bool, tell: Tell, padding: Padding = "right"
+) -> None:
+    """Ask the locators, and make the atlas that judges them; each where it is wanted.
+
+    Args:
+        padding: Side on which the locators that pad do so.
+    """
     assert session.case is not None
     texts = texts_of(session.case, session.format)
     if locators:
-        run(why.ask_locators(model, session, texts), tell)
+        run(why.ask_locators(model, session, texts, padding), tell)
     if atlas:
         run(why.atlas(model, session, texts, why.NO_ANSWERS), tell)

@@ -10,14 +10,14 @@ from typing import Any
 from dashboard.kit.parts import Hidden, Part, Table
 from dashboard.kit.session import Session
 from dashboard.report.again import bundled, changes_of, is_rounded, why_not_again
-from dashboard.report.further import further
+from dashboard.report.further import further, other_budgets
 from editing.gate import RECORD, is_of, reason_for
 from editing.methods.dinm import ROUTED
 from editing.methods.registry import method_of
 from editing.saved.record import digest_of
 from editing.values import setting_value
 from editing.versions import versions
-from inspector.model import SUFFIX, InspectedModel, PromptFormat
+from inspector.model import SUFFIX, InspectedModel, PromptFormat, max_memory_entries, placing
 from inspector.model.embedded import NAME as EMBEDDED
 from inspector.safeedit import Case
 
@@ -77,7 +77,7 @@ def commands(
     revision = [] if model.revision is None else ["--revision", model.revision]
     paths = [part for name, path in model.paths.items() for part in ("--path", f"{name}={path}")]
     named = [] if model.name == EMBEDDED else ["--model", model.name]
-    chosen = [*named, *revision, "--dtype", model.dtype_name, *paths]
+    chosen = [*named, *revision, *_placed(model), "--dtype", model.dtype_name, *paths]
     of_case = _case(case, hidden)
     found = []
     if "locate" in facts and session.case == case:
@@ -103,7 +103,8 @@ def commands(
     by_hand = [] if _has_passed(session) else ["--keep-anyway"]
     out = ["--out", "runs/edits"]
     edit = ["editing.edit", *chosen, *of_case, "--method", key, *preset, *how, *strength, *acts, *by_hand, *out]
-    found.append(("Edit, gate, save", _line(*edit)))
+    by_default = " by its default budgets" if other_budgets(live) else ""
+    found.append((f"Edit, gate{by_default}, save", _line(*edit)))
     # A finished example's patch was kept in half precision: the one that is saved has another name.
     name = "*" if is_rounded(live.patch) else live.patch.identifier
     again = f"{_line('editing.reproduce', *chosen)} runs/edits/{key}-layer{live.result.block}-{name}.json"
@@ -123,6 +124,14 @@ def commands(
             said = f"The operation, and a report like this one without: {'; '.join(more.left_out)}"
         found.append((said, _line(*report)))
     return found
+
+
+def _placed(model: InspectedModel) -> list[str]:
+    """Return the options that put a model's parts where they are."""
+    given = placing(model)
+    held = max_memory_entries(given.pop("max_memory", {}))
+    options = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    return [*options, *(part for entry in held for part in ("--max-memory", entry))]
 
 
 def _has_passed(session: Session) -> bool:

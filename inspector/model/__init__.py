@@ -4,7 +4,7 @@ from inspector.model.detector import Detector, Hidden
 from inspector.model.encoding import Encoded, encode
 from inspector.model.generation import Answers, Decoding, answer, stream
 from inspector.model.inspected import InspectedModel
-from inspector.model.loading import from_parts, load, read_max_memory, read_paths
+from inspector.model.loading import from_parts, load, max_memory_entries, placing, read_max_memory, read_paths
 from inspector.model.patch import VANILLA, Delta, Patch, Row, Taught
 from inspector.model.prompt_format import SUFFIX, PromptFormat
 
@@ -26,6 +26,8 @@ __all__ = [
     "encode",
     "from_parts",
     "load",
+    "max_memory_entries",
+    "placing",
     "read_max_memory",
     "read_paths",
     "stream",

@@ -40,6 +40,8 @@ class InspectedModel:
         fingerprint: Names the base weights (:func:`inspector.model.patch.fingerprint`).
         revision: Branch, tag or commit of a hub model, if one was named.
         paths: Dotted paths that were given to complete the architecture map, by name.
+        placed: What was said of where its parts go, by the names of :func:`inspector.model.load`: ``device``,
+            ``device_map`` and ``max_memory``; nothing where that was left to it.
         lock: Held during every forward pass; it goes to whoever has waited longest.
     """
 
@@ -50,6 +52,7 @@ class InspectedModel:
     fingerprint: str
     revision: str | None = None
     paths: Mapping[str, str] = field(default_factory=dict)
+    placed: Mapping[str, Any] = field(default_factory=dict)
     lock: FairLock = field(default_factory=FairLock)
 
     @property

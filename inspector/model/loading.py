@@ -101,6 +101,7 @@ def load(
     try:
         model = from_parts(network, tokenizer, name, paths)
         model.revision = revision
+        model.placed = _placed(device, device_map, max_memory)
         return model
     except ImportError as error:  # what multiplies FP8 matrices is a package of its own
         raise ModelLoadError(
@@ -128,6 +129,26 @@ def from_parts(network: Any, tokenizer: Any, name: str, paths: Mapping[str, str]
     )
 
 
+def _placed(device: str, device_map: str | None, max_memory: MaxMemory | None) -> dict[str, Any]:
+    """Return what was said of where a model's parts go."""
+    named = {"device": None if device == "auto" else device, "device_map": device_map, "max_memory": max_memory}
+    return {name: given for name, given in named.items() if given}
+
+
+def placing(model: InspectedModel) -> dict[str, Any]:
+    """Return the options with which :func:`load` puts a model's parts where they are.
+
+    What was said of them when it was loaded; of a model that was put together elsewhere, what differs from where they
+    would go by themselves.
+    """
+    if model.placed:
+        return dict(model.placed)
+    if not model.on_one_device:
+        return {"device_map": "auto"}
+    kind = model.device.type
+    return {} if kind == chosen_device("auto").type else {"device": kind}
+
+
 def read_paths(entries: Sequence[str]) -> dict[str, str] | None:
     """Read ``NAME=DOTTED.PATH`` entries, such as ``blocks=model.layers``; ``None`` for no entry.
 
@@ -153,8 +174,21 @@ def read_max_memory(entries: Sequence[str]) -> MaxMemory | None:
             raise ModelLoadError(f"'{entry}' is no DEVICE=SIZE. Write a card's number or cpu: 0=70GiB, cpu=200GiB.")
         name, size, unit, binary = read.groups()
         whole = float(size) * (1024 if binary else 1000) ** (1 + "KMG".index(unit.upper()))
-        found[int(name) if name.isdecimal() else name.lower()] = int(whole)
+        found[int(name) if name.isdecimal() else name.lower()] = round(whole)
     return found or None
+
+
+def max_memory_entries(max_memory: MaxMemory) -> list[str]:
+    """Write what each device may hold as the entries that :func:`read_max_memory` reads to the same bytes."""
+    return [f"{name}={size if isinstance(size, str) else _size(size)}" for name, size in max_memory.items()]
+
+
+def _size(count: int) -> str:
+    """Return a number of bytes in the largest unit that divides it, in thousands to the byte where none does."""
+    for power, unit in reversed(tuple(enumerate(("KiB", "MiB", "GiB"), start=1))):
+        if count % 1024**power == 0:
+            return f"{count // 1024**power}{unit}"
+    return f"{count / 1000:.3f}KB"
 
 
 def _spread(device: torch.device, device_map: str | None, max_memory: MaxMemory | None) -> dict[str, Any]:

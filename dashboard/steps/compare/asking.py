@@ -18,13 +18,19 @@ from dashboard.kit.values import decoding_from
 from dashboard.steps.compare import run
 from dashboard.steps.compare import texts as words
 from dashboard.steps.compare.routing import RoutingPart
-from dashboard.steps.compare.run import ADVERSARIAL, OF_THE_RAIL, OWN_PROMPT, PROMPT_CHOICES, Measured, Prompt
+from dashboard.steps.compare.run import (
+    ADVERSARIAL,
+    LONGEST_ANSWER,
+    OF_THE_RAIL,
+    OWN_PROMPT,
+    PROMPT_CHOICES,
+    Measured,
+    Prompt,
+)
 from dashboard.steps.compare.standing import StandingPart
 from inspector.errors import CaseError
 from inspector.model import SUFFIX, VANILLA, Answers, Decoding, PromptFormat
 from inspector.safeedit.verdict import Verdict
-
-LONGEST_ANSWER = 72
 
 
 class AskingPart(Room):

@@ -21,6 +21,9 @@ from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.verdict import Verdict, verdicts
 from inspector.shift import Shift, activation_shift
 
+LONGEST_ANSWER = 72
+"""Tokens of an answer where nobody asks for another length."""
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:

@@ -28,6 +28,10 @@ from inspector.toxicity import kept_probe
 
 BRIEF = Size(transfer=0, harmless=6, facts=4, passages=2)
 SIZES = {"Brief": BRIEF, "Quick": QUICK, "Full": FULL}
+EXAMPLE_SIZE = Size(transfer=0, harmless=4, facts=0, passages=0)
+"""What the finished example's methods are asked: less than a visitor's."""
+LONGEST_ANSWER = 40
+"""Tokens of an answer where nobody asks for another length."""
 TITLES = {method.title: method.key for method in METHODS.values()}
 ALONE, TOGETHER = "this case", "with 8 others"
 TRAIN_ON = (ALONE, TOGETHER)

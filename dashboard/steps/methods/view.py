@@ -21,7 +21,7 @@ from dashboard.steps.methods import figures, further, run
 from dashboard.steps.methods import texts as words
 from dashboard.steps.methods.plane import PlanePart
 from dashboard.steps.methods.report import parts
-from dashboard.steps.methods.run import ALONE, SIZES, TITLES, TRAIN_ON
+from dashboard.steps.methods.run import ALONE, LONGEST_ANSWER, SIZES, TITLES, TRAIN_ON
 from dashboard.steps.methods.state import Compared, Contest
 from editing import Preparation
 from editing.contest import ContestProgress, Standing
@@ -164,7 +164,7 @@ class MethodsRoom(Room):
                 elem_id="methods-routed",
             )
             self.tokens = gr.Slider(
-                16, 256, value=40, step=8, label="Longest answer", info="Tokens; greedy", min_width=180
+                16, 256, value=LONGEST_ANSWER, step=8, label="Longest answer", info="Tokens; greedy", min_width=180
             )
 
     def hear(self) -> None:
@@ -278,7 +278,7 @@ class MethodsRoom(Room):
             values[self.scope],
             values[self.train_on],
             values[self.size],
-            int(values[self.tokens] or 40),
+            int(values[self.tokens] or LONGEST_ANSWER),
             EmbeddedJudge(),
             values[self.way],
         )
@@ -316,7 +316,7 @@ class MethodsRoom(Room):
         """Examine each patch again where the detector lets it act, a line more each."""
         kept, detector = session.slot(Compared), self.context.detector
         assert detector is not None
-        settings = run.exam_settings(values[self.size], int(values[self.tokens] or 40), values[self.way])
+        settings = run.exam_settings(values[self.size], int(values[self.tokens] or LONGEST_ANSWER), values[self.way])
         redraw = Throttle(0.3)
 
         def draw(event: Preparation) -> Update:

@@ -33,6 +33,8 @@ from inspector.safeedit.yardstick import rounding_exam, yardstick
 SIZES = {"This case": CASE_ONLY, "Quick": QUICK, "Full": FULL}
 JUDGES = {"refusal rules (embedded)": EMBEDDED, "plain matcher": MATCHER}
 NO_ATTACKS = "none"
+LONGEST_ANSWER = 64
+"""Tokens of an answer where nobody asks for another length."""
 
 
 @dataclass

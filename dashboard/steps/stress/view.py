@@ -21,7 +21,16 @@ from dashboard.steps.stress import figures, run
 from dashboard.steps.stress import texts as words
 from dashboard.steps.stress.judging import judges_of
 from dashboard.steps.stress.report import parts
-from dashboard.steps.stress.run import FILTERS, JUDGES, NO_ATTACKS, SIZES, Examined, answer_rows, attack_choices
+from dashboard.steps.stress.run import (
+    FILTERS,
+    JUDGES,
+    LONGEST_ANSWER,
+    NO_ATTACKS,
+    SIZES,
+    Examined,
+    answer_rows,
+    attack_choices,
+)
 from dashboard.steps.stress.yardsticks import YardstickPart
 from editing.suffixes import SuffixStudy
 from inspector.model import Decoding
@@ -101,7 +110,9 @@ class StressRoom(Room):
             info="Both weights alike, or vanilla without the suffix and edited with it",
             elem_id="stress-way",
         )
-        self.tokens = gr.Slider(16, 256, value=64, step=8, label="Longest answer", info="Tokens; greedy decoding")
+        self.tokens = gr.Slider(
+            16, 256, value=LONGEST_ANSWER, step=8, label="Longest answer", info="Tokens; greedy decoding"
+        )
         live = self.context.example.session.live is not None
         said = "Stress test" if live else "No edit to score"
         self.run = gr.Button(said, variant="primary", interactive=live, elem_id="stress")
@@ -235,7 +246,7 @@ class StressRoom(Room):
         if judge is None:
             yield {self.clock: message("Cancelled before the judge was loaded.")}
             return
-        decoding = Decoding(max_new_tokens=session.limits.require_tokens(values[self.tokens] or 64))
+        decoding = Decoding(max_new_tokens=session.limits.require_tokens(values[self.tokens] or LONGEST_ANSWER))
         replies: list[Reply] = []
         redraw = Throttle(0.3)
 

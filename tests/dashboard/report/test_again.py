@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import itertools
 import json
@@ -37,6 +38,7 @@ from editing.methods.registry import METHODS, method_of, method_settings, read_s
 from editing.saved.record import digest_of
 from editing.stacking import STACK
 from editing.trial_edits import Layers, Trial
+from inspector.command import add_model, load_model
 from inspector.errors import CaseError
 from inspector.model import Decoding, Detector, InspectedModel, PromptFormat, load, read_paths
 from inspector.presets import PRESETS
@@ -254,6 +256,34 @@ def test_what_completed_the_architecture_map_is_named_wherever_the_run_is_made_a
     for line in lines:
         given = [value for name, value in itertools.pairwise(line) if name == "--path"]
         assert read_paths(given) == paths
+
+
+@pytest.mark.parametrize(
+    "placed",
+    [
+        {"device": "cpu"},
+        {"device": "cuda:1"},
+        {"device": "cpu", "device_map": "auto"},
+        {"device_map": "auto", "max_memory": {0: 70 * 2**30, 1: 3_500_000_001, "cpu": 1536 * 2**10}},
+    ],
+)
+def test_a_model_whose_place_was_named_or_that_is_spread_is_loaded_so_wherever_the_run_is_made_again(
+    loaded, known, monkeypatch, placed
+):
+    monkeypatch.setattr(loaded, "placed", placed)
+    monkeypatch.setattr("inspector.command.load", lambda _name, **how: how)
+    report = written(loaded, known)
+    lines = [shlex.split(unescape(found)) for found in re.findall(r"<pre>(\S+ -m .*?)</pre>", report.html, flags=re.S)]
+    assert len(lines) == 4
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_model(parser)
+    untold = {"device": "auto", "device_map": None, "max_memory": None}
+    for line in lines:
+        read = load_model(parser.parse_known_args(line[3:])[0])
+        assert {name: read[name] for name in untold} == untold | placed, line[2]
+    (call,) = re.findall(r"^model = (load\(.*?\))  #", report.script, flags=re.M)
+    told = eval(call, {"load": lambda _name, **how: how})
+    assert {name: told[name] for name in untold if name in told} == placed
 
 
 def test_the_notebook_is_one_of_format_4_5(loaded, known):

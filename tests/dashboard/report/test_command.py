@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from dashboard_helpers import tiny_model
+from dashboard_helpers import Page, tiny_model
 from sweep_helpers import write_cases
 
+from dashboard.kit.session import Session
 from dashboard.report import __main__ as command
 from dashboard.report import operation
 from dashboard.steps.methods import run as contests
@@ -20,7 +22,7 @@ from editing.calibration import Calibration
 from editing.gate import Budgets
 from editing.trial_edits import Layers, Trial
 from inspector.divergence import divergence
-from inspector.model import Detector, PromptFormat
+from inspector.model import Decoding, Detector, PromptFormat
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.exam import EVALUATIONS
 from inspector.safeedit.layouts import read_cases
@@ -29,7 +31,8 @@ from inspector.safeedit.questions import Size
 CASE = next(case for case in bundled_cases() if case.split == "edit")
 SHORT = ("steps=2", "harmless_prompts=2", "harmless_tokens=2", "own_refusals=0", "learning_rate=0.01")
 OPTIONS = [part for entry in (*SHORT, "null_space=none", "monitor=0") for part in ("--set", entry)]
-OPTIONS += ["--max-new-tokens", "4", "--layer", "1", "--case", str(CASE.identifier)]
+OPTIONS += ["--max-new-tokens", "4", "--stress-tokens", "5", "--methods-tokens", "3"]
+OPTIONS += ["--layer", "1", "--case", str(CASE.identifier)]
 
 
 @pytest.fixture(autouse=True)
@@ -53,8 +56,9 @@ def test_report_script_and_notebook_are_written_and_what_was_done_is_printed(tmp
     assert told["toxic_layer"] == divergence(tiny_model(), CASE).toxic_layer()
     assert told["parts"][-2:] == ["Stress test", "Where the numbers come from"] and len(told["digest"]) == 64
     html = out.read_text(encoding="utf-8")
-    assert EVALUATIONS["paper"] in html
-    assert "--max-new-tokens 4 --stress &#x27;This case&#x27; --evaluation paper --out report.html" in html
+    assert EVALUATIONS["paper"] in html and "Edit, gate by its default budgets, save" in html
+    assert "without: the gate&#x27;s budgets of this visit, harmless KL 100 instead of 0.2, " in html
+    assert "--max-new-tokens 4 --stress &#x27;This case&#x27; --evaluation paper --stress-tokens 5 --out" in html
     assert told["digest"] in html and told["patch"] in html and told["digest"] in script.read_text(encoding="utf-8")
     assert told["written"] == [str(out), str(script), str(notebook)] and told["digest"] in notebook.read_text()
 
@@ -68,9 +72,45 @@ def test_methods_are_run_on_the_case_and_stand_in_the_report_in_their_order(tmp_
     part = html[html.index("Methods on the same case") :]
     assert part.index("FT-L") < part.index("Self-Reminder"), "in the registry's order"
     assert 'data-title="Erase or suppress, by method"' in html and EVALUATIONS["paper"] in html
+    assert "--methods ft-l self-reminder --evaluation paper --methods-tokens 3 --out" in html
     with pytest.raises(SystemExit) as ended:
         ran([*OPTIONS, "--methods", "dinn", "--out", out], capsys)
     assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("asked", [[], ["--max-new-tokens", "7", "--stress-tokens", "8", "--methods-tokens", "9"]])
+def test_answers_stress_test_and_methods_each_have_a_length_that_of_the_page_where_none_is_given(
+    tmp_path: Path, capsys, monkeypatch, page: Page, asked
+):
+    """Those of the command and of the page's controls are one."""
+    lengths: dict[str, int] = {}
+
+    def answers(model: Any, session: Session, *given: Any, **how: Any) -> None:
+        lengths["answers"] = given[4].max_new_tokens
+        plain(model, session, *given[:4], Decoding(max_new_tokens=4), **how)
+
+    plain = command.operate
+    monkeypatch.setattr(command, "operate", answers)
+    monkeypatch.setattr(command, "stress", lambda *given: lengths.update(stress=given[4].max_new_tokens))
+    monkeypatch.setattr(command, "several", lambda *given: lengths.update(methods=given[5].max_new_tokens))
+    start = OPTIONS.index("--max-new-tokens")
+    chosen = [*OPTIONS[:start], *OPTIONS[start + 6 :], *asked, "--stress", "This case", "--methods", "ft-l"]
+    code, _, errors = ran([*chosen, "--out", tmp_path / "r.html"], capsys)
+    parts = page.parts
+    own = [part.value for part in (parts.max_new_tokens, parts.stress_tokens, parts.methods_tokens)]
+    assert code == 0, errors
+    assert lengths == dict(zip(("answers", "stress", "methods"), [7, 8, 9] if asked else own, strict=True))
+
+
+def test_locators_pad_where_the_command_says_and_the_padding_study_comes_with_them(tmp_path: Path, capsys, monkeypatch):
+    asked, plain = [], operation.why.ask_locators
+    monkeypatch.setattr(operation.why, "ask_locators", lambda *given: asked.append(given[3]) or plain(*given))
+    monkeypatch.setattr(operation, "Budgets", Budgets)
+    out = tmp_path / "r.html"
+    code, _, _ = ran([*OPTIONS, "--locators", "--padding", "left", "--keep-anyway", "--out", out], capsys)
+    html = out.read_text(encoding="utf-8")
+    assert code == 0 and asked == ["left"] and 'data-title="The released locator, padded both ways"' in html
+    assert "All of it, and a report like this one" in html and "--locators --out report.html" in html
 
 
 def test_the_toxic_layer_that_is_edited_is_the_one_that_is_shown(tmp_path: Path, capsys):
@@ -115,6 +155,11 @@ def test_where_no_layer_helps_the_answer_is_no_with_its_reason_and_nothing_is_wr
     assert (told["layer"], told["block"], told["weights"], told["written"]) == (None, None, "vanilla", [])
     assert told["patch"] is told["digest"] is told["gate"] is None and told["parts"] == []
     assert told["recommended_layer"] is None and not list(tmp_path.iterdir())
+    _, edited, _ = ran([*OPTIONS, "--out", tmp_path / "r.html"], capsys)
+    assert list(told) == list(edited), "one list of names, whatever came of it"
+    marks = ("model", "fingerprint", "toxic_layer", "toxic_reason", "recommended_layer", "recommended_reason")
+    assert [told[name] for name in marks] == [edited[name] for name in marks]
+    assert told["toxic_layer"] == divergence(tiny_model(), CASE).toxic_layer() and edited["refused"] is None
 
 
 def test_a_full_disk_leaves_the_report_that_was_there_and_the_exit_code_is_2(tmp_path: Path, capsys, monkeypatch):
@@ -130,6 +175,22 @@ def test_a_full_disk_leaves_the_report_that_was_there_and_the_exit_code_is_2(tmp
     assert [file.read_text(encoding="utf-8") for file in tmp_path.iterdir()] == ["the one before"]
 
 
+def test_what_was_written_before_another_file_fails_is_told(tmp_path: Path, capsys, monkeypatch):
+    out, script = tmp_path / "r.html", tmp_path / "r.py"
+    plain = command.write_whole
+
+    def full(path: Path, content: str) -> None:
+        if path == script:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        plain(path, content)
+
+    monkeypatch.setattr(command, "write_whole", full)
+    code, told, errors = ran([*OPTIONS, "--out", out, "--script", script, "--notebook", tmp_path / "r.ipynb"], capsys)
+    assert code == 2 and f"{script} cannot be written (No space left" in errors
+    assert told["written"] == [str(out)] and told["digest"] in out.read_text(encoding="utf-8")
+    assert [file.name for file in tmp_path.iterdir()] == ["r.html"]
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [
@@ -138,6 +199,8 @@ def test_a_full_disk_leaves_the_report_that_was_there_and_the_exit_code_is_2(tmp
         (["--layer", "best"], "neither"),
         (["--set", "steps=none such"], "steps"),
         (["--max-new-tokens", "0"], "1 to 1024"),
+        (["--stress-tokens", "0"], "Change --stress-tokens"),
+        (["--methods-tokens", "1025"], "Change --methods-tokens"),
         (["--out", "/nowhere/at/all.html"], "cannot be written"),
         (["--question", "Sing?"], "needs --question, --safe and --unsafe"),
     ],
@@ -163,6 +226,19 @@ def test_strength_and_targets_are_looked_at_before_the_model_is_loaded(tmp_path:
     assert command.main([*OPTIONS, "--out", str(tmp_path / "r.html"), *given], loaded.append) == 2  # type: ignore[arg-type]
     assert match in capsys.readouterr().err and loaded == []
     assert [file.read_text(encoding="utf-8") for file in tmp_path.iterdir()] == ["the one before"]
+
+
+@pytest.mark.parametrize("option", ["--out", "--script", "--notebook"])
+def test_a_folder_that_may_not_be_written_to_is_refused_before_the_model_is_loaded(
+    tmp_path: Path, capsys, monkeypatch, option
+):
+    closed, may = tmp_path / "closed", os.access
+    closed.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != closed and may(path, mode))
+    loaded: list[Any] = []
+    given = [*OPTIONS, "--out", str(tmp_path / "r.html"), option, str(closed / "file")]
+    assert command.main(given, loaded.append) == 2  # type: ignore[arg-type]
+    assert f"{closed / 'file'} cannot be written" in capsys.readouterr().err and loaded == []
 
 
 @pytest.mark.parametrize("acts", ["everywhere", "detected"])
