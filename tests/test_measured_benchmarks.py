@@ -306,8 +306,8 @@ def test_what_is_said_in_sentences_is_what_was_measured():
 
 
 def test_every_command_that_was_measured_begins_a_paragraph_of_its_own():
-    begins = re.findall(r"^`python -m [\w.]+", WHOLE, re.MULTILINE)
-    assert begins == re.findall(r"(?<=\n\n)`python -m [\w.]+", WHOLE)
+    begins = re.findall(r"^`python -m [\w.]+", BENCHMARKS, re.MULTILINE)
+    assert begins == re.findall(r"(?<=\n\n)`python -m [\w.]+", BENCHMARKS)
 
 
 def test_the_other_packages_texts_in_their_paragraph_are_those_of_the_result():
