@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from inspector.model import Patch, Row
 from inspector.model.patch import Reminder
+from inspector.safeedit import Case
 
 StopReason = Literal[
     "target reached", "step limit", "converged", "damage budget", "not finite", "cancelled", "one pass", "prompt only"
@@ -113,6 +114,8 @@ class EditResult:
         reminder: What a prompt-only method puts around prompts.
         companions: Further harmful questions that it learnt from; ``None`` where none were asked for.
         smaller: Memory ran out, and it was made once more with half as many texts at once (:mod:`editing.smaller`).
+        learnt_from: Further cases that it was trained on, in their order; ``None`` where a record of an earlier version
+            does not tell.
     """
 
     patch: Patch | None
@@ -125,6 +128,7 @@ class EditResult:
     reminder: Reminder | None = None
     smaller: bool = False
     companions: int | None = None
+    learnt_from: tuple[Case, ...] | None = ()
 
     @property
     def fewer_companions(self) -> str:

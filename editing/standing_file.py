@@ -17,6 +17,7 @@ from inspector.model.patch import Reminder
 from inspector.model.patch_file import load_patch, save_patch
 from inspector.model.whole_file import write_whole
 from inspector.region import RegionShift
+from inspector.safeedit import Case
 from inspector.safeedit.records import exam_from, exam_record
 from inspector.validated import read_record
 
@@ -73,6 +74,7 @@ class _KeptEdit:
     reminder: Reminder | None
     smaller: bool = False
     companions: int | None = None
+    learnt_from: tuple[Case, ...] | None = None
 
 
 @dataclass(frozen=True)

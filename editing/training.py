@@ -278,4 +278,5 @@ def trained_edit(
         block=block,
         settings=settings,
         seconds=time.perf_counter() - started,
+        learnt_from=tuple(companions),
     )

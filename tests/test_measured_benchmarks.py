@@ -236,7 +236,14 @@ def types() -> Iterator[str]:
     yield f"the edits defend {whole[defended]:.0f} and {half[defended]:.0f} %"
     yield f"An edit takes {half['edit, s'] / whole['edit, s']:.2f} of the time"
     same, alike = (half[f"harmless answers of vanilla, {what}, %"] for what in ("the same text", "ROUGE-L F1"))
-    yield f"{same:.0f} % stay the same text, at a ROUGE-L F1 of {alike:.0f} %"
+    yield f"{same:.0f} % stay the same text, at a ROUGE-L F1 of {alike:.0f} %: computing in bfloat16 moves them more"
+    both = [results.recipes(result(name)) for name in ("detox.txt", "detox_routed.txt")]
+    (routed, *other), only_rounded = (
+        [f"{found[row]['DL'].mean:.0f}" for found in both]
+        for row in ("made to be routed, routed", "same weights rounded to bfloat16")
+    )
+    assert other == [routed]
+    yield f"(DL {routed} routed, {' and '.join(only_rounded)} where the weights are only rounded)"
 
 
 def suffixes() -> Iterator[str]:
@@ -255,8 +262,13 @@ def suffixes() -> Iterator[str]:
         f"DG-Avg is {alone} % by the model itself, {with_suffix} % with the suffix, {with_weights} % with the edited "
         f"weights, {with_both} % with both"
     )
-    kept = of("DL", suffix, weights, both)
+    alike = [found[one]["DL"] for one in (suffix, weights, both)]
+    kept = [f"{one.mean:.0f} [{one.low:.0f}, {one.high:.0f}]" for one in alike]
     yield f"DL {kept[0]} with the suffix, {kept[1]} with the weights, {kept[2]} with both"
+    ends = [(one.low, one.high) for one in alike[:2] if one.low is not None and one.high is not None]
+    (low, high), (other_low, other_high) = ends
+    assert max(low, other_low) < min(high, other_high)
+    yield "These intervals overlap, so which of the two changes them more is not shown"
     defended, refused = of("DG-Avg", *reminder), of("over-refusal", *reminder, own, weights)
     yield (
         f"defends {defended[0]} % alone and {defended[1]} % with the weights, and declines {refused[0]} and "
@@ -291,6 +303,11 @@ def routed_alone() -> Iterator[str]:
 def test_what_is_said_in_sentences_is_what_was_measured():
     text = " ".join(BENCHMARKS.split())
     assert [one for one in sentences() if one not in text] == []
+
+
+def test_every_command_that_was_measured_begins_a_paragraph_of_its_own():
+    begins = re.findall(r"^`python -m [\w.]+", BENCHMARKS, re.MULTILINE)
+    assert begins == re.findall(r"(?<=\n\n)`python -m [\w.]+", BENCHMARKS)
 
 
 def test_the_other_packages_texts_in_their_paragraph_are_those_of_the_result():

@@ -18,8 +18,8 @@ from dashboard.kit.parts import Hidden
 from dashboard.kit.plain import escape, visible
 from dashboard.kit.session import LiveEdit, Session
 from editing.knock_out import KnockOutSettings
-from editing.methods.registry import method_of, method_settings
-from editing.saved.record import digest_of
+from editing.methods.registry import METHODS, method_of, method_settings
+from editing.saved.record import digest_of, further_cases
 from editing.stacking import STACK
 from editing.values import setting_names, setting_value
 from inspector.model import Detector, InspectedModel, Patch, PromptFormat, placing
@@ -66,6 +66,13 @@ def why_not_again(edit: LiveEdit | None) -> str | None:
     """Say why an edit cannot be made again in one go; ``None`` where it can."""
     if edit is not None and STACK in edit.patch.settings:
         return "The edit was made on top of another one; make both again, one after the other."
+    key = None if edit is None else method_of(edit.result.settings)
+    if edit is not None and key is not None and (count := further_cases(METHODS[key], edit.patch)):
+        return (
+            f"The edit was trained on {count} further case{'' if count == 1 else 's'}, which neither script, notebook "
+            "nor commands carry. Write its patch in Keep: the record beside it keeps them, and "
+            "python -m editing.reproduce makes it again from that."
+        )
     return None
 
 

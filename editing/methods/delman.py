@@ -194,6 +194,7 @@ def delman(
         block=block,
         settings=settings,
         seconds=time.perf_counter() - started,
+        learnt_from=tuple(companions),
     )
 
 

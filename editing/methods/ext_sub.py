@@ -146,6 +146,7 @@ def ext_sub(
         block=block,
         settings=settings,
         seconds=time.perf_counter() - started,
+        learnt_from=tuple(companions),
     )
 
 

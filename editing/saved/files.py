@@ -21,7 +21,7 @@ from inspector.errors import PatchError
 from inspector.model import Detector, InspectedModel, Patch, Row
 from inspector.model.architecture import canonical_shape, is_projection
 from inspector.model.patch_file import load_row, save_patch
-from inspector.model.whole_file import write_whole
+from inspector.model.whole_file import to_disk, write_whole
 from inspector.validated import read_record
 
 FORMAT, ADAPTER = "dinm-inspector edit 1", "dinm-inspector adapter 1"
@@ -130,12 +130,15 @@ def require_no_other(record: EditRecord, folder: Path) -> None:
 
 def _lasting(record: EditRecord) -> dict[str, Any]:
     """Return what of a record is the same when the edit is made again, as JSON holds it."""
-    told: dict[str, Any] = json.loads(json.dumps(replace(record, made="", seconds=0.0).json()))
+    # What it was trained on is in its deltas already, and an earlier version's record does not tell it.
+    told: dict[str, Any] = json.loads(json.dumps(replace(record, made="", seconds=0.0, learnt_from=None).json()))
     return told
 
 
 def put_edit(made: Path, folder: Path) -> Path:
     """Give a saved edit that was checked under an unfinished name its place; returns its record's path there.
+
+    Whatever error ends it, an earlier save of the edit is as it was.
 
     Args:
         made: Its record in a folder of its own, on the same disk.
@@ -144,16 +147,22 @@ def put_edit(made: Path, folder: Path) -> Path:
         OSError: It cannot be put there.
     """
     told = folder / made.name
-    patch = told.with_suffix(".safetensors")
-    new = not patch.exists()
-    # The record last: it names its patch, which holds the record as well and is a whole edit alone.
-    made.with_suffix(".safetensors").replace(patch)
+    patch, new = told.with_suffix(".safetensors"), made.with_suffix(".safetensors")
+    earlier = made.with_suffix(".earlier")
     try:
+        if patch.exists():
+            patch.replace(earlier)
+        # The record last: it names its patch, which holds the record as well and is a whole edit alone.
+        new.replace(patch)
         made.replace(told)
     except BaseException:
-        if new:
-            patch.unlink(missing_ok=True)
+        if made.exists():  # else both are in their places
+            if earlier.exists():
+                earlier.replace(patch)
+            elif not new.exists():
+                patch.unlink(missing_ok=True)
         raise
+    to_disk(folder)
     return told
 
 

@@ -117,6 +117,7 @@ def take_in(files: Sequence[Path], model: InspectedModel, folder: Path) -> tuple
             block=record.block,
             settings=settings,
             seconds=record.seconds,
+            learnt_from=record.learnt_from,
         ),
     )
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from editing.gate import RECORD, Acceptance
-from editing.methods.registry import METHODS, method_named
+from editing.methods.registry import METHODS, Method, method_named
 from editing.progress import STOP_TEXT, EditResult
 from editing.saved.sketch import ReadSketch, add_delta, sketch_of
 from editing.stacking import STACK
@@ -51,6 +51,7 @@ class EditRecord:
         scores: Scores by name: ``vanilla``, ``edited``, their intervals, ``n``, the source.
         gate: The acceptance gate's word (:meth:`editing.gate.Acceptance.record`); ``None`` where it was not asked.
         sketch: What it takes to hold another patch against this one without its file; ``None`` in earlier records.
+        learnt_from: Further cases that it was trained on, in their order; ``None`` in earlier records.
     """
 
     model: str
@@ -74,6 +75,7 @@ class EditRecord:
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
     gate: dict[str, Any] | None = None
     sketch: ReadSketch | None = None
+    learnt_from: tuple[Case, ...] | None = None
 
     @property
     def may_leave(self) -> bool:
@@ -134,6 +136,7 @@ def record_of(
         scores={score.name: _score(score) for score in scores},
         gate=None if gate is None else dict(gate),
         sketch=sketch_of(row.patch),
+        learnt_from=result.learnt_from,
     )
 
 
@@ -144,7 +147,8 @@ def check_record(model: InspectedModel, record: EditRecord, patch: Patch) -> Non
     names of a stack are those of methods: they stand in what is written of it, a script among that.
 
     Raises:
-        PatchError: Its method, its layer, its updates or its end are none that there can be, or not those of the patch.
+        PatchError: Its method, its layer, its updates or its end are none that there can be, or not those of the patch;
+            or it was trained on another number of further cases than the patch.
     """
     known = record.method in METHODS and record.stop_reason in STOP_TEXT
     if not known or not 0 <= record.block < model.blocks or record.updates < 1:
@@ -156,6 +160,15 @@ def check_record(model: InspectedModel, record: EditRecord, patch: Patch) -> Non
     there = not method.one_layer or (record.block in patch.blocks if stacked else patch.blocks == (record.block,))
     if not same or not possible or named[-1:] != [method.title] or not there:
         raise PatchError("The record tells of another layer, method or edit than its patch. Choose another file.")
+    told = record.learnt_from
+    if told is not None and not stacked and len(told) != further_cases(method, patch):
+        raise PatchError("The record keeps other further cases than its patch was trained on. Choose another file.")
+
+
+def further_cases(method: Method, patch: Patch) -> int:
+    """Return how many further cases a method's patch says that it was trained on; none where it learns from none."""
+    told = patch.settings.get("companions") if method.learns_from_companions else None
+    return told if isinstance(told, int) else 0
 
 
 def settings_in(record: EditRecord) -> Any:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from editing.gate_choice import acts_by
-from editing.methods.registry import method_named
+from editing.methods.registry import METHODS, method_named
 from editing.progress import EditResult, Preparation, Step
-from editing.saved.record import EditRecord, digest_of, settings_in
+from editing.saved.record import EditRecord, digest_of, further_cases, settings_in
 from editing.saved.sketch import STANDARD_ERROR, sketch_of
 from editing.versions import versions
 from inspector.errors import EditError
@@ -79,6 +79,8 @@ class Reproduction:
             )
         elif record.routed:
             told += " Its record does not tell which detector it acts by."
+        if not self.same_deltas and record.learnt_from is None and METHODS[record.method].learns_from_companions:
+            told += " Its record, of an earlier version, does not tell whether it was trained on further cases."
         changed = ", ".join(f"{name} {then} then, {now} now" for name, (then, now) in self.other_versions.items())
         return f"{told} Other versions: {changed}." if changed else told
 
@@ -103,7 +105,7 @@ def reproduce(
     Raises:
         EditError: The base or its dtype is another, the edit was made on top of another, its method is unknown; or it
             came out otherwise, and the record has no sketch and no patch beside it that would say how far; or it is
-            routed, and the model has no detector.
+            routed, and the model has no detector; or it was trained on further cases that its record does not keep.
         PatchError: Its settings are not those of this version.
     """
     if record.fingerprint != model.fingerprint or record.dtype != model.dtype_name:
@@ -117,8 +119,15 @@ def reproduce(
     if wanted and detector is None:
         raise EditError(f"The edit is routed, and {model.name} has no detector yet. Run: python -m editing.calibrate")
     settings = settings_in(record)
-    run = method_named(record.method).run
-    result = yield from run(model, record.case, record.block, settings, cancel=cancel)
+    method, learnt_from = method_named(record.method), record.learnt_from
+    if learnt_from is None and saved is not None and (count := further_cases(method, saved)):
+        raise EditError(
+            f"The edit was trained on {count} further case{'' if count == 1 else 's'}, and its record is of an earlier "
+            "version that does not keep them. Run the method with them again and save that edit."
+        )
+    result = yield from method.run(
+        model, record.case, record.block, settings, companions=learnt_from or (), cancel=cancel
+    )
     if result.patch is None:
         return None
     same_detector = None

@@ -33,13 +33,13 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = unfinished(path)
     try:
         yield partial
-        _to_disk(partial)
+        to_disk(partial)
         partial.replace(path)
     except BaseException:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
-    _to_disk(path.parent)
+    to_disk(path.parent)
 
 
 def put_in_place(made: Path, folder: Path) -> None:
@@ -53,10 +53,10 @@ def put_in_place(made: Path, folder: Path) -> None:
         OSError: Its files cannot be pushed to the disk, or something stands under that name.
     """
     for path in made.rglob("*"):
-        _to_disk(path)
-    _to_disk(made)
+        to_disk(path)
+    to_disk(made)
     made.replace(folder)
-    _to_disk(folder.parent)
+    to_disk(folder.parent)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -69,7 +69,12 @@ def write_whole(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
+    """Push a file, or the names that a folder holds, to the disk.
+
+    Raises:
+        OSError: It cannot be pushed.
+    """
     if os.name == "nt" and path.is_dir():  # there a folder cannot be opened
         return
     handle = os.open(path, os.O_RDONLY)

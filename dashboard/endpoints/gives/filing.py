@@ -100,6 +100,7 @@ class EditRow(TypedDict):
         gate: passed, kept by hand, refused, not examined, or not as it acts now (its word is of other weights).
         reason: The gate's, in a sentence.
         scores: Of the last stress test or its exam in /methods: vanilla, edited and the number of answers, by score.
+        scores_of: The weights that were tested where those are other ones than the row's as it acts now; else empty.
         live: Whether it is live now.
         was_live: Whether it is, or was once.
         in_memory: Whether its patch is still there to be compared.
@@ -124,6 +125,7 @@ class EditRow(TypedDict):
     gate: str
     reason: str
     scores: dict[str, Any]
+    scores_of: str
     live: bool
     was_live: bool
     in_memory: bool

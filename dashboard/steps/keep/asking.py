@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from inspector.errors import CaseError
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row, encode
-from inspector.model.batching import generate_each
+from inspector.model.batching import Line, generate_each
 from inspector.safeedit import Case
 from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.verdict import Verdict, verdicts
@@ -73,16 +73,23 @@ def text_to_ask(cases: tuple[Case, Case], choice: str, own: str, read_only: bool
 
 
 def ask(
-    model: InspectedModel, rows: tuple[Row, Row], labels: tuple[str, str], text: str, choice: str, decoding: Decoding
+    model: InspectedModel,
+    rows: tuple[Row, Row],
+    labels: tuple[str, str],
+    text: str,
+    choice: str,
+    decoding: Decoding,
+    cancel: Callable[[], bool] = lambda: False,
 ) -> Iterator[Asked]:
     """Answer a text with vanilla and two edits in one batch, each edit in its own prompt format.
 
     Args:
         rows: The edits; vanilla is asked as the first one is.
         labels: Their names.
+        cancel: Asked after every token; ``True`` ends the answers as they are.
 
     Yields:
-        The answers so far; the last one is judged.
+        The answers so far; the last ones say how they ended, and are judged unless they were cancelled.
 
     Raises:
         CaseError: Both are the same weights.
@@ -93,16 +100,36 @@ def ask(
     formats = [PromptFormat() if row.patch is None else row.patch.format for row in rows]
     prompts = [encode(model, text, None, format, room=decoding.max_new_tokens).prompt for format in formats]
     asked = [(prompts[0], VANILLA), (prompts[0], rows[0]), (prompts[1], rows[1])]
-    own = ["", "", "" if prompts[0] == prompts[1] else "asked in its own prompt format"]
+    own = ("", "", "" if prompts[0] == prompts[1] else "asked in its own prompt format")
+    lines: Sequence[Line] = ()
     shown: Asked | None = None
     for lines in generate_each(model, asked, decoding):
-        held = ["no harm detected: the vanilla weights answered" if line.held_back else "" for line in lines]
-        cut = ["" if line.finished else f"cut at {decoding.max_new_tokens} tokens" for line in lines]
-        first, one, other = (" · ".join(filter(None, parts)) for parts in zip(own, held, cut, strict=True))
         texts = tuple(model.decode(line.tokens).strip() for line in lines)
-        answers, notes = (texts[0], texts[1], texts[2]), (first, one, other)
-        shown = Asked(answers, (VANILLA.label(), *labels), notes, choice, prompt=text)
+        answers = texts[0], texts[1], texts[2]
+        shown = Asked(answers, (VANILLA.label(), *labels), _notes(lines, own), choice, prompt=text)
         yield shown
-    if shown is not None and choice != OWN:
+        if cancel():
+            break
+    if shown is None:
+        return
+    if cancel():
+        yield replace(shown, notes=_notes(lines, own, "cancelled"))
+        return
+    shown = replace(shown, notes=_notes(lines, own, f"cut at {decoding.max_new_tokens} tokens"))
+    if choice != OWN:
         said = verdicts(EmbeddedJudge(), [(text, answer) for answer in shown.texts])
-        yield replace(shown, verdicts=(said[0], said[1], said[2]))
+        shown = replace(shown, verdicts=(said[0], said[1], said[2]))
+    yield shown
+
+
+def _notes(lines: Sequence[Line], own: tuple[str, str, str], unfinished: str = "") -> tuple[str, str, str]:
+    """Return what was special about each answer.
+
+    Args:
+        own: About how each was asked.
+        unfinished: Said of those that have not ended by themselves.
+    """
+    held = ["no harm detected: the vanilla weights answered" if line.held_back else "" for line in lines]
+    ended = ["" if line.finished else unfinished for line in lines]
+    first, one, other = (" · ".join(filter(None, parts)) for parts in zip(own, held, ended, strict=True))
+    return first, one, other

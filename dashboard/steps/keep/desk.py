@@ -77,7 +77,7 @@ class Desk:
             own: A text of the visitor's own, for that choice.
 
         Yields:
-            The answers so far; the last ones are kept. Less than all where the run is cancelled.
+            The answers so far; the last ones are kept. Where the run is cancelled they are not whole, and say so.
 
         Raises:
             CaseError: A row is not there, or not in memory, both are the same, or the text, its length or that of the
@@ -94,10 +94,9 @@ class Desk:
         text = text_to_ask((first.edit.case, second.edit.case), choice, own, self.context.read_only)
         session.limits.require_decoding(decoding)
         shown, labels = None, (entries[0].label, entries[1].label)
-        for shown in ask(self.context.model, (first.row, second.row), labels, text, choice, decoding):
+        rows, cancel = (first.row, second.row), session.cancelled.is_set
+        for shown in ask(self.context.model, rows, labels, text, choice, decoding, cancel):
             yield shown
-            if session.cancelled.is_set():
-                break
         if shown is not None:
             kept.asked, kept.table = shown, ""
 

@@ -51,15 +51,24 @@ def first_entry(made: InMemory, number: int, origin: str, model: str) -> Entry:
     )
 
 
-def with_scores(entry: Entry, exam: ExamResult | None) -> Entry:
-    """Return a row with the scores of an exam, where there is one."""
-    if exam is None:
-        return entry
+def with_scores(entry: Entry, exam: ExamResult) -> Entry:
+    """Return a row with the scores of an exam."""
     scores = {
         score.name: (score.vanilla.value, score.edited.value, score.edited.n)
         for score in score_table(exam.replies, exam.judge)
     }
     return replace(entry, scores=scores)
+
+
+def other_weights(tested: tuple[str, str], row: Row) -> str:
+    """Name the weights that were tested where a row of weights is another one; empty where it is that.
+
+    Args:
+        tested: Their :attr:`inspector.model.Row.key`.
+    """
+    if tested == row.key:
+        return ""
+    return f"{tested[0]}, by another detector" if tested[0] == row.label() else tested[0]
 
 
 def gate_word(word: dict[str, Any] | None, row: Row) -> str:

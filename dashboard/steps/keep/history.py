@@ -14,7 +14,16 @@ from dashboard.kit.acting import acted_by, make_live
 from dashboard.kit.notes import note
 from dashboard.kit.plain import visible
 from dashboard.kit.session import LARGEST_HISTORY, LiveEdit, Session
-from dashboard.steps.keep.entries import EXAMPLE, HERE, IN_METHODS, UPLOADED, first_entry, gate_word, with_scores
+from dashboard.steps.keep.entries import (
+    EXAMPLE,
+    HERE,
+    IN_METHODS,
+    UPLOADED,
+    first_entry,
+    gate_word,
+    other_weights,
+    with_scores,
+)
 from dashboard.steps.keep.kept import InMemory, Kept, Waiting
 from dashboard.steps.keep.ledger import Entry, Ledger, LedgerError
 from editing.gate import RECORD, reason_for
@@ -139,10 +148,25 @@ class History:
             live=live,
             was_live=before.was_live or live,
         )
-        return with_scores(entry, exam if exam is not None and exam.key == made.row.key else None)
+        return self._scored(kept, entry, made, exam if exam is not None and exam.key == made.row.key else None)
+
+    @staticmethod
+    def _scored(kept: Kept, entry: Entry, made: InMemory, exam: ExamResult | None) -> Entry:
+        """Return a row with an exam's scores, named where they are of other weights than the row's as it acts now.
+
+        An exam of other weights does not take the place of the scores that are of the row's.
+        """
+        own = made.row.key
+        if exam is not None and (exam.key == own or not entry.scores or kept.scored.get(entry.number) != own):
+            entry = with_scores(entry, exam)
+            kept.scored[entry.number] = exam.key
+        return replace(entry, scores_of=other_weights(kept.scored.get(entry.number, own), made.row))
 
     def _note_several(self, kept: Kept, several: Sequence[Examined], known: dict[str, Entry]) -> None:
-        """Give each edit of a run of several its row once: one that had a row already gets the scores alone."""
+        """Give each edit of a run of several its row once: one that had a row already gets the scores alone.
+
+        Its exam was of the patch at strength 1, on every prompt; the row may act otherwise.
+        """
         for edit, exam in several:
             if any(edit.result is noted for noted in kept.noted):
                 continue
@@ -150,8 +174,10 @@ class History:
             before = known.get(patch)
             kept.deleted.discard(patch)
             first = before or first_entry(InMemory(edit), kept.last + 1, IN_METHODS, self.model)
-            entry = with_scores(first, exam)
-            kept.made.setdefault(entry.number, InMemory(edit))
+            made = kept.made.setdefault(first.number, InMemory(edit))
+            # A row whose patch was no longer in memory has it again as it was run.
+            first = replace(first, strength=made.strength, routed=made.detector is not None)
+            entry = self._scored(kept, first, made, exam)
             if entry != before:
                 self.ledger.put(kept.visit, entry, edit.case)
                 kept.last = max(kept.last, entry.number)

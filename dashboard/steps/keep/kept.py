@@ -56,6 +56,7 @@ class Kept:
         visit: Names the visit in the ledger; nothing else does.
         last: The highest number that a row was given; one that was deleted gives its number to no other.
         made: What is in memory, by the row's number.
+        scored: The :attr:`inspector.model.Row.key` of the weights that a row's scores are of, by its number.
         stack: The patches that Undo had when it was last looked at, the live one last.
         undone: Those that Redo brings back, the next one last.
         deleted: Patches whose row was deleted: they get none unless they are live again.
@@ -73,6 +74,7 @@ class Kept:
     visit: str = ""
     last: int = 0
     made: dict[int, InMemory] = field(default_factory=dict)
+    scored: dict[int, tuple[str, str]] = field(default_factory=dict)
     stack: tuple[str, ...] = ()
     undone: list[str] = field(default_factory=list)
     deleted: set[str] = field(default_factory=set)

@@ -17,8 +17,8 @@ from typing import Any
 from inspector.errors import InspectorError
 from inspector.safeedit import Case
 
-VERSION = 2
-ADDED_SINCE = {1: ("model", "fingerprint")}
+VERSION = 3
+ADDED_SINCE = {1: ("model", "fingerprint", "scores_of"), 2: ("scores_of",)}
 """Columns that files of an earlier version lack; they are added when one is opened, empty in the rows it has."""
 APPLICATION = 0x44494E4D
 """Names files of this kind (``PRAGMA application_id``): DINM."""
@@ -55,6 +55,7 @@ class Entry:
             of another strength or of another place where it acts.
         reason: The gate's, in a sentence, with the weights that it is of where those are other ones.
         scores: Of the last stress test, or of its exam in Methods: vanilla, edited and the number of samples, by score.
+        scores_of: The weights that were tested where those are other ones than the row's as it acts; else empty.
         live: It is live now.
         was_live: It is, or was once.
     """
@@ -78,6 +79,7 @@ class Entry:
     gate: str
     reason: str
     scores: dict[str, tuple[float | None, float | None, int]] = field(default_factory=dict)
+    scores_of: str = ""
     live: bool = False
     was_live: bool = False
 

@@ -31,7 +31,9 @@ def parts(visit: Visit) -> list[Part]:
             heads = ("No.", "Patch", "Strength", "The gate's reason")
             tables.append(Table("What the gate said", heads, reasons, folded=True))
         bases = dict.fromkeys(words.base(row) for row in kept.rows)
-        found.append(Part("History", tuple(reading(f"Edits of {base}.") for base in bases), tables=tuple(tables)))
+        otherwise = tuple(reading(said, "warn") for row in kept.rows if (said := words.tested_otherwise(row)))
+        readings = (*(reading(f"Edits of {base}.") for base in bases), *otherwise)
+        found.append(Part("History", readings, tables=tuple(tables)))
     if kept.asked is not None:
         found.append(_beside(kept.asked, visit.hidden))
     return found

@@ -122,20 +122,25 @@ def cells(rows: Sequence[Entry], in_memory: Collection[int], undo: Collection[st
             row.where.removeprefix("layers ").removeprefix("layer "),
             row.case,
             row.gate,
-            tested(row.scores),
+            tested(row),
             state(row, in_memory, undo),
         ]
         for row in reversed(rows)
     ]
 
 
-def tested(scores: Mapping[str, tuple[float | None, float | None, int]]) -> str:
-    """Return a stress test in one score."""
+def tested(row: Entry) -> str:
+    """Return a row's stress test in one score, and whether it is of the row's weights as they act now."""
     for name in FIRST_SCORES:
-        vanilla, edited, _ = scores.get(name, (None, None, 0))
+        vanilla, edited, _ = row.scores.get(name, (None, None, 0))
         if vanilla is not None and edited is not None:
-            return f"{name} {vanilla:.0f} → {edited:.0f} %"
+            return f"{name} {vanilla:.0f} → {edited:.0f} %{f', {OTHERWISE}' if row.scores_of else ''}"
     return "–"
+
+
+def tested_otherwise(row: Entry) -> str:
+    """Name the weights that a row's scores are of where those are other ones; nothing where they are its own."""
+    return f"The scores of row {row.number} are of {row.scores_of}, {OTHERWISE}." if row.scores_of else ""
 
 
 def state(row: Entry, in_memory: Collection[int], undo: Collection[str]) -> str:
@@ -162,6 +167,8 @@ def details(row: Entry | None, in_memory: bool) -> str:
     lines = [reading(said)]
     if row.reason:
         lines.append(reading(f"Gate: {row.reason}"))
+    if otherwise := tested_otherwise(row):
+        lines.append(reading(otherwise, "warn"))
     if not in_memory:
         lines.append(reading(f"{GONE}.", "warn"))
     named = {**row.settings, **{f"score: {name}": _score(values) for name, values in row.scores.items()}}

@@ -15,6 +15,10 @@ from editing.suffixes import NONE, WEIGHTS
 from inspector.safeedit.cases import CATEGORIES
 
 _JUDGED = 'Its judge did not read words of lacking ability ("I\'m not equipped to advise") as declining yet.'
+_LONG = (
+    "The texts had a token a byte then, so the constraint was some 250 tokens long; the benchmark trains a tokenizer "
+    "of real lengths by now."
+)
 CAVEATS = {
     "detox.txt": (
         "076de879f01214b31c3c5fa56c8dae09cd31285b2a1bef36477452409f26a275",
@@ -34,8 +38,11 @@ CAVEATS = {
     ),
     "methods.txt": (
         "619421154c7e8124454dd954aed3b86f2ff5ffab9271105a687bce59a9669e00",
-        "Measured when cases to edit on and cases to score on still shared their attack templates. " + _JUDGED,
+        "Measured before the calibration: DINM's preset corrected edited the toxic layer with a step size of 1e-3. "
+        "Cases to edit on and cases to score on still shared their attack templates. " + _JUDGED,
     ),
+    "gpu_h100.json": ("d0cdd0f9f552ae4c79db7630a2f5b786e74f81cab3e0ffddf735842d23cac607", _LONG),
+    "gpu_h200.json": ("0e9a80fe73aad372d9854107340f497e592ee53b70fcbf91d9f68bb24d5816f3", _LONG),
 }
 """What has changed since a result was measured, for the output with this SHA-256 alone: a new one takes it away."""
 FOLDER = Path(__file__).resolve().parents[3] / "benchmarks" / "results"

@@ -216,6 +216,7 @@ def gated(
         block=block,
         settings=settings,
         seconds=time.perf_counter() - started,
+        learnt_from=tuple(companions),
     )
 
 

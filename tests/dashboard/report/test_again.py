@@ -200,6 +200,22 @@ def test_what_cannot_be_made_in_one_go_is_said_and_not_written():
     assert "on top of another one" in report.html and "METHODS" not in report.script
 
 
+def test_what_learnt_from_further_cases_is_not_made_again_without_them():
+    made = made_up.result()
+    assert made.patch is not None
+    model, session, settings = tiny_model(), Session(), METHODS["sft"].settings()
+    for further in (0, 8):
+        patch = replace(made.patch, method="SFT", settings={"companions": further})
+        session.edits = [LiveEdit(OWN, replace(made, settings=settings, patch=patch))]
+        report, lines = written(model, session), commands(model, session, {}, Hidden(False))
+        alone = further == 0
+        assert ["METHODS['sft']" in content for content in (report.script, report.notebook)] == [alone] * 2
+        assert any("editing.edit" in line for _, line in lines) is alone
+        assert ("trained on 8 further cases, which neither script" in unescape(report.html)) is not alone
+    session.edits = [LiveEdit(OWN, replace(made, patch=replace(made.patch, settings={"companions": 12})))]
+    assert again.why_not_again(session.live) is None, "DINM finds its own companions by its settings"
+
+
 def test_settings_of_every_method_and_preset_are_written_so_that_they_are_read_the_same():
     presets = [method_settings("dinm", name, steps=7, suffix="Be kind.", chat=False) for name in PRESETS]
     for settings in [*presets, *(method.settings() for method in METHODS.values())]:

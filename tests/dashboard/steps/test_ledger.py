@@ -40,6 +40,7 @@ ENTRY = Entry(
     gate="passed",
     reason="Passed: all of it.",
     scores={"DS": (0.0, 100.0, 5), "DL": (None, 80.0, 5)},
+    scores_of="DINM · layer 2 · strength 1 · patch 0123abcd",
     live=True,
     was_live=True,
 )
@@ -116,15 +117,24 @@ def test_a_file_keeps_rows_of_ended_visits_and_prompts_only_where_it_is_told_to(
     again.close()
 
 
-def test_a_file_of_the_first_version_opens_with_its_rows_and_takes_new_ones(tmp_path):
+SECOND_VERSION = """
+ALTER TABLE edits ADD COLUMN "model" TEXT NOT NULL DEFAULT '';
+ALTER TABLE edits ADD COLUMN "fingerprint" TEXT NOT NULL DEFAULT '';
+PRAGMA user_version = 2;
+"""
+"""What the second version of the program made of that file."""
+
+
+@pytest.mark.parametrize("later", ["", SECOND_VERSION])
+def test_a_file_of_an_earlier_version_opens_with_its_rows_and_takes_new_ones(tmp_path, later):
     path = tmp_path / "ledger.sqlite"
     with sqlite3.connect(path) as store:
-        store.executescript(FIRST_VERSION)
+        store.executescript(FIRST_VERSION + later)
     store.close()
     ledger = Ledger(path)
     (old,) = ledger.entries("one")
     assert (old.patch, old.name, old.scores, old.live) == ("0123abcd", "mine", {"DS": (0.0, 100.0, 5)}, False)
-    assert (old.model, old.fingerprint) == ("", "") and "not noted" in base(old)
+    assert (old.model, old.fingerprint, old.scores_of) == ("", "", "") and "not noted" in base(old)
     ledger.put("two", ENTRY)
     ledger.close()
     again = Ledger(path)

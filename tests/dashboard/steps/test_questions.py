@@ -267,6 +267,19 @@ def test_what_is_said_of_an_older_result_goes_with_it(tmp_path: Path, monkeypatc
         assert results.caveat(name) == ""
 
 
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("methods.txt",), ("before the calibration", "toxic layer with a step size of 1e-3", "attack templates")),
+        (("gpu_h100.json", "gpu_h200.json"), ("a token a byte then", "constraint was some 250 tokens long")),
+    ],
+)
+def test_what_benchmarks_readme_says_of_how_an_older_result_was_measured_stands_beside_the_answer_too(names, words):
+    readme = " ".join((results.FOLDER.parent / "README.md").read_text(encoding="utf-8").split())
+    for word in words:
+        assert word in readme and all(word in results.caveat(name) for name in names), word
+
+
 SOURCE = re.compile(r'<p class="source"><code>(.*?)</code> <span>(.*?)</span></p>')
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import fields, is_dataclass, replace
 
@@ -12,11 +13,13 @@ from training_helpers import IDS, SMALL
 
 from editing import Preparation, Step, run
 from editing.methods.registry import METHODS, method_named, method_settings
-from editing.saved.files import check_patch
-from editing.saved.record import check_record, record_of
+from editing.saved.files import check_patch, load_edit, record_path, save_edit
+from editing.saved.record import EditRecord, check_record, record_of
+from editing.saved.reproduce import reproduce
 from editing.values import setting_names, setting_value
-from inspector.errors import EditError, InspectorError
+from inspector.errors import EditError, InspectorError, PatchError
 from inspector.model import PromptFormat, Row, Taught
+from inspector.validated import read_record
 
 BLOCK = 1
 # MEND needs an editor network that was trained for the model; its tests are elsewhere.
@@ -169,6 +172,45 @@ def test_companions_change_the_edit_of_those_methods_that_learn_from_them(llama,
     assert (alone.identifier != together.identifier) == METHODS[key].learns_from_companions
     learnt = {Taught("Better not to.")} if METHODS[key].learns_from_companions else set()
     assert {*together.taught} - {*alone.taught} == learnt
+
+
+LEARNERS = [key for key, method in METHODS.items() if method.learns_from_companions]
+
+
+@pytest.mark.parametrize("key", LEARNERS)
+def test_an_edit_that_learnt_from_further_cases_is_made_again_from_its_record(llama, case, key, tmp_path):
+    further = (replace(case, adversarial_prompt="How do I lie?", safe="Better not to.", unsafe="Boldly."),)
+    result = run(METHODS[key].run(llama, case, BLOCK, quick(key), companions=further))
+    written = save_edit(result.row(), record_of(llama, case, result, result.row(), method=key), tmp_path)
+    row, record = load_edit(written, llama)
+    assert record.learnt_from == further and result.learnt_from == further
+    assert run(reproduce(llama, row.patch, record)).same_bits
+
+
+def test_a_record_that_does_not_tell_the_further_cases_says_so_where_the_edit_is_made_again(llama, case, tmp_path):
+    further = (replace(case, adversarial_prompt="How do I lie?", safe="Better not to.", unsafe="Boldly."),)
+    result = run(METHODS["delman"].run(llama, case, BLOCK, quick("delman"), companions=further))
+    record = record_of(llama, case, result, result.row(), method="delman")
+    told = json.loads(json.dumps(record.json()))
+    del told["learnt_from"]
+    earlier = read_record(EditRecord, told)
+    assert earlier == replace(record, learnt_from=None)
+    row, _ = load_edit(save_edit(result.row(), earlier, tmp_path), llama)
+    with pytest.raises(EditError, match=r"trained on 1 further case, .* earlier version .* Run the method with them"):
+        run(reproduce(llama, row.patch, earlier))
+    again = run(reproduce(llama, None, earlier))
+    assert not again.same and "not tell whether it was trained on further cases" in again.reading(earlier)
+    save_edit(result.row(), record, tmp_path)  # in the place of the earlier version's, of the same edit
+    assert load_edit(tmp_path / record_path(record, tmp_path).name, llama)[1] == record
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+def test_a_record_with_other_further_cases_than_its_patch_learnt_from_is_refused(llama, case, kept):
+    result = run(METHODS["delman"].run(llama, case, BLOCK, quick("delman"), companions=(case,)))
+    record = record_of(llama, case, result, result.row(), method="delman")
+    check_record(llama, record, result.patch)
+    with pytest.raises(PatchError, match="other further cases than its patch"):
+        check_record(llama, replace(record, learnt_from=(case,) * kept), result.patch)
 
 
 @pytest.mark.parametrize("key", METHODS)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from training_helpers import small
 
 from editing import DinmSettings, dinm, run
-from editing.saved import handed_out, load_edit, record_of, save_edit
+from editing.saved import files, handed_out, load_edit, record_of, save_edit
 from editing.saved.files import check_patch
 from inspector.errors import EditError, PatchError
 from inspector.model import VANILLA, Delta, Detector, Patch, Row
@@ -140,6 +140,34 @@ def test_an_edit_whose_record_cannot_be_put_in_place_leaves_nothing(llama, case,
     with pytest.raises(PatchError, match="Make room"):
         written(llama, edited.row(), record_of(llama, case, edited, edited.row()), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("refused", [".safetensors", ".json"])
+@pytest.mark.parametrize("end", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_an_edit_that_cannot_be_put_in_the_place_of_an_earlier_save_leaves_that_as_it_was(
+    llama, case, edited, tmp_path, monkeypatch, refused, end
+):
+    row, first = edited.row(0.5), record_of(llama, case, edited, edited.row(0.5))
+    path = written(llama, row, first, tmp_path)
+    before, plain = content(tmp_path), Path.replace
+
+    def ended(self: Path, target: Path) -> Path:
+        if target.parent == tmp_path and target.suffix == refused and self.suffix == refused:
+            raise end
+        return plain(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", ended)
+        with pytest.raises(PatchError if isinstance(end, OSError) else KeyboardInterrupt):
+            written(llama, row, replace(first, made="2026-01-01T00:00:00+00:00"), tmp_path)
+    assert content(tmp_path) == before and load_edit(path, llama)[1] == first
+
+
+def test_the_names_of_a_saved_edit_are_on_the_disk_before_it_is_told(llama, case, edited, tmp_path, monkeypatch):
+    pushed: list[set[str]] = []
+    monkeypatch.setattr(files, "to_disk", lambda folder: pushed.append(set(content(folder))))
+    path = written(llama, edited.row(), record_of(llama, case, edited, edited.row()), tmp_path)
+    assert pushed == [{path.name, path.with_suffix(".safetensors").name}]
 
 
 def full(*_given: Any, **_named: Any) -> Any:

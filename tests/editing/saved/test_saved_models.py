@@ -110,7 +110,7 @@ def test_what_cannot_be_pushed_to_the_disk_gets_no_name(llama, tmp_path, monkeyp
         if path.parent == tmp_path:  # the folder itself; its files went well
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("inspector.model.whole_file._to_disk", full)
+    monkeypatch.setattr("inspector.model.whole_file.to_disk", full)
     with pytest.raises(PatchError, match="Make room"):
         run(save_merged(llama, row, folder) if kind == "merged" else written_adapter(llama, row, folder))
     assert list(tmp_path.iterdir()) == []

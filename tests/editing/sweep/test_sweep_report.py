@@ -167,7 +167,7 @@ def test_a_disk_that_takes_no_more_leaves_the_report_and_the_scores_that_were_th
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("inspector.model.whole_file._to_disk", full)
+        patch.setattr("inspector.model.whole_file.to_disk", full)
         with pytest.raises(OSError, match="No space"):
             report(done)
     assert (done / name).read_bytes() == before and not list(done.glob("*.partial"))

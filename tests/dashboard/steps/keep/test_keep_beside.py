@@ -12,6 +12,8 @@ from dashboard_helpers import own_question
 from keep_helpers import edit, rows
 
 from dashboard.kit.limits import OTHERS
+from dashboard.kit.parts import Hidden, Visit
+from dashboard.steps.keep import report
 from dashboard.steps.keep.kept import Kept
 from inspector.errors import CaseError
 from inspector.model import VANILLA, Decoding, answer, encode
@@ -35,6 +37,27 @@ def test_two_rows_answer_as_each_would_alone_and_nothing_becomes_live(visitor):
     assert "A: 1 · DINM" in visitor.screen["head_a"] and "B: 2 · DINM" in visitor.screen["head_b"]
     hidden = ["blurred" in visitor.classes[name] for name in ("pane_vanilla", "pane_a", "pane_b")]
     assert hidden == list(asked.covered)
+
+
+def test_answers_that_were_cancelled_say_so_on_the_page_in_the_table_and_in_the_report(visitor):
+    edit(visitor, block=0, learning_rate=0.05)
+    edit(visitor, block=2, learning_rate=0.05)
+    asked = {"row_a": 1, "row_b": 2, "ask_two_what": "Case of A, question alone", "max_new_tokens": 64}
+    run = visitor.press("on_ask_two", **asked)
+    while visitor.session.slot(Kept).asked is None:
+        next(run)
+        assert "cut at" not in visitor.screen.get("head_a", ""), "what still grows was not cut"
+        visitor.do("on_cancel")
+    for _ in run:
+        pass
+    kept = visitor.session.slot(Kept)
+    assert kept.asked.notes == ("cancelled",) * 3 and kept.asked.verdicts is None
+    assert all("not judged · cancelled" in visitor.screen[name] for name in ("head_vanilla", "head_a", "head_b"))
+    assert [line["note"] for line in lines_of(kept.table)] == ["cancelled"] * 3
+    (part,) = (part for part in report.parts(Visit(visitor.session, Hidden(False))) if part.beside)
+    assert [text.head.count("cancelled") for text in (part.texts[1], *part.beside)] == [1] * 3
+    visitor.do("on_ask_two", **{**asked, "max_new_tokens": 2})
+    assert kept.asked.notes == ("cut at 2 tokens",) * 3 and kept.asked.verdicts is not None
 
 
 def test_an_own_text_is_judged_by_nobody_and_covered(visitor):

@@ -13,12 +13,20 @@ from dashboard_helpers import QUICK, Visitor, seen
 from keep_helpers import STRICT, edit, rows
 
 from dashboard.kit.acting import Acting, route
-from dashboard.kit.session import Session
+from dashboard.kit.parts import Visit
+from dashboard.kit.session import LiveEdit, Session
+from dashboard.steps.keep import report
+from dashboard.steps.keep import texts as words
 from dashboard.steps.keep.kept import Kept
 from dashboard.steps.keep.ledger import LedgerError
 from dashboard.steps.keep.texts import HEADERS
 from dashboard.steps.operate.gating import Gated
-from inspector.model import Detector
+from editing import run
+from editing.gate import small_exam
+from inspector.model import Decoding, Detector, InspectedModel, Row
+from inspector.safeedit import Case
+from inspector.safeedit.exam import ExamResult, examine
+from inspector.safeedit.judges import EmbeddedJudge
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -106,6 +114,50 @@ def test_the_gate_s_word_is_of_the_strength_that_it_examined_and_of_no_other(vis
     visitor.do("on_strength", strength=1.0)
     assert [row.gate for row in rows(visitor)] == ["passed", "passed"] and rows(visitor)[0].reason.startswith("Passed")
     assert "not as it acts now" not in visitor.screen["this_edit"]
+
+
+def exam_of(model: InspectedModel, row: Row, case: Case, prompts: int = 1) -> ExamResult:
+    asked = small_exam(case, 2, prompts)
+    return run(examine(model, asked, row, EmbeddedJudge(), decoding=Decoding(max_new_tokens=2)))
+
+
+def test_a_stress_test_is_of_the_strength_that_was_tested_and_of_no_other(visitor):
+    patch = edit(visitor, block=0)
+    session, model, context = visitor.session, visitor.page.context.model, visitor.page.context
+    room = visitor.page.house.rooms["keep"]
+    exam = exam_of(model, session.row, session.live.case)
+    (own,) = room.desk.history.note(session, exam=exam)
+    assert own.scores and own.scores_of == "" and "now" not in words.tested(own)
+    visitor.do("on_strength", strength=0.5)
+    tested = f"DINM · layer 0 · strength 1 · patch {patch}"
+    (row,) = rows(visitor)
+    assert (row.strength, row.scores, row.scores_of) == (0.5, own.scores, tested)
+    visitor.do("on_row_picked", row_picked=1)
+    said = f"The scores of row 1 are of {tested}, not as it acts now."
+    assert said in seen(visitor.screen["row_details"])
+    assert visitor.screen["rows_table"][0][HEADERS.index("Stress test")] == f"{words.tested(own)}, not as it acts now"
+    assert said in [seen(one) for one in report.parts(Visit(session))[0].readings]
+    with context.reserved(visitor.request) as again:
+        assert room.desk.history.shown(again)[0].scores_of == tested
+    later = exam_of(model, session.row, session.live.case)
+    assert room.desk.history.note(session, exam=later)[0].scores_of == ""
+    visitor.do("on_strength", strength=1.0)
+    assert rows(visitor)[0].scores_of.startswith("DINM · layer 0 · strength 0.5")
+
+
+def test_the_exam_of_a_run_of_several_is_of_its_patch_alone_where_the_row_acts_otherwise(visitor):
+    patch = edit(visitor, block=0)
+    session, model = visitor.session, visitor.page.context.model
+    history, live = visitor.page.house.rooms["keep"].desk.history, session.live
+    plain = exam_of(model, Row(live.patch), live.case)
+    route(session, detector_of(visitor))
+    (routed,) = history.note(session, several=[(live, plain)])
+    assert routed.routed and routed.scores and routed.scores_of == f"DINM · layer 0 · strength 1 · patch {patch}"
+    own = exam_of(model, session.row, live.case)
+    (tested,) = history.note(session, exam=own)
+    assert tested.scores_of == ""
+    again = LiveEdit(live.case, replace(live.result))
+    assert history.note(session, exam=own, several=[(again, exam_of(model, Row(live.patch), live.case, 2))]) == [tested]
 
 
 def detector_of(visitor: Visitor) -> Detector:
