@@ -31,6 +31,7 @@ import inspector.model
 from benchmarks import packaged
 from dashboard import page
 from dashboard.report import operation
+from dashboard.steps.methods import run as contests
 from dashboard.steps.operate import gating
 from dashboard.steps.stress import run as stressing
 from editing import gate, gate_choice, preset
@@ -63,7 +64,10 @@ SHORT = {
         *("--cases-at-once", "1", "--harmless-at-once", "1"),
     ],
     "editing.methods.mend evaluate": ["--limit", "1"],
-    "dashboard.report": [*SET, "--set", "monitor=0", "--max-new-tokens", "4"],
+    "dashboard.report": [
+        *(*SET, "--set", "monitor=0", "--max-new-tokens", "4"),
+        *("--stress-tokens", "4", "--methods-tokens", "4"),
+    ],
     "benchmarks.packaged": ["--layer", "1", "--limit", "1", *FEW],
 }
 """What makes a command short; DINM's settings are added to its sweeps alone."""
@@ -120,6 +124,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setattr(gating, "EXAM", SHORT_GATE)
         monkeypatch.setattr(operation, "Budgets", lambda: lenient)
         monkeypatch.setitem(stressing.SIZES, "Quick", Size(0, 1, 0, 0))
+        monkeypatch.setitem(contests.SIZES, "Brief", Size(0, 1, 0, 0))
         quick = {"steps": 1, "harmless_prompts": 1, "harmless_tokens": 2, "own_refusals": 0, "null_space": None}
         monkeypatch.setattr(packaged, "preset", partial(preset, **quick))
         monkeypatch.setattr("editing.methods.mend.store.cache_root", lambda: tmp_path / "cache")

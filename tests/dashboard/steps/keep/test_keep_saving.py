@@ -141,8 +141,8 @@ def test_the_gate_s_word_and_a_stress_test_s_scores_are_those_of_one_detector(vi
     assert "another detector" in seen(saved_line(session.slot(Kept).saved["patch"], session.row))
     visitor.do("on_examine", **QUICK)
     assert record_for(model, session, exam).scores == {} and written(visitor).exists()
-    session.slot(Kept).visit = ""
-    assert history.note(session, exam=exam)[0].scores == {}
+    (row,) = history.note(session, exam=exam)
+    assert row.scores and row.scores_of == f"{label}, by another detector"
 
 
 def test_what_a_person_keeps_against_the_gate_leaves_with_that_on_its_record(visitor, tmp_path):
