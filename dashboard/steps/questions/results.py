@@ -41,6 +41,10 @@ CAVEATS = {
         "Measured before the calibration: DINM's preset corrected edited the toxic layer with a step size of 1e-3. "
         "Cases to edit on and cases to score on still shared their attack templates. " + _JUDGED,
     ),
+    "packaged.json": (
+        "953a286af563a7ca05b9990800ca92fef0bf0ce8c52f614d424bd76a8334364f",
+        "Its routed edit acted by the detector before the present one.",
+    ),
     "gpu_h100.json": ("d0cdd0f9f552ae4c79db7630a2f5b786e74f81cab3e0ffddf735842d23cac607", _LONG),
     "gpu_h200.json": ("0e9a80fe73aad372d9854107340f497e592ee53b70fcbf91d9f68bb24d5816f3", _LONG),
 }
