@@ -143,6 +143,15 @@ def sentences() -> Iterator[str]:
         f"of AdvBench it finds {others[0]} %, of HarmBench's standard behaviours {others[1]} %, of Do-Not-Answer "
         f"{others[2]} %"
     )
+    misleading = "calibration_xstest.txt"
+    fires, found = (
+        rounded(detected(misleading, f"{kind} bare")[0]) for kind in ("harmless, false alarms", "harmful, found")
+    )
+    yield (
+        f"it fires for {fires} % of the safe and finds {found} % of the unsafe ones** (area {area(misleading)}), worst "
+        f"with figures of speech "
+        f"({rounded(detected(misleading, 'harmless, false alarms figurative_language')[0])} % of the safe"
+    )
     trials = results.trials(result("calibration.txt"))
     least, most = (
         [f"{function(map(trials.at, blocks)):.0f}" for blocks in (range(21, 28), range(10, 20))]
