@@ -252,6 +252,10 @@ def open_page(folder: Path, read_only: bool = False, calibration: Calibration | 
     return Page(app, house)
 
 
+TYPED: set[tuple[str, str]] = set()
+"""Roles and values that tests have typed or picked, which may be wrong on purpose, and come back after a reload."""
+
+
 @dataclass
 class Visitor:
     """Presses what the page has wired and sees what is drawn.
@@ -266,7 +270,6 @@ class Visitor:
         classes: Its classes in the same way.
         active: Whether each clock ticks, in the same way.
         takes: What each component was changed to take: its range, its choices.
-        typed: Roles of what a test has typed or picked, which may be wrong on purpose.
         opened: The views that were opened; one is when something in it is pressed or looked at.
     """
 
@@ -279,7 +282,6 @@ class Visitor:
     classes: dict[str, list[str]] = field(default_factory=dict)
     active: dict[str, bool] = field(default_factory=dict)
     takes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    typed: set[str] = field(default_factory=set)
     opened: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -372,14 +374,18 @@ class Visitor:
 
     def _type(self, typed: dict[str, Any]) -> None:
         self.screen.update(typed)
-        self.typed |= typed.keys()
+        TYPED.update((name, repr(value)) for name, value in typed.items())
 
     def _read(self, event: Any) -> dict[Any, Any]:
         """Return what an event reads; a value that the page was sent, and Gradio would refuse, is a defect."""
         values = {component: self._standing(self.page.name(component)) for component in event.inputs}
         for component, value in values.items():
             name = self.page.name(component)
-            if name in self.typed or value is None or not isinstance(component, gr.Slider | gr.Number | gr.Dropdown):
+            if (
+                (name, repr(value)) in TYPED
+                or value is None
+                or not isinstance(component, gr.Slider | gr.Number | gr.Dropdown)
+            ):
                 continue
             takes = {**vars(component), **self.takes.get(name, {})}
             if isinstance(component, gr.Dropdown):
@@ -422,10 +428,8 @@ class Visitor:
                 self.takes[name] = self.takes.get(name, {}) | known
                 if "value" in changes:
                     self.screen[name] = changes["value"]
-                    self.typed.discard(name)
             else:
                 self.screen[name] = value
-                self.typed.discard(name)
         return {self.page.name(component) for component in update}
 
 

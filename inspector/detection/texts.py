@@ -120,19 +120,20 @@ def labelled_samples(path: Path) -> tuple[Sample, ...]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CaseError(f"{path} cannot be read as CSV in UTF-8: {error}. Give another file.") from error
+        raise CaseError("The prompts cannot be read. Give a CSV file in UTF-8.", f"{path}: {error}") from error
     found = []
     for number, row in enumerate(rows, 2):
         text, kind = (row.get("prompt") or "").strip(), (row.get("type") or "").strip()
         harmful = _is_harmful(row)
         if not text or harmful is None:
             raise CaseError(
-                f"Line {number} of {path} has no prompt, or does not say whether it is harmful. Give a column 'prompt' "
-                "and one of 'harmful' (true, false), 'label' (safe, unsafe), 'type' (contrast... is harmful)."
+                f"Line {number} of the file has no prompt, or does not say whether it is harmful. Give a column "
+                "'prompt' and one of 'harmful' (true, false), 'label' (safe, unsafe), 'type' (contrast... is harmful).",
+                str(path),
             )
         found.append(Sample(text, harmful, text, kind, look_alike=not harmful))
     if not found:
-        raise CaseError(f"{path} has no prompts. Give a CSV file with a column 'prompt'.")
+        raise CaseError("The file has no prompts. Give a CSV file with a column 'prompt'.", str(path))
     return tuple(dict.fromkeys(found))
 
 

@@ -12,6 +12,7 @@ from benchmarks.own_question import IN_TEMPLATES, fired
 from editing.calibration import Calibration
 from editing.trial_edits import Layers, Trial
 from inspector.detection import Reading, Sample
+from inspector.detection import case as case_reading
 from inspector.model import Detector
 from inspector.safeedit.cases import bundled_templates
 
@@ -27,6 +28,8 @@ def test_hits_and_false_alarms_are_those_of_the_detector_alone_and_with_the_ques
         Sample(text, False, f"Sing {n}.") for n in range(2) for text in (f"Sing {n}.", f"Now: Sing {n}.", "So.")
     ]
     monkeypatch.setattr(own_question, "samples", lambda _split: harmless)
+    # A model of random weights tells a question from prompts of other lengths: the default ones may be any.
+    monkeypatch.setattr(case_reading, "_harmless", lambda: [Sample("x" * 200, False, "x" * 200)])
     assert own_question.main(["--questions", "2", "--harmless", "6"], lambda _: llama) == 0
     head, alone, beside, _ = capsys.readouterr().out.splitlines()
     assert "2 questions, 6 harmless prompts" in head and alone.count(" 0.00 (0 of ") == 4

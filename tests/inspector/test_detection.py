@@ -129,11 +129,11 @@ def test_prompts_of_a_file_are_read_each_once_with_its_label_and_type(tmp_path, 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"prompt,harmful\nWhy?,perhaps\n", "Line 2 of .*own.csv has no prompt, or does not say"),
+        (b"prompt,harmful\nWhy?,perhaps\n", "Line 2 of the file has no prompt, or does not say"),
         (b"prompt\nWhy?\n", "Give a column 'prompt' and one of 'harmful'"),
         (b"text,harmful\nWhy?,true\n", "has no prompt"),
         (b"prompt,harmful\n", "has no prompts"),
-        (b"prompt,harmful\n\xff\xfe,true\n", "cannot be read as CSV in UTF-8"),
+        (b"prompt,harmful\n\xff\xfe,true\n", "Give a CSV file in UTF-8"),
     ],
 )
 def test_a_file_without_prompts_or_labels_is_refused_with_what_it_needs(tmp_path, content, said):

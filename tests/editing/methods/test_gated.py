@@ -216,13 +216,13 @@ def test_a_reading_reaches_into_an_answer_that_follows_harmful_and_harmless_text
     seen: list[list[int]] = []
     real = reading.mlp_inputs
     monkeypatch.setattr(reading, "mlp_inputs", lambda m, b, prompts: (seen.extend(prompts), real(m, b, prompts))[1])
-    made = run(reading.token_reading(llama, BLOCK, PromptFormat(), 20, 400, 2, 5))
+    made = run(reading.token_reading(llama, BLOCK, PromptFormat(), 30, 400, 2, 5))
     openings = [llama.decode(ids).rpartition("[assistant]")[2] for ids in seen]
     assert {opening.strip() for opening in openings} == {text[:5].strip() for text in FURTHER_ANSWERS}
-    assert len(seen) == 20 == len(made.harmful) and max(map(len, seen)) <= 400
-    again = run(reading.token_reading(llama, BLOCK, PromptFormat(), 20, 400, 2, 5))
+    assert len(seen) == 30 == len(made.harmful) and max(map(len, seen)) <= 400
+    again = run(reading.token_reading(llama, BLOCK, PromptFormat(), 30, 400, 2, 5))
     assert again is made  # kept
-    other = run(reading.token_reading(llama, BLOCK, PromptFormat(), 20, 400, 2, 0))
+    other = run(reading.token_reading(llama, BLOCK, PromptFormat(), 30, 400, 2, 0))
     assert not torch.equal(other.direction, made.direction)
 
 
