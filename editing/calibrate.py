@@ -160,7 +160,8 @@ def measured(
         "questions and templates where one stands for several; else Wilson's.",
     ]
     for form, found in (known or measurements(model, detector, split)).items():
-        lines.append(f"\n{form.label() or 'with the suffix'}: area under the ROC curve {found.auc:.4f}")
+        auc = "none of one kind of prompts" if found.auc is None else f"{found.auc:.4f}"
+        lines.append(f"\n{form.label() or 'with the suffix'}: area under the ROC curve {auc}")
         for title, shares in (("harmful, found", found.found), ("harmless, false alarms", found.false_alarms)):
             lines += [f"  {title:24s}{name:22s}{_percent(share)}" for name, share in shares.items()]
         lines += [

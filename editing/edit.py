@@ -156,7 +156,7 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
         "updates": result.kept,
         "companions": result.companions,
         "stopped": result.stop_reason,
-        "safe_probability": [result.trace[0].safe_probability, result.trace[-1].safe_probability],
+        "safe_probability": [result.trace[0].safe_probability, result.last.safe_probability],
         "seconds": round(result.seconds, 2),
         "gate": {"passed": word.passed, "overridden": word.overridden, "reason": word.reason, "choice": word.choice},
         "saved": None if written is None else [str(written.path), str(written.path.with_suffix(".safetensors"))],

@@ -131,6 +131,16 @@ class EditResult:
     learnt_from: tuple[Case, ...] | None = ()
 
     @property
+    def last(self) -> Step:
+        """The step whose weights are kept: vanilla's where none are."""
+        return self.taken[-1]
+
+    @property
+    def taken(self) -> tuple[Step, ...]:
+        """The trace without what was taken back: the update beyond a budget, all of a cancelled edit."""
+        return tuple(step for step in self.trace if step.step <= self.kept)
+
+    @property
     def fewer_companions(self) -> str:
         """What is said where fewer companions fit than were asked for; empty where all did."""
         if self.companions is None or self.companions >= self.settings.companions:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable
 from typing import Any, get_args
@@ -46,8 +47,16 @@ def finished(work: Callable[[], int | None], stopped: str = "Stopped.") -> int:
 
 
 def tell(record: Any) -> None:
-    """Print what was found or done as JSON."""
-    print(json.dumps(record, indent=1), flush=True)
+    """Print what was found or done as JSON, which has no word for a number that is not finite: it is null there."""
+    print(json.dumps(_finite(record), indent=1, allow_nan=False), flush=True)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def say(words: str) -> None:

@@ -253,7 +253,7 @@ def open_page(folder: Path, read_only: bool = False, calibration: Calibration | 
 
 
 TYPED: set[tuple[str, str]] = set()
-"""Roles and values that tests have typed or picked, which may be wrong on purpose, and come back after a reload."""
+"""Roles and values that a file's tests have typed or picked: wrong on purpose, they come back after a reload."""
 
 
 @dataclass

@@ -254,8 +254,8 @@ def test_how_work_ends_is_an_exit_code_and_words(error, code, said, capsys):
 
 
 def test_a_record_is_json(capsys):
-    tell({"layer": 3, "text": "ü"})
-    assert json.loads(capsys.readouterr().out) == {"layer": 3, "text": "ü"}
+    tell({"layer": 3, "text": "ü", "not there": [float("nan"), (float("inf"), 0.5)]})
+    assert json.loads(capsys.readouterr().out) == {"layer": 3, "text": "ü", "not there": [None, [None, 0.5]]}
 
 
 @pytest.mark.parametrize("command", [locate, memory, edit, apply, reproduce, calibrate])

@@ -67,11 +67,15 @@ def brought_back(session: Session) -> dict[Any, Any]:
     A page that is sent the value alone would send it back and be refused: it lies outside what a new page's control
     takes, and its view, which would set the range, may not have been opened.
     """
-    kept = dict(session.controls)
-    return {
-        part: type(part)(value=kept[part], **session.shapes[part]) if part in session.shapes else kept[part]
-        for part in kept
-    }
+    kept, shapes = dict(session.controls), dict(session.shapes)
+    return {part: _in_shape(part, value, shapes[part]) if part in shapes else value for part, value in kept.items()}
+
+
+def _in_shape(part: Any, value: Any, shape: Mapping[str, Any]) -> Any:
+    """Return a control with a range and a value within it: a range may be narrowed without a word on the value."""
+    if isinstance(value, int | float):
+        value = max(shape.get("minimum", value), min(shape.get("maximum", value), value))
+    return type(part)(value=value, **shape)
 
 
 def changed_in(value: Any) -> Mapping[str, Any] | None:

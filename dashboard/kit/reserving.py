@@ -146,11 +146,14 @@ class Reserving:
     def visit(self, request: gr.Request) -> Session | None:
         """Return the session that an open page shows; ``None`` if it is gone.
 
-        What a page asks as it opens may overtake its arrival, which is waited for then.
+        What a page asks as it opens may overtake its arrival, which is waited for then; so is that of a visitor who has
+        a key of this start of the program, and of whom nothing is gone.
         """
         page, key = request.session_hash or "", key_of(request)
         session = self.sessions.at(page, key)
-        if session is not None or not self.sessions.expects(page, key):
+        known = key == page or has_earlier_key(request) or is_from_before(key)
+        new = not known and self.sessions.gone(key) is None
+        if session is not None or not self.sessions.expects(page, key, new):
             return session
         with self._overtaking.taken(key) as may_wait:
             until = time.monotonic() + ARRIVING

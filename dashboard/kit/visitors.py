@@ -126,10 +126,10 @@ class Sessions:
             self.sweep()
             return session
 
-    def expects(self, page: str, key: str) -> bool:
-        """Tell whether a page that is not known may be one of a visitor who is here, on its way."""
+    def expects(self, page: str, key: str, new: bool = False) -> bool:
+        """Tell whether a page that is not known may be on its way, of a visitor who is here or a new one."""
         with self._lock:
-            return page not in self._pages and key in self._sessions
+            return page not in self._pages and (new or key in self._sessions)
 
     def holds(self, key: str, session: Session) -> bool:
         """Tell whether a session is still its visitor's; one that is reserved already stays so until that has ended.

@@ -172,7 +172,7 @@ _NO_LAYER = (
 
 def _summary(result: EditResult) -> dict[str, Any]:
     first = result.trace[0]
-    kept = next(step for step in result.trace if step.step == result.kept)
+    kept = result.last
     return {
         "stop_reason": result.stop_reason,
         "updates": result.kept,

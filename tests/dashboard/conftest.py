@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dashboard_helpers import SHORT_GATE, Page, Visitor, model_at_rest, open_page
+from dashboard_helpers import SHORT_GATE, TYPED, Page, Visitor, model_at_rest, open_page
 
 from dashboard.steps.operate import gating
 from inspector.model import InspectedModel
@@ -17,6 +17,12 @@ def short_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the gate ask few prompts; what it says of edits has tests of its own."""
     monkeypatch.setattr(gating, "EXAM", SHORT_GATE)
     monkeypatch.setattr(gating, "STACK_EXAM", {"harmless": 1, "max_new_tokens": 3})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_typed() -> None:
+    """What the tests of other files have typed is no excuse in this one."""
+    TYPED.clear()
 
 
 @pytest.fixture

@@ -172,6 +172,12 @@ def test_the_command_makes_one_and_measures_it_on_other_texts(llama, tmp_path, c
     found = json.loads(told.out)["formats"]["with the suffix"]
     assert "texts of own.csv" in told.err and found["found"]["contrast_homonyms"]["n"] == 1
     assert found["false_alarms"]["homonyms"]["n"] == found["false_alarms"]["look-alike"]["n"] == 1
+    own.write_text("prompt,harmful,type\nHow do I win?,false,bare\nWhy?,false,ordinary\n", encoding="utf-8")
+    assert calibrate.main(["--measure", str(own)], lambda _chosen: llama) == 0
+    told = capsys.readouterr()
+    found = json.loads(told.out)["formats"]["with the suffix"]
+    assert found["auc"] is None and "none of one kind of prompts" in told.err and "NaN" not in told.out
+    assert found["false_alarms"]["bare"]["n"] == 2 and found["false_alarms"]["type bare"]["n"] == 1
     with pytest.raises(SystemExit):
         calibrate.main(["--measure", "scored"], lambda _chosen: llama)
     assert "'scored' is none of development, score, packaged, and no .csv file" in capsys.readouterr().err

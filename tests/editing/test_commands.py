@@ -128,6 +128,7 @@ def test_an_edit_is_saved_asked_merged_handed_on_and_made_again(words, capsys, t
     options = [*QUICK, "--case", CASE.identifier, "--layer", "1", "--out", tmp_path]
     code, told, errors = ran(edit, options, words, capsys)
     assert code == 0 and told["layer"] == told["block"] == 1 and told["gate"]["passed"] and "step 1" in errors
+    assert len(told["safe_probability"]) == 2 and told["safe_probability"][0] < told["safe_probability"][1] <= 1
     assert told["largest_logit_difference"] == 0, "what was saved was read back, and answers as the edit does"
     saved = told["saved"][0]
     to = ["--merged", tmp_path / "whole", "--adapter", tmp_path / "small", "--rank", "2", "--ask", "Sing?"]

@@ -174,9 +174,10 @@ class History:
             before = known.get(patch)
             kept.deleted.discard(patch)
             first = before or first_entry(InMemory(edit), kept.last + 1, IN_METHODS, self.model)
+            back = before is not None and first.number not in kept.made
             made = kept.made.setdefault(first.number, InMemory(edit))
-            # A row whose patch was no longer in memory has it again as it was run.
-            first = replace(first, strength=made.strength, routed=made.detector is not None)
+            if back:
+                first = _as_run(first, made)
             entry = self._scored(kept, first, made, exam)
             if entry != before:
                 self.ledger.put(kept.visit, entry, edit.case)
@@ -301,3 +302,20 @@ def _warn(error: LedgerError) -> None:
     """Tell the operator what the visitor is not told: which file it is, and the database's own words."""
     print(f"Warning: {error.operator_message()}", file=sys.stderr)
     note("ledger", logging.WARNING, error=type(error.__cause__).__name__)
+
+
+def _as_run(entry: Entry, made: InMemory) -> Entry:
+    """Return a row whose patch had left memory and is there again as it was run: at strength 1, on every prompt.
+
+    What the gate said, and that it was live, is of how it acted before.
+    """
+    word = made.edit.patch.settings.get(RECORD)
+    routed = made.detector is not None
+    return replace(
+        entry,
+        strength=made.strength,
+        routed=routed,
+        gate=gate_word(word, made.row),
+        reason="" if word is None else reason_for(word, made.row),
+        was_live=entry.was_live and (entry.strength, entry.routed) == (made.strength, routed),
+    )

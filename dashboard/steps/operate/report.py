@@ -25,7 +25,7 @@ def parts(visit: Visit) -> list[Part]:
     drawn = Figure(
         "Vital signs of the edit, step by step",
         figures.vitals_of(result.trace, result.settings),
-        words.vitals_reading(result.trace, result.settings),
+        words.vitals_reading(result.taken, result.settings),
     )
     readings = (reading(f"{made} {ended}"), words.gate_line(session), words.stack_reading(session))
     return [

@@ -251,8 +251,7 @@ def budget_line(result: EditResult, named: str = "") -> str:
     """
     if result.patch is None:
         return ""
-    kept = next(step for step in result.trace if step.step == result.kept)
-    budget, harm = result.settings.damage_budget, max(0.0, kept.constraint_kl)
+    budget, harm = result.settings.damage_budget, max(0.0, result.last.constraint_kl)
     unseen = "<em>Not examined by the gate yet.</em>"
     if budget is None:
         said = f"{escape(named)}No damage budget was set: harmless KL {number(harm)} nats a token."

@@ -54,7 +54,8 @@ class OperateRoom(Room):
         self.clock = gr.HTML(words.clock(None) if result is None else words.finished(result), elem_id="clock")
         settings = preset("corrected") if result is None else result.settings
         self.vitals = plot(figures.vitals_of(trace, settings), "vitals", "Vital signs of the edit, step by step")
-        self.vitals_reading = gr.HTML(words.vitals_line(trace, settings), elem_id="vitals-reading")
+        taken = result.taken if result is not None else ()
+        self.vitals_reading = gr.HTML(words.vitals_line(taken, settings), elem_id="vitals-reading")
         self.gating.build()
 
     def build_operate(self) -> None:
@@ -159,7 +160,7 @@ class OperateRoom(Room):
         return {
             self.clock: words.finished(result),
             self.vitals: figures.vitals_of(result.trace, result.settings),
-            self.vitals_reading: words.vitals_line(result.trace, result.settings),
+            self.vitals_reading: words.vitals_line(result.taken, result.settings),
             **said,
         }
 
@@ -240,7 +241,7 @@ class OperateRoom(Room):
         yield {
             self.vitals: figures.vitals_of(result.trace, settings),
             self.clock: words.finished(result),
-            self.vitals_reading: words.vitals_line(result.trace, result.settings),
+            self.vitals_reading: words.vitals_line(result.taken, result.settings),
         }
         return made
 

@@ -84,7 +84,7 @@ def _trace(held: Held) -> Part:
     settings: Any = live.result.settings
     if not hasattr(settings, "edit_weight") or not hasattr(settings, "constraint_weight"):
         return nothing(BALANCE, f"The live edit is by {live.patch.method}, whose loss has no such two terms.")
-    last = next(step for step in live.result.trace if step.step == live.result.kept)
+    last = live.result.last
     first = live.result.trace[0]
     return Part(
         BALANCE,

@@ -274,11 +274,15 @@ class Inside:
                 self.peaks: "",
             }
         reading = pair[1] if panel.weights == "edited" else pair[0]
-        place = min(panel.place, len(reading.positions) - 1)
+        last = len(reading.positions) - 1
+        place = min(panel.place, last)
+        kept.panel = replace(panel, place=place)
+        # A value goes along only where it has to follow the range: it would pull a column back while one drags.
+        within = {} if place == panel.place else {"value": place}
         found = run.peaks_of(self.model, known, panel.answer, place)
         return {
             self.lens: figures.lens(reading, panel.block, place),
             self.lens_reading: words.lens_reading(known, panel.answer),
             self.peaks: words.peaks_table(found, f"{place}: {reading.tokens[place]!r}"),
-            self.place: gr.Slider(maximum=len(reading.positions) - 1),
+            self.place: gr.Slider(maximum=last, **within),
         }

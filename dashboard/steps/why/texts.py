@@ -200,7 +200,7 @@ def edits_table(session: Session, toxicities: Sequence[RegionToxicity | None]) -
 
 def _edit_line(edit: LiveEdit, live: bool, toxicity: RegionToxicity | None) -> str:
     result, patch = edit.result, edit.patch
-    first, kept = result.trace[0], next(step for step in result.trace if step.step == result.kept)
+    first, kept = result.trace[0], result.last
     delta = patch.deltas[0]
     columns = delta.shape[1]
     touched = columns if delta.right is None else int((delta.right != 0).any(dim=0).sum())

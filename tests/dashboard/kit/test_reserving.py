@@ -18,7 +18,7 @@ import pytest
 from dashboard_helpers import QUICK, Clock, Page, Visitor, assert_idle, seen
 from starlette.requests import Request
 
-from dashboard.kit.doors import STARTED, TOOL_HEADER
+from dashboard.kit.doors import AGAIN, STARTED, TOOL_HEADER, key_of
 from dashboard.kit.reserving import STARTED_ANEW, Places
 from dashboard.kit.session import Session
 from dashboard.kit.visitors import Sessions
@@ -145,6 +145,36 @@ def test_what_a_page_asks_before_it_has_arrived_waits_for_its_arrival(visitor):
     late.start()
     assert context.visit(asking) is here
     late.join()
+
+
+@pytest.mark.parametrize(
+    ("key", "waits"),
+    [
+        (f"{STARTED}.{'n' * 32}", True),
+        (f"{STARTED}.{'r' * 32}{AGAIN}", False),
+        (f"00000000.{'o' * 32}", False),
+        (f"{STARTED}.{'g' * 32}", False),
+    ],
+    ids=["new", "of before a restart", "open since before a restart", "whose session is gone"],
+)
+def test_a_new_visitor_s_page_that_asks_before_it_has_arrived_is_not_told_that_something_is_gone(
+    visitor, monkeypatch, key, waits
+):
+    """As it opens by a link that names a view."""
+    context = visitor.page.context
+    http = types.SimpleNamespace(cookies={"dinm-visitor-7860": key}, scope={"server": ("localhost", 7860)})
+    asking = types.SimpleNamespace(session_hash=f"page of {key}", request=http)
+    assert key_of(asking).endswith(key)
+    if "g" * 32 in key:
+        context.sessions.of(key_of(asking))
+        with context.sessions._lock:
+            context.sessions._drop(key_of(asking), "it was not used for 2 hours")
+    monkeypatch.setattr("dashboard.kit.reserving.ARRIVING", 5.0 if waits else 0.0)
+    late = threading.Timer(0.2, context.arrive, [asking])
+    late.start()
+    found = context.visit(asking)
+    late.join()
+    assert (found is not None) is waits
 
 
 def test_a_page_that_never_arrives_is_gone_and_one_of_nobody_who_is_here_is_so_at_once(visitor, monkeypatch):

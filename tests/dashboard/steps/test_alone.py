@@ -99,7 +99,9 @@ def parts_of(room: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def plain(value: Any) -> Any:
-    """Return a value, a figure or a component so that it can be compared: panes and folders have names of their own."""
+    """Return a value, a figure or a component so that it can be compared: panes and folders have their own names, and
+    a row of the history has the time at which it was first drawn.
+    """
     if isinstance(value, gr.blocks.Block):
         return type(value).__name__, plain(value.constructor_args)
     if isinstance(value, go.Figure):
@@ -110,7 +112,7 @@ def plain(value: Any) -> Any:
         return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, tuple | list):
         return [plain(part) for part in value]
-    return re.sub(r"answer-\d+|dinm-inspector-[\w-]+", "", str(value))
+    return re.sub(r"answer-\d+|dinm-inspector-[\w-]+|\d{4}-\d\d-\d\d[T ][\d:]+", "", str(value))
 
 
 def shown(room: Room, session: Session) -> dict[str, Any]:

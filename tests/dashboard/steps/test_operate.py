@@ -11,12 +11,16 @@ import gradio as gr
 import pytest
 import torch
 from dashboard_helpers import CONTROLS, QUICK, Visitor, assert_idle, own_question, seen
+from made_up import result as made_up_result
+from made_up import steps
 
 from dashboard.kit.html import probability
+from dashboard.kit.parts import Visit
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.compare.run import Measured
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.operate import run as operating
+from dashboard.steps.operate.report import parts
 from dashboard.steps.operate.texts import budget_line
 from editing import Step
 from editing.values import setting_value
@@ -231,6 +235,18 @@ def test_a_cancel_while_operate_locates_changes_nothing(visitor):
 def test_the_edit_button_names_the_picked_layer(visitor):
     visitor.do("on_layer", block=1)
     assert visitor.screen["edit"] == "Edit layer 1"
+
+
+def test_an_update_that_was_taken_back_is_told_neither_by_the_page_nor_in_a_report(visitor):
+    over = made_up_result(reason="damage budget", trace=steps(0.1, 0.4, 0.9), kept=1)
+    assert over.last is over.trace[1] and over.taken == over.trace[:2]
+    visitor.do("on_edit", **QUICK)
+    visitor.session.edits = [replace(visitor.session.live, result=over)]
+    (part,) = parts(Visit(visitor.session))
+    for said in (seen(visitor.reload().screen["vitals_reading"]), part.figures[0].reading):
+        assert probability(0.4) in said and "1 update" in said and probability(0.9) not in said
+    cancelled = made_up_result(reason="cancelled", trace=steps(0.1, 0.4), kept=0)
+    assert cancelled.taken == cancelled.trace[:1]
 
 
 def test_the_gate_s_line_says_whether_what_is_kept_is_within_the_budget(visitor):

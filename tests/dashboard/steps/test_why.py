@@ -291,6 +291,8 @@ def test_the_lens_shows_what_is_asked(visitor):
     visitor.do("on_lens", why_place=10_000)
     last = len(lens.positions) - 1
     assert f"After token {last}:" in visitor.screen["why_peaks"] or "No token reaches" in visitor.screen["why_peaks"]
+    assert visitor.screen["why_place"] == visitor.takes["why_place"]["maximum"] == last, "it comes within the range"
+    assert visitor.reload().screen["why_place"] == last
 
 
 def test_the_lens_counts_no_token_after_the_answer_s_last(visitor):

@@ -83,7 +83,7 @@ def test_harmless_prompts_and_facts_are_disjoint():
     assert len(set(texts)) == len(texts)
 
 
-def test_a_contrast_s_words_of_harm_stand_in_harmless_prompts_more_often_than_in_harmful_ones():
+def test_a_contrast_s_words_of_harm_stand_in_harmless_and_in_harmful_prompts():
     found = {harmful: [one["prompt"] for one in CONTRASTS if one["harmful"] is harmful] for harmful in (True, False)}
     assert len(found[True]) == 227 and len(found[False]) == 840
     questions = {normal(entry["question"]) for entry in read("questions.json")}

@@ -17,6 +17,7 @@ from dashboard.kit.parts import Visit
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.steps.keep import report
 from dashboard.steps.keep import texts as words
+from dashboard.steps.keep.entries import UNSEEN, was_accepted
 from dashboard.steps.keep.kept import Kept
 from dashboard.steps.keep.ledger import LedgerError
 from dashboard.steps.keep.texts import HEADERS
@@ -158,6 +159,23 @@ def test_the_exam_of_a_run_of_several_is_of_its_patch_alone_where_the_row_acts_o
     assert tested.scores_of == ""
     again = LiveEdit(live.case, replace(live.result))
     assert history.note(session, exam=own, several=[(again, exam_of(model, Row(live.patch), live.case, 2))]) == [tested]
+
+
+def test_a_patch_that_comes_back_by_a_run_of_several_has_no_word_of_the_weights_that_it_was_before(visitor):
+    edit(visitor, block=0)
+    model, session = visitor.page.context.model, visitor.session
+    history, live = visitor.page.house.rooms["keep"].desk.history, session.live
+    route(session, detector_of(visitor))
+    (routed,) = history.note(session)
+    assert routed.routed and routed.was_live
+    edit(visitor, block=1)
+    del session.slot(Kept).made[routed.number]
+    session.edits = session.edits[-1:]
+    again = LiveEdit(live.case, replace(live.result, patch=replace(live.patch, settings={})))
+    history.note(session, several=[(again, exam_of(model, Row(live.patch), live.case, 2))])
+    back = next(row for row in rows(visitor) if row.number == routed.number)
+    assert (back.strength, back.routed, back.gate, back.was_live) == (1.0, False, UNSEEN, False)
+    assert not was_accepted(back), "it has to pass the gate before it is live"
 
 
 def detector_of(visitor: Visitor) -> Detector:
