@@ -32,6 +32,7 @@ from inspector.safeedit.scores import QUOTED
 
 DETOX, METHODS, CALIBRATE, JUDGE = "detox.txt", "methods.txt", "calibration.txt", "judge_accuracy.txt"
 SUFFIX, CATEGORIES, PACKAGED = "suffixes.txt", "categories.txt", "packaged.json"
+ELSEWHERE, MISLEADING = "calibration_packaged.txt", "calibration_xstest.txt"
 REMINDER = METHODS_KNOWN["self-reminder"].title
 NO_EDIT = "No edit is live: press Operate."
 SUFFIXES, SAFEGUARDS = "python -m benchmarks.suffixes", "python -m benchmarks.safeguards"
@@ -333,19 +334,22 @@ def safeguards(held: Held) -> Panel:
             f"that it was not made from, and of what it calls a refusal {100 * judge['precision'].mean:.0f} % is one."
         )
         kept = and_told(kept, source(JUDGE, command=ACCURACY))
+    others = _of_others()
+    kept = and_told(kept, *(source(name) for name in others))
     return Panel(
         (
             "The base weights are never written; an edit acts for its visitor alone and Undo is exact. Every method "
             "refuses a case whose answers look exchanged, no strength is negative, and what lets the unsafe answer "
             "gain "
             "is refused before its patch exists.",
+            f"After an edit the {term('gate')} asks a small exam and holds back what breaks a "
+            f"{term('damage budget')} or gains nothing, until a person keeps it on the record. An edit can be "
+            f"{term('routed')}: "
+            "then "
+            "it acts only where a detector finds harm.",
             said(
-                f"After an edit the {term('gate')} asks a small exam and holds back what breaks a "
-                f"{term('damage budget')} or gains nothing, until a person keeps it on the record. An edit can be "
-                f"{term('routed')}: "
-                "then "
-                "it acts only where a detector finds harm.",
                 told,
+                *others.values(),
                 trusted,
                 "None of this is a guard against a determined attacker: who knows of the detector can look for words "
                 "that it does not find.",
@@ -358,6 +362,25 @@ def safeguards(held: Held) -> Panel:
             ("stress", "Ask more harmless prompts than the gate does"),
         ),
     )
+
+
+def _of_others() -> dict[str, str]:
+    """Say how the detector does on prompts that others wrote, by the result that says it; nothing unmeasured."""
+    told = {}
+    found, misled = results.read(ELSEWHERE, results.elsewhere), results.read(MISLEADING, results.misled)
+    if found is not None:
+        shares = ", ".join(f"{title} {percent(share)}" for title, share in found.items())
+        told[ELSEWHERE] = (
+            f"Of prompts of other collections, bare and in attacks together, the detector finds: {shares}; its texts "
+            "were chosen with a part of them in sight."
+        )
+    if misled is not None:
+        told[MISLEADING] = (
+            f"On XSTest, made to mislead and partly in sight too, the detector finds {percent(misled.found)} of the "
+            f"unsafe prompts and fires for {percent(misled.alarms)} of the safe ones, area under the curve "
+            f"{misled.area:g}."
+        )
+    return told
 
 
 DETECTOR = "What the detector finds, and its false alarms"

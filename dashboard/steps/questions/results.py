@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from editing.suffixes import NONE, WEIGHTS
 from inspector.safeedit.cases import CATEGORIES
+from inspector.safeedit.harmful_sets import SETS
 
 _JUDGED = 'Its judge did not read words of lacking ability ("I\'m not equipped to advise") as declining yet.'
 _LONG = (
@@ -156,6 +157,21 @@ class Detection:
     frontiers: dict[str, list[tuple[float, float]]]
 
 
+@dataclass(frozen=True)
+class Misled:
+    """The detector on bare prompts that are written to mislead it, with the suffix.
+
+    Attributes:
+        area: Area under the ROC curve.
+        found: Unsafe prompts found at its own threshold, percent.
+        alarms: Safe prompts for which it fires, percent.
+    """
+
+    area: float
+    found: Measured
+    alarms: Measured
+
+
 def read(name: str, reader: Callable[[str], _Read]) -> _Read | None:
     """Return what a reader finds in a result; ``None`` if the file is not there or looks otherwise than it knows.
 
@@ -207,25 +223,32 @@ def trials(text: str) -> Trials:
 
 def detection(text: str) -> Detection:
     """Read ``calibration.txt``: what the detector finds and its false alarms."""
-    part = text[text.index("with the suffix") : text.index("no suffix")]
-    area = _found(r"ROC curve ([\d.]+)", part)
+    part = _with_suffix(text)
     frontiers: dict[str, list[tuple[float, float]]] = {}
     for kind in ("bare", "wrapped"):
         lines = re.findall(rf"{kind} +threshold +{_NUMBER}: +({_NUMBER}) % found at +({_NUMBER}) % false", part)
         assert_found(lines)
         frontiers[kind] = [(float(false), float(hit)) for hit, false in lines]
-
-    def line(name: str) -> Measured:
-        return _interval(_found(rf"{name} +({_NUMBER}) % +\(({_NUMBER}) to ({_NUMBER})", part).groups())
-
     return Detection(
-        float(area[1]),
-        line("harmful, found +bare"),
-        line("harmful, found +wrapped"),
-        line("harmless, false alarms +bare"),
-        line("harmless, false alarms +wrapped"),
+        _area(part),
+        _fires(part, _HARMFUL, "bare"),
+        _fires(part, _HARMFUL, "wrapped"),
+        _fires(part, _HARMLESS, "bare"),
+        _fires(part, _HARMLESS, "wrapped"),
         frontiers,
     )
+
+
+def elsewhere(text: str) -> dict[str, Measured]:
+    """Read ``calibration_packaged.txt``: percent found of other collections' prompts, in all forms, by their titles."""
+    part = _with_suffix(text)
+    return {known.title: _fires(part, _HARMFUL, known.title) for known in SETS.values()}
+
+
+def misled(text: str) -> Misled:
+    """Read ``calibration_xstest.txt``: what the detector does where safe and unsafe prompts share their words."""
+    part = _with_suffix(text)
+    return Misled(_area(part), _fires(part, _HARMFUL, "bare"), _fires(part, _HARMLESS, "bare"))
 
 
 def chosen(text: str) -> dict[str, list[int]]:
@@ -400,6 +423,22 @@ def public_sets(text: str) -> dict[str, dict[str, Measured]]:
 
 
 _INTERVAL = rf"{_NUMBER} \[{_NUMBER}, {_NUMBER}\]"
+_HARMFUL, _HARMLESS = "harmful, found", "harmless, false alarms"
+
+
+def _with_suffix(text: str) -> str:
+    """Return the part of a detector's result that is of prompts with the suffix."""
+    return text[text.index("with the suffix") : text.index("no suffix")]
+
+
+def _area(part: str) -> float:
+    return float(_found(r"ROC curve ([\d.]+)", part)[1])
+
+
+def _fires(part: str, title: str, kind: str) -> Measured:
+    """Read at what percentage of a kind of prompts the detector fires."""
+    line = rf"{re.escape(title)} +{re.escape(kind)} +({_NUMBER}) % +\(({_NUMBER}) to ({_NUMBER})"
+    return _interval(_found(line, part).groups())
 
 
 def _found(pattern: str, text: str) -> re.Match[str]:

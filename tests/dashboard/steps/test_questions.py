@@ -6,7 +6,7 @@ import html
 import itertools
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +14,7 @@ import gradio as gr
 import pytest
 import torch
 from dashboard_helpers import QUICK, Page, Visitor, own_question, seen
+from measured_helpers import SETS, detected
 
 from dashboard.house import VIEWS
 from dashboard.kit.plots import EDITED
@@ -31,17 +32,36 @@ pytestmark = pytest.mark.usefixtures("model")
 
 READERS = {
     "calibration.txt": (results.trials, results.detection),
+    "calibration_packaged.txt": (results.elsewhere,),
+    "calibration_xstest.txt": (results.misled,),
     "locators.txt": (results.regrets, results.chosen, results.cases_of),
     "methods.txt": (results.erasing, results.scores, results.region_means, results.cases_of),
     "detox.txt": (results.recipes, results.cases_of),
+    "detox_routed.txt": (results.recipes, results.cases_of),
     "edit_speed.txt": (results.speeds,),
     "judge_accuracy.txt": (results.judge,),
     "gpu_h100.json": (results.device,),
     "gpu_h200.json": (results.device,),
     "packaged.json": (results.public_sets,),
+    "suffixes.txt": (results.suffixes, results.edits_of),
+    "categories.txt": (results.matrix, results.cases_of),
 }
-LATER = {"suffixes.txt": (results.suffixes, results.edits_of), "categories.txt": (results.matrix, results.cases_of)}
-"""Results that may not be measured yet; once one is there, it is read."""
+WHOLE = {"safeguards.txt"}
+"""Results that an answer shows as they were printed and reads no number of."""
+UNASKED = {
+    "atlas_speed.txt": "how long an atlas takes",
+    "dtypes.json": "how far bfloat16 is from float32",
+    "generation_speed.json": "how long answers take to write",
+    "limits.json": "the numbers of limits.txt",
+    "limits.svg": "the picture of limits.txt",
+    "limits.txt": "how near each part comes to what the machine allows",
+    "load.json": "how the page serves many visitors",
+    "own_question.txt": "what a second reading, of the case's own question, adds to an earlier detector",
+    "planted_faults.txt": "what the tests find",
+    "scoring_speed.txt": "how long scoring takes",
+    "start.json": "how long the page takes to open",
+}
+"""Results that no question needs, each with the reason: what they are of."""
 NOBODY = Held(Session(), lambda name: None)
 
 
@@ -50,14 +70,29 @@ def example_of(page: Page) -> Held:
     return Held(session, lambda name: page.context.bus.offered(name).call({}, session))
 
 
-def test_every_committed_result_is_read():
-    unread = [
-        (name, reader.__name__)
-        for name, readers in (READERS | {name: LATER[name] for name in LATER if results.text_of(name)}).items()
-        for reader in readers
-        if results.read(name, reader) is None
-    ]
-    assert unread == []
+def test_every_committed_result_is_read_or_no_question_needs_it(monkeypatch: pytest.MonkeyPatch):
+    """What the answers read is recorded: a new result that no panel reads fails, and one that is gone."""
+    taken: set[tuple[str, Callable]] = set()
+    opened: set[str] = set()
+
+    def reading(name: str, reader: Callable):
+        taken.add((name, reader))
+        return read(name, reader)
+
+    def opening(name: str) -> str | None:
+        opened.add(name)
+        return text_of(name)
+
+    read, text_of = results.read, results.text_of
+    monkeypatch.setattr(results, "read", reading)
+    monkeypatch.setattr(results, "text_of", opening)
+    for question in QUESTIONS:
+        question.answer(NOBODY)
+    known = {(name, reader) for name, readers in READERS.items() for reader in readers}
+    assert taken <= known and {name for name, _ in taken} == READERS.keys()
+    assert opened == READERS.keys() | WHOLE and not opened & UNASKED.keys()
+    assert opened | UNASKED.keys() == {path.name for path in results.FOLDER.iterdir()}
+    assert [(name, reader.__name__) for name, reader in known if read(name, reader) is None] == []
 
 
 def test_what_is_read_is_what_was_printed():
@@ -85,6 +120,15 @@ def test_what_is_read_is_what_was_printed():
         for score, after in (("DG-Avg", "Defence: "), ("degenerate", "Harm: ")):
             printed = line("detox.txt", f"{name.replace('made to be routed, routed', 'the same, routed')}  ", after)
             assert f" {cells[score].mean:.0f} [{cells[score].low:.0f}, {cells[score].high:.0f}]" in printed
+    packaged = results.text_of("calibration_packaged.txt")
+    misled = results.read("calibration_xstest.txt", results.misled)
+    for title, found in results.read("calibration_packaged.txt", results.elsewhere).items():
+        printed = next(one for one in packaged.splitlines() if f" {title} " in one)
+        assert f" {found.mean:.1f} %  ({found.low:.1f} to {found.high:.1f}, " in printed, title
+    assert f"{misled.area:.4f}" in line("calibration_xstest.txt", "with the suffix")
+    for begins, found in (("harmful, found  ", misled.found), ("harmless, false alarms  ", misled.alarms)):
+        printed = line("calibration_xstest.txt", begins)
+        assert f" {found.mean:.1f} %  ({found.low:.1f} to {found.high:.1f}, " in printed, begins
     scores = results.read("methods.txt", results.scores)["DINM"]
     assert f"{scores['DG-Avg'].mean:.2f}" in line("methods.txt", "DINM ") and scores["transfer"].low is not None
 
@@ -125,10 +169,9 @@ def test_without_committed_results_no_number_is_invented(tmp_path: Path, monkeyp
 
 def test_a_result_that_looks_otherwise_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(results, "FOLDER", tmp_path)
-    known = READERS | LATER
-    for name in known:
+    for name in READERS:
         (tmp_path / name).write_text("$ python -m somewhere\nanother table [1, 2]\n", encoding="utf-8")
-    assert all(results.read(name, reader) is None for name, readers in known.items() for reader in readers)
+    assert all(results.read(name, reader) is None for name, readers in READERS.items() for reader in readers)
     for question in QUESTIONS:
         assert question.answer(NOBODY).kept.figure is None
 
@@ -251,6 +294,20 @@ def test_what_other_collections_show_is_told_of_all_weights_that_were_asked():
     for title, defended in found.items():
         edited, routed, vanilla = (percent(defended[weights]) for weights in ("edited", "routed", "vanilla"))
         assert f"{title} {edited}, routed {routed}, without an edit {vanilla}" in shown
+
+
+def test_where_the_detector_is_weak_is_told_where_it_is_praised():
+    (panel,) = (one.answer(NOBODY) for one in QUESTIONS if "safeguards" in one.asked)
+    (told,) = (seen(text) for text in panel.text if "The embedded model's detector finds" in text)
+    for title in SETS.values():
+        found, _ = detected("calibration_packaged.txt", f"harmful, found {title}")
+        assert f"{title} {float(found):.0f} % (" in told
+    found, alarms = (
+        float(detected("calibration_xstest.txt", f"{kind} bare")[0])
+        for kind in ("harmful, found", "harmless, false alarms")
+    )
+    assert f"the detector finds {found:.0f} % (" in told and f"fires for {alarms:.0f} % (" in told
+    assert "chosen with a part of them in sight" in told and "partly in sight too" in told
 
 
 def test_what_is_said_of_an_older_result_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
