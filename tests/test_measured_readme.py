@@ -1,4 +1,4 @@
-"""Every number in README's table of results stands in a committed result."""
+"""Every number in README's table of results, and of its limit of routed edits, stands in a committed result."""
 
 from __future__ import annotations
 
@@ -38,6 +38,9 @@ def detector() -> Iterator[str]:
 
 def elsewhere() -> Iterator[str]:
     name = "calibration_packaged.txt"
+    in_sight = "texts were chosen with a part of them in sight"
+    assert in_sight in " ".join(BENCHMARKS.split())
+    yield in_sight
     for known, title in SETS.items():
         yield f"{rounded(detected(name, f'harmful, found {title}')[0])} % of {known}'s"
     alarms, asked = detected(name, "harmless, false alarms bare")
@@ -149,6 +152,30 @@ def test_every_row_of_the_readme_has_its_result():
 def test_a_row_of_the_readme_says_what_was_measured_and_no_other_number(key):
     (row,) = (row for row in table(README, "| what | result | command |") if row[0].startswith(key))
     said(" | ".join(row[:2]), tuple(ROWS[key]()))
+
+
+def weaknesses() -> Iterator[str]:
+    """Yield what the limits say of a routed edit's detector."""
+    bare, wrapped = (detected("calibration.txt", f"harmful, found {form}")[0] for form in ("bare", "wrapped"))
+    yield f"it finds {rounded(bare)} % bare and {rounded(wrapped)} % in attacks"
+    others = {
+        known: rounded(detected("calibration_packaged.txt", f"harmful, found {title}")[0])
+        for known, title in SETS.items()
+    }
+    yield (
+        f"{others['AdvBench']} % of AdvBench's, {others['HarmBench']} % of HarmBench's and "
+        f"{others['Do-Not-Answer']} % of Do-Not-Answer's"
+    )
+    misleading = "calibration_xstest.txt"
+    yield f"XSTest, made to mislead, {rounded(detected(misleading, 'harmful, found bare')[0])} % of the unsafe prompts"
+    alarms = rounded(detected(misleading, "harmless, false alarms bare")[0])
+    yield f"fires for {alarms} % of the safe ones (area under the curve {area(misleading)})"
+
+
+def test_the_limits_say_how_far_the_detector_reaches_and_no_other_number():
+    begins = "A routed edit is as good as its detector"
+    (limit,) = (" ".join(one.split()) for one in README.split("\n- ") if one.startswith(begins))
+    said(limit, tuple(weaknesses()))
 
 
 def test_a_result_of_an_earlier_default_is_called_so_as_long_as_it_is_one():
