@@ -16,6 +16,7 @@ from dashboard.steps.case import run
 from dashboard.steps.case import texts as words
 from dashboard.steps.case.answers import Answers
 from dashboard.steps.case.report import parts
+from dashboard.steps.case.state import Typing
 from inspector.errors import CaseError, InspectorError
 from inspector.model import PromptFormat
 from inspector.model.prompt_format import has_chat_template
@@ -257,7 +258,13 @@ class CaseRoom(Room):
         return {self.template_name: OWN_TEMPLATE}
 
     def on_texts(self, session: Session, values: Values) -> Update:
-        """Assemble the prompt as it is typed, and tell the steps."""
+        """Assemble the prompt as it is typed, and tell the steps; nothing once a later change is looked at."""
+        typing = session.slot(Typing)
+        typing.changes += 1
+        mine, update = typing.changes, self._as_typed(session, values)
+        return update if mine == typing.changes else {}
+
+    def _as_typed(self, session: Session, values: Values) -> Update:
         typed = self._texts(values)
         said = {self.attack: words.attack_in_place(typed), **self.answers.standing(values)}
         told = self.bus.told(News.TYPED, session, values)

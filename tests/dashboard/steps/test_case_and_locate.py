@@ -81,6 +81,22 @@ def test_markup_and_control_characters_stay_text_and_are_reported(visitor, page)
     assert "<script" not in visitor.screen["prompt_reading"]
 
 
+def test_of_changes_that_are_looked_at_side_by_side_the_last_one_counts(visitor, monkeypatch):
+    """Where several fields are filled at once, the first change comes with what stood in the others before."""
+    real, later = run.view_prompt, list[set[str]]()
+
+    def view_prompt(model, texts):
+        if not later:  # the second change comes and is done while the first one is looked at
+            later.append(set())
+            later[:] = visitor.do("on_texts", unsafe="Take it off the porch.")
+        return real(model, texts)
+
+    monkeypatch.setattr(run, "view_prompt", view_prompt)
+    seen_first = visitor.do("on_texts", question="How do I take a parcel?", safe="I can't help with that.")
+    assert seen_first == [set()] and "origins" in later[0]
+    assert visitor.screen["origins"].count("typed") == 2 and "of another question" not in visitor.screen["origins"]
+
+
 def test_a_prompt_that_cannot_be_built_says_why_and_keeps_the_last_one(visitor):
     visitor.do("on_texts")
     before = visitor.screen["prompt"]
