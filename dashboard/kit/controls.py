@@ -43,7 +43,7 @@ def remember(controls: Collection[Any], session: Session | None, values: dict[An
     for part, value in values.items():
         if part not in controls:
             continue
-        changed = changed_in(value)
+        changed = _changed_in(value)
         if changed is not None:
             shape = session.shapes.get(part, {}) | {name: changed[name] for name in SHAPE if name in changed}
             if shape and _is_short(shape, session.limits.characters):
@@ -78,7 +78,7 @@ def _in_shape(part: Any, value: Any, shape: Mapping[str, Any]) -> Any:
     return type(part)(value=value, **shape)
 
 
-def changed_in(value: Any) -> Mapping[str, Any] | None:
+def _changed_in(value: Any) -> Mapping[str, Any] | None:
     """Return what an event changes of a component, ``None`` where it gives a value alone."""
     if isinstance(value, gr.blocks.Block):
         return dict(value.constructor_args)
