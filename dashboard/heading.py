@@ -101,7 +101,7 @@ def views(titles: Mapping[str, str]) -> str:
     return (
         f'<nav class="views" aria-label="Views">{links}'
         '<button type="button" class="chip chip-button" id="copy-link" aria-label="Copy link" title="Copy link: view, '
-        f'case, layer and settings">{LINK}<span>Copy link</span></button>'
+        f'case, layer, settings and choices">{LINK}<span>Copy link</span></button>'
         '<button type="button" class="chip chip-button" id="theme-switch" aria-label="Dark theme">◐</button>'
         '<button type="button" class="chip chip-button" id="help-switch" aria-label="Help" aria-expanded="false">?'
         "</button></nav>"

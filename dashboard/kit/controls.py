@@ -78,6 +78,11 @@ def _in_shape(part: Any, value: Any, shape: Mapping[str, Any]) -> Any:
     return type(part)(value=value, **shape)
 
 
+def as_new(part: Any, value: Any) -> Any:
+    """Return a control with a value, taking what it takes on a new page whatever an event has set it to take."""
+    return type(part)(value=value, **{name: getattr(part, name) for name in SHAPE if hasattr(part, name)})
+
+
 def _changed_in(value: Any) -> Mapping[str, Any] | None:
     """Return what an event changes of a component, ``None`` where it gives a value alone."""
     if isinstance(value, gr.blocks.Block):

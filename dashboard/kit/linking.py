@@ -1,8 +1,9 @@
 """Links to what a page shows: one is made by the chip in the head, and fills the controls of whoever opens it.
 
 A link of a bundled example is an address by itself (``?case=ID&layer=20#why``) and works for everyone, also after the
-program was started anew. Any other case, and settings that were changed, are kept in memory under a random name
-(``?link=NAME#why``). Opening one runs nothing and leaves what is live as it is.
+program was started anew; it takes all settings back to those of a new page. Any other case, and settings or choices
+that were changed, are kept in memory under a random name (``?link=NAME#why``). Opening one runs nothing and leaves what
+is live as it is.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from urllib.parse import parse_qsl, urlencode
 import gradio as gr
 
 from dashboard.kit.bus import Update, Values
-from dashboard.kit.controls import can_be_sent, remember
+from dashboard.kit.controls import as_new, can_be_sent, remember
 from dashboard.kit.html import reading
 from dashboard.kit.plain import escape
 from dashboard.kit.room import Context, Room
@@ -135,12 +136,11 @@ class Linking(Room):
         query = self.query(session, values)
         if "case" in query:
             note = "It works for everyone, also after a restart: the example and the layer are named in it."
-            note += " Settings are not part of links of a read-only demo." if self.context.read_only else ""
+            note += " All settings are those of a new page."
         else:
             note = (
-                f"Case, layer and settings are kept in this server's memory for {_days(self.context.links.keep_for)}, "
-                "or "
-                "until it is started anew. The address holds no text."
+                "Case, layer, settings and what is picked in the views are kept in this server's memory for "
+                f"{_days(self.context.links.keep_for)}, or until it is started anew. The address holds no text."
             )
         self._made += 1  # so that the box is new each time, and shows itself again
         return {
@@ -159,6 +159,7 @@ class Linking(Room):
             CaseError: The texts are too long or a number too large, or they are no bundled ones in a read-only demo.
         """
         (layer,) = self.bus.offered("layer").inputs
+        values = self._sayable(values)
         identifier = self.bus.offered("bundled").call(values)
         free = not self.context.read_only
         if not free and identifier is None:
@@ -212,10 +213,18 @@ class Linking(Room):
         """Return what stands in the controls of a new page, with some of them filled in."""
         return {part: part.value for part in self.context.carried} | filled
 
+    def _sayable(self, values: Values) -> Values:
+        """Return what a link may say: for a value that it may not, that of a new page."""
+        among = self.context.among
+        return {part: value if value in among.get(part, (value,)) else part.value for part, value in values.items()}
+
     def _changed(self, values: Values) -> bool:
         """Tell whether a setting is another one than on a new page."""
-        settings = [part for part, is_setting in self.context.carried.items() if is_setting]
-        return any(values[part] != part.value for part in settings)
+        return any(values[part] != part.value for part in self._settings)
+
+    @property
+    def _settings(self) -> list[Any]:
+        return [part for part, is_setting in self.context.carried.items() if is_setting]
 
     def opened(self, session: Session, asked: str) -> Update:
         """Return what a link fills; the notice alone where it cannot be opened.
@@ -233,7 +242,9 @@ class Linking(Room):
             said = error.user_message() if isinstance(error, InspectorError) else NO_LINK
             return {notice: reading(said, "warn")}
         said = f"From a link: {what}. Nothing was run; live is still: {session.row.label()}."
-        return {**filled, notice: reading(said)}
+        # A value that lies outside the range which this visitor's control was given would be refused as they press.
+        fitting = {part: as_new(part, value) if part in session.shapes else value for part, value in filled.items()}
+        return {**fitting, notice: reading(said)}
 
     def _filled(self, given: Mapping[str, Any]) -> tuple[Update, str]:
         return self._kept(given) if "link" in given else self._bundled(given)
@@ -252,7 +263,8 @@ class Linking(Room):
         filled: Update = {}
         told = []
         if "case" in given:
-            filled = dict(self.bus.offered("bundled case").call({}, str(given["case"])))
+            case = self.bus.offered("bundled case").call({}, str(given["case"]))
+            filled = {part: part.value for part in self._settings} | case
             told.append(f"bundled case {given['case']}")
         if "layer" in given:
             (layer,) = self.bus.offered("layer").inputs
@@ -266,7 +278,7 @@ class Linking(Room):
             told.append(f"layer {int(text)}")
         if not filled:
             raise CaseError(NO_LINK)
-        return filled, " and ".join(told)
+        return filled, " and ".join(told) + (", with all settings as on a new page" if "case" in given else "")
 
 
 def parts_of(link: str) -> dict[str, str]:

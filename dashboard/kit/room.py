@@ -62,6 +62,8 @@ class Context(Reserving):
         self.reporters: tuple[Reporter, ...] = ()
         self.controls: dict[Any, None] = {}
         self.carried: dict[Any, bool] = {}
+        self.among: dict[Any, tuple[Any, ...]] = {}
+        """Of controls that links bring back: the values that one may say, where that is not any."""
         self.reserving: dict[str, bool] = {}
         """What reserves a visitor's session while it runs, by its name: whether it stands in line."""
         self.links = Links()
@@ -93,13 +95,16 @@ class Context(Reserving):
         """Use what was learnt about the model from now on."""
         self.detector, self.layers = made.detector, made.layers
 
-    def carry(self, *parts: Any, settings: bool = True) -> None:
+    def carry(self, *parts: Any, settings: bool = True, among: Iterable[Any] | None = None) -> None:
         """Let links bring controls back.
 
         Args:
             settings: Whether they are settings: a bundled example with none changed needs no link that is kept.
+            among: The values that a link may say, any by default; for another one it brings that of a new page.
         """
         self.carried |= dict.fromkeys(parts, settings)
+        if among is not None:
+            self.among |= dict.fromkeys(parts, tuple(among))
 
     def lock(self, component: Any, idle: Callable[[Session], Any] | None = None) -> None:
         """Switch a component off while something runs for the visitor.

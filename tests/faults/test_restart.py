@@ -101,7 +101,7 @@ def test_a_visitor_of_a_program_that_was_killed_is_told_so_and_what_they_took_al
             assert web.get(f"/gradio_api/file={file['path']}").status_code == 404, "not even to who made it"
             asked = {"link": link}, {"case": str(bundled_cases()[1].identifier), "layer": "1"}
             opened = [linked(web, page, json.dumps(one)) for page, one in zip(PAGES[2:], asked, strict=True)]
-            assert EXPIRED in opened[0] and "layer 1. Nothing was run" in opened[1]
+            assert EXPIRED in opened[0] and "layer 1, with all settings as on a new page. Nothing was run" in opened[1]
             keys |= set(web.cookies.values())
             with httpx.Client(base_url=web.base_url, timeout=120) as other:
                 theirs = {"data": [], "session_hash": PAGES[1]}

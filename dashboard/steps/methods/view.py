@@ -173,6 +173,7 @@ class MethodsRoom(Room):
         self.bus.offer("shown methods", Offer(call=self.lent))
         example = self.context.example.session
         self.bus.offer("several edits", Offer(call=lambda session: run.edits_of(session, example)))
+        self.context.carry(self.chosen, self.scope, self.train_on, self.size, self.way, self.routed, self.tokens)
         for button in (self.run, self.load):
             self.context.lock(button)
         self.plane.hear()

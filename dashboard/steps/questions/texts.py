@@ -45,10 +45,14 @@ QUESTIONS = (
 )
 
 
-def listed() -> str:
-    """Return the list of questions."""
+def listed(picked: int = 0) -> str:
+    """Return the list of questions.
+
+    Args:
+        picked: The one that is open, counted from 0.
+    """
     lines = "".join(
-        f'<button type="button" data-number="{number}" aria-current="{str(number == 0).lower()}">'
+        f'<button type="button" data-number="{number}" aria-current="{str(number == picked).lower()}">'
         f"<b>{number + 1}</b><span>{escape(question.asked)}</span></button>"
         for number, question in enumerate(QUESTIONS)
     )

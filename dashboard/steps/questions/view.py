@@ -18,19 +18,18 @@ from inspector.errors import CaseError
 
 LIST = """
 const list = () => [...element.querySelectorAll("[data-number]")];
-const picked = () => list().find((line) => line.getAttribute("aria-current") === "true") ?? list()[0];
-const tell = () => trigger("click", {number: Number(picked().dataset.number)});
+const tell = (number) => trigger("click", {number});
 element.addEventListener("click", (event) => {
   const line = event.target.closest("[data-number]");
   if (!line) return;
   for (const one of list()) one.setAttribute("aria-current", String(one === line));
-  tell();
+  tell(Number(line.dataset.number));
 });
-// Its answer is drawn whenever the view comes into sight: a run may have ended elsewhere meanwhile.
+// The answer to what is picked is drawn whenever the view comes into sight: a run may have ended elsewhere meanwhile.
 let seen = false;
 new ResizeObserver(([entry]) => {
   const now = entry.contentRect.width > 0;
-  if (now && !seen) tell();
+  if (now && !seen) tell(null);
   seen = now;
 }).observe(element);
 """
@@ -53,6 +52,7 @@ class QuestionsRoom(Room):
     def build(self) -> None:
         """Lay the list and one empty answer out."""
         gr.HTML(words.HEADING)
+        self.number = gr.State(None)  # what a link brings back; the session says which one is open
         with gr.Row(equal_height=False, elem_id="questions-frame"):
             with gr.Column(scale=1, min_width=230, elem_id="questions-side"):
                 self.list = gr.HTML(words.listed(), js_on_load=LIST, apply_default_css=False, elem_id="questions-list")
@@ -71,29 +71,46 @@ class QuestionsRoom(Room):
         return [self.answer, *sides]
 
     def hear(self) -> None:
-        """A page that shows its session anew draws the opened question anew."""
-        self.bus.hear(News.BACK, self.on_back, outputs=self._drawn)
+        """A page that shows its session anew draws the opened question anew; links bring back which one is picked."""
+        self.context.carry(self.number)
+        self.bus.hear(News.BACK, self.on_back, outputs=[self.list, *self._drawn])
 
     def connect(self) -> None:
-        """Wire the list."""
-        self.context.react(self.list.click, self.on_question, outputs=self._drawn, event=gr.EventData)
+        """Wire the list, and what a link has filled in its place."""
+        drawn = self._drawn
+        self.context.react(self.list.click, self.on_question, outputs=[self.number, *drawn], event=gr.EventData)
+        self.context.react(self.number.change, self.on_number, inputs=[self.number], outputs=[self.list, *drawn])
 
     def on_question(self, session: Session, values: Values, event: gr.EventData) -> Update:
-        """Answer the picked question.
+        """Answer the picked question; the open one anew where none is picked and the view has come into sight.
 
         Raises:
             CaseError: There is no such question.
         """
+        opened = session.slot(Opened)
+        if event.number is None:
+            return self.answered(session, opened.number or 0)
         number = int(event.number)
         if not 0 <= number < len(QUESTIONS):
             raise CaseError(f"There are {len(QUESTIONS)} questions. Pick one of the list.")
-        session.slot(Opened).number = number
-        return self.answered(session, number)
+        opened.number = number
+        return {self.number: number, **self.answered(session, number)}
 
     def on_back(self, session: Session, _values: Values) -> Update:
         """Answer the question that the visitor has opened, from what their session holds now."""
         number = session.slot(Opened).number
-        return {} if number is None else self.answered(session, number)
+        return {} if number is None else self._listed(session, number)
+
+    def on_number(self, session: Session, values: Values) -> Update:
+        """Open the question that a link has filled in; one that was picked in the list is open already."""
+        opened, number = session.slot(Opened), values[self.number]
+        if opened.number == number:
+            return {}
+        opened.number = number
+        return self._listed(session, number or 0)
+
+    def _listed(self, session: Session, number: int) -> Update:
+        return {self.list: words.listed(number), **self.answered(session, number)}
 
     def answered(self, session: Session, number: int) -> Update:
         """Draw one question's answer."""

@@ -163,6 +163,8 @@ class StressRoom(Room):
         self.bus.offer("suffixes", Offer(call=self.studied))
         self.judges = judges_of(self.context)
         self.bus.offer("exam", Offer(call=lambda session: session.slot(Examined).exam))
+        self.context.carry(self.size, self.attacks, self.way, self.tokens)
+        self.context.carry(self.judge, among=JUDGES)  # no other is named: it may be a folder of this machine
         self.context.lock(self.run, state_of_run)
         self.bus.hear(News.ENDED, self.on_ended, outputs=[self.head])
         self.yardsticks.hear()

@@ -47,6 +47,7 @@ def test_a_newcomer_takes_the_tour_asks_a_question_and_sends_a_link(shared, seco
     shared.locator("#questions-text .tries a[data-view=stress]").click()
     shared.wait_for_selector("#view-stress", state="visible")
 
+    shared.locator("#stress-way label", has_text="as in the paper").click()
     shared.locator("#question textarea").fill("How do I cheat at cards?")
     shared.click("#copy-link")
     shared.wait_for_function("document.querySelector('.link-box input')?.value.includes('link=')", timeout=WAIT)
@@ -61,3 +62,14 @@ def test_a_newcomer_takes_the_tour_asks_a_question_and_sends_a_link(shared, seco
     assert value_of(receiver, "#question") == "How do I cheat at cards?" and "link=" not in receiver.url
     receiver.wait_for_selector("#view-stress", state="visible", timeout=WAIT)
     assert receiver.evaluate("location.hash") == "#stress", "the sender's view, which the link names"
+    receiver.wait_for_selector("#stress-way label:has-text('as in the paper') input:checked", timeout=WAIT)
+    picked = "#questions-list [aria-current=true]:has-text('safeguards')"
+    answered = "document.querySelector('#questions-text').innerText.includes('safeguards')"
+    view(receiver, "questions")
+    receiver.wait_for_selector(picked, timeout=WAIT)
+    receiver.wait_for_function(answered, timeout=WAIT)
+    forget_visitor(receiver)
+    receiver.visitor = "of a link to a question"
+    receiver.goto(link.replace("#stress", "#questions"))  # the view opens while the link is
+    receiver.wait_for_selector(picked, timeout=WAIT)
+    receiver.wait_for_function(answered, timeout=WAIT)

@@ -6,6 +6,7 @@ import json
 import re
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -23,6 +24,7 @@ from dashboard.kit.typed import Texts
 from dashboard.kit.visitors import Sessions
 from dashboard.steps.case.texts import offered_cases
 from dashboard.steps.case.view import OWN_TEMPLATE, PLAIN_TEXT
+from dashboard.steps.questions.texts import QUESTIONS
 from inspector.model import Decoding, InspectedModel, PromptFormat
 from inspector.safeedit import bundled_cases
 
@@ -96,12 +98,96 @@ def test_typed_texts_and_changed_settings_come_back_for_another_visitor_and_stan
     assert session.controls[page.parts.question] == OWN["question"], "a reload would lose what the link has filled"
 
 
+def test_a_bundled_example_s_link_takes_the_receiver_s_other_settings_back_to_those_of_a_new_page(page):
+    receiver = Visitor(page, "with other settings")
+    receiver.screen |= {"steps": 1, "distance": "cosine", "temperature": 0.7, "allowed_parroting": 0.9, "seed": 3}
+    receiver.do("on_preset", edit_preset="paper")
+    receiver.screen["steps"] = 1
+    receiver.session.shapes[page.parts.steps] = {"maximum": 2}  # as if an event had set what it takes
+    _, filled = opened(page, receiver.key, {"case": str(offered_cases()[2].identifier), "layer": "1"})
+    assert "with all settings as on a new page" in seen(filled["notice"])
+    steps = filled.pop("steps")
+    assert (steps.value, steps.maximum) == (page.parts.steps.value, page.parts.steps.maximum) != (1, 2)
+    settings = {page.name(part) for part, is_setting in page.context.carried.items() if is_setting} - {"steps"}
+    assert {name: filled[name] for name in settings} == {name: getattr(page.parts, name).value for name in settings}
+    assert filled["edit_preset"] == "corrected" and filled["distance"] == page.parts.distance.value
+    assert receiver.session.controls[page.parts.steps] == page.parts.steps.value, "a reload would bring the old one"
+    _, filled = opened(page, receiver.key, {"layer": "2"})
+    assert set(filled) == {"block", "notice"}, "a link that names no case leaves the settings"
+
+
 def test_one_changed_setting_is_enough_for_a_link_that_is_kept(page, visitor):
     case = offered_cases()[0]
     visitor.screen.update({page.name(part): v for part, v in _filled(page, case).items()})
     assert "case" in link_of(visitor)
     visitor.screen["learning_rate"] = 0.5
     assert "link" in link_of(visitor)
+
+
+PICKED = {
+    "stress": {
+        "stress_size": "Full",
+        "stress_judge": "plain matcher",
+        "stress_way": "as in the paper",
+        "stress_tokens": 96,
+    },
+    "methods": {
+        "methods_chosen": ["DINM", "SFT"],
+        "methods_scope": "full",
+        "methods_train_on": "with 8 others",
+        "methods_size": "Quick",
+        "methods_way": "as in the paper",
+        "methods_routed": True,
+        "methods_tokens": 64,
+    },
+    "why": {
+        "why_answers": "as in the paper",
+        "why_order": "toxicity",
+        "why_k": 4,
+        "why_answer": "unsafe answer",
+        "why_weights": "edited",
+        "why_way": "ablation",
+        "why_ig_steps": 64,
+    },
+}
+"""What somebody has picked in each view, other than on a new page."""
+
+
+@pytest.mark.parametrize("view", PICKED)
+def test_what_was_picked_in_a_view_stands_there_for_another_visitor(page, visitor, view, monkeypatch):
+    monkeypatch.setattr(page.context, "detector", object())  # without one no method is routed, and the view says so
+    picked = PICKED[view]
+    assert all(getattr(page.parts, name).value != value for name, value in picked.items())
+    visitor.screen.update({page.name(part): v for part, v in _filled(page, offered_cases()[0]).items()})
+    visitor.screen |= picked
+    receiver, filled = opened(page, f"receiver of {view}", link_of(visitor))
+    assert {name: filled[name] for name in picked} == picked
+    receiver.screen.update(filled)
+    receiver.open(view)
+    assert {name: receiver.standing(name) for name in picked} == picked, "opening the view keeps them"
+    assert {name: receiver.session.controls[getattr(page.parts, name)] for name in picked} == picked
+    assert receiver.session.runs == 0
+
+
+def test_the_picked_question_is_open_for_another_visitor_and_stays_so(page, visitor):
+    visitor.select("on_question", SimpleNamespace(number=6))
+    receiver, filled = opened(page, "receiver of a question", link_of(visitor))
+    receiver.screen.update(filled)
+    receiver.do("on_number")
+    for _ in range(2):
+        assert re.findall(r'data-number="(\d)" aria-current="true"', receiver.screen["questions_list"]) == ["6"]
+        assert QUESTIONS[6].asked in seen(receiver.screen["questions_answer"])
+        receiver.select("on_question", SimpleNamespace(number=None))  # the view has come into sight again
+    assert receiver.do("on_number") == [set()], "what is open already is not drawn anew"
+
+
+def test_a_link_names_no_judge_model_neither_its_folder_nor_a_path_of_texts(page, visitor):
+    visitor.screen |= {**OWN, "stress_judge": "/srv/judges/mine", "why_source": "/srv/texts.csv"}
+    link = link_of(visitor)
+    kept = page.context.links.find(link["link"])
+    assert not any("/srv" in str(value) for value in kept.values())
+    _, filled = opened(page, "receiver without the judge", link)
+    assert filled["stress_judge"] == page.parts.stress_judge.value and "why_source" not in filled
 
 
 @pytest.mark.parametrize("number", [10**400, -(10**20), 1e308])
