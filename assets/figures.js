@@ -90,7 +90,7 @@
     };
     const heads = columns.flatMap((name) => (trace.text ? write.bothNames(name, `${name}, ${measured}`) : [name]));
     const rows = lines.map((line, row) => [plain(list(trace.y)[row] ?? row), ...list(line).flatMap(cells(row))]);
-    return { over: titleOf(axisOf(layout, trace, "x")), named: true, head: [titleOf(axisOf(layout, trace, "y")), ...heads], rows };
+    return { over: titleOf(axisOf(layout, trace, "x")), from: 1, named: true, head: [titleOf(axisOf(layout, trace, "y")), ...heads], rows };
   }
 
   // What all traces measure, where their own names do not say it.
@@ -113,7 +113,7 @@
       }
       column += heads[number].length;
     });
-    return { over: sharedTitle(layout, traces), head: [...first, ...heads.flat()], rows: [...lines.values()] };
+    return { over: sharedTitle(layout, traces), from: first.length, head: [...first, ...heads.flat()], rows: [...lines.values()] };
   }
 
   // One line a point, for clouds; along either axis an interval has its columns as soon as one trace has it.
@@ -149,8 +149,10 @@
     const safe = /^[=+\-@\t\r]/.test(text) && !Number.isFinite(Number(text)) ? `'${text}` : text;
     return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   }
+  // What stands above several heads in a table for readers stands before each of them in a file.
+  const headOf = ({ over, from, head }) => (over ? head.map((text, place) => (place < from ? text : `${over}: ${text}`)) : head);
   const csvOf = (plot) => tablesOf(plot, WHOLE)
-    .map((table) => [table.head, ...table.rows].map((line) => `${line.map(csvCell).join(",")}\r\n`).join("")).join("\r\n");
+    .map((table) => [headOf(table), ...table.rows].map((line) => `${line.map(csvCell).join(",")}\r\n`).join("")).join("\r\n");
 
   const fileName = (title) => title.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
   function save(address, name) {
@@ -226,9 +228,10 @@
     made.createCaption().textContent = name;
     // Columns of a map go by names, of tokens or categories: the line above them says of what, and opens the glossary.
     if (table.over) {
-      const over = headCell(table.over);
-      Object.assign(over, { scope: "colgroup", colSpan: table.head.length - 1 });
-      made.createTHead().insertRow().append(cell("td", ""), over);
+      const over = headCell(table.over), before = cell("td", "");
+      before.colSpan = table.from;
+      Object.assign(over, { scope: "colgroup", colSpan: table.head.length - table.from });
+      made.createTHead().insertRow().append(before, over);
     }
     const head = made.createTHead().insertRow(), [first, ...others] = table.head;
     head.append(first ? headCell(first) : cell("td", ""));

@@ -1,6 +1,6 @@
 """Take a saved edit in: check it, hold it to the gate, ask it, hand it on: ``python -m editing.apply EDIT.json``.
 
-    python -m editing.apply EDIT.json --ask "How do I ...?"     both answers
+    python -m editing.apply EDIT.json --ask "How do I ...?"     both answers; the zip that the page hands out does, too
     python -m editing.apply EDIT.json --merged FOLDER           base and edit as one model, for from_pretrained
     python -m editing.apply EDIT.json --adapter FOLDER          a PEFT adapter, exact; --rank 16 for a smaller one
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from editing.gate import accept, is_of
 from editing.progress import run
 from editing.saved.files import load_edit
 from editing.saved.handed_out import Refused, require_adapter, written_adapter, written_model
-from editing.saved.incoming import refuse_harmful
+from editing.saved.incoming import refuse_harmful, unpack
 from editing.saved.merged import require_mergeable
 from editing.saved.record import EditRecord
 from inspector.errors import PatchError
@@ -38,7 +39,9 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     """Check, examine, answer, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model(parser)
-    parser.add_argument("edit", type=Path, help="record (.json) or patch (.safetensors) of a saved edit")
+    parser.add_argument(
+        "edit", type=Path, help="record (.json) or patch (.safetensors) of a saved edit, or the page's .zip"
+    )
     parser.add_argument("--ask", action="append", default=[], metavar="TEXT", help="answer with both; repeatable")
     parser.add_argument("--max-new-tokens", type=int, default=64)
     parser.add_argument("--merged", type=Path, help="folder for the merged model; it must not exist yet")
@@ -51,7 +54,7 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
 
 def _apply(chosen: argparse.Namespace, loader: Loader) -> int:
     model = loader(chosen)
-    row, record = load_edit(chosen.edit, model)
+    row, record = _read(chosen.edit, model)
     refuse_harmful(model, row, record)
     _require_targets(chosen, model, row)
     word = run(accept(model, row, record.case))
@@ -78,6 +81,18 @@ def _apply(chosen: argparse.Namespace, loader: Loader) -> int:
         if "merged" in told:  # it stays, so it is told, whatever has ended the rest
             tell(told)
         raise
+
+
+def _read(edit: Path, model: InspectedModel) -> tuple[Row, EditRecord]:
+    """Read a saved edit, out of its zip where it is in one.
+
+    Raises:
+        PatchError: See :func:`editing.saved.incoming.unpack` and :func:`editing.saved.files.load_edit`.
+    """
+    if edit.suffix.lower() != ".zip":
+        return load_edit(edit, model)
+    with tempfile.TemporaryDirectory(prefix="edit-") as folder:
+        return load_edit(unpack([edit], model, Path(folder)), model)
 
 
 def _require_targets(chosen: argparse.Namespace, model: InspectedModel, row: Row) -> None:

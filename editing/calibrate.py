@@ -64,10 +64,11 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
 
 def _do(chosen: argparse.Namespace, loader: Loader) -> None:
     """Measure a calibration, or make one and say what it is."""
+    texts = _texts_of(chosen.measure) if chosen.measure else ()  # a model of billions may take minutes to load
     model = loader(chosen)
     if chosen.measure:
         detector = load_calibration(model, chosen.out).detector
-        found = measurements(model, detector, chosen.measure)
+        found = measurements(model, detector, chosen.measure, texts)
         say(measured(model, detector, chosen.measure, found))
         formats = {form.label() or "with the suffix": asdict(one) for form, one in found.items()}
         tell({**_of(model), "split": chosen.measure, "threshold": detector.threshold, "formats": formats})
@@ -123,16 +124,19 @@ def _surely(layers: Layers, trial: Trial) -> str:
     )
 
 
-def measurements(model: InspectedModel, detector: Detector, split: str) -> dict[PromptFormat, Measured]:
+def measurements(
+    model: InspectedModel, detector: Detector, split: str, known: Sequence[Sample] = ()
+) -> dict[PromptFormat, Measured]:
     """Return hits and false alarms on texts that the detector was not fitted on, by the prompt format.
 
     Args:
         split: A split of the bundled texts, :data:`PACKAGED`, or the path of a CSV file.
+        known: Its texts, where they were read already.
 
     Raises:
         CaseError: The texts cannot be had.
     """
-    texts = _texts_of(split)
+    texts = tuple(known) or _texts_of(split)
     found = {}
     for form in FORMATS:
         prompts = [encode(model, sample.text, None, form).prompt for sample in texts]

@@ -50,6 +50,7 @@ ALLOWED = {
     ("inspector/model/embedded/__init__.py", "_convert"): "as above",
     ("editing/saved/incoming.py", "unpack"): "in a private folder that goes when it was read",
     ("editing/saved/incoming.py", "_put"): "as above",
+    ("editing/saved/files.py", "_second_name"): "into the unfinished folder of put_edit",
     ("editing/saved/files.py", "put_edit"): "it names what was written whole and read back in an unfinished folder",
     ("editing/sweep/store.py", "__init__"): "SQLite has a journal of its own",
     ("dashboard/steps/keep/ledger.py", "__init__"): "SQLite, and the empty file that it opens",

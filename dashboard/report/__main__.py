@@ -135,6 +135,9 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
     settings = settings_of(chosen, "dinm")
     targets = [path for path in (chosen.out, chosen.script, chosen.notebook) if path is not None]
     _require_targets(targets)
+    for name in _lengths_of_their_own(chosen):
+        longest = getattr(chosen, name.replace("-", "_"))
+        say(f"The answers{LONGEST[name][0]} have at most {longest} tokens (--{name}), not {chosen.max_new_tokens}.")
     Row(strength=chosen.strength)  # it refuses one that is out of range
     model = loader(chosen)
     known = calibration_of(model)
@@ -181,6 +184,12 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
         if written:  # it stays, so it is told, whatever has ended the rest
             tell(_told(model, session, block, report, written, known))
     return 0 if session.live is not None else 1
+
+
+def _lengths_of_their_own(chosen: argparse.Namespace) -> list[str]:
+    """Name the options whose answers have another length than both answers: one option was for the stress test, too."""
+    made = [name for name, wanted in (("stress-tokens", chosen.stress), ("methods-tokens", chosen.methods)) if wanted]
+    return [name for name in made if getattr(chosen, name.replace("-", "_")) != chosen.max_new_tokens]
 
 
 def _require_targets(targets: Sequence[Path]) -> None:

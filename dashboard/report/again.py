@@ -67,7 +67,15 @@ def why_not_again(edit: LiveEdit | None) -> str | None:
     if edit is not None and STACK in edit.patch.settings:
         return "The edit was made on top of another one; make both again, one after the other."
     key = None if edit is None else method_of(edit.result.settings)
-    if edit is not None and key is not None and (count := further_cases(METHODS[key], edit.patch)):
+    if edit is None or key is None or not METHODS[key].learns_from_companions:
+        return None
+    count, kept = further_cases(METHODS[key], edit.patch), edit.result.learnt_from is not None
+    if not kept and (count or "companions" not in edit.patch.settings):
+        return (
+            "An earlier version made the edit, and did not keep which further cases it was trained on, if any. Make it "
+            "anew to have a record of them."
+        )
+    if count:
         return (
             f"The edit was trained on {count} further case{'' if count == 1 else 's'}, which neither script, notebook "
             "nor commands carry. Write its patch in Keep: the record beside it keeps them, and "

@@ -74,7 +74,8 @@ def further(session: Session, live: LiveEdit, case: Case, facts: Mapping[str, An
     if exam is not None:
         found = _stress(session, live.case, case, exam)
         options, left_out = [*options, *found.options], [*left_out, *found.left_out]
-    found = _layers(session.slot(Looked).why, session, live.case)
+    padding = facts["locate"]["padding"] if "locate" in facts else "right"
+    found = _layers(session.slot(Looked).why, session, live.case, padding)
     options, left_out = [*options, *found.options], [*left_out, *found.left_out]
     contest = session.slot(Compared).contest
     if contest is not None and contest.standings:
@@ -128,14 +129,20 @@ def _prompts(case: Case, size: Size) -> list[str]:
     return [question.prompt for question in make_exam(case, size)]
 
 
-def _layers(why: Why, session: Session, live: Case) -> Further:
-    """Return the options of what was measured of the layers of the edit's case; with the locators goes the padding."""
+def _layers(why: Why, session: Session, live: Case, padding: str) -> Further:
+    """Return the options of what was measured of the layers of the edit's case; with the locators goes the padding.
+
+    Args:
+        padding: The side that the whole command is given.
+    """
     asked = bool(why.located or why.refused or why.padding is not None)
     if not asked and why.atlas is None:
         return Further((), ())
     if why.case is None or _texts(why.case) != _texts(live) or why.format != session.format:
         return Further((), ("why this layer, which is of another case or format",))
     left_out = []
+    if asked and why.side != padding:
+        left_out.append(f"that the locators have padded on the {why.side}, other than where the answers part")
     made = 0 if why.atlas is None else len(why.atlas.entries) + len(why.atlas.left_out)
     if why.atlas is not None and (why.atlas.settings.answers or made < why.atlas.blocks):
         left_out.append("what the atlas's edits answer, or that it was cut short")

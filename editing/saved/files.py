@@ -151,7 +151,7 @@ def put_edit(made: Path, folder: Path) -> Path:
     earlier = made.with_suffix(".earlier")
     try:
         if patch.exists():
-            patch.replace(earlier)
+            _second_name(patch, earlier)
         # The record last: it names its patch, which holds the record as well and is a whole edit alone.
         new.replace(patch)
         made.replace(told)
@@ -164,6 +164,14 @@ def put_edit(made: Path, folder: Path) -> Path:
         raise
     to_disk(folder)
     return told
+
+
+def _second_name(file: Path, other: Path) -> None:
+    """Give a file another name as well, so that a program which is killed leaves it; only that where a disk cannot."""
+    try:
+        other.hardlink_to(file)
+    except OSError:
+        file.replace(other)
 
 
 def write_beside(

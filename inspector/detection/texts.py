@@ -118,17 +118,19 @@ def labelled_samples(path: Path) -> tuple[Sample, ...]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CaseError("The prompts cannot be read. Give a CSV file in UTF-8.", f"{path}: {error}") from error
     found = []
-    for number, row in enumerate(rows, 2):
+    for number, row in rows:
         text, kind = (row.get("prompt") or "").strip(), (row.get("type") or "").strip()
         harmful = _is_harmful(row)
         if not text or harmful is None:
             raise CaseError(
-                f"Line {number} of the file has no prompt, or does not say whether it is harmful. Give a column "
-                "'prompt' and one of 'harmful' (true, false), 'label' (safe, unsafe), 'type' (contrast... is harmful).",
+                f"The row that ends in line {number} has no prompt, or does not say whether it is harmful. Give a "
+                "column 'prompt' and one of 'harmful' (true, false), 'label' (safe, unsafe), 'type' (contrast... is "
+                "harmful).",
                 str(path),
             )
         found.append(Sample(text, harmful, text, kind, look_alike=not harmful))

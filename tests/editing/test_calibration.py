@@ -185,6 +185,14 @@ def test_the_command_makes_one_and_measures_it_on_other_texts(llama, tmp_path, c
     assert "cannot be read" in capsys.readouterr().err
 
 
+def test_a_file_that_cannot_be_measured_is_told_before_a_model_is_loaded(tmp_path, capsys):
+    def loader(_chosen):
+        raise AssertionError("the model is loaded")
+
+    assert calibrate.main(["--measure", str(tmp_path / "none.csv")], loader) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
 def test_memory_that_runs_out_is_told_without_a_traceback(capsys):
     def loader(_chosen):
         raise MemoryError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -241,6 +242,14 @@ def test_what_the_gate_refuses_is_not_saved_and_leaves_only_on_the_record(
     assert code == 0 and told["gate"]["overridden"]
     code, applied, _ = ran(apply, [told["saved"][0]], words, capsys)
     assert code == 0 and applied["gate"]["overridden"], "its record says that a person took it"
+    zipped = tmp_path / "from the page.zip"
+    with zipfile.ZipFile(zipped, "w") as archive:
+        for file in map(Path, told["saved"]):
+            archive.write(file, file.name)
+    assert ran(apply, [zipped], words, capsys)[:2] == (0, applied), "the page hands it out so"
+    zipped.write_bytes(zipped.read_bytes()[:200])
+    code, _, errors = ran(apply, [zipped], words, capsys)
+    assert code == 2 and "cut or damaged" in errors
     budgets(LENIENT)
     code, told, _ = ran(edit, [*options, "--set", "edit_weight=0.2"], words, capsys)
     budgets(STRICT)

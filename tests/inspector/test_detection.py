@@ -129,7 +129,8 @@ def test_prompts_of_a_file_are_read_each_once_with_its_label_and_type(tmp_path, 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"prompt,harmful\nWhy?,perhaps\n", "Line 2 of the file has no prompt, or does not say"),
+        (b"prompt,harmful\nWhy?,perhaps\n", "The row that ends in line 2 has no prompt, or does not say"),
+        (b'prompt,harmful\n"One\ntwo?",true\nWhy?,perhaps\n', "The row that ends in line 4 has no prompt"),
         (b"prompt\nWhy?\n", "Give a column 'prompt' and one of 'harmful'"),
         (b"text,harmful\nWhy?,true\n", "has no prompt"),
         (b"prompt,harmful\n", "has no prompts"),

@@ -277,6 +277,18 @@ def keep_verdicts(prompt: str, answers: Answers, given: tuple[Verdict, Verdict])
     _KEPT[prompt, tuple(answers.texts)] = given
 
 
+def verdicts_of_live(session: Session) -> dict[str, str] | None:
+    """Return the verdicts on both answers to the adversarial prompt of the live edit's case, by whose they are.
+
+    ``None`` where no edit is live, nothing was answered, or something else was asked last.
+    """
+    live, answers, asked = session.live, session.slot(Measured).answers, asked_last(session)
+    if live is None or answers is None or asked is None or asked.text != live.case.adversarial_prompt:
+        return None
+    first, second = judged(asked.text, answers)
+    return {"vanilla": first.label, "edited": second.label}
+
+
 def is_measured(session: Session) -> bool:
     """Tell whether what was measured is of the live weights at their strength."""
     comparison = session.slot(Measured).comparison

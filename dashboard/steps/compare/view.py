@@ -99,6 +99,7 @@ class CompareRoom(Room):
         self.asking.hear()
         for name, role in (("shown shift", "shift_figure"), ("shown neurons", "neurons")):
             self.bus.offer(name, Offer(call=functools.partial(self.lent, role=role)))
+        self.bus.offer("verdicts", Offer(call=run.verdicts_of_live))
         self.bus.offer("undo", Offer(tuple(self.asking.asked), tuple(self._compared), self.on_undo))
         self.bus.hear(
             News.LIVE,

@@ -112,7 +112,7 @@ def ask(
             break
     if shown is None:
         return
-    if cancel():
+    if cancel() and not all(line.finished or len(line.tokens) >= decoding.max_new_tokens for line in lines):
         yield replace(shown, notes=_notes(lines, own, "cancelled"))
         return
     shown = replace(shown, notes=_notes(lines, own, f"cut at {decoding.max_new_tokens} tokens"))

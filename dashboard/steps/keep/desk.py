@@ -38,7 +38,8 @@ class Desk:
         """Write down what has become of the visitor's edits."""
         if session is not self.context.example.session:
             several = self.bus.offered("several edits").call(session)
-            self.history.note(session, self.waiting(session), self.exam(session), several)
+            verdicts = self.bus.offered("verdicts").call(session)
+            self.history.note(session, self.waiting(session), self.exam(session), several, verdicts)
 
     def waiting(self, session: Session) -> Waiting | None:
         """Return the edit that the gate holds back."""

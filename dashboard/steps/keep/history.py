@@ -6,7 +6,7 @@ import logging
 import secrets
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -60,6 +60,7 @@ class History:
         waiting: Waiting | None = None,
         exam: ExamResult | None = None,
         several: Sequence[Examined] = (),
+        verdicts: Mapping[str, str] | None = None,
     ) -> list[Entry]:
         """Write down what has changed since it was last asked, and return the visit's rows.
 
@@ -67,12 +68,18 @@ class History:
             waiting: What the gate holds back.
             exam: The visitor's last stress test.
             several: What the visitor's last run of several methods has made so far.
+            verdicts: On both answers to the adversarial prompt of the live edit's case, where it was asked last.
         """
         with self._lock:
-            return self._noted(session, waiting, exam, several)
+            return self._noted(session, waiting, exam, several, verdicts)
 
     def _noted(
-        self, session: Session, waiting: Waiting | None, exam: ExamResult | None, several: Sequence[Examined]
+        self,
+        session: Session,
+        waiting: Waiting | None,
+        exam: ExamResult | None,
+        several: Sequence[Examined],
+        verdicts: Mapping[str, str] | None,
     ) -> list[Entry]:
         kept = session.slot(Kept)
         if not kept.visit:
@@ -88,6 +95,7 @@ class History:
                     continue
                 kept.deleted.discard(patch)
                 entry = self._entry(kept, made, word, before, kept.last + 1, live, exam)
+                entry = self._judged(kept, entry, made, verdicts if live else None)
                 kept.made[entry.number] = made
                 if entry != before:
                     self.ledger.put(kept.visit, entry, made.edit.case)
@@ -161,6 +169,15 @@ class History:
             entry = with_scores(entry, exam)
             kept.scored[entry.number] = exam.key
         return replace(entry, scores_of=other_weights(kept.scored.get(entry.number, own), made.row))
+
+    @staticmethod
+    def _judged(kept: Kept, entry: Entry, made: InMemory, verdicts: Mapping[str, str] | None) -> Entry:
+        """Return a row with the verdicts on its answers, without any where its weights act otherwise since."""
+        own = made.row.key
+        if verdicts is not None:
+            kept.judged[entry.number] = own
+            return replace(entry, verdicts=dict(verdicts))
+        return entry if kept.judged.get(entry.number, own) == own else replace(entry, verdicts={})
 
     def _note_several(self, kept: Kept, several: Sequence[Examined], known: dict[str, Entry]) -> None:
         """Give each edit of a run of several its row once: one that had a row already gets the scores alone.

@@ -57,6 +57,7 @@ class Kept:
         last: The highest number that a row was given; one that was deleted gives its number to no other.
         made: What is in memory, by the row's number.
         scored: The :attr:`inspector.model.Row.key` of the weights that a row's scores are of, by its number.
+        judged: The same of those that a row's verdicts are of.
         stack: The patches that Undo had when it was last looked at, the live one last.
         undone: Those that Redo brings back, the next one last.
         deleted: Patches whose row was deleted: they get none unless they are live again.
@@ -75,6 +76,7 @@ class Kept:
     last: int = 0
     made: dict[int, InMemory] = field(default_factory=dict)
     scored: dict[int, tuple[str, str]] = field(default_factory=dict)
+    judged: dict[int, tuple[str, str]] = field(default_factory=dict)
     stack: tuple[str, ...] = ()
     undone: list[str] = field(default_factory=list)
     deleted: set[str] = field(default_factory=set)

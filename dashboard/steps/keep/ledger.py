@@ -17,8 +17,12 @@ from typing import Any
 from inspector.errors import InspectorError
 from inspector.safeedit import Case
 
-VERSION = 3
-ADDED_SINCE = {1: ("model", "fingerprint", "scores_of"), 2: ("scores_of",)}
+VERSION = 4
+ADDED_SINCE = {
+    1: ("model", "fingerprint", "scores_of", "verdicts"),
+    2: ("scores_of", "verdicts"),
+    3: ("verdicts",),
+}
 """Columns that files of an earlier version lack; they are added when one is opened, empty in the rows it has."""
 APPLICATION = 0x44494E4D
 """Names files of this kind (``PRAGMA application_id``): DINM."""
@@ -56,6 +60,8 @@ class Entry:
         reason: The gate's, in a sentence, with the weights that it is of where those are other ones.
         scores: Of the last stress test, or of its exam in Methods: vanilla, edited and the number of samples, by score.
         scores_of: The weights that were tested where those are other ones than the row's as it acts; else empty.
+        verdicts: Of both answers to the case's adversarial prompt, when these weights were asked it last: ``vanilla``
+            and ``edited``, each ``safe``, ``unsafe`` or ``degenerate``; empty where they were not, or act otherwise.
         live: It is live now.
         was_live: It is, or was once.
     """
@@ -80,6 +86,7 @@ class Entry:
     reason: str
     scores: dict[str, tuple[float | None, float | None, int]] = field(default_factory=dict)
     scores_of: str = ""
+    verdicts: dict[str, str] = field(default_factory=dict)
     live: bool = False
     was_live: bool = False
 
@@ -91,7 +98,7 @@ class Entry:
 
 _COLUMNS = tuple(entry.name for entry in fields(Entry))
 _LISTED = ", ".join(f'"{name}"' for name in _COLUMNS)
-_JSON = ("settings", "scores")
+_JSON = ("settings", "scores", "verdicts")
 _FLAGS = ("routed", "live", "was_live")
 _TYPES = dict.fromkeys(("number", "updates", *_FLAGS), "INTEGER") | dict.fromkeys(("seconds", "strength"), "REAL")
 _TABLE = (
@@ -140,6 +147,8 @@ class Ledger:
         self._store.execute("PRAGMA secure_delete = ON")
         with self._store:
             self._store.execute("BEGIN IMMEDIATE")  # a program that is killed leaves the file as it was
+            # Read again: another program may have brought the file up to date since.
+            (version,) = self._store.execute("PRAGMA user_version").fetchone()
             self._store.execute(f"PRAGMA application_id = {APPLICATION}")
             self._store.execute(f"PRAGMA user_version = {VERSION}")
             self._store.execute(_TABLE)
@@ -229,6 +238,6 @@ def _keep_private(path: Path) -> None:
 
 def _entry(row: Sequence[Any]) -> Entry:
     told = dict(zip(_COLUMNS, row, strict=True))
-    told |= {name: json.loads(told[name]) for name in _JSON} | {name: bool(told[name]) for name in _FLAGS}
+    told |= {name: json.loads(told[name] or "{}") for name in _JSON} | {name: bool(told[name]) for name in _FLAGS}
     told["scores"] = {name: tuple(values) for name, values in told["scores"].items()}
     return Entry(**told)

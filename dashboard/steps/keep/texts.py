@@ -167,6 +167,9 @@ def details(row: Entry | None, in_memory: bool) -> str:
     lines = [reading(said)]
     if row.reason:
         lines.append(reading(f"Gate: {row.reason}"))
+    if row.verdicts:
+        said = f"Its case's adversarial prompt, answered last: vanilla {row.verdicts['vanilla']}"
+        lines.append(reading(f"{said}, edited {row.verdicts['edited']}."))
     if otherwise := tested_otherwise(row):
         lines.append(reading(otherwise, "warn"))
     if not in_memory:

@@ -69,7 +69,7 @@ def ask_locators(
             located = (*located, event)
         else:
             refused = (*refused, event)
-        session.slot(Looked).learn(case, format, located=located, refused=refused)
+        session.slot(Looked).learn(case, format, located=located, refused=refused, side=padding)
     measurements: list[tuple[str, Callable[[], dict[str, Any]]]] = [
         ("Measuring every neuron", lambda: neurons(model, case, format)),
         ("Reading every layer with the logit lens", lambda: lenses(model, session, case, format)),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from editing.atlas import Atlas
+from inspector.divergence import Padding
 from inspector.lens import Lens
 from inspector.locators import Agreement, Located, NotLocated, agreement
 from inspector.model import PromptFormat
@@ -53,6 +54,7 @@ class Why:
         lenses: Vanilla and edited lens, on the safe and on the unsafe answer.
         lens_weights: The edited weights of the lenses.
         padding: The released locator, padded both ways.
+        side: Side on which the locators have padded.
         tokens: Attribution of the unsafe answer to the prompt's tokens, by the weights' name.
     """
 
@@ -65,6 +67,7 @@ class Why:
     lenses: dict[str, tuple[Lens, Lens]] = field(default_factory=dict)
     lens_weights: str = "vanilla"
     padding: PaddingStudy | None = None
+    side: Padding = "right"
     tokens: dict[str, TokenAttribution] = field(default_factory=dict)
 
     def agreements(self) -> list[Agreement]:

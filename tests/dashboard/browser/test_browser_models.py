@@ -63,8 +63,8 @@ def test_axe_finds_nothing_on_any_view_where_nothing_was_done_yet(two):
     assert "No answer yet" in text_of(two, "#vanilla") and "vanilla" in text_of(two, "#live")
     for name in (*VIEWS[1:], VIEWS[0]):
         view(two, name)
-        # Until a view's figures have come, Gradio shows a place of its own for them, whose name has no role. Some ask for
-        # theirs as they come into sight, so that a view which is left at once never gets them.
+        # Until a view's figures have come, Gradio shows a place of its own for them, whose name has no role. Some ask
+        # for theirs as they come into sight, so that a view which is left at once never gets them.
         two.wait_for_function(f"!document.querySelector('#view-{name} .empty.large[aria-label]')", timeout=WAIT)
     style = two.add_style_tag(content=OPEN_ALL)
     assert violations_in_both_themes(two) == []

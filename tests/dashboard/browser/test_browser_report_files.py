@@ -71,7 +71,10 @@ def test_a_heatmap_gives_a_line_a_row_and_a_column_a_token(reader, tmp_path):
     file = taken(reader, HEATMAP, "csv", tmp_path)
     assert file.name == "how-far-the-answers-are-apart-by-layer-and-token.csv"
     head, *lines = lines_of(file)
-    drawn = np.array(divergence_heatmap(MEASURED).data[0].z, dtype=np.float64)
+    figure = divergence_heatmap(MEASURED)
+    over = figure.layout.xaxis.title.text
+    assert head[0] == "layer" and over and all(name.startswith(f"{over}: ") for name in head[1:])
+    drawn = np.array(figure.data[0].z, dtype=np.float64)
     assert len(lines) == len(drawn) and {len(line) for line in lines} == {len(head)} == {drawn.shape[1] + 1}
     read = np.array([[float(cell.split()[-1]) for cell in line[1:]] for line in lines])
     assert np.allclose(read, drawn, rtol=1e-6)

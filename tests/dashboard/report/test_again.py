@@ -216,6 +216,17 @@ def test_what_learnt_from_further_cases_is_not_made_again_without_them():
     assert again.why_not_again(session.live) is None, "DINM finds its own companions by its settings"
 
 
+@pytest.mark.parametrize(("told", "again_alone"), [({"companions": 8}, False), ({}, False), ({"companions": 0}, True)])
+def test_an_edit_of_a_version_that_kept_no_further_cases_is_not_sent_to_its_record(told, again_alone):
+    made = made_up.result()
+    assert made.patch is not None
+    patch = replace(made.patch, method="SFT", settings=told)
+    session = Session()
+    session.edits = [LiveEdit(OWN, replace(made, settings=METHODS["sft"].settings(), patch=patch, learnt_from=None))]
+    said = again.why_not_again(session.live)
+    assert said is None if again_alone else said is not None and "did not keep which further cases" in said
+
+
 def test_settings_of_every_method_and_preset_are_written_so_that_they_are_read_the_same():
     presets = [method_settings("dinm", name, steps=7, suffix="Be kind.", chat=False) for name in PRESETS]
     for settings in [*presets, *(method.settings() for method in METHODS.values())]:

@@ -52,6 +52,8 @@ def test_report_script_and_notebook_are_written_and_what_was_done_is_printed(tmp
     out, script, notebook = (tmp_path / f"r.{ending}" for ending in ("html", "py", "ipynb"))
     stress = ("--stress", "This case", "--evaluation", "paper")
     code, told, errors = ran([*OPTIONS, *stress, "--out", out, "--script", script, "--notebook", notebook], capsys)
+    assert "The answers of the stress test have at most 5 tokens (--stress-tokens), not 4." in errors
+    assert "of the methods" not in errors, "they are not run"
     assert code == 0 and told["gate"]["passed"] and told["layer"] == told["block"] == 1 and "step 2" in errors
     assert told["toxic_layer"] == divergence(tiny_model(), CASE).toxic_layer()
     assert told["parts"][-2:] == ["Stress test", "Where the numbers come from"] and len(told["digest"]) == 64

@@ -129,6 +129,13 @@ def test_whatever_is_measured_with_the_locators_the_report_s_own_command_asks_th
     assert said == ALL and "--locators" in options and "--atlas" not in options
 
 
+def test_locators_that_have_padded_as_the_command_is_told_to_are_not_named():
+    located = {"locate": {"preset": "corrected", "padding": "left"}}
+    why = Why(OWN, FORMAT, located=(SimpleNamespace(),), side="left")
+    said, options = whole_of(GREEDY | located, ("Case", "Why this layer"), why=why)
+    assert said == ALL and ("--padding", "left") in itertools.pairwise(options)
+
+
 def kl_check(limit: float) -> Check:
     return Check("harmless_kl", "harmless KL", "nats a token", 0.1, limit, 16)
 
@@ -186,6 +193,12 @@ CUT_ATLAS = "what the atlas's edits answer, or that it was cut short"
         (GREEDY, (), {"exam": exam_on(OWN, Size(1, 3, 1, 1))}, [OTHER_EXAM]),
         (GREEDY, (), {"why": Why(OWN, FORMAT, atlas=atlas_of(answers=True))}, [CUT_ATLAS]),
         (GREEDY, (), {"why": Why(OWN, FORMAT, atlas=atlas_of(made=1))}, [CUT_ATLAS]),
+        (
+            GREEDY | LOCATED,
+            (),
+            {"why": Why(OWN, FORMAT, located=(SimpleNamespace(),), side="left")},
+            ["that the locators have padded on the left, other than where the answers part"],
+        ),
         (
             GREEDY,
             (),

@@ -41,6 +41,7 @@ ENTRY = Entry(
     reason="Passed: all of it.",
     scores={"DS": (0.0, 100.0, 5), "DL": (None, 80.0, 5)},
     scores_of="DINM · layer 2 · strength 1 · patch 0123abcd",
+    verdicts={"vanilla": "unsafe", "edited": "safe"},
     live=True,
     was_live=True,
 )
@@ -123,9 +124,14 @@ ALTER TABLE edits ADD COLUMN "fingerprint" TEXT NOT NULL DEFAULT '';
 PRAGMA user_version = 2;
 """
 """What the second version of the program made of that file."""
+THIRD_VERSION = """
+ALTER TABLE edits ADD COLUMN "scores_of" TEXT NOT NULL DEFAULT '';
+PRAGMA user_version = 3;
+"""
+"""What the third version made of the second one's."""
 
 
-@pytest.mark.parametrize("later", ["", SECOND_VERSION])
+@pytest.mark.parametrize("later", ["", SECOND_VERSION, SECOND_VERSION + THIRD_VERSION])
 def test_a_file_of_an_earlier_version_opens_with_its_rows_and_takes_new_ones(tmp_path, later):
     path = tmp_path / "ledger.sqlite"
     with sqlite3.connect(path) as store:
@@ -134,7 +140,7 @@ def test_a_file_of_an_earlier_version_opens_with_its_rows_and_takes_new_ones(tmp
     ledger = Ledger(path)
     (old,) = ledger.entries("one")
     assert (old.patch, old.name, old.scores, old.live) == ("0123abcd", "mine", {"DS": (0.0, 100.0, 5)}, False)
-    assert (old.model, old.fingerprint, old.scores_of) == ("", "", "") and "not noted" in base(old)
+    assert (old.model, old.fingerprint, old.scores_of, old.verdicts) == ("", "", "", {}) and "not noted" in base(old)
     ledger.put("two", ENTRY)
     ledger.close()
     again = Ledger(path)
@@ -144,6 +150,24 @@ def test_a_file_of_an_earlier_version_opens_with_its_rows_and_takes_new_ones(tmp
     )
     assert base(ENTRY) == "tiny-llama, fingerprint 89efcdab"
     again.close()
+
+
+def test_a_file_that_another_program_brings_up_to_date_meanwhile_opens_all_the_same(tmp_path, monkeypatch):
+    path = tmp_path / "ledger.sqlite"
+    with sqlite3.connect(path) as store:
+        store.executescript(FIRST_VERSION)
+    store.close()
+    others = []
+
+    def meanwhile(file: Path) -> None:
+        monkeypatch.undo()
+        others.append(Ledger(file))
+
+    monkeypatch.setattr(ledger_module, "_keep_private", meanwhile)
+    ledger = Ledger(path)
+    assert len(others) == 1 and ledger.entries("one") == others[0].entries("one") != []
+    for one in (ledger, *others):
+        one.close()
 
 
 def test_a_file_of_the_first_version_that_cannot_be_brought_up_to_date_stays_as_it_was(tmp_path, monkeypatch):

@@ -106,6 +106,30 @@ def written(*given: Any) -> Path:
     return handed_out.written_patch(*given).path
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_program_that_is_killed_while_an_edit_is_saved_again_leaves_one_that_can_be_loaded(
+    llama, case, edited, tmp_path, monkeypatch, links
+):
+    row, first = edited.row(0.5), record_of(llama, case, edited, edited.row(0.5))
+    path = written(llama, row, first, tmp_path)
+    later = replace(first, made="2026-01-01T00:00:00+00:00", seconds=first.seconds + 1)
+    rename, seen = Path.replace, []
+
+    def step(self: Path, target: Path) -> Path:
+        done = rename(self, target)
+        if Path(target).parent == tmp_path or self.parent == tmp_path:
+            patch = path.with_suffix(".safetensors")
+            seen.append(load_edit(patch, llama)[1].made if patch.exists() else "nothing")
+        return done
+
+    monkeypatch.setattr(Path, "replace", step)
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", full)
+    written(llama, row, later, tmp_path)
+    assert seen == ([] if links else ["nothing"]) + [later.made] * 2, "after each name that is given"
+    assert len(list(tmp_path.iterdir())) == 2 and load_edit(path, llama)[1] == later
+
+
 @pytest.mark.parametrize("end", [PatchError("It cannot be read. Choose another file."), KeyboardInterrupt()])
 def test_an_edit_that_is_saved_again_takes_its_place_only_once_it_was_read_back(
     llama, case, edited, tmp_path, monkeypatch, end

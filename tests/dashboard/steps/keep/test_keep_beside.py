@@ -8,12 +8,13 @@ from pathlib import Path
 
 import gradio as gr
 import pytest
-from dashboard_helpers import own_question
+from dashboard_helpers import own_question, seen
 from keep_helpers import edit, rows
 
 from dashboard.kit.limits import OTHERS
 from dashboard.kit.parts import Hidden, Visit
 from dashboard.steps.keep import report
+from dashboard.steps.keep.asking import ask
 from dashboard.steps.keep.kept import Kept
 from inspector.errors import CaseError
 from inspector.model import VANILLA, Decoding, answer, encode
@@ -58,6 +59,16 @@ def test_answers_that_were_cancelled_say_so_on_the_page_in_the_table_and_in_the_
     assert [text.head.count("cancelled") for text in (part.texts[1], *part.beside)] == [1] * 3
     visitor.do("on_ask_two", **{**asked, "max_new_tokens": 2})
     assert kept.asked.notes == ("cut at 2 tokens",) * 3 and kept.asked.verdicts is not None
+    assert "Asked." in seen(visitor.screen["keep_clock"])
+
+
+def test_a_cancel_after_the_last_token_takes_nothing_from_answers_that_are_whole(visitor):
+    edit(visitor, block=0)
+    first = visitor.session.row
+    edit(visitor, block=2)
+    model, both = visitor.page.context.model, (first, visitor.session.row)
+    *_, last = ask(model, both, ("A", "B"), "Hello?", "Case of A", Decoding(max_new_tokens=1), lambda: True)
+    assert last.notes == ("cut at 1 tokens",) * 3 and last.verdicts is not None
 
 
 def test_an_own_text_is_judged_by_nobody_and_covered(visitor):

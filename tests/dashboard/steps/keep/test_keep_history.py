@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -115,6 +116,20 @@ def test_the_gate_s_word_is_of_the_strength_that_it_examined_and_of_no_other(vis
     visitor.do("on_strength", strength=1.0)
     assert [row.gate for row in rows(visitor)] == ["passed", "passed"] and rows(visitor)[0].reason.startswith("Passed")
     assert "not as it acts now" not in visitor.screen["this_edit"]
+
+
+def test_a_row_keeps_the_verdicts_on_both_answers_of_its_weights_and_of_no_others(visitor):
+    edit(visitor, block=0)
+    visitor.do("on_ask", ask_what="Adversarial prompt", max_new_tokens=4)
+    (row,) = rows(visitor)
+    shown = re.findall(r'class="badge verdict (\w+)"', visitor.screen["vanilla_head"] + visitor.screen["edited_head"])
+    assert len(shown) == 2 and row.verdicts == dict(zip(("vanilla", "edited"), shown, strict=True))
+    visitor.do("on_row_picked", row_picked=1)
+    assert f"answered last: vanilla {shown[0]}, edited {shown[1]}." in seen(visitor.screen["row_details"])
+    visitor.do("on_ask", ask_what="Question alone")
+    assert rows(visitor)[0].verdicts == row.verdicts, "another prompt has no word on that one"
+    visitor.do("on_strength", strength=0.5)
+    assert rows(visitor)[0].verdicts == {}, "these weights were not asked it"
 
 
 def exam_of(model: InspectedModel, row: Row, case: Case, prompts: int = 1) -> ExamResult:
