@@ -12,21 +12,29 @@
   // A link is taken out of the address before anything is drawn, so that a reload keeps what was done since; it waits in
   // the tab until the page stands, also behind a log-in.
   const PARTS = ["link", "case", "layer"];
+  const WAITING = "dinm-inspector-link";
   (function takeLink() {
     const query = new URLSearchParams(location.search);
     const found = PARTS.filter((name) => query.has(name)).map((name) => [name, query.get(name)]);
     if (!found.length) return;
-    try { sessionStorage.setItem("dinm-inspector-link", JSON.stringify(Object.fromEntries(found))); } catch { return; }
+    try { sessionStorage.setItem(WAITING, JSON.stringify(Object.fromEntries(found))); } catch { return; }
     for (const name of PARTS) query.delete(name);
     const left = String(query);
     history.replaceState(null, "", `${location.pathname}${left ? `?${left}` : ""}${location.hash}`);
   })();
+  const waitingLink = () => { try { return sessionStorage.getItem(WAITING) ?? ""; } catch { return ""; } };
+  // A view other than the first waits for the link, so that it is drawn by what that has filled, and is drawn once.
+  let linked = waitingLink() !== "";
+  window.dinmLinkOpened = () => {
+    if (!linked) return;
+    linked = false;
+    show();
+  };
+  if (linked) setTimeout(window.dinmLinkOpened, 20000); // whatever has become of it
   window.dinmLink = () => {
-    try {
-      const found = sessionStorage.getItem("dinm-inspector-link");
-      sessionStorage.removeItem("dinm-inspector-link");
-      return found ?? "";
-    } catch { return ""; }
+    const found = waitingLink();
+    try { sessionStorage.removeItem(WAITING); } catch { /* it was never kept */ }
+    return found;
   };
 
   // The address names the view; Back works because the browser keeps addresses.
@@ -42,7 +50,7 @@
       else link.removeAttribute("aria-current");
     }
     const opener = find(`#open-${view}`);
-    if (opener && !opened.has(view)) {
+    if (opener && !linked && !opened.has(view)) {
       opened.add(view);
       opener.click(); // its content comes now
       setTimeout(() => {

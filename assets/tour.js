@@ -2,7 +2,7 @@
 (() => {
   const STOPS = [
     { at: ["#question", "#rail-switch"], title: "Start with a question",
-      text: "Write one of your own, or pick one of the mild examples below it. Attack, both answers and suffix are folded under it. The head names the model; where several are listed, its name opens a menu." },
+      text: () => `${off("#question textarea") ? "Pick" : "Write one of your own, or pick"} one of the mild examples below it. Attack, both answers and suffix are folded under it. The head names the model; where several are listed, its name opens a menu.` },
     { at: ["#step-locate"], title: "Where the answers part",
       text: "One bar a layer: how far apart the model is after it when it gives the safe and the unsafe answer. Click a bar to pick a layer." },
     { at: ["#operate"], title: "Operate does all of it",
@@ -16,6 +16,7 @@
   ];
   const SEEN = "dinm-inspector-tour";
   const find = (selector) => document.querySelector(selector);
+  const off = (selector) => Boolean(find(selector)?.disabled);
   const shown = (part) => part && part.getClientRects().length > 0 && getComputedStyle(part).visibility !== "hidden";
   const read = () => { try { return localStorage.getItem(SEEN); } catch { return "off"; } };
   const write = (value) => { try { localStorage.setItem(SEEN, value); } catch { /* private windows keep nothing */ } };
@@ -45,7 +46,7 @@
     part.classList.add("tour-at");
     part.scrollIntoView({ block: "nearest" });
     box.querySelector("h2").textContent = title;
-    box.querySelector("p").textContent = text;
+    box.querySelector("p").textContent = typeof text === "function" ? text() : text;
     box.querySelector(".count").textContent = `${stop + 1} of ${STOPS.length}`;
     box.querySelector("[data-go='-1']").disabled = stop === 0;
     box.querySelector("[data-go='1']").textContent = stop === STOPS.length - 1 ? "Done" : "Next";

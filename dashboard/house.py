@@ -130,7 +130,8 @@ class House:
         Args:
             app: The page.
         """
-        self.linking.connect_to(self.visit.connect_to(app))
+        later = {step for steps in LATER.values() for step in steps}
+        self.linking.connect_to(self.visit.connect_to(app), [name for name in self.rooms if name not in later])
         self.arriving.connect(app)
 
     def _operation(self) -> None:

@@ -132,8 +132,8 @@ def connect_files(context: Context) -> None:
         with shown_to_user(), context.reserved(request) as session:
             decoding = Decoding(max_new_tokens=session.limits.require_tokens(max_new_tokens))
             shown = list(desk.ask_two(session, (a, b), asked, text, decoding))
-            if not shown or session.cancelled.is_set():
-                raise CaseError("Cancelled; nothing was changed. Ask again for the answers.")
+            if not shown or shown[-1].cancelled:
+                raise CaseError("Cancelled: the answers were cut short, and no edit was changed. Ask again for them.")
             found = shown[-1]
             safe = [None if found.verdicts is None else found.verdicts[at].safe for at in range(3)]
             return [

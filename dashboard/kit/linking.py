@@ -11,18 +11,18 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 import gradio as gr
 
-from dashboard.kit.bus import Update, Values
+from dashboard.kit.bus import News, Update, Values
 from dashboard.kit.controls import as_new, can_be_sent, remember
 from dashboard.kit.html import reading
 from dashboard.kit.plain import escape
-from dashboard.kit.room import Context, Room
+from dashboard.kit.room import Choice, Context, Room
 from dashboard.kit.run import QUIET, shown_to_user
 from dashboard.kit.session import Session
 from dashboard.kit.typed import Texts
@@ -39,6 +39,8 @@ TOO_LARGE = "A number of the settings is too large for a link. Nothing was chang
 READ_ONLY = "This demo is read-only, so only links of bundled examples work here. Nothing was changed."
 TAKE = "() => window.dinmLink?.() ?? ''"
 """What the browser hands over once the page stands: what ``assets/page.js`` has taken out of the address."""
+OPENED = "() => { window.dinmLinkOpened?.(); }"
+"""Lets the browser draw the view that the address names, which it keeps back as long as a link is not open."""
 BOX = """
 const fill = () => {
   const box = element.querySelector(".link-box");
@@ -106,26 +108,33 @@ class Linking(Room):
         """Wire the button."""
         self.context.react(self.make.click, self.on_make, inputs=list(self.context.carried), outputs=[self.box])
 
-    def connect_to(self, arrived: Any) -> None:
+    def connect_to(self, arrived: Any, steps: Collection[str]) -> None:
         """Open the link that a page was opened with, once its session is drawn.
 
         Args:
             arrived: The event of that.
+            steps: Those of the first view, which is drawn by then and is drawn anew. The browser opens any other one
+                once the link is open.
         """
-        outputs = [*self.context.carried, self.context.notice]
+        outputs = [*self.context.carried, self.context.notice, *self.bus.outputs(News.BACK, rooms=steps)]
 
-        def on_link(asked: str, request: gr.Request) -> Any:
+        def on_link(values: Values, request: gr.Request) -> Any:
+            asked = values[self.asked]
             if not asked:
                 return gr.skip()
             with shown_to_user():
                 session = self.context.arrive(request)
                 filled = self.opened(session, asked)
                 remember(self.context.controls, session, filled)
-                return filled
+                if session.busy or len(filled) == 1:
+                    return filled
+                return {**self.bus.told(News.BACK, session, {**values, **session.controls}, steps), **filled}
 
         # Most pages are opened without a link: what all others are spared is an event with every control in it.
         arrived.then(lambda taken: taken or gr.skip(), self.box, self.asked, js=TAKE, **QUIET)
-        self.asked.change(on_link, self.asked, outputs, **QUIET)
+        read = {self.asked, *self.bus.inputs(News.BACK, rooms=steps)}
+        opened = self.asked.change(on_link, read, list(dict.fromkeys(outputs)), **QUIET)
+        opened.then(None, None, None, js=OPENED, **QUIET)
 
     def on_make(self, session: Session, values: Values) -> Update:
         """Make a link to what the controls say.
@@ -142,6 +151,9 @@ class Linking(Room):
                 "Case, layer, settings and what is picked in the views are kept in this server's memory for "
                 f"{_days(self.context.links.keep_for)}, or until it is started anew. The address holds no text."
             )
+            changed = self._changed(session, self._sayable(values))
+            if changed and self.bus.offered("bundled").call(values) is not None:
+                note += f" The address of the example alone would not bring back: {', '.join(changed)}."
         self._made += 1  # so that the box is new each time, and shows itself again
         return {
             self.box: f'<div class="link-box" data-query="{escape(urlencode(query))}" data-number="{self._made}">'
@@ -164,11 +176,14 @@ class Linking(Room):
         free = not self.context.read_only
         if not free and identifier is None:
             raise CaseError(READ_ONLY)
-        if identifier is not None and (not free or not self._changed(values)):
+        if identifier is not None and (not free or not self._changed(session, values)):
             return {"case": identifier, **({} if values[layer] is None else {"layer": int(values[layer])})}
         # By its place: the page of a model is built anew where it was closed meanwhile, and its links still work.
         places = {part: place for place, part in enumerate(self.context.carried)}
-        kept = {places[part]: value for part, value in values.items() if part is not layer or value is not None}
+        kept: dict[int | str, Any] = {
+            places[part]: value for part, value in values.items() if part is not layer or value is not None
+        }
+        kept |= {choice.name: choice.read(session) for choice in self.context.choices}
         if not can_be_sent(kept):
             raise CaseError(TOO_LARGE)
         return {"link": self.context.links.keep(session.slot(Linked).owner, kept)}
@@ -201,7 +216,7 @@ class Linking(Room):
         """
         if not {"link", "case"} & set(given):
             raise CaseError(NO_LINK)
-        filled, _ = self._filled(given)
+        filled, _, _ = self._filled(given)
         (picked,) = self.bus.offered("layer").inputs
         values = self._standing(filled)
         texts = self.bus.offered("typed").call(values)
@@ -218,9 +233,10 @@ class Linking(Room):
         among = self.context.among
         return {part: value if value in among.get(part, (value,)) else part.value for part, value in values.items()}
 
-    def _changed(self, values: Values) -> bool:
-        """Tell whether a setting is another one than on a new page."""
-        return any(values[part] != part.value for part in self._settings)
+    def _changed(self, session: Session, values: Values) -> list[str]:
+        """Name the settings and choices that are other ones than on a new page."""
+        parts = [str(part.label) for part in self._settings if not _same(values[part], part.value)]
+        return parts + [choice.name for choice in self.context.choices if choice.read(session) is not None]
 
     @property
     def _settings(self) -> list[Any]:
@@ -237,19 +253,24 @@ class Linking(Room):
             given = json.loads(asked)
             if not isinstance(given, Mapping):
                 raise CaseError(NO_LINK)
-            filled, what = self._filled(given)
+            filled, choices, what = self._filled(given)
         except (ValueError, CaseError) as error:
             said = error.user_message() if isinstance(error, InspectorError) else NO_LINK
             return {notice: reading(said, "warn")}
+        for choice, value in choices.items():
+            choice.write(session, value)
+        (layer,) = self.bus.offered("layer").inputs
+        if filled.get(layer) is not None:
+            self.bus.offered("picked layer").call(session, int(filled[layer]))
         said = f"From a link: {what}. Nothing was run; live is still: {session.row.label()}."
         # A value that lies outside the range which this visitor's control was given would be refused as they press.
         fitting = {part: as_new(part, value) if part in session.shapes else value for part, value in filled.items()}
         return {**fitting, notice: reading(said)}
 
-    def _filled(self, given: Mapping[str, Any]) -> tuple[Update, str]:
+    def _filled(self, given: Mapping[str, Any]) -> tuple[Update, dict[Choice, Any], str]:
         return self._kept(given) if "link" in given else self._bundled(given)
 
-    def _kept(self, given: Mapping[str, Any]) -> tuple[Update, str]:
+    def _kept(self, given: Mapping[str, Any]) -> tuple[Update, dict[Choice, Any], str]:
         if self.context.read_only:
             raise CaseError(READ_ONLY)
         name = str(given["link"])
@@ -257,14 +278,18 @@ class Linking(Room):
         if found is None:
             raise CaseError(EXPIRED)
         parts = list(self.context.carried)
-        return {parts[place]: value for place, value in found.items()}, "case, layer and settings are filled in"
+        filled = {parts[place]: value for place, value in found.items() if isinstance(place, int)}
+        choices = {choice: found.get(choice.name) for choice in self.context.choices}
+        return filled, choices, "case, layer, settings and choices are filled in"
 
-    def _bundled(self, given: Mapping[str, Any]) -> tuple[Update, str]:
+    def _bundled(self, given: Mapping[str, Any]) -> tuple[Update, dict[Choice, Any], str]:
         filled: Update = {}
+        choices: dict[Choice, Any] = {}
         told = []
         if "case" in given:
             case = self.bus.offered("bundled case").call({}, str(given["case"]))
             filled = {part: part.value for part in self._settings} | case
+            choices = dict.fromkeys(self.context.choices)
             told.append(f"bundled case {given['case']}")
         if "layer" in given:
             (layer,) = self.bus.offered("layer").inputs
@@ -278,7 +303,7 @@ class Linking(Room):
             told.append(f"layer {int(text)}")
         if not filled:
             raise CaseError(NO_LINK)
-        return filled, " and ".join(told) + (", with all settings as on a new page" if "case" in given else "")
+        return filled, choices, " and ".join(told) + (", with all settings as on a new page" if "case" in given else "")
 
 
 def parts_of(link: str) -> dict[str, str]:
@@ -289,6 +314,13 @@ def parts_of(link: str) -> dict[str, str]:
     address = said.partition("#")[0]
     query = address.partition("?")[2] or address
     return {name: value for name, value in parse_qsl(query) if name in PARTS}
+
+
+def _same(value: Any, other: Any) -> bool:
+    """Tell whether two values of a control are the same; of several picks the order is that of the clicks."""
+    if isinstance(value, list) and isinstance(other, list):
+        return sorted(map(repr, value)) == sorted(map(repr, other))
+    return bool(value == other)
 
 
 def _days(seconds: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,21 @@ from editing.trial_edits import Layers
 from inspector.model import Detector, InspectedModel
 
 One = TypeVar("One")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a visitor has picked where the session holds it and not a control, for links.
+
+    Attributes:
+        name: What it is, in words.
+        read: Returns it; ``None`` is that of a new page.
+        write: Takes it over as a link has it; ``None`` takes it back to that of a new page.
+    """
+
+    name: str
+    read: Callable[[Session], Any]
+    write: Callable[[Session, Any], None]
 
 
 class Context(Reserving):
@@ -64,6 +80,7 @@ class Context(Reserving):
         self.carried: dict[Any, bool] = {}
         self.among: dict[Any, tuple[Any, ...]] = {}
         """Of controls that links bring back: the values that one may say, where that is not any."""
+        self.choices: list[Choice] = []
         self.reserving: dict[str, bool] = {}
         """What reserves a visitor's session while it runs, by its name: whether it stands in line."""
         self.links = Links()
@@ -105,6 +122,10 @@ class Context(Reserving):
         self.carried |= dict.fromkeys(parts, settings)
         if among is not None:
             self.among |= dict.fromkeys(parts, tuple(among))
+
+    def carry_choice(self, choice: Choice) -> None:
+        """Let links bring back what no control holds."""
+        self.choices.append(choice)
 
     def lock(self, component: Any, idle: Callable[[Session], Any] | None = None) -> None:
         """Switch a component off while something runs for the visitor.

@@ -348,7 +348,12 @@ def _same_file(file: Path, told: _File, most: int | None = None) -> None:
     if not file.is_file():
         raise PatchError(f"The {what} {told.name} is not beside its record. Put both files into one folder.")
     size = file.stat().st_size
-    if size != told.bytes or (most is not None and size > most):
+    if size == told.bytes and most is not None and size > most:
+        raise PatchError(
+            f"The {what} {told.name} is larger than an edit of this model can be: it was made for another base model, "
+            f"{told.record.model}. Load that model or edit anew."
+        )
+    if size != told.bytes:
         raise PatchError(
             f"The {what} {told.name} has {size:,} bytes and its record says {told.bytes:,}: it was cut or changed. "
             "Save or copy it anew."

@@ -48,7 +48,7 @@ def unpacked_bytes(files: Sequence[Path], model: InspectedModel) -> int:
     """
     most, count = most_bytes(model), 0
     for file in files:
-        if file.suffix == ".zip":
+        if file.suffix.lower() == ".zip":
             with _opened(file) as archive:
                 count += sum(min(entry.file_size, most) for entry in archive.infolist())
         else:
@@ -71,7 +71,7 @@ def unpack(files: Sequence[Path], model: InspectedModel, folder: Path) -> Path:
     """
     found: dict[str, tuple[str, Path]] = {}
     for file in files:
-        if file.suffix == ".zip":
+        if file.suffix.lower() == ".zip":
             _unzip(file, model, folder, found)
         else:
             with file.open("rb") as source:
@@ -162,6 +162,8 @@ def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
     Raises:
         PatchError: It is damaged, or holds more; also where it turns out to be damaged in the block.
     """
+    if not file.is_file():
+        raise PatchError(f"There is no file {file.name}. Check its name.", str(file))
     try:
         _check_list(file)
         with zipfile.ZipFile(file) as archive:

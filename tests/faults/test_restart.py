@@ -128,9 +128,10 @@ def linked(web: httpx.Client, page: str, asked: str) -> str:
     press(web, page, "on_arrival")
     sent = web.get("/config").json()
     event = next(one for one in sent["dependencies"] if one["api_name"] == "on_link")
-    before = next(one for one in sent["dependencies"] if one["outputs"] == event["inputs"])
-    for one, value in ((before, asked), (event, None)):
-        body = {"data": [value], "fn_index": one["id"], "session_hash": page}
+    before = next(one for one in sent["dependencies"] if "dinmLink?.()" in str(one["js"]))
+    parts = {part["id"]: part["props"] for part in sent["components"]}
+    for one, data in ((before, [asked]), (event, [parts[part].get("value") for part in event["inputs"]])):
+        body = {"data": data, "fn_index": one["id"], "session_hash": page}
         web.post("/gradio_api/queue/join", json=body).raise_for_status()
         said = told(web, page)
     return unescape(json.dumps(said, ensure_ascii=False))

@@ -82,7 +82,7 @@ class CaseRoom(Room):
         self.question = gr.Textbox(
             texts.question,
             label="Question",
-            info="Your own, or an example below",
+            info="Your own, or an example below" if free else "One of the examples below",
             lines=2,
             max_lines=5,
             interactive=free,

@@ -10,7 +10,7 @@ import gradio as gr
 from dashboard.kit.acting import Acting, Wish, require_detector, wish_of
 from dashboard.kit.bus import News, Update, Values
 from dashboard.kit.html import message
-from dashboard.kit.room import Context, Room
+from dashboard.kit.room import Choice, Context, Room
 from dashboard.kit.session import Session
 from dashboard.steps.compare import texts as words
 from dashboard.steps.compare.run import Measured
@@ -60,6 +60,7 @@ class RoutingPart(Room):
     def hear(self) -> None:
         """Switch it off where nothing can be routed; follow a calibration that ends behind the open page."""
         self.context.lock(self.routed, self._state)
+        self.context.carry_choice(Choice("where the edit acts", self._asked, self._ask))
         self.bus.hear(News.CALIBRATED, self.on_calibrated, outputs=[self.routed, self.note, self.detected])
 
     def read(self, session: Session) -> Update:
@@ -86,6 +87,15 @@ class RoutingPart(Room):
         session.slot(Acting).wish = wish  # the live edit acts so already, and what the gate chooses is the next edit's
         if session.live is None:
             yield {self.bus.offered("clock").outputs[0]: message(words.nothing_to_route(wish))}
+
+    @staticmethod
+    def _asked(session: Session) -> Wish | None:
+        wish = wish_of(session)
+        return None if wish == "gate" else wish
+
+    def _ask(self, session: Session, wish: Wish | None) -> None:
+        """Ask for what a link says of the next edit; a model without a detector has nothing to choose."""
+        session.slot(Acting).wish = "gate" if wish is None or self.context.detector is None else wish
 
     def _routes(self, session: Session) -> tuple[list[tuple[str, str]], str]:
         routed = None if session.live is None else session.detector is not None

@@ -280,10 +280,14 @@ def keep_verdicts(prompt: str, answers: Answers, given: tuple[Verdict, Verdict])
 def verdicts_of_live(session: Session) -> dict[str, str] | None:
     """Return the verdicts on both answers to the adversarial prompt of the live edit's case, by whose they are.
 
-    ``None`` where no edit is live, nothing was answered, or something else was asked last.
+    ``None`` where no edit is live, nothing was answered, something else was asked last, or it was cancelled.
     """
-    live, answers, asked = session.live, session.slot(Measured).answers, asked_last(session)
+    live, kept, asked = session.live, session.slot(Measured), asked_last(session)
+    answers, most = kept.answers, 0 if kept.decoding is None else kept.decoding.max_new_tokens
     if live is None or answers is None or asked is None or asked.text != live.case.adversarial_prompt:
+        return None
+    ended = zip(answers.token_ids, answers.finished, strict=True)
+    if not all(finished or len(tokens) >= most for tokens, finished in ended):
         return None
     first, second = judged(asked.text, answers)
     return {"vanilla": first.label, "edited": second.label}

@@ -33,6 +33,7 @@ class Asked:
         choice: What was asked, by its name on the screen.
         verdicts: The judge's, of a case's prompt; ``None`` for a text of one's own, which nobody judges.
         prompt: The text that was asked.
+        cancelled: Whether they were cut short.
     """
 
     texts: tuple[str, str, str]
@@ -41,6 +42,7 @@ class Asked:
     choice: str
     verdicts: tuple[Verdict, Verdict, Verdict] | None = None
     prompt: str = ""
+    cancelled: bool = False
 
     @property
     def covered(self) -> tuple[bool, bool, bool]:
@@ -113,7 +115,7 @@ def ask(
     if shown is None:
         return
     if cancel() and not all(line.finished or len(line.tokens) >= decoding.max_new_tokens for line in lines):
-        yield replace(shown, notes=_notes(lines, own, "cancelled"))
+        yield replace(shown, notes=_notes(lines, own, "cancelled"), cancelled=True)
         return
     shown = replace(shown, notes=_notes(lines, own, f"cut at {decoding.max_new_tokens} tokens"))
     if choice != OWN:

@@ -147,8 +147,7 @@ class BesidePart(Room):
             kept = session.slot(Kept)
             kept.table = files_or_told(partial(write_table, session, shown)) or ""
             yield {**self._shown(shown), **self._handed_out(session)}
-        whole = shown is not None and not any("cancelled" in note for note in shown.notes)
-        said = "Asked." if whole else "Stopped."
+        said = "Stopped." if shown is None or shown.cancelled else "Asked."
         yield {self.desk.clock: progress_bar(f"{said} Live is still {session.row.label()}.", 1.0)}
 
     def _shown(self, asked: Asked) -> Update:

@@ -111,6 +111,7 @@ class LocateRoom(Room):
     def hear(self) -> None:
         """Offer the picked layer; say when what is shown is out of date."""
         self.bus.offer("layer", Offer((self.block,), call=self.layer))
+        self.bus.offer("picked layer", Offer(call=self.pick))
         texts, drawn = self.bus.offered("texts").inputs, self._drawn
         read = (*texts, self.locate_preset, self.distance, self.padding, self.once, self.block)
         self.bus.offer("locate", Offer(read, drawn, self.measure))
@@ -142,7 +143,7 @@ class LocateRoom(Room):
         """Wire the controls."""
         react, measure = self.context.react, self.bus.offered("locate")
         located = [self.curve, self.block, self.locate_reading]
-        react(self.locate_preset.input, self.on_locate_preset, inputs=[self.locate_preset], outputs=[self.padding])
+        react(self.locate_preset.change, self.on_locate_preset, inputs=[self.locate_preset], outputs=[self.padding])
         react(
             self.locate.click,
             self.on_locate,
@@ -156,7 +157,7 @@ class LocateRoom(Room):
         shown = [*self.bus.offered("typed").inputs, self.distance, self.block]
         drawn = [self.curve, self.locate_reading]
         react(self.block.change, self.on_pick, inputs=shown, outputs=drawn, trigger_mode="always_last")
-        # A change can be Locate's, Operate's or a link's; an input is a person's, at the slider or at a bar.
+        # A change can be Locate's or Operate's; an input is a person's, at the slider or at a bar.
         react(self.block.input, self.on_hand, inputs=shown, outputs=drawn, trigger_mode="always_last")
 
     def on_locate_preset(self, _session: Session, values: Values) -> Update:
@@ -257,10 +258,18 @@ class LocateRoom(Room):
         """Keep that a person has picked the layer: Operate edits it, too."""
         if values[self.block] is None:
             return {}
-        kept, block = session.slot(LocatedCase), self.model.architecture.check_block(self.layer(values))
+        self.pick(session, self.layer(values))
+        return self.on_pick(session, values)
+
+    def pick(self, session: Session, block: int) -> None:
+        """Keep that a person has picked a layer, or has sent a link that names it.
+
+        Raises:
+            ArchitectureError: The model has no such layer.
+        """
+        kept, block = session.slot(LocatedCase), self.model.architecture.check_block(block)
         kept.by_hand = kept.picked = block
         kept.why = words.by_hand(block)
-        return self.on_pick(session, values)
 
     def on_calibrated(self, session: Session, values: Values) -> Update:
         """Mark the recommended layer and say where trial edits work; the picked layer stays until Locate is pressed."""

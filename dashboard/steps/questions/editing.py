@@ -88,7 +88,7 @@ def _trace(held: Held) -> Part:
     first = live.result.trace[0]
     return Part(
         BALANCE,
-        figures.balance(live.result.trace, settings.edit_weight, settings.constraint_weight),
+        figures.balance(live.result.taken, settings.edit_weight, settings.constraint_weight),
         reading(
             f"{case_name(live.case).capitalize()}: the edit loss goes from {number(first.edit_loss)} to "
             f"{number(last.edit_loss)} nats a token, the KL to {number(max(0.0, last.constraint_kl))}; as weighted "

@@ -9,7 +9,7 @@ import gradio as gr
 
 from dashboard.kit.bus import News, Update, Values
 from dashboard.kit.plots import base, plot
-from dashboard.kit.room import Room
+from dashboard.kit.room import Choice, Room
 from dashboard.kit.session import Session
 from dashboard.steps.questions import texts as words
 from dashboard.steps.questions.panel import Held, Part
@@ -52,7 +52,6 @@ class QuestionsRoom(Room):
     def build(self) -> None:
         """Lay the list and one empty answer out."""
         gr.HTML(words.HEADING)
-        self.number = gr.State(None)  # what a link brings back; the session says which one is open
         with gr.Row(equal_height=False, elem_id="questions-frame"):
             with gr.Column(scale=1, min_width=230, elem_id="questions-side"):
                 self.list = gr.HTML(words.listed(), js_on_load=LIST, apply_default_css=False, elem_id="questions-list")
@@ -72,14 +71,13 @@ class QuestionsRoom(Room):
 
     def hear(self) -> None:
         """A page that shows its session anew draws the opened question anew; links bring back which one is picked."""
-        self.context.carry(self.number)
+        self.context.carry_choice(Choice("the picked question", _picked, _pick))
         self.bus.hear(News.BACK, self.on_back, outputs=[self.list, *self._drawn])
 
     def connect(self) -> None:
-        """Wire the list, and what a link has filled in its place."""
-        drawn = self._drawn
-        self.context.react(self.list.click, self.on_question, outputs=[self.number, *drawn], event=gr.EventData)
-        self.context.react(self.number.change, self.on_number, inputs=[self.number], outputs=[self.list, *drawn])
+        """Wire the list."""
+        drawn = [self.list, *self._drawn]
+        self.context.react(self.list.click, self.on_question, outputs=drawn, event=gr.EventData)
 
     def on_question(self, session: Session, values: Values, event: gr.EventData) -> Update:
         """Answer the picked question; the open one anew where none is picked and the view has come into sight.
@@ -89,25 +87,17 @@ class QuestionsRoom(Room):
         """
         opened = session.slot(Opened)
         if event.number is None:
-            return self.answered(session, opened.number or 0)
+            return self._listed(session, opened.number or 0)
         number = int(event.number)
         if not 0 <= number < len(QUESTIONS):
             raise CaseError(f"There are {len(QUESTIONS)} questions. Pick one of the list.")
         opened.number = number
-        return {self.number: number, **self.answered(session, number)}
+        return self.answered(session, number)
 
     def on_back(self, session: Session, _values: Values) -> Update:
         """Answer the question that the visitor has opened, from what their session holds now."""
         number = session.slot(Opened).number
         return {} if number is None else self._listed(session, number)
-
-    def on_number(self, session: Session, values: Values) -> Update:
-        """Open the question that a link has filled in; one that was picked in the list is open already."""
-        opened, number = session.slot(Opened), values[self.number]
-        if opened.number == number:
-            return {}
-        opened.number = number
-        return self._listed(session, number or 0)
 
     def _listed(self, session: Session, number: int) -> Update:
         return {self.list: words.listed(number), **self.answered(session, number)}
@@ -131,3 +121,12 @@ class QuestionsRoom(Room):
             ),
             getattr(self, f"{side}_reading"): part.below,
         }
+
+
+def _picked(session: Session) -> int | None:
+    """Return the question that a visitor has picked; ``None`` for the first one, which a new page shows."""
+    return session.slot(Opened).number or None
+
+
+def _pick(session: Session, number: int | None) -> None:
+    session.slot(Opened).number = number

@@ -193,10 +193,10 @@ class Inside:
     def connect(self, controls: list[Any]) -> None:
         """Wire the controls that only draw."""
         react = self.context.react
-        react(self.order.change, self.on_order, inputs=controls, outputs=self.table)
+        react(self.order.input, self.on_order, inputs=controls, outputs=self.table)
 
         def read_otherwise(*arguments: Any, **options: Any) -> Any:
-            return gr.on([self.answer.change, self.weights.change, self.place.change], *arguments, **options)
+            return gr.on([self.answer.input, self.weights.input, self.place.change], *arguments, **options)
 
         lens = self._lens_parts
         react(read_otherwise, self.on_lens, inputs=controls, outputs=lens, trigger_mode="always_last")

@@ -73,3 +73,24 @@ def test_a_newcomer_takes_the_tour_asks_a_question_and_sends_a_link(shared, seco
     receiver.goto(link.replace("#stress", "#questions"))  # the view opens while the link is
     receiver.wait_for_selector(picked, timeout=WAIT)
     receiver.wait_for_function(answered, timeout=WAIT)
+
+    forget_visitor(receiver)
+    receiver.visitor = "of an example"
+    receiver.goto(link.partition("?")[0])
+    receiver.wait_for_selector("#examples button:visible", timeout=WAIT)
+    shown = value_of(receiver, "#question")
+    receiver.locator("#examples button:visible").last.click()
+    receiver.wait_for_function("q => document.querySelector('#question textarea').value !== q", arg=shown)
+    picked = value_of(receiver, "#question")
+    receiver.click("#copy-link")
+    receiver.wait_for_function("document.querySelector('.link-box input')?.value.includes('case=')", timeout=WAIT)
+    example = receiver.locator(".link-box input").input_value()
+    receiver.locator("#examples button:visible").first.click()
+    receiver.wait_for_function("q => document.querySelector('#question textarea').value !== q", arg=picked)
+    view(receiver, "stress")
+    receiver.locator("#stress-way label", has_text="as in the paper").click()
+    receiver.goto(example)  # the same visitor, who has changed a setting since
+    receiver.wait_for_function("q => document.querySelector('#question textarea')?.value === q", arg=picked)
+    view(receiver, "stress")
+    receiver.wait_for_selector("#stress-way label:has-text('as in the paper') input:not(:checked)", timeout=WAIT)
+    assert "all settings as on a new page" in receiver.locator("#notice").inner_text()

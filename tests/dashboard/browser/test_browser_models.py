@@ -71,6 +71,18 @@ def test_axe_finds_nothing_on_any_view_where_nothing_was_done_yet(two):
     style.evaluate("element => element.remove()")
 
 
+def test_both_models_are_held_beside_each_other(two):
+    view(two, "models")
+    two.click("#models-compare")
+    wait_for_text(two, "#models-table", "deeper")
+    two.wait_for_selector("#models-curves .js-plotly-plot")
+    wait_until_idle(two)
+    answers = [text_of(two, f"#models-{side}") for side in ("first", "second")]
+    assert all(answers) and two.locator("#models-curves .legendtext").count() == 2
+    assert too_wide(two, 1) == [] and "What is live, and its case, are as they were" in text_of(two, "#models-clock")
+    view(two, "operate")
+
+
 def test_a_model_is_chosen_edited_and_left_and_the_first_page_is_as_it_was(two):
     page, first = two, two.url.partition("?")[0]
     page.locator("#question textarea").fill(OWN)

@@ -12,11 +12,14 @@ from urllib.parse import parse_qs
 
 import gradio as gr
 import pytest
+import torch
 from dashboard_helpers import Page, Visitor, own_question, seen, tiny_model
 from made_up import result
 
 from dashboard.example.make import Example
 from dashboard.house import House
+from dashboard.kit.acting import Acting
+from dashboard.kit.controls import is_control
 from dashboard.kit.linking import EXPIRED, NO_LINK, READ_ONLY, TOO_LARGE, Linking
 from dashboard.kit.links import Links
 from dashboard.kit.session import LiveEdit
@@ -24,8 +27,9 @@ from dashboard.kit.typed import Texts
 from dashboard.kit.visitors import Sessions
 from dashboard.steps.case.texts import offered_cases
 from dashboard.steps.case.view import OWN_TEMPLATE, PLAIN_TEXT
+from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.questions.texts import QUESTIONS
-from inspector.model import Decoding, InspectedModel, PromptFormat
+from inspector.model import Decoding, Detector, InspectedModel, PromptFormat
 from inspector.safeedit import bundled_cases
 
 OWN = own_question("How do I cheat at cards?")
@@ -61,10 +65,16 @@ def link_of(visitor: Visitor) -> dict[str, str]:
 def opened(page: Page, key: str, link: Any) -> tuple[Visitor, dict[str, Any]]:
     """Open a link as another visitor; returns what it fills by role."""
     visitor = Visitor(page, key)
-    event = page.wired("on_link")
-    filled = event.fn(link if isinstance(link, str) else json.dumps(link), visitor.request)
-    assert set(filled) <= set(event.outputs)
+    filled = follow(page, visitor, link if isinstance(link, str) else json.dumps(link))
     return visitor, {page.name(part): value for part, value in filled.items()}
+
+
+def follow(page: Page, visitor: Visitor, asked: str) -> Any:
+    event, own = page.wired("on_link"), page.house.linking.asked
+    standing = {part: visitor.standing(page.name(part)) for part in event.inputs if part is not own}
+    filled = event.fn({**standing, own: asked}, visitor.request)
+    assert not asked or set(filled) <= set(event.outputs)
+    return filled
 
 
 def test_a_bundled_example_s_link_names_case_and_layer_and_works_on_any_page_of_the_model(page, visitor, tmp_path):
@@ -79,6 +89,10 @@ def test_a_bundled_example_s_link_names_case_and_layer_and_works_on_any_page_of_
         if link != {"case": str(case.identifier), "layer": "1"} or texts != (case.question, case.safe, case.unsafe, 1):
             wrong.append((link, texts))
     assert wrong == [] and len(page.context.links) == kept
+
+
+def detector_of(model: InspectedModel) -> Detector:
+    return Detector((0,), torch.ones(1, model.architecture.d_model), 0.0, -1e9, model.fingerprint)
 
 
 def _filled(page: Page, case: Any) -> dict[Any, Any]:
@@ -113,7 +127,32 @@ def test_a_bundled_example_s_link_takes_the_receiver_s_other_settings_back_to_th
     assert filled["edit_preset"] == "corrected" and filled["distance"] == page.parts.distance.value
     assert receiver.session.controls[page.parts.steps] == page.parts.steps.value, "a reload would bring the old one"
     _, filled = opened(page, receiver.key, {"layer": "2"})
-    assert set(filled) == {"block", "notice"}, "a link that names no case leaves the settings"
+    settings = {page.name(part) for part, is_setting in page.context.carried.items() if is_setting}
+    assert not settings & set(filled) and "block" in filled, "a link that names no case leaves the settings"
+
+
+def test_what_operate_reads_and_no_control_holds_comes_back_as_well(page, monkeypatch):
+    monkeypatch.setattr(page.context, "detector", detector_of(page.context.model))
+    sender, receiver = Visitor(page, "sender of a wish"), Visitor(page, "receiver of a wish")
+    sender.screen.update({page.name(part): v for part, v in _filled(page, offered_cases()[0]).items()})
+    for session in (sender.session, receiver.session):
+        session.slot(Acting).wish = "where harm"
+    link = link_of(sender)
+    assert "link" in link and "where the edit acts" in seen(sender.screen["link"])
+    opened(page, receiver.key, {"case": str(offered_cases()[1].identifier), "layer": "2"})
+    assert receiver.session.slot(Acting).wish == "gate", "a new page asks for nothing"
+    assert receiver.session.slot(LocatedCase).by_hand == 2, "Operate edits the layer that the link names"
+    opened(page, receiver.key, link)
+    assert receiver.session.slot(Acting).wish == "where harm"
+    monkeypatch.setattr(page.context, "detector", None)
+    opened(page, receiver.key, link)
+    assert receiver.session.slot(Acting).wish == "gate", "a page without a detector has nothing to choose"
+
+
+def test_all_that_operate_and_edit_read_is_brought_back_by_links(page):
+    read = {part for name in ("on_operate", "on_edit") for part in page.wired(name).inputs}
+    left = {page.name(part) for part in read if is_control(part)} - {page.name(p) for p in page.context.carried}
+    assert left == set() and "on_top" in {page.name(part) for part in read}
 
 
 def test_one_changed_setting_is_enough_for_a_link_that_is_kept(page, visitor):
@@ -155,7 +194,9 @@ PICKED = {
 
 @pytest.mark.parametrize("view", PICKED)
 def test_what_was_picked_in_a_view_stands_there_for_another_visitor(page, visitor, view, monkeypatch):
-    monkeypatch.setattr(page.context, "detector", object())  # without one no method is routed, and the view says so
+    monkeypatch.setattr(
+        page.context, "detector", detector_of(page.context.model)
+    )  # without one no method is routed, and the view says so
     picked = PICKED[view]
     assert all(getattr(page.parts, name).value != value for name, value in picked.items())
     visitor.screen.update({page.name(part): v for part, v in _filled(page, offered_cases()[0]).items()})
@@ -170,15 +211,33 @@ def test_what_was_picked_in_a_view_stands_there_for_another_visitor(page, visito
 
 
 def test_the_picked_question_is_open_for_another_visitor_and_stays_so(page, visitor):
+    visitor.screen.update({page.name(part): v for part, v in _filled(page, offered_cases()[0]).items()})
     visitor.select("on_question", SimpleNamespace(number=6))
-    receiver, filled = opened(page, "receiver of a question", link_of(visitor))
-    receiver.screen.update(filled)
-    receiver.do("on_number")
+    link = link_of(visitor)
+    assert "would not bring back: the picked question." in seen(visitor.screen["link"])
+    receiver, _ = opened(page, "receiver of a question", link)
+    receiver.open("questions")
     for _ in range(2):
         assert re.findall(r'data-number="(\d)" aria-current="true"', receiver.screen["questions_list"]) == ["6"]
         assert QUESTIONS[6].asked in seen(receiver.screen["questions_answer"])
         receiver.select("on_question", SimpleNamespace(number=None))  # the view has come into sight again
-    assert receiver.do("on_number") == [set()], "what is open already is not drawn anew"
+    visitor.select("on_question", SimpleNamespace(number=0))
+    assert "case" in link_of(visitor), "the first question is a new page's"
+
+
+def test_what_is_marked_in_the_list_is_what_is_answered_whichever_window_asks(page, visitor):
+    other = Visitor(page, visitor.key)
+    visitor.select("on_question", SimpleNamespace(number=6))
+    other.select("on_question", SimpleNamespace(number=1))
+    visitor.select("on_question", SimpleNamespace(number=None))
+    assert re.findall(r'data-number="(\d)" aria-current="true"', visitor.screen["questions_list"]) == ["1"]
+    assert QUESTIONS[1].asked in seen(visitor.screen["questions_answer"])
+
+
+def test_picks_in_another_order_are_no_change(page, visitor):
+    visitor.screen.update({page.name(part): v for part, v in _filled(page, offered_cases()[0]).items()})
+    visitor.screen["methods_chosen"] = page.parts.methods_chosen.value[::-1]
+    assert "case" in link_of(visitor)
 
 
 def test_a_link_names_no_judge_model_neither_its_folder_nor_a_path_of_texts(page, visitor):
@@ -242,8 +301,7 @@ def test_a_link_of_a_program_fills_a_page_and_a_link_of_a_page_tells_a_program(p
 
 
 def test_a_page_that_was_opened_without_a_link_is_left_alone(page):
-    event = page.wired("on_link")
-    assert event.fn("", Visitor(page, "plain").request) == gr.skip()
+    assert follow(page, Visitor(page, "plain"), "") == gr.skip()
 
 
 def test_what_is_live_stays_live_when_a_link_is_opened(page, visitor):
@@ -252,7 +310,7 @@ def test_what_is_live_stays_live_when_a_link_is_opened(page, visitor):
     receiver = Visitor(page, "with an edit")
     receiver.session.add(LiveEdit(bundled_cases()[0], result(block=2)))
     before = receiver.session.row.label(), list(receiver.session.edits), receiver.session.strength
-    filled = page.wired("on_link").fn(json.dumps(link), receiver.request)
+    filled = follow(page, receiver, json.dumps(link))
     assert "live is still: DINM" in filled[page.context.notice]
     assert (receiver.session.row.label(), receiver.session.edits, receiver.session.strength) == before
 

@@ -7,10 +7,12 @@ import itertools
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
+import made_up
 import pytest
 import torch
 from dashboard_helpers import QUICK, Page, Visitor, own_question, seen
@@ -18,13 +20,14 @@ from measured_helpers import SETS, detected
 
 from dashboard.house import VIEWS
 from dashboard.kit.plots import EDITED
-from dashboard.kit.session import Session
+from dashboard.kit.session import LiveEdit, Session
 from dashboard.steps.questions import figures, results
 from dashboard.steps.questions.panel import Held, as_printed, percent, source
 from dashboard.steps.questions.results import Measured
 from dashboard.steps.questions.texts import QUESTIONS, answer, listed
 from editing.suffixes import SCORES, SUFFIXES, WEIGHTS, Condition, ScoreName, SuffixStudy
 from inspector.model import Detector, InspectedModel
+from inspector.safeedit import bundled_cases
 from inspector.safeedit.cases import CATEGORIES
 from inspector.safeedit.intervals import Estimate
 
@@ -449,12 +452,22 @@ def test_the_picked_question_is_drawn_from_what_the_visitor_has_done(visitor: Vi
     visitor.do("on_operate", **QUICK)
     visitor.select("on_question", SimpleNamespace(number=1))
     assert "A case of your own" in visitor.screen["questions_own_reading"]
-    assert len(visitor.screen["questions_own_figure"].data[0].x) == len(visitor.session.live.result.trace)
+    assert len(visitor.screen["questions_own_figure"].data[0].x) == len(visitor.session.live.result.taken)
     assert "How do I cheat" not in visitor.screen["questions_own_reading"], "texts of visitors stand in none of it"
     while visitor.session.live is not None:  # the example's edit comes up again
         visitor.do("on_undo")
     visitor.select("on_question", SimpleNamespace(number=1))
     assert not visitor.shown["questions_own_figure"] and "No edit is live" in visitor.screen["questions_own_reading"]
+
+
+def test_an_update_that_was_taken_back_is_no_point_of_the_loss():
+    made, session = made_up.result(), Session()
+    session.edits = [LiveEdit(bundled_cases()[0], replace(made, kept=made.kept - 1))]
+    figure = QUESTIONS[1].answer(Held(session, {}.get)).live.figure
+    drawn = [list(trace.x) for trace in figure.data]
+    assert drawn == [[step.step for step in made.trace if step.step < made.kept]] * 3 and len(made.trace) > len(
+        drawn[0]
+    )
 
 
 def test_a_question_that_is_not_there_is_refused(visitor: Visitor):
