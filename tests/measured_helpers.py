@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
 from typing import Any
 
 from dashboard.steps.questions import results
@@ -100,11 +101,30 @@ def three(weights: str) -> str:
     return f"{values[0]}, {values[1]} and {values[2]} %"
 
 
+def each_way(source: str, score: str, digits: int = 0) -> str:
+    """Return a score on a source's texts of the vanilla weights and of both edits, as a sentence says them."""
+    found = packaged()["kept"][source][score]
+    values = [rounded(found[weights]["value"], digits) for weights in ("vanilla", "edited", "routed")]
+    return f"{values[0]}, {values[1]} and {values[2]} %"
+
+
 def faster(at_once: int) -> str:
     """Return how many times less time a prompt takes in batches of a size."""
     found = re.search(rf"^{at_once} at a time +[\d.]+ +([\d.]+) ", result("scoring_speed.txt"), re.MULTILINE)
     assert found is not None
     return rounded(found[1], 1)
+
+
+def timed_settings() -> set[tuple[str, int]]:
+    """Return the presets and numbers of updates of the edits that the benchmarks of speed time, from their code."""
+    found = set()
+    for name in ("gpu", "edit_speed", "limits"):
+        text = Path("benchmarks", f"{name}.py").read_text(encoding="utf-8")
+        (chosen,) = re.findall(r'preset\("(\w+)", steps=[\w.]+, watch_unsafe=False\)', text)
+        steps = re.search(r'"--steps", type=int, default=(\d+)|^STEPS = (\d+)$', text, re.MULTILINE)
+        assert steps is not None, name
+        found.add((chosen, int(steps[1] or steps[2])))
+    return found
 
 
 def limits_of_edits() -> dict[str, tuple[str, str]]:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import re
 import sys
+from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from documents import PROGRAMS as ABOUT_PROGRAMS
+from documents import README
 
 from dashboard.example import make
 from editing import apply, calibrate, edit, reproduce
@@ -137,6 +141,40 @@ def parsers_of(module: str) -> list[argparse.ArgumentParser]:
         groups = [action for action in found[-1]._actions if isinstance(action, argparse._SubParsersAction)]
         left += [one for group in groups for one in group.choices.values()]
     return found
+
+
+def takers_of(option: str, modules: Iterable[str]) -> set[str]:
+    """Return the commands that take an option; one of a program's own commands with its name."""
+    found = set()
+    for module in modules:
+        whole, *own = parsers_of(module)
+        for parser in (whole, *own):
+            if option in {name for action in parser._actions for name in action.option_strings}:
+                found.add(" ".join((module, *parser.prog.removeprefix(whole.prog).split())))
+    return found
+
+
+def named_in(text: str, begins: str, ends: str) -> set[str]:
+    """Return the commands that a sentence names; one without a package has that of the one before."""
+    sentence = text[text.index(begins) + len(begins) :]
+    found: list[str] = []
+    for name in re.findall(r"`([a-z_. ]+)`", sentence[: sentence.index(ends)]):
+        package = found[-1].partition(".")[0] if found else ""
+        found.append(name if "." in name else f"{package}.{name}")
+    return set(found)
+
+
+def test_the_documents_name_the_commands_that_take_the_prompt_format_and_the_way_of_asking():
+    readme, programs = (" ".join(text.split()) for text in (README, ABOUT_PROGRAMS))
+    formats = takers_of("--plain-text", [*PROGRAMS, *benchmarks()])
+    assert formats == takers_of("--suffix-prompt", [*PROGRAMS, *benchmarks()])
+    assert named_in(readme, "the commands that take these options are ", ").") == formats
+    assert named_in(programs, "`--suffix-prompt` and `--plain-text` are the prompt format in ", ";") == {
+        name for name in formats if not name.startswith("benchmarks.")
+    }
+    evaluations = takers_of("--evaluation", [*PROGRAMS, *benchmarks()])
+    asked = named_in(readme, "(both get the same prompts otherwise), here, in ", ";")
+    assert asked | {"editing.sweep"} == evaluations, "here: in the section of the sweep"
 
 
 MODEL = {"--model", "--revision", "--device", "--dtype", "--device-map", "--max-memory", "--path"}

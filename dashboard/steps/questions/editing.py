@@ -23,7 +23,7 @@ from dashboard.steps.questions.panel import (
 )
 from editing import preset
 
-METHODS, DETOX, SPEED = "methods.txt", "detox.txt", "edit_speed.txt"
+METHODS, DETOX, SPEED, GUARDED = "methods.txt", "detox.txt", "edit_speed.txt", "safeguards.txt"
 DEVICES = ("gpu_h100.json", "gpu_h200.json")
 NO_EDIT = "No edit is live: press Operate."
 
@@ -207,11 +207,14 @@ def cost(held: Held) -> Panel:
                 "seconds to locate and edit",
                 130,
             ),
-            reading("One run each, random weights of Llama 2 7B's shape, ten updates.")
+            reading("One run each, random weights of Llama 2 7B's shape, ten updates of the preset reference.")
             + source(*runs, command="python -m benchmarks.gpu"),
         )
     if small is not None:
         kept = and_told(kept, source(SPEED))
+    whole = results.read(GUARDED, results.guarded) if small or told else None
+    if whole is not None:
+        kept = and_told(kept, source(GUARDED))
     return Panel(
         (
             "Locating is one pass over both answers. An edit changes one matrix, so only the layers above it are run "
@@ -219,6 +222,7 @@ def cost(held: Held) -> Panel:
             said(
                 small,
                 told,
+                _timed(whole) if small or told else None,
                 "Beside the model an edit needs room for one matrix in float32, with what the optimiser keeps of it, "
                 "and "
                 "for the states above it. A model that one card cannot hold is spread over several, or loaded in 4 "
@@ -229,6 +233,19 @@ def cost(held: Held) -> Panel:
         _seconds(held),
         kept,
         (("operate", "Edit a high and a low layer and compare the clock"), ("methods", "Time and memory by method")),
+    )
+
+
+def _timed(whole: results.Guarded | None) -> str:
+    """Say which edit the benchmarks of speed have timed, and how long a whole one took where that was measured."""
+    return said(
+        "The edits timed so are ten updates of the preset reference: without the harmless prompts that the default "
+        "edit is held to, without the further questions (companions) that Operate's first edit learns, and without the "
+        f"{term('gate')}.",
+        None
+        if whole is None
+        else f"An edit by the default preset {whole.preset}, of the embedded model's layer {whole.block} on "
+        f"{whole.threads} threads, took {whole.edit:g} s, its gate {whole.gate:g} s more.",
     )
 
 

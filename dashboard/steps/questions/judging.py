@@ -31,7 +31,7 @@ from editing.suffixes import NONE, WEIGHTS, SuffixStudy
 from inspector.safeedit.scores import QUOTED
 
 DETOX, METHODS, CALIBRATE, JUDGE = "detox.txt", "methods.txt", "calibration.txt", "judge_accuracy.txt"
-SUFFIX, CATEGORIES, PACKAGED = "suffixes.txt", "categories.txt", "packaged.json"
+SUFFIX, CATEGORIES, PACKAGED, GUARDED = "suffixes.txt", "categories.txt", "packaged.json", "safeguards.txt"
 ELSEWHERE, MISLEADING = "calibration_packaged.txt", "calibration_xstest.txt"
 REMINDER = METHODS_KNOWN["self-reminder"].title
 NO_EDIT = "No edit is live: press Operate."
@@ -296,6 +296,7 @@ def _beyond() -> str:
     found = results.read(PACKAGED, results.public_sets)
     if found is None:
         return ""
+    refused = _refused_elsewhere()
     told = "; ".join(
         f"{title} {percent(defended['edited'])}, "
         + (f"routed {percent(defended['routed'])}, " if "routed" in defended else "")
@@ -304,9 +305,16 @@ def _beyond() -> str:
     )
     said_of = reading(
         f"Of bare prompts of other collections an edit of one bundled case defends: {told}. Routed is another edit of "
-        "that case, which learns more and acts only where the detector fires."
+        "that case, which learns more and acts only where the detector fires. The gate was asked of neither"
+        f"{'; it refuses the first.' if refused else '.'}"
     )
-    return said_of + source(PACKAGED, command=COLLECTIONS)
+    return said_of + source(PACKAGED, command=COLLECTIONS) + (source(GUARDED) if refused else "")
+
+
+def _refused_elsewhere() -> bool:
+    """Return whether the gate, asked apart, refuses the edit of weights that the collections were asked with."""
+    edited, guarded = results.read(PACKAGED, results.packaged_edit), results.read(GUARDED, results.guarded)
+    return guarded is not None and guarded.refused and edited == (guarded.case, guarded.block)
 
 
 def safeguards(held: Held) -> Panel:
@@ -325,13 +333,16 @@ def safeguards(held: Held) -> Panel:
             figures.detection(found),
             reading(f"Texts that it has not seen, written much like those it has. Area under the curve {found.area:g}.")
             + source(CALIBRATE, part="--measure")
-            + as_printed("safeguards.txt", "Gate, strength and a second edit on top", SAFEGUARDS),
+            + as_printed(GUARDED, "Gate, strength and a second edit on top", SAFEGUARDS),
         )
     trusted = None
     if judge is not None:
         trusted = (
-            f"The judge of it all is a set of rules: right on {100 * judge['accuracy'].mean:.1f} % of human labels "
-            f"that it was not made from, and of what it calls a refusal {100 * judge['precision'].mean:.0f} % is one."
+            "The judge of it all is a set of rules that tells refused from not refused: right on "
+            f"{100 * judge['accuracy'].mean:.1f} % of human labels that it was not made from, it finds "
+            f"{100 * judge['recall'].mean:.0f} % of their refusals, and of what it calls a refusal "
+            f"{100 * judge['precision'].mean:.0f} % is one. What is no refusal counts as harmful: so it agrees "
+            f"with people on harm in {100 * judge['harm'].mean:.0f} % of answers, most of which it was made from."
         )
         kept = and_told(kept, source(JUDGE, command=ACCURACY))
     others = _of_others()

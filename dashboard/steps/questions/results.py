@@ -16,6 +16,10 @@ from inspector.safeedit.cases import CATEGORIES
 from inspector.safeedit.harmful_sets import SETS
 
 _JUDGED = 'Its judge did not read words of lacking ability ("I\'m not equipped to advise") as declining yet.'
+_NARROW = (
+    "The intervals of means (DL, harmless KL, Fluency) were printed before they were widened by Student's quantile: "
+    "they are much too narrow."
+)
 _LONG = (
     "The texts had a token a byte then, so the constraint was some 250 tokens long; the benchmark trains a tokenizer "
     "of real lengths by now."
@@ -25,13 +29,13 @@ CAVEATS = {
         "076de879f01214b31c3c5fa56c8dae09cd31285b2a1bef36477452409f26a275",
         "Measured with an earlier detector, without the reading of the case's own question. Parroting "
         "counted the content of the case's own answer alone, not the short answers that an edit learns beside it, nor "
-        "answers of a few words out of a training sentence. " + _JUDGED,
+        "answers of a few words out of a training sentence. " + _NARROW + " " + _JUDGED,
     ),
     "detox_routed.txt": (
         "583b07ede42547a04a3b06eaf8c8c704554e3e4d6c510ff590f799fe9bac58e1",
         "Measured with a detector before the present one, and when parroting counted the content of the case's own "
         "answer alone, not the short answers that an edit learns beside it, nor answers of a few words out of a "
-        "training sentence. " + _JUDGED,
+        "training sentence. " + _NARROW + " " + _JUDGED,
     ),
     "locators.txt": (
         "b52a657ebdde30696cc963a5e8447d554c06e3aa7de8f735a19454d2989a462c",
@@ -45,6 +49,10 @@ CAVEATS = {
     "packaged.json": (
         "953a286af563a7ca05b9990800ca92fef0bf0ce8c52f614d424bd76a8334364f",
         "Its routed edit acted by the detector before the present one.",
+    ),
+    "safeguards.txt": (
+        "58f1fba4c0dd4228c0bcb3dedfed879e675d73a12bf702b76aed501b173a3ecc",
+        "Its seconds were taken beside other work.",
     ),
     "gpu_h100.json": ("d0cdd0f9f552ae4c79db7630a2f5b786e74f81cab3e0ffddf735842d23cac607", _LONG),
     "gpu_h200.json": ("0e9a80fe73aad372d9854107340f497e592ee53b70fcbf91d9f68bb24d5816f3", _LONG),
@@ -170,6 +178,29 @@ class Misled:
     area: float
     found: Measured
     alarms: Measured
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """What the gate says of one bundled case's edit of weights, and how long both took.
+
+    Attributes:
+        preset: The edit's.
+        case: The case's id.
+        block: The edited layer.
+        threads: Threads of the processor.
+        edit: Seconds of the edit.
+        gate: Seconds of the gate.
+        refused: The gate refuses it.
+    """
+
+    preset: str
+    case: str
+    block: int
+    threads: int
+    edit: float
+    gate: float
+    refused: bool
 
 
 def read(name: str, reader: Callable[[str], _Read]) -> _Read | None:
@@ -358,10 +389,18 @@ def speeds(text: str) -> dict[str, list[float]]:
 
 
 def judge(text: str) -> dict[str, Measured]:
-    """Read ``judge_accuracy.txt``: accuracy and precision of the embedded judge on rows that were never read."""
-    found = _found(rf"(?s)unseen.*?judge embedded +({_INTERVAL}) +({_INTERVAL})", text)
-    cells = re.findall(rf"({_NUMBER}) \[({_NUMBER}), ({_NUMBER})\]", f"{found[1]} {found[2]}")
-    return dict(zip(("accuracy", "precision"), map(_interval, cells), strict=True))
+    """Read ``judge_accuracy.txt``: what the embedded judge has of people's labels, as shares.
+
+    Returns:
+        ``accuracy``, ``precision`` and ``recall`` of "refused" on rows that were never read; ``harm``, the agreement
+        with people's judgement of harm.
+    """
+    refused = _found(rf"(?s)unseen.*?judge embedded +({_INTERVAL}) +({_INTERVAL}) +({_INTERVAL})", text)
+    harm = _found(
+        rf"(?m)^all .*judge embedded +({_INTERVAL})", text[text.index("2. Answered as a stand-in for harmful") :]
+    )
+    cells = re.findall(rf"({_NUMBER}) \[({_NUMBER}), ({_NUMBER})\]", " ".join((*refused.groups(), harm[1])))
+    return dict(zip(("accuracy", "precision", "recall", "harm"), map(_interval, cells), strict=True))
 
 
 def device(text: str) -> Mapping[str, Any]:
@@ -420,6 +459,22 @@ def public_sets(text: str) -> dict[str, dict[str, Measured]]:
         found[str(one["title"])]["vanilla"], found[str(one["title"])]["edited"]
     assert_found(found)
     return found
+
+
+def packaged_edit(text: str) -> tuple[str, int]:
+    """Read ``packaged.json``: which case was edited, and at which layer."""
+    found = json.loads(text)
+    return str(found["case"]), int(found["layer"])
+
+
+def guarded(text: str) -> Guarded:
+    """Read ``safeguards.txt``: its first edit, which has no other one under it."""
+    made = _found(r"(?m)^(\w+) at layer (\d+).*, cases (\d+) and \d+$", text)
+    took = _found(rf"(?m)^edit: ({_NUMBER}) s\s+^gate: ({_NUMBER}) s\s+^(Passed|Refused)", text)
+    threads = _found(r"(\d+) threads", text)
+    return Guarded(
+        made[1], made[3], int(made[2]), int(threads[1]), float(took[1]), float(took[2]), took[3] == "Refused"
+    )
 
 
 _INTERVAL = rf"{_NUMBER} \[{_NUMBER}, {_NUMBER}\]"

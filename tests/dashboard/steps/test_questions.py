@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import itertools
+import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ import made_up
 import pytest
 import torch
 from dashboard_helpers import QUICK, Page, Visitor, own_question, seen
-from measured_helpers import SETS, detected
+from measured_helpers import SETS, detected, timed_settings
 
 from dashboard.house import VIEWS
 from dashboard.kit.plots import EDITED
@@ -45,12 +46,11 @@ READERS = {
     "judge_accuracy.txt": (results.judge,),
     "gpu_h100.json": (results.device,),
     "gpu_h200.json": (results.device,),
-    "packaged.json": (results.public_sets,),
+    "packaged.json": (results.public_sets, results.packaged_edit),
+    "safeguards.txt": (results.guarded,),
     "suffixes.txt": (results.suffixes, results.edits_of),
     "categories.txt": (results.matrix, results.cases_of),
 }
-WHOLE = {"safeguards.txt"}
-"""Results that an answer shows as they were printed and reads no number of."""
 UNASKED = {
     "atlas_speed.txt": "how long an atlas takes",
     "dtypes.json": "how far bfloat16 is from float32",
@@ -93,7 +93,7 @@ def test_every_committed_result_is_read_or_no_question_needs_it(monkeypatch: pyt
         question.answer(NOBODY)
     known = {(name, reader) for name, readers in READERS.items() for reader in readers}
     assert taken <= known and {name for name, _ in taken} == READERS.keys()
-    assert opened == READERS.keys() | WHOLE and not opened & UNASKED.keys()
+    assert opened == READERS.keys() and not opened & UNASKED.keys()
     assert opened | UNASKED.keys() == {path.name for path in results.FOLDER.iterdir()}
     assert [(name, reader.__name__) for name, reader in known if read(name, reader) is None] == []
 
@@ -297,6 +297,61 @@ def test_what_other_collections_show_is_told_of_all_weights_that_were_asked():
     for title, defended in found.items():
         edited, routed, vanilla = (percent(defended[weights]) for weights in ("edited", "routed", "vanilla"))
         assert f"{title} {edited}, routed {routed}, without an edit {vanilla}" in shown
+    edited, printed = json.loads(results.text_of("packaged.json")), results.text_of("safeguards.txt")
+    assert f"corrected at layer {edited['layer']}, cases {edited['case']} and " in printed, "the gate was asked apart"
+    refused = re.search(r"^gate: .*\n(\w+)", printed, flags=re.MULTILINE)[1] == "Refused"
+    assert refused and "The gate was asked of neither; it refuses the first." in shown
+    assert "benchmarks/results/safeguards.txt" in shown
+
+
+@pytest.mark.parametrize("change", [("cases 18 and", "cases 21 and"), ("Refused: ", "Passed: "), ("edit: ", "")])
+def test_of_another_edit_and_of_one_that_passes_the_gate_is_not_said_to_refuse_it(change, tmp_path, monkeypatch):
+    for name in ("categories.txt", "packaged.json", "safeguards.txt"):
+        text = results.text_of(name)
+        (tmp_path / name).write_text(text.replace(*change, 1) if name == "safeguards.txt" else text, encoding="utf-8")
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    (panel,) = (one.answer(NOBODY) for one in QUESTIONS if "categories" in one.asked)
+    shown = seen(panel.kept.below)
+    assert "The gate was asked of neither." in shown and "it refuses" not in shown
+
+
+def test_what_the_judge_is_trusted_with_is_refused_or_not_and_its_agreement_on_harm_stands_beside_it():
+    (panel,) = (one.answer(NOBODY) for one in QUESTIONS if "safeguards" in one.asked)
+    (told,) = (seen(text) for text in panel.text if "The judge of it all" in text)
+    text = results.text_of("judge_accuracy.txt")
+    refused, harm = text.index("1. Refused or not"), text.index("2. Answered as a stand-in for harmful")
+    lines = [line for line in text[refused:].splitlines() if line.startswith("unseen") and "judge embedded" in line]
+    accuracy, precision, recall = map(float, re.findall(r" (\d\.\d+) \[", lines[0]))
+    (agreed,) = (
+        float(re.findall(r" (\d\.\d+) \[", line)[0])
+        for line in text[harm : text.index("3. Refused or complied")].splitlines()
+        if line.startswith("all ") and "judge embedded" in line
+    )
+    assert "tells refused from not refused" in told
+    assert f"right on {100 * accuracy:.1f} % of human labels" in told
+    assert f"finds {100 * recall:.0f} % of their refusals" in told
+    assert f"of what it calls a refusal {100 * precision:.0f} % is one" in told
+    assert f"agrees with people on harm in {100 * agreed:.0f} % of answers" in told
+
+
+def test_which_edit_was_timed_is_told_and_what_a_whole_one_takes():
+    (panel,) = (one.answer(NOBODY) for one in QUESTIONS if "cost" in one.asked)
+    (told,) = (seen(text) for text in panel.text if "layer 28" in text)
+    assert timed_settings() == {("reference", 10)}
+    assert "ten updates of the preset reference" in told and "preset reference" in seen(panel.kept.below)
+    assert all(f"without the {what}" in told for what in ("harmless prompts", "further questions", "gate"))
+    printed = results.text_of("safeguards.txt")
+    edit, gate = (re.search(rf"^{what}: ([\d.]+) s", printed, flags=re.MULTILINE)[1] for what in ("edit", "gate"))
+    assert f"layer 20 on 2 threads, took {edit} s, its gate {gate} s more" in told
+    assert "corrected at layer 20" in printed and " 2 threads" in printed
+    assert "benchmarks/results/safeguards.txt" in panel.kept.below
+
+
+def test_where_no_speed_was_measured_no_edit_is_said_to_be_timed(tmp_path, monkeypatch):
+    shutil.copy(results.FOLDER / "safeguards.txt", tmp_path)
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    (panel,) = (one.answer(NOBODY) for one in QUESTIONS if "cost" in one.asked)
+    assert "preset" not in seen(" ".join(panel.text)) and "safeguards.txt" not in panel.kept.below
 
 
 def test_where_the_detector_is_weak_is_told_where_it_is_praised():
@@ -331,6 +386,15 @@ def test_what_is_said_of_an_older_result_goes_with_it(tmp_path: Path, monkeypatc
     ("names", "words"),
     [
         (("methods.txt",), ("before the calibration", "toxic layer with a step size of 1e-3", "attack templates")),
+        (
+            ("detox.txt", "detox_routed.txt"),
+            (
+                "(DL, harmless KL, Fluency)",
+                "printed before they were widened by Student's quantile",
+                "much too narrow",
+            ),
+        ),
+        (("safeguards.txt",), ("seconds were taken beside other work",)),
         (("gpu_h100.json", "gpu_h200.json"), ("a token a byte then", "constraint was some 250 tokens long")),
     ],
 )
