@@ -7,6 +7,8 @@ The first type is what the others stand beside. Edits are `corrected`, weights a
 calibration recommends in the first type (--layer for another), so that one thing differs. Each model makes its own
 answers to harmless prompts, and its own edit. Seconds leave out the first case, which also pays for what is kept of a
 model; they hold within one run.
+
+The table is printed. Exit codes: 0; 2 when it cannot be done.
 """
 
 from __future__ import annotations

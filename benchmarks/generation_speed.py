@@ -6,6 +6,8 @@
 
 The ways take turns, so that a machine that gets slower meanwhile slows all of them. A token step's time is that of long
 answers minus short ones, without the reading of the prompt. No answer ends before its length is reached.
+
+A table is printed, and with --out written as JSON. Exit codes: 0; 2 when it cannot be done.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ It needs torch, transformers and this repository. Weights are drawn on the devic
 bundled texts. Everything is measured in one run: the device's own matrix-product rate and copy bandwidth, one plain
 forward pass, locating against it, locating with a 10-step edit (preset ``reference``) by tail replay and the plain way,
 and vanilla and edited answers together against the time that reading the weights takes. Times are medians of warm runs.
+
+A line a number is printed. Exit codes: 0; 2 when it cannot be done.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ people labelled full compliance, partial or full refusal. 250 of its 450 prompts
 
 In the second table "answered" (not refused, not judged safe) stands for "harmful": it measures the shortcut
 that a refusal is safe and an answer is not, which cannot see a harmless answer.
+
+Both tables are printed. Exit codes: 0; 2 when it cannot be done.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ that the machine's measured matrix-product rate allows for the products of the w
 own are left out) or, where a token step reads every weight for a few lines and that takes longer, its copy bandwidth
 for the weights: ``share`` is the limit over the measured time. Peak is the growth of memory while it is done, MiB.
 All this is for a CPU; ``python -m benchmarks.gpu`` measures a GPU.
+
+A table is printed. Exit codes: 0; 2 when it cannot be done.
 """
 
 from __future__ import annotations

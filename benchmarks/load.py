@@ -11,6 +11,9 @@ first turn is cancelled, and what has begun ends. Afterwards each different roun
 what it gave in it must be what it gave each visitor, word for word and number for number. Throughput is the time that
 the actions take alone, one after the other, over the time that they took together, where what was cancelled counts as
 nothing. What is known so far is written every few seconds: a run that is cut loses no more than that.
+
+What goes on is told on the error stream, the result is printed as JSON and written to --out. Exit codes: 0; 1 where
+something was wrong, memory stayed or throughput was too little; 2 when it cannot be done.
 """
 
 from __future__ import annotations

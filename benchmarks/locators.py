@@ -14,6 +14,8 @@ block), whose edited models answer the case's five prompts (DS and the four DG p
 Printed for each locator: mean Spearman correlation of its scores with each quantity over blocks, and its mean regret,
 the best block's value minus that of the block it chose (0 is best), with 95 % Student intervals over cases; beside it
 fixed and random choices of a block.
+
+Exit codes: 0; 2 when it cannot be done.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Questions that no detector was fitted on are taken as cases of their own, one by
 of the development split. A detector beside which the case's question is read (:func:`inspector.detection.for_case`) is
 asked the question bare and in other templates of that split, which nothing was fitted on; false alarms are counted on
 that split's harmless prompts, bare and in those templates. The table is printed; so is the general detector's, alone.
+
+Exit codes: 0; 2 when it cannot be done.
 """
 
 from __future__ import annotations

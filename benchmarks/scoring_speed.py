@@ -4,6 +4,8 @@
 
 All three answer the same prompts with the vanilla and an edited row of weights. Printed: seconds a prompt, the
 ratio to one at a time, and how many answers are the same text (greedy decoding; rounding may flip a near tie).
+
+Exit codes: 0; 2 when it cannot be done.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ Then a second fresh browser opens the page that is up; its times are seconds fro
 
 With the numbers come what the first load weighs: figures, components, elements, transferred bytes and the height of the
 page at 1440 x 900. The medians, and the weight of the last start, are printed beside the targets.
+
+Exit codes: 0; 2 when it cannot be done.
 """
 
 from __future__ import annotations
@@ -184,7 +186,9 @@ def table(found: dict[str, float], load: dict[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print; write the record if a file is named."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.start", description="Measure a warm start of app.py.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.start", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=3, help="starts to measure, after one that is not counted")
     parser.add_argument("--out", type=Path, default=None, help="JSON file to write")
     parser.add_argument("options", nargs="*", help="options of app.py, after --")

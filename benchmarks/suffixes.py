@@ -8,6 +8,8 @@ with the paper's S; each is then asked with every suffix, and so is vanilla. Ask
 DG-Avg) and harmless prompts of the development split (DL, over-refusal). DL is against vanilla without a suffix, so
 that a suffix's own damage shows. Of the suffixes only the paper's S is from the paper: Self-Reminder's is this
 project's own wording, and further ones are added with --suffix NAME=TEXT.
+
+The table is printed. Exit codes: 0; 2 when it cannot be done.
 """
 
 from __future__ import annotations

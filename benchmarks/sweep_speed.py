@@ -14,6 +14,8 @@ counted; workers prepare anew what a model prepares once. Printed, and written a
 
 A Ray worker computes with one thread unless OMP_NUM_THREADS says more, this process with one for each core: set it for
 a fair ratio. Workers beyond the cores of the machine, or of one device, share them and gain nothing.
+
+Exit codes: 0; 2 when it cannot be done.
 """
 
 from __future__ import annotations

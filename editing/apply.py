@@ -9,8 +9,8 @@ edit again here, and an adapter of a smaller rank, which is another edit. What i
 --keep-anyway, or if the record says that a person overrode it; an edit under which the unsafe answer of its own case
 gains on the safe one does not leave at all.
 Everything that is written is read back and compared with the live edit by its logits. What was done is printed as
-JSON. Exit codes: 0; 1 refused by the gate; 2 when it cannot be done, and what was written before is printed all the
-same.
+JSON: the gate's word, the answers, what was written. Exit codes: 0; 1 refused by the gate; 2 when it cannot be done,
+and what was done before is printed all the same.
 """
 
 from __future__ import annotations
@@ -53,12 +53,18 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
 
 
 def _apply(chosen: argparse.Namespace, loader: Loader) -> int:
+    decoding = Decoding(max_new_tokens=chosen.max_new_tokens)
+    if chosen.rank is not None and chosen.adapter is None:
+        raise PatchError("A rank is that of an adapter, and none is asked for. Name its folder with --adapter.")
     model = loader(chosen)
     row, record = _read(chosen.edit, model)
     refuse_harmful(model, row, record)
     _require_targets(chosen, model, row)
+    assert row.patch is not None  # a saved edit has one
+    room, format = decoding.max_new_tokens, row.patch.format
+    prompts = {text: encode(model, text, None, format, room=room).prompt for text in chosen.ask}
     word = run(accept(model, row, record.case))
-    assert word is not None and row.patch is not None  # nobody cancels it
+    assert word is not None  # nobody cancels it
     kept = record.gate is not None and record.gate.get("overridden") and is_of(record.gate, row)
     by_hand = chosen.keep_anyway or bool(kept)
     told: dict[str, Any] = {
@@ -70,17 +76,13 @@ def _apply(chosen: argparse.Namespace, loader: Loader) -> int:
         tell(told)
         return 1
     record = replace(record, gate=replace(word, overridden=not word.passed).record())
-    decoding = Decoding(max_new_tokens=chosen.max_new_tokens)
-    for text in chosen.ask:
-        prompt = encode(model, text, None, row.patch.format, room=decoding.max_new_tokens).prompt
-        said = answer(model, prompt, (VANILLA, row), decoding).texts
-        told["answers"].append({"prompt": text, "vanilla": said[0], "edited": said[1]})
     try:
+        for text in chosen.ask:
+            said = answer(model, prompts[text], (VANILLA, row), decoding).texts
+            told["answers"].append({"prompt": text, "vanilla": said[0], "edited": said[1]})
         return _write(chosen, model, row, record, told)
-    except BaseException:
-        if "merged" in told:  # it stays, so it is told, whatever has ended the rest
-            tell(told)
-        raise
+    finally:
+        tell(told)  # what was found and written so far took its time and stays, whatever has ended the rest
 
 
 def _read(edit: Path, model: InspectedModel) -> tuple[Row, EditRecord]:
@@ -114,7 +116,11 @@ def _require_targets(chosen: argparse.Namespace, model: InspectedModel, row: Row
 def _write(
     chosen: argparse.Namespace, model: InspectedModel, row: Row, record: EditRecord, told: dict[str, Any]
 ) -> int:
-    """Write what is asked for, add it to what is told, and print that."""
+    """Write what is asked for, and add it to what is told.
+
+    Returns:
+        The exit code: 1 where the gate refuses the adapter's rank.
+    """
     if chosen.merged is not None:
         merged = run(written_model(model, row, chosen.merged, record))
         assert merged is not None  # nobody cancels it
@@ -124,7 +130,7 @@ def _write(
             made = run(written_adapter(model, row, chosen.adapter, chosen.rank, record, chosen.keep_anyway))
             assert made is not None
         except Refused as error:
-            tell(told | {"adapter": {"refused": error.user_message()}})
+            told["adapter"] = {"refused": error.user_message()}
             return 1
         told["adapter"] = {
             "folder": str(chosen.adapter),
@@ -132,7 +138,6 @@ def _write(
             "lost_share_of_norm": made.lost,
             "largest_logit_difference": made.difference,
         }
-    tell(told)
     return 0
 
 

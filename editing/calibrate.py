@@ -1,6 +1,11 @@
 """Calibrate a model once: ``python -m editing.calibrate [--model ...]``; every edit starts from the result.
 
-What was found is JSON on the output, a table of it goes to the error stream. Exit codes: 0; 2 when it cannot be done.
+    python -m editing.calibrate --model NAME           find the layer where edits work, fit the detector, keep both
+    python -m editing.calibrate --measure development  the kept detector on texts that it was not made with
+    python -m editing.calibrate --measure development --calibration FILE    the one that --out FILE has written
+
+What was found is JSON on the output: the file, every tried layer and the detector, or with --measure the detector's
+hits and false alarms by prompt format. A table of it goes to the error stream. Exit codes: 0; 2 when it cannot be done.
 """
 
 from __future__ import annotations
@@ -13,10 +18,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from editing.calibration import FORMATS, load_calibration, make_calibration, places, save_calibration
-from editing.command import Loader, add_model, finished, load_model, say, tell, teller
+from editing.command import Loader, add_model, finished, load_model, named_layer, say, tell, teller
 from editing.progress import run
 from editing.trial_edits import Layers, Trial
 from inspector.detection import Measured, Sample, labelled_samples, measure, packaged_samples, samples
+from inspector.errors import EditError
 from inspector.model import Detector, InspectedModel, PromptFormat, encode
 from inspector.model.routing import scores
 from inspector.safeedit.cases import Split
@@ -31,10 +37,14 @@ def options() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = argparse.ArgumentParser(
         prog="python -m editing.calibrate",
-        description="Find the layer where edits of a model work, fit its detector of harmful prompts, and keep both.",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_model(parser)
     parser.add_argument("--out", type=Path, help="file to write; in the cache by default")
+    parser.add_argument(
+        "--calibration", type=Path, metavar="FILE", help="with --measure: the file to read; the model's own by default"
+    )
     parser.add_argument(
         "--measure",
         type=_texts_word,
@@ -64,10 +74,11 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
 
 def _do(chosen: argparse.Namespace, loader: Loader) -> None:
     """Measure a calibration, or make one and say what it is."""
+    _require_fitting(chosen)
     texts = _texts_of(chosen.measure) if chosen.measure else ()  # a model of billions may take minutes to load
     model = loader(chosen)
     if chosen.measure:
-        detector = load_calibration(model, chosen.out).detector
+        detector = load_calibration(model, chosen.calibration).detector
         found = measurements(model, detector, chosen.measure, texts)
         say(measured(model, detector, chosen.measure, found))
         formats = {form.label() or "with the suffix": asdict(one) for form, one in found.items()}
@@ -85,8 +96,21 @@ def _do(chosen: argparse.Namespace, loader: Loader) -> None:
         f"{100 * about['found_held_out']:.1f} % found, {100 * about['false_alarms_held_out']:.1f} % false alarms, area "
         f"under the ROC curve {about['auc_held_out']:.4f}."
     )
-    layers = {**asdict(made.layers), "recommended": made.layers.recommended}
+    trials = [named_layer(trial.block) | asdict(trial) for trial in made.layers.trials]
+    layers = {**asdict(made.layers), "trials": trials, "recommended": made.layers.recommended}
     tell({**_of(model), "file": str(path), "layers": layers, "detector": about})
+
+
+def _require_fitting(chosen: argparse.Namespace) -> None:
+    """Refuse an option that would name nothing.
+
+    Raises:
+        EditError: A file to write where nothing is written, or one to read where nothing is read.
+    """
+    if chosen.measure and chosen.out is not None:
+        raise EditError("--measure writes nothing, so there is no --out. Name the file to read with --calibration.")
+    if chosen.calibration is not None and not chosen.measure:
+        raise EditError("--calibration is read with --measure only. Name the file to write with --out.")
 
 
 def _of(model: InspectedModel) -> dict[str, Any]:

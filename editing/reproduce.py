@@ -4,6 +4,7 @@ The record alone is enough, also the dinm-edit.json of an adapter or of a merged
 is the same to the bit, and if it is not, its sketch how far about they are apart. With the patch beside it both are
 compared weight by weight. The detector of a routed edit is made again as well: another one is another edit.
 
+What was found is printed as JSON.
 Exit codes: 0 the same, to the bit or within the stated tolerance; 1 another edit; 2 when it cannot be done.
 """
 

@@ -18,9 +18,7 @@ from documents import PROGRAMS as ABOUT_PROGRAMS
 from documents import README
 
 from dashboard.example import make
-from editing import apply, calibrate, edit, reproduce
 from editing.sweep.__main__ import _settings, options
-from inspector import locate, memory
 from inspector.command import add_layer, finished, tell
 from inspector.errors import CaseError, ModelLoadError
 from inspector.model import PromptFormat
@@ -124,9 +122,14 @@ class Built(Exception):
     """Raised with a command's parser in the place of its work."""
 
 
+def run_of(module: str) -> Any:
+    """Return the module that runs when a command does."""
+    return import_module(f"{module}.__main__" if Path(*module.split(".")).is_dir() else module)
+
+
 def parsers_of(module: str) -> list[argparse.ArgumentParser]:
     """Return the parser of a command and those of its own commands."""
-    run = import_module(f"{module}.__main__" if Path(*module.split(".")).is_dir() else module)
+    run = run_of(module)
 
     def built(parser: argparse.ArgumentParser, *_: Any) -> None:
         raise Built(parser)
@@ -175,6 +178,15 @@ def test_the_documents_name_the_commands_that_take_the_prompt_format_and_the_way
     evaluations = takers_of("--evaluation", [*PROGRAMS, *benchmarks()])
     asked = named_in(readme, "(both get the same prompts otherwise), here, in ", ";")
     assert asked | {"editing.sweep"} == evaluations, "here: in the section of the sweep"
+
+
+@pytest.mark.parametrize("module", [*PROGRAMS, *benchmarks()])
+def test_every_command_s_help_ends_with_what_it_prints_and_its_exit_codes(module):
+    for parser in parsers_of(module):
+        said, _, codes = " ".join((parser.description or "").split()).partition("Exit codes: ")
+        assert codes.startswith("0") and "2 when it cannot" in codes and parser.epilog is None, parser.prog
+        assert "JSON" in said if module in PROGRAMS else re.search("[Pp]rint", said), parser.prog
+        assert all(line in parser.format_help() for line in (parser.description or "").splitlines()), "as it is written"
 
 
 MODEL = {"--model", "--revision", "--device", "--dtype", "--device-map", "--max-memory", "--path"}
@@ -231,9 +243,6 @@ def test_the_embedded_model_s_folder_is_told_as_json_and_an_error_in_its_own_wor
     assert embedded_command.main([]) == 2
     told = capsys.readouterr()
     assert told.out == "" and told.err == "Error: It cannot be downloaded. Go online.\n"
-    with pytest.raises(SystemExit) as ended:
-        embedded_command.main(["--help"])
-    assert ended.value.code == 0 and "Exit codes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -296,9 +305,10 @@ def test_a_record_is_json(capsys):
     assert json.loads(capsys.readouterr().out) == {"layer": 3, "text": "ü", "not there": [None, [None, 0.5]]}
 
 
-@pytest.mark.parametrize("command", [locate, memory, edit, apply, reproduce, calibrate])
-def test_bad_usage_ends_with_2_and_prints_nothing(command, capsys):
+@pytest.mark.parametrize("module", ["app", *PROGRAMS, *benchmarks()])
+def test_bad_usage_ends_with_2_and_prints_nothing(module, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [module, "--no-such-option"])
     with pytest.raises(SystemExit) as ended:
-        command.main(["--no-such-option"])
+        run_of(module).main()
     told = capsys.readouterr()
     assert ended.value.code == 2 and told.out == "" and "usage:" in told.err

@@ -16,6 +16,8 @@ and the same command goes on where it stopped.
 The recommended layer was chosen on other cases. The detector was fitted on all questions and templates that may be
 edited on, the case's own prompts among them: of the routed row only the scores beyond DS and DG-Avg are on texts that
 it has not seen. MEND's shipped editor network has learnt from the cases to edit on.
+
+The table is printed; each finished case goes to the error stream. Exit codes: 0; 2 when it cannot be done.
 """
 
 from __future__ import annotations

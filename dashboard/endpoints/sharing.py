@@ -55,8 +55,9 @@ def sharing_endpoints(context: Context, texts: Given) -> tuple[Callable[..., Any
     ) -> gives.MadeLink:
         """Make a link to a case, a layer and an edit's settings, for pages and programs; its address holds no text.
 
-        A bundled case with a preset's own settings is named in it; all else is kept in memory, for a while, under a
-        random name. A read-only demo keeps nothing, so its links have a bundled case and a layer only.
+        A bundled case with the settings of a new page (preset corrected, its own steps) is named in it and does not
+        expire. All else is kept in memory under a random name, this client's last 20 links for the time that is told. A
+        read-only demo keeps nothing: its links bring a bundled case and a layer, and other settings are refused.
         """
         with shown_to_user(), context.reserved(request) as session:
             given = texts(question, template, safe, unsafe, PromptFormat(suffix, chat))

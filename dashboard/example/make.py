@@ -1,4 +1,9 @@
-"""The finished example: read from disk, made in the background part by part where it is not there yet, and shown."""
+"""The finished example: read from disk, made in the background part by part where it is not there yet, and shown.
+
+    python -m dashboard.example.make --ship          makes the embedded model's and writes it where examples ship from
+
+Its folder and its size are printed as JSON. Exit codes: 0 written; 2 when it cannot be done.
+"""
 
 from __future__ import annotations
 
@@ -367,7 +372,11 @@ def ship(model: InspectedModel, folder: Path = ASSETS) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the example of a model, write it where examples ship from, and print its folder as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m dashboard.example.make", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m dashboard.example.make",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--ship", action="store_true", required=True, help="write it into assets/example/")
     add_model(parser, device="cpu", dtype="float32")
     parser.add_argument("--out", type=Path, default=ASSETS, help="another folder to write to")

@@ -21,6 +21,7 @@ import gradio as gr
 from dashboard.kit.bus import News, Update, Values
 from dashboard.kit.controls import as_new, can_be_sent, remember
 from dashboard.kit.html import reading
+from dashboard.kit.links import OF_ONE
 from dashboard.kit.plain import escape
 from dashboard.kit.room import Choice, Context, Room
 from dashboard.kit.run import QUIET, shown_to_user
@@ -31,12 +32,16 @@ from inspector.errors import CaseError, InspectorError
 from inspector.model import Decoding
 
 EXPIRED = (
-    "This link has expired, or was made before the program was started anew. Nothing was changed. Ask whoever sent it "
-    "for a new one."
+    f"This link has expired, made way for a later one (the last {OF_ONE} of each visitor are kept), or was made before "
+    "the program was started anew. Nothing was changed. Ask whoever sent it for a new one."
 )
 NO_LINK = "This is no link of this page. Nothing was changed. Copy the whole address again."
 TOO_LARGE = "A number of the settings is too large for a link. Nothing was changed; give a smaller one under Details."
 READ_ONLY = "This demo is read-only, so only links of bundled examples work here. Nothing was changed."
+NO_SETTINGS = (
+    "This demo is read-only, so a link brings no other settings than those of a new page. Leave preset_name and steps "
+    "out."
+)
 TAKE = "() => window.dinmLink?.() ?? ''"
 """What the browser hands over once the page stands: what ``assets/page.js`` has taken out of the address."""
 OPENED = "() => { window.dinmLinkOpened?.(); }"
@@ -148,8 +153,9 @@ class Linking(Room):
             note += " All settings are those of a new page."
         else:
             note = (
-                "Case, layer, settings and what is picked in the views are kept in this server's memory for "
-                f"{_days(self.context.links.keep_for)}, or until it is started anew. The address holds no text."
+                "Case, layer, settings and what is picked in the views are kept in this server's memory, those of your "
+                f"last {OF_ONE} links for {_days(self.context.links.keep_for)}, or until it is started anew. The "
+                "address holds no text."
             )
             changed = self._changed(session, self._sayable(values))
             if changed and self.bus.offered("bundled").call(values) is not None:
@@ -189,7 +195,7 @@ class Linking(Room):
         return {"link": self.context.links.keep(session.slot(Linked).owner, kept)}
 
     def values_of(self, texts: Texts, layer: int | None, preset: str, **changes: Any) -> Values:
-        """Return what the controls say on a new page once a case, a layer and settings are filled in.
+        """Return what the controls say on a new page once a program has filled in a case, a layer and settings.
 
         Args:
             preset: That of the edit's settings.
@@ -197,13 +203,17 @@ class Linking(Room):
 
         Raises:
             ArchitectureError: The model has no such layer.
-            CaseError, EditError: A setting is not one that the page's controls can have.
+            CaseError, EditError: A setting is not one that the page's controls can have, or that a link of a read-only
+                demo can bring: a person is told that it brings none, a program would not know.
         """
         (picked,) = self.bus.offered("layer").inputs
         if layer is not None:
             self.model.architecture.check_block(layer)
         filled = {**self.bus.offered("filled case").call({}, texts), picked: layer}
-        return self._standing({**filled, **self.bus.offered("filled settings").call({}, preset, **changes)})
+        values = self._standing({**filled, **self.bus.offered("filled settings").call({}, preset, **changes)})
+        if self.context.read_only and self._settings_changed(values):
+            raise CaseError(NO_SETTINGS)
+        return values
 
     def meant(self, given: Mapping[str, Any]) -> Meant:
         """Return what a link stands for.
@@ -235,8 +245,11 @@ class Linking(Room):
 
     def _changed(self, session: Session, values: Values) -> list[str]:
         """Name the settings and choices that are other ones than on a new page."""
-        parts = [str(part.label) for part in self._settings if not _same(values[part], part.value)]
-        return parts + [choice.name for choice in self.context.choices if choice.read(session) is not None]
+        choices = [choice.name for choice in self.context.choices if choice.read(session) is not None]
+        return self._settings_changed(values) + choices
+
+    def _settings_changed(self, values: Values) -> list[str]:
+        return [str(part.label) for part in self._settings if not _same(values[part], part.value)]
 
     @property
     def _settings(self) -> list[Any]:

@@ -1,7 +1,11 @@
-"""Command line of the sweep: edit on each case in turn, score it, keep it, report.
+"""Edit on each case in turn, score the edit on the benchmark, keep and report it: ``python -m editing.sweep --out F``.
+
+    python -m editing.sweep --cases bundled --out runs/first --report     a sweep, and the table of its scores
+    python -m editing.sweep --out runs/first --report                     the table alone
 
 What was done is JSON on the output: how many cases ended how, and with --report every score; progress and the report,
-which is also in the folder as text, go to the error stream.
+which is also in the folder as text, go to the error stream. Exit codes: 0; 1 where cases failed; 2 when it cannot be
+done; 130 when interrupted, and the same command goes on.
 """
 
 from __future__ import annotations
@@ -38,7 +42,7 @@ from inspector.safeedit.scores import score_table
 def options() -> argparse.ArgumentParser:
     """Return the command line's options."""
     parser = argparse.ArgumentParser(
-        prog="python -m editing.sweep", description="Edit on each case in turn and score the edit on the benchmark."
+        prog="python -m editing.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the results; the same one resumes")
     parser.add_argument("--report", action="store_true", help="print the table; alone, of the results in --out")

@@ -158,6 +158,7 @@ def test_the_command_makes_one_and_measures_it_on_other_texts(llama, tmp_path, c
     assert str(places(llama)[0]) in told.err and "12 texts" in told.err and "bundled prompts" in told.err
     made = json.loads(told.out)
     assert (made["layers"]["recommended"], made["file"]) == (2, str(places(llama)[0]))
+    assert [(trial["layer"], trial["block"]) for trial in made["layers"]["trials"]] == [(1, 1), (2, 2)]
     assert made["layers"]["trials"][0]["defended"] >= 0 and made["detector"]["harmful_texts"] == 12
     assert calibrate.main(["--measure", "development"], lambda _chosen: llama) == 0
     told = capsys.readouterr()
@@ -181,8 +182,32 @@ def test_the_command_makes_one_and_measures_it_on_other_texts(llama, tmp_path, c
     with pytest.raises(SystemExit):
         calibrate.main(["--measure", "scored"], lambda _chosen: llama)
     assert "'scored' is none of development, score, packaged, and no .csv file" in capsys.readouterr().err
-    assert calibrate.main(["--measure", "score", "--out", str(tmp_path / "none")], lambda _chosen: llama) == 2
+    assert calibrate.main(["--measure", "score", "--calibration", str(tmp_path / "none")], lambda _chosen: llama) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_calibration_that_was_written_elsewhere_is_measured_by_its_name(llama, tmp_path, capsys, monkeypatch):
+    kept = tmp_path / "kept.safetensors"
+    assert calibrate.main(["--out", str(kept)], lambda _chosen: llama) == 0
+    monkeypatch.setattr("editing.calibration.places", lambda _model: ())
+    capsys.readouterr()
+    assert calibrate.main(["--measure", "development", "--calibration", str(kept)], lambda _chosen: llama) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["threshold"] == load_calibration(llama, kept).detector.threshold
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        (["--measure", "score", "--out", "kept"], "Name the file to read with --calibration."),
+        (["--calibration", "kept"], "Name the file to write with --out."),
+    ],
+)
+def test_an_option_that_would_name_nothing_is_refused_before_a_model_is_loaded(options, remedy, capsys):
+    loaded: list[object] = []
+    assert calibrate.main(options, loaded.append) == 2
+    told = capsys.readouterr()
+    assert remedy in told.err and told.out == "" and loaded == []
 
 
 def test_a_file_that_cannot_be_measured_is_told_before_a_model_is_loaded(tmp_path, capsys):

@@ -160,7 +160,7 @@ def test_folder_and_strength_are_looked_at_before_the_model_is_loaded(capsys, tm
     assert [file.read_text(encoding="utf-8") for file in tmp_path.iterdir()] == ["the one before"]
 
 
-def test_targets_are_looked_at_before_the_gate_and_what_was_written_before_an_error_is_told(
+def test_options_are_looked_at_before_the_gate_and_what_was_done_before_an_error_is_told(
     words, capsys, tmp_path, budgets, monkeypatch
 ):
     options = [*QUICK, "--case", CASE.identifier, "--layer", "1", "--out", tmp_path]
@@ -176,6 +176,10 @@ def test_targets_are_looked_at_before_the_gate_and_what_was_written_before_an_er
             (["--merged", there, "--adapter", tmp_path / "small"], "there already"),
             (["--merged", whole, "--adapter", whole / "small"], "lie apart"),
             (["--merged", whole, "--adapter", tmp_path / "small", "--rank", "0"], "rank 0"),
+            (["--merged", whole, "--rank", "2"], "with --adapter"),
+            (["--ask", "Sing?", "--max-new-tokens", "-1"], "max_new_tokens = -1 is out of range"),
+            (["--ask", "Sing?", "--ask", "word " * 20_000], "Shorten it by at least"),
+            (["--ask", " "], "The prompt is empty"),
         ):
             code, told, errors = ran(apply, [saved, *targets], words, capsys)
             assert code == 2 and told is None and match in errors
@@ -188,6 +192,22 @@ def test_targets_are_looked_at_before_the_gate_and_what_was_written_before_an_er
     code, told, errors = ran(apply, [saved, "--merged", whole, "--adapter", tmp_path / "small"], words, capsys)
     assert code == 2 and "adapter cannot be written" in errors and whole.is_dir()
     assert told["merged"]["folder"] == str(whole) and "adapter" not in told
+    asking = ["--ask", "Sing?", "--ask", "Dance?", "--max-new-tokens", "2", "--adapter", tmp_path / "small"]
+    code, told, errors = ran(apply, [saved, *asking], words, capsys)
+    assert code == 2 and "adapter cannot be written" in errors and told["gate"]["passed"]
+    assert [one["prompt"] for one in told["answers"]] == ["Sing?", "Dance?"], "answers that were made are not lost"
+
+    def interrupted(*given):
+        monkeypatch.setattr(apply, "answer", stopped)
+        return plain_answer(*given)
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    plain_answer = apply.answer
+    monkeypatch.setattr(apply, "answer", interrupted)
+    code, told, errors = ran(apply, [saved, *asking], words, capsys)
+    assert code == 130 and "Stopped" in errors and [one["prompt"] for one in told["answers"]] == ["Sing?"]
 
 
 @pytest.mark.parametrize("spoilt", ["another edit", "cut"])

@@ -132,6 +132,15 @@ class StressEvent(TypedDict, total=False):
         judge: Who judged.
         judge_note: What that judge can and cannot tell.
         weights: What answered as edited.
+        detector: Digest of the detector by which these acted; empty for on every prompt.
+        model: The model's name.
+        fingerprint: Of its weights.
+        dtype: Type of its weights.
+        format: How the prompts were put together: suffix, chat and turn_end.
+        evaluation: same where both weights were asked with the suffix, paper where the edited ones alone were.
+        max_new_tokens: Longest answer, tokens.
+        cancelled: Whether it ended early; the scores are of the answers until then.
+        seconds: Its duration.
     """
 
     done: bool
@@ -143,6 +152,15 @@ class StressEvent(TypedDict, total=False):
     judge: str
     judge_note: str
     weights: str
+    detector: str
+    model: str
+    fingerprint: str
+    dtype: str
+    format: dict[str, Any]
+    evaluation: str
+    max_new_tokens: int
+    cancelled: bool
+    seconds: float
 
 
 class MethodRecord(TypedDict):

@@ -37,7 +37,8 @@ class MadeLink(TypedDict):
     Attributes:
         address: What stands behind the page's own address; it holds no text.
         name: The random name that it is kept under; null where a bundled case is named instead.
-        expires_in: Seconds for which it is kept, unless the program is started anew; null for one that does not expire.
+        expires_in: Seconds for which it is kept, unless the program is started anew or this client makes 20 others;
+            null for one that does not expire.
     """
 
     address: str

@@ -60,8 +60,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m editing.methods.mend", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    training = commands.add_parser("train", help="train an editor network")
-    scoring = commands.add_parser("evaluate", help="measure one on the cases that are kept for scoring")
+    own: dict[str, Any] = {"description": __doc__, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    training = commands.add_parser("train", help="train an editor network", **own)
+    scoring = commands.add_parser("evaluate", help="measure one on the cases that are kept for scoring", **own)
     for command in (training, scoring):
         add_model(command, dtype="float32")
         command.add_argument("--limit", type=int, default=None, help="most cases")

@@ -14,9 +14,11 @@ from gradio_client.exceptions import AppError
 
 from dashboard.kit.limits import Runs
 from dashboard.kit.linking import EXPIRED, NO_LINK
-from dashboard.kit.links import KEEP, Links
+from dashboard.kit.links import KEEP, OF_ONE, Links
+from editing import preset
 from inspector.safeedit import bundled_cases
 
+ROOT = Path(__file__).parents[3]
 TEXTS = ("question", "template", "safe", "unsafe")
 
 
@@ -83,6 +85,38 @@ def test_a_link_to_a_bundled_case_names_it_and_does_not_expire_also_in_the_read_
         connect(demo).predict(*TYPED, api_name="/make_link")
     with pytest.raises(AppError, match="only links of bundled examples work here"):
         connect(demo).predict("A" * 16, api_name="/open_link")
+
+
+@pytest.mark.parametrize("name", ["paper", "reference"])
+def test_a_bundled_case_with_another_preset_is_kept_under_a_name_and_refused_where_nothing_is_kept(client, demo, name):
+    made = client.predict(*case(4), 2, name, api_name="/make_link")
+    assert made["name"] and (made["address"], made["expires_in"]) == (f"?link={made['name']}#operate", KEEP)
+    opened = client.predict(made["address"], api_name="/open_link")
+    assert [opened[text] for text in TEXTS] == list(case(4)) and opened["preset_name"] == name
+    assert opened["settings"]["steps"] == preset(name).steps
+    visitor = connect(demo)
+    with pytest.raises(
+        AppError, match=r"read-only, so a link brings no other settings.*Leave preset_name and steps out"
+    ):
+        visitor.predict(*case(4), 2, name, api_name="/make_link")
+
+
+def test_other_steps_are_refused_in_the_read_only_demo_and_the_preset_s_own_are_no_others(demo):
+    visitor, own = connect(demo), preset("corrected").steps
+    with pytest.raises(AppError, match="a link brings no other settings"):
+        visitor.predict(*case(4), 2, "corrected", own + 1, api_name="/make_link")
+    made = visitor.predict(*case(4), 2, "corrected", own, api_name="/make_link")
+    assert (made["name"], made["expires_in"]) == (None, None)
+
+
+def test_wherever_links_are_offered_it_is_told_how_many_of_one_visitor_are_kept(client):
+    told = client.view_api(return_format="dict", print_info=False)["named_endpoints"]["/make_link"]
+    (given,) = told["returns"]
+    assert f"makes {OF_ONE} others" in given["type"]["properties"]["expires_in"]["description"]
+    read = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "PROGRAMS.md")}
+    for where, text in ({"/make_link": told["description"]} | read).items():
+        assert f"last {OF_ONE} links" in " ".join(text.split()), where
+    assert f"the last {OF_ONE} of each visitor are kept" in EXPIRED
 
 
 def test_a_link_that_cannot_be_made_or_opened_says_why(client, monkeypatch):

@@ -8,9 +8,15 @@ from typing import Any
 
 import httpx
 from api_helpers import SCRIPT, case, connect, weights
+from dashboard_helpers import SHORT_GATE
+from gradio_client import handle_file
 
+from dashboard.steps.methods import run as contests
+from dashboard.steps.operate import gating
+from editing.gate import Budgets, GateSettings
 from inspector.model import SUFFIX
 from inspector.safeedit import bundled_cases
+from inspector.safeedit.questions import Size
 
 
 def test_every_step_of_the_operation_has_a_named_endpoint_and_nothing_else_has(client):
@@ -72,9 +78,14 @@ def test_every_parameter_and_answer_is_named_typed_and_explained(client):
     assert "1st" not in shown and "2nd" not in shown
 
 
-def test_what_is_answered_is_what_was_promised(client):
+def test_what_is_answered_is_what_was_promised(client, monkeypatch):
     """Every field of an answer is told of, and what an answer without conditions promises is there."""
     named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    with monkeypatch.context() as patch:
+        patch.setattr(gating, "settings_of", lambda _: GateSettings(budgets=Budgets(harmless_kl=0), **SHORT_GATE))
+        list(client.submit(*case(1), 1, "corrected", 1, api_name="/edit"))
+    kept = client.predict(api_name="/keep")
+    monkeypatch.setitem(contests.SIZES, "Brief", Size(0, 1, 0, 0))
     edit = list(client.submit(*case(0), 1, "corrected", 1, api_name="/edit"))
     answers = {
         "/cases": client.predict(api_name="/cases"),
@@ -86,14 +97,20 @@ def test_what_is_answered_is_what_was_promised(client):
         "/locators": list(client.submit(*case(0), api_name="/locators")),
         "/atlas": list(client.submit(*case(0), api_name="/atlas")),
         "/edit": edit,
+        "/keep": kept,
+        "/stress_test": list(client.submit("This case", max_new_tokens=2, api_name="/stress_test")),
         "/ask": client.predict("Why?", max_new_tokens=2, api_name="/ask"),
         "/examine": list(client.submit(api_name="/examine")),
-        "/save": client.predict(api_name="/save"),
+        "/save": (saved := client.predict(api_name="/save")),
+        "/take_in": list(client.submit(files=[handle_file(saved["file"])], api_name="/take_in")),
+        "/methods": list(client.submit(*case(0), 1, ["FT-L"], max_new_tokens=2, api_name="/methods")),
+        "/load_method": client.predict("FT-L", api_name="/load_method"),
         "/history": client.predict(api_name="/history"),
         "/compare": client.predict(1, 2, max_new_tokens=2, api_name="/compare"),
         "/report": client.predict(api_name="/report"),
         "/make_link": client.predict(*case(0), api_name="/make_link"),
         "/open_link": client.predict(f"?case={bundled_cases()[0].identifier}", api_name="/open_link"),
+        "/open_model": list(client.submit("tiny-llama", api_name="/open_model")),
         "/compare_models": list(client.submit(*case(0), "tiny-llama", "deeper", 2, api_name="/compare_models")),
         "/rename": client.predict(2, "mine", api_name="/rename"),
         "/delete": client.predict(1, api_name="/delete"),
@@ -102,13 +119,16 @@ def test_what_is_answered_is_what_was_promised(client):
         "/status": client.predict(api_name="/status"),
         "/cancel": client.predict(api_name="/cancel"),
     }
+    assert set(answers) == set(named), "none is left out"
     for endpoint, told in answers.items():
         (promised,) = (entry["type"] for entry in named[endpoint]["returns"])
         promised = promised.get("items", promised)
         for part in told if isinstance(told, list) else [told]:
             assert set(part) <= set(promised["properties"]), endpoint
             assert set(promised.get("required", ())) <= set(part), endpoint
-    assert set(edit[-1]) | set(edit[0]) < set(next(iter(named["/edit"]["returns"]))["type"]["properties"])
+    fields = {endpoint: set(told["returns"][0]["type"].get("properties", ())) for endpoint, told in named.items()}
+    assert set(edit[-1]) | set(edit[0]) < fields["/edit"]
+    assert set().union(*answers["/stress_test"]) == fields["/stress_test"], "and nothing is told of that never comes"
 
 
 def test_plain_http_calls_an_endpoint_and_a_cookie_keeps_its_session(app):

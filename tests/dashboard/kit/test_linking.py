@@ -20,15 +20,16 @@ from dashboard.example.make import Example
 from dashboard.house import House
 from dashboard.kit.acting import Acting
 from dashboard.kit.controls import is_control
-from dashboard.kit.linking import EXPIRED, NO_LINK, READ_ONLY, TOO_LARGE, Linking
-from dashboard.kit.links import Links
+from dashboard.kit.linking import EXPIRED, NO_LINK, NO_SETTINGS, READ_ONLY, TOO_LARGE, Linking
+from dashboard.kit.links import OF_ONE, Links
 from dashboard.kit.session import LiveEdit
-from dashboard.kit.typed import Texts
+from dashboard.kit.typed import Texts, texts_of
 from dashboard.kit.visitors import Sessions
 from dashboard.steps.case.texts import offered_cases
 from dashboard.steps.case.view import OWN_TEMPLATE, PLAIN_TEXT
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.questions.texts import QUESTIONS
+from inspector.errors import CaseError
 from inspector.model import Decoding, Detector, InspectedModel, PromptFormat
 from inspector.safeedit import bundled_cases
 
@@ -104,6 +105,7 @@ def test_typed_texts_and_changed_settings_come_back_for_another_visitor_and_stan
     visitor.screen.update({**typed, "block": 0})
     link = link_of(visitor)
     assert set(link) == {"link"} and not any(text in visitor.screen["link"] for text in OWN.values())
+    assert f"those of your last {OF_ONE} links for 7 days" in seen(visitor.screen["link"])
     receiver, filled = opened(page, "receiver", link)
     assert {name: filled[name] for name in typed} == typed and filled["block"] == 0
     assert "Nothing was run" in seen(filled["notice"])
@@ -322,6 +324,13 @@ def test_a_read_only_page_makes_and_opens_links_of_bundled_examples_only(model, 
     visitor.screen.update({page.name(part): v for part, v in _filled(page, case).items()})
     visitor.screen["learning_rate"] = 0.5
     assert link_of(visitor) == {"case": str(case.identifier), "layer": "2"} and len(page.context.links) == 0
+    assert "All settings are those of a new page" in seen(visitor.screen["link"]), "it says what it leaves out"
+    for given in (("paper", {}), ("reference", {}), ("corrected", {"steps": 1})):
+        with pytest.raises(CaseError) as told:
+            page.house.linking.values_of(texts_of(case), 2, given[0], **given[1])
+        assert told.value.user_message() == NO_SETTINGS
+    values = page.house.linking.values_of(texts_of(case), 2, "corrected")
+    assert page.house.linking.query(visitor.session, values) == {"case": str(case.identifier), "layer": 2}
     _, filled = opened(page, "receiver", {"case": str(case.identifier)})
     assert filled["question"] == case.question
     name = page.context.links.keep("someone", {page.parts.question: "typed"})
