@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 
 from dashboard.kit.plain import escape
 from dashboard.kit.plots import EDITED, RECOMMENDED, SAFE, UNSAFE, VANILLA, base, mark, whiskers
-from dashboard.steps.questions.results import Detection, Matrix, Measured, Trials
+from dashboard.steps.questions.detectors import Detection
+from dashboard.steps.questions.results import Matrix, Measured, Trials
 from editing import Step
 from inspector.safeedit.cases import CATEGORIES
 

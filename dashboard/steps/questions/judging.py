@@ -10,7 +10,7 @@ from dashboard.kit.html import case_name, number, reading
 from dashboard.kit.plain import escape
 from dashboard.kit.plots import EDITED, SAFE, UNSAFE, VANILLA
 from dashboard.kit.session import LiveEdit
-from dashboard.steps.questions import figures, results
+from dashboard.steps.questions import detectors, figures, results
 from dashboard.steps.questions.panel import (
     Held,
     Panel,
@@ -319,7 +319,7 @@ def _refused_elsewhere() -> bool:
 
 def safeguards(held: Held) -> Panel:
     """What are the safeguards?"""
-    found, judge = results.read(CALIBRATE, results.detection), results.read(JUDGE, results.judge)
+    found, judge = results.read(CALIBRATE, detectors.detection), results.read(JUDGE, results.judge)
     kept = nothing(DETECTOR, "No committed result can be read.")
     told = None
     if found is not None:
@@ -378,7 +378,7 @@ def safeguards(held: Held) -> Panel:
 def _of_others() -> dict[str, str]:
     """Say how the detector does on prompts that others wrote, by the result that says it; nothing unmeasured."""
     told = {}
-    found, misled = results.read(ELSEWHERE, results.elsewhere), results.read(MISLEADING, results.misled)
+    found, misled = results.read(ELSEWHERE, detectors.elsewhere), results.read(MISLEADING, detectors.misled)
     if found is not None:
         shares = ", ".join(f"{title} {percent(share)}" for title, share in found.items())
         told[ELSEWHERE] = (

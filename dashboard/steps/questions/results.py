@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 from editing.suffixes import NONE, WEIGHTS
 from inspector.safeedit.cases import CATEGORIES
-from inspector.safeedit.harmful_sets import SETS
 
 _JUDGED = 'Its judge did not read words of lacking ability ("I\'m not equipped to advise") as declining yet.'
 _NARROW = (
@@ -59,7 +58,7 @@ CAVEATS = {
 }
 """What has changed since a result was measured, for the output with this SHA-256 alone: a new one takes it away."""
 FOLDER = Path(__file__).resolve().parents[3] / "benchmarks" / "results"
-_NUMBER = r"-?\d[\d,]*(?:\.\d+)?"
+NUMBER = r"-?\d[\d,]*(?:\.\d+)?"
 _Read = TypeVar("_Read")
 
 
@@ -144,43 +143,6 @@ class Trials:
 
 
 @dataclass(frozen=True)
-class Detection:
-    """The detector on texts that nothing was chosen on, with the suffix.
-
-    Attributes:
-        area: Area under the ROC curve.
-        bare: Bare harmful questions found at its own threshold, percent.
-        wrapped: The same in attack templates.
-        alarms: False alarms on bare harmless prompts, percent.
-        wrapped_alarms: The same in attack templates.
-        frontiers: ``bare`` and ``wrapped``: false alarms at several thresholds and the harmful prompts found there,
-            percent.
-    """
-
-    area: float
-    bare: Measured
-    wrapped: Measured
-    alarms: Measured
-    wrapped_alarms: Measured
-    frontiers: dict[str, list[tuple[float, float]]]
-
-
-@dataclass(frozen=True)
-class Misled:
-    """The detector on bare prompts that are written to mislead it, with the suffix.
-
-    Attributes:
-        area: Area under the ROC curve.
-        found: Unsafe prompts found at its own threshold, percent.
-        alarms: Safe prompts for which it fires, percent.
-    """
-
-    area: float
-    found: Measured
-    alarms: Measured
-
-
-@dataclass(frozen=True)
 class Guarded:
     """What the gate says of one bundled case's edit of weights, and how long both took.
 
@@ -237,9 +199,9 @@ def command_of(text: str, part: str = "") -> str | None:
 
 def trials(text: str) -> Trials:
     """Read ``calibration.txt``: what trial edits achieve at each layer."""
-    head = _found(r"Trial edits on (\d+) cases, (\d+) unseen prompts of which the model defends (\d+) %", text)
-    lines = re.findall(rf"layer +(\d+)  defended +({_NUMBER}) %  harmless KL ({_NUMBER})", text)
-    chosen = _found(r"Recommended layer: (\d+)", text)
+    head = found_in(r"Trial edits on (\d+) cases, (\d+) unseen prompts of which the model defends (\d+) %", text)
+    lines = re.findall(rf"layer +(\d+)  defended +({NUMBER}) %  harmless KL ({NUMBER})", text)
+    chosen = found_in(r"Recommended layer: (\d+)", text)
     assert_found(lines)
     return Trials(
         [int(block) for block, _, _ in lines],
@@ -250,36 +212,6 @@ def trials(text: str) -> Trials:
         int(head[2]),
         int(chosen[1]),
     )
-
-
-def detection(text: str) -> Detection:
-    """Read ``calibration.txt``: what the detector finds and its false alarms."""
-    part = _with_suffix(text)
-    frontiers: dict[str, list[tuple[float, float]]] = {}
-    for kind in ("bare", "wrapped"):
-        lines = re.findall(rf"{kind} +threshold +{_NUMBER}: +({_NUMBER}) % found at +({_NUMBER}) % false", part)
-        assert_found(lines)
-        frontiers[kind] = [(float(false), float(hit)) for hit, false in lines]
-    return Detection(
-        _area(part),
-        _fires(part, _HARMFUL, "bare"),
-        _fires(part, _HARMFUL, "wrapped"),
-        _fires(part, _HARMLESS, "bare"),
-        _fires(part, _HARMLESS, "wrapped"),
-        frontiers,
-    )
-
-
-def elsewhere(text: str) -> dict[str, Measured]:
-    """Read ``calibration_packaged.txt``: percent found of other collections' prompts, in all forms, by their titles."""
-    part = _with_suffix(text)
-    return {known.title: _fires(part, _HARMFUL, known.title) for known in SETS.values()}
-
-
-def misled(text: str) -> Misled:
-    """Read ``calibration_xstest.txt``: what the detector does where safe and unsafe prompts share their words."""
-    part = _with_suffix(text)
-    return Misled(_area(part), _fires(part, _HARMFUL, "bare"), _fires(part, _HARMLESS, "bare"))
 
 
 def chosen(text: str) -> dict[str, list[int]]:
@@ -294,7 +226,7 @@ def chosen(text: str) -> dict[str, list[int]]:
 
 def cases_of(text: str) -> int:
     """Read how many cases a result is about; of those that were begun, the finished ones."""
-    return int(_found(r"\b(\d+)(?: of \d+)? cases", text)[1])
+    return int(found_in(r"\b(\d+)(?: of \d+)? cases", text)[1])
 
 
 def regrets(text: str) -> Table:
@@ -309,7 +241,7 @@ def erasing(text: str) -> Table:
 
 def region_means(text: str) -> tuple[float, float]:
     """Read ``methods.txt``: the vanilla region's mean cosine, and the size of a single neuron's."""
-    found = _found(rf"region's mean cosine is ({_NUMBER}), a single neuron's ({_NUMBER})", text)
+    found = found_in(rf"region's mean cosine is ({NUMBER}), a single neuron's ({NUMBER})", text)
     return float(found[1]), float(found[2])
 
 
@@ -325,7 +257,7 @@ def scores(text: str) -> Table:
             cells = _cut(line)
             if line.startswith(" ") or len(cells) != len(heads) + 1:
                 continue
-            ends = [re.match(rf"({_NUMBER})-({_NUMBER}) ", f"{cell} ") for cell in _cut(below)]
+            ends = [re.match(rf"({NUMBER})-({NUMBER}) ", f"{cell} ") for cell in _cut(below)]
             ends += [None] * (len(heads) - len(ends))
             for name, cell, end in zip(heads, cells[1:], ends, strict=True):
                 low, high = map(float, end.groups()) if end else (None, None)
@@ -363,7 +295,7 @@ def table(text: str, first: str, after: str = "") -> Table:
     heads = _cut(lines[start])
     heads = heads[heads.index(first) :] if first in heads and first != "regret" else heads[1:]
     found: Table = {}
-    cell = rf"({_NUMBER})(?: ?\[({_NUMBER}), ({_NUMBER})\])?(?: \(\d+\))?(\*?)"
+    cell = rf"({NUMBER})(?: ?\[({NUMBER}), ({NUMBER})\])?(?: \(\d+\))?(\*?)"
     for line in lines[start + 1 :]:
         named = re.match(r"(\S.*?)(?=\s{2,}-?\d)", line)
         if named is None:
@@ -383,7 +315,7 @@ def table(text: str, first: str, after: str = "") -> Table:
 def speeds(text: str) -> dict[str, list[float]]:
     """Read ``edit_speed.txt``: seconds of an edit by layer, the plain way and by tail replay (first table)."""
     start = text.index("block   plain s")
-    lines = re.findall(rf"^ +(\d+) +({_NUMBER}) +({_NUMBER}) ", text[start : text.index("\n\n", start)], re.MULTILINE)
+    lines = re.findall(rf"^ +(\d+) +({NUMBER}) +({NUMBER}) ", text[start : text.index("\n\n", start)], re.MULTILINE)
     assert_found(lines)
     return {name: [float(line[place]) for line in lines] for place, name in enumerate(("block", "plain", "tail"))}
 
@@ -395,12 +327,12 @@ def judge(text: str) -> dict[str, Measured]:
         ``accuracy``, ``precision`` and ``recall`` of "refused" on rows that were never read; ``harm``, the agreement
         with people's judgement of harm.
     """
-    refused = _found(rf"(?s)unseen.*?judge embedded +({_INTERVAL}) +({_INTERVAL}) +({_INTERVAL})", text)
-    harm = _found(
+    refused = found_in(rf"(?s)unseen.*?judge embedded +({_INTERVAL}) +({_INTERVAL}) +({_INTERVAL})", text)
+    harm = found_in(
         rf"(?m)^all .*judge embedded +({_INTERVAL})", text[text.index("2. Answered as a stand-in for harmful") :]
     )
-    cells = re.findall(rf"({_NUMBER}) \[({_NUMBER}), ({_NUMBER})\]", " ".join((*refused.groups(), harm[1])))
-    return dict(zip(("accuracy", "precision", "recall", "harm"), map(_interval, cells), strict=True))
+    cells = re.findall(rf"({NUMBER}) \[({NUMBER}), ({NUMBER})\]", " ".join((*refused.groups(), harm[1])))
+    return dict(zip(("accuracy", "precision", "recall", "harm"), map(interval, cells), strict=True))
 
 
 def device(text: str) -> Mapping[str, Any]:
@@ -430,7 +362,7 @@ def suffixes(text: str) -> Conditions:
 
 def edits_of(text: str) -> int:
     """Read how many edits ``suffixes.txt`` is about."""
-    return int(_found(r"\b(\d+) edits \(cases", text)[1])
+    return int(found_in(r"\b(\d+) edits \(cases", text)[1])
 
 
 def matrix(text: str) -> Matrix:
@@ -469,41 +401,31 @@ def packaged_edit(text: str) -> tuple[str, int]:
 
 def guarded(text: str) -> Guarded:
     """Read ``safeguards.txt``: its first edit, which has no other one under it."""
-    made = _found(r"(?m)^(\w+) at layer (\d+).*, cases (\d+) and \d+$", text)
-    took = _found(rf"(?m)^edit: ({_NUMBER}) s\s+^gate: ({_NUMBER}) s\s+^(Passed|Refused)", text)
-    threads = _found(r"(\d+) threads", text)
+    made = found_in(r"(?m)^(\w+) at layer (\d+).*, cases (\d+) and \d+$", text)
+    took = found_in(rf"(?m)^edit: ({NUMBER}) s\s+^gate: ({NUMBER}) s\s+^(Passed|Refused)", text)
+    threads = found_in(r"(\d+) threads", text)
     return Guarded(
         made[1], made[3], int(made[2]), int(threads[1]), float(took[1]), float(took[2]), took[3] == "Refused"
     )
 
 
-_INTERVAL = rf"{_NUMBER} \[{_NUMBER}, {_NUMBER}\]"
-_HARMFUL, _HARMLESS = "harmful, found", "harmless, false alarms"
+_INTERVAL = rf"{NUMBER} \[{NUMBER}, {NUMBER}\]"
 
 
-def _with_suffix(text: str) -> str:
-    """Return the part of a detector's result that is of prompts with the suffix."""
-    return text[text.index("with the suffix") : text.index("no suffix")]
+def found_in(pattern: str, text: str) -> re.Match[str]:
+    """Return what a pattern finds in a result.
 
-
-def _area(part: str) -> float:
-    return float(_found(r"ROC curve ([\d.]+)", part)[1])
-
-
-def _fires(part: str, title: str, kind: str) -> Measured:
-    """Read at what percentage of a kind of prompts the detector fires."""
-    line = rf"{re.escape(title)} +{re.escape(kind)} +({_NUMBER}) % +\(({_NUMBER}) to ({_NUMBER})"
-    return _interval(_found(line, part).groups())
-
-
-def _found(pattern: str, text: str) -> re.Match[str]:
+    Raises:
+        ValueError: It finds nothing.
+    """
     found = re.search(pattern, text)
     if found is None:
         raise ValueError("the result looks otherwise than it did")
     return found
 
 
-def _interval(cells: Sequence[str]) -> Measured:
+def interval(cells: Sequence[str]) -> Measured:
+    """Return a mean with its interval from three printed numbers."""
     mean, low, high = map(float, cells)
     return Measured(mean, low, high)
 
@@ -530,5 +452,5 @@ def _cell(text: str) -> Measured | None:
     """Read a mean with its interval, where it has one; ``None`` for nothing measured."""
     if text == "-":
         return None
-    found = _found(rf"\A({_NUMBER})(?: \[({_NUMBER}), ({_NUMBER})\])?\Z", text)
+    found = found_in(rf"\A({NUMBER})(?: \[({NUMBER}), ({NUMBER})\])?\Z", text)
     return Measured(_float(found[1]), _float(found[2]), _float(found[3]))

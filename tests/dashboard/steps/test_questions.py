@@ -22,7 +22,7 @@ from measured_helpers import SETS, detected, timed_settings
 from dashboard.house import VIEWS
 from dashboard.kit.plots import EDITED
 from dashboard.kit.session import LiveEdit, Session
-from dashboard.steps.questions import figures, results
+from dashboard.steps.questions import detectors, figures, results
 from dashboard.steps.questions.panel import Held, as_printed, percent, source
 from dashboard.steps.questions.results import Measured
 from dashboard.steps.questions.texts import QUESTIONS, answer, listed
@@ -35,9 +35,9 @@ from inspector.safeedit.intervals import Estimate
 pytestmark = pytest.mark.usefixtures("model")
 
 READERS = {
-    "calibration.txt": (results.trials, results.detection),
-    "calibration_packaged.txt": (results.elsewhere,),
-    "calibration_xstest.txt": (results.misled,),
+    "calibration.txt": (results.trials, detectors.detection),
+    "calibration_packaged.txt": (detectors.elsewhere,),
+    "calibration_xstest.txt": (detectors.misled,),
     "locators.txt": (results.regrets, results.chosen, results.cases_of),
     "methods.txt": (results.erasing, results.scores, results.region_means, results.cases_of),
     "detox.txt": (results.recipes, results.cases_of),
@@ -124,8 +124,8 @@ def test_what_is_read_is_what_was_printed():
             printed = line("detox.txt", f"{name.replace('made to be routed, routed', 'the same, routed')}  ", after)
             assert f" {cells[score].mean:.0f} [{cells[score].low:.0f}, {cells[score].high:.0f}]" in printed
     packaged = results.text_of("calibration_packaged.txt")
-    misled = results.read("calibration_xstest.txt", results.misled)
-    for title, found in results.read("calibration_packaged.txt", results.elsewhere).items():
+    misled = results.read("calibration_xstest.txt", detectors.misled)
+    for title, found in results.read("calibration_packaged.txt", detectors.elsewhere).items():
         printed = next(one for one in packaged.splitlines() if f" {title} " in one)
         assert f" {found.mean:.1f} %  ({found.low:.1f} to {found.high:.1f}, " in printed, title
     assert f"{misled.area:.4f}" in line("calibration_xstest.txt", "with the suffix")
