@@ -74,7 +74,7 @@ def further(session: Session, live: LiveEdit, case: Case, facts: Mapping[str, An
     if exam is not None:
         found = _stress(session, live.case, case, exam)
         options, left_out = [*options, *found.options], [*left_out, *found.left_out]
-    padding = facts["locate"]["padding"] if "locate" in facts else "right"
+    padding = padding_of(facts)
     found = _layers(session.slot(Looked).why, session, live.case, padding)
     options, left_out = [*options, *found.options], [*left_out, *found.left_out]
     contest = session.slot(Compared).contest
@@ -129,25 +129,33 @@ def _prompts(case: Case, size: Size) -> list[str]:
     return [question.prompt for question in make_exam(case, size)]
 
 
-def _layers(why: Why, session: Session, live: Case, padding: str) -> Further:
+def padding_of(facts: Mapping[str, Any]) -> str | None:
+    """Return the side on which the measurement of where the answers part has padded; ``None`` where it pads none."""
+    located = facts.get("locate")
+    return None if located is None or located["preset"] == "corrected" else located["padding"]
+
+
+def _layers(why: Why, session: Session, live: Case, padding: str | None) -> Further:
     """Return the options of what was measured of the layers of the edit's case; with the locators goes the padding.
 
     Args:
-        padding: The side that the whole command is given.
+        padding: The side that the whole command is given already.
     """
     asked = bool(why.located or why.refused or why.padding is not None)
     if not asked and why.atlas is None:
         return Further((), ())
     if why.case is None or _texts(why.case) != _texts(live) or why.format != session.format:
         return Further((), ("why this layer, which is of another case or format",))
-    left_out = []
-    if asked and why.side != padding:
+    left_out, side = [], list[str]()
+    if asked and padding is None and why.side != "right":
+        side = ["--padding", why.side]
+    elif asked and padding is not None and why.side != padding:
         left_out.append(f"that the locators have padded on the {why.side}, other than where the answers part")
     made = 0 if why.atlas is None else len(why.atlas.entries) + len(why.atlas.left_out)
     if why.atlas is not None and (why.atlas.settings.answers or made < why.atlas.blocks):
         left_out.append("what the atlas's edits answer, or that it was cut short")
     atlas = ("--atlas",) if why.atlas is not None and why.atlas.entries else ()
-    return Further((*(("--locators",) if asked else ()), *atlas), tuple(left_out))
+    return Further((*(("--locators",) if asked else ()), *side, *atlas), tuple(left_out))
 
 
 def _methods(contest: Contest, session: Session, live: LiveEdit, case: Case, options: Sequence[str]) -> Further:

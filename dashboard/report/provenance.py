@@ -10,7 +10,7 @@ from typing import Any
 from dashboard.kit.parts import Hidden, Part, Table
 from dashboard.kit.session import Session
 from dashboard.report.again import bundled, changes_of, is_rounded, why_not_again
-from dashboard.report.further import further, other_budgets
+from dashboard.report.further import further, other_budgets, padding_of
 from editing.gate import RECORD, is_of, reason_for
 from editing.methods.dinm import ROUTED
 from editing.methods.registry import method_of
@@ -114,7 +114,8 @@ def commands(
         if session.format != PromptFormat():
             own = (name for name in ("suffix", "chat") if name not in changes)
             how += [part for name in own for part in ("--set", f"{name}={setting_value(settings, name)}")]
-        padding = ["--padding", facts["locate"]["padding"]] if "locate" in facts else []
+        side = padding_of(facts)
+        padding = [] if side is None else ["--padding", side]
         measured = [*_format(session.format), *padding]
         more = further(session, live, _as_given(case), facts, titles)
         whole = [*chosen, *of_case, *measured, *preset, *how, *strength, *acts, *by_hand, *more.options]

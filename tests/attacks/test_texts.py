@@ -300,6 +300,7 @@ READ_NUMBERS = (
         "on_ask_two",
         "on_take_in",
         "on_make",
+        "on_link",
         "on_return",
         "on_waking",
         "on_over",

@@ -112,7 +112,7 @@ def test_locators_pad_where_the_command_says_and_the_padding_study_comes_with_th
     code, _, _ = ran([*OPTIONS, "--locators", "--padding", "left", "--keep-anyway", "--out", out], capsys)
     html = out.read_text(encoding="utf-8")
     assert code == 0 and asked == ["left"] and 'data-title="The released locator, padded both ways"' in html
-    assert "All of it, and a report like this one" in html and "--locators --out report.html" in html
+    assert "All of it, and a report like this one" in html and "--locators --padding left --out report.html" in html
 
 
 def test_the_toxic_layer_that_is_edited_is_the_one_that_is_shown(tmp_path: Path, capsys):

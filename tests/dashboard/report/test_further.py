@@ -130,7 +130,7 @@ def test_whatever_is_measured_with_the_locators_the_report_s_own_command_asks_th
 
 
 def test_locators_that_have_padded_as_the_command_is_told_to_are_not_named():
-    located = {"locate": {"preset": "corrected", "padding": "left"}}
+    located = {"locate": {"preset": "corrected", "padding": "right"}}  # which pads nothing
     why = Why(OWN, FORMAT, located=(SimpleNamespace(),), side="left")
     said, options = whole_of(GREEDY | located, ("Case", "Why this layer"), why=why)
     assert said == ALL and ("--padding", "left") in itertools.pairwise(options)
@@ -194,10 +194,13 @@ CUT_ATLAS = "what the atlas's edits answer, or that it was cut short"
         (GREEDY, (), {"why": Why(OWN, FORMAT, atlas=atlas_of(answers=True))}, [CUT_ATLAS]),
         (GREEDY, (), {"why": Why(OWN, FORMAT, atlas=atlas_of(made=1))}, [CUT_ATLAS]),
         (
-            GREEDY | LOCATED,
+            GREEDY | {"locate": {"preset": "reference", "padding": "right"}},
             (),
             {"why": Why(OWN, FORMAT, located=(SimpleNamespace(),), side="left")},
-            ["that the locators have padded on the left, other than where the answers part"],
+            [
+                "where the answers part by the preset reference, which is not the edit's",
+                "that the locators have padded on the left, other than where the answers part",
+            ],
         ),
         (
             GREEDY,
