@@ -150,7 +150,11 @@
     return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   }
   // What stands above several heads in a table for readers stands before each of them in a file.
-  const headOf = ({ over, from, head }) => (over ? head.map((text, place) => (place < from ? text : `${over}: ${text}`)) : head);
+  // But for what it says of the pointer.
+  const headOf = ({ over, from, head }) => {
+    const above = over?.replace(/ \([^()]*hover[^()]*\)/, "");
+    return above ? head.map((text, place) => (place < from ? text : `${above}: ${text}`)) : head;
+  };
   const csvOf = (plot) => tablesOf(plot, WHOLE)
     .map((table) => [headOf(table), ...table.rows].map((line) => `${line.map(csvCell).join(",")}\r\n`).join("")).join("\r\n");
 

@@ -62,7 +62,7 @@ def sharing_endpoints(context: Context, texts: Given) -> tuple[Callable[..., Any
         with shown_to_user(), context.reserved(request) as session:
             given = texts(question, template, safe, unsafe, PromptFormat(suffix, chat))
             values = linking.values_of(given, layer, preset_name, **({"steps": steps} if steps else {}))
-            query = linking.query(session, values)
+            query = linking.query(session, values, choices=False)
             return {
                 "address": f"?{urlencode(query)}#operate",
                 "name": query.get("link"),

@@ -42,6 +42,9 @@ NO_SETTINGS = (
     "This demo is read-only, so a link brings no other settings than those of a new page. Leave preset_name and steps "
     "out."
 )
+BUSY = (
+    "Something is running for you, so the link was not opened. Nothing was changed; open it again when that has ended."
+)
 TAKE = "() => window.dinmLink?.() ?? ''"
 """What the browser hands over once the page stands: what ``assets/page.js`` has taken out of the address."""
 OPENED = "() => { window.dinmLinkOpened?.(); }"
@@ -130,16 +133,19 @@ class Linking(Room):
             with shown_to_user():
                 session = self.context.arrive(request)
                 filled = self.opened(session, asked)
-                remember(self.context.controls, session, filled)
-                if session.busy or len(filled) == 1:
+                if filled.keys() == {self.context.notice}:  # it was not opened
                     return filled
+                remember(self.context.controls, session, filled)
+                session.linked = set(filled)
+                session.own = True  # the example is not shown over it, and a reload draws what it has filled
                 return {**self.bus.told(News.BACK, session, {**values, **session.controls}, steps), **filled}
 
         # Most pages are opened without a link: what all others are spared is an event with every control in it.
         arrived.then(lambda taken: taken or gr.skip(), self.box, self.asked, js=TAKE, **QUIET)
         read = {self.asked, *self.bus.inputs(News.BACK, rooms=steps)}
         opened = self.asked.change(on_link, read, list(dict.fromkeys(outputs)), **QUIET)
-        opened.then(None, None, None, js=OPENED, **QUIET)
+        for done in (opened.then, opened.failure):
+            done(None, None, None, js=OPENED, **QUIET)
 
     def on_make(self, session: Session, values: Values) -> Update:
         """Make a link to what the controls say.
@@ -167,11 +173,12 @@ class Linking(Room):
             f'<p role="status"></p><p class="note">{escape(note)}</p></div>'
         }
 
-    def query(self, session: Session, values: Values) -> dict[str, Any]:
+    def query(self, session: Session, values: Values, choices: bool = True) -> dict[str, Any]:
         """Return what stands in the address of a link: ``case`` and ``layer``, or the random name of what is kept.
 
         Args:
             values: What the controls that links bring back say.
+            choices: Say what the session has picked, too; a program has picked nothing.
 
         Raises:
             CaseError: The texts are too long or a number too large, or they are no bundled ones in a read-only demo.
@@ -182,14 +189,15 @@ class Linking(Room):
         free = not self.context.read_only
         if not free and identifier is None:
             raise CaseError(READ_ONLY)
-        if identifier is not None and (not free or not self._changed(session, values)):
+        changed = self._changed(session, values) if choices else self._settings_changed(values)
+        if identifier is not None and not (free and changed):
             return {"case": identifier, **({} if values[layer] is None else {"layer": int(values[layer])})}
         # By its place: the page of a model is built anew where it was closed meanwhile, and its links still work.
         places = {part: place for place, part in enumerate(self.context.carried)}
         kept: dict[int | str, Any] = {
             places[part]: value for part, value in values.items() if part is not layer or value is not None
         }
-        kept |= {choice.name: choice.read(session) for choice in self.context.choices}
+        kept |= {choice.name: choice.read(session) for choice in self.context.choices if choices}
         if not can_be_sent(kept):
             raise CaseError(TOO_LARGE)
         return {"link": self.context.links.keep(session.slot(Linked).owner, kept)}
@@ -245,11 +253,12 @@ class Linking(Room):
 
     def _changed(self, session: Session, values: Values) -> list[str]:
         """Name the settings and choices that are other ones than on a new page."""
-        choices = [choice.name for choice in self.context.choices if choice.read(session) is not None]
-        return self._settings_changed(values) + choices
+        settings = (choice for choice in self.context.choices if choice.is_setting)
+        return self._settings_changed(values) + [one.name for one in settings if one.read(session) is not None]
 
     def _settings_changed(self, values: Values) -> list[str]:
-        return [str(part.label) for part in self._settings if not _same(values[part], part.value)]
+        by = self.context.carried_by
+        return [f"{part.label} ({by[part]})" for part in self._settings if not _same(values[part], part.value)]
 
     @property
     def _settings(self) -> list[Any]:
@@ -262,6 +271,8 @@ class Linking(Room):
             asked: The link's parts as JSON: ``link``, or ``case`` and ``layer``.
         """
         notice = self.context.notice
+        if session.busy:
+            return {notice: reading(BUSY, "warn")}
         try:
             given = json.loads(asked)
             if not isinstance(given, Mapping):
@@ -273,7 +284,7 @@ class Linking(Room):
         for choice, value in choices.items():
             choice.write(session, value)
         (layer,) = self.bus.offered("layer").inputs
-        if filled.get(layer) is not None:
+        if "layer" in given and filled.get(layer) is not None:
             self.bus.offered("picked layer").call(session, int(filled[layer]))
         said = f"From a link: {what}. Nothing was run; live is still: {session.row.label()}."
         # A value that lies outside the range which this visitor's control was given would be refused as they press.

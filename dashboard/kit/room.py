@@ -38,11 +38,13 @@ class Choice:
         name: What it is, in words.
         read: Returns it; ``None`` is that of a new page.
         write: Takes it over as a link has it; ``None`` takes it back to that of a new page.
+        is_setting: Whether it is one, as for :meth:`Context.carry`.
     """
 
     name: str
     read: Callable[[Session], Any]
     write: Callable[[Session, Any], None]
+    is_setting: bool = True
 
 
 class Context(Reserving):
@@ -78,6 +80,8 @@ class Context(Reserving):
         self.reporters: tuple[Reporter, ...] = ()
         self.controls: dict[Any, None] = {}
         self.carried: dict[Any, bool] = {}
+        self.carried_by: dict[Any, str] = {}
+        """The step of each, by which those of one name are told apart."""
         self.among: dict[Any, tuple[Any, ...]] = {}
         """Of controls that links bring back: the values that one may say, where that is not any."""
         self.choices: list[Choice] = []
@@ -120,6 +124,7 @@ class Context(Reserving):
             among: The values that a link may say, any by default; for another one it brings that of a new page.
         """
         self.carried |= dict.fromkeys(parts, settings)
+        self.carried_by |= dict.fromkeys(parts, self.bus.speaker)
         if among is not None:
             self.among |= dict.fromkeys(parts, tuple(among))
 

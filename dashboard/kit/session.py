@@ -6,7 +6,7 @@ import os
 import secrets
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -75,6 +75,7 @@ class Session:
         fresh: Those that have just come.
         controls: What stood last in each control that a reload brings back, by component.
         shapes: Which values such a control takes, where an event has set that: its range or its choices.
+        linked: The controls that the last link has filled, a set of its own for each link.
         typed: Bytes that these take, counted where they are kept.
         page: The page, by Gradio's hash, that what runs belongs to.
         queued: Whether a program's run stands in line.
@@ -106,6 +107,7 @@ class Session:
     fresh: frozenset[str] = frozenset()
     controls: dict[Any, Any] = field(default_factory=dict)
     shapes: dict[Any, dict[str, Any]] = field(default_factory=dict)
+    linked: Set[Any] = frozenset()
     typed: int = 0
     page: str | None = None
     queued: bool = False

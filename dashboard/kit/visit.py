@@ -89,7 +89,13 @@ class Visit(Room):
         def on_return(values: Values, request: gr.Request) -> Iterator[Any]:
             with shown_to_user():
                 session = self.context.arrive(request)
+                linked = session.linked
                 yield from self.shown(session, values, request, opening=True)
+                if (
+                    session.linked is not linked
+                ):  # a link was opened meanwhile: its answer may have come before this one
+                    back = brought_back(session)
+                    yield {part: back[part] for part in session.linked if part in back}
                 said, session.said = session.said, ""
                 if said:
                     yield {self.notice: reading(said, "warn")}

@@ -61,6 +61,7 @@ class RoutingPart(Room):
         """Switch it off where nothing can be routed; follow a calibration that ends behind the open page."""
         self.context.lock(self.routed, self._state)
         self.context.carry_choice(Choice("where the edit acts", self._asked, self._ask))
+        self.bus.hear(News.BACK, lambda session, _values: {self.routed: self._state(session)}, outputs=[self.routed])
         self.bus.hear(News.CALIBRATED, self.on_calibrated, outputs=[self.routed, self.note, self.detected])
 
     def read(self, session: Session) -> Update:

@@ -234,8 +234,10 @@ def routes(detector: Detector | None, wish: Wish, routed: bool | None) -> tuple[
         return [(only, only)], only
     now = "" if routed is None else f", {WHERE_HARM if routed else EVERYWHERE}"
     stands = next(name for name, asked in WISHES.items() if asked == wish)
-    told = BY_GATE + (now if wish == "gate" else "")
-    return [(told, BY_GATE), (EVERYWHERE, EVERYWHERE), (WHERE_HARM, WHERE_HARM)], stands
+    other = routed is not None and wish != "gate" and (wish == "where harm") != routed  # of the next edit
+    said = {stands: f"{stands}{now}" if wish == "gate" else f"{stands} (next edit{now.replace(',', '; now', 1)})"}
+    shown = said if wish == "gate" or other else {}
+    return [(shown.get(name, name), name) for name in (BY_GATE, EVERYWHERE, WHERE_HARM)], stands
 
 
 def nothing_to_route(wish: Wish) -> str:

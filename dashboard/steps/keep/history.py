@@ -195,7 +195,7 @@ class History:
             made = kept.made.setdefault(first.number, InMemory(edit))
             if back:
                 first = _as_run(first, made)
-            entry = self._scored(kept, first, made, exam)
+            entry = self._judged(kept, self._scored(kept, first, made, exam), made, None)
             if entry != before:
                 self.ledger.put(kept.visit, entry, edit.case)
                 kept.last = max(kept.last, entry.number)

@@ -10,7 +10,7 @@ from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.html import heading
 from dashboard.kit.lent import Lent
 from dashboard.kit.plots import plot
-from dashboard.kit.room import Room
+from dashboard.kit.room import Choice, Room
 from dashboard.kit.run import shown_on
 from dashboard.kit.session import Session
 from dashboard.steps.locate import figures, run
@@ -116,6 +116,7 @@ class LocateRoom(Room):
         read = (*texts, self.locate_preset, self.distance, self.padding, self.once, self.block)
         self.bus.offer("locate", Offer(read, drawn, self.measure))
         self.context.carry(self.block, settings=False)
+        self.context.carry_choice(Choice("the layer picked by hand", _by_hand, self._take, is_setting=False))
         self.context.carry(self.locate_preset, self.distance, self.padding, self.once)
         self.bus.offer("shown curve", Offer(call=self.lent))
         self.bus.offer("padding", Offer((self.padding,), call=lambda values: values[self.padding]))
@@ -261,6 +262,12 @@ class LocateRoom(Room):
         self.pick(session, self.layer(values))
         return self.on_pick(session, values)
 
+    def _take(self, session: Session, block: int | None) -> None:
+        if block is None:
+            session.slot(LocatedCase).by_hand = None
+        else:
+            self.pick(session, block)
+
     def pick(self, session: Session, block: int) -> None:
         """Keep that a person has picked a layer, or has sent a link that names it.
 
@@ -294,3 +301,9 @@ class LocateRoom(Room):
         except InspectorError:  # no such texts were ever measured; the rail says what is wrong with them
             return False
         return case is not None and (case.adversarial_prompt, case.safe, case.unsafe, session.format) == now
+
+
+def _by_hand(session: Session) -> int | None:
+    """Return the layer that a visitor has picked, where it is still the one that Operate edits."""
+    kept = session.slot(LocatedCase)
+    return kept.by_hand if kept.by_hand == kept.picked else None

@@ -77,7 +77,8 @@ class QuestionsRoom(Room):
     def connect(self) -> None:
         """Wire the list."""
         drawn = [self.list, *self._drawn]
-        self.context.react(self.list.click, self.on_question, outputs=drawn, event=gr.EventData)
+        last: dict[str, Any] = {"event": gr.EventData, "trigger_mode": "always_last"}  # as the list has marked it
+        self.context.react(self.list.click, self.on_question, outputs=drawn, **last)
 
     def on_question(self, session: Session, values: Values, event: gr.EventData) -> Update:
         """Answer the picked question; the open one anew where none is picked and the view has come into sight.
@@ -92,7 +93,7 @@ class QuestionsRoom(Room):
         if not 0 <= number < len(QUESTIONS):
             raise CaseError(f"There are {len(QUESTIONS)} questions. Pick one of the list.")
         opened.number = number
-        return self.answered(session, number)
+        return self._listed(session, number)
 
     def on_back(self, session: Session, _values: Values) -> Update:
         """Answer the question that the visitor has opened, from what their session holds now."""

@@ -83,7 +83,10 @@ def test_a_heatmap_s_file_has_every_number_as_it_was_measured(shown):
 def test_a_lens_s_file_has_words_and_numbers_in_columns_of_their_own(shown):
     reading = lens()
     rows, (head, *lines) = shown(why_figures.lens(reading, None, 0))
-    assert head == ["layer", "4: <s>", "4: <s>, P(top)", "5: word", "5: word, P(top)"]
+    assert head == [
+        "layer",
+        *(f"token read: {name}" for name in ("4: <s>", "4: <s>, P(top)", "5: word", "5: word, P(top)")),
+    ]
     assert [line[1::2] for line in lines] == [["<b>x<…", "'=1+1"], ["", "so"]]
     read = np.array([[float(cell) for cell in line[2::2]] for line in lines], dtype=np.float32)
     assert np.array_equal(read, reading.probability[:, :, 0])
@@ -99,7 +102,12 @@ def test_many_neurons_and_the_tokens_of_a_line_are_whole_too(shown):
     assert np.allclose([float(value) for _, value in lines], moved.relative, rtol=1e-6, atol=0)
     before, after = likelihood(), likelihood(seed=1)
     _, (head, *lines) = shown(compare_figures.token_probabilities(before, after))
-    assert head == ["token of the safe answer", "token of the safe answer, text", "vanilla", "edited"]
+    assert head == [
+        "token of the safe answer",
+        "token of the safe answer, text",
+        "probability: vanilla",
+        "probability: edited",
+    ]
     assert [(line[0], line[1]) for line in lines[:2]] == [("0", "<s>"), ("1", "<b>x</b>")]
     for column, one in ((2, before), (3, after)):
         assert np.array_equal(np.float32([line[column] for line in lines]), np.exp(one.log_probabilities))
@@ -113,7 +121,11 @@ def test_what_has_no_interval_is_given_none_in_the_table_and_in_the_file(shown):
     assert sorted(lines[1:]) == [["a", "", "0.135"], ["b", "0.135", "0.135"]]
     rows, lines = shown(bars(["a", "b"], {"runs": (EDITED, [one, other])}, "seconds"))
     assert rows == [["", "seconds"], ["", "runs"], ["b", "0.3 (0.2 to 0.45)"], ["a", "0.135"]]
-    assert lines == [["", "runs", "runs, low", "runs, high"], ["b", "0.3", "0.2", "0.45"], ["a", "0.135", "", ""]]
+    assert lines == [
+        ["", "seconds: runs", "seconds: runs, low", "seconds: runs, high"],
+        ["b", "0.3", "0.2", "0.45"],
+        ["a", "0.135", "", ""],
+    ]
 
 
 def test_a_cloud_s_lines_have_both_intervals_and_as_many_cells_as_heads(shown):
@@ -175,7 +187,7 @@ def test_a_head_links_by_its_name_without_unit_and_brackets_and_one_that_is_no_t
     heads = sheet.locator(".numbers thead")
     assert rows[0] == ["", "percent"] and {*rows[1][1:]} == {*series}, "what all measure stands above"
     assert {*heads.locator(".term").all_inner_texts()} == {*series} - {"no such word"}
-    assert {*lines[0][1:]} == {*series}
+    assert {*lines[0][1:]} == {f"percent: {name}" for name in series}
 
 
 def test_the_head_of_what_was_used_of_the_gate_s_budgets_opens_the_gate(shown, sheet):

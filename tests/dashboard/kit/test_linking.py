@@ -14,7 +14,7 @@ import gradio as gr
 import pytest
 import torch
 from dashboard_helpers import Page, Visitor, own_question, seen, tiny_model
-from made_up import result
+from made_up import divergence, result
 
 from dashboard.example.make import Example
 from dashboard.house import House
@@ -27,6 +27,7 @@ from dashboard.kit.typed import Texts, texts_of
 from dashboard.kit.visitors import Sessions
 from dashboard.steps.case.texts import offered_cases
 from dashboard.steps.case.view import OWN_TEMPLATE, PLAIN_TEXT
+from dashboard.steps.compare.texts import WHERE_HARM
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.questions.texts import QUESTIONS
 from inspector.errors import CaseError
@@ -110,7 +111,7 @@ def test_typed_texts_and_changed_settings_come_back_for_another_visitor_and_stan
     assert {name: filled[name] for name in typed} == typed and filled["block"] == 0
     assert "Nothing was run" in seen(filled["notice"])
     session = receiver.session
-    assert not session.own and session.live is None and session.runs == 0 and session.case is None
+    assert session.live is None and session.runs == 0 and session.case is None
     assert session.controls[page.parts.question] == OWN["question"], "a reload would lose what the link has filled"
 
 
@@ -144,11 +145,54 @@ def test_what_operate_reads_and_no_control_holds_comes_back_as_well(page, monkey
     opened(page, receiver.key, {"case": str(offered_cases()[1].identifier), "layer": "2"})
     assert receiver.session.slot(Acting).wish == "gate", "a new page asks for nothing"
     assert receiver.session.slot(LocatedCase).by_hand == 2, "Operate edits the layer that the link names"
-    opened(page, receiver.key, link)
-    assert receiver.session.slot(Acting).wish == "where harm"
+    _, filled = opened(page, receiver.key, link)
+    assert receiver.session.slot(Acting).wish == "where harm" and filled["routed"].value == WHERE_HARM
+    assert receiver.session.slot(LocatedCase).by_hand is None, "the sender has picked none"
     monkeypatch.setattr(page.context, "detector", None)
     opened(page, receiver.key, link)
     assert receiver.session.slot(Acting).wish == "gate", "a page without a detector has nothing to choose"
+
+
+def test_a_layer_that_the_sender_has_picked_by_hand_is_the_receiver_s_and_makes_no_link_that_expires(page, visitor):
+    visitor.screen.update({page.name(part): v for part, v in _filled(page, offered_cases()[0]).items()})
+    visitor.do("on_hand", block=1)
+    assert link_of(visitor) == {"case": str(offered_cases()[0].identifier), "layer": "1"}
+    visitor.screen["seed"] = 7
+    receiver, filled = opened(page, "receiver of a layer", link_of(visitor))
+    assert receiver.session.slot(LocatedCase).by_hand == filled["block"] == 1
+
+
+def test_the_first_view_is_drawn_by_what_a_link_fills(page, visitor):
+    measured = divergence(blocks=page.context.model.blocks)
+    receiver = Visitor(page, "who has located")
+    receiver.session.slot(LocatedCase).divergence = measured
+    visitor.screen |= {**OWN, "distance": "growth", "block": 2}
+    _, filled = opened(page, receiver.key, link_of(visitor))
+    drawn = filled["curve"]
+    assert list(drawn.data[0].y) == measured.growth.tolist() and "growth" in str(drawn.layout.yaxis.title.text).lower()
+
+
+def test_a_link_is_not_opened_while_something_runs_for_whoever_follows_it(page, visitor):
+    visitor.screen |= OWN
+    link, receiver = link_of(visitor), Visitor(page, "busy")
+    assert receiver.session.begin()
+    _, filled = opened(page, receiver.key, link)
+    assert set(filled) == {"notice"} and "open it again when that has ended" in seen(filled["notice"])
+    assert page.parts.question not in receiver.session.controls
+    receiver.session.end()
+    assert "question" in opened(page, receiver.key, link)[1]
+
+
+def test_a_link_that_is_opened_while_a_returning_visitor_s_page_is_drawn_has_the_last_word(page, visitor):
+    visitor.screen |= OWN
+    link, receiver = link_of(visitor), Visitor(page, "who returns")
+    receiver.session.own = True
+    receiver.session.controls[page.parts.question] = "What was here before?"
+    event = page.wired("on_return")
+    drawing = event.fn({part: receiver.standing(page.name(part)) for part in event.inputs}, receiver.request)
+    assert next(drawing)[page.parts.question] == "What was here before?"
+    opened(page, receiver.key, link)
+    assert [one.get(page.parts.question) for one in drawing] == [OWN["question"]]
 
 
 def test_all_that_operate_and_edit_read_is_brought_back_by_links(page):

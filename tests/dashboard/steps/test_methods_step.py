@@ -152,7 +152,9 @@ def test_an_edit_of_the_run_has_its_row_which_becomes_the_live_one_when_it_is_lo
         }
     assert rows[2].settings["seed"] == standings[1].result.settings.seed
     visitor.do("on_method_load", methods_picked="SFT")
-    assert rows_of(visitor) == [replace(rows[0], live=False), rows[1], replace(rows[2], live=True, was_live=True)]
+    *others, loaded = rows_of(visitor)
+    assert others == [replace(rows[0], live=False), rows[1]] and rows[2].verdicts == {}
+    assert loaded == replace(rows[2], live=True, was_live=True, verdicts=loaded.verdicts) and len(loaded.verdicts) == 2
     visitor.do("on_delete_row", row_picked=2)
     visitor.do("on_strength", strength=0.5)
     assert [row.number for row in rows_of(visitor)] == [1, 3], "what is deleted stays so"
