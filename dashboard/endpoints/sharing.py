@@ -12,6 +12,7 @@ import gradio as gr
 from dashboard.endpoints import gives, takes
 from dashboard.endpoints.filing import as_file
 from dashboard.endpoints.reading import Given
+from dashboard.kit.acting import WHERE_IT_ACTS
 from dashboard.kit.linking import Linking, parts_of
 from dashboard.kit.room import Context
 from dashboard.kit.run import shown_to_user
@@ -84,6 +85,7 @@ def sharing_endpoints(context: Context, texts: Given) -> tuple[Callable[..., Any
                 "preset_name": settings.pop("preset"),
                 "settings": settings,
                 "decoding": asdict(meant.decoding),
+                "routed": {"everywhere": False, "where harm": True}.get(meant.choices.get(WHERE_IT_ACTS, "")),
             }
 
     return report, make_link, open_link

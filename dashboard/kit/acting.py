@@ -14,6 +14,8 @@ from inspector.model import Detector, InspectedModel
 
 Wish = Literal["gate", "everywhere", "where harm"]
 """Where the next edit is to act: as the gate finds best, on every prompt, or only where harm is detected."""
+WHERE_IT_ACTS = "where the edit acts"
+"""What a link calls that."""
 
 
 @dataclass

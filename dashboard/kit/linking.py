@@ -82,12 +82,14 @@ class Meant:
         layer: The layer; ``None`` for none.
         settings: Those of an edit.
         decoding: How both weights answer.
+        choices: What its sender has picked where no control holds it, by :attr:`dashboard.kit.room.Choice.name`.
     """
 
     texts: Texts
     layer: int | None
     settings: DinmSettings
     decoding: Decoding
+    choices: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -234,13 +236,14 @@ class Linking(Room):
         """
         if not {"link", "case"} & set(given):
             raise CaseError(NO_LINK)
-        filled, _, _ = self._filled(given)
+        filled, choices, _ = self._filled(given)
         (picked,) = self.bus.offered("layer").inputs
         values = self._standing(filled)
         texts = self.bus.offered("typed").call(values)
         settings = self.bus.offered("settings").call(values, texts.format)
         layer = filled.get(picked)
-        return Meant(texts, layer if layer is None else int(layer), settings, self.bus.offered("decoding").call(values))
+        decoding, named = self.bus.offered("decoding").call(values), {one.name: said for one, said in choices.items()}
+        return Meant(texts, layer if layer is None else int(layer), settings, decoding, named)
 
     def _standing(self, filled: Update) -> Values:
         """Return what stands in the controls of a new page, with some of them filled in."""

@@ -60,6 +60,8 @@ class OpenedLink(TypedDict):
         preset_name: The preset that the edit's settings started from, as /edit takes it.
         settings: The edit's settings, steps among them, by their names in editing.DinmSettings.
         decoding: How both weights answer: max_new_tokens, temperature and seed among it.
+        routed: Where the edit acts, as /edit takes it: true only where harm is detected, false on every prompt, null
+            where the gate chooses.
     """
 
     question: str
@@ -72,3 +74,4 @@ class OpenedLink(TypedDict):
     preset_name: str
     settings: dict[str, Any]
     decoding: dict[str, Any]
+    routed: bool | None

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard.kit.acting import Acting, Wish, require_detector, wish_of
+from dashboard.kit.acting import WHERE_IT_ACTS, Acting, Wish, require_detector, wish_of
 from dashboard.kit.bus import News, Update, Values
 from dashboard.kit.html import message
 from dashboard.kit.room import Choice, Context, Room
@@ -60,7 +60,7 @@ class RoutingPart(Room):
     def hear(self) -> None:
         """Switch it off where nothing can be routed; follow a calibration that ends behind the open page."""
         self.context.lock(self.routed, self._state)
-        self.context.carry_choice(Choice("where the edit acts", self._asked, self._ask))
+        self.context.carry_choice(Choice(WHERE_IT_ACTS, self._asked, self._ask))
         self.bus.hear(News.BACK, lambda session, _values: {self.routed: self._state(session)}, outputs=[self.routed])
         self.bus.hear(News.CALIBRATED, self.on_calibrated, outputs=[self.routed, self.note, self.detected])
 

@@ -67,7 +67,7 @@ def test_a_link_to_typed_texts_has_a_random_name_and_tells_anybody_what_it_stand
         assert [opened[text] for text in TEXTS] == list(TYPED), link
         assert (opened["suffix"], opened["chat"], opened["layer"]) == ("Be kind.", False, 1)
         assert (opened["preset_name"], opened["settings"]["steps"]) == ("paper", 7)
-        assert opened["decoding"]["temperature"] == 0 and "format" in opened["settings"]
+        assert opened["routed"] is None and opened["decoding"]["temperature"] == 0 and "format" in opened["settings"]
     assert other.predict(api_name="/status") == before and len(other.predict(api_name="/history")) == 1
     nowhere = client.predict(*TYPED, api_name="/make_link")["name"]
     assert client.predict(nowhere, api_name="/open_link")["layer"] is None

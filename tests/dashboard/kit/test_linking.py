@@ -18,7 +18,7 @@ from made_up import divergence, result
 
 from dashboard.example.make import Example
 from dashboard.house import House
-from dashboard.kit.acting import Acting
+from dashboard.kit.acting import WHERE_IT_ACTS, Acting
 from dashboard.kit.controls import is_control
 from dashboard.kit.linking import EXPIRED, NO_LINK, NO_SETTINGS, READ_ONLY, TOO_LARGE, Linking
 from dashboard.kit.links import OF_ONE, Links
@@ -148,6 +148,9 @@ def test_what_operate_reads_and_no_control_holds_comes_back_as_well(page, monkey
     _, filled = opened(page, receiver.key, link)
     assert receiver.session.slot(Acting).wish == "where harm" and filled["routed"].value == WHERE_HARM
     assert receiver.session.slot(LocatedCase).by_hand is None, "the sender has picked none"
+    assert page.house.linking.meant(link).choices[WHERE_IT_ACTS] == "where harm", "programs are told as well"
+    values = {part: sender.standing(page.name(part)) for part in page.context.carried}
+    assert "case" in page.house.linking.query(sender.session, values, choices=False), "a program has picked nothing"
     monkeypatch.setattr(page.context, "detector", None)
     opened(page, receiver.key, link)
     assert receiver.session.slot(Acting).wish == "gate", "a page without a detector has nothing to choose"
