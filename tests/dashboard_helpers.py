@@ -408,6 +408,7 @@ class Visitor:
     def _draw(self, event: Any, update: Any) -> set[str]:
         if update == gr.skip():
             return set()
+        assert update != {} or len(event.outputs) < 2, "Gradio takes no empty update for an answer; give gr.skip()"
         if not isinstance(update, dict) or "__type__" in update:
             update = dict(zip(event.outputs, update if isinstance(update, tuple | list) else [update], strict=True))
         for component, value in update.items():

@@ -47,12 +47,9 @@ class Hearing:
     room: str = ""
 
     def answered(self, session: Session, values: Values) -> Iterator[Update]:
-        """Yield what it changes."""
+        """Yield what it changes, where it changes something: an empty update is no answer of an event."""
         answer = self.answer(session, values)
-        if isinstance(answer, dict):
-            yield answer
-        else:
-            yield from answer
+        yield from filter(None, [answer] if isinstance(answer, dict) else answer)
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ class WhyRoom(Room):
 
     def on_looked(self, session: Session, values: Values) -> Update:
         """Read the example's layers with the logit lens, from where the answer begins."""
-        if session.own:
+        if session.runs or session.busy:
             return {}
         self.inside.read(session, values)
         self._read_lens(session)
