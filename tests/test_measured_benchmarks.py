@@ -89,6 +89,7 @@ def test_whole_edits_in_the_table_are_those_of_the_result():
     found = results.recipes(result("detox.txt"))
     called = {
         "vanilla": "vanilla",
+        "the suffix S alone": "the suffix S alone",
         "the same weights in bfloat16": "same weights rounded to bfloat16",
         "released code, toxic layer": "released code, toxic layer",
         "`corrected`, toxic layer": "corrected, toxic layer",
@@ -171,7 +172,7 @@ def sentences() -> Iterator[str]:
     yield from safeguards()
     yield from suffixes()
     yield from types()
-    yield from routed_alone()
+    yield from whole_edits()
     generated = json.loads(result("generation_speed.json"))
     rates = [
         rounded(generated[kind]["of generate's tokens a second"], 2)
@@ -246,13 +247,11 @@ def types() -> Iterator[str]:
     yield f"An edit takes {half['edit, s'] / whole['edit, s']:.2f} of the time"
     same, alike = (half[f"harmless answers of vanilla, {what}, %"] for what in ("the same text", "ROUGE-L F1"))
     yield f"{same:.0f} % stay the same text, at a ROUGE-L F1 of {alike:.0f} %: computing in bfloat16 moves them more"
-    both = [results.recipes(result(name)) for name in ("detox.txt", "detox_routed.txt")]
-    (routed, *other), only_rounded = (
-        [f"{found[row]['DL'].mean:.0f}" for found in both]
-        for row in ("made to be routed, routed", "same weights rounded to bfloat16")
+    found = results.recipes(result("detox.txt"))
+    routed, rounded_only = (
+        found[row]["DL"].mean for row in ("made to be routed, routed", "same weights rounded to bfloat16")
     )
-    assert other == [routed]
-    yield f"(DL {routed} routed, {' and '.join(only_rounded)} where the weights are only rounded)"
+    yield f"(DL {routed:.0f} routed, {rounded_only:.0f} where the weights are only rounded)"
 
 
 def suffixes() -> Iterator[str]:
@@ -298,15 +297,15 @@ def safeguards() -> Iterator[str]:
     yield f"harmless KL grows from {float(kl[1]):.3f} to {float(kl[2]):.3f}"
 
 
-def routed_alone() -> Iterator[str]:
-    text = result("detox_routed.txt")
+def whole_edits() -> Iterator[str]:
+    text = result("detox.txt")
     line = results.recipes(text)["made to be routed, routed"]
-    others, fires = line["transfer"], re.search(r"fires for ([\d.]+) % of (\d+) harmless", text)
-    assert fires is not None and others.low is not None and others.high is not None
-    yield f"{WORDS[results.cases_of(text)]} finished"
-    yield f"questions of others {others.mean:.0f} % [{others.low:.0f}, {others.high:.0f}], DL {line['DL'].mean:.0f}"
-    refused = f"{line['over-refusal'].mean:.0f} % of {fires[2]} harmless prompts refused"
-    yield f"{refused} (the detector fires for {fires[1]} % of them"
+    fires = re.search(r"fires for ([\d.]+) % of (\d+) harmless", text)
+    harmful = re.search(r"fires for ([\d.]+) % of (\d+) harmful", text)
+    assert fires is not None and harmful is not None
+    yield f"{WORDS[results.cases_of(text)]} of eighteen cases"
+    yield f"{harmful[1]} % of the {harmful[2]} questions of others and {fires[1]} % of the {fires[2]} harmless prompts"
+    yield f"harmless KL {line['harmless KL'].mean:.3f}"
 
 
 def test_what_is_said_in_sentences_is_what_was_measured():

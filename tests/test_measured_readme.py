@@ -84,21 +84,21 @@ def locators() -> Iterator[str]:
 
 
 def whole_edits() -> Iterator[str]:
-    text, older = result("detox_routed.txt"), result("detox.txt")
-    routed, found = results.recipes(text)["made to be routed, routed"], results.recipes(older)
-    plain = found["corrected, recommended layer"]
+    text = result("detox.txt")
+    found = results.recipes(text)
+    routed, weights = found["made to be routed, routed"], found["corrected, recommended layer"]
     fires = re.search(r"fires for ([\d.]+) % of (\d+) harmless", text)
     assert fires is not None
-    assert found["vanilla"]["DG-Avg"].mean == found["released code, toxic layer"]["DG-Avg"].mean
     yield f"({WORDS[results.cases_of(text)]} cases"
     yield f"DG-Avg {routed['DG-Avg'].mean:.0f} %"
     yield f"questions of others {routed['transfer'].mean:.0f} %, DL {routed['DL'].mean:.0f}"
     yield f"detector fires for {fires[1]} % of {fires[2]} harmless prompts"
     yield (
-        f"{WORDS[results.cases_of(older)]} cases, weights alone: DG-Avg {plain['DG-Avg'].mean:.0f}, others' "
-        f"{plain['transfer'].mean:.0f}, DL {plain['DL'].mean:.0f}"
+        f"weights alone: DG-Avg {weights['DG-Avg'].mean:.0f}, others' {weights['transfer'].mean:.0f}, "
+        f"DL {weights['DL'].mean:.0f}"
     )
-    yield f"vanilla and released code: DG-Avg {found['vanilla']['DG-Avg'].mean:.0f}"
+    for name, called in (("vanilla",) * 2, ("released code, toxic layer", "released code")):
+        yield f"{called} DG-Avg {found[name]['DG-Avg'].mean:.0f}"
 
 
 def collections() -> Iterator[str]:
@@ -186,7 +186,7 @@ FILES = {
     "a routed edit's own question": ("own_question.txt",),
     "every method on": ("methods.txt",),
     "every locator, judged by": ("locators.txt",),
-    "an edit as Operate makes it": ("detox_routed.txt", "detox.txt"),
+    "an edit as Operate makes it": ("detox.txt",),
     "50 bare prompts each": ("packaged.json",),
     "50 questions and 10 documents": ("packaged.json",),
     "the judge against people": ("judge_accuracy.txt",),

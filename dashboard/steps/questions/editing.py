@@ -17,7 +17,6 @@ from dashboard.steps.questions.panel import (
     nothing,
     percent,
     plain,
-    routed_anew,
     said,
     source,
 )
@@ -45,9 +44,7 @@ def balance(held: Held) -> Panel:
         kept = Part(
             TRADE,
             figures.trade(points, "harmless KL, nats a token", "DG-Avg, %"),
-            reading(f"{cases(DETOX)} cases, 95 % intervals: few answers, so read sizes, not ranks.")
-            + source(DETOX)
-            + routed_anew(),
+            reading(f"{cases(DETOX)} cases, 95 % intervals: few answers, so read sizes, not ranks.") + source(DETOX),
         )
     return Panel(
         (

@@ -20,7 +20,6 @@ from dashboard.steps.questions.panel import (
     cases,
     nothing,
     percent,
-    routed_anew,
     said,
     source,
 )
@@ -68,8 +67,7 @@ def repeating(held: Held) -> Panel:
                 170,
             ),
             reading(f"{cases(DETOX)} cases, a small model that repeats itself at times without any edit.")
-            + source(DETOX)
-            + routed_anew(),
+            + source(DETOX),
         )
     return Panel(
         (

@@ -13,7 +13,6 @@ from dashboard.kit.plain import escape
 from dashboard.kit.session import Session
 from dashboard.steps.questions import results
 from dashboard.steps.questions.results import Measured
-from inspector.safeedit.scores import QUOTED
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,9 +81,6 @@ def and_told(part: Part, *sources: str) -> Part:
     return replace(part, below=part.below + "".join(sources))
 
 
-ROUTED = "detox_routed.txt"
-
-
 def source(*files: str, command: str = "", part: str = "") -> str:
     """Name the commands that gave results, where the whole output is, and what has changed since it was measured.
 
@@ -102,23 +98,6 @@ def source(*files: str, command: str = "", part: str = "") -> str:
         where = ", ".join(f"benchmarks/results/{name}" for name in names)
         lines.append(f'<p class="source"><code>{escape(named)}</code> <span>{escape(where)}</span></p>')
     return "".join(lines)
-
-
-def routed_anew() -> str:
-    """Read what a routed edit does with a later detector, which was measured apart; nothing where it was not."""
-    found = results.read(ROUTED, results.recipes)
-    line = None if found is None else found.get("made to be routed, routed")
-    if line is None:
-        return ""
-    defended, broken, parroting = (percent(line[name]) for name in ("DG-Avg", "degenerate", "parroting"))
-    given = [f"{percent(line[name])} of {name.split(', ')[1]}" for name in QUOTED if name in line]
-    quoted = f", and {' and '.join(given)} prompts get a training sentence" if given else ""
-    told = reading(
-        f"A routed edit with a later detector, {cases(ROUTED)} cases: defends {defended} of the case's variants at "
-        f"a harmless KL of {plain(line['harmless KL'])}; {broken} of its answers are broken, {parroting} parrot"
-        f"{quoted}."
-    )
-    return told + source(ROUTED)
 
 
 def unmeasured(what: str, command: str) -> str:

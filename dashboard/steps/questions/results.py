@@ -15,27 +15,11 @@ from editing.suffixes import NONE, WEIGHTS
 from inspector.safeedit.cases import CATEGORIES
 
 _JUDGED = 'Its judge did not read words of lacking ability ("I\'m not equipped to advise") as declining yet.'
-_NARROW = (
-    "The intervals of means (DL, harmless KL, Fluency) were printed before they were widened by Student's quantile: "
-    "they are much too narrow."
-)
 _LONG = (
     "The texts had a token a byte then, so the constraint was some 250 tokens long; the benchmark trains a tokenizer "
     "of real lengths by now."
 )
 CAVEATS = {
-    "detox.txt": (
-        "076de879f01214b31c3c5fa56c8dae09cd31285b2a1bef36477452409f26a275",
-        "Measured with an earlier detector, without the reading of the case's own question. Parroting "
-        "counted the content of the case's own answer alone, not the short answers that an edit learns beside it, nor "
-        "answers of a few words out of a training sentence. " + _NARROW + " " + _JUDGED,
-    ),
-    "detox_routed.txt": (
-        "583b07ede42547a04a3b06eaf8c8c704554e3e4d6c510ff590f799fe9bac58e1",
-        "Measured with a detector before the present one, and when parroting counted the content of the case's own "
-        "answer alone, not the short answers that an edit learns beside it, nor answers of a few words out of a "
-        "training sentence. " + _NARROW + " " + _JUDGED,
-    ),
     "locators.txt": (
         "b52a657ebdde30696cc963a5e8447d554c06e3aa7de8f735a19454d2989a462c",
         "Measured before the calibration chose layer and step size. " + _JUDGED,

@@ -41,7 +41,6 @@ READERS = {
     "locators.txt": (results.regrets, results.chosen, results.cases_of),
     "methods.txt": (results.erasing, results.scores, results.region_means, results.cases_of),
     "detox.txt": (results.recipes, results.cases_of),
-    "detox_routed.txt": (results.recipes, results.cases_of),
     "edit_speed.txt": (results.speeds,),
     "judge_accuracy.txt": (results.judge,),
     "gpu_h100.json": (results.device,),
@@ -386,14 +385,6 @@ def test_what_is_said_of_an_older_result_goes_with_it(tmp_path: Path, monkeypatc
     ("names", "words"),
     [
         (("methods.txt",), ("before the calibration", "toxic layer with a step size of 1e-3", "attack templates")),
-        (
-            ("detox.txt", "detox_routed.txt"),
-            (
-                "(DL, harmless KL, Fluency)",
-                "printed before they were widened by Student's quantile",
-                "much too narrow",
-            ),
-        ),
         (("safeguards.txt",), ("seconds were taken beside other work",)),
         (("gpu_h100.json", "gpu_h200.json"), ("a token a byte then", "constraint was some 250 tokens long")),
     ],
@@ -495,17 +486,6 @@ def test_a_suffix_study_of_other_weights_says_so_and_one_of_another_detector_doe
     assert "other weights" not in question.answer(held).live.below, "it asks the weights as they act everywhere"
     session.scale(0.5)
     assert "Live now are other weights." in question.answer(held).live.below
-
-
-def test_the_routed_edit_s_own_result_stands_beside_the_older_one():
-    panels = [seen(question.answer(NOBODY).kept.below) for question in QUESTIONS]
-    using = [shown for shown in panels if "A routed edit with a later detector" in shown]
-    anew = results.read("detox_routed.txt", results.recipes)["made to be routed, routed"]
-    assert len(using) == 2 and (results.read("detox.txt", results.cases_of), anew["DG-Avg"].mean) == (2, 100)
-    for shown in using:
-        assert all(f"benchmarks/results/{name}" in shown for name in ("detox.txt", "detox_routed.txt"))
-        assert "a later detector, 3 cases" in shown
-        assert f"{anew['DG-Avg'].mean:.0f} % ({anew['DG-Avg'].low:.0f} to {anew['DG-Avg'].high:.0f})" in shown
 
 
 def test_the_picked_question_is_drawn_from_what_the_visitor_has_done(visitor: Visitor):
