@@ -12,7 +12,31 @@ from typing import Any
 from dashboard.steps.questions import results
 
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?(?![\w]|\.\d)")
-WORDS = {1: "one", 2: "two", 3: "three", 6: "six", 9: "nine", 12: "twelve"}
+WORDS = dict(
+    enumerate(
+        [
+            "no",
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+            "thirteen",
+            "fourteen",
+            "fifteen",
+            "sixteen",
+            "seventeen",
+            "eighteen",
+        ]
+    )
+)
 SETS = {"AdvBench": "AdvBench", "HarmBench": "HarmBench (standard)", "Do-Not-Answer": "Do-Not-Answer"}
 """Other packages' sets as a document calls them, and as the calibration does."""
 
