@@ -151,6 +151,7 @@ def test_strength_zero_answers_as_vanilla_and_every_badge_names_the_strength(vis
     visitor.do("on_strength", strength=0.5)
     for name in ("live", "edited_head", "tiles"):
         assert "strength 0.5" in visitor.screen[name], name
+    assert "at strength 1" in seen(visitor.screen["numbers"]), "that of the constraint is the only one that stays"
     assert_idle(visitor)
 
 
