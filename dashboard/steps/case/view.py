@@ -49,6 +49,16 @@ element.addEventListener("input", (event) => {
   element.querySelector("[role=status]").hidden = seen().length > 0;
   stop(first());
 });
+// The marked line is the question that stands in the rail, whoever has put it there; none for one of a visitor's own.
+const mark = () => {
+  const question = document.querySelector("#question textarea")?.value;
+  const isIt = (line) => line.querySelector("b").textContent === question;
+  for (const line of list()) line.setAttribute("aria-current", String(isIt(line)));
+};
+document.addEventListener("input", (event) => { if (event.target.closest?.("#question")) mark(); });
+for (const drawn of document.querySelectorAll("#attack, #prompt-reading")) {
+  new MutationObserver(mark).observe(drawn, {childList: true, subtree: true, characterData: true});
+}
 element.addEventListener("click", (event) => {
   const picked = event.target.closest("[data-number]");
   if (!picked) return;
