@@ -280,6 +280,7 @@ def test_a_report_opens_without_a_network_keeps_covered_what_is_unsafe_and_gives
 
 
 def test_an_answer_that_is_typed_faster_than_the_server_answers_is_not_the_next_question_s(shared, served):
+    view(shared, "operate")
     pick_cinema(shared)
     unfold(shared, "safe")
     field, answer = shared.locator("#safe textarea"), "I would rather not help anyone to get in without a ticket."
