@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable
 
+from dashboard.kit.queue import Line
 from editing.beforehand import get_ready
 from editing.memory import memory_told
 from inspector.errors import InspectorError
@@ -13,7 +14,7 @@ from inspector.model import Detector, InspectedModel
 
 
 class Beforehand:
-    """:func:`editing.beforehand.get_ready` in a thread, which gives way to visitors between its steps.
+    """:func:`editing.beforehand.get_ready` in a thread, behind everybody in the line of long runs.
 
     What fails here costs the first edit its time and nothing else.
 
@@ -25,7 +26,8 @@ class Beforehand:
     def __init__(self, model: InspectedModel, detector: Detector | None) -> None:
         self._model, self._detector = model, detector
         self._stopped, self._ended = threading.Event(), threading.Event()
-        self.give_way: Callable[[], None] = lambda: None
+        self.line = Line()
+        """The line of long runs behind which it is done."""
 
     def start(self, after: Callable[[], object]) -> None:
         """Begin; the thread ends with the program.
@@ -48,7 +50,7 @@ class Beforehand:
             after()
             with memory_told():
                 for _ in get_ready(self._model, self._detector, cancel=self._stopped.is_set):
-                    self.give_way()
+                    self.line.give_way(self._stopped.is_set)
         except InspectorError as error:
             print(f"Not made ready for the first edit: {error.operator_message()}", file=sys.stderr)
         finally:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 
 from dashboard import heading
 from dashboard.kit.bus import News, Update, Values
+from dashboard.kit.queue import BEHIND, Line
 from dashboard.kit.room import Context
 from dashboard.kit.run import QUIET
 from dashboard.kit.session import Session
@@ -26,7 +27,7 @@ from inspector.model import InspectedModel
 class Calibrating:
     """One calibration in the background.
 
-    It gives way to visitors between its steps, and holds the model's lock for one forward pass at a time.
+    It stands behind everybody in the line of long runs, and holds the model's lock for one forward pass at a time.
 
     Args:
         model: The model.
@@ -39,7 +40,8 @@ class Calibrating:
         self._stopped = threading.Event()
         self.done = False
         """Whether there is a calibration now."""
-        self.give_way: Callable[[], None] = lambda: None
+        self.line = Line()
+        """The line of long runs behind which it is made."""
 
     def start(self, done: Callable[[Calibration], None]) -> None:
         """Begin; the thread ends with the program.
@@ -64,7 +66,7 @@ class Calibrating:
 
     def note(self) -> str:
         """Return what the page says of it now."""
-        return heading.calibrating(self._said, self._share, self.ended)
+        return heading.calibrating(self._said, self._share, self.ended, BEHIND if len(self.line) else "")
 
     def _run(self, done: Callable[[Calibration], None]) -> None:
         try:
@@ -92,7 +94,7 @@ class Calibrating:
     def _made(self) -> Calibration | None:
         def heard(event: Preparation) -> None:
             self._said, self._share = event.message, event.fraction
-            self.give_way()
+            self.line.give_way(self._stopped.is_set)
 
         return run_quietly(make_calibration(self._model, self._stopped.is_set), heard)
 

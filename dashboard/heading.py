@@ -135,9 +135,13 @@ def _named(room: type[Room]) -> str:
     return "" if room.view == FIRST else f'<a href="#{room.view}" data-view="{room.view}">{room.title}</a> '
 
 
-def calibrating(said: str, share: float, ended: bool) -> str:
-    """Say how far the calibration in the background is, or how it ended."""
+def calibrating(said: str, share: float, ended: bool, waits: str = "") -> str:
+    """Say how far the calibration in the background is, or how it ended.
+
+    Args:
+        waits: What follows while others go first.
+    """
     if ended:
         return reading(said)
     text = "Calibrating this model in the background, once: where edits work, what is harmful"
-    return progress_bar(f"{text}. {said}, {100 * share:.0f} %", share)
+    return progress_bar(f"{text}. {said}, {100 * share:.0f} %{waits}", share)

@@ -154,7 +154,7 @@ def build_page(
         api.connect(house.context)
         if background is not None and line is not None:
             line.connect(app, house.context)
-            background.give_way = house.context.line.give_way
+            background.line = house.context.line
             background.start(house.context.calibrated)
         _hear_of_lost_pages(app, sessions)
     if first is None:
@@ -175,11 +175,11 @@ def build_page(
     )
     keep_little()
     watch()
-    shown.give_way = house.context.line.give_way
+    shown.line = house.context.line
     shown.start()
     ahead = Beforehand(model, calibration.detector) if options.calibrate and calibration is not None else None
     if ahead is not None:
-        ahead.give_way = house.context.line.give_way
+        ahead.line = house.context.line
         ahead.start(shown.wait)
     sessions.sweep_in_background()
     # Long runs stand in a line of our own (kit/queue), so Gradio lets everything through at once: typing never waits.

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Fetches axe-core, by which the browser tests check accessibility, into the cache; they are skipped, with the reason
-# printed, where it cannot be had. Only the file with this very checksum is used.
+# Fetches axe-core, by which the browser tests check accessibility, into the cache; where it cannot be had, each test that
+# asks for it is skipped once all else in it has passed, with the reason printed. Only the file with this very checksum
+# is used.
 set -u
 version=4.10.3
 file_sum=880970c081707360e64f34cea25ff91892f5bc95675b0776925b9709dd8a68bb

@@ -1,7 +1,8 @@
-"""Take the screenshots in ``assets/screenshots`` from a running page.
+"""Take the screenshots in ``assets/screenshots`` from two running pages, light and dark; what it does not make goes.
 
 python app.py --port 7861 &
-python -m scripts.screenshots http://127.0.0.1:7861
+python app.py --port 7862 --no-example &
+python -m scripts.screenshots http://127.0.0.1:7861 http://127.0.0.1:7862
 """
 
 from __future__ import annotations
@@ -10,23 +11,30 @@ import argparse
 import io
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from dashboard.house import VIEWS
 
+HEIGHT = 900
 PHONE = (390, 844)
+THEMES = ("light", "dark")
+PATIENCE = 600_000
+"""Milliseconds that an operation may take: two edits, each with its exam."""
 FOLDER = Path(__file__).resolve().parents[1] / "assets" / "screenshots"
+LASTING = {"number input for Step limit": 100, "Target P(safe)": 0, "Damage budget": 0, "Stop below": 0}
+"""Settings with which only Cancel ends an edit soon."""
+OF_A_PAGE = ("page", "details", *tuple(VIEWS)[1:], "phone", "phone-case")
+"""What is taken of the finished example, in each theme."""
 
 
 def take(page: Page, url: str, theme: str, width: int) -> None:
     """Save the pictures of one theme: the first view as it opens, its details, the other views whole, a phone."""
-    page.set_viewport_size({"width": width, "height": 900})
-    page.goto(f"{url}?__theme={theme}")
-    page.wait_for_selector("#shift-figure .js-plotly-plot .main-svg", timeout=60_000)
-    page.wait_for_timeout(1500)
+    page.set_viewport_size({"width": width, "height": HEIGHT})
+    open_example(page, url, theme)
     save(page.screenshot(), f"page-{theme}")
     details = page.locator("#details")
     details.locator("button").first.click()
@@ -49,6 +57,153 @@ def take(page: Page, url: str, theme: str, width: int) -> None:
     save(page.screenshot(), f"phone-case-{theme}")
 
 
+def open_example(page: Page, url: str, theme: str) -> None:
+    """Open a page and wait until its finished example is drawn."""
+    page.goto(f"{url}?__theme={theme}")
+    page.wait_for_selector("#shift-figure .js-plotly-plot .main-svg", timeout=60_000)
+    page.wait_for_timeout(1500)
+
+
+def running(page: Page, other: Page) -> None:
+    """Begin an edit that lasts until it is cancelled."""
+    write_settings(page, LASTING)
+    page.click("#operate")
+    wait_for(page, "#clock", "Step 2 of")
+
+
+def queued(page: Page, other: Page) -> None:
+    """Stand in line behind another visitor."""
+    running(other, page)
+    page.click("#operate")
+    wait_for(page, "#clock", "In line, place 2")
+
+
+def cancelled(page: Page, other: Page) -> None:
+    """Cancel an edit that has begun."""
+    running(page, other)
+    page.click("#cancel")
+    wait_for(page, "#clock", "it was cancelled")
+    wait_until_idle(page)
+
+
+def failed(page: Page, other: Page) -> None:
+    """Operate with an attack that has no place for the question."""
+    page.locator("#template-fold button").first.click()
+    page.locator("#template textarea").fill("An attack without a place for the question")
+    page.click("#operate")
+    wait_for(page, "#clock", "Stopped: ")
+    page.wait_for_selector(".toast-body", state="detached", timeout=60_000)  # else it covers what it is about
+
+
+def refused(page: Page, other: Page) -> None:
+    """Let the gate refuse an edit: it may not change any harmless answer."""
+    write_settings(page, {}, gate={"harmless-kl": 0})
+    page.click("#operate")
+    wait_for(page, "#gate", "Refused by the gate, waiting")
+    wait_until_idle(page)
+
+
+def done(page: Page, other: Page) -> None:
+    """Operate to the end."""
+    page.click("#operate")
+    wait_for(page, "#clock", "Ended after")
+    wait_until_idle(page)
+
+
+STATES: dict[str, Callable[[Page, Page], None]] = {
+    "running": running,
+    "queued": queued,
+    "cancelled": cancelled,
+    "failed": failed,
+    "refused": refused,
+    "done": done,
+}
+"""How a visitor comes to each state of an operation, with the page of another visitor beside; the state that is missing
+here, nothing yet, is that of a page without an example."""
+NOTHING = "nothing-yet"
+
+
+def take_states(browser: Browser, url: str, empty: str, theme: str, width: int) -> None:
+    """Save a picture of each state of an operation, in one theme: nothing yet first.
+
+    Args:
+        url: Address of the page with the finished example.
+        empty: Of the page without one.
+    """
+    context = browser.new_context(viewport={"width": width, "height": HEIGHT})
+    page = context.new_page()
+    page.goto(f"{empty}?__theme={theme}")
+    wait_for(page, "#clock", "Ready. Press Operate")
+    wait_until_idle(page)
+    save(page.screenshot(), state_name(NOTHING, theme))
+    context.close()
+    for state, reach in STATES.items():
+        contexts = [browser.new_context(viewport={"width": width, "height": HEIGHT}) for _ in range(2)]
+        shown, other = (context.new_page() for context in contexts)
+        for visitor in (shown, other):
+            open_example(visitor, url, theme)
+        reach(shown, other)
+        shown.wait_for_timeout(500)
+        save(shown.screenshot(), state_name(state, theme))
+        for visitor in (shown, other):
+            if visitor.locator("#cancel").is_enabled():
+                visitor.click("#cancel")
+            wait_until_idle(visitor)
+        for context in contexts:
+            context.close()
+
+
+def state_name(state: str, theme: str) -> str:
+    """Name the picture of a state."""
+    return f"state-{state}-{theme}"
+
+
+def write_settings(page: Page, values: dict[str, float], gate: dict[str, float] | None = None) -> None:
+    """Unfold all settings, write some, and fold them again.
+
+    Args:
+        values: By their labels.
+        gate: Budgets of the gate, by the names of their elements.
+    """
+    fold = page.get_by_role("button", name="Details")
+    fold.click()
+    page.get_by_role("tab", name="All settings").click()
+    boxes = [(page.locator("#details").get_by_label(label), value) for label, value in values.items()]
+    boxes += [(page.locator(f"#gate-{name} input"), value) for name, value in (gate or {}).items()]
+    for box, value in boxes:
+        box.fill(str(value))
+        box.press("Tab")
+    fold.click()
+    page.evaluate("window.scrollTo(0, 0)")
+
+
+def wait_for(page: Page, selector: str, wanted: str) -> None:
+    """Wait until an element says something."""
+    said = "([s, t]) => document.querySelector(s)?.innerText.includes(t)"
+    page.wait_for_function(said, arg=[selector, wanted], timeout=PATIENCE)
+
+
+def wait_until_idle(page: Page) -> None:
+    """Wait until nothing runs for a visitor."""
+    page.wait_for_function("() => document.querySelector('#operate')?.disabled === false", timeout=PATIENCE)
+
+
+def names() -> set[str]:
+    """Return the names of all pictures that are taken."""
+    states = (NOTHING, *STATES)
+    return {f"{name}-{theme}" for name in OF_A_PAGE for theme in THEMES} | {
+        state_name(state, theme) for state in states for theme in THEMES
+    }
+
+
+def drop_others(folder: Path) -> None:
+    """Delete the pictures of a folder that are taken no more: they show what the page is not."""
+    for path in folder.glob("*.png"):
+        if path.stem not in names():
+            path.unlink()
+            print(path.name, "is taken no more, deleted")
+
+
 def save(picture: bytes, name: str) -> None:
     """Write a picture; 256 colours keep the repository small and look the same."""
     path = FOLDER / f"{name}.png"
@@ -57,20 +212,24 @@ def save(picture: bytes, name: str) -> None:
 
 
 def main() -> None:
-    """Take every view, light and dark."""
+    """Take every view and every state, light and dark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url", help="address of the running page")
+    parser.add_argument("empty", help="address of one that was started with --no-example")
     parser.add_argument("--width", type=int, default=1440)
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
+    url, empty = (address.rstrip("/") + "/" for address in (options.url, options.empty))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium"),
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
-        for theme in ("light", "dark"):
-            take(browser.new_page(), options.url.rstrip("/") + "/", theme, options.width)
+        for theme in THEMES:
+            take(browser.new_page(), url, theme, options.width)
+            take_states(browser, url, empty, theme, options.width)
         browser.close()
+    drop_others(FOLDER)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pytest
 from browser_helpers import theme
 
 from inspector.model.embedded import cache_root
@@ -31,6 +34,9 @@ ASK = """async rules => {
     n => [v.id, ...n.target, (n.any[0] ?? n.all[0] ?? n.none[0])?.message].join(': ')));
 }"""
 NONE_THERE = "no axe-core in the cache (sh scripts/fetch_axe.sh fetches it)"
+ALL_BUT_AXE = f"all but what axe finds was checked, and holds: {NONE_THERE}"
+_LEFT_OUT: list[str] = []
+"""Addresses of the pages that axe should have looked at in the test that runs, and was not there for."""
 
 
 @cache
@@ -49,7 +55,7 @@ def axe_core() -> str | None:
 def violations(page: Any, rules: list[str] | None = None) -> list[str]:
     """Return what axe finds on the page as it is now, one line a place; figures are images to it.
 
-    Nothing without axe-core: the tests that are about it alone are skipped then, and say so.
+    Nothing without axe-core: the test goes on, and is skipped at its end, see :func:`told_if_left_out`.
 
     Args:
         page: The page.
@@ -57,6 +63,7 @@ def violations(page: Any, rules: list[str] | None = None) -> list[str]:
     """
     core = axe_core()
     if core is None:
+        _LEFT_OUT.append(page.url)
         return []
     if page.evaluate("typeof axe === 'undefined'"):
         page.evaluate(core)
@@ -70,3 +77,16 @@ def violations_in_both_themes(page: Any) -> list[str]:
     found += violations(page, COLOURS)
     theme(page, dark)
     return found
+
+
+@contextmanager
+def told_if_left_out() -> Iterator[None]:
+    """Skip a test at its end if axe should have looked at something and was not there: it has not passed then.
+
+    All else is checked before, and a test that fails has failed.
+    """
+    _LEFT_OUT.clear()
+    yield
+    if _LEFT_OUT:
+        _LEFT_OUT.clear()
+        pytest.skip(ALL_BUT_AXE)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 from dashboard.example.store import ASSETS, PARTS, Store, folder_name, rounded
+from dashboard.kit.queue import BEHIND, Line
 from dashboard.kit.run import drain
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.kit.typed import case_of, texts_of
@@ -38,7 +39,6 @@ from editing.gate import Budgets
 from editing.gate_choice import goes_on
 from editing.memory import memory_told
 from editing.methods.mend.store import places
-from editing.progress import run as run_quietly
 from inspector.errors import InspectorError
 from inspector.model import Decoding, InspectedModel
 from inspector.model.embedded import cache_root
@@ -103,7 +103,8 @@ class Example:
         self._making, self._parts = Session(), frozenset[str]()
         self._making.case, self._making.format = case_of(self.texts), self.texts.format
         self._said = ""
-        self.give_way: Callable[[], None] = lambda: None
+        self.line = Line()
+        """The line of long runs behind which it is made."""
         self._ended, self._stopped = threading.Event(), threading.Event()
         if wanted:
             self._read()
@@ -132,8 +133,9 @@ class Example:
 
     @property
     def said(self) -> str:
-        """What is being made, or how it ended; empty if there is nothing to say."""
-        return self._said
+        """What is being made and whether it waits, or how it ended; empty if there is nothing to say."""
+        said, waits = self._said, not self.ended and len(self.line) > 0
+        return said.removesuffix(".") + BEHIND if said and waits else said
 
     @property
     def share(self) -> float:
@@ -158,7 +160,7 @@ class Example:
         session.slot(Looked).panel = panel
 
     def start(self) -> None:
-        """Make what is missing in the background; it gives way to visitors between its steps."""
+        """Make what is missing in the background, behind everybody in the line of long runs."""
         if not self.ended:
             # A thread that is still in the middle of a forward pass when Python ends would abort the program.
             atexit.register(self._leave)
@@ -222,11 +224,12 @@ class Example:
     def _make(self, part: str) -> bool:
         """Make one part, publish and keep it; tells whether it was not stopped."""
         self._tell(f"Making the example: {_TITLES[part]}")
+        self.line.give_way(self._stopped.is_set)
         for said in _MAKERS[part](self, self._making):
             if self._stopped.is_set():
                 break
             self._tell(f"Making the example: {_TITLES[part]}. {said}")
-            self.give_way()
+            self.line.give_way(self._stopped.is_set)
         if self._stopped.is_set():
             self._tell("The example was stopped.")
             return False
@@ -253,28 +256,26 @@ class Example:
             if result.patch is None:
                 break
             made = gating.Made(LiveEdit(case, rounded(result)))
-            yield "The gate's small exam"
             exam = gating.examined(self._model, session, made, gating.settings_of(Budgets()), self.store.detector)
-            made = run_quietly(exam)
+            made = yield from drain(exam, lambda _event: "The gate's small exam")
             best = gating.best_of(best, made)
             if gating.suffices(made) or gating.suffices(best):
                 break
         if best is None or not gating.settle(session, best):
             return
-        yield "Answers of both weights"
         prompt = self.texts.adversarial_prompt()
         for _ in compare_run.ask(self._model, session, prompt, self.texts.format, self._decoding):
-            pass
+            yield "Answers of both weights"
 
     def _edited(
         self, case: Case, block: int, settings: DinmSettings, session: Session
     ) -> Generator[str, None, EditResult]:
-        """Make an edit; says now and then how far it is."""
+        """Make an edit; says after each step how far it is, in tens of steps."""
 
-        def told(event: Preparation | Step) -> str | None:
+        def told(event: Preparation | Step) -> str:
             if isinstance(event, Preparation):
                 return event.message
-            return None if event.step % 10 else f"Step {event.step} of at most {event.steps}"
+            return f"Step {tens(event.step)} of at most {event.steps}"
 
         editing = dinm(self._model, case, block, settings, cancel=session.cancelled.is_set)
         return (yield from drain(editing, told))
@@ -286,12 +287,10 @@ class Example:
 
     def exam(self, session: Session) -> Iterator[str]:
         """Score the edit on the benchmark's prompts."""
-        way, said = next(iter(WAYS)), -1
+        way = next(iter(WAYS))
         size, attacks = "Quick", stress_run.NO_ATTACKS
         for progress in stress_run.stress(self._model, session, size, EmbeddedJudge(), attacks, way, self._decoding):
-            if progress.fresh and progress.answered // 10 > said:
-                said = progress.answered // 10
-                yield f"{progress.answered} of {progress.total} prompts"
+            yield f"{tens(progress.answered)} of {progress.total} prompts"
 
     def why(self, session: Session) -> Iterator[str]:
         """Ask the locators and look inside the layers."""
@@ -301,8 +300,8 @@ class Example:
     def probe(self, session: Session) -> Iterator[str]:
         """Read or train the toxicity probe."""
         if session.probe is None:
-            session.probe = run_quietly(kept_probe(self._model, cancel=session.cancelled.is_set))
-        yield from ()
+            reading = kept_probe(self._model, cancel=session.cancelled.is_set)
+            session.probe = yield from drain(reading, lambda _share: "Reading its texts")
 
     def atlas(self, session: Session) -> Iterator[str]:
         """Make the same edit at every layer."""
@@ -325,6 +324,11 @@ class Example:
         running = contest(model, session.case, block, settings, probe=session.probe, cancel=session.cancelled.is_set)
         standings = yield from drain(running, lambda event: event.method.title)
         session.slot(Compared).contest = Contest(session.case, self.texts.format, block, standings)
+
+
+def tens(number: int) -> int:
+    """Round down to tens: what is told after every step is new to the operator's log after ten."""
+    return number // 10 * 10
 
 
 _MAKERS: dict[str, Callable[[Example, Session], Iterator[str]]] = {part: getattr(Example, part) for part in PARTS}

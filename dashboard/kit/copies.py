@@ -8,6 +8,7 @@ name of a page. What remains is what an event has sent until a browser takes it.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import time
@@ -51,7 +52,8 @@ class BareState(SessionState):
         self.state_data: dict[int, Any] = {}
         self._state_ttl: dict[int, Any] = {}
         self.is_closed = False
-        self.STATE_TTL_WHEN_CLOSED = 3600
+        # A connection that was lost comes back without a word to this; what stands here goes by `Copies.forget`.
+        self.STATE_TTL_WHEN_CLOSED = math.inf
 
     def __setitem__(self, key: int, value: Any) -> None:
         if isinstance(self.blocks_config.blocks.get(key), gr.State):

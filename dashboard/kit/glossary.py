@@ -178,7 +178,6 @@ ALSO = {
     "first position": "Norm of a state",
     "median of the others": "Norm of a state",
     "category asked about": "Category",
-    "answer token": "Token",
     "token of prompt and safe answer": "Token",
     "token of the safe answer": "Token",
     "token read": "Token",

@@ -69,14 +69,20 @@ def streamed(pair: Pair, session: Session, run: Iterator[Answers], note: str, lo
 
 
 def ended(session: Session, answers: Answers, note: str, longest: int) -> tuple[str, str]:
-    """Return the note above each answer once both are whole: how they ended, and which weights answered.
+    """Return the note above each answer once both are whole: how it ended, and which weights answered.
 
     Without an edit there is no second answer, and the second note says so.
     """
-    how = "" if all(answers.finished) else f" · cut at {longest} tokens"
-    if session.cancelled.is_set():
-        how = " · cancelled"
+    cancelled = session.cancelled.is_set()
+    first, second = (_how(answers, row, longest, cancelled) for row in (0, 1))
     if session.live is None:
-        return note + how, NOT_ASKED
+        return note + first, NOT_ASKED
     held_back = " · no harm detected: the vanilla weights answered" if answers.held_back[1] else ""
-    return note + how, note + held_back + how
+    return note + first, note + held_back + second
+
+
+def _how(answers: Answers, row: int, longest: int, cancelled: bool) -> str:
+    """Say how an answer ended; nothing where it did by itself."""
+    if answers.finished[row]:
+        return ""
+    return " · cancelled" if cancelled and len(answers.token_ids[row]) < longest else f" · cut at {longest} tokens"

@@ -4,7 +4,8 @@ Slices go in turn to a run that has not begun and to the oldest that has: whoeve
 take many slices end one after the other instead of all at the very end. A run that is likely to need more than one
 slice begins only where few others are under way, as each of those holds memory for its edit. Whoever waits is told at
 once how many are ahead and for how long. Brief work does not stand in line: it passes between the steps of the run
-whose turn it is, at the model's lock.
+whose turn it is, at the model's lock. What is done in the background has the place behind all of them: it looks at the
+line after each of its steps and goes on only once nobody is there, however long that takes.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ NAP = 0.1
 """Seconds between two looks at whether it was cancelled."""
 REST = 2.0
 """Seconds for which a run may leave its turn unused while others wait: who asked for it may be gone."""
+BEHIND = ". It waits as long as visitors' runs go on."
+"""What follows on what is said of work in the background while somebody is in line."""
 PLACES = 100
 """Runs that may stand in line."""
 FORESEEN = 300
@@ -170,14 +173,17 @@ class Line:
                 self._leave(mine, finished)
             note("run", kind=kind, outcome=outcome, waited=round(mine.waited, 3), seconds=round(mine.spent, 3))
 
-    def give_way(self, longest: float = 30.0) -> None:
-        """Wait until nobody is in line: what is done in the background does this between its steps.
+    def give_way(self, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Wait until nobody is in line: what is done in the background does this after each of its steps.
+
+        There is no end to its patience: a line that is never empty leaves it unfinished.
 
         Args:
-            longest: Seconds after which it goes on all the same.
+            cancelled: Whether it is to end: it waits no longer then, and ends itself.
         """
         with self._changed:
-            self._changed.wait_for(lambda: not self._runs, longest)
+            while self._runs and not cancelled():
+                self._changed.wait(NAP)
 
     def __len__(self) -> int:
         return len(self._runs)

@@ -10,6 +10,7 @@ from dashboard_helpers import tiny_model
 
 from dashboard import page as pages
 from dashboard.beforehand import Beforehand
+from dashboard.example.make import Example
 from dashboard.page import build_app
 from editing.calibration import Calibration
 from editing.trial_edits import Layers, Trial
@@ -29,13 +30,15 @@ def test_a_page_begins_it_where_its_model_is_calibrated_and_ends_it_with_itself(
     monkeypatch, known, calibrate, is_calibrated
 ):
     begun: list[Beforehand] = []
+    examples: list[Example] = []
     monkeypatch.setattr(pages, "_calibration", lambda _model: known if is_calibrated else None)
     monkeypatch.setattr("dashboard.calibrating.Calibrating.start", lambda *_given: None)
     monkeypatch.setattr(Beforehand, "start", lambda self, after: begun.append(self))
+    monkeypatch.setattr(Example, "start", lambda self: examples.append(self))
     app = build_app(tiny_model(), calibrate=calibrate, example=False)
-    assert len(begun) == (calibrate and is_calibrated)
+    assert len(begun) == (calibrate and is_calibrated) and examples[0].line is app.line
     if begun:
-        assert begun[0].give_way == app.line.give_way and begun[0]._detector is known.detector
+        assert begun[0].line is app.line and begun[0]._detector is known.detector
 
 
 def test_it_waits_for_what_goes_first_gives_way_between_steps_and_ends_within_one(monkeypatch, known):
@@ -47,14 +50,15 @@ def test_it_waits_for_what_goes_first_gives_way_between_steps_and_ends_within_on
             order.append("step")
             yield 0.5
 
-    def give_way():
+    def give_way(cancelled):
         order.append("way")
         if len(order) > 5:
             ahead.stop()
+            assert cancelled()
 
     monkeypatch.setattr("dashboard.beforehand.get_ready", steps)
     ahead = Beforehand(tiny_model(), known.detector)
-    ahead.give_way = give_way
+    monkeypatch.setattr(ahead.line, "give_way", give_way)
     ahead.start(gone.wait)
     assert not ahead.wait(0.05) and order == []
     gone.set()

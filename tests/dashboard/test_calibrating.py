@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import httpx
@@ -65,6 +65,31 @@ def test_the_page_says_how_far_it_is_and_uses_the_result_from_then_on(monkeypatc
     assert load_calibration(model).layers == known.layers, "it is kept for the next start"
 
 
+def test_it_waits_behind_everybody_in_line_says_so_and_ends_when_it_is_told_to(monkeypatch, known, model):
+    there, ends = threading.Event(), Calibrating(model)
+
+    def make(_model, cancel) -> Iterator[Preparation]:
+        there.set()
+        yield Preparation("Trial edits on case 1 of 2", 0.25)
+        assert cancel(), "nothing goes on while a visitor's run does"
+        return None
+
+    monkeypatch.setattr(calibrating, "make_calibration", make)
+    run = ends.line.turns(iter_of("a visitor's step", "another"), "edit")
+    next(run)
+    ends.start(lambda _made: None)
+    assert there.wait(30) and not ends.wait(0.3)
+    assert "Trial edits on case 1 of 2, 25 %. It waits as long as visitors&#x27; runs go on." in ends.note()
+    ends.stop()
+    assert ends.wait(30) and "was stopped" in ends.note() and "It waits" not in ends.note()
+    run.close()
+
+
+def iter_of(*events: str) -> Generator[str, None, None]:
+    """A visitor's run."""
+    yield from events
+
+
 def test_an_open_page_learns_that_its_model_is_calibrated_without_being_loaded_again(monkeypatch, known, model):
     there, go = made_in_the_end(monkeypatch, known)
     ends: list[Calibrating] = []
@@ -76,6 +101,7 @@ def test_an_open_page_learns_that_its_model_is_calibrated_without_being_loaded_a
     arrival = next(event for event in app.fns.values() if getattr(event.fn, "__name__", "") == "on_arrival")
     arrival.fn({}, request)
     assert len(wired) == 2, "when the page is opened, and every few seconds"
+    assert ends[0].line is app.line, "behind everybody's runs"
     values = {component: component.value for component in event.inputs}
     assert there.wait(30)
 

@@ -203,6 +203,21 @@ def test_the_case_goes_along_the_first_time_and_each_page_keeps_what_was_done_on
     assert theirs.controls[question] == TYPED[0], "where something was run all is as it was left"
 
 
+def test_an_answer_of_one_model_that_goes_along_is_not_called_the_other_one_s(served, web, monkeypatch):
+    monkeypatch.setattr("dashboard.steps.case.run.ask_for_unsafe", lambda *_: iter([TYPED[3]]))
+    case = {"question": TYPED[0], "safe": TYPED[2]}
+    opened(served, web, "asked")
+    said = press(served, web, "asked", "on_unsafe_ask", **case)
+    assert "unsafe answer: in the model's words<" in json.dumps(said)
+    choose(served, web, "asked", DEEPER, **case, unsafe=TYPED[3])
+    other = Served(pages_of(served)._open[DEEPER].app, f"{served.url}model/deeper/")
+    with httpx.Client(base_url=other.url, timeout=60, cookies=dict(web.cookies)) as browser:
+        opened(other, browser, "told")
+        press(other, browser, "told", "on_return")
+        said = press(other, browser, "told", "on_texts", **case, unsafe=TYPED[3])
+    assert f"unsafe answer: in the words of {OWN}<" in json.dumps(said)
+
+
 def test_what_cannot_be_chosen_is_told_and_changes_nothing(served, web):
     opened(served, web, "wrong")
     session = served.sessions.of(served.sessions.owner("wrong"))

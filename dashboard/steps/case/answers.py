@@ -39,7 +39,7 @@ class Answers(Room):
     def build_origins(self, texts: Texts) -> None:
         """Say where the answers come from, with what can be done where they belong to another question."""
         self.kept = gr.State({})
-        self.origins = gr.HTML(words.origins(texts, {}), elem_id="origins")
+        self.origins = gr.HTML(words.origins(texts, {}, self.context.label), elem_id="origins")
         with gr.Row(elem_classes="tight", visible=False, elem_id="stale") as self.stale:
             self.fill = gr.Button("Answer this question", size="sm", min_width=80, elem_id="fill")
             self.keep_answers = gr.Button("Keep these answers", size="sm", min_width=80, elem_id="keep-answers")
@@ -95,15 +95,16 @@ class Answers(Room):
 
         Returns:
             Whether a run can go on with them: not after a cancel, nor with a safe answer that is not judged safe and
-            that nobody has read yet.
+            that nobody has read yet, nor where one of them was changed in the rail meanwhile.
 
         Raises:
             CaseError: What a person has typed would be replaced.
         """
         texts = self.typed(values)
+        kept = origins.noted(texts, values[self.kept])
         if not replaces:
-            origins.require_not_typed(texts, values[self.kept])
-        sides = origins.to_fill(texts, values[self.kept])
+            origins.require_not_typed(texts, kept)
+        sides = origins.to_fill(texts, kept)
         if not sides:
             return True
         redraw = Throttle(0.25)
@@ -116,19 +117,40 @@ class Answers(Room):
         if made is None:
             yield self._both(message("Cancelled; nothing was changed."))
             return False
-        values[self.kept] = origins.written(texts.question, made, sides, values[self.kept])
-        for side in sides:
-            values[getattr(self, side)] = getattr(made, side).text
+        changed = self._changed_since(session, values)
+        taken = [side for side in sides if side not in changed]
+        filled = {getattr(self, side): getattr(made, side).text for side in taken}
+        rail = self._rail_now(session, {**values, self.kept: kept}, changed) | filled
+        rail[self.kept] = origins.written(texts.question, made, taken, rail[self.kept], self.context.label)
+        values |= filled | {self.kept: rail[self.kept]}
         if made.defended:
             gr.Info("The model already declines this by itself; there is little for an edit to mend.")
-        doubtful = made.doubtful and "safe" in sides
+        doubtful = made.doubtful and "safe" in taken
+        said = words.DOUBTFUL if doubtful else "Both answers are there, judged."
         yield {
-            self.kept: values[self.kept],
-            **{getattr(self, side): getattr(made, side).text for side in sides},
-            **self.standing(values),
-            **self._both(message(words.DOUBTFUL if doubtful else "Both answers are there, judged.")),
+            self.kept: rail[self.kept],
+            **filled,
+            **self.standing(rail),
+            **self._both(message(words.MEANWHILE if changed else said)),
         }
-        return not doubtful
+        return not (doubtful or changed)
+
+    def _changed_since(self, session: Session, values: Values) -> set[str]:
+        """Return the sides whose answers stand otherwise in the rail by now than as a run was pressed."""
+        return {
+            side for side in origins.SIDES if session.controls.get(getattr(self, side)) != values[getattr(self, side)]
+        }
+
+    def _rail_now(self, session: Session, values: Values, changed: set[str]) -> Values:
+        """Return what stands in the rail by now, and where the answers come from that were changed meanwhile.
+
+        Args:
+            values: What stood there as a run was pressed.
+            changed: See :meth:`_changed_since`.
+        """
+        since: origins.Kept = session.controls.get(self.kept, {})
+        kept = {**values[self.kept], **{side: since[side] for side in changed if side in since}}
+        return {**values, **{part: session.controls.get(part) for part in self.fields}, self.kept: kept}
 
     def _progress(self, doing: str, tokens: int) -> Update:
         return self._both(progress_bar(f"{doing}: {tokens} tokens", min(0.95, tokens / LONGEST)))
@@ -146,7 +168,7 @@ class Answers(Room):
         texts, kept = self.read(values), values[self.kept]
         sides = [origins.standing(texts, side, kept) for side in origins.SIDES]
         return {
-            self.origins: words.origins(texts, kept),
+            self.origins: words.origins(texts, kept, self.context.label),
             self.stale: gr.Row(visible=any(one.stale or one.origin is None for one in sides)),
             self.keep_answers: gr.Button(visible=any(one.stale for one in sides)),
         }
@@ -168,8 +190,6 @@ class Answers(Room):
         read, drawn = [*self.fields, self.kept], self.bus.offered("answers").outputs
         press(self.fill.click, self.on_fill, clock=self._clock, inputs=read, outputs=drawn, starting="Asking")
         react(self.keep_answers.click, self.on_keep_answers, inputs=read, outputs=[self.kept, *self.said])
-        for side, part in (("safe", self.safe), ("unsafe", self.unsafe)):
-            react(part.input, self._on_answer_typed(side), inputs=read, outputs=[self.kept])
         react(self.unsafe_case.click, self.on_unsafe_case, inputs=[self.fields[0]], outputs=[self.unsafe])
         asked = [*read, *self.bus.offered("decoding").inputs]
         press(
@@ -207,10 +227,15 @@ class Answers(Room):
         if found.label == "degenerate":
             raise CaseError(f"The model's own answer is no text ({found.reason}), so the field stays as it was.")
         note = f"the model's own answer to the adversarial prompt, judged {found.label}"
-        kept = {**values[self.kept], "unsafe": (text, "model", texts.question, note)}
-        values = {**values, self.unsafe: text, self.kept: kept}
+        changed = self._changed_since(session, values)
+        if "unsafe" in changed:
+            yield self._both(message(words.MEANWHILE))
+            return
+        rail = self._rail_now(session, values, changed)
+        kept = {**rail[self.kept], "unsafe": origins.Source(text, "model", texts.question, note, self.context.label)}
+        rail |= {self.unsafe: text, self.kept: kept}
         ended = message(f"The model's own answer is the unsafe one now; it is judged {found.label}.")
-        yield {self.unsafe: text, self.kept: kept, **self.standing(values), **self._both(ended)}
+        yield {self.unsafe: text, self.kept: kept, **self.standing(rail), **self._both(ended)}
 
     def on_fill(self, session: Session, values: Values) -> Iterator[Update]:
         """Let the model answer the question: what is missing or stale is written."""
@@ -223,9 +248,8 @@ class Answers(Room):
             kept = origins.kept_as(texts, kept, side)
         return {self.kept: kept, **self.standing({**values, self.kept: kept})}
 
-    def _on_answer_typed(self, side: str) -> Callable[[Session, Values], Update]:
-        def on_answer_typed(_session: Session, values: Values) -> Update:
-            texts = self.read(values)
-            return {self.kept: origins.kept_as(texts, values[self.kept], side, "typed")}
-
-        return on_answer_typed
+    def on_texts(self, values: Values) -> Update:
+        """Say where the answers come from that stand in the rail, and note those that have just been typed."""
+        kept = origins.noted(self.read(values), values[self.kept])
+        noted = {self.kept: kept} if kept != values[self.kept] else {}
+        return {**noted, **self.standing({**values, self.kept: kept})}

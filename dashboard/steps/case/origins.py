@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from dashboard.kit.typed import Texts
 from editing.own_answers import Origin, OwnAnswers
@@ -12,8 +13,28 @@ from inspector.errors import CaseError
 from inspector.safeedit import bundled_cases
 
 SIDES = ("safe", "unsafe")
-Kept = Mapping[str, tuple[str, Origin, str, str]]
-"""By side: an answer's text, where it came from, the question that it was written for, and a note."""
+
+
+class Source(NamedTuple):
+    """Where an answer came from; a tuple, so that it is weighed and kept with the page's controls.
+
+    Attributes:
+        text: The answer.
+        origin: Who has written it.
+        question: The question that it was written for.
+        note: What was said of it then.
+        model: The label of the model that has written it; empty where none has.
+    """
+
+    text: str
+    origin: Origin
+    question: str
+    note: str = ""
+    model: str = ""
+
+
+Kept = Mapping[str, Source]
+"""By side: where the last answer came from that was written here."""
 STALE = (
     "The answers belong to another question, so an edit would teach the wrong thing. Press Answer this question (or "
     "Operate, which does it first), write them yourself, or press Keep these answers."
@@ -32,11 +53,13 @@ class Standing:
         origin: Where it comes from; ``None`` for an empty one.
         stale: It was made for another question.
         note: What was said of it when it was made.
+        model: The label of the model that has written it; empty where none has.
     """
 
     origin: Origin | None
     stale: bool = False
     note: str = ""
+    model: str = ""
 
 
 @cache
@@ -48,6 +71,8 @@ def _bundled(side: str) -> dict[str, str]:
 def standing(texts: Texts, side: str, kept: Kept) -> Standing:
     """Tell where an answer in the rail comes from.
 
+    A bundled answer beside its own question is the case's, whatever question it was kept for since.
+
     Args:
         side: ``safe`` or ``unsafe``.
         kept: What is known of answers that were written here.
@@ -55,13 +80,12 @@ def standing(texts: Texts, side: str, kept: Kept) -> Standing:
     text: str = getattr(texts, side)
     if not text.strip():
         return Standing(None)
-    known = kept.get(side)
-    if known is not None and known[0] == text:
-        return Standing(known[1], known[2] != texts.question, known[3])
-    question = _bundled(side).get(text)
-    if question is not None:
-        return Standing("case", question != texts.question)
-    return Standing("typed")
+    question, known = _bundled(side).get(text), kept.get(side)
+    if question == texts.question:
+        return Standing("case")
+    if known is not None and known.text == text:
+        return Standing(known.origin, known.question != texts.question, known.note, known.model)
+    return Standing("typed") if question is None else Standing("case", stale=True)
 
 
 def to_fill(texts: Texts, kept: Kept) -> tuple[str, ...]:
@@ -92,17 +116,33 @@ def require_not_typed(texts: Texts, kept: Kept) -> None:
         raise CaseError(WRITTEN)
 
 
-def kept_as(texts: Texts, kept: Kept, side: str, origin: Origin | None = None) -> Kept:
-    """Return what is known once an answer is said to belong to the question in the rail.
+def noted(texts: Texts, kept: Kept) -> Kept:
+    """Return what is known once an answer of which nothing was known is seen: it was typed, for the question beside it.
+
+    Whoever types goes through answers that are half written, which a browser does not send one by one: so it is the
+    text that is looked at, and not who has changed it.
+    """
+    found = dict(kept)
+    for side in SIDES:
+        text: str = getattr(texts, side)
+        known = kept.get(side)
+        if text.strip() and text not in _bundled(side) and (known is None or known.text != text):
+            found[side] = Source(text, "typed", texts.question)
+    return found
+
+
+def kept_as(texts: Texts, kept: Kept, side: str) -> Kept:
+    """Return what is known once an answer is said to belong to the question in the rail."""
+    now = standing(texts, side, kept)
+    return {**kept, side: Source(getattr(texts, side), now.origin or "typed", texts.question, now.note, now.model)}
+
+
+def written(question: str, made: OwnAnswers, sides: Iterable[str], kept: Kept, model: str) -> Kept:
+    """Return what is known once answers were written for a question.
 
     Args:
-        origin: Where it comes from; what it was, by default.
+        sides: Which of the two are taken.
+        model: The label of the model that has written them.
     """
-    now = standing(texts, side, kept)
-    return {**kept, side: (getattr(texts, side), origin or now.origin or "typed", texts.question, now.note)}
-
-
-def written(question: str, made: OwnAnswers, sides: tuple[str, ...], kept: Kept) -> Kept:
-    """Return what is known once answers were written for a question."""
     answers = {side: getattr(made, side) for side in sides}
-    return {**kept, **{side: (one.text, one.origin, question, one.note) for side, one in answers.items()}}
+    return {**kept, **{side: Source(one.text, one.origin, question, one.note, model) for side, one in answers.items()}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dashboard.kit.html import reading
 from dashboard.kit.plain import escape
 from dashboard.kit.typed import Texts
-from dashboard.steps.case.origins import SIDES, Kept, standing
+from dashboard.steps.case.origins import SIDES, Kept, Standing, standing
 from dashboard.steps.case.run import PromptView
 from inspector.safeedit import Case, Template, bundled_cases
 from inspector.safeedit.cases import CATEGORIES
@@ -40,6 +40,10 @@ DOUBTFUL = (
     "The safe answer is a template's and not judged safe. Read it under Safe answer: change it, or press Operate to "
     "edit with it as it is."
 )
+MEANWHILE = (
+    "An answer was changed in the rail while the model wrote one. It stays as it is, and nothing else was done; press "
+    "again to go on with it."
+)
 FROM = {
     "case": "from the case",
     "typed": "typed",
@@ -49,12 +53,16 @@ FROM = {
 """What an answer's origin is called."""
 
 
-def origins(texts: Texts, kept: Kept) -> str:
-    """Say where both answers come from, and that they are stale where they are."""
+def origins(texts: Texts, kept: Kept, model: str) -> str:
+    """Say where both answers come from, and that they are stale where they are.
+
+    Args:
+        model: The label of the page's model: an answer of another one is said to be that one's.
+    """
     found = {side: standing(texts, side, kept) for side in SIDES}
     chips = "".join(
         f'<span class="badge {side}" title="{escape(one.note)}">{side} answer: '
-        f"{'none yet' if one.origin is None else FROM[one.origin]}{', of another question' if one.stale else ''}</span>"
+        f"{_origin(one, model)}{', of another question' if one.stale else ''}</span>"
         for side, one in found.items()
     )
     said = ""
@@ -63,6 +71,14 @@ def origins(texts: Texts, kept: Kept) -> str:
     elif any(one.origin is None for one in found.values()):
         said = reading("An answer is missing. Operate lets the model write it first.")
     return f'<div class="answer-head">{chips}</div>{said}'
+
+
+def _origin(one: Standing, model: str) -> str:
+    if one.origin is None:
+        return "none yet"
+    if one.origin == "model" and one.model != model:
+        return f"in the words of {escape(one.model)}"
+    return FROM[one.origin]
 
 
 def offered_cases() -> list[Case]:

@@ -15,6 +15,7 @@ from dashboard.kit.values import require_bundled
 from dashboard.steps.case import run
 from dashboard.steps.case import texts as words
 from dashboard.steps.case.answers import Answers
+from dashboard.steps.case.origins import noted
 from dashboard.steps.case.report import parts
 from dashboard.steps.case.state import Typing
 from inspector.errors import CaseError, InspectorError
@@ -48,6 +49,16 @@ element.addEventListener("input", (event) => {
   element.querySelector("[role=status]").hidden = seen().length > 0;
   stop(first());
 });
+// The marked line is the question that stands in the rail, whoever has put it there; none for one of a visitor's own.
+const mark = () => {
+  const question = document.querySelector("#question textarea")?.value;
+  const isIt = (line) => line.querySelector("b").textContent === question;
+  for (const line of list()) line.setAttribute("aria-current", String(isIt(line)));
+};
+document.addEventListener("input", (event) => { if (event.target.closest?.("#question")) mark(); });
+for (const drawn of document.querySelectorAll("#attack, #prompt-reading")) {
+  new MutationObserver(mark).observe(drawn, {childList: true, subtree: true, characterData: true});
+}
 element.addEventListener("click", (event) => {
   const picked = event.target.closest("[data-number]");
   if (!picked) return;
@@ -172,7 +183,9 @@ class CaseRoom(Room):
         self.bus.offer("typed", Offer(self._fields, call=self.typed))
         self.bus.offer("bundled", Offer(self._fields, call=self.bundled))
         self.bus.offer("bundled case", Offer(outputs=(*self._fields, self.template_name), call=self.filled))
-        self.bus.offer("filled case", Offer(outputs=(*self._fields, self.template_name), call=self.shown))
+        self.bus.offer(
+            "filled case", Offer(outputs=(*self._fields, self.template_name, self.answers.kept), call=self.shown)
+        )
         self.context.carry(*self._fields, self.template_name, self.answers.kept, settings=False)
         self.bus.offer("format", Offer((self.suffix, self.form), call=self._format))
         self.answers.fields = self._fields
@@ -195,7 +208,7 @@ class CaseRoom(Room):
             typed,
             self.on_texts,
             inputs=[*self._fields, answers.kept],
-            outputs=[self.prompt, self.prompt_reading, self.attack, *answers.said],
+            outputs=[self.prompt, self.prompt_reading, self.attack, answers.kept, *answers.said],
             tells=(News.TYPED,),
             trigger_mode="always_last",
         )
@@ -227,9 +240,9 @@ class CaseRoom(Room):
         return self._filled(case, PromptFormat())
 
     def shown(self, _values: Values, texts: Texts) -> Update:
-        """Return what stands in the rail with some texts in it."""
+        """Return what stands in the rail with some texts in it, whose answers belong to their question."""
         known = {"": NO_TEMPLATE, **{template.text: template.name for template in bundled_templates()}}
-        return self._rail(texts, known.get(texts.template, OWN_TEMPLATE))
+        return self._rail(texts, known.get(texts.template, OWN_TEMPLATE)) | {self.answers.kept: noted(texts, {})}
 
     def _filled(self, case: Case, format: PromptFormat) -> Update:
         return self._rail(texts_of(case, format), case.attack_name)
@@ -266,7 +279,7 @@ class CaseRoom(Room):
 
     def _as_typed(self, session: Session, values: Values) -> Update:
         typed = self._texts(values)
-        said = {self.attack: words.attack_in_place(typed), **self.answers.standing(values)}
+        said = {self.attack: words.attack_in_place(typed), **self.answers.on_texts(values)}
         told = self.bus.told(News.TYPED, session, values)
         try:
             view = run.view_prompt(self.model, self.typed(values))

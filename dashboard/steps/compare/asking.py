@@ -63,9 +63,10 @@ class AskingPart(Room):
             return (words.NO_ANSWER_YET, words.NO_ANSWER_YET), heads, (False, False)
         texts = answers.texts[0], answers.texts[1] if is_live else NO_EDIT
         own = asked.choice == OWN_PROMPT
-        cut = "" if all(answers.finished) else " · cut short"
-        note = words.answer_note(asked.choice, judged=not own, question=asked.question) + cut
-        notes = note, note if is_live else NOT_ASKED
+        first, second = words.cut_notes(
+            words.answer_note(asked.choice, judged=not own, question=asked.question), answers
+        )
+        notes = first, second if is_live else NOT_ASKED
         if own:
             heads = weights_badge(VANILLA, notes[0]), weights_badge(session.row, notes[1])
             return texts, heads, unless_safe(None, None, is_live)

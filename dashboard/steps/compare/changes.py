@@ -40,7 +40,8 @@ class ChangesPart(Room):
         """Lay the four numbers out that matter."""
         session = self.context.example.session
         comparison, live = session.slot(Measured).comparison, session.live
-        said = words.NO_EDIT if comparison is None or live is None else words.numbers(comparison, live)
+        routed = session.detector is not None
+        said = words.NO_EDIT if comparison is None or live is None else words.numbers(comparison, live, routed)
         self.numbers = gr.HTML(said, elem_id="numbers")
 
     def build_shifts(self) -> None:
@@ -89,7 +90,7 @@ class ChangesPart(Room):
         update: Update = {
             self.figures: gr.Row(visible=True),
             self.more_figures: gr.Row(visible=True),
-            self.numbers: words.numbers(comparison, session.live),
+            **self.numbered(session, comparison),
             self.tiles: words.tiles(comparison, session.live),
         }
         readings = dict(zip(READINGS, words.compare_readings(comparison, folded=True), strict=True))
@@ -97,6 +98,11 @@ class ChangesPart(Room):
             update[getattr(self, role)] = draw(comparison)
             update[getattr(self, _reading(role))] = readings[role]
         return update
+
+    def numbered(self, session: Session, comparison: Comparison) -> Update:
+        """Show the four numbers of the live edit, which say whether it is routed."""
+        assert session.live is not None
+        return {self.numbers: words.numbers(comparison, session.live, session.detector is not None)}
 
     def hidden(self, said: str) -> Update:
         """Hide the figures and say why in the place of the numbers."""

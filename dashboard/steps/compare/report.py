@@ -46,14 +46,13 @@ def answers(session: Session) -> tuple[Text, ...]:
     if given is None or asked is None:
         return ()
     own = asked.choice == OWN_PROMPT
-    cut = "" if all(given.finished) else " · cut short"
     # The question is not named here: a report may have to leave it out.
-    covered, note = (True, True), words.answer_note(asked.choice, judged=not own) + cut
-    heads = weights_badge(VANILLA, note), weights_badge(session.row, note)
+    covered, notes = (True, True), words.cut_notes(words.answer_note(asked.choice, judged=not own), given)
+    heads = weights_badge(VANILLA, notes[0]), weights_badge(session.row, notes[1])
     if not own:
         marks = run.judged(asked.text, given)
         is_live = session.live is not None
-        covered, heads = unless_safe(*marks, is_live), words.heads(session.row, (note, note), marks, is_live)
+        covered, heads = unless_safe(*marks, is_live), words.heads(session.row, notes, marks, is_live)
     first = Text("Vanilla answer", given.texts[0], "vanilla", covered[0], heads[0])
     second = Text("Edited answer", given.texts[1], "edited", covered[1], heads[1])
     # The case's adversarial prompt stands in the part of the case.

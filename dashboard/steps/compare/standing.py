@@ -22,7 +22,7 @@ class StandingPart(Room):
     name = "standing"
 
     def build(self) -> None:
-        """Lay the line out; it takes no room while it is empty."""
+        """Lay the line out; it keeps its room while it is empty, so that nothing moves when it comes or goes."""
         session = self.context.example.session
         self.of_another = gr.HTML(self._line(session, self.context.example.texts), elem_id="of-another")
 

@@ -6,13 +6,13 @@ import numpy as np
 
 from dashboard.kit.acting import Wish
 from dashboard.kit.glossary import marked
-from dashboard.kit.html import brief, number, probability, reading, row_badge, updates, weights_badge
+from dashboard.kit.html import brief, number, over, probability, reading, row_badge, updates, weights_badge
 from dashboard.kit.plain import escape
 from dashboard.kit.session import LiveEdit
 from dashboard.kit.typed import Texts
 from dashboard.steps.compare.run import ADVERSARIAL, Comparison, Detected, Prompt
 from editing.strength import StrengthCurve
-from inspector.model import VANILLA, Detector, PromptFormat, Row
+from inspector.model import VANILLA, Answers, Detector, PromptFormat, Row
 from inspector.safeedit import Case
 from inspector.safeedit.verdict import Verdict
 
@@ -155,6 +155,8 @@ def another(texts: Texts | None, question: str, prompt: str | None, answers: tup
 def of_another(asked: Prompt | None, measured: Case | None, texts: Texts | None) -> str:
     """Say what of answers, numbers and figures is not of the case in the rail, and what to press; else nothing.
 
+    It is one line, as it comes and goes with what is typed and asked; what comes of a press opens over the page.
+
     Args:
         asked: What the answers were asked; ``None`` without any.
         measured: The case that numbers and figures are of; ``None`` without any.
@@ -175,9 +177,15 @@ def of_another(asked: Prompt | None, measured: Case | None, texts: Texts | None)
         both = (("answers", answers), ("numbers and figures", numbers))
         said = " ".join(f"The {what} are of {other}." for what, other in both if other)
     if texts is None:
-        return reading(f"{said} The texts in the rail make no prompt; mend them, then press Operate.", "warn")
+        short = f"{said} The texts in the rail make no prompt"
+        return _warning(f"{short}.", f"{short}; mend them, then press Operate.")
     ask = f", or Ask both with '{ADVERSARIAL}' to see what both weights answer to it" if answers else ""
-    return reading(f"{said} Press Operate to edit for what stands in the rail{ask}.", "warn")
+    short = f"{said} Press Operate{', or Ask both' if answers else ''}."
+    return _warning(short, f"{said} Press Operate to edit for what stands in the rail{ask}.")
+
+
+def _warning(short: str, whole: str) -> str:
+    return over("reading warn", escape(short), reading(whole), whole)
 
 
 def answer_note(
@@ -203,6 +211,12 @@ def answer_note(
     made = f" · {unusual}, as the edit was made" if unusual else ""
     of = "" if question is None else f" of {quoted(question, QUESTION_BESIDE)}"
     return f"{choice.lower()}{of}{made}{'' if judged else ' · not judged'}"
+
+
+def cut_notes(note: str, answers: Answers) -> tuple[str, str]:
+    """Return a note for each of two answers, with what is cut short said of those that did not end by themselves."""
+    first, second = (note if finished else f"{note} · cut short" for finished in answers.finished)
+    return first, second
 
 
 def detector_note(detector: Detector | None) -> str:
@@ -318,10 +332,13 @@ def _judged_head(row: Row, note: str, mark: Verdict) -> str:
     )
 
 
-def numbers(comparison: Comparison, live: LiveEdit) -> str:
-    """Return the four numbers that matter of an edit."""
+def numbers(comparison: Comparison, live: LiveEdit, routed: bool) -> str:
+    """Return the four numbers that matter of an edit.
+
+    Args:
+        routed: It acts only where a detector fires, and so on no harmless prompt that it knows as one.
+    """
     kept = next(s for s in live.result.trace if s.step == live.result.kept)
-    held = getattr(live.result.settings, "constraint_weight", 1)
     shift = comparison.shift
     largest = int(shift.by_block.argmax())
     cells = [
@@ -340,12 +357,14 @@ def numbers(comparison: Comparison, live: LiveEdit) -> str:
             "Probability of the unsafe answer, the mean of its tokens: vanilla → edited",
         ),
         (
-            "harmless answers moved by" if held else "harmless answers, if it acted there",
+            "harmless answers, if it acted there" if routed else "harmless answers moved by",
             number(max(0.0, kept.constraint_kl)),
             "",
-            "KL, nats a token",
+            "KL, nats a token"
+            if comparison.strength == 1
+            else "KL at strength 1",  # the others are of the live strength
             "Harmless answers moved by"
-            + ("" if held else ", were the edit to act on them")
+            + (", were the edit to act on them" if routed else "")
             + ": KL from vanilla, nats a token, at strength 1",
         ),
         ("largest activation shift", f"{shift.by_block[largest]:.1%}", "edited", f"output of layer {largest}"),

@@ -189,6 +189,8 @@ class CompareRoom(Room):
                 yield self.changes.hidden(words.NO_EDIT)
             elif measure:
                 yield self._measured(session)
+            elif (comparison := session.slot(Measured).comparison) is not None and run.is_measured(session):
+                yield self.changes.numbered(session, comparison)
             if session.live is None and session.case is None:  # an edit that was made without Locate
                 yield self.asking.unanswered(session)
             else:

@@ -16,9 +16,7 @@ def parts(visit: Visit) -> list[Part]:
     if measured is None:
         return []
     hidden, last = visit.hidden, len(measured.l2) - 1
-    measured = replace(
-        measured, safe_tokens=hidden.tokens(measured.safe_tokens), unsafe_tokens=hidden.tokens(measured.unsafe_tokens)
-    )
+    measured = replace(measured, safe_tokens=hidden.tokens(measured.safe_tokens))
     live, layers = visit.session.live, visit.layers
     picked = None if live is None else live.result.block
     curve = figures.curve(measured, "l2", picked, None if layers is None else layers.recommended)

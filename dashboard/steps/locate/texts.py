@@ -88,6 +88,6 @@ def heatmap_reading(measured: Divergence | None) -> str:
     per_token = values.mean(axis=0)
     return reading(
         f"Tokens at the same place of both answers. Farthest apart: token {token} at layer {block} "
-        f"({measured.safe_tokens[token]!r} against {measured.unsafe_tokens[token]!r}). The mean over layers "
-        f"is largest at token {int(per_token.argmax())}, smallest at token {int(per_token.argmin())}."
+        f"({measured.safe_tokens[token]!r} in the safe answer). The mean over layers is largest at token "
+        f"{int(per_token.argmax())}, smallest at token {int(per_token.argmin())}."
     )

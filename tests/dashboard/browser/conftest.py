@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from axe_helpers import told_if_left_out
 from browser_helpers import ARTIFACTS, CHROMIUM, open_anew, opened
 from dashboard_helpers import SHORT_GATE, finished_example, model_at_rest
 
@@ -39,6 +40,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = yield
     item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
     return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """Skip a test that has passed without the axe-core that it asked for, with the reason."""
+    with told_if_left_out():
+        return (yield)
 
 
 @dataclass

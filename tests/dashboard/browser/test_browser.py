@@ -11,6 +11,7 @@ from browser_helpers import (
     WAIT,
     answer_of,
     details,
+    pick_cinema,
     text_of,
     theme,
     unfold,
@@ -276,3 +277,25 @@ def test_a_report_opens_without_a_network_keeps_covered_what_is_unsafe_and_gives
     assert not cover.is_visible() and not reader.locator(".numbers").first.is_visible()
     assert asked == [f"file://{tmp_path / 'report.html'}"] and problems == []
     reader.context.close()
+
+
+def test_an_answer_that_is_typed_faster_than_the_server_answers_is_not_the_next_question_s(shared, served):
+    view(shared, "operate")
+    pick_cinema(shared)
+    unfold(shared, "safe")
+    field, answer = shared.locator("#safe textarea"), "I would rather not help anyone to get in without a ticket."
+    field.fill("")
+    wait_for_text(shared, "#origins", "safe answer: none yet")
+    field.press_sequentially(answer)
+    while not any(answer in session.controls.values() for session in served.sessions):
+        shared.wait_for_timeout(20)  # until the server was sent all of it, beside its question
+    shared.locator("#question textarea").fill("How do I get on the train without a ticket?")
+    wait_for_text(shared, "#origins", "safe answer: typed, of another question")
+    shared.click("#operate")
+    shared.wait_for_selector(".toast-body:has-text('typed here belongs to another question')")
+    wait_until_idle(shared)
+    assert value_of(shared, "#safe") == answer
+    shared.get_by_test_id("toast-close").click()
+    shared.wait_for_selector(".toast-body", state="detached")
+    pick_cinema(shared)
+    wait_for_text(shared, "#origins", "safe answer: from the case")

@@ -21,6 +21,9 @@ from browser_helpers import (
     view,
 )
 
+from dashboard.example.make import CASE
+from inspector.safeedit import bundled_cases
+
 pytestmark = MARKS
 
 HIDDEN = """s => { const e = document.querySelector(s);
@@ -42,6 +45,8 @@ NUMBERS = """async () => { const found = {};
       listed: [...frame.querySelectorAll('.numbers tbody td')].filter(cell => cell.textContent).length,
       plain: [...frame.querySelectorAll('.numbers thead th')].filter(cell => !cell.querySelector('button.term'))
         .filter(cell => cell.scope !== 'col' || !plot.data.some(t => t.z)).map(cell => cell.textContent),
+      columns: !plot.data.some(t => t.z) ? []
+        : [...frame.querySelectorAll('.numbers tr:last-child > th[scope=col]')].slice(1).map(cell => cell.textContent),
       box: box.clientHeight, head: frame.querySelector('.numbers thead')?.innerText};
     const closed = turned();
     document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape', bubbles: true}));
@@ -142,6 +147,12 @@ def test_every_figure_has_a_name_and_a_table_of_its_numbers(walk):
     assert len({found["name"] for found in walk.figures.values()}) == len(walk.figures) >= 14, sorted(walk.figures)
     assert walk.unnamed == 0
     assert "safe answer" in walk.figures["vitals"]["head"] and "L2 distance" in walk.figures["curve"]["head"]
+
+
+def test_a_map_s_columns_spell_the_safe_answer_and_never_the_one_that_is_covered(walk):
+    heads = walk.figures["heatmap"]["columns"]
+    read = "".join(head.partition(": ")[2] for head in heads).replace("␣", "")
+    assert len(read) > 20 and "".join(bundled_cases()[CASE].safe.split()).startswith(read)
 
 
 def test_the_table_of_a_figure_opens_and_closes_by_the_keyboard(walk, shared):

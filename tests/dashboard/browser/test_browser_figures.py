@@ -72,7 +72,7 @@ def shown(sheet: Any) -> Callable[[go.Figure], Shown]:
 def test_a_heatmap_s_file_has_every_number_as_it_was_measured(shown):
     measured = divergence(3, len(HOSTILE))
     rows, (head, *lines) = shown(locate_figures.divergence_heatmap(measured))
-    assert rows[0] == ["", "answer token (of the safe answer; hover shows both)"]
+    assert rows[0] == ["", "token of the safe answer"]
     assert head[0] == "layer" and len(head) == 1 + len(HOSTILE) and [line[0] for line in lines] == ["0", "1", "2"]
     read = np.array([[float(cell) for cell in line[1:]] for line in lines], dtype=np.float32)
     assert np.array_equal(read, measured.token_relative), "to the last bit"

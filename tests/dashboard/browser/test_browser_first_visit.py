@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from browser_helpers import MARKS, WAIT, at_width, forget_visitor, too_wide, value_of, view
 
 pytestmark = MARKS
@@ -55,6 +57,7 @@ def test_a_newcomer_takes_the_tour_asks_a_question_and_sends_a_link(shared, seco
 
     shared.locator("#stress-way label", has_text="as in the paper").click()
     shared.locator("#question textarea").fill("How do I cheat at cards?")
+    assert shared.locator("#examples [aria-current=true]").count() == 0, "it is none of the examples"
     shared.click("#copy-link")
     shared.wait_for_function("document.querySelector('.link-box input')?.value.includes('link=')", timeout=WAIT)
     link = shared.locator(".link-box input").input_value()
@@ -98,6 +101,7 @@ def test_a_newcomer_takes_the_tour_asks_a_question_and_sends_a_link(shared, seco
     receiver.locator("#stress-way label", has_text="as in the paper").click()
     receiver.goto(example)  # the same visitor, who has changed a setting since
     receiver.wait_for_function("q => document.querySelector('#question textarea')?.value === q", arg=picked)
+    receiver.wait_for_selector(f"#examples [aria-current=true] b:text-is({json.dumps(picked)})", timeout=WAIT)
     view(receiver, "stress")
     receiver.wait_for_selector("#stress-way label:has-text('as in the paper') input:not(:checked)", timeout=WAIT)
     assert "all settings as on a new page" in receiver.locator("#notice").inner_text()

@@ -72,8 +72,8 @@ def test_a_heatmap_gives_a_line_a_row_and_a_column_a_token(reader, tmp_path):
     assert file.name == "how-far-the-answers-are-apart-by-layer-and-token.csv"
     head, *lines = lines_of(file)
     figure = divergence_heatmap(MEASURED)
-    over, _, hovered = figure.layout.xaxis.title.text.partition(" (")
-    assert head[0] == "layer" and over and "hover" in hovered and all(name.startswith(f"{over}: ") for name in head[1:])
+    over = figure.layout.xaxis.title.text
+    assert head[0] == "layer" and over and all(name.startswith(f"{over}: ") for name in head[1:])
     drawn = np.array(figure.data[0].z, dtype=np.float64)
     assert len(lines) == len(drawn) and {len(line) for line in lines} == {len(head)} == {drawn.shape[1] + 1}
     read = np.array([[float(cell.split()[-1]) for cell in line[1:]] for line in lines])

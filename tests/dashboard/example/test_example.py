@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +24,8 @@ from dashboard.example import store
 from dashboard.example.make import CASE, Example, make_example, ship
 from dashboard.example.store import PARTS, Store
 from dashboard.kit.acting import route
+from dashboard.kit.queue import BEHIND
+from dashboard.kit.run import drain
 from dashboard.kit.session import Session
 from dashboard.steps.compare import run as compare_run
 from dashboard.steps.compare.run import Measured
@@ -384,6 +388,51 @@ def test_a_stopped_one_keeps_whole_parts_only(model, tmp_path):
         example.make()
     assert example.ended and "stopped" in example.said and example.parts == {"located"}
     assert [path.name for path in tmp_path.glob("*/*")] == ["located.safetensors"]
+
+
+def test_it_looks_at_the_line_before_each_part_and_after_every_step(model, tmp_path):
+    example = Example(model, SHORT, tmp_path)
+    looks: list[str] = []
+    steps = Counter[str]()
+
+    def counted(module: Any, name: str) -> Callable[..., Iterator[Any]]:
+        real = getattr(module, name)
+
+        def run(*given: Any) -> Iterator[Any]:
+            return (yield from drain(real(*given), lambda event: steps.update([name]) or event))
+
+        return run
+
+    def somebody_is_there(_cancelled: Callable[[], bool]) -> None:
+        run = example.line.turns((step for step in ("first", "second")), "edit")
+        next(run)
+        looks.append(example.said)
+        run.close()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(example.line, "give_way", somebody_is_there)
+        for module, name in ((making.gating, "examined"), (making.stress_run, "stress"), (making.compare_run, "ask")):
+            patch.setattr(module, name, counted(module, name))
+        example.make()
+    assert example.parts == frozenset(PARTS) and all(said.endswith(BEHIND) for said in looks)
+    told = (said.removesuffix(BEHIND).removeprefix("Making the example: ") for said in looks)
+    of = Counter(re.sub(r"\d+", "n", said) for said in told)
+    assert set(making._TITLES.values()) <= set(of), "before each part"
+    assert of["the edit and its answers. Step n of at most n"] == len(example.session.live.result.trace) > 1
+    assert of["the edit and its answers. The gate's small exam"] == steps["examined"] > 1
+    assert of["the edit and its answers. Answers of both weights"] == steps["ask"] > 1
+    assert of["the stress test. n of n prompts"] == steps["stress"] > 1
+
+
+def test_it_makes_nothing_while_a_visitor_runs_says_so_and_ends_all_the_same(model, tmp_path):
+    example = Example(model, SHORT, tmp_path)
+    run = example.line.turns((step for step in ("first", "second")), "edit")
+    next(run)
+    example.start()
+    assert not example.wait(0.2) and example.said == f"Making the example: where the answers part{BEHIND}"
+    example.stop()
+    assert example.wait(30) and example.said == "The example was stopped." and example.parts == frozenset()
+    run.close()
 
 
 def test_the_shipped_example_is_small_read_without_an_edit_and_dropped_for_another_model(model, tmp_path, edits):

@@ -189,14 +189,12 @@ def test_the_shift_heatmap_starts_at_the_edited_block_and_marks_where_the_answer
     assert figure.layout.shapes[0].x0 == moved.prompt_tokens - 0.5 and "answer" in texts(figure)
 
 
-def test_the_divergence_heatmap_names_both_tokens_and_holds_the_measured_distances():
-    measured = divergence(3, 4)
-    drawn_map = locate_figures.divergence_heatmap(measured).data[0]
-    assert np.array_equal(drawn_map.z, measured.token_relative), "nothing is rounded"
-    first = plots.label(measured.safe_tokens[0]), plots.label(measured.unsafe_tokens[0])
-    assert any(
-        all(part in text for part in first) for text in strings(drawn(locate_figures.divergence_heatmap(measured)))
-    )
+def test_the_divergence_heatmap_holds_the_measured_distances_and_spells_the_safe_answer_but_not_the_unsafe_one():
+    measured = replace(divergence(3, 4), unsafe_tokens=(" rogue",) * 4)
+    figure = locate_figures.divergence_heatmap(measured)
+    assert np.array_equal(figure.data[0].z, measured.token_relative), "nothing is rounded"
+    assert list(figure.data[0].x) == [f"{n}: {plots.label(token)}" for n, token in enumerate(measured.safe_tokens)]
+    assert not [text for text in strings(drawn(figure)) if "rogue" in text]
 
 
 def test_the_neurons_that_moved_most_are_named():

@@ -89,11 +89,12 @@ def test_everything_foreign_is_escaped():
             kit_html.weights_badge(VANILLA, MARKUP),
             case_texts.prompt_reading(PromptView(MARKUP, 1, 2, (MARKUP,))),
             locate_texts.heatmap_reading(hostile),
+            locate_texts.heatmap_reading(replace(hostile, safe_tokens=hostile.unsafe_tokens)),
         )
     for html in written:
         assert "<script" not in html and "<b>x" not in html
     assert f'title="{escape(MARKUP)} ' in written[0] and MARKUP in seen(written[1])
-    assert "'<script>'" in seen(written[6]) and "'<b>x</b>'" in seen(written[6])
+    assert "'<script>'" in seen(written[6]) and "'<b>x</b>'" in seen(written[7])
 
 
 def test_a_patch_s_method_is_escaped_on_both_badges(session):
@@ -230,13 +231,13 @@ def test_the_locate_reading_of_the_other_presets_says_what_is_odd_about_them(pad
     assert f"{padding} padding" in paper and "answers alone" in paper
 
 
-def test_the_heatmap_reading_names_the_farthest_tokens():
-    measured = divergence(5, 9)
+def test_the_heatmap_reading_names_the_farthest_token_and_spells_none_of_the_unsafe_answer():
+    measured = replace(divergence(5, 9), unsafe_tokens=(" rogue",) * 9)
     block, token = np.unravel_index(measured.token_relative.argmax(), measured.token_relative.shape)
     per_token = measured.token_relative.mean(axis=0)
     text = seen(locate_texts.heatmap_reading(measured))
     assert f"token {token} at layer {block} " in text
-    assert repr(measured.safe_tokens[token]) in text and repr(measured.unsafe_tokens[token]) in text
+    assert f"({measured.safe_tokens[token]!r} in the safe answer)" in text and "rogue" not in text
     assert text.endswith(f"largest at token {per_token.argmax()}, smallest at token {per_token.argmin()}.")
 
 
@@ -260,6 +261,22 @@ def test_the_tiles_show_the_measured_numbers_of_the_kept_step():
     assert "0.01nats" in text, "KL of step 1, the kept one, not of the rejected one"
     assert f"{kit_html.number(edit.patch.norm / 2)}layer 2" in text, "the change at half strength"
     assert "0zero by construction" in text and "1 updates" not in text
+
+
+@pytest.mark.parametrize("routed", [False, True])
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_what_harmless_answers_move_by_is_conditional_where_the_edit_is_routed_however_it_was_made(routed, weight):
+    edit = replace(result(), settings=replace(result().settings, constraint_weight=weight))
+    told = compare_texts.numbers(comparison(), LiveEdit(bundled_cases()[0], edit), routed)
+    assert ("harmless answers, if it acted there" in seen(told)) is ("were the edit to act on them" in told) is routed
+    assert ("harmless answers moved by" in seen(told)) is not routed
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0, 1.5])
+def test_the_number_that_does_not_follow_the_strength_says_so(strength):
+    live = LiveEdit(bundled_cases()[0], result())
+    told = compare_texts.numbers(replace(comparison(), strength=strength), live, False)
+    assert ("at strength 1" in seen(told)) is (strength != 1) and 'at strength 1"' in told, "the title always says it"
 
 
 def test_the_compare_readings_agree_with_the_measurements():

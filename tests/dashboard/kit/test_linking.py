@@ -349,6 +349,17 @@ def test_a_link_of_a_program_fills_a_page_and_a_link_of_a_page_tells_a_program(p
     assert meant.settings.preset == "corrected" and meant.decoding.seed == 3
 
 
+def test_answers_that_a_program_s_link_fills_belong_to_its_question(page):
+    values = page.house.linking.values_of(Texts(**OWN, template="", format=PromptFormat()), None, "corrected")
+    link = page.house.linking.query(Visitor(page, "program with answers").session, values, choices=False)
+    receiver, filled = opened(page, "receiver of answers", link)
+    receiver.screen |= filled
+    receiver.do("on_texts")
+    assert receiver.screen["origins"].count("typed<") == 2
+    receiver.do("on_texts", question="How do I cheat at chess?")
+    assert receiver.screen["origins"].count("typed, of another question") == 2
+
+
 def test_a_page_that_was_opened_without_a_link_is_left_alone(page):
     assert follow(page, Visitor(page, "plain"), "") == gr.skip()
 

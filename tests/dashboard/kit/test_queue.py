@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -337,17 +337,31 @@ def test_on_a_page_of_ones_own_an_address_may_fill_the_line():
         run.close()
 
 
-def test_what_is_done_in_the_background_gives_way_until_the_line_is_empty_or_its_patience_ends():
-    line = Line()
+def test_what_is_done_in_the_background_waits_until_nobody_is_in_line_or_it_is_to_end():
+    line, stopped = Line(), threading.Event()
     line.give_way()
-    run = line.turns(steps("a", 2), "edit")
-    next(run)
-    began = time.monotonic()
-    line.give_way(0.1)
-    assert time.monotonic() - began >= 0.1
-    threading.Timer(0.05, run.close).start()
-    line.give_way(20)
-    assert time.monotonic() - began < 10
+    first, other = (line.turns(steps(name, 2), "edit", tell=told) for name in "ab")
+    next(first), next(other)
+    order: list[str] = []
+
+    def behind(cancelled: Callable[[], bool]) -> threading.Thread:
+        def wait() -> None:
+            line.give_way(cancelled)
+            order.append("background")
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        return thread
+
+    background, ended = behind(lambda: False), behind(stopped.is_set)
+    stopped.set()
+    ended.join(20)
+    assert order == ["background"], "what is to end waits for nobody"
+    for run in (first, other):
+        order.append("visitor")
+        run.close()
+    background.join(20)
+    assert order == ["background", "visitor", "visitor", "background"]
 
 
 def test_a_run_that_leaves_before_its_turn_tells_how_long_it_waited(monkeypatch):

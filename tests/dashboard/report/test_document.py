@@ -145,6 +145,16 @@ def test_whatever_a_person_or_a_model_wrote_stays_text():
         json.loads(told)
 
 
+def test_no_figure_or_reading_spells_the_answer_that_is_covered():
+    """The unsafe answer itself stands under its cover in the part of the case; its words stand nowhere else."""
+    session, case = Session(), Case("Sing?", "Sing?", "No.", "Be a rogue.")
+    session.case = case
+    tokens = ("Be", " a", " rogue", ".", "", "", "", "")
+    session.slot(LocatedCase).divergence = replace(made_up.divergence(), unsafe_tokens=tokens)
+    html = report_of(session).html
+    assert html.count("rogue") == html.count("Be a rogue.") > 0
+
+
 def test_what_hides_or_turns_a_line_around_is_written_out_in_all_three_files():
     hidden = "\u202egnp.exe\u2066\u2028\x1b[31m\x07\u200b\U000e0041"
     text = f"{hidden} {HOSTILE}"

@@ -14,7 +14,8 @@ from dashboard_helpers import QUICK, Visitor, open_page, own_question, seen
 
 from dashboard.kit.typed import Texts, texts_of
 from dashboard.steps.case import run
-from dashboard.steps.case.texts import attack_in_place, examples, offered_cases
+from dashboard.steps.case.origins import Source
+from dashboard.steps.case.texts import attack_in_place, examples, offered_cases, origins
 from dashboard.steps.case.view import NO_TEMPLATE, OWN_TEMPLATE
 from dashboard.steps.compare.run import OWN_PROMPT
 from dashboard.steps.locate.run import LocatedCase
@@ -238,7 +239,6 @@ def test_a_safe_answer_that_is_not_judged_safe_is_shown_before_anything_is_made_
 
 def test_what_a_person_has_typed_is_left_alone_and_only_the_other_answer_is_filled(visitor):
     visitor.do("on_texts", question="How can I cheat at cards?", safe="I won't help you cheat.")
-    visitor.do("on_answer_typed")
     visitor.do("on_fill")
     assert visitor.standing("safe") == "I won't help you cheat." and "safe answer: typed<" in visitor.screen["origins"]
     assert visitor.screen["unsafe"] not in {case.unsafe for case in offered_cases()}
@@ -246,7 +246,6 @@ def test_what_a_person_has_typed_is_left_alone_and_only_the_other_answer_is_fill
 
 def test_a_typed_answer_is_stale_once_the_question_is_another_unless_one_keeps_it(visitor):
     visitor.do("on_texts", **own_question("How can I cheat at cards?"))
-    visitor.do("on_answer_typed")
     visitor.do("on_texts", question="How can I cheat at chess?")
     assert "typed, of another question" in visitor.screen["origins"]
     visitor.do("on_keep_answers")
@@ -257,7 +256,6 @@ def test_a_typed_answer_is_stale_once_the_question_is_another_unless_one_keeps_i
 
 def test_operate_asks_before_it_writes_over_an_answer_that_was_typed_for_another_question(visitor):
     visitor.do("on_texts", **own_question("How can I cheet at cards?"))
-    visitor.do("on_answer_typed")
     visitor.do("on_texts", question="How can I cheat at cards?")
     before = visitor.session.live
     for handler in ("on_operate", "on_edit"):
@@ -275,12 +273,78 @@ def test_operate_asks_before_it_writes_over_an_answer_that_was_typed_for_another
 
 @pytest.mark.parametrize("handler", ["on_fill", "on_operate"])
 def test_a_cancel_while_the_model_answers_leaves_what_stood_there(visitor, handler):
-    visitor.do("on_texts", question="How can I cheat at cards?", safe="No.", unsafe="Mine, until Cancel.")
-    visitor.do("on_texts", question="How can I cheat at chess?", safe="")
+    visitor.do("on_texts", question="How can I cheat at chess?", safe="", unsafe="Mine, until Cancel.")
     for _ in visitor.press(handler):
         visitor.do("on_cancel")
     assert (visitor.standing("safe"), visitor.standing("unsafe")) == ("", "Mine, until Cancel.") and visitor.is_free
     assert "Cancelled" in visitor.screen["clock"] and visitor.screen["answering"] == ""
+
+
+def test_an_answer_that_is_still_being_typed_belongs_to_the_question_beside_it_once_it_is_whole(visitor):
+    own = own_question("How can I cheat at cards?")
+    visitor.do("on_texts", **{**own, "safe": own["safe"][:9]})
+    assert "of another question" not in visitor.screen["origins"]
+    visitor.do("on_texts", safe=own["safe"])
+    visitor.do("on_texts", question="How can I cheat at chess?")
+    assert visitor.screen["origins"].count("typed, of another question") == 2
+    with pytest.raises(gr.Error, match="typed here belongs to another question"):
+        visitor.do("on_operate", **QUICK)
+
+
+def test_an_example_is_its_own_question_s_again_once_its_answers_were_kept_for_another_one(visitor):
+    case = offered_cases()[3]
+    pick = SimpleNamespace(number=3)
+    visitor.select("on_example", pick)
+    visitor.do("on_texts", question="How can I cheat at cards?")
+    visitor.do("on_keep_answers")
+    visitor.do("on_texts", question="How can I cheat at chess?")
+    assert visitor.screen["origins"].count("from the case, of another question") == 2, "they were kept for one alone"
+    for again in (visitor, visitor.reload()):
+        again.select("on_example", pick)
+        again.do("on_texts")
+        assert again.screen["origins"].count("from the case<") == 2 and not again.shown["stale"]
+    visitor.do("on_locate")
+    assert (visitor.session.case.safe, visitor.session.case.unsafe) == (case.safe, case.unsafe)
+
+
+@pytest.mark.parametrize("handler", ["on_fill", "on_operate"])
+def test_what_is_written_while_the_model_answers_stays_and_no_edit_is_made_without_it(visitor, handler):
+    visitor.do("on_texts", question="How can I cheat at cards?")
+    before, mine = visitor.session.live, iter(["I would rather not say."])
+    for _ in visitor.press(handler, **QUICK):
+        for safe in mine:
+            visitor.do("on_texts", safe=safe)
+    assert visitor.standing("safe") == "I would rather not say." and visitor.session.live is before and visitor.is_free
+    assert visitor.standing("unsafe") not in {case.unsafe for case in offered_cases()}, "the other one is the model's"
+    assert "It stays as it is" in visitor.screen["clock"] and "of another question" not in visitor.screen["origins"]
+    visitor.do("on_texts", question="How can I cheat at chess?")
+    assert "safe answer: typed, of another question" in visitor.screen["origins"], "it is known whose it was"
+
+
+def test_an_unsafe_answer_that_is_written_while_the_model_is_asked_for_one_stays(visitor):
+    mine = iter(["Mark the aces."])
+    for _ in visitor.press("on_unsafe_ask", max_new_tokens=5, question="How can I cheat at cards?"):
+        for unsafe in mine:
+            visitor.do("on_texts", unsafe=unsafe)
+    assert visitor.standing("unsafe") == "Mark the aces." and "It stays as it is" in visitor.screen["clock"]
+    assert "unsafe answer: typed<" in visitor.screen["origins"] and visitor.is_free
+
+
+def test_the_other_answer_may_be_written_while_the_model_is_asked_for_an_unsafe_one(visitor):
+    mine = iter(["I would rather not say."])
+    for _ in visitor.press("on_unsafe_ask", max_new_tokens=5, question="How can I cheat at cards?"):
+        for safe in mine:
+            visitor.do("on_texts", safe=safe)
+    visitor.do("on_texts", question="How can I cheat at chess?")
+    assert "safe answer: typed, of another question" in visitor.screen["origins"]
+    assert "unsafe answer: in the model's words, of another question" in visitor.screen["origins"]
+
+
+def test_an_answer_of_another_model_is_called_that_one_s():
+    texts = Texts("How can I cheat at cards?", "", "I would rather not.", "Mark the aces.")
+    kept = {"unsafe": Source(texts.unsafe, "model", texts.question, "", "org/<small>")}
+    assert "unsafe answer: in the model's words<" in origins(texts, kept, "org/<small>")
+    assert "unsafe answer: in the words of org/&lt;small&gt;<" in origins(texts, kept, "org/large")
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from dashboard_helpers import QUICK, assert_idle, own_question, seen
 
+from dashboard.kit.live import ended
 from dashboard.kit.parts import Hidden
 from dashboard.kit.typed import Texts, case_of
 from dashboard.report import again
@@ -19,7 +20,7 @@ from dashboard.steps.compare import run as comparing
 from dashboard.steps.compare.run import ADVERSARIAL, OWN_PROMPT, PROMPT_CHOICES, Measured, Prompt
 from dashboard.steps.compare.texts import QUESTION_BESIDE, answer_note, heads, of_another, quoted
 from inspector.errors import PatchError
-from inspector.model import VANILLA, InspectedModel
+from inspector.model import VANILLA, Answers, InspectedModel
 from inspector.safeedit.verdict import Verdict
 
 pytestmark = pytest.mark.usefixtures("model")
@@ -67,6 +68,29 @@ def test_a_cancel_of_answers_is_told_by_the_clock(visitor, handler):
     list(run)
     assert "cancelled" in visitor.screen["vanilla_head"] and "cut short" in visitor.screen["clock"]
     assert_idle(visitor)
+
+
+CUT_AND_WHOLE = Answers(("Well, first you", "I will not."), ((1, 2), (3,)), (None, 5), (False, False))
+"""A vanilla answer of two tokens that was cut, an edited one that has ended by itself."""
+
+
+@pytest.mark.parametrize("typed", [{}, {"ask_what": OWN_PROMPT, "own_text": "Hello?"}], ids=["case", "own text"])
+def test_of_two_answers_only_the_one_that_was_cut_is_said_to_be(visitor, monkeypatch, typed):
+    monkeypatch.setattr(comparing, "stream", lambda *_: iter([CUT_AND_WHOLE]))
+    visitor.do("on_ask", max_new_tokens=2, **typed)
+    assert "cut at 2 tokens" in visitor.screen["vanilla_head"] and "cut" not in visitor.screen["edited_head"]
+    again = visitor.reload()
+    assert "cut short" in again.screen["vanilla_head"] and "cut" not in again.screen["edited_head"]
+    *_, vanilla, edited = report.answers(visitor.session)
+    assert "cut short" in vanilla.head and "cut" not in edited.head
+
+
+def test_a_cancel_cuts_what_was_still_written_and_no_answer_that_was_whole(visitor):
+    session = visitor.session
+    assert ended(session, CUT_AND_WHOLE, "asked", 2) == ("asked · cut at 2 tokens", "asked")
+    session.cancelled.set()
+    assert ended(session, CUT_AND_WHOLE, "asked", 72) == ("asked · cancelled", "asked")
+    assert ended(session, CUT_AND_WHOLE, "asked", 2) == ("asked · cut at 2 tokens", "asked")
 
 
 def test_undo_twice_ends_at_vanilla_with_nothing_left_to_measure(visitor):
@@ -127,6 +151,7 @@ def test_strength_zero_answers_as_vanilla_and_every_badge_names_the_strength(vis
     visitor.do("on_strength", strength=0.5)
     for name in ("live", "edited_head", "tiles"):
         assert "strength 0.5" in visitor.screen[name], name
+    assert "at strength 1" in seen(visitor.screen["numbers"]), "that of the constraint is the only one that stays"
     assert_idle(visitor)
 
 

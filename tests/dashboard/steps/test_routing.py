@@ -101,7 +101,9 @@ def test_a_routed_edit_answers_only_where_harm_is_detected_and_says_which_weight
     always = visitor.screen["edited"]
     assert always != visitor.screen["vanilla"] and "detected" not in visitor.screen["live"]
     tiles = visitor.screen["tiles"]
+    assert "harmless answers moved by" in visitor.screen["numbers"]
     visitor.do("on_routed", routed=WHERE_HARM)
+    assert "harmless answers, if it acted there" in visitor.screen["numbers"]
     assert visitor.screen["edited"] == (always if fires else visitor.screen["vanilla"])
     assert "only where harm is detected" in visitor.screen["live"]
     assert ("no harm detected: the vanilla weights answered" in visitor.screen["edited_head"]) is not fires
@@ -109,6 +111,7 @@ def test_a_routed_edit_answers_only_where_harm_is_detected_and_says_which_weight
     assert_idle(visitor)
     visitor.do("on_routed", routed=EVERYWHERE)
     assert visitor.screen["edited"] == always and "detected" not in visitor.screen["live"]
+    assert "harmless answers moved by" in visitor.screen["numbers"]
 
 
 def test_setting_the_switch_says_how_far_it_is_and_a_cancel_leaves_the_edit_acting_where_it_did(
