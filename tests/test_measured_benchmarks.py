@@ -88,6 +88,7 @@ def test_the_devices_in_the_table_are_those_of_the_results():
 def test_whole_edits_in_the_table_are_those_of_the_result():
     found = results.recipes(result("detox.txt"))
     called = {
+        "vanilla, no suffix": "vanilla without S",
         "vanilla": "vanilla",
         "the suffix S alone": "the suffix S alone",
         "the same weights in bfloat16": "same weights rounded to bfloat16",
@@ -303,7 +304,7 @@ def whole_edits() -> Iterator[str]:
     fires = re.search(r"fires for ([\d.]+) % of (\d+) harmless", text)
     harmful = re.search(r"fires for ([\d.]+) % of (\d+) harmful", text)
     assert fires is not None and harmful is not None
-    yield f"{WORDS[results.cases_of(text)]} of eighteen cases"
+    yield f"{WORDS[results.cases_of(text)].capitalize()} of eighteen cases"
     yield f"{harmful[1]} % of the {harmful[2]} questions of others and {fires[1]} % of the {fires[2]} harmless prompts"
     yield f"harmless KL {line['harmless KL'].mean:.3f}"
 
