@@ -11,13 +11,14 @@ import argparse
 import io
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from dashboard.house import VIEWS
+from dashboard.steps.compare.texts import EVERYWHERE
 
 HEIGHT = 900
 PHONE = (390, 844)
@@ -96,7 +97,11 @@ def failed(page: Page, other: Page) -> None:
 
 
 def refused(page: Page, other: Page) -> None:
-    """Let the gate refuse an edit: it may not change any harmless answer."""
+    """Let the gate refuse an edit that acts on every prompt: it may not change any harmless answer."""
+    page.locator("#routed input").click()
+    page.get_by_role("option", name=EVERYWHERE).click()
+    page.wait_for_function("() => !document.querySelector('#live').innerText.includes('routed')", timeout=PATIENCE)
+    wait_until_idle(page)  # both weights are asked anew
     write_settings(page, {}, gate={"harmless-kl": 0})
     page.click("#operate")
     wait_for(page, "#gate", "Refused by the gate, waiting")
@@ -123,13 +128,8 @@ here, nothing yet, is that of a page without an example."""
 NOTHING = "nothing-yet"
 
 
-def take_states(browser: Browser, url: str, empty: str, theme: str, width: int) -> None:
-    """Save a picture of each state of an operation, in one theme: nothing yet first.
-
-    Args:
-        url: Address of the page with the finished example.
-        empty: Of the page without one.
-    """
+def take_nothing(browser: Browser, empty: str, theme: str, width: int) -> None:
+    """Save a picture of a page without an example, on which nothing was done yet."""
     context = browser.new_context(viewport={"width": width, "height": HEIGHT})
     page = context.new_page()
     page.goto(f"{empty}?__theme={theme}")
@@ -137,12 +137,16 @@ def take_states(browser: Browser, url: str, empty: str, theme: str, width: int) 
     wait_until_idle(page)
     save(page.screenshot(), state_name(NOTHING, theme))
     context.close()
-    for state, reach in STATES.items():
+
+
+def take_states(browser: Browser, url: str, theme: str, width: int, states: Iterable[str]) -> None:
+    """Save a picture of states of an operation, in one theme, from the page with the finished example."""
+    for state in states:
         contexts = [browser.new_context(viewport={"width": width, "height": HEIGHT}) for _ in range(2)]
         shown, other = (context.new_page() for context in contexts)
         for visitor in (shown, other):
             open_example(visitor, url, theme)
-        reach(shown, other)
+        STATES[state](shown, other)
         shown.wait_for_timeout(500)
         save(shown.screenshot(), state_name(state, theme))
         for visitor in (shown, other):
@@ -217,6 +221,8 @@ def main() -> None:
     parser.add_argument("url", help="address of the running page")
     parser.add_argument("empty", help="address of one that was started with --no-example")
     parser.add_argument("--width", type=int, default=1440)
+    parser.add_argument("--only", choices=STATES, nargs="+", default=[], help="these states alone")
+    parser.add_argument("--themes", choices=THEMES, nargs="+", default=list(THEMES))
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     url, empty = (address.rstrip("/") + "/" for address in (options.url, options.empty))
@@ -225,9 +231,11 @@ def main() -> None:
             executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium"),
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
-        for theme in THEMES:
-            take(browser.new_page(), url, theme, options.width)
-            take_states(browser, url, empty, theme, options.width)
+        for theme in options.themes:
+            if not options.only:
+                take(browser.new_page(), url, theme, options.width)
+                take_nothing(browser, empty, theme, options.width)
+            take_states(browser, url, theme, options.width, options.only or STATES)
         browser.close()
     drop_others(FOLDER)
 
