@@ -203,7 +203,6 @@ ALSO = {
     "along the mean difference": "Mean difference",
     "first principal component": "Principal component",
     "percent, 95 % interval": "95 % interval",
-    "percent of answers, 95 % interval": "95 % interval",
     "prompts defended": "Defended",
     "with a reminder": METHODS["self-reminder"].title,
     "bare": "Prompt",

@@ -14,7 +14,10 @@ from dashboard.steps.questions.results import Matrix, Measured, Trials
 from editing import Step
 from inspector.safeedit.cases import CATEGORIES
 
-SYMBOLS = ("circle-open", "square", "diamond", "triangle-up", "cross-thin-open", "x-thin-open")
+SYMBOLS = (
+    *("circle-open", "square", "diamond", "triangle-up", "cross-thin-open", "x-thin-open"),
+    *("star", "hexagram-open", "triangle-down-open", "bowtie"),
+)
 PATTERNS = {VANILLA: "", EDITED: "/", SAFE: "", UNSAFE: "x", RECOMMENDED: "."}
 
 
@@ -186,7 +189,10 @@ def trade(points: Mapping[str, tuple[Measured, Measured]], x: str, y: str) -> go
         x: Title of the cost's axis.
         y: Title of the gain's axis.
     """
-    figure = base(350, xaxis_title=x, yaxis_title=y, margin={"l": 56, "r": 12, "t": 14, "b": 150}, showlegend=True)
+    drawn, title, line = 186, 52, 19  # pixels of the plot, of the axis below it, and of each name below that
+    below = title + line * len(points)
+    margin = {"l": 56, "r": 12, "t": 14, "b": below}
+    figure = base(14 + drawn + below, xaxis_title=x, yaxis_title=y, margin=margin, showlegend=True)
     for number, (name, (cost, gain)) in enumerate(points.items()):
         figure.add_scatter(
             x=[cost.mean],
@@ -206,7 +212,7 @@ def trade(points: Mapping[str, tuple[Measured, Measured]], x: str, y: str) -> go
     highest = max([cost.high or cost.mean for cost, _ in points.values()], default=1.0)
     figure.update_xaxes(range=[-0.04 * highest, 1.06 * highest])
     figure.update_yaxes(range=[-4, 108])
-    figure.update_layout(legend={"y": -0.42, "yanchor": "top", "x": 0, "xanchor": "left"})
+    figure.update_layout(legend={"y": -title / drawn, "yanchor": "top", "x": 0, "xanchor": "left"})
     return figure
 
 

@@ -63,7 +63,7 @@ def repeating(held: Held) -> Panel:
                     "parroting": (EDITED, [found[name].get("parroting") for name in names]),
                     **_quoted(found),
                 },
-                "percent of answers, 95 % interval",
+                "percent, 95 % interval",
                 170,
             ),
             reading(f"{cases(DETOX)} cases, a small model that repeats itself at times without any edit.")
