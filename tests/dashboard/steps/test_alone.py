@@ -112,7 +112,8 @@ def plain(value: Any) -> Any:
         return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, tuple | list):
         return [plain(part) for part in value]
-    return re.sub(r"answer-\d+|dinm-inspector-[\w-]+|\d{4}-\d\d-\d\d[T ][\d:]+", "", str(value))
+    times = r"\d{4}-\d\d-\d\d[T ][\d:]+|\b\d\d:\d\d\b"
+    return re.sub(rf"answer-\d+|dinm-inspector-[\w-]+|{times}", "", str(value))
 
 
 def shown(room: Room, session: Session) -> dict[str, Any]:
