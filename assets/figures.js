@@ -268,23 +268,29 @@
     frame.append(numbers);
   }
 
+  // What a block's figure is called may change with what is drawn there.
+  const labelOf = (frame) => frame?.dataset.title ?? frame?.querySelector('[data-testid="block-label"]')?.textContent.trim();
+  function called(plot, frame, label) {
+    plot.setAttribute("aria-label", label);
+    const numbers = frame.querySelector(":scope > .numbers");
+    if (!numbers) name(frame, label);
+    else if (frame.dataset.figure !== label) {
+      frame.dataset.figure = label;
+      numbers.firstElementChild.setAttribute("aria-label", `Numbers: ${label}`);
+      numbers.lastElementChild.setAttribute("aria-label", `Table: ${label}`);
+    }
+    fill(frame);
+  }
+
   new MutationObserver(() => {
     for (const plot of document.querySelectorAll(".js-plotly-plot:not([data-named])")) {
       const frame = plot.closest(".block, figure"); // of the page, and of a report
-      const label = frame?.dataset.title ?? frame?.querySelector('[data-testid="block-label"]')?.textContent.trim();
+      const label = labelOf(frame);
       if (!label || typeof plot.on !== "function") continue;
       plot.dataset.named = "yes";
       plot.setAttribute("role", "img");
-      plot.setAttribute("aria-label", label);
-      const numbers = frame.querySelector(":scope > .numbers");
-      if (!numbers) name(frame, label);
-      else if (frame.dataset.figure !== label) { // another figure in the same place
-        frame.dataset.figure = label;
-        numbers.firstElementChild.setAttribute("aria-label", `Numbers: ${label}`);
-        numbers.lastElementChild.setAttribute("aria-label", `Table: ${label}`);
-      }
-      plot.on("plotly_afterplot", () => fill(frame));
-      fill(frame);
+      plot.on("plotly_afterplot", () => called(plot, frame, labelOf(frame) || label));
+      called(plot, frame, label);
     }
   }).observe(document.documentElement, { childList: true, subtree: true });
 })();

@@ -177,7 +177,7 @@
   }
 
   let started = false;
-  // gr.Plot has no click event, and every update draws a new plot: bind to each one once.
+  // gr.Plot has no click event, and a figure may be taken off the page and come back: bind to each drawing once.
   new MutationObserver(() => {
     // What closes a message of Gradio's is a button within a button: only the inner one stays one.
     for (const head of document.querySelectorAll(".toast-header[role=button]")) {

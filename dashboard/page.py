@@ -37,7 +37,7 @@ from inspector.errors import EditError
 from inspector.model import Decoding, InspectedModel
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
-SCRIPTS = ("page.js", "tour.js", "covers.js", "figures.js")
+SCRIPTS = ("plots.js", "page.js", "tour.js", "covers.js", "figures.js")
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif")
 MONO_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "DejaVu Sans Mono", "monospace")
 

@@ -164,6 +164,36 @@ def at_width(page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 844 if width < 400 else 900})
 
 
+FIRST_SCREEN = (
+    "#top",
+    "#question",
+    "#curve",
+    "#locate-reading",
+    "#vitals",
+    "#vitals-reading",
+    "#gate",
+    "#operate",
+    "#numbers",
+    "#vanilla",
+    "#edited",
+    "#shift-figure",
+    "#divergence-figure",
+    "#figures",
+    "#details",
+)
+"""What is seen without scrolling; ``#figures`` ends with the readings of the two that stand in it."""
+
+
+def assert_on_first_screen(page) -> None:
+    """Check that all of the operation stands within 1440 x 900, and that the page itself is no longer than that."""
+    at_width(page, 1440)
+    page.evaluate("window.scrollTo(0, 0)")
+    for part in FIRST_SCREEN:
+        box = page.locator(part).bounding_box()
+        assert box is not None and box["y"] + box["height"] <= 900, (part, box)
+    assert page.evaluate("document.documentElement.scrollHeight") <= 900
+
+
 WIDE = """() => { const page = document.documentElement;
   const plots = [...document.querySelectorAll('.js-plotly-plot:has(.main-svg)')].filter(plot => plot.checkVisibility());
   const width = part => part.getBoundingClientRect().width;

@@ -10,6 +10,7 @@ from axe_helpers import violations_in_both_themes
 from browser_helpers import (
     MARKS,
     WAIT,
+    assert_on_first_screen,
     at_width,
     details,
     set_up,
@@ -23,25 +24,6 @@ from browser_helpers import (
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = MARKS
-
-FIRST_SCREEN = (
-    "#top",
-    "#question",
-    "#curve",
-    "#locate-reading",
-    "#vitals",
-    "#vitals-reading",
-    "#gate",
-    "#operate",
-    "#numbers",
-    "#vanilla",
-    "#edited",
-    "#shift-figure",
-    "#divergence-figure",
-    "#figures",
-    "#details",
-)
-"""What is seen without scrolling; ``#figures`` ends with the readings of the two that stand in it."""
 
 CUT = """() => ['.live .badge', '.live .badge > *', '.tiles.four .tile-name', '.tiles.four .tile-note',
     '.tiles.four .tile-value', '#answers .badge', '#answers .badge-note', '.gate-brief b', '.gate-brief .budget']
@@ -65,16 +47,6 @@ def moved(page: Any) -> list[str]:
     places = dict(page.evaluate(SEEN))
     assert sorted(places) == sorted(STILL), "all of it was seen"
     return [f"{name}: {sorted(seen)}" for name, seen in places.items() if max(seen) - min(seen) >= 1]
-
-
-def assert_on_first_screen(page: Any) -> None:
-    """Check that all of the operation stands within 1440 x 900, and that the page itself is no longer than that."""
-    at_width(page, 1440)
-    page.evaluate("window.scrollTo(0, 0)")
-    for part in FIRST_SCREEN:
-        box = page.locator(part).bounding_box()
-        assert box is not None and box["y"] + box["height"] <= 900, (part, box)
-    assert page.evaluate("document.documentElement.scrollHeight") <= 900
 
 
 def assert_nothing_is_cut(page: Any) -> None:

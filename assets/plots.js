@@ -1,0 +1,34 @@
+// Gradio puts a new place where a figure's value changes, and lets plotly draw into that. Here the drawing that the block has
+// goes into the new place, and plotly changes what differs: nothing flickers, what listens to it stays, and so does a
+// zoom while points are added to the same lines.
+(() => {
+  const drawings = new WeakMap(); // of blocks
+
+  // What a line begins with tells it from another one. Many numbers come in binary.
+  const first = (values) => values?.bdata?.slice(0, 5) ?? values?.[0];
+  const begun = (data) => JSON.stringify(data.map((trace) => [trace.type, trace.name, first(trace.x), first(trace.y)]));
+
+  function drawInPlace(plotly) {
+    const { react } = plotly, { resize } = plotly.Plots;
+    plotly.react = (place, data, layout, config) => {
+      const block = place.closest?.(".block");
+      if (!block || place.matches(".js-plotly-plot")) return react(place, data, layout, config);
+      if (!drawings.has(block)) drawings.set(block, document.createElement("div"));
+      const drawing = drawings.get(block);
+      if (drawing.parentNode !== place) place.replaceChildren(drawing);
+      return react(drawing, data, { uirevision: begun(data), ...layout }, config);
+    };
+    plotly.Plots.resize = (place) => resize(place.querySelector?.(":scope > .js-plotly-plot") ?? place);
+  }
+
+  // Gradio's script of plotly comes with the first figure, and says so here.
+  let there;
+  Object.defineProperty(window, "Plotly", {
+    configurable: true,
+    get: () => there,
+    set(plotly) {
+      there = plotly;
+      drawInPlace(plotly);
+    },
+  });
+})();
