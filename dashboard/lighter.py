@@ -2,15 +2,18 @@
 
 Gradio sends every browser the endpoints for programs with it, their parts' schemas and code to copy in three languages,
 and puts the configuration together, twice, before the page is laid out to its end. It makes three servers, each with
-all of its routes, before the one that a page is served by.
+all of its routes, before the one that a page is served by. Around each event it makes room for drawings of matplotlib,
+which the first one imports for that while the first visitor waits, a second of a processor; no page here has any.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, cast
 
 import gradio as gr
 import gradio.blocks
+import gradio.utils
 from gradio.components.api_component import Api
 from gradio.routes import App
 
@@ -43,6 +46,7 @@ class _OnceServed(App):
 
 
 gradio.blocks.App = _OnceServed
+gradio.utils.MatplotlibBackendMananger = nullcontext
 
 
 def _without(layout: list[dict[str, Any]], parts: set[int]) -> list[dict[str, Any]]:

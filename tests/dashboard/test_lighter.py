@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from typing import Any
 
 import gradio as gr
@@ -31,5 +32,30 @@ def test_a_page_s_server_is_made_when_it_is_launched_and_not_before(monkeypatch)
         with gr.Blocks(analytics_enabled=False) as other:
             gr.Markdown("As Gradio has it")
         assert other in made and other.app is not None
+    finally:
+        page.close(verbose=False)
+
+
+def test_no_event_imports_matplotlib(monkeypatch):
+    asked: list[str] = []
+    imports = builtins.__import__
+
+    def noted(name: str, *given: Any, **named: Any) -> Any:
+        asked.append(name)
+        return imports(name, *given, **named)
+
+    def say() -> str:
+        import json
+
+        return json.loads('"Here it is"')
+
+    with LighterBlocks(analytics_enabled=False) as page:
+        gr.api(say, api_name="say")
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True)
+    try:
+        monkeypatch.setattr(builtins, "__import__", noted)
+        event = httpx.post(f"{url}gradio_api/call/say", json={"data": []}).json()["event_id"]
+        assert "Here it is" in httpx.get(f"{url}gradio_api/call/say/{event}").text
+        assert "json" in asked and not [name for name in asked if name.startswith("matplotlib")]
     finally:
         page.close(verbose=False)
