@@ -15,7 +15,7 @@ from dashboard.kit.room import Room
 from dashboard.kit.session import Session
 from dashboard.steps.compare import figures
 from dashboard.steps.compare import texts as words
-from dashboard.steps.compare.run import Comparison, Measured
+from dashboard.steps.compare.run import Comparison, of_live
 
 FIGURES = (
     ("shift_figure", "Activation shift per layer", lambda c: figures.shift_by_block(c.shift)),
@@ -39,9 +39,9 @@ class ChangesPart(Room):
     def build_numbers(self) -> None:
         """Lay the four numbers out that matter."""
         session = self.context.example.session
-        comparison, live = session.slot(Measured).comparison, session.live
-        routed = session.detector is not None
-        said = words.NO_EDIT if comparison is None or live is None else words.numbers(comparison, live, routed)
+        comparison, live, routed = of_live(session), session.live, session.detector is not None
+        nothing = words.unmeasured(session)
+        said = nothing if comparison is None or live is None else words.numbers(comparison, live, routed)
         self.numbers = gr.HTML(said, elem_id="numbers")
 
     def build_shifts(self) -> None:
@@ -54,8 +54,8 @@ class ChangesPart(Room):
     def build(self) -> None:
         """Lay the other figures and all measured numbers out."""
         session = self.context.example.session
-        comparison, live = session.slot(Measured).comparison, session.live
-        said = words.NO_EDIT if comparison is None or live is None else words.tiles(comparison, live)
+        comparison, live, nothing = of_live(session), session.live, words.unmeasured(session)
+        said = nothing if comparison is None or live is None else words.tiles(comparison, live)
         self.tiles = gr.HTML(said, elem_id="tiles")
         with gr.Row(elem_id="more-figures", visible=self._is_measured) as self.more_figures:
             for role, title, draw in FIGURES[SHOWN_AT_ONCE:]:
@@ -63,7 +63,7 @@ class ChangesPart(Room):
                     self._figure(role, title, draw)
 
     def _figure(self, role: str, title: str, draw: Callable[[Comparison], Any]) -> None:
-        comparison = self.context.example.session.slot(Measured).comparison
+        comparison = of_live(self.context.example.session)
         said = "" if comparison is None else words.compare_readings(comparison, folded=True)[READINGS.index(role)]
         gr.HTML(heading(3, title))
         setattr(self, role, plot(None if comparison is None else draw(comparison), role.replace("_", "-"), title))
@@ -71,7 +71,7 @@ class ChangesPart(Room):
 
     @property
     def _is_measured(self) -> bool:
-        return self.context.example.session.slot(Measured).comparison is not None
+        return of_live(self.context.example.session) is not None
 
     def lent(self, comparison: Comparison, role: str) -> Lent:
         """Return one figure with its reading."""
@@ -83,6 +83,11 @@ class ChangesPart(Room):
         """What another comparison changes."""
         shown = [getattr(self, name) for role, *_ in FIGURES for name in (role, _reading(role))]
         return [self.numbers, self.tiles, self.figures, self.more_figures, *shown]
+
+    def of_live(self, session: Session) -> Update:
+        """Show what was measured of the live weights, or say why nothing was."""
+        comparison = of_live(session)
+        return self.hidden(words.unmeasured(session)) if comparison is None else self.shown(session, comparison)
 
     def shown(self, session: Session, comparison: Comparison) -> Update:
         """Show a comparison of the live edit."""

@@ -293,7 +293,9 @@ def verdicts_of_live(session: Session) -> dict[str, str] | None:
     return {"vanilla": first.label, "edited": second.label}
 
 
-def is_measured(session: Session) -> bool:
-    """Tell whether what was measured is of the live weights at their strength."""
+def of_live(session: Session) -> Comparison | None:
+    """Return what was measured of the live weights at their strength, if that was."""
     comparison = session.slot(Measured).comparison
-    return session.live is not None and comparison is not None and comparison.strength == session.strength
+    if session.live is None or comparison is None or comparison.strength != session.strength:
+        return None
+    return comparison

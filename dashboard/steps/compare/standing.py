@@ -12,7 +12,7 @@ from dashboard.kit.session import Session
 from dashboard.kit.typed import Texts
 from dashboard.steps.compare import run
 from dashboard.steps.compare import texts as words
-from dashboard.steps.compare.run import Measured, Prompt
+from dashboard.steps.compare.run import Prompt
 from inspector.errors import InspectorError
 
 
@@ -55,6 +55,6 @@ class StandingPart(Room):
 
     @staticmethod
     def _line(session: Session, texts: Texts | None, asked: Prompt | None = None) -> str:
-        shown = session.live is not None and session.slot(Measured).comparison is not None
+        shown = run.of_live(session) is not None
         measured = session.live.case if session.live is not None and shown else None
         return words.of_another(asked or run.asked_last(session), measured, texts)

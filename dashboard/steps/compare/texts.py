@@ -8,7 +8,7 @@ from dashboard.kit.acting import Wish
 from dashboard.kit.glossary import marked
 from dashboard.kit.html import brief, number, over, probability, reading, row_badge, updates, weights_badge
 from dashboard.kit.plain import escape
-from dashboard.kit.session import LiveEdit
+from dashboard.kit.session import LiveEdit, Session
 from dashboard.kit.typed import Texts
 from dashboard.steps.compare.run import ADVERSARIAL, Comparison, Detected, Prompt
 from editing.strength import StrengthCurve
@@ -69,9 +69,14 @@ NO_EDIT = (
 
 NOT_MEASURED = (
     '<div class="tiles"><div class="tile wide"><span class="tile-value">Not measured yet</span>'
-    '<span class="tile-note">The live weights have changed, and measuring them has failed; the clock says why.</span>'
-    "</div></div>"
+    '<span class="tile-note">Nothing was measured of the weights that are live. If that has failed, moving Strength '
+    "measures them again.</span></div></div>"
 )
+
+
+def unmeasured(session: Session) -> str:
+    """Say why no measurements are shown: no edit is live, or nothing was measured of the one that is."""
+    return NO_EDIT if session.live is None else NOT_MEASURED
 
 
 UNANSWERED = "not answered yet"

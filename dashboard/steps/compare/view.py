@@ -16,7 +16,6 @@ from dashboard.kit.room import Context, Room
 from dashboard.kit.run import drain
 from dashboard.kit.session import Session
 from dashboard.steps.compare import run
-from dashboard.steps.compare import texts as words
 from dashboard.steps.compare.asking import AskingPart
 from dashboard.steps.compare.changes import ChangesPart
 from dashboard.steps.compare.report import parts
@@ -186,10 +185,10 @@ class CompareRoom(Room):
         def work() -> Iterator[Update]:
             yield from self.bus.tell(News.LIVE, session, values, but=self.on_live)
             if session.live is None:
-                yield self.changes.hidden(words.NO_EDIT)
+                yield self.changes.of_live(session)
             elif measure:
                 yield self._measured(session)
-            elif (comparison := session.slot(Measured).comparison) is not None and run.is_measured(session):
+            elif (comparison := run.of_live(session)) is not None:
                 yield self.changes.numbered(session, comparison)
             if session.live is None and session.case is None:  # an edit that was made without Locate
                 yield self.asking.unanswered(session)
@@ -218,14 +217,7 @@ class CompareRoom(Room):
 
     def _unanswered(self, session: Session) -> Update:
         """Show which weights are live, that they have not answered, and of the measurements only what is theirs."""
-        comparison = session.slot(Measured).comparison
-        if session.live is None:
-            changes = self.changes.hidden(words.NO_EDIT)
-        elif comparison is None or not run.is_measured(session):
-            changes = self.changes.hidden(words.NOT_MEASURED)
-        else:
-            changes = self.changes.shown(session, comparison)
-        return {**self.asking.unanswered(session), **changes}
+        return {**self.asking.unanswered(session), **self.changes.of_live(session)}
 
     def on_arrived(self, session: Session, _values: Values) -> Update:
         """Show what the example has made: its answers, then what was measured of its edit."""
@@ -233,17 +225,13 @@ class CompareRoom(Room):
         if "edit" in session.fresh:
             texts, heads, covered = self.asking.kept(session)
             update |= self.asking.pair.show(texts, heads, covered=covered, compared=session.live is not None)
-        comparison = session.slot(Measured).comparison
-        if "comparison" in session.fresh and comparison is not None:
-            update |= self.changes.shown(session, comparison)
+        if session.fresh & {"edit", "comparison"}:
+            update |= self.changes.of_live(session)
         return update
 
     def on_back(self, session: Session, _values: Values) -> Update:
         """Show the visitor's last answers and what was measured of their live edit, or that there is nothing."""
-        kept, shown = session.slot(Measured), self.asking.back(session)
-        if session.live is not None and kept.comparison is not None:
-            return {**shown, **self.changes.shown(session, kept.comparison)}
-        return {**shown, **self.changes.hidden(words.NO_EDIT)}
+        return {**self.asking.back(session), **self.changes.of_live(session)}
 
     def _measured(self, session: Session) -> Update:
         return self.changes.shown(session, run.measure(self.model, session))

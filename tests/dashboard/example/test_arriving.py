@@ -110,6 +110,18 @@ def test_parts_come_onto_a_page_whose_visitor_has_done_nothing(waiting):
     assert "block" not in changed, "a layer that was picked meanwhile stays"
 
 
+def test_an_edit_that_is_there_before_it_was_measured_is_not_called_none(waiting):
+    page, example = waiting
+    for part in ("located", "edit"):
+        assert example.store.read(part, example._making)
+        example._publish(part)
+    assert example.session.live is not None
+    changed, built = look(page, Visitor(page, "first")), page_of(example).parts
+    assert not built.figures.visible
+    for said in (changed["numbers"], changed["tiles"], built.numbers.value, built.tiles.value):
+        assert "Not measured yet" in said and "No edit is live" not in said
+
+
 def test_who_has_done_or_typed_something_keeps_their_own(waiting):
     page, example = waiting
     busy, typing, later = (Visitor(page, name) for name in ("busy", "typing", "later"))

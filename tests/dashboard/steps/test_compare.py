@@ -389,6 +389,10 @@ def test_after_an_error_no_pane_figure_or_number_is_that_of_weights_that_are_not
     assert handler != "on_edit" or before not in visitor.screen["edited_head"]
     assert visitor.session.slot(Measured).answers is None
     assert_idle(visitor)
+    again = visitor.reload()
+    for name in ("live", "numbers", "tiles"):
+        assert again.screen[name] == visitor.screen[name], name
+    assert again.shown["figures"] is visitor.shown["figures"]
 
 
 def test_after_undo_to_vanilla_the_vital_signs_are_no_edit_s(visitor):
