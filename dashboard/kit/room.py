@@ -179,6 +179,7 @@ class Context(Reserving):
         first: Callable[[Session, Values], None] = lambda session, values: None,
         last: Callable[[Session], None] = lambda session: None,
         brief: bool = False,
+        left: str = LEFT_LINE,
     ) -> Any:
         """Wire a run: the session is reserved, buttons are locked, it waits its turn, errors are told, hearers redraw.
 
@@ -194,6 +195,7 @@ class Context(Reserving):
             first: What is done before anything else can be pressed, for example keeping what the controls say.
             last: What is done when it has ended, also where the run itself never began.
             brief: It passes between the steps of long runs, without standing in line.
+            left: Last words of the clock where it was cancelled while it waited.
         """
         bus = self.bus
         self.reserving[work.__name__] = not brief
@@ -220,7 +222,7 @@ class Context(Reserving):
                 run, work.__name__, cancelled, lambda place: {clock: message(place.text())}, address
             )
             if not begun:
-                yield {clock: message(LEFT_LINE)}
+                yield {clock: message(left)}
 
         def handle(values: Values, request: gr.Request) -> Iterator[Any]:
             with shown_to_user():

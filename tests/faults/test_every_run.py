@@ -60,6 +60,12 @@ def held_back(visitor: Visitor) -> None:
     visitor.do("on_edit", **{**STRICT, "max_new_tokens": 2})
 
 
+def kept_on_top(visitor: Visitor) -> None:
+    """An edit on top of another that the gate has refused and the visitor has kept."""
+    visitor.do("on_edit", **{**STRICT, "max_new_tokens": 2}, on_top=True)
+    visitor.do("on_keep")
+
+
 def two_edits(visitor: Visitor) -> None:
     """Two edits of the visitor's own, the second one live."""
     for block in (0, 1):
@@ -148,6 +154,7 @@ RUNS = {  # by their handler, with what they are about where one has two
     "on_fill": Run({"question": "How can I trick my neighbour?", "safe": "", "unsafe": ""}, asks=True),
     "on_unsafe_ask": Run(ANSWER),
     "on_keep": Run(ANSWER, held_back, switches=True),
+    "on_stack": Run(before=kept_on_top, asks=True),
     "on_examine": Run(SHORT, asks=True),
     "on_ask": Run(ANSWER),
     "on_strength": Run({**ANSWER, "strength": 0.5}, switches=True),

@@ -10,6 +10,7 @@ import gradio as gr
 
 from dashboard.kit.bus import News, Update, Values
 from dashboard.kit.html import message
+from dashboard.kit.reserving import LEFT_LINE
 from dashboard.kit.room import Room
 from dashboard.kit.run import Throttle, drain
 from dashboard.kit.session import LiveEdit, Session
@@ -98,7 +99,16 @@ class GatePart(Room):
         """Wire the buttons."""
         (clock,) = self.bus.offered("clock").outputs
         press = {"clock": clock, "outputs": self.drawn, "tells": (News.LIVE,)}
-        self.context.press(self.keep.click, self.on_keep, starting="Keeping the edit", brief=True, **press)
+        kept = self.context.press(self.keep.click, self.on_keep, starting="Keeping the edit", brief=True, **press)
+        self.context.press(
+            kept.then,
+            self.on_stack,
+            clock=clock,
+            outputs=self.drawn,
+            starting=words.STACK_NEXT,
+            when=lambda session, _values: session.slot(Gated).due,
+            left=f"{LEFT_LINE} {words.STAYS_KEPT}",
+        )
         self.context.press(self.examine.click, self.on_examine, inputs=self.fields, starting="Gate", **press)
 
     def on_ended(self, session: Session, _values: Values) -> Update:
@@ -110,11 +120,20 @@ class GatePart(Room):
 
     def on_keep(self, session: Session, values: Values) -> Iterator[Update]:
         """Make the refused edit live, recorded as kept by hand."""
+        kept = session.slot(Gated)
+        kept.due = False
         live = gating.keep(session)
         yield self.on_ended(session, values)
-        yield from self.told(session, values)
+        yield from self.bus.tell(News.LIVE, session, values)
         (clock,) = self.bus.offered("clock").outputs
         yield {clock: words.kept_by_hand(live)}
+        kept.due = kept.below is not None and kept.stack is None and not session.cancelled.is_set()
+
+    def on_stack(self, session: Session, values: Values) -> Iterator[Update]:
+        """Measure what an edit on top of another does to the first, once it was kept by hand."""
+        yield from self.stacked(session, values)
+        (clock,) = self.bus.offered("clock").outputs
+        yield {clock: message(words.stack_ended(session))}
 
     def on_examine(self, session: Session, values: Values) -> Iterator[Update]:
         """Ask the gate about the edit that waits, or about the live one."""
@@ -165,8 +184,11 @@ class GatePart(Room):
     def told(self, session: Session, values: Values) -> Iterator[Update]:
         """Tell that other weights are live; then, for an edit on top, measure what it does to the first."""
         yield from self.bus.tell(News.LIVE, session, values)
-        if session.slot(Gated).below is None or session.cancelled.is_set():
-            return
+        if session.slot(Gated).below is not None and not session.cancelled.is_set():
+            yield from self.stacked(session, values)
+
+    def stacked(self, session: Session, values: Values) -> Iterator[Update]:
+        """Measure what the live edit does to the one that it was made on, and show it."""
         (clock,) = self.bus.offered("clock").outputs
         yield from drain(gating.stack_exam(self.model, session), self.drawing(clock))
         yield self.on_ended(session, values)

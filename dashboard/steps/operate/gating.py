@@ -73,15 +73,18 @@ class Gated:
         held: The edit that waits: refused, or not examined to its end. It waits until another one is made.
         below: What the live edit was made on top of.
         stack: What it did to the first one's scores.
+        due: Whether that is to be examined, in line, as the edit was kept by hand, which stands in none.
     """
 
     held: Made | None = None
     below: Below | None = None
     stack: StackExam | None = None
+    due: bool = False
 
     def live_changed(self) -> None:
         """Forget what belongs to other weights; what waits goes on waiting."""
         self.below = self.stack = None
+        self.due = False
 
 
 def asked_for(

@@ -291,6 +291,17 @@ def kept_by_hand(live: LiveEdit) -> str:
     )
 
 
+STACK_NEXT = "Kept by hand and live. What it does to the first edit's scores is examined next"
+STAYS_KEPT = "The edit that you have kept stays live."
+
+
+def stack_ended(session: Session) -> str:
+    """Return the clock's words after what a kept edit does to the one below it was examined."""
+    if session.slot(Gated).stack is None:
+        return f"Stopped before its end. {STAYS_KEPT} What it does to the first one's scores was not measured."
+    return "Kept by hand and live. What it does to the first edit's scores stands in the head of the vital signs."
+
+
 def stack_line(session: Session) -> str:
     """Say in the head that edits are stacked, with what is known of it behind; nothing for one by itself."""
     whole, count = stack_words(session), stacked_edits(session.live)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import gradio as gr
 import pytest
 import torch
@@ -151,6 +153,69 @@ def test_an_edit_on_top_is_the_stack_of_both_and_says_what_it_does_to_the_first_
     visitor.do("on_undo")
     assert visitor.session.live is first and "1 edit live" in visitor.screen["live"]
     assert visitor.screen["stack"] == ""
+
+
+def kept_on_top(visitor: Visitor) -> None:
+    """Keep an edit on top of the example's that the gate has refused."""
+    visitor.do("on_edit", **STRICT, on_top=True, block=0)
+    visitor.do("on_keep")
+
+
+def test_keep_stands_in_no_line_and_the_exam_of_the_stack_that_follows_it_does(visitor, monkeypatch):
+    line = visitor.page.context.line
+    monkeypatch.setattr(line, "rest", 60)
+    visitor.do("on_edit", **STRICT, on_top=True, block=0)
+    with closing(line.turns((step for step in range(2)), "edit")) as ahead:
+        next(ahead)
+        visitor.do("on_keep")
+        kept, live = visitor.session.slot(Gated), visitor.session.live
+        assert edits_in(live.patch) == 2 and live.patch.settings[RECORD]["overridden"] is True
+        assert kept.stack is None and "was not measured" in visitor.screen["stack"]
+        waiting = visitor.press("on_stack")
+        next(waiting)
+        next(waiting)
+        assert "In line, place 2" in seen(visitor.screen["clock"]) and visitor.on["cancel"] and not visitor.on["edit"]
+        visitor.do("on_cancel")
+        list(waiting)
+        assert "Cancelled while it waited in line" in visitor.screen["clock"]
+        assert "kept stays live" in visitor.screen["clock"] and visitor.session.live is live and kept.stack is None
+        assert_idle(visitor)
+    visitor.do("on_stack")
+    assert kept.stack is not None and "stands in the head" in visitor.screen["clock"]
+    assert "The second edit changes on the first edit's case DS" in seen(visitor.screen["stack"])
+    assert visitor.session.live is live
+    assert_idle(visitor)
+
+
+def test_the_exam_of_a_stack_follows_on_keep_where_it_is_due_and_nowhere_else(visitor):
+    events = list(visitor.page.app.fns.values())
+    follows, before = visitor.page.wired("on_stack"), []
+    while follows.trigger_after is not None:
+        follows = next(event for event in events if event._id == follows.trigger_after)
+        before.append(follows.fn.__name__)
+    assert before[-1] == "on_keep"
+    assert visitor.do("on_stack") == [set()], "nothing was kept"
+    refused(visitor)
+    visitor.do("on_keep")
+    assert visitor.do("on_stack") == [set()], "it stands on no other edit"
+    visitor.do("on_edit", **STRICT, on_top=True, block=0)
+    keeping = visitor.press("on_keep")
+    while visitor.session.slot(Gated).held is not None:
+        next(keeping)
+    visitor.do("on_cancel")
+    list(keeping)
+    assert edits_in(visitor.session.live.patch) > 1 and visitor.do("on_stack") == [set()], "Cancel ends both"
+
+
+def test_a_cancel_of_the_exam_that_follows_on_keep_says_what_stays(visitor):
+    kept_on_top(visitor)
+    live, run = visitor.session.live, visitor.press("on_stack")
+    next(run)
+    visitor.do("on_cancel")
+    list(run)
+    assert "Stopped before its end. The edit that you have kept stays live." in visitor.screen["clock"]
+    assert visitor.session.live is live and "was not measured" in visitor.screen["stack"]
+    assert_idle(visitor)
 
 
 def test_a_stack_is_examined_as_each_of_its_edits_acts(visitor, monkeypatch):
