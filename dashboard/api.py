@@ -294,9 +294,13 @@ def connect(context: Context) -> None:
         return {"cancelled": True}
 
     def status(request: gr.Request | None = None) -> gives.Status:
-        """Tell which model is loaded and which weights are live for this session."""
+        """Tell which model is loaded and which weights are live for this session.
+
+        While a run of its own waits in line: how many are before it, and for how long.
+        """
         with shown_to_user():
             session = context.asking(request)
+        place = context.line.place_of(session)
         return {
             "model": model.name,
             "models": context.shelf.labels,
@@ -305,6 +309,8 @@ def connect(context: Context) -> None:
             "dtype": model.dtype_name,
             "weights": session.row.label(),
             "edits": len(session.edits),
+            "ahead": None if place is None else place.ahead,
+            "wait_seconds": None if place is None else round(place.seconds, 1),
         }
 
     functions: tuple[Callable[..., Any], ...] = (

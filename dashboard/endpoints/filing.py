@@ -76,7 +76,8 @@ def connect_files(context: Context) -> None:
 
             run: Any = writing()
             if whole:
-                run = context.line.turns(run, "save", session.cancelled.is_set, address=address_of(request))
+                cancelled, address = session.cancelled.is_set, address_of(request)
+                run = context.line.turns(run, "save", cancelled, address=address, whose=session)
             for _ in run:
                 pass
             if not made:

@@ -119,7 +119,7 @@ def reading_endpoints(context: Context, texts: Given) -> tuple[Callable[..., Any
                     yield
 
             run: Any = measuring()
-            for _ in context.line.turns(run, "attribution", cancelled, address=address_of(request)):
+            for _ in context.line.turns(run, "attribution", cancelled, address=address_of(request), whose=session):
                 pass
             if not made:
                 raise CaseError(LEFT_LINE)

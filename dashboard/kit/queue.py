@@ -77,12 +77,13 @@ class Elsewhere:
 
 @dataclass(eq=False)
 class _Run:
-    """One run in line: its kind, the address that it comes from, seconds that it has had in all and in this turn, since
-    when it makes no step, whether it has begun, when it came and was last heard of, and how long it waited: for its
-    first turn, or until it left without one."""
+    """One run in line: its kind, the address that it comes from, whose it is, seconds that it has had in all and in
+    this turn, since when it makes no step, whether it has begun, when it came and was last heard of, and how long it
+    waited: for its first turn, or until it left without one."""
 
     kind: str
     address: str | None = None
+    whose: Any = None
     spent: float = 0.0
     turn: float = 0.0
     resting: float | None = None
@@ -118,6 +119,7 @@ class Line:
         cancelled: Callable[[], bool] = lambda: False,
         tell: Callable[[Place], Event] | None = None,
         address: str | None = None,
+        whose: Any = None,
     ) -> Generator[Event, None, bool]:
         """Run something step by step whenever it is its turn.
 
@@ -128,6 +130,7 @@ class Line:
                 at once and ends itself.
             tell: What is yielded at once and every second while it waits; nothing by default.
             address: Where it comes from; ``None`` for nowhere, as for calls inside this program.
+            whose: Whose session it is for, by which :meth:`place_of` finds it; ``None`` for nobody's.
 
         Returns:
             Whether it has begun.
@@ -135,7 +138,7 @@ class Line:
         Raises:
             CaseError: The line is full, or holds as many runs of that address as it may.
         """
-        mine = self._join(kind, address)
+        mine = self._join(kind, address, whose)
         finished, outcome = False, "failed"
         try:
             patience = 0.0 if tell else LOOK
@@ -185,10 +188,16 @@ class Line:
             while self._runs and not cancelled():
                 self._changed.wait(NAP)
 
+    def place_of(self, whose: Any) -> Place | None:
+        """Return where somebody's run stands while others have their turn; ``None`` where none of theirs waits."""
+        with self._changed:
+            waiting = next((run for run in self._runs if run.whose is whose and run is not self._now), None)
+            return None if waiting is None else self._place(waiting)
+
     def __len__(self) -> int:
         return len(self._runs)
 
-    def _join(self, kind: str, address: str | None) -> _Run:
+    def _join(self, kind: str, address: str | None, whose: Any) -> _Run:
         with self._changed:
             of_them = sum(run.address == address for run in self._runs) if address is not None else 0
             if self.of_one is not None and of_them >= self.of_one:
@@ -200,7 +209,7 @@ class Line:
             if len(self._runs) >= PLACES:
                 note("refused", why="line")
                 raise CaseError(f"{PLACES} runs stand in line already. Try again in some minutes.")
-            mine = _Run(kind, address, resting=time.monotonic())
+            mine = _Run(kind, address, whose, resting=time.monotonic())
             self._runs.append(mine)
             if self._now is None:
                 self._pass_on()

@@ -268,7 +268,11 @@ class Reserving:
                     first(session, *arguments, **named)
                     run = endpoint(*arguments, **named)
                     begun = yield from self.line.turns(
-                        run, endpoint.__name__, session.cancelled.is_set, address=address_of(request)
+                        run,
+                        endpoint.__name__,
+                        session.cancelled.is_set,
+                        address=address_of(request),
+                        whose=session,
                     )
                 finally:
                     try:

@@ -219,7 +219,7 @@ class Context(Reserving):
                 return
             cancelled = session.cancelled.is_set
             begun = yield from self.line.turns(
-                run, work.__name__, cancelled, lambda place: {clock: message(place.text())}, address
+                run, work.__name__, cancelled, lambda place: {clock: message(place.text())}, address, session
             )
             if not begun:
                 yield {clock: message(left)}

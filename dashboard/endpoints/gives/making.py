@@ -226,7 +226,7 @@ class Cancelled(TypedDict):
 
 
 class Status(TypedDict):
-    """The model, and what is live for this client.
+    """The model, what is live for this client, and where its run stands that waits in line.
 
     Attributes:
         model: Its name.
@@ -236,6 +236,9 @@ class Status(TypedDict):
         dtype: Type of its weights.
         weights: The live weights by their label, or vanilla.
         edits: How many edits Undo can take back.
+        ahead: Runs before this client's in the line of long runs, the one whose turn it is among them; null where
+            none of its own waits.
+        wait_seconds: How long that is likely to wait, from what such runs have taken so far; null where none waits.
     """
 
     model: str
@@ -245,3 +248,5 @@ class Status(TypedDict):
     dtype: str
     weights: str
     edits: int
+    ahead: int | None
+    wait_seconds: float | None

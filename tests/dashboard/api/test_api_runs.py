@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from api_helpers import LONG, TYPED, case, connect, weights
+from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from dashboard.kit.shelf import Shelf
@@ -42,6 +43,26 @@ def test_a_client_does_one_thing_at_a_time(client):
         client.predict(*case(0), api_name="/locate")
     client.predict(api_name="/cancel")
     assert list(job)[-1]["stop_reason"] == "cancelled"
+
+
+def test_a_program_whose_run_waits_in_line_is_told_its_place_and_its_wait_and_others_are_not(app, client):
+    def told(who: Client) -> tuple[int | None, float | None]:
+        status = who.predict(api_name="/status")
+        return status["ahead"], status["wait_seconds"]
+
+    other = connect(app)
+    assert told(client) == told(other) == (None, None)
+    running = other.submit(*case(0), 1, *LONG.values(), api_name="/edit")
+    next(running)
+    waiting = client.submit(*case(0), 1, "corrected", 2, api_name="/edit")
+    ahead, seconds = told(client)
+    while ahead is None and not waiting.done():
+        ahead, seconds = told(client)
+    assert ahead == 1 and seconds is not None and seconds > 0
+    assert told(other) == (None, None), "it is the other one's turn"
+    other.predict(api_name="/cancel")
+    assert list(running)[-1]["stop_reason"] == "cancelled" and list(waiting)[-1]["done"]
+    assert told(client) == (None, None)
 
 
 def test_closing_the_page_stops_what_runs_for_it_and_keeps_the_session(app, client):

@@ -62,6 +62,22 @@ def test_who_comes_while_another_runs_is_told_at_once_how_many_are_ahead():
     assert list(waiting[1])[-1] == "c0" and len(line) == 0
 
 
+def test_whoever_asks_for_it_is_told_where_their_run_stands_while_it_waits_and_only_then():
+    line, first, second = Line(rest=60), object(), object()
+    runs = [line.turns(steps(name, 2), "edit", tell=told, whose=whose) for name, whose in (("a", first), ("b", second))]
+    assert line.place_of(first) is None
+    assert next(runs[0]) == "a0"
+    shown = next(runs[1])
+    place = line.place_of(second)
+    assert isinstance(place, Place) and (place.ahead, place.begun) == (shown.ahead, False) == (1, False)
+    assert place.seconds == pytest.approx(shown.seconds) and place.seconds > 0
+    assert line.place_of(first) is None and line.place_of(object()) is None
+    runs[0].close()
+    assert until(runs[1], str) == "b0" and line.place_of(second) is None
+    runs[1].close()
+    assert line.place_of(second) is None
+
+
 def test_first_come_is_first_served():
     line, order = Line(rest=60), []
 
