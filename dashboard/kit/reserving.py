@@ -31,6 +31,10 @@ ARRIVING, LOOK = 2.0, 0.05
 RUNNING = "Something is still running for you. Wait for it, or press Cancel."
 LEFT_LINE = "Cancelled while it waited in line; nothing was changed."
 STARTED_ANEW = "the program was started anew since"
+NOT_SHOWN = (
+    "This page did not show your session yet, and is drawn anew from it. If you have just pressed something, nothing "
+    "came of it: press it again."
+)
 MAKE_AGAIN = (
     "What it had edited went with it, and nothing was done. Make the edit again (/edit), or take in the patch that you "
     "have saved (/take_in); whatever is called from now on goes on with the vanilla weights."
@@ -163,17 +167,22 @@ class Reserving:
         return session
 
     def gone(self, request: gr.Request) -> Update:
-        """Give a page whose session is gone an empty one, and say so; the page is drawn anew after that."""
+        """Take in a page that shows no session, and say so: it is drawn anew after that.
+
+        It gets the session that its visitor has by now, else an empty one.
+        """
         key = key_of(request)
-        why = self.sessions.why_gone(key) or STARTED_ANEW
+        why = self.sessions.why_gone(key) or (STARTED_ANEW if has_earlier_key(request) else None)
         session = self.sessions.arrive(request.session_hash or "", key)
-        if not session.started:
+        session.undrawn = True
+        if session.started and why is None:
+            said = NOT_SHOWN
+        else:
             session.started = session.own = True
-        session.emptied = True
-        said = (
-            f"Your session is gone: {why}. Live now: {session.row.label()}. Nothing was done; your texts are still in "
-            "the rail, so press again to go on."
-        )
+            said = (
+                f"Your session is gone: {why or STARTED_ANEW}. Live now: {session.row.label()}. Nothing was done; your "
+                "texts are still in the rail, so press again to go on."
+            )
         gr.Warning(said, duration=20)
         return {self.notice: reading(said, "warn")}
 

@@ -81,7 +81,7 @@ class Session:
         queued: Whether a program's run stands in line.
         passing: It is of one call of a tool: nobody finds it again, and nothing is noted of it.
         broken: The last run was ended because its page had gone.
-        emptied: It took the place of one that is gone, and its page does not show that yet.
+        undrawn: A page was told that it is drawn anew, and was not yet: its own session is gone, or it came late.
         began_empty: It took the place of a program's that is gone, and began with nothing.
         edited: A run of it has changed what is live.
         said: What its page is told when it is opened.
@@ -113,7 +113,7 @@ class Session:
     queued: bool = False
     passing: bool = False
     broken: bool = False
-    emptied: bool = False
+    undrawn: bool = False
     began_empty: bool = False
     edited: bool = False
     said: str = ""

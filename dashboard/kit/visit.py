@@ -105,8 +105,8 @@ class Visit(Room):
                 session = self.context.visit(request)
                 if session is None:
                     yield self.context.gone(request)
-                elif session.emptied or self.changed_elsewhere(session, request):
-                    session.emptied = False
+                elif session.undrawn or self.changed_elsewhere(session, request):
+                    session.undrawn = False
                     yield from self.shown(session, values, request)
                 else:
                     yield gr.skip()
@@ -152,6 +152,8 @@ class Visit(Room):
             if session is None:
                 with shown_to_user():
                     yield {view: gr.Column(visible=True), **self.context.gone(request)}
+                    session = self.context.visit(request)
+            if session is None:
                 return
             drawn = {**values, **{part: kept for part, kept in session.controls.items() if part in values}}
             shown: Update = {view: gr.Column(visible=True)}

@@ -19,7 +19,7 @@ from dashboard_helpers import QUICK, Clock, Page, Visitor, assert_idle, seen
 from starlette.requests import Request
 
 from dashboard.kit.doors import AGAIN, STARTED, TOOL_HEADER, key_of
-from dashboard.kit.reserving import STARTED_ANEW, Places
+from dashboard.kit.reserving import NOT_SHOWN, STARTED_ANEW, Places
 from dashboard.kit.session import Session
 from dashboard.kit.visitors import Sessions
 from inspector.errors import CaseError
@@ -192,6 +192,37 @@ def test_a_page_that_never_arrives_is_gone_and_one_of_nobody_who_is_here_is_so_a
     assert context.visit(asking) is None and looks
 
 
+def slow(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> Visitor:
+    """Return a visitor on a page whose arrival takes longer than is waited for."""
+    again = Visitor(visitor.page, visitor.key)
+    del visitor.page.context.sessions._pages[again.key]
+    monkeypatch.setattr("dashboard.kit.reserving.ARRIVING", 0.0)
+    return again
+
+
+@pytest.mark.parametrize("press", ["on_undo", "on_texts", "on_waking", "on_watch"])
+def test_a_page_that_arrives_slowly_is_told_nothing_false_and_is_drawn_as_its_session_is(visitor, monkeypatch, press):
+    visitor.do("on_edit", **QUICK)
+    page, live = slow(visitor, monkeypatch), visitor.session.live
+    (changed,) = page.do(press)
+    assert "notice" in changed and seen(page.screen["notice"]) == NOT_SHOWN and page.session.live is live
+    page.do("on_waking")
+    assert live.patch.identifier in page.screen["live"] and page.screen["numbers"] == visitor.screen["numbers"]
+    assert page.do("on_waking") == [set()], "it is drawn once"
+    assert_idle(page)
+    page.do("on_undo")
+    assert page.session.live is not live, "the next press works"
+
+
+@pytest.mark.parametrize("edits", [True, False])
+def test_a_view_that_is_opened_on_a_page_that_arrives_slowly_is_drawn(visitor, monkeypatch, edits):
+    if edits:
+        visitor.do("on_edit", **QUICK)
+    page = slow(visitor, monkeypatch)
+    page.open("why")
+    assert page.shown["why_view"] and "why_atlas" in page.screen and "gone" not in seen(page.screen["notice"])
+
+
 def test_few_wait_at_once_of_one_visitor_and_of_all_and_the_others_are_answered(visitor, monkeypatch):
     """Else pages that never arrive would hold every thread of the program."""
     context, waiting, go = visitor.page.context, threading.Semaphore(0), threading.Event()
@@ -263,6 +294,13 @@ def test_a_program_with_the_cookie_of_an_earlier_start_is_told_once_and_one_of_t
         mortal.seconds += 25 * 3600
         context.sessions.sweep()
     assert len(context.sessions) == 0
+
+
+def test_every_window_of_before_a_restart_is_told_so(page, mortal):
+    asked = program_request(page, f"{'0' * 8}.{'w' * 32}")
+    for _ in range(2):
+        assert STARTED_ANEW in page.context.gone(asked)[page.context.notice]
+    assert page.context.session(asked).live is None
 
 
 def tool_request(header: tuple[str, str]) -> gr.Request:
