@@ -28,6 +28,8 @@ PATIENCE = 600_000
 FOLDER = Path(__file__).resolve().parents[1] / "assets" / "screenshots"
 LASTING = {"number input for Step limit": 100, "Target P(safe)": 0, "Damage budget": 0, "Stop below": 0}
 """Settings with which only Cancel ends an edit soon."""
+HEAD_STAYS = "#top { position: static !important; }"
+"""A style for pictures of what is longer than the window: the page's head would come along and lie over it."""
 OF_A_PAGE = ("page", "details", *tuple(VIEWS)[1:], "phone", "phone-case")
 """What is taken of the finished example, in each theme."""
 
@@ -43,6 +45,7 @@ def take(page: Page, url: str, theme: str, width: int) -> None:
     page.wait_for_timeout(1500)
     save(details.screenshot(), f"details-{theme}")
     details.locator("button").first.click()
+    page.add_style_tag(content=HEAD_STAYS)
     for name in tuple(VIEWS)[1:]:
         page.locator(f"nav.views a[href='#{name}']").click()
         view = page.locator(f"#view-{name}")

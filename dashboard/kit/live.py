@@ -81,8 +81,13 @@ def ended(session: Session, answers: Answers, note: str, longest: int) -> tuple[
     return note + first, note + held_back + second
 
 
+def is_cut_short(answers: Answers, row: int, longest: int) -> bool:
+    """Tell whether an answer has ended neither by itself nor at as many tokens as it may have."""
+    return not answers.finished[row] and len(answers.token_ids[row]) < longest
+
+
 def _how(answers: Answers, row: int, longest: int, cancelled: bool) -> str:
     """Say how an answer ended; nothing where it did by itself."""
     if answers.finished[row]:
         return ""
-    return " · cancelled" if cancelled and len(answers.token_ids[row]) < longest else f" · cut at {longest} tokens"
+    return " · cancelled" if cancelled and is_cut_short(answers, row, longest) else f" · cut at {longest} tokens"

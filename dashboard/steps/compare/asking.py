@@ -9,7 +9,7 @@ import gradio as gr
 
 from dashboard.kit.bus import Offer, Update, Values
 from dashboard.kit.html import message, weights_badge
-from dashboard.kit.live import NO_EDIT, NOT_ASKED, ended, streamed
+from dashboard.kit.live import NO_EDIT, NOT_ASKED, ended, is_cut_short, streamed
 from dashboard.kit.panes import build_pair, unless_safe
 from dashboard.kit.room import Context, Room
 from dashboard.kit.session import Session
@@ -181,8 +181,9 @@ class AskingPart(Room):
             yield self.pair.blur(unless_safe(*marks, session.live is not None))
             yield dict(zip(self.pair.heads, self._heads(session, kept, note, marks, decoding), strict=True))
         if session.cancelled.is_set():
-            said = message("Stopped: the answers were cut short, the weights are as they were.")
-            yield {self.bus.offered("clock").outputs[0]: said}
+            rows = (0,) if session.live is None else (0, 1)
+            cut = kept is None or any(is_cut_short(kept, row, decoding.max_new_tokens) for row in rows)
+            yield {self.bus.offered("clock").outputs[0]: message(words.STOPPED if cut else words.STOPPED_AFTER)}
 
     def _heads(
         self, session: Session, answers: Answers, note: str, marks: tuple[Verdict, Verdict], decoding: Decoding

@@ -81,6 +81,8 @@ def unmeasured(session: Session) -> str:
 
 UNANSWERED = "not answered yet"
 NO_ANSWER = "nothing asked yet"
+STOPPED = "Stopped: the answers were cut short, the weights are as they were."
+STOPPED_AFTER = "Stopped once the answers had ended; the weights are as they were."
 NO_ANSWER_YET = "No answer yet. Press Operate, or Ask both."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -83,6 +84,21 @@ def test_of_two_answers_only_the_one_that_was_cut_is_said_to_be(visitor, monkeyp
     assert "cut short" in again.screen["vanilla_head"] and "cut" not in again.screen["edited_head"]
     *_, vanilla, edited = report.answers(visitor.session)
     assert "cut short" in vanilla.head and "cut" not in edited.head
+
+
+@pytest.mark.parametrize("longest", [1, 8])
+def test_a_cancel_once_the_answers_have_ended_does_not_say_that_they_were_cut(visitor, monkeypatch, longest):
+    """The vanilla answer has as many tokens as it may have, or fewer and did not end by itself."""
+    written = Answers(("Well", "No."), ((1,), (3,)), (None, 5), (False, False))
+
+    def answered(*_: Any) -> Iterator[Answers]:
+        yield written
+        visitor.session.cancelled.set()
+
+    monkeypatch.setattr(comparing, "stream", answered)
+    visitor.do("on_ask", max_new_tokens=longest)
+    assert ("cut short" in visitor.screen["clock"]) == (longest == 8)
+    assert ("once the answers had ended" in visitor.screen["clock"]) == (longest == 1)
 
 
 def test_a_cancel_cuts_what_was_still_written_and_no_answer_that_was_whole(visitor):
