@@ -152,12 +152,11 @@ class Example:
         self._making.cancelled.set()
 
     def fill(self, session: Session) -> None:
-        """Start a visitor's own session with what is there."""
-        panel = session.slot(Looked).panel if session.started else Panel(self.block)
+        """Start a visitor's own session with what is there, or add what has come since to it."""
         if not session.started:
             session.seen = self.drawn
+            session.slot(Looked).panel = Panel(self.block)
         session.start_from(self.session)
-        session.slot(Looked).panel = panel
 
     def start(self) -> None:
         """Make what is missing in the background, behind everybody in the line of long runs."""

@@ -8,7 +8,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Set
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -135,10 +135,14 @@ class Session:
         return self._slots.setdefault(kind, kind())
 
     def start_from(self, done: Session) -> None:
-        """Take over what another session has measured and made; what is done here stays here."""
+        """Take over what another session has measured and made; what is done here stays here.
+
+        Of a slot it takes what a new one does not have: what a visitor has picked here and nobody there stays picked.
+        """
         self.case, self.format, self.edits, self.probe = done.case, done.format, list(done.edits), done.probe
         self.detector = done.detector
-        self._slots = {kind: replace(kept) for kind, kept in done._slots.items()}
+        for kind, kept in done._slots.items():
+            self._slots[kind] = replace(self.slot(kind), **_filled(kept))
         self.started = True
 
     def _other_weights(self, strength: float) -> None:
@@ -308,6 +312,12 @@ class Session:
         self.edits = self.edits[:-1]
         self._other_weights(1.0 if self.live is None else self.strength_of(self.live))
         return self.live
+
+
+def _filled(slot: Any) -> dict[str, Any]:
+    """Return the fields of a slot in which something else stands than in a new one, by name."""
+    new, known = type(slot)(), {part.name: getattr(slot, part.name) for part in fields(slot) if part.init}
+    return {name: value for name, value in known.items() if value != getattr(new, name)}
 
 
 def _made_folder() -> tempfile.TemporaryDirectory:

@@ -112,6 +112,7 @@ class LocateRoom(Room):
         """Offer the picked layer; say when what is shown is out of date."""
         self.bus.offer("layer", Offer((self.block,), call=self.layer))
         self.bus.offer("picked layer", Offer(call=self.pick))
+        self.bus.offer("layer by hand", Offer(call=_by_hand))
         texts, drawn = self.bus.offered("texts").inputs, self._drawn
         read = (*texts, self.locate_preset, self.distance, self.padding, self.once, self.block)
         self.bus.offer("locate", Offer(read, drawn, self.measure))
@@ -222,17 +223,21 @@ class LocateRoom(Room):
         return words.locate_line(kept.divergence, distance, last, self.context.layers, why)
 
     def on_arrived(self, session: Session, values: Values) -> Update:
-        """Show what the example has measured, and its layer."""
+        """Show what the example has measured, and its layer; one that was picked by hand meanwhile stays."""
         if "located" not in session.fresh:
             return {}
-        measured = session.slot(LocatedCase).divergence
-        block = self.context.example.block
+        kept, picked = session.slot(LocatedCase), _by_hand(session)
+        located = self._located(session, values)
+        if picked is not None:  # pressing Locate lets go of it
+            self.pick(session, picked)
+        block, distance = self.context.example.block if picked is None else picked, values[self.distance]
         return {
-            **self._located(session, values),
+            **located,
             self.block: block,
-            self.curve: figures.curve(measured, values[self.distance], block, self._recommended),
-            self.heatmap: figures.divergence_heatmap(measured),
-            self.heatmap_reading: words.heatmap_reading(measured),
+            self.curve: figures.curve(kept.divergence, distance, block, self._recommended),
+            self.locate_reading: self._reading(kept, distance, block),
+            self.heatmap: figures.divergence_heatmap(kept.divergence),
+            self.heatmap_reading: words.heatmap_reading(kept.divergence),
         }
 
     def on_back(self, session: Session, values: Values) -> Update:

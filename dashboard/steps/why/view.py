@@ -130,7 +130,7 @@ class WhyRoom(Room):
         fresh = session.fresh
         if not fresh & {"edit", "why", "probe", "atlas"}:
             return {}
-        if "located" in fresh:  # the slider is moved to the example's layer just now
+        if "located" in fresh and self.bus.offered("layer by hand").call(session) is None:  # the slider moves just now
             session.slot(Looked).panel = replace(self.inside.panel(values), block=self.context.example.block)
         else:
             self.inside.read(session, values)

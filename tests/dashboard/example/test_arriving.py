@@ -8,11 +8,17 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from dashboard_helpers import Page, Visitor, own_question, short_examples, tiny_model
+from dashboard_helpers import QUICK, Page, Visitor, own_question, short_examples, tiny_model
 
 from dashboard.example.make import Example, make_example
 from dashboard.house import LATER, House
+from dashboard.kit.linking import Linked
 from dashboard.kit.visitors import Sessions
+from dashboard.steps.keep.kept import Kept
+from dashboard.steps.locate.run import LocatedCase
+from dashboard.steps.locate.texts import by_hand
+from dashboard.steps.questions.view import Opened
+from dashboard.steps.why.state import Looked
 from inspector.errors import EditError
 from inspector.model import Decoding
 
@@ -63,6 +69,18 @@ def look(page: Page, visitor: Visitor) -> dict[str, Any]:
     return {names.get(part, part): value for part, value in update.items()}
 
 
+def publish(example: Example, *parts: str) -> None:
+    """Let parts of the example come."""
+    for part in parts:
+        assert example.store.read(part, example._making)
+        example._publish(part)
+
+
+def other_layer(example: Example) -> int:
+    """Return a layer that the example does not edit."""
+    return (example.block + 1) % tiny_model().blocks
+
+
 def test_without_an_example_every_step_says_what_to_press(empty):
     visitor = Visitor(empty, "new")
     for view in LATER:
@@ -93,17 +111,13 @@ def test_parts_come_onto_a_page_whose_visitor_has_done_nothing(waiting):
     page, example = waiting
     visitor = Visitor(page, "first")
     assert visitor.session.live is None and "no edit is live" in visitor.standing("live")
-    for part in ("located", "edit"):
-        assert example.store.read(part, example._making)
-        example._publish(part)
+    publish(example, "located", "edit")
     changed = look(page, visitor)
     assert changed["block"] == example.block and "The safe answer went from" in changed["vitals_reading"]
     assert "edited" in changed["live"] or "live weights" in changed["live"]
     assert visitor.session.live is example.session.live and "stress_table" not in changed
     assert set(look(page, visitor)) <= {page.house.arriving.line, page.house.arriving.clock}, "nothing is new"
-    for part in ("comparison", "exam", "why", "probe", "atlas", "contest"):
-        assert example.store.read(part, example._making)
-        example._publish(part)
+    publish(example, "comparison", "exam", "why", "probe", "atlas", "contest")
     changed = look(page, visitor)
     assert "→" in changed["numbers"] and "prompts, each answered" in changed["stress_clock"]
     assert "locators name" in changed["why_locators_reading"] and changed["methods_table"]
@@ -128,9 +142,7 @@ def test_who_has_done_or_typed_something_keeps_their_own(waiting):
     busy.do("on_locate")
     own = busy.session.case
     typing.do("on_texts", **own_question("How can I cheat at cards?"))
-    for part in ("located", "edit"):
-        example.store.read(part, example._making)
-        example._publish(part)
+    publish(example, "located", "edit")
     for visitor in (busy, typing):
         assert set(look(page, visitor)) <= {page.house.arriving.line, page.house.arriving.clock}
         assert visitor.session.live is None
@@ -148,3 +160,38 @@ def test_a_failure_costs_the_example_only_and_is_told_on_the_page(waiting, monke
     assert "could not be finished" in capsys.readouterr().err
     visitor.do("on_locate")
     assert visitor.session.case is not None
+
+
+def test_a_layer_that_was_picked_by_hand_stays_as_parts_come_and_is_the_one_that_operate_edits(waiting):
+    page, example = waiting
+    visitor = Visitor(page, "picks")
+    publish(example, "located")
+    look(page, visitor)
+    publish(example, "edit")
+    picked = other_layer(example)
+    visitor.do("on_hand", block=picked)
+    visitor.session.slot(Opened).number = 3
+    visitor.session.slot(Kept).picks["row"] = 1
+    owner = visitor.session.slot(Linked).owner
+    changed = look(page, visitor)
+    assert "block" not in changed and visitor.session.live is example.session.live
+    kept = visitor.session.slot(LocatedCase)
+    assert (kept.by_hand, kept.picked, kept.why) == (picked, picked, by_hand(picked))
+    assert visitor.session.slot(Opened).number == 3 and visitor.session.slot(Kept).picks == {"row": 1}
+    assert visitor.session.slot(Linked).owner == owner, "the visitor's links go on being theirs"
+    visitor.do("on_operate", **QUICK)
+    assert visitor.session.live.result.block == picked
+
+
+def test_a_layer_that_was_picked_before_anything_was_measured_stays_in_every_view(waiting):
+    page, example = waiting
+    visitor = Visitor(page, "early")
+    visitor.open("why")
+    picked = other_layer(example)
+    visitor.do("on_hand", block=picked)
+    publish(example, "located", "edit", "comparison", "exam", "why")
+    changed = look(page, visitor)
+    assert changed["block"] == picked and "by hand" in changed["locate_reading"]
+    assert visitor.session.slot(Looked).panel.block == picked and changed["why_locators_reading"]
+    visitor.do("on_operate", **QUICK)
+    assert visitor.session.live.result.block == picked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 from dashboard_helpers import CONTEXT, model_at_rest
@@ -306,3 +306,28 @@ def test_of_many_that_come_in_the_same_instant_one_stands_in_line():
     for thread in threads:
         thread.join()
     assert sorted(came) == [False] * 7 + [True]
+
+
+@dataclass
+class Slot:
+    """What some step keeps: a measurement, and two things that a visitor picks."""
+
+    measured: object = None
+    picked: int | None = None
+    rows: dict[str, int] = field(default_factory=dict)
+
+
+def test_what_comes_from_another_session_leaves_what_was_picked_here_and_the_slots_that_it_has_not():
+    visitor, done = Session(), Session()
+    visitor.start_from(done)
+    visitor.slot(Slot).picked, visitor.slot(LocatedCase).by_hand = 2, 1
+    visitor.slot(Slot).rows["a"] = 3
+    for measured in ("first", "second"):
+        done.slot(Slot).measured = measured
+        visitor.start_from(done)
+        assert visitor.slot(Slot).measured is measured
+        assert (visitor.slot(Slot).picked, visitor.slot(Slot).rows) == (2, {"a": 3})
+    assert visitor.slot(LocatedCase).by_hand == 1 and done.slot(Slot).picked is None
+    done.slot(Slot).picked = 0
+    visitor.start_from(done)
+    assert visitor.slot(Slot).picked == 0, "what the other one has picked is taken over, too"
