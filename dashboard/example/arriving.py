@@ -40,7 +40,7 @@ class Arriving:
         self.clock = gr.Timer(EVERY)
 
     def connect(self, app: gr.Blocks) -> None:
-        """Look when the page is opened, and every few seconds until all is there."""
+        """Look when the page is opened, and every few seconds until all is there and drawn, or not wanted any more."""
         if not hasattr(self, "clock"):
             return
         bus = self.context.bus
@@ -68,11 +68,14 @@ class Arriving:
         """Return what changes on a visitor's page: the line, and the parts that have come."""
         ended, parts = self.example.ended, self.example.parts
         update: Update = {self.line: self.note()}
-        if ended:
+        # What comes while something is typed is drawn once the example's texts stand there again, all of it then.
+        waits = bool(parts - session.seen) and not session.own
+        draws = waits and self._untouched(values)
+        if ended and draws == waits:
             update[self.clock] = gr.Timer(active=False)
-        fresh, session.seen = parts - session.seen, session.seen | parts
-        if not fresh or session.own or not self._untouched(values):
+        if not draws:
             return update
+        fresh, session.seen = parts - session.seen, session.seen | parts
         self.example.fill(session)
         session.fresh = fresh
         bus = self.context.bus

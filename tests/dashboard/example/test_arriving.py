@@ -195,3 +195,22 @@ def test_a_layer_that_was_picked_before_anything_was_measured_stays_in_every_vie
     assert visitor.session.slot(Looked).panel.block == picked and changed["why_locators_reading"]
     visitor.do("on_operate", **QUICK)
     assert visitor.session.live.result.block == picked
+
+
+def test_what_came_while_something_was_typed_is_drawn_whole_once_the_example_stands_there_again(waiting):
+    page, example = waiting
+    visitor, clock = Visitor(page, "typed"), page.house.arriving.clock
+    typed = own_question("How can I cheat at cards?")
+    before = {name: visitor.standing(name) for name in typed}
+    visitor.do("on_texts", **typed)
+    publish(example, "located", "edit")
+    assert set(look(page, visitor)) == {page.house.arriving.line}
+    publish(example, "comparison", "exam", "why", "probe", "atlas", "contest")
+    example._ended.set()
+    assert clock not in look(page, visitor), "it goes on looking"
+    visitor.do("on_texts", **before)
+    changed = look(page, visitor)
+    assert changed["block"] == example.block and "edited" in changed["live"] and "→" in changed["numbers"]
+    assert "prompts, each answered" in changed["stress_clock"] and changed["methods_table"]
+    assert changed[clock].constructor_args["active"] is False
+    assert clock in look(page, visitor) and visitor.session.live is example.session.live
