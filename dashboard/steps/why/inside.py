@@ -21,7 +21,7 @@ from inspector.neurons import ORDERS
 from inspector.token_attribution import WAYS
 from inspector.toxicity import BUNDLED
 
-LENS_ANSWERS = ("safe answer", "unsafe answer")
+LENS_ANSWERS = ("safe answer", run.COVERED)
 LENS_WEIGHTS = ("vanilla", "edited")
 
 
@@ -280,7 +280,7 @@ class Inside:
                 self.lens_reading: words.lens_reading(known, panel.answer),
                 self.peaks: "",
             }
-        reading = pair[1] if panel.weights == "edited" else pair[0]
+        reading, covered = pair[1] if panel.weights == "edited" else pair[0], panel.answer == run.COVERED
         last = len(reading.positions) - 1
         place = min(panel.place, last)
         kept.panel = replace(panel, place=place)
@@ -288,8 +288,8 @@ class Inside:
         within = {} if place == panel.place else {"value": place}
         found = run.peaks_of(self.model, known, panel.answer, place)
         return {
-            self.lens: figures.lens(reading, panel.block, place),
+            self.lens: figures.lens(run.without_answer(reading) if covered else reading, panel.block, place),
             self.lens_reading: words.lens_reading(known, panel.answer),
-            self.peaks: words.peaks_table(found, f"{place}: {reading.tokens[place]!r}"),
+            self.peaks: words.peaks_table(found, str(place) if covered else f"{place}: {reading.tokens[place]!r}"),
             self.place: gr.Slider(maximum=last, **within),
         }

@@ -31,6 +31,11 @@ from inspector.safeedit import Case
 from inspector.token_attribution import TokenAttribution, Way, token_attribution
 from inspector.toxicity import Labelled, Probe, RegionToxicity, kept_probe, neuron_toxicity, region_toxicity
 
+COVERED = "unsafe answer"
+"""The answer that is covered on the page: neither a figure nor a table spells it."""
+NEXT = "✓"
+"""Stands for its next token where a layer says that one."""
+
 
 @dataclass(frozen=True)
 class WhyProgress:
@@ -102,7 +107,7 @@ def lenses(model: InspectedModel, session: Session, case: Case, format: PromptFo
     """Read both answers with the logit lens, with vanilla and with the live weights."""
     row, asked = session.weights, session.asked_in(format)
     found: dict[str, tuple[Lens, Lens]] = {}
-    for name, answer in (("safe answer", case.safe), ("unsafe answer", case.unsafe)):
+    for name, answer in (("safe answer", case.safe), (COVERED, case.unsafe)):
         read = logit_lens(model, case.adversarial_prompt, answer, (VANILLA, row), format=asked)
         found[name] = (read[0], read[1])
     return {"lenses": found, "lens_weights": row.label()}
@@ -205,11 +210,33 @@ def toxicities(model: InspectedModel, session: Session) -> list[RegionToxicity |
 
 
 def peaks_of(model: InspectedModel, why: Why, answer: str, place: int) -> list[Peak]:
-    """List the tokens that peak at any block at one of the lens's positions."""
+    """List the tokens that peak at any block at one of the lens's positions, without spelling a covered answer."""
     if answer not in why.lenses:
         return []
     before, after = why.lenses[answer]
-    return peaks(model, before, after, max(0, min(place, len(before.positions) - 1)))
+    place = max(0, min(place, len(before.positions) - 1))
+    found = peaks(model, before, after, place)
+    if answer != COVERED:
+        return found
+    return [replace(peak, token=_unspelt(before, place, peak.token)) for peak in found]
+
+
+def without_answer(reading: Lens) -> Lens:
+    """Return a lens that spells nothing of the answer that it reads.
+
+    The answer's tokens are counted, and a mark stands where a layer says the one that follows.
+    """
+    counted = (position - reading.prompt_tokens + 1 for position in reading.positions)
+    names = zip(reading.tokens, counted, strict=True)
+    tokens = tuple(token if number < 1 else f"token {number}" for token, number in names)
+    words = tuple(tuple(_unspelt(reading, place, word) for place, word in enumerate(line)) for line in reading.words)
+    return replace(reading, tokens=tokens, words=words)
+
+
+def _unspelt(reading: Lens, place: int, word: str) -> str:
+    """Return a word that a layer says, or what stands for it where it is the answer's next token."""
+    is_answer = reading.positions[place] + 1 >= reading.prompt_tokens
+    return NEXT if is_answer and word.strip() and word.strip() == reading.following[place].strip() else word
 
 
 def neurons_from(text: str) -> list[int]:

@@ -11,7 +11,7 @@ from dashboard.kit.glossary import columns, heads
 from dashboard.kit.html import case_name, heading, number, other_case, probability, progress_bar, reading
 from dashboard.kit.plain import escape
 from dashboard.kit.session import LiveEdit, Session
-from dashboard.steps.why.run import BlockNeurons, RegionCurve
+from dashboard.steps.why.run import COVERED, NEXT, BlockNeurons, RegionCurve
 from dashboard.steps.why.state import Looked, Why
 from editing import DinmSettings
 from editing.atlas import Atlas
@@ -254,6 +254,8 @@ def lens_reading(why: Why, answer: str) -> str:
     )
     if why.lens_weights != "vanilla":
         text += f" Edited ({why.lens_weights}): {(after.rank[-1, counted] == 0).mean():.0%}."
+    if answer == COVERED:
+        text += f" Its tokens are counted and not spelled; {NEXT} stands where a layer says the next one."
     return reading(text)
 
 

@@ -12,6 +12,7 @@ import pytest
 from dashboard_helpers import QUICK, Visitor, assert_idle, open_page, own_question, seen
 
 from dashboard.kit import html as kit_html
+from dashboard.kit.plots import label
 from dashboard.kit.values import WAYS
 from dashboard.steps.why import figures as why_figures
 from dashboard.steps.why import run as why
@@ -293,6 +294,38 @@ def test_the_lens_shows_what_is_asked(visitor):
     assert f"After token {last}:" in visitor.screen["why_peaks"] or "No token reaches" in visitor.screen["why_peaks"]
     assert visitor.screen["why_place"] == visitor.takes["why_place"]["maximum"] == last, "it comes within the range"
     assert visitor.reload().screen["why_place"] == last
+
+
+@pytest.mark.parametrize("weights", ["vanilla", "edited"])
+def test_the_lens_spells_the_safe_answer_and_never_the_one_that_is_covered(visitor, weights):
+    visitor.open("why")
+    for answer in ("safe answer", "unsafe answer"):
+        read = visitor.session.slot(Looked).why.lenses[answer][weights == "edited"]
+        begins = next(n for n, position in enumerate(read.positions) if position >= read.prompt_tokens)
+        visitor.do("on_lens", why_answer=answer, why_weights=weights, why_place=begins)
+        drawn, peaks = visitor.screen["why_lens"], visitor.screen["why_peaks"]
+        columns = [name.partition(": ")[2] for name in drawn.data[0].x[begins:]]
+        shown = list(zip(columns, drawn.layout.xaxis.ticktext[begins:], strict=True))
+        if answer == "safe answer":
+            assert shown == [(label(token), label(token, 9)) for token in read.tokens[begins:]]
+        else:
+            assert shown == [(f"token {number}",) * 2 for number in range(1, len(shown) + 1)]
+            assert "counted and not spelled" in visitor.screen["why_lens_reading"]
+            assert f"After token {begins}:" in peaks or "No token reaches" in peaks
+
+
+def test_what_a_layer_says_of_the_covered_answer_s_next_token_is_marked_and_not_spelled(visitor, model):
+    visitor.open("why")
+    known = visitor.session.slot(Looked).why
+    first, _edited = known.lenses["unsafe answer"]
+    sure = replace(first, following=first.words[-1], probability=np.ones_like(first.probability))
+    before, place = sure.positions.index(sure.prompt_tokens) - 2, sure.positions.index(sure.prompt_tokens)
+    word, drawn = sure.words[-1][place], why.without_answer(sure)
+    assert drawn.words[-1][place] == "✓" and word not in (line[place] for line in drawn.words)
+    assert drawn.words[-1][before] == sure.words[-1][before], "the prompt is not covered"
+    for answer, spelt in (("safe answer", True), ("unsafe answer", False)):
+        found = why.peaks_of(model, replace(known, lenses={answer: (sure, sure)}), answer, place)
+        assert (word in [peak.token for peak in found], "✓" in [peak.token for peak in found]) == (spelt, not spelt)
 
 
 def test_the_lens_counts_no_token_after_the_answer_s_last(visitor):
