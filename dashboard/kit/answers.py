@@ -1,32 +1,44 @@
-"""Where two answers differ, word by word, and an answer as HTML with those words marked."""
+"""Where two answers differ, token by token or else word by word, and an answer as HTML with that marked."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from difflib import SequenceMatcher
 
 from dashboard.kit.plain import escape
 
 Pieces = list[tuple[str, bool]]
 """An answer in pieces, each with whether the other answer lacks it; joined they are the answer."""
+Tokens = tuple[Sequence[str], ...]
+"""Answers in the pieces that their tokens add; each joined is the answer."""
 
 _WORD = re.compile(r"\s*\S+|\s+")
 
 
-def differing(one: str, other: str) -> tuple[Pieces, Pieces]:
+def differing(one: str, other: str, tokens: Tokens | None = None) -> tuple[Pieces, Pieces]:
     """Cut two answers into pieces, each said to be in both or in one only.
 
-    Words are compared with the white space before them set aside, in order: the longest common runs first.
+    Tokens are compared with the white space before them set aside, in order: the longest common runs first.
+
+    Args:
+        tokens: Both in their tokens; words where that is not known, or is not of these texts.
     """
-    words = _WORD.findall(one), _WORD.findall(other)
-    bare = tuple([word.strip() for word in side] for side in words)
+    if tokens is None or tuple("".join(own) for own in tokens) != (one, other):
+        tokens = _WORD.findall(one), _WORD.findall(other)
+    one_side, other_side = map(_bare, tokens)
     pieces: tuple[Pieces, Pieces] = ([], [])
-    for tag, *bounds in SequenceMatcher(None, bare[0], bare[1], autojunk=False).get_opcodes():
+    for tag, *bounds in SequenceMatcher(None, one_side, other_side, autojunk=False).get_opcodes():
         for side, (start, end) in enumerate((bounds[:2], bounds[2:])):
-            text = "".join(words[side][start:end])
+            text = "".join(tokens[side][start:end])
             if text:
                 pieces[side].append((text, tag != "equal"))
     return pieces
+
+
+def _bare(tokens: Sequence[str]) -> list[tuple[str, bool]]:
+    """Return tokens as they are compared: without white space, with whether they begin a word."""
+    return [(token.strip(), place == 0 or token[:1].isspace()) for place, token in enumerate(tokens)]
 
 
 def answer(text: str, pieces: Pieces | None = None) -> str:
@@ -40,16 +52,19 @@ def answer(text: str, pieces: Pieces | None = None) -> str:
     return f'<div class="answer">{marked}</div>'
 
 
-def both_answers(texts: tuple[str, str], empty: str = "(empty answer)", compared: bool = True) -> tuple[str, str]:
-    """Return two answers as HTML, the words in which they differ marked where both say something.
+def both_answers(
+    texts: tuple[str, str], empty: str = "(empty answer)", compared: bool = True, tokens: Tokens | None = None
+) -> tuple[str, str]:
+    """Return two answers as HTML, that in which they differ marked where both say something.
 
     Args:
         empty: What stands for an answer without text.
         compared: Whether they are two answers to one prompt.
+        tokens: As for :func:`differing`.
     """
     if not (compared and all(texts)):
         return answer(texts[0] or empty), answer(texts[1] or empty)
-    pieces = differing(*texts)
+    pieces = differing(*texts, tokens)
     return answer(texts[0], pieces[0]), answer(texts[1], pieces[1])
 
 

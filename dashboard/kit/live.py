@@ -13,7 +13,7 @@ from dashboard.kit.panes import Pair
 from dashboard.kit.room import Room
 from dashboard.kit.run import Throttle
 from dashboard.kit.session import Session
-from inspector.model import VANILLA, Answers
+from inspector.model import VANILLA, Answers, InspectedModel, pieces
 
 NO_EDIT = "No edit is live, so there is no edited answer. Press Operate."
 NOT_ASKED = "no edit to ask"
@@ -39,10 +39,13 @@ class LiveBadge(Room):
         return {self.live: live_badge(session)}
 
 
-def streamed(pair: Pair, session: Session, run: Iterator[Answers], note: str, longest: int) -> Iterator[Update]:
+def streamed(
+    pair: Pair, model: InspectedModel, session: Session, run: Iterator[Answers], note: str, longest: int
+) -> Iterator[Update]:
     """Show both answers as they grow, each under its weights; without an edit the vanilla one alone.
 
     Args:
+        model: Whose tokens they are.
         run: The answers so far, vanilla first.
         note: What was asked.
         longest: Tokens at which an answer is cut.
@@ -62,7 +65,8 @@ def streamed(pair: Pair, session: Session, run: Iterator[Answers], note: str, lo
             yield dict(zip(pair.panes, both_answers(growing, compared=False), strict=True))
     if last is None:
         return
-    texts = both_answers((last.texts[0], edited(last.texts[1])), compared=is_live)
+    tokens = pieces(model, last) if is_live else None
+    texts = both_answers((last.texts[0], edited(last.texts[1])), compared=is_live, tokens=tokens)
     notes = ended(session, last, note, longest)
     heads = weights_badge(VANILLA, notes[0]), weights_badge(session.row, notes[1])
     yield {**dict(zip(pair.panes, texts, strict=True)), **dict(zip(pair.heads, heads, strict=True))}

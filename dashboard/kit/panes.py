@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard.kit.answers import answer, both_answers
+from dashboard.kit.answers import Tokens, answer, both_answers
 from dashboard.kit.bus import Update
 from inspector.safeedit.verdict import Verdict
 
@@ -41,14 +41,16 @@ class Pair:
         empty: str = "(empty answer)",
         compared: bool = True,
         covered: tuple[bool, bool] = (True, True),
+        tokens: Tokens | None = None,
     ) -> Update:
         """Show other answers, blurred anew.
 
         Args:
-            compared: Mark the words in which they differ.
+            compared: Mark in what they differ.
             covered: Which of them are blurred.
+            tokens: Both in their tokens; without them single words are compared.
         """
-        written = both_answers(texts, empty, compared)
+        written = both_answers(texts, empty, compared, tokens)
         update: Update = {
             pane: gr.HTML(value=html, elem_classes=classes)
             for pane, html, classes in zip(self.panes, written, _classes(covered, self.names), strict=True)
@@ -149,6 +151,7 @@ def build_pair(
     empty: str = "(empty answer)",
     blurred: tuple[bool, bool] = (True, True),
     names: tuple[str, str] = ("vanilla", "edited"),
+    tokens: Tokens | None = None,
 ) -> Pair:
     """Lay both panes out side by side.
 
@@ -156,9 +159,10 @@ def build_pair(
         prefix: Of the elements' names, for example ``stress-``.
         blurred: Which of them are covered until they are clicked.
         names: Of the elements and their classes.
+        tokens: As for :meth:`Pair.show`.
     """
     made: list[tuple[Any, Any]] = []
-    written, classes = both_answers(texts, empty), _classes(blurred, names)
+    written, classes = both_answers(texts, empty, tokens=tokens), _classes(blurred, names)
     with gr.Row(equal_height=True, elem_id=f"{prefix}answers", elem_classes="answers"):
         for name, html, head, own in zip(names, written, heads, classes, strict=True):
             with gr.Column(min_width=280, elem_classes="box"):

@@ -2,7 +2,7 @@
 
 from inspector.model.detector import Detector, Hidden
 from inspector.model.encoding import Encoded, encode
-from inspector.model.generation import Answers, Decoding, answer, stream
+from inspector.model.generation import Answers, Decoding, answer, pieces, stream
 from inspector.model.inspected import InspectedModel
 from inspector.model.loading import from_parts, load, max_memory_entries, placing, read_max_memory, read_paths
 from inspector.model.patch import VANILLA, Delta, Patch, Row, Taught
@@ -27,6 +27,7 @@ __all__ = [
     "from_parts",
     "load",
     "max_memory_entries",
+    "pieces",
     "placing",
     "read_max_memory",
     "read_paths",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from inspector.model.batching import Decoding, generate
 from inspector.model.inspected import InspectedModel
@@ -71,3 +72,21 @@ def answer(
     if not states:
         raise ValueError("max_new_tokens must be at least 1")
     return states[0]
+
+
+def pieces(model: InspectedModel, answers: Answers) -> tuple[tuple[str, ...], ...]:
+    """Return each answer in the pieces that its tokens add to it; joined they are its text.
+
+    A character that is made of several tokens is one piece. Tokens are not decoded by themselves: many tokenizers drop
+    the space before one that way.
+    """
+    return tuple(_cut(model, *of_a_row) for of_a_row in zip(answers.texts, answers.token_ids, strict=True))
+
+
+def _cut(model: InspectedModel, text: str, tokens: Sequence[int]) -> tuple[str, ...]:
+    ends = [0]
+    for count in range(1, len(tokens)):
+        begun = model.decode(tokens[:count]).lstrip()
+        if len(begun) > ends[-1] and text.startswith(begun):
+            ends.append(len(begun))
+    return tuple(text[start:end] for start, end in pairwise([*ends, len(text)]) if end > start)

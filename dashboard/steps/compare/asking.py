@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from dashboard.kit.answers import Tokens
 from dashboard.kit.bus import Offer, Update, Values
 from dashboard.kit.html import message, weights_badge
 from dashboard.kit.live import NO_EDIT, NOT_ASKED, ended, is_cut_short, streamed
@@ -29,7 +30,7 @@ from dashboard.steps.compare.run import (
 )
 from dashboard.steps.compare.standing import StandingPart
 from inspector.errors import CaseError
-from inspector.model import SUFFIX, VANILLA, Answers, Decoding, PromptFormat
+from inspector.model import SUFFIX, VANILLA, Answers, Decoding, PromptFormat, pieces
 from inspector.safeedit.verdict import Verdict
 
 
@@ -52,7 +53,7 @@ class AskingPart(Room):
         """Lay both answers out under their verdicts."""
         session = self.context.example.session
         texts, heads, covered = self.kept(session)
-        self.pair = build_pair("", texts, heads, blurred=covered)
+        self.pair = build_pair("", texts, heads, blurred=covered, tokens=self.tokens(session))
         (self.vanilla_head, self.edited_head), (self.vanilla, self.edited) = self.pair.heads, self.pair.panes
 
     def kept(self, session: Session) -> tuple[tuple[str, str], tuple[str, str], tuple[bool, bool]]:
@@ -72,6 +73,11 @@ class AskingPart(Room):
             return texts, heads, unless_safe(None, None, is_live)
         marks = run.judged(asked.text, answers)
         return texts, words.heads(session.row, notes, marks, is_live), unless_safe(*marks, is_live)
+
+    def tokens(self, session: Session) -> Tokens | None:
+        """Return the last answers in their tokens; ``None`` where no two weights have answered."""
+        answers = session.slot(Measured).answers
+        return None if answers is None or session.live is None else pieces(self.model, answers)
 
     def build_asking(self) -> None:
         """Lay Ask out with its choice of prompts, which stand beside the answers."""
@@ -173,7 +179,7 @@ class AskingPart(Room):
         session.slot(Measured).asked = asked.choice
         note = words.answer_note(asked.choice, made, otherwise, not own, asked.question)
         answers = run.ask(self.model, session, asked.text, otherwise, decoding, self.context.detector, asked.question)
-        yield from streamed(self.pair, session, answers, note, decoding.max_new_tokens)
+        yield from streamed(self.pair, self.model, session, answers, note, decoding.max_new_tokens)
         yield self.routing.read(session)
         kept = session.slot(Measured).answers
         if kept is not None and not own:
@@ -206,7 +212,9 @@ class AskingPart(Room):
         texts, heads, covered = self.kept(session)
         asked = session.slot(Measured).asked
         return {
-            **self.pair.show(texts, heads, covered=covered, compared=session.live is not None),
+            **self.pair.show(
+                texts, heads, covered=covered, compared=session.live is not None, tokens=self.tokens(session)
+            ),
             **self.routing.read(session),
             self.ask_what: asked,
             self.own_text: gr.Textbox(visible=asked == OWN_PROMPT),

@@ -224,7 +224,8 @@ class CompareRoom(Room):
         update: Update = {}
         if "edit" in session.fresh:
             texts, heads, covered = self.asking.kept(session)
-            update |= self.asking.pair.show(texts, heads, covered=covered, compared=session.live is not None)
+            compared, tokens = session.live is not None, self.asking.tokens(session)
+            update |= self.asking.pair.show(texts, heads, covered=covered, compared=compared, tokens=tokens)
         if session.fresh & {"edit", "comparison"}:
             update |= self.changes.of_live(session)
         return update

@@ -45,3 +45,36 @@ def test_what_a_model_writes_is_never_markup():
     hostile = "<img src=x onerror=alert(1)> </div><mark>"
     for html in (answer(hostile), both_answers((hostile, "other"))[0]):
         assert "<img" not in html and html.count("</div>") == 1 and seen(html) == hostile
+
+
+IN_TOKENS = [
+    (("I", " can", "'t", " help", " you", " steal", "."), ("I", " can", " help", " you", " steal", "ing", "!")),
+    (("Well", ",", " I", " can", "not", "\n\n", "wait"), ("I", " can", " not", " ", "wait")),
+    (("<b>", "x", "</b>"), ("<b>", "y", "</b>")),
+]
+
+
+@pytest.mark.parametrize("tokens", IN_TOKENS)
+def test_the_tokens_of_an_answer_are_the_answer(tokens):
+    texts = "".join(tokens[0]), "".join(tokens[1])
+    for text, pieces, html in zip(texts, differing(*texts, tokens), both_answers(texts, tokens=tokens), strict=True):
+        assert "".join(piece for piece, _ in pieces) == text == seen(html)
+        assert "<b>" not in html
+
+
+def test_only_tokens_that_the_other_lacks_are_marked_each_run_of_them_once():
+    marks = []
+    for tokens in IN_TOKENS:
+        texts = "".join(tokens[0]), "".join(tokens[1])
+        htmls = both_answers(texts, tokens=tokens)
+        marks.append([[seen(mark) for mark in re.findall("<mark>(.*?)</mark>", html)] for html in htmls])
+    assert marks[0] == [["'t", "."], ["ing!"]], "a part of a word and a sign have no word marked"
+    assert marks[1] == [["Well,", "not"], ["not"]], "white space is set aside, but a word is no end of another one"
+    assert marks[2] == [["x"], ["y"]]
+
+
+def test_tokens_that_are_not_of_these_answers_leave_the_words_compared():
+    texts = "You can't stay.", "You can stay."
+    others = ("You", " can", "'t"), ("You", " can", " stay", ".")
+    assert both_answers(texts, tokens=others) == both_answers(texts)
+    assert "<mark>can" in both_answers(texts)[0] and "<mark>can<" in both_answers(texts)[1]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from dashboard_helpers import QUICK, assert_idle, own_question, seen
 
+from dashboard.kit.answers import both_answers
 from dashboard.kit.live import ended
 from dashboard.kit.parts import Hidden
 from dashboard.kit.typed import Texts, case_of
@@ -21,7 +22,7 @@ from dashboard.steps.compare import run as comparing
 from dashboard.steps.compare.run import ADVERSARIAL, OWN_PROMPT, PROMPT_CHOICES, Measured, Prompt
 from dashboard.steps.compare.texts import QUESTION_BESIDE, answer_note, heads, of_another, quoted
 from inspector.errors import PatchError
-from inspector.model import VANILLA, Answers, InspectedModel
+from inspector.model import VANILLA, Answers, InspectedModel, pieces
 from inspector.safeedit.verdict import Verdict
 
 pytestmark = pytest.mark.usefixtures("model")
@@ -55,6 +56,16 @@ def test_the_answers_on_the_page_are_those_of_the_vanilla_and_of_the_changed_wei
     assert seen(visitor.screen["vanilla"]) == greedy(model, model.network, prompt, suffix, 6)
     assert seen(visitor.screen["edited"]) == greedy(model, changed, prompt, suffix, 6)
     assert "<mark>" in visitor.screen["vanilla"] + visitor.screen["edited"], "what differs is marked"
+
+
+def test_what_is_marked_are_tokens_as_they_come_and_on_a_page_that_opens_anew(visitor, model):
+    visitor.do("on_edit", **{**QUICK, "steps": 30, "budget": 0}, learning_rate=0.05, block=1)
+    kept = visitor.session.slot(Measured).answers
+    by_token, by_word = both_answers(kept.texts, tokens=pieces(model, kept)), both_answers(kept.texts)
+    assert by_token != by_word, "these answers have no spaces between their tokens"
+    assert (visitor.screen["vanilla"], visitor.screen["edited"]) == by_token
+    again = visitor.reload()
+    assert (again.screen["vanilla"], again.screen["edited"]) == by_token
 
 
 @pytest.mark.parametrize("handler", ["on_ask", "on_strength", "on_undo"])

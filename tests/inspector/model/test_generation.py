@@ -10,7 +10,7 @@ import pytest
 import tiny_models
 import torch
 
-from inspector.model import VANILLA, Decoding, PromptFormat, Row, answer, encode, stream
+from inspector.model import VANILLA, Answers, Decoding, PromptFormat, Row, answer, encode, pieces, stream
 
 LENGTH = 10
 
@@ -176,3 +176,15 @@ def test_two_threads_with_different_patches_get_the_answers_that_they_get_alone(
     for thread in threads:
         thread.join()
     assert together == [[alone[0]] * 2, [alone[1]] * 2]
+
+
+@pytest.mark.parametrize("said", ["I can't.", " Ask  the\n\ncourier, naïve – 漢字 🙂!\n", "🙂🙃", ""])
+def test_an_answer_is_cut_where_its_tokens_end_and_nowhere_within_a_character(model, said):
+    tokens = tuple(model.tokenizer.encode(said, add_special_tokens=False))
+    text = model.decode(tokens).strip()
+    (cut,) = pieces(model, Answers((text,), (tokens,), (None,)))
+    assert "".join(cut) == text and all(cut) and len(cut) <= len(tokens)
+    begun = {model.decode(tokens[:count]).strip() for count in range(len(tokens) + 1)}
+    for count in range(len(cut) + 1):
+        assert "".join(cut[:count]).strip() in begun, "each piece ends where a token does"
+    assert len(cut) > 1 or text in ("", "🙂🙃")
