@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from html import unescape
 from typing import Any
 
 import pytest
@@ -153,6 +154,29 @@ def test_a_map_s_columns_spell_the_safe_answer_and_never_the_one_that_is_covered
     heads = walk.figures["heatmap"]["columns"]
     read = "".join(head.partition(": ")[2] for head in heads).replace("␣", "")
     assert len(read) > 20 and "".join(bundled_cases()[CASE].safe.split()).startswith(read)
+
+
+COLUMNS = "() => [...document.querySelector('#why-lens .js-plotly-plot').data[0].x]"
+
+
+def test_the_lens_spells_the_safe_answer_and_never_the_one_that_is_covered(walk, shared):
+    view(shared, "why")
+    why = shared.locator("#view-why")
+    why.get_by_role("tab", name="Logit lens").click()
+    case = bundled_cases()[CASE]
+    for weights in ("edited", "vanilla"):
+        why.get_by_role("radio", name=weights, exact=True).check()
+        why.get_by_role("radio", name="unsafe answer", exact=True).check()
+        shared.wait_for_function(f"({COLUMNS})().some(name => name.endsWith(': token 1'))")
+        counted = [name.partition(": ")[2] for name in shared.evaluate(COLUMNS)]
+        begins = counted.index("token 1")
+        assert counted[begins:] == [f"token {number}" for number in range(1, len(counted) - begins + 1)]
+        why.get_by_role("radio", name="safe answer", exact=True).check()
+        shared.wait_for_function(f"!({COLUMNS})().some(name => name.endsWith(': token 1'))")
+        spelt = [unescape(name).partition(": ")[2] for name in shared.evaluate(COLUMNS)]
+        read = "".join(spelt[begins:]).replace("␣", "")
+        assert len(read) > 10 and "".join(case.safe.split()).startswith(read)
+    view(shared, "operate")
 
 
 def test_the_table_of_a_figure_opens_and_closes_by_the_keyboard(walk, shared):
