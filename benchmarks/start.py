@@ -17,7 +17,7 @@ Then a second fresh browser opens the page that is up; its times are seconds fro
 With the numbers come what the first load weighs: figures, components, elements, transferred bytes and the height of the
 page at 1440 x 900. The medians, and the weight of the last start, are printed beside the targets.
 
-Exit codes: 0; 2 when it cannot be done.
+Exit codes: 0 when every target is met; 1 when one is missed, or was not measured; 2 when it cannot be done.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,19 @@ from inspector.errors import CaseError
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = {"usable": 8.0, "heading": 1.2, "first view": 2.0}
 """Seconds; see the closing note of the page's rebuilding."""
+BEFORE = {"figures": 19, "components": 369}
+"""What the first load had at commit 631c2c7, before the page was rebuilt; counted there with ``PYTHONPATH=tests:.`` by:
+
+    import pathlib, dashboard_helpers as helpers
+    from dashboard.page import build_app
+    with helpers.short_examples():
+        parts = build_app(helpers.tiny_model(), example_folder=pathlib.Path("made")).config["components"]
+    print(sum(part["type"] == "plot" for part in parts), len(parts))
+"""
 WEIGHTS = {"figures": 4, "components": 480, "transferred": 2_400_000}
-"""What the first load may weigh at most."""
+"""The page's own bounds of the first load, which a test holds it to."""
+MOST = WEIGHTS | {name: min(WEIGHTS[name], amount // 3) for name, amount in BEFORE.items()}
+"""What the first load may weigh at most: these, and of figures and components a third of what there were before."""
 LEFT_OUT = ("PYTHONDONTWRITEBYTECODE",)
 """Variables of the environment that the program does not get: with this one it compiles anew what it imports."""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -168,24 +179,31 @@ def medians(runs: list[dict[str, Any]]) -> dict[str, float]:
     return {name: round(statistics.median(run[name] for run in runs), 2) for name in names}
 
 
-def table(found: dict[str, float], load: dict[str, Any]) -> str:
+def missed_in(found: Mapping[str, float], load: Mapping[str, Any]) -> list[str]:
+    """Return the targets that are missed, and those of the weight that could not be measured."""
+    missed = [name for name, seconds in found.items() if seconds > TARGETS.get(name, seconds)]
+    return missed + [name for name, most in MOST.items() if load.get(name) is None or load[name] > most]
+
+
+def table(found: Mapping[str, float], load: Mapping[str, Any]) -> str:
     """Return the medians beside the targets, and what the first load weighs."""
+    missed = missed_in(found, load)
     lines = []
     for name, seconds in found.items():
-        target = TARGETS.get(name)
-        judged = "" if target is None else f"  target {target:.1f} s: {'met' if seconds <= target else 'MISSED'}"
-        lines.append(f"{name:<12}{seconds:>7.2f} s{judged}")
+        asked = f"  target {TARGETS[name]:.1f} s" if name in TARGETS else ""
+        lines.append(f"{name:<12}{seconds:>7.2f} s{_judged(asked, name, missed)}")
     for name, amount in load.items():
-        most = WEIGHTS.get(name)
-        judged = (
-            "" if most is None or amount is None else f"  at most {most:,}: {'met' if amount <= most else 'MISSED'}"
-        )
-        lines.append(f"{name:<12}{'-' if amount is None else format(amount, ','):>9}{judged}")
+        asked = f"  at most {MOST[name]:,}" if name in MOST else ""
+        lines.append(f"{name:<12}{'-' if amount is None else format(amount, ','):>9}{_judged(asked, name, missed)}")
     return "\n".join(lines)
 
 
+def _judged(asked: str, name: str, missed: Sequence[str]) -> str:
+    return asked and f"{asked}: {'MISSED' if name in missed else 'met'}"
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Measure and print; write the record if a file is named."""
+    """Measure and print; write the record if a file is named. Returns 1 where a target is missed."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.start", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -201,8 +219,8 @@ def main(arguments: list[str] | None = None) -> int:
     with sync_playwright() as playwright:
         one_start(playwright, chosen.options, program)  # files and compiled modules are in memory from here on
         runs = [one_start(playwright, chosen.options, program) for _ in range(chosen.repeats)]
-    found = medians(runs)
-    print(table(found, runs[-1]["load"]))
+    found, load = medians(runs), runs[-1]["load"]
+    print(table(found, load))
     if chosen.out is not None:
         record = {
             "command": f"python -m benchmarks.start --repeats {chosen.repeats} -- {' '.join(chosen.options)}".rstrip(
@@ -210,13 +228,13 @@ def main(arguments: list[str] | None = None) -> int:
             ),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
             "targets, s": TARGETS,
-            "targets, weight": WEIGHTS,
+            "targets, weight": MOST,
             "median, s": found,
             "runs": runs,
         }
         chosen.out.parent.mkdir(parents=True, exist_ok=True)
         chosen.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return 0
+    return int(bool(missed_in(found, load)))
 
 
 if __name__ == "__main__":

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 from browser_helpers import CHROMIUM
 
+from benchmarks import start
 from benchmarks.start import (
+    BEFORE,
+    MOST,
     TARGETS,
     WEIGHT,
     WHOLE,
@@ -17,6 +23,7 @@ from benchmarks.start import (
     free_port,
     main,
     medians,
+    missed_in,
     opened,
     surroundings,
     table,
@@ -78,3 +85,44 @@ def test_a_program_that_ends_is_told_and_not_waited_for():
 def test_no_repeat_is_a_usage_error():
     with pytest.raises(SystemExit):
         main(["--repeats", "0"])
+
+
+MET = {"listens": 0.2, "usable": 5.0, "heading": 0.5, "first view": 1.0, "load": dict(MOST)}
+
+
+@pytest.mark.parametrize(
+    ("measured", "code"),
+    [
+        (MET, 0),
+        ({**MET, "usable": 8.1}, 1),
+        ({**MET, "heading": 1.3}, 1),
+        ({**MET, "load": {**MOST, "figures": MOST["figures"] + 1}}, 1),
+        ({**MET, "load": {**MOST, "components": None}}, 1),
+    ],
+)
+def test_a_target_that_is_missed_or_was_not_measured_ends_with_1_once_all_is_written(
+    measured, code, monkeypatch, tmp_path, capsys
+):
+    playwright = types.SimpleNamespace(sync_api=types.SimpleNamespace(sync_playwright=contextlib.nullcontext))
+    for name, module in (("playwright", playwright), ("playwright.sync_api", playwright.sync_api)):
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(start, "one_start", lambda *_given: measured)
+    monkeypatch.setattr(start, "chromium", lambda: "a browser")
+    out = tmp_path / "start.json"
+    assert main(["--repeats", "1", "--out", str(out)]) == code
+    assert ("MISSED" in capsys.readouterr().out) == bool(code)
+    assert json.loads(out.read_text(encoding="utf-8"))["runs"] == [measured]
+
+
+def test_the_help_tells_of_the_exit_codes(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "1 when one is missed" in capsys.readouterr().out
+
+
+def test_the_first_load_may_have_at_most_a_third_of_what_it_had_before_the_page_was_rebuilt():
+    assert set(BEFORE) == {"figures", "components"}
+    for name, amount in BEFORE.items():
+        shown = table({}, {name: amount // 3 + 1})
+        assert "MISSED" in shown and name in missed_in({}, {**MOST, name: amount // 3 + 1})
+    assert missed_in({}, MOST) == []
