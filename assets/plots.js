@@ -16,6 +16,8 @@
       if (!drawings.has(block)) drawings.set(block, document.createElement("div"));
       const drawing = drawings.get(block);
       if (drawing.parentNode !== place) place.replaceChildren(drawing);
+      // Plotly forgets a figure's height when the window changes, and takes that of the element then.
+      drawing.style.height = layout.height ? `${layout.height}px` : "";
       return react(drawing, data, { uirevision: begun(data), ...layout }, config);
     };
     plotly.Plots.resize = (place) => resize(place.querySelector?.(":scope > .js-plotly-plot") ?? place);
