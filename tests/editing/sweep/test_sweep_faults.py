@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny_models
 import torch
 from sweep_helpers import SHORT, loader, write_cases
 
@@ -267,3 +268,19 @@ def test_a_measurement_of_an_edit_that_is_not_finite_counts_as_refused(tmp_path,
     results = swept(tmp_path / "out", cases)
     assert [result.status for result in results] == ["done", "refused", "refused"]
     assert "not a finite number" in results[BROKEN].record["error"] and results[BROKEN].replies
+
+
+def test_a_model_that_predicts_no_numbers_fails_its_cases_and_scores_nothing(tmp_path, capsys):
+    def overflowing(settings):
+        model, judge = loader(settings)
+        tiny_models.out_of_range(model.network.half())
+        return model, judge
+
+    arguments = ["--out", str(tmp_path / "out"), "--cases", write_cases(tmp_path, 2), *SHORT, "--layer", "1"]
+    assert main(arguments, loader=overflowing) == 1
+    assert "2 of 2 cases failed: they have no scores" in capsys.readouterr().err
+    store = Store(tmp_path / "out")
+    for result in store.results():
+        assert "prediction of these texts is not a finite number in float16" in result.record["error"]
+        assert result.replies == ()
+    store.close()
