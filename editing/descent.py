@@ -1,7 +1,8 @@
 """The one loop in which weights descend: evaluate, stop, undo, cancel, trace.
 
-Every iterative edit goes through it: DINM and FT-L on one matrix, SFT, DPO and Ext-Sub's experts on many, the atlas on
-one matrix of several blocks at once. A method is what differs: terms, tensors, stops.
+Every iterative edit goes through it: DINM, FT-L and Gated on one matrix, DELMAN on the vector that a matrix is to give,
+SFT, DPO and Ext-Sub's experts on many matrices, the atlas on one matrix of several blocks at once. A method is what
+differs: terms, tensors, stops.
 """
 
 from __future__ import annotations

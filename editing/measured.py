@@ -12,7 +12,7 @@ from editing.progress import Step
 from editing.training import Pair
 from inspector.kl import kl_by_token, not_negative
 from inspector.model import VANILLA, InspectedModel, Row
-from inspector.model.counted import counted_logits
+from inspector.model.counted import counted_logits, of_tokens
 from inspector.model.encoding import Encoded
 from inspector.model.halving import halved
 from inspector.model.waiting import read
@@ -51,8 +51,7 @@ def measured_step(
 
     scored = halved(log_probabilities, list(zip(asked, rows, strict=True)))
     safe, unsafe = (
-        values.gather(-1, torch.tensor(answer.response, device=values.device).unsqueeze(-1)).mean()
-        for values, answer in zip(scored[:2], asked[:2], strict=True)
+        of_tokens(values, answer.response).mean() for values, answer in zip(scored[:2], asked[:2], strict=True)
     )
     kl: Tensor | float = 0.0
     if harmless:

@@ -17,6 +17,7 @@ from editing.replay import Replay, ReplayFactory, TailReplay
 from inspector.errors import CaseError
 from inspector.kl import kl_by_token
 from inspector.model import InspectedModel, PromptFormat, encode
+from inspector.model.counted import of_tokens
 from inspector.model.encoding import Encoded, tokenise_whole, with_suffix
 from inspector.safeedit import Case, Constraint
 
@@ -56,7 +57,7 @@ class AnswerTerm:
             weights = self.weights.to(scored.device)
             loss = (weights * each).sum() / weights.sum()
         with torch.no_grad():
-            own = scored[: len(self.actual)].gather(-1, self.actual.to(scored.device).unsqueeze(-1)).mean().exp()
+            own = of_tokens(scored[: len(self.actual)], self.actual).mean().exp()
         return loss, own
 
 

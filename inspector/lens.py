@@ -78,6 +78,7 @@ def logit_lens(
 
     Raises:
         PromptError: Empty or too long texts, or a position that the text does not have.
+        NotFinite: A probability of some block, or a log-probability after the last one, is not a finite number.
     """
     encoded = encode(model, text, answer, format=format.open())
     ids = encoded.tokens
@@ -116,6 +117,7 @@ def logit_lens(
     with model.lock:
         for block in range(model.blocks):
             on_block(block, states_of.pop(block))
+    model.require_finite("logit lens", [likely, *final])
     texts = model.token_texts([ids[position] for position in chosen])
     after = tuple(model.token_texts([token])[0] if token >= 0 else "" for token in following)
     known = {int(token): model.token_texts([int(token)])[0] for token in np.unique(found[..., 0])}

@@ -57,10 +57,11 @@ def likelihoods(
 
     Raises:
         PromptError: Empty or too long texts.
+        NotFinite: A log-probability is not a finite number.
     """
     encoded = [encode(model, text, answer, format=format.open()) for answer in answers]
     logits = iter(continue_prompt(model, encoded[0].prompt, [e.response for e in encoded], rows, want_logits=True))
-    return [
+    found = [
         [
             Likelihood(
                 token_log_probabilities(next(logits), item.response).cpu().numpy(), model.token_texts(item.response)
@@ -69,3 +70,5 @@ def likelihoods(
         ]
         for _ in rows
     ]
+    model.require_finite("likelihood", [one.log_probabilities for of_row in found for one in of_row])
+    return found

@@ -115,6 +115,7 @@ def region_shift(
     Raises:
         PromptError: No prompt is given, or one is empty or too long.
         ArchitectureError: The block does not exist.
+        NotFinite: A state is not a finite number, so that no change can be told.
     """
     if not prompts:
         raise PromptError("An activation shift needs at least one adversarial prompt. Give some.")
@@ -144,6 +145,7 @@ def region_shift(
 
     batches = [range(start, start + prompts_at_once) for start in range(0, len(prompts), prompts_at_once)]
     shown = [seen for batch in batches for seen in halved(observed, batch[: len(prompts) - batch.start])]
+    model.require_finite("activation shift", [states for batch in shown for states in batch])
     into, source, *outputs = zip(*shown, strict=True)
     vanilla_in, edited_in = _halves(into)
     vanilla, edited = _halves(source)

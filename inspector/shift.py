@@ -74,6 +74,7 @@ def activation_shift(
     Raises:
         PromptError: Empty or too long texts.
         PatchError: The row has no patch, or one of another model.
+        NotFinite: A state is not a finite number, so that no change can be told.
     """
     if row.patch is None:
         raise PatchError("An activation shift compares vanilla with a patch, and these weights have none. Edit first.")
@@ -99,6 +100,7 @@ def activation_shift(
         observe_inputs([architecture.down_projections[region]], on_region),
     ):
         model.network(input_ids=model.batch(encoded.tokens, encoded.tokens), use_cache=False)
+    model.require_finite("activation shift", [by_token, *seen.values()])
     return Shift(
         by_token=by_token,
         region=region,

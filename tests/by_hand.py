@@ -18,7 +18,12 @@ SUFFIX = " If the user's request is reasonable, give the correct answer. Please 
 """The paper's suffix with the space before it, typed here anew."""
 
 DOWN_PROJECTIONS = {"gpt2": "mlp.c_proj", "gpt_neox": "mlp.dense_4h_to_h", "opt": "fc2"}
-BLOCKS = {"gpt2": "transformer.h", "gpt_neox": "gpt_neox.layers", "opt": "model.decoder.layers"}
+BLOCKS = {
+    "gemma3": "model.language_model.layers",
+    "gpt2": "transformer.h",
+    "gpt_neox": "gpt_neox.layers",
+    "opt": "model.decoder.layers",
+}
 
 
 def checksum(network: Any) -> str:

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
+    Gemma3Config,
     Gemma3TextConfig,
     GPT2Config,
     GPTNeoXConfig,
@@ -123,6 +124,26 @@ def random_network(config: Any, seed: int = 0) -> Any:
         for parameter in made.parameters():
             if parameter.dim() == 1:
                 parameter.add_(0.1 * torch.randn_like(parameter))
+    return made
+
+
+def with_vision(text: Any) -> Any:
+    """Return Gemma 3 as its checkpoints from 4B on have it, a vision tower beside the weights of a text model.
+
+    Args:
+        text: A network of the family ``gemma3_text``.
+    """
+    tower = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = Gemma3Config(
+        text_config=text.config.to_dict(),
+        vision_config={**tower, "image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=4,
+        tie_word_embeddings=False,
+        **_SPECIAL,
+    )
+    made = random_network(config)
+    made.model.language_model.load_state_dict(text.model.state_dict())
+    made.lm_head.load_state_dict(text.lm_head.state_dict())
     return made
 
 

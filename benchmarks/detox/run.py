@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.detox.rows import COMPUTING, ROUNDING, SUFFIX_ALONE, edit_of, routed_name
 from editing import run
@@ -22,6 +22,8 @@ from inspector.safeedit.judges import EmbeddedJudge
 from inspector.safeedit.questions import Question
 from inspector.safeedit.records import exam_from, exam_record
 from inspector.safeedit.yardstick import rounding_exam
+
+_Got = TypeVar("_Got")
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,30 @@ def edits_of(
         told = "".join(f": {why}" for why in (refused, failed) if why)
         print(f"case {case.identifier}, {name}: {seconds:.0f} s{told}", file=sys.stderr, flush=True)
         if (beside := routed_name(name)) is not None:
-            routed = row
-            if row.patch is not None:
-                routed = replace(row, detector=run(acts_by(model, calibration.detector, case, row.patch.format)))
-            made[beside] = replace(made[name], row=routed)
+            made[beside] = _routed(model, case, calibration, beside, made[name])
     return made
+
+
+def _routed(model: InspectedModel, case: Case, calibration: Calibration, beside: str, made: Made) -> Made:
+    """Let the detector decide where an edit acts; what is no edit stays none."""
+    if made.row.patch is None:
+        return made
+    detector = _tried(
+        f"{beside} of case {case.identifier}", acts_by(model, calibration.detector, case, made.row.patch.format)
+    )
+    if isinstance(detector, str):
+        return replace(made, row=VANILLA, failed=detector)
+    return replace(made, row=replace(made.row, detector=detector))
+
+
+def _tried(named: str, work: Generator[Any, None, _Got]) -> _Got | str:
+    """Run work to its end and return what it gives; or say and return what stands against it, full memory included."""
+    try:
+        with memory_told():
+            return run(work)
+    except InspectorError as error:
+        print(f"{named} failed: {error.user_message()}", file=sys.stderr, flush=True)
+        return error.user_message()
 
 
 def outcomes_of(
@@ -103,7 +124,7 @@ def outcomes_of(
     format: PromptFormat = PromptFormat(),
     evaluation: Evaluation = "same",
 ) -> dict[str, Outcome]:
-    """Edit one case in every way and examine all of it.
+    """Edit one case in every way and examine all of it; what fails in one exam costs its rows, not the others.
 
     Args:
         names: Rows, of :data:`benchmarks.detox.rows.EDITS`, the suffix alone and the rounded weights.
@@ -112,10 +133,10 @@ def outcomes_of(
     """
     judge, decoding = EmbeddedJudge(), Decoding(max_new_tokens=max_new_tokens)
     made = edits_of(model, case, calibration, names, format)
-    found: dict[str, Outcome] = {}
+    found, of_case = dict[str, Outcome](), f" of case {case.identifier}"
     if SUFFIX_ALONE in names:
         both = examine(model, questions, VANILLA, judge, format=format, evaluation="paper", decoding=decoding)
-        found[SUFFIX_ALONE] = Outcome(run(both))
+        found[SUFFIX_ALONE] = _outcome(_tried(f"{SUFFIX_ALONE}{of_case}", both))
     for name in (ROUNDING, COMPUTING):
         if name not in names:
             continue
@@ -123,17 +144,27 @@ def outcomes_of(
             print(f"{name}: left out, as {model.device} does not compute in it", file=sys.stderr, flush=True)
         else:
             whole = rounding_exam(model, questions, judge, format=format, decoding=decoding, computed=name == COMPUTING)
-            found[name] = Outcome(run(whole))
+            found[name] = _outcome(_tried(f"{name}{of_case}", whole))
     for group in _asked_alike({name: one for name, one in made.items() if not one.failed}):
         first, rows = made[group[0]], [made[name].row for name in group]
         asked: dict[str, Any] = {"format": first.format, "evaluation": evaluation, "decoding": decoding}
-        exams = run(examine_all(model, questions, rows, judge, prompts_at_once=AT_ONCE, **asked))
-        for name, exam in zip(group, exams, strict=True):
-            found[name] = Outcome(exam, made[name].refused, seconds=made[name].seconds)
+        exams = _tried(
+            f"{', '.join(group)}{of_case}", examine_all(model, questions, rows, judge, prompts_at_once=AT_ONCE, **asked)
+        )
+        for place, name in enumerate(group):
+            found[name] = _outcome(exams if isinstance(exams, str) else exams[place], made[name])
     for name, one in made.items():
         if one.failed:
-            found[name] = Outcome(None, failed=one.failed, seconds=one.seconds)
+            found[name] = _outcome(one.failed, one)
     return {name: found[name] for name in _with_routed(names) if name in found}
+
+
+def _outcome(exam: ExamResult | str, made: Made | None = None) -> Outcome:
+    """Return the outcome of a row from its exam, or from what stands against it."""
+    refused, seconds = ("", 0.0) if made is None else (made.refused, made.seconds)
+    if isinstance(exam, str):
+        return Outcome(None, failed=exam, seconds=seconds)
+    return Outcome(exam, refused, seconds=seconds)
 
 
 def _with_routed(names: Sequence[str]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from dashboard.steps.stress.run import Examined
 from dashboard.steps.why.state import Looked, Why
 from editing.contest import ContestSettings, Standing
 from editing.gate import DEFAULTS, RECORD
+from inspector.model import PromptFormat
 from inspector.safeedit import Case
 from inspector.safeedit.exam import ExamResult
 from inspector.safeedit.judges import EmbeddedJudge
@@ -59,11 +60,14 @@ def further(session: Session, live: LiveEdit, case: Case, facts: Mapping[str, An
     """
     options: list[str] = []
     left_out = [title for title in titles if title not in MADE]
+    format = measured_in(session, live)
     if "locate" in facts and session.case != live.case:
         left_out.append("where the answers of another case part")
     elif "locate" in facts and facts["locate"]["preset"] != live.result.settings.preset:
         measured = facts["locate"]["preset"]
         left_out.append(f"where the answers part by the preset {measured}, which is not the edit's")
+    elif "locate" in facts and session.format != format:
+        left_out.append("where the answers part in another prompt format than the edit's")
     left_out += other_budgets(live)
     if "decoding" in facts:
         options += ["--max-new-tokens", str(facts["decoding"].max_new_tokens)]
@@ -75,13 +79,21 @@ def further(session: Session, live: LiveEdit, case: Case, facts: Mapping[str, An
         found = _stress(session, live.case, case, exam)
         options, left_out = [*options, *found.options], [*left_out, *found.left_out]
     padding = padding_of(facts)
-    found = _layers(session.slot(Looked).why, session, live.case, padding)
+    found = _layers(session.slot(Looked).why, format, live.case, padding)
     options, left_out = [*options, *found.options], [*left_out, *found.left_out]
     contest = session.slot(Compared).contest
     if contest is not None and contest.standings:
-        found = _methods(contest, session, live, case, options)
+        found = _methods(contest, session, live, case, format, options)
         options, left_out = [*options, *found.options], [*left_out, *found.left_out]
     return Further(tuple(options), tuple(left_out))
+
+
+def measured_in(session: Session, live: LiveEdit) -> PromptFormat:
+    """Return the prompt format in which the command measures: of an edit by ours the edit's, else the visit's."""
+    settings = live.result.settings
+    if settings.preset != "corrected":
+        return session.format
+    return PromptFormat(settings.format.suffix, settings.format.chat)
 
 
 def other_budgets(live: LiveEdit) -> list[str]:
@@ -135,7 +147,7 @@ def padding_of(facts: Mapping[str, Any]) -> str | None:
     return None if located is None or located["preset"] == "corrected" else located["padding"]
 
 
-def _layers(why: Why, session: Session, live: Case, padding: str | None) -> Further:
+def _layers(why: Why, format: PromptFormat, live: Case, padding: str | None) -> Further:
     """Return the options of what was measured of the layers of the edit's case; with the locators goes the padding.
 
     Args:
@@ -144,7 +156,7 @@ def _layers(why: Why, session: Session, live: Case, padding: str | None) -> Furt
     asked = bool(why.located or why.refused or why.padding is not None)
     if not asked and why.atlas is None:
         return Further((), ())
-    if why.case is None or _texts(why.case) != _texts(live) or why.format != session.format:
+    if why.case is None or _texts(why.case) != _texts(live) or why.format != format:
         return Further((), ("why this layer, which is of another case or format",))
     left_out, side = [], list[str]()
     if asked and padding is None and why.side != "right":
@@ -158,7 +170,9 @@ def _layers(why: Why, session: Session, live: Case, padding: str | None) -> Furt
     return Further((*(("--locators",) if asked else ()), *side, *atlas), tuple(left_out))
 
 
-def _methods(contest: Contest, session: Session, live: LiveEdit, case: Case, options: Sequence[str]) -> Further:
+def _methods(
+    contest: Contest, session: Session, live: LiveEdit, case: Case, format: PromptFormat, options: Sequence[str]
+) -> Further:
     """Return the options of a run of several methods: the command's is of the edit's case, brief, and by the defaults.
 
     Args:
@@ -171,7 +185,7 @@ def _methods(contest: Contest, session: Session, live: LiveEdit, case: Case, opt
     asked = _prompts(case, contests.SIZES["Brief"])
     if not (
         _texts(contest.case) == _texts(live.case)
-        and contest.format == session.format
+        and contest.format == format
         and contest.block == live.result.block
         and all(_prompts_of(exam) == asked for exam in exams)
         and all(exam.judge == EmbeddedJudge.name and not exam.cancelled for exam in exams)

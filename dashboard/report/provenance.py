@@ -10,7 +10,7 @@ from typing import Any
 from dashboard.kit.parts import Hidden, Part, Table
 from dashboard.kit.session import Session
 from dashboard.report.again import bundled, changes_of, is_rounded, why_not_again
-from dashboard.report.further import further, other_budgets, padding_of
+from dashboard.report.further import further, measured_in, other_budgets, padding_of
 from editing.gate import RECORD, is_of, reason_for
 from editing.methods.dinm import ROUTED
 from editing.methods.registry import method_of
@@ -110,13 +110,14 @@ def commands(
     again = f"{_line('editing.reproduce', *chosen)} runs/edits/{key}-layer{live.result.block}-{name}.json"
     found.append(("The saved edit again: to the bit, or how far off", again))
     if key == "dinm":
-        # The options of the prompt format are the measurement's and, unless it names its own, the edit's.
-        if session.format != PromptFormat():
+        # The options of the prompt format are the edit's as well, unless it names its own.
+        format = measured_in(session, live)
+        if format != PromptFormat():
             own = (name for name in ("suffix", "chat") if name not in changes)
             how += [part for name in own for part in ("--set", f"{name}={setting_value(settings, name)}")]
         side = padding_of(facts)
         padding = [] if side is None else ["--padding", side]
-        measured = [*_format(session.format), *padding]
+        measured = [*_format(format), *padding]
         more = further(session, live, _as_given(case), facts, titles)
         whole = [*chosen, *of_case, *measured, *preset, *how, *strength, *acts, *by_hand, *more.options]
         report = ["dashboard.report", *whole, "--out", "report.html"]

@@ -11,6 +11,7 @@ from typing import Any
 from editing.calibration import calibration_of
 from editing.memory import memory_told
 from editing.sweep.crew import Crew, Died
+from editing.sweep.fitting import counted, fitting, left_out_told
 from editing.sweep.settings import SweepSettings
 from editing.sweep.store import Finished
 from editing.sweep.vanilla import Batch, answered, shared_batches, told
@@ -48,7 +49,9 @@ def local(model: InspectedModel, judge: Judge, settings: SweepSettings, todo: To
         EditError: The model's calibration is damaged.
     """
     _learn(model)
-    texts = texts_of(settings)
+    texts = fitting(model, settings, texts_of(settings))
+    if texts.left_out:
+        print(left_out_told(counted(texts)), file=sys.stderr, flush=True)
     known: dict[Asked, Answer] = {}
     batches = shared_batches(model, settings, texts)
     if batches:
@@ -173,7 +176,7 @@ class _Worker:
                 f"{self._identity[1]}. Give --dtype, and --revision for a hub model, so that all have the same."
             )
         _learn(self._model)
-        self._texts = texts_of(self._settings)
+        self._texts = fitting(self._model, self._settings, texts_of(self._settings))
 
     def batches(self) -> tuple[Batch, ...]:
         """Say what the cases have in common."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from editing.sweep.fitting import left_out_told
 from editing.sweep.paper import AT_ITS_LENGTH, COLUMNS, PAPER_TOKENS, figures
 from editing.sweep.settings import ONCE, SweepSettings
 from editing.sweep.store import About, Finished, Store
@@ -63,6 +64,7 @@ def report(folder: Path) -> str:
         "cases": len(done),
         "refused": sum(result.status == "refused" for result in finished),
         "failed": sum(result.status == "failed" for result in finished),
+        "left_out": _left_out(done),
         "pairing": asdict(_pairing(done)),
         "scores": [asdict(score) for score in table],
         "categories": {name: [asdict(score) for score in found] for name, found in categories.items()},
@@ -93,7 +95,8 @@ def _head(about: About, finished: Sequence[Finished], done: Sequence[Finished]) 
         lines.insert(
             2, f"{refused} of them refused: no edit was made, so the vanilla weights' answers{how} count as edited."
         )
-    return [*lines, *_acts(settings), _vanilla(settings, _pairing(done))]
+    left_out = [left_out_told(_left_out(done))] if _left_out(done) else []
+    return [*lines, *left_out, *_acts(settings), _vanilla(settings, _pairing(done))]
 
 
 def _acts(settings: SweepSettings) -> list[str]:
@@ -104,6 +107,11 @@ def _acts(settings: SweepSettings) -> list[str]:
     changes = ", ".join(f"{name} {value}" for name, value in own.items() if value != plain[name])
     more = f", and its edit learns more for it ({changes})" if changes else ""
     return [f"Each patch acts only where the model's detector fires{more}."]
+
+
+def _left_out(done: Sequence[Finished]) -> dict[str, int]:
+    """Return how many questions no case was asked, by kind; none in a sweep of before they were counted."""
+    return dict(done[0].record.get("left_out", {})) if done else {}
 
 
 def _pairing(done: Sequence[Finished]) -> Pairing:

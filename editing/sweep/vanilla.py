@@ -42,21 +42,18 @@ def shared_batches(
     """Return the batches of what the exams of a sweep have in common, the first ones within the bound.
 
     Args:
-        texts: The sets that every exam draws from.
+        texts: The sets that every exam draws from, without what is too long (:mod:`editing.sweep.fitting`).
         most_tokens: Tokens that the answers may have in all.
 
     Returns:
-        None where vanilla is asked beside every edit, or a prompt is too long, which its exam says.
+        None where vanilla is asked beside every edit.
     """
     if settings.vanilla == "paired":
         return ()
     decoding = Decoding(max_new_tokens=settings.max_new_tokens)
     plain = asked_as(settings.format, settings.evaluation)
     questions = common_questions(settings.size, texts)
-    try:
-        prompts = [encoded(model, q, q.prompt, plain, decoding.max_new_tokens) for q in questions]
-    except InspectorError:
-        return ()
+    prompts = [encoded(model, q, q.prompt, plain, decoding.max_new_tokens) for q in questions]
     found: list[Batch] = []
     seen: set[tuple[tuple[int, ...], int]] = set()
     for places in planned(questions, prompts, AT_ONCE):

@@ -11,6 +11,7 @@ from editing.gate_choice import acts_by
 from editing.memory import memory_told
 from editing.methods.registry import METHODS
 from editing.progress import EditResult, run
+from editing.sweep.fitting import OWN, counted, require_readable
 from editing.sweep.settings import AUTO, NOWHERE, ONCE, TOXIC, SweepSettings
 from inspector.divergence import divergence
 from inspector.errors import REFUSALS, CaseError, InspectorError, RefusedEdit
@@ -118,6 +119,8 @@ def _work(
     known: Known,
     number: int,
 ) -> tuple[Status, dict[str, Any]]:
+    questions = make_exam(case, settings.size, texts)
+    require_readable(model, settings, [question for question in questions if question.kind in OWN])
     chosen = settings.method_settings()
     block: int | None = None
     if settings.block.isdecimal():
@@ -134,7 +137,6 @@ def _work(
     row = VANILLA if result is None else result.row()
     if settings.acts == "detected" and row.patch is not None:
         row = replace(row, detector=run(acts_by(model, load_calibration(model).detector, case, row.patch.format)))
-    questions = make_exam(case, settings.size, texts)
     decoding = Decoding(max_new_tokens=settings.max_new_tokens)
     exam = run_exam(
         examine(
@@ -159,6 +161,7 @@ def _work(
         "edit": None if result is None else _summary(result),
         "exam_seconds": exam.seconds,
         "pairing": asdict(pairing),
+        "left_out": counted(texts),
         "replies": [reply_record(reply) for reply in exam.replies],
     }
     return ("refused", {**record, "error": refused}) if result is None else ("done", record)

@@ -201,24 +201,37 @@ class _Steps:
         self._tokens: Tensor | None = None
 
     def next(self) -> list[int]:
-        """Return the next token of each line; one wait for the device."""
+        """Return the next token of each line; one wait for the device.
+
+        Raises:
+            NotFinite: The logits after a prompt are no numbers.
+        """
         if self._static is not None:
             return self._static.next()
+        if self._tokens is None:
+            return self._first()
         with torch.no_grad(), self._model.lock:
-            if self._tokens is None:
-                rows = [line.weights for line in self._lines]
-                self._state, logits = read(self._model, self._prompts, [line.prompt for line in self._lines], rows)
-                self._patches.set(rows)
-                self._tokens = self._choose(logits)
-                if can_be_static(self._model, self._decoding.max_new_tokens - 1):
-                    self._static = self._fixed(self._state, self._tokens)
-                    self._state = None  # its keys and values were copied
-            else:
-                assert self._state is not None
-                with self._patches.acting(), thin_products(self._model, len(self._tokens)):
-                    logits = self._state.step(self._model, self._tokens.unsqueeze(1))
-                self._tokens = self._choose(logits)
+            assert self._state is not None
+            with self._patches.acting(), thin_products(self._model, len(self._tokens)):
+                logits = self._state.step(self._model, self._tokens.unsqueeze(1))
+            self._tokens = self._choose(logits)
         return self._tokens.tolist()
+
+    def _first(self) -> list[int]:
+        with torch.no_grad(), self._model.lock:
+            rows = [line.weights for line in self._lines]
+            self._state, logits = read(self._model, self._prompts, [line.prompt for line in self._lines], rows)
+            self._patches.set(rows)
+            self._tokens = self._choose(logits)
+            # Minus infinity forbids a token, which is no fault; the largest logit is a number unless one is too large.
+            finite = logits.amax(dim=-1).isfinite()
+            if can_be_static(self._model, self._decoding.max_new_tokens - 1):
+                self._static = self._fixed(self._state, self._tokens)
+                self._state = None  # its keys and values were copied
+        tokens, numbers = torch.stack([self._tokens, finite.long()]).tolist()
+        if not all(numbers):
+            raise self._model.not_finite("prediction")
+        return tokens
 
     def keep(self, lines: Sequence[int]) -> bool:
         """Drop all lines but these, if the steps' shapes are free; says whether that was done."""

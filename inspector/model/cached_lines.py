@@ -78,10 +78,10 @@ def read(
     if len(caches) > 1:
         cache.batch_select_indices(back)
     read = torch.cat(logits)[back.to(logits[0].device)]
+    if min(lengths) == max(lengths):
+        return State(cache), read
     width = shared + max(lengths)
     pads = max(lengths) - torch.tensor(lengths, device=model.device)
-    if not bool(pads.any()):
-        return State(cache), read
     mask = (torch.arange(width, device=model.device) >= pads.unsqueeze(1)).long()
     return State(cache, mask, (width - pads).unsqueeze(1)), read
 
@@ -129,7 +129,7 @@ def _side_by_side(caches: Sequence[Any], lengths: Sequence[Sequence[int]]) -> An
             padded = max(own) - torch.tensor(own)
             other = cache.layers[number]
             for held, into in ((other.keys, keys), (other.values, values)):
-                moved = _shifted(held, padded) if bool(padded.any()) else held
+                moved = _shifted(held, padded) if min(own) < max(own) else held
                 into.append(torch.nn.functional.pad(moved, (0, 0, longest - max(own), 0)))
             other.keys = other.values = None
         layer.keys, layer.values = (each[0] if len(each) == 1 else torch.cat(each) for each in (keys, values))

@@ -102,5 +102,10 @@ def token_log_probabilities(logits: Tensor, labels: Sequence[int] | Tensor) -> T
         logits: ``[positions, vocabulary]``.
         labels: The token at each position.
     """
-    wanted = torch.as_tensor(labels, device=logits.device)
-    return logits.float().log_softmax(dim=-1).gather(-1, wanted.unsqueeze(-1)).squeeze(-1)
+    return of_tokens(logits.float().log_softmax(dim=-1), labels)
+
+
+def of_tokens(scored: Tensor, labels: Sequence[int] | Tensor) -> Tensor:
+    """Return each label's entry ``[positions]`` of log-probabilities ``[positions, vocabulary]``."""
+    wanted = torch.as_tensor(labels, device=scored.device)
+    return scored.gather(-1, wanted.unsqueeze(-1)).squeeze(-1)

@@ -150,10 +150,14 @@ class InspectedModel:
         """
         # Read together: a gradient in every block is as many tensors, and each look would wait for the device.
         if not all(read([torch.isfinite(torch.as_tensor(value)).all() for value in values])):
-            raise NotFinite(
-                f"The {what} of these texts is not a finite number in {self.dtype_name}. Load the model in float32 "
-                "(--dtype float32) or shorten the texts."
-            )
+            raise self.not_finite(what)
+
+    def not_finite(self, what: str) -> NotFinite:
+        """Return the error that :meth:`require_finite` raises of a measurement, for what has looked by itself."""
+        return NotFinite(
+            f"The {what} of these texts is not a finite number in {self.dtype_name}. Load the model in float32 "
+            "(--dtype float32) or shorten the texts."
+        )
 
     @contextmanager
     def running(self, rows: Sequence[Row] | None = None) -> Iterator[None]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inspector.errors import ModelLoadError
+from inspector.errors import ModelLoadError, NotFinite
 from inspector.model.halving import halved, ran_out
 from inspector.model.inspected import only_last_logits
 from inspector.model.memory_need import room_told
@@ -41,7 +41,11 @@ class ClassifierJudge:
 
     @torch.no_grad()
     def judge(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        """See :class:`inspector.safeedit.verdict.Judge`."""
+        """See :class:`inspector.safeedit.verdict.Judge`.
+
+        Raises:
+            NotFinite: A logit of its own left the range of its type.
+        """
         found: list[Verdict] = []
         for start in range(0, len(pairs), _BATCH):
             texts = [response for _prompt, response in pairs[start : start + _BATCH]]
@@ -54,6 +58,11 @@ class ClassifierJudge:
         return [self._verdict(row) for row in self._network(**encoded.to(self._network.device)).logits.float().cpu()]
 
     def _verdict(self, logits: Tensor) -> Verdict:
+        if not bool(logits.isfinite().all()):
+            raise NotFinite(
+                f"The judge '{self.name}' reads an answer as no finite number, so there is no verdict. Take it in "
+                "float32, or the judge 'embedded'."
+            )
         probabilities = logits.softmax(dim=-1)
         chosen = int(probabilities.argmax())
         names = self._network.config.id2label or {}

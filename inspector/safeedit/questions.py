@@ -93,7 +93,17 @@ CASE_ONLY = Size(0, 0, 0, 0)
 
 @dataclass(frozen=True)
 class QuestionSets:
-    """Where the questions beyond the case's own come from; the bundled sets by default."""
+    """Where the questions beyond the case's own come from; the bundled sets by default.
+
+    Attributes:
+        held_out: Cases whose adversarial prompts are asked as transfer.
+        harmless: Harmless prompts.
+        facts: Fact questions.
+        passages: Passages to summarise.
+        attacks: Templates that the case's question is put into.
+        questions: Harmful questions that are asked alone.
+        left_out: Questions that no exam asks, by kind and prompt.
+    """
 
     held_out: tuple[Case, ...] = field(default_factory=held_out_cases)
     harmless: tuple[HarmlessPrompt, ...] = field(default_factory=harmless_prompts)
@@ -101,6 +111,7 @@ class QuestionSets:
     passages: tuple[Passage, ...] = field(default_factory=passages)
     attacks: tuple[Template, ...] = ()
     questions: tuple[str, ...] = ()
+    left_out: frozenset[tuple[Kind, str]] = frozenset()
 
 
 def make_exam(case: Case, size: Size = FULL, texts: QuestionSets | None = None) -> tuple[Question, ...]:
@@ -135,7 +146,8 @@ def make_exam(case: Case, size: Size = FULL, texts: QuestionSets | None = None) 
         for p in spread(texts.passages, size.passages)
     ]
     taught = own_answer(case)
-    return tuple(replace(q, taught=taught) if q.kind in UNSEEN else q for q in questions)
+    asked = [question for question in questions if (question.kind, question.prompt) not in texts.left_out]
+    return tuple(replace(q, taught=taught) if q.kind in UNSEEN else q for q in asked)
 
 
 def own_answer(case: Case) -> tuple[Taught, ...]:

@@ -200,3 +200,25 @@ def test_without_a_recommended_layer_there_is_no_edit_there(llama, case):
     nowhere = Calibration(Layers((Trial(2, 0.0, 0.1, 1.0),), 0.5, 1, 4), None)
     with pytest.raises(RefusedEdit, match="No layer defends more"):
         EDITS[CORRECTED].make(llama, case, nowhere, PromptFormat())
+
+
+def test_a_fault_in_an_exam_or_a_detector_fails_its_rows_and_ends_nothing(
+    llama, case, known, quick, monkeypatch, capsys
+):
+    def lacking(*_arguments, **_named):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        yield
+
+    monkeypatch.setattr(running, "acts_by", lacking)
+    asked, names = (Question("DS", case.question),), [SUFFIX_ALONE, ROUNDING, TO_ROUTE]
+    found = running.outcomes_of(llama, case, asked, known, names, 3)
+    assert "ran out of memory" in found[DETECTED].failed and found[DETECTED].exam is None
+    assert all(found[name].exam and not found[name].failed for name in names)
+    assert f"{DETECTED} of case {case.identifier} failed: " in capsys.readouterr().err
+
+    for name in ("examine", "rounding_exam", "examine_all"):
+        monkeypatch.setattr(running, name, lacking)
+    monkeypatch.setattr(Edit, "make", lambda *_arguments: (_ for _ in ()).throw(RefusedEdit("Nothing.")))
+    found = running.outcomes_of(llama, case, asked, known, names, 3)
+    assert list(found) == [*names, DETECTED]
+    assert all(one.exam is None and "ran out of memory" in one.failed for one in found.values())

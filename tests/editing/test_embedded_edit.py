@@ -12,7 +12,7 @@ from editing import EditResult, dinm, preset, run
 from editing.replay import FullReplay, TailReplay, master_weight
 from inspector.detection import case as case_reading
 from inspector.detection import for_case
-from inspector.divergence import PRESETS, divergence
+from inspector.divergence import divergence
 from inspector.likelihood import likelihoods
 from inspector.model import VANILLA, Decoding, Detector, InspectedModel, PromptFormat, Row, answer, encode
 from inspector.model.routing import scores
@@ -83,11 +83,17 @@ def test_asked_for_the_capital_of_france_it_says_paris(embedded):
     assert "Paris" in states.texts[0]
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_locates_a_layer(embedded, name):
-    measured = divergence(embedded, CASE, name)
+@pytest.mark.parametrize(
+    ("name", "padding", "layer"),
+    [("reference", "left", 12), ("reference", "right", 28), ("paper", "right", 29), ("corrected", "right", 29)],
+)
+def test_the_layer_that_each_preset_locates_and_that_padding_alone_moves_the_released_one(
+    embedded, name, padding, layer
+):
+    """The released locator on the whole answers, whose difference in length is what is padded."""
+    measured = divergence(embedded, WHOLE if name == "reference" else CASE, name, padding=padding)
     assert measured.l2.shape == (30,) and (measured.l2 > 0).all()
-    assert 0 <= measured.toxic_layer() < 30
+    assert measured.toxic_layer() == layer
 
 
 @pytest.mark.parametrize("block", [0, BLOCK, 29])

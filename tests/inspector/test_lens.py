@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inspector.errors import PromptError
+from inspector.errors import NotFinite, PromptError
 from inspector.lens import Lens, Peak, lens_positions, logit_lens, peaks
 from inspector.model import VANILLA, PromptFormat, Row
 
@@ -218,3 +218,8 @@ def test_peaks_of_a_real_text_have_the_ranks_of_plain_passes(llama):
         assert peak.rank_before == int((plain > plain[where]).sum())
         assert peak.rank_after == int((edited > edited[where]).sum())
     assert {peak.arrow for peak in found} & {"↑", "↓"}
+
+
+def test_states_that_are_not_finite_are_read_as_no_prediction(overflowing):
+    with pytest.raises(NotFinite, match=r"logit lens .*float16.*--dtype float32"):
+        logit_lens(overflowing, TEXT, ANSWER)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from inspector.columns import neuron_profile
-from inspector.errors import PatchError, PromptError
+from inspector.errors import NotFinite, PatchError, PromptError
 from inspector.likelihood import likelihoods
 from inspector.model import VANILLA, Delta, Patch, PromptFormat, Row, encode
 from inspector.shift import activation_shift
@@ -138,3 +138,10 @@ def test_the_neuron_profile_of_a_low_rank_patch_equals_its_dense_one(llama):
 def test_the_neuron_profile_of_a_block_that_the_patch_leaves_alone_is_refused(llama):
     with pytest.raises(PatchError, match=r"does not change the down-projection of block 2.*touches blocks 0, 1"):
         neuron_profile(llama, by_hand.patch(llama, 0, 1), 2)
+
+
+def test_what_is_not_finite_is_neither_likely_nor_shifted(overflowing):
+    with pytest.raises(NotFinite, match=r"likelihood .*float16"):
+        likelihoods(overflowing, TEXT, ANSWERS)
+    with pytest.raises(NotFinite, match=r"activation shift .*float16"):
+        activation_shift(overflowing, TEXT, ANSWER, Row(by_hand.patch(overflowing)))

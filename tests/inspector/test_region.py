@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from inspector.errors import ArchitectureError, PromptError
+from inspector.errors import ArchitectureError, NotFinite, PromptError
 from inspector.model import VANILLA, Delta, InspectedModel, Patch, PromptFormat, Row
 from inspector.model.patch import Reminder
 from inspector.region import (
@@ -227,3 +227,8 @@ def test_no_prompt_an_empty_one_and_a_block_that_is_not_there_are_refused(llama)
         region_shift(llama, ["Why?", " "], VANILLA, 1)
     with pytest.raises(ArchitectureError, match="blocks 0 to 2"):
         region_shift(llama, PROMPTS, VANILLA, 3)
+
+
+def test_a_shift_of_states_that_are_not_finite_is_refused(overflowing):
+    with pytest.raises(NotFinite, match=r"activation shift .*float16"):
+        region_shift(overflowing, PROMPTS, Row(by_hand.patch(overflowing)), 1)

@@ -129,8 +129,9 @@ def test_the_toxic_layer_that_is_edited_is_the_one_that_is_shown(tmp_path: Path,
     moved = next(case for case in bundled_cases() if case.identifier == 21)
     plain = divergence(tiny_model(), moved, format=PromptFormat("", chat=False)).toxic_layer()
     assert plain != divergence(tiny_model(), moved).toxic_layer(), "or this test says nothing"
-    _, told, _ = ran([*located, "--case", "21", "--plain-text", "--suffix-prompt", ""], capsys)
-    assert told["block"] == told["toxic_layer"] == plain
+    for format in (("--plain-text", "--suffix-prompt", ""), ("--set", "chat=false", "--set", "suffix=")):
+        _, told, _ = ran([*located, "--case", "21", *format], capsys)
+        assert told["block"] == told["toxic_layer"] == plain, "the edit's format, whichever way it is given"
 
 
 def test_a_refused_edit_is_reported_as_refused_and_goes_on_only_by_hand(tmp_path: Path, capsys, monkeypatch):

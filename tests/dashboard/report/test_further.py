@@ -51,6 +51,7 @@ def whole_of(facts: dict[str, Any], titles: tuple[str, ...] = (), **kept: Any) -
         made = replace(made, patch=replace(made.patch, settings={RECORD: word}))
     live = LiveEdit(kept.get("case", OWN), made)
     session.case, session.edits = kept.get("rail", live.case), [live]
+    session.format = kept.get("format", FORMAT)
     slots = ((Looked, "why"), (Compared, "contest"), (Compared, "written"), (Measured, "curve"))
     slots = (*slots, *((Examined, name) for name in ("exam", "study", "rounded")))
     for kind, name, value in ((kind, name, kept.get(name)) for kind, name in slots):
@@ -267,3 +268,10 @@ def test_methods_that_the_report_s_own_command_does_not_run_alike_are_named(kept
     said, options = whole_of(GREEDY, ("Case", "Methods"), **kept)
     assert said.startswith(MOST) and said.removeprefix(MOST).split("; ") == left_out
     assert ("--methods" in options) == (left_out[0] not in (OTHER_METHODS, OTHER_WAY, OF_THE_EXAMPLE))
+
+
+def test_a_measurement_in_another_format_than_the_edit_s_is_left_out():
+    located = {"locate": {"preset": "corrected", "padding": "right"}}
+    said, options = whole_of(located, format=PromptFormat("Be kind."))
+    assert said == f"{MOST}where the answers part in another prompt format than the edit's"
+    assert "Be kind." not in options

@@ -238,6 +238,23 @@ def test_reference_s_kl_has_no_gradient(model, case):
     assert (constrained - expected).norm() > 1e-2 * expected.norm()
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_reference_s_delta_is_that_of_plain_adam_on_the_released_code_s_loss(tiny, case, name):
+    """Whole passes of a copy and torch's own optimiser; a step is 5e-4 per weight, so 1e-6 is a 500th of one."""
+    model = tiny(name)
+    network = copy.deepcopy(model.network)
+    weight = network.get_submodule(by_hand.down_name(network, BLOCK)).weight.requires_grad_(True)
+    optimiser = torch.optim.Adam([weight], lr=5e-4)
+    for _ in range(4):
+        optimiser.zero_grad()
+        (0.1 * reference_nll(model, network, case, grad=True)).backward()
+        optimiser.step()
+    expected = (by_hand.down_weight(network, BLOCK) - by_hand.down_weight(model.network, BLOCK)).detach()
+    for way in (TailReplay, FullReplay):
+        made = delta(run(dinm(model, case, BLOCK, small("reference", steps=4, watch_unsafe=False), replay=way)))
+        assert expected.abs().max() > 1e-3 and (made - expected).abs().max() < 1e-6
+
+
 @pytest.mark.parametrize("name", ["corrected", "reference"])
 def test_tail_replay_gives_the_delta_of_the_full_computation(model, case, name):
     """Three steps of Adam at every block; a step is 5e-4 per weight, so 1e-6 is a 500th of one.

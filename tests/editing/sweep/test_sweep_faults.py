@@ -8,19 +8,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny_models
 import torch
-from sweep_helpers import SHORT, loader, write_cases
+from sweep_helpers import SHORT, loader, record, write_cases
 
 from editing.calibration import Calibration
 from editing.methods.dinm import DinmSettings
 from editing.methods.registry import METHODS
 from editing.sweep import Store, SweepSettings, engines
 from editing.sweep.__main__ import main
+from editing.sweep.fitting import fitting
 from editing.sweep.work import cases_of, with_block
 from editing.trial_edits import Layers, Trial
 from inspector.divergence import divergence
 from inspector.errors import EditError, NotFinite, OutOfMemory, PromptError, RefusedEdit
-from inspector.model import Detector, PromptFormat
+from inspector.model import Detector, PromptFormat, encode
+from inspector.safeedit.questions import QuestionSets
+from inspector.safeedit.sets import HarmlessPrompt
 
 REFUSED, BROKEN = 1, 2
 """Cases whose edit is refused, and in whose edit the fault happens."""
@@ -267,3 +271,37 @@ def test_a_measurement_of_an_edit_that_is_not_finite_counts_as_refused(tmp_path,
     results = swept(tmp_path / "out", cases)
     assert [result.status for result in results] == ["done", "refused", "refused"]
     assert "not a finite number" in results[BROKEN].record["error"] and results[BROKEN].replies
+
+
+def test_a_model_that_predicts_no_numbers_fails_its_cases_and_scores_nothing(tmp_path, capsys):
+    def overflowing(settings):
+        model, judge = loader(settings)
+        tiny_models.out_of_range(model.network.half())
+        return model, judge
+
+    arguments = ["--out", str(tmp_path / "out"), "--cases", write_cases(tmp_path, 2), *SHORT, "--layer", "1"]
+    assert main(arguments, loader=overflowing) == 1
+    assert "2 of 2 cases failed: they have no scores" in capsys.readouterr().err
+    store = Store(tmp_path / "out")
+    for result in store.results():
+        assert "prediction of these texts is not a finite number in float16" in result.record["error"]
+        assert result.replies == ()
+    store.close()
+
+
+def test_a_case_whose_own_prompt_is_too_long_fails_before_its_edit_is_made(tmp_path, monkeypatch):
+    edits = []
+    monkeypatch.setitem(METHODS, "dinm", replace(METHODS["dinm"], run=lambda *given, **_: edits.append(given)))
+    tests = {**record(0)["generalization test"], "test input of other attack prompt input": "word " * 2000}
+    (result,) = swept(tmp_path / "out", write_cases(tmp_path, 1, **{"generalization test": tests}))
+    assert result.status == "failed" and "reads at most 8,192" in result.record["error"] and edits == []
+
+
+@pytest.mark.parametrize("method", ["dinm", "self-reminder"])
+def test_what_fits_is_measured_on_the_prompt_as_the_edited_weights_get_it(tmp_path, method):
+    """A question that just fits without the reminder does not fit with it."""
+    settings = SweepSettings(method=method, max_new_tokens=20)
+    model, _ = loader(settings)
+    room = model.context_length - 20 - len(encode(model, "x", format=settings.format).prompt) + 1
+    texts = fitting(model, settings, QuestionSets((), (HarmlessPrompt("x" * room, False),), (), ()))
+    assert len(texts.left_out) == (method == "self-reminder")

@@ -16,8 +16,9 @@ from editing.sweep.vanilla import AT_ONCE, Batch, answered, shared_batches
 from editing.sweep.work import texts_of
 from inspector.model import Decoding
 from inspector.safeedit.questions import Size
+from inspector.safeedit.sets import Passage
 
-VANILLA = sys.modules["editing.sweep.vanilla"]
+VANILLA, WORK = (sys.modules[f"editing.sweep.{name}"] for name in ("vanilla", "work"))
 
 
 def swept(folder, cases, *options: str) -> list:
@@ -145,15 +146,19 @@ def test_what_cannot_be_answered_once_is_asked_as_ever(tmp_path, monkeypatch):
     assert found.status == "done" and found.record["pairing"]["compared"] == 0
 
 
-def test_a_common_prompt_that_is_too_long_leaves_all_asked_as_ever(tmp_path, monkeypatch):
-    own = VANILLA.common_questions
-    monkeypatch.setattr(
-        VANILLA,
-        "common_questions",
-        lambda *asked: tuple(replace(question, prompt="x" * 9000) for question in own(*asked)),
-    )
-    (found,) = swept(tmp_path / "out", write_cases(tmp_path, 1))
-    assert found.status == "done" and found.record["pairing"]["compared"] == 0
+def test_a_shared_question_that_is_too_long_is_asked_in_no_case_and_counted(tmp_path, capsys, monkeypatch):
+    """The other passage and all the rest are asked; what fits is still answered once for all cases."""
+    short, long = Passage("Leaves fall in autumn.", "Leaves fall."), Passage("word " * 9000, "Words.")
+    monkeypatch.setattr(WORK, "passages", lambda source: (short, long))
+    found = swept(tmp_path / "out", write_cases(tmp_path, 2), "--passages", "2")
+    said = "Asked in no case, as this model cannot read so much and answer: 1 passage."
+    assert said in capsys.readouterr().err
+    for result in found:
+        assert result.status == "done" and result.record["pairing"]["compared"] > 0
+        assert [r.question.reference for r in result.replies if r.question.kind == "passage"] == [short.summary]
+    assert main(["--out", str(tmp_path / "out"), "--report"], loader) == 0
+    assert said in capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "scores.json").read_text(encoding="utf-8"))["left_out"] == {"passage": 1}
 
 
 def test_settings_from_before_answers_were_shared_are_paired_and_no_sweep_mixes_both(tmp_path, capsys):

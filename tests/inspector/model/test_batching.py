@@ -6,8 +6,11 @@ from collections import Counter, deque
 
 import by_hand
 import pytest
+import tiny_models
+import torch
 
-from inspector.model import VANILLA, Decoding, Delta, Row, answer, by_length, encode
+from inspector.errors import NotFinite
+from inspector.model import VANILLA, Decoding, Delta, Row, answer, by_length, encode, from_parts
 from inspector.model.batching import generate, plan
 from inspector.model.cached_lines import common_start
 
@@ -142,3 +145,31 @@ def test_prompts_of_many_lengths_are_read_with_one_position_s_logits_each(llama,
     own = seen[1:]  # after what all start with
     assert {size for _, size in own} == {llama.architecture.vocabulary}
     assert [lines for lines, _ in own] == ([2 * len(prompts)] if cost else [2] * len(prompts))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0], ids=["greedy", "sampled"])
+def test_logits_that_are_not_finite_give_no_answer(overflowing, temperature):
+    prompt = encode(overflowing, TEXTS[0]).prompt
+    with pytest.raises(NotFinite, match=r"prediction .*float16.*--dtype float32"):
+        answer(overflowing, prompt, decoding=Decoding(LENGTH, temperature))
+
+
+def test_an_edit_that_leaves_the_finite_numbers_has_no_answer_and_vanilla_has_one():
+    half = from_parts(tiny_models.network("llama").half(), tiny_models.tokenizer(), "half")
+    prompts = [encode(half, text).prompt for text in TEXTS]
+    assert all(line.tokens for line in together(half, prompts, (VANILLA,)))
+    with pytest.raises(NotFinite, match="prediction"):
+        together(half, prompts, (VANILLA, Row(by_hand.patch(half, size=1e7))))
+
+
+def test_a_logit_of_minus_infinity_forbids_a_token_and_is_no_fault(llama):
+    """As some networks have it for the ids that their vocabulary does not use."""
+    prompt = encode(llama, TEXTS[0]).prompt
+    likeliest = answer(llama, prompt, decoding=Decoding(1)).token_ids[0][0]
+    forbidden = torch.zeros(llama.architecture.vocabulary)
+    forbidden[likeliest] = float("-inf")
+    handle = llama.network.lm_head.register_forward_hook(lambda _head, _args, logits: logits + forbidden)
+    try:
+        assert likeliest not in answer(llama, prompt, decoding=Decoding(LENGTH)).token_ids[0]
+    finally:
+        handle.remove()

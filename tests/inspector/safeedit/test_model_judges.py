@@ -9,7 +9,7 @@ import tiny_models
 import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedModel
 
-from inspector.errors import CaseError, ModelLoadError, NoRoom
+from inspector.errors import CaseError, ModelLoadError, NoRoom, NotFinite
 from inspector.safeedit.judges import EmbeddedJudge, MatcherJudge, load_judge, profanity
 from inspector.safeedit.model_judges import ClassifierJudge, GuardJudge, find_safe_label
 from inspector.safeedit.verdict import Verdict, verdicts
@@ -55,6 +55,13 @@ def test_a_classifier_reads_at_most_512_tokens():
     network.get_input_embeddings().register_forward_pre_hook(lambda _m, args: widths.append(args[0].shape[1]))
     ClassifierJudge(network, tokenizer, "tiny").judge([("", "word " * 400)])
     assert widths == [512]
+
+
+def test_a_classifier_that_reads_no_numbers_has_no_verdict():
+    """The first label, most often the safe one, is what the largest of them would be."""
+    network = tiny_models.out_of_range(classifier().half())
+    with pytest.raises(NotFinite, match=r"The judge 'tiny' .*in float32, or the judge 'embedded'"):
+        ClassifierJudge(network, tiny_models.tokenizer(chat=False), "tiny").judge([("", "Yes, do it.")])
 
 
 class SpokenNetwork:
