@@ -40,7 +40,7 @@ def test_a_whole_run_on_a_cpu_has_every_number_and_the_plain_way_s_deltas(tmp_pa
     monkeypatch.setitem(gpu.SHAPES, "small", gpu.SHAPES["tiny"])
     out = tmp_path / "gpu.json"
     few = ["--shape", "tiny", "--device", "cpu", "--repeats", "1", "--steps", "3", "--new-tokens", "10"]
-    gpu.main([*few, "--prompt-tokens", "60", "--answer-tokens", "20", "--out", str(out)])
+    assert gpu.main([*few, "--prompt-tokens", "60", "--answer-tokens", "20", "--out", str(out)]) == 0
     found = json.loads(out.read_text())
     assert found["tokens"] == [60, 20] and found["device"] == "CPU"
     assert [edit["block"] for edit in found["edits"]] == [2, 3]
@@ -49,6 +49,17 @@ def test_a_whole_run_on_a_cpu_has_every_number_and_the_plain_way_s_deltas(tmp_pa
     assert len(ways) == 4 and all(set(way) == {"a token step, ms", "share of the bound"} for way in ways)
     small = found["small shape against float32 on the CPU"]
     assert small["float32: relative difference"] == 0 and small["bfloat16: cosine"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("float32", "bfloat16", "named"), [(0.5, 0.1, "float32"), (0.0, 0.5, "bfloat16"), (float("nan"), 0.1, "float32")]
+)
+def test_deltas_too_far_from_the_cpu_s_end_it_with_1(monkeypatch, capsys, float32, bfloat16, named):
+    far = {"float32: relative difference": float32, "bfloat16: relative difference": bfloat16}
+    monkeypatch.setattr(gpu, "measure", lambda *_: {})
+    monkeypatch.setattr(gpu, "against_cpu", lambda *_: far)
+    assert gpu.main(["--device", "cpu"]) == 1
+    assert f"Too far from float32 on the CPU: {named}" in capsys.readouterr().err
 
 
 def test_a_text_has_about_as_many_tokens_as_with_a_real_tokenizer():
