@@ -196,7 +196,7 @@ def load_calibration(model: InspectedModel, path: Path | None = None) -> Calibra
     """
     there = [path] if path else [place for place in places(model) if place.is_file()]
     if not there:
-        raise EditError(f"{model.name} is not calibrated yet. Run: {_command(model)}")
+        raise EditError(f"{model.name} is not calibrated yet. Run: {calibrate_command(model)}")
     for found in there:
         try:
             with safe_open(found, framework="pt") as file:
@@ -226,7 +226,7 @@ def load_calibration(model: InspectedModel, path: Path | None = None) -> Calibra
     if dtype not in ("", model.dtype_name):
         raise EditError(
             f"The calibration was made in {dtype}, and {model.name} is loaded in {model.dtype_name}. Load it with "
-            f"--dtype {dtype}, or make one: {_command(model)}",
+            f"--dtype {dtype}, or make one: {calibrate_command(model)}",
             str(found),
         )
     return Calibration(record.layers, detector, record.answers, moment, dtype)
@@ -246,7 +246,8 @@ def _whole(half: Tensor) -> Tensor:
     return upper + upper.triu(1).T
 
 
-def _command(model: InspectedModel) -> str:
+def calibrate_command(model: InspectedModel) -> str:
+    """Return the command that calibrates a model in the data type that it is loaded in."""
     name = "" if model.name == EMBEDDED_NAME else f" --model {model.name}"
     return f"python -m editing.calibrate{name} --dtype {model.dtype_name}"
 

@@ -60,6 +60,7 @@ def report(folder: Path) -> str:
         "settings": json.loads(about.settings.as_json()),
         "model": about.model,
         "judge": about.judge,
+        "layer_reason": about.layer_reason,
         "cases": len(done),
         "refused": sum(result.status == "refused" for result in finished),
         "failed": sum(result.status == "failed" for result in finished),
@@ -93,7 +94,8 @@ def _head(about: About, finished: Sequence[Finished], done: Sequence[Finished]) 
         lines.insert(
             2, f"{refused} of them refused: no edit was made, so the vanilla weights' answers{how} count as edited."
         )
-    return [*lines, *_acts(settings), _vanilla(settings, _pairing(done))]
+    why = [about.layer_reason] if about.layer_reason else []
+    return [*lines, *why, *_acts(settings), _vanilla(settings, _pairing(done))]
 
 
 def _acts(settings: SweepSettings) -> list[str]:
