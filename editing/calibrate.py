@@ -96,7 +96,10 @@ def _do(chosen: argparse.Namespace, loader: Loader) -> None:
         f"{100 * about['found_held_out']:.1f} % found, {100 * about['false_alarms_held_out']:.1f} % false alarms, area "
         f"under the ROC curve {about['auc_held_out']:.4f}."
     )
-    trials = [named_layer(trial.block) | asdict(trial) for trial in made.layers.trials]
+    trials = [
+        named_layer(trial.block) | asdict(trial) | {"least_gain": made.layers.least_gain(trial)}
+        for trial in made.layers.trials
+    ]
     layers = {**asdict(made.layers), "trials": trials, "recommended": made.layers.recommended}
     tell({**_of(model), "file": str(path), "layers": layers, "detector": about})
 
