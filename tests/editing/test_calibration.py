@@ -31,7 +31,7 @@ from editing.progress import Preparation
 from editing.trial_edits import Layers, Trial, try_layers
 from inspector.detection import samples
 from inspector.errors import EditError
-from inspector.model import InspectedModel, encode
+from inspector.model import Detector, InspectedModel, encode
 from inspector.model.routing import scores
 
 ENDS = pytest.mark.parametrize("family", tiny_models.ENDS)
@@ -71,9 +71,22 @@ def made_for(model: InspectedModel, cancel=lambda: False) -> tuple[Calibration |
             return end.value, told
 
 
+_MADE: dict[str, Calibration] = {}
+
+
+def one_of(model: InspectedModel) -> Calibration:
+    """Return a calibration of a model, made once for all tests that only look at what becomes of it."""
+    if model.name not in _MADE:
+        made = made_for(model)[0]
+        assert made is not None
+        _MADE[model.name] = made
+    return _MADE[model.name]
+
+
 @ENDS
 def test_a_calibration_is_made_and_comes_back_as_it_was(model, tmp_path):
     made, told = made_for(model)
+    _MADE[model.name] = made
     shares = [event.fraction for event in told]
     assert shares == sorted(shares) and any("24 bundled prompts" in event.message for event in told)
     save_calibration(made, tmp_path / "new" / "file.safetensors")
@@ -94,18 +107,27 @@ def test_a_calibration_is_made_and_comes_back_as_it_was(model, tmp_path):
     assert two.about["harmful_texts"] == two.about["harmless_texts"] == 12
 
 
-@ENDS
+@pytest.mark.parametrize("family", tiny_models.FIVE)
 def test_the_layers_of_a_calibration_are_those_of_real_trial_edits(model, case, monkeypatch):
-    """Every other test here has made-up ones."""
-    settings = AtlasSettings(
-        max_new_tokens=2, steps=1, harmless_prompts=1, harmless_tokens=2, step_kl=0.02, blocks=(model.blocks - 1,)
-    )
+    """Every other test here has made-up ones; the detector is made up here, and real there."""
+    settings = AtlasSettings(max_new_tokens=2, steps=1, harmless_prompts=1, harmless_tokens=2, step_kl=0.02)
     monkeypatch.setattr("editing.calibration.try_layers", partial(try_layers, cases=[case], settings=settings))
+    detector = Detector((0,), torch.zeros(1, model.architecture.d_model), 0.0, 0.0, model.fingerprint)
+
+    def given(*_):
+        yield Preparation("Reading", 0.5)
+        return detector
+
+    monkeypatch.setattr("editing.calibration._detector", given)
     made, told = made_for(model)
-    (trial,) = made.layers.trials
-    assert trial.block == model.blocks - 1 and (made.layers.cases, made.layers.prompts) == (1, 4)
-    assert trial.kl == pytest.approx(settings.step_kl, rel=0.2), "its one update was measured to cost just this"
-    assert trial.margin > 0 and any("Trial edits on case 1 of 1" in event.message for event in told)
+    blocks = range(round(model.blocks / 3), model.blocks)
+    assert [trial.block for trial in made.layers.trials] == list(blocks) and len(blocks) > 1
+    assert (made.layers.cases, made.layers.prompts) == (1, 4)
+    for trial in made.layers.trials:
+        assert trial.kl == pytest.approx(settings.step_kl, rel=0.2), "its one update was measured to cost just this"
+        assert trial.margin > 0 and len(trial.edits) == 1
+    assert made.layers.recommended is made.moment is None, "one case says nothing of how cases differ"
+    assert made.detector is detector and any("Trial edits on case 1 of 1" in event.message for event in told)
 
 
 def test_a_cancel_leaves_nothing(llama):
@@ -116,7 +138,7 @@ def test_what_is_missing_damaged_or_another_model_s_is_refused_with_the_remedy(l
     with pytest.raises(EditError, match=r"not calibrated yet\. Run: python -m editing\.calibrate --model tiny-llama"):
         load_calibration(llama)
     path = places(llama)[0]
-    save_calibration(made_for(llama)[0], path)
+    save_calibration(one_of(llama), path)
     whole = path.read_bytes()
     assert load_calibration(llama).detector.fingerprint == llama.fingerprint
     with pytest.raises(EditError, match="another base model"):
@@ -135,7 +157,7 @@ def test_what_is_missing_damaged_or_another_model_s_is_refused_with_the_remedy(l
 
 
 def test_a_calibration_of_another_data_type_is_refused_by_name_and_the_shipped_one_is_still_read(llama, tmp_path):
-    path, made = tmp_path / "kept.safetensors", made_for(llama)[0]
+    path, made = tmp_path / "kept.safetensors", one_of(llama)
     save_calibration(replace(made, dtype="bfloat16"), path)
     with pytest.raises(
         EditError, match=r"made in bfloat16.*in float32\. Load it with --dtype bfloat16, or make one: py"
@@ -187,7 +209,12 @@ def test_the_command_makes_one_and_measures_it_on_other_texts(llama, tmp_path, c
 
 
 def test_a_calibration_that_was_written_elsewhere_is_measured_by_its_name(llama, tmp_path, capsys, monkeypatch):
+    def made(_model):
+        yield Preparation("Trial edits", 0.5)
+        return one_of(llama)
+
     kept = tmp_path / "kept.safetensors"
+    monkeypatch.setattr(calibrate, "make_calibration", made)
     assert calibrate.main(["--out", str(kept)], lambda _chosen: llama) == 0
     monkeypatch.setattr("editing.calibration.places", lambda _model: ())
     capsys.readouterr()
