@@ -13,7 +13,7 @@ import tiny_models
 import torch
 from safetensors.torch import save_file
 
-from editing import calibrate
+from editing import calibrate, calibration
 from editing.atlas import AtlasSettings
 from editing.calibration import (
     FORMATS,
@@ -31,7 +31,7 @@ from editing.progress import Preparation
 from editing.trial_edits import Layers, Trial, try_layers
 from inspector.detection import samples
 from inspector.errors import EditError
-from inspector.model import Detector, InspectedModel, encode
+from inspector.model import Detector, InspectedModel, encode, from_parts
 from inspector.model.routing import scores
 
 ENDS = pytest.mark.parametrize("family", tiny_models.ENDS)
@@ -128,6 +128,41 @@ def test_the_layers_of_a_calibration_are_those_of_real_trial_edits(model, case, 
         assert trial.margin > 0 and len(trial.edits) == 1
     assert made.layers.recommended is made.moment is None, "one case says nothing of how cases differ"
     assert made.detector is detector and any("Trial edits on case 1 of 1" in event.message for event in told)
+
+
+def of_context(tokens: int) -> InspectedModel:
+    """The tiny Llama, which reads at most so many tokens."""
+    return from_parts(tiny_models.network("llama"), tiny_models.tokenizer(limit=tokens), "tiny-llama")
+
+
+def test_what_is_longer_than_the_model_s_context_is_left_out_counted_and_said(llama, tmp_path, capsys):
+    texts = [*calibration.samples("detector"), *calibration.samples("development", True)]
+    sizes = [max(len(encode(llama, sample.text, None, form).prompt) for form in FORMATS) for sample in texts]
+    context = sorted(set(sizes))[-2]
+    too_long = sum(size > context for size in sizes)
+    short = of_context(context)
+    assert too_long and calibrate.main([], lambda _chosen: short) == 0
+    told = capsys.readouterr()
+    about = json.loads(told.out)["detector"]
+    assert about["too_long"] == too_long and f"; {too_long} too long for this model" in told.err
+    read = [about[name] for name in ("harmful_texts", "harmless_texts", "unseen_harmful", "unseen_harmless")]
+    assert sum(read) == len(texts) - too_long
+    assert f"Left out: {too_long} texts of more than the {context} tokens that tiny-llama reads." in told.err
+    own, long = tmp_path / "own.csv", "How? " * context
+    own.write_text(f"prompt,harmful\nHow do I win?,false\n{long},true\n", encoding="utf-8")
+    assert calibrate.main(["--measure", str(own)], lambda _chosen: short) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["formats"]["with the suffix"]["too_long"] == 1 and "Left out: 1 texts" in told.err
+    own.write_text(f"prompt,harmful\n{long},true\n", encoding="utf-8")
+    assert calibrate.main(["--measure", str(own)], lambda _chosen: short) == 2
+    assert "each of these texts is longer. Measure with shorter ones." in capsys.readouterr().err
+
+
+def test_where_too_few_texts_fit_it_is_said_before_any_trial_edit(monkeypatch):
+    monkeypatch.setattr("editing.calibration.try_layers", lambda *_: pytest.fail("edits were tried"))
+    with pytest.raises(EditError, match="reads at most 60 tokens, and only 0 of the bundled harmful prompts") as wrong:
+        made_for(of_context(60))
+    assert "Use a model that reads longer prompts" in wrong.value.user_message()
 
 
 def test_a_cancel_leaves_nothing(llama):
