@@ -1,7 +1,7 @@
 """Calibrate a model once: ``python -m editing.calibrate [--model ...]``; every edit starts from the result.
 
     python -m editing.calibrate --model NAME           find the layer where edits work, fit the detector, keep both
-    python -m editing.calibrate --measure development  the kept detector on texts that it was not made with
+    python -m editing.calibrate --measure development  the kept detector on texts that it was not fitted on
     python -m editing.calibrate --measure development --calibration FILE    the one that --out FILE has written
 
 What was found is JSON on the output: the file, every tried layer and the detector, or with --measure the detector's
@@ -49,8 +49,9 @@ def options() -> argparse.ArgumentParser:
         "--measure",
         type=_texts_word,
         metavar="TEXTS",
-        help=f"measure the model's calibration instead of making one: on bundled texts that it was not made with "
-        f"({', '.join(SPLITS)}), on those of other packages ({PACKAGED}, requirements-bench.txt), or on a CSV file "
+        help=f"measure the model's calibration instead of making one: on bundled texts that it was not fitted on "
+        f"({SPLITS[0]}, by which its settings were chosen, or {SPLITS[1]}, by which nothing was), on those of other "
+        f"packages ({PACKAGED}, requirements-bench.txt), or on a CSV file "
         "with columns prompt and harmful, or label, or type as in XSTest's",
     )
     return parser

@@ -168,6 +168,8 @@ def _detector(
 ) -> Generator[Preparation, None, Detector | None]:
     """Read the texts to fit, fit, and say what the detector does on the texts of the split ``development``.
 
+    It is not fitted on those, but its settings were chosen by them (:data:`inspector.detection.FALSE_ALARMS`).
+
     What is longer than the model's context is left out, and counted.
     """
     blocks = tuple(sorted({min(model.blocks - 1, round(share * model.blocks)) for share in DEPTH}))

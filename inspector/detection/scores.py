@@ -146,6 +146,8 @@ def _by_template(texts: Sequence[Sample], fires: Sequence[bool]) -> tuple[tuple[
 def unseen_shares(texts: Sequence[Sample], fires: Sequence[bool]) -> dict[str, float]:
     """Return for a detector's record how it does on texts that it was not fitted on.
 
+    Where its settings were chosen by them, as by the split ``development``, whoever shows the shares says so.
+
     Returns:
         ``unseen_harmful`` and ``unseen_harmless``, numbers of texts, ``found_unseen`` and ``false_alarms_unseen``,
         shares of them; no share of a kind that there is none of.

@@ -202,7 +202,11 @@ def test_a_calibration_of_another_data_type_is_refused_by_name_and_the_shipped_o
     assert load_calibration(llama, path).dtype == "float32"
     (shipped,) = SHIPPED.glob("*-float32.safetensors")
     embedded = replace(llama, fingerprint=shipped.stem.partition("-")[0])
-    assert load_calibration(embedded, shipped).layers.recommended == 20
+    layers = load_calibration(embedded, shipped).layers
+    assert layers.recommended == 20
+    costliest = max(trial.kl for trial in layers.trials)
+    readme = (SHIPPED.parents[1] / "README.md").read_text(encoding="utf-8")
+    assert costliest < layers.budget and f"where the costliest takes {costliest:.3f}" in readme.replace("\n  ", " ")
     half = replace(embedded, network=copy.deepcopy(llama.network).bfloat16())
     with pytest.raises(EditError, match=r"made in float32.*loaded in bfloat16"):
         load_calibration(half, shipped)
