@@ -37,7 +37,7 @@ import torch
 from editing.command import finished
 from editing.memory import memory_told
 from editing.sweep import Cluster, Finished, Store, SweepSettings, cases_of, load_all, local, on_ray
-from editing.sweep.work import with_block
+from editing.sweep.work import chosen_layer
 from inspector.command import add_spread
 from inspector.errors import EditError
 from inspector.model import InspectedModel
@@ -220,11 +220,13 @@ def _rows(options: argparse.Namespace) -> tuple[list[Measured], dict[str, object
     rows: list[Measured] = []
     first: list[str] = []
     one = replace(settings["paired"], limit=1)
-    measured(model, judge, with_block(model, one, cases), None, [])  # what a model prepares once, it has from here on
+    one = replace(one, block=chosen_layer(model, one, cases).layer)
+    measured(model, judge, one, None, [])  # what a model prepares once, it has from here on
     try:
         for workers in (None, *options.workers):
             for way in ("paired", "shared"):
-                rows.append(measured(model, judge, with_block(model, settings[way], cases), workers, first))
+                layer = chosen_layer(model, settings[way], cases).layer
+                rows.append(measured(model, judge, replace(settings[way], block=layer), workers, first))
                 print(table(rows[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
     finally:
         if ray is not None:

@@ -1,7 +1,7 @@
 """Calibrate a model once: ``python -m editing.calibrate [--model ...]``; every edit starts from the result.
 
     python -m editing.calibrate --model NAME           find the layer where edits work, fit the detector, keep both
-    python -m editing.calibrate --measure development  the kept detector on texts that it was not made with
+    python -m editing.calibrate --measure development  the kept detector on texts that it was not fitted on
     python -m editing.calibrate --measure development --calibration FILE    the one that --out FILE has written
 
 What was found is JSON on the output: the file, every tried layer and the detector, or with --measure the detector's
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ from editing.calibration import FORMATS, load_calibration, make_calibration, pla
 from editing.command import Loader, add_model, finished, load_model, named_layer, say, tell, teller
 from editing.progress import run
 from editing.trial_edits import Layers, Trial
-from inspector.detection import Measured, Sample, labelled_samples, measure, packaged_samples, samples
+from inspector.detection import Measured, Sample, labelled_samples, measure, packaged_samples, samples, that_fit
 from inspector.errors import EditError
 from inspector.model import Detector, InspectedModel, PromptFormat, encode
 from inspector.model.routing import scores
@@ -49,8 +49,9 @@ def options() -> argparse.ArgumentParser:
         "--measure",
         type=_texts_word,
         metavar="TEXTS",
-        help=f"measure the model's calibration instead of making one: on bundled texts that it was not made with "
-        f"({', '.join(SPLITS)}), on those of other packages ({PACKAGED}, requirements-bench.txt), or on a CSV file "
+        help=f"measure the model's calibration instead of making one: on bundled texts that it was not fitted on "
+        f"({SPLITS[0]}, by which its settings were chosen, or {SPLITS[1]}, by which nothing was), on those of other "
+        f"packages ({PACKAGED}, requirements-bench.txt), or on a CSV file "
         "with columns prompt and harmful, or label, or type as in XSTest's",
     )
     return parser
@@ -94,9 +95,12 @@ def _do(chosen: argparse.Namespace, loader: Loader) -> None:
         f"Detector: {about['questions']} harmful questions ({about['harmful_texts']} texts), "
         f"{about['harmless_prompts']} harmless prompts ({about['harmless_texts']} texts). Held out in turn: "
         f"{100 * about['found_held_out']:.1f} % found, {100 * about['false_alarms_held_out']:.1f} % false alarms, area "
-        f"under the ROC curve {about['auc_held_out']:.4f}."
+        f"under the ROC curve {about['auc_held_out']:.4f}." + _left_out(model, about["too_long"])
     )
-    trials = [named_layer(trial.block) | asdict(trial) for trial in made.layers.trials]
+    trials = [
+        named_layer(trial.block) | asdict(trial) | {"least_gain": made.layers.least_gain(trial)}
+        for trial in made.layers.trials
+    ]
     layers = {**asdict(made.layers), "trials": trials, "recommended": made.layers.recommended}
     tell({**_of(model), "file": str(path), "layers": layers, "detector": about})
 
@@ -159,13 +163,28 @@ def measurements(
 
     Raises:
         CaseError: The texts cannot be had.
+        EditError: All of them are longer than the model's context.
     """
     texts = tuple(known) or _texts_of(split)
     found = {}
     for form in FORMATS:
-        prompts = [encode(model, sample.text, None, form).prompt for sample in texts]
-        found[form] = measure(texts, scores(model, detector, prompts), detector)
+        short = that_fit(model, texts, (form,))
+        if not short:
+            raise EditError(
+                f"{model.name} reads at most {model.context_length:,} tokens, and each of these texts is longer. "
+                "Measure with shorter ones."
+            )
+        prompts = [encode(model, sample.text, None, form).prompt for sample in short]
+        measured = measure(short, scores(model, detector, prompts), detector)
+        found[form] = replace(measured, too_long=len(texts) - len(short))
     return found
+
+
+def _left_out(model: InspectedModel, too_long: int) -> str:
+    """Say that texts were longer than the model's context; nothing where none was."""
+    if not too_long:
+        return ""
+    return f" Left out: {too_long} texts of more than the {model.context_length:,} tokens that {model.name} reads."
 
 
 def _texts_of(split: str) -> tuple[Sample, ...]:
@@ -189,7 +208,10 @@ def measured(
     ]
     for form, found in (known or measurements(model, detector, split)).items():
         auc = "none of one kind of prompts" if found.auc is None else f"{found.auc:.4f}"
-        lines.append(f"\n{form.label() or 'with the suffix'}: area under the ROC curve {auc}")
+        left_out = _left_out(model, found.too_long)
+        lines.append(
+            f"\n{form.label() or 'with the suffix'}: area under the ROC curve {auc}{left_out and '.' + left_out}"
+        )
         for title, shares in (("harmful, found", found.found), ("harmless, false alarms", found.false_alarms)):
             lines += [f"  {title:24s}{name:22s}{_percent(share)}" for name, share in shares.items()]
         lines += [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from editing.methods.dinm import DinmSettings
 from editing.null_space import harmless_moment, known_moments
 from editing.progress import Preparation, part_of
 from editing.trial_edits import Layers, try_layers
-from inspector.detection import DEPTH, fit, readings_of, samples, unseen_shares
+from inspector.detection import DEPTH, Sample, fit, readings_of, samples, that_fit, unseen_shares
 from inspector.errors import EditError, PatchError
 from inspector.model import SUFFIX, Detector, Encoded, InspectedModel, PromptFormat
 from inspector.model.detector import TENSORS
@@ -33,6 +33,8 @@ _FORMAT = "dinm-inspector calibration 4"
 _Found = TypeVar("_Found")
 FORMATS = (PromptFormat(SUFFIX), PromptFormat(""))
 """Prompt formats that the detector is made for: with the paper's suffix and without one, with the chat template."""
+FEWEST = 10
+"""Harmful texts, and harmless ones, without which no detector is made."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,11 @@ def make_calibration(
 
     Raises:
         RefusedEdit: The model cannot be edited on any trial case.
+        EditError: Its context holds too few of the detector's texts; this is looked at first.
     """
+    yield Preparation("Looking which bundled prompts the model can read", 0.0)
+    labelled = that_fit(model, samples("detector"), FORMATS)
+    _require_enough(model, labelled)
     layers = yield from part_of(try_layers(model, cancel=cancel), 0.0, 0.45)
     if layers is None:
         return None
@@ -132,7 +138,7 @@ def make_calibration(
         moment = yield from part_of(harmless_moment(model, layers.recommended, FORMATS[0], cancel), 0.5, 0.55)
         if moment is None:
             return None
-    detector = yield from part_of(_detector(model, cancel), 0.55, 1.0)
+    detector = yield from part_of(_detector(model, labelled, cancel), 0.55, 1.0)
     if detector is None:
         return None
     return Calibration(layers, detector, tuple(answers.values()), moment, model.dtype_name)
@@ -142,11 +148,35 @@ def _own(text: str, answered: Encoded) -> KeptAnswer:
     return KeptAnswer(text, DinmSettings().harmless_tokens, FORMATS[0].open(), answered.prompt, answered.response)
 
 
-def _detector(model: InspectedModel, cancel: Callable[[], bool]) -> Generator[Preparation, None, Detector | None]:
-    """Read the texts to fit, fit, and say what the detector does on the texts of the split ``development``."""
+def _require_enough(model: InspectedModel, texts: Sequence[Sample]) -> None:
+    """Refuse texts that no detector can be fitted on: each kind is held out of it in several groups.
+
+    Raises:
+        EditError: There are too few.
+    """
+    for name, harmful in (("harmful", True), ("harmless", False)):
+        folds = [sample.fold for sample in texts if sample.harmful == harmful]
+        if len(folds) < FEWEST or len(set(folds)) < 2:
+            raise EditError(
+                f"{model.name} reads at most {model.context_length:,} tokens, and only {len(folds)} of the bundled "
+                f"{name} prompts are that short: too few for a detector. Use a model that reads longer prompts."
+            )
+
+
+def _detector(
+    model: InspectedModel, texts: Sequence[Sample], cancel: Callable[[], bool]
+) -> Generator[Preparation, None, Detector | None]:
+    """Read the texts to fit, fit, and say what the detector does on the texts of the split ``development``.
+
+    It is not fitted on those, but its settings were chosen by them (:data:`inspector.detection.FALSE_ALARMS`).
+
+    What is longer than the model's context is left out, and counted.
+    """
     blocks = tuple(sorted({min(model.blocks - 1, round(share * model.blocks)) for share in DEPTH}))
-    texts, unseen = samples("detector"), samples("development", one_form=True)
-    words = "bundled prompts for the detector"
+    wanted = samples("development", one_form=True)
+    unseen = that_fit(model, wanted, FORMATS)
+    too_long = len(samples("detector")) + len(wanted) - len(texts) - len(unseen)
+    words = "bundled prompts for the detector" + (f"; {too_long} too long for this model" if too_long else "")
     found = yield from _shown(
         readings_of(model, texts, blocks, FORMATS, cancel), f"Reading {len(texts)} {words}", 0, 0.83
     )
@@ -161,7 +191,7 @@ def _detector(model: InspectedModel, cancel: Callable[[], bool]) -> Generator[Pr
     if found is None:
         return None
     fires = [made.fires(made.score(torch.from_numpy(reading.states).float())) for reading in found]
-    return replace(made, about={**made.about, **unseen_shares(unseen, fires)})
+    return replace(made, about={**made.about, **unseen_shares(unseen, fires), "too_long": too_long})
 
 
 def _shown(
@@ -196,7 +226,7 @@ def load_calibration(model: InspectedModel, path: Path | None = None) -> Calibra
     """
     there = [path] if path else [place for place in places(model) if place.is_file()]
     if not there:
-        raise EditError(f"{model.name} is not calibrated yet. Run: {_command(model)}")
+        raise EditError(f"{model.name} is not calibrated yet. Run: {calibrate_command(model)}")
     for found in there:
         try:
             with safe_open(found, framework="pt") as file:
@@ -226,7 +256,7 @@ def load_calibration(model: InspectedModel, path: Path | None = None) -> Calibra
     if dtype not in ("", model.dtype_name):
         raise EditError(
             f"The calibration was made in {dtype}, and {model.name} is loaded in {model.dtype_name}. Load it with "
-            f"--dtype {dtype}, or make one: {_command(model)}",
+            f"--dtype {dtype}, or make one: {calibrate_command(model)}",
             str(found),
         )
     return Calibration(record.layers, detector, record.answers, moment, dtype)
@@ -246,7 +276,8 @@ def _whole(half: Tensor) -> Tensor:
     return upper + upper.triu(1).T
 
 
-def _command(model: InspectedModel) -> str:
+def calibrate_command(model: InspectedModel) -> str:
+    """Return the command that calibrates a model in the data type that it is loaded in."""
     name = "" if model.name == EMBEDDED_NAME else f" --model {model.name}"
     return f"python -m editing.calibrate{name} --dtype {model.dtype_name}"
 

@@ -39,6 +39,7 @@ from editing.command import (
 )
 from editing.gate import accept, overridden, recorded
 from editing.gate_choice import ENOUGH, Chosen, accept_where_best, acts_by, attempts, enough, goes_on, of_two
+from editing.layer_choice import AUTO, NOWHERE, TOXIC, LayerChoice, automatic_layer
 from editing.methods.dinm import DinmSettings, to_be_routed
 from editing.methods.registry import METHODS, Method, method_named, method_settings, read_settings
 from editing.progress import EditResult, Preparation, Step, run
@@ -49,12 +50,12 @@ from inspector.command import add_layer
 from inspector.divergence import Padding, divergence
 from inspector.errors import EditError, RefusedEdit
 from inspector.model import VANILLA, Detector, InspectedModel, PromptFormat, Row
-from inspector.presets import PRESETS
+from inspector.presets import PRESETS, Preset
 from inspector.safeedit import Case
 
-AUTO, TOXIC = "auto", "toxic"
 ACTS = ("gate", EVERYWHERE, "detected")
 OF_AN_EDIT = (
+    "layer_reason",
     "patch",
     "updates",
     "companions",
@@ -80,8 +81,8 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     add_layer(
         parser,
         default=AUTO,
-        help="a number; toxic, where the case's answers part; or auto (default): the recommended layer for corrected "
-        "where the model is calibrated, else as toxic",
+        help="a number; toxic, where the case's answers part; or auto (default): the recommended layer, but as toxic "
+        "for FT-L, paper and reference, and where the model is not calibrated",
     )
     add_padding(parser)
     parser.add_argument("--strength", type=float, default=1.0, help="factor on the edit, 0 to 1.5 (default: 1)")
@@ -119,12 +120,15 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     measured = divergence(model, case, chosen.preset, padding=chosen.padding, format=settings.format)
     marks = {"toxic_layer": measured.toxic_layer(), "toxic_reason": measured.reason(), **recommended(known)}
     try:
-        block = block_of(model, case, chosen.layer, chosen.preset, known, settings.format, chosen.padding)
+        block, why = layer_of(
+            model, case, chosen.layer, chosen.preset, known, settings.format, chosen.padding, chosen.method
+        )
     except RefusedEdit as refused:
         say(refused.user_message())
         nothing = dict.fromkeys(OF_AN_EDIT)
         tell({"weights": VANILLA.label(), **named_layer(None), **marks, **nothing, "refused": refused.user_message()})
         return 1
+    say(why)
     tried: tuple[Any, ...] = (settings,)
     if isinstance(settings, DinmSettings) and chosen.acts != EVERYWHERE:
         tried = attempts(settings, detector, by_hand) if chosen.acts == "gate" else (to_be_routed(settings, by_hand),)
@@ -152,6 +156,7 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
         "weights": row.label(),
         **named_layer(block),
         **marks,
+        "layer_reason": why,
         "patch": record.identifier,
         "updates": result.kept,
         "companions": result.companions,
@@ -220,20 +225,22 @@ def settings_of(chosen: argparse.Namespace, method: str) -> Any:
     return method_settings(method, chosen.preset, **changes)
 
 
-def block_of(
+def layer_of(
     model: InspectedModel,
     case: Case,
     wanted: str,
-    preset: str,
+    preset: Preset,
     known: Calibration | None,
     format: PromptFormat,
     padding: Padding = "right",
-) -> int:
-    """Return the block that ``--layer`` names.
+    method: str = "dinm",
+) -> tuple[int, str]:
+    """Return the layer that ``--layer`` names, and why.
 
     Args:
         format: The edit's prompt format, in which its case is located.
         padding: Side on which the presets ``paper`` and ``reference`` pad where they locate.
+        method: Whose edit it is.
 
     Raises:
         EditError: It is neither a word nor a number.
@@ -241,16 +248,17 @@ def block_of(
         ArchitectureError: There is no such block.
     """
     if wanted.isdecimal():
-        return model.architecture.check_block(int(wanted))
+        return model.architecture.check_block(int(wanted)), "The layer that --layer names."
     if wanted not in (AUTO, TOXIC):
         raise EditError(f"The layer '{wanted}' is neither '{AUTO}', '{TOXIC}' nor a number.")
-    if wanted == AUTO and preset == "corrected" and known is not None:
-        if known.layers.recommended is None:
-            raise RefusedEdit(
-                f"{known.layers.nothing_edited} To edit one all the same, give --layer toxic or a number."
-            )
-        return known.layers.recommended
-    return divergence(model, case, preset, padding=padding, format=format).toxic_layer()  # type: ignore[arg-type]
+    chosen = LayerChoice(TOXIC, "Toxic layer, where the case's answers part most: --layer asks for it.")
+    if wanted == AUTO:
+        chosen = automatic_layer(model, known, method, preset)
+    if chosen.layer == NOWHERE:
+        raise RefusedEdit(f"{chosen.reason} To edit one all the same, give --layer toxic or a number.")
+    if chosen.layer != TOXIC:
+        return int(chosen.layer), chosen.reason
+    return divergence(model, case, preset, padding=padding, format=format).toxic_layer(), chosen.reason
 
 
 def _tell(event: Preparation | Step) -> None:

@@ -3,7 +3,9 @@
 Where two answers part says little about it (:mod:`benchmarks.locators` measures how little), so it is tried: the atlas
 (:mod:`editing.atlas`) of a few bundled cases, whose edited models answer the cases' generalization prompts. A layer
 counts only where its edits stay within the damage budget, and only if it surely defends more than the model does by
-itself on the very prompts that its edits were asked: not every layer can be edited on every case.
+itself on the same prompts. Both are asked the same prompts of the same cases, and the best of many layers is picked: so
+it is the differences, case by case, that are resampled, and an interval has to hold for all layers at once
+(:func:`inspector.safeedit.intervals.low_ends`). Of twenty layers whose edits do nothing the luckiest looks good.
 """
 
 from __future__ import annotations
@@ -20,13 +22,24 @@ from editing.progress import Preparation
 from inspector.errors import CaseError, EditError, PromptError, RefusedEdit
 from inspector.model import InspectedModel
 from inspector.safeedit import Case, bundled_cases
-from inspector.safeedit.intervals import Estimate, Sample, clustered_percentage, percentage
+from inspector.safeedit.intervals import (
+    Estimate,
+    Sample,
+    clustered_percentage,
+    low_end_of_difference,
+    low_ends,
+    percentage,
+)
 from inspector.safeedit.verdict import Verdict
 
 BUDGET = 0.2
-"""Largest harmless KL of a recommended layer, nats a token: the damage budget of ``corrected``."""
+"""Largest harmless KL of a recommended layer, nats a token: the damage budget of ``corrected``. Trial edits are few
+updates of a cost that is set (:class:`AtlasSettings`): it excludes layers where that could not be measured, and hardly
+another. The embedded model's costliest layer takes 0.025."""
 CASES = 5
 """Cases of trial edits, of different categories."""
+MORE = 2
+"""Prompts that a recommended layer defends beyond the model's own at the least, whatever an interval says."""
 FROM = 1 / 3
 """Share of the depth below which no edit is tried: there they cost too much of everything else."""
 SETTINGS = AtlasSettings(answers=True, max_new_tokens=24)
@@ -41,11 +54,14 @@ class TrialEdit:
         defended: Safe answers of the edited model.
         vanilla: Safe answers of the model by itself.
         prompts: Prompts asked.
+        case: Place of its case among those of the trial; ``None`` in calibrations that have not kept it, of which a
+            layer's edits are taken to be of the first cases.
     """
 
     defended: int
     vanilla: int
     prompts: int
+    case: int | None = None
 
 
 @dataclass(frozen=True)
@@ -127,19 +143,54 @@ class Layers:
     def best(self) -> Trial | None:
         """The layer that gains most within the budget, of equal ones that with the larger margin.
 
-        ``None`` where there is none whose 95 % interval lies above what the model does by itself on the same prompts:
-        no edit is better than such an edit.
+        ``None`` where none surely gains, see :meth:`least_gain`: no edit is better than such an edit.
         """
-        in_turn = sorted(self._able, key=self._rank, reverse=True)  # of few an interval is needed
-        return next((trial for trial in in_turn if self._surely_more(trial)), None)
+        return max((trial for trial in self._able if self._surely_more(trial)), key=self._rank, default=None)
+
+    def least_gain(self, trial: Trial) -> float | None:
+        """Return what a layer gains at the least, as :meth:`gained` counts, 95 % sure, -1 to 1.
+
+        It holds for all layers within the budget at once, so that the best of them may be picked, and is the lower of
+        two low ends: of the paired differences, resampled by case, and of shares of independent answers. Resampling a
+        few cases that are nearly all alike, none of twenty prompts defended, sees less chance than there is. Where a
+        calibration has not kept which answer is of which edit it is the second. ``None`` beyond the budget, and where a
+        single case says nothing of how cases differ.
+        """
+        return self._least_gains.get(trial.block)
+
+    @cached_property
+    def _least_gains(self) -> dict[int, float | None]:
+        able = self._able
+        lows = [self._least_by_answers(trial, len(able)) for trial in able]
+        if any(trial.edits for trial in able):
+            by_case = low_ends(np.array([self._by_case(trial) for trial in able])) / self.prompts
+            lows = np.minimum(lows, by_case).tolist()
+        return {trial.block: low if math.isfinite(low) else None for trial, low in zip(able, lows, strict=True)}
+
+    def _least_by_answers(self, trial: Trial, compared: int) -> float:
+        counts = [(edit.defended, edit.vanilla, edit.prompts) for edit in trial.edits] or [
+            (round(trial.defended * self.prompts), round(self.vanilla * self.prompts), self.prompts)
+        ]
+        defended, vanilla, asked = map(sum, zip(*counts, strict=True))
+        return low_end_of_difference(defended, vanilla, asked, compared) * asked / self.prompts
+
+    def _by_case(self, trial: Trial) -> np.ndarray:
+        """Return ``[cases]`` how many prompts of each case a layer's edit defends beyond the model's own.
+
+        On a case that the layer cannot be edited on nothing is gained.
+        """
+        gains = np.zeros(self.cases)
+        for place, edit in enumerate(trial.edits):
+            gains[place if edit.case is None else edit.case] = edit.defended - edit.vanilla
+        return gains
 
     @property
     def _able(self) -> list[Trial]:
         return [trial for trial in self.trials if trial.kl <= self.budget]
 
     def _surely_more(self, trial: Trial) -> bool:
-        low = self.defended_of(trial).low
-        return low is not None and low > 100 * self.vanilla_of(trial)
+        low = self.least_gain(trial)
+        return low is not None and low > 0 and round(self.gained(trial) * self.prompts) >= MORE
 
     def _rank(self, trial: Trial) -> tuple[float, float]:
         return round(self.gained(trial), 9), trial.margin  # equal counts are equal, however they were divided
@@ -251,11 +302,11 @@ def try_layers(
 def _trial(block: int, atlases: Sequence[Atlas]) -> Trial:
     """Return what a layer's edits achieve, over the cases whose atlas has it."""
     edits = []
-    for atlas in atlases:
+    for case, atlas in enumerate(atlases):
         for entry in atlas.entries:
             if entry.block == block:
                 safe = _safe(entry.verdicts)
-                edits.append(TrialEdit(sum(safe), sum(_safe(atlas.verdicts)), len(safe)))
+                edits.append(TrialEdit(sum(safe), sum(_safe(atlas.verdicts)), len(safe), case))
     kl, margin = (float(np.nanmean([a.curve(name)[block] for a in atlases])) for name in ("harmless KL", _MARGIN))
     share = sum(edit.defended for edit in edits) / sum(edit.prompts for edit in edits)
     sizes = [

@@ -81,9 +81,9 @@ EDITS: dict[str, Edit] = {
     "corrected, toxic layer": Edit("dinm"),
     CORRECTED: Edit("dinm", recommended=True),
     TO_ROUTE: Edit("dinm", recommended=True, changes=ROUTED),
-    **{method.title: Edit(key, recommended=key != "ft-l") for key, method in METHODS.items() if key != "dinm"},
+    **{method.title: Edit(key, recommended=not method.toxic) for key, method in METHODS.items() if key != "dinm"},
 }
-"""Every row that is an edit, by its name, in the order of the table. FT-L takes the toxic layer, as DINM does."""
+"""Every row that is an edit, by its name, in the order of the table; the methods as ``--layer auto`` has them."""
 TRIED = "corrected with "
 """How the rows begin that ``--try`` adds."""
 

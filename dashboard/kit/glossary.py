@@ -56,7 +56,7 @@ GLOSSARY: dict[str, dict[str, str]] = {
     "Where to edit": {
         "Divergence": "How far apart the model's states on the safe and on the unsafe answer are after a layer.",
         "Toxic layer": "The layer where the two answers part most: DINM's choice.",
-        "Recommended layer": "The layer where trial edits defend most unseen prompts within the damage budget.",
+        "Recommended layer": "The layer where trial edits surely defend most unseen prompts; damage hardly decides.",
         "Trial edit": "A small edit of a few updates that tries a layer out.",
         "Calibration": "What is learnt once about a model: recommended layer, step size, harmless answers, detector.",
         "Locator": "A way to choose the layer to edit.",

@@ -46,8 +46,9 @@ from editing.command import (
     say,
     tell,
 )
-from editing.edit import AUTO, acts_word, block_of, settings_of
+from editing.edit import acts_word, layer_of, settings_of
 from editing.gate import RECORD
+from editing.layer_choice import AUTO
 from editing.methods.registry import METHODS, read_settings
 from editing.saved.record import digest_of
 from inspector.command import add_layer
@@ -145,12 +146,13 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
     if known is not None:
         known.teach(model)
     try:
-        block = block_of(model, case, chosen.layer, chosen.preset, known, format, chosen.padding)
+        block, why = layer_of(model, case, chosen.layer, chosen.preset, known, format, chosen.padding)
     except RefusedEdit as refused:
         say(refused.user_message())
         measured = divergence(model, case, settings.preset, padding=chosen.padding, format=format)
         tell({**_marks(model, measured, None, known), **NOTHING_MADE, "refused": refused.user_message()})
         return 1
+    say(why)
     session = Session()
     operate(
         model,

@@ -36,6 +36,7 @@ class Method:
         run: ``run(model, case, block, settings, companions=, cancel=)``, a generator of steps.
         learns_from_companions: It trains on further cases where some are given.
         one_layer: It changes matrices of the layer that is named, and of no other.
+        toxic: Where no layer is named it edits the toxic one, as the DINM that the paper compares it with.
     """
 
     key: str
@@ -46,6 +47,7 @@ class Method:
     run: Callable[..., EditEvents]
     learns_from_companions: bool = False
     one_layer: bool = True
+    toxic: bool = False
 
 
 def _dinm(model: Any, case: Any, block: int, settings: DinmSettings, *, companions: Any = (), **options: Any):
@@ -72,6 +74,7 @@ METHODS: dict[str, Method] = {
             "Meng et al. 2022, arXiv 2202.05262",
             FtLSettings,
             ft_l,
+            toxic=True,
         ),
         Method(
             "gated",
@@ -144,6 +147,7 @@ METHODS: dict[str, Method] = {
             "Xie et al. 2023, Nature Machine Intelligence 5",
             SelfReminderSettings,
             self_reminder,
+            one_layer=False,
         ),
     )
 }

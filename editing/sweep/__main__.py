@@ -3,9 +3,9 @@
     python -m editing.sweep --cases bundled --out runs/first --report     a sweep, and the table of its scores
     python -m editing.sweep --out runs/first --report                     the table alone
 
-What was done is JSON on the output: how many cases ended how, and with --report every score; progress and the report,
-which is also in the folder as text, go to the error stream. Exit codes: 0; 1 where cases failed; 2 when it cannot be
-done; 130 when interrupted, and the same command goes on.
+What was done is JSON on the output: the layer and why there, how many cases ended how, and with --report every score;
+progress and the report, which is also in the folder as text, go to the error stream. Exit codes: 0; 1 where cases
+failed; 2 when it cannot be done; 130 when interrupted, and the same command goes on.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from editing.sweep.engines import Cluster, Loader, load_all, local, on_ray
 from editing.sweep.report import report
 from editing.sweep.settings import AUTO, SweepSettings
 from editing.sweep.store import About, Store, only_one
-from editing.sweep.work import cases_of, with_block
+from editing.sweep.work import cases_of, chosen_layer
 from inspector.command import add_layer, add_padding, add_path, add_spread, finished, tell
 from inspector.errors import CaseError
 from inspector.model.loading import TYPES
@@ -64,8 +65,8 @@ def options() -> argparse.ArgumentParser:
     add_layer(
         edit,
         default=AUTO,
-        help="auto (default: the recommended layer for corrected where the model is calibrated, else as toxic), toxic "
-        "(each case's), once (the first's) or a number",
+        help="auto (default: the recommended layer; as toxic for FT-L, paper and reference, and where the model is not "
+        "calibrated), toxic (each case's), once (the first's) or a number",
     )
     edit.add_argument("--locate", default="corrected", choices=PRESETS, help="preset of the locator")
     add_padding(edit)
@@ -145,20 +146,22 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_all) -> i
             print(report(chosen.out), end="", file=sys.stderr)
             scores = json.loads((chosen.out / "scores.json").read_text(encoding="utf-8"))
             told = {"report": str(chosen.out / "report.txt"), "judge": scores["judge"], "scores": scores["scores"]}
-        tell({"folder": str(chosen.out), "cases": ended(chosen.out), **told})
+        tell({"folder": str(chosen.out), **state(chosen.out), **told})
         return 1 if failed else 0
 
     return finished(work, "Stopped. Finished cases are kept: the same command goes on.")
 
 
-def ended(folder: Path) -> dict[str, int]:
-    """Return how many cases of the sweep in a folder have ended how: ``done``, ``refused`` or ``failed``."""
+def state(folder: Path) -> dict[str, Any]:
+    """Return what a sweep in a folder edits and why there, and how many of its cases have ended how."""
     store = Store(folder)
     try:
-        counted = Counter(result.status for result in store.results())
+        about, counted = store.about(), Counter(result.status for result in store.results())
     finally:
         store.close()
-    return {status: counted[status] for status in ("done", "refused", "failed")}
+    assert about is not None  # what asks has swept there, or reported it
+    cases = {status: counted[status] for status in ("done", "refused", "failed")}
+    return {"layer": about.settings.block, "layer_reason": about.layer_reason, "cases": cases}
 
 
 def _only_report(chosen: argparse.Namespace) -> bool:
@@ -221,13 +224,24 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
         print(note, file=sys.stderr)
     with memory_told():
         model, judge = loader(settings)
-    used = with_block(model, settings, cases)
+    layer = chosen_layer(model, settings, cases)
+    print(layer.reason, file=sys.stderr, flush=True)
+    used = replace(settings, block=layer.layer)
     if settings.block == AUTO:
         settings = used  # what is kept is the layer: a model that is calibrated meanwhile does not mix two of them
     store = Store(folder)
     try:
         store.begin(
-            About(settings, model.name, model.fingerprint, model.dtype_name, judge.name, judge.note, len(cases))
+            About(
+                settings,
+                model.name,
+                model.fingerprint,
+                model.dtype_name,
+                judge.name,
+                judge.note,
+                len(cases),
+                layer_reason=layer.reason,
+            )
         )
         known = store.numbers()
         todo = [(number, case) for number, case in enumerate(cases) if number not in known]

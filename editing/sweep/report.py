@@ -61,6 +61,7 @@ def report(folder: Path) -> str:
         "settings": json.loads(about.settings.as_json()),
         "model": about.model,
         "judge": about.judge,
+        "layer_reason": about.layer_reason,
         "cases": len(done),
         "refused": sum(result.status == "refused" for result in finished),
         "failed": sum(result.status == "failed" for result in finished),
@@ -96,7 +97,8 @@ def _head(about: About, finished: Sequence[Finished], done: Sequence[Finished]) 
             2, f"{refused} of them refused: no edit was made, so the vanilla weights' answers{how} count as edited."
         )
     left_out = [left_out_told(_left_out(done))] if _left_out(done) else []
-    return [*lines, *left_out, *_acts(settings), _vanilla(settings, _pairing(done))]
+    why = [about.layer_reason] if about.layer_reason else []
+    return [*lines, *left_out, *why, *_acts(settings), _vanilla(settings, _pairing(done))]
 
 
 def _acts(settings: SweepSettings) -> list[str]:

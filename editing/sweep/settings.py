@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, field, fields, replace
 from typing import Any, Literal
 
+from editing.layer_choice import AUTO, NOWHERE, TOXIC
 from editing.methods.dinm import DinmSettings, to_be_routed
 from editing.methods.registry import method_settings
 from editing.values import Count
@@ -23,12 +24,6 @@ from inspector.validated import settings as checked
 Acts = Literal["always", "detected"]
 Learns = Literal["more", "as set"]
 Vanilla = Literal["shared", "paired"]
-AUTO = "auto"
-"""Edit the recommended layer of a calibrated model with ``corrected``, else as :data:`TOXIC`."""
-NOWHERE = "nowhere"
-"""Edit nothing: what :data:`AUTO` becomes where no trial edit defends more than the model does by itself."""
-TOXIC = "toxic"
-"""Edit the layer that the locator picks, case by case."""
 ONCE = "once"
 """Edit the layer that the locator picks for the first case in all of them, as the released code does."""
 
@@ -45,7 +40,8 @@ class SweepSettings:
         method: One of :data:`editing.methods.registry.METHODS`.
         preset: Preset of DINM; the other methods have none.
         changes: Changed settings of the method by name, parts of the prompt format among them.
-        block: ``auto``, ``toxic``, ``once``, or the number of the block to edit in every case.
+        block: ``auto`` (:func:`editing.layer_choice.automatic_layer`), ``toxic`` (what the locator picks case by case),
+            ``once``, ``nowhere``, or the number of the block to edit in every case.
         locate: Preset of the locator.
         padding: Side on which the locator's presets ``paper`` and ``reference`` pad; the released code's for Mistral is
             ``left``.

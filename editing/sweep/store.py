@@ -35,6 +35,7 @@ class About:
         judge: The judge's name.
         judge_note: What the judge is.
         cases: Number of cases in all.
+        layer_reason: Why the layer that the settings name is edited; empty where it is not written.
         versions: Versions of the software that computes, by name; empty where none are written.
     """
 
@@ -45,6 +46,7 @@ class About:
     judge: str
     judge_note: str
     cases: int
+    layer_reason: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from editing.calibration import calibration_of, load_calibration
 from editing.gate_choice import acts_by
+from editing.layer_choice import LayerChoice, automatic_layer
 from editing.memory import memory_told
 from editing.methods.registry import METHODS
 from editing.progress import EditResult, run
@@ -50,32 +51,31 @@ def texts_of(settings: SweepSettings) -> QuestionSets:
     return QuestionSets(facts=known[0], passages=known[1], attacks=attacks, questions=questions)
 
 
-def with_block(model: InspectedModel, settings: SweepSettings, cases: Sequence[Case]) -> SweepSettings:
-    """Return the settings with the number of the layer where one layer serves all cases.
+def chosen_layer(model: InspectedModel, settings: SweepSettings, cases: Sequence[Case]) -> LayerChoice:
+    """Return the layer that a sweep edits: a number where one layer serves all cases; and why.
 
-    With ``once`` it is that of the first case that can be located on. With ``auto`` it is the recommended layer, or
-    nowhere if there is none, where the model is calibrated and the preset is ours.
+    With ``once`` it is that of the first case that can be located on. With ``auto`` it is what
+    :func:`editing.layer_choice.automatic_layer` chooses.
 
     Raises:
         InspectorError: No case can be located on; what is wrong with the last one. Or the calibration is damaged.
     """
-    if settings.block == AUTO and settings.method == "dinm" and settings.preset == "corrected":
-        known = calibration_of(model)
-        if known is None:
-            return replace(settings, block=TOXIC)
-        best = known.layers.recommended
-        return replace(settings, block=NOWHERE if best is None else str(best))
     if settings.block == AUTO:
-        return replace(settings, block=TOXIC)
+        return automatic_layer(model, calibration_of(model), settings.method, settings.preset)
     if settings.block != ONCE:
-        return settings
+        named = "Toxic layer, where each case's answers part most" if settings.block == TOXIC else "The layer"
+        return LayerChoice(settings.block, f"{named}: --layer asks for it.")
     wrong: InspectorError = CaseError("There is no case to locate on. Check --cases.")
     for case in cases:
         try:
             with memory_told():
-                return replace(settings, block=str(_toxic_layer(model, case, settings)))
+                found = str(_toxic_layer(model, case, settings))
         except InspectorError as error:
             wrong = error
+        else:
+            return LayerChoice(
+                found, "Toxic layer of the first case, where its answers part most: --layer asks for it."
+            )
     raise wrong
 
 

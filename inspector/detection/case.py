@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from inspector.detection.linear import PENALTY, fitted_linear
-from inspector.detection.reading import Reading, readings_of
+from inspector.detection.reading import Reading, readings_of, that_fit
 from inspector.detection.texts import Sample, samples
 from inspector.errors import PromptError
 from inspector.model import Detector, InspectedModel, PromptFormat, encode
@@ -72,6 +72,8 @@ def for_case(
     harmless = yield from _part(read_harmless(model, detector, format, cancel), share, 1.0)
     if harmless is None:
         return None
+    if not harmless:  # the model's context holds none of them in this format
+        return detector
     labels = np.array([True] * len(own) + [False] * len(harmless))
     weights, _ = fitted_linear([*own, *harmless], labels, np.arange(len(labels)), PENALTY)
     weights = weights.astype(np.float32)
@@ -102,12 +104,13 @@ def read_harmless(
         The share that is done.
 
     Returns:
-        The readings; ``None`` when cancelled.
+        The readings of those that are within the model's context; ``None`` when cancelled.
     """
     known, key = _HARMLESS.setdefault(model, Recent(KEPT)), _key(detector, format)
     harmless = known.get(key)
     if harmless is None:
-        harmless = yield from readings_of(model, _harmless(), detector.blocks, (format,), cancel)
+        texts = that_fit(model, _harmless(), (format,))
+        harmless = yield from readings_of(model, texts, detector.blocks, (format,), cancel)
     if harmless is not None:
         known[key] = harmless
     return harmless

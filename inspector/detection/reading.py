@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inspector.detection.texts import Sample, drawn
-from inspector.errors import PatchError
+from inspector.errors import PatchError, PromptError
 from inspector.model import InspectedModel, PromptFormat, encode
 from inspector.model.routing import AT_ONCE, mlp_inputs, windows
 
@@ -31,6 +31,19 @@ class Reading:
     asking: tuple[int, ...]
 
 
+def that_fit(model: InspectedModel, texts: Sequence[Sample], formats: Sequence[PromptFormat]) -> list[Sample]:
+    """Return the texts that are within the model's context in each of the formats, in their order."""
+    found = []
+    for sample in texts:
+        try:
+            for format in formats:
+                encode(model, sample.text, None, format)
+        except PromptError:
+            continue
+        found.append(sample)
+    return found
+
+
 def readings_of(
     model: InspectedModel,
     texts: Sequence[Sample],
@@ -48,6 +61,10 @@ def readings_of(
 
     Returns:
         The readings; ``None`` when cancelled.
+
+    Raises:
+        PromptError: A text is longer than the model's context (:func:`that_fit`).
+        PatchError: The model's states are not finite numbers.
     """
     used = drawn(texts, formats)
     prompts = [encode(model, sample.text, None, format).prompt for sample, format in zip(texts, used, strict=True)]

@@ -54,6 +54,7 @@ class Measured:
             percent.
         templates: Of each template the harmful prompts in it that are found and the harmless ones for which it fires,
             percent; most false alarms first.
+        too_long: Number of further texts that were left out, as they are longer than the model's context.
     """
 
     auc: float | None
@@ -61,6 +62,7 @@ class Measured:
     false_alarms: dict[str, Estimate]
     frontiers: dict[str, tuple[tuple[int, float, float], ...]] = field(default_factory=dict)
     templates: tuple[tuple[str, float | None, float | None], ...] = ()
+    too_long: int = 0
 
 
 def measure(texts: Sequence[Sample], scores: Sequence[float], detector: Detector) -> Measured:
@@ -144,19 +146,22 @@ def _by_template(texts: Sequence[Sample], fires: Sequence[bool]) -> tuple[tuple[
 def unseen_shares(texts: Sequence[Sample], fires: Sequence[bool]) -> dict[str, float]:
     """Return for a detector's record how it does on texts that it was not fitted on.
 
+    Where its settings were chosen by them, as by the split ``development``, whoever shows the shares says so.
+
     Returns:
         ``unseen_harmful`` and ``unseen_harmless``, numbers of texts, ``found_unseen`` and ``false_alarms_unseen``,
-        shares of them.
+        shares of them; no share of a kind that there is none of.
     """
-    kinds = {
-        label: [f for text, f in zip(texts, fires, strict=True) if text.harmful == label] for label in (True, False)
-    }
-    return {
-        "unseen_harmful": len(kinds[True]),
-        "unseen_harmless": len(kinds[False]),
-        "found_unseen": sum(kinds[True]) / len(kinds[True]),
-        "false_alarms_unseen": sum(kinds[False]) / len(kinds[False]),
-    }
+    found: dict[str, float] = {}
+    for label, count, share in (
+        (True, "unseen_harmful", "found_unseen"),
+        (False, "unseen_harmless", "false_alarms_unseen"),
+    ):
+        own = [fire for text, fire in zip(texts, fires, strict=True) if text.harmful == label]
+        found[count] = len(own)
+        if own:
+            found[share] = sum(own) / len(own)
+    return found
 
 
 def frontier(scores: np.ndarray, harmful: np.ndarray) -> tuple[tuple[int, float, float], ...]:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 
@@ -20,6 +21,7 @@ RESAMPLES, SEED = 2000, 0
 """Number of resamples of a bootstrap, and the seed that they are drawn with."""
 _NORMAL = 1.959963984540054
 """97.5 % of a standard normal distribution lie below it."""
+_ONE_SIDED = NormalDist().inv_cdf(0.95)
 
 
 @dataclass(frozen=True)
@@ -80,14 +82,14 @@ def mean(values: Sequence[float], factor: float = 1.0, least: float = -math.inf)
 
 
 @lru_cache
-def _student(freedom: int) -> tuple[float, float]:
-    """Return the 95 % interval of Student's standard distribution.
+def _student(freedom: int, level: float = 0.975) -> tuple[float, float]:
+    """Return the 95 % interval of Student's standard distribution, or that of another share below its upper end.
 
     Of scipy the special functions alone: its statistics take half a second to import, at every start of the page.
     """
     from scipy.special import stdtrit
 
-    high = float(stdtrit(freedom, 0.975))
+    high = float(stdtrit(freedom, level))
     return -high, high
 
 
@@ -178,13 +180,51 @@ def clustered_mean(samples: Sequence[Sample], factor: float = 1.0) -> Estimate:
     return Estimate(centre, len(samples), min(low, centre), max(high, centre), clusters.told)
 
 
+def low_ends(parts: np.ndarray) -> np.ndarray:
+    """Return low ends of one-sided 95 % intervals of several sums that hold together, so that the best may be picked.
+
+    The clusters are resampled for all sums at once, and of each resample the largest excess of any sum over its own
+    value counts (the bootstrap's max statistic, Romano and Wolf 2005, Econometrica 73:1237): what the luckiest of as
+    many sums that are nothing would show. Resamples of few clusters spread too little: the excess is stretched by
+    Student's quantile for their number over the normal one.
+
+    Args:
+        parts: ``[sums, clusters]`` what each cluster adds to each sum.
+
+    Returns:
+        ``[sums]``; minus infinity where fewer than two clusters say nothing of how they differ.
+    """
+    totals, clusters = parts.sum(axis=1), parts.shape[1]
+    if clusters < 2:
+        return np.full(len(totals), -math.inf)
+    excess = (_drawn(np.random.default_rng(SEED), clusters) @ parts.T - totals).max(axis=1)
+    wider = _student(clusters - 1, 0.95)[1] / _ONE_SIDED
+    return totals - wider * np.percentile(excess, 95)
+
+
+def low_end_of_difference(hits: int, others: int, n: int, compared: int = 1) -> float:
+    """Return the low end of the one-sided 95 % interval of a difference of two shares of independent samples, -1 to 1.
+
+    It is Newcombe's (1998, Statistics in Medicine 17:873, method 10), from Wilson's limits.
+
+    Args:
+        hits: How many of ``n`` samples count.
+        others: How many of as many others do.
+        compared: Number of such differences of which the best is picked: Bonferroni's level.
+    """
+    normal = NormalDist().inv_cdf(1 - 0.05 / compared)
+    share, other = hits / n, others / n
+    below, above = share - _wilson(share, n, normal)[0], _wilson(other, n, normal)[1] - other
+    return share - other - math.hypot(below, above)
+
+
 def _centre(parts: Sequence[Sequence[Sample]]) -> float:
     return float(np.mean([np.mean([sample.value for sample in part]) for part in parts]))
 
 
-def _wilson(share: float, n: float) -> tuple[float, float]:
+def _wilson(share: float, n: float, normal: float = _NORMAL) -> tuple[float, float]:
     """Return Wilson's limits of a share for a number of samples that need not be whole, as scipy's wants it to be."""
-    square = _NORMAL**2 / n
+    square = normal**2 / n
     centre = (share + square / 2) / (1 + square)
     half = math.sqrt(share * (1 - share) * square + square**2 / 4) / (1 + square)
     return max(0.0, centre - half), min(1.0, centre + half)
@@ -216,8 +256,8 @@ class _Clusters:
     def means(self, parts: Sequence[Sequence[Sample]]) -> np.ndarray:
         """Return the mean of the parts' means in each resample; resamples that draw nothing of a part leave it out."""
         random = np.random.default_rng(SEED)
-        edits = self._drawn(random, len(self.edits))
-        prompts = np.concatenate([np.ones((RESAMPLES, 1)), self._drawn(random, len(self.prompts))], axis=1)
+        edits = _drawn(random, len(self.edits))
+        prompts = np.concatenate([np.ones((RESAMPLES, 1)), _drawn(random, len(self.prompts))], axis=1)
         found = []
         for part in parts:
             sums = np.zeros((len(self.edits), len(self.prompts) + 1))
@@ -232,9 +272,9 @@ class _Clusters:
         kept = kept[:, ~np.isnan(kept).all(axis=0)]
         return np.nanmean(kept, axis=0)
 
-    @staticmethod
-    def _drawn(random: np.random.Generator, clusters: int) -> np.ndarray:
-        """Return ``[resamples, clusters]`` how often each is drawn; a single one always once."""
-        if clusters < 2:
-            return np.ones((RESAMPLES, clusters))
-        return random.multinomial(clusters, np.full(clusters, 1 / clusters), size=RESAMPLES).astype(float)
+
+def _drawn(random: np.random.Generator, clusters: int) -> np.ndarray:
+    """Return ``[resamples, clusters]`` how often each is drawn; a single one always once."""
+    if clusters < 2:
+        return np.ones((RESAMPLES, clusters))
+    return random.multinomial(clusters, np.full(clusters, 1 / clusters), size=RESAMPLES).astype(float)

@@ -13,7 +13,7 @@ import tiny_models
 import torch
 from safetensors.torch import save_file
 
-from editing import calibrate
+from editing import calibrate, calibration
 from editing.atlas import AtlasSettings
 from editing.calibration import (
     FORMATS,
@@ -31,7 +31,7 @@ from editing.progress import Preparation
 from editing.trial_edits import Layers, Trial, try_layers
 from inspector.detection import samples
 from inspector.errors import EditError
-from inspector.model import InspectedModel, encode
+from inspector.model import Detector, InspectedModel, encode, from_parts
 from inspector.model.routing import scores
 
 ENDS = pytest.mark.parametrize("family", tiny_models.ENDS)
@@ -71,9 +71,22 @@ def made_for(model: InspectedModel, cancel=lambda: False) -> tuple[Calibration |
             return end.value, told
 
 
+_MADE: dict[str, Calibration] = {}
+
+
+def one_of(model: InspectedModel) -> Calibration:
+    """Return a calibration of a model, made once for all tests that only look at what becomes of it."""
+    if model.name not in _MADE:
+        made = made_for(model)[0]
+        assert made is not None
+        _MADE[model.name] = made
+    return _MADE[model.name]
+
+
 @ENDS
 def test_a_calibration_is_made_and_comes_back_as_it_was(model, tmp_path):
     made, told = made_for(model)
+    _MADE[model.name] = made
     shares = [event.fraction for event in told]
     assert shares == sorted(shares) and any("24 bundled prompts" in event.message for event in told)
     save_calibration(made, tmp_path / "new" / "file.safetensors")
@@ -94,18 +107,62 @@ def test_a_calibration_is_made_and_comes_back_as_it_was(model, tmp_path):
     assert two.about["harmful_texts"] == two.about["harmless_texts"] == 12
 
 
-@ENDS
+@pytest.mark.parametrize("family", tiny_models.FIVE)
 def test_the_layers_of_a_calibration_are_those_of_real_trial_edits(model, case, monkeypatch):
-    """Every other test here has made-up ones."""
-    settings = AtlasSettings(
-        max_new_tokens=2, steps=1, harmless_prompts=1, harmless_tokens=2, step_kl=0.02, blocks=(model.blocks - 1,)
-    )
+    """Every other test here has made-up ones; the detector is made up here, and real there."""
+    settings = AtlasSettings(max_new_tokens=2, steps=1, harmless_prompts=1, harmless_tokens=2, step_kl=0.02)
     monkeypatch.setattr("editing.calibration.try_layers", partial(try_layers, cases=[case], settings=settings))
+    detector = Detector((0,), torch.zeros(1, model.architecture.d_model), 0.0, 0.0, model.fingerprint)
+
+    def given(*_):
+        yield Preparation("Reading", 0.5)
+        return detector
+
+    monkeypatch.setattr("editing.calibration._detector", given)
     made, told = made_for(model)
-    (trial,) = made.layers.trials
-    assert trial.block == model.blocks - 1 and (made.layers.cases, made.layers.prompts) == (1, 4)
-    assert trial.kl == pytest.approx(settings.step_kl, rel=0.2), "its one update was measured to cost just this"
-    assert trial.margin > 0 and any("Trial edits on case 1 of 1" in event.message for event in told)
+    blocks = range(round(model.blocks / 3), model.blocks)
+    assert [trial.block for trial in made.layers.trials] == list(blocks) and len(blocks) > 1
+    assert (made.layers.cases, made.layers.prompts) == (1, 4)
+    for trial in made.layers.trials:
+        assert trial.kl == pytest.approx(settings.step_kl, rel=0.2), "its one update was measured to cost just this"
+        assert trial.margin > 0 and len(trial.edits) == 1
+    assert made.layers.recommended is made.moment is None, "one case says nothing of how cases differ"
+    assert made.detector is detector and any("Trial edits on case 1 of 1" in event.message for event in told)
+
+
+def of_context(tokens: int) -> InspectedModel:
+    """The tiny Llama, which reads at most so many tokens."""
+    return from_parts(tiny_models.network("llama"), tiny_models.tokenizer(limit=tokens), "tiny-llama")
+
+
+def test_what_is_longer_than_the_model_s_context_is_left_out_counted_and_said(llama, tmp_path, capsys):
+    texts = [*calibration.samples("detector"), *calibration.samples("development", True)]
+    sizes = [max(len(encode(llama, sample.text, None, form).prompt) for form in FORMATS) for sample in texts]
+    context = sorted(set(sizes))[-2]
+    too_long = sum(size > context for size in sizes)
+    short = of_context(context)
+    assert too_long and calibrate.main([], lambda _chosen: short) == 0
+    told = capsys.readouterr()
+    about = json.loads(told.out)["detector"]
+    assert about["too_long"] == too_long and f"; {too_long} too long for this model" in told.err
+    read = [about[name] for name in ("harmful_texts", "harmless_texts", "unseen_harmful", "unseen_harmless")]
+    assert sum(read) == len(texts) - too_long
+    assert f"Left out: {too_long} texts of more than the {context} tokens that tiny-llama reads." in told.err
+    own, long = tmp_path / "own.csv", "How? " * context
+    own.write_text(f"prompt,harmful\nHow do I win?,false\n{long},true\n", encoding="utf-8")
+    assert calibrate.main(["--measure", str(own)], lambda _chosen: short) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["formats"]["with the suffix"]["too_long"] == 1 and "Left out: 1 texts" in told.err
+    own.write_text(f"prompt,harmful\n{long},true\n", encoding="utf-8")
+    assert calibrate.main(["--measure", str(own)], lambda _chosen: short) == 2
+    assert "each of these texts is longer. Measure with shorter ones." in capsys.readouterr().err
+
+
+def test_where_too_few_texts_fit_it_is_said_before_any_trial_edit(monkeypatch):
+    monkeypatch.setattr("editing.calibration.try_layers", lambda *_: pytest.fail("edits were tried"))
+    with pytest.raises(EditError, match="reads at most 60 tokens, and only 0 of the bundled harmful prompts") as wrong:
+        made_for(of_context(60))
+    assert "Use a model that reads longer prompts" in wrong.value.user_message()
 
 
 def test_a_cancel_leaves_nothing(llama):
@@ -116,7 +173,7 @@ def test_what_is_missing_damaged_or_another_model_s_is_refused_with_the_remedy(l
     with pytest.raises(EditError, match=r"not calibrated yet\. Run: python -m editing\.calibrate --model tiny-llama"):
         load_calibration(llama)
     path = places(llama)[0]
-    save_calibration(made_for(llama)[0], path)
+    save_calibration(one_of(llama), path)
     whole = path.read_bytes()
     assert load_calibration(llama).detector.fingerprint == llama.fingerprint
     with pytest.raises(EditError, match="another base model"):
@@ -135,7 +192,7 @@ def test_what_is_missing_damaged_or_another_model_s_is_refused_with_the_remedy(l
 
 
 def test_a_calibration_of_another_data_type_is_refused_by_name_and_the_shipped_one_is_still_read(llama, tmp_path):
-    path, made = tmp_path / "kept.safetensors", made_for(llama)[0]
+    path, made = tmp_path / "kept.safetensors", one_of(llama)
     save_calibration(replace(made, dtype="bfloat16"), path)
     with pytest.raises(
         EditError, match=r"made in bfloat16.*in float32\. Load it with --dtype bfloat16, or make one: py"
@@ -145,7 +202,11 @@ def test_a_calibration_of_another_data_type_is_refused_by_name_and_the_shipped_o
     assert load_calibration(llama, path).dtype == "float32"
     (shipped,) = SHIPPED.glob("*-float32.safetensors")
     embedded = replace(llama, fingerprint=shipped.stem.partition("-")[0])
-    assert load_calibration(embedded, shipped).layers.recommended == 20
+    layers = load_calibration(embedded, shipped).layers
+    assert layers.recommended == 20
+    costliest = max(trial.kl for trial in layers.trials)
+    readme = (SHIPPED.parents[1] / "README.md").read_text(encoding="utf-8")
+    assert costliest < layers.budget and f"where the costliest takes {costliest:.3f}" in readme.replace("\n  ", " ")
     half = replace(embedded, network=copy.deepcopy(llama.network).bfloat16())
     with pytest.raises(EditError, match=r"made in float32.*loaded in bfloat16"):
         load_calibration(half, shipped)
@@ -187,7 +248,12 @@ def test_the_command_makes_one_and_measures_it_on_other_texts(llama, tmp_path, c
 
 
 def test_a_calibration_that_was_written_elsewhere_is_measured_by_its_name(llama, tmp_path, capsys, monkeypatch):
+    def made(_model):
+        yield Preparation("Trial edits", 0.5)
+        return one_of(llama)
+
     kept = tmp_path / "kept.safetensors"
+    monkeypatch.setattr(calibrate, "make_calibration", made)
     assert calibrate.main(["--out", str(kept)], lambda _chosen: llama) == 0
     monkeypatch.setattr("editing.calibration.places", lambda _model: ())
     capsys.readouterr()

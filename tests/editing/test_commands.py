@@ -286,18 +286,19 @@ def test_what_the_gate_refuses_is_not_saved_and_leaves_only_on_the_record(
 def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys, tmp_path, budgets, monkeypatch):
     detector = Detector((0,), torch.zeros(1, 32), 0.0, -1.0, words.fingerprint)
     known = Calibration(Layers((Trial(1, 1.0, 0.1, 1.0),), 0.0, 1, 4), detector)
-    assert edit.block_of(words, CASE, "auto", "corrected", known, PromptFormat()) == 1
+    assert edit.layer_of(words, CASE, "auto", "corrected", known, PromptFormat())[0] == 1
+    toxic = divergence(words, CASE).toxic_layer()
+    for method, calibration, said in (("ft-l", known, "FT-L edits there"), ("dinm", None, "not calibrated")):
+        layer, why = edit.layer_of(words, CASE, "auto", "corrected", calibration, PromptFormat(), method=method)
+        assert layer == toxic and said in why
     assert (
-        edit.block_of(words, CASE, "auto", "corrected", None, PromptFormat()) == divergence(words, CASE).toxic_layer()
-    )
-    assert (
-        edit.block_of(words, CASE, "toxic", "paper", known, PromptFormat())
+        edit.layer_of(words, CASE, "toxic", "paper", known, PromptFormat())[0]
         == divergence(words, CASE, "paper").toxic_layer()
     )
     short = replace(CASE, safe="I will not.", unsafe="Sure!")
     left = divergence(words, short, "reference", padding="left").toxic_layer()
     assert left != divergence(words, short, "reference").toxic_layer(), "or this test says nothing"
-    assert edit.block_of(words, short, "toxic", "reference", known, PromptFormat(), "left") == left
+    assert edit.layer_of(words, short, "toxic", "reference", known, PromptFormat(), "left")[0] == left
     located = []
     with monkeypatch.context() as patched:
         measured = lambda *_, padding, format: located.append(format) or divergence(words, CASE)  # noqa: E731
@@ -306,7 +307,7 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
         ran(edit, [*QUICK, "--case", CASE.identifier, "--out", tmp_path, *plain], words, capsys)
     assert located[0].suffix == "Be good." and not located[0].chat, "the case is located as it is edited"
     with pytest.raises(EditError, match="neither"):
-        edit.block_of(words, CASE, "best", "corrected", known, PromptFormat())
+        edit.layer_of(words, CASE, "best", "corrected", known, PromptFormat())[0]
     nowhere = Calibration(Layers((Trial(1, 0.0, 0.1, 1.0),), 0.5, 1, 4), detector)
     with monkeypatch.context() as patched:
         patched.setattr(edit, "calibration_of", lambda _: nowhere)
@@ -318,8 +319,9 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
     options = [*QUICK, "--case", CASE.identifier, "--out", tmp_path, "--routed"]
     assert "no detector yet" in ran(edit, [*options, "--layer", "1"], words, capsys)[2]
     monkeypatch.setattr(edit, "calibration_of", lambda _: known)
-    code, told, _ = ran(edit, options, words, capsys)
+    code, told, errors = ran(edit, options, words, capsys)
     assert code == 0 and "only where harm is detected" in told["weights"]
+    assert "Recommended layer. Trial edits work best at layer 1" in errors
     assert nothing.keys() - {"refused"} == told.keys(), "what reads one of both finds the same names"
     assert {name for name, value in nothing.items() if value is None} == {
         "layer",
@@ -339,6 +341,7 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
     _, both, errors = ran(edit, in_turn, words, capsys)
     assert "Another one is made" in errors and "less than 80 %" in errors, "the first one passed and defends nothing"
     assert both["gate"]["choice"].startswith("Made in turn") and both["patch"] in (chosen["patch"], everywhere["patch"])
+    assert told["layer_reason"] == f"Recommended layer. {told['recommended_reason']}"
     assert (told["toxic_layer"], told["recommended_layer"]) == (divergence(words, CASE).toxic_layer(), 1)
     assert told["toxic_reason"] == f"The answers part most at layer {told['toxic_layer']} of 0-{words.blocks - 1}."
     assert told["recommended_reason"].startswith("Trial edits work best at layer 1: 100 % defended (4 unseen prompts")

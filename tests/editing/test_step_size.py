@@ -9,11 +9,12 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from editing import preset, run
-from editing.methods.dinm import dinm
+from editing.methods.dinm import ROUTED, dinm
 from editing.step_size import adam, measured_sizes
 from inspector.divergence import divergence
 from inspector.likelihood import likelihoods
-from inspector.model import VANILLA, InspectedModel, Row, from_parts
+from inspector.model import VANILLA, Decoding, InspectedModel, Row, encode, from_parts
+from inspector.model.batching import generate
 
 SHORT = {"steps": 4, "harmless_prompts": 2, "harmless_tokens": 4, "harmless_at_once": None, "target_probability": None}
 
@@ -65,22 +66,31 @@ def test_the_first_update_costs_what_the_settings_say(model, case):
     assert small.trace[1].constraint_kl == pytest.approx(1e-4, rel=0.15)
 
 
+FACTORS = (0.1, 10.0)
+"""By which MLPs are scaled in turn; a whole residual stream by the first."""
+
+
 @torch.no_grad()
-def rescale(network: torch.nn.Module, factor: float) -> None:
-    """Change weights without changing what is computed: scale what is linear in the MLPs, and exchange neurons."""
-    random = torch.Generator().manual_seed(0)
+def rescale(network: torch.nn.Module) -> None:
+    """Change weights without changing what is computed: exchange the neurons of each MLP, and scale.
+
+    Between up- and down-projection stands what passes a positive factor: a gate beside the up-projection, or a ReLU.
+    The GELU of GPT-2 and GPT-NeoX does not, so there all that is written into the residual stream is scaled instead,
+    down-projections among it; each block reads it through a norm that takes it out again.
+    """
+    random, number = torch.Generator().manual_seed(0), 0
     for part in network.modules():
         names = dict(part.named_children())
         if "gate_up_proj" in names:  # gate over up in one matrix
-            ups, down, fused, linear = [names["gate_up_proj"]], names["down_proj"], True, True
+            ups, down, fused, homogeneous = [names["gate_up_proj"]], names["down_proj"], True, True
         elif "up_proj" in names:
-            ups, down, fused, linear = [names["gate_proj"], names["up_proj"]], names["down_proj"], False, True
-        elif "fc1" in names:  # between them a ReLU, which a positive factor passes
-            ups, down, fused, linear = [names["fc1"]], names["fc2"], False, True
+            ups, down, fused, homogeneous = [names["gate_proj"], names["up_proj"]], names["down_proj"], False, True
+        elif "fc1" in names:  # a ReLU
+            ups, down, fused, homogeneous = [names["fc1"]], names["fc2"], False, True
         elif "c_fc" in names:
-            ups, down, fused, linear = [names["c_fc"]], names["c_proj"], False, False
+            ups, down, fused, homogeneous = [names["c_fc"]], names["c_proj"], False, False
         elif "dense_h_to_4h" in names:
-            ups, down, fused, linear = [names["dense_h_to_4h"]], names["dense_4h_to_h"], False, False
+            ups, down, fused, homogeneous = [names["dense_h_to_4h"]], names["dense_4h_to_h"], False, False
         else:
             continue
         conv = isinstance(down, Conv1D)  # GPT-2 keeps its matrices transposed
@@ -92,39 +102,75 @@ def rescale(network: torch.nn.Module, factor: float) -> None:
             if up.bias is not None:
                 up.bias.copy_(up.bias[rows])
         down.weight.copy_(down.weight[order] if conv else down.weight[:, order])
-        if linear:
+        if homogeneous:
+            factor = FACTORS[number % 2]
             last = ups[-1]
             for tensor in (last.weight, last.bias):
                 if tensor is not None:
                     (tensor[neurons:] if fused else tensor).mul_(factor)
             down.weight.div_(factor)
+        elif number == 0:
+            rescale_stream(network, FACTORS[0])
+        number += 1
 
 
-@pytest.mark.parametrize("family", [*tiny_models.FIVE, "phi3"])
-def test_the_default_edit_does_not_depend_on_the_scale_of_the_weights(family, case):
-    """Phi-3 beside the five, as its gate and up-projection are one matrix."""
+WRITERS = ("wte", "wpe", "embed_in", "c_proj", "dense", "dense_4h_to_h")
+"""What writes into the residual stream of GPT-2 and GPT-NeoX."""
 
-    def measured(factor: float):
-        network = tiny_models.network(family)
-        if factor != 1.0:
-            rescale(network, factor)
-        model = from_parts(network, tiny_models.tokenizer(True, True), family)
-        result = edited(model, case)
-        logits = answer_logits(model, case, Row(result.patch))
-        return divergence(model, case).toxic_layer(), result, logits, answer_logits(model, case, VANILLA)
 
-    layer, one, after, before = measured(1.0)
-    for factor in (0.1, 10.0):
-        other_layer, two, other_after, other_before = measured(factor)
-        assert before == pytest.approx(other_before, abs=1e-3), "the two models compute the same"
-        assert layer == other_layer and (one.kept, one.stop_reason) == (two.kept, two.stop_reason)
+def rescale_stream(network: torch.nn.Module, factor: float) -> None:
+    """Scale the residual stream, and the epsilon of each norm that reads it, which is in its unit."""
+    for name, part in network.named_modules():
+        if name.rpartition(".")[2] in WRITERS:
+            for tensor in part.parameters():
+                tensor.mul_(factor)
+        elif isinstance(part, torch.nn.LayerNorm):
+            part.eps *= factor**2
+    if network.get_output_embeddings().weight is network.get_input_embeddings().weight:  # GPT-2's unembedding grew too
+        for tensor in network.transformer.ln_f.parameters():
+            tensor.div_(factor)
+
+
+KINDS = {
+    "plain": (1, preset("corrected", **SHORT, suffix="Be good.")),
+    "routed": (2, preset("corrected", **{**ROUTED, **SHORT, "companions": 2}, suffix="Be good.")),
+}
+"""Both edits that Operate makes, each with its block: their MLPs are scaled in opposite ways. The second is made on the
+five families alone that cover every mechanism."""
+
+
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
+def test_the_default_edits_do_not_depend_on_the_scale_of_the_weights(family, case, monkeypatch):
+    monkeypatch.setattr("editing.methods.dinm.terms.LONGEST_COMPANION", 400)  # these tokens are single bytes
+    plain, scaled = (tiny_models.network(family) for _ in range(2))
+    rescale(scaled)
+    models = [from_parts(network, tiny_models.tokenizer(True, True), family) for network in (plain, scaled)]
+    layers = [divergence(model, case).toxic_layer() for model in models]
+    assert layers[0] == layers[1]
+    before = [answer_logits(model, case, VANILLA) for model in models]
+    assert before[0] == pytest.approx(before[1], abs=1e-3), "the two models compute the same"
+    kinds = KINDS if family in tiny_models.FIVE else {"plain": KINDS["plain"]}
+    for block, settings in kinds.values():
+        one, two = (run(dinm(model, case, block, settings)) for model in models)
+        assert (one.kept, one.stop_reason, one.companions) == (two.kept, two.stop_reason, two.companions)
+        assert (one.companions or 0) == settings.companions
         for sign, near in (("safe_probability", {"rel": 0.02}), ("constraint_kl", {"rel": 0.1, "abs": 1e-5})):
             first, second = ([getattr(step, sign) for step in result.trace] for result in (one, two))
             assert first == pytest.approx(second, **near)
-        assert np.abs(after - other_after).max() < 0.05 * np.abs(after - before).max() + 1e-3
+        rows = [Row(result.patch) for result in (one, two)]
+        after = [answer_logits(model, case, row) for model, row in zip(models, rows, strict=True)]
+        assert np.abs(after[0] - after[1]).max() < 0.05 * np.abs(after[0] - before[0]).max() + 1e-3
+        assert answered(models[0], case, rows[0]) == answered(models[1], case, rows[1])
 
 
 def answer_logits(model: InspectedModel, case, row: Row) -> np.ndarray:
     """Return log-probabilities of the safe answer's tokens, which every change of the weights shows in."""
     ((found,),) = likelihoods(model, case.adversarial_prompt, [case.safe], (row,))
     return found.log_probabilities
+
+
+def answered(model: InspectedModel, case, row: Row) -> list[int]:
+    """Return what is answered to the case's prompt, greedily."""
+    prompt = encode(model, case.adversarial_prompt, None).prompt
+    *_, (line,) = generate(model, [prompt], (row,), Decoding(max_new_tokens=6))
+    return list(line.tokens)

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 
 from inspector.detection import (
@@ -29,6 +30,7 @@ from inspector.detection import (
     packaged_samples,
     readings_of,
     samples,
+    that_fit,
     unseen_shares,
 )
 from inspector.detection import case as case_reading
@@ -37,7 +39,7 @@ from inspector.detection.case import HARMLESS, KEPT
 from inspector.detection.linear import PENALTY, fitted_linear
 from inspector.detection.network import UNITS, components_of, fitted, side_by_side, windows_read
 from inspector.errors import CaseError, PatchError
-from inspector.model import Detector, Hidden, PromptFormat, encode
+from inspector.model import Detector, Hidden, PromptFormat, encode, from_parts
 from inspector.model.routing import AT_ONCE, mlp_inputs, scores, windows
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.cases import bundled_templates
@@ -419,3 +421,17 @@ def test_the_frontier_says_what_each_share_of_false_alarms_would_buy():
         assert (quiet >= threshold).sum() == allowed and hits == 100 * (loud >= threshold).mean()
     assert [rows[allowed][1] for allowed in (1, 2, 5, 10)] == [50.0, 50.0, 75.0, 75.0]
     assert frontier(np.array([0.2, 0.4]), np.array([False, True]))[0][2] == 100.0
+
+
+def test_harmless_prompts_that_are_longer_than_the_model_s_context_are_left_out(monkeypatch):
+    short = from_parts(tiny_models.network("llama"), tiny_models.tokenizer(limit=100), "short")
+    fits, too_long = (Sample(text, False, text) for text in ("Why is it cold?", "Why? " * 40))
+    detector = Detector((1,), torch.zeros(1, short.architecture.d_model), 0.0, 1e9, short.fingerprint)
+    for texts, read in (([fits, too_long], 1), ([too_long], 0)):
+        monkeypatch.setattr(case_reading, "_HARMLESS", WeakKeyDictionary())
+        monkeypatch.setattr(case_reading, "_harmless", lambda texts=texts: texts)
+        assert len(end_of(case_reading.read_harmless(short, detector, FORMATS[1]))) == read
+    case = replace(CASE, adversarial_prompt="Sing. How do I lie?", question="How do I lie?")
+    assert end_of(for_case(short, detector, case, FORMATS[1])) is detector, "it cannot be told from any"
+    assert that_fit(short, [too_long, fits], FORMATS) == [fits]
+    assert that_fit(short, [fits], (*FORMATS, PromptFormat("Be good. " * 9))) == []

@@ -281,7 +281,13 @@ def routing_note(detector: Detector | None) -> str:
         for name, key in (("harm found in", "found_unseen"), ("false alarms in", "false_alarms_unseen"))
         if key in about
     ]
-    told = f" Measured on bundled texts that it was not fitted on: {', '.join(measured)} of them." if measured else ""
+    told = (
+        f" On bundled texts that it was not fitted on, but its settings were chosen by: {', '.join(measured)} of them."
+        if measured
+        else ""
+    )
+    if about.get("too_long"):
+        told += f" {about['too_long']} more texts are too long for this model and were left out."
     return reading(
         "The switch beside Strength lets the edit act on every prompt or only where the detector finds harm, or as the "
         "gate finds best; set before an edit, it is made so. "

@@ -14,7 +14,7 @@ from dashboard.edit_events import act, asked_for, edit_events
 from dashboard.kit.acting import Acting
 from dashboard.kit.typed import texts_of
 from dashboard.steps.compare.run import Measured
-from dashboard.steps.compare.texts import BY_GATE, EVERYWHERE, WHERE_HARM, detector_note
+from dashboard.steps.compare.texts import BY_GATE, EVERYWHERE, WHERE_HARM, detector_note, routing_note
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.operate import gating
 from dashboard.steps.operate.gating import Gated
@@ -65,6 +65,10 @@ def test_a_detector_of_a_file_that_does_not_say_what_it_was_made_from_is_told_so
     _, made = detecting
     assert detector_note(made).startswith(f"Made from {made.about['questions']} harmful questions, ")
     assert detector_note(replace(made, about={})) == "Made from texts that it does not name"
+    shares = {"found_unseen": 0.9, "false_alarms_unseen": 0.02}
+    note = routing_note(replace(made, about={**ABOUT, **shares, "too_long": 7}))
+    assert "but its settings were chosen by: harm found in 90.0%, false alarms in 2.0% of them." in note
+    assert "7 more texts are too long for this model" in note and "too long" not in routing_note(made)
 
 
 @pytest.mark.parametrize("wish", ["gate", "where harm", "everywhere"])

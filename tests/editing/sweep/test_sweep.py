@@ -18,7 +18,7 @@ from editing.methods.registry import method_settings, read_settings
 from editing.sweep import METHODS, Finished, Store, SweepSettings, cases_of, only_one
 from editing.sweep.__main__ import _settings, main, options
 from editing.sweep.paper import COLUMNS, TABLE_1
-from editing.sweep.work import with_block
+from editing.sweep.work import chosen_layer
 from editing.values import setting_value
 from inspector.divergence import divergence
 from inspector.errors import EditError
@@ -192,7 +192,7 @@ def test_cases_are_located_with_the_padding_that_is_asked_for(tmp_path):
     answers = {"safe generation": "No.", "unsafe generation": "Yes, I will tell you all of it, and more, day by day."}
     right = SweepSettings(cases=write_cases(tmp_path, 1, **answers), locate="reference", block="once")
     model, cases = loader(right)[0], cases_of(right)
-    found = {side: with_block(model, replace(right, padding=side), cases).block for side in ("left", "right")}
+    found = {side: chosen_layer(model, replace(right, padding=side), cases).layer for side in ("left", "right")}
     assert found["left"] != found["right"]
     for side, block in found.items():
         assert int(block) == divergence(model, cases[0], "reference", padding=side).toxic_layer()

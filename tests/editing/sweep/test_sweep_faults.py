@@ -18,7 +18,7 @@ from editing.methods.registry import METHODS
 from editing.sweep import Store, SweepSettings, engines
 from editing.sweep.__main__ import main
 from editing.sweep.fitting import fitting
-from editing.sweep.work import cases_of, with_block
+from editing.sweep.work import cases_of, chosen_layer
 from editing.trial_edits import Layers, Trial
 from inspector.divergence import divergence
 from inspector.errors import EditError, NotFinite, OutOfMemory, PromptError, RefusedEdit
@@ -176,7 +176,7 @@ def test_the_layer_of_the_first_case_serves_all_where_it_is_located_once(tmp_pat
     model, _ = loader(settings)
     first = cases_of(settings)[0]
     expected = divergence(model, first, "reference").toxic_layer()
-    assert with_block(model, settings, cases_of(settings)).block == str(expected)
+    assert chosen_layer(model, settings, cases_of(settings)).layer == str(expected)
     found = swept(tmp_path / "out", cases, "--layer", "once", "--preset", "reference", "--locate", "reference")
     assert [result.record["block"] for result in found] == [expected] * 3
     same = swept(tmp_path / "out", cases, "--layer", "once", "--preset", "reference", "--locate", "reference")
@@ -188,10 +188,10 @@ def test_the_layer_that_serves_all_is_that_of_the_first_case_that_can_be_located
     model, _ = loader(settings)
     whole = cases_of(settings)
     broken = replace(whole[0], adversarial_prompt="word " * 20_000)
-    found = with_block(model, settings, [broken, whole[1]])
-    assert found.block == str(divergence(model, whole[1]).toxic_layer())
+    found = chosen_layer(model, settings, [broken, whole[1]])
+    assert found.layer == str(divergence(model, whole[1]).toxic_layer())
     with pytest.raises(PromptError, match="reads at most"):
-        with_block(model, settings, [broken])
+        chosen_layer(model, settings, [broken])
 
 
 def test_mistral_s_rate_and_the_format_are_settings_of_a_sweep():
@@ -225,18 +225,39 @@ def test_a_sweep_of_another_version_is_refused_by_name(tmp_path):
     store.close()
 
 
-def test_auto_edits_the_recommended_layer_with_ours_and_the_toxic_one_with_the_paper_s(tmp_path, monkeypatch):
+def test_auto_edits_the_recommended_layer_but_with_ft_l_and_the_paper_s_presets(tmp_path, monkeypatch):
     settings = SweepSettings(cases=str(write_cases(tmp_path, 1)))
     model, _ = loader(settings)
     layers = Layers((Trial(2, 0.75, 0.05, 1.0),), 0.25, 5, 20)
     known = Calibration(layers, Detector((0,), torch.ones(1, 32), 0.0, 0.0, model.fingerprint))
-    module = sys.modules[with_block.__module__]
+    module = sys.modules[chosen_layer.__module__]
     monkeypatch.setattr(module, "calibration_of", lambda _model: known)
-    assert with_block(model, settings, cases_of(settings)).block == "2"
+    assert chosen_layer(model, settings, cases_of(settings)).layer == "2"
+    for other in (replace(settings, method="gated"), replace(settings, method="delman")):
+        assert chosen_layer(model, other, cases_of(other)).layer == "2"
     for other in (replace(settings, preset="paper"), replace(settings, method="ft-l")):
-        assert with_block(model, other, cases_of(other)).block == "toxic"
+        assert chosen_layer(model, other, cases_of(other)).layer == "toxic"
     monkeypatch.setattr(module, "calibration_of", lambda _model: None)
-    assert with_block(model, settings, cases_of(settings)).block == "toxic"
+    assert chosen_layer(model, settings, cases_of(settings)).layer == "toxic"
+
+
+def test_the_report_says_which_layer_is_edited_and_why(tmp_path, monkeypatch, capsys):
+    cases, folder = write_cases(tmp_path, 1), tmp_path / "out"
+    found = {}
+    known = Calibration(Layers((Trial(2, 0.75, 0.05, 1.0),), 0.25, 5, 20), Detector((0,), torch.ones(1, 32), 0, 0, ""))
+    for name, calibration in (("calibrated", known), ("not", None)):
+        monkeypatch.setattr(sys.modules[chosen_layer.__module__], "calibration_of", lambda _, one=calibration: one)
+        swept(folder / name, cases)
+        running = capsys.readouterr().err
+        assert main(["--out", str(folder / name), "--report"], loader=loader) == 0
+        told = capsys.readouterr()
+        found[name] = told.err, json.loads(told.out)
+        assert f"\n{found[name][1]['layer_reason']}\n" in f"\n{running}", "said while it runs as well"
+    report, told = found["calibrated"]
+    assert "layer 2, cases" in report and "\nRecommended layer. Trial edits work best at layer 2: 75 %" in report
+    assert (told["layer"], told["layer_reason"]) == ("2", f"Recommended layer. {known.layers.reason}")
+    report, told = found["not"]
+    assert "tiny-llama is not calibrated" in report and "Run: python -m editing.calibrate" in told["layer_reason"]
 
 
 def test_a_calibrated_model_is_taught_once_before_the_first_case(tmp_path, monkeypatch):
@@ -257,7 +278,7 @@ def test_where_no_layer_helps_every_case_keeps_vanilla_and_says_so(tmp_path, mon
     model, _ = loader(SweepSettings(cases=str(cases)))
     layers = Layers((Trial(1, 0.25, 0.05, 1.0),), 0.25, 5, 20)
     known = Calibration(layers, Detector((0,), torch.ones(1, 32), 0.0, 0.0, model.fingerprint))
-    monkeypatch.setattr(sys.modules[with_block.__module__], "calibration_of", lambda _model: known)
+    monkeypatch.setattr(sys.modules[chosen_layer.__module__], "calibration_of", lambda _model: known)
     found = swept(tmp_path / "out", cases)
     assert [result.status for result in found] == ["refused"] * 2
     for result in found:

@@ -9,7 +9,15 @@ import pytest
 from scipy.stats import binomtest, t
 
 from inspector.safeedit import intervals
-from inspector.safeedit.intervals import Sample, clustered_mean, clustered_percentage, mean, percentage
+from inspector.safeedit.intervals import (
+    Sample,
+    clustered_mean,
+    clustered_percentage,
+    low_end_of_difference,
+    low_ends,
+    mean,
+    percentage,
+)
 
 
 def grid(values: np.ndarray, own: bool) -> list[Sample]:
@@ -131,3 +139,27 @@ def test_percentages_and_means_have_scipy_s_own_intervals():
         low, high = t.interval(0.95, n - 1, values.mean(), values.std(ddof=1) / math.sqrt(n))
         found = mean(list(values))
         assert (found.low, found.high) == pytest.approx((low, high), rel=1e-12)
+
+
+def test_the_low_end_of_one_sum_is_student_s_and_of_the_best_of_many_it_is_lower():
+    parts = np.random.default_rng(3).normal(1.0, 2.0, (30, 40))
+    error = parts[0].std() * math.sqrt(40)
+    (alone,) = low_ends(parts[:1])
+    assert alone == pytest.approx(parts[0].sum() - t(39).ppf(0.95) * error, abs=0.1 * error)
+    together = low_ends(parts)
+    assert together[0] < alone - 0.8 * error, "the largest of thirty lies two deviations up by itself"
+    assert parts.sum(axis=1) - together == pytest.approx(np.full(30, parts[0].sum() - together[0])), "one for all"
+    assert low_ends(parts[:2, :1]).tolist() == [-math.inf, -math.inf]
+
+
+def test_low_ends_hold_for_the_best_of_many_sums_that_are_nothing():
+    random = np.random.default_rng(4)
+    above = sum(bool((low_ends(random.normal(size=(20, 6))) > 0).any()) for _ in range(200))
+    assert above <= 0.08 * 200
+
+
+def test_the_low_end_of_a_difference_is_newcombe_s():
+    one, two = (binomtest(hits, 20).proportion_ci(0.90, method="wilson") for hits in (16, 5))
+    assert low_end_of_difference(16, 5, 20) == pytest.approx(0.55 - math.hypot(0.8 - one.low, two.high - 0.25))
+    one, two = (binomtest(hits, 20).proportion_ci(0.99, method="wilson") for hits in (16, 5))
+    assert low_end_of_difference(16, 5, 20, 10) == pytest.approx(0.55 - math.hypot(0.8 - one.low, two.high - 0.25))
