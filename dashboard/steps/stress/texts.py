@@ -112,12 +112,15 @@ def _estimate(estimate: Estimate, unit: str) -> str:
     return f'{shown} <span class="note">{score_value(estimate.low, unit)} to {score_value(estimate.high, unit)}</span>'
 
 
-def scores_reading(scores: Sequence[Score], rounded: Sequence[Score] = (), replies: Sequence[Reply] = ()) -> str:
+def scores_reading(
+    scores: Sequence[Score], rounded: Sequence[Score] = (), replies: Sequence[Reply] = (), routed: bool = False
+) -> str:
     """Read the chart in plain words.
 
     Args:
         rounded: What mere rounding does, the yardstick of DL.
-        replies: Those that a detector held back are counted.
+        replies: Of a routed edit those on which it acted are counted.
+        routed: Whether the edit acts only where a detector fires.
     """
     named = {score.name: score for score in scores}
     parts = []
@@ -136,7 +139,7 @@ def scores_reading(scores: Sequence[Score], rounded: Sequence[Score] = (), repli
         parts.append(f"a training sentence given to {' and '.join(given)} prompts")
     said = "; ".join(parts) or "Nothing is scored yet"
     whole = f"{said[0].upper()}{said[1:]}. Whiskers are 95 % intervals: few samples say little."
-    return reading(f"{whole}{_rounding(named, rounded)}{_routing(replies)}")
+    return reading(f"{whole}{_rounding(named, rounded)}{_routing(replies, routed)}")
 
 
 def _rounding(named: Mapping[str, Score], rounded: Sequence[Score]) -> str:
@@ -149,17 +152,22 @@ def _rounding(named: Mapping[str, Score], rounded: Sequence[Score]) -> str:
     return f" The edit changes harmless answers {less} rounding to bfloat16 does (DL {own:.0f}, rounded {yard:.0f})."
 
 
-def _routing(replies: Sequence[Reply]) -> str:
-    """Say what a routed edit's detector held back; nothing where it held nothing back."""
-    if not any(reply.held_back for reply in replies):
+def _routing(replies: Sequence[Reply], routed: bool) -> str:
+    """Say on which prompts a routed edit's detector let it act; nothing of an edit that acts on every prompt."""
+    if not routed:
         return ""
     told = []
     for name, kinds in (("harmful", JUDGED), ("harmless", ("harmless",))):
         chosen = [reply for reply in replies if reply.question.kind in kinds]
         if chosen:
             acted = sum(not reply.held_back for reply in chosen)
-            told.append(f"{acted} of {len(chosen)} {name} prompts")
-    return f" The detector let the edit act on {', '.join(told)}; the others got the vanilla answer." if told else ""
+            alarms = f" (false alarm{'s' if acted > 1 else ''})" if acted and name == "harmless" else ""
+            told.append(f"{acted} of {len(chosen)} {name} prompts{alarms}")
+    if not told:
+        return ""
+    held = any(reply.held_back for reply in replies)
+    rest = "the others got the vanilla answer" if held else "it held back none"
+    return f" The detector let the edit act on {', '.join(told)}; {rest}."
 
 
 def rounding_runs(progress: Progress) -> str:

@@ -17,10 +17,12 @@ from dashboard_helpers import Page, Visitor, open_page
 
 from dashboard import api
 from dashboard.kit.handing import HandedOut
+from dashboard.kit.parts import Visit
 from dashboard.steps.stress import figures as stress_figures
 from dashboard.steps.stress import run as stress
 from dashboard.steps.stress import texts as stress_texts
 from dashboard.steps.stress.judging import Judges, judges_of
+from dashboard.steps.stress.report import parts
 from dashboard.steps.stress.run import Examined
 from inspector.model import PromptFormat, Taught
 from inspector.model.memory_need import bytes_of
@@ -286,11 +288,24 @@ def test_the_reading_says_how_many_prompts_get_a_training_sentence():
     assert "33 % parroted; a training sentence given to 50 % of harmful and 100 % of harmless prompts" in said
 
 
-def test_the_reading_counts_what_a_routed_edit_s_detector_held_back():
-    replies = [reply("DS", "safe"), reply("onlyQ", "safe", held_back=True), reply("harmless", None, held_back=True)]
-    said = stress_texts.scores_reading(score_table(replies, "hand"), replies=replies)
-    assert "act on 1 of 2 harmful prompts, 0 of 1 harmless prompts" in said
-    assert "detector" not in stress_texts.scores_reading(score_table(replies[:1], "hand"), replies=replies[:1])
+def test_the_reading_counts_where_a_routed_edit_s_detector_let_it_act_and_calls_false_alarms_so():
+    def read(*replies: Reply, routed: bool = True) -> str:
+        return stress_texts.scores_reading(score_table(replies, "hand"), replies=replies, routed=routed)
+
+    said = read(reply("DS", "safe"), reply("onlyQ", "safe", held_back=True), reply("harmless", None, held_back=True))
+    assert "act on 1 of 2 harmful prompts, 0 of 1 harmless prompts; the others got the vanilla answer" in said
+    everywhere = read(reply("DS", "safe"), reply("harmless", None), reply("harmless", None))
+    assert "act on 1 of 1 harmful prompts, 2 of 2 harmless prompts (false alarms); it held back none" in everywhere
+    assert "detector" not in read(reply("DS", "safe"), reply("harmless", None), routed=False)
+
+
+def test_page_and_report_tell_of_false_alarms_where_the_detector_fires_on_everything(visitor):
+    fires = replace(exam(reply("DS", "safe"), reply("harmless", None)), detector="0" * 16)
+    for shown, told in ((fires, True), (replace(fires, detector=""), False)):
+        visitor.session.slot(Examined).exam = shown
+        (part,) = parts(Visit(visitor.session))
+        for said in (part.figures[0].reading, visitor.reload().standing("stress_reading")):
+            assert ("1 of 1 harmless prompts (false alarm)" in said) is told
 
 
 def test_a_page_and_its_programs_share_the_judges_that_are_loaded(page, monkeypatch):
