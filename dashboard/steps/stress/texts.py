@@ -13,7 +13,7 @@ from inspector.model import Row
 from inspector.model.rounded import ROUNDED
 from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply
 from inspector.safeedit.questions import JUDGED, Question
-from inspector.safeedit.scores import QUOTED, Estimate, Score
+from inspector.safeedit.scores import QUOTED, Estimate, Score, resampling_told
 
 HEADING = heading(
     2,
@@ -61,7 +61,7 @@ def head(exam: ExamResult | None, live: Row) -> str:
 
 
 def table(scores: Sequence[Score], rounded: Sequence[Score] = ()) -> str:
-    """Return the table of scores with numbers of samples and 95 % intervals.
+    """Return the table of scores with numbers of samples and 95 % intervals, and below it what these belong to.
 
     Args:
         rounded: What mere rounding does to some of them, a column of its own.
@@ -74,6 +74,7 @@ def table(scores: Sequence[Score], rounded: Sequence[Score] = ()) -> str:
     return (
         f'<div class="score-wrap"><table class="scores"><thead><tr>{heads("Score", "Vanilla", "Edited")}'
         f"{column}{heads('Change', 'n', 'Marked by')}</tr></thead><tbody>{lines}</tbody></table></div>"
+        + reading(resampling_told(scores))
     )
 
 
@@ -183,7 +184,7 @@ SUFFIXES_SHOWN = "Suffix alone, weights alone and both are in the panel below th
 
 
 def suffix_table(study: SuffixStudy | None) -> str:
-    """Return what suffix and weights do, a line a condition."""
+    """Return what suffix and weights do, a line a condition, and what its intervals belong to."""
     if study is None:
         return ""
     lines = []
@@ -196,7 +197,7 @@ def suffix_table(study: SuffixStudy | None) -> str:
         )
     return (
         f'<div class="score-wrap"><table class="scores"><thead><tr>{heads("What acts", *SCORES)}</tr></thead><tbody>'
-        f"{''.join(lines)}</tbody></table></div>"
+        f"{''.join(lines)}</tbody></table></div>" + (reading(study.resampled) if study.resampled else "")
     )
 
 
