@@ -35,7 +35,11 @@ def print_table(cases: Sequence[Mapping[str, Outcome]]) -> None:
             seconds = sum(case[name].seconds for case in cases) / len(cases)
             told = f"{seconds:7.0f}" if seconds else ""
             print(f"{name:{wide}}{_cells(table, columns, 'edited')}{told}")
-    print("\nA row's DL and harmless KL are against vanilla as that row asks it; those of S alone against no suffix.")
+    print()
+    for name, table in tables.items():
+        if "Fluency" in table:
+            print(f"Fluency, {name}: {table['Fluency'].meaning}; {table['Fluency'].source}")
+    print("A row's DL and harmless KL are against vanilla as that row asks it; those of S alone against no suffix.")
     for name in names:
         refused = [case[name].refused for case in cases if case[name].refused]
         if refused:

@@ -158,6 +158,9 @@ def test_finished_cases_are_kept_and_those_of_other_settings_refused(quick, monk
     first = capsys.readouterr().out
     for name in ("vanilla without S", SUFFIX_ALONE, ROUNDING, COMPUTING, CORRECTED, DETECTED):
         assert f"\n{name}" in first
+    for name in (CORRECTED, DETECTED):
+        (fluency,) = (line for line in first.splitlines() if line.startswith(f"Fluency, {name}: "))
+        assert "; edited " in fluency and " words, at most " in fluency and fluency.endswith("; words at white space")
     assert "2 of 2 cases" in first and "The detector fires for 100.0 % of 2 harmful prompts" in first
     kept = json.loads(next((tmp_path / "development").glob("[0-9]*.json")).read_text(encoding="utf-8"))
     assert [kept[name]["exam"]["weights"] for name in (ROUNDING, COMPUTING)] == [ROUNDING, COMPUTING]

@@ -25,6 +25,7 @@ from dashboard.steps.methods.state import Compared
 from editing.calibration import Calibration
 from editing.contest import ContestSettings
 from editing.methods.registry import METHODS
+from editing.standing import Standing
 from editing.standing_file import load_standings, save_standings
 from editing.trial_edits import Layers, Trial
 from inspector.errors import CaseError, PatchError
@@ -305,6 +306,26 @@ def test_standings_come_back_from_disk_with_and_without_patches(visitor, tmp_pat
 def test_scores_that_are_so_by_construction_are_marked(visitor):
     text = methods_texts.all_scores(visitor.session.slot(Compared).contest.standings)
     assert text.count(" *</td>") == 2 and "* so by construction" in text, "vanilla against itself: DL and KL"
+
+
+def test_each_method_s_fluency_has_its_own_length_and_its_own_number_of_answers(visitor):
+    known = visitor.session.slot(Compared).contest.standings[0]
+    exam = known.exam
+    judged = [n for n, reply in enumerate(exam.replies) if reply.edited.verdict is not None]
+
+    def saying(text: str, count: int) -> Standing:
+        chosen = [exam.replies[n] for n in judged[:count]]
+        said = tuple(replace(one, edited=replace(one.edited, text=text, fluency=1.0)) for one in chosen)
+        return replace(known, exam=replace(exam, replies=said))
+
+    short, long = saying("No thanks", 2), saying("I would rather not do that", 3)
+    (line,) = [line for line in methods_texts.all_scores([short, long]).split("<tr>") if "those answers" in line]
+    head, _, *cells = line.split("<td>")
+    assert "words at white space" in head and "edited" not in head and "n 2" not in head and "n 3" not in head
+    assert "edited 2 words" in cells[0] and "n 2<" in cells[0]
+    assert "edited 6 words" in cells[1] and "n 3<" in cells[1]
+    (line,) = [line for line in methods_texts.all_scores([short, short]).split("<tr>") if "those answers" in line]
+    assert "edited 2 words" in line.split("<td>")[0] and "n 2;" in line.split("<td>")[0], "what they share stands once"
 
 
 def test_the_history_of_edits_has_a_limit_in_bytes(visitor, monkeypatch):
