@@ -236,13 +236,14 @@ def plane_reading(standings: Sequence[Standing]) -> str:
 
 
 def written_reading(written: Mapping[str, RegionWriting]) -> str:
-    """Read the plane where it shows what the region writes."""
+    """Read the plane where it shows what the region writes: before and after, for every method."""
     if not written:
         return reading("Nothing was measured.", "warn")
     best = min(written, key=lambda title: written[title].after)
+    each = ", ".join("{} {:.3g} to {:.3g}".format(title, *one.shares) for title, one in written.items())
     return reading(
-        f"Least along the toxic direction: {best}. {written[best].reading} In percent of the length of all that the "
-        "region writes; methods without a patch at hand have no point."
+        f"Least along the toxic direction: {best}. {written[best].reading} Before and after, in percent of the length "
+        f"of all that the region writes: {each}; methods without a patch at hand have no point."
     )
 
 

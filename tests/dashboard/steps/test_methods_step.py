@@ -358,7 +358,14 @@ def test_the_plane_offers_what_the_region_writes_beside_its_mean_cosine(ran):
         [methods_figures.writing_reduction(one) for one in written.values()]
     )
     assert "adversarial prompts the MLP of layer" in visitor.screen["plane_reading"]
+    said = seen(visitor.screen["plane_reading"])
+    for point, (title, one) in zip(plane.data[1:], written.items(), strict=True):
+        length = float(one.size[0].mean())
+        before, after = f"{100 * one.before / length:.3g}", f"{100 * one.after / length:.3g}"
+        assert point.hovertemplate.startswith(title) and f"{before} % before, {after} % after" in point.hovertemplate
+        assert f"{title} {before} to {after}" in said
     visitor.do("on_upright", upright=COSINE)
+    assert all("before" not in point.hovertemplate for point in visitor.screen["plane"].data[1:])
     assert [list(line.y) for line in visitor.screen["plane"].data[1:]] == cosine
     visitor.do("on_upright", upright=WRITTEN)
     visitor.do("on_methods", **{**SHORT, "methods_chosen": ["Self-Reminder"]})
