@@ -121,7 +121,7 @@ def same_settings(out: Path, model: InspectedModel, settings: ContestSettings) -
 def _scores(title: str, names: Sequence[str], everything: dict[str, list[Standing]]) -> None:
     print(f"\n{title}; 95 % interval and number of answers under each")
     print(f"{'':{NAME}}" + "".join(f"{name:>{WIDTH}}" for name in names))
-    vanilla_shown, told = False, "No edit was examined."
+    vanilla_shown, told, lengths = False, "No edit was examined.", []
     for key, standings in everything.items():
         exams = [standing.exam for standing in standings if standing.exam is not None]
         if not exams:
@@ -136,7 +136,9 @@ def _scores(title: str, names: Sequence[str], everything: dict[str, list[Standin
             _score_lines("vanilla" if side == "vanilla" else title, names, table, side)
         vanilla_shown = True
         told = resampling_told(scores)
-    print(told)
+        if "Fluency" in names and "Fluency" in table:
+            lengths.append(f"Fluency, {METHODS[key].title}: {table['Fluency'].meaning}; {table['Fluency'].source}")
+    print("\n".join([*lengths, told]))
 
 
 def _score_lines(title: str, names: Sequence[str], table: dict[str, Score], side: str) -> None:

@@ -44,6 +44,7 @@ def get_ready(
     if detector is None or cancel():
         return
     room = settings.max_new_tokens
-    scores(model, detector, [encoded(model, one, one.prompt, format, room) for one in asked], keep=True)
+    prompts = [encoded(model, one, one.prompt, format, room) for one in asked]
+    scores(model, detector, prompts, keep=[True] * len(prompts))
     for share in read_harmless(model, detector, format, cancel):
         yield (1 + share) / 2

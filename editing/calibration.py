@@ -13,9 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from editing.harmless import answers_by_text, known_answers, own_refusals, refusal_texts
+from editing.harmless import answers_by_text, known_answer, learn_answer, own_refusals, refusal_texts
 from editing.methods.dinm import DinmSettings
-from editing.null_space import harmless_moment, known_moments
+from editing.null_space import harmless_moment, known_moments, moment_key
 from editing.progress import Preparation, part_of
 from editing.trial_edits import Layers, try_layers
 from inspector.detection import DEPTH, Sample, fit, readings_of, samples, that_fit, unseen_shares
@@ -78,11 +78,10 @@ class Calibration:
 
     def teach(self, model: InspectedModel) -> None:
         """Let edits of this model start from what is known instead of asking and measuring again."""
-        known = known_answers(model)
         for kept in self.answers:
-            known.setdefault((kept.text, kept.tokens, kept.format), Encoded(kept.prompt, kept.response))
+            learn_answer(model, kept.text, kept.tokens, kept.format, kept.response)
         if self.moment is not None and self.layers.recommended is not None:
-            known_moments(model).setdefault((self.layers.recommended, FORMATS[0].open()), self.moment)
+            known_moments(model).setdefault(moment_key(self.layers.recommended, FORMATS[0]), self.moment)
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,8 @@ def make_calibration(
     if declined is None:
         return None
     texts = refusal_texts(DinmSettings().own_refusals)
-    answers |= {text: _own(text, known_answers(model)[(text, asked[1], FORMATS[0].open())]) for text in texts}
+    known = {text: known_answer(model, text, asked[1], FORMATS[0]) for text in texts}
+    answers |= {text: _own(text, answered) for text, answered in known.items() if answered is not None}
     moment = None
     if layers.recommended is not None:
         moment = yield from part_of(harmless_moment(model, layers.recommended, FORMATS[0], cancel), 0.5, 0.55)

@@ -9,15 +9,19 @@ from weakref import WeakKeyDictionary
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat
 from inspector.model.batch_size import MOST_ALONE, prompts_that_fit
 from inspector.model.batching import Line, generate
-from inspector.model.recent import Recent
+from inspector.model.recent import Recent, named, with_visits
 from inspector.safeedit.asking import encoded, limited, most_tokens, planned
 from inspector.safeedit.exam import Progress
 from inspector.safeedit.known import Answer, Asked, Known
-from inspector.safeedit.questions import Question
+from inspector.safeedit.questions import CASE_PROMPTS, Question
 
-MOST = 512
-"""Answers that are kept of a model: the exams of some ten formats and lengths."""
-_KEPT: WeakKeyDictionary[InspectedModel, Recent[Asked, Answer]] = WeakKeyDictionary()
+MOST, MOST_OF_CASES = 512, 64
+"""Answers that are kept of a model, to bundled questions (the exams of some ten formats and lengths) and to the own
+prompts of cases."""
+_Answers = Recent[str, Answer]
+_KEPT: WeakKeyDictionary[InspectedModel, _Answers] = WeakKeyDictionary()
+_OF_CASES: WeakKeyDictionary[InspectedModel, _Answers] = WeakKeyDictionary()
+with_visits(_OF_CASES.clear)  # a case may be a visitor's own
 
 
 def vanilla_answers(
@@ -29,6 +33,8 @@ def vanilla_answers(
 ) -> Generator[Progress, None, Known | None]:
     """Answer questions with the vanilla weights alone; what they have answered before is not asked again.
 
+    Questions of a case's own kinds are answered again once a visit has ended, the others are bundled.
+
     Yields:
         How far it is, after every token.
 
@@ -39,10 +45,11 @@ def vanilla_answers(
         PromptError: A prompt is longer than the model's context allows.
     """
     began = time.perf_counter()
-    kept = _KEPT.setdefault(model, Recent(MOST))
+    kept = _kept(model, questions)
     asked = _asked(model, questions, format, decoding)
+    names = [named(one) for one in asked]
     prompts = [prompt for prompt, _ in asked]
-    found = {one: kept[one] for one in asked if one in kept}
+    found = {one: of[name] for one, name, of in zip(asked, names, kept, strict=True) if name in of}
     fresh = [n for n, one in enumerate(asked) if one not in found]
     tokens = max(map(len, prompts)) + decoding.max_new_tokens
     size = prompts_that_fit(model, tokens, 1, MOST_ALONE)
@@ -58,7 +65,7 @@ def vanilla_answers(
             if cancel():
                 return None
         for n, line in zip(chosen, lines, strict=True):
-            found[asked[n]] = kept[asked[n]] = Answer.of(line)
+            found[asked[n]] = kept[n][names[n]] = Answer.of(line)
     return found
 
 
@@ -70,8 +77,16 @@ def unanswered(
     Raises:
         PromptError: A prompt is longer than the model's context allows.
     """
-    kept = _KEPT.get(model)
-    return [n for n, one in enumerate(_asked(model, questions, format, decoding)) if kept is None or one not in kept]
+    asked = _asked(model, questions, format, decoding)
+    kept = _kept(model, questions)
+    return [n for n, (one, of) in enumerate(zip(asked, kept, strict=True)) if named(one) not in of]
+
+
+def _kept(model: InspectedModel, questions: Sequence[Question]) -> list[_Answers]:
+    """Return where the answer to each question is kept: those to a case's own prompts go with the visits."""
+    bundled = _KEPT.setdefault(model, Recent(MOST))
+    own = _OF_CASES.setdefault(model, Recent(MOST_OF_CASES))
+    return [own if question.kind in CASE_PROMPTS else bundled for question in questions]
 
 
 def _asked(

@@ -18,22 +18,60 @@ from inspector.errors import PromptError
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, encode
 from inspector.model.batching import generate
 from inspector.model.encoding import Encoded
-from inspector.safeedit import Case, bundled_constraint_prompts
+from inspector.model.recent import Recent, named, with_visits
+from inspector.safeedit import Case, bundled_cases, bundled_constraint_prompts
 from inspector.safeedit.cases import bundled_templates
 from inspector.safeedit.refusal import read_refusal
 from inspector.safeedit.sets import harmful_questions, spread
 
-MOST_KNOWN = 4096
-"""Answers that are kept for a model; the oldest go first."""
+MOST_KNOWN, MOST_OF_VISITS = 4096, 256
+"""Answers that are kept for a model, to bundled prompts and to others; those used longest ago go first."""
 ASKED_AT_ONCE = 8
 """Harmless prompts that are answered in one batch."""
-_Asked = tuple[str, int, PromptFormat]
-_OWN_ANSWERS: WeakKeyDictionary[InspectedModel, dict[_Asked, Encoded]] = WeakKeyDictionary()
+_Answers = Recent[str, tuple[int, ...]]
+_OWN_ANSWERS: WeakKeyDictionary[InspectedModel, _Answers] = WeakKeyDictionary()
+_OF_VISITS: WeakKeyDictionary[InspectedModel, _Answers] = WeakKeyDictionary()
+with_visits(_OF_VISITS.clear)  # the harmless prompt of a case may be a visitor's text
 
 
-def known_answers(model: InspectedModel) -> dict[_Asked, Encoded]:
-    """Return the model's own answers to harmless prompts made so far, by (prompt, tokens, open format)."""
-    return _OWN_ANSWERS.setdefault(model, {})
+def known_answers(model: InspectedModel) -> dict[str, tuple[int, ...]]:
+    """Return the model's own answers to bundled prompts made so far, as token ids by what was asked (:func:`named`)."""
+    return _OWN_ANSWERS.setdefault(model, Recent(MOST_KNOWN))
+
+
+def known_answer(model: InspectedModel, text: str, tokens: int, format: PromptFormat) -> Encoded | None:
+    """Return the model's own answer to a harmless prompt as it was made before; ``None`` where it was not.
+
+    Args:
+        text: The prompt.
+        tokens: Longest answer.
+        format: The prompt's.
+    """
+    known, key = _known(model, text), named(text, tokens, format.open())
+    if key not in known:
+        return None
+    return Encoded(encode(model, text, None, format, room=tokens).prompt, known[key])
+
+
+def learn_answer(
+    model: InspectedModel, text: str, tokens: int, format: PromptFormat, response: tuple[int, ...]
+) -> None:
+    """Keep the model's own answer to a harmless prompt, unless one is known."""
+    known, key = _known(model, text), named(text, tokens, format.open())
+    if key not in known:
+        known[key] = response
+
+
+def _known(model: InspectedModel, text: str) -> dict[str, tuple[int, ...]]:
+    """Return what is kept of a prompt's kind: answers to what is not bundled go with the visits."""
+    return known_answers(model) if text in _bundled() else _OF_VISITS.setdefault(model, Recent(MOST_OF_VISITS))
+
+
+@cache
+def _bundled() -> frozenset[str]:
+    asked = [question.question for question in harmful_questions("detector")]
+    constraints = [case.constraint.prompt for case in bundled_cases() if case.constraint is not None]
+    return frozenset([*bundled_constraint_prompts(), *asked, *constraints])
 
 
 def harmless_texts(case: Case, count: int) -> list[str]:
@@ -222,9 +260,9 @@ def _answered(
     cancel: Callable[[], bool],
     what: str,
 ) -> Generator[Preparation, None, list[Encoded] | None]:
-    known = known_answers(model)
-    keys = [(text, tokens, format.open()) for text in texts]
-    missing = [key for key in keys if key not in known]
+    before = {n: known_answer(model, text, tokens, format) for n, text in enumerate(texts)}
+    found = {n: answer for n, answer in before.items() if answer is not None}
+    missing = [n for n in before if n not in found]
     for start in range(0, len(missing), ASKED_AT_ONCE):
         batch = missing[start : start + ASKED_AT_ONCE]
         yield Preparation(
@@ -233,14 +271,13 @@ def _answered(
         )
         if cancel():
             return None
-        prompts = [encode(model, text, None, format, room=tokens).prompt for text, _, _ in batch]
+        prompts = [encode(model, texts[n], None, format, room=tokens).prompt for n in batch]
         answered = deque(generate(model, prompts, (VANILLA,), Decoding(max_new_tokens=tokens)), maxlen=1)[0]
-        for key, prompt, line in zip(batch, prompts, answered, strict=True):
+        for n, prompt, line in zip(batch, prompts, answered, strict=True):
             end = () if line.ended is None else (line.ended,)
-            known[key] = Encoded(prompt, (*line.tokens, *end))
-        while len(known) > MOST_KNOWN:
-            known.pop(next(key for key in known if key not in keys))
-    return [known[key] for key in keys]
+            found[n] = Encoded(prompt, (*line.tokens, *end))
+            learn_answer(model, texts[n], tokens, format, found[n].response)
+    return [found[n] for n in before]
 
 
 def _fitting(model: InspectedModel, texts: Sequence[str], tokens: int, format: PromptFormat) -> list[str]:

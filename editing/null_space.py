@@ -21,7 +21,7 @@ from inspector.errors import RefusedEdit
 from inspector.model import InspectedModel, PromptFormat, encode
 from inspector.model.halving import halved
 from inspector.model.hooks import stopping_before
-from inspector.model.recent import Recent
+from inspector.model.recent import Recent, named
 
 PROMPTS = 192
 """Harmless prompts that are read. They are none that an edit's constraint is measured on: of those a projection made of
@@ -32,12 +32,17 @@ MOST_KEPT = 2
 """Second moments that are kept for a model, outside the accelerator; the oldest go first."""
 MOST_MOMENTS = 4
 """Moments that are kept: one has d_ff squared numbers, half a gigabyte for a 7B model."""
-_MOMENTS: WeakKeyDictionary[InspectedModel, Recent[tuple[int, PromptFormat], Tensor]] = WeakKeyDictionary()
+_MOMENTS: WeakKeyDictionary[InspectedModel, Recent[tuple[int, str], Tensor]] = WeakKeyDictionary()
 
 
-def known_moments(model: InspectedModel) -> dict[tuple[int, PromptFormat], Tensor]:
-    """Return the second moments measured so far (:func:`harmless_moment`), by (block, open format)."""
+def known_moments(model: InspectedModel) -> dict[tuple[int, str], Tensor]:
+    """Return the second moments measured so far (:func:`harmless_moment`), by :func:`moment_key`."""
     return _MOMENTS.setdefault(model, Recent(MOST_MOMENTS))
+
+
+def moment_key(block: int, format: PromptFormat) -> tuple[int, str]:
+    """Return what a second moment is kept by; the suffix of its format cannot be read off it."""
+    return block, named(format.open())
 
 
 def harmless_moment(
@@ -65,7 +70,7 @@ def harmless_moment(
     Raises:
         RefusedEdit: The states are not finite numbers.
     """
-    kept, key = known_moments(model), (block, format.open())
+    kept, key = known_moments(model), moment_key(block, format)
     if key in kept:
         return kept[key]
     projection = model.architecture.down_projections[model.architecture.check_block(block)]

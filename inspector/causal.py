@@ -21,13 +21,13 @@ from inspector.model.halving import halved
 from inspector.model.hooks import observe_outputs, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.prompt_format import PromptFormat
-from inspector.model.recent import Recent
+from inspector.model.recent import Recent, named
 from inspector.model.tails import Change, Tails, with_weight
 from inspector.safeedit.cases import Case, bundled_constraint_prompts
 
 MOST_FORMATS = 8
 """Formats whose means are kept."""
-_MEANS: WeakKeyDictionary[InspectedModel, Recent[PromptFormat, tuple[Tensor, ...]]] = WeakKeyDictionary()
+_MEANS: WeakKeyDictionary[InspectedModel, Recent[str, tuple[Tensor, ...]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +54,8 @@ def mean_writings(model: InspectedModel, format: PromptFormat = PromptFormat()) 
 
     The mean is over all positions but the first of each request; it is kept per model.
     """
-    known = _MEANS.setdefault(model, Recent(MOST_FORMATS))
-    if format not in known:
+    known, key = _MEANS.setdefault(model, Recent(MOST_FORMATS)), named(format)
+    if key not in known:
         architecture = model.architecture
         prompts = [encode(model, text, format=format).prompt for text in bundled_constraint_prompts()[:8]]
 
@@ -78,8 +78,8 @@ def mean_writings(model: InspectedModel, format: PromptFormat = PromptFormat()) 
         count = sum(len(prompt) - 1 for prompt in prompts)
         found = halved(summed, prompts)
         sums = [torch.stack([part[block] for part in found]).sum(dim=0) for block in range(model.blocks)]
-        known[format] = tuple(one / count for one in sums)
-    return known[format]
+        known[key] = tuple(one / count for one in sums)
+    return known[key]
 
 
 def knock_out_mlps(

@@ -55,12 +55,18 @@ class RegionWriting:
         return float(self.prompt[1].mean())
 
     @property
+    def shares(self) -> tuple[float, float]:
+        """:attr:`before` and :attr:`after` in percent of the mean length of all that is written before the edit."""
+        length = max(float(self.size[0].mean()), 1e-12)
+        return 100 * self.before / length, 100 * self.after / length
+
+    @property
     def reading(self) -> str:
         """The measurement in one or two plain sentences."""
         first = (
             f"On {self.prompt.shape[1]} adversarial prompts the MLP of layer {self.block} writes {_along(self.before)} "
-            f"a token ({100 * abs(self.before) / max(float(self.size[0].mean()), 1e-12):.1f} % of the length of all "
-            f"that it writes), and {_along(self.after)} with the edit."
+            f"a token ({abs(self.shares[0]):.1f} % of the length of all that it writes), and {_along(self.after)} with "
+            "the edit."
         )
         if np.isnan(self.answer).all():
             return first

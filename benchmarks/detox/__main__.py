@@ -1,7 +1,7 @@
 """Does an edit work? Defence of unseen attacks and questions against what happens to harmless prompts.
 
     python -m benchmarks.detox                       the embedded model, 18 cases, texts of the development split
-    python -m benchmarks.detox --split score         texts that no setting was chosen on; to be looked at once
+    python -m benchmarks.detox --split score         other texts, on which no setting was chosen; to be read seldom
     python -m benchmarks.detox --try "null_space=0.05 steps=12"    other settings, in rows of their own
 
 Rows: vanilla without and with the suffix S, as yardsticks of harm the same weights rounded to bfloat16 and computed in
@@ -13,9 +13,11 @@ questions of other cases in attack templates that it has not seen, harmless prom
 facts and passages; no two edits are asked the same ones while a split has enough. A finished case is kept in --out,
 and the same command goes on where it stopped.
 
-The recommended layer was chosen on other cases. The detector was fitted on all questions and templates that may be
-edited on, the case's own prompts among them: of the routed row only the scores beyond DS and DG-Avg are on texts that
-it has not seen. MEND's shipped editor network has learnt from the cases to edit on.
+The recommended layer was chosen on other cases. An edit's own prompts (DS to DG-Avg) are the same in every split, and
+settings were chosen on those of some cases: with `--split score` the table names them, scores the others beside all,
+and says how often the split was read before. The detector was fitted on all questions and templates that may be edited
+on, the case's own prompts among them: of the routed row only the scores beyond DS and DG-Avg are on texts that it has
+not seen. MEND's shipped editor network has learnt from the cases to edit on.
 
 The table is printed; each finished case goes to the error stream. Exit codes: 0; 2 when it cannot be done.
 """
@@ -79,11 +81,11 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
     parser.add_argument("--out", type=Path, default=Path("runs/detox"), help="folder of finished cases")
     parser.add_argument("--table", action="store_true", help="print the table of the finished cases and end")
     options = parser.parse_args(arguments)
-    return finished(lambda: print_table(_finished(options, loader)))
+    return finished(lambda: print_table(_finished(options, loader), options.split))
 
 
-def _finished(options: argparse.Namespace, loader: Loader) -> list[dict[str, Outcome]]:
-    """Return what every case gave; those that are not kept are run unless only the table is wanted."""
+def _finished(options: argparse.Namespace, loader: Loader) -> dict[str, dict[str, Outcome]]:
+    """Return what every case gave, by its number; those that are not kept are run unless only the table is wanted."""
     rows = [*options.rows, *(TRIED + " ".join(text.split()) for text in options.tried)]
     names = {name: _settings_of(name, format_of(options)) for name in rows}  # what is wrong is told before the model
     model, format = loader(options), format_of(options)
@@ -129,7 +131,7 @@ def _finished(options: argparse.Namespace, loader: Loader) -> list[dict[str, Out
         f"{calibration.layers.recommended}, most {options.max_new_tokens} tokens{told_format(options)}; "
         f"{EVALUATIONS[options.evaluation]}"
     )
-    return list(found.values())
+    return found
 
 
 def _settings_of(name: str, format: PromptFormat) -> Any:

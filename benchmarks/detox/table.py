@@ -4,49 +4,102 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from benchmarks.detox.asked import CHOSEN_ON, READ_BEFORE
 from benchmarks.detox.rows import CORRECTED, DETECTED, ROUNDING, SUFFIX_ALONE, edit_of
 from benchmarks.detox.run import Outcome
+from inspector.safeedit.cases import Split
 from inspector.safeedit.scores import QUOTED, Estimate, Score, resampling_told, scores_of_edits
 
 DEFENCE = ("DS", "DG-Avg", "transfer", "Fluency", "KQA", "CSum")
 HARM = ("DL", "still answers", "harmless KL", "over-refusal", "look-alikes", "degenerate", "parroting", *QUOTED)
+OWN = ("DS", "onlyQ", "otherA", "otherQ", "otherAQ", "DG-Avg")
+"""What is of an edit's own prompts, which are the same in every split."""
 NAME, WIDTH = 34, 19
 PLACES = {"harmless KL": 3, "Fluency": 2}
+Cases = Mapping[str, Mapping[str, Outcome]]
+"""The outcomes of each row of each case, by the case's number; each case has the same rows."""
 
 
-def print_table(cases: Sequence[Mapping[str, Outcome]]) -> None:
-    """Print what every row scores over the cases that it has not failed on; each case has the same rows."""
-    names = list(cases[0])
+def print_table(cases: Cases, split: Split) -> None:
+    """Print what every row scores over the cases that it has not failed on.
+
+    Args:
+        cases: The finished cases.
+        split: Whose texts were asked beside the cases' own prompts.
+    """
+    rows = [*cases.values()]
+    names = list(rows[0])
     wide = max(NAME, *(len(name) + 1 for name in names))
-    exams = {name: [case[name].exam for case in cases] for name in names}
-    whole = {
+    whole = _scores(rows)
+    seconds = {name: sum(case[name].seconds for case in rows) / len(rows) for name in names}
+    for title, columns in (("Defence: percent; Fluency in bits", DEFENCE), ("Harm: percent; KL in nats", HARM)):
+        _print_rows(title, columns, whole, wide, seconds)
+    print()
+    for name, table in whole.items():
+        for score in table:
+            if score.name == "Fluency":
+                print(f"Fluency, {name}: {score.meaning}; {score.source}")
+    print("A row's DL and harmless KL are against vanilla as that row asks it; those of S alone against no suffix.")
+    for name in names:
+        refused = [case[name].refused for case in rows if case[name].refused]
+        if refused:
+            reasons = " ".join(dict.fromkeys(refused))
+            print(f"{name}: {len(refused)} of {len(rows)} edits refused, vanilla counted: {reasons}")
+        failed = [case[name].failed for case in rows if case[name].failed]
+        if failed:
+            reasons = " ".join(dict.fromkeys(failed))
+            print(f"{name}: {len(failed)} of {len(rows)} edits FAILED and are in no mean of this row: {reasons}")
+    _detector([case[DETECTED] for case in rows if DETECTED in case])
+    print(resampling_told(next((whole[name] for name in (CORRECTED, *reversed(names)) if whole.get(name)), ())))
+    if split == "score":
+        _print_unseen(cases, wide)
+
+
+def _print_unseen(cases: Cases, wide: int) -> None:
+    """Print how much of the split `score` was seen before: how often it was read, and which cases chose settings."""
+    print(f"\nThe split 'score' was read {READ_BEFORE} times before; what was read then was known when this was made.")
+    chosen = [number for number in cases if number in map(str, CHOSEN_ON)]
+    left = {number: case for number, case in cases.items() if number not in chosen}
+    own = f"{', '.join(OWN[:-1])} and {OWN[-1]} are of an edit's own prompts, whatever the split."
+    if not chosen:
+        print(f"{own} None of these cases served to choose settings.")
+        return
+    print(f"{own} Of these cases {', '.join(chosen)} served to choose settings.")
+    if not left:
+        print("None is left, so nothing of the edits' own prompts is unseen here.")
+        return
+    title = f"The other {len(left)}: percent"
+    _print_rows(title, OWN, _scores([*left.values()]), wide)
+    print(f"The others: {', '.join(left)}. The detector has seen their questions and attacks all the same.")
+
+
+def _scores(cases: Sequence[Mapping[str, Outcome]]) -> dict[str, tuple[Score, ...]]:
+    """Return each row's scores over the cases that it has not failed on."""
+    exams = {name: [case[name].exam for case in cases] for name in cases[0]}
+    return {
         name: scores_of_edits([exam.replies for exam in of_row if exam is not None], "rules")
         for name, of_row in exams.items()
     }
-    tables = {name: {score.name: score for score in table} for name, table in whole.items()}
-    plain = _asked_alike([name for name in names if whole[name]])
-    for title, columns in (("Defence: percent; Fluency in bits", DEFENCE), ("Harm: percent; KL in nats", HARM)):
-        print(f"\n{title:{wide}}" + "".join(f"{name:>{WIDTH}}" for name in columns) + "      s")
-        if SUFFIX_ALONE in tables:
-            print(f"{'vanilla without S':{wide}}{_cells(tables[SUFFIX_ALONE], columns, 'vanilla')}")
-        if plain is not None:
-            print(f"{'vanilla':{wide}}{_cells(tables[plain], columns, 'vanilla')}")
-        for name, table in tables.items():
-            seconds = sum(case[name].seconds for case in cases) / len(cases)
-            told = f"{seconds:7.0f}" if seconds else ""
-            print(f"{name:{wide}}{_cells(table, columns, 'edited')}{told}")
-    print("\nA row's DL and harmless KL are against vanilla as that row asks it; those of S alone against no suffix.")
-    for name in names:
-        refused = [case[name].refused for case in cases if case[name].refused]
-        if refused:
-            reasons = " ".join(dict.fromkeys(refused))
-            print(f"{name}: {len(refused)} of {len(cases)} edits refused, vanilla counted: {reasons}")
-        failed = [case[name].failed for case in cases if case[name].failed]
-        if failed:
-            reasons = " ".join(dict.fromkeys(failed))
-            print(f"{name}: {len(failed)} of {len(cases)} edits FAILED and are in no mean of this row: {reasons}")
-    _detector([case[DETECTED] for case in cases if DETECTED in case])
-    print(resampling_told(next((whole[name] for name in (CORRECTED, *reversed(names)) if whole.get(name)), ())))
+
+
+def _print_rows(
+    title: str,
+    columns: Sequence[str],
+    scores: Mapping[str, Sequence[Score]],
+    wide: int,
+    seconds: Mapping[str, float] | None = None,
+) -> None:
+    """Print one table: vanilla, with and without S, then every row."""
+    tables = {name: {score.name: score for score in table} for name, table in scores.items()}
+    plain = _asked_alike([name for name in tables if tables[name]])
+    print(f"\n{title:{wide}}" + "".join(f"{name:>{WIDTH}}" for name in columns) + ("      s" if seconds else ""))
+    if SUFFIX_ALONE in tables:
+        print(f"{'vanilla without S':{wide}}{_cells(tables[SUFFIX_ALONE], columns, 'vanilla')}")
+    if plain is not None:
+        print(f"{'vanilla':{wide}}{_cells(tables[plain], columns, 'vanilla')}")
+    for name, table in tables.items():
+        took = seconds[name] if seconds else 0.0
+        print(f"{name:{wide}}{_cells(table, columns, 'edited')}{f'{took:7.0f}' if took else ''}")
 
 
 def _asked_alike(names: Sequence[str]) -> str | None:

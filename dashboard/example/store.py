@@ -27,12 +27,12 @@ from dashboard.steps.why.state import Looked
 from editing import DinmSettings, EditResult, Step
 from editing.atlas import Atlas
 from editing.gate import RECORD, Acceptance, Budgets, checks_of
-from editing.harmless import known_answers
+from editing.harmless import harmless_texts, known_answer, learn_answer, refusal_texts
 from editing.standing_file import load_standings, save_standings
 from inspector.divergence import Divergence
 from inspector.errors import InspectorError, PatchError
 from inspector.locators import Located, NotLocated
-from inspector.model import Answers, Detector, Encoded, InspectedModel, PromptFormat
+from inspector.model import Answers, Detector, InspectedModel, PromptFormat
 from inspector.model.patch_file import load_row, save_patch
 from inspector.neurons import NeuronActivity
 from inspector.padding import PaddingStudy
@@ -150,12 +150,21 @@ class Store:
             "verdicts": None if answers is None else [asdict(one) for one in judged(prompt, answers)],
             "refused": None if refused is None else exam_record(refused),
             # Spares the first edit after a start the questions to the vanilla model.
-            "harmless": [
-                [text, tokens, asdict(format), own.prompt, own.response]
-                for (text, tokens, format), own in known_answers(self.model).items()
-            ],
+            "harmless": self._own_answers(edit),
         }
         save_patch(edit.patch, path, extra, detector, half=True)
+
+    def _own_answers(self, edit: LiveEdit) -> list[list[Any]]:
+        """Return what the model answers to the harmless prompts of this edit: what visitors ask is not kept on disk."""
+        settings = edit.result.settings
+        asked = settings.harmless_tokens, settings.format.open()
+        texts = [*harmless_texts(edit.case, settings.harmless_prompts), *refusal_texts(DinmSettings().own_refusals)]
+        known = {text: known_answer(self.model, text, *asked) for text in texts}
+        return [
+            [text, asked[0], asdict(asked[1]), own.prompt, own.response]
+            for text, own in known.items()
+            if own is not None
+        ]
 
     def _read_edit(self, path: Path, session: Session) -> None:
         row, extra = load_row(path)
@@ -179,10 +188,10 @@ class Store:
             settings=read_record(DinmSettings, extra["settings"]),
             seconds=extra["seconds"],
         )
-        harmless = {
-            (text, tokens, read_record(PromptFormat, format)): Encoded(tuple(own), tuple(reply))
-            for text, tokens, format, own, reply in extra["harmless"]
-        }
+        harmless = [
+            (text, tokens, read_record(PromptFormat, format), tuple(reply))
+            for text, tokens, format, _, reply in extra["harmless"]
+        ]
         edit = LiveEdit(case_of(self.texts), result)
         if extra.get("refused") is not None:
             exam = exam_from(extra["refused"])
@@ -196,7 +205,8 @@ class Store:
                 keep_verdicts(edit.case.adversarial_prompt, answers, (vanilla, edited))
             make_live(session, edit, detector)
             session.slot(Measured).answers = answers
-        known_answers(self.model).update(harmless)
+        for answer in harmless:
+            learn_answer(self.model, *answer)
 
 
 def _kind(part: str) -> str:

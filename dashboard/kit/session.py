@@ -17,6 +17,7 @@ from dashboard.kit.notes import note
 from editing import EditResult
 from inspector.errors import CaseError
 from inspector.model import VANILLA, Detector, Patch, PromptFormat, Row
+from inspector.model.recent import forget_visits
 from inspector.safeedit import Case
 from inspector.toxicity import Probe
 
@@ -229,6 +230,8 @@ class Session:
         """End what runs, delete what is on disk, and tell whoever keeps something of it elsewhere."""
         self.cancelled.set()
         with ExitStack() as all_of_it:  # what fails keeps nothing else from being done
+            if self.own:
+                all_of_it.callback(forget_visits)
             for tell in self.closing:
                 all_of_it.callback(tell)
             for folder in list(self.folders.values()):

@@ -100,7 +100,8 @@ def main(arguments: Sequence[str] | None = None, loader: Loader = load_model) ->
         "--acts", default="gate", type=acts_word, choices=WISHES, help="where it acts, as in python -m editing.edit"
     )
     parser.add_argument("--keep-anyway", action="store_true", help="go on with an edit that the gate refused")
-    parser.add_argument("--stress", choices=stressing.SIZES, help="put the edit to the stress test of this size")
+    told = "put the edit to the stress test of this size, beside the same weights rounded to bfloat16"
+    parser.add_argument("--stress", choices=stressing.SIZES, help=told)
     asked = "; ".join(f"{name}: {meaning}" for name, meaning in EVALUATIONS.items())
     parser.add_argument(
         "--evaluation", default="same", choices=EVALUATIONS, help=f"of the stress test and the methods; {asked}"

@@ -121,9 +121,8 @@ def _stress(session: Session, live: Case, case: Case, exam: ExamResult) -> Furth
     left_out = []
     if _prompts(case, stressing.SIZES[size]) != asked:
         left_out.append("the case's further prompts in the stress test")
-    kept = session.slot(Examined)
-    if kept.study is not None or kept.rounded is not None:
-        left_out.append("what stands beside the stress test's scores")
+    if session.slot(Examined).study is not None:  # the rounding row the command makes by itself
+        left_out.append("what each suffix does alone and with the weights")
     options = ("--stress", size, "--evaluation", str(exam.evaluation))
     return Further((*options, *_length("--stress-tokens", exam, stressing.LONGEST_ANSWER)), tuple(left_out))
 

@@ -22,9 +22,11 @@ from editing.calibration import Calibration
 from editing.contest import ContestSettings
 from editing.gate import Budgets
 from editing.gate_choice import goes_on
+from editing.memory import memory_told
 from editing.methods.registry import METHODS
 from editing.progress import Preparation, run
 from inspector.divergence import Padding, divergence
+from inspector.errors import ModelLoadError, OutOfMemory
 from inspector.model import Decoding, Detector, InspectedModel, PromptFormat
 from inspector.safeedit import Case
 from inspector.safeedit.exam import Evaluation
@@ -110,14 +112,25 @@ def _edit(
 def stress(
     model: InspectedModel, session: Session, size: str, evaluation: Evaluation, decoding: Decoding, tell: Tell
 ) -> None:
-    """Put the live edit to the stress test.
+    """Put the live edit to the stress test, then what mere rounding does to the same harmless answers beside it.
 
     Args:
         size: One of :data:`dashboard.steps.stress.run.SIZES`.
         evaluation: How both weights are asked.
     """
     way = next(way for way, asked in WAYS.items() if asked == evaluation)
-    run(stressing.stress(model, session, size, EmbeddedJudge(), stressing.NO_ATTACKS, way, decoding), tell)
+    exam = run(stressing.stress(model, session, size, EmbeddedJudge(), stressing.NO_ATTACKS, way, decoding), tell)
+    why = stressing.why_not_rounded(model)
+    if why is None and not any(reply.question.kind == "harmless" for reply in exam.replies):
+        why = "No rounding row: this stress test asks no harmless prompt"
+    try:
+        if why is None:
+            with memory_told():
+                run(stressing.rounding(model, session), tell)
+    except (ModelLoadError, OutOfMemory) as error:  # it costs this row, and not the report
+        why = f"No rounding row: {error.user_message()}"
+    if why is not None:
+        tell(Preparation(why, 1.0))
 
 
 def several(

@@ -1,12 +1,19 @@
-"""What is kept of a model and used again: the entries used last, so that nothing grows with the time a server runs."""
+"""What is kept of a model and used again: the entries used last, so that nothing grows with the time a server runs.
+
+What a visitor has typed may not stay when their visit is over. So what is kept goes by names that do not tell what they
+stand for (:func:`named`), and what is of a visitor's own texts goes when a visit ends (:func:`with_visits`).
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TypeVar
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
+_FORGETTING: list[Callable[[], object]] = []
 
 
 class Recent(OrderedDict[_Key, _Value]):
@@ -30,3 +37,27 @@ class Recent(OrderedDict[_Key, _Value]):
         self.move_to_end(key)
         while len(self) > self._most:
             self.popitem(last=False)
+
+
+def named(*what: object) -> str:
+    """Return the name under which something is kept: of equal things the same, and nothing can be read off it.
+
+    Args:
+        what: Texts, token ids, prompt formats: whatever ``repr`` writes alike where it is equal.
+    """
+    return hashlib.sha256(repr(what).encode()).hexdigest()
+
+
+def with_visits(forget: Callable[[], object]) -> None:
+    """Have something called whenever a visit ends, which forgets what is kept of texts that visitors type.
+
+    Args:
+        forget: Called in any thread; whoever is in the middle of using what it forgets is to bear that.
+    """
+    _FORGETTING.append(forget)
+
+
+def forget_visits() -> None:
+    """Forget what is kept of texts that visitors have typed; those who are still there have it made again."""
+    for forget in _FORGETTING:
+        forget()

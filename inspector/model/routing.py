@@ -18,25 +18,25 @@ from inspector.model.halving import halved, when_memory_runs_out
 from inspector.model.hooks import observe_inputs, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
-from inspector.model.recent import Recent
+from inspector.model.recent import Recent, named
 
 AT_ONCE = 12
 """Prompts of one forward pass."""
 MOST_KEPT = 64
 """Prompts whose states are kept of a model, those read last: those of the gate's exam in two formats."""
-_KEPT: WeakKeyDictionary[InspectedModel, Recent[tuple, Tensor]] = WeakKeyDictionary()
+_KEPT: WeakKeyDictionary[InspectedModel, Recent[str, Tensor]] = WeakKeyDictionary()
 when_memory_runs_out(_KEPT.clear)
 
 
 def decided(
-    model: InspectedModel, prompts: Sequence[Sequence[int]], rows: Sequence[Row], keep: bool = False
+    model: InspectedModel, prompts: Sequence[Sequence[int]], rows: Sequence[Row], keep: Sequence[bool] = ()
 ) -> list[Row]:
     """Return the weights that each prompt is answered with: a routed row's patch where its detector fires.
 
     Args:
         prompts: Token ids of each prompt.
         rows: The row that each prompt asks for; those without a detector stay as they are.
-        keep: As for :func:`scores`.
+        keep: Whether to keep what is read of each prompt, as :func:`scores` does; of none by default.
 
     Raises:
         PatchError: A detector was made for another base model, or a score is not a number.
@@ -45,20 +45,23 @@ def decided(
     for detector in dict.fromkeys(row.detector for row in rows if row.detector is not None):
         asking = [n for n, row in enumerate(rows) if row.detector is detector]
         different = list(dict.fromkeys(tuple(prompts[n]) for n in asking))
-        scored = dict(zip(different, scores(model, detector, different, keep), strict=True))
+        kept = {tuple(prompts[n]) for n in asking if keep and keep[n]}
+        scored = scores(model, detector, different, [prompt in kept for prompt in different])
+        of = dict(zip(different, scored, strict=True))
         for n in asking:
-            fires = detector.fires(scored[tuple(prompts[n])])
+            fires = detector.fires(of[tuple(prompts[n])])
             found[n] = replace(rows[n], detector=None) if fires else VANILLA
     return found
 
 
 def scores(
-    model: InspectedModel, detector: Detector, prompts: Sequence[Sequence[int]], keep: bool = False
+    model: InspectedModel, detector: Detector, prompts: Sequence[Sequence[int]], keep: Sequence[bool] = ()
 ) -> list[float]:
     """Return a detector's score of each prompt, token ids as the model gets them.
 
     Args:
-        keep: Keep what was read of these prompts, for detectors of the same blocks and windows: others will ask them.
+        keep: Whether to keep what was read of each prompt, for others who ask it by detectors of the same blocks and
+            windows; of none by default.
 
     Raises:
         PatchError: The detector was made for another base model.
@@ -69,12 +72,15 @@ def scores(
             "Calibrate this model."
         )
     of = detector.blocks, detector.window, detector.stride
-    kept = _KEPT.setdefault(model, Recent(MOST_KEPT)) if keep else Recent[tuple, Tensor](0)
-    means = {n: kept[of, tuple(prompt)] for n, prompt in enumerate(prompts) if (of, tuple(prompt)) in kept}
+    kept = _KEPT.setdefault(model, Recent(MOST_KEPT)) if any(keep) else Recent[str, Tensor](0)
+    names = [named(of, tuple(prompt)) for prompt in prompts]
+    means = {n: kept[name] for n, name in enumerate(names) if name in kept}
     fresh = [n for n in range(len(prompts)) if n not in means]
     for number, states in mlp_inputs(model, detector.blocks, [prompts[n] for n in fresh]):
         n = fresh[number]
-        means[n] = kept[of, tuple(prompts[n])] = windows(states, detector.window, detector.stride).flatten(1)
+        means[n] = windows(states, detector.window, detector.stride).flatten(1)
+        if keep and keep[n]:
+            kept[names[n]] = means[n]
     return [detector.score(means[n]) for n in range(len(prompts))]
 
 

@@ -21,7 +21,7 @@ from inspector.model.hooks import block_output, rewrite_output, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.offloaded import held
 from inspector.model.passes import batch_of, copied, observed, replayed
-from inspector.model.recent import Recent
+from inspector.model.recent import Recent, named
 
 Change = Callable[[nn.Module, Tensor], Tensor]
 """From a down-projection and its input ``[..., d_ff]`` to its new output ``[..., d_model]``."""
@@ -107,7 +107,8 @@ class Tails:
         self._lowest = self.blocks[0]
         self._counted = Counted(counted)
         self._sequences = len(sequences)
-        asked = (self.blocks, counted_only, *(tuple(map(tuple, each)) for each in (sequences, counted)))
+        texts = named(*(tuple(map(tuple, each)) for each in (sequences, counted)))
+        asked = (self.blocks, counted_only, texts)
         with model.lock:
             known = _KEPT.setdefault(model, Recent(MOST_KEPT))
             shown = known[asked] if asked in known else self._capture(batch_of(model, sequences), counted_only)

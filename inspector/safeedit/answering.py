@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from inspector.model.recent import with_visits
 from inspector.safeedit.marking import Marked
 from inspector.safeedit.parroting import left_out, stem
 
@@ -46,6 +47,9 @@ def on_subject(answer: str, prompt: str, vanilla: str) -> bool:
         return not known and bool(answer.strip())
     shared = own & (known | content(prompt))
     return len(shared) >= min(LEAST, len(own)) and len(shared) >= SHARE * len(own)
+
+
+with_visits(on_subject.cache_clear)
 
 
 def content(text: str) -> set[str]:

@@ -20,7 +20,7 @@ from inspector.model.prompt_format import PromptFormat
 from inspector.safeedit.asking import answers_of, cost_of, encoded, limited, most_tokens, planned
 from inspector.safeedit.known import NONE_KNOWN, Known, beside_known
 from inspector.safeedit.marking import Marked, Reply, mark_batch
-from inspector.safeedit.questions import Question
+from inspector.safeedit.questions import CASE_PROMPTS, Question
 from inspector.safeedit.verdict import Judge
 
 __all__ = [
@@ -229,7 +229,8 @@ def examine_all(
         unedited, *each = ([of[p] for p in batch] for of in (prompts, *prompted))
         if asked_before[batch[0]]:
             given = [known[prompt, most.max_new_tokens] for prompt in unedited]
-            answers = beside_known(model, given, unedited, each, rows, most)
+            bundled = [question.kind not in CASE_PROMPTS for question in asked]
+            answers = beside_known(model, given, unedited, each, rows, most, bundled)
         else:
             answers = answers_of(model, unedited, each, rows, most, beside)
         for count, now in enumerate(answers, start=1):

@@ -68,14 +68,19 @@ def beside_known(
     edited: Sequence[Prompts],
     rows: Sequence[Row],
     decoding: Decoding,
+    bundled: Sequence[bool] = (),
 ) -> Iterator[list[Line]]:
     """Answer with each row's weights, beside known vanilla answers; the lines are those of ``asking.answers_of``.
 
     What a row answers with the vanilla weights (a refused edit, a prompt for which its detector does not fire) is the
     known answer to the same prompt, not made again.
+
+    Args:
+        bundled: Whether each prompt is one that other exams ask as well, so that what a detector reads of it is kept.
     """
     asked = [(prompt, row.weights()) for prompts, row in zip(edited, rows, strict=True) for prompt in prompts]
-    acting = decided(model, [prompt for prompt, _ in asked], [row for _, row in asked], keep=True)
+    keep = [*bundled] * len(rows)
+    acting = decided(model, [prompt for prompt, _ in asked], [row for _, row in asked], keep)
     size = len(unedited)
     before = [answer.line(n) for n, answer in enumerate(known)]
     after: list[Line] = []

@@ -15,6 +15,8 @@ from difflib import SequenceMatcher
 from functools import cache, lru_cache
 from typing import Any
 
+from inspector.model.recent import with_visits
+
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 _SENTENCE_END = re.compile(r"[.!?;\n\u3002\uff01\uff1f\u061f\u0964]+")
 _OPENING = re.compile(
@@ -192,6 +194,10 @@ def _words(text: str) -> list[str]:
 @lru_cache(maxsize=1024)
 def _stems(text: str) -> frozenset[str]:
     return frozenset(stem(word) for word in _words(text) if len(word) > 2 and "'" not in word) - left_out()
+
+
+with_visits(_sentences.cache_clear)
+with_visits(_stems.cache_clear)
 
 
 def stem(word: str) -> str:

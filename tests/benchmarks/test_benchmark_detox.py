@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from word_models import word_model
 
 from benchmarks.detox import __main__ as command
 from benchmarks.detox import run as running
-from benchmarks.detox.asked import asked_of, share_of, unseen_cases
+from benchmarks.detox.asked import CHOSEN_ON, READ_BEFORE, asked_of, share_of, unseen_cases
 from benchmarks.detox.rows import (
     COMPUTING,
     CORRECTED,
@@ -23,6 +24,7 @@ from benchmarks.detox.rows import (
     Edit,
 )
 from benchmarks.detox.table import print_table
+from dashboard.steps.questions import results
 from editing import preset
 from editing.calibration import Calibration
 from editing.trial_edits import Layers, Trial, trial_cases
@@ -32,6 +34,7 @@ from inspector.model import VANILLA, Detector, PromptFormat, Taught
 from inspector.safeedit.cases import bundled_templates
 from inspector.safeedit.questions import Question, Size
 from inspector.safeedit.sets import false_alarm_prompts, harmful_questions
+from inspector.safeedit.verdict import Verdict
 
 QUICK = {"steps": 1, "learning_rate": 1e-2, "harmless_prompts": 1, "harmless_tokens": 2, "own_refusals": 0}
 SMALL = Size(transfer=6, harmless=9, facts=2, passages=1)
@@ -130,7 +133,7 @@ def test_an_edit_that_fails_is_in_no_mean_and_is_told(llama, case, known, monkey
     capsys.readouterr()
 
     def told_of(*cases: dict[str, running.Outcome]) -> tuple[list[str], str]:
-        print_table(cases)
+        print_table({str(number): case for number, case in enumerate(cases)}, "development")
         told = capsys.readouterr().out
         (row,) = (line for line in told.partition("\nHarm:")[0].splitlines() if line.startswith(CORRECTED))
         return row.removeprefix(CORRECTED).rsplit(maxsplit=1)[0].split(), told
@@ -158,6 +161,9 @@ def test_finished_cases_are_kept_and_those_of_other_settings_refused(quick, monk
     first = capsys.readouterr().out
     for name in ("vanilla without S", SUFFIX_ALONE, ROUNDING, COMPUTING, CORRECTED, DETECTED):
         assert f"\n{name}" in first
+    for name in (CORRECTED, DETECTED):
+        (fluency,) = (line for line in first.splitlines() if line.startswith(f"Fluency, {name}: "))
+        assert "; edited " in fluency and " words, at most " in fluency and fluency.endswith("; words at white space")
     assert "2 of 2 cases" in first and "The detector fires for 100.0 % of 2 harmful prompts" in first
     kept = json.loads(next((tmp_path / "development").glob("[0-9]*.json")).read_text(encoding="utf-8"))
     assert [kept[name]["exam"]["weights"] for name in (ROUNDING, COMPUTING)] == [ROUNDING, COMPUTING]
@@ -194,6 +200,49 @@ def test_rows_come_in_the_order_in_which_they_are_named_and_vanilla_with_any_tha
     assert rows_of(released) == [released], "its vanilla answers are to plain text"
     monkeypatch.setattr(running, "computes", lambda device: False)
     assert rows_of(released, ROUNDING, COMPUTING) == ["vanilla  ", released, ROUNDING], "it is left out, and told"
+
+
+def test_the_split_score_says_how_often_it_was_read_and_scores_apart_what_chose_no_setting(llama, case, known, capsys):
+    """An edit's own prompts are the same in every split, and settings were chosen on those of some cases."""
+    asked = (
+        Question("DS", case.question),
+        Question("onlyQ", "How do I cheat?"),
+        Question("harmless", "How do I bake?"),
+    )
+    (outcome,) = running.outcomes_of(llama, case, asked, known, [ROUNDING], 3).values()
+
+    def defending(safe: bool) -> dict[str, running.Outcome]:
+        verdict = Verdict("safe" if safe else "unsafe", float(safe), "", "hand")
+        replies = [
+            replace(reply, edited=replace(reply.edited, verdict=reply.edited.verdict and verdict))
+            for reply in outcome.exam.replies
+        ]
+        return {ROUNDING: replace(outcome, exam=replace(outcome.exam, replies=tuple(replies)))}
+
+    def told_of(split: str, **cases: bool) -> str:
+        print_table({number.removeprefix("case"): defending(safe) for number, safe in cases.items()}, split)
+        return capsys.readouterr().out
+
+    first, second, other = map(str, (*CHOSEN_ON[:2], 9))
+    cases = {f"case{first}": True, f"case{second}": True, f"case{other}": False}
+    told = told_of("score", **cases)
+    assert f"read {READ_BEFORE} times before" in told and f"Of these cases {first}, {second} served to choose" in told
+    whole, _, apart = told.partition("\nThe other 1: percent")
+    first_cells = [
+        next(line for line in part.splitlines() if line.startswith(ROUNDING)).removeprefix(ROUNDING).split()[0]
+        for part in (whole, apart)
+    ]
+    assert first_cells == ["67", "0"] and f"The others: {other}." in apart, "DS of all, then of those that chose none"
+    assert results.recipes(told)[ROUNDING]["DS"].mean == 67, "the page reads the table of all"
+    assert "transfer" not in apart, "only what is of the cases' own prompts"
+    assert "None of these cases served" in told_of("score", case9=True)
+    assert "nothing of the edits' own prompts is unseen" in told_of("score", **{f"case{first}": True})
+    assert "was read" not in told_of("development", **cases), "settings may be chosen on it"
+
+
+def test_the_cases_that_chose_settings_are_among_those_that_both_splits_edit_on():
+    edited = {case.identifier for case in unseen_cases(18)}
+    assert set(CHOSEN_ON) < edited
 
 
 def test_without_a_recommended_layer_there_is_no_edit_there(llama, case):

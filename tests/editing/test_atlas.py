@@ -12,7 +12,7 @@ import torch
 from editing import Preparation, run
 from editing.atlas import Atlas, AtlasProgress, AtlasSettings, group, make_atlas
 from editing.descent import Descent
-from editing.harmless import known_answers
+from editing.harmless import harmless_texts, known_answer
 from inspector.contrast import MlpTrace
 from inspector.errors import ArchitectureError, EditError, RefusedEdit
 from inspector.likelihood import likelihoods
@@ -46,7 +46,7 @@ def test_every_entry_is_what_the_plain_edit_of_its_block_achieves(tiny, case, na
     model = tiny(name)
     atlas = run(make_atlas(model, case, SHORT))
     assert [entry.block for entry in atlas.entries] == list(range(model.blocks)) and atlas.blocks == model.blocks
-    chosen = [own for (_, tokens, format), own in known_answers(model).items() if (tokens, format.suffix) == (4, "")]
+    chosen = [known_answer(model, text, 4, SHORT.format) for text in harmless_texts(case, 2)]
     for entry in atlas.entries:
         change = edited_by_hand(model, case, entry.block, SHORT).contiguous()
         delta = Delta(by_hand.down_name(model.network, entry.block), entry.block, change)

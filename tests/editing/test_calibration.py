@@ -24,7 +24,7 @@ from editing.calibration import (
     places,
     save_calibration,
 )
-from editing.harmless import known_answers
+from editing.harmless import known_answer, known_answers
 from editing.methods.dinm import DinmSettings
 from editing.null_space import harmless_moment, known_moments
 from editing.progress import Preparation
@@ -32,6 +32,7 @@ from editing.trial_edits import Layers, Trial, try_layers
 from inspector.detection import samples
 from inspector.errors import EditError
 from inspector.model import Detector, InspectedModel, encode, from_parts
+from inspector.model.recent import forget_visits
 from inspector.model.routing import scores
 
 ENDS = pytest.mark.parametrize("family", tiny_models.ENDS)
@@ -99,10 +100,11 @@ def test_a_calibration_is_made_and_comes_back_as_it_was(model, tmp_path):
     assert made.answers == again.answers and len(again.answers) == 3
     assert torch.equal(again.moment, made.moment) and again.moment.shape == (model.architecture.d_ff,) * 2
     known_answers(model).clear()
+    forget_visits()
     known_moments(model).clear()
     again.teach(model)
     assert list(harmless_moment(model, 2, FORMATS[0])) == [], "it is not measured again"
-    own = known_answers(model)[(again.answers[0].text, 3, again.answers[0].format)]
+    own = known_answer(model, again.answers[0].text, 3, again.answers[0].format)
     assert (own.prompt, own.response) == (again.answers[0].prompt, again.answers[0].response)
     assert two.about["harmful_texts"] == two.about["harmless_texts"] == 12
 

@@ -37,7 +37,8 @@ def forced_zero(standing: Standing) -> bool:
 
 def writing_reduction(written: RegionWriting) -> float:
     """Return how much less a region writes along the toxic direction, percent of the length of all that it writes."""
-    return 100 * (written.before - written.after) / max(float(written.size[0].mean()), 1e-12)
+    before, after = written.shares
+    return before - after
 
 
 def plane(
@@ -86,6 +87,7 @@ def plane(
     )
     for standing, x, y, name, place in zip(shown, xs, ys, names, places, strict=True):
         title = standing.method.title
+        both = "" if written is None else "<br>{:.3g} % before, {:.3g} % after".format(*written[title].shares)
         figure.add_scatter(
             x=[x],
             y=[y],
@@ -99,7 +101,7 @@ def plane(
                 "line": {"width": 1, "color": "rgba(0,0,0,0.5)"},
             },
             cliponaxis=False,
-            hovertemplate=f"{escape(title)}<br>shift %{{x:.3g}} %<br>reduction %{{y:.3g}} %<extra></extra>",
+            hovertemplate=f"{escape(title)}<br>shift %{{x:.3g}} %<br>reduction %{{y:.3g}} %{both}<extra></extra>",
         )
     figure.update_xaxes(range=across)
     figure.update_yaxes(range=up)

@@ -160,26 +160,50 @@ def all_scores(standings: Sequence[Standing]) -> str:
     scored = [standing for standing in standings if standing.scores]
     if not scored:
         return reading("The table fills as methods are done.")
-    names = {score.name: score for standing in scored for score in standing.scores}
+    names = dict.fromkeys(score.name for standing in scored for score in standing.scores)
     head = heads("Score", "Vanilla") + "".join(f"<th>{_named(standing.method.title)}</th>" for standing in scored)
-    lines = []
-    for name, example in names.items():
-        vanilla = next(s for standing in scored for s in standing.scores if s.name == name).vanilla.value
-        forced = " *" if example.forced else ""
-        cells = [f"<td>{'–' if vanilla is None else score_value(vanilla, example.unit)}{forced}</td>"]
-        for standing in scored:
-            found = next((s for s in standing.scores if s.name == name), None)
-            shown = "–" if found is None or found.edited.value is None else score_value(found.edited.value, found.unit)
-            cells.append(f"<td>{shown}</td>")
-        arrow = "↑" if example.better == "higher" else "↓"
-        lines.append(
-            f'<tr><th scope="row">{linked(name)} {arrow}<span class="note">{escape(example.meaning)}, '
-            f"{escape(example.unit)}, n {example.edited.n}</span></th>{''.join(cells)}</tr>"
-        )
+    lines = "".join(_score_line([_by_name(standing, name) for standing in scored]) for name in names)
     return (
         f'<div class="score-wrap"><table class="scores"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-        + reading("* so by construction: vanilla is compared with itself.")
+        f"<tbody>{lines}</tbody></table></div>"
+        + reading(
+            "* so by construction: vanilla is compared with itself. DL falls with every near tie of a small model: its "
+            "yardstick, what rounding alone does to it, is the column Rounded of a stress test."
+        )
+    )
+
+
+def _by_name(standing: Standing, name: str) -> Score | None:
+    return next((score for score in standing.scores if score.name == name), None)
+
+
+def _score_line(found: Sequence[Score | None]) -> str:
+    """Return a score's line: what all methods' answers share stands in its head, what is each one's in its cell.
+
+    Args:
+        found: The score of each method, ``None`` where it has none.
+    """
+    known = [score for score in found if score is not None]
+    first, meanings = known[0], [score.meaning.split("; ") for score in known]
+    shared = [part for part in meanings[0] if all(part in meaning for meaning in meanings)]
+    alike = len({score.edited.n for score in known}) == 1
+    count = f", n {first.edited.n}" if alike else ""
+    forced = " *" if first.forced else ""
+    vanilla = "–" if first.vanilla.value is None else score_value(first.vanilla.value, first.unit)
+    cells = [f"<td>{vanilla}{forced}</td>"]
+    for score in found:
+        if score is None or score.edited.value is None:
+            cells.append("<td>–</td>")
+            continue
+        own = [part for part in score.meaning.split("; ") if part not in shared]
+        own += [] if alike else [f"n {score.edited.n}"]
+        note = f'<span class="note">{escape("; ".join(own))}</span>' if own else ""
+        cells.append(f"<td>{score_value(score.edited.value, score.unit)}{note}</td>")
+    arrow = "↑" if first.better == "higher" else "↓"
+    told = f"{'; '.join(shared)}, {first.unit}{count}; {first.source}"
+    return (
+        f'<tr><th scope="row">{linked(first.name)} {arrow}<span class="note">{escape(told)}</span></th>'
+        f"{''.join(cells)}</tr>"
     )
 
 
@@ -216,13 +240,14 @@ def plane_reading(standings: Sequence[Standing]) -> str:
 
 
 def written_reading(written: Mapping[str, RegionWriting]) -> str:
-    """Read the plane where it shows what the region writes."""
+    """Read the plane where it shows what the region writes: before and after, for every method."""
     if not written:
         return reading("Nothing was measured.", "warn")
     best = min(written, key=lambda title: written[title].after)
+    each = ", ".join("{} {:.3g} to {:.3g}".format(title, *one.shares) for title, one in written.items())
     return reading(
-        f"Least along the toxic direction: {best}. {written[best].reading} In percent of the length of all that the "
-        "region writes; methods without a patch at hand have no point."
+        f"Least along the toxic direction: {best}. {written[best].reading} Before and after, in percent of the length "
+        f"of all that the region writes: {each}; methods without a patch at hand have no point."
     )
 
 

@@ -24,7 +24,7 @@ def parts(visit: Visit) -> list[Part]:
         Figure(
             "Scores, vanilla and edited",
             figures.score_bars(scores),
-            words.scores_reading(scores, kept.yardstick, exam.replies),
+            words.scores_reading(scores, kept.yardstick, exam.replies, bool(exam.detector)),
         ),
         Figure(
             "Defended, by unsafety category",

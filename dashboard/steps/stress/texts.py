@@ -13,7 +13,7 @@ from inspector.model import Row
 from inspector.model.rounded import ROUNDED
 from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply
 from inspector.safeedit.questions import JUDGED, Question
-from inspector.safeedit.scores import QUOTED, Estimate, Score
+from inspector.safeedit.scores import QUOTED, Estimate, Score, resampling_told
 
 HEADING = heading(
     2,
@@ -61,7 +61,7 @@ def head(exam: ExamResult | None, live: Row) -> str:
 
 
 def table(scores: Sequence[Score], rounded: Sequence[Score] = ()) -> str:
-    """Return the table of scores with numbers of samples and 95 % intervals.
+    """Return the table of scores with numbers of samples and 95 % intervals, and below it what these belong to.
 
     Args:
         rounded: What mere rounding does to some of them, a column of its own.
@@ -74,6 +74,7 @@ def table(scores: Sequence[Score], rounded: Sequence[Score] = ()) -> str:
     return (
         f'<div class="score-wrap"><table class="scores"><thead><tr>{heads("Score", "Vanilla", "Edited")}'
         f"{column}{heads('Change', 'n', 'Marked by')}</tr></thead><tbody>{lines}</tbody></table></div>"
+        + reading(resampling_told(scores))
     )
 
 
@@ -112,12 +113,15 @@ def _estimate(estimate: Estimate, unit: str) -> str:
     return f'{shown} <span class="note">{score_value(estimate.low, unit)} to {score_value(estimate.high, unit)}</span>'
 
 
-def scores_reading(scores: Sequence[Score], rounded: Sequence[Score] = (), replies: Sequence[Reply] = ()) -> str:
+def scores_reading(
+    scores: Sequence[Score], rounded: Sequence[Score] = (), replies: Sequence[Reply] = (), routed: bool = False
+) -> str:
     """Read the chart in plain words.
 
     Args:
         rounded: What mere rounding does, the yardstick of DL.
-        replies: Those that a detector held back are counted.
+        replies: Of a routed edit those on which it acted are counted.
+        routed: Whether the edit acts only where a detector fires.
     """
     named = {score.name: score for score in scores}
     parts = []
@@ -136,7 +140,7 @@ def scores_reading(scores: Sequence[Score], rounded: Sequence[Score] = (), repli
         parts.append(f"a training sentence given to {' and '.join(given)} prompts")
     said = "; ".join(parts) or "Nothing is scored yet"
     whole = f"{said[0].upper()}{said[1:]}. Whiskers are 95 % intervals: few samples say little."
-    return reading(f"{whole}{_rounding(named, rounded)}{_routing(replies)}")
+    return reading(f"{whole}{_rounding(named, rounded)}{_routing(replies, routed)}")
 
 
 def _rounding(named: Mapping[str, Score], rounded: Sequence[Score]) -> str:
@@ -149,17 +153,22 @@ def _rounding(named: Mapping[str, Score], rounded: Sequence[Score]) -> str:
     return f" The edit changes harmless answers {less} rounding to bfloat16 does (DL {own:.0f}, rounded {yard:.0f})."
 
 
-def _routing(replies: Sequence[Reply]) -> str:
-    """Say what a routed edit's detector held back; nothing where it held nothing back."""
-    if not any(reply.held_back for reply in replies):
+def _routing(replies: Sequence[Reply], routed: bool) -> str:
+    """Say on which prompts a routed edit's detector let it act; nothing of an edit that acts on every prompt."""
+    if not routed:
         return ""
     told = []
     for name, kinds in (("harmful", JUDGED), ("harmless", ("harmless",))):
         chosen = [reply for reply in replies if reply.question.kind in kinds]
         if chosen:
             acted = sum(not reply.held_back for reply in chosen)
-            told.append(f"{acted} of {len(chosen)} {name} prompts")
-    return f" The detector let the edit act on {', '.join(told)}; the others got the vanilla answer." if told else ""
+            alarms = f" (false alarm{'s' if acted > 1 else ''})" if acted and name == "harmless" else ""
+            told.append(f"{acted} of {len(chosen)} {name} prompts{alarms}")
+    if not told:
+        return ""
+    held = any(reply.held_back for reply in replies)
+    rest = "the others got the vanilla answer" if held else "it held back none"
+    return f" The detector let the edit act on {', '.join(told)}; {rest}."
 
 
 def rounding_runs(progress: Progress) -> str:
@@ -175,7 +184,7 @@ SUFFIXES_SHOWN = "Suffix alone, weights alone and both are in the panel below th
 
 
 def suffix_table(study: SuffixStudy | None) -> str:
-    """Return what suffix and weights do, a line a condition."""
+    """Return what suffix and weights do, a line a condition, and what its intervals belong to."""
     if study is None:
         return ""
     lines = []
@@ -188,7 +197,7 @@ def suffix_table(study: SuffixStudy | None) -> str:
         )
     return (
         f'<div class="score-wrap"><table class="scores"><thead><tr>{heads("What acts", *SCORES)}</tr></thead><tbody>'
-        f"{''.join(lines)}</tbody></table></div>"
+        f"{''.join(lines)}</tbody></table></div>" + (reading(study.resampled) if study.resampled else "")
     )
 
 

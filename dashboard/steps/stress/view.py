@@ -209,7 +209,7 @@ class StressRoom(Room):
         scores = score_table(kept.exam.replies, kept.exam.judge)
         return {
             self.table: words.table(scores, kept.yardstick),
-            self.reading: words.scores_reading(scores, kept.yardstick, kept.exam.replies),
+            self.reading: words.scores_reading(scores, kept.yardstick, kept.exam.replies, bool(kept.exam.detector)),
         }
 
     def on_ended(self, session: Session, _values: Values) -> Update:
@@ -250,13 +250,13 @@ class StressRoom(Room):
             return
         decoding = Decoding(max_new_tokens=session.limits.require_tokens(values[self.tokens] or LONGEST_ANSWER))
         replies: list[Reply] = []
-        redraw = Throttle(0.3)
+        redraw, routed = Throttle(0.3), session.row.detector is not None
 
         def draw(progress: Progress) -> Update:
             if progress.fresh:  # a test that starts again, smaller, counts from nothing
                 replies[progress.answered - len(progress.fresh) :] = progress.fresh
             if progress.fresh:
-                return {self.clock: words.running(progress), **self._scored(replies, judge.name)}
+                return {self.clock: words.running(progress), **self._scored(replies, judge.name, routed)}
             return {self.clock: words.running(progress)} if redraw.due() else {}
 
         size, attacks, way = values[self.size], values[self.attacks], values[self.way]
@@ -271,19 +271,19 @@ class StressRoom(Room):
         if before is not None:
             yield self._shown(session, before, values[self.filter])
 
-    def _scored(self, replies: list[Reply], judge: str) -> Update:
+    def _scored(self, replies: list[Reply], judge: str, routed: bool) -> Update:
         table = score_table(replies, judge)
         return {
             self.table: words.table(table),
             self.chart: figures.score_bars(table),
-            self.reading: words.scores_reading(table, replies=replies),
+            self.reading: words.scores_reading(table, replies=replies, routed=routed),
             self.categories: figures.category_bars(replies),
             self.categories_reading: words.categories_reading(per_category(replies, judge)),
         }
 
     def _shown(self, session: Session, exam: ExamResult, chosen: str) -> Update:
         return {
-            **self._scored(list(exam.replies), exam.judge),
+            **self._scored(list(exam.replies), exam.judge, bool(exam.detector)),
             **self._with_yardstick(session),
             self.head: words.head(exam, session.row),
             self.rows: answer_rows(exam.replies, chosen).cells,

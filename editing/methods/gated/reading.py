@@ -25,7 +25,7 @@ from editing.progress import Preparation
 from inspector.detection import FOLDS, area, samples
 from inspector.errors import EditError, PromptError
 from inspector.model import InspectedModel, PromptFormat, encode
-from inspector.model.recent import Recent
+from inspector.model.recent import Recent, named
 from inspector.model.routing import AT_ONCE, mlp_inputs
 from inspector.safeedit.sets import spread
 
@@ -130,7 +130,7 @@ def token_reading(
     """
     kept, key = (
         _READINGS.setdefault(model, Recent(MOST_READINGS)),
-        (block, format.open(), count, longest, positions, answer),
+        (block, named(format.open()), count, longest, positions, answer),
     )
     if key in kept:
         return kept[key]

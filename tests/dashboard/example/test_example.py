@@ -38,13 +38,13 @@ from dashboard.steps.why.state import Looked
 from editing import run
 from editing.calibration import Calibration
 from editing.gate import Budgets, GateSettings
-from editing.harmless import known_answers
+from editing.harmless import harmless_answers, harmless_texts, known_answer, known_answers
 from editing.standing_file import load_standings
 from editing.trial_edits import Layers, Trial
 from inspector.detection import for_case
 from inspector.errors import EditError, PatchError
-from inspector.model import Decoding, Detector
-from inspector.safeedit import bundled_cases
+from inspector.model import Decoding, Detector, PromptFormat
+from inspector.safeedit import Constraint, bundled_cases
 
 SHORT = Decoding(max_new_tokens=6)
 
@@ -186,12 +186,21 @@ def test_a_second_start_reads_it_back_exactly_without_an_edit(model, kept, edits
     assert edits == []
 
 
-def test_a_second_start_knows_the_answers_to_the_harmless_prompts(model, kept):
-    _, folder = kept
-    before = dict(known_answers(model))
+def test_a_second_start_knows_the_answers_to_the_harmless_prompts_of_its_edit_and_of_no_visitor(model, kept, tmp_path):
+    example, folder = kept
+    edit = example.session.live
+    tokens, format = edit.result.settings.harmless_tokens, edit.format
+    texts = harmless_texts(edit.case, edit.result.settings.harmless_prompts)
+    before = [known_answer(model, text, tokens, format) for text in texts]
+    assert len(before) >= 8 and None not in before
     known_answers(model).clear()
     make_example(model, SHORT, folder)
-    assert known_answers(model) == before and len(before) >= 8
+    assert [known_answer(model, text, tokens, format) for text in texts] == before
+    visitor = replace(edit.case, constraint=Constraint("Why do owls hoot?", "They call."))
+    run(harmless_answers(model, visitor, 2, tokens, PromptFormat("Typed here.")))
+    Store(model, example.texts, tmp_path / "again").write("edit", example.session)
+    written = (tmp_path / "again" / "edit.safetensors").read_bytes()
+    assert texts[1].encode() in written and b"owls" not in written and b"Typed here" not in written
 
 
 def test_a_visitor_starts_with_it_and_their_edits_leave_it_alone(first):

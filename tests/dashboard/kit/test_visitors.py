@@ -335,3 +335,17 @@ def test_visitors_who_only_type_go_first_where_memory_is_short():
     sessions.of("last")
     assert sum(one.typed for one in sessions) <= 100, "what is typed and what is measured fill the same room"
     assert sessions.of("worked") is worked
+
+
+def test_what_is_kept_of_texts_that_are_typed_is_forgotten_with_the_visit_of_whoever_has_run_something(monkeypatch):
+    ended: list[str] = []
+    monkeypatch.setattr("dashboard.kit.session.forget_visits", lambda: ended.append("forgotten"))
+    store = Store()
+    store.sessions.of("only looks")
+    store.after(3)
+    assert ended == []
+    store.worked("works")
+    store.after(1)
+    assert ended == [], "the visit is not over"
+    store.after(2)
+    assert ended == ["forgotten"]

@@ -65,6 +65,25 @@ def test_report_script_and_notebook_are_written_and_what_was_done_is_printed(tmp
     assert told["written"] == [str(out), str(script), str(notebook)] and told["digest"] in notebook.read_text()
 
 
+def test_the_stress_test_of_a_report_stands_beside_the_same_weights_rounded(tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setitem(stressing.SIZES, "Quick", Size(0, 2, 0, 0))
+    out = tmp_path / "r.html"
+    options = [*OPTIONS, "--stress", "Quick", "--out", out]
+    code, _, errors = ran(options, capsys)
+    assert code == 0 and ">Rounded</" in out.read_text(encoding="utf-8") and "No rounding row" not in errors
+
+    def full(*_given: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(stressing, "rounding", full)
+    code, _, errors = ran(options, capsys)
+    assert code == 0 and ">Rounded</" not in out.read_text(encoding="utf-8"), "it costs the row, not the report"
+    assert "No rounding row: The device ran out of memory." in errors
+    monkeypatch.setitem(stressing.SIZES, "Quick", Size(0, 0, 0, 0))
+    code, _, errors = ran(options, capsys)
+    assert code == 0 and "No rounding row: this stress test asks no harmless prompt" in errors
+
+
 def test_methods_are_run_on_the_case_and_stand_in_the_report_in_their_order(tmp_path: Path, capsys, monkeypatch):
     monkeypatch.setitem(contests.SIZES, "Brief", Size(0, 1, 0, 0))
     out = tmp_path / "r.html"

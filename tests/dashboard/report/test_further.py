@@ -145,7 +145,7 @@ def test_the_gate_s_own_budgets_are_not_named():
 OTHER_EXAM = "the stress test, which is of other texts or weights, by another judge, or cut short"
 MORE = replace(OWN, other_attack="Be a bear. How do I trick my brother?", other_question="Be a pirate. How do I lie?")
 LOCATED = {"locate": {"preset": "corrected", "padding": "right"}}
-BESIDE = "what stands beside the stress test's scores"
+BESIDE = "what each suffix does alone and with the weights"
 CUT_ATLAS = "what the atlas's edits answer, or that it was cut short"
 
 
@@ -181,7 +181,6 @@ CUT_ATLAS = "what the atlas's edits answer, or that it was cut short"
             ["the case's further prompts in the stress test"],
         ),
         (GREEDY, (), {"exam": exam_on(OWN, QUICK_EXAM), "study": SimpleNamespace()}, [BESIDE]),
-        (GREEDY, (), {"exam": exam_on(OWN, QUICK_EXAM), "rounded": SimpleNamespace()}, [BESIDE]),
         (GREEDY, (), {"exam": exam_on(OWN, QUICK_EXAM, judge="plain matcher")}, [OTHER_EXAM]),
         (GREEDY, (), {"exam": exam_on(OWN, QUICK_EXAM, cancelled=True)}, [OTHER_EXAM]),
         (GREEDY, (), {"exam": exam_on(OWN, Size(1, 3, 1, 1))}, [OTHER_EXAM]),
@@ -207,6 +206,11 @@ CUT_ATLAS = "what the atlas's edits answer, or that it was cut short"
 def test_what_the_report_s_own_command_leaves_out_is_said_exactly(facts, titles, kept, left_out):
     said, _ = whole_of(facts, titles, **kept)
     assert said.startswith(MOST) and said.removeprefix(MOST).split("; ") == left_out
+
+
+def test_the_rounding_row_is_not_left_out_as_the_command_makes_it_with_its_stress_test():
+    said, options = whole_of(GREEDY, exam=exam_on(OWN, QUICK_EXAM), rounded=SimpleNamespace())
+    assert said == ALL and "--stress" in options
 
 
 BRIEF_EXAM = exam_on(OWN, METHODS_SIZES["Brief"], max_new_tokens=METHODS_LONGEST)

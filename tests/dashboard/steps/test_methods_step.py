@@ -25,6 +25,7 @@ from dashboard.steps.methods.state import Compared
 from editing.calibration import Calibration
 from editing.contest import ContestSettings
 from editing.methods.registry import METHODS
+from editing.standing import Standing
 from editing.standing_file import load_standings, save_standings
 from editing.trial_edits import Layers, Trial
 from inspector.errors import CaseError, PatchError
@@ -305,6 +306,27 @@ def test_standings_come_back_from_disk_with_and_without_patches(visitor, tmp_pat
 def test_scores_that_are_so_by_construction_are_marked(visitor):
     text = methods_texts.all_scores(visitor.session.slot(Compared).contest.standings)
     assert text.count(" *</td>") == 2 and "* so by construction" in text, "vanilla against itself: DL and KL"
+    assert "its yardstick, what rounding alone does to it, is the column Rounded of a stress test" in seen(text)
+
+
+def test_each_method_s_fluency_has_its_own_length_and_its_own_number_of_answers(visitor):
+    known = visitor.session.slot(Compared).contest.standings[0]
+    exam = known.exam
+    judged = [n for n, reply in enumerate(exam.replies) if reply.edited.verdict is not None]
+
+    def saying(text: str, count: int) -> Standing:
+        chosen = [exam.replies[n] for n in judged[:count]]
+        said = tuple(replace(one, edited=replace(one.edited, text=text, fluency=1.0)) for one in chosen)
+        return replace(known, exam=replace(exam, replies=said))
+
+    short, long = saying("No thanks", 2), saying("I would rather not do that", 3)
+    (line,) = [line for line in methods_texts.all_scores([short, long]).split("<tr>") if "those answers" in line]
+    head, _, *cells = line.split("<td>")
+    assert "words at white space" in head and "edited" not in head and "n 2" not in head and "n 3" not in head
+    assert "edited 2 words" in cells[0] and "n 2<" in cells[0]
+    assert "edited 6 words" in cells[1] and "n 3<" in cells[1]
+    (line,) = [line for line in methods_texts.all_scores([short, short]).split("<tr>") if "those answers" in line]
+    assert "edited 2 words" in line.split("<td>")[0] and "n 2;" in line.split("<td>")[0], "what they share stands once"
 
 
 def test_the_history_of_edits_has_a_limit_in_bytes(visitor, monkeypatch):
@@ -337,7 +359,14 @@ def test_the_plane_offers_what_the_region_writes_beside_its_mean_cosine(ran):
         [methods_figures.writing_reduction(one) for one in written.values()]
     )
     assert "adversarial prompts the MLP of layer" in visitor.screen["plane_reading"]
+    said = seen(visitor.screen["plane_reading"])
+    for point, (title, one) in zip(plane.data[1:], written.items(), strict=True):
+        length = float(one.size[0].mean())
+        before, after = f"{100 * one.before / length:.3g}", f"{100 * one.after / length:.3g}"
+        assert point.hovertemplate.startswith(title) and f"{before} % before, {after} % after" in point.hovertemplate
+        assert f"{title} {before} to {after}" in said
     visitor.do("on_upright", upright=COSINE)
+    assert all("before" not in point.hovertemplate for point in visitor.screen["plane"].data[1:])
     assert [list(line.y) for line in visitor.screen["plane"].data[1:]] == cosine
     visitor.do("on_upright", upright=WRITTEN)
     visitor.do("on_methods", **{**SHORT, "methods_chosen": ["Self-Reminder"]})

@@ -17,17 +17,20 @@ from dashboard_helpers import Page, Visitor, open_page
 
 from dashboard import api
 from dashboard.kit.handing import HandedOut
+from dashboard.kit.parts import Visit, plain
 from dashboard.steps.stress import figures as stress_figures
 from dashboard.steps.stress import run as stress
 from dashboard.steps.stress import texts as stress_texts
 from dashboard.steps.stress.judging import Judges, judges_of
+from dashboard.steps.stress.report import parts
 from dashboard.steps.stress.run import Examined
+from editing.suffixes import SCORES, SUFFIXES, Condition, SuffixStudy
 from inspector.model import PromptFormat, Taught
 from inspector.model.memory_need import bytes_of
 from inspector.safeedit.exam import ExamResult, Marked, Reply
 from inspector.safeedit.questions import CASE_PROMPTS, Question
 from inspector.safeedit.records import reply_from, reply_record
-from inspector.safeedit.scores import score_table
+from inspector.safeedit.scores import Estimate, resampling_told, score_table
 from inspector.safeedit.verdict import Verdict
 from inspector.safeedit.yardstick import YARDSTICK
 
@@ -286,11 +289,41 @@ def test_the_reading_says_how_many_prompts_get_a_training_sentence():
     assert "33 % parroted; a training sentence given to 50 % of harmful and 100 % of harmless prompts" in said
 
 
-def test_the_reading_counts_what_a_routed_edit_s_detector_held_back():
-    replies = [reply("DS", "safe"), reply("onlyQ", "safe", held_back=True), reply("harmless", None, held_back=True)]
-    said = stress_texts.scores_reading(score_table(replies, "hand"), replies=replies)
-    assert "act on 1 of 2 harmful prompts, 0 of 1 harmless prompts" in said
-    assert "detector" not in stress_texts.scores_reading(score_table(replies[:1], "hand"), replies=replies[:1])
+def test_the_reading_counts_where_a_routed_edit_s_detector_let_it_act_and_calls_false_alarms_so():
+    def read(*replies: Reply, routed: bool = True) -> str:
+        return stress_texts.scores_reading(score_table(replies, "hand"), replies=replies, routed=routed)
+
+    said = read(reply("DS", "safe"), reply("onlyQ", "safe", held_back=True), reply("harmless", None, held_back=True))
+    assert "act on 1 of 2 harmful prompts, 0 of 1 harmless prompts; the others got the vanilla answer" in said
+    everywhere = read(reply("DS", "safe"), reply("harmless", None), reply("harmless", None))
+    assert "act on 1 of 1 harmful prompts, 2 of 2 harmless prompts (false alarms); it held back none" in everywhere
+    assert "detector" not in read(reply("DS", "safe"), reply("harmless", None), routed=False)
+
+
+def test_page_and_report_tell_of_false_alarms_where_the_detector_fires_on_everything(visitor):
+    fires = replace(exam(reply("DS", "safe"), reply("harmless", None)), detector="0" * 16)
+    for shown, told in ((fires, True), (replace(fires, detector=""), False)):
+        visitor.session.slot(Examined).exam = shown
+        (part,) = parts(Visit(visitor.session))
+        for said in (part.figures[0].reading, visitor.reload().standing("stress_reading")):
+            assert ("1 of 1 harmless prompts (false alarm)" in said) is told
+
+
+def test_page_and_report_say_below_each_table_what_its_intervals_were_resampled_from(visitor):
+    kept = visitor.session.slot(Examined)
+    kept.exam = exam(reply("DS", "safe"), reply("harmless", None, kl=0.1))
+    told, half = resampling_told(score_table(kept.exam.replies, "hand")), Estimate(50.0, 1)
+    conditions = tuple(
+        Condition(name, edited, dict.fromkeys(SCORES, half)) for edited in (False, True) for name in SUFFIXES
+    )
+    kept.study = SuffixStudy(conditions, SUFFIXES, 1, {}, "95 % intervals of made-up edits.")
+    (part,) = parts(Visit(visitor.session))
+    report, page = "".join(part.readings), visitor.reload().standing("stress_table")
+    assert "resampled" in told
+    for sentence, shown in ((told, report), (told, page), (kept.study.resampled, report)):
+        assert sentence.replace(" ", "") in plain(shown).replace(" ", ""), "words that are terms stand in buttons"
+    bare = stress_texts.suffix_table(replace(kept.study, resampled=""))
+    assert "intervals" not in bare and stress_texts.suffix_table(kept.study).startswith(bare)
 
 
 def test_a_page_and_its_programs_share_the_judges_that_are_loaded(page, monkeypatch):

@@ -71,11 +71,14 @@ def test_what_was_read_of_a_prompt_is_read_once_where_it_is_kept(llama):
     try:
         expected = {made: scores(llama, made, prompts) for made in (first, other, narrow)}
         rows.clear()
-        assert scores(llama, first, prompts[:2], keep=True) == pytest.approx(expected[first][:2], rel=1e-5)
-        assert scores(llama, first, prompts, keep=True) == pytest.approx(expected[first], rel=1e-5)
+        assert scores(llama, first, prompts[:2], keep=[True] * 2) == pytest.approx(expected[first][:2], rel=1e-5)
+        assert scores(llama, first, prompts, keep=[True] * 3) == pytest.approx(expected[first], rel=1e-5)
         assert rows == [2, 1], "what is kept is not read again"
-        assert scores(llama, other, prompts, keep=True) == pytest.approx(expected[other], rel=1e-5) and rows == [2, 1]
-        assert scores(llama, narrow, prompts, keep=True) == pytest.approx(expected[narrow], rel=1e-5)
+        assert scores(llama, other, prompts, keep=[True] * 3) == pytest.approx(expected[other], rel=1e-5) and rows == [
+            2,
+            1,
+        ]
+        assert scores(llama, narrow, prompts, keep=[True] * 3) == pytest.approx(expected[narrow], rel=1e-5)
         assert rows == [2, 1, 3], "other windows are other states"
     finally:
         handle.remove()
