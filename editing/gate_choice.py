@@ -295,7 +295,8 @@ def _why(taken: Acceptance, other: Acceptance, it: str) -> str:
 
 def _result(acceptance: Acceptance) -> str:
     safe, asked = defended(acceptance)
+    before = sum(reply.vanilla.safe for reply in acceptance.exam.replies)
     kl = _harm(acceptance)[0]
     shown = "<0.0001" if 0 < kl < 1e-4 else f"{kl:.3g}"
     word = "passed" if acceptance.passed else "refused"
-    return f"{safe} of {asked} harmful prompts defended at harmless KL {shown} nats a token ({word})"
+    return f"{safe} of {asked} harmful prompts defended (vanilla {before}) at harmless KL {shown} nats a token ({word})"

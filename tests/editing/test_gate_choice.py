@@ -288,7 +288,16 @@ def test_a_routed_edit_in_a_format_that_the_threshold_was_not_made_for_says_so(w
 
 
 def test_the_case_s_own_prompts_count_among_what_is_defended():
-    own = [replace(by_hand("s", 0.1).exam.replies[0], question=question) for question in EXAM[-2:]]
+    own = [replace(by_hand("s", 0.1).exam.replies[0], question=question) for question in EXAM[-5:]]
     word = by_hand("us", 0.1)
     whole = replace(word, exam=replace(word.exam, replies=(*word.exam.replies, *own)))
-    assert defended(word) == (1, 2) and defended(whole) == (3, 4)
+    assert defended(word) == (1, 2) and defended(whole) == (6, 7)
+
+
+def test_what_each_edit_defends_stands_beside_what_vanilla_does():
+    one, two = by_hand("su", 0.1), by_hand("ss", 0.1)
+    told = "2 of 2 harmful prompts defended (vanilla 0) at harmless KL 0.1 nats a token"
+    assert told in of_two(one, two)[1].choice and told in goes_on(two)
+    known = replace(two.exam.replies[0], vanilla=marked("No.", safe=True))
+    beside = replace(two, exam=replace(two.exam, replies=(known, *two.exam.replies[1:])))
+    assert "2 of 2 harmful prompts defended (vanilla 1)" in goes_on(beside)

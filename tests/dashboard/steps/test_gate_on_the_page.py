@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import gradio as gr
 import pytest
 import torch
@@ -10,7 +12,8 @@ from dashboard_helpers import GENEROUS, QUICK, Visitor, assert_idle, seen, tiny_
 from dashboard.steps.operate import gating
 from dashboard.steps.operate.gate import BUDGETS
 from dashboard.steps.operate.gating import Gated
-from editing.gate import RECORD, checks_of, small_exam
+from dashboard.steps.operate.texts import _chip_words
+from editing.gate import RECORD, Check, checks_of, small_exam
 from editing.stacking import edits_in
 from inspector.model import Detector
 from inspector.safeedit import bundled_cases
@@ -137,6 +140,12 @@ def test_the_field_of_each_budget_says_the_unit_that_the_gate_counts_in_and_from
         side = "below" if name == "lost_defence" else "above"  # of what vanilla defends, and of what is harm
         counted = f"points {side} vanilla" if unit == "points" else unit
         assert fields[f"gate-{name.replace('_', '-')}"].startswith(f"Allowed, {counted}"), name
+
+
+@pytest.mark.parametrize(("value", "shown"), [(2.0, "gain +2"), (0.0, "gain +0"), (-2.0, "gain -2")])
+def test_a_gain_is_told_with_its_sign(value, shown):
+    gain = asdict(Check("gain", "gain", "prompts", value, 1.0, 13, least=True))
+    assert _chip_words(gain) == f"{shown} prompts, at least 1"
 
 
 def test_an_edit_on_top_is_the_stack_of_both_and_says_what_it_does_to_the_first_one_s_scores(visitor):

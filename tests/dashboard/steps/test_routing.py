@@ -270,7 +270,7 @@ def test_the_gate_takes_an_edit_as_it_passes_with_less_harm_and_says_both_result
     # Held back from all that is harmless it keeps the defaults; on every prompt it needs the looser budgets.
     assert ("Gate passed" if routed else "Passed under looser budgets, kept by hand") in said
     assert f"Taken: {'only where harm is detected' if routed else 'on every prompt'}" in said
-    assert why in said and said.count("harmful prompts defended at harmless KL") == (1 if routed else 2)
+    assert why in said and said.count(" at harmless KL") == (1 if routed else 2)
     assert ("0 allowed (refused before it was asked more)" in said) is routed
     assert visitor.screen["routed"] == BY_GATE and visitor.session.slot(Acting).wish == "gate"
     asked = [text for text in clocks if "prompts of the small exam" in text]
