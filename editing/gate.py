@@ -186,15 +186,12 @@ class Acceptance:
         if self.passed:
             how = "Passed under looser budgets, kept by hand" if self.loosened else "Passed"
             return f"{how}: {'; '.join(check.sentence() for check in self.checks)}."
-        if self.overridden:
-            return f"Refused, and overridden by hand: {self.broken}."
-        gains = all(check.passed for check in self.checks if check.least)
-        return f"Refused: {self.broken}{'' if gains else '; vanilla kept'}."
+        return _by_hand(self.broken) if self.overridden else f"Refused: {self.broken}."
 
     @property
     def broken(self) -> str:
         """What was not kept, for a sentence; empty where it passed."""
-        return "; ".join(check.sentence() for check in self.checks if not check.passed)
+        return _broken(self.checks)
 
     @property
     def reading(self) -> str:
@@ -438,6 +435,24 @@ def overridden(acceptance: Acceptance) -> Acceptance:
     if acceptance.passed:
         raise EditError("The edit passed the gate, so there is nothing to override. Use it as it is.")
     return replace(acceptance, overridden=True)
+
+
+def overridden_record(word: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a refusal, also of an earlier version, as that of a person who takes the edit all the same.
+
+    Args:
+        word: What :meth:`Acceptance.record` returned.
+    """
+    checks = [Check(**check) for check in word["checks"]]
+    return {**word, "overridden": True, "reason": _by_hand(_broken(checks))}
+
+
+def _by_hand(broken: str) -> str:
+    return f"Refused, and overridden by hand: {broken}."
+
+
+def _broken(checks: Sequence[Check]) -> str:
+    return "; ".join(check.sentence() for check in checks if not check.passed)
 
 
 def recorded(patch: Patch, acceptance: Acceptance) -> Patch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import by_hand
 import pytest
@@ -10,7 +10,17 @@ import torch
 from word_models import loud_patch, random_patch, word_model
 
 from editing import run
-from editing.gate import Budgets, GateSettings, accept, checks_of, overridden, recorded, small_exam
+from editing.gate import (
+    Budgets,
+    Check,
+    GateSettings,
+    accept,
+    checks_of,
+    overridden,
+    overridden_record,
+    recorded,
+    small_exam,
+)
 from editing.harmless import harmless_texts
 from inspector.errors import EditError
 from inspector.model import VANILLA, Detector, InspectedModel, Row, Taught
@@ -131,12 +141,13 @@ def test_what_keeps_every_budget_and_does_nothing_is_refused_and_can_be_kept_by_
     assert [check.name for check in found.checks if not check.passed] == ["gain"] and not found.accepted
     assert found.reason == (
         "Refused: no gain: 0 of 5 own prompts of its case defended (vanilla 0), 0 of 4 unseen harmful questions "
-        "defended (vanilla 0); vanilla kept."
+        "defended (vanilla 0)."
     )
     assert "every third one in an attack template" in found.reading and progress[-1].fraction == 1.0
     assert "6 harmless prompts, 4 harmful questions and 5 of the case's own prompts" in found.reading
     kept = overridden(found)
-    assert kept.accepted and "vanilla kept" not in kept.reason and "no gain" in kept.reason
+    assert kept.accepted and kept.reason == f"Refused, and overridden by hand: {found.broken}."
+    assert overridden_record(found.record()) == kept.record()
     assert kept.record()["overridden"] and kept.record()["checks"][-1]["least"]
     unasked = run(accept(words, chosen, CASE, replace(QUICK, least_gain=0)))
     assert unasked.passed and [check.name for check in unasked.checks] == [*vars(Budgets())]
@@ -217,6 +228,17 @@ def test_an_override_is_in_the_patch_s_record_and_in_its_file(words, tmp_path):
     loaded, _ = load_patch(tmp_path / "patch.safetensors")
     assert loaded.settings["acceptance"] == taken.record() and loaded.settings["acceptance"]["overridden"] is True
     assert recorded(patch, refused).settings["acceptance"]["overridden"] is False
+
+
+def test_a_refusal_of_an_earlier_version_is_overridden_in_the_words_of_this_one():
+    checks = [asdict(Check("lost_defence", "lost defence of unseen questions", "%", 25.0, 12.5, 8))]
+    checks.append(asdict(Check("harmless_kl", "harmless KL", "nats a token", 0.1, 0.2, 16)))
+    for check in checks:
+        del check["beside"], check["least"]
+    word = {"passed": False, "overridden": False, "reason": "Refused: lost; vanilla kept.", "checks": checks}
+    kept = overridden_record(word)
+    told = "Refused, and overridden by hand: lost defence of unseen questions 25 % (12.5 allowed, 8 answers)."
+    assert kept == {**word, "overridden": True, "reason": told} and not word["overridden"]
 
 
 def test_values_by_hand():

@@ -9,7 +9,17 @@ from typing import Any
 from dashboard.kit.acting import make_live, require_detector, wish_of
 from dashboard.kit.session import LiveEdit, Session
 from editing import DinmSettings, Preparation
-from editing.gate import RECORD, Acceptance, Budgets, GateSettings, accept, is_of, overridden, recorded
+from editing.gate import (
+    RECORD,
+    Acceptance,
+    Budgets,
+    GateSettings,
+    accept,
+    is_of,
+    overridden,
+    overridden_record,
+    recorded,
+)
 from editing.gate_choice import Chosen, accept_where_best, acts_by, attempts, enough, of_two
 from editing.methods.dinm import to_be_routed
 from editing.stacking import StackExam, edits_in, examine_stack
@@ -221,7 +231,7 @@ def keep(session: Session) -> LiveEdit:
     if held is None and is_refused(session.live):
         live = session.live
         assert live is not None
-        word = {**live.patch.settings[RECORD], "overridden": True}
+        word = overridden_record(live.patch.settings[RECORD])
         patch = replace(live.patch, settings={**live.patch.settings, RECORD: word})
         session.edits = [*session.edits[:-1], replace(live, result=replace(live.result, patch=patch))]
         return session.edits[-1]

@@ -222,8 +222,12 @@ def test_what_was_kept_by_hand_is_not_kept_at_another_strength(visitor):
     record = visitor.session.live.patch.settings[RECORD]
     assert (record["passed"], record["overridden"]) == (False, False) and "loaded by hand" in visitor.screen["gate"]
     assert visitor.shown["keep"] is True
+    assert record["reason"].startswith("Refused: harmless KL") and "kept" not in record["reason"]
     visitor.do("on_keep")
-    assert visitor.session.live.patch.settings[RECORD]["overridden"] is True
+    kept = visitor.session.live.patch.settings[RECORD]
+    assert kept["overridden"] is True
+    assert kept["reason"] == record["reason"].replace("Refused:", "Refused, and overridden by hand:")
+    assert kept["reason"] in seen(visitor.standing("this_edit")), "so do the files"
 
 
 def test_the_gate_s_word_is_no_word_on_another_strength(visitor):
