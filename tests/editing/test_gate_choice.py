@@ -32,6 +32,7 @@ from inspector.model.routing import scores
 from inspector.safeedit import bundled_cases, known
 from inspector.safeedit.asking import encoded
 from inspector.safeedit.exam import ExamResult, Marked, Reply
+from inspector.safeedit.marking import harmless_kl
 from inspector.safeedit.verdict import Verdict
 
 CASE = bundled_cases()[0]
@@ -192,6 +193,35 @@ def test_what_harms_beyond_the_budget_everywhere_answers_no_prompt_for_which_the
     enough = replace(strict, budgets=replace(strict.budgets, harmless_kl=plain.checks[0].value))
     run(accept_where_best(words, Row(patch), CASE, enough, detector=silent))
     assert sum(answers) == len(asked), "where its cost is within the budget all is asked, to the last prompt"
+
+
+@pytest.mark.parametrize(("most", "batches"), [(gate_answers.MOST, 1), (1, 0)], ids=["known", "forgotten"])
+def test_a_cancel_while_the_cost_everywhere_is_measured_takes_effect_at_once(monkeypatch, most, batches):
+    model = word_model([question.prompt for question in small_exam(CASE)], seed=3)
+    began, answered, measured = [], [], []
+
+    def answers(*given):
+        began.append(True)
+        return vanilla_answers(*given)
+
+    def generated(*given):
+        for lines in generate(*given):
+            answered.append(bool(began))
+            yield lines
+
+    def cost(*given):
+        measured.append(True)
+        return harmless_kl(*given)
+
+    monkeypatch.setattr(gate_answers, "MOST", most)
+    monkeypatch.setattr(gate_answers, "generate", generated)
+    monkeypatch.setattr(gate_choice, "KL_AT_ONCE", 2)
+    monkeypatch.setattr(gate_choice, "vanilla_answers", answers)
+    monkeypatch.setattr(gate_choice, "harmless_kl", cost)
+    row, silent = Row(random_patch(model, 1e-5)), detector(model, 1e9)
+    cancelled = (lambda: bool(began)) if most == 1 else (lambda: bool(measured))
+    assert run(accept_where_best(model, row, CASE, QUICK, detector=silent, cancel=cancelled)) is None
+    assert (len(measured), sum(answered)) == (batches, 1 - batches)
 
 
 def test_the_vanilla_weights_answer_the_gate_s_questions_once_a_model(monkeypatch):
