@@ -281,7 +281,7 @@ def examine_now(
 
 
 def stack_exam(model: InspectedModel, session: Session) -> Generator[Preparation, None, StackExam | None]:
-    """Measure what the live edit, made on top of another, does to that one's scores; kept with the visitor.
+    """Measure what the live edit, made on top of another, does to that one's scores; kept unless it was cancelled.
 
     Each is asked as it acts, or acted, when it is live: at its strength, and where its detector fires if it has one.
     """
@@ -296,8 +296,10 @@ def stack_exam(model: InspectedModel, session: Session) -> Generator[Preparation
         cancel=session.cancelled.is_set,
         **STACK_EXAM,
     )
-    kept.stack = yield from run
-    return kept.stack
+    measured = yield from run
+    if measured is not None:
+        kept.stack = measured
+    return measured
 
 
 def stacked_edits(edit: LiveEdit | None) -> int:

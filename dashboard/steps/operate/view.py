@@ -91,6 +91,7 @@ class OperateRoom(Room):
         drawn = (*vitals, *self.gating.drawn)
         self.bus.offer("edit", Offer(tuple(read), drawn, self.operate))
         self.bus.offer("gate", Offer(tuple(self.gating.fields), (self.clock, *self.gating.drawn), self.gating.take_in))
+        self.bus.offer("gate settings", Offer(tuple(self.gating.fields), call=self.gating.settings))
         self.bus.offer("held", Offer(call=lambda session: session.slot(Gated).held))
         self.bus.hear(News.LIVE, self.on_live, outputs=drawn)
         self.bus.hear(News.EXAMPLE, self.on_arrived, outputs=drawn)

@@ -13,6 +13,7 @@ from dashboard.steps.operate import gating
 from dashboard.steps.operate.gate import BUDGETS
 from dashboard.steps.operate.gating import Gated
 from dashboard.steps.operate.texts import _chip_words
+from editing import run
 from editing.gate import RECORD, Check, checks_of, small_exam
 from editing.stacking import edits_in
 from inspector.model import Detector
@@ -180,6 +181,15 @@ def test_a_stack_is_examined_as_each_of_its_edits_acts(visitor, monkeypatch):
     visitor.session.scale(0.5)
     list(gating.stack_exam(tiny_model(), visitor.session))
     assert asked[1][1].detector is routed and asked[1][1].strength == 0.5
+
+
+def test_a_cancelled_exam_of_a_stack_leaves_the_one_before(visitor):
+    visitor.do("on_edit", **QUICK, on_top=True, block=0)
+    kept = visitor.session.slot(Gated)
+    before = kept.stack
+    visitor.session.cancelled.set()
+    made = gating.stack_exam(tiny_model(), visitor.session)
+    assert run(made) is None and before is not None and kept.stack is before
 
 
 def test_an_edit_starts_from_vanilla_unless_it_is_asked_on_top(visitor):
