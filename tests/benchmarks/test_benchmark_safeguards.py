@@ -28,7 +28,7 @@ def test_a_run_prints_what_each_safeguard_says(monkeypatch, capsys):
         "strength curve:",
         "  strength  defended",
         "second edit:",
-        "The second edit",
+        "Edit 2 changes on edit 1's case",
     ):
         assert part in told
     assert (

@@ -310,5 +310,5 @@ def stack_words(session: Session) -> str:
     if count < 2:
         return ""
     if kept.stack is None:
-        return f"{count} edits are stacked. What the last one does to the scores of the first was not measured."
+        return f"{count} edits are stacked. What edit {count} does to edit {count - 1}'s scores was not measured."
     return f"{count} edits are stacked. {kept.stack.reading}"

@@ -10,6 +10,7 @@ import torch
 from dashboard_helpers import GENEROUS, QUICK, Visitor, assert_idle, seen, tiny_model
 
 from dashboard.steps.operate import gating
+from dashboard.steps.operate import texts as words
 from dashboard.steps.operate.gate import BUDGETS
 from dashboard.steps.operate.gating import Gated
 from dashboard.steps.operate.texts import _chip_words
@@ -156,8 +157,13 @@ def test_an_edit_on_top_is_the_stack_of_both_and_says_what_it_does_to_the_first_
     assert edits_in(live.patch) == 2 and "2 edits stacked" in visitor.screen["live"]
     modules = {delta.module for delta in live.patch.deltas}
     assert modules > {delta.module for delta in first.patch.deltas} or first.result.block == 0
-    assert "2 edits are stacked. The second edit changes on the first edit's case DS" in seen(visitor.screen["stack"])
+    assert "2 edits are stacked. Edit 2 changes on edit 1's case DS" in seen(visitor.screen["stack"])
     assert_idle(visitor)
+    visitor.do("on_edit", **QUICK, on_top=True, block=1)
+    assert "3 edits are stacked. Edit 3 changes on edit 2's case DS" in seen(visitor.screen["stack"])
+    visitor.session.slot(Gated).stack = None
+    assert "What edit 3 does to edit 2's scores was not measured" in words.stack_words(visitor.session)
+    visitor.do("on_undo")
     visitor.do("on_undo")
     assert visitor.session.live is first and "1 edit live" in visitor.screen["live"]
     assert visitor.screen["stack"] == ""
