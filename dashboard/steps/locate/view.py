@@ -112,6 +112,7 @@ class LocateRoom(Room):
         """Offer the picked layer; say when what is shown is out of date."""
         self.bus.offer("layer", Offer((self.block,), call=self.layer))
         self.bus.offer("picked layer", Offer(call=self.pick))
+        self.bus.offer("layer by hand", Offer(call=_by_hand))
         texts, drawn = self.bus.offered("texts").inputs, self._drawn
         read = (*texts, self.locate_preset, self.distance, self.padding, self.once, self.block)
         self.bus.offer("locate", Offer(read, drawn, self.measure))

@@ -199,9 +199,11 @@ class OperateRoom(Room):
         block = self.bus.offered("layer").call(values)
         self.bus.offered("decoding").call(values)  # what cannot be asked afterwards is said before
         self.gating.settings(values)
-        unchanged = run.why_no_layer(self.context.layers, settings)
+        by_hand = self.bus.offered("layer by hand").call(session) == block
+        unchanged = None if by_hand else run.why_no_layer(self.context.layers, settings)
         if unchanged is not None:
-            yield {self.clock: message(f"{unchanged} Live is still: {session.row.label()}.")}
+            said = f"{unchanged} To edit any other, pick it by hand. Live is still: {session.row.label()}."
+            yield {self.clock: message(said)}
             return
         on_top = bool(values[self.on_top]) and session.live is not None
         best: Made | None = None

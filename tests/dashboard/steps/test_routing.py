@@ -492,6 +492,22 @@ def test_where_no_layer_helps_corrected_edits_none_and_says_why(helpless, reques
     assert_idle(visitor)
 
 
+@pytest.mark.parametrize("handler", ["on_edit", "on_operate"])
+def test_where_no_layer_helps_one_that_is_picked_by_hand_is_edited(helpless, request, handler):
+    visitor = Visitor(helpless, request.node.name)
+    visitor.do("on_undo", max_new_tokens=2)
+    visitor.do("on_hand", block=2)
+    visitor.do(handler, **QUICK)
+    held = visitor.session.slot(Gated).held
+    made = visitor.session.live or held.edit
+    assert made.result.block == 2 and made.result.settings.preset == "corrected"
+    visitor.do("on_pick", block=0)
+    visitor.do("on_edit", **QUICK)
+    assert "No layer helps, so nothing was edited" in visitor.screen["clock"], "nobody has picked this one"
+    assert "pick it by hand" in visitor.screen["clock"]
+    assert_idle(visitor)
+
+
 def test_where_no_layer_helps_the_paper_s_presets_edit_the_toxic_layer_by_choice(helpless, request):
     visitor = Visitor(helpless, request.node.name)
     before = visitor.session.live
