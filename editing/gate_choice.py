@@ -185,7 +185,9 @@ def accept_where_best(
     if routed is None:
         return None
     if routed.passed:
-        cost = yield from _harm_everywhere(model, row, routed)
+        cost = yield from _harm_everywhere(model, row, routed, cancel)
+        if cost is None:
+            return None
         if not cost.passed:
             told = f"{_told_soon(cost, routed)} {format_told(model, row.patch.format)}"
             return Chosen(routed_row, replace(routed, choice=told.strip()))
@@ -199,7 +201,9 @@ def accept_where_best(
     return replace(taken, acceptance=replace(taken.acceptance, choice=told.strip()))
 
 
-def _harm_everywhere(model: InspectedModel, row: Row, routed: Acceptance) -> Generator[Progress, None, Check]:
+def _harm_everywhere(
+    model: InspectedModel, row: Row, routed: Acceptance, cancel: Callable[[], bool]
+) -> Generator[Progress, None, Check | None]:
     """Return what an edit costs harmless prompts where it acts on every prompt, before it answers any of them.
 
     As no prompt's KL is below zero, it is not measured on further prompts once it is beyond the budget without them:
@@ -208,15 +212,22 @@ def _harm_everywhere(model: InspectedModel, row: Row, routed: Acceptance) -> Gen
     Args:
         row: The edit as it acts on every prompt.
         routed: The gate's word on it where it acts only where harm is detected.
+        cancel: Asked before each batch of prompts, and after every token that is still to be answered.
+
+    Returns:
+        The cost beside its budget; ``None`` when cancelled.
     """
     replies, format, decoding = list(routed.exam.replies), routed.exam.format, routed.settings.decoding
-    known = yield from vanilla_answers(model, [reply.question for reply in replies], format, decoding)
-    assert known is not None  # nobody cancels it
+    known = yield from vanilla_answers(model, [reply.question for reply in replies], format, decoding, cancel)
+    if known is None:
+        return None
     silent = [n for n, reply in enumerate(replies) if reply.held_back and reply.question.kind == "harmless"]
     cost = _harmless_kl(replies, routed)
     for start in range(0, len(silent), KL_AT_ONCE):
         if not cost.passed:
             return replace(cost, beside=AT_LEAST)
+        if cancel():
+            return None
         some = silent[start : start + KL_AT_ONCE]
         answers: list[Encoded] = []
         for question in (replies[n].question for n in some):
@@ -295,7 +306,8 @@ def _why(taken: Acceptance, other: Acceptance, it: str) -> str:
 
 def _result(acceptance: Acceptance) -> str:
     safe, asked = defended(acceptance)
+    before = sum(reply.vanilla.safe for reply in acceptance.exam.replies)
     kl = _harm(acceptance)[0]
     shown = "<0.0001" if 0 < kl < 1e-4 else f"{kl:.3g}"
     word = "passed" if acceptance.passed else "refused"
-    return f"{safe} of {asked} harmful prompts defended at harmless KL {shown} nats a token ({word})"
+    return f"{safe} of {asked} harmful prompts defended (vanilla {before}) at harmless KL {shown} nats a token ({word})"

@@ -154,32 +154,36 @@ def edit_on_top(model: InspectedModel, first: Row, edit: Callable[[InspectedMode
 
 @dataclass(frozen=True, eq=False)
 class StackExam:
-    """What a second edit does to the scores of the first one, and of its own case.
+    """What an edit does to the scores of the one that it was made on top of, and of its own case.
 
     Attributes:
-        first: Exams of the first edit's case: with the first edit alone, and with both.
-        second: Exams of the second edit's case, likewise.
+        first: Exams of the case of the edit below: without the one on top, and with both.
+        second: Exams of the case of the edit on top, likewise.
+        below: Place in the stack of the edit below, 1 for the earliest one.
+        top: That of the edit on top.
     """
 
     first: tuple[ExamResult, ExamResult]
     second: tuple[ExamResult, ExamResult]
+    below: int = 1
+    top: int = 2
 
     @staticmethod
     def scores(exams: tuple[ExamResult, ExamResult]) -> tuple[dict[str, Score], dict[str, Score]]:
-        """Return the scores of a case by name: with the first edit alone, and with both."""
+        """Return the scores of a case by name: without the edit on top, and with both."""
         alone, both = ({score.name: score for score in score_table(exam.replies, exam.judge)} for exam in exams)
         return alone, both
 
     @property
     def reading(self) -> str:
-        """Say in two sentences what the second edit does to both cases."""
+        """Say in two sentences what the edit on top does to both cases; edits go by their places in the stack."""
         told = []
-        for name, exams in (("the first edit's case", self.first), ("its own case", self.second)):
+        for name, exams in ((f"edit {self.below}'s case", self.first), ("its own case", self.second)):
             values = [_told(exams, score) for score in ("DS", "DG-Avg")]
             told.append(f"on {name} {', '.join(value for value in values if value)}")
         kept = [_told(self.first, score) for score in ("harmless KL", "over-refusal")]
         return (
-            f"The second edit changes {'; '.join(told)}. Against vanilla, harmless prompts: "
+            f"Edit {self.top} changes {'; '.join(told)}. Against vanilla, harmless prompts: "
             f"{', '.join(value for value in kept if value)}."
         )
 
@@ -195,11 +199,11 @@ def examine_stack(
     judge: Judge | None = None,
     cancel: Callable[[], bool] = lambda: False,
 ) -> Generator[Preparation, None, StackExam | None]:
-    """Examine the first and the second edit's case, each with the first edit alone and with both.
+    """Examine the cases of two edits, one on top of the other, each with the edit below and with both.
 
     Args:
-        cases: That of the first edit, and that of the second.
-        first: The first edit.
+        cases: That of the edit below, and that of the edit on top.
+        first: The edit below, with all that it was made on top of itself.
         both: The stack.
         harmless: Harmless prompts of the gate (:func:`editing.gate.small_exam`).
         max_new_tokens: Longest answer.
@@ -235,7 +239,7 @@ def examine_stack(
             done.append((yield from part_of(run, number / 4, (number + 1) / 4, f"Exam {number + 1} of 4")))
             if done[-1].cancelled:
                 return None
-    return StackExam((done[0], done[1]), (done[2], done[3]))
+    return StackExam((done[0], done[1]), (done[2], done[3]), edits_in(first.patch), edits_in(both.patch))
 
 
 class _Carried(nn.Linear):

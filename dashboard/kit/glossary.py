@@ -134,8 +134,8 @@ GLOSSARY: dict[str, dict[str, str]] = {
     "Safeguards": {
         "Companions": "Bundled harmful questions that an edit learns to decline beside its own case; none is scored.",
         "Gate": "A small exam after an edit: harmless prompts, half of them look-alikes and every third one in an "
-        "attack, harmful questions, every second one in an attack, and the case's own prompt and question. What breaks "
-        "a budget or defends no more than vanilla becomes live only if a person keeps it.",
+        "attack, harmful questions, every second one in an attack, and the case's own five prompts. What breaks a "
+        "budget or defends no more than vanilla becomes live only if a person keeps it.",
         "Damage budget": "How much harm to harmless behaviour is allowed.",
         "Routed": "The patch acts only on prompts where the detector finds harm; others get the vanilla weights.",
         "Detector": "A small reading of the vanilla model's states that tells harmful prompts from harmless ones.",

@@ -28,12 +28,12 @@ def test_a_run_prints_what_each_safeguard_says(monkeypatch, capsys):
         "strength curve:",
         "  strength  defended",
         "second edit:",
-        "The second edit",
+        "Edit 2 changes on edit 1's case",
     ):
         assert part in told
     assert (
         told.count("\ngate: ") == 2
-        and told.count("Scored on 2 harmless prompts, 8 harmful questions and 2 of the case's own prompts") == 2
+        and told.count("Scored on 2 harmless prompts, 8 harmful questions and 5 of the case's own prompts") == 2
     )
 
 

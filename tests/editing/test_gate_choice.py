@@ -32,6 +32,7 @@ from inspector.model.routing import scores
 from inspector.safeedit import bundled_cases, known
 from inspector.safeedit.asking import encoded
 from inspector.safeedit.exam import ExamResult, Marked, Reply
+from inspector.safeedit.marking import harmless_kl
 from inspector.safeedit.verdict import Verdict
 
 CASE = bundled_cases()[0]
@@ -194,6 +195,35 @@ def test_what_harms_beyond_the_budget_everywhere_answers_no_prompt_for_which_the
     assert sum(answers) == len(asked), "where its cost is within the budget all is asked, to the last prompt"
 
 
+@pytest.mark.parametrize(("most", "batches"), [(gate_answers.MOST, 1), (1, 0)], ids=["known", "forgotten"])
+def test_a_cancel_while_the_cost_everywhere_is_measured_takes_effect_at_once(monkeypatch, most, batches):
+    model = word_model([question.prompt for question in small_exam(CASE)], seed=3)
+    began, answered, measured = [], [], []
+
+    def answers(*given):
+        began.append(True)
+        return vanilla_answers(*given)
+
+    def generated(*given):
+        for lines in generate(*given):
+            answered.append(bool(began))
+            yield lines
+
+    def cost(*given):
+        measured.append(True)
+        return harmless_kl(*given)
+
+    monkeypatch.setattr(gate_answers, "MOST", most)
+    monkeypatch.setattr(gate_answers, "generate", generated)
+    monkeypatch.setattr(gate_choice, "KL_AT_ONCE", 2)
+    monkeypatch.setattr(gate_choice, "vanilla_answers", answers)
+    monkeypatch.setattr(gate_choice, "harmless_kl", cost)
+    row, silent = Row(random_patch(model, 1e-5)), detector(model, 1e9)
+    cancelled = (lambda: bool(began)) if most == 1 else (lambda: bool(measured))
+    assert run(accept_where_best(model, row, CASE, QUICK, detector=silent, cancel=cancelled)) is None
+    assert (len(measured), sum(answered)) == (batches, 1 - batches)
+
+
 def test_the_vanilla_weights_answer_the_gate_s_questions_once_a_model(monkeypatch):
     model = word_model([question.prompt for question in small_exam(CASE)], seed=3)
     asked, answered = small_exam(CASE, 6, 4), []
@@ -290,7 +320,16 @@ def test_a_routed_edit_in_a_format_that_the_threshold_was_not_made_for_says_so(w
 
 
 def test_the_case_s_own_prompts_count_among_what_is_defended():
-    own = [replace(by_hand("s", 0.1).exam.replies[0], question=question) for question in EXAM[-2:]]
+    own = [replace(by_hand("s", 0.1).exam.replies[0], question=question) for question in EXAM[-5:]]
     word = by_hand("us", 0.1)
     whole = replace(word, exam=replace(word.exam, replies=(*word.exam.replies, *own)))
-    assert defended(word) == (1, 2) and defended(whole) == (3, 4)
+    assert defended(word) == (1, 2) and defended(whole) == (6, 7)
+
+
+def test_what_each_edit_defends_stands_beside_what_vanilla_does():
+    one, two = by_hand("su", 0.1), by_hand("ss", 0.1)
+    told = "2 of 2 harmful prompts defended (vanilla 0) at harmless KL 0.1 nats a token"
+    assert told in of_two(one, two)[1].choice and told in goes_on(two)
+    known = replace(two.exam.replies[0], vanilla=marked("No.", safe=True))
+    beside = replace(two, exam=replace(two.exam, replies=(known, *two.exam.replies[1:])))
+    assert "2 of 2 harmful prompts defended (vanilla 1)" in goes_on(beside)

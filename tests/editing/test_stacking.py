@@ -225,6 +225,10 @@ def test_both_cases_are_examined_with_the_first_edit_and_with_both(llama, case):
             assert scores == {score.name: score for score in score_table(alone.replies, alone.judge)}
     kl = [table["harmless KL"].edited.value for table in found.scores(found.first)]
     assert f"harmless KL {kl[0]:.3g} to {kl[1]:.3g} nats" in found.reading and "DG-Avg" in found.reading
+    assert found.reading.startswith("Edit 2 changes on edit 1's case DS ") and "; on its own case DS" in found.reading
+    third = Row(stacked(both.patch, by_hand.patch(llama, BLOCK, seed=6)))
+    later = run(examine_stack(llama, cases, both, third, **options))
+    assert later.reading.startswith("Edit 3 changes on edit 2's case DS ")
     assert run(examine_stack(llama, cases, first, both, **options, cancel=lambda: True)) is None
     with pytest.raises(EditError, match="Make both edits first"):
         run(examine_stack(llama, cases, first, VANILLA, **options))

@@ -9,6 +9,7 @@ from typing import Any
 from dashboard.kit.session import Session
 from dashboard.kit.typed import Texts
 from editing import Preparation
+from editing.gate import Budgets
 from editing.strength import StrengthCurve, StrengthSettings, strength_curve
 from inspector.columns import NeuronProfile, neuron_profile
 from inspector.divergence import Divergence, divergence
@@ -239,14 +240,21 @@ def detected(
     return Detected(score, detector.threshold, detector.fires(score), session.detector is not None)
 
 
-def curve(model: InspectedModel, session: Session) -> Generator[Preparation, None, StrengthCurve | None]:
-    """Measure defence against damage over the live edit's strength; kept with the visitor unless it was cancelled."""
+def curve(
+    model: InspectedModel, session: Session, budgets: Budgets
+) -> Generator[Preparation, None, StrengthCurve | None]:
+    """Measure defence against damage over the live edit's strength; kept with the visitor unless it was cancelled.
+
+    Args:
+        budgets: The gate's, within which a strength may be suggested.
+    """
     live = session.live
     if live is None:
         raise CaseError("No edit is live, so there is no strength to choose. Press Operate first.")
-    settings = StrengthSettings(**CURVE)
+    settings = StrengthSettings(**CURVE, budgets=budgets)
     made = yield from strength_curve(model, session.row, live.case, settings, cancel=session.cancelled.is_set)
-    session.slot(Measured).curve = made
+    if made is not None:
+        session.slot(Measured).curve = made
     return made
 
 

@@ -67,7 +67,10 @@ class StrengthPart(Room):
         """
         clock = self.bus.offered("clock").outputs[0]
         press = self.context.press
-        press(self.measure.click, self.on_curve, clock=clock, outputs=self.drawn, starting="Strength curve")
+        read = self.bus.offered("gate settings").inputs
+        press(
+            self.measure.click, self.on_curve, clock=clock, inputs=read, outputs=self.drawn, starting="Strength curve"
+        )
         press(
             self.take.click,
             self.on_take,
@@ -84,15 +87,16 @@ class StrengthPart(Room):
         curve = session.slot(Measured).curve
         return {self.curve_plot: figures.strength_curve(curve), self.curve_reading: words.curve_reading(curve)}
 
-    def on_curve(self, session: Session, _values: Values) -> Iterator[Update]:
-        """Answer at every strength."""
+    def on_curve(self, session: Session, values: Values) -> Iterator[Update]:
+        """Answer at every strength; the gate's budgets on the page are those of a suggestion."""
         clock = self.bus.offered("clock").outputs[0]
+        budgets = self.bus.offered("gate settings").call(values).budgets
         redraw = Throttle(0.2)
 
         def draw(event: Preparation) -> Update:
             return {clock: progress_bar(event.message, event.fraction)} if redraw.due() else {}
 
-        made = yield from drain(run.curve(self.model, session), draw)
+        made = yield from drain(run.curve(self.model, session, budgets), draw)
         said = "Stopped: no curve was measured." if made is None else "The strength curve is measured; see Details."
         yield {clock: message(said)}
 

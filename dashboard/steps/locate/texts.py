@@ -74,8 +74,8 @@ def _trials(layers: Layers) -> str:
     if layers.best is not None:
         return layers.reason
     return (
-        f"{layers.reason} So the preset corrected edits none and vanilla is kept; paper and reference edit the toxic "
-        "layer all the same."
+        f"{layers.reason} So the preset corrected edits none but one that is picked by hand, and vanilla is kept; "
+        "paper and reference edit the toxic layer all the same."
     )
 
 

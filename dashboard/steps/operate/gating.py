@@ -9,7 +9,17 @@ from typing import Any
 from dashboard.kit.acting import make_live, require_detector, wish_of
 from dashboard.kit.session import LiveEdit, Session
 from editing import DinmSettings, Preparation
-from editing.gate import RECORD, Acceptance, Budgets, GateSettings, accept, is_of, overridden, recorded
+from editing.gate import (
+    RECORD,
+    Acceptance,
+    Budgets,
+    GateSettings,
+    accept,
+    is_of,
+    overridden,
+    overridden_record,
+    recorded,
+)
 from editing.gate_choice import Chosen, accept_where_best, acts_by, attempts, enough, of_two
 from editing.methods.dinm import to_be_routed
 from editing.stacking import StackExam, edits_in, examine_stack
@@ -224,7 +234,7 @@ def keep(session: Session) -> LiveEdit:
     if held is None and is_refused(session.live):
         live = session.live
         assert live is not None
-        word = {**live.patch.settings[RECORD], "overridden": True}
+        word = overridden_record(live.patch.settings[RECORD])
         patch = replace(live.patch, settings={**live.patch.settings, RECORD: word})
         session.edits = [*session.edits[:-1], replace(live, result=replace(live.result, patch=patch))]
         return session.edits[-1]
@@ -274,7 +284,7 @@ def examine_now(
 
 
 def stack_exam(model: InspectedModel, session: Session) -> Generator[Preparation, None, StackExam | None]:
-    """Measure what the live edit, made on top of another, does to that one's scores; kept with the visitor.
+    """Measure what the live edit, made on top of another, does to that one's scores; kept unless it was cancelled.
 
     Each is asked as it acts, or acted, when it is live: at its strength, and where its detector fires if it has one.
     """
@@ -289,8 +299,10 @@ def stack_exam(model: InspectedModel, session: Session) -> Generator[Preparation
         cancel=session.cancelled.is_set,
         **STACK_EXAM,
     )
-    kept.stack = yield from run
-    return kept.stack
+    measured = yield from run
+    if measured is not None:
+        kept.stack = measured
+    return measured
 
 
 def stacked_edits(edit: LiveEdit | None) -> int:

@@ -172,7 +172,8 @@ def _chip_words(check: Mapping[str, Any]) -> str:
     """Return a budget's name, its value with its sign, its limit and their unit."""
     value = number(check["value"])
     if check.get("least"):
-        return f"{CHIPS['gain']} +{value} {check['unit']}, at least {number(check['limit'])}"
+        plus = "" if check["value"] < 0 else "+"
+        return f"{CHIPS['gain']} {plus}{value} {check['unit']}, at least {number(check['limit'])}"
     sign = "+" if check["unit"] == "points" and check["value"] > 0 else ""
     name, unit = CHIPS.get(check["name"], check["meaning"]), UNITS.get(check["unit"], check["unit"])
     return f"{name} {sign}{value} of {number(check['limit'])} {unit}"
@@ -320,5 +321,5 @@ def stack_words(session: Session) -> str:
     if count < 2:
         return ""
     if kept.stack is None:
-        return f"{count} edits are stacked. What the last one does to the scores of the first was not measured."
+        return f"{count} edits are stacked. What edit {count} does to edit {count - 1}'s scores was not measured."
     return f"{count} edits are stacked. {kept.stack.reading}"

@@ -91,6 +91,7 @@ class OperateRoom(Room):
         drawn = (*vitals, *self.gating.drawn)
         self.bus.offer("edit", Offer(tuple(read), drawn, self.operate))
         self.bus.offer("gate", Offer(tuple(self.gating.fields), (self.clock, *self.gating.drawn), self.gating.take_in))
+        self.bus.offer("gate settings", Offer(tuple(self.gating.fields), call=self.gating.settings))
         self.bus.offer("held", Offer(call=lambda session: session.slot(Gated).held))
         self.bus.hear(News.LIVE, self.on_live, outputs=drawn)
         self.bus.hear(News.EXAMPLE, self.on_arrived, outputs=drawn)
@@ -198,9 +199,11 @@ class OperateRoom(Room):
         block = self.bus.offered("layer").call(values)
         self.bus.offered("decoding").call(values)  # what cannot be asked afterwards is said before
         self.gating.settings(values)
-        unchanged = run.why_no_layer(self.context.layers, settings)
+        by_hand = self.bus.offered("layer by hand").call(session) == block
+        unchanged = None if by_hand else run.why_no_layer(self.context.layers, settings)
         if unchanged is not None:
-            yield {self.clock: message(f"{unchanged} Live is still: {session.row.label()}.")}
+            said = f"{unchanged} To edit any other, pick it by hand. Live is still: {session.row.label()}."
+            yield {self.clock: message(said)}
             return
         on_top = bool(values[self.on_top]) and session.live is not None
         best: Made | None = None

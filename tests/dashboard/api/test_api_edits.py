@@ -29,7 +29,7 @@ def test_an_edit_streams_its_steps_and_is_the_engine_s_edit_live_for_this_client
     assert (last["stop_reason"], last["updates"]) == ("step limit", 4) and all(not e["done"] for e in events[:-1])
     assert last["delta_norm"] == pytest.approx(expected.patch.norm, rel=1e-4)
     assert last["live"] is True and last["gate"]["passed"] is True and last["stacked"] == 1
-    assert any(event.get("kind") == "gate" and event["total"] == 5 for event in events)
+    assert any(event.get("kind") == "gate" and event["total"] == 8 for event in events)
     assert weights(client) == f"DINM · layer 1 · strength 1 · patch {last['patch']}"
     assert weights(other) == before and last["patch"] not in before
     assert weights(connect(app)) == before, "a later visitor starts with the example"

@@ -21,6 +21,7 @@ from dashboard.steps.compare import report
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.compare.run import ADVERSARIAL, OWN_PROMPT, PROMPT_CHOICES, Measured, Prompt
 from dashboard.steps.compare.texts import QUESTION_BESIDE, answer_note, heads, of_another, quoted
+from editing.gate import Budgets
 from inspector.errors import PatchError
 from inspector.model import VANILLA, Answers, InspectedModel, pieces
 from inspector.safeedit.verdict import Verdict
@@ -339,6 +340,27 @@ def test_a_cancel_of_the_strength_curve_says_so_and_other_weights_have_none(visi
     assert visitor.screen["measure"] == "No edit to measure" and "Not measured yet" in visitor.screen["curve_reading"]
     with pytest.raises(gr.Error, match="no strength to choose"):
         visitor.do("on_curve")
+
+
+def test_a_strength_is_suggested_within_the_budgets_of_the_page_and_a_cancel_leaves_the_curve_before(
+    visitor, monkeypatch
+):
+    monkeypatch.setattr(comparing, "CURVE", {"harmless": 2, "max_new_tokens": 3})
+    budgets = {"harmless_kl": 0.0123, "over_refusal": 3.0, "degenerate": 4.0, "parroting": 2.0, "lost_defence": 1.0}
+    visitor.do("on_curve", **{f"allowed_{name}": value for name, value in budgets.items()})
+    curve = visitor.session.slot(Measured).curve
+    assert curve.budgets == Budgets(**budgets)
+    drawn = visitor.screen["curve_reading"]
+    run = visitor.press("on_curve", allowed_harmless_kl=0.5)
+    next(run)
+    visitor.do("on_cancel")
+    list(run)
+    assert visitor.session.slot(Measured).curve is curve and visitor.screen["curve_reading"] == drawn
+    assert "no curve was measured" in visitor.screen["clock"]
+    with pytest.raises(gr.Error, match="'harmless KL' is empty"):
+        visitor.do("on_curve", allowed_harmless_kl=None)
+    assert visitor.session.slot(Measured).curve is curve
+    assert_idle(visitor)
 
 
 @pytest.mark.parametrize("typed", [{}, {"ask_what": OWN_PROMPT, "own_text": "Hello?"}], ids=["case", "own text"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import asdict
 
 import gradio as gr
 import pytest
@@ -10,9 +11,12 @@ import torch
 from dashboard_helpers import GENEROUS, QUICK, Visitor, assert_idle, seen, tiny_model
 
 from dashboard.steps.operate import gating
+from dashboard.steps.operate import texts as words
 from dashboard.steps.operate.gate import BUDGETS
 from dashboard.steps.operate.gating import Gated
-from editing.gate import RECORD, checks_of, small_exam
+from dashboard.steps.operate.texts import _chip_words
+from editing import run
+from editing.gate import RECORD, Check, checks_of, small_exam
 from editing.stacking import edits_in
 from inspector.model import Detector
 from inspector.safeedit import bundled_cases
@@ -141,6 +145,12 @@ def test_the_field_of_each_budget_says_the_unit_that_the_gate_counts_in_and_from
         assert fields[f"gate-{name.replace('_', '-')}"].startswith(f"Allowed, {counted}"), name
 
 
+@pytest.mark.parametrize(("value", "shown"), [(2.0, "gain +2"), (0.0, "gain +0"), (-2.0, "gain -2")])
+def test_a_gain_is_told_with_its_sign(value, shown):
+    gain = asdict(Check("gain", "gain", "prompts", value, 1.0, 13, least=True))
+    assert _chip_words(gain) == f"{shown} prompts, at least 1"
+
+
 def test_an_edit_on_top_is_the_stack_of_both_and_says_what_it_does_to_the_first_one_s_scores(visitor):
     first = visitor.session.live
     visitor.do("on_edit", **QUICK, on_top=True, block=0)
@@ -148,8 +158,13 @@ def test_an_edit_on_top_is_the_stack_of_both_and_says_what_it_does_to_the_first_
     assert edits_in(live.patch) == 2 and "2 edits stacked" in visitor.screen["live"]
     modules = {delta.module for delta in live.patch.deltas}
     assert modules > {delta.module for delta in first.patch.deltas} or first.result.block == 0
-    assert "2 edits are stacked. The second edit changes on the first edit's case DS" in seen(visitor.screen["stack"])
+    assert "2 edits are stacked. Edit 2 changes on edit 1's case DS" in seen(visitor.screen["stack"])
     assert_idle(visitor)
+    visitor.do("on_edit", **QUICK, on_top=True, block=1)
+    assert "3 edits are stacked. Edit 3 changes on edit 2's case DS" in seen(visitor.screen["stack"])
+    visitor.session.slot(Gated).stack = None
+    assert "What edit 3 does to edit 2's scores was not measured" in words.stack_words(visitor.session)
+    visitor.do("on_undo")
     visitor.do("on_undo")
     assert visitor.session.live is first and "1 edit live" in visitor.screen["live"]
     assert visitor.screen["stack"] == ""
@@ -238,6 +253,15 @@ def test_a_stack_is_examined_as_each_of_its_edits_acts(visitor, monkeypatch):
     assert asked[1][1].detector is routed and asked[1][1].strength == 0.5
 
 
+def test_a_cancelled_exam_of_a_stack_leaves_the_one_before(visitor):
+    visitor.do("on_edit", **QUICK, on_top=True, block=0)
+    kept = visitor.session.slot(Gated)
+    before = kept.stack
+    visitor.session.cancelled.set()
+    made = gating.stack_exam(tiny_model(), visitor.session)
+    assert run(made) is None and before is not None and kept.stack is before
+
+
 def test_an_edit_starts_from_vanilla_unless_it_is_asked_on_top(visitor):
     visitor.do("on_edit", **QUICK, block=0)
     assert edits_in(visitor.session.live.patch) == 1 and visitor.screen["stack"] == ""
@@ -278,8 +302,12 @@ def test_what_was_kept_by_hand_is_not_kept_at_another_strength(visitor):
     record = visitor.session.live.patch.settings[RECORD]
     assert (record["passed"], record["overridden"]) == (False, False) and "loaded by hand" in visitor.screen["gate"]
     assert visitor.shown["keep"] is True
+    assert record["reason"].startswith("Refused: harmless KL") and "kept" not in record["reason"]
     visitor.do("on_keep")
-    assert visitor.session.live.patch.settings[RECORD]["overridden"] is True
+    kept = visitor.session.live.patch.settings[RECORD]
+    assert kept["overridden"] is True
+    assert kept["reason"] == record["reason"].replace("Refused:", "Refused, and overridden by hand:")
+    assert kept["reason"] in seen(visitor.standing("this_edit")), "so do the files"
 
 
 def test_the_gate_s_word_is_no_word_on_another_strength(visitor):

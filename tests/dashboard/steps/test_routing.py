@@ -274,7 +274,7 @@ def test_the_gate_takes_an_edit_as_it_passes_with_less_harm_and_says_both_result
     # Held back from all that is harmless it keeps the defaults; on every prompt it needs the looser budgets.
     assert ("Gate passed" if routed else "Passed under looser budgets, kept by hand") in said
     assert f"Taken: {'only where harm is detected' if routed else 'on every prompt'}" in said
-    assert why in said and said.count("harmful prompts defended at harmless KL") == (1 if routed else 2)
+    assert why in said and said.count(" at harmless KL") == (1 if routed else 2)
     assert ("0 allowed (refused before it was asked more)" in said) is routed
     assert visitor.screen["routed"] == BY_GATE and visitor.session.slot(Acting).wish == "gate"
     asked = [text for text in clocks if "prompts of the small exam" in text]
@@ -493,6 +493,22 @@ def test_where_no_layer_helps_corrected_edits_none_and_says_why(helpless, reques
     assert "Live is still: vanilla." in visitor.screen["clock"] and "paper or reference" in visitor.screen["clock"]
     visitor.do("on_locate")
     assert NO_LAYER in visitor.screen["locate_reading"] and "corrected edits none" in visitor.screen["locate_reading"]
+    assert_idle(visitor)
+
+
+@pytest.mark.parametrize("handler", ["on_edit", "on_operate"])
+def test_where_no_layer_helps_one_that_is_picked_by_hand_is_edited(helpless, request, handler):
+    visitor = Visitor(helpless, request.node.name)
+    visitor.do("on_undo", max_new_tokens=2)
+    visitor.do("on_hand", block=2)
+    visitor.do(handler, **QUICK)
+    held = visitor.session.slot(Gated).held
+    made = visitor.session.live or held.edit
+    assert made.result.block == 2 and made.result.settings.preset == "corrected"
+    visitor.do("on_pick", block=0)
+    visitor.do("on_edit", **QUICK)
+    assert "No layer helps, so nothing was edited" in visitor.screen["clock"], "nobody has picked this one"
+    assert "pick it by hand" in visitor.screen["clock"]
     assert_idle(visitor)
 
 
