@@ -197,7 +197,7 @@ def test_keep_stands_in_no_line_and_the_exam_of_the_stack_that_follows_it_does(v
         assert_idle(visitor)
     visitor.do("on_stack")
     assert kept.stack is not None and "stands in the head" in visitor.screen["clock"]
-    assert "The second edit changes on the first edit's case DS" in seen(visitor.screen["stack"])
+    assert "Edit 2 changes on edit 1's case DS" in seen(visitor.screen["stack"])
     assert visitor.session.live is live
     assert_idle(visitor)
 
