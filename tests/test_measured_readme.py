@@ -60,7 +60,7 @@ def own_question() -> Iterator[str]:
     yield f"(the threshold {chosen})"
     yield f"found bare {both[0][0]} of {both[0][1]}, in attacks it was not read in {both[1][0]} of {both[1][1]}"
     yield f"the detector alone {alone[0][0]} and {alone[1][0]}"
-    yield f"{WORDS[more]} more false alarm in {sum(asked for _, asked in both[2:]):,}"
+    yield f"{WORDS[more]} more false alarms in {sum(asked for _, asked in both[2:]):,}"
 
 
 def methods() -> Iterator[str]:
