@@ -3,7 +3,7 @@
 Gradio sends every browser the endpoints for programs with it, their parts' schemas and code to copy in three languages,
 and puts the configuration together, twice, before the page is laid out to its end. It makes three servers, each with
 all of its routes, before the one that a page is served by. Around each event it makes room for drawings of matplotlib,
-which the first one imports for that while the first visitor waits, a second of a processor; no page here has any.
+which the first one imports for that while the first visitor waits, half a second of a processor; no page has any.
 """
 
 from __future__ import annotations

@@ -249,7 +249,7 @@ async function look() {
     const now = await answer.json();
     silent = 0;
     failed = now.failed;
-    near = now.share >= 0.6; // the page is built, and the port changes hands next
+    near = now.share >= 0.6; // the page is being built, and the port changes hands next
     document.body.classList.toggle("failed", failed);
     show(failed ? `It could not be loaded. ${now.text}` : now.text);
     document.querySelector("#fill").style.width = `${100 * now.share}%`;

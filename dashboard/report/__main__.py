@@ -22,13 +22,14 @@ from typing import Any
 from dashboard.kit.acting import Wish
 from dashboard.kit.session import Session
 from dashboard.report.document import Report, make_report, visit_of
+from dashboard.report.further import measured_in
 from dashboard.report.operation import look, operate, several, stress
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.methods import run as contests
 from dashboard.steps.operate.gating import Gated
 from dashboard.steps.stress import run as stressing
-from editing import DinmSettings, Step
+from editing import Step
 from editing.calibration import Calibration, calibration_of
 from editing.command import (
     EVERYWHERE,
@@ -54,7 +55,7 @@ from editing.saved.record import digest_of
 from inspector.command import add_layer
 from inspector.divergence import Divergence, divergence
 from inspector.errors import CaseError, RefusedEdit
-from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row
+from inspector.model import VANILLA, Decoding, InspectedModel, Row
 from inspector.model.whole_file import write_whole
 from inspector.presets import PRESETS
 from inspector.safeedit.exam import EVALUATIONS
@@ -135,7 +136,7 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
         if not 1 <= getattr(chosen, name.replace("-", "_")) <= 1024:
             raise CaseError(f"The longest answer must have 1 to 1024 tokens. Change --{name}.")
     settings = settings_of(chosen, "dinm")
-    format = _format(chosen, settings)
+    format = measured_in(settings, format_of(chosen))
     targets = [path for path in (chosen.out, chosen.script, chosen.notebook) if path is not None]
     _require_targets(targets)
     for name in _lengths_of_their_own(chosen):
@@ -188,16 +189,6 @@ def _report(chosen: argparse.Namespace, loader: Loader) -> int:
         if written:  # it stays, so it is told, whatever has ended the rest
             tell(_told(model, session, block, report, written, known))
     return 0 if session.live is not None else 1
-
-
-def _format(chosen: argparse.Namespace, settings: DinmSettings) -> PromptFormat:
-    """Return the prompt format of the measurements: the edit's, in which ``python -m editing.edit`` locates as well.
-
-    The paper's presets edit in plain text and locate by the answers alone: what else is asked has the options' format.
-    """
-    if settings.preset != "corrected":
-        return format_of(chosen)
-    return PromptFormat(settings.format.suffix, settings.format.chat)
 
 
 def _lengths_of_their_own(chosen: argparse.Namespace) -> list[str]:

@@ -60,7 +60,7 @@ def further(session: Session, live: LiveEdit, case: Case, facts: Mapping[str, An
     """
     options: list[str] = []
     left_out = [title for title in titles if title not in MADE]
-    format = measured_in(session, live)
+    format = measured_in(live.result.settings, session.format)
     if "locate" in facts and session.case != live.case:
         left_out.append("where the answers of another case part")
     elif "locate" in facts and facts["locate"]["preset"] != live.result.settings.preset:
@@ -88,11 +88,15 @@ def further(session: Session, live: LiveEdit, case: Case, facts: Mapping[str, An
     return Further(tuple(options), tuple(left_out))
 
 
-def measured_in(session: Session, live: LiveEdit) -> PromptFormat:
-    """Return the prompt format in which the command measures: of an edit by ours the edit's, else the visit's."""
-    settings = live.result.settings
+def measured_in(settings: Any, otherwise: PromptFormat) -> PromptFormat:
+    """Return the prompt format in which the command measures: of an edit by ours the edit's, in which it locates.
+
+    Args:
+        settings: The edit's.
+        otherwise: What the paper's presets take, which edit in plain text and locate by the answers alone.
+    """
     if settings.preset != "corrected":
-        return session.format
+        return otherwise
     return PromptFormat(settings.format.suffix, settings.format.chat)
 
 

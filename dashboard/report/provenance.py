@@ -111,7 +111,7 @@ def commands(
     found.append(("The saved edit again: to the bit, or how far off", again))
     if key == "dinm":
         # The options of the prompt format are the edit's as well, unless it names its own.
-        format = measured_in(session, live)
+        format = measured_in(live.result.settings, session.format)
         if format != PromptFormat():
             own = (name for name in ("suffix", "chat") if name not in changes)
             how += [part for name in own for part in ("--set", f"{name}={setting_value(settings, name)}")]
