@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 
-from editing.gate import GateSettings, small_exam
+from editing.gate import GateSettings
 from editing.gate_answers import vanilla_answers
+from editing.gate_exam import small_exam
 from inspector.detection import read_harmless
 from inspector.model import Detector, InspectedModel, PromptFormat
 from inspector.model.routing import scores

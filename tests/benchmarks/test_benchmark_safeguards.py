@@ -9,7 +9,8 @@ from word_models import word_model
 from benchmarks import safeguards, suffixes
 from editing import preset
 from editing.calibration import Calibration
-from editing.gate import Budgets, small_exam
+from editing.gate import Budgets
+from editing.gate_exam import small_exam
 from editing.strength import StrengthCurve
 from editing.trial_edits import Layers, Trial
 from inspector.errors import EditError

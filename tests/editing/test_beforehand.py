@@ -7,8 +7,9 @@ import torch
 from word_models import word_model
 
 from editing.beforehand import get_ready
-from editing.gate import GateSettings, small_exam
+from editing.gate import GateSettings
 from editing.gate_answers import unanswered
+from editing.gate_exam import small_exam
 from inspector.detection import case as case_reading
 from inspector.detection import read_harmless
 from inspector.model import Detector, InspectedModel, PromptFormat

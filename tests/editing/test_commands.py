@@ -21,7 +21,7 @@ from word_models import word_model
 from editing import apply, edit, gate, gate_choice, reproduce
 from editing import locate as locate_both
 from editing.calibration import Calibration
-from editing.gate import small_exam
+from editing.gate_exam import small_exam
 from editing.saved import handed_out, load_edit
 from editing.trial_edits import Layers, Trial
 from inspector import locate

@@ -10,17 +10,8 @@ import torch
 from word_models import loud_patch, random_patch, word_model
 
 from editing import run
-from editing.gate import (
-    Budgets,
-    Check,
-    GateSettings,
-    accept,
-    checks_of,
-    overridden,
-    overridden_record,
-    recorded,
-    small_exam,
-)
+from editing.gate import Budgets, Check, GateSettings, accept, checks_of, overridden, overridden_record, recorded
+from editing.gate_exam import small_exam
 from editing.harmless import harmless_texts
 from inspector.errors import EditError
 from inspector.model import VANILLA, Detector, InspectedModel, Row, Taught

@@ -11,7 +11,7 @@ from word_models import loud_patch, random_patch, word_model
 
 from editing import gate_answers, gate_choice, preset, run
 from editing.calibration import FORMATS
-from editing.gate import Acceptance, Budgets, GateSettings, accept, checks_of, small_exam
+from editing.gate import Acceptance, Budgets, GateSettings, accept, checks_of
 from editing.gate_answers import vanilla_answers
 from editing.gate_choice import (
     ENOUGH,
@@ -24,6 +24,7 @@ from editing.gate_choice import (
     goes_on,
     of_two,
 )
+from editing.gate_exam import small_exam
 from editing.methods.dinm import ROUTED, to_be_routed
 from inspector.errors import EditError, PatchError
 from inspector.model import SUFFIX, VANILLA, Detector, InspectedModel, PromptFormat, Row

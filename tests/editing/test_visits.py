@@ -11,8 +11,9 @@ import torch
 from word_models import random_patch, word_model
 
 from editing import gate_answers, harmless, null_space, run
-from editing.gate import GateSettings, accept, small_exam
+from editing.gate import GateSettings, accept
 from editing.gate_answers import unanswered
+from editing.gate_exam import small_exam
 from editing.harmless import harmless_answers, harmless_texts, known_answer
 from editing.null_space import harmless_moment
 from inspector import causal

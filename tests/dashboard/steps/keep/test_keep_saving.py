@@ -23,7 +23,8 @@ from dashboard.steps.keep.texts import saved_line
 from dashboard.steps.operate.texts import _live_line
 from dashboard.steps.stress.texts import head
 from editing import gate
-from editing.gate import RECORD, Budgets, small_exam
+from editing.gate import RECORD, Budgets
+from editing.gate_exam import small_exam
 from editing.saved import handed_out, load_edit
 from inspector.model import Decoding, Detector, encode
 from inspector.safeedit.exam import examine, run_exam
