@@ -8,6 +8,9 @@ import subprocess
 import sys
 import time
 import types
+import urllib.request
+from pathlib import Path
+from typing import Any
 
 import pytest
 from browser_helpers import CHROMIUM
@@ -112,6 +115,38 @@ def test_a_target_that_is_missed_or_was_not_measured_ends_with_1_once_all_is_wri
     assert main(["--repeats", "1", "--out", str(out)]) == code
     assert ("MISSED" in capsys.readouterr().out) == bool(code)
     assert json.loads(out.read_text(encoding="utf-8"))["runs"] == [measured]
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(44.0, 0), (46.0, 1)])
+def test_a_cold_start_is_held_to_its_own_target(seconds, code, monkeypatch, tmp_path, capsys):
+    playwright = types.SimpleNamespace(sync_api=types.SimpleNamespace(sync_playwright=contextlib.nullcontext))
+    for name, module in (("playwright", playwright), ("playwright.sync_api", playwright.sync_api)):
+        monkeypatch.setitem(sys.modules, name, module)
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(start, "cold_start", lambda *given: asked.append(given) or seconds)
+    monkeypatch.setattr(start, "chromium", lambda: "a browser")
+    assert main(["--clone", str(tmp_path), "--", "--no-example"]) == code
+    assert asked == [(None, tmp_path, ["--no-example"], "a browser")]
+    assert f"{seconds:.2f} s  target 45.0 s: {'MISSED' if code else 'met'}" in capsys.readouterr().out
+
+
+def test_a_cold_start_is_make_demo_in_the_clone_without_a_model_and_ends_with_all_that_it_has_started(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "Makefile").write_text(
+        'demo:\n\t@echo "$$DINM_INSPECTOR_CACHE" > cache; ls -A "$$DINM_INSPECTOR_CACHE" > held\n'
+        f"\t@{sys.executable} -m http.server -b 127.0.0.1 $(lastword $(ARGS)) > log 2>&1\n",
+        encoding="utf-8",
+    )
+    seen: list[str] = []
+    monkeypatch.setattr(start, "opened", lambda *_given: contextlib.nullcontext("a page"))
+    monkeypatch.setattr(start, "usable", lambda page, address, _began: seen.append(f"{page} of {address}") or 1.5)
+    assert start.cold_start(None, tmp_path, [], "a browser") == 1.5
+    cache = (tmp_path / "cache").read_text(encoding="utf-8").strip()
+    assert (tmp_path / "held").read_text(encoding="utf-8") == "" and not Path(cache).exists()
+    (shown,) = seen
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(shown.removeprefix("a page of "), timeout=5)
 
 
 def test_the_help_tells_of_the_exit_codes(capsys):
