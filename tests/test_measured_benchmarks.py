@@ -198,6 +198,8 @@ def sentences() -> Iterator[str]:
         f"{rounded(median['first view'], 1)} s ({asked['first view']:g} asked); the first load has "
         f"{load['components']} components and {rounded(load['transferred'] / 1e6, 1)} MB"
     )
+    cold = re.search(r"usable +([\d.]+) s  target ([\d.]+) s", result("start_cold.txt"))
+    yield f"was usable after {cold[1]} s ({float(cold[2]):g} asked"
 
 
 def judged() -> Iterator[str]:

@@ -58,10 +58,11 @@ UNASKED = {
     "limits.svg": "the picture of limits.txt",
     "limits.txt": "how near each part comes to what the machine allows",
     "load.json": "how the page serves many visitors",
-    "own_question.txt": "what a second reading, of the case's own question, adds to an earlier detector",
+    "own_question.txt": "what a second reading, of the case's own question, adds to the detector",
     "planted_faults.txt": "what the tests find",
     "scoring_speed.txt": "how long scoring takes",
     "start.json": "how long the page takes to open",
+    "start_cold.txt": "how long make demo takes on a fresh clone",
 }
 """Results that no question needs, each with the reason: what they are of."""
 NOBODY = Held(Session(), lambda name: None)
