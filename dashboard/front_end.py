@@ -29,9 +29,21 @@ AT_ONCE = b"//# allFunctionsCalledOnLoad\n"
 """At the head of a script: lets Chromium compile all of it beside the page's own work, while it comes in, and not each
 function, which holds the page up, when it is first called. Other browsers read a comment."""
 
+CLOCKS = "statustracker-"
+"""The script that counts the seconds of what is under way; its name goes on with a hash."""
+SEEN = b"?.checkVisibility({opacityProperty:true})&&"
+"""What a clock is asked before it counts on."""
+
 _START = re.compile(r'<script [^>]*src="\./assets/([\w.-]+)"')
 _TABLE = re.compile(r"m\.f=\[([^\]]*)\]")
 _LATER = re.compile(r"import\(`\./([\w.-]+)`\)[^`]*?__vite__mapDeps\(\[([\d,]*)\]\)")
+_COUNTING = re.compile(
+    rb"(function ([\w$]+)\(\)\{[\w$]+\(\(\)=>\{[\w$]+\([\w$]+,\(performance\.now\(\)-[\w$]+\([\w$]+\)\)/1e3\),[\w$]+&&)"
+    rb"(?=\2\(\)\}\)\})"
+)
+_CLOCK = re.compile(
+    rb"([\w$]+)&&[\w$]+\(\)&&\([\w$]+\.status===`pending`\|\|[\w$]+\.status===`complete`\)&&[\w$]+\(\1,"
+)
 _PART = r"\b{}:\{{[^}}]*?component:\(\)=>\w+\(\(\)=>"
 
 
@@ -45,7 +57,20 @@ def folder_of_scripts() -> Path:
 def content_of(path: Path) -> bytes:
     """Return what browsers get of a script or a style."""
     content = path.read_bytes()
+    if path.name.startswith(CLOCKS):
+        content = _stopped_when_gone(content)
     return AT_ONCE + content if path.suffix == ".js" else content
+
+
+def _stopped_when_gone(content: bytes) -> bytes:
+    """Let a clock count only while it is seen; the script as it is where that is of another form.
+
+    Every part that an event may change has a clock, seen or not. That of the line which is there before the page never
+    hears that its wait is over, and would ask for a picture sixty times a second for as long as the page is open: a
+    tenth of a processor.
+    """
+    clock = _CLOCK.search(content)
+    return content if clock is None else _COUNTING.sub(rb"\1" + clock[1] + SEEN, content)
 
 
 def needed_first(folder: Path | None = None) -> tuple[str, ...]:

@@ -23,6 +23,11 @@ MARKS = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (set CHROMIUM or install it)"),
 ]
 VIEWS = tuple(house.VIEWS)
+COUNT_FRAMES = """window.frames_asked = 0; const ask = window.requestAnimationFrame.bind(window);
+window.requestAnimationFrame = draw => { window.frames_asked += 1; return ask(draw); };"""
+STILL = """() => { const seen = window.frames_seen; window.frames_seen = window.frames_asked;
+  return seen === window.frames_asked; }"""
+"""Whether no picture was asked for since this was asked last."""
 
 
 def opened(browser, url) -> Any:
@@ -34,6 +39,7 @@ def opened(browser, url) -> Any:
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.on("request", lambda sent: page.hosts.add(urlparse(sent.url).hostname))
     page.visitor = None
+    page.add_init_script(COUNT_FRAMES)
     page.goto(f"{url}?__theme=light")
     wait_for_example(page)
     return page
@@ -56,6 +62,11 @@ def forget_visitor(page) -> None:
 def wait_for_example(page) -> None:
     """Wait until the last figure of the finished example, or of what a visitor has, is drawn."""
     page.wait_for_selector("#shift-figure .js-plotly-plot .main-svg")
+
+
+def wait_until_still(page) -> None:
+    """Wait until the page asks its browser for no further picture: one that is only looked at costs nothing."""
+    page.wait_for_function(STILL, polling=250, timeout=WAIT)
 
 
 def text_of(page, selector: str) -> str:

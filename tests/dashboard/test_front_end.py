@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dashboard import front_end
-from dashboard.front_end import AT_ONCE, PARTS, content_of, folder_of_scripts, needed_first
+from dashboard.front_end import AT_ONCE, CLOCKS, PARTS, SEEN, content_of, folder_of_scripts, needed_first
 
 TABLE = "const __vite__mapDeps=(i,m=__vite__mapDeps,d=(m.f||(m.f=[{}])))=>i.map(i=>d[i]);"
 
@@ -94,3 +94,17 @@ def test_browsers_get_scripts_that_chromium_compiles_while_they_come_in_and_styl
     assert AT_ONCE.startswith(b"//") and AT_ONCE.count(b"\n") == 1, "a comment"
     (folder / "a.css").write_bytes(b"a {}")
     assert content_of(folder / "a.css") == b"a {}"
+
+
+def test_the_clock_of_the_installed_gradio_counts_only_while_it_is_seen():
+    (path,) = folder_of_scripts().glob(f"{CLOCKS}*.js")
+    own, sent = path.read_bytes(), content_of(path).removeprefix(AT_ONCE)
+    begun, counted = sent.split(SEEN)
+    root = begun.rpartition(b"&&")[2]
+    assert begun.removesuffix(root) + counted == own, "nothing else is changed"
+
+
+@pytest.mark.parametrize("text", [b"", b"function a(){b(()=>{c(d,(performance.now()-e(f))/1e3),g&&a()})}"])
+def test_a_clock_of_another_form_stays_as_it_is(folder, text):
+    (folder / f"{CLOCKS}1.js").write_bytes(text)
+    assert content_of(folder / f"{CLOCKS}1.js") == AT_ONCE + text

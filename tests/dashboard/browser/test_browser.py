@@ -21,6 +21,7 @@ from browser_helpers import (
     wait_for_text,
     wait_for_value,
     wait_until_idle,
+    wait_until_still,
 )
 
 from dashboard.steps.why import run as why
@@ -44,6 +45,7 @@ def test_a_new_visitor_sees_a_finished_example_and_no_empty_box(shared):
     assert styles[0] != styles[1] and "none" not in styles, "marked without colour, too"
     assert shared.locator("#cancel").is_disabled(), "nothing runs, so nothing can be cancelled"
     assert shared.locator("header.mast").count() == 1, "the heading that stands at once has given way"
+    wait_until_still(shared)
 
 
 def test_views_are_named_by_the_address_come_when_they_are_opened_and_back_works(shared):

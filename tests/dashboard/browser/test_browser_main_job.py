@@ -49,6 +49,10 @@ DRAWN = ("#curve", "#vitals")
 MARK = """names => names.map(name => { const svg = document.querySelector(`${name} .js-plotly-plot .main-svg`);
   const known = svg.dataset.known; svg.dataset.known = 'yes'; return known ?? null; })"""
 """Marks drawings; gives what they were marked with."""
+FOOT = """() => { const bar = document.querySelectorAll('#curve .bars .point path')[1].getBoundingClientRect();
+  const above = document.querySelector('#curve .nsewdrag').getBoundingClientRect();
+  return {x: bar.x + bar.width / 2 - above.x, y: bar.bottom - 2 - above.y}; }"""
+"""Where the second bar ends, as seen from what lies above all of them."""
 RECORD = """() => { const button = document.querySelector('#cancel'); window.labels = [];
   new MutationObserver(() => window.labels.push(document.querySelector('#cancel').innerText.trim())).observe(
       button.parentElement, {childList: true, subtree: true, characterData: true}); }"""
@@ -291,10 +295,7 @@ def pick_a_layer_of_another_case(page: Any) -> None:
     wait_for_text(page, "#locate-reading", "Answers part most at layer")
     toxic = re.search(r"at layer (\d+)", text_of(page, "#locate-reading")).group(1)
     wait_for_value(page, "#block input[type=number]", toxic)
-    bar = page.locator("#curve .bars .point path").nth(1)
-    bar.scroll_into_view_if_needed()
-    box = bar.bounding_box()
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] - 2)
+    page.locator("#curve .nsewdrag").click(position=page.evaluate(FOOT))  # plotly hears of clicks above the bars
     wait_for_value(page, "#block input[type=number]", "1")
     wait_for_text(page, "#curve", "picked")
     wait_for_text(page, "#locate-reading", "Layer 1 is picked by hand")
