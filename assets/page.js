@@ -163,6 +163,17 @@
     "#why-lens": (point) => { pick(point.y); pick(point.pointIndex[1], "#why-place"); },
   };
 
+  // What was folded is drawn once it opens: the tab that was asked for is brought into sight then, and has the focus.
+  window.dinmDetailOpens = (left = 60) => {
+    const title = find(`#shortcuts [data-part="${window.dinmDetail}"]`).textContent;
+    const open = [...document.querySelectorAll("#details [role=tab][aria-selected=true]")].find(
+      (tab) => tab.textContent.trim() === title && tab.checkVisibility(),
+    );
+    if (!open && left > 0) setTimeout(window.dinmDetailOpens, 50, left - 1);
+    open?.focus({ preventScroll: true });
+    if (open) scrollBy({ top: find("#details-line").getBoundingClientRect().top - find("#top").offsetHeight - 8 });
+  };
+
   function start() {
     const theme = kept.read("theme");
     if (theme && !new URLSearchParams(location.search).has("__theme")) dark(theme === "dark");

@@ -173,8 +173,8 @@ def write_settings(page: Page, values: dict[str, float], gate: dict[str, float] 
         gate: Budgets of the gate, by the names of their elements.
     """
     fold = page.get_by_role("button", name="Details")
-    fold.click()
-    page.get_by_role("tab", name="All settings").click()
+    page.locator("#shortcuts button", has_text="All settings").click()
+    page.get_by_role("tab", name="All settings").wait_for()
     boxes = [(page.locator("#details").get_by_label(label), value) for label, value in values.items()]
     boxes += [(page.locator(f"#gate-{name} input"), value) for name, value in (gate or {}).items()]
     for box, value in boxes:

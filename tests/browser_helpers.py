@@ -149,9 +149,11 @@ def pick_cinema(page) -> None:
 
 def details(page, tab: str) -> None:
     """Unfold one of the details."""
-    if not page.get_by_role("tab", name=tab).is_visible():
-        page.get_by_role("button", name="Details").click()
-    page.get_by_role("tab", name=tab).click()
+    if page.get_by_role("tab", name=tab).is_visible():
+        page.get_by_role("tab", name=tab).click()
+    else:
+        page.locator("#shortcuts button", has_text=tab).click()
+        page.wait_for_function("t => document.activeElement?.textContent.trim() === t", arg=tab, timeout=WAIT)
 
 
 def unfold(page, part: str) -> None:

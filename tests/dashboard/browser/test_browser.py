@@ -60,6 +60,18 @@ def test_views_are_named_by_the_address_come_when_they_are_opened_and_back_works
     view(shared, "operate")
 
 
+def test_each_part_of_the_details_is_one_press_away(shared):
+    fold = shared.get_by_role("button", name="Details")
+    for title in ("What the edit changed", "All settings", "Token by token"):
+        shared.get_by_role("navigation", name="Parts that are folded").get_by_role("button", name=title).click()
+        tab = shared.get_by_role("tab", name=title)
+        shared.wait_for_function("t => document.activeElement?.textContent.trim() === t", arg=title)
+        assert tab.get_attribute("aria-selected") == "true" and tab.is_visible()
+        assert not shared.locator("#shortcuts").is_visible(), "the tabs stand there instead"
+        fold.click()
+        shared.wait_for_selector("#shortcuts", state="visible")
+
+
 def test_unsafe_text_is_blurred_until_clicked(shared):
     unfold(shared, "unsafe")
     for box in ("#unsafe textarea", "#vanilla .answer"):
