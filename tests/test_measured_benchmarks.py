@@ -44,6 +44,18 @@ def test_the_speed_of_an_edit_in_the_table_is_that_of_the_result():
         assert [number for cell in row for number in numbers(cell.replace("-", " "))] == expected
 
 
+def test_an_edit_is_as_fast_as_before_one_loop_served_every_method():
+    runs = result("edit_speed_before.txt").split("$ python -m benchmarks.edit_speed")[1:]
+    ratios = [re.findall(r"^ +28 +[\d.]+ +[\d.]+ +[\d.]+ +([\d.]+) ", run, re.MULTILINE) for run in runs]
+    old, new, again, anew = [list(map(float, both)) for both in ratios]
+    assert all(after >= before for pair in ((old, new), (again, anew)) for before, after in zip(*pair, strict=True))
+    (old, new, again, anew), told = ratios, " ".join(BENCHMARKS.split())
+    assert (
+        f"layer 28 had {old[0]} and {again[0]} in float32 and {old[1]} and {again[1]} with a bfloat16 base before, and "
+        f"{new[0]}, {anew[0]}, {new[1]} and {anew[1]} after"
+    ) in told
+
+
 def test_the_devices_in_the_table_are_those_of_the_results():
     rows = {row[0]: row[1:] for row in table(BENCHMARKS, "| | one H100 | one H200 |")}
     for place, name in enumerate(("gpu_h100.json", "gpu_h200.json")):

@@ -53,6 +53,7 @@ READERS = {
 UNASKED = {
     "atlas_speed.txt": "how long an atlas takes",
     "dtypes.json": "how far bfloat16 is from float32",
+    "edit_speed_before.txt": "how fast an edit was before one loop served every method",
     "generation_speed.json": "how long answers take to write",
     "limits.json": "the numbers of limits.txt",
     "limits.svg": "the picture of limits.txt",
