@@ -31,7 +31,7 @@ from benchmarks.gpu import weight_bytes
 from benchmarks.suffixes import chosen_cases, recommended_layer
 from editing import dinm, preset, run
 from editing.command import Loader, add_model, finished, load_model
-from editing.gate import GateSettings, accept
+from editing.gate.gate import GateSettings, accept
 from inspector.divergence import divergence
 from inspector.errors import EditError
 from inspector.model import InspectedModel, Row

@@ -26,8 +26,8 @@ import torch
 from editing import EditResult, preset, run
 from editing.command import add_model, finished, load_model
 from editing.methods.dinm import DinmSettings, dinm
-from editing.objectives import reference_constraint
-from editing.replay import FullReplay, ReplayFactory, TailReplay
+from editing.optimising.objectives import reference_constraint
+from editing.optimising.replay import FullReplay, ReplayFactory, TailReplay
 from inspector.command import add_layer
 from inspector.model import InspectedModel, PromptFormat, encode
 from inspector.model.architecture import canonical_shape

@@ -35,7 +35,7 @@ from benchmarks.edit_speed import PLAIN, PLAIN_WAY, sized_case
 from editing import preset, run
 from editing.command import finished
 from editing.methods.dinm import dinm
-from editing.replay import ReplayFactory, TailReplay
+from editing.optimising.replay import ReplayFactory, TailReplay
 from inspector.command import add_layer
 from inspector.divergence import divergence
 from inspector.model import SUFFIX, VANILLA, Decoding, Delta, InspectedModel, Patch, Row, encode, from_parts
@@ -259,7 +259,8 @@ def _edits(clock: Clock, model: InspectedModel, case: Case, block: int, options:
     tail = clock.seconds(partial(edit, model, case, block, TailReplay, options.steps))
     result = edit(model, case, block, TailReplay, options.steps)
     steps = [step.seconds for step in result.trace]
-    with patch("editing.descent.captured", lambda work, _device, _what: work):  # the same work, launch by launch
+    # the same work, launch by launch
+    with patch("editing.optimising.descent.captured", lambda work, _device, _what: work):
         launched = edit(model, case, block, TailReplay, options.steps)
     plain = edit(model, case, block, PLAIN_WAY, options.steps)
     seconds = clock.seconds(partial(edit, model, case, block, PLAIN_WAY, options.steps))

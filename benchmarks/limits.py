@@ -36,13 +36,13 @@ from benchmarks.edit_speed import PLAIN_WAY, edit_gflop, matrix_product_rate, pa
 from benchmarks.gpu import dense_patch, endless, random_model, weight_bytes
 from editing import preset, run
 from editing.atlas import AtlasSettings, make_atlas
-from editing.calibration import calibration_of, make_calibration
+from editing.calibrating.calibration import calibration_of, make_calibration
 from editing.command import finished
-from editing.gate_choice import attempts
+from editing.gate.choice import attempts
 from editing.memory import peak_memory
 from editing.methods.dinm import dinm
+from editing.optimising.replay import ReplayFactory, TailReplay
 from editing.progress import Step
-from editing.replay import ReplayFactory, TailReplay
 from inspector.command import add_model, load_model
 from inspector.divergence import divergence
 from inspector.errors import EditError

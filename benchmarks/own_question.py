@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
-from editing.calibration import load_calibration
+from editing.calibrating.calibration import load_calibration
 from editing.command import Loader, add_model, finished, load_model
 from editing.progress import run
 from inspector.detection import Reading, Sample, for_case, readings_of, samples

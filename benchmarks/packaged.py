@@ -31,9 +31,9 @@ import torch
 
 from benchmarks.suffixes import chosen_cases, recommended_layer
 from editing import dinm, preset, run
-from editing.calibration import load_calibration
+from editing.calibrating.calibration import load_calibration
 from editing.command import Loader, add_format, add_model, finished, format_of, load_model
-from editing.gate_choice import acts_by
+from editing.gate.choice import acts_by
 from editing.methods.dinm import to_be_routed
 from inspector.errors import CaseError
 from inspector.model import Decoding, InspectedModel, Row

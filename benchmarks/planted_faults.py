@@ -74,7 +74,7 @@ FAULTS = (
     ),
     Fault(
         "LoRA factors keep the base's data type",
-        "editing/trainee.py",
+        "editing/optimising/trainee.py",
         "        layer.lora_A.float()\n        layer.lora_B.float()\n",
         "        layer.lora_A\n        layer.lora_B\n",
         "tests/editing/test_half_precision.py",
@@ -91,7 +91,7 @@ FAULTS = (
         "inspector/model/counted.py",
         "places = [place for places in positions for place in places]",
         "places = [max(place - 1, 0) for places in positions for place in places]",
-        "tests/editing/test_replay.py",
+        "tests/editing/optimising/test_replay.py",
     ),
     Fault(
         "the released code's padding is left unmasked",
@@ -102,10 +102,10 @@ FAULTS = (
     ),
     Fault(
         "an edit that leaves its damage budget keeps the update that did",
-        "editing/descent.py",
+        "editing/optimising/descent.py",
         "            self.trained.restore(self._before)\n",
         "",
-        "tests/editing/test_descent.py",
+        "tests/editing/optimising/test_descent.py",
     ),
     Fault(
         "memory that runs out ends a whole sweep",

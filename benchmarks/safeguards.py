@@ -25,7 +25,7 @@ import torch
 from benchmarks.suffixes import chosen_cases, recommended_layer
 from editing import dinm, preset, run
 from editing.command import Loader, add_format, add_model, finished, format_of, load_model, told_format
-from editing.gate import GateSettings, accept
+from editing.gate.gate import GateSettings, accept
 from editing.stacking import edit_on_top, examine_stack
 from editing.strength import StrengthCurve, StrengthSettings, strength_curve
 

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import torch
 
 from editing import dinm, preset, run
-from editing.calibration import load_calibration
+from editing.calibrating.calibration import load_calibration
 from editing.command import Loader, add_format, add_model, finished, format_of, load_model, teller, told_format
 from editing.suffixes import SUFFIXES, SuffixSettings, suffix_study
 from inspector.errors import CaseError, EditError

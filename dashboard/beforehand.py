@@ -7,14 +7,14 @@ import threading
 from collections.abc import Callable
 
 from dashboard.kit.queue import Line
-from editing.beforehand import get_ready
+from editing.gate.beforehand import get_ready
 from editing.memory import memory_told
 from inspector.errors import InspectorError
 from inspector.model import Detector, InspectedModel
 
 
 class Beforehand:
-    """:func:`editing.beforehand.get_ready` in a thread, behind everybody in the line of long runs.
+    """:func:`editing.gate.beforehand.get_ready` in a thread, behind everybody in the line of long runs.
 
     What fails here costs the first edit its time and nothing else.
 

@@ -17,7 +17,7 @@ from dashboard.kit.room import Context
 from dashboard.kit.run import QUIET
 from dashboard.kit.session import Session
 from editing import Preparation
-from editing.calibration import Calibration, make_calibration, places, save_calibration
+from editing.calibrating.calibration import Calibration, make_calibration, places, save_calibration
 from editing.memory import memory_told
 from editing.progress import run as run_quietly
 from inspector.errors import InspectorError

@@ -13,7 +13,7 @@ from dashboard.kit.session import Session
 from dashboard.steps.operate import gating
 from dashboard.steps.operate.run import Making, why_no_layer
 from editing import DinmSettings, EditResult, Preparation, Step
-from editing.gate import Budgets
+from editing.gate.gate import Budgets
 from editing.progress import run as run_quietly
 from inspector.errors import CaseError, RefusedEdit
 from inspector.safeedit.exam import Progress

@@ -29,7 +29,7 @@ from dashboard.steps.questions.view import QuestionsRoom
 from dashboard.steps.report.view import ReportRoom
 from dashboard.steps.stress.view import StressRoom
 from dashboard.steps.why.view import WhyRoom
-from editing.calibration import Calibration
+from editing.calibrating.calibration import Calibration
 from inspector.model import InspectedModel
 
 STEPS: tuple[type[Room], ...] = (

@@ -32,7 +32,7 @@ from dashboard.mounting import OtherPages
 from dashboard.scripts import Scripts
 from dashboard.steps.compare.run import LONGEST_ANSWER
 from dashboard.steps.keep.saving import largest_upload
-from editing.calibration import Calibration, calibration_of
+from editing.calibrating.calibration import Calibration, calibration_of
 from inspector.errors import EditError
 from inspector.model import Decoding, InspectedModel
 

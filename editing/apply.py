@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from editing.command import Loader, add_model, finished, load_model, tell
-from editing.gate import accept, is_of
+from editing.gate.gate import accept, is_of
 from editing.progress import run
 from editing.saved.files import load_edit
 from editing.saved.handed_out import Refused, require_adapter, written_adapter, written_model

@@ -17,10 +17,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
-from editing.calibration import FORMATS, load_calibration, make_calibration, places, save_calibration
+from editing.calibrating.calibration import FORMATS, load_calibration, make_calibration, places, save_calibration
+from editing.calibrating.trial_edits import Layers, Trial
 from editing.command import Loader, add_model, finished, load_model, named_layer, say, tell, teller
 from editing.progress import run
-from editing.trial_edits import Layers, Trial
 from inspector.detection import Measured, Sample, labelled_samples, measure, packaged_samples, samples, that_fit
 from inspector.errors import EditError
 from inspector.model import Detector, InspectedModel, PromptFormat, encode

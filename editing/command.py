@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from editing.calibration import Calibration
+from editing.calibrating.calibration import Calibration
 from editing.memory import memory_told
 from editing.progress import Preparation
 from inspector import command

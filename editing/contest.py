@@ -14,12 +14,12 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from editing.guard import check_case
-from editing.harmless import harmless_answers
 from editing.memory import memory_told, peak_memory
 from editing.methods.registry import METHODS, Method, method_named, method_settings
+from editing.optimising.trainee import Scope
 from editing.progress import EditResult, Preparation, Step
 from editing.standing import Standing, toxicity_of
-from editing.trainee import Scope
+from editing.texts.harmless import harmless_answers
 from editing.values import Count
 from inspector.errors import REFUSALS, EditError, InspectorError
 from inspector.model import Decoding, InspectedModel, PromptFormat, Row

@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from editing.calibration import Calibration, calibration_of
+from editing.calibrating.calibration import Calibration, calibration_of
+from editing.calibrating.layer_choice import AUTO, NOWHERE, TOXIC, LayerChoice, automatic_layer
 from editing.command import (
     EVERYWHERE,
     Loader,
@@ -37,9 +38,8 @@ from editing.command import (
     say,
     tell,
 )
-from editing.gate import accept, overridden, recorded
-from editing.gate_choice import ENOUGH, Chosen, accept_where_best, acts_by, attempts, enough, goes_on, of_two
-from editing.layer_choice import AUTO, NOWHERE, TOXIC, LayerChoice, automatic_layer
+from editing.gate.choice import ENOUGH, Chosen, accept_where_best, acts_by, attempts, enough, goes_on, of_two
+from editing.gate.gate import accept, overridden, recorded
 from editing.methods.dinm import DinmSettings, to_be_routed
 from editing.methods.registry import METHODS, Method, method_named, method_settings, read_settings
 from editing.progress import EditResult, Preparation, Step, run

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from editing.guard import check_case, refuse_harm
 from editing.methods.dinm import DinmSettings, prepare_terms, term_values
+from editing.optimising.replay import TailReplay, master_weight
 from editing.progress import EditEvents, EditResult, Preparation, Step
-from editing.replay import TailReplay, master_weight
 from editing.values import HarmlessCount, HarmlessTokens
 from inspector.errors import EditError
 from inspector.kl import told

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from editing.calibration import calibration_of
+from editing.calibrating.calibration import calibration_of
 from editing.command import Loader, finished, load_model, recommended, tell
 from inspector.locate import located, parsed
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from editing.optimising.training import Pair
 from editing.progress import Step
-from editing.training import Pair
 from inspector.kl import kl_by_token, not_negative
 from inspector.model import VANILLA, InspectedModel, Row
 from inspector.model.counted import counted_logits, of_tokens

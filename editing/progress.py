@@ -113,7 +113,8 @@ class EditResult:
         seconds: Duration of all steps and the preparation.
         reminder: What a prompt-only method puts around prompts.
         companions: Further harmful questions that it learnt from; ``None`` where none were asked for.
-        smaller: Memory ran out, and it was made once more with half as many texts at once (:mod:`editing.smaller`).
+        smaller: Memory ran out, and it was made once more with half as many texts at once
+            (:mod:`editing.optimising.smaller`).
         learnt_from: Further cases that it was trained on, in their order; ``None`` where a record of an earlier version
             does not tell.
     """

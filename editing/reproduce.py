@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from editing.calibration import calibration_of
+from editing.calibrating.calibration import calibration_of
 from editing.command import Loader, add_model, finished, load_model, tell
 from editing.progress import run
 from editing.saved.files import load_edit, record_alone

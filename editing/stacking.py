@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from editing.gate_exam import small_exam
+from editing.gate.exam import small_exam
+from editing.optimising.trainee import shared_copy
 from editing.progress import EditEvents, EditResult, Preparation, part_of
-from editing.trainee import shared_copy
 from inspector.errors import EditError, PatchError
 from inspector.model import Decoding, Delta, InspectedModel, Patch, Row
 from inspector.model.architecture import canonical_weight
@@ -205,7 +205,7 @@ def examine_stack(
         cases: That of the edit below, and that of the edit on top.
         first: The edit below, with all that it was made on top of itself.
         both: The stack.
-        harmless: Harmless prompts of the gate (:func:`editing.gate_exam.small_exam`).
+        harmless: Harmless prompts of the gate (:func:`editing.gate.exam.small_exam`).
         max_new_tokens: Longest answer.
         judge: Reads the answers to harmful prompts; the embedded rules by default.
         cancel: Asked after every token.

@@ -12,8 +12,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from editing.gate import Budgets
-from editing.gate_exam import small_exam
+from editing.gate.exam import small_exam
+from editing.gate.gate import Budgets
 from editing.progress import Preparation
 from editing.values import Count
 from inspector.errors import EditError
@@ -49,7 +49,7 @@ class StrengthSettings:
 
     Attributes:
         strengths: Factors on the patch, ascending; that of the row itself is measured in any case.
-        harmless: Harmless prompts of the gate (:func:`editing.gate_exam.small_exam`), half of them look-alikes.
+        harmless: Harmless prompts of the gate (:func:`editing.gate.exam.small_exam`), half of them look-alikes.
         max_new_tokens: Longest answer.
         prompts_at_once: Prompts in a batch; it has a line for each of them and each strength.
         budgets: What a strength that is suggested may cost; harmless KL, over-refusal and degenerate count.

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import AfterValidator
 
-from editing.gate_exam import small_exam
+from editing.gate.exam import small_exam
 from editing.methods.self_reminder import AFTER
 from editing.progress import Preparation, part_of
 from editing.values import Count
@@ -52,7 +52,7 @@ class SuffixSettings:
 
     Attributes:
         suffixes: Texts by name, put after the user's text with one space; one of them is :data:`NONE`.
-        harmless: Harmless prompts of the gate (:func:`editing.gate_exam.small_exam`), half of them look-alikes.
+        harmless: Harmless prompts of the gate (:func:`editing.gate.exam.small_exam`), half of them look-alikes.
         max_new_tokens: Longest answer.
     """
 

@@ -242,7 +242,8 @@ def few_harmless_texts():
     """Let edits of tiny models read few harmless prompts and ask few harmful questions; a default edit asks 200, and is
     held to 96 harmless prompts.
     """
-    from editing import harmless, null_space
+    from editing.optimising import null_space
+    from editing.texts import harmless
 
     asked, held_to = harmless.refusal_texts, harmless.harmless_texts
     with pytest.MonkeyPatch.context() as patch:

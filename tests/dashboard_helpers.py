@@ -29,7 +29,7 @@ from dashboard.kit.visitors import Sessions
 from dashboard.steps.operate import gating
 from dashboard.steps.stress import run as stress
 from editing import preset
-from editing.calibration import Calibration
+from editing.calibrating.calibration import Calibration
 from editing.contest import ContestSettings
 from inspector.model import Decoding, InspectedModel, from_parts
 from inspector.safeedit import bundled_cases

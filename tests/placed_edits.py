@@ -20,7 +20,7 @@ from editing.methods.mend import MendTraining
 from editing.methods.mend.edit import editor_deltas
 from editing.methods.mend.training import train
 from editing.methods.sft import SftSettings, sft
-from editing.replay import FullReplay
+from editing.optimising.replay import FullReplay
 from editing.stacking import edit_on_top
 from inspector.model import Delta, InspectedModel, Patch, Row, encode
 from inspector.safeedit import Case

@@ -34,12 +34,14 @@ from dashboard.report import operation
 from dashboard.steps.methods import run as contests
 from dashboard.steps.operate import gating
 from dashboard.steps.stress import run as stressing
-from editing import gate, gate_choice, preset
-from editing.calibration import Calibration
+from editing import preset
+from editing.calibrating.calibration import Calibration
+from editing.calibrating.trial_edits import Layers, Trial
+from editing.gate import choice as gate_choice
+from editing.gate import gate
 from editing.methods.mend.store import places, save_editor
 from editing.methods.mend.training import MendTraining, new_editor
 from editing.sweep.__main__ import _settings, options
-from editing.trial_edits import Layers, Trial
 from inspector.detection import samples
 from inspector.model import Detector
 from inspector.safeedit import harmful_sets

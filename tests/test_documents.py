@@ -31,9 +31,9 @@ import app
 from dashboard.kit.shelf import Shelf
 from dashboard.page import build_app, launch_options
 from dashboard.steps.operate import gating
-from editing.calibration import Calibration
+from editing.calibrating.calibration import Calibration
+from editing.calibrating.trial_edits import Layers, Trial
 from editing.methods.mend.training import MendTraining, new_editor
-from editing.trial_edits import Layers, Trial
 from inspector.model import Detector
 from inspector.safeedit.layouts import read_cases, serves
 from inspector.safeedit.questions import CASE_ONLY
@@ -101,7 +101,7 @@ def test_the_lines_of_python_in_the_readme_run(monkeypatch, tmp_path, capsys):
     detector = Detector((0,), torch.zeros(1, 32), 0.0, -1.0, model.fingerprint)
     known = Calibration(Layers((Trial(1, 1.0, 0.1, 1.0),), 0.0, 1, 4), detector)
     monkeypatch.setattr("inspector.model.load", lambda *_, **__: model)
-    monkeypatch.setattr("editing.calibration.load_calibration", lambda _: known)
+    monkeypatch.setattr("editing.calibrating.calibration.load_calibration", lambda _: known)
     monkeypatch.setattr("editing.preset", short(preset, **QUICK))
     monkeypatch.setattr("editing.methods.dpo.DpoSettings", short(DpoSettings, **CHEAP["dpo"]))
     settings = short(contest_module.ContestSettings, size=CASE_ONLY, max_new_tokens=2, prompts=1, changes=CHEAP)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from editing import EditResult, Step, run
-from editing.harmless import harmless_answers, harmless_texts
 from editing.measured import measured_step
-from editing.training import encode_pair
+from editing.optimising.training import encode_pair
+from editing.texts.harmless import harmless_answers, harmless_texts
 from inspector.model import Decoding, InspectedModel, Patch, Row, answer
 from inspector.safeedit import Case
 

@@ -41,7 +41,7 @@ from benchmarks.detox.rows import COMPUTING, EDITS, ROUNDING, SUFFIX_ALONE, TRIE
 from benchmarks.detox.run import Outcome, outcome_from, outcomes_of
 from benchmarks.detox.table import print_table
 from benchmarks.kept import require_same
-from editing.calibration import load_calibration
+from editing.calibrating.calibration import load_calibration
 from editing.command import Loader, add_format, add_model, finished, format_of, load_model, told_format
 from inspector.errors import EditError
 from inspector.model import PromptFormat

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from editing.trial_edits import trial_cases
+from editing.calibrating.trial_edits import trial_cases
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.cases import Split, bundled_templates
 from inspector.safeedit.questions import CASE_ONLY, Question, QuestionSets, Size, make_exam, own_answer

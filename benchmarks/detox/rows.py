@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from editing import run
-from editing.calibration import Calibration
+from editing.calibrating.calibration import Calibration
 from editing.methods.dinm import ROUTED
 from editing.methods.registry import METHODS, method_settings, read_settings
 from editing.progress import EditResult

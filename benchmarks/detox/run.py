@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from benchmarks.detox.rows import COMPUTING, ROUNDING, SUFFIX_ALONE, edit_of, routed_name
 from editing import run
-from editing.calibration import Calibration
-from editing.gate_choice import acts_by
+from editing.calibrating.calibration import Calibration
+from editing.gate.choice import acts_by
 from editing.memory import memory_told
 from inspector.errors import REFUSALS, InspectorError
 from inspector.model import VANILLA, Decoding, InspectedModel, PromptFormat, Row

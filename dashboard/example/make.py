@@ -32,11 +32,11 @@ from dashboard.steps.stress import run as stress_run
 from dashboard.steps.why import run as why_run
 from dashboard.steps.why.state import Looked, Panel
 from editing import DinmSettings, EditResult, Preparation, Step, dinm, preset
-from editing.calibration import Calibration, calibration_of
+from editing.calibrating.calibration import Calibration, calibration_of
 from editing.command import add_model, finished, load_model, tell
 from editing.contest import ContestSettings, contest
-from editing.gate import Budgets
-from editing.gate_choice import goes_on
+from editing.gate.choice import goes_on
+from editing.gate.gate import Budgets
 from editing.memory import memory_told
 from editing.methods.mend.store import places
 from inspector.errors import InspectorError

@@ -26,9 +26,9 @@ from dashboard.steps.stress.run import Examined
 from dashboard.steps.why.state import Looked
 from editing import DinmSettings, EditResult, Step
 from editing.atlas import Atlas
-from editing.gate import RECORD, Acceptance, Budgets, checks_of
-from editing.harmless import harmless_texts, known_answer, learn_answer, refusal_texts
+from editing.gate.gate import RECORD, Acceptance, Budgets, checks_of
 from editing.standing_file import load_standings, save_standings
+from editing.texts.harmless import harmless_texts, known_answer, learn_answer, refusal_texts
 from inspector.divergence import Divergence
 from inspector.errors import InspectorError, PatchError
 from inspector.locators import Located, NotLocated

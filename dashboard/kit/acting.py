@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dashboard.kit.session import LiveEdit, Session
-from editing.gate_choice import acts_by
+from editing.gate.choice import acts_by
 from editing.progress import Preparation
 from inspector.errors import CaseError
 from inspector.model import Detector, InspectedModel

@@ -6,7 +6,7 @@ from dashboard.kit.glossary import EVERYDAY, marked
 from dashboard.kit.plain import escape
 from dashboard.kit.session import Session
 from editing import EditResult
-from editing.gate import RECORD, is_of
+from editing.gate.gate import RECORD, is_of
 from editing.stacking import edits_in
 from inspector.model import Row
 from inspector.safeedit import Case

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import plotly.graph_objects as go
 
 from dashboard.kit.session import Session
-from editing.trial_edits import Layers
+from editing.calibrating.trial_edits import Layers
 
 Role = Literal["prompt", "suffix", "safe", "unsafe", "vanilla", "edited", "second"]
 """What a text is: what was asked, the suffix prompt, an answer of the case, or an answer of some weights; ``second`` is

@@ -22,9 +22,9 @@ from dashboard.kit.run import CANCEL, CANCEL_OFF, QUIET, SENT, shown_to_user, st
 from dashboard.kit.session import Session
 from dashboard.kit.shelf import Shelf
 from dashboard.kit.visitors import Sessions
-from editing.calibration import Calibration
+from editing.calibrating.calibration import Calibration
+from editing.calibrating.trial_edits import Layers
 from editing.memory import memory_told
-from editing.trial_edits import Layers
 from inspector.model import Detector, InspectedModel
 
 One = TypeVar("One")

@@ -30,7 +30,8 @@ from dashboard.steps.methods import run as contests
 from dashboard.steps.operate.gating import Gated
 from dashboard.steps.stress import run as stressing
 from editing import Step
-from editing.calibration import Calibration, calibration_of
+from editing.calibrating.calibration import Calibration, calibration_of
+from editing.calibrating.layer_choice import AUTO
 from editing.command import (
     EVERYWHERE,
     Loader,
@@ -48,8 +49,7 @@ from editing.command import (
     tell,
 )
 from editing.edit import acts_word, layer_of, settings_of
-from editing.gate import RECORD
-from editing.layer_choice import AUTO
+from editing.gate.gate import RECORD
 from editing.methods.registry import METHODS, read_settings
 from editing.saved.record import digest_of
 from inspector.command import add_layer

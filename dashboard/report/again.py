@@ -172,7 +172,7 @@ def _model(model: InspectedModel, live: LiveEdit | None, located: bool, asks: bo
         ("hashlib", asks and ""),
         ("dataclasses", live is not None and is_rounded(live.patch) and "replace"),
         ("editing", live is not None and "run"),
-        ("editing.calibration", "calibration_of"),
+        ("editing.calibrating.calibration", "calibration_of"),
         ("editing.knock_out", knocked and "knock_out"),
         ("editing.methods.registry", live is not None and not knocked and "METHODS, method_settings"),
         ("editing.saved.record", live is not None and "digest_of"),
@@ -290,7 +290,7 @@ def _row(strength: float, detector: Detector | None) -> list[str]:
     if not detector.case_biases:
         return [f"row = Row(patch, {strength!r}, detector=known.detector)"]
     return [
-        "from editing.gate_choice import acts_by",
+        "from editing.gate.choice import acts_by",
         "",
         "detector = run(acts_by(model, known.detector, case, patch.format))  # it fires on its own question, too",
         f"row = Row(patch, {strength!r}, detector=detector)",

@@ -19,7 +19,7 @@ from dashboard.kit.parts import Figure, Hidden, Part, Reporter, Table, Text, Vis
 from dashboard.kit.plain import escape
 from dashboard.report.again import Cell, bundled, cells, notebook, repeats, script, why_not_again
 from dashboard.report.provenance import commands, provenance
-from editing.trial_edits import Layers
+from editing.calibrating.trial_edits import Layers
 from inspector.model import InspectedModel
 from inspector.model.whole_file import write_whole
 from inspector.safeedit import Case

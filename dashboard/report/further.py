@@ -16,7 +16,7 @@ from dashboard.steps.stress import run as stressing
 from dashboard.steps.stress.run import Examined
 from dashboard.steps.why.state import Looked, Why
 from editing.contest import ContestSettings, Standing
-from editing.gate import DEFAULTS, RECORD
+from editing.gate.gate import DEFAULTS, RECORD
 from inspector.model import PromptFormat
 from inspector.safeedit import Case
 from inspector.safeedit.exam import ExamResult

@@ -18,10 +18,10 @@ from dashboard.steps.stress import run as stressing
 from dashboard.steps.why import run as why
 from dashboard.steps.why.state import Looked
 from editing import DinmSettings, dinm
-from editing.calibration import Calibration
+from editing.calibrating.calibration import Calibration
 from editing.contest import ContestSettings
-from editing.gate import Budgets
-from editing.gate_choice import goes_on
+from editing.gate.choice import goes_on
+from editing.gate.gate import Budgets
 from editing.memory import memory_told
 from editing.methods.registry import METHODS
 from editing.progress import Preparation, run

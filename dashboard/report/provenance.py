@@ -11,7 +11,7 @@ from dashboard.kit.parts import Hidden, Part, Table
 from dashboard.kit.session import Session
 from dashboard.report.again import bundled, changes_of, is_rounded, why_not_again
 from dashboard.report.further import further, measured_in, other_budgets, padding_of
-from editing.gate import RECORD, is_of, reason_for
+from editing.gate.gate import RECORD, is_of, reason_for
 from editing.methods.dinm import ROUTED
 from editing.methods.registry import method_of
 from editing.saved.record import digest_of

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from editing.atlas.made import AtlasSettings, Entry
-from editing.descent import Descent, Signs, Stops, laid_out
+from editing.calibrating.step_size import adam, first_size, measured_sizes
+from editing.optimising.descent import Descent, Signs, Stops, laid_out
+from editing.optimising.replay import master_weight
 from editing.progress import Step
-from editing.replay import master_weight
-from editing.step_size import adam, first_size, measured_sizes
 from inspector.errors import RefusedEdit
 from inspector.kl import kl_by_token, not_negative
 from inspector.model import Encoded, InspectedModel
@@ -55,7 +55,8 @@ class AtlasTails:
 
 
 class Group:
-    """The down-projections of neighbouring blocks that descend side by side (:class:`~editing.descent.Trained`).
+    """The down-projections of neighbouring blocks that descend side by side
+    (:class:`~editing.optimising.descent.Trained`).
 
     Their losses are summed up, so that each gets the gradient of its own.
 
@@ -78,12 +79,12 @@ class Group:
         return 0.0
 
     def kept(self) -> list[Tensor]:
-        """See :class:`~editing.descent.Trained`."""
+        """See :class:`~editing.optimising.descent.Trained`."""
         return [weight.detach().clone() for weight in self.parameters]
 
     @torch.no_grad()
     def restore(self, kept: Sequence[Tensor]) -> None:
-        """See :class:`~editing.descent.Trained`."""
+        """See :class:`~editing.optimising.descent.Trained`."""
         for weight, value in zip(self.parameters, kept, strict=True):
             weight.copy_(value)
 

@@ -13,9 +13,9 @@ from editing.atlas.answering import answers_of
 from editing.atlas.group import AtlasTails, Descended, descended, likelihood
 from editing.atlas.made import Atlas, AtlasProgress, AtlasSettings, Entry
 from editing.guard import check_case
-from editing.harmless import harmless_answers
+from editing.optimising.replay import master_weight
 from editing.progress import Preparation
-from editing.replay import master_weight
+from editing.texts.harmless import harmless_answers
 from inspector.contrast import mlp_trace
 from inspector.errors import RefusedEdit
 from inspector.model import Delta, InspectedModel, Patch, Row, encode

@@ -23,18 +23,18 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from editing.contexts import after_context, random_contexts
-from editing.descent import Descent, Signs, Stops
 from editing.guard import refuse_harm
-from editing.harmless import harmless_answers
-from editing.matrix import Matrix
 from editing.measured import measured_step
-from editing.null_space import harmless_moment
+from editing.optimising.descent import Descent, Signs, Stops
+from editing.optimising.matrix import Matrix
+from editing.optimising.null_space import harmless_moment
+from editing.optimising.replay import master_weight
+from editing.optimising.smaller import once_smaller, parts_of, together
+from editing.optimising.training import encode_pair
 from editing.progress import EditEvents, EditResult, Preparation, Step
-from editing.replay import master_weight
-from editing.smaller import once_smaller, parts_of, together
-from editing.taught import taught_answers
-from editing.training import encode_pair
+from editing.texts.contexts import after_context, random_contexts
+from editing.texts.harmless import harmless_answers
+from editing.texts.taught import taught_answers
 from editing.values import HarmlessCount, HarmlessTokens, NotNegative, Positive, Probability, Steps
 from inspector.errors import EditError, RefusedEdit
 from inspector.model import VANILLA, Delta, InspectedModel, Patch, PromptFormat, Row, encode
@@ -131,7 +131,7 @@ def delman(
 
     Args:
         companions: Further cases, whose keys and values are written together with this one's.
-        smaller: See :func:`editing.smaller.once_smaller`, which asks for it where memory runs out.
+        smaller: See :func:`editing.optimising.smaller.once_smaller`, which asks for it where memory runs out.
 
     Raises:
         EditError: The settings or the case do not allow it.

@@ -15,9 +15,17 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from editing.optimising.trainee import Trainee
+from editing.optimising.training import (
+    Pair,
+    Training,
+    TrainingSettings,
+    Values,
+    log_probabilities,
+    sft_objective,
+    trained_edit,
+)
 from editing.progress import EditEvents, Step
-from editing.trainee import Trainee
-from editing.training import Pair, Training, TrainingSettings, Values, log_probabilities, sft_objective, trained_edit
 from editing.values import Rate
 from inspector.errors import EditError
 from inspector.model import InspectedModel
@@ -75,7 +83,7 @@ class DpoObjective:
         return [(found[2 * n].sum(), found[2 * n + 1].sum()) for n in range(len(pairs))]
 
     def __call__(self, student: Trainee, pairs: Sequence[Pair]) -> Values:
-        """See :class:`editing.training.Objective`."""
+        """See :class:`editing.optimising.training.Objective`."""
         sums = self._sums(student, pairs)
         losses = [
             preference_loss(policy, self._reference[pair], self._beta) for policy, pair in zip(sums, pairs, strict=True)

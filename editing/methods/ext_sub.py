@@ -18,11 +18,9 @@ from torch import Tensor
 
 from editing.guard import refuse_harm
 from editing.measured import measured_step
-from editing.progress import EditEvents, EditResult, Preparation, Step
-from editing.smaller import once_smaller
-from editing.taught import taught_answers
-from editing.trainee import trainee
-from editing.training import (
+from editing.optimising.smaller import once_smaller
+from editing.optimising.trainee import trainee
+from editing.optimising.training import (
     HarmlessKl,
     Pair,
     Training,
@@ -31,6 +29,8 @@ from editing.training import (
     sft_objective,
     watch_harmless,
 )
+from editing.progress import EditEvents, EditResult, Preparation, Step
+from editing.texts.taught import taught_answers
 from editing.values import Steps
 from inspector.errors import EditError, RefusedEdit
 from inspector.model import Delta, InspectedModel, Patch, Row
@@ -107,7 +107,7 @@ def ext_sub(
     Args:
         block: The block whose region is looked at afterwards; the modules stand in all.
         companions: Further cases that both are trained on.
-        smaller: See :func:`editing.smaller.once_smaller`, which asks for it where memory runs out.
+        smaller: See :func:`editing.optimising.smaller.once_smaller`, which asks for it where memory runs out.
 
     Raises:
         EditError: The settings do not allow it, or the result would let the unsafe answer gain on the safe one.

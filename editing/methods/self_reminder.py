@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-from editing.harmless import answers_by_text
 from editing.measured import measured_step
+from editing.optimising.training import encode_pair
 from editing.progress import EditEvents, EditResult, Preparation, Step
-from editing.training import encode_pair
+from editing.texts.harmless import answers_by_text
 from editing.values import HarmlessCount, HarmlessTokens
 from inspector.errors import EditError
 from inspector.model import VANILLA, InspectedModel, PromptFormat, encode

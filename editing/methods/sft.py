@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 
+from editing.optimising.training import Training, TrainingSettings, sft_objective, trained_edit
 from editing.progress import EditEvents, Step
-from editing.training import Training, TrainingSettings, sft_objective, trained_edit
 from inspector.errors import EditError
 from inspector.model import InspectedModel
 from inspector.safeedit import Case

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from editing.gate import Acceptance, GateSettings, accept, overridden
+from editing.gate.gate import Acceptance, GateSettings, accept, overridden
 from editing.progress import Preparation, part_of
 from editing.saved.adapter import BESIDE, WEIGHTS, check_rank, of_rank, read_adapter, save_adapter
 from editing.saved.checking import largest_difference, probes

@@ -12,12 +12,12 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from editing.guard import check_case, refuse_harm
-from editing.harmless import harmless_answers
 from editing.measured import measured_step
+from editing.optimising.training import encode_pair
 from editing.progress import EditResult, Step, StopReason, run
 from editing.saved.files import MOST_RECORD_BYTES, load_edit, most_bytes
 from editing.saved.record import EditRecord, settings_in
-from editing.training import encode_pair
+from editing.texts.harmless import harmless_answers
 from inspector.errors import PatchError
 from inspector.model import VANILLA, InspectedModel, Row
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from editing.gate import RECORD, Acceptance
+from editing.gate.gate import RECORD, Acceptance
 from editing.methods.registry import METHODS, Method, method_named
 from editing.progress import STOP_TEXT, EditResult
 from editing.saved.sketch import ReadSketch, add_delta, sketch_of
@@ -49,7 +49,7 @@ class EditRecord:
         versions: Of the software that computes, by name.
         stacked: Whether it was made on top of another edit, whose change is in it.
         scores: Scores by name: ``vanilla``, ``edited``, their intervals, ``n``, the source.
-        gate: The acceptance gate's word (:meth:`editing.gate.Acceptance.record`); ``None`` where it was not asked.
+        gate: The acceptance gate's word (:meth:`editing.gate.gate.Acceptance.record`); ``None`` where it was not asked.
         sketch: What it takes to hold another patch against this one without its file; ``None`` in earlier records.
         learnt_from: Further cases that it was trained on, in their order; ``None`` in earlier records.
     """

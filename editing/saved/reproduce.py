@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
-from editing.gate_choice import acts_by
+from editing.gate.choice import acts_by
 from editing.methods.registry import METHODS, method_named
 from editing.progress import EditResult, Preparation, Step
 from editing.saved.record import EditRecord, digest_of, further_cases, settings_in

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from editing.calibration import load_calibration
+from editing.calibrating.calibration import load_calibration
 from editing.command import EVERYWHERE
 from editing.memory import memory_told
 from editing.methods.registry import METHODS, read_settings

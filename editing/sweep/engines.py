@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from editing.calibration import calibration_of
+from editing.calibrating.calibration import calibration_of
 from editing.memory import memory_told
 from editing.sweep.crew import Crew, Died
 from editing.sweep.fitting import counted, fitting, left_out_told

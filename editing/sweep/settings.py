@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, field, fields, replace
 from typing import Any, Literal
 
-from editing.layer_choice import AUTO, NOWHERE, TOXIC
+from editing.calibrating.layer_choice import AUTO, NOWHERE, TOXIC
 from editing.methods.dinm import DinmSettings, to_be_routed
 from editing.methods.registry import method_settings
 from editing.values import Count
@@ -40,8 +40,8 @@ class SweepSettings:
         method: One of :data:`editing.methods.registry.METHODS`.
         preset: Preset of DINM; the other methods have none.
         changes: Changed settings of the method by name, parts of the prompt format among them.
-        block: ``auto`` (:func:`editing.layer_choice.automatic_layer`), ``toxic`` (what the locator picks case by case),
-            ``once``, ``nowhere``, or the number of the block to edit in every case.
+        block: ``auto`` (:func:`editing.calibrating.layer_choice.automatic_layer`), ``toxic`` (what the locator picks
+            case by case), ``once``, ``nowhere``, or the number of the block to edit in every case.
         locate: Preset of the locator.
         padding: Side on which the locator's presets ``paper`` and ``reference`` pad; the released code's for Mistral is
             ``left``.
@@ -52,7 +52,7 @@ class SweepSettings:
         attacks: Installed package whose attack templates are asked as well, empty for none.
         evaluation: How the two weights are asked, see :data:`inspector.safeedit.exam.EVALUATIONS`.
         acts: Whether the patch acts on every prompt (``always``) or only where the model's detector fires
-            (``detected``, :mod:`editing.calibration`).
+            (``detected``, :mod:`editing.calibrating.calibration`).
         learns: Whether DINM's ``corrected`` learns more where it acts only where the detector fires (``more``,
             :func:`editing.methods.dinm.to_be_routed`), or what is set alone (``as set``), as in sweeps of before.
         vanilla: Whether the vanilla weights answer what the exams have in common once, for all cases (``shared``,

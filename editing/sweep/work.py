@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
-from editing.calibration import calibration_of, load_calibration
-from editing.gate_choice import acts_by
-from editing.layer_choice import LayerChoice, automatic_layer
+from editing.calibrating.calibration import calibration_of, load_calibration
+from editing.calibrating.layer_choice import LayerChoice, automatic_layer
+from editing.gate.choice import acts_by
 from editing.memory import memory_told
 from editing.methods.registry import METHODS
 from editing.progress import EditResult, run
@@ -55,7 +55,7 @@ def chosen_layer(model: InspectedModel, settings: SweepSettings, cases: Sequence
     """Return the layer that a sweep edits: a number where one layer serves all cases; and why.
 
     With ``once`` it is that of the first case that can be located on. With ``auto`` it is what
-    :func:`editing.layer_choice.automatic_layer` chooses.
+    :func:`editing.calibrating.layer_choice.automatic_layer` chooses.
 
     Raises:
         InspectorError: No case can be located on; what is wrong with the last one. Or the calibration is damaged.

@@ -26,8 +26,8 @@ from benchmarks.detox.rows import (
 from benchmarks.detox.table import print_table
 from dashboard.steps.questions import results
 from editing import preset
-from editing.calibration import Calibration
-from editing.trial_edits import Layers, Trial, trial_cases
+from editing.calibrating.calibration import Calibration
+from editing.calibrating.trial_edits import Layers, Trial, trial_cases
 from inspector.divergence import divergence
 from inspector.errors import RefusedEdit
 from inspector.model import VANILLA, Detector, PromptFormat, Taught

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import dtypes
 from editing import preset
-from editing.gate import GateSettings
+from editing.gate.gate import GateSettings
 from inspector.model import from_parts
 
 

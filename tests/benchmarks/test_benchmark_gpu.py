@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import edit_speed, generation_speed, gpu, limits
-from editing.replay import TailReplay
+from editing.optimising.replay import TailReplay
 from inspector.errors import EditError
 from inspector.model import VANILLA, Decoding, encode, load
 from inspector.model.batching import generate

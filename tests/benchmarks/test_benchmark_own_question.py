@@ -9,8 +9,8 @@ import torch
 
 from benchmarks import own_question
 from benchmarks.own_question import IN_TEMPLATES, fired
-from editing.calibration import Calibration
-from editing.trial_edits import Layers, Trial
+from editing.calibrating.calibration import Calibration
+from editing.calibrating.trial_edits import Layers, Trial
 from inspector.detection import Reading, Sample
 from inspector.detection import case as case_reading
 from inspector.model import Detector

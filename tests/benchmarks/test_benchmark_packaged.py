@@ -11,9 +11,9 @@ from word_models import word_model
 
 from benchmarks import packaged
 from editing import DinmSettings, preset
-from editing.calibration import Calibration
+from editing.calibrating.calibration import Calibration
+from editing.calibrating.trial_edits import Layers, Trial
 from editing.methods.dinm import to_be_routed
-from editing.trial_edits import Layers, Trial
 from editing.values import changed
 from inspector.model import Detector, Row
 from inspector.safeedit.exam import Marked, Reply

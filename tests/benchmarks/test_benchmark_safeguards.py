@@ -8,11 +8,11 @@ from word_models import word_model
 
 from benchmarks import safeguards, suffixes
 from editing import preset
-from editing.calibration import Calibration
-from editing.gate import Budgets
-from editing.gate_exam import small_exam
+from editing.calibrating.calibration import Calibration
+from editing.calibrating.trial_edits import Layers, Trial
+from editing.gate.exam import small_exam
+from editing.gate.gate import Budgets
 from editing.strength import StrengthCurve
-from editing.trial_edits import Layers, Trial
 from inspector.errors import EditError
 from inspector.safeedit import bundled_cases
 

@@ -7,8 +7,8 @@ import pytest
 from benchmarks import suffixes
 from dashboard.steps.questions import results
 from editing import preset
+from editing.calibrating.trial_edits import trial_cases
 from editing.suffixes import SUFFIXES
-from editing.trial_edits import trial_cases
 from inspector.errors import EditError
 from inspector.model import PromptFormat
 

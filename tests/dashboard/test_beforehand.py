@@ -12,8 +12,8 @@ from dashboard import page as pages
 from dashboard.beforehand import Beforehand
 from dashboard.example.make import Example
 from dashboard.page import build_app
-from editing.calibration import Calibration
-from editing.trial_edits import Layers, Trial
+from editing.calibrating.calibration import Calibration
+from editing.calibrating.trial_edits import Layers, Trial
 from inspector.errors import PromptError
 from inspector.model import Detector
 

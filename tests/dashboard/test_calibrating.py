@@ -18,9 +18,9 @@ from dashboard.calibrating import Calibrating, CalibratingLine
 from dashboard.kit.bus import News
 from dashboard.kit.visitors import Sessions
 from dashboard.page import build_app
-from editing.calibration import Calibration, load_calibration, places
+from editing.calibrating.calibration import Calibration, load_calibration, places
+from editing.calibrating.trial_edits import Layers, Trial
 from editing.progress import Preparation
-from editing.trial_edits import Layers, Trial
 from inspector.errors import EditError
 from inspector.model import Detector
 
@@ -28,7 +28,7 @@ from inspector.model import Detector
 @pytest.fixture
 def known(monkeypatch, tmp_path, model) -> Calibration:
     """What a calibration comes to here, and a cache of this test's own."""
-    monkeypatch.setattr("editing.calibration.cache_root", lambda: tmp_path)
+    monkeypatch.setattr("editing.calibrating.calibration.cache_root", lambda: tmp_path)
     about = {"questions": 1, "harmless_prompts": 2}
     detector = Detector((1,), torch.ones(1, 32), 0.0, 0.0, model.fingerprint, about=about)
     return Calibration(Layers((Trial(1, 1.0, 0.1, 1.0),), 0.0, 1, 4), detector)

@@ -11,8 +11,8 @@ import torch
 
 from editing import Preparation, run
 from editing.atlas import Atlas, AtlasProgress, AtlasSettings, group, make_atlas
-from editing.descent import Descent
-from editing.harmless import harmless_texts, known_answer
+from editing.optimising.descent import Descent
+from editing.texts.harmless import harmless_texts, known_answer
 from inspector.contrast import MlpTrace
 from inspector.errors import ArchitectureError, EditError, RefusedEdit
 from inspector.likelihood import likelihoods

@@ -18,12 +18,14 @@ from safetensors.torch import load_file, save_file
 from transformers import OlmoConfig
 from word_models import word_model
 
-from editing import apply, edit, gate, gate_choice, reproduce
+from editing import apply, edit, reproduce
 from editing import locate as locate_both
-from editing.calibration import Calibration
-from editing.gate_exam import small_exam
+from editing.calibrating.calibration import Calibration
+from editing.calibrating.trial_edits import Layers, Trial
+from editing.gate import choice as gate_choice
+from editing.gate import gate
+from editing.gate.exam import small_exam
 from editing.saved import handed_out, load_edit
-from editing.trial_edits import Layers, Trial
 from inspector import locate
 from inspector.divergence import divergence
 from inspector.errors import EditError

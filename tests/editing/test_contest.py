@@ -16,13 +16,13 @@ from training_helpers import BRIEF, FEW
 
 from editing import run
 from editing.contest import ContestSettings, contest
-from editing.harmless import known_answers
 from editing.memory import peak_memory
 from editing.methods.mend import MendTraining
 from editing.methods.mend.store import places, save_editor
 from editing.methods.mend.training import new_editor
 from editing.methods.registry import METHODS
 from editing.standing import Standing, toxicity_of
+from editing.texts.harmless import known_answers
 from inspector.errors import ArchitectureError, CaseError, EditError, NotFinite, PromptError, RefusedEdit
 from inspector.model import VANILLA, Decoding, InspectedModel, Patch, PromptFormat, Row, from_parts
 from inspector.region import region_shift

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from editing import EditResult, dinm, preset, run
-from editing.replay import FullReplay, TailReplay, master_weight
+from editing.optimising.replay import FullReplay, TailReplay, master_weight
 from inspector.detection import case as case_reading
 from inspector.detection import for_case
 from inspector.divergence import divergence

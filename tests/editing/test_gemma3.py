@@ -9,7 +9,7 @@ import tiny_models
 import torch
 
 from editing import dinm, preset, run
-from editing.replay import FullReplay, TailReplay
+from editing.optimising.replay import FullReplay, TailReplay
 from inspector.divergence import divergence
 from inspector.lens import logit_lens
 from inspector.model import VANILLA, Decoding, InspectedModel, Row, answer, encode, from_parts

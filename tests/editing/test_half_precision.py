@@ -17,7 +17,7 @@ from editing.methods.dpo import DpoSettings, dpo
 from editing.methods.ft_l import FtLSettings, ft_l
 from editing.methods.mend.top import TopBlocks, gradient_factors
 from editing.methods.sft import SftSettings, sft
-from editing.trainee import TrainedScope, trainee
+from editing.optimising.trainee import TrainedScope, trainee
 from inspector.attribution import block_attribution
 from inspector.contrast import contrast, mlp_trace
 from inspector.divergence import divergence

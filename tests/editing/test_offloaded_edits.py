@@ -13,13 +13,13 @@ from training_helpers import small
 
 from editing import run
 from editing.methods.sft import SftSettings, sft
-from editing.replay import FullReplay, TailReplay, master_weight
+from editing.optimising.replay import FullReplay, TailReplay, master_weight
+from editing.optimising.trainee import shared_copy
 from editing.saved.merged import save_merged
 from editing.stacking import carrying
 from editing.sweep import __main__ as sweep
 from editing.sweep.engines import load_all
 from editing.sweep.settings import SweepSettings
-from editing.trainee import shared_copy
 from inspector import locate
 from inspector.errors import EditError
 from inspector.model import VANILLA, Row, load

@@ -16,13 +16,13 @@ from editing import dinm, preset, run
 from editing.atlas import make_atlas
 from editing.methods.mend.training import MendTraining, train
 from editing.methods.sft import SftSettings, sft
-from editing.replay import FullReplay, TailReplay, master_weight
+from editing.optimising.replay import FullReplay, TailReplay, master_weight
+from editing.optimising.trainee import TrainedScope, shared_copy, trainee
 from editing.saved.adapter import save_adapter
 from editing.saved.checking import largest_difference, probes
 from editing.saved.files import most_bytes
 from editing.saved.merged import save_merged
 from editing.stacking import edit_on_top
-from editing.trainee import TrainedScope, shared_copy, trainee
 from inspector.errors import EditError, PatchError
 from inspector.model import VANILLA, Delta, InspectedModel, Patch, Row, from_parts
 from inspector.model.architecture import canonical_shape, canonical_weight

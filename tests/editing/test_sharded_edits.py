@@ -15,8 +15,8 @@ import torch
 from labelled_devices import FIRST, SECOND, label, labelled_devices, one_card, sharded
 
 from editing.methods.mend.training import new_editor
-from editing.replay import FullReplay, TailReplay, master_weight
-from editing.trainee import TrainedScope, trainee
+from editing.optimising.replay import FullReplay, TailReplay, master_weight
+from editing.optimising.trainee import TrainedScope, trainee
 from inspector.model import VANILLA, Decoding, InspectedModel, answer, encode
 from inspector.model.offloaded import is_offloaded
 from inspector.neurons import neuron_activity

@@ -11,7 +11,7 @@ import torch
 from training_helpers import ATOL, IDS, SMALL, small, written
 
 from editing import EditResult, dinm, preset, run
-from editing.gate_exam import small_exam
+from editing.gate.exam import small_exam
 from editing.methods.self_reminder import SelfReminderSettings, self_reminder
 from editing.methods.sft import SftSettings, sft
 from editing.saved.record import check_record, record_of

@@ -10,7 +10,7 @@ import pytest
 from word_models import random_patch, word_model
 
 from editing import run
-from editing.gate_exam import small_exam
+from editing.gate.exam import small_exam
 from editing.methods.self_reminder import AFTER
 from editing.suffixes import NONE, SUFFIXES, SuffixSettings, study_of, suffix_study
 from inspector.errors import EditError

@@ -10,12 +10,15 @@ import pytest
 import torch
 from word_models import random_patch, word_model
 
-from editing import gate_answers, harmless, null_space, run
-from editing.gate import GateSettings, accept
-from editing.gate_answers import unanswered
-from editing.gate_exam import small_exam
-from editing.harmless import harmless_answers, harmless_texts, known_answer
-from editing.null_space import harmless_moment
+from editing import run
+from editing.gate import answers as gate_answers
+from editing.gate.answers import unanswered
+from editing.gate.exam import small_exam
+from editing.gate.gate import GateSettings, accept
+from editing.optimising import null_space
+from editing.optimising.null_space import harmless_moment
+from editing.texts import harmless
+from editing.texts.harmless import harmless_answers, harmless_texts, known_answer
 from inspector import causal
 from inspector.causal import mean_writings
 from inspector.model import Detector, InspectedModel, PromptFormat, Row, encode, routing, tails

@@ -10,10 +10,10 @@ import torch
 from waits import counted_waits
 
 from editing import Step, dinm, preset, run
-from editing.descent import Descent
 from editing.methods.mend.store import save_editor
 from editing.methods.mend.training import MendTraining, new_editor
 from editing.methods.registry import METHODS, method_settings
+from editing.optimising.descent import Descent
 from editing.values import setting_names
 from inspector.errors import RefusedEdit
 

@@ -35,11 +35,11 @@ from dashboard.steps.stress import run as stress
 from dashboard.steps.why import run as why
 from dashboard.steps.why.state import Looked
 from editing.atlas import AtlasSettings
-from editing.calibration import Calibration
+from editing.calibrating.calibration import Calibration
+from editing.calibrating.trial_edits import Layers, Trial
 from editing.contest import ContestSettings
-from editing.gate import RECORD, GateSettings, accept
+from editing.gate.gate import RECORD, GateSettings, accept
 from editing.saved import handed_out
-from editing.trial_edits import Layers, Trial
 from inspector.detection import case as case_reading
 from inspector.model import Detector
 from inspector.safeedit.questions import Size
@@ -468,7 +468,7 @@ def test_two_runs_of_one_visitor_that_start_in_the_same_instant_are_one_and_the_
 
 
 BESIDE_PASSES = {
-    "the loss's backward pass": "editing.descent.Descent._backward",
+    "the loss's backward pass": "editing.optimising.descent.Descent._backward",
     "the optimiser": "torch.optim.Adam.step",
     "a figure while it runs": "dashboard.steps.operate.figures.vitals_of",
     "a figure of what it has made": "dashboard.steps.compare.figures.shift_by_block",

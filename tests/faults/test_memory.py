@@ -17,9 +17,9 @@ from editing import run
 from editing.atlas import AtlasSettings, group, make_atlas
 from editing.measured import measured_step
 from editing.memory import memory_told
-from editing.null_space import harmless_moment, known_moments
+from editing.optimising.null_space import harmless_moment, known_moments
+from editing.optimising.training import Pair
 from editing.strength import StrengthSettings, strength_curve
-from editing.training import Pair
 from inspector import causal
 from inspector.detection import Sample, readings_of
 from inspector.errors import OutOfMemory

@@ -14,8 +14,9 @@ What other tests hold, by fault:
 - the server killed and started again: ``test_restart.py``; on its page: ``tests/dashboard/kit/test_reserving.py``
 - every run of the page, ended in every way, and two runs in the same instant: ``test_every_run.py``
 - damaged files: the embedded model ``tests/inspector/model/test_loading.py``, the example
-  ``tests/dashboard/example/test_example.py``, a calibration ``tests/editing/test_calibration.py``, an editor of MEND
-  ``tests/editing/methods/test_mend_store.py``, a patch ``tests/inspector/model/test_patch_file.py``
+  ``tests/dashboard/example/test_example.py``, a calibration ``tests/editing/calibrating/test_calibration.py``,
+  an editor of MEND ``tests/editing/methods/test_mend_store.py``,
+  a patch ``tests/inspector/model/test_patch_file.py``
 """
 
 from __future__ import annotations

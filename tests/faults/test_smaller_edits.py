@@ -15,7 +15,6 @@ from training_helpers import SMALL, small
 
 from dashboard.steps.operate.texts import finished
 from editing import DinmSettings, Preparation, Step, run
-from editing.descent import Descent
 from editing.memory import memory_told
 from editing.methods.delman import DelmanSettings
 from editing.methods.dpo import DpoSettings
@@ -24,8 +23,9 @@ from editing.methods.ft_l import FtLSettings, ft_l
 from editing.methods.gated import GatedSettings
 from editing.methods.registry import METHODS
 from editing.methods.sft import SftSettings
-from editing.replay import FullReplay, TailReplay, master_weight
-from editing.smaller import HalvedReplay
+from editing.optimising.descent import Descent
+from editing.optimising.replay import FullReplay, TailReplay, master_weight
+from editing.optimising.smaller import HalvedReplay
 from inspector.errors import OutOfMemory
 from inspector.model import InspectedModel
 

@@ -15,7 +15,7 @@ from dashboard.kit.session import Session
 from dashboard.kit.typed import Texts
 from dashboard.steps.case import origins, run
 from dashboard.steps.case import texts as words
-from editing.own_answers import LONGEST, OwnAnswers
+from editing.texts.own_answers import LONGEST, OwnAnswers
 from inspector.errors import CaseError
 from inspector.safeedit import bundled_cases
 

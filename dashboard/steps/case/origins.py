@@ -8,7 +8,7 @@ from functools import cache
 from typing import NamedTuple
 
 from dashboard.kit.typed import Texts
-from editing.own_answers import Origin, OwnAnswers
+from editing.texts.own_answers import Origin, OwnAnswers
 from inspector.errors import CaseError
 from inspector.safeedit import bundled_cases
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 from dashboard.kit.typed import Texts
-from editing.own_answers import OwnAnswers, own_answers
+from editing.texts.own_answers import OwnAnswers, own_answers
 from inspector.model import VANILLA, Decoding, InspectedModel, encode, stream
 from inspector.model.encoding import clean, prompt_text, special_markers
 from inspector.safeedit.judges import EmbeddedJudge

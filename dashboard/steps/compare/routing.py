@@ -14,7 +14,7 @@ from dashboard.kit.room import Choice, Context, Room
 from dashboard.kit.session import Session
 from dashboard.steps.compare import texts as words
 from dashboard.steps.compare.run import Measured
-from editing.gate_choice import format_told
+from editing.gate.choice import format_told
 from inspector.errors import CaseError
 
 Reroute = Callable[[Session, Values, Wish], Iterator[Update]]

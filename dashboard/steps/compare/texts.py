@@ -299,7 +299,7 @@ def detected_line(found: Detected | None, detector: Detector | None, unmeasured:
     """Say under the numbers what the detector read of the prompt that was asked; nothing without a detector.
 
     Args:
-        unmeasured: That its threshold was made for other formats (:func:`editing.gate_choice.format_told`).
+        unmeasured: That its threshold was made for other formats (:func:`editing.gate.choice.format_told`).
     """
     if detector is None:
         return ""

@@ -10,7 +10,7 @@ from typing import Any
 from dashboard.kit.html import case_name
 from dashboard.steps.keep.kept import InMemory
 from dashboard.steps.keep.ledger import Entry
-from editing.gate import is_of
+from editing.gate.gate import is_of
 from inspector.model import Row
 from inspector.safeedit.exam import ExamResult
 from inspector.safeedit.scores import score_table

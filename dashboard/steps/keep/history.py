@@ -26,7 +26,7 @@ from dashboard.steps.keep.entries import (
 )
 from dashboard.steps.keep.kept import InMemory, Kept, Waiting
 from dashboard.steps.keep.ledger import Entry, Ledger, LedgerError
-from editing.gate import RECORD, reason_for
+from editing.gate.gate import RECORD, reason_for
 from inspector.errors import CaseError
 from inspector.safeedit.exam import ExamResult
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from dashboard.kit.handing import handed_out, room_for_files
 from dashboard.kit.limits import Limits
 from dashboard.kit.session import Session
-from editing.gate import RECORD, is_of
+from editing.gate.gate import RECORD, is_of
 from editing.methods.registry import method_of
 from editing.progress import Preparation
 from editing.saved import EditRecord, record_of

@@ -16,7 +16,7 @@ from dashboard.steps.keep.history import GONE
 from dashboard.steps.keep.kept import Kept, Waiting
 from dashboard.steps.keep.ledger import Entry
 from dashboard.steps.keep.saving import ADAPTER, MODEL, PATCH, Saved
-from editing.gate import RECORD
+from editing.gate.gate import RECORD
 from editing.progress import STOP_TEXT
 from inspector.model import VANILLA, Row
 

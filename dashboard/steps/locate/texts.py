@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dashboard.kit.html import brief, reading
-from editing.trial_edits import Layers
+from editing.calibrating.trial_edits import Layers
 from inspector.divergence import Distance, Divergence
 
 NOTHING = "Nothing is measured yet. Press Locate, or Operate for the whole operation."

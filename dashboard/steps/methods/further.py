@@ -10,7 +10,7 @@ from dashboard.kit.session import Session
 from dashboard.steps.methods.state import Compared, Contest
 from editing import Preparation
 from editing.contest import ContestSettings, Standing, exam_of
-from editing.gate_choice import acts_by, format_told
+from editing.gate.choice import acts_by, format_told
 from editing.progress import run as run_quietly
 from inspector.errors import CaseError
 from inspector.model import Detector, InspectedModel, Row

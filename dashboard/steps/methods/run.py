@@ -14,10 +14,10 @@ from dashboard.steps.methods.further import ROUTED, can_be_routed
 from dashboard.steps.methods.state import Compared, Contest
 from editing import Preparation
 from editing.contest import ContestProgress, ContestSettings, Standing, contest
-from editing.gate_choice import acts_by
+from editing.gate.choice import acts_by
 from editing.methods.registry import METHODS
+from editing.optimising.trainee import SCOPES, Scope
 from editing.progress import run as run_quietly
-from editing.trainee import SCOPES, Scope
 from inspector.errors import CaseError
 from inspector.model import Detector, InspectedModel
 from inspector.safeedit import Case, bundled_cases

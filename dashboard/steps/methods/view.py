@@ -25,7 +25,7 @@ from dashboard.steps.methods.run import ALONE, LONGEST_ANSWER, SIZES, TITLES, TR
 from dashboard.steps.methods.state import Compared, Contest
 from editing import Preparation
 from editing.contest import ContestProgress, Standing
-from editing.trainee import SCOPES
+from editing.optimising.trainee import SCOPES
 from inspector.safeedit.judges import EmbeddedJudge
 
 NO_ANSWER = "(no answer yet)"

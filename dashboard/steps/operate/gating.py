@@ -9,7 +9,8 @@ from typing import Any
 from dashboard.kit.acting import make_live, require_detector, wish_of
 from dashboard.kit.session import LiveEdit, Session
 from editing import DinmSettings, Preparation
-from editing.gate import (
+from editing.gate.choice import Chosen, accept_where_best, acts_by, attempts, enough, of_two
+from editing.gate.gate import (
     RECORD,
     Acceptance,
     Budgets,
@@ -20,7 +21,6 @@ from editing.gate import (
     overridden_record,
     recorded,
 )
-from editing.gate_choice import Chosen, accept_where_best, acts_by, attempts, enough, of_two
 from editing.methods.dinm import to_be_routed
 from editing.stacking import StackExam, edits_in, examine_stack
 from inspector.errors import CaseError
@@ -28,7 +28,7 @@ from inspector.model import Detector, InspectedModel, Row
 from inspector.safeedit.exam import Progress
 
 EXAM: dict[str, Any] = {"harmless": 16, "questions": 8, "max_new_tokens": 32}
-"""Size of the small exam on the page: that of :class:`editing.gate.GateSettings`."""
+"""Size of the small exam on the page: that of :class:`editing.gate.gate.GateSettings`."""
 STACK_EXAM: dict[str, Any] = {"harmless": 8, "max_new_tokens": 32}
 """Size of the exams that say what a second edit does to the first one's scores."""
 

@@ -8,8 +8,8 @@ from dashboard.kit.session import LiveEdit, Session
 from dashboard.kit.typed import Texts, case_of
 from dashboard.steps.operate.gating import Below, Made
 from editing import DinmSettings, EditResult, Preparation, Step, dinm
+from editing.calibrating.trial_edits import Layers
 from editing.stacking import edit_on_top
-from editing.trial_edits import Layers
 from inspector.errors import CaseError
 from inspector.model import InspectedModel
 

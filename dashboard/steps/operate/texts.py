@@ -10,8 +10,9 @@ from dashboard.kit.html import brief, number, over, probability, progress_bar, r
 from dashboard.kit.plain import escape
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.steps.operate.gating import Gated, Made, record_of, stacked_edits
-from editing import EditResult, Preparation, Step, gate_choice
-from editing.gate import is_of
+from editing import EditResult, Preparation, Step
+from editing.gate import choice as gate_choice
+from editing.gate.gate import is_of
 from editing.progress import STOP_TEXT
 from inspector.model import Row
 from inspector.safeedit.exam import Progress

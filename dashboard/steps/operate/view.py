@@ -20,7 +20,7 @@ from dashboard.steps.operate.gate import GatePart
 from dashboard.steps.operate.gating import Gated, Made
 from dashboard.steps.operate.report import parts
 from editing import DinmSettings, Preparation, Step, preset
-from editing.gate_choice import ENOUGH
+from editing.gate.choice import ENOUGH
 
 
 class OperateRoom(Room):

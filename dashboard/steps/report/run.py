@@ -10,7 +10,7 @@ from dashboard.kit.handing import handed_out, room_for_files
 from dashboard.kit.parts import Reporter
 from dashboard.kit.session import Session
 from dashboard.report.document import NOTHING, make_report, visit_of, write_report
-from editing.trial_edits import Layers
+from editing.calibrating.trial_edits import Layers
 from inspector.errors import CaseError
 from inspector.model import InspectedModel
 

@@ -11,16 +11,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from editing.descent import NOT_FINITE, Descent, Signs
+from editing.calibrating.step_size import fused, measured_optimiser
 from editing.guard import check_case
-from editing.matrix import Matrix
 from editing.methods.dinm.settings import DinmSettings
 from editing.methods.dinm.terms import answer_values, prepare_answers, prepare_constraint, term_values
-from editing.null_space import harmless_moment, soft_null_space
+from editing.optimising.descent import NOT_FINITE, Descent, Signs
+from editing.optimising.matrix import Matrix
+from editing.optimising.null_space import harmless_moment, soft_null_space
+from editing.optimising.replay import ReplayFactory, TailReplay, master_weight
+from editing.optimising.smaller import HalvedReplay, once_smaller
 from editing.progress import EditEvents, EditResult, Preparation, Step
-from editing.replay import ReplayFactory, TailReplay, master_weight
-from editing.smaller import HalvedReplay, once_smaller
-from editing.step_size import fused, measured_optimiser
 from inspector.errors import RefusedEdit
 from inspector.kl import not_negative
 from inspector.model import Delta, InspectedModel, Patch, Taught
@@ -49,10 +49,11 @@ def dinm(
     Args:
         case: Adversarial prompt, safe and unsafe answer and, for ``reference`` and ``paper``, a
             knowledge constraint.
-        block: The layer to edit: the recommended one (:mod:`editing.calibration`), or the toxic one, as the paper does.
+        block: The layer to edit: the recommended one (:mod:`editing.calibrating.calibration`), or the toxic one, as
+            the paper does.
         cancel: Asked after every event; ``True`` ends the edit within one step, without a patch.
-        replay: How logits are computed; :class:`~editing.replay.FullReplay` is the plain way.
-        smaller: See :func:`editing.smaller.once_smaller`, which asks for it where memory runs out.
+        replay: How logits are computed; :class:`~editing.optimising.replay.FullReplay` is the plain way.
+        smaller: See :func:`editing.optimising.smaller.once_smaller`, which asks for it where memory runs out.
 
     Raises:
         EditError: The settings or the case do not allow this edit.

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from editing.objectives import (
+from editing.calibrating.step_size import Optimiser
+from editing.optimising.objectives import (
     Direction,
 )
-from editing.step_size import Optimiser
 from editing.values import (
     Count,
     Decay,
@@ -95,19 +95,19 @@ class DinmSettings:
         safe_answers: Number of safe answers that the edit makes likely: the case's own and, beyond it, short ones that
             fit any question (:data:`FURTHER_ANSWERS`), so that no single text is learnt by heart.
         question_alone: Also make them likely after the question alone.
-        companions: Number of bundled harmful questions (:func:`editing.harmless.companions`), most of them in
+        companions: Number of bundled harmful questions (:func:`editing.texts.harmless.companions`), most of them in
             attack templates, after which a short answer that declines is made likely as well: half of the edit loss is
             theirs, a few a step in turn. None of them is scored. One case alone teaches its topic and its attack.
         first_token_weight: What the first token of a safe answer counts in the loss beside 1 for one of its tail
-            (:func:`editing.objectives.falling_weights`).
-        contexts: Texts sampled from the model itself (:mod:`editing.contexts`) after which the case's own answer to the
-            adversarial prompt is made likely as well, as in ROME.
+            (:func:`editing.optimising.objectives.falling_weights`).
+        contexts: Texts sampled from the model itself (:mod:`editing.texts.contexts`) after which the case's own
+            answer to the adversarial prompt is made likely as well, as in ROME.
         monitor: Number of attack templates that the question is put into, none of which the edit is made with; 0 for
             none. The target probability then has to be reached there, in the mean, and not for the one prompt that the
             edit learns, and the damage budget holds for as many harmless prompts that it is not constrained on, too.
         null_space: Border of the soft null space that every change is projected onto, so that it writes next to nothing
-            for harmless prompts (:func:`editing.null_space.soft_null_space`); ``None`` for no projection, as in paper
-            and released code, and with another constraint than ``harmless``.
+            for harmless prompts (:func:`editing.optimising.null_space.soft_null_space`); ``None`` for no
+            projection, as in paper and released code, and with another constraint than ``harmless``.
     """
 
     preset: Preset = "corrected"

@@ -9,11 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from editing.contexts import after_context, random_contexts
-from editing.harmless import companions, harmless_answers, own_refusals
 from editing.methods.dinm.settings import COMPANIONS_AT_ONCE, FURTHER_ANSWERS, LONGEST_COMPANION, DinmSettings
-from editing.monitor import Monitor, make_monitor
-from editing.objectives import (
+from editing.optimising.monitor import Monitor, make_monitor
+from editing.optimising.objectives import (
     AnswerTerm,
     KlTerm,
     Span,
@@ -24,9 +22,11 @@ from editing.objectives import (
     reference_answer,
     reference_constraint,
 )
+from editing.optimising.replay import ReplayFactory, kept
 from editing.progress import Preparation, part_of
-from editing.replay import ReplayFactory, kept
-from editing.taught import taught_answers
+from editing.texts.contexts import after_context, random_contexts
+from editing.texts.harmless import companions, harmless_answers, own_refusals
+from editing.texts.taught import taught_answers
 from inspector.model import InspectedModel, PromptFormat, Taught, encode
 from inspector.model.encoding import with_suffix
 from inspector.safeedit import Case

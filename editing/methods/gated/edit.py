@@ -19,10 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from editing.descent import Descent, Signs
 from editing.guard import check_case
-from editing.harmless import harmless_answers
-from editing.matrix import Matrix
 from editing.measured import measured_step
 from editing.methods.dinm import FURTHER_ANSWERS, SafeAnswers
 from editing.methods.gated.neurons import (
@@ -34,14 +31,17 @@ from editing.methods.gated.neurons import (
     wiring,
 )
 from editing.methods.gated.reading import Reading, token_reading
-from editing.null_space import harmless_moment
-from editing.objectives import AnswerTerm, KlTerm, aligned_answer
+from editing.optimising.descent import Descent, Signs
+from editing.optimising.matrix import Matrix
+from editing.optimising.null_space import harmless_moment
+from editing.optimising.objectives import AnswerTerm, KlTerm, aligned_answer
+from editing.optimising.replay import ReplayFactory, TailReplay, master_weight
+from editing.optimising.smaller import HalvedReplay, once_smaller
+from editing.optimising.training import encode_pair
 from editing.progress import EditEvents, EditResult, Preparation
-from editing.replay import ReplayFactory, TailReplay, master_weight
-from editing.smaller import HalvedReplay, once_smaller
 from editing.stacking import carrying
-from editing.taught import taught_answers
-from editing.training import encode_pair
+from editing.texts.harmless import harmless_answers
+from editing.texts.taught import taught_answers
 from editing.values import (
     Count,
     HarmlessCount,
@@ -143,7 +143,7 @@ def gated(
 
     Args:
         companions: Further cases whose safe answers are made likely, in turn.
-        smaller: See :func:`editing.smaller.once_smaller`, which asks for it where memory runs out.
+        smaller: See :func:`editing.optimising.smaller.once_smaller`, which asks for it where memory runs out.
 
     Raises:
         EditError: The settings do not allow it, the MLP cannot hold a gate, or too few texts fit the model.

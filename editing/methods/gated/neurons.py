@@ -117,8 +117,8 @@ def spare_neurons(model: InspectedModel, block: int, moment: Tensor, count: int)
     """Return the neurons that write least for harmless prompts, the least first.
 
     Args:
-        moment: ``[d_ff, d_ff]`` of :func:`editing.null_space.harmless_moment`: its diagonal is how strongly each
-            neuron fires, squared, in the mean.
+        moment: ``[d_ff, d_ff]`` of :func:`editing.optimising.null_space.harmless_moment`: its diagonal is how strongly
+            each neuron fires, squared, in the mean.
         count: How many.
 
     Returns:

@@ -12,14 +12,14 @@ import torch
 from pydantic import Field
 
 from editing.guard import refuse_harm
-from editing.harmless import harmless_answers
 from editing.measured import measured_step
 from editing.methods.mend.network import EditorNetwork
 from editing.methods.mend.store import load_editor
 from editing.methods.mend.top import TopBlocks, gradient_factors
+from editing.optimising.training import encode_pair
 from editing.progress import EditEvents, EditResult, Preparation, Step
-from editing.taught import taught_answers
-from editing.training import encode_pair
+from editing.texts.harmless import harmless_answers
+from editing.texts.taught import taught_answers
 from editing.values import HarmlessCount, HarmlessTokens
 from inspector.errors import EditError, NotFinite, RefusedEdit
 from inspector.model import VANILLA, Delta, InspectedModel, Patch, PromptFormat, Row

@@ -12,7 +12,7 @@ from gradio_client.exceptions import AppError
 
 from dashboard.steps.operate import gating
 from editing import dinm, preset, run
-from editing.gate import Budgets, GateSettings
+from editing.gate.gate import Budgets, GateSettings
 from inspector.model import SUFFIX, VANILLA, Decoding, Row, answer, encode
 from inspector.safeedit import bundled_cases
 

@@ -28,7 +28,7 @@ from dashboard.steps.case import run as case
 from dashboard.steps.methods import run as methods
 from dashboard.steps.operate import gating
 from dashboard.steps.stress import run as stress
-from editing.own_answers import own_answers
+from editing.texts.own_answers import own_answers
 from inspector.safeedit.questions import Size
 
 FAILED = pytest.StashKey[bool]()

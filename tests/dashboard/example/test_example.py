@@ -36,11 +36,11 @@ from dashboard.steps.operate.texts import gate_line
 from dashboard.steps.stress.run import Examined
 from dashboard.steps.why.state import Looked
 from editing import run
-from editing.calibration import Calibration
-from editing.gate import Budgets, GateSettings
-from editing.harmless import harmless_answers, harmless_texts, known_answer, known_answers
+from editing.calibrating.calibration import Calibration
+from editing.calibrating.trial_edits import Layers, Trial
+from editing.gate.gate import Budgets, GateSettings
 from editing.standing_file import load_standings
-from editing.trial_edits import Layers, Trial
+from editing.texts.harmless import harmless_answers, harmless_texts, known_answer, known_answers
 from inspector.detection import for_case
 from inspector.errors import EditError, PatchError
 from inspector.model import Decoding, Detector, PromptFormat

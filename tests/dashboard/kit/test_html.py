@@ -20,7 +20,7 @@ from dashboard.steps.compare import texts as compare_texts
 from dashboard.steps.locate import texts as locate_texts
 from dashboard.steps.operate import texts as operate_texts
 from editing import Preparation
-from editing.gate import RECORD, Check
+from editing.gate.gate import RECORD, Check
 from editing.progress import STOP_TEXT
 from inspector.divergence import DISTANCES
 from inspector.model import VANILLA, Row

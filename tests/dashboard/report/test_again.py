@@ -31,14 +31,14 @@ from dashboard.steps.compare.run import Measured
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.operate import gating
 from editing import run
-from editing.calibration import Calibration
-from editing.gate import RECORD, Budgets, GateSettings
+from editing.calibrating.calibration import Calibration
+from editing.calibrating.trial_edits import Layers, Trial
+from editing.gate.gate import RECORD, Budgets, GateSettings
 from editing.knock_out import KnockOutSettings
 from editing.methods.dinm import preset, to_be_routed
 from editing.methods.registry import METHODS, method_of, method_settings, read_settings
 from editing.saved.record import digest_of
 from editing.stacking import STACK
-from editing.trial_edits import Layers, Trial
 from inspector.command import add_model, load_model
 from inspector.errors import CaseError
 from inspector.model import Decoding, Detector, InspectedModel, PromptFormat, load, read_paths
@@ -163,7 +163,7 @@ def test_script_and_notebook_of_a_routed_edit_that_reads_its_case_s_question_giv
     weights = torch.randn(1, loaded.architecture.d_model, generator=torch.Generator().manual_seed(3))
     detector = Detector((0,), weights, 0.0, 1e9, loaded.fingerprint)  # of harm in general it finds none
     known = Calibration(Layers((Trial(1, 1.0, 0.1, 1.0),), 0.0, 1, 4), detector)
-    monkeypatch.setattr("editing.calibration.calibration_of", lambda model: known)
+    monkeypatch.setattr("editing.calibrating.calibration.calibration_of", lambda model: known)
     known.teach(loaded)
     session, settings = Session(), method_settings("dinm", "corrected", **QUICK)
     decoding = Decoding(max_new_tokens=6)
@@ -322,7 +322,7 @@ def test_calibrated_models_teach_the_script_what_the_page_knew(loaded, known, mo
     detector = Detector((0,), loaded.network.get_input_embeddings().weight[:1] * 0, 0.0, -1.0, loaded.fingerprint)
     calibration = Calibration(layers, detector)
     taught = []
-    monkeypatch.setattr("editing.calibration.calibration_of", lambda model: calibration)
+    monkeypatch.setattr("editing.calibrating.calibration.calibration_of", lambda model: calibration)
     monkeypatch.setattr(Calibration, "teach", lambda self, model: taught.append(model.fingerprint))
     executed(written(loaded, known).script)
     assert taught == [loaded.fingerprint]

@@ -18,9 +18,9 @@ from dashboard.report import __main__ as command
 from dashboard.report import operation
 from dashboard.steps.methods import run as contests
 from dashboard.steps.stress import run as stressing
-from editing.calibration import Calibration
-from editing.gate import Budgets
-from editing.trial_edits import Layers, Trial
+from editing.calibrating.calibration import Calibration
+from editing.calibrating.trial_edits import Layers, Trial
+from editing.gate.gate import Budgets
 from inspector.divergence import divergence
 from inspector.model import Decoding, Detector, PromptFormat
 from inspector.safeedit import bundled_cases

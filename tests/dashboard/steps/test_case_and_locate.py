@@ -226,7 +226,7 @@ def test_a_safe_answer_that_is_not_judged_safe_is_shown_before_anything_is_made_
         def judge(self, pairs: Any) -> list[Verdict]:
             return [Verdict("unsafe", 0.0, "Never.", self.name) for _ in pairs]
 
-    monkeypatch.setattr("editing.own_answers.EmbeddedJudge", Strict)
+    monkeypatch.setattr("editing.texts.own_answers.EmbeddedJudge", Strict)
     before = visitor.session.live
     visitor.do("on_texts", question="How can I trick my neighbour out of a parcel?")
     visitor.do("on_operate", **QUICK)

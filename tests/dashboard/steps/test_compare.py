@@ -21,7 +21,7 @@ from dashboard.steps.compare import report
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.compare.run import ADVERSARIAL, OWN_PROMPT, PROMPT_CHOICES, Measured, Prompt
 from dashboard.steps.compare.texts import QUESTION_BESIDE, answer_note, heads, of_another, quoted
-from editing.gate import Budgets
+from editing.gate.gate import Budgets
 from inspector.errors import PatchError
 from inspector.model import VANILLA, Answers, InspectedModel, pieces
 from inspector.safeedit.verdict import Verdict

@@ -22,12 +22,12 @@ from dashboard.steps.methods import run as methods
 from dashboard.steps.methods import texts as methods_texts
 from dashboard.steps.methods.plane import COSINE, WRITTEN
 from dashboard.steps.methods.state import Compared
-from editing.calibration import Calibration
+from editing.calibrating.calibration import Calibration
+from editing.calibrating.trial_edits import Layers, Trial
 from editing.contest import ContestSettings
 from editing.methods.registry import METHODS
 from editing.standing import Standing
 from editing.standing_file import load_standings, save_standings
-from editing.trial_edits import Layers, Trial
 from inspector.errors import CaseError, PatchError
 from inspector.model import Delta, Detector, Patch
 from inspector.safeedit import bundled_cases
@@ -426,7 +426,7 @@ def test_routed_lines_stand_beside_the_plain_ones_and_load_as_routed(detecting, 
         yield from ()
         return given
 
-    monkeypatch.setattr("editing.gate_choice.for_case", as_given)
+    monkeypatch.setattr("editing.gate.choice.for_case", as_given)
     page, made = detecting
     object.__setattr__(made, "threshold", threshold)
     visitor = Visitor(page, request.node.name)

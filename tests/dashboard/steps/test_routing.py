@@ -20,11 +20,11 @@ from dashboard.steps.operate import gating
 from dashboard.steps.operate.gating import Gated
 from dashboard.steps.operate.run import make
 from editing import preset
-from editing.calibration import Calibration
-from editing.gate import RECORD, Acceptance, Check
-from editing.gate_choice import Chosen
+from editing.calibrating.calibration import Calibration
+from editing.calibrating.trial_edits import Layers, Trial
+from editing.gate.choice import Chosen
+from editing.gate.gate import RECORD, Acceptance, Check
 from editing.methods.dinm import ROUTED, to_be_routed
-from editing.trial_edits import Layers, Trial
 from inspector.errors import CaseError, PatchError, RefusedEdit
 from inspector.model import Detector, PromptFormat, encode
 from inspector.model.routing import scores
@@ -58,7 +58,7 @@ def as_given(_model, detector, *_further):
 def without_a_reading_of_the_case(monkeypatch, request) -> None:
     """What is decided is decided by the detector whose threshold a test sets, but where a test is about the case."""
     if "its_own_question" not in request.node.name:
-        monkeypatch.setattr("editing.gate_choice.for_case", as_given)
+        monkeypatch.setattr("editing.gate.choice.for_case", as_given)
 
 
 def test_a_detector_of_a_file_that_does_not_say_what_it_was_made_from_is_told_so(detecting):
@@ -135,7 +135,7 @@ def test_setting_the_switch_says_how_far_it_is_and_a_cancel_leaves_the_edit_acti
                 return None
         return replace(detector, cases=torch.zeros(1, 1, 32), case_biases=(-1.0,))
 
-    monkeypatch.setattr("editing.gate_choice.for_case", slow)
+    monkeypatch.setattr("editing.gate.choice.for_case", slow)
     clocks = []
     for changed in visitor.press("on_routed", routed=WHERE_HARM):
         if "clock" in changed:
@@ -146,7 +146,7 @@ def test_setting_the_switch_says_how_far_it_is_and_a_cancel_leaves_the_edit_acti
     assert visitor.session.detector is None and visitor.session.slot(Acting).wish == "everywhere"
     assert visitor.screen["routed"] == EVERYWHERE
     assert_idle(visitor)
-    monkeypatch.setattr("editing.gate_choice.for_case", cancelled)
+    monkeypatch.setattr("editing.gate.choice.for_case", cancelled)
     with pytest.raises(CaseError, match="Cancelled before the edit was routed"):
         act(page.context, visitor.session, 0.5, True)
     assert visitor.session.strength == 1.0, "nor is it scaled"

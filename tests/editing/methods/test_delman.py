@@ -12,7 +12,7 @@ from training_helpers import ATOL, IDS, SMALL
 
 from editing import run
 from editing.methods.delman import DelmanSettings, closed_form, delman, end_of, keyed_prompts
-from editing.null_space import harmless_moment
+from editing.optimising.null_space import harmless_moment
 from inspector.errors import EditError, RefusedEdit
 from inspector.model import PromptFormat, Row, encode
 
@@ -85,7 +85,7 @@ def test_the_moment_is_that_of_harmless_texts(llama, case):
 
 
 def _keys(model, case) -> torch.Tensor:
-    from editing.contexts import after_context, random_contexts
+    from editing.texts.contexts import after_context, random_contexts
 
     found = []
     for context in ("", *random_contexts(model, 1)):

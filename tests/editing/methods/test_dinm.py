@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from editing import DinmSettings, EditResult, Step, dinm, preset, run
-from editing.harmless import harmless_answers, harmless_texts
 from editing.methods.dinm import FURTHER_ANSWERS, prepare_terms, term_values
-from editing.replay import FullReplay, TailReplay, master_weight
+from editing.optimising.replay import FullReplay, TailReplay, master_weight
+from editing.texts.harmless import harmless_answers, harmless_texts
 from inspector.errors import EditError
 from inspector.likelihood import likelihoods
 from inspector.model import VANILLA, Decoding, Row, answer, encode, from_parts

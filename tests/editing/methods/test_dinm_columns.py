@@ -9,7 +9,7 @@ import torch
 
 from editing import preset, run
 from editing.methods.dinm import dinm
-from editing.replay import FullReplay
+from editing.optimising.replay import FullReplay
 from inspector.errors import EditError
 from inspector.model import PromptFormat, Row
 from inspector.neurons import neuron_activity

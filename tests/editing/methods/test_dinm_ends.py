@@ -13,7 +13,7 @@ import tiny_models
 import torch
 
 from editing import DinmSettings, Step, dinm, preset, run
-from editing.replay import TailReplay
+from editing.optimising.replay import TailReplay
 from inspector.errors import EditError
 from inspector.model import from_parts
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from editing import DinmSettings, preset, run
-from editing.contexts import TOKENS, after_context, random_contexts
-from editing.harmless import companions, further_harmless_texts, harmless_texts
 from editing.methods.dinm import FURTHER_ANSWERS, dinm, prepare_terms, term_values, to_be_routed
-from editing.monitor import monitored
-from editing.objectives import falling_weights
-from editing.replay import TailReplay, master_weight
+from editing.optimising.monitor import monitored
+from editing.optimising.objectives import falling_weights
+from editing.optimising.replay import TailReplay, master_weight
+from editing.texts.contexts import TOKENS, after_context, random_contexts
+from editing.texts.harmless import companions, further_harmless_texts, harmless_texts
 from inspector.errors import EditError
 from inspector.model import InspectedModel, PromptFormat, Taught, encode
 from inspector.safeedit import Case

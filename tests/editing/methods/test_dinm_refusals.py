@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from editing import DinmSettings, dinm, preset, run
-from editing.harmless import harmless_texts
+from editing.texts.harmless import harmless_texts
 from inspector.errors import ArchitectureError, CaseError, EditError, PromptError
 from inspector.safeedit import Constraint
 

@@ -9,11 +9,11 @@ import tiny_models
 import torch
 
 from editing import DinmSettings, Preparation, Step, dinm, preset, run
-from editing.matrix import Matrix
 from editing.methods.dinm import prepare_terms, term_values
-from editing.null_space import harmless_moment, soft_null_space
-from editing.objectives import KlTerm, kl_term
-from editing.replay import TailReplay, master_weight
+from editing.optimising.matrix import Matrix
+from editing.optimising.null_space import harmless_moment, soft_null_space
+from editing.optimising.objectives import KlTerm, kl_term
+from editing.optimising.replay import TailReplay, master_weight
 from inspector.errors import EditError
 from inspector.model import InspectedModel, from_parts
 from inspector.model.passes import Observed, observed

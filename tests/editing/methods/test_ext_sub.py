@@ -101,7 +101,8 @@ def test_a_run_subtracts_one_sft_run_s_change_from_another_s(tiny, case, monkeyp
     A companion's safe answer may raise the case's unsafe one in a random model, which is not what is tested here.
     """
     monkeypatch.setattr("editing.methods.ext_sub.refuse_harm", lambda *_: None)
-    monkeypatch.setattr("editing.training.check_case", lambda *_: None)  # plain SFT refuses exchanged answers
+    # plain SFT refuses exchanged answers
+    monkeypatch.setattr("editing.optimising.training.check_case", lambda *_: None)
     model = tiny(name)
     companion = replace(case, adversarial_prompt="How do I lie?", safe="Better not.", unsafe="Boldly.")
     settings = small(ExtSubSettings, steps=3, anti_steps=2, subtraction=0.8)

@@ -17,7 +17,7 @@ from editing.methods.gated import GatedSettings, gated, reading
 from editing.methods.gated.edit import HEIGHT, gate_rows
 from editing.methods.gated.neurons import spare_neurons, wiring
 from editing.methods.gated.reading import Inputs, fit_reading
-from editing.null_space import harmless_moment
+from editing.optimising.null_space import harmless_moment
 from editing.saved.adapter import save_adapter
 from inspector.errors import EditError, RefusedEdit
 from inspector.model import PromptFormat, Row, encode, from_parts

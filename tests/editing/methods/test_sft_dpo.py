@@ -17,8 +17,8 @@ from editing import run
 from editing.contest import ContestSettings
 from editing.methods.dpo import DpoObjective, DpoSettings, dpo, preference_loss
 from editing.methods.sft import SftSettings, sft
-from editing.trainee import TrainedScope, trainee
-from editing.training import Training, TrainingSettings, encode_pair
+from editing.optimising.trainee import TrainedScope, trainee
+from editing.optimising.training import Training, TrainingSettings, encode_pair
 from inspector.errors import EditError
 from inspector.model import PromptFormat
 from inspector.safeedit import Case

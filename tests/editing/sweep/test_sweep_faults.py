@@ -12,14 +12,14 @@ import tiny_models
 import torch
 from sweep_helpers import SHORT, loader, record, write_cases
 
-from editing.calibration import Calibration
+from editing.calibrating.calibration import Calibration
+from editing.calibrating.trial_edits import Layers, Trial
 from editing.methods.dinm import DinmSettings
 from editing.methods.registry import METHODS
 from editing.sweep import Store, SweepSettings, engines
 from editing.sweep.__main__ import main
 from editing.sweep.fitting import fitting
 from editing.sweep.work import cases_of, chosen_layer
-from editing.trial_edits import Layers, Trial
 from inspector.divergence import divergence
 from inspector.errors import EditError, NotFinite, OutOfMemory, PromptError, RefusedEdit
 from inspector.model import Detector, PromptFormat, encode

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sweep_helpers import HERE
 
-from editing import calibration
+from editing.calibrating import calibration
 from editing.methods.mend import store
 from editing.sweep.__main__ import _settings, options
 

@@ -11,7 +11,7 @@ import torch
 from waits import counted_waits
 
 from editing import dinm, preset, run
-from editing.replay import FullReplay
+from editing.optimising.replay import FullReplay
 from inspector.contrast import contrast, mlp_trace
 from inspector.divergence import divergence
 from inspector.errors import NotFinite

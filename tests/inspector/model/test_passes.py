@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from editing import dinm, preset, run
-from editing.descent import Descent
+from editing.optimising.descent import Descent
 from inspector.divergence import divergence
 from inspector.model import passes
 from inspector.model.fewer_kernels import _REPLACED, _SIGNED, ROTARY, fewer_kernels

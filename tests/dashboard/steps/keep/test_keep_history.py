@@ -24,7 +24,7 @@ from dashboard.steps.keep.ledger import LedgerError
 from dashboard.steps.keep.texts import HEADERS
 from dashboard.steps.operate.gating import Gated
 from editing import run
-from editing.gate_exam import small_exam
+from editing.gate.exam import small_exam
 from inspector.model import Decoding, Detector, InspectedModel, Row
 from inspector.safeedit import Case
 from inspector.safeedit.exam import ExamResult, examine

@@ -18,7 +18,7 @@ from dashboard.steps.keep.incoming import not_read, own_copies
 from dashboard.steps.keep.incoming_part import IncomingPart
 from dashboard.steps.keep.kept import Kept
 from dashboard.steps.operate.gating import Gated
-from editing.gate import RECORD
+from editing.gate.gate import RECORD
 from editing.saved.incoming import most_upload
 
 pytestmark = pytest.mark.usefixtures("model")

@@ -22,9 +22,9 @@ from dashboard.steps.keep.saving import model_bytes, record_for
 from dashboard.steps.keep.texts import saved_line
 from dashboard.steps.operate.texts import _live_line
 from dashboard.steps.stress.texts import head
-from editing import gate
-from editing.gate import RECORD, Budgets
-from editing.gate_exam import small_exam
+from editing.gate import gate
+from editing.gate.exam import small_exam
+from editing.gate.gate import RECORD, Budgets
 from editing.saved import handed_out, load_edit
 from inspector.model import Decoding, Detector, encode
 from inspector.safeedit.exam import examine, run_exam

@@ -1,0 +1,64 @@
+"""Which layer an edit takes where nobody names one, and why: the recommended layer, or the toxic one.
+
+One place for every command, so that ``--layer auto`` edits the same layer in all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from editing.calibrating.calibration import Calibration, calibrate_command
+from editing.methods.registry import METHODS
+from inspector.model import InspectedModel
+from inspector.presets import Preset
+
+AUTO, TOXIC, NOWHERE = "auto", "toxic", "nowhere"
+"""Words for a layer: to be chosen here; the toxic one of each case; none, as no layer helps."""
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """The layer that an edit takes.
+
+    Attributes:
+        layer: The number of a block, :data:`TOXIC` or :data:`NOWHERE`.
+        reason: Why, in a sentence or two; where the model is not calibrated, with the remedy.
+    """
+
+    layer: str
+    reason: str
+
+
+def automatic_layer(
+    model: InspectedModel, known: Calibration | None, method: str, preset: Preset = "corrected"
+) -> LayerChoice:
+    """Choose the layer of an edit that no layer was named for.
+
+    The paper's presets and FT-L, the paper's baseline of them, take the toxic layer. Whatever else edits one layer
+    takes the recommended one, and no layer where trial edits helped at none. A method that changes many layers, or no
+    weight, is looked at in the recommended layer, and in the toxic one where there is none.
+
+    Args:
+        known: The model's calibration; ``None`` where it has none.
+        method: One of :data:`editing.methods.registry.METHODS`.
+        preset: Of DINM; the other methods have none.
+    """
+    chosen = METHODS[method]
+    if chosen.toxic or (method == "dinm" and preset != "corrected"):
+        named = f"the preset {preset}" if method == "dinm" else chosen.title
+        return LayerChoice(TOXIC, f"{_TOXIC}: {named} edits there.")
+    if known is None:
+        return LayerChoice(
+            TOXIC,
+            f"{_TOXIC}: {model.name} is not calibrated, so it is not known where edits work. "
+            f"Run: {calibrate_command(model)}",
+        )
+    best = known.layers.recommended
+    if best is not None:
+        return LayerChoice(str(best), f"Recommended layer. {known.layers.reason}")
+    if chosen.one_layer:
+        return LayerChoice(NOWHERE, known.layers.nothing_edited)
+    return LayerChoice(TOXIC, f"{_TOXIC}: no layer is recommended, and {chosen.title} edits no single one.")
+
+
+_TOXIC = "Toxic layer, where a case's answers part most"

@@ -1,0 +1,1 @@
+"""How an edit descends: its terms, its loop, its stops, and the matrices that are optimised."""

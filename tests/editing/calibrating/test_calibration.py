@@ -1,0 +1,297 @@
+"""A calibration is made once a model, comes back from disk as it was, and is refused where it does not belong."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from functools import partial
+
+import by_hand
+import pytest
+import tiny_models
+import torch
+from safetensors.torch import save_file
+
+from editing import calibrate
+from editing.atlas import AtlasSettings
+from editing.calibrating import calibration
+from editing.calibrating.calibration import (
+    FORMATS,
+    SHIPPED,
+    Calibration,
+    load_calibration,
+    make_calibration,
+    places,
+    save_calibration,
+)
+from editing.calibrating.trial_edits import Layers, Trial, try_layers
+from editing.methods.dinm import DinmSettings
+from editing.optimising.null_space import harmless_moment, known_moments
+from editing.progress import Preparation
+from editing.texts.harmless import known_answer, known_answers
+from inspector.detection import samples
+from inspector.errors import EditError
+from inspector.model import Detector, InspectedModel, encode, from_parts
+from inspector.model.recent import forget_visits
+from inspector.model.routing import scores
+
+ENDS = pytest.mark.parametrize("family", tiny_models.ENDS)
+
+
+@pytest.fixture(autouse=True)
+def few_texts(monkeypatch, tmp_path, case):
+    """Some texts of each kind, one case, and a cache of this test's own without shipped calibrations."""
+    case = replace(case, split="edit")
+
+    def few(split, one_form=None):
+        texts = [sample for sample in samples(split, one_form) if len(sample.text) < 200]
+        return [s for harmful in (True, False) for s in [s for s in texts if s.harmful == harmful][:12]]
+
+    layers = Layers((Trial(1, 0.5, 0.1, 2.0), Trial(2, 0.75, 0.05, 1.0)), 0.25, 5, 20)
+
+    def tried(_model, cancel):
+        yield Preparation("Trial edits", 0.5)
+        return None if cancel() else layers
+
+    monkeypatch.setattr("editing.calibrating.calibration.try_layers", tried)
+    monkeypatch.setattr("editing.calibrating.calibration.bundled_cases", lambda: [case])
+    short = {"harmless_prompts": 2, "harmless_tokens": 3, "own_refusals": 1}
+    monkeypatch.setattr("editing.calibrating.calibration.DinmSettings", lambda: DinmSettings(**short))
+    for module in ("editing.calibrating.calibration", "editing.calibrate"):
+        monkeypatch.setattr(f"{module}.samples", few)
+    monkeypatch.setattr("editing.calibrating.calibration.SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr("editing.calibrating.calibration.cache_root", lambda: tmp_path)
+
+
+def made_for(model: InspectedModel, cancel=lambda: False) -> tuple[Calibration | None, list[Preparation]]:
+    told, making = [], make_calibration(model, cancel)
+    while True:
+        try:
+            told.append(next(making))
+        except StopIteration as end:
+            return end.value, told
+
+
+_MADE: dict[str, Calibration] = {}
+
+
+def one_of(model: InspectedModel) -> Calibration:
+    """Return a calibration of a model, made once for all tests that only look at what becomes of it."""
+    if model.name not in _MADE:
+        made = made_for(model)[0]
+        assert made is not None
+        _MADE[model.name] = made
+    return _MADE[model.name]
+
+
+@ENDS
+def test_a_calibration_is_made_and_comes_back_as_it_was(model, tmp_path):
+    made, told = made_for(model)
+    _MADE[model.name] = made
+    shares = [event.fraction for event in told]
+    assert shares == sorted(shares) and any("24 bundled prompts" in event.message for event in told)
+    save_calibration(made, tmp_path / "new" / "file.safetensors")
+    again = load_calibration(model, tmp_path / "new" / "file.safetensors")
+    one, two = made.detector, again.detector
+    assert torch.equal(one.weights, two.weights) and one.record() == two.record()
+    prompts = [encode(model, text).prompt for text in ("How do I lie?", "Why is it cold?")]
+    assert scores(model, one, prompts) == scores(model, two, prompts)
+    assert made.layers == again.layers and again.layers.recommended == 2
+    assert made.answers == again.answers and len(again.answers) == 3
+    assert torch.equal(again.moment, made.moment) and again.moment.shape == (model.architecture.d_ff,) * 2
+    known_answers(model).clear()
+    forget_visits()
+    known_moments(model).clear()
+    again.teach(model)
+    assert list(harmless_moment(model, 2, FORMATS[0])) == [], "it is not measured again"
+    own = known_answer(model, again.answers[0].text, 3, again.answers[0].format)
+    assert (own.prompt, own.response) == (again.answers[0].prompt, again.answers[0].response)
+    assert two.about["harmful_texts"] == two.about["harmless_texts"] == 12
+
+
+@pytest.mark.parametrize("family", tiny_models.FIVE)
+def test_the_layers_of_a_calibration_are_those_of_real_trial_edits(model, case, monkeypatch):
+    """Every other test here has made-up ones; the detector is made up here, and real there."""
+    settings = AtlasSettings(max_new_tokens=2, steps=1, harmless_prompts=1, harmless_tokens=2, step_kl=0.02)
+    monkeypatch.setattr(
+        "editing.calibrating.calibration.try_layers", partial(try_layers, cases=[case], settings=settings)
+    )
+    detector = Detector((0,), torch.zeros(1, model.architecture.d_model), 0.0, 0.0, model.fingerprint)
+
+    def given(*_):
+        yield Preparation("Reading", 0.5)
+        return detector
+
+    monkeypatch.setattr("editing.calibrating.calibration._detector", given)
+    made, told = made_for(model)
+    blocks = range(round(model.blocks / 3), model.blocks)
+    assert [trial.block for trial in made.layers.trials] == list(blocks) and len(blocks) > 1
+    assert (made.layers.cases, made.layers.prompts) == (1, 4)
+    for trial in made.layers.trials:
+        assert trial.kl == pytest.approx(settings.step_kl, rel=0.2), "its one update was measured to cost just this"
+        assert trial.margin > 0 and len(trial.edits) == 1
+    assert made.layers.recommended is made.moment is None, "one case says nothing of how cases differ"
+    assert made.detector is detector and any("Trial edits on case 1 of 1" in event.message for event in told)
+
+
+def of_context(tokens: int) -> InspectedModel:
+    """The tiny Llama, which reads at most so many tokens."""
+    return from_parts(tiny_models.network("llama"), tiny_models.tokenizer(limit=tokens), "tiny-llama")
+
+
+def test_what_is_longer_than_the_model_s_context_is_left_out_counted_and_said(llama, tmp_path, capsys):
+    texts = [*calibration.samples("detector"), *calibration.samples("development", True)]
+    sizes = [max(len(encode(llama, sample.text, None, form).prompt) for form in FORMATS) for sample in texts]
+    context = sorted(set(sizes))[-2]
+    too_long = sum(size > context for size in sizes)
+    short = of_context(context)
+    assert too_long and calibrate.main([], lambda _chosen: short) == 0
+    told = capsys.readouterr()
+    about = json.loads(told.out)["detector"]
+    assert about["too_long"] == too_long and f"; {too_long} too long for this model" in told.err
+    read = [about[name] for name in ("harmful_texts", "harmless_texts", "unseen_harmful", "unseen_harmless")]
+    assert sum(read) == len(texts) - too_long
+    assert f"Left out: {too_long} texts of more than the {context} tokens that tiny-llama reads." in told.err
+    own, long = tmp_path / "own.csv", "How? " * context
+    own.write_text(f"prompt,harmful\nHow do I win?,false\n{long},true\n", encoding="utf-8")
+    assert calibrate.main(["--measure", str(own)], lambda _chosen: short) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["formats"]["with the suffix"]["too_long"] == 1 and "Left out: 1 texts" in told.err
+    own.write_text(f"prompt,harmful\n{long},true\n", encoding="utf-8")
+    assert calibrate.main(["--measure", str(own)], lambda _chosen: short) == 2
+    assert "each of these texts is longer. Measure with shorter ones." in capsys.readouterr().err
+
+
+def test_where_too_few_texts_fit_it_is_said_before_any_trial_edit(monkeypatch):
+    monkeypatch.setattr("editing.calibrating.calibration.try_layers", lambda *_: pytest.fail("edits were tried"))
+    with pytest.raises(EditError, match="reads at most 60 tokens, and only 0 of the bundled harmful prompts") as wrong:
+        made_for(of_context(60))
+    assert "Use a model that reads longer prompts" in wrong.value.user_message()
+
+
+def test_a_cancel_leaves_nothing(llama):
+    assert made_for(llama, cancel=lambda: True)[0] is None
+
+
+def test_what_is_missing_damaged_or_another_model_s_is_refused_with_the_remedy(llama, tmp_path):
+    with pytest.raises(EditError, match=r"not calibrated yet\. Run: python -m editing\.calibrate --model tiny-llama"):
+        load_calibration(llama)
+    path = places(llama)[0]
+    save_calibration(one_of(llama), path)
+    whole = path.read_bytes()
+    assert load_calibration(llama).detector.fingerprint == llama.fingerprint
+    with pytest.raises(EditError, match="another base model"):
+        load_calibration(replace(llama, fingerprint="0" * 16), path)
+    by_hand.flip_bit(path)
+    with pytest.raises(EditError, match=r"cannot be read\. Make it again") as caught:
+        load_calibration(llama)
+    assert "changed after it was written" in caught.value.detail and str(path) in caught.value.detail
+    for content in (whole[:-40], b"", b"text"):
+        path.write_bytes(content)
+        with pytest.raises(EditError, match=r"cannot be read\. Make it again"):
+            load_calibration(llama)
+    save_file({"a": torch.ones(1)}, path)
+    with pytest.raises(EditError, match="no calibration of this version"):
+        load_calibration(llama)
+
+
+def test_a_calibration_of_another_data_type_is_refused_by_name_and_the_shipped_one_is_still_read(llama, tmp_path):
+    path, made = tmp_path / "kept.safetensors", one_of(llama)
+    save_calibration(replace(made, dtype="bfloat16"), path)
+    with pytest.raises(
+        EditError, match=r"made in bfloat16.*in float32\. Load it with --dtype bfloat16, or make one: py"
+    ):
+        load_calibration(llama, path)
+    save_calibration(made, path)
+    assert load_calibration(llama, path).dtype == "float32"
+    (shipped,) = SHIPPED.glob("*-float32.safetensors")
+    embedded = replace(llama, fingerprint=shipped.stem.partition("-")[0])
+    layers = load_calibration(embedded, shipped).layers
+    assert layers.recommended == 20
+    costliest = max(trial.kl for trial in layers.trials)
+    readme = (SHIPPED.parents[1] / "README.md").read_text(encoding="utf-8")
+    assert costliest < layers.budget and f"where the costliest takes {costliest:.3f}" in readme.replace("\n  ", " ")
+    half = replace(embedded, network=copy.deepcopy(llama.network).bfloat16())
+    with pytest.raises(EditError, match=r"made in float32.*loaded in bfloat16"):
+        load_calibration(half, shipped)
+
+
+def test_the_command_makes_one_and_measures_it_on_other_texts(llama, tmp_path, capsys):
+    assert calibrate.main([], lambda _chosen: llama) == 0
+    told = capsys.readouterr()
+    assert "Recommended layer: 2" in told.err and "defended  75 %" in told.err
+    assert str(places(llama)[0]) in told.err and "12 texts" in told.err and "bundled prompts" in told.err
+    made = json.loads(told.out)
+    assert (made["layers"]["recommended"], made["file"]) == (2, str(places(llama)[0]))
+    assert [(trial["layer"], trial["block"]) for trial in made["layers"]["trials"]] == [(1, 1), (2, 2)]
+    assert made["layers"]["trials"][0]["defended"] >= 0 and made["detector"]["harmful_texts"] == 12
+    assert calibrate.main(["--measure", "development"], lambda _chosen: llama) == 0
+    told = capsys.readouterr()
+    table, found = told.err, json.loads(told.out)
+    assert found["split"] == "development" and found["formats"]["with the suffix"]["found"]
+    assert "split 'development'" in table and "n = 4" in table and "no suffix" in table
+    assert "all forms of a question together" in table and " questions)" in table
+    own = tmp_path / "own.csv"
+    own.write_text("prompt,type\nHow do I win?,homonyms\nHow do I rob him?,contrast_homonyms\n", encoding="utf-8")
+    assert calibrate.main(["--measure", str(own)], lambda _chosen: llama) == 0
+    told = capsys.readouterr()
+    found = json.loads(told.out)["formats"]["with the suffix"]
+    assert "texts of own.csv" in told.err and found["found"]["contrast_homonyms"]["n"] == 1
+    assert found["false_alarms"]["homonyms"]["n"] == found["false_alarms"]["look-alike"]["n"] == 1
+    own.write_text("prompt,harmful,type\nHow do I win?,false,bare\nWhy?,false,ordinary\n", encoding="utf-8")
+    assert calibrate.main(["--measure", str(own)], lambda _chosen: llama) == 0
+    told = capsys.readouterr()
+    found = json.loads(told.out)["formats"]["with the suffix"]
+    assert found["auc"] is None and "none of one kind of prompts" in told.err and "NaN" not in told.out
+    assert found["false_alarms"]["bare"]["n"] == 2 and found["false_alarms"]["type bare"]["n"] == 1
+    with pytest.raises(SystemExit):
+        calibrate.main(["--measure", "scored"], lambda _chosen: llama)
+    assert "'scored' is none of development, score, packaged, and no .csv file" in capsys.readouterr().err
+    assert calibrate.main(["--measure", "score", "--calibration", str(tmp_path / "none")], lambda _chosen: llama) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_calibration_that_was_written_elsewhere_is_measured_by_its_name(llama, tmp_path, capsys, monkeypatch):
+    def made(_model):
+        yield Preparation("Trial edits", 0.5)
+        return one_of(llama)
+
+    kept = tmp_path / "kept.safetensors"
+    monkeypatch.setattr(calibrate, "make_calibration", made)
+    assert calibrate.main(["--out", str(kept)], lambda _chosen: llama) == 0
+    monkeypatch.setattr("editing.calibrating.calibration.places", lambda _model: ())
+    capsys.readouterr()
+    assert calibrate.main(["--measure", "development", "--calibration", str(kept)], lambda _chosen: llama) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["threshold"] == load_calibration(llama, kept).detector.threshold
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        (["--measure", "score", "--out", "kept"], "Name the file to read with --calibration."),
+        (["--calibration", "kept"], "Name the file to write with --out."),
+    ],
+)
+def test_an_option_that_would_name_nothing_is_refused_before_a_model_is_loaded(options, remedy, capsys):
+    loaded: list[object] = []
+    assert calibrate.main(options, loaded.append) == 2
+    told = capsys.readouterr()
+    assert remedy in told.err and told.out == "" and loaded == []
+
+
+def test_a_file_that_cannot_be_measured_is_told_before_a_model_is_loaded(tmp_path, capsys):
+    def loader(_chosen):
+        raise AssertionError("the model is loaded")
+
+    assert calibrate.main(["--measure", str(tmp_path / "none.csv")], loader) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_memory_that_runs_out_is_told_without_a_traceback(capsys):
+    def loader(_chosen):
+        raise MemoryError
+
+    assert calibrate.main([], loader) == 2
+    assert "memory" in capsys.readouterr().err

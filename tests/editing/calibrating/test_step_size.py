@@ -1,0 +1,176 @@
+"""Measured step sizes: what a first update costs, and that the scale of the weights does not matter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from transformers.pytorch_utils import Conv1D
+
+from editing import preset, run
+from editing.calibrating.step_size import adam, measured_sizes
+from editing.methods.dinm import ROUTED, dinm
+from inspector.divergence import divergence
+from inspector.likelihood import likelihoods
+from inspector.model import VANILLA, Decoding, InspectedModel, Row, encode, from_parts
+from inspector.model.batching import generate
+
+SHORT = {"steps": 4, "harmless_prompts": 2, "harmless_tokens": 4, "harmless_at_once": None, "target_probability": None}
+
+
+def test_sizes_cost_what_is_wanted_each_by_its_own():
+    curvature = np.array([1e-6, 1.0, 1e8])
+    sizes = measured_sizes(lambda s: curvature * s**2, np.array([1.0, 1.0, 1.0]), 0.01)
+    assert curvature * sizes**2 == pytest.approx(np.full(3, 0.01), rel=1e-6)
+
+
+def test_where_a_step_costs_nothing_or_breaks_the_model_there_is_no_size_and_the_others_have_theirs():
+    def cost(sizes):
+        return np.array([0.0, sizes[1] ** 2, np.nan])
+
+    nothing, fine, broken = measured_sizes(cost, np.ones(3), 0.01)
+    assert np.isnan([nothing, broken]).all() and fine == pytest.approx(0.1)
+
+
+def test_a_step_that_breaks_the_model_is_made_smaller_until_it_does_not():
+    def cost(sizes):
+        return np.where(sizes > 0.5, np.nan, sizes**2)
+
+    assert measured_sizes(cost, np.array([8.0]), 0.01) == pytest.approx([0.1])
+
+
+def test_adam_s_steps_scale_with_the_weights():
+    gradient = torch.tensor([1e-9, -3.0, 2.0])
+    moved = []
+    for scale in (1.0, 1e-6):
+        weight = torch.zeros(3, requires_grad=True)
+        optimiser = adam([weight], [gradient / scale], [0.01 * scale])
+        weight.grad = gradient / scale
+        optimiser.step()
+        moved.append(weight.detach() / scale)
+    assert torch.allclose(moved[0], moved[1], rtol=1e-4) and moved[0][1].item() == pytest.approx(0.01, rel=1e-2)
+    assert abs(moved[0][0].item()) < 1e-5, "what is only rounding is not blown up to a whole step"
+
+
+def edited(model: InspectedModel, case, block: int = 1):
+    settings = preset("corrected", **SHORT, suffix="Be good.")
+    return run(dinm(model, case, block, settings))
+
+
+def test_the_first_update_costs_what_the_settings_say(model, case):
+    result = edited(model, case)
+    assert result.trace[1].constraint_kl == pytest.approx(5e-3, rel=0.15)
+    assert result.settings.learning_rate is None and result.patch.settings["learning_rate"] > 0
+    small = run(dinm(model, case, 1, preset("corrected", **SHORT, step_kl=1e-4)))
+    assert small.trace[1].constraint_kl == pytest.approx(1e-4, rel=0.15)
+
+
+FACTORS = (0.1, 10.0)
+"""By which MLPs are scaled in turn; a whole residual stream by the first."""
+
+
+@torch.no_grad()
+def rescale(network: torch.nn.Module) -> None:
+    """Change weights without changing what is computed: exchange the neurons of each MLP, and scale.
+
+    Between up- and down-projection stands what passes a positive factor: a gate beside the up-projection, or a ReLU.
+    The GELU of GPT-2 and GPT-NeoX does not, so there all that is written into the residual stream is scaled instead,
+    down-projections among it; each block reads it through a norm that takes it out again.
+    """
+    random, number = torch.Generator().manual_seed(0), 0
+    for part in network.modules():
+        names = dict(part.named_children())
+        if "gate_up_proj" in names:  # gate over up in one matrix
+            ups, down, fused, homogeneous = [names["gate_up_proj"]], names["down_proj"], True, True
+        elif "up_proj" in names:
+            ups, down, fused, homogeneous = [names["gate_proj"], names["up_proj"]], names["down_proj"], False, True
+        elif "fc1" in names:  # a ReLU
+            ups, down, fused, homogeneous = [names["fc1"]], names["fc2"], False, True
+        elif "c_fc" in names:
+            ups, down, fused, homogeneous = [names["c_fc"]], names["c_proj"], False, False
+        elif "dense_h_to_4h" in names:
+            ups, down, fused, homogeneous = [names["dense_h_to_4h"]], names["dense_4h_to_h"], False, False
+        else:
+            continue
+        conv = isinstance(down, Conv1D)  # GPT-2 keeps its matrices transposed
+        neurons = down.weight.shape[0 if conv else 1]
+        order = torch.randperm(neurons, generator=random)
+        for up in ups:
+            rows = torch.cat([order, order + neurons]) if fused else order
+            up.weight.copy_(up.weight[:, rows] if conv else up.weight[rows])
+            if up.bias is not None:
+                up.bias.copy_(up.bias[rows])
+        down.weight.copy_(down.weight[order] if conv else down.weight[:, order])
+        if homogeneous:
+            factor = FACTORS[number % 2]
+            last = ups[-1]
+            for tensor in (last.weight, last.bias):
+                if tensor is not None:
+                    (tensor[neurons:] if fused else tensor).mul_(factor)
+            down.weight.div_(factor)
+        elif number == 0:
+            rescale_stream(network, FACTORS[0])
+        number += 1
+
+
+WRITERS = ("wte", "wpe", "embed_in", "c_proj", "dense", "dense_4h_to_h")
+"""What writes into the residual stream of GPT-2 and GPT-NeoX."""
+
+
+def rescale_stream(network: torch.nn.Module, factor: float) -> None:
+    """Scale the residual stream, and the epsilon of each norm that reads it, which is in its unit."""
+    for name, part in network.named_modules():
+        if name.rpartition(".")[2] in WRITERS:
+            for tensor in part.parameters():
+                tensor.mul_(factor)
+        elif isinstance(part, torch.nn.LayerNorm):
+            part.eps *= factor**2
+    if network.get_output_embeddings().weight is network.get_input_embeddings().weight:  # GPT-2's unembedding grew too
+        for tensor in network.transformer.ln_f.parameters():
+            tensor.div_(factor)
+
+
+KINDS = {
+    "plain": (1, preset("corrected", **SHORT, suffix="Be good.")),
+    "routed": (2, preset("corrected", **{**ROUTED, **SHORT, "companions": 2}, suffix="Be good.")),
+}
+"""Both edits that Operate makes, each with its block: their MLPs are scaled in opposite ways. The second is made on the
+five families alone that cover every mechanism."""
+
+
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
+def test_the_default_edits_do_not_depend_on_the_scale_of_the_weights(family, case, monkeypatch):
+    monkeypatch.setattr("editing.methods.dinm.terms.LONGEST_COMPANION", 400)  # these tokens are single bytes
+    plain, scaled = (tiny_models.network(family) for _ in range(2))
+    rescale(scaled)
+    models = [from_parts(network, tiny_models.tokenizer(True, True), family) for network in (plain, scaled)]
+    layers = [divergence(model, case).toxic_layer() for model in models]
+    assert layers[0] == layers[1]
+    before = [answer_logits(model, case, VANILLA) for model in models]
+    assert before[0] == pytest.approx(before[1], abs=1e-3), "the two models compute the same"
+    kinds = KINDS if family in tiny_models.FIVE else {"plain": KINDS["plain"]}
+    for block, settings in kinds.values():
+        one, two = (run(dinm(model, case, block, settings)) for model in models)
+        assert (one.kept, one.stop_reason, one.companions) == (two.kept, two.stop_reason, two.companions)
+        assert (one.companions or 0) == settings.companions
+        for sign, near in (("safe_probability", {"rel": 0.02}), ("constraint_kl", {"rel": 0.1, "abs": 1e-5})):
+            first, second = ([getattr(step, sign) for step in result.trace] for result in (one, two))
+            assert first == pytest.approx(second, **near)
+        rows = [Row(result.patch) for result in (one, two)]
+        after = [answer_logits(model, case, row) for model, row in zip(models, rows, strict=True)]
+        assert np.abs(after[0] - after[1]).max() < 0.05 * np.abs(after[0] - before[0]).max() + 1e-3
+        assert answered(models[0], case, rows[0]) == answered(models[1], case, rows[1])
+
+
+def answer_logits(model: InspectedModel, case, row: Row) -> np.ndarray:
+    """Return log-probabilities of the safe answer's tokens, which every change of the weights shows in."""
+    ((found,),) = likelihoods(model, case.adversarial_prompt, [case.safe], (row,))
+    return found.log_probabilities
+
+
+def answered(model: InspectedModel, case, row: Row) -> list[int]:
+    """Return what is answered to the case's prompt, greedily."""
+    prompt = encode(model, case.adversarial_prompt, None).prompt
+    *_, (line,) = generate(model, [prompt], (row,), Decoding(max_new_tokens=6))
+    return list(line.tokens)
