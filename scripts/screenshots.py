@@ -40,7 +40,7 @@ def take(page: Page, url: str, theme: str, width: int) -> None:
     open_example(page, url, theme)
     save(page.screenshot(), f"page-{theme}")
     details = page.locator("#details")
-    details.locator("button").first.click()
+    page.locator("#shortcuts button", has_text="Token by token").click()
     page.wait_for_selector("#heatmap .js-plotly-plot .main-svg", timeout=60_000)
     page.wait_for_timeout(1500)
     save(details.screenshot(), f"details-{theme}")
