@@ -23,34 +23,23 @@ OPEN = """() => {
 """Opens a part in the browser alone; ``assets/page.js`` brings it into sight then."""
 
 
-class Details:
-    """The line, its parts, and a button for each of them while they are folded.
+def build(parts: Sequence[tuple[str, Callable[[], object]]]) -> None:
+    """Lay out the line, its parts, and a button for each of them while they are folded; the server is never asked.
 
     Args:
         parts: What stands on each part's tab, and what lays it out, in order.
     """
-
-    def __init__(self, parts: Sequence[tuple[str, Callable[[], object]]]) -> None:
-        self.parts = tuple(parts)
-
-    def build(self) -> None:
-        """Lay the line out."""
-        buttons = "".join(
-            f'<button type="button" data-part="{number}">{escape(title)}</button>'
-            for number, (title, _) in enumerate(self.parts)
+    buttons = "".join(
+        f'<button type="button" data-part="{number}">{escape(title)}</button>'
+        for number, (title, _) in enumerate(parts)
+    )
+    with gr.Column(elem_id="details-line"):
+        shortcuts = gr.HTML(
+            f'<nav aria-label="Parts that are folded">{buttons}</nav>', elem_id="shortcuts", js_on_load=PRESSED
         )
-        with gr.Column(elem_id="details-line"):
-            self.shortcuts = gr.HTML(
-                f'<nav aria-label="Parts that are folded">{buttons}</nav>', elem_id="shortcuts", js_on_load=PRESSED
-            )
-            self.folded = gr.Accordion("Details", open=False, elem_id="details")
-            with self.folded, gr.Tabs() as self.tabs:
-                for number, (title, lay_out) in enumerate(self.parts):
-                    with gr.Tab(title, id=number):
-                        lay_out()
-
-    def connect(self) -> None:
-        """Let each button open its part; the server is not asked."""
-        self.shortcuts.click(
-            None, None, [self.folded, self.tabs], js=OPEN, show_progress="hidden", api_visibility="private"
-        )
+        folded = gr.Accordion("Details", open=False, elem_id="details")
+        with folded, gr.Tabs() as tabs:
+            for number, (title, lay_out) in enumerate(parts):
+                with gr.Tab(title, id=number):
+                    lay_out()
+    shortcuts.click(None, None, [folded, tabs], js=OPEN, show_progress="hidden", api_visibility="private")

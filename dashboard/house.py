@@ -7,10 +7,9 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard import heading
+from dashboard import details, heading
 from dashboard.calibrating import CalibratingLine
 from dashboard.chooser import Chooser
-from dashboard.details import Details
 from dashboard.example.arriving import Arriving
 from dashboard.example.make import Example
 from dashboard.kit.linking import Linking
@@ -90,17 +89,6 @@ class House:
         self.linking = self.context.one(Linking, lambda: Linking(self.context))
         self.arriving = Arriving(self.context)
         self.rooms: dict[str, Any] = {kind.name: kind(self.context) for kind in STEPS}
-        case, locate, operate, compare = self._steps_of_operation()
-        self.details = Details(
-            [
-                ("Token by token", locate.build_detail),
-                ("What the edit changed", compare.build_details),
-                ("Prompt", case.build_prompt),
-                ("Layer and distance", locate.build_settings),
-                ("All settings", operate.build_settings),
-                ("Decoding and routing", compare.build_decoding),
-            ]
-        )
         self.openers: list[tuple[Any, Any]] = []
         self.context.reporters = REPORTERS
 
@@ -127,7 +115,6 @@ class House:
                     self._operation()
                 for name, steps in LATER.items():
                     self._later(name, steps)
-        self.details.connect()
         rooms = [self.visit, self.badge, *self.rooms.values(), self.linking, self.chooser]
         for room in rooms:
             self.context.bus.speaker = room.name
@@ -147,12 +134,9 @@ class House:
         self.linking.connect_to(self.visit.connect_to(app), [name for name in self.rooms if name not in later])
         self.arriving.connect(app)
 
-    def _steps_of_operation(self) -> tuple[Any, ...]:
-        return tuple(self.rooms[name] for name in ("case", "locate", "operate", "compare"))
-
     def _operation(self) -> None:
         """The operation on one screen, its details folded below it."""
-        _, locate, operate, compare = self._steps_of_operation()
+        case, locate, operate, compare = (self.rooms[name] for name in ("case", "locate", "operate", "compare"))
         with gr.Row(elem_classes="pair"):
             with gr.Column(elem_classes="box", elem_id="step-locate", min_width=280):
                 locate.build()
@@ -169,7 +153,16 @@ class House:
         compare.build_numbers()
         compare.build()
         compare.build_shifts()
-        self.details.build()
+        details.build(
+            [
+                ("Token by token", locate.build_detail),
+                ("What the edit changed", compare.build_details),
+                ("Prompt", case.build_prompt),
+                ("Layer and distance", locate.build_settings),
+                ("All settings", operate.build_settings),
+                ("Decoding and routing", compare.build_decoding),
+            ]
+        )
 
     def _later(self, name: str, steps: tuple[str, ...]) -> None:
         """A view that the browser gets, drawn, when it is first opened; the page's script presses the button then."""

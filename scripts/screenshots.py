@@ -112,8 +112,9 @@ def refused(page: Page, other: Page) -> None:
 
 
 def done(page: Page, other: Page) -> None:
-    """Operate to the end."""
+    """Operate to the end; the example's own end stands there before."""
     page.click("#operate")
+    page.wait_for_selector("#operate button:disabled, button#operate:disabled")
     wait_for(page, "#clock", "Ended after")
     wait_until_idle(page)
 
