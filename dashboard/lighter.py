@@ -17,6 +17,8 @@ import gradio.utils
 from gradio.components.api_component import Api
 from gradio.routes import App
 
+from dashboard.asked_once import ask_classes_once
+
 
 class LighterBlocks(gr.Blocks):
     """A page that tells browsers nothing of what only programs call; those are told all of it, where they ask."""
@@ -47,6 +49,7 @@ class _OnceServed(App):
 
 gradio.blocks.App = _OnceServed
 gradio.utils.MatplotlibBackendMananger = nullcontext
+ask_classes_once()
 
 
 def _without(layout: list[dict[str, Any]], parts: set[int]) -> list[dict[str, Any]]:
