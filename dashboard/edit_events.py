@@ -13,6 +13,7 @@ from dashboard.kit.session import Session
 from dashboard.steps.operate import gating
 from dashboard.steps.operate.run import Making, why_no_layer
 from editing import DinmSettings, EditResult, Preparation, Step
+from editing.gate.choice import in_turn
 from editing.gate.gate import Budgets
 from editing.progress import run as run_quietly
 from inspector.errors import CaseError, RefusedEdit
@@ -30,18 +31,21 @@ def edit_events(
         make: Runs an edit with settings.
         tried: The settings, see :func:`dashboard.steps.operate.gating.asked_for`.
     """
-    best: gating.Made | None = None
-    for settings in tried:
+    results: list[EditResult] = []
+
+    def making(
+        settings: DinmSettings, first: gating.Made | None
+    ) -> Generator[dict[str, Any], None, gating.Made | None]:
+        word = None if first is None else first.acceptance
+        if word is not None:
+            yield {"done": False, "kind": "passed" if word.passed else "refused", "gate": word.record()}
         result, made = yield from making_events(make(settings))
-        if made is not None:
-            made = yield from exam_events(examined(context, session, made))
-            best = gating.best_of(best, made)
-        if made is None or made.acceptance is None or gating.suffices(best) or settings is tried[-1]:
-            break
-        kind = "passed" if made.acceptance.passed else "refused"
-        yield {"done": False, "kind": kind, "gate": made.acceptance.record()}
-    if best is not None:  # of two refused ones the better one waits, and /keep is about that
-        result = best.edit.result
+        results.append(result)
+        return None if made is None else (yield from exam_events(examined(context, session, made)))
+
+    best = yield from in_turn(tried, making)
+    # Of two refused ones the better one waits, and /keep is about that.
+    result = results[-1] if best is None else best.edit.result
     yield ended(session, best, result, best is not None and gating.settle(session, best))
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,8 @@ from editing.command import (
     say,
     tell,
 )
-from editing.gate.choice import ENOUGH, Chosen, accept_where_best, acts_by, attempts, enough, goes_on, of_two
-from editing.gate.gate import accept, overridden, recorded
+from editing.gate.choice import ENOUGH, accept_where_best, acts_by, attempts, goes_on, in_turn
+from editing.gate.gate import Acceptance, accept, overridden, recorded
 from editing.methods.dinm import DinmSettings, to_be_routed
 from editing.methods.registry import METHODS, Method, method_named, method_settings, read_settings
 from editing.progress import EditResult, Preparation, Step, run
@@ -132,20 +132,15 @@ def _edit(chosen: argparse.Namespace, loader: Loader) -> int:
     tried: tuple[Any, ...] = (settings,)
     if isinstance(settings, DinmSettings) and chosen.acts != EVERYWHERE:
         tried = attempts(settings, detector, by_hand) if chosen.acts == "gate" else (to_be_routed(settings, by_hand),)
-    made: Made | None = None
-    for one in tried:
-        if made is not None:
-            say(f"  {goes_on(made.chosen.acceptance)}")
-        following = _made(model, case, method, block, one, chosen, detector)
-        if made is not None:
-            later, word = of_two(made.chosen.acceptance, following.chosen.acceptance)
-            taken = following if later else made
-            following = replace(taken, chosen=replace(taken.chosen, acceptance=word))
-        made = following
-        if enough(made.chosen.acceptance):
-            break
-    assert made is not None
-    result, row, word = made.result, made.chosen.row, made.chosen.acceptance
+
+    def making(one: Any, first: Made | None) -> Generator[Preparation | Step, None, Made]:
+        if first is not None:
+            say(f"  {goes_on(first.acceptance)}")
+        return (yield from _made(model, case, method, block, one, chosen, detector))
+
+    made = run(in_turn(tried, making), _tell)
+    assert made is not None  # nobody cancels it
+    result, row, word = made.result, made.row, made.acceptance
     if not word.passed and chosen.keep_anyway:
         word = overridden(word)
     assert row.patch is not None
@@ -176,7 +171,12 @@ class Made:
     """An edit, and the gate's word on it where it acts."""
 
     result: EditResult
-    chosen: Chosen
+    row: Row
+    acceptance: Acceptance
+
+    def worded(self, acceptance: Acceptance) -> Made:
+        """Return it with another word of the gate."""
+        return replace(self, acceptance=acceptance)
 
 
 def _made(
@@ -187,9 +187,9 @@ def _made(
     settings: Any,
     chosen: argparse.Namespace,
     detector: Detector | None,
-) -> Made:
-    """Edit and ask the gate, which chooses where the edit acts if that was not asked for."""
-    result = run(method.run(model, case, block, settings), _tell)
+) -> Generator[Preparation | Step, None, Made]:
+    """Edit and ask the gate, which chooses where the edit acts if that was not asked for; yields the edit's events."""
+    result = yield from method.run(model, case, block, settings)
     if result.fewer_companions:
         say(f"  {result.fewer_companions}")
     row = result.row(chosen.strength)
@@ -198,12 +198,12 @@ def _made(
     if chosen.acts == "gate":
         taken = run(accept_where_best(model, row, case, detector=detector))
         assert taken is not None  # nobody cancels it
-        return Made(result, taken)
+        return Made(result, taken.row, taken.acceptance)
     if chosen.acts == "detected" and detector is not None:
         row = replace(row, detector=run(acts_by(model, detector, case, row.patch.format)))
     word = run(accept(model, row, case))
     assert word is not None
-    return Made(result, Chosen(row, word))
+    return Made(result, row, word)
 
 
 def acts_word(word: str) -> str:

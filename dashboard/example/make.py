@@ -35,7 +35,7 @@ from editing import DinmSettings, EditResult, Preparation, Step, dinm, preset
 from editing.calibrating.calibration import Calibration, calibration_of
 from editing.command import add_model, finished, load_model, tell
 from editing.contest import ContestSettings, contest
-from editing.gate.choice import goes_on
+from editing.gate.choice import goes_on, in_turn
 from editing.gate.gate import Budgets
 from editing.memory import memory_told
 from editing.methods.mend.store import places
@@ -247,19 +247,19 @@ class Example:
         measured = session.slot(LocatedCase).divergence
         assert measured is not None
         block = measured.toxic_layer() if self._recommended is None else self._recommended
-        best: gating.Made | None = None
-        for settings in gating.asked_for(session, preset("corrected"), self.store.detector):
-            if best is not None and best.acceptance is not None:
-                yield goes_on(best.acceptance)
+
+        def making(settings: DinmSettings, first: gating.Made | None) -> Generator[str, None, gating.Made | None]:
+            if first is not None and first.acceptance is not None:
+                yield goes_on(first.acceptance)
             result = yield from self._edited(case, block, settings, session)
             if result.patch is None:
-                break
+                return None
             made = gating.Made(LiveEdit(case, rounded(result)))
             exam = gating.examined(self._model, session, made, gating.settings_of(Budgets()), self.store.detector)
-            made = yield from drain(exam, lambda _event: "The gate's small exam")
-            best = gating.best_of(best, made)
-            if gating.suffices(made) or gating.suffices(best):
-                break
+            return (yield from drain(exam, lambda _event: "The gate's small exam"))
+
+        tried = gating.asked_for(session, preset("corrected"), self.store.detector)
+        best = yield from in_turn(tried, making)
         if best is None or not gating.settle(session, best):
             return
         prompt = self.texts.adversarial_prompt()

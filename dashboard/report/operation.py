@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from dashboard.steps.why.state import Looked
 from editing import DinmSettings, dinm
 from editing.calibrating.calibration import Calibration
 from editing.contest import ContestSettings
-from editing.gate.choice import goes_on
+from editing.gate.choice import goes_on, in_turn
 from editing.gate.gate import Budgets
 from editing.memory import memory_told
 from editing.methods.registry import METHODS
@@ -97,15 +97,15 @@ def _edit(
     tell: Tell,
 ) -> bool:
     """Make edits in turn until one suffices, and settle the better one; tells whether it is live."""
-    best: gating.Made | None = None
-    for settings in tried:
-        if best is not None and best.acceptance is not None:
-            tell(Preparation(goes_on(best.acceptance), 0.0))
-        made = gating.Made(LiveEdit(case, run(dinm(model, case, block, settings), tell)), strength=strength)
-        made = run(gating.examined(model, session, made, gating.settings_of(Budgets()), detector), tell)
-        best = gating.best_of(best, made)
-        if gating.suffices(best):
-            break
+
+    def making(settings: DinmSettings, first: gating.Made | None) -> Generator[Any, None, gating.Made]:
+        if first is not None and first.acceptance is not None:
+            yield Preparation(goes_on(first.acceptance), 0.0)
+        edited = yield from dinm(model, case, block, settings)
+        made = gating.Made(LiveEdit(case, edited), strength=strength)
+        return (yield from gating.examined(model, session, made, gating.settings_of(Budgets()), detector))
+
+    best = run(in_turn(tried, making), tell)
     return best is not None and gating.settle(session, best)
 
 

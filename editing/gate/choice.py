@@ -12,15 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
 
 from editing.calibrating.calibration import FORMATS
 from editing.gate.answers import vanilla_answers
 from editing.gate.gate import Acceptance, Check, GateSettings, accept, checks_of
+from editing.memory import memory_told
 from editing.methods.dinm import DinmSettings, to_be_routed
 from editing.progress import Preparation
 from inspector.detection import for_case
-from inspector.errors import EditError
+from inspector.errors import REFUSALS, EditError, InspectorError, OutOfMemory
 from inspector.model import Detector, Encoded, InspectedModel, PromptFormat, Row
 from inspector.model.prompt_format import has_chat_template
 from inspector.safeedit import Case
@@ -56,6 +57,24 @@ class Chosen:
     acceptance: Acceptance
 
 
+class Examined(Protocol):
+    """An edit that was made, with the gate's word on it."""
+
+    @property
+    def acceptance(self) -> Acceptance | None:
+        """The gate's word; ``None`` if it was not examined to the end."""
+        ...
+
+    def worded(self, acceptance: Acceptance) -> Self:
+        """Return it with another word of the gate."""
+        ...
+
+
+_Settings = TypeVar("_Settings")
+_Event = TypeVar("_Event")
+_Made = TypeVar("_Made", bound=Examined)
+
+
 def attempts(
     settings: DinmSettings, detector: Detector | None, by_hand: Collection[str] = ()
 ) -> tuple[DinmSettings, ...]:
@@ -68,6 +87,48 @@ def attempts(
     """
     routed = to_be_routed(settings, by_hand)
     return (settings,) if detector is None or routed == settings else (routed, settings)
+
+
+def in_turn(
+    tried: Sequence[_Settings], make: Callable[[_Settings, _Made | None], Generator[_Event, None, _Made | None]]
+) -> Generator[_Event, None, _Made | None]:
+    """Make edits in turn until one is :func:`enough`, or it or its exam is cancelled, and take the better one.
+
+    A later edit that is none (:data:`inspector.errors.REFUSALS`), or that memory does not suffice for, leaves the one
+    before as it is, and the gate's word on that says why.
+
+    Args:
+        tried: Their settings, see :func:`attempts`.
+        make: Makes an edit and asks the gate about it. It gets the settings and the best edit before, ``None`` for the
+            first one, and returns ``None`` where the edit was cancelled.
+
+    Yields:
+        What ``make`` yields.
+
+    Returns:
+        The better edit, with both results in the gate's word on it; ``None`` where the first one was cancelled.
+
+    Raises:
+        InspectorError: The first edit cannot be made, or a later one for a reason that says nothing about it.
+    """
+    best: _Made | None = None
+    for settings in tried:
+        before = None if best is None else best.acceptance
+        if best is None or before is None:
+            best = yield from make(settings, None)
+        else:
+            try:
+                with memory_told():
+                    made = yield from make(settings, best)
+            except (*REFUSALS, OutOfMemory) as error:
+                return best.worded(_alone(before, error))
+            if made is None or made.acceptance is None:
+                return best
+            later, word = of_two(before, made.acceptance)
+            best = (made if later else best).worded(word)
+        if best is None or best.acceptance is None or enough(best.acceptance):
+            break
+    return best
 
 
 def acts_by(
@@ -136,6 +197,15 @@ def of_two(first: Acceptance, second: Acceptance) -> tuple[bool, Acceptance]:
         f"{'second' if later else 'first'}, since {_why(taken, other, 'it')}."
     )
     return later, replace(taken, choice=f"{told} {taken.choice}".strip())
+
+
+def _alone(first: Acceptance, why: InspectorError) -> Acceptance:
+    """Return the gate's word on the first edit of :func:`attempts` where the second one came to nothing."""
+    told = (
+        f"Made in turn: {LEARNS_MORE}, {_result(first)}; {HELD}, which came to nothing: {why.user_message()} Taken: "
+        "the first, since there is no other."
+    )
+    return replace(first, choice=f"{told} {first.choice}".strip())
 
 
 def accept_where_best(

@@ -343,6 +343,12 @@ def test_an_edit_is_made_where_the_calibration_says_or_not_at_all(words, capsys,
     _, both, errors = ran(edit, in_turn, words, capsys)
     assert "Another one is made" in errors and "less than 80 %" in errors, "the first one passed and defends nothing"
     assert both["gate"]["choice"].startswith("Made in turn") and both["patch"] in (chosen["patch"], everywhere["patch"])
+    # At such a rate the held edit's first step is beyond its damage budget; the first edit has none.
+    alone = [*plain, "--set", "learning_rate=1", "--out", tmp_path / "alone"]
+    code, first, errors = ran(edit, alone, words, capsys)
+    assert code == 0 and first["saved"] and "Another one is made" in errors, "the first one passed, and is not lost"
+    assert "which came to nothing: DINM kept no update" in first["gate"]["choice"]
+    assert "Taken: the first, since there is no other." in first["gate"]["choice"]
     assert told["layer_reason"] == f"Recommended layer. {told['recommended_reason']}"
     assert (told["toxic_layer"], told["recommended_layer"]) == (divergence(words, CASE).toxic_layer(), 1)
     assert told["toxic_reason"] == f"The answers part most at layer {told['toxic_layer']} of 0-{words.blocks - 1}."

@@ -9,7 +9,7 @@ from typing import Any
 from dashboard.kit.acting import make_live, require_detector, wish_of
 from dashboard.kit.session import LiveEdit, Session
 from editing import DinmSettings, Preparation
-from editing.gate.choice import Chosen, accept_where_best, acts_by, attempts, enough, of_two
+from editing.gate.choice import Chosen, accept_where_best, acts_by, attempts
 from editing.gate.gate import (
     RECORD,
     Acceptance,
@@ -74,6 +74,10 @@ class Made:
         """Its weights, as they were examined."""
         return self.as_saved or replace(self.edit.row(self.strength), detector=self.detector)
 
+    def worded(self, acceptance: Acceptance) -> Made:
+        """Return it with another word of the gate."""
+        return replace(self, acceptance=acceptance)
+
 
 @dataclass
 class Gated:
@@ -100,7 +104,7 @@ class Gated:
 def asked_for(
     session: Session, settings: DinmSettings, detector: Detector | None, by_hand: Collection[str] = ()
 ) -> tuple[DinmSettings, ...]:
-    """Return the edits that are made in turn until one :func:`suffices`, as the visitor wants them to act.
+    """Return the edits that are made in turn (:func:`editing.gate.choice.in_turn`), as the visitor wants them to act.
 
     Args:
         settings: What the page shows.
@@ -189,25 +193,6 @@ def _of_both(
     if below.detector is not None:
         return below.detector
     return (yield from acts_by(model, detector, below.edit.case, below.edit.format, cancel))
-
-
-def best_of(first: Made | None, made: Made) -> Made:
-    """Return the better of two edits that were made in turn, with both results in the gate's word on it.
-
-    Args:
-        first: The one before, if any; it stands where the second one's exam was cancelled.
-    """
-    if first is None or first.acceptance is None:
-        return made
-    if made.acceptance is None:
-        return first
-    later, word = of_two(first.acceptance, made.acceptance)
-    return replace(made if later else first, acceptance=word)
-
-
-def suffices(made: Made | None) -> bool:
-    """Tell whether no other edit is to be made after one: it is good enough, or it or its exam was cancelled."""
-    return made is None or made.acceptance is None or enough(made.acceptance)
 
 
 def settle(session: Session, made: Made) -> bool:

@@ -19,8 +19,8 @@ from dashboard.steps.operate.fields import SettingsPart
 from dashboard.steps.operate.gate import GatePart
 from dashboard.steps.operate.gating import Gated, Made
 from dashboard.steps.operate.report import parts
-from editing import DinmSettings, Preparation, Step, preset
-from editing.gate.choice import ENOUGH
+from editing import DinmSettings, EditResult, Preparation, Step, preset
+from editing.gate.choice import ENOUGH, in_turn
 
 
 class OperateRoom(Room):
@@ -158,13 +158,7 @@ class OperateRoom(Room):
                 self.vitals_reading: words.vitals_line(()),
                 **said,
             }
-        result = session.live.result
-        return {
-            self.clock: words.finished(result),
-            self.vitals: figures.vitals_of(result.trace, result.settings),
-            self.vitals_reading: words.vitals_line(result.taken, result.settings),
-            **said,
-        }
+        return {**self._vitals_of(session.live.result), **said}
 
     def on_arrived(self, session: Session, values: Values) -> Update:
         """Show the vital signs of the example's edit."""
@@ -206,16 +200,15 @@ class OperateRoom(Room):
             yield {self.clock: message(said)}
             return
         on_top = bool(values[self.on_top]) and session.live is not None
-        best: Made | None = None
-        for settings in tried:
-            making = run.make(self.model, session, texts, block, settings, on_top)
-            made = yield from self._watched(making, settings, words.goes_on(best))
-            if made is not None:
-                made = yield from self.gating.examined(session, values, made)
-                best = gating.best_of(best, made)
-            if gating.suffices(made) or gating.suffices(best):
-                break
+
+        def making(settings: DinmSettings, first: Made | None) -> Generator[Update, None, Made | None]:
+            edit = run.make(self.model, session, texts, block, settings, on_top)
+            made = yield from self._watched(edit, settings, words.goes_on(first))
+            return None if made is None else (yield from self.gating.examined(session, values, made))
+
+        best = yield from in_turn(tried, making)
         if best is not None:
+            yield self._vitals_of(best.edit.result)
             yield from self.gating.settled(session, values, best)
 
     def _watched(self, making: run.Making, settings: DinmSettings, before: str) -> Generator[Update, None, Made | None]:
@@ -242,12 +235,16 @@ class OperateRoom(Room):
             return {self.clock: words.clock(event, seconds), **vitals}
 
         result, made = yield from drain(making, draw)
-        yield {
-            self.vitals: figures.vitals_of(result.trace, settings),
+        yield self._vitals_of(result)
+        return made
+
+    def _vitals_of(self, result: EditResult) -> Update:
+        """Return what the clock, the figure and its reading show of an edit that has ended."""
+        return {
             self.clock: words.finished(result),
+            self.vitals: figures.vitals_of(result.trace, result.settings),
             self.vitals_reading: words.vitals_line(result.taken, result.settings),
         }
-        return made
 
 
 ON_TOP = "On top"

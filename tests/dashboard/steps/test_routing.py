@@ -19,6 +19,7 @@ from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.operate import gating
 from dashboard.steps.operate.gating import Gated
 from dashboard.steps.operate.run import make
+from dashboard.steps.operate.texts import vitals_line
 from editing import preset
 from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers, Trial
@@ -326,13 +327,13 @@ def test_the_edit_made_to_be_routed_comes_first_and_the_held_one_only_where_the_
 @pytest.fixture(autouse=True)
 def any_pass_is_enough(monkeypatch) -> None:
     """The tiny model's answers are never safe ones; without this every edit that passes would be made twice."""
-    monkeypatch.setattr(gating, "enough", lambda acceptance: acceptance.passed)
+    monkeypatch.setattr("editing.gate.choice.enough", lambda acceptance: acceptance.passed)
 
 
 @pytest.fixture
 def never_enough(monkeypatch, any_pass_is_enough) -> None:
     """No edit defends as much as is enough, so that both are made."""
-    monkeypatch.setattr(gating, "enough", lambda acceptance: False)
+    monkeypatch.setattr("editing.gate.choice.enough", lambda acceptance: False)
 
 
 @pytest.mark.parametrize(("first", "second", "taken"), [(0.1, 0.05, 2), (0.05, 0.1, 1), (0.1, 0.5, 1)])
@@ -369,6 +370,40 @@ def test_a_cancel_while_the_second_edit_is_made_leaves_the_first_one_that_passed
     assert live is not before and live.patch.settings["companions"] == ROUTED["companions"]
     assert live.patch.identifier in visitor.screen["live"] and live.patch.settings[RECORD]["passed"]
     assert_idle(visitor)
+
+
+@pytest.mark.parametrize(("first", "lives"), [(0.1, True), (0.9, False)])
+def test_a_second_edit_that_comes_to_nothing_leaves_the_first_one_live_or_held_as_the_gate_says(
+    detecting, request, monkeypatch, never_enough, first, lives
+):
+    monkeypatch.setattr(gating, "accept_where_best", gate_that_says(first, 0.05))
+    visitor = Visitor(detecting[0], request.node.name)
+    before = visitor.session.live
+    visitor.do("on_edit", **QUICK, learning_rate=1)  # its first step is beyond the budget that the second one has
+    held, live = visitor.session.slot(Gated).held, visitor.session.live
+    assert (live is not before) is lives and (held is None) is lives
+    edit = live if lives else held.edit
+    assert edit.patch.settings["companions"] == ROUTED["companions"]
+    choice = live.patch.settings[RECORD]["choice"] if lives else held.acceptance.choice
+    assert "which came to nothing: DINM kept no update" in choice
+    assert ("Ended after" in visitor.screen["clock"]) and (
+        "held back by the gate" in visitor.screen["clock"]
+    ) is not lives
+    assert visitor.screen["vitals_reading"] == vitals_line(edit.result.taken, edit.result.settings), "of the one taken"
+    assert_idle(visitor)
+
+
+def test_programs_hear_at_the_end_of_the_first_edit_where_the_second_comes_to_nothing(
+    detecting, request, monkeypatch, never_enough
+):
+    monkeypatch.setattr(gating, "accept_where_best", gate_that_says(0.1, 0.05))
+    page, session = detecting[0], Visitor(detecting[0], request.node.name).session
+    short = preset("corrected", steps=2, harmless_prompts=2, harmless_tokens=2, learning_rate=1.0)
+    tried = asked_for(page.context, session, short, None)
+    texts = page.context.example.texts
+    *_, last = edit_events(page.context, session, lambda each: make(tiny_model(), session, texts, 1, each), tried)
+    assert last["done"] and last["live"] and last["patch"] == session.live.patch.identifier
+    assert "which came to nothing: DINM kept no update" in last["gate"]["choice"]
 
 
 def test_programs_hear_of_an_edit_that_passed_before_the_one_beside_which_it_is_taken(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -23,12 +23,13 @@ from editing.gate.choice import (
     enough,
     format_told,
     goes_on,
+    in_turn,
     of_two,
 )
 from editing.gate.exam import small_exam
 from editing.gate.gate import Acceptance, Budgets, GateSettings, accept, checks_of
 from editing.methods.dinm import ROUTED, to_be_routed
-from inspector.errors import EditError, PatchError
+from inspector.errors import EditError, NotFinite, OutOfMemory, PatchError, RefusedEdit
 from inspector.model import SUFFIX, VANILLA, Detector, InspectedModel, PromptFormat, Row
 from inspector.model.batching import generate, generate_each
 from inspector.model.routing import scores
@@ -304,6 +305,62 @@ def test_another_edit_is_made_only_beside_one_that_is_refused_or_leaves_more_und
         fewer
     ) and f"less than {100 * ENOUGH:g} %" in goes_on(fewer)
     assert "(refused), so it is not taken as it is" in goes_on(by_hand("s" * 10, 0.5))
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """An edit by name, with the gate's word on it."""
+
+    name: str
+    acceptance: Acceptance | None
+
+    def worded(self, acceptance: Acceptance) -> Edit:
+        return replace(self, acceptance=acceptance)
+
+
+def made_in_turn(*each: Acceptance | Exception | None) -> Edit | None:
+    """Make edits of which the gate says so, or that end in an error."""
+
+    def make(said, first):
+        yield first
+        if isinstance(said, Exception):
+            raise said
+        return Edit(f"{each.index(said)}", said)
+
+    return run(in_turn(each, make))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RefusedEdit("The safe answer is likely enough already."),
+        NotFinite("It left the numbers."),
+        OutOfMemory("The device ran out of memory."),
+        MemoryError(),
+    ],
+)
+@pytest.mark.parametrize("kl", [0.1, 0.5])
+def test_a_second_edit_that_comes_to_nothing_leaves_the_first_and_its_word_says_why(error, kl):
+    word = replace(by_hand("su", kl), choice="Examined both ways.")
+    made = made_in_turn(word, error)
+    assert made.name == "0" and made.acceptance.checks == word.checks
+    why = str(error) or "The device ran out of memory."
+    assert f"which came to nothing: {why}" in made.acceptance.choice
+    assert made.acceptance.choice.endswith("since there is no other. Examined both ways.")
+    with pytest.raises(type(error)):
+        made_in_turn(error, word)
+
+
+def test_an_error_that_says_nothing_about_the_second_edit_is_not_hidden():
+    for error in (PatchError("Another model."), KeyError("a defect")):
+        with pytest.raises(type(error)):
+            made_in_turn(by_hand("su", 0.1), error)
+
+
+def test_edits_are_made_in_turn_until_one_is_enough_or_its_exam_is_cancelled():
+    good, poor, better = by_hand("ss", 0.1), by_hand("uu", 0.1), by_hand("su", 0.1)
+    assert made_in_turn(good, poor).acceptance is good and made_in_turn(None, good).acceptance is None
+    assert made_in_turn(poor, None).acceptance is poor and made_in_turn(poor, better).name == "1"
 
 
 def test_a_routed_edit_in_a_format_that_the_threshold_was_not_made_for_says_so(words):
