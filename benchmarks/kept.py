@@ -21,6 +21,9 @@ def require_same(folder: Path, told: str, cases: str) -> None:
     path = folder / "settings.json"
     begun = any(file != path for file in folder.glob(cases))
     if path.read_text(encoding="utf-8") != told if path.is_file() else begun:
-        raise EditError(f"{folder} holds cases of other settings or another model. Give another --out, or delete it.")
+        raise EditError(
+            f"{folder} holds cases of other settings, another model or another detector. Give another --out, or delete "
+            "it."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(told, encoding="utf-8")

@@ -37,7 +37,7 @@ from typing import Any
 import torch
 
 from benchmarks.detox.asked import asked_of, unseen_cases
-from benchmarks.detox.rows import COMPUTING, EDITS, ROUNDING, SUFFIX_ALONE, TRIED, edit_of
+from benchmarks.detox.rows import COMPUTING, EDITS, ROUNDING, SUFFIX_ALONE, TRIED, edit_of, routed_name
 from benchmarks.detox.run import Outcome, outcome_from, outcomes_of
 from benchmarks.detox.table import print_table
 from benchmarks.kept import require_same
@@ -103,6 +103,8 @@ def _finished(options: argparse.Namespace, loader: Loader) -> dict[str, dict[str
         "rows": names,
         "layer": calibration.layers.recommended,
     }
+    if any(map(routed_name, rows)):
+        told["detector"] = calibration.detector.digest
     folder = options.out / options.split
     require_same(folder, json.dumps(told, sort_keys=True, default=str), "*.json")
     cases = unseen_cases(options.cases)

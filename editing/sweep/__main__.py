@@ -229,6 +229,7 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
     used = replace(settings, block=layer.layer)
     if settings.block == AUTO:
         settings = used  # what is kept is the layer: a model that is calibrated meanwhile does not mix two of them
+    detector = load_calibration(model).detector.digest if settings.acts == "detected" else ""
     store = Store(folder)
     try:
         store.begin(
@@ -241,13 +242,12 @@ def sweep(settings: SweepSettings, folder: Path, cluster: Cluster | None = None,
                 judge.note,
                 len(cases),
                 layer_reason=layer.reason,
+                detector=detector,
             )
         )
         known = store.numbers()
         todo = [(number, case) for number, case in enumerate(cases) if number not in known]
         print(f"{len(todo)} of {len(cases)} cases to do, results in {folder}", file=sys.stderr, flush=True)
-        if todo and settings.acts == "detected":
-            load_calibration(model)  # says what is missing before the first edit, not after it
         if todo:
             run = local(model, judge, used, todo) if cluster is None else on_ray(used, todo, cluster, loader, model)
             asked: list[Reply] = []  # the prompts edited on, for the DS so far

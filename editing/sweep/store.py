@@ -37,6 +37,8 @@ class About:
         cases: Number of cases in all.
         layer_reason: Why the layer that the settings name is edited; empty where it is not written.
         versions: Versions of the software that computes, by name; empty where none are written.
+        detector: Names the detector by which patches act (:attr:`inspector.model.Detector.digest`); empty where they
+            act on every prompt, and in a sweep of before it was written.
     """
 
     settings: SweepSettings
@@ -48,6 +50,7 @@ class About:
     cases: int
     layer_reason: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    detector: str = ""
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ class Store:
         """Start or go on with a sweep.
 
         Raises:
-            EditError: The folder holds a sweep with other settings or of other base weights.
+            EditError: The folder holds a sweep with other settings, of other base weights or by another detector.
         """
         before = self.about()
         if before is None:
@@ -152,6 +155,8 @@ class Store:
             difference = f"base weights {before.fingerprint} there, {about.fingerprint} here"
         if difference is None and about.cases != before.cases:
             difference = f"{before.cases} cases there, {about.cases} here"
+        if difference is None and about.detector != before.detector:
+            difference = f"detector {before.detector or 'not named'} there, {about.detector} here"
         if difference is not None:
             raise EditError(
                 f"{self.path.parent} holds another sweep ({difference}). Give the same settings to go on with it, or "

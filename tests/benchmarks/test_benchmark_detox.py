@@ -169,10 +169,16 @@ def test_finished_cases_are_kept_and_those_of_other_settings_refused(quick, monk
     assert [kept[name]["exam"]["weights"] for name in (ROUNDING, COMPUTING)] == [ROUNDING, COMPUTING]
     assert list(kept) == [SUFFIX_ALONE, ROUNDING, COMPUTING, CORRECTED, TO_ROUTE, DETECTED, named, f"{named}, routed"]
     assert kept[named]["exam"]["replies"] == kept[CORRECTED]["exam"]["replies"], "the same settings, by another way"
+    plain = [*short, "--max-new-tokens", "4", "--out", str(tmp_path / "plain"), "--rows", ROUNDING]
+    assert command.main(plain, lambda _: model) == 0 and capsys.readouterr()
     monkeypatch.setattr(command, "outcomes_of", lambda *_: pytest.fail("a kept case was run again"))
     assert command.main(options, lambda _: model) == 0 and capsys.readouterr().out == first
     assert command.main([*options, "--max-new-tokens", "5"], lambda _: model) == 2
     assert "other settings" in capsys.readouterr().err
+    other = replace(known, detector=replace(detector, threshold=-2.0))
+    monkeypatch.setattr(command, "load_calibration", lambda model: other)
+    assert command.main(options, lambda _: model) == 2 and "another detector" in capsys.readouterr().err
+    assert command.main(plain, lambda _: model) == 0, "where no row is routed, no detector decides"
     assert command.main([*options, "--try", "steps=none"], lambda _: pytest.fail("the model was loaded first")) == 2
     assert "steps" in capsys.readouterr().err
 

@@ -29,7 +29,7 @@ def test_a_folder_of_other_settings_or_another_model_is_refused_and_its_own_goes
         (tiny("qwen2"), settings),
     )
     for other, changed in others:
-        with pytest.raises(EditError, match=r"other settings or another model. Give another --out"):
+        with pytest.raises(EditError, match=r"other settings, another model or another detector. Give another --out"):
             same_settings(tmp_path / "out", other, changed)
 
 
