@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -62,6 +63,7 @@ def report(folder: Path) -> str:
         "model": about.model,
         "judge": about.judge,
         "layer_reason": about.layer_reason,
+        "toxic_layers": _toxic_layers(done),
         "cases": len(done),
         "refused": sum(result.status == "refused" for result in finished),
         "failed": sum(result.status == "failed" for result in finished),
@@ -98,17 +100,37 @@ def _head(about: About, finished: Sequence[Finished], done: Sequence[Finished]) 
         )
     left_out = [left_out_told(_left_out(done))] if _left_out(done) else []
     why = [about.layer_reason] if about.layer_reason else []
-    return [*lines, *left_out, *why, *_acts(settings), _vanilla(settings, _pairing(done))]
+    return [*lines, *left_out, *why, *_parted(done), *_acts(about), _vanilla(settings, _pairing(done))]
 
 
-def _acts(settings: SweepSettings) -> list[str]:
+def _toxic_layers(done: Sequence[Finished]) -> dict[str, int]:
+    """Return in how many cases the answers part most at which layer, the most frequent first; `none` where unknown.
+
+    Empty in a sweep of before that was written.
+    """
+    found = [result.record["toxic_layer"] for result in done if "toxic_layer" in result.record]
+    return {"none" if layer is None else str(layer): count for layer, count in Counter(found).most_common()}
+
+
+def _parted(done: Sequence[Finished]) -> list[str]:
+    """Say at which layers the cases' answers part most, whichever is edited."""
+    layers = _toxic_layers(done)
+    unknown = layers.pop("none", 0)
+    told = ", ".join(f"layer {layer} in {count}" for layer, count in layers.items())
+    parted = [f"Where the answers part most (the toxic layer): {told} of {len(done)} cases."] if told else []
+    return [*parted, *([f"Toxic layer unknown in {unknown} of {len(done)} cases."] if unknown else [])]
+
+
+def _acts(about: About) -> list[str]:
     """Say that the patches are routed, and how their edits differ for it from those that act on every prompt."""
+    settings = about.settings
     if settings.acts == "always":
         return []
     plain, own = (asdict(one.method_settings()) for one in (replace(settings, acts="always"), settings))
     changes = ", ".join(f"{name} {value}" for name, value in own.items() if value != plain[name])
     more = f", and its edit learns more for it ({changes})" if changes else ""
-    return [f"Each patch acts only where the model's detector fires{more}."]
+    named = f" The detector is {about.detector}." if about.detector else ""
+    return [f"Each patch acts only where the model's detector fires{more}.{named}"]
 
 
 def _left_out(done: Sequence[Finished]) -> dict[str, int]:

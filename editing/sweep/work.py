@@ -14,7 +14,7 @@ from editing.methods.registry import METHODS
 from editing.progress import EditResult, run
 from editing.sweep.fitting import OWN, counted, require_readable
 from editing.sweep.settings import AUTO, NOWHERE, ONCE, TOXIC, SweepSettings
-from inspector.divergence import divergence
+from inspector.divergence import Divergence, divergence
 from inspector.errors import REFUSALS, CaseError, InspectorError, RefusedEdit
 from inspector.model import VANILLA, Decoding, InspectedModel
 from inspector.model.batch_size import MOST
@@ -80,7 +80,11 @@ def chosen_layer(model: InspectedModel, settings: SweepSettings, cases: Sequence
 
 
 def _toxic_layer(model: InspectedModel, case: Case, settings: SweepSettings) -> int:
-    return divergence(model, case, settings.locate, padding=settings.padding, format=settings.format).toxic_layer()
+    return _located(model, case, settings).toxic_layer()
+
+
+def _located(model: InspectedModel, case: Case, settings: SweepSettings) -> Divergence:
+    return divergence(model, case, settings.locate, padding=settings.padding, format=settings.format)
 
 
 def work(
@@ -123,10 +127,20 @@ def _work(
     require_readable(model, settings, [question for question in questions if question.kind in OWN])
     chosen = settings.method_settings()
     block: int | None = None
+    toxic: int | None = None
+    elsewhere = settings.block == NOWHERE or settings.block.isdecimal()
     if settings.block.isdecimal():
         block = model.architecture.check_block(int(settings.block))
-    elif settings.block != NOWHERE:
-        block = _toxic_layer(model, case, settings)
+    try:
+        with memory_told():
+            located = _located(model, case, settings)
+        toxic, toxic_reason = located.toxic_layer(), located.reason()
+    except InspectorError as error:
+        if not elsewhere:
+            raise
+        toxic_reason = error.user_message()
+    if not elsewhere:
+        block = toxic
     result, refused = None, ""
     try:
         if block is None:
@@ -157,6 +171,8 @@ def _work(
     )
     record = {
         "block": block,
+        "toxic_layer": toxic,
+        "toxic_reason": toxic_reason,
         "patch": result.patch.identifier if result and result.patch else None,
         "edit": None if result is None else _summary(result),
         "exam_seconds": exam.seconds,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import tiny_models
 import torch
-from sweep_helpers import SHORT, loader, record, write_cases
+from sweep_helpers import SHORT, finished, loader, record, write_cases
 
 from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers, Trial
@@ -256,6 +256,16 @@ def test_the_report_says_which_layer_is_edited_and_why(tmp_path, monkeypatch, ca
     report, told = found["calibrated"]
     assert "layer 2, cases" in report and "\nRecommended layer. Trial edits work best at layer 2: 75 %" in report
     assert (told["layer"], told["layer_reason"]) == ("2", f"Recommended layer. {known.layers.reason}")
+    model, _ = loader(SweepSettings(cases=str(cases)))
+    (case,) = cases_of(SweepSettings(cases=str(cases)))
+    measured, here = divergence(model, case), f"layer {divergence(model, case).toxic_layer()} in 1 of 1 cases."
+    for name in ("calibrated", "not"):
+        (result,) = finished(folder / name)
+        assert (result.record["toxic_layer"], result.record["toxic_reason"]) == (
+            measured.toxic_layer(),
+            measured.reason(),
+        )
+        assert f"\nWhere the answers part most (the toxic layer): {here}\n" in found[name][0]
     report, told = found["not"]
     assert "tiny-llama is not calibrated" in report and "Run: python -m editing.calibrate" in told["layer_reason"]
 
@@ -271,6 +281,40 @@ def test_a_calibrated_model_is_taught_once_before_the_first_case(tmp_path, monke
     model, judge = loader(settings)
     assert len(list(engines.local(model, judge, settings, list(enumerate(cases_of(settings)))))) == 2
     assert taught == [(known, model, 0)] and len(done) == 2
+
+
+def test_a_sweep_whose_patches_act_by_one_detector_does_not_go_on_by_another(tmp_path, monkeypatch, capsys):
+    cases, command = write_cases(tmp_path, 1), sys.modules["editing.sweep.__main__"]
+    model, _ = loader(SweepSettings(cases=str(cases)))
+    first = Detector((0,), torch.ones(1, 32), 0.0, -1.0, model.fingerprint)
+
+    def calibrated(detector) -> None:
+        known = Calibration(Layers((Trial(2, 0.75, 0.05, 1.0),), 0.25, 5, 20), detector)
+        for module in (command, sys.modules[chosen_layer.__module__]):
+            monkeypatch.setattr(module, "load_calibration", lambda _: known)
+
+    options = ["--out", str(tmp_path / "out"), "--cases", str(cases), *SHORT, "--acts", "detected", "--report"]
+    calibrated(first)
+    assert main(options, loader=loader) == 0
+    assert f"The detector is {first.digest}." in (tmp_path / "out" / "report.txt").read_text("utf-8")
+    calibrated(replace(first, threshold=-2.0))
+    assert main(options, loader=loader) == 2 and f"detector {first.digest} there" in capsys.readouterr().err
+    calibrated(replace(first, about={"questions": 3}))
+    assert main(options, loader=loader) == 0, "what decides is the same"
+
+
+def test_a_case_that_cannot_be_located_is_edited_at_another_layer_all_the_same_and_told(tmp_path, monkeypatch, capsys):
+    def broken(*_given, **_named):
+        raise NotFinite("The states of these texts are not finite numbers.")
+
+    cases = write_cases(tmp_path, 1)
+    monkeypatch.setattr(sys.modules[chosen_layer.__module__], "divergence", broken)
+    (at_one,) = swept(tmp_path / "one", cases, "--layer", "1", "--report")
+    assert at_one.status == "done" and at_one.record["toxic_layer"] is None
+    assert at_one.record["toxic_reason"] == "The states of these texts are not finite numbers."
+    assert "\nToxic layer unknown in 1 of 1 cases.\n" in capsys.readouterr().err
+    (toxic,) = swept(tmp_path / "toxic", cases, "--layer", "toxic")
+    assert toxic.status == "failed" and "not finite" in toxic.record["error"]
 
 
 def test_where_no_layer_helps_every_case_keeps_vanilla_and_says_so(tmp_path, monkeypatch):
