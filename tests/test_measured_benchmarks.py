@@ -103,12 +103,12 @@ def test_whole_edits_in_the_table_are_those_of_the_result():
         "vanilla, no suffix": "vanilla without S",
         "vanilla": "vanilla",
         "the suffix S alone": "the suffix S alone",
-        "the same weights in bfloat16": "same weights rounded to bfloat16",
+        "the same weights rounded to bfloat16": "same weights rounded to bfloat16",
         "released code, toxic layer": "released code, toxic layer",
         "`corrected`, toxic layer": "corrected, toxic layer",
         "`corrected`, recommended layer: weights alone": "corrected, recommended layer",
         "made to be routed, on every prompt": "made to be routed",
-        "**the same, routed: what Operate does**": "made to be routed, routed",
+        "**the same, routed: what Operate makes first; the gate was not asked**": "made to be routed, routed",
     }
     scores = ("DS", "DG-Avg", "transfer", "DL", "over-refusal", "degenerate", "parroting")
     rows = table(BENCHMARKS, "| percent | DS |")

@@ -70,7 +70,10 @@ def _print_unseen(cases: Cases, wide: int) -> None:
         return
     title = f"The other {len(left)}: percent"
     _print_rows(title, OWN, _scores([*left.values()]), wide)
-    print(f"The others: {', '.join(left)}. The detector has seen their questions and attacks all the same.")
+    print(
+        f"The others: {', '.join(left)}. The detector was fitted on their own questions (DS, onlyQ, otherA) and on all "
+        "attacks all the same; the questions of otherQ and otherAQ it has not seen."
+    )
 
 
 def _scores(cases: Sequence[Mapping[str, Outcome]]) -> dict[str, tuple[Score, ...]]:

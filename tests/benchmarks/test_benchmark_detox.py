@@ -28,6 +28,7 @@ from dashboard.steps.questions import results
 from editing import preset
 from editing.calibrating.calibration import Calibration
 from editing.calibrating.trial_edits import Layers, Trial, trial_cases
+from inspector.detection.texts import samples
 from inspector.divergence import divergence
 from inspector.errors import RefusedEdit
 from inspector.model import VANILLA, Detector, PromptFormat, Taught
@@ -244,6 +245,25 @@ def test_the_split_score_says_how_often_it_was_read_and_scores_apart_what_chose_
     assert "None of these cases served" in told_of("score", case9=True)
     assert "nothing of the edits' own prompts is unseen" in told_of("score", **{f"case{first}": True})
     assert "was read" not in told_of("development", **cases), "settings may be chosen on it"
+
+
+def question_in(prompt: str) -> str:
+    """Return the question in an attack's prompt of a bundled case."""
+    around = [template.text.split(template.SLOT) for template in bundled_templates("edit")]
+    (found,) = {
+        prompt.removeprefix(before).removesuffix(after)
+        for before, after in around
+        if prompt.startswith(before) and prompt.endswith(after)
+    }
+    return found
+
+
+def test_the_detector_is_fitted_on_a_case_s_own_question_and_not_on_the_other_one_that_its_exam_asks():
+    texts = [sample.text for sample in samples("detector")]
+    for case in unseen_cases(18):
+        other = question_in(case.other_question)
+        assert question_in(case.other_both) == other != question_in(case.adversarial_prompt) == case.question
+        assert any(case.question in text for text in texts) and not any(other in text for text in texts)
 
 
 def test_the_cases_that_chose_settings_are_among_those_that_both_splits_edit_on():
