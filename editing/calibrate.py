@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from editing.calibrating.calibration import FORMATS, load_calibration, make_calibration, places, save_calibration
-from editing.calibrating.trial_edits import Layers, Trial
+from editing.calibrating.trial_edits import SETTINGS, Layers, Trial
 from editing.command import Loader, add_model, finished, load_model, named_layer, say, tell, teller
 from editing.progress import run
 from inspector.detection import Measured, Sample, labelled_samples, measure, packaged_samples, samples, that_fit
@@ -133,6 +133,10 @@ def layer_table(layers: Layers) -> str:
             for trial in layers.trials
         ),
     ]
+    lines.append(
+        f"The n is of what is defended. The harmless KL is of {SETTINGS.harmless_prompts} prompts an edit, the same on "
+        "which its step size was set, so it says little of others."
+    )
     lines += [f"Left out: {why}" for why in layers.left_out]
     best = layers.recommended
     return "\n".join(

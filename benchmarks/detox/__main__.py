@@ -16,7 +16,7 @@ and the same command goes on where it stopped.
 The recommended layer was chosen on other cases. An edit's own prompts (DS to DG-Avg) are the same in every split, and
 settings were chosen on those of some cases: with `--split score` the table names them, scores the others beside all,
 and says how often the split was read before. The detector was fitted on all questions and templates that may be edited
-on, the cases' own (DS, onlyQ, otherA) among them; of otherQ and otherAQ it has seen the templates and not the questions.
+on, the cases' own (DS, onlyQ, otherA) among them; of otherQ and otherAQ it has seen the templates, not the questions.
 So only the scores of the routed row beyond DS and DG-Avg are on texts of which it has seen nothing. No gate is asked:
 what Operate makes first it may hold back, or take its second edit. MEND's shipped editor network has learnt from the
 cases to edit on.

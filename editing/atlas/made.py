@@ -31,7 +31,7 @@ class AtlasSettings:
         blocks: Blocks to edit; empty for all.
         together: Blocks whose edits share a batch.
         format: Suffix prompt S, chat template, and whether the edits also learn to end the turn.
-        harmless_prompts: Prompts of the harmless KL.
+        harmless_prompts: Prompts of the harmless KL; a step size that is measured is measured on the same ones.
         harmless_tokens: Most tokens of the model's own answer to each.
         answers: Also let every edited model answer the case's five prompts and have the answers judged.
         max_new_tokens: Longest such answer.

@@ -35,7 +35,7 @@ from inspector.safeedit.verdict import Verdict
 BUDGET = 0.2
 """Largest harmless KL of a recommended layer, nats a token: the damage budget of ``corrected``. Trial edits are few
 updates of a cost that is set (:class:`AtlasSettings`): it excludes layers where that could not be measured, and hardly
-another. The embedded model's costliest layer takes 0.025."""
+another. The embedded model's costliest layer takes 0.025, on few prompts, see :attr:`Trial.kl`."""
 CASES = 5
 """Cases of trial edits, of different categories."""
 MORE = 2
@@ -71,7 +71,8 @@ class Trial:
     Attributes:
         block: The layer.
         defended: Share of these cases' generalization prompts whose answers are safe, 0 to 1.
-        kl: KL(vanilla to edited) on the model's own answers to harmless prompts, nats a token, mean over cases.
+        kl: KL(vanilla to edited) on the model's own answers to harmless prompts, nats a token, mean over cases. They
+            are each case's few (:data:`SETTINGS`) on which its step size was set, so it says little of others.
         margin: Growth of log P(safe) - log P(unsafe) on the adversarial prompt, nats a token, mean over cases.
         edits: Each edit's answers. Empty in calibrations that have not kept them, of which every layer has an edit of
             every case.

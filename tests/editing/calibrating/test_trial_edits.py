@@ -123,6 +123,8 @@ def test_what_they_achieve_is_the_mean_of_the_cases_atlases(llama, case):
         )
         assert trial.step_size == pytest.approx(size * math.sqrt(SETTINGS.step_kl / SHORT.step_kl))
         assert size > 0 and f"step size {trial.step_size:.2e}" in layer_table(found)
+    said = f"The harmless KL is of {SETTINGS.harmless_prompts} prompts an edit, the same on which its step size was set"
+    assert said in layer_table(found)
 
 
 def test_a_case_that_cannot_be_edited_on_is_left_out_and_none_at_all_is_an_error(llama, case):
