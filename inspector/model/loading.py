@@ -232,6 +232,8 @@ def _read_pretrained(
             options.setdefault("device_map", {"": target})
             if how is not None and quantised_in(config) is None:
                 options["quantization_config"] = _bitsandbytes(how, dtype)
+        elif quantised_in(config) is not None:
+            options["quantization_config"] = _made_plain(config)
         network, report = AutoModelForCausalLM.from_pretrained(
             where, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **options
         )
@@ -298,7 +300,7 @@ def _fetching(where: str, revision: str | None) -> dict[str, Any]:
 def _quantised(where: str, config: Any, how: str | None, target: torch.device) -> str | None:
     """Return how a model's projections will be quantised: as its checkpoint has them, or as asked for.
 
-    FP8 is for devices that multiply it; on any other transformers turns it into plain weights.
+    FP8 is for devices that multiply it; for any other it is turned into plain weights (:func:`_made_plain`).
 
     Raises:
         ModelLoadError: The checkpoint has them otherwise than asked for, or that needs what is not installed.
@@ -326,6 +328,18 @@ def _bitsandbytes(how: str, dtype: torch.dtype) -> Any:
     if how == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=how, bnb_4bit_compute_dtype=dtype)
+
+
+def _made_plain(config: Any) -> Any:
+    """Return an FP8 checkpoint's own options, and that it is turned into plain weights while it is read.
+
+    By itself transformers asks whether the machine has a GPU that multiplies FP8, not whether the model goes there.
+    """
+    from transformers import FineGrainedFP8Config
+
+    found = config.quantization_config
+    about = found if isinstance(found, dict) else found.to_dict()
+    return FineGrainedFP8Config.from_dict({**about, "dequantize": True})
 
 
 def _on_hub(name: str, revision: str | None) -> bool:

@@ -299,6 +299,27 @@ def test_an_fp8_checkpoint_is_turned_into_plain_weights_where_nothing_multiplies
         assert torch.allclose(model.architecture.down_weight(block), expected, rtol=1e-6)
 
 
+def test_an_fp8_checkpoint_is_plain_on_a_cpu_beside_a_gpu_that_multiplies_fp8(tmp_path, monkeypatch):
+    """What the checkpoint leaves out of its quantisation is not taken for FP8."""
+    folder = quantised_models.fp8_folder(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"]["modules_to_not_convert"] = ["lm_head"]
+    (folder / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    passed, own = [], AutoModelForCausalLM.from_pretrained
+
+    def noting(*given, **options):
+        passed.append(options["quantization_config"])
+        return own(*given, **options)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", noting)
+    model = load(folder, device="cpu")
+    assert [(about.dequantize, about.modules_to_not_convert) for about in passed] == [(True, ["lm_head"])]
+    assert model.dtype_name == "float32" and type(model.architecture.down_projections[1]) is nn.Linear
+    assert torch.allclose(model.architecture.down_weight(1), by_blocks(*scaled_codes((32, 48), 1)), rtol=1e-6)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("kernels") is not None, reason="what multiplies FP8 is installed")
 def test_fp8_without_what_multiplies_it_is_refused_with_the_remedy(tmp_path, monkeypatch):
     read = quantised_models.fp8_network(), tiny_models.tokenizer()
