@@ -20,7 +20,7 @@ from transformers import Cache, DynamicCache
 
 from inspector.model.fewer_kernels import fewer_kernels
 from inspector.model.graphs import Graph
-from inspector.model.halving import let_go, ran_out
+from inspector.model.halving import let_go, ran_out, when_memory_runs_out
 from inspector.model.hooks import observe_inputs, observe_outputs, passing_through, record_calls, stopping_before
 from inspector.model.inspected import InspectedModel
 from inspector.model.memory_need import free_memory
@@ -170,6 +170,7 @@ class _Pass:
 
 
 _KEPT: WeakKeyDictionary[InspectedModel, Recent[tuple[int, int], _Pass]] = WeakKeyDictionary()
+when_memory_runs_out(_KEPT.clear)
 
 
 def _captures(model: InspectedModel, ids: Tensor) -> bool:

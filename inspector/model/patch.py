@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from inspector.errors import PatchError
 from inspector.model.detector import Detector
+from inspector.model.halving import when_memory_runs_out
 from inspector.model.offloaded import named_weights
 from inspector.model.prompt_format import PromptFormat
 from inspector.model.quantised import name_bytes
@@ -115,7 +116,7 @@ class Delta:
             return self.left, self.right
         known = _COPIES.setdefault(self, {})
         if device not in known:
-            if sum(each.bytes * len(copies) for each, copies in _COPIES.items()) + self.bytes > MOST_COPIED:
+            if _bytes_copied() + self.bytes > MOST_COPIED:
                 _COPIES.clear()
                 known = _COPIES.setdefault(self, {})
             known[device] = (self.left.to(device), None if self.right is None else self.right.to(device))
@@ -130,6 +131,12 @@ class Delta:
 MOST_COPIED = 4 * 2**30
 """Bytes of deltas that are kept on other devices than their own; beyond them all copies are made anew."""
 _COPIES: WeakKeyDictionary[Delta, dict[torch.device, tuple[Tensor, Tensor | None]]] = WeakKeyDictionary()
+when_memory_runs_out(_COPIES.clear)
+
+
+def _bytes_copied() -> int:
+    deltas = [kept() for kept in _COPIES.keyrefs()]  # a list: another thread may let them go meanwhile
+    return sum(delta.bytes * len(_COPIES.get(delta, ())) for delta in deltas if delta is not None)
 
 
 @dataclass(frozen=True)

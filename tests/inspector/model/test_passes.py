@@ -19,6 +19,7 @@ from editing.optimising.descent import Descent
 from inspector.divergence import divergence
 from inspector.model import passes
 from inspector.model.fewer_kernels import _REPLACED, _SIGNED, ROTARY, fewer_kernels
+from inspector.model.halving import let_go
 from inspector.model.hooks import passing_through, record_calls
 from inspector.model.tails import Tails, with_weight
 
@@ -98,6 +99,15 @@ def test_passes_are_kept_for_a_few_shapes_only(llama, capturing):
     for length in range(1, 1 + passes.ROUNDED * (passes.KEPT + 2), passes.ROUNDED):
         Tails(llama, [[5] * length], [[0]], [1])
     assert capturing.captured == passes.KEPT + 2 and len(passes._KEPT[llama]) == passes.KEPT
+
+
+def test_where_memory_runs_out_captured_passes_are_given_back(llama, capturing):
+    first = tails_logits(llama)
+    assert passes._KEPT[llama]
+    let_go(MemoryError())
+    assert llama not in passes._KEPT
+    again = tails_logits(llama)
+    assert capturing.captured == 2 and all(torch.equal(again[block], logits) for block, logits in first.items())
 
 
 def test_a_capture_without_the_memory_for_it_leaves_later_ones_as_they_are(llama, capturing, monkeypatch):

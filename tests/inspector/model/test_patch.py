@@ -12,6 +12,8 @@ from waits import counted_waits
 
 from inspector.errors import PatchError
 from inspector.model import VANILLA, Delta, Patch, Row, from_parts
+from inspector.model import patch as patch_module
+from inspector.model.halving import let_go
 from inspector.model.patch import fingerprint
 
 IDS = (1, 40, 80, 120, 160, 200, 240, 30, 77, 5)
@@ -224,3 +226,18 @@ def test_column_norms_are_those_of_the_dense_delta_and_need_no_dense_delta(monke
     assert torch.equal(dense.column_norms, expected)
     monkeypatch.setattr(Delta, "dense", None)
     assert torch.allclose(low_rank.column_norms, expected, rtol=1e-5) and low_rank.column_norms[7] == 0
+
+
+def test_copies_on_another_device_are_made_once_bounded_and_given_back_where_memory_runs_out(monkeypatch):
+    monkeypatch.setattr(patch_module, "MOST_COPIED", 2 * 4 * 4 * 6)
+    other = torch.device("meta")
+    first, second, third = (Delta("part", 0, torch.ones(4, 6)) for _ in range(3))
+    let_go(MemoryError())  # whatever other tests have left
+    (left, _), (again, _) = first.on(other), first.on(other)
+    assert left.device == other and left is again
+    second.on(other)
+    assert {first, second} <= set(patch_module._COPIES)
+    third.on(other)
+    assert set(patch_module._COPIES) == {third}, "two have room"
+    let_go(MemoryError())
+    assert not patch_module._COPIES
