@@ -117,12 +117,14 @@ def pass_gflop(model: InspectedModel, positions: int, counted: int) -> float:
 
 
 def edit_gflop(model: InspectedModel, block: int, answer: Worked, constraint: Worked, steps: int) -> float:
-    """Return the work of a whole edit of the preset ``reference``, GFLOP.
+    """Return the work of the first edit of the preset ``reference`` in a block, GFLOP; for later ones the constraint's
+    states are kept.
 
-    One pass over both texts gives the states that enter the edited matrix and the vanilla distributions of the
-    constraint; then there are so many steps, and one more evaluation of what they have made.
+    The blocks up to the edited one run over both texts once. Then there are so many steps, of which the first evaluates
+    the constraint for its vanilla distributions, and one more evaluation of what they have made.
     """
-    prepared = pass_gflop(model, answer.positions + constraint.positions, constraint.counted)
+    below = sum(p.numel() for part in model.architecture.blocks[: block + 1] for p in part.parameters() if p.dim() == 2)
+    prepared = 2 * below * (answer.positions + constraint.positions) / 1e9
     last = tail_gflop(model, block, answer) + tail_gflop(model, block, constraint)
     return prepared + steps * step_gflop(model, block, answer, constraint) + last
 
