@@ -31,9 +31,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-from benchmarks.edit_speed import PLAIN, PLAIN_WAY, sized_case
+from benchmarks.edit_speed import PLAIN, PLAIN_WAY, predicted_need, sized_case
 from editing import preset, run
 from editing.command import finished
+from editing.memory import peak_memory
 from editing.methods.dinm import dinm
 from editing.optimising.replay import ReplayFactory, TailReplay
 from inspector.command import add_layer
@@ -42,6 +43,7 @@ from inspector.model import SUFFIX, VANILLA, Decoding, Delta, InspectedModel, Pa
 from inspector.model.architecture import canonical_shape
 from inspector.model.batching import generate
 from inspector.model.encoding import tokenise
+from inspector.model.memory_need import bytes_of
 from inspector.safeedit import Case, bundled_cases, bundled_constraint_prompts
 
 SHAPES: dict[str, dict[str, int]] = {
@@ -244,9 +246,8 @@ def measure(shape: str, device: torch.device, dtype: torch.dtype, options: argpa
     say({key: value for key, value in found.items() if "locate" in key or "forward" in key})
     found["edits"] = [_edits(clock, model, case, block, options) for block in options.layers or _blocks(model)]
     found["answers"] = _answers(clock, model, list(prompt), found["limits"]["copy, GB/s"], options)
-    if device.type == "cuda":
-        found["peak memory, GiB"] = torch.cuda.max_memory_allocated(device) / 2**30
-        found["weights, GiB"] = sum(p.nbytes for p in model.network.parameters()) / 2**30
+    found["weights, GiB"] = sum(bytes_of(model.network).values()) / 2**30
+    found["predicted weights, GiB"] = predicted_need(model, case, model.blocks // 2).weights / 2**30
     return found
 
 
@@ -257,7 +258,8 @@ def _blocks(model: InspectedModel) -> list[int]:
 
 def _edits(clock: Clock, model: InspectedModel, case: Case, block: int, options: argparse.Namespace) -> dict[str, Any]:
     tail = clock.seconds(partial(edit, model, case, block, TailReplay, options.steps))
-    result = edit(model, case, block, TailReplay, options.steps)
+    with peak_memory(model.device) as peak:
+        result = edit(model, case, block, TailReplay, options.steps)
     steps = [step.seconds for step in result.trace]
     # the same work, launch by launch
     with patch("editing.optimising.descent.captured", lambda work, _device, _what: work):
@@ -275,6 +277,8 @@ def _edits(clock: Clock, model: InspectedModel, case: Case, block: int, options:
         "cosine with the plain way's delta": float(torch.cosine_similarity(ours, theirs, dim=0)),
         "relative difference": float((ours - theirs).norm() / theirs.norm()),
         "relative difference, as a graph and not": float((ours - ungraphed).norm() / ungraphed.norm()),
+        "peak, MiB": peak.mebibytes,
+        "predicted, MiB": predicted_need(model, case, block).editing / 2**20,
     }
     say(found)
     return found

@@ -6,10 +6,12 @@
 
 Everything is measured in one run, so the ratios hold whatever the machine's speed is today. The *plain way* is what the
 same result costs without this program's shortcuts: whole passes with every hidden state, whole forward and backward
-passes at every step, one block's plain edit for every block, one prompt or one row at a time. The *limit* is the time
+passes at every step, one block's plain edit for every block (that of the middle one, as often as there are blocks), one
+prompt or one row at a time. The *limit* is the time
 that the machine's measured matrix-product rate allows for the products of the work (of states with weights; attention's
 own are left out) or, where a token step reads every weight for a few lines and that takes longer, its copy bandwidth
-for the weights: ``share`` is the limit over the measured time. Peak is the growth of memory while it is done, MiB.
+for the weights: ``share`` is the limit over the measured time. Peak is the growth of memory while it is done, MiB,
+beside what is predicted of it from the model's configuration.
 All this is for a CPU; ``python -m benchmarks.gpu`` measures a GPU.
 
 A table is printed. Exit codes: 0; 2 when it cannot be done.
@@ -32,7 +34,17 @@ from typing import Any
 
 import torch
 
-from benchmarks.edit_speed import PLAIN_WAY, edit_gflop, matrix_product_rate, pass_gflop, sized_case, worked_on
+from benchmarks.edit_speed import (
+    PLAIN_WAY,
+    Worked,
+    edit_gflop,
+    matrix_product_rate,
+    pass_gflop,
+    predicted_need,
+    sized_case,
+    tail_gflop,
+    worked_on,
+)
 from benchmarks.gpu import dense_patch, endless, random_model, weight_bytes
 from editing import preset, run
 from editing.atlas import AtlasSettings, make_atlas
@@ -43,18 +55,22 @@ from editing.memory import peak_memory
 from editing.methods.dinm import dinm
 from editing.optimising.replay import ReplayFactory, TailReplay
 from editing.progress import Step
+from editing.texts.harmless import harmless_answers
 from inspector.command import add_model, load_model
 from inspector.divergence import divergence
 from inspector.errors import EditError
-from inspector.model import VANILLA, Decoding, InspectedModel, Row, encode
+from inspector.model import VANILLA, Decoding, Encoded, InspectedModel, Row, encode, from_parts
 from inspector.model.batching import generate, plan
 from inspector.model.cached_lines import common_start
+from inspector.model.memory_need import predict
 from inspector.safeedit import Case, bundled_cases
 from inspector.safeedit.questions import FULL, Size, make_exam
 
 PARTS = ("locate", "first", "edit", "atlas", "pair", "stress", "size", "length", "rows", "calibration")
 GROWING = ("edit", "size", "length", "rows")
 """Parts of which a plot is drawn."""
+SIZES = ("tiny", "small", "medium")
+"""Shapes of random models that are edited."""
 STEPS = 10
 """Updates of an edit, the paper's number."""
 COPIED = 1 << 26
@@ -72,6 +88,8 @@ class Measured:
         plain: That of the plain way; ``None`` where there is none.
         limit: What the machine's rate or bandwidth allows; ``None`` where it is not counted.
         peak: Growth of memory, MiB.
+        predicted: What :mod:`inspector.model.memory_need` predicts of it, MiB; ``None`` where it says nothing of such
+            work: it knows one edit, and two rows that are read.
     """
 
     part: str
@@ -80,17 +98,19 @@ class Measured:
     plain: float | None = None
     limit: float | None = None
     peak: float | None = None
+    predicted: float | None = None
 
     def line(self) -> str:
         """Return a line of the table."""
         ratio = "" if self.plain is None else f"{self.plain / self.seconds:.2f}"
         share = "" if self.limit is None else f"{self.limit / self.seconds:.0%}"
         plain = "" if self.plain is None else f"{self.plain:.3f}"
-        peak = "" if self.peak is None else f"{self.peak:.0f}"
-        return f"{self.part:12s} {self.setting:24s} {self.seconds:9.3f} {plain:>9s} {ratio:>7s} {share:>7s} {peak:>7s}"
+        peak, predicted = ("" if size is None else f"{size:.0f}" for size in (self.peak, self.predicted))
+        times = f"{self.seconds:9.3f} {plain:>9s} {ratio:>7s} {share:>7s}"
+        return f"{self.part:12s} {self.setting:24s} {times} {peak:>7s} {predicted:>9s}"
 
 
-HEAD = f"{'':12s} {'':24s} {'seconds':>9s} {'plain':>9s} {'times':>7s} {'share':>7s} {'peak':>7s}"
+HEAD = f"{'':12s} {'':24s} {'seconds':>9s} {'plain':>9s} {'times':>7s} {'share':>7s} {'peak':>7s} {'predicted':>9s}"
 
 
 @dataclass(frozen=True)
@@ -139,14 +159,25 @@ def with_peak(model: InspectedModel, work: Callable[[], Any]) -> tuple[float, fl
     return seconds, peak.mebibytes
 
 
+def edit_bytes(model: InspectedModel, case: Case, block: int) -> float:
+    """Return the MiB that are predicted of :func:`edited`."""
+    return predicted_need(model, case, block).editing / 2**20
+
+
+def pair_bytes(model: InspectedModel, tokens: int) -> float:
+    """Return the MiB that are predicted of reading two rows of so many tokens."""
+    return predict(model.network.config, model.dtype_name, tokens=tokens).reading / 2**20
+
+
 def edit_limit(model: InspectedModel, case: Case, block: int, of: Machine) -> float:
     """Return the seconds that the products of :func:`edited` take at best."""
     return of.products(edit_gflop(model, block, *worked_on(model, case), STEPS))
 
 
-def edited(model: InspectedModel, case: Case, block: int, way: ReplayFactory) -> Any:
-    """Make the paper's number of updates of one block."""
-    settings = preset("reference", steps=STEPS, watch_unsafe=False)
+def edited(model: InspectedModel, case: Case, block: int, way: ReplayFactory, steps: int | None = None) -> Any:
+    """Make so many updates of one block, the paper's number by default."""
+    steps = STEPS if steps is None else steps
+    settings = preset("reference", steps=steps, watch_unsafe=False)
     return run(dinm(model, case, block, settings, replay=way))
 
 
@@ -161,10 +192,11 @@ def locating(model: InspectedModel, case: Case, of: Machine) -> Iterator[Measure
 
     prompt = len(encode(model, case.adversarial_prompt, None).prompt)
     positions = sum(map(len, texts)) - prompt  # the prompt runs once
-    seconds, peak = with_peak(model, partial(divergence, model, case))
-    found = median(partial(divergence, model, case))
+    _, peak = with_peak(model, partial(divergence, model, case))
+    seconds = median(partial(divergence, model, case))
     limit = of.products(pass_gflop(model, positions, 1))
-    yield Measured("locate", f"{prompt} prompt tokens", min(seconds, found), median(plain), limit, peak)
+    expected = pair_bytes(model, max(map(len, texts)))
+    yield Measured("locate", f"{prompt} prompt tokens", seconds, median(plain), limit, peak, expected)
 
 
 def first_steps(model: InspectedModel, case: Case) -> Iterator[Measured]:
@@ -196,20 +228,53 @@ def editing(model: InspectedModel, case: Case, of: Machine) -> Iterator[Measured
     for block in sorted({0, model.blocks // 2, model.blocks * 28 // 30, last}):
         seconds, peak = with_peak(model, partial(edited, model, case, block, TailReplay))
         plain, _ = timed(partial(edited, model, case, block, PLAIN_WAY))
-        yield Measured("edit", f"layer {block} of 0-{last}", seconds, plain, edit_limit(model, case, block, of), peak)
+        limit, expected = edit_limit(model, case, block, of), edit_bytes(model, case, block)
+        yield Measured("edit", f"layer {block} of 0-{last}", seconds, plain, limit, peak, expected)
 
 
-def whole_atlas(model: InspectedModel, case: Case) -> Iterator[Measured]:
-    """Edit every block a little, beside plain 10-step edits of the lowest and a high block."""
-    seconds, peak = with_peak(model, lambda: run(make_atlas(model, case, AtlasSettings())))
-    for block in (0, model.blocks * 28 // 30):
-        plain, _ = timed(partial(edited, model, case, block, PLAIN_WAY))
-        yield Measured("atlas", f"against an edit of {block}", seconds, plain, None, peak)
+def whole_atlas(model: InspectedModel, case: Case, of: Machine) -> Iterator[Measured]:
+    """Edit every block a little, beside a plain edit of the middle block in as many updates, for every block."""
+    settings = AtlasSettings()
+    seconds, peak = with_peak(model, lambda: run(make_atlas(model, case, settings)))
+    plain, _ = timed(partial(edited, model, case, model.blocks // 2, PLAIN_WAY, settings.steps))
+    limit = of.products(atlas_gflop(model, case, settings))
+    yield Measured("atlas", f"all {model.blocks} layers", seconds, model.blocks * plain, limit, peak)
+
+
+def atlas_gflop(model: InspectedModel, case: Case, settings: AtlasSettings) -> float:
+    """Return the least work of an atlas of all blocks whose harmless prompts are answered, GFLOP.
+
+    Every block's tails: the safe answer forward and backward in every update but the first, whose gradients come from
+    one pass for all blocks; then all texts forward, the harmless ones once more for a trial of the step size. Before
+    that one pass over all texts.
+    """
+    text, form = case.adversarial_prompt, settings.format
+    asked = settings.harmless_prompts, settings.harmless_tokens
+    safe, unsafe = (_worked([encode(model, text, answer, form)]) for answer in (case.safe, case.unsafe))
+    harmless = _worked(run(harmless_answers(model, case, *asked, form)))
+    trials = 1 + (settings.learning_rate is None)
+    tails = sum(
+        (2 * settings.steps - 1) * tail_gflop(model, block, safe)
+        + tail_gflop(model, block, unsafe)
+        + trials * tail_gflop(model, block, harmless)
+        for block in range(model.blocks)
+    )
+    passes = pass_gflop(model, safe.positions + unsafe.positions + harmless.positions, 0)
+    return tails + passes + 2 * pass_gflop(model, safe.positions, safe.counted)
+
+
+def _worked(texts: list[Encoded]) -> Worked:
+    return Worked(sum(len(text.tokens) for text in texts), sum(len(text.response) for text in texts))
 
 
 def calibrating(model: InspectedModel) -> Iterator[Measured]:
-    """Calibrate the model as ``python -m editing.calibrate`` does; nothing is kept."""
-    seconds, peak = with_peak(model, lambda: run(make_calibration(model)))
+    """Calibrate the model as ``python -m editing.calibrate`` does; nothing is kept.
+
+    What other parts have learnt of the model is not known then: it is wrapped anew, and all that is kept belongs to the
+    wrapper.
+    """
+    fresh = from_parts(model.network, model.tokenizer, model.name, model.paths)
+    seconds, peak = with_peak(fresh, lambda: run(make_calibration(fresh)))
     yield Measured("calibration", "whole", seconds, None, None, peak)
 
 
@@ -238,8 +303,10 @@ def paired(model: InspectedModel, case: Case, of: Machine, numbers: tuple[int, .
     alone = token_steps(model, prompt, [VANILLA], 40)
     for count in numbers:
         rows = [VANILLA, *(Row(patch, (n + 1) / max(numbers)) for n, patch in enumerate(patches[: count - 1]))]
+        _, peak = with_peak(model, partial(answered, model, [prompt], rows, 40, 1))
         step = token_steps(model, prompt, rows, 40)
-        yield Measured(name, f"{count} rows, a token", step, count * alone, of.token(model, count))
+        expected = pair_bytes(model, len(prompt) + 40) if count == 2 else None
+        yield Measured(name, f"{count} rows, a token", step, count * alone, of.token(model, count), peak, expected)
 
 
 def stress(model: InspectedModel, of: Machine) -> Iterator[Measured]:
@@ -264,15 +331,16 @@ def positions_read(prompts: list[tuple[int, ...]]) -> int:
 
 
 def sizes(of: Callable[[InspectedModel], Machine]) -> Iterator[Measured]:
-    """Locate and edit models of several sizes, random weights."""
-    for shape in ("tiny", "small", "medium"):
+    """Edit models of several sizes, random weights."""
+    for shape in SIZES:
         model = random_model(shape, torch.device("cpu"), torch.float32)
         case, block = sized_case(model, 60, 30), model.blocks * 28 // 32
         seconds, peak = with_peak(model, partial(edited, model, case, block, TailReplay))
         plain, _ = timed(partial(edited, model, case, block, PLAIN_WAY))
         millions = sum(p.numel() for p in model.network.parameters()) / 1e6
         limit = edit_limit(model, case, block, of(model))
-        yield Measured("size", f"{millions:.0f} M weights, edit", seconds, plain, limit, peak)
+        expected = edit_bytes(model, case, block)
+        yield Measured("size", f"{millions:.0f} M weights, edit", seconds, plain, limit, peak, expected)
 
 
 def lengths(model: InspectedModel, of: Machine, prompts: tuple[int, ...]) -> Iterator[Measured]:
@@ -281,8 +349,8 @@ def lengths(model: InspectedModel, of: Machine, prompts: tuple[int, ...]) -> Ite
         case, block = sized_case(model, length, 40), model.blocks // 2
         seconds, peak = with_peak(model, partial(edited, model, case, block, TailReplay))
         plain, _ = timed(partial(edited, model, case, block, PLAIN_WAY))
-        limit = edit_limit(model, case, block, of)
-        yield Measured("length", f"{length} + 40 tokens, edit", seconds, plain, limit, peak)
+        limit, expected = edit_limit(model, case, block, of), edit_bytes(model, case, block)
+        yield Measured("length", f"{length} + 40 tokens, edit", seconds, plain, limit, peak, expected)
 
 
 def measure(model: InspectedModel, parts: list[str], options: argparse.Namespace) -> tuple[Machine, list[Measured]]:
@@ -296,7 +364,7 @@ def measure(model: InspectedModel, parts: list[str], options: argparse.Namespace
         "locate": lambda: locating(model, case, of),
         "first": lambda: first_steps(model, case),
         "edit": lambda: editing(model, case, of),
-        "atlas": lambda: whole_atlas(model, case),
+        "atlas": lambda: whole_atlas(model, case, of),
         "pair": lambda: paired(model, case, of, (2,), "pair"),
         "stress": lambda: stress(model, of),
         "size": lambda: sizes(lambda other: machine(other, 30)),

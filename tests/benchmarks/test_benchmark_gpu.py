@@ -9,15 +9,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from allocations import counted_allocations
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import edit_speed, generation_speed, gpu, limits
 from editing import dinm, preset, run
+from editing.atlas import AtlasSettings, make_atlas
 from editing.optimising.replay import TailReplay
 from inspector.errors import EditError
 from inspector.model import VANILLA, Decoding, encode, load
 from inspector.model.batching import generate
 from inspector.model.halving import let_go
+from inspector.model.memory_need import bytes_of
 from inspector.model.offloaded import is_offloaded
 
 
@@ -48,6 +51,8 @@ def test_a_whole_run_on_a_cpu_has_every_number_and_the_plain_way_s_deltas(tmp_pa
     assert found["tokens"] == [60, 20] and found["device"] == "CPU"
     assert [edit["block"] for edit in found["edits"]] == [2, 3]
     assert all(edit["relative difference"] < 1e-6 and edit["times faster"] > 0 for edit in found["edits"])
+    assert all(edit["predicted, MiB"] > 0 and edit["peak, MiB"] >= 0 for edit in found["edits"])
+    assert found["predicted weights, GiB"] == found["weights, GiB"] > 0
     ways = [way for way in found["answers"].values() if isinstance(way, dict)]
     assert len(ways) == 4 and all(set(way) == {"a token step, ms", "share of the bound"} for way in ways)
     small = found["small shape against float32 on the CPU"]
@@ -83,22 +88,32 @@ def test_answers_of_both_weights_are_timed_beside_generate(folder, tmp_path):
 def test_limits_are_written_as_numbers_table_and_plot(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "STEPS", 2)
     monkeypatch.setattr(limits, "COPIED", 1 << 16)
-    monkeypatch.setattr(limits, "sizes", lambda _of: iter([]))
+    monkeypatch.setattr(limits, "SIZES", ("tiny",))
     out = tmp_path / "limits"
     parts = [part for part in limits.PARTS if part not in ("calibration", "stress")]
     short = ["--prompt-tokens", "60", "--answer-tokens", "12", "--lengths", "50", "70", "--rows", "1", "3"]
     limits.main(["--model", folder, "--parts", *parts, *short, "--out", str(out)])
     about = json.loads(out.with_suffix(".json").read_text())
     measured = about["measured"]
-    assert {one["part"] for one in measured} == {*parts} - {"size"}
+    assert {one["part"] for one in measured} == {*parts}
     assert all(one["seconds"] > 0 for one in measured)
     edits = [one for one in measured if one["part"] == "edit"]
     assert [one["setting"] for one in edits] == ["layer 0 of 0-3", "layer 2 of 0-3", "layer 3 of 0-3"]
     assert all(one["limit"] > 0 and one["plain"] > 0 for one in edits)
+    (size,) = (one for one in measured if one["part"] == "size")
+    assert size["setting"] == "1 M weights, edit" and size["limit"] > 0 and size["plain"] > 0
+    (atlas,) = (one for one in measured if one["part"] == "atlas")
+    assert atlas["setting"] == "all 4 layers" and atlas["limit"] > 0 and atlas["plain"] > 0
+    assert all(one["peak"] is not None for one in measured if one["part"] != "first")
+    predicted = {(one["part"], one["setting"]) for one in measured if one["predicted"] is not None}
+    two = {("pair", "2 rows, a token")}
+    assert predicted - two == {(o["part"], o["setting"]) for o in measured if o["part"] in ("locate", "edit", *EDITS)}
     assert out.with_suffix(".txt").read_text().count("\n") == len(measured) + 2
     assert out.with_suffix(".svg").read_text().lstrip().startswith("<?xml")
 
 
+EDITS = ("size", "length")
+"""Parts that edit as the part ``edit`` does."""
 D, F, BLOCKS, V = 64, 172, 4, 4096
 """The shape ``tiny``, with the small vocabulary: a block has four matrices of d by d and three of d by d_ff."""
 
@@ -202,3 +217,27 @@ def test_a_model_may_be_spread_for_its_answers_to_be_timed(folder, tmp_path, mon
     generation_speed.main(["--model", folder, *spread, "--tokens", "4", "--rounds", "1", "--out", str(out)])
     assert {is_offloaded(part) for part in loaded[0].architecture.down_projections} == {True, False}
     assert len(json.loads(out.read_text())) == 5
+
+
+def test_what_an_atlas_works_at_least_is_little_less_than_it_does(folder):
+    """Counted while it is made, harmless answers known; a last block looks at counted positions alone."""
+    model, settings = load(folder, device="cpu", dtype="float32"), AtlasSettings(learning_rate=1e-3)
+    case = edit_speed.sized_case(model, 60, 20)
+    work = limits.atlas_gflop(model, case, settings)
+    run(make_atlas(model, case, settings))
+    with FlopCounterMode(display=False) as counted:
+        assert len(run(make_atlas(model, case, settings)).entries) == BLOCKS
+    products = counted.get_flop_counts()["Global"]
+    ran = sum(products.get(kind, 0) for kind in (torch.ops.aten.mm, torch.ops.aten.addmm)) / 1e9
+    assert 0.7 * ran < work <= ran, (work, ran)
+
+
+@pytest.mark.parametrize("block", [1, 3])
+def test_the_memory_of_an_edit_of_these_benchmarks_is_predicted_with_its_own_texts(folder, block):
+    model, steps = load(folder, device="cpu", dtype="float32"), 3
+    case, settings = edit_speed.sized_case(model, 200, 60), preset("reference", steps=steps, watch_unsafe=False)
+    need = edit_speed.predicted_need(model, case, block)
+    assert need.weights == sum(bytes_of(model.network).values())
+    with counted_allocations(model.network) as counted:
+        run(dinm(model, case, block, settings))
+    assert 0.5 < need.editing / counted.peak < 2, (need.editing, counted.peak)
