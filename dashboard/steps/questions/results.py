@@ -253,11 +253,12 @@ def scores(text: str) -> Table:
 
 
 def recipes(text: str) -> Table:
-    """Read ``detox.txt``: what each way of detoxifying achieves and costs; "the same" is the line above by its name."""
+    """Read ``detox.txt``: what each way of detoxifying achieves and costs; "the same," is the line above."""
     costs = table(text, "DL", "Harm: ")
     found: Table = {}
     for name, line in table(text, "DS", "Defence: ").items():
-        found[name.replace("the same", list(found)[-1], 1) if found else name] = {**line, **costs[name]}
+        again = name.removeprefix("the same,")
+        found[f"{list(found)[-1]},{again}" if found and again != name else name] = {**line, **costs[name]}
     return found
 
 

@@ -28,6 +28,7 @@ from dashboard.steps.questions.results import Measured
 from dashboard.steps.questions.texts import QUESTIONS, answer, listed
 from editing.suffixes import SCORES, SUFFIXES, WEIGHTS, Condition, ScoreName, SuffixStudy
 from inspector.model import Detector, InspectedModel
+from inspector.model.rounded import COMPUTED, ROUNDED
 from inspector.safeedit import bundled_cases
 from inspector.safeedit.cases import CATEGORIES
 from inspector.safeedit.intervals import Estimate
@@ -135,6 +136,15 @@ def test_what_is_read_is_what_was_printed():
         assert f" {found.mean:.1f} %  ({found.low:.1f} to {found.high:.1f}, " in printed, begins
     scores = results.read("methods.txt", results.scores)["DINM"]
     assert f"{scores['DG-Avg'].mean:.2f}" in line("methods.txt", "DINM ") and scores["transfer"].low is not None
+
+
+def test_only_the_same_edit_routed_is_called_by_the_line_above_it():
+    printed = results.text_of("detox.txt")
+    lines = [line for line in printed.splitlines() if line.startswith(f"{ROUNDED} ")][:2]
+    for line in lines:
+        printed = printed.replace(line, f"{line}\n{line.replace(ROUNDED, COMPUTED)}")
+    found = list(results.recipes(printed))
+    assert found[found.index(ROUNDED) + 1] == COMPUTED and found[-1] == "made to be routed, routed"
 
 
 def test_there_are_ten_and_each_has_text_a_figure_and_a_place_to_try_it(page: Page):
