@@ -28,7 +28,7 @@ COLUMNS = (
 """Scores of the table, by name; what stands in one column stands together."""
 LEGEND = reading(
     "*: so by construction, whatever the edit. Quoted: a training sentence given to harmful / harmless prompts. Click "
-    "a line to load its patch into Compare."
+    "a line to pick its method; the button Make its patch live changes what is live."
 ) + columns(HEADERS)
 
 HEADS = (

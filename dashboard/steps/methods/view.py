@@ -44,7 +44,7 @@ def quick_one(standings: Sequence[Standing]) -> Standing | None:
 
 
 class MethodsRoom(Room):
-    """Run several methods on the case, compare them, load one's patch."""
+    """Run several methods on the case, compare them, make one's patch live."""
 
     name = view = "methods"
     title = "Methods"
@@ -103,7 +103,7 @@ class MethodsRoom(Room):
                     elem_id="methods-picked",
                 )
             with gr.Column(scale=2, min_width=200, elem_classes="buttons"):
-                self.load = gr.Button("Load its patch into Compare", elem_id="methods-load")
+                self.load = gr.Button("Make its patch live", elem_id="methods-load")
         with gr.Row(equal_height=False):
             with gr.Column(min_width=340):
                 gr.HTML(heading(3, "Source of the shift"))
@@ -252,15 +252,15 @@ class MethodsRoom(Room):
         )
         self.plane.wire(self.clock, self.picked)
         react(self.picked.input, self.on_method_picked, inputs=[self.picked], outputs=of_picked)
-        clicked = react(
-            self.table.select,
-            self.on_method_row,
-            outputs=[self.picked, *of_picked],
-            event=gr.SelectData,
+        react(self.table.select, self.on_method_row, outputs=[self.picked, *of_picked], event=gr.SelectData)
+        press(
+            self.load.click,
+            self.on_method_load,
+            clock=self.clock,
+            inputs=[self.picked],
+            tells=(News.LIVE,),
+            brief=True,
         )
-        load = {"clock": self.clock, "inputs": [self.picked], "tells": (News.LIVE,), "brief": True}
-        press(self.load.click, self.on_method_load, **load)
-        press(clicked.then, self.on_method_load, when=self.made_a_patch, **load)
 
     def on_case(self, session: Session, _values: Values) -> Update:
         """Say which case the table belongs to."""
@@ -392,12 +392,6 @@ class MethodsRoom(Room):
             self.picked: gr.Dropdown(choices=choices, value=title),
             **self._follow(session, title),
         }
-
-    def made_a_patch(self, session: Session, values: Values) -> bool:
-        """Tell whether the picked method has a patch to load."""
-        known = session.slot(Compared).contest
-        standing = known.named(values[self.picked]) if known is not None else None
-        return standing is not None and standing.result is not None and standing.result.patch is not None
 
     def on_method_load(self, session: Session, values: Values) -> Iterator[Update]:
         """Make a method's patch live; whoever hears of it measures and asks it."""

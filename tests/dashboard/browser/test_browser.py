@@ -197,8 +197,8 @@ def test_why_this_layer_every_panel_follows_the_picked_layer_and_neurons_can_be_
     shared.wait_for_selector("#why-padding .js-plotly-plot .main-svg", timeout=WAIT)
 
 
-def test_methods_run_and_a_line_of_the_table_loads_its_patch(shared):
-    """The quick methods stand at start; two are run; a click on a line makes its patch live, a reminder has none."""
+def test_methods_run_a_line_of_the_table_picks_one_and_the_button_makes_its_patch_live(shared):
+    """The quick methods stand at start; two are run; a click on a line changes nothing that is live."""
     view(shared, "methods")
     for plot in ("methods-plane", "methods-shifts", "methods-source", "methods-neurons"):
         shared.locator(f"#{plot}").scroll_into_view_if_needed()
@@ -209,7 +209,12 @@ def test_methods_run_and_a_line_of_the_table_loads_its_patch(shared):
     shared.locator("#methods").click()
     wait_for_text(shared, "#methods-clock", "Ended: 2 methods")
     wait_for_no_text(shared, "#methods-table", "SFT")
+    before = text_of(shared, "#live")
     shared.locator("#methods-table [role=gridcell]", has_text="FT-L").first.click()
+    wait_for_text(shared, "#methods-answer-head", "FT-L")
+    wait_until_idle(shared)
+    assert text_of(shared, "#live") == before
+    shared.click("#methods-load")
     layer = shared.locator("#block input[type=number]").input_value()
     wait_for_text(shared, "#live", f"FT-L · layer {layer}")
     wait_for_text(shared, "#methods-clock", "see Operate")
@@ -217,7 +222,7 @@ def test_methods_run_and_a_line_of_the_table_loads_its_patch(shared):
     assert shared.locator("#answers .badge.edited").inner_text().startswith(f"FT-L · layer {layer}")
     shared.locator("#methods-table [role=gridcell]", has_text="Self-Reminder").first.click()
     wait_for_text(shared, "#methods-answer-head", "reminder around the prompt")
-    assert "FT-L" in text_of(shared, "#live"), "no patch, so the live one stays"
+    assert "FT-L" in text_of(shared, "#live"), "the live one stays"
 
 
 def test_an_atlas_can_be_cancelled_and_keeps_what_is_done(shared, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gradio as gr
 import numpy as np
@@ -111,7 +112,17 @@ def test_running_methods_fills_the_table_one_by_one_on_the_case_in_the_rail(visi
     assert_idle(visitor)
 
 
-def test_a_method_s_patch_is_loaded_into_compare_and_the_reminder_has_none(ran):
+def test_a_click_on_a_line_only_picks_its_method(ran):
+    live, edits = ran.session.live, list(ran.session.edits)
+    ran.select("on_method_row", SimpleNamespace(row_value=["SFT"]))
+    assert ran.screen["methods_picked"] == "SFT" and "SFT" in ran.screen["methods_source_reading"]
+    assert ran.session.live is live and ran.session.edits == edits
+    events = ran.page.app.fns.values()
+    (loading,) = (event for event in events if getattr(event.fn, "__name__", "") == "on_method_load")
+    assert loading.targets == [(ran.page.parts.methods_load._id, "click")], "no other press makes a patch live"
+
+
+def test_a_method_s_patch_is_made_live_by_its_button_and_the_reminder_has_none(ran):
     visitor = ran
     edits = len(visitor.session.edits)
     visitor.do("on_method_load", methods_picked="SFT")
