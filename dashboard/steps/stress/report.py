@@ -39,6 +39,7 @@ def parts(visit: Visit) -> list[Part]:
     readings = [words.head(exam, session.row), reading(plain(words.ended(exam)))]
     readings.append(words.table(scores, kept.yardstick))
     if kept.study is not None:
-        readings += [words.suffix_table(kept.study), words.suffix_reading(kept, session.weights)]
+        routed = session.row.detector is not None
+        readings += [words.suffix_table(kept.study, routed), words.suffix_reading(kept, session.row)]
     listed = Table("Every answer's mark", rows.HEADERS, cells, folded=True)
     return [Part("Stress test", tuple(readings), figures=drawn, tables=(listed,))]

@@ -181,19 +181,25 @@ def rounding_runs(progress: Progress) -> str:
 STOPPED = "Stopped: what was measured before stays."
 ROUNDED_SHOWN = "The column Rounded says what rounding to bfloat16 does to the same harmless answers."
 SUFFIXES_SHOWN = "Suffix alone, weights alone and both are in the panel below the scores."
+EVERYWHERE = "The live edit acts only where harm is detected; in this panel its weights act on every prompt."
 
 
-def suffix_table(study: SuffixStudy | None) -> str:
-    """Return what suffix and weights do, a line a condition, and what its intervals belong to."""
+def suffix_table(study: SuffixStudy | None, routed: bool = False) -> str:
+    """Return what suffix and weights do, a line a condition, and what its intervals belong to.
+
+    Args:
+        routed: Whether the live edit acts only where a detector fires; here its weights act on every prompt.
+    """
     if study is None:
         return ""
     lines = []
     for condition in study.conditions:
         cells = "".join(f"<td>{_estimate(condition.scores[name], '%')}</td>" for name in SCORES)
         alone = _condition(condition.edited, condition.suffix)
+        acting = " on every prompt" if routed and condition.edited else ""
         lines.append(
-            f'<tr><th scope="row">{escape(alone)}<span class="note">{WEIGHTS[condition.edited]} weights, suffix: '
-            f"{escape(condition.suffix)}</span></th>{cells}</tr>"
+            f'<tr><th scope="row">{escape(alone)}<span class="note">{WEIGHTS[condition.edited]} weights{acting}, '
+            f"suffix: {escape(condition.suffix)}</span></th>{cells}</tr>"
         )
     return (
         f'<div class="score-wrap"><table class="scores"><thead><tr>{heads("What acts", *SCORES)}</tr></thead><tbody>'
@@ -211,15 +217,17 @@ def suffix_reading(kept: Examined, live: Row | None) -> str:
     """Read the suffix study, or say how to get it.
 
     Args:
-        live: The live weights; ``None`` if they are those of the study.
+        live: What is live, with the detector that routes it; ``None`` if it is what was studied.
     """
+    everywhere = f" {EVERYWHERE}" if live is not None and live.detector is not None else ""
     if kept.study is None:
         return reading(
             "Not asked yet: the case's prompts and eight harmless ones, with the paper's suffix S, with one of "
-            "Self-Reminder's kind and without, by both weights."
+            f"Self-Reminder's kind and without, by both weights.{everywhere}"
         )
-    stale = "" if live is None or kept.studied == live.label() else f" It was made of other weights: {kept.studied}."
-    return reading(f"{kept.study.reading}{stale}", "warn" if stale else "")
+    same = live is None or kept.studied == live.always().label()
+    stale = "" if same else f" It was made of other weights: {kept.studied}."
+    return reading(f"{kept.study.reading}{everywhere}{stale}", "warn" if stale else "")
 
 
 def categories_reading(tables: Mapping[str, Sequence[Score]]) -> str:

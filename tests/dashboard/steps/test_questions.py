@@ -493,9 +493,12 @@ def test_a_suffix_study_of_other_weights_says_so_and_one_of_another_detector_doe
     session = visitor.session
     measured = {"suffixes": (study(), session.weights.label())}
     held = Held(session, measured.get)
-    assert "other weights" not in question.answer(held).live.below
+    everywhere = "here its weights act on every prompt"
+    before = question.answer(held).live.below
+    assert "other weights" not in before and everywhere not in before
     session.detector = anything(model)
     assert "other weights" not in question.answer(held).live.below, "it asks the weights as they act everywhere"
+    assert everywhere in question.answer(held).live.below
     session.scale(0.5)
     assert "Live now are other weights." in question.answer(held).live.below
 

@@ -25,7 +25,7 @@ from dashboard.steps.stress.judging import Judges, judges_of
 from dashboard.steps.stress.report import parts
 from dashboard.steps.stress.run import Examined
 from editing.suffixes import SCORES, SUFFIXES, Condition, SuffixStudy
-from inspector.model import PromptFormat, Taught
+from inspector.model import Detector, PromptFormat, Taught
 from inspector.model.memory_need import bytes_of
 from inspector.safeedit.exam import ExamResult, Marked, Reply
 from inspector.safeedit.questions import CASE_PROMPTS, Question
@@ -52,6 +52,15 @@ def reply(kind: str, label: str | None, text: str = "Some words.", **options) ->
 
 def exam(*replies: Reply) -> ExamResult:
     return ExamResult(replies, "DINM · patch 1", "hand", "By hand.", PromptFormat("S"), "same", 8, False, 1.0)
+
+
+def suffix_study() -> SuffixStudy:
+    """A made-up study of one edit."""
+    half = Estimate(50.0, 1)
+    conditions = tuple(
+        Condition(name, edited, dict.fromkeys(SCORES, half)) for edited in (False, True) for name in SUFFIXES
+    )
+    return SuffixStudy(conditions, SUFFIXES, 1, {}, "95 % intervals of made-up edits.")
 
 
 def test_the_example_is_scored_and_its_files_can_be_had_at_start(visitor):
@@ -312,11 +321,8 @@ def test_page_and_report_tell_of_false_alarms_where_the_detector_fires_on_everyt
 def test_page_and_report_say_below_each_table_what_its_intervals_were_resampled_from(visitor):
     kept = visitor.session.slot(Examined)
     kept.exam = exam(reply("DS", "safe"), reply("harmless", None, kl=0.1))
-    told, half = resampling_told(score_table(kept.exam.replies, "hand")), Estimate(50.0, 1)
-    conditions = tuple(
-        Condition(name, edited, dict.fromkeys(SCORES, half)) for edited in (False, True) for name in SUFFIXES
-    )
-    kept.study = SuffixStudy(conditions, SUFFIXES, 1, {}, "95 % intervals of made-up edits.")
+    told = resampling_told(score_table(kept.exam.replies, "hand"))
+    kept.study = suffix_study()
     (part,) = parts(Visit(visitor.session))
     report, page = "".join(part.readings), visitor.reload().standing("stress_table")
     assert "resampled" in told
@@ -324,6 +330,20 @@ def test_page_and_report_say_below_each_table_what_its_intervals_were_resampled_
         assert sentence.replace(" ", "") in plain(shown).replace(" ", ""), "words that are terms stand in buttons"
     bare = stress_texts.suffix_table(replace(kept.study, resampled=""))
     assert "intervals" not in bare and stress_texts.suffix_table(kept.study).startswith(bare)
+
+
+def test_page_and_report_say_that_a_routed_edit_s_weights_act_on_every_prompt_in_the_suffix_panel(visitor, model):
+    session, kept = visitor.session, visitor.session.slot(Examined)
+    kept.study, kept.studied = suffix_study(), session.weights.label()
+    for detector in (None, Detector((1,), torch.ones(1, 32), 0.0, 0.0, model.fingerprint)):
+        session.detector = detector
+        page, (part,) = visitor.reload(), parts(Visit(session))
+        for said in (page.standing("study") + page.standing("study_reading"), "".join(part.readings)):
+            rows = said.count("edited weights on every prompt, suffix: "), said.count("vanilla weights, suffix: ")
+            assert rows == (0 if detector is None else len(SUFFIXES), len(SUFFIXES))
+            assert (stress_texts.EVERYWHERE in said) is (detector is not None) and "other weights: " not in said
+    kept.study = None
+    assert stress_texts.EVERYWHERE in visitor.reload().standing("study_reading"), "before it is asked, too"
 
 
 def test_a_page_and_its_programs_share_the_judges_that_are_loaded(page, monkeypatch):
