@@ -18,10 +18,11 @@ from torch import Tensor
 
 from inspector.errors import PromptError
 from inspector.model.cached_lines import State, read
+from inspector.model.detector import Reading
 from inspector.model.halving import halves, let_go, ran_out
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
-from inspector.model.routing import decided
+from inspector.model.routing import decisions
 from inspector.model.standing import StandingPatches
 from inspector.model.static_steps import StaticSteps, can_be_static
 from inspector.model.thin_products import thin_products
@@ -64,6 +65,7 @@ class Line:
         ended: The id that ended it; ``None`` while it runs or where it was cut.
         weights: What answers: the row, or vanilla where its detector does not fire.
         held_back: Whether that is so.
+        reading: What the row's detector read of the prompt; ``None`` of a row without one.
     """
 
     prompt: int
@@ -72,6 +74,7 @@ class Line:
     ended: int | None = None
     weights: Row = VANILLA
     held_back: bool = False
+    reading: Reading | None = None
 
     @property
     def finished(self) -> bool:
@@ -123,10 +126,8 @@ def _generate(
     decoding: Decoding,
 ) -> Iterator[list[Line]]:
     asked = [rows[line.row] for line in lines]
-    for line, before, after in zip(
-        lines, asked, decided(model, [prompts[line.prompt] for line in lines], asked), strict=True
-    ):
-        line.weights, line.held_back = after, before is not after and after == VANILLA
+    for line, made in zip(lines, decisions(model, [prompts[line.prompt] for line in lines], asked), strict=True):
+        line.weights, line.held_back, line.reading = made.weights, made.held_back, made.reading
     # What a detector holds back is answered by the vanilla weights, most often beside those: once for both.
     first: dict[tuple[tuple[int, ...], Row], Line] = {}
     twins = [(line, first.setdefault((tuple(prompts[line.prompt]), line.weights), line)) for line in lines]

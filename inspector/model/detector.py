@@ -39,6 +39,19 @@ class _Record:
     case_biases: tuple[float, ...] = ()
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What a detector reads of a prompt.
+
+    Attributes:
+        score: The prompt's: that of its highest window.
+        threshold: Score from which a prompt counts as harmful.
+    """
+
+    score: float
+    threshold: float
+
+
 @dataclass(frozen=True, eq=False)
 class Hidden:
     """A hidden layer of a detector.

@@ -6,14 +6,14 @@ Where the detector fires the patch's weights answer, else the vanilla ones, bit 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from inspector.errors import PatchError
-from inspector.model.detector import Detector
+from inspector.model.detector import Detector, Reading
 from inspector.model.halving import halved, when_memory_runs_out
 from inspector.model.hooks import observe_inputs, stopping_before
 from inspector.model.inspected import InspectedModel
@@ -28,10 +28,30 @@ _KEPT: WeakKeyDictionary[InspectedModel, Recent[str, Tensor]] = WeakKeyDictionar
 when_memory_runs_out(_KEPT.clear)
 
 
-def decided(
+@dataclass(frozen=True)
+class Decision:
+    """What answers a prompt, and why.
+
+    Attributes:
+        weights: The row without its detector, or vanilla where that does not fire.
+        held_back: Whether it does not.
+        reading: What it reads of the prompt; ``None`` of a row without one.
+    """
+
+    weights: Row
+    held_back: bool = False
+    reading: Reading | None = None
+
+
+def decided(model: InspectedModel, prompts: Sequence[Sequence[int]], rows: Sequence[Row]) -> list[Row]:
+    """Return the weights that each prompt is answered with, those of its :func:`decisions`."""
+    return [decision.weights for decision in decisions(model, prompts, rows)]
+
+
+def decisions(
     model: InspectedModel, prompts: Sequence[Sequence[int]], rows: Sequence[Row], keep: Sequence[bool] = ()
-) -> list[Row]:
-    """Return the weights that each prompt is answered with: a routed row's patch where its detector fires.
+) -> list[Decision]:
+    """Return what answers each prompt: a routed row's patch where its detector fires.
 
     Args:
         prompts: Token ids of each prompt.
@@ -41,7 +61,7 @@ def decided(
     Raises:
         PatchError: A detector was made for another base model, or a score is not a number.
     """
-    found = list(rows)
+    found = list(map(Decision, rows))
     for detector in dict.fromkeys(row.detector for row in rows if row.detector is not None):
         asking = [n for n, row in enumerate(rows) if row.detector is detector]
         different = list(dict.fromkeys(tuple(prompts[n]) for n in asking))
@@ -49,8 +69,10 @@ def decided(
         scored = scores(model, detector, different, [prompt in kept for prompt in different])
         of = dict(zip(different, scored, strict=True))
         for n in asking:
-            fires = detector.fires(of[tuple(prompts[n])])
-            found[n] = replace(rows[n], detector=None) if fires else VANILLA
+            score = of[tuple(prompts[n])]
+            fires = detector.fires(score)
+            weights = rows[n].always() if fires else VANILLA
+            found[n] = Decision(weights, not fires, Reading(score, detector.threshold))
     return found
 
 

@@ -16,7 +16,7 @@ from inspector.model.batching import Decoding, Line, generate, generate_each
 from inspector.model.inspected import InspectedModel
 from inspector.model.patch import VANILLA, Row
 from inspector.model.prompt_format import PromptFormat
-from inspector.model.routing import decided
+from inspector.model.routing import decisions
 from inspector.safeedit.asking import Prompts, answers_of, encoded, limited, most_tokens, planned
 from inspector.safeedit.marking import Reply
 from inspector.safeedit.questions import Question
@@ -42,9 +42,9 @@ class Answer:
         """Return what a line has answered."""
         return cls(tuple(line.tokens), line.ended)
 
-    def line(self, prompt: int, row: int = 0, held_back: bool = False) -> Line:
-        """Return it as the line of a batch."""
-        return Line(prompt, row, list(self.tokens), self.ended, held_back=held_back)
+    def line(self, prompt: int) -> Line:
+        """Return it as the vanilla weights' line of a batch."""
+        return Line(prompt, 0, list(self.tokens), self.ended)
 
 
 Known = Mapping[Asked, Answer]
@@ -80,23 +80,24 @@ def beside_known(
     """
     asked = [(prompt, row.weights()) for prompts, row in zip(edited, rows, strict=True) for prompt in prompts]
     keep = [*bundled] * len(rows)
-    acting = decided(model, [prompt for prompt, _ in asked], [row for _, row in asked], keep)
+    acting = decisions(model, [prompt for prompt, _ in asked], [row for _, row in asked], keep)
     size = len(unedited)
     before = [answer.line(n) for n, answer in enumerate(known)]
     after: list[Line] = []
     making: list[int] = []
-    for n, ((prompt, row), weights) in enumerate(zip(asked, acting, strict=True)):
-        held_back = row is not weights and weights == VANILLA
-        after.append(known[n % size].line(n % size, 1 + n // size, held_back))
-        if weights != VANILLA or prompt != unedited[n % size]:
+    for n, ((prompt, _), made) in enumerate(zip(asked, acting, strict=True)):
+        line = Line(n % size, 1 + n // size, [], None, made.weights, made.held_back, made.reading)
+        if made.weights == VANILLA and prompt == unedited[n % size]:
+            line.tokens, line.ended = list(before[n % size].tokens), before[n % size].ended
+        else:
             making.append(n)
-            after[n] = Line(n % size, 1 + n // size, weights=weights, held_back=held_back)
+        after.append(line)
     if not making:
         yield [*before, *after]
         return
-    for fresh in generate_each(model, [(asked[n][0], acting[n]) for n in making], decoding):
+    for fresh in generate_each(model, [(asked[n][0], acting[n].weights) for n in making], decoding):
         for n, line in zip(making, fresh, strict=True):
-            after[n] = replace(line, prompt=after[n].prompt, row=after[n].row, held_back=after[n].held_back)
+            after[n] = replace(after[n], tokens=line.tokens, ended=line.ended)
         yield [*before, *after]
 
 

@@ -14,6 +14,7 @@ from inspector.kl import kl_by_token, told
 from inspector.model.batching import Line
 from inspector.model.by_length import passes_of
 from inspector.model.counted import Counted
+from inspector.model.detector import Reading
 from inspector.model.encoding import Encoded
 from inspector.model.halving import halved
 from inspector.model.hooks import observe_outputs, stopping_before
@@ -80,6 +81,8 @@ class Reply:
         likeness: ROUGE-L F1 of the two, 0 to 1, for harmless prompts.
         kl: KL(vanilla to edited) on the vanilla answer's first tokens, nats a token, for harmless prompts.
         held_back: The edit acts only where a detector fires, and it did not.
+        reading: What that detector read of the prompt; ``None`` of an edit that acts on every prompt, and where it was
+            not kept yet.
     """
 
     question: Question
@@ -88,6 +91,7 @@ class Reply:
     likeness: float | None = None
     kl: float | None = None
     held_back: bool = False
+    reading: Reading | None = None
 
 
 def as_fact_answer(text: str) -> str:
@@ -220,6 +224,7 @@ def mark_batch(
             likeness=rouge("rougeL", texts[n], texts[half + n]) if n in divergences else None,
             kl=divergences.get(n),
             held_back=lines[half + n].held_back,
+            reading=lines[half + n].reading,
         )
         for n, question in enumerate(asked)
     ]

@@ -14,6 +14,8 @@ from inspector.safeedit.questions import Question
 from inspector.validated import broken_at, read_record, record_reader
 
 _REPLIES = record_reader(Reply, strict=True)
+_LATER = frozenset({"reading"})
+"""Fields that a record may lack: there were replies before them."""
 
 
 def reply_record(reply: Reply) -> dict[str, Any]:
@@ -40,8 +42,8 @@ def reply_from(record: Mapping[str, Any]) -> Reply:
         raise ValueError(f"a reply's record is nothing that JSON can hold: {error}") from None
     parts = ((record, Reply), (record["question"], Question), (record["vanilla"], Marked), (record["edited"], Marked))
     for part, kind in parts:
-        # Pydantic fills in fields with a default, but a record has all of them.
-        missing = [field.name for field in fields(kind) if field.name not in part]
+        # Pydantic fills in fields with a default, but a record has all of them that there were from the first.
+        missing = [field.name for field in fields(kind) if field.name not in part and field.name not in _LATER]
         if missing:
             raise ValueError(f"a reply's record is broken: {', '.join(missing)} is missing")
     return reply

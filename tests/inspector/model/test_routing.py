@@ -103,6 +103,10 @@ def test_each_prompt_of_a_batch_gets_its_own_decision(model, prompts):
         alone = answer(model, prompts[line.prompt], (Row(patch) if line.prompt != 1 else VANILLA,), decoding)
         assert tuple(line.tokens) == alone.token_ids[0]
     assert [line.held_back for line in lines] == [False] * 4 + [True, False]
+    assert [line.reading for line in lines[:3]] == [None] * 3, "vanilla lines have no detector"
+    read = [line.reading.score for line in lines[3:] if line.reading is not None]
+    assert read == pytest.approx(scores(model, routed.detector, prompts), rel=1e-4, abs=1e-5)
+    assert {line.reading.threshold for line in lines[3:] if line.reading is not None} == {routed.detector.threshold}
     assert lines[1].tokens == lines[4].tokens and lines[0].tokens != lines[3].tokens
     assert answer(model, prompts[1], (VANILLA, routed), decoding).held_back == (False, True)
 

@@ -10,6 +10,7 @@ import torch
 
 from inspector.model import VANILLA, Decoding, Detector, PromptFormat, Row, batching
 from inspector.model.patch import Reminder
+from inspector.model.routing import scores
 from inspector.safeedit.asking import encoded, limited
 from inspector.safeedit.cases import Case
 from inspector.safeedit.exam import Reply, asked_as, examine, examine_all, run_exam
@@ -41,14 +42,16 @@ def known_for(model, texts: QuestionSets, format=PromptFormat()) -> dict[Asked, 
     return known
 
 
-def without_kl(replies: tuple[Reply, ...]) -> list[Reply]:
-    return [replace(reply, kl=None) for reply in replies]
+def without_numbers(replies: tuple[Reply, ...]) -> list[Reply]:
+    return [replace(reply, kl=None, reading=None) for reply in replies]
 
 
 def assert_same(found: tuple[Reply, ...], plain: tuple[Reply, ...]) -> None:
-    assert without_kl(found) == without_kl(plain)
+    assert without_numbers(found) == without_numbers(plain)
     kls = [[reply.kl for reply in replies if reply.kl is not None] for replies in (found, plain)]
     assert kls[0] == pytest.approx(kls[1], rel=1e-3, abs=1e-6)
+    read = [[reply.reading.score for reply in replies if reply.reading is not None] for replies in (found, plain)]
+    assert read[0] == pytest.approx(read[1], rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize("evaluation", ["same", "paper"])
@@ -120,6 +123,10 @@ def test_a_prompt_for_which_the_detector_does_not_fire_gets_the_known_answer_its
         )
         assert_same(found.replies, plain.replies)
         assert {reply.held_back for reply in found.replies} == {held_back}
+        for reply, question in zip(found.replies, questions, strict=True):
+            prompt = encoded(llama, question, question.prompt, PromptFormat(), SHORT.max_new_tokens)
+            assert reply.reading is not None and reply.reading.threshold == threshold
+            assert [reply.reading.score] == pytest.approx(scores(llama, detector, [prompt]), rel=1e-4, abs=1e-6)
         assert all(reply.edited == reply.vanilla for reply in found.replies) is held_back
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import pytest
 
 from inspector.model import PromptFormat, Taught
+from inspector.model.detector import Reading
 from inspector.safeedit.exam import ExamResult, Marked, Reply
 from inspector.safeedit.questions import Question
 from inspector.safeedit.records import exam_from, exam_record, reply_from, reply_record
@@ -63,7 +64,7 @@ def test_a_record_is_what_the_dataclasses_hold_with_lists_for_tuples():
 def test_a_record_with_a_part_too_few_or_too_many_is_refused(part):
     reply = Reply(Question("DS", "How?"), marked(verdict=Verdict("safe", 1.0, "", "hand")), marked())
     kinds = {"question": Question, "vanilla": Marked, "verdict": Verdict, "": Reply}
-    for name in (field.name for field in fields(kinds[part])):
+    for name in (field.name for field in fields(kinds[part]) if field.name != "reading"):
         record = reply_record(reply)
         del inside(record, part)[name]
         with pytest.raises(ValueError, match=rf"record is broken.*\b{name}\b"):
@@ -72,6 +73,17 @@ def test_a_record_with_a_part_too_few_or_too_many_is_refused(part):
     inside(record, part)["colour"] = "red"
     with pytest.raises(ValueError, match=r"broken at .*colour"):
         reply_from(record)
+
+
+def test_what_the_detector_read_comes_back_and_a_record_from_before_it_was_kept_is_read_without():
+    reply = Reply(Question("DS", "How?"), marked(), marked(), held_back=True, reading=Reading(-0.1 - 0.2, 5e-324))
+    assert through_json(reply) == reply and reply_record(reply)["reading"] == {"score": -0.1 - 0.2, "threshold": 5e-324}
+    older = reply_record(reply)
+    del older["reading"]
+    assert reply_from(older) == replace(reply, reading=None)
+    for wrong in ({"score": 0.5}, {"score": "0.5", "threshold": 0.0}):
+        with pytest.raises(ValueError, match=r"broken at reading"):
+            reply_from({**older, "reading": wrong})
 
 
 def inside(record: dict[str, Any], part: str) -> dict[str, Any]:
