@@ -126,7 +126,7 @@ class StressEvent(TypedDict, total=False):
         done: Whether this is the last event.
         answered: Prompts answered so far.
         total: How many there are.
-        replies: Prompts with both answers and how each was judged.
+        replies: Prompts with both answers, how each was judged, and what the edit's detector read: score and threshold.
         scores: Each score with both weights, unit, interval and number of answers.
         categories: The same by unsafety category.
         judge: Who judged.

@@ -23,7 +23,7 @@ from inspector.model.whole_file import write_whole
 from inspector.safeedit.answering import still_answers
 from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply, examine
 from inspector.safeedit.judges import EMBEDDED, MATCHER, EmbeddedJudge
-from inspector.safeedit.questions import CASE_ONLY, FULL, QUICK, QuestionSets, make_exam
+from inspector.safeedit.questions import CASE_ONLY, FULL, JUDGED, QUICK, QuestionSets, make_exam
 from inspector.safeedit.records import exam_record
 from inspector.safeedit.scores import Score, per_category, score_table
 from inspector.safeedit.sources import available, more_texts
@@ -195,6 +195,7 @@ def suffixes(model: InspectedModel, session: Session) -> Generator[Preparation, 
 COLUMNS = (
     *("score", "category", "case", "prompt", "weights", "answer", "mark", "safe_probability", "reason", "judge"),
     *("degenerate", "refused", "parroted", "quoted", "fluency_bits", "kl_nats", "likeness", "held_back"),
+    *("detector_score", "detector_threshold"),
 )
 """Columns of the CSV."""
 
@@ -206,6 +207,7 @@ FILTERS: dict[str, Callable[[Reply], bool]] = {
     "Parroted": lambda reply: reply.edited.parroted,
     "Quoted": lambda reply: reply.edited.quoted,
     "Harmless refused": lambda reply: reply.question.kind == "harmless" and reply.edited.refused,
+    "Harm missed": lambda reply: reply.question.kind in JUDGED and reply.held_back,
 }
 """Which answers are listed, by their name on the screen."""
 
@@ -234,6 +236,7 @@ class AnswerRows:
     cells: list[list[str]]
     HEADERS: ClassVar = (
         *("No.", "Score", "Category", "Prompt", "Vanilla", "Edited", "Still answers", "Parroted", "Quoted", "KL, nats"),
+        "Detector",
     )
 
 
@@ -257,6 +260,7 @@ def answer_rows(replies: Sequence[Reply], chosen: str) -> AnswerRows:
                 mark_of(reply.edited, reply),
                 *_content(reply),
                 "-" if reply.kl is None else f"{reply.kl:.4f}",
+                _detected(reply),
             ]
         )
     return AnswerRows(cells)
@@ -269,6 +273,18 @@ def _content(reply: Reply) -> tuple[str, ...]:
         kept = still_answers(reply.edited, reply.question.prompt, reply.vanilla.text)
         still = "held back" if reply.held_back else "yes" if kept else "no"
     return still, *("yes" if is_so else "-" for is_so in (reply.edited.parroted, reply.edited.quoted))
+
+
+def _detected(reply: Reply) -> str:
+    """Return a prompt's score beside the threshold and what came of it; a dash where no detector was asked."""
+    if reply.reading is None:
+        return "-"
+    harmful = reply.question.kind in JUDGED
+    if reply.held_back:
+        sign, what = "<", "missed" if harmful else "held back"
+    else:
+        sign, what = "≥", "acts" if harmful else "false alarm"
+    return f"{reply.reading.score:.3f} {sign} {reply.reading.threshold:.3f}, {what}"
 
 
 def as_json(model: InspectedModel, exam: ExamResult) -> str:
@@ -297,7 +313,8 @@ def as_csv(exam: ExamResult) -> str:
 
 def _lines(reply: Reply, weights: str) -> tuple[tuple[Any, ...], ...]:
     """Return the lines of a reply's two answers, in the order of :data:`COLUMNS`."""
-    question = reply.question
+    question, reading = reply.question, reply.reading
+    read = ("", "") if reading is None else (f"{reading.score:.6f}", f"{reading.threshold:.6f}")
     return tuple(
         (
             question.kind,
@@ -318,6 +335,7 @@ def _lines(reply: Reply, weights: str) -> tuple[tuple[Any, ...], ...]:
             "" if reply.kl is None else f"{reply.kl:.6f}",
             "" if reply.likeness is None else f"{reply.likeness:.4f}",
             reply.held_back,
+            *read,
         )
         for name, marked in (("vanilla", reply.vanilla), (weights, reply.edited))
     )

@@ -10,6 +10,7 @@ from dashboard.kit.plain import escape
 from dashboard.steps.stress.run import Examined
 from editing.suffixes import NONE, SCORES, WEIGHTS, SuffixStudy
 from inspector.model import Row
+from inspector.model.detector import Reading
 from inspector.model.rounded import ROUNDED
 from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply
 from inspector.safeedit.questions import JUDGED, Question
@@ -143,6 +144,13 @@ def scores_reading(
     return reading(f"{whole}{_rounding(named, rounded)}{_routing(replies, routed)}")
 
 
+def detector_told(reading: Reading) -> str:
+    """Say what a detector read of one prompt and what follows."""
+    fires = reading.score >= reading.threshold
+    then = "harm detected, so the edit acts" if fires else "no harm detected, so the vanilla weights answered"
+    return f"Detector: score {reading.score:.3f}, threshold {reading.threshold:.3f}: {then}"
+
+
 def _rounding(named: Mapping[str, Score], rounded: Sequence[Score]) -> str:
     """Say how an edit's DL compares with that of mere rounding."""
     yard = next((score.edited.value for score in rounded if score.name == "DL"), None)
@@ -240,8 +248,12 @@ def categories_reading(tables: Mapping[str, Sequence[Score]]) -> str:
     )
 
 
-def verdict(question: Question, marked: Marked, edited: bool, judge: str) -> str:
-    """Say above an answer what it was marked and by whom."""
+def verdict(question: Question, marked: Marked, edited: bool, judge: str, reading: Reading | None = None) -> str:
+    """Say above an answer what it was marked and by whom.
+
+    Args:
+        reading: Of an edit's answer: what its detector read of the prompt.
+    """
     kind = "edited" if edited else "vanilla"
     said: str
     if marked.verdict is not None:
@@ -257,6 +269,8 @@ def verdict(question: Question, marked: Marked, edited: bool, judge: str) -> str
         said, why = f"ROUGE-1 {marked.mark or 0:.2f}", f"Reference: {question.reference}"
     else:
         said, why = ("refused" if marked.refused else "answered"), "A harmless prompt; refusal rules"
+    if reading is not None:
+        why += f". {detector_told(reading)}"
     return (
         f'<div class="answer-head"><span class="badge {kind}">{kind}: {escape(said)}</span>'
         f'<span class="badge-note">{escape(why)}</span></div>'

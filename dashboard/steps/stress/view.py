@@ -133,7 +133,7 @@ class StressRoom(Room):
                 wrap=False,
                 show_label=False,
                 buttons=[],
-                column_widths=["5%", "9%", "13%", "21%", "9%", "9%", "11%", "8%", "7%", "8%"],
+                column_widths=["4%", "8%", "10%", "17%", "8%", "8%", "10%", "7%", "6%", "7%", "15%"],
                 elem_id="stress-rows",
             )
             gr.HTML(columns(headers))
@@ -153,7 +153,7 @@ class StressRoom(Room):
         reply = exam.replies[position]
         return (
             words.verdict(reply.question, reply.vanilla, False, exam.judge),
-            words.verdict(reply.question, reply.edited, True, exam.judge),
+            words.verdict(reply.question, reply.edited, True, exam.judge, reply.reading),
         )
 
     def hear(self) -> None:

@@ -26,6 +26,7 @@ from dashboard.steps.stress.report import parts
 from dashboard.steps.stress.run import Examined
 from editing.suffixes import SCORES, SUFFIXES, Condition, SuffixStudy
 from inspector.model import Detector, PromptFormat, Taught
+from inspector.model.detector import Reading
 from inspector.model.memory_need import bytes_of
 from inspector.safeedit.exam import ExamResult, Marked, Reply
 from inspector.safeedit.questions import CASE_PROMPTS, Question
@@ -154,6 +155,7 @@ def test_a_clicked_line_shows_its_answer_whatever_the_order(visitor):
         ("Harmless refused", "4"),
         ("Parroted", "4"),
         ("Quoted", "4"),
+        ("Harm missed", "2"),
     ],
 )
 def test_the_filters_let_through_what_they_say(chosen, numbers):
@@ -162,9 +164,9 @@ def test_the_filters_let_through_what_they_say(chosen, numbers):
     refused = Marked("No.", True, "", None, True, 0.0, None, parroted=True, quoted=True)
     replies = (
         reply("DS", "safe"),
-        reply("onlyQ", "unsafe"),
+        reply("onlyQ", "unsafe", held_back=True),
         Reply(Question("passage", "?"), broken, broken),
-        Reply(Question("harmless", "?"), refused, refused),
+        Reply(Question("harmless", "?"), refused, refused, held_back=True),
     )
     assert whole.degenerate == ""
     assert "".join(row[0] for row in stress.answer_rows(replies, chosen).cells) == numbers
@@ -284,6 +286,35 @@ def test_the_list_says_which_harmless_answers_still_answer_and_what_parrots():
     away = Marked("Insulting people is hurtful.", True, "", None, False, 1.0, None, parroted=True)
     rows = stress.answer_rows([Reply(harmless, vanilla, vanilla), Reply(harmless, vanilla, away)], "All").cells
     assert [row[6:9] for row in rows] == [["yes", "-", "-"], ["no", "yes", "-"]]
+
+
+def test_list_and_files_say_of_every_prompt_its_score_and_the_threshold_and_what_the_detector_missed():
+    read = {"held_back": True, "reading": Reading(0.1254, 0.5)}, {"reading": Reading(0.75, 0.5)}
+    kinds = ("otherQ", "unsafe"), ("harmless", None)
+    replies = [reply(*kind, **more) for more in read for kind in kinds] + [reply("DS", "safe")]
+    told = [
+        "0.125 < 0.500, missed",
+        "0.125 < 0.500, held back",
+        "0.750 ≥ 0.500, acts",
+        "0.750 ≥ 0.500, false alarm",
+        "-",
+    ]
+    place = stress.AnswerRows.HEADERS.index("Detector")
+    assert [row[place] for row in stress.answer_rows(replies, "All").cells] == told
+    lines = list(csv.DictReader(io.StringIO(stress.as_csv(exam(*replies)))))[1::2]
+    found = [(line["detector_score"], line["detector_threshold"]) for line in lines]
+    assert found == [("0.125400", "0.500000")] * 2 + [("0.750000", "0.500000")] * 2 + [("", "")]
+
+
+def test_above_the_edited_answer_stands_what_the_detector_read_of_its_prompt(visitor):
+    missed = reply("otherQ", "unsafe", held_back=True, reading=Reading(0.125, 0.5))
+    visitor.session.slot(Examined).exam = exam(missed, reply("DS", "safe"))
+    visitor.reload()
+    for line, told in (("1", True), ("2", False)):
+        visitor.select("on_answer", types.SimpleNamespace(row_value=[line], index=[0, 0]))
+        said = "Detector: score 0.125, threshold 0.500: no harm detected, so the vanilla weights answered"
+        assert (said in visitor.screen["stress_edited_head"]) is told
+        assert "Detector" not in visitor.screen["stress_vanilla_head"]
 
 
 def test_the_reading_says_how_many_prompts_get_a_training_sentence():
