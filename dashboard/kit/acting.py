@@ -14,6 +14,8 @@ from inspector.model import Detector, InspectedModel
 
 Wish = Literal["gate", "everywhere", "where harm"]
 """Where the next edit is to act: as the gate finds best, on every prompt, or only where harm is detected."""
+EVERYWHERE, WHERE_HARM = "acts on every prompt", "acts only where harm is detected"
+"""The two ways in which an edit can act, as the switch and the columns of tables name them."""
 WHERE_IT_ACTS = "where the edit acts"
 """What a link calls that."""
 
@@ -25,7 +27,7 @@ class Acting:
     Attributes:
         wish: Of the next edit.
         routed: Identifiers of the patches that acted only where harm is detected when they were live last.
-        detectors: What each of them acted on last; a file can bring a detector of its own.
+        detectors: What each of them acted on last, or would act on; a file can bring a detector of its own.
     """
 
     wish: Wish = "gate"
@@ -89,7 +91,8 @@ def detector_of(
 ) -> Generator[Preparation, None, Detector | None]:
     """Make what a visitor's live edit acts by where it acts only where harm is detected.
 
-    That by which it has acted before, else one that fires on its case's own question as well.
+    That by which it has acted before, or that was made for it already, else one that fires on its case's own question
+    as well.
 
     Args:
         detector: The model's.
@@ -106,10 +109,13 @@ def detector_of(
     live, found = session.live, require_detector(detector)
     if live is None:
         return found
-    known = session.slot(Acting).detectors.get(live.patch.identifier)
-    if known is not None:
-        return known
-    return (yield from acts_by(model, found, live.case, live.format, session.cancelled.is_set))
+    kept, patch = session.slot(Acting), live.patch.identifier
+    if patch in kept.detectors:
+        return kept.detectors[patch]
+    own = yield from acts_by(model, found, live.case, live.format, session.cancelled.is_set)
+    if own is not None:
+        kept.detectors = {**kept.detectors, patch: own}
+    return own
 
 
 def require_detector(detector: Detector | None) -> Detector:

@@ -149,6 +149,8 @@ that is called as what it measures.
 
 ALSO = {
     # Of tables
+    "acts on every prompt": "Edited",
+    "acts only where harm is detected": "Routed",
     "Final rank, vanilla and edited": "Final rank",
     "Harmless KL, nats": "KL",
     "KL, nats": "KL",

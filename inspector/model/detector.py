@@ -51,6 +51,11 @@ class Reading:
     score: float
     threshold: float
 
+    @property
+    def fires(self) -> bool:
+        """Whether the prompt counts as harmful."""
+        return self.score >= self.threshold
+
 
 @dataclass(frozen=True, eq=False)
 class Hidden:

@@ -81,8 +81,8 @@ class Reply:
         likeness: ROUGE-L F1 of the two, 0 to 1, for harmless prompts.
         kl: KL(vanilla to edited) on the vanilla answer's first tokens, nats a token, for harmless prompts.
         held_back: The edit acts only where a detector fires, and it did not.
-        reading: What that detector read of the prompt; ``None`` of an edit that acts on every prompt, and where it was
-            not kept yet.
+        reading: What that detector read of the prompt; of an edit that acts on every prompt what it would act by, if
+            that was asked. ``None`` where none was, or it was not kept yet.
     """
 
     question: Question

@@ -53,6 +53,26 @@ class Judge(Protocol):
         ...
 
 
+class Remembered:
+    """A judge that reads each pair of an exam once: edits often give the same answer to a prompt.
+
+    Args:
+        judge: Who reads it.
+    """
+
+    def __init__(self, judge: Judge) -> None:
+        self.name, self.note = judge.name, judge.note
+        self._judge = judge
+        self._said: dict[tuple[str, str], Verdict] = {}
+
+    def judge(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        """Judge pairs, those that are new."""
+        fresh = [pair for pair in dict.fromkeys(pairs) if pair not in self._said]
+        if fresh:
+            self._said |= zip(fresh, verdicts(self._judge, fresh), strict=True)
+        return [self._said[pair] for pair in pairs]
+
+
 def verdicts(judge: Judge, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
     """Judge (prompt, response) pairs, degenerate responses first and by themselves.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dashboard.kit.acting import Wish
+from dashboard.kit.acting import EVERYWHERE, WHERE_HARM, Wish
 from dashboard.kit.glossary import marked
 from dashboard.kit.html import brief, number, over, probability, reading, row_badge, updates, weights_badge
 from dashboard.kit.plain import escape
@@ -237,8 +237,8 @@ def detector_note(detector: Detector | None) -> str:
     return f"Made from {about['questions']} harmful questions, {about['harmless_prompts']} harmless prompts{own}"
 
 
-BY_GATE, EVERYWHERE, WHERE_HARM = "the gate chooses", "acts on every prompt", "acts only where harm is detected"
-"""The three ways of the routed switch."""
+BY_GATE = "the gate chooses"
+"""The way of the routed switch that is no fixed one."""
 WISHES: dict[str, Wish] = {BY_GATE: "gate", EVERYWHERE: "everywhere", WHERE_HARM: "where harm"}
 """What each of them asks of the next edit."""
 

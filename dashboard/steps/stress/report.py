@@ -36,7 +36,7 @@ def parts(visit: Visit) -> list[Part]:
     prompts = [visit.hidden.prompt(reply.question.prompt) for reply in exam.replies]
     shown = [row[PROMPT] for row in rows.cells] if not visit.hidden.texts else prompts
     cells = tuple((*row[:PROMPT], prompt, *row[PROMPT + 1 :]) for row, prompt in zip(rows.cells, shown, strict=True))
-    readings = [words.head(exam, session.row), reading(plain(words.ended(exam)))]
+    readings = [words.head(exam, session.row), reading(plain(words.ended(exam, kept.other is not None)))]
     readings.append(words.table(scores, kept.yardstick))
     if kept.study is not None:
         routed = session.row.detector is not None

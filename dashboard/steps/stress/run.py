@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 
 from dashboard.kit import tables
+from dashboard.kit.acting import detector_of
 from dashboard.kit.handing import handed_out, room_for_files
 from dashboard.kit.session import Session
 from dashboard.kit.values import WAYS
@@ -17,17 +18,17 @@ from editing import Preparation
 from editing.memory import require_free_memory
 from editing.suffixes import SuffixSettings, SuffixStudy, suffix_study
 from inspector.errors import CaseError
-from inspector.model import Decoding, InspectedModel
+from inspector.model import Decoding, Detector, InspectedModel, Row
 from inspector.model.memory_need import bytes_of
 from inspector.model.whole_file import write_whole
 from inspector.safeedit.answering import still_answers
-from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply, examine
+from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply, examine_all
 from inspector.safeedit.judges import EMBEDDED, MATCHER, EmbeddedJudge
 from inspector.safeedit.questions import CASE_ONLY, FULL, JUDGED, QUICK, QuestionSets, make_exam
 from inspector.safeedit.records import exam_record
 from inspector.safeedit.scores import Score, per_category, score_table
 from inspector.safeedit.sources import available, more_texts
-from inspector.safeedit.verdict import Judge
+from inspector.safeedit.verdict import Judge, Remembered
 from inspector.safeedit.yardstick import rounding_exam, yardstick
 
 SIZES = {"This case": CASE_ONLY, "Quick": QUICK, "Full": FULL}
@@ -43,12 +44,14 @@ class Examined:
 
     Attributes:
         exam: The test.
+        other: The same test of the same patch where it did not act so: on every prompt, or only where harm is detected.
         rounded: The same weights rounded to bfloat16, asked some test's harmless prompts.
         study: What suffix and weights do alone and together.
         studied: The weights of the study, by their label: they act on every prompt, whichever detector routes them.
     """
 
     exam: ExamResult | None = None
+    other: ExamResult | None = None
     rounded: ExamResult | None = None
     study: SuffixStudy | None = None
     studied: str = ""
@@ -71,6 +74,28 @@ def attack_choices() -> list[str]:
     return [NO_ATTACKS, *available()]
 
 
+def other_way(
+    model: InspectedModel, session: Session, detector: Detector | None
+) -> Generator[Preparation, None, Row | None]:
+    """Make of the live edit what acts where it does not act so now: on every prompt, or only where harm is detected.
+
+    Args:
+        detector: The model's.
+
+    Yields:
+        How far its detector is.
+
+    Returns:
+        The weights; ``None`` without an edit or a detector, and when cancelled.
+    """
+    if session.live is None or (session.detector is None and detector is None):
+        return None
+    if session.detector is not None:
+        return session.weights
+    own = yield from detector_of(model, session, detector)
+    return None if own is None else replace(session.weights, detector=own)
+
+
 def stress(
     model: InspectedModel,
     session: Session,
@@ -79,11 +104,14 @@ def stress(
     attacks: str,
     evaluation: str,
     decoding: Decoding,
+    other: Row | None = None,
 ) -> Generator[Progress, None, ExamResult]:
     """Examine the live edit at the session's strength, in its own prompt format; the result is the session's exam.
 
     Args:
         evaluation: One of :data:`WAYS`.
+        other: The live edit as it acts elsewhere (:func:`other_way`), which is examined in the same batches. What is
+            yielded and returned is of the live one.
 
     Raises:
         CaseError: No edit is live, the size or the evaluation is unknown, or the attacks' package is not installed.
@@ -103,19 +131,27 @@ def stress(
     questions = make_exam(live.case, SIZES[size], QuestionSets(attacks=templates, questions=asked))
     session.limits.require_prompts(len(questions))
 
-    result = yield from examine(
+    result, *further = yield from examine_all(
         model,
         questions,
-        session.row,
-        judge,
+        (session.row,) if other is None else (session.row, other),
+        judge if other is None else Remembered(judge),
         format=live.format,
         evaluation=WAYS[evaluation],
         decoding=decoding,
         cancel=session.cancelled.is_set,
     )
     if result.replies:
-        session.slot(Examined).exam = result
+        kept = session.slot(Examined)
+        kept.other = next(iter(further), None)
+        kept.exam = result = result if kept.other is None else _read_too(result, kept.other)
     return result
+
+
+def _read_too(exam: ExamResult, other: ExamResult) -> ExamResult:
+    """Return an exam of a patch that acts on every prompt with what its detector read in the one where that routes."""
+    pairs = zip(exam.replies, other.replies, strict=True)
+    return replace(exam, replies=tuple(replace(own, reading=own.reading or routed.reading) for own, routed in pairs))
 
 
 SUFFIX_SIZE: dict[str, Any] = {"harmless": 8, "max_new_tokens": 40}
@@ -199,6 +235,13 @@ COLUMNS = (
 )
 """Columns of the CSV."""
 
+
+def _is_missed(reply: Reply) -> bool:
+    """Tell whether a detector took a harmful prompt for a harmless one."""
+    silent = reply.held_back or (reply.reading is not None and not reply.reading.fires)
+    return silent and reply.question.kind in JUDGED
+
+
 FILTERS: dict[str, Callable[[Reply], bool]] = {
     "All": lambda reply: True,
     "Edited unsafe": lambda reply: reply.edited.verdict is not None and not reply.edited.verdict.safe,
@@ -207,7 +250,7 @@ FILTERS: dict[str, Callable[[Reply], bool]] = {
     "Parroted": lambda reply: reply.edited.parroted,
     "Quoted": lambda reply: reply.edited.quoted,
     "Harmless refused": lambda reply: reply.question.kind == "harmless" and reply.edited.refused,
-    "Harm missed": lambda reply: reply.question.kind in JUDGED and reply.held_back,
+    "Harm missed": _is_missed,
 }
 """Which answers are listed, by their name on the screen."""
 
@@ -276,15 +319,13 @@ def _content(reply: Reply) -> tuple[str, ...]:
 
 
 def _detected(reply: Reply) -> str:
-    """Return a prompt's score beside the threshold and what came of it; a dash where no detector was asked."""
-    if reply.reading is None:
+    """Return a prompt's score beside the threshold and what that means; a dash where no detector was asked."""
+    read = reply.reading
+    if read is None:
         return "-"
-    harmful = reply.question.kind in JUDGED
-    if reply.held_back:
-        sign, what = "<", "missed" if harmful else "held back"
-    else:
-        sign, what = "≥", "acts" if harmful else "false alarm"
-    return f"{reply.reading.score:.3f} {sign} {reply.reading.threshold:.3f}, {what}"
+    found, not_found = ("found", "missed") if reply.question.kind in JUDGED else ("false alarm", "no harm")
+    sign, what = ("≥", found) if read.fires else ("<", not_found)
+    return f"{read.score:.3f} {sign} {read.threshold:.3f}, {what}"
 
 
 def as_json(model: InspectedModel, exam: ExamResult) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from dashboard.kit.acting import EVERYWHERE, WHERE_HARM
 from dashboard.kit.glossary import heads, linked, term
 from dashboard.kit.html import heading, progress_bar, reading, score_value
 from dashboard.kit.plain import escape
 from dashboard.steps.stress.run import Examined
 from editing.suffixes import NONE, SCORES, WEIGHTS, SuffixStudy
 from inspector.model import Row
-from inspector.model.detector import Reading
 from inspector.model.rounded import ROUNDED
 from inspector.safeedit.exam import ExamResult, Marked, Progress, Reply
 from inspector.safeedit.questions import JUDGED, Question
@@ -32,26 +33,45 @@ def running(progress: Progress) -> str:
     )
 
 
-def ended(exam: ExamResult) -> str:
-    """Return the clock of an ended exam."""
+def ended(exam: ExamResult, both_ways: bool = False) -> str:
+    """Return the clock of an ended exam.
+
+    Args:
+        both_ways: The edit was examined as it acts on every prompt and as it acts only where harm is detected.
+    """
     count = len(exam.replies)
     cut = "Cancelled, what was answered is kept: " if exam.cancelled else ""
+    by = "the vanilla weights and by the edit both ways" if both_ways else "both weights"
     return progress_bar(
-        f"{cut}{count} prompts, each answered by both weights in {exam.seconds:.0f} s, at most "
+        f"{cut}{count} prompts, each answered by {by} in {exam.seconds:.0f} s, at most "
         f"{exam.max_new_tokens} tokens an answer.",
         1.0,
     )
 
 
-def head(exam: ExamResult | None, live: Row) -> str:
-    """Say which weights and which judge the scores belong to, and whether those weights are still live."""
+def way(exam: ExamResult) -> str:
+    """Name the way in which the weights of an exam act, as the switch does."""
+    return WHERE_HARM if exam.detector else EVERYWHERE
+
+
+def head(exam: ExamResult | None, live: Row, other: ExamResult | None = None) -> str:
+    """Say which weights and which judge the scores belong to, and whether those weights are still live.
+
+    Args:
+        other: The exam of the same patch as it acts elsewhere, a column of the table.
+    """
     if exam is None:
         return reading("No edit has been scored yet. Press Stress test.")
     stale = ""
-    if exam.key != live.key:
-        other = "the same patch by another detector" if exam.weights == live.label() else live.label()
+    if other is not None and other.key == live.key:
         stale = (
-            f'<p class="reading warn">Live now: {escape(other)}. These scores belong to other weights; press '
+            f'<p class="reading warn">The edit now {way(other)}: that column of the table is of the live weights. All '
+            "else here is of the edit as it acted before; press Stress test to score it as it acts now.</p>"
+        )
+    elif exam.key != live.key:
+        now = "the same patch by another detector" if exam.weights == live.label() else live.label()
+        stale = (
+            f'<p class="reading warn">Live now: {escape(now)}. These scores belong to other weights; press '
             "Stress test to score the live ones.</p>"
         )
     return (
@@ -61,25 +81,51 @@ def head(exam: ExamResult | None, live: Row) -> str:
     )
 
 
-def table(scores: Sequence[Score], rounded: Sequence[Score] = ()) -> str:
+@dataclass(frozen=True)
+class OtherWay:
+    """The same patch as it acts elsewhere, a column beside the edit that was examined.
+
+    Attributes:
+        scores: Its scores.
+        exams: Both exams, the edit's first.
+        live: The weights that are live now; the column of theirs says so.
+    """
+
+    scores: Sequence[Score]
+    exams: tuple[ExamResult, ExamResult]
+    live: Row
+
+    @property
+    def heads(self) -> str:
+        """The heads of both columns, named as the switch names the ways."""
+        return "".join(
+            f"<th>{term(way(exam))}{' <b>live</b>' if exam.key == self.live.key else ''}</th>" for exam in self.exams
+        )
+
+
+def table(scores: Sequence[Score], rounded: Sequence[Score] = (), other: OtherWay | None = None) -> str:
     """Return the table of scores with numbers of samples and 95 % intervals, and below it what these belong to.
 
     Args:
         rounded: What mere rounding does to some of them, a column of its own.
+        other: The same patch as it acts elsewhere, likewise.
     """
     if not scores:
         return reading("The table fills as answers come.")
     beside = {score.name: score for score in rounded}
-    lines = "".join(_line(score, beside) for score in scores)
+    elsewhere = {} if other is None else {score.name: score for score in other.scores}
+    lines = "".join(_line(score, elsewhere, beside) for score in scores)
     column = f'<th title="{escape(ROUNDED)}">{term("Rounded")}</th>' if beside else ""
+    edited = heads("Edited") if other is None else other.heads
+    below = "" if other is None else reading(f"Change and all below are of the edit that {way(other.exams[0])}.")
     return (
-        f'<div class="score-wrap"><table class="scores"><thead><tr>{heads("Score", "Vanilla", "Edited")}'
+        f'<div class="score-wrap"><table class="scores"><thead><tr>{heads("Score", "Vanilla")}{edited}'
         f"{column}{heads('Change', 'n', 'Marked by')}</tr></thead><tbody>{lines}</tbody></table></div>"
-        + reading(resampling_told(scores))
+        f"{below}{reading(resampling_told(scores))}"
     )
 
 
-def _line(score: Score, beside: Mapping[str, Score]) -> str:
+def _line(score: Score, elsewhere: Mapping[str, Score], beside: Mapping[str, Score]) -> str:
     change = difference(score)
     kind = ""
     if change is not None and abs(change) > 1e-9:
@@ -87,14 +133,17 @@ def _line(score: Score, beside: Mapping[str, Score]) -> str:
     arrow = "↑" if score.better == "higher" else "↓"
     forced = ' <span class="note">by construction</span>' if score.forced else ""
     shown = "" if change is None else f"{'+' if change > 0 else ''}{score_value(change, score.unit)}"
-    yard = beside.get(score.name)
-    rounded = f"<td>{_estimate(yard.edited, yard.unit) if yard else ''}</td>" if beside else ""
+    further = "".join(_cell(of.get(score.name)) for of in (elsewhere, beside) if of)
     return (
         f'<tr><th scope="row">{linked(score.name)} <span title="better {escape(score.better)}">{arrow}</span>'
         f'<span class="note">{escape(score.meaning)}</span></th><td>{_estimate(score.vanilla, score.unit)}{forced}</td>'
-        f'<td>{_estimate(score.edited, score.unit)}</td>{rounded}<td class="{kind}">{shown}</td>'
+        f'{_cell(score)}{further}<td class="{kind}">{shown}</td>'
         f"<td>{score.edited.n}</td><td>{escape(score.source)}</td></tr>"
     )
+
+
+def _cell(score: Score | None) -> str:
+    return f"<td>{_estimate(score.edited, score.unit) if score else ''}</td>"
 
 
 def difference(score: Score) -> float | None:
@@ -144,11 +193,14 @@ def scores_reading(
     return reading(f"{whole}{_rounding(named, rounded)}{_routing(replies, routed)}")
 
 
-def detector_told(reading: Reading) -> str:
-    """Say what a detector read of one prompt and what follows."""
-    fires = reading.score >= reading.threshold
-    then = "harm detected, so the edit acts" if fires else "no harm detected, so the vanilla weights answered"
-    return f"Detector: score {reading.score:.3f}, threshold {reading.threshold:.3f}: {then}"
+def detector_told(reply: Reply) -> str:
+    """Say what a detector read of one prompt and what followed; nothing where none was asked."""
+    read = reply.reading
+    if read is None:
+        return ""
+    then = "the vanilla weights answered" if reply.held_back else "the edit acted"
+    found = "harm" if read.fires else "no harm"
+    return f"Detector: score {read.score:.3f}, threshold {read.threshold:.3f}: {found} detected, {then}"
 
 
 def _rounding(named: Mapping[str, Score], rounded: Sequence[Score]) -> str:
@@ -248,11 +300,11 @@ def categories_reading(tables: Mapping[str, Sequence[Score]]) -> str:
     )
 
 
-def verdict(question: Question, marked: Marked, edited: bool, judge: str, reading: Reading | None = None) -> str:
+def verdict(question: Question, marked: Marked, edited: bool, judge: str, told: str = "") -> str:
     """Say above an answer what it was marked and by whom.
 
     Args:
-        reading: Of an edit's answer: what its detector read of the prompt.
+        told: What else there is to say of it.
     """
     kind = "edited" if edited else "vanilla"
     said: str
@@ -269,8 +321,8 @@ def verdict(question: Question, marked: Marked, edited: bool, judge: str, readin
         said, why = f"ROUGE-1 {marked.mark or 0:.2f}", f"Reference: {question.reference}"
     else:
         said, why = ("refused" if marked.refused else "answered"), "A harmless prompt; refusal rules"
-    if reading is not None:
-        why += f". {detector_told(reading)}"
+    if told:
+        why = f"{why} · {told}"
     return (
         f'<div class="answer-head"><span class="badge {kind}">{kind}: {escape(said)}</span>'
         f'<span class="badge-note">{escape(why)}</span></div>'

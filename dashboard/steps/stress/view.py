@@ -9,7 +9,7 @@ import gradio as gr
 
 from dashboard.kit.bus import News, Offer, Update, Values
 from dashboard.kit.glossary import columns
-from dashboard.kit.html import heading, message
+from dashboard.kit.html import heading, message, progress_bar
 from dashboard.kit.lent import Lent
 from dashboard.kit.panes import build_pair, unless_safe
 from dashboard.kit.plots import plot
@@ -38,6 +38,8 @@ from inspector.safeedit.exam import ExamResult, Progress, Reply
 from inspector.safeedit.scores import per_category, score_table
 
 NO_ANSWER = "(no answer yet)"
+BOTH_WAYS = "A column for the edit as it acts elsewhere, too; up to twice as long where the live one is routed"
+NO_DETECTOR = "Off: no detector yet, python -m editing.calibrate"
 
 
 class StressRoom(Room):
@@ -110,6 +112,13 @@ class StressRoom(Room):
             info="Both weights alike, or vanilla without the suffix and edited with it",
             elem_id="stress-way",
         )
+        self.both = gr.Checkbox(
+            True,
+            label="Both ways",
+            info=self._said_of_both(self.context.example.session),
+            interactive=self._can_be_both(self.context.example.session),
+            elem_id="stress-both",
+        )
         self.tokens = gr.Slider(
             16, 256, value=LONGEST_ANSWER, step=8, label="Longest answer", info="Tokens; greedy decoding"
         )
@@ -153,7 +162,7 @@ class StressRoom(Room):
         reply = exam.replies[position]
         return (
             words.verdict(reply.question, reply.vanilla, False, exam.judge),
-            words.verdict(reply.question, reply.edited, True, exam.judge, reply.reading),
+            words.verdict(reply.question, reply.edited, True, exam.judge, words.detector_told(reply)),
         )
 
     def hear(self) -> None:
@@ -163,10 +172,12 @@ class StressRoom(Room):
         self.bus.offer("suffixes", Offer(call=self.studied))
         self.judges = judges_of(self.context)
         self.bus.offer("exam", Offer(call=lambda session: session.slot(Examined).exam))
-        self.context.carry(self.size, self.attacks, self.way, self.tokens)
+        self.context.carry(self.size, self.attacks, self.way, self.both, self.tokens)
         self.context.carry(self.judge, among=JUDGES)  # no other is named: it may be a folder of this machine
         self.context.lock(self.run, state_of_run)
-        self.bus.hear(News.ENDED, self.on_ended, outputs=[self.head])
+        self.context.lock(self.both, self._state_of_both)
+        self.bus.hear(News.CALIBRATED, self.on_calibrated, outputs=[self.both])
+        self.bus.hear(News.ENDED, self.on_ended, outputs=[self.head, self.table])
         self.yardsticks.hear()
         scored = [self.clock, self.table, self.chart, self.reading, self.categories, self.categories_reading]
         listed = [self.head, self.rows, self.csv, self.json, self.prompt, *self.pair.parts]
@@ -194,7 +205,7 @@ class StressRoom(Room):
             self.run.click,
             self.on_stress,
             clock=self.clock,
-            inputs=[self.size, self.judge, self.attacks, self.tokens, self.way, self.filter],
+            inputs=[self.size, self.judge, self.attacks, self.tokens, self.way, self.both, self.filter],
             outputs=[*scored, *files, self.prompt, *self.pair.parts],
         )
         self.context.react(self.filter.input, self.on_filter, inputs=[self.filter], outputs=[self.rows])
@@ -208,26 +219,30 @@ class StressRoom(Room):
         assert kept.exam is not None
         scores = score_table(kept.exam.replies, kept.exam.judge)
         return {
-            self.table: words.table(scores, kept.yardstick),
+            self.table: words.table(scores, kept.yardstick, _other_way(session)),
             self.reading: words.scores_reading(scores, kept.yardstick, kept.exam.replies, bool(kept.exam.detector)),
         }
 
     def on_ended(self, session: Session, _values: Values) -> Update:
-        """Say whose scores these are."""
-        return {self.head: words.head(session.slot(Examined).exam, session.row)}
+        """Say whose scores these are, and which column is that of the live weights."""
+        kept, other = session.slot(Examined), _other_way(session)
+        said = {self.head: words.head(kept.exam, session.row, kept.other)}
+        if kept.exam is None or other is None:
+            return said
+        return {**said, self.table: words.table(score_table(kept.exam.replies, kept.exam.judge), kept.yardstick, other)}
 
     def on_arrived(self, session: Session, values: Values) -> Update:
         """Show the example's stress test."""
         exam = session.slot(Examined).exam
         if "exam" not in session.fresh or exam is None:
             return {}
-        return {self.clock: words.ended(exam), **self._shown(session, exam, values[self.filter])}
+        return self._ended(session, exam, values[self.filter])
 
     def on_back(self, session: Session, values: Values) -> Update:
         """Show the visitor's last stress test, or that there is none."""
         exam = session.slot(Examined).exam
         if exam is not None:
-            return {self.clock: words.ended(exam), **self._shown(session, exam, values[self.filter])}
+            return self._ended(session, exam, values[self.filter])
         return {
             self.clock: "",
             self.table: words.table(()),
@@ -259,17 +274,25 @@ class StressRoom(Room):
                 return {self.clock: words.running(progress), **self._scored(replies, judge.name, routed)}
             return {self.clock: words.running(progress)} if redraw.due() else {}
 
+        other = None
+        if values[self.both]:
+            making = run.other_way(self.model, session, self.context.detector)
+            other = yield from drain(making, lambda event: {self.clock: progress_bar(event.message, event.fraction)})
         size, attacks, way = values[self.size], values[self.attacks], values[self.way]
         result: ExamResult = yield from drain(
-            run.stress(self.model, session, size, judge, attacks, way, decoding), draw
+            run.stress(self.model, session, size, judge, attacks, way, decoding, other), draw
         )
         if result.replies:
-            yield {self.clock: words.ended(result), **self._shown(session, result, values[self.filter])}
+            yield self._ended(session, result, values[self.filter])
             return
         yield {self.clock: message("Cancelled before the first answers.")}
         before = session.slot(Examined).exam
         if before is not None:
             yield self._shown(session, before, values[self.filter])
+
+    def _ended(self, session: Session, exam: ExamResult, chosen: str) -> Update:
+        both_ways = session.slot(Examined).other is not None
+        return {self.clock: words.ended(exam, both_ways), **self._shown(session, exam, chosen)}
 
     def _scored(self, replies: list[Reply], judge: str, routed: bool) -> Update:
         table = score_table(replies, judge)
@@ -285,7 +308,7 @@ class StressRoom(Room):
         return {
             **self._scored(list(exam.replies), exam.judge, bool(exam.detector)),
             **self._with_yardstick(session),
-            self.head: words.head(exam, session.row),
+            self.head: words.head(exam, session.row, session.slot(Examined).other),
             self.rows: answer_rows(exam.replies, chosen).cells,
             **self._answer(exam, 0),
             **self._files(session, exam),
@@ -313,6 +336,19 @@ class StressRoom(Room):
         exam = session.slot(Examined).exam
         return {self.rows: answer_rows(exam.replies, values[self.filter]).cells if exam else []}
 
+    def on_calibrated(self, session: Session, _values: Values) -> Update:
+        """Offer both ways once the model has a detector."""
+        return {self.both: self._state_of_both(session)}
+
+    def _state_of_both(self, session: Session) -> Any:
+        return gr.Checkbox(info=self._said_of_both(session), interactive=self._can_be_both(session))
+
+    def _can_be_both(self, session: Session) -> bool:
+        return session.detector is not None or self.context.detector is not None
+
+    def _said_of_both(self, session: Session) -> str:
+        return BOTH_WAYS if self._can_be_both(session) else NO_DETECTOR
+
     def on_answer(self, session: Session, _values: Values, event: gr.SelectData) -> Update:
         """Show the answer whose line was clicked."""
         exam = session.slot(Examined).exam
@@ -321,6 +357,15 @@ class StressRoom(Room):
         if exam is None or not 1 <= number <= len(exam.replies):
             return {}
         return self._answer(exam, number - 1)
+
+
+def _other_way(session: Session) -> words.OtherWay | None:
+    """Return the column of the visitor's edit as it acts elsewhere, ``None`` where it was not examined so."""
+    kept = session.slot(Examined)
+    if kept.exam is None or kept.other is None:
+        return None
+    scores = score_table(kept.other.replies, kept.other.judge)
+    return words.OtherWay(scores, (kept.exam, kept.other), session.row)
 
 
 def state_of_run(session: Session) -> Any:

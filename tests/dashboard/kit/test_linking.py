@@ -18,7 +18,7 @@ from made_up import divergence, result
 
 from dashboard.example.make import Example
 from dashboard.house import House
-from dashboard.kit.acting import WHERE_IT_ACTS, Acting
+from dashboard.kit.acting import WHERE_HARM, WHERE_IT_ACTS, Acting
 from dashboard.kit.controls import is_control
 from dashboard.kit.linking import EXPIRED, NO_LINK, NO_SETTINGS, READ_ONLY, TOO_LARGE, Linking
 from dashboard.kit.links import OF_ONE, Links
@@ -27,7 +27,6 @@ from dashboard.kit.typed import Texts, texts_of
 from dashboard.kit.visitors import Sessions
 from dashboard.steps.case.texts import offered_cases
 from dashboard.steps.case.view import OWN_TEMPLATE, PLAIN_TEXT
-from dashboard.steps.compare.texts import WHERE_HARM
 from dashboard.steps.locate.run import LocatedCase
 from dashboard.steps.questions.texts import QUESTIONS
 from inspector.errors import CaseError
@@ -217,6 +216,7 @@ PICKED = {
         "stress_size": "Full",
         "stress_judge": "plain matcher",
         "stress_way": "as in the paper",
+        "stress_both": False,
         "stress_tokens": 96,
     },
     "methods": {

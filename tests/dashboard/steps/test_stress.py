@@ -294,8 +294,8 @@ def test_list_and_files_say_of_every_prompt_its_score_and_the_threshold_and_what
     replies = [reply(*kind, **more) for more in read for kind in kinds] + [reply("DS", "safe")]
     told = [
         "0.125 < 0.500, missed",
-        "0.125 < 0.500, held back",
-        "0.750 ≥ 0.500, acts",
+        "0.125 < 0.500, no harm",
+        "0.750 ≥ 0.500, found",
         "0.750 ≥ 0.500, false alarm",
         "-",
     ]
@@ -312,7 +312,7 @@ def test_above_the_edited_answer_stands_what_the_detector_read_of_its_prompt(vis
     visitor.reload()
     for line, told in (("1", True), ("2", False)):
         visitor.select("on_answer", types.SimpleNamespace(row_value=[line], index=[0, 0]))
-        said = "Detector: score 0.125, threshold 0.500: no harm detected, so the vanilla weights answered"
+        said = "Detector: score 0.125, threshold 0.500: no harm detected, the vanilla weights answered"
         assert (said in visitor.screen["stress_edited_head"]) is told
         assert "Detector" not in visitor.screen["stress_vanilla_head"]
 
