@@ -62,17 +62,36 @@ def over(kind: str, line: str, whole: str, told: str) -> str:
     return f'<details class="over {kind}"><summary title="{escape(told)}">{line}</summary><div>{whole}</div></details>'
 
 
-def progress_bar(text: str, fraction: float) -> str:
-    """Return one line of text over a bar that is filled to a fraction, 0 to 1."""
+LINE = 66
+"""Characters that the clock of Operate, which is one line, has room for at 1280 pixels."""
+
+
+def progress_bar(text: str, fraction: float, whole: str = "") -> str:
+    """Return one line of text over a bar.
+
+    Args:
+        text: What is always seen; in Operate as much of it as fits (:data:`LINE`).
+        fraction: How much of the bar is filled, 0 to 1.
+        whole: All that the line stands for, which opens over the page; nothing where that is the line itself.
+    """
+    said = (
+        over("said", escape(text), reading(whole), whole)
+        if whole
+        else f'<span title="{escape(text)}">{escape(text)}</span>'
+    )
     return (
-        f'<div class="clock" role="status"><span title="{escape(text)}">{escape(text)}</span>'
+        f'<div class="clock" role="status">{said}'
         f'<div class="bar"><div style="width:{100 * fraction:.1f}%"></div></div></div>'
     )
 
 
-def message(text: str) -> str:
-    """Return the step clock with a plain message."""
-    return progress_bar(text, 0.0)
+def message(text: str, whole: str = "") -> str:
+    """Return the step clock with a plain message.
+
+    Args:
+        whole: As for :func:`progress_bar`.
+    """
+    return progress_bar(text, 0.0, whole)
 
 
 def weights_words(row: Row) -> tuple[str, str]:

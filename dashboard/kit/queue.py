@@ -58,10 +58,9 @@ class Place:
 
     def text(self) -> str:
         """Say it in plain words."""
-        others = "1 run is" if self.ahead == 1 else f"{self.ahead} runs are"
         turn = "goes on" if self.begun else "starts"
         wait = f"in about {round(self.seconds)} s" if self.seconds >= 1.5 else "in a moment"
-        return f"In line, place {self.ahead + 1}: {others} before yours, which {turn} {wait}. Cancel leaves the line."
+        return f"In line, place {self.ahead + 1}: {turn} {wait}. Cancel leaves the line."
 
 
 @dataclass(frozen=True)

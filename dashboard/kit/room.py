@@ -14,7 +14,7 @@ import gradio as gr
 from dashboard.kit.bus import Bus, News, Update, Values
 from dashboard.kit.controls import is_control, remember
 from dashboard.kit.doors import address_of, key_of
-from dashboard.kit.html import message
+from dashboard.kit.html import LINE, message
 from dashboard.kit.links import Links
 from dashboard.kit.parts import Reporter
 from dashboard.kit.reserving import LEFT_LINE, Reserving
@@ -208,7 +208,9 @@ class Context(Reserving):
                 with memory_told():
                     yield from running(session, values, address)
             except Exception as error:  # whatever it was, the page must be usable again
-                yield {**bus.told(News.ENDED, session, values), clock: message(stop_line(error))}
+                said = stop_line(error)
+                ended = message(said, said if len(said) > LINE else "")
+                yield {**bus.told(News.ENDED, session, values), clock: ended}
                 raise
             yield bus.told(News.ENDED, session, values)
 

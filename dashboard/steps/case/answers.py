@@ -126,12 +126,12 @@ class Answers(Room):
         if made.defended:
             gr.Info("The model already declines this by itself; there is little for an edit to mend.")
         doubtful = made.doubtful and "safe" in taken
-        said = words.DOUBTFUL if doubtful else "Both answers are there, judged."
+        said = words.DOUBTFUL if doubtful else words.DONE
         yield {
             self.kept: rail[self.kept],
             **filled,
             **self.standing(rail),
-            **self._both(message(words.MEANWHILE if changed else said)),
+            **self._ended(words.MEANWHILE if changed else said),
         }
         return not (doubtful or changed)
 
@@ -158,6 +158,11 @@ class Answers(Room):
     def _both(self, said: str) -> Update:
         """Say in the rail and beside the figures how far the model's answers are."""
         return {self.answering: said, self._clock: said}
+
+    def _ended(self, said: tuple[str, str]) -> Update:
+        """Say how it ended: the rail, where lines wrap, has room for the whole, the clock for one line."""
+        line, whole = said
+        return {self.answering: message(whole or line), self._clock: message(line, whole)}
 
     @property
     def _clock(self) -> Any:
@@ -229,7 +234,7 @@ class Answers(Room):
         note = f"the model's own answer to the adversarial prompt, judged {found.label}"
         changed = self._changed_since(session, values)
         if "unsafe" in changed:
-            yield self._both(message(words.MEANWHILE))
+            yield self._ended(words.MEANWHILE)
             return
         rail = self._rail_now(session, values, changed)
         kept = {**rail[self.kept], "unsafe": origins.Source(text, "model", texts.question, note, self.context.label)}

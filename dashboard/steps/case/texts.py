@@ -36,14 +36,18 @@ def attack_in_place(texts: Texts) -> str:
     return f'<div class="attack-text" tabindex="0" role="note" aria-label="The attack">{shown}</div>'
 
 
+DONE = ("Both answers are there, judged.", "")
 DOUBTFUL = (
+    "Read the safe answer: change it, or Operate with it as it is.",
     "The safe answer is a template's and not judged safe. Read it under Safe answer: change it, or press Operate to "
-    "edit with it as it is."
+    "edit with it as it is.",
 )
 MEANWHILE = (
+    "An answer was changed and stays; press again to go on with it.",
     "An answer was changed in the rail while the model wrote one. It stays as it is, and nothing else was done; press "
-    "again to go on with it."
+    "again to go on with it.",
 )
+"""What the clock says once the model has answered: its line, and all that the line stands for."""
 FROM = {
     "case": "from the case",
     "typed": "typed",

@@ -87,7 +87,8 @@ class RoutingPart(Room):
             return
         session.slot(Acting).wish = wish  # the live edit acts so already, and what the gate chooses is the next edit's
         if session.live is None:
-            yield {self.bus.offered("clock").outputs[0]: message(words.nothing_to_route(wish))}
+            said = message("No edit is live; the next one will act so.", words.nothing_to_route(wish))
+            yield {self.bus.offered("clock").outputs[0]: said}
 
     @staticmethod
     def _asked(session: Session) -> Wish | None:

@@ -10,7 +10,6 @@ import gradio as gr
 
 from dashboard.kit.bus import News, Update, Values
 from dashboard.kit.html import message
-from dashboard.kit.reserving import LEFT_LINE
 from dashboard.kit.room import Room
 from dashboard.kit.run import Throttle, drain
 from dashboard.kit.session import LiveEdit, Session
@@ -107,7 +106,7 @@ class GatePart(Room):
             outputs=self.drawn,
             starting=words.STACK_NEXT,
             when=lambda session, _values: session.slot(Gated).due,
-            left=f"{LEFT_LINE} {words.STAYS_KEPT}",
+            left=f"Cancelled in line. {words.STAYS_KEPT}",
         )
         self.context.press(self.examine.click, self.on_examine, inputs=self.fields, starting="Gate", **press)
 
@@ -133,7 +132,7 @@ class GatePart(Room):
         """Measure what an edit on top of another does to the first, once it was kept by hand."""
         yield from self.stacked(session, values)
         (clock,) = self.bus.offered("clock").outputs
-        yield {clock: message(words.stack_ended(session))}
+        yield {clock: words.stack_ended(session)}
 
     def on_examine(self, session: Session, values: Values) -> Iterator[Update]:
         """Ask the gate about the edit that waits, or about the live one."""
@@ -198,7 +197,7 @@ def ended_words(session: Session) -> str:
     """Return the clock's words after the gate was asked by hand."""
     if session.cancelled.is_set():
         return "Stopped: half an exam decides nothing, so everything is as it was."
-    return "The gate has examined the edit; its word stands under the vital signs."
+    return "The gate has examined the edit; its word stands below."
 
 
 def state_of_keep(session: Session) -> Any:

@@ -6,14 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from dashboard.kit.html import brief, number, over, probability, progress_bar, reading, updates
+from dashboard.kit.html import (
+    brief,
+    message,
+    number,
+    over,
+    probability,
+    progress_bar,
+    reading,
+    updates,
+    weights_words,
+)
 from dashboard.kit.plain import escape
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.steps.operate.gating import Gated, Made, record_of, stacked_edits
 from editing import EditResult, Preparation, Step
 from editing.gate import choice as gate_choice
 from editing.gate.gate import is_of
-from editing.progress import STOP_TEXT
+from editing.progress import STOP_TEXT, StopReason
 from inspector.model import Row
 from inspector.safeedit.exam import Progress
 
@@ -32,13 +42,29 @@ def clock(event: Preparation | Step | None, seconds_per_step: float = 0.0) -> st
     )
 
 
+STOPPED: dict[StopReason, str] = {
+    "target reached": "target reached",
+    "step limit": "step limit reached",
+    "converged": "stop value reached",
+    "damage budget": "damage budget reached",
+    "not finite": "a loss was not finite",
+    "cancelled": "it was cancelled",
+    "one pass": "one pass",
+    "prompt only": "prompt only",
+}
+"""Why an edit ended, in a word or two."""
+
+
 def finished(result: EditResult) -> str:
     """Return the step clock of an ended edit."""
     kept = "nothing was changed" if result.patch is None else f"{updates(result)} kept"
     smaller = " Memory ran out, so it was made once more, smaller." if result.smaller else ""
     fewer = f" {result.fewer_companions}" if result.fewer_companions else ""
+    ended = f"Ended after {result.seconds:.1f} s"
     return progress_bar(
-        f"Ended after {result.seconds:.1f} s: {STOP_TEXT[result.stop_reason]}; {kept}.{smaller}{fewer}", 1.0
+        f"{ended}: {STOPPED[result.stop_reason]}; {kept}.",
+        1.0,
+        f"{ended}: {STOP_TEXT[result.stop_reason]}; {kept}.{smaller}{fewer}",
     )
 
 
@@ -281,27 +307,31 @@ def examining(progress: Progress) -> str:
 
 def refused(result: EditResult, live: Row) -> str:
     """Return the clock of an edit that the gate holds back."""
-    return progress_bar(
-        f"Ended after {result.seconds:.1f} s, and held back by the gate: {live.label()} stays live.", 1.0
-    )
+    stays = f"patch {live.patch.identifier}" if live.patch is not None and weights_words(live)[1] else live.label()
+    whole = f"Held back by the gate: {live.label()} stays live. The new edit, made in {result.seconds:.1f} s, waits."
+    return progress_bar(f"Held back by the gate; {stays} stays live.", 1.0, whole)
 
 
 def kept_by_hand(live: LiveEdit) -> str:
     """Return the clock once a refused edit was kept."""
     return progress_bar(
-        f"Kept by hand against the gate's refusal: {live.patch.where()} is live; its patch says so.", 1.0
+        f"Kept by hand: patch {live.patch.identifier} is live.",
+        1.0,
+        f"Kept by hand against the gate's refusal: {live.patch.where()} is live; its patch says so.",
     )
 
 
-STACK_NEXT = "Kept by hand and live. What it does to the first edit's scores is examined next"
+STACK_NEXT = "Kept by hand. Its effect on the first edit is examined next"
 STAYS_KEPT = "The edit that you have kept stays live."
 
 
 def stack_ended(session: Session) -> str:
-    """Return the clock's words after what a kept edit does to the one below it was examined."""
+    """Return the clock after what a kept edit does to the one below it was examined."""
     if session.slot(Gated).stack is None:
-        return f"Stopped before its end. {STAYS_KEPT} What it does to the first one's scores was not measured."
-    return "Kept by hand and live. What it does to the first edit's scores stands in the head of the vital signs."
+        whole = f"Stopped before its end. {STAYS_KEPT} What it does to the first one's scores was not measured."
+        return message(f"Stopped. {STAYS_KEPT}", whole)
+    whole = "Kept by hand and live. What it does to the first edit's scores stands in the head of the vital signs."
+    return message("Kept by hand. Its effect on the first edit stands above.", whole)
 
 
 def stack_line(session: Session) -> str:

@@ -196,8 +196,8 @@ class OperateRoom(Room):
         by_hand = self.bus.offered("layer by hand").call(session) == block
         unchanged = None if by_hand else run.why_no_layer(self.context.layers, settings)
         if unchanged is not None:
-            said = f"{unchanged} To edit any other, pick it by hand. Live is still: {session.row.label()}."
-            yield {self.clock: message(said)}
+            whole = f"{unchanged} To edit any other, pick it by hand. Live is still: {session.row.label()}."
+            yield {self.clock: message("No layer helps; to edit all the same, pick one by hand.", whole)}
             return
         on_top = bool(values[self.on_top]) and session.live is not None
 

@@ -26,7 +26,8 @@ api = pytest.importorskip("playwright.sync_api", reason="playwright is not insta
 pytestmark = MARKS
 
 CUT = """() => ['.live .badge', '.live .badge > *', '.tiles.four .tile-name', '.tiles.four .tile-note',
-    '.tiles.four .tile-value', '#answers .badge', '#answers .badge-note', '.gate-brief b', '.gate-brief .budget']
+    '.tiles.four .tile-value', '#answers .badge', '#answers .badge-note', '.gate-brief b', '.gate-brief .budget',
+    '#clock .clock > span', '#clock .over > summary']
   .flatMap(s => [...document.querySelectorAll(s)]).filter(e => e.checkVisibility())
   .filter(e => e.scrollWidth > e.clientWidth && getComputedStyle(e).display !== 'inline')
   .map(e => `${e.className}: ${e.innerText}`)"""
@@ -139,6 +140,7 @@ def test_it_fits_where_the_gate_has_refused_and_the_head_names_what_is_kept_all_
     shared.get_by_role("button", name="Details").click()
     operated(shared)
     wait_for_text(shared, "#gate", "Refused by the gate, waiting")
+    assert "stays live" in text_of(shared, "#clock")
     assert "too much" in (shared.locator("#gate").text_content() or "")
     assert_on_first_screen(shared)
     assert_nothing_is_cut(shared)

@@ -213,7 +213,7 @@ def press_and_leave_the_line(page: Any, button: str, question: str = "") -> None
         question: Typed meanwhile: typing never queues.
     """
     page.click(button)
-    wait_for_text(page, "#clock", "In line, place 2: 1 run is before yours, which starts in")
+    wait_for_text(page, "#clock", "In line, place 2: starts in")
     assert page.locator("#cancel").is_enabled() and page.locator("#operate").is_disabled()
     if question:
         type_question(page, question)

@@ -13,6 +13,7 @@ from made_up import comparison, divergence, likelihood, result, steps
 
 from dashboard import heading
 from dashboard.kit import html as kit_html
+from dashboard.kit.queue import Place
 from dashboard.kit.session import LiveEdit, Session
 from dashboard.steps.case import texts as case_texts
 from dashboard.steps.case.run import PromptView
@@ -207,6 +208,24 @@ def test_the_clock_of_an_ended_edit_says_why_and_what_is_kept(reason):
     assert STOP_TEXT[reason] in text and "1.5 s" in text
     assert ("nothing was changed" in text) == (reason == "cancelled")
     assert ("1 update kept" in text) == (reason != "cancelled")
+
+
+@pytest.mark.parametrize("reason", list(STOP_TEXT))
+def test_the_clock_of_an_ended_edit_is_one_line_and_the_whole_is_behind_it(reason):
+    made = replace(result(reason=reason, kept=20, trace=steps(*[0.1] * 21)), seconds=169.1, smaller=True)
+    line, whole = operate_texts.finished(made).split("</summary>")
+    assert len(seen(line)) <= kit_html.LINE and "Memory ran out" not in seen(line)
+    assert STOP_TEXT[reason] in seen(whole) and "Memory ran out" in seen(whole)
+
+
+def test_what_the_clock_says_that_matters_is_one_line(session):
+    refused = operate_texts.refused(session.live.result, session.row).split("</summary>")[0]
+    kept = operate_texts.kept_by_hand(session.live).split("</summary>")[0]
+    lines = [seen(refused), seen(kept), Place(11, 345.0, False).text(), Place(11, 345.0, True).text()]
+    lines += [case_texts.DOUBTFUL[0], case_texts.MEANWHILE[0], operate_texts.STACK_NEXT]
+    for line in lines:
+        assert len(line) <= kit_html.LINE, line
+    assert lines[0] == f"Held back by the gate; patch {session.live.patch.identifier} stays live."
 
 
 @pytest.mark.parametrize(("kept", "words"), [(0, "0 updates kept"), (1, "1 update kept;"), (7, "7 updates kept")])

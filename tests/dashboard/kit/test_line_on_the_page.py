@@ -33,7 +33,7 @@ def test_a_second_visitor_waits_in_line_sees_it_at_once_and_short_work_passes(pa
         next(waiting)
         assert not second.on["edit"] and second.on["cancel"]
         next(waiting)
-        assert "In line, place 2: 1 run is before yours, which starts in " in seen(second.screen["clock"])
+        assert "In line, place 2: starts in " in seen(second.screen["clock"])
         third = Visitor(page, "third")
         third.do("on_locate")
         third.do("on_ask", max_new_tokens=4)

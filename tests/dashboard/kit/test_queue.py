@@ -54,7 +54,7 @@ def test_who_comes_while_another_runs_is_told_at_once_how_many_are_ahead():
     places = [next(run) for run in waiting]
     assert time.monotonic() - began < 0.5, "a first word needs no wait"
     assert [place.ahead for place in places] == [1, 2] and not any(place.begun for place in places)
-    assert places[0].text().startswith("In line, place 2: 1 run is before yours, which starts in about ")
+    assert places[0].text().startswith("In line, place 2: starts in about ")
     assert "Cancel leaves the line" in places[1].text()
     list(first)
     assert until(waiting[0], str) == "b0" and next(waiting[1]).ahead == 1

@@ -54,7 +54,10 @@ def test_a_refused_edit_is_not_live_and_says_why_and_what_is_live_instead(visito
     refused(visitor)
     assert visitor.session.live is before and "live" not in visitor.screen
     assert "Refused by the gate" in visitor.screen["gate"] and "nats a token (0 allowed" in visitor.screen["gate"]
-    assert before.patch.identifier in visitor.screen["gate"] and "held back by the gate" in visitor.screen["clock"]
+    assert before.patch.identifier in visitor.screen["gate"]
+    line, whole = visitor.screen["clock"].split("</summary>")
+    assert seen(line) == f"Held back by the gate; patch {before.patch.identifier} stays live."
+    assert f"{visitor.session.row.label()} stays live" in seen(whole)
     assert visitor.shown["keep"] is True
     held = visitor.session.slot(Gated).held
     assert held is not None and held.edit.patch.identifier != before.patch.identifier
@@ -65,7 +68,8 @@ def test_from_vanilla_a_refused_edit_leaves_vanilla_live_and_the_page_says_so(vi
     visitor.do("on_undo")
     refused(visitor)
     assert visitor.session.live is None
-    assert "vanilla stays live" in visitor.screen["gate"] and "vanilla stays live" in visitor.screen["clock"]
+    assert "vanilla stays live" in visitor.screen["gate"]
+    assert seen(visitor.screen["clock"]).startswith("Held back by the gate; vanilla stays live.")
 
 
 def test_one_click_keeps_a_refused_edit_and_patch_and_badge_say_so(visitor):
@@ -193,8 +197,8 @@ def test_keep_stands_in_no_line_and_the_exam_of_the_stack_that_follows_it_does(v
         assert "In line, place 2" in seen(visitor.screen["clock"]) and visitor.on["cancel"] and not visitor.on["edit"]
         visitor.do("on_cancel")
         list(waiting)
-        assert "Cancelled while it waited in line" in visitor.screen["clock"]
-        assert "kept stays live" in visitor.screen["clock"] and visitor.session.live is live and kept.stack is None
+        assert "Cancelled in line. The edit that you have kept stays live." in visitor.screen["clock"]
+        assert visitor.session.live is live and kept.stack is None
         assert_idle(visitor)
     visitor.do("on_stack")
     assert kept.stack is not None and "stands in the head" in visitor.screen["clock"]

@@ -14,7 +14,7 @@ from dashboard_helpers import CONTROLS, QUICK, Visitor, assert_idle, own_questio
 from made_up import result as made_up_result
 from made_up import steps
 
-from dashboard.kit.html import probability
+from dashboard.kit.html import LINE, probability
 from dashboard.kit.parts import Visit
 from dashboard.steps.compare import run as comparing
 from dashboard.steps.compare.run import Measured
@@ -94,6 +94,8 @@ def test_an_edit_that_cannot_start_says_why_and_leaves_everything_as_it_was(visi
     before = visitor.session.live
     with pytest.raises(gr.Error, match=words):
         visitor.do("on_edit", **{**QUICK, **typed})
+    line, *whole = visitor.screen["clock"].split("</summary>")
+    assert bool(whole) == (len(seen(line)) > LINE), "what is cut opens over the page"
     assert visitor.session.live is before and "live" not in visitor.screen
     assert_idle(visitor)
 
