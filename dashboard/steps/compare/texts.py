@@ -147,12 +147,14 @@ def another(texts: Texts | None, question: str, prompt: str | None, answers: tup
     """Say in what a case differs from the texts in the rail; nothing where it does not.
 
     Args:
-        texts: What stands in the rail; ``None`` where it makes no prompt.
+        texts: What stands in the rail; ``None`` where it makes no prompt: the case is named then, and compared to none.
         question: The case's.
         prompt: Its adversarial prompt; ``None`` where that does not matter.
         answers: Its safe and its unsafe answer; ``None`` where they do not matter.
     """
-    if texts is None or texts.question != question:
+    if texts is None:
+        return quoted(question)
+    if texts.question != question:
         return f"another question: {quoted(question)}"
     if prompt is not None and prompt != texts.adversarial_prompt():
         return ANOTHER_ATTACK

@@ -254,6 +254,8 @@ def test_a_refused_edit_for_a_typed_question_leaves_what_is_shown_that_of_anothe
 
 
 def test_texts_that_make_no_prompt_are_not_asked_but_undo_and_strength_still_are(visitor, asked):
+    visitor.do("on_texts", template="It has no slot.")
+    assert "make no prompt" in visitor.screen["of_another"] and "another" not in seen(visitor.screen["of_another"])
     visitor.do("on_texts", question=" ")
     assert "make no prompt" in visitor.screen["of_another"]
     with pytest.raises(gr.Error, match="question is empty"):
@@ -297,7 +299,8 @@ def test_what_is_of_another_case_is_said_part_by_part():
     answers = of_another(asked, case, replace(texts, safe="No."))
     assert "The numbers and figures are of other answers" in answers and "Ask both" not in answers
     nothing = of_another(asked, case, None)
-    assert quoted(case.question) in seen(nothing) and "mend them" in nothing
+    assert f"The answers, numbers and figures are of {quoted(case.question)}." in seen(nothing)
+    assert "another" not in nothing and "mend them" in nothing
 
 
 def test_a_question_is_named_in_one_short_line_and_never_as_html():
