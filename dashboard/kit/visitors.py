@@ -8,6 +8,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -389,6 +390,10 @@ def _hours(seconds: float) -> str:
     return f"{seconds:.3g} seconds"
 
 
+_WEIGHTLESS = {int, float, bool, type(None)}
+"""What most of a session's lists are full of, and what holds no memory worth counting."""
+
+
 def storages(held: Any) -> dict[int, int]:
     """Return the memory that arrays, tensors and texts in something take: bytes by address, each counted once.
 
@@ -399,7 +404,7 @@ def storages(held: Any) -> dict[int, int]:
     known: dict[int, Any] = {}  # what was looked into, kept so that no other thing gets its address meanwhile
     while looked:
         one = looked.pop()
-        if id(one) in known:
+        if type(one) in _WEIGHTLESS or id(one) in known:
             continue
         known[id(one)] = one
         if isinstance(one, torch.Tensor):
@@ -418,5 +423,11 @@ def storages(held: Any) -> dict[int, int]:
         elif isinstance(one, Session):
             looked += [one.case, one.edits, one.detector, one.probe, one.slots]
         elif is_dataclass(one) and not isinstance(one, type):
-            looked += [getattr(one, entry.name) for entry in fields(one)]
+            looked += [getattr(one, name) for name in _names(type(one))]
     return found
+
+
+@cache
+def _names(record: type) -> tuple[str, ...]:
+    """Return the names of a record's fields."""
+    return tuple(entry.name for entry in fields(record))
